@@ -1,0 +1,3 @@
+//! Views: an 8-bit RGB image and a random stream in, an S x S view out
+
+#![forbid(unsafe_code)]

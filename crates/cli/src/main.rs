@@ -1,0 +1,5 @@
+//! `simclr`: unlabelled images in, an image encoder out.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Evaluation protocols: kNN, linear, logistic regression, and the report
+
+#![forbid(unsafe_code)]

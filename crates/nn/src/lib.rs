@@ -1,0 +1,3 @@
+//! ResNets, projection heads, losses, initialisation and parameter names
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The pretraining loop: optimisers, schedules, checkpoints, the run folder
+
+#![forbid(unsafe_code)]
