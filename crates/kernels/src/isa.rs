@@ -1,0 +1,136 @@
+//! The instruction sets that kernels are written for, detected once at start.
+
+use std::fmt;
+
+/// A level of vector instructions, proven present on this processor.
+///
+/// The inner value is private: an `Isa` above [`Isa::PORTABLE`] can only be had from [`Isa::detect`] or
+/// [`Isa::forced`], both of which ask the processor, so holding one is the proof that `unsafe` blocks rely on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Isa(Level);
+
+/// The name of a level, for choosing a kernel's form.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 and FMA (256-bit vectors).
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL (512-bit vectors).
+    Avx512,
+    /// AVX-512 with BF16 dot products.
+    Avx512Bf16,
+}
+
+impl Isa {
+    /// The portable form, which runs everywhere and specifies what the others compute.
+    pub const PORTABLE: Isa = Isa(Level::Portable);
+
+    /// The best level that this processor has.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx512 && is_x86_feature_detected!("avx512bf16") {
+                return Isa(Level::Avx512Bf16);
+            }
+            if avx512 {
+                return Isa(Level::Avx512);
+            }
+            if avx2 {
+                return Isa(Level::Avx2);
+            }
+        }
+        Isa::PORTABLE
+    }
+
+    /// `level` if this processor has it.
+    pub fn forced(level: Level) -> Option<Isa> {
+        (level <= Isa::detect().0).then_some(Isa(level))
+    }
+
+    /// Every level that this processor has, portable first: what tests run over.
+    pub fn all() -> Vec<Isa> {
+        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16]
+            .into_iter()
+            .filter_map(Isa::forced)
+            .collect()
+    }
+
+    /// The level.
+    pub fn level(self) -> Level {
+        self.0
+    }
+
+    /// Runs `body` compiled for this instruction set.
+    ///
+    /// `body` should be a closure whose work is `#[inline(always)]`: it is then vectorised at this level's
+    /// width. Floating-point results do not depend on the level, since nothing here contracts or reorders.
+    #[inline(always)]
+    pub fn vectorize<R>(self, body: impl FnOnce() -> R) -> R {
+        match self.0 {
+            Level::Portable => body(),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa` of this level exists only where `detect` found AVX2 and FMA.
+            Level::Avx2 => unsafe { with_avx2(body) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an `Isa` of this level exists only where `detect` found these AVX-512 parts.
+            Level::Avx512 | Level::Avx512Bf16 => unsafe { with_avx512(body) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => body(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portable_is_always_there_and_levels_are_ordered() {
+        let all = Isa::all();
+        assert_eq!(all[0], Isa::PORTABLE);
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(all.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn vectorize_gives_the_same_bits_at_every_level() {
+        let x: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+        let run = |isa: Isa| -> Vec<u32> {
+            isa.vectorize(|| x.iter().map(|v| (v * 1.7 + 0.3).to_bits()).collect())
+        };
+        let expected = run(Isa::PORTABLE);
+        assert!(Isa::all().into_iter().all(|isa| run(isa) == expected));
+    }
+}

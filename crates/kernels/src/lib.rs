@@ -1,0 +1,23 @@
+//! CPU kernels on plain slices: portable, AVX2 + FMA and AVX-512 forms.
+//!
+//! A kernel takes its geometry, its operands and its result; it knows nothing of tensors, tapes or
+//! networks. Every kernel gives the same bits for any number of threads: work is cut into pieces that
+//! depend on the geometry alone, and pieces are reduced in a fixed order.
+
+pub mod conv2d;
+pub mod geometry;
+pub mod isa;
+pub mod threads;
+
+pub use geometry::Conv2dGeometry;
+pub use isa::Isa;
+pub use threads::Threads;
+
+/// What every kernel needs to run: the threads to run on and the instruction set to use.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    /// The worker threads.
+    pub threads: Threads,
+    /// The instruction set, detected once or forced.
+    pub isa: Isa,
+}

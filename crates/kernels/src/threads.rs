@@ -1,0 +1,96 @@
+//! Worker threads, and the one way of cutting work into pieces.
+
+use std::sync::Arc;
+
+/// A pool of worker threads that runs numbered pieces.
+///
+/// Which thread runs a piece is left to the pool, so a piece must write only what no other piece writes, and
+/// the cut into pieces must not depend on [`Threads::count`]: then results do not either.
+#[derive(Clone)]
+pub struct Threads {
+    pool: Arc<rayon::ThreadPool>,
+}
+
+/// The threads could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {count} worker threads: {source}")]
+pub struct ThreadsError {
+    count: usize,
+    source: rayon::ThreadPoolBuildError,
+}
+
+impl Threads {
+    /// Starts `count` threads (0: as many as the processor has).
+    pub fn new(count: usize) -> Result<Threads, ThreadsError> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|i| format!("compute-{i}"))
+            .build()
+            .map(|pool| Threads { pool: Arc::new(pool) })
+            .map_err(|source| ThreadsError { count, source })
+    }
+
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `piece(0)`, ..., `piece(pieces - 1)`, each once, on any thread and in any order, and returns when
+    /// all are done.
+    pub fn run(&self, pieces: usize, piece: impl Fn(usize) + Sync) {
+        use rayon::prelude::*;
+        if pieces == 1 || self.count() == 1 {
+            // Nothing to share: stay on the calling thread and spare the hand-over.
+            (0..pieces).for_each(piece);
+        } else {
+            self.pool
+                .install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(&piece));
+        }
+    }
+
+    /// Cuts `data` into chunks of `len` values (the last may be shorter) and runs `piece(index, chunk)` on each.
+    pub fn run_chunks<T: Send>(&self, data: &mut [T], len: usize, piece: impl Fn(usize, &mut [T]) + Sync) {
+        use rayon::prelude::*;
+        if data.len() <= len || self.count() == 1 {
+            data.chunks_mut(len)
+                .enumerate()
+                .for_each(|(i, chunk)| piece(i, chunk));
+        } else {
+            self.pool.install(|| {
+                data.par_chunks_mut(len)
+                    .enumerate()
+                    .for_each(|(i, chunk)| piece(i, chunk))
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Threads({})", self.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_piece_runs_once() {
+        let threads = Threads::new(3).unwrap();
+        let seen: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+        threads.run(100, |i| {
+            seen[i].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn chunks_cover_the_slice() {
+        let threads = Threads::new(2).unwrap();
+        let mut data = vec![0usize; 23];
+        threads.run_chunks(&mut data, 5, |i, chunk| chunk.fill(i + 1));
+        assert_eq!(data, (0..23).map(|i| i / 5 + 1).collect::<Vec<_>>());
+    }
+}
