@@ -4,9 +4,20 @@
 //! networks. Every kernel gives the same bits for any number of threads: work is cut into pieces that
 //! depend on the geometry alone, and pieces are reduced in a fixed order.
 
+pub mod batch_norm;
+pub mod buffer;
 pub mod conv2d;
+pub mod cross_entropy;
+pub mod elementwise;
 pub mod geometry;
 pub mod isa;
+pub mod l2_normalize;
+mod math;
+pub mod matmul;
+pub mod nt_xent;
+pub mod optimizer;
+mod pieces;
+pub mod pooling;
 pub mod threads;
 
 pub use geometry::Conv2dGeometry;

@@ -63,6 +63,27 @@ impl Threads {
             });
         }
     }
+
+    /// Cuts two slices of one length alike and runs `piece(index, chunk of a, chunk of b)`.
+    pub fn run_chunk_pairs<A: Send, B: Send>(
+        &self,
+        a: &mut [A],
+        b: &mut [B],
+        len: usize,
+        piece: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        use rayon::prelude::*;
+        assert_eq!(a.len(), b.len(), "both slices are cut alike");
+        if a.len() <= len || self.count() == 1 {
+            a.chunks_mut(len)
+                .zip(b.chunks_mut(len))
+                .enumerate()
+                .for_each(|(i, (a, b))| piece(i, a, b));
+        } else {
+            let pairs = a.par_chunks_mut(len).zip(b.par_chunks_mut(len)).enumerate();
+            self.pool.install(|| pairs.for_each(|(i, (a, b))| piece(i, a, b)));
+        }
+    }
 }
 
 impl std::fmt::Debug for Threads {

@@ -1,0 +1,281 @@
+//! BatchNorm on channels-last data, with the residual addition and the ReLU that follow it fused in.
+//!
+//! x is (rows, C), rows = N H W. Training: y = relu(gamma (x - mean) / sqrt(var + eps) + beta + residual), where
+//! mean and (biased) variance are over rows (Ioffe and Szegedy, arXiv:1502.03167, algorithm 1). The caller turns
+//! sums into statistics, since sums may come from several workers.
+
+use crate::Cpu;
+use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
+
+/// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.
+const F32_ROWS: usize = 128;
+
+/// Sums of each channel and of its square over rows: `sums` = [sum of x; C values, sum of x^2; C values].
+pub fn channel_sums(cpu: &Cpu, x: &[f32], channels: usize, sums: &mut [f64]) {
+    assert_eq!(sums.len(), 2 * channels);
+    assert_eq!(x.len() % channels, 0);
+    let piece_len = rows_per_piece(channels) * channels;
+    let wide = repeats(channels) * channels;
+    sum_pieces(cpu, x.len().div_ceil(piece_len), sums, |i, acc| {
+        let x = &x[i * piece_len..x.len().min((i + 1) * piece_len)];
+        let mut partial = vec![0f32; 2 * wide];
+        let (sum, square) = partial.split_at_mut(wide);
+        for block in x.chunks(F32_ROWS * wide) {
+            cpu.isa.vectorize(
+                #[inline(always)]
+                || {
+                    for row in block.chunks(wide) {
+                        for ((s, q), &v) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
+                            *s += v;
+                            *q += v * v;
+                        }
+                    }
+                },
+            );
+            fold(sum, &mut acc[..channels]);
+            fold(square, &mut acc[channels..]);
+        }
+    });
+}
+
+/// Adds a repeated row of sums into `acc` (one value a channel) and clears it.
+#[inline(always)]
+fn fold(wide: &mut [f32], acc: &mut [f64]) {
+    for row in wide.chunks_mut(acc.len()) {
+        for (a, v) in acc.iter_mut().zip(row) {
+            *a += f64::from(*v);
+            *v = 0.0;
+        }
+    }
+}
+
+/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing.
+pub fn batch_norm_forward(
+    cpu: &Cpu,
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    residual: Option<&[f32]>,
+    relu: bool,
+    y: &mut [f32],
+) {
+    let channels = scale.len();
+    assert_eq!(shift.len(), channels);
+    assert_eq!(x.len(), y.len());
+    assert!(residual.is_none_or(|r| r.len() == x.len()));
+    let times = repeats(channels);
+    let (scale, shift) = (&*repeated(scale, times), &*repeated(shift, times));
+    let piece_len = rows_per_piece(channels) * channels;
+    let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+    cpu.threads.run_chunks(y, piece_len, |i, y| {
+        let range = i * piece_len..i * piece_len + y.len();
+        let x = &x[range.clone()];
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || match residual {
+                None => {
+                    for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+                        for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                            *y = (x * a + b).max(floor);
+                        }
+                    }
+                }
+                Some(residual) => {
+                    let rows = y.chunks_mut(scale.len()).zip(x.chunks(scale.len()));
+                    for ((y, x), r) in rows.zip(residual[range].chunks(scale.len())) {
+                        for ((((y, x), r), a), b) in y.iter_mut().zip(x).zip(r).zip(scale).zip(shift) {
+                            *y = (x * a + b + r).max(floor);
+                        }
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
+/// g being `dy` where `mask` is positive (the ReLU's output) and zero elsewhere, or `dy` itself without a mask.
+pub fn batch_norm_backward_sums(
+    cpu: &Cpu,
+    dy: &[f32],
+    mask: Option<&[f32]>,
+    x: &[f32],
+    mean: &[f32],
+    sums: &mut [f64],
+) {
+    let channels = mean.len();
+    assert_eq!(sums.len(), 2 * channels);
+    assert_eq!(dy.len(), x.len());
+    assert!(mask.is_none_or(|m| m.len() == x.len()));
+    let mean = &*repeated(mean, repeats(channels));
+    let wide = mean.len();
+    let piece_len = rows_per_piece(channels) * channels;
+    sum_pieces(cpu, x.len().div_ceil(piece_len), sums, |i, acc| {
+        let range = i * piece_len..x.len().min((i + 1) * piece_len);
+        let mut partial = vec![0f32; 2 * wide];
+        let (sum, product) = partial.split_at_mut(wide);
+        for start in range.clone().step_by(F32_ROWS * wide) {
+            let block = start..range.end.min(start + F32_ROWS * wide);
+            let (dy, x) = (&dy[block.clone()], &x[block.clone()]);
+            cpu.isa.vectorize(
+                #[inline(always)]
+                || match mask {
+                    None => {
+                        for (dy, x) in dy.chunks(wide).zip(x.chunks(wide)) {
+                            let lanes = sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean);
+                            for ((((s, p), g), x), m) in lanes {
+                                *s += g;
+                                *p += g * (x - m);
+                            }
+                        }
+                    }
+                    Some(mask) => {
+                        let rows = dy.chunks(wide).zip(x.chunks(wide)).zip(mask[block].chunks(wide));
+                        for ((dy, x), mask) in rows {
+                            let lanes = sum
+                                .iter_mut()
+                                .zip(product.iter_mut())
+                                .zip(dy)
+                                .zip(x)
+                                .zip(mean)
+                                .zip(mask);
+                            for (((((s, p), g), x), m), y) in lanes {
+                                let g = if *y > 0.0 { *g } else { 0.0 };
+                                *s += g;
+                                *p += g * (x - m);
+                            }
+                        }
+                    }
+                },
+            );
+            fold(sum, &mut acc[..channels]);
+            fold(product, &mut acc[channels..]);
+        }
+    });
+}
+
+/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. On return `dy`
+/// holds g, which is the gradient of the residual.
+pub fn batch_norm_backward_input(
+    cpu: &Cpu,
+    dy: &mut [f32],
+    mask: Option<&[f32]>,
+    x: &[f32],
+    coefficients: [&[f32]; 3],
+    dx: &mut [f32],
+) {
+    let channels = coefficients[0].len();
+    assert!(coefficients.iter().all(|c| c.len() == channels));
+    assert!(dy.len() == x.len() && dx.len() == x.len());
+    assert!(mask.is_none_or(|m| m.len() == x.len()));
+    let [a, b, c] = coefficients.map(|values| repeated(values, repeats(channels)));
+    let (a, b, c, wide) = (&*a, &*b, &*c, a.len());
+    let piece_len = rows_per_piece(channels) * channels;
+    cpu.threads.run_chunk_pairs(dx, dy, piece_len, |i, dx, dy| {
+        let range = i * piece_len..i * piece_len + dx.len();
+        let x = &x[range.clone()];
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                if let Some(mask) = mask {
+                    for (dy, y) in dy.iter_mut().zip(&mask[range]) {
+                        *dy = if *y > 0.0 { *dy } else { 0.0 };
+                    }
+                }
+                for ((dx, dy), x) in dx.chunks_mut(wide).zip(dy.chunks(wide)).zip(x.chunks(wide)) {
+                    let lanes = dx.iter_mut().zip(dy).zip(x).zip(a).zip(b).zip(c);
+                    for (((((dx, g), x), a), b), c) in lanes {
+                        *dx = g * a + x * b + c;
+                    }
+                }
+            },
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Threads};
+
+    fn cpu(isa: Isa, threads: usize) -> Cpu {
+        Cpu {
+            threads: Threads::new(threads).unwrap(),
+            isa,
+        }
+    }
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.4
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_definition() {
+        for (rows, channels) in [(1, 1), (7, 3), (1000, 5), (700, 16), (130, 64), (33, 300)] {
+            let x = noise(rows * channels, channels as u32);
+            let mut expected = vec![0f64; 2 * channels];
+            for (i, &v) in x.iter().enumerate() {
+                expected[i % channels] += f64::from(v);
+                expected[channels + i % channels] += f64::from(v) * f64::from(v);
+            }
+            for isa in Isa::all() {
+                let mut sums = vec![1.0; 2 * channels];
+                channel_sums(&cpu(isa, 2), &x, channels, &mut sums);
+                for (got, want) in sums.iter().zip(&expected) {
+                    assert!(
+                        (got - want).abs() <= 1e-5 * (1.0 + want.abs()),
+                        "{rows}x{channels} {got} {want}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_threads_or_instruction_set() {
+        let (rows, channels) = (5000, 24);
+        let x = noise(rows * channels, 1);
+        let y = noise(rows * channels, 2);
+        let mean = noise(channels, 3);
+        let run = |cpu: Cpu| {
+            let mut sums = vec![0.0; 2 * channels];
+            channel_sums(&cpu, &x, channels, &mut sums);
+            let mut backward = vec![0.0; 2 * channels];
+            batch_norm_backward_sums(&cpu, &y, Some(&x), &x, &mean, &mut backward);
+            let mut dy = y.clone();
+            let mut dx = vec![0.0; x.len()];
+            batch_norm_backward_input(&cpu, &mut dy, Some(&x), &x, [&mean, &mean, &mean], &mut dx);
+            let mut out = vec![0.0; x.len()];
+            batch_norm_forward(&cpu, &x, &mean, &mean, Some(&y), true, &mut out);
+            (sums, backward, dy, dx, out)
+        };
+        let expected = run(cpu(Isa::PORTABLE, 1));
+        for isa in Isa::all() {
+            for threads in [1, 2, 4] {
+                assert!(run(cpu(isa, threads)) == expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_mask_stops_gradients() {
+        let x = [1.0, 2.0, 3.0, 4.0];
+        let mask = [1.0, 0.0, -1.0, 2.0];
+        let mut dy = [10.0, 20.0, 30.0, 40.0];
+        let mut sums = [0.0; 4];
+        let cpu = cpu(Isa::detect(), 1);
+        batch_norm_backward_sums(&cpu, &dy, Some(&mask), &x, &[1.0, 1.0], &mut sums);
+        assert_eq!(sums, [10.0, 40.0, 0.0, 120.0]);
+        let mut dx = [0.0; 4];
+        let coefficients = [&[1.0, 1.0][..], &[0.5, 0.5], &[0.0, 1.0]];
+        batch_norm_backward_input(&cpu, &mut dy, Some(&mask), &x, coefficients, &mut dx);
+        assert_eq!(dy, [10.0, 0.0, 0.0, 40.0]);
+        assert_eq!(dx, [10.5, 2.0, 1.5, 43.0]);
+    }
+}

@@ -1,0 +1,48 @@
+//! L2 normalisation of rows: y = x / max(|x|, eps).
+
+use crate::Cpu;
+use crate::math::dot;
+use crate::pieces::rows_per_piece;
+
+/// Below this norm a row is divided by this instead: the direction of nothing is nothing, not NaN.
+pub const EPSILON: f32 = 1e-12;
+
+/// y = x / max(|x|, [`EPSILON`]) for rows of `width` values.
+pub fn l2_normalize_forward(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
+    assert!(x.len() == y.len() && x.len().is_multiple_of(width));
+    let piece = rows_per_piece(width) * width;
+    cpu.threads.run_chunks(y, piece, |i, y| {
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(width).zip(x[i * piece..].chunks_exact(width)) {
+                    let norm = (dot(x, x).sqrt() as f32).max(EPSILON);
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = x / norm);
+                }
+            },
+        );
+    });
+}
+
+/// dx = (dy - y (y . dy)) / |x|, with x the input; y is computed again from it. Overwrites dx.
+pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
+    assert!(x.len() == dx.len() && dy.len() == dx.len() && x.len().is_multiple_of(width));
+    let piece = rows_per_piece(width) * width;
+    cpu.threads.run_chunks(dx, piece, |i, dx| {
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                let rows = x[i * piece..]
+                    .chunks_exact(width)
+                    .zip(dy[i * piece..].chunks_exact(width));
+                for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
+                    let norm = (dot(x, x).sqrt() as f32).max(EPSILON);
+                    let along = dot(x, dy) as f32 / (norm * norm);
+                    dx.iter_mut()
+                        .zip(x.iter().zip(dy))
+                        .for_each(|(dx, (x, dy))| *dx = (dy - x * along) / norm);
+                }
+            },
+        );
+    });
+}

@@ -1,0 +1,235 @@
+//! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities never exists.
+//!
+//! `README.md` beside this file explains the tiles and the gradient.
+
+use std::cell::Cell;
+
+use crate::Cpu;
+use crate::math::{exp, exp_sums, max};
+use crate::matmul::{Matrix, matmul_serial};
+
+/// Anchors in a tile.
+const ROWS: usize = 128;
+/// Other views in a tile: ROWS x COLUMNS similarities stay in the second-level cache.
+const COLUMNS: usize = 256;
+
+/// Which views this worker's anchors are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NtXentShape {
+    /// Anchors of this worker: 2n, the first views of n images and then their second views.
+    pub anchors: usize,
+    /// Views of all workers; this worker's are `offset..offset + anchors`.
+    pub views: usize,
+    /// Where this worker's views begin among all.
+    pub offset: usize,
+    /// Width of z.
+    pub dim: usize,
+    /// tau.
+    pub temperature: f32,
+}
+
+impl NtXentShape {
+    /// Where the other view of anchor `i`'s image is, among all views.
+    fn positive(&self, i: usize) -> usize {
+        self.offset + (i + self.anchors / 2) % self.anchors
+    }
+
+    fn check(&self, z: &[f32], all: &[f32]) {
+        assert!(
+            self.anchors >= 2 && self.anchors.is_multiple_of(2),
+            "two views of every image"
+        );
+        assert!(self.offset + self.anchors <= self.views);
+        assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
+    }
+}
+
+/// What forward finds for one anchor i.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Anchor {
+    /// log of the sum over k != i of exp s(i,k).
+    pub lse: f32,
+    /// s(i,j) of the positive j.
+    pub positive: f32,
+    /// Entropy of softmax over k != i of s(i,k), in nats.
+    pub entropy: f32,
+    /// The greatest s(i,k) of a negative k.
+    pub hardest: f32,
+}
+
+impl Anchor {
+    /// l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ).
+    pub fn loss(&self) -> f32 {
+        self.lse - self.positive
+    }
+}
+
+thread_local! {
+    static TILE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends the thread's tile, allocated once.
+fn with_tile<R>(body: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut tile = TILE.take();
+    tile.resize(ROWS * COLUMNS, 0.0);
+    let result = body(&mut tile);
+    TILE.set(tile);
+    result
+}
+
+/// Fills `tile` with s(i,k) = z_i . z_k / tau for `rows` anchors from `start` and `columns` views from `first`;
+/// an anchor's similarity to itself becomes -infinity.
+#[inline(always)]
+fn similarities(
+    shape: &NtXentShape,
+    (z, all): (&[f32], &[f32]),
+    (start, rows): (usize, usize),
+    (first, columns): (usize, usize),
+    tile: &mut [f32],
+) {
+    let d = shape.dim;
+    let anchors = Matrix::new(&z[start * d..(start + rows) * d], rows, d);
+    let others = Matrix::new(&all[first * d..(first + columns) * d], columns, d);
+    matmul_serial(anchors, others.t(), tile, false);
+    tile.iter_mut().for_each(|s| *s /= shape.temperature);
+    for row in 0..rows {
+        let own = (shape.offset + start + row).wrapping_sub(first);
+        if own < columns {
+            tile[row * columns + own] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Per anchor: log-sum-exp, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim).
+pub fn nt_xent_forward(cpu: &Cpu, shape: &NtXentShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
+    shape.check(z, all);
+    assert_eq!(anchors.len(), shape.anchors);
+    cpu.threads.run_chunks(anchors, ROWS, |piece, anchors| {
+        let start = piece * ROWS;
+        with_tile(|tile| {
+            cpu.isa.vectorize(
+                #[inline(always)]
+                || forward_rows(shape, z, all, start, anchors, tile),
+            )
+        });
+    });
+}
+
+#[inline(always)]
+fn forward_rows(
+    shape: &NtXentShape,
+    z: &[f32],
+    all: &[f32],
+    start: usize,
+    anchors: &mut [Anchor],
+    tile: &mut [f32],
+) {
+    // The running maximum of each row, and the mass and first moment of its softmax relative to that.
+    let mut running = [(f32::NEG_INFINITY, 0f32, 0f32); ROWS];
+    anchors.fill(Anchor {
+        hardest: f32::NEG_INFINITY,
+        ..Anchor::default()
+    });
+    for first in (0..shape.views).step_by(COLUMNS) {
+        let columns = COLUMNS.min(shape.views - first);
+        let tile = &mut tile[..anchors.len() * columns];
+        similarities(shape, (z, all), (start, anchors.len()), (first, columns), tile);
+        let rows = tile
+            .chunks_exact_mut(columns)
+            .zip(anchors.iter_mut())
+            .zip(&mut running);
+        for (row, ((s, anchor), (peak, mass, moment))) in rows.enumerate() {
+            let positive = shape.positive(start + row).wrapping_sub(first);
+            let mut highest = f32::NEG_INFINITY;
+            if positive < columns {
+                anchor.positive = s[positive];
+                highest = s[positive];
+                s[positive] = f32::NEG_INFINITY;
+            }
+            let hardest = max(s);
+            if positive < columns {
+                s[positive] = anchor.positive;
+            }
+            anchor.hardest = anchor.hardest.max(hardest);
+            highest = highest.max(hardest).max(*peak);
+            if highest == f32::NEG_INFINITY {
+                continue; // Nothing but the anchor itself so far.
+            }
+            let shrink = exp(*peak - highest);
+            let (tile_mass, tile_moment) = exp_sums(s, highest);
+            (*peak, *mass, *moment) = (
+                highest,
+                *mass * shrink + tile_mass,
+                *moment * shrink + tile_moment,
+            );
+        }
+    }
+    for (anchor, (peak, mass, moment)) in anchors.iter_mut().zip(running) {
+        anchor.lse = peak + mass.ln();
+        anchor.entropy = anchor.lse - moment / mass;
+    }
+}
+
+/// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors, so that no gradient has to travel back
+/// through the gather: dz_i = factor / tau (sum over k of (p(i,k) + p(k,i)) z_k - 2 z_j), p(i,k) = exp(s(i,k) - lse_i).
+///
+/// `lse` holds one value a view of all workers. Overwrites dz.
+pub fn nt_xent_backward(
+    cpu: &Cpu,
+    shape: &NtXentShape,
+    z: &[f32],
+    all: &[f32],
+    lse: &[f32],
+    factor: f32,
+    dz: &mut [f32],
+) {
+    shape.check(z, all);
+    assert!(dz.len() == z.len() && lse.len() == shape.views);
+    let d = shape.dim;
+    cpu.threads.run_chunks(dz, ROWS * d, |piece, dz| {
+        let (start, rows) = (piece * ROWS, dz.len() / d);
+        with_tile(|tile| {
+            for first in (0..shape.views).step_by(COLUMNS) {
+                let columns = COLUMNS.min(shape.views - first);
+                let tile = &mut tile[..rows * columns];
+                cpu.isa.vectorize(
+                    #[inline(always)]
+                    || backward_weights(shape, (z, all), lse, (start, rows), (first, columns), tile),
+                );
+                let weights = Matrix::new(tile, rows, columns);
+                let others = Matrix::new(&all[first * d..(first + columns) * d], columns, d);
+                matmul_serial(weights, others, dz, first > 0);
+            }
+        });
+        let scale = factor / shape.temperature;
+        dz.iter_mut().for_each(|v| *v *= scale);
+    });
+}
+
+/// The weight of z_k in dz_i for a tile of (i, k).
+#[inline(always)]
+fn backward_weights(
+    shape: &NtXentShape,
+    operands: (&[f32], &[f32]),
+    lse: &[f32],
+    (start, rows): (usize, usize),
+    (first, columns): (usize, usize),
+    tile: &mut [f32],
+) {
+    similarities(shape, operands, (start, rows), (first, columns), tile);
+    let others = &lse[first..first + columns];
+    for (row, weights) in tile.chunks_exact_mut(columns).enumerate() {
+        let own = lse[shape.offset + start + row];
+        weights
+            .iter_mut()
+            .zip(others)
+            .for_each(|(w, other)| *w = exp(*w - own) + exp(*w - other));
+        let positive = shape.positive(start + row).wrapping_sub(first);
+        if positive < columns {
+            weights[positive] -= 2.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+use super::*;
+use crate::{Isa, Threads};
+
+fn views(count: usize, dim: usize) -> Vec<f32> {
+    let mut z: Vec<f32> = (0..count * dim)
+        .map(|i| ((i * i + 3 * i) as f32 * 0.37).sin())
+        .collect();
+    for row in z.chunks_exact_mut(dim) {
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
+    }
+    z
+}
+
+/// The paper's loops (algorithm 1), as they stand, in f64.
+fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
+    let count = z.len() / dim;
+    let s = |i: usize, k: usize| -> f64 {
+        (0..dim)
+            .map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c]))
+            .sum::<f64>()
+            / f64::from(temperature)
+    };
+    let mut total = 0.0;
+    for i in 0..count {
+        let denominator: f64 = (0..count).filter(|&k| k != i).map(|k| s(i, k).exp()).sum();
+        total -= (s(i, (i + count / 2) % count).exp() / denominator).ln();
+    }
+    total / count as f64
+}
+
+fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
+    let anchors = z.len() / dim;
+    let shape = NtXentShape {
+        anchors,
+        views: anchors,
+        offset: 0,
+        dim,
+        temperature,
+    };
+    let mut found = vec![Anchor::default(); anchors];
+    nt_xent_forward(cpu, &shape, z, z, &mut found);
+    let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
+    let mut dz = vec![f32::NAN; z.len()];
+    nt_xent_backward(cpu, &shape, z, z, &lse, 1.0 / anchors as f32, &mut dz);
+    (
+        found.iter().map(|a| f64::from(a.loss())).sum::<f64>() / anchors as f64,
+        dz,
+    )
+}
+
+fn cpu(isa: Isa, threads: usize) -> Cpu {
+    Cpu {
+        threads: Threads::new(threads).unwrap(),
+        isa,
+    }
+}
+
+#[test]
+fn the_loss_is_the_papers_on_every_shape_of_tile() {
+    for (count, dim) in [(2, 3), (6, 2), (254, 5), (256, 8), (258, 16), (600, 33)] {
+        let z = views(count, dim);
+        for isa in Isa::all() {
+            let (got, _) = loss(&cpu(isa, 2), &z, dim, 0.1);
+            let want = naive(&z, dim, 0.1);
+            assert!(
+                (got - want).abs() <= 1e-5 * want.abs().max(1.0),
+                "{count}x{dim}: {got} {want}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_gradient_is_that_of_finite_differences() {
+    let (count, dim) = (10, 4);
+    let mut z = views(count, dim);
+    let (_, dz) = loss(&cpu(Isa::detect(), 1), &z, dim, 0.5);
+    for i in 0..z.len() {
+        let (value, step) = (z[i], 1e-2);
+        z[i] = value + step;
+        let up = naive(&z, dim, 0.5);
+        z[i] = value - step;
+        let down = naive(&z, dim, 0.5);
+        z[i] = value;
+        let want = (up - down) / f64::from((value + step) - (value - step));
+        assert!((f64::from(dz[i]) - want).abs() < 1e-4, "{i}: {} {want}", dz[i]);
+    }
+}
+
+#[test]
+fn workers_compute_the_gradient_of_one() {
+    let (count, dim) = (8, 4);
+    let z = views(2 * count, dim);
+    let lse_of = |shape: &NtXentShape, own: &[f32]| {
+        let mut found = vec![Anchor::default(); shape.anchors];
+        nt_xent_forward(&cpu(Isa::detect(), 1), shape, own, &z, &mut found);
+        found
+    };
+    let halves: Vec<_> = (0..2)
+        .map(|w| {
+            let shape = NtXentShape {
+                anchors: count,
+                views: 2 * count,
+                offset: w * count,
+                dim,
+                temperature: 0.5,
+            };
+            (shape, &z[w * count * dim..(w + 1) * count * dim])
+        })
+        .collect();
+    let found: Vec<Anchor> = halves
+        .iter()
+        .flat_map(|(shape, own)| lse_of(shape, own))
+        .collect();
+    let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
+    let total = |z: &[f32]| -> f64 {
+        // The same loss by the definition, positives staying within each worker's half.
+        let s = |i: usize, k: usize| -> f64 {
+            (0..dim)
+                .map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c]))
+                .sum::<f64>()
+                / 0.5
+        };
+        (0..2 * count)
+            .map(|i| {
+                let j = i / count * count + (i % count + count / 2) % count;
+                let sum: f64 = (0..2 * count).filter(|&k| k != i).map(|k| s(i, k).exp()).sum();
+                sum.ln() - s(i, j)
+            })
+            .sum()
+    };
+    let got: f64 = found.iter().map(|a| f64::from(a.loss())).sum();
+    assert!((got - total(&z)).abs() < 1e-4);
+    for (shape, own) in &halves {
+        let mut dz = vec![0.0; own.len()];
+        nt_xent_backward(&cpu(Isa::detect(), 1), shape, own, &z, &lse, 1.0, &mut dz);
+        for (i, got) in dz.iter().enumerate() {
+            let mut moved = z.clone();
+            let at = shape.offset * dim + i;
+            let step = 1e-2;
+            moved[at] = z[at] + step;
+            let up = total(&moved);
+            let high = moved[at];
+            moved[at] = z[at] - step;
+            let want = (up - total(&moved)) / f64::from(high - moved[at]);
+            assert!((f64::from(*got) - want).abs() < 2e-3, "{got} {want}");
+        }
+    }
+}
+
+#[test]
+fn figures_of_an_anchor_are_those_of_its_softmax() {
+    // The worked example: unnormalised products, tau = 0.1, views ordered as first views then second views.
+    let pairs = [
+        [1.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0],
+        [0.0, 0.0, 1.0],
+        [-1.0, 0.0, 0.0],
+        [0.9, 0.4, 0.0],
+        [0.1, 0.9, 0.0],
+        [0.0, 0.1, 0.9],
+        [-0.9, -0.4, 0.0],
+    ];
+    let z: Vec<f32> = pairs.concat();
+    let shape = NtXentShape {
+        anchors: 8,
+        views: 8,
+        offset: 0,
+        dim: 3,
+        temperature: 0.1,
+    };
+    let mut found = [Anchor::default(); 8];
+    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &z, &z, &mut found);
+    assert!((found[0].loss() - 0.00071).abs() < 5e-6, "{}", found[0].loss());
+    assert!((found[0].positive - 9.0).abs() < 1e-5 && (found[0].hardest - 1.0).abs() < 1e-5);
+    assert!(found[0].entropy > 0.0 && found[0].entropy < 0.02);
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    let z = views(600, 24);
+    let (one, gradient) = loss(&cpu(Isa::detect(), 1), &z, 24, 0.2);
+    for threads in [2, 4] {
+        let (other, same) = loss(&cpu(Isa::detect(), threads), &z, 24, 0.2);
+        assert!(one == other && gradient == same);
+    }
+}

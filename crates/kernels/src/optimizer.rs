@@ -1,0 +1,115 @@
+//! Parameter updates, one pass over each tensor.
+
+use crate::Cpu;
+use crate::pieces::{PIECE, sum_pieces};
+
+/// |w|^2 and |g + decay w|^2, for LARS's trust ratio.
+pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
+    assert_eq!(w.len(), g.len());
+    let mut sums = [0.0; 2];
+    sum_pieces(cpu, w.len().div_ceil(PIECE), &mut sums, |i, acc| {
+        let range = i * PIECE..w.len().min((i + 1) * PIECE);
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                let mut decayed = [0f32; 512];
+                for (w, g) in w[range.clone()].chunks(512).zip(g[range].chunks(512)) {
+                    let decayed = &mut decayed[..w.len()];
+                    decayed
+                        .iter_mut()
+                        .zip(w.iter().zip(g))
+                        .for_each(|(d, (w, g))| *d = g + decay * w);
+                    acc[0] += crate::math::dot(w, w);
+                    acc[1] += crate::math::dot(decayed, decayed);
+                }
+            },
+        );
+    });
+    (sums[0], sums[1])
+}
+
+/// Momentum in its classic form, in which the rate enters the buffer (spec of LARS and of SGD in SimCLR):
+/// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MomentumStep {
+    /// The rate, trust ratio included.
+    pub rate: f32,
+    /// 0.9 by custom.
+    pub momentum: f32,
+    /// L2 weight decay.
+    pub decay: f32,
+    /// Look ahead by one step of momentum.
+    pub nesterov: bool,
+}
+
+/// Applies [`MomentumStep`] to w and v.
+pub fn momentum_update(cpu: &Cpu, step: MomentumStep, g: &[f32], w: &mut [f32], v: &mut [f32]) {
+    assert_eq!(w.len(), g.len());
+    let MomentumStep {
+        rate,
+        momentum,
+        decay,
+        nesterov,
+    } = step;
+    cpu.threads.run_chunk_pairs(w, v, PIECE, |i, w, v| {
+        let g = &g[i * PIECE..i * PIECE + w.len()];
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                for ((w, v), g) in w.iter_mut().zip(v).zip(g) {
+                    let push = rate * (g + decay * *w);
+                    *v = momentum * *v + push;
+                    *w -= if nesterov { momentum * *v + push } else { *v };
+                }
+            },
+        );
+    });
+}
+
+/// One AdamW step (Loshchilov and Hutter, arXiv:1711.05101): decay is apart from the gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// The rate.
+    pub rate: f32,
+    /// Decay of the first and of the second moment.
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Weight decay, multiplied by the rate.
+    pub decay: f32,
+    /// 1 for the first step: corrects the moments' bias towards 0.
+    pub step: u64,
+}
+
+/// Applies [`AdamWStep`]; `moments` holds the first moment, then the second (2 w.len() values).
+pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moments: &mut [f32]) {
+    assert!(g.len() == w.len() && moments.len() == 2 * w.len());
+    let AdamWStep {
+        rate,
+        betas: [b1, b2],
+        epsilon,
+        decay,
+        step,
+    } = step;
+    let correction = |beta: f32| (1.0 - f64::from(beta).powi(step.min(i32::MAX as u64) as i32)) as f32;
+    let (c1, c2) = (correction(b1), correction(b2));
+    let (first, second) = moments.split_at_mut(w.len());
+    let pieces = first
+        .chunks_mut(PIECE)
+        .zip(second.chunks_mut(PIECE))
+        .zip(w.chunks_mut(PIECE))
+        .zip(g.chunks(PIECE));
+    // Few parameters and a cheap pass: the calling thread alone is fast enough and simplest.
+    for (((m, v), w), g) in pieces {
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                for (((m, v), w), g) in m.iter_mut().zip(v).zip(w).zip(g) {
+                    *m = b1 * *m + (1.0 - b1) * g;
+                    *v = b2 * *v + (1.0 - b2) * g * g;
+                    *w -= rate * (*m / c1 / ((*v / c2).sqrt() + epsilon) + decay * *w);
+                }
+            },
+        );
+    }
+}

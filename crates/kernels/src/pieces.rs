@@ -1,0 +1,55 @@
+//! Fixed pieces: how long tensors are cut, and how sums over rows are made the same for any number of threads.
+
+use std::cell::Cell;
+
+use crate::Cpu;
+
+/// Values that one piece of an elementwise pass covers: large against the hand-over, small against a cache.
+pub(crate) const PIECE: usize = 1 << 15;
+
+/// Rows of `width` values that make a piece of about [`PIECE`] values.
+pub(crate) fn rows_per_piece(width: usize) -> usize {
+    (PIECE / width.max(1)).max(1)
+}
+
+thread_local! {
+    static PARTIAL: Cell<Vec<f64>> = const { Cell::new(Vec::new()) };
+}
+
+/// Sums `width` quantities over `pieces` pieces: `piece(i, acc)` adds piece i's share to `acc` (`width` zeros), and
+/// the shares are added in the order of i into `out`, which is overwritten.
+pub(crate) fn sum_pieces(
+    cpu: &Cpu,
+    pieces: usize,
+    out: &mut [f64],
+    piece: impl Fn(usize, &mut [f64]) + Sync,
+) {
+    let width = out.len();
+    // Taken out for the call and put back, so that it is allocated once a thread and calls may nest.
+    let mut partial = PARTIAL.take();
+    partial.clear();
+    partial.resize(pieces * width, 0.0);
+    cpu.threads.run_chunks(&mut partial, width.max(1), &piece);
+    out.fill(0.0);
+    for share in partial.chunks_exact(width.max(1)) {
+        for (total, value) in out.iter_mut().zip(share) {
+            *total += value;
+        }
+    }
+    PARTIAL.set(partial);
+}
+
+/// How many copies of a row of `channels` values make a row wide enough to fill vector registers.
+///
+/// Passes over channels-last data apply per-channel constants to rows of `channels` values; for narrow rows the
+/// constants are repeated, so that the inner loop runs over a few hundred values whatever the width.
+pub(crate) fn repeats(channels: usize) -> usize {
+    (256 / channels.max(1)).max(1)
+}
+
+/// `values` repeated `times` times.
+pub(crate) fn repeated(values: &[f32], times: usize) -> Vec<f32> {
+    let mut wide = Vec::with_capacity(values.len() * times);
+    (0..times).for_each(|_| wide.extend_from_slice(values));
+    wide
+}
