@@ -1,1 +1,66 @@
-//! Convolution.
+//! Two-dimensional convolution, channels last: forward and the gradients to input and weights.
+//!
+//! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
+//! are the gradients of a scalar to x, y and w, in the same shapes.
+
+pub mod portable;
+#[cfg(test)]
+mod testing;
+
+use crate::{Conv2dGeometry, Cpu};
+
+/// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]` over r, s, c.
+///
+/// Overwrites `y`. `sums`, of length 2K, receives what batch normalisation needs next: the sum of y per
+/// channel over (N, P, Q), then the sum of its squares.
+///
+/// # Panics
+///
+/// When the geometry is not valid or a slice has another length than the geometry gives it.
+pub fn conv2d_forward(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
+    sums: Option<&mut [f64]>,
+) {
+    check(g, x, w, y);
+    if let Some(sums) = &sums {
+        assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
+    }
+    portable::conv2d_forward(&cpu.threads, g, x, w, y);
+    if let Some(sums) = sums {
+        portable::channel_sums(y, sums);
+    }
+}
+
+/// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
+/// [`conv2d_forward`] in which x[n, h, w, c] occurs. Overwrites `dx`.
+///
+/// # Panics
+///
+/// When the geometry is not valid or a slice has another length than the geometry gives it.
+pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    check(g, dx, w, dy);
+    portable::conv2d_backward_input(&cpu.threads, g, dy, w, dx);
+}
+
+/// The gradient to the weights: `dw[k, r, s, c]` is the sum of
+/// `dy[n, p, q, k] * x[n, p * stride + r - padding, q * stride + s - padding, c]` over n, p, q. Overwrites `dw`.
+///
+/// # Panics
+///
+/// When the geometry is not valid or a slice has another length than the geometry gives it.
+pub fn conv2d_backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    check(g, x, dw, dy);
+    portable::conv2d_backward_weight(&cpu.threads, g, x, dy, dw);
+}
+
+/// The checks that all unchecked indexing in this folder rests on.
+fn check(g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &[f32]) {
+    assert!(g.is_valid(), "not a convolution: {g:?}");
+    assert_eq!(x.len(), g.input_len(), "input of {g:?}");
+    assert_eq!(w.len(), g.weight_len(), "weights of {g:?}");
+    assert_eq!(y.len(), g.output_len(), "output of {g:?}");
+}
