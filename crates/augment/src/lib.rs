@@ -1,3 +1,68 @@
-//! Views: an 8-bit RGB image and a random stream in, an S x S view out
+//! Views: an 8-bit RGB image and a random stream in, an S x S view out.
+//!
+//! A [`ViewFamily`] is the law from which the augmentations of an image are drawn: random resized crop, horizontal flip, colour
+//! jitter, greyscale and Gaussian blur, in the order and with the ranges of SimCLR (arXiv:2002.05709, appendix A). Drawing and
+//! applying are apart: [`ViewFamily::draw`] turns a random [`Stream`] into a [`Recipe`], a plain list of parameters, and
+//! [`ViewFamily::apply`] turns an image and a recipe into pixels. The stream is a function of (seed, epoch, image, view) alone, so
+//! the same four numbers give the same view whoever computes it and in whatever order.
+//!
+//! One image to two views:
+//!
+//! ```
+//! use simclr_augment::{ImageRef, Scratch, Stream, ViewConfig, ViewFamily};
+//!
+//! # fn main() -> Result<(), simclr_augment::AugmentError> {
+//! let pixels: Vec<u8> = (0..48 * 40 * 3).map(|i| (i % 251) as u8).collect();
+//! let image = ImageRef::new(48, 40, &pixels)?;
+//!
+//! let config = ViewConfig { color_strength: 0.5, ..ViewConfig::default() };
+//! let family = ViewFamily::new(&config, 32)?;
+//! let mut scratch = Scratch::default();
+//! let mut views = vec![0; 2 * family.view_len()];
+//!
+//! let (seed, epoch, index) = (1, 0, 17);
+//! for (branch, out) in views.chunks_exact_mut(family.view_len()).enumerate() {
+//!     let mut stream = Stream::new(seed, epoch, index, branch as u64);
+//!     let recipe = family.draw(image.width, image.height, &mut stream);
+//!     println!("view {branch}: {}", recipe.describe().join(", "));
+//!     family.apply(image, &recipe, &mut scratch, out);
+//! }
+//! # let (a, b) = views.split_at(family.view_len());
+//! # assert_ne!(a, b);
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
+
+mod blur;
+mod brightness;
+mod central_crop;
+mod config;
+mod contrast;
+mod crop;
+mod decimal;
+mod error;
+mod family;
+mod grayscale;
+mod hue;
+mod image;
+mod jitter;
+mod planes;
+mod recipe;
+mod resize;
+mod saturation;
+mod scratch;
+mod stream;
+
+pub use blur::BlurPadding;
+pub use central_crop::{central_crop, central_crop_box};
+pub use config::{AspectLaw, Brightness, ViewConfig};
+pub use crop::CropBox;
+pub use error::AugmentError;
+pub use family::ViewFamily;
+pub use image::ImageRef;
+pub use jitter::ColorOp;
+pub use recipe::Recipe;
+pub use scratch::Scratch;
+pub use stream::Stream;

@@ -1,0 +1,307 @@
+//! The settings of a view family: the `[view]` table of a run's configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AugmentError, BlurPadding, decimal};
+
+/// How the aspect ratio of a random resized crop is distributed over `crop_aspect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AspectLaw {
+    /// Uniform, as in the authors' code.
+    #[default]
+    Uniform,
+    /// Uniform in the logarithm, as in torchvision.
+    LogUniform,
+}
+
+/// What the brightness factor does to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Brightness {
+    /// Multiplies, by a factor in [max(0, 1 - 0.8 s), 1 + 0.8 s]: SimCLR v2 and torchvision.
+    #[default]
+    Multiplicative,
+    /// Adds a shift in [-0.8 s, 0.8 s]: the first version of the authors' code.
+    Additive,
+}
+
+/// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by `color_strength = 0.5` and, through the
+/// size, by having no blur.
+///
+/// Probabilities are in [0, 1]. Unknown keys are refused when it is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewConfig {
+    /// Smallest and largest fraction of the image's area that a crop covers, in (0, 1]; uniform between them. [1, 1] on a square image
+    /// keeps it whole.
+    #[serde(serialize_with = "decimal::pair")]
+    pub crop_area: [f32; 2],
+    /// Smallest and largest width / height of a crop, in [0.01, 100].
+    #[serde(serialize_with = "decimal::pair")]
+    pub crop_aspect: [f32; 2],
+    /// Law of the aspect ratio.
+    pub crop_aspect_law: AspectLaw,
+    /// Probability of a horizontal flip.
+    #[serde(serialize_with = "decimal::one")]
+    pub flip: f32,
+    /// Strength s of the colour jitter, in [0, 2.5]: brightness, contrast and saturation factors in [max(0, 1 - 0.8 s), 1 + 0.8 s], hue shift
+    /// in [-0.2 s, 0.2 s] of a full turn.
+    #[serde(serialize_with = "decimal::one")]
+    pub color_strength: f32,
+    /// Probability of the colour jitter.
+    #[serde(serialize_with = "decimal::one")]
+    pub color_prob: f32,
+    /// Whether brightness multiplies or adds.
+    pub brightness: Brightness,
+    /// Probability of turning a view grey.
+    #[serde(serialize_with = "decimal::one")]
+    pub gray_prob: f32,
+    /// Probability of the Gaussian blur. When absent: 0.5 for views of more than 64 pixels, otherwise 0.
+    #[serde(serialize_with = "decimal::optional", skip_serializing_if = "Option::is_none")]
+    pub blur_prob: Option<f32>,
+    /// Smallest and largest standard deviation of the blur in pixels of the view, in (0, 1000].
+    #[serde(serialize_with = "decimal::pair")]
+    pub blur_sigma: [f32; 2],
+    /// What the blur sees beyond the border.
+    pub blur_padding: BlurPadding,
+}
+
+impl Default for ViewConfig {
+    fn default() -> Self {
+        Self {
+            crop_area: [0.08, 1.0],
+            crop_aspect: [0.75, 4.0 / 3.0],
+            crop_aspect_law: AspectLaw::Uniform,
+            flip: 0.5,
+            color_strength: 1.0,
+            color_prob: 0.8,
+            brightness: Brightness::Multiplicative,
+            gray_prob: 0.2,
+            blur_prob: None,
+            blur_sigma: [0.1, 2.0],
+            blur_padding: BlurPadding::Zero,
+        }
+    }
+}
+
+impl ViewConfig {
+    /// Crop and flip only: the family of linear evaluation and of fine-tuning.
+    pub fn crop_flip() -> Self {
+        Self {
+            color_prob: 0.0,
+            gray_prob: 0.0,
+            blur_prob: Some(0.0),
+            ..Self::default()
+        }
+    }
+
+    /// The probability of the blur for views of `size` x `size` pixels, the default resolved.
+    pub fn blur_prob_at(&self, size: u32) -> f32 {
+        self.blur_prob.unwrap_or(if size > 64 { 0.5 } else { 0.0 })
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`AugmentError::OutOfRange`] naming the first key whose value is not usable, and what would be.
+    pub fn validate(&self) -> Result<(), AugmentError> {
+        check_range(
+            "view.crop_area",
+            self.crop_area,
+            |v| v > 0.0 && v <= 1.0,
+            "two fractions of the image's area [smallest, largest], above 0 and at most 1",
+        )?;
+        check_range(
+            "view.crop_aspect",
+            self.crop_aspect,
+            |v| (0.01..=100.0).contains(&v),
+            "two ratios of width to height [smallest, largest], each from 0.01 to 100",
+        )?;
+        check_probability("view.flip", self.flip)?;
+        check(
+            "view.color_strength",
+            self.color_strength,
+            |v| (0.0..=2.5).contains(&v),
+            "from 0 (no colour jitter) to 2.5 (hue by up to half a turn)",
+        )?;
+        check_probability("view.color_prob", self.color_prob)?;
+        check_probability("view.gray_prob", self.gray_prob)?;
+        if let Some(p) = self.blur_prob {
+            check_probability("view.blur_prob", p)?;
+        }
+        check_range(
+            "view.blur_sigma",
+            self.blur_sigma,
+            |v| v > 0.0 && v <= 1000.0,
+            "two standard deviations in pixels [smallest, largest], above 0 and at most 1000",
+        )
+    }
+}
+
+fn check(
+    key: &'static str,
+    value: f32,
+    accept: impl Fn(f32) -> bool,
+    expected: &'static str,
+) -> Result<(), AugmentError> {
+    // Written so that NaN, which no comparison accepts, is refused.
+    if accept(value) {
+        return Ok(());
+    }
+    Err(AugmentError::OutOfRange {
+        key,
+        value: value.to_string(),
+        expected,
+    })
+}
+
+fn check_probability(key: &'static str, value: f32) -> Result<(), AugmentError> {
+    check(
+        key,
+        value,
+        |v| (0.0..=1.0).contains(&v),
+        "a probability from 0 to 1",
+    )
+}
+
+fn check_range(
+    key: &'static str,
+    range: [f32; 2],
+    accept: impl Fn(f32) -> bool,
+    expected: &'static str,
+) -> Result<(), AugmentError> {
+    if accept(range[0]) && accept(range[1]) && range[0] <= range[1] {
+        return Ok(());
+    }
+    Err(AugmentError::OutOfRange {
+        key,
+        value: format!("[{}, {}]", range[0], range[1]),
+        expected,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_blur_follows_the_size() {
+        let config = ViewConfig::default();
+        config.validate().unwrap();
+        ViewConfig::crop_flip().validate().unwrap();
+        assert_eq!(config.blur_prob_at(64), 0.0);
+        assert_eq!(config.blur_prob_at(65), 0.5);
+        let always = ViewConfig {
+            blur_prob: Some(1.0),
+            ..config
+        };
+        assert_eq!(always.blur_prob_at(32), 1.0);
+    }
+
+    #[test]
+    fn messages_name_the_key_the_value_and_what_would_be_right() {
+        let base = ViewConfig::default();
+        let cases = [
+            (
+                ViewConfig {
+                    crop_area: [0.0, 1.0],
+                    ..base.clone()
+                },
+                "view.crop_area = [0, 1]",
+            ),
+            (
+                ViewConfig {
+                    crop_area: [0.9, 0.2],
+                    ..base.clone()
+                },
+                "view.crop_area = [0.9, 0.2]",
+            ),
+            (
+                ViewConfig {
+                    crop_area: [0.5, f32::NAN],
+                    ..base.clone()
+                },
+                "view.crop_area = [0.5, NaN]",
+            ),
+            (
+                ViewConfig {
+                    crop_aspect: [0.0, 1.0],
+                    ..base.clone()
+                },
+                "view.crop_aspect",
+            ),
+            (
+                ViewConfig {
+                    flip: 1.5,
+                    ..base.clone()
+                },
+                "view.flip = 1.5: must be a probability",
+            ),
+            (
+                ViewConfig {
+                    color_strength: -1.0,
+                    ..base.clone()
+                },
+                "view.color_strength = -1",
+            ),
+            (
+                ViewConfig {
+                    color_prob: f32::NAN,
+                    ..base.clone()
+                },
+                "view.color_prob",
+            ),
+            (
+                ViewConfig {
+                    gray_prob: 2.0,
+                    ..base.clone()
+                },
+                "view.gray_prob",
+            ),
+            (
+                ViewConfig {
+                    blur_prob: Some(-0.1),
+                    ..base.clone()
+                },
+                "view.blur_prob",
+            ),
+            (
+                ViewConfig {
+                    blur_sigma: [0.0, f32::INFINITY],
+                    ..base.clone()
+                },
+                "view.blur_sigma = [0, inf]",
+            ),
+        ];
+        for (config, expected) in cases {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_they_were_typed_and_read_back() {
+        let config = ViewConfig {
+            blur_prob: Some(0.3),
+            brightness: Brightness::Additive,
+            crop_aspect_law: AspectLaw::LogUniform,
+            ..ViewConfig::default()
+        };
+        let text = serde_json::to_value(&config).unwrap().to_string();
+        assert!(text.contains(r#""crop_area":[0.08,1.0]"#), "{text}");
+        assert!(text.contains(r#""crop_aspect_law":"log_uniform""#), "{text}");
+        assert!(text.contains(r#""brightness":"additive""#), "{text}");
+        assert_eq!(serde_json::from_str::<ViewConfig>(&text).unwrap(), config);
+        let partial: ViewConfig = serde_json::from_str(r#"{"flip": 0.25}"#).unwrap();
+        assert_eq!(
+            partial,
+            ViewConfig {
+                flip: 0.25,
+                ..ViewConfig::default()
+            }
+        );
+        let unknown = serde_json::from_str::<ViewConfig>(r#"{"flp": 0.25}"#).unwrap_err();
+        assert!(unknown.to_string().contains("unknown field `flp`"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The one error type of the crate.
+
+use thiserror::Error;
+
+/// What can be wrong with an image, a configuration or a buffer handed to this crate.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum AugmentError {
+    /// The image has no pixels.
+    #[error("image of {width} x {height} pixels: width and height must be at least 1")]
+    EmptyImage {
+        /// Width as given.
+        width: u32,
+        /// Height as given.
+        height: u32,
+    },
+    /// The pixel buffer does not hold exactly one image.
+    #[error("image of {width} x {height} pixels in {got} bytes: 8-bit RGB needs exactly {expected} bytes")]
+    PixelCount {
+        /// Width as given.
+        width: u32,
+        /// Height as given.
+        height: u32,
+        /// `3 * width * height`.
+        expected: u64,
+        /// Length of the buffer.
+        got: u64,
+    },
+    /// A configuration key holds a value that it cannot take.
+    #[error("{key} = {value}: must be {expected}")]
+    OutOfRange {
+        /// Dotted name of the key, such as `view.crop_area`.
+        key: &'static str,
+        /// The offending value.
+        value: String,
+        /// What the key accepts.
+        expected: &'static str,
+    },
+    /// The buffer for a view does not hold exactly one view.
+    #[error("output of {got} bytes: a view of {size} x {size} needs exactly {expected} bytes")]
+    OutputLength {
+        /// Side of the view.
+        size: u32,
+        /// `3 * size * size`.
+        expected: u64,
+        /// Length of the buffer.
+        got: u64,
+    },
+}

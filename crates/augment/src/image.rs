@@ -1,0 +1,78 @@
+//! A borrowed 8-bit RGB image.
+
+use crate::AugmentError;
+
+/// An 8-bit RGB image that someone else owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageRef<'a> {
+    /// Width in pixels, at least 1.
+    pub width: u32,
+    /// Height in pixels, at least 1.
+    pub height: u32,
+    /// `height * width * 3` bytes: rows from the top, pixels from the left, red, green, blue, each 0 to 255 (sRGB as stored in files).
+    pub pixels: &'a [u8],
+}
+
+impl<'a> ImageRef<'a> {
+    /// Borrows `pixels` as an image.
+    ///
+    /// # Errors
+    /// [`AugmentError::EmptyImage`] when a side is 0, [`AugmentError::PixelCount`] when `pixels` does not hold
+    /// exactly `3 * width * height` bytes.
+    pub fn new(width: u32, height: u32, pixels: &'a [u8]) -> Result<Self, AugmentError> {
+        if width == 0 || height == 0 {
+            return Err(AugmentError::EmptyImage { width, height });
+        }
+        // Two u32 sides need up to 66 bits with the channels: saturation only makes a wrong length stay wrong.
+        let expected = u64::from(width)
+            .saturating_mul(u64::from(height))
+            .saturating_mul(3);
+        let got = pixels.len() as u64;
+        if got != expected {
+            return Err(AugmentError::PixelCount {
+                width,
+                height,
+                expected,
+                got,
+            });
+        }
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+
+    /// The pixels of row `y` from column `left` on, `width` of them.
+    pub(crate) fn row(&self, y: u32, left: u32, width: u32) -> &'a [u8] {
+        let start = 3 * (y as usize * self.width as usize + left as usize);
+        &self.pixels[start..start + 3 * width as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_checked() {
+        assert!(ImageRef::new(2, 3, &[0; 18]).is_ok());
+        let short = ImageRef::new(2, 3, &[0; 17]).unwrap_err();
+        assert_eq!(
+            short.to_string(),
+            "image of 2 x 3 pixels in 17 bytes: 8-bit RGB needs exactly 18 bytes"
+        );
+        assert!(matches!(
+            ImageRef::new(0, 3, &[]),
+            Err(AugmentError::EmptyImage { .. })
+        ));
+        assert!(ImageRef::new(u32::MAX, u32::MAX, &[0; 3]).is_err());
+    }
+
+    #[test]
+    fn a_row_starts_where_asked() {
+        let pixels: Vec<u8> = (0..36).collect();
+        let image = ImageRef::new(4, 3, &pixels).unwrap();
+        assert_eq!(image.row(1, 2, 2), &[18, 19, 20, 21, 22, 23]);
+    }
+}

@@ -1,0 +1,97 @@
+//! The parameters of one view.
+
+use crate::{ColorOp, CropBox};
+
+/// Everything random about one view, drawn for an image of one size. Applied in the order of the fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Width and height of the image that it was drawn for, in pixels.
+    pub image: (u32, u32),
+    /// What is cut out and resized to the view, inside the image.
+    pub crop: CropBox,
+    /// Whether the view is mirrored left to right.
+    pub flip: bool,
+    /// The colour operators in their order, unless the view keeps its colours.
+    pub color: Option<[ColorOp; 4]>,
+    /// Whether the view turns grey.
+    pub gray: bool,
+    /// Standard deviation of the Gaussian blur in pixels of the view, unless it stays sharp.
+    pub blur: Option<f32>,
+}
+
+impl Recipe {
+    /// The view that only resizes: the whole of an image of `width` x `height` pixels.
+    pub fn identity(width: u32, height: u32) -> Self {
+        Self {
+            image: (width, height),
+            crop: CropBox::whole(width, height),
+            flip: false,
+            color: None,
+            gray: false,
+            blur: None,
+        }
+    }
+
+    /// The operators applied, a few words each, in their order: "crop 0.31 1.20" (fraction of the area, width / height), "flip",
+    /// "brightness x1.42", "contrast x0.70", "saturation x1.05", "hue -0.08" (turns), "gray", "blur 1.3" (sigma).
+    pub fn describe(&self) -> Vec<String> {
+        let (width, height) = (f64::from(self.crop.width), f64::from(self.crop.height));
+        let area = width * height / (f64::from(self.image.0) * f64::from(self.image.1));
+        let mut words = vec![format!("crop {area:.2} {:.2}", width / height)];
+        if self.flip {
+            words.push("flip".to_owned());
+        }
+        if let Some(operators) = self.color {
+            words.extend(operators.map(ColorOp::describe));
+        }
+        if self.gray {
+            words.push("gray".to_owned());
+        }
+        if let Some(sigma) = self.blur {
+            words.push(format!("blur {sigma:.1}"));
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_follow_the_order_of_application() {
+        let recipe = Recipe {
+            image: (100, 50),
+            crop: CropBox {
+                left: 1,
+                top: 2,
+                width: 60,
+                height: 40,
+            },
+            flip: true,
+            color: Some([
+                ColorOp::Hue(0.08),
+                ColorOp::Brightness(1.424),
+                ColorOp::Saturation(0.5),
+                ColorOp::Contrast(0.7),
+            ]),
+            gray: true,
+            blur: Some(1.26),
+        };
+        assert_eq!(
+            recipe.describe(),
+            [
+                "crop 0.48 1.50",
+                "flip",
+                "hue +0.08",
+                "brightness x1.42",
+                "saturation x0.50",
+                "contrast x0.70",
+                "gray",
+                "blur 1.3"
+            ]
+        );
+        assert_eq!(Recipe::identity(3, 4).describe(), ["crop 1.00 0.75"]);
+        assert_eq!(ColorOp::BrightnessShift(-0.5).describe(), "brightness -0.50");
+    }
+}
