@@ -1,0 +1,38 @@
+//! What a data set is: numbered images, some with a label.
+
+use simclr_augment::ImageRef;
+
+use crate::decode::DecodeScratch;
+use crate::error::DataError;
+
+/// One decoded image: 8-bit RGB, rows from the top, channels interleaved (height, width, 3).
+///
+/// It borrows from the data set (binary formats, caches) or from the scratch space (files), so that reading an image
+/// allocates nothing in the steady state.
+pub type Decoded<'a> = ImageRef<'a>;
+
+/// Images numbered from 0 to `len() - 1`, each the same at every read.
+pub trait Dataset: Send + Sync {
+    /// The number of images, broken ones included.
+    fn len(&self) -> usize;
+
+    /// True if there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the classes, in the order of their labels; empty when the data set is unlabelled.
+    fn classes(&self) -> &[String];
+
+    /// The label of image `index`, less than `classes().len()`; `None` in an unlabelled data set.
+    fn label(&self, index: usize) -> Option<u32>;
+
+    /// How image `index` is called in messages: its path within the data set, or its number.
+    fn name(&self, index: usize) -> String;
+
+    /// Reads and decodes image `index`.
+    ///
+    /// # Errors
+    /// [`DataError::Image`] with the image's name and the reason, if it is broken.
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError>;
+}

@@ -1,0 +1,83 @@
+//! JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
+
+use image::metadata::Orientation;
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+use super::{Stored, check_size, resize};
+
+pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+    // The side is bounded by the format itself (16 bits); the area is what costs memory and is checked below.
+    let options = DecoderOptions::default()
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder
+        .decode_headers()
+        .map_err(|e| format!("damaged JPEG: {e}"))?;
+    let (width, height) = decoder.dimensions().ok_or("damaged JPEG: it declares no size")?;
+    check_size(width as u64, height as u64)?;
+    // The decoder fills what a truncated file lacks with grey, and leniently so, which is what slightly odd files from
+    // cameras need. A grey half-image must not be trained on: a file that stops before its end marker is broken.
+    if !reaches_end_marker(bytes) {
+        return Err("truncated JPEG: it ends before its end-of-image marker".to_owned());
+    }
+    resize(pixels, width * height * 3)?;
+    decoder
+        .decode_into(pixels)
+        .map_err(|e| format!("damaged JPEG: {e}"))?;
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    Ok(Stored {
+        width: width as u32,
+        height: height as u32,
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
+    })
+}
+
+/// Walks the markers of a JPEG and tells whether its end-of-image marker is there.
+fn reaches_end_marker(bytes: &[u8]) -> bool {
+    if bytes.ends_with(&[0xff, 0xd9]) {
+        return true;
+    }
+    let mut at = 2;
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|&b| b == 0xff))
+    {
+        let marker = at + found + 1;
+        match bytes.get(marker) {
+            None => return false,
+            Some(0xd9) => return true,
+            // Stuffed zeros, restarts and fill bytes within the coded data.
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at = marker + 1,
+            Some(0xff) => at = marker,
+            // A segment with a length: thumbnails inside it have end markers of their own.
+            Some(_) => match bytes.get(marker + 1..marker + 3) {
+                Some(length) => {
+                    at = marker + 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                }
+                None => return false,
+            },
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reaches_end_marker;
+
+    #[test]
+    fn end_marker_inside_a_segment_does_not_count() {
+        let thumbnail = [
+            0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd9, 1, 2, 0xff, 0xda, 0, 2, 9, 0xff, 0x00, 9,
+        ];
+        assert!(!reaches_end_marker(&thumbnail));
+        let mut whole = thumbnail.to_vec();
+        whole.extend([0xff, 0xd0, 7, 0xff, 0xff, 0xd9, b'j', b'u', b'n', b'k']);
+        assert!(reaches_end_marker(&whole));
+    }
+}

@@ -1,0 +1,151 @@
+//! The crate's one error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why images could not be had. Every message names the file or the setting, what is wrong, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The path given as data does not exist.
+    #[error("{}: no such file or folder; give a folder of images, CIFAR binaries or IDX files", shown(.0))]
+    NotFound(PathBuf),
+
+    /// The operating system refused a file or a folder.
+    #[error("{}: {source}", shown(.path))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A folder in which nothing is an image.
+    #[error(
+        "{}: no images in this folder ({files} other files, searched recursively); JPEG, PNG, WebP and BMP files are read",
+        shown(.path)
+    )]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// How many files were there that are no images.
+        files: usize,
+    },
+
+    /// A file that is no data set.
+    #[error("{}: {found}; give a folder of images, CIFAR binaries (.bin) or IDX files", shown(.path))]
+    Unrecognised {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: String,
+    },
+
+    /// A data-set file (CIFAR, IDX) or folder that contradicts its own format.
+    #[error("{}: {reason}", shown(.path))]
+    Malformed {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+
+    /// One image that cannot be read. Loaders skip, count and list it.
+    #[error("{name}: {reason}")]
+    Image {
+        /// The name of the image within its data set, control characters escaped.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Labels were needed and the data set has none.
+    #[error("this data set has no labels; put each class into a sub-folder of its own")]
+    NoLabels,
+
+    /// A class has fewer images than a balanced subset needs.
+    #[error("class {class} has {have} images, fewer than the {want} asked for")]
+    ClassTooSmall {
+        /// The name of the class.
+        class: String,
+        /// Its images.
+        have: usize,
+        /// The images asked for.
+        want: usize,
+    },
+
+    /// More images were asked to be held out than there are to spare.
+    #[error("cannot hold out {held_out} of {images} images: at least one must be left to train on")]
+    HoldoutTooLarge {
+        /// Images to be held out.
+        held_out: usize,
+        /// Images in the data set.
+        images: usize,
+    },
+
+    /// An epoch does not hold one full batch.
+    #[error(
+        "batch = {batch} is more than the {usable} readable images of the data set ({broken} are broken); choose a smaller batch"
+    )]
+    TooFewImages {
+        /// Images in a batch.
+        batch: usize,
+        /// Images that could be read.
+        usable: usize,
+        /// Images that could not.
+        broken: usize,
+    },
+
+    /// A setting of a loader outside its range.
+    #[error("{key}: {reason}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+
+    /// The loader's threads ended, after an error already returned or because of a defect.
+    #[error("the loader has stopped: {0}")]
+    Stopped(String),
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound(path.to_owned()),
+            _ => Self::Io {
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A path as text that is inert in terminals: control characters are escaped.
+pub(crate) fn shown(path: &Path) -> String {
+    inert(&path.to_string_lossy())
+}
+
+/// Text with its control characters escaped, so that a file name cannot drive a terminal.
+pub(crate) fn inert(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

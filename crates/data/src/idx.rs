@@ -1,0 +1,260 @@
+//! IDX files, the format of MNIST and its relatives.
+//!
+//! Big-endian: two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as 32 bits,
+//! then the elements. Images have dimensions (n, height, width), grey, or (n, height, width, 3); labels have (n).
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::{DecodeScratch, MAX_PIXELS};
+use crate::error::DataError;
+
+/// A parsed IDX file of unsigned bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Idx {
+    /// The dimensions, outermost first.
+    pub dims: Vec<usize>,
+    /// Where the elements lie within the file.
+    pub data: Range<usize>,
+}
+
+/// Reads the header of an IDX file and checks that `bytes` holds exactly the elements that it declares.
+///
+/// # Errors
+/// A sentence saying what is wrong.
+pub fn parse(bytes: &[u8]) -> Result<Idx, String> {
+    let [0, 0, kind, dimensions, rest @ ..] = bytes else {
+        return Err(
+            "not an IDX file: it does not begin with two zero bytes, a type and a dimension count".to_owned(),
+        );
+    };
+    if *kind != 8 {
+        return Err(format!(
+            "IDX element type {kind:#04x} is not read; unsigned bytes (0x08) are"
+        ));
+    }
+    let dimensions = usize::from(*dimensions);
+    let Some((header, elements)) = rest.split_at_checked(4 * dimensions) else {
+        return Err(format!("cut short within its header of {dimensions} dimensions"));
+    };
+    let dims: Vec<usize> = header
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&bytes| u32::from_be_bytes(bytes) as usize)
+        .collect();
+    let declared = dims
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim));
+    if declared != Some(elements.len()) {
+        return Err(format!(
+            "cut short or damaged: it declares {dims:?} elements and holds {} bytes",
+            elements.len()
+        ));
+    }
+    let start = bytes.len() - elements.len();
+    Ok(Idx {
+        dims,
+        data: start..bytes.len(),
+    })
+}
+
+/// The images of one IDX file, with the labels of another.
+#[derive(Debug)]
+pub struct IdxImages {
+    file: Vec<u8>,
+    start: usize,
+    count: usize,
+    width: u32,
+    height: u32,
+    channels: usize,
+    labels: Vec<u8>,
+    classes: Vec<String>,
+    part: &'static str,
+}
+
+impl IdxImages {
+    /// Loads `images` and, where given, `labels`. `part` ("train", "test") is how the images are named.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] if a file is cut short or the two do not belong together.
+    pub fn load(images: &Path, labels: Option<&Path>, part: &'static str) -> Result<Self, DataError> {
+        let file = std::fs::read(images).map_err(|e| DataError::io(images, e))?;
+        let bad = |reason: String| DataError::malformed(images, reason);
+        let idx = parse(&file).map_err(bad)?;
+        let (count, height, width, channels) = match idx.dims[..] {
+            [count, height, width] => (count, height, width, 1),
+            [count, height, width, 3] => (count, height, width, 3),
+            _ => {
+                return Err(bad(format!(
+                    "holds {} dimensions, {:?}; images have (n, height, width) or (n, height, width, 3)",
+                    idx.dims.len(),
+                    idx.dims
+                )));
+            }
+        };
+        let area = (height as u64).saturating_mul(width as u64);
+        if count == 0 || area == 0 || area > MAX_PIXELS {
+            return Err(bad(format!(
+                "declares {count} images of {width} x {height} pixels"
+            )));
+        }
+        let labels = match labels {
+            Some(path) => load_labels(path, count)?,
+            None => Vec::new(),
+        };
+        let classes = labels.iter().max().map_or(0, |&largest| usize::from(largest) + 1);
+        Ok(Self {
+            start: idx.data.start,
+            file,
+            count,
+            width: width as u32,
+            height: height as u32,
+            channels,
+            labels,
+            classes: (0..classes).map(|class| class.to_string()).collect(),
+            part,
+        })
+    }
+
+    /// Gives both parts the classes of the one that has more, so that a label means the same in each.
+    pub(crate) fn share_classes(&mut self, other: &mut Self) {
+        match self.classes.len() < other.classes.len() {
+            true => self.classes.clone_from(&other.classes),
+            false => other.classes.clone_from(&self.classes),
+        }
+    }
+}
+
+fn load_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
+    let mut file = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+    let idx = parse(&file).map_err(|reason| DataError::malformed(path, reason))?;
+    if idx.dims != [images] {
+        return Err(DataError::malformed(
+            path,
+            format!(
+                "holds {:?} labels for {images} images; one each would be right",
+                idx.dims
+            ),
+        ));
+    }
+    file.drain(..idx.data.start);
+    Ok(file)
+}
+
+/// A file of images and the file of labels that belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub images: PathBuf,
+    pub labels: Option<PathBuf>,
+}
+
+impl Pair {
+    /// `images` with the label file named like it, where that exists.
+    pub(crate) fn of(images: PathBuf) -> Self {
+        let name = images.file_name().and_then(|n| n.to_str()).unwrap_or("");
+        let labels = images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
+        let labels = Some(labels).filter(|path| *path != images && path.is_file());
+        Self { images, labels }
+    }
+
+    pub(crate) fn load(&self, part: &'static str) -> Result<IdxImages, DataError> {
+        IdxImages::load(&self.images, self.labels.as_deref(), part)
+    }
+}
+
+/// True if `file` begins like an IDX file of images.
+pub(crate) fn is_images(file: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && matches!(magic, [0, 0, 8, 3 | 4])
+}
+
+/// Looks for IDX files directly in `folder`: (training, test). `None` if there are none.
+pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataError> {
+    let mut train = Vec::new();
+    let mut test = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))? {
+        let path = entry.map_err(|e| DataError::io(folder, e))?.path();
+        let Some(name) = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .map(str::to_ascii_lowercase)
+        else {
+            continue;
+        };
+        if name.starts_with('.') || !name.contains("images") || !name.contains("idx3") || !path.is_file() {
+            continue;
+        }
+        if name.ends_with(".gz") {
+            // Beside the unpacked file it does no harm.
+            if !path.with_extension("").is_file() {
+                return Err(DataError::malformed(
+                    &path,
+                    "is compressed; unpack it first (gunzip)",
+                ));
+            }
+            continue;
+        }
+        match name.contains("t10k") || name.contains("test") {
+            true => test.push(path),
+            false => train.push(path),
+        }
+    }
+    for files in [&train, &test] {
+        if let [first, second, ..] = &files[..] {
+            let names =
+                [first, second].map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            return Err(DataError::malformed(
+                folder,
+                format!(
+                    "holds two sets of IDX images, {} and {}; give one of the files",
+                    names[0], names[1]
+                ),
+            ));
+        }
+    }
+    let (train, test) = (train.pop(), test.pop());
+    Ok(match train {
+        Some(train) => Some((Pair::of(train), test.map(Pair::of))),
+        None => test.map(|only| (Pair::of(only), None)),
+    })
+}
+
+impl Dataset for IdxImages {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.labels.get(index).map(|&label| u32::from(label))
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("{} image {index}", self.part)
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        let bytes = self.width as usize * self.height as usize * self.channels;
+        let stored = &self.file[self.start + index * bytes..][..bytes];
+        let pixels = match self.channels {
+            3 => stored,
+            _ => {
+                scratch.pixels.clear();
+                scratch.pixels.extend(stored.iter().flat_map(|&grey| [grey; 3]));
+                &scratch.pixels
+            }
+        };
+        Ok(Decoded {
+            width: self.width,
+            height: self.height,
+            pixels,
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! Parts of a data set.
+
+use std::sync::Arc;
+
+use simclr_augment::Stream;
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::DecodeScratch;
+use crate::error::DataError;
+use crate::permutation::shuffle;
+
+/// Take the place of the image number in the keys of the streams that draw parts; see `permutation`.
+const HOLDOUT: u64 = u64::from_le_bytes(*b"held out");
+const BALANCED: u64 = u64::from_le_bytes(*b"balanced");
+
+/// Chosen images of another data set, with its classes.
+#[derive(Clone)]
+pub struct Subset {
+    whole: Arc<dyn Dataset>,
+    indices: Vec<u32>,
+}
+
+impl Subset {
+    /// The images `indices` of `whole`, numbered in that order.
+    ///
+    /// # Panics
+    /// If an index is not below `whole.len()`.
+    pub fn new(whole: Arc<dyn Dataset>, indices: Vec<u32>) -> Self {
+        assert!(
+            indices.iter().all(|&index| (index as usize) < whole.len()),
+            "a subset's indices lie within the data set"
+        );
+        Self { whole, indices }
+    }
+
+    /// The images of the whole data set that this subset consists of.
+    pub fn indices(&self) -> &[u32] {
+        &self.indices
+    }
+
+    /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed makes the
+    /// same split.
+    ///
+    /// # Errors
+    /// [`DataError::HoldoutTooLarge`] if nothing would be left.
+    pub fn split_off_holdout(
+        whole: Arc<dyn Dataset>,
+        held_out: usize,
+        seed: u64,
+    ) -> Result<(Self, Self), DataError> {
+        let images = whole.len();
+        if held_out >= images {
+            return Err(DataError::HoldoutTooLarge { held_out, images });
+        }
+        let mut holdout: Vec<u32> = (0..images as u32).collect();
+        shuffle(&mut holdout, &mut Stream::new(seed, 0, HOLDOUT, 0));
+        let mut rest = holdout.split_off(held_out);
+        holdout.sort_unstable();
+        rest.sort_unstable();
+        Ok((
+            Self {
+                whole: Arc::clone(&whole),
+                indices: rest,
+            },
+            Self {
+                whole,
+                indices: holdout,
+            },
+        ))
+    }
+}
+
+/// `per_class` images of every class, drawn at random, in the order of `whole`: the subsets of semi-supervised evaluation
+/// (1% and 10% of the labels). The same seed makes the same subset, and a larger one contains a smaller.
+///
+/// # Errors
+/// [`DataError::NoLabels`], or [`DataError::ClassTooSmall`] naming the class.
+pub fn balanced_subset(whole: Arc<dyn Dataset>, per_class: usize, seed: u64) -> Result<Subset, DataError> {
+    if whole.classes().is_empty() {
+        return Err(DataError::NoLabels);
+    }
+    let mut by_class = vec![Vec::new(); whole.classes().len()];
+    for index in 0..whole.len() {
+        if let Some(label) = whole.label(index) {
+            by_class[label as usize].push(index as u32);
+        }
+    }
+    let mut indices = Vec::with_capacity(per_class * by_class.len());
+    for (label, mut members) in by_class.into_iter().enumerate() {
+        if members.len() < per_class {
+            return Err(DataError::ClassTooSmall {
+                class: whole.classes()[label].clone(),
+                have: members.len(),
+                want: per_class,
+            });
+        }
+        shuffle(&mut members, &mut Stream::new(seed, label as u64, BALANCED, 0));
+        indices.extend_from_slice(&members[..per_class]);
+    }
+    indices.sort_unstable();
+    Ok(Subset { whole, indices })
+}
+
+impl Dataset for Subset {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.whole.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.whole.label(self.indices[index] as usize)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.whole.name(self.indices[index] as usize)
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        self.whole.read(self.indices[index] as usize, scratch)
+    }
+}
