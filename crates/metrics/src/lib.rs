@@ -1,3 +1,43 @@
-//! Figures computed from features and labels as plain slices
+//! Figures computed from features and labels as plain slices.
+//!
+//! Features are row-major `f32` matrices ([`Features`]: one row per image), labels are `u32` class numbers.
+//! Functions run on the current rayon pool and give the same bits for any number of threads: work is cut into
+//! tiles whose size never depends on the pool, and partial sums are added in the order of the tiles.
+//!
+//! | file | figures |
+//! |---|---|
+//! | [`neighbours`] | exact cosine nearest neighbours |
+//! | [`knn`] | the weighted kNN classifier |
+//! | [`accuracy`] | top-k, per class, mean per class, confusion |
+//! | [`rank_me`] | effective rank of features |
+//! | [`alignment`], [`uniformity`], [`spread`] | geometry of the projections on the sphere |
+//! | [`pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
+//! | [`average_precision`] | VOC 11-point and area |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod accuracy;
+pub mod alignment;
+pub mod average_precision;
+mod eigenvalues;
+mod error;
+mod features;
+pub mod knn;
+pub mod neighbours;
+pub mod pairs;
+pub mod product;
+pub mod rank_me;
+pub mod spread;
+pub mod uniformity;
+
+pub use accuracy::{Confusion, accuracy, top_k};
+pub use alignment::alignment;
+pub use average_precision::{area_average_precision, eleven_point_average_precision};
+pub use error::MetricsError;
+pub use features::Features;
+pub use knn::{Knn, KnnOutcome};
+pub use neighbours::{Neighbours, nearest_neighbours, nearest_neighbours_within};
+pub use pairs::{PairFigures, pair_figures};
+pub use rank_me::rank_me;
+pub use spread::spread;
+pub use uniformity::uniformity;

@@ -1,0 +1,134 @@
+//! Average precision of one class's scores, for data sets where an image shows several classes.
+
+use crate::MetricsError;
+
+/// Average precision as PASCAL VOC2007 has it: the mean, over recalls 0, 0.1, ..., 1, of the best precision at
+/// that recall or more. `None` when nothing is relevant.
+///
+/// `scores` are higher for images likelier to be `relevant`; images of equal score are retrieved together.
+///
+/// # Errors
+/// The two differ in length, or a score is NaN.
+pub fn eleven_point_average_precision(
+    scores: &[f32],
+    relevant: &[bool],
+) -> Result<Option<f64>, MetricsError> {
+    let curve = Curve::new(scores, relevant)?;
+    if curve.relevant == 0 {
+        return Ok(None);
+    }
+    let best_at = |tenths: usize| {
+        // In whole numbers: 0.1 has no exact form to compare a recall with.
+        let reached = curve
+            .points
+            .iter()
+            .filter(|point| 10 * point.hits >= tenths * curve.relevant);
+        reached.map(Point::precision).fold(0.0, f64::max)
+    };
+    Ok(Some((0..=10).map(best_at).sum::<f64>() / 11.0))
+}
+
+/// Average precision as the area under the stepped precision-recall curve: the sum over the distinct scores of
+/// (recall gained) x precision. `None` when nothing is relevant. Arguments as for [`eleven_point_average_precision`].
+///
+/// # Errors
+/// The two differ in length, or a score is NaN.
+pub fn area_average_precision(scores: &[f32], relevant: &[bool]) -> Result<Option<f64>, MetricsError> {
+    let curve = Curve::new(scores, relevant)?;
+    if curve.relevant == 0 {
+        return Ok(None);
+    }
+    let mut before = 0;
+    let mut area = 0.0;
+    for point in &curve.points {
+        area += (point.hits - before) as f64 / curve.relevant as f64 * point.precision();
+        before = point.hits;
+    }
+    Ok(Some(area))
+}
+
+/// Precision and recall at every distinct score, highest score first.
+struct Curve {
+    points: Vec<Point>,
+    relevant: usize,
+}
+
+/// What is retrieved down to some score.
+struct Point {
+    retrieved: usize,
+    hits: usize,
+}
+
+impl Point {
+    fn precision(&self) -> f64 {
+        self.hits as f64 / self.retrieved as f64
+    }
+}
+
+impl Curve {
+    fn new(scores: &[f32], relevant: &[bool]) -> Result<Curve, MetricsError> {
+        if scores.len() != relevant.len() {
+            return Err(MetricsError::Shape {
+                what: "scores, one per image",
+                expected: relevant.len(),
+                got: scores.len(),
+            });
+        }
+        if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+            return Err(MetricsError::NotFinite { row });
+        }
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let mut points = Vec::new();
+        let mut hits = 0;
+        for (place, &image) in order.iter().enumerate() {
+            hits += usize::from(relevant[image]);
+            let next = order.get(place + 1);
+            if next.is_none_or(|&next| scores[next] != scores[image]) {
+                points.push(Point {
+                    retrieved: place + 1,
+                    hits,
+                });
+            }
+        }
+        Ok(Curve {
+            points,
+            relevant: hits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        // Retrieved in the order yes, no, yes: precisions 1 at recall 1/2, then 2/3 at recall 1.
+        let (scores, relevant) = ([0.9, 0.8, 0.7, 0.1], [true, false, true, false]);
+        let eleven = eleven_point_average_precision(&scores, &relevant)
+            .unwrap()
+            .unwrap();
+        assert!((eleven - (6.0 + 5.0 * 2.0 / 3.0) / 11.0).abs() < 1e-12);
+        let area = area_average_precision(&scores, &relevant).unwrap().unwrap();
+        assert!((area - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ties_are_retrieved_together() {
+        let relevant = [true, false, false, false];
+        assert_eq!(area_average_precision(&[0.5; 4], &relevant), Ok(Some(0.25)));
+        assert_eq!(
+            eleven_point_average_precision(&[0.5; 4], &relevant),
+            Ok(Some(0.25))
+        );
+    }
+
+    #[test]
+    fn nothing_relevant_and_bad_input() {
+        assert_eq!(eleven_point_average_precision(&[0.5], &[false]), Ok(None));
+        assert_eq!(area_average_precision(&[], &[]), Ok(None));
+        assert!(area_average_precision(&[0.5], &[]).is_err());
+        assert!(area_average_precision(&[f32::NAN], &[true]).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The weighted nearest-neighbour classifier that self-supervised encoders are judged by.
+
+use crate::error::{check_labels, check_temperature};
+use crate::{Features, MetricsError, nearest_neighbours};
+use rayon::prelude::*;
+
+/// A kNN classifier: each of the `k` most similar training images votes for its class with weight
+/// exp(s / temperature), s its cosine similarity (Wu et al. 2018, section 3.4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Knn {
+    /// How many neighbours vote; all of them where there are fewer.
+    pub k: usize,
+    /// The temperature of the weights, above 0.
+    pub temperature: f64,
+}
+
+impl Default for Knn {
+    /// k = 200, temperature 0.1.
+    fn default() -> Self {
+        Knn {
+            k: 200,
+            temperature: 0.1,
+        }
+    }
+}
+
+/// What a kNN classifier made of a test set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnnOutcome {
+    /// Fraction of test images whose class got most votes.
+    pub top1: f64,
+    /// Fraction whose class is among the five with most votes. A class without a vote is never among them.
+    pub top5: f64,
+    /// The class with most votes, for every test image; of equals the lower number.
+    pub predictions: Vec<u32>,
+}
+
+impl Knn {
+    /// Classifies the test features and compares with their labels.
+    ///
+    /// # Errors
+    /// No training or no test rows, labels that do not fit the rows or the classes, `k` 0, or a temperature that is not above 0.
+    pub fn evaluate(
+        &self,
+        train: Features,
+        train_labels: &[u32],
+        test: Features,
+        test_labels: &[u32],
+        classes: usize,
+    ) -> Result<KnnOutcome, MetricsError> {
+        check_labels(test.rows(), test_labels, classes)?;
+        if test.rows() == 0 {
+            return Err(MetricsError::TooFew {
+                what: "test rows",
+                least: 1,
+                got: 0,
+            });
+        }
+        let ranked = self.rank(train, train_labels, test, classes)?;
+        let hits = |depth: usize| {
+            let found = ranked
+                .iter()
+                .zip(test_labels)
+                .filter(|(best, label)| best.iter().take(depth).any(|b| b == *label));
+            found.count() as f64 / test.rows() as f64
+        };
+        Ok(KnnOutcome {
+            top1: hits(1),
+            top5: hits(5),
+            predictions: ranked.iter().map(|best| best[0]).collect(),
+        })
+    }
+
+    /// The up to five classes with most votes for every query, best first; never empty.
+    ///
+    /// # Errors
+    /// As [`Knn::evaluate`], of what concerns the training set and the settings.
+    pub fn rank(
+        &self,
+        train: Features,
+        train_labels: &[u32],
+        queries: Features,
+        classes: usize,
+    ) -> Result<Vec<Vec<u32>>, MetricsError> {
+        check_labels(train.rows(), train_labels, classes)?;
+        check_temperature(self.temperature)?;
+        let neighbours = nearest_neighbours(queries, train, self.k)?;
+        let ranked = (0..neighbours.queries())
+            .into_par_iter()
+            .with_min_len(64)
+            .map_init(
+                || vec![0f64; classes],
+                |votes, query| {
+                    votes.fill(0.0);
+                    // Relative to the nearest, so that no temperature overflows; the ranking is the same.
+                    let nearest = f64::from(neighbours.similarities(query)[0]);
+                    for (&index, &similarity) in neighbours
+                        .indices(query)
+                        .iter()
+                        .zip(neighbours.similarities(query))
+                    {
+                        let weight = ((f64::from(similarity) - nearest) / self.temperature).exp();
+                        votes[train_labels[index as usize] as usize] += weight;
+                    }
+                    best_five(votes)
+                },
+            );
+        Ok(ranked.collect())
+    }
+}
+
+/// The five largest of `votes` that are above 0, largest first, of equals the lower class first.
+fn best_five(votes: &[f64]) -> Vec<u32> {
+    let mut best: Vec<u32> = Vec::with_capacity(6);
+    for (class, &vote) in votes.iter().enumerate().filter(|(_, vote)| **vote > 0.0) {
+        let place = best.partition_point(|&b| votes[b as usize] >= vote);
+        if place < 5 {
+            best.insert(place, class as u32);
+            best.truncate(5);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_votes_outweigh_many() {
+        // One neighbour of class 1 at similarity 1, three of class 0 at 0.6: e^10 against 3 e^6.
+        let train = [1.0, 0.0, 0.6, 0.8, 0.6, 0.8, 0.6, -0.8];
+        let knn = Knn {
+            k: 4,
+            temperature: 0.1,
+        };
+        let train = Features::new(&train, 2).unwrap();
+        let query = Features::new(&[2.0, 0.0], 2).unwrap();
+        let outcome = knn.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
+        assert_eq!(
+            outcome,
+            KnnOutcome {
+                top1: 1.0,
+                top5: 1.0,
+                predictions: vec![1]
+            }
+        );
+        // At a high temperature they count alike.
+        let flat = Knn {
+            k: 4,
+            temperature: 100.0,
+        };
+        let outcome = flat.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
+        assert_eq!((outcome.top1, outcome.top5), (0.0, 1.0));
+    }
+
+    #[test]
+    fn a_class_without_votes_is_not_among_the_five() {
+        let train = Features::new(&[1.0, 0.9], 1).unwrap();
+        let test = Features::new(&[1.0, 1.0], 1).unwrap();
+        let outcome = Knn::default().evaluate(train, &[3, 3], test, &[3, 0], 4).unwrap();
+        assert_eq!((outcome.top1, outcome.top5), (0.5, 0.5));
+    }
+
+    #[test]
+    fn a_tiny_temperature_does_not_overflow() {
+        let train = Features::new(&[1.0, 0.0, 0.0, 1.0], 2).unwrap();
+        let test = Features::new(&[0.1, 1.0], 2).unwrap();
+        let knn = Knn {
+            k: 2,
+            temperature: 1e-6,
+        };
+        assert_eq!(knn.evaluate(train, &[0, 1], test, &[1], 2).unwrap().top1, 1.0);
+    }
+
+    #[test]
+    fn refuses_labels_and_settings_that_do_not_fit() {
+        let rows = Features::new(&[1.0, 2.0], 1).unwrap();
+        let knn = Knn::default();
+        let label = knn.evaluate(rows, &[0, 5], rows, &[0, 1], 2).unwrap_err();
+        assert_eq!(
+            label.to_string(),
+            "labels: row 1 is of class 5, but there are 2 classes (0 to 1)"
+        );
+        assert!(knn.evaluate(rows, &[0], rows, &[0, 1], 2).is_err());
+        assert!(
+            knn.evaluate(rows, &[0, 1], Features::new(&[], 1).unwrap(), &[], 2)
+                .is_err()
+        );
+        assert!(
+            Knn { k: 0, ..knn }
+                .evaluate(rows, &[0, 1], rows, &[0, 1], 2)
+                .is_err()
+        );
+        assert!(
+            Knn {
+                temperature: 0.0,
+                ..knn
+            }
+            .evaluate(rows, &[0, 1], rows, &[0, 1], 2)
+            .is_err()
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! Exact nearest neighbours by cosine similarity.
+//!
+//! Similarities are computed a tile at a time (a product of [`QUERY_TILE`] queries with [`BASE_TILE`] base
+//! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
+//! similarity that a newcomer must exceed; most of a tile is passed over by that one comparison.
+
+use crate::product::{Operand, multiply};
+use crate::{Features, MetricsError};
+use rayon::prelude::*;
+use std::cmp::Ordering;
+
+/// Queries per tile: one piece of parallel work.
+const QUERY_TILE: usize = 128;
+/// Base rows per tile; a tile of similarities then takes 256 KiB, within a core's second-level cache.
+const BASE_TILE: usize = 512;
+/// Similarities compared at once while looking for one above the bar.
+const SCAN: usize = 32;
+
+/// The nearest base rows of every query, nearest first.
+///
+/// Rows that are equally similar are ordered by their index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbours {
+    k: usize,
+    indices: Vec<u32>,
+    similarities: Vec<f32>,
+}
+
+impl Neighbours {
+    /// Neighbours per query: the `k` asked for, or fewer where there are not so many base rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// How many queries there were.
+    pub fn queries(&self) -> usize {
+        self.indices.len() / self.k
+    }
+
+    /// Base rows nearest to query `query`, nearest first: `k` indices.
+    pub fn indices(&self, query: usize) -> &[u32] {
+        &self.indices[query * self.k..][..self.k]
+    }
+
+    /// Their cosine similarities, in [-1, 1] up to rounding.
+    pub fn similarities(&self, query: usize) -> &[f32] {
+        &self.similarities[query * self.k..][..self.k]
+    }
+}
+
+/// The `k` rows of `base` most similar to each row of `queries`.
+///
+/// Rows are normalised here; a row of zeros has similarity 0 with everything. `k` is cut to the number of base rows.
+///
+/// # Errors
+/// `k` is 0, `base` is empty, or the two differ in the number of values per row.
+pub fn nearest_neighbours(queries: Features, base: Features, k: usize) -> Result<Neighbours, MetricsError> {
+    if queries.dim() != base.dim() {
+        return Err(MetricsError::Shape {
+            what: "values per query row",
+            expected: base.dim(),
+            got: queries.dim(),
+        });
+    }
+    search(&queries.normalised(), &base.normalised(), base.dim(), k, false)
+}
+
+/// The `k` other rows most similar to each row of `features`: as [`nearest_neighbours`], but no row is its own
+/// neighbour (an equal row elsewhere is).
+///
+/// # Errors
+/// `k` is 0, or there are fewer than two rows.
+pub fn nearest_neighbours_within(features: Features, k: usize) -> Result<Neighbours, MetricsError> {
+    let normalised = features.normalised();
+    search(&normalised, &normalised, features.dim(), k, true)
+}
+
+fn search(
+    queries: &[f32],
+    base: &[f32],
+    dim: usize,
+    k: usize,
+    skip_self: bool,
+) -> Result<Neighbours, MetricsError> {
+    if k == 0 {
+        return Err(MetricsError::TooFew {
+            what: "neighbours k",
+            least: 1,
+            got: 0,
+        });
+    }
+    let rows = base.len() / dim;
+    let least = 1 + usize::from(skip_self);
+    if rows < least {
+        return Err(MetricsError::TooFew {
+            what: "rows to search",
+            least,
+            got: rows,
+        });
+    }
+    if u32::try_from(rows).is_err() {
+        return Err(MetricsError::Shape {
+            what: "rows to search, at most",
+            expected: u32::MAX as usize,
+            got: rows,
+        });
+    }
+    let k = k.min(rows + 1 - least);
+    let count = queries.len() / dim;
+    let mut indices = vec![0; count * k];
+    let mut similarities = vec![0.0; count * k];
+    queries
+        .par_chunks(QUERY_TILE * dim)
+        .zip(indices.par_chunks_mut(QUERY_TILE * k))
+        .zip(similarities.par_chunks_mut(QUERY_TILE * k))
+        .enumerate()
+        .with_max_len(1)
+        .for_each_init(
+            || vec![0.0; QUERY_TILE * BASE_TILE],
+            |tile, (number, ((queries, indices), similarities))| {
+                let first = number * QUERY_TILE;
+                let nearest = search_tile(queries, base, dim, k, skip_self.then_some(first), tile);
+                let places = indices.chunks_exact_mut(k).zip(similarities.chunks_exact_mut(k));
+                for (candidates, (indices, similarities)) in nearest.into_iter().zip(places) {
+                    for (slot, candidate) in candidates.best().into_iter().enumerate() {
+                        indices[slot] = candidate.index;
+                        similarities[slot] = candidate.similarity;
+                    }
+                }
+            },
+        );
+    Ok(Neighbours {
+        k,
+        indices,
+        similarities,
+    })
+}
+
+/// Goes over the whole base for one tile of queries. `own` is the base index of the first query, to be skipped.
+fn search_tile(
+    queries: &[f32],
+    base: &[f32],
+    dim: usize,
+    k: usize,
+    own: Option<usize>,
+    tile: &mut [f32],
+) -> Vec<Candidates> {
+    let count = queries.len() / dim;
+    let mut nearest: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
+    for (number, rows) in base.chunks(BASE_TILE * dim).enumerate() {
+        let width = rows.len() / dim;
+        let tile = &mut tile[..count * width];
+        multiply(
+            Operand::new(queries, dim),
+            Operand::new(rows, dim).t(),
+            tile,
+            false,
+        );
+        for (query, (candidates, row)) in nearest.iter_mut().zip(tile.chunks_exact_mut(width)).enumerate() {
+            let first = number * BASE_TILE;
+            if let Some(own) = own
+                && (first..first + width).contains(&(own + query))
+            {
+                row[own + query - first] = f32::NEG_INFINITY;
+            }
+            candidates.offer_all(first as u32, row);
+        }
+    }
+    nearest
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    similarity: f32,
+    index: u32,
+}
+
+impl Candidate {
+    /// Most similar first, then by index.
+    fn order(&self, other: &Candidate) -> Ordering {
+        other
+            .similarity
+            .total_cmp(&self.similarity)
+            .then(self.index.cmp(&other.index))
+    }
+}
+
+/// The best of what was offered so far, and some that were when they were offered.
+struct Candidates {
+    k: usize,
+    held: Vec<Candidate>,
+    /// A newcomer no more similar than this cannot be among the best `k`: offers come in the order of their
+    /// index, so that of two equals the earlier one stays.
+    bar: f32,
+}
+
+impl Candidates {
+    fn new(k: usize) -> Self {
+        // Room for k newcomers between two selections makes a selection cost a constant per newcomer.
+        Candidates {
+            k,
+            held: Vec::with_capacity(2 * k + SCAN),
+            bar: f32::NEG_INFINITY,
+        }
+    }
+
+    /// Offers base rows `first`, `first + 1`, ... with these similarities.
+    fn offer_all(&mut self, first: u32, similarities: &[f32]) {
+        for (block, values) in similarities.chunks(SCAN).enumerate() {
+            // Without an early exit, so that the comparison is done on whole vectors.
+            if !values.iter().fold(false, |any, &s| any | (s > self.bar)) {
+                continue;
+            }
+            let start = first + (block * SCAN) as u32;
+            for (offset, &similarity) in values.iter().enumerate() {
+                if similarity > self.bar {
+                    self.held.push(Candidate {
+                        similarity,
+                        index: start + offset as u32,
+                    });
+                }
+            }
+            if self.held.len() >= 2 * self.k {
+                self.select();
+            }
+        }
+    }
+
+    fn select(&mut self) {
+        if self.held.len() > self.k {
+            self.held.select_nth_unstable_by(self.k - 1, Candidate::order);
+            self.held.truncate(self.k);
+            self.bar = self.held[self.k - 1].similarity;
+        }
+    }
+
+    fn best(mut self) -> Vec<Candidate> {
+        self.select();
+        self.held.sort_unstable_by(Candidate::order);
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Every similarity, sorted.
+    fn naive(
+        queries: &[f32],
+        base: &[f32],
+        dim: usize,
+        query: usize,
+        skip: Option<usize>,
+    ) -> Vec<(f32, u32)> {
+        let mut all: Vec<(f32, u32)> = (base.chunks(dim).enumerate())
+            .filter(|(index, _)| Some(*index) != skip)
+            .map(|(index, row)| {
+                let dot = row
+                    .iter()
+                    .zip(&queries[query * dim..][..dim])
+                    .map(|(a, b)| a * b)
+                    .sum();
+                (dot, index as u32)
+            })
+            .collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        all
+    }
+
+    /// Rows of one non-zero value, +1 or -1: every product is exact, and ties abound.
+    fn axes(rows: usize, dim: usize, seed: usize) -> Vec<f32> {
+        let mut out = vec![0.0; rows * dim];
+        for (row, values) in out.chunks_exact_mut(dim).enumerate() {
+            let mixed = (row + seed).wrapping_mul(2_654_435_761) >> 7;
+            values[mixed % dim] = if mixed & 64 == 0 { 1.0 } else { -1.0 };
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn agrees_with_sorting_everything(
+            count in 1usize..300, rows in 2usize..1300, dim in 1usize..9, k in 1usize..260, seed in 0usize..99,
+        ) {
+            let (queries, base) = (axes(count, dim, seed), axes(rows, dim, seed + 7));
+            let found = nearest_neighbours(
+                Features::new(&queries, dim).unwrap(), Features::new(&base, dim).unwrap(), k,
+            ).unwrap();
+            prop_assert_eq!(found.k(), k.min(rows));
+            prop_assert_eq!(found.queries(), count);
+            for query in (0..count).step_by(17) {
+                let expected = naive(&queries, &base, dim, query, None);
+                let got: Vec<(f32, u32)> =
+                    found.similarities(query).iter().copied().zip(found.indices(query).iter().copied()).collect();
+                prop_assert_eq!(&got[..], &expected[..found.k()]);
+            }
+            let within = nearest_neighbours_within(Features::new(&base, dim).unwrap(), k).unwrap();
+            prop_assert_eq!(within.k(), k.min(rows - 1));
+            for row in (0..rows).step_by(97) {
+                let expected = naive(&base, &base, dim, row, Some(row));
+                let got: Vec<u32> = within.indices(row).to_vec();
+                let expected: Vec<u32> = expected[..within.k()].iter().map(|e| e.1).collect();
+                prop_assert_eq!(got, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_an_empty_search() {
+        let one = Features::new(&[1.0, 0.0], 2).unwrap();
+        let none = Features::new(&[], 2).unwrap();
+        let other = Features::new(&[1.0; 3], 3).unwrap();
+        assert!(nearest_neighbours(one, one, 0).is_err());
+        assert!(nearest_neighbours(one, none, 1).is_err());
+        assert!(nearest_neighbours(one, other, 1).is_err());
+        assert!(nearest_neighbours_within(one, 1).is_err());
+        assert_eq!(nearest_neighbours(one, one, 5).unwrap().indices(0), [0]);
+        assert_eq!(nearest_neighbours(none, one, 5).unwrap().queries(), 0);
+    }
+}

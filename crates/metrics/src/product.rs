@@ -1,0 +1,182 @@
+//! Products of plain row-major matrices, on the calling thread.
+//!
+//! A safe face for the `gemm` crate: operands are slices whose bounds are checked once, the result is written
+//! contiguously. One call runs on one thread, so that callers cut work into tiles of fixed size and results
+//! never depend on the number of threads.
+
+use gemm::Parallelism;
+
+/// The element types of [`multiply`]: `f32` and `f64`.
+pub trait Real: Copy + Send + Sync + private::Sealed + 'static {
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A matrix to multiply: a slice with the steps between its rows and between its columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand<'a, T> {
+    values: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_step: usize,
+    col_step: usize,
+}
+
+impl<'a, T: Real> Operand<'a, T> {
+    /// `values` as contiguous rows of `cols` values.
+    ///
+    /// Panics when `cols` is 0 or `values` is not a whole number of rows.
+    pub fn new(values: &'a [T], cols: usize) -> Self {
+        assert!(
+            cols > 0 && values.len().is_multiple_of(cols),
+            "a whole number of rows of {cols} values"
+        );
+        Operand {
+            values,
+            rows: values.len() / cols,
+            cols,
+            row_step: cols,
+            col_step: 1,
+        }
+    }
+
+    /// The transposed matrix; nothing is moved.
+    pub fn t(self) -> Self {
+        Operand {
+            rows: self.cols,
+            cols: self.rows,
+            row_step: self.col_step,
+            col_step: self.row_step,
+            ..self
+        }
+    }
+
+    /// `count` columns from `start` on. Panics when there are fewer.
+    pub fn columns(self, start: usize, count: usize) -> Self {
+        assert!(
+            start <= self.cols && count <= self.cols - start,
+            "columns within the matrix"
+        );
+        let skip = (start * self.col_step).min(self.values.len());
+        Operand {
+            values: &self.values[skip..],
+            cols: count,
+            ..self
+        }
+    }
+
+    /// The index of the last element plus one: what `values` must hold.
+    fn reach(&self) -> usize {
+        if self.rows == 0 || self.cols == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_step + (self.cols - 1) * self.col_step + 1
+    }
+}
+
+/// Writes `a` times `b` to `out`, a contiguous row-major matrix; adds to what `out` holds if `accumulate`.
+///
+/// Panics when the shapes do not fit.
+#[allow(unsafe_code)]
+pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate: bool) {
+    assert_eq!(
+        a.cols, b.rows,
+        "columns of the left and rows of the right operand"
+    );
+    assert_eq!(out.len(), a.rows * b.cols, "values of the result");
+    assert!(
+        a.reach() <= a.values.len() && b.reach() <= b.values.len(),
+        "operands within their slices"
+    );
+    if out.is_empty() {
+        return;
+    }
+    // SAFETY: the three assertions above: every element that gemm reads of `a` and `b` lies below their `reach`
+    // and so within their slices, and the a.rows x b.cols elements written are exactly those of `out`, which
+    // is borrowed mutably and overlaps neither. Steps fit `isize` because they do not exceed a slice's length.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.as_mut_ptr(),
+            1,
+            b.cols as isize,
+            accumulate,
+            a.values.as_ptr(),
+            a.col_step as isize,
+            a.row_step as isize,
+            b.values.as_ptr(),
+            b.col_step as isize,
+            b.row_step as isize,
+            if accumulate { T::ONE } else { T::ZERO },
+            T::ONE,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn naive(a: Operand<f32>, b: Operand<f32>) -> Vec<f32> {
+        let at = |m: &Operand<f32>, i: usize, j: usize| m.values[i * m.row_step + j * m.col_step];
+        let mut out = Vec::new();
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                out.push((0..a.cols).map(|k| at(&a, i, k) * at(&b, k, j)).sum());
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_three_loops(m in 1usize..20, n in 1usize..20, k in 1usize..40, skip in 0usize..3) {
+            // Small whole numbers, so that every order of summation is exact.
+            let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
+            let b: Vec<f32> = (0..(n + skip) * k).map(|i| (i % 5) as f32 - 2.0).collect();
+            let left = Operand::new(&a, k);
+            for right in [
+                Operand::new(&b, n + skip).columns(skip, n),
+                Operand::new(&b[..n * k], k).t(),
+            ] {
+                let mut out = vec![f32::NAN; m * n];
+                multiply(left, right, &mut out, false);
+                prop_assert_eq!(&out, &naive(left, right));
+                multiply(left, right, &mut out, true);
+                let twice: Vec<f32> = naive(left, right).iter().map(|x| 2.0 * x).collect();
+                prop_assert_eq!(&out, &twice);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "columns within the matrix")]
+    fn refuses_columns_that_are_not_there() {
+        Operand::new(&[0f32; 6], 3).columns(2, 2);
+    }
+}
