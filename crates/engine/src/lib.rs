@@ -1,1 +1,47 @@
-//! The training engine: tensors, the tape, one file per operator, kernels per device
+//! The training engine: tensors, the tape, one file per operator, kernels per device.
+//!
+//! An operator of [`ops`] is the size of a layer. It runs its kernel at once and, when the [`Tape`] records, leaves
+//! behind what its backward needs. [`Tape::backward`] walks the record once, from the loss to the parameters.
+//!
+//! ```
+//! use simclr_engine::{Collective, Device, Mode, Parameters, ParameterKind, SingleProcess, Tape, Tensor, ops};
+//!
+//! let device = Device::cpu(1)?;
+//! let mut parameters = Parameters::new();
+//! let w = parameters.add("w", ParameterKind::Weight, Tensor::from_vec(&device, &[1, 2], vec![3.0, 4.0])?)?;
+//! let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+//! let x = tape.input(Tensor::from_vec(&device, &[1, 2], vec![1.0, 2.0])?);
+//! let w_var = tape.parameter(w);
+//! let y = ops::linear(&mut tape, &x, &w_var, None)?;
+//! assert_eq!(y.tensor().as_slice()?, [11.0]);
+//! let gradients = tape.backward(&y, Tensor::from_vec(&device, &[1, 1], vec![1.0])?)?;
+//! assert_eq!(gradients.get(w).unwrap().as_slice()?, [1.0, 2.0]);
+//! # Ok::<(), simclr_engine::EngineError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod collective;
+mod cpu;
+mod device;
+mod error;
+mod kernels;
+pub mod ops;
+mod parameters;
+mod tape;
+mod tensor;
+
+pub use collective::{Collective, SingleProcess, ThreadGroup};
+pub use device::{Device, MemoryUse};
+pub use error::EngineError;
+pub use kernels::Kernels;
+pub use parameters::{ParameterId, ParameterKind, Parameters};
+pub use simclr_kernels::Conv2dGeometry;
+pub use simclr_kernels::isa::{Isa, Level};
+pub use simclr_kernels::nt_xent::Anchor;
+pub use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+pub use tape::{Backward, BackwardContext, Gradients, Mode, Tape, Var};
+pub use tensor::{DType, Tensor};
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, EngineError>;

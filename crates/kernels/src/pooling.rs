@@ -2,28 +2,27 @@
 
 use crate::{Conv2dGeometry, Cpu};
 
-/// Max pooling: y (N, P, Q, C) and, for backward, the place of each maximum as its tap r S + s in the window.
-/// Padding never wins. `g.out_channels` is not used. The first of equal values wins.
-pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32], taps: &mut [u8]) {
-    let (c, p, q) = (g.in_channels, g.out_height(), g.out_width());
-    assert!(g.kernel_height * g.kernel_width <= 256 && g.padding < g.kernel_height.min(g.kernel_width));
-    assert!(x.len() == g.input_len() && y.len() == g.batch * p * q * c && taps.len() == y.len());
+/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
+pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32]) {
+    let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
+    assert!(
+        g.padding < g.kernel_height.min(g.kernel_width),
+        "every window must touch the image"
+    );
+    assert!(x.len() == g.input_len() && y.len() == g.batch * outputs * c);
     let image = g.in_height * g.in_width * c;
-    cpu.threads.run_chunk_pairs(y, taps, p * q * c, |n, y, taps| {
+    cpu.threads.run_chunks(y, outputs * c, |n, y| {
         let x = &x[n * image..(n + 1) * image];
-        for (pixel, (y, taps)) in y.chunks_exact_mut(c).zip(taps.chunks_exact_mut(c)).enumerate() {
+        for (pixel, y) in y.chunks_exact_mut(c).enumerate() {
             y.fill(f32::NEG_INFINITY);
-            for_each_tap(g, pixel, |tap, source| {
+            for_each_tap(g, pixel, |source| {
                 let x = &x[source * c..source * c + c];
                 cpu.isa.vectorize(
                     #[inline(always)]
                     || {
-                        for ((y, t), x) in y.iter_mut().zip(taps.iter_mut()).zip(x) {
-                            // Written so that a NaN wins and is seen.
-                            let wins = *x > *y || x.is_nan();
-                            *y = if wins { *x } else { *y };
-                            *t = if wins { tap as u8 } else { *t };
-                        }
+                        y.iter_mut()
+                            .zip(x)
+                            .for_each(|(y, x)| *y = if *x > *y || x.is_nan() { *x } else { *y })
                     },
                 );
             });
@@ -31,22 +30,34 @@ pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32],
     });
 }
 
-/// dx of [`max_pool_forward`]: each dy goes to where its maximum came from. Overwrites dx.
-pub fn max_pool_backward(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], taps: &[u8], dx: &mut [f32]) {
-    let (c, p, q) = (g.in_channels, g.out_height(), g.out_width());
-    assert!(dx.len() == g.input_len() && dy.len() == g.batch * p * q * c && taps.len() == dy.len());
-    let image = p * q * c;
-    cpu.threads.run_chunks(dx, g.in_height * g.in_width * c, |n, dx| {
+/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
+pub fn max_pool_backward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
+    assert!(x.len() == g.input_len() && dx.len() == x.len());
+    assert!(y.len() == g.batch * outputs * c && dy.len() == y.len());
+    let (image, pooled) = (g.in_height * g.in_width * c, outputs * c);
+    cpu.threads.run_chunks(dx, image, |n, dx| {
         dx.fill(0.0);
-        let (dy, taps) = (&dy[n * image..(n + 1) * image], &taps[n * image..(n + 1) * image]);
-        for (pixel, (dy, taps)) in dy.chunks_exact(c).zip(taps.chunks_exact(c)).enumerate() {
-            for_each_tap(g, pixel, |tap, source| {
-                let dx = &mut dx[source * c..source * c + c];
+        let x = &x[n * image..(n + 1) * image];
+        let windows = y[n * pooled..(n + 1) * pooled]
+            .chunks_exact(c)
+            .zip(dy[n * pooled..].chunks_exact(c));
+        // What of each channel's gradient has not found its maximum yet.
+        let mut left = vec![0f32; c];
+        for (pixel, (y, dy)) in windows.enumerate() {
+            left.copy_from_slice(dy);
+            for_each_tap(g, pixel, |source| {
+                let (x, dx) = (
+                    &x[source * c..source * c + c],
+                    &mut dx[source * c..source * c + c],
+                );
                 cpu.isa.vectorize(
                     #[inline(always)]
                     || {
-                        for ((dx, t), dy) in dx.iter_mut().zip(taps).zip(dy) {
-                            *dx += if usize::from(*t) == tap { *dy } else { 0.0 };
+                        for (((dx, left), x), y) in dx.iter_mut().zip(&mut left).zip(x).zip(y) {
+                            let here = if *x == *y { *left } else { 0.0 };
+                            *dx += here;
+                            *left -= here;
                         }
                     },
                 );
@@ -55,9 +66,9 @@ pub fn max_pool_backward(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], taps: &[u8],
     });
 }
 
-/// Calls `visit(tap, input pixel)` for each tap of output pixel `pixel` that lies inside the image.
+/// Calls `visit(input pixel)` for each tap of output pixel `pixel` that lies inside the image.
 #[inline(always)]
-fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize, usize)) {
+fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize)) {
     let (row, column) = (pixel / g.out_width() * g.stride, pixel % g.out_width() * g.stride);
     for r in 0..g.kernel_height {
         for s in 0..g.kernel_width {
@@ -66,7 +77,7 @@ fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize, u
                 (column + s).wrapping_sub(g.padding),
             );
             if h < g.in_height && w < g.in_width {
-                visit(r * g.kernel_width + s, h * g.in_width + w);
+                visit(h * g.in_width + w);
             }
         }
     }

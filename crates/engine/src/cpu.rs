@@ -1,0 +1,287 @@
+//! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
+
+use simclr_kernels::matmul::{Matrix, add_bias, column_sums, matmul};
+use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+use simclr_kernels::{
+    Conv2dGeometry, Cpu, batch_norm, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent, optimizer,
+    pooling,
+};
+
+use crate::{Kernels, Result, Tensor};
+
+pub(crate) struct CpuKernels {
+    pub(crate) cpu: Cpu,
+}
+
+/// A tensor of rows of `last_dim` values as a matrix.
+fn matrix(x: &Tensor) -> Result<Matrix<'_>> {
+    Ok(Matrix::new(x.as_slice()?, x.len() / x.last_dim(), x.last_dim()))
+}
+
+fn optional(x: Option<&Tensor>) -> Result<Option<&[f32]>> {
+    x.map(Tensor::as_slice).transpose()
+}
+
+impl Kernels for CpuKernels {
+    fn conv2d_forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: Option<&mut [f64]>,
+    ) -> Result<()> {
+        conv2d::conv2d_forward(
+            &self.cpu,
+            g,
+            x.as_slice()?,
+            w.as_slice()?,
+            y.as_mut_slice()?,
+            sums,
+        );
+        Ok(())
+    }
+
+    fn conv2d_backward_input(
+        &self,
+        g: &Conv2dGeometry,
+        dy: &Tensor,
+        w: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        conv2d::conv2d_backward_input(&self.cpu, g, dy.as_slice()?, w.as_slice()?, dx.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn conv2d_backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        conv2d::conv2d_backward_weight(&self.cpu, g, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()> {
+        batch_norm::channel_sums(&self.cpu, x.as_slice()?, x.last_dim(), sums);
+        Ok(())
+    }
+
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor,
+        scale: &[f32],
+        shift: &[f32],
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let residual = optional(residual)?;
+        batch_norm::batch_norm_forward(
+            &self.cpu,
+            x.as_slice()?,
+            scale,
+            shift,
+            residual,
+            relu,
+            y.as_mut_slice()?,
+        );
+        Ok(())
+    }
+
+    fn batch_norm_backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        mean: &[f32],
+        sums: &mut [f64],
+    ) -> Result<()> {
+        let mask = optional(mask)?;
+        batch_norm::batch_norm_backward_sums(&self.cpu, dy.as_slice()?, mask, x.as_slice()?, mean, sums);
+        Ok(())
+    }
+
+    fn batch_norm_backward_input(
+        &self,
+        dy: &mut Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        coefficients: [&[f32]; 3],
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let (mask, x) = (optional(mask)?, x.as_slice()?);
+        let (dy, dx) = (dy.as_mut_slice()?, dx.as_mut_slice()?);
+        batch_norm::batch_norm_backward_input(&self.cpu, dy, mask, x, coefficients, dx);
+        Ok(())
+    }
+
+    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        pooling::max_pool_forward(&self.cpu, g, x.as_slice()?, y.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn max_pool_backward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let (x, y, dy) = (x.as_slice()?, y.as_slice()?, dy.as_slice()?);
+        pooling::max_pool_backward(&self.cpu, g, x, y, dy, dx.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.len() / y.len(), y.last_dim());
+        pooling::global_avg_pool_forward(&self.cpu, x.as_slice()?, pixels, channels, y.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (dx.len() / dy.len(), dy.last_dim());
+        pooling::global_avg_pool_backward(&self.cpu, dy.as_slice()?, pixels, channels, dx.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
+        let y = y.as_mut_slice()?;
+        matmul(&self.cpu, matrix(x)?, matrix(w)?.t(), y);
+        if let Some(bias) = bias {
+            add_bias(y, bias.as_slice()?);
+        }
+        Ok(())
+    }
+
+    fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
+        matmul(&self.cpu, matrix(dy)?, matrix(w)?, dx.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
+        matmul(&self.cpu, matrix(dy)?.t(), matrix(x)?, dw.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        column_sums(x.as_slice()?, sums.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        elementwise::relu_forward(&self.cpu, x.as_slice()?, y.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+        elementwise::relu_backward(&self.cpu, y.as_slice()?, dy.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()> {
+        elementwise::add_assign(&self.cpu, a.as_mut_slice()?, b.as_slice()?);
+        Ok(())
+    }
+
+    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()> {
+        elementwise::scale(&self.cpu, a.as_mut_slice()?, factor);
+        Ok(())
+    }
+
+    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()> {
+        elementwise::unit_from_bytes(&self.cpu, bytes, y.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        Ok(elementwise::sum_of_squares(&self.cpu, x.as_slice()?))
+    }
+
+    fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        l2_normalize::l2_normalize_forward(&self.cpu, x.as_slice()?, x.last_dim(), y.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let width = x.last_dim();
+        l2_normalize::l2_normalize_backward(
+            &self.cpu,
+            x.as_slice()?,
+            dy.as_slice()?,
+            width,
+            dx.as_mut_slice()?,
+        );
+        Ok(())
+    }
+
+    fn nt_xent_forward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        anchors: &mut [Anchor],
+    ) -> Result<()> {
+        nt_xent::nt_xent_forward(&self.cpu, shape, z.as_slice()?, all.as_slice()?, anchors);
+        Ok(())
+    }
+
+    fn nt_xent_backward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        lse: &[f32],
+        factor: f32,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let (z, all) = (z.as_slice()?, all.as_slice()?);
+        nt_xent::nt_xent_backward(&self.cpu, shape, z, all, lse, factor, dz.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
+        let classes = logits.last_dim();
+        Ok(cross_entropy::softmax_cross_entropy(
+            logits.as_slice()?,
+            labels,
+            classes,
+            dlogits.as_mut_slice()?,
+        ))
+    }
+
+    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
+        Ok(optimizer::lars_norms(
+            &self.cpu,
+            w.as_slice()?,
+            g.as_slice()?,
+            decay,
+        ))
+    }
+
+    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        optimizer::momentum_update(
+            &self.cpu,
+            step,
+            g.as_slice()?,
+            w.as_mut_slice()?,
+            v.as_mut_slice()?,
+        );
+        Ok(())
+    }
+
+    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
+        optimizer::adamw_update(
+            &self.cpu,
+            step,
+            g.as_slice()?,
+            w.as_mut_slice()?,
+            moments.as_mut_slice()?,
+        );
+        Ok(())
+    }
+}

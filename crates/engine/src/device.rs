@@ -1,0 +1,103 @@
+//! Where tensors live and operators run.
+
+use std::fmt;
+use std::sync::Arc;
+
+use simclr_kernels::buffer::Pool;
+use simclr_kernels::{Cpu, Isa, Threads};
+
+use crate::cpu::CpuKernels;
+use crate::{EngineError, Kernels, Result};
+
+/// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    pool: Pool,
+    kernels: Box<dyn Kernels>,
+    threads: usize,
+}
+
+/// How much memory a device's tensors take, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// In tensors that are alive.
+    pub live: usize,
+    /// Obtained from the system: alive, or waiting to be used again.
+    pub held: usize,
+    /// The most that was ever alive at once.
+    pub peak: usize,
+}
+
+impl Device {
+    /// The CPU, with `threads` threads (0: one a core) and the best instruction set that it has.
+    pub fn cpu(threads: usize) -> Result<Device> {
+        Device::cpu_with(threads, Isa::detect())
+    }
+
+    /// The CPU with a chosen instruction set, for tests and measurements.
+    pub fn cpu_with(threads: usize, isa: Isa) -> Result<Device> {
+        let threads = Threads::new(threads).map_err(|e| EngineError::Device(e.to_string()))?;
+        let count = threads.count();
+        Ok(Device {
+            shared: Arc::new(Shared {
+                name: format!("cpu ({}, {count} threads)", isa.level()),
+                pool: Pool::default(),
+                kernels: Box::new(CpuKernels {
+                    cpu: Cpu { threads, isa },
+                }),
+                threads: count,
+            }),
+        })
+    }
+
+    /// Threads that kernels run on.
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// What the device's tensors take.
+    pub fn memory(&self) -> MemoryUse {
+        let pool = &self.shared.pool;
+        MemoryUse {
+            live: pool.live_bytes(),
+            held: pool.held_bytes(),
+            peak: pool.peak_bytes(),
+        }
+    }
+
+    /// Gives memory that no tensor uses back to the system.
+    pub fn trim(&self) {
+        self.shared.pool.trim();
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn kernels(&self) -> &dyn Kernels {
+        &*self.shared.kernels
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shared.name)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}

@@ -1,0 +1,140 @@
+//! The one trait that a device implements: every kernel that the operators call.
+
+use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+
+use crate::{Result, Tensor};
+
+/// The kernels of a device.
+///
+/// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
+/// overwritten, unless said otherwise. Statistics are f64 on the host, since workers exchange them there.
+pub trait Kernels: Send + Sync {
+    /// y = x * w; `sums`, where asked for, receives [sum of y; K, sum of y^2; K] over all pixels.
+    fn conv2d_forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: Option<&mut [f64]>,
+    ) -> Result<()>;
+    /// dx of a convolution.
+    fn conv2d_backward_input(
+        &self,
+        g: &Conv2dGeometry,
+        dy: &Tensor,
+        w: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()>;
+    /// dw of a convolution.
+    fn conv2d_backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()>;
+
+    /// [sum of x; C, sum of x^2; C] over rows of C values.
+    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()>;
+    /// y = act(x scale + shift + residual).
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor,
+        scale: &[f32],
+        shift: &[f32],
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()>;
+    /// [sum of g; C, sum of g (x - mean); C], g = dy where the mask is positive.
+    fn batch_norm_backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        mean: &[f32],
+        sums: &mut [f64],
+    ) -> Result<()>;
+    /// dx = g a + x b + c a channel; dy becomes g.
+    fn batch_norm_backward_input(
+        &self,
+        dy: &mut Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        coefficients: [&[f32]; 3],
+        dx: &mut Tensor,
+    ) -> Result<()>;
+
+    /// Max pooling.
+    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// dx of max pooling, from its input, its output and dy.
+    fn max_pool_backward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()>;
+    /// (N, H, W, C) to (N, C).
+    fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// dx of global average pooling.
+    fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
+
+    /// y = x w^T + b.
+    fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()>;
+    /// dx = dy w.
+    fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()>;
+    /// dw = dy^T x.
+    fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()>;
+    /// The sum of every column.
+    fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()>;
+
+    /// y = max(x, 0).
+    fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// Clears dy where y is not positive.
+    fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()>;
+    /// a += b.
+    fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()>;
+    /// a *= factor.
+    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()>;
+    /// Bytes to [0, 1].
+    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()>;
+    /// The sum of squares.
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
+
+    /// Rows over their norm.
+    fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// dx of L2 normalisation.
+    fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
+    /// NT-Xent's figures of each anchor.
+    fn nt_xent_forward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        anchors: &mut [Anchor],
+    ) -> Result<()>;
+    /// NT-Xent's gradient, times `factor`.
+    fn nt_xent_backward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        lse: &[f32],
+        factor: f32,
+        dz: &mut Tensor,
+    ) -> Result<()>;
+    /// Mean cross-entropy and its gradient.
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64>;
+
+    /// |w|^2 and |g + decay w|^2.
+    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)>;
+    /// One step of momentum on w and its buffer v.
+    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()>;
+    /// One step of AdamW on w and its moments (2, ...).
+    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()>;
+}

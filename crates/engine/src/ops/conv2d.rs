@@ -1,0 +1,92 @@
+//! 2-D convolution without bias: BatchNorm follows and has one.
+
+use crate::ops::image_shape;
+use crate::{Backward, BackwardContext, Conv2dGeometry, EngineError, Result, Tape, Tensor, Var};
+
+/// How a convolution steps over its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Pixels between outputs, both ways.
+    pub stride: usize,
+    /// Zeros added on every side.
+    pub padding: usize,
+    /// Leave per-channel sums of the output for the BatchNorm that follows, while they are in registers.
+    pub channel_sums: bool,
+}
+
+/// y (N, P, Q, K) = x (N, H, W, C) convolved (as in PyTorch: correlated) with w (K, R, S, C).
+///
+/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. Products accumulate in f32.
+pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
+    let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x.tensor())?;
+    let [out_channels, kernel_height, kernel_width, weight_channels] =
+        image_shape("conv2d weights", w.tensor())?;
+    if weight_channels != in_channels {
+        let expected = format!(
+            "weights (out, h, w, {in_channels}) for images {:?}",
+            x.tensor().shape()
+        );
+        return Err(EngineError::shape("conv2d", expected, w.tensor().shape()));
+    }
+    let geometry = Conv2dGeometry {
+        batch,
+        in_height,
+        in_width,
+        in_channels,
+        out_channels,
+        kernel_height,
+        kernel_width,
+        stride: conv.stride,
+        padding: conv.padding,
+    };
+    if !geometry.is_valid() {
+        let what =
+            format!("a kernel that fits into the padded image and positive sizes are needed: {geometry:?}");
+        return Err(EngineError::Value { op: "conv2d", what });
+    }
+    let shape = [batch, geometry.out_height(), geometry.out_width(), out_channels];
+    let device = x.tensor().device();
+    let mut y = Tensor::empty(device, &shape);
+    let mut sums = conv.channel_sums.then(|| vec![0.0; 2 * out_channels]);
+    device
+        .kernels()
+        .conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_deref_mut())?;
+    let y = tape.record(&[x, w], y, || Conv2dBackward {
+        geometry,
+        x: x.tensor().clone(),
+        w: w.tensor().clone(),
+    });
+    Ok(match sums {
+        Some(sums) => y.with_channel_sums(sums),
+        None => y,
+    })
+}
+
+struct Conv2dBackward {
+    geometry: Conv2dGeometry,
+    x: Tensor,
+    w: Tensor,
+}
+
+impl Backward for Conv2dBackward {
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let device = dy.device().clone();
+        if context.wants(1) {
+            let mut dw = Tensor::empty(&device, self.w.shape());
+            device
+                .kernels()
+                .conv2d_backward_weight(&self.geometry, &self.x, &dy, &mut dw)?;
+            context.give(1, dw)?;
+        }
+        if context.wants(0) {
+            let mut dx = Tensor::empty(&device, self.x.shape());
+            // x is not needed any more: its memory may serve what comes next.
+            drop(self.x);
+            device
+                .kernels()
+                .conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx)?;
+            context.give(0, dx)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! Global average pooling: h, the representation.
+
+use crate::ops::image_shape;
+use crate::{Backward, BackwardContext, Result, Tape, Tensor, Var};
+
+/// The mean over all pixels: (N, H, W, C) to (N, C).
+pub fn global_avg_pool(tape: &mut Tape, x: &Var) -> Result<Var> {
+    let shape @ [batch, _, _, channels] = image_shape("global_avg_pool", x.tensor())?;
+    let device = x.tensor().device();
+    let mut y = Tensor::empty(device, &[batch, channels]);
+    device.kernels().global_avg_pool_forward(x.tensor(), &mut y)?;
+    Ok(tape.record(&[x], y, || GlobalAvgPoolBackward { shape }))
+}
+
+struct GlobalAvgPoolBackward {
+    shape: [usize; 4],
+}
+
+impl Backward for GlobalAvgPoolBackward {
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let mut dx = Tensor::empty(dy.device(), &self.shape);
+        dy.device().kernels().global_avg_pool_backward(&dy, &mut dx)?;
+        context.give(0, dx)
+    }
+}

@@ -1,0 +1,29 @@
+//! L2 normalisation: rows onto the unit sphere.
+
+use crate::ops::row_shape;
+use crate::{Backward, BackwardContext, Result, Tape, Tensor, Var};
+
+/// y = x / max(|x|, 1e-12) for every row of x (N, C).
+pub fn l2_normalize(tape: &mut Tape, x: &Var) -> Result<Var> {
+    row_shape("l2_normalize", x.tensor())?;
+    let device = x.tensor().device();
+    let mut y = Tensor::empty(device, x.tensor().shape());
+    device.kernels().l2_normalize_forward(x.tensor(), &mut y)?;
+    Ok(tape.record(&[x], y, || L2NormalizeBackward {
+        x: x.tensor().clone(),
+    }))
+}
+
+struct L2NormalizeBackward {
+    x: Tensor,
+}
+
+impl Backward for L2NormalizeBackward {
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let mut dx = Tensor::empty(dy.device(), dy.shape());
+        dy.device()
+            .kernels()
+            .l2_normalize_backward(&self.x, &dy, &mut dx)?;
+        context.give(0, dx)
+    }
+}

@@ -1,0 +1,108 @@
+//! NT-Xent, the loss of SimCLR, over the views of all workers.
+
+use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+
+use crate::ops::row_shape;
+use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+
+/// What the loss tells about a batch, over the views of all workers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NtXentFigures {
+    /// The mean of l(i,j) over all ordered positive pairs.
+    pub loss: f64,
+    /// The share of anchors to which no negative is as similar as the positive.
+    pub contrastive_accuracy: f64,
+    /// The mean entropy of the softmax over an anchor's candidates, in nats; at most ln(2N - 1).
+    pub entropy: f64,
+}
+
+/// The mean over all ordered positive pairs of l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ),
+/// s(i,k) = z_i . z_k / tau (arXiv:2002.05709, equation 1 and algorithm 1).
+///
+/// z is (2n, d): the first views of this worker's n images, then their second views, so that i's positive is
+/// i + n modulo 2n. Every worker brings as many. Normalise z first for the paper's cosine similarity. Negatives come
+/// from all workers; each worker's gradient is that of the global loss with respect to its own z, whole.
+///
+/// The result has one value; the figures are for people.
+pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXentFigures)> {
+    let [anchors, dim] = row_shape("nt_xent", z.tensor())?;
+    if anchors < 4 || !anchors.is_multiple_of(2) {
+        return Err(EngineError::shape(
+            "nt_xent",
+            "two views each of at least two images",
+            z.tensor().shape(),
+        ));
+    }
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        let what = format!("the temperature must be above 0, not {temperature}");
+        return Err(EngineError::Value { op: "nt_xent", what });
+    }
+    let collective = tape.collective();
+    let views = anchors * collective.size();
+    let shape = NtXentShape {
+        anchors,
+        views,
+        offset: anchors * collective.rank(),
+        dim,
+        temperature,
+    };
+    let device = z.tensor().device();
+    let all = if collective.size() == 1 {
+        z.tensor().clone()
+    } else {
+        let mut all = Tensor::empty(device, &[views, dim]);
+        collective.all_gather(z.tensor().as_slice()?, all.as_mut_slice()?)?;
+        all
+    };
+    let mut found = vec![Anchor::default(); anchors];
+    device
+        .kernels()
+        .nt_xent_forward(&shape, z.tensor(), &all, &mut found)?;
+    let mut sums = [0.0; 3];
+    for anchor in &found {
+        sums[0] += f64::from(anchor.loss());
+        sums[1] += f64::from(u8::from(anchor.positive > anchor.hardest));
+        sums[2] += f64::from(anchor.entropy);
+    }
+    collective.all_reduce_sum(&mut sums)?;
+    let [loss, contrastive_accuracy, entropy] = sums.map(|sum| sum / views as f64);
+    let figures = NtXentFigures {
+        loss,
+        contrastive_accuracy,
+        entropy,
+    };
+    let own: Vec<f32> = found.iter().map(|anchor| anchor.lse).collect();
+    let mut lse = vec![0.0; views];
+    collective.all_gather(&own, &mut lse)?;
+    let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
+    let loss = tape.record(&[z], value, || NtXentBackward {
+        shape,
+        z: z.tensor().clone(),
+        all,
+        lse,
+    });
+    Ok((loss, figures))
+}
+
+struct NtXentBackward {
+    shape: NtXentShape,
+    z: Tensor,
+    all: Tensor,
+    lse: Vec<f32>,
+}
+
+impl Backward for NtXentBackward {
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let factor = dy.as_slice()?[0] / self.shape.views as f32;
+        let mut dz = Tensor::empty(self.z.device(), self.z.shape());
+        self.z.device().kernels().nt_xent_backward(
+            &self.shape,
+            &self.z,
+            &self.all,
+            &self.lse,
+            factor,
+            &mut dz,
+        )?;
+        context.give(0, dz)
+    }
+}

@@ -1,0 +1,45 @@
+//! Softmax cross-entropy, the loss of classifiers.
+
+use crate::ops::row_shape;
+use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+
+/// The mean over rows of -log softmax(logits)[label]; logits are (N, classes), labels N numbers below `classes`.
+/// The result has one value.
+pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
+    let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
+    if labels.len() != rows || rows == 0 {
+        return Err(EngineError::shape(
+            "softmax_cross_entropy",
+            format!("{rows} labels"),
+            labels.len(),
+        ));
+    }
+    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+        let what = format!("label {label} does not fit into {classes} classes");
+        return Err(EngineError::Value {
+            op: "softmax_cross_entropy",
+            what,
+        });
+    }
+    let device = logits.tensor().device();
+    let mut dlogits = Tensor::empty(device, &[rows, classes]);
+    let loss = device
+        .kernels()
+        .softmax_cross_entropy(logits.tensor(), labels, &mut dlogits)?;
+    let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
+    Ok(tape.record(&[logits], value, || SoftmaxCrossEntropyBackward { dlogits }))
+}
+
+struct SoftmaxCrossEntropyBackward {
+    dlogits: Tensor,
+}
+
+impl Backward for SoftmaxCrossEntropyBackward {
+    fn backward(mut self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let factor = dy.as_slice()?[0];
+        if factor != 1.0 {
+            dy.device().kernels().scale(&mut self.dlogits, factor)?;
+        }
+        context.give(0, self.dlogits)
+    }
+}

@@ -1,0 +1,136 @@
+//! Named tensors of a network: what is trained, and what is kept beside it.
+
+use std::collections::HashMap;
+
+use crate::{EngineError, Result, Tensor};
+
+/// A tensor's place among [`Parameters`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ParameterId(usize);
+
+impl ParameterId {
+    /// The place, from 0.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// What a tensor is for, which decides how it is trained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ParameterKind {
+    /// Weights of a convolution or a dense layer: decayed, and adapted by LARS.
+    Weight,
+    /// The bias of a convolution or a dense layer: neither decayed nor adapted.
+    Bias,
+    /// Gamma or beta of a BatchNorm: neither decayed nor adapted.
+    Norm,
+    /// A running average: not trained, but saved with the rest.
+    Buffer,
+}
+
+impl ParameterKind {
+    /// Whether an optimiser updates it.
+    pub fn is_trained(self) -> bool {
+        self != ParameterKind::Buffer
+    }
+}
+
+/// The named tensors of a network, in the order in which they were added.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    entries: Vec<(String, ParameterKind, Tensor)>,
+    by_name: HashMap<String, ParameterId>,
+}
+
+impl Parameters {
+    /// None yet.
+    pub fn new() -> Parameters {
+        Parameters::default()
+    }
+
+    /// Adds a tensor under a name that is not taken.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        kind: ParameterKind,
+        value: Tensor,
+    ) -> Result<ParameterId> {
+        let name = name.into();
+        let id = ParameterId(self.entries.len());
+        if self.by_name.insert(name.clone(), id).is_some() {
+            return Err(EngineError::DuplicateParameter(name));
+        }
+        self.entries.push((name, kind, value));
+        Ok(id)
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All places, in order.
+    pub fn ids(&self) -> impl Iterator<Item = ParameterId> + use<> {
+        (0..self.entries.len()).map(ParameterId)
+    }
+
+    /// The place of a name.
+    pub fn find(&self, name: &str) -> Option<ParameterId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A tensor's name.
+    pub fn name(&self, id: ParameterId) -> &str {
+        &self.entries[id.0].0
+    }
+
+    /// What a tensor is for.
+    pub fn kind(&self, id: ParameterId) -> ParameterKind {
+        self.entries[id.0].1
+    }
+
+    /// A tensor.
+    pub fn get(&self, id: ParameterId) -> &Tensor {
+        &self.entries[id.0].2
+    }
+
+    /// A tensor, to be changed in place.
+    pub fn get_mut(&mut self, id: ParameterId) -> &mut Tensor {
+        &mut self.entries[id.0].2
+    }
+
+    /// Replaces a tensor by one of the same shape.
+    pub fn set(&mut self, id: ParameterId, value: Tensor) -> Result<()> {
+        let (_, _, old) = &mut self.entries[id.0];
+        if old.shape() != value.shape() {
+            return Err(EngineError::shape(
+                "parameter",
+                format!("{:?}", old.shape()),
+                value.shape(),
+            ));
+        }
+        *old = value;
+        Ok(())
+    }
+
+    /// Name, kind and tensor of each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, ParameterKind, &Tensor)> {
+        self.entries
+            .iter()
+            .map(|(name, kind, value)| (name.as_str(), *kind, value))
+    }
+
+    /// How many values are trained.
+    pub fn trained_values(&self) -> usize {
+        self.entries
+            .iter()
+            .filter(|(_, kind, _)| kind.is_trained())
+            .map(|(_, _, value)| value.len())
+            .sum()
+    }
+}

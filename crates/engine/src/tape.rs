@@ -1,0 +1,388 @@
+//! The tape: what ran, and how to go back.
+
+use std::fmt;
+
+use crate::{Collective, EngineError, ParameterId, Parameters, Result, Tensor};
+
+/// Whether BatchNorm normalises by the batch or by its running averages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// By the batch, and the running averages learn from it; the tape records.
+    Train,
+    /// By the running averages; nothing is recorded.
+    Eval,
+    /// By the running averages, while the tape records: for training on a frozen normalisation.
+    TrainFrozenNorm,
+}
+
+/// A value on the tape.
+#[derive(Clone, Debug)]
+pub struct Var {
+    tensor: Tensor,
+    node: Option<usize>,
+    sums: Option<std::sync::Arc<Vec<f64>>>,
+}
+
+impl Var {
+    /// The value.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Whether a gradient flows back through this value.
+    pub fn needs_gradient(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Per-channel [sum; C, sum of squares; C] over all pixels, where the operator that made the value left them.
+    pub fn channel_sums(&self) -> Option<&[f64]> {
+        self.sums.as_deref().map(Vec::as_slice)
+    }
+
+    /// The value with its channel sums at hand for a BatchNorm that may follow.
+    pub fn with_channel_sums(self, sums: Vec<f64>) -> Var {
+        Var {
+            sums: Some(std::sync::Arc::new(sums)),
+            ..self
+        }
+    }
+
+    fn node(&self) -> Option<usize> {
+        self.node
+    }
+}
+
+/// The backward of one recorded operator.
+pub trait Backward {
+    /// Computes gradients of the inputs from `dy`, the output's, and hands them to `context` by input number.
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()>;
+}
+
+enum Node<'a> {
+    /// Something whose gradient is asked for: a parameter, or an input of a checkpointed segment.
+    Parameter(ParameterId),
+    SegmentInput,
+    Operator {
+        inputs: Vec<Option<usize>>,
+        backward: Option<Box<dyn Backward + 'a>>,
+    },
+}
+
+/// Records operators as they run, so that gradients can flow back.
+///
+/// `'a` is how long the network, its parameters and the collective are borrowed.
+pub struct Tape<'a> {
+    parameters: &'a Parameters,
+    collective: &'a dyn Collective,
+    mode: Mode,
+    nodes: Vec<Node<'a>>,
+    buffer_updates: Vec<(ParameterId, Tensor)>,
+    /// Inside of a checkpointed segment's first run nothing is recorded; in its second, averages are left alone.
+    recording: bool,
+    updating_buffers: bool,
+}
+
+impl<'a> Tape<'a> {
+    /// An empty tape over a network's parameters.
+    pub fn new(parameters: &'a Parameters, mode: Mode, collective: &'a dyn Collective) -> Tape<'a> {
+        Tape {
+            parameters,
+            collective,
+            mode,
+            nodes: Vec::new(),
+            buffer_updates: Vec::new(),
+            recording: mode != Mode::Eval,
+            updating_buffers: mode == Mode::Train,
+        }
+    }
+
+    /// How BatchNorm behaves.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The workers of this run.
+    pub fn collective(&self) -> &'a dyn Collective {
+        self.collective
+    }
+
+    /// The parameters that this tape was made over.
+    pub fn parameters(&self) -> &'a Parameters {
+        self.parameters
+    }
+
+    /// A value that no gradient is wanted of.
+    pub fn input(&mut self, tensor: Tensor) -> Var {
+        Var {
+            tensor,
+            node: None,
+            sums: None,
+        }
+    }
+
+    /// A parameter. Call it where the parameter is used: its gradient is complete as soon as backward comes by.
+    pub fn parameter(&mut self, id: ParameterId) -> Var {
+        let tensor = self.parameters.get(id).clone();
+        let recorded = self.recording && self.parameters.kind(id).is_trained();
+        let node = recorded.then(|| self.push(Node::Parameter(id)));
+        Var {
+            tensor,
+            node,
+            sums: None,
+        }
+    }
+
+    /// Records an operator that made `output` from `inputs`. `backward` is called only if a gradient is wanted of any
+    /// input and the tape records; otherwise what it would keep is never kept.
+    pub fn record<B: Backward + 'a>(
+        &mut self,
+        inputs: &[&Var],
+        output: Tensor,
+        backward: impl FnOnce() -> B,
+    ) -> Var {
+        let wanted = self.recording && inputs.iter().any(|var| var.needs_gradient());
+        let node = wanted.then(|| {
+            let inputs = inputs.iter().map(|var| var.node()).collect();
+            self.push(Node::Operator {
+                inputs,
+                backward: Some(Box::new(backward())),
+            })
+        });
+        Var {
+            tensor: output,
+            node,
+            sums: None,
+        }
+    }
+
+    /// Notes the new value of a running average. It takes effect by [`Tape::into_buffer_updates`], once the caller
+    /// knows the step to be sound.
+    pub fn update_buffer(&mut self, id: ParameterId, value: Tensor) {
+        if self.updating_buffers {
+            self.buffer_updates.push((id, value));
+        }
+    }
+
+    /// Runs `segment` keeping only its inputs: its inside is computed again when backward comes by.
+    ///
+    /// The result is exact, BatchNorm over the whole batch included. `segment` must depend on nothing but its inputs and
+    /// parameters.
+    pub fn checkpoint<F>(&mut self, inputs: &[&Var], segment: F) -> Result<Var>
+    where
+        F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + 'a,
+    {
+        let outer = std::mem::replace(&mut self.recording, false);
+        let blind: Vec<Var> = inputs
+            .iter()
+            .map(|&var| Var {
+                node: None,
+                ..var.clone()
+            })
+            .collect();
+        let output = segment(self, &blind);
+        self.recording = outer;
+        let output = output?;
+        if !self.recording {
+            return Ok(output);
+        }
+        let (parameters, collective, mode) = (self.parameters, self.collective, self.mode);
+        let kept = blind;
+        let needs = inputs.iter().map(|var| var.needs_gradient()).collect();
+        let nodes = inputs.iter().map(|var| var.node()).collect();
+        let backward = Segment {
+            parameters,
+            collective,
+            mode,
+            inputs: kept,
+            needs,
+            segment,
+        };
+        let node = self.push(Node::Operator {
+            inputs: nodes,
+            backward: Some(Box::new(backward)),
+        });
+        Ok(Var {
+            tensor: output.tensor,
+            node: Some(node),
+            sums: None,
+        })
+    }
+
+    /// Walks back from `output` with its gradient `dy` and returns the gradients of all parameters that it depends on.
+    pub fn backward(&mut self, output: &Var, dy: Tensor) -> Result<Gradients> {
+        self.backward_with(output, dy, &mut |_, _| Ok(()))
+    }
+
+    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, so that workers can exchange
+    /// it while the rest runs.
+    pub fn backward_with(
+        &mut self,
+        output: &Var,
+        dy: Tensor,
+        complete: &mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
+    ) -> Result<Gradients> {
+        let mut gradients = Gradients {
+            by_parameter: vec![None; self.parameters.len()],
+        };
+        let Some(last) = output.node() else {
+            return Err(EngineError::Value {
+                op: "backward",
+                what: "the value depends on no parameter, or the tape did not record".into(),
+            });
+        };
+        self.walk(last, dy, &mut gradients, complete)?;
+        Ok(gradients)
+    }
+
+    /// The walk itself; returns what reached the segment's inputs, by node.
+    fn walk(
+        &mut self,
+        last: usize,
+        dy: Tensor,
+        gradients: &mut Gradients,
+        complete: &mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut slots: Vec<Option<Tensor>> = vec![None; last + 1];
+        slots[last] = Some(dy);
+        for index in (0..=last).rev() {
+            match &mut self.nodes[index] {
+                Node::SegmentInput => {}
+                Node::Parameter(id) => {
+                    if let Some(gradient) = slots[index].take() {
+                        let place = &mut gradients.by_parameter[id.index()];
+                        let place = match place {
+                            Some(sum) => {
+                                sum.add_assign(&gradient)?;
+                                sum
+                            }
+                            None => place.insert(gradient),
+                        };
+                        complete(*id, place)?;
+                    }
+                }
+                Node::Operator { inputs, backward } => {
+                    // Taken even where no gradient arrived, so that what it kept is freed as the walk passes.
+                    let (inputs, backward) = (std::mem::take(inputs), backward.take());
+                    let (Some(gradient), Some(backward)) = (slots[index].take(), backward) else {
+                        continue;
+                    };
+                    let mut context = BackwardContext {
+                        inputs: &inputs,
+                        slots: &mut slots,
+                        gradients,
+                        complete,
+                    };
+                    backward.backward(gradient, &mut context)?;
+                }
+            }
+        }
+        Ok(slots)
+    }
+
+    /// The new values of running averages, in the order in which the operators ran.
+    pub fn into_buffer_updates(self) -> Vec<(ParameterId, Tensor)> {
+        self.buffer_updates
+    }
+
+    fn push(&mut self, node: Node<'a>) -> usize {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+}
+
+impl fmt::Debug for Tape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tape({:?}, {} nodes)", self.mode, self.nodes.len())
+    }
+}
+
+/// Where an operator's backward leaves the gradients of its inputs.
+pub struct BackwardContext<'b> {
+    inputs: &'b [Option<usize>],
+    slots: &'b mut [Option<Tensor>],
+    gradients: &'b mut Gradients,
+    complete: &'b mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
+}
+
+impl BackwardContext<'_> {
+    /// How many inputs the operator was recorded with.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Whether the gradient of input number `input` is wanted.
+    pub fn wants(&self, input: usize) -> bool {
+        self.inputs[input].is_some()
+    }
+
+    /// Hands over the gradient of an input: moved where it is the first, added where the input has several users.
+    pub fn give(&mut self, input: usize, gradient: Tensor) -> Result<()> {
+        let Some(node) = self.inputs[input] else {
+            return Ok(());
+        };
+        match &mut self.slots[node] {
+            Some(sum) => sum.add_assign(&gradient),
+            empty => {
+                *empty = Some(gradient);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A checkpointed segment, to be run again.
+struct Segment<'a, F> {
+    parameters: &'a Parameters,
+    collective: &'a dyn Collective,
+    mode: Mode,
+    inputs: Vec<Var>,
+    needs: Vec<bool>,
+    segment: F,
+}
+
+impl<'a, F> Backward for Segment<'a, F>
+where
+    F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + 'a,
+{
+    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let mut tape = Tape::new(self.parameters, self.mode, self.collective);
+        tape.updating_buffers = false;
+        let mut leaves = Vec::new();
+        for (var, needed) in self.inputs.into_iter().zip(&self.needs) {
+            let node = needed.then(|| tape.push(Node::SegmentInput));
+            leaves.push(Var { node, ..var });
+        }
+        let output = (self.segment)(&mut tape, &leaves)?;
+        let Some(last) = output.node() else { return Ok(()) };
+        let nodes: Vec<Option<usize>> = leaves.iter().map(Var::node).collect();
+        drop((leaves, output));
+        let mut slots = tape.walk(last, dy, context.gradients, context.complete)?;
+        for (input, node) in nodes.into_iter().enumerate() {
+            if let Some(gradient) = node.and_then(|node| slots[node].take()) {
+                context.give(input, gradient)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The gradients of a network's parameters.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    by_parameter: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// The gradient of a parameter, if the loss depended on it.
+    pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
+        self.by_parameter.get(id.index())?.as_ref()
+    }
+
+    /// All gradients, with their parameters, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Tensor, usize)> {
+        self.by_parameter
+            .iter()
+            .enumerate()
+            .filter_map(|(i, g)| Some((g.as_ref()?, i)))
+    }
+}
