@@ -1,0 +1,163 @@
+//! The kinds of configuration values: what is accepted, and how that is said.
+
+use toml::Value;
+
+/// What a configuration key accepts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A whole number between two bounds, both included.
+    Whole(u64, u64),
+    /// [`Kind::Whole`], or `"auto"`.
+    WholeOrAuto(u64, u64),
+    /// A finite number.
+    Number(Range),
+    /// [`Kind::Number`], or `"auto"`.
+    NumberOrAuto(Range),
+    /// Two numbers `[low, high]` with low <= high, both in the range.
+    Interval(Range),
+    /// `true` or `false`.
+    Flag,
+    /// One of some words.
+    Word(&'static [&'static str]),
+}
+
+/// A range of finite numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    low: f64,
+    low_included: bool,
+    high: f64,
+}
+
+impl Range {
+    /// Numbers `x` with `low <= x <= high`.
+    pub const fn between(low: f64, high: f64) -> Self {
+        Self {
+            low,
+            low_included: true,
+            high,
+        }
+    }
+
+    /// Numbers `x` with `low < x <= high`.
+    pub const fn above(low: f64, high: f64) -> Self {
+        Self {
+            low,
+            low_included: false,
+            high,
+        }
+    }
+
+    fn contains(&self, x: f64) -> bool {
+        let low = if self.low_included {
+            x >= self.low
+        } else {
+            x > self.low
+        };
+        low && x <= self.high && x.is_finite()
+    }
+
+    fn describe(&self) -> String {
+        match (self.low_included, self.high == f64::INFINITY) {
+            (true, true) => format!("{} or more", self.low),
+            (false, true) => format!("above {}", self.low),
+            (true, false) => format!("from {} to {}", self.low, self.high),
+            (false, false) => format!("above {}, up to {}", self.low, self.high),
+        }
+    }
+}
+
+/// The word that leaves a value to the program.
+pub(super) const AUTO: &str = "auto";
+
+impl Kind {
+    /// Checks a value and brings it to the form that the typed configuration reads (`1` for a number becomes `1.0`).
+    ///
+    /// # Errors
+    /// What would be right, in words.
+    pub(super) fn accept(&self, value: &Value) -> Result<Value, String> {
+        let accepted = match *self {
+            Self::Whole(low, high) => whole(value, low, high),
+            Self::WholeOrAuto(low, high) => auto(value).or_else(|| whole(value, low, high)),
+            Self::Number(range) => number(value, range),
+            Self::NumberOrAuto(range) => auto(value).or_else(|| number(value, range)),
+            Self::Interval(range) => interval(value, range),
+            Self::Flag => value.as_bool().map(Value::Boolean),
+            Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
+        };
+        accepted.ok_or_else(|| self.expected(value))
+    }
+
+    /// What is accepted, in words: "a whole number from 2 to 65536".
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Whole(low, high) => format!("a whole number {}", whole_range(*low, *high)),
+            Self::WholeOrAuto(low, high) => {
+                format!("\"auto\" or a whole number {}", whole_range(*low, *high))
+            }
+            Self::Number(range) => format!("a number {}", range.describe()),
+            Self::NumberOrAuto(range) => format!("\"auto\" or a number {}", range.describe()),
+            Self::Interval(range) => {
+                format!("two numbers [low, high], low <= high, each {}", range.describe())
+            }
+            Self::Flag => "true or false".to_owned(),
+            Self::Word(words) => {
+                let quoted: Vec<_> = words.iter().map(|w| format!("\"{w}\"")).collect();
+                match quoted.as_slice() {
+                    [one] => one.clone(),
+                    many => format!("one of {}", many.join(", ")),
+                }
+            }
+        }
+    }
+
+    fn expected(&self, value: &Value) -> String {
+        let mut expected = self.describe();
+        if let (Self::Word(words), Some(word)) = (self, value.as_str())
+            && let Some(near) = super::nearest::nearest(word, words.iter().copied())
+        {
+            expected.push_str(&format!(" (did you mean \"{near}\"?)"));
+        }
+        expected
+    }
+}
+
+fn whole_range(low: u64, high: u64) -> String {
+    if high >= i64::MAX as u64 {
+        format!("of {low} or more")
+    } else {
+        format!("from {low} to {high}")
+    }
+}
+
+fn auto(value: &Value) -> Option<Value> {
+    value.as_str().filter(|&word| word == AUTO).map(Value::from)
+}
+
+fn whole(value: &Value, low: u64, high: u64) -> Option<Value> {
+    let n = u64::try_from(value.as_integer()?).ok()?;
+    (low <= n && n <= high).then(|| value.clone())
+}
+
+fn number(value: &Value, range: Range) -> Option<Value> {
+    let x = as_number(value)?;
+    range.contains(x).then_some(Value::Float(x))
+}
+
+fn interval(value: &Value, range: Range) -> Option<Value> {
+    let [low, high] = value.as_array()?.as_slice() else {
+        return None;
+    };
+    let (low, high) = (as_number(low)?, as_number(high)?);
+    (low <= high && range.contains(low) && range.contains(high)).then(|| Value::from(vec![low, high]))
+}
+
+fn as_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(x) => Some(*x),
+        // Whole numbers this large are typing errors; below 2^53 the conversion is exact.
+        Value::Integer(n) if n.unsigned_abs() < 1 << 53 => Some(*n as f64),
+        _ => None,
+    }
+}

@@ -1,0 +1,164 @@
+//! Layering: defaults, then a preset, then what was chosen from the data, then a file, then `--set`.
+
+use std::fs;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Config, keys, kind::AUTO, kind::Kind};
+use crate::TrainError;
+use crate::presets;
+
+/// Where a configuration comes from; each layer overrides those before it.
+#[derive(Debug, Clone, Default)]
+pub struct Layers<'a> {
+    /// The name of a preset.
+    pub preset: Option<&'a str>,
+    /// Changes that follow from the data at hand ([`presets::photos::choose`]).
+    pub chosen: Option<Table>,
+    /// A TOML file.
+    pub file: Option<&'a Path>,
+    /// `table.key=value`, in order; the value is TOML, and a bare word is a string.
+    pub sets: &'a [String],
+}
+
+impl Layers<'_> {
+    /// The merged tables, each value checked against its key.
+    pub(super) fn merge(&self) -> Result<Table, TrainError> {
+        let mut merged = Config::default().to_table()?;
+        if let Some(name) = self.preset {
+            overlay(&mut merged, presets::table(name)?, &format!("preset {name}"))?;
+        }
+        if let Some(chosen) = &self.chosen {
+            overlay(&mut merged, chosen.clone(), "what the data suggests")?;
+        }
+        if let Some(path) = self.file {
+            let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+            let origin = path.display().to_string();
+            overlay(&mut merged, parse(&text, &origin)?, &origin)?;
+        }
+        for set in self.sets {
+            let (table, origin) = parse_set(set)?;
+            overlay(&mut merged, table, &origin)?;
+        }
+        Ok(merged)
+    }
+}
+
+pub(crate) fn parse(text: &str, origin: &str) -> Result<Table, TrainError> {
+    text.parse().map_err(|error: toml::de::Error| TrainError::Syntax {
+        origin: origin.to_owned(),
+        message: error.to_string().trim_end().to_owned(),
+    })
+}
+
+/// Puts the values of `layer` over those of `base`.
+pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<(), TrainError> {
+    for (name, value) in layer {
+        let entries = match value {
+            Value::Table(entries) if keys::is_table(&name) => entries,
+            other if keys::is_table(&name) => {
+                return Err(TrainError::BadValue {
+                    origin: origin.to_owned(),
+                    found: found(&other),
+                    expected: format!("a table: [{name}] with keys below it"),
+                    key: name,
+                });
+            }
+            other => return Err(unknown(&path_of(&name, &other), origin)),
+        };
+        for (key, value) in entries {
+            let path = format!("{name}.{key}");
+            let known = keys::find(&path).ok_or_else(|| unknown(&path, origin))?;
+            let accepted = known
+                .kind
+                .accept(&value)
+                .map_err(|expected| TrainError::BadValue {
+                    origin: origin.to_owned(),
+                    key: path.clone(),
+                    found: found(&value),
+                    expected: explain(&path, &value, expected),
+                })?;
+            let Value::Table(table) = base.entry(name.clone()).or_insert_with(|| Table::new().into()) else {
+                continue;
+            };
+            // A number that may be left out is absent in the typed form, not a word.
+            if matches!(known.kind, Kind::NumberOrAuto(_)) && accepted.as_str() == Some(AUTO) {
+                table.remove(&key);
+            } else {
+                table.insert(key, accepted);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path of the first key inside an unknown table, so that `[optmi] rate = 1` is answered with `optim.rate`.
+fn path_of(name: &str, value: &Value) -> String {
+    match value.as_table().and_then(|table| table.keys().next()) {
+        Some(key) => format!("{name}.{key}"),
+        None => name.to_owned(),
+    }
+}
+
+fn unknown(path: &str, origin: &str) -> TrainError {
+    TrainError::UnknownKey {
+        origin: origin.to_owned(),
+        key: path.to_owned(),
+        hint: keys::hint(path),
+    }
+}
+
+fn found(value: &Value) -> String {
+    let text = value.to_string();
+    match value {
+        Value::Table(_) => "a table".to_owned(),
+        _ if text.chars().count() > 80 => format!("{}...", text.chars().take(80).collect::<String>()),
+        _ => text,
+    }
+}
+
+/// Adds to what is expected why a plausible value is not accepted.
+fn explain(path: &str, value: &Value, expected: String) -> String {
+    match (path, value.as_str()) {
+        ("train.precision", Some("bf16" | "f16" | "fp16" | "bfloat16" | "float16")) => {
+            format!("{expected}: this version computes in f32 only")
+        }
+        _ => expected,
+    }
+}
+
+/// `table.key=value` as a table, and how to name it in messages.
+fn parse_set(set: &str) -> Result<(Table, String), TrainError> {
+    let origin = format!("--set {set}");
+    let syntax = |message: &str| TrainError::Syntax {
+        origin: origin.clone(),
+        message: message.to_owned(),
+    };
+    let (path, text) = set
+        .split_once('=')
+        .ok_or_else(|| syntax("expected table.key=value"))?;
+    let path = path.trim();
+    let value = parse_value(text.trim()).map_err(|message| syntax(&message))?;
+    let (table, key) = match path.split_once('.') {
+        Some((table, key)) if !table.is_empty() && !key.is_empty() => (table, key),
+        _ if keys::is_table(path) => return Err(syntax(&format!("expected {path}.key=value"))),
+        _ if path.is_empty() || path.contains('.') => return Err(syntax("expected table.key=value")),
+        _ => return Err(unknown(path, &origin)),
+    };
+    let inner = Table::from_iter([(key.to_owned(), value)]);
+    Ok((Table::from_iter([(table.to_owned(), inner.into())]), origin))
+}
+
+fn parse_value(text: &str) -> Result<Value, String> {
+    let bare = |c: char| c.is_alphanumeric() || "_-./+".contains(c);
+    let parsed = format!("v = {text}").parse::<Table>();
+    match parsed {
+        // A line break in the text could bring in more keys than the one asked for.
+        Ok(mut table) if table.len() == 1 => table.remove("v").ok_or_else(|| "expected one value".to_owned()),
+        Ok(_) => Err("expected one value".to_owned()),
+        Err(_) if text.is_empty() => Err("the value is missing after =".to_owned()),
+        Err(_) if text.chars().all(bare) => Ok(Value::from(text)),
+        Err(error) => Err(format!("`{text}` is not a TOML value: {}", error.message())),
+    }
+}

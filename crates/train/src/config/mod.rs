@@ -1,0 +1,170 @@
+//! The configuration of a run: one typed value, resolved once and passed down.
+
+mod auto;
+mod keys;
+mod kind;
+mod layers;
+pub(crate) mod nearest;
+mod tables;
+mod text;
+
+use serde::{Deserialize, Serialize};
+use simclr_augment::ViewConfig;
+use toml::Table;
+
+pub use auto::Auto;
+pub use keys::{KEYS, Key};
+pub use kind::{Kind, Range};
+pub use layers::Layers;
+pub(crate) use layers::parse;
+pub use tables::{
+    Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
+    OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig,
+};
+
+use crate::TrainError;
+
+/// Everything that a pretraining run depends on, beside the data and the program's version.
+///
+/// The default is the paper's ImageNet recipe on a ResNet-18 with a batch of 256.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The images.
+    pub data: DataConfig,
+    /// The law of the two views.
+    pub view: ViewConfig,
+    /// The network whose output h is kept.
+    pub encoder: EncoderConfig,
+    /// The projection from h to z.
+    pub head: HeadConfig,
+    /// What is minimised.
+    pub loss: LossConfig,
+    /// How it is minimised.
+    pub optim: OptimConfig,
+    /// The run.
+    pub train: TrainConfig,
+}
+
+/// A key whose value differs between two configurations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The dotted path.
+    pub key: &'static str,
+    /// The value in the first, as TOML.
+    pub ours: String,
+    /// The value in the second, as TOML.
+    pub theirs: String,
+    /// Whether a run may be resumed with the other value.
+    pub changes_nothing: bool,
+}
+
+impl Config {
+    /// Merges the layers, checks every value and settles what was left to the program.
+    ///
+    /// # Errors
+    /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that contradict each
+    /// other, a preset or file that is not there, text that is not TOML.
+    pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
+        let mut config = Self::from_table(layers.merge()?, "the configuration")?;
+        config.settle();
+        Ok(config)
+    }
+
+    /// Reads a configuration as [`Config::to_toml`] writes it; keys that are absent have their defaults.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`]; `origin` is named in the message.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, TrainError> {
+        let mut merged = Self::default().to_table()?;
+        layers::overlay(&mut merged, layers::parse(text, origin)?, origin)?;
+        let mut config = Self::from_table(merged, origin)?;
+        config.settle();
+        Ok(config)
+    }
+
+    /// Checks a configuration built in code, as reading one checks it.
+    ///
+    /// # Errors
+    /// The first key whose value is out of range or contradicts another.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let origin = "the configuration";
+        layers::overlay(&mut Table::new(), self.to_table()?, origin)?;
+        self.agree(origin)
+    }
+
+    /// The keys whose values differ from those of `other`, both being valid.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let (ours, theirs) = (
+            self.to_table().unwrap_or_default(),
+            other.to_table().unwrap_or_default(),
+        );
+        KEYS.iter()
+            .filter_map(|key| {
+                let (ours, theirs) = (text::value_of(&ours, key), text::value_of(&theirs, key));
+                let changes_nothing = key.changes_nothing;
+                (ours != theirs).then_some(Difference {
+                    key: key.path,
+                    ours,
+                    theirs,
+                    changes_nothing,
+                })
+            })
+            .collect()
+    }
+
+    fn from_table(table: Table, origin: &str) -> Result<Self, TrainError> {
+        let config: Self = table
+            .try_into()
+            .map_err(|error: toml::de::Error| TrainError::Syntax {
+                origin: origin.to_owned(),
+                message: error.message().to_owned(),
+            })?;
+        config.agree(origin)?;
+        Ok(config)
+    }
+
+    /// Checks values that are fine alone but may not be together.
+    fn agree(&self, origin: &str) -> Result<(), TrainError> {
+        let conflict = |key: &str, problem: String| {
+            Err(TrainError::Conflict {
+                origin: origin.to_owned(),
+                key: key.to_owned(),
+                problem,
+            })
+        };
+        let (warmup, epochs) = (self.optim.warmup_epochs, self.train.epochs);
+        if warmup > epochs as f64 {
+            let problem =
+                format!("is {warmup}, more than the {epochs} of `train.epochs`; lower it or train longer");
+            return conflict("optim.warmup_epochs", problem);
+        }
+        if self.optim.nesterov && (self.optim.name != OptimizerName::Sgd || self.optim.momentum == 0.0) {
+            let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();
+            return conflict("optim.nesterov", problem);
+        }
+        let channels = self.encoder.width * 64.0;
+        if channels < 1.0 {
+            let problem = format!(
+                "is {}, less than one channel; the least is {}",
+                self.encoder.width,
+                1.0 / 64.0
+            );
+            return conflict("encoder.width", problem);
+        }
+        Ok(())
+    }
+
+    /// Replaces what was left to the program by what it decides, where that changes what is computed: a resolved configuration
+    /// means the same in every version and on every machine.
+    fn settle(&mut self) {
+        let size = self.data.image_size;
+        self.view.blur_prob = Some(self.view.blur_prob_at(size));
+        if self.encoder.stem == Stem::Auto {
+            self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
+        }
+        if self.train.precision == Precision::Auto {
+            self.train.precision = Precision::F32;
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The typed tables of a configuration. Meaning and range of each key: [`KEYS`](super::KEYS).
+
+use serde::{Deserialize, Serialize};
+
+use super::auto::Auto;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// The word that stands for it in a configuration.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+words! {
+    /// Whether decoded images stay in memory.
+    Cache {
+        /// When they fit in a quarter of it.
+        Auto = "auto",
+        /// Never.
+        None = "none",
+        /// Always.
+        Memory = "memory",
+    }
+}
+
+words! {
+    /// A residual network.
+    EncoderName {
+        /// 18 layers, basic blocks.
+        Resnet18 = "resnet18",
+        /// 34 layers, basic blocks.
+        Resnet34 = "resnet34",
+        /// 50 layers, bottleneck blocks.
+        Resnet50 = "resnet50",
+        /// 101 layers, bottleneck blocks.
+        Resnet101 = "resnet101",
+        /// 152 layers, bottleneck blocks.
+        Resnet152 = "resnet152",
+        /// 200 layers, bottleneck blocks.
+        Resnet200 = "resnet200",
+    }
+}
+
+impl EncoderName {
+    /// The number of layers in its name.
+    pub const fn depth(self) -> u32 {
+        match self {
+            Self::Resnet18 => 18,
+            Self::Resnet34 => 34,
+            Self::Resnet50 => 50,
+            Self::Resnet101 => 101,
+            Self::Resnet152 => 152,
+            Self::Resnet200 => 200,
+        }
+    }
+}
+
+words! {
+    /// The first layers of the encoder.
+    Stem {
+        /// [`Stem::Small`] up to 32 pixels, [`Stem::Imagenet`] above. Never in a resolved configuration.
+        Auto = "auto",
+        /// 7 x 7 convolution of stride 2, then 3 x 3 max pool of stride 2.
+        Imagenet = "imagenet",
+        /// 3 x 3 convolution of stride 1, no pool.
+        Small = "small",
+    }
+}
+
+words! {
+    /// Where a residual block's shortcut is a projection.
+    Shortcut {
+        /// Where the shape changes, as torchvision has it.
+        Auto = "auto",
+        /// In the first block of every stage, as the official code has it.
+        Projection = "projection",
+    }
+}
+
+words! {
+    /// The projection head.
+    HeadKind {
+        /// z = h.
+        None = "none",
+        /// One dense layer.
+        Linear = "linear",
+        /// Dense layers with ReLU between them.
+        Nonlinear = "nonlinear",
+    }
+}
+
+words! {
+    /// The contrastive loss.
+    LossName {
+        /// The normalised, temperature-scaled cross-entropy.
+        NtXent = "nt_xent",
+    }
+}
+
+words! {
+    /// The optimiser.
+    OptimizerName {
+        /// Layer-wise adaptive rate scaling.
+        Lars = "lars",
+        /// Stochastic gradient descent with momentum.
+        Sgd = "sgd",
+        /// Adam with decoupled weight decay.
+        Adamw = "adamw",
+    }
+}
+
+words! {
+    /// How the peak rate follows from rate and batch.
+    Scaling {
+        /// rate.
+        None = "none",
+        /// rate x batch / 256.
+        Linear = "linear",
+        /// rate x sqrt(batch).
+        Sqrt = "sqrt",
+    }
+}
+
+words! {
+    /// The rate after warm-up.
+    ScheduleKind {
+        /// Half a cosine down to 0.
+        Cosine = "cosine",
+        /// The peak rate.
+        Constant = "constant",
+    }
+}
+
+words! {
+    /// The arithmetic of the network.
+    Precision {
+        /// The best that this version offers. Never in a resolved configuration.
+        Auto = "auto",
+        /// 32-bit floating point.
+        F32 = "f32",
+    }
+}
+
+words! {
+    /// What a training step keeps for its backward pass.
+    Memory {
+        /// Every activation.
+        Full = "full",
+        /// The input of each residual block; the rest is computed again.
+        Blocks = "blocks",
+    }
+}
+
+/// `[data]`: the images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Side of a view in pixels.
+    pub image_size: u32,
+    /// Images kept out of training, before the cap of [`DataConfig::holdout_of`].
+    pub holdout: usize,
+    /// Threads that decode and augment.
+    pub workers: Auto<usize>,
+    /// Whether decoded images stay in memory.
+    pub cache: Cache,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            holdout: 512,
+            workers: Auto::Auto,
+            cache: Cache::Auto,
+        }
+    }
+}
+
+impl DataConfig {
+    /// How many of `images` images are held out: never more than a tenth.
+    pub fn holdout_of(&self, images: usize) -> usize {
+        self.holdout.min(images / 10)
+    }
+}
+
+/// `[encoder]`: the network whose output h is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// The residual network.
+    pub name: EncoderName,
+    /// Multiplies the channels of every stage.
+    pub width: f64,
+    /// The first layers.
+    pub stem: Stem,
+    /// Where shortcuts are projections.
+    pub shortcut: Shortcut,
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        Self {
+            name: EncoderName::Resnet18,
+            width: 1.0,
+            stem: Stem::Auto,
+            shortcut: Shortcut::Auto,
+        }
+    }
+}
+
+/// `[head]`: the projection from h to z, used in pretraining only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadConfig {
+    /// None, linear or nonlinear.
+    pub kind: HeadKind,
+    /// Dense layers of a nonlinear head.
+    pub layers: usize,
+    /// Width of its hidden layers; auto: the size of h.
+    pub hidden: Auto<usize>,
+    /// Size of z.
+    pub dim: usize,
+    /// BatchNorm after every dense layer, in place of biases.
+    pub batch_norm: bool,
+}
+
+impl Default for HeadConfig {
+    fn default() -> Self {
+        Self {
+            kind: HeadKind::Nonlinear,
+            layers: 2,
+            hidden: Auto::Auto,
+            dim: 128,
+            batch_norm: true,
+        }
+    }
+}
+
+/// `[loss]`: what is minimised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossConfig {
+    /// The loss.
+    pub name: LossName,
+    /// tau, above 0.
+    pub temperature: f64,
+    /// Whether z is brought to unit length first.
+    pub normalize: bool,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self {
+            name: LossName::NtXent,
+            temperature: 0.1,
+            normalize: true,
+        }
+    }
+}
+
+/// `[optim]`: how it is minimised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimConfig {
+    /// The optimiser.
+    pub name: OptimizerName,
+    /// The rate before scaling.
+    pub rate: f64,
+    /// How the peak rate follows from rate and batch.
+    pub scaling: Scaling,
+    /// Momentum; the first beta of AdamW.
+    pub momentum: f64,
+    /// Nesterov momentum (SGD).
+    pub nesterov: bool,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// The trust coefficient of LARS.
+    pub trust_coefficient: f64,
+    /// The second beta of AdamW.
+    pub beta2: f64,
+    /// The epsilon of AdamW.
+    pub epsilon: f64,
+    /// Epochs of linear warm-up.
+    pub warmup_epochs: f64,
+    /// The rate after warm-up.
+    pub schedule: ScheduleKind,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            name: OptimizerName::Lars,
+            rate: 0.3,
+            scaling: Scaling::Linear,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 1e-6,
+            trust_coefficient: 0.001,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            warmup_epochs: 10.0,
+            schedule: ScheduleKind::Cosine,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// The peak rate for a batch of `batch` images.
+    pub fn peak_rate(&self, batch: usize) -> f64 {
+        match self.scaling {
+            Scaling::None => self.rate,
+            Scaling::Linear => self.rate * batch as f64 / 256.0,
+            Scaling::Sqrt => self.rate * (batch as f64).sqrt(),
+        }
+    }
+}
+
+/// `[train]`: the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Images per step; each gives two views.
+    pub batch: usize,
+    /// Times that each image is seen.
+    pub epochs: u64,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// What is kept for the backward pass.
+    pub memory: Memory,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads of the network.
+    pub threads: Auto<usize>,
+    /// Steps between checkpoints; auto: one at the end of each epoch.
+    pub checkpoint_every: Auto<u64>,
+    /// Newest checkpoints kept, beside the best.
+    pub keep_checkpoints: usize,
+    /// Steps between lines of the metrics log.
+    pub log_every: u64,
+    /// Epochs between health figures; 0: never.
+    pub health_every: u64,
+    /// Epochs between kNN accuracies; 0: never.
+    pub knn_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch: 256,
+            epochs: 100,
+            precision: Precision::Auto,
+            memory: Memory::Full,
+            seed: 0,
+            threads: Auto::Auto,
+            checkpoint_every: Auto::Auto,
+            keep_checkpoints: 3,
+            log_every: 1,
+            health_every: 1,
+            knn_every: 1,
+        }
+    }
+}

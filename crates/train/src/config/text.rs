@@ -1,0 +1,62 @@
+//! A configuration as text: TOML to be read again, and a reference of all keys.
+
+use std::fmt::Write;
+
+use toml::Table;
+
+use super::kind::AUTO;
+use super::{Config, KEYS, Key};
+use crate::TrainError;
+
+impl Config {
+    /// The configuration as TOML, every key written, in the order of [`KEYS`].
+    ///
+    /// # Errors
+    /// A whole number above `i64::MAX`, which TOML does not have and [`Config::resolve`] does not let through.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        let table = self.to_table()?;
+        Ok(write_tables(|key, out| {
+            let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
+        }))
+    }
+
+    /// Every key with its default, its meaning and what it accepts, as a TOML file that changes nothing.
+    pub fn reference() -> String {
+        let table = Self::default().to_table().unwrap_or_default();
+        write_tables(|key, out| {
+            let _ = writeln!(out, "# {}", key.doc);
+            let _ = writeln!(out, "# ({})", key.kind.describe());
+            let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
+        })
+    }
+
+    pub(super) fn to_table(&self) -> Result<Table, TrainError> {
+        Table::try_from(self).map_err(|error| TrainError::Syntax {
+            origin: "the configuration".to_owned(),
+            message: error.to_string(),
+        })
+    }
+}
+
+fn write_tables(mut write_key: impl FnMut(&Key, &mut String)) -> String {
+    let mut out = String::new();
+    let mut current = "";
+    for key in KEYS {
+        let (table, _) = key.split();
+        if table != current {
+            let _ = writeln!(out, "{}[{table}]", if current.is_empty() { "" } else { "\n" });
+            current = table;
+        }
+        write_key(key, &mut out);
+    }
+    out
+}
+
+/// The TOML form of a key's value.
+pub(super) fn value_of(config: &Table, key: &Key) -> String {
+    let (table, name) = key.split();
+    match config.get(table).and_then(|table| table.get(name)) {
+        Some(value) => value.to_string(),
+        None => format!("\"{AUTO}\""),
+    }
+}

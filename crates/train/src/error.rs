@@ -1,0 +1,178 @@
+//! The crate's one error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in configuring, recording and resuming a run.
+///
+/// Every message names the file or the key, what is wrong, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A configuration key that does not exist.
+    #[error("{origin}: unknown key `{key}`; {hint}")]
+    UnknownKey {
+        /// Where it was written: a file, a preset, a `--set`.
+        origin: String,
+        /// The full dotted path as written.
+        key: String,
+        /// The nearest key, or the keys that exist.
+        hint: String,
+    },
+    /// A configuration value of the wrong type or outside its range.
+    #[error("{origin}: `{key}` is {found}, expected {expected}")]
+    BadValue {
+        /// Where it was written: a file, a preset, a `--set`.
+        origin: String,
+        /// The full dotted path.
+        key: String,
+        /// The value as written.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// Two keys that are each fine but not together.
+    #[error("{origin}: `{key}` {problem}")]
+    Conflict {
+        /// Where the configuration came from.
+        origin: String,
+        /// The full dotted path of the key to change.
+        key: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// Text that is not TOML, or a `--set` that is not `table.key=value`.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// Where it was written: a file or a `--set`.
+        origin: String,
+        /// What is wrong and where.
+        message: String,
+    },
+    /// A preset that does not exist.
+    #[error("unknown preset `{name}`; {hint}")]
+    UnknownPreset {
+        /// The name as given.
+        name: String,
+        /// The nearest preset, and all that exist.
+        hint: String,
+    },
+    /// A file operation that failed.
+    #[error("cannot {action} {}: {source}{}", path.display(), io_advice(source))]
+    Io {
+        /// The verb: "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder for a new run that holds a run already.
+    #[error("{} already holds a run; give another folder, or --resume to go on with this one", path.display())]
+    RunExists {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// A folder for a new run that holds something else.
+    #[error("{} is not empty and holds no run; give a new or an empty folder", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A path that should be a run folder and is not.
+    #[error("{} holds no run: there is no {} in it", path.display(), crate::run_folder::MARKER)]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run that another process is working on.
+    #[error("{} is in use by another process; wait for it to end, or stop it", path.display())]
+    RunLocked {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// A file written by a later version of this program.
+    #[error(
+        "{} has format {found} and was written by simclr {program}; this is simclr {}, which reads \
+         formats up to {supported}: use that version or a later one",
+        path.display(), env!("CARGO_PKG_VERSION")
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format number.
+        found: u64,
+        /// The highest format number read here.
+        supported: u64,
+        /// The version of the program that wrote it.
+        program: String,
+    },
+    /// A file of a run folder whose contents make no sense.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// A checkpoint whose contents are not what was written.
+    #[error("checkpoint {} is damaged: {reason}{}", path.display(), previous_advice(previous.as_deref()))]
+    CheckpointDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+        /// The newest intact checkpoint before it.
+        previous: Option<PathBuf>,
+    },
+    /// Every checkpoint of a run is damaged.
+    #[error(
+        "none of the {} checkpoints in {} can be read ({first}); the run cannot go on and must be started anew",
+        count, folder.display()
+    )]
+    NoGoodCheckpoint {
+        /// The checkpoints' folder.
+        folder: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with the newest.
+        first: String,
+    },
+    /// A checkpoint that cannot be written as asked.
+    #[error("cannot save a checkpoint: tensor `{name}` {problem}")]
+    BadTensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl TrainError {
+    /// An [`TrainError::Io`] from its parts, as a closure for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space, then go on with --resume",
+        io::ErrorKind::ReadOnlyFilesystem => "; give a folder that can be written to",
+        _ => "",
+    }
+}
+
+fn previous_advice(previous: Option<&Path>) -> String {
+    match previous {
+        Some(path) => format!(
+            "; the one before it, {}, is intact: go on from that",
+            path.display()
+        ),
+        None => "; there is no intact one before it".to_owned(),
+    }
+}

@@ -1,0 +1,167 @@
+//! Sizes for a user's own photos, from what they are and what the machine has.
+
+use toml::{Table, Value};
+
+/// Sides of a view that are offered, in pixels.
+const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
+
+/// Images that an encoder should see in all before a run is worth its time, views counted once.
+const IMAGES_SEEN: usize = 400_000;
+
+/// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small images, the
+/// colour strength and temperature that suit them.
+///
+/// `count` images of about `width` x `height` pixels are trained on with `memory` bytes and `threads` threads. The table is a layer for
+/// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why.
+pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize) -> (Table, Vec<String>) {
+    let mut reasons = Vec::new();
+
+    let shorter = width.min(height);
+    let affordable = match threads {
+        0..=3 => 64,
+        4..=15 => 96,
+        16..=63 => 128,
+        _ => 224,
+    };
+    let side = SIDES
+        .into_iter()
+        .rev()
+        .find(|&side| side <= shorter.min(affordable))
+        .unwrap_or(SIDES[0]);
+    reasons.push(format!(
+        "views of {side} x {side} pixels: the photos are about {width} x {height}, and {threads} threads manage {affordable} \
+         in good time"
+    ));
+
+    let encoder_width = match threads {
+        0..=3 => 0.25,
+        4..=15 => 0.5,
+        _ => 1.0,
+    };
+    reasons.push(format!(
+        "encoder width {encoder_width}: what {threads} threads manage in good time"
+    ));
+
+    let per_image = 2 * bytes_per_view(side, encoder_width);
+    let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
+    // A step an epoch is no training: an eighth of the photos leaves eight.
+    let from_count = (count / 8).max(count.min(16) / 2);
+    let batch = power_of_two_up_to(fits.min(from_count).clamp(2, 256));
+    let limit = if batch == 256 {
+        "as large as is useful here".to_owned()
+    } else if fits <= from_count {
+        format!(
+            "what half of {:.1} GiB of memory holds",
+            memory as f64 / f64::from(1 << 30)
+        )
+    } else {
+        format!("{count} photos in at least eight steps an epoch")
+    };
+    reasons.push(format!("batch of {batch}: {limit}"));
+
+    let epochs = (IMAGES_SEEN / count.max(1)).clamp(10, 200);
+    let warmup = (epochs as f64 / 10.0).min(10.0);
+    reasons.push(format!(
+        "{epochs} epochs: about {} photos seen in all",
+        epochs * count
+    ));
+
+    let mut changes = vec![
+        ("data", "image_size", Value::from(side)),
+        ("encoder", "width", Value::from(encoder_width)),
+        ("train", "batch", whole(batch)),
+        ("train", "epochs", whole(epochs)),
+        ("optim", "warmup_epochs", Value::from(warmup)),
+    ];
+    if side <= 32 {
+        changes.push(("view", "color_strength", Value::from(0.5)));
+        changes.push(("loss", "temperature", Value::from(0.5)));
+        reasons
+            .push("colour strength 0.5 and temperature 0.5: the paper's values for small images".to_owned());
+    }
+
+    let mut table = Table::new();
+    for (name, key, value) in changes {
+        let entry = table.entry(name).or_insert_with(|| Table::new().into());
+        if let Value::Table(entry) = entry {
+            entry.insert(key.to_owned(), value);
+        }
+    }
+    (table, reasons)
+}
+
+/// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and gradient) in f32 of what
+/// every convolution and BatchNorm puts out.
+fn bytes_per_view(side: u32, width: f64) -> u64 {
+    let pixels = f64::from(side) * f64::from(side);
+    // The large stem quarters each side before the first stage; the stages together hold 1 + 1/2 + 1/4 + 1/8 of the first's values,
+    // five layers of two outputs in each.
+    let (stem, first_stage) = if side > 32 {
+        (pixels / 4.0, pixels / 16.0)
+    } else {
+        (pixels, pixels)
+    };
+    let values = 64.0 * width * (2.0 * stem + 10.0 * 1.875 * first_stage);
+    ((8.0 * values) as u64).max(1)
+}
+
+fn power_of_two_up_to(n: usize) -> usize {
+    1 << n.max(1).ilog2()
+}
+
+fn whole(n: usize) -> Value {
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Layers};
+
+    const GIB: u64 = 1 << 30;
+
+    fn resolved(count: usize, side: u32, memory: u64, threads: usize) -> Config {
+        let (chosen, reasons) = choose(count, side, side, memory, threads);
+        assert!(reasons.len() >= 4);
+        Config::resolve(&Layers {
+            preset: Some("photos"),
+            chosen: Some(chosen),
+            ..Layers::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn sizes_follow_the_photos_and_the_machine() {
+        assert_eq!(resolved(10_000, 4000, 16 * GIB, 2).data.image_size, 64);
+        assert_eq!(resolved(10_000, 4000, 64 * GIB, 128).data.image_size, 224);
+        assert_eq!(resolved(10_000, 50, 64 * GIB, 128).data.image_size, 32);
+        assert_eq!(resolved(10_000, 1, 64 * GIB, 128).data.image_size, 32);
+    }
+
+    #[test]
+    fn the_batch_fits_the_memory_and_the_photos() {
+        assert_eq!(resolved(10_000, 500, 64 * GIB, 8).train.batch, 256);
+        assert!(resolved(10_000, 500, GIB / 4, 64).train.batch < 64);
+        assert_eq!(resolved(300, 500, 64 * GIB, 8).train.batch, 32);
+        assert_eq!(resolved(10, 500, 64 * GIB, 8).train.batch, 4);
+    }
+
+    #[test]
+    fn any_photos_and_machine_give_a_valid_configuration() {
+        for count in [0, 1, 2, 3, 17, 1000, 10_000_000] {
+            for side in [0, 1, 32, 33, 100, 65_500] {
+                for memory in [0, 1, GIB, u64::MAX] {
+                    for threads in [0, 1, 2, 8, 1000] {
+                        let config = resolved(count, side, memory, threads);
+                        assert!(
+                            count < 4 || config.train.batch <= count,
+                            "{count} {}",
+                            config.train.batch
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
