@@ -18,6 +18,8 @@ pub mod nt_xent;
 pub mod optimizer;
 mod pieces;
 pub mod pooling;
+pub mod scratch;
+pub mod simd;
 pub mod threads;
 
 pub use geometry::Conv2dGeometry;

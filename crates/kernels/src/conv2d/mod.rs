@@ -3,9 +3,18 @@
 //! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
 //! are the gradients of a scalar to x, y and w, in the same shapes.
 
+mod direct;
+mod direct_weight;
+mod images;
+mod pack;
 pub mod portable;
+mod shared;
+mod sums;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod tile;
 
 use crate::{Conv2dGeometry, Cpu};
 
@@ -29,10 +38,7 @@ pub fn conv2d_forward(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
-    portable::conv2d_forward(&cpu.threads, g, x, w, y);
-    if let Some(sums) = sums {
-        portable::channel_sums(y, sums);
-    }
+    direct::forward(cpu, g, x, w, y, sums);
 }
 
 /// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
@@ -43,7 +49,7 @@ pub fn conv2d_forward(
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     check(g, dx, w, dy);
-    portable::conv2d_backward_input(&cpu.threads, g, dy, w, dx);
+    direct::backward_input(cpu, g, dy, w, dx);
 }
 
 /// The gradient to the weights: `dw[k, r, s, c]` is the sum of
@@ -54,7 +60,7 @@ pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     check(g, x, dw, dy);
-    portable::conv2d_backward_weight(&cpu.threads, g, x, dy, dw);
+    direct_weight::backward_weight(cpu, g, x, dy, dw);
 }
 
 /// The checks that all unchecked indexing in this folder rests on.

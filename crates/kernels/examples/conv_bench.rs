@@ -1,0 +1,166 @@
+//! Speed of the convolution by layer shape and pass, in GFLOP/s and as a share of what fused multiply-adds reach.
+//!
+//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA]]`; each figure is the best of
+//! several repetitions within about 0.2 s.
+
+use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
+use simclr_kernels::isa::Level;
+use simclr_kernels::simd::{Kernel, Simd, dispatch};
+use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads};
+use std::time::{Duration, Instant};
+
+/// (name, batch, side, input channels, output channels, kernel, stride).
+const LAYERS: &[(&str, usize, usize, usize, usize, usize, usize)] = &[
+    ("resnet18/32 stem", 256, 32, 3, 64, 3, 1),
+    ("resnet18/32 layer1", 64, 32, 64, 64, 3, 1),
+    ("resnet18/32 layer2 down", 64, 32, 64, 128, 3, 2),
+    ("resnet18/32 layer2 1x1", 256, 32, 64, 128, 1, 2),
+    ("resnet18/32 layer2", 64, 16, 128, 128, 3, 1),
+    ("resnet18/32 layer3 down", 64, 16, 128, 256, 3, 2),
+    ("resnet18/32 layer3", 64, 8, 256, 256, 3, 1),
+    ("resnet18/32 layer4 down", 64, 8, 256, 512, 3, 2),
+    ("resnet18/32 layer4", 256, 4, 512, 512, 3, 1),
+    ("width 16 stem", 512, 32, 3, 16, 3, 1),
+    ("width 16 layer1", 512, 32, 16, 16, 3, 1),
+    ("width 16 layer2 down", 512, 32, 16, 32, 3, 2),
+    ("width 16 layer2", 512, 16, 32, 32, 3, 1),
+    ("width 16 layer3", 512, 8, 64, 64, 3, 1),
+    ("width 16 layer4", 512, 4, 128, 128, 3, 1),
+    ("resnet50/224 stem", 8, 224, 3, 64, 7, 2),
+    ("resnet50/224 1x1 64-256", 8, 56, 64, 256, 1, 1),
+    ("resnet50/224 1x1 256-64", 8, 56, 256, 64, 1, 1),
+    ("resnet50/224 3x3 64", 8, 56, 64, 64, 3, 1),
+    ("resnet50/224 3x3 128 /2", 8, 56, 128, 128, 3, 2),
+    ("resnet50/224 1x1 1024-256", 16, 14, 1024, 256, 1, 1),
+    ("resnet50/224 3x3 512", 16, 7, 512, 512, 3, 1),
+    ("resnet50/224 1x1 512-2048", 16, 7, 512, 2048, 1, 1),
+];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let count = arguments.next().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let isa = match arguments.next().as_deref() {
+        Some("portable") => Isa::PORTABLE,
+        Some("avx2") => Isa::forced(Level::Avx2).unwrap_or(Isa::PORTABLE),
+        _ => Isa::detect(),
+    };
+    let only = arguments.next();
+    let threads = match Threads::new(count) {
+        Ok(threads) => threads,
+        Err(error) => {
+            eprintln!("{error}");
+            return;
+        }
+    };
+    let cpu = Cpu { threads, isa };
+    let peak = peak(&cpu);
+    println!(
+        "{} threads, {}, peak {peak:.0} GFLOP/s",
+        cpu.threads.count(),
+        isa.level()
+    );
+    println!(
+        "{:26} {:>14} {:>14} {:>14}",
+        "layer", "forward", "input", "weight"
+    );
+    for &(name, batch, side, c, k, kernel, stride) in LAYERS {
+        if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let g = Conv2dGeometry {
+            batch,
+            in_height: side,
+            in_width: side,
+            in_channels: c,
+            out_channels: k,
+            kernel_height: kernel,
+            kernel_width: kernel,
+            stride,
+            padding: kernel / 2,
+        };
+        let x = values(g.input_len());
+        let w = values(g.weight_len());
+        let dy = values(g.output_len());
+        let mut y = vec![0.0; g.output_len()];
+        let mut dx = vec![0.0; g.input_len()];
+        let mut dw = vec![0.0; g.weight_len()];
+        let mut sums = vec![0.0; 2 * k];
+        let seconds = [
+            best(|| conv2d_forward(&cpu, &g, &x, &w, &mut y, Some(&mut sums))),
+            best(|| conv2d_backward_input(&cpu, &g, &dy, &w, &mut dx)),
+            best(|| conv2d_backward_weight(&cpu, &g, &x, &dy, &mut dw)),
+        ];
+        print!("{name:26}");
+        for seconds in seconds {
+            let rate = g.flops() as f64 / seconds / 1e9;
+            print!(" {rate:7.1} {:5.1}%", 100.0 * rate / peak);
+        }
+        println!();
+    }
+}
+
+/// Seconds of the fastest call.
+fn best(mut call: impl FnMut()) -> f64 {
+    call();
+    let begin = Instant::now();
+    let mut best = f64::INFINITY;
+    let mut calls = 0;
+    while calls < 3 || begin.elapsed() < Duration::from_millis(200) {
+        let start = Instant::now();
+        call();
+        best = best.min(start.elapsed().as_secs_f64());
+        calls += 1;
+    }
+    best
+}
+
+fn values(len: usize) -> Vec<f32> {
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0)
+        .collect()
+}
+
+/// GFLOP/s of independent multiply-adds on all threads.
+fn peak(cpu: &Cpu) -> f64 {
+    const STEPS: usize = 2_000_000;
+    const PIECES: usize = 16;
+    let flops = (PIECES * STEPS * CHAINS * 2) as f64 * dispatch(cpu.isa, Lanes) as f64;
+    flops / 1e9 / best(|| cpu.threads.run(PIECES, |_| dispatch(cpu.isa, Peak(STEPS))))
+}
+
+const CHAINS: usize = 10;
+
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
+    }
+}
+
+struct Peak(usize);
+
+impl Kernel for Peak {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let factor = simd.splat(std::hint::black_box(0.5));
+        let mut acc = [simd.splat(std::hint::black_box(1.0)); CHAINS];
+        for (i, acc) in acc.iter_mut().enumerate() {
+            *acc = simd.splat(std::hint::black_box(i as f32));
+        }
+        for _ in 0..self.0 {
+            for acc in &mut acc {
+                *acc = simd.mul_add(*acc, factor, factor);
+            }
+        }
+        let mut out = [0.0f32; 64];
+        for acc in acc {
+            // SAFETY: a vector has at most 64 numbers.
+            unsafe { simd.store(out.as_mut_ptr(), acc) };
+            std::hint::black_box(&out);
+        }
+    }
+}

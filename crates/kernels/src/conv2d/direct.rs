@@ -1,0 +1,372 @@
+//! Forward and the gradient to the input, direct: an implicit matrix product with pixels as rows.
+//!
+//! Both passes are one or several [`Class`]es of output pixels, all of which sum over the same taps: forward is one
+//! class; the gradient to the input of a convolution with stride t has t * t of them, by the pixel's row and column
+//! modulo t, since only every t-th tap meets an output pixel there.
+//!
+//! A class is cut into pieces, some rows of an image or some whole images. A piece copies its part of the source with
+//! the padding around it, so that every pixel finds every tap at the same distance; then it goes over blocks of output
+//! channels, blocks of input channels and tiles of pixels.
+
+use super::images::{Cut, Images, Piece, Window};
+use super::pack::{self, Packing, Source};
+use super::shared::SharedMut;
+use super::sums;
+use super::tile::{self, Panel, Pixels};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Conv2dGeometry, Cpu, scratch};
+
+/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from `offset`.
+#[derive(Clone, Copy, Debug)]
+struct Tap {
+    row: isize,
+    column: isize,
+    offset: usize,
+}
+
+/// Output pixels that sum over the same taps.
+#[derive(Debug)]
+struct Class {
+    batch: usize,
+    from: Images,
+    to: Images,
+    /// Step in the source from one output pixel of the class to the next.
+    step: usize,
+    /// First output pixel, and the step from one to the next.
+    first: (usize, usize),
+    to_step: usize,
+    /// Rows and columns of output pixels.
+    rows: usize,
+    columns: usize,
+    /// In rising order of (row, column).
+    taps: Vec<Tap>,
+}
+
+/// Forward; see [`super::conv2d_forward`].
+pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32], sums: Option<&mut [f64]>) {
+    let padding = g.padding as isize;
+    let taps = (0..g.kernel_height).flat_map(|r| {
+        (0..g.kernel_width).map(move |s| Tap {
+            row: r as isize - padding,
+            column: s as isize - padding,
+            offset: (r * g.kernel_width + s) * g.in_channels,
+        })
+    });
+    let class = Class {
+        batch: g.batch,
+        from: Images::input(g),
+        to: Images::output(g),
+        step: g.stride,
+        first: (0, 0),
+        to_step: 1,
+        rows: g.out_height(),
+        columns: g.out_width(),
+        taps: taps.collect(),
+    };
+    let weights = Source {
+        weights: w,
+        stride_in: 1,
+        stride_out: g.weight_len() / g.out_channels,
+    };
+    run(cpu, &class, x, weights, y, sums);
+}
+
+/// The gradient to the input; see [`super::conv2d_backward_input`].
+pub fn backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let classes: Vec<Class> = (0..g.stride * g.stride)
+        .map(|i| input_class(g, i / g.stride, i % g.stride))
+        .filter(|class| class.rows > 0 && class.columns > 0)
+        .collect();
+    if classes.iter().any(|class| class.taps.is_empty()) {
+        cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(0.0));
+    }
+    let weights = Source {
+        weights: w,
+        stride_in: g.weight_len() / g.out_channels,
+        stride_out: 1,
+    };
+    for class in classes.iter().filter(|class| !class.taps.is_empty()) {
+        run(cpu, class, dy, weights, dx, None);
+    }
+}
+
+/// The input pixels whose row is `row` and whose column is `column` modulo the stride.
+fn input_class(g: &Conv2dGeometry, row: usize, column: usize) -> Class {
+    let stride = g.stride as isize;
+    // Input row h met output row p by tap r where p * stride + r - padding = h.
+    let steps = |first: usize, taps: usize| {
+        (0..taps).rev().filter_map(move |tap| {
+            let distance = (first + g.padding) as isize - tap as isize;
+            (distance % stride == 0).then_some((tap, distance / stride))
+        })
+    };
+    let taps = steps(row, g.kernel_height).flat_map(|(r, dr)| {
+        steps(column, g.kernel_width).map(move |(s, ds)| Tap {
+            row: dr,
+            column: ds,
+            offset: (r * g.kernel_width + s) * g.in_channels,
+        })
+    });
+    Class {
+        batch: g.batch,
+        from: Images::output(g),
+        to: Images::input(g),
+        step: 1,
+        first: (row, column),
+        to_step: g.stride,
+        rows: g.in_height.saturating_sub(row).div_ceil(g.stride),
+        columns: g.in_width.saturating_sub(column).div_ceil(g.stride),
+        taps: taps.collect(),
+    }
+}
+
+/// Depends on the shapes alone.
+fn cut(class: &Class) -> Cut {
+    // Enough pixels that streaming the weights past them is cheap, few enough that they stay in the second-level cache.
+    let channels = class.from.channels.max(class.to.channels);
+    let pixels = ((96 << 10) / channels).clamp(192, 1536);
+    // A small batch must leave work for all threads.
+    let fair = (class.batch * class.rows * class.columns).div_ceil(16);
+    Cut::new(class.batch, class.rows, class.columns, pixels.min(fair.max(96)))
+}
+
+fn run(cpu: &Cpu, class: &Class, src: &[f32], weights: Source, dst: &mut [f32], sums: Option<&mut [f64]>) {
+    let (lanes, vectors) = dispatch(cpu.isa, Width);
+    let packing = Packing::new(
+        class.to.channels,
+        class.from.channels,
+        class.taps.len(),
+        lanes,
+        vectors,
+    );
+    let cut = cut(class);
+    let pieces = cut.pieces();
+    let sums_len = sums.as_ref().map_or(0, |sums| sums.len());
+    let offsets: Vec<usize> = class.taps.iter().map(|tap| tap.offset).collect();
+    let dst = SharedMut::new(dst);
+    scratch::with(packing.len(), |packed| {
+        packing.pack(&cpu.threads, weights, &offsets, packed);
+        scratch::with_f64(pieces * sums_len, |piece_sums| {
+            let work = |index: usize, sums: &mut [f64]| {
+                dispatch(
+                    cpu.isa,
+                    PieceKernel {
+                        class,
+                        packing: &packing,
+                        packed,
+                        piece: cut.piece(index),
+                        src,
+                        dst,
+                        sums,
+                    },
+                )
+            };
+            match sums {
+                None => cpu.threads.run(pieces, |index| work(index, &mut [])),
+                Some(sums) => {
+                    cpu.threads.run_chunks(piece_sums, sums_len, work);
+                    sums::reduce(piece_sums, sums);
+                }
+            }
+        });
+    });
+}
+
+struct Width;
+
+impl Kernel for Width {
+    type Output = (usize, usize);
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (usize, usize) {
+        (S::LANES, tile::max_vectors::<S>())
+    }
+}
+
+struct PieceKernel<'a> {
+    class: &'a Class,
+    packing: &'a Packing,
+    packed: &'a [f32],
+    piece: Piece,
+    src: &'a [f32],
+    dst: SharedMut,
+    sums: &'a mut [f64],
+}
+
+impl Kernel for PieceKernel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let window = window(self.class, &self.piece);
+        let images = &self.src[self.piece.image * self.class.from.len()..]
+            [..self.piece.images * self.class.from.len()];
+        if window.inside(&self.class.from) {
+            let shape = self.class.from;
+            let first = (window.row as usize * shape.width + window.column as usize) * shape.channels;
+            self.products(simd, images, first, shape);
+        } else {
+            let shape = Images {
+                height: window.rows,
+                width: window.columns,
+                channels: self.class.from.channels,
+            };
+            scratch::with(self.piece.images * shape.len(), |padded| {
+                window.copy(images, &self.class.from, 0..shape.channels, padded);
+                self.products(simd, padded, 0, shape);
+            });
+        }
+    }
+}
+
+impl PieceKernel<'_> {
+    /// All products of the piece; `src` holds images of `shape`, the first tap of the first pixel at `first`.
+    #[inline(always)]
+    fn products<S: Simd>(self, simd: S, src: &[f32], first: usize, shape: Images) {
+        let class = self.class;
+        let (row, column) = least(&class.taps);
+        let offsets: Vec<usize> = class
+            .taps
+            .iter()
+            .map(|tap| {
+                ((tap.row - row) as usize * shape.width + (tap.column - column) as usize) * shape.channels
+            })
+            .collect();
+        let walk = Walk::new(class, &self.piece, first, &shape);
+        walk.check(&offsets, class.from.channels, src.len());
+        for i in 0..self.packing.inner_blocks() {
+            let runs = pack::runs(self.packing, i, &offsets);
+            for o in 0..self.packing.outer_blocks() {
+                let panel = Panel {
+                    runs: &runs,
+                    weights: self.packing.block(self.packed, o, i),
+                    channels: self.packing.channels(o),
+                    resume: i > 0,
+                };
+                // SAFETY: `check` has looked at the farthest number that a pixel of this walk reads; it writes pixels
+                // of the class and the piece alone, which belong to nobody else.
+                unsafe {
+                    let dst = self.dst.from(o * self.packing.outer_block);
+                    tile::over_pixels(simd, panel, src.as_ptr(), dst, walk.clone());
+                }
+            }
+        }
+        if !self.sums.is_empty() {
+            let row_len = class.to.width * class.to.channels;
+            let start = self.piece.image * class.to.len() + self.piece.row * row_len;
+            // SAFETY: sums are taken of forward, whose piece is a stretch of whole rows, written just now by this thread.
+            let y = unsafe {
+                self.dst
+                    .slice(start, self.piece.images * self.piece.rows * row_len)
+            };
+            sums::channel_sums(simd, y, self.sums);
+        }
+    }
+}
+
+/// Row and column of the first tap.
+fn least(taps: &[Tap]) -> (isize, isize) {
+    let row = taps.iter().map(|tap| tap.row).min().unwrap_or(0);
+    let column = taps.iter().map(|tap| tap.column).min().unwrap_or(0);
+    (row, column)
+}
+
+/// The source pixels that a piece reads.
+fn window(class: &Class, piece: &Piece) -> Window {
+    let (row, column) = least(&class.taps);
+    let last_row = class.taps.iter().map(|tap| tap.row).max().unwrap_or(0);
+    let last_column = class.taps.iter().map(|tap| tap.column).max().unwrap_or(0);
+    Window {
+        row: (piece.row * class.step) as isize + row,
+        column,
+        rows: (piece.rows - 1) * class.step + (last_row - row) as usize + 1,
+        columns: (class.columns - 1) * class.step + (last_column - column) as usize + 1,
+    }
+}
+
+/// Goes over the pixels of a piece, row by row.
+#[derive(Clone, Debug)]
+struct Walk {
+    left: usize,
+    columns: usize,
+    rows: usize,
+    column: usize,
+    row: usize,
+    from: usize,
+    to: usize,
+    /// Distances in source and destination: to the next pixel, from the last of a row to the first of the next, and the
+    /// same for images.
+    pixel: (usize, usize),
+    line: (usize, usize),
+    image: (usize, usize),
+}
+
+impl Walk {
+    fn new(class: &Class, piece: &Piece, first: usize, shape: &Images) -> Walk {
+        let pixel = (class.step * shape.channels, class.to_step * class.to.channels);
+        let row = (
+            class.step * shape.width * shape.channels,
+            class.to_step * class.to.width * class.to.channels,
+        );
+        let image = (shape.len(), class.to.len());
+        let to_pixel = (class.first.0 + piece.row * class.to_step) * class.to.width + class.first.1;
+        Walk {
+            left: piece.images * piece.rows * class.columns,
+            columns: class.columns,
+            rows: piece.rows,
+            column: 0,
+            row: 0,
+            from: first,
+            to: piece.image * class.to.len() + to_pixel * class.to.channels,
+            pixel,
+            // Wrapping: a step back is the complement of a step forward.
+            line: (
+                row.0.wrapping_sub(pixel.0 * class.columns),
+                row.1.wrapping_sub(pixel.1 * class.columns),
+            ),
+            image: (
+                image.0.wrapping_sub(row.0 * piece.rows),
+                image.1.wrapping_sub(row.1 * piece.rows),
+            ),
+        }
+    }
+
+    /// Panics unless the last pixel's farthest number exists.
+    fn check(&self, offsets: &[usize], channels: usize, len: usize) {
+        let farthest = offsets.iter().max().map_or(0, |offset| offset + channels);
+        // Only the corner matters: distances are monotonous along rows, images and batch.
+        let images = self.left / (self.columns * self.rows);
+        let row = self.line.0.wrapping_add(self.pixel.0 * self.columns);
+        let image = self.image.0.wrapping_add(row * self.rows);
+        let last = (images - 1) * image + (self.rows - 1) * row + (self.columns - 1) * self.pixel.0;
+        let end = self.from + last + farthest;
+        assert!(end <= len, "a piece reads {end} numbers of {len}");
+    }
+}
+
+impl Pixels for Walk {
+    #[inline(always)]
+    fn next(&mut self) -> (usize, usize) {
+        let here = (self.from, self.to);
+        self.left -= 1;
+        self.from = self.from.wrapping_add(self.pixel.0);
+        self.to = self.to.wrapping_add(self.pixel.1);
+        self.column += 1;
+        if self.column == self.columns {
+            self.column = 0;
+            self.from = self.from.wrapping_add(self.line.0);
+            self.to = self.to.wrapping_add(self.line.1);
+            self.row += 1;
+            if self.row == self.rows {
+                self.row = 0;
+                self.from = self.from.wrapping_add(self.image.0);
+                self.to = self.to.wrapping_add(self.image.1);
+            }
+        }
+        here
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.left
+    }
+}

@@ -1,0 +1,355 @@
+//! The gradient to the weights, direct: a matrix product that sums over pixels.
+//!
+//! The result is cut into blocks of input channels and of output channels, and where that gives too little to share
+//! among threads, the pixels are cut as well, into parts whose sums are added in order at the end. A unit of work, one
+//! block over one part, goes through its pixels some hundred at a time: it copies the input channels of the block with
+//! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels in
+//! the order of the tiles; then every tile of output channels by vectors of the run goes over all these pixels.
+
+use super::images::{Cut, Images, Piece, Window};
+use super::shared::SharedMut;
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Conv2dGeometry, Cpu, scratch};
+
+/// Output channels in a block.
+const OUT_BLOCK: usize = 128;
+/// Units of work to aim for: enough to keep some tens of threads equally busy.
+const UNITS: usize = 32;
+/// Pixels that are gone through at a time: their copies stay in the second-level cache.
+const PIXELS: usize = 256;
+
+/// How the work is cut; depends on the geometry alone, but for the shape of the tiles.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    g: Conv2dGeometry,
+    cut: Cut,
+    /// Parts that the pixels are cut into.
+    parts: usize,
+    /// Input channels in a block.
+    in_block: usize,
+    /// A tile: output channels by vectors of `lanes` numbers of a run.
+    tile: (usize, usize),
+    lanes: usize,
+}
+
+/// One block of the result.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    first_in: usize,
+    in_channels: usize,
+    first_out: usize,
+    out_channels: usize,
+}
+
+impl Plan {
+    fn new(g: &Conv2dGeometry, lanes: usize) -> Plan {
+        // A kernel row has one run for all its taps, so that 1 x 1 kernels need more channels for the same length.
+        let most = (192 / g.kernel_width).max(64);
+        let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(most));
+        let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
+        let mut plan = Plan {
+            g: *g,
+            cut,
+            parts: 1,
+            in_block,
+            tile: (0, 0),
+            lanes,
+        };
+        plan.parts = UNITS.div_ceil(plan.blocks()).min(cut.pieces());
+        // The tile that computes the fewest numbers that are not wanted.
+        let tiles: &[(usize, usize)] = if lanes == 16 {
+            &[(8, 3), (6, 4), (12, 2), (16, 1)]
+        } else {
+            &[(4, 3), (6, 2), (12, 1)]
+        };
+        let out = OUT_BLOCK.min(g.out_channels);
+        let computed = |&&(p, v): &&(usize, usize)| {
+            out.next_multiple_of(p) * (g.kernel_width * in_block).next_multiple_of(v * lanes)
+        };
+        plan.tile = tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0]);
+        plan
+    }
+
+    fn in_blocks(&self) -> usize {
+        self.g.in_channels.div_ceil(self.in_block)
+    }
+
+    fn blocks(&self) -> usize {
+        self.in_blocks() * self.g.out_channels.div_ceil(OUT_BLOCK)
+    }
+
+    fn block(&self, index: usize) -> Block {
+        let first_in = index % self.in_blocks() * self.in_block;
+        let first_out = index / self.in_blocks() * OUT_BLOCK;
+        Block {
+            first_in,
+            in_channels: self.in_block.min(self.g.in_channels - first_in),
+            first_out,
+            out_channels: OUT_BLOCK.min(self.g.out_channels - first_out),
+        }
+    }
+
+    /// Tiles along a run, for `in_channels` input channels.
+    fn run_tiles(&self, in_channels: usize) -> usize {
+        (self.g.kernel_width * in_channels).div_ceil(self.tile.1 * self.lanes)
+    }
+
+    fn tile_len(&self) -> usize {
+        self.tile.0 * self.tile.1 * self.lanes
+    }
+
+    /// Numbers in the sums of a unit: (tile of output channels, kernel row, tile of the run, output channel, number).
+    fn sums_len(&self) -> usize {
+        let out_tiles = OUT_BLOCK.min(self.g.out_channels).div_ceil(self.tile.0);
+        out_tiles * self.g.kernel_height * self.run_tiles(self.in_block) * self.tile_len()
+    }
+
+    /// The pieces of part `part`.
+    fn pieces(&self, part: usize) -> std::ops::Range<usize> {
+        let pieces = self.cut.pieces();
+        part * pieces / self.parts..(part + 1) * pieces / self.parts
+    }
+}
+
+/// See [`super::conv2d_backward_weight`].
+pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let plan = dispatch(cpu.isa, MakePlan(g));
+    let unit_len = plan.sums_len();
+    scratch::with(plan.parts * plan.blocks() * unit_len, |sums| {
+        // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
+        cpu.threads.run_chunks(sums, unit_len, |unit, sums| {
+            let part = unit / plan.blocks();
+            let block = plan.block(unit % plan.blocks());
+            dispatch(
+                cpu.isa,
+                Unit {
+                    plan: &plan,
+                    part,
+                    block,
+                    x,
+                    dy,
+                    sums,
+                },
+            );
+        });
+        let dw = SharedMut::new(dw);
+        cpu.threads.run(plan.blocks(), |index| {
+            let mut parts = sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks());
+            let Some(first) = parts.next() else { return };
+            scratch::with(unit_len, |total| {
+                total.copy_from_slice(first);
+                for part in parts {
+                    for (total, part) in total.iter_mut().zip(part) {
+                        *total += part;
+                    }
+                }
+                unpack(&plan, &plan.block(index), total, dw);
+            });
+        });
+    });
+}
+
+/// Writes the sums of a block to where they belong in `dw`.
+fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut) {
+    let g = &plan.g;
+    let width = plan.tile.1 * plan.lanes;
+    let run_tiles = plan.run_tiles(block.in_channels);
+    for k in 0..block.out_channels {
+        let (out_tile, p) = (k / plan.tile.0, k % plan.tile.0);
+        for r in 0..g.kernel_height {
+            let tiles = &sums[(out_tile * g.kernel_height + r) * run_tiles * plan.tile_len()..];
+            for s in 0..g.kernel_width {
+                let at = ((block.first_out + k) * g.kernel_height + r) * g.kernel_width + s;
+                // SAFETY: blocks are disjoint in (output channel, input channel), and each has one writer.
+                let dw = unsafe { dw.slice(at * g.in_channels + block.first_in, block.in_channels) };
+                let mut done = 0;
+                while done < dw.len() {
+                    let l = s * block.in_channels + done;
+                    let here = (width - l % width).min(dw.len() - done);
+                    let from = l / width * plan.tile_len() + p * width + l % width;
+                    dw[done..done + here].copy_from_slice(&tiles[from..from + here]);
+                    done += here;
+                }
+            }
+        }
+    }
+}
+
+struct MakePlan<'a>(&'a Conv2dGeometry);
+
+impl Kernel for MakePlan<'_> {
+    type Output = Plan;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Plan {
+        Plan::new(self.0, S::LANES)
+    }
+}
+
+/// One block of the result, summed over one part of the pixels.
+struct Unit<'a> {
+    plan: &'a Plan,
+    part: usize,
+    block: Block,
+    x: &'a [f32],
+    dy: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Unit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        for (i, index) in self.plan.pieces(self.part).enumerate() {
+            let piece = self.plan.cut.piece(index);
+            match (S::LANES, self.plan.tile) {
+                (16, (8, 3)) => self.piece::<S, 8, 3>(simd, &piece, i > 0),
+                (16, (6, 4)) => self.piece::<S, 6, 4>(simd, &piece, i > 0),
+                (16, (12, 2)) => self.piece::<S, 12, 2>(simd, &piece, i > 0),
+                (16, (16, 1)) => self.piece::<S, 16, 1>(simd, &piece, i > 0),
+                (_, (4, 3)) => self.piece::<S, 4, 3>(simd, &piece, i > 0),
+                (_, (6, 2)) => self.piece::<S, 6, 2>(simd, &piece, i > 0),
+                (_, (12, 1)) => self.piece::<S, 12, 1>(simd, &piece, i > 0),
+                (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
+            }
+        }
+    }
+}
+
+impl Unit<'_> {
+    /// Adds the pixels of a piece to the sums, which hold something if `resume`.
+    #[inline(always)]
+    fn piece<S: Simd, const P: usize, const NV: usize>(&mut self, simd: S, piece: &Piece, resume: bool) {
+        let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
+        let x = Images::input(g);
+        let dy = Images::output(g);
+        let window = Window {
+            row: (piece.row * g.stride) as isize - g.padding as isize,
+            column: -(g.padding as isize),
+            rows: (piece.rows - 1) * g.stride + g.kernel_height,
+            columns: (dy.width - 1) * g.stride + g.kernel_width,
+        };
+        let channels = block.in_channels;
+        let line = window.columns * channels;
+        let image = window.rows * line;
+        let out_tiles = block.out_channels.div_ceil(P);
+        let pixels = piece.images * piece.rows * dy.width;
+        let run_tiles = plan.run_tiles(channels);
+        let tile_len = P * NV * S::LANES;
+        assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
+        // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
+        scratch::with(piece.images * image + NV * S::LANES, |copy| {
+            scratch::with(out_tiles * pixels * P, |packed| {
+                let images = &self.x[piece.image * x.len()..][..piece.images * x.len()];
+                let (inside, slack) = copy.split_at_mut(piece.images * image);
+                window.copy(images, &x, block.first_in..block.first_in + channels, inside);
+                slack.fill(0.0);
+                let first = piece.image * dy.len() + piece.row * dy.width * dy.channels;
+                let gradients = &self.dy[first..][..pixels * dy.channels];
+                pack::<P>(gradients, dy.channels, block, packed);
+                for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
+                    for r in 0..g.kernel_height {
+                        for run_tile in 0..run_tiles {
+                            let index = (out_tile * g.kernel_height + r) * run_tiles + run_tile;
+                            let walk = Walk {
+                                x: copy[r * line + run_tile * NV * S::LANES..].as_ptr(),
+                                image,
+                                line: line * g.stride,
+                                pixel: channels * g.stride,
+                                images: piece.images,
+                                rows: piece.rows,
+                                columns: dy.width,
+                            };
+                            let sums = &mut self.sums[index * tile_len..][..tile_len];
+                            // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for
+                            // these pixels and taps, with a tile's worth of slack after it; `packed` has P numbers for
+                            // each pixel, `sums` has a tile.
+                            unsafe {
+                                tile::<S, P, NV>(simd, &walk, packed.as_ptr(), sums.as_mut_ptr(), resume)
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Copies the output channels of `block` into tiles of P: (tile, pixel, channel), zeros where there is none.
+#[inline(always)]
+fn pack<const P: usize>(dy: &[f32], channels: usize, block: &Block, packed: &mut [f32]) {
+    let pixels = dy.len() / channels;
+    for (out_tile, tile) in packed.chunks_exact_mut(pixels * P).enumerate() {
+        let first = block.first_out + out_tile * P;
+        let known = P.min(block.first_out + block.out_channels - first);
+        for (to, from) in tile.chunks_exact_mut(P).zip(dy.chunks_exact(channels)) {
+            if known == P {
+                to.copy_from_slice(&from[first..first + P]);
+            } else {
+                to[..known].copy_from_slice(&from[first..first + known]);
+                to[known..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// Where the run of each pixel starts.
+struct Walk {
+    x: *const f32,
+    image: usize,
+    line: usize,
+    pixel: usize,
+    images: usize,
+    rows: usize,
+    columns: usize,
+}
+
+/// Adds `dy[pixel][p] * x[pixel][v]` over all pixels to P x NV vectors of sums.
+///
+/// # Safety
+///
+/// Every pixel of `walk` has NV vectors, `dy` has P numbers for each, and `sums` P * NV vectors.
+#[inline(always)]
+unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
+    simd: S,
+    walk: &Walk,
+    mut dy: *const f32,
+    sums: *mut f32,
+    resume: bool,
+) {
+    let mut acc = [[simd.splat(0.0); NV]; P];
+    // SAFETY: the caller's promises; `dy` moves on by P numbers for each pixel.
+    unsafe {
+        if resume {
+            for p in 0..P {
+                for v in 0..NV {
+                    acc[p][v] = simd.load(sums.add((p * NV + v) * S::LANES));
+                }
+            }
+        }
+        for image in 0..walk.images {
+            for row in 0..walk.rows {
+                let mut x = walk.x.add(image * walk.image + row * walk.line);
+                for _ in 0..walk.columns {
+                    let mut run = [simd.splat(0.0); NV];
+                    for v in 0..NV {
+                        run[v] = simd.load(x.add(v * S::LANES));
+                    }
+                    for p in 0..P {
+                        let dy = simd.splat(*dy.add(p));
+                        for v in 0..NV {
+                            acc[p][v] = simd.mul_add(dy, run[v], acc[p][v]);
+                        }
+                    }
+                    dy = dy.add(P);
+                    x = x.wrapping_add(walk.pixel);
+                }
+            }
+        }
+        for p in 0..P {
+            for v in 0..NV {
+                simd.store(sums.add((p * NV + v) * S::LANES), acc[p][v]);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Weights in the order in which the tiles read them.
+
+use super::tile::Run;
+use crate::Threads;
+
+/// Which packed number is which weight: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub weights: &'a [f32],
+    pub stride_in: usize,
+    pub stride_out: usize,
+}
+
+/// The order: blocks of output channels; in each, blocks of input channels; in each, taps, input channels, and the block's
+/// output channels, filled up with zeros to whole vectors.
+#[derive(Clone, Copy, Debug)]
+pub struct Packing {
+    /// Output channels.
+    pub outer: usize,
+    /// Output channels in a block (the last may have fewer): the widest tile.
+    pub outer_block: usize,
+    /// Input channels.
+    pub inner: usize,
+    /// Input channels in a block (the last may have fewer).
+    pub inner_block: usize,
+    /// Taps.
+    pub taps: usize,
+    /// Numbers in a vector.
+    pub lanes: usize,
+}
+
+/// Bytes of packed weights that a block may have: they stay in the second-level cache while all pixels pass by.
+const BLOCK_BYTES: usize = 320 << 10;
+
+impl Packing {
+    pub fn new(outer: usize, inner: usize, taps: usize, lanes: usize, max_vectors: usize) -> Packing {
+        let outer_block = max_vectors * lanes;
+        let width = outer_block.min(outer.next_multiple_of(lanes));
+        let fitting = (BLOCK_BYTES / 4 / (taps.max(1) * width)).max(16);
+        let blocks = inner.div_ceil(fitting);
+        // Even blocks, of whole cache lines where there is more than one.
+        let inner_block = match blocks {
+            1 => inner,
+            _ => inner.div_ceil(blocks).next_multiple_of(16),
+        };
+        Packing {
+            outer,
+            outer_block,
+            inner,
+            inner_block,
+            taps,
+            lanes,
+        }
+    }
+
+    /// Length of the packed weights.
+    pub fn len(&self) -> usize {
+        self.outer.next_multiple_of(self.lanes) * self.inner * self.taps
+    }
+
+    pub fn outer_blocks(&self) -> usize {
+        self.outer.div_ceil(self.outer_block)
+    }
+
+    pub fn inner_blocks(&self) -> usize {
+        self.inner.div_ceil(self.inner_block)
+    }
+
+    /// Output channels of block `o`.
+    pub fn channels(&self, o: usize) -> usize {
+        self.outer_block.min(self.outer - o * self.outer_block)
+    }
+
+    /// Input channels of block `i`.
+    pub fn inner_channels(&self, i: usize) -> usize {
+        self.inner_block.min(self.inner - i * self.inner_block)
+    }
+
+    fn width(&self, o: usize) -> usize {
+        self.channels(o).next_multiple_of(self.lanes)
+    }
+
+    /// The packed weights of blocks (o, i).
+    pub fn block<'a>(&self, packed: &'a [f32], o: usize, i: usize) -> &'a [f32] {
+        let start =
+            o * self.outer_block * self.inner * self.taps + i * self.inner_block * self.taps * self.width(o);
+        &packed[start..][..self.inner_channels(i) * self.taps * self.width(o)]
+    }
+
+    /// Packs the weights of all taps, whose first elements lie at `offsets`.
+    pub fn pack(&self, threads: &Threads, source: Source, offsets: &[usize], packed: &mut [f32]) {
+        assert_eq!(packed.len(), self.len());
+        assert_eq!(offsets.len(), self.taps);
+        let block_len = self.outer_block * self.inner * self.taps;
+        threads.run_chunks(packed, block_len, |o, mut packed| {
+            let first = o * self.outer_block;
+            for i in 0..self.inner_blocks() {
+                for offset in offsets {
+                    let len = self.inner_channels(i) * self.width(o);
+                    let (block, rest) = std::mem::take(&mut packed).split_at_mut(len);
+                    let from = &source.weights
+                        [offset + first * source.stride_out + i * self.inner_block * source.stride_in..];
+                    pack_block(source, from, self.channels(o), self.width(o), block);
+                    packed = rest;
+                }
+            }
+        });
+    }
+}
+
+/// Packs `block.len() / width` input channels of one tap, whose first element is `from[0]`.
+fn pack_block(source: Source, from: &[f32], channels: usize, width: usize, block: &mut [f32]) {
+    if source.stride_out == 1 {
+        for (i, row) in block.chunks_exact_mut(width).enumerate() {
+            row[..channels].copy_from_slice(&from[i * source.stride_in..][..channels]);
+            row[channels..].fill(0.0);
+        }
+        return;
+    }
+    // A transposition, by squares of a cache line: larger ones would overrun the ways of the first-level cache, since the
+    // rows of a filter often lie a power of two apart.
+    const SIDE: usize = 16;
+    for (square, rows) in block.chunks_mut(SIDE * width).enumerate() {
+        for first in (0..width).step_by(SIDE) {
+            let here = SIDE.min(width - first);
+            for o in 0..here {
+                let known = first + o < channels;
+                let column = if known {
+                    &from[(first + o) * source.stride_out + square * SIDE * source.stride_in..]
+                } else {
+                    &[]
+                };
+                for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                    row[first + o] = if known { column[i * source.stride_in] } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// The runs of block `i`: one for each tap, neighbours joined where their numbers are contiguous.
+///
+/// `offsets` says where the taps lie in the source, relative to a pixel.
+pub fn runs(packing: &Packing, i: usize, offsets: &[usize]) -> Vec<Run> {
+    let len = packing.inner_channels(i);
+    let mut runs: Vec<Run> = Vec::with_capacity(offsets.len());
+    for offset in offsets.iter().map(|offset| offset + i * packing.inner_block) {
+        match runs.last_mut() {
+            Some(last) if last.offset + last.len == offset => last.len += len,
+            _ => runs.push(Run { offset, len }),
+        }
+    }
+    runs
+}

@@ -1,0 +1,84 @@
+//! Sums of a convolution's output by channel, taken while it is still in the cache.
+
+use crate::simd::Simd;
+
+/// Pixels that are summed in 32 bits before the sum goes into 64.
+const BLOCK: usize = 64;
+
+/// Writes [sum per channel, sum of squares per channel] of `y`, rows of `sums.len() / 2` channels.
+#[inline(always)]
+pub fn channel_sums<S: Simd>(simd: S, y: &[f32], sums: &mut [f64]) {
+    let channels = sums.len() / 2;
+    assert_eq!(y.len() % channels, 0, "whole pixels");
+    sums.fill(0.0);
+    let (plain, squares) = sums.split_at_mut(channels);
+    for block in y.chunks(BLOCK * channels) {
+        let pixels = block.len() / channels;
+        let mut first = 0;
+        while first < channels {
+            // Four vectors at a time hide the latency of the additions.
+            if channels - first >= 4 * S::LANES {
+                add::<S, 4>(simd, block, pixels, channels, first, 4 * S::LANES, plain, squares);
+                first += 4 * S::LANES;
+            } else {
+                let here = S::LANES.min(channels - first);
+                add::<S, 1>(simd, block, pixels, channels, first, here, plain, squares);
+                first += here;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add<S: Simd, const NV: usize>(
+    simd: S,
+    y: &[f32],
+    pixels: usize,
+    channels: usize,
+    first: usize,
+    here: usize,
+    plain: &mut [f64],
+    squares: &mut [f64],
+) {
+    assert!(y.len() == pixels * channels && first + here <= channels && here <= 64);
+    let mut sum = [simd.splat(0.0); NV];
+    let mut square = [simd.splat(0.0); NV];
+    let last = here - (NV - 1) * S::LANES;
+    for pixel in 0..pixels {
+        for v in 0..NV {
+            // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, by the assertion.
+            let y = unsafe {
+                let from = y.as_ptr().add(pixel * channels + first + v * S::LANES);
+                if v == NV - 1 {
+                    simd.load_first(from, last)
+                } else {
+                    simd.load(from)
+                }
+            };
+            sum[v] = simd.add(sum[v], y);
+            square[v] = simd.mul_add(y, y, square[v]);
+        }
+    }
+    let mut out = [[0.0f32; 64]; 2];
+    for v in 0..NV {
+        // SAFETY: NV * LANES <= 64.
+        unsafe {
+            simd.store(out[0].as_mut_ptr().add(v * S::LANES), sum[v]);
+            simd.store(out[1].as_mut_ptr().add(v * S::LANES), square[v]);
+        }
+    }
+    for i in 0..here {
+        plain[first + i] += f64::from(out[0][i]);
+        squares[first + i] += f64::from(out[1][i]);
+    }
+}
+
+/// Adds up the sums of all pieces, in their order.
+pub fn reduce(pieces: &[f64], sums: &mut [f64]) {
+    sums.fill(0.0);
+    for piece in pieces.chunks_exact(sums.len()) {
+        for (sum, piece) in sums.iter_mut().zip(piece) {
+            *sum += piece;
+        }
+    }
+}

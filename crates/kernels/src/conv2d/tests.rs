@@ -1,0 +1,201 @@
+//! The fast forms against the portable one, on every instruction set that this processor has.
+
+use super::testing::{geometry, values};
+use super::*;
+use crate::{Isa, Threads};
+
+/// Results of all passes: y, its sums, dx, dw.
+struct Passes {
+    y: Vec<f32>,
+    sums: Vec<f64>,
+    dx: Vec<f32>,
+    dw: Vec<f32>,
+}
+
+struct Operands {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    dy: Vec<f32>,
+}
+
+fn operands(g: &Conv2dGeometry) -> Operands {
+    Operands {
+        x: values(g.input_len(), 1),
+        w: values(g.weight_len(), 2),
+        dy: values(g.output_len(), 3),
+    }
+}
+
+fn fast(cpu: &Cpu, g: &Conv2dGeometry, o: &Operands) -> Passes {
+    let mut out = Passes {
+        y: vec![f32::NAN; g.output_len()],
+        sums: vec![f64::NAN; 2 * g.out_channels],
+        dx: vec![f32::NAN; g.input_len()],
+        dw: vec![f32::NAN; g.weight_len()],
+    };
+    conv2d_forward(cpu, g, &o.x, &o.w, &mut out.y, Some(&mut out.sums));
+    conv2d_backward_input(cpu, g, &o.dy, &o.w, &mut out.dx);
+    conv2d_backward_weight(cpu, g, &o.x, &o.dy, &mut out.dw);
+    out
+}
+
+fn specified(threads: &Threads, g: &Conv2dGeometry, o: &Operands) -> Passes {
+    let mut out = Passes {
+        y: vec![0.0; g.output_len()],
+        sums: vec![0.0; 2 * g.out_channels],
+        dx: vec![0.0; g.input_len()],
+        dw: vec![0.0; g.weight_len()],
+    };
+    portable::conv2d_forward(threads, g, &o.x, &o.w, &mut out.y);
+    portable::conv2d_backward_input(threads, g, &o.dy, &o.w, &mut out.dx);
+    portable::conv2d_backward_weight(threads, g, &o.x, &o.dy, &mut out.dw);
+    portable::channel_sums(&out.y, &mut out.sums);
+    out
+}
+
+/// Root of the mean square error over that of the expected values.
+fn relative_rms<T: Copy + Into<f64>>(got: &[T], expected: &[T]) -> f64 {
+    let mut error = 0.0;
+    let mut scale = 0.0;
+    for (&got, &expected) in got.iter().zip(expected) {
+        let (got, expected): (f64, f64) = (got.into(), expected.into());
+        error += (got - expected) * (got - expected);
+        scale += expected * expected;
+    }
+    // All zero, as in the padding alone: then nothing but zero will do.
+    if scale == 0.0 {
+        error
+    } else {
+        (error / scale).sqrt()
+    }
+}
+
+const TOLERANCE: f64 = 2e-6;
+
+fn check_shape(g: &Conv2dGeometry) {
+    let threads = Threads::new(2).unwrap();
+    let o = operands(g);
+    let expected = specified(&threads, g, &o);
+    for isa in Isa::all() {
+        let cpu = Cpu {
+            threads: threads.clone(),
+            isa,
+        };
+        let got = fast(&cpu, g, &o);
+        let errors = [
+            ("y", relative_rms(&got.y, &expected.y)),
+            ("dx", relative_rms(&got.dx, &expected.dx)),
+            ("dw", relative_rms(&got.dw, &expected.dw)),
+        ];
+        for (name, error) in errors {
+            assert!(
+                error <= TOLERANCE,
+                "{name} of {g:?} on {isa:?}: relative error {error:e}"
+            );
+        }
+        // The sum of y may cancel; its error is that of its terms.
+        let (sum, square) = got.sums.split_at(g.out_channels);
+        let (want, want_square) = expected.sums.split_at(g.out_channels);
+        let pixels = (g.output_len() / g.out_channels) as f64;
+        for k in 0..g.out_channels {
+            let scale = (want_square[k] * pixels).sqrt();
+            assert!(
+                (sum[k] - want[k]).abs() <= 4.0 * TOLERANCE * scale,
+                "sum {k} of {g:?} on {isa:?}"
+            );
+        }
+        let error = relative_rms(square, want_square);
+        assert!(error <= TOLERANCE, "squares of {g:?} on {isa:?}: {error:e}");
+    }
+}
+
+/// Shapes chosen for what they break: one channel, channels around every vector and tile width, images smaller than a
+/// tile, odd batches, strides that leave input pixels unread, kernels larger than the image, no padding and too much.
+#[test]
+fn awkward_shapes_match_the_portable_form() {
+    for g in [
+        geometry(1, 1, 1, 1, 1, (1, 1), 1, 0),
+        geometry(3, 7, 7, 1, 1, (3, 3), 1, 1),
+        geometry(5, 7, 7, 3, 17, (3, 3), 2, 1),
+        geometry(2, 9, 5, 16, 33, (3, 3), 3, 0),
+        geometry(7, 4, 4, 48, 64, (3, 3), 1, 1),
+        geometry(3, 8, 8, 65, 130, (1, 1), 1, 0),
+        geometry(3, 8, 7, 20, 40, (1, 1), 2, 0),
+        geometry(2, 9, 9, 8, 12, (1, 1), 3, 1),
+        geometry(1, 23, 19, 3, 64, (7, 7), 2, 3),
+        geometry(2, 11, 11, 31, 15, (5, 5), 1, 2),
+        geometry(2, 2, 2, 6, 80, (5, 5), 1, 4),
+        geometry(1, 6, 6, 2, 3, (2, 3), 3, 1),
+        geometry(1, 3, 40, 5, 7, (1, 5), 2, 2),
+        geometry(2, 33, 34, 4, 6, (3, 3), 1, 1),
+        geometry(1, 5, 5, 300, 70, (3, 3), 1, 1),
+        geometry(3, 6, 6, 9, 200, (3, 3), 2, 1),
+        geometry(1, 4, 4, 3, 2, (1, 1), 1, 3),
+        geometry(40, 2, 2, 16, 16, (3, 3), 1, 1),
+    ] {
+        check_shape(&g);
+    }
+}
+
+#[test]
+fn networks_shapes_match_the_portable_form() {
+    for g in [
+        geometry(3, 32, 32, 3, 64, (3, 3), 1, 1),
+        geometry(1, 32, 32, 64, 64, (3, 3), 1, 1),
+        geometry(2, 16, 16, 64, 128, (3, 3), 2, 1),
+        geometry(2, 16, 16, 64, 128, (1, 1), 2, 0),
+        geometry(2, 8, 8, 160, 144, (3, 3), 1, 1),
+        geometry(3, 4, 4, 256, 256, (3, 3), 1, 1),
+        geometry(5, 32, 32, 16, 16, (3, 3), 1, 1),
+        geometry(2, 56, 56, 3, 16, (7, 7), 2, 3),
+    ] {
+        check_shape(&g);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn random_shapes_match_the_portable_form(
+        n in 1usize..5, h in 1usize..12, w in 1usize..12, c in 1usize..70, k in 1usize..140,
+        kernel in proptest::sample::select(vec![1usize, 3, 5, 7]), stride in 1usize..4, padding in 0usize..4,
+    ) {
+        let g = geometry(n, h, w, c, k, (kernel, kernel), stride, padding);
+        if g.is_valid() {
+            check_shape(&g);
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for g in [
+        geometry(37, 8, 8, 24, 40, (3, 3), 1, 1),
+        geometry(5, 30, 30, 3, 16, (3, 3), 2, 1),
+        geometry(9, 8, 8, 200, 150, (3, 3), 1, 1),
+        geometry(19, 8, 8, 64, 64, (3, 3), 1, 1),
+    ] {
+        let o = operands(&g);
+        for isa in Isa::all() {
+            let run = |count| {
+                let threads = Threads::new(count).unwrap();
+                let out = fast(&Cpu { threads, isa }, &g, &o);
+                (bits(&out.y), out.sums, bits(&out.dx), bits(&out.dw))
+            };
+            let one = run(1);
+            assert!(run(2) == one && run(4) == one, "{g:?} on {isa:?}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "input of")]
+fn a_wrong_length_is_refused() {
+    let g = geometry(1, 4, 4, 2, 2, (3, 3), 1, 1);
+    let cpu = Cpu {
+        threads: Threads::new(1).unwrap(),
+        isa: Isa::detect(),
+    };
+    conv2d_forward(&cpu, &g, &[0.0; 31], &[0.0; 36], &mut [0.0; 32], None);
+}

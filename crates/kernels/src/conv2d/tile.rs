@@ -1,0 +1,156 @@
+//! The register tile of the direct convolution: P pixels by NV vectors of output channels.
+
+use super::shared::SharedMut;
+use crate::simd::Simd;
+
+/// A stretch of numbers that is contiguous in the source, at `offset` from a pixel's first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// What all tiles of a loop over pixels have in common.
+#[derive(Clone, Copy)]
+pub struct Panel<'a> {
+    /// The products summed, in the order of the packed weights.
+    pub runs: &'a [Run],
+    /// Packed weights: for each number of the runs NV vectors.
+    pub weights: &'a [f32],
+    /// Output channels, of which the last vector may hold only some.
+    pub channels: usize,
+    /// Whether to add to what the destination holds.
+    pub resume: bool,
+}
+
+/// Where each pixel reads from and writes to, in order.
+pub trait Pixels {
+    /// Offsets into source and destination of the next pixel; called at most `len` times.
+    fn next(&mut self) -> (usize, usize);
+    /// Pixels left.
+    fn len(&self) -> usize;
+}
+
+/// Computes `channels` output channels of every pixel.
+///
+/// # Safety
+///
+/// For every pixel (s, d): `src` is valid for reading at `s + run.offset + i`, i < `run.len`, for all runs; `dst` is valid
+/// for reading and writing `d..d + channels`, by nobody else.
+#[inline(always)]
+pub unsafe fn over_pixels<S: Simd>(
+    simd: S,
+    panel: Panel,
+    src: *const f32,
+    dst: SharedMut,
+    pixels: impl Pixels,
+) {
+    let vectors = panel.channels.div_ceil(S::LANES);
+    let products: usize = panel.runs.iter().map(|run| run.len).sum();
+    assert!(
+        panel.weights.len() >= products * vectors * S::LANES,
+        "packed weights are too short"
+    );
+    // The tiles fill the registers: 32 with 16 lanes, 16 with fewer.
+    // SAFETY: the caller's promise is that of `tiles`; the assertion above covers the weights.
+    unsafe {
+        match (S::LANES, vectors) {
+            (16, 4) => tiles::<S, 6, 4>(simd, panel, src, dst, pixels),
+            (16, 3) => tiles::<S, 8, 3>(simd, panel, src, dst, pixels),
+            (16, 2) => tiles::<S, 12, 2>(simd, panel, src, dst, pixels),
+            (_, 2) => tiles::<S, 6, 2>(simd, panel, src, dst, pixels),
+            (_, 1) => tiles::<S, 12, 1>(simd, panel, src, dst, pixels),
+            _ => unreachable!("blocks have at most {} vectors", max_vectors::<S>()),
+        }
+    }
+}
+
+/// The most vectors of output channels that a tile has.
+pub const fn max_vectors<S: Simd>() -> usize {
+    if S::LANES == 16 { 4 } else { 2 }
+}
+
+#[inline(always)]
+unsafe fn tiles<S: Simd, const P: usize, const NV: usize>(
+    simd: S,
+    panel: Panel,
+    src: *const f32,
+    dst: SharedMut,
+    mut pixels: impl Pixels,
+) {
+    // Pixels that the last tile lacks are computed from the first one's input into here.
+    let mut spare = [0.0f32; 64];
+    let spare: *mut f32 = spare.as_mut_ptr();
+    while pixels.len() > 0 {
+        let mut from = [src; P];
+        let mut to = [spare; P];
+        for p in 0..P {
+            if pixels.len() == 0 {
+                from[p] = from[0];
+                continue;
+            }
+            let (s, d) = pixels.next();
+            from[p] = src.wrapping_add(s);
+            to[p] = dst.at(d);
+        }
+        // SAFETY: the pointers are those that the caller vouches for, or `spare`, which holds NV * LANES <= 64 numbers.
+        unsafe { tile::<S, P, NV>(simd, &panel, from, to) }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
+    simd: S,
+    panel: &Panel,
+    src: [*const f32; P],
+    dst: [*mut f32; P],
+) {
+    let last = panel.channels - (NV - 1) * S::LANES;
+    let mut acc = [[simd.splat(0.0); NV]; P];
+    // SAFETY: `over_pixels` names what makes these pointers valid; the weights are read in order, NV vectors for each
+    // number of the runs, which its assertion covers.
+    unsafe {
+        if panel.resume {
+            for p in 0..P {
+                for v in 0..NV - 1 {
+                    acc[p][v] = simd.load(dst[p].add(v * S::LANES));
+                }
+                acc[p][NV - 1] = simd.load_first(dst[p].add((NV - 1) * S::LANES), last);
+            }
+        }
+        let mut weights = panel.weights.as_ptr();
+        for run in panel.runs {
+            let mut from = src;
+            for p in 0..P {
+                from[p] = src[p].add(run.offset);
+            }
+            for i in 0..run.len {
+                let mut w = [simd.splat(0.0); NV];
+                for v in 0..NV {
+                    w[v] = simd.load(weights.add(v * S::LANES));
+                }
+                for p in 0..P {
+                    let x = simd.splat(*from[p].add(i));
+                    for v in 0..NV {
+                        acc[p][v] = simd.mul_add(x, w[v], acc[p][v]);
+                    }
+                }
+                weights = weights.add(NV * S::LANES);
+            }
+        }
+        if last == S::LANES {
+            for p in 0..P {
+                for v in 0..NV {
+                    simd.store(dst[p].add(v * S::LANES), acc[p][v]);
+                }
+            }
+        } else {
+            for p in 0..P {
+                for v in 0..NV - 1 {
+                    simd.store(dst[p].add(v * S::LANES), acc[p][v]);
+                }
+                simd.store_first(dst[p].add((NV - 1) * S::LANES), acc[p][NV - 1], last);
+            }
+        }
+    }
+}
