@@ -1,0 +1,72 @@
+//! Images in data-set order for evaluation: central crops, each image once.
+
+use std::sync::Arc;
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::loader::{Batch, Feed, Job, Position, Rows, Skipped};
+use crate::permutation::Order;
+
+/// The images of a data set, once, in order, as central crops: 87.5% of the shorter side, resized to size x size; at size <= 32
+/// the whole square (spec of the views: `simclr_augment::central_crop`).
+///
+/// In its batches `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` in all but the last one, which
+/// may be shorter. Broken images are passed over and listed in [`EvalLoader::skipped`].
+pub struct EvalLoader {
+    feed: Feed,
+}
+
+impl EvalLoader {
+    /// Starts reading `dataset` in batches of `batch` images with `threads` worker threads. Whatever is wrong with the numbers is
+    /// what the first [`EvalLoader::next_batch`] returns.
+    pub fn new(dataset: Arc<dyn Dataset>, size: u32, batch: usize, threads: usize) -> Self {
+        let feed = Feed::start(Job {
+            dataset,
+            rows: Rows::CentralCrop { size },
+            order: Order::Natural,
+            start: Position::default(),
+            endless: false,
+            batch,
+            threads,
+            prefetch: 2,
+        });
+        Self { feed }
+    }
+
+    /// The next batch; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for a number out of range.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, DataError> {
+        self.feed.next()
+    }
+
+    /// Gives the buffers of a used batch back.
+    pub fn recycle(&self, batch: Batch) {
+        self.feed.recycle(batch);
+    }
+
+    /// The broken images met so far, in order.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.feed.skipped()
+    }
+}
+
+/// Hands every batch of an [`EvalLoader`] to `each` and returns the broken images.
+///
+/// # Errors
+/// Those of [`EvalLoader::next_batch`], and whatever `each` returns, which ends the pass.
+pub fn for_each_evaluation_batch<E: From<DataError>>(
+    dataset: Arc<dyn Dataset>,
+    size: u32,
+    batch: usize,
+    threads: usize,
+    mut each: impl FnMut(&Batch) -> Result<(), E>,
+) -> Result<Vec<Skipped>, E> {
+    let mut loader = EvalLoader::new(dataset, size, batch, threads);
+    while let Some(batch) = loader.next_batch()? {
+        each(&batch)?;
+        loader.recycle(batch);
+    }
+    Ok(loader.skipped())
+}

@@ -1,0 +1,235 @@
+//! The threads behind a loader and the channels between them.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::assembler::Assembler;
+use super::plan::{Plan, Span};
+use super::worker::{Run, Shared, work};
+use super::{Batch, Position, Rows, Skipped};
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::permutation::{Order, Orders};
+
+/// A run holds about this many bytes of views: small images are handed over by the dozen, so that the threads do not spend
+/// their time waking each other, and large ones singly.
+const RUN_BYTES: usize = 256 << 10;
+const LONGEST_RUN: usize = 32;
+
+/// The most threads and the most batches ahead that are accepted.
+const MOST: usize = 4096;
+
+/// What a feed makes.
+pub(crate) struct Job {
+    pub dataset: Arc<dyn Dataset>,
+    pub rows: Rows,
+    pub order: Order,
+    pub start: Position,
+    /// True: epoch after epoch, short batches dropped. False: one epoch, the last batch may be short.
+    pub endless: bool,
+    pub batch: usize,
+    pub threads: usize,
+    pub prefetch: usize,
+}
+
+impl Job {
+    fn check(&self) -> Result<(), DataError> {
+        for (key, value) in [
+            ("batch", self.batch),
+            ("threads", self.threads),
+            ("prefetch", self.prefetch),
+        ] {
+            if value == 0 {
+                return Err(DataError::Setting {
+                    key,
+                    reason: "is 0; at least 1 would be right".to_owned(),
+                });
+            }
+        }
+        for (key, value) in [("threads", self.threads), ("prefetch", self.prefetch)] {
+            if value > MOST {
+                return Err(DataError::Setting {
+                    key,
+                    reason: format!("is {value}; at most {MOST} would be right"),
+                });
+            }
+        }
+        self.rows.check()?;
+        let images = self.dataset.len();
+        if u32::try_from(images).is_err() {
+            return Err(DataError::Setting {
+                key: "data",
+                reason: format!("{images} images; at most {} are numbered", u32::MAX),
+            });
+        }
+        let views = self.batch.checked_mul(self.rows.branches());
+        if views
+            .and_then(|views| views.checked_mul(self.rows.view_bytes()))
+            .is_none()
+        {
+            let reason = format!("{} images do not fit into memory; choose fewer", self.batch);
+            return Err(DataError::Setting { key: "batch", reason });
+        }
+        if self.endless && images < self.batch {
+            return Err(DataError::TooFewImages {
+                batch: self.batch,
+                usable: images,
+                broken: 0,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Running threads, and the batches that come out of them.
+pub(crate) struct Feed {
+    /// `None` only while being dropped.
+    ready: Option<Receiver<Result<Batch, DataError>>>,
+    recycled: Sender<Batch>,
+    skipped: Arc<Mutex<Vec<Skipped>>>,
+    /// `None` when the job was refused.
+    shared: Option<Arc<Shared>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Feed {
+    pub fn start(job: Job) -> Self {
+        // A number out of range is refused below, through this very channel.
+        let prefetch = job.prefetch.clamp(1, MOST);
+        let (ready_in, ready) = bounded(prefetch);
+        let (recycled, recycled_out) = bounded(prefetch + 2);
+        let mut feed = Self {
+            ready: Some(ready),
+            recycled,
+            skipped: Arc::default(),
+            shared: None,
+            threads: Vec::new(),
+        };
+        if let Err(error) = job
+            .check()
+            .and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out))
+        {
+            // The channel is new and empty, and has room for it.
+            let _ = ready_in.try_send(Err(error));
+        }
+        feed
+    }
+
+    fn spawn(
+        &mut self,
+        job: Job,
+        ready: Sender<Result<Batch, DataError>>,
+        recycled: Receiver<Batch>,
+    ) -> Result<(), DataError> {
+        let row = job.rows.branches() * job.rows.view_bytes();
+        let places = job.dataset.len() as u64;
+        let run = (RUN_BYTES / row).clamp(1, LONGEST_RUN);
+        // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
+        let runs = 2 * job.threads + 2;
+        let (empty_in, empty) = bounded(runs);
+        let (filled_in, filled) = bounded(runs);
+        for _ in 0..runs {
+            let blank = Run {
+                number: 0,
+                span: Span {
+                    epoch: 0,
+                    places: 0..0,
+                },
+                outcomes: Vec::with_capacity(run),
+                views: vec![0; run * row],
+            };
+            // Room was made for all of them.
+            let _ = empty_in.send(blank);
+        }
+        let shared = Arc::new(Shared {
+            orders: Orders::new(job.order, job.dataset.len()),
+            dataset: job.dataset,
+            rows: job.rows,
+            plan: Plan {
+                start: job.start,
+                places,
+                run: run as u64,
+                endless: job.endless,
+            },
+            next_run: AtomicU64::new(0),
+            finished_epochs: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        self.shared = Some(Arc::clone(&shared));
+        let assembler = Assembler {
+            shared: Arc::clone(&shared),
+            batch: job.batch,
+            filled,
+            empty: empty_in,
+            ready,
+            recycled,
+            skipped: Arc::clone(&self.skipped),
+            open: None,
+            held: None,
+            made: 0,
+            listed: HashSet::new(),
+        };
+        self.thread("batches".to_owned(), move || assembler.run())?;
+        for number in 0..job.threads {
+            let (shared, empty, filled) = (Arc::clone(&shared), empty.clone(), filled_in.clone());
+            self.thread(format!("views {number}"), move || work(&shared, &empty, &filled))?;
+        }
+        Ok(())
+    }
+
+    fn thread(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), DataError> {
+        let thread = thread::Builder::new().name(name).spawn(body);
+        let refused = |error| DataError::Setting {
+            key: "threads",
+            reason: format!("the system gives no more threads ({error}); choose fewer"),
+        };
+        self.threads.push(thread.map_err(refused)?);
+        Ok(())
+    }
+
+    /// The next batch; `None` after the last, or after an error.
+    pub fn next(&mut self) -> Result<Option<Batch>, DataError> {
+        let Some(ready) = &self.ready else { return Ok(None) };
+        let start = Instant::now();
+        match ready.recv() {
+            Ok(batch) => {
+                let mut batch = batch?;
+                batch.waited = start.elapsed();
+                Ok(Some(batch))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub fn recycle(&self, batch: Batch) {
+        // Buffers beyond what is in circulation are simply freed.
+        let _ = self.recycled.try_send(batch);
+    }
+
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.skipped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+        // Wakes the assembler if it waits for room. When it ends it drops its ends of the other channels, which wakes the
+        // workers; these look at `stop` between images.
+        self.ready = None;
+        for thread in self.threads.drain(..) {
+            // A panic has been reported when it happened; a destructor must not add another.
+            let _ = thread.join();
+        }
+    }
+}

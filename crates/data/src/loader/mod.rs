@@ -1,0 +1,156 @@
+//! Batches, made ahead of time by threads of their own.
+//!
+//! ```text
+//!             claim the next run of places            in order, gaps closed
+//! workers  ─────────────────────────────────▶ assembler ───────────────────▶ next_batch()
+//!    ▲      read, decode, draw views of it        │  ▲                           │
+//!    └───────────── empty runs ───────────────────┘  └──────── recycle() ────────┘
+//! ```
+//!
+//! The places of an epoch (positions in its order of images) are cut into short runs. A worker takes an empty buffer,
+//! then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
+//! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place where it
+//! starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the workers run.
+
+mod assembler;
+mod feed;
+mod plan;
+mod rows;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use simclr_augment::ViewFamily;
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::permutation::Order;
+pub(crate) use feed::{Feed, Job};
+pub(crate) use rows::Rows;
+
+/// Stands in [`Batch::labels`] for an image without a label in a data set that has labels.
+pub const NO_LABEL: u32 = u32::MAX;
+
+/// A place in training: which epoch, and how many places of its order of images are behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The next place in the epoch's order of images, from 0.
+    pub next: u64,
+}
+
+/// What a [`Loader`] makes.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// Images in a batch (a batch holds `views.len()` times as many views); at least 1.
+    pub batch: usize,
+    /// The seed of the order of images and of every view.
+    pub seed: u64,
+    /// Worker threads; at least 1. Has no influence on what is in the batches.
+    pub threads: usize,
+    /// Finished batches kept ready; at least 1.
+    pub prefetch: usize,
+    /// The law of the views of each branch, all of one size: two for pretraining, one for training a classifier.
+    pub views: Vec<ViewFamily>,
+}
+
+/// One batch of N images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so that with two
+    /// branches the positive of view i is view (i + N) mod 2N.
+    pub views: Vec<u8>,
+    /// The N images, as numbered by the data set.
+    pub indices: Vec<u32>,
+    /// Their N labels; empty when the data set is unlabelled.
+    pub labels: Vec<u32>,
+    /// The epoch.
+    pub epoch: u64,
+    /// True if this is the last batch of its epoch.
+    pub end_of_epoch: bool,
+    /// Where the next batch starts. A loader started there goes on with the same batches.
+    pub position: Position,
+    /// How long [`Loader::next_batch`] waited for it.
+    pub waited: Duration,
+}
+
+/// A broken image that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Its number in the data set.
+    pub index: u32,
+    /// Its name in the data set.
+    pub name: String,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+/// An endless stream of batches for training, epoch after epoch; the last short batch of an epoch is dropped.
+///
+/// Each epoch visits the images in an order that is a function of (seed, epoch), and draws the view of image i
+/// in branch b from the random stream (seed, epoch, i, b). A broken image is passed over, the next in order takes its place, and it
+/// is listed in [`Loader::skipped`]. Dropping the loader ends its threads.
+pub struct Loader {
+    feed: Feed,
+    batches_per_epoch: usize,
+}
+
+impl Loader {
+    /// Starts making the batches from `start` on. Whatever is wrong with the configuration is what the first
+    /// [`Loader::next_batch`] returns.
+    pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Self {
+        let LoaderConfig {
+            batch,
+            seed,
+            threads,
+            prefetch,
+            views,
+        } = config;
+        let batches_per_epoch = dataset.len().checked_div(batch).unwrap_or(0);
+        let feed = Feed::start(Job {
+            dataset,
+            rows: Rows::views(views, seed),
+            order: Order::Shuffled { seed },
+            start,
+            endless: true,
+            batch,
+            threads,
+            prefetch,
+        });
+        Self {
+            feed,
+            batches_per_epoch,
+        }
+    }
+
+    /// The next batch, waiting for it if need be.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not hold one full
+    /// batch, and [`DataError::Stopped`] after either.
+    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
+        match self.feed.next()? {
+            Some(batch) => Ok(batch),
+            None => Err(DataError::Stopped("no more batches after an error".to_owned())),
+        }
+    }
+
+    /// Gives the buffers of a used batch back, so that the next ones need no memory of their own.
+    pub fn recycle(&self, batch: Batch) {
+        self.feed.recycle(batch);
+    }
+
+    /// The broken images met so far in the batches made, each once, in the order in which they were met.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.feed.skipped()
+    }
+
+    /// Batches in an epoch if no image is broken: images / batch, rounded down.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.batches_per_epoch
+    }
+}

@@ -1,0 +1,124 @@
+//! A thread that reads images and makes their views.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use simclr_augment::Scratch;
+
+use super::plan::{Plan, Span};
+use super::{Rows, Skipped};
+use crate::dataset::Dataset;
+use crate::decode::DecodeScratch;
+use crate::error::{DataError, inert};
+use crate::permutation::Orders;
+
+/// What all threads of a loader see.
+pub(super) struct Shared {
+    pub dataset: Arc<dyn Dataset>,
+    pub rows: Rows,
+    pub orders: Orders,
+    pub plan: Plan,
+    /// The lowest run that no worker has claimed.
+    pub next_run: AtomicU64,
+    /// Epochs below this have all their batches: the rest of their images need not be read.
+    pub finished_epochs: AtomicU64,
+    pub stop: AtomicBool,
+}
+
+/// The buffers of one run, filled by a worker, emptied by the assembler, over and over.
+pub(super) struct Run {
+    pub number: u64,
+    pub span: Span,
+    /// For each place of the span: the image, or why there is none. Shorter than the span if its epoch was finished meanwhile.
+    pub outcomes: Vec<Result<u32, Skipped>>,
+    /// The views of each place, those of one image side by side.
+    pub views: Vec<u8>,
+}
+
+/// Fills empty runs until there are none, no more are wanted, or it is told to stop.
+pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Result<Run, String>>) {
+    let mut worker = Worker {
+        shared,
+        decode: DecodeScratch::default(),
+        augment: Scratch::default(),
+        order: (u64::MAX, Arc::default()),
+    };
+    // The buffer comes before the claim: every claimed run is then sure to be filled, so the assembler, which waits for the
+    // lowest one, cannot wait for a worker that waits for a buffer.
+    for mut run in empty {
+        run.number = shared.next_run.fetch_add(1, Ordering::Relaxed);
+        let Some(span) = shared.plan.span(run.number) else {
+            return;
+        };
+        run.span = span;
+        let result = match catch_unwind(AssertUnwindSafe(|| worker.fill(&mut run))) {
+            Ok(()) => Ok(run),
+            Err(panic) => Err(panic_text(&*panic)),
+        };
+        // A worker that stops must not just vanish with a claimed run: the assembler may be waiting for it.
+        let stopped = shared.stop.load(Ordering::Relaxed);
+        let result = if stopped {
+            Err("it was told to".to_owned())
+        } else {
+            result
+        };
+        if filled.send(result).is_err() || stopped {
+            return;
+        }
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    decode: DecodeScratch,
+    augment: Scratch,
+    order: (u64, Arc<[u32]>),
+}
+
+impl Worker<'_> {
+    fn fill(&mut self, run: &mut Run) {
+        let Shared {
+            dataset,
+            rows,
+            orders,
+            finished_epochs,
+            stop,
+            ..
+        } = self.shared;
+        let epoch = run.span.epoch;
+        if self.order.0 != epoch {
+            self.order = (epoch, orders.of_epoch(epoch));
+        }
+        run.outcomes.clear();
+        let row = rows.branches() * rows.view_bytes();
+        for (place, out) in run.span.places.clone().zip(run.views.chunks_exact_mut(row)) {
+            if stop.load(Ordering::Relaxed) || finished_epochs.load(Ordering::Relaxed) > epoch {
+                return;
+            }
+            let index = self.order.1[place as usize];
+            let rendered = dataset
+                .read(index as usize, &mut self.decode)
+                .map_err(|error| match error {
+                    DataError::Image { reason, .. } => reason,
+                    other => other.to_string(),
+                })
+                .and_then(|image| rows.render(epoch, index, image, &mut self.augment, out));
+            run.outcomes.push(match rendered {
+                Ok(()) => Ok(index),
+                Err(reason) => Err(Skipped {
+                    index,
+                    name: dataset.name(index as usize),
+                    reason: inert(&reason),
+                }),
+            });
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a worker panicked: {}", text.unwrap_or("no message"))
+}

@@ -1,0 +1,204 @@
+//! Decoding: formats, orientation, and files that are not what they say.
+
+use image::{
+    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, RgbaImage,
+};
+use simclr_data::{DecodeScratch, decode_bytes, decode_file};
+use std::io::Cursor;
+use std::path::PathBuf;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// The middle pixels of the four quadrants of a 24 x 16 picture.
+fn quadrants(name: &str) -> [[u8; 3]; 4] {
+    let mut scratch = DecodeScratch::default();
+    let image = decode_file(&golden(name), &mut scratch).unwrap();
+    assert_eq!((image.width, image.height), (24, 16), "{name}");
+    assert_eq!(image.pixels.len(), 24 * 16 * 3);
+    [(6, 4), (18, 4), (6, 12), (18, 12)].map(|(x, y)| {
+        let at = 3 * (y * 24 + x);
+        [image.pixels[at], image.pixels[at + 1], image.pixels[at + 2]]
+    })
+}
+
+fn assert_near(name: &str, expected: [[u8; 3]; 4], tolerance: u8) {
+    let seen = quadrants(name);
+    let near = seen
+        .iter()
+        .flatten()
+        .zip(expected.iter().flatten())
+        .all(|(a, &b)| a.abs_diff(b) <= tolerance);
+    assert!(near, "{name}: {seen:?} instead of {expected:?}");
+}
+
+const COLOURS: [[u8; 3]; 4] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]];
+
+#[test]
+fn jpeg_kinds() {
+    for name in ["colour.jpg", "progressive.jpg", "subsampled.jpg", "cmyk.jpg"] {
+        assert_near(name, COLOURS, 24);
+    }
+    assert_near("grey.jpg", [[40; 3], [100; 3], [160; 3], [220; 3]], 3);
+}
+
+#[test]
+fn every_exif_orientation_is_obeyed() {
+    for orientation in 1..=8 {
+        assert_near(&format!("orientation-{orientation}.jpg"), COLOURS, 24);
+    }
+}
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn lossless_formats_keep_every_pixel() {
+    let picture = RgbImage::from_fn(13, 7, |x, y| Rgb([x as u8 * 19, y as u8 * 36, (x * y) as u8]));
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp] {
+        // The name says JPEG: the content decides.
+        let mut scratch = DecodeScratch::default();
+        let bytes = encoded(picture.clone(), format);
+        let image = decode_bytes("a.jpg", &bytes, &mut scratch).unwrap();
+        assert_eq!((image.width, image.height), (13, 7), "{format:?}");
+        assert_eq!(image.pixels, picture.as_raw(), "{format:?}");
+    }
+}
+
+#[test]
+fn grey_depth_and_transparency() {
+    let mut scratch = DecodeScratch::default();
+    let mut first = |bytes: Vec<u8>| {
+        let image = decode_bytes("x", &bytes, &mut scratch).unwrap();
+        [image.pixels[0], image.pixels[1], image.pixels[2]]
+    };
+    let grey = GrayImage::from_pixel(3, 3, Luma([77]));
+    assert_eq!(first(encoded(grey, ImageFormat::Png)), [77; 3]);
+    let deep: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Luma([40 * 257 + 100]));
+    assert_eq!(first(encoded(deep, ImageFormat::Png)), [40; 3]);
+    let deep: ImageBuffer<Rgb<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Rgb([0, 200 * 257, 65535]));
+    assert_eq!(first(encoded(deep, ImageFormat::Png)), [0, 200, 255]);
+    // Transparent is white, half transparent half way there.
+    let clear = RgbaImage::from_pixel(2, 2, image::Rgba([10, 20, 30, 0]));
+    assert_eq!(first(encoded(clear, ImageFormat::Png)), [255; 3]);
+    let half = RgbaImage::from_pixel(2, 2, image::Rgba([0, 100, 255, 51]));
+    assert_eq!(first(encoded(half, ImageFormat::WebP)), [204, 224, 255]);
+    let grey = GrayAlphaImage::from_pixel(2, 2, image::LumaA([0, 102]));
+    assert_eq!(first(encoded(grey, ImageFormat::Png)), [153; 3]);
+}
+
+#[test]
+fn tiny_and_wide_images_are_read() {
+    let mut scratch = DecodeScratch::default();
+    for (width, height) in [(1, 1), (30_000, 3), (1, 2000)] {
+        let bytes = encoded(RgbImage::new(width, height), ImageFormat::Png);
+        let image = decode_bytes("x", &bytes, &mut scratch).unwrap();
+        assert_eq!((image.width, image.height), (width, height));
+    }
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    let mut scratch = DecodeScratch::default();
+    decode_bytes("picture.jpg", bytes, &mut scratch)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn truncated_jpegs_are_refused_wherever_they_are_cut() {
+    for name in ["colour.jpg", "progressive.jpg", "grey.jpg", "orientation-6.jpg"] {
+        let whole = std::fs::read(golden(name)).unwrap();
+        for cut in (3..whole.len())
+            .step_by(7)
+            .chain([whole.len() - 1, whole.len() - 2])
+        {
+            let error = refusal(&whole[..cut]);
+            assert!(
+                error.starts_with("picture.jpg: ") && error.contains("JPEG"),
+                "{name} cut at {cut}: {error}"
+            );
+        }
+    }
+    let whole = std::fs::read(golden("colour.jpg")).unwrap();
+    assert!(refusal(&whole[..whole.len() - 40]).contains("truncated"));
+}
+
+#[test]
+fn truncated_lossless_files_are_refused() {
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp] {
+        let picture = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
+        let whole = encoded(picture, format);
+        let error = refusal(&whole[..whole.len() / 2]);
+        assert!(error.starts_with("picture.jpg: damaged"), "{format:?}: {error}");
+    }
+}
+
+#[test]
+fn bombs_are_refused_from_their_header() {
+    // The size of the frame, in a file of a few hundred bytes.
+    let mut bytes = std::fs::read(golden("colour.jpg")).unwrap();
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+    let error = refusal(&bytes);
+    assert!(error.contains("65500 x 65500"), "{error}");
+
+    let mut png = encoded(RgbImage::new(4, 4), ImageFormat::Png);
+    png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let checksum = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.to_be_bytes());
+    let error = refusal(&png);
+    assert!(error.contains("65536 x 65536"), "{error}");
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+#[test]
+fn noise_and_other_formats_are_named() {
+    let noise: Vec<u8> = (0..5000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    assert!(refusal(&noise).contains("not an image"));
+    assert!(refusal(b"BM is how this text begins").contains("not an image"));
+    assert!(refusal(b"GIF89a.............").contains("GIF is not read; convert it"));
+    assert!(refusal(b"II*\0...............").contains("TIFF"));
+    assert!(refusal(b"").contains("the file is empty"));
+    let mut headed = vec![0xff, 0xd8, 0xff, 0xe0];
+    headed.extend(&noise);
+    assert!(refusal(&headed).contains("JPEG"));
+    let mut scratch = DecodeScratch::default();
+    let missing = decode_file(&golden("missing.jpg"), &mut scratch)
+        .unwrap_err()
+        .to_string();
+    assert!(missing.contains("missing.jpg"), "{missing}");
+}
+
+proptest::proptest! {
+    /// Whatever is damaged, decoding returns.
+    #[test]
+    fn damaged_files_never_panic(which in 0usize..4, at in 0usize..4000, to: u8) {
+        let mut bytes = match which {
+            0 => std::fs::read(golden("colour.jpg")).unwrap(),
+            1 => std::fs::read(golden("progressive.jpg")).unwrap(),
+            2 => encoded(RgbImage::from_fn(20, 20, |x, y| Rgb([x as u8, y as u8, 9])), ImageFormat::WebP),
+            _ => encoded(RgbImage::from_fn(20, 20, |x, y| Rgb([x as u8, y as u8, 9])), ImageFormat::Png),
+        };
+        let at = at % bytes.len();
+        bytes[at] = to;
+        let mut scratch = DecodeScratch::default();
+        if let Ok(image) = decode_bytes("x", &bytes, &mut scratch) {
+            proptest::prop_assert_eq!(image.pixels.len(), image.width as usize * image.height as usize * 3);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The loader: same batches whoever makes them, every image once, broken ones passed over, resumable anywhere.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use simclr_augment::{ViewConfig, ViewFamily};
+use simclr_data::{
+    Batch, Cached, DataError, Dataset, DecodeScratch, Decoded, EvalLoader, Loader, LoaderConfig, Position,
+    Subset, balanced_subset, for_each_evaluation_batch, permutation,
+};
+
+/// Images of 9 x 8 pixels that depend on their number, of which some cannot be read.
+struct Numbers {
+    pixels: Vec<Vec<u8>>,
+    broken: BTreeSet<usize>,
+    classes: Vec<String>,
+}
+
+fn numbers(len: usize, broken: &[usize]) -> Arc<dyn Dataset> {
+    let pixels = (0..len)
+        .map(|i| (0..9 * 8 * 3).map(|j| (i * 31 + j * 7) as u8).collect())
+        .collect();
+    let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+    Arc::new(Numbers {
+        pixels,
+        broken: broken.iter().copied().collect(),
+        classes,
+    })
+}
+
+impl Dataset for Numbers {
+    fn len(&self) -> usize {
+        self.pixels.len()
+    }
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+    fn label(&self, index: usize) -> Option<u32> {
+        Some(index as u32 % 3)
+    }
+    fn name(&self, index: usize) -> String {
+        format!("image {index}")
+    }
+    fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        match self.broken.contains(&index) {
+            true => Err(DataError::Image {
+                name: self.name(index),
+                reason: "torn".to_owned(),
+            }),
+            false => Ok(Decoded {
+                width: 9,
+                height: 8,
+                pixels: &self.pixels[index],
+            }),
+        }
+    }
+}
+
+fn config(batch: usize, threads: usize) -> LoaderConfig {
+    let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
+    LoaderConfig {
+        batch,
+        seed: 11,
+        threads,
+        prefetch: 2,
+        views: vec![family.clone(), family],
+    }
+}
+
+fn take(dataset: &Arc<dyn Dataset>, config: LoaderConfig, start: Position, batches: usize) -> Vec<Batch> {
+    let mut loader = Loader::new(Arc::clone(dataset), config, start);
+    let mut taken = Vec::new();
+    for _ in 0..batches {
+        let mut batch = loader.next_batch().unwrap();
+        batch.waited = Default::default();
+        taken.push(batch.clone());
+        loader.recycle(batch);
+    }
+    taken
+}
+
+#[test]
+fn threads_change_nothing() {
+    let dataset = numbers(103, &[0, 5, 6, 50, 99]);
+    let one = take(&dataset, config(8, 1), Position::default(), 40);
+    for threads in [2, 4, 7] {
+        assert!(
+            one == take(&dataset, config(8, threads), Position::default(), 40),
+            "{threads} threads"
+        );
+    }
+}
+
+#[test]
+fn an_epoch_sees_every_image_once_in_its_order() {
+    let dataset = numbers(64, &[]);
+    let batches = take(&dataset, config(16, 2), Position::default(), 12);
+    for (epoch, batches) in batches.chunks(4).enumerate() {
+        let seen: Vec<u32> = batches.iter().flat_map(|batch| batch.indices.clone()).collect();
+        assert_eq!(seen, permutation(64, 11, epoch as u64));
+        let ends: Vec<bool> = batches.iter().map(|batch| batch.end_of_epoch).collect();
+        assert_eq!(ends, [false, false, false, true]);
+        assert!(batches.iter().all(|batch| batch.epoch == epoch as u64));
+        assert_eq!(
+            batches[3].position,
+            Position {
+                epoch: epoch as u64 + 1,
+                next: 0
+            }
+        );
+        assert_eq!(
+            batches[1].position,
+            Position {
+                epoch: epoch as u64,
+                next: 32
+            }
+        );
+    }
+}
+
+#[test]
+fn broken_images_are_replaced_by_the_next_and_listed_once() {
+    let broken = [3, 10, 17, 29];
+    let dataset = numbers(40, &broken);
+    let mut loader = Loader::new(Arc::clone(&dataset), config(6, 3), Position::default());
+    for epoch in 0..3 {
+        let good: Vec<u32> = permutation(40, 11, epoch)
+            .into_iter()
+            .filter(|&i| !broken.contains(&(i as usize)))
+            .collect();
+        for (number, expected) in good.chunks_exact(6).enumerate() {
+            let batch = loader.next_batch().unwrap();
+            assert_eq!(batch.indices, expected);
+            assert_eq!(batch.labels, expected.iter().map(|i| i % 3).collect::<Vec<_>>());
+            assert_eq!(batch.end_of_epoch, number == 5);
+        }
+    }
+    drop(loader.next_batch());
+    let skipped = loader.skipped();
+    let indices: BTreeSet<usize> = skipped.iter().map(|s| s.index as usize).collect();
+    assert_eq!((skipped.len(), indices), (4, broken.into_iter().collect()));
+    assert_eq!(
+        (skipped[0].reason.as_str(), skipped[0].name.starts_with("image ")),
+        ("torn", true)
+    );
+}
+
+#[test]
+fn the_last_batch_is_known_as_such_even_if_what_follows_breaks() {
+    // 20 images, batches of 5, and one broken image after the third batch: the fourth cannot be filled.
+    let last = permutation(20, 11, 0)[19] as usize;
+    let dataset = numbers(20, &[last]);
+    let batches = take(&dataset, config(5, 2), Position::default(), 4);
+    let ends: Vec<(u64, bool)> = batches
+        .iter()
+        .map(|batch| (batch.epoch, batch.end_of_epoch))
+        .collect();
+    assert_eq!(ends, [(0, false), (0, false), (0, true), (1, false)]);
+}
+
+#[test]
+fn resumes_from_any_batch_to_the_same_batches() {
+    let dataset = numbers(53, &[1, 2, 30, 44]);
+    let whole = take(&dataset, config(7, 2), Position::default(), 21);
+    for start in 0..14 {
+        let rest = take(&dataset, config(7, 3), whole[start].position, 7);
+        assert!(rest == whole[start + 1..start + 8], "after batch {start}");
+    }
+    let json = serde_json::to_string(&whole[3].position).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Position>(&json).unwrap(),
+        whole[3].position
+    );
+}
+
+#[test]
+fn positives_lie_a_batch_apart() {
+    let dataset = numbers(10, &[]);
+    let batch = &take(&dataset, config(4, 1), Position::default(), 1)[0];
+    let view = 8 * 8 * 3;
+    assert_eq!(batch.views.len(), 2 * 4 * view);
+    let family = &config(4, 1).views[0];
+    let mut scratch = Default::default();
+    for (branch, views) in batch.views.chunks_exact(4 * view).enumerate() {
+        for (&index, seen) in batch.indices.iter().zip(views.chunks_exact(view)) {
+            let mut decode = DecodeScratch::default();
+            let image = dataset.read(index as usize, &mut decode).unwrap();
+            let mut stream = simclr_augment::Stream::new(11, 0, u64::from(index), branch as u64);
+            let recipe = family.draw(image.width, image.height, &mut stream);
+            let mut expected = vec![0; view];
+            family.apply(image, &recipe, &mut scratch, &mut expected);
+            assert!(seen == expected, "image {index}, branch {branch}");
+        }
+    }
+}
+
+#[test]
+fn too_few_images_is_an_error_not_a_wait() {
+    let error = |dataset: Arc<dyn Dataset>, config| {
+        let mut loader = Loader::new(dataset, config, Position::default());
+        let error = loader.next_batch().unwrap_err().to_string();
+        assert!(matches!(loader.next_batch(), Err(DataError::Stopped(_))));
+        error
+    };
+    let message = error(numbers(5, &[]), config(6, 2));
+    assert!(
+        message.contains("batch = 6 is more than the 5 readable images"),
+        "{message}"
+    );
+    let message = error(numbers(8, &[0, 1, 2]), config(6, 2));
+    assert!(
+        message.contains("batch = 6 is more than the 5 readable images of the data set (3 are broken)"),
+        "{message}"
+    );
+    assert!(error(numbers(0, &[]), config(1, 1)).contains("0 readable"));
+    assert!(error(numbers(5, &[]), config(0, 1)).starts_with("batch: is 0"));
+    assert!(error(numbers(5, &[]), config(1, 0)).starts_with("threads: is 0"));
+    assert!(
+        error(
+            numbers(5, &[]),
+            LoaderConfig {
+                views: vec![],
+                ..config(1, 1)
+            }
+        )
+        .starts_with("views: no view")
+    );
+    // Not enough left in this epoch: it goes on with the next.
+    let batches = take(&numbers(8, &[]), config(6, 2), Position { epoch: 2, next: 5 }, 1);
+    assert_eq!((batches[0].epoch, batches[0].end_of_epoch), (3, true));
+}
+
+#[test]
+fn dropping_a_loader_ends_its_threads_wherever_they_are() {
+    let dataset = numbers(500, &[]);
+    for taken in [0, 1, 5] {
+        let mut loader = Loader::new(Arc::clone(&dataset), config(16, 4), Position::default());
+        for _ in 0..taken {
+            loader.next_batch().unwrap();
+        }
+        drop(loader);
+        assert_eq!(Arc::strong_count(&dataset), 1);
+    }
+}
+
+#[test]
+fn evaluation_reads_each_image_once_in_order() {
+    let dataset = numbers(70, &[4, 69]);
+    let reference = evaluate(&dataset, 1);
+    assert_eq!(reference.len(), 5);
+    assert_eq!(reference[4].indices.len(), 70 - 2 - 4 * 16);
+    assert_eq!(reference[4].views.len(), 4 * 8 * 8 * 3);
+    assert!(reference[4].end_of_epoch);
+    let indices: Vec<u32> = reference.iter().flat_map(|batch| batch.indices.clone()).collect();
+    assert!(indices.into_iter().eq((0..70).filter(|i| ![4, 69].contains(i))));
+    assert!(evaluate(&dataset, 3) == reference);
+
+    let mut seen = 0;
+    let skipped = for_each_evaluation_batch::<DataError>(Arc::clone(&dataset), 8, 64, 2, |batch| {
+        seen += batch.indices.len();
+        Ok(())
+    });
+    assert_eq!((seen, skipped.unwrap().len()), (68, 2));
+}
+
+fn evaluate(dataset: &Arc<dyn Dataset>, threads: usize) -> Vec<Batch> {
+    let mut loader = EvalLoader::new(Arc::clone(dataset), 8, 16, threads);
+    let mut batches = Vec::new();
+    while let Some(mut batch) = loader.next_batch().unwrap() {
+        batch.waited = Default::default();
+        batches.push(batch.clone());
+        loader.recycle(batch);
+    }
+    batches
+}
+
+#[test]
+fn a_cache_changes_nothing_and_keeps_to_its_budget() {
+    let dataset = numbers(50, &[7]);
+    let plain = take(&dataset, config(8, 2), Position::default(), 18);
+    let image = 9 * 8 * 3;
+    for (budget, kept) in [(0, 0), (10 * image + 1, 10), (1 << 20, 49)] {
+        let cached = Arc::new(Cached::new(Arc::clone(&dataset), budget));
+        let shared: Arc<dyn Dataset> = Arc::clone(&cached) as _;
+        assert!(take(&shared, config(8, 2), Position::default(), 18) == plain);
+        assert_eq!(cached.used_bytes(), kept * image);
+    }
+}
+
+#[test]
+fn holdout_and_balanced_subsets() {
+    let dataset = numbers(30, &[]);
+    let (rest, held_out) = Subset::split_off_holdout(Arc::clone(&dataset), 8, 3).unwrap();
+    assert_eq!((rest.len(), held_out.len()), (22, 8));
+    let all: BTreeSet<u32> = rest.indices().iter().chain(held_out.indices()).copied().collect();
+    assert_eq!(all.len(), 30);
+    let again = Subset::split_off_holdout(Arc::clone(&dataset), 8, 3).unwrap().1;
+    let other = Subset::split_off_holdout(Arc::clone(&dataset), 8, 4).unwrap().1;
+    assert!(again.indices() == held_out.indices() && other.indices() != held_out.indices());
+    assert!(Subset::split_off_holdout(Arc::clone(&dataset), 30, 3).is_err());
+    let first = held_out.indices()[0] as usize;
+    assert_eq!(
+        (held_out.name(0), held_out.label(0)),
+        (dataset.name(first), dataset.label(first))
+    );
+
+    let small = balanced_subset(Arc::clone(&dataset), 2, 5).unwrap();
+    let large = balanced_subset(Arc::clone(&dataset), 4, 5).unwrap();
+    let per_class = |label| {
+        (0..large.len())
+            .filter(|&i| large.label(i) == Some(label))
+            .count()
+    };
+    assert_eq!([per_class(0), per_class(1), per_class(2)], [4; 3]);
+    assert!(
+        small
+            .indices()
+            .iter()
+            .all(|index| large.indices().contains(index))
+    );
+    let error = balanced_subset(dataset, 11, 5).err().unwrap().to_string();
+    assert_eq!(error, "class a has 10 images, fewer than the 11 asked for");
+}

@@ -1,0 +1,316 @@
+//! Recognising data sets, and what is wrong with them.
+
+use std::fs;
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+use simclr_data::{Dataset, DecodeScratch, SourceKind, open};
+use tempfile::tempdir;
+
+/// Writes a 4 x 3 image filled with `value`.
+fn picture(path: &Path, value: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    RgbImage::from_pixel(4, 3, Rgb([value; 3])).save(path).unwrap();
+}
+
+fn names(set: &dyn Dataset) -> Vec<String> {
+    (0..set.len()).map(|index| set.name(index)).collect()
+}
+
+fn error(path: &Path) -> String {
+    open(path).unwrap_err().to_string()
+}
+
+#[test]
+fn unlabelled_folder_is_recursive_sorted_and_ignores_hidden_files() {
+    let dir = tempdir().unwrap();
+    for (number, name) in [
+        "b.png",
+        "2024/05/a.png",
+        "2024/04/z.bmp",
+        ".hidden/c.png",
+        "2023/.d.png",
+    ]
+    .iter()
+    .enumerate()
+    {
+        picture(&dir.path().join(name), number as u8);
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.kind, SourceKind::Folder);
+    assert_eq!(names(&*source.train), ["2024/04/z.bmp", "2024/05/a.png", "b.png"]);
+    assert!(source.train.classes().is_empty() && source.train.label(0).is_none() && source.test.is_none());
+    let mut scratch = DecodeScratch::default();
+    assert_eq!(source.train.read(1, &mut scratch).unwrap().pixels[0], 1);
+}
+
+#[test]
+fn class_folders_give_labels_at_any_depth() {
+    let dir = tempdir().unwrap();
+    for name in [
+        "cat/1.png",
+        "cat/2.png",
+        "ant/1.png",
+        "dog/1.png",
+        "dog/more/2.png",
+        "stray.png",
+    ] {
+        picture(&dir.path().join(name), 0);
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.kind.to_string(), "folder, one sub-folder per class");
+    assert_eq!(source.train.classes(), ["ant", "cat", "dog"]);
+    let labels: Vec<_> = (0..source.train.len())
+        .map(|i| source.train.label(i).unwrap())
+        .collect();
+    assert_eq!(labels, [0, 1, 1, 2, 2]);
+    assert_eq!(source.left_out.files[0].name, "stray.png");
+}
+
+#[test]
+fn one_folder_per_image_is_no_class_each() {
+    let dir = tempdir().unwrap();
+    for number in 0..6 {
+        picture(&dir.path().join(format!("{number}/image.png")), number);
+    }
+    assert_eq!(open(dir.path()).unwrap().kind, SourceKind::Folder);
+}
+
+#[test]
+fn train_and_test_share_the_numbers_of_classes() {
+    let dir = tempdir().unwrap();
+    for name in [
+        "Train/a/1.png",
+        "Train/a/2.png",
+        "Train/b/1.png",
+        "Train/c/1.png",
+        "val/c/1.png",
+        "val/b/1.png",
+        "val/b/2.png",
+    ] {
+        picture(&dir.path().join(name), 0);
+    }
+    // Unlabelled, so the labelled `val` is of more use.
+    picture(&dir.path().join("test/x.png"), 0);
+    let source = open(dir.path()).unwrap();
+    let test = source.test.unwrap();
+    assert_eq!(test.classes(), ["a", "b", "c"]);
+    assert_eq!(
+        (0..3).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(),
+        [1, 1, 2]
+    );
+
+    picture(&dir.path().join("val/d/1.png"), 0);
+    let error = error(dir.path());
+    assert!(
+        error.contains("val/d") && error.contains("training part"),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_files_are_left_out_and_listed() {
+    let dir = tempdir().unwrap();
+    picture(&dir.path().join("a.png"), 0);
+    fs::rename(dir.path().join("a.png"), dir.path().join("no_extension")).unwrap();
+    fs::write(dir.path().join("notes.txt"), "text").unwrap();
+    fs::write(dir.path().join("letter"), "text").unwrap();
+    fs::write(dir.path().join("anim.gif"), b"GIF89a").unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(names(&*source.train), ["no_extension"]);
+    let left_out: Vec<_> = source
+        .left_out
+        .files
+        .iter()
+        .map(|f| (f.name.as_str(), f.reason.as_str()))
+        .collect();
+    assert_eq!(
+        left_out,
+        [
+            (
+                "anim.gif",
+                "GIF is not read; convert it to JPEG, PNG, WebP or BMP"
+            ),
+            ("letter", "not an image, by its first bytes"),
+            ("notes.txt", "not an image (.txt)"),
+        ]
+    );
+}
+
+#[test]
+fn nothing_to_open() {
+    let dir = tempdir().unwrap();
+    assert!(error(dir.path()).contains("no images in this folder (0 other files"));
+    fs::write(dir.path().join("notes.txt"), "text").unwrap();
+    assert!(error(dir.path()).contains("no images in this folder (1 other files"));
+    assert!(error(&dir.path().join("absent")).contains("absent: no such file or folder"));
+    assert!(error(&dir.path().join("notes.txt")).contains("is no data set"));
+    picture(&dir.path().join("one.png"), 0);
+    assert!(error(&dir.path().join("one.png")).contains("a single image; give the folder"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_loops_noted() {
+    let dir = tempdir().unwrap();
+    let elsewhere = tempdir().unwrap();
+    picture(&elsewhere.path().join("a.png"), 0);
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("linked")).unwrap();
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("loop")).unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(names(&*source.train), ["linked/a.png"]);
+    assert_eq!(source.left_out.count, 1);
+}
+
+/// `count` CIFAR records; image i has the label i mod `classes` and the planes i, i + 1, i + 2.
+fn cifar(count: usize, classes: usize, coarse: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for i in 0..count {
+        bytes.extend(coarse.then_some(0));
+        bytes.push((i % classes) as u8);
+        for plane in 0..3 {
+            bytes.extend([(i + plane) as u8; 1024]);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn cifar10_folder_and_file() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("cifar-10-batches-bin");
+    fs::create_dir(&folder).unwrap();
+    for part in 1..=5 {
+        fs::write(
+            folder.join(format!("data_batch_{part}.bin")),
+            cifar(12, 10, false),
+        )
+        .unwrap();
+    }
+    fs::write(folder.join("test_batch.bin"), cifar(7, 10, false)).unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.kind, SourceKind::Cifar10);
+    assert_eq!((source.train.len(), source.test.as_ref().unwrap().len()), (60, 7));
+    assert_eq!(source.train.classes()[3], "cat");
+    assert_eq!(source.train.label(12 + 11), Some(1));
+    let mut scratch = DecodeScratch::default();
+    let image = source.train.read(12 + 11, &mut scratch).unwrap();
+    assert_eq!(
+        (image.width, image.height, &image.pixels[3069..]),
+        (32, 32, &[11, 12, 13][..])
+    );
+
+    fs::write(
+        folder.join("batches.meta.txt"),
+        "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n",
+    )
+    .unwrap();
+    let single = open(&folder.join("data_batch_2.bin")).unwrap();
+    assert_eq!(
+        (single.train.len(), single.train.classes()[0].as_str()),
+        (12, "a")
+    );
+
+    fs::write(folder.join("batches.meta.txt"), "a\nb\n").unwrap();
+    assert!(error(&folder).contains("holds 2 class names instead of 10"));
+    fs::remove_file(folder.join("batches.meta.txt")).unwrap();
+    fs::remove_file(folder.join("data_batch_3.bin")).unwrap();
+    assert!(error(&folder).contains("data_batch_3.bin: this part of CIFAR-10 is missing"));
+}
+
+#[test]
+fn cifar100_folder() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("train.bin"), cifar(205, 100, true)).unwrap();
+    fs::write(dir.path().join("test.bin"), cifar(3, 100, true)).unwrap();
+    let list: String = (0..100).map(|class| format!("name{class}\n")).collect();
+    fs::write(dir.path().join("fine_label_names.txt"), list).unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.kind, SourceKind::Cifar100);
+    assert_eq!(
+        (
+            source.train.len(),
+            source.train.label(107),
+            source.train.classes()[7].as_str()
+        ),
+        (205, Some(7), "name7")
+    );
+}
+
+#[test]
+fn cifar_cut_short_or_wrong() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("data_batch_1.bin");
+    let whole = cifar(3, 10, false);
+    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    for path in [dir.path(), &file] {
+        let error = error(path);
+        assert!(
+            error.contains("data_batch_1.bin: cut short") && error.contains("3073"),
+            "{error}"
+        );
+    }
+    fs::write(&file, []).unwrap();
+    assert!(error(dir.path()).contains("cut short"));
+    let mut wrong = whole;
+    wrong[3073] = 10;
+    fs::write(&file, wrong).unwrap();
+    assert!(error(dir.path()).contains("image 1 has the label 10"));
+}
+
+fn idx(dims: &[u32], data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dims.len() as u8];
+    bytes.extend(dims.iter().flat_map(|dim| dim.to_be_bytes()));
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn idx_folder_and_file() {
+    let dir = tempdir().unwrap();
+    let write = |name: &str, bytes: Vec<u8>| fs::write(dir.path().join(name), bytes).unwrap();
+    write(
+        "train-images-idx3-ubyte",
+        idx(&[3, 2, 4], &(0..24).collect::<Vec<u8>>()),
+    );
+    write("train-labels-idx1-ubyte", idx(&[3], &[2, 0, 1]));
+    write("t10k-images.idx3-ubyte", idx(&[1, 2, 4], &[9; 8]));
+    write("t10k-labels.idx1-ubyte", idx(&[1], &[3]));
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.kind, SourceKind::Idx);
+    assert_eq!(source.train.classes(), ["0", "1", "2", "3"]);
+    assert_eq!(
+        (source.train.label(0), source.test.unwrap().label(0)),
+        (Some(2), Some(3))
+    );
+    let mut scratch = DecodeScratch::default();
+    let image = source.train.read(1, &mut scratch).unwrap();
+    assert_eq!(
+        (image.width, image.height, &image.pixels[..6]),
+        (4, 2, &[8, 8, 8, 9, 9, 9][..])
+    );
+
+    let single = open(&dir.path().join("train-images-idx3-ubyte")).unwrap();
+    assert_eq!((single.train.len(), single.train.classes().len()), (3, 3));
+
+    write("train-labels-idx1-ubyte", idx(&[2], &[2, 0]));
+    assert!(error(dir.path()).contains("holds [2] labels for 3 images"));
+    write("train-images-idx3-ubyte", idx(&[3, 2, 4], &[0; 23]));
+    assert!(error(dir.path()).contains("cut short or damaged: it declares [3, 2, 4]"));
+    fs::remove_file(dir.path().join("train-images-idx3-ubyte")).unwrap();
+    write("train-images-idx3-ubyte.gz", vec![0x1f, 0x8b]);
+    assert!(error(dir.path()).contains("unpack it first"));
+}
+
+#[test]
+fn hostile_names_are_inert() {
+    let dir = tempdir().unwrap();
+    picture(&dir.path().join("a.png"), 0);
+    fs::rename(
+        dir.path().join("a.png"),
+        dir.path().join("\u{1b}[31m<script>.png"),
+    )
+    .unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.train.name(0), "\\u{1b}[31m<script>.png");
+}
