@@ -13,7 +13,8 @@ pub enum BlurPadding {
     Reflect,
 }
 
-/// Weights below this change no 8-bit value, and are left out: a small sigma costs no more than the few taps that it needs.
+/// Weights below this change no 8-bit value, and are left out: a small sigma costs no more than the few taps
+/// that it needs.
 const NEGLIGIBLE: f32 = 1e-5;
 
 /// Values summed side by side, in registers.
@@ -30,14 +31,15 @@ pub(crate) struct Blurrer {
     across: Vec<f32>,
 }
 
-/// Radius of the kernel for views of `size` x `size` pixels: its side is a tenth of the view's, made odd (23 at 224; 1, no blur, below 20).
+/// Radius of the kernel for views of `size` x `size` pixels: its side is a tenth of the view's, made odd (23
+/// at 224; 1, no blur, below 20).
 pub(crate) fn radius(size: u32) -> usize {
     size as usize / 20
 }
 
 impl Blurrer {
-    /// Blurs planes of `side` x `side` pixels with a Gaussian of standard deviation `sigma` pixels, sampled at whole pixels up to
-    /// `radius`, less than `side`, and scaled to sum to 1.
+    /// Blurs planes of `side` x `side` pixels with a Gaussian of standard deviation `sigma` pixels, sampled
+    /// at whole pixels up to `radius`, less than `side`, and scaled to sum to 1.
     pub fn blur(&mut self, planes: &mut [f32], side: usize, radius: usize, sigma: f32, padding: BlurPadding) {
         self.prepare(radius, sigma);
         let radius = self.kernel.len() - 1;
@@ -73,7 +75,8 @@ impl Blurrer {
         let weights = (0..=radius).map(|t| ((t * t) as f32 * scale).exp());
         self.kernel
             .extend(weights.take_while(|&weight| weight > NEGLIGIBLE));
-        // A sigma so small that its square underflows leaves NaN at the centre, which the comparison above refuses.
+        // A sigma so small that its square underflows leaves NaN at the centre, which the comparison above
+        // refuses.
         if self.kernel.is_empty() {
             self.kernel.push(1.0);
         }

@@ -9,8 +9,8 @@ const KEPT: f64 = 0.875;
 /// Views of at most this side are not cropped.
 const UNCROPPED: u32 = 32;
 
-/// The part of an image of `width` x `height` pixels, both at least 1, that evaluation at `size` looks at: the central square of 87.5% of
-/// the shorter side, or the whole image when `size` is at most 32.
+/// The part of an image of `width` x `height` pixels, both at least 1, that evaluation at `size` looks at:
+/// the central square of 87.5% of the shorter side, or the whole image when `size` is at most 32.
 pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     if size <= UNCROPPED {
         return CropBox::whole(width, height);
@@ -25,11 +25,12 @@ pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     }
 }
 
-/// Writes the evaluation view of `image` into `out` (`size * size * 3` bytes, row-major, interleaved): [`central_crop_box`], resized bicubically
-/// with antialiasing.
+/// Writes the evaluation view of `image` into `out` (`size * size * 3` bytes, row-major, interleaved):
+/// [`central_crop_box`], resized bicubically with antialiasing.
 ///
 /// # Errors
-/// [`AugmentError::OutOfRange`] for a `size` outside of 1 to 16,384, [`AugmentError::OutputLength`] when `out` does not hold exactly one view.
+/// [`AugmentError::OutOfRange`] for a `size` outside of 1 to 16,384, [`AugmentError::OutputLength`] when
+/// `out` does not hold exactly one view.
 ///
 /// ```
 /// use simclr_augment::{ImageRef, Scratch, central_crop};

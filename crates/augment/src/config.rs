@@ -26,15 +26,15 @@ pub enum Brightness {
     Additive,
 }
 
-/// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by `color_strength = 0.5` and, through the
-/// size, by having no blur.
+/// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by
+/// `color_strength = 0.5` and, through the size, by having no blur.
 ///
 /// Probabilities are in [0, 1]. Unknown keys are refused when it is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ViewConfig {
-    /// Smallest and largest fraction of the image's area that a crop covers, in (0, 1]; uniform between them. [1, 1] on a square image
-    /// keeps it whole.
+    /// Smallest and largest fraction of the image's area that a crop covers, in (0, 1]; uniform between them.
+    /// [1, 1] on a square image keeps it whole.
     #[serde(serialize_with = "decimal::pair")]
     pub crop_area: [f32; 2],
     /// Smallest and largest width / height of a crop, in [0.01, 100].
@@ -45,8 +45,8 @@ pub struct ViewConfig {
     /// Probability of a horizontal flip.
     #[serde(serialize_with = "decimal::one")]
     pub flip: f32,
-    /// Strength s of the colour jitter, in [0, 2.5]: brightness, contrast and saturation factors in [max(0, 1 - 0.8 s), 1 + 0.8 s], hue shift
-    /// in [-0.2 s, 0.2 s] of a full turn.
+    /// Strength s of the colour jitter, in [0, 2.5]: brightness, contrast and saturation factors in
+    /// [max(0, 1 - 0.8 s), 1 + 0.8 s], hue shift in [-0.2 s, 0.2 s] of a full turn.
     #[serde(serialize_with = "decimal::one")]
     pub color_strength: f32,
     /// Probability of the colour jitter.

@@ -4,7 +4,8 @@ use crate::planes::{clip, mean_luma};
 
 /// `clip(mean + factor * (value - mean))` with the mean of the grey image, as in torchvision.
 ///
-/// (TensorFlow's `adjust_contrast` keeps a mean for each channel; on 8-bit images Pillow rounds the mean to a whole number.)
+/// (TensorFlow's `adjust_contrast` keeps a mean for each channel; on 8-bit images Pillow rounds the mean to a
+/// whole number.)
 pub(crate) fn contrast(planes: &mut [f32], factor: f32) {
     let shift = (1.0 - factor) * mean_luma(planes);
     for value in planes {

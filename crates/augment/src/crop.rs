@@ -56,8 +56,9 @@ impl CropLaw {
         }
     }
 
-    /// Draws an area and an aspect ratio (width / height) until the box that they make fits into an image of `width` x `height`
-    /// pixels, then its place, uniform over all whole-pixel places. The whole image if 100 boxes do not fit.
+    /// Draws an area and an aspect ratio (width / height) until the box that they make fits into an image of
+    /// `width` x `height` pixels, then its place, uniform over all whole-pixel places. The whole image if 100
+    /// boxes do not fit.
     pub fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
         let image_area = f64::from(width) * f64::from(height);
         for _ in 0..TRIES {

@@ -1,7 +1,8 @@
 //! Writing `f32` settings as the decimals that were typed.
 //!
-//! Serialisers that know only `f64` would turn 0.08 into 0.07999999821186066; going through the shortest decimal that reads back as
-//! the same `f32` keeps a resolved configuration as legible as the one it came from.
+//! Serialisers that know only `f64` would turn 0.08 into 0.07999999821186066; going through the shortest
+//! decimal that reads back as the same `f32` keeps a resolved configuration as legible as the one it came
+//! from.
 
 use serde::Serializer;
 use serde::ser::SerializeTuple;

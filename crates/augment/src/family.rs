@@ -26,7 +26,8 @@ impl ViewFamily {
     /// The family of `config` with views of `size` x `size` pixels.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside of 1 to 16,384.
+    /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside
+    /// of 1 to 16,384.
     pub fn new(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
         config.validate()?;
         check_size(size)?;
@@ -72,14 +73,15 @@ impl ViewFamily {
         }
     }
 
-    /// Writes the view of `image` that `recipe` describes into `out`: `size * size * 3` bytes, rows from the top, interleaved red, green,
-    /// blue.
+    /// Writes the view of `image` that `recipe` describes into `out`: `size * size * 3` bytes, rows from the
+    /// top, interleaved red, green, blue.
     ///
-    /// After the resize all arithmetic is `f32` in [0, 1], clipped after each operator, and rounded to 8 bits once, at the end. Equal
-    /// images and recipes give equal bytes.
+    /// After the resize all arithmetic is `f32` in [0, 1], clipped after each operator, and rounded to 8 bits
+    /// once, at the end. Equal images and recipes give equal bytes.
     ///
     /// # Panics
-    /// When `out` is not [`ViewFamily::view_len`] bytes long, or when `recipe` was drawn for an image of another size.
+    /// When `out` is not [`ViewFamily::view_len`] bytes long, or when `recipe` was drawn for an image of
+    /// another size.
     pub fn apply(&self, image: ImageRef<'_>, recipe: &Recipe, scratch: &mut Scratch, out: &mut [u8]) {
         assert_eq!(out.len(), self.view_len(), "length of the view's buffer");
         assert_eq!(

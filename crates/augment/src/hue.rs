@@ -5,8 +5,8 @@ use crate::planes::{clip, map_pixels};
 /// Turns the hue of every pixel by `turn` of a full circle, in [-1, 1].
 ///
 /// With V = max, C = max - min and the hue H in sixths of a turn, the way back from HSV is
-/// `channel(n) = V - C * clip(min(k, 4 - k))`, `k = (n + H) mod 6`, n = 5, 3, 1 for red, green, blue: no case distinctions, so the loop
-/// vectorises. The saturation C / V never has to be formed.
+/// `channel(n) = V - C * clip(min(k, 4 - k))`, `k = (n + H) mod 6`, n = 5, 3, 1 for red, green, blue: no case
+/// distinctions, so the loop vectorises. The saturation C / V never has to be formed.
 pub(crate) fn hue(planes: &mut [f32], turn: f32) {
     let sixths = 6.0 * turn.rem_euclid(1.0);
     map_pixels(planes, |red, green, blue| {

@@ -9,7 +9,8 @@ pub struct ImageRef<'a> {
     pub width: u32,
     /// Height in pixels, at least 1.
     pub height: u32,
-    /// `height * width * 3` bytes: rows from the top, pixels from the left, red, green, blue, each 0 to 255 (sRGB as stored in files).
+    /// `height * width * 3` bytes: rows from the top, pixels from the left, red, green, blue, each 0 to 255
+    /// (sRGB as stored in files).
     pub pixels: &'a [u8],
 }
 
@@ -17,13 +18,14 @@ impl<'a> ImageRef<'a> {
     /// Borrows `pixels` as an image.
     ///
     /// # Errors
-    /// [`AugmentError::EmptyImage`] when a side is 0, [`AugmentError::PixelCount`] when `pixels` does not hold
-    /// exactly `3 * width * height` bytes.
+    /// [`AugmentError::EmptyImage`] when a side is 0, [`AugmentError::PixelCount`] when `pixels` does not
+    /// hold exactly `3 * width * height` bytes.
     pub fn new(width: u32, height: u32, pixels: &'a [u8]) -> Result<Self, AugmentError> {
         if width == 0 || height == 0 {
             return Err(AugmentError::EmptyImage { width, height });
         }
-        // Two u32 sides need up to 66 bits with the channels: saturation only makes a wrong length stay wrong.
+        // Two u32 sides need up to 66 bits with the channels: saturation only makes a wrong length stay
+        // wrong.
         let expected = u64::from(width)
             .saturating_mul(u64::from(height))
             .saturating_mul(3);

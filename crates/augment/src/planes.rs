@@ -1,11 +1,13 @@
 //! The form in which a view is worked on: three planes of `f32` in [0, 1], red, green, blue, each row-major.
 //!
-//! Planes let every colour operator be one loop over plain slices, which the compiler turns into vector instructions.
+//! Planes let every colour operator be one loop over plain slices, which the compiler turns into vector
+//! instructions.
 
 /// Luma weights of BT.601, as Pillow and TensorFlow round them to three digits.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// Independent partial sums of a mean: enough to fill a vector, and the same number everywhere so that the same pixels give the same bits.
+/// Independent partial sums of a mean: enough to fill a vector, and the same number everywhere so that the
+/// same pixels give the same bits.
 const LANES: usize = 16;
 
 /// The three planes of `planes`, whose length is a multiple of three.
@@ -63,8 +65,8 @@ pub(crate) fn quantize(planes: &mut [f32], out: &mut [u8]) {
     }
 }
 
-/// Adding 2^23 leaves no bits for a fraction, so the sum is rounded and its low byte is the integer: unlike `as u8` this needs no
-/// saturation, and vectorises without AVX-512.
+/// Adding 2^23 leaves no bits for a fraction, so the sum is rounded and its low byte is the integer: unlike
+/// `as u8` this needs no saturation, and vectorises without AVX-512.
 #[inline(always)]
 fn to_byte(value: f32) -> u8 {
     (clip(value) * 255.0 + 8_388_608.0).to_bits() as u8

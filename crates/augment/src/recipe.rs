@@ -32,8 +32,9 @@ impl Recipe {
         }
     }
 
-    /// The operators applied, a few words each, in their order: "crop 0.31 1.20" (fraction of the area, width / height), "flip",
-    /// "brightness x1.42", "contrast x0.70", "saturation x1.05", "hue -0.08" (turns), "gray", "blur 1.3" (sigma).
+    /// The operators applied, a few words each, in their order: "crop 0.31 1.20" (fraction of the area,
+    /// width / height), "flip", "brightness x1.42", "contrast x0.70", "saturation x1.05", "hue -0.08" (turns),
+    /// "gray", "blur 1.3" (sigma).
     pub fn describe(&self) -> Vec<String> {
         let (width, height) = (f64::from(self.crop.width), f64::from(self.crop.height));
         let area = width * height / (f64::from(self.image.0) * f64::from(self.image.1));

@@ -1,8 +1,9 @@
 //! Crop, bicubic resize and flip in one pass: 8-bit pixels in, planes of `f32` out.
 //!
-//! The filter is the cubic convolution of Keys with a = -0.5 (Catmull-Rom), as in Pillow and in TensorFlow's antialiased resize. When
-//! shrinking, the filter is stretched by the scale, so that every source pixel counts (antialiasing). Weights beyond the crop are
-//! dropped and the rest sum to one: cropping then resizing, never looking outside of the crop.
+//! The filter is the cubic convolution of Keys with a = -0.5 (Catmull-Rom), as in Pillow and in TensorFlow's
+//! antialiased resize. When shrinking, the filter is stretched by the scale, so that every source pixel
+//! counts (antialiasing). Weights beyond the crop are dropped and the rest sum to one: cropping then
+//! resizing, never looking outside of the crop.
 
 use crate::{CropBox, ImageRef, planes};
 
@@ -22,8 +23,8 @@ pub(crate) struct Resizer {
 }
 
 impl Resizer {
-    /// Writes the part `crop` of `image`, resized to `size` x `size` pixels, and mirrored left to right if `flip`, into `planes`
-    /// (`3 * size * size` values), clipped to [0, 1]. `crop` lies inside the image.
+    /// Writes the part `crop` of `image`, resized to `size` x `size` pixels, and mirrored left to right if
+    /// `flip`, into `planes` (`3 * size * size` values), clipped to [0, 1]. `crop` lies inside the image.
     pub fn resize(&mut self, image: ImageRef<'_>, crop: CropBox, size: u32, flip: bool, planes: &mut [f32]) {
         self.rows.prepare(crop.height, size, 1.0);
         self.columns.prepare(crop.width, size, 1.0 / 255.0);
@@ -99,7 +100,8 @@ struct Taps {
 }
 
 impl Taps {
-    /// Prepares the reduction or enlargement of `length` pixels to `size`; the weights of each output sum to `gain`.
+    /// Prepares the reduction or enlargement of `length` pixels to `size`; the weights of each output sum to
+    /// `gain`.
     fn prepare(&mut self, length: u32, size: u32, gain: f64) {
         self.spans.clear();
         self.weights.clear();
@@ -109,23 +111,16 @@ impl Taps {
         let radius = SUPPORT * stretch;
         for out in 0..size {
             let center = (f64::from(out) + 0.5) * scale;
-            let mut first = (center - radius).floor().max(0.0) as u32;
-            let end = ((center + radius).ceil() as u32).min(length);
+            let low = (center - radius).floor().max(0.0) as u32;
+            let high = ((center + radius).ceil() as u32).min(length);
+            let weight = |x: u32| cubic((f64::from(x) + 0.5 - center) * shrink);
+            // Zeros at either end would only be multiplied: without them a crop of the view's size is copied.
+            let counts = |&x: &u32| weight(x) != 0.0;
+            let first = (low..high).find(counts).unwrap_or(low);
+            let end = (first..high).rfind(counts).map_or(high, |last| last + 1);
             let begin = self.weights.len();
-            let mut sum = 0.0;
-            for x in first..end {
-                let weight = cubic((f64::from(x) + 0.5 - center) * shrink);
-                // Zeros at either end would only be multiplied; the whole-pixel shift of an unscaled crop becomes a copy.
-                if weight == 0.0 && self.weights.len() == begin {
-                    first = x + 1;
-                    continue;
-                }
-                sum += weight;
-                self.weights.push(weight as f32);
-            }
-            while self.weights.len() > begin + 1 && self.weights.last() == Some(&0.0) {
-                self.weights.pop();
-            }
+            self.weights.extend((first..end).map(|x| weight(x) as f32));
+            let sum: f64 = (first..end).map(weight).sum();
             let norm = (gain / sum) as f32;
             for weight in &mut self.weights[begin..] {
                 *weight *= norm;

@@ -5,16 +5,18 @@ use std::convert::Infallible;
 use rand::{SeedableRng, TryRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The random stream of one view of one image: ChaCha with 8 rounds, keyed by exactly (seed, epoch, image, view).
+/// The random stream of one view of one image: ChaCha with 8 rounds, keyed by exactly (seed, epoch, image,
+/// view).
 ///
-/// The four numbers are the 256 bits of the key, so that no two views share a stream and none depends on which thread drew before.
-/// It implements `rand`'s `Rng`; the draws of this crate use [`Stream::unit`] and [`Stream::below`], whose
-/// definitions will not change under a new version of `rand`.
+/// The four numbers are the 256 bits of the key, so that no two views share a stream and none depends on
+/// which thread drew before. It implements `rand`'s `Rng`; the draws of this crate use [`Stream::unit`] and
+/// [`Stream::below`], whose definitions will not change under a new version of `rand`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
-    /// The stream of view `view` (0 or 1 in pretraining) of image `image` of the data set in epoch `epoch` of the run seeded `seed`.
+    /// The stream of view `view` (0 or 1 in pretraining) of image `image` of the data set in epoch `epoch` of
+    /// the run seeded `seed`.
     pub fn new(seed: u64, epoch: u64, image: u64, view: u64) -> Self {
         let mut key = [0; 32];
         for (bytes, number) in key.chunks_exact_mut(8).zip([seed, epoch, image, view]) {
@@ -40,7 +42,8 @@ impl Stream {
 
     /// A uniform integer in [0, `bound`); 0 when `bound` is 0.
     ///
-    /// The high half of a 64 x 32-bit product: its bias, below 2^-32, is beyond any number of draws that a training run makes.
+    /// The high half of a 64 x 32-bit product: its bias, below 2^-32, is beyond any number of draws that a
+    /// training run makes.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u32
     }
@@ -90,7 +93,8 @@ mod tests {
 
     #[test]
     fn the_stream_is_chacha8_and_stays_so() {
-        // First block of the ChaCha8 keystream for the zero key and nonce (ECRYPT test vectors, set 1): 3e 00 ef 2f 89 5f 40 d6 ...
+        // First block of the ChaCha8 keystream for the zero key and nonce (ECRYPT test vectors, set 1): 3e 00
+        // ef 2f 89 5f 40 d6 ...
         let mut zero = Stream::new(0, 0, 0, 0);
         assert_eq!(
             zero.bits().to_le_bytes(),

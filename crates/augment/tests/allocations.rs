@@ -1,0 +1,61 @@
+//! After warm-up, drawing and applying views allocates nothing. Alone in its file: the counter sees the whole
+//! process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use simclr_augment::{ImageRef, Scratch, Stream, ViewConfig, ViewFamily, central_crop};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `alloc` above, hence from `System`, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn nothing_is_allocated_after_warm_up() {
+    let config = ViewConfig {
+        blur_prob: Some(0.5),
+        ..ViewConfig::default()
+    };
+    let pixels = vec![77; 120 * 90 * 3];
+    let image = ImageRef::new(120, 90, &pixels).unwrap();
+    let families = [32, 96].map(|size| ViewFamily::new(&config, size).unwrap());
+    let mut out = vec![0; families[1].view_len()];
+    let mut scratch = Scratch::default();
+    let mut pass = || {
+        for index in 0..200 {
+            for family in &families {
+                let recipe = family.draw(120, 90, &mut Stream::new(1, 0, index, 0));
+                let out = &mut out[..family.view_len()];
+                family.apply(image, &recipe, &mut scratch, out);
+                central_crop(image, family.size(), &mut scratch, out).unwrap();
+            }
+        }
+    };
+    // The test harness has threads of its own; its allocations, if any, come at most once or twice.
+    let fewest = (0..5)
+        .map(|_| {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            pass();
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        })
+        .skip(1)
+        .min();
+    assert_eq!(fewest, Some(0));
+}

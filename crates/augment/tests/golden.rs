@@ -1,0 +1,197 @@
+//! Each operator against torchvision's with the same parameters. `tools/golden/views.py` made the values.
+
+use std::path::Path;
+
+use simclr_augment::{
+    BlurPadding, ColorOp, CropBox, ImageRef, Recipe, Scratch, ViewConfig, ViewFamily, central_crop,
+};
+
+/// The image of `tools/golden/views.py`.
+fn made_image(width: i32, height: i32) -> Vec<u8> {
+    let triangle = |a: i32| ((a.rem_euclid(512)) - 256).abs().min(255) as u8;
+    let pixel = |x: i32, y: i32| {
+        if (x - width / 3).pow(2) + (y - height / 2).pow(2) < (height / 6).pow(2) {
+            [0, 0, 0]
+        } else if (2 * width / 3..2 * width / 3 + 2).contains(&x) {
+            [255, 255, 255]
+        } else if x < width / 8 && y < height / 8 {
+            [255, 0, 40]
+        } else {
+            [
+                triangle(5 * x + 3 * y),
+                triangle(7 * x - 2 * y + x * y / 16),
+                triangle(x * x / 8 + 4 * y),
+            ]
+        }
+    };
+    (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| pixel(x, y)))
+        .collect()
+}
+
+/// Pixels of `tests/golden/NAME.ppm`, after its three header lines.
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.ppm"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut parts = bytes.splitn(4, |&byte| byte == b'\n');
+    assert_eq!(parts.next(), Some(&b"P6"[..]));
+    parts.nth(2).unwrap().to_vec()
+}
+
+/// Fails unless the mean absolute difference is at most `mean` and no difference is above `largest`.
+fn assert_close(name: &str, got: &[u8], mean: f64, largest: u8) {
+    let expected = golden(name);
+    assert_eq!(got.len(), expected.len(), "{name}");
+    let differences: Vec<u8> = got.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
+    let sum: f64 = differences.iter().map(|&d| f64::from(d)).sum();
+    let got_mean = sum / differences.len() as f64;
+    let got_largest = *differences.iter().max().unwrap();
+    println!("{name}: mean {got_mean:.4}, largest {got_largest}");
+    assert!(got_mean <= mean, "{name}: mean difference {got_mean}");
+    assert!(got_largest <= largest, "{name}: largest difference {got_largest}");
+}
+
+fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
+    let config = ViewConfig {
+        blur_padding: BlurPadding::Reflect,
+        ..ViewConfig::default()
+    };
+    let family = ViewFamily::new(&config, size).unwrap();
+    let pixels = made_image(image.0 as i32, image.1 as i32);
+    let mut out = vec![0; family.view_len()];
+    let image = ImageRef::new(image.0, image.1, &pixels).unwrap();
+    family.apply(image, recipe, &mut Scratch::default(), &mut out);
+    out
+}
+
+/// One colour operator, the other three neutral.
+fn color(operator: ColorOp) -> Vec<u8> {
+    let recipe = Recipe {
+        color: Some([
+            ColorOp::Saturation(1.0),
+            operator,
+            ColorOp::Hue(0.0),
+            ColorOp::Contrast(1.0),
+        ]),
+        ..Recipe::identity(32, 32)
+    };
+    apply((32, 32), 32, &recipe)
+}
+
+fn cropped(left: u32, top: u32, width: u32, height: u32) -> Recipe {
+    Recipe {
+        crop: CropBox {
+            left,
+            top,
+            width,
+            height,
+        },
+        ..Recipe::identity(100, 76)
+    }
+}
+
+#[test]
+fn color_operators() {
+    for (name, operator) in [
+        ("brightness_up", ColorOp::Brightness(1.6)),
+        ("brightness_down", ColorOp::Brightness(0.35)),
+        ("contrast_up", ColorOp::Contrast(1.7)),
+        ("contrast_down", ColorOp::Contrast(0.3)),
+        ("saturation_up", ColorOp::Saturation(1.8)),
+        ("saturation_down", ColorOp::Saturation(0.25)),
+        ("hue_up", ColorOp::Hue(0.17)),
+        ("hue_down", ColorOp::Hue(-0.2)),
+    ] {
+        assert_close(name, &color(operator), 0.02, 1);
+    }
+}
+
+#[test]
+fn additive_brightness_is_the_formula() {
+    let pixels = made_image(32, 32);
+    for shift in [-0.8f32, -0.1, 0.3] {
+        let got = color(ColorOp::BrightnessShift(shift));
+        for (got, pixel) in got.iter().zip(&pixels) {
+            let expected = (f32::from(*pixel) + 255.0 * shift).clamp(0.0, 255.0);
+            assert!((f32::from(*got) - expected).abs() <= 0.501);
+        }
+    }
+}
+
+#[test]
+fn grayscale() {
+    let recipe = Recipe {
+        gray: true,
+        ..Recipe::identity(32, 32)
+    };
+    assert_close("gray", &apply((32, 32), 32, &recipe), 0.02, 1);
+}
+
+#[test]
+fn gaussian_blur() {
+    for (name, side, sigma) in [("blur_32", 32, 2.0), ("blur_40", 40, 0.8)] {
+        let recipe = Recipe {
+            blur: Some(sigma),
+            ..Recipe::identity(side, side)
+        };
+        assert_close(name, &apply((side, side), side, &recipe), 0.02, 1);
+    }
+}
+
+#[test]
+fn crop_resize_and_flip() {
+    // Pillow rounds and clips to 8 bits between the two directions: a step more or less here and there, and
+    // more where the filter overshoots at the edges of the bar and of the disc.
+    let enlarge = Recipe {
+        image: (32, 32),
+        ..cropped(5, 9, 17, 12)
+    };
+    assert_close("crop_enlarge", &apply((32, 32), 32, &enlarge), 0.5, 20);
+    let shrink = cropped(3, 1, 95, 74);
+    assert_close("crop_shrink", &apply((100, 76), 32, &shrink), 0.5, 20);
+    let mixed = Recipe {
+        flip: true,
+        ..cropped(20, 30, 51, 19)
+    };
+    assert_close("crop_mixed_flip", &apply((100, 76), 32, &mixed), 0.5, 20);
+}
+
+#[test]
+fn a_crop_of_the_view_size_is_a_copy() {
+    let pixels = made_image(32, 32);
+    assert_eq!(apply((32, 32), 32, &Recipe::identity(32, 32)), pixels);
+    let flipped = Recipe {
+        flip: true,
+        ..Recipe::identity(32, 32)
+    };
+    let mirrored: Vec<u8> = pixels
+        .chunks_exact(3 * 32)
+        .flat_map(|row| row.chunks_exact(3).rev().flatten().copied())
+        .collect();
+    assert_eq!(apply((32, 32), 32, &flipped), mirrored);
+}
+
+#[test]
+fn evaluation_view() {
+    let pixels = made_image(100, 76);
+    let image = ImageRef::new(100, 76, &pixels).unwrap();
+    let mut out = vec![0; 33 * 33 * 3];
+    central_crop(image, 33, &mut Scratch::default(), &mut out).unwrap();
+    assert_close("central_33", &out, 0.5, 20);
+}
+
+#[test]
+fn the_whole_family_in_order() {
+    let recipe = Recipe {
+        flip: true,
+        color: Some([
+            ColorOp::Hue(-0.11),
+            ColorOp::Contrast(1.4),
+            ColorOp::Brightness(1.2),
+            ColorOp::Saturation(0.6),
+        ]),
+        blur: Some(1.3),
+        ..cropped(10, 4, 60, 70)
+    };
+    assert_close("family_40", &apply((100, 76), 40, &recipe), 0.2, 2);
+}

@@ -1,0 +1,226 @@
+//! The draws follow their laws. Seeds are fixed; the bounds are five standard deviations or the 0.1% point of
+//! Kolmogorov's statistic.
+
+use std::collections::HashMap;
+
+use simclr_augment::{AspectLaw, Brightness, ColorOp, Recipe, Stream, ViewConfig, ViewFamily};
+
+const DRAWS: u64 = 20_000;
+
+fn recipes(config: &ViewConfig, size: u32, side: u32) -> Vec<Recipe> {
+    let family = ViewFamily::new(config, size).unwrap();
+    (0..DRAWS)
+        .map(|image| family.draw(side, side, &mut Stream::new(7, 0, image, 0)))
+        .collect()
+}
+
+/// Fails unless `values` look uniform over [low, high] (Kolmogorov and Smirnov).
+fn assert_uniform(what: &str, mut values: Vec<f64>, low: f64, high: f64) {
+    values.sort_by(f64::total_cmp);
+    let n = values.len() as f64;
+    assert!(values[0] >= low - 1e-6, "{what}: {} below {low}", values[0]);
+    let last = values[values.len() - 1];
+    assert!(last <= high + 1e-6, "{what}: {last} above {high}");
+    let distance = values
+        .iter()
+        .enumerate()
+        .map(|(i, value)| {
+            let law = (value - low) / (high - low);
+            (law - i as f64 / n).abs().max((law - (i + 1) as f64 / n).abs())
+        })
+        .fold(0.0, f64::max);
+    assert!(
+        distance * n.sqrt() < 1.95,
+        "{what}: distance {distance} over {n} values"
+    );
+}
+
+fn assert_frequency(what: &str, hits: usize, n: usize, p: f64) {
+    let deviation = (n as f64 * p * (1.0 - p)).sqrt();
+    let expected = n as f64 * p;
+    assert!(
+        (hits as f64 - expected).abs() <= 5.0 * deviation,
+        "{what}: {hits} of {n}, expected {expected:.0} +- {deviation:.0}"
+    );
+}
+
+#[test]
+fn crop_area_is_uniform() {
+    // Square crops of a large square image always fit, so no try is rejected.
+    let config = ViewConfig {
+        crop_aspect: [1.0, 1.0],
+        ..ViewConfig::default()
+    };
+    let area = |r: &Recipe| f64::from(r.crop.width) * f64::from(r.crop.height) / 1e8;
+    let areas: Vec<f64> = recipes(&config, 32, 10_000).iter().map(area).collect();
+    // Rounding to whole pixels moves an area of one by up to a pixel row and column.
+    assert_uniform("area", areas, 0.08 - 1e-4, 1.0);
+}
+
+#[test]
+fn crop_aspect_follows_its_law() {
+    for (law, map) in [
+        (AspectLaw::Uniform, (|a| a) as fn(f64) -> f64),
+        (AspectLaw::LogUniform, f64::ln),
+    ] {
+        let config = ViewConfig {
+            crop_area: [0.1, 0.5],
+            crop_aspect_law: law,
+            ..ViewConfig::default()
+        };
+        let aspect = |r: &Recipe| map(f64::from(r.crop.width) / f64::from(r.crop.height));
+        let aspects: Vec<f64> = recipes(&config, 32, 20_000).iter().map(aspect).collect();
+        assert_uniform("aspect", aspects, map(0.75 - 1e-3), map(4.0 / 3.0 + 1e-3));
+    }
+}
+
+#[test]
+fn crop_place_is_uniform_and_reaches_both_ends() {
+    let config = ViewConfig {
+        crop_area: [0.25, 0.25],
+        crop_aspect: [1.0, 1.0],
+        ..ViewConfig::default()
+    };
+    let mut places = [[0; 17]; 2];
+    for recipe in recipes(&config, 32, 32) {
+        assert_eq!((recipe.crop.width, recipe.crop.height), (16, 16));
+        places[0][recipe.crop.left as usize] += 1;
+        places[1][recipe.crop.top as usize] += 1;
+    }
+    for count in places.into_iter().flatten() {
+        assert_frequency("place", count, DRAWS as usize, 1.0 / 17.0);
+    }
+}
+
+#[test]
+fn full_default_crops_of_small_images_keep_their_bounds() {
+    for recipe in recipes(&ViewConfig::default(), 32, 32) {
+        let (width, height) = (f64::from(recipe.crop.width), f64::from(recipe.crop.height));
+        // The bounds of area and aspect, loosened by the rounding of both sides to whole pixels.
+        assert!((width + 0.5) * (height + 0.5) >= 0.08 * 1024.0);
+        assert!((width - 0.5) / (height + 0.5) <= 4.0 / 3.0 + 1e-6);
+        assert!((width + 0.5) / (height - 0.5) >= 0.75 - 1e-6);
+    }
+}
+
+#[test]
+fn probabilities_are_those_of_the_configuration() {
+    let n = DRAWS as usize;
+    let count = |recipes: &[Recipe], f: fn(&Recipe) -> bool| recipes.iter().filter(|r| f(r)).count();
+    let frequencies = |config: &ViewConfig, size: u32, [flip, color, gray, blur]: [f64; 4]| {
+        let drawn = recipes(config, size, 64);
+        assert_frequency("flip", count(&drawn, |r| r.flip), n, flip);
+        assert_frequency("color", count(&drawn, |r| r.color.is_some()), n, color);
+        assert_frequency("gray", count(&drawn, |r| r.gray), n, gray);
+        assert_frequency("blur", count(&drawn, |r| r.blur.is_some()), n, blur);
+    };
+    frequencies(&ViewConfig::default(), 224, [0.5, 0.8, 0.2, 0.5]);
+    frequencies(&ViewConfig::default(), 32, [0.5, 0.8, 0.2, 0.0]);
+    frequencies(&ViewConfig::crop_flip(), 224, [0.5, 0.0, 0.0, 0.0]);
+    let other = ViewConfig {
+        flip: 1.0,
+        color_prob: 0.3,
+        gray_prob: 0.0,
+        blur_prob: Some(0.9),
+        ..ViewConfig::default()
+    };
+    frequencies(&other, 32, [1.0, 0.3, 0.0, 0.9]);
+    let colorless = ViewConfig {
+        color_strength: 0.0,
+        ..ViewConfig::default()
+    };
+    frequencies(&colorless, 32, [0.5, 0.0, 0.2, 0.0]);
+}
+
+#[test]
+fn operators_are_independent_of_each_other() {
+    let drawn = recipes(&ViewConfig::default(), 224, 64);
+    let both = drawn.iter().filter(|r| r.flip && r.gray).count();
+    assert_frequency("flip and gray", both, drawn.len(), 0.1);
+    let both = drawn
+        .iter()
+        .filter(|r| r.color.is_some() && r.blur.is_some())
+        .count();
+    assert_frequency("color and blur", both, drawn.len(), 0.4);
+}
+
+#[test]
+fn factors_are_uniform_over_their_ranges() {
+    for strength in [0.5f32, 1.0, 1.5] {
+        let config = ViewConfig {
+            color_strength: strength,
+            color_prob: 1.0,
+            ..ViewConfig::default()
+        };
+        let mut values: HashMap<&str, Vec<f64>> = HashMap::new();
+        for operator in recipes(&config, 32, 64).iter().filter_map(|r| r.color).flatten() {
+            let (name, value) = match operator {
+                ColorOp::Brightness(factor) => ("brightness", factor),
+                ColorOp::Contrast(factor) => ("contrast", factor),
+                ColorOp::Saturation(factor) => ("saturation", factor),
+                ColorOp::Hue(turn) => ("hue", turn),
+                ColorOp::BrightnessShift(_) => panic!("additive brightness was not asked for"),
+            };
+            values.entry(name).or_default().push(f64::from(value));
+        }
+        let s = f64::from(strength);
+        for name in ["brightness", "contrast", "saturation"] {
+            let values = values.remove(name).unwrap();
+            assert_eq!(values.len(), DRAWS as usize);
+            assert_uniform(name, values, (1.0 - 0.8 * s).max(0.0), 1.0 + 0.8 * s);
+        }
+        assert_uniform("hue", values.remove("hue").unwrap(), -0.2 * s, 0.2 * s);
+    }
+}
+
+#[test]
+fn additive_brightness_is_uniform_about_zero() {
+    let config = ViewConfig {
+        color_strength: 0.5,
+        color_prob: 1.0,
+        brightness: Brightness::Additive,
+        ..ViewConfig::default()
+    };
+    let shifts: Vec<f64> = recipes(&config, 32, 64)
+        .iter()
+        .filter_map(|r| r.color)
+        .flatten()
+        .filter_map(|operator| match operator {
+            ColorOp::BrightnessShift(shift) => Some(f64::from(shift)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shifts.len(), DRAWS as usize);
+    assert_uniform("shift", shifts, -0.4, 0.4);
+}
+
+#[test]
+fn every_order_of_the_color_operators_is_equally_likely() {
+    let config = ViewConfig {
+        color_prob: 1.0,
+        ..ViewConfig::default()
+    };
+    let mut orders: HashMap<[u8; 4], usize> = HashMap::new();
+    for operators in recipes(&config, 32, 64).iter().filter_map(|r| r.color) {
+        let order = operators.map(|operator| match operator {
+            ColorOp::Brightness(_) | ColorOp::BrightnessShift(_) => 0,
+            ColorOp::Contrast(_) => 1,
+            ColorOp::Saturation(_) => 2,
+            ColorOp::Hue(_) => 3,
+        });
+        *orders.entry(order).or_default() += 1;
+    }
+    assert_eq!(orders.len(), 24);
+    for (order, count) in orders {
+        assert_frequency(&format!("{order:?}"), count, DRAWS as usize, 1.0 / 24.0);
+    }
+}
+
+#[test]
+fn blur_sigma_is_uniform() {
+    let sigmas: Vec<f64> = recipes(&ViewConfig::default(), 224, 64)
+        .iter()
+        .filter_map(|r| r.blur.map(f64::from))
+        .collect();
+    assert_uniform("sigma", sigmas, 0.1, 2.0);
+}
