@@ -1,0 +1,145 @@
+//! Projection heads g: from h, which is kept, to z, which the loss sees.
+
+use simclr_engine::{Device, Parameters, Tape, Var, ops};
+
+use crate::initialize::Initial;
+use crate::layers::{Linear, Maker, Norm};
+use crate::{NnError, Result};
+
+/// Which function g is (arXiv:2002.05709, section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// z = h.
+    None,
+    /// One dense layer.
+    Linear,
+    /// Dense layers with ReLU between them.
+    Nonlinear,
+}
+
+/// A head's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadSpec {
+    /// Which function.
+    pub kind: HeadKind,
+    /// Dense layers of a nonlinear head: 2 in the paper, 3 in SimCLR v2.
+    pub layers: usize,
+    /// Width of z.
+    pub dim: usize,
+    /// BatchNorm after every dense layer, the last without beta and without ReLU, and no biases: the official code. Without it
+    /// layers have plain biases: the paper.
+    pub batch_norm: bool,
+}
+
+impl Default for HeadSpec {
+    /// Linear(d, d), BatchNorm, ReLU, Linear(d, 128), BatchNorm.
+    fn default() -> HeadSpec {
+        HeadSpec {
+            kind: HeadKind::Nonlinear,
+            layers: 2,
+            dim: 128,
+            batch_norm: true,
+        }
+    }
+}
+
+/// A projection head. Its parameters are `head.I.linear.{weight,bias}` and `head.I.bn.*`, I from 0.
+#[derive(Clone, Debug)]
+pub struct Head {
+    layers: Vec<Layer>,
+    dim: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    linear: Linear,
+    norm: Option<Norm>,
+    relu: bool,
+}
+
+impl Head {
+    /// Makes a head on features of width `features`, drawing its parameters from `seed`.
+    pub fn new(
+        spec: &HeadSpec,
+        features: usize,
+        device: &Device,
+        seed: u64,
+        parameters: &mut Parameters,
+    ) -> Result<Head> {
+        let count = match spec.kind {
+            HeadKind::None => 0,
+            HeadKind::Linear => 1,
+            HeadKind::Nonlinear => spec.layers,
+        };
+        if spec.kind == HeadKind::Nonlinear && count < 2 {
+            let problem =
+                format!("a nonlinear head has at least 2 layers, not {count}; one layer is the linear head");
+            return Err(NnError::Spec {
+                what: "head.layers",
+                problem,
+            });
+        }
+        if count > 0 && spec.dim == 0 {
+            return Err(NnError::Spec {
+                what: "head.dim",
+                problem: "must be at least 1".into(),
+            });
+        }
+        let mut maker = Maker {
+            device,
+            seed,
+            parameters,
+        };
+        let mut layers = Vec::new();
+        for i in 0..count {
+            let last = i + 1 == count;
+            let outputs = if last { spec.dim } else { features };
+            // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases need outputs
+            // of a scale near one, since nothing adapts their rate to a smaller one.
+            let initial = if spec.batch_norm {
+                Initial::Normal { deviation: 0.01 }
+            } else {
+                Initial::VarianceScaling { fan_in: features }
+            };
+            let linear = maker.linear(
+                &format!("head.{i}.linear"),
+                (features, outputs),
+                !spec.batch_norm,
+                initial,
+            )?;
+            let norm = if spec.batch_norm {
+                Some(maker.norm(&format!("head.{i}.bn"), outputs, 1.0, !last)?)
+            } else {
+                None
+            };
+            layers.push(Layer {
+                linear,
+                norm,
+                relu: !last,
+            });
+        }
+        Ok(Head {
+            dim: if count == 0 { features } else { spec.dim },
+            layers,
+        })
+    }
+
+    /// The width of z.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// z (N, dim) of h (N, features), not yet normalised.
+    pub fn forward(&self, tape: &mut Tape, h: &Var) -> Result<Var> {
+        let mut z = h.clone();
+        for layer in &self.layers {
+            z = layer.linear.forward(tape, &z)?;
+            z = match (&layer.norm, layer.relu) {
+                (Some(norm), relu) => norm.forward(tape, &z, None, relu)?,
+                (None, true) => ops::relu(tape, &z)?,
+                (None, false) => z,
+            };
+        }
+        Ok(z)
+    }
+}

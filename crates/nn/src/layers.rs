@@ -1,0 +1,175 @@
+//! Layers: operators together with their parameters.
+
+use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Tape, Tensor, Var, ops};
+
+use crate::Result;
+use crate::initialize::{Initial, initial_values};
+
+/// BatchNorm's epsilon.
+const EPSILON: f32 = 1e-5;
+/// What a running average keeps of itself each step.
+const DECAY: f32 = 0.9;
+
+/// Where a network's parameters are made: under a prefix, from a seed.
+pub(crate) struct Maker<'p> {
+    pub(crate) device: &'p Device,
+    pub(crate) seed: u64,
+    pub(crate) parameters: &'p mut Parameters,
+}
+
+impl Maker<'_> {
+    fn add(
+        &mut self,
+        name: String,
+        kind: ParameterKind,
+        shape: &[usize],
+        initial: Initial,
+    ) -> Result<ParameterId> {
+        let values = initial_values(initial, shape.iter().product(), self.seed, &name);
+        let tensor = Tensor::from_vec(self.device, shape, values)?;
+        Ok(self.parameters.add(name, kind, tensor)?)
+    }
+
+    /// A convolution without bias, from `inputs` to `outputs` channels.
+    pub(crate) fn conv(
+        &mut self,
+        name: &str,
+        (inputs, outputs): (usize, usize),
+        side: usize,
+        stride: usize,
+    ) -> Result<Conv> {
+        let initial = Initial::VarianceScaling {
+            fan_in: inputs * side * side,
+        };
+        let shape = [outputs, side, side, inputs];
+        let weight = self.add(format!("{name}.weight"), ParameterKind::Weight, &shape, initial)?;
+        Ok(Conv {
+            weight,
+            stride,
+            padding: side / 2,
+        })
+    }
+
+    /// A BatchNorm of `channels` channels, its gamma starting at `gamma`.
+    pub(crate) fn norm(&mut self, name: &str, channels: usize, gamma: f32, with_beta: bool) -> Result<Norm> {
+        use ParameterKind::{Buffer, Norm as NormKind};
+        let mut add = |part: &str, kind, value| {
+            self.add(
+                format!("{name}.{part}"),
+                kind,
+                &[channels],
+                Initial::Constant(value),
+            )
+        };
+        let gamma = add("weight", NormKind, gamma)?;
+        let beta = if with_beta {
+            Some(add("bias", NormKind, 0.0)?)
+        } else {
+            None
+        };
+        let running_mean = add("running_mean", Buffer, 0.0)?;
+        let running_var = add("running_var", Buffer, 1.0)?;
+        Ok(Norm(ops::BatchNorm {
+            gamma,
+            beta,
+            running_mean,
+            running_var,
+            epsilon: EPSILON,
+            decay: DECAY,
+        }))
+    }
+
+    /// A dense layer.
+    pub(crate) fn linear(
+        &mut self,
+        name: &str,
+        (inputs, outputs): (usize, usize),
+        with_bias: bool,
+        initial: Initial,
+    ) -> Result<Linear> {
+        let weight = self.add(
+            format!("{name}.weight"),
+            ParameterKind::Weight,
+            &[outputs, inputs],
+            initial,
+        )?;
+        let bias = if with_bias {
+            let initial = Initial::Constant(0.0);
+            Some(self.add(format!("{name}.bias"), ParameterKind::Bias, &[outputs], initial)?)
+        } else {
+            None
+        };
+        Ok(Linear { weight, bias })
+    }
+}
+
+/// A convolution that a BatchNorm follows.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv {
+    weight: ParameterId,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv {
+    pub(crate) fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let w = tape.parameter(self.weight);
+        // Only the batch's statistics need the sums; running averages are there already.
+        let channel_sums = tape.mode() == simclr_engine::Mode::Train;
+        let options = ops::Conv2d {
+            stride: self.stride,
+            padding: self.padding,
+            channel_sums,
+        };
+        Ok(ops::conv2d(tape, x, &w, options)?)
+    }
+}
+
+/// A BatchNorm.
+#[derive(Clone, Debug)]
+pub(crate) struct Norm(ops::BatchNorm);
+
+impl Norm {
+    pub(crate) fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        residual: Option<&Var>,
+        relu: bool,
+    ) -> Result<Var> {
+        Ok(ops::batch_norm(tape, x, &self.0, residual, relu)?)
+    }
+}
+
+/// A dense layer, with or without bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: ParameterId,
+    bias: Option<ParameterId>,
+}
+
+impl Linear {
+    /// A classifier on features: weights from N(0, 0.01^2), biases 0, named `NAME.weight` and `NAME.bias`.
+    pub fn classifier(
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        device: &Device,
+        seed: u64,
+        parameters: &mut Parameters,
+    ) -> Result<Linear> {
+        let mut maker = Maker {
+            device,
+            seed,
+            parameters,
+        };
+        maker.linear(name, (inputs, outputs), true, Initial::Normal { deviation: 0.01 })
+    }
+
+    /// y = x w^T + b for rows x (N, inputs).
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let w = tape.parameter(self.weight);
+        let bias = self.bias.map(|id| tape.parameter(id));
+        Ok(ops::linear(tape, x, &w, bias.as_ref())?)
+    }
+}

@@ -1,0 +1,56 @@
+//! Between memory and files: PyTorch's shapes on disk, channels last in memory.
+
+use simclr_engine::{ParameterId, Parameters, Tensor};
+
+use crate::{NnError, Result};
+
+/// A parameter as PyTorch writes it: convolution weights (out, in, h, w), everything else as it is.
+pub fn store_tensor(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
+    let values = tensor.as_slice()?;
+    let &[out, h, w, inputs] = tensor.shape() else {
+        return Ok((tensor.shape().to_vec(), values.to_vec()));
+    };
+    let mut stored = Vec::with_capacity(values.len());
+    for kernel in values.chunks_exact((h * w * inputs).max(1)) {
+        for c in 0..inputs {
+            stored.extend((0..h * w).map(|tap| kernel[tap * inputs + c]));
+        }
+    }
+    Ok((vec![out, inputs, h, w], stored))
+}
+
+/// Puts stored values, in PyTorch's shape, into a parameter.
+pub fn load_tensor(
+    parameters: &mut Parameters,
+    id: ParameterId,
+    shape: &[usize],
+    values: &[f32],
+) -> Result<()> {
+    let name = parameters.name(id).to_owned();
+    let tensor = parameters.get_mut(id);
+    let expected = match *tensor.shape() {
+        [out, h, w, inputs] => vec![out, inputs, h, w],
+        _ => tensor.shape().to_vec(),
+    };
+    if shape != expected || values.len() != expected.iter().product::<usize>() {
+        return Err(NnError::Mismatch {
+            name,
+            expected,
+            got: shape.to_vec(),
+        });
+    }
+    let own = tensor.as_mut_slice()?;
+    let &[_, inputs, h, w] = shape else {
+        own.copy_from_slice(values);
+        return Ok(());
+    };
+    let len = (h * w * inputs).max(1);
+    for (kernel, stored) in own.chunks_exact_mut(len).zip(values.chunks_exact(len)) {
+        for tap in 0..h * w {
+            for c in 0..inputs {
+                kernel[tap * inputs + c] = stored[c * h * w + tap];
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
+
+use simclr_engine::{Device, Parameters, Tape, Var, ops};
+
+use crate::layers::{Conv, Maker, Norm};
+use crate::{NnError, Result};
+
+/// How many layers with weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// ResNet-18.
+    D18,
+    /// ResNet-34.
+    D34,
+    /// ResNet-50.
+    D50,
+    /// ResNet-101.
+    D101,
+    /// ResNet-152.
+    D152,
+    /// ResNet-200.
+    D200,
+}
+
+impl Depth {
+    /// Residual blocks of each stage.
+    fn blocks(self) -> [usize; 4] {
+        match self {
+            Depth::D18 => [2, 2, 2, 2],
+            Depth::D34 | Depth::D50 => [3, 4, 6, 3],
+            Depth::D101 => [3, 4, 23, 3],
+            Depth::D152 => [3, 8, 36, 3],
+            Depth::D200 => [3, 24, 36, 3],
+        }
+    }
+
+    /// Whether blocks are 1 x 1, 3 x 3, 1 x 1 with four times the channels at the end, or two of 3 x 3.
+    fn is_bottleneck(self) -> bool {
+        !matches!(self, Depth::D18 | Depth::D34)
+    }
+}
+
+/// What stands before the first block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stem {
+    /// 7 x 7 stride 2 and a 3 x 3 max pool stride 2: for images above 32 pixels.
+    ImageNet,
+    /// 3 x 3 stride 1 and no pool: for images up to 32 pixels (arXiv:2002.05709, B.9).
+    Small,
+}
+
+/// A ResNet's shape.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResNetSpec {
+    /// Layers.
+    pub depth: Depth,
+    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks.
+    pub width: f64,
+    /// What stands before the blocks.
+    pub stem: Stem,
+    /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
+    /// change (torchvision's ResNet-18 and 34 have none in the first stage).
+    pub projection_shortcuts: bool,
+}
+
+/// What backward finds in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// Every activation: fastest.
+    #[default]
+    Full,
+    /// The inputs of residual blocks; what is inside is computed again. Exact: BatchNorm still sees the whole batch.
+    Blocks,
+}
+
+/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features).
+#[derive(Clone, Debug)]
+pub struct ResNet {
+    stem: Stem,
+    conv1: Conv,
+    bn1: Norm,
+    blocks: Vec<Block>,
+    features: usize,
+    memory: Memory,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    layers: Vec<(Conv, Norm)>,
+    downsample: Option<(Conv, Norm)>,
+}
+
+impl ResNet {
+    /// Makes a ResNet, drawing its parameters from `seed`.
+    pub fn new(spec: &ResNetSpec, device: &Device, seed: u64, parameters: &mut Parameters) -> Result<ResNet> {
+        let base = 64.0 * spec.width;
+        if !(base.is_finite() && (0.5..=65_536.0).contains(&base)) {
+            let problem = format!(
+                "{} leaves no channels or far too many; 1 is the usual width, 0.25 a small one",
+                spec.width
+            );
+            return Err(NnError::Spec {
+                what: "encoder.width",
+                problem,
+            });
+        }
+        let base = base.round() as usize;
+        let mut maker = Maker {
+            device,
+            seed,
+            parameters,
+        };
+        let (side, stride) = match spec.stem {
+            Stem::ImageNet => (7, 2),
+            Stem::Small => (3, 1),
+        };
+        let conv1 = maker.conv("conv1", (3, base), side, stride)?;
+        let bn1 = maker.norm("bn1", base, 1.0, true)?;
+        let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
+        let mut inputs = base;
+        let mut blocks = Vec::new();
+        for (stage, count) in spec.depth.blocks().into_iter().enumerate() {
+            let (inner, outputs) = (base << stage, (base << stage) * expansion);
+            for index in 0..count {
+                let stride = if index == 0 && stage > 0 { 2 } else { 1 };
+                let project = index == 0 && (stride != 1 || inputs != outputs || spec.projection_shortcuts);
+                let name = format!("layer{}.{index}", stage + 1);
+                blocks.push(Block::new(
+                    &mut maker,
+                    &name,
+                    [inputs, inner, outputs],
+                    stride,
+                    project,
+                    expansion,
+                )?);
+                inputs = outputs;
+            }
+        }
+        Ok(ResNet {
+            stem: spec.stem,
+            conv1,
+            bn1,
+            blocks,
+            features: inputs,
+            memory: Memory::Full,
+        })
+    }
+
+    /// The same network, keeping less for backward.
+    pub fn with_memory(self, memory: Memory) -> ResNet {
+        ResNet { memory, ..self }
+    }
+
+    /// The width of h.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// h (N, features) of images (N, S, S, 3).
+    pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, images: &Var) -> Result<Var> {
+        let mut x = self.conv1.forward(tape, images)?;
+        x = self.bn1.forward(tape, &x, None, true)?;
+        if self.stem == Stem::ImageNet {
+            x = ops::max_pool(tape, &x, 3, 2, 1)?;
+        }
+        for block in &self.blocks {
+            x = match self.memory {
+                Memory::Full => block.forward(tape, &x)?,
+                Memory::Blocks => tape.checkpoint(&[&x], |tape, inputs| {
+                    block.forward(tape, &inputs[0]).map_err(NnError::into_engine)
+                })?,
+            };
+        }
+        Ok(ops::global_avg_pool(tape, &x)?)
+    }
+}
+
+impl Block {
+    fn new(
+        maker: &mut Maker,
+        name: &str,
+        [inputs, inner, outputs]: [usize; 3],
+        stride: usize,
+        project: bool,
+        expansion: usize,
+    ) -> Result<Block> {
+        // (inputs, outputs, side, stride) of each convolution.
+        let plan: &[(usize, usize, usize, usize)] = if expansion == 1 {
+            &[(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
+        } else {
+            &[
+                (inputs, inner, 1, 1),
+                (inner, inner, 3, stride),
+                (inner, outputs, 1, 1),
+            ]
+        };
+        let mut layers = Vec::new();
+        for (i, &(from, to, side, stride)) in plan.iter().enumerate() {
+            let conv = maker.conv(&format!("{name}.conv{}", i + 1), (from, to), side, stride)?;
+            // The branch starts as nothing, so that every block starts as its shortcut.
+            let gamma = if i + 1 == plan.len() { 0.0 } else { 1.0 };
+            layers.push((conv, maker.norm(&format!("{name}.bn{}", i + 1), to, gamma, true)?));
+        }
+        let downsample = if project {
+            let conv = maker.conv(&format!("{name}.downsample.0"), (inputs, outputs), 1, stride)?;
+            Some((
+                conv,
+                maker.norm(&format!("{name}.downsample.1"), outputs, 1.0, true)?,
+            ))
+        } else {
+            None
+        };
+        Ok(Block { layers, downsample })
+    }
+
+    fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let shortcut = match &self.downsample {
+            Some((conv, norm)) => {
+                let y = conv.forward(tape, x)?;
+                norm.forward(tape, &y, None, false)?
+            }
+            None => x.clone(),
+        };
+        let mut y = x.clone();
+        for (i, (conv, norm)) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            y = conv.forward(tape, &y)?;
+            y = norm.forward(tape, &y, last.then_some(&shortcut), true)?;
+        }
+        Ok(y)
+    }
+}

@@ -1,0 +1,219 @@
+//! Networks as torchvision has them: names, counts, shapes; and what block memory must not change.
+
+use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
+use simclr_nn::{
+    Depth, Head, HeadKind, HeadSpec, Memory, ResNet, ResNetSpec, Stem, load_tensor, store_tensor,
+};
+
+fn spec(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
+    ResNetSpec {
+        depth,
+        width,
+        stem,
+        projection_shortcuts: false,
+    }
+}
+
+fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
+    let mut parameters = Parameters::new();
+    let net = ResNet::new(spec, &Device::cpu(1).unwrap(), 0, &mut parameters).unwrap();
+    (net, parameters)
+}
+
+#[test]
+fn parameters_are_those_of_torchvision() {
+    // (depth, values trained without the classifier, width of h): narrow networks are counted below, since drawing
+    // sixty million values takes a while.
+    for (depth, values, features) in [(Depth::D18, 11_176_512, 512), (Depth::D50, 23_508_032, 2048)] {
+        let (net, parameters) = build(&spec(depth, 1.0, Stem::ImageNet));
+        assert_eq!(
+            (parameters.trained_values(), net.features()),
+            (values, features),
+            "{depth:?}"
+        );
+    }
+    // Tensors without num_batches_tracked (one a BatchNorm) and without fc.
+    for (depth, tensors) in [
+        (Depth::D18, 122 - 20 - 2),
+        (Depth::D34, 218 - 36 - 2),
+        (Depth::D50, 320 - 53 - 2),
+        (Depth::D101, 626 - 104 - 2),
+        (Depth::D152, 932 - 155 - 2),
+    ] {
+        assert_eq!(
+            build(&spec(depth, 0.0625, Stem::ImageNet)).1.len(),
+            tensors,
+            "{depth:?}"
+        );
+    }
+}
+
+#[test]
+fn names_and_stored_shapes_are_those_of_torchvision() {
+    let (_, parameters) = build(&spec(Depth::D50, 1.0, Stem::ImageNet));
+    for (name, shape) in [
+        ("conv1.weight", &[64, 3, 7, 7][..]),
+        ("bn1.running_var", &[64]),
+        ("layer1.0.conv1.weight", &[64, 64, 1, 1]),
+        ("layer1.0.downsample.0.weight", &[256, 64, 1, 1]),
+        ("layer1.0.downsample.1.bias", &[256]),
+        ("layer2.0.conv2.weight", &[128, 128, 3, 3]),
+        ("layer4.2.bn3.weight", &[2048]),
+    ] {
+        let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
+    }
+    let (_, small) = build(&spec(Depth::D18, 0.25, Stem::Small));
+    assert_eq!(
+        small.get(small.find("conv1.weight").unwrap()).shape(),
+        [16, 3, 3, 3]
+    );
+    assert!(small.find("layer1.0.downsample.0.weight").is_none());
+    let everywhere = ResNetSpec {
+        projection_shortcuts: true,
+        ..spec(Depth::D18, 0.25, Stem::Small)
+    };
+    assert!(
+        build(&everywhere)
+            .1
+            .find("layer1.0.downsample.0.weight")
+            .is_some()
+    );
+}
+
+#[test]
+fn the_last_gamma_of_each_branch_starts_at_zero() {
+    let (_, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
+    for (name, kind, value) in parameters.iter() {
+        if kind == ParameterKind::Norm && name.ends_with(".weight") {
+            let expected = if name.contains(".bn2.") { 0.0 } else { 1.0 };
+            assert!(value.as_slice().unwrap().iter().all(|&v| v == expected), "{name}");
+        }
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let device = Device::cpu(1).unwrap();
+    for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+        let error = ResNet::new(
+            &spec(Depth::D18, width, Stem::Small),
+            &device,
+            0,
+            &mut Parameters::new(),
+        );
+        assert!(error.unwrap_err().to_string().contains("encoder.width"));
+    }
+    for (kind, layers, dim) in [(HeadKind::Nonlinear, 1, 8), (HeadKind::Linear, 1, 0)] {
+        let head = HeadSpec {
+            kind,
+            layers,
+            dim,
+            batch_norm: true,
+        };
+        assert!(Head::new(&head, 16, &device, 0, &mut Parameters::new()).is_err());
+    }
+}
+
+#[test]
+fn every_kind_of_head_returns_something() {
+    let device = Device::cpu(1).unwrap();
+    for kind in [HeadKind::None, HeadKind::Linear, HeadKind::Nonlinear] {
+        for (layers, batch_norm) in [(2, true), (2, false), (3, true)] {
+            let mut parameters = Parameters::new();
+            let head = Head::new(
+                &HeadSpec {
+                    kind,
+                    layers,
+                    dim: 8,
+                    batch_norm,
+                },
+                16,
+                &device,
+                0,
+                &mut parameters,
+            )
+            .unwrap();
+            let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+            let h: Vec<f32> = (0..6 * 16).map(|i| (i as f32).sin()).collect();
+            let h = tape.input(Tensor::from_vec(&device, &[6, 16], h).unwrap());
+            let z = head.forward(&mut tape, &h).unwrap();
+            assert_eq!(
+                z.tensor().shape(),
+                [6, if kind == HeadKind::None { 16 } else { 8 }]
+            );
+            assert!(z.tensor().as_slice().unwrap().iter().any(|&v| v != 0.0));
+        }
+    }
+}
+
+#[test]
+fn block_memory_changes_no_bit() {
+    let device = Device::cpu(2).unwrap();
+    for depth in [Depth::D18, Depth::D50] {
+        let mut parameters = Parameters::new();
+        let net = ResNet::new(&spec(depth, 0.125, Stem::Small), &device, 3, &mut parameters).unwrap();
+        let head = Head::new(&HeadSpec::default(), net.features(), &device, 3, &mut parameters).unwrap();
+        // A gamma of zero would stop gradients from entering the branches.
+        for id in parameters.ids() {
+            if parameters.kind(id) == ParameterKind::Norm {
+                parameters
+                    .get_mut(id)
+                    .as_mut_slice()
+                    .unwrap()
+                    .iter_mut()
+                    .for_each(|v| *v += 0.5);
+            }
+        }
+        let images: Vec<f32> = (0..6 * 16 * 16 * 3)
+            .map(|i| ((i * 7919) % 256) as f32 / 255.0)
+            .collect();
+        let run = |net: &ResNet| {
+            let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+            let x = tape.input(Tensor::from_slice(&device, &[6, 16, 16, 3], &images).unwrap());
+            let h = net.forward(&mut tape, &x).unwrap();
+            let z = head.forward(&mut tape, &h).unwrap();
+            let z = ops::l2_normalize(&mut tape, &z).unwrap();
+            let (loss, figures) = ops::nt_xent(&mut tape, &z, 0.5).unwrap();
+            let gradients = tape
+                .backward(&loss, Tensor::full(&device, &[1], 1.0).unwrap())
+                .unwrap();
+            let gradients: Vec<_> = parameters
+                .ids()
+                .map(|id| gradients.get(id).map(|g| g.to_vec().unwrap()))
+                .collect();
+            let averages: Vec<_> = tape
+                .into_buffer_updates()
+                .into_iter()
+                .map(|(id, t)| (id, t.to_vec().unwrap()))
+                .collect();
+            (figures, gradients, averages)
+        };
+        let full = run(&net);
+        assert!(full.1.iter().flatten().all(|g| g.iter().all(|v| v.is_finite())));
+        assert!(full == run(&net.clone().with_memory(Memory::Blocks)), "{depth:?}");
+    }
+}
+
+#[test]
+fn stored_tensors_come_back() {
+    let (_, mut parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
+    for id in parameters.ids() {
+        let (shape, values) = store_tensor(parameters.get(id)).unwrap();
+        let before = parameters.get(id).to_vec().unwrap();
+        parameters.get_mut(id).as_mut_slice().unwrap().fill(0.0);
+        load_tensor(&mut parameters, id, &shape, &values).unwrap();
+        assert_eq!(parameters.get(id).to_vec().unwrap(), before);
+    }
+    let id = parameters.find("layer1.0.conv1.weight").unwrap();
+    let error = load_tensor(&mut parameters, id, &[8, 8, 1, 1], &[0.0; 64])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("layer1.0.conv1.weight") && error.contains("[8, 8, 3, 3]"),
+        "{error}"
+    );
+    // (out, in, h, w): the value of input channel 1 at the first tap is the first after the 9 taps of channel 0.
+    let weight = parameters.get(id).to_vec().unwrap();
+    assert_eq!(store_tensor(parameters.get(id)).unwrap().1[9], weight[1]);
+}
