@@ -122,7 +122,7 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong in it.
         reason: String,
-        /// The newest intact checkpoint before it.
+        /// The newest intact checkpoint before it, where one was looked for and found.
         previous: Option<PathBuf>,
     },
     /// Every checkpoint of a run is damaged.
@@ -173,6 +173,6 @@ fn previous_advice(previous: Option<&Path>) -> String {
             "; the one before it, {}, is intact: go on from that",
             path.display()
         ),
-        None => "; there is no intact one before it".to_owned(),
+        None => String::new(),
     }
 }

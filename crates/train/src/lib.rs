@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod file_system;
 pub mod presets;
 pub mod run_folder;
 pub mod schedule;

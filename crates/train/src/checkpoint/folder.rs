@@ -1,0 +1,165 @@
+//! The checkpoints of a run: the newest few and the best are kept, and damaged ones are stepped over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Checkpoint;
+use crate::TrainError;
+use crate::file_system::{FileSystem, TEMPORARY};
+
+const START: &str = "step-";
+const END: &str = ".safetensors";
+
+/// A folder of files `step-XXXXXXXX.safetensors`.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+    files: Arc<dyn FileSystem>,
+}
+
+/// A checkpoint that was looked for and found.
+#[derive(Debug)]
+pub struct Found {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its contents.
+    pub checkpoint: Checkpoint,
+    /// What is wrong with those that would have come before it.
+    pub skipped: Vec<TrainError>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `folder`, of which saving keeps the newest `keep` (at least 1) and the best.
+    pub fn new(folder: PathBuf, keep: usize, files: Arc<dyn FileSystem>) -> Self {
+        Self { folder, keep: keep.max(1), files }
+    }
+
+    /// The file of a step.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("{START}{step:08}{END}"))
+    }
+
+    /// Writes a checkpoint, and then removes the older ones that are no longer kept: when it returns, the checkpoint is on the disk.
+    ///
+    /// That an old one cannot be removed is a warning, not an error.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`]; all older checkpoints are then still there.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
+        let path = self.path(checkpoint.meta.step);
+        self.files.create_folder(&self.folder).map_err(TrainError::io("create", &self.folder))?;
+        checkpoint.write(self.files.as_ref(), &path)?;
+        if let Err(error) = self.prune(checkpoint) {
+            tracing::warn!("old checkpoints stay: {error}");
+        }
+        Ok(path)
+    }
+
+    fn prune(&self, newest: &Checkpoint) -> Result<(), TrainError> {
+        let step = newest.meta.step;
+        let best = newest.meta.best.as_ref().map(super::Best::step);
+        // Those of later steps were left by a run that has since gone back: it will come to them again and replace them.
+        let mut old: Vec<_> = self.list()?.into_iter().filter(|&(s, _)| s <= step).collect();
+        old.truncate(old.len().saturating_sub(self.keep));
+        let left_over = self.entries()?.into_iter().filter(|path| is_left_over(path));
+        let removed = old.into_iter().filter(|&(s, _)| Some(s) != best).map(|(_, path)| path);
+        for path in removed.chain(left_over) {
+            self.files.remove(&path).map_err(TrainError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// The steps that have a checkpoint, damaged or not, and their files, in order.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] when the folder cannot be listed; one that does not exist has none.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+        let entries = self.entries()?.into_iter();
+        let mut found: Vec<_> = entries.filter_map(|path| Some((step_of(&path)?, path))).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn entries(&self) -> Result<Vec<PathBuf>, TrainError> {
+        match self.files.list(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries.map_err(TrainError::io("list", &self.folder)),
+        }
+    }
+
+    /// Reads the checkpoint of a step.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`]; for a damaged one, the newest intact one before it is named.
+    pub fn load(&self, step: u64) -> Result<Checkpoint, TrainError> {
+        match Checkpoint::read(self.files.as_ref(), &self.path(step)) {
+            Err(TrainError::CheckpointDamaged { path, reason, .. }) => {
+                let previous = self.newest_before(step).ok().flatten().map(|found| found.path);
+                Err(TrainError::CheckpointDamaged { path, reason, previous })
+            }
+            other => other,
+        }
+    }
+
+    /// The newest checkpoint that is intact; nothing where there is none at all.
+    ///
+    /// # Errors
+    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::NewerFormat`] when the newest intact one
+    /// was written by a later version.
+    pub fn latest_good(&self) -> Result<Option<Found>, TrainError> {
+        self.newest_before(u64::MAX)
+    }
+
+    /// The checkpoint that the newest intact one calls the best, or the newest itself where it calls none.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::latest_good`]. A best one that is damaged is among the skipped of the newest.
+    pub fn best(&self) -> Result<Option<Found>, TrainError> {
+        let Some(mut newest) = self.latest_good()? else { return Ok(None) };
+        let step = newest.checkpoint.meta.step;
+        let Some(best) = newest.checkpoint.meta.best.as_ref().map(super::Best::step).filter(|&best| best != step) else {
+            return Ok(Some(newest));
+        };
+        match Checkpoint::read(self.files.as_ref(), &self.path(best)) {
+            Ok(checkpoint) => Ok(Some(Found { path: self.path(best), checkpoint, skipped: newest.skipped })),
+            Err(error) => {
+                newest.skipped.push(error);
+                Ok(Some(newest))
+            }
+        }
+    }
+
+    fn newest_before(&self, step: u64) -> Result<Option<Found>, TrainError> {
+        let mut skipped: Vec<TrainError> = Vec::new();
+        for (_, path) in self.list()?.into_iter().rev().filter(|&(s, _)| s < step) {
+            match Checkpoint::read(self.files.as_ref(), &path) {
+                Ok(checkpoint) => return Ok(Some(Found { path, checkpoint, skipped })),
+                Err(error @ TrainError::NewerFormat { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    skipped.push(error);
+                }
+            }
+        }
+        match skipped.first() {
+            None => Ok(None),
+            Some(first) => Err(TrainError::NoGoodCheckpoint {
+                folder: self.folder.clone(),
+                count: skipped.len(),
+                first: first.to_string(),
+            }),
+        }
+    }
+}
+
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(START)?.strip_suffix(END)?;
+    let plain = digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+fn is_left_over(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == TEMPORARY) && step_of(&path.with_extension("")).is_some()
+}

@@ -1,0 +1,68 @@
+//! Checkpoints: everything that a run needs to go on to the same bits, in one checked file.
+
+mod folder;
+mod format;
+mod meta;
+
+use std::path::Path;
+
+pub use folder::{Checkpoints, Found};
+pub use meta::{Best, Meta};
+
+use crate::TrainError;
+use crate::file_system::{FileSystem, write_atomically};
+use format::{Encoded, FORMAT, Fault};
+
+/// A tensor of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// Its name, unique in the checkpoint.
+    pub name: String,
+    /// Its sides; the product is the number of values.
+    pub shape: Vec<usize>,
+    /// Its values, row-major; at least one. Any bits are kept, those of NaN too.
+    pub data: Vec<f32>,
+}
+
+/// The state of a run after some step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Checkpoint {
+    /// Parameters, BatchNorm averages and the optimiser's state, in the order of the file.
+    pub tensors: Vec<NamedTensor>,
+    /// Where the run stands.
+    pub meta: Meta,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint to `path`, which then holds it whole or, after an error, what it held before.
+    ///
+    /// # Errors
+    /// [`TrainError::BadTensor`] for a shape that does not fit its values or a name that occurs twice; [`TrainError::Io`].
+    pub fn write(&self, files: &dyn FileSystem, path: &Path) -> Result<(), TrainError> {
+        let encoded = Encoded::new(self)?;
+        write_atomically(files, path, |out| encoded.write(out))
+    }
+
+    /// Reads a checkpoint and verifies its checksum.
+    ///
+    /// # Errors
+    /// [`TrainError::CheckpointDamaged`] when a single byte differs from what was written, [`TrainError::NewerFormat`],
+    /// [`TrainError::Io`].
+    pub fn read(files: &dyn FileSystem, path: &Path) -> Result<Self, TrainError> {
+        let (mut file, length) = files.open(path).map_err(TrainError::io("read", path))?;
+        format::decode(&mut file, length).map_err(|fault| match fault {
+            Fault::Io(source) => TrainError::io("read", path)(source),
+            Fault::Damaged(reason) => {
+                TrainError::CheckpointDamaged { path: path.to_path_buf(), reason, previous: None }
+            }
+            Fault::Newer { found, program } => {
+                TrainError::NewerFormat { path: path.to_path_buf(), found, supported: FORMAT, program }
+            }
+        })
+    }
+
+    /// The tensor of a name.
+    pub fn tensor(&self, name: &str) -> Option<&NamedTensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+}

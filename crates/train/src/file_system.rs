@@ -1,0 +1,208 @@
+//! The few file operations that a run needs, behind a trait, so that tests can make each of them fail.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::TrainError;
+
+/// Ending of files that are being written; one that is found was left by a program that was stopped.
+pub const TEMPORARY: &str = "tmp";
+
+/// A file open for writing.
+pub trait Output: Write + Send {
+    /// Returns when everything written is on the disk.
+    ///
+    /// # Errors
+    /// Whatever the system reports; what was written since the last success may be lost.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Cuts the file to `length` bytes.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// File operations; [`Disk`] in the program.
+///
+/// Every operation fails as its counterpart in [`std::fs`] does.
+#[allow(clippy::missing_errors_doc)]
+pub trait FileSystem: fmt::Debug + Send + Sync {
+    /// Opens a file for writing, empty.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;
+
+    /// Opens a file for writing at its end, creating it when it is not there. Also its length in bytes.
+    fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)>;
+
+    /// Opens a file for reading. Also its length in bytes.
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
+
+    /// Renames a file, replacing any that has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a folder and those above it; nothing where it exists.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Returns when the folder's entries (files created, renamed, removed) are on the disk.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// The paths in a folder, in no particular order.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+}
+
+/// The real file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Output for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl FileSystem for Disk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        Ok(Box::new(File::create(path)?))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let length = file.metadata()?.len();
+        Ok((Box::new(file), length))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        Ok((Box::new(file), metadata.len()))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        // Elsewhere a folder cannot be opened as a file, and renaming is durable by other means.
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
+    }
+}
+
+/// Writes a file so that, whatever happens, its path holds the old contents or the new, never a mixture: to a temporary file beside
+/// it, synced, renamed over it, and the folder synced.
+///
+/// # Errors
+/// [`TrainError::Io`] naming the path. The old contents are then still there, or the new ones are, not yet known to be durable.
+pub fn write_atomically(
+    files: &dyn FileSystem,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), TrainError> {
+    let temporary = temporary_of(path);
+    let written = write_and_rename(files, path, &temporary, write);
+    if written.is_err() {
+        // Best effort: what cannot be removed now is overwritten by the next attempt.
+        let _ = files.remove(&temporary);
+    }
+    written.map_err(TrainError::io("write", path))
+}
+
+fn write_and_rename(
+    files: &dyn FileSystem,
+    path: &Path,
+    temporary: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = BufWriter::new(files.create(temporary)?);
+    write(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync()?;
+    files.rename(temporary, path)?;
+    files.sync_folder(folder_of(path))
+}
+
+/// The whole of a text file of at most `limit` bytes.
+pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Result<String, TrainError> {
+    let (file, length) = files.open(path).map_err(TrainError::io("read", path))?;
+    let damaged = |reason: String| TrainError::Damaged { path: path.to_path_buf(), reason };
+    if length > limit {
+        return Err(damaged(format!("it is {length} bytes long, at most {limit} make sense")));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(TrainError::io("read", path))?;
+    String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8 text".to_owned()))
+}
+
+fn temporary_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(TEMPORARY);
+    PathBuf::from(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_atomic_write_replaces_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        for text in ["one", "two"] {
+            write_atomically(&Disk, &path, |out| out.write_all(text.as_bytes())).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(Disk.list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_contents_and_removes_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, "old").unwrap();
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let error = write_atomically(&Disk, &path, |_| Err(full())).unwrap_err().to_string();
+        assert!(error.contains("a.txt") && error.contains("free some space"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(Disk.list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_or_no_text_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, [b'a', 0xff]).unwrap();
+        assert!(read_text(&Disk, &path, 10).unwrap_err().to_string().contains("not UTF-8"));
+        assert!(read_text(&Disk, &path, 1).unwrap_err().to_string().contains("2 bytes long"));
+        assert!(read_text(&Disk, folder.path(), 10).is_err());
+    }
+}

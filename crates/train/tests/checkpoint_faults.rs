@@ -1,0 +1,133 @@
+//! A checkpoint survives the failure of any file operation and a kill or a power cut at any of them.
+
+mod faulty;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use faulty::{Fault, Faulty, Loss};
+use simclr_train::checkpoint::{Best, Checkpoint, Checkpoints, Meta, NamedTensor};
+use simclr_train::file_system::{Disk, FileSystem};
+
+fn checkpoint(step: u64) -> Checkpoint {
+    let data: Vec<f32> = (0..3000).map(|i| (i as f32 + step as f32).sin()).collect();
+    let tensors = vec![
+        NamedTensor { name: "conv1.weight".into(), shape: vec![10, 300], data },
+        NamedTensor { name: "fc.bias".into(), shape: vec![1], data: vec![step as f32] },
+    ];
+    Checkpoint { tensors, meta: Meta { step, best: Best::new(step.min(20), "knn", 0.5), ..Meta::default() } }
+}
+
+fn checkpoints(folder: &Path, files: impl FileSystem + 'static) -> Checkpoints {
+    Checkpoints::new(folder.join("checkpoints"), 2, Arc::new(files))
+}
+
+/// A folder with the checkpoints of steps 10, 20, 30, 40, of which the best and the last two are kept.
+fn prepared() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for step in [10, 20, 30, 40] {
+        checkpoints(folder.path(), Disk).save(&checkpoint(step)).unwrap();
+    }
+    folder
+}
+
+/// The oracle: the newest good one is the old or the new, with the contents that were saved, and so are all others that are there.
+fn check(folder: &Path, saved: bool, what: &str) {
+    let kept = checkpoints(folder, Disk);
+    let found = kept.latest_good().unwrap().unwrap();
+    let step = found.checkpoint.meta.step;
+    assert!(found.skipped.is_empty(), "{what}: {:?}", found.skipped);
+    assert!(if saved { step == 50 } else { step == 40 || step == 50 }, "{what}: {step}");
+    for (step, _) in kept.list().unwrap() {
+        assert!(kept.load(step).unwrap() == checkpoint(step), "{what}");
+    }
+    assert!(kept.load(20).is_ok(), "{what}: the best is gone");
+    assert!(step == 50 || kept.load(30).is_ok(), "{what}: an old one went before the new one was there");
+}
+
+/// What going on must do: save again, and leave nothing behind.
+fn go_on(folder: &Path, what: &str) {
+    let kept = checkpoints(folder, Disk);
+    kept.save(&checkpoint(50)).unwrap();
+    let steps: Vec<_> = kept.list().unwrap().into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [20, 40, 50], "{what}");
+    assert_eq!(Disk.list(&folder.join("checkpoints")).unwrap().len(), 3, "{what}: something is left over");
+}
+
+fn operations() -> u64 {
+    let folder = prepared();
+    let files = Faulty::default();
+    checkpoints(folder.path(), files.clone()).save(&checkpoint(50)).unwrap();
+    go_on(folder.path(), "no fault");
+    files.operations()
+}
+
+#[test]
+fn every_operation_fails_once() {
+    let count = operations();
+    assert!(count > 10, "{count}");
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other, ErrorKind::PermissionDenied] {
+        for at in 0..=count {
+            let what = format!("{kind} at operation {at}");
+            let folder = prepared();
+            let result = checkpoints(folder.path(), Faulty::new(at, Fault::Error(kind))).save(&checkpoint(50));
+            if let Err(error) = &result {
+                assert!(error.to_string().contains("checkpoints"), "{what}: {error}");
+            }
+            check(folder.path(), result.is_ok(), &what);
+            go_on(folder.path(), &what);
+        }
+    }
+}
+
+#[test]
+fn killed_or_without_power_at_every_operation() {
+    for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {
+        for at in 0..=operations() {
+            let what = format!("{loss:?} at operation {at}");
+            let folder = prepared();
+            let files = Faulty::new(at, Fault::Stop);
+            let result = checkpoints(folder.path(), files.clone()).save(&checkpoint(50));
+            files.cut_power(loss);
+            check(folder.path(), result.is_ok(), &what);
+            go_on(folder.path(), &what);
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_write_is_taken_up_again() {
+    for at in 0..=operations() {
+        let folder = prepared();
+        let files = Faulty::new(at, Fault::Error(ErrorKind::Interrupted));
+        let _ = checkpoints(folder.path(), files).save(&checkpoint(50));
+        check(folder.path(), false, &format!("interrupted at {at}"));
+    }
+}
+
+#[test]
+fn the_first_checkpoint_is_there_whole_or_not_at_all() {
+    for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {
+        for at in 0..40 {
+            let folder = tempfile::tempdir().unwrap();
+            let files = Faulty::new(at, Fault::Stop);
+            let saved = checkpoints(folder.path(), files.clone()).save(&checkpoint(1)).is_ok();
+            files.cut_power(loss);
+            match checkpoints(folder.path(), Disk).latest_good().unwrap() {
+                Some(found) => assert!(found.checkpoint == checkpoint(1)),
+                None => assert!(!saved, "{loss:?} at {at}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_falls_back_to_the_one_before() {
+    let folder = prepared();
+    // Listing is operation 0, opening the newest is operation 1.
+    let files = Faulty::new(1, Fault::Error(ErrorKind::Other));
+    let found = checkpoints(folder.path(), files).latest_good().unwrap().unwrap();
+    assert_eq!(found.checkpoint.meta.step, 30);
+    assert!(found.skipped[0].to_string().contains("step-00000040.safetensors"));
+}

@@ -1,0 +1,240 @@
+//! A file system whose N-th operation fails, or after which nothing happens any more, as at a kill or a power cut.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use simclr_train::file_system::{Disk, FileSystem, Output};
+
+/// What happens at the N-th operation that changes something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// It fails with this error and has no effect; a write has half of its effect.
+    Error(io::ErrorKind),
+    /// It takes effect by half (a write) or not at all, and no later operation has any.
+    Stop,
+}
+
+/// What a power cut does to what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// Nothing is lost: the process was killed, the system goes on.
+    Nothing,
+    /// Data that was not synced is lost, names are kept.
+    Data,
+    /// Data that was not synced is lost, and so are the names of folders that were not synced.
+    DataAndNames,
+}
+
+#[derive(Debug)]
+enum Undo {
+    Restore(PathBuf, Option<Vec<u8>>),
+    Rename { from: PathBuf, to: PathBuf, replaced: Option<Vec<u8>> },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+    stopped: bool,
+    synced: HashMap<PathBuf, u64>,
+    undo: Vec<Undo>,
+}
+
+/// The disk with faults.
+#[derive(Debug, Clone, Default)]
+pub struct Faulty(Arc<Mutex<State>>);
+
+impl Faulty {
+    /// A disk whose operation number `at` (from 0) has a fault.
+    pub fn new(at: u64, fault: Fault) -> Self {
+        let state = State { fault: Some((at, fault)), ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// How many operations were asked for.
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// Cuts the power.
+    pub fn cut_power(&self, loss: Loss) {
+        let mut state = self.state();
+        if loss == Loss::Nothing {
+            return;
+        }
+        for (path, &length) in &state.synced {
+            if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
+                file.set_len(length).unwrap();
+            }
+        }
+        let undo = std::mem::take(&mut state.undo);
+        if loss == Loss::DataAndNames {
+            for change in undo.into_iter().rev() {
+                match change {
+                    Undo::Restore(path, contents) => restore(&path, contents),
+                    Undo::Rename { from, to, replaced } => {
+                        fs::rename(&to, &from).unwrap();
+                        restore(&to, replaced);
+                    }
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Counts an operation; an error where it must not happen.
+    fn step(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let now = state.operations;
+        state.operations += 1;
+        if state.stopped {
+            return Err(io::Error::other("stopped"));
+        }
+        match state.fault {
+            Some((at, Fault::Error(kind))) if at == now => Err(kind.into()),
+            Some((at, Fault::Stop)) if at == now => {
+                state.stopped = true;
+                Err(io::Error::other("stopped"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.state().stopped
+    }
+}
+
+fn restore(path: &Path, contents: Option<Vec<u8>>) {
+    match contents {
+        Some(bytes) => fs::write(path, bytes).unwrap(),
+        None => drop(fs::remove_file(path)),
+    }
+}
+
+struct FaultyOutput {
+    inner: Box<dyn Output>,
+    path: PathBuf,
+    length: u64,
+    disk: Faulty,
+}
+
+impl Write for FaultyOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let was_stopped = self.disk.stopped();
+        match self.disk.step() {
+            Ok(()) => {
+                // Short writes are always possible, so there is one at every opportunity.
+                let count = bytes.len().div_ceil(2).max(1).min(bytes.len());
+                self.inner.write_all(&bytes[..count])?;
+                self.length += count as u64;
+                Ok(count)
+            }
+            Err(error) => {
+                // An interrupted write has done nothing and is to be tried again.
+                if !was_stopped && error.kind() != io::ErrorKind::Interrupted {
+                    self.inner.write_all(&bytes[..bytes.len() / 2])?;
+                    self.length += (bytes.len() / 2) as u64;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for FaultyOutput {
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.step()?;
+        self.inner.sync()?;
+        self.disk.state().synced.insert(self.path.clone(), self.length);
+        Ok(())
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.disk.step()?;
+        self.inner.truncate(length)?;
+        self.length = length;
+        let mut state = self.disk.state();
+        let synced = state.synced.entry(self.path.clone()).or_insert(length);
+        *synced = (*synced).min(length);
+        Ok(())
+    }
+}
+
+impl FileSystem for Faulty {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        self.step()?;
+        let before = fs::read(path).ok();
+        let inner = Disk.create(path)?;
+        let mut state = self.state();
+        state.undo.push(Undo::Restore(path.to_path_buf(), before));
+        state.synced.insert(path.to_path_buf(), 0);
+        Ok(Box::new(FaultyOutput { inner, path: path.to_path_buf(), length: 0, disk: self.clone() }))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
+        self.step()?;
+        let existed = path.exists();
+        let (inner, length) = Disk.append(path)?;
+        let mut state = self.state();
+        if !existed {
+            state.undo.push(Undo::Restore(path.to_path_buf(), None));
+        }
+        state.synced.entry(path.to_path_buf()).or_insert(length);
+        Ok((Box::new(FaultyOutput { inner, path: path.to_path_buf(), length, disk: self.clone() }), length))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
+        self.step()?;
+        Disk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        let replaced = fs::read(to).ok();
+        Disk.rename(from, to)?;
+        let mut state = self.state();
+        if let Some(length) = state.synced.remove(from) {
+            state.synced.insert(to.to_path_buf(), length);
+        }
+        state.undo.push(Undo::Rename { from: from.to_path_buf(), to: to.to_path_buf(), replaced });
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        let before = fs::read(path).ok();
+        Disk.remove(path)?;
+        let mut state = self.state();
+        state.synced.remove(path);
+        state.undo.push(Undo::Restore(path.to_path_buf(), before));
+        Ok(())
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        Disk.create_folder(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        Disk.sync_folder(path)?;
+        self.state().undo.clear();
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.step()?;
+        Disk.list(path)
+    }
+}
