@@ -107,6 +107,7 @@ fn search(
     }
     let k = k.min(rows + 1 - least);
     let count = queries.len() / dim;
+    let base = transpose_tiles(base, dim);
     let mut indices = vec![0; count * k];
     let mut similarities = vec![0.0; count * k];
     queries
@@ -119,7 +120,7 @@ fn search(
             || vec![0.0; QUERY_TILE * BASE_TILE],
             |tile, (number, ((queries, indices), similarities))| {
                 let first = number * QUERY_TILE;
-                let nearest = search_tile(queries, base, dim, k, skip_self.then_some(first), tile);
+                let nearest = search_tile(queries, &base, dim, k, skip_self.then_some(first), tile);
                 let places = indices.chunks_exact_mut(k).zip(similarities.chunks_exact_mut(k));
                 for (candidates, (indices, similarities)) in nearest.into_iter().zip(places) {
                     for (slot, candidate) in candidates.best().into_iter().enumerate() {
@@ -136,7 +137,24 @@ fn search(
     })
 }
 
-/// Goes over the whole base for one tile of queries. `own` is the base index of the first query, to be skipped.
+/// Turns each tile of base rows into `dim` contiguous columns, as the product reads them: it would otherwise do so
+/// for every tile of queries, at 512 values per row in half of its time.
+fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; base.len()];
+    out.par_chunks_mut(BASE_TILE * dim)
+        .zip(base.par_chunks(BASE_TILE * dim))
+        .for_each(|(out, rows)| {
+            let width = rows.len() / dim;
+            for (i, row) in rows.chunks_exact(dim).enumerate() {
+                row.iter()
+                    .enumerate()
+                    .for_each(|(j, &value)| out[j * width + i] = value);
+            }
+        });
+    out
+}
+
+/// Goes over the whole base, in transposed tiles, for one tile of queries. `own` is the base index of the first query, to be skipped.
 fn search_tile(
     queries: &[f32],
     base: &[f32],
@@ -147,8 +165,8 @@ fn search_tile(
 ) -> Vec<Candidates> {
     let count = queries.len() / dim;
     let mut nearest: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
-    for (number, rows) in base.chunks(BASE_TILE * dim).enumerate() {
-        let width = rows.len() / dim;
+    for (number, columns) in base.chunks(BASE_TILE * dim).enumerate() {
+        let width = columns.len() / dim;
         let tile = &mut tile[..count * width];
         multiply(
             Operand::new(queries, dim),
