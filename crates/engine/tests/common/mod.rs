@@ -1,0 +1,53 @@
+//! What the engine's tests share: reproducible values, a small network, and the check of gradients.
+#![allow(dead_code)] // Each test binary uses its own part.
+
+pub mod gradient_check;
+pub mod network;
+pub mod values;
+
+use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Tensor};
+
+pub fn device() -> Device {
+    Device::cpu(2).unwrap()
+}
+
+/// A tensor of [`values::uniform`] values.
+pub fn tensor(device: &Device, name: &str, shape: &[usize]) -> Tensor {
+    let len = shape.iter().product();
+    Tensor::from_vec(device, shape, values::uniform(name, len)).unwrap()
+}
+
+/// A trained parameter with values after its name.
+pub fn parameter(parameters: &mut Parameters, device: &Device, name: &str, shape: &[usize]) -> ParameterId {
+    let value = tensor(device, name, shape);
+    parameters.add(name, ParameterKind::Weight, value).unwrap()
+}
+
+/// A trained parameter with the values given.
+pub fn parameter_of(
+    parameters: &mut Parameters,
+    device: &Device,
+    name: &str,
+    shape: &[usize],
+    values: Vec<f32>,
+) -> ParameterId {
+    let value = Tensor::from_vec(device, shape, values).unwrap();
+    parameters.add(name, ParameterKind::Weight, value).unwrap()
+}
+
+/// The largest |got - want| over the largest |want|.
+pub fn deviation(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let scale = want.iter().fold(1e-30f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs()));
+    // A NaN must not pass for small.
+    worst.fold(
+        0.0,
+        |m, v| if v.is_nan() { f64::INFINITY } else { f64::max(m, v) },
+    ) / f64::from(scale)
+}
+
+/// The bits of values, for comparisons that NaN and -0 must not blur.
+pub fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.as_slice().unwrap().iter().map(|v| v.to_bits()).collect()
+}
