@@ -52,7 +52,10 @@ pub enum MetricsError {
 }
 
 /// Checks that there is one label per row and that each is below `classes`.
-pub(crate) fn check_labels(rows: usize, labels: &[u32], classes: usize) -> Result<(), MetricsError> {
+///
+/// # Errors
+/// [`MetricsError::Shape`] or [`MetricsError::Label`].
+pub fn check_labels(rows: usize, labels: &[u32], classes: usize) -> Result<(), MetricsError> {
     if labels.len() != rows {
         return Err(MetricsError::Shape {
             what: "labels, one per row",

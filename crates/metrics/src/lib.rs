@@ -33,7 +33,7 @@ pub mod uniformity;
 pub use accuracy::{Confusion, accuracy, top_k};
 pub use alignment::alignment;
 pub use average_precision::{area_average_precision, eleven_point_average_precision};
-pub use error::MetricsError;
+pub use error::{MetricsError, check_labels};
 pub use features::Features;
 pub use knn::{Knn, KnnOutcome};
 pub use neighbours::{Neighbours, nearest_neighbours, nearest_neighbours_within};

@@ -170,7 +170,7 @@ fn search_tile(
         let tile = &mut tile[..count * width];
         multiply(
             Operand::new(queries, dim),
-            Operand::new(rows, dim).t(),
+            Operand::new(columns, width),
             tile,
             false,
         );
