@@ -103,6 +103,19 @@ mod tests {
     }
 
     #[test]
+    fn other_crates_can_draw_from_it() {
+        fn shuffled(mut rng: impl rand::Rng) -> Vec<u32> {
+            use rand::seq::SliceRandom;
+            let mut items: Vec<u32> = (0..100).collect();
+            items.shuffle(&mut rng);
+            items
+        }
+        let items = shuffled(Stream::new(1, 0, 0, 0));
+        assert_eq!(items, shuffled(Stream::new(1, 0, 0, 0)));
+        assert_ne!(items, shuffled(Stream::new(2, 0, 0, 0)));
+    }
+
+    #[test]
     fn integers_stay_below_their_bound() {
         let mut stream = Stream::new(5, 0, 0, 0);
         let mut seen = [0; 7];

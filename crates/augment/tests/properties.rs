@@ -109,14 +109,15 @@ proptest! {
         prop_assert_eq!(out, color.repeat((size * size) as usize));
     }
 
-    /// An independent implementation of the same filter, which rounds to 8 bits between the two directions.
+    /// An independent implementation of the same filter, which rounds to 8 bits between the two directions. It
+    /// also clips there, so the image keeps away from black and white, where the filter would overshoot.
     #[test]
     fn resize_equals_another_library(
         (width, height) in (1u32..=300, 1u32..=300),
         size in 1u32..=97,
         seed in any::<u64>(),
     ) {
-        let pixels = noise(width, height, seed);
+        let pixels: Vec<u8> = noise(width, height, seed).iter().map(|v| 64 + v / 2).collect();
         let family = ViewFamily::new(&ViewConfig::default(), size).unwrap();
         let image = ImageRef::new(width, height, &pixels).unwrap();
         let mut got = vec![0; family.view_len()];
@@ -127,10 +128,8 @@ proptest! {
         let bicubic = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
         Resizer::new().resize(&source, &mut expected, &bicubic).unwrap();
 
-        let differences = got.iter().zip(expected.buffer()).map(|(a, b)| u32::from(a.abs_diff(*b)));
-        let sum: u32 = differences.clone().sum();
-        prop_assert!(f64::from(sum) / got.len() as f64 <= 1.0);
-        prop_assert!(f64::from(differences.max().unwrap_or(0)) <= 40.0);
+        let differences: Vec<u8> = got.iter().zip(expected.buffer()).map(|(a, b)| a.abs_diff(*b)).collect();
+        prop_assert!(differences.iter().all(|&d| d <= 2), "{:?}", differences.iter().max());
     }
 }
 
