@@ -7,7 +7,7 @@ use simclr_kernels::buffer::Pool;
 use simclr_kernels::{Cpu, Isa, Threads};
 
 use crate::cpu::CpuKernels;
-use crate::{EngineError, Kernels, Result};
+use crate::{AdamWStep, EngineError, Kernels, MomentumStep, Result, Tensor};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -47,9 +47,7 @@ impl Device {
             shared: Arc::new(Shared {
                 name: format!("cpu ({}, {count} threads)", isa.level()),
                 pool: Pool::default(),
-                kernels: Box::new(CpuKernels {
-                    cpu: Cpu { threads, isa },
-                }),
+                kernels: Box::new(CpuKernels { cpu: Cpu { threads, isa } }),
                 threads: count,
             }),
         })
@@ -63,11 +61,7 @@ impl Device {
     /// What the device's tensors take.
     pub fn memory(&self) -> MemoryUse {
         let pool = &self.shared.pool;
-        MemoryUse {
-            live: pool.live_bytes(),
-            held: pool.held_bytes(),
-            peak: pool.peak_bytes(),
-        }
+        MemoryUse { live: pool.live_bytes(), held: pool.held_bytes(), peak: pool.peak_bytes() }
     }
 
     /// Gives memory that no tensor uses back to the system.
@@ -79,9 +73,60 @@ impl Device {
         &self.shared.pool
     }
 
+    /// |w|^2 and |g + decay w|^2, for LARS.
+    pub fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
+        same_shape("lars_norms", w, g)?;
+        self.kernels().lars_norms(w, g, decay)
+    }
+
+    /// One step of momentum on w, with its buffer v of as many values.
+    pub fn momentum_update(
+        &self,
+        step: MomentumStep,
+        g: &Tensor,
+        w: &mut Tensor,
+        v: &mut Tensor,
+    ) -> Result<()> {
+        same_shape("momentum_update", w, g)?;
+        has_len("momentum_update", v, w.len())?;
+        self.kernels().momentum_update(step, g, w, v)
+    }
+
+    /// One step of AdamW on w, with its moments of twice as many values.
+    pub fn adamw_update(
+        &self,
+        step: AdamWStep,
+        g: &Tensor,
+        w: &mut Tensor,
+        moments: &mut Tensor,
+    ) -> Result<()> {
+        same_shape("adamw_update", w, g)?;
+        has_len("adamw_update", moments, 2 * w.len())?;
+        self.kernels().adamw_update(step, g, w, moments)
+    }
+
+    /// The sum of squares of all values.
+    pub fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        self.kernels().sum_of_squares(x)
+    }
+
     pub(crate) fn kernels(&self) -> &dyn Kernels {
         &*self.shared.kernels
     }
+}
+
+fn same_shape(op: &'static str, expected: &Tensor, got: &Tensor) -> Result<()> {
+    if expected.shape() == got.shape() {
+        return Ok(());
+    }
+    Err(EngineError::shape(op, format!("{:?}", expected.shape()), got.shape()))
+}
+
+fn has_len(op: &'static str, x: &Tensor, len: usize) -> Result<()> {
+    if x.len() == len {
+        return Ok(());
+    }
+    Err(EngineError::shape(op, format!("{len} values of state"), x.shape()))
 }
 
 impl fmt::Display for Device {

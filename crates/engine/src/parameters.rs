@@ -9,6 +9,11 @@ use crate::{EngineError, Result, Tensor};
 pub struct ParameterId(usize);
 
 impl ParameterId {
+    /// The place of a number, as [`ParameterId::index`] gave it.
+    pub fn from_index(index: usize) -> ParameterId {
+        ParameterId(index)
+    }
+
     /// The place, from 0.
     pub fn index(self) -> usize {
         self.0
@@ -108,11 +113,7 @@ impl Parameters {
     pub fn set(&mut self, id: ParameterId, value: Tensor) -> Result<()> {
         let (_, _, old) = &mut self.entries[id.0];
         if old.shape() != value.shape() {
-            return Err(EngineError::shape(
-                "parameter",
-                format!("{:?}", old.shape()),
-                value.shape(),
-            ));
+            return Err(EngineError::shape("parameter", format!("{:?}", old.shape()), value.shape()));
         }
         *old = value;
         Ok(())
@@ -120,17 +121,11 @@ impl Parameters {
 
     /// Name, kind and tensor of each, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, ParameterKind, &Tensor)> {
-        self.entries
-            .iter()
-            .map(|(name, kind, value)| (name.as_str(), *kind, value))
+        self.entries.iter().map(|(name, kind, value)| (name.as_str(), *kind, value))
     }
 
     /// How many values are trained.
     pub fn trained_values(&self) -> usize {
-        self.entries
-            .iter()
-            .filter(|(_, kind, _)| kind.is_trained())
-            .map(|(_, _, value)| value.len())
-            .sum()
+        self.entries.iter().filter(|(_, kind, _)| kind.is_trained()).map(|(_, _, value)| value.len()).sum()
     }
 }

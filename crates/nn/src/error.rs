@@ -34,10 +34,7 @@ impl NnError {
     pub(crate) fn into_engine(self) -> simclr_engine::EngineError {
         match self {
             NnError::Engine(error) => error,
-            other => simclr_engine::EngineError::Value {
-                op: "network",
-                what: other.to_string(),
-            },
+            other => simclr_engine::EngineError::Value { op: "network", what: other.to_string() },
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct HeadSpec {
     pub kind: HeadKind,
     /// Dense layers of a nonlinear head: 2 in the paper, 3 in SimCLR v2.
     pub layers: usize,
+    /// Width between the layers; that of h where none is given.
+    pub hidden: Option<usize>,
     /// Width of z.
     pub dim: usize,
     /// BatchNorm after every dense layer, the last without beta and without ReLU, and no biases: the official code. Without it
@@ -34,12 +36,7 @@ pub struct HeadSpec {
 impl Default for HeadSpec {
     /// Linear(d, d), BatchNorm, ReLU, Linear(d, 128), BatchNorm.
     fn default() -> HeadSpec {
-        HeadSpec {
-            kind: HeadKind::Nonlinear,
-            layers: 2,
-            dim: 128,
-            batch_norm: true,
-        }
+        HeadSpec { kind: HeadKind::Nonlinear, layers: 2, hidden: None, dim: 128, batch_norm: true }
     }
 }
 
@@ -74,54 +71,38 @@ impl Head {
         if spec.kind == HeadKind::Nonlinear && count < 2 {
             let problem =
                 format!("a nonlinear head has at least 2 layers, not {count}; one layer is the linear head");
-            return Err(NnError::Spec {
-                what: "head.layers",
-                problem,
-            });
+            return Err(NnError::Spec { what: "head.layers", problem });
         }
         if count > 0 && spec.dim == 0 {
-            return Err(NnError::Spec {
-                what: "head.dim",
-                problem: "must be at least 1".into(),
-            });
+            return Err(NnError::Spec { what: "head.dim", problem: "must be at least 1".into() });
         }
-        let mut maker = Maker {
-            device,
-            seed,
-            parameters,
-        };
+        if spec.hidden == Some(0) {
+            return Err(NnError::Spec { what: "head.hidden", problem: "must be at least 1".into() });
+        }
+        let mut inputs = features;
+        let mut maker = Maker { device, seed, parameters };
         let mut layers = Vec::new();
         for i in 0..count {
             let last = i + 1 == count;
-            let outputs = if last { spec.dim } else { features };
+            let outputs = if last { spec.dim } else { spec.hidden.unwrap_or(features) };
             // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases need outputs
             // of a scale near one, since nothing adapts their rate to a smaller one.
             let initial = if spec.batch_norm {
                 Initial::Normal { deviation: 0.01 }
             } else {
-                Initial::VarianceScaling { fan_in: features }
+                Initial::VarianceScaling { fan_in: inputs }
             };
-            let linear = maker.linear(
-                &format!("head.{i}.linear"),
-                (features, outputs),
-                !spec.batch_norm,
-                initial,
-            )?;
+            let linear =
+                maker.linear(&format!("head.{i}.linear"), (inputs, outputs), !spec.batch_norm, initial)?;
             let norm = if spec.batch_norm {
                 Some(maker.norm(&format!("head.{i}.bn"), outputs, 1.0, !last)?)
             } else {
                 None
             };
-            layers.push(Layer {
-                linear,
-                norm,
-                relu: !last,
-            });
+            layers.push(Layer { linear, norm, relu: !last });
+            inputs = outputs;
         }
-        Ok(Head {
-            dim: if count == 0 { features } else { spec.dim },
-            layers,
-        })
+        Ok(Head { dim: if count == 0 { features } else { spec.dim }, layers })
     }
 
     /// The width of z.

@@ -26,22 +26,19 @@ pub(crate) fn initial_values(initial: Initial, len: usize, seed: u64, name: &str
         Initial::Constant(value) => vec![value; len],
         Initial::VarianceScaling { fan_in } => {
             let deviation = (1.0 / fan_in.max(1) as f64).sqrt() / CUT_DEVIATION;
-            (0..len)
-                .map(|_| (deviation * cut_normal(&mut rng)) as f32)
-                .collect()
+            (0..len).map(|_| (deviation * cut_normal(&mut rng)) as f32).collect()
         }
-        Initial::Normal { deviation } => (0..len)
-            .map(|_| (f64::from(deviation) * normal(&mut rng)) as f32)
-            .collect(),
+        Initial::Normal { deviation } => {
+            (0..len).map(|_| (f64::from(deviation) * normal(&mut rng)) as f32).collect()
+        }
     }
 }
 
 /// A random stream of its own for each name.
 fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     // FNV-1a: names differ in few places, and any spread that is the same everywhere will do.
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());

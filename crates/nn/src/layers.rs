@@ -38,45 +38,23 @@ impl Maker<'_> {
         side: usize,
         stride: usize,
     ) -> Result<Conv> {
-        let initial = Initial::VarianceScaling {
-            fan_in: inputs * side * side,
-        };
+        let initial = Initial::VarianceScaling { fan_in: inputs * side * side };
         let shape = [outputs, side, side, inputs];
         let weight = self.add(format!("{name}.weight"), ParameterKind::Weight, &shape, initial)?;
-        Ok(Conv {
-            weight,
-            stride,
-            padding: side / 2,
-        })
+        Ok(Conv { weight, stride, padding: side / 2 })
     }
 
     /// A BatchNorm of `channels` channels, its gamma starting at `gamma`.
     pub(crate) fn norm(&mut self, name: &str, channels: usize, gamma: f32, with_beta: bool) -> Result<Norm> {
         use ParameterKind::{Buffer, Norm as NormKind};
         let mut add = |part: &str, kind, value| {
-            self.add(
-                format!("{name}.{part}"),
-                kind,
-                &[channels],
-                Initial::Constant(value),
-            )
+            self.add(format!("{name}.{part}"), kind, &[channels], Initial::Constant(value))
         };
         let gamma = add("weight", NormKind, gamma)?;
-        let beta = if with_beta {
-            Some(add("bias", NormKind, 0.0)?)
-        } else {
-            None
-        };
+        let beta = if with_beta { Some(add("bias", NormKind, 0.0)?) } else { None };
         let running_mean = add("running_mean", Buffer, 0.0)?;
         let running_var = add("running_var", Buffer, 1.0)?;
-        Ok(Norm(ops::BatchNorm {
-            gamma,
-            beta,
-            running_mean,
-            running_var,
-            epsilon: EPSILON,
-            decay: DECAY,
-        }))
+        Ok(Norm(ops::BatchNorm { gamma, beta, running_mean, running_var, epsilon: EPSILON, decay: DECAY }))
     }
 
     /// A dense layer.
@@ -87,12 +65,8 @@ impl Maker<'_> {
         with_bias: bool,
         initial: Initial,
     ) -> Result<Linear> {
-        let weight = self.add(
-            format!("{name}.weight"),
-            ParameterKind::Weight,
-            &[outputs, inputs],
-            initial,
-        )?;
+        let weight =
+            self.add(format!("{name}.weight"), ParameterKind::Weight, &[outputs, inputs], initial)?;
         let bias = if with_bias {
             let initial = Initial::Constant(0.0);
             Some(self.add(format!("{name}.bias"), ParameterKind::Bias, &[outputs], initial)?)
@@ -116,11 +90,7 @@ impl Conv {
         let w = tape.parameter(self.weight);
         // Only the batch's statistics need the sums; running averages are there already.
         let channel_sums = tape.mode() == simclr_engine::Mode::Train;
-        let options = ops::Conv2d {
-            stride: self.stride,
-            padding: self.padding,
-            channel_sums,
-        };
+        let options = ops::Conv2d { stride: self.stride, padding: self.padding, channel_sums };
         Ok(ops::conv2d(tape, x, &w, options)?)
     }
 }
@@ -158,11 +128,7 @@ impl Linear {
         seed: u64,
         parameters: &mut Parameters,
     ) -> Result<Linear> {
-        let mut maker = Maker {
-            device,
-            seed,
-            parameters,
-        };
+        let mut maker = Maker { device, seed, parameters };
         maker.linear(name, (inputs, outputs), true, Initial::Normal { deviation: 0.01 })
     }
 

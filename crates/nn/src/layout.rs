@@ -33,11 +33,7 @@ pub fn load_tensor(
         _ => tensor.shape().to_vec(),
     };
     if shape != expected || values.len() != expected.iter().product::<usize>() {
-        return Err(NnError::Mismatch {
-            name,
-            expected,
-            got: shape.to_vec(),
-        });
+        return Err(NnError::Mismatch { name, expected, got: shape.to_vec() });
     }
     let own = tensor.as_mut_slice()?;
     let &[_, inputs, h, w] = shape else {

@@ -99,17 +99,10 @@ impl ResNet {
                 "{} leaves no channels or far too many; 1 is the usual width, 0.25 a small one",
                 spec.width
             );
-            return Err(NnError::Spec {
-                what: "encoder.width",
-                problem,
-            });
+            return Err(NnError::Spec { what: "encoder.width", problem });
         }
         let base = base.round() as usize;
-        let mut maker = Maker {
-            device,
-            seed,
-            parameters,
-        };
+        let mut maker = Maker { device, seed, parameters };
         let (side, stride) = match spec.stem {
             Stem::ImageNet => (7, 2),
             Stem::Small => (3, 1),
@@ -136,14 +129,7 @@ impl ResNet {
                 inputs = outputs;
             }
         }
-        Ok(ResNet {
-            stem: spec.stem,
-            conv1,
-            bn1,
-            blocks,
-            features: inputs,
-            memory: Memory::Full,
-        })
+        Ok(ResNet { stem: spec.stem, conv1, bn1, blocks, features: inputs, memory: Memory::Full })
     }
 
     /// The same network, keeping less for backward.
@@ -188,11 +174,7 @@ impl Block {
         let plan: &[(usize, usize, usize, usize)] = if expansion == 1 {
             &[(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
         } else {
-            &[
-                (inputs, inner, 1, 1),
-                (inner, inner, 3, stride),
-                (inner, outputs, 1, 1),
-            ]
+            &[(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)]
         };
         let mut layers = Vec::new();
         for (i, &(from, to, side, stride)) in plan.iter().enumerate() {
@@ -203,10 +185,7 @@ impl Block {
         }
         let downsample = if project {
             let conv = maker.conv(&format!("{name}.downsample.0"), (inputs, outputs), 1, stride)?;
-            Some((
-                conv,
-                maker.norm(&format!("{name}.downsample.1"), outputs, 1.0, true)?,
-            ))
+            Some((conv, maker.norm(&format!("{name}.downsample.1"), outputs, 1.0, true)?))
         } else {
             None
         };

@@ -6,12 +6,7 @@ use simclr_nn::{
 };
 
 fn spec(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
-    ResNetSpec {
-        depth,
-        width,
-        stem,
-        projection_shortcuts: false,
-    }
+    ResNetSpec { depth, width, stem, projection_shortcuts: false }
 }
 
 fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
@@ -26,11 +21,7 @@ fn parameters_are_those_of_torchvision() {
     // sixty million values takes a while.
     for (depth, values, features) in [(Depth::D18, 11_176_512, 512), (Depth::D50, 23_508_032, 2048)] {
         let (net, parameters) = build(&spec(depth, 1.0, Stem::ImageNet));
-        assert_eq!(
-            (parameters.trained_values(), net.features()),
-            (values, features),
-            "{depth:?}"
-        );
+        assert_eq!((parameters.trained_values(), net.features()), (values, features), "{depth:?}");
     }
     // Tensors without num_batches_tracked (one a BatchNorm) and without fc.
     for (depth, tensors) in [
@@ -40,11 +31,7 @@ fn parameters_are_those_of_torchvision() {
         (Depth::D101, 626 - 104 - 2),
         (Depth::D152, 932 - 155 - 2),
     ] {
-        assert_eq!(
-            build(&spec(depth, 0.0625, Stem::ImageNet)).1.len(),
-            tensors,
-            "{depth:?}"
-        );
+        assert_eq!(build(&spec(depth, 0.0625, Stem::ImageNet)).1.len(), tensors, "{depth:?}");
     }
 }
 
@@ -64,21 +51,10 @@ fn names_and_stored_shapes_are_those_of_torchvision() {
         assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
     }
     let (_, small) = build(&spec(Depth::D18, 0.25, Stem::Small));
-    assert_eq!(
-        small.get(small.find("conv1.weight").unwrap()).shape(),
-        [16, 3, 3, 3]
-    );
+    assert_eq!(small.get(small.find("conv1.weight").unwrap()).shape(), [16, 3, 3, 3]);
     assert!(small.find("layer1.0.downsample.0.weight").is_none());
-    let everywhere = ResNetSpec {
-        projection_shortcuts: true,
-        ..spec(Depth::D18, 0.25, Stem::Small)
-    };
-    assert!(
-        build(&everywhere)
-            .1
-            .find("layer1.0.downsample.0.weight")
-            .is_some()
-    );
+    let everywhere = ResNetSpec { projection_shortcuts: true, ..spec(Depth::D18, 0.25, Stem::Small) };
+    assert!(build(&everywhere).1.find("layer1.0.downsample.0.weight").is_some());
 }
 
 #[test]
@@ -96,21 +72,11 @@ fn the_last_gamma_of_each_branch_starts_at_zero() {
 fn sizes_that_cannot_be_are_refused() {
     let device = Device::cpu(1).unwrap();
     for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
-        let error = ResNet::new(
-            &spec(Depth::D18, width, Stem::Small),
-            &device,
-            0,
-            &mut Parameters::new(),
-        );
+        let error = ResNet::new(&spec(Depth::D18, width, Stem::Small), &device, 0, &mut Parameters::new());
         assert!(error.unwrap_err().to_string().contains("encoder.width"));
     }
     for (kind, layers, dim) in [(HeadKind::Nonlinear, 1, 8), (HeadKind::Linear, 1, 0)] {
-        let head = HeadSpec {
-            kind,
-            layers,
-            dim,
-            batch_norm: true,
-        };
+        let head = HeadSpec { kind, layers, hidden: None, dim, batch_norm: true };
         assert!(Head::new(&head, 16, &device, 0, &mut Parameters::new()).is_err());
     }
 }
@@ -122,12 +88,7 @@ fn every_kind_of_head_returns_something() {
         for (layers, batch_norm) in [(2, true), (2, false), (3, true)] {
             let mut parameters = Parameters::new();
             let head = Head::new(
-                &HeadSpec {
-                    kind,
-                    layers,
-                    dim: 8,
-                    batch_norm,
-                },
+                &HeadSpec { kind, layers, hidden: Some(12), dim: 8, batch_norm },
                 16,
                 &device,
                 0,
@@ -138,10 +99,7 @@ fn every_kind_of_head_returns_something() {
             let h: Vec<f32> = (0..6 * 16).map(|i| (i as f32).sin()).collect();
             let h = tape.input(Tensor::from_vec(&device, &[6, 16], h).unwrap());
             let z = head.forward(&mut tape, &h).unwrap();
-            assert_eq!(
-                z.tensor().shape(),
-                [6, if kind == HeadKind::None { 16 } else { 8 }]
-            );
+            assert_eq!(z.tensor().shape(), [6, if kind == HeadKind::None { 16 } else { 8 }]);
             assert!(z.tensor().as_slice().unwrap().iter().any(|&v| v != 0.0));
         }
     }
@@ -157,17 +115,10 @@ fn block_memory_changes_no_bit() {
         // A gamma of zero would stop gradients from entering the branches.
         for id in parameters.ids() {
             if parameters.kind(id) == ParameterKind::Norm {
-                parameters
-                    .get_mut(id)
-                    .as_mut_slice()
-                    .unwrap()
-                    .iter_mut()
-                    .for_each(|v| *v += 0.5);
+                parameters.get_mut(id).as_mut_slice().unwrap().iter_mut().for_each(|v| *v += 0.5);
             }
         }
-        let images: Vec<f32> = (0..6 * 16 * 16 * 3)
-            .map(|i| ((i * 7919) % 256) as f32 / 255.0)
-            .collect();
+        let images: Vec<f32> = (0..6 * 16 * 16 * 3).map(|i| ((i * 7919) % 256) as f32 / 255.0).collect();
         let run = |net: &ResNet| {
             let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
             let x = tape.input(Tensor::from_slice(&device, &[6, 16, 16, 3], &images).unwrap());
@@ -175,18 +126,11 @@ fn block_memory_changes_no_bit() {
             let z = head.forward(&mut tape, &h).unwrap();
             let z = ops::l2_normalize(&mut tape, &z).unwrap();
             let (loss, figures) = ops::nt_xent(&mut tape, &z, 0.5).unwrap();
-            let gradients = tape
-                .backward(&loss, Tensor::full(&device, &[1], 1.0).unwrap())
-                .unwrap();
-            let gradients: Vec<_> = parameters
-                .ids()
-                .map(|id| gradients.get(id).map(|g| g.to_vec().unwrap()))
-                .collect();
-            let averages: Vec<_> = tape
-                .into_buffer_updates()
-                .into_iter()
-                .map(|(id, t)| (id, t.to_vec().unwrap()))
-                .collect();
+            let gradients = tape.backward(&loss, Tensor::full(&device, &[1], 1.0).unwrap()).unwrap();
+            let gradients: Vec<_> =
+                parameters.ids().map(|id| gradients.get(id).map(|g| g.to_vec().unwrap())).collect();
+            let averages: Vec<_> =
+                tape.into_buffer_updates().into_iter().map(|(id, t)| (id, t.to_vec().unwrap())).collect();
             (figures, gradients, averages)
         };
         let full = run(&net);
@@ -206,13 +150,8 @@ fn stored_tensors_come_back() {
         assert_eq!(parameters.get(id).to_vec().unwrap(), before);
     }
     let id = parameters.find("layer1.0.conv1.weight").unwrap();
-    let error = load_tensor(&mut parameters, id, &[8, 8, 1, 1], &[0.0; 64])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("layer1.0.conv1.weight") && error.contains("[8, 8, 3, 3]"),
-        "{error}"
-    );
+    let error = load_tensor(&mut parameters, id, &[8, 8, 1, 1], &[0.0; 64]).unwrap_err().to_string();
+    assert!(error.contains("layer1.0.conv1.weight") && error.contains("[8, 8, 3, 3]"), "{error}");
     // (out, in, h, w): the value of input channel 1 at the first tap is the first after the 9 taps of channel 0.
     let weight = parameters.get(id).to_vec().unwrap();
     assert_eq!(store_tensor(parameters.get(id)).unwrap().1[9], weight[1]);
