@@ -1,3 +1,5 @@
 //! Evaluation protocols: kNN, linear, logistic regression, and the report
 
 #![forbid(unsafe_code)]
+
+pub mod logistic;

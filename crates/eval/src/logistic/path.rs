@@ -1,0 +1,186 @@
+//! The L2 weight chosen on a validation split.
+
+use super::objective::{Objective, cross_entropy};
+use super::standardize::Standardizer;
+use super::{
+    Labelled, LbfgsOptions, LogisticRegression, check, check_l2, fit_from, lbfgs, likeliest, scores,
+};
+use simclr_metrics::{Features, MetricsError};
+
+/// Which weights are tried, and how hard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathOptions {
+    /// The L2 weights to choose from.
+    pub weights: Vec<f64>,
+    /// Weaker weights are not tried once so many in a row improved neither validation accuracy nor loss.
+    pub patience: usize,
+    /// The solver along the path.
+    pub search: LbfgsOptions,
+    /// The solver of the final fit.
+    pub refit: LbfgsOptions,
+}
+
+impl Default for PathOptions {
+    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade); patience 8, that is two decades.
+    fn default() -> Self {
+        let weights = (0..45).map(|i| 10f64.powf(-6.0 + 11.0 * f64::from(i) / 44.0)).collect();
+        let refit = LbfgsOptions { max_iterations: 500, ..LbfgsOptions::default() };
+        // The choice needs the order of accuracies, not digits; each weight starts from its neighbour's solution.
+        let search = LbfgsOptions { max_iterations: 200, progress: 1e-7, ..refit };
+        PathOptions { weights, patience: 8, search, refit }
+    }
+}
+
+/// One weight's score on the validation split.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathPoint {
+    /// The L2 weight.
+    pub l2: f64,
+    /// Fraction of validation rows recognised.
+    pub top1: f64,
+    /// Mean cross-entropy of the validation rows.
+    pub loss: f64,
+    /// Iterations from the solution of the stronger weight before it.
+    pub iterations: usize,
+}
+
+/// The chosen classifier and how it was chosen.
+#[derive(Debug, Clone)]
+pub struct PathOutcome {
+    /// Fitted on training and validation rows together, with the chosen weight.
+    pub model: LogisticRegression,
+    /// The weight with the highest validation accuracy; of equals the one of lowest loss.
+    pub chosen: PathPoint,
+    /// Every weight tried, strongest first.
+    pub tried: Vec<PathPoint>,
+}
+
+/// Fits on `train` with each weight, scores on `validation`, and fits on both with the best.
+///
+/// Goes from strong to weak, each fit starting from the one before.
+///
+/// # Errors
+/// An empty split, labels that do not fit, splits of different width, or no weight or one that is negative.
+pub fn fit_path(
+    train: Labelled,
+    validation: Labelled,
+    classes: usize,
+    options: &PathOptions,
+) -> Result<PathOutcome, MetricsError> {
+    check(train, classes)?;
+    check(validation, classes)?;
+    let dim = train.features.dim();
+    if validation.features.dim() != dim {
+        let got = validation.features.dim();
+        return Err(MetricsError::Shape { what: "values per validation row", expected: dim, got });
+    }
+    options.weights.iter().try_for_each(|&l2| check_l2(l2))?;
+    let mut weights = options.weights.clone();
+    weights.sort_by(|a, b| b.total_cmp(a));
+
+    let standardizer = Standardizer::new(train.features);
+    let rows = standardizer.apply(train.features);
+    let held_out = standardizer.apply(validation.features);
+    let mut objective = Objective::new(&rows, train.labels, dim, classes, 0.0);
+    let mut parameters = vec![0.0; classes * (dim + 1)];
+    let mut best: Option<(PathPoint, Vec<f64>)> = None;
+    let mut lowest = f64::INFINITY;
+    let mut idle = 0;
+    let mut tried = Vec::new();
+    for l2 in weights {
+        objective.set_l2(l2);
+        let solution = lbfgs::minimize(|x, g| objective.evaluate(x, g), &mut parameters, &options.search);
+        let (top1, loss) = score(scores(&parameters, &held_out, dim, classes), validation.labels, classes);
+        let point = PathPoint { l2, top1, loss, iterations: solution.iterations };
+        tried.push(point);
+        let known = best.as_ref().map(|(best, _)| *best);
+        let more_right = known.is_none_or(|best| top1 > best.top1);
+        idle = if more_right || loss < lowest { 0 } else { idle + 1 };
+        lowest = lowest.min(loss);
+        if more_right || known.is_some_and(|best| top1 == best.top1 && loss < best.loss) {
+            best = Some((point, parameters.clone()));
+        }
+        if idle >= options.patience.max(1) {
+            break;
+        }
+    }
+    let Some((chosen, start)) = best else {
+        return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 });
+    };
+    let values = [train.features.values(), validation.features.values()].concat();
+    let labels = [train.labels, validation.labels].concat();
+    let both = Labelled { features: Features::new(&values, dim)?, labels: &labels };
+    let model = fit_from(both, classes, chosen.l2, &options.refit, start)?;
+    Ok(PathOutcome { model, chosen, tried })
+}
+
+/// Accuracy and mean cross-entropy.
+fn score(mut scores: Vec<f32>, labels: &[u32], classes: usize) -> (f64, f64) {
+    let (mut right, mut loss) = (0, 0.0);
+    for (row, &label) in scores.chunks_exact_mut(classes).zip(labels) {
+        right += usize::from(likeliest(row) == label);
+        loss += cross_entropy(row, label as usize);
+    }
+    let count = labels.len() as f64;
+    (right as f64 / count, loss / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One informative column among `dim`, the rest noise; a tenth of the labels are wrong.
+    fn noisy(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let labels: Vec<u32> = (0..rows as u32).map(|i| i % 2).collect();
+        let mut values: Vec<f32> = (0..rows * dim).map(|_| next()).collect();
+        for (row, &label) in values.chunks_exact_mut(dim).zip(&labels) {
+            let shown = if next() > 0.8 { 1 - label } else { label };
+            row[0] = row[0] * 0.3 + shown as f32;
+        }
+        (values, labels)
+    }
+
+    #[test]
+    fn prefers_a_weight_that_generalises() {
+        let (dim, options) = (60, PathOptions::default());
+        let ((a, a_labels), (b, b_labels)) = (noisy(100, dim, 1), noisy(400, dim, 2));
+        let of = |values, labels| Labelled { features: Features::new(values, dim).unwrap(), labels };
+        let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
+        // Weak weights fit the noise of 60 columns from 100 rows.
+        assert!(outcome.chosen.l2 > 1e-1, "{:?}", outcome.chosen);
+        assert!(outcome.chosen.top1 > 0.72, "{:?}", outcome.chosen);
+        assert_eq!(outcome.model.l2, outcome.chosen.l2);
+        assert!(outcome.tried.windows(2).all(|pair| pair[0].l2 > pair[1].l2));
+        assert!(outcome.tried.iter().all(|point| point.top1 <= outcome.chosen.top1));
+        let (test, test_labels) = noisy(1000, dim, 3);
+        let predictions = outcome.model.predict(Features::new(&test, dim).unwrap()).unwrap();
+        assert!(simclr_metrics::accuracy(&predictions, &test_labels).unwrap() > 0.72);
+        // The path ended before the weakest weight.
+        assert!(outcome.tried.len() < 45, "{}", outcome.tried.len());
+    }
+
+    #[test]
+    fn the_default_weights_are_those_of_the_protocol() {
+        let weights = PathOptions::default().weights;
+        assert_eq!(weights.len(), 45);
+        assert!((weights[0] - 1e-6).abs() < 1e-18 && (weights[44] - 1e5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_choose_from() {
+        let (values, labels) = noisy(10, 3, 1);
+        let data = Labelled { features: Features::new(&values, 3).unwrap(), labels: &labels };
+        let empty = Labelled { features: Features::new(&[], 3).unwrap(), labels: &[] };
+        let narrow = Labelled { features: Features::new(&values, 1).unwrap(), labels: &[0; 30] };
+        let options = PathOptions::default();
+        assert!(fit_path(data, empty, 2, &options).is_err());
+        assert!(fit_path(data, narrow, 2, &options).is_err());
+        assert!(fit_path(data, data, 2, &PathOptions { weights: vec![], ..options.clone() }).is_err());
+        assert!(fit_path(data, data, 2, &PathOptions { weights: vec![-1.0], ..options }).is_err());
+    }
+}
