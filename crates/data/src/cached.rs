@@ -28,12 +28,7 @@ impl Cached {
     /// Keeps images of `inner` within `budget_bytes` of pixels.
     pub fn new(inner: Arc<dyn Dataset>, budget_bytes: usize) -> Self {
         let kept = (0..inner.len()).map(|_| OnceLock::new()).collect();
-        Self {
-            inner,
-            kept,
-            budget: budget_bytes,
-            used: AtomicUsize::new(0),
-        }
+        Self { inner, kept, budget: budget_bytes, used: AtomicUsize::new(0) }
     }
 
     /// Bytes of pixels kept at present.
@@ -45,18 +40,10 @@ impl Cached {
     fn keep(&self, index: usize, image: Decoded) {
         let bytes = image.pixels.len();
         let reserve = |used: usize| used.checked_add(bytes).filter(|&total| total <= self.budget);
-        if self
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve)
-            .is_err()
-        {
+        if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_err() {
             return;
         }
-        let kept = Kept {
-            width: image.width,
-            height: image.height,
-            pixels: image.pixels.into(),
-        };
+        let kept = Kept { width: image.width, height: image.height, pixels: image.pixels.into() };
         if self.kept[index].set(Box::new(kept)).is_err() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -82,11 +69,7 @@ impl Dataset for Cached {
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
         if let Some(kept) = self.kept[index].get() {
-            return Ok(Decoded {
-                width: kept.width,
-                height: kept.height,
-                pixels: &kept.pixels,
-            });
+            return Ok(Decoded { width: kept.width, height: kept.height, pixels: &kept.pixels });
         }
         let image = self.inner.read(index, scratch)?;
         self.keep(index, image);

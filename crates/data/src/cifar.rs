@@ -14,18 +14,8 @@ pub const SIDE: u32 = 32;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const IMAGE: usize = 3 * PLANE;
 
-const CIFAR10_CLASSES: [&str; 10] = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-];
+const CIFAR10_CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// Which of the two data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +68,7 @@ impl Cifar {
         classes: Vec<String>,
         part: &'static str,
     ) -> Result<Self, DataError> {
-        let mut set = Self {
-            pixels: Vec::new(),
-            labels: Vec::new(),
-            classes,
-            part,
-        };
+        let mut set = Self { pixels: Vec::new(), labels: Vec::new(), classes, part };
         for file in files {
             let record = variant.record_bytes() as u64;
             let bytes = std::fs::metadata(file).map_err(|e| DataError::io(file, e))?.len();
@@ -122,9 +107,7 @@ pub fn append(
         ));
     }
     let images = bytes.len() / record;
-    pixels
-        .try_reserve(images * IMAGE)
-        .map_err(|_| format!("no memory for {images} images"))?;
+    pixels.try_reserve(images * IMAGE).map_err(|_| format!("no memory for {images} images"))?;
     for (number, record) in bytes.chunks_exact(record).enumerate() {
         let (head, planes) = record.split_at(variant.label_bytes());
         let label = head[head.len() - 1];
@@ -138,12 +121,7 @@ pub fn append(
         labels.push(label);
         let (red, rest) = planes.split_at(PLANE);
         let (green, blue) = rest.split_at(PLANE);
-        pixels.extend(
-            red.iter()
-                .zip(green)
-                .zip(blue)
-                .flat_map(|((&r, &g), &b)| [r, g, b]),
-        );
+        pixels.extend(red.iter().zip(green).zip(blue).flat_map(|((&r, &g), &b)| [r, g, b]));
     }
     Ok(())
 }
@@ -160,9 +138,7 @@ pub(crate) struct Files {
 pub(crate) fn find(folder: &Path) -> Result<Option<Files>, DataError> {
     let existing = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let test: Vec<PathBuf> = existing("test_batch.bin").into_iter().collect();
-    let train: Vec<Option<PathBuf>> = (1..=5)
-        .map(|i| existing(&format!("data_batch_{i}.bin")))
-        .collect();
+    let train: Vec<Option<PathBuf>> = (1..=5).map(|i| existing(&format!("data_batch_{i}.bin"))).collect();
     if let Some(last) = train.iter().rposition(Option::is_some) {
         if let Some(gap) = train[..last].iter().position(Option::is_none) {
             let missing = folder.join(format!("data_batch_{}.bin", gap + 1));
@@ -172,11 +148,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<Files>, DataError> {
             ));
         }
         let train = train.into_iter().flatten().collect();
-        return Ok(Some(Files {
-            variant: Variant::Cifar10,
-            train,
-            test,
-        }));
+        return Ok(Some(Files { variant: Variant::Cifar10, train, test }));
     }
     let (train, test100) = (existing("train.bin"), existing("test.bin"));
     let known = existing("fine_label_names.txt").is_some();
@@ -254,10 +226,6 @@ impl Dataset for Cifar {
 
     fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
         let pixels = &self.pixels[index * IMAGE..(index + 1) * IMAGE];
-        Ok(Decoded {
-            width: SIDE,
-            height: SIDE,
-            pixels,
-        })
+        Ok(Decoded { width: SIDE, height: SIDE, pixels })
     }
 }

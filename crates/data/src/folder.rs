@@ -28,15 +28,9 @@ impl Folder {
     /// # Errors
     /// [`DataError::NotFound`], [`DataError::Io`], or [`DataError::NoImages`].
     pub fn open(root: &Path) -> Result<(Self, LeftOut), DataError> {
-        let Listing {
-            mut images,
-            mut left_out,
-        } = list(root)?;
+        let Listing { mut images, mut left_out } = list(root)?;
         if images.is_empty() {
-            return Err(DataError::NoImages {
-                path: root.to_owned(),
-                files: left_out.count,
-            });
+            return Err(DataError::NoImages { path: root.to_owned(), files: left_out.count });
         }
         let classes = class_folders(&images);
         let mut labels = Vec::new();
@@ -55,15 +49,7 @@ impl Folder {
             }));
         }
         images.shrink_to_fit();
-        Ok((
-            Self {
-                root: root.to_owned(),
-                files: images,
-                classes,
-                labels,
-            },
-            left_out,
-        ))
+        Ok((Self { root: root.to_owned(), files: images, classes, labels }, left_out))
     }
 
     /// Numbers the labels by `classes` (those of the training part) instead of by this folder's own.

@@ -26,27 +26,19 @@ pub struct Idx {
 pub fn parse(bytes: &[u8]) -> Result<Idx, String> {
     let [0, 0, kind, dimensions, rest @ ..] = bytes else {
         return Err(
-            "not an IDX file: it does not begin with two zero bytes, a type and a dimension count".to_owned(),
+            "not an IDX file: it does not begin with two zero bytes, a type and a dimension count".to_owned()
         );
     };
     if *kind != 8 {
-        return Err(format!(
-            "IDX element type {kind:#04x} is not read; unsigned bytes (0x08) are"
-        ));
+        return Err(format!("IDX element type {kind:#04x} is not read; unsigned bytes (0x08) are"));
     }
     let dimensions = usize::from(*dimensions);
     let Some((header, elements)) = rest.split_at_checked(4 * dimensions) else {
         return Err(format!("cut short within its header of {dimensions} dimensions"));
     };
-    let dims: Vec<usize> = header
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|&bytes| u32::from_be_bytes(bytes) as usize)
-        .collect();
-    let declared = dims
-        .iter()
-        .try_fold(1usize, |product, &dim| product.checked_mul(dim));
+    let dims: Vec<usize> =
+        header.as_chunks::<4>().0.iter().map(|&bytes| u32::from_be_bytes(bytes) as usize).collect();
+    let declared = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
     if declared != Some(elements.len()) {
         return Err(format!(
             "cut short or damaged: it declares {dims:?} elements and holds {} bytes",
@@ -54,10 +46,7 @@ pub fn parse(bytes: &[u8]) -> Result<Idx, String> {
         ));
     }
     let start = bytes.len() - elements.len();
-    Ok(Idx {
-        dims,
-        data: start..bytes.len(),
-    })
+    Ok(Idx { dims, data: start..bytes.len() })
 }
 
 /// The images of one IDX file, with the labels of another.
@@ -96,9 +85,7 @@ impl IdxImages {
         };
         let area = (height as u64).saturating_mul(width as u64);
         if count == 0 || area == 0 || area > MAX_PIXELS {
-            return Err(bad(format!(
-                "declares {count} images of {width} x {height} pixels"
-            )));
+            return Err(bad(format!("declares {count} images of {width} x {height} pixels")));
         }
         let labels = match labels {
             Some(path) => load_labels(path, count)?,
@@ -133,10 +120,7 @@ fn load_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
     if idx.dims != [images] {
         return Err(DataError::malformed(
             path,
-            format!(
-                "holds {:?} labels for {images} images; one each would be right",
-                idx.dims
-            ),
+            format!("holds {:?} labels for {images} images; one each would be right", idx.dims),
         ));
     }
     file.drain(..idx.data.start);
@@ -178,11 +162,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataEr
     let mut test = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))? {
         let path = entry.map_err(|e| DataError::io(folder, e))?.path();
-        let Some(name) = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .map(str::to_ascii_lowercase)
-        else {
+        let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_ascii_lowercase) else {
             continue;
         };
         if name.starts_with('.') || !name.contains("images") || !name.contains("idx3") || !path.is_file() {
@@ -191,10 +171,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataEr
         if name.ends_with(".gz") {
             // Beside the unpacked file it does no harm.
             if !path.with_extension("").is_file() {
-                return Err(DataError::malformed(
-                    &path,
-                    "is compressed; unpack it first (gunzip)",
-                ));
+                return Err(DataError::malformed(&path, "is compressed; unpack it first (gunzip)"));
             }
             continue;
         }
@@ -209,10 +186,7 @@ pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataEr
                 [first, second].map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned());
             return Err(DataError::malformed(
                 folder,
-                format!(
-                    "holds two sets of IDX images, {} and {}; give one of the files",
-                    names[0], names[1]
-                ),
+                format!("holds two sets of IDX images, {} and {}; give one of the files", names[0], names[1]),
             ));
         }
     }
@@ -251,10 +225,6 @@ impl Dataset for IdxImages {
                 &scratch.pixels
             }
         };
-        Ok(Decoded {
-            width: self.width,
-            height: self.height,
-            pixels,
-        })
+        Ok(Decoded { width: self.width, height: self.height, pixels })
     }
 }

@@ -1,4 +1,29 @@
 //! Data sets, decoding and the loader: a stream of batches of view pairs.
+//!
+//! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an [`EvalLoader`] into central
+//! crops in order. The batches are a function of (data set, seed, place), whatever the number of threads.
+//!
+//! ```
+//! use simclr_augment::{ViewConfig, ViewFamily};
+//! use simclr_data::{Loader, LoaderConfig, Position, made};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `open(Path::new("photos"))?` for images of one's own.
+//! let source = made(100, 20, 32, 1);
+//! let family = ViewFamily::new(&ViewConfig::default(), 32)?;
+//! let views = vec![family.clone(), family];
+//! let config = LoaderConfig { batch: 16, seed: 1, threads: 2, prefetch: 2, views };
+//! let mut loader = Loader::new(source.train, config, Position::default());
+//! for _ in 0..loader.batches_per_epoch() {
+//!     let batch = loader.next_batch()?;
+//!     // Two views of each image: view i and view i + 16 belong together.
+//!     assert_eq!(batch.views.len(), 2 * 16 * 32 * 32 * 3);
+//!     loader.recycle(batch);
+//! }
+//! assert!(loader.skipped().is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -44,10 +44,7 @@ impl LeftOut {
     pub(crate) fn push(&mut self, name: String, reason: impl Into<String>) {
         self.count += 1;
         if self.files.len() < REMEMBERED {
-            self.files.push(LeftOutFile {
-                name,
-                reason: reason.into(),
-            });
+            self.files.push(LeftOutFile { name, reason: reason.into() });
         }
     }
 
@@ -68,20 +65,14 @@ pub(crate) struct Listing {
 /// Lists the images below `root`, following symbolic links; hidden files and folders are ignored.
 pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     let mut listing = Listing::default();
-    let walk = WalkDir::new(root)
-        .follow_links(true)
-        .min_depth(1)
-        .into_iter()
-        .filter_entry(|e| !is_hidden(e));
+    let walk = WalkDir::new(root).follow_links(true).min_depth(1).into_iter().filter_entry(|e| !is_hidden(e));
     for entry in walk {
         let entry = match entry {
             Ok(entry) => entry,
             // An unreadable root is the user's mistake; an unreadable corner or a loop of links is noted.
             Err(error) => match error.path() {
                 Some(path) if path != root => {
-                    listing
-                        .left_out
-                        .push(shown(relative(path, root)), error.to_string());
+                    listing.left_out.push(shown(relative(path, root)), error.to_string());
                     continue;
                 }
                 _ => return Err(DataError::io(root, error.into())),
@@ -97,10 +88,7 @@ pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
         }
     }
     listing.images.sort_unstable();
-    listing
-        .left_out
-        .files
-        .sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    listing.left_out.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(listing)
 }
 
@@ -147,9 +135,7 @@ fn looks_like_image(entry: &DirEntry) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     match Format::of(&magic) {
         Some(format) if format.is_read() => Ok(()),
-        Some(format) => Err(format!(
-            "{format} is not read; convert it to JPEG, PNG, WebP or BMP"
-        )),
+        Some(format) => Err(format!("{format} is not read; convert it to JPEG, PNG, WebP or BMP")),
         None => Err("not an image, by its first bytes".to_owned()),
     }
 }

@@ -42,11 +42,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub fn new(order: Order, len: usize) -> Self {
-        Self {
-            order,
-            len,
-            recent: Mutex::new(Vec::new()),
-        }
+        Self { order, len, recent: Mutex::new(Vec::new()) }
     }
 
     pub fn of_epoch(&self, epoch: u64) -> Arc<[u32]> {
@@ -102,10 +98,7 @@ mod tests {
             *counts.entry(permutation(3, 1, epoch)).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 6);
-        assert!(
-            counts.values().all(|count| (880..1120).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|count| (880..1120).contains(count)), "{counts:?}");
     }
 
     #[test]

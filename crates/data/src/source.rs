@@ -85,11 +85,7 @@ pub fn open(path: &Path) -> Result<Source, DataError> {
         return open_file(path);
     }
     for place in USUAL_PLACES {
-        let folder = if place.is_empty() {
-            path.to_owned()
-        } else {
-            path.join(place)
-        };
+        let folder = if place.is_empty() { path.to_owned() } else { path.join(place) };
         if !folder.is_dir() {
             continue;
         }
@@ -105,10 +101,7 @@ pub fn open(path: &Path) -> Result<Source, DataError> {
         let mut found = Vec::new();
         for name in names {
             found.extend(
-                folders
-                    .iter()
-                    .filter(|folder| folder.eq_ignore_ascii_case(name))
-                    .map(|f| path.join(f)),
+                folders.iter().filter(|folder| folder.eq_ignore_ascii_case(name)).map(|f| path.join(f)),
             );
         }
         found
@@ -117,12 +110,7 @@ pub fn open(path: &Path) -> Result<Source, DataError> {
         Some(train) => open_parts(&train, &named(&TEST_NAMES)),
         None => {
             let (folder, left_out) = Folder::open(path)?;
-            Ok(Source {
-                kind: folder_kind(&folder),
-                train: Arc::new(folder),
-                test: None,
-                left_out,
-            })
+            Ok(Source { kind: folder_kind(&folder), train: Arc::new(folder), test: None, left_out })
         }
     }
 }
@@ -158,12 +146,7 @@ fn open_parts(train: &Path, tests: &[PathBuf]) -> Result<Source, DataError> {
         left_out.extend(more);
         Arc::new(folder) as Arc<dyn Dataset>
     });
-    Ok(Source {
-        kind: folder_kind(&train),
-        train: Arc::new(train),
-        test,
-        left_out,
-    })
+    Ok(Source { kind: folder_kind(&train), train: Arc::new(train), test, left_out })
 }
 
 fn open_cifar(
@@ -182,12 +165,7 @@ fn open_cifar(
         Variant::Cifar10 => SourceKind::Cifar10,
         Variant::Cifar100 => SourceKind::Cifar100,
     };
-    Ok(Source {
-        train: Arc::new(train),
-        test,
-        kind,
-        left_out: LeftOut::default(),
-    })
+    Ok(Source { train: Arc::new(train), test, kind, left_out: LeftOut::default() })
 }
 
 fn open_idx(train: &idx::Pair, test: Option<&idx::Pair>) -> Result<Source, DataError> {
@@ -197,19 +175,12 @@ fn open_idx(train: &idx::Pair, test: Option<&idx::Pair>) -> Result<Source, DataE
         train.share_classes(test);
     }
     let test = test.map(|set| Arc::new(set) as Arc<dyn Dataset>);
-    Ok(Source {
-        train: Arc::new(train),
-        test,
-        kind: SourceKind::Idx,
-        left_out: LeftOut::default(),
-    })
+    Ok(Source { train: Arc::new(train), test, kind: SourceKind::Idx, left_out: LeftOut::default() })
 }
 
 fn open_file(path: &Path) -> Result<Source, DataError> {
-    let unrecognised = |found: &str| DataError::Unrecognised {
-        path: path.to_owned(),
-        found: found.to_owned(),
-    };
+    let unrecognised =
+        |found: &str| DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() };
     if idx::is_images(path) {
         return open_idx(&idx::Pair::of(path.to_owned()), None);
     }

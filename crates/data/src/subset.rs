@@ -57,16 +57,7 @@ impl Subset {
         let mut rest = holdout.split_off(held_out);
         holdout.sort_unstable();
         rest.sort_unstable();
-        Ok((
-            Self {
-                whole: Arc::clone(&whole),
-                indices: rest,
-            },
-            Self {
-                whole,
-                indices: holdout,
-            },
-        ))
+        Ok((Self { whole: Arc::clone(&whole), indices: rest }, Self { whole, indices: holdout }))
     }
 }
 

@@ -15,9 +15,7 @@ pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, Strin
         .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder
-        .decode_headers()
-        .map_err(|e| format!("damaged JPEG: {e}"))?;
+    decoder.decode_headers().map_err(|e| format!("damaged JPEG: {e}"))?;
     let (width, height) = decoder.dimensions().ok_or("damaged JPEG: it declares no size")?;
     check_size(width as u64, height as u64)?;
     // The decoder fills what a truncated file lacks with grey, and leniently so, which is what slightly odd files from
@@ -26,9 +24,7 @@ pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, Strin
         return Err("truncated JPEG: it ends before its end-of-image marker".to_owned());
     }
     resize(pixels, width * height * 3)?;
-    decoder
-        .decode_into(pixels)
-        .map_err(|e| format!("damaged JPEG: {e}"))?;
+    decoder.decode_into(pixels).map_err(|e| format!("damaged JPEG: {e}"))?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
     Ok(Stored {
         width: width as u32,
@@ -43,10 +39,7 @@ fn reaches_end_marker(bytes: &[u8]) -> bool {
         return true;
     }
     let mut at = 2;
-    while let Some(found) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&b| b == 0xff))
-    {
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xff)) {
         let marker = at + found + 1;
         match bytes.get(marker) {
             None => return false,
@@ -72,9 +65,7 @@ mod tests {
 
     #[test]
     fn end_marker_inside_a_segment_does_not_count() {
-        let thumbnail = [
-            0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd9, 1, 2, 0xff, 0xda, 0, 2, 9, 0xff, 0x00, 9,
-        ];
+        let thumbnail = [0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd9, 1, 2, 0xff, 0xda, 0, 2, 9, 0xff, 0x00, 9];
         assert!(!reaches_end_marker(&thumbnail));
         let mut whole = thumbnail.to_vec();
         whole.extend([0xff, 0xd0, 7, 0xff, 0xff, 0xd9, b'j', b'u', b'n', b'k']);

@@ -53,10 +53,7 @@ pub fn decode_bytes<'a>(
 ) -> Result<Decoded<'a>, DataError> {
     match decode_into(bytes, &mut scratch.pixels, &mut scratch.turned) {
         Ok(size) => Ok(scratch.decoded(size)),
-        Err(reason) => Err(DataError::Image {
-            name: inert(name),
-            reason: inert(&reason),
-        }),
+        Err(reason) => Err(DataError::Image { name: inert(name), reason: inert(&reason) }),
     }
 }
 
@@ -70,20 +67,13 @@ pub(crate) fn decode_named_file<'a>(
     let result = read_file(path, file).and_then(|()| decode_into(file, pixels, turned));
     match result {
         Ok(size) => Ok(scratch.decoded(size)),
-        Err(reason) => Err(DataError::Image {
-            name: name(),
-            reason: inert(&reason),
-        }),
+        Err(reason) => Err(DataError::Image { name: name(), reason: inert(&reason) }),
     }
 }
 
 impl DecodeScratch {
     fn decoded(&self, (width, height): (u32, u32)) -> Decoded<'_> {
-        Decoded {
-            width,
-            height,
-            pixels: &self.pixels,
-        }
+        Decoded { width, height, pixels: &self.pixels }
     }
 }
 
@@ -96,16 +86,11 @@ fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
             "the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
         ));
     }
-    out.try_reserve(bytes as usize + 1)
-        .map_err(|_| format!("no memory for its {bytes} bytes"))?;
+    out.try_reserve(bytes as usize + 1).map_err(|_| format!("no memory for its {bytes} bytes"))?;
     // One byte more than allowed, so that a file that grew meanwhile is noticed.
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(out)
-        .map_err(|e| e.to_string())?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(out).map_err(|e| e.to_string())?;
     if out.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "the file is larger than the {MAX_FILE_BYTES} bytes that are read as one image"
-        ));
+        return Err(format!("the file is larger than the {MAX_FILE_BYTES} bytes that are read as one image"));
     }
     Ok(())
 }
@@ -120,9 +105,9 @@ fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>, turned: &mut Vec<u8>) -> Resu
     let decoded = catch_unwind(AssertUnwindSafe(|| match format {
         Format::Jpeg => jpeg::decode(bytes, pixels),
         Format::Png | Format::WebP | Format::Bmp => raster::decode(bytes, format, pixels),
-        Format::Gif | Format::Tiff | Format::Heif => Err(format!(
-            "{format} is not read; convert it to JPEG, PNG, WebP or BMP"
-        )),
+        Format::Gif | Format::Tiff | Format::Heif => {
+            Err(format!("{format} is not read; convert it to JPEG, PNG, WebP or BMP"))
+        }
     }))
     .unwrap_or_else(|_| Err(format!("the {format} decoder failed on it")))?;
     let (width, height) = (decoded.width, decoded.height);
@@ -182,9 +167,7 @@ mod tests {
         let mut scratch = DecodeScratch::default();
         let empty = decode_bytes("a.jpg", &[], &mut scratch).unwrap_err().to_string();
         assert_eq!(empty, "a.jpg: the file is empty");
-        let text = decode_bytes("a\u{1b}[2J.jpg", b"Dear diary", &mut scratch)
-            .unwrap_err()
-            .to_string();
+        let text = decode_bytes("a\u{1b}[2J.jpg", b"Dear diary", &mut scratch).unwrap_err().to_string();
         assert!(text.starts_with("a\\u{1b}[2J.jpg: not an image"), "{text}");
     }
 }

@@ -29,13 +29,7 @@ pub(super) fn apply(
     };
     let (out_w, out_h) = if transposed { (h, w) } else { (w, h) };
     let from = source.as_chunks::<3>().0;
-    for (y, row) in out
-        .as_chunks_mut::<3>()
-        .0
-        .chunks_exact_mut(out_w)
-        .enumerate()
-        .take(out_h)
-    {
+    for (y, row) in out.as_chunks_mut::<3>().0.chunks_exact_mut(out_w).enumerate().take(out_h) {
         let mut at = start + y as isize * step_y;
         for pixel in row {
             *pixel = from[at as usize];

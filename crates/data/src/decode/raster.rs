@@ -38,11 +38,7 @@ pub(super) fn decode(bytes: &[u8], format: Format, pixels: &mut Vec<u8>) -> Resu
         resize(pixels, area * 3)?;
         to_rgb(image, pixels);
     }
-    Ok(Stored {
-        width,
-        height,
-        orientation,
-    })
+    Ok(Stored { width, height, orientation })
 }
 
 fn to_rgb(image: DynamicImage, out: &mut [u8]) {

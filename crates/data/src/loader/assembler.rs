@@ -68,12 +68,8 @@ impl Assembler {
     fn take(&mut self, run: &Run) -> Result<(), Gone> {
         let places = self.shared.plan.places;
         let row = self.shared.rows.branches() * self.shared.rows.view_bytes();
-        for ((place, outcome), views) in run
-            .span
-            .places
-            .clone()
-            .zip(&run.outcomes)
-            .zip(run.views.chunks_exact(row))
+        for ((place, outcome), views) in
+            run.span.places.clone().zip(&run.outcomes).zip(run.views.chunks_exact(row))
         {
             // What follows the last full batch of an epoch is dropped, and not reported either: how far the
             // workers had come when the batch was full is chance.
@@ -81,14 +77,7 @@ impl Assembler {
                 break;
             }
             match outcome {
-                Ok(index) => self.add(
-                    *index,
-                    views,
-                    Position {
-                        epoch: run.span.epoch,
-                        next: place + 1,
-                    },
-                )?,
+                Ok(index) => self.add(*index, views, Position { epoch: run.span.epoch, next: place + 1 })?,
                 Err(skipped) => self.skip(skipped),
             }
         }
@@ -100,15 +89,8 @@ impl Assembler {
 
     fn skip(&mut self, skipped: &Skipped) {
         if self.listed.insert(skipped.index) {
-            tracing::debug!(
-                name = skipped.name,
-                reason = skipped.reason,
-                "broken image passed over"
-            );
-            self.skipped
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(skipped.clone());
+            tracing::debug!(name = skipped.name, reason = skipped.reason, "broken image passed over");
+            self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped.clone());
         }
     }
 
@@ -122,9 +104,7 @@ impl Assembler {
         }
         batch.indices.push(index);
         if !self.shared.dataset.classes().is_empty() {
-            batch
-                .labels
-                .push(self.shared.dataset.label(index as usize).unwrap_or(NO_LABEL));
+            batch.labels.push(self.shared.dataset.label(index as usize).unwrap_or(NO_LABEL));
         }
         batch.epoch = after.epoch;
         batch.position = after;
@@ -170,11 +150,7 @@ impl Assembler {
             if whole && self.made == 0 {
                 let broken = self.skipped.lock().unwrap_or_else(PoisonError::into_inner).len();
                 let usable = short.map_or(0, |batch| batch.indices.len());
-                let _ = self.ready.send(Err(DataError::TooFewImages {
-                    batch: self.batch,
-                    usable,
-                    broken,
-                }));
+                let _ = self.ready.send(Err(DataError::TooFewImages { batch: self.batch, usable, broken }));
                 return Err(Gone);
             }
         } else if let Some(mut short) = short {
@@ -195,10 +171,7 @@ impl Assembler {
             return Ok(());
         };
         last.end_of_epoch = true;
-        last.position = Position {
-            epoch: epoch + 1,
-            next: 0,
-        };
+        last.position = Position { epoch: epoch + 1, next: 0 };
         self.shared.finished_epochs.store(epoch + 1, Ordering::Relaxed);
         self.send(last)
     }

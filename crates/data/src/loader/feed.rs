@@ -39,16 +39,9 @@ pub(crate) struct Job {
 
 impl Job {
     fn check(&self) -> Result<(), DataError> {
-        for (key, value) in [
-            ("batch", self.batch),
-            ("threads", self.threads),
-            ("prefetch", self.prefetch),
-        ] {
+        for (key, value) in [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)] {
             if value == 0 {
-                return Err(DataError::Setting {
-                    key,
-                    reason: "is 0; at least 1 would be right".to_owned(),
-                });
+                return Err(DataError::Setting { key, reason: "is 0; at least 1 would be right".to_owned() });
             }
         }
         for (key, value) in [("threads", self.threads), ("prefetch", self.prefetch)] {
@@ -68,19 +61,12 @@ impl Job {
             });
         }
         let views = self.batch.checked_mul(self.rows.branches());
-        if views
-            .and_then(|views| views.checked_mul(self.rows.view_bytes()))
-            .is_none()
-        {
+        if views.and_then(|views| views.checked_mul(self.rows.view_bytes())).is_none() {
             let reason = format!("{} images do not fit into memory; choose fewer", self.batch);
             return Err(DataError::Setting { key: "batch", reason });
         }
         if self.endless && images < self.batch {
-            return Err(DataError::TooFewImages {
-                batch: self.batch,
-                usable: images,
-                broken: 0,
-            });
+            return Err(DataError::TooFewImages { batch: self.batch, usable: images, broken: 0 });
         }
         Ok(())
     }
@@ -103,17 +89,9 @@ impl Feed {
         let prefetch = job.prefetch.clamp(1, MOST);
         let (ready_in, ready) = bounded(prefetch);
         let (recycled, recycled_out) = bounded(prefetch + 2);
-        let mut feed = Self {
-            ready: Some(ready),
-            recycled,
-            skipped: Arc::default(),
-            shared: None,
-            threads: Vec::new(),
-        };
-        if let Err(error) = job
-            .check()
-            .and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out))
-        {
+        let mut feed =
+            Self { ready: Some(ready), recycled, skipped: Arc::default(), shared: None, threads: Vec::new() };
+        if let Err(error) = job.check().and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out)) {
             // The channel is new and empty, and has room for it.
             let _ = ready_in.try_send(Err(error));
         }
@@ -136,10 +114,7 @@ impl Feed {
         for _ in 0..runs {
             let blank = Run {
                 number: 0,
-                span: Span {
-                    epoch: 0,
-                    places: 0..0,
-                },
+                span: Span { epoch: 0, places: 0..0 },
                 outcomes: Vec::with_capacity(run),
                 views: vec![0; run * row],
             };
@@ -150,12 +125,7 @@ impl Feed {
             orders: Orders::new(job.order, job.dataset.len()),
             dataset: job.dataset,
             rows: job.rows,
-            plan: Plan {
-                start: job.start,
-                places,
-                run: run as u64,
-                endless: job.endless,
-            },
+            plan: Plan { start: job.start, places, run: run as u64, endless: job.endless },
             next_run: AtomicU64::new(0),
             finished_epochs: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -212,10 +182,7 @@ impl Feed {
     }
 
     pub fn skipped(&self) -> Vec<Skipped> {
-        self.skipped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -103,13 +103,7 @@ impl Loader {
     /// Starts making the batches from `start` on. Whatever is wrong with the configuration is what the first
     /// [`Loader::next_batch`] returns.
     pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Self {
-        let LoaderConfig {
-            batch,
-            seed,
-            threads,
-            prefetch,
-            views,
-        } = config;
+        let LoaderConfig { batch, seed, threads, prefetch, views } = config;
         let batches_per_epoch = dataset.len().checked_div(batch).unwrap_or(0);
         let feed = Feed::start(Job {
             dataset,
@@ -121,10 +115,7 @@ impl Loader {
             threads,
             prefetch,
         });
-        Self {
-            feed,
-            batches_per_epoch,
-        }
+        Self { feed, batches_per_epoch }
     }
 
     /// The next batch, waiting for it if need be.

@@ -32,17 +32,11 @@ impl Plan {
         } else if self.endless {
             let per_epoch = self.places.div_ceil(self.run);
             let later = number - in_first;
-            (
-                self.start.epoch + 1 + later / per_epoch,
-                later % per_epoch * self.run,
-            )
+            (self.start.epoch + 1 + later / per_epoch, later % per_epoch * self.run)
         } else {
             return None;
         };
-        Some(Span {
-            epoch,
-            places: first..(first + self.run).min(self.places),
-        })
+        Some(Span { epoch, places: first..(first + self.run).min(self.places) })
     }
 }
 
@@ -53,12 +47,7 @@ mod tests {
     #[test]
     fn runs_cover_every_place_once_from_any_start() {
         for next in [0, 3, 9, 10, 25] {
-            let plan = Plan {
-                start: Position { epoch: 4, next },
-                places: 10,
-                run: 4,
-                endless: true,
-            };
+            let plan = Plan { start: Position { epoch: 4, next }, places: 10, run: 4, endless: true };
             let mut places = Vec::new();
             for number in 0.. {
                 let span = plan.span(number).unwrap();
@@ -67,28 +56,15 @@ mod tests {
                 }
                 places.extend(span.places.map(|place| (span.epoch, place)));
             }
-            let expected = (next..10)
-                .map(|place| (4, place))
-                .chain((0..10).map(|place| (5, place)));
+            let expected = (next..10).map(|place| (4, place)).chain((0..10).map(|place| (5, place)));
             assert!(places.into_iter().eq(expected), "from {next}");
         }
     }
 
     #[test]
     fn a_single_pass_ends() {
-        let plan = Plan {
-            start: Position::default(),
-            places: 5,
-            run: 4,
-            endless: false,
-        };
-        assert_eq!(
-            plan.span(1),
-            Some(Span {
-                epoch: 0,
-                places: 4..5
-            })
-        );
+        let plan = Plan { start: Position::default(), places: 5, run: 4, endless: false };
+        assert_eq!(plan.span(1), Some(Span { epoch: 0, places: 4..5 }));
         assert_eq!(plan.span(2), None);
     }
 }

@@ -59,11 +59,7 @@ pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Resul
         };
         // A worker that stops must not just vanish with a claimed run: the assembler may be waiting for it.
         let stopped = shared.stop.load(Ordering::Relaxed);
-        let result = if stopped {
-            Err("it was told to".to_owned())
-        } else {
-            result
-        };
+        let result = if stopped { Err("it was told to".to_owned()) } else { result };
         if filled.send(result).is_err() || stopped {
             return;
         }
@@ -79,14 +75,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn fill(&mut self, run: &mut Run) {
-        let Shared {
-            dataset,
-            rows,
-            orders,
-            finished_epochs,
-            stop,
-            ..
-        } = self.shared;
+        let Shared { dataset, rows, orders, finished_epochs, stop, .. } = self.shared;
         let epoch = run.span.epoch;
         if self.order.0 != epoch {
             self.order = (epoch, orders.of_epoch(epoch));
@@ -107,11 +96,9 @@ impl Worker<'_> {
                 .and_then(|image| rows.render(epoch, index, image, &mut self.augment, out));
             run.outcomes.push(match rendered {
                 Ok(()) => Ok(index),
-                Err(reason) => Err(Skipped {
-                    index,
-                    name: dataset.name(index as usize),
-                    reason: inert(&reason),
-                }),
+                Err(reason) => {
+                    Err(Skipped { index, name: dataset.name(index as usize), reason: inert(&reason) })
+                }
             });
         }
     }

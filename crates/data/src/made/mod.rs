@@ -40,12 +40,7 @@ impl Made {
     /// `count` images of `size` x `size` pixels, `size` at least 1.
     pub fn new(count: usize, size: u32, seed: u64) -> Self {
         let classes = Shape::ALL.map(|shape| shape.name().to_owned()).to_vec();
-        Self {
-            count,
-            size: size.max(1),
-            seed,
-            classes,
-        }
+        Self { count, size: size.max(1), seed, classes }
     }
 }
 
@@ -83,11 +78,7 @@ impl Dataset for Made {
         // A stream of its own, so that an image is the same scene at every size.
         let mut noise = Stream::new(self.seed, NOISE, index as u64, 0);
         scene.render(self.size, &mut noise, &mut scratch.pixels);
-        Ok(Decoded {
-            width: self.size,
-            height: self.size,
-            pixels: &scratch.pixels,
-        })
+        Ok(Decoded { width: self.size, height: self.size, pixels: &scratch.pixels })
     }
 }
 
@@ -97,12 +88,8 @@ mod tests {
 
     #[test]
     fn an_image_depends_on_seed_and_number_alone() {
-        let read = |set: &Made, index| {
-            set.read(index, &mut DecodeScratch::default())
-                .unwrap()
-                .pixels
-                .to_vec()
-        };
+        let read =
+            |set: &Made, index| set.read(index, &mut DecodeScratch::default()).unwrap().pixels.to_vec();
         let (short, long) = (Made::new(20, 32, 5), Made::new(5000, 32, 5));
         assert_eq!(read(&short, 13), read(&long, 13));
         assert_ne!(read(&short, 13), read(&short, 3));

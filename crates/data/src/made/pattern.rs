@@ -20,14 +20,7 @@ enum Kind {
     Noise,
 }
 
-const KINDS: [Kind; 6] = [
-    Kind::Plain,
-    Kind::Gradient,
-    Kind::Stripes,
-    Kind::Checks,
-    Kind::Dots,
-    Kind::Noise,
-];
+const KINDS: [Kind; 6] = [Kind::Plain, Kind::Gradient, Kind::Stripes, Kind::Checks, Kind::Dots, Kind::Noise];
 
 /// Two colours and the pattern they form, over the unit square.
 #[derive(Clone, Debug)]

@@ -13,6 +13,28 @@ const SAMPLES: u32 = 4;
 /// The least difference in brightness between object and background: below it a person no longer sees the shape.
 const LEAST_CONTRAST: f32 = 0.3;
 
+/// The radius of an object as a share of the side of the image.
+const RADIUS: [f32; 2] = [0.3, 0.46];
+
+/// How far an object is turned from upright, to either side, in radians: half a right angle. Turning all the way
+/// round would make most of the variation within a class something that no augmentation of SimCLR undoes, and the short
+/// training of a first try would not get past it.
+const LARGEST_TURN: f32 = std::f32::consts::FRAC_PI_4;
+
+/// How far the two colours of a surface lie apart at most, in each channel. Less than [`LEAST_CONTRAST`]: what is painted on a
+/// surface must not be plainer than the outline of the object, or it is what the encoder learns to tell images apart by.
+const TEXTURE_CONTRAST: f32 = 0.25;
+
+/// The most blots on a background.
+const MOST_BLOTS: u32 = 4;
+
+/// The brightness in the middle of an image, and how much it may rise from edge to edge.
+const LIGHT: [f32; 2] = [0.65, 1.1];
+const STEEPEST_LIGHT: f32 = 0.5;
+
+/// The most noise of a pixel.
+const MOST_NOISE: f32 = 0.04;
+
 /// A uniform number in [low, high).
 pub(super) fn between(rng: &mut Stream, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.unit() as f32
@@ -37,13 +59,7 @@ impl Placement {
     /// Centred, turned by `angle`, and scaled by `radii` along its own axes.
     fn new(centre: [f32; 2], angle: f32, radii: [f32; 2]) -> Self {
         let (sin, cos) = angle.sin_cos();
-        Self {
-            centre,
-            inverse: [
-                [cos / radii[0], sin / radii[0]],
-                [-sin / radii[1], cos / radii[1]],
-            ],
-        }
+        Self { centre, inverse: [[cos / radii[0], sin / radii[0]], [-sin / radii[1], cos / radii[1]]] }
     }
 
     fn own(&self, x: f32, y: f32) -> (f32, f32) {
@@ -69,25 +85,22 @@ pub(super) struct Scene {
 impl Scene {
     pub fn draw(shape: Shape, rng: &mut Stream) -> Self {
         let (object, ground) = two_colours(rng);
-        let radius = between(rng, 0.3, 0.46);
+        let radius = between(rng, RADIUS[0], RADIUS[1]);
         let stretch = between(rng, 0.87, 1.15);
         let centre = [0; 2].map(|_: i32| between(rng, radius * 0.9, 1.0 - radius * 0.9));
-        let angle = between(rng, 0.0, TAU);
-        let blots = (0..rng.below(6)).map(|_| Blot::draw(rng)).collect();
-        let slope = between(rng, 0.0, 0.5);
+        let angle = between(rng, -LARGEST_TURN, LARGEST_TURN);
+        let mirror = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+        let blots = (0..rng.below(MOST_BLOTS + 1)).map(|_| Blot::draw(rng)).collect();
+        let slope = between(rng, 0.0, STEEPEST_LIGHT);
         let light_from = between(rng, 0.0, TAU);
         Self {
             shape,
-            place: Placement::new(centre, angle, [radius * stretch, radius / stretch]),
-            surface: Pattern::draw(object, 0.3, rng),
-            background: Pattern::draw(ground, 0.3, rng),
+            place: Placement::new(centre, angle, [mirror * radius * stretch, -radius / stretch]),
+            surface: Pattern::draw(object, TEXTURE_CONTRAST, rng),
+            background: Pattern::draw(ground, TEXTURE_CONTRAST, rng),
             blots,
-            light: [
-                between(rng, 0.65, 1.1),
-                slope * light_from.cos(),
-                slope * light_from.sin(),
-            ],
-            noise: between(rng, 0.0, 0.04),
+            light: [between(rng, LIGHT[0], LIGHT[1]), slope * light_from.cos(), slope * light_from.sin()],
+            noise: between(rng, 0.0, MOST_NOISE),
         }
     }
 
@@ -99,16 +112,8 @@ impl Scene {
                 let (left, top) = (x as f32 * step, y as f32 * step);
                 let (middle_x, middle_y) = (left + 0.5 * step, top + 0.5 * step);
                 let covered = self.coverage(left, top, step);
-                let behind = if covered < 1.0 {
-                    self.behind(middle_x, middle_y)
-                } else {
-                    [0.0; 3]
-                };
-                let front = if covered > 0.0 {
-                    self.surface.at(middle_x, middle_y)
-                } else {
-                    [0.0; 3]
-                };
+                let behind = if covered < 1.0 { self.behind(middle_x, middle_y) } else { [0.0; 3] };
+                let front = if covered > 0.0 { self.surface.at(middle_x, middle_y) } else { [0.0; 3] };
                 let [light, slope_x, slope_y] = self.light;
                 let light = light + slope_x * (middle_x - 0.5) + slope_y * (middle_y - 0.5);
                 *pixel = std::array::from_fn(|i| {
@@ -130,9 +135,7 @@ impl Scene {
         let sub = step / SAMPLES as f32;
         let inside = (0..SAMPLES * SAMPLES).filter(|i| {
             let (column, row) = ((i % SAMPLES) as f32, (i / SAMPLES) as f32);
-            let (x, y) = self
-                .place
-                .own(left + (column + 0.5) * sub, top + (row + 0.5) * sub);
+            let (x, y) = self.place.own(left + (column + 0.5) * sub, top + (row + 0.5) * sub);
             self.shape.contains(x, y)
         });
         inside.count() as f32 / (SAMPLES * SAMPLES) as f32
@@ -153,10 +156,7 @@ impl Blot {
     fn draw(rng: &mut Stream) -> Self {
         let centre = [0; 2].map(|_: i32| between(rng, 0.0, 1.0));
         let radii = [between(rng, 0.04, 0.3), between(rng, 0.03, 0.07)];
-        Self {
-            place: Placement::new(centre, between(rng, 0.0, TAU), radii),
-            colour: colour(rng),
-        }
+        Self { place: Placement::new(centre, between(rng, 0.0, TAU), radii), colour: colour(rng) }
     }
 }
 

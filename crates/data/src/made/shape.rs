@@ -68,15 +68,15 @@ impl Shape {
             Self::Ring => (0.3..0.9).contains(&square_radius),
             Self::Crescent => square_radius < 0.92 && (x - 0.48).powi(2) + y * y > 0.58,
             Self::Heart => {
-                let (x, y) = (x * 1.25, y * 1.25 + 0.1);
-                (x * x + y * y - 1.0).powi(3) < x * x * y * y * y
+                let (x, y) = (x.abs() * 1.12, y * 1.12);
+                x * x + (1.25 * y - 0.9 * x.sqrt() + 0.2).powi(2) < 1.0
             }
             Self::Arrow => {
                 let shaft = (-0.95..0.2).contains(&x) && y.abs() < 0.24;
                 let head = (0.05..0.95).contains(&x) && y.abs() < 0.85 * (0.95 - x);
                 shaft || head
             }
-            Self::Hourglass => y.abs() < 0.88 && x.abs() < 0.08 + 0.8 * y.abs(),
+            Self::Hourglass => y.abs() < 0.85 && x.abs() < 0.06 + 0.72 * y.abs(),
         }
     }
 }
@@ -99,9 +99,7 @@ mod tests {
 
     fn cover(shape: Shape) -> Vec<bool> {
         let at = |i: usize| (i as f32 + 0.5) / 50.0 - 1.0;
-        (0..100 * 100)
-            .map(|i| shape.contains(at(i % 100), at(i / 100)))
-            .collect()
+        (0..100 * 100).map(|i| shape.contains(at(i % 100), at(i / 100))).collect()
     }
 
     #[test]
@@ -114,12 +112,7 @@ mod tests {
                 let either = a.iter().zip(b).filter(|(a, b)| **a || **b).count();
                 let both = a.iter().zip(b).filter(|(a, b)| **a && **b).count();
                 let overlap = both as f64 / either as f64;
-                assert!(
-                    overlap < 0.85,
-                    "{:?} and {:?} overlap by {overlap}",
-                    Shape::ALL[i],
-                    Shape::ALL[j]
-                );
+                assert!(overlap < 0.85, "{:?} and {:?} overlap by {overlap}", Shape::ALL[i], Shape::ALL[j]);
             }
         }
     }

@@ -1,0 +1,101 @@
+//! A folder in which some images are broken, from listing to batches.
+
+use std::fs;
+use std::path::Path;
+
+use image::{Rgb, RgbImage};
+use simclr_augment::{ViewConfig, ViewFamily};
+use simclr_data::{EvalLoader, Loader, LoaderConfig, Position, Skipped, open};
+use tempfile::{TempDir, tempdir};
+
+/// Twelve good images, among them one of a single pixel and one 30,000 pixels wide, and four broken ones.
+fn folder() -> TempDir {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for number in 0..10u8 {
+        RgbImage::from_pixel(20, 10, Rgb([number * 20; 3]))
+            .save(path(&format!("good {number}.png")))
+            .unwrap();
+    }
+    RgbImage::new(1, 1).save(path("one pixel.bmp")).unwrap();
+    RgbImage::new(30_000, 2).save(path("wide.png")).unwrap();
+    let jpeg = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/colour.jpg")).unwrap();
+    fs::write(path("cut.jpg"), &jpeg[..jpeg.len() - 60]).unwrap();
+    fs::write(path("empty.png"), []).unwrap();
+    fs::write(
+        path("noise.jpg"),
+        (0..999u32).map(|i| (i * i / 7) as u8).collect::<Vec<u8>>(),
+    )
+    .unwrap();
+    fs::write(path("text.jpeg"), "not a picture at all").unwrap();
+    dir
+}
+
+fn reasons(mut skipped: Vec<Skipped>) -> Vec<(String, String)> {
+    skipped.sort_by_key(|skipped| skipped.index);
+    skipped
+        .into_iter()
+        .map(|skipped| (skipped.name, skipped.reason))
+        .collect()
+}
+
+fn assert_all_listed(skipped: Vec<Skipped>) {
+    let reasons = reasons(skipped);
+    let expected = [
+        ("cut.jpg", "truncated JPEG"),
+        ("empty.png", "the file is empty"),
+        ("noise.jpg", "not an image"),
+        ("text.jpeg", "not an image"),
+    ];
+    assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
+    for ((name, reason), (expected_name, expected_reason)) in reasons.iter().zip(expected) {
+        assert!(
+            name == expected_name && reason.contains(expected_reason),
+            "{name}: {reason}"
+        );
+    }
+}
+
+#[test]
+fn training_passes_over_them() {
+    let dir = folder();
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.train.len(), 16);
+    let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
+    let views = vec![family.clone(), family];
+    let config = LoaderConfig {
+        batch: 12,
+        seed: 4,
+        threads: 3,
+        prefetch: 1,
+        views,
+    };
+    let mut loader = Loader::new(source.train, config, Position::default());
+    for epoch in 0..6 {
+        let batch = loader.next_batch().unwrap();
+        assert_eq!(
+            (batch.epoch, batch.end_of_epoch, batch.indices.len()),
+            (epoch, true, 12)
+        );
+        let mut indices = batch.indices.clone();
+        indices.sort_unstable();
+        // All that can be read: "cut" and "empty" come first by name, "noise" and "text" after the good ones.
+        assert_eq!(indices.iter().filter(|&&i| i < 2).count(), 0);
+        loader.recycle(batch);
+    }
+    assert_all_listed(loader.skipped());
+}
+
+#[test]
+fn evaluation_passes_over_them() {
+    let dir = folder();
+    let source = open(dir.path()).unwrap();
+    let mut loader = EvalLoader::new(source.train, 48, 5, 2);
+    let mut images = 0;
+    while let Some(batch) = loader.next_batch().unwrap() {
+        assert_eq!(batch.views.len(), batch.indices.len() * 48 * 48 * 3);
+        images += batch.indices.len();
+    }
+    assert_eq!(images, 12);
+    assert_all_listed(loader.skipped());
+}
