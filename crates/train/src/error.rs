@@ -138,6 +138,65 @@ pub enum TrainError {
         /// What is wrong with the newest.
         first: String,
     },
+    /// A checkpoint without a tensor that the network has.
+    #[error("the checkpoint has no tensor {name:?}: it belongs to another network")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// Loss or gradients that are not numbers. Nothing was changed by the step.
+    #[error(
+        "loss {loss} and gradient norm {gradient_norm} at step {step} (rate {rate:.4}) are not finite; {advice}",
+        advice = last_good_advice(last_good.as_deref())
+    )]
+    NotFinite {
+        /// The step, from 0.
+        step: u64,
+        /// Its rate.
+        rate: f64,
+        /// Its loss.
+        loss: f64,
+        /// Its gradient's norm.
+        gradient_norm: f64,
+        /// The newest checkpoint.
+        last_good: Option<PathBuf>,
+    },
+    /// A resumed run whose data or configuration is not what it was.
+    #[error("cannot resume {}: {problem}", path.display())]
+    CannotResume {
+        /// The run folder.
+        path: PathBuf,
+        /// What differs, and what to do.
+        problem: String,
+    },
+    /// More images in a batch than there are.
+    #[error(
+        "train.batch is {batch}, but there are only {images} images to train on ({holdout} are held out); \
+         lower train.batch to at most {images}, or set data.holdout=0"
+    )]
+    BatchTooLarge {
+        /// Images in a batch.
+        batch: usize,
+        /// Images to train on.
+        images: usize,
+        /// Images held out.
+        holdout: usize,
+    },
+    /// An error of the engine.
+    #[error(transparent)]
+    Engine(#[from] simclr_engine::EngineError),
+    /// An error of a network.
+    #[error(transparent)]
+    Nn(#[from] simclr_nn::NnError),
+    /// An error of the data.
+    #[error(transparent)]
+    Data(#[from] simclr_data::DataError),
+    /// A view that cannot be.
+    #[error(transparent)]
+    Views(#[from] simclr_augment::AugmentError),
+    /// A figure that cannot be computed.
+    #[error(transparent)]
+    Metrics(#[from] simclr_metrics::MetricsError),
     /// A checkpoint that cannot be written as asked.
     #[error("cannot save a checkpoint: tensor `{name}` {problem}")]
     BadTensor {
@@ -151,11 +210,7 @@ pub enum TrainError {
 impl TrainError {
     /// An [`TrainError::Io`] from its parts, as a closure for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            action,
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| Self::Io { action, path: path.to_path_buf(), source }
     }
 }
 
@@ -169,10 +224,17 @@ fn io_advice(error: &io::Error) -> &'static str {
 
 fn previous_advice(previous: Option<&Path>) -> String {
     match previous {
-        Some(path) => format!(
-            "; the one before it, {}, is intact: go on from that",
-            path.display()
-        ),
+        Some(path) => format!("; the one before it, {}, is intact: go on from that", path.display()),
         None => String::new(),
+    }
+}
+
+fn last_good_advice(path: Option<&Path>) -> String {
+    let remedy = "lower optim.rate, lengthen optim.warmup_epochs or raise loss.temperature";
+    match path {
+        Some(path) => {
+            format!("the last good checkpoint is {}; {remedy}, then start again or --resume", path.display())
+        }
+        None => format!("there is no checkpoint yet; {remedy}"),
     }
 }

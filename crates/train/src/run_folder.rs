@@ -1,4 +1,261 @@
-//! The folder of a run.
+//! The folder of a run: what is where, who may write to it, and which version wrote it.
+//!
+//! ```text
+//! RUN/run.toml               format number and program version; makes a folder a run
+//! RUN/config.toml            the resolved configuration
+//! RUN/lock                   locked by the process that trains
+//! RUN/metrics.jsonl          the metrics log
+//! RUN/events.out.tfevents.*  the same for TensorBoard
+//! RUN/checkpoints/           step-XXXXXXXX.safetensors
+//! RUN/evaluation/            one JSON file a protocol
+//! RUN/skipped.jsonl          images that could not be used
+//! RUN/report.html            the report
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use toml::Table;
+
+use crate::checkpoint::Checkpoints;
+use crate::file_system::{FileSystem, TEMPORARY, read_text, write_atomically};
+use crate::{Config, TrainError};
 
 /// The file that makes a folder a run.
 pub(crate) const MARKER: &str = "run.toml";
+const CONFIG: &str = "config.toml";
+const LOCK: &str = "lock";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// The highest format of a run folder that is read, and the one that is written.
+const FORMAT: u64 = 1;
+
+/// Longest text file of a run folder that makes sense, in bytes.
+const TEXT_LIMIT: u64 = 1 << 20;
+
+/// A run folder. One opened for training is locked until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    files: Arc<dyn FileSystem>,
+    // Held for its lock.
+    _lock: Option<File>,
+}
+
+impl RunFolder {
+    /// Makes a new run in a folder that does not exist, is empty, or holds a run whose making was interrupted.
+    ///
+    /// # Errors
+    /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else, [`TrainError::RunLocked`],
+    /// [`TrainError::Io`].
+    pub fn create(path: &Path, config: &Config, files: Arc<dyn FileSystem>) -> Result<Self, TrainError> {
+        let text = config.to_toml()?;
+        refuse_unless_free(path, files.as_ref())?;
+        files.create_folder(path).map_err(TrainError::io("create", path))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the disk.
+            let _ = files.sync_folder(parent);
+        }
+        let lock = lock(path)?;
+        // Another process may have made a run between the first look and the lock.
+        refuse_unless_free(path, files.as_ref())?;
+
+        let checkpoints = path.join(CHECKPOINTS);
+        files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
+        let marker = format!("format = {FORMAT}\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        // The marker goes first: a folder that has it and no configuration is ours, one that has a configuration may be the user's.
+        for (name, text) in [(MARKER, marker), (CONFIG, text)] {
+            write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
+        }
+        Ok(Self { path: path.to_path_buf(), files, _lock: lock })
+    }
+
+    /// Opens a run to go on with it.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`], [`TrainError::NewerFormat`], [`TrainError::RunLocked`], [`TrainError::Io`], and those of
+    /// [`Config::from_toml`].
+    pub fn resume(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
+        let (mut run, _) = Self::open(path, files)?;
+        run._lock = lock(path)?;
+        let config = run.read_config()?;
+        Ok((run, config))
+    }
+
+    /// Opens a run to look at it or to add an evaluation; it may be in training meanwhile.
+    ///
+    /// # Errors
+    /// As [`RunFolder::resume`], without the lock.
+    pub fn open(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
+        let run = Self { path: path.to_path_buf(), files, _lock: None };
+        run.check_format()?;
+        let config = run.read_config()?;
+        Ok((run, config))
+    }
+
+    /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which [`RunFolder::create`] makes again.
+    pub fn exists(path: &Path) -> bool {
+        path.join(MARKER).exists() && path.join(CONFIG).exists()
+    }
+
+    fn check_format(&self) -> Result<(), TrainError> {
+        if !Self::exists(&self.path) {
+            return Err(TrainError::NoRun { path: self.path.clone() });
+        }
+        let path = self.path.join(MARKER);
+        let text = read_text(self.files.as_ref(), &path, TEXT_LIMIT)?;
+        let damaged = |reason: String| TrainError::Damaged { path: path.clone(), reason };
+        let marker: Table =
+            text.parse().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
+        let format =
+            marker.get("format").and_then(toml::Value::as_integer).and_then(|n| u64::try_from(n).ok());
+        match format {
+            None | Some(0) => Err(damaged("it lacks `format = 1`".to_owned())),
+            Some(1..=FORMAT) => Ok(()),
+            Some(found) => {
+                let program =
+                    marker.get("program").and_then(toml::Value::as_str).unwrap_or("of unknown version");
+                Err(TrainError::NewerFormat {
+                    path: path.clone(),
+                    found,
+                    supported: FORMAT,
+                    program: program.to_owned(),
+                })
+            }
+        }
+    }
+
+    fn read_config(&self) -> Result<Config, TrainError> {
+        let path = self.path.join(CONFIG);
+        let text = read_text(self.files.as_ref(), &path, TEXT_LIMIT)?;
+        Config::from_toml(&text, &path.display().to_string())
+    }
+
+    /// Writes a configuration in place of the one recorded: a resumed run may have other threads.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write_config(&self, config: &Config) -> Result<(), TrainError> {
+        let text = config.to_toml()?;
+        self.write(CONFIG, |out| out.write_all(text.as_bytes()))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file operations of the run.
+    pub fn files(&self) -> &Arc<dyn FileSystem> {
+        &self.files
+    }
+
+    /// The metrics log.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// The list of images that could not be used.
+    pub fn skipped(&self) -> PathBuf {
+        self.path.join("skipped.jsonl")
+    }
+
+    /// The report.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// The result of an evaluation protocol.
+    pub fn evaluation(&self, protocol: &str) -> PathBuf {
+        self.path.join(format!("evaluation/{protocol}.json"))
+    }
+
+    /// The checkpoints, of which saving keeps the newest `keep` and the best.
+    pub fn checkpoints(&self, keep: usize) -> Checkpoints {
+        Checkpoints::new(self.path.join(CHECKPOINTS), keep, Arc::clone(&self.files))
+    }
+
+    /// Writes the result of an evaluation protocol, whole or not at all.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write_evaluation(&self, protocol: &str, result: &impl Serialize) -> Result<(), TrainError> {
+        self.write(&format!("evaluation/{protocol}.json"), |out| {
+            serde_json::to_writer_pretty(&mut *out, result)?;
+            out.write_all(b"\n")
+        })
+    }
+
+    /// Writes the list of images that could not be used, one JSON object a line, whole or not at all.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write_skipped<T: Serialize>(&self, skipped: &[T]) -> Result<(), TrainError> {
+        self.write("skipped.jsonl", |out| {
+            skipped.iter().try_for_each(|entry| {
+                serde_json::to_writer(&mut *out, entry)?;
+                out.write_all(b"\n")
+            })
+        })
+    }
+
+    /// Writes a file of the run, whole or not at all, and the folder that it is in.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write(
+        &self,
+        relative: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), TrainError> {
+        let path = self.path.join(relative);
+        if let Some(folder) = path.parent() {
+            self.files.create_folder(folder).map_err(TrainError::io("create", folder))?;
+        }
+        write_atomically(self.files.as_ref(), &path, write)
+    }
+}
+
+/// A new run may be made where nothing is, or only what an interrupted making leaves.
+fn refuse_unless_free(path: &Path, files: &dyn FileSystem) -> Result<(), TrainError> {
+    let entries = match files.list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(TrainError::io("list", path))?,
+    };
+    if RunFolder::exists(path) {
+        return Err(TrainError::RunExists { path: path.to_path_buf() });
+    }
+    let temporary = |name: &str| format!("{name}.{TEMPORARY}");
+    let ours = [LOCK.to_owned(), MARKER.to_owned(), temporary(MARKER), temporary(CONFIG)];
+    let left_over = |entry: &PathBuf| {
+        let name = entry.file_name().unwrap_or_default();
+        ours.iter().any(|ours| name == ours.as_str())
+            || (name == CHECKPOINTS && files.list(entry).is_ok_and(|inside| inside.is_empty()))
+    };
+    if entries.iter().all(left_over) { Ok(()) } else { Err(TrainError::NotARun { path: path.to_path_buf() }) }
+}
+
+/// Locks a run folder for this process; nothing on a file system that has no locks.
+fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
+    let path = folder.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(TrainError::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(TrainError::RunLocked { path: folder.to_path_buf() }),
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(
+                "{} cannot be locked ({error}): let no other process train in it",
+                folder.display()
+            );
+            Ok(None)
+        }
+    }
+}

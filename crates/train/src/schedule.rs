@@ -75,11 +75,7 @@ mod tests {
     /// `WarmUpAndCosineDecay` of the official code with the CosineDecay that it calls, line by line.
     fn official(step: f64, images: f64, batch: f64, epochs: f64, warmup_epochs: f64, scaled: f64) -> f64 {
         let warmup_steps = (warmup_epochs * images / batch).floor().round();
-        let rate = if warmup_steps != 0.0 {
-            step / warmup_steps * scaled
-        } else {
-            scaled
-        };
+        let rate = if warmup_steps != 0.0 { step / warmup_steps * scaled } else { scaled };
         let total_steps = (images * epochs / batch).floor() + 1.0;
         if step < warmup_steps {
             return rate;
@@ -106,17 +102,10 @@ mod tests {
 
     #[test]
     fn equals_the_official_code() {
-        for (images, batch, epochs, warmup) in [
-            (50_000, 512, 5, 1.0),
-            (1_281_167, 4096, 3, 0.5),
-            (1000, 256, 7, 0.0),
-            (300, 256, 1, 1.0),
-        ] {
-            for (scaling, rate) in [
-                (Scaling::Linear, 0.3),
-                (Scaling::Sqrt, 0.075),
-                (Scaling::None, 1.0),
-            ] {
+        for (images, batch, epochs, warmup) in
+            [(50_000, 512, 5, 1.0), (1_281_167, 4096, 3, 0.5), (1000, 256, 7, 0.0), (300, 256, 1, 1.0)]
+        {
+            for (scaling, rate) in [(Scaling::Linear, 0.3), (Scaling::Sqrt, 0.075), (Scaling::None, 1.0)] {
                 let schedule = Schedule::new(&config(batch, epochs, rate, scaling, warmup), images);
                 let scaled = match scaling {
                     Scaling::Linear => rate * batch as f64 / 256.0,
@@ -124,18 +113,9 @@ mod tests {
                     Scaling::None => rate,
                 };
                 for step in 0..images * epochs / batch as u64 + 5 {
-                    let expected = official(
-                        step as f64,
-                        images as f64,
-                        batch as f64,
-                        epochs as f64,
-                        warmup,
-                        scaled,
-                    );
-                    assert!(
-                        (schedule.rate(step) - expected).abs() < 1e-12 * scaled,
-                        "step {step}"
-                    );
+                    let expected =
+                        official(step as f64, images as f64, batch as f64, epochs as f64, warmup, scaled);
+                    assert!((schedule.rate(step) - expected).abs() < 1e-12 * scaled, "step {step}");
                 }
             }
         }
@@ -152,10 +132,7 @@ mod tests {
 
     #[test]
     fn paper_rates() {
-        assert_eq!(
-            Schedule::new(&config(4096, 100, 0.3, Scaling::Linear, 10.0), 1_281_167).peak(),
-            4.8
-        );
+        assert_eq!(Schedule::new(&config(4096, 100, 0.3, Scaling::Linear, 10.0), 1_281_167).peak(), 4.8);
         assert!(
             (Schedule::new(&config(4096, 100, 0.075, Scaling::Sqrt, 10.0), 1_281_167).peak() - 4.8).abs()
                 < 1e-12
@@ -166,9 +143,7 @@ mod tests {
     fn never_rises_after_warm_up_even_where_warm_up_is_all_there_is() {
         for warmup in [0.0, 1.0, 2.5, 4.0] {
             let schedule = Schedule::new(&config(32, 4, 1.0, Scaling::None, warmup), 1000);
-            let rates: Vec<_> = (schedule.warmup_steps()..200)
-                .map(|step| schedule.rate(step))
-                .collect();
+            let rates: Vec<_> = (schedule.warmup_steps()..200).map(|step| schedule.rate(step)).collect();
             assert!(
                 rates.windows(2).all(|pair| pair[1] <= pair[0]) && rates.iter().all(|rate| rate.is_finite())
             );

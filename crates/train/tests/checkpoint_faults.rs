@@ -71,7 +71,8 @@ fn every_operation_fails_once() {
         for at in 0..=count {
             let what = format!("{kind} at operation {at}");
             let folder = prepared();
-            let result = checkpoints(folder.path(), Faulty::new(at, Fault::Error(kind))).save(&checkpoint(50));
+            let result =
+                checkpoints(folder.path(), Faulty::new(at, Fault::Error(kind))).save(&checkpoint(50));
             if let Err(error) = &result {
                 assert!(error.to_string().contains("checkpoints"), "{what}: {error}");
             }

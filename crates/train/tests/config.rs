@@ -9,18 +9,11 @@ use simclr_train::{Config, Layers, TrainError};
 
 fn with_sets(sets: &[&str]) -> Result<Config, TrainError> {
     let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
-    Config::resolve(&Layers {
-        sets: &sets,
-        ..Layers::default()
-    })
+    Config::resolve(&Layers { sets: &sets, ..Layers::default() })
 }
 
 fn preset(name: &str) -> Config {
-    Config::resolve(&Layers {
-        preset: Some(name),
-        ..Layers::default()
-    })
-    .unwrap()
+    Config::resolve(&Layers { preset: Some(name), ..Layers::default() }).unwrap()
 }
 
 fn message(sets: &[&str]) -> String {
@@ -33,10 +26,7 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
     let written: toml::Table = text.parse().unwrap();
     let mut typed = toml::Table::try_from(Config::default()).unwrap();
     // Absent in the typed form: its default follows from the image size.
-    typed["view"]
-        .as_table_mut()
-        .unwrap()
-        .insert("blur_prob".into(), "auto".into());
+    typed["view"].as_table_mut().unwrap().insert("blur_prob".into(), "auto".into());
     assert_eq!(written, typed);
     let count: usize = typed.values().map(|table| table.as_table().unwrap().len()).sum();
     assert_eq!(count, KEYS.len());
@@ -54,23 +44,10 @@ fn the_reference_is_a_configuration_that_changes_nothing() {
 fn the_defaults_are_the_papers() {
     let config = with_sets(&[]).unwrap();
     assert_eq!(config.data.image_size, 224);
-    assert_eq!(
-        (config.loss.temperature, config.head.dim, config.head.batch_norm),
-        (0.1, 128, true)
-    );
-    assert_eq!(
-        (
-            config.optim.rate,
-            config.optim.weight_decay,
-            config.optim.warmup_epochs
-        ),
-        (0.3, 1e-6, 10.0)
-    );
+    assert_eq!((config.loss.temperature, config.head.dim, config.head.batch_norm), (0.1, 128, true));
+    assert_eq!((config.optim.rate, config.optim.weight_decay, config.optim.warmup_epochs), (0.3, 1e-6, 10.0));
     assert_eq!(config.view.blur_prob, Some(0.5));
-    assert_eq!(
-        (config.encoder.stem, config.train.precision),
-        (Stem::Imagenet, Precision::F32)
-    );
+    assert_eq!((config.encoder.stem, config.train.precision), (Stem::Imagenet, Precision::F32));
 }
 
 #[test]
@@ -82,36 +59,19 @@ fn presets_are_what_they_say() {
                 && preset.text.contains("# Accuracy: ")
         );
         assert!(preset.text.contains(&format!("--preset {}", preset.name)));
-        Config::resolve(&Layers {
-            preset: Some(preset.name),
-            ..Layers::default()
-        })
-        .unwrap();
+        Config::resolve(&Layers { preset: Some(preset.name), ..Layers::default() }).unwrap();
     }
     let cifar = preset("cifar10");
-    assert_eq!(
-        (cifar.train.batch, cifar.train.epochs, cifar.optim.rate),
-        (512, 1000, 1.0)
-    );
+    assert_eq!((cifar.train.batch, cifar.train.epochs, cifar.optim.rate), (512, 1000, 1.0));
     assert_eq!(cifar.optim.peak_rate(cifar.train.batch), 2.0);
     assert_eq!(
-        (
-            cifar.view.color_strength,
-            cifar.view.blur_prob,
-            cifar.encoder.stem
-        ),
+        (cifar.view.color_strength, cifar.view.blur_prob, cifar.encoder.stem),
         (0.5, Some(0.0), Stem::Small)
     );
     assert_eq!((cifar.loss.temperature, cifar.optim.weight_decay), (0.5, 1e-4));
     let small = preset("small");
-    assert_eq!(
-        (small.encoder.width, small.train.batch, small.train.epochs),
-        (0.25, 256, 10)
-    );
-    assert_eq!(
-        (small.optim.scaling, small.optim.peak_rate(256)),
-        (Scaling::None, 1.0)
-    );
+    assert_eq!((small.encoder.width, small.train.batch, small.train.epochs), (0.25, 256, 10));
+    assert_eq!((small.optim.scaling, small.optim.peak_rate(256)), (Scaling::None, 1.0));
     assert!(!small.head.batch_norm && small.head.layers == 2 && small.optim.warmup_epochs == 1.0);
     let imagenet = preset("imagenet");
     assert_eq!((imagenet.encoder.name.depth(), imagenet.train.batch), (50, 4096));
@@ -135,48 +95,29 @@ fn later_layers_override_earlier_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.toml");
     fs::write(&file, "[train]\nepochs = 20\nseed = 7\n[loss]\ntemperature = 1\n").unwrap();
-    let sets = [
-        "train.seed=9".to_owned(),
-        "optim.name = adamw".to_owned(),
-        "train.seed=11".to_owned(),
-    ];
+    let sets = ["train.seed=9".to_owned(), "optim.name = adamw".to_owned(), "train.seed=11".to_owned()];
     let chosen = "[train]\nbatch = 64\nepochs = 30\n".parse().unwrap();
     let layers = Layers {
         preset: Some("small"),
         chosen: Some(chosen),
         file: Some(&file),
         sets: &sets,
+        ..Layers::default()
     };
     let config = Config::resolve(&layers).unwrap();
-    assert_eq!(
-        (config.train.batch, config.train.epochs, config.train.seed),
-        (64, 20, 11)
-    );
-    assert_eq!(
-        (config.loss.temperature, config.optim.name),
-        (1.0, OptimizerName::Adamw)
-    );
+    assert_eq!((config.train.batch, config.train.epochs, config.train.seed), (64, 20, 11));
+    assert_eq!((config.loss.temperature, config.optim.name), (1.0, OptimizerName::Adamw));
     assert_eq!(config.encoder.width, 0.25);
 }
 
 #[test]
 fn what_is_written_is_read_again_and_is_complete() {
-    let config = with_sets(&[
-        "view.crop_area=[0.2, 0.9]",
-        "head.hidden=64",
-        "train.threads=3",
-        "view.flip=0.1",
-    ])
-    .unwrap();
+    let config =
+        with_sets(&["view.crop_area=[0.2, 0.9]", "head.hidden=64", "train.threads=3", "view.flip=0.1"])
+            .unwrap();
     let text = config.to_toml().unwrap();
-    assert!(
-        text.contains("flip = 0.1\n") && text.contains("crop_area = [0.2, 0.9]\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("blur_prob = 0.5\n") && text.contains("stem = \"imagenet\"\n"),
-        "{text}"
-    );
+    assert!(text.contains("flip = 0.1\n") && text.contains("crop_area = [0.2, 0.9]\n"), "{text}");
+    assert!(text.contains("blur_prob = 0.5\n") && text.contains("stem = \"imagenet\"\n"), "{text}");
     assert_eq!(Config::from_toml(&text, "config.toml").unwrap(), config);
     assert_eq!(config.head.hidden, Auto::Value(64));
     assert_eq!(config.train.threads.unwrap_or_else(|| 1), 3);
@@ -186,26 +127,11 @@ fn what_is_written_is_read_again_and_is_complete() {
 
 #[test]
 fn set_values_are_toml_and_bare_words_are_strings() {
-    assert_eq!(
-        with_sets(&["optim.name=sgd"]).unwrap().optim.name,
-        OptimizerName::Sgd
-    );
-    assert_eq!(
-        with_sets(&["optim.name=\"sgd\""]).unwrap().optim.name,
-        OptimizerName::Sgd
-    );
+    assert_eq!(with_sets(&["optim.name=sgd"]).unwrap().optim.name, OptimizerName::Sgd);
+    assert_eq!(with_sets(&["optim.name=\"sgd\""]).unwrap().optim.name, OptimizerName::Sgd);
     assert_eq!(with_sets(&["optim.rate=1"]).unwrap().optim.rate, 1.0);
-    assert_eq!(
-        with_sets(&["view.blur_prob=auto"]).unwrap().view.blur_prob,
-        Some(0.5)
-    );
-    assert_eq!(
-        with_sets(&["view.blur_prob=auto", "data.image_size=32"])
-            .unwrap()
-            .view
-            .blur_prob,
-        Some(0.0)
-    );
+    assert_eq!(with_sets(&["view.blur_prob=auto"]).unwrap().view.blur_prob, Some(0.5));
+    assert_eq!(with_sets(&["view.blur_prob=auto", "data.image_size=32"]).unwrap().view.blur_prob, Some(0.0));
     assert_eq!(with_sets(&["head.hidden=auto"]).unwrap().head.hidden, Auto::Auto);
     for bad in [
         "optim.rate",
@@ -236,16 +162,10 @@ fn unknown_keys_name_the_nearest() {
         ("optm.rate=1", "did you mean `optim.rate`?"),
         ("rate=1", "did you mean `optim.rate`?"),
         ("loss.zzz=1", "[loss] has name, temperature, normalize"),
-        (
-            "zzz.qqq=1",
-            "the tables are data, view, encoder, head, loss, optim, train",
-        ),
+        ("zzz.qqq=1", "the tables are data, view, encoder, head, loss, optim, train"),
     ] {
         let message = message(&[set]);
-        assert!(
-            message.contains("unknown key `") && message.contains(near),
-            "{set}: {message}"
-        );
+        assert!(message.contains("unknown key `") && message.contains(near), "{set}: {message}");
         assert!(message.starts_with(&format!("--set {set}: ")), "{message}");
     }
 }
@@ -254,96 +174,41 @@ fn unknown_keys_name_the_nearest() {
 fn unknown_keys_of_files_name_the_file() {
     for text in ["[train]\nbacth = 3\n", "train.bacth = 3"] {
         let message = Config::from_toml(text, "runs/mine.toml").unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "runs/mine.toml: unknown key `train.bacth`; did you mean `train.batch`?"
-        );
+        assert_eq!(message, "runs/mine.toml: unknown key `train.bacth`; did you mean `train.batch`?");
     }
-    let message = Config::from_toml("[trian]\nbatch = 3\n", "f.toml")
-        .unwrap_err()
-        .to_string();
-    assert_eq!(
-        message,
-        "f.toml: unknown key `trian.batch`; did you mean `train.batch`?"
-    );
+    let message = Config::from_toml("[trian]\nbatch = 3\n", "f.toml").unwrap_err().to_string();
+    assert_eq!(message, "f.toml: unknown key `trian.batch`; did you mean `train.batch`?");
     let message = Config::from_toml("[trian]\n", "f.toml").unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "f.toml: unknown key `trian`; did you mean the table [train]?"
-    );
-    let message = Config::from_toml("train = 3\n", "f.toml")
-        .unwrap_err()
-        .to_string();
+    assert_eq!(message, "f.toml: unknown key `trian`; did you mean the table [train]?");
+    let message = Config::from_toml("train = 3\n", "f.toml").unwrap_err().to_string();
     assert!(message.contains("`train` is 3, expected a table"), "{message}");
     let message = Config::from_toml("[train\n", "f.toml").unwrap_err().to_string();
-    assert!(
-        message.starts_with("f.toml: TOML parse error at line 1"),
-        "{message}"
-    );
+    assert!(message.starts_with("f.toml: TOML parse error at line 1"), "{message}");
 }
 
 #[test]
 fn wrong_values_name_key_value_and_what_would_be_right() {
     for (set, expected) in [
-        (
-            "encoder.width=0",
-            "`encoder.width` is 0, expected a number above 0, up to 16",
-        ),
-        (
-            "loss.temperature=0",
-            "`loss.temperature` is 0, expected a number above 0",
-        ),
-        (
-            "loss.temperature=nan",
-            "`loss.temperature` is nan, expected a number above 0",
-        ),
+        ("encoder.width=0", "`encoder.width` is 0, expected a number above 0, up to 16"),
+        ("loss.temperature=0", "`loss.temperature` is 0, expected a number above 0"),
+        ("loss.temperature=nan", "`loss.temperature` is nan, expected a number above 0"),
         ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
-        (
-            "optim.rate=fast",
-            "`optim.rate` is \"fast\", expected a number above 0",
-        ),
-        (
-            "train.batch=1",
-            "`train.batch` is 1, expected a whole number from 2 to 1048576",
-        ),
-        (
-            "train.batch=1e3",
-            "`train.batch` is 1000.0, expected a whole number",
-        ),
+        ("optim.rate=fast", "`optim.rate` is \"fast\", expected a number above 0"),
+        ("train.batch=1", "`train.batch` is 1, expected a whole number from 2 to 1048576"),
+        ("train.batch=1e3", "`train.batch` is 1000.0, expected a whole number"),
         ("train.batch=-5", "`train.batch` is -5, expected a whole number"),
         ("train.epochs=0", "`train.epochs` is 0, expected a whole number"),
-        (
-            "train.seed=-1",
-            "`train.seed` is -1, expected a whole number of 0 or more",
-        ),
-        (
-            "data.image_size=0",
-            "`data.image_size` is 0, expected a whole number from 8 to 1024",
-        ),
-        (
-            "view.crop_area=[0.5, 0.1]",
-            "`view.crop_area` is [0.5, 0.1], expected two numbers [low, high]",
-        ),
+        ("train.seed=-1", "`train.seed` is -1, expected a whole number of 0 or more"),
+        ("data.image_size=0", "`data.image_size` is 0, expected a whole number from 8 to 1024"),
+        ("view.crop_area=[0.5, 0.1]", "`view.crop_area` is [0.5, 0.1], expected two numbers [low, high]"),
         ("view.crop_area=[0, 1]", "each above 0, up to 1"),
-        (
-            "view.crop_area=0.2",
-            "`view.crop_area` is 0.2, expected two numbers",
-        ),
+        ("view.crop_area=0.2", "`view.crop_area` is 0.2, expected two numbers"),
         ("view.flip=2", "`view.flip` is 2, expected a number from 0 to 1"),
-        (
-            "head.batch_norm=1",
-            "`head.batch_norm` is 1, expected true or false",
-        ),
-        (
-            "head.hidden=0",
-            "expected \"auto\" or a whole number from 1 to 65536",
-        ),
+        ("head.batch_norm=1", "`head.batch_norm` is 1, expected true or false"),
+        ("head.hidden=0", "expected \"auto\" or a whole number from 1 to 65536"),
         ("encoder.name=resnet19", "(did you mean \"resnet18\"?)"),
         ("loss.name=xent", "expected \"nt_xent\""),
-        (
-            "train.precision=bf16",
-            "expected one of \"auto\", \"f32\": this version computes in f32 only",
-        ),
+        ("train.precision=bf16", "expected one of \"auto\", \"f32\": this version computes in f32 only"),
     ] {
         let message = message(&[set]);
         assert!(message.contains(expected), "{set}: {message}");
@@ -367,13 +232,7 @@ fn configurations_built_in_code_are_checked_too() {
     Config::default().validate().unwrap();
     let mut config = Config::default();
     config.loss.temperature = 0.0;
-    assert!(
-        config
-            .validate()
-            .unwrap_err()
-            .to_string()
-            .contains("`loss.temperature` is 0")
-    );
+    assert!(config.validate().unwrap_err().to_string().contains("`loss.temperature` is 0"));
     let mut config = Config::default();
     config.view.crop_area = [0.5, 2.0];
     assert!(config.validate().is_err());
@@ -397,25 +256,14 @@ fn every_check_of_the_views_is_one_of_ours() {
 
 #[test]
 fn presets_and_files_that_are_not_there() {
-    let layers = Layers {
-        preset: Some("cifar-10"),
-        ..Layers::default()
-    };
+    let layers = Layers { preset: Some("cifar-10"), ..Layers::default() };
     let message = Config::resolve(&layers).unwrap_err().to_string();
     assert_eq!(
         message,
         "unknown preset `cifar-10`; did you mean `cifar10`? There are cifar10, imagenet, small, photos"
     );
-    let layers = Layers {
-        file: Some(Path::new("/no/such.toml")),
-        ..Layers::default()
-    };
-    assert!(
-        Config::resolve(&layers)
-            .unwrap_err()
-            .to_string()
-            .starts_with("cannot read /no/such.toml: ")
-    );
+    let layers = Layers { file: Some(Path::new("/no/such.toml")), ..Layers::default() };
+    assert!(Config::resolve(&layers).unwrap_err().to_string().starts_with("cannot read /no/such.toml: "));
 }
 
 #[test]
@@ -431,4 +279,17 @@ fn differences_tell_what_changes_the_run_from_what_does_not() {
     assert!(!found[0].changes_nothing);
     assert_eq!((found[1].key, found[1].changes_nothing), ("train.threads", true));
     assert!(ours.differences(&ours).is_empty());
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
+    let saved = with_sets(&["loss.temperature=0.3", "train.threads=2"]).unwrap();
+    let resumed = |sets: &[&str], preset| {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        Config::resolve(&Layers { base: Some(&saved), sets: &sets, preset, ..Layers::default() }).unwrap()
+    };
+    assert_eq!(resumed(&[], None), saved);
+    saved.check_resume(&resumed(&["train.threads=4", "train.keep_checkpoints=9"], None)).unwrap();
+    let message = saved.check_resume(&resumed(&[], Some("cifar10"))).unwrap_err().to_string();
+    assert!(message.contains("--resume: `data.image_size` is 32, the run was begun with 224"), "{message}");
 }

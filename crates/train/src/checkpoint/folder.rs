@@ -117,9 +117,13 @@ impl Checkpoints {
     /// # Errors
     /// As [`Checkpoints::latest_good`]. A best one that is damaged is among the skipped of the newest.
     pub fn best(&self) -> Result<Option<Found>, TrainError> {
-        let Some(mut newest) = self.latest_good()? else { return Ok(None) };
+        let Some(mut newest) = self.latest_good()? else {
+            return Ok(None);
+        };
         let step = newest.checkpoint.meta.step;
-        let Some(best) = newest.checkpoint.meta.best.as_ref().map(super::Best::step).filter(|&best| best != step) else {
+        let Some(best) =
+            newest.checkpoint.meta.best.as_ref().map(super::Best::step).filter(|&best| best != step)
+        else {
             return Ok(Some(newest));
         };
         match Checkpoint::read(self.files.as_ref(), &self.path(best)) {
@@ -135,7 +139,9 @@ impl Checkpoints {
         let mut skipped: Vec<TrainError> = Vec::new();
         for (_, path) in self.list()?.into_iter().rev().filter(|&(s, _)| s < step) {
             match Checkpoint::read(self.files.as_ref(), &path) {
-                Ok(checkpoint) => return Ok(Some(Found { path, checkpoint, skipped })),
+                Ok(checkpoint) => {
+                    return Ok(Some(Found { path, checkpoint, skipped }));
+                }
                 Err(error @ TrainError::NewerFormat { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!("{error}");

@@ -124,7 +124,9 @@ pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fau
     let header_length = u64::from_le_bytes(head.as_slice().try_into().map_err(|_| short())?);
     let rest = length - LENGTH as u64;
     if header_length > rest.min(MAX_HEADER) || header_length < (CHECKSUM_AT + DIGITS - LENGTH) as u64 {
-        return Err(damaged(format!("its header cannot be {header_length} bytes long in a file of {length}")));
+        return Err(damaged(format!(
+            "its header cannot be {header_length} bytes long in a file of {length}"
+        )));
     }
     head.resize(LENGTH + header_length as usize, 0);
     read(file, &mut head[LENGTH..])?;
@@ -147,7 +149,9 @@ pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fau
     let mut checksum = crc32c::crc32c(&head);
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else { continue };
+        let Some(info) = metadata.info(&name) else {
+            continue;
+        };
         if info.dtype != Dtype::F32 {
             return Err(damaged(format!("tensor `{name}` is {:?}, expected F32", info.dtype)));
         }

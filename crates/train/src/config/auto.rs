@@ -52,9 +52,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
         match Either::deserialize(deserializer)? {
             Either::Value(value) => Ok(Self::Value(value)),
             Either::Word(word) if word == AUTO => Ok(Self::Auto),
-            Either::Word(word) => Err(de::Error::custom(format!(
-                "\"{word}\", expected \"auto\" or a number"
-            ))),
+            Either::Word(word) => {
+                Err(de::Error::custom(format!("\"{word}\", expected \"auto\" or a number")))
+            }
         }
     }
 }

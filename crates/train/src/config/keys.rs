@@ -37,13 +37,7 @@ impl Key {
 }
 
 const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key {
-        path,
-        kind,
-        doc,
-        also: &[],
-        changes_nothing: false,
-    }
+    Key { path, kind, doc, also: &[], changes_nothing: false }
 }
 
 const MANY: u64 = i64::MAX as u64;
@@ -63,13 +57,9 @@ pub const KEYS: &[Key] = &[
         Whole(0, MANY),
         "images kept out of training for the health figures, at most a tenth of all; 0: no figures",
     ),
-    key(
-        "data.workers",
-        WholeOrAuto(1, 1024),
-        "threads that decode and augment; auto: one per processor",
-    )
-    .also(&["num_workers"])
-    .changes_nothing(),
+    key("data.workers", WholeOrAuto(1, 1024), "threads that decode and augment; auto: one per processor")
+        .also(&["num_workers"])
+        .changes_nothing(),
     key(
         "data.cache",
         Word(&["auto", "none", "memory"]),
@@ -82,24 +72,16 @@ pub const KEYS: &[Key] = &[
         "area of the random crop, as a fraction of the image's",
     )
     .also(&["scale"]),
-    key(
-        "view.crop_aspect",
-        Interval(Range::between(0.01, 100.0)),
-        "width / height of the random crop",
-    )
-    .also(&["ratio"]),
+    key("view.crop_aspect", Interval(Range::between(0.01, 100.0)), "width / height of the random crop")
+        .also(&["ratio"]),
     key(
         "view.crop_aspect_law",
         Word(&["uniform", "log_uniform"]),
         "how the aspect ratio is drawn: uniform as in the official code, log_uniform as in torchvision",
     ),
     key("view.flip", PROBABILITY, "probability of a horizontal flip").also(&["hflip"]),
-    key(
-        "view.color_strength",
-        Number(Range::between(0.0, 2.5)),
-        "strength s of the colour jitter; 0: none",
-    )
-    .also(&["jitter", "color_jitter_strength"]),
+    key("view.color_strength", Number(Range::between(0.0, 2.5)), "strength s of the colour jitter; 0: none")
+        .also(&["jitter", "color_jitter_strength"]),
     key("view.color_prob", PROBABILITY, "probability of the colour jitter"),
     key("view.gray_prob", PROBABILITY, "probability of greyscale"),
     key(
@@ -107,11 +89,7 @@ pub const KEYS: &[Key] = &[
         NumberOrAuto(Range::between(0.0, 1.0)),
         "probability of Gaussian blur; auto: 0.5 above 64 pixels, else 0",
     ),
-    key(
-        "view.blur_sigma",
-        Interval(Range::above(0.0, 1000.0)),
-        "standard deviation of the blur in pixels",
-    ),
+    key("view.blur_sigma", Interval(Range::above(0.0, 1000.0)), "standard deviation of the blur in pixels"),
     key(
         "view.blur_padding",
         Word(&["zero", "reflect"]),
@@ -124,14 +102,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "encoder.name",
-        Word(&[
-            "resnet18",
-            "resnet34",
-            "resnet50",
-            "resnet101",
-            "resnet152",
-            "resnet200",
-        ]),
+        Word(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]),
         "the residual network",
     )
     .also(&["arch", "model", "backbone", "depth"]),
@@ -150,11 +121,7 @@ pub const KEYS: &[Key] = &[
         Word(&["auto", "projection"]),
         "auto: projection where the shape changes; projection: in the first block of every stage",
     ),
-    key(
-        "head.kind",
-        Word(&["none", "linear", "nonlinear"]),
-        "the projection head",
-    ),
+    key("head.kind", Word(&["none", "linear", "nonlinear"]), "the projection head"),
     key("head.layers", Whole(2, 8), "dense layers of a nonlinear head"),
     key(
         "head.hidden",
@@ -163,30 +130,16 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["hidden_dim"]),
     key("head.dim", Whole(1, 65536), "size of the head's output z").also(&["out", "proj_dim", "output_dim"]),
-    key(
-        "head.batch_norm",
-        Flag,
-        "BatchNorm after every dense layer of the head; false: plain biases",
-    ),
+    key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: plain biases"),
     key("loss.name", Word(&["nt_xent"]), "the contrastive loss"),
-    key(
-        "loss.temperature",
-        Number(POSITIVE),
-        "tau, divides the similarities",
-    )
-    .also(&["tau", "temp"]),
-    key(
-        "loss.normalize",
-        Flag,
-        "bring z to unit length before the similarities",
-    ),
+    key("loss.temperature", Number(POSITIVE), "tau, divides the similarities").also(&["tau", "temp"]),
+    key("loss.normalize", Flag, "bring z to unit length before the similarities"),
     key("optim.name", Word(&["lars", "sgd", "adamw"]), "the optimiser").also(&["optimizer", "optimiser"]),
-    key(
-        "optim.rate",
-        Number(POSITIVE),
-        "learning rate before scaling with the batch",
-    )
-    .also(&["lr", "learning_rate", "base_lr"]),
+    key("optim.rate", Number(POSITIVE), "learning rate before scaling with the batch").also(&[
+        "lr",
+        "learning_rate",
+        "base_lr",
+    ]),
     key(
         "optim.scaling",
         Word(&["none", "linear", "sqrt"]),
@@ -199,52 +152,24 @@ pub const KEYS: &[Key] = &[
         "momentum of LARS and SGD, first beta of AdamW",
     ),
     key("optim.nesterov", Flag, "Nesterov momentum, SGD only"),
-    key(
-        "optim.weight_decay",
-        Number(NOT_NEGATIVE),
-        "weight decay, not on biases and BatchNorm parameters",
-    )
-    .also(&["wd", "decay", "l2"]),
-    key(
-        "optim.trust_coefficient",
-        Number(POSITIVE),
-        "LARS: update length as a fraction of the weights'",
-    )
-    .also(&["eta"]),
+    key("optim.weight_decay", Number(NOT_NEGATIVE), "weight decay, not on biases and BatchNorm parameters")
+        .also(&["wd", "decay", "l2"]),
+    key("optim.trust_coefficient", Number(POSITIVE), "LARS: update length as a fraction of the weights'")
+        .also(&["eta"]),
     key(
         "optim.beta2",
         Number(Range::between(0.0, 0.999999)),
         "AdamW: decay of the squared gradients' average",
     ),
-    key(
-        "optim.epsilon",
-        Number(POSITIVE),
-        "AdamW: added to the square root in the denominator",
-    ),
-    key(
-        "optim.warmup_epochs",
-        Number(NOT_NEGATIVE),
-        "epochs over which the rate rises from 0 to its peak",
-    )
-    .also(&["warmup"]),
-    key(
-        "optim.schedule",
-        Word(&["cosine", "constant"]),
-        "the rate after warm-up: cosine to 0, or constant",
-    ),
-    key(
-        "train.batch",
-        Whole(2, 1 << 20),
-        "images per step; each gives two views",
-    )
-    .also(&["batch_size", "bs"]),
+    key("optim.epsilon", Number(POSITIVE), "AdamW: added to the square root in the denominator"),
+    key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the rate rises from 0 to its peak")
+        .also(&["warmup"]),
+    key("optim.schedule", Word(&["cosine", "constant"]), "the rate after warm-up: cosine to 0, or constant"),
+    key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
+        .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "times that each image is seen"),
-    key(
-        "train.precision",
-        Word(&["auto", "f32"]),
-        "arithmetic of the network; auto: f32",
-    )
-    .also(&["dtype", "amp"]),
+    key("train.precision", Word(&["auto", "f32"]), "arithmetic of the network; auto: f32")
+        .also(&["dtype", "amp"]),
     key(
         "train.memory",
         Word(&["full", "blocks"]),
@@ -253,12 +178,8 @@ pub const KEYS: &[Key] = &[
     .also(&["checkpointing"])
     .changes_nothing(),
     key("train.seed", Whole(0, MANY), "seed of weights, order and views"),
-    key(
-        "train.threads",
-        WholeOrAuto(1, 1024),
-        "threads of the network; auto: one per processor",
-    )
-    .changes_nothing(),
+    key("train.threads", WholeOrAuto(1, 1024), "threads of the network; auto: one per processor")
+        .changes_nothing(),
     key(
         "train.checkpoint_every",
         WholeOrAuto(1, MANY),
@@ -266,27 +187,15 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["save_every", "save_freq"])
     .changes_nothing(),
-    key(
-        "train.keep_checkpoints",
-        Whole(1, 1 << 20),
-        "newest checkpoints kept, beside the best one",
-    )
-    .changes_nothing(),
-    key(
-        "train.log_every",
-        Whole(1, MANY),
-        "steps between lines of the metrics log",
-    ),
+    key("train.keep_checkpoints", Whole(1, 1 << 20), "newest checkpoints kept, beside the best one")
+        .changes_nothing(),
+    key("train.log_every", Whole(1, MANY), "steps between lines of the metrics log"),
     key(
         "train.health_every",
         Whole(0, MANY),
         "epochs between health figures on the held-out images; 0: never",
     ),
-    key(
-        "train.knn_every",
-        Whole(0, MANY),
-        "epochs between kNN accuracies, where there are labels; 0: never",
-    ),
+    key("train.knn_every", Whole(0, MANY), "epochs between kNN accuracies, where there are labels; 0: never"),
 ];
 
 /// The key of a dotted path.
@@ -303,18 +212,11 @@ pub(super) fn is_table(name: &str) -> bool {
 pub(super) fn hint(path: &str) -> String {
     let word = path.to_lowercase();
     let last = word.rsplit('.').next().unwrap_or_default();
-    let alias = KEYS
-        .iter()
-        .find(|key| key.also.contains(&last) || key.split().1 == last);
+    let alias = KEYS.iter().find(|key| key.also.contains(&last) || key.split().1 == last);
     let near = alias.map(|key| key.path).or_else(|| {
         // A misspelt key of the right table is likelier than a like-sounding key of another one.
-        let table = path
-            .split_once('.')
-            .map(|(table, _)| table)
-            .filter(|table| is_table(table));
-        let known = KEYS
-            .iter()
-            .filter(|key| table.is_none_or(|table| key.split().0 == table));
+        let table = path.split_once('.').map(|(table, _)| table).filter(|table| is_table(table));
+        let known = KEYS.iter().filter(|key| table.is_none_or(|table| key.split().0 == table));
         super::nearest::nearest(path, known.map(|key| key.path))
             .or_else(|| super::nearest::nearest(path, KEYS.iter().map(|key| key.path)))
     });
@@ -322,12 +224,7 @@ pub(super) fn hint(path: &str) -> String {
         // Every path of a table shares its start, so a bare likeness of whole paths proves nothing.
         (Some(near), _) if alias.is_some() || alike(path, near) => format!("did you mean `{near}`?"),
         (_, Some((table, _))) if is_table(table) => {
-            let names: Vec<_> = KEYS
-                .iter()
-                .map(Key::split)
-                .filter(|k| k.0 == table)
-                .map(|k| k.1)
-                .collect();
+            let names: Vec<_> = KEYS.iter().map(Key::split).filter(|k| k.0 == table).map(|k| k.1).collect();
             format!("[{table}] has {}", names.join(", "))
         }
         _ => {

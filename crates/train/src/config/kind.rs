@@ -33,28 +33,16 @@ pub struct Range {
 impl Range {
     /// Numbers `x` with `low <= x <= high`.
     pub const fn between(low: f64, high: f64) -> Self {
-        Self {
-            low,
-            low_included: true,
-            high,
-        }
+        Self { low, low_included: true, high }
     }
 
     /// Numbers `x` with `low < x <= high`.
     pub const fn above(low: f64, high: f64) -> Self {
-        Self {
-            low,
-            low_included: false,
-            high,
-        }
+        Self { low, low_included: false, high }
     }
 
     fn contains(&self, x: f64) -> bool {
-        let low = if self.low_included {
-            x >= self.low
-        } else {
-            x > self.low
-        };
+        let low = if self.low_included { x >= self.low } else { x > self.low };
         low && x <= self.high && x.is_finite()
     }
 
@@ -124,11 +112,7 @@ impl Kind {
 }
 
 fn whole_range(low: u64, high: u64) -> String {
-    if high >= i64::MAX as u64 {
-        format!("of {low} or more")
-    } else {
-        format!("from {low} to {high}")
-    }
+    if high >= i64::MAX as u64 { format!("of {low} or more") } else { format!("from {low} to {high}") }
 }
 
 fn auto(value: &Value) -> Option<Value> {

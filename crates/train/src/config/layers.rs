@@ -1,4 +1,4 @@
-//! Layering: defaults, then a preset, then what was chosen from the data, then a file, then `--set`.
+//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then a file, then `--set`.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,8 @@ use crate::presets;
 /// Where a configuration comes from; each layer overrides those before it.
 #[derive(Debug, Clone, Default)]
 pub struct Layers<'a> {
+    /// The configuration of a run that is resumed, in place of the defaults.
+    pub base: Option<&'a Config>,
     /// The name of a preset.
     pub preset: Option<&'a str>,
     /// Changes that follow from the data at hand ([`presets::photos::choose`]).
@@ -25,7 +27,10 @@ pub struct Layers<'a> {
 impl Layers<'_> {
     /// The merged tables, each value checked against its key.
     pub(super) fn merge(&self) -> Result<Table, TrainError> {
-        let mut merged = Config::default().to_table()?;
+        let mut merged = match self.base {
+            Some(base) => base.to_table()?,
+            None => Config::default().to_table()?,
+        };
         if let Some(name) = self.preset {
             overlay(&mut merged, presets::table(name)?, &format!("preset {name}"))?;
         }
@@ -70,15 +75,12 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
         for (key, value) in entries {
             let path = format!("{name}.{key}");
             let known = keys::find(&path).ok_or_else(|| unknown(&path, origin))?;
-            let accepted = known
-                .kind
-                .accept(&value)
-                .map_err(|expected| TrainError::BadValue {
-                    origin: origin.to_owned(),
-                    key: path.clone(),
-                    found: found(&value),
-                    expected: explain(&path, &value, expected),
-                })?;
+            let accepted = known.kind.accept(&value).map_err(|expected| TrainError::BadValue {
+                origin: origin.to_owned(),
+                key: path.clone(),
+                found: found(&value),
+                expected: explain(&path, &value, expected),
+            })?;
             let Value::Table(table) = base.entry(name.clone()).or_insert_with(|| Table::new().into()) else {
                 continue;
             };
@@ -102,11 +104,7 @@ fn path_of(name: &str, value: &Value) -> String {
 }
 
 fn unknown(path: &str, origin: &str) -> TrainError {
-    TrainError::UnknownKey {
-        origin: origin.to_owned(),
-        key: path.to_owned(),
-        hint: keys::hint(path),
-    }
+    TrainError::UnknownKey { origin: origin.to_owned(), key: path.to_owned(), hint: keys::hint(path) }
 }
 
 fn found(value: &Value) -> String {
@@ -131,13 +129,8 @@ fn explain(path: &str, value: &Value, expected: String) -> String {
 /// `table.key=value` as a table, and how to name it in messages.
 fn parse_set(set: &str) -> Result<(Table, String), TrainError> {
     let origin = format!("--set {set}");
-    let syntax = |message: &str| TrainError::Syntax {
-        origin: origin.clone(),
-        message: message.to_owned(),
-    };
-    let (path, text) = set
-        .split_once('=')
-        .ok_or_else(|| syntax("expected table.key=value"))?;
+    let syntax = |message: &str| TrainError::Syntax { origin: origin.clone(), message: message.to_owned() };
+    let (path, text) = set.split_once('=').ok_or_else(|| syntax("expected table.key=value"))?;
     let path = path.trim();
     let value = parse_value(text.trim()).map_err(|message| syntax(&message))?;
     let (table, key) = match path.split_once('.') {

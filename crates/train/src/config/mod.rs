@@ -95,31 +95,38 @@ impl Config {
 
     /// The keys whose values differ from those of `other`, both being valid.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        let (ours, theirs) = (
-            self.to_table().unwrap_or_default(),
-            other.to_table().unwrap_or_default(),
-        );
+        let (ours, theirs) = (self.to_table().unwrap_or_default(), other.to_table().unwrap_or_default());
         KEYS.iter()
             .filter_map(|key| {
                 let (ours, theirs) = (text::value_of(&ours, key), text::value_of(&theirs, key));
                 let changes_nothing = key.changes_nothing;
-                (ours != theirs).then_some(Difference {
-                    key: key.path,
-                    ours,
-                    theirs,
-                    changes_nothing,
-                })
+                (ours != theirs).then_some(Difference { key: key.path, ours, theirs, changes_nothing })
             })
             .collect()
     }
 
+    /// Checks that a run with this configuration may go on with `given`, which may differ only in what changes nothing.
+    ///
+    /// # Errors
+    /// [`TrainError::Conflict`] naming the first key that would change what the run computes.
+    pub fn check_resume(&self, given: &Self) -> Result<(), TrainError> {
+        match self.differences(given).into_iter().find(|difference| !difference.changes_nothing) {
+            None => Ok(()),
+            Some(Difference { key, ours, theirs, .. }) => Err(TrainError::Conflict {
+                origin: "--resume".to_owned(),
+                key: key.to_owned(),
+                problem: format!(
+                    "is {theirs}, the run was begun with {ours}; leave it out, or begin another run"
+                ),
+            }),
+        }
+    }
+
     fn from_table(table: Table, origin: &str) -> Result<Self, TrainError> {
-        let config: Self = table
-            .try_into()
-            .map_err(|error: toml::de::Error| TrainError::Syntax {
-                origin: origin.to_owned(),
-                message: error.message().to_owned(),
-            })?;
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| TrainError::Syntax {
+            origin: origin.to_owned(),
+            message: error.message().to_owned(),
+        })?;
         config.agree(origin)?;
         Ok(config)
     }
@@ -127,11 +134,7 @@ impl Config {
     /// Checks values that are fine alone but may not be together.
     fn agree(&self, origin: &str) -> Result<(), TrainError> {
         let conflict = |key: &str, problem: String| {
-            Err(TrainError::Conflict {
-                origin: origin.to_owned(),
-                key: key.to_owned(),
-                problem,
-            })
+            Err(TrainError::Conflict { origin: origin.to_owned(), key: key.to_owned(), problem })
         };
         let (warmup, epochs) = (self.optim.warmup_epochs, self.train.epochs);
         if warmup > epochs as f64 {
@@ -145,11 +148,8 @@ impl Config {
         }
         let channels = self.encoder.width * 64.0;
         if channels < 1.0 {
-            let problem = format!(
-                "is {}, less than one channel; the least is {}",
-                self.encoder.width,
-                1.0 / 64.0
-            );
+            let problem =
+                format!("is {}, less than one channel; the least is {}", self.encoder.width, 1.0 / 64.0);
             return conflict("encoder.width", problem);
         }
         Ok(())

@@ -183,12 +183,7 @@ pub struct DataConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self {
-            image_size: 224,
-            holdout: 512,
-            workers: Auto::Auto,
-            cache: Cache::Auto,
-        }
+        Self { image_size: 224, holdout: 512, workers: Auto::Auto, cache: Cache::Auto }
     }
 }
 
@@ -215,12 +210,7 @@ pub struct EncoderConfig {
 
 impl Default for EncoderConfig {
     fn default() -> Self {
-        Self {
-            name: EncoderName::Resnet18,
-            width: 1.0,
-            stem: Stem::Auto,
-            shortcut: Shortcut::Auto,
-        }
+        Self { name: EncoderName::Resnet18, width: 1.0, stem: Stem::Auto, shortcut: Shortcut::Auto }
     }
 }
 
@@ -242,13 +232,7 @@ pub struct HeadConfig {
 
 impl Default for HeadConfig {
     fn default() -> Self {
-        Self {
-            kind: HeadKind::Nonlinear,
-            layers: 2,
-            hidden: Auto::Auto,
-            dim: 128,
-            batch_norm: true,
-        }
+        Self { kind: HeadKind::Nonlinear, layers: 2, hidden: Auto::Auto, dim: 128, batch_norm: true }
     }
 }
 
@@ -266,11 +250,7 @@ pub struct LossConfig {
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self {
-            name: LossName::NtXent,
-            temperature: 0.1,
-            normalize: true,
-        }
+        Self { name: LossName::NtXent, temperature: 0.1, normalize: true }
     }
 }
 

@@ -20,32 +20,16 @@ pub struct Preset {
 impl Preset {
     /// The first line of its comment.
     pub fn summary(&self) -> &'static str {
-        self.text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches(['#', ' '])
+        self.text.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
     }
 }
 
 /// All presets.
 pub const PRESETS: &[Preset] = &[
-    Preset {
-        name: "cifar10",
-        text: include_str!("cifar10.toml"),
-    },
-    Preset {
-        name: "imagenet",
-        text: include_str!("imagenet.toml"),
-    },
-    Preset {
-        name: "small",
-        text: include_str!("small.toml"),
-    },
-    Preset {
-        name: "photos",
-        text: include_str!("photos.toml"),
-    },
+    Preset { name: "cifar10", text: include_str!("cifar10.toml") },
+    Preset { name: "imagenet", text: include_str!("imagenet.toml") },
+    Preset { name: "small", text: include_str!("small.toml") },
+    Preset { name: "photos", text: include_str!("photos.toml") },
 ];
 
 /// The values of a preset.
@@ -57,10 +41,7 @@ pub(crate) fn table(name: &str) -> Result<Table, TrainError> {
             Some(near) => format!("did you mean `{near}`? There are {all}"),
             None => format!("there are {all}"),
         };
-        return Err(TrainError::UnknownPreset {
-            name: name.to_owned(),
-            hint,
-        });
+        return Err(TrainError::UnknownPreset { name: name.to_owned(), hint });
     };
     crate::config::parse(preset.text, &format!("preset {name}"))
 }

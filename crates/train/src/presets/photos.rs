@@ -23,11 +23,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
         16..=63 => 128,
         _ => 224,
     };
-    let side = SIDES
-        .into_iter()
-        .rev()
-        .find(|&side| side <= shorter.min(affordable))
-        .unwrap_or(SIDES[0]);
+    let side = SIDES.into_iter().rev().find(|&side| side <= shorter.min(affordable)).unwrap_or(SIDES[0]);
     reasons.push(format!(
         "views of {side} x {side} pixels: the photos are about {width} x {height}, and {threads} threads manage {affordable} \
          in good time"
@@ -38,9 +34,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
         4..=15 => 0.5,
         _ => 1.0,
     };
-    reasons.push(format!(
-        "encoder width {encoder_width}: what {threads} threads manage in good time"
-    ));
+    reasons.push(format!("encoder width {encoder_width}: what {threads} threads manage in good time"));
 
     let per_image = 2 * bytes_per_view(side, encoder_width);
     let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
@@ -50,10 +44,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
     let limit = if batch == 256 {
         "as large as is useful here".to_owned()
     } else if fits <= from_count {
-        format!(
-            "what half of {:.1} GiB of memory holds",
-            memory as f64 / f64::from(1 << 30)
-        )
+        format!("what half of {:.1} GiB of memory holds", memory as f64 / f64::from(1 << 30))
     } else {
         format!("{count} photos in at least eight steps an epoch")
     };
@@ -61,10 +52,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
 
     let epochs = (IMAGES_SEEN / count.max(1)).clamp(10, 200);
     let warmup = (epochs as f64 / 10.0).min(10.0);
-    reasons.push(format!(
-        "{epochs} epochs: about {} photos seen in all",
-        epochs * count
-    ));
+    reasons.push(format!("{epochs} epochs: about {} photos seen in all", epochs * count));
 
     let mut changes = vec![
         ("data", "image_size", Value::from(side)),
@@ -96,11 +84,7 @@ fn bytes_per_view(side: u32, width: f64) -> u64 {
     let pixels = f64::from(side) * f64::from(side);
     // The large stem quarters each side before the first stage; the stages together hold 1 + 1/2 + 1/4 + 1/8 of the first's values,
     // five layers of two outputs in each.
-    let (stem, first_stage) = if side > 32 {
-        (pixels / 4.0, pixels / 16.0)
-    } else {
-        (pixels, pixels)
-    };
+    let (stem, first_stage) = if side > 32 { (pixels / 4.0, pixels / 16.0) } else { (pixels, pixels) };
     let values = 64.0 * width * (2.0 * stem + 10.0 * 1.875 * first_stage);
     ((8.0 * values) as u64).max(1)
 }
@@ -123,12 +107,8 @@ mod tests {
     fn resolved(count: usize, side: u32, memory: u64, threads: usize) -> Config {
         let (chosen, reasons) = choose(count, side, side, memory, threads);
         assert!(reasons.len() >= 4);
-        Config::resolve(&Layers {
-            preset: Some("photos"),
-            chosen: Some(chosen),
-            ..Layers::default()
-        })
-        .unwrap()
+        Config::resolve(&Layers { preset: Some("photos"), chosen: Some(chosen), ..Layers::default() })
+            .unwrap()
     }
 
     #[test]
@@ -154,11 +134,7 @@ mod tests {
                 for memory in [0, 1, GIB, u64::MAX] {
                     for threads in [0, 1, 2, 8, 1000] {
                         let config = resolved(count, side, memory, threads);
-                        assert!(
-                            count < 4 || config.train.batch <= count,
-                            "{count} {}",
-                            config.train.batch
-                        );
+                        assert!(count < 4 || config.train.batch <= count, "{count} {}", config.train.batch);
                     }
                 }
             }

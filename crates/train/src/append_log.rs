@@ -1,0 +1,74 @@
+//! A file that only grows, except that resuming cuts it back to where a checkpoint was made.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::TrainError;
+use crate::file_system::{FileSystem, Output};
+
+/// An append-only file that knows its length.
+pub(crate) struct AppendLog {
+    out: Box<dyn Output>,
+    path: PathBuf,
+    length: u64,
+}
+
+impl AppendLog {
+    /// An empty log; what was there before is gone.
+    pub(crate) fn create(files: &dyn FileSystem, path: &Path) -> Result<Self, TrainError> {
+        Self::resume(files, path, 0)
+    }
+
+    /// The log as it was when it was `length` bytes long. One that is shorter, because somebody changed it, is taken as it is.
+    pub(crate) fn resume(files: &dyn FileSystem, path: &Path, length: u64) -> Result<Self, TrainError> {
+        let (mut out, found) = files.append(path).map_err(TrainError::io("open", path))?;
+        if found > length {
+            out.truncate(length).map_err(TrainError::io("cut", path))?;
+        } else if found < length {
+            tracing::warn!(
+                "{} is {found} bytes long, {length} were written: lines are missing",
+                path.display()
+            );
+        }
+        Ok(Self { out, path: path.to_path_buf(), length: found.min(length) })
+    }
+
+    /// Appends a record whole; after an error the log is as it was before, as far as the system permits.
+    pub(crate) fn append(&mut self, record: &[u8]) -> Result<(), TrainError> {
+        let written = self.out.write_all(record).and_then(|()| self.out.flush());
+        if let Err(error) = written {
+            let _ = self.out.truncate(self.length);
+            return Err(TrainError::io("write", &self.path)(error));
+        }
+        self.length += record.len() as u64;
+        Ok(())
+    }
+
+    /// Returns the length when all of it is on the disk.
+    pub(crate) fn sync(&mut self) -> Result<u64, TrainError> {
+        self.out.sync().map_err(TrainError::io("write", &self.path))?;
+        Ok(self.length)
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl std::fmt::Debug for AppendLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppendLog").field("path", &self.path).field("length", &self.length).finish()
+    }
+}
+
+/// The bytes of a log up to `limit`, for those who check that it ends where a record ends.
+pub(crate) fn read_up_to(files: &dyn FileSystem, path: &Path, limit: u64) -> Result<Vec<u8>, TrainError> {
+    let (file, _) = files.open(path).map_err(TrainError::io("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(TrainError::io("read", path))?;
+    Ok(bytes)
+}

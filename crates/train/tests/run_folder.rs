@@ -1,0 +1,178 @@
+//! Run folders: refused, locked, versioned, and made whole.
+
+mod faulty;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use faulty::{Fault, Faulty, Loss};
+use simclr_train::checkpoint::{Checkpoint, Meta};
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Layers, TrainError};
+
+fn config() -> Config {
+    Config::resolve(&Layers { preset: Some("small"), ..Layers::default() }).unwrap()
+}
+
+fn create(path: &Path) -> Result<RunFolder, TrainError> {
+    RunFolder::create(path, &config(), Arc::new(Disk))
+}
+
+fn resume(path: &Path) -> Result<(RunFolder, Config), TrainError> {
+    RunFolder::resume(path, Arc::new(Disk))
+}
+
+#[test]
+fn a_run_is_made_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/run");
+    assert!(!RunFolder::exists(&path));
+    let run = create(&path).unwrap();
+    assert!(RunFolder::exists(&path) && path.join("checkpoints").is_dir());
+    let marker = fs::read_to_string(path.join("run.toml")).unwrap();
+    assert_eq!(marker, format!("format = 1\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION")));
+    run.checkpoints(2)
+        .save(&Checkpoint { meta: Meta { step: 3, ..Meta::default() }, ..Checkpoint::default() })
+        .unwrap();
+    drop(run);
+    let (run, saved) = resume(&path).unwrap();
+    assert_eq!(saved, config());
+    assert_eq!(run.checkpoints(2).latest_good().unwrap().unwrap().checkpoint.meta.step, 3);
+}
+
+#[test]
+fn a_folder_that_holds_something_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    drop(create(&path).unwrap());
+    let message = create(&path).unwrap_err().to_string();
+    assert!(message.contains("already holds a run") && message.contains("--resume"), "{message}");
+
+    let other = folder.path().join("other");
+    for name in ["photo.jpg", "config.toml"] {
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join(name), "mine").unwrap();
+        assert!(matches!(create(&other), Err(TrainError::NotARun { .. })), "{name}");
+        assert!(matches!(resume(&other), Err(TrainError::NoRun { .. })), "{name}");
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+        assert_eq!(fs::read(other.join(name)).unwrap(), b"mine");
+        fs::remove_dir_all(&other).unwrap();
+    }
+    fs::create_dir(&other).unwrap();
+    create(&other).unwrap();
+
+    let file = folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert!(create(&file).unwrap_err().to_string().contains("file: "));
+    assert!(resume(&folder.path().join("nowhere")).unwrap_err().to_string().contains("holds no run"));
+}
+
+#[test]
+fn two_processes_cannot_train_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path()).unwrap();
+    assert!(matches!(resume(folder.path()), Err(TrainError::RunLocked { .. })));
+    RunFolder::open(folder.path(), Arc::new(Disk)).unwrap();
+    drop(run);
+    let first = resume(folder.path()).unwrap();
+    assert!(matches!(resume(folder.path()), Err(TrainError::RunLocked { .. })));
+    drop(first);
+    resume(folder.path()).unwrap();
+}
+
+#[test]
+fn a_run_from_a_newer_version_and_a_damaged_marker_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(create(folder.path()).unwrap());
+    let marker = folder.path().join("run.toml");
+    fs::write(&marker, "format = 2\nprogram = \"9.1.0\"\nmore = [1]\n").unwrap();
+    let message = resume(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("run.toml has format 2 and was written by simclr 9.1.0"), "{message}");
+    assert!(matches!(create(folder.path()), Err(TrainError::RunExists { .. })));
+    for text in
+        ["", "format = 0", "format = -1", "format = \"1\"", "for\u{0}mat", "format = 99999999999999999999"]
+    {
+        fs::write(&marker, text).unwrap();
+        let error = resume(folder.path()).unwrap_err();
+        assert!(matches!(error, TrainError::Damaged { .. }), "{text}: {error}");
+    }
+    fs::write(&marker, vec![b' '; 2 << 20]).unwrap();
+    assert!(resume(folder.path()).unwrap_err().to_string().contains("at most"));
+}
+
+#[test]
+fn a_changed_configuration_is_checked_and_the_file_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path()).unwrap();
+    let mut changed = config();
+    changed.train.threads = simclr_train::config::Auto::Value(3);
+    run.write_config(&changed).unwrap();
+    drop(run);
+    assert_eq!(resume(folder.path()).unwrap().1, changed);
+    fs::write(folder.path().join("config.toml"), "[train]\nbatch = 0\n").unwrap();
+    let message = resume(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("config.toml: `train.batch` is 0"), "{message}");
+}
+
+#[test]
+fn results_are_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path()).unwrap();
+    run.write_evaluation("knn", &serde_json::json!({"top1": 0.5})).unwrap();
+    assert_eq!(fs::read_to_string(run.evaluation("knn")).unwrap(), "{\n  \"top1\": 0.5\n}\n");
+    run.write_skipped(&[serde_json::json!({"name": "a.jpg"}), serde_json::json!({"name": "b.jpg"})]).unwrap();
+    assert_eq!(fs::read_to_string(run.skipped()).unwrap(), "{\"name\":\"a.jpg\"}\n{\"name\":\"b.jpg\"}\n");
+    run.write("report.html", |out| out.write_all(b"<p>")).unwrap();
+    assert_eq!(fs::read_to_string(run.report()).unwrap(), "<p>");
+}
+
+/// After any fault the folder is a whole run or one that can be made again.
+fn check(path: &Path, made: bool, what: &str) {
+    if made || RunFolder::exists(path) {
+        assert_eq!(resume(path).unwrap_or_else(|e| panic!("{what}: {e}")).1, config());
+    } else {
+        create(path).unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+}
+
+#[test]
+fn making_a_run_survives_every_fault() {
+    for at in 0..40 {
+        for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("run");
+            let made =
+                RunFolder::create(&path, &config(), Arc::new(Faulty::new(at, Fault::Error(kind)))).is_ok();
+            check(&path, made, &format!("{kind} at {at}"));
+        }
+        for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("run");
+            let files = Faulty::new(at, Fault::Stop);
+            let made = RunFolder::create(&path, &config(), Arc::new(files.clone())).is_ok();
+            files.cut_power(loss);
+            check(&path, made, &format!("{loss:?} at {at}"));
+        }
+    }
+}
+
+#[test]
+fn a_log_keeps_whole_lines_through_a_full_disk() {
+    use simclr_train::metrics_log::MetricsLog;
+    for at in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let files = Faulty::new(at, Fault::Error(ErrorKind::StorageFull));
+        let Ok(mut log) = MetricsLog::create(&files, &path) else {
+            continue;
+        };
+        let written: Vec<_> =
+            (0..6).filter(|step| log.append(&serde_json::json!({ "step": step })).is_ok()).collect();
+        let text = fs::read_to_string(&path).unwrap();
+        let expected: String = written.iter().map(|step| format!("{{\"step\":{step}}}\n")).collect();
+        assert_eq!(text, expected, "fault at {at}");
+    }
+}
