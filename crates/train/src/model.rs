@@ -1,0 +1,130 @@
+//! The network of a run: encoder and projection head, made from a configuration, put into and taken from checkpoints.
+
+use simclr_engine::{Device, Mode, Parameters, SingleProcess, Tape, Tensor};
+use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
+
+use crate::checkpoint::{Checkpoint, NamedTensor};
+use crate::config::{self, EncoderName, Shortcut};
+use crate::{Config, TrainError};
+
+/// Encoder f and projection head g: views to h, h to z.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Where it lives.
+    pub device: Device,
+    /// All tensors, the encoder's under torchvision's names, the head's under `head.`.
+    pub parameters: Parameters,
+    /// f.
+    pub encoder: ResNet,
+    /// g, thrown away after pretraining.
+    pub head: Head,
+    image_size: usize,
+}
+
+impl Model {
+    /// A model as `config` describes it, its parameters drawn from `config.train.seed`.
+    pub fn new(config: &Config, device: &Device) -> Result<Model, TrainError> {
+        Model::with_seed(config, device, config.train.seed)
+    }
+
+    /// The same with another seed: a random encoder to compare with.
+    pub fn with_seed(config: &Config, device: &Device, seed: u64) -> Result<Model, TrainError> {
+        let image_size = config.data.image_size as usize;
+        let mut parameters = Parameters::new();
+        let spec = resnet_spec(config);
+        let memory = match config.train.memory {
+            config::Memory::Full => simclr_nn::Memory::Full,
+            config::Memory::Blocks => simclr_nn::Memory::Blocks,
+        };
+        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?.with_memory(memory);
+        let head = Head::new(&head_spec(config), encoder.features(), device, seed, &mut parameters)?;
+        Ok(Model { device: device.clone(), parameters, encoder, head, image_size })
+    }
+
+    /// The model of a checkpoint, as its own configuration describes it.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<(Model, Config), TrainError> {
+        let config = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
+        let mut model = Model::new(&config, device)?;
+        model.load(checkpoint)?;
+        Ok((model, config))
+    }
+
+    /// Side of the images that it takes, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    /// Images (n, S, S, 3) of 8 bits as the encoder's input.
+    pub fn images(&self, bytes: &[u8]) -> Result<Tensor, TrainError> {
+        let side = self.image_size;
+        Ok(Tensor::from_bytes(&self.device, &[bytes.len() / (side * side * 3), side, side, 3], bytes)?)
+    }
+
+    /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()).
+    pub fn embed(&self, bytes: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
+        let mut tape = Tape::new(&self.parameters, Mode::Eval, &SingleProcess);
+        let images = tape.input(self.images(bytes)?);
+        let h = self.encoder.forward(&mut tape, &images)?;
+        let z = self.head.forward(&mut tape, &h)?;
+        Ok((h.tensor().to_vec()?, z.tensor().to_vec()?))
+    }
+
+    /// Every tensor, in PyTorch's layouts.
+    pub fn store(&self) -> Result<Vec<NamedTensor>, TrainError> {
+        let tensors = self.parameters.iter().map(|(name, _, value)| {
+            let (shape, data) = store_tensor(value)?;
+            Ok(NamedTensor { name: name.to_owned(), shape, data })
+        });
+        tensors.collect()
+    }
+
+    /// Takes every tensor from a checkpoint.
+    pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        for id in self.parameters.ids() {
+            let name = self.parameters.name(id).to_owned();
+            let Some(stored) = checkpoint.tensor(&name) else {
+                return Err(TrainError::MissingTensor { name });
+            };
+            load_tensor(&mut self.parameters, id, &stored.shape, &stored.data)?;
+        }
+        Ok(())
+    }
+}
+
+/// The encoder that a configuration describes.
+pub fn resnet_spec(config: &Config) -> ResNetSpec {
+    let encoder = &config.encoder;
+    ResNetSpec {
+        depth: match encoder.name {
+            EncoderName::Resnet18 => Depth::D18,
+            EncoderName::Resnet34 => Depth::D34,
+            EncoderName::Resnet50 => Depth::D50,
+            EncoderName::Resnet101 => Depth::D101,
+            EncoderName::Resnet152 => Depth::D152,
+            EncoderName::Resnet200 => Depth::D200,
+        },
+        width: encoder.width,
+        stem: match encoder.stem {
+            config::Stem::Imagenet => simclr_nn::Stem::ImageNet,
+            config::Stem::Small => simclr_nn::Stem::Small,
+            config::Stem::Auto if config.data.image_size > 32 => simclr_nn::Stem::ImageNet,
+            config::Stem::Auto => simclr_nn::Stem::Small,
+        },
+        projection_shortcuts: encoder.shortcut == Shortcut::Projection,
+    }
+}
+
+fn head_spec(config: &Config) -> HeadSpec {
+    let head = &config.head;
+    HeadSpec {
+        kind: match head.kind {
+            config::HeadKind::None => simclr_nn::HeadKind::None,
+            config::HeadKind::Linear => simclr_nn::HeadKind::Linear,
+            config::HeadKind::Nonlinear => simclr_nn::HeadKind::Nonlinear,
+        },
+        layers: head.layers,
+        hidden: head.hidden.value(),
+        dim: head.dim,
+        batch_norm: head.batch_norm,
+    }
+}

@@ -1,0 +1,142 @@
+//! Figures that tell whether an encoder is learning, without labels, on images that training never sees.
+
+use std::sync::Arc;
+
+use simclr_augment::ViewFamily;
+use simclr_data::{Dataset, EvalLoader, Loader, LoaderConfig, Position};
+use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
+
+use crate::config::LossConfig;
+use crate::{Model, TrainError};
+
+/// Images that go through the network at once.
+const BATCH: usize = 128;
+/// The most training images that the kNN figure looks at.
+const BANK: usize = 10_000;
+/// Keys the views of held-out images: the same views every epoch, and none that training draws.
+const VIEW_SEED: u64 = 0x6865_616c_7468;
+
+/// Held-out figures of an epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// NT-Xent among the held-out views.
+    pub loss: f64,
+    /// The share of held-out anchors whose positive is the most similar.
+    pub contrastive_accuracy: f64,
+    /// Mean |z_i - z_j|^2 over positive pairs, z normalised (Wang and Isola, arXiv:2005.10242).
+    pub alignment: f64,
+    /// log of the mean of exp(-2 |z_i - z_j|^2) over all pairs (likewise).
+    pub uniformity: f64,
+    /// Effective rank of h (RankMe, arXiv:2210.02885).
+    pub rank_me_h: f64,
+    /// Effective rank of z.
+    pub rank_me_z: f64,
+    /// Mean standard deviation of normalised z's coordinates, times sqrt(d): about 1 in health, 0 at collapse.
+    pub spread: f64,
+}
+
+/// h and z of both views of a set of images: first views first.
+struct Embedded {
+    h: Vec<f32>,
+    z: Vec<f32>,
+}
+
+/// Computes [`Health`] on `holdout`, whose views are drawn from `views` (one family a branch).
+pub fn health(
+    model: &Model,
+    loss: &LossConfig,
+    holdout: &Arc<dyn Dataset>,
+    views: &[ViewFamily],
+    threads: usize,
+) -> Result<Health, TrainError> {
+    let Embedded { h, z } = embed_pairs(model, holdout, views, threads)?;
+    let h = Features::new(&h, model.encoder.features())?;
+    let z = Features::new(&z, model.head.dim())?;
+    let pairs = pair_figures(z, loss.temperature, loss.normalize)?;
+    Ok(Health {
+        loss: pairs.loss,
+        contrastive_accuracy: pairs.contrastive_accuracy,
+        alignment: alignment(z)?,
+        uniformity: uniformity(z)?,
+        rank_me_h: rank_me(h)?,
+        rank_me_z: rank_me(z)?,
+        spread: spread(z)? * (z.dim() as f64).sqrt(),
+    })
+}
+
+fn embed_pairs(
+    model: &Model,
+    holdout: &Arc<dyn Dataset>,
+    views: &[ViewFamily],
+    threads: usize,
+) -> Result<Embedded, TrainError> {
+    let batch = BATCH.min(holdout.len());
+    let config = LoaderConfig { batch, seed: VIEW_SEED, threads, prefetch: 2, views: views.to_vec() };
+    let mut loader = Loader::new(holdout.clone(), config, Position::default());
+    let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
+    loop {
+        let batch = loader.next_batch()?;
+        let end = batch.end_of_epoch;
+        let (h, z) = model.embed(&batch.views)?;
+        let (h_half, z_half) = (h.len() / 2, z.len() / 2);
+        first.h.extend_from_slice(&h[..h_half]);
+        first.z.extend_from_slice(&z[..z_half]);
+        second.h.extend_from_slice(&h[h_half..]);
+        second.z.extend_from_slice(&z[z_half..]);
+        loader.recycle(batch);
+        if end {
+            break;
+        }
+    }
+    first.h.append(&mut second.h);
+    first.z.append(&mut second.z);
+    Ok(first)
+}
+
+/// kNN accuracy (k = 200, cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training images.
+/// Nothing without labels.
+pub fn holdout_knn(
+    model: &Model,
+    train: &Arc<dyn Dataset>,
+    holdout: &Arc<dyn Dataset>,
+    threads: usize,
+) -> Result<Option<f64>, TrainError> {
+    let classes = train.classes().len();
+    if classes < 2 {
+        return Ok(None);
+    }
+    let stride = train.len().div_ceil(BANK).max(1);
+    let chosen = (0..train.len()).step_by(stride).map(|i| i as u32).collect();
+    let bank: Arc<dyn Dataset> = Arc::new(simclr_data::Subset::new(train.clone(), chosen));
+    let (train_h, train_labels) = features(model, &bank, threads)?;
+    let (test_h, test_labels) = features(model, holdout, threads)?;
+    if train_labels.is_empty() || test_labels.is_empty() {
+        return Ok(None);
+    }
+    let dim = model.encoder.features();
+    let outcome = Knn::default().evaluate(
+        Features::new(&train_h, dim)?,
+        &train_labels,
+        Features::new(&test_h, dim)?,
+        &test_labels,
+        classes,
+    )?;
+    Ok(Some(outcome.top1))
+}
+
+/// h of the central crops of every labelled image, and the labels.
+pub fn features(
+    model: &Model,
+    dataset: &Arc<dyn Dataset>,
+    threads: usize,
+) -> Result<(Vec<f32>, Vec<u32>), TrainError> {
+    let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, BATCH, threads);
+    let (mut all, mut labels) = (Vec::new(), Vec::new());
+    while let Some(batch) = loader.next_batch()? {
+        let (h, _) = model.embed(&batch.views)?;
+        all.extend_from_slice(&h);
+        labels.extend_from_slice(&batch.labels);
+        loader.recycle(batch);
+    }
+    Ok((all, labels))
+}

@@ -1,0 +1,374 @@
+//! Pretraining: the loop that turns images into an encoder.
+
+mod health;
+mod records;
+mod state;
+mod step;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use simclr_augment::ViewFamily;
+use simclr_data::{Cached, Dataset, Loader, LoaderConfig, Subset};
+use simclr_engine::{Device, SingleProcess};
+
+use crate::checkpoint::{Best, Checkpoint};
+use crate::config::Cache;
+use crate::metrics_log::MetricsLog;
+use crate::run_folder::RunFolder;
+use crate::tensorboard::EventLog;
+use crate::{Config, Schedule, TrainError, memory};
+
+pub use health::{Health, features, health, holdout_knn};
+pub use records::{EpochRecord, HealthFields, StepRecord};
+pub use step::{StepFigures, train_step, weight_norm};
+
+use records::Logs;
+use state::{EpochSums, State};
+
+/// Fewer held-out images than this say nothing: they are trained on instead.
+const LEAST_HOLDOUT: usize = 8;
+/// Below this spread of normalised z (1 in health) the run is collapsing.
+const COLLAPSE: f64 = 0.2;
+
+/// Somebody who watches a run, and may stop it.
+pub trait Observer {
+    /// The run is about to take its first step.
+    fn started(&mut self, plan: &Plan);
+    /// A step was logged.
+    fn step(&mut self, record: &StepRecord);
+    /// An epoch has ended.
+    fn epoch(&mut self, record: &EpochRecord);
+    /// Something is worth a line.
+    fn warn(&mut self, message: &str);
+    /// Whether to stop after this step. What was done is saved first.
+    fn stop(&self) -> bool;
+}
+
+/// What a run is going to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Images trained on.
+    pub images: usize,
+    /// Images held out.
+    pub holdout: usize,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Steps done already.
+    pub done: u64,
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+    /// Values trained, of encoder and head together.
+    pub parameters: usize,
+    /// Where it runs.
+    pub device: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Whether all epochs are done; otherwise an observer stopped the run.
+    pub finished: bool,
+    /// Steps done.
+    pub step: u64,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// Images that could not be used.
+    pub skipped: usize,
+}
+
+/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped.
+///
+/// The same configuration on the same data gives the same bits for any number of threads, and however often the run
+/// is interrupted and taken up again.
+pub fn pretrain(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    run: &RunFolder,
+    from: Option<&Checkpoint>,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let images = dataset.len();
+    let (train, holdout) = split(dataset, config)?;
+    if train.len() < config.train.batch {
+        return Err(TrainError::BatchTooLarge {
+            batch: config.train.batch,
+            images: train.len(),
+            holdout: holdout.as_ref().map_or(0, |h| h.len()),
+        });
+    }
+    let state = match from {
+        Some(checkpoint) => {
+            if checkpoint.meta.images != images as u64 {
+                let problem = format!(
+                    "it was trained on a data set of {} images, this one has {images}; give the same data",
+                    checkpoint.meta.images
+                );
+                return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
+            }
+            State::restore(checkpoint, config, device)?
+        }
+        None => State::new(config, device)?,
+    };
+    let files = run.files().as_ref();
+    let logs = match from {
+        Some(checkpoint) => Logs {
+            metrics: MetricsLog::resume(files, &run.metrics(), checkpoint.meta.metrics_bytes)?,
+            events: EventLog::resume(files, run.path(), checkpoint.meta.events_bytes)?,
+        },
+        None => Logs {
+            metrics: MetricsLog::create(files, &run.metrics())?,
+            events: EventLog::create(files, run.path())?,
+        },
+    };
+    let threads = config.data.workers.unwrap_or_else(|| device.threads());
+    let family = ViewFamily::new(&config.view, config.data.image_size)?;
+    let schedule = Schedule::new(config, train.len() as u64);
+    Run {
+        config,
+        run,
+        schedule,
+        steps_per_epoch: (train.len() / config.train.batch) as u64,
+        train,
+        holdout,
+        images,
+        views: vec![family; 2],
+        threads,
+        state,
+        logs,
+        newest: None,
+    }
+    .go(observer)
+}
+
+/// Training and held-out images. What is decoded once may stay in memory.
+fn split(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>), TrainError> {
+    let budget = match config.data.cache {
+        Cache::None => 0,
+        Cache::Auto => memory::available_bytes() / 4,
+        Cache::Memory => u64::MAX,
+    };
+    let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+    let whole: Arc<dyn Dataset> =
+        if budget > 0 { Arc::new(Cached::new(dataset.clone(), budget)) } else { dataset.clone() };
+    let held_out = config.data.holdout_of(whole.len());
+    if held_out < LEAST_HOLDOUT {
+        return Ok((whole, None));
+    }
+    let (train, holdout) = Subset::split_off_holdout(whole, held_out, config.train.seed)?;
+    Ok((Arc::new(train), Some(Arc::new(holdout))))
+}
+
+struct Run<'r> {
+    config: &'r Config,
+    run: &'r RunFolder,
+    schedule: Schedule,
+    steps_per_epoch: u64,
+    train: Arc<dyn Dataset>,
+    holdout: Option<Arc<dyn Dataset>>,
+    images: usize,
+    views: Vec<ViewFamily>,
+    threads: usize,
+    state: State,
+    logs: Logs,
+    newest: Option<PathBuf>,
+}
+
+impl Run<'_> {
+    fn go(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let epochs = self.config.train.epochs;
+        observer.started(&Plan {
+            images: self.train.len(),
+            holdout: self.holdout.as_ref().map_or(0, |h| h.len()),
+            steps: self.steps_per_epoch * epochs,
+            done: self.state.step,
+            steps_per_epoch: self.steps_per_epoch,
+            parameters: self.state.model.parameters.trained_values(),
+            device: self.state.model.device.to_string(),
+        });
+        let loader = LoaderConfig {
+            batch: self.config.train.batch,
+            seed: self.config.train.seed,
+            threads: self.threads,
+            prefetch: 2,
+            views: self.views.clone(),
+        };
+        let mut loader = Loader::new(self.train.clone(), loader, self.state.position);
+        let mut since = Since::now();
+        let mut skipped = 0;
+        let mut stopped = false;
+        while self.state.position.epoch < epochs && !stopped {
+            let batch = loader.next_batch()?;
+            since.waited += batch.waited;
+            since.views += 2 * batch.indices.len();
+            let rate = self.schedule.rate(self.state.step);
+            let figures = self.step(&batch.views, rate)?;
+            self.state.position = batch.position;
+            let end_of_epoch = batch.end_of_epoch;
+            loader.recycle(batch);
+
+            if self.state.step.is_multiple_of(self.config.train.log_every.max(1)) || end_of_epoch {
+                let record = self.step_record(&figures, rate, &mut since)?;
+                self.logs.step(&record)?;
+                observer.step(&record);
+            }
+            if end_of_epoch {
+                skipped = self.note_skipped(&loader, skipped, observer)?;
+                let record = self.end_epoch(skipped, observer)?;
+                self.logs.epoch(&record)?;
+                observer.epoch(&record);
+                since = Since::now();
+            }
+            stopped = observer.stop();
+            let due = match self.config.train.checkpoint_every.value() {
+                Some(steps) => self.state.step.is_multiple_of(steps.max(1)),
+                None => end_of_epoch,
+            };
+            if due || stopped || self.state.position.epoch >= epochs {
+                self.save()?;
+            }
+        }
+        let checkpoint = match self.newest.take() {
+            Some(path) => path,
+            None => self.save()?,
+        };
+        Ok(Outcome {
+            finished: self.state.position.epoch >= epochs,
+            step: self.state.step,
+            checkpoint,
+            skipped,
+        })
+    }
+
+    fn step(&mut self, views: &[u8], rate: f64) -> Result<StepFigures, TrainError> {
+        let State { model, optimizer, .. } = &mut self.state;
+        let (figures, taken) = train_step(model, optimizer, &self.config.loss, &SingleProcess, views, rate)?;
+        if !taken {
+            let keep = self.config.train.keep_checkpoints;
+            let last_good = self.run.checkpoints(keep).latest_good().ok().flatten().map(|found| found.path);
+            return Err(TrainError::NotFinite {
+                step: self.state.step,
+                rate,
+                loss: figures.batch.loss,
+                gradient_norm: figures.gradient_norm,
+                last_good,
+            });
+        }
+        self.state.step += 1;
+        self.state.sums.steps += 1;
+        self.state.sums.loss += figures.batch.loss;
+        self.state.sums.contrastive_accuracy += figures.batch.contrastive_accuracy;
+        Ok(figures)
+    }
+
+    fn step_record(
+        &self,
+        figures: &StepFigures,
+        rate: f64,
+        since: &mut Since,
+    ) -> Result<StepRecord, TrainError> {
+        let past = std::mem::replace(since, Since::now());
+        Ok(StepRecord {
+            step: self.state.step,
+            epoch: self.state.step as f64 / self.steps_per_epoch as f64,
+            loss: figures.batch.loss,
+            contrastive_accuracy: figures.batch.contrastive_accuracy,
+            entropy: figures.batch.entropy,
+            rate,
+            gradient_norm: figures.gradient_norm,
+            weight_norm: weight_norm(&self.state.model)?,
+            views_per_s: past.views as f64 / past.start.elapsed().as_secs_f64(),
+            waited_s: past.waited.as_secs_f64(),
+        })
+    }
+
+    /// Lists newly met broken images in the run folder.
+    fn note_skipped(
+        &self,
+        loader: &Loader,
+        known: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<usize, TrainError> {
+        let skipped = loader.skipped();
+        if skipped.len() > known {
+            self.run.write_skipped(&skipped)?;
+            let (count, list) = (skipped.len(), self.run.skipped());
+            observer.warn(&format!("{count} images could not be used; they are listed in {}", list.display()));
+        }
+        Ok(skipped.len())
+    }
+
+    fn end_epoch(&mut self, skipped: usize, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
+        let sums = std::mem::take(&mut self.state.sums);
+        let epoch = self.state.position.epoch;
+        let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == self.config.train.epochs);
+        let model = &self.state.model;
+        let (mut figures, mut knn) = (None, None);
+        if let Some(holdout) = &self.holdout {
+            if turn(self.config.train.health_every) {
+                let found = health(model, &self.config.loss, holdout, &self.views, self.threads)?;
+                if found.spread < COLLAPSE {
+                    observer.warn(&format!(
+                        "the projections are collapsing: their spread is {:.2} of what is healthy; \
+                         lower optim.rate or raise loss.temperature",
+                        found.spread
+                    ));
+                }
+                figures = Some(HealthFields::from(found));
+            }
+            if turn(self.config.train.knn_every) {
+                knn = holdout_knn(model, &self.train, holdout, self.threads)?;
+            }
+        }
+        let figure = match (knn, &figures) {
+            (Some(knn), _) => Some(("knn_top1", knn)),
+            (None, Some(health)) => {
+                Some(("holdout_contrastive_accuracy", health.holdout_contrastive_accuracy))
+            }
+            (None, None) => None,
+        };
+        if let Some((name, value)) = figure {
+            let better = self.state.best.as_ref().is_none_or(|best| best.figure() != name || value > best.value());
+            if better {
+                self.state.best = Best::new(self.state.step, name, value);
+            }
+        }
+        let EpochSums { steps, loss, contrastive_accuracy } = sums;
+        let mean = |sum: f64| sum / steps.max(1) as f64;
+        Ok(EpochRecord {
+            epoch,
+            step: self.state.step,
+            train_loss: mean(loss),
+            train_contrastive_accuracy: mean(contrastive_accuracy),
+            health: figures,
+            knn_top1: knn,
+            skipped,
+        })
+    }
+
+    fn save(&mut self) -> Result<PathBuf, TrainError> {
+        let (metrics, events) = (self.logs.metrics.sync()?, self.logs.events.sync()?);
+        let checkpoint = self.state.checkpoint(self.config, self.images, metrics, events)?;
+        let path = self.run.checkpoints(self.config.train.keep_checkpoints).save(&checkpoint)?;
+        self.newest = Some(path.clone());
+        Ok(path)
+    }
+}
+
+/// What happened since the line before.
+struct Since {
+    start: Instant,
+    waited: Duration,
+    views: usize,
+}
+
+impl Since {
+    fn now() -> Since {
+        Since { start: Instant::now(), waited: Duration::ZERO, views: 0 }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a run tells while it goes: the lines of `metrics.jsonl`, and the same for TensorBoard.
+
+use serde::Serialize;
+
+use crate::TrainError;
+use crate::metrics_log::MetricsLog;
+use crate::tensorboard::EventLog;
+
+use super::health::Health;
+
+/// A line of a step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepRecord {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Epochs done, with their fraction.
+    pub epoch: f64,
+    /// NT-Xent of the batch.
+    pub loss: f64,
+    /// The share of anchors whose positive is ranked first.
+    pub contrastive_accuracy: f64,
+    /// Mean entropy of the softmax over candidates, in nats.
+    pub entropy: f64,
+    /// The learning rate.
+    pub rate: f64,
+    /// |g| over all parameters.
+    pub gradient_norm: f64,
+    /// |w| over all parameters, after the step.
+    pub weight_norm: f64,
+    /// Views a second since the line before.
+    pub views_per_s: f64,
+    /// Seconds that the steps since the line before waited for views.
+    pub waited_s: f64,
+}
+
+/// A line of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EpochRecord {
+    /// Epochs done.
+    pub epoch: u64,
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss of the epoch's steps.
+    pub train_loss: f64,
+    /// Mean contrastive accuracy of the epoch's steps.
+    pub train_contrastive_accuracy: f64,
+    /// Held-out figures, where images are held out and it is their turn.
+    #[serde(flatten)]
+    pub health: Option<HealthFields>,
+    /// kNN accuracy of held-out images, where there are labels and it is its turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_top1: Option<f64>,
+    /// Images that could not be used so far.
+    pub skipped: usize,
+}
+
+/// [`Health`] under the log's names.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HealthFields {
+    holdout_loss: f64,
+    /// The share of held-out anchors whose positive is ranked first.
+    pub holdout_contrastive_accuracy: f64,
+    alignment: f64,
+    uniformity: f64,
+    /// Effective rank of h.
+    pub rank_me_h: f64,
+    rank_me_z: f64,
+    /// 1 in health, 0 at collapse.
+    pub spread_z: f64,
+}
+
+impl From<Health> for HealthFields {
+    fn from(health: Health) -> HealthFields {
+        HealthFields {
+            holdout_loss: health.loss,
+            holdout_contrastive_accuracy: health.contrastive_accuracy,
+            alignment: health.alignment,
+            uniformity: health.uniformity,
+            rank_me_h: health.rank_me_h,
+            rank_me_z: health.rank_me_z,
+            spread_z: health.spread,
+        }
+    }
+}
+
+/// Writes records to both logs.
+#[derive(Debug)]
+pub(super) struct Logs {
+    pub(super) metrics: MetricsLog,
+    pub(super) events: EventLog,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    kind: &'static str,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+impl Logs {
+    pub(super) fn step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
+        self.metrics.append(&Line { kind: "step", record })?;
+        self.events.scalars(
+            record.step,
+            &[
+                ("train/loss", record.loss),
+                ("train/contrastive_accuracy", record.contrastive_accuracy),
+                ("train/entropy", record.entropy),
+                ("train/rate", record.rate),
+                ("train/gradient_norm", record.gradient_norm),
+                ("train/weight_norm", record.weight_norm),
+                ("speed/views_per_s", record.views_per_s),
+                ("speed/waited_s", record.waited_s),
+            ],
+        )
+    }
+
+    pub(super) fn epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
+        self.metrics.append(&Line { kind: "epoch", record })?;
+        let mut values = vec![
+            ("epoch/train_loss", record.train_loss),
+            ("epoch/train_contrastive_accuracy", record.train_contrastive_accuracy),
+        ];
+        if let Some(health) = &record.health {
+            values.extend([
+                ("holdout/loss", health.holdout_loss),
+                ("holdout/contrastive_accuracy", health.holdout_contrastive_accuracy),
+                ("holdout/alignment", health.alignment),
+                ("holdout/uniformity", health.uniformity),
+                ("holdout/rank_me_h", health.rank_me_h),
+                ("holdout/rank_me_z", health.rank_me_z),
+                ("holdout/spread_z", health.spread_z),
+            ]);
+        }
+        values.extend(record.knn_top1.map(|knn| ("holdout/knn_top1", knn)));
+        self.events.scalars(record.step, &values)
+    }
+}

@@ -1,0 +1,107 @@
+//! The whole state of a run, into a checkpoint and out of it.
+
+use simclr_data::Position;
+use simclr_engine::Device;
+
+use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
+use crate::optim::Optimizer;
+use crate::{Config, Model, TrainError};
+
+/// Prefix of the optimiser's tensors in a checkpoint.
+const OPTIMIZER: &str = "optimizer.";
+
+/// Sums over the steps of the epoch under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct EpochSums {
+    pub(super) steps: u64,
+    pub(super) loss: f64,
+    pub(super) contrastive_accuracy: f64,
+}
+
+/// Everything that training changes.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) model: Model,
+    pub(super) optimizer: Optimizer,
+    pub(super) step: u64,
+    pub(super) position: Position,
+    pub(super) sums: EpochSums,
+    pub(super) best: Option<Best>,
+}
+
+impl State {
+    /// The start of a run.
+    pub(super) fn new(config: &Config, device: &Device) -> Result<State, TrainError> {
+        let model = Model::new(config, device)?;
+        let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+        let (position, sums) = (Position::default(), EpochSums::default());
+        Ok(State { model, optimizer, step: 0, position, sums, best: None })
+    }
+
+    /// The state that a checkpoint holds.
+    pub(super) fn restore(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        device: &Device,
+    ) -> Result<State, TrainError> {
+        let mut state = State::new(config, device)?;
+        state.model.load(checkpoint)?;
+        let meta = &checkpoint.meta;
+        for id in state.model.parameters.ids() {
+            if !state.model.parameters.kind(id).is_trained() {
+                continue;
+            }
+            let name = format!("{OPTIMIZER}{}", state.model.parameters.name(id));
+            let restored = match checkpoint.tensor(&name) {
+                Some(tensor) => state.optimizer.restore(id, &tensor.data)?,
+                None => false,
+            };
+            if !restored {
+                return Err(TrainError::MissingTensor { name });
+            }
+        }
+        state.optimizer.set_steps(meta.step);
+        state.step = meta.step;
+        state.position = Position { epoch: meta.epoch, next: meta.next };
+        let sum = |key: &str| meta.extra.get(key).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+        state.sums = EpochSums {
+            steps: sum("epoch_steps") as u64,
+            loss: sum("epoch_loss"),
+            contrastive_accuracy: sum("epoch_contrastive_accuracy"),
+        };
+        state.best = meta.best.clone();
+        Ok(state)
+    }
+
+    /// The checkpoint of the state. `metrics_bytes` and `events_bytes` are the logs' lengths.
+    pub(super) fn checkpoint(
+        &self,
+        config: &Config,
+        images: usize,
+        metrics_bytes: u64,
+        events_bytes: u64,
+    ) -> Result<Checkpoint, TrainError> {
+        let mut tensors = self.model.store()?;
+        for (id, value) in self.optimizer.state() {
+            let name = format!("{OPTIMIZER}{}", self.model.parameters.name(id));
+            tensors.push(NamedTensor { name, shape: value.shape().to_vec(), data: value.to_vec()? });
+        }
+        let mut extra = serde_json::Map::new();
+        extra.insert("epoch_steps".into(), self.sums.steps.into());
+        extra.insert("epoch_loss".into(), self.sums.loss.into());
+        extra.insert("epoch_contrastive_accuracy".into(), self.sums.contrastive_accuracy.into());
+        let meta = Meta {
+            step: self.step,
+            epoch: self.position.epoch,
+            next: self.position.next,
+            seed: config.train.seed,
+            images: images as u64,
+            metrics_bytes,
+            events_bytes,
+            best: self.best.clone(),
+            config: config.to_toml()?,
+            extra,
+        };
+        Ok(Checkpoint { tensors, meta })
+    }
+}

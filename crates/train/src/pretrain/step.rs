@@ -1,0 +1,87 @@
+//! One training step: views to loss, loss to gradients, gradients to parameters.
+
+use simclr_engine::ops::NtXentFigures;
+use simclr_engine::{Collective, Mode, ParameterId, Tape, Tensor, ops};
+
+use crate::config::LossConfig;
+use crate::optim::Optimizer;
+use crate::{Model, TrainError};
+
+/// What a step tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepFigures {
+    /// Loss, contrastive accuracy and entropy of the batch, before the update.
+    pub batch: NtXentFigures,
+    /// |g| over all trained parameters.
+    pub gradient_norm: f64,
+}
+
+impl StepFigures {
+    fn is_finite(&self) -> bool {
+        self.batch.loss.is_finite() && self.gradient_norm.is_finite()
+    }
+}
+
+/// Runs one step on `views`, 2n images (n first views, then their n second views) of 8 bits.
+///
+/// Parameters, running averages and the optimiser change only once loss and gradients are known to be finite;
+/// otherwise nothing has changed, and the second value is false.
+pub fn train_step(
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    loss: &LossConfig,
+    collective: &dyn Collective,
+    views: &[u8],
+    rate: f64,
+) -> Result<(StepFigures, bool), TrainError> {
+    let mut tape = Tape::new(&model.parameters, Mode::Train, collective);
+    let images = tape.input(model.images(views)?);
+    let h = model.encoder.forward(&mut tape, &images)?;
+    let mut z = model.head.forward(&mut tape, &h)?;
+    drop((images, h));
+    if loss.normalize {
+        z = ops::l2_normalize(&mut tape, &z)?;
+    }
+    let (value, batch) = ops::nt_xent(&mut tape, &z, loss.temperature as f32)?;
+    let one = Tensor::full(&model.device, &[1], 1.0)?;
+    let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
+    let gradients = tape.backward_with(&value, one, &mut exchange)?;
+    let averages = tape.into_buffer_updates();
+
+    let mut squares = 0.0;
+    for (gradient, _) in gradients.iter() {
+        squares += model.device.sum_of_squares(gradient)?;
+    }
+    let figures = StepFigures { batch, gradient_norm: squares.sqrt() };
+    if !figures.is_finite() {
+        return Ok((figures, false));
+    }
+    for (id, average) in averages {
+        model.parameters.set(id, average)?;
+    }
+    optimizer.step(rate, &mut model.parameters, &gradients)?;
+    Ok((figures, true))
+}
+
+/// Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum.
+fn sum_over_workers(collective: &dyn Collective, gradient: &mut Tensor) -> simclr_engine::Result<()> {
+    if collective.size() == 1 {
+        return Ok(());
+    }
+    let values = gradient.as_mut_slice()?;
+    let mut sums: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+    collective.all_reduce_sum(&mut sums)?;
+    values.iter_mut().zip(sums).for_each(|(v, sum)| *v = sum as f32);
+    Ok(())
+}
+
+/// |w| over all trained parameters.
+pub fn weight_norm(model: &Model) -> Result<f64, TrainError> {
+    let mut squares = 0.0;
+    for (_, kind, value) in model.parameters.iter() {
+        if kind.is_trained() {
+            squares += model.device.sum_of_squares(value)?;
+        }
+    }
+    Ok(squares.sqrt())
+}
