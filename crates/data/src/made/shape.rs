@@ -68,7 +68,7 @@ impl Shape {
             Self::Ring => (0.3..0.9).contains(&square_radius),
             Self::Crescent => square_radius < 0.92 && (x - 0.48).powi(2) + y * y > 0.58,
             Self::Heart => {
-                let (x, y) = (x.abs() * 1.12, y * 1.12);
+                let (x, y) = (x.abs() * 1.2, y * 1.2);
                 x * x + (1.25 * y - 0.9 * x.sqrt() + 0.2).powi(2) < 1.0
             }
             Self::Arrow => {
