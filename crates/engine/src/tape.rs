@@ -41,10 +41,7 @@ impl Var {
 
     /// The value with its channel sums at hand for a BatchNorm that may follow.
     pub fn with_channel_sums(self, sums: Vec<f64>) -> Var {
-        Var {
-            sums: Some(std::sync::Arc::new(sums)),
-            ..self
-        }
+        Var { sums: Some(std::sync::Arc::new(sums)), ..self }
     }
 
     fn node(&self) -> Option<usize> {
@@ -76,6 +73,8 @@ pub struct Tape<'a> {
     collective: &'a dyn Collective,
     mode: Mode,
     nodes: Vec<Node<'a>>,
+    /// How often each parameter was used, inside of checkpointed segments too.
+    uses: Vec<usize>,
     buffer_updates: Vec<(ParameterId, Tensor)>,
     /// Inside of a checkpointed segment's first run nothing is recorded; in its second, averages are left alone.
     recording: bool,
@@ -90,6 +89,7 @@ impl<'a> Tape<'a> {
             collective,
             mode,
             nodes: Vec::new(),
+            uses: vec![0; parameters.len()],
             buffer_updates: Vec::new(),
             recording: mode != Mode::Eval,
             updating_buffers: mode == Mode::Train,
@@ -113,23 +113,17 @@ impl<'a> Tape<'a> {
 
     /// A value that no gradient is wanted of.
     pub fn input(&mut self, tensor: Tensor) -> Var {
-        Var {
-            tensor,
-            node: None,
-            sums: None,
-        }
+        Var { tensor, node: None, sums: None }
     }
 
-    /// A parameter. Call it where the parameter is used: its gradient is complete as soon as backward comes by.
+    /// A parameter. Call it where the parameter is used, each time: its gradient is complete as soon as backward has come by
+    /// the first use.
     pub fn parameter(&mut self, id: ParameterId) -> Var {
         let tensor = self.parameters.get(id).clone();
+        self.uses[id.index()] += 1;
         let recorded = self.recording && self.parameters.kind(id).is_trained();
         let node = recorded.then(|| self.push(Node::Parameter(id)));
-        Var {
-            tensor,
-            node,
-            sums: None,
-        }
+        Var { tensor, node, sums: None }
     }
 
     /// Records an operator that made `output` from `inputs`. `backward` is called only if a gradient is wanted of any
@@ -143,16 +137,9 @@ impl<'a> Tape<'a> {
         let wanted = self.recording && inputs.iter().any(|var| var.needs_gradient());
         let node = wanted.then(|| {
             let inputs = inputs.iter().map(|var| var.node()).collect();
-            self.push(Node::Operator {
-                inputs,
-                backward: Some(Box::new(backward())),
-            })
+            self.push(Node::Operator { inputs, backward: Some(Box::new(backward())) })
         });
-        Var {
-            tensor: output,
-            node,
-            sums: None,
-        }
+        Var { tensor: output, node, sums: None }
     }
 
     /// Notes the new value of a running average. It takes effect by [`Tape::into_buffer_updates`], once the caller
@@ -172,13 +159,7 @@ impl<'a> Tape<'a> {
         F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + 'a,
     {
         let outer = std::mem::replace(&mut self.recording, false);
-        let blind: Vec<Var> = inputs
-            .iter()
-            .map(|&var| Var {
-                node: None,
-                ..var.clone()
-            })
-            .collect();
+        let blind: Vec<Var> = inputs.iter().map(|&var| Var { node: None, ..var.clone() }).collect();
         let output = segment(self, &blind);
         self.recording = outer;
         let output = output?;
@@ -189,23 +170,9 @@ impl<'a> Tape<'a> {
         let kept = blind;
         let needs = inputs.iter().map(|var| var.needs_gradient()).collect();
         let nodes = inputs.iter().map(|var| var.node()).collect();
-        let backward = Segment {
-            parameters,
-            collective,
-            mode,
-            inputs: kept,
-            needs,
-            segment,
-        };
-        let node = self.push(Node::Operator {
-            inputs: nodes,
-            backward: Some(Box::new(backward)),
-        });
-        Ok(Var {
-            tensor: output.tensor,
-            node: Some(node),
-            sums: None,
-        })
+        let backward = Segment { parameters, collective, mode, inputs: kept, needs, segment };
+        let node = self.push(Node::Operator { inputs: nodes, backward: Some(Box::new(backward)) });
+        Ok(Var { tensor: output.tensor, node: Some(node), sums: None })
     }
 
     /// Walks back from `output` with its gradient `dy` and returns the gradients of all parameters that it depends on.
@@ -213,24 +180,38 @@ impl<'a> Tape<'a> {
         self.backward_with(output, dy, &mut |_, _| Ok(()))
     }
 
-    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, so that workers can exchange
-    /// it while the rest runs.
+    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each, so that workers can
+    /// exchange it while the rest runs.
     pub fn backward_with(
         &mut self,
         output: &Var,
         dy: Tensor,
         complete: &mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
     ) -> Result<Gradients> {
-        let mut gradients = Gradients {
-            by_parameter: vec![None; self.parameters.len()],
-        };
+        let mut gradients =
+            Gradients { by_parameter: vec![None; self.parameters.len()], awaited: self.uses.clone() };
         let Some(last) = output.node() else {
             return Err(EngineError::Value {
                 op: "backward",
                 what: "the value depends on no parameter, or the tape did not record".into(),
             });
         };
+        if output.tensor.shape() != dy.shape() {
+            return Err(EngineError::shape(
+                "backward",
+                format!("a gradient {:?}", output.tensor.shape()),
+                dy.shape(),
+            ));
+        }
         self.walk(last, dy, &mut gradients, complete)?;
+        // Parameters with a use that the walk did not come by, since `output` does not depend on it.
+        for id in self.parameters.ids() {
+            if std::mem::take(&mut gradients.awaited[id.index()]) > 0
+                && let Some(gradient) = &mut gradients.by_parameter[id.index()]
+            {
+                complete(id, gradient)?;
+            }
+        }
         Ok(gradients)
     }
 
@@ -248,16 +229,18 @@ impl<'a> Tape<'a> {
             match &mut self.nodes[index] {
                 Node::SegmentInput => {}
                 Node::Parameter(id) => {
-                    if let Some(gradient) = slots[index].take() {
-                        let place = &mut gradients.by_parameter[id.index()];
-                        let place = match place {
-                            Some(sum) => {
-                                sum.add_assign(&gradient)?;
-                                sum
-                            }
-                            None => place.insert(gradient),
-                        };
-                        complete(*id, place)?;
+                    let place = &mut gradients.by_parameter[id.index()];
+                    match (slots[index].take(), &mut *place) {
+                        (Some(gradient), Some(sum)) => sum.add_assign(&gradient)?,
+                        (Some(gradient), None) => *place = Some(gradient),
+                        (None, _) => {}
+                    }
+                    let awaited = &mut gradients.awaited[id.index()];
+                    *awaited = awaited.saturating_sub(1);
+                    if *awaited == 0
+                        && let Some(gradient) = place
+                    {
+                        complete(*id, gradient)?;
                     }
                 }
                 Node::Operator { inputs, backward } => {
@@ -266,12 +249,8 @@ impl<'a> Tape<'a> {
                     let (Some(gradient), Some(backward)) = (slots[index].take(), backward) else {
                         continue;
                     };
-                    let mut context = BackwardContext {
-                        inputs: &inputs,
-                        slots: &mut slots,
-                        gradients,
-                        complete,
-                    };
+                    let mut context =
+                        BackwardContext { inputs: &inputs, slots: &mut slots, gradients, complete };
                     backward.backward(gradient, &mut context)?;
                 }
             }
@@ -370,6 +349,8 @@ where
 #[derive(Debug, Default)]
 pub struct Gradients {
     by_parameter: Vec<Option<Tensor>>,
+    /// Uses of each parameter that backward has not come by yet.
+    awaited: Vec<usize>,
 }
 
 impl Gradients {
@@ -380,9 +361,6 @@ impl Gradients {
 
     /// All gradients, with their parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Tensor, usize)> {
-        self.by_parameter
-            .iter()
-            .enumerate()
-            .filter_map(|(i, g)| Some((g.as_ref()?, i)))
+        self.by_parameter.iter().enumerate().filter_map(|(i, g)| Some((g.as_ref()?, i)))
     }
 }

@@ -30,11 +30,7 @@ fn conv2d() {
             let weights = parameter(&mut parameters, &device, "w", &[k, side, side, c]);
             check_gradients(&format!("conv2d {shape:?}"), &parameters, Check::LINEAR, |tape| {
                 let (x, w) = (tape.parameter(x), tape.parameter(weights));
-                let conv = Conv2d {
-                    stride,
-                    padding,
-                    channel_sums,
-                };
+                let conv = Conv2d { stride, padding, channel_sums };
                 ops::conv2d(tape, &x, &w, conv)
             });
         }
@@ -43,13 +39,7 @@ fn conv2d() {
 
 #[test]
 fn batch_norm_in_every_form() {
-    let shapes: [&[usize]; 5] = [
-        &[1, 7, 7, 1],
-        &[3, 7, 7, 5],
-        &[2, 3, 3, 16],
-        &[9, 6],
-        &[2, 2, 1, 300],
-    ];
+    let shapes: [&[usize]; 5] = [&[1, 7, 7, 1], &[3, 7, 7, 5], &[2, 3, 3, 16], &[9, 6], &[2, 2, 1, 300]];
     for shape in shapes {
         for mode in [Mode::Train, Mode::TrainFrozenNorm] {
             for form in 0..8 {
@@ -58,37 +48,21 @@ fn batch_norm_in_every_form() {
                 let mut parameters = Parameters::new();
                 let channels = [shape[shape.len() - 1]];
                 let x = parameter(&mut parameters, &device, "x", shape);
-                let gammas = uniform("gamma", channels[0])
-                    .iter()
-                    .map(|u| 1.0 + 0.5 * u)
-                    .collect();
+                let gammas = uniform("gamma", channels[0]).iter().map(|u| 1.0 + 0.5 * u).collect();
                 let gamma = parameter_of(&mut parameters, &device, "gamma", &channels, gammas);
                 let beta = with_beta.then(|| parameter(&mut parameters, &device, "beta", &channels));
                 let residual = with_residual.then(|| parameter(&mut parameters, &device, "residual", shape));
                 let mut average = |name: &str, value| {
-                    parameters
-                        .add(name, ParameterKind::Buffer, value)
-                        .expect("a new name")
+                    parameters.add(name, ParameterKind::Buffer, value).expect("a new name")
                 };
                 let running_mean = average("mean", tensor(&device, "mean", &channels));
                 let variances = uniform("var", channels[0]).iter().map(|u| 1.5 + u).collect();
                 let variances = simclr_engine::Tensor::from_vec(&device, &channels, variances).unwrap();
                 let running_var = average("var", variances);
-                let norm = BatchNorm {
-                    gamma,
-                    beta,
-                    running_mean,
-                    running_var,
-                    epsilon: 1e-5,
-                    decay: 0.9,
-                };
+                let norm = BatchNorm { gamma, beta, running_mean, running_var, epsilon: 1e-5, decay: 0.9 };
                 // Without a batch of its own to be normalised by, an average of many ReLUs has many kinks near.
                 let step = if relu { 1e-3 } else { Check::CURVED.step };
-                let check = Check {
-                    mode,
-                    step,
-                    ..Check::CURVED
-                };
+                let check = Check { mode, step, ..Check::CURVED };
                 let what = format!(
                     "batch_norm {shape:?} {mode:?} beta {with_beta} residual {with_residual} relu {relu}"
                 );
@@ -123,11 +97,7 @@ fn max_pool() {
             values[place] = 0.02 * (rank as f32 - len as f32 / 2.0) + 0.01;
         }
         let x = parameter_of(&mut parameters, &device, "x", &shape, values);
-        let check = Check {
-            step: 0.005,
-            tolerance: 1e-3,
-            ..Check::LINEAR
-        };
+        let check = Check { step: 0.005, tolerance: 1e-3, ..Check::LINEAR };
         check_gradients(&format!("max_pool {shape:?}"), &parameters, check, |tape| {
             let x = tape.parameter(x);
             ops::max_pool(tape, &x, side, stride, padding)
@@ -174,16 +144,10 @@ fn relu_and_add() {
     let mut parameters = Parameters::new();
     let shape = [3, 7, 5];
     // Away from the kink by more than the step.
-    let values = uniform("x", 105)
-        .iter()
-        .map(|u| u + 0.2f32.copysign(*u))
-        .collect();
+    let values = uniform("x", 105).iter().map(|u| u + 0.2f32.copysign(*u)).collect();
     let a = parameter_of(&mut parameters, &device, "x", &shape, values);
     let b = parameter(&mut parameters, &device, "b", &shape);
-    let check = Check {
-        step: 0.1,
-        ..Check::LINEAR
-    };
+    let check = Check { step: 0.1, ..Check::LINEAR };
     check_gradients("relu(a) + b + relu(a)", &parameters, check, |tape| {
         let (a, b) = (tape.parameter(a), tape.parameter(b));
         let r = ops::relu(tape, &a)?;
@@ -208,24 +172,15 @@ fn l2_normalize() {
 
 #[test]
 fn nt_xent() {
-    for (anchors, dim, temperature) in [
-        (4, 1, 1.0),
-        (6, 3, 0.5),
-        (14, 7, 0.5),
-        (258, 5, 1.0),
-        (10, 16, 0.1),
-    ] {
+    for (anchors, dim, temperature) in [(4, 1, 1.0), (6, 3, 0.5), (14, 7, 0.5), (258, 5, 1.0), (10, 16, 0.1)]
+    {
         for normalize in [false, true] {
             let device = device();
             let mut parameters = Parameters::new();
             let z = parameter(&mut parameters, &device, "z", &[anchors, dim]);
             // A sharper temperature bends the loss more.
             let step = 1e-2 * temperature;
-            let check = Check {
-                step,
-                tolerance: 4e-3,
-                ..Check::CURVED
-            };
+            let check = Check { step, tolerance: 4e-3, ..Check::CURVED };
             let what = format!("nt_xent {anchors} x {dim}, tau {temperature}, normalize {normalize}");
             check_gradients(&what, &parameters, check, |tape| {
                 let mut z = tape.parameter(z);
@@ -245,10 +200,7 @@ fn softmax_cross_entropy() {
         let mut parameters = Parameters::new();
         let logits = parameter(&mut parameters, &device, "logits", &[rows, classes]);
         let labels: Vec<u32> = (0..rows).map(|i| ((7 * i + 3) % classes) as u32).collect();
-        let check = Check {
-            step: 2e-2,
-            ..Check::CURVED
-        };
+        let check = Check { step: 2e-2, ..Check::CURVED };
         check_gradients("softmax_cross_entropy", &parameters, check, |tape| {
             let logits = tape.parameter(logits);
             ops::softmax_cross_entropy(tape, &logits, &labels)

@@ -49,7 +49,7 @@ fn fold(wide: &mut [f32], acc: &mut [f64]) {
     }
 }
 
-/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing.
+/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN stays one.
 pub fn batch_norm_forward(
     cpu: &Cpu,
     x: &[f32],
@@ -76,7 +76,7 @@ pub fn batch_norm_forward(
                 None => {
                     for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
                         for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-                            *y = (x * a + b).max(floor);
+                            *y = at_least(floor, x * a + b);
                         }
                     }
                 }
@@ -84,13 +84,19 @@ pub fn batch_norm_forward(
                     let rows = y.chunks_mut(scale.len()).zip(x.chunks(scale.len()));
                     for ((y, x), r) in rows.zip(residual[range].chunks(scale.len())) {
                         for ((((y, x), r), a), b) in y.iter_mut().zip(x).zip(r).zip(scale).zip(shift) {
-                            *y = (x * a + b + r).max(floor);
+                            *y = at_least(floor, x * a + b + r);
                         }
                     }
                 }
             },
         );
     });
+}
+
+/// The greater of both. Unlike `f32::max` it keeps a NaN, which must reach the loss to be noticed.
+#[inline(always)]
+fn at_least(floor: f32, value: f32) -> f32 {
+    if floor > value { floor } else { value }
 }
 
 /// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],

@@ -18,12 +18,12 @@ pub fn softmax_cross_entropy(logits: &[f32], labels: &[u32], classes: usize, dlo
         assert!(label < classes, "label {label} of {classes} classes");
         let m = max(row);
         let (mass, _) = exp_sums(row, m);
-        let lse = m + mass.ln();
-        loss += f64::from(lse - row[label]);
+        // Relative to m throughout: m + ln(mass) would lose the digits that large logits do not have to spare.
+        loss += f64::from(mass.ln() - (row[label] - m));
         gradient
             .iter_mut()
             .zip(row)
-            .for_each(|(g, s)| *g = exp(s - lse) / rows);
+            .for_each(|(g, s)| *g = exp(s - m) / mass / rows);
         gradient[label] -= 1.0 / rows;
     }
     loss / f64::from(rows)

@@ -3,14 +3,19 @@
 use crate::Cpu;
 use crate::pieces::PIECE;
 
-/// y = max(x, 0).
+/// y = max(x, 0); a NaN stays one.
 pub fn relu_forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     cpu.threads.run_chunks(y, PIECE, |i, y| {
         let x = &x[i * PIECE..i * PIECE + y.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || y.iter_mut().zip(x).for_each(|(y, x)| *y = x.max(0.0)),
+            // Not `f32::max`, which would hide a NaN.
+            || {
+                y.iter_mut()
+                    .zip(x)
+                    .for_each(|(y, x)| *y = if 0.0 > *x { 0.0 } else { *x })
+            },
         );
     });
 }

@@ -16,12 +16,19 @@ pub fn l2_normalize_forward(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
             #[inline(always)]
             || {
                 for (y, x) in y.chunks_exact_mut(width).zip(x[i * piece..].chunks_exact(width)) {
-                    let norm = (dot(x, x).sqrt() as f32).max(EPSILON);
+                    let norm = norm(x);
                     y.iter_mut().zip(x).for_each(|(y, x)| *y = x / norm);
                 }
             },
         );
     });
+}
+
+/// max(|x|, [`EPSILON`]), and NaN of NaN.
+#[inline(always)]
+fn norm(x: &[f32]) -> f32 {
+    let norm = dot(x, x).sqrt() as f32;
+    if EPSILON > norm { EPSILON } else { norm }
 }
 
 /// dx = (dy - y (y . dy)) / |x|, with x the input; y is computed again from it. Overwrites dx.
@@ -36,7 +43,7 @@ pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx:
                     .chunks_exact(width)
                     .zip(dy[i * piece..].chunks_exact(width));
                 for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
-                    let norm = (dot(x, x).sqrt() as f32).max(EPSILON);
+                    let norm = norm(x);
                     let along = dot(x, dy) as f32 / (norm * norm);
                     dx.iter_mut()
                         .zip(x.iter().zip(dy))

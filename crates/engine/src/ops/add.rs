@@ -5,11 +5,7 @@ use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
 /// y = a + b of one shape. BatchNorm takes a residual of its own; this is the plain form.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     if a.tensor().shape() != b.tensor().shape() {
-        return Err(EngineError::shape(
-            "add",
-            format!("{:?}", a.tensor().shape()),
-            b.tensor().shape(),
-        ));
+        return Err(EngineError::shape("add", format!("{:?}", a.tensor().shape()), b.tensor().shape()));
     }
     let mut y = a.tensor().clone();
     y.add_assign(b.tensor())?;

@@ -36,56 +36,41 @@ pub fn batch_norm(
     let channels = x.tensor().last_dim();
     let gamma = tape.parameter(norm.gamma);
     let beta = norm.beta.map(|id| tape.parameter(id));
-    if gamma.tensor().shape() != [channels] {
+    if x.tensor().is_empty() || gamma.tensor().shape() != [channels] {
         return Err(EngineError::shape(
             "batch_norm",
             format!("(..., {})", gamma.tensor().len()),
             x.tensor().shape(),
         ));
     }
+    for id in [Some(norm.running_mean), Some(norm.running_var), norm.beta].into_iter().flatten() {
+        let shape = tape.parameters().get(id).shape();
+        if shape != [channels] {
+            let expected = format!("{} of [{channels}]", tape.parameters().name(id));
+            return Err(EngineError::shape("batch_norm", expected, shape));
+        }
+    }
     if let Some(residual) = residual.filter(|r| r.tensor().shape() != x.tensor().shape()) {
         let expected = format!("a residual {:?}", x.tensor().shape());
-        return Err(EngineError::shape(
-            "batch_norm",
-            expected,
-            residual.tensor().shape(),
-        ));
+        return Err(EngineError::shape("batch_norm", expected, residual.tensor().shape()));
     }
     let statistics = match tape.mode() {
         Mode::Train => batch_statistics(tape, x, norm)?,
         Mode::Eval | Mode::TrainFrozenNorm => running_statistics(tape, norm)?,
     };
     let gammas = gamma.tensor().as_slice()?;
-    let scale: Vec<f32> = gammas
-        .iter()
-        .zip(&statistics.inv_std)
-        .map(|(g, s)| g * s)
-        .collect();
-    let mut shift: Vec<f32> = scale
-        .iter()
-        .zip(&statistics.mean)
-        .map(|(scale, mean)| -scale * mean)
-        .collect();
+    let scale: Vec<f32> = gammas.iter().zip(&statistics.inv_std).map(|(g, s)| g * s).collect();
+    let mut shift: Vec<f32> = scale.iter().zip(&statistics.mean).map(|(scale, mean)| -scale * mean).collect();
     if let Some(beta) = &beta {
-        shift
-            .iter_mut()
-            .zip(beta.tensor().as_slice()?)
-            .for_each(|(shift, beta)| *shift += beta);
+        shift.iter_mut().zip(beta.tensor().as_slice()?).for_each(|(shift, beta)| *shift += beta);
     }
     let device = x.tensor().device();
     let mut y = Tensor::empty(device, x.tensor().shape());
     let residual_value = residual.map(Var::tensor);
-    device
-        .kernels()
-        .batch_norm_forward(x.tensor(), &scale, &shift, residual_value, relu, &mut y)?;
+    device.kernels().batch_norm_forward(x.tensor(), &scale, &shift, residual_value, relu, &mut y)?;
     // Inputs without a place of their own stand in for absent ones: their gradient is never wanted.
     let absent = tape.input(gamma.tensor().clone());
-    let inputs = [
-        x,
-        &gamma,
-        beta.as_ref().unwrap_or(&absent),
-        residual.unwrap_or(&absent),
-    ];
+    let inputs = [x, &gamma, beta.as_ref().unwrap_or(&absent), residual.unwrap_or(&absent)];
     let collective = tape.collective();
     Ok(tape.record(&inputs, y.clone(), || BatchNormBackward {
         x: x.tensor().clone(),
@@ -109,11 +94,7 @@ fn batch_statistics(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<Statis
     let mut sums = vec![0.0; 2 * channels + 1];
     match x.channel_sums() {
         Some(known) => sums[..2 * channels].copy_from_slice(known),
-        None => x
-            .tensor()
-            .device()
-            .kernels()
-            .channel_sums(x.tensor(), &mut sums[..2 * channels])?,
+        None => x.tensor().device().kernels().channel_sums(x.tensor(), &mut sums[..2 * channels])?,
     }
     sums[2 * channels] = (x.tensor().len() / channels) as f64;
     tape.collective().all_reduce_sum(&mut sums)?;
@@ -123,7 +104,9 @@ fn batch_statistics(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<Statis
     let variance: Vec<f64> = squares
         .iter()
         .zip(&mean)
-        .map(|(sum, m)| (sum / count - m * m).max(0.0))
+        .map(|(sum, m)| sum / count - m * m)
+        // Rounding may leave a little less than nothing. A NaN is kept.
+        .map(|variance| if variance < 0.0 { 0.0 } else { variance })
         .collect();
     let keep = f64::from(norm.decay);
     let unbias = if count > 1.0 { count / (count - 1.0) } else { 1.0 };
@@ -131,10 +114,7 @@ fn batch_statistics(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<Statis
     average_towards(tape, norm.running_var, keep, variance.iter().map(|v| v * unbias))?;
     Ok(Statistics {
         mean: mean.iter().map(|&m| m as f32).collect(),
-        inv_std: variance
-            .iter()
-            .map(|v| (1.0 / (v + f64::from(norm.epsilon)).sqrt()) as f32)
-            .collect(),
+        inv_std: variance.iter().map(|v| (1.0 / (v + f64::from(norm.epsilon)).sqrt()) as f32).collect(),
         count: Some(count),
     })
 }
@@ -178,16 +158,11 @@ impl Backward for BatchNormBackward<'_> {
         let Statistics { mean, inv_std, count } = &self.statistics;
         let mask = self.mask.as_ref();
         let mut sums = vec![0.0; 2 * channels];
-        device
-            .kernels()
-            .batch_norm_backward_sums(&dy, mask, &self.x, mean, &mut sums)?;
+        device.kernels().batch_norm_backward_sums(&dy, mask, &self.x, mean, &mut sums)?;
         // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
         if context.wants(1) {
-            let dgamma: Vec<f32> = sums[channels..]
-                .iter()
-                .zip(inv_std)
-                .map(|(sum, s)| (sum * f64::from(*s)) as f32)
-                .collect();
+            let dgamma: Vec<f32> =
+                sums[channels..].iter().zip(inv_std).map(|(sum, s)| (sum * f64::from(*s)) as f32).collect();
             context.give(1, Tensor::from_vec(&device, &[channels], dgamma)?)?;
         }
         if context.wants(2) {
@@ -211,9 +186,7 @@ impl Backward for BatchNormBackward<'_> {
             }
         }
         let mut dx = Tensor::empty(&device, self.x.shape());
-        device
-            .kernels()
-            .batch_norm_backward_input(&mut dy, mask, &self.x, [&a, &b, &c], &mut dx)?;
+        device.kernels().batch_norm_backward_input(&mut dy, mask, &self.x, [&a, &b, &c], &mut dx)?;
         context.give(0, dx)?;
         context.give(3, dy)
     }

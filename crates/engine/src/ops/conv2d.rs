@@ -22,10 +22,7 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let [out_channels, kernel_height, kernel_width, weight_channels] =
         image_shape("conv2d weights", w.tensor())?;
     if weight_channels != in_channels {
-        let expected = format!(
-            "weights (out, h, w, {in_channels}) for images {:?}",
-            x.tensor().shape()
-        );
+        let expected = format!("weights (out, h, w, {in_channels}) for images {:?}", x.tensor().shape());
         return Err(EngineError::shape("conv2d", expected, w.tensor().shape()));
     }
     let geometry = Conv2dGeometry {
@@ -48,14 +45,9 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let device = x.tensor().device();
     let mut y = Tensor::empty(device, &shape);
     let mut sums = conv.channel_sums.then(|| vec![0.0; 2 * out_channels]);
-    device
-        .kernels()
-        .conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_deref_mut())?;
-    let y = tape.record(&[x, w], y, || Conv2dBackward {
-        geometry,
-        x: x.tensor().clone(),
-        w: w.tensor().clone(),
-    });
+    device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_deref_mut())?;
+    let y =
+        tape.record(&[x, w], y, || Conv2dBackward { geometry, x: x.tensor().clone(), w: w.tensor().clone() });
     Ok(match sums {
         Some(sums) => y.with_channel_sums(sums),
         None => y,
@@ -73,18 +65,14 @@ impl Backward for Conv2dBackward {
         let device = dy.device().clone();
         if context.wants(1) {
             let mut dw = Tensor::empty(&device, self.w.shape());
-            device
-                .kernels()
-                .conv2d_backward_weight(&self.geometry, &self.x, &dy, &mut dw)?;
+            device.kernels().conv2d_backward_weight(&self.geometry, &self.x, &dy, &mut dw)?;
             context.give(1, dw)?;
         }
         if context.wants(0) {
             let mut dx = Tensor::empty(&device, self.x.shape());
             // x is not needed any more: its memory may serve what comes next.
             drop(self.x);
-            device
-                .kernels()
-                .conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx)?;
+            device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx)?;
             context.give(0, dx)?;
         }
         Ok(())

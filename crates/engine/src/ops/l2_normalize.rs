@@ -9,9 +9,7 @@ pub fn l2_normalize(tape: &mut Tape, x: &Var) -> Result<Var> {
     let device = x.tensor().device();
     let mut y = Tensor::empty(device, x.tensor().shape());
     device.kernels().l2_normalize_forward(x.tensor(), &mut y)?;
-    Ok(tape.record(&[x], y, || L2NormalizeBackward {
-        x: x.tensor().clone(),
-    }))
+    Ok(tape.record(&[x], y, || L2NormalizeBackward { x: x.tensor().clone() }))
 }
 
 struct L2NormalizeBackward {
@@ -21,9 +19,7 @@ struct L2NormalizeBackward {
 impl Backward for L2NormalizeBackward {
     fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut dx = Tensor::empty(dy.device(), dy.shape());
-        dy.device()
-            .kernels()
-            .l2_normalize_backward(&self.x, &dy, &mut dx)?;
+        dy.device().kernels().l2_normalize_backward(&self.x, &dy, &mut dx)?;
         context.give(0, dx)
     }
 }

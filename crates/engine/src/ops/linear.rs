@@ -15,21 +15,12 @@ pub fn linear(tape: &mut Tape, x: &Var, w: &Var, bias: Option<&Var>) -> Result<V
         ));
     }
     if let Some(bias) = bias.filter(|b| b.tensor().shape() != [outputs]) {
-        return Err(EngineError::shape(
-            "linear",
-            format!("a bias [{outputs}]"),
-            bias.tensor().shape(),
-        ));
+        return Err(EngineError::shape("linear", format!("a bias [{outputs}]"), bias.tensor().shape()));
     }
     let device = x.tensor().device();
     let mut y = Tensor::empty(device, &[rows, outputs]);
-    device
-        .kernels()
-        .linear_forward(x.tensor(), w.tensor(), bias.map(Var::tensor), &mut y)?;
-    let backward = || LinearBackward {
-        x: x.tensor().clone(),
-        w: w.tensor().clone(),
-    };
+    device.kernels().linear_forward(x.tensor(), w.tensor(), bias.map(Var::tensor), &mut y)?;
+    let backward = || LinearBackward { x: x.tensor().clone(), w: w.tensor().clone() };
     Ok(match bias {
         Some(bias) => tape.record(&[x, w, bias], y, backward),
         None => tape.record(&[x, w], y, backward),

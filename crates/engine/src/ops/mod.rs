@@ -26,16 +26,16 @@ pub use softmax_cross_entropy::softmax_cross_entropy;
 
 use crate::{EngineError, Result, Tensor};
 
-/// The four sizes of a batch of images.
+/// The four sizes of a batch of images, none of them zero.
 fn image_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
-    x.shape()
-        .try_into()
-        .map_err(|_| EngineError::shape(op, "images (N, H, W, C)", x.shape()))
+    sizes(x).ok_or_else(|| EngineError::shape(op, "images (N, H, W, C)", x.shape()))
 }
 
-/// The two sizes of a batch of rows.
+/// The two sizes of a batch of rows, none of them zero.
 fn row_shape(op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
-    x.shape()
-        .try_into()
-        .map_err(|_| EngineError::shape(op, "rows (N, C)", x.shape()))
+    sizes(x).ok_or_else(|| EngineError::shape(op, "rows (N, C)", x.shape()))
+}
+
+fn sizes<const RANK: usize>(x: &Tensor) -> Option<[usize; RANK]> {
+    x.shape().try_into().ok().filter(|_| !x.is_empty())
 }

@@ -39,13 +39,7 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
     }
     let collective = tape.collective();
     let views = anchors * collective.size();
-    let shape = NtXentShape {
-        anchors,
-        views,
-        offset: anchors * collective.rank(),
-        dim,
-        temperature,
-    };
+    let shape = NtXentShape { anchors, views, offset: anchors * collective.rank(), dim, temperature };
     let device = z.tensor().device();
     let all = if collective.size() == 1 {
         z.tensor().clone()
@@ -55,9 +49,7 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
         all
     };
     let mut found = vec![Anchor::default(); anchors];
-    device
-        .kernels()
-        .nt_xent_forward(&shape, z.tensor(), &all, &mut found)?;
+    device.kernels().nt_xent_forward(&shape, z.tensor(), &all, &mut found)?;
     let mut sums = [0.0; 3];
     for anchor in &found {
         sums[0] += f64::from(anchor.loss());
@@ -66,21 +58,12 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
     }
     collective.all_reduce_sum(&mut sums)?;
     let [loss, contrastive_accuracy, entropy] = sums.map(|sum| sum / views as f64);
-    let figures = NtXentFigures {
-        loss,
-        contrastive_accuracy,
-        entropy,
-    };
+    let figures = NtXentFigures { loss, contrastive_accuracy, entropy };
     let own: Vec<f32> = found.iter().map(|anchor| anchor.lse).collect();
     let mut lse = vec![0.0; views];
     collective.all_gather(&own, &mut lse)?;
     let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
-    let loss = tape.record(&[z], value, || NtXentBackward {
-        shape,
-        z: z.tensor().clone(),
-        all,
-        lse,
-    });
+    let loss = tape.record(&[z], value, || NtXentBackward { shape, z: z.tensor().clone(), all, lse });
     Ok((loss, figures))
 }
 

@@ -8,24 +8,15 @@ use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
 pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
     let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
     if labels.len() != rows || rows == 0 {
-        return Err(EngineError::shape(
-            "softmax_cross_entropy",
-            format!("{rows} labels"),
-            labels.len(),
-        ));
+        return Err(EngineError::shape("softmax_cross_entropy", format!("{rows} labels"), labels.len()));
     }
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
         let what = format!("label {label} does not fit into {classes} classes");
-        return Err(EngineError::Value {
-            op: "softmax_cross_entropy",
-            what,
-        });
+        return Err(EngineError::Value { op: "softmax_cross_entropy", what });
     }
     let device = logits.tensor().device();
     let mut dlogits = Tensor::empty(device, &[rows, classes]);
-    let loss = device
-        .kernels()
-        .softmax_cross_entropy(logits.tensor(), labels, &mut dlogits)?;
+    let loss = device.kernels().softmax_cross_entropy(logits.tensor(), labels, &mut dlogits)?;
     let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
     Ok(tape.record(&[logits], value, || SoftmaxCrossEntropyBackward { dlogits }))
 }

@@ -19,17 +19,9 @@ pub struct Check {
 
 impl Check {
     /// For operators linear in each operand: differences are exact for any step, and a large one drowns rounding.
-    pub const LINEAR: Check = Check {
-        mode: Mode::Train,
-        step: 0.5,
-        tolerance: 1e-5,
-    };
+    pub const LINEAR: Check = Check { mode: Mode::Train, step: 0.5, tolerance: 1e-5 };
     /// For curved operators: the step balances rounding against curvature.
-    pub const CURVED: Check = Check {
-        mode: Mode::Train,
-        step: 4e-3,
-        tolerance: 1e-3,
-    };
+    pub const CURVED: Check = Check { mode: Mode::Train, step: 4e-3, tolerance: 1e-3 };
 }
 
 /// Compares the gradients of sum of y[i] r[i], y being what `forward` computes and r fixed random weights, with central
@@ -59,24 +51,14 @@ pub fn check_gradients(
         parameters.get_mut(id).as_mut_slice().unwrap()[at] = to;
         let y = run(&parameters);
         let same_side = y.iter().zip(&zero).all(|(v, zero)| (*v == 0.0) == *zero);
-        let sum = y
-            .iter()
-            .zip(&weights)
-            .map(|(v, r)| f64::from(*v) * f64::from(*r))
-            .sum();
+        let sum = y.iter().zip(&weights).map(|(v, r)| f64::from(*v) * f64::from(*r)).sum();
         same_side.then_some(sum)
     };
     for id in parameters.ids().filter(|&id| parameters.kind(id).is_trained()) {
         let name = parameters.name(id);
         let value = parameters.get(id).to_vec().unwrap();
-        let gradient = gradients
-            .get(id)
-            .unwrap_or_else(|| panic!("{what}: {name} has no gradient"));
-        assert_eq!(
-            gradient.shape(),
-            parameters.get(id).shape(),
-            "{what}: shape of d{name}"
-        );
+        let gradient = gradients.get(id).unwrap_or_else(|| panic!("{what}: {name} has no gradient"));
+        assert_eq!(gradient.shape(), parameters.get(id).shape(), "{what}: shape of d{name}");
         let gradient = gradient.as_slice().unwrap();
         let scale = gradient.iter().fold(1e-3f64, |m, g| m.max(f64::from(g.abs())));
         let (mut tried, mut compared, mut worst) = (0, 0, 0f64);

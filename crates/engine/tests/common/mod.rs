@@ -41,10 +41,7 @@ pub fn deviation(got: &[f32], want: &[f32]) -> f64 {
     let scale = want.iter().fold(1e-30f32, |m, v| m.max(v.abs()));
     let worst = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs()));
     // A NaN must not pass for small.
-    worst.fold(
-        0.0,
-        |m, v| if v.is_nan() { f64::INFINITY } else { f64::max(m, v) },
-    ) / f64::from(scale)
+    worst.fold(0.0, |m, v| if v.is_nan() { f64::INFINITY } else { f64::max(m, v) }) / f64::from(scale)
 }
 
 /// The bits of values, for comparisons that NaN and -0 must not blur.

@@ -47,13 +47,7 @@ impl Builder<'_> {
 
     fn weights(&mut self, name: &str, shape: &[usize]) -> ParameterId {
         let fan_in: usize = shape[1..].iter().product();
-        self.add(
-            name,
-            ParameterKind::Weight,
-            shape,
-            0.0,
-            (6.0 / fan_in as f32).sqrt(),
-        )
+        self.add(name, ParameterKind::Weight, shape, 0.0, (6.0 / fan_in as f32).sqrt())
     }
 
     fn norm(&mut self, name: &str, channels: usize) -> BatchNorm {
@@ -75,10 +69,7 @@ impl Builder<'_> {
                 self.weights(&format!("{name}.conv1"), &[to, 3, 3, from]),
                 self.weights(&format!("{name}.conv2"), &[to, 3, 3, to]),
             ],
-            norms: [
-                self.norm(&format!("{name}.norm1"), to),
-                self.norm(&format!("{name}.norm2"), to),
-            ],
+            norms: [self.norm(&format!("{name}.norm1"), to), self.norm(&format!("{name}.norm2"), to)],
             shortcut: (from != to).then(|| {
                 (
                     self.weights(&format!("{name}.shortcut"), &[to, 1, 1, from]),
@@ -91,28 +82,12 @@ impl Builder<'_> {
 
 impl Block {
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        let y = conv_norm(
-            tape,
-            x,
-            self.convs[0],
-            &self.norms[0],
-            (self.stride, 1),
-            None,
-            true,
-        )?;
+        let y = conv_norm(tape, x, self.convs[0], &self.norms[0], (self.stride, 1), None, true)?;
         let shortcut = match &self.shortcut {
             None => x.clone(),
             Some((conv, norm)) => conv_norm(tape, x, *conv, norm, (self.stride, 0), None, false)?,
         };
-        conv_norm(
-            tape,
-            &y,
-            self.convs[1],
-            &self.norms[1],
-            (1, 1),
-            Some(&shortcut),
-            true,
-        )
+        conv_norm(tape, &y, self.convs[1], &self.norms[1], (1, 1), Some(&shortcut), true)
     }
 }
 
@@ -125,11 +100,7 @@ fn conv_norm(
     residual: Option<&Var>,
     relu: bool,
 ) -> Result<Var> {
-    let conv = Conv2d {
-        stride,
-        padding,
-        channel_sums: true,
-    };
+    let conv = Conv2d { stride, padding, channel_sums: true };
     let w = tape.parameter(weights);
     let y = ops::conv2d(tape, x, &w, conv)?;
     ops::batch_norm(tape, &y, norm, residual, relu)
@@ -137,10 +108,7 @@ fn conv_norm(
 
 impl Network {
     pub fn new(device: &Device) -> (Parameters, Network) {
-        let mut builder = Builder {
-            device,
-            parameters: Parameters::new(),
-        };
+        let mut builder = Builder { device, parameters: Parameters::new() };
         let b = &mut builder;
         let network = Network {
             stem: b.weights("stem", &[8, 3, 3, CHANNELS]),
@@ -148,10 +116,7 @@ impl Network {
             blocks: [b.block("block1", 8, 8, 1), b.block("block2", 8, 16, 2)],
             dense: [("dense1", 16, 16), ("dense2", 8, 16)].map(|(name, out, into)| {
                 let bias = format!("{name}.bias");
-                (
-                    b.weights(name, &[out, into]),
-                    b.add(&bias, ParameterKind::Bias, &[out], 0.0, 0.1),
-                )
+                (b.weights(name, &[out, into]), b.add(&bias, ParameterKind::Bias, &[out], 0.0, 0.1))
             }),
         };
         (builder.parameters, network)

@@ -1,0 +1,161 @@
+//! Checkpointed segments: the same step in less memory.
+
+mod common;
+
+use common::network::{CHANNELS, Network, SIZE};
+use common::{bits, device, parameter, tensor};
+use simclr_engine::ops;
+use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, Var};
+
+fn views(device: &Device, count: usize) -> Tensor {
+    tensor(device, "views", &[count, SIZE, SIZE, CHANNELS])
+}
+
+fn one(device: &Device) -> Tensor {
+    Tensor::full(device, &[1], 1.0).unwrap()
+}
+
+/// What a step leaves: bits of the loss, of each gradient and of each running average.
+type Step = (Vec<u32>, Vec<Vec<u32>>, Vec<(usize, Vec<u32>)>);
+
+fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: bool, mode: Mode) -> Step {
+    let mut tape = Tape::new(parameters, mode, &SingleProcess);
+    let device = views.device().clone();
+    let (loss, _) = network.loss(&mut tape, views, checkpoint).unwrap();
+    let mut calls = vec![0; parameters.len()];
+    let gradients = tape
+        .backward_with(&loss, one(&device), &mut |id, _| {
+            calls[id.index()] += 1;
+            Ok(())
+        })
+        .unwrap();
+    for id in parameters.ids() {
+        let trained = parameters.kind(id).is_trained();
+        assert_eq!(calls[id.index()], i32::from(trained), "calls for {}", parameters.name(id));
+        assert_eq!(gradients.get(id).is_some(), trained, "{}", parameters.name(id));
+    }
+    let gradients = gradients.iter().map(|(g, _)| bits(g)).collect();
+    let updates =
+        tape.into_buffer_updates().into_iter().map(|(id, value)| (id.index(), bits(&value))).collect();
+    (bits(loss.tensor()), gradients, updates)
+}
+
+#[test]
+fn a_checkpointed_step_has_the_bits_of_a_plain_one() {
+    let device = device();
+    let (parameters, network) = Network::new(&device);
+    for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+        let plain = step(&parameters, &network, views(&device, 10), false, mode);
+        let checkpointed = step(&parameters, &network, views(&device, 10), true, mode);
+        assert!(plain == checkpointed, "{mode:?}");
+        // Each running average moves once, although its BatchNorm ran twice.
+        let buffers = parameters.ids().filter(|&id| parameters.kind(id) == ParameterKind::Buffer).count();
+        let expected = if mode == Mode::Train { buffers } else { 0 };
+        assert_eq!(checkpointed.2.len(), expected);
+    }
+}
+
+#[test]
+fn segments_nest() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let w = parameter(&mut parameters, &device, "w", &[5, 5]);
+    let v = parameter(&mut parameters, &device, "v", &[5, 5]);
+    let run = |nested: bool| {
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let x = tape.input(tensor(&device, "x", &[3, 5]));
+        let layer = |tape: &mut Tape, x: &Var, id| {
+            let w = tape.parameter(id);
+            let y = ops::linear(tape, x, &w, None)?;
+            ops::relu(tape, &y)
+        };
+        let y = if nested {
+            tape.checkpoint(&[&x], move |tape, x| {
+                let x = layer(tape, &x[0], w)?;
+                let x = tape.checkpoint(&[&x], move |tape, x| layer(tape, &x[0], v))?;
+                layer(tape, &x, w)
+            })
+            .unwrap()
+        } else {
+            let y = layer(&mut tape, &x, w).unwrap();
+            let y = layer(&mut tape, &y, v).unwrap();
+            layer(&mut tape, &y, w).unwrap()
+        };
+        let mut calls = Vec::new();
+        let gradients = tape
+            .backward_with(&y, tensor(&device, "dy", &[3, 5]), &mut |id, g| {
+                calls.push((id, bits(g)));
+                Ok(())
+            })
+            .unwrap();
+        let all: Vec<_> = gradients.iter().map(|(g, _)| bits(g)).collect();
+        (all, calls)
+    };
+    let (plain, calls) = run(false);
+    let (nested, nested_calls) = run(true);
+    assert!(plain == nested);
+    // w is used twice: it is complete, and said to be, only after its first use has been passed.
+    assert_eq!(calls.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [v, w]);
+    assert!(calls == nested_calls);
+    assert!(calls[1].1 == plain[w.index()]);
+}
+
+#[test]
+fn a_segment_may_take_several_inputs_and_none_that_need_gradients() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let a = parameter(&mut parameters, &device, "a", &[2, 3]);
+    let b = parameter(&mut parameters, &device, "b", &[2, 3]);
+    let run = |checkpoint: bool| {
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let (a, b) = (tape.parameter(a), tape.parameter(b));
+        let data = tape.input(tensor(&device, "data", &[2, 3]));
+        let segment = |tape: &mut Tape, x: &[Var]| {
+            let sum = ops::add(tape, &x[0], &x[1])?;
+            let sum = ops::add(tape, &sum, &x[2])?;
+            let sum = ops::add(tape, &sum, &x[0])?;
+            ops::l2_normalize(tape, &sum)
+        };
+        let y = if checkpoint {
+            tape.checkpoint(&[&a, &data, &b], segment).unwrap()
+        } else {
+            segment(&mut tape, &[a, data, b]).unwrap()
+        };
+        let gradients = tape.backward(&y, tensor(&device, "dy", &[2, 3])).unwrap();
+        gradients.iter().map(|(g, i)| (i, bits(g))).collect::<Vec<_>>()
+    };
+    assert_eq!(run(true).len(), 2);
+    assert!(run(true) == run(false));
+}
+
+#[test]
+fn checkpoints_take_less_memory() {
+    let peak = |checkpoint: bool| {
+        let device = device();
+        let (parameters, network) = Network::new(&device);
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let (loss, _) = network.loss(&mut tape, views(&device, 64), checkpoint).unwrap();
+        let live = device.memory().live;
+        tape.backward(&loss, one(&device)).unwrap();
+        live
+    };
+    let (plain, checkpointed) = (peak(false), peak(true));
+    assert!(10 * checkpointed < 7 * plain, "{checkpointed} of {plain} bytes");
+}
+
+#[test]
+fn backward_gives_back_what_forward_kept() {
+    let device = device();
+    let (parameters, network) = Network::new(&device);
+    let before = device.memory().live;
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let (loss, _) = network.loss(&mut tape, views(&device, 8), false).unwrap();
+    let kept = device.memory().live;
+    let gradients = tape.backward(&loss, one(&device)).unwrap();
+    drop((gradients, loss));
+    let after = device.memory().live;
+    // The tape is still there, with nothing but the new running averages.
+    assert!(after - before < (kept - before) / 10, "{before} {kept} {after}");
+    drop(tape);
+    assert_eq!(device.memory().live, before);
+}

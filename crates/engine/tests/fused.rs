@@ -1,0 +1,363 @@
+//! Operators against what they are made of: compositions of smaller ones, and loops written as the papers write them.
+
+mod common;
+
+use common::values::uniform;
+use common::{bits, deviation, device, parameter, tensor};
+use simclr_engine::ops::{self, BatchNorm, Conv2d};
+use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var};
+
+/// Output and all gradients of what `forward` computes, for a dy named "dy".
+fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> Result<Var>) -> Vec<Tensor> {
+    let mut tape = Tape::new(parameters, mode, &SingleProcess);
+    let y = forward(&mut tape).unwrap();
+    let dy = tensor(y.tensor().device(), "dy", y.tensor().shape());
+    let gradients = tape.backward(&y, dy).unwrap();
+    let averages = tape.into_buffer_updates().into_iter().map(|(_, value)| value);
+    std::iter::once(y.tensor().clone())
+        .chain(gradients.iter().map(|(g, _)| g.clone()))
+        .chain(averages)
+        .collect()
+}
+
+fn assert_close(got: &[Tensor], want: &[Tensor], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let off = deviation(got.as_slice().unwrap(), want.as_slice().unwrap());
+        assert!(off <= tolerance, "result {i} is off by {off:.1e}");
+    }
+}
+
+/// A BatchNorm with averages of its own, and what it normalises: x, and a residual.
+fn norm(parameters: &mut Parameters, device: &Device, shape: &[usize]) -> BatchNorm {
+    parameter(parameters, device, "x", shape);
+    parameter(parameters, device, "residual", shape);
+    let channels = shape[shape.len() - 1];
+    let mut add = |name: &str, kind, centre: f32| {
+        let values = uniform(name, channels).iter().map(|u| centre + 0.5 * u).collect();
+        let value = Tensor::from_vec(device, &[channels], values).unwrap();
+        parameters.add(name, kind, value).unwrap()
+    };
+    BatchNorm {
+        gamma: add("gamma", ParameterKind::Norm, 1.0),
+        beta: Some(add("beta", ParameterKind::Norm, 0.0)),
+        running_mean: add("mean", ParameterKind::Buffer, 0.0),
+        running_var: add("var", ParameterKind::Buffer, 1.0),
+        epsilon: 1e-5,
+        decay: 0.9,
+    }
+}
+
+#[test]
+fn batch_norm_with_residual_and_relu_is_the_three_in_a_row() {
+    let device = device();
+    for shape in [[3, 7, 7, 5], [2, 4, 4, 16], [1, 9, 1, 1], [4, 16, 16, 64]] {
+        for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+            for (with_residual, relu) in [(true, true), (true, false), (false, true)] {
+                let mut parameters = Parameters::new();
+                let norm = norm(&mut parameters, &device, &shape);
+                let [x, residual] = ["x", "residual"].map(|name| parameters.find(name).unwrap());
+                let fused = outcome(&parameters, mode, |tape| {
+                    let x = tape.parameter(x);
+                    let residual = with_residual.then(|| tape.parameter(residual));
+                    ops::batch_norm(tape, &x, &norm, residual.as_ref(), relu)
+                });
+                let composed = outcome(&parameters, mode, |tape| {
+                    let x = tape.parameter(x);
+                    let mut y = ops::batch_norm(tape, &x, &norm, None, false)?;
+                    if with_residual {
+                        let residual = tape.parameter(residual);
+                        y = ops::add(tape, &y, &residual)?;
+                    }
+                    if relu { ops::relu(tape, &y) } else { Ok(y) }
+                });
+                assert_close(&fused, &composed, 1e-6);
+            }
+        }
+    }
+}
+
+/// Algorithm 1 of arXiv:1502.03167 and the chain rule as that paper writes it, in f64 loops.
+#[test]
+fn batch_norm_is_the_papers() {
+    let device = device();
+    for shape in [[3, 7, 7, 5], [2, 2, 1, 40], [8, 32, 32, 3]] {
+        let mut parameters = Parameters::new();
+        let norm = norm(&mut parameters, &device, &shape);
+        let x_id = parameters.find("x").unwrap();
+        let got = outcome(&parameters, Mode::Train, |tape| {
+            let x = tape.parameter(x_id);
+            ops::batch_norm(tape, &x, &norm, None, false)
+        });
+        let value = |id| parameters.get(id).to_vec().unwrap();
+        let (x, gamma, beta) = (value(x_id), value(norm.gamma), value(norm.beta.unwrap()));
+        let (mean_before, var_before) = (value(norm.running_mean), value(norm.running_var));
+        let dy = uniform("dy", x.len());
+        let channels = gamma.len();
+        let rows = x.len() / channels;
+        let mut want = [x.len(), x.len(), channels, channels, channels, channels].map(|len| vec![0f32; len]);
+        for c in 0..channels {
+            let column = |values: &[f32]| -> Vec<f64> {
+                values.iter().skip(c).step_by(channels).map(|v| f64::from(*v)).collect()
+            };
+            let (x, dy, m) = (column(&x), column(&dy), rows as f64);
+            let (gamma, beta) = (f64::from(gamma[c]), f64::from(beta[c]));
+            let mean = x.iter().sum::<f64>() / m;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / m;
+            let deviation = (variance + 1e-5).sqrt();
+            let x_hat: Vec<f64> = x.iter().map(|x| (x - mean) / deviation).collect();
+            let d_x_hat: Vec<f64> = dy.iter().map(|dy| dy * gamma).collect();
+            let d_variance: f64 =
+                (0..rows).map(|i| d_x_hat[i] * (x[i] - mean) * -0.5 * deviation.powi(-3)).sum();
+            let d_mean = -d_x_hat.iter().sum::<f64>() / deviation
+                - d_variance * 2.0 * x.iter().map(|x| x - mean).sum::<f64>() / m;
+            for i in 0..rows {
+                let at = i * channels + c;
+                want[0][at] = (gamma * x_hat[i] + beta) as f32;
+                want[1][at] =
+                    (d_x_hat[i] / deviation + d_variance * 2.0 * (x[i] - mean) / m + d_mean / m) as f32;
+            }
+            want[2][c] = dy.iter().zip(&x_hat).map(|(dy, x)| dy * x).sum::<f64>() as f32;
+            want[3][c] = dy.iter().sum::<f64>() as f32;
+            want[4][c] = (0.9 * f64::from(mean_before[c]) + 0.1 * mean) as f32;
+            want[5][c] = (0.9 * f64::from(var_before[c]) + 0.1 * variance * m / (m - 1.0)) as f32;
+        }
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let off = deviation(got.as_slice().unwrap(), want);
+            println!("batch_norm {shape:?}: result {i} off by {off:.1e}");
+            assert!(off < 3e-6, "{shape:?}: result {i} is off by {off:.1e}");
+        }
+    }
+}
+
+/// A mean far from zero costs digits of the variance, but must not cost it altogether.
+#[test]
+fn batch_norm_stands_a_mean_of_thirty_deviations() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let norm = norm(&mut parameters, &device, &[16, 16, 16, 8]);
+    let x_id = parameters.find("x").unwrap();
+    let flat = |tape: &mut Tape| {
+        let x = tape.parameter(x_id);
+        ops::batch_norm(tape, &x, &norm, None, false)
+    };
+    let want = outcome(&parameters, Mode::Train, flat);
+    let x = parameters.get_mut(x_id).as_mut_slice().unwrap();
+    x.iter_mut().for_each(|x| *x += 17.3);
+    let got = outcome(&parameters, Mode::Train, flat);
+    // Neither y nor any gradient sees the shift, nor the running variance; the running mean does.
+    for i in [0, 1, 2, 3, 5] {
+        let off = deviation(got[i].as_slice().unwrap(), want[i].as_slice().unwrap());
+        println!("result {i} off by {off:.1e}");
+        assert!(off < 2e-4, "result {i} is off by {off:.1e}");
+    }
+}
+
+#[test]
+fn channel_sums_of_a_convolution_are_those_that_batch_norm_takes() {
+    let device = device();
+    for (shape, out, stride) in [([3, 7, 7, 5], 6, 2), ([4, 8, 8, 16], 32, 1), ([2, 16, 16, 64], 64, 1)] {
+        let mut parameters = Parameters::new();
+        let norm = norm(&mut parameters, &device, &[1, 1, 1, out]);
+        let image = parameter(&mut parameters, &device, "image", &shape);
+        let w = parameter(&mut parameters, &device, "w", &[out, 3, 3, shape[3]]);
+        let run = |channel_sums| {
+            outcome(&parameters, Mode::Train, |tape| {
+                let (x, w) = (tape.parameter(image), tape.parameter(w));
+                let conv = Conv2d { stride, padding: 1, channel_sums };
+                let y = ops::conv2d(tape, &x, &w, conv)?;
+                assert_eq!(y.channel_sums().is_some(), channel_sums);
+                ops::batch_norm(tape, &y, &norm, None, true)
+            })
+        };
+        assert_close(&run(true), &run(false), 5e-6);
+    }
+}
+
+#[test]
+fn a_convolution_of_one_pixel_is_a_dense_layer() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let x = parameter(&mut parameters, &device, "x", &[30, 1, 1, 24]);
+    let w = parameter(&mut parameters, &device, "w", &[17, 1, 1, 24]);
+    let conv = outcome(&parameters, Mode::Train, |tape| {
+        let (x, w) = (tape.parameter(x), tape.parameter(w));
+        let conv = Conv2d { stride: 1, padding: 0, channel_sums: false };
+        ops::conv2d(tape, &x, &w, conv)
+    });
+    let mut parameters = Parameters::new();
+    let x = parameter(&mut parameters, &device, "x", &[30, 24]);
+    let w = parameter(&mut parameters, &device, "w", &[17, 24]);
+    let linear = outcome(&parameters, Mode::Train, |tape| {
+        let (x, w) = (tape.parameter(x), tape.parameter(w));
+        ops::linear(tape, &x, &w, None)
+    });
+    assert_close(&conv, &linear, 2e-6);
+}
+
+/// Algorithm 1 of arXiv:2002.05709 on plain vectors: normalisation, all pairs, l(i,j).
+fn algorithm_1(z: &[f64], dim: usize, temperature: f64) -> f64 {
+    let count = z.len() / dim;
+    let mut s = vec![0.0; count * count];
+    let norm = |i: usize| z[i * dim..(i + 1) * dim].iter().map(|v| v * v).sum::<f64>().sqrt();
+    for i in 0..count {
+        for j in 0..count {
+            let product: f64 = (0..dim).map(|c| z[i * dim + c] * z[j * dim + c]).sum();
+            s[i * count + j] = product / (norm(i) * norm(j));
+        }
+    }
+    let l = |i: usize, j: usize| -> f64 {
+        let mut denominator = 0.0;
+        for k in 0..count {
+            if k != i {
+                denominator += (s[i * count + k] / temperature).exp();
+            }
+        }
+        -((s[i * count + j] / temperature).exp() / denominator).ln()
+    };
+    let images = count / 2;
+    let mut total = 0.0;
+    for k in 0..images {
+        total += l(k, k + images) + l(k + images, k);
+    }
+    total / (2 * images) as f64
+}
+
+#[test]
+fn nt_xent_is_algorithm_1_and_its_gradient() {
+    let device = device();
+    for (count, dim, temperature) in [(4, 2, 0.5), (10, 3, 0.1), (62, 7, 0.5), (34, 16, 1.0)] {
+        let mut parameters = Parameters::new();
+        let id = parameter(&mut parameters, &device, "z", &[count, dim]);
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let z = tape.parameter(id);
+        let z = ops::l2_normalize(&mut tape, &z).unwrap();
+        let (loss, figures) = ops::nt_xent(&mut tape, &z, temperature).unwrap();
+        let one = Tensor::full(&device, &[1], 1.0).unwrap();
+        let gradients = tape.backward(&loss, one).unwrap();
+        let got = gradients.get(id).unwrap().as_slice().unwrap();
+
+        let z: Vec<f64> = uniform("z", count * dim).into_iter().map(f64::from).collect();
+        let temperature = f64::from(temperature);
+        let want = algorithm_1(&z, dim, temperature);
+        assert!((figures.loss - want).abs() < 1e-6 * want.max(1.0), "{} {want}", figures.loss);
+        assert!((f64::from(loss.tensor().as_slice().unwrap()[0]) - want).abs() < 1e-6 * want.max(1.0));
+        // In 64-bit floats differences are good to nine digits.
+        let want: Vec<f32> = (0..z.len())
+            .map(|i| {
+                let at = |value| {
+                    let mut z = z.clone();
+                    z[i] = value;
+                    algorithm_1(&z, dim, temperature)
+                };
+                ((at(z[i] + 1e-5) - at(z[i] - 1e-5)) / 2e-5) as f32
+            })
+            .collect();
+        let off = deviation(got, &want);
+        println!("nt_xent {count} x {dim}: gradient off by {off:.1e}");
+        assert!(off < 5e-6, "{count} x {dim}: {off:.1e}");
+    }
+}
+
+/// Entropy and accuracy are those of each anchor's softmax over all others.
+#[test]
+fn figures_of_nt_xent_are_those_of_the_softmax() {
+    let device = device();
+    let (count, dim, temperature) = (300, 6, 0.2f32);
+    let z = uniform("z", count * dim);
+    let parameters = Parameters::new();
+    let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
+    let var = tape.input(Tensor::from_slice(&device, &[count, dim], &z).unwrap());
+    let (_, figures) = ops::nt_xent(&mut tape, &var, temperature).unwrap();
+    let (mut entropy, mut first) = (0.0, 0);
+    for i in 0..count {
+        let s: Vec<f64> = (0..count)
+            .map(|k| {
+                let product = (0..dim).map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c]));
+                product.sum::<f64>() / f64::from(temperature)
+            })
+            .collect();
+        let others = || (0..count).filter(|&k| k != i);
+        let total: f64 = others().map(|k| s[k].exp()).sum();
+        entropy -= others().map(|k| s[k].exp() / total * (s[k].exp() / total).ln()).sum::<f64>();
+        let positive = (i + count / 2) % count;
+        first += usize::from(others().all(|k| k == positive || s[k] < s[positive]));
+    }
+    assert!((figures.entropy - entropy / count as f64).abs() < 1e-5);
+    assert_eq!(figures.contrastive_accuracy, first as f64 / count as f64);
+}
+
+#[test]
+fn l2_normalize_is_the_projection_onto_the_sphere() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let id = parameter(&mut parameters, &device, "x", &[9, 37]);
+    // A row of nothing has no direction; it must give nothing, and no NaN.
+    parameters.get_mut(id).as_mut_slice().unwrap()[37..74].fill(0.0);
+    let got = outcome(&parameters, Mode::Train, |tape| {
+        let x = tape.parameter(id);
+        ops::l2_normalize(tape, &x)
+    });
+    let (x, dy) = (parameters.get(id).to_vec().unwrap(), uniform("dy", 9 * 37));
+    let (y, dx) = (got[0].as_slice().unwrap(), got[1].as_slice().unwrap());
+    assert!(y[37..74].iter().all(|v| *v == 0.0) && dx[37..74].iter().all(|v| v.is_finite()));
+    for row in (0..9).filter(|&row| row != 1) {
+        let range = row * 37..(row + 1) * 37;
+        let (x, dy) = (&x[range.clone()], &dy[range.clone()]);
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let norm = dot(x, x).sqrt();
+        let want: Vec<f32> = x.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
+        assert!(deviation(&y[range.clone()], &want) < 1e-6);
+        let along = dot(x, dy) / (norm * norm);
+        let want: Vec<f32> = x
+            .iter()
+            .zip(dy)
+            .map(|(x, dy)| ((f64::from(*dy) - f64::from(*x) * along) / norm) as f32)
+            .collect();
+        assert!(deviation(&dx[range], &want) < 1e-6);
+    }
+}
+
+/// The loss of large logits is finite, and its gradient that of the softmax.
+#[test]
+fn softmax_cross_entropy_survives_large_logits() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let logits = vec![1000.0, 0.0, -1000.0, -3000.0, -3001.0, -3000.5];
+    let value = Tensor::from_vec(&device, &[2, 3], logits).unwrap();
+    let id = parameters.add("logits", ParameterKind::Weight, value).unwrap();
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let var = tape.parameter(id);
+    let loss = ops::softmax_cross_entropy(&mut tape, &var, &[1, 0]).unwrap();
+    let rest = (1.0 + (-1.0f64).exp() + (-0.5f64).exp()).ln();
+    assert!((f64::from(loss.tensor().as_slice().unwrap()[0]) - (1000.0 + rest) / 2.0).abs() < 1e-4);
+    let gradients = tape.backward(&loss, Tensor::full(&device, &[1], 2.0).unwrap()).unwrap();
+    let gradient = gradients.get(id).unwrap().as_slice().unwrap();
+    let p = [0.0, -1.0, -0.5].map(|s: f64| (s - rest).exp() as f32);
+    assert!(deviation(gradient, &[1.0, -1.0, 0.0, p[0] - 1.0, p[1], p[2]]) < 1e-6);
+}
+
+/// Values that backward must not have changed by working in place.
+#[test]
+fn gradients_of_several_users_do_not_write_over_each_other() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let id = parameter(&mut parameters, &device, "x", &[4, 6]);
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let x = tape.parameter(id);
+    let r = ops::relu(&mut tape, &x).unwrap();
+    let sum = ops::add(&mut tape, &r, &x).unwrap();
+    let sum = ops::add(&mut tape, &sum, &sum).unwrap();
+    let dy = tensor(&device, "dy", &[4, 6]);
+    let before = bits(&dy);
+    let gradients = tape.backward(&sum, dy.clone()).unwrap();
+    assert_eq!(bits(&dy), before);
+    let got = gradients.get(id).unwrap().as_slice().unwrap();
+    let want = |i: usize| {
+        let positive = parameters.get(id).as_slice().unwrap()[i] > 0.0;
+        2.0 * dy.as_slice().unwrap()[i] * if positive { 2.0 } else { 1.0 }
+    };
+    assert!((0..24).all(|i| got[i] == want(i)));
+}

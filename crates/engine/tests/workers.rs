@@ -1,0 +1,122 @@
+//! Several workers compute the step of one: BatchNorm statistics and negatives are global.
+
+mod common;
+
+use common::network::{CHANNELS, Network, SIZE};
+use common::{deviation, tensor};
+use simclr_engine::ops::{self, NtXentFigures};
+use simclr_engine::{
+    Collective, Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ThreadGroup,
+};
+
+const IMAGES: usize = 8;
+
+/// What one worker has after its step.
+struct Outcome {
+    figures: NtXentFigures,
+    loss: f32,
+    gradients: Vec<Option<Vec<f32>>>,
+    averages: Vec<Vec<f32>>,
+}
+
+fn step(device: &Device, views: &[f32], collective: &dyn Collective, checkpoint: bool) -> Outcome {
+    let (parameters, network) = Network::new(device);
+    let count = views.len() / (SIZE * SIZE * CHANNELS);
+    let views = Tensor::from_slice(device, &[count, SIZE, SIZE, CHANNELS], views).unwrap();
+    let mut tape = Tape::new(&parameters, Mode::Train, collective);
+    let (loss, figures) = network.loss(&mut tape, views, checkpoint).unwrap();
+    let gradients = tape.backward(&loss, Tensor::full(device, &[1], 1.0).unwrap()).unwrap();
+    Outcome {
+        figures,
+        loss: loss.tensor().as_slice().unwrap()[0],
+        gradients: parameters.ids().map(|id| gradients.get(id).map(|g| g.to_vec().unwrap())).collect(),
+        averages: tape.into_buffer_updates().iter().map(|(_, value)| value.to_vec().unwrap()).collect(),
+    }
+}
+
+/// The views of worker `rank` of `size`: the first views of its images, then their second views.
+fn share(views: &[f32], rank: usize, size: usize) -> Vec<f32> {
+    let (first, second) = views.split_at(views.len() / 2);
+    let own = first.len() / size;
+    let range = rank * own..(rank + 1) * own;
+    [&first[range.clone()], &second[range]].concat()
+}
+
+fn workers(size: usize, views: &[f32], checkpoint: bool) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = ThreadGroup::new(size)
+            .into_iter()
+            .map(|worker| {
+                let own = share(views, worker.rank(), size);
+                scope.spawn(move || step(&Device::cpu(1).unwrap(), &own, &worker, checkpoint))
+            })
+            .collect();
+        running.into_iter().map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn two_and_four_workers_compute_the_step_of_one() {
+    let device = Device::cpu(1).unwrap();
+    let views = tensor(&device, "views", &[2 * IMAGES, SIZE, SIZE, CHANNELS]).to_vec().unwrap();
+    let whole = step(&device, &views, &SingleProcess, false);
+    for (size, checkpoint) in [(2, false), (4, false), (2, true)] {
+        let outcomes = workers(size, &views, checkpoint);
+        let mut worst = 0f64;
+        for outcome in &outcomes {
+            assert!((outcome.figures.loss - whole.figures.loss).abs() < 1e-6);
+            assert!((outcome.loss - whole.loss).abs() < 1e-6);
+            assert_eq!(outcome.figures.contrastive_accuracy, whole.figures.contrastive_accuracy);
+            assert!((outcome.figures.entropy - whole.figures.entropy).abs() < 1e-6);
+            for (got, want) in outcome.averages.iter().zip(&whole.averages) {
+                assert!(deviation(got, want) < 1e-6);
+            }
+            // Nothing but the share of the work may tell workers apart.
+            assert!(outcome.averages == outcomes[0].averages);
+            assert_eq!(outcome.loss.to_bits(), outcomes[0].loss.to_bits());
+        }
+        for (i, want) in whole.gradients.iter().enumerate() {
+            let Some(want) = want else { continue };
+            let mut sum = vec![0f32; want.len()];
+            for outcome in &outcomes {
+                let own = outcome.gradients[i].as_ref().unwrap();
+                sum.iter_mut().zip(own).for_each(|(sum, g)| *sum += g);
+            }
+            worst = worst.max(deviation(&sum, want));
+        }
+        println!("{size} workers, checkpoint {checkpoint}: gradients off by {worst:.1e}");
+        assert!(worst < 5e-6, "{size} workers: {worst:.1e}");
+    }
+}
+
+/// The gather's backward brings home what a worker's views did as negatives elsewhere.
+#[test]
+fn gradients_of_nt_xent_flow_through_the_gather() {
+    let (dim, size) = (5, 4);
+    let device = Device::cpu(1).unwrap();
+    let z = tensor(&device, "z", &[2 * IMAGES, dim]).to_vec().unwrap();
+    let gradient = |own: &[f32], collective: &dyn Collective| {
+        let device = Device::cpu(1).unwrap();
+        let mut parameters = Parameters::new();
+        let value = Tensor::from_slice(&device, &[own.len() / dim, dim], own).unwrap();
+        let id = parameters.add("z", ParameterKind::Weight, value).unwrap();
+        let mut tape = Tape::new(&parameters, Mode::Train, collective);
+        let z = tape.parameter(id);
+        let (loss, _) = ops::nt_xent(&mut tape, &z, 0.5).unwrap();
+        let one = Tensor::full(&device, &[1], 1.0).unwrap();
+        let gradients = tape.backward(&loss, one).unwrap();
+        gradients.get(id).unwrap().to_vec().unwrap()
+    };
+    let whole = gradient(&z, &SingleProcess);
+    std::thread::scope(|scope| {
+        for worker in ThreadGroup::new(size) {
+            let (z, whole, gradient) = (&z, &whole, &gradient);
+            scope.spawn(move || {
+                let own = share(z, worker.rank(), size);
+                let want = share(whole, worker.rank(), size);
+                let got = gradient(&own, &worker);
+                assert!(deviation(&got, &want) < 1e-6, "worker {}", worker.rank());
+            });
+        }
+    });
+}
