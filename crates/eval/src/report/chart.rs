@@ -1,0 +1,299 @@
+//! A line chart as SVG: axes, grid, lines named where they end, values on hover.
+
+use super::html::{escape, percent, short};
+use std::fmt::Write;
+
+/// Size of the drawing, in its own units; it is scaled to the width of its column.
+const WIDTH: f64 = 440.0;
+const HEIGHT: f64 = 224.0;
+/// Place for the values on the left, the names of the lines on the right, and the epochs below.
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 92.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 30.0;
+/// Points drawn of a line; longer series are averaged in groups, and their range is shaded.
+const POINTS: usize = 200;
+/// Points of a line that answer to hovering.
+const HOVERED: usize = 60;
+/// Least distance between the names of two lines.
+const NAME: f64 = 28.0;
+
+/// A chart of one or several lines over the epochs.
+#[derive(Debug, Clone)]
+pub struct Chart {
+    /// Heading.
+    pub title: String,
+    /// A few words on what good looks like.
+    pub note: String,
+    /// The lines.
+    pub series: Vec<Series>,
+    /// Values are fractions, shown as percentages.
+    pub percent: bool,
+    /// The axis of values begins at 0.
+    pub from_zero: bool,
+}
+
+/// A line.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Its name; may be empty where there is one line.
+    pub name: String,
+    /// (epoch, value), in order of the epoch, finite.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Neighbouring points of a series as one.
+struct Group {
+    x: f64,
+    mean: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Chart {
+    /// The chart as a `<figure>`; nothing where no line has a point.
+    pub fn render(&self) -> String {
+        let lines: Vec<(&Series, Vec<Group>)> = (self.series.iter())
+            .filter(|series| !series.points.is_empty())
+            .map(|series| (series, group(&series.points)))
+            .collect();
+        let groups = || lines.iter().flat_map(|(_, groups)| groups);
+        let Some(last) = groups().map(|group| group.x).reduce(f64::max) else { return String::new() };
+        let low = groups().map(|group| group.low).fold(f64::INFINITY, f64::min);
+        let high = groups().map(|group| group.high).fold(f64::NEG_INFINITY, f64::max);
+        let x_axis =
+            Axis { low: 0.0, high: if last > 0.0 { last } else { 1.0 }, step: nice_step(last.max(1e-9), 6) };
+        let y_axis = Axis::around(if self.from_zero { low.min(0.0) } else { low }, high);
+        let x = |value: f64| LEFT + x_axis.place(value) * (WIDTH - LEFT - RIGHT);
+        let y = |value: f64| HEIGHT - BOTTOM - y_axis.place(value) * (HEIGHT - BOTTOM - TOP);
+
+        let mut svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
+            escape(&self.title)
+        );
+        for tick in y_axis.ticks() {
+            let at = y(tick);
+            let _ = writeln!(
+                svg,
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/><text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                WIDTH - RIGHT,
+                LEFT - 7.0,
+                at + 4.0,
+                self.tick(tick),
+            );
+        }
+        let floor = HEIGHT - BOTTOM;
+        let _ = writeln!(svg, "<path class=\"axis\" d=\"M{LEFT} {floor}H{:.1}\"/>", WIDTH - RIGHT);
+        for tick in x_axis.ticks() {
+            let at = x(tick);
+            let _ = writeln!(
+                svg,
+                "<path class=\"axis\" d=\"M{at:.1} {floor}v4\"/><text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                floor + 18.0,
+                short(tick),
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">epoch</text>",
+            WIDTH - RIGHT + 12.0,
+            floor + 18.0
+        );
+        for (number, (series, groups)) in lines.iter().enumerate() {
+            self.draw_line(&mut svg, number, series, groups, x, y);
+        }
+        self.draw_names(&mut svg, &lines, y);
+        svg.push_str("</svg>\n");
+        let note = if self.note.is_empty() {
+            String::new()
+        } else {
+            format!(" <span>{}</span>", escape(&self.note))
+        };
+        format!(
+            "<figure class=\"chart\">\n<figcaption>{}{note}</figcaption>\n{svg}</figure>\n",
+            escape(&self.title)
+        )
+    }
+
+    fn draw_line(
+        &self,
+        svg: &mut String,
+        number: usize,
+        series: &Series,
+        groups: &[Group],
+        x: impl Fn(f64) -> f64,
+        y: impl Fn(f64) -> f64,
+    ) {
+        let colour = number % 3;
+        if groups.len() < series.points.len() {
+            let above = groups.iter().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.high)));
+            let below = groups.iter().rev().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.low)));
+            let outline: Vec<String> = above.chain(below).collect();
+            let _ = writeln!(svg, "<path class=\"band c{colour}\" d=\"M{}Z\"/>", outline.join("L"));
+        }
+        let path: Vec<String> = groups.iter().map(|g| format!("{:.1} {:.1}", x(g.x), y(g.mean))).collect();
+        let _ = writeln!(svg, "<path class=\"line c{colour}\" d=\"M{}\"/>", path.join("L"));
+        let every = groups.len().div_ceil(HOVERED);
+        for (place, group) in groups.iter().enumerate() {
+            let end = place + 1 == groups.len();
+            if place % every != 0 && !end {
+                continue;
+            }
+            let name =
+                if series.name.is_empty() { String::new() } else { format!("{}, ", escape(&series.name)) };
+            let _ = writeln!(
+                svg,
+                "<g class=\"point c{colour}{}\"><circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3\"/><circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"8\"><title>{name}epoch {}: {}</title></circle></g>",
+                if end { " end" } else { "" },
+                short(group.x),
+                self.value(group.mean),
+                px = x(group.x),
+                py = y(group.mean),
+            );
+        }
+    }
+
+    /// Names and last values right of where the lines end, pushed apart where they would cover each other.
+    fn draw_names(&self, svg: &mut String, lines: &[(&Series, Vec<Group>)], y: impl Fn(f64) -> f64) {
+        let mut names: Vec<(f64, usize)> = (lines.iter().enumerate())
+            .filter_map(|(number, (_, groups))| Some((y(groups.last()?.mean), number)))
+            .collect();
+        names.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut free = TOP + 8.0;
+        for (at, _) in &mut names {
+            *at = at.max(free);
+            free = *at + NAME;
+        }
+        // What was pushed below the drawing pushes the others up again.
+        let mut floor = HEIGHT - BOTTOM - 4.0;
+        for (at, number) in names.iter_mut().rev() {
+            *at = at.min(floor);
+            floor = *at - NAME;
+            let (series, groups) = &lines[*number];
+            let value = groups.last().map(|group| self.value(group.mean)).unwrap_or_default();
+            let (left, colour) = (WIDTH - RIGHT + 12.0, *number % 3);
+            let name = escape(&series.name);
+            let value_at = if name.is_empty() { *at + 4.0 } else { *at + 10.0 };
+            if !name.is_empty() {
+                let _ = writeln!(
+                    svg,
+                    "<text class=\"name c{colour}\" x=\"{left}\" y=\"{:.1}\">{name}</text>",
+                    *at - 3.0
+                );
+            }
+            let _ = writeln!(
+                svg,
+                "<text class=\"value c{colour}\" x=\"{left}\" y=\"{value_at:.1}\">{value}</text>"
+            );
+        }
+    }
+
+    fn tick(&self, value: f64) -> String {
+        if self.percent { format!("{}\u{2009}%", short(100.0 * value)) } else { short(value) }
+    }
+
+    fn value(&self, value: f64) -> String {
+        if self.percent { percent(value) } else { short(value) }
+    }
+}
+
+/// At most [`POINTS`] groups of neighbouring points.
+fn group(points: &[(f64, f64)]) -> Vec<Group> {
+    let of = |points: &[(f64, f64)]| {
+        let count = points.len() as f64;
+        Group {
+            x: points.iter().map(|p| p.0).sum::<f64>() / count,
+            mean: points.iter().map(|p| p.1).sum::<f64>() / count,
+            low: points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min),
+            high: points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max),
+        }
+    };
+    points.chunks(points.len().div_ceil(POINTS).max(1)).map(of).collect()
+}
+
+/// The range of values along an axis, and the distance between ticks.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+}
+
+impl Axis {
+    /// An axis whose ends are ticks and that holds `low` and `high`.
+    fn around(low: f64, high: f64) -> Axis {
+        // A line without height gets some.
+        let room = if high > low { 0.0 } else { (0.1 * high.abs()).max(1e-3) };
+        let (low, high) = (if low == 0.0 { 0.0 } else { low - room }, high + room);
+        let step = nice_step(high - low, 5);
+        Axis { low: (low / step + 1e-9).floor() * step, high: (high / step - 1e-9).ceil() * step, step }
+    }
+
+    /// 0 at the low end, 1 at the high end.
+    fn place(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    fn ticks(&self) -> Vec<f64> {
+        let first = (self.low / self.step - 1e-9).ceil();
+        let count = ((self.high / self.step + 1e-9).floor() - first).clamp(0.0, 20.0) as usize;
+        (0..=count).map(|i| (first + i as f64) * self.step).collect()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, so that about `ticks` steps make up `range`.
+fn nice_step(range: f64, ticks: u32) -> f64 {
+    let rough = range / f64::from(ticks);
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0].into_iter().find(|step| step * power >= rough * 0.999).unwrap_or(10.0);
+    step * power
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(points: Vec<(f64, f64)>) -> Chart {
+        let series = vec![Series { name: "held out".to_owned(), points }];
+        Chart { title: "t".to_owned(), note: String::new(), series, percent: true, from_zero: true }
+    }
+
+    #[test]
+    fn steps_are_round() {
+        for (range, ticks, expected) in
+            [(1.0, 5, 0.2), (10.0, 6, 2.0), (7.3, 5, 2.0), (0.03, 5, 0.01), (100.0, 6, 20.0)]
+        {
+            assert!((nice_step(range, ticks) - expected).abs() < 1e-12, "{range}");
+        }
+        let axis = Axis::around(0.0, 0.87);
+        assert_eq!((axis.low, axis.high), (0.0, 1.0));
+        assert_eq!(axis.ticks().len(), 6);
+    }
+
+    #[test]
+    fn odd_series_are_drawn_within_the_frame() {
+        let long = (0..5000).map(|i| (f64::from(i) / 100.0, f64::from(i % 7))).collect();
+        for points in [
+            vec![(1.0, 0.5)],
+            vec![(0.0, 0.0)],
+            vec![(1.0, 3.0), (2.0, 3.0)],
+            vec![(1.0, -1e-9), (1e6, 1e9)],
+            long,
+        ] {
+            let svg = chart(points).render();
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+            for text in svg.split("cy=\"").skip(1) {
+                let at: f64 = text.split('"').next().unwrap().parse().unwrap();
+                assert!((0.0..=HEIGHT).contains(&at), "{at}");
+            }
+        }
+        assert_eq!(chart(vec![]).render(), "");
+    }
+
+    #[test]
+    fn long_series_are_averaged() {
+        let points: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), f64::from(i % 5))).collect();
+        let groups = group(&points);
+        assert_eq!(groups.len(), POINTS);
+        assert_eq!((groups[0].x, groups[0].mean, groups[0].low, groups[0].high), (2.0, 2.0, 0.0, 4.0));
+    }
+}

@@ -1,0 +1,111 @@
+//! `metrics.jsonl` as series.
+
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+/// What a run wrote while training: records of steps and of epochs.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    steps: BTreeMap<u64, Map<String, Value>>,
+    epochs: BTreeMap<u64, Map<String, Value>>,
+    damaged: usize,
+}
+
+/// Which records a series is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `"kind": "step"`.
+    Step,
+    /// `"kind": "epoch"`.
+    Epoch,
+}
+
+impl History {
+    /// Reads the file. See [`History::parse`].
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(path: &Path) -> io::Result<History> {
+        Ok(History::parse(&std::fs::read(path)?))
+    }
+
+    /// Takes one JSON object a line: `{"kind": "step", "step": 12, "epoch": 0.06, ...}` or
+    /// `{"kind": "epoch", "epoch": 1, ...}`, other keys being numbers.
+    ///
+    /// Of several records of one step (a run that was killed and resumed) the last stands. Records of another
+    /// kind are passed over; lines that are no record, such as the half-written end of a killed run, are counted.
+    pub fn parse(bytes: &[u8]) -> History {
+        let mut history = History::default();
+        for line in bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let Ok(Value::Object(record)) = serde_json::from_slice(line) else {
+                history.damaged += 1;
+                continue;
+            };
+            let number = |key: &str| record.get(key).and_then(Value::as_u64);
+            match record.get("kind").and_then(Value::as_str) {
+                Some("step") => {
+                    if let Some(step) = number("step") {
+                        history.steps.insert(step, record);
+                    } else {
+                        history.damaged += 1;
+                    }
+                }
+                Some("epoch") => {
+                    if let Some(epoch) = number("epoch") {
+                        history.epochs.insert(epoch, record);
+                    } else {
+                        history.damaged += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        history
+    }
+
+    /// Lines that were no record.
+    pub fn damaged(&self) -> usize {
+        self.damaged
+    }
+
+    /// The points (epoch, value) of `key`, in order; steps without an epoch, and values that are missing or
+    /// not finite, are left out.
+    pub fn series(&self, kind: Kind, key: &str) -> Vec<(f64, f64)> {
+        let records = match kind {
+            Kind::Step => &self.steps,
+            Kind::Epoch => &self.epochs,
+        };
+        let number = |record: &Map<String, Value>, key| record.get(key).and_then(Value::as_f64);
+        let points =
+            records.values().filter_map(|record| Some((number(record, "epoch")?, number(record, key)?)));
+        points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_and_resumed_run() {
+        let history = History::parse(
+            b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.0,\"rate\":0.1}\n\
+              {\"kind\":\"step\",\"step\":2,\"epoch\":1.0,\"loss\":4.0}\n\
+              {\"kind\":\"epoch\",\"epoch\":1,\"knn_top1\":0.25,\"rank_me_h\":null}\r\n\
+              {\"kind\":\"note\",\"text\":\"resumed\"}\n\
+              \n\
+              {\"kind\":\"step\",\"step\":2,\"epoch\":1.0,\"loss\":3.5}\n\
+              [1, 2]\n\
+              {\"kind\":\"step\"}\n\
+              \xff\xfe{\"kind\":\"step\",\"st",
+        );
+        assert_eq!(history.series(Kind::Step, "loss"), [(0.5, 5.0), (1.0, 3.5)]);
+        assert_eq!(history.series(Kind::Step, "rate"), [(0.5, 0.1)]);
+        assert_eq!(history.series(Kind::Epoch, "knn_top1"), [(1.0, 0.25)]);
+        assert!(history.series(Kind::Epoch, "rank_me_h").is_empty());
+        assert!(history.series(Kind::Epoch, "loss").is_empty());
+        assert_eq!(history.damaged(), 3);
+    }
+}

@@ -1,0 +1,93 @@
+//! Escaping, numbers and base64.
+
+/// `text` for use between tags and in quoted attributes.
+///
+/// Control characters (terminal escapes) and those that turn the direction of writing become U+FFFD, so that a
+/// name cannot disguise itself.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\n' | '\t' => out.push(c),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A fraction as a percentage with one decimal.
+pub(super) fn percent(fraction: f64) -> String {
+    format!("{:.1}\u{2009}%", 100.0 * fraction)
+}
+
+/// A number in about three digits.
+pub(super) fn short(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        "0".to_owned()
+    } else if size >= 1e6 || size < 1e-4 {
+        let text = format!("{value:.1e}");
+        text.replace(".0e", "e")
+    } else {
+        // Digits after the point so that three remain, never a tail of zeros.
+        let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+/// Base64 (RFC 4648, with padding).
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let at = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for i in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * i)) as usize & 63];
+            out.push(if i <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_the_standard() {
+        let vectors = ["", "f", "fo", "foo", "foob", "fooba", "foobar"];
+        let expected = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
+        for (text, expected) in vectors.iter().zip(expected) {
+            assert_eq!(base64(text.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (5.0, "5"),
+            (5.126, "5.13"),
+            (1234.5, "1234"),
+            (0.0012, "0.0012"),
+            (-3.75, "-3.75"),
+            (1e-7, "1e-7"),
+            (2.5e7, "2.5e7"),
+            (100.0, "100"),
+            (99.96, "100"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(short(value), expected);
+        }
+        assert_eq!(percent(0.5637), "56.4\u{2009}%");
+    }
+}

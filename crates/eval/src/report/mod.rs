@@ -1,0 +1,202 @@
+//! One self-contained HTML page that shows a run: figures, accuracies, curves, neighbours, configuration.
+//!
+//! Everything is inline (style, SVG, pictures as PNG in base64): no script, nothing fetched. Texts are data and
+//! are escaped, so that a file named `<script>` stays a name.
+//!
+//! | file | |
+//! |---|---|
+//! | [`history`] | `metrics.jsonl` as series |
+//! | [`chart`] | a line chart as SVG |
+//! | `curves` | which series go on which chart |
+//! | `sections` | tables, bars, pictures, lists |
+//! | [`picture`] | RGB pixels as an inline PNG |
+//! | `html` | escaping, numbers, base64 |
+
+pub mod chart;
+mod curves;
+pub mod history;
+mod html;
+pub mod picture;
+mod sections;
+
+pub use history::History;
+pub use picture::{Picture, PictureError};
+
+use html::escape;
+
+/// What a page shows. Parts that are empty are left out.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Heading and title of the page.
+    pub title: String,
+    /// A sentence under the heading: what was trained, on what.
+    pub subtitle: String,
+    /// Figures at the top.
+    pub figures: Vec<Figure>,
+    /// Accuracies by protocol.
+    pub accuracy: Vec<AccuracyRow>,
+    /// What went on while training.
+    pub history: History,
+    /// Nearest neighbours of some images.
+    pub neighbours: Vec<NeighbourRow>,
+    /// Accuracy of each class.
+    pub per_class: Vec<ClassAccuracy>,
+    /// The resolved configuration, as TOML.
+    pub config: String,
+    /// Files that were skipped.
+    pub skipped: Vec<SkippedFile>,
+}
+
+/// A figure with its name, such as "linear accuracy", "56.4 %".
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What it is.
+    pub label: String,
+    /// The figure, formatted.
+    pub value: String,
+    /// What to compare it with, or empty.
+    pub note: String,
+}
+
+/// Top-1 and top-5 accuracy, as fractions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TopAccuracy {
+    /// Fraction recognised at once.
+    pub top1: f64,
+    /// Fraction among the first five; `None` where it says nothing (five classes or fewer).
+    pub top5: Option<f64>,
+}
+
+/// A protocol's accuracies, of the trained and of a randomly initialised encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccuracyRow {
+    /// The protocol, such as "kNN".
+    pub protocol: String,
+    /// The trained encoder.
+    pub simclr: Option<TopAccuracy>,
+    /// The same network before training.
+    pub random: Option<TopAccuracy>,
+}
+
+/// How much of a class is recognised, as fractions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassAccuracy {
+    /// The class.
+    pub class: String,
+    /// With the trained encoder.
+    pub simclr: f64,
+    /// With the random encoder.
+    pub random: Option<f64>,
+}
+
+/// An image and what the encoder holds to be most like it.
+#[derive(Debug, Clone)]
+pub struct NeighbourRow {
+    /// The image.
+    pub query: Picture,
+    /// Its neighbours, nearest first, with their cosine similarities.
+    pub neighbours: Vec<(Picture, f64)>,
+}
+
+/// A file that could not be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkippedFile {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Report {
+    /// The page.
+    pub fn render(&self) -> String {
+        let parts = [
+            sections::figures(&self.figures),
+            sections::accuracy(&self.accuracy),
+            curves::section(&self.history),
+            sections::neighbours(&self.neighbours),
+            sections::per_class(&self.per_class),
+            sections::config(&self.config),
+            sections::skipped(&self.skipped),
+        ];
+        let subtitle = match self.subtitle.as_str() {
+            "" => String::new(),
+            text => format!("<p class=\"subtitle\">{}</p>\n", escape(text)),
+        };
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
+             <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+             <header>\n<h1>{title}</h1>\n{subtitle}</header>\n{parts}</main>\n</body>\n</html>\n",
+            title = escape(&self.title),
+            style = include_str!("style.css"),
+            parts = parts.concat(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVIL: &str = "<script>alert('1')</script>\"&\u{1b}[31m\u{202e}";
+
+    fn full() -> Report {
+        let picture = || Picture::new(2, 2, &[120; 12], Some(EVIL.to_owned())).unwrap();
+        Report {
+            title: EVIL.to_owned(),
+            subtitle: EVIL.to_owned(),
+            figures: vec![Figure { label: EVIL.to_owned(), value: EVIL.to_owned(), note: EVIL.to_owned() }],
+            accuracy: vec![AccuracyRow {
+                protocol: EVIL.to_owned(),
+                simclr: Some(TopAccuracy { top1: 0.5, top5: Some(0.75) }),
+                random: Some(TopAccuracy { top1: 0.25, top5: None }),
+            }],
+            history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
+            neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
+            per_class: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
+            config: EVIL.to_owned(),
+            skipped: vec![SkippedFile { name: EVIL.to_owned(), reason: EVIL.to_owned() }],
+        }
+    }
+
+    #[test]
+    fn texts_stay_texts() {
+        let page = full().render();
+        assert!(!page.contains("<script"));
+        assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
+        // Title twice, subtitle, figure thrice, protocol, two pictures, class, configuration, skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 13);
+        // Nothing is fetched from anywhere.
+        for outside in ["http://", "https://", "url(", "@import", "<link"] {
+            assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn elements_are_balanced() {
+        let page = full().render();
+        let mut open: Vec<&str> = Vec::new();
+        for tag in page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()) {
+            let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+            if tag.ends_with('/') || ["!doctype", "meta", "img", "br"].contains(&name) {
+                continue;
+            }
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name));
+            } else {
+                open.push(name);
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
+
+    #[test]
+    fn empty_parts_are_left_out() {
+        let page = Report { title: "run".to_owned(), ..Report::default() }.render();
+        assert!(page.contains("<h1>run</h1>"));
+        assert!(!page.contains("<section") && !page.contains("<svg"));
+    }
+}

@@ -1,0 +1,176 @@
+//! Tables, bars, pictures and lists of the page.
+
+use super::html::{escape, percent};
+use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, SkippedFile, TopAccuracy};
+use std::fmt::Write;
+
+/// Classes shown one by one; of more, the best and the worst.
+const CLASSES: usize = 40;
+/// Skipped files listed by name.
+const SKIPPED: usize = 500;
+
+pub(super) fn figures(figures: &[Figure]) -> String {
+    if figures.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<dl class=\"figures\">\n");
+    for figure in figures {
+        let note = match figure.note.as_str() {
+            "" => String::new(),
+            note => format!("<dd class=\"note\">{}</dd>", escape(note)),
+        };
+        let _ = writeln!(
+            out,
+            "<div><dt>{}</dt><dd>{}</dd>{note}</div>",
+            escape(&figure.label),
+            escape(&figure.value)
+        );
+    }
+    out + "</dl>\n"
+}
+
+pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<section>\n<h2>Accuracy</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network before training</p>\n\
+         <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">protocol</th><th scope=\"col\" class=\"bars\"></th>\
+         <th scope=\"col\">SimCLR<br>top-1</th><th scope=\"col\">random<br>top-1</th><th scope=\"col\">gain,<br>points</th>\
+         <th scope=\"col\">SimCLR<br>top-5</th><th scope=\"col\">random<br>top-5</th></tr></thead>\n<tbody>\n",
+    );
+    for row in rows {
+        let top1 = |accuracy: Option<TopAccuracy>| accuracy.map(|accuracy| accuracy.top1);
+        let top5 = |accuracy: Option<TopAccuracy>| accuracy.and_then(|accuracy| accuracy.top5);
+        let gain = match (top1(row.simclr), top1(row.random)) {
+            (Some(simclr), Some(random)) => format!("{:+.1}", 100.0 * (simclr - random)),
+            _ => "–".to_owned(),
+        };
+        let cell = |value: Option<f64>| value.map_or("–".to_owned(), percent);
+        let _ = writeln!(
+            out,
+            "<tr><th scope=\"row\">{}</th><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{gain}</td><td>{}</td><td>{}</td></tr>",
+            escape(&row.protocol),
+            bar(0, top1(row.simclr)),
+            bar(1, top1(row.random)),
+            cell(top1(row.simclr)),
+            cell(top1(row.random)),
+            cell(top5(row.simclr)),
+            cell(top5(row.random)),
+        );
+    }
+    out + "</tbody>\n</table></div>\n</section>\n"
+}
+
+/// A bar as long as the fraction says.
+fn bar(colour: usize, fraction: Option<f64>) -> String {
+    let Some(fraction) = fraction else { return String::new() };
+    format!("<span class=\"bar c{colour}\" style=\"width:{:.1}%\"></span>", 100.0 * fraction.clamp(0.0, 1.0))
+}
+
+pub(super) fn per_class(classes: &[ClassAccuracy]) -> String {
+    if classes.is_empty() {
+        return String::new();
+    }
+    let mut sorted: Vec<&ClassAccuracy> = classes.iter().collect();
+    sorted.sort_by(|a, b| b.simclr.total_cmp(&a.simclr));
+    let mut out = String::from("<section>\n<h2>Accuracy by class</h2>\n");
+    if sorted.len() > CLASSES {
+        let _ =
+            writeln!(out, "<p>The {0} best and the {0} worst of {1} classes.</p>", CLASSES / 2, sorted.len());
+        sorted.drain(CLASSES / 2..sorted.len() - CLASSES / 2);
+    }
+    out.push_str("<ul class=\"classes\">\n");
+    for class in sorted {
+        let random = match class.random {
+            Some(random) => format!(
+                "<i class=\"mark\" style=\"left:{:.1}%\" title=\"random encoder: {}\"></i>",
+                100.0 * random.clamp(0.0, 1.0),
+                percent(random)
+            ),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            out,
+            "<li><span class=\"class\">{}</span><span class=\"track\">{}{random}</span><span class=\"number\">{}</span></li>",
+            escape(&class.class),
+            bar(0, Some(class.simclr)),
+            percent(class.simclr),
+        );
+    }
+    out.push_str("</ul>\n");
+    if classes.iter().any(|class| class.random.is_some()) {
+        out.push_str("<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"mark\"></i> the same network before training</p>\n");
+    }
+    out + "</section>\n"
+}
+
+pub(super) fn neighbours(rows: &[NeighbourRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<section>\n<h2>Nearest neighbours</h2>\n");
+    let labelled = rows.iter().any(|row| row.query.class.is_some());
+    out.push_str("<p>Left an image, then those that the encoder holds to be most like it, nearest first.");
+    out.push_str(if labelled {
+        " <span class=\"same\">✓ same class</span> <span class=\"other\">✗ another class</span></p>\n"
+    } else {
+        "</p>\n"
+    });
+    out.push_str("<div class=\"neighbours\">\n");
+    for row in rows {
+        let _ =
+            write!(out, "<div class=\"row\">{}<div class=\"near\">", picture(&row.query, "query", "", ""));
+        for (neighbour, similarity) in &row.neighbours {
+            let (class, sign) = match (&row.query.class, &neighbour.class) {
+                (Some(query), Some(other)) if query == other => ("same", "✓ "),
+                (Some(_), Some(_)) => ("other", "✗ "),
+                _ => ("", ""),
+            };
+            out.push_str(&picture(neighbour, class, sign, &format!("cosine similarity {similarity:.3}")));
+        }
+        out.push_str("</div></div>\n");
+    }
+    out + "</div>\n</section>\n"
+}
+
+/// A picture with its class under it.
+fn picture(picture: &Picture, class: &str, sign: &str, hover: &str) -> String {
+    let name = escape(picture.class.as_deref().unwrap_or_default());
+    // Small pictures are enlarged with their pixels kept sharp.
+    let crisp = if picture.width <= 64 { " crisp" } else { "" };
+    let caption =
+        if name.is_empty() { String::new() } else { format!("<figcaption>{sign}{name}</figcaption>") };
+    format!(
+        "<figure class=\"picture {class}{crisp}\" title=\"{hover}\"><img alt=\"\" src=\"data:image/png;base64,{}\">{caption}</figure>",
+        picture.png,
+    )
+}
+
+pub(super) fn config(config: &str) -> String {
+    if config.trim().is_empty() {
+        return String::new();
+    }
+    let text = escape(config.trim_end());
+    format!(
+        "<section>\n<details><summary>Configuration</summary>\n<pre>{text}</pre>\n</details>\n</section>\n"
+    )
+}
+
+pub(super) fn skipped(files: &[SkippedFile]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let noun = if files.len() == 1 { "file" } else { "files" };
+    let mut out = format!(
+        "<section>\n<details><summary>{} {noun} skipped</summary>\n<ul class=\"skipped\">\n",
+        files.len()
+    );
+    for file in files.iter().take(SKIPPED) {
+        let _ = writeln!(out, "<li><code>{}</code> {}</li>", escape(&file.name), escape(&file.reason));
+    }
+    if files.len() > SKIPPED {
+        let _ = writeln!(out, "<li>and {} more</li>", files.len() - SKIPPED);
+    }
+    out + "</ul>\n</details>\n</section>\n"
+}
