@@ -22,21 +22,14 @@ fn folder() -> TempDir {
     let jpeg = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/colour.jpg")).unwrap();
     fs::write(path("cut.jpg"), &jpeg[..jpeg.len() - 60]).unwrap();
     fs::write(path("empty.png"), []).unwrap();
-    fs::write(
-        path("noise.jpg"),
-        (0..999u32).map(|i| (i * i / 7) as u8).collect::<Vec<u8>>(),
-    )
-    .unwrap();
+    fs::write(path("noise.jpg"), (0..999u32).map(|i| (i * i / 7) as u8).collect::<Vec<u8>>()).unwrap();
     fs::write(path("text.jpeg"), "not a picture at all").unwrap();
     dir
 }
 
 fn reasons(mut skipped: Vec<Skipped>) -> Vec<(String, String)> {
     skipped.sort_by_key(|skipped| skipped.index);
-    skipped
-        .into_iter()
-        .map(|skipped| (skipped.name, skipped.reason))
-        .collect()
+    skipped.into_iter().map(|skipped| (skipped.name, skipped.reason)).collect()
 }
 
 fn assert_all_listed(skipped: Vec<Skipped>) {
@@ -49,10 +42,7 @@ fn assert_all_listed(skipped: Vec<Skipped>) {
     ];
     assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
     for ((name, reason), (expected_name, expected_reason)) in reasons.iter().zip(expected) {
-        assert!(
-            name == expected_name && reason.contains(expected_reason),
-            "{name}: {reason}"
-        );
+        assert!(name == expected_name && reason.contains(expected_reason), "{name}: {reason}");
     }
 }
 
@@ -63,20 +53,11 @@ fn training_passes_over_them() {
     assert_eq!(source.train.len(), 16);
     let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
     let views = vec![family.clone(), family];
-    let config = LoaderConfig {
-        batch: 12,
-        seed: 4,
-        threads: 3,
-        prefetch: 1,
-        views,
-    };
+    let config = LoaderConfig { batch: 12, seed: 4, threads: 3, prefetch: 1, views };
     let mut loader = Loader::new(source.train, config, Position::default());
     for epoch in 0..6 {
         let batch = loader.next_batch().unwrap();
-        assert_eq!(
-            (batch.epoch, batch.end_of_epoch, batch.indices.len()),
-            (epoch, true, 12)
-        );
+        assert_eq!((batch.epoch, batch.end_of_epoch, batch.indices.len()), (epoch, true, 12));
         let mut indices = batch.indices.clone();
         indices.sort_unstable();
         // All that can be read: "cut" and "empty" come first by name, "noise" and "text" after the good ones.

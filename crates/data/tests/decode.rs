@@ -8,9 +8,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The middle pixels of the four quadrants of a 24 x 16 picture.
@@ -27,11 +25,7 @@ fn quadrants(name: &str) -> [[u8; 3]; 4] {
 
 fn assert_near(name: &str, expected: [[u8; 3]; 4], tolerance: u8) {
     let seen = quadrants(name);
-    let near = seen
-        .iter()
-        .flatten()
-        .zip(expected.iter().flatten())
-        .all(|(a, &b)| a.abs_diff(b) <= tolerance);
+    let near = seen.iter().flatten().zip(expected.iter().flatten()).all(|(a, &b)| a.abs_diff(b) <= tolerance);
     assert!(near, "{name}: {seen:?} instead of {expected:?}");
 }
 
@@ -105,19 +99,14 @@ fn tiny_and_wide_images_are_read() {
 
 fn refusal(bytes: &[u8]) -> String {
     let mut scratch = DecodeScratch::default();
-    decode_bytes("picture.jpg", bytes, &mut scratch)
-        .unwrap_err()
-        .to_string()
+    decode_bytes("picture.jpg", bytes, &mut scratch).unwrap_err().to_string()
 }
 
 #[test]
 fn truncated_jpegs_are_refused_wherever_they_are_cut() {
     for name in ["colour.jpg", "progressive.jpg", "grey.jpg", "orientation-6.jpg"] {
         let whole = std::fs::read(golden(name)).unwrap();
-        for cut in (3..whole.len())
-            .step_by(7)
-            .chain([whole.len() - 1, whole.len() - 2])
-        {
+        for cut in (3..whole.len()).step_by(7).chain([whole.len() - 1, whole.len() - 2]) {
             let error = refusal(&whole[..cut]);
             assert!(
                 error.starts_with("picture.jpg: ") && error.contains("JPEG"),
@@ -158,17 +147,13 @@ fn bombs_are_refused_from_their_header() {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })
 }
 
 #[test]
 fn noise_and_other_formats_are_named() {
-    let noise: Vec<u8> = (0..5000u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let noise: Vec<u8> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     assert!(refusal(&noise).contains("not an image"));
     assert!(refusal(b"BM is how this text begins").contains("not an image"));
     assert!(refusal(b"GIF89a.............").contains("GIF is not read; convert it"));
@@ -178,9 +163,7 @@ fn noise_and_other_formats_are_named() {
     headed.extend(&noise);
     assert!(refusal(&headed).contains("JPEG"));
     let mut scratch = DecodeScratch::default();
-    let missing = decode_file(&golden("missing.jpg"), &mut scratch)
-        .unwrap_err()
-        .to_string();
+    let missing = decode_file(&golden("missing.jpg"), &mut scratch).unwrap_err().to_string();
     assert!(missing.contains("missing.jpg"), "{missing}");
 }
 

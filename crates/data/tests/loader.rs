@@ -17,15 +17,9 @@ struct Numbers {
 }
 
 fn numbers(len: usize, broken: &[usize]) -> Arc<dyn Dataset> {
-    let pixels = (0..len)
-        .map(|i| (0..9 * 8 * 3).map(|j| (i * 31 + j * 7) as u8).collect())
-        .collect();
+    let pixels = (0..len).map(|i| (0..9 * 8 * 3).map(|j| (i * 31 + j * 7) as u8).collect()).collect();
     let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
-    Arc::new(Numbers {
-        pixels,
-        broken: broken.iter().copied().collect(),
-        classes,
-    })
+    Arc::new(Numbers { pixels, broken: broken.iter().copied().collect(), classes })
 }
 
 impl Dataset for Numbers {
@@ -43,28 +37,15 @@ impl Dataset for Numbers {
     }
     fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
         match self.broken.contains(&index) {
-            true => Err(DataError::Image {
-                name: self.name(index),
-                reason: "torn".to_owned(),
-            }),
-            false => Ok(Decoded {
-                width: 9,
-                height: 8,
-                pixels: &self.pixels[index],
-            }),
+            true => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
+            false => Ok(Decoded { width: 9, height: 8, pixels: &self.pixels[index] }),
         }
     }
 }
 
 fn config(batch: usize, threads: usize) -> LoaderConfig {
     let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
-    LoaderConfig {
-        batch,
-        seed: 11,
-        threads,
-        prefetch: 2,
-        views: vec![family.clone(), family],
-    }
+    LoaderConfig { batch, seed: 11, threads, prefetch: 2, views: vec![family.clone(), family] }
 }
 
 fn take(dataset: &Arc<dyn Dataset>, config: LoaderConfig, start: Position, batches: usize) -> Vec<Batch> {
@@ -84,10 +65,7 @@ fn threads_change_nothing() {
     let dataset = numbers(103, &[0, 5, 6, 50, 99]);
     let one = take(&dataset, config(8, 1), Position::default(), 40);
     for threads in [2, 4, 7] {
-        assert!(
-            one == take(&dataset, config(8, threads), Position::default(), 40),
-            "{threads} threads"
-        );
+        assert!(one == take(&dataset, config(8, threads), Position::default(), 40), "{threads} threads");
     }
 }
 
@@ -101,20 +79,8 @@ fn an_epoch_sees_every_image_once_in_its_order() {
         let ends: Vec<bool> = batches.iter().map(|batch| batch.end_of_epoch).collect();
         assert_eq!(ends, [false, false, false, true]);
         assert!(batches.iter().all(|batch| batch.epoch == epoch as u64));
-        assert_eq!(
-            batches[3].position,
-            Position {
-                epoch: epoch as u64 + 1,
-                next: 0
-            }
-        );
-        assert_eq!(
-            batches[1].position,
-            Position {
-                epoch: epoch as u64,
-                next: 32
-            }
-        );
+        assert_eq!(batches[3].position, Position { epoch: epoch as u64 + 1, next: 0 });
+        assert_eq!(batches[1].position, Position { epoch: epoch as u64, next: 32 });
     }
 }
 
@@ -124,10 +90,8 @@ fn broken_images_are_replaced_by_the_next_and_listed_once() {
     let dataset = numbers(40, &broken);
     let mut loader = Loader::new(Arc::clone(&dataset), config(6, 3), Position::default());
     for epoch in 0..3 {
-        let good: Vec<u32> = permutation(40, 11, epoch)
-            .into_iter()
-            .filter(|&i| !broken.contains(&(i as usize)))
-            .collect();
+        let good: Vec<u32> =
+            permutation(40, 11, epoch).into_iter().filter(|&i| !broken.contains(&(i as usize))).collect();
         for (number, expected) in good.chunks_exact(6).enumerate() {
             let batch = loader.next_batch().unwrap();
             assert_eq!(batch.indices, expected);
@@ -139,10 +103,7 @@ fn broken_images_are_replaced_by_the_next_and_listed_once() {
     let skipped = loader.skipped();
     let indices: BTreeSet<usize> = skipped.iter().map(|s| s.index as usize).collect();
     assert_eq!((skipped.len(), indices), (4, broken.into_iter().collect()));
-    assert_eq!(
-        (skipped[0].reason.as_str(), skipped[0].name.starts_with("image ")),
-        ("torn", true)
-    );
+    assert_eq!((skipped[0].reason.as_str(), skipped[0].name.starts_with("image ")), ("torn", true));
 }
 
 #[test]
@@ -151,10 +112,7 @@ fn the_last_batch_is_known_as_such_even_if_what_follows_breaks() {
     let last = permutation(20, 11, 0)[19] as usize;
     let dataset = numbers(20, &[last]);
     let batches = take(&dataset, config(5, 2), Position::default(), 4);
-    let ends: Vec<(u64, bool)> = batches
-        .iter()
-        .map(|batch| (batch.epoch, batch.end_of_epoch))
-        .collect();
+    let ends: Vec<(u64, bool)> = batches.iter().map(|batch| (batch.epoch, batch.end_of_epoch)).collect();
     assert_eq!(ends, [(0, false), (0, false), (0, true), (1, false)]);
 }
 
@@ -167,10 +125,7 @@ fn resumes_from_any_batch_to_the_same_batches() {
         assert!(rest == whole[start + 1..start + 8], "after batch {start}");
     }
     let json = serde_json::to_string(&whole[3].position).unwrap();
-    assert_eq!(
-        serde_json::from_str::<Position>(&json).unwrap(),
-        whole[3].position
-    );
+    assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), whole[3].position);
 }
 
 #[test]
@@ -203,10 +158,7 @@ fn too_few_images_is_an_error_not_a_wait() {
         error
     };
     let message = error(numbers(5, &[]), config(6, 2));
-    assert!(
-        message.contains("batch = 6 is more than the 5 readable images"),
-        "{message}"
-    );
+    assert!(message.contains("batch = 6 is more than the 5 readable images"), "{message}");
     let message = error(numbers(8, &[0, 1, 2]), config(6, 2));
     assert!(
         message.contains("batch = 6 is more than the 5 readable images of the data set (3 are broken)"),
@@ -216,14 +168,7 @@ fn too_few_images_is_an_error_not_a_wait() {
     assert!(error(numbers(5, &[]), config(0, 1)).starts_with("batch: is 0"));
     assert!(error(numbers(5, &[]), config(1, 0)).starts_with("threads: is 0"));
     assert!(
-        error(
-            numbers(5, &[]),
-            LoaderConfig {
-                views: vec![],
-                ..config(1, 1)
-            }
-        )
-        .starts_with("views: no view")
+        error(numbers(5, &[]), LoaderConfig { views: vec![], ..config(1, 1) }).starts_with("views: no view")
     );
     // Not enough left in this epoch: it goes on with the next.
     let batches = take(&numbers(8, &[]), config(6, 2), Position { epoch: 2, next: 5 }, 1);
@@ -299,25 +244,13 @@ fn holdout_and_balanced_subsets() {
     assert!(again.indices() == held_out.indices() && other.indices() != held_out.indices());
     assert!(Subset::split_off_holdout(Arc::clone(&dataset), 30, 3).is_err());
     let first = held_out.indices()[0] as usize;
-    assert_eq!(
-        (held_out.name(0), held_out.label(0)),
-        (dataset.name(first), dataset.label(first))
-    );
+    assert_eq!((held_out.name(0), held_out.label(0)), (dataset.name(first), dataset.label(first)));
 
     let small = balanced_subset(Arc::clone(&dataset), 2, 5).unwrap();
     let large = balanced_subset(Arc::clone(&dataset), 4, 5).unwrap();
-    let per_class = |label| {
-        (0..large.len())
-            .filter(|&i| large.label(i) == Some(label))
-            .count()
-    };
+    let per_class = |label| (0..large.len()).filter(|&i| large.label(i) == Some(label)).count();
     assert_eq!([per_class(0), per_class(1), per_class(2)], [4; 3]);
-    assert!(
-        small
-            .indices()
-            .iter()
-            .all(|index| large.indices().contains(index))
-    );
+    assert!(small.indices().iter().all(|index| large.indices().contains(index)));
     let error = balanced_subset(dataset, 11, 5).err().unwrap().to_string();
     assert_eq!(error, "class a has 10 images, fewer than the 11 asked for");
 }

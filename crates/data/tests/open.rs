@@ -24,15 +24,8 @@ fn error(path: &Path) -> String {
 #[test]
 fn unlabelled_folder_is_recursive_sorted_and_ignores_hidden_files() {
     let dir = tempdir().unwrap();
-    for (number, name) in [
-        "b.png",
-        "2024/05/a.png",
-        "2024/04/z.bmp",
-        ".hidden/c.png",
-        "2023/.d.png",
-    ]
-    .iter()
-    .enumerate()
+    for (number, name) in
+        ["b.png", "2024/05/a.png", "2024/04/z.bmp", ".hidden/c.png", "2023/.d.png"].iter().enumerate()
     {
         picture(&dir.path().join(name), number as u8);
     }
@@ -47,22 +40,13 @@ fn unlabelled_folder_is_recursive_sorted_and_ignores_hidden_files() {
 #[test]
 fn class_folders_give_labels_at_any_depth() {
     let dir = tempdir().unwrap();
-    for name in [
-        "cat/1.png",
-        "cat/2.png",
-        "ant/1.png",
-        "dog/1.png",
-        "dog/more/2.png",
-        "stray.png",
-    ] {
+    for name in ["cat/1.png", "cat/2.png", "ant/1.png", "dog/1.png", "dog/more/2.png", "stray.png"] {
         picture(&dir.path().join(name), 0);
     }
     let source = open(dir.path()).unwrap();
     assert_eq!(source.kind.to_string(), "folder, one sub-folder per class");
     assert_eq!(source.train.classes(), ["ant", "cat", "dog"]);
-    let labels: Vec<_> = (0..source.train.len())
-        .map(|i| source.train.label(i).unwrap())
-        .collect();
+    let labels: Vec<_> = (0..source.train.len()).map(|i| source.train.label(i).unwrap()).collect();
     assert_eq!(labels, [0, 1, 1, 2, 2]);
     assert_eq!(source.left_out.files[0].name, "stray.png");
 }
@@ -95,17 +79,11 @@ fn train_and_test_share_the_numbers_of_classes() {
     let source = open(dir.path()).unwrap();
     let test = source.test.unwrap();
     assert_eq!(test.classes(), ["a", "b", "c"]);
-    assert_eq!(
-        (0..3).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(),
-        [1, 1, 2]
-    );
+    assert_eq!((0..3).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(), [1, 1, 2]);
 
     picture(&dir.path().join("val/d/1.png"), 0);
     let error = error(dir.path());
-    assert!(
-        error.contains("val/d") && error.contains("training part"),
-        "{error}"
-    );
+    assert!(error.contains("val/d") && error.contains("training part"), "{error}");
 }
 
 #[test]
@@ -118,19 +96,12 @@ fn other_files_are_left_out_and_listed() {
     fs::write(dir.path().join("anim.gif"), b"GIF89a").unwrap();
     let source = open(dir.path()).unwrap();
     assert_eq!(names(&*source.train), ["no_extension"]);
-    let left_out: Vec<_> = source
-        .left_out
-        .files
-        .iter()
-        .map(|f| (f.name.as_str(), f.reason.as_str()))
-        .collect();
+    let left_out: Vec<_> =
+        source.left_out.files.iter().map(|f| (f.name.as_str(), f.reason.as_str())).collect();
     assert_eq!(
         left_out,
         [
-            (
-                "anim.gif",
-                "GIF is not read; convert it to JPEG, PNG, WebP or BMP"
-            ),
+            ("anim.gif", "GIF is not read; convert it to JPEG, PNG, WebP or BMP"),
             ("letter", "not an image, by its first bytes"),
             ("notes.txt", "not an image (.txt)"),
         ]
@@ -181,11 +152,7 @@ fn cifar10_folder_and_file() {
     let folder = dir.path().join("cifar-10-batches-bin");
     fs::create_dir(&folder).unwrap();
     for part in 1..=5 {
-        fs::write(
-            folder.join(format!("data_batch_{part}.bin")),
-            cifar(12, 10, false),
-        )
-        .unwrap();
+        fs::write(folder.join(format!("data_batch_{part}.bin")), cifar(12, 10, false)).unwrap();
     }
     fs::write(folder.join("test_batch.bin"), cifar(7, 10, false)).unwrap();
     let source = open(dir.path()).unwrap();
@@ -195,21 +162,11 @@ fn cifar10_folder_and_file() {
     assert_eq!(source.train.label(12 + 11), Some(1));
     let mut scratch = DecodeScratch::default();
     let image = source.train.read(12 + 11, &mut scratch).unwrap();
-    assert_eq!(
-        (image.width, image.height, &image.pixels[3069..]),
-        (32, 32, &[11, 12, 13][..])
-    );
+    assert_eq!((image.width, image.height, &image.pixels[3069..]), (32, 32, &[11, 12, 13][..]));
 
-    fs::write(
-        folder.join("batches.meta.txt"),
-        "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n",
-    )
-    .unwrap();
+    fs::write(folder.join("batches.meta.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n").unwrap();
     let single = open(&folder.join("data_batch_2.bin")).unwrap();
-    assert_eq!(
-        (single.train.len(), single.train.classes()[0].as_str()),
-        (12, "a")
-    );
+    assert_eq!((single.train.len(), single.train.classes()[0].as_str()), (12, "a"));
 
     fs::write(folder.join("batches.meta.txt"), "a\nb\n").unwrap();
     assert!(error(&folder).contains("holds 2 class names instead of 10"));
@@ -228,11 +185,7 @@ fn cifar100_folder() {
     let source = open(dir.path()).unwrap();
     assert_eq!(source.kind, SourceKind::Cifar100);
     assert_eq!(
-        (
-            source.train.len(),
-            source.train.label(107),
-            source.train.classes()[7].as_str()
-        ),
+        (source.train.len(), source.train.label(107), source.train.classes()[7].as_str()),
         (205, Some(7), "name7")
     );
 }
@@ -245,10 +198,7 @@ fn cifar_cut_short_or_wrong() {
     fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     for path in [dir.path(), &file] {
         let error = error(path);
-        assert!(
-            error.contains("data_batch_1.bin: cut short") && error.contains("3073"),
-            "{error}"
-        );
+        assert!(error.contains("data_batch_1.bin: cut short") && error.contains("3073"), "{error}");
     }
     fs::write(&file, []).unwrap();
     assert!(error(dir.path()).contains("cut short"));
@@ -269,26 +219,17 @@ fn idx(dims: &[u32], data: &[u8]) -> Vec<u8> {
 fn idx_folder_and_file() {
     let dir = tempdir().unwrap();
     let write = |name: &str, bytes: Vec<u8>| fs::write(dir.path().join(name), bytes).unwrap();
-    write(
-        "train-images-idx3-ubyte",
-        idx(&[3, 2, 4], &(0..24).collect::<Vec<u8>>()),
-    );
+    write("train-images-idx3-ubyte", idx(&[3, 2, 4], &(0..24).collect::<Vec<u8>>()));
     write("train-labels-idx1-ubyte", idx(&[3], &[2, 0, 1]));
     write("t10k-images.idx3-ubyte", idx(&[1, 2, 4], &[9; 8]));
     write("t10k-labels.idx1-ubyte", idx(&[1], &[3]));
     let source = open(dir.path()).unwrap();
     assert_eq!(source.kind, SourceKind::Idx);
     assert_eq!(source.train.classes(), ["0", "1", "2", "3"]);
-    assert_eq!(
-        (source.train.label(0), source.test.unwrap().label(0)),
-        (Some(2), Some(3))
-    );
+    assert_eq!((source.train.label(0), source.test.unwrap().label(0)), (Some(2), Some(3)));
     let mut scratch = DecodeScratch::default();
     let image = source.train.read(1, &mut scratch).unwrap();
-    assert_eq!(
-        (image.width, image.height, &image.pixels[..6]),
-        (4, 2, &[8, 8, 8, 9, 9, 9][..])
-    );
+    assert_eq!((image.width, image.height, &image.pixels[..6]), (4, 2, &[8, 8, 8, 9, 9, 9][..]));
 
     let single = open(&dir.path().join("train-images-idx3-ubyte")).unwrap();
     assert_eq!((single.train.len(), single.train.classes().len()), (3, 3));
@@ -306,11 +247,7 @@ fn idx_folder_and_file() {
 fn hostile_names_are_inert() {
     let dir = tempdir().unwrap();
     picture(&dir.path().join("a.png"), 0);
-    fs::rename(
-        dir.path().join("a.png"),
-        dir.path().join("\u{1b}[31m<script>.png"),
-    )
-    .unwrap();
+    fs::rename(dir.path().join("a.png"), dir.path().join("\u{1b}[31m<script>.png")).unwrap();
     let source = open(dir.path()).unwrap();
     assert_eq!(source.train.name(0), "\\u{1b}[31m<script>.png");
 }
