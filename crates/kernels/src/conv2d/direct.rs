@@ -63,11 +63,7 @@ pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32
         columns: g.out_width(),
         taps: taps.collect(),
     };
-    let weights = Source {
-        weights: w,
-        stride_in: 1,
-        stride_out: g.weight_len() / g.out_channels,
-    };
+    let weights = Source { weights: w, stride_in: 1, stride_out: g.weight_len() / g.out_channels };
     run(cpu, &class, x, weights, y, sums);
 }
 
@@ -80,11 +76,7 @@ pub fn backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: 
     if classes.iter().any(|class| class.taps.is_empty()) {
         cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(0.0));
     }
-    let weights = Source {
-        weights: w,
-        stride_in: g.weight_len() / g.out_channels,
-        stride_out: 1,
-    };
+    let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
     for class in classes.iter().filter(|class| !class.taps.is_empty()) {
         run(cpu, class, dy, weights, dx, None);
     }
@@ -131,54 +123,28 @@ fn cut(class: &Class) -> Cut {
 }
 
 fn run(cpu: &Cpu, class: &Class, src: &[f32], weights: Source, dst: &mut [f32], sums: Option<&mut [f64]>) {
-    let (lanes, vectors) = dispatch(cpu.isa, Width);
-    let packing = Packing::new(
-        class.to.channels,
-        class.from.channels,
-        class.taps.len(),
-        lanes,
-        vectors,
-    );
+    let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
+    let packing = Packing::new(class.to.channels, class.from.channels, class.taps.len(), lanes, vectors);
     let cut = cut(class);
     let pieces = cut.pieces();
-    let sums_len = sums.as_ref().map_or(0, |sums| sums.len());
     let offsets: Vec<usize> = class.taps.iter().map(|tap| tap.offset).collect();
     let dst = SharedMut::new(dst);
-    scratch::with(packing.len(), |packed| {
-        packing.pack(&cpu.threads, weights, &offsets, packed);
-        scratch::with_f64(pieces * sums_len, |piece_sums| {
-            let work = |index: usize, sums: &mut [f64]| {
-                dispatch(
-                    cpu.isa,
-                    PieceKernel {
-                        class,
-                        packing: &packing,
-                        packed,
-                        piece: cut.piece(index),
-                        src,
-                        dst,
-                        sums,
-                    },
-                )
-            };
-            match sums {
-                None => cpu.threads.run(pieces, |index| work(index, &mut [])),
-                Some(sums) => {
-                    cpu.threads.run_chunks(piece_sums, sums_len, work);
-                    sums::reduce(piece_sums, sums);
-                }
-            }
-        });
-    });
-}
-
-struct Width;
-
-impl Kernel for Width {
-    type Output = (usize, usize);
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> (usize, usize) {
-        (S::LANES, tile::max_vectors::<S>())
+    let mut packed = scratch::take(packing.len());
+    packing.pack(&cpu.threads, weights, &offsets, &mut packed);
+    let packed = &packed[..];
+    let work = |index: usize, sums: &mut [f64]| {
+        dispatch(
+            cpu.isa,
+            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, sums },
+        )
+    };
+    match sums {
+        None => cpu.threads.run(pieces, |index| work(index, &mut [])),
+        Some(sums) => {
+            let mut piece_sums = scratch::take(pieces * sums.len());
+            cpu.threads.run_chunks(&mut piece_sums, sums.len(), work);
+            sums::reduce(&piece_sums, sums);
+        }
     }
 }
 
@@ -205,15 +171,11 @@ impl Kernel for PieceKernel<'_> {
             let first = (window.row as usize * shape.width + window.column as usize) * shape.channels;
             self.products(simd, images, first, shape);
         } else {
-            let shape = Images {
-                height: window.rows,
-                width: window.columns,
-                channels: self.class.from.channels,
-            };
-            scratch::with(self.piece.images * shape.len(), |padded| {
-                window.copy(images, &self.class.from, 0..shape.channels, padded);
-                self.products(simd, padded, 0, shape);
-            });
+            let shape =
+                Images { height: window.rows, width: window.columns, channels: self.class.from.channels };
+            let mut padded = scratch::take(self.piece.images * shape.len());
+            window.copy(images, &self.class.from, 0..shape.channels, &mut padded);
+            self.products(simd, &padded, 0, shape);
         }
     }
 }
@@ -254,10 +216,7 @@ impl PieceKernel<'_> {
             let row_len = class.to.width * class.to.channels;
             let start = self.piece.image * class.to.len() + self.piece.row * row_len;
             // SAFETY: sums are taken of forward, whose piece is a stretch of whole rows, written just now by this thread.
-            let y = unsafe {
-                self.dst
-                    .slice(start, self.piece.images * self.piece.rows * row_len)
-            };
+            let y = unsafe { self.dst.slice(start, self.piece.images * self.piece.rows * row_len) };
             sums::channel_sums(simd, y, self.sums);
         }
     }
@@ -303,10 +262,8 @@ struct Walk {
 impl Walk {
     fn new(class: &Class, piece: &Piece, first: usize, shape: &Images) -> Walk {
         let pixel = (class.step * shape.channels, class.to_step * class.to.channels);
-        let row = (
-            class.step * shape.width * shape.channels,
-            class.to_step * class.to.width * class.to.channels,
-        );
+        let row =
+            (class.step * shape.width * shape.channels, class.to_step * class.to.width * class.to.channels);
         let image = (shape.len(), class.to.len());
         let to_pixel = (class.first.0 + piece.row * class.to_step) * class.to.width + class.first.1;
         Walk {
@@ -319,14 +276,8 @@ impl Walk {
             to: piece.image * class.to.len() + to_pixel * class.to.channels,
             pixel,
             // Wrapping: a step back is the complement of a step forward.
-            line: (
-                row.0.wrapping_sub(pixel.0 * class.columns),
-                row.1.wrapping_sub(pixel.1 * class.columns),
-            ),
-            image: (
-                image.0.wrapping_sub(row.0 * piece.rows),
-                image.1.wrapping_sub(row.1 * piece.rows),
-            ),
+            line: (row.0.wrapping_sub(pixel.0 * class.columns), row.1.wrapping_sub(pixel.1 * class.columns)),
+            image: (image.0.wrapping_sub(row.0 * piece.rows), image.1.wrapping_sub(row.1 * piece.rows)),
         }
     }
 

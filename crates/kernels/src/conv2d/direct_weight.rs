@@ -7,6 +7,7 @@
 //! the order of the tiles; then every tile of output channels by vectors of the run goes over all these pixels.
 
 use super::images::{Cut, Images, Piece, Window};
+use super::outer::{self, Walk};
 use super::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, scratch};
@@ -47,26 +48,9 @@ impl Plan {
         let most = (192 / g.kernel_width).max(64);
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(most));
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
-        let mut plan = Plan {
-            g: *g,
-            cut,
-            parts: 1,
-            in_block,
-            tile: (0, 0),
-            lanes,
-        };
+        let mut plan = Plan { g: *g, cut, parts: 1, in_block, tile: (0, 0), lanes };
         plan.parts = UNITS.div_ceil(plan.blocks()).min(cut.pieces());
-        // The tile that computes the fewest numbers that are not wanted.
-        let tiles: &[(usize, usize)] = if lanes == 16 {
-            &[(8, 3), (6, 4), (12, 2), (16, 1)]
-        } else {
-            &[(4, 3), (6, 2), (12, 1)]
-        };
-        let out = OUT_BLOCK.min(g.out_channels);
-        let computed = |&&(p, v): &&(usize, usize)| {
-            out.next_multiple_of(p) * (g.kernel_width * in_block).next_multiple_of(v * lanes)
-        };
-        plan.tile = tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0]);
+        plan.tile = outer::best_tile(OUT_BLOCK.min(g.out_channels), g.kernel_width * in_block, lanes);
         plan
     }
 
@@ -115,37 +99,26 @@ impl Plan {
 pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let plan = dispatch(cpu.isa, MakePlan(g));
     let unit_len = plan.sums_len();
-    scratch::with(plan.parts * plan.blocks() * unit_len, |sums| {
-        // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
-        cpu.threads.run_chunks(sums, unit_len, |unit, sums| {
-            let part = unit / plan.blocks();
-            let block = plan.block(unit % plan.blocks());
-            dispatch(
-                cpu.isa,
-                Unit {
-                    plan: &plan,
-                    part,
-                    block,
-                    x,
-                    dy,
-                    sums,
-                },
-            );
-        });
-        let dw = SharedMut::new(dw);
-        cpu.threads.run(plan.blocks(), |index| {
-            let mut parts = sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks());
-            let Some(first) = parts.next() else { return };
-            scratch::with(unit_len, |total| {
-                total.copy_from_slice(first);
-                for part in parts {
-                    for (total, part) in total.iter_mut().zip(part) {
-                        *total += part;
-                    }
-                }
-                unpack(&plan, &plan.block(index), total, dw);
-            });
-        });
+    let mut sums = scratch::take(plan.parts * plan.blocks() * unit_len);
+    // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
+    cpu.threads.run_chunks(&mut sums, unit_len, |unit, sums| {
+        let part = unit / plan.blocks();
+        let block = plan.block(unit % plan.blocks());
+        dispatch(cpu.isa, Unit { plan: &plan, part, block, x, dy, sums });
+    });
+    let sums = &sums[..];
+    let dw = SharedMut::new(dw);
+    cpu.threads.run(plan.blocks(), |index| {
+        let mut parts = sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks());
+        let Some(first) = parts.next() else { return };
+        let mut total = scratch::take(unit_len);
+        total.copy_from_slice(first);
+        for part in parts {
+            for (total, part) in total.iter_mut().zip(part) {
+                *total += part;
+            }
+        }
+        unpack(&plan, &plan.block(index), &total, dw);
     });
 }
 
@@ -238,40 +211,38 @@ impl Unit<'_> {
         let tile_len = P * NV * S::LANES;
         assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
         // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
-        scratch::with(piece.images * image + NV * S::LANES, |copy| {
-            scratch::with(out_tiles * pixels * P, |packed| {
-                let images = &self.x[piece.image * x.len()..][..piece.images * x.len()];
-                let (inside, slack) = copy.split_at_mut(piece.images * image);
-                window.copy(images, &x, block.first_in..block.first_in + channels, inside);
-                slack.fill(0.0);
-                let first = piece.image * dy.len() + piece.row * dy.width * dy.channels;
-                let gradients = &self.dy[first..][..pixels * dy.channels];
-                pack::<P>(gradients, dy.channels, block, packed);
-                for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
-                    for r in 0..g.kernel_height {
-                        for run_tile in 0..run_tiles {
-                            let index = (out_tile * g.kernel_height + r) * run_tiles + run_tile;
-                            let walk = Walk {
-                                x: copy[r * line + run_tile * NV * S::LANES..].as_ptr(),
-                                image,
-                                line: line * g.stride,
-                                pixel: channels * g.stride,
-                                images: piece.images,
-                                rows: piece.rows,
-                                columns: dy.width,
-                            };
-                            let sums = &mut self.sums[index * tile_len..][..tile_len];
-                            // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for
-                            // these pixels and taps, with a tile's worth of slack after it; `packed` has P numbers for
-                            // each pixel, `sums` has a tile.
-                            unsafe {
-                                tile::<S, P, NV>(simd, &walk, packed.as_ptr(), sums.as_mut_ptr(), resume)
-                            }
-                        }
-                    }
+        let mut copy = scratch::take(piece.images * image + NV * S::LANES);
+        let mut packed = scratch::take(out_tiles * pixels * P);
+        let images = &self.x[piece.image * x.len()..][..piece.images * x.len()];
+        let (inside, slack) = copy.split_at_mut(piece.images * image);
+        window.copy(images, &x, block.first_in..block.first_in + channels, inside);
+        slack.fill(0.0);
+        let first = piece.image * dy.len() + piece.row * dy.width * dy.channels;
+        let gradients = &self.dy[first..][..pixels * dy.channels];
+        pack::<P>(gradients, dy.channels, block, &mut packed);
+        for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
+            for r in 0..g.kernel_height {
+                for run_tile in 0..run_tiles {
+                    let index = (out_tile * g.kernel_height + r) * run_tiles + run_tile;
+                    let walk = Walk {
+                        x: copy[r * line + run_tile * NV * S::LANES..].as_ptr(),
+                        image,
+                        line: line * g.stride,
+                        pixel: channels * g.stride,
+                        images: piece.images,
+                        rows: piece.rows,
+                        columns: dy.width,
+                        dy: packed.as_ptr(),
+                        dy_pixel: P,
+                    };
+                    let sums = &mut self.sums[index * tile_len..][..tile_len];
+                    // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for these
+                    // pixels and taps, with a tile's worth of slack after it; `packed` has P numbers for each pixel,
+                    // `sums` has a tile.
+                    unsafe { outer::tile::<S, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
                 }
-            });
-        });
+            }
+        }
     }
 }
 
@@ -288,67 +259,6 @@ fn pack<const P: usize>(dy: &[f32], channels: usize, block: &Block, packed: &mut
             } else {
                 to[..known].copy_from_slice(&from[first..first + known]);
                 to[known..].fill(0.0);
-            }
-        }
-    }
-}
-
-/// Where the run of each pixel starts.
-struct Walk {
-    x: *const f32,
-    image: usize,
-    line: usize,
-    pixel: usize,
-    images: usize,
-    rows: usize,
-    columns: usize,
-}
-
-/// Adds `dy[pixel][p] * x[pixel][v]` over all pixels to P x NV vectors of sums.
-///
-/// # Safety
-///
-/// Every pixel of `walk` has NV vectors, `dy` has P numbers for each, and `sums` P * NV vectors.
-#[inline(always)]
-unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
-    simd: S,
-    walk: &Walk,
-    mut dy: *const f32,
-    sums: *mut f32,
-    resume: bool,
-) {
-    let mut acc = [[simd.splat(0.0); NV]; P];
-    // SAFETY: the caller's promises; `dy` moves on by P numbers for each pixel.
-    unsafe {
-        if resume {
-            for p in 0..P {
-                for v in 0..NV {
-                    acc[p][v] = simd.load(sums.add((p * NV + v) * S::LANES));
-                }
-            }
-        }
-        for image in 0..walk.images {
-            for row in 0..walk.rows {
-                let mut x = walk.x.add(image * walk.image + row * walk.line);
-                for _ in 0..walk.columns {
-                    let mut run = [simd.splat(0.0); NV];
-                    for v in 0..NV {
-                        run[v] = simd.load(x.add(v * S::LANES));
-                    }
-                    for p in 0..P {
-                        let dy = simd.splat(*dy.add(p));
-                        for v in 0..NV {
-                            acc[p][v] = simd.mul_add(dy, run[v], acc[p][v]);
-                        }
-                    }
-                    dy = dy.add(P);
-                    x = x.wrapping_add(walk.pixel);
-                }
-            }
-        }
-        for p in 0..P {
-            for v in 0..NV {
-                simd.store(sums.add((p * NV + v) * S::LANES), acc[p][v]);
             }
         }
     }

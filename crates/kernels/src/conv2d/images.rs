@@ -13,19 +13,11 @@ pub struct Images {
 
 impl Images {
     pub fn input(g: &Conv2dGeometry) -> Images {
-        Images {
-            height: g.in_height,
-            width: g.in_width,
-            channels: g.in_channels,
-        }
+        Images { height: g.in_height, width: g.in_width, channels: g.in_channels }
     }
 
     pub fn output(g: &Conv2dGeometry) -> Images {
-        Images {
-            height: g.out_height(),
-            width: g.out_width(),
-            channels: g.out_channels,
-        }
+        Images { height: g.out_height(), width: g.out_width(), channels: g.out_channels }
     }
 
     /// Numbers in an image.
@@ -126,10 +118,7 @@ impl Window {
             if len == shape.channels {
                 inside.copy_from_slice(from);
             } else {
-                for (to, from) in inside
-                    .chunks_exact_mut(len)
-                    .zip(from.chunks_exact(shape.channels))
-                {
+                for (to, from) in inside.chunks_exact_mut(len).zip(from.chunks_exact(shape.channels)) {
                     to.copy_from_slice(&from[channels.clone()]);
                 }
             }
@@ -143,13 +132,9 @@ mod tests {
 
     #[test]
     fn pieces_cover_every_row_of_every_image_once() {
-        for (batch, height, width, pixels) in [
-            (3, 32, 32, 200),
-            (7, 4, 4, 40),
-            (1, 1, 500, 96),
-            (5, 9, 9, 1),
-            (2, 7, 7, 1000),
-        ] {
+        for (batch, height, width, pixels) in
+            [(3, 32, 32, 200), (7, 4, 4, 40), (1, 1, 500, 96), (5, 9, 9, 1), (2, 7, 7, 1000)]
+        {
             let cut = Cut::new(batch, height, width, pixels);
             let mut seen = vec![0; batch * height];
             for piece in (0..cut.pieces()).map(|i| cut.piece(i)) {
@@ -166,18 +151,9 @@ mod tests {
 
     #[test]
     fn a_window_reaches_beyond_the_image() {
-        let shape = Images {
-            height: 2,
-            width: 2,
-            channels: 2,
-        };
+        let shape = Images { height: 2, width: 2, channels: 2 };
         let images: Vec<f32> = (1..=8).map(|v| v as f32).collect();
-        let window = Window {
-            row: -1,
-            column: 1,
-            rows: 3,
-            columns: 2,
-        };
+        let window = Window { row: -1, column: 1, rows: 3, columns: 2 };
         let mut to = vec![9.0; 6];
         window.copy(&images, &shape, 1..2, &mut to);
         assert_eq!(to, [0.0, 0.0, 4.0, 0.0, 8.0, 0.0]);

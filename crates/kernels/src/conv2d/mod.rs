@@ -2,10 +2,15 @@
 //!
 //! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
 //! are the gradients of a scalar to x, y and w, in the same shapes.
+//!
+//! There are three forms: `portable`, which specifies, the direct one, which computes every convolution, and
+//! `winograd`, for those 3 x 3 convolutions with stride 1 where it is faster. Which one is used depends on the geometry
+//! alone, so that results do not depend on the machine's mood; how each is vectorised depends on the instruction set.
 
 mod direct;
 mod direct_weight;
 mod images;
+mod outer;
 mod pack;
 pub mod portable;
 mod shared;
@@ -15,6 +20,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 use crate::{Conv2dGeometry, Cpu};
 
@@ -38,7 +44,11 @@ pub fn conv2d_forward(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
-    direct::forward(cpu, g, x, w, y, sums);
+    if winograd::pays(g) {
+        winograd::forward(cpu, g, x, w, y, sums);
+    } else {
+        direct::forward(cpu, g, x, w, y, sums);
+    }
 }
 
 /// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
@@ -49,7 +59,11 @@ pub fn conv2d_forward(
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     check(g, dx, w, dy);
-    direct::backward_input(cpu, g, dy, w, dx);
+    if winograd::pays(g) {
+        winograd::backward_input(cpu, g, dy, w, dx);
+    } else {
+        direct::backward_input(cpu, g, dy, w, dx);
+    }
 }
 
 /// The gradient to the weights: `dw[k, r, s, c]` is the sum of
@@ -60,7 +74,11 @@ pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     check(g, x, dw, dy);
-    direct_weight::backward_weight(cpu, g, x, dy, dw);
+    if winograd::pays(g) {
+        winograd::backward_weight(cpu, g, x, dy, dw);
+    } else {
+        direct_weight::backward_weight(cpu, g, x, dy, dw);
+    }
 }
 
 /// The checks that all unchecked indexing in this folder rests on.

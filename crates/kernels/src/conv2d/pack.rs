@@ -43,14 +43,12 @@ impl Packing {
             1 => inner,
             _ => inner.div_ceil(blocks).next_multiple_of(16),
         };
-        Packing {
-            outer,
-            outer_block,
-            inner,
-            inner_block,
-            taps,
-            lanes,
-        }
+        Packing { outer, outer_block, inner, inner_block, taps, lanes }
+    }
+
+    /// With all input channels in one block.
+    pub fn whole(outer: usize, inner: usize, taps: usize, lanes: usize, max_vectors: usize) -> Packing {
+        Packing { outer, outer_block: max_vectors * lanes, inner, inner_block: inner, taps, lanes }
     }
 
     /// Length of the packed weights.
@@ -76,7 +74,8 @@ impl Packing {
         self.inner_block.min(self.inner - i * self.inner_block)
     }
 
-    fn width(&self, o: usize) -> usize {
+    /// Output channels of block `o`, in whole vectors.
+    pub fn width(&self, o: usize) -> usize {
         self.channels(o).next_multiple_of(self.lanes)
     }
 

@@ -49,11 +49,7 @@ fn add<S: Simd, const NV: usize>(
             // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, by the assertion.
             let y = unsafe {
                 let from = y.as_ptr().add(pixel * channels + first + v * S::LANES);
-                if v == NV - 1 {
-                    simd.load_first(from, last)
-                } else {
-                    simd.load(from)
-                }
+                if v == NV - 1 { simd.load_first(from, last) } else { simd.load(from) }
             };
             sum[v] = simd.add(sum[v], y);
             square[v] = simd.mul_add(y, y, square[v]);

@@ -19,23 +19,41 @@ struct Operands {
 }
 
 fn operands(g: &Conv2dGeometry) -> Operands {
-    Operands {
-        x: values(g.input_len(), 1),
-        w: values(g.weight_len(), 2),
-        dy: values(g.output_len(), 3),
-    }
+    Operands { x: values(g.input_len(), 1), w: values(g.weight_len(), 2), dy: values(g.output_len(), 3) }
 }
 
-fn fast(cpu: &Cpu, g: &Conv2dGeometry, o: &Operands) -> Passes {
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Form {
+    Direct,
+    Winograd,
+    Chosen,
+}
+
+fn fast(form: Form, cpu: &Cpu, g: &Conv2dGeometry, o: &Operands) -> Passes {
     let mut out = Passes {
         y: vec![f32::NAN; g.output_len()],
         sums: vec![f64::NAN; 2 * g.out_channels],
         dx: vec![f32::NAN; g.input_len()],
         dw: vec![f32::NAN; g.weight_len()],
     };
-    conv2d_forward(cpu, g, &o.x, &o.w, &mut out.y, Some(&mut out.sums));
-    conv2d_backward_input(cpu, g, &o.dy, &o.w, &mut out.dx);
-    conv2d_backward_weight(cpu, g, &o.x, &o.dy, &mut out.dw);
+    let Passes { y, sums, dx, dw } = &mut out;
+    match form {
+        Form::Direct => {
+            direct::forward(cpu, g, &o.x, &o.w, y, Some(sums));
+            direct::backward_input(cpu, g, &o.dy, &o.w, dx);
+            direct_weight::backward_weight(cpu, g, &o.x, &o.dy, dw);
+        }
+        Form::Winograd => {
+            winograd::forward(cpu, g, &o.x, &o.w, y, Some(sums));
+            winograd::backward_input(cpu, g, &o.dy, &o.w, dx);
+            winograd::backward_weight(cpu, g, &o.x, &o.dy, dw);
+        }
+        Form::Chosen => {
+            conv2d_forward(cpu, g, &o.x, &o.w, y, Some(sums));
+            conv2d_backward_input(cpu, g, &o.dy, &o.w, dx);
+            conv2d_backward_weight(cpu, g, &o.x, &o.dy, dw);
+        }
+    }
     out
 }
 
@@ -63,49 +81,48 @@ fn relative_rms<T: Copy + Into<f64>>(got: &[T], expected: &[T]) -> f64 {
         scale += expected * expected;
     }
     // All zero, as in the padding alone: then nothing but zero will do.
-    if scale == 0.0 {
-        error
-    } else {
-        (error / scale).sqrt()
-    }
+    if scale == 0.0 { error } else { (error / scale).sqrt() }
 }
 
 const TOLERANCE: f64 = 2e-6;
+
+fn forms(g: &Conv2dGeometry) -> impl Iterator<Item = (Form, Isa)> {
+    let forms = [Form::Direct, Form::Winograd, Form::Chosen];
+    let winograd = winograd::can(g);
+    forms
+        .into_iter()
+        .filter(move |&form| winograd || form == Form::Direct)
+        .flat_map(|form| Isa::all().into_iter().map(move |isa| (form, isa)))
+}
 
 fn check_shape(g: &Conv2dGeometry) {
     let threads = Threads::new(2).unwrap();
     let o = operands(g);
     let expected = specified(&threads, g, &o);
-    for isa in Isa::all() {
-        let cpu = Cpu {
-            threads: threads.clone(),
-            isa,
-        };
-        let got = fast(&cpu, g, &o);
+    for (form, isa) in forms(g) {
+        let cpu = Cpu { threads: threads.clone(), isa };
+        let what = format!("{g:?}, {form:?} on {isa:?}");
+        let got = fast(form, &cpu, g, &o);
         let errors = [
             ("y", relative_rms(&got.y, &expected.y)),
             ("dx", relative_rms(&got.dx, &expected.dx)),
             ("dw", relative_rms(&got.dw, &expected.dw)),
         ];
         for (name, error) in errors {
-            assert!(
-                error <= TOLERANCE,
-                "{name} of {g:?} on {isa:?}: relative error {error:e}"
-            );
+            assert!(error <= TOLERANCE, "{name} of {what}: relative error {error:e}");
         }
-        // The sum of y may cancel; its error is that of its terms.
+        // Sums may cancel: their errors are measured against those of their terms.
         let (sum, square) = got.sums.split_at(g.out_channels);
         let (want, want_square) = expected.sums.split_at(g.out_channels);
         let pixels = (g.output_len() / g.out_channels) as f64;
+        let mean_square = want_square.iter().sum::<f64>() / want_square.len() as f64;
         for k in 0..g.out_channels {
-            let scale = (want_square[k] * pixels).sqrt();
-            assert!(
-                (sum[k] - want[k]).abs() <= 4.0 * TOLERANCE * scale,
-                "sum {k} of {g:?} on {isa:?}"
-            );
+            let error = (sum[k] - want[k]).abs();
+            let scale = (mean_square.max(want_square[k]) * pixels).sqrt();
+            assert!(error <= 6.0 * TOLERANCE * scale, "sum {k} of {what}: {error:e} of {scale:e}");
         }
         let error = relative_rms(square, want_square);
-        assert!(error <= TOLERANCE, "squares of {g:?} on {isa:?}: {error:e}");
+        assert!(error <= 3.0 * TOLERANCE, "squares of {what}: {error:e}");
     }
 }
 
@@ -145,9 +162,22 @@ fn networks_shapes_match_the_portable_form() {
         geometry(2, 16, 16, 64, 128, (3, 3), 2, 1),
         geometry(2, 16, 16, 64, 128, (1, 1), 2, 0),
         geometry(2, 8, 8, 160, 144, (3, 3), 1, 1),
-        geometry(3, 4, 4, 256, 256, (3, 3), 1, 1),
+        geometry(1, 4, 4, 256, 256, (3, 3), 1, 1),
         geometry(5, 32, 32, 16, 16, (3, 3), 1, 1),
         geometry(2, 56, 56, 3, 16, (7, 7), 2, 3),
+    ] {
+        check_shape(&g);
+    }
+}
+
+/// Where rounding has the most terms to add up in: channels for y and dx, pixels for dw.
+#[test]
+fn long_sums_stay_within_the_tolerance() {
+    for g in [
+        geometry(1, 8, 8, 2048, 16, (3, 3), 1, 1),
+        geometry(1, 4, 4, 16, 2048, (3, 3), 1, 1),
+        geometry(1, 4, 4, 2048, 16, (1, 1), 1, 0),
+        geometry(24, 64, 64, 4, 8, (3, 3), 1, 1),
     ] {
         check_shape(&g);
     }
@@ -177,14 +207,14 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         geometry(19, 8, 8, 64, 64, (3, 3), 1, 1),
     ] {
         let o = operands(&g);
-        for isa in Isa::all() {
+        for (form, isa) in forms(&g) {
             let run = |count| {
                 let threads = Threads::new(count).unwrap();
-                let out = fast(&Cpu { threads, isa }, &g, &o);
+                let out = fast(form, &Cpu { threads, isa }, &g, &o);
                 (bits(&out.y), out.sums, bits(&out.dx), bits(&out.dw))
             };
             let one = run(1);
-            assert!(run(2) == one && run(4) == one, "{g:?} on {isa:?}");
+            assert!(run(2) == one && run(4) == one, "{g:?}, {form:?} on {isa:?}");
         }
     }
 }
@@ -193,9 +223,6 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 #[should_panic(expected = "input of")]
 fn a_wrong_length_is_refused() {
     let g = geometry(1, 4, 4, 2, 2, (3, 3), 1, 1);
-    let cpu = Cpu {
-        threads: Threads::new(1).unwrap(),
-        isa: Isa::detect(),
-    };
+    let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
     conv2d_forward(&cpu, &g, &[0.0; 31], &[0.0; 36], &mut [0.0; 32], None);
 }

@@ -1,7 +1,7 @@
 //! The register tile of the direct convolution: P pixels by NV vectors of output channels.
 
 use super::shared::SharedMut;
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd};
 
 /// A stretch of numbers that is contiguous in the source, at `offset` from a pixel's first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +47,7 @@ pub unsafe fn over_pixels<S: Simd>(
 ) {
     let vectors = panel.channels.div_ceil(S::LANES);
     let products: usize = panel.runs.iter().map(|run| run.len).sum();
-    assert!(
-        panel.weights.len() >= products * vectors * S::LANES,
-        "packed weights are too short"
-    );
+    assert!(panel.weights.len() >= products * vectors * S::LANES, "packed weights are too short");
     // The tiles fill the registers: 32 with 16 lanes, 16 with fewer.
     // SAFETY: the caller's promise is that of `tiles`; the assertion above covers the weights.
     unsafe {
@@ -68,6 +65,17 @@ pub unsafe fn over_pixels<S: Simd>(
 /// The most vectors of output channels that a tile has.
 pub const fn max_vectors<S: Simd>() -> usize {
     if S::LANES == 16 { 4 } else { 2 }
+}
+
+/// Asks for an instruction set's numbers in a vector and [`max_vectors`].
+pub struct Width;
+
+impl Kernel for Width {
+    type Output = (usize, usize);
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Self::Output {
+        (S::LANES, max_vectors::<S>())
+    }
 }
 
 #[inline(always)]
@@ -110,14 +118,6 @@ unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
     // SAFETY: `over_pixels` names what makes these pointers valid; the weights are read in order, NV vectors for each
     // number of the runs, which its assertion covers.
     unsafe {
-        if panel.resume {
-            for p in 0..P {
-                for v in 0..NV - 1 {
-                    acc[p][v] = simd.load(dst[p].add(v * S::LANES));
-                }
-                acc[p][NV - 1] = simd.load_first(dst[p].add((NV - 1) * S::LANES), last);
-            }
-        }
         let mut weights = panel.weights.as_ptr();
         for run in panel.runs {
             let mut from = src;
@@ -136,6 +136,16 @@ unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
                     }
                 }
                 weights = weights.add(NV * S::LANES);
+            }
+        }
+        // What is there already is added last: short sums of sums round less than one long sum.
+        if panel.resume {
+            for p in 0..P {
+                for v in 0..NV - 1 {
+                    acc[p][v] = simd.add(acc[p][v], simd.load(dst[p].add(v * S::LANES)));
+                }
+                let before = simd.load_first(dst[p].add((NV - 1) * S::LANES), last);
+                acc[p][NV - 1] = simd.add(acc[p][NV - 1], before);
             }
         }
         if last == S::LANES {

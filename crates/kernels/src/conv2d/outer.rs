@@ -1,0 +1,77 @@
+//! The register tile of the gradient to the weights: sums over pixels of P output channels times NV vectors.
+
+use crate::simd::Simd;
+
+/// The tile (P, NV) that computes the fewest numbers beyond `out_channels` times `len`.
+pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize) {
+    // All fill the registers: 32 with 16 lanes, 16 with fewer.
+    let tiles: &[(usize, usize)] =
+        if lanes == 16 { &[(8, 3), (6, 4), (12, 2), (16, 1)] } else { &[(4, 3), (6, 2), (12, 1)] };
+    let computed =
+        |&&(p, v): &&(usize, usize)| out_channels.next_multiple_of(p) * len.next_multiple_of(v * lanes);
+    tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0])
+}
+
+/// Where to find each pixel, in images, rows and columns.
+pub struct Walk {
+    /// The vectors of the first pixel, and the distances to the next image, row and pixel.
+    pub x: *const f32,
+    pub image: usize,
+    pub line: usize,
+    pub pixel: usize,
+    /// How many there are of each.
+    pub images: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// The output channels of the first pixel, and the distance to those of the next.
+    pub dy: *const f32,
+    pub dy_pixel: usize,
+}
+
+/// Adds `dy[pixel][p] * x[pixel][v]`, summed over all pixels, to P x NV vectors of sums, or begins them unless `resume`.
+///
+/// # Safety
+///
+/// Every pixel of `walk` must have NV vectors and P numbers to read, and `sums` P * NV vectors to read and write.
+#[inline(always)]
+pub unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
+    simd: S,
+    walk: &Walk,
+    sums: *mut f32,
+    resume: bool,
+) {
+    let mut acc = [[simd.splat(0.0); NV]; P];
+    let mut dy = walk.dy;
+    // SAFETY: the caller's promises; the pointers move by the distances of `walk`, past the last pixel without being read.
+    unsafe {
+        for image in 0..walk.images {
+            for row in 0..walk.rows {
+                let mut x = walk.x.add(image * walk.image + row * walk.line);
+                for _ in 0..walk.columns {
+                    let mut run = [simd.splat(0.0); NV];
+                    for v in 0..NV {
+                        run[v] = simd.load(x.add(v * S::LANES));
+                    }
+                    for p in 0..P {
+                        let dy = simd.splat(*dy.add(p));
+                        for v in 0..NV {
+                            acc[p][v] = simd.mul_add(dy, run[v], acc[p][v]);
+                        }
+                    }
+                    dy = dy.wrapping_add(walk.dy_pixel);
+                    x = x.wrapping_add(walk.pixel);
+                }
+            }
+        }
+        // What is there already is added last: short sums of sums round less than one long sum.
+        for p in 0..P {
+            for v in 0..NV {
+                let sum = sums.add((p * NV + v) * S::LANES);
+                if resume {
+                    acc[p][v] = simd.add(acc[p][v], simd.load(sum));
+                }
+                simd.store(sum, acc[p][v]);
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Forward and the gradient to the input: both correlate a batch with 3 x 3 kernels.
+//!
+//! The unit of work is a group of tiles: all are transformed; then, for each block of output channels, 36 small matrix
+//! products, and their transformation to the output.
+
+use super::tiles::{self, GAP, PRODUCTS, Rows, SIDE, Tiles};
+use super::transform::{Input, Output, Weight, plane};
+use crate::conv2d::images::Images;
+use crate::conv2d::pack::{Packing, Source};
+use crate::conv2d::shared::SharedMut;
+use crate::conv2d::sums;
+use crate::conv2d::tile::{self, Panel, Run};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Cpu, scratch};
+
+/// Input channels that are summed before the sum is put aside.
+const INNER: usize = 256;
+/// Tiles whose outputs are summed by channel in 32 bits before the sum goes into 64.
+const SUMMED: usize = 8;
+
+/// A correlation with 3 x 3 kernels: `to[h, w] = sum of from[h + r - padding, w + s - padding] * weights[r, s]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Correlation {
+    pub batch: usize,
+    pub from: Images,
+    pub to: Images,
+    pub padding: usize,
+}
+
+impl Correlation {
+    /// Tiles that are worked on together: whole register tiles, few enough for the second-level cache where channels
+    /// are few, enough to make streaming the weights past them cheap where channels are many.
+    fn group(&self) -> usize {
+        if self.from.channels * self.to.channels > 256 * 256 { 96 } else { 48 }
+    }
+}
+
+/// Correlates `src` with the weights whose nine taps lie at `offsets`, and takes the sums by channel if asked.
+pub fn run(
+    cpu: &Cpu,
+    shape: &Correlation,
+    src: &[f32],
+    weights: Source,
+    offsets: &[usize; 9],
+    dst: &mut [f32],
+    sums: Option<&mut [f64]>,
+) {
+    let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
+    let packing = Packing::whole(shape.to.channels, shape.from.channels, 9, lanes, vectors);
+    let mut packed = scratch::take(packing.len());
+    packing.pack(&cpu.threads, weights, offsets, &mut packed);
+    let products = Packing { taps: PRODUCTS, ..packing };
+    let mut transformed = scratch::take(products.len());
+    let (packed, block) = (&packed[..], products.outer_block * products.inner * PRODUCTS);
+    cpu.threads.run_chunks(&mut transformed, block, |o, to| {
+        let from = packing.block(packed, o, 0);
+        dispatch(cpu.isa, TransformWeights { from, to });
+    });
+
+    let tiles = Tiles::new(shape.batch, &shape.to);
+    let group = shape.group();
+    let dst = SharedMut::new(dst);
+    let weights = &transformed[..];
+    let work = |index: usize, sums: &mut [f64]| {
+        let first = index * group;
+        dispatch(
+            cpu.isa,
+            Group {
+                shape,
+                tiles,
+                first,
+                count: group.min(tiles.len() - first),
+                products: &products,
+                weights,
+                src,
+                dst,
+                sums,
+            },
+        );
+    };
+    let groups = tiles.len().div_ceil(group);
+    match sums {
+        None => cpu.threads.run(groups, |index| work(index, &mut [])),
+        Some(sums) => {
+            let mut group_sums = scratch::take(groups * sums.len());
+            cpu.threads.run_chunks(&mut group_sums, sums.len(), work);
+            sums::reduce(&group_sums, sums);
+        }
+    }
+}
+
+/// Transforms a block of packed weights: nine taps to 36 products, each (input channel, output channel).
+struct TransformWeights<'a> {
+    from: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl Kernel for TransformWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let tap = self.from.len() / 9;
+        assert!(self.to.len() == tap * PRODUCTS && tap % S::LANES == 0);
+        for i in (0..tap).step_by(S::LANES) {
+            let mut g = [[simd.splat(0.0); 3]; 3];
+            // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write.
+            unsafe {
+                for r in 0..3 {
+                    for s in 0..3 {
+                        g[r][s] = simd.load(self.from.as_ptr().add((r * 3 + s) * tap + i));
+                    }
+                }
+                let u = plane::<S, Weight, 3, 6>(simd, &g);
+                tiles::store_products(simd, &u, self.to.as_mut_ptr().add(i), tap);
+            }
+        }
+    }
+}
+
+/// Tiles `first..first + count`.
+struct Group<'a> {
+    shape: &'a Correlation,
+    tiles: Tiles,
+    first: usize,
+    count: usize,
+    products: &'a Packing,
+    weights: &'a [f32],
+    src: &'a [f32],
+    dst: SharedMut,
+    sums: &'a mut [f64],
+}
+
+impl Kernel for Group<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let channels = self.shape.from.channels;
+        let row = channels.next_multiple_of(S::LANES);
+        let plane = self.count * row + GAP;
+        let mut inputs = scratch::take(PRODUCTS * plane);
+        transform_input(simd, &self, row, &mut inputs);
+
+        let width = self.products.width(0);
+        let mut outputs = scratch::take(PRODUCTS * (self.count * width + GAP));
+        self.sums.fill(0.0);
+        for o in 0..self.products.outer_blocks() {
+            let width = self.products.width(o);
+            let out_plane = self.count * width + GAP;
+            for product in 0..PRODUCTS {
+                let weights = &self.products.block(self.weights, o, 0)[product * channels * width..];
+                for first in (0..channels).step_by(INNER) {
+                    let runs = [Run { offset: first, len: INNER.min(channels - first) }];
+                    let panel = Panel {
+                        runs: &runs,
+                        weights: &weights[first * width..],
+                        channels: width,
+                        resume: first > 0,
+                    };
+                    let rows = Rows { left: self.count, from: 0, from_step: row, to: 0, to_step: width };
+                    let from = &inputs[product * plane..][..self.count * row];
+                    let to = &mut outputs[product * out_plane..][..self.count * width];
+                    // SAFETY: `from` and `to` have `count` rows, of `row >= channels` and of `width` numbers.
+                    unsafe { tile::over_pixels(simd, panel, from.as_ptr(), SharedMut::new(to), rows) }
+                }
+            }
+            transform_output(simd, &mut self, o, &outputs, out_plane);
+        }
+    }
+}
+
+/// Transforms all tiles of the group: (product, tile, channel), `row` numbers for each tile.
+#[inline(always)]
+fn transform_input<S: Simd>(simd: S, group: &Group, row: usize, inputs: &mut [f32]) {
+    let shape = &group.shape.from;
+    let padding = group.shape.padding as isize;
+    let step = group.count * row + GAP;
+    assert!(inputs.len() >= PRODUCTS * step);
+    let mut zeros = scratch::take(shape.channels);
+    zeros.fill(0.0);
+    for t in 0..group.count {
+        let (image, h, w) = group.tiles.place(group.first + t);
+        let pixels = tiles::sources::<6>(group.src, shape, (image, h - padding, w - padding), &zeros);
+        for channel in (0..shape.channels).step_by(S::LANES) {
+            let lanes = S::LANES.min(shape.channels - channel);
+            // SAFETY: each pixel has `channels >= channel + lanes` numbers; the assertion covers what is written, as
+            // channel + LANES <= row.
+            unsafe {
+                let d = tiles::load(simd, &pixels, channel, lanes);
+                let v = plane::<S, Input, 6, 6>(simd, &d);
+                tiles::store_products(simd, &v, inputs.as_mut_ptr().add(t * row + channel), step);
+            }
+        }
+    }
+}
+
+/// Transforms the products of block `o` to output pixels, and adds these up by channel.
+#[inline(always)]
+fn transform_output<S: Simd>(simd: S, group: &mut Group, o: usize, outputs: &[f32], step: usize) {
+    let first = o * group.products.outer_block;
+    let channels = group.products.channels(o);
+    let width = group.products.width(o);
+    assert!(outputs.len() >= PRODUCTS * step && step >= group.count * width && width <= 64);
+    let summing = !group.sums.is_empty();
+    let (plain, squares) = group.sums.split_at_mut(group.sums.len() / 2);
+    let mut t = 0;
+    while t < group.count {
+        let end = group.count.min(t + SUMMED);
+        let mut sum = [0.0f32; 64];
+        let mut square = [0.0f32; 64];
+        for t in t..end {
+            let pixels = tiles::destinations(group.dst, &group.shape.to, group.tiles.place(group.first + t));
+            for channel in (0..channels).step_by(S::LANES) {
+                let lanes = S::LANES.min(channels - channel);
+                // SAFETY: channel + LANES <= width, which the assertion covers for reading; each pixel has
+                // `first + channels` channels or more, and is this group's alone; the sums have 64 >= width numbers.
+                unsafe {
+                    let m = tiles::load_products(simd, outputs.as_ptr().add(t * width + channel), step);
+                    let y = plane::<S, Output, 6, 4>(simd, &m);
+                    let mut sums = simd.load(sum.as_ptr().add(channel));
+                    let mut squares = simd.load(square.as_ptr().add(channel));
+                    for i in 0..SIDE {
+                        for j in 0..SIDE {
+                            let Some(pixel) = pixels[i][j] else { continue };
+                            let to = pixel.add(first + channel);
+                            if lanes == S::LANES {
+                                simd.store(to, y[i][j]);
+                            } else {
+                                simd.store_first(to, y[i][j], lanes);
+                            }
+                            sums = simd.add(sums, y[i][j]);
+                            squares = simd.mul_add(y[i][j], y[i][j], squares);
+                        }
+                    }
+                    simd.store(sum.as_mut_ptr().add(channel), sums);
+                    simd.store(square.as_mut_ptr().add(channel), squares);
+                }
+            }
+        }
+        if summing {
+            for k in 0..channels {
+                plain[first + k] += f64::from(sum[k]);
+                squares[first + k] += f64::from(square[k]);
+            }
+        }
+        t = end;
+    }
+}

@@ -1,0 +1,52 @@
+//! 3 x 3 convolutions with stride 1 in fewer multiplications: Winograd's F(4 x 4, 3 x 3). See the README.
+
+mod correlate;
+mod tiles;
+mod transform;
+mod weight;
+
+use super::images::Images;
+use super::pack::Source;
+use crate::{Conv2dGeometry, Cpu};
+use correlate::Correlation;
+use tiles::SIDE;
+
+pub use weight::backward_weight;
+
+/// Whether this form computes the convolution at all.
+pub fn can(g: &Conv2dGeometry) -> bool {
+    (g.kernel_height, g.kernel_width, g.stride) == (3, 3, 1) && g.padding <= 2
+}
+
+/// Whether it is the faster form: judged by the geometry, from measurements that the README gives.
+pub fn pays(g: &Conv2dGeometry) -> bool {
+    if !can(g) {
+        return false;
+    }
+    // With few channels the transforms cost more than they spare.
+    let channels = g.in_channels.min(g.out_channels);
+    // Tiles at an edge compute pixels that do not exist.
+    let computed = g.out_height().next_multiple_of(SIDE) * g.out_width().next_multiple_of(SIDE);
+    let wanted = g.out_height() * g.out_width();
+    // The weights' transform must be spread over several tiles.
+    let tiles = g.batch * computed / (SIDE * SIDE);
+    channels >= 24 && 2 * wanted >= computed && tiles >= 16
+}
+
+/// Forward; see [`super::conv2d_forward`].
+pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32], sums: Option<&mut [f64]>) {
+    let shape =
+        Correlation { batch: g.batch, from: Images::input(g), to: Images::output(g), padding: g.padding };
+    let weights = Source { weights: w, stride_in: 1, stride_out: 9 * g.in_channels };
+    let offsets = std::array::from_fn(|tap| tap * g.in_channels);
+    correlate::run(cpu, &shape, x, weights, &offsets, y, sums);
+}
+
+/// The gradient to the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
+pub fn backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let shape =
+        Correlation { batch: g.batch, from: Images::output(g), to: Images::input(g), padding: 2 - g.padding };
+    let weights = Source { weights: w, stride_in: 9 * g.in_channels, stride_out: 1 };
+    let offsets = std::array::from_fn(|tap| (8 - tap) * g.in_channels);
+    correlate::run(cpu, &shape, dy, weights, &offsets, dx, None);
+}

@@ -1,0 +1,168 @@
+//! Tiles of 4 x 4 output pixels over a batch, and how their pixels are found.
+
+use crate::conv2d::images::Images;
+use crate::conv2d::shared::SharedMut;
+use crate::conv2d::tile::Pixels;
+use crate::simd::Simd;
+
+/// Rows and columns of output pixels in a tile.
+pub const SIDE: usize = 4;
+/// Products for each tile and pair of channels: 6 x 6.
+pub const PRODUCTS: usize = 36;
+/// Numbers put between the planes of two products: without them the 36 stores of a transformed pixel would all fall
+/// into the same few ways of the first-level cache.
+pub const GAP: usize = 16;
+
+/// The tiles of a batch, numbered by image, row and column.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles {
+    pub batch: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Tiles {
+    /// Tiles that cover the output.
+    pub fn new(batch: usize, output: &Images) -> Tiles {
+        Tiles { batch, rows: output.height.div_ceil(SIDE), columns: output.width.div_ceil(SIDE) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.batch * self.rows * self.columns
+    }
+
+    /// Image, and row and column of the first output pixel, of tile `t`.
+    pub fn place(&self, t: usize) -> (usize, isize, isize) {
+        let (image, t) = (t / (self.rows * self.columns), t % (self.rows * self.columns));
+        let (row, column) = (t / self.columns * SIDE, t % self.columns * SIDE);
+        (image, row as isize, column as isize)
+    }
+}
+
+/// Whether pixel (row, column) exists, and at which offset into the batch.
+#[inline(always)]
+fn offset(shape: &Images, image: usize, row: isize, column: isize) -> Option<usize> {
+    let (h, w) = (usize::try_from(row).ok()?, usize::try_from(column).ok()?);
+    (h < shape.height && w < shape.width)
+        .then(|| image * shape.len() + (h * shape.width + w) * shape.channels)
+}
+
+/// Pointers to the N x N pixels from (row, column) on; `zeros`, as many as there are channels, for those outside.
+#[inline(always)]
+pub fn sources<const N: usize>(
+    images: &[f32],
+    shape: &Images,
+    (image, row, column): (usize, isize, isize),
+    zeros: &[f32],
+) -> [[*const f32; N]; N] {
+    assert!(zeros.len() >= shape.channels);
+    let mut pixels = [[zeros.as_ptr(); N]; N];
+    for (i, line) in pixels.iter_mut().enumerate() {
+        for (j, pixel) in line.iter_mut().enumerate() {
+            if let Some(at) = offset(shape, image, row + i as isize, column + j as isize) {
+                *pixel = images[at..at + shape.channels].as_ptr();
+            }
+        }
+    }
+    pixels
+}
+
+/// Pointers to the pixels of a tile of the output; none for those outside.
+#[inline(always)]
+pub fn destinations(
+    images: SharedMut,
+    shape: &Images,
+    (image, row, column): (usize, isize, isize),
+) -> [[Option<*mut f32>; SIDE]; SIDE] {
+    let mut pixels = [[None; SIDE]; SIDE];
+    for (i, line) in pixels.iter_mut().enumerate() {
+        for (j, pixel) in line.iter_mut().enumerate() {
+            let at = offset(shape, image, row + i as isize, column + j as isize);
+            *pixel = at.map(|at| images.at(at));
+        }
+    }
+    pixels
+}
+
+/// Reads one vector of each pixel.
+///
+/// # Safety
+///
+/// The pointers must be valid for reading `lanes` numbers from `channel` on.
+#[inline(always)]
+pub unsafe fn load<S: Simd, const N: usize>(
+    simd: S,
+    pixels: &[[*const f32; N]; N],
+    channel: usize,
+    lanes: usize,
+) -> [[S::V; N]; N] {
+    let mut d = [[simd.splat(0.0); N]; N];
+    for i in 0..N {
+        for j in 0..N {
+            // SAFETY: the caller's promise.
+            d[i][j] = unsafe {
+                let from = pixels[i][j].add(channel);
+                if lanes == S::LANES { simd.load(from) } else { simd.load_first(from, lanes) }
+            };
+        }
+    }
+    d
+}
+
+/// Writes the vectors of all products, `plane` numbers apart.
+///
+/// # Safety
+///
+/// `to` must be valid for writing a vector at every multiple of `plane` below 36 times it.
+#[inline(always)]
+pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *mut f32, plane: usize) {
+    for i in 0..6 {
+        for j in 0..6 {
+            // SAFETY: the caller's promise.
+            unsafe { simd.store(to.add((i * 6 + j) * plane), products[i][j]) };
+        }
+    }
+}
+
+/// Reads what [`store_products`] writes.
+///
+/// # Safety
+///
+/// `from` must be valid for reading a vector at every multiple of `plane` below 36 times it.
+#[inline(always)]
+pub unsafe fn load_products<S: Simd>(simd: S, from: *const f32, plane: usize) -> [[S::V; 6]; 6] {
+    let mut products = [[simd.splat(0.0); 6]; 6];
+    for i in 0..6 {
+        for j in 0..6 {
+            // SAFETY: the caller's promise.
+            products[i][j] = unsafe { simd.load(from.add((i * 6 + j) * plane)) };
+        }
+    }
+    products
+}
+
+/// Rows of transformed tiles, one after the other.
+#[derive(Clone)]
+pub struct Rows {
+    pub left: usize,
+    pub from: usize,
+    pub from_step: usize,
+    pub to: usize,
+    pub to_step: usize,
+}
+
+impl Pixels for Rows {
+    #[inline(always)]
+    fn next(&mut self) -> (usize, usize) {
+        let here = (self.from, self.to);
+        self.left -= 1;
+        self.from += self.from_step;
+        self.to += self.to_step;
+        here
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.left
+    }
+}

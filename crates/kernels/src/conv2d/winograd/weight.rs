@@ -1,0 +1,295 @@
+//! The gradient to the weights, by the adjoint transforms: with `V` the transformed input tiles and `Z` the transformed
+//! gradients to the output, 36 matrices of sums over all tiles of `Z * V`, transformed to 3 x 3 once at the end.
+//!
+//! The work is cut as in the direct form: blocks of input and output channels, times parts of the tiles, whose results
+//! are added in order. A unit transforms the tiles of its own channels, a group at a time.
+
+use super::tiles::{self, GAP, PRODUCTS, SIDE, Tiles};
+use super::transform::{Input, OutputGradient, WeightGradient, plane};
+use crate::conv2d::images::Images;
+use crate::conv2d::outer::{self, Walk};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Conv2dGeometry, Cpu, scratch};
+
+/// Input and output channels in a block.
+const BLOCK: usize = 128;
+/// Units of work to aim for.
+const UNITS: usize = 32;
+/// Fewest tiles in a part: with fewer, the transforms at its end would weigh too much.
+const PART: usize = 96;
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    first_in: usize,
+    in_channels: usize,
+    first_out: usize,
+    out_channels: usize,
+}
+
+struct Plan {
+    g: Conv2dGeometry,
+    tiles: Tiles,
+    parts: usize,
+    /// Input and output channels in a block (the last may have fewer).
+    in_block: usize,
+    out_block: usize,
+}
+
+impl Plan {
+    fn new(g: &Conv2dGeometry) -> Plan {
+        let even = |channels: usize| channels.div_ceil(channels.div_ceil(BLOCK));
+        let mut plan = Plan {
+            g: *g,
+            tiles: Tiles::new(g.batch, &Images::output(g)),
+            parts: 1,
+            in_block: even(g.in_channels),
+            out_block: even(g.out_channels),
+        };
+        plan.parts = UNITS.div_ceil(plan.blocks()).min(plan.tiles.len() / PART).max(1);
+        plan
+    }
+
+    fn in_blocks(&self) -> usize {
+        self.g.in_channels.div_ceil(self.in_block)
+    }
+
+    fn blocks(&self) -> usize {
+        self.in_blocks() * self.g.out_channels.div_ceil(self.out_block)
+    }
+
+    fn block(&self, index: usize) -> Block {
+        let first_in = index % self.in_blocks() * self.in_block;
+        let first_out = index / self.in_blocks() * self.out_block;
+        Block {
+            first_in,
+            in_channels: self.in_block.min(self.g.in_channels - first_in),
+            first_out,
+            out_channels: self.out_block.min(self.g.out_channels - first_out),
+        }
+    }
+
+    /// Tiles that are worked on together.
+    fn group(&self) -> usize {
+        if self.in_block + self.out_block > 128 { 96 } else { 48 }
+    }
+}
+
+/// See [`crate::conv2d::conv2d_backward_weight`].
+pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let plan = Plan::new(g);
+    let unit_len = plan.in_block * plan.out_block * 9;
+    let mut results = scratch::take(plan.parts * plan.blocks() * unit_len);
+    cpu.threads.run_chunks(&mut results, unit_len, |unit, result| {
+        let part = unit / plan.blocks();
+        let tiles = plan.tiles.len();
+        dispatch(
+            cpu.isa,
+            Unit {
+                plan: &plan,
+                block: plan.block(unit % plan.blocks()),
+                first: part * tiles / plan.parts,
+                end: (part + 1) * tiles / plan.parts,
+                x,
+                dy,
+                result,
+            },
+        );
+    });
+    let results = &results[..];
+    // One output channel at a time: (tap, input channel) of all input blocks, and the parts in their order.
+    cpu.threads.run_chunks(dw, 9 * g.in_channels, |k, dw| {
+        for b in 0..plan.in_blocks() {
+            let index = k / plan.out_block * plan.in_blocks() + b;
+            let block = plan.block(index);
+            let row = 9 * block.in_channels;
+            for part in 0..plan.parts {
+                let unit = part * plan.blocks() + index;
+                let from = &results[unit * unit_len + k % plan.out_block * row..][..row];
+                for tap in 0..9 {
+                    let to = &mut dw[tap * g.in_channels + block.first_in..][..block.in_channels];
+                    let from = &from[tap * block.in_channels..][..block.in_channels];
+                    if part == 0 {
+                        to.copy_from_slice(from);
+                    } else {
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// One block, over tiles `first..end`; `result` is (output channel, tap, input channel).
+struct Unit<'a> {
+    plan: &'a Plan,
+    block: Block,
+    first: usize,
+    end: usize,
+    x: &'a [f32],
+    dy: &'a [f32],
+    result: &'a mut [f32],
+}
+
+impl Kernel for Unit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let tile = outer::best_tile(self.block.out_channels, self.block.in_channels, S::LANES);
+        match (S::LANES, tile) {
+            (16, (8, 3)) => self.sum::<S, 8, 3>(simd),
+            (16, (6, 4)) => self.sum::<S, 6, 4>(simd),
+            (16, (12, 2)) => self.sum::<S, 12, 2>(simd),
+            (16, (16, 1)) => self.sum::<S, 16, 1>(simd),
+            (_, (4, 3)) => self.sum::<S, 4, 3>(simd),
+            (_, (6, 2)) => self.sum::<S, 6, 2>(simd),
+            (_, (12, 1)) => self.sum::<S, 12, 1>(simd),
+            (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
+        }
+    }
+}
+
+/// Transformed tiles: (product, tile, channel), `row` numbers for each tile, `plane` for each product.
+#[derive(Clone, Copy)]
+struct Layout {
+    row: usize,
+    plane: usize,
+}
+
+impl Unit<'_> {
+    #[inline(always)]
+    fn sum<S: Simd, const P: usize, const NV: usize>(self, simd: S) {
+        let block = self.block;
+        let (out_tiles, in_tiles) =
+            (block.out_channels.div_ceil(P), block.in_channels.div_ceil(NV * S::LANES));
+        let tile_len = P * NV * S::LANES;
+        let sums_plane = out_tiles * in_tiles * tile_len;
+        let mut sums = scratch::take(PRODUCTS * sums_plane);
+        let most = self.plan.group().min(self.end - self.first);
+        let layout = |row: usize| Layout { row, plane: most * row + GAP };
+        let v = layout(in_tiles * NV * S::LANES);
+        // A tile of output channels may reach beyond the last; rows a power of two apart would share cache sets.
+        let z = layout(block.out_channels.next_multiple_of(16) + 16);
+        let mut inputs = scratch::take(PRODUCTS * v.plane);
+        let mut gradients = scratch::take(PRODUCTS * z.plane);
+        let groups = (self.end - self.first).div_ceil(most);
+        for group in 0..groups {
+            let tiles = self.end - self.first;
+            let first = self.first + group * tiles / groups;
+            let count = self.first + (group + 1) * tiles / groups - first;
+            self.transform_input(simd, first, count, v, &mut inputs);
+            self.transform_gradient(simd, first, count, z, &mut gradients);
+            assert!(count <= most && out_tiles * P <= z.row);
+            for product in 0..PRODUCTS {
+                for out_tile in 0..out_tiles {
+                    for in_tile in 0..in_tiles {
+                        let index = (product * out_tiles + out_tile) * in_tiles + in_tile;
+                        let walk = Walk {
+                            x: inputs[product * v.plane + in_tile * NV * S::LANES..].as_ptr(),
+                            image: 0,
+                            line: 0,
+                            pixel: v.row,
+                            images: 1,
+                            rows: 1,
+                            columns: count,
+                            dy: gradients[product * z.plane + out_tile * P..].as_ptr(),
+                            dy_pixel: z.row,
+                        };
+                        let sums = &mut sums[index * tile_len..][..tile_len];
+                        // SAFETY: rows of `inputs` hold all vectors of `in_tiles`, rows of `gradients` P numbers for
+                        // each of `out_tiles` (the assertion), and both have `count` rows; `sums` has a tile.
+                        unsafe { outer::tile::<S, P, NV>(simd, &walk, sums.as_mut_ptr(), group > 0) }
+                    }
+                }
+            }
+        }
+        self.finish::<S, P, NV>(simd, &sums, sums_plane);
+    }
+
+    #[inline(always)]
+    fn transform_input<S: Simd>(&self, simd: S, first: usize, count: usize, to: Layout, inputs: &mut [f32]) {
+        let shape = Images::input(&self.plan.g);
+        let padding = self.plan.g.padding as isize;
+        let channels = self.block.in_channels;
+        assert!(inputs.len() >= PRODUCTS * to.plane && count * to.row <= to.plane);
+        assert!(channels.next_multiple_of(S::LANES) <= to.row);
+        let mut zeros = scratch::take(shape.channels);
+        zeros.fill(0.0);
+        for t in 0..count {
+            let (image, h, w) = self.plan.tiles.place(first + t);
+            let pixels = tiles::sources::<6>(self.x, &shape, (image, h - padding, w - padding), &zeros);
+            for channel in (0..channels).step_by(S::LANES) {
+                let lanes = S::LANES.min(channels - channel);
+                // SAFETY: a pixel has `first_in + in_channels` channels or more; the assertions cover what is written.
+                unsafe {
+                    let d = tiles::load(simd, &pixels, self.block.first_in + channel, lanes);
+                    let v = plane::<S, Input, 6, 6>(simd, &d);
+                    tiles::store_products(simd, &v, inputs.as_mut_ptr().add(t * to.row + channel), to.plane);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transform_gradient<S: Simd>(
+        &self,
+        simd: S,
+        first: usize,
+        count: usize,
+        to: Layout,
+        gradients: &mut [f32],
+    ) {
+        let shape = Images::output(&self.plan.g);
+        let channels = self.block.out_channels;
+        assert!(gradients.len() >= PRODUCTS * to.plane && count * to.row <= to.plane);
+        assert!(channels.next_multiple_of(S::LANES) <= to.row);
+        let mut zeros = scratch::take(shape.channels);
+        zeros.fill(0.0);
+        for t in 0..count {
+            let pixels = tiles::sources::<SIDE>(self.dy, &shape, self.plan.tiles.place(first + t), &zeros);
+            for channel in (0..channels).step_by(S::LANES) {
+                let lanes = S::LANES.min(channels - channel);
+                // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is written.
+                unsafe {
+                    let dy = tiles::load(simd, &pixels, self.block.first_out + channel, lanes);
+                    let z = plane::<S, OutputGradient, 4, 6>(simd, &dy);
+                    tiles::store_products(
+                        simd,
+                        &z,
+                        gradients.as_mut_ptr().add(t * to.row + channel),
+                        to.plane,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Transforms the sums to 3 x 3.
+    #[inline(always)]
+    fn finish<S: Simd, const P: usize, const NV: usize>(self, simd: S, sums: &[f32], sums_plane: usize) {
+        let (channels, width) = (self.block.in_channels, NV * S::LANES);
+        let in_tiles = channels.div_ceil(width);
+        assert!(sums.len() >= PRODUCTS * sums_plane);
+        assert!(self.block.out_channels.div_ceil(P) * in_tiles * P * width <= sums_plane);
+        for (k, result) in self.result.chunks_mut(9 * channels).take(self.block.out_channels).enumerate() {
+            assert_eq!(result.len(), 9 * channels);
+            for channel in (0..channels).step_by(S::LANES) {
+                let tile = k / P * in_tiles + channel / width;
+                let at = (tile * P + k % P) * width + channel % width;
+                let lanes = S::LANES.min(channels - channel);
+                // SAFETY: the vector lies in tile `tile` of each product, by the assertions; `result` has 9 rows of
+                // `channels >= channel + lanes` numbers.
+                unsafe {
+                    let u = tiles::load_products(simd, sums.as_ptr().add(at), sums_plane);
+                    let g = plane::<S, WeightGradient, 6, 3>(simd, &u);
+                    for r in 0..3 {
+                        for s in 0..3 {
+                            let to = result.as_mut_ptr().add((r * 3 + s) * channels + channel);
+                            simd.store_first(to, g[r][s], lanes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
