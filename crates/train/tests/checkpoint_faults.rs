@@ -110,7 +110,7 @@ fn an_interrupted_write_is_taken_up_again() {
 #[test]
 fn the_first_checkpoint_is_there_whole_or_not_at_all() {
     for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {
-        for at in 0..40 {
+        for at in 0..=operations() {
             let folder = tempfile::tempdir().unwrap();
             let files = Faulty::new(at, Fault::Stop);
             let saved = checkpoints(folder.path(), files.clone()).save(&checkpoint(1)).is_ok();

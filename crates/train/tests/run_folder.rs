@@ -140,7 +140,10 @@ fn check(path: &Path, made: bool, what: &str) {
 
 #[test]
 fn making_a_run_survives_every_fault() {
-    for at in 0..40 {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Faulty::default();
+    RunFolder::create(&folder.path().join("run"), &config(), Arc::new(files.clone())).unwrap();
+    for at in 0..files.operations() {
         for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");

@@ -1,8 +1,5 @@
 //! A file system whose N-th operation fails, or after which nothing happens any more, as at a kill or a power cut.
 
-// Each test file uses a part of it.
-#![allow(dead_code)]
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read, Write};
