@@ -101,7 +101,7 @@ impl Kernel for TransformWeights<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let tap = self.from.len() / 9;
-        assert!(self.to.len() == tap * PRODUCTS && tap % S::LANES == 0);
+        assert!(self.to.len() == tap * PRODUCTS && tap.is_multiple_of(S::LANES));
         for i in (0..tap).step_by(S::LANES) {
             let mut g = [[simd.splat(0.0); 3]; 3];
             // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write.
@@ -210,27 +210,34 @@ fn transform_output<S: Simd>(simd: S, group: &mut Group, o: usize, outputs: &[f3
         let mut sum = [0.0f32; 64];
         let mut square = [0.0f32; 64];
         for t in t..end {
-            let pixels = tiles::destinations(group.dst, &group.shape.to, group.tiles.place(group.first + t));
+            let place = group.tiles.place(group.first + t);
+            let (pixels, rows, columns) = tiles::destinations(group.dst, &group.shape.to, place);
+            let whole = rows == SIDE && columns == SIDE;
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
-                // SAFETY: channel + LANES <= width, which the assertion covers for reading; each pixel has
-                // `first + channels` channels or more, and is this group's alone; the sums have 64 >= width numbers.
+                // SAFETY: channel + LANES <= width, which the assertion covers for reading; each of the first `rows` x
+                // `columns` pixels has `first + channels` channels or more, and is this group's alone; the sums have
+                // 64 >= width numbers.
                 unsafe {
                     let m = tiles::load_products(simd, outputs.as_ptr().add(t * width + channel), step);
                     let y = plane::<S, Output, 6, 4>(simd, &m);
                     let mut sums = simd.load(sum.as_ptr().add(channel));
                     let mut squares = simd.load(square.as_ptr().add(channel));
-                    for i in 0..SIDE {
-                        for j in 0..SIDE {
-                            let Some(pixel) = pixels[i][j] else { continue };
-                            let to = pixel.add(first + channel);
-                            if lanes == S::LANES {
-                                simd.store(to, y[i][j]);
-                            } else {
-                                simd.store_first(to, y[i][j], lanes);
+                    if whole && lanes == S::LANES {
+                        for i in 0..SIDE {
+                            for j in 0..SIDE {
+                                simd.store(pixels[i][j].add(first + channel), y[i][j]);
+                                sums = simd.add(sums, y[i][j]);
+                                squares = simd.mul_add(y[i][j], y[i][j], squares);
                             }
-                            sums = simd.add(sums, y[i][j]);
-                            squares = simd.mul_add(y[i][j], y[i][j], squares);
+                        }
+                    } else {
+                        for i in 0..rows {
+                            for j in 0..columns {
+                                simd.store_first(pixels[i][j].add(first + channel), y[i][j], lanes);
+                                sums = simd.add(sums, y[i][j]);
+                                squares = simd.mul_add(y[i][j], y[i][j], squares);
+                            }
                         }
                     }
                     simd.store(sum.as_mut_ptr().add(channel), sums);

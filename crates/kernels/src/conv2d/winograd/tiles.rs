@@ -57,6 +57,18 @@ pub fn sources<const N: usize>(
 ) -> [[*const f32; N]; N] {
     assert!(zeros.len() >= shape.channels);
     let mut pixels = [[zeros.as_ptr(); N]; N];
+    let last = (N - 1) as isize;
+    let corners = (offset(shape, image, row, column), offset(shape, image, row + last, column + last));
+    if let (Some(first), Some(last)) = corners {
+        // All inside, the most frequent case by far in large images.
+        let inside = images[first..last + shape.channels].as_ptr();
+        for i in 0..N {
+            for j in 0..N {
+                pixels[i][j] = inside.wrapping_add((i * shape.width + j) * shape.channels);
+            }
+        }
+        return pixels;
+    }
     for (i, line) in pixels.iter_mut().enumerate() {
         for (j, pixel) in line.iter_mut().enumerate() {
             if let Some(at) = offset(shape, image, row + i as isize, column + j as isize) {
@@ -67,21 +79,22 @@ pub fn sources<const N: usize>(
     pixels
 }
 
-/// Pointers to the pixels of a tile of the output; none for those outside.
+/// Pointers to the pixels of a tile of the output, and how many rows and columns of them exist.
 #[inline(always)]
 pub fn destinations(
     images: SharedMut,
     shape: &Images,
     (image, row, column): (usize, isize, isize),
-) -> [[Option<*mut f32>; SIDE]; SIDE] {
-    let mut pixels = [[None; SIDE]; SIDE];
-    for (i, line) in pixels.iter_mut().enumerate() {
-        for (j, pixel) in line.iter_mut().enumerate() {
-            let at = offset(shape, image, row + i as isize, column + j as isize);
-            *pixel = at.map(|at| images.at(at));
+) -> ([[*mut f32; SIDE]; SIDE], usize, usize) {
+    let (row, column) = (row as usize, column as usize);
+    let first = image * shape.len() + (row * shape.width + column) * shape.channels;
+    let mut pixels = [[images.at(first); SIDE]; SIDE];
+    for i in 0..SIDE {
+        for j in 0..SIDE {
+            pixels[i][j] = images.at(first + (i * shape.width + j) * shape.channels);
         }
     }
-    pixels
+    (pixels, SIDE.min(shape.height - row), SIDE.min(shape.width - column))
 }
 
 /// Reads one vector of each pixel.
