@@ -122,17 +122,7 @@ mod tests {
 
     #[test]
     fn ranks_scores() {
-        let scores = [
-            0.1,
-            0.9,
-            0.3,
-            /**/ 0.5,
-            0.5,
-            0.5,
-            /**/ f32::NAN,
-            1.0,
-            0.0,
-        ];
+        let scores = [0.1, 0.9, 0.3, /**/ 0.5, 0.5, 0.5, /**/ f32::NAN, 1.0, 0.0];
         let labels = [2, 1, 0];
         assert_eq!(top_k(&scores, &labels, 3, 1), Ok(0.0));
         assert_eq!(top_k(&scores, &labels, 3, 2), Ok(2.0 / 3.0));

@@ -14,11 +14,7 @@ pub fn alignment(z: Features) -> Result<f64, MetricsError> {
     let pairs = check_pairs(z)?;
     let normalised = z.normalised();
     let (first, second) = normalised.split_at(pairs * z.dim());
-    let sum: f64 = first
-        .iter()
-        .zip(second)
-        .map(|(a, b)| f64::from(a - b).powi(2))
-        .sum();
+    let sum: f64 = first.iter().zip(second).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     Ok(sum / pairs as f64)
 }
 

@@ -19,10 +19,7 @@ pub fn eleven_point_average_precision(
     }
     let best_at = |tenths: usize| {
         // In whole numbers: 0.1 has no exact form to compare a recall with.
-        let reached = curve
-            .points
-            .iter()
-            .filter(|point| 10 * point.hits >= tenths * curve.relevant);
+        let reached = curve.points.iter().filter(|point| 10 * point.hits >= tenths * curve.relevant);
         reached.map(Point::precision).fold(0.0, f64::max)
     };
     Ok(Some((0..=10).map(best_at).sum::<f64>() / 11.0))
@@ -85,16 +82,10 @@ impl Curve {
             hits += usize::from(relevant[image]);
             let next = order.get(place + 1);
             if next.is_none_or(|&next| scores[next] != scores[image]) {
-                points.push(Point {
-                    retrieved: place + 1,
-                    hits,
-                });
+                points.push(Point { retrieved: place + 1, hits });
             }
         }
-        Ok(Curve {
-            points,
-            relevant: hits,
-        })
+        Ok(Curve { points, relevant: hits })
     }
 }
 
@@ -106,9 +97,7 @@ mod tests {
     fn by_hand() {
         // Retrieved in the order yes, no, yes: precisions 1 at recall 1/2, then 2/3 at recall 1.
         let (scores, relevant) = ([0.9, 0.8, 0.7, 0.1], [true, false, true, false]);
-        let eleven = eleven_point_average_precision(&scores, &relevant)
-            .unwrap()
-            .unwrap();
+        let eleven = eleven_point_average_precision(&scores, &relevant).unwrap().unwrap();
         assert!((eleven - (6.0 + 5.0 * 2.0 / 3.0) / 11.0).abs() < 1e-12);
         let area = area_average_precision(&scores, &relevant).unwrap().unwrap();
         assert!((area - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
@@ -118,10 +107,7 @@ mod tests {
     fn ties_are_retrieved_together() {
         let relevant = [true, false, false, false];
         assert_eq!(area_average_precision(&[0.5; 4], &relevant), Ok(Some(0.25)));
-        assert_eq!(
-            eleven_point_average_precision(&[0.5; 4], &relevant),
-            Ok(Some(0.25))
-        );
+        assert_eq!(eleven_point_average_precision(&[0.5; 4], &relevant), Ok(Some(0.25)));
     }
 
     #[test]

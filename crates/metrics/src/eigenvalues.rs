@@ -38,25 +38,21 @@ fn tridiagonal(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
         let rest = &mut matrix[(k + 1) * n..];
         let beta = 2.0 / square;
         let mut w = vec![0.0; v.len()];
-        rest.par_chunks(PIECE * n)
-            .zip(w.par_chunks_mut(PIECE))
-            .for_each(|(rows, w)| {
-                for (row, w) in rows.chunks_exact(n).zip(w) {
-                    *w = beta * dot(&row[k + 1..], &v);
-                }
-            });
+        rest.par_chunks(PIECE * n).zip(w.par_chunks_mut(PIECE)).for_each(|(rows, w)| {
+            for (row, w) in rows.chunks_exact(n).zip(w) {
+                *w = beta * dot(&row[k + 1..], &v);
+            }
+        });
         let along = beta / 2.0 * dot(&v, &w);
         w.iter_mut().zip(&v).for_each(|(w, v)| *w -= along * v);
-        rest.par_chunks_mut(PIECE * n)
-            .enumerate()
-            .for_each(|(piece, rows)| {
-                for (row, i) in rows.chunks_exact_mut(n).zip(piece * PIECE..) {
-                    let (vi, wi) = (v[i], w[i]);
-                    for ((a, v), w) in row[k + 1..].iter_mut().zip(&v).zip(&w) {
-                        *a -= vi * w + wi * v;
-                    }
+        rest.par_chunks_mut(PIECE * n).enumerate().for_each(|(piece, rows)| {
+            for (row, i) in rows.chunks_exact_mut(n).zip(piece * PIECE..) {
+                let (vi, wi) = (v[i], w[i]);
+                for ((a, v), w) in row[k + 1..].iter_mut().zip(&v).zip(&w) {
+                    *a -= vi * w + wi * v;
                 }
-            });
+            }
+        });
     }
     (diagonal, beside)
 }
@@ -65,12 +61,7 @@ fn tridiagonal(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = left
-        .remainder()
-        .iter()
-        .zip(right.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
+    let rest: f64 = left.remainder().iter().zip(right.remainder()).map(|(a, b)| a * b).sum();
     for (a, b) in left.zip(right) {
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
             *sum += a * b;
@@ -83,17 +74,12 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn implicit_ql(diagonal: &mut [f64], beside: &mut [f64]) {
     let n = diagonal.len();
     // A value beside the diagonal this small changes no eigenvalue by more than rounding does.
-    let largest = diagonal
-        .iter()
-        .chain(beside.iter())
-        .fold(0.0, |most: f64, x| most.max(x.abs()));
+    let largest = diagonal.iter().chain(beside.iter()).fold(0.0, |most: f64, x| most.max(x.abs()));
     let negligible = largest * f64::EPSILON;
     for start in 0..n {
         // Two or three rounds are usual; the bound only keeps a loop from depending on that.
         for _ in 0..50 {
-            let end = (start..n - 1)
-                .find(|&i| beside[i].abs() <= negligible)
-                .unwrap_or(n - 1);
+            let end = (start..n - 1).find(|&i| beside[i].abs() <= negligible).unwrap_or(n - 1);
             if end == start {
                 break;
             }

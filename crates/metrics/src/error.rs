@@ -57,18 +57,10 @@ pub enum MetricsError {
 /// [`MetricsError::Shape`] or [`MetricsError::Label`].
 pub fn check_labels(rows: usize, labels: &[u32], classes: usize) -> Result<(), MetricsError> {
     if labels.len() != rows {
-        return Err(MetricsError::Shape {
-            what: "labels, one per row",
-            expected: rows,
-            got: labels.len(),
-        });
+        return Err(MetricsError::Shape { what: "labels, one per row", expected: rows, got: labels.len() });
     }
     match labels.iter().position(|&label| label as usize >= classes) {
-        Some(row) => Err(MetricsError::Label {
-            row,
-            label: labels[row],
-            classes,
-        }),
+        Some(row) => Err(MetricsError::Label { row, label: labels[row], classes }),
         None => Ok(()),
     }
 }
@@ -78,10 +70,6 @@ pub(crate) fn check_temperature(temperature: f64) -> Result<(), MetricsError> {
     if temperature > 0.0 && temperature.is_finite() {
         Ok(())
     } else {
-        Err(MetricsError::Setting {
-            name: "temperature",
-            got: temperature,
-            expected: "a number above 0",
-        })
+        Err(MetricsError::Setting { name: "temperature", got: temperature, expected: "a number above 0" })
     }
 }

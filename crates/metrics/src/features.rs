@@ -20,11 +20,7 @@ impl<'a> Features<'a> {
     /// `dim` is 0, `values` is not a whole number of rows, or a value is NaN or infinite.
     pub fn new(values: &'a [f32], dim: usize) -> Result<Self, MetricsError> {
         if dim == 0 {
-            return Err(MetricsError::TooFew {
-                what: "values per row",
-                least: 1,
-                got: 0,
-            });
+            return Err(MetricsError::TooFew { what: "values per row", least: 1, got: 0 });
         }
         let whole = values.len() / dim * dim;
         if whole != values.len() {
@@ -34,13 +30,10 @@ impl<'a> Features<'a> {
                 got: values.len(),
             });
         }
-        let broken = values
-            .par_chunks(PIECE * dim)
-            .enumerate()
-            .find_map_first(|(piece, rows)| {
-                let place = rows.iter().position(|value| !value.is_finite())?;
-                Some(piece * PIECE + place / dim)
-            });
+        let broken = values.par_chunks(PIECE * dim).enumerate().find_map_first(|(piece, rows)| {
+            let place = rows.iter().position(|value| !value.is_finite())?;
+            Some(piece * PIECE + place / dim)
+        });
         match broken {
             Some(row) => Err(MetricsError::NotFinite { row }),
             None => Ok(Features { values, dim }),
@@ -73,11 +66,7 @@ impl<'a> Features<'a> {
         out.par_chunks_mut(PIECE * self.dim).for_each(|rows| {
             for row in rows.chunks_exact_mut(self.dim) {
                 // In f64: squares of large features would overflow f32.
-                let norm = row
-                    .iter()
-                    .map(|&x| f64::from(x) * f64::from(x))
-                    .sum::<f64>()
-                    .sqrt();
+                let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
                 if norm > 0.0 {
                     row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
                 }
@@ -93,25 +82,12 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_matrix() {
-        assert!(matches!(
-            Features::new(&[1.0], 0),
-            Err(MetricsError::TooFew { .. })
-        ));
-        assert!(matches!(
-            Features::new(&[1.0; 5], 2),
-            Err(MetricsError::Shape {
-                expected: 4,
-                got: 5,
-                ..
-            })
-        ));
+        assert!(matches!(Features::new(&[1.0], 0), Err(MetricsError::TooFew { .. })));
+        assert!(matches!(Features::new(&[1.0; 5], 2), Err(MetricsError::Shape { expected: 4, got: 5, .. })));
         let mut values = vec![0.5; 3 * 4000];
         values[3 * 3500 + 1] = f32::NAN;
         values[3 * 3900] = f32::INFINITY;
-        assert_eq!(
-            Features::new(&values, 3).unwrap_err(),
-            MetricsError::NotFinite { row: 3500 }
-        );
+        assert_eq!(Features::new(&values, 3).unwrap_err(), MetricsError::NotFinite { row: 3500 });
     }
 
     #[test]

@@ -17,10 +17,7 @@ pub struct Knn {
 impl Default for Knn {
     /// k = 200, temperature 0.1.
     fn default() -> Self {
-        Knn {
-            k: 200,
-            temperature: 0.1,
-        }
+        Knn { k: 200, temperature: 0.1 }
     }
 }
 
@@ -50,11 +47,7 @@ impl Knn {
     ) -> Result<KnnOutcome, MetricsError> {
         check_labels(test.rows(), test_labels, classes)?;
         if test.rows() == 0 {
-            return Err(MetricsError::TooFew {
-                what: "test rows",
-                least: 1,
-                got: 0,
-            });
+            return Err(MetricsError::TooFew { what: "test rows", least: 1, got: 0 });
         }
         let ranked = self.rank(train, train_labels, test, classes)?;
         let hits = |depth: usize| {
@@ -85,26 +78,21 @@ impl Knn {
         check_labels(train.rows(), train_labels, classes)?;
         check_temperature(self.temperature)?;
         let neighbours = nearest_neighbours(queries, train, self.k)?;
-        let ranked = (0..neighbours.queries())
-            .into_par_iter()
-            .with_min_len(64)
-            .map_init(
-                || vec![0f64; classes],
-                |votes, query| {
-                    votes.fill(0.0);
-                    // Relative to the nearest, so that no temperature overflows; the ranking is the same.
-                    let nearest = f64::from(neighbours.similarities(query)[0]);
-                    for (&index, &similarity) in neighbours
-                        .indices(query)
-                        .iter()
-                        .zip(neighbours.similarities(query))
-                    {
-                        let weight = ((f64::from(similarity) - nearest) / self.temperature).exp();
-                        votes[train_labels[index as usize] as usize] += weight;
-                    }
-                    best_five(votes)
-                },
-            );
+        let ranked = (0..neighbours.queries()).into_par_iter().with_min_len(64).map_init(
+            || vec![0f64; classes],
+            |votes, query| {
+                votes.fill(0.0);
+                // Relative to the nearest, so that no temperature overflows; the ranking is the same.
+                let nearest = f64::from(neighbours.similarities(query)[0]);
+                for (&index, &similarity) in
+                    neighbours.indices(query).iter().zip(neighbours.similarities(query))
+                {
+                    let weight = ((f64::from(similarity) - nearest) / self.temperature).exp();
+                    votes[train_labels[index as usize] as usize] += weight;
+                }
+                best_five(votes)
+            },
+        );
         Ok(ranked.collect())
     }
 }
@@ -130,26 +118,13 @@ mod tests {
     fn near_votes_outweigh_many() {
         // One neighbour of class 1 at similarity 1, three of class 0 at 0.6: e^10 against 3 e^6.
         let train = [1.0, 0.0, 0.6, 0.8, 0.6, 0.8, 0.6, -0.8];
-        let knn = Knn {
-            k: 4,
-            temperature: 0.1,
-        };
+        let knn = Knn { k: 4, temperature: 0.1 };
         let train = Features::new(&train, 2).unwrap();
         let query = Features::new(&[2.0, 0.0], 2).unwrap();
         let outcome = knn.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
-        assert_eq!(
-            outcome,
-            KnnOutcome {
-                top1: 1.0,
-                top5: 1.0,
-                predictions: vec![1]
-            }
-        );
+        assert_eq!(outcome, KnnOutcome { top1: 1.0, top5: 1.0, predictions: vec![1] });
         // At a high temperature they count alike.
-        let flat = Knn {
-            k: 4,
-            temperature: 100.0,
-        };
+        let flat = Knn { k: 4, temperature: 100.0 };
         let outcome = flat.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
         assert_eq!((outcome.top1, outcome.top5), (0.0, 1.0));
     }
@@ -166,10 +141,7 @@ mod tests {
     fn a_tiny_temperature_does_not_overflow() {
         let train = Features::new(&[1.0, 0.0, 0.0, 1.0], 2).unwrap();
         let test = Features::new(&[0.1, 1.0], 2).unwrap();
-        let knn = Knn {
-            k: 2,
-            temperature: 1e-6,
-        };
+        let knn = Knn { k: 2, temperature: 1e-6 };
         assert_eq!(knn.evaluate(train, &[0, 1], test, &[1], 2).unwrap().top1, 1.0);
     }
 
@@ -178,27 +150,10 @@ mod tests {
         let rows = Features::new(&[1.0, 2.0], 1).unwrap();
         let knn = Knn::default();
         let label = knn.evaluate(rows, &[0, 5], rows, &[0, 1], 2).unwrap_err();
-        assert_eq!(
-            label.to_string(),
-            "labels: row 1 is of class 5, but there are 2 classes (0 to 1)"
-        );
+        assert_eq!(label.to_string(), "labels: row 1 is of class 5, but there are 2 classes (0 to 1)");
         assert!(knn.evaluate(rows, &[0], rows, &[0, 1], 2).is_err());
-        assert!(
-            knn.evaluate(rows, &[0, 1], Features::new(&[], 1).unwrap(), &[], 2)
-                .is_err()
-        );
-        assert!(
-            Knn { k: 0, ..knn }
-                .evaluate(rows, &[0, 1], rows, &[0, 1], 2)
-                .is_err()
-        );
-        assert!(
-            Knn {
-                temperature: 0.0,
-                ..knn
-            }
-            .evaluate(rows, &[0, 1], rows, &[0, 1], 2)
-            .is_err()
-        );
+        assert!(knn.evaluate(rows, &[0, 1], Features::new(&[], 1).unwrap(), &[], 2).is_err());
+        assert!(Knn { k: 0, ..knn }.evaluate(rows, &[0, 1], rows, &[0, 1], 2).is_err());
+        assert!(Knn { temperature: 0.0, ..knn }.evaluate(rows, &[0, 1], rows, &[0, 1], 2).is_err());
     }
 }

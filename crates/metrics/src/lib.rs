@@ -6,13 +6,13 @@
 //!
 //! | file | figures |
 //! |---|---|
-//! | [`neighbours`] | exact cosine nearest neighbours |
-//! | [`knn`] | the weighted kNN classifier |
-//! | [`accuracy`] | top-k, per class, mean per class, confusion |
-//! | [`rank_me`] | effective rank of features |
-//! | [`alignment`], [`uniformity`], [`spread`] | geometry of the projections on the sphere |
-//! | [`pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
-//! | [`average_precision`] | VOC 11-point and area |
+//! | [`mod@neighbours`] | exact cosine nearest neighbours |
+//! | [`mod@knn`] | the weighted kNN classifier |
+//! | [`mod@accuracy`] | top-k, per class, mean per class, confusion |
+//! | [`mod@rank_me`] | effective rank of features |
+//! | [`mod@alignment`], [`mod@uniformity`], [`mod@spread`] | geometry of the projections on the sphere |
+//! | [`mod@pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
+//! | [`mod@average_precision`] | VOC 11-point and area |
 
 #![deny(unsafe_code)]
 

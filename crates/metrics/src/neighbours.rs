@@ -1,6 +1,6 @@
 //! Exact nearest neighbours by cosine similarity.
 //!
-//! Similarities are computed a tile at a time (a product of [`QUERY_TILE`] queries with [`BASE_TILE`] base
+//! Similarities are computed a tile at a time (a product of `QUERY_TILE` queries with `BASE_TILE` base
 //! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
 //! similarity that a newcomer must exceed; most of a tile is passed over by that one comparison.
 
@@ -83,20 +83,12 @@ fn search(
     skip_self: bool,
 ) -> Result<Neighbours, MetricsError> {
     if k == 0 {
-        return Err(MetricsError::TooFew {
-            what: "neighbours k",
-            least: 1,
-            got: 0,
-        });
+        return Err(MetricsError::TooFew { what: "neighbours k", least: 1, got: 0 });
     }
     let rows = base.len() / dim;
     let least = 1 + usize::from(skip_self);
     if rows < least {
-        return Err(MetricsError::TooFew {
-            what: "rows to search",
-            least,
-            got: rows,
-        });
+        return Err(MetricsError::TooFew { what: "rows to search", least, got: rows });
     }
     if u32::try_from(rows).is_err() {
         return Err(MetricsError::Shape {
@@ -130,27 +122,19 @@ fn search(
                 }
             },
         );
-    Ok(Neighbours {
-        k,
-        indices,
-        similarities,
-    })
+    Ok(Neighbours { k, indices, similarities })
 }
 
 /// Turns each tile of base rows into `dim` contiguous columns, as the product reads them: it would otherwise do so
 /// for every tile of queries, at 512 values per row in half of its time.
 fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
     let mut out = vec![0.0; base.len()];
-    out.par_chunks_mut(BASE_TILE * dim)
-        .zip(base.par_chunks(BASE_TILE * dim))
-        .for_each(|(out, rows)| {
-            let width = rows.len() / dim;
-            for (i, row) in rows.chunks_exact(dim).enumerate() {
-                row.iter()
-                    .enumerate()
-                    .for_each(|(j, &value)| out[j * width + i] = value);
-            }
-        });
+    out.par_chunks_mut(BASE_TILE * dim).zip(base.par_chunks(BASE_TILE * dim)).for_each(|(out, rows)| {
+        let width = rows.len() / dim;
+        for (i, row) in rows.chunks_exact(dim).enumerate() {
+            row.iter().enumerate().for_each(|(j, &value)| out[j * width + i] = value);
+        }
+    });
     out
 }
 
@@ -168,12 +152,7 @@ fn search_tile(
     for (number, columns) in base.chunks(BASE_TILE * dim).enumerate() {
         let width = columns.len() / dim;
         let tile = &mut tile[..count * width];
-        multiply(
-            Operand::new(queries, dim),
-            Operand::new(columns, width),
-            tile,
-            false,
-        );
+        multiply(Operand::new(queries, dim), Operand::new(columns, width), tile, false);
         for (query, (candidates, row)) in nearest.iter_mut().zip(tile.chunks_exact_mut(width)).enumerate() {
             let first = number * BASE_TILE;
             if let Some(own) = own
@@ -196,10 +175,7 @@ struct Candidate {
 impl Candidate {
     /// Most similar first, then by index.
     fn order(&self, other: &Candidate) -> Ordering {
-        other
-            .similarity
-            .total_cmp(&self.similarity)
-            .then(self.index.cmp(&other.index))
+        other.similarity.total_cmp(&self.similarity).then(self.index.cmp(&other.index))
     }
 }
 
@@ -215,11 +191,7 @@ struct Candidates {
 impl Candidates {
     fn new(k: usize) -> Self {
         // Room for k newcomers between two selections makes a selection cost a constant per newcomer.
-        Candidates {
-            k,
-            held: Vec::with_capacity(2 * k + SCAN),
-            bar: f32::NEG_INFINITY,
-        }
+        Candidates { k, held: Vec::with_capacity(2 * k + SCAN), bar: f32::NEG_INFINITY }
     }
 
     /// Offers base rows `first`, `first + 1`, ... with these similarities.
@@ -232,10 +204,7 @@ impl Candidates {
             let start = first + (block * SCAN) as u32;
             for (offset, &similarity) in values.iter().enumerate() {
                 if similarity > self.bar {
-                    self.held.push(Candidate {
-                        similarity,
-                        index: start + offset as u32,
-                    });
+                    self.held.push(Candidate { similarity, index: start + offset as u32 });
                 }
             }
             if self.held.len() >= 2 * self.k {
@@ -275,11 +244,7 @@ mod tests {
         let mut all: Vec<(f32, u32)> = (base.chunks(dim).enumerate())
             .filter(|(index, _)| Some(*index) != skip)
             .map(|(index, row)| {
-                let dot = row
-                    .iter()
-                    .zip(&queries[query * dim..][..dim])
-                    .map(|(a, b)| a * b)
-                    .sum();
+                let dot = row.iter().zip(&queries[query * dim..][..dim]).map(|(a, b)| a * b).sum();
                 (dot, index as u32)
             })
             .collect();

@@ -32,22 +32,13 @@ pub fn pair_figures(z: Features, temperature: f64, normalize: bool) -> Result<Pa
     check_temperature(temperature)?;
     let pairs = check_pairs(z)?;
     let (views, dim) = (2 * pairs, z.dim());
-    let normalised = if normalize {
-        z.normalised()
-    } else {
-        z.values().to_vec()
-    };
+    let normalised = if normalize { z.normalised() } else { z.values().to_vec() };
     let tiles: Vec<PairFigures> = normalised
         .par_chunks(TILE * dim)
         .enumerate()
         .map(|(tile, anchors)| {
             let mut dots = vec![0.0; anchors.len() / dim * views];
-            multiply(
-                Operand::new(anchors, dim),
-                Operand::new(&normalised, dim).t(),
-                &mut dots,
-                false,
-            );
+            multiply(Operand::new(anchors, dim), Operand::new(&normalised, dim).t(), &mut dots, false);
             let figures = dots.chunks_exact(views).enumerate().map(|(offset, row)| {
                 let anchor = tile * TILE + offset;
                 anchor_figures(row, anchor, (anchor + pairs) % views, temperature)
@@ -64,11 +55,7 @@ pub fn pair_figures(z: Features, temperature: f64, normalize: bool) -> Result<Pa
     })
 }
 
-const ZERO: PairFigures = PairFigures {
-    loss: 0.0,
-    contrastive_accuracy: 0.0,
-    entropy: 0.0,
-};
+const ZERO: PairFigures = PairFigures { loss: 0.0, contrastive_accuracy: 0.0, entropy: 0.0 };
 
 fn plus(a: PairFigures, b: PairFigures) -> PairFigures {
     PairFigures {
@@ -80,12 +67,7 @@ fn plus(a: PairFigures, b: PairFigures) -> PairFigures {
 
 /// Figures of one anchor, whose dot products with all views are `dots`.
 fn anchor_figures(dots: &[f32], anchor: usize, positive: usize, temperature: f64) -> PairFigures {
-    let others = || {
-        dots.iter()
-            .enumerate()
-            .filter(|(view, _)| *view != anchor)
-            .map(|(_, &dot)| dot)
-    };
+    let others = || dots.iter().enumerate().filter(|(view, _)| *view != anchor).map(|(_, &dot)| dot);
     let most = others().fold(f32::NEG_INFINITY, f32::max);
     let ties = others().filter(|&dot| dot == most).count();
     // p = exp(u) / total with u = s - max s; entropy = -sum p log p = log total - sum(u exp u) / total.
@@ -97,11 +79,7 @@ fn anchor_figures(dots: &[f32], anchor: usize, positive: usize, temperature: f64
     }
     PairFigures {
         loss: total.ln() - f64::from(dots[positive] - most) / temperature,
-        contrastive_accuracy: if dots[positive] == most {
-            1.0 / ties as f64
-        } else {
-            0.0
-        },
+        contrastive_accuracy: if dots[positive] == most { 1.0 / ties as f64 } else { 0.0 },
         entropy: total.ln() - weighted / total,
     }
 }
@@ -109,16 +87,10 @@ fn anchor_figures(dots: &[f32], anchor: usize, positive: usize, temperature: f64
 /// The number of pairs N in 2N rows.
 pub(crate) fn check_pairs(z: Features) -> Result<usize, MetricsError> {
     match z.rows() {
-        0 => Err(MetricsError::TooFew {
-            what: "rows, two views per image",
-            least: 2,
-            got: 0,
-        }),
-        odd if odd % 2 == 1 => Err(MetricsError::Shape {
-            what: "rows, two views per image",
-            expected: odd + 1,
-            got: odd,
-        }),
+        0 => Err(MetricsError::TooFew { what: "rows, two views per image", least: 2, got: 0 }),
+        odd if odd % 2 == 1 => {
+            Err(MetricsError::Shape { what: "rows, two views per image", expected: odd + 1, got: odd })
+        }
         even => Ok(even / 2),
     }
 }
@@ -128,18 +100,8 @@ mod tests {
     use super::*;
 
     /// The worked example: dot products in three dimensions, temperature 0.1, first views then second views.
-    const FIRST: [[f32; 3]; 4] = [
-        [1.0, 0.0, 0.0],
-        [0.0, 1.0, 0.0],
-        [0.0, 0.0, 1.0],
-        [-1.0, 0.0, 0.0],
-    ];
-    const SECOND: [[f32; 3]; 4] = [
-        [0.9, 0.4, 0.0],
-        [0.1, 0.9, 0.0],
-        [0.0, 0.1, 0.9],
-        [-0.9, -0.4, 0.0],
-    ];
+    const FIRST: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]];
+    const SECOND: [[f32; 3]; 4] = [[0.9, 0.4, 0.0], [0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [-0.9, -0.4, 0.0]];
 
     #[test]
     fn worked_example() {
@@ -148,11 +110,7 @@ mod tests {
         let loss = anchor_figures(&dots, 0, 4, 0.1).loss;
         assert!((loss - 0.00071).abs() < 5e-6, "{loss}");
         // With s(1,2) lowered to 0.1 before the temperature divides it.
-        let lowered: Vec<f32> = dots
-            .iter()
-            .enumerate()
-            .map(|(i, &d)| if i == 4 { 0.1 } else { d })
-            .collect();
+        let lowered: Vec<f32> = dots.iter().enumerate().map(|(i, &d)| if i == 4 { 0.1 } else { d }).collect();
         let loss = anchor_figures(&lowered, 0, 4, 0.1).loss;
         assert!((loss - 1.13).abs() < 0.005, "{loss}");
         let figures = pair_figures(Features::new(&z, 3).unwrap(), 0.1, false).unwrap();
@@ -171,14 +129,7 @@ mod tests {
     #[test]
     fn a_single_pair_has_nothing_to_tell_apart() {
         let figures = pair_figures(Features::new(&[1.0, 0.0, 0.0, 1.0], 2).unwrap(), 0.5, true).unwrap();
-        assert_eq!(
-            figures,
-            PairFigures {
-                loss: 0.0,
-                contrastive_accuracy: 1.0,
-                entropy: 0.0
-            }
-        );
+        assert_eq!(figures, PairFigures { loss: 0.0, contrastive_accuracy: 1.0, entropy: 0.0 });
     }
 
     #[test]

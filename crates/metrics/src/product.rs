@@ -45,42 +45,20 @@ impl<'a, T: Real> Operand<'a, T> {
     ///
     /// Panics when `cols` is 0 or `values` is not a whole number of rows.
     pub fn new(values: &'a [T], cols: usize) -> Self {
-        assert!(
-            cols > 0 && values.len().is_multiple_of(cols),
-            "a whole number of rows of {cols} values"
-        );
-        Operand {
-            values,
-            rows: values.len() / cols,
-            cols,
-            row_step: cols,
-            col_step: 1,
-        }
+        assert!(cols > 0 && values.len().is_multiple_of(cols), "a whole number of rows of {cols} values");
+        Operand { values, rows: values.len() / cols, cols, row_step: cols, col_step: 1 }
     }
 
     /// The transposed matrix; nothing is moved.
     pub fn t(self) -> Self {
-        Operand {
-            rows: self.cols,
-            cols: self.rows,
-            row_step: self.col_step,
-            col_step: self.row_step,
-            ..self
-        }
+        Operand { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step, ..self }
     }
 
     /// `count` columns from `start` on. Panics when there are fewer.
     pub fn columns(self, start: usize, count: usize) -> Self {
-        assert!(
-            start <= self.cols && count <= self.cols - start,
-            "columns within the matrix"
-        );
+        assert!(start <= self.cols && count <= self.cols - start, "columns within the matrix");
         let skip = (start * self.col_step).min(self.values.len());
-        Operand {
-            values: &self.values[skip..],
-            cols: count,
-            ..self
-        }
+        Operand { values: &self.values[skip..], cols: count, ..self }
     }
 
     /// The index of the last element plus one: what `values` must hold.
@@ -97,15 +75,9 @@ impl<'a, T: Real> Operand<'a, T> {
 /// Panics when the shapes do not fit.
 #[allow(unsafe_code)]
 pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate: bool) {
-    assert_eq!(
-        a.cols, b.rows,
-        "columns of the left and rows of the right operand"
-    );
+    assert_eq!(a.cols, b.rows, "columns of the left and rows of the right operand");
     assert_eq!(out.len(), a.rows * b.cols, "values of the result");
-    assert!(
-        a.reach() <= a.values.len() && b.reach() <= b.values.len(),
-        "operands within their slices"
-    );
+    assert!(a.reach() <= a.values.len() && b.reach() <= b.values.len(), "operands within their slices");
     if out.is_empty() {
         return;
     }

@@ -10,20 +10,13 @@ use crate::{Features, MetricsError};
 /// No rows.
 pub fn spread(z: Features) -> Result<f64, MetricsError> {
     if z.rows() == 0 {
-        return Err(MetricsError::TooFew {
-            what: "rows for spread",
-            least: 1,
-            got: 0,
-        });
+        return Err(MetricsError::TooFew { what: "rows for spread", least: 1, got: 0 });
     }
     let normalised = z.normalised();
     let rows = z.rows() as f64;
     let mut means = vec![0f64; z.dim()];
     for row in normalised.chunks_exact(z.dim()) {
-        means
-            .iter_mut()
-            .zip(row)
-            .for_each(|(mean, &x)| *mean += f64::from(x) / rows);
+        means.iter_mut().zip(row).for_each(|(mean, &x)| *mean += f64::from(x) / rows);
     }
     // Two passes: the difference of two sums would lose what is left after a collapse.
     let mut variances = vec![0f64; z.dim()];

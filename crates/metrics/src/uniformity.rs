@@ -17,19 +17,14 @@ const TILE: usize = 256;
 pub fn uniformity(z: Features) -> Result<f64, MetricsError> {
     let (rows, dim) = (z.rows(), z.dim());
     if rows < 2 {
-        return Err(MetricsError::TooFew {
-            what: "rows for uniformity",
-            least: 2,
-            got: rows,
-        });
+        return Err(MetricsError::TooFew { what: "rows for uniformity", least: 2, got: rows });
     }
     let normalised = z.normalised();
     let tiles = rows.div_ceil(TILE);
     let rows_of = |tile: usize| &normalised[tile * TILE * dim..rows.min((tile + 1) * TILE) * dim];
     // A row of zeros has no direction; it is at distance 1 from everything, as the squares below have it.
-    let squares: Vec<f64> = (normalised.chunks_exact(dim))
-        .map(|row| row.iter().map(|&x| f64::from(x).powi(2)).sum())
-        .collect();
+    let squares: Vec<f64> =
+        (normalised.chunks_exact(dim)).map(|row| row.iter().map(|&x| f64::from(x).powi(2)).sum()).collect();
     let sums: Vec<f64> = (0..tiles * tiles)
         .into_par_iter()
         .map_init(
@@ -79,9 +74,7 @@ mod tests {
     #[test]
     fn tiles_do_not_show() {
         // 600 rows alternate between two orthogonal directions.
-        let z: Vec<f32> = (0..600)
-            .flat_map(|i| if i % 2 == 0 { [1.0, 0.0] } else { [0.0, 1.0] })
-            .collect();
+        let z: Vec<f32> = (0..600).flat_map(|i| if i % 2 == 0 { [1.0, 0.0] } else { [0.0, 1.0] }).collect();
         let (same, other) = (2.0 * (300.0 * 299.0 / 2.0), 300.0 * 300.0);
         let expected = ((same + other * f64::exp(-4.0)) / (same + other)).ln();
         let got = uniformity(Features::new(&z, 2).unwrap()).unwrap();

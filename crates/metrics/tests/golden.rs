@@ -8,74 +8,46 @@ fn golden() -> Value {
 }
 
 fn floats(value: &Value) -> Vec<f32> {
-    value
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|x| x.as_f64().expect("a number") as f32)
-        .collect()
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number") as f32).collect()
 }
 
 fn integers(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|x| x.as_u64().expect("a whole number") as u32)
-        .collect()
+    value.as_array().expect("a list").iter().map(|x| x.as_u64().expect("a whole number") as u32).collect()
 }
 
 fn matrix(value: &Value) -> (Vec<f32>, usize) {
-    (
-        floats(&value["values"]),
-        value["dim"].as_u64().expect("a width") as usize,
-    )
+    (floats(&value["values"]), value["dim"].as_u64().expect("a width") as usize)
 }
 
 #[track_caller]
 fn close(got: f64, expected: &Value, tolerance: f64) {
     let expected = expected.as_f64().expect("a number");
-    assert!(
-        (got - expected).abs() <= tolerance,
-        "got {got}, expected {expected}"
-    );
+    assert!((got - expected).abs() <= tolerance, "got {got}, expected {expected}");
 }
 
 #[test]
 fn knn_and_confusion() {
     let golden = &golden()["knn"];
     let ((train, dim), (test, _)) = (matrix(&golden["train"]), matrix(&golden["test"]));
-    let (train, test) = (
-        Features::new(&train, dim).unwrap(),
-        Features::new(&test, dim).unwrap(),
-    );
-    let (labels, test_labels) = (
-        integers(&golden["train_labels"]),
-        integers(&golden["test_labels"]),
-    );
+    let (train, test) = (Features::new(&train, dim).unwrap(), Features::new(&test, dim).unwrap());
+    let (labels, test_labels) = (integers(&golden["train_labels"]), integers(&golden["test_labels"]));
     let classes = golden["classes"].as_u64().unwrap() as usize;
     let k = golden["k"].as_u64().unwrap() as usize;
 
     let nearest = nearest_neighbours(test, train, k).unwrap();
-    let indices: Vec<u32> = (0..nearest.queries())
-        .flat_map(|query| nearest.indices(query).to_vec())
-        .collect();
+    let indices: Vec<u32> =
+        (0..nearest.queries()).flat_map(|query| nearest.indices(query).to_vec()).collect();
     assert_eq!(indices, integers(&golden["nearest"]));
 
-    let knn = Knn {
-        k,
-        temperature: golden["temperature"].as_f64().unwrap(),
-    };
+    let knn = Knn { k, temperature: golden["temperature"].as_f64().unwrap() };
     let outcome = knn.evaluate(train, &labels, test, &test_labels, classes).unwrap();
     assert_eq!(outcome.predictions, integers(&golden["predictions"]));
     close(outcome.top1, &golden["top1"], 1e-12);
     close(outcome.top5, &golden["top5"], 1e-12);
 
     let confusion = Confusion::new(&outcome.predictions, &test_labels, classes).unwrap();
-    let counts: Vec<u32> = (0..classes)
-        .flat_map(|label| confusion.row(label).to_vec())
-        .map(|c| c as u32)
-        .collect();
+    let counts: Vec<u32> =
+        (0..classes).flat_map(|label| confusion.row(label).to_vec()).map(|c| c as u32).collect();
     assert_eq!(counts, integers(&golden["confusion"]));
     close(confusion.accuracy(), &golden["top1"], 1e-12);
 }
@@ -90,11 +62,7 @@ fn geometry_and_pairs() {
     close(spread(z).unwrap(), &golden["spread"], 1e-7);
     let figures = pair_figures(z, golden["temperature"].as_f64().unwrap(), true).unwrap();
     close(figures.loss, &golden["loss"], 1e-6);
-    close(
-        figures.contrastive_accuracy,
-        &golden["contrastive_accuracy"],
-        1e-12,
-    );
+    close(figures.contrastive_accuracy, &golden["contrastive_accuracy"], 1e-12);
     close(figures.entropy, &golden["entropy"], 1e-6);
 }
 
@@ -102,11 +70,7 @@ fn geometry_and_pairs() {
 fn effective_rank() {
     for golden in golden()["rank_me"].as_array().unwrap() {
         let (x, dim) = matrix(&golden["x"]);
-        close(
-            rank_me(Features::new(&x, dim).unwrap()).unwrap(),
-            &golden["rank_me"],
-            1e-5,
-        );
+        close(rank_me(Features::new(&x, dim).unwrap()).unwrap(), &golden["rank_me"], 1e-5);
     }
 }
 
@@ -115,19 +79,9 @@ fn ranking_scores() {
     let golden = &golden()["scores"];
     let classes = golden["classes"].as_u64().unwrap() as usize;
     let (scores, labels) = (floats(&golden["scores"]), integers(&golden["labels"]));
-    close(
-        top_k(&scores, &labels, classes, 3).unwrap(),
-        &golden["top3"],
-        1e-12,
-    );
-    let relevant: Vec<bool> = golden["relevant"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_bool().unwrap())
-        .collect();
-    let area = area_average_precision(&floats(&golden["column"]), &relevant)
-        .unwrap()
-        .unwrap();
+    close(top_k(&scores, &labels, classes, 3).unwrap(), &golden["top3"], 1e-12);
+    let relevant: Vec<bool> =
+        golden["relevant"].as_array().unwrap().iter().map(|x| x.as_bool().unwrap()).collect();
+    let area = area_average_precision(&floats(&golden["column"]), &relevant).unwrap().unwrap();
     close(area, &golden["area_average_precision"], 1e-12);
 }

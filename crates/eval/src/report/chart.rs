@@ -4,11 +4,11 @@ use super::html::{escape, percent, short};
 use std::fmt::Write;
 
 /// Size of the drawing, in its own units; it is scaled to the width of its column.
-const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 224.0;
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 206.0;
 /// Place for the values on the left, the names of the lines on the right, and the epochs below.
 const LEFT: f64 = 46.0;
-const RIGHT: f64 = 92.0;
+const RIGHT: f64 = 80.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 30.0;
 /// Points drawn of a line; longer series are averaged in groups, and their range is shaded.
@@ -58,7 +58,11 @@ impl Chart {
             .map(|series| (series, group(&series.points)))
             .collect();
         let groups = || lines.iter().flat_map(|(_, groups)| groups);
-        let Some(last) = groups().map(|group| group.x).reduce(f64::max) else { return String::new() };
+        let Some(last) =
+            lines.iter().filter_map(|(series, _)| Some(series.points.last()?.0)).reduce(f64::max)
+        else {
+            return String::new();
+        };
         let low = groups().map(|group| group.low).fold(f64::INFINITY, f64::min);
         let high = groups().map(|group| group.high).fold(f64::NEG_INFINITY, f64::max);
         let x_axis =
@@ -96,7 +100,7 @@ impl Chart {
         let _ = writeln!(
             svg,
             "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">epoch</text>",
-            WIDTH - RIGHT + 12.0,
+            WIDTH - RIGHT + 16.0,
             floor + 18.0
         );
         for (number, (series, groups)) in lines.iter().enumerate() {
@@ -173,12 +177,12 @@ impl Chart {
             let value = groups.last().map(|group| self.value(group.mean)).unwrap_or_default();
             let (left, colour) = (WIDTH - RIGHT + 12.0, *number % 3);
             let name = escape(&series.name);
-            let value_at = if name.is_empty() { *at + 4.0 } else { *at + 10.0 };
+            let value_at = if name.is_empty() { *at + 4.0 } else { *at + 11.0 };
             if !name.is_empty() {
                 let _ = writeln!(
                     svg,
                     "<text class=\"name c{colour}\" x=\"{left}\" y=\"{:.1}\">{name}</text>",
-                    *at - 3.0
+                    *at - 4.0
                 );
             }
             let _ = writeln!(

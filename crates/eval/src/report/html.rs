@@ -32,7 +32,7 @@ pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
         "0".to_owned()
-    } else if size >= 1e6 || size < 1e-4 {
+    } else if !(1e-4..1e6).contains(&size) {
         let text = format!("{value:.1e}");
         text.replace(".0e", "e")
     } else {
