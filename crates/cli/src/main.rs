@@ -2,4 +2,20 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod commands;
+mod exit;
+mod interrupt;
+mod log;
+mod progress;
+mod settings;
+mod terminal;
+mod training;
+mod weights;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let program = commands::Program::from_arguments();
+    log::start();
+    exit::code(program.run())
+}

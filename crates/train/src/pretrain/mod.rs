@@ -28,7 +28,7 @@ use records::Logs;
 use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
-const LEAST_HOLDOUT: usize = 8;
+pub const LEAST_HOLDOUT: usize = 8;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
@@ -298,7 +298,8 @@ impl Run<'_> {
         if skipped.len() > known {
             self.run.write_skipped(&skipped)?;
             let (count, list) = (skipped.len(), self.run.skipped());
-            observer.warn(&format!("{count} images could not be used; they are listed in {}", list.display()));
+            observer
+                .warn(&format!("{count} images could not be used; they are listed in {}", list.display()));
         }
         Ok(skipped.len())
     }
@@ -306,7 +307,8 @@ impl Run<'_> {
     fn end_epoch(&mut self, skipped: usize, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
         let sums = std::mem::take(&mut self.state.sums);
         let epoch = self.state.position.epoch;
-        let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == self.config.train.epochs);
+        let turn =
+            |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == self.config.train.epochs);
         let model = &self.state.model;
         let (mut figures, mut knn) = (None, None);
         if let Some(holdout) = &self.holdout {
@@ -333,7 +335,8 @@ impl Run<'_> {
             (None, None) => None,
         };
         if let Some((name, value)) = figure {
-            let better = self.state.best.as_ref().is_none_or(|best| best.figure() != name || value > best.value());
+            let better =
+                self.state.best.as_ref().is_none_or(|best| best.figure() != name || value > best.value());
             if better {
                 self.state.best = Best::new(self.state.step, name, value);
             }

@@ -1,0 +1,90 @@
+//! The commands, one a file.
+
+mod pretrain;
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::exit::Done;
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr pretrain photos/ --out runs/first --preset photos
+  simclr pretrain cifar-10-batches-bin/ --out runs/cifar --preset small --set train.epochs=20
+  simclr pretrain photos/ --out runs/first --resume
+
+DATA is a folder: images (searched recursively), one sub-folder per class, train/ and test/ of
+either, CIFAR-10 or -100 binaries, or IDX files (MNIST). What it holds is recognised.
+
+Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 used
+wrongly, 130 stopped by Ctrl-C.";
+
+/// Unlabelled images in, an image encoder out: trains with SimCLR and measures what was learnt
+#[derive(Parser, Debug)]
+#[command(name = "simclr", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Pretrain(pretrain::Pretrain),
+}
+
+impl Program {
+    /// The program as its arguments ask for it; ends the process on wrong ones.
+    pub fn from_arguments() -> Program {
+        Program::parse_from(spread_sets(std::env::args_os()))
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> Result<Done> {
+        match self.command {
+            Command::Pretrain(command) => command.run(),
+        }
+    }
+}
+
+/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them.
+fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out: Vec<OsString> = Vec::new();
+    // Whether the word before was a value of --set, and whether it was --set itself.
+    let (mut after_value, mut after_set) = (false, false);
+    for word in words {
+        let text = word.to_string_lossy();
+        let assigns = text.contains('=') && !text.starts_with('-');
+        if after_value && assigns {
+            out.push("--set".into());
+        }
+        after_value = after_set || (after_value && assigns) || text.starts_with("--set=");
+        after_set = text == "--set";
+        out.push(word);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_make_sense() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn several_keys_after_one_set() {
+        let spread = |words: &str| {
+            let spread = spread_sets(words.split(' ').map(OsString::from));
+            spread.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(spread("p --set a=1 b=2 DATA c=3"), "p --set a=1 --set b=2 DATA c=3");
+        assert_eq!(spread("p --set=a=1 b=2 --out x=y"), "p --set=a=1 --set b=2 --out x=y");
+        assert_eq!(spread("p --set a --resume"), "p --set a --resume");
+        assert_eq!(spread("p x=y --set a=1"), "p x=y --set a=1");
+    }
+}

@@ -1,0 +1,161 @@
+//! `simclr pretrain`: images in, a run folder with an encoder out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use simclr_data::Source;
+use simclr_train::pretrain::LEAST_HOLDOUT;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, TrainError};
+
+use crate::exit::Done;
+use crate::settings::Settings;
+use crate::training;
+use crate::{terminal, weights};
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr pretrain photos/ --out runs/first --preset photos
+  simclr pretrain photos/ --out runs/first --resume
+  simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
+
+The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard
+events, checkpoints/, and at the end encoder.safetensors with torchvision's names.";
+
+/// Train an encoder on images; no labels are used
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Pretrain {
+    /// The images: a folder, one folder per class, train/ and test/, CIFAR binaries or IDX files
+    data: PathBuf,
+
+    /// The run folder, new or empty
+    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Go on with the run in the folder, from its newest good checkpoint
+    #[arg(long)]
+    resume: bool,
+
+    /// Print the resolved configuration and the plan, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Pretrain {
+    pub fn run(self) -> Result<Done> {
+        let source = open(&self.data)?;
+        let Some(out) = self.out.as_deref().filter(|_| !self.dry_run) else {
+            return self.plan(&source);
+        };
+        let training = if self.resume {
+            let training = training::resume(out, &self.settings)?;
+            if training.is_finished() {
+                let epochs = training.config.train.epochs;
+                terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
+                return Ok(Done::Finished);
+            }
+            training
+        } else {
+            if RunFolder::exists(out) {
+                // Said before the configuration is looked at, which may have been left out because of the run that is there.
+                return Err(TrainError::RunExists { path: out.to_path_buf() }.into());
+            }
+            let config = self.settings.resolve(Some(&source))?;
+            check_batch(&config, source.train.len())?;
+            self.advise(&config);
+            training::begin(out, config)?
+        };
+        let outcome = training.go(&source.train)?;
+        if !outcome.finished {
+            terminal::say(&format!(
+                "stopped after step {}, saved to {}",
+                outcome.step,
+                outcome.checkpoint.display()
+            ));
+            terminal::say(&format!("go on with: {}", resume_command(&self.data, out)));
+            return Ok(Done::Interrupted);
+        }
+        let encoder = weights::export(&training.folder, &outcome.checkpoint)?;
+        terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
+        if !source.train.classes().is_empty() {
+            terminal::say(&format!(
+                "how good is it? simclr knn {} --train {}",
+                shell(out),
+                shell(&self.data)
+            ));
+        }
+        Ok(Done::Finished)
+    }
+
+    /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
+    fn plan(&self, source: &Source) -> Result<Done> {
+        let config = self.settings.resolve(Some(source))?;
+        let (images, held_out) = check_batch(&config, source.train.len())?;
+        let steps = (images / config.train.batch) as u64;
+        terminal::say(&format!(
+            "would train on {} images ({held_out} held out): {} epochs of {} steps, {} steps in all",
+            terminal::grouped(images as u64),
+            config.train.epochs,
+            terminal::grouped(steps),
+            terminal::grouped(steps * config.train.epochs),
+        ));
+        terminal::print(config.to_toml()?.trim_end())?;
+        Ok(Done::Finished)
+    }
+
+    fn advise(&self, config: &Config) {
+        if self.settings.preset.is_none() && self.settings.config.is_none() && self.settings.sets.is_empty() {
+            terminal::say(&format!(
+                "no preset: ResNet-18 on {0} x {0} pixels, the paper's recipe; --preset photos chooses sizes from \
+                 the images and the machine",
+                config.data.image_size
+            ));
+        }
+    }
+}
+
+/// Opens a data set and says what it is.
+pub fn open(path: &Path) -> Result<Source> {
+    let source = simclr_data::open(path)?;
+    let (train, classes) = (source.train.len(), source.train.classes().len());
+    let mut line = format!(
+        "{}: {}, {} images",
+        terminal::inert(&path.display().to_string()),
+        source.kind,
+        terminal::grouped(train as u64)
+    );
+    if let Some(test) = &source.test {
+        line += &format!(" to train on, {} to test on", terminal::grouped(test.len() as u64));
+    }
+    if classes > 0 {
+        line += &format!(", {classes} classes");
+    }
+    if source.left_out.count > 0 {
+        line += &format!("; {} other files left out", terminal::grouped(source.left_out.count as u64));
+    }
+    terminal::say(&line);
+    Ok(source)
+}
+
+/// Images that will be trained on and held out of `images`.
+fn check_batch(config: &Config, images: usize) -> Result<(usize, usize)> {
+    let holdout = Some(config.data.holdout_of(images)).filter(|&n| n >= LEAST_HOLDOUT).unwrap_or(0);
+    let batch = config.train.batch;
+    if batch > images - holdout {
+        return Err(TrainError::BatchTooLarge { batch, images: images - holdout, holdout }.into());
+    }
+    Ok((images - holdout, holdout))
+}
+
+fn resume_command(data: &Path, out: &Path) -> String {
+    format!("simclr pretrain {} --out {} --resume", shell(data), shell(out))
+}
+
+fn shell(path: &Path) -> String {
+    terminal::quoted(&path.display().to_string())
+}

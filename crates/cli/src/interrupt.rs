@@ -1,0 +1,50 @@
+//! Ctrl-C: the first finishes the step under way and saves, the second stops at once.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::{exit, terminal};
+
+/// Nobody would notice a request to stop: Ctrl-C ends the process.
+const IDLE: u8 = 0;
+/// Somebody asks [`requested`] after every step.
+const WATCHED: u8 = 1;
+/// Ctrl-C was pressed.
+const REQUESTED: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop.
+pub struct Watch(());
+
+impl Watch {
+    /// Starts watching.
+    pub fn start() -> Watch {
+        static HANDLER: Once = Once::new();
+        HANDLER.call_once(|| {
+            if let Err(error) = ctrlc::set_handler(on_signal) {
+                terminal::warn(&format!("Ctrl-C will stop at once, without saving: {error}"));
+            }
+        });
+        STATE.store(WATCHED, Ordering::SeqCst);
+        Watch(())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        STATE.store(IDLE, Ordering::SeqCst);
+    }
+}
+
+/// Whether Ctrl-C was pressed since the watch began.
+pub fn requested() -> bool {
+    STATE.load(Ordering::SeqCst) == REQUESTED
+}
+
+fn on_signal() {
+    match STATE.compare_exchange(WATCHED, REQUESTED, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => terminal::say("stopping: finishing this step and saving; Ctrl-C again stops at once"),
+        Err(_) => std::process::exit(exit::INTERRUPTED.into()),
+    }
+}

@@ -1,0 +1,140 @@
+//! How a run is watched: a bar on a terminal, a line an epoch elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
+
+use crate::{interrupt, terminal};
+
+const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
+
+/// Shows a run's progress and hands it the user's wish to stop.
+pub struct Progress {
+    epochs: u64,
+    plan: Option<Plan>,
+    batch: usize,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    epoch_started: Instant,
+    epoch_first_step: u64,
+    warnings: usize,
+}
+
+impl Progress {
+    /// Of a run over `epochs` epochs in batches of `batch` images.
+    pub fn new(epochs: u64, batch: usize) -> Progress {
+        let now = Instant::now();
+        Progress {
+            epochs,
+            plan: None,
+            batch,
+            bar: None,
+            started: now,
+            epoch_started: now,
+            epoch_first_step: 0,
+            warnings: 0,
+        }
+    }
+
+    fn left(&self, step: u64) -> Option<Duration> {
+        let plan = self.plan.as_ref()?;
+        let done = step.checked_sub(plan.done).filter(|&done| done > 0)?;
+        let per_step = self.started.elapsed().as_secs_f64() / done as f64;
+        Duration::try_from_secs_f64(per_step * plan.steps.saturating_sub(step) as f64).ok()
+    }
+}
+
+impl Observer for Progress {
+    fn started(&mut self, plan: &Plan) {
+        terminal::say(&describe(plan, self.epochs));
+        if terminal::is_interactive() {
+            let bar = ProgressBar::new(plan.steps).with_position(plan.done);
+            if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.reset_eta();
+            terminal::show_bar(bar.clone());
+            self.bar = Some(bar);
+        }
+        self.epoch_first_step = plan.done;
+        self.plan = Some(plan.clone());
+        self.started = Instant::now();
+        self.epoch_started = self.started;
+    }
+
+    fn step(&mut self, record: &StepRecord) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(record.step);
+            bar.set_message(format!(
+                "epoch {:.1}/{}  loss {:.3}  contrastive {}  {} views/s",
+                record.epoch,
+                self.epochs,
+                record.loss,
+                terminal::percent(record.contrastive_accuracy),
+                terminal::grouped(record.views_per_s as u64),
+            ));
+        }
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let steps = record.step.saturating_sub(self.epoch_first_step);
+        let speed = (2 * self.batch) as f64 * steps as f64 / self.epoch_started.elapsed().as_secs_f64();
+        let mut line = format!(
+            "epoch {}/{}  loss {:.3}  contrastive {}",
+            record.epoch,
+            self.epochs,
+            record.train_loss,
+            terminal::percent(record.train_contrastive_accuracy)
+        );
+        if let Some(health) = &record.health {
+            line += &format!(
+                "  held out: contrastive {}, rank {:.0}",
+                terminal::percent(health.holdout_contrastive_accuracy),
+                health.rank_me_h
+            );
+        }
+        if let Some(knn) = record.knn_top1 {
+            line += &format!(", kNN {}", terminal::percent(knn));
+        }
+        line += &format!("  {} views/s", terminal::grouped(speed as u64));
+        if let Some(left) = self.left(record.step).filter(|_| record.epoch < self.epochs) {
+            line += &format!("  {} left", terminal::clock(left));
+        }
+        terminal::say(&line);
+        self.epoch_first_step = record.step;
+        self.epoch_started = Instant::now();
+    }
+
+    fn warn(&mut self, message: &str) {
+        self.warnings += 1;
+        terminal::warn(message);
+    }
+
+    fn stop(&self) -> bool {
+        interrupt::requested()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.bar.is_some() {
+            terminal::hide_bar();
+        }
+    }
+}
+
+/// The plan in a line.
+pub fn describe(plan: &Plan, epochs: u64) -> String {
+    let held_out = match plan.holdout {
+        0 => String::new(),
+        images => format!(" ({} more held out)", terminal::grouped(images as u64)),
+    };
+    format!(
+        "training on {} images{held_out}: {epochs} epochs of {} steps, {} parameters, {}",
+        terminal::grouped(plan.images as u64),
+        terminal::grouped(plan.steps_per_epoch),
+        terminal::grouped(plan.parameters as u64),
+        plan.device,
+    )
+}

@@ -1,0 +1,114 @@
+//! The arguments that make a configuration, shared by commands that train.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use simclr_data::{Dataset, DecodeScratch, Source};
+use simclr_train::presets::photos;
+use simclr_train::{Config, Layers, memory};
+
+use crate::exit::usage;
+use crate::terminal;
+
+const PHOTOS: &str = "photos";
+/// Images that are looked at to learn how large they are.
+const LOOKED_AT: usize = 16;
+
+/// Where a configuration comes from; later ones override earlier ones.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Start from a preset: cifar10, imagenet, small (32 x 32 on a CPU), photos (a folder of your own)
+    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    pub preset: Option<String>,
+
+    /// Read keys from a TOML file
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+
+    /// Set a key, such as train.batch=128; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
+    pub sets: Vec<String>,
+
+    /// Seed of weights, order and views (train.seed)
+    #[arg(long, value_name = "N", help_heading = "Configuration")]
+    pub seed: Option<u64>,
+
+    #[command(flatten)]
+    pub threads: Threads,
+}
+
+/// How many processors to use.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Threads {
+    /// Threads to compute with; the results are the same for any number [default: one per processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Threads {
+    /// The number, 0 for one per processor.
+    pub fn count(self) -> usize {
+        self.threads.map_or(0, NonZeroUsize::get)
+    }
+}
+
+impl Settings {
+    /// The configuration for training on `source`. What `photos` chooses is said.
+    pub fn resolve(&self, source: Option<&Source>) -> Result<Config> {
+        let chosen = match (self.preset.as_deref(), source) {
+            (Some(PHOTOS), Some(source)) => {
+                let (width, height) = usual_size(source.train.as_ref());
+                let threads = self.threads.threads.or(std::thread::available_parallelism().ok());
+                let threads = threads.map_or(1, NonZeroUsize::get);
+                let memory = memory::available_bytes();
+                let (chosen, reasons) = photos::choose(source.train.len(), width, height, memory, threads);
+                reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));
+                Some(chosen)
+            }
+            _ => None,
+        };
+        self.layered(None, chosen)
+    }
+
+    /// The configuration of a run that is taken up again, with what was given changed.
+    pub fn resolve_over(&self, base: &Config) -> Result<Config> {
+        self.layered(Some(base), None)
+    }
+
+    fn layered(&self, base: Option<&Config>, chosen: Option<toml::Table>) -> Result<Config> {
+        if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
+            return Err(usage(format!("--config {}: no such file; give a TOML file", path.display())));
+        }
+        let mut sets = self.sets.clone();
+        sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        sets.extend(self.threads.threads.map(|threads| format!("train.threads={threads}")));
+        Ok(Config::resolve(&Layers {
+            base,
+            preset: self.preset.as_deref(),
+            chosen,
+            file: self.config.as_deref(),
+            sets: &sets,
+        })?)
+    }
+}
+
+/// The median width and height of some of the images.
+fn usual_size(dataset: &dyn Dataset) -> (u32, u32) {
+    let stride = (dataset.len() / LOOKED_AT).max(1);
+    let mut scratch = DecodeScratch::default();
+    let (mut widths, mut heights) = (Vec::new(), Vec::new());
+    for index in (0..dataset.len()).step_by(stride).take(LOOKED_AT) {
+        if let Ok(image) = dataset.read(index, &mut scratch) {
+            widths.push(image.width);
+            heights.push(image.height);
+        }
+    }
+    (median(widths), median(heights))
+}
+
+fn median(mut values: Vec<u32>) -> u32 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}

@@ -1,0 +1,132 @@
+//! Lines for a person on standard error, clear of the progress bar; results on standard output.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+/// The bar that is on the screen, if one is: lines go above it.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
+    BAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lines go above this bar until [`hide_bar`].
+pub fn show_bar(progress: ProgressBar) {
+    *bar() = Some(progress);
+}
+
+/// Takes the bar off the screen.
+pub fn hide_bar() {
+    if let Some(progress) = bar().take() {
+        progress.finish_and_clear();
+    }
+}
+
+/// Whether standard error is a terminal that can redraw a line.
+pub fn is_interactive() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether colour is welcome on standard error (<https://no-color.org>).
+pub fn has_color() -> bool {
+    is_interactive() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A line on standard error. That nobody reads it is no reason to stop.
+pub fn say(line: &str) {
+    let write = || {
+        let _ = writeln!(io::stderr(), "{line}");
+    };
+    match bar().as_ref() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// A line that something is not as it should be.
+pub fn warn(message: &str) {
+    say(&marked("warning", "33", message));
+}
+
+/// A line that something failed.
+pub fn error(message: &str) {
+    say(&marked("error", "31", message));
+}
+
+fn marked(word: &str, color: &str, message: &str) -> String {
+    let message = inert(message);
+    if has_color() {
+        format!("\x1b[1;{color}m{word}:\x1b[0m {message}")
+    } else {
+        format!("{word}: {message}")
+    }
+}
+
+/// Text without control characters other than line breaks: file names are data and must not drive a terminal.
+pub fn inert(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A line on standard output.
+///
+/// # Errors
+/// Whatever writing to it returns; a closed pipe is not a failure of the program.
+pub fn print(line: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}
+
+/// Hours, minutes and seconds: "1:02:03", "2:03".
+pub fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// A number with its thousands apart: "12,345".
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A fraction as per cent: "56.4 %".
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
+}
+
+/// A word of a command line as a shell reads it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_words_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
+        assert_eq!(clock(Duration::from_secs(63)), "1:03");
+        assert_eq!(percent(0.5639), "56.4 %");
+        assert_eq!(quoted("a/b.c"), "a/b.c");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(inert("a\x1b[31m\nb"), "a\u{fffd}[31m\nb");
+    }
+}

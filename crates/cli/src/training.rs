@@ -1,0 +1,127 @@
+//! A run that is begun or taken up again, and carried through.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use simclr_data::{DataError, Dataset};
+use simclr_engine::Device;
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{Outcome, pretrain};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, TrainError};
+
+use crate::interrupt::Watch;
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::terminal;
+
+/// A run folder, locked, with what is to be done in it.
+pub struct Training {
+    /// Where it goes.
+    pub folder: RunFolder,
+    /// What is computed.
+    pub config: Config,
+    from: Option<Checkpoint>,
+    /// Whether the folder was made for this run, by us, just now.
+    new: bool,
+}
+
+/// Makes the run folder.
+pub fn begin(out: &Path, config: Config) -> Result<Training> {
+    let folder = RunFolder::create(out, &config, Arc::new(Disk))?;
+    Ok(Training { folder, config, from: None, new: true })
+}
+
+/// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over.
+pub fn resume(out: &Path, settings: &Settings) -> Result<Training> {
+    let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
+    let given = settings.resolve_over(&config)?;
+    config.check_resume(&given)?;
+    if given != config {
+        folder.write_config(&given)?;
+    }
+    let found = folder.checkpoints(given.train.keep_checkpoints).latest_good()?;
+    let from = match found {
+        Some(found) => {
+            let step = found.checkpoint.meta.step;
+            terminal::say(&format!("going on after step {step}, from {}", found.path.display()));
+            Some(found.checkpoint)
+        }
+        None => {
+            terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display()));
+            None
+        }
+    };
+    Ok(Training { folder, config: given, from, new: false })
+}
+
+impl Training {
+    /// Whether all epochs were done before.
+    pub fn is_finished(&self) -> bool {
+        self.from.as_ref().is_some_and(|from| from.meta.epoch >= self.config.train.epochs)
+    }
+
+    /// Trains until done, or until Ctrl-C. A data set that turns out too small leaves no folder behind.
+    pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
+        let device = device(self.config.train.threads.value().unwrap_or(0))?;
+        let started = Instant::now();
+        let watch = Watch::start();
+        let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
+        let result =
+            pretrain(dataset, &self.config, &self.folder, self.from.as_ref(), &device, &mut progress);
+        drop(progress);
+        drop(watch);
+        if let Err(TrainError::BatchTooLarge { .. } | TrainError::Data(DataError::TooFewImages { .. })) =
+            &result
+        {
+            self.abandon();
+        }
+        let outcome = result?;
+        if outcome.finished {
+            terminal::say(&format!(
+                "{} steps in {}, saved to {}",
+                terminal::grouped(outcome.step),
+                terminal::clock(started.elapsed()),
+                self.folder.path().display()
+            ));
+        }
+        self.say_skipped(outcome.skipped);
+        Ok(outcome)
+    }
+
+    fn say_skipped(&self, skipped: usize) {
+        if skipped > 0 {
+            let images = if skipped == 1 { "1 image" } else { &format!("{skipped} images") };
+            let list = self.folder.skipped();
+            terminal::say(&format!("{images} could not be used, listed in {}", list.display()));
+        }
+    }
+
+    /// Takes away a folder that was made for this run, in which no step was taken.
+    fn abandon(&self) {
+        let untouched = |path: PathBuf| path.metadata().is_ok_and(|found| found.len() == 0);
+        if self.new && untouched(self.folder.metrics()) {
+            // What cannot be removed stays, and the error that brought us here is the one to tell.
+            let _ = std::fs::remove_dir_all(self.folder.path());
+        }
+    }
+}
+
+/// The processor, with `threads` threads (0: one per core) for the network and as many for everything else.
+pub fn device(threads: usize) -> Result<Device> {
+    let device = Device::cpu(threads)?;
+    // Built once a process: a second call asks for the same number.
+    if rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build_global().is_err() {
+        tracing::debug!("the shared threads are there already");
+    }
+    Ok(device)
+}
+
+/// Reads a checkpoint that was just written.
+pub fn reread(folder: &RunFolder, path: &Path) -> Result<Checkpoint> {
+    Checkpoint::read(folder.files().as_ref(), path)
+        .with_context(|| format!("reading {} again", path.display()))
+}
