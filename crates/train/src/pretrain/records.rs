@@ -66,7 +66,7 @@ pub struct HealthFields {
     pub rank_me_h: f64,
     rank_me_z: f64,
     /// 1 in health, 0 at collapse.
-    pub spread_z: f64,
+    pub spread: f64,
 }
 
 impl From<Health> for HealthFields {
@@ -78,7 +78,7 @@ impl From<Health> for HealthFields {
             uniformity: health.uniformity,
             rank_me_h: health.rank_me_h,
             rank_me_z: health.rank_me_z,
-            spread_z: health.spread,
+            spread: health.spread,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Logs {
                 ("holdout/uniformity", health.uniformity),
                 ("holdout/rank_me_h", health.rank_me_h),
                 ("holdout/rank_me_z", health.rank_me_z),
-                ("holdout/spread_z", health.spread_z),
+                ("holdout/spread_z", health.spread),
             ]);
         }
         values.extend(record.knn_top1.map(|knn| ("holdout/knn_top1", knn)));
