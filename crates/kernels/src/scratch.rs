@@ -13,8 +13,10 @@ use std::ptr::NonNull;
 /// A cache line, and the width of the widest vector.
 const ALIGNMENT: usize = 64;
 
-/// From this size on a buffer is aligned to, and asks the system for, huge pages.
+/// The size of a huge page, which spares address translations where a kernel jumps about in a buffer.
 const HUGE_PAGE: usize = 2 << 20;
+/// From this size on a buffer consists of huge pages, if the system grants them.
+const HUGE: usize = 512 << 10;
 
 thread_local! {
     /// The buffers of this thread that nobody is using.
@@ -35,11 +37,7 @@ pub struct Scratch<T: bytemuck::Pod> {
 /// use has left there.
 pub fn take<T: bytemuck::Pod>(len: usize) -> Scratch<T> {
     let bytes = len.saturating_mul(size_of::<T>());
-    Scratch {
-        buffer: ManuallyDrop::new(find(bytes)),
-        len,
-        kind: PhantomData,
-    }
+    Scratch { buffer: ManuallyDrop::new(find(bytes)), len, kind: PhantomData }
 }
 
 impl<T: bytemuck::Pod> Deref for Scratch<T> {
@@ -76,7 +74,7 @@ struct Buffer {
 
 impl Buffer {
     fn new(bytes: usize) -> Buffer {
-        let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        let alignment = if bytes >= HUGE { HUGE_PAGE } else { ALIGNMENT };
         // Room to spare, so that slowly growing requests do not allocate each time.
         let size = (bytes + bytes / 8).next_multiple_of(alignment).max(4096);
         let layout = match Layout::from_size_align(size, alignment) {
@@ -85,9 +83,7 @@ impl Buffer {
         };
         // SAFETY: the size is at least 4096.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if alignment == HUGE_PAGE {
             // SAFETY: the range is exactly the allocation above; the advice changes nothing but speed.

@@ -3,7 +3,7 @@
 //! The unit of work is a group of tiles: all are transformed; then, for each block of output channels, 36 small matrix
 //! products, and their transformation to the output.
 
-use super::tiles::{self, GAP, PRODUCTS, Rows, SIDE, Tiles};
+use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
 use crate::conv2d::images::Images;
 use crate::conv2d::pack::{Packing, Source};
@@ -13,6 +13,8 @@ use crate::conv2d::tile::{self, Panel, Run};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, scratch};
 
+/// Input channels of a transformed tile that lie together: (tile, block of channels, product, channel).
+const TOGETHER: usize = 16;
 /// Input channels that are summed before the sum is put aside.
 const INNER: usize = 256;
 /// Tiles whose outputs are summed by channel in 32 bits before the sum goes into 64.
@@ -137,46 +139,56 @@ impl Kernel for Group<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let channels = self.shape.from.channels;
-        let row = channels.next_multiple_of(S::LANES);
-        let plane = self.count * row + GAP;
-        let mut inputs = scratch::take(PRODUCTS * plane);
+        let row = channels.div_ceil(TOGETHER) * PRODUCTS * TOGETHER;
+        let mut inputs = scratch::take(self.count * row);
         transform_input(simd, &self, row, &mut inputs);
+        let runs: Vec<Run> = (0..channels)
+            .step_by(TOGETHER)
+            .map(|channel| Run { offset: channel * PRODUCTS, len: TOGETHER.min(channels - channel) })
+            .collect();
 
-        let width = self.products.width(0);
-        let mut outputs = scratch::take(PRODUCTS * (self.count * width + GAP));
+        let mut outputs = scratch::take(self.count * PRODUCTS * self.products.width(0));
         self.sums.fill(0.0);
         for o in 0..self.products.outer_blocks() {
             let width = self.products.width(o);
-            let out_plane = self.count * width + GAP;
             for product in 0..PRODUCTS {
                 let weights = &self.products.block(self.weights, o, 0)[product * channels * width..];
-                for first in (0..channels).step_by(INNER) {
-                    let runs = [Run { offset: first, len: INNER.min(channels - first) }];
+                for (i, runs) in runs.chunks(INNER / TOGETHER).enumerate() {
                     let panel = Panel {
-                        runs: &runs,
-                        weights: &weights[first * width..],
+                        runs,
+                        weights: &weights[i * INNER * width..],
                         channels: width,
-                        resume: first > 0,
+                        resume: i > 0,
                     };
-                    let rows = Rows { left: self.count, from: 0, from_step: row, to: 0, to_step: width };
-                    let from = &inputs[product * plane..][..self.count * row];
-                    let to = &mut outputs[product * out_plane..][..self.count * width];
-                    // SAFETY: `from` and `to` have `count` rows, of `row >= channels` and of `width` numbers.
-                    unsafe { tile::over_pixels(simd, panel, from.as_ptr(), SharedMut::new(to), rows) }
+                    let rows = Rows {
+                        left: self.count,
+                        from: product * TOGETHER,
+                        from_step: row,
+                        to: product * width,
+                        to_step: PRODUCTS * width,
+                    };
+                    let to = SharedMut::new(&mut outputs[..self.count * PRODUCTS * width]);
+                    // SAFETY: `inputs` and `to` have `count` rows of `row` and of 36 * width numbers, in which the runs
+                    // of a product and its outputs lie.
+                    unsafe { tile::over_pixels(simd, panel, inputs.as_ptr(), to, rows) }
                 }
             }
-            transform_output(simd, &mut self, o, &outputs, out_plane);
+            match width / S::LANES {
+                1 => transform_output::<S, 1>(simd, &mut self, o, &outputs),
+                2 => transform_output::<S, 2>(simd, &mut self, o, &outputs),
+                3 => transform_output::<S, 3>(simd, &mut self, o, &outputs),
+                _ => transform_output::<S, 4>(simd, &mut self, o, &outputs),
+            }
         }
     }
 }
 
-/// Transforms all tiles of the group: (product, tile, channel), `row` numbers for each tile.
+/// Transforms all tiles of the group, to `row` numbers for each.
 #[inline(always)]
 fn transform_input<S: Simd>(simd: S, group: &Group, row: usize, inputs: &mut [f32]) {
     let shape = &group.shape.from;
     let padding = group.shape.padding as isize;
-    let step = group.count * row + GAP;
-    assert!(inputs.len() >= PRODUCTS * step);
+    assert!(inputs.len() >= group.count * row && row >= shape.channels.next_multiple_of(TOGETHER) * PRODUCTS);
     let mut zeros = scratch::take(shape.channels);
     zeros.fill(0.0);
     for t in 0..group.count {
@@ -184,24 +196,25 @@ fn transform_input<S: Simd>(simd: S, group: &Group, row: usize, inputs: &mut [f3
         let pixels = tiles::sources::<6>(group.src, shape, (image, h - padding, w - padding), &zeros);
         for channel in (0..shape.channels).step_by(S::LANES) {
             let lanes = S::LANES.min(shape.channels - channel);
-            // SAFETY: each pixel has `channels >= channel + lanes` numbers; the assertion covers what is written, as
-            // channel + LANES <= row.
+            let at = t * row + channel / TOGETHER * PRODUCTS * TOGETHER + channel % TOGETHER;
+            // SAFETY: each pixel has `channels >= channel + lanes` numbers; the assertion covers what is written, 36
+            // times TOGETHER numbers from the start of a block on.
             unsafe {
                 let d = tiles::load(simd, &pixels, channel, lanes);
                 let v = plane::<S, Input, 6, 6>(simd, &d);
-                tiles::store_products(simd, &v, inputs.as_mut_ptr().add(t * row + channel), step);
+                tiles::store_products(simd, &v, inputs.as_mut_ptr().add(at), TOGETHER);
             }
         }
     }
 }
 
-/// Transforms the products of block `o` to output pixels, and adds these up by channel.
+/// Transforms the products of block `o`, NV vectors each, to output pixels, and adds these up by channel.
 #[inline(always)]
-fn transform_output<S: Simd>(simd: S, group: &mut Group, o: usize, outputs: &[f32], step: usize) {
+fn transform_output<S: Simd, const NV: usize>(simd: S, group: &mut Group, o: usize, outputs: &[f32]) {
     let first = o * group.products.outer_block;
     let channels = group.products.channels(o);
-    let width = group.products.width(o);
-    assert!(outputs.len() >= PRODUCTS * step && step >= group.count * width && width <= 64);
+    let width = NV * S::LANES;
+    assert!(outputs.len() >= group.count * PRODUCTS * width && channels <= width && width <= 64);
     let summing = !group.sums.is_empty();
     let (plain, squares) = group.sums.split_at_mut(group.sums.len() / 2);
     let mut t = 0;
@@ -219,7 +232,11 @@ fn transform_output<S: Simd>(simd: S, group: &mut Group, o: usize, outputs: &[f3
                 // `columns` pixels has `first + channels` channels or more, and is this group's alone; the sums have
                 // 64 >= width numbers.
                 unsafe {
-                    let m = tiles::load_products(simd, outputs.as_ptr().add(t * width + channel), step);
+                    let m = tiles::load_products(
+                        simd,
+                        outputs.as_ptr().add(t * PRODUCTS * width + channel),
+                        width,
+                    );
                     let y = plane::<S, Output, 6, 4>(simd, &m);
                     let mut sums = simd.load(sum.as_ptr().add(channel));
                     let mut squares = simd.load(square.as_ptr().add(channel));

@@ -30,7 +30,7 @@ pub fn pays(g: &Conv2dGeometry) -> bool {
     let wanted = g.out_height() * g.out_width();
     // The weights' transform must be spread over several tiles.
     let tiles = g.batch * computed / (SIDE * SIDE);
-    channels >= 24 && 2 * wanted >= computed && tiles >= 16
+    channels >= 16 && 2 * wanted >= computed && tiles >= 16
 }
 
 /// Forward; see [`super::conv2d_forward`].

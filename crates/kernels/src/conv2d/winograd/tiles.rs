@@ -9,10 +9,6 @@ use crate::simd::Simd;
 pub const SIDE: usize = 4;
 /// Products for each tile and pair of channels: 6 x 6.
 pub const PRODUCTS: usize = 36;
-/// Numbers put between the planes of two products: without them the 36 stores of a transformed pixel would all fall
-/// into the same few ways of the first-level cache.
-pub const GAP: usize = 16;
-
 /// The tiles of a batch, numbered by image, row and column.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiles {
@@ -122,17 +118,20 @@ pub unsafe fn load<S: Simd, const N: usize>(
     d
 }
 
-/// Writes the vectors of all products, `plane` numbers apart.
+/// Writes the vectors of all products, `step` numbers apart.
+///
+/// Where `step` is a constant at the call, the 36 addresses need no registers; otherwise they cost as much as the
+/// arithmetic.
 ///
 /// # Safety
 ///
-/// `to` must be valid for writing a vector at every multiple of `plane` below 36 times it.
+/// `to` must be valid for writing a vector at every multiple of `step` below 36 times it.
 #[inline(always)]
-pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *mut f32, plane: usize) {
+pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *mut f32, step: usize) {
     for i in 0..6 {
         for j in 0..6 {
             // SAFETY: the caller's promise.
-            unsafe { simd.store(to.add((i * 6 + j) * plane), products[i][j]) };
+            unsafe { simd.store(to.add((i * 6 + j) * step), products[i][j]) };
         }
     }
 }
@@ -141,14 +140,14 @@ pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *m
 ///
 /// # Safety
 ///
-/// `from` must be valid for reading a vector at every multiple of `plane` below 36 times it.
+/// `from` must be valid for reading a vector at every multiple of `step` below 36 times it.
 #[inline(always)]
-pub unsafe fn load_products<S: Simd>(simd: S, from: *const f32, plane: usize) -> [[S::V; 6]; 6] {
+pub unsafe fn load_products<S: Simd>(simd: S, from: *const f32, step: usize) -> [[S::V; 6]; 6] {
     let mut products = [[simd.splat(0.0); 6]; 6];
     for i in 0..6 {
         for j in 0..6 {
             // SAFETY: the caller's promise.
-            products[i][j] = unsafe { simd.load(from.add((i * 6 + j) * plane)) };
+            products[i][j] = unsafe { simd.load(from.add((i * 6 + j) * step)) };
         }
     }
     products

@@ -4,7 +4,7 @@
 //! The work is cut as in the direct form: blocks of input and output channels, times parts of the tiles, whose results
 //! are added in order. A unit transforms the tiles of its own channels, a group at a time.
 
-use super::tiles::{self, GAP, PRODUCTS, SIDE, Tiles};
+use super::tiles::{self, PRODUCTS, SIDE, Tiles};
 use super::transform::{Input, OutputGradient, WeightGradient, plane};
 use crate::conv2d::images::Images;
 use crate::conv2d::outer::{self, Walk};
@@ -149,11 +149,12 @@ impl Kernel for Unit<'_> {
     }
 }
 
-/// Transformed tiles: (product, tile, channel), `row` numbers for each tile, `plane` for each product.
-#[derive(Clone, Copy)]
-struct Layout {
-    row: usize,
-    plane: usize,
+/// Numbers after each transformed tile: tiles a power of two apart would fall into the same few cache sets.
+const GAP: usize = 16;
+
+/// Numbers for the output channels of one product: all of them, and a register tile may reach beyond the last.
+fn gradient_row(out_channels: usize) -> usize {
+    [32, 48, 80].into_iter().find(|row| out_channels + 16 <= *row).unwrap_or(BLOCK + 16)
 }
 
 impl Unit<'_> {
@@ -166,38 +167,43 @@ impl Unit<'_> {
         let sums_plane = out_tiles * in_tiles * tile_len;
         let mut sums = scratch::take(PRODUCTS * sums_plane);
         let most = self.plan.group().min(self.end - self.first);
-        let layout = |row: usize| Layout { row, plane: most * row + GAP };
-        let v = layout(in_tiles * NV * S::LANES);
-        // A tile of output channels may reach beyond the last; rows a power of two apart would share cache sets.
-        let z = layout(block.out_channels.next_multiple_of(16) + 16);
-        let mut inputs = scratch::take(PRODUCTS * v.plane);
-        let mut gradients = scratch::take(PRODUCTS * z.plane);
+        // Inputs: (tile, block of NV vectors, product, channel). Gradients: (tile, product, channel).
+        let x_tile = in_tiles * PRODUCTS * NV * S::LANES + GAP;
+        let row = gradient_row(block.out_channels);
+        let dy_tile = PRODUCTS * row + GAP;
+        let mut inputs = scratch::take(most * x_tile);
+        let mut gradients = scratch::take(most * dy_tile);
         let groups = (self.end - self.first).div_ceil(most);
         for group in 0..groups {
             let tiles = self.end - self.first;
             let first = self.first + group * tiles / groups;
             let count = self.first + (group + 1) * tiles / groups - first;
-            self.transform_input(simd, first, count, v, &mut inputs);
-            self.transform_gradient(simd, first, count, z, &mut gradients);
-            assert!(count <= most && out_tiles * P <= z.row);
+            self.transform_input::<S, NV>(simd, first, count, x_tile, &mut inputs);
+            match row {
+                32 => self.transform_gradient::<S, 32>(simd, first, count, dy_tile, &mut gradients),
+                48 => self.transform_gradient::<S, 48>(simd, first, count, dy_tile, &mut gradients),
+                80 => self.transform_gradient::<S, 80>(simd, first, count, dy_tile, &mut gradients),
+                _ => self.transform_gradient::<S, 144>(simd, first, count, dy_tile, &mut gradients),
+            }
+            assert!(count <= most && out_tiles * P <= row);
             for product in 0..PRODUCTS {
                 for out_tile in 0..out_tiles {
                     for in_tile in 0..in_tiles {
                         let index = (product * out_tiles + out_tile) * in_tiles + in_tile;
                         let walk = Walk {
-                            x: inputs[product * v.plane + in_tile * NV * S::LANES..].as_ptr(),
+                            x: inputs[(in_tile * PRODUCTS + product) * NV * S::LANES..].as_ptr(),
                             image: 0,
                             line: 0,
-                            pixel: v.row,
+                            pixel: x_tile,
                             images: 1,
                             rows: 1,
                             columns: count,
-                            dy: gradients[product * z.plane + out_tile * P..].as_ptr(),
-                            dy_pixel: z.row,
+                            dy: gradients[product * row + out_tile * P..].as_ptr(),
+                            dy_pixel: dy_tile,
                         };
                         let sums = &mut sums[index * tile_len..][..tile_len];
-                        // SAFETY: rows of `inputs` hold all vectors of `in_tiles`, rows of `gradients` P numbers for
-                        // each of `out_tiles` (the assertion), and both have `count` rows; `sums` has a tile.
+                        // SAFETY: tiles of `inputs` hold all vectors of `in_tiles`, those of `gradients` P numbers for
+                        // each of `out_tiles` (the assertion), and there are `count` of both; `sums` has a tile.
                         unsafe { outer::tile::<S, P, NV>(simd, &walk, sums.as_mut_ptr(), group > 0) }
                     }
                 }
@@ -207,12 +213,19 @@ impl Unit<'_> {
     }
 
     #[inline(always)]
-    fn transform_input<S: Simd>(&self, simd: S, first: usize, count: usize, to: Layout, inputs: &mut [f32]) {
+    fn transform_input<S: Simd, const NV: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        count: usize,
+        x_tile: usize,
+        inputs: &mut [f32],
+    ) {
         let shape = Images::input(&self.plan.g);
         let padding = self.plan.g.padding as isize;
         let channels = self.block.in_channels;
-        assert!(inputs.len() >= PRODUCTS * to.plane && count * to.row <= to.plane);
-        assert!(channels.next_multiple_of(S::LANES) <= to.row);
+        let width = NV * S::LANES;
+        assert!(inputs.len() >= count * x_tile && x_tile >= channels.next_multiple_of(width) * PRODUCTS);
         let mut zeros = scratch::take(shape.channels);
         zeros.fill(0.0);
         for t in 0..count {
@@ -220,29 +233,30 @@ impl Unit<'_> {
             let pixels = tiles::sources::<6>(self.x, &shape, (image, h - padding, w - padding), &zeros);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
-                // SAFETY: a pixel has `first_in + in_channels` channels or more; the assertions cover what is written.
+                let at = t * x_tile + channel / width * PRODUCTS * width + channel % width;
+                // SAFETY: a pixel has `first_in + in_channels` channels or more; the assertion covers what is written.
                 unsafe {
                     let d = tiles::load(simd, &pixels, self.block.first_in + channel, lanes);
                     let v = plane::<S, Input, 6, 6>(simd, &d);
-                    tiles::store_products(simd, &v, inputs.as_mut_ptr().add(t * to.row + channel), to.plane);
+                    tiles::store_products(simd, &v, inputs.as_mut_ptr().add(at), width);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn transform_gradient<S: Simd>(
+    fn transform_gradient<S: Simd, const ROW: usize>(
         &self,
         simd: S,
         first: usize,
         count: usize,
-        to: Layout,
+        dy_tile: usize,
         gradients: &mut [f32],
     ) {
         let shape = Images::output(&self.plan.g);
         let channels = self.block.out_channels;
-        assert!(gradients.len() >= PRODUCTS * to.plane && count * to.row <= to.plane);
-        assert!(channels.next_multiple_of(S::LANES) <= to.row);
+        assert!(gradients.len() >= count * dy_tile && dy_tile >= PRODUCTS * ROW);
+        assert!(channels.next_multiple_of(S::LANES) <= ROW);
         let mut zeros = scratch::take(shape.channels);
         zeros.fill(0.0);
         for t in 0..count {
@@ -253,12 +267,7 @@ impl Unit<'_> {
                 unsafe {
                     let dy = tiles::load(simd, &pixels, self.block.first_out + channel, lanes);
                     let z = plane::<S, OutputGradient, 4, 6>(simd, &dy);
-                    tiles::store_products(
-                        simd,
-                        &z,
-                        gradients.as_mut_ptr().add(t * to.row + channel),
-                        to.plane,
-                    );
+                    tiles::store_products(simd, &z, gradients.as_mut_ptr().add(t * dy_tile + channel), ROW);
                 }
             }
         }
