@@ -1,8 +1,9 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
-use simclr_kernels::matmul::{Matrix, add_bias, column_sums, matmul};
+use simclr_kernels::matmul::{add_bias, column_sums, matmul};
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+use simclr_kernels::product::Operand;
 use simclr_kernels::{
     Conv2dGeometry, Cpu, batch_norm, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent, optimizer,
     pooling,
@@ -15,8 +16,8 @@ pub(crate) struct CpuKernels {
 }
 
 /// A tensor of rows of `last_dim` values as a matrix.
-fn matrix(x: &Tensor) -> Result<Matrix<'_>> {
-    Ok(Matrix::new(x.as_slice()?, x.len() / x.last_dim(), x.last_dim()))
+fn matrix(x: &Tensor) -> Result<Operand<'_, f32>> {
+    Ok(Operand::new(x.as_slice()?, x.last_dim()))
 }
 
 fn optional(x: Option<&Tensor>) -> Result<Option<&[f32]>> {
@@ -32,14 +33,7 @@ impl Kernels for CpuKernels {
         y: &mut Tensor,
         sums: Option<&mut [f64]>,
     ) -> Result<()> {
-        conv2d::conv2d_forward(
-            &self.cpu,
-            g,
-            x.as_slice()?,
-            w.as_slice()?,
-            y.as_mut_slice()?,
-            sums,
-        );
+        conv2d::conv2d_forward(&self.cpu, g, x.as_slice()?, w.as_slice()?, y.as_mut_slice()?, sums);
         Ok(())
     }
 
@@ -246,42 +240,20 @@ impl Kernels for CpuKernels {
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
         let classes = logits.last_dim();
-        Ok(cross_entropy::softmax_cross_entropy(
-            logits.as_slice()?,
-            labels,
-            classes,
-            dlogits.as_mut_slice()?,
-        ))
+        Ok(cross_entropy::softmax_cross_entropy(logits.as_slice()?, labels, classes, dlogits.as_mut_slice()?))
     }
 
     fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
-        Ok(optimizer::lars_norms(
-            &self.cpu,
-            w.as_slice()?,
-            g.as_slice()?,
-            decay,
-        ))
+        Ok(optimizer::lars_norms(&self.cpu, w.as_slice()?, g.as_slice()?, decay))
     }
 
     fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        optimizer::momentum_update(
-            &self.cpu,
-            step,
-            g.as_slice()?,
-            w.as_mut_slice()?,
-            v.as_mut_slice()?,
-        );
+        optimizer::momentum_update(&self.cpu, step, g.as_slice()?, w.as_mut_slice()?, v.as_mut_slice()?);
         Ok(())
     }
 
     fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
-        optimizer::adamw_update(
-            &self.cpu,
-            step,
-            g.as_slice()?,
-            w.as_mut_slice()?,
-            moments.as_mut_slice()?,
-        );
+        optimizer::adamw_update(&self.cpu, step, g.as_slice()?, w.as_mut_slice()?, moments.as_mut_slice()?);
         Ok(())
     }
 }

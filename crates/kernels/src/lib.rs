@@ -18,6 +18,7 @@ pub mod nt_xent;
 pub mod optimizer;
 mod pieces;
 pub mod pooling;
+pub mod product;
 pub mod scratch;
 pub mod simd;
 pub mod threads;

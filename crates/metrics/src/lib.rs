@@ -14,7 +14,7 @@
 //! | [`mod@pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
 //! | [`mod@average_precision`] | VOC 11-point and area |
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod accuracy;
 pub mod alignment;
@@ -25,7 +25,6 @@ mod features;
 pub mod knn;
 pub mod neighbours;
 pub mod pairs;
-pub mod product;
 pub mod rank_me;
 pub mod spread;
 pub mod uniformity;

@@ -4,7 +4,7 @@
 //! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
 //! similarity that a newcomer must exceed; most of a tile is passed over by that one comparison.
 
-use crate::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
 use std::cmp::Ordering;

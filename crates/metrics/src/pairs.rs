@@ -1,7 +1,7 @@
 //! The contrastive task on held-out pairs: NT-Xent, contrastive accuracy and entropy.
 
 use crate::error::check_temperature;
-use crate::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
 

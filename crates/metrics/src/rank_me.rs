@@ -1,7 +1,7 @@
 //! The effective rank of a set of features, a figure of quality that needs no labels.
 
 use crate::eigenvalues::symmetric_eigenvalues;
-use crate::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
 //! How evenly features cover the sphere.
 
-use crate::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
 

@@ -24,7 +24,7 @@ pub use lbfgs::LbfgsOptions;
 pub use path::{PathOptions, PathOutcome, PathPoint, fit_path};
 
 use objective::Objective;
-use simclr_metrics::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 use simclr_metrics::{Features, MetricsError, check_labels};
 use standardize::Standardizer;
 

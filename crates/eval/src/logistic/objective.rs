@@ -1,7 +1,7 @@
 //! The regularised cross-entropy and its gradient.
 
 use rayon::prelude::*;
-use simclr_metrics::product::{Operand, multiply};
+use simclr_kernels::product::{Operand, multiply};
 
 /// Rows of features that one product takes: at 128 values they stay within a core's second-level cache
 /// between the scores and the gradient.

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use crate::Cpu;
 use crate::math::{exp, exp_sums, max};
-use crate::matmul::{Matrix, matmul_serial};
+use crate::product::{Operand, multiply};
 
 /// Anchors in a tile.
 const ROWS: usize = 128;
@@ -88,9 +88,9 @@ fn similarities(
     tile: &mut [f32],
 ) {
     let d = shape.dim;
-    let anchors = Matrix::new(&z[start * d..(start + rows) * d], rows, d);
-    let others = Matrix::new(&all[first * d..(first + columns) * d], columns, d);
-    matmul_serial(anchors, others.t(), tile, false);
+    let anchors = Operand::new(&z[start * d..(start + rows) * d], d);
+    let others = Operand::new(&all[first * d..(first + columns) * d], d);
+    multiply(anchors, others.t(), tile, false);
     tile.iter_mut().for_each(|s| *s /= shape.temperature);
     for row in 0..rows {
         let own = (shape.offset + start + row).wrapping_sub(first);
@@ -196,9 +196,9 @@ pub fn nt_xent_backward(
                     #[inline(always)]
                     || backward_weights(shape, (z, all), lse, (start, rows), (first, columns), tile),
                 );
-                let weights = Matrix::new(tile, rows, columns);
-                let others = Matrix::new(&all[first * d..(first + columns) * d], columns, d);
-                matmul_serial(weights, others, dz, first > 0);
+                let weights = Operand::new(tile, columns);
+                let others = Operand::new(&all[first * d..(first + columns) * d], d);
+                multiply(weights, others, dz, first > 0);
             }
         });
         let scale = factor / shape.temperature;

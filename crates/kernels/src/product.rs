@@ -49,6 +49,16 @@ impl<'a, T: Real> Operand<'a, T> {
         Operand { values, rows: values.len() / cols, cols, row_step: cols, col_step: 1 }
     }
 
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.rows
+    }
+
+    /// How many columns there are.
+    pub fn column_count(&self) -> usize {
+        self.cols
+    }
+
     /// The transposed matrix; nothing is moved.
     pub fn t(self) -> Self {
         Operand { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step, ..self }
@@ -59,6 +69,11 @@ impl<'a, T: Real> Operand<'a, T> {
         assert!(start <= self.cols && count <= self.cols - start, "columns within the matrix");
         let skip = (start * self.col_step).min(self.values.len());
         Operand { values: &self.values[skip..], cols: count, ..self }
+    }
+
+    /// `count` rows from `start` on. Panics when there are fewer.
+    pub fn rows(self, start: usize, count: usize) -> Self {
+        self.t().columns(start, count).t()
     }
 
     /// The index of the last element plus one: what `values` must hold.
@@ -73,7 +88,6 @@ impl<'a, T: Real> Operand<'a, T> {
 /// Writes `a` times `b` to `out`, a contiguous row-major matrix; adds to what `out` holds if `accumulate`.
 ///
 /// Panics when the shapes do not fit.
-#[allow(unsafe_code)]
 pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate: bool) {
     assert_eq!(a.cols, b.rows, "columns of the left and rows of the right operand");
     assert_eq!(out.len(), a.rows * b.cols, "values of the result");
