@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use simclr_data::DataError;
+use simclr_eval::EvalError;
 use simclr_train::TrainError;
 
 use crate::terminal;
@@ -77,6 +78,7 @@ fn is_usage(error: &Error) -> bool {
         cause.is::<Usage>()
             || cause.downcast_ref().is_some_and(is_usage_of_training)
             || cause.downcast_ref().is_some_and(is_usage_of_data)
+            || cause.downcast_ref().is_some_and(is_usage_of_evaluation)
             || cause.is::<simclr_augment::AugmentError>()
     })
 }
@@ -95,6 +97,23 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::NoRun { .. }
         | E::CannotResume { .. }
         | E::BatchTooLarge { .. }
+        | E::Views(_) => true,
+        _ => false,
+    }
+}
+
+fn is_usage_of_evaluation(error: &EvalError) -> bool {
+    use EvalError as E;
+    match error {
+        E::Train(error) => is_usage_of_training(error),
+        E::Data(error) => is_usage_of_data(error),
+        E::NoLabels { .. }
+        | E::Unlabelled { .. }
+        | E::UnknownClass { .. }
+        | E::OneClass { .. }
+        | E::TooFewToSplit { .. }
+        | E::NoCheckpoint { .. }
+        | E::Option { .. }
         | E::Views(_) => true,
         _ => false,
     }

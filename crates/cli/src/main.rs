@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod data;
 mod exit;
 mod interrupt;
+mod judging;
 mod log;
 mod progress;
 mod settings;
 mod terminal;
 mod training;
+mod watching;
 mod weights;
 
 use std::process::ExitCode;

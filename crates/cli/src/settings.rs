@@ -34,9 +34,6 @@ pub struct Settings {
     /// Seed of weights, order and views (train.seed)
     #[arg(long, value_name = "N", help_heading = "Configuration")]
     pub seed: Option<u64>,
-
-    #[command(flatten)]
-    pub threads: Threads,
 }
 
 /// How many processors to use.
@@ -56,34 +53,39 @@ impl Threads {
 
 impl Settings {
     /// The configuration for training on `source`. What `photos` chooses is said.
-    pub fn resolve(&self, source: Option<&Source>) -> Result<Config> {
+    pub fn resolve(&self, source: Option<&Source>, threads: Threads) -> Result<Config> {
         let chosen = match (self.preset.as_deref(), source) {
             (Some(PHOTOS), Some(source)) => {
                 let (width, height) = usual_size(source.train.as_ref());
-                let threads = self.threads.threads.or(std::thread::available_parallelism().ok());
-                let threads = threads.map_or(1, NonZeroUsize::get);
+                let count = threads.threads.or(std::thread::available_parallelism().ok());
+                let count = count.map_or(1, NonZeroUsize::get);
                 let memory = memory::available_bytes();
-                let (chosen, reasons) = photos::choose(source.train.len(), width, height, memory, threads);
+                let (chosen, reasons) = photos::choose(source.train.len(), width, height, memory, count);
                 reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));
                 Some(chosen)
             }
             _ => None,
         };
-        self.layered(None, chosen)
+        self.layered(None, chosen, threads)
     }
 
     /// The configuration of a run that is taken up again, with what was given changed.
-    pub fn resolve_over(&self, base: &Config) -> Result<Config> {
-        self.layered(Some(base), None)
+    pub fn resolve_over(&self, base: &Config, threads: Threads) -> Result<Config> {
+        self.layered(Some(base), None, threads)
     }
 
-    fn layered(&self, base: Option<&Config>, chosen: Option<toml::Table>) -> Result<Config> {
+    fn layered(
+        &self,
+        base: Option<&Config>,
+        chosen: Option<toml::Table>,
+        threads: Threads,
+    ) -> Result<Config> {
         if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
             return Err(usage(format!("--config {}: no such file; give a TOML file", path.display())));
         }
         let mut sets = self.sets.clone();
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
-        sets.extend(self.threads.threads.map(|threads| format!("train.threads={threads}")));
+        sets.extend(threads.threads.map(|threads| format!("train.threads={threads}")));
         Ok(Config::resolve(&Layers {
             base,
             preset: self.preset.as_deref(),

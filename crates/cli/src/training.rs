@@ -15,8 +15,21 @@ use simclr_train::{Config, TrainError};
 
 use crate::interrupt::Watch;
 use crate::progress::Progress;
-use crate::settings::Settings;
-use crate::terminal;
+use crate::settings::{Settings, Threads};
+use crate::{terminal, weights};
+
+/// What a run folder holds, beside TensorBoard's events.
+const PARTS: [&str; 9] = [
+    "run.toml",
+    "config.toml",
+    "lock",
+    "metrics.jsonl",
+    "skipped.jsonl",
+    "report.html",
+    "checkpoints",
+    "evaluation",
+    weights::FILE,
+];
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -36,9 +49,9 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
 }
 
 /// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over.
-pub fn resume(out: &Path, settings: &Settings) -> Result<Training> {
+pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Training> {
     let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
-    let given = settings.resolve_over(&config)?;
+    let given = settings.resolve_over(&config, threads)?;
     config.check_resume(&given)?;
     if given != config {
         folder.write_config(&given)?;
@@ -56,6 +69,23 @@ pub fn resume(out: &Path, settings: &Settings) -> Result<Training> {
         }
     };
     Ok(Training { folder, config: given, from, new: false })
+}
+
+/// Removes a run that nobody is working on; what else lies in its folder stays.
+pub fn remove(out: &Path) -> Result<()> {
+    let (folder, _) = RunFolder::resume(out, Arc::new(Disk))?;
+    let events = |name: &str| name.starts_with("events.out.tfevents.");
+    for entry in std::fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if PARTS.contains(&name.as_str()) || events(&name) {
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    drop(folder);
+    Ok(())
 }
 
 impl Training {

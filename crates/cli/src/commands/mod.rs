@@ -1,6 +1,12 @@
 //! The commands, one a file.
 
+mod bench;
+mod knn;
+mod linear;
 mod pretrain;
+mod quickstart;
+mod report;
+mod views;
 
 use std::ffi::OsString;
 
@@ -11,9 +17,9 @@ use crate::exit::Done;
 
 const EXAMPLES: &str = "\
 Examples:
+  simclr quickstart
   simclr pretrain photos/ --out runs/first --preset photos
-  simclr pretrain cifar-10-batches-bin/ --out runs/cifar --preset small --set train.epochs=20
-  simclr pretrain photos/ --out runs/first --resume
+  simclr knn runs/first --train photos/
 
 DATA is a folder: images (searched recursively), one sub-folder per class, train/ and test/ of
 either, CIFAR-10 or -100 binaries, or IDX files (MNIST). What it holds is recognised.
@@ -31,7 +37,13 @@ pub struct Program {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Quickstart(quickstart::Quickstart),
     Pretrain(pretrain::Pretrain),
+    Knn(knn::Knn),
+    Linear(linear::Linear),
+    Report(report::Report),
+    Views(views::Views),
+    Bench(bench::Bench),
 }
 
 impl Program {
@@ -43,7 +55,13 @@ impl Program {
     /// Runs the command.
     pub fn run(self) -> Result<Done> {
         match self.command {
+            Command::Quickstart(command) => command.run(),
             Command::Pretrain(command) => command.run(),
+            Command::Knn(command) => command.run(),
+            Command::Linear(command) => command.run(),
+            Command::Report(command) => command.run(),
+            Command::Views(command) => command.run(),
+            Command::Bench(command) => command.run(),
         }
     }
 }

@@ -10,9 +10,9 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
 use crate::exit::Done;
-use crate::settings::Settings;
+use crate::settings::{Settings, Threads};
 use crate::training;
-use crate::{terminal, weights};
+use crate::{data, terminal, weights};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,9 @@ pub struct Pretrain {
     #[command(flatten)]
     settings: Settings,
 
+    #[command(flatten)]
+    threads: Threads,
+
     /// Go on with the run in the folder, from its newest good checkpoint
     #[arg(long)]
     resume: bool,
@@ -48,12 +51,12 @@ pub struct Pretrain {
 
 impl Pretrain {
     pub fn run(self) -> Result<Done> {
-        let source = open(&self.data)?;
+        let source = data::open(&self.data)?;
         let Some(out) = self.out.as_deref().filter(|_| !self.dry_run) else {
             return self.plan(&source);
         };
         let training = if self.resume {
-            let training = training::resume(out, &self.settings)?;
+            let training = training::resume(out, &self.settings, self.threads)?;
             if training.is_finished() {
                 let epochs = training.config.train.epochs;
                 terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
@@ -65,7 +68,7 @@ impl Pretrain {
                 // Said before the configuration is looked at, which may have been left out because of the run that is there.
                 return Err(TrainError::RunExists { path: out.to_path_buf() }.into());
             }
-            let config = self.settings.resolve(Some(&source))?;
+            let config = self.settings.resolve(Some(&source), self.threads)?;
             check_batch(&config, source.train.len())?;
             self.advise(&config);
             training::begin(out, config)?
@@ -94,7 +97,7 @@ impl Pretrain {
 
     /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
     fn plan(&self, source: &Source) -> Result<Done> {
-        let config = self.settings.resolve(Some(source))?;
+        let config = self.settings.resolve(Some(source), self.threads)?;
         let (images, held_out) = check_batch(&config, source.train.len())?;
         let steps = (images / config.train.batch) as u64;
         terminal::say(&format!(
@@ -117,29 +120,6 @@ impl Pretrain {
             ));
         }
     }
-}
-
-/// Opens a data set and says what it is.
-pub fn open(path: &Path) -> Result<Source> {
-    let source = simclr_data::open(path)?;
-    let (train, classes) = (source.train.len(), source.train.classes().len());
-    let mut line = format!(
-        "{}: {}, {} images",
-        terminal::inert(&path.display().to_string()),
-        source.kind,
-        terminal::grouped(train as u64)
-    );
-    if let Some(test) = &source.test {
-        line += &format!(" to train on, {} to test on", terminal::grouped(test.len() as u64));
-    }
-    if classes > 0 {
-        line += &format!(", {classes} classes");
-    }
-    if source.left_out.count > 0 {
-        line += &format!("; {} other files left out", terminal::grouped(source.left_out.count as u64));
-    }
-    terminal::say(&line);
-    Ok(source)
 }
 
 /// Images that will be trained on and held out of `images`.

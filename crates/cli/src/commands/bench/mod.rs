@@ -1,0 +1,29 @@
+//! `simclr bench`: how fast this machine is.
+
+mod flops;
+mod step;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::exit::Done;
+
+/// Measure speed and memory
+#[derive(Args, Debug)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Step(step::Step),
+}
+
+impl Bench {
+    pub fn run(self) -> Result<Done> {
+        match self.what {
+            What::Step(step) => step.run(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `simclr bench step`: one whole training step, on random pixels.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use simclr_engine::SingleProcess;
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::train_step;
+use simclr_train::{Config, Layers, Model};
+
+use super::flops;
+use crate::exit::{Done, usage};
+use crate::settings::Threads;
+use crate::{terminal, training};
+
+/// Steps that warm up caches, pools and the processor, and are not counted.
+const WARM_UP: usize = 2;
+
+/// One training step: network, NT-Xent, backward, LARS; the median of several
+#[derive(Args, Debug)]
+pub struct Step {
+    /// resnet18, 34, 50, 101, 152 or 200
+    #[arg(long, value_name = "NAME", default_value = "resnet18")]
+    encoder: String,
+
+    /// Multiplies the channels of every stage
+    #[arg(long, value_name = "X", default_value = "1")]
+    width: String,
+
+    /// Side of a view in pixels
+    #[arg(long, value_name = "PIXELS", default_value = "32")]
+    size: String,
+
+    /// Views in a step: twice the batch
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    views: usize,
+
+    /// Arithmetic: f32, or auto for the best there is
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    precision: String,
+
+    /// What is kept for backward: full (every activation) or blocks (the input of each residual block)
+    #[arg(long, value_name = "NAME", default_value = "full")]
+    memory: String,
+
+    /// Steps to take the median of
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    views_per_s: f64,
+    /// The most memory that the process ever held.
+    peak_bytes: u64,
+    /// The most that tensors held.
+    tensor_bytes: usize,
+    seconds_per_step: f64,
+    fastest_step_s: f64,
+    slowest_step_s: f64,
+    gflops: f64,
+    gflop_per_view: f64,
+    encoder: String,
+    width: f64,
+    size: u32,
+    views: usize,
+    precision: String,
+    memory: String,
+    device: String,
+    threads: usize,
+}
+
+impl Step {
+    pub fn run(self) -> Result<Done> {
+        let config = self.config()?;
+        let device = training::device(self.threads.count())?;
+        let mut model = Model::new(&config, &device)?;
+        let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+        let side = config.data.image_size as usize;
+        let pixels = noise(self.views * side * side * 3);
+        let mut seconds = Vec::with_capacity(self.steps.into());
+        for step in 0..WARM_UP + usize::from(self.steps) {
+            let start = Instant::now();
+            train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, 0.01)?;
+            if step >= WARM_UP {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        seconds.sort_by(f64::total_cmp);
+        let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+        let flops = flops::per_view(&model.parameters, side);
+        let tensor_bytes = device.memory().peak;
+        self.tell(&Figures {
+            views_per_s: self.views as f64 / median,
+            peak_bytes: peak_bytes().unwrap_or(tensor_bytes as u64),
+            tensor_bytes,
+            seconds_per_step: median,
+            fastest_step_s: seconds[0],
+            slowest_step_s: seconds[seconds.len() - 1],
+            gflops: flops as f64 * self.views as f64 / median / 1e9,
+            gflop_per_view: flops as f64 / 1e9,
+            encoder: config.encoder.name.to_string(),
+            width: config.encoder.width,
+            size: config.data.image_size,
+            views: self.views,
+            precision: config.train.precision.to_string(),
+            memory: config.train.memory.to_string(),
+            device: device.to_string(),
+            threads: device.threads(),
+        })?;
+        Ok(Done::Finished)
+    }
+
+    fn config(&self) -> Result<Config> {
+        if self.views < 4 || !self.views.is_multiple_of(2) {
+            return Err(usage(format!(
+                "--views {}: an even number of at least 4 is needed, two views of each image",
+                self.views
+            )));
+        }
+        let sets = [
+            format!("encoder.name={}", self.encoder),
+            format!("encoder.width={}", self.width),
+            format!("data.image_size={}", self.size),
+            format!("train.precision={}", self.precision),
+            format!("train.memory={}", self.memory),
+            format!("train.batch={}", self.views / 2),
+        ];
+        Ok(Config::resolve(&Layers { sets: &sets, ..Layers::default() })?)
+    }
+
+    fn tell(&self, figures: &Figures) -> Result<()> {
+        if self.json {
+            terminal::print(&serde_json::to_string(figures)?)?;
+            return Ok(());
+        }
+        let Figures { encoder, width, size, views, precision, device, .. } = figures;
+        terminal::print(&format!(
+            "{encoder} width {width}, {size} x {size}, {views} views, {precision}, {device}"
+        ))?;
+        terminal::print(&format!(
+            "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s  peak {:.2} GB",
+            figures.views_per_s,
+            figures.seconds_per_step,
+            figures.fastest_step_s,
+            figures.slowest_step_s,
+            figures.gflops,
+            figures.peak_bytes as f64 / 1e9,
+        ))?;
+        Ok(())
+    }
+}
+
+/// The most memory that this process ever held, where the system tells.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Bytes without pattern (xorshift64*): a step's time must not depend on what is in the images.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}

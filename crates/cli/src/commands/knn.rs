@@ -1,0 +1,53 @@
+//! `simclr knn`: how good an encoder is, by the nearest neighbours of what it makes of images.
+
+use std::num::NonZeroUsize;
+
+use anyhow::Result;
+use clap::Args;
+use simclr_eval::protocols;
+use simclr_metrics::Knn as Classifier;
+
+use crate::exit::Done;
+use crate::judging::Judged;
+use crate::watching::Watching;
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr knn runs/first --train photos/
+  simclr knn runs/cifar --train cifar/train --test cifar/test --json";
+
+/// Measure an encoder by nearest neighbours: quick, nothing is trained
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Knn {
+    #[command(flatten)]
+    judged: Judged,
+
+    /// Neighbours that vote
+    #[arg(long, value_name = "N", default_value = "200")]
+    k: NonZeroUsize,
+
+    /// Neighbours of cosine similarity s vote with weight exp(s / T)
+    #[arg(long, value_name = "T", default_value = "0.1", value_parser = above_zero)]
+    temperature: f64,
+}
+
+impl Knn {
+    pub fn run(self) -> Result<Done> {
+        let (encoder, splits) = self.judged.load()?;
+        let models = self.judged.versus(&encoder, &splits)?;
+        let mut watching = Watching::default();
+        let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
+        drop(watching);
+        let options = Classifier { k: self.k.get(), temperature: self.temperature };
+        self.judged.conclude(&encoder, protocols::knn(&encoded, &options)?)?;
+        Ok(Done::Finished)
+    }
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}

@@ -1,0 +1,90 @@
+//! `simclr linear`: how good an encoder is, by a linear classifier on what it makes of images.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use simclr_eval::protocols::{
+    self, Evaluation, LinearSgd, LogisticOptions, Progress, Splits, TrainedEncoder,
+};
+
+use crate::exit::Done;
+use crate::judging::Judged;
+use crate::watching::Watching;
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr linear runs/cifar --train cifar/
+  simclr linear runs/cifar --train cifar/train --test cifar/test --method sgd --epochs 30 --json";
+
+/// Measure an encoder by a linear classifier on its features, the encoder frozen
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Linear {
+    #[command(flatten)]
+    judged: Judged,
+
+    /// How the classifier is trained
+    #[arg(long, value_enum, default_value_t = Method::Logistic)]
+    method: Method,
+
+    /// Epochs of --method sgd [default: 100 for images up to 32 pixels, 90 above]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+
+    /// Images a step of --method sgd [default: 512 for images up to 32 pixels, 4096 above]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+
+    /// First rate of --method sgd [default: 0.1 for images up to 32 pixels, 0.1 x batch / 256 above]
+    #[arg(long, value_name = "X")]
+    rate: Option<f64>,
+
+    /// Seed of the classifier
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// Logistic regression by L-BFGS on the features of central crops, the L2 weight chosen on a validation split
+    Logistic,
+    /// SGD on random crops and flips: the paper's protocol, as many passes over the images as epochs
+    Sgd,
+}
+
+impl Linear {
+    pub fn run(self) -> Result<Done> {
+        let (encoder, splits) = self.judged.load()?;
+        let mut watching = Watching::default();
+        let evaluation = self.measure(&encoder, &splits, &mut |progress| watching.see(progress))?;
+        drop(watching);
+        self.judged.conclude(&encoder, evaluation)?;
+        Ok(Done::Finished)
+    }
+
+    fn measure(
+        &self,
+        encoder: &TrainedEncoder,
+        splits: &Splits,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Evaluation> {
+        let models = self.judged.versus(encoder, splits)?;
+        match self.method {
+            Method::Logistic => {
+                let encoded = protocols::encode(&models, splits, false, watch)?;
+                let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
+                Ok(protocols::logistic(&encoded, &options, watch)?)
+            }
+            Method::Sgd => {
+                let usual = LinearSgd::for_images(encoder.model.image_size(), splits.train().len());
+                let options = LinearSgd {
+                    epochs: self.epochs.unwrap_or(usual.epochs),
+                    batch: self.batch.unwrap_or(usual.batch),
+                    rate: self.rate.unwrap_or(usual.rate),
+                    seed: self.seed,
+                    ..usual
+                };
+                Ok(protocols::linear_sgd(&models, splits, &options, watch)?)
+            }
+        }
+    }
+}

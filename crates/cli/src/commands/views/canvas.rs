@@ -1,0 +1,57 @@
+//! A sheet to put pictures and words on.
+
+use image::RgbImage;
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+
+/// Height of a line of text in pixels.
+pub const LINE: usize = RasterHeight::Size16.val();
+/// Width of a letter in pixels.
+pub const LETTER: usize = get_raster_width(FontWeight::Regular, RasterHeight::Size16);
+
+/// Off white, so that a view that is all white shows.
+const PAPER: u8 = 238;
+
+/// A picture being made.
+pub struct Canvas {
+    image: RgbImage,
+}
+
+impl Canvas {
+    /// Empty, `width` x `height` pixels.
+    pub fn new(width: usize, height: usize) -> Canvas {
+        Canvas { image: RgbImage::from_pixel(width as u32, height as u32, image::Rgb([PAPER; 3])) }
+    }
+
+    /// Puts `picture` with its upper left corner at (x, y).
+    pub fn put(&mut self, picture: &RgbImage, x: usize, y: usize) {
+        image::imageops::replace(&mut self.image, picture, x as i64, y as i64);
+    }
+
+    /// Writes a line, its upper left corner at (x, y); letters that the font lacks become question marks.
+    pub fn write(&mut self, text: &str, x: usize, y: usize, shade: u8) {
+        for (i, letter) in text.chars().enumerate() {
+            let known = |letter| get_raster(letter, FontWeight::Regular, RasterHeight::Size16);
+            let Some(raster) = known(letter).or_else(|| known('?')) else { continue };
+            for (dy, row) in raster.rows().enumerate() {
+                for (dx, &ink) in row.iter().enumerate() {
+                    self.ink(x + i * LETTER + dx, y + dy, ink, shade);
+                }
+            }
+        }
+    }
+
+    fn ink(&mut self, x: usize, y: usize, ink: u8, shade: u8) {
+        if let Some(pixel) = self.image.get_pixel_mut_checked(x as u32, y as u32) {
+            let mix = |paper: u8| {
+                let (paper, shade, ink) = (u32::from(paper), u32::from(shade), u32::from(ink));
+                ((paper * (255 - ink) + shade * ink) / 255) as u8
+            };
+            pixel.0 = pixel.0.map(mix);
+        }
+    }
+
+    /// The finished picture.
+    pub fn into_image(self) -> RgbImage {
+        self.image
+    }
+}

@@ -1,0 +1,132 @@
+//! The sheet of `simclr views`: a row for each image, the original first, then its views with what was done to them below.
+
+use image::RgbImage;
+use image::imageops::{FilterType, resize};
+
+use super::canvas::{Canvas, LETTER, LINE};
+
+/// Views smaller than this are shown enlarged, pixel by pixel.
+const LEAST_SIDE: u32 = 128;
+const GAP: usize = 12;
+const TEXT: u8 = 40;
+const FAINT: u8 = 110;
+const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
+
+/// A picture and the lines below it.
+pub struct Cell {
+    /// RGB, as it came out of the augmentation, or the original.
+    pub picture: RgbImage,
+    /// A few words each.
+    pub lines: Vec<String>,
+}
+
+/// An image and its views.
+pub struct Row {
+    /// The image as it is in the data set.
+    pub original: Cell,
+    /// Its views.
+    pub views: Vec<Cell>,
+}
+
+/// The sheet. Views are `size` pixels wide.
+pub fn draw(rows: &[Row], size: u32) -> RgbImage {
+    let side = size * LEAST_SIDE.div_ceil(size).max(1);
+    let letters = rows.iter().flat_map(|row| &row.views).flat_map(|cell| &cell.lines);
+    let words = letters.map(|line| line.chars().count() * LETTER).max().unwrap_or(0);
+    let column = words.max(side as usize);
+    let height = |row: &Row| {
+        let cells = std::iter::once(&row.original).chain(&row.views);
+        side as usize + 4 + LINE * cells.map(|cell| cell.lines.len()).max().unwrap_or(0)
+    };
+    let columns = 1 + rows.iter().map(|row| row.views.len()).max().unwrap_or(0);
+    let full_height = rows.iter().map(|row| height(row) + GAP).sum::<usize>() + 2 * GAP + LINE;
+    let mut canvas = Canvas::new(columns * (column + GAP) + GAP, full_height);
+    canvas.write(LEGEND, GAP, GAP, FAINT);
+    let mut y = 2 * GAP + LINE;
+    for row in rows {
+        place(
+            &mut canvas,
+            &row.original,
+            &fitted(&row.original.picture, side),
+            (GAP, y, side),
+            FAINT,
+            column,
+        );
+        for (i, view) in row.views.iter().enumerate() {
+            let x = GAP + (i + 1) * (column + GAP);
+            let shown = resize(&view.picture, side, side, FilterType::Nearest);
+            place(&mut canvas, view, &shown, (x, y, side), TEXT, column);
+        }
+        y += height(row) + GAP;
+    }
+    canvas.into_image()
+}
+
+fn place(
+    canvas: &mut Canvas,
+    cell: &Cell,
+    shown: &RgbImage,
+    (x, y, side): (usize, usize, u32),
+    shade: u8,
+    column: usize,
+) {
+    // At the foot of its square, so that the words belong to it.
+    canvas.put(shown, x, y + (side - shown.height()) as usize);
+    for (i, line) in cell.lines.iter().enumerate() {
+        let line = shortened(line, column / LETTER);
+        canvas.write(&line, x, y + side as usize + 4 + i * LINE, shade);
+    }
+}
+
+/// The picture within a square of `side` pixels, its shape kept; small ones are enlarged pixel by pixel.
+fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
+    let (width, height) = (picture.width(), picture.height());
+    let longer = width.max(height).max(1);
+    let scaled = |length: u32| {
+        let scaled = (u64::from(length) * u64::from(side) + u64::from(longer) / 2) / u64::from(longer);
+        (scaled as u32).clamp(1, side)
+    };
+    let filter = if longer <= side { FilterType::Nearest } else { FilterType::Triangle };
+    resize(picture, scaled(width), scaled(height), filter)
+}
+
+/// The end of a name is what tells it from others: the beginning is cut.
+fn shortened(text: &str, letters: usize) -> String {
+    let count = text.chars().count();
+    if count <= letters {
+        return text.to_owned();
+    }
+    let kept = letters.saturating_sub(1);
+    std::iter::once('~').chain(text.chars().skip(count - kept)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(width: u32, height: u32, lines: &[&str]) -> Cell {
+        let lines = lines.iter().map(|&line| line.to_owned()).collect();
+        Cell { picture: RgbImage::from_pixel(width, height, image::Rgb([200, 10, 10])), lines }
+    }
+
+    #[test]
+    fn everything_has_its_place() {
+        let row = Row { original: cell(300, 100, &["a.jpg"]), views: vec![cell(32, 32, &["flip", "gray"])] };
+        let sheet = draw(&[row], 32);
+        assert_eq!(sheet.dimensions(), (2 * (128 + 12) + 12, 28 + 12 + 128 + 4 + 2 * LINE as u32 + 12));
+        let red = |x, y| sheet.get_pixel(x, y).0 == [200, 10, 10];
+        // The view fills its square; the original, three times as wide as high, the lower third of its own.
+        assert!(red(152, 40) && red(279, 167));
+        assert!(!red(12, 40) && red(12, 167) && red(139, 167 - 40));
+        // There are words below.
+        assert!((12..140).any(|x| (172..188).any(|y| sheet.get_pixel(x, y).0[0] < 180)));
+    }
+
+    #[test]
+    fn awkward_shapes_fit() {
+        assert_eq!(fitted(&RgbImage::new(30_000, 1), 128).dimensions(), (128, 1));
+        assert_eq!(fitted(&RgbImage::new(1, 1), 128).dimensions(), (128, 128));
+        assert_eq!(shortened("class/image.jpg", 10), "~image.jpg");
+        assert_eq!(shortened("a", 10), "a");
+    }
+}

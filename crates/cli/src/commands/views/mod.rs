@@ -1,0 +1,120 @@
+//! `simclr views`: look at the augmentations before spending a day on them.
+
+mod canvas;
+mod grid;
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use image::{ImageFormat, RgbImage};
+use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily};
+use simclr_data::{Dataset, DecodeScratch, permutation};
+
+use crate::data;
+use crate::exit::{Done, usage};
+use crate::settings::{Settings, Threads};
+use crate::terminal;
+use grid::{Cell, Row};
+
+/// Draw images and their views, with what was done to each, as a PNG
+#[derive(Args, Debug)]
+pub struct Views {
+    /// The images, as for pretrain
+    data: PathBuf,
+
+    /// The picture to write, a .png
+    #[arg(long, value_name = "PNG")]
+    out: PathBuf,
+
+    /// Images to show
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
+    images: u8,
+
+    /// Views of each
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=32))]
+    views: u8,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Views {
+    pub fn run(self) -> Result<Done> {
+        check_out(&self.out)?;
+        let source = data::open(&self.data)?;
+        let config = self.settings.resolve(Some(&source), Threads::default())?;
+        let size = config.data.image_size;
+        let family = ViewFamily::new(&config.view, size)?;
+        let seed = config.train.seed;
+
+        let dataset = source.train.as_ref();
+        let mut scratch = DecodeScratch::default();
+        let mut rows = Vec::new();
+        for index in permutation(dataset.len(), seed, 0) {
+            if rows.len() == usize::from(self.images) {
+                break;
+            }
+            match dataset.read(index as usize, &mut scratch) {
+                Ok(image) => rows.push(self.row(dataset, index, image, &family, seed)?),
+                Err(error) => terminal::warn(&format!("passed over {error}")),
+            }
+        }
+        if rows.is_empty() {
+            bail!("{}: none of the images can be read", self.data.display());
+        }
+        let mut png = Vec::new();
+        grid::draw(&rows, size).write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
+        std::fs::write(&self.out, png).with_context(|| format!("cannot write {}", self.out.display()))?;
+        terminal::say(&format!(
+            "{}: {} images, {} views of {size} x {size} pixels each",
+            self.out.display(),
+            rows.len(),
+            self.views
+        ));
+        Ok(Done::Finished)
+    }
+
+    fn row(
+        &self,
+        dataset: &dyn Dataset,
+        index: u32,
+        image: ImageRef<'_>,
+        family: &ViewFamily,
+        seed: u64,
+    ) -> Result<Row> {
+        let mut scratch = Scratch::default();
+        let view = |number: u64| {
+            // As training draws them: two views an epoch.
+            let mut stream = Stream::new(seed, number / 2, index.into(), number % 2);
+            let recipe = family.draw(image.width, image.height, &mut stream);
+            let mut pixels = vec![0; family.view_len()];
+            family.apply(image, &recipe, &mut scratch, &mut pixels);
+            Ok(Cell { picture: picture(family.size(), family.size(), pixels)?, lines: recipe.describe() })
+        };
+        let views = (0..u64::from(self.views)).map(view).collect::<Result<_>>()?;
+        let size = format!("{} x {}", image.width, image.height);
+        let original = picture(image.width, image.height, image.pixels.to_vec())?;
+        Ok(Row {
+            original: Cell { picture: original, lines: vec![dataset.name(index as usize), size] },
+            views,
+        })
+    }
+}
+
+fn picture(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbImage> {
+    RgbImage::from_raw(width, height, pixels)
+        .with_context(|| format!("a picture of {width} x {height} pixels has too few bytes"))
+}
+
+fn check_out(out: &Path) -> Result<()> {
+    if !out.extension().is_some_and(|end| end.eq_ignore_ascii_case("png")) {
+        return Err(usage(format!("--out {}: give a file that ends in .png", out.display())));
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(usage(format!("--out {}: there is no folder {}", out.display(), folder.display())));
+    }
+    Ok(())
+}
