@@ -180,7 +180,6 @@ impl Kernel for Unit<'_> {
                 (16, (6, 4)) => self.piece::<S, 6, 4>(simd, &piece, i > 0),
                 (16, (12, 2)) => self.piece::<S, 12, 2>(simd, &piece, i > 0),
                 (16, (16, 1)) => self.piece::<S, 16, 1>(simd, &piece, i > 0),
-                (_, (4, 3)) => self.piece::<S, 4, 3>(simd, &piece, i > 0),
                 (_, (6, 2)) => self.piece::<S, 6, 2>(simd, &piece, i > 0),
                 (_, (12, 1)) => self.piece::<S, 12, 1>(simd, &piece, i > 0),
                 (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),

@@ -6,7 +6,7 @@ use crate::simd::Simd;
 pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize) {
     // All fill the registers: 32 with 16 lanes, 16 with fewer.
     let tiles: &[(usize, usize)] =
-        if lanes == 16 { &[(8, 3), (6, 4), (12, 2), (16, 1)] } else { &[(4, 3), (6, 2), (12, 1)] };
+        if lanes == 16 { &[(8, 3), (6, 4), (12, 2), (16, 1)] } else { &[(6, 2), (12, 1)] };
     let computed =
         |&&(p, v): &&(usize, usize)| out_channels.next_multiple_of(p) * len.next_multiple_of(v * lanes);
     tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0])

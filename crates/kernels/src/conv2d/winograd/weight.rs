@@ -141,7 +141,6 @@ impl Kernel for Unit<'_> {
             (16, (6, 4)) => self.sum::<S, 6, 4>(simd),
             (16, (12, 2)) => self.sum::<S, 12, 2>(simd),
             (16, (16, 1)) => self.sum::<S, 16, 1>(simd),
-            (_, (4, 3)) => self.sum::<S, 4, 3>(simd),
             (_, (6, 2)) => self.sum::<S, 6, 2>(simd),
             (_, (12, 1)) => self.sum::<S, 12, 1>(simd),
             (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
