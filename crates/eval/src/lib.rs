@@ -2,5 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
 pub mod logistic;
+pub mod protocols;
 pub mod report;
+
+pub use error::EvalError;

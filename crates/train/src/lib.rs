@@ -5,6 +5,7 @@
 mod append_log;
 pub mod checkpoint;
 pub mod config;
+mod embedding;
 mod error;
 pub mod file_system;
 pub mod memory;
@@ -18,6 +19,7 @@ pub mod schedule;
 pub mod tensorboard;
 
 pub use config::{Config, Layers};
+pub use embedding::Embedding;
 pub use error::TrainError;
 pub use model::{Model, resnet_spec};
 pub use schedule::Schedule;

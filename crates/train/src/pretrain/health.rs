@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, EvalLoader, Loader, LoaderConfig, Position};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
 
 use crate::config::LossConfig;
-use crate::{Model, TrainError};
+use crate::{Embedding, Model, TrainError};
 
 /// Images that go through the network at once.
 const BATCH: usize = 128;
@@ -124,19 +124,12 @@ pub fn holdout_knn(
     Ok(Some(outcome.top1))
 }
 
-/// h of the central crops of every labelled image, and the labels.
+/// h of the central crops of every image, and the labels.
 pub fn features(
     model: &Model,
     dataset: &Arc<dyn Dataset>,
     threads: usize,
 ) -> Result<(Vec<f32>, Vec<u32>), TrainError> {
-    let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, BATCH, threads);
-    let (mut all, mut labels) = (Vec::new(), Vec::new());
-    while let Some(batch) = loader.next_batch()? {
-        let (h, _) = model.embed(&batch.views)?;
-        all.extend_from_slice(&h);
-        labels.extend_from_slice(&batch.labels);
-        loader.recycle(batch);
-    }
-    Ok((all, labels))
+    let Embedding { h, labels, .. } = Embedding::of(model, dataset, false, threads, &mut |_| ())?;
+    Ok((h, labels))
 }

@@ -1,0 +1,125 @@
+//! The crate's one error type.
+
+use std::path::PathBuf;
+
+use crate::report::PictureError;
+
+/// Why an encoder could not be evaluated. Every message names what is wrong and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A data set without labels where a classifier is to be trained or tested.
+    #[error(
+        "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
+         into a sub-folder of its own"
+    )]
+    NoLabels {
+        /// "training" or "test".
+        set: &'static str,
+    },
+    /// Images without a label in a data set that has labels.
+    #[error(
+        "{count} of the {set} images have no label, the first being {first}; move each into the folder of its class, or away"
+    )]
+    Unlabelled {
+        /// "training" or "test".
+        set: &'static str,
+        /// How many.
+        count: usize,
+        /// The name of the first.
+        first: String,
+    },
+    /// A class among the test images that a classifier never learns.
+    #[error(
+        "class {class:?} of the test images is not among the {count} classes of the training images ({known})"
+    )]
+    UnknownClass {
+        /// The class.
+        class: String,
+        /// Classes of the training images.
+        count: usize,
+        /// Their names, or the first of them.
+        known: String,
+    },
+    /// Nothing to tell apart.
+    #[error("there is nothing to tell apart: the training images are all of one class, {class:?}")]
+    OneClass {
+        /// The class.
+        class: String,
+    },
+    /// A data set of which no image can be read.
+    #[error("none of the {images} {set} images can be read{}", first_reason(first.as_deref()))]
+    NoImages {
+        /// "training" or "test".
+        set: &'static str,
+        /// Images listed.
+        images: usize,
+        /// What is wrong with the first.
+        first: Option<String>,
+    },
+    /// Too few images to set a part of each class apart.
+    #[error("too few images to {purpose}: no class has two; give more images a class")]
+    TooFewToSplit {
+        /// What the part is for.
+        purpose: &'static str,
+    },
+    /// An option out of range.
+    #[error("{name} is {found}, expected {expected}")]
+    Option {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A classifier whose loss is no number any more.
+    #[error("the classifier's loss is {loss} in epoch {epoch} at rate {rate:.4}; lower the rate")]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: u64,
+        /// The rate.
+        rate: f64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A run in which nothing was trained yet.
+    #[error("{} has no checkpoint yet; train it first: simclr pretrain DATA --out {} --resume", run.display(), run.display())]
+    NoCheckpoint {
+        /// The run folder.
+        run: PathBuf,
+    },
+    /// An error of the run folder, of a checkpoint or of the encoder.
+    #[error(transparent)]
+    Train(#[from] simclr_train::TrainError),
+    /// An error of the data.
+    #[error(transparent)]
+    Data(#[from] simclr_data::DataError),
+    /// A figure that cannot be computed.
+    #[error(transparent)]
+    Metrics(#[from] simclr_metrics::MetricsError),
+    /// An error of the engine.
+    #[error(transparent)]
+    Engine(#[from] simclr_engine::EngineError),
+    /// An error of a network.
+    #[error(transparent)]
+    Nn(#[from] simclr_nn::NnError),
+    /// A view that cannot be.
+    #[error(transparent)]
+    Views(#[from] simclr_augment::AugmentError),
+    /// A picture that cannot be.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A file of the run that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn first_reason(first: Option<&str>) -> String {
+    first.map_or(String::new(), |reason| format!("; the first: {reason}"))
+}

@@ -1,0 +1,179 @@
+//! The report of a run folder.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use simclr_train::Config;
+use simclr_train::config::Stem;
+use simclr_train::run_folder::RunFolder;
+
+use super::evaluation::{Evaluation, Scores};
+use crate::EvalError;
+use crate::report::history::Kind;
+use crate::report::{
+    AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
+};
+
+/// Order of the protocols on the page; others come after.
+const ORDER: [&str; 3] = ["knn", "logistic", "linear_sgd"];
+
+/// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images. What is not there
+/// (yet) is left out. `neighbours` are those of [`neighbour_rows`](super::neighbour_rows), or none.
+///
+/// # Errors
+/// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else are passed over.
+pub fn assemble_report(
+    run: &RunFolder,
+    config: &Config,
+    neighbours: Vec<NeighbourRow>,
+) -> Result<Report, EvalError> {
+    let history = History::parse(&read(&run.metrics())?.unwrap_or_default());
+    let evaluations = evaluations(run)?;
+    Ok(Report {
+        title: title(run.path()),
+        subtitle: subtitle(config, &history),
+        figures: figures(&evaluations, &history),
+        accuracy: evaluations.iter().map(row).collect(),
+        per_class: per_class(&evaluations),
+        history,
+        neighbours,
+        config: config.to_toml()?,
+        skipped: skipped(&read(&run.skipped())?.unwrap_or_default()),
+    })
+}
+
+/// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.
+///
+/// # Errors
+/// [`EvalError::Train`] when it cannot be written.
+pub fn write_report(run: &RunFolder, report: &Report) -> Result<PathBuf, EvalError> {
+    let page = report.render();
+    run.write("report.html", |out| out.write_all(page.as_bytes()))?;
+    Ok(run.report())
+}
+
+/// A file's bytes; nothing where it is not there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(EvalError::Io { path: path.to_path_buf(), source }),
+    }
+}
+
+/// What `RUN/evaluation/` holds, in the order of the page.
+fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
+    let folder = run.path().join("evaluation");
+    let mut paths = match run.files().list(&folder) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(EvalError::Io { path: folder, source }),
+    };
+    paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        match serde_json::from_slice::<Evaluation>(&read(&path)?.unwrap_or_default()) {
+            Ok(evaluation) => found.push(evaluation),
+            Err(error) => tracing::warn!("{}: left out of the report: {error}", path.display()),
+        }
+    }
+    found.sort_by_key(|evaluation| {
+        ORDER.iter().position(|name| *name == evaluation.protocol).unwrap_or(ORDER.len())
+    });
+    Ok(found)
+}
+
+fn title(path: &Path) -> String {
+    // `.` and `..` have no name of their own.
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    full.file_name().map_or("SimCLR".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn subtitle(config: &Config, history: &History) -> String {
+    let encoder = &config.encoder;
+    let epochs = history.series(Kind::Epoch, "train_loss").len() as u64;
+    let done = match (epochs, config.train.epochs) {
+        (done, of) if done == of => format!("{of} epochs"),
+        (done, of) => format!("{done} of {of} epochs"),
+    };
+    let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
+    format!(
+        "SimCLR, ResNet-{} of width {}{stem}, {size} x {size} pixels, {done} of batch {}, {}, temperature {}, seed {}.",
+        encoder.name.depth(),
+        encoder.width,
+        config.train.batch,
+        config.optim.name.word().to_uppercase(),
+        config.loss.temperature,
+        config.train.seed,
+        size = config.data.image_size,
+    )
+}
+
+/// Accuracies, then what the last epoch tells.
+fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
+    let mut figures: Vec<Figure> = Vec::new();
+    for evaluation in evaluations {
+        figures.push(Figure {
+            label: format!("{} accuracy", evaluation.title()),
+            value: percent(evaluation.trained.top1),
+            note: match &evaluation.random {
+                Some(random) => format!("random encoder {}", percent(random.top1)),
+                None => String::new(),
+            },
+        });
+    }
+    let last = |kind, key| history.series(kind, key).last().map(|&(_, value)| value);
+    if let Some(accuracy) = last(Kind::Epoch, "holdout_contrastive_accuracy") {
+        figures.push(Figure {
+            label: "contrastive accuracy".to_owned(),
+            value: percent(accuracy),
+            note: "of held-out images, last epoch".to_owned(),
+        });
+    }
+    if let Some(rank) = last(Kind::Epoch, "rank_me_h") {
+        figures.push(Figure {
+            label: "effective rank of h".to_owned(),
+            value: format!("{rank:.1}"),
+            note: "RankMe, last epoch".to_owned(),
+        });
+    }
+    figures
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
+}
+
+fn row(evaluation: &Evaluation) -> AccuracyRow {
+    let top = |scores: &Scores| TopAccuracy { top1: scores.top1, top5: scores.top5 };
+    AccuracyRow {
+        protocol: evaluation.title().to_owned(),
+        simclr: Some(top(&evaluation.trained)),
+        random: evaluation.random.as_ref().map(top),
+    }
+}
+
+/// Of the last protocol on the page but, where there is one, of logistic regression: it is the linear accuracy without settings.
+fn per_class(evaluations: &[Evaluation]) -> Vec<ClassAccuracy> {
+    let linear = evaluations.iter().find(|evaluation| evaluation.protocol == "logistic");
+    let Some(evaluation) = linear.or(evaluations.last()) else { return Vec::new() };
+    let random = evaluation.random.as_ref().map(|scores| &scores.per_class);
+    let classes = evaluation.trained.per_class.iter().enumerate().filter_map(|(label, class)| {
+        let random = random.and_then(|classes| classes.get(label)?.accuracy);
+        Some(ClassAccuracy { class: class.name.clone(), simclr: class.accuracy?, random })
+    });
+    classes.collect()
+}
+
+/// One JSON object a line; lines that are none are passed over.
+fn skipped(bytes: &[u8]) -> Vec<SkippedFile> {
+    #[derive(Deserialize)]
+    struct Line {
+        name: String,
+        reason: String,
+    }
+    let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    lines.map(|Line { name, reason }| SkippedFile { name, reason }).collect()
+}

@@ -1,0 +1,55 @@
+//! The random encoder to compare with.
+
+use std::sync::Arc;
+
+use simclr_augment::ViewFamily;
+use simclr_data::{Dataset, Loader, LoaderConfig, Position};
+use simclr_engine::{Device, Mode, SingleProcess, Tape};
+use simclr_nn::Memory;
+use simclr_train::{Config, Model};
+
+use crate::EvalError;
+
+/// Keeps the draw apart from that of the run, which may have the same seed.
+const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"baseline");
+/// Views in a batch, and batches: an average that keeps 0.9 of itself each time remembers 0.5% of its start after 50.
+const BATCH: usize = 128;
+const BATCHES: usize = 50;
+
+/// The network of `config` before training: another draw of the same initialisation, with the running averages of its BatchNorms
+/// taken over views of `train`.
+///
+/// A fresh network's running averages are 0 and 1. Evaluating with those would leave every layer at an arbitrary scale and make the
+/// baseline look worse than a random network is. So views as pretraining draws them (no labels) go through it until the averages
+/// have settled, which is what pretraining with a learning rate of 0 would leave.
+///
+/// # Errors
+/// Images that cannot be read, views that cannot be drawn.
+pub fn random_encoder(
+    config: &Config,
+    train: &Arc<dyn Dataset>,
+    device: &Device,
+) -> Result<Model, EvalError> {
+    let seed = config.train.seed ^ ANOTHER_DRAW;
+    let mut model = Model::with_seed(config, device, seed)?;
+    let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];
+    let batch = BATCH.min(train.len());
+    let loader = LoaderConfig { batch, seed, threads: device.threads(), prefetch: 2, views };
+    let mut loader = Loader::new(train.clone(), loader, Position::default());
+    // Nothing flows back here: all that a tape need keep is what comes into each block.
+    let encoder = model.encoder.clone().with_memory(Memory::Blocks);
+    for _ in 0..BATCHES {
+        let batch = loader.next_batch()?;
+        let mut tape = Tape::new(&model.parameters, Mode::Train, &SingleProcess);
+        let images = tape.input(model.images(&batch.views)?);
+        let h = encoder.forward(&mut tape, &images)?;
+        model.head.forward(&mut tape, &h)?;
+        drop((images, h));
+        let averages = tape.into_buffer_updates();
+        for (id, average) in averages {
+            model.parameters.set(id, average)?;
+        }
+        loader.recycle(batch);
+    }
+    Ok(model)
+}

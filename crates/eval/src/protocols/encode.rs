@@ -1,0 +1,89 @@
+//! h of all training and test images.
+
+use std::time::Instant;
+
+use simclr_metrics::Features;
+use simclr_train::{Embedding, Model};
+
+use super::splits::Splits;
+use super::versus::{Progress, Side, Versus};
+use crate::EvalError;
+
+/// What an encoder makes of the training and the test images, as central crops.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// Of the training images; every row has a label.
+    pub train: Embedding,
+    /// Of the test images; likewise.
+    pub test: Embedding,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// What it took.
+    pub seconds: f64,
+}
+
+impl Encoded {
+    /// h of the training images.
+    ///
+    /// # Errors
+    /// A value that is not finite.
+    pub fn train_features(&self) -> Result<Features<'_>, EvalError> {
+        Ok(Features::new(&self.train.h, self.train.h_dim)?)
+    }
+
+    /// h of the test images.
+    ///
+    /// # Errors
+    /// A value that is not finite.
+    pub fn test_features(&self) -> Result<Features<'_>, EvalError> {
+        Ok(Features::new(&self.test.h, self.test.h_dim)?)
+    }
+
+    /// The same with z in the place of h, to evaluate the projection; nothing where it was encoded without z.
+    pub fn projected(self) -> Option<Encoded> {
+        let project = |set: Embedding| {
+            let present = !set.z.is_empty();
+            present.then(|| Embedding { h: set.z, h_dim: set.z_dim, z: Vec::new(), ..set })
+        };
+        Some(Encoded { train: project(self.train)?, test: project(self.test)?, ..self })
+    }
+}
+
+/// Runs all images of `data` through both encoders, on the threads of their device. `with_z` keeps the projections too.
+///
+/// # Errors
+/// [`EvalError::NoImages`] when none of a set can be read. Single broken images are left out and listed in
+/// [`Embedding::skipped`].
+pub fn encode(
+    models: &Versus<Model>,
+    data: &Splits,
+    with_z: bool,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Versus<Encoded>, EvalError> {
+    models.try_map(|side, model| {
+        let start = Instant::now();
+        let (train, test) = (data.train(), data.test());
+        let train = encode_set(side, model, "training", train, with_z, watch)?;
+        let test = encode_set(side, model, "test", test, with_z, watch)?;
+        let classes = data.classes().to_vec();
+        Ok(Encoded { train, test, classes, seconds: start.elapsed().as_secs_f64() })
+    })
+}
+
+pub(super) fn encode_set(
+    side: Side,
+    model: &Model,
+    set: &'static str,
+    dataset: &std::sync::Arc<dyn simclr_data::Dataset>,
+    with_z: bool,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Embedding, EvalError> {
+    let images = dataset.len();
+    let mut each = |done| watch(Progress::Encoding { side, set, done, images });
+    let embedding = Embedding::of(model, dataset, with_z, model.device.threads(), &mut each)?;
+    if embedding.indices.is_empty() {
+        let first = embedding.skipped.first().map(|file| format!("{}: {}", file.name, file.reason));
+        return Err(EvalError::NoImages { set, images, first });
+    }
+    Ok(embedding)
+}

@@ -1,0 +1,153 @@
+//! What a protocol finds.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use simclr_metrics::{Confusion, top_k};
+
+use super::versus::Versus;
+use crate::EvalError;
+
+/// With so many classes or fewer, being among the first five says nothing.
+const FIVE: usize = 5;
+/// The most classes of which a confusion matrix is kept.
+const CONFUSED: usize = 100;
+
+/// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// `knn`, `logistic` or `linear_sgd`.
+    pub protocol: String,
+    /// Steps of training behind the encoder, where it came from a run.
+    #[serde(default)]
+    pub step: Option<u64>,
+    /// Images that the classifier learnt from.
+    pub train_images: usize,
+    /// Images that it was judged by.
+    pub test_images: usize,
+    /// Images of either that could not be read.
+    pub skipped: usize,
+    /// How many classes there are.
+    pub classes: usize,
+    /// The trained encoder's.
+    #[serde(flatten)]
+    pub trained: Scores,
+    /// The randomly initialised encoder's.
+    #[serde(default)]
+    pub random: Option<Scores>,
+    /// What it all took, encoding included.
+    pub seconds: f64,
+}
+
+/// Accuracies of a classifier on one encoder's features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Fraction of test images whose class was found.
+    pub top1: f64,
+    /// Fraction whose class was among the five likeliest; `None` with five classes or fewer.
+    pub top5: Option<f64>,
+    /// Mean of the classes' accuracies, those without test images left out.
+    pub mean_per_class: f64,
+    /// Every class, in the order of the labels.
+    pub per_class: Vec<ClassScore>,
+    /// How many images of each class (rows) were taken for each class (columns); empty above 100 classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confusion: Vec<Vec<u64>>,
+    /// What the protocol chose, and how long its parts took.
+    #[serde(default)]
+    pub details: Map<String, Value>,
+}
+
+/// A class's accuracy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassScore {
+    /// The class.
+    pub name: String,
+    /// Fraction of its images that were recognised; `None` where there are none.
+    pub accuracy: Option<f64>,
+    /// Its test images.
+    pub images: u64,
+}
+
+impl Scores {
+    /// From the class predicted for every test image, and the fraction whose class was among the five likeliest.
+    pub(super) fn of_predictions(
+        predictions: &[u32],
+        top5: f64,
+        labels: &[u32],
+        classes: &[String],
+        details: Map<String, Value>,
+    ) -> Result<Scores, EvalError> {
+        let confusion = Confusion::new(predictions, labels, classes.len())?;
+        let per_class = classes.iter().zip(confusion.per_class()).enumerate();
+        let per_class = per_class.map(|(label, (name, accuracy))| ClassScore {
+            name: name.clone(),
+            accuracy,
+            images: confusion.row(label).iter().sum(),
+        });
+        let kept = if classes.len() <= CONFUSED { classes.len() } else { 0 };
+        Ok(Scores {
+            top1: confusion.accuracy(),
+            top5: (classes.len() > FIVE).then_some(top5),
+            mean_per_class: confusion.mean_per_class(),
+            per_class: per_class.collect(),
+            confusion: (0..kept).map(|label| confusion.row(label).to_vec()).collect(),
+            details,
+        })
+    }
+
+    /// From a score of every class for every test image, higher meaning likelier; of equals the lower class is taken.
+    pub(super) fn of_scores(
+        scores: &[f32],
+        labels: &[u32],
+        classes: &[String],
+        details: Map<String, Value>,
+    ) -> Result<Scores, EvalError> {
+        let top5 = top_k(scores, labels, classes.len(), FIVE)?;
+        let predictions: Vec<u32> = scores.chunks_exact(classes.len()).map(likeliest).collect();
+        Scores::of_predictions(&predictions, top5, labels, classes, details)
+    }
+}
+
+/// The class of the highest score; of equals the lowest.
+pub(super) fn likeliest(scores: &[f32]) -> u32 {
+    let mut best = 0;
+    for (class, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
+/// The numbers of images that a result speaks of.
+pub(super) struct Counts {
+    pub(super) train: usize,
+    pub(super) test: usize,
+    pub(super) skipped: usize,
+}
+
+impl Evaluation {
+    pub(super) fn new(protocol: &str, counts: Counts, scores: Versus<Scores>, seconds: f64) -> Evaluation {
+        Evaluation {
+            protocol: protocol.to_owned(),
+            step: None,
+            train_images: counts.train,
+            test_images: counts.test,
+            skipped: counts.skipped,
+            classes: scores.trained.per_class.len(),
+            trained: scores.trained,
+            random: scores.random,
+            seconds,
+        }
+    }
+
+    /// The protocol in words.
+    pub fn title(&self) -> &str {
+        match self.protocol.as_str() {
+            "knn" => "kNN",
+            "logistic" => "linear, logistic regression",
+            "linear_sgd" => "linear, SGD",
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Nearest neighbours as pictures.
+
+use simclr_augment::{Scratch, Stream, central_crop};
+use simclr_data::{Dataset, DecodeScratch};
+use simclr_metrics::{Features, nearest_neighbours};
+
+use super::encode::Encoded;
+use super::splits::Splits;
+use crate::EvalError;
+use crate::report::{NeighbourRow, Picture};
+
+/// Takes the place of the image number in the keys of the stream that draws the queries.
+const QUERIES: u64 = u64::from_le_bytes(*b"queries.");
+/// The longest side of a picture.
+const SIDE: u32 = 96;
+
+/// Settings of [`neighbour_rows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourOptions {
+    /// Test images shown.
+    pub queries: usize,
+    /// Training images shown beside each.
+    pub neighbours: usize,
+    /// Draws the test images.
+    pub seed: u64,
+}
+
+impl Default for NeighbourOptions {
+    /// Ten images with eight neighbours each.
+    fn default() -> Self {
+        NeighbourOptions { queries: 10, neighbours: 8, seed: 0 }
+    }
+}
+
+/// Test images, of as many classes as there is room for, each with the training images whose h is most like its own.
+///
+/// The pictures are central crops at the size that the encoder sees (`image_size`), at most 96 pixels.
+///
+/// # Errors
+/// Features that are not finite, an image that can no longer be read.
+pub fn neighbour_rows(
+    encoded: &Encoded,
+    data: &Splits,
+    image_size: usize,
+    options: &NeighbourOptions,
+) -> Result<Vec<NeighbourRow>, EvalError> {
+    let (train, test) = (&encoded.train, &encoded.test);
+    let rows = choose(&test.labels, data.classes().len(), options);
+    if rows.is_empty() || options.neighbours == 0 {
+        return Ok(Vec::new());
+    }
+    let dim = test.h_dim;
+    let queries: Vec<f32> = rows.iter().flat_map(|&row| &test.h[row * dim..][..dim]).copied().collect();
+    let nearest =
+        nearest_neighbours(Features::new(&queries, dim)?, encoded.train_features()?, options.neighbours)?;
+    let mut camera = Camera::new(image_size);
+    let shown = rows.iter().enumerate().map(|(query, &row)| {
+        let near = nearest.indices(query).iter().zip(nearest.similarities(query));
+        let neighbours = near.map(|(&near, &similarity)| {
+            let picture = camera.picture(data.train().as_ref(), train.indices[near as usize] as usize)?;
+            Ok((picture, f64::from(similarity)))
+        });
+        let neighbours = neighbours.collect::<Result<_, EvalError>>()?;
+        Ok(NeighbourRow {
+            query: camera.picture(data.test().as_ref(), test.indices[row] as usize)?,
+            neighbours,
+        })
+    });
+    shown.collect()
+}
+
+/// Rows drawn at random, from classes evenly spread over all that occur; ordered by class.
+fn choose(labels: &[u32], classes: usize, options: &NeighbourOptions) -> Vec<usize> {
+    let mut by_class = vec![Vec::new(); classes];
+    for (row, &label) in labels.iter().enumerate() {
+        by_class[label as usize].push(row);
+    }
+    by_class.retain(|rows| !rows.is_empty());
+    let count = options.queries.min(labels.len());
+    let mut chosen = Vec::with_capacity(count);
+    let mut stream = Stream::new(options.seed, 0, QUERIES, 0);
+    while chosen.len() < count {
+        by_class.retain(|rows| !rows.is_empty());
+        let (present, wanted) = (by_class.len(), count - chosen.len());
+        // All classes once, as long as there is room for all; then evenly spread ones.
+        for i in 0..wanted.min(present) {
+            let rows = &mut by_class[if wanted < present { i * present / wanted } else { i }];
+            let place = stream.below(rows.len() as u32) as usize;
+            chosen.push(rows.swap_remove(place));
+        }
+    }
+    chosen.sort_by_key(|&row| (labels[row], row));
+    chosen
+}
+
+/// Makes pictures of images.
+struct Camera {
+    side: u32,
+    decode: DecodeScratch,
+    resize: Scratch,
+    pixels: Vec<u8>,
+}
+
+impl Camera {
+    fn new(image_size: usize) -> Camera {
+        let side = u32::try_from(image_size).unwrap_or(SIDE).clamp(1, SIDE);
+        let pixels = vec![0; 3 * (side as usize).pow(2)];
+        Camera { side, decode: DecodeScratch::default(), resize: Scratch::default(), pixels }
+    }
+
+    fn picture(&mut self, dataset: &dyn Dataset, index: usize) -> Result<Picture, EvalError> {
+        let image = dataset.read(index, &mut self.decode)?;
+        central_crop(image, self.side, &mut self.resize, &mut self.pixels)?;
+        let class = dataset.label(index).map(|label| dataset.classes()[label as usize].clone());
+        Ok(Picture::new(self.side, self.side, &self.pixels, class)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_spread_over_classes() {
+        let labels: Vec<u32> = (0..100).map(|row| row / 10).collect();
+        let choose = |queries| choose(&labels, 12, &NeighbourOptions { queries, neighbours: 1, seed: 3 });
+        let classes = |rows: &[usize]| rows.iter().map(|&row| labels[row]).collect::<Vec<_>>();
+        assert_eq!(classes(&choose(10)), (0..10).collect::<Vec<_>>());
+        assert_eq!(classes(&choose(5)), [0, 2, 4, 6, 8]);
+        assert_eq!(classes(&choose(13)).len(), 13);
+        let mut all = choose(1000);
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..100));
+        assert!(choose(0).is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! The linear protocol by logistic regression: a classifier on features that are computed once.
+
+use std::time::Instant;
+
+use serde_json::{Map, json};
+use simclr_metrics::Features;
+use simclr_train::Embedding;
+
+use super::encode::Encoded;
+use super::evaluation::{Counts, Evaluation, Scores};
+use super::splits::check_fraction;
+use super::stratify::stratify;
+use super::versus::{Progress, Versus};
+use crate::EvalError;
+use crate::logistic::{Labelled, PathOptions, fit_path};
+
+/// Settings of [`logistic`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogisticOptions {
+    /// The share of every class's training images on which the L2 weight is chosen.
+    pub validation: f64,
+    /// Draws those images.
+    pub seed: u64,
+    /// The weights to choose from, and the solver.
+    pub path: PathOptions,
+}
+
+impl Default for LogisticOptions {
+    /// A tenth for validation, 45 log-spaced weights from 1e-6 to 1e5.
+    fn default() -> Self {
+        LogisticOptions { validation: 0.1, seed: 0, path: PathOptions::default() }
+    }
+}
+
+/// Fits a classifier on standardised h by L-BFGS with each L2 weight, keeps the one that does best on a stratified validation split of the
+/// training images, and fits it again on all of them (arXiv:2002.05709, B.8).
+///
+/// # Errors
+/// [`EvalError::TooFewToSplit`], options out of range, features that are not finite.
+pub fn logistic(
+    encoded: &Versus<Encoded>,
+    options: &LogisticOptions,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Evaluation, EvalError> {
+    check_fraction("the share of validation images", options.validation)?;
+    let mut seconds = 0.0;
+    let scores = encoded.try_map(|side, encoded| {
+        watch(Progress::Fitting { side });
+        let start = Instant::now();
+        let (rest, part) = stratify(&encoded.train.labels, options.validation, options.seed);
+        if part.is_empty() {
+            return Err(EvalError::TooFewToSplit { purpose: "choose the L2 weight on some of them" });
+        }
+        let (train, validation) = (Rows::of(&encoded.train, &rest), Rows::of(&encoded.train, &part));
+        let outcome =
+            fit_path(train.labelled()?, validation.labelled()?, encoded.classes.len(), &options.path)?;
+        let scores = outcome.model.scores(encoded.test_features()?)?;
+        let own = start.elapsed().as_secs_f64();
+        seconds += own + encoded.seconds;
+        let details = Map::from_iter([
+            ("l2".to_owned(), json!(outcome.chosen.l2)),
+            ("validation_top1".to_owned(), json!(outcome.chosen.top1)),
+            ("validation_images".to_owned(), json!(part.len())),
+            ("weights_tried".to_owned(), json!(outcome.tried.len())),
+            ("encoding_s".to_owned(), json!(encoded.seconds)),
+            ("classifier_s".to_owned(), json!(own)),
+        ]);
+        Scores::of_scores(&scores, &encoded.test.labels, &encoded.classes, details)
+    })?;
+    Ok(Evaluation::new("logistic", Counts::of(&encoded.trained), scores, seconds))
+}
+
+/// Some rows of an embedding.
+struct Rows {
+    values: Vec<f32>,
+    dim: usize,
+    labels: Vec<u32>,
+}
+
+impl Rows {
+    fn of(all: &Embedding, rows: &[usize]) -> Rows {
+        let dim = all.h_dim;
+        let mut values = Vec::with_capacity(rows.len() * dim);
+        rows.iter().for_each(|&row| values.extend_from_slice(&all.h[row * dim..][..dim]));
+        Rows { values, dim, labels: rows.iter().map(|&row| all.labels[row]).collect() }
+    }
+
+    fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
+        Ok(Labelled { features: Features::new(&self.values, self.dim)?, labels: &self.labels })
+    }
+}

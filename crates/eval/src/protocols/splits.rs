@@ -1,0 +1,159 @@
+//! Labelled training and test images whose classes agree.
+
+use std::sync::Arc;
+
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Subset};
+
+use super::stratify::stratify;
+use crate::EvalError;
+
+/// Class names given in a message.
+const NAMED: usize = 10;
+
+/// The images that classifiers learn from, and those that they are judged by. All have labels; those of the test images are
+/// numbered as the training images' are.
+#[derive(Clone)]
+pub struct Splits {
+    train: Arc<dyn Dataset>,
+    test: Arc<dyn Dataset>,
+}
+
+impl Splits {
+    /// Two data sets. Classes are matched by name, so that a test set may lack some and order them otherwise.
+    ///
+    /// # Errors
+    /// [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`] for a test class
+    /// that the training images do not have.
+    pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
+        check_labelled("training", train.as_ref())?;
+        check_labelled("test", test.as_ref())?;
+        if let [class] = train.classes() {
+            return Err(EvalError::OneClass { class: class.clone() });
+        }
+        let test = renumber(test, train.classes())?;
+        Ok(Splits { train, test })
+    }
+
+    /// One data set, of which a share of every class (a fifth, say) is set apart to test on.
+    ///
+    /// The encoder may have been pretrained on those images too; it never saw their labels.
+    ///
+    /// # Errors
+    /// As [`Splits::new`], [`EvalError::TooFewToSplit`], and [`EvalError::Option`] for a fraction that is not between 0 and 1.
+    pub fn hold_out(whole: Arc<dyn Dataset>, fraction: f64, seed: u64) -> Result<Splits, EvalError> {
+        check_fraction("the share of test images", fraction)?;
+        check_labelled("training", whole.as_ref())?;
+        let labels: Vec<u32> = (0..whole.len()).filter_map(|index| whole.label(index)).collect();
+        let (rest, part) = stratify(&labels, fraction, seed);
+        if part.is_empty() {
+            return Err(EvalError::TooFewToSplit { purpose: "set some apart for the test" });
+        }
+        let subset = |rows: Vec<usize>| {
+            Arc::new(Subset::new(whole.clone(), rows.into_iter().map(|row| row as u32).collect()))
+        };
+        Splits::new(subset(rest), subset(part))
+    }
+
+    /// The training images.
+    pub fn train(&self) -> &Arc<dyn Dataset> {
+        &self.train
+    }
+
+    /// The test images.
+    pub fn test(&self) -> &Arc<dyn Dataset> {
+        &self.test
+    }
+
+    /// The names of the classes, in the order of the labels of both.
+    pub fn classes(&self) -> &[String] {
+        self.train.classes()
+    }
+}
+
+impl std::fmt::Debug for Splits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Splits({} / {} images, {} classes)",
+            self.train.len(),
+            self.test.len(),
+            self.classes().len()
+        )
+    }
+}
+
+pub(super) fn check_fraction(name: &'static str, fraction: f64) -> Result<(), EvalError> {
+    if fraction > 0.0 && fraction < 1.0 {
+        return Ok(());
+    }
+    let expected = "a number above 0 and below 1";
+    Err(EvalError::Option { name, found: fraction.to_string(), expected })
+}
+
+fn check_labelled(set: &'static str, dataset: &dyn Dataset) -> Result<(), EvalError> {
+    if dataset.classes().is_empty() {
+        return Err(EvalError::NoLabels { set });
+    }
+    let mut without = (0..dataset.len()).filter(|&index| dataset.label(index).is_none());
+    match without.next() {
+        Some(first) => {
+            Err(EvalError::Unlabelled { set, count: 1 + without.count(), first: dataset.name(first) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// `test` with its labels numbered as in `classes`.
+fn renumber(test: Arc<dyn Dataset>, classes: &[String]) -> Result<Arc<dyn Dataset>, EvalError> {
+    if test.classes() == classes {
+        return Ok(test);
+    }
+    let number = |class: &String| {
+        let found = classes.iter().position(|known| known == class);
+        found.map(|label| label as u32).ok_or_else(|| EvalError::UnknownClass {
+            class: class.clone(),
+            count: classes.len(),
+            known: named(classes),
+        })
+    };
+    let labels = test.classes().iter().map(number).collect::<Result<_, _>>()?;
+    Ok(Arc::new(Renumbered { inner: test, classes: classes.to_vec(), labels }))
+}
+
+fn named(classes: &[String]) -> String {
+    let mut text = classes[..classes.len().min(NAMED)].join(", ");
+    if classes.len() > NAMED {
+        text.push_str(", ...");
+    }
+    text
+}
+
+/// A data set under another's class numbers.
+struct Renumbered {
+    inner: Arc<dyn Dataset>,
+    classes: Vec<String>,
+    /// The new label of each old one.
+    labels: Vec<u32>,
+}
+
+impl Dataset for Renumbered {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.inner.label(index).map(|label| self.labels[label as usize])
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.inner.name(index)
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        self.inner.read(index, scratch)
+    }
+}

@@ -1,0 +1,79 @@
+//! The encoder of a run folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use simclr_engine::Device;
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Model};
+
+use super::evaluation::Evaluation;
+use crate::EvalError;
+
+/// Which checkpoint of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhichCheckpoint {
+    /// The newest that is intact.
+    #[default]
+    Newest,
+    /// The one that did best on held-out images.
+    Best,
+}
+
+/// A pretrained encoder and the run that it came from.
+#[derive(Debug)]
+pub struct TrainedEncoder {
+    /// The network.
+    pub model: Model,
+    /// As it was trained.
+    pub config: Config,
+    /// Its run.
+    pub run: RunFolder,
+    /// Its checkpoint.
+    pub checkpoint: PathBuf,
+    /// Steps of training behind it.
+    pub step: u64,
+    /// Whole epochs of training behind it.
+    pub epoch: u64,
+    /// What is wrong with checkpoints that would have come before it, each a sentence.
+    pub passed_over: Vec<String>,
+}
+
+impl TrainedEncoder {
+    /// Loads the encoder of the run in `path`; the run may be in training meanwhile.
+    ///
+    /// # Errors
+    /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or a newer version's, or checkpoints
+    /// that are all damaged.
+    pub fn load(path: &Path, which: WhichCheckpoint, device: &Device) -> Result<TrainedEncoder, EvalError> {
+        let (run, _) = RunFolder::open(path, Arc::new(Disk))?;
+        let checkpoints = run.checkpoints(1);
+        let found = match which {
+            WhichCheckpoint::Newest => checkpoints.latest_good()?,
+            WhichCheckpoint::Best => checkpoints.best()?,
+        };
+        let found = found.ok_or_else(|| EvalError::NoCheckpoint { run: path.to_path_buf() })?;
+        let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
+        let meta = &found.checkpoint.meta;
+        Ok(TrainedEncoder {
+            model,
+            config,
+            run,
+            step: meta.step,
+            epoch: meta.epoch,
+            checkpoint: found.path,
+            passed_over: found.skipped.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Writes a result to the run, with the step of the checkpoint that it is of. Returns the file.
+    ///
+    /// # Errors
+    /// [`EvalError::Train`] when it cannot be written.
+    pub fn record(&self, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
+        evaluation.step = Some(self.step);
+        self.run.write_evaluation(&evaluation.protocol, evaluation)?;
+        Ok(self.run.evaluation(&evaluation.protocol))
+    }
+}
