@@ -1,0 +1,270 @@
+//! Whatever is wrong with what the program is given: a clear message, the right exit code, no panic, nothing lost.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{
+    TINY, checkpoints, class_folders, flip_a_byte, path, picture, pretrain, resume, shell, simclr, small_data,
+};
+use image::RgbImage;
+use tempfile::tempdir;
+
+const JPEG: &[u8] = include_bytes!("../../data/tests/golden/colour.jpg");
+
+#[test]
+fn a_path_that_is_not_there() {
+    let dir = tempdir().unwrap();
+    let (nowhere, out) = (dir.path().join("nowhere"), dir.path().join("run"));
+    simclr(&pretrain(&nowhere, &out, &[])).expect(2, &["error:", path(&nowhere), "no such file or folder"]);
+    assert!(!out.exists());
+    let (dir, data) = small_data();
+    let config = dir.path().join("no.toml");
+    simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(&config)])
+        .expect(2, &["no.toml", "no such file"]);
+    for command in ["knn", "linear"] {
+        simclr(&[command, path(&nowhere), "--train", path(&data)]).expect(2, &["holds no run"]);
+    }
+    simclr(&["report", path(&nowhere)]).expect(2, &["holds no run"]);
+    simclr(&resume(&data, &nowhere)).expect(2, &["holds no run"]);
+    let grid = nowhere.join("grid.png");
+    simclr(&["views", path(&data), "--out", path(&grid)]).expect(2, &["no folder"]);
+    simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.jpg"))]).expect(2, &[".png"]);
+}
+
+#[test]
+fn folders_without_images() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("run");
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    simclr(&pretrain(&empty, &out, &[])).expect(2, &[path(&empty), "no images"]);
+    let papers = dir.path().join("papers");
+    fs::create_dir(&papers).unwrap();
+    fs::write(papers.join("a.txt"), "words").unwrap();
+    fs::write(papers.join("b.pdf"), "%PDF").unwrap();
+    simclr(&pretrain(&papers, &out, &[])).expect(2, &[path(&papers), "no images", "2 other files", "JPEG"]);
+    simclr(&pretrain(&papers.join("a.txt"), &out, &[])).expect(2, &["a.txt", "give a folder"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn broken_images_are_skipped_counted_and_listed() {
+    let (dir, data) = small_data();
+    let folder = data.join("class 1");
+    fs::write(folder.join("cut.jpg"), &JPEG[..JPEG.len() - 60]).unwrap();
+    fs::write(folder.join("noise.jpg"), (0..999u32).map(|i| (i * i / 7) as u8).collect::<Vec<u8>>()).unwrap();
+    fs::write(folder.join("notes.txt"), "a text among images").unwrap();
+    RgbImage::new(1, 1).save(folder.join("one.png")).unwrap();
+    RgbImage::new(30_000, 2).save(folder.join("wide.png")).unwrap();
+    let out = dir.path().join("run");
+    // All 50 good images in two epochs of two steps: every broken one is met.
+    let reply = simclr(&pretrain(&data, &out, &["train.batch=25"]))
+        .expect(0, &["1 other files left out", "2 images could not be used", "skipped.jsonl"]);
+    assert!(reply.err.contains("52 images"), "{}", reply.err);
+    let listed = fs::read_to_string(out.join("skipped.jsonl")).unwrap();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("cut.jpg") && listed.contains("noise.jpg"), "{listed}");
+    let reply = simclr(&["knn", path(&out), "--train", path(&data), "--json"]).expect(0, &["2 images"]);
+    assert_eq!(reply.json()["skipped"], 2);
+}
+
+#[test]
+fn nothing_but_broken_images() {
+    let dir = tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("run"));
+    fs::create_dir(&data).unwrap();
+    for number in 0..20 {
+        fs::write(data.join(format!("{number}.jpg")), "no image").unwrap();
+    }
+    simclr(&pretrain(&data, &out, &[])).expect(2, &["20 are broken", "smaller batch"]);
+    // No step was taken: the folder is free for the next try.
+    assert!(!out.exists());
+    simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.png"))])
+        .expect(1, &["none of the images can be read"]);
+}
+
+#[test]
+fn cifar_files_cut_short() {
+    let dir = tempdir().unwrap();
+    let (data, out) = (dir.path().join("cifar"), dir.path().join("run"));
+    fs::create_dir(&data).unwrap();
+    for batch in 1..=5 {
+        let records = if batch == 3 { 3073 * 9 - 100 } else { 3073 * 9 };
+        fs::write(data.join(format!("data_batch_{batch}.bin")), vec![1; records]).unwrap();
+    }
+    fs::write(data.join("test_batch.bin"), vec![1; 3073]).unwrap();
+    simclr(&pretrain(&data, &out, &[])).expect(1, &["data_batch_3.bin", "3073"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_batch_larger_than_the_data_set() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    for extra in [&[][..], &["--dry-run"]] {
+        let mut words = pretrain(&data, &out, &["train.batch=49"]);
+        words.extend(extra.iter().map(|&word| word.to_owned()));
+        simclr(&words).expect(2, &["train.batch is 49", "48 images", "lower train.batch"]);
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    for (set, words) in [
+        ("encoder.width=0", &["encoder.width", "0"][..]),
+        ("encoder.width=-1", &["encoder.width"]),
+        ("loss.temperature=0", &["loss.temperature", "above 0"]),
+        ("loss.temperature=nan", &["loss.temperature"]),
+        ("optim.rte=1", &["optim.rte", "optim.rate"]),
+        ("batch=8", &["train.batch"]),
+        ("train.batch=many", &["train.batch", "many"]),
+        ("train.epochs=0", &["train.epochs"]),
+        ("train.precision=bf16", &["train.precision", "f32"]),
+        ("view.crop_area=[0.0, 2.0]", &["view.crop_area"]),
+        ("optim.warmup_epochs=5", &["optim.warmup_epochs", "train.epochs"]),
+    ] {
+        simclr(&pretrain(&data, &out, &[set])).expect(2, words);
+    }
+    let file = dir.path().join("c.toml");
+    let given = ["pretrain", path(&data), "--out", path(&out), "--config", path(&file)];
+    fs::write(&file, "[trian]\nbatch = 8\n").unwrap();
+    simclr(&given).expect(2, &["c.toml", "trian.batch", "train.batch"]);
+    fs::write(&file, "[train\nbatch = 8\n").unwrap();
+    simclr(&given).expect(2, &["c.toml"]);
+    simclr(&["pretrain", path(&data), "--out", path(&out), "--preset", "cifar11"]).expect(2, &["cifar10"]);
+    simclr(&["pretrain", path(&data), "--out", path(&out), "--threads", "0"]).expect(2, &["--threads"]);
+    simclr(&["pretrain", path(&data), "--out", path(&out), "--set", "train.batch"])
+        .expect(2, &["table.key=value"]);
+    simclr(&["pretrain", path(&data)]).expect(2, &["--out"]);
+    simclr(&["pretrian"]).expect(2, &["pretrain"]);
+    simclr(&["bench", "step", "--views", "7"]).expect(2, &["--views 7", "even"]);
+    simclr(&["bench", "step", "--encoder", "resnet19"]).expect(2, &["resnet19", "resnet18"]);
+    simclr(&["bench", "step", "--precision", "bf16"]).expect(2, &["precision", "f32"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_output_folder_that_is_taken() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
+    let before = fs::read(&checkpoints(&out)[0]).unwrap();
+    simclr(&pretrain(&data, &out, &[])).expect(2, &["already holds a run", "--resume"]);
+    simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
+    assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
+    let mut other = resume(&data, &out);
+    other.extend(["--set", "train.batch=8"].map(str::to_owned));
+    simclr(&other).expect(2, &["train.batch", "16", "8"]);
+
+    let taken = dir.path().join("thesis");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("chapter.txt"), "words").unwrap();
+    simclr(&pretrain(&data, &taken, &[])).expect(2, &["not empty", "give a new or an empty folder"]);
+    simclr(&["quickstart", "--force", "--out", path(&taken)]).expect(2, &["not empty"]);
+    assert_eq!(fs::read_to_string(taken.join("chapter.txt")).unwrap(), "words");
+
+    // A run of other data is not gone on with.
+    let fewer = dir.path().join("fewer");
+    class_folders(&fewer, 2, 16);
+    let unfinished = dir.path().join("unfinished");
+    simclr(&pretrain(&data, &unfinished, &["train.checkpoint_every=1", "train.keep_checkpoints=9"]))
+        .expect(0, &[]);
+    fs::remove_file(checkpoints(&unfinished).pop().unwrap()).unwrap();
+    simclr(&resume(&fewer, &unfinished)).expect(2, &["48 images", "32", "same data"]);
+}
+
+#[test]
+fn damaged_checkpoints_are_named_and_stepped_over() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    let whole = pretrain(&data, &out, &["train.checkpoint_every=1", "train.keep_checkpoints=9"]);
+    simclr(&whole).expect(0, &[]);
+    let encoder = fs::read(out.join("encoder.safetensors")).unwrap();
+    let all = checkpoints(&out);
+    assert_eq!(all.len(), 6);
+    flip_a_byte(&all[5]);
+    flip_a_byte(&all[4]);
+    let knn = ["knn", path(&out), "--train", path(&data), "--json"];
+    simclr(&knn).expect(0, &["warning:", "step-00000006", "step-00000005", "damaged"]);
+    simclr(&resume(&data, &out)).expect(0, &["step-00000006", "damaged", "going on after step 4"]);
+    assert_eq!(fs::read(out.join("encoder.safetensors")).unwrap(), encoder);
+    checkpoints(&out).iter().for_each(|file| flip_a_byte(file));
+    simclr(&resume(&data, &out)).expect(1, &["none of the", "checkpoints"]);
+    simclr(&knn).expect(1, &["none of the"]);
+}
+
+#[test]
+fn a_run_of_a_newer_version() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
+    fs::write(out.join("run.toml"), "format = 7\nprogram = \"9.9\"\n").unwrap();
+    simclr(&resume(&data, &out)).expect(1, &["run.toml", "format 7", "9.9"]);
+    simclr(&["knn", path(&out), "--train", path(&data)]).expect(1, &["format 7"]);
+    fs::write(out.join("run.toml"), "\0\0\0").unwrap();
+    simclr(&resume(&data, &out)).expect(1, &["run.toml", "damaged"]);
+}
+
+#[test]
+fn labels_that_are_not_there() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
+    let unlabelled = dir.path().join("unlabelled");
+    fs::create_dir(&unlabelled).unwrap();
+    for number in 0..4 {
+        picture(8, 0, number).save(unlabelled.join(format!("{number}.png"))).unwrap();
+    }
+    simclr(&["knn", path(&out), "--train", path(&unlabelled)]).expect(2, &["no labels", "sub-folder"]);
+    let strange = dir.path().join("strange");
+    class_folders(&strange, 1, 2);
+    fs::rename(strange.join("class 0"), strange.join("unicorn")).unwrap();
+    class_folders(&strange, 1, 2);
+    simclr(&["linear", path(&out), "--train", path(&data), "--test", path(&strange)]).expect(2, &["unicorn"]);
+}
+
+/// A write that fails halfway: the message names the file, and what was saved before is intact.
+#[test]
+fn files_that_cannot_grow() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    // Blocks of 512 bytes: room for the text files, not for a checkpoint. Ignored, the signal becomes an error of the write.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {}",
+        TINY.join(" ")
+    );
+    shell(&script, &[&data, &out]).expect(1, &["cannot write", "step-00000003"]);
+    simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
+}
+
+/// A disk that fills up in the middle of a run loses nothing that was saved, and the run goes on once there is room.
+#[test]
+fn a_full_disk() {
+    let (dir, data) = small_data();
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    // A small disk in a name space of its own, which ends with the shell.
+    let inside = format!(
+        "mount -t tmpfs -o size=1800k tmpfs \"$2\" || exit 77
+         \"$PROGRAM\" pretrain \"$1\" --out \"$2/run\" --threads 1 --set {} train.keep_checkpoints=9 train.epochs=6
+         echo \"full: $?\"
+         ls \"$2/run/checkpoints\"
+         mount -o remount,size=64m \"$2\"
+         \"$PROGRAM\" pretrain \"$1\" --out \"$2/run\" --resume
+         echo \"then: $?\"",
+        TINY.join(" ")
+    );
+    let script = format!("unshare -rm sh -c '{}' sh \"$1\" \"$2\"", inside.replace('\'', r"'\''"));
+    let reply = shell(&script, &[Path::new(&data), &disk]);
+    if reply.code != Some(0) && !reply.out.contains("full:") {
+        eprintln!("SKIPPED: no small disk can be mounted here: {}", reply.err);
+        return;
+    }
+    let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "going on after step"]);
+    assert!(reply.out.contains("full: 1") && reply.out.contains("then: 0"), "{}\n{}", reply.out, reply.err);
+}

@@ -1,0 +1,182 @@
+//! Every command does what its help says.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+#[test]
+fn help_of_everything() {
+    let overview = simclr(&["--help"]).expect(0, &[]).out;
+    for command in ["quickstart", "pretrain", "knn", "linear", "views", "report", "bench"] {
+        assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
+        let help = simclr(&[command, "--help"]).expect(0, &[]).out;
+        assert!(help.contains(&format!("Usage: simclr {command}")), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+    assert!(simclr(&["bench", "step", "--help"]).expect(0, &[]).out.contains("--precision"));
+    assert!(simclr(&["--version"]).expect(0, &[]).out.starts_with("simclr 0."));
+    simclr::<&str>(&[]).expect(2, &["Usage: simclr"]);
+}
+
+#[test]
+fn a_run_from_images_to_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    class_folders(&data, 3, 32);
+    let run = dir.path().join("deep/run");
+    let reply = simclr(&pretrain(&data, &run, &["data.holdout=8"]))
+        .expect(0, &["8 more held out", "epoch 2/2", "held out: contrastive", "kNN", "views/s"]);
+    assert!(reply.out.is_empty(), "messages belong on standard error: {}", reply.out);
+    let epochs = metrics(&run).into_iter().filter(|line| line["kind"] == "epoch").count();
+    assert_eq!(epochs, 2);
+    check_encoder(&run);
+    simclr(&resume(&data, &run)).expect(0, &["is finished"]);
+
+    let accuracy = |value: &Value| (0.0..=1.0).contains(&value.as_f64().expect("a fraction"));
+    let knn = simclr(&["knn", path(&run), "--train", path(&data), "--k", "5", "--json"])
+        .expect(0, &["set apart"])
+        .json();
+    assert!(accuracy(&knn["top1"]) && accuracy(&knn["random_top1"]), "{knn}");
+    // With three classes, being among the first five says nothing.
+    assert!(knn["top5"].is_null());
+    assert_eq!(knn["test_images"], 18);
+
+    let parts = dir.path().join("parts");
+    class_folders(&parts.join("train"), 6, 6);
+    class_folders(&parts.join("test"), 6, 2);
+    let linear = ["linear", path(&run), "--train", path(&parts), "--json"];
+    let logistic = simclr(&linear).expect(0, &[]).json();
+    assert!(accuracy(&logistic["top1"]) && accuracy(&logistic["top5"]), "{logistic}");
+    assert_eq!((&logistic["train_images"], &logistic["test_images"]), (&36.into(), &12.into()));
+    let (train, test) = (parts.join("train"), parts.join("test"));
+    let sgd = simclr(
+        &[
+            &["linear", path(&run), "--train", path(&train), "--test", path(&test)][..],
+            &["--method", "sgd", "--epochs", "2", "--no-random", "--json"],
+        ]
+        .concat(),
+    )
+    .expect(0, &[])
+    .json();
+    assert!(accuracy(&sgd["top1"]) && sgd["random_top1"].is_null(), "{sgd}");
+    for file in ["knn", "logistic", "linear_sgd"] {
+        let written = fs::read(run.join(format!("evaluation/{file}.json"))).unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        assert!(accuracy(&written["per_class"][0]["accuracy"]), "{written}");
+    }
+    let table = simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]).out;
+    assert!(
+        table.contains("SimCLR") && table.contains("random encoder") && table.contains("class 2"),
+        "{table}"
+    );
+
+    simclr(&["report", path(&run), "--train", path(&parts)]).expect(0, &["report.html"]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("data:image/png") && page.contains("kNN"));
+}
+
+/// As `torch.load`'s successor and torchvision expect it: 122 entries less the classifier's two.
+fn check_encoder(run: &Path) {
+    let bytes = fs::read(run.join("encoder.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 120);
+    assert_eq!(file.tensor("conv1.weight").unwrap().shape(), [4, 3, 3, 3]);
+    assert_eq!(file.tensor("layer4.0.downsample.0.weight").unwrap().shape(), [32, 16, 1, 1]);
+    let count = file.tensor("layer1.0.bn1.num_batches_tracked").unwrap();
+    assert_eq!(
+        (count.dtype(), count.shape(), count.data()),
+        (Dtype::I64, &[][..], &10_i64.to_le_bytes()[..])
+    );
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
+}
+
+#[test]
+fn a_dry_run_prints_a_configuration_that_can_be_used() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    let mut words = pretrain(&data, &run, &["optim.rate=0.25"]);
+    words.push("--dry-run".to_owned());
+    let reply = simclr(&words).expect(0, &["2 epochs of 3 steps"]);
+    assert!(!run.exists());
+    let file = dir.path().join("config.toml");
+    fs::write(&file, &reply.out).unwrap();
+    let again = simclr(&["pretrain", path(&data), "--dry-run", "--config", path(&file)]).expect(0, &[]);
+    assert_eq!(again.out, reply.out);
+    assert!(reply.out.contains("rate = 0.25"), "{}", reply.out);
+}
+
+#[test]
+fn photos_chooses_and_says_why() {
+    let (_dir, data) = small_data();
+    let reply = simclr(&["pretrain", path(&data), "--preset", "photos", "--dry-run"])
+        .expect(0, &["photos: views of 32 x 32", "photos: batch of"]);
+    assert!(reply.out.contains("image_size = 32"), "{}", reply.out);
+}
+
+#[test]
+fn views_as_a_picture() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("grid.png");
+    let draw = |seed: &str| {
+        simclr(&[
+            "views",
+            path(&data),
+            "--out",
+            path(&out),
+            "--preset",
+            "small",
+            "--images",
+            "2",
+            "--seed",
+            seed,
+        ])
+        .expect(0, &["grid.png", "2 images"]);
+        image::open(&out).unwrap().into_rgb8()
+    };
+    let picture = draw("1");
+    // Seven columns of 128 pixels or more.
+    assert!(picture.width() > 7 * 128 && picture.height() > 2 * 128, "{:?}", picture.dimensions());
+    assert_eq!(draw("1"), picture);
+    assert_ne!(draw("2"), picture);
+}
+
+#[test]
+fn a_bench_in_json() {
+    let words =
+        ["bench", "step", "--width", "0.0625", "--size", "16", "--views", "8", "--steps", "2", "--json"];
+    let figures =
+        simclr(&[&words[..], &["--precision", "f32", "--threads", "1"]].concat()).expect(0, &[]).json();
+    assert!(figures["views_per_s"].as_f64().unwrap() > 0.0, "{figures}");
+    assert!(figures["peak_bytes"].as_u64().unwrap() > 1 << 20, "{figures}");
+    assert_eq!((&figures["threads"], &figures["precision"]), (&1.into(), &"f32".into()));
+    let blocks = simclr(&[&words[..], &["--memory", "blocks"]].concat()).expect(0, &[]).json();
+    assert!(blocks["tensor_bytes"].as_u64() < figures["tensor_bytes"].as_u64(), "{blocks}");
+}
+
+#[test]
+fn a_quickstart_in_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let words = ["quickstart", "--out", path(&run), "--images", "100", "--threads", "1", "--json"];
+    let tiny = ["--set", "encoder.width=0.0625", "data.image_size=16", "train.batch=16", "train.epochs=2"];
+    let figures = simclr(&[&words[..], &tiny].concat()).expect(0, &["made images", "report.html"]).json();
+    for key in ["top1", "random_top1", "knn_top1", "random_knn_top1"] {
+        assert!((0.0..=1.0).contains(&figures[key].as_f64().unwrap()), "{figures}");
+    }
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("data:image/png"));
+    assert!(run.join("encoder.safetensors").exists());
+
+    simclr(&words).expect(2, &["already holds a run"]);
+    let again = simclr(&[&words[..], &tiny, &["--force"]].concat()).expect(0, &[]).json();
+    assert_eq!(again["top1"], figures["top1"]);
+    // A finished one is measured again.
+    let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "100", "--resume", "--json"]);
+    assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
+}

@@ -1,0 +1,126 @@
+//! A run that is stopped at any moment, however rudely, goes on to the same bits.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::{checkpoints, finish, metrics, pretrain, resume, simclr, small_data, start};
+use safetensors::SafeTensors;
+
+/// Ten epochs of three steps, a checkpoint after every second step: most are in the middle of an epoch.
+const SETS: [&str; 4] =
+    ["train.epochs=10", "train.checkpoint_every=2", "train.knn_every=0", "train.health_every=0"];
+
+/// Every tensor of a run's last checkpoint: parameters, averages, momentum.
+fn final_tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(checkpoints(run).pop().expect("a checkpoint")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).expect("a readable checkpoint");
+    let mut tensors: Vec<_> =
+        file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect();
+    tensors.sort();
+    assert!(tensors.len() > 100);
+    tensors
+}
+
+/// The steps of the log, and their losses bit by bit.
+fn losses(run: &Path) -> Vec<(u64, u64)> {
+    let steps = metrics(run).into_iter().filter(|line| line["kind"] == "step");
+    steps.map(|line| (line["step"].as_u64().unwrap(), line["loss"].as_f64().unwrap().to_bits())).collect()
+}
+
+#[track_caller]
+fn assert_same_run(run: &Path, reference: &Path) {
+    assert_eq!(losses(run), losses(reference));
+    assert!(final_tensors(run) == final_tensors(reference), "other bits at the end");
+    let encoder = |run: &Path| fs::read(run.join("encoder.safetensors")).unwrap();
+    assert_eq!(encoder(run), encoder(reference));
+}
+
+/// Waits until the run has logged `steps` steps; false if it ended before.
+fn wait_for(run: &Path, steps: usize, child: &mut std::process::Child) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let text = fs::read(run.join("metrics.jsonl")).unwrap_or_default();
+        if text.iter().filter(|&&byte| byte == b'\n').count() >= steps {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "the run stands still");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn killed_and_resumed() {
+    let (dir, data) = small_data();
+    let reference = dir.path().join("reference");
+    simclr(&pretrain(&data, &reference, &SETS)).expect(0, &[]);
+    assert_eq!(losses(&reference).len(), 30);
+
+    let run = dir.path().join("run");
+    let mut kills = 0;
+    // Right at the start, in the middle of an epoch, while saving perhaps, and near the end.
+    for (steps, pause) in [(0, 40), (5, 3), (12, 0), (24, 7)] {
+        let arguments =
+            if run.join("config.toml").exists() { resume(&data, &run) } else { pretrain(&data, &run, &SETS) };
+        let mut child = start(&arguments);
+        if wait_for(&run, steps, &mut child) {
+            sleep(Duration::from_millis(pause));
+            kills += usize::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+        }
+        finish(child);
+    }
+    assert!(kills >= 2, "it was killed {kills} times only");
+    let arguments =
+        if run.join("config.toml").exists() { resume(&data, &run) } else { pretrain(&data, &run, &SETS) };
+    simclr(&arguments).expect(0, &[]);
+    assert_same_run(&run, &reference);
+}
+
+#[test]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let (dir, data) = small_data();
+    let reference = dir.path().join("reference");
+    // No checkpoint is due before the end of an epoch: the one that Ctrl-C leaves is its own doing.
+    let sets = ["train.epochs=40", "train.batch=8", "train.knn_every=0"];
+    simclr(&pretrain(&data, &reference, &sets)).expect(0, &[]);
+
+    let run = dir.path().join("a run");
+    let mut child = start(&pretrain(&data, &run, &sets));
+    assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let reply = finish(child).expect(130, &["stopping", "go on with: simclr pretrain", "--resume"]);
+    assert_eq!(checkpoints(&run).len(), 1, "{}", reply.err);
+
+    // The very command that it names.
+    let line = reply.err.lines().find_map(|line| line.strip_prefix("go on with: simclr ")).unwrap();
+    let script = format!("exec \"$PROGRAM\" {line}");
+    common::shell(&script, &[]).expect(0, &["going on after step"]);
+    assert_same_run(&run, &reference);
+    simclr(&resume(&data, &run)).expect(0, &["is finished"]);
+}
+
+#[test]
+fn any_number_of_threads_and_workers() {
+    let (dir, data) = small_data();
+    let runs: Vec<_> = [1, 2, 4]
+        .map(|threads| {
+            let run = dir.path().join(format!("run{threads}"));
+            let mut words = pretrain(&data, &run, &["train.epochs=7", &format!("data.workers={threads}")]);
+            let at = words.iter().position(|word| word == "--threads").unwrap();
+            words[at + 1] = threads.to_string();
+            simclr(&words).expect(0, &[]);
+            run
+        })
+        .into();
+    assert_eq!(losses(&runs[0]).len(), 21);
+    assert_same_run(&runs[1], &runs[0]);
+    assert_same_run(&runs[2], &runs[0]);
+}
