@@ -33,7 +33,8 @@ pub fn random_encoder(
     let seed = config.train.seed ^ ANOTHER_DRAW;
     let mut model = Model::with_seed(config, device, seed)?;
     let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];
-    let batch = BATCH.min(train.len());
+    // Half of a small set, so that it may hold a few broken images.
+    let batch = BATCH.min(train.len().div_ceil(2));
     let loader = LoaderConfig { batch, seed, threads: device.threads(), prefetch: 2, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
     // Nothing flows back here: all that a tape need keep is what comes into each block.
