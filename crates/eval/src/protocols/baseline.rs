@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, Loader, LoaderConfig, Position};
-use simclr_engine::{Device, Mode, SingleProcess, Tape};
+use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape};
 use simclr_nn::Memory;
 use simclr_train::{Config, Model};
 
@@ -12,7 +12,7 @@ use crate::EvalError;
 
 /// Keeps the draw apart from that of the run, which may have the same seed.
 const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"baseline");
-/// Views in a batch, and batches: an average that keeps 0.9 of itself each time remembers 0.5% of its start after 50.
+/// Views in a batch, and batches: an average that keeps 0.9 of itself each time lacks 0.5% of what it tends to after 50.
 const BATCH: usize = 128;
 const BATCHES: usize = 50;
 
@@ -32,6 +32,12 @@ pub fn random_encoder(
 ) -> Result<Model, EvalError> {
     let seed = config.train.seed ^ ANOTHER_DRAW;
     let mut model = Model::with_seed(config, device, seed)?;
+    for id in model.parameters.ids() {
+        if model.parameters.kind(id) == ParameterKind::Buffer {
+            // From 1, what is left of the start could exceed a small variance many times; from 0, it is a share of it.
+            model.parameters.get_mut(id).as_mut_slice()?.fill(0.0);
+        }
+    }
     let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];
     // Half of a small set, so that it may hold a few broken images.
     let batch = BATCH.min(train.len().div_ceil(2));
