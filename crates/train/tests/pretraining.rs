@@ -1,0 +1,205 @@
+//! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use simclr_data::{Dataset, Made};
+use simclr_engine::Device;
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, pretrain};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Layers, TrainError};
+
+/// Watches, and stops after a number of steps.
+#[derive(Default)]
+struct Watch {
+    stop_after: Option<u64>,
+    steps: Vec<StepRecord>,
+    epochs: Vec<EpochRecord>,
+}
+
+impl Observer for Watch {
+    fn started(&mut self, _plan: &Plan) {}
+
+    fn step(&mut self, record: &StepRecord) {
+        self.steps.push(record.clone());
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs.push(record.clone());
+    }
+
+    fn warn(&mut self, _message: &str) {}
+
+    fn stop(&self) -> bool {
+        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
+    }
+}
+
+/// Ten steps an epoch on 16 x 16 pixels, two epochs.
+fn config(sets: &[&str]) -> Config {
+    let mut all: Vec<String> = [
+        "data.image_size=16",
+        "data.holdout=16",
+        "encoder.width=0.0625",
+        "train.batch=16",
+        "train.epochs=2",
+        "optim.warmup_epochs=0.5",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    all.extend(sets.iter().map(|&set| set.to_owned()));
+    Config::resolve(&Layers { preset: Some("small"), sets: &all, ..Layers::default() }).unwrap()
+}
+
+fn images() -> Arc<dyn Dataset> {
+    Arc::new(Made::new(176, 16, 0))
+}
+
+fn train(
+    folder: &Path,
+    config: &Config,
+    from: Option<&Checkpoint>,
+    threads: usize,
+    watch: &mut Watch,
+) -> Result<Outcome, TrainError> {
+    let run = match from {
+        Some(_) => RunFolder::resume(folder, Arc::new(Disk))?.0,
+        None => RunFolder::create(folder, config, Arc::new(Disk))?,
+    };
+    let device = Device::cpu(threads).unwrap();
+    pretrain(&images(), config, &run, from, &device, watch)
+}
+
+/// The checkpoint of a whole run: its tensors and where it stands.
+fn finished(config: &Config, threads: usize) -> Checkpoint {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = train(folder.path(), config, None, threads, &mut Watch::default()).unwrap();
+    assert!(outcome.finished && outcome.step == 20, "{outcome:?}");
+    Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
+}
+
+fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
+    let tensors = checkpoint.tensors.iter();
+    tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
+}
+
+#[test]
+fn twenty_steps_have_the_same_bits_on_1_2_and_4_threads() {
+    let expected = bits(&finished(&config(&[]), 1));
+    for threads in [2, 4] {
+        assert!(bits(&finished(&config(&[]), threads)) == expected, "{threads} threads");
+    }
+    assert!(bits(&finished(&config(&["train.seed=1"]), 1)) != expected, "another seed");
+}
+
+#[test]
+fn block_memory_trains_to_the_same_bits() {
+    let full = bits(&finished(&config(&[]), 2));
+    assert!(bits(&finished(&config(&["train.memory=blocks"]), 2)) == full);
+}
+
+#[test]
+fn a_run_stopped_anywhere_goes_on_to_the_same_bits_and_the_same_log() {
+    for optimizer in ["lars", "sgd", "adamw"] {
+        let sets = [format!("optim.name={optimizer}"), "optim.rate=0.01".to_owned()];
+        let config = config(&[&sets[0], &sets[1]]);
+        let expected = bits(&finished(&config, 1));
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
+        let mut outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
+        // In the first epoch, at its very end, in the second.
+        for stop_after in [7, 10, 13, 99] {
+            assert!(!outcome.finished);
+            let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+            let mut watch = Watch { stop_after: Some(stop_after), ..Watch::default() };
+            outcome = train(folder.path(), &config, Some(&checkpoint), 2, &mut watch).unwrap();
+        }
+        assert!(outcome.finished);
+        let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+        assert!(bits(&checkpoint) == expected, "{optimizer}");
+        let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let steps: Vec<u64> = lines
+            .iter()
+            .filter(|line| line["kind"] == "step")
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect();
+        assert_eq!(steps, (1..=20).collect::<Vec<_>>());
+        assert_eq!(lines.iter().filter(|line| line["kind"] == "epoch").count(), 2);
+    }
+}
+
+#[test]
+fn every_figure_is_logged_and_finite() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch::default();
+    train(folder.path(), &config(&[]), None, 1, &mut watch).unwrap();
+    assert_eq!((watch.steps.len(), watch.epochs.len()), (20, 2));
+    let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    for (kind, keys) in [
+        (
+            "step",
+            "loss contrastive_accuracy entropy rate gradient_norm weight_norm views_per_s waited_s epoch",
+        ),
+        (
+            "epoch",
+            "train_loss train_contrastive_accuracy holdout_loss holdout_contrastive_accuracy alignment uniformity \
+             rank_me_h rank_me_z spread knn_top1 skipped",
+        ),
+    ] {
+        for line in log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+            if line["kind"] == kind {
+                for key in keys.split_whitespace() {
+                    assert!(line[key].as_f64().is_some_and(f64::is_finite), "{kind} {key}: {line}");
+                }
+            }
+        }
+    }
+    assert!(
+        std::fs::read_dir(folder.path())
+            .unwrap()
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents") })
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_it_spoils_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        config(&["optim.name=sgd", "optim.rate=1e30", "optim.warmup_epochs=0", "train.checkpoint_every=1"]);
+    let error = train(folder.path(), &config, None, 1, &mut Watch::default()).unwrap_err();
+    let TrainError::NotFinite { step, ref last_good, .. } = error else { panic!("{error}") };
+    assert!(step >= 1);
+    let last_good = last_good.as_ref().unwrap();
+    assert!(error.to_string().contains(&last_good.display().to_string()), "{error}");
+    let checkpoint = Checkpoint::read(&Disk, last_good).unwrap();
+    assert_eq!(checkpoint.meta.step, step);
+    let averages = checkpoint.tensors.iter().filter(|t| t.name.contains("running_"));
+    assert!(
+        averages.flat_map(|t| &t.data).all(|v| v.is_finite()),
+        "running averages took part in the bad step"
+    );
+}
+
+#[test]
+fn a_batch_larger_than_the_data_and_other_data_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error =
+        train(folder.path(), &config(&["train.batch=161"]), None, 1, &mut Watch::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("train.batch is 161") && text.contains("160"), "{text}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&[]);
+    let mut watch = Watch { stop_after: Some(2), ..Watch::default() };
+    let outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
+    let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+    let (run, _) = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap();
+    let fewer: Arc<dyn Dataset> = Arc::new(Made::new(100, 16, 0));
+    let device = Device::cpu(1).unwrap();
+    let error = pretrain(&fewer, &config, &run, Some(&checkpoint), &device, &mut watch).unwrap_err();
+    assert!(error.to_string().contains("176 images"), "{error}");
+}
