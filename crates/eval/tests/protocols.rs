@@ -1,0 +1,180 @@
+//! The protocols on a toy data set that any encoder separates.
+
+mod common;
+
+use common::{RGB, SIDE, Toy, config, models, splits};
+use serde_json::Value;
+use simclr_engine::{Device, Mode, SingleProcess, Tape};
+use simclr_eval::EvalError;
+use simclr_eval::protocols::{
+    Evaluation, LinearSgd, LogisticOptions, Progress, Side, Splits, Versus, encode, knn, linear_sgd,
+    logistic, random_encoder,
+};
+use simclr_metrics::Knn;
+use simclr_train::Model;
+
+fn quick() -> LinearSgd {
+    LinearSgd { epochs: 8, batch: 16, rate: 0.5, ..LinearSgd::for_images(SIDE, 120) }
+}
+
+/// Everything but the time it took.
+fn timeless(evaluation: &Evaluation) -> Value {
+    fn strip(value: &mut Value) {
+        if let Value::Object(map) = value {
+            map.retain(|key, _| key != "seconds" && !key.ends_with("_s"));
+            map.values_mut().for_each(strip);
+        }
+    }
+    let mut value = serde_json::to_value(evaluation).unwrap();
+    strip(&mut value);
+    value
+}
+
+#[test]
+fn linear_sgd_learns_and_leaves_the_encoder_alone() {
+    let models = models(2);
+    let before = models.trained.store().unwrap();
+    let mut epochs = Vec::new();
+    let evaluation = linear_sgd(&models, &splits(), &quick(), &mut |progress| {
+        if let Progress::Epoch { side: Side::Trained, epoch, loss, rate, .. } = progress {
+            epochs.push((epoch, loss, rate));
+        }
+    })
+    .unwrap();
+    for (before, after) in before.iter().zip(models.trained.store().unwrap()) {
+        let bits = |data: &[f32]| data.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!((&before.name, bits(&before.data)), (&after.name, bits(&after.data)));
+    }
+    assert!(evaluation.trained.top1 > 0.95, "{evaluation:?}");
+    assert!(evaluation.random.is_some_and(|random| random.top1 > 0.9));
+    assert_eq!((evaluation.train_images, evaluation.test_images, evaluation.classes), (120, 60, 3));
+    assert!(epochs.iter().map(|(epoch, ..)| *epoch).eq(1..=8));
+    assert!(epochs[7].1 < 0.5 * epochs[0].1, "{epochs:?}");
+    // A cosine to nothing.
+    assert!(epochs.windows(2).all(|pair| pair[1].2 < pair[0].2) && epochs[7].2 < 0.02, "{epochs:?}");
+}
+
+#[test]
+fn protocols_on_features_tell_classes_apart() {
+    let encoded = encode(&models(2), &splits(), true, &mut |_| ()).unwrap();
+    let by_neighbours = knn(&encoded, &Knn { k: 20, ..Knn::default() }).unwrap();
+    let by_regression = logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
+    for evaluation in [&by_neighbours, &by_regression] {
+        let scores = &evaluation.trained;
+        assert!(scores.top1 > 0.9, "{evaluation:?}");
+        // Among three classes the first five are all of them.
+        assert_eq!(scores.top5, None);
+        assert_eq!(scores.per_class.iter().map(|class| class.name.as_str()).collect::<Vec<_>>(), RGB);
+        assert!(scores.per_class.iter().all(|class| class.images == 20));
+        let mean = scores.per_class.iter().filter_map(|class| class.accuracy).sum::<f64>() / 3.0;
+        assert!((scores.mean_per_class - mean).abs() < 1e-12);
+        assert_eq!(scores.confusion.iter().flatten().sum::<u64>(), 60);
+        assert!(evaluation.random.is_some());
+        let text = serde_json::to_string(evaluation).unwrap();
+        assert_eq!(&serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
+    }
+    assert_eq!(by_regression.trained.details["validation_images"], 12);
+    // z in the place of h.
+    let projected = Versus::alone(encoded.trained.clone().projected().unwrap());
+    assert_eq!(projected.trained.train.h_dim, 16);
+    assert!(knn(&projected, &Knn { k: 20, ..Knn::default() }).unwrap().trained.top1 > 0.8);
+}
+
+#[test]
+fn same_bits_for_any_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let (models, data) = (models(threads), splits());
+            let encoded = encode(&models, &data, true, &mut |_| ()).unwrap();
+            let sgd = linear_sgd(&models, &data, &LinearSgd { epochs: 2, ..quick() }, &mut |_| ()).unwrap();
+            let regression = logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
+            let results = [knn(&encoded, &Knn::default()).unwrap(), regression, sgd];
+            (encoded.trained.train, encoded.trained.test, results.map(|result| timeless(&result)))
+        })
+    };
+    let one = run(1);
+    assert!(one == run(2));
+    assert!(one == run(4));
+}
+
+#[test]
+fn the_random_encoder_has_settled_averages() {
+    let mut config = config();
+    // Views that are the images themselves, and a batch that is all of them: the averages must be the batch's figures.
+    config.view.crop_area = [1.0, 1.0];
+    config.view.crop_aspect = [1.0, 1.0];
+    config.view.flip = 0.0;
+    let (toy, device) = (Toy::new(&RGB, 60, 1).shared(), Device::cpu(2).unwrap());
+    let model = random_encoder(&config, &toy, &device).unwrap();
+    let images: Vec<u8> = (0..60)
+        .flat_map(|index| {
+            toy.read(index, &mut simclr_data::DecodeScratch::default()).unwrap().pixels.to_vec()
+        })
+        .collect();
+    let h = |model: &Model, mode| {
+        let mut tape = Tape::new(&model.parameters, mode, &SingleProcess);
+        let input = tape.input(model.images(&images).unwrap());
+        model.encoder.forward(&mut tape, &input).unwrap().tensor().to_vec().unwrap()
+    };
+    let difference = |model: &Model| {
+        let (eval, train) = (h(model, Mode::Eval), h(model, Mode::Train));
+        let apart: f32 = eval.iter().zip(&train).map(|(a, b)| (a - b).abs()).sum();
+        apart / train.iter().sum::<f32>()
+    };
+    assert!(difference(&model) < 0.03, "{}", difference(&model));
+    // A fresh network's averages are far from it.
+    let fresh = Model::new(&config, &device).unwrap();
+    assert!(difference(&fresh) > 0.3, "{}", difference(&fresh));
+    assert_eq!(model.store().unwrap(), random_encoder(&config, &toy, &device).unwrap().store().unwrap());
+    assert_ne!(model.store().unwrap()[0].data, fresh.store().unwrap()[0].data);
+}
+
+#[test]
+fn broken_images_are_left_out_and_counted() {
+    let train = Toy { broken: vec![7, 50], ..Toy::new(&RGB, 120, 1) };
+    let data = Splits::new(train.shared(), Toy::new(&RGB, 60, 2).shared()).unwrap();
+    let models = Versus::alone(models(2).trained);
+    let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
+    assert_eq!(encoded.trained.train.labels.len(), 118);
+    assert!(!encoded.trained.train.indices.contains(&7));
+    for evaluation in [
+        knn(&encoded, &Knn::default()).unwrap(),
+        linear_sgd(&models, &data, &LinearSgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
+    ] {
+        assert_eq!((evaluation.train_images, evaluation.skipped), (118, 2));
+        assert!(evaluation.random.is_none());
+    }
+    let torn = Toy { broken: (0..60).collect(), ..Toy::new(&RGB, 60, 2) };
+    let data = Splits::new(Toy::new(&RGB, 120, 1).shared(), torn.shared()).unwrap();
+    let error = encode(&models, &data, false, &mut |_| ()).unwrap_err();
+    assert_eq!(error.to_string(), "none of the 60 test images can be read; the first: toy 0: torn");
+}
+
+#[test]
+fn options_out_of_range_are_errors() {
+    let (models, data) = (Versus::alone(models(2).trained), splits());
+    let fail = |options: LinearSgd| linear_sgd(&models, &data, &options, &mut |_| ()).unwrap_err();
+    assert_eq!(fail(LinearSgd { epochs: 0, ..quick() }).to_string(), "epochs is 0, expected at least 1");
+    assert!(matches!(fail(LinearSgd { rate: f64::NAN, ..quick() }), EvalError::Option { name: "rate", .. }));
+    assert!(matches!(fail(LinearSgd { momentum: 1.0, ..quick() }), EvalError::Option { .. }));
+    assert!(matches!(fail(LinearSgd { rate: 1e38, ..quick() }), EvalError::Diverged { .. }));
+    let batch = fail(LinearSgd { batch: 200, ..quick() }).to_string();
+    assert!(batch.contains("batch = 200") && batch.contains("120"), "{batch}");
+    let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
+    let options = LogisticOptions { validation: 1.0, ..LogisticOptions::default() };
+    assert!(matches!(logistic(&encoded, &options, &mut |_| ()), Err(EvalError::Option { .. })));
+    assert!(knn(&encoded, &Knn { k: 0, ..Knn::default() }).is_err());
+}
+
+#[test]
+fn settings_of_linear_sgd_follow_the_images() {
+    let of = |size, images| {
+        let LinearSgd { epochs, batch, rate, .. } = LinearSgd::for_images(size, images);
+        (epochs, batch, rate)
+    };
+    assert_eq!(of(32, 50_000), (100, 512, 0.1));
+    assert_eq!(of(224, 1_281_167), (90, 4096, 1.6));
+    assert_eq!(of(224, 2560), (90, 256, 0.1));
+    assert_eq!(of(32, 3), (100, 1, 0.1));
+}

@@ -1,0 +1,104 @@
+//! From a run folder to an encoder, and from its evaluations to a report.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{SIDE, config, models, splits};
+use simclr_engine::Device;
+use simclr_eval::EvalError;
+use simclr_eval::protocols::{
+    NeighbourOptions, TrainedEncoder, Versus, WhichCheckpoint, assemble_report, encode, knn, neighbour_rows,
+    write_report,
+};
+use simclr_metrics::Knn;
+use simclr_train::checkpoint::{Best, Checkpoint, Meta};
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Model, TrainError};
+
+fn save(run: &RunFolder, model: &Model, step: u64, best: Option<Best>) {
+    let meta = Meta { step, epoch: step, best, config: config().to_toml().unwrap(), ..Meta::default() };
+    run.checkpoints(5).save(&Checkpoint { tensors: model.store().unwrap(), meta }).unwrap();
+}
+
+fn load(path: &Path, which: WhichCheckpoint) -> Result<TrainedEncoder, EvalError> {
+    TrainedEncoder::load(path, which, &Device::cpu(2).unwrap())
+}
+
+#[test]
+fn what_is_no_encoder_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = load(folder.path(), WhichCheckpoint::Newest).unwrap_err();
+    assert!(matches!(error, EvalError::Train(TrainError::NoRun { .. })), "{error}");
+    let path = folder.path().join("run");
+    RunFolder::create(&path, &config(), Arc::new(Disk)).unwrap();
+    let error = load(&path, WhichCheckpoint::Best).unwrap_err().to_string();
+    assert!(error.contains("has no checkpoint yet") && error.contains("--resume"), "{error}");
+}
+
+#[test]
+fn the_newest_good_and_the_best_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(&folder.path().join("run"), &config(), Arc::new(Disk)).unwrap();
+    let device = Device::cpu(2).unwrap();
+    let model = |seed| Model::with_seed(&config(), &device, seed).unwrap();
+    let best = || Best::new(1, "knn_top1", 0.5);
+    save(&run, &model(1), 1, best());
+    save(&run, &model(2), 2, best());
+    save(&run, &model(3), 3, best());
+    let same = |found: &TrainedEncoder, seed| found.model.store().unwrap() == model(seed).store().unwrap();
+    assert!(same(&load(run.path(), WhichCheckpoint::Best).unwrap(), 1));
+    let newest = load(run.path(), WhichCheckpoint::Newest).unwrap();
+    assert!(same(&newest, 3) && newest.step == 3 && newest.passed_over.is_empty());
+    let path = run.checkpoints(5).path(3);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let newest = load(run.path(), WhichCheckpoint::Newest).unwrap();
+    assert!(same(&newest, 2) && newest.passed_over[0].contains("step-00000003"));
+}
+
+#[test]
+fn the_report_holds_what_the_run_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(&folder.path().join("first"), &config(), Arc::new(Disk)).unwrap();
+    // With nothing there yet, it is a page all the same.
+    let empty = assemble_report(&run, &config(), Vec::new()).unwrap();
+    assert!(empty.accuracy.is_empty() && empty.render().contains("<h1>first</h1>"));
+
+    let models = models(2);
+    save(&run, &models.trained, 7, None);
+    let encoder = load(run.path(), WhichCheckpoint::Newest).unwrap();
+    let models = Versus { trained: encoder.model.clone(), ..models };
+    let data = splits();
+    let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
+    let mut evaluation = knn(&encoded, &Knn::default()).unwrap();
+    let file = encoder.record(&mut evaluation).unwrap();
+    assert_eq!(file, run.path().join("evaluation/knn.json"));
+    assert_eq!(evaluation.step, Some(7));
+    std::fs::write(run.path().join("evaluation/other.json"), "{}").unwrap();
+    let line = "{\"kind\":\"epoch\",\"epoch\":1,\"step\":7,\"train_loss\":3.5,\"rank_me_h\":12.25}\n";
+    std::fs::write(run.metrics(), line).unwrap();
+    std::fs::write(run.skipped(), "{\"index\":3,\"name\":\"<b>.jpg\",\"reason\":\"torn\"}\n{\"na").unwrap();
+
+    let options = NeighbourOptions { queries: 3, neighbours: 4, seed: 0 };
+    let rows = neighbour_rows(&encoded.trained, &data, SIDE, &options).unwrap();
+    assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [4; 3]);
+    assert!(rows.iter().all(|row| row.neighbours.windows(2).all(|pair| pair[0].1 >= pair[1].1)));
+
+    let report = assemble_report(&run, &config(), rows).unwrap();
+    assert_eq!(report.accuracy.len(), 1);
+    assert_eq!(report.accuracy[0].protocol, "kNN");
+    assert!(report.accuracy[0].random.is_some());
+    assert_eq!(report.per_class.len(), 3);
+    assert_eq!(report.skipped[0].name, "<b>.jpg");
+    assert!(report.figures.iter().any(|figure| figure.value == "12.2" || figure.value == "12.3"));
+    let page = std::fs::read_to_string(write_report(&run, &report).unwrap()).unwrap();
+    assert!(
+        page.contains("data:image/png") && page.contains("&lt;b&gt;.jpg") && page.contains("image_size = 16")
+    );
+    assert!(page.contains("1 of 100 epochs"), "{}", report.subtitle);
+}

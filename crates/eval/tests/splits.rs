@@ -1,0 +1,62 @@
+//! Which data sets can be evaluated on.
+
+mod common;
+
+use common::{RGB, Toy};
+use simclr_eval::EvalError;
+use simclr_eval::protocols::Splits;
+
+#[test]
+fn labels_are_matched_by_the_names_of_classes() {
+    let data = Splits::new(Toy::new(&RGB, 9, 1).shared(), Toy::new(&["blue", "red"], 4, 2).shared()).unwrap();
+    assert_eq!(data.test().classes(), RGB);
+    assert_eq!((0..4).map(|index| data.test().label(index)).collect::<Vec<_>>(), [2, 0, 2, 0].map(Some));
+}
+
+#[test]
+fn a_class_that_is_never_learnt_is_named() {
+    let error = |train: &[&str], test: &[&str]| {
+        Splits::new(Toy::new(train, 12, 1).shared(), Toy::new(test, 12, 2).shared()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error(&RGB, &["red", "grey"]),
+        "class \"grey\" of the test images is not among the 3 classes of the training images (red, green, blue)"
+    );
+    assert!(error(&["red"], &["red"]).contains("all of one class, \"red\""));
+}
+
+#[test]
+fn images_without_labels_are_refused() {
+    let toy = || Toy::new(&RGB, 12, 1);
+    let bare = Toy { classes: vec![], labels: vec![None; 12], ..toy() };
+    let error = Splits::new(toy().shared(), bare.clone().shared()).unwrap_err();
+    assert!(matches!(error, EvalError::NoLabels { set: "test" }));
+    assert!(matches!(Splits::hold_out(bare.shared(), 0.2, 0), Err(EvalError::NoLabels { set: "training" })));
+    let mut partly = toy();
+    partly.labels[4] = None;
+    partly.labels[9] = None;
+    let error = Splits::new(partly.shared(), toy().shared()).unwrap_err().to_string();
+    assert!(error.starts_with("2 of the training images have no label, the first being toy 4;"), "{error}");
+}
+
+#[test]
+fn held_out_images_are_a_share_of_every_class() {
+    let data = Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 0.2, 3).unwrap();
+    assert_eq!((data.train().len(), data.test().len()), (48, 12));
+    for class in 0..3 {
+        assert_eq!((0..12).filter(|&index| data.test().label(index) == Some(class)).count(), 4);
+    }
+    let names = |data: &Splits| {
+        let part =
+            [data.train(), data.test()].map(|set| (0..set.len()).map(|i| set.name(i)).collect::<Vec<_>>());
+        part.concat()
+    };
+    let mut all = names(&data);
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 60);
+    assert_eq!(names(&data), names(&Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 0.2, 3).unwrap()));
+    let few = Splits::hold_out(Toy::new(&RGB, 3, 1).shared(), 0.2, 3).unwrap_err();
+    assert!(matches!(few, EvalError::TooFewToSplit { .. }));
+    assert!(Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 1.0, 3).is_err());
+}
