@@ -14,7 +14,13 @@ use simclr_engine::{
 
 /// Allowed of a value, relative to the root mean square of its tensor; and of the digest, relative to the norm. PyTorch
 /// computed in 64-bit floats, so this is our own rounding.
-const TOLERANCE: f64 = 2e-6;
+fn tolerance(op: &str) -> f64 {
+    match op {
+        // Winograd's transforms cost a digit.
+        "conv2d" => 1e-5,
+        _ => 2e-6,
+    }
+}
 
 struct Case<'g> {
     name: &'g str,
@@ -160,7 +166,7 @@ impl<'g> Case<'g> {
             worst = worst.max((f64::from(*got) - want).abs() / typical.max(want.abs()));
         }
         // Written so that a NaN fails.
-        let close = worst <= TOLERANCE;
+        let close = worst <= tolerance(self.op);
         assert!(close, "{}: {result} is off by {worst:.1e}", self.name);
         worst
     }

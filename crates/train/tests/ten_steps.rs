@@ -1,0 +1,114 @@
+//! Ten steps of a whole ResNet-18 with head, NT-Xent and LARS against PyTorch, from the same weights and views.
+//! `tools/golden/ten_steps.py` made the curve, and says how weights and views are made.
+
+#[path = "../../engine/tests/common/values.rs"]
+mod values;
+
+use serde_json::Value;
+use simclr_engine::{Device, ParameterKind, SingleProcess};
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::train_step;
+use simclr_train::{Config, Model};
+use values::uniform;
+
+const IMAGES: usize = 16;
+const SIZE: usize = 32;
+
+const CONFIG: &str = r#"
+[data]
+image_size = 32
+[encoder]
+name = "resnet18"
+[head]
+kind = "nonlinear"
+layers = 2
+dim = 128
+batch_norm = false
+[loss]
+temperature = 0.5
+[optim]
+name = "lars"
+momentum = 0.9
+weight_decay = 1e-4
+"#;
+
+/// Replaces what initialisation drew by the formula's values.
+fn set_weights(model: &mut Model) {
+    for id in model.parameters.ids() {
+        let name = model.parameters.name(id).to_owned();
+        let kind = model.parameters.kind(id);
+        let shape = model.parameters.get(id).shape().to_vec();
+        let values = model.parameters.get_mut(id).as_mut_slice().unwrap();
+        let uniform = uniform(&name, values.len());
+        let (centre, spread) = match kind {
+            ParameterKind::Weight => (0.0, (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt() as f32),
+            ParameterKind::Bias => (0.0, 0.1),
+            ParameterKind::Norm if name.ends_with(".weight") => (1.0, 0.1),
+            ParameterKind::Norm => (0.0, 0.1),
+            ParameterKind::Buffer => continue,
+        };
+        values.iter_mut().zip(uniform).for_each(|(value, u)| *value = centre + spread * u);
+    }
+}
+
+/// `len` values of 0 to 255.
+fn bytes(name: &str, len: usize) -> Vec<usize> {
+    uniform(name, len).iter().map(|u| ((u + 1.0) * 128.0) as usize).collect()
+}
+
+/// (4 tint + 2 square + 2 fine) / 8, rounded down; the tint is an image's, the square's one of 8 x 8 pixels.
+fn views(step: usize) -> Vec<u8> {
+    let tint = bytes(&format!("tint.{step}"), IMAGES * 3);
+    let square = bytes(&format!("square.{step}"), IMAGES * 4 * 4 * 3);
+    let fine = bytes(&format!("fine.{step}"), 2 * IMAGES * SIZE * SIZE * 3);
+    let value = |(i, fine): (usize, &usize)| {
+        let (channel, column, row) = (i % 3, i / 3 % SIZE, i / 3 / SIZE % SIZE);
+        let image = i / (3 * SIZE * SIZE) % IMAGES;
+        let square = square[((image * 4 + row / 8) * 4 + column / 8) * 3 + channel];
+        ((4 * tint[image * 3 + channel] + 2 * square + 2 * fine) / 8) as u8
+    };
+    fine.iter().enumerate().map(value).collect()
+}
+
+#[test]
+fn ten_steps_follow_pytorch() {
+    let golden: Value = serde_json::from_str(include_str!("golden/ten_steps.json")).unwrap();
+    let numbers = |value: &Value| -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    let config = Config::from_toml(CONFIG, "the test").unwrap();
+    let device = Device::cpu(0).unwrap();
+    let mut model = Model::new(&config, &device).unwrap();
+    set_weights(&mut model);
+    let start = model.parameters.clone();
+    let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
+
+    let rates = numbers(&golden["rates"]);
+    let losses = numbers(&golden["losses"]);
+    assert_eq!((rates.len(), losses.len()), (10, 10));
+    for (step, (&rate, &want)) in rates.iter().zip(&losses).enumerate() {
+        let (figures, sound) =
+            train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &views(step), rate).unwrap();
+        let off = (figures.batch.loss - want).abs() / want;
+        println!("step {step}: {:.7}, PyTorch {want:.7}, off by {off:.1e}", figures.batch.loss);
+        assert!(sound && off <= 1e-4, "step {step}: loss {} and not {want}: {off:.1e}", figures.batch.loss);
+    }
+
+    // The curve alone would forgive a parameter that did not move. How far each moved is known to a few percent: rounding
+    // decides on which side of its kink a ReLU near zero lies.
+    for (name, want) in golden["parameters_after"].as_object().unwrap() {
+        let id = model.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
+        let start = start.get(id).as_slice().unwrap();
+        let end = model.parameters.get(id).as_slice().unwrap();
+        let moved: Vec<f64> =
+            numbers(want).iter().zip(start).map(|(want, start)| want - f64::from(*start)).collect();
+        let longest = moved.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let worst = moved
+            .iter()
+            .zip(start.iter().zip(end))
+            .map(|(want, (start, end))| (f64::from(*end) - f64::from(*start) - want).abs())
+            .fold(0f64, f64::max);
+        println!("{name}: moved by up to {longest:.1e}, off by {worst:.1e}");
+        assert!(worst <= 0.1 * longest, "{name} moved by up to {longest:.1e} and is off by {worst:.1e}");
+    }
+}
