@@ -19,36 +19,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let time = Duration::from_secs(u64::from(number(2, 1)?));
 
     let strength = if view_side > 64 { 1.0 } else { 0.5 };
-    let family = ViewConfig {
-        color_strength: strength,
-        ..ViewConfig::default()
-    };
+    let family = ViewConfig { color_strength: strength, ..ViewConfig::default() };
     let crop_flip = ViewConfig::crop_flip();
     let cases = [
         ("family", family),
         ("crop and flip", crop_flip.clone()),
-        (
-            "with colour jitter",
-            ViewConfig {
-                color_strength: strength,
-                color_prob: 1.0,
-                ..crop_flip.clone()
-            },
-        ),
-        (
-            "with grey",
-            ViewConfig {
-                gray_prob: 1.0,
-                ..crop_flip.clone()
-            },
-        ),
-        (
-            "with blur",
-            ViewConfig {
-                blur_prob: Some(1.0),
-                ..crop_flip
-            },
-        ),
+        ("with colour jitter", ViewConfig { color_strength: strength, color_prob: 1.0, ..crop_flip.clone() }),
+        ("with grey", ViewConfig { gray_prob: 1.0, ..crop_flip.clone() }),
+        ("with blur", ViewConfig { blur_prob: Some(1.0), ..crop_flip }),
     ];
     for (name, config) in cases {
         let family = ViewFamily::new(&config, view_side)?;

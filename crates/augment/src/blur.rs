@@ -73,8 +73,7 @@ impl Blurrer {
         self.kernel.clear();
         let scale = -0.5 / (sigma * sigma);
         let weights = (0..=radius).map(|t| ((t * t) as f32 * scale).exp());
-        self.kernel
-            .extend(weights.take_while(|&weight| weight > NEGLIGIBLE));
+        self.kernel.extend(weights.take_while(|&weight| weight > NEGLIGIBLE));
         // A sigma so small that its square underflows leaves NaN at the centre, which the comparison above
         // refuses.
         if self.kernel.is_empty() {
@@ -174,9 +173,8 @@ mod tests {
                     (2.0, BlurPadding::Zero),
                     (2.0, BlurPadding::Reflect),
                 ] {
-                    let plane: Vec<f32> = (0..side * side)
-                        .map(|i| ((i * 7919) % 256) as f32 / 255.0)
-                        .collect();
+                    let plane: Vec<f32> =
+                        (0..side * side).map(|i| ((i * 7919) % 256) as f32 / 255.0).collect();
                     let expected = naive(&plane, side, radius, sigma, padding);
                     let mut got = plane.repeat(3);
                     blurrer.blur(&mut got, side, radius, sigma, padding);

@@ -17,12 +17,7 @@ pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     }
     let side = (KEPT * f64::from(width.min(height))).round_ties_even().max(1.0) as u32;
     // Half a pixel goes to the top and to the left, as in the authors' code.
-    CropBox {
-        left: (width - side).div_ceil(2),
-        top: (height - side).div_ceil(2),
-        width: side,
-        height: side,
-    }
+    CropBox { left: (width - side).div_ceil(2), top: (height - side).div_ceil(2), width: side, height: side }
 }
 
 /// Writes the evaluation view of `image` into `out` (`size * size * 3` bytes, row-major, interleaved):
@@ -59,9 +54,7 @@ pub fn central_crop(
     }
     let crop = central_crop_box(image.width, image.height, size);
     scratch.planes.resize(out.len(), 0.0);
-    scratch
-        .resizer
-        .resize(image, crop, size, false, &mut scratch.planes);
+    scratch.resizer.resize(image, crop, size, false, &mut scratch.planes);
     planes::quantize(&mut scratch.planes, out);
     Ok(())
 }
@@ -72,12 +65,7 @@ mod tests {
 
     #[test]
     fn the_box_is_central_and_small_views_see_everything() {
-        let crop = |left, top, side| CropBox {
-            left,
-            top,
-            width: side,
-            height: side,
-        };
+        let crop = |left, top, side| CropBox { left, top, width: side, height: side };
         assert_eq!(central_crop_box(256, 256, 224), crop(16, 16, 224));
         assert_eq!(central_crop_box(500, 375, 224), crop(86, 24, 328));
         assert_eq!(central_crop_box(1, 30_000, 224), crop(0, 15_000, 1));
@@ -91,10 +79,7 @@ mod tests {
         let message = central_crop(image, 0, &mut scratch, &mut []).unwrap_err();
         assert!(message.to_string().starts_with("data.image_size = 0"));
         let message = central_crop(image, 2, &mut scratch, &mut [0; 11]).unwrap_err();
-        assert_eq!(
-            message.to_string(),
-            "output of 11 bytes: a view of 2 x 2 needs exactly 12 bytes"
-        );
+        assert_eq!(message.to_string(), "output of 11 bytes: a view of 2 x 2 needs exactly 12 bytes");
         let mut out = [0; 12];
         central_crop(image, 2, &mut scratch, &mut out).unwrap();
         assert_eq!(out, [1, 2, 3].repeat(4)[..]);

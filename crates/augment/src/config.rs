@@ -88,12 +88,7 @@ impl Default for ViewConfig {
 impl ViewConfig {
     /// Crop and flip only: the family of linear evaluation and of fine-tuning.
     pub fn crop_flip() -> Self {
-        Self {
-            color_prob: 0.0,
-            gray_prob: 0.0,
-            blur_prob: Some(0.0),
-            ..Self::default()
-        }
+        Self { color_prob: 0.0, gray_prob: 0.0, blur_prob: Some(0.0), ..Self::default() }
     }
 
     /// The probability of the blur for views of `size` x `size` pixels, the default resolved.
@@ -149,20 +144,11 @@ fn check(
     if accept(value) {
         return Ok(());
     }
-    Err(AugmentError::OutOfRange {
-        key,
-        value: value.to_string(),
-        expected,
-    })
+    Err(AugmentError::OutOfRange { key, value: value.to_string(), expected })
 }
 
 fn check_probability(key: &'static str, value: f32) -> Result<(), AugmentError> {
-    check(
-        key,
-        value,
-        |v| (0.0..=1.0).contains(&v),
-        "a probability from 0 to 1",
-    )
+    check(key, value, |v| (0.0..=1.0).contains(&v), "a probability from 0 to 1")
 }
 
 fn check_range(
@@ -174,11 +160,7 @@ fn check_range(
     if accept(range[0]) && accept(range[1]) && range[0] <= range[1] {
         return Ok(());
     }
-    Err(AugmentError::OutOfRange {
-        key,
-        value: format!("[{}, {}]", range[0], range[1]),
-        expected,
-    })
+    Err(AugmentError::OutOfRange { key, value: format!("[{}, {}]", range[0], range[1]), expected })
 }
 
 #[cfg(test)]
@@ -192,10 +174,7 @@ mod tests {
         ViewConfig::crop_flip().validate().unwrap();
         assert_eq!(config.blur_prob_at(64), 0.0);
         assert_eq!(config.blur_prob_at(65), 0.5);
-        let always = ViewConfig {
-            blur_prob: Some(1.0),
-            ..config
-        };
+        let always = ViewConfig { blur_prob: Some(1.0), ..config };
         assert_eq!(always.blur_prob_at(32), 1.0);
     }
 
@@ -203,76 +182,16 @@ mod tests {
     fn messages_name_the_key_the_value_and_what_would_be_right() {
         let base = ViewConfig::default();
         let cases = [
-            (
-                ViewConfig {
-                    crop_area: [0.0, 1.0],
-                    ..base.clone()
-                },
-                "view.crop_area = [0, 1]",
-            ),
-            (
-                ViewConfig {
-                    crop_area: [0.9, 0.2],
-                    ..base.clone()
-                },
-                "view.crop_area = [0.9, 0.2]",
-            ),
-            (
-                ViewConfig {
-                    crop_area: [0.5, f32::NAN],
-                    ..base.clone()
-                },
-                "view.crop_area = [0.5, NaN]",
-            ),
-            (
-                ViewConfig {
-                    crop_aspect: [0.0, 1.0],
-                    ..base.clone()
-                },
-                "view.crop_aspect",
-            ),
-            (
-                ViewConfig {
-                    flip: 1.5,
-                    ..base.clone()
-                },
-                "view.flip = 1.5: must be a probability",
-            ),
-            (
-                ViewConfig {
-                    color_strength: -1.0,
-                    ..base.clone()
-                },
-                "view.color_strength = -1",
-            ),
-            (
-                ViewConfig {
-                    color_prob: f32::NAN,
-                    ..base.clone()
-                },
-                "view.color_prob",
-            ),
-            (
-                ViewConfig {
-                    gray_prob: 2.0,
-                    ..base.clone()
-                },
-                "view.gray_prob",
-            ),
-            (
-                ViewConfig {
-                    blur_prob: Some(-0.1),
-                    ..base.clone()
-                },
-                "view.blur_prob",
-            ),
-            (
-                ViewConfig {
-                    blur_sigma: [0.0, f32::INFINITY],
-                    ..base.clone()
-                },
-                "view.blur_sigma = [0, inf]",
-            ),
+            (ViewConfig { crop_area: [0.0, 1.0], ..base.clone() }, "view.crop_area = [0, 1]"),
+            (ViewConfig { crop_area: [0.9, 0.2], ..base.clone() }, "view.crop_area = [0.9, 0.2]"),
+            (ViewConfig { crop_area: [0.5, f32::NAN], ..base.clone() }, "view.crop_area = [0.5, NaN]"),
+            (ViewConfig { crop_aspect: [0.0, 1.0], ..base.clone() }, "view.crop_aspect"),
+            (ViewConfig { flip: 1.5, ..base.clone() }, "view.flip = 1.5: must be a probability"),
+            (ViewConfig { color_strength: -1.0, ..base.clone() }, "view.color_strength = -1"),
+            (ViewConfig { color_prob: f32::NAN, ..base.clone() }, "view.color_prob"),
+            (ViewConfig { gray_prob: 2.0, ..base.clone() }, "view.gray_prob"),
+            (ViewConfig { blur_prob: Some(-0.1), ..base.clone() }, "view.blur_prob"),
+            (ViewConfig { blur_sigma: [0.0, f32::INFINITY], ..base.clone() }, "view.blur_sigma = [0, inf]"),
         ];
         for (config, expected) in cases {
             let message = config.validate().unwrap_err().to_string();
@@ -294,13 +213,7 @@ mod tests {
         assert!(text.contains(r#""brightness":"additive""#), "{text}");
         assert_eq!(serde_json::from_str::<ViewConfig>(&text).unwrap(), config);
         let partial: ViewConfig = serde_json::from_str(r#"{"flip": 0.25}"#).unwrap();
-        assert_eq!(
-            partial,
-            ViewConfig {
-                flip: 0.25,
-                ..ViewConfig::default()
-            }
-        );
+        assert_eq!(partial, ViewConfig { flip: 0.25, ..ViewConfig::default() });
         let unknown = serde_json::from_str::<ViewConfig>(r#"{"flp": 0.25}"#).unwrap_err();
         assert!(unknown.to_string().contains("unknown field `flp`"));
     }

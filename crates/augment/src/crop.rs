@@ -18,12 +18,7 @@ pub struct CropBox {
 impl CropBox {
     /// The whole of an image.
     pub fn whole(width: u32, height: u32) -> Self {
-        Self {
-            left: 0,
-            top: 0,
-            width,
-            height,
-        }
+        Self { left: 0, top: 0, width, height }
     }
 
     /// Whether the box has pixels and all of them lie inside an image of `width` x `height`.
@@ -101,15 +96,7 @@ mod tests {
     fn boxes_always_fit() {
         let law = law([0.08, 1.0], [0.75, 4.0 / 3.0], AspectLaw::Uniform);
         let mut stream = Stream::new(1, 0, 0, 0);
-        for (width, height) in [
-            (1, 1),
-            (1, 2),
-            (3, 1),
-            (30_000, 1),
-            (1, 30_000),
-            (32, 32),
-            (500, 375),
-        ] {
+        for (width, height) in [(1, 1), (1, 2), (3, 1), (30_000, 1), (1, 30_000), (32, 32), (500, 375)] {
             for _ in 0..200 {
                 let crop = law.draw(width, height, &mut stream);
                 assert!(crop.fits(width, height), "{crop:?} in {width} x {height}");
@@ -127,12 +114,7 @@ mod tests {
 
     #[test]
     fn fits_does_not_overflow() {
-        let crop = CropBox {
-            left: u32::MAX,
-            top: 0,
-            width: u32::MAX,
-            height: 1,
-        };
+        let crop = CropBox { left: u32::MAX, top: 0, width: u32::MAX, height: 1 };
         assert!(!crop.fits(u32::MAX, 1));
         assert!(!CropBox::whole(0, 1).fits(4, 4));
     }

@@ -37,11 +37,7 @@ impl ViewFamily {
             flip: config.flip,
             jitter: JitterLaw::new(config),
             // Without strength each operator would be the identity, at full price.
-            color_prob: if config.color_strength > 0.0 {
-                config.color_prob
-            } else {
-                0.0
-            },
+            color_prob: if config.color_strength > 0.0 { config.color_prob } else { 0.0 },
             gray_prob: config.gray_prob,
             blur_prob: config.blur_prob_at(size),
             blur_sigma: config.blur_sigma.map(f64::from),
@@ -67,9 +63,7 @@ impl ViewFamily {
             flip: stream.chance(self.flip),
             color: stream.chance(self.color_prob).then(|| self.jitter.draw(stream)),
             gray: stream.chance(self.gray_prob),
-            blur: stream
-                .chance(self.blur_prob)
-                .then(|| stream.uniform(self.blur_sigma) as f32),
+            blur: stream.chance(self.blur_prob).then(|| stream.uniform(self.blur_sigma) as f32),
         }
     }
 
@@ -89,17 +83,11 @@ impl ViewFamily {
             (image.width, image.height),
             "size of the image that the recipe was drawn for"
         );
-        assert!(
-            recipe.crop.fits(image.width, image.height),
-            "{:?} lies outside of the image",
-            recipe.crop
-        );
+        assert!(recipe.crop.fits(image.width, image.height), "{:?} lies outside of the image", recipe.crop);
         let side = self.size as usize;
         scratch.planes.resize(self.view_len(), 0.0);
         let view = &mut scratch.planes[..];
-        scratch
-            .resizer
-            .resize(image, recipe.crop, self.size, recipe.flip, view);
+        scratch.resizer.resize(image, recipe.crop, self.size, recipe.flip, view);
         for operator in recipe.color.iter().flatten() {
             operator.apply(view);
         }

@@ -70,14 +70,8 @@ mod tests {
 
     #[test]
     fn no_turn_and_a_full_turn_change_nothing() {
-        for pixel in [
-            [0.1, 0.2, 0.3],
-            [1.0, 0.0, 0.0],
-            [0.0, 0.0, 1.0],
-            [0.4, 0.4, 0.1],
-            [0.0; 3],
-            [1.0; 3],
-        ] {
+        for pixel in [[0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.4, 0.4, 0.1], [0.0; 3], [1.0; 3]]
+        {
             for turn in [0.0, 1.0, -1.0] {
                 assert!(close(turned(pixel, turn), pixel), "{pixel:?} by {turn}");
             }

@@ -26,23 +26,12 @@ impl<'a> ImageRef<'a> {
         }
         // Two u32 sides need up to 66 bits with the channels: saturation only makes a wrong length stay
         // wrong.
-        let expected = u64::from(width)
-            .saturating_mul(u64::from(height))
-            .saturating_mul(3);
+        let expected = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
         let got = pixels.len() as u64;
         if got != expected {
-            return Err(AugmentError::PixelCount {
-                width,
-                height,
-                expected,
-                got,
-            });
+            return Err(AugmentError::PixelCount { width, height, expected, got });
         }
-        Ok(Self {
-            width,
-            height,
-            pixels,
-        })
+        Ok(Self { width, height, pixels })
     }
 
     /// The pixels of row `y` from column `left` on, `width` of them.
@@ -60,14 +49,8 @@ mod tests {
     fn lengths_are_checked() {
         assert!(ImageRef::new(2, 3, &[0; 18]).is_ok());
         let short = ImageRef::new(2, 3, &[0; 17]).unwrap_err();
-        assert_eq!(
-            short.to_string(),
-            "image of 2 x 3 pixels in 17 bytes: 8-bit RGB needs exactly 18 bytes"
-        );
-        assert!(matches!(
-            ImageRef::new(0, 3, &[]),
-            Err(AugmentError::EmptyImage { .. })
-        ));
+        assert_eq!(short.to_string(), "image of 2 x 3 pixels in 17 bytes: 8-bit RGB needs exactly 18 bytes");
+        assert!(matches!(ImageRef::new(0, 3, &[]), Err(AugmentError::EmptyImage { .. })));
         assert!(ImageRef::new(u32::MAX, u32::MAX, &[0; 3]).is_err());
     }
 

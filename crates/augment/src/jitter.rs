@@ -51,10 +51,7 @@ pub(crate) struct JitterLaw {
 impl JitterLaw {
     /// `config` has been validated.
     pub fn new(config: &ViewConfig) -> Self {
-        Self {
-            strength: f64::from(config.color_strength),
-            brightness: config.brightness,
-        }
+        Self { strength: f64::from(config.color_strength), brightness: config.brightness }
     }
 
     /// Draws the four parameters, then the order, uniform over all 24.

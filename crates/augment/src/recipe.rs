@@ -63,12 +63,7 @@ mod tests {
     fn the_words_follow_the_order_of_application() {
         let recipe = Recipe {
             image: (100, 50),
-            crop: CropBox {
-                left: 1,
-                top: 2,
-                width: 60,
-                height: 40,
-            },
+            crop: CropBox { left: 1, top: 2, width: 60, height: 40 },
             flip: true,
             color: Some([
                 ColorOp::Hue(0.08),

@@ -96,10 +96,7 @@ mod tests {
         // First block of the ChaCha8 keystream for the zero key and nonce (ECRYPT test vectors, set 1): 3e 00
         // ef 2f 89 5f 40 d6 ...
         let mut zero = Stream::new(0, 0, 0, 0);
-        assert_eq!(
-            zero.bits().to_le_bytes(),
-            [0x3e, 0x00, 0xef, 0x2f, 0x89, 0x5f, 0x40, 0xd6]
-        );
+        assert_eq!(zero.bits().to_le_bytes(), [0x3e, 0x00, 0xef, 0x2f, 0x89, 0x5f, 0x40, 0xd6]);
     }
 
     #[test]

@@ -17,16 +17,10 @@ fn made_image(width: i32, height: i32) -> Vec<u8> {
         } else if x < width / 8 && y < height / 8 {
             [255, 0, 40]
         } else {
-            [
-                triangle(5 * x + 3 * y),
-                triangle(7 * x - 2 * y + x * y / 16),
-                triangle(x * x / 8 + 4 * y),
-            ]
+            [triangle(5 * x + 3 * y), triangle(7 * x - 2 * y + x * y / 16), triangle(x * x / 8 + 4 * y)]
         }
     };
-    (0..height)
-        .flat_map(|y| (0..width).flat_map(move |x| pixel(x, y)))
-        .collect()
+    (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect()
 }
 
 /// Pixels of `tests/golden/NAME.ppm`, after its three header lines.
@@ -52,10 +46,7 @@ fn assert_close(name: &str, got: &[u8], mean: f64, largest: u8) {
 }
 
 fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
-    let config = ViewConfig {
-        blur_padding: BlurPadding::Reflect,
-        ..ViewConfig::default()
-    };
+    let config = ViewConfig { blur_padding: BlurPadding::Reflect, ..ViewConfig::default() };
     let family = ViewFamily::new(&config, size).unwrap();
     let pixels = made_image(image.0 as i32, image.1 as i32);
     let mut out = vec![0; family.view_len()];
@@ -67,27 +58,14 @@ fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
 /// One colour operator, the other three neutral.
 fn color(operator: ColorOp) -> Vec<u8> {
     let recipe = Recipe {
-        color: Some([
-            ColorOp::Saturation(1.0),
-            operator,
-            ColorOp::Hue(0.0),
-            ColorOp::Contrast(1.0),
-        ]),
+        color: Some([ColorOp::Saturation(1.0), operator, ColorOp::Hue(0.0), ColorOp::Contrast(1.0)]),
         ..Recipe::identity(32, 32)
     };
     apply((32, 32), 32, &recipe)
 }
 
 fn cropped(left: u32, top: u32, width: u32, height: u32) -> Recipe {
-    Recipe {
-        crop: CropBox {
-            left,
-            top,
-            width,
-            height,
-        },
-        ..Recipe::identity(100, 76)
-    }
+    Recipe { crop: CropBox { left, top, width, height }, ..Recipe::identity(100, 76) }
 }
 
 #[test]
@@ -120,20 +98,14 @@ fn additive_brightness_is_the_formula() {
 
 #[test]
 fn grayscale() {
-    let recipe = Recipe {
-        gray: true,
-        ..Recipe::identity(32, 32)
-    };
+    let recipe = Recipe { gray: true, ..Recipe::identity(32, 32) };
     assert_close("gray", &apply((32, 32), 32, &recipe), 0.02, 1);
 }
 
 #[test]
 fn gaussian_blur() {
     for (name, side, sigma) in [("blur_32", 32, 2.0), ("blur_40", 40, 0.8)] {
-        let recipe = Recipe {
-            blur: Some(sigma),
-            ..Recipe::identity(side, side)
-        };
+        let recipe = Recipe { blur: Some(sigma), ..Recipe::identity(side, side) };
         assert_close(name, &apply((side, side), side, &recipe), 0.02, 1);
     }
 }
@@ -142,17 +114,11 @@ fn gaussian_blur() {
 fn crop_resize_and_flip() {
     // Pillow rounds and clips to 8 bits between the two directions: a step more or less here and there, and
     // more where the filter overshoots at the edges of the bar and of the disc.
-    let enlarge = Recipe {
-        image: (32, 32),
-        ..cropped(5, 9, 17, 12)
-    };
+    let enlarge = Recipe { image: (32, 32), ..cropped(5, 9, 17, 12) };
     assert_close("crop_enlarge", &apply((32, 32), 32, &enlarge), 0.5, 20);
     let shrink = cropped(3, 1, 95, 74);
     assert_close("crop_shrink", &apply((100, 76), 32, &shrink), 0.5, 20);
-    let mixed = Recipe {
-        flip: true,
-        ..cropped(20, 30, 51, 19)
-    };
+    let mixed = Recipe { flip: true, ..cropped(20, 30, 51, 19) };
     assert_close("crop_mixed_flip", &apply((100, 76), 32, &mixed), 0.5, 20);
 }
 
@@ -160,14 +126,9 @@ fn crop_resize_and_flip() {
 fn a_crop_of_the_view_size_is_a_copy() {
     let pixels = made_image(32, 32);
     assert_eq!(apply((32, 32), 32, &Recipe::identity(32, 32)), pixels);
-    let flipped = Recipe {
-        flip: true,
-        ..Recipe::identity(32, 32)
-    };
-    let mirrored: Vec<u8> = pixels
-        .chunks_exact(3 * 32)
-        .flat_map(|row| row.chunks_exact(3).rev().flatten().copied())
-        .collect();
+    let flipped = Recipe { flip: true, ..Recipe::identity(32, 32) };
+    let mirrored: Vec<u8> =
+        pixels.chunks_exact(3 * 32).flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
     assert_eq!(apply((32, 32), 32, &flipped), mirrored);
 }
 

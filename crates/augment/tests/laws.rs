@@ -9,9 +9,7 @@ const DRAWS: u64 = 20_000;
 
 fn recipes(config: &ViewConfig, size: u32, side: u32) -> Vec<Recipe> {
     let family = ViewFamily::new(config, size).unwrap();
-    (0..DRAWS)
-        .map(|image| family.draw(side, side, &mut Stream::new(7, 0, image, 0)))
-        .collect()
+    (0..DRAWS).map(|image| family.draw(side, side, &mut Stream::new(7, 0, image, 0))).collect()
 }
 
 /// Fails unless `values` look uniform over [low, high] (Kolmogorov and Smirnov).
@@ -29,10 +27,7 @@ fn assert_uniform(what: &str, mut values: Vec<f64>, low: f64, high: f64) {
             (law - i as f64 / n).abs().max((law - (i + 1) as f64 / n).abs())
         })
         .fold(0.0, f64::max);
-    assert!(
-        distance * n.sqrt() < 1.95,
-        "{what}: distance {distance} over {n} values"
-    );
+    assert!(distance * n.sqrt() < 1.95, "{what}: distance {distance} over {n} values");
 }
 
 fn assert_frequency(what: &str, hits: usize, n: usize, p: f64) {
@@ -47,10 +42,7 @@ fn assert_frequency(what: &str, hits: usize, n: usize, p: f64) {
 #[test]
 fn crop_area_is_uniform() {
     // Square crops of a large square image always fit, so no try is rejected.
-    let config = ViewConfig {
-        crop_aspect: [1.0, 1.0],
-        ..ViewConfig::default()
-    };
+    let config = ViewConfig { crop_aspect: [1.0, 1.0], ..ViewConfig::default() };
     let area = |r: &Recipe| f64::from(r.crop.width) * f64::from(r.crop.height) / 1e8;
     let areas: Vec<f64> = recipes(&config, 32, 10_000).iter().map(area).collect();
     // Rounding to whole pixels moves an area of one by up to a pixel row and column.
@@ -59,15 +51,8 @@ fn crop_area_is_uniform() {
 
 #[test]
 fn crop_aspect_follows_its_law() {
-    for (law, map) in [
-        (AspectLaw::Uniform, (|a| a) as fn(f64) -> f64),
-        (AspectLaw::LogUniform, f64::ln),
-    ] {
-        let config = ViewConfig {
-            crop_area: [0.1, 0.5],
-            crop_aspect_law: law,
-            ..ViewConfig::default()
-        };
+    for (law, map) in [(AspectLaw::Uniform, (|a| a) as fn(f64) -> f64), (AspectLaw::LogUniform, f64::ln)] {
+        let config = ViewConfig { crop_area: [0.1, 0.5], crop_aspect_law: law, ..ViewConfig::default() };
         let aspect = |r: &Recipe| map(f64::from(r.crop.width) / f64::from(r.crop.height));
         let aspects: Vec<f64> = recipes(&config, 32, 20_000).iter().map(aspect).collect();
         assert_uniform("aspect", aspects, map(0.75 - 1e-3), map(4.0 / 3.0 + 1e-3));
@@ -76,11 +61,7 @@ fn crop_aspect_follows_its_law() {
 
 #[test]
 fn crop_place_is_uniform_and_reaches_both_ends() {
-    let config = ViewConfig {
-        crop_area: [0.25, 0.25],
-        crop_aspect: [1.0, 1.0],
-        ..ViewConfig::default()
-    };
+    let config = ViewConfig { crop_area: [0.25, 0.25], crop_aspect: [1.0, 1.0], ..ViewConfig::default() };
     let mut places = [[0; 17]; 2];
     for recipe in recipes(&config, 32, 32) {
         assert_eq!((recipe.crop.width, recipe.crop.height), (16, 16));
@@ -125,10 +106,7 @@ fn probabilities_are_those_of_the_configuration() {
         ..ViewConfig::default()
     };
     frequencies(&other, 32, [1.0, 0.3, 0.0, 0.9]);
-    let colorless = ViewConfig {
-        color_strength: 0.0,
-        ..ViewConfig::default()
-    };
+    let colorless = ViewConfig { color_strength: 0.0, ..ViewConfig::default() };
     frequencies(&colorless, 32, [0.5, 0.0, 0.2, 0.0]);
 }
 
@@ -137,21 +115,14 @@ fn operators_are_independent_of_each_other() {
     let drawn = recipes(&ViewConfig::default(), 224, 64);
     let both = drawn.iter().filter(|r| r.flip && r.gray).count();
     assert_frequency("flip and gray", both, drawn.len(), 0.1);
-    let both = drawn
-        .iter()
-        .filter(|r| r.color.is_some() && r.blur.is_some())
-        .count();
+    let both = drawn.iter().filter(|r| r.color.is_some() && r.blur.is_some()).count();
     assert_frequency("color and blur", both, drawn.len(), 0.4);
 }
 
 #[test]
 fn factors_are_uniform_over_their_ranges() {
     for strength in [0.5f32, 1.0, 1.5] {
-        let config = ViewConfig {
-            color_strength: strength,
-            color_prob: 1.0,
-            ..ViewConfig::default()
-        };
+        let config = ViewConfig { color_strength: strength, color_prob: 1.0, ..ViewConfig::default() };
         let mut values: HashMap<&str, Vec<f64>> = HashMap::new();
         for operator in recipes(&config, 32, 64).iter().filter_map(|r| r.color).flatten() {
             let (name, value) = match operator {
@@ -196,10 +167,7 @@ fn additive_brightness_is_uniform_about_zero() {
 
 #[test]
 fn every_order_of_the_color_operators_is_equally_likely() {
-    let config = ViewConfig {
-        color_prob: 1.0,
-        ..ViewConfig::default()
-    };
+    let config = ViewConfig { color_prob: 1.0, ..ViewConfig::default() };
     let mut orders: HashMap<[u8; 4], usize> = HashMap::new();
     for operators in recipes(&config, 32, 64).iter().filter_map(|r| r.color) {
         let order = operators.map(|operator| match operator {
@@ -218,9 +186,7 @@ fn every_order_of_the_color_operators_is_equally_likely() {
 
 #[test]
 fn blur_sigma_is_uniform() {
-    let sigmas: Vec<f64> = recipes(&ViewConfig::default(), 224, 64)
-        .iter()
-        .filter_map(|r| r.blur.map(f64::from))
-        .collect();
+    let sigmas: Vec<f64> =
+        recipes(&ViewConfig::default(), 224, 64).iter().filter_map(|r| r.blur.map(f64::from)).collect();
     assert_uniform("sigma", sigmas, 0.1, 2.0);
 }

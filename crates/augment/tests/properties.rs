@@ -30,42 +30,23 @@ fn any_config() -> impl Strategy<Value = ViewConfig> {
     let probability = 0.0f32..=1.0;
     (
         (0.01f32..=1.0, 0.01f32..=1.0, 0.1f32..=10.0, 0.1f32..=10.0),
-        (
-            probability.clone(),
-            probability.clone(),
-            probability.clone(),
-            probability,
-        ),
+        (probability.clone(), probability.clone(), probability.clone(), probability),
         (0.0f32..=2.5, 0.01f32..=8.0, 0.01f32..=8.0),
         any::<[bool; 3]>(),
     )
-        .prop_map(
-            |(crop, probabilities, (strength, sigma, other_sigma), switches)| ViewConfig {
-                crop_area: [crop.0.min(crop.1), crop.0.max(crop.1)],
-                crop_aspect: [crop.2.min(crop.3), crop.2.max(crop.3)],
-                crop_aspect_law: if switches[0] {
-                    AspectLaw::Uniform
-                } else {
-                    AspectLaw::LogUniform
-                },
-                flip: probabilities.0,
-                color_strength: strength,
-                color_prob: probabilities.1,
-                brightness: if switches[1] {
-                    Brightness::Additive
-                } else {
-                    Brightness::Multiplicative
-                },
-                gray_prob: probabilities.2,
-                blur_prob: Some(probabilities.3),
-                blur_sigma: [sigma.min(other_sigma), sigma.max(other_sigma)],
-                blur_padding: if switches[2] {
-                    BlurPadding::Zero
-                } else {
-                    BlurPadding::Reflect
-                },
-            },
-        )
+        .prop_map(|(crop, probabilities, (strength, sigma, other_sigma), switches)| ViewConfig {
+            crop_area: [crop.0.min(crop.1), crop.0.max(crop.1)],
+            crop_aspect: [crop.2.min(crop.3), crop.2.max(crop.3)],
+            crop_aspect_law: if switches[0] { AspectLaw::Uniform } else { AspectLaw::LogUniform },
+            flip: probabilities.0,
+            color_strength: strength,
+            color_prob: probabilities.1,
+            brightness: if switches[1] { Brightness::Additive } else { Brightness::Multiplicative },
+            gray_prob: probabilities.2,
+            blur_prob: Some(probabilities.3),
+            blur_sigma: [sigma.min(other_sigma), sigma.max(other_sigma)],
+            blur_padding: if switches[2] { BlurPadding::Zero } else { BlurPadding::Reflect },
+        })
 }
 
 proptest! {
@@ -153,10 +134,7 @@ fn extreme_shapes_work_at_every_size() {
         let pixels = noise(width, height, 1);
         let image = ImageRef::new(width, height, &pixels).unwrap();
         for size in [1, 2, 32, 224] {
-            let config = ViewConfig {
-                blur_prob: Some(1.0),
-                ..ViewConfig::default()
-            };
+            let config = ViewConfig { blur_prob: Some(1.0), ..ViewConfig::default() };
             let family = ViewFamily::new(&config, size).unwrap();
             for branch in 0..4 {
                 view(&family, image, [1, 0, 0, branch], &mut scratch);
@@ -170,12 +148,7 @@ fn extreme_shapes_work_at_every_size() {
 #[test]
 fn sizes_without_pixels_are_refused() {
     for size in [0, 16_385, u32::MAX] {
-        let message = ViewFamily::new(&ViewConfig::default(), size)
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            message,
-            format!("data.image_size = {size}: must be a side in pixels from 1 to 16384")
-        );
+        let message = ViewFamily::new(&ViewConfig::default(), size).unwrap_err().to_string();
+        assert_eq!(message, format!("data.image_size = {size}: must be a side in pixels from 1 to 16384"));
     }
 }

@@ -69,31 +69,14 @@ struct MeetingState {
 impl ThreadGroup {
     /// Makes `size` connected workers, one for each thread to take.
     pub fn new(size: usize) -> Vec<ThreadGroup> {
-        let state = MeetingState {
-            brought: vec![None; size],
-            ..MeetingState::default()
-        };
-        let shared = Arc::new(Meeting {
-            size,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
-        (0..size)
-            .map(|rank| ThreadGroup {
-                rank,
-                shared: shared.clone(),
-            })
-            .collect()
+        let state = MeetingState { brought: vec![None; size], ..MeetingState::default() };
+        let shared = Arc::new(Meeting { size, state: Mutex::new(state), changed: Condvar::new() });
+        (0..size).map(|rank| ThreadGroup { rank, shared: shared.clone() }).collect()
     }
 
     /// Brings `own` and waits until everybody has brought theirs.
     fn exchange(&self, own: Vec<f64>) -> Result<Arc<Vec<Vec<f64>>>> {
-        let wait = |state| {
-            self.shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let wait = |state| self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         let gone = || EngineError::Collective("another worker has stopped".into());
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         // The exchange before must have been taken by all.
@@ -128,11 +111,7 @@ impl ThreadGroup {
 
 impl Drop for ThreadGroup {
     fn drop(&mut self) {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .left = true;
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).left = true;
         self.shared.changed.notify_all();
     }
 }
@@ -179,9 +158,7 @@ mod tests {
                         worker.all_reduce_sum(&mut sums).unwrap();
                         assert_eq!(sums, [3.0, 3.0 * round as f64]);
                         let mut all = [0.0; 3];
-                        worker
-                            .all_gather(&[(worker.rank() * 10) as f32], &mut all)
-                            .unwrap();
+                        worker.all_gather(&[(worker.rank() * 10) as f32], &mut all).unwrap();
                         assert_eq!(all, [0.0, 10.0, 20.0]);
                     }
                 });

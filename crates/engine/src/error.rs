@@ -39,10 +39,6 @@ impl EngineError {
         expected: impl std::fmt::Display,
         got: impl std::fmt::Debug,
     ) -> EngineError {
-        EngineError::Shape {
-            op,
-            expected: expected.to_string(),
-            got: format!("{got:?}"),
-        }
+        EngineError::Shape { op, expected: expected.to_string(), got: format!("{got:?}") }
     }
 }

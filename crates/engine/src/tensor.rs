@@ -42,11 +42,7 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor whose values are arbitrary until written. `shape` has at most four sizes.
     pub fn empty(device: &Device, shape: &[usize]) -> Tensor {
-        assert!(
-            shape.len() <= MAX_RANK,
-            "a tensor has at most {MAX_RANK} dimensions, not {}",
-            shape.len()
-        );
+        assert!(shape.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} dimensions, not {}", shape.len());
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
         let dtype = DType::F32;
@@ -153,29 +149,17 @@ impl Tensor {
     /// The same values under another shape of as many.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         if shape.len() > MAX_RANK || shape.iter().product::<usize>() != self.len() {
-            return Err(EngineError::shape(
-                "reshape",
-                format!("a shape of {} values", self.len()),
-                shape,
-            ));
+            return Err(EngineError::shape("reshape", format!("a shape of {} values", self.len()), shape));
         }
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
-        Ok(Tensor {
-            dims,
-            rank: shape.len(),
-            ..self.clone()
-        })
+        Ok(Tensor { dims, rank: shape.len(), ..self.clone() })
     }
 
     /// self += other, in place where nobody shares the values.
     pub fn add_assign(&mut self, other: &Tensor) -> Result<()> {
         if self.shape() != other.shape() {
-            return Err(EngineError::shape(
-                "add",
-                format!("{:?}", self.shape()),
-                other.shape(),
-            ));
+            return Err(EngineError::shape("add", format!("{:?}", self.shape()), other.shape()));
         }
         let device = self.device.clone();
         device.kernels().add_assign(self, other)
@@ -199,10 +183,7 @@ mod tests {
         let mut b = a.clone();
         b.as_mut_slice().unwrap()[0] = 5.0;
         b.add_assign(&a).unwrap();
-        assert_eq!(
-            (a.to_vec().unwrap(), b.to_vec().unwrap()),
-            (vec![1.0, 2.0], vec![6.0, 4.0])
-        );
+        assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![1.0, 2.0], vec![6.0, 4.0]));
     }
 
     #[test]

@@ -138,13 +138,8 @@ pub fn batch_norm_backward_sums(
                     Some(mask) => {
                         let rows = dy.chunks(wide).zip(x.chunks(wide)).zip(mask[block].chunks(wide));
                         for ((dy, x), mask) in rows {
-                            let lanes = sum
-                                .iter_mut()
-                                .zip(product.iter_mut())
-                                .zip(dy)
-                                .zip(x)
-                                .zip(mean)
-                                .zip(mask);
+                            let lanes =
+                                sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean).zip(mask);
                             for (((((s, p), g), x), m), y) in lanes {
                                 let g = if *y > 0.0 { *g } else { 0.0 };
                                 *s += g;
@@ -205,10 +200,7 @@ mod tests {
     use crate::{Isa, Threads};
 
     fn cpu(isa: Isa, threads: usize) -> Cpu {
-        Cpu {
-            threads: Threads::new(threads).unwrap(),
-            isa,
-        }
+        Cpu { threads: Threads::new(threads).unwrap(), isa }
     }
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {

@@ -34,9 +34,7 @@ impl Block {
             panic!("a buffer of {bytes} bytes exceeds the address space")
         };
         // SAFETY: the layout's size is at least `ALIGNMENT`, so it is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if bytes >= HUGE_PAGE {
             // SAFETY: the range was allocated just above; advice changes no contents, and a refusal is harmless.
@@ -77,24 +75,15 @@ impl Pool {
     /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
     pub fn take(&self, bytes: usize) -> Buffer {
         let size = bytes.max(ALIGNMENT);
-        let recycled = self
-            .shared
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(&size)
-            .and_then(Vec::pop);
+        let recycled =
+            self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
         let block = recycled.unwrap_or_else(|| {
             self.shared.held.fetch_add(size, Ordering::Relaxed);
             Block::new(size)
         });
         let live = self.shared.live.fetch_add(size, Ordering::Relaxed) + size;
         self.shared.peak.fetch_max(live, Ordering::Relaxed);
-        Buffer {
-            block: ManuallyDrop::new(block),
-            bytes,
-            pool: self.clone(),
-        }
+        Buffer { block: ManuallyDrop::new(block), bytes, pool: self.clone() }
     }
 
     /// Bytes now in use by buffers of this pool.
@@ -186,10 +175,7 @@ mod tests {
         drop(first);
         let second = pool.take(4096);
         assert_eq!(second.as_slice::<u8>().as_ptr(), address);
-        assert_eq!(
-            (pool.live_bytes(), pool.held_bytes(), pool.peak_bytes()),
-            (4096, 4096, 4096)
-        );
+        assert_eq!((pool.live_bytes(), pool.held_bytes(), pool.peak_bytes()), (4096, 4096, 4096));
         drop(second);
         pool.trim();
         assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 0));

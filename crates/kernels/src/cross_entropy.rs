@@ -9,10 +9,8 @@ pub fn softmax_cross_entropy(logits: &[f32], labels: &[u32], classes: usize, dlo
     assert!(logits.len() == labels.len() * classes && dlogits.len() == logits.len());
     let rows = labels.len() as f32;
     let mut loss = 0f64;
-    for ((row, gradient), &label) in logits
-        .chunks_exact(classes)
-        .zip(dlogits.chunks_exact_mut(classes))
-        .zip(labels)
+    for ((row, gradient), &label) in
+        logits.chunks_exact(classes).zip(dlogits.chunks_exact_mut(classes)).zip(labels)
     {
         let label = label as usize;
         assert!(label < classes, "label {label} of {classes} classes");
@@ -20,10 +18,7 @@ pub fn softmax_cross_entropy(logits: &[f32], labels: &[u32], classes: usize, dlo
         let (mass, _) = exp_sums(row, m);
         // Relative to m throughout: m + ln(mass) would lose the digits that large logits do not have to spare.
         loss += f64::from(mass.ln() - (row[label] - m));
-        gradient
-            .iter_mut()
-            .zip(row)
-            .for_each(|(g, s)| *g = exp(s - m) / mass / rows);
+        gradient.iter_mut().zip(row).for_each(|(g, s)| *g = exp(s - m) / mass / rows);
         gradient[label] -= 1.0 / rows;
     }
     loss / f64::from(rows)

@@ -11,11 +11,7 @@ pub fn relu_forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
         cpu.isa.vectorize(
             #[inline(always)]
             // Not `f32::max`, which would hide a NaN.
-            || {
-                y.iter_mut()
-                    .zip(x)
-                    .for_each(|(y, x)| *y = if 0.0 > *x { 0.0 } else { *x })
-            },
+            || y.iter_mut().zip(x).for_each(|(y, x)| *y = if 0.0 > *x { 0.0 } else { *x }),
         );
     });
 }
@@ -27,11 +23,7 @@ pub fn relu_backward(cpu: &Cpu, y: &[f32], dy: &mut [f32]) {
         let y = &y[i * PIECE..i * PIECE + dy.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || {
-                dy.iter_mut()
-                    .zip(y)
-                    .for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 })
-            },
+            || dy.iter_mut().zip(y).for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 }),
         );
     });
 }
@@ -65,11 +57,7 @@ pub fn unit_from_bytes(cpu: &Cpu, bytes: &[u8], y: &mut [f32]) {
         let bytes = &bytes[i * PIECE..i * PIECE + y.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || {
-                y.iter_mut()
-                    .zip(bytes)
-                    .for_each(|(y, b)| *y = f32::from(*b) / 255.0)
-            },
+            || y.iter_mut().zip(bytes).for_each(|(y, b)| *y = f32::from(*b) / 255.0),
         );
     });
 }
@@ -94,32 +82,18 @@ mod tests {
 
     #[test]
     fn each_pass_does_what_it_says_past_a_piece() {
-        let cpu = Cpu {
-            threads: Threads::new(2).unwrap(),
-            isa: Isa::detect(),
-        };
+        let cpu = Cpu { threads: Threads::new(2).unwrap(), isa: Isa::detect() };
         let x: Vec<f32> = (0..PIECE + 77).map(|i| (i % 7) as f32 - 3.0).collect();
         let mut y = vec![9.0; x.len()];
         relu_forward(&cpu, &x, &mut y);
         assert!(y.iter().zip(&x).all(|(y, x)| *y == x.max(0.0)));
         let mut dy = vec![2.0; x.len()];
         relu_backward(&cpu, &y, &mut dy);
-        assert!(
-            dy.iter()
-                .zip(&x)
-                .all(|(d, x)| *d == if *x > 0.0 { 2.0 } else { 0.0 })
-        );
+        assert!(dy.iter().zip(&x).all(|(d, x)| *d == if *x > 0.0 { 2.0 } else { 0.0 }));
         add_assign(&cpu, &mut dy, &x);
         scale(&cpu, &mut dy, 0.5);
-        assert!(
-            dy.iter()
-                .zip(&x)
-                .all(|(d, x)| *d == (x + if *x > 0.0 { 2.0 } else { 0.0 }) / 2.0)
-        );
-        assert_eq!(
-            sum_of_squares(&cpu, &x),
-            x.iter().map(|v| f64::from(v * v)).sum::<f64>()
-        );
+        assert!(dy.iter().zip(&x).all(|(d, x)| *d == (x + if *x > 0.0 { 2.0 } else { 0.0 }) / 2.0));
+        assert_eq!(sum_of_squares(&cpu, &x), x.iter().map(|v| f64::from(v * v)).sum::<f64>());
         let bytes: Vec<u8> = (0..=255).collect();
         let mut unit = vec![0.0; 256];
         unit_from_bytes(&cpu, &bytes, &mut unit);

@@ -39,9 +39,7 @@ pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx:
         cpu.isa.vectorize(
             #[inline(always)]
             || {
-                let rows = x[i * piece..]
-                    .chunks_exact(width)
-                    .zip(dy[i * piece..].chunks_exact(width));
+                let rows = x[i * piece..].chunks_exact(width).zip(dy[i * piece..].chunks_exact(width));
                 for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
                     let norm = norm(x);
                     let along = dot(x, dy) as f32 / (norm * norm);

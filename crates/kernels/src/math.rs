@@ -44,12 +44,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
         let mut lanes = [0f32; LANES];
         let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let tail = a_chunks
-            .remainder()
-            .iter()
-            .zip(b_chunks.remainder())
-            .map(|(a, b)| a * b)
-            .sum::<f32>();
+        let tail = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum::<f32>();
         for (a, b) in a_chunks.zip(b_chunks) {
             for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
                 *lane += a * b;
@@ -65,11 +60,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = x.chunks_exact(LANES);
-    let tail = chunks
-        .remainder()
-        .iter()
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
+    let tail = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for chunk in chunks {
         for (lane, v) in lanes.iter_mut().zip(chunk) {
             *lane = if *v > *lane { *v } else { *lane };

@@ -15,10 +15,7 @@ pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
                 let mut decayed = [0f32; 512];
                 for (w, g) in w[range.clone()].chunks(512).zip(g[range].chunks(512)) {
                     let decayed = &mut decayed[..w.len()];
-                    decayed
-                        .iter_mut()
-                        .zip(w.iter().zip(g))
-                        .for_each(|(d, (w, g))| *d = g + decay * w);
+                    decayed.iter_mut().zip(w.iter().zip(g)).for_each(|(d, (w, g))| *d = g + decay * w);
                     acc[0] += crate::math::dot(w, w);
                     acc[1] += crate::math::dot(decayed, decayed);
                 }
@@ -45,12 +42,7 @@ pub struct MomentumStep {
 /// Applies [`MomentumStep`] to w and v.
 pub fn momentum_update(cpu: &Cpu, step: MomentumStep, g: &[f32], w: &mut [f32], v: &mut [f32]) {
     assert_eq!(w.len(), g.len());
-    let MomentumStep {
-        rate,
-        momentum,
-        decay,
-        nesterov,
-    } = step;
+    let MomentumStep { rate, momentum, decay, nesterov } = step;
     cpu.threads.run_chunk_pairs(w, v, PIECE, |i, w, v| {
         let g = &g[i * PIECE..i * PIECE + w.len()];
         cpu.isa.vectorize(
@@ -84,21 +76,12 @@ pub struct AdamWStep {
 /// Applies [`AdamWStep`]; `moments` holds the first moment, then the second (2 w.len() values).
 pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moments: &mut [f32]) {
     assert!(g.len() == w.len() && moments.len() == 2 * w.len());
-    let AdamWStep {
-        rate,
-        betas: [b1, b2],
-        epsilon,
-        decay,
-        step,
-    } = step;
+    let AdamWStep { rate, betas: [b1, b2], epsilon, decay, step } = step;
     let correction = |beta: f32| (1.0 - f64::from(beta).powi(step.min(i32::MAX as u64) as i32)) as f32;
     let (c1, c2) = (correction(b1), correction(b2));
     let (first, second) = moments.split_at_mut(w.len());
-    let pieces = first
-        .chunks_mut(PIECE)
-        .zip(second.chunks_mut(PIECE))
-        .zip(w.chunks_mut(PIECE))
-        .zip(g.chunks(PIECE));
+    let pieces =
+        first.chunks_mut(PIECE).zip(second.chunks_mut(PIECE)).zip(w.chunks_mut(PIECE)).zip(g.chunks(PIECE));
     // Few parameters and a cheap pass: the calling thread alone is fast enough and simplest.
     for (((m, v), w), g) in pieces {
         cpu.isa.vectorize(

@@ -5,10 +5,7 @@ use crate::{Conv2dGeometry, Cpu};
 /// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
 pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32]) {
     let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
-    assert!(
-        g.padding < g.kernel_height.min(g.kernel_width),
-        "every window must touch the image"
-    );
+    assert!(g.padding < g.kernel_height.min(g.kernel_width), "every window must touch the image");
     assert!(x.len() == g.input_len() && y.len() == g.batch * outputs * c);
     let image = g.in_height * g.in_width * c;
     cpu.threads.run_chunks(y, outputs * c, |n, y| {
@@ -39,18 +36,13 @@ pub fn max_pool_backward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &[f32], dy
     cpu.threads.run_chunks(dx, image, |n, dx| {
         dx.fill(0.0);
         let x = &x[n * image..(n + 1) * image];
-        let windows = y[n * pooled..(n + 1) * pooled]
-            .chunks_exact(c)
-            .zip(dy[n * pooled..].chunks_exact(c));
+        let windows = y[n * pooled..(n + 1) * pooled].chunks_exact(c).zip(dy[n * pooled..].chunks_exact(c));
         // What of each channel's gradient has not found its maximum yet.
         let mut left = vec![0f32; c];
         for (pixel, (y, dy)) in windows.enumerate() {
             left.copy_from_slice(dy);
             for_each_tap(g, pixel, |source| {
-                let (x, dx) = (
-                    &x[source * c..source * c + c],
-                    &mut dx[source * c..source * c + c],
-                );
+                let (x, dx) = (&x[source * c..source * c + c], &mut dx[source * c..source * c + c]);
                 cpu.isa.vectorize(
                     #[inline(always)]
                     || {
@@ -72,10 +64,7 @@ fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize)) 
     let (row, column) = (pixel / g.out_width() * g.stride, pixel % g.out_width() * g.stride);
     for r in 0..g.kernel_height {
         for s in 0..g.kernel_width {
-            let (h, w) = (
-                (row + r).wrapping_sub(g.padding),
-                (column + s).wrapping_sub(g.padding),
-            );
+            let (h, w) = ((row + r).wrapping_sub(g.padding), (column + s).wrapping_sub(g.padding));
             if h < g.in_height && w < g.in_width {
                 visit(h * g.in_width + w);
             }
@@ -109,9 +98,7 @@ pub fn global_avg_pool_backward(cpu: &Cpu, dy: &[f32], pixels: usize, channels: 
             #[inline(always)]
             || {
                 for row in dx.chunks_exact_mut(channels) {
-                    row.iter_mut()
-                        .zip(dy)
-                        .for_each(|(dx, dy)| *dx = dy / pixels as f32);
+                    row.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy / pixels as f32);
                 }
             },
         );

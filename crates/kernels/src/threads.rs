@@ -43,8 +43,7 @@ impl Threads {
             // Nothing to share: stay on the calling thread and spare the hand-over.
             (0..pieces).for_each(piece);
         } else {
-            self.pool
-                .install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(&piece));
+            self.pool.install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(&piece));
         }
     }
 
@@ -52,15 +51,9 @@ impl Threads {
     pub fn run_chunks<T: Send>(&self, data: &mut [T], len: usize, piece: impl Fn(usize, &mut [T]) + Sync) {
         use rayon::prelude::*;
         if data.len() <= len || self.count() == 1 {
-            data.chunks_mut(len)
-                .enumerate()
-                .for_each(|(i, chunk)| piece(i, chunk));
+            data.chunks_mut(len).enumerate().for_each(|(i, chunk)| piece(i, chunk));
         } else {
-            self.pool.install(|| {
-                data.par_chunks_mut(len)
-                    .enumerate()
-                    .for_each(|(i, chunk)| piece(i, chunk))
-            });
+            self.pool.install(|| data.par_chunks_mut(len).enumerate().for_each(|(i, chunk)| piece(i, chunk)));
         }
     }
 
@@ -75,10 +68,7 @@ impl Threads {
         use rayon::prelude::*;
         assert_eq!(a.len(), b.len(), "both slices are cut alike");
         if a.len() <= len || self.count() == 1 {
-            a.chunks_mut(len)
-                .zip(b.chunks_mut(len))
-                .enumerate()
-                .for_each(|(i, (a, b))| piece(i, a, b));
+            a.chunks_mut(len).zip(b.chunks_mut(len)).enumerate().for_each(|(i, (a, b))| piece(i, a, b));
         } else {
             let pairs = a.par_chunks_mut(len).zip(b.par_chunks_mut(len)).enumerate();
             self.pool.install(|| pairs.for_each(|(i, (a, b))| piece(i, a, b)));

@@ -4,9 +4,9 @@
 //! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
 //! similarity that a newcomer must exceed; most of a tile is passed over by that one comparison.
 
-use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
+use simclr_kernels::product::{Operand, multiply};
 use std::cmp::Ordering;
 
 /// Queries per tile: one piece of parallel work.

@@ -1,9 +1,9 @@
 //! The contrastive task on held-out pairs: NT-Xent, contrastive accuracy and entropy.
 
 use crate::error::check_temperature;
-use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
+use simclr_kernels::product::{Operand, multiply};
 
 /// Anchors per piece of parallel work.
 const TILE: usize = 64;

@@ -1,9 +1,9 @@
 //! The effective rank of a set of features, a figure of quality that needs no labels.
 
 use crate::eigenvalues::symmetric_eigenvalues;
-use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
+use simclr_kernels::product::{Operand, multiply};
 
 /// Added to every normalised singular value, as in the paper.
 const EPSILON: f64 = 1e-7;

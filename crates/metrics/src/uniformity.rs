@@ -1,8 +1,8 @@
 //! How evenly features cover the sphere.
 
-use simclr_kernels::product::{Operand, multiply};
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
+use simclr_kernels::product::{Operand, multiply};
 
 /// Rows per side of a tile of similarities.
 const TILE: usize = 256;

@@ -35,10 +35,7 @@ impl NtXentShape {
     }
 
     fn check(&self, z: &[f32], all: &[f32]) {
-        assert!(
-            self.anchors >= 2 && self.anchors.is_multiple_of(2),
-            "two views of every image"
-        );
+        assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
         assert!(self.offset + self.anchors <= self.views);
         assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
     }
@@ -126,18 +123,12 @@ fn forward_rows(
 ) {
     // The running maximum of each row, and the mass and first moment of its softmax relative to that.
     let mut running = [(f32::NEG_INFINITY, 0f32, 0f32); ROWS];
-    anchors.fill(Anchor {
-        hardest: f32::NEG_INFINITY,
-        ..Anchor::default()
-    });
+    anchors.fill(Anchor { hardest: f32::NEG_INFINITY, ..Anchor::default() });
     for first in (0..shape.views).step_by(COLUMNS) {
         let columns = COLUMNS.min(shape.views - first);
         let tile = &mut tile[..anchors.len() * columns];
         similarities(shape, (z, all), (start, anchors.len()), (first, columns), tile);
-        let rows = tile
-            .chunks_exact_mut(columns)
-            .zip(anchors.iter_mut())
-            .zip(&mut running);
+        let rows = tile.chunks_exact_mut(columns).zip(anchors.iter_mut()).zip(&mut running);
         for (row, ((s, anchor), (peak, mass, moment))) in rows.enumerate() {
             let positive = shape.positive(start + row).wrapping_sub(first);
             let mut highest = f32::NEG_INFINITY;
@@ -157,11 +148,7 @@ fn forward_rows(
             }
             let shrink = exp(*peak - highest);
             let (tile_mass, tile_moment) = exp_sums(s, highest);
-            (*peak, *mass, *moment) = (
-                highest,
-                *mass * shrink + tile_mass,
-                *moment * shrink + tile_moment,
-            );
+            (*peak, *mass, *moment) = (highest, *mass * shrink + tile_mass, *moment * shrink + tile_moment);
         }
     }
     for (anchor, (peak, mass, moment)) in anchors.iter_mut().zip(running) {
@@ -220,10 +207,7 @@ fn backward_weights(
     let others = &lse[first..first + columns];
     for (row, weights) in tile.chunks_exact_mut(columns).enumerate() {
         let own = lse[shape.offset + start + row];
-        weights
-            .iter_mut()
-            .zip(others)
-            .for_each(|(w, other)| *w = exp(*w - own) + exp(*w - other));
+        weights.iter_mut().zip(others).for_each(|(w, other)| *w = exp(*w - own) + exp(*w - other));
         let positive = shape.positive(start + row).wrapping_sub(first);
         if positive < columns {
             weights[positive] -= 2.0;

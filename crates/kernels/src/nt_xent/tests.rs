@@ -2,9 +2,7 @@ use super::*;
 use crate::{Isa, Threads};
 
 fn views(count: usize, dim: usize) -> Vec<f32> {
-    let mut z: Vec<f32> = (0..count * dim)
-        .map(|i| ((i * i + 3 * i) as f32 * 0.37).sin())
-        .collect();
+    let mut z: Vec<f32> = (0..count * dim).map(|i| ((i * i + 3 * i) as f32 * 0.37).sin()).collect();
     for row in z.chunks_exact_mut(dim) {
         let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
         row.iter_mut().for_each(|v| *v /= norm);
@@ -16,9 +14,7 @@ fn views(count: usize, dim: usize) -> Vec<f32> {
 fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
     let count = z.len() / dim;
     let s = |i: usize, k: usize| -> f64 {
-        (0..dim)
-            .map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c]))
-            .sum::<f64>()
+        (0..dim).map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c])).sum::<f64>()
             / f64::from(temperature)
     };
     let mut total = 0.0;
@@ -31,29 +27,17 @@ fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
 
 fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
     let anchors = z.len() / dim;
-    let shape = NtXentShape {
-        anchors,
-        views: anchors,
-        offset: 0,
-        dim,
-        temperature,
-    };
+    let shape = NtXentShape { anchors, views: anchors, offset: 0, dim, temperature };
     let mut found = vec![Anchor::default(); anchors];
     nt_xent_forward(cpu, &shape, z, z, &mut found);
     let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
     let mut dz = vec![f32::NAN; z.len()];
     nt_xent_backward(cpu, &shape, z, z, &lse, 1.0 / anchors as f32, &mut dz);
-    (
-        found.iter().map(|a| f64::from(a.loss())).sum::<f64>() / anchors as f64,
-        dz,
-    )
+    (found.iter().map(|a| f64::from(a.loss())).sum::<f64>() / anchors as f64, dz)
 }
 
 fn cpu(isa: Isa, threads: usize) -> Cpu {
-    Cpu {
-        threads: Threads::new(threads).unwrap(),
-        isa,
-    }
+    Cpu { threads: Threads::new(threads).unwrap(), isa }
 }
 
 #[test]
@@ -63,10 +47,7 @@ fn the_loss_is_the_papers_on_every_shape_of_tile() {
         for isa in Isa::all() {
             let (got, _) = loss(&cpu(isa, 2), &z, dim, 0.1);
             let want = naive(&z, dim, 0.1);
-            assert!(
-                (got - want).abs() <= 1e-5 * want.abs().max(1.0),
-                "{count}x{dim}: {got} {want}"
-            );
+            assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{count}x{dim}: {got} {want}");
         }
     }
 }
@@ -99,28 +80,17 @@ fn workers_compute_the_gradient_of_one() {
     };
     let halves: Vec<_> = (0..2)
         .map(|w| {
-            let shape = NtXentShape {
-                anchors: count,
-                views: 2 * count,
-                offset: w * count,
-                dim,
-                temperature: 0.5,
-            };
+            let shape =
+                NtXentShape { anchors: count, views: 2 * count, offset: w * count, dim, temperature: 0.5 };
             (shape, &z[w * count * dim..(w + 1) * count * dim])
         })
         .collect();
-    let found: Vec<Anchor> = halves
-        .iter()
-        .flat_map(|(shape, own)| lse_of(shape, own))
-        .collect();
+    let found: Vec<Anchor> = halves.iter().flat_map(|(shape, own)| lse_of(shape, own)).collect();
     let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
     let total = |z: &[f32]| -> f64 {
         // The same loss by the definition, positives staying within each worker's half.
         let s = |i: usize, k: usize| -> f64 {
-            (0..dim)
-                .map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c]))
-                .sum::<f64>()
-                / 0.5
+            (0..dim).map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c])).sum::<f64>() / 0.5
         };
         (0..2 * count)
             .map(|i| {
@@ -163,13 +133,7 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
         [-0.9, -0.4, 0.0],
     ];
     let z: Vec<f32> = pairs.concat();
-    let shape = NtXentShape {
-        anchors: 8,
-        views: 8,
-        offset: 0,
-        dim: 3,
-        temperature: 0.1,
-    };
+    let shape = NtXentShape { anchors: 8, views: 8, offset: 0, dim: 3, temperature: 0.1 };
     let mut found = [Anchor::default(); 8];
     nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &z, &z, &mut found);
     assert!((found[0].loss() - 0.00071).abs() < 5e-6, "{}", found[0].loss());

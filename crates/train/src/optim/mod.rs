@@ -4,7 +4,9 @@
 
 mod lars;
 
-use simclr_engine::{AdamWStep, Gradients, MomentumStep, ParameterId, ParameterKind, Parameters, Result, Tensor};
+use simclr_engine::{
+    AdamWStep, Gradients, MomentumStep, ParameterId, ParameterKind, Parameters, Result, Tensor,
+};
 
 use crate::config::{OptimConfig, OptimizerName};
 
@@ -45,7 +47,9 @@ impl Optimizer {
     pub fn step(&mut self, rate: f64, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         self.steps += 1;
         for id in parameters.ids() {
-            let (Some(gradient), Some(state)) = (gradients.get(id), &mut self.state[id.index()]) else { continue };
+            let (Some(gradient), Some(state)) = (gradients.get(id), &mut self.state[id.index()]) else {
+                continue;
+            };
             // What LARS neither decays nor adapts, the others do not decay.
             let is_weight = parameters.kind(id) == ParameterKind::Weight;
             let decay = if is_weight { self.config.weight_decay as f32 } else { 0.0 };
@@ -80,7 +84,10 @@ impl Optimizer {
     /// The state of each trained parameter, for a checkpoint.
     pub fn state(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
         // `state` was made from the parameters' ids in order.
-        self.state.iter().enumerate().filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_ref()?)))
+        self.state
+            .iter()
+            .enumerate()
+            .filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_ref()?)))
     }
 
     /// Puts a checkpoint's state back: `values` of each trained parameter, in the order of [`Optimizer::state`], and the number

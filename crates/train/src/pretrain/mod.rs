@@ -91,7 +91,7 @@ pub fn pretrain(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let images = dataset.len();
-    let (train, holdout) = split(dataset, config)?;
+    let Parts { train, holdout } = split(dataset, config)?;
     if train.len() < config.train.batch {
         return Err(TrainError::BatchTooLarge {
             batch: config.train.batch,
@@ -143,11 +143,14 @@ pub fn pretrain(
     .go(observer)
 }
 
-/// Training and held-out images. What is decoded once may stay in memory.
-fn split(
-    dataset: &Arc<dyn Dataset>,
-    config: &Config,
-) -> Result<(Arc<dyn Dataset>, Option<Arc<dyn Dataset>>), TrainError> {
+/// The images of a run.
+struct Parts {
+    train: Arc<dyn Dataset>,
+    holdout: Option<Arc<dyn Dataset>>,
+}
+
+/// Sets images apart. What is decoded once may stay in memory.
+fn split(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<Parts, TrainError> {
     let budget = match config.data.cache {
         Cache::None => 0,
         Cache::Auto => memory::available_bytes() / 4,
@@ -158,10 +161,10 @@ fn split(
         if budget > 0 { Arc::new(Cached::new(dataset.clone(), budget)) } else { dataset.clone() };
     let held_out = config.data.holdout_of(whole.len());
     if held_out < LEAST_HOLDOUT {
-        return Ok((whole, None));
+        return Ok(Parts { train: whole, holdout: None });
     }
     let (train, holdout) = Subset::split_off_holdout(whole, held_out, config.train.seed)?;
-    Ok((Arc::new(train), Some(Arc::new(holdout))))
+    Ok(Parts { train: Arc::new(train), holdout: Some(Arc::new(holdout)) })
 }
 
 struct Run<'r> {
