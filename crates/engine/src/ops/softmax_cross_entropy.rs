@@ -3,7 +3,7 @@
 use crate::ops::row_shape;
 use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
 
-/// The mean over rows of -log softmax(logits)[label]; logits are (N, classes), labels N numbers below `classes`.
+/// The mean over rows of `-log softmax(logits)[label]`; logits are (N, classes), labels N numbers below `classes`.
 /// The result has one value.
 pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
     let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
