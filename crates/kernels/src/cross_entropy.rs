@@ -2,7 +2,7 @@
 
 use crate::math::{exp, exp_sums, max};
 
-/// The mean of -log softmax(logits)[label] over rows; `dlogits` becomes its gradient, (softmax - onehot) / rows.
+/// The mean of `-log softmax(logits)[label]` over rows; `dlogits` becomes its gradient, (softmax - onehot) / rows.
 ///
 /// `logits` is (labels.len(), classes). Every label must be below `classes`: asserted.
 pub fn softmax_cross_entropy(logits: &[f32], labels: &[u32], classes: usize, dlogits: &mut [f32]) -> f64 {
