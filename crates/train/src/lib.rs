@@ -1,4 +1,14 @@
-//! The pretraining loop: optimisers, schedules, checkpoints, the run folder
+//! The pretraining loop: configuration, schedules, optimisers, checkpoints, the run folder.
+//!
+//! ```
+//! use simclr_train::{Config, Layers, Schedule};
+//!
+//! let sets = ["train.epochs=20".to_owned()];
+//! let config = Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })?;
+//! let schedule = Schedule::new(&config, 50_000);
+//! assert_eq!((schedule.rate(0), schedule.warmup_steps(), schedule.peak()), (0.0, 195, 1.0));
+//! # Ok::<(), simclr_train::TrainError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
