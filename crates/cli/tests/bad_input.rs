@@ -144,6 +144,7 @@ fn settings_that_make_no_sense() {
     simclr(&["pretrian"]).expect(2, &["pretrain"]);
     simclr(&["bench", "step", "--views", "7"]).expect(2, &["--views 7", "even"]);
     simclr(&["bench", "step", "--encoder", "resnet19"]).expect(2, &["resnet19", "resnet18"]);
+    simclr(&["bench", "step", "--isa", "sse"]).expect(2, &["sse", "portable", "avx512bf16"]);
     simclr(&["bench", "step", "--precision", "bf16"]).expect(2, &["precision", "f32"]);
     assert!(!out.exists());
 }

@@ -155,6 +155,15 @@ fn a_bench_in_json() {
     assert!(figures["views_per_s"].as_f64().unwrap() > 0.0, "{figures}");
     assert!(figures["peak_bytes"].as_u64().unwrap() > 1 << 20, "{figures}");
     assert_eq!((&figures["threads"], &figures["precision"]), (&1.into(), &"f32".into()));
+    assert!(figures["share_of_peak"].as_f64().unwrap() > 0.0, "{figures}");
+    let table = figures["table"].as_array().unwrap();
+    let share = |row: &serde_json::Value| row["share"].as_f64().unwrap();
+    assert!((table.iter().map(share).sum::<f64>() - 1.0).abs() < 1e-6, "{figures}");
+    for operator in ["conv2d", "batch_norm", "linear", "nt_xent", "optimizer", "everything else"] {
+        assert!(table.iter().any(|row| row["operator"] == operator), "{operator}: {figures}");
+    }
+    let text = simclr(&[&words[..10], &["--isa", "portable", "--shapes"]].concat()).expect(0, &[]).out;
+    assert!(text.contains("portable") && text.contains("3x3 /2 16x16, 4 to 8"), "{text}");
     let blocks = simclr(&[&words[..], &["--memory", "blocks"]].concat()).expect(0, &[]).json();
     assert!(blocks["tensor_bytes"].as_u64() < figures["tensor_bytes"].as_u64(), "{blocks}");
 }

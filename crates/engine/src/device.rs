@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use simclr_kernels::buffer::Pool;
-use simclr_kernels::{Cpu, Isa, Threads};
+use simclr_kernels::{Cpu, Isa, Threads, peak};
 
 use crate::cpu::CpuKernels;
+use crate::profile::{Profile, Profiled};
 use crate::{AdamWStep, EngineError, Kernels, MomentumStep, Result, Tensor};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
@@ -33,6 +34,15 @@ pub struct MemoryUse {
     pub peak: usize,
 }
 
+/// Operations per second, a multiplication and an addition being two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeakFlops {
+    /// Of multiply-adds in f32.
+    pub f32: f64,
+    /// Of products of bf16 values summed in f32, where the processor has an instruction for them.
+    pub bf16: Option<f64>,
+}
+
 impl Device {
     /// The CPU, with `threads` threads (0: one a core) and the best instruction set that it has.
     pub fn cpu(threads: usize) -> Result<Device> {
@@ -41,16 +51,27 @@ impl Device {
 
     /// The CPU with a chosen instruction set, for tests and measurements.
     pub fn cpu_with(threads: usize, isa: Isa) -> Result<Device> {
-        let threads = Threads::new(threads).map_err(|e| EngineError::Device(e.to_string()))?;
-        let count = threads.count();
-        Ok(Device {
+        let cpu = cpu(threads, isa)?;
+        Ok(Device::of(&cpu, CpuKernels { cpu: cpu.clone() }))
+    }
+
+    /// [`Device::cpu_with`], timing every kernel.
+    pub fn cpu_profiled(threads: usize, isa: Isa) -> Result<(Device, Profile)> {
+        let (cpu, profile) = (cpu(threads, isa)?, Profile::default());
+        let kernels = Profiled { inner: CpuKernels { cpu: cpu.clone() }, profile: profile.clone() };
+        Ok((Device::of(&cpu, kernels), profile))
+    }
+
+    fn of(cpu: &Cpu, kernels: impl Kernels + 'static) -> Device {
+        let threads = cpu.threads.count();
+        Device {
             shared: Arc::new(Shared {
-                name: format!("cpu ({}, {count} threads)", isa.level()),
+                name: format!("cpu ({}, {threads} threads)", cpu.isa.level()),
                 pool: Pool::default(),
-                kernels: Box::new(CpuKernels { cpu: Cpu { threads, isa } }),
-                threads: count,
+                kernels: Box::new(kernels),
+                threads,
             }),
-        })
+        }
     }
 
     /// Threads that kernels run on.
@@ -113,6 +134,17 @@ impl Device {
     pub(crate) fn kernels(&self) -> &dyn Kernels {
         &*self.shared.kernels
     }
+}
+
+/// The most that multiply-adds reach on `threads` threads (0: one a core), measured in about a tenth of a second.
+pub fn peak_flops(threads: usize) -> Result<PeakFlops> {
+    let cpu = cpu(threads, Isa::detect())?;
+    Ok(PeakFlops { f32: peak::f32_flops(&cpu), bf16: peak::bf16_flops(&cpu) })
+}
+
+fn cpu(threads: usize, isa: Isa) -> Result<Cpu> {
+    let threads = Threads::new(threads).map_err(|e| EngineError::Device(e.to_string()))?;
+    Ok(Cpu { threads, isa })
 }
 
 fn same_shape(op: &'static str, expected: &Tensor, got: &Tensor) -> Result<()> {

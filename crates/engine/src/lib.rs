@@ -28,14 +28,16 @@ mod error;
 mod kernels;
 pub mod ops;
 mod parameters;
+mod profile;
 mod tape;
 mod tensor;
 
 pub use collective::{Collective, SingleProcess, ThreadGroup};
-pub use device::{Device, MemoryUse};
+pub use device::{Device, MemoryUse, PeakFlops, peak_flops};
 pub use error::EngineError;
 pub use kernels::Kernels;
 pub use parameters::{ParameterId, ParameterKind, Parameters};
+pub use profile::{Cost, Profile, Shape, Work};
 pub use simclr_kernels::Conv2dGeometry;
 pub use simclr_kernels::isa::{Isa, Level};
 pub use simclr_kernels::nt_xent::Anchor;

@@ -6,7 +6,7 @@
 
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;
-use simclr_kernels::simd::{Kernel, Simd, dispatch};
+use simclr_kernels::peak::f32_flops;
 use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads};
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ fn main() {
         }
     };
     let cpu = Cpu { threads, isa };
-    let peak = peak(&cpu);
+    let peak = f32_flops(&cpu) / 1e9;
     println!("{} threads, {}, peak {peak:.0} GFLOP/s", cpu.threads.count(), isa.level());
     println!("{:26} {:>14} {:>14} {:>14}", "layer", "forward", "input", "weight");
     for &(name, batch, side, c, k, kernel, stride) in LAYERS {
@@ -128,49 +128,4 @@ fn best(cpu: &Cpu, mut call: impl FnMut()) -> f64 {
 
 fn values(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0).collect()
-}
-
-/// GFLOP/s of independent multiply-adds on all threads.
-fn peak(cpu: &Cpu) -> f64 {
-    const STEPS: usize = 2_000_000;
-    const PIECES: usize = 16;
-    let flops = (PIECES * STEPS * CHAINS * 2) as f64 * dispatch(cpu.isa, Lanes) as f64;
-    flops / 1e9 / best(cpu, || cpu.threads.run(PIECES, |_| dispatch(cpu.isa, Peak(STEPS))))
-}
-
-const CHAINS: usize = 10;
-
-struct Lanes;
-
-impl Kernel for Lanes {
-    type Output = usize;
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::LANES
-    }
-}
-
-struct Peak(usize);
-
-impl Kernel for Peak {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let factor = simd.splat(std::hint::black_box(0.5));
-        let mut acc = [simd.splat(std::hint::black_box(1.0)); CHAINS];
-        for (i, acc) in acc.iter_mut().enumerate() {
-            *acc = simd.splat(std::hint::black_box(i as f32));
-        }
-        for _ in 0..self.0 {
-            for acc in &mut acc {
-                *acc = simd.mul_add(*acc, factor, factor);
-            }
-        }
-        let mut out = [0.0f32; 64];
-        for acc in acc {
-            // SAFETY: a vector has at most 64 numbers.
-            unsafe { simd.store(out.as_mut_ptr(), acc) };
-            std::hint::black_box(&out);
-        }
-    }
 }

@@ -16,6 +16,7 @@ mod math;
 pub mod matmul;
 pub mod nt_xent;
 pub mod optimizer;
+pub mod peak;
 mod pieces;
 pub mod pooling;
 pub mod product;

@@ -2,6 +2,7 @@
 
 mod flops;
 mod step;
+mod table;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

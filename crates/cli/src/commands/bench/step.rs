@@ -3,17 +3,18 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use simclr_engine::SingleProcess;
+use simclr_engine::{Device, Isa, Level, SingleProcess, peak_flops};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
 use simclr_train::{Config, Layers, Model};
 
-use super::flops;
+use super::table::{Row, Scale};
+use super::{flops, table};
 use crate::exit::{Done, usage};
 use crate::settings::Threads;
-use crate::{terminal, training};
+use crate::terminal;
 
 /// Steps that warm up caches, pools and the processor, and are not counted.
 const WARM_UP: usize = 2;
@@ -49,12 +50,30 @@ pub struct Step {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
 
+    /// Instructions to compute with [default: the best that the processor has]
+    #[arg(long, value_name = "NAME")]
+    isa: Option<IsaName>,
+
+    /// A row of the table for every shape, not one for all layers of a kind
+    #[arg(long)]
+    shapes: bool,
+
     #[command(flatten)]
     threads: Threads,
 
     /// Print one JSON object on standard output
     #[arg(long)]
     json: bool,
+}
+
+/// Instruction sets, as `--isa` names them.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum IsaName {
+    Portable,
+    Avx2,
+    Avx512,
+    #[value(name = "avx512bf16")]
+    Avx512Bf16,
 }
 
 #[derive(Serialize)]
@@ -68,6 +87,10 @@ struct Figures {
     fastest_step_s: f64,
     slowest_step_s: f64,
     gflops: f64,
+    /// Of `peak_gflops`.
+    share_of_peak: f64,
+    /// What multiply-adds in registers reach on this machine, on as many threads, in this precision.
+    peak_gflops: f64,
     gflop_per_view: f64,
     encoder: String,
     width: f64,
@@ -77,28 +100,40 @@ struct Figures {
     memory: String,
     device: String,
     threads: usize,
+    table: Vec<Row>,
 }
 
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
-        let device = training::device(self.threads.count())?;
+        let threads = self.threads.count();
+        let (device, profile) = Device::cpu_profiled(threads, self.isa()?)?;
+        let peak = peak_flops(threads)?;
+        let peak = match config.train.precision.word() {
+            "bf16" => peak.bf16.unwrap_or(peak.f32),
+            _ => peak.f32,
+        };
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
         let mut seconds = Vec::with_capacity(self.steps.into());
         for step in 0..WARM_UP + usize::from(self.steps) {
+            if step == WARM_UP {
+                profile.clear();
+            }
             let start = Instant::now();
             train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, 0.01)?;
             if step >= WARM_UP {
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }
+        let scale = Scale { steps: self.steps.into(), seconds: seconds.iter().sum(), peak };
         seconds.sort_by(f64::total_cmp);
         let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
         let flops = flops::per_view(&model.parameters, side);
         let tensor_bytes = device.memory().peak;
+        let gflops = flops as f64 * self.views as f64 / median / 1e9;
         self.tell(&Figures {
             views_per_s: self.views as f64 / median,
             peak_bytes: peak_bytes().unwrap_or(tensor_bytes as u64),
@@ -106,7 +141,9 @@ impl Step {
             seconds_per_step: median,
             fastest_step_s: seconds[0],
             slowest_step_s: seconds[seconds.len() - 1],
-            gflops: flops as f64 * self.views as f64 / median / 1e9,
+            gflops,
+            share_of_peak: 1e9 * gflops / peak,
+            peak_gflops: peak / 1e9,
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
@@ -116,8 +153,23 @@ impl Step {
             memory: config.train.memory.to_string(),
             device: device.to_string(),
             threads: device.threads(),
+            table: table::rows(&profile, scale, self.shapes),
         })?;
         Ok(Done::Finished)
+    }
+
+    fn isa(&self) -> Result<Isa> {
+        let Some(name) = self.isa else { return Ok(Isa::detect()) };
+        let level = match name {
+            IsaName::Portable => Level::Portable,
+            IsaName::Avx2 => Level::Avx2,
+            IsaName::Avx512 => Level::Avx512,
+            IsaName::Avx512Bf16 => Level::Avx512Bf16,
+        };
+        Isa::forced(level).ok_or_else(|| {
+            let there: Vec<_> = Isa::all().into_iter().map(|isa| isa.level().to_string()).collect();
+            usage(format!("--isa {level}: this processor has {}", there.join(", ")))
+        })
     }
 
     fn config(&self) -> Result<Config> {
@@ -148,14 +200,19 @@ impl Step {
             "{encoder} width {width}, {size} x {size}, {views} views, {precision}, {device}"
         ))?;
         terminal::print(&format!(
-            "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s  peak {:.2} GB",
+            "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {:.2} GB",
             figures.views_per_s,
             figures.seconds_per_step,
             figures.fastest_step_s,
             figures.slowest_step_s,
             figures.gflops,
+            100.0 * figures.share_of_peak,
+            figures.peak_gflops,
             figures.peak_bytes as f64 / 1e9,
         ))?;
+        for line in table::text(&figures.table) {
+            terminal::print(&line)?;
+        }
         Ok(())
     }
 }

@@ -1,0 +1,408 @@
+//! Where a step's time goes: a device whose every kernel is timed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+
+use crate::{Conv2dGeometry, Kernels, Result, Tensor};
+
+/// A kernel on operands of one shape.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Work {
+    /// The operator: `conv2d`, `batch_norm`, ...
+    pub operator: &'static str,
+    /// `forward`, `input gradient`, `weight gradient`, ...
+    pub pass: &'static str,
+    /// What distinguishes calls of one kernel.
+    pub shape: Shape,
+}
+
+/// The sizes that a kernel's time depends on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Shape {
+    /// A window that moves over images: rows, columns, stride, input side, input and output channels.
+    Window {
+        /// Rows and columns of the window.
+        kernel: [usize; 2],
+        /// Pixels between outputs.
+        stride: usize,
+        /// Rows and columns of the input.
+        input: [usize; 2],
+        /// Input and output channels.
+        channels: [usize; 2],
+    },
+    /// A product of matrices: inputs and outputs of a row.
+    Product([usize; 2]),
+    /// Rows of so many values.
+    Rows(usize),
+    /// As many values as there are.
+    Any,
+}
+
+impl Shape {
+    fn window(g: &Conv2dGeometry) -> Shape {
+        Shape::Window {
+            kernel: [g.kernel_height, g.kernel_width],
+            stride: g.stride,
+            input: [g.in_height, g.in_width],
+            channels: [g.in_channels, g.out_channels],
+        }
+    }
+
+    /// What is left of the shape when layers of one kind are taken together: a window's size and stride.
+    pub fn kind(&self) -> String {
+        match self {
+            Shape::Window { kernel: [rows, columns], stride, .. } => format!("{rows}x{columns} /{stride}"),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shape::Window { input: [height, width], channels: [from, to], .. } => {
+                write!(f, "{} {height}x{width}, {from} to {to}", self.kind())
+            }
+            Shape::Product([from, to]) => write!(f, "{from} to {to}"),
+            Shape::Rows(values) => write!(f, "{values}"),
+            Shape::Any => Ok(()),
+        }
+    }
+}
+
+/// What the calls of one [`Work`] took and did, together.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Cost {
+    /// How often it ran.
+    pub calls: u64,
+    /// How long it took.
+    pub time: Duration,
+    /// Operations by the definition, a multiplication and an addition being two; 0 where only values move.
+    pub flops: u64,
+    /// Bytes of the tensors read and written, each counted once a call.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.calls += other.calls;
+        self.time += other.time;
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The figures of a profiled device. Clones are the same figures.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    costs: Arc<Mutex<HashMap<Work, Cost>>>,
+}
+
+impl Profile {
+    /// Forgets what was measured so far.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// What was measured, in the order of operators, passes and shapes.
+    pub fn costs(&self) -> Vec<(Work, Cost)> {
+        let mut costs: Vec<_> = self.lock().iter().map(|(work, cost)| (*work, *cost)).collect();
+        costs.sort_unstable_by_key(|(work, _)| *work);
+        costs
+    }
+
+    fn add(&self, work: Work, cost: Cost) {
+        *self.lock().entry(work).or_default() += cost;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Work, Cost>> {
+        self.costs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Times every kernel of `inner`.
+pub(crate) struct Profiled<K> {
+    pub(crate) inner: K,
+    pub(crate) profile: Profile,
+}
+
+const FORWARD: &str = "forward";
+const INPUT: &str = "input gradient";
+const WEIGHT: &str = "weight gradient";
+const BACKWARD: &str = "backward";
+
+fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
+    tensors.into_iter().map(|x| (x.len() * x.dtype().size()) as u64).sum()
+}
+
+fn bytes_of(tensor: Option<&Tensor>) -> u64 {
+    tensor.map_or(0, |x| bytes([x]))
+}
+
+/// Operations of a product of `rows` rows with a weight matrix.
+fn product(rows: &Tensor, w: &Tensor) -> u64 {
+    2 * (rows.len() / rows.last_dim().max(1) * w.len()) as u64
+}
+
+impl<K: Kernels> Profiled<K> {
+    fn time<R>(
+        &self,
+        (operator, pass, shape): (&'static str, &'static str, Shape),
+        (flops, bytes): (u64, u64),
+        run: impl FnOnce(&K) -> R,
+    ) -> R {
+        let start = Instant::now();
+        let result = run(&self.inner);
+        let cost = Cost { calls: 1, time: start.elapsed(), flops, bytes };
+        self.profile.add(Work { operator, pass, shape }, cost);
+        result
+    }
+}
+
+impl<K: Kernels> Kernels for Profiled<K> {
+    fn conv2d_forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: Option<&mut [f64]>,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, w, y]));
+        self.time(("conv2d", FORWARD, Shape::window(g)), cost, |k| k.conv2d_forward(g, x, w, y, sums))
+    }
+
+    fn conv2d_backward_input(
+        &self,
+        g: &Conv2dGeometry,
+        dy: &Tensor,
+        w: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([dy, w, dx]));
+        self.time(("conv2d", INPUT, Shape::window(g)), cost, |k| k.conv2d_backward_input(g, dy, w, dx))
+    }
+
+    fn conv2d_backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, dy, dw]));
+        self.time(("conv2d", WEIGHT, Shape::window(g)), cost, |k| k.conv2d_backward_weight(g, x, dy, dw))
+    }
+
+    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()> {
+        let work = ("batch_norm", "statistics", Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x])), |k| k.channel_sums(x, sums))
+    }
+
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor,
+        scale: &[f32],
+        shift: &[f32],
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", FORWARD, Shape::Rows(x.last_dim()));
+        let cost = (0, bytes([x, y]) + bytes_of(residual));
+        self.time(work, cost, |k| k.batch_norm_forward(x, scale, shift, residual, relu, y))
+    }
+
+    fn batch_norm_backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        mean: &[f32],
+        sums: &mut [f64],
+    ) -> Result<()> {
+        let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
+        let cost = (0, bytes([dy, x]) + bytes_of(mask));
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, mask, x, mean, sums))
+    }
+
+    fn batch_norm_backward_input(
+        &self,
+        dy: &mut Tensor,
+        mask: Option<&Tensor>,
+        x: &Tensor,
+        coefficients: [&[f32]; 3],
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
+        let cost = (0, bytes([dy, x, dx]) + bytes_of(mask));
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, mask, x, coefficients, dx))
+    }
+
+    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("max_pool", FORWARD, Shape::window(g));
+        self.time(work, (0, bytes([x, y])), |k| k.max_pool_forward(g, x, y))
+    }
+
+    fn max_pool_backward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("max_pool", INPUT, Shape::window(g));
+        self.time(work, (0, bytes([x, y, dy, dx])), |k| k.max_pool_backward(g, x, y, dy, dx))
+    }
+
+    fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("global_avg_pool", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, y])), |k| k.global_avg_pool_forward(x, y))
+    }
+
+    fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("global_avg_pool", INPUT, Shape::Rows(dy.last_dim()));
+        self.time(work, (0, bytes([dy, dx])), |k| k.global_avg_pool_backward(dy, dx))
+    }
+
+    fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
+        let work = ("linear", FORWARD, Shape::Product([x.last_dim(), y.last_dim()]));
+        let cost = (product(x, w), bytes([x, w, y]));
+        self.time(work, cost, |k| k.linear_forward(x, w, bias, y))
+    }
+
+    fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("linear", INPUT, Shape::Product([dx.last_dim(), dy.last_dim()]));
+        let cost = (product(dy, w), bytes([dy, w, dx]));
+        self.time(work, cost, |k| k.linear_backward_input(dy, w, dx))
+    }
+
+    fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
+        let work = ("linear", WEIGHT, Shape::Product([x.last_dim(), dy.last_dim()]));
+        let cost = (product(x, dw), bytes([x, dy, dw]));
+        self.time(work, cost, |k| k.linear_backward_weight(x, dy, dw))
+    }
+
+    fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = ("linear", "bias gradient", Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x])), |k| k.column_sums(x, sums))
+    }
+
+    fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        self.time(("relu", FORWARD, Shape::Any), (0, bytes([x, y])), |k| k.relu_forward(x, y))
+    }
+
+    fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+        self.time(("relu", INPUT, Shape::Any), (0, bytes([y, dy])), |k| k.relu_backward(y, dy))
+    }
+
+    fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()> {
+        self.time(("add", "a += b", Shape::Any), (0, bytes([a, b])), |k| k.add_assign(a, b))
+    }
+
+    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()> {
+        self.time(("scale", "a *= b", Shape::Any), (0, bytes([a])), |k| k.scale(a, factor))
+    }
+
+    fn unit_from_bytes(&self, values: &[u8], y: &mut Tensor) -> Result<()> {
+        let cost = (0, values.len() as u64 + bytes([y]));
+        self.time(("images", "from bytes", Shape::Any), cost, |k| k.unit_from_bytes(values, y))
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        self.time(("optimizer", "sum of squares", Shape::Any), (0, bytes([x])), |k| k.sum_of_squares(x))
+    }
+
+    fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("l2_normalize", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, y])), |k| k.l2_normalize_forward(x, y))
+    }
+
+    fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("l2_normalize", INPUT, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, dy, dx])), |k| k.l2_normalize_backward(x, dy, dx))
+    }
+
+    fn nt_xent_forward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        anchors: &mut [Anchor],
+    ) -> Result<()> {
+        let work = ("nt_xent", FORWARD, Shape::Rows(shape.dim));
+        self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, z, all, anchors))
+    }
+
+    fn nt_xent_backward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        lse: &[f32],
+        factor: f32,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
+        // The similarities again, and their weights times the views.
+        let cost = (2 * product(z, all), bytes([z, all, dz]));
+        self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, factor, dz))
+    }
+
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
+        let work = ("softmax_cross_entropy", "both", Shape::Rows(logits.last_dim()));
+        let cost = (0, bytes([logits, dlogits]));
+        self.time(work, cost, |k| k.softmax_cross_entropy(logits, labels, dlogits))
+    }
+
+    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
+        self.time(("optimizer", "norms", Shape::Any), (0, bytes([w, g])), |k| k.lars_norms(w, g, decay))
+    }
+
+    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let cost = (0, bytes([g, w, v, w, v]));
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.momentum_update(step, g, w, v))
+    }
+
+    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
+        let cost = (0, bytes([g, w, moments, w, moments]));
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.adamw_update(step, g, w, moments))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Isa, Mode, ParameterKind, Parameters, SingleProcess, Tape, ops};
+
+    #[test]
+    fn every_kernel_of_a_step_is_counted() {
+        let (device, profile) = Device::cpu_profiled(1, Isa::detect()).unwrap();
+        let mut parameters = Parameters::new();
+        let w = Tensor::full(&device, &[2, 3, 3, 1], 0.5).unwrap();
+        let id = parameters.add("w", ParameterKind::Weight, w).unwrap();
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let x = tape.input(Tensor::full(&device, &[4, 5, 5, 1], 1.0).unwrap());
+        let w = tape.parameter(id);
+        let options = ops::Conv2d { stride: 1, padding: 1, channel_sums: false };
+        let y = ops::conv2d(&mut tape, &x, &w, options).unwrap();
+        let dy = Tensor::full(&device, y.tensor().shape(), 1.0).unwrap();
+        tape.backward(&y, dy).unwrap();
+
+        let costs = profile.costs();
+        let passes: Vec<_> = costs.iter().map(|(work, cost)| (work.pass, cost.calls)).collect();
+        // The images need no gradient.
+        assert_eq!(passes, [(FORWARD, 1), (WEIGHT, 1)]);
+        let (work, cost) = costs[0];
+        assert_eq!(work.shape.to_string(), "3x3 /1 5x5, 1 to 2");
+        assert_eq!((cost.flops, cost.bytes), (2 * 4 * 25 * 2 * 9, 4 * (100 + 18 + 200)));
+        profile.clear();
+        assert!(profile.costs().is_empty());
+    }
+}

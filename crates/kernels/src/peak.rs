@@ -1,0 +1,100 @@
+//! What the processor could reach: the rate of independent multiply-adds in registers, which no kernel exceeds.
+
+use std::time::{Duration, Instant};
+
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{Cpu, isa::Level};
+
+/// Independent sums: more than latency times throughput of a multiply-add on any processor so far.
+const CHAINS: usize = 12;
+/// Multiply-adds of each chain in one piece: about a millisecond.
+const STEPS: usize = 200_000;
+/// How long each measurement goes on; the fastest repetition counts.
+const PATIENCE: Duration = Duration::from_millis(60);
+
+/// Operations per second in f32 on all threads of `cpu`, a multiply-add being two.
+pub fn f32_flops(cpu: &Cpu) -> f64 {
+    flops(cpu, dispatch(cpu.isa, Lanes), || dispatch(cpu.isa, MultiplyAdds))
+}
+
+/// Operations per second of dot products of bf16 pairs that accumulate in f32. None without AVX512_BF16.
+pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if cpu.isa.level() == Level::Avx512Bf16 {
+        // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 and its BF16 part.
+        return Some(flops(cpu, 2 * 16, || unsafe { bf16_dots() }));
+    }
+    let _ = Level::Avx512Bf16;
+    None
+}
+
+/// Runs `piece`, which does `CHAINS * STEPS` multiply-adds of `lanes` numbers, on all threads.
+fn flops(cpu: &Cpu, lanes: usize, piece: impl Fn() + Sync) -> f64 {
+    let pieces = 4 * cpu.threads.count();
+    let operations = (2 * pieces * CHAINS * STEPS * lanes) as f64;
+    let (begin, mut best) = (Instant::now(), f64::INFINITY);
+    while begin.elapsed() < PATIENCE {
+        let start = Instant::now();
+        cpu.threads.run(pieces, |_| piece());
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    operations / best
+}
+
+struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
+    }
+}
+
+struct MultiplyAdds;
+
+impl Kernel for MultiplyAdds {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let factor = simd.splat(std::hint::black_box(0.5));
+        let mut sums: [S::V; CHAINS] = std::array::from_fn(|i| simd.splat(std::hint::black_box(i as f32)));
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = simd.mul_add(*sum, factor, factor);
+            }
+        }
+        std::hint::black_box(sums);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bf16_dots() {
+    use std::arch::x86_64::*;
+    let ones = _mm512_set1_ps(std::hint::black_box(1.0));
+    let pairs = _mm512_cvtne2ps_pbh(ones, ones);
+    let mut sums: [__m512; CHAINS] = std::array::from_fn(|i| _mm512_set1_ps(std::hint::black_box(i as f32)));
+    for _ in 0..STEPS {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+        }
+    }
+    std::hint::black_box(sums);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Threads};
+
+    #[test]
+    fn every_level_has_a_rate() {
+        for isa in Isa::all() {
+            let cpu = Cpu { threads: Threads::new(1).unwrap(), isa };
+            // Slower than any processor that could run this, faster than none at all.
+            assert!(f32_flops(&cpu) > 1e7 && f32_flops(&cpu) < 1e13);
+            assert_eq!(bf16_flops(&cpu).is_some(), isa.level() == Level::Avx512Bf16);
+        }
+    }
+}
