@@ -8,6 +8,7 @@ pub mod batch_norm;
 pub mod buffer;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod element;
 pub mod elementwise;
 pub mod geometry;
 pub mod isa;
@@ -24,6 +25,7 @@ pub mod scratch;
 pub mod simd;
 pub mod threads;
 
+pub use element::Element;
 pub use geometry::Conv2dGeometry;
 pub use isa::Isa;
 pub use threads::Threads;

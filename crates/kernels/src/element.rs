@@ -1,0 +1,177 @@
+//! What activations and their gradients are stored as: f32, or bf16 to move half as many bytes.
+//!
+//! Arithmetic is in f32 whatever the type: values are widened as they are read and rounded to nearest as they are
+//! written. Only convolutions by definition multiply bf16 as it is, two products a lane, and add them up in f32.
+
+use bytemuck::Pod;
+use half::bf16;
+
+use crate::simd::Simd;
+
+/// The type of stored values.
+pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + private::Sealed {
+    /// How many values make a unit of 32 bits, which is what a register tile of the convolution multiplies.
+    const PER_UNIT: usize;
+
+    /// The value in f32, exactly.
+    fn widen(self) -> f32;
+    /// The nearest value, ties to even. A NaN stays one.
+    fn narrow(x: f32) -> Self;
+    /// The bits of a unit of the given values, of which only the first `PER_UNIT` count.
+    fn unit(values: [f32; 2]) -> f32;
+    /// `acc` plus the product of two units, or the sum of the products of both their values.
+    fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V;
+
+    /// Reads and widens a vector.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reading `S::LANES` values.
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V;
+    /// Reads and widens the first `lanes <= S::LANES` values; the other lanes are 0.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reading `lanes` values.
+    unsafe fn load_first<S: Simd>(simd: S, from: *const Self, lanes: usize) -> S::V;
+    /// Rounds and writes a vector.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `S::LANES` values.
+    unsafe fn store<S: Simd>(simd: S, to: *mut Self, v: S::V);
+    /// Rounds and writes the first `lanes <= S::LANES` values.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `lanes` values.
+    unsafe fn store_first<S: Simd>(simd: S, to: *mut Self, v: S::V, lanes: usize);
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
+}
+
+impl Element for f32 {
+    const PER_UNIT: usize = 1;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn unit(values: [f32; 2]) -> f32 {
+        values[0]
+    }
+    #[inline(always)]
+    fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V {
+        simd.mul_add(a, b, acc)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const f32) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(simd: S, from: *const f32, lanes: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_first(from, lanes) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(simd: S, to: *mut f32, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first<S: Simd>(simd: S, to: *mut f32, v: S::V, lanes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store_first(to, v, lanes) }
+    }
+}
+
+impl Element for bf16 {
+    const PER_UNIT: usize = 2;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> bf16 {
+        bf16::from_bits(narrow_bits(x) as u16)
+    }
+    #[inline(always)]
+    fn unit(values: [f32; 2]) -> f32 {
+        f32::from_bits(narrow_bits(values[0]) | (narrow_bits(values[1]) << 16))
+    }
+    #[inline(always)]
+    fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V {
+        simd.dot_pairs(a, b, acc)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const bf16) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<S: Simd>(simd: S, from: *const bf16, lanes: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { simd.load_first_bf16(from, lanes) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(simd: S, to: *mut bf16, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store_bf16(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first<S: Simd>(simd: S, to: *mut bf16, v: S::V, lanes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store_first_bf16(to, v, lanes) }
+    }
+}
+
+/// The upper half of x, rounded to nearest, ties to even. Written so that loops over it vectorise.
+#[inline(always)]
+fn narrow_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    // Rounding would carry a NaN over into infinity or zero.
+    let quiet = (bits >> 16) | 0x40;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded }
+}
+
+/// A vector's worth of values from its two halves: what vectors without conversions of their own use.
+#[inline(always)]
+pub(crate) fn halves(unit: f32) -> [f32; 2] {
+    let bits = unit.to_bits();
+    [f32::from_bits(bits << 16), f32::from_bits(bits & 0xffff_0000)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrowing_rounds_as_the_half_crate_does() {
+        let special = [0.0, -0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-40];
+        let spread = (0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b1)));
+        for x in special.into_iter().chain(spread) {
+            let (got, expected) = (bf16::narrow(x), bf16::from_f32(x));
+            assert!(got.to_bits() == expected.to_bits() || x.is_nan() && got.widen().is_nan(), "{x:e}");
+            assert_eq!(got.widen().to_bits(), got.to_f32().to_bits());
+        }
+        assert!(bf16::narrow(f32::NAN).widen().is_nan());
+    }
+
+    #[test]
+    fn a_unit_holds_its_values() {
+        assert_eq!(halves(bf16::unit([1.5, -3.0])), [1.5, -3.0]);
+        assert_eq!(f32::unit([1.5, -3.0]), 1.5);
+    }
+}
