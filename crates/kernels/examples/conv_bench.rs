@@ -1,13 +1,13 @@
 //! Speed of the convolution by layer shape and pass, in GFLOP/s and as a share of what fused multiply-adds reach.
 //!
-//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA]]`; each figure is the best of
-//! several repetitions within about 0.2 s. With one thread that thread's own time is taken, which other programs on
+//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA [PRECISION [LAYERS]]]]`, PRECISION f32 or
+//! bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s. With one thread that thread's own time is taken, which other programs on
 //! the machine disturb less.
 
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;
 use simclr_kernels::peak::f32_flops;
-use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads};
+use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Threads};
 use std::time::{Duration, Instant};
 
 /// (name, batch, side, input channels, output channels, kernel, stride).
@@ -45,6 +45,7 @@ fn main() {
         Some("avx2") => Isa::forced(Level::Avx2).unwrap_or(Isa::PORTABLE),
         _ => Isa::detect(),
     };
+    let half = arguments.next().as_deref() == Some("bf16");
     let only = arguments.next();
     let threads = match Threads::new(count) {
         Ok(threads) => threads,
@@ -72,18 +73,7 @@ fn main() {
             stride,
             padding: kernel / 2,
         };
-        let x = values(g.input_len());
-        let w = values(g.weight_len());
-        let dy = values(g.output_len());
-        let mut y = vec![0.0; g.output_len()];
-        let mut dx = vec![0.0; g.input_len()];
-        let mut dw = vec![0.0; g.weight_len()];
-        let mut sums = vec![0.0; 2 * k];
-        let seconds = [
-            best(&cpu, || conv2d_forward(&cpu, &g, &x, &w, &mut y, Some(&mut sums))),
-            best(&cpu, || conv2d_backward_input(&cpu, &g, &dy, &w, &mut dx)),
-            best(&cpu, || conv2d_backward_weight(&cpu, &g, &x, &dy, &mut dw)),
-        ];
+        let seconds = if half { measure::<half::bf16>(&cpu, &g) } else { measure::<f32>(&cpu, &g) };
         print!("{name:26}");
         for seconds in seconds {
             let rate = g.flops() as f64 / seconds / 1e9;
@@ -91,6 +81,22 @@ fn main() {
         }
         println!();
     }
+}
+
+/// Seconds of forward, the gradient to the input and the gradient to the weights.
+fn measure<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> [f64; 3] {
+    let x = values::<E>(g.input_len());
+    let w = values::<f32>(g.weight_len());
+    let dy = values::<E>(g.output_len());
+    let mut y = vec![E::default(); g.output_len()];
+    let mut dx = vec![E::default(); g.input_len()];
+    let mut dw = vec![0.0; g.weight_len()];
+    let mut sums = vec![0.0; 2 * g.out_channels];
+    [
+        best(cpu, || conv2d_forward(cpu, g, &x, &w, &mut y, Some(&mut sums))),
+        best(cpu, || conv2d_backward_input(cpu, g, &dy, &w, &mut dx)),
+        best(cpu, || conv2d_backward_weight(cpu, g, &x, &dy, &mut dw)),
+    ]
 }
 
 /// Seconds that this thread has spent computing.
@@ -126,6 +132,6 @@ fn best(cpu: &Cpu, mut call: impl FnMut()) -> f64 {
     best
 }
 
-fn values(len: usize) -> Vec<f32> {
-    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0).collect()
+fn values<E: Element>(len: usize) -> Vec<E> {
+    (0..len as u32).map(|i| E::narrow((i.wrapping_mul(2_654_435_761) >> 16) as f32 / 32768.0 - 1.0)).collect()
 }

@@ -18,7 +18,7 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     /// The nearest value, ties to even. A NaN stays one.
     fn narrow(x: f32) -> Self;
     /// The bits of a unit of the given values, of which only the first `PER_UNIT` count.
-    fn unit(values: [f32; 2]) -> f32;
+    fn unit(values: [Self; 2]) -> f32;
     /// `acc` plus the product of two units, or the sum of the products of both their values.
     fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V;
 
@@ -107,8 +107,9 @@ impl Element for bf16 {
         bf16::from_bits(narrow_bits(x) as u16)
     }
     #[inline(always)]
-    fn unit(values: [f32; 2]) -> f32 {
-        f32::from_bits(narrow_bits(values[0]) | (narrow_bits(values[1]) << 16))
+    fn unit(values: [bf16; 2]) -> f32 {
+        let [low, high] = values.map(|v| u32::from(v.to_bits()));
+        f32::from_bits(low | (high << 16))
     }
     #[inline(always)]
     fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V {
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_unit_holds_its_values() {
-        assert_eq!(halves(bf16::unit([1.5, -3.0])), [1.5, -3.0]);
+        assert_eq!(halves(bf16::unit([1.5, -3.0].map(bf16::narrow))), [1.5, -3.0]);
         assert_eq!(f32::unit([1.5, -3.0]), 1.5);
     }
 }

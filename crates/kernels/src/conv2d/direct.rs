@@ -7,6 +7,9 @@
 //! A class is cut into pieces, some rows of an image or some whole images. A piece copies its part of the source with
 //! the padding around it, so that every pixel finds every tap at the same distance; then it goes over blocks of output
 //! channels, blocks of input channels and tiles of pixels.
+//!
+//! Products are of units of 32 bits: a channel in f32, two neighbouring channels in bf16, which is why bf16 needs no
+//! rearrangement. An odd last channel is copied with a zero beside it.
 
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
@@ -14,7 +17,7 @@ use super::shared::SharedMut;
 use super::sums;
 use super::tile::{self, Panel, Pixels};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Conv2dGeometry, Cpu, scratch};
+use crate::{Conv2dGeometry, Cpu, Element, scratch};
 
 /// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from `offset`.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,14 @@ struct Class {
 }
 
 /// Forward; see [`super::conv2d_forward`].
-pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32], sums: Option<&mut [f64]>) {
+pub fn forward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    y: &mut [E],
+    sums: Option<&mut [f64]>,
+) {
     let padding = g.padding as isize;
     let taps = (0..g.kernel_height).flat_map(|r| {
         (0..g.kernel_width).map(move |s| Tap {
@@ -68,13 +78,13 @@ pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32
 }
 
 /// The gradient to the input; see [`super::conv2d_backward_input`].
-pub fn backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
     let classes: Vec<Class> = (0..g.stride * g.stride)
         .map(|i| input_class(g, i / g.stride, i % g.stride))
         .filter(|class| class.rows > 0 && class.columns > 0)
         .collect();
     if classes.iter().any(|class| class.taps.is_empty()) {
-        cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(0.0));
+        cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(E::default()));
     }
     let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
     for class in classes.iter().filter(|class| !class.taps.is_empty()) {
@@ -122,15 +132,24 @@ fn cut(class: &Class) -> Cut {
     Cut::new(class.batch, class.rows, class.columns, pixels.min(fair.max(96)))
 }
 
-fn run(cpu: &Cpu, class: &Class, src: &[f32], weights: Source, dst: &mut [f32], sums: Option<&mut [f64]>) {
+fn run<E: Element>(
+    cpu: &Cpu,
+    class: &Class,
+    src: &[E],
+    weights: Source,
+    dst: &mut [E],
+    sums: Option<&mut [f64]>,
+) {
     let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
-    let packing = Packing::new(class.to.channels, class.from.channels, class.taps.len(), lanes, vectors);
+    let channels = class.from.channels;
+    let packing =
+        Packing::new(class.to.channels, channels.div_ceil(E::PER_UNIT), class.taps.len(), lanes, vectors);
     let cut = cut(class);
     let pieces = cut.pieces();
     let offsets: Vec<usize> = class.taps.iter().map(|tap| tap.offset).collect();
     let dst = SharedMut::new(dst);
     let mut packed = scratch::take(packing.len());
-    packing.pack(&cpu.threads, weights, &offsets, &mut packed);
+    packing.pack::<E>(&cpu.threads, weights, channels, &offsets, &mut packed);
     let packed = &packed[..];
     let work = |index: usize, sums: &mut [f64]| {
         dispatch(
@@ -148,42 +167,44 @@ fn run(cpu: &Cpu, class: &Class, src: &[f32], weights: Source, dst: &mut [f32], 
     }
 }
 
-struct PieceKernel<'a> {
+struct PieceKernel<'a, E> {
     class: &'a Class,
     packing: &'a Packing,
     packed: &'a [f32],
     piece: Piece,
-    src: &'a [f32],
-    dst: SharedMut,
+    src: &'a [E],
+    dst: SharedMut<E>,
     sums: &'a mut [f64],
 }
 
-impl Kernel for PieceKernel<'_> {
+impl<E: Element> Kernel for PieceKernel<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let window = window(self.class, &self.piece);
-        let images = &self.src[self.piece.image * self.class.from.len()..]
-            [..self.piece.images * self.class.from.len()];
-        if window.inside(&self.class.from) {
-            let shape = self.class.from;
-            let first = (window.row as usize * shape.width + window.column as usize) * shape.channels;
+        let from = self.class.from;
+        let images = &self.src[self.piece.image * from.len()..][..self.piece.images * from.len()];
+        let units = self.packing.inner;
+        let width = units * E::PER_UNIT;
+        if window.inside(&from) && width == from.channels {
+            let shape = Images { channels: units, ..from };
+            let first = (window.row as usize * shape.width + window.column as usize) * units;
             self.products(simd, images, first, shape);
         } else {
-            let shape =
-                Images { height: window.rows, width: window.columns, channels: self.class.from.channels };
-            let mut padded = scratch::take(self.piece.images * shape.len());
-            window.copy(images, &self.class.from, 0..shape.channels, &mut padded);
+            let shape = Images { height: window.rows, width: window.columns, channels: units };
+            let mut padded = scratch::take(self.piece.images * shape.len() * E::PER_UNIT);
+            window.copy(images, &from, width, &mut padded);
             self.products(simd, &padded, 0, shape);
         }
     }
 }
 
-impl PieceKernel<'_> {
-    /// All products of the piece; `src` holds images of `shape`, the first tap of the first pixel at `first`.
+impl<E: Element> PieceKernel<'_, E> {
+    /// All products of the piece; `src` holds images of `shape`, whose channels are units, the first tap of the first
+    /// pixel at unit `first`.
     #[inline(always)]
-    fn products<S: Simd>(self, simd: S, src: &[f32], first: usize, shape: Images) {
+    fn products<S: Simd>(self, simd: S, src: &[E], first: usize, shape: Images) {
         let class = self.class;
         let (row, column) = least(&class.taps);
         let offsets: Vec<usize> = class
@@ -194,21 +215,41 @@ impl PieceKernel<'_> {
             })
             .collect();
         let walk = Walk::new(class, &self.piece, first, &shape);
-        walk.check(&offsets, class.from.channels, src.len());
-        for i in 0..self.packing.inner_blocks() {
-            let runs = pack::runs(self.packing, i, &offsets);
-            for o in 0..self.packing.outer_blocks() {
+        walk.check(&offsets, shape.channels, src.len() / E::PER_UNIT);
+        let src: *const f32 = src.as_ptr().cast();
+        let blocks = self.packing.inner_blocks();
+        // Sums over several blocks are put aside in f32, since the destination may round.
+        let mut aside = scratch::take(if blocks > 1 { walk.left * self.packing.width(0) } else { 0 });
+        for o in 0..self.packing.outer_blocks() {
+            let channels = self.packing.channels(o);
+            let dst = self.dst.from(o * self.packing.outer_block);
+            for i in 0..blocks {
+                let runs = pack::runs(self.packing, i, &offsets);
                 let panel = Panel {
                     runs: &runs,
                     weights: self.packing.block(self.packed, o, i),
-                    channels: self.packing.channels(o),
+                    channels,
                     resume: i > 0,
                 };
-                // SAFETY: `check` has looked at the farthest number that a pixel of this walk reads; it writes pixels
-                // of the class and the piece alone, which belong to nobody else.
+                // SAFETY: `check` has looked at the farthest unit that a pixel of this walk reads; it writes pixels of the
+                // class and the piece alone, which belong to nobody else, or `aside`, which has room for all of them.
                 unsafe {
-                    let dst = self.dst.from(o * self.packing.outer_block);
-                    tile::over_pixels(simd, panel, src.as_ptr(), dst, walk.clone());
+                    if blocks == 1 {
+                        tile::over_pixels::<S, E, E>(simd, panel, src, dst, walk.clone());
+                    } else {
+                        let pixels = Aside { walk: walk.clone(), to: 0, step: channels };
+                        let aside = SharedMut::new(&mut aside[..walk.left * channels]);
+                        tile::over_pixels::<S, E, f32>(simd, panel, src, aside, pixels);
+                    }
+                }
+            }
+            if blocks > 1 {
+                let mut walk = walk.clone();
+                for sums in aside.chunks_exact(channels).take(walk.left) {
+                    let (_, to) = walk.next();
+                    // SAFETY: as above, and `channels` numbers belong to this block.
+                    let pixel = unsafe { dst.slice(to, channels) };
+                    pixel.iter_mut().zip(sums).for_each(|(to, sum)| *to = E::narrow(*sum));
                 }
             }
         }
@@ -219,6 +260,29 @@ impl PieceKernel<'_> {
             let y = unsafe { self.dst.slice(start, self.piece.images * self.piece.rows * row_len) };
             sums::channel_sums(simd, y, self.sums);
         }
+    }
+}
+
+/// The pixels of a walk, written one after the other instead of where they belong.
+#[derive(Clone)]
+struct Aside {
+    walk: Walk,
+    to: usize,
+    step: usize,
+}
+
+impl Pixels for Aside {
+    #[inline(always)]
+    fn next(&mut self) -> (usize, usize) {
+        let (from, _) = self.walk.next();
+        let to = self.to;
+        self.to += self.step;
+        (from, to)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.walk.left
     }
 }
 

@@ -5,23 +5,28 @@
 //! block over one part, goes through its pixels some hundred at a time: it copies the input channels of the block with
 //! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels in
 //! the order of the tiles; then every tile of output channels by vectors of the run goes over all these pixels.
+//!
+//! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one instruction
+//! multiplies and adds over two images, and nothing is transposed. From there on there are half as many images.
 
-use super::images::{Cut, Images, Piece, Window};
+use super::images::{self, Cut, Images, Piece, Window};
 use super::outer::{self, Walk};
 use super::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Conv2dGeometry, Cpu, scratch};
+use crate::{Conv2dGeometry, Cpu, Element, scratch};
+use std::ops::Range;
 
 /// Output channels in a block.
 const OUT_BLOCK: usize = 128;
 /// Units of work to aim for: enough to keep some tens of threads equally busy.
 const UNITS: usize = 32;
-/// Pixels that are gone through at a time: their copies stay in the second-level cache.
-const PIXELS: usize = 256;
+/// Pixels that are gone through at a time: a tile's part of their copies stays in the first-level cache.
+const PIXELS: usize = 128;
 
 /// How the work is cut; depends on the geometry alone, but for the shape of the tiles.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
+    /// With units of images for a batch.
     g: Conv2dGeometry,
     cut: Cut,
     /// Parts that the pixels are cut into.
@@ -45,7 +50,7 @@ struct Block {
 impl Plan {
     fn new(g: &Conv2dGeometry, lanes: usize) -> Plan {
         // A kernel row has one run for all its taps, so that 1 x 1 kernels need more channels for the same length.
-        let most = (192 / g.kernel_width).max(64);
+        let most = if g.kernel_width == 1 { 256 } else { (192 / g.kernel_width).max(64) };
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(most));
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
         let mut plan = Plan { g: *g, cut, parts: 1, in_block, tile: (0, 0), lanes };
@@ -96,8 +101,9 @@ impl Plan {
 }
 
 /// See [`super::conv2d_backward_weight`].
-pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let plan = dispatch(cpu.isa, MakePlan(g));
+pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
+    let units = Conv2dGeometry { batch: g.batch.div_ceil(E::PER_UNIT), ..*g };
+    let plan = dispatch(cpu.isa, MakePlan(&units));
     let unit_len = plan.sums_len();
     let mut sums = scratch::take(plan.parts * plan.blocks() * unit_len);
     // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
@@ -123,7 +129,7 @@ pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw:
 }
 
 /// Writes the sums of a block to where they belong in `dw`.
-fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut) {
+fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut<f32>) {
     let g = &plan.g;
     let width = plan.tile.1 * plan.lanes;
     let run_tiles = plan.run_tiles(block.in_channels);
@@ -159,16 +165,16 @@ impl Kernel for MakePlan<'_> {
 }
 
 /// One block of the result, summed over one part of the pixels.
-struct Unit<'a> {
+struct Unit<'a, E> {
     plan: &'a Plan,
     part: usize,
     block: Block,
-    x: &'a [f32],
-    dy: &'a [f32],
+    x: &'a [E],
+    dy: &'a [E],
     sums: &'a mut [f32],
 }
 
-impl Kernel for Unit<'_> {
+impl<E: Element> Kernel for Unit<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -188,76 +194,155 @@ impl Kernel for Unit<'_> {
     }
 }
 
-impl Unit<'_> {
+/// Where the vectors of x lie: tile `t` of the run of kernel row r from `r * line + t * tile` on, and from there one
+/// image, row and pixel after the other.
+struct Operand {
+    len: usize,
+    line: usize,
+    tile: usize,
+    image: usize,
+    row: usize,
+    pixel: usize,
+}
+
+impl<E: Element> Unit<'_, E> {
     /// Adds the pixels of a piece to the sums, which hold something if `resume`.
     #[inline(always)]
     fn piece<S: Simd, const P: usize, const NV: usize>(&mut self, simd: S, piece: &Piece, resume: bool) {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
-        let x = Images::input(g);
-        let dy = Images::output(g);
+        let (input, output) = (Images::input(g), Images::output(g));
+        let channels = block.in_channels;
+        let width = NV * S::LANES;
+        let run_tiles = plan.run_tiles(channels);
+        let out_tiles = block.out_channels.div_ceil(P);
+        let pixels = piece.images * piece.rows * output.width;
+        let tile_len = P * width;
+        assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
+        let x = images_of::<E>(self.x, &input, piece);
+        let dy = images_of::<E>(self.dy, &output, piece);
+
+        let mut packed = scratch::take(out_tiles * pixels * P);
+        let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
+        let chosen = block.first_out..block.first_out + block.out_channels;
+        pack::<E>(dy, &output, piece.images, &rows, chosen, P, &mut packed);
+
+        let chosen = block.first_in..block.first_in + channels;
+        let one_by_one = (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0);
         let window = Window {
             row: (piece.row * g.stride) as isize - g.padding as isize,
             column: -(g.padding as isize),
             rows: (piece.rows - 1) * g.stride + g.kernel_height,
-            columns: (dy.width - 1) * g.stride + g.kernel_width,
+            columns: (output.width - 1) * g.stride + g.kernel_width,
         };
-        let channels = block.in_channels;
         let line = window.columns * channels;
-        let image = window.rows * line;
-        let out_tiles = block.out_channels.div_ceil(P);
-        let pixels = piece.images * piece.rows * dy.width;
-        let run_tiles = plan.run_tiles(channels);
-        let tile_len = P * NV * S::LANES;
-        assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
+        let operand = if one_by_one {
+            Operand {
+                len: run_tiles * pixels * width,
+                line: 0,
+                tile: pixels * width,
+                image: piece.rows * output.width * width,
+                row: output.width * width,
+                pixel: width,
+            }
+        } else {
+            Operand {
+                len: piece.images * window.rows * line,
+                line,
+                tile: width,
+                image: window.rows * line,
+                row: line * g.stride,
+                pixel: channels * g.stride,
+            }
+        };
         // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
-        let mut copy = scratch::take(piece.images * image + NV * S::LANES);
-        let mut packed = scratch::take(out_tiles * pixels * P);
-        let images = &self.x[piece.image * x.len()..][..piece.images * x.len()];
-        let (inside, slack) = copy.split_at_mut(piece.images * image);
-        window.copy(images, &x, block.first_in..block.first_in + channels, inside);
+        let mut copy = scratch::take(operand.len + width);
+        let (inside, slack) = copy.split_at_mut(operand.len);
         slack.fill(0.0);
-        let first = piece.image * dy.len() + piece.row * dy.width * dy.channels;
-        let gradients = &self.dy[first..][..pixels * dy.channels];
-        pack::<P>(gradients, dy.channels, block, &mut packed);
-        for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
-            for r in 0..g.kernel_height {
-                for run_tile in 0..run_tiles {
+        if one_by_one {
+            let rows = Rows {
+                first: piece.row * g.stride,
+                count: piece.rows,
+                columns: output.width,
+                stride: g.stride,
+            };
+            pack::<E>(x, &input, piece.images, &rows, chosen, width, inside);
+        } else {
+            window.copy_units(x, &input, chosen, inside);
+        }
+        // A tile's vectors of x stay in the first-level cache while all output channels pass by.
+        for r in 0..g.kernel_height {
+            for run_tile in 0..run_tiles {
+                for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
                     let index = (out_tile * g.kernel_height + r) * run_tiles + run_tile;
                     let walk = Walk {
-                        x: copy[r * line + run_tile * NV * S::LANES..].as_ptr(),
-                        image,
-                        line: line * g.stride,
-                        pixel: channels * g.stride,
+                        x: copy[r * operand.line + run_tile * operand.tile..].as_ptr(),
+                        image: operand.image,
+                        line: operand.row,
+                        pixel: operand.pixel,
                         images: piece.images,
                         rows: piece.rows,
-                        columns: dy.width,
+                        columns: output.width,
                         dy: packed.as_ptr(),
                         dy_pixel: P,
                     };
                     let sums = &mut self.sums[index * tile_len..][..tile_len];
                     // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for these
-                    // pixels and taps, with a tile's worth of slack after it; `packed` has P numbers for each pixel,
-                    // `sums` has a tile.
-                    unsafe { outer::tile::<S, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
+                    // pixels and taps, with a tile's worth of slack after it, or a tile of its own; `packed` has P units
+                    // for each pixel, `sums` has a tile.
+                    unsafe { outer::tile::<S, E, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
                 }
             }
         }
     }
 }
 
-/// Copies the output channels of `block` into tiles of P: (tile, pixel, channel), zeros where there is none.
+/// The images of a piece, which counts units of them; the last unit may lack its second image.
+fn images_of<'i, E: Element>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
+    let start = piece.image * E::PER_UNIT * shape.len();
+    let end = start + piece.images * E::PER_UNIT * shape.len();
+    &batch[start..end.min(batch.len())]
+}
+
+/// Which pixels are packed: `count` rows of `columns`, `stride` apart, from row `first` and column 0 on.
+struct Rows {
+    first: usize,
+    count: usize,
+    columns: usize,
+    stride: usize,
+}
+
+/// Packs channels `chosen` of the pixels as units into tiles of `width`: (tile, pixel, channel), zeros where there is none.
 #[inline(always)]
-fn pack<const P: usize>(dy: &[f32], channels: usize, block: &Block, packed: &mut [f32]) {
-    let pixels = dy.len() / channels;
-    for (out_tile, tile) in packed.chunks_exact_mut(pixels * P).enumerate() {
-        let first = block.first_out + out_tile * P;
-        let known = P.min(block.first_out + block.out_channels - first);
-        for (to, from) in tile.chunks_exact_mut(P).zip(dy.chunks_exact(channels)) {
-            if known == P {
-                to.copy_from_slice(&from[first..first + P]);
-            } else {
-                to[..known].copy_from_slice(&from[first..first + known]);
-                to[known..].fill(0.0);
+fn pack<E: Element>(
+    images: &[E],
+    shape: &Images,
+    units: usize,
+    rows: &Rows,
+    chosen: Range<usize>,
+    width: usize,
+    packed: &mut [f32],
+) {
+    let pixels = units * rows.count * rows.columns;
+    for (tile, packed) in packed.chunks_exact_mut(pixels * width).enumerate() {
+        let first = chosen.start + tile * width;
+        let known = width.min(chosen.end - first);
+        for (index, line) in packed.chunks_exact_mut(rows.columns * width).enumerate() {
+            let image = index / rows.count * E::PER_UNIT;
+            let row = (rows.first + index % rows.count * rows.stride) * shape.width * shape.channels;
+            let start = image * shape.len() + row + first;
+            let second = start + shape.len();
+            let joined = E::PER_UNIT == 2 && second < images.len();
+            for (q, to) in line.chunks_exact_mut(width).enumerate() {
+                let at = q * rows.stride * shape.channels;
+                let a = &images[start + at..][..known];
+                let (to, beyond) = to.split_at_mut(known);
+                if joined {
+                    let b = &images[second + at..][..known];
+                    images::join(a, Some(b), known, 0..known, to);
+                } else {
+                    images::join(a, None, known, 0..known, to);
+                }
+                beyond.fill(0.0);
             }
         }
     }

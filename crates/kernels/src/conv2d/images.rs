@@ -1,6 +1,6 @@
 //! Batches of images: how they are cut into pieces, and windows into them that may reach beyond their edges.
 
-use crate::Conv2dGeometry;
+use crate::{Conv2dGeometry, Element};
 use std::ops::Range;
 
 /// The shape of each image of a batch, channels last.
@@ -96,32 +96,98 @@ impl Window {
             && self.column as usize + self.columns <= shape.width
     }
 
-    /// Copies some channels of the window of every image to `to`, (image, row, column, channel).
-    pub fn copy(&self, images: &[f32], shape: &Images, channels: Range<usize>, to: &mut [f32]) {
-        let len = channels.len();
-        let left = ((-self.column).max(0) as usize).min(self.columns);
-        let start = self.column.max(0) as usize;
-        let known = (self.columns - left).min(shape.width.saturating_sub(start));
-        for (index, row) in to.chunks_exact_mut(self.columns * len).enumerate() {
-            let image = index / self.rows;
-            let h = self.row + (index % self.rows) as isize;
-            if h < 0 || h as usize >= shape.height || known == 0 {
-                row.fill(0.0);
+    /// Copies all channels of the window of every image to `to`, (image, row, column, channel), each pixel filled up with
+    /// zeros to `width` channels.
+    pub fn copy<E: Element>(&self, images: &[E], shape: &Images, width: usize, to: &mut [E]) {
+        let inside = self.columns_inside(shape);
+        for (index, row) in to.chunks_exact_mut(self.columns * width).enumerate() {
+            let Some(from) = self.row_of(images, shape, index / self.rows, index % self.rows) else {
+                row.fill(E::default());
+                continue;
+            };
+            row[..inside.start * width].fill(E::default());
+            row[inside.end * width..].fill(E::default());
+            let row = &mut row[inside.start * width..inside.end * width];
+            if width == shape.channels {
+                row.copy_from_slice(from);
                 continue;
             }
-            let from = image * shape.len() + (h as usize * shape.width + start) * shape.channels;
-            let from = &images[from..][..known * shape.channels];
-            let (before, rest) = row.split_at_mut(left * len);
-            let (inside, after) = rest.split_at_mut(known * len);
-            before.fill(0.0);
-            after.fill(0.0);
-            if len == shape.channels {
-                inside.copy_from_slice(from);
-            } else {
-                for (to, from) in inside.chunks_exact_mut(len).zip(from.chunks_exact(shape.channels)) {
-                    to.copy_from_slice(&from[channels.clone()]);
+            for (to, from) in row.chunks_exact_mut(width).zip(from.chunks_exact(shape.channels)) {
+                to[..from.len()].copy_from_slice(from);
+                to[from.len()..].fill(E::default());
+            }
+        }
+    }
+
+    /// Copies some channels of the window as units to `to`, (unit of images, row, column, channel): a unit holds the
+    /// same channel of `E::PER_UNIT` images, zeros where there is no image.
+    pub fn copy_units<E: Element>(
+        &self,
+        images: &[E],
+        shape: &Images,
+        channels: Range<usize>,
+        to: &mut [f32],
+    ) {
+        let len = channels.len();
+        let inside = self.columns_inside(shape);
+        for (index, row) in to.chunks_exact_mut(self.columns * len).enumerate() {
+            let image = index / self.rows * E::PER_UNIT;
+            let h = index % self.rows;
+            let Some(first) = self.row_of(images, shape, image, h) else {
+                row.fill(0.0);
+                continue;
+            };
+            row[..inside.start * len].fill(0.0);
+            row[inside.end * len..].fill(0.0);
+            let row = &mut row[inside.start * len..inside.end * len];
+            let second = if E::PER_UNIT == 2 { self.row_of(images, shape, image + 1, h) } else { None };
+            join(first, second, shape.channels, channels.clone(), row);
+        }
+    }
+
+    /// The columns of the window that exist, as columns of the window.
+    fn columns_inside(&self, shape: &Images) -> Range<usize> {
+        let left = ((-self.column).max(0) as usize).min(self.columns);
+        let start = self.column.max(0) as usize;
+        left..left + (self.columns - left).min(shape.width.saturating_sub(start))
+    }
+
+    /// The pixels of the window in its row `row` that exist, all channels; none where row or image do not.
+    fn row_of<'i, E>(&self, images: &'i [E], shape: &Images, image: usize, row: usize) -> Option<&'i [E]> {
+        let h = usize::try_from(self.row + row as isize).ok().filter(|&h| h < shape.height)?;
+        let columns = self.columns_inside(shape);
+        if columns.is_empty() || (image + 1) * shape.len() > images.len() {
+            return None;
+        }
+        let start = self.column.max(0) as usize;
+        let from = image * shape.len() + (h * shape.width + start) * shape.channels;
+        Some(&images[from..][..columns.len() * shape.channels])
+    }
+}
+
+/// Joins some channels of the pixels of one row, or of the same row in two images, into units.
+#[inline(always)]
+pub fn join<E: Element>(
+    first: &[E],
+    second: Option<&[E]>,
+    channels: usize,
+    chosen: Range<usize>,
+    to: &mut [f32],
+) {
+    let all = chosen.len() == channels;
+    // One stretch where all channels are wanted, else pixel by pixel.
+    let (step, len) = if all { (first.len(), first.len()) } else { (channels, chosen.len()) };
+    let start = if all { 0 } else { chosen.start };
+    for (pixel, to) in to.chunks_exact_mut(len.max(1)).enumerate() {
+        let first = &first[pixel * step + start..][..len];
+        match second {
+            Some(second) => {
+                let second = &second[pixel * step + start..][..len];
+                for (to, (a, b)) in to.iter_mut().zip(first.iter().zip(second)) {
+                    *to = E::unit([*a, *b]);
                 }
             }
+            None => to.iter_mut().zip(first).for_each(|(to, a)| *to = E::unit([*a, E::default()])),
         }
     }
 }
@@ -129,6 +195,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
 
     #[test]
     fn pieces_cover_every_row_of_every_image_once() {
@@ -155,8 +222,24 @@ mod tests {
         let images: Vec<f32> = (1..=8).map(|v| v as f32).collect();
         let window = Window { row: -1, column: 1, rows: 3, columns: 2 };
         let mut to = vec![9.0; 6];
-        window.copy(&images, &shape, 1..2, &mut to);
+        window.copy_units(&images, &shape, 1..2, &mut to);
         assert_eq!(to, [0.0, 0.0, 4.0, 0.0, 8.0, 0.0]);
+        let mut to = vec![9.0; 18];
+        window.copy(&images, &shape, 3, &mut to);
+        let row = |a, b| [a, b, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(to, [row(0.0, 0.0), row(3.0, 4.0), row(7.0, 8.0)].concat());
         assert!(!window.inside(&shape));
+    }
+
+    #[test]
+    fn bf16_images_are_joined_in_twos() {
+        let shape = Images { height: 1, width: 2, channels: 2 };
+        let images: Vec<bf16> = (1..=12).map(|v| bf16::narrow(v as f32)).collect();
+        let window = Window { row: 0, column: 0, rows: 1, columns: 3 };
+        let mut to = vec![9.0; 6];
+        window.copy_units(&images, &shape, 1..2, &mut to);
+        let pair = |a: f32, b: f32| bf16::unit([a, b].map(bf16::narrow));
+        assert_eq!(to, [pair(2.0, 6.0), pair(4.0, 8.0), 0.0, pair(10.0, 0.0), pair(12.0, 0.0), 0.0]);
+        window.copy_units(&images, &shape, 0..2, &mut [0.0; 12]);
     }
 }

@@ -1,7 +1,8 @@
 //! Two-dimensional convolution, channels last: forward and the gradients to input and weights.
 //!
 //! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
-//! are the gradients of a scalar to x, y and w, in the same shapes.
+//! are the gradients of a scalar to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw are f32, and sums
+//! are taken in f32.
 //!
 //! There are three forms: `portable`, which specifies, the direct one, which computes every convolution, and
 //! `winograd`, for those 3 x 3 convolutions with stride 1 where it is faster. Which one is used depends on the geometry
@@ -25,7 +26,7 @@ mod tests;
 mod tile;
 mod winograd;
 
-use crate::{Conv2dGeometry, Cpu};
+use crate::{Conv2dGeometry, Cpu, Element};
 
 /// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]` over r, s, c.
 ///
@@ -35,12 +36,12 @@ use crate::{Conv2dGeometry, Cpu};
 /// # Panics
 ///
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
-pub fn conv2d_forward(
+pub fn conv2d_forward<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
-    x: &[f32],
+    x: &[E],
     w: &[f32],
-    y: &mut [f32],
+    y: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
     check(g, x, w, y);
@@ -60,7 +61,7 @@ pub fn conv2d_forward(
 /// # Panics
 ///
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
-pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn conv2d_backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
     check(g, dx, w, dy);
     if winograd::pays(g) {
         winograd::backward_input(cpu, g, dy, w, dx);
@@ -75,7 +76,7 @@ pub fn conv2d_backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32
 /// # Panics
 ///
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
-pub fn conv2d_backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     check(g, x, dw, dy);
     if winograd::pays(g) {
         winograd::backward_weight(cpu, g, x, dy, dw);
@@ -85,7 +86,7 @@ pub fn conv2d_backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f3
 }
 
 /// The checks that all unchecked indexing in this folder rests on.
-fn check(g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &[f32]) {
+fn check<E>(g: &Conv2dGeometry, x: &[E], w: &[f32], y: &[E]) {
     assert!(g.is_valid(), "not a convolution: {g:?}");
     assert_eq!(x.len(), g.input_len(), "input of {g:?}");
     assert_eq!(w.len(), g.weight_len(), "weights of {g:?}");

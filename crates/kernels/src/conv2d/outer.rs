@@ -1,5 +1,7 @@
-//! The register tile of the gradient to the weights: sums over pixels of P output channels times NV vectors.
+//! The register tile of the gradient to the weights: sums over pixels of P output channels times NV vectors, of units
+//! of 32 bits: a pixel's f32, or its bf16 in two images.
 
+use crate::Element;
 use crate::simd::Simd;
 
 /// The tile (P, NV) that computes the fewest numbers beyond `out_channels` times `len`.
@@ -34,7 +36,7 @@ pub struct Walk {
 ///
 /// Every pixel of `walk` must have NV vectors and P numbers to read, and `sums` P * NV vectors to read and write.
 #[inline(always)]
-pub unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
+pub unsafe fn tile<S: Simd, E: Element, const P: usize, const NV: usize>(
     simd: S,
     walk: &Walk,
     sums: *mut f32,
@@ -55,7 +57,7 @@ pub unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
                     for p in 0..P {
                         let dy = simd.splat(*dy.add(p));
                         for v in 0..NV {
-                            acc[p][v] = simd.mul_add(dy, run[v], acc[p][v]);
+                            acc[p][v] = E::multiply_units(simd, dy, run[v], acc[p][v]);
                         }
                     }
                     dy = dy.wrapping_add(walk.dy_pixel);

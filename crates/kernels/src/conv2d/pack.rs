@@ -1,7 +1,7 @@
-//! Weights in the order in which the tiles read them.
+//! Weights in the order in which the tiles read them, rounded where activations are bf16.
 
 use super::tile::Run;
-use crate::Threads;
+use crate::{Element, Threads};
 
 /// Which packed number is which weight: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
 #[derive(Clone, Copy, Debug)]
@@ -11,17 +11,17 @@ pub struct Source<'a> {
     pub stride_out: usize,
 }
 
-/// The order: blocks of output channels; in each, blocks of input channels; in each, taps, input channels, and the block's
-/// output channels, filled up with zeros to whole vectors.
+/// The order: blocks of output channels; in each, blocks of units of input channels; in each, taps, units, and the block's
+/// output channels, filled up with zeros to whole vectors. A unit is one input channel in f32, two in bf16.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     /// Output channels.
     pub outer: usize,
     /// Output channels in a block (the last may have fewer): the widest tile.
     pub outer_block: usize,
-    /// Input channels.
+    /// Units of input channels.
     pub inner: usize,
-    /// Input channels in a block (the last may have fewer).
+    /// Units in a block (the last may have fewer).
     pub inner_block: usize,
     /// Taps.
     pub taps: usize,
@@ -46,7 +46,7 @@ impl Packing {
         Packing { outer, outer_block, inner, inner_block, taps, lanes }
     }
 
-    /// With all input channels in one block.
+    /// With all units in one block.
     pub fn whole(outer: usize, inner: usize, taps: usize, lanes: usize, max_vectors: usize) -> Packing {
         Packing { outer, outer_block: max_vectors * lanes, inner, inner_block: inner, taps, lanes }
     }
@@ -69,7 +69,7 @@ impl Packing {
         self.outer_block.min(self.outer - o * self.outer_block)
     }
 
-    /// Input channels of block `i`.
+    /// Units of block `i`.
     pub fn inner_channels(&self, i: usize) -> usize {
         self.inner_block.min(self.inner - i * self.inner_block)
     }
@@ -86,9 +86,17 @@ impl Packing {
         &packed[start..][..self.inner_channels(i) * self.taps * self.width(o)]
     }
 
-    /// Packs the weights of all taps, whose first elements lie at `offsets`.
-    pub fn pack(&self, threads: &Threads, source: Source, offsets: &[usize], packed: &mut [f32]) {
+    /// Packs the weights of all taps, whose first elements lie at `offsets`, `channels` input channels each.
+    pub fn pack<E: Element>(
+        &self,
+        threads: &Threads,
+        source: Source,
+        channels: usize,
+        offsets: &[usize],
+        packed: &mut [f32],
+    ) {
         assert_eq!(packed.len(), self.len());
+        assert_eq!(self.inner, channels.div_ceil(E::PER_UNIT));
         assert_eq!(offsets.len(), self.taps);
         let block_len = self.outer_block * self.inner * self.taps;
         threads.run_chunks(packed, block_len, |o, mut packed| {
@@ -97,9 +105,11 @@ impl Packing {
                 for offset in offsets {
                     let len = self.inner_channels(i) * self.width(o);
                     let (block, rest) = std::mem::take(&mut packed).split_at_mut(len);
-                    let from = &source.weights
-                        [offset + first * source.stride_out + i * self.inner_block * source.stride_in..];
-                    pack_block(source, from, self.channels(o), self.width(o), block);
+                    let done = i * self.inner_block * E::PER_UNIT;
+                    let from =
+                        &source.weights[offset + first * source.stride_out + done * source.stride_in..];
+                    let size = (channels - done, self.channels(o));
+                    pack_block::<E>(source, from, size, self.width(o), block);
                     packed = rest;
                 }
             }
@@ -107,11 +117,28 @@ impl Packing {
     }
 }
 
-/// Packs `block.len() / width` input channels of one tap, whose first element is `from[0]`.
-fn pack_block(source: Source, from: &[f32], channels: usize, width: usize, block: &mut [f32]) {
+/// Packs `block.len() / width` units of one tap, whose first element is `from[0]`, of as many input and output channels
+/// as `size` says.
+fn pack_block<E: Element>(
+    source: Source,
+    from: &[f32],
+    (inputs, channels): (usize, usize),
+    width: usize,
+    block: &mut [f32],
+) {
+    let unit = |low: f32, high: f32| E::unit([low, high].map(E::narrow));
     if source.stride_out == 1 {
         for (i, row) in block.chunks_exact_mut(width).enumerate() {
-            row[..channels].copy_from_slice(&from[i * source.stride_in..][..channels]);
+            let at = |input: usize| &from[input * source.stride_in..][..channels];
+            let low = at(i * E::PER_UNIT);
+            if E::PER_UNIT == 1 {
+                row[..channels].copy_from_slice(low);
+            } else if i * 2 + 1 < inputs {
+                let pairs = low.iter().zip(at(i * 2 + 1));
+                row.iter_mut().zip(pairs).for_each(|(to, (low, high))| *to = unit(*low, *high));
+            } else {
+                row.iter_mut().zip(low).for_each(|(to, low)| *to = unit(*low, 0.0));
+            }
             row[channels..].fill(0.0);
         }
         return;
@@ -120,17 +147,21 @@ fn pack_block(source: Source, from: &[f32], channels: usize, width: usize, block
     // rows of a filter often lie a power of two apart.
     const SIDE: usize = 16;
     for (square, rows) in block.chunks_mut(SIDE * width).enumerate() {
+        let begin = square * SIDE * E::PER_UNIT;
         for first in (0..width).step_by(SIDE) {
             let here = SIDE.min(width - first);
-            for o in 0..here {
-                let known = first + o < channels;
-                let column = if known {
-                    &from[(first + o) * source.stride_out + square * SIDE * source.stride_in..]
-                } else {
-                    &[]
-                };
+            for o in first..first + here {
+                let known = o < channels;
+                let column = if known { &from[o * source.stride_out..] } else { &[] };
                 for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                    row[first + o] = if known { column[i * source.stride_in] } else { 0.0 };
+                    let input = begin + i * E::PER_UNIT;
+                    row[o] = if !known {
+                        0.0
+                    } else if E::PER_UNIT == 2 && input + 1 < inputs {
+                        unit(column[input * source.stride_in], column[(input + 1) * source.stride_in])
+                    } else {
+                        unit(column[input * source.stride_in], 0.0)
+                    };
                 }
             }
         }

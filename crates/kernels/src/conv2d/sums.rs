@@ -1,5 +1,6 @@
 //! Sums of a convolution's output by channel, taken while it is still in the cache.
 
+use crate::Element;
 use crate::simd::Simd;
 
 /// Pixels that are summed in 32 bits before the sum goes into 64.
@@ -7,7 +8,7 @@ const BLOCK: usize = 64;
 
 /// Writes [sum per channel, sum of squares per channel] of `y`, rows of `sums.len() / 2` channels.
 #[inline(always)]
-pub fn channel_sums<S: Simd>(simd: S, y: &[f32], sums: &mut [f64]) {
+pub fn channel_sums<S: Simd, E: Element>(simd: S, y: &[E], sums: &mut [f64]) {
     let channels = sums.len() / 2;
     assert_eq!(y.len() % channels, 0, "whole pixels");
     sums.fill(0.0);
@@ -18,11 +19,11 @@ pub fn channel_sums<S: Simd>(simd: S, y: &[f32], sums: &mut [f64]) {
         while first < channels {
             // Four vectors at a time hide the latency of the additions.
             if channels - first >= 4 * S::LANES {
-                add::<S, 4>(simd, block, pixels, channels, first, 4 * S::LANES, plain, squares);
+                add::<S, E, 4>(simd, block, pixels, channels, first, 4 * S::LANES, plain, squares);
                 first += 4 * S::LANES;
             } else {
                 let here = S::LANES.min(channels - first);
-                add::<S, 1>(simd, block, pixels, channels, first, here, plain, squares);
+                add::<S, E, 1>(simd, block, pixels, channels, first, here, plain, squares);
                 first += here;
             }
         }
@@ -30,9 +31,9 @@ pub fn channel_sums<S: Simd>(simd: S, y: &[f32], sums: &mut [f64]) {
 }
 
 #[inline(always)]
-fn add<S: Simd, const NV: usize>(
+fn add<S: Simd, E: Element, const NV: usize>(
     simd: S,
-    y: &[f32],
+    y: &[E],
     pixels: usize,
     channels: usize,
     first: usize,
@@ -49,7 +50,7 @@ fn add<S: Simd, const NV: usize>(
             // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, by the assertion.
             let y = unsafe {
                 let from = y.as_ptr().add(pixel * channels + first + v * S::LANES);
-                if v == NV - 1 { simd.load_first(from, last) } else { simd.load(from) }
+                if v == NV - 1 { E::load_first(simd, from, last) } else { E::load(simd, from) }
             };
             sum[v] = simd.add(sum[v], y);
             square[v] = simd.mul_add(y, y, square[v]);

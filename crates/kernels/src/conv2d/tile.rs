@@ -1,9 +1,13 @@
 //! The register tile of the direct convolution: P pixels by NV vectors of output channels.
+//!
+//! Source and weights consist of units of 32 bits, one f32 or two bf16 of neighbouring input channels; the tile sums in
+//! f32 and writes what the destination holds.
 
 use super::shared::SharedMut;
+use crate::Element;
 use crate::simd::{Kernel, Simd};
 
-/// A stretch of numbers that is contiguous in the source, at `offset` from a pixel's first one.
+/// A stretch of units that is contiguous in the source, at `offset` from a pixel's first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub offset: usize,
@@ -15,7 +19,7 @@ pub struct Run {
 pub struct Panel<'a> {
     /// The products summed, in the order of the packed weights.
     pub runs: &'a [Run],
-    /// Packed weights: for each number of the runs NV vectors.
+    /// Packed weights: for each unit of the runs NV vectors.
     pub weights: &'a [f32],
     /// Output channels, of which the last vector may hold only some.
     pub channels: usize,
@@ -31,18 +35,18 @@ pub trait Pixels {
     fn len(&self) -> usize;
 }
 
-/// Computes `channels` output channels of every pixel.
+/// Computes `channels` output channels of every pixel from units of E, and writes them as D.
 ///
 /// # Safety
 ///
 /// For every pixel (s, d): `src` is valid for reading at `s + run.offset + i`, i < `run.len`, for all runs; `dst` is valid
 /// for reading and writing `d..d + channels`, by nobody else.
 #[inline(always)]
-pub unsafe fn over_pixels<S: Simd>(
+pub unsafe fn over_pixels<S: Simd, E: Element, D: Element>(
     simd: S,
     panel: Panel,
     src: *const f32,
-    dst: SharedMut,
+    dst: SharedMut<D>,
     pixels: impl Pixels,
 ) {
     let vectors = panel.channels.div_ceil(S::LANES);
@@ -52,11 +56,11 @@ pub unsafe fn over_pixels<S: Simd>(
     // SAFETY: the caller's promise is that of `tiles`; the assertion above covers the weights.
     unsafe {
         match (S::LANES, vectors) {
-            (16, 4) => tiles::<S, 6, 4>(simd, panel, src, dst, pixels),
-            (16, 3) => tiles::<S, 8, 3>(simd, panel, src, dst, pixels),
-            (16, 2) => tiles::<S, 12, 2>(simd, panel, src, dst, pixels),
-            (_, 2) => tiles::<S, 6, 2>(simd, panel, src, dst, pixels),
-            (_, 1) => tiles::<S, 12, 1>(simd, panel, src, dst, pixels),
+            (16, 4) => tiles::<S, E, D, 6, 4>(simd, panel, src, dst, pixels),
+            (16, 3) => tiles::<S, E, D, 8, 3>(simd, panel, src, dst, pixels),
+            (16, 2) => tiles::<S, E, D, 12, 2>(simd, panel, src, dst, pixels),
+            (_, 2) => tiles::<S, E, D, 6, 2>(simd, panel, src, dst, pixels),
+            (_, 1) => tiles::<S, E, D, 12, 1>(simd, panel, src, dst, pixels),
             _ => unreachable!("blocks have at most {} vectors", max_vectors::<S>()),
         }
     }
@@ -79,16 +83,16 @@ impl Kernel for Width {
 }
 
 #[inline(always)]
-unsafe fn tiles<S: Simd, const P: usize, const NV: usize>(
+unsafe fn tiles<S: Simd, E: Element, D: Element, const P: usize, const NV: usize>(
     simd: S,
     panel: Panel,
     src: *const f32,
-    dst: SharedMut,
+    dst: SharedMut<D>,
     mut pixels: impl Pixels,
 ) {
     // Pixels that the last tile lacks are computed from the first one's input into here.
-    let mut spare = [0.0f32; 64];
-    let spare: *mut f32 = spare.as_mut_ptr();
+    let mut spare = [D::default(); 64];
+    let spare: *mut D = spare.as_mut_ptr();
     while pixels.len() > 0 {
         let mut from = [src; P];
         let mut to = [spare; P];
@@ -102,16 +106,16 @@ unsafe fn tiles<S: Simd, const P: usize, const NV: usize>(
             to[p] = dst.at(d);
         }
         // SAFETY: the pointers are those that the caller vouches for, or `spare`, which holds NV * LANES <= 64 numbers.
-        unsafe { tile::<S, P, NV>(simd, &panel, from, to) }
+        unsafe { tile::<S, E, D, P, NV>(simd, &panel, from, to) }
     }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
+unsafe fn tile<S: Simd, E: Element, D: Element, const P: usize, const NV: usize>(
     simd: S,
     panel: &Panel,
     src: [*const f32; P],
-    dst: [*mut f32; P],
+    dst: [*mut D; P],
 ) {
     let last = panel.channels - (NV - 1) * S::LANES;
     let mut acc = [[simd.splat(0.0); NV]; P];
@@ -130,9 +134,10 @@ unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
                     w[v] = simd.load(weights.add(v * S::LANES));
                 }
                 for p in 0..P {
-                    let x = simd.splat(*from[p].add(i));
+                    // A unit of bf16 need not lie where an f32 may.
+                    let x = simd.splat(from[p].add(i).read_unaligned());
                     for v in 0..NV {
-                        acc[p][v] = simd.mul_add(x, w[v], acc[p][v]);
+                        acc[p][v] = E::multiply_units(simd, x, w[v], acc[p][v]);
                     }
                 }
                 weights = weights.add(NV * S::LANES);
@@ -142,24 +147,24 @@ unsafe fn tile<S: Simd, const P: usize, const NV: usize>(
         if panel.resume {
             for p in 0..P {
                 for v in 0..NV - 1 {
-                    acc[p][v] = simd.add(acc[p][v], simd.load(dst[p].add(v * S::LANES)));
+                    acc[p][v] = simd.add(acc[p][v], D::load(simd, dst[p].add(v * S::LANES)));
                 }
-                let before = simd.load_first(dst[p].add((NV - 1) * S::LANES), last);
+                let before = D::load_first(simd, dst[p].add((NV - 1) * S::LANES), last);
                 acc[p][NV - 1] = simd.add(acc[p][NV - 1], before);
             }
         }
         if last == S::LANES {
             for p in 0..P {
                 for v in 0..NV {
-                    simd.store(dst[p].add(v * S::LANES), acc[p][v]);
+                    D::store(simd, dst[p].add(v * S::LANES), acc[p][v]);
                 }
             }
         } else {
             for p in 0..P {
                 for v in 0..NV - 1 {
-                    simd.store(dst[p].add(v * S::LANES), acc[p][v]);
+                    D::store(simd, dst[p].add(v * S::LANES), acc[p][v]);
                 }
-                simd.store_first(dst[p].add((NV - 1) * S::LANES), acc[p][NV - 1], last);
+                D::store_first(simd, dst[p].add((NV - 1) * S::LANES), acc[p][NV - 1], last);
             }
         }
     }

@@ -176,7 +176,8 @@ mod tests {
             }
             let mut to = vec![bf16::ONE; S::LANES];
             let mut sums = vec![0.0f32; S::LANES];
-            let pairs: Vec<f32> = (0..S::LANES).map(|i| bf16::unit([i as f32, 0.5])).collect();
+            let pairs: Vec<f32> =
+                (0..S::LANES).map(|i| bf16::unit([i as f32, 0.5].map(bf16::narrow))).collect();
             // SAFETY: all slices hold LANES numbers.
             unsafe {
                 simd.store_bf16(to.as_mut_ptr(), simd.splat(f32::NAN));

@@ -11,7 +11,7 @@ use crate::conv2d::shared::SharedMut;
 use crate::conv2d::sums;
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Cpu, scratch};
+use crate::{Cpu, Element, scratch};
 
 /// Input channels of a transformed tile that lie together: (tile, block of channels, product, channel).
 const TOGETHER: usize = 16;
@@ -38,19 +38,19 @@ impl Correlation {
 }
 
 /// Correlates `src` with the weights whose nine taps lie at `offsets`, and takes the sums by channel if asked.
-pub fn run(
+pub fn run<E: Element>(
     cpu: &Cpu,
     shape: &Correlation,
-    src: &[f32],
+    src: &[E],
     weights: Source,
     offsets: &[usize; 9],
-    dst: &mut [f32],
+    dst: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
     let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
     let packing = Packing::whole(shape.to.channels, shape.from.channels, 9, lanes, vectors);
     let mut packed = scratch::take(packing.len());
-    packing.pack(&cpu.threads, weights, offsets, &mut packed);
+    packing.pack::<f32>(&cpu.threads, weights, shape.from.channels, offsets, &mut packed);
     let products = Packing { taps: PRODUCTS, ..packing };
     let mut transformed = scratch::take(products.len());
     let (packed, block) = (&packed[..], products.outer_block * products.inner * PRODUCTS);
@@ -121,19 +121,19 @@ impl Kernel for TransformWeights<'_> {
 }
 
 /// Tiles `first..first + count`.
-struct Group<'a> {
+struct Group<'a, E> {
     shape: &'a Correlation,
     tiles: Tiles,
     first: usize,
     count: usize,
     products: &'a Packing,
     weights: &'a [f32],
-    src: &'a [f32],
-    dst: SharedMut,
+    src: &'a [E],
+    dst: SharedMut<E>,
     sums: &'a mut [f64],
 }
 
-impl Kernel for Group<'_> {
+impl<E: Element> Kernel for Group<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -170,14 +170,14 @@ impl Kernel for Group<'_> {
                     let to = SharedMut::new(&mut outputs[..self.count * PRODUCTS * width]);
                     // SAFETY: `inputs` and `to` have `count` rows of `row` and of 36 * width numbers, in which the runs
                     // of a product and its outputs lie.
-                    unsafe { tile::over_pixels(simd, panel, inputs.as_ptr(), to, rows) }
+                    unsafe { tile::over_pixels::<S, f32, f32>(simd, panel, inputs.as_ptr(), to, rows) }
                 }
             }
             match width / S::LANES {
-                1 => transform_output::<S, 1>(simd, &mut self, o, &outputs),
-                2 => transform_output::<S, 2>(simd, &mut self, o, &outputs),
-                3 => transform_output::<S, 3>(simd, &mut self, o, &outputs),
-                _ => transform_output::<S, 4>(simd, &mut self, o, &outputs),
+                1 => transform_output::<S, E, 1>(simd, &mut self, o, &outputs),
+                2 => transform_output::<S, E, 2>(simd, &mut self, o, &outputs),
+                3 => transform_output::<S, E, 3>(simd, &mut self, o, &outputs),
+                _ => transform_output::<S, E, 4>(simd, &mut self, o, &outputs),
             }
         }
     }
@@ -185,15 +185,15 @@ impl Kernel for Group<'_> {
 
 /// Transforms all tiles of the group, to `row` numbers for each.
 #[inline(always)]
-fn transform_input<S: Simd>(simd: S, group: &Group, row: usize, inputs: &mut [f32]) {
+fn transform_input<S: Simd, E: Element>(simd: S, group: &Group<E>, row: usize, inputs: &mut [f32]) {
     let shape = &group.shape.from;
     let padding = group.shape.padding as isize;
     assert!(inputs.len() >= group.count * row && row >= shape.channels.next_multiple_of(TOGETHER) * PRODUCTS);
     let mut zeros = scratch::take(shape.channels);
-    zeros.fill(0.0);
+    zeros.fill(E::default());
     for t in 0..group.count {
         let (image, h, w) = group.tiles.place(group.first + t);
-        let pixels = tiles::sources::<6>(group.src, shape, (image, h - padding, w - padding), &zeros);
+        let pixels = tiles::sources::<E, 6>(group.src, shape, (image, h - padding, w - padding), &zeros);
         for channel in (0..shape.channels).step_by(S::LANES) {
             let lanes = S::LANES.min(shape.channels - channel);
             let at = t * row + channel / TOGETHER * PRODUCTS * TOGETHER + channel % TOGETHER;
@@ -210,7 +210,12 @@ fn transform_input<S: Simd>(simd: S, group: &Group, row: usize, inputs: &mut [f3
 
 /// Transforms the products of block `o`, NV vectors each, to output pixels, and adds these up by channel.
 #[inline(always)]
-fn transform_output<S: Simd, const NV: usize>(simd: S, group: &mut Group, o: usize, outputs: &[f32]) {
+fn transform_output<S: Simd, E: Element, const NV: usize>(
+    simd: S,
+    group: &mut Group<E>,
+    o: usize,
+    outputs: &[f32],
+) {
     let first = o * group.products.outer_block;
     let channels = group.products.channels(o);
     let width = NV * S::LANES;
@@ -243,7 +248,7 @@ fn transform_output<S: Simd, const NV: usize>(simd: S, group: &mut Group, o: usi
                     if whole && lanes == S::LANES {
                         for i in 0..SIDE {
                             for j in 0..SIDE {
-                                simd.store(pixels[i][j].add(first + channel), y[i][j]);
+                                E::store(simd, pixels[i][j].add(first + channel), y[i][j]);
                                 sums = simd.add(sums, y[i][j]);
                                 squares = simd.mul_add(y[i][j], y[i][j], squares);
                             }
@@ -251,7 +256,7 @@ fn transform_output<S: Simd, const NV: usize>(simd: S, group: &mut Group, o: usi
                     } else {
                         for i in 0..rows {
                             for j in 0..columns {
-                                simd.store_first(pixels[i][j].add(first + channel), y[i][j], lanes);
+                                E::store_first(simd, pixels[i][j].add(first + channel), y[i][j], lanes);
                                 sums = simd.add(sums, y[i][j]);
                                 squares = simd.mul_add(y[i][j], y[i][j], squares);
                             }

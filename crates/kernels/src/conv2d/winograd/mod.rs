@@ -7,7 +7,7 @@ mod weight;
 
 use super::images::Images;
 use super::pack::Source;
-use crate::{Conv2dGeometry, Cpu};
+use crate::{Conv2dGeometry, Cpu, Element};
 use correlate::Correlation;
 use tiles::SIDE;
 
@@ -34,7 +34,14 @@ pub fn pays(g: &Conv2dGeometry) -> bool {
 }
 
 /// Forward; see [`super::conv2d_forward`].
-pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32], sums: Option<&mut [f64]>) {
+pub fn forward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    w: &[f32],
+    y: &mut [E],
+    sums: Option<&mut [f64]>,
+) {
     let shape =
         Correlation { batch: g.batch, from: Images::input(g), to: Images::output(g), padding: g.padding };
     let weights = Source { weights: w, stride_in: 1, stride_out: 9 * g.in_channels };
@@ -43,7 +50,7 @@ pub fn forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], w: &[f32], y: &mut [f32
 }
 
 /// The gradient to the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
-pub fn backward_input(cpu: &Cpu, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+pub fn backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
     let shape =
         Correlation { batch: g.batch, from: Images::output(g), to: Images::input(g), padding: 2 - g.padding };
     let weights = Source { weights: w, stride_in: 9 * g.in_channels, stride_out: 1 };

@@ -1,5 +1,6 @@
 //! Tiles of 4 x 4 output pixels over a batch, and how their pixels are found.
 
+use crate::Element;
 use crate::conv2d::images::Images;
 use crate::conv2d::shared::SharedMut;
 use crate::conv2d::tile::Pixels;
@@ -45,12 +46,12 @@ fn offset(shape: &Images, image: usize, row: isize, column: isize) -> Option<usi
 
 /// Pointers to the N x N pixels from (row, column) on; `zeros`, as many as there are channels, for those outside.
 #[inline(always)]
-pub fn sources<const N: usize>(
-    images: &[f32],
+pub fn sources<E: Element, const N: usize>(
+    images: &[E],
     shape: &Images,
     (image, row, column): (usize, isize, isize),
-    zeros: &[f32],
-) -> [[*const f32; N]; N] {
+    zeros: &[E],
+) -> [[*const E; N]; N] {
     assert!(zeros.len() >= shape.channels);
     let mut pixels = [[zeros.as_ptr(); N]; N];
     let last = (N - 1) as isize;
@@ -77,11 +78,11 @@ pub fn sources<const N: usize>(
 
 /// Pointers to the pixels of a tile of the output, and how many rows and columns of them exist.
 #[inline(always)]
-pub fn destinations(
-    images: SharedMut,
+pub fn destinations<E>(
+    images: SharedMut<E>,
     shape: &Images,
     (image, row, column): (usize, isize, isize),
-) -> ([[*mut f32; SIDE]; SIDE], usize, usize) {
+) -> ([[*mut E; SIDE]; SIDE], usize, usize) {
     let (row, column) = (row as usize, column as usize);
     let first = image * shape.len() + (row * shape.width + column) * shape.channels;
     let mut pixels = [[images.at(first); SIDE]; SIDE];
@@ -99,9 +100,9 @@ pub fn destinations(
 ///
 /// The pointers must be valid for reading `lanes` numbers from `channel` on.
 #[inline(always)]
-pub unsafe fn load<S: Simd, const N: usize>(
+pub unsafe fn load<S: Simd, E: Element, const N: usize>(
     simd: S,
-    pixels: &[[*const f32; N]; N],
+    pixels: &[[*const E; N]; N],
     channel: usize,
     lanes: usize,
 ) -> [[S::V; N]; N] {
@@ -111,7 +112,7 @@ pub unsafe fn load<S: Simd, const N: usize>(
             // SAFETY: the caller's promise.
             d[i][j] = unsafe {
                 let from = pixels[i][j].add(channel);
-                if lanes == S::LANES { simd.load(from) } else { simd.load_first(from, lanes) }
+                if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) }
             };
         }
     }

@@ -9,7 +9,7 @@ use super::transform::{Input, OutputGradient, WeightGradient, plane};
 use crate::conv2d::images::Images;
 use crate::conv2d::outer::{self, Walk};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Conv2dGeometry, Cpu, scratch};
+use crate::{Conv2dGeometry, Cpu, Element, scratch};
 
 /// Input and output channels in a block.
 const BLOCK: usize = 128;
@@ -75,7 +75,7 @@ impl Plan {
 }
 
 /// See [`crate::conv2d::conv2d_backward_weight`].
-pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     let plan = Plan::new(g);
     let unit_len = plan.in_block * plan.out_block * 9;
     let mut results = scratch::take(plan.parts * plan.blocks() * unit_len);
@@ -120,17 +120,17 @@ pub fn backward_weight(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], dy: &[f32], dw:
 }
 
 /// One block, over tiles `first..end`; `result` is (output channel, tap, input channel).
-struct Unit<'a> {
+struct Unit<'a, E> {
     plan: &'a Plan,
     block: Block,
     first: usize,
     end: usize,
-    x: &'a [f32],
-    dy: &'a [f32],
+    x: &'a [E],
+    dy: &'a [E],
     result: &'a mut [f32],
 }
 
-impl Kernel for Unit<'_> {
+impl<E: Element> Kernel for Unit<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -156,7 +156,7 @@ fn gradient_row(out_channels: usize) -> usize {
     [32, 48, 80].into_iter().find(|row| out_channels + 16 <= *row).unwrap_or(BLOCK + 16)
 }
 
-impl Unit<'_> {
+impl<E: Element> Unit<'_, E> {
     #[inline(always)]
     fn sum<S: Simd, const P: usize, const NV: usize>(self, simd: S) {
         let block = self.block;
@@ -203,7 +203,7 @@ impl Unit<'_> {
                         let sums = &mut sums[index * tile_len..][..tile_len];
                         // SAFETY: tiles of `inputs` hold all vectors of `in_tiles`, those of `gradients` P numbers for
                         // each of `out_tiles` (the assertion), and there are `count` of both; `sums` has a tile.
-                        unsafe { outer::tile::<S, P, NV>(simd, &walk, sums.as_mut_ptr(), group > 0) }
+                        unsafe { outer::tile::<S, f32, P, NV>(simd, &walk, sums.as_mut_ptr(), group > 0) }
                     }
                 }
             }
@@ -226,10 +226,10 @@ impl Unit<'_> {
         let width = NV * S::LANES;
         assert!(inputs.len() >= count * x_tile && x_tile >= channels.next_multiple_of(width) * PRODUCTS);
         let mut zeros = scratch::take(shape.channels);
-        zeros.fill(0.0);
+        zeros.fill(E::default());
         for t in 0..count {
             let (image, h, w) = self.plan.tiles.place(first + t);
-            let pixels = tiles::sources::<6>(self.x, &shape, (image, h - padding, w - padding), &zeros);
+            let pixels = tiles::sources::<E, 6>(self.x, &shape, (image, h - padding, w - padding), &zeros);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 let at = t * x_tile + channel / width * PRODUCTS * width + channel % width;
@@ -257,9 +257,9 @@ impl Unit<'_> {
         assert!(gradients.len() >= count * dy_tile && dy_tile >= PRODUCTS * ROW);
         assert!(channels.next_multiple_of(S::LANES) <= ROW);
         let mut zeros = scratch::take(shape.channels);
-        zeros.fill(0.0);
+        zeros.fill(E::default());
         for t in 0..count {
-            let pixels = tiles::sources::<SIDE>(self.dy, &shape, self.plan.tiles.place(first + t), &zeros);
+            let pixels = tiles::sources::<E, SIDE>(self.dy, &shape, self.plan.tiles.place(first + t), &zeros);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is written.
