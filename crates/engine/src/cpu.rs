@@ -9,7 +9,10 @@ use simclr_kernels::{
     pooling,
 };
 
-use crate::{Kernels, Result, Tensor};
+use half::bf16;
+
+use crate::tensor::Stored;
+use crate::{DType, Kernels, Result, Tensor};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -20,8 +23,24 @@ fn matrix(x: &Tensor) -> Result<Operand<'_, f32>> {
     Ok(Operand::new(x.as_slice()?, x.last_dim()))
 }
 
-fn optional(x: Option<&Tensor>) -> Result<Option<&[f32]>> {
-    x.map(Tensor::as_slice).transpose()
+fn optional<E: Stored>(x: Option<&Tensor>) -> Result<Option<&[E]>> {
+    x.map(Tensor::values).transpose()
+}
+
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
+macro_rules! typed {
+    ($tensor:expr, $E:ident => $body:expr) => {
+        match $tensor.dtype() {
+            DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            DType::Bf16 => {
+                type $E = bf16;
+                $body
+            }
+        }
+    };
 }
 
 impl Kernels for CpuKernels {
@@ -33,7 +52,9 @@ impl Kernels for CpuKernels {
         y: &mut Tensor,
         sums: Option<&mut [f64]>,
     ) -> Result<()> {
-        conv2d::conv2d_forward(&self.cpu, g, x.as_slice()?, w.as_slice()?, y.as_mut_slice()?, sums);
+        typed!(x, E => {
+            conv2d::conv2d_forward::<E>(&self.cpu, g, x.values()?, w.as_slice()?, y.values_mut()?, sums)
+        });
         Ok(())
     }
 
@@ -44,7 +65,9 @@ impl Kernels for CpuKernels {
         w: &Tensor,
         dx: &mut Tensor,
     ) -> Result<()> {
-        conv2d::conv2d_backward_input(&self.cpu, g, dy.as_slice()?, w.as_slice()?, dx.as_mut_slice()?);
+        typed!(dy, E => {
+            conv2d::conv2d_backward_input::<E>(&self.cpu, g, dy.values()?, w.as_slice()?, dx.values_mut()?)
+        });
         Ok(())
     }
 
@@ -55,12 +78,14 @@ impl Kernels for CpuKernels {
         dy: &Tensor,
         dw: &mut Tensor,
     ) -> Result<()> {
-        conv2d::conv2d_backward_weight(&self.cpu, g, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?);
+        typed!(x, E => {
+            conv2d::conv2d_backward_weight::<E>(&self.cpu, g, x.values()?, dy.values()?, dw.as_mut_slice()?)
+        });
         Ok(())
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()> {
-        batch_norm::channel_sums(&self.cpu, x.as_slice()?, x.last_dim(), sums);
+        typed!(x, E => batch_norm::channel_sums::<E>(&self.cpu, x.values()?, x.last_dim(), sums));
         Ok(())
     }
 
@@ -73,16 +98,10 @@ impl Kernels for CpuKernels {
         relu: bool,
         y: &mut Tensor,
     ) -> Result<()> {
-        let residual = optional(residual)?;
-        batch_norm::batch_norm_forward(
-            &self.cpu,
-            x.as_slice()?,
-            scale,
-            shift,
-            residual,
-            relu,
-            y.as_mut_slice()?,
-        );
+        typed!(x, E => {
+            let (x, residual) = (x.values::<E>()?, optional(residual)?);
+            batch_norm::batch_norm_forward(&self.cpu, x, scale, shift, residual, relu, y.values_mut()?)
+        });
         Ok(())
     }
 
@@ -94,8 +113,10 @@ impl Kernels for CpuKernels {
         mean: &[f32],
         sums: &mut [f64],
     ) -> Result<()> {
-        let mask = optional(mask)?;
-        batch_norm::batch_norm_backward_sums(&self.cpu, dy.as_slice()?, mask, x.as_slice()?, mean, sums);
+        typed!(x, E => {
+            let (dy, mask, x) = (dy.values::<E>()?, optional(mask)?, x.values()?);
+            batch_norm::batch_norm_backward_sums(&self.cpu, dy, mask, x, mean, sums)
+        });
         Ok(())
     }
 
@@ -107,14 +128,16 @@ impl Kernels for CpuKernels {
         coefficients: [&[f32]; 3],
         dx: &mut Tensor,
     ) -> Result<()> {
-        let (mask, x) = (optional(mask)?, x.as_slice()?);
-        let (dy, dx) = (dy.as_mut_slice()?, dx.as_mut_slice()?);
-        batch_norm::batch_norm_backward_input(&self.cpu, dy, mask, x, coefficients, dx);
+        typed!(x, E => {
+            let (mask, x) = (optional::<E>(mask)?, x.values()?);
+            let (dy, dx) = (dy.values_mut()?, dx.values_mut()?);
+            batch_norm::batch_norm_backward_input(&self.cpu, dy, mask, x, coefficients, dx)
+        });
         Ok(())
     }
 
     fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        pooling::max_pool_forward(&self.cpu, g, x.as_slice()?, y.as_mut_slice()?);
+        typed!(x, E => pooling::max_pool_forward::<E>(&self.cpu, g, x.values()?, y.values_mut()?));
         Ok(())
     }
 
@@ -126,20 +149,28 @@ impl Kernels for CpuKernels {
         dy: &Tensor,
         dx: &mut Tensor,
     ) -> Result<()> {
-        let (x, y, dy) = (x.as_slice()?, y.as_slice()?, dy.as_slice()?);
-        pooling::max_pool_backward(&self.cpu, g, x, y, dy, dx.as_mut_slice()?);
+        typed!(x, E => {
+            let (x, y, dy) = (x.values::<E>()?, y.values()?, dy.values()?);
+            pooling::max_pool_backward(&self.cpu, g, x, y, dy, dx.values_mut()?)
+        });
         Ok(())
     }
 
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
         let (pixels, channels) = (x.len() / y.len(), y.last_dim());
-        pooling::global_avg_pool_forward(&self.cpu, x.as_slice()?, pixels, channels, y.as_mut_slice()?);
+        typed!(x, E => {
+            let x = x.values::<E>()?;
+            pooling::global_avg_pool_forward(&self.cpu, x, pixels, channels, y.as_mut_slice()?)
+        });
         Ok(())
     }
 
     fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
         let (pixels, channels) = (dx.len() / dy.len(), dy.last_dim());
-        pooling::global_avg_pool_backward(&self.cpu, dy.as_slice()?, pixels, channels, dx.as_mut_slice()?);
+        typed!(dx, E => {
+            let dx = dx.values_mut::<E>()?;
+            pooling::global_avg_pool_backward(&self.cpu, dy.as_slice()?, pixels, channels, dx)
+        });
         Ok(())
     }
 
@@ -168,17 +199,17 @@ impl Kernels for CpuKernels {
     }
 
     fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        elementwise::relu_forward(&self.cpu, x.as_slice()?, y.as_mut_slice()?);
+        typed!(x, E => elementwise::relu_forward::<E>(&self.cpu, x.values()?, y.values_mut()?));
         Ok(())
     }
 
     fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()> {
-        elementwise::relu_backward(&self.cpu, y.as_slice()?, dy.as_mut_slice()?);
+        typed!(y, E => elementwise::relu_backward::<E>(&self.cpu, y.values()?, dy.values_mut()?));
         Ok(())
     }
 
     fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()> {
-        elementwise::add_assign(&self.cpu, a.as_mut_slice()?, b.as_slice()?);
+        typed!(b, E => elementwise::add_assign::<E>(&self.cpu, a.values_mut()?, b.values()?));
         Ok(())
     }
 
@@ -188,7 +219,7 @@ impl Kernels for CpuKernels {
     }
 
     fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()> {
-        elementwise::unit_from_bytes(&self.cpu, bytes, y.as_mut_slice()?);
+        typed!(y, E => elementwise::unit_from_bytes::<E>(&self.cpu, bytes, y.values_mut()?));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use simclr_kernels::buffer::Pool;
+use simclr_kernels::isa::Level;
 use simclr_kernels::{Cpu, Isa, Threads, peak};
 
 use crate::cpu::CpuKernels;
@@ -32,6 +33,12 @@ pub struct MemoryUse {
     pub held: usize,
     /// The most that was ever alive at once.
     pub peak: usize,
+}
+
+/// Whether this processor multiplies bf16 by instructions of its own (AVX512_BF16); elsewhere bf16 is converted, and f32 is
+/// faster.
+pub fn has_bf16() -> bool {
+    Isa::detect().level() == Level::Avx512Bf16
 }
 
 /// Operations per second, a multiplication and an addition being two.

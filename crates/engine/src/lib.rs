@@ -33,7 +33,7 @@ mod tape;
 mod tensor;
 
 pub use collective::{Collective, SingleProcess, ThreadGroup};
-pub use device::{Device, MemoryUse, PeakFlops, peak_flops};
+pub use device::{Device, MemoryUse, PeakFlops, has_bf16, peak_flops};
 pub use error::EngineError;
 pub use kernels::Kernels;
 pub use parameters::{ParameterId, ParameterKind, Parameters};
@@ -43,7 +43,7 @@ pub use simclr_kernels::isa::{Isa, Level};
 pub use simclr_kernels::nt_xent::Anchor;
 pub use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 pub use tape::{Backward, BackwardContext, Gradients, Mode, Tape, Var};
-pub use tensor::{DType, Tensor};
+pub use tensor::{DType, Stored, Tensor};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, EngineError>;

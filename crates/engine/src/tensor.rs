@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use half::bf16;
+use simclr_kernels::Element;
 use simclr_kernels::buffer::Buffer;
 
 use crate::{Device, EngineError, Result};
@@ -16,6 +18,22 @@ const MAX_RANK: usize = 4;
 pub enum DType {
     /// 32-bit IEEE floats.
     F32,
+    /// The upper halves of these: as wide a range, 8 bits of precision. For activations and their gradients.
+    Bf16,
+}
+
+/// A Rust type that tensors hold.
+pub trait Stored: Element {
+    /// Its name.
+    const DTYPE: DType;
+}
+
+impl Stored for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl Stored for bf16 {
+    const DTYPE: DType = DType::Bf16;
 }
 
 impl DType {
@@ -23,11 +41,13 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
+            DType::Bf16 => 2,
         }
     }
 }
 
-/// Contiguous values on a device, images channels last: (N, H, W, C), convolution weights (out, h, w, in).
+/// Contiguous values on a device, images channels last: (N, H, W, C), convolution weights (out, h, w, in). f32 unless said
+/// otherwise.
 ///
 /// Cloning shares the values. There are no strided views: a kernel never meets a layout that it was not written for.
 #[derive(Clone)]
@@ -42,10 +62,14 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor whose values are arbitrary until written. `shape` has at most four sizes.
     pub fn empty(device: &Device, shape: &[usize]) -> Tensor {
+        Tensor::empty_of(device, shape, DType::F32)
+    }
+
+    /// [`Tensor::empty`] of values of `dtype`.
+    pub fn empty_of(device: &Device, shape: &[usize], dtype: DType) -> Tensor {
         assert!(shape.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} dimensions, not {}", shape.len());
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
-        let dtype = DType::F32;
         let bytes = shape.iter().product::<usize>() * dtype.size();
         Tensor {
             dims,
@@ -83,12 +107,12 @@ impl Tensor {
         Tensor::from_slice(device, shape, &values)
     }
 
-    /// 8-bit values mapped to [0, 1], as a loader's images are.
-    pub fn from_bytes(device: &Device, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
+    /// 8-bit values mapped to [0, 1], as a loader's images are, stored as `dtype`.
+    pub fn from_bytes(device: &Device, shape: &[usize], bytes: &[u8], dtype: DType) -> Result<Tensor> {
         if shape.iter().product::<usize>() != bytes.len() {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), bytes.len()));
         }
-        let mut tensor = Tensor::empty(device, shape);
+        let mut tensor = Tensor::empty_of(device, shape, dtype);
         device.kernels().unit_from_bytes(bytes, &mut tensor)?;
         Ok(tensor)
     }
@@ -123,16 +147,28 @@ impl Tensor {
         &self.device
     }
 
-    /// The values in place. An error where they are not in host memory.
+    /// The f32 values in place. An error where they are of another type or not in host memory.
     pub fn as_slice(&self) -> Result<&[f32]> {
+        self.values()
+    }
+
+    /// The values in place. An error where they are of another type or not in host memory.
+    pub fn values<E: Stored>(&self) -> Result<&[E]> {
+        self.check_type::<E>()?;
         Ok(self.buffer.as_slice())
     }
 
-    /// The values in place, for writing. Shared values are copied first: other clones keep theirs.
+    /// The f32 values in place, for writing. Shared values are copied first: other clones keep theirs.
     pub fn as_mut_slice(&mut self) -> Result<&mut [f32]> {
+        self.values_mut()
+    }
+
+    /// [`Tensor::values`] for writing. Shared values are copied first: other clones keep theirs.
+    pub fn values_mut<E: Stored>(&mut self) -> Result<&mut [E]> {
+        self.check_type::<E>()?;
         if Arc::get_mut(&mut self.buffer).is_none() {
             let mut copy = self.device.pool().take(self.buffer.len());
-            copy.as_mut_slice::<f32>().copy_from_slice(self.buffer.as_slice());
+            copy.as_mut_slice::<E>().copy_from_slice(self.buffer.as_slice());
             self.buffer = Arc::new(copy);
         }
         match Arc::get_mut(&mut self.buffer) {
@@ -141,9 +177,36 @@ impl Tensor {
         }
     }
 
-    /// The values, copied to the host.
+    fn check_type<E: Stored>(&self) -> Result<()> {
+        if self.dtype == E::DTYPE {
+            return Ok(());
+        }
+        let what = format!("values are {:?}, {:?} are needed", self.dtype, E::DTYPE);
+        Err(EngineError::Value { op: "tensor", what })
+    }
+
+    /// The values in f32, copied to the host.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
-        self.as_slice().map(<[f32]>::to_vec)
+        match self.dtype {
+            DType::F32 => self.as_slice().map(<[f32]>::to_vec),
+            DType::Bf16 => Ok(self.values::<bf16>()?.iter().map(|v| v.widen()).collect()),
+        }
+    }
+
+    /// The values rounded to another type.
+    pub fn cast(&self, dtype: DType) -> Result<Tensor> {
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        let mut cast = Tensor::empty_of(&self.device, self.shape(), dtype);
+        match dtype {
+            DType::F32 => cast.as_mut_slice()?.copy_from_slice(&self.to_vec()?),
+            DType::Bf16 => {
+                let values = cast.values_mut::<bf16>()?.iter_mut().zip(self.as_slice()?);
+                values.for_each(|(to, from)| *to = bf16::narrow(*from));
+            }
+        }
+        Ok(cast)
     }
 
     /// The same values under another shape of as many.
@@ -156,11 +219,20 @@ impl Tensor {
         Ok(Tensor { dims, rank: shape.len(), ..self.clone() })
     }
 
+    /// An error of operator `op` unless the values are of `dtype`.
+    pub(crate) fn expect_type(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if self.dtype == dtype {
+            return Ok(());
+        }
+        Err(EngineError::Value { op, what: format!("{dtype:?} is needed, {self:?} was given") })
+    }
+
     /// self += other, in place where nobody shares the values.
     pub fn add_assign(&mut self, other: &Tensor) -> Result<()> {
         if self.shape() != other.shape() {
             return Err(EngineError::shape("add", format!("{:?}", self.shape()), other.shape()));
         }
+        other.expect_type("add", self.dtype)?;
         let device = self.device.clone();
         device.kernels().add_assign(self, other)
     }
@@ -184,6 +256,22 @@ mod tests {
         b.as_mut_slice().unwrap()[0] = 5.0;
         b.add_assign(&a).unwrap();
         assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![1.0, 2.0], vec![6.0, 4.0]));
+    }
+
+    #[test]
+    fn types_do_not_mix() {
+        let device = Device::cpu(1).unwrap();
+        let mut half = Tensor::from_bytes(&device, &[3], &[0, 51, 255], DType::Bf16).unwrap();
+        assert_eq!(half.to_vec().unwrap(), [0.0, bf16::narrow(0.2).widen(), 1.0]);
+        assert_eq!(half.values::<bf16>().unwrap().len(), 3);
+        let wide = half.cast(DType::F32).unwrap();
+        assert_eq!(wide.as_slice().unwrap(), half.to_vec().unwrap());
+        assert_eq!(wide.cast(DType::Bf16).unwrap().to_vec().unwrap(), half.to_vec().unwrap());
+        assert!(half.as_slice().is_err() && half.as_mut_slice().is_err());
+        assert!(half.add_assign(&Tensor::zeros(&device, &[3]).unwrap()).is_err());
+        let other = half.clone();
+        half.add_assign(&other).unwrap();
+        assert_eq!(half.to_vec().unwrap()[2], 2.0);
     }
 
     #[test]

@@ -2,16 +2,16 @@
 //!
 //! x is (rows, C), rows = N H W. Training: y = relu(gamma (x - mean) / sqrt(var + eps) + beta + residual), where
 //! mean and (biased) variance are over rows (Ioffe and Szegedy, arXiv:1502.03167, algorithm 1). The caller turns
-//! sums into statistics, since sums may come from several workers.
+//! sums into statistics, since sums may come from several workers. Values may be f32 or bf16; arithmetic is in f32.
 
-use crate::Cpu;
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
+use crate::{Cpu, Element};
 
 /// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.
 const F32_ROWS: usize = 128;
 
 /// Sums of each channel and of its square over rows: `sums` = [sum of x; C values, sum of x^2; C values].
-pub fn channel_sums(cpu: &Cpu, x: &[f32], channels: usize, sums: &mut [f64]) {
+pub fn channel_sums<E: Element>(cpu: &Cpu, x: &[E], channels: usize, sums: &mut [f64]) {
     assert_eq!(sums.len(), 2 * channels);
     assert_eq!(x.len() % channels, 0);
     let piece_len = rows_per_piece(channels) * channels;
@@ -25,7 +25,8 @@ pub fn channel_sums(cpu: &Cpu, x: &[f32], channels: usize, sums: &mut [f64]) {
                 #[inline(always)]
                 || {
                     for row in block.chunks(wide) {
-                        for ((s, q), &v) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
+                        for ((s, q), v) in sum.iter_mut().zip(square.iter_mut()).zip(row) {
+                            let v = v.widen();
                             *s += v;
                             *q += v * v;
                         }
@@ -50,14 +51,14 @@ fn fold(wide: &mut [f32], acc: &mut [f64]) {
 }
 
 /// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN stays one.
-pub fn batch_norm_forward(
+pub fn batch_norm_forward<E: Element>(
     cpu: &Cpu,
-    x: &[f32],
+    x: &[E],
     scale: &[f32],
     shift: &[f32],
-    residual: Option<&[f32]>,
+    residual: Option<&[E]>,
     relu: bool,
-    y: &mut [f32],
+    y: &mut [E],
 ) {
     let channels = scale.len();
     assert_eq!(shift.len(), channels);
@@ -76,7 +77,7 @@ pub fn batch_norm_forward(
                 None => {
                     for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
                         for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-                            *y = at_least(floor, x * a + b);
+                            *y = E::narrow(at_least(floor, x.widen() * a + b));
                         }
                     }
                 }
@@ -84,7 +85,7 @@ pub fn batch_norm_forward(
                     let rows = y.chunks_mut(scale.len()).zip(x.chunks(scale.len()));
                     for ((y, x), r) in rows.zip(residual[range].chunks(scale.len())) {
                         for ((((y, x), r), a), b) in y.iter_mut().zip(x).zip(r).zip(scale).zip(shift) {
-                            *y = at_least(floor, x * a + b + r);
+                            *y = E::narrow(at_least(floor, x.widen() * a + b + r.widen()));
                         }
                     }
                 }
@@ -101,11 +102,11 @@ fn at_least(floor: f32, value: f32) -> f32 {
 
 /// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
 /// g being `dy` where `mask` is positive (the ReLU's output) and zero elsewhere, or `dy` itself without a mask.
-pub fn batch_norm_backward_sums(
+pub fn batch_norm_backward_sums<E: Element>(
     cpu: &Cpu,
-    dy: &[f32],
-    mask: Option<&[f32]>,
-    x: &[f32],
+    dy: &[E],
+    mask: Option<&[E]>,
+    x: &[E],
     mean: &[f32],
     sums: &mut [f64],
 ) {
@@ -130,8 +131,9 @@ pub fn batch_norm_backward_sums(
                         for (dy, x) in dy.chunks(wide).zip(x.chunks(wide)) {
                             let lanes = sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean);
                             for ((((s, p), g), x), m) in lanes {
+                                let g = g.widen();
                                 *s += g;
-                                *p += g * (x - m);
+                                *p += g * (x.widen() - m);
                             }
                         }
                     }
@@ -141,9 +143,9 @@ pub fn batch_norm_backward_sums(
                             let lanes =
                                 sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean).zip(mask);
                             for (((((s, p), g), x), m), y) in lanes {
-                                let g = if *y > 0.0 { *g } else { 0.0 };
+                                let g = if y.widen() > 0.0 { g.widen() } else { 0.0 };
                                 *s += g;
-                                *p += g * (x - m);
+                                *p += g * (x.widen() - m);
                             }
                         }
                     }
@@ -157,13 +159,13 @@ pub fn batch_norm_backward_sums(
 
 /// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. On return `dy`
 /// holds g, which is the gradient of the residual.
-pub fn batch_norm_backward_input(
+pub fn batch_norm_backward_input<E: Element>(
     cpu: &Cpu,
-    dy: &mut [f32],
-    mask: Option<&[f32]>,
-    x: &[f32],
+    dy: &mut [E],
+    mask: Option<&[E]>,
+    x: &[E],
     coefficients: [&[f32]; 3],
-    dx: &mut [f32],
+    dx: &mut [E],
 ) {
     let channels = coefficients[0].len();
     assert!(coefficients.iter().all(|c| c.len() == channels));
@@ -180,13 +182,13 @@ pub fn batch_norm_backward_input(
             || {
                 if let Some(mask) = mask {
                     for (dy, y) in dy.iter_mut().zip(&mask[range]) {
-                        *dy = if *y > 0.0 { *dy } else { 0.0 };
+                        *dy = if y.widen() > 0.0 { *dy } else { E::default() };
                     }
                 }
                 for ((dx, dy), x) in dx.chunks_mut(wide).zip(dy.chunks(wide)).zip(x.chunks(wide)) {
                     let lanes = dx.iter_mut().zip(dy).zip(x).zip(a).zip(b).zip(c);
                     for (((((dx, g), x), a), b), c) in lanes {
-                        *dx = g * a + x * b + c;
+                        *dx = E::narrow(g.widen() * a + x.widen() * b + c);
                     }
                 }
             },
@@ -198,6 +200,7 @@ pub fn batch_norm_backward_input(
 mod tests {
     use super::*;
     use crate::{Isa, Threads};
+    use half::bf16;
 
     fn cpu(isa: Isa, threads: usize) -> Cpu {
         Cpu { threads: Threads::new(threads).unwrap(), isa }
@@ -237,9 +240,15 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_threads_or_instruction_set() {
+        bits_of::<f32>();
+        bits_of::<bf16>();
+    }
+
+    fn bits_of<E: Element>() {
         let (rows, channels) = (5000, 24);
-        let x = noise(rows * channels, 1);
-        let y = noise(rows * channels, 2);
+        let narrow = |values: Vec<f32>| values.into_iter().map(E::narrow).collect::<Vec<_>>();
+        let x = narrow(noise(rows * channels, 1));
+        let y = narrow(noise(rows * channels, 2));
         let mean = noise(channels, 3);
         let run = |cpu: Cpu| {
             let mut sums = vec![0.0; 2 * channels];
@@ -247,9 +256,9 @@ mod tests {
             let mut backward = vec![0.0; 2 * channels];
             batch_norm_backward_sums(&cpu, &y, Some(&x), &x, &mean, &mut backward);
             let mut dy = y.clone();
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = vec![E::default(); x.len()];
             batch_norm_backward_input(&cpu, &mut dy, Some(&x), &x, [&mean, &mean, &mean], &mut dx);
-            let mut out = vec![0.0; x.len()];
+            let mut out = vec![E::default(); x.len()];
             batch_norm_forward(&cpu, &x, &mean, &mean, Some(&y), true, &mut out);
             (sums, backward, dy, dx, out)
         };
@@ -259,6 +268,37 @@ mod tests {
                 assert!(run(cpu(isa, threads)) == expected);
             }
         }
+    }
+
+    /// In bf16 each result is the f32 result of the same numbers, rounded once.
+    #[test]
+    fn bf16_rounds_results_alone() {
+        let (rows, channels) = (77, 40);
+        let cpu = cpu(Isa::detect(), 2);
+        let narrow = |values: &[f32]| values.iter().map(|v| bf16::narrow(*v)).collect::<Vec<_>>();
+        let widen = |values: &[bf16]| values.iter().map(|v| v.widen()).collect::<Vec<_>>();
+        let [x, r, g] = [1, 2, 3].map(|seed| narrow(&noise(rows * channels, seed)));
+        let [wide_x, wide_r, wide_g] = [&x, &r, &g].map(|v| widen(v));
+        let [a, b, c] = [4, 5, 6].map(|seed| noise(channels, seed));
+
+        let (mut y, mut wide_y) = (x.clone(), wide_x.clone());
+        batch_norm_forward(&cpu, &x, &a, &b, Some(&r), true, &mut y);
+        batch_norm_forward(&cpu, &wide_x, &a, &b, Some(&wide_r), true, &mut wide_y);
+        assert_eq!(y, narrow(&wide_y));
+
+        let (mut sums, mut wide_sums) = (vec![0.0; 2 * channels], vec![0.0; 2 * channels]);
+        batch_norm_backward_sums(&cpu, &g, Some(&r), &x, &a, &mut sums);
+        batch_norm_backward_sums(&cpu, &wide_g, Some(&wide_r), &wide_x, &a, &mut wide_sums);
+        assert_eq!(sums, wide_sums);
+        channel_sums(&cpu, &x, channels, &mut sums);
+        channel_sums(&cpu, &wide_x, channels, &mut wide_sums);
+        assert_eq!(sums, wide_sums);
+
+        let (mut dy, mut dx) = (g.clone(), g.clone());
+        let (mut wide_dy, mut wide_dx) = (wide_g.clone(), wide_g.clone());
+        batch_norm_backward_input(&cpu, &mut dy, Some(&r), &x, [&a, &b, &c], &mut dx);
+        batch_norm_backward_input(&cpu, &mut wide_dy, Some(&wide_r), &wide_x, [&a, &b, &c], &mut wide_dx);
+        assert_eq!((dy, dx), (narrow(&wide_dy), narrow(&wide_dx)));
     }
 
     #[test]

@@ -1,41 +1,45 @@
 //! Passes over values one by one: ReLU, addition, scaling, conversion of 8-bit images.
 
-use crate::Cpu;
 use crate::pieces::PIECE;
+use crate::{Cpu, Element};
 
 /// y = max(x, 0); a NaN stays one.
-pub fn relu_forward(cpu: &Cpu, x: &[f32], y: &mut [f32]) {
+pub fn relu_forward<E: Element>(cpu: &Cpu, x: &[E], y: &mut [E]) {
     assert_eq!(x.len(), y.len());
     cpu.threads.run_chunks(y, PIECE, |i, y| {
         let x = &x[i * PIECE..i * PIECE + y.len()];
         cpu.isa.vectorize(
             #[inline(always)]
             // Not `f32::max`, which would hide a NaN.
-            || y.iter_mut().zip(x).for_each(|(y, x)| *y = if 0.0 > *x { 0.0 } else { *x }),
+            || y.iter_mut().zip(x).for_each(|(y, x)| *y = if 0.0 > x.widen() { E::default() } else { *x }),
         );
     });
 }
 
 /// Keeps `dy` where `y`, the ReLU's output, is positive, and clears it elsewhere.
-pub fn relu_backward(cpu: &Cpu, y: &[f32], dy: &mut [f32]) {
+pub fn relu_backward<E: Element>(cpu: &Cpu, y: &[E], dy: &mut [E]) {
     assert_eq!(y.len(), dy.len());
     cpu.threads.run_chunks(dy, PIECE, |i, dy| {
         let y = &y[i * PIECE..i * PIECE + dy.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || dy.iter_mut().zip(y).for_each(|(dy, y)| *dy = if *y > 0.0 { *dy } else { 0.0 }),
+            || {
+                dy.iter_mut()
+                    .zip(y)
+                    .for_each(|(dy, y)| *dy = if y.widen() > 0.0 { *dy } else { E::default() })
+            },
         );
     });
 }
 
 /// a += b.
-pub fn add_assign(cpu: &Cpu, a: &mut [f32], b: &[f32]) {
+pub fn add_assign<E: Element>(cpu: &Cpu, a: &mut [E], b: &[E]) {
     assert_eq!(a.len(), b.len());
     cpu.threads.run_chunks(a, PIECE, |i, a| {
         let b = &b[i * PIECE..i * PIECE + a.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || a.iter_mut().zip(b).for_each(|(a, b)| *a += b),
+            || a.iter_mut().zip(b).for_each(|(a, b)| *a = E::narrow(a.widen() + b.widen())),
         );
     });
 }
@@ -51,13 +55,13 @@ pub fn scale(cpu: &Cpu, a: &mut [f32], factor: f32) {
 }
 
 /// 8-bit values to [0, 1].
-pub fn unit_from_bytes(cpu: &Cpu, bytes: &[u8], y: &mut [f32]) {
+pub fn unit_from_bytes<E: Element>(cpu: &Cpu, bytes: &[u8], y: &mut [E]) {
     assert_eq!(bytes.len(), y.len());
     cpu.threads.run_chunks(y, PIECE, |i, y| {
         let bytes = &bytes[i * PIECE..i * PIECE + y.len()];
         cpu.isa.vectorize(
             #[inline(always)]
-            || y.iter_mut().zip(bytes).for_each(|(y, b)| *y = f32::from(*b) / 255.0),
+            || y.iter_mut().zip(bytes).for_each(|(y, b)| *y = E::narrow(f32::from(*b) / 255.0)),
         );
     });
 }

@@ -1,9 +1,9 @@
 //! Pooling over channels-last images.
 
-use crate::{Conv2dGeometry, Cpu};
+use crate::{Conv2dGeometry, Cpu, Element, scratch};
 
 /// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
-pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32]) {
+pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], y: &mut [E]) {
     let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
     assert!(g.padding < g.kernel_height.min(g.kernel_width), "every window must touch the image");
     assert!(x.len() == g.input_len() && y.len() == g.batch * outputs * c);
@@ -11,15 +11,16 @@ pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32])
     cpu.threads.run_chunks(y, outputs * c, |n, y| {
         let x = &x[n * image..(n + 1) * image];
         for (pixel, y) in y.chunks_exact_mut(c).enumerate() {
-            y.fill(f32::NEG_INFINITY);
+            y.fill(E::narrow(f32::NEG_INFINITY));
             for_each_tap(g, pixel, |source| {
                 let x = &x[source * c..source * c + c];
                 cpu.isa.vectorize(
                     #[inline(always)]
                     || {
-                        y.iter_mut()
-                            .zip(x)
-                            .for_each(|(y, x)| *y = if *x > *y || x.is_nan() { *x } else { *y })
+                        for (y, x) in y.iter_mut().zip(x) {
+                            let wide = x.widen();
+                            *y = if wide > y.widen() || wide.is_nan() { *x } else { *y };
+                        }
                     },
                 );
             });
@@ -28,33 +29,42 @@ pub fn max_pool_forward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &mut [f32])
 }
 
 /// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
-pub fn max_pool_backward(cpu: &Cpu, g: &Conv2dGeometry, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn max_pool_backward<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    x: &[E],
+    y: &[E],
+    dy: &[E],
+    dx: &mut [E],
+) {
     let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
     assert!(x.len() == g.input_len() && dx.len() == x.len());
     assert!(y.len() == g.batch * outputs * c && dy.len() == y.len());
     let (image, pooled) = (g.in_height * g.in_width * c, outputs * c);
     cpu.threads.run_chunks(dx, image, |n, dx| {
-        dx.fill(0.0);
+        let mut sums = scratch::take(dx.len());
+        sums.fill(0.0f32);
         let x = &x[n * image..(n + 1) * image];
         let windows = y[n * pooled..(n + 1) * pooled].chunks_exact(c).zip(dy[n * pooled..].chunks_exact(c));
         // What of each channel's gradient has not found its maximum yet.
-        let mut left = vec![0f32; c];
+        let mut left = scratch::take::<f32>(c);
         for (pixel, (y, dy)) in windows.enumerate() {
-            left.copy_from_slice(dy);
+            left.iter_mut().zip(dy).for_each(|(left, dy)| *left = dy.widen());
             for_each_tap(g, pixel, |source| {
-                let (x, dx) = (&x[source * c..source * c + c], &mut dx[source * c..source * c + c]);
+                let (x, sums) = (&x[source * c..source * c + c], &mut sums[source * c..source * c + c]);
                 cpu.isa.vectorize(
                     #[inline(always)]
                     || {
-                        for (((dx, left), x), y) in dx.iter_mut().zip(&mut left).zip(x).zip(y) {
-                            let here = if *x == *y { *left } else { 0.0 };
-                            *dx += here;
+                        for (((sum, left), x), y) in sums.iter_mut().zip(left.iter_mut()).zip(x).zip(y) {
+                            let here = if x.widen() == y.widen() { *left } else { 0.0 };
+                            *sum += here;
                             *left -= here;
                         }
                     },
                 );
             });
         }
+        dx.iter_mut().zip(sums.iter()).for_each(|(dx, sum)| *dx = E::narrow(*sum));
     });
 }
 
@@ -73,7 +83,13 @@ fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize)) 
 }
 
 /// Global average pooling: x (N, pixels, C) to y (N, C).
-pub fn global_avg_pool_forward(cpu: &Cpu, x: &[f32], pixels: usize, channels: usize, y: &mut [f32]) {
+pub fn global_avg_pool_forward<E: Element>(
+    cpu: &Cpu,
+    x: &[E],
+    pixels: usize,
+    channels: usize,
+    y: &mut [f32],
+) {
     assert_eq!(x.len(), y.len() * pixels);
     cpu.threads.run_chunks(y, channels, |n, y| {
         y.fill(0.0);
@@ -81,7 +97,7 @@ pub fn global_avg_pool_forward(cpu: &Cpu, x: &[f32], pixels: usize, channels: us
             #[inline(always)]
             || {
                 for row in x[n * pixels * channels..(n + 1) * pixels * channels].chunks_exact(channels) {
-                    y.iter_mut().zip(row).for_each(|(y, x)| *y += x);
+                    y.iter_mut().zip(row).for_each(|(y, x)| *y += x.widen());
                 }
                 y.iter_mut().for_each(|y| *y /= pixels as f32);
             },
@@ -90,7 +106,13 @@ pub fn global_avg_pool_forward(cpu: &Cpu, x: &[f32], pixels: usize, channels: us
 }
 
 /// dx of [`global_avg_pool_forward`]: dy / pixels at every pixel. Overwrites dx.
-pub fn global_avg_pool_backward(cpu: &Cpu, dy: &[f32], pixels: usize, channels: usize, dx: &mut [f32]) {
+pub fn global_avg_pool_backward<E: Element>(
+    cpu: &Cpu,
+    dy: &[f32],
+    pixels: usize,
+    channels: usize,
+    dx: &mut [E],
+) {
     assert_eq!(dx.len(), dy.len() * pixels);
     cpu.threads.run_chunks(dx, pixels * channels, |n, dx| {
         let dy = &dy[n * channels..(n + 1) * channels];
@@ -98,7 +120,7 @@ pub fn global_avg_pool_backward(cpu: &Cpu, dy: &[f32], pixels: usize, channels: 
             #[inline(always)]
             || {
                 for row in dx.chunks_exact_mut(channels) {
-                    row.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy / pixels as f32);
+                    row.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = E::narrow(dy / pixels as f32));
                 }
             },
         );

@@ -1,10 +1,10 @@
 //! The network of a run: encoder and projection head, made from a configuration, put into and taken from checkpoints.
 
-use simclr_engine::{Device, Mode, Parameters, SingleProcess, Tape, Tensor};
+use simclr_engine::{DType, Device, Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor};
-use crate::config::{self, EncoderName, Shortcut};
+use crate::config::{self, EncoderName, Precision, Shortcut};
 use crate::{Config, TrainError};
 
 /// Encoder f and projection head g: views to h, h to z.
@@ -19,6 +19,8 @@ pub struct Model {
     /// g, thrown away after pretraining.
     pub head: Head,
     image_size: usize,
+    /// What the encoder's activations are stored as.
+    activations: DType,
 }
 
 impl Model {
@@ -38,7 +40,11 @@ impl Model {
         };
         let encoder = ResNet::new(&spec, device, seed, &mut parameters)?.with_memory(memory);
         let head = Head::new(&head_spec(config), encoder.features(), device, seed, &mut parameters)?;
-        Ok(Model { device: device.clone(), parameters, encoder, head, image_size })
+        let activations = match config.train.precision {
+            Precision::Bf16 => DType::Bf16,
+            Precision::F32 | Precision::Auto => DType::F32,
+        };
+        Ok(Model { device: device.clone(), parameters, encoder, head, image_size, activations })
     }
 
     /// The model of a checkpoint, as its own configuration describes it.
@@ -57,7 +63,8 @@ impl Model {
     /// Images (n, S, S, 3) of 8 bits as the encoder's input.
     pub fn images(&self, bytes: &[u8]) -> Result<Tensor, TrainError> {
         let side = self.image_size;
-        Ok(Tensor::from_bytes(&self.device, &[bytes.len() / (side * side * 3), side, side, 3], bytes)?)
+        let shape = [bytes.len() / (side * side * 3), side, side, 3];
+        Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
     /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()).

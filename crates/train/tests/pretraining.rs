@@ -85,26 +85,35 @@ fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
     tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
+/// What does not depend on the precision is shown in both.
+const PRECISIONS: [&str; 2] = ["train.precision=f32", "train.precision=bf16"];
+
 #[test]
 fn twenty_steps_have_the_same_bits_on_1_2_and_4_threads() {
-    let expected = bits(&finished(&config(&[]), 1));
-    for threads in [2, 4] {
-        assert!(bits(&finished(&config(&[]), threads)) == expected, "{threads} threads");
+    for precision in PRECISIONS {
+        let expected = bits(&finished(&config(&[precision]), 1));
+        for threads in [2, 4] {
+            assert!(bits(&finished(&config(&[precision]), threads)) == expected, "{threads} threads");
+        }
+        assert!(bits(&finished(&config(&[precision, "train.seed=1"]), 1)) != expected, "another seed");
     }
-    assert!(bits(&finished(&config(&["train.seed=1"]), 1)) != expected, "another seed");
+    let [f32, bf16] = PRECISIONS.map(|precision| bits(&finished(&config(&[precision]), 2)));
+    assert!(f32 != bf16);
 }
 
 #[test]
 fn block_memory_trains_to_the_same_bits() {
-    let full = bits(&finished(&config(&[]), 2));
-    assert!(bits(&finished(&config(&["train.memory=blocks"]), 2)) == full);
+    for precision in PRECISIONS {
+        let full = bits(&finished(&config(&[precision]), 2));
+        assert!(bits(&finished(&config(&[precision, "train.memory=blocks"]), 2)) == full);
+    }
 }
 
 #[test]
 fn a_run_stopped_anywhere_goes_on_to_the_same_bits_and_the_same_log() {
-    for optimizer in ["lars", "sgd", "adamw"] {
-        let sets = [format!("optim.name={optimizer}"), "optim.rate=0.01".to_owned()];
-        let config = config(&[&sets[0], &sets[1]]);
+    for (optimizer, precision) in [("lars", 1), ("sgd", 0), ("adamw", 0)] {
+        let name = format!("optim.name={optimizer}");
+        let config = config(&[&name, "optim.rate=0.01", PRECISIONS[precision]]);
         let expected = bits(&finished(&config, 1));
         let folder = tempfile::tempdir().unwrap();
         let mut watch = Watch { stop_after: Some(3), ..Watch::default() };

@@ -72,11 +72,23 @@ fn views(step: usize) -> Vec<u8> {
 
 #[test]
 fn ten_steps_follow_pytorch() {
+    follow("f32", 1e-4, 0.1);
+}
+
+/// Rounding to 8 bits after each layer moves the curve (by 2.8e-4 when this was written), but not away.
+#[test]
+fn ten_steps_in_bf16_stay_near() {
+    follow("bf16", 2e-3, 0.6);
+}
+
+/// The loss of each step within a relative `tolerance`, what each parameter moved within a share of `moves`.
+fn follow(precision: &str, tolerance: f64, moves: f64) {
     let golden: Value = serde_json::from_str(include_str!("golden/ten_steps.json")).unwrap();
     let numbers = |value: &Value| -> Vec<f64> {
         value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
     };
-    let config = Config::from_toml(CONFIG, "the test").unwrap();
+    let text = format!("{CONFIG}[train]\nprecision = \"{precision}\"\n");
+    let config = Config::from_toml(&text, "the test").unwrap();
     let device = Device::cpu(0).unwrap();
     let mut model = Model::new(&config, &device).unwrap();
     set_weights(&mut model);
@@ -91,7 +103,11 @@ fn ten_steps_follow_pytorch() {
             train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &views(step), rate).unwrap();
         let off = (figures.batch.loss - want).abs() / want;
         println!("step {step}: {:.7}, PyTorch {want:.7}, off by {off:.1e}", figures.batch.loss);
-        assert!(sound && off <= 1e-4, "step {step}: loss {} and not {want}: {off:.1e}", figures.batch.loss);
+        assert!(
+            sound && off <= tolerance,
+            "step {step}: loss {} and not {want}: {off:.1e}",
+            figures.batch.loss
+        );
     }
 
     // The curve alone would forgive a parameter that did not move. How far each moved is known to a few percent: rounding
@@ -109,6 +125,6 @@ fn ten_steps_follow_pytorch() {
             .map(|(want, (start, end))| (f64::from(*end) - f64::from(*start) - want).abs())
             .fold(0f64, f64::max);
         println!("{name}: moved by up to {longest:.1e}, off by {worst:.1e}");
-        assert!(worst <= 0.1 * longest, "{name} moved by up to {longest:.1e} and is off by {worst:.1e}");
+        assert!(worst <= moves * longest, "{name} moved by up to {longest:.1e} and is off by {worst:.1e}");
     }
 }

@@ -65,7 +65,7 @@ pub fn batch_norm(
         shift.iter_mut().zip(beta.tensor().as_slice()?).for_each(|(shift, beta)| *shift += beta);
     }
     let device = x.tensor().device();
-    let mut y = Tensor::empty(device, x.tensor().shape());
+    let mut y = Tensor::empty_of(device, x.tensor().shape(), x.tensor().dtype());
     let residual_value = residual.map(Var::tensor);
     device.kernels().batch_norm_forward(x.tensor(), &scale, &shift, residual_value, relu, &mut y)?;
     // Inputs without a place of their own stand in for absent ones: their gradient is never wanted.
@@ -185,7 +185,7 @@ impl Backward for BatchNormBackward<'_> {
                 c[i] = (-scale * sums[i] / count - slope * f64::from(mean[i])) as f32;
             }
         }
-        let mut dx = Tensor::empty(&device, self.x.shape());
+        let mut dx = Tensor::empty_of(&device, self.x.shape(), dy.dtype());
         device.kernels().batch_norm_backward_input(&mut dy, mask, &self.x, [&a, &b, &c], &mut dx)?;
         context.give(0, dx)?;
         context.give(3, dy)

@@ -1,7 +1,7 @@
 //! 2-D convolution without bias: BatchNorm follows and has one.
 
 use crate::ops::image_shape;
-use crate::{Backward, BackwardContext, Conv2dGeometry, EngineError, Result, Tape, Tensor, Var};
+use crate::{Backward, BackwardContext, Conv2dGeometry, DType, EngineError, Result, Tape, Tensor, Var};
 
 /// How a convolution steps over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub struct Conv2d {
 
 /// y (N, P, Q, K) = x (N, H, W, C) convolved (as in PyTorch: correlated) with w (K, R, S, C).
 ///
-/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. Products accumulate in f32.
+/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, and y is what x is; w is f32.
+/// Products accumulate in f32.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x.tensor())?;
     let [out_channels, kernel_height, kernel_width, weight_channels] =
@@ -43,7 +44,8 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     }
     let shape = [batch, geometry.out_height(), geometry.out_width(), out_channels];
     let device = x.tensor().device();
-    let mut y = Tensor::empty(device, &shape);
+    w.tensor().expect_type("conv2d weights", DType::F32)?;
+    let mut y = Tensor::empty_of(device, &shape, x.tensor().dtype());
     let mut sums = conv.channel_sums.then(|| vec![0.0; 2 * out_channels]);
     device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_deref_mut())?;
     let y =
@@ -69,7 +71,7 @@ impl Backward for Conv2dBackward {
             context.give(1, dw)?;
         }
         if context.wants(0) {
-            let mut dx = Tensor::empty(&device, self.x.shape());
+            let mut dx = Tensor::empty_of(&device, self.x.shape(), dy.dtype());
             // x is not needed any more: its memory may serve what comes next.
             drop(self.x);
             device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx)?;

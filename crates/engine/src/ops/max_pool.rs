@@ -22,7 +22,8 @@ pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: u
         return Err(EngineError::Value { op: "max_pool", what });
     }
     let device = x.tensor().device();
-    let mut y = Tensor::empty(device, &[batch, geometry.out_height(), geometry.out_width(), channels]);
+    let shape = [batch, geometry.out_height(), geometry.out_width(), channels];
+    let mut y = Tensor::empty_of(device, &shape, x.tensor().dtype());
     device.kernels().max_pool_forward(&geometry, x.tensor(), &mut y)?;
     Ok(tape.record(&[x], y.clone(), || MaxPoolBackward { geometry, x: x.tensor().clone(), y }))
 }
@@ -35,7 +36,7 @@ struct MaxPoolBackward {
 
 impl Backward for MaxPoolBackward {
     fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let mut dx = Tensor::empty(dy.device(), self.x.shape());
+        let mut dx = Tensor::empty_of(dy.device(), self.x.shape(), dy.dtype());
         dy.device().kernels().max_pool_backward(&self.geometry, &self.x, &self.y, &dy, &mut dx)?;
         context.give(0, dx)
     }

@@ -5,7 +5,7 @@ use crate::{Backward, BackwardContext, Result, Tape, Tensor, Var};
 /// y = max(x, 0), of any shape. The gradient at 0 is 0.
 pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
     let x_value = x.tensor();
-    let mut y = Tensor::empty(x_value.device(), x_value.shape());
+    let mut y = Tensor::empty_of(x_value.device(), x_value.shape(), x_value.dtype());
     x_value.device().kernels().relu_forward(x_value, &mut y)?;
     Ok(tape.record(&[x], y.clone(), || ReluBackward { y }))
 }

@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
     key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "times that each image is seen"),
-    key("train.precision", Word(&["auto", "f32"]), "arithmetic of the network; auto: f32")
+    key("train.precision", Word(&["auto", "f32", "bf16"]), "how the encoder keeps activations; auto: bf16 where the processor multiplies it (AVX512_BF16), else f32")
         .also(&["dtype", "amp"]),
     key(
         "train.memory",

@@ -119,8 +119,8 @@ fn found(value: &Value) -> String {
 /// Adds to what is expected why a plausible value is not accepted.
 fn explain(path: &str, value: &Value, expected: String) -> String {
     match (path, value.as_str()) {
-        ("train.precision", Some("bf16" | "f16" | "fp16" | "bfloat16" | "float16")) => {
-            format!("{expected}: this version computes in f32 only")
+        ("train.precision", Some("f16" | "fp16" | "float16")) => {
+            format!("{expected}: 16-bit numbers of narrow range are not offered, bf16 are")
         }
         _ => expected,
     }

@@ -164,7 +164,7 @@ impl Config {
             self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
         }
         if self.train.precision == Precision::Auto {
-            self.train.precision = Precision::F32;
+            self.train.precision = if simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
         }
     }
 }

@@ -150,10 +150,12 @@ words! {
 words! {
     /// The arithmetic of the network.
     Precision {
-        /// The best that this version offers. Never in a resolved configuration.
+        /// The faster on this processor. Never in a resolved configuration.
         Auto = "auto",
-        /// 32-bit floating point.
+        /// 32-bit floating point throughout.
         F32 = "f32",
+        /// The encoder's activations and their gradients in bf16; parameters, momentum, sums, head and loss in f32.
+        Bf16 = "bf16",
     }
 }
 
