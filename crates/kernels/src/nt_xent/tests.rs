@@ -44,9 +44,10 @@ fn cpu(isa: Isa, threads: usize) -> Cpu {
 fn the_loss_is_the_papers_on_every_shape_of_tile() {
     for (count, dim) in [(2, 3), (6, 2), (254, 5), (256, 8), (258, 16), (600, 33)] {
         let z = views(count, dim);
-        for isa in Isa::all() {
-            let (got, _) = loss(&cpu(isa, 2), &z, dim, 0.1);
-            let want = naive(&z, dim, 0.1);
+        // Similarities up to 10, and up to 50: one temperature for each form.
+        for (isa, temperature) in Isa::all().into_iter().flat_map(|isa| [(isa, 0.1), (isa, 0.02)]) {
+            let (got, _) = loss(&cpu(isa, 2), &z, dim, temperature);
+            let want = naive(&z, dim, temperature);
             assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{count}x{dim}: {got} {want}");
         }
     }
@@ -67,6 +68,47 @@ fn the_gradient_is_that_of_finite_differences() {
         let want = (up - down) / f64::from((value + step) - (value - step));
         assert!((f64::from(dz[i]) - want).abs() < 1e-4, "{i}: {} {want}", dz[i]);
     }
+}
+
+/// Both forms on one problem, for a worker whose views are in the middle of all.
+#[test]
+fn the_forms_agree() {
+    for (anchors, views_before, views_after, dim) in [(2, 0, 0, 2), (300, 0, 0, 70), (140, 130, 20, 33)] {
+        let all = views(views_before + anchors + views_after, dim);
+        let count = all.len() / dim;
+        let shape = NtXentShape { anchors, views: count, offset: views_before, dim, temperature: 0.1 };
+        let z = &all[views_before * dim..][..anchors * dim];
+        for isa in Isa::all() {
+            let cpu = cpu(isa, 2);
+            let bound = symmetric::bound(&cpu, &shape, &all).unwrap();
+            let mut found = [vec![Anchor::default(); anchors], vec![Anchor::default(); anchors]];
+            symmetric::forward(&cpu, &shape, &all, bound, &mut found[0]);
+            online::forward(&cpu, &shape, z, &all, &mut found[1]);
+            let near = |a: f32, b: f32| a == b || (a - b).abs() <= 2e-5 * (1.0 + b.abs());
+            for (a, b) in found[0].iter().zip(&found[1]) {
+                assert!(near(a.lse, b.lse) && near(a.positive, b.positive), "{a:?} {b:?}");
+                assert!(near(a.entropy, b.entropy) && near(a.hardest, b.hardest), "{a:?} {b:?}");
+            }
+            // Any lse will do for views of others.
+            let lse: Vec<f32> = (0..count).map(|i| 11.0 + (i % 7) as f32 * 0.3).collect();
+            let mut gradients = [vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]];
+            symmetric::backward(&cpu, &shape, &all, &lse, bound, 0.5, &mut gradients[0]);
+            online::backward(&cpu, &shape, z, &all, &lse, 0.5, &mut gradients[1]);
+            let scale = gradients[1].iter().fold(0f32, |most, v| most.max(v.abs()));
+            for (a, b) in gradients[0].iter().zip(&gradients[1]) {
+                assert!((a - b).abs() <= 1e-5 * scale, "{anchors} {dim}: {a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_bounded_takes_the_other_form() {
+    let shape = NtXentShape { anchors: 2, views: 2, offset: 0, dim: 1, temperature: 1.0 };
+    let bound = |z: [f32; 2]| symmetric::bound(&cpu(Isa::detect(), 1), &shape, &z);
+    assert_eq!(bound([3.0, -4.0]), Some(16.0));
+    assert_eq!([bound([7.0, 0.0]), bound([f32::NAN, 0.0]), bound([0.0, f32::NAN])], [None; 3]);
+    assert_eq!(bound([f32::INFINITY, 1.0]), None);
 }
 
 #[test]
@@ -144,9 +186,11 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
 #[test]
 fn bits_do_not_depend_on_threads() {
     let z = views(600, 24);
-    let (one, gradient) = loss(&cpu(Isa::detect(), 1), &z, 24, 0.2);
-    for threads in [2, 4] {
-        let (other, same) = loss(&cpu(Isa::detect(), threads), &z, 24, 0.2);
-        assert!(one == other && gradient == same);
+    for temperature in [0.2, 0.02] {
+        let (one, gradient) = loss(&cpu(Isa::detect(), 1), &z, 24, temperature);
+        for threads in [2, 4] {
+            let (other, same) = loss(&cpu(Isa::detect(), threads), &z, 24, temperature);
+            assert!(one == other && gradient == same);
+        }
     }
 }
