@@ -97,6 +97,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::NoRun { .. }
         | E::CannotResume { .. }
         | E::BatchTooLarge { .. }
+        | E::DoesNotFit { .. }
         | E::Views(_) => true,
         _ => false,
     }

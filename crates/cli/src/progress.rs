@@ -48,6 +48,7 @@ impl Progress {
 impl Observer for Progress {
     fn started(&mut self, plan: &Plan) {
         terminal::say(&describe(plan, self.epochs));
+        terminal::say(&plan.memory.to_string());
         if terminal::is_interactive() {
             let bar = ProgressBar::new(plan.steps).with_position(plan.done);
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

@@ -94,7 +94,7 @@ impl Training {
         self.from.as_ref().is_some_and(|from| from.meta.epoch >= self.config.train.epochs)
     }
 
-    /// Trains until done, or until Ctrl-C. A data set that turns out too small leaves no folder behind.
+    /// Trains until done, or until Ctrl-C. A data set that turns out too small, or a batch too large, leaves no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
         let device = device(self.config.train.threads.value().unwrap_or(0))?;
         let started = Instant::now();
@@ -104,8 +104,11 @@ impl Training {
             pretrain(dataset, &self.config, &self.folder, self.from.as_ref(), &device, &mut progress);
         drop(progress);
         drop(watch);
-        if let Err(TrainError::BatchTooLarge { .. } | TrainError::Data(DataError::TooFewImages { .. })) =
-            &result
+        if let Err(
+            TrainError::BatchTooLarge { .. }
+            | TrainError::DoesNotFit { .. }
+            | TrainError::Data(DataError::TooFewImages { .. }),
+        ) = &result
         {
             self.abandon();
         }

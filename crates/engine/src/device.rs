@@ -8,7 +8,7 @@ use simclr_kernels::isa::Level;
 use simclr_kernels::{Cpu, Isa, Threads, peak};
 
 use crate::cpu::CpuKernels;
-use crate::profile::{Profile, Profiled};
+use crate::profile::{Profile, Skip, Watched};
 use crate::{AdamWStep, EngineError, Kernels, MomentumStep, Result, Tensor};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
@@ -59,22 +59,30 @@ impl Device {
     /// The CPU with a chosen instruction set, for tests and measurements.
     pub fn cpu_with(threads: usize, isa: Isa) -> Result<Device> {
         let cpu = cpu(threads, isa)?;
-        Ok(Device::of(&cpu, CpuKernels { cpu: cpu.clone() }))
+        Ok(Device::of(&cpu, Pool::default(), CpuKernels { cpu: cpu.clone() }))
     }
 
     /// [`Device::cpu_with`], timing every kernel.
     pub fn cpu_profiled(threads: usize, isa: Isa) -> Result<(Device, Profile)> {
         let (cpu, profile) = (cpu(threads, isa)?, Profile::default());
-        let kernels = Profiled { inner: CpuKernels { cpu: cpu.clone() }, profile: profile.clone() };
-        Ok((Device::of(&cpu, kernels), profile))
+        let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: profile.clone() };
+        Ok((Device::of(&cpu, Pool::default(), kernels), profile))
     }
 
-    fn of(cpu: &Cpu, kernels: impl Kernels + 'static) -> Device {
+    /// A device whose kernels do nothing and whose large tensors (above a MiB) have no values, while [`Device::memory`] tells what they
+    /// would take: to learn what a computation needs before it is done.
+    pub fn dry() -> Result<Device> {
+        let cpu = cpu(1, Isa::PORTABLE)?;
+        let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: Skip };
+        Ok(Device::of(&cpu, Pool::hollow(), kernels))
+    }
+
+    fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
         let threads = cpu.threads.count();
         Device {
             shared: Arc::new(Shared {
                 name: format!("cpu ({}, {threads} threads)", cpu.isa.level()),
-                pool: Pool::default(),
+                pool,
                 kernels: Box::new(kernels),
                 threads,
             }),

@@ -1,4 +1,4 @@
-//! Where a step's time goes: a device whose every kernel is timed.
+//! Where a step's time goes: a device whose every kernel is timed. And one whose kernels do nothing, to learn what a step takes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -125,10 +125,44 @@ impl Profile {
     }
 }
 
-/// Times every kernel of `inner`.
-pub(crate) struct Profiled<K> {
+/// What is done about every kernel that is called.
+pub(crate) trait Watch: Send + Sync {
+    /// Runs `kernel`, or does not; `cost` holds its operations and bytes.
+    fn watch<R: Default>(
+        &self,
+        work: Work,
+        cost: (u64, u64),
+        kernel: impl FnOnce() -> Result<R>,
+    ) -> Result<R>;
+}
+
+impl Watch for Profile {
+    fn watch<R: Default>(
+        &self,
+        work: Work,
+        (flops, bytes): (u64, u64),
+        kernel: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let start = Instant::now();
+        let result = kernel();
+        self.add(work, Cost { calls: 1, time: start.elapsed(), flops, bytes });
+        result
+    }
+}
+
+/// Runs no kernel at all.
+pub(crate) struct Skip;
+
+impl Watch for Skip {
+    fn watch<R: Default>(&self, _: Work, _: (u64, u64), _: impl FnOnce() -> Result<R>) -> Result<R> {
+        Ok(R::default())
+    }
+}
+
+/// The kernels of `inner`, each call of which is watched.
+pub(crate) struct Watched<K, W> {
     pub(crate) inner: K,
-    pub(crate) profile: Profile,
+    pub(crate) watch: W,
 }
 
 const FORWARD: &str = "forward";
@@ -149,22 +183,18 @@ fn product(rows: &Tensor, w: &Tensor) -> u64 {
     2 * (rows.len() / rows.last_dim().max(1) * w.len()) as u64
 }
 
-impl<K: Kernels> Profiled<K> {
-    fn time<R>(
+impl<K: Kernels, W: Watch> Watched<K, W> {
+    fn time<R: Default>(
         &self,
         (operator, pass, shape): (&'static str, &'static str, Shape),
-        (flops, bytes): (u64, u64),
-        run: impl FnOnce(&K) -> R,
-    ) -> R {
-        let start = Instant::now();
-        let result = run(&self.inner);
-        let cost = Cost { calls: 1, time: start.elapsed(), flops, bytes };
-        self.profile.add(Work { operator, pass, shape }, cost);
-        result
+        cost: (u64, u64),
+        run: impl FnOnce(&K) -> Result<R>,
+    ) -> Result<R> {
+        self.watch.watch(Work { operator, pass, shape }, cost, || run(&self.inner))
     }
 }
 
-impl<K: Kernels> Kernels for Profiled<K> {
+impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn conv2d_forward(
         &self,
         g: &Conv2dGeometry,
@@ -380,6 +410,17 @@ impl<K: Kernels> Kernels for Profiled<K> {
 mod tests {
     use super::*;
     use crate::{Device, Isa, Mode, ParameterKind, Parameters, SingleProcess, Tape, ops};
+
+    #[test]
+    fn a_dry_device_computes_nothing_and_counts_all() {
+        let device = Device::dry().unwrap();
+        let x = Tensor::empty(&device, &[1 << 20, 1 << 10]);
+        let mut y = Tensor::empty(&device, x.shape());
+        device.kernels().relu_forward(&x, &mut y).unwrap();
+        assert_eq!(device.sum_of_squares(&y).unwrap(), 0.0);
+        drop((x, y));
+        assert_eq!(device.memory().peak, 2 << 32);
+    }
 
     #[test]
     fn every_kernel_of_a_step_is_counted() {

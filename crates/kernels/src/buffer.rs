@@ -14,11 +14,16 @@ const ALIGNMENT: usize = 64;
 /// x86-64's large page: buffers from this size on start on one, and ask the kernel for it.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// What a buffer of a hollow pool holds at most; larger ones only count as what they would be.
+const HOLLOW: usize = 1 << 20;
+
 /// An owned, initialised block of bytes aligned to at least 64.
 #[derive(Debug)]
 struct Block {
     start: NonNull<u8>,
     layout: Layout,
+    /// What it counts as: its length, except in a hollow pool.
+    size: usize,
 }
 
 // SAFETY: a `Block` owns its memory exclusively, as a `Box<[u8]>` does.
@@ -40,11 +45,14 @@ impl Block {
             // SAFETY: the range was allocated just above; advice changes no contents, and a refusal is harmless.
             unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
         }
-        Block { start, layout }
+        Block { start, layout, size: layout.size() }
     }
 
-    fn capacity(&self) -> usize {
-        self.layout.size()
+    /// A block that counts as `bytes`, of which it has [`HOLLOW`] at most.
+    fn hollow(bytes: usize) -> Block {
+        let mut block = Block::new(bytes.min(HOLLOW));
+        block.size = bytes;
+        block
     }
 }
 
@@ -65,6 +73,7 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Shared {
+    hollow: bool,
     free: Mutex<HashMap<usize, Vec<Block>>>,
     live: AtomicUsize,
     held: AtomicUsize,
@@ -72,6 +81,12 @@ struct Shared {
 }
 
 impl Pool {
+    /// A pool that counts like any other, with little memory behind it: of a buffer above a MiB only the first MiB exists. For finding
+    /// out what a computation would take.
+    pub fn hollow() -> Pool {
+        Pool { shared: Arc::new(Shared { hollow: true, ..Shared::default() }) }
+    }
+
     /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
     pub fn take(&self, bytes: usize) -> Buffer {
         let size = bytes.max(ALIGNMENT);
@@ -79,10 +94,11 @@ impl Pool {
             self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
         let block = recycled.unwrap_or_else(|| {
             self.shared.held.fetch_add(size, Ordering::Relaxed);
-            Block::new(size)
+            if self.shared.hollow { Block::hollow(size) } else { Block::new(size) }
         });
         let live = self.shared.live.fetch_add(size, Ordering::Relaxed) + size;
         self.shared.peak.fetch_max(live, Ordering::Relaxed);
+        let bytes = bytes.min(block.layout.size());
         Buffer { block: ManuallyDrop::new(block), bytes, pool: self.clone() }
     }
 
@@ -104,7 +120,7 @@ impl Pool {
     /// Gives the memory that nobody uses back to the system.
     pub fn trim(&self) {
         let blocks = std::mem::take(&mut *self.shared.free.lock().unwrap_or_else(PoisonError::into_inner));
-        let freed: usize = blocks.values().flatten().map(Block::capacity).sum();
+        let freed: usize = blocks.values().flatten().map(|block| block.size).sum();
         self.shared.held.fetch_sub(freed, Ordering::Relaxed);
     }
 }
@@ -150,7 +166,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the block is taken out once, here, and not touched again.
         let block = unsafe { ManuallyDrop::take(&mut self.block) };
-        let size = block.capacity();
+        let size = block.size;
         self.pool.shared.live.fetch_sub(size, Ordering::Relaxed);
         self.pool
             .shared
@@ -179,6 +195,18 @@ mod tests {
         drop(second);
         pool.trim();
         assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_hollow_pool_counts_what_it_does_not_have() {
+        let pool = Pool::hollow();
+        let (small, large) = (pool.take(4096), pool.take(1 << 40));
+        assert_eq!((small.len(), large.len()), (4096, HOLLOW));
+        assert_eq!(large.as_slice::<u8>().iter().map(|&b| u64::from(b)).sum::<u64>(), 0);
+        assert_eq!((pool.live_bytes(), pool.peak_bytes()), (4096 + (1 << 40), 4096 + (1 << 40)));
+        drop((small, large));
+        drop(pool.take(1 << 40));
+        assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 4096 + (1 << 40)));
     }
 
     #[test]

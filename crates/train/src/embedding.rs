@@ -6,9 +6,6 @@ use simclr_data::{Dataset, EvalLoader, Skipped};
 
 use crate::{Model, TrainError};
 
-/// Images that go through the network at once.
-const BATCH: usize = 128;
-
 /// h, and z where asked for, of the central crops of a data set's images, in its order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embedding {
@@ -29,6 +26,9 @@ pub struct Embedding {
 }
 
 impl Embedding {
+    /// Images that go through the network at once.
+    pub const BATCH: usize = 128;
+
     /// Runs every image of `dataset` through `model`, BatchNorm by its running averages, decoding with `threads` threads.
     /// `each` is told after every batch how many images are done.
     ///
@@ -43,7 +43,7 @@ impl Embedding {
         let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
         let mut all = Embedding { h_dim, z_dim, ..Embedding::default() };
         all.h.reserve_exact(dataset.len() * h_dim);
-        let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, BATCH, threads);
+        let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, Self::BATCH, threads);
         while let Some(batch) = loader.next_batch()? {
             let (h, z) = model.embed(&batch.views)?;
             all.h.extend_from_slice(&h);

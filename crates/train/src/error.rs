@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::Memory;
+
 /// What can go wrong in configuring, recording and resuming a run.
 ///
 /// Every message names the file or the key, what is wrong, and what would be right.
@@ -182,6 +184,27 @@ pub enum TrainError {
         /// Images held out.
         holdout: usize,
     },
+    /// A step that takes more memory than there is.
+    #[error(
+        "a batch of {batch} images takes about {:.2} GB of memory with train.memory={memory}, and {:.2} GB are available; {}",
+        *needed as f64 / 1e9,
+        *available as f64 / 1e9,
+        fitting_advice(*largest_batch, *blocks)
+    )]
+    DoesNotFit {
+        /// Images in a batch.
+        batch: usize,
+        /// What would be kept for the backward pass.
+        memory: Memory,
+        /// Bytes that the run would take.
+        needed: u64,
+        /// Bytes that it may take.
+        available: u64,
+        /// The largest batch that fits, if one does.
+        largest_batch: Option<usize>,
+        /// Bytes that it would take if only the inputs of blocks were kept, where that is the remedy.
+        blocks: Option<u64>,
+    },
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] simclr_engine::EngineError),
@@ -220,6 +243,20 @@ fn io_advice(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "; give a folder that can be written to",
         _ => "",
     }
+}
+
+fn fitting_advice(largest_batch: Option<usize>, blocks: Option<u64>) -> String {
+    let mut advice = match blocks {
+        Some(bytes) => {
+            format!("set train.memory=blocks, with which it takes {:.2} GB, or ", bytes as f64 / 1e9)
+        }
+        None => String::new(),
+    };
+    advice += &match largest_batch {
+        Some(batch) => format!("lower train.batch to at most {batch}, or data.image_size or encoder.width"),
+        None => "no batch fits: lower data.image_size or encoder.width, or end other programs".to_owned(),
+    };
+    advice
 }
 
 fn previous_advice(previous: Option<&Path>) -> String {

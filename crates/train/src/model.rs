@@ -34,17 +34,29 @@ impl Model {
         let image_size = config.data.image_size as usize;
         let mut parameters = Parameters::new();
         let spec = resnet_spec(config);
-        let memory = match config.train.memory {
-            config::Memory::Full => simclr_nn::Memory::Full,
-            config::Memory::Blocks => simclr_nn::Memory::Blocks,
-        };
-        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?.with_memory(memory);
+        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?;
         let head = Head::new(&head_spec(config), encoder.features(), device, seed, &mut parameters)?;
         let activations = match config.train.precision {
             Precision::Bf16 => DType::Bf16,
             Precision::F32 | Precision::Auto => DType::F32,
         };
-        Ok(Model { device: device.clone(), parameters, encoder, head, image_size, activations })
+        let model = Model { device: device.clone(), parameters, encoder, head, image_size, activations };
+        Ok(model.with_memory(config.train.memory))
+    }
+
+    /// The same model, keeping what `memory` says for backward: where that is to be chosen, everything until
+    /// [`memory::choose`](crate::memory::choose) has looked at it.
+    pub fn with_memory(self, memory: config::Memory) -> Model {
+        let memory = match memory {
+            config::Memory::Full | config::Memory::Auto => simclr_nn::Memory::Full,
+            config::Memory::Blocks => simclr_nn::Memory::Blocks,
+        };
+        Model { encoder: self.encoder.with_memory(memory), ..self }
+    }
+
+    /// What activations are stored as.
+    pub fn activations(&self) -> DType {
+        self.activations
     }
 
     /// The model of a checkpoint, as its own configuration describes it.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use simclr_data::Source;
-use simclr_train::pretrain::LEAST_HOLDOUT;
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::holdout_of;
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, TrainError};
+use simclr_train::{Config, Model, TrainError, memory};
 
 use crate::exit::Done;
 use crate::settings::{Settings, Threads};
@@ -107,6 +108,11 @@ impl Pretrain {
             terminal::grouped(steps),
             terminal::grouped(steps * config.train.epochs),
         ));
+        let device = training::device(config.train.threads.value().unwrap_or(0))?;
+        let model = Model::new(&config, &device)?;
+        let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;
+        let cache = memory::cache_bytes(&config, source.train.as_ref());
+        terminal::say(&memory::choose((&model, &optimizer), &config, cache)?.to_string());
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)
     }
@@ -124,7 +130,7 @@ impl Pretrain {
 
 /// Images that will be trained on and held out of `images`.
 fn check_batch(config: &Config, images: usize) -> Result<(usize, usize)> {
-    let holdout = Some(config.data.holdout_of(images)).filter(|&n| n >= LEAST_HOLDOUT).unwrap_or(0);
+    let holdout = holdout_of(config, images);
     let batch = config.train.batch;
     if batch > images - holdout {
         return Err(TrainError::BatchTooLarge { batch, images: images - holdout, holdout }.into());

@@ -172,8 +172,8 @@ pub const KEYS: &[Key] = &[
         .also(&["dtype", "amp"]),
     key(
         "train.memory",
-        Word(&["full", "blocks"]),
-        "full: keep every activation; blocks: keep one per residual block and compute the rest again",
+        Word(&["auto", "full", "blocks"]),
+        "full: keep every activation; blocks: keep one per residual block and compute the rest again; auto: full if it fits",
     )
     .also(&["checkpointing"])
     .changes_nothing(),

@@ -162,6 +162,9 @@ words! {
 words! {
     /// What a training step keeps for its backward pass.
     Memory {
+        /// [`Memory::Full`] where it fits, else [`Memory::Blocks`]: chosen anew wherever the run is begun or taken up, since nothing that
+        /// is computed depends on it.
+        Auto = "auto",
         /// Every activation.
         Full = "full",
         /// The input of each residual block; the rest is computed again.
@@ -347,7 +350,7 @@ impl Default for TrainConfig {
             batch: 256,
             epochs: 100,
             precision: Precision::Auto,
-            memory: Memory::Full,
+            memory: Memory::Auto,
             seed: 0,
             threads: Auto::Auto,
             checkpoint_every: Auto::Auto,

@@ -9,8 +9,6 @@ use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, un
 use crate::config::LossConfig;
 use crate::{Embedding, Model, TrainError};
 
-/// Images that go through the network at once.
-const BATCH: usize = 128;
 /// The most training images that the kNN figure looks at.
 const BANK: usize = 10_000;
 /// Keys the views of held-out images: the same views every epoch, and none that training draws.
@@ -70,7 +68,7 @@ fn embed_pairs(
     views: &[ViewFamily],
     threads: usize,
 ) -> Result<Embedded, TrainError> {
-    let batch = BATCH.min(holdout.len());
+    let batch = Embedding::BATCH.min(holdout.len());
     let config = LoaderConfig { batch, seed: VIEW_SEED, threads, prefetch: 2, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });

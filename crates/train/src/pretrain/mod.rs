@@ -22,13 +22,14 @@ use crate::{Config, Schedule, TrainError, memory};
 
 pub use health::{Health, features, health, holdout_knn};
 pub use records::{EpochRecord, HealthFields, StepRecord};
+pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
 
 use records::Logs;
 use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
-pub const LEAST_HOLDOUT: usize = 8;
+const LEAST_HOLDOUT: usize = 8;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
@@ -63,6 +64,8 @@ pub struct Plan {
     pub parameters: usize,
     /// Where it runs.
     pub device: String,
+    /// What is kept for the backward pass, and the memory that the run takes.
+    pub memory: memory::Choice,
 }
 
 /// How a run ended.
@@ -91,15 +94,15 @@ pub fn pretrain(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let images = dataset.len();
-    let Parts { train, holdout } = split(dataset, config)?;
-    if train.len() < config.train.batch {
+    let held_out = holdout_of(config, images);
+    if images - held_out < config.train.batch {
         return Err(TrainError::BatchTooLarge {
             batch: config.train.batch,
-            images: train.len(),
-            holdout: holdout.as_ref().map_or(0, |h| h.len()),
+            images: images - held_out,
+            holdout: held_out,
         });
     }
-    let state = match from {
+    let mut state = match from {
         Some(checkpoint) => {
             if checkpoint.meta.images != images as u64 {
                 let problem = format!(
@@ -112,6 +115,10 @@ pub fn pretrain(
         }
         None => State::new(config, device)?,
     };
+    let kept = memory::cache_bytes(config, dataset.as_ref());
+    let memory = memory::choose((&state.model, &state.optimizer), config, kept)?;
+    state.model = state.model.with_memory(memory.memory);
+    let Parts { train, holdout } = split(dataset, config, held_out, &memory)?;
     let files = run.files().as_ref();
     let logs = match from {
         Some(checkpoint) => Logs {
@@ -137,6 +144,7 @@ pub fn pretrain(
         views: vec![family; 2],
         threads,
         state,
+        memory,
         logs,
         newest: None,
     }
@@ -149,18 +157,30 @@ struct Parts {
     holdout: Option<Arc<dyn Dataset>>,
 }
 
-/// Sets images apart. What is decoded once may stay in memory.
-fn split(dataset: &Arc<dyn Dataset>, config: &Config) -> Result<Parts, TrainError> {
+/// Images of `images` that are held out.
+pub fn holdout_of(config: &Config, images: usize) -> usize {
+    Some(config.data.holdout_of(images)).filter(|&count| count >= LEAST_HOLDOUT).unwrap_or(0)
+}
+
+/// Sets `held_out` images apart. What is decoded once may stay in memory: by choice only where the run leaves room.
+fn split(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    held_out: usize,
+    memory: &memory::Choice,
+) -> Result<Parts, TrainError> {
     let budget = match config.data.cache {
         Cache::None => 0,
-        Cache::Auto => memory::available_bytes() / 4,
+        Cache::Auto => {
+            let available = memory.available.unwrap_or_else(memory::available_bytes);
+            (available / 4).min(available.saturating_sub(memory.needs.total()))
+        }
         Cache::Memory => u64::MAX,
     };
     let budget = usize::try_from(budget).unwrap_or(usize::MAX);
     let whole: Arc<dyn Dataset> =
         if budget > 0 { Arc::new(Cached::new(dataset.clone(), budget)) } else { dataset.clone() };
-    let held_out = config.data.holdout_of(whole.len());
-    if held_out < LEAST_HOLDOUT {
+    if held_out == 0 {
         return Ok(Parts { train: whole, holdout: None });
     }
     let (train, holdout) = Subset::split_off_holdout(whole, held_out, config.train.seed)?;
@@ -178,6 +198,7 @@ struct Run<'r> {
     views: Vec<ViewFamily>,
     threads: usize,
     state: State,
+    memory: memory::Choice,
     logs: Logs,
     newest: Option<PathBuf>,
 }
@@ -193,6 +214,7 @@ impl Run<'_> {
             steps_per_epoch: self.steps_per_epoch,
             parameters: self.state.model.parameters.trained_values(),
             device: self.state.model.device.to_string(),
+            memory: self.memory,
         });
         let loader = LoaderConfig {
             batch: self.config.train.batch,

@@ -1,7 +1,7 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
 use simclr_engine::ops::NtXentFigures;
-use simclr_engine::{Collective, Mode, ParameterId, Tape, Tensor, ops};
+use simclr_engine::{Collective, Gradients, Mode, ParameterId, Tape, Tensor, ops};
 
 use crate::config::LossConfig;
 use crate::optim::Optimizer;
@@ -34,19 +34,8 @@ pub fn train_step(
     views: &[u8],
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
-    let mut tape = Tape::new(&model.parameters, Mode::Train, collective);
-    let images = tape.input(model.images(views)?);
-    let h = model.encoder.forward(&mut tape, &images)?;
-    let mut z = model.head.forward(&mut tape, &h)?;
-    drop((images, h));
-    if loss.normalize {
-        z = ops::l2_normalize(&mut tape, &z)?;
-    }
-    let (value, batch) = ops::nt_xent(&mut tape, &z, loss.temperature as f32)?;
-    let one = Tensor::full(&model.device, &[1], 1.0)?;
-    let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
-    let gradients = tape.backward_with(&value, one, &mut exchange)?;
-    let averages = tape.into_buffer_updates();
+    let images = model.images(views)?;
+    let Pass { batch, gradients, averages } = forward_backward(model, loss, collective, images)?;
 
     let mut squares = 0.0;
     for (gradient, _) in gradients.iter() {
@@ -61,6 +50,36 @@ pub fn train_step(
     }
     optimizer.step(rate, &mut model.parameters, &gradients)?;
     Ok((figures, true))
+}
+
+/// What forward and backward leave for the update.
+pub(crate) struct Pass {
+    batch: NtXentFigures,
+    gradients: Gradients,
+    averages: Vec<(ParameterId, Tensor)>,
+}
+
+/// From images to gradients.
+pub(crate) fn forward_backward(
+    model: &Model,
+    loss: &LossConfig,
+    collective: &dyn Collective,
+    images: Tensor,
+) -> Result<Pass, TrainError> {
+    let device = images.device().clone();
+    let mut tape = Tape::new(&model.parameters, Mode::Train, collective);
+    let images = tape.input(images);
+    let h = model.encoder.forward(&mut tape, &images)?;
+    let mut z = model.head.forward(&mut tape, &h)?;
+    drop((images, h));
+    if loss.normalize {
+        z = ops::l2_normalize(&mut tape, &z)?;
+    }
+    let (value, batch) = ops::nt_xent(&mut tape, &z, loss.temperature as f32)?;
+    let one = Tensor::full(&device, &[1], 1.0)?;
+    let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
+    let gradients = tape.backward_with(&value, one, &mut exchange)?;
+    Ok(Pass { batch, gradients, averages: tape.into_buffer_updates() })
 }
 
 /// Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, SingleProcess, peak_flops};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
-use simclr_train::{Config, Layers, Model};
+use simclr_train::{Config, Layers, Model, memory};
 
 use super::table::{Row, Scale};
 use super::{flops, table};
@@ -42,7 +42,7 @@ pub struct Step {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     precision: String,
 
-    /// What is kept for backward: full (every activation) or blocks (the input of each residual block)
+    /// What is kept for backward: full (every activation), blocks (the input of each residual block) or auto (full if it fits)
     #[arg(long, value_name = "NAME", default_value = "full")]
     memory: String,
 
@@ -83,6 +83,9 @@ struct Figures {
     peak_bytes: u64,
     /// The most that tensors held.
     tensor_bytes: usize,
+    /// What was predicted of the process and of tensors.
+    predicted_peak_bytes: u64,
+    predicted_tensor_bytes: u64,
     seconds_per_step: f64,
     fastest_step_s: f64,
     slowest_step_s: f64,
@@ -115,6 +118,10 @@ impl Step {
         };
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+        let choice = memory::choose((&model, &optimizer), &config, 0)?;
+        let predicted = memory::step_use(&model, &config, choice.memory, config.train.batch)?;
+        let predicted_tensor_bytes = choice.needs.state + predicted.peak as u64;
+        model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
         let mut seconds = Vec::with_capacity(self.steps.into());
@@ -138,6 +145,8 @@ impl Step {
             views_per_s: self.views as f64 / median,
             peak_bytes: peak_bytes().unwrap_or(tensor_bytes as u64),
             tensor_bytes,
+            predicted_peak_bytes: choice.needs.total(),
+            predicted_tensor_bytes,
             seconds_per_step: median,
             fastest_step_s: seconds[0],
             slowest_step_s: seconds[seconds.len() - 1],
@@ -150,7 +159,7 @@ impl Step {
             size: config.data.image_size,
             views: self.views,
             precision: config.train.precision.to_string(),
-            memory: config.train.memory.to_string(),
+            memory: choice.memory.to_string(),
             device: device.to_string(),
             threads: device.threads(),
             table: table::rows(&profile, scale, self.shapes),
@@ -186,6 +195,7 @@ impl Step {
             format!("train.precision={}", self.precision),
             format!("train.memory={}", self.memory),
             format!("train.batch={}", self.views / 2),
+            "data.holdout=0".to_owned(),
         ];
         Ok(Config::resolve(&Layers { sets: &sets, ..Layers::default() })?)
     }

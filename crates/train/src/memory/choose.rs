@@ -1,0 +1,159 @@
+//! `train.memory`: what is kept for the backward pass, chosen by what there is.
+
+use std::fmt;
+
+use super::{Needs, available};
+use crate::config::Memory;
+use crate::optim::Optimizer;
+use crate::{Config, Model, TrainError};
+
+/// What is kept, and what the run takes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// [`Memory::Full`] or [`Memory::Blocks`].
+    pub memory: Memory,
+    /// What the run takes with that.
+    pub needs: Needs,
+    /// What it would take with [`Memory::Full`], where that was left because of it.
+    pub full: Option<Needs>,
+    /// Bytes that the run may take, where the system tells.
+    pub available: Option<u64>,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = match self.memory {
+            Memory::Blocks => "blocks: only the input of each residual block is kept",
+            Memory::Full | Memory::Auto => "full: every activation is kept",
+        };
+        write!(f, "memory {kept}; about {} of memory", Gigabytes(self.needs.total()))?;
+        match self.available {
+            Some(available) => write!(f, ", {} are available", Gigabytes(available))?,
+            None => write!(f, "; how much is available the system does not say")?,
+        }
+        match &self.full {
+            Some(full) => write!(f, " and full would take {}", Gigabytes(full.total())),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Gigabytes(u64);
+
+impl fmt::Display for Gigabytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} GB", self.0 as f64 / 1e9)
+    }
+}
+
+/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already; `cache` bytes of images will be kept.
+///
+/// # Errors
+/// [`TrainError::DoesNotFit`] where the system tells how much memory there is, and it is too little.
+pub fn choose(
+    (model, optimizer): (&Model, &Optimizer),
+    config: &Config,
+    cache: u64,
+) -> Result<Choice, TrainError> {
+    choose_within((model, optimizer), config, cache, available())
+}
+
+fn choose_within(
+    state: (&Model, &Optimizer),
+    config: &Config,
+    cache: u64,
+    left: Option<u64>,
+) -> Result<Choice, TrainError> {
+    let needs = |memory, batch| Needs::of(state, config, memory, batch, cache);
+    let batch = config.train.batch;
+    let wanted = match config.train.memory {
+        Memory::Auto => Memory::Full,
+        given => given,
+    };
+    let first = needs(wanted, batch)?;
+    // The state stands already: it is no longer part of what the system has left.
+    let available = left.map(|left| left.saturating_add(first.state));
+    let fits = |needs: &Needs| available.is_none_or(|available| needs.total() <= available);
+    if fits(&first) {
+        return Ok(Choice { memory: wanted, needs: first, full: None, available });
+    }
+    let blocks = needs(Memory::Blocks, batch)?;
+    if config.train.memory == Memory::Auto && fits(&blocks) {
+        return Ok(Choice { memory: Memory::Blocks, needs: blocks, full: Some(first), available });
+    }
+    let (memory, needed) =
+        if config.train.memory == Memory::Full { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
+    let mut smaller = None;
+    // The greatest batch that fits, by halving: what a step takes grows with it.
+    let (mut fitting, mut excessive) = (1, batch);
+    while excessive - fitting > 1 {
+        let middle = fitting + (excessive - fitting) / 2;
+        if fits(&needs(memory, middle)?) {
+            (fitting, smaller) = (middle, Some(middle));
+        } else {
+            excessive = middle;
+        }
+    }
+    Err(TrainError::DoesNotFit {
+        batch,
+        memory,
+        needed: needed.total(),
+        available: available.unwrap_or(0),
+        largest_batch: smaller,
+        blocks: (memory == Memory::Full && fits(&blocks)).then(|| blocks.total()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layers;
+    use simclr_engine::Device;
+
+    fn chosen(sets: &[&str], left: Option<u64>) -> Result<Choice, TrainError> {
+        let sets: Vec<String> = ["data.image_size=32", "encoder.width=0.125", "train.batch=64"]
+            .iter()
+            .chain(sets)
+            .map(|&set| set.to_owned())
+            .collect();
+        let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() })?;
+        let model = Model::new(&config, &Device::cpu(1)?)?;
+        let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+        choose_within((&model, &optimizer), &config, 0, left)
+    }
+
+    #[test]
+    fn the_most_that_fits_is_chosen_and_said() {
+        let full = chosen(&[], None).unwrap();
+        assert_eq!((full.memory, full.full), (Memory::Full, None));
+        assert!(full.to_string().contains("does not say"), "{full}");
+        let beyond_state = full.needs.total() - full.needs.state;
+        assert_eq!(chosen(&[], Some(beyond_state)).unwrap().memory, Memory::Full);
+        let blocks = chosen(&[], Some(beyond_state - 1)).unwrap();
+        assert_eq!((blocks.memory, blocks.full), (Memory::Blocks, Some(full.needs)));
+        assert!(blocks.needs.total() < full.needs.total());
+        assert!(blocks.to_string().contains("full would take"), "{blocks}");
+        // What is given is kept, though there is room.
+        assert_eq!(chosen(&["train.memory=blocks"], None).unwrap().memory, Memory::Blocks);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_batch_that_can() {
+        let blocks = chosen(&["train.memory=blocks"], None).unwrap().needs;
+        let left = blocks.total() - blocks.state - 1;
+        let Err(TrainError::DoesNotFit { batch: 64, largest_batch: Some(largest), blocks: None, .. }) =
+            chosen(&[], Some(left))
+        else {
+            panic!("one byte is missing")
+        };
+        assert!((32..64).contains(&largest), "{largest}");
+        let batch = |n: usize| format!("train.batch={n}");
+        assert!(chosen(&[&batch(largest)], Some(left)).is_ok());
+        assert!(chosen(&[&batch(largest + 1)], Some(left)).is_err());
+
+        let error = chosen(&["train.memory=full"], Some(left + 1)).unwrap_err();
+        assert!(error.to_string().contains("train.memory=blocks"), "{error}");
+        let error = chosen(&[], Some(0)).unwrap_err();
+        assert!(error.to_string().contains("no batch"), "{error}");
+    }
+}

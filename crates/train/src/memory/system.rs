@@ -1,0 +1,54 @@
+//! How much memory there is.
+
+use std::fs::read_to_string;
+
+/// Bytes of memory that programs may still take, where the system tells: what Linux calls available, or less where a control group
+/// (a container) allows less.
+pub fn available() -> Option<u64> {
+    let machine = available_in(&read_to_string("/proc/meminfo").ok()?)?;
+    let group = |name: &str| read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
+    let group = || left_in_group(&group("max")?, &group("current")?, &group("stat")?);
+    Some(group().map_or(machine, |left| left.min(machine)))
+}
+
+/// [`available`], or 4 GB where the system does not tell.
+pub fn available_bytes() -> u64 {
+    const UNKNOWN: u64 = 4 << 30;
+    available().unwrap_or(UNKNOWN)
+}
+
+/// The `MemAvailable` line of Linux's /proc/meminfo, in bytes.
+fn available_in(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What a control group with a limit has left; cached files that nobody has open for long do not count.
+fn left_in_group(max: &str, current: &str, stat: &str) -> Option<u64> {
+    let max: u64 = max.trim().parse().ok()?;
+    let current: u64 = current.trim().parse().ok()?;
+    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?;
+    let files: u64 = files.trim().parse().ok()?;
+    Some(max.saturating_sub(current.saturating_sub(files)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_line_that_counts() {
+        let text = "MemTotal:       24000000 kB\nMemFree:  1 kB\nMemAvailable:   12345 kB\n";
+        assert_eq!(available_in(text), Some(12_345 * 1024));
+        assert_eq!(available_in("MemAvailable: lots"), None);
+        assert!(available_bytes() > 0);
+    }
+
+    #[test]
+    fn a_group_has_what_its_limit_leaves() {
+        let stat = "anon 5\ninactive_file 30\nactive_file 7\n";
+        assert_eq!(left_in_group("100\n", "50\n", stat), Some(80));
+        assert_eq!(left_in_group("100\n", "150\n", stat), Some(0));
+        assert_eq!(left_in_group("max\n", "50\n", stat), None);
+    }
+}

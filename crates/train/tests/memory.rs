@@ -1,0 +1,68 @@
+//! Predicted memory against what a step takes.
+
+use simclr_engine::{Device, SingleProcess};
+use simclr_train::config::Memory;
+use simclr_train::memory::{Needs, step_use};
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::train_step;
+use simclr_train::{Config, Layers, Model};
+
+#[test]
+fn tensors_take_what_was_predicted() {
+    let networks: [&[&str]; 4] = [
+        &["encoder.width=0.125", "data.image_size=16"],
+        &["encoder.width=0.0625", "data.image_size=40", "head.batch_norm=false", "optim.name=adamw"],
+        &["encoder.name=resnet50", "encoder.width=0.0625", "data.image_size=64"],
+        &["encoder.width=0.125", "data.image_size=32", "head.kind=none", "loss.normalize=false"],
+    ];
+    for network in networks {
+        for (precision, memory) in [
+            ("train.precision=f32", "train.memory=full"),
+            ("train.precision=f32", "train.memory=blocks"),
+            ("train.precision=bf16", "train.memory=full"),
+            ("train.precision=bf16", "train.memory=blocks"),
+        ] {
+            let sets: Vec<String> = ["train.batch=24", "data.holdout=0", precision, memory]
+                .iter()
+                .chain(network)
+                .map(|&set| set.to_owned())
+                .collect();
+            let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+            let device = Device::cpu(1).unwrap();
+            let mut model = Model::new(&config, &device).unwrap();
+            let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
+            let predicted = step_use(&model, &config, config.train.memory, 24).unwrap();
+            let needs = Needs::of((&model, &optimizer), &config, config.train.memory, 24, 0).unwrap();
+            // The smallest tensors take a cache line all the same.
+            let live = device.memory().live as f64;
+            assert!((live / needs.state as f64 - 1.0).abs() < 0.01, "{live} {needs:?} of {sets:?}");
+            assert_eq!(needs.step, predicted.held as u64);
+
+            let side = config.data.image_size as usize;
+            let views: Vec<u8> = (0..48 * side * side * 3).map(|i| (i * i % 251) as u8).collect();
+            for _ in 0..2 {
+                train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &views, 0.1).unwrap();
+            }
+            let measured = device.memory();
+            for (what, predicted, measured) in
+                [("peak", predicted.peak, measured.peak), ("held", predicted.held, measured.held)]
+            {
+                let predicted = (needs.state as usize + predicted) as f64;
+                let ratio = measured as f64 / predicted;
+                assert!((0.95..1.05).contains(&ratio), "{what} {predicted} {measured} of {sets:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_batch_is_predicted_without_its_memory() {
+    let sets = ["encoder.name=resnet50".to_owned(), "encoder.width=0.25".to_owned()];
+    let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+    let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+    let of = |memory, batch| step_use(&model, &config, memory, batch).unwrap().peak as f64;
+    let (full, blocks) = (of(Memory::Full, 100_000), of(Memory::Blocks, 100_000));
+    assert!(full > 1e12 && blocks < full / 2.0, "{full} {blocks}");
+    let grown = of(Memory::Full, 200_000) / full;
+    assert!((1.95..2.05).contains(&grown), "{grown}");
+}
