@@ -1,7 +1,8 @@
 //! The view for evaluation: nothing random.
 
 use crate::family::{check_size, view_len};
-use crate::{AugmentError, CropBox, ImageRef, Scratch, planes};
+use crate::passes::{From, Pass};
+use crate::{AugmentError, CropBox, ImageRef, Scratch};
 
 /// Fraction of the shorter side that the central crop keeps.
 const KEPT: f64 = 0.875;
@@ -53,9 +54,10 @@ pub fn central_crop(
         });
     }
     let crop = central_crop_box(image.width, image.height, size);
-    scratch.planes.resize(out.len(), 0.0);
-    scratch.resizer.resize(image, crop, size, false, &mut scratch.planes);
-    planes::quantize(&mut scratch.planes, out);
+    let Scratch { isa, resizer, planes, .. } = scratch;
+    planes.prepare(size as usize);
+    resizer.prepare(crop, size, false);
+    isa.run(Pass { planes, from: From::Image(resizer, image, crop), ops: &[], out: Some(out) });
     Ok(())
 }
 

@@ -2,29 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AugmentError, BlurPadding, decimal};
-
-/// How the aspect ratio of a random resized crop is distributed over `crop_aspect`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AspectLaw {
-    /// Uniform, as in the authors' code.
-    #[default]
-    Uniform,
-    /// Uniform in the logarithm, as in torchvision.
-    LogUniform,
-}
-
-/// What the brightness factor does to a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Brightness {
-    /// Multiplies, by a factor in [max(0, 1 - 0.8 s), 1 + 0.8 s]: SimCLR v2 and torchvision.
-    #[default]
-    Multiplicative,
-    /// Adds a shift in [-0.8 s, 0.8 s]: the first version of the authors' code.
-    Additive,
-}
+use crate::{
+    AspectLaw, AugmentError, BlurPadding, Brightness, ColorJitter, GaussianBlur, Grayscale, HorizontalFlip,
+    RandomResizedCrop, ViewOp, check, decimal,
+};
 
 /// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by
 /// `color_strength = 0.5` and, through the size, by having no blur.
@@ -96,71 +77,65 @@ impl ViewConfig {
         self.blur_prob.unwrap_or(if size > 64 { 0.5 } else { 0.0 })
     }
 
+    /// The operators of the family for views of `size` x `size` pixels, in their order.
+    pub fn ops(&self, size: u32) -> Vec<ViewOp> {
+        vec![
+            ViewOp::RandomResizedCrop(RandomResizedCrop {
+                area: self.crop_area,
+                aspect: self.crop_aspect,
+                aspect_law: self.crop_aspect_law,
+            }),
+            ViewOp::HorizontalFlip(HorizontalFlip { prob: self.flip }),
+            ViewOp::ColorJitter(ColorJitter {
+                prob: self.color_prob,
+                strength: self.color_strength,
+                brightness: self.brightness,
+            }),
+            ViewOp::Grayscale(Grayscale { prob: self.gray_prob }),
+            ViewOp::GaussianBlur(GaussianBlur {
+                prob: self.blur_prob_at(size),
+                sigma: self.blur_sigma,
+                padding: self.blur_padding,
+            }),
+        ]
+    }
+
     /// Checks every value.
     ///
     /// # Errors
     /// [`AugmentError::OutOfRange`] naming the first key whose value is not usable, and what would be.
     pub fn validate(&self) -> Result<(), AugmentError> {
-        check_range(
+        check::range(
             "view.crop_area",
             self.crop_area,
             |v| v > 0.0 && v <= 1.0,
             "two fractions of the image's area [smallest, largest], above 0 and at most 1",
         )?;
-        check_range(
+        check::range(
             "view.crop_aspect",
             self.crop_aspect,
             |v| (0.01..=100.0).contains(&v),
             "two ratios of width to height [smallest, largest], each from 0.01 to 100",
         )?;
-        check_probability("view.flip", self.flip)?;
-        check(
+        check::probability("view.flip", self.flip)?;
+        check::value(
             "view.color_strength",
             self.color_strength,
             |v| (0.0..=2.5).contains(&v),
             "from 0 (no colour jitter) to 2.5 (hue by up to half a turn)",
         )?;
-        check_probability("view.color_prob", self.color_prob)?;
-        check_probability("view.gray_prob", self.gray_prob)?;
+        check::probability("view.color_prob", self.color_prob)?;
+        check::probability("view.gray_prob", self.gray_prob)?;
         if let Some(p) = self.blur_prob {
-            check_probability("view.blur_prob", p)?;
+            check::probability("view.blur_prob", p)?;
         }
-        check_range(
+        check::range(
             "view.blur_sigma",
             self.blur_sigma,
             |v| v > 0.0 && v <= 1000.0,
             "two standard deviations in pixels [smallest, largest], above 0 and at most 1000",
         )
     }
-}
-
-fn check(
-    key: &'static str,
-    value: f32,
-    accept: impl Fn(f32) -> bool,
-    expected: &'static str,
-) -> Result<(), AugmentError> {
-    // Written so that NaN, which no comparison accepts, is refused.
-    if accept(value) {
-        return Ok(());
-    }
-    Err(AugmentError::OutOfRange { key, value: value.to_string(), expected })
-}
-
-fn check_probability(key: &'static str, value: f32) -> Result<(), AugmentError> {
-    check(key, value, |v| (0.0..=1.0).contains(&v), "a probability from 0 to 1")
-}
-
-fn check_range(
-    key: &'static str,
-    range: [f32; 2],
-    accept: impl Fn(f32) -> bool,
-    expected: &'static str,
-) -> Result<(), AugmentError> {
-    if accept(range[0]) && accept(range[1]) && range[0] <= range[1] {
-        return Ok(());
-    }
-    Err(AugmentError::OutOfRange { key, value: format!("[{}, {}]", range[0], range[1]), expected })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub enum AugmentError {
     #[error("{key} = {value}: must be {expected}")]
     OutOfRange {
         /// Dotted name of the key, such as `view.crop_area`.
-        key: &'static str,
+        key: String,
         /// The offending value.
         value: String,
         /// What the key accepts.

@@ -1,8 +1,11 @@
 //! The whole family of views: draw a recipe, apply it.
 
+use crate::ops::blur::{self, Blur};
+use crate::ops::{MOST_STEPS, horizontal_flip};
+use crate::passes::{From, Pass, PixelOp};
 use crate::{
-    AugmentError, BlurPadding, ImageRef, Recipe, Scratch, Stream, ViewConfig, blur, crop::CropLaw,
-    grayscale::grayscale, jitter::JitterLaw, planes,
+    AugmentError, CropBox, ImageRef, RandomResizedCrop, Recipe, Scratch, Step, Steps, Stream, ViewConfig,
+    ViewOp,
 };
 
 /// Largest side of a view: 3 x 16,384^2 values are 3 GiB of `f32`, far beyond any encoder.
@@ -12,14 +15,8 @@ pub(crate) const MAX_SIZE: u32 = 16_384;
 #[derive(Debug, Clone)]
 pub struct ViewFamily {
     size: u32,
-    crop: CropLaw,
-    flip: f32,
-    jitter: JitterLaw,
-    color_prob: f32,
-    gray_prob: f32,
-    blur_prob: f32,
-    blur_sigma: [f64; 2],
-    blur_padding: BlurPadding,
+    crop: Option<RandomResizedCrop>,
+    ops: Vec<ViewOp>,
 }
 
 impl ViewFamily {
@@ -30,19 +27,38 @@ impl ViewFamily {
     /// of 1 to 16,384.
     pub fn new(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
         config.validate()?;
+        Self::from_ops(&config.ops(size), size)
+    }
+
+    /// The family that applies `ops` in their order, with views of `size` x `size` pixels. Without a crop at their head the
+    /// whole image is resized.
+    ///
+    /// # Errors
+    /// [`AugmentError::OutOfRange`] for the first setting that is not usable, a crop that is not the first, more operators
+    /// than a view can have, or a `size` outside of 1 to 16,384.
+    pub fn from_ops(ops: &[ViewOp], size: u32) -> Result<Self, AugmentError> {
         check_size(size)?;
-        Ok(Self {
-            size,
-            crop: CropLaw::new(config),
-            flip: config.flip,
-            jitter: JitterLaw::new(config),
-            // Without strength each operator would be the identity, at full price.
-            color_prob: if config.color_strength > 0.0 { config.color_prob } else { 0.0 },
-            gray_prob: config.gray_prob,
-            blur_prob: config.blur_prob_at(size),
-            blur_sigma: config.blur_sigma.map(f64::from),
-            blur_padding: config.blur_padding,
-        })
+        ops.iter().try_for_each(ViewOp::check)?;
+        let (crop, rest) = match ops {
+            [ViewOp::RandomResizedCrop(crop), rest @ ..] => (Some(crop.clone()), rest),
+            all => (None, all),
+        };
+        if let Some(place) = rest.iter().position(|op| matches!(op, ViewOp::RandomResizedCrop(_))) {
+            return Err(AugmentError::OutOfRange {
+                key: "op".to_owned(),
+                value: format!("random_resized_crop in place {}", place + ops.len() - rest.len() + 1),
+                expected: "the first of its list",
+            });
+        }
+        let most: usize = rest.iter().map(ViewOp::most_steps).sum();
+        if most > MOST_STEPS {
+            return Err(AugmentError::OutOfRange {
+                key: "op".to_owned(),
+                value: format!("a list that may do {most} things to a view"),
+                expected: "at most 32 things, a colour jitter being four",
+            });
+        }
+        Ok(Self { size, crop, ops: rest.to_vec() })
     }
 
     /// Side S of the views in pixels.
@@ -57,14 +73,19 @@ impl ViewFamily {
 
     /// Draws the parameters of one view of an image of `width` x `height` pixels, both at least 1.
     pub fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> Recipe {
-        Recipe {
-            image: (width, height),
-            crop: self.crop.draw(width, height, stream),
-            flip: stream.chance(self.flip),
-            color: stream.chance(self.color_prob).then(|| self.jitter.draw(stream)),
-            gray: stream.chance(self.gray_prob),
-            blur: stream.chance(self.blur_prob).then(|| stream.uniform(self.blur_sigma) as f32),
+        let crop = match &self.crop {
+            Some(crop) => crop.draw(width, height, stream),
+            None => CropBox::whole(width, height),
+        };
+        let (mut flip, mut steps) = (false, Steps::default());
+        for op in &self.ops {
+            // Flips that nothing precedes are part of the resize.
+            match op {
+                ViewOp::HorizontalFlip(law) if steps.is_empty() => flip ^= stream.chance(law.prob),
+                other => other.draw(self.size, stream, &mut steps),
+            }
         }
+        Recipe { image: (width, height), crop, flip, steps }
     }
 
     /// Writes the view of `image` that `recipe` describes into `out`: `size * size * 3` bytes, rows from the
@@ -84,21 +105,49 @@ impl ViewFamily {
             "size of the image that the recipe was drawn for"
         );
         assert!(recipe.crop.fits(image.width, image.height), "{:?} lies outside of the image", recipe.crop);
-        let side = self.size as usize;
-        scratch.planes.resize(self.view_len(), 0.0);
-        let view = &mut scratch.planes[..];
-        scratch.resizer.resize(image, recipe.crop, self.size, recipe.flip, view);
-        for operator in recipe.color.iter().flatten() {
-            operator.apply(view);
+        let Scratch { isa, resizer, blurrer, planes, ops } = scratch;
+        planes.prepare(self.size as usize);
+        resizer.prepare(recipe.crop, self.size, recipe.flip);
+        let mut from = From::Image(resizer, image, recipe.crop);
+        let mut rest = &recipe.steps[..];
+        // The mean grey value of the planes, where it is known.
+        let mut mean = None;
+        loop {
+            // As many operators in one pass as look at one pixel at a time.
+            ops.clear();
+            while let Some((&step, after)) = rest.split_first() {
+                let Some(op) = PixelOp::of(step, mean.filter(|_| ops.is_empty())) else { break };
+                ops.push(op);
+                rest = after;
+            }
+            let Some((&step, after)) = rest.split_first() else {
+                isa.run(Pass { planes, from, ops, out: Some(out) });
+                return;
+            };
+            let contrast = matches!(step, Step::Contrast(_));
+            if contrast || !ops.is_empty() || matches!(from, From::Image(..)) {
+                let from = std::mem::replace(&mut from, From::Planes);
+                mean = Some(isa.run(Pass { planes: &mut *planes, from, ops, out: None }));
+            }
+            if contrast {
+                continue;
+            }
+            // An operator that looks at more than a pixel.
+            mean = None;
+            rest = after;
+            match step {
+                Step::Blur { sigma, padding } if blurrer.prepare(blur::radius(planes.side()), sigma) => {
+                    let last = rest.is_empty();
+                    let out = last.then_some(&mut *out);
+                    isa.run(Blur { blurrer: &mut *blurrer, planes: &mut *planes, padding, out });
+                    if last {
+                        return;
+                    }
+                }
+                Step::Flip => horizontal_flip::flip(planes),
+                _ => {}
+            }
         }
-        if recipe.gray {
-            grayscale(view);
-        }
-        if let Some(sigma) = recipe.blur {
-            let radius = blur::radius(self.size);
-            scratch.blurrer.blur(view, side, radius, sigma, self.blur_padding);
-        }
-        planes::quantize(view, out);
     }
 }
 
@@ -113,7 +162,7 @@ pub(crate) fn check_size(size: u32) -> Result<(), AugmentError> {
         return Ok(());
     }
     Err(AugmentError::OutOfRange {
-        key: "data.image_size",
+        key: "data.image_size".to_owned(),
         value: size.to_string(),
         expected: "a side in pixels from 1 to 16384",
     })

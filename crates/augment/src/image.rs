@@ -33,12 +33,6 @@ impl<'a> ImageRef<'a> {
         }
         Ok(Self { width, height, pixels })
     }
-
-    /// The pixels of row `y` from column `left` on, `width` of them.
-    pub(crate) fn row(&self, y: u32, left: u32, width: u32) -> &'a [u8] {
-        let start = 3 * (y as usize * self.width as usize + left as usize);
-        &self.pixels[start..start + 3 * width as usize]
-    }
 }
 
 #[cfg(test)]
@@ -52,12 +46,5 @@ mod tests {
         assert_eq!(short.to_string(), "image of 2 x 3 pixels in 17 bytes: 8-bit RGB needs exactly 18 bytes");
         assert!(matches!(ImageRef::new(0, 3, &[]), Err(AugmentError::EmptyImage { .. })));
         assert!(ImageRef::new(u32::MAX, u32::MAX, &[0; 3]).is_err());
-    }
-
-    #[test]
-    fn a_row_starts_where_asked() {
-        let pixels: Vec<u8> = (0..36).collect();
-        let image = ImageRef::new(4, 3, &pixels).unwrap();
-        assert_eq!(image.row(1, 2, 2), &[18, 19, 20, 21, 22, 23]);
     }
 }

@@ -34,36 +34,38 @@
 //! # }
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
-mod blur;
-mod brightness;
 mod central_crop;
+mod check;
 mod config;
-mod contrast;
-mod crop;
 mod decimal;
 mod error;
 mod family;
-mod grayscale;
-mod hue;
 mod image;
-mod jitter;
+mod ops;
+mod passes;
 mod planes;
 mod recipe;
 mod resize;
-mod saturation;
 mod scratch;
+#[allow(unsafe_code)]
+mod simd;
 mod stream;
 
-pub use blur::BlurPadding;
 pub use central_crop::{central_crop, central_crop_box};
-pub use config::{AspectLaw, Brightness, ViewConfig};
-pub use crop::CropBox;
+pub use config::ViewConfig;
 pub use error::AugmentError;
 pub use family::ViewFamily;
 pub use image::ImageRef;
-pub use jitter::ColorOp;
+pub use ops::blur::{BlurPadding, GaussianBlur};
+pub use ops::color_jitter::{Brightness, ColorJitter};
+pub use ops::grayscale::Grayscale;
+pub use ops::horizontal_flip::HorizontalFlip;
+pub use ops::random_resized_crop::{AspectLaw, CropBox, RandomResizedCrop};
+pub use ops::solarize::Solarize;
+pub use ops::{Step, Steps, ViewOp};
 pub use recipe::Recipe;
 pub use scratch::Scratch;
+pub use simd::Isa;
 pub use stream::Stream;

@@ -1,6 +1,6 @@
 //! The parameters of one view.
 
-use crate::{ColorOp, CropBox};
+use crate::{CropBox, Step, Steps};
 
 /// Everything random about one view, drawn for an image of one size. Applied in the order of the fields.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,14 +9,10 @@ pub struct Recipe {
     pub image: (u32, u32),
     /// What is cut out and resized to the view, inside the image.
     pub crop: CropBox,
-    /// Whether the view is mirrored left to right.
+    /// Whether the view is mirrored left to right as it is resized.
     pub flip: bool,
-    /// The colour operators in their order, unless the view keeps its colours.
-    pub color: Option<[ColorOp; 4]>,
-    /// Whether the view turns grey.
-    pub gray: bool,
-    /// Standard deviation of the Gaussian blur in pixels of the view, unless it stays sharp.
-    pub blur: Option<f32>,
+    /// What is done then.
+    pub steps: Steps,
 }
 
 impl Recipe {
@@ -26,9 +22,7 @@ impl Recipe {
             image: (width, height),
             crop: CropBox::whole(width, height),
             flip: false,
-            color: None,
-            gray: false,
-            blur: None,
+            steps: Steps::default(),
         }
     }
 
@@ -40,17 +34,9 @@ impl Recipe {
         let area = width * height / (f64::from(self.image.0) * f64::from(self.image.1));
         let mut words = vec![format!("crop {area:.2} {:.2}", width / height)];
         if self.flip {
-            words.push("flip".to_owned());
+            words.push(Step::Flip.describe());
         }
-        if let Some(operators) = self.color {
-            words.extend(operators.map(ColorOp::describe));
-        }
-        if self.gray {
-            words.push("gray".to_owned());
-        }
-        if let Some(sigma) = self.blur {
-            words.push(format!("blur {sigma:.1}"));
-        }
+        words.extend(self.steps.iter().map(|step| step.describe()));
         words
     }
 }
@@ -58,6 +44,7 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BlurPadding;
 
     #[test]
     fn the_words_follow_the_order_of_application() {
@@ -65,14 +52,14 @@ mod tests {
             image: (100, 50),
             crop: CropBox { left: 1, top: 2, width: 60, height: 40 },
             flip: true,
-            color: Some([
-                ColorOp::Hue(0.08),
-                ColorOp::Brightness(1.424),
-                ColorOp::Saturation(0.5),
-                ColorOp::Contrast(0.7),
+            steps: Steps::from([
+                Step::Hue(0.08),
+                Step::Brightness(1.424),
+                Step::Saturation(0.5),
+                Step::Contrast(0.7),
+                Step::Gray,
+                Step::Blur { sigma: 1.26, padding: BlurPadding::Zero },
             ]),
-            gray: true,
-            blur: Some(1.26),
         };
         assert_eq!(
             recipe.describe(),
@@ -88,6 +75,6 @@ mod tests {
             ]
         );
         assert_eq!(Recipe::identity(3, 4).describe(), ["crop 1.00 0.75"]);
-        assert_eq!(ColorOp::BrightnessShift(-0.5).describe(), "brightness -0.50");
+        assert_eq!(Step::BrightnessShift(-0.5).describe(), "brightness -0.50");
     }
 }

@@ -1,6 +1,10 @@
 //! Buffers kept from one view to the next.
 
-use crate::{blur::Blurrer, resize::Resizer};
+use crate::ops::blur::Blurrer;
+use crate::passes::PixelOp;
+use crate::planes::Planes;
+use crate::resize::Resizer;
+use crate::simd::Isa;
 
 /// All temporary memory of [`crate::ViewFamily::apply`] and [`crate::central_crop`]: one for each thread,
 /// never shared.
@@ -9,8 +13,19 @@ use crate::{blur::Blurrer, resize::Resizer};
 /// influences a result.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
+    /// The vectors that are worked with.
+    pub(crate) isa: Isa,
     pub(crate) resizer: Resizer,
     pub(crate) blurrer: Blurrer,
     /// The view being worked on.
-    pub(crate) planes: Vec<f32>,
+    pub(crate) planes: Planes,
+    /// The operators of one pass.
+    pub(crate) ops: Vec<PixelOp>,
+}
+
+impl Scratch {
+    /// Scratch space that works with the vectors of `isa`. They have no influence on a result.
+    pub fn with_isa(isa: Isa) -> Self {
+        Self { isa, ..Self::default() }
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use simclr_augment::{
-    BlurPadding, ColorOp, CropBox, ImageRef, Recipe, Scratch, ViewConfig, ViewFamily, central_crop,
+    BlurPadding, CropBox, ImageRef, Isa, Recipe, Scratch, Step, Steps, ViewConfig, ViewFamily, central_crop,
 };
 
 /// The image of `tools/golden/views.py`.
@@ -46,19 +46,28 @@ fn assert_close(name: &str, got: &[u8], mean: f64, largest: u8) {
 }
 
 fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
-    let config = ViewConfig { blur_padding: BlurPadding::Reflect, ..ViewConfig::default() };
-    let family = ViewFamily::new(&config, size).unwrap();
+    let family = ViewFamily::new(&ViewConfig::default(), size).unwrap();
     let pixels = made_image(image.0 as i32, image.1 as i32);
     let mut out = vec![0; family.view_len()];
     let image = ImageRef::new(image.0, image.1, &pixels).unwrap();
     family.apply(image, recipe, &mut Scratch::default(), &mut out);
+    for isa in Isa::all() {
+        let mut other = vec![1; family.view_len()];
+        family.apply(image, recipe, &mut Scratch::with_isa(isa), &mut other);
+        assert!(out == other, "{isa} differs from {}", Isa::detect());
+    }
     out
 }
 
+/// A blur as torchvision pads it.
+fn blur(sigma: f32) -> Step {
+    Step::Blur { sigma, padding: BlurPadding::Reflect }
+}
+
 /// One colour operator, the other three neutral.
-fn color(operator: ColorOp) -> Vec<u8> {
+fn color(operator: Step) -> Vec<u8> {
     let recipe = Recipe {
-        color: Some([ColorOp::Saturation(1.0), operator, ColorOp::Hue(0.0), ColorOp::Contrast(1.0)]),
+        steps: Steps::from([Step::Saturation(1.0), operator, Step::Hue(0.0), Step::Contrast(1.0)]),
         ..Recipe::identity(32, 32)
     };
     apply((32, 32), 32, &recipe)
@@ -71,14 +80,14 @@ fn cropped(left: u32, top: u32, width: u32, height: u32) -> Recipe {
 #[test]
 fn color_operators() {
     for (name, operator) in [
-        ("brightness_up", ColorOp::Brightness(1.6)),
-        ("brightness_down", ColorOp::Brightness(0.35)),
-        ("contrast_up", ColorOp::Contrast(1.7)),
-        ("contrast_down", ColorOp::Contrast(0.3)),
-        ("saturation_up", ColorOp::Saturation(1.8)),
-        ("saturation_down", ColorOp::Saturation(0.25)),
-        ("hue_up", ColorOp::Hue(0.17)),
-        ("hue_down", ColorOp::Hue(-0.2)),
+        ("brightness_up", Step::Brightness(1.6)),
+        ("brightness_down", Step::Brightness(0.35)),
+        ("contrast_up", Step::Contrast(1.7)),
+        ("contrast_down", Step::Contrast(0.3)),
+        ("saturation_up", Step::Saturation(1.8)),
+        ("saturation_down", Step::Saturation(0.25)),
+        ("hue_up", Step::Hue(0.17)),
+        ("hue_down", Step::Hue(-0.2)),
     ] {
         assert_close(name, &color(operator), 0.02, 1);
     }
@@ -88,7 +97,7 @@ fn color_operators() {
 fn additive_brightness_is_the_formula() {
     let pixels = made_image(32, 32);
     for shift in [-0.8f32, -0.1, 0.3] {
-        let got = color(ColorOp::BrightnessShift(shift));
+        let got = color(Step::BrightnessShift(shift));
         for (got, pixel) in got.iter().zip(&pixels) {
             let expected = (f32::from(*pixel) + 255.0 * shift).clamp(0.0, 255.0);
             assert!((f32::from(*got) - expected).abs() <= 0.501);
@@ -98,14 +107,14 @@ fn additive_brightness_is_the_formula() {
 
 #[test]
 fn grayscale() {
-    let recipe = Recipe { gray: true, ..Recipe::identity(32, 32) };
+    let recipe = Recipe { steps: Steps::from([Step::Gray]), ..Recipe::identity(32, 32) };
     assert_close("gray", &apply((32, 32), 32, &recipe), 0.02, 1);
 }
 
 #[test]
 fn gaussian_blur() {
     for (name, side, sigma) in [("blur_32", 32, 2.0), ("blur_40", 40, 0.8)] {
-        let recipe = Recipe { blur: Some(sigma), ..Recipe::identity(side, side) };
+        let recipe = Recipe { steps: Steps::from([blur(sigma)]), ..Recipe::identity(side, side) };
         assert_close(name, &apply((side, side), side, &recipe), 0.02, 1);
     }
 }
@@ -145,13 +154,13 @@ fn evaluation_view() {
 fn the_whole_family_in_order() {
     let recipe = Recipe {
         flip: true,
-        color: Some([
-            ColorOp::Hue(-0.11),
-            ColorOp::Contrast(1.4),
-            ColorOp::Brightness(1.2),
-            ColorOp::Saturation(0.6),
+        steps: Steps::from([
+            Step::Hue(-0.11),
+            Step::Contrast(1.4),
+            Step::Brightness(1.2),
+            Step::Saturation(0.6),
+            blur(1.3),
         ]),
-        blur: Some(1.3),
         ..cropped(10, 4, 60, 70)
     };
     assert_close("family_40", &apply((100, 76), 40, &recipe), 0.2, 2);

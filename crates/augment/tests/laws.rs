@@ -3,13 +3,38 @@
 
 use std::collections::HashMap;
 
-use simclr_augment::{AspectLaw, Brightness, ColorOp, Recipe, Stream, ViewConfig, ViewFamily};
+use simclr_augment::{AspectLaw, Brightness, Recipe, Step, Stream, ViewConfig, ViewFamily};
 
 const DRAWS: u64 = 20_000;
 
 fn recipes(config: &ViewConfig, size: u32, side: u32) -> Vec<Recipe> {
     let family = ViewFamily::new(config, size).unwrap();
     (0..DRAWS).map(|image| family.draw(side, side, &mut Stream::new(7, 0, image, 0))).collect()
+}
+
+/// The colour operators of a view: four or none.
+fn color(recipe: &Recipe) -> Vec<Step> {
+    let jitter = |step: &&Step| !matches!(step, Step::Gray | Step::Blur { .. });
+    recipe.steps.iter().filter(jitter).copied().collect()
+}
+
+fn colored(recipe: &Recipe) -> bool {
+    !color(recipe).is_empty()
+}
+
+fn gray(recipe: &Recipe) -> bool {
+    recipe.steps.contains(&Step::Gray)
+}
+
+fn sigma(recipe: &Recipe) -> Option<f64> {
+    recipe.steps.iter().find_map(|step| match step {
+        Step::Blur { sigma, .. } => Some(f64::from(*sigma)),
+        _ => None,
+    })
+}
+
+fn blurred(recipe: &Recipe) -> bool {
+    sigma(recipe).is_some()
 }
 
 /// Fails unless `values` look uniform over [low, high] (Kolmogorov and Smirnov).
@@ -88,12 +113,12 @@ fn full_default_crops_of_small_images_keep_their_bounds() {
 fn probabilities_are_those_of_the_configuration() {
     let n = DRAWS as usize;
     let count = |recipes: &[Recipe], f: fn(&Recipe) -> bool| recipes.iter().filter(|r| f(r)).count();
-    let frequencies = |config: &ViewConfig, size: u32, [flip, color, gray, blur]: [f64; 4]| {
+    let frequencies = |config: &ViewConfig, size: u32, [flip, color, grey, blur]: [f64; 4]| {
         let drawn = recipes(config, size, 64);
         assert_frequency("flip", count(&drawn, |r| r.flip), n, flip);
-        assert_frequency("color", count(&drawn, |r| r.color.is_some()), n, color);
-        assert_frequency("gray", count(&drawn, |r| r.gray), n, gray);
-        assert_frequency("blur", count(&drawn, |r| r.blur.is_some()), n, blur);
+        assert_frequency("color", count(&drawn, colored), n, color);
+        assert_frequency("gray", count(&drawn, gray), n, grey);
+        assert_frequency("blur", count(&drawn, blurred), n, blur);
     };
     frequencies(&ViewConfig::default(), 224, [0.5, 0.8, 0.2, 0.5]);
     frequencies(&ViewConfig::default(), 32, [0.5, 0.8, 0.2, 0.0]);
@@ -113,9 +138,9 @@ fn probabilities_are_those_of_the_configuration() {
 #[test]
 fn operators_are_independent_of_each_other() {
     let drawn = recipes(&ViewConfig::default(), 224, 64);
-    let both = drawn.iter().filter(|r| r.flip && r.gray).count();
+    let both = drawn.iter().filter(|r| r.flip && gray(r)).count();
     assert_frequency("flip and gray", both, drawn.len(), 0.1);
-    let both = drawn.iter().filter(|r| r.color.is_some() && r.blur.is_some()).count();
+    let both = drawn.iter().filter(|r| colored(r) && blurred(r)).count();
     assert_frequency("color and blur", both, drawn.len(), 0.4);
 }
 
@@ -124,13 +149,13 @@ fn factors_are_uniform_over_their_ranges() {
     for strength in [0.5f32, 1.0, 1.5] {
         let config = ViewConfig { color_strength: strength, color_prob: 1.0, ..ViewConfig::default() };
         let mut values: HashMap<&str, Vec<f64>> = HashMap::new();
-        for operator in recipes(&config, 32, 64).iter().filter_map(|r| r.color).flatten() {
+        for operator in recipes(&config, 32, 64).iter().flat_map(color) {
             let (name, value) = match operator {
-                ColorOp::Brightness(factor) => ("brightness", factor),
-                ColorOp::Contrast(factor) => ("contrast", factor),
-                ColorOp::Saturation(factor) => ("saturation", factor),
-                ColorOp::Hue(turn) => ("hue", turn),
-                ColorOp::BrightnessShift(_) => panic!("additive brightness was not asked for"),
+                Step::Brightness(factor) => ("brightness", factor),
+                Step::Contrast(factor) => ("contrast", factor),
+                Step::Saturation(factor) => ("saturation", factor),
+                Step::Hue(turn) => ("hue", turn),
+                other => panic!("{other:?} was not asked for"),
             };
             values.entry(name).or_default().push(f64::from(value));
         }
@@ -154,10 +179,9 @@ fn additive_brightness_is_uniform_about_zero() {
     };
     let shifts: Vec<f64> = recipes(&config, 32, 64)
         .iter()
-        .filter_map(|r| r.color)
-        .flatten()
+        .flat_map(color)
         .filter_map(|operator| match operator {
-            ColorOp::BrightnessShift(shift) => Some(f64::from(shift)),
+            Step::BrightnessShift(shift) => Some(f64::from(shift)),
             _ => None,
         })
         .collect();
@@ -169,12 +193,14 @@ fn additive_brightness_is_uniform_about_zero() {
 fn every_order_of_the_color_operators_is_equally_likely() {
     let config = ViewConfig { color_prob: 1.0, ..ViewConfig::default() };
     let mut orders: HashMap<[u8; 4], usize> = HashMap::new();
-    for operators in recipes(&config, 32, 64).iter().filter_map(|r| r.color) {
+    for operators in recipes(&config, 32, 64).iter().map(color) {
+        let operators: [Step; 4] = operators.try_into().unwrap();
         let order = operators.map(|operator| match operator {
-            ColorOp::Brightness(_) | ColorOp::BrightnessShift(_) => 0,
-            ColorOp::Contrast(_) => 1,
-            ColorOp::Saturation(_) => 2,
-            ColorOp::Hue(_) => 3,
+            Step::Brightness(_) => 0,
+            Step::Contrast(_) => 1,
+            Step::Saturation(_) => 2,
+            Step::Hue(_) => 3,
+            other => panic!("{other:?} was not asked for"),
         });
         *orders.entry(order).or_default() += 1;
     }
@@ -186,7 +212,6 @@ fn every_order_of_the_color_operators_is_equally_likely() {
 
 #[test]
 fn blur_sigma_is_uniform() {
-    let sigmas: Vec<f64> =
-        recipes(&ViewConfig::default(), 224, 64).iter().filter_map(|r| r.blur.map(f64::from)).collect();
+    let sigmas: Vec<f64> = recipes(&ViewConfig::default(), 224, 64).iter().filter_map(sigma).collect();
     assert_uniform("sigma", sigmas, 0.1, 2.0);
 }

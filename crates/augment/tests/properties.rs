@@ -4,7 +4,7 @@ use fast_image_resize::images::{Image, ImageRef as Source};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use proptest::prelude::*;
 use simclr_augment::{
-    AspectLaw, BlurPadding, Brightness, ImageRef, Recipe, Scratch, Stream, ViewConfig, ViewFamily,
+    AspectLaw, BlurPadding, Brightness, ImageRef, Isa, Recipe, Scratch, Stream, ViewConfig, ViewFamily,
     central_crop,
 };
 
@@ -23,6 +23,10 @@ fn view(family: &ViewFamily, image: ImageRef<'_>, stream: [u64; 4], scratch: &mu
     let mut again = vec![0x5A; family.view_len()];
     family.apply(image, &recipe, &mut Scratch::default(), &mut again);
     assert_eq!(out, again, "a used scratch changed the view");
+    for isa in Isa::all() {
+        family.apply(image, &recipe, &mut Scratch::with_isa(isa), &mut again);
+        assert!(out == again, "{isa} differs from {}: {recipe:?}", Isa::detect());
+    }
     out
 }
 

@@ -1,6 +1,8 @@
 //! Random resized crop: where to cut.
 
-use crate::{AspectLaw, Stream, ViewConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{AugmentError, Stream, check, decimal};
 
 /// A rectangle of whole pixels inside an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,34 +35,65 @@ impl CropBox {
 /// Tries before the whole image is taken, as in the authors' code.
 const TRIES: usize = 100;
 
-/// The law of random resized crops for square views.
-#[derive(Debug, Clone)]
-pub(crate) struct CropLaw {
-    area: [f64; 2],
-    aspect: [f64; 2],
-    aspect_law: AspectLaw,
+/// How the aspect ratio of a random resized crop is distributed over its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AspectLaw {
+    /// Uniform, as in the authors' code.
+    #[default]
+    Uniform,
+    /// Uniform in the logarithm, as in torchvision.
+    LogUniform,
 }
 
-impl CropLaw {
-    /// `config` has been validated.
-    pub fn new(config: &ViewConfig) -> Self {
-        Self {
-            area: config.crop_area.map(f64::from),
-            aspect: config.crop_aspect.map(f64::from),
-            aspect_law: config.crop_aspect_law,
-        }
+/// A random part of the image, resized to the view. First in its list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandomResizedCrop {
+    /// Smallest and largest fraction of the image's area, in (0, 1]; uniform between them. [1, 1] on a square image keeps
+    /// it whole.
+    #[serde(serialize_with = "decimal::pair")]
+    pub area: [f32; 2],
+    /// Smallest and largest width / height, in [0.01, 100].
+    #[serde(serialize_with = "decimal::pair")]
+    pub aspect: [f32; 2],
+    /// Law of the aspect ratio.
+    pub aspect_law: AspectLaw,
+}
+
+impl Default for RandomResizedCrop {
+    fn default() -> Self {
+        Self { area: [0.08, 1.0], aspect: [0.75, 4.0 / 3.0], aspect_law: AspectLaw::Uniform }
+    }
+}
+
+impl RandomResizedCrop {
+    pub(crate) fn check(&self) -> Result<(), AugmentError> {
+        check::range(
+            "random_resized_crop.area",
+            self.area,
+            |v| v > 0.0 && v <= 1.0,
+            "two fractions of the image's area [smallest, largest], above 0 and at most 1",
+        )?;
+        check::range(
+            "random_resized_crop.aspect",
+            self.aspect,
+            |v| (0.01..=100.0).contains(&v),
+            "two ratios of width to height [smallest, largest], each from 0.01 to 100",
+        )
     }
 
     /// Draws an area and an aspect ratio (width / height) until the box that they make fits into an image of
     /// `width` x `height` pixels, then its place, uniform over all whole-pixel places. The whole image if 100
     /// boxes do not fit.
-    pub fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
+    pub(crate) fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
         let image_area = f64::from(width) * f64::from(height);
+        let (area, aspect) = (self.area.map(f64::from), self.aspect.map(f64::from));
         for _ in 0..TRIES {
-            let area = stream.uniform(self.area) * image_area;
+            let area = stream.uniform(area) * image_area;
             let aspect = match self.aspect_law {
-                AspectLaw::Uniform => stream.uniform(self.aspect),
-                AspectLaw::LogUniform => stream.uniform(self.aspect.map(f64::ln)).exp(),
+                AspectLaw::Uniform => stream.uniform(aspect),
+                AspectLaw::LogUniform => stream.uniform(aspect.map(f64::ln)).exp(),
             };
             // A float too large for u32 saturates, and then does not fit.
             let crop_width = (area * aspect).sqrt().round() as u32;
@@ -83,13 +116,8 @@ impl CropLaw {
 mod tests {
     use super::*;
 
-    fn law(area: [f32; 2], aspect: [f32; 2], aspect_law: AspectLaw) -> CropLaw {
-        CropLaw::new(&ViewConfig {
-            crop_area: area,
-            crop_aspect: aspect,
-            crop_aspect_law: aspect_law,
-            ..ViewConfig::default()
-        })
+    fn law(area: [f32; 2], aspect: [f32; 2], aspect_law: AspectLaw) -> RandomResizedCrop {
+        RandomResizedCrop { area, aspect, aspect_law }
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! One sweep over a view: made or loaded block by block, changed by operators in registers, stored or rounded to bytes.
+
+use crate::ops::brightness::{add, multiply};
+use crate::ops::contrast::contrast;
+use crate::ops::grayscale::{grayscale, luma};
+use crate::ops::hue::hue;
+use crate::ops::saturation::saturation;
+use crate::ops::solarize::solarize;
+use crate::planes::Planes;
+use crate::resize::Resizer;
+use crate::simd::kernels::{PixelMap, map_row, quantize_row};
+use crate::simd::{BLOCK, Task, Vector};
+use crate::{CropBox, ImageRef, Step};
+
+/// An operator that looks at one pixel at a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum PixelOp {
+    Brightness(f32),
+    BrightnessShift(f32),
+    Contrast { factor: f32, mean: f32 },
+    Saturation(f32),
+    Hue(f32),
+    Gray,
+    Solarize(f32),
+}
+
+impl PixelOp {
+    /// The operator of a step, unless it looks at more than a pixel: contrast needs the mean grey value of what it is applied to.
+    pub fn of(step: Step, mean: Option<f32>) -> Option<Self> {
+        Some(match step {
+            Step::Brightness(factor) => Self::Brightness(factor),
+            Step::BrightnessShift(shift) => Self::BrightnessShift(shift),
+            Step::Contrast(factor) => Self::Contrast { factor, mean: mean? },
+            Step::Saturation(factor) => Self::Saturation(factor),
+            Step::Hue(turn) => Self::Hue(turn),
+            Step::Gray => Self::Gray,
+            Step::Solarize(threshold) => Self::Solarize(threshold),
+            Step::Flip | Step::Blur { .. } => return None,
+        })
+    }
+
+    #[inline(always)]
+    fn apply<V: Vector>(self, pixels: [V; 3]) -> [V; 3] {
+        match self {
+            Self::Brightness(factor) => multiply(pixels, factor),
+            Self::BrightnessShift(shift) => add(pixels, shift),
+            Self::Contrast { factor, mean } => contrast(pixels, factor, mean),
+            Self::Saturation(factor) => saturation(pixels, factor),
+            Self::Hue(turn) => hue(pixels, turn),
+            Self::Gray => grayscale(pixels),
+            Self::Solarize(threshold) => solarize(pixels, threshold),
+        }
+    }
+}
+
+/// Where the pixels of a [`Pass`] come from.
+pub(crate) enum From<'a> {
+    /// The planes.
+    Planes,
+    /// An image, cropped and resized: the resizer is prepared for it.
+    Image(&'a mut Resizer, ImageRef<'a>, CropBox),
+}
+
+/// A sweep over a view.
+pub(crate) struct Pass<'a> {
+    pub planes: &'a mut Planes,
+    pub from: From<'a>,
+    /// Applied one after another.
+    pub ops: &'a [PixelOp],
+    /// The finished view, when nothing comes after; otherwise the planes are written.
+    pub out: Option<&'a mut [u8]>,
+}
+
+/// Operators one after another.
+#[derive(Clone, Copy)]
+struct All<'a>(&'a [PixelOp]);
+
+impl PixelMap for All<'_> {
+    #[inline(always)]
+    fn map<V: Vector>(self, mut pixels: [V; 3]) -> ([V; 3], V) {
+        for op in self.0 {
+            pixels = op.apply(pixels);
+        }
+        (pixels, luma(pixels))
+    }
+}
+
+impl Task for Pass<'_> {
+    /// The mean grey value of the view after the operators.
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<V: Vector>(mut self) -> f32 {
+        let side = self.planes.side();
+        let mask = self.planes.mask();
+        let mut sums = [0.0; BLOCK];
+        for y in 0..side {
+            // A row that goes out at once leaves no trace: all of them may use the same place.
+            let rows = match (&mut self.from, &self.out) {
+                (From::Image(resizer, image, crop), out) => {
+                    let rows = self.planes.row_mut(if out.is_some() { 0 } else { y });
+                    resizer.row::<V>(*image, *crop, y, rows);
+                    self.planes.row_mut(if out.is_some() { 0 } else { y })
+                }
+                (From::Planes, _) => self.planes.row_mut(y),
+            };
+            let [red, green, blue] = rows;
+            map_row::<V>([&mut *red, &mut *green, &mut *blue], All(self.ops), &mask, &mut sums);
+            if let Some(out) = &mut self.out {
+                quantize_row::<V>([red, green, blue], &mut out[3 * y * side..][..3 * side], side);
+            }
+        }
+        sums.iter().sum::<f32>() / (side * side) as f32
+    }
+}

@@ -1,0 +1,74 @@
+//! Which source pixels make each pixel of a view along one axis, and with which weights.
+
+/// Half-width of the unstretched filter.
+const SUPPORT: f64 = 2.0;
+
+/// The taps of every output of one axis.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Taps {
+    /// First source pixel of each output, and where its weights end.
+    spans: Vec<(u32, usize)>,
+    weights: Vec<f32>,
+    most: usize,
+    /// Scratch: the weights of one output.
+    line: Vec<f64>,
+}
+
+impl Taps {
+    /// Prepares the reduction or enlargement of `length` pixels to `size`; the weights of each output sum to
+    /// `gain`.
+    pub fn prepare(&mut self, length: u32, size: u32, gain: f64) {
+        self.spans.clear();
+        self.weights.clear();
+        self.most = 0;
+        let scale = f64::from(length) / f64::from(size);
+        let stretch = scale.max(1.0);
+        let shrink = 1.0 / stretch;
+        let radius = SUPPORT * stretch;
+        for out in 0..size {
+            let center = (f64::from(out) + 0.5) * scale;
+            // Truncation is what floor would give, at no cost on any processor.
+            let low = (center - radius).max(0.0) as u32;
+            let end = center + radius;
+            let high = (end as u32 + u32::from(end.fract() > 0.0)).min(length);
+            self.line.clear();
+            self.line.extend((low..high).map(|x| cubic((f64::from(x) + 0.5 - center) * shrink)));
+            // Zeros at either end would only be multiplied: without them a crop of the view's size is copied.
+            let begin = self.line.iter().position(|&weight| weight != 0.0).unwrap_or(0);
+            let end =
+                self.line.iter().rposition(|&weight| weight != 0.0).map_or(self.line.len(), |last| last + 1);
+            let line = &self.line[begin..end];
+            let norm = (gain / line.iter().sum::<f64>()) as f32;
+            self.weights.extend(line.iter().map(|&weight| weight as f32 * norm));
+            self.spans.push((low + begin as u32, self.weights.len()));
+            self.most = self.most.max(line.len());
+        }
+    }
+
+    /// The most taps that an output has.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// First source pixel of output `out`, and the weights from there on.
+    pub fn of(&self, out: usize) -> (usize, &[f32]) {
+        let begin = out.checked_sub(1).map_or(0, |before| self.spans[before].1);
+        let (first, end) = self.spans[out];
+        (first as usize, &self.weights[begin..end])
+    }
+}
+
+/// Keys' cubic convolution kernel with a = -0.5.
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    let near = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = A * (((x - 5.0) * x + 8.0) * x - 4.0);
+    if x < 1.0 {
+        near
+    } else if x < 2.0 {
+        far
+    } else {
+        0.0
+    }
+}

@@ -1,0 +1,347 @@
+//! The inner loops: rows of values, lengths checked once a row.
+
+use super::{BLOCK, Vector, each};
+
+/// Deals a row of pixels, red, green, blue in turn, out to three lines of `pitch` values each, as 0 to 255.
+///
+/// # Panics
+/// Where `pitch` is no whole number of blocks or less than the pixels, or `lines` is not three of them.
+#[inline(always)]
+pub(crate) fn widen_row<V: Vector>(source: &[u8], lines: &mut [f32], pitch: usize) {
+    let pixels = source.len() / 3;
+    assert!(pixels <= pitch && pitch.is_multiple_of(BLOCK) && lines.len() == 3 * pitch);
+    let mut x = 0;
+    while x < pixels && pixels >= V::LANES {
+        // The last pixels, those before them once more: a whole vector.
+        x = x.min(pixels - V::LANES);
+        // SAFETY: three times as many bytes as lanes follow in `source`, and as many values as lanes in each line.
+        unsafe {
+            let mut bytes = [0.0; 3 * BLOCK];
+            for part in 0..3 {
+                let values = V::load_bytes(source.as_ptr().add(3 * x + part * V::LANES));
+                values.store(bytes.as_mut_ptr().add(part * V::LANES));
+            }
+            let [red, green, blue] = V::load_pixels(bytes.as_ptr());
+            red.store(lines.as_mut_ptr().add(x));
+            green.store(lines.as_mut_ptr().add(pitch + x));
+            blue.store(lines.as_mut_ptr().add(2 * pitch + x));
+        }
+        x += V::LANES;
+    }
+    for x in x..pixels {
+        for channel in 0..3 {
+            lines[channel * pitch + x] = f32::from(source[3 * x + channel]);
+        }
+    }
+}
+
+/// `out[i]` = sum over t of `weights[t] * source[rows[t] + i]`. `out` is a whole number of blocks.
+///
+/// # Panics
+/// Where a row ends outside of `source`, or there are fewer rows than weights.
+#[inline(always)]
+pub(crate) fn blend_rows<V: Vector>(source: &[f32], rows: &[usize], weights: &[f32], out: &mut [f32]) {
+    assert!(out.len().is_multiple_of(BLOCK) && rows.len() == weights.len());
+    assert!(rows.iter().all(|row| row + out.len() <= source.len()));
+    let mut at = 0;
+    // SAFETY: by the assertions each row has as many values as `out`, which is a whole number of vectors.
+    unsafe {
+        while at + 2 * V::LANES <= out.len() {
+            let (mut a, mut b) = (V::splat(0.0), V::splat(0.0));
+            for (&row, &weight) in rows.iter().zip(weights) {
+                let (row, weight) = (source.as_ptr().add(row + at), V::splat(weight));
+                a = a + weight * V::load(row);
+                b = b + weight * V::load(row.add(V::LANES));
+            }
+            a.store(out.as_mut_ptr().add(at));
+            b.store(out.as_mut_ptr().add(at + V::LANES));
+            at += 2 * V::LANES;
+        }
+        if at < out.len() {
+            let mut sum = V::splat(0.0);
+            for (&row, &weight) in rows.iter().zip(weights) {
+                sum = sum + V::splat(weight) * V::load(source.as_ptr().add(row + at));
+            }
+            sum.store(out.as_mut_ptr().add(at));
+        }
+    }
+}
+
+/// Taps of outputs that are computed together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Columns {
+    /// Taps of each output, the most that any needs.
+    taps: usize,
+    /// Outputs, a whole number of blocks.
+    outputs: usize,
+    /// Weights, shape (taps, outputs); 0 where an output needs fewer.
+    weights: Vec<f32>,
+    /// For each block of outputs: the lowest first source value among them.
+    bases: Vec<u32>,
+    /// For each output: its first source value, relative to that of its block.
+    offsets: Vec<u32>,
+    /// More than every offset.
+    reach: usize,
+    /// Source values that are read, with those that only fill vectors.
+    extent: usize,
+}
+
+impl Columns {
+    /// Puts the taps of `size` outputs, at least 1, side by side: `taps_of` tells the first source value of an output and its
+    /// weights. Outputs beyond `size`, which make whole blocks, repeat the last.
+    pub fn prepare<'a>(&mut self, size: usize, taps_of: impl Fn(usize) -> (usize, &'a [f32])) {
+        let of = |out: usize| taps_of(out.min(size - 1));
+        self.taps = (0..size).map(|out| of(out).1.len()).max().unwrap_or(0);
+        self.outputs = super::round_up(size);
+        self.weights.clear();
+        self.weights.resize(self.taps * self.outputs, 0.0);
+        self.offsets.clear();
+        self.bases.clear();
+        (self.reach, self.extent) = (0, 0);
+        for block in (0..self.outputs).step_by(BLOCK) {
+            let base = (block..block + BLOCK).map(|out| of(out).0).min().unwrap_or(0);
+            self.bases.push(base as u32);
+            self.extent = self.extent.max(base);
+            for out in block..block + BLOCK {
+                let (first, weights) = of(out);
+                self.offsets.push((first - base) as u32);
+                self.reach = self.reach.max(first - base + 1);
+                for (tap, &weight) in weights.iter().enumerate() {
+                    self.weights[tap * self.outputs + out] = weight;
+                }
+            }
+        }
+        self.extent += self.taps + self.reach.max(2 * BLOCK);
+    }
+
+    /// How long a line of source values must be.
+    pub fn extent(&self) -> usize {
+        self.extent
+    }
+}
+
+/// `outs[c][x]`, clipped to [0, 1], = sum over t of `weights[t][x] * lines[c * pitch + base + offset[x] + t]`.
+///
+/// # Panics
+/// Where a slice is too short.
+#[inline(always)]
+pub(crate) fn blend_columns<V: Vector>(
+    lines: &[f32],
+    pitch: usize,
+    columns: &Columns,
+    outs: [&mut [f32]; 3],
+) {
+    let Columns { taps, outputs, weights, bases, offsets, reach, extent } = columns;
+    let (taps, outputs, reach) = (*taps, *outputs, *reach);
+    assert!(bases.len() * BLOCK == outputs && offsets.len() == outputs && weights.len() == taps * outputs);
+    assert!(2 * pitch + extent <= lines.len());
+    assert!(outs.iter().all(|out| outputs <= out.len()));
+    let outs = each!(outs, out => out.as_mut_ptr());
+    let lines = [lines, &lines[pitch..], &lines[2 * pitch..]];
+    let lines = each!(lines, line => line.as_ptr());
+    for x in (0..outputs).step_by(V::LANES) {
+        // SAFETY: by the assertions: there are as many offsets and weights (for each tap) as outputs, and outputs are whole
+        // blocks, hence whole vectors; there is a base for each block; from any base and tap on there are two vectors of values
+        // in the lines, and `reach` values, which `prepare` made more than any offset.
+        unsafe {
+            let base = *bases.get_unchecked(x / BLOCK) as usize;
+            let index = V::index(offsets.as_ptr().add(x));
+            let mut sums = [V::splat(0.0); 3];
+            let mut weights = weights.as_ptr().add(x);
+            for at in base..base + taps {
+                let weight = V::load(weights);
+                let values = if reach <= V::LANES {
+                    each!(lines, line => V::lookup(line.add(at), index))
+                } else if reach <= 2 * V::LANES {
+                    each!(lines, line => V::lookup_wide(line.add(at), index))
+                } else {
+                    each!(lines, line => V::gather(line.add(at), index))
+                };
+                sums = [
+                    sums[0] + weight * values[0],
+                    sums[1] + weight * values[1],
+                    sums[2] + weight * values[2],
+                ];
+                weights = weights.add(outputs);
+            }
+            let [red, green, blue] = each!(sums, sum => sum.clip());
+            red.store(outs[0].add(x));
+            green.store(outs[1].add(x));
+            blue.store(outs[2].add(x));
+        }
+    }
+}
+
+/// `out[x]` = `kernel[0] * line[r + x]` + sum over t of `kernel[t] * (line[r + x - t] + line[r + x + t])`, where r is the radius of
+/// the kernel. `out` is a whole number of blocks.
+///
+/// # Panics
+/// Where a slice is too short.
+#[inline(always)]
+pub(crate) fn convolve_row<V: Vector>(line: &[f32], kernel: &[f32], out: &mut [f32]) {
+    let radius = kernel.len() - 1;
+    assert!(out.len().is_multiple_of(BLOCK) && out.len() + 2 * radius <= line.len());
+    let mut x = 0;
+    // SAFETY: `out` is a whole number of vectors; the furthest value read is that before `x + 2 * radius` and the end of the
+    // last vector, below the length of `line` by the assertion.
+    unsafe {
+        while x + 2 * V::LANES <= out.len() {
+            let (near, far) = (line.as_ptr().add(x + radius), line.as_ptr().add(x + radius + V::LANES));
+            let weight = V::splat(kernel[0]);
+            let (mut a, mut b) = (weight * V::load(near), weight * V::load(far));
+            for (t, &weight) in kernel.iter().enumerate().skip(1) {
+                let weight = V::splat(weight);
+                a = a + weight * (V::load(near.sub(t)) + V::load(near.add(t)));
+                b = b + weight * (V::load(far.sub(t)) + V::load(far.add(t)));
+            }
+            a.store(out.as_mut_ptr().add(x));
+            b.store(out.as_mut_ptr().add(x + V::LANES));
+            x += 2 * V::LANES;
+        }
+        if x < out.len() {
+            let center = line.as_ptr().add(x + radius);
+            let mut sum = V::splat(kernel[0]) * V::load(center);
+            for (t, &weight) in kernel.iter().enumerate().skip(1) {
+                sum = sum + V::splat(weight) * (V::load(center.sub(t)) + V::load(center.add(t)));
+            }
+            sum.store(out.as_mut_ptr().add(x));
+        }
+    }
+}
+
+/// The same across rows: `outs[c][x]`, clipped to [0, 1], from the rows of `ring` that begin at `rows[r - t]` and `rows[r + t]`, r
+/// being the radius of the kernel. A row holds `3 * pitch` values, `pitch` a whole number of blocks for each channel.
+///
+/// # Panics
+/// Where a slice is too short.
+#[inline(always)]
+pub(crate) fn convolve_rows<V: Vector>(
+    ring: &[f32],
+    rows: &[usize],
+    pitch: usize,
+    kernel: &[f32],
+    outs: [&mut [f32]; 3],
+) {
+    let radius = kernel.len() - 1;
+    assert!(rows.len() == 2 * radius + 1 && pitch.is_multiple_of(BLOCK));
+    assert!(
+        rows.iter().all(|row| row + 3 * pitch <= ring.len()) && outs.iter().all(|out| pitch <= out.len())
+    );
+    let outs = each!(outs, out => out.as_mut_ptr());
+    for x in (0..pitch).step_by(V::LANES) {
+        // SAFETY: `pitch` is a whole number of vectors, so that what is read of a row lies within its `3 * pitch` values, all of
+        // which the ring has by the assertion, as the outputs have room for `pitch`; `t` stays within both lists.
+        unsafe {
+            let places =
+                [ring.as_ptr().add(x), ring.as_ptr().add(pitch + x), ring.as_ptr().add(2 * pitch + x)];
+            let (weight, center) = (V::splat(kernel[0]), rows[radius]);
+            let mut sums = each!(places, place => weight * V::load(place.add(center)));
+            for (t, &weight) in kernel.iter().enumerate().skip(1) {
+                let weight = V::splat(weight);
+                let (before, after) = (*rows.get_unchecked(radius - t), *rows.get_unchecked(radius + t));
+                let sides = each!(places, place => V::load(place.add(before)) + V::load(place.add(after)));
+                sums =
+                    [sums[0] + weight * sides[0], sums[1] + weight * sides[1], sums[2] + weight * sides[2]];
+            }
+            let [red, green, blue] = each!(sums, sum => sum.clip());
+            red.store(outs[0].add(x));
+            green.store(outs[1].add(x));
+            blue.store(outs[2].add(x));
+        }
+    }
+}
+
+/// Rounds a row of `side` pixels to bytes, red, green, blue in turn.
+///
+/// # Panics
+/// Where a row is shorter than `side` rounded up to whole blocks, or `out` than `3 * side`.
+#[inline(always)]
+pub(crate) fn quantize_row<V: Vector>(rows: [&[f32]; 3], out: &mut [u8], side: usize) {
+    let padded = super::round_up(side);
+    assert!(rows.iter().all(|row| padded <= row.len()) && 3 * side <= out.len());
+    for x in (0..side).step_by(V::LANES) {
+        // SAFETY: a vector that begins below `side` ends below `padded`, which the rows reach.
+        let pixels = unsafe { each!(rows, row => V::load(row.as_ptr().add(x))) };
+        if x + V::LANES <= side {
+            // SAFETY: `3 * side` bytes can be written by the assertion, and the vector ends below `side`.
+            unsafe { V::store_pixels(pixels, out.as_mut_ptr().add(3 * x)) }
+        } else {
+            let mut bytes = [0; 3 * BLOCK];
+            // SAFETY: the array holds the pixels of a whole block.
+            unsafe { V::store_pixels(pixels, bytes.as_mut_ptr()) }
+            let length = 3 * (side - x);
+            out[3 * x..][..length].copy_from_slice(&bytes[..length]);
+        }
+    }
+}
+
+/// What is done to the pixels of a vector.
+pub(crate) trait PixelMap: Copy {
+    /// New values for old, and what is to be summed.
+    fn map<V: Vector>(self, pixels: [V; 3]) -> ([V; 3], V);
+}
+
+/// Applies `map` to rows of a whole number of blocks, and adds what it wants summed to `sums[x % BLOCK]`, weighted by `mask` in the
+/// last block: the same partial sums whatever the width of the vectors.
+///
+/// # Panics
+/// Where the rows differ in length.
+#[inline(always)]
+pub(crate) fn map_row<V: Vector>(
+    rows: [&mut [f32]; 3],
+    map: impl PixelMap,
+    mask: &[f32; BLOCK],
+    sums: &mut [f32; BLOCK],
+) {
+    let length = rows[0].len();
+    assert!(length.is_multiple_of(BLOCK) && rows[1].len() == length && rows[2].len() == length);
+    let rows = each!(rows, row => row.as_mut_ptr());
+    assert!(V::LANES == BLOCK || 2 * V::LANES == BLOCK);
+    let two = V::LANES < BLOCK;
+    // In registers, and as many as there are vectors in a block: a sum that went through memory for every vector would cost
+    // more than what is summed.
+    let next = V::LANES % BLOCK;
+    // SAFETY: `sums` and `mask` are blocks, which are one or two vectors; the second place is 0 where there is but one.
+    let (mut first, mut second, masks) = unsafe {
+        (
+            V::load(sums.as_ptr()),
+            V::load(sums.as_ptr().add(next)),
+            [V::load(mask.as_ptr()), V::load(mask.as_ptr().add(next))],
+        )
+    };
+    for block in (0..length).step_by(BLOCK) {
+        let last = block + BLOCK == length;
+        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion.
+        unsafe {
+            let sum = map_vector(rows, block, map);
+            first = first + if last { sum * masks[0] } else { sum };
+            if two {
+                let sum = map_vector(rows, block + V::LANES, map);
+                second = second + if last { sum * masks[1] } else { sum };
+            }
+        }
+    }
+    // SAFETY: as where they were loaded.
+    unsafe {
+        if two {
+            second.store(sums.as_mut_ptr().add(next));
+        }
+        first.store(sums.as_mut_ptr());
+    }
+}
+
+/// Applies `map` to the pixels of a vector; what it wants summed.
+///
+/// # Safety
+/// A vector can be read and written at `at` of each row.
+#[inline(always)]
+unsafe fn map_vector<V: Vector>(rows: [*mut f32; 3], at: usize, map: impl PixelMap) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ([red, green, blue], sum) = map.map(each!(rows, row => V::load(row.add(at))));
+        red.store(rows[0].add(at));
+        green.store(rows[1].add(at));
+        blue.store(rows[2].add(at));
+        sum
+    }
+}
