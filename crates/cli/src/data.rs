@@ -1,24 +1,65 @@
 //! Opening data sets, and saying what they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use simclr_data::Source;
+use simclr_data::{DecodeOptions, Index, Opener, Source};
 
 use crate::terminal;
 
-/// Opens a data set and says what it is.
+/// What DATA may be, for help texts.
+pub const FORMS: &str = "\
+DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either; tar shards
+(WebDataset: a folder of them, one file, or a pattern such as 'shard-{000..146}.tar'; .tar.gz and .tar.zst too); Parquet
+files with a column of images (Hugging Face); a .zip; a list of paths (.txt, .csv); CIFAR-10, CIFAR-100 or STL-10
+binaries; IDX files (MNIST). What it holds is recognised; `simclr data DATA` tells. Several are read as one.";
+
+/// Opens a data set as it is, and says what it is.
 pub fn open(path: &Path) -> Result<Source> {
-    let source = simclr_data::open(path)?;
+    Opening::new(DecodeOptions::default()).open(&[path.to_owned()])
+}
+
+/// Opens data sets, and remembers what it finds in their folders and archives.
+pub struct Opening {
+    opener: Opener,
+}
+
+impl Opening {
+    /// Decodes images as `decode` says.
+    pub fn new(decode: DecodeOptions) -> Opening {
+        Opening { opener: Opener { decode, index: Index::default() } }
+    }
+
+    /// The same, with what an earlier run found.
+    pub fn with_index(decode: DecodeOptions, index: &Path) -> Opening {
+        Opening { opener: Opener { decode, index: Index::load(index) } }
+    }
+
+    /// Opens one or several data sets as one, and says what it is.
+    pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source> {
+        let source = self.opener.open(paths)?;
+        let shown: Vec<String> =
+            paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();
+        terminal::say(&line(&shown.join(" "), &source));
+        Ok(source)
+    }
+
+    /// Keeps what was found. Without it a later start only takes longer.
+    pub fn save(&mut self, index: &Path) {
+        if let Err(error) = self.opener.index.save(index) {
+            terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
+        }
+    }
+}
+
+fn line(name: &str, source: &Source) -> String {
     let (train, classes) = (source.train.len(), source.train.classes().len());
-    let mut line = format!(
-        "{}: {}, {} images",
-        terminal::inert(&path.display().to_string()),
-        source.kind,
-        terminal::grouped(train as u64)
-    );
+    let mut line = format!("{name}: {}, {} images", source.kind, terminal::grouped(train as u64));
     if let Some(test) = &source.test {
         line += &format!(" to train on, {} to test on", terminal::grouped(test.len() as u64));
+    }
+    if let Some(unlabelled) = &source.unlabelled {
+        line += &format!(", {} more without labels", terminal::grouped(unlabelled.len() as u64));
     }
     if classes > 0 {
         line += &format!(", {classes} classes");
@@ -26,6 +67,5 @@ pub fn open(path: &Path) -> Result<Source> {
     if source.left_out.count > 0 {
         line += &format!("; {} other files left out", terminal::grouped(source.left_out.count as u64));
     }
-    terminal::say(&line);
-    Ok(source)
+    line
 }

@@ -13,7 +13,7 @@ use simclr_eval::protocols::{
 };
 use simclr_train::{Model, memory};
 
-use crate::data;
+use crate::data::Opening;
 use crate::settings::Threads;
 use crate::{terminal, training};
 
@@ -57,7 +57,7 @@ impl Judged {
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
         let device = training::device(self.threads.count())?;
         let encoder = load_encoder(&self.run, self.best, &device)?;
-        let splits = splits(&self.train, self.test.as_deref())?;
+        let splits = splits(&encoder, &self.train, self.test.as_deref())?;
         Ok((encoder, splits))
     }
 
@@ -106,17 +106,21 @@ pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEn
     Ok(encoder)
 }
 
-/// Labelled images to learn from and to test on.
-pub fn splits(train: &Path, test: Option<&Path>) -> Result<Splits> {
-    let source = data::open(train)?;
+/// Labelled images to learn from and to test on, decoded as the encoder's were.
+pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>) -> Result<Splits> {
+    let index = encoder.run.index();
+    let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
+    let source = opening.open(&[train.to_owned()])?;
     let train = kept(source.train);
     let test = match test {
         Some(path) => {
-            let source = data::open(path)?;
+            let source = opening.open(&[path.to_owned()])?;
             Some(source.test.unwrap_or(source.train))
         }
         None => source.test,
     };
+    opening.save(&index);
+    drop(opening);
     let splits = match test {
         Some(test) => Splits::new(train, kept(test))?,
         None => {
@@ -134,8 +138,7 @@ pub fn splits(train: &Path, test: Option<&Path>) -> Result<Splits> {
 
 /// Images are gone through more than once: small ones stay in memory.
 pub fn kept(dataset: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
-    let budget = usize::try_from(memory::available_bytes() / 8).unwrap_or(usize::MAX);
-    Arc::new(Cached::new(dataset, budget))
+    Arc::new(Cached::in_memory(dataset, memory::available_bytes() / 8))
 }
 
 /// A result in one JSON object, accuracies as fractions.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_data::{Dataset, DecodeScratch, Source};
+use simclr_data::{DecodeOptions, Sample, Source};
 use simclr_train::presets::photos;
 use simclr_train::{Config, Layers, memory};
 
@@ -56,17 +56,23 @@ impl Settings {
     pub fn resolve(&self, source: Option<&Source>, threads: Threads) -> Result<Config> {
         let chosen = match (self.preset.as_deref(), source) {
             (Some(PHOTOS), Some(source)) => {
-                let (width, height) = usual_size(source.train.as_ref());
+                let images = source.to_pretrain();
+                let Sample { width, height, .. } = Sample::of(&*images, LOOKED_AT);
                 let count = threads.threads.or(std::thread::available_parallelism().ok());
                 let count = count.map_or(1, NonZeroUsize::get);
                 let memory = memory::available_bytes();
-                let (chosen, reasons) = photos::choose(source.train.len(), width, height, memory, count);
+                let (chosen, reasons) = photos::choose(images.len(), width, height, memory, count);
                 reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));
                 Some(chosen)
             }
             _ => None,
         };
         self.layered(None, chosen, threads)
+    }
+
+    /// How images are decoded, which must be known before they are looked at.
+    pub fn decode(&self) -> Result<DecodeOptions> {
+        Ok(self.layered(None, None, Threads::default())?.data.decode())
     }
 
     /// The configuration of a run that is taken up again, with what was given changed.
@@ -94,23 +100,4 @@ impl Settings {
             sets: &sets,
         })?)
     }
-}
-
-/// The median width and height of some of the images.
-fn usual_size(dataset: &dyn Dataset) -> (u32, u32) {
-    let stride = (dataset.len() / LOOKED_AT).max(1);
-    let mut scratch = DecodeScratch::default();
-    let (mut widths, mut heights) = (Vec::new(), Vec::new());
-    for index in (0..dataset.len()).step_by(stride).take(LOOKED_AT) {
-        if let Ok(image) = dataset.read(index, &mut scratch) {
-            widths.push(image.width);
-            heights.push(image.height);
-        }
-    }
-    (median(widths), median(heights))
-}
-
-fn median(mut values: Vec<u32>) -> u32 {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or(0)
 }

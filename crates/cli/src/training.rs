@@ -19,12 +19,14 @@ use crate::settings::{Settings, Threads};
 use crate::{terminal, weights};
 
 /// What a run folder holds, beside TensorBoard's events.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 11] = [
     "run.toml",
     "config.toml",
     "lock",
     "metrics.jsonl",
     "skipped.jsonl",
+    "data.index",
+    "cache.tmp",
     "report.html",
     "checkpoints",
     "evaluation",

@@ -224,7 +224,8 @@ impl Dataset for Cifar {
         format!("{} image {index}", self.part)
     }
 
-    fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        scratch.unfiled();
         let pixels = &self.pixels[index * IMAGE..(index + 1) * IMAGE];
         Ok(Decoded { width: SIDE, height: SIDE, pixels })
     }

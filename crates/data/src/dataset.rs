@@ -4,6 +4,7 @@ use simclr_augment::ImageRef;
 
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
+use crate::locality::Locality;
 
 /// One decoded image: 8-bit RGB, rows from the top, channels interleaved (height, width, 3).
 ///
@@ -29,6 +30,11 @@ pub trait Dataset: Send + Sync {
 
     /// How image `index` is called in messages: its path within the data set, or its number.
     fn name(&self, index: usize) -> String;
+
+    /// Which images are best read together; orders of epochs respect it.
+    fn locality(&self) -> Locality {
+        Locality::free(self.len())
+    }
 
     /// Reads and decodes image `index`.
     ///

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::decode::READ;
+
 /// Why images could not be had. Every message names the file or the setting, what is wrong, and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The path given as data does not exist.
-    #[error("{}: no such file or folder; give a folder of images, CIFAR binaries or IDX files", shown(.0))]
+    #[error("{}: no such file or folder; give a folder of images, an archive of them, or a data set file", shown(.0))]
     NotFound(PathBuf),
 
     /// The operating system refused a file or a folder.
@@ -20,9 +22,9 @@ pub enum DataError {
         source: io::Error,
     },
 
-    /// A folder in which nothing is an image.
+    /// A folder or an archive in which nothing is an image.
     #[error(
-        "{}: no images in this folder ({files} other files, searched recursively); JPEG, PNG, WebP and BMP files are read",
+        "{}: no images in it ({files} other files, searched recursively); {READ} files are read",
         shown(.path)
     )]
     NoImages {
@@ -33,7 +35,7 @@ pub enum DataError {
     },
 
     /// A file that is no data set.
-    #[error("{}: {found}; give a folder of images, CIFAR binaries (.bin) or IDX files", shown(.path))]
+    #[error("{}: {found}; give a folder of images, a .tar, .zip or .parquet file of them, a list of paths (.txt, .csv), CIFAR or STL-10 binaries (.bin), or IDX files", shown(.path))]
     Unrecognised {
         /// The file.
         path: PathBuf,

@@ -156,11 +156,15 @@ pub(crate) fn is_images(file: &Path) -> bool {
     read.is_ok() && matches!(magic, [0, 0, 8, 3 | 4])
 }
 
+/// A folder of more entries than this is no folder of IDX files: a million images are not looked through for some.
+const LOOKED_AT: usize = 20_000;
+
 /// Looks for IDX files directly in `folder`: (training, test). `None` if there are none.
 pub(crate) fn find(folder: &Path) -> Result<Option<(Pair, Option<Pair>)>, DataError> {
     let mut train = Vec::new();
     let mut test = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))? {
+    let entries = std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))?;
+    for entry in entries.take(LOOKED_AT) {
         let path = entry.map_err(|e| DataError::io(folder, e))?.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_ascii_lowercase) else {
             continue;
@@ -215,6 +219,7 @@ impl Dataset for IdxImages {
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        let scratch = scratch.unfiled();
         let bytes = self.width as usize * self.height as usize * self.channels;
         let stored = &self.file[self.start + index * bytes..][..bytes];
         let pixels = match self.channels {

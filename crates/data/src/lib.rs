@@ -29,28 +29,45 @@
 
 mod cached;
 pub mod cifar;
+mod concat;
 mod dataset;
 mod decode;
 mod error;
 mod evaluation;
-mod folder;
+mod files;
 pub mod idx;
+mod index;
+mod layout;
 mod listing;
 mod loader;
+mod locality;
 mod made;
+mod names;
+mod opener;
+mod pattern;
 mod permutation;
+mod positioned;
+mod sample;
 mod source;
+pub mod stl10;
 mod subset;
 
 pub use cached::Cached;
+pub use concat::Concat;
 pub use dataset::{Dataset, Decoded};
-pub use decode::{DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
+pub use decode::{
+    DecodeOptions, DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, StoredAs, Window, decode_bytes,
+    decode_file,
+};
 pub use error::DataError;
 pub use evaluation::{EvalLoader, for_each_evaluation_batch};
-pub use folder::Folder;
+pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
 pub use loader::{Batch, Loader, LoaderConfig, NO_LABEL, Position, Skipped};
+pub use locality::Locality;
 pub use made::{Made, Shape, made};
+pub use opener::Opener;
 pub use permutation::permutation;
+pub use sample::Sample;
 pub use source::{Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};

@@ -1,26 +1,29 @@
 //! Finding the images below a folder.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use walkdir::{DirEntry, WalkDir};
-
-use crate::decode::{Format, MAGIC_BYTES};
-use crate::error::{DataError, shown};
+use crate::decode::{Format, MAGIC_BYTES, READ};
+use crate::error::{DataError, inert};
+use crate::names::{Names, Paths, bytes_of, extension, os_name};
 
 /// Extensions taken for images without opening the file: a million files must not be opened to be listed. What is in
 /// them is decided by their first bytes when they are read.
-const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib"];
+const IMAGE_EXTENSIONS: [&str; 16] = [
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "pbm", "pgm", "ppm",
+    "pnm", "pam",
+];
 
 /// Extensions of what usually lies beside images, left out without opening the file.
-const OTHER_EXTENSIONS: [&str; 18] = [
+const OTHER_EXTENSIONS: [&str; 20] = [
     "txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "toml", "md", "html", "pdf", "npy", "xmp",
-    "aae", "mp4", "mov", "avi",
+    "aae", "mp4", "mov", "avi", "gz", "zst",
 ];
 
 /// How many left-out files are remembered by name.
-const REMEMBERED: usize = 1000;
+pub(crate) const REMEMBERED: usize = 1000;
 
 /// A file among the images that is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,87 +58,186 @@ impl LeftOut {
     }
 }
 
-/// Paths of images relative to a root, sorted by their components, and what else was there.
-#[derive(Debug, Default)]
+/// A folder and when it was last changed: when an entry was added, removed or renamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Relative to the root, components separated by `/`.
+    pub folder: Vec<u8>,
+    /// Nanoseconds since 1970.
+    pub changed: u64,
+}
+
+/// Images below a root, sorted by the components of their paths, and what else was there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
-    pub images: Vec<PathBuf>,
+    pub images: Paths,
+    /// Files that may hold many images. They count as left out as well.
+    pub archives: Paths,
     pub left_out: LeftOut,
+    /// Every folder that was looked into.
+    pub stamps: Vec<Stamp>,
 }
 
 /// Lists the images below `root`, following symbolic links; hidden files and folders are ignored.
 pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
-    let mut listing = Listing::default();
-    let walk = WalkDir::new(root).follow_links(true).min_depth(1).into_iter().filter_entry(|e| !is_hidden(e));
-    for entry in walk {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // An unreadable root is the user's mistake; an unreadable corner or a loop of links is noted.
-            Err(error) => match error.path() {
-                Some(path) if path != root => {
-                    listing.left_out.push(shown(relative(path, root)), error.to_string());
-                    continue;
-                }
-                _ => return Err(DataError::io(root, error.into())),
+    let real = fs::canonicalize(root).map_err(|e| DataError::io(root, e))?;
+    let mut walk = Walk { root, listing: Listing::default(), inside: Vec::new() };
+    walk.folder(&[], real).map_err(|error| DataError::io(root, error))?;
+    let Listing { images, left_out, stamps, .. } = &mut walk.listing;
+    images.folder_of.shrink_to_fit();
+    images.files.shrink_to_fit();
+    stamps.shrink_to_fit();
+    left_out.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(walk.listing)
+}
+
+struct Walk<'r> {
+    root: &'r Path,
+    listing: Listing,
+    /// The real paths of the folders that the walk is in, to notice links that lead back.
+    inside: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    File,
+    Folder,
+    Link,
+    Other,
+}
+
+impl Walk<'_> {
+    /// Lists one folder: its files and sub-folders in the order of their names, which is the order of whole paths.
+    fn folder(&mut self, relative: &[u8], real: PathBuf) -> std::io::Result<()> {
+        let path = self.root.join(os_name(relative));
+        // Before reading: what changes meanwhile must show later.
+        let changed = changed(&path)?;
+        let (mut names, mut kinds) = (Names::default(), Vec::new());
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(bytes) = bytes_of(&name) else {
+                self.leave_out(relative, name.to_string_lossy().as_bytes(), "its name is not Unicode");
+                continue;
+            };
+            if bytes.starts_with(b".") {
+                continue;
+            }
+            names.push(bytes);
+            kinds.push(match entry.file_type()? {
+                kind if kind.is_file() => Kind::File,
+                kind if kind.is_dir() => Kind::Folder,
+                kind if kind.is_symlink() => Kind::Link,
+                _ => Kind::Other,
+            });
+        }
+        let mut order: Vec<u32> = (0..kinds.len() as u32).collect();
+        order.sort_unstable_by(|&a, &b| names.get(a as usize).cmp(names.get(b as usize)));
+
+        self.listing.stamps.push(Stamp { folder: relative.to_vec(), changed });
+        let number = self.listing.images.folders.len() as u32;
+        self.listing.images.folders.push(relative);
+        self.listing.archives.folders.push(relative);
+        self.inside.push(real);
+        for entry in order {
+            let name = names.get(entry as usize);
+            self.entry(relative, number, name, kinds[entry as usize]);
+        }
+        self.inside.pop();
+        Ok(())
+    }
+
+    fn entry(&mut self, folder: &[u8], number: u32, name: &[u8], kind: Kind) {
+        let relative = join(folder, name);
+        let path = || self.root.join(os_name(&relative));
+        // A link's target decides what it is.
+        let (kind, target) = match kind {
+            Kind::Link => match fs::metadata(path()) {
+                Ok(target) if target.is_dir() => (Kind::Folder, fs::canonicalize(path()).ok()),
+                Ok(target) if target.is_file() => (Kind::File, None),
+                Ok(_) => (Kind::Other, None),
+                Err(error) => return self.leave_out(folder, name, &error.to_string()),
             },
+            kind => (kind, None),
         };
-        if entry.file_type().is_dir() {
-            continue;
-        }
-        let path = relative(entry.path(), root);
-        match looks_like_image(&entry) {
-            Ok(()) => listing.images.push(path.to_owned()),
-            Err(reason) => listing.left_out.push(shown(path), reason),
-        }
-    }
-    listing.images.sort_unstable();
-    listing.left_out.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(listing)
-}
-
-/// The names of the folders directly below `root` that are not hidden, sorted.
-pub(crate) fn sub_folders(root: &Path) -> Result<Vec<String>, DataError> {
-    let mut folders = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(|e| DataError::io(root, e))? {
-        let entry = entry.map_err(|e| DataError::io(root, e))?;
-        // Follows links, unlike the type that the entry itself carries.
-        if entry.path().is_dir()
-            && let Some(name) = entry.file_name().to_str()
-            && !name.starts_with('.')
-        {
-            folders.push(name.to_owned());
+        match kind {
+            Kind::Folder => {
+                let real = target
+                    .unwrap_or_else(|| self.inside.last().cloned().unwrap_or_default().join(os_name(name)));
+                if self.inside.contains(&real) {
+                    return self.leave_out(folder, name, "a link to a folder that it lies in");
+                }
+                // An unreadable corner is noted; an unreadable root is the user's mistake.
+                if let Err(error) = self.folder(&relative, real) {
+                    self.leave_out(folder, name, &error.to_string());
+                }
+            }
+            Kind::File if is_archive_name(name) => {
+                self.listing.archives.push(number, name);
+                self.leave_out(folder, name, "an archive among images; to read it, give it by itself");
+            }
+            Kind::File => match looks_like_image(name, path) {
+                Ok(()) => self.listing.images.push(number, name),
+                Err(reason) => self.leave_out(folder, name, &reason),
+            },
+            Kind::Link | Kind::Other => self.leave_out(folder, name, "not a regular file"),
         }
     }
-    folders.sort_unstable();
-    Ok(folders)
-}
 
-fn relative<'a>(path: &'a Path, root: &Path) -> &'a Path {
-    path.strip_prefix(root).unwrap_or(path)
-}
-
-fn is_hidden(entry: &DirEntry) -> bool {
-    entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
-}
-
-fn looks_like_image(entry: &DirEntry) -> Result<(), String> {
-    if !entry.file_type().is_file() {
-        return Err("not a regular file".to_owned());
+    fn leave_out(&mut self, folder: &[u8], name: &[u8], reason: &str) {
+        self.listing.left_out.push(inert(&String::from_utf8_lossy(&join(folder, name))), reason);
     }
-    let extension = entry.path().extension().and_then(|e| e.to_str()).unwrap_or("");
-    let is_one_of = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(extension));
-    if is_one_of(&IMAGE_EXTENSIONS) {
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    match folder {
+        [] => name.to_vec(),
+        _ => [folder, b"/", name].concat(),
+    }
+}
+
+/// When `path` was last changed, in nanoseconds since 1970.
+pub(crate) fn changed(path: &Path) -> std::io::Result<u64> {
+    let changed = fs::metadata(path)?.modified()?;
+    Ok(nanoseconds(changed))
+}
+
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn is_one_of(list: &[&str], extension: &[u8]) -> bool {
+    list.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
+}
+
+/// Whether the name of a file says that it is an image.
+pub(crate) fn is_image_name(name: &[u8]) -> bool {
+    is_one_of(&IMAGE_EXTENSIONS, extension(name))
+}
+
+/// Whether the name of a file says that it is an archive or a table that may hold images.
+pub(crate) fn is_archive_name(name: &[u8]) -> bool {
+    is_one_of(&["tar", "tgz", "parquet", "zip"], extension(name))
+        || [&b".tar.gz"[..], b".tar.zst"].iter().any(|end| {
+            name.len().checked_sub(end.len()).is_some_and(|at| name[at..].eq_ignore_ascii_case(end))
+        })
+}
+
+fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> Result<(), String> {
+    if is_image_name(name) {
         return Ok(());
     }
-    if is_one_of(&OTHER_EXTENSIONS) {
-        return Err(format!("not an image (.{})", extension.to_ascii_lowercase()));
+    let extension = extension(name);
+    if is_one_of(&OTHER_EXTENSIONS, extension) {
+        return Err(format!("not an image (.{})", String::from_utf8_lossy(extension).to_ascii_lowercase()));
     }
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
-    File::open(entry.path())
+    File::open(path())
         .and_then(|file| file.take(MAGIC_BYTES as u64).read_to_end(&mut magic))
         .map_err(|e| e.to_string())?;
     match Format::of(&magic) {
         Some(format) if format.is_read() => Ok(()),
-        Some(format) => Err(format!("{format} is not read; convert it to JPEG, PNG, WebP or BMP")),
+        Some(format) => Err(format!("{format} is not read; convert it to {READ}")),
         None => Err("not an image, by its first bytes".to_owned()),
     }
 }

@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use simclr_augment::Stream;
 
+use crate::dataset::Dataset;
+use crate::locality::Locality;
+
 /// Takes the place of an image number in the key of the stream, so that the order shares its random numbers with no view:
 /// no data set has this many images.
-const ORDER: u64 = u64::from_le_bytes(*b"ordering");
+pub(crate) const ORDER: u64 = u64::from_le_bytes(*b"ordering");
 
 /// The images 0..`len` in the order in which epoch `epoch` of the run seeded `seed` visits them: a Fisher-Yates
 /// shuffle by a ChaCha stream of these two numbers, the same on every machine.
 pub fn permutation(len: usize, seed: u64, epoch: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..len as u32).collect();
-    shuffle(&mut order, &mut Stream::new(seed, epoch, ORDER, 0));
-    order
+    Locality::free(len).order(seed, epoch)
 }
 
 /// Fisher-Yates.
@@ -37,12 +38,13 @@ pub(crate) enum Order {
 pub(crate) struct Orders {
     order: Order,
     len: usize,
+    locality: Locality,
     recent: Mutex<Vec<(u64, Arc<[u32]>)>>,
 }
 
 impl Orders {
-    pub fn new(order: Order, len: usize) -> Self {
-        Self { order, len, recent: Mutex::new(Vec::new()) }
+    pub fn new(order: Order, dataset: &dyn Dataset) -> Self {
+        Self { order, len: dataset.len(), locality: dataset.locality(), recent: Mutex::new(Vec::new()) }
     }
 
     pub fn of_epoch(&self, epoch: u64) -> Arc<[u32]> {
@@ -57,7 +59,7 @@ impl Orders {
         }
         let order: Arc<[u32]> = match self.order {
             Order::Natural => (0..self.len as u32).collect(),
-            Order::Shuffled { seed } => permutation(self.len, seed, epoch).into(),
+            Order::Shuffled { seed } => self.locality.order(seed, epoch).into(),
         };
         // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the prefetch.
         if recent.len() == 2 {
@@ -71,6 +73,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::made::Made;
 
     #[test]
     fn is_a_permutation_and_depends_on_both_numbers() {
@@ -81,7 +84,7 @@ mod tests {
         assert_eq!(order, permutation(1000, 7, 3));
         assert_ne!(order, permutation(1000, 8, 3));
         assert_ne!(order, permutation(1000, 7, 4));
-        assert_eq!(permutation(0, 1, 1), []);
+        assert!(permutation(0, 1, 1).is_empty());
         assert_eq!(permutation(1, 1, 1), [0]);
     }
 
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn shared_orders_are_the_plain_ones() {
-        let orders = Orders::new(Order::Shuffled { seed: 5 }, 20);
+        let orders = Orders::new(Order::Shuffled { seed: 5 }, &Made::new(20, 8, 1));
         for epoch in [0, 1, 0, 2, 3, 0] {
             assert_eq!(*orders.of_epoch(epoch), permutation(20, 5, epoch));
         }

@@ -7,6 +7,7 @@ use simclr_augment::Stream;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
+use crate::locality::Locality;
 use crate::permutation::shuffle;
 
 /// Take the place of the image number in the keys of the streams that draw parts; see `permutation`.
@@ -39,7 +40,7 @@ impl Subset {
     }
 
     /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed makes the
-    /// same split.
+    /// same split. Where images are read in blocks, whole blocks are held out.
     ///
     /// # Errors
     /// [`DataError::HoldoutTooLarge`] if nothing would be left.
@@ -52,11 +53,9 @@ impl Subset {
         if held_out >= images {
             return Err(DataError::HoldoutTooLarge { held_out, images });
         }
-        let mut holdout: Vec<u32> = (0..images as u32).collect();
-        shuffle(&mut holdout, &mut Stream::new(seed, 0, HOLDOUT, 0));
-        let mut rest = holdout.split_off(held_out);
-        holdout.sort_unstable();
-        rest.sort_unstable();
+        let holdout = whole.locality().draw(held_out, &mut Stream::new(seed, 0, HOLDOUT, 0));
+        let mut next = holdout.iter().copied().peekable();
+        let rest = (0..images as u32).filter(|image| next.next_if_eq(image).is_none()).collect();
         Ok((Self { whole: Arc::clone(&whole), indices: rest }, Self { whole, indices: holdout }))
     }
 }
@@ -107,6 +106,10 @@ impl Dataset for Subset {
 
     fn name(&self, index: usize) -> String {
         self.whole.name(self.indices[index] as usize)
+    }
+
+    fn locality(&self) -> Locality {
+        self.whole.locality().restrict(&self.indices)
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {

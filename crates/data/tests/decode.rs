@@ -3,7 +3,7 @@
 use image::{
     DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, RgbaImage,
 };
-use simclr_data::{DecodeScratch, decode_bytes, decode_file};
+use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_file};
 use std::io::Cursor;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
 /// The middle pixels of the four quadrants of a 24 x 16 picture.
 fn quadrants(name: &str) -> [[u8; 3]; 4] {
     let mut scratch = DecodeScratch::default();
-    let image = decode_file(&golden(name), &mut scratch).unwrap();
+    let image = decode_file(&golden(name), &DecodeOptions::default(), &mut scratch).unwrap();
     assert_eq!((image.width, image.height), (24, 16), "{name}");
     assert_eq!(image.pixels.len(), 24 * 16 * 3);
     [(6, 4), (18, 4), (6, 12), (18, 12)].map(|(x, y)| {
@@ -55,11 +55,12 @@ fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
 #[test]
 fn lossless_formats_keep_every_pixel() {
     let picture = RgbImage::from_fn(13, 7, |x, y| Rgb([x as u8 * 19, y as u8 * 36, (x * y) as u8]));
-    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp] {
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm]
+    {
         // The name says JPEG: the content decides.
         let mut scratch = DecodeScratch::default();
         let bytes = encoded(picture.clone(), format);
-        let image = decode_bytes("a.jpg", &bytes, &mut scratch).unwrap();
+        let image = decode_bytes("a.jpg", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
         assert_eq!((image.width, image.height), (13, 7), "{format:?}");
         assert_eq!(image.pixels, picture.as_raw(), "{format:?}");
     }
@@ -69,7 +70,7 @@ fn lossless_formats_keep_every_pixel() {
 fn grey_depth_and_transparency() {
     let mut scratch = DecodeScratch::default();
     let mut first = |bytes: Vec<u8>| {
-        let image = decode_bytes("x", &bytes, &mut scratch).unwrap();
+        let image = decode_bytes("x", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
         [image.pixels[0], image.pixels[1], image.pixels[2]]
     };
     let grey = GrayImage::from_pixel(3, 3, Luma([77]));
@@ -87,19 +88,102 @@ fn grey_depth_and_transparency() {
     assert_eq!(first(encoded(grey, ImageFormat::Png)), [153; 3]);
 }
 
+#[derive(serde::Deserialize)]
+struct Golden {
+    width: u32,
+    height: u32,
+    tolerance: u8,
+    rgb: String,
+}
+
+/// `tools/golden/formats.py` made the files and their pixels.
+#[test]
+fn every_format_has_the_pixels_of_pillow() {
+    let json = std::fs::read(golden("formats/pixels.json")).unwrap();
+    let files: std::collections::BTreeMap<String, Golden> = serde_json::from_slice(&json).unwrap();
+    assert_eq!(files.len(), 29);
+    let mut scratch = DecodeScratch::default();
+    for (name, expected) in files {
+        let path = golden("formats").join(&name);
+        let image = decode_file(&path, &DecodeOptions::default(), &mut scratch).unwrap();
+        assert_eq!((image.width, image.height), (expected.width, expected.height), "{name}");
+        let bytes: Vec<u8> = (0..expected.rgb.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&expected.rgb[at..at + 2], 16).unwrap())
+            .collect();
+        let furthest = image.pixels.iter().zip(&bytes).map(|(a, &b)| a.abs_diff(b)).max();
+        assert!(
+            image.pixels.len() == bytes.len() && furthest <= Some(expected.tolerance),
+            "{name}: off by {furthest:?}: {:?} instead of {bytes:?}",
+            image.pixels
+        );
+    }
+}
+
+#[test]
+fn how_an_image_was_stored_is_known() {
+    let mut scratch = DecodeScratch::default();
+    for (name, format, bits, grey) in [
+        ("formats/grey16.png", "PNG", 16, true),
+        ("formats/color16.tif", "TIFF", 16, false),
+        ("formats/text.pgm", "PNM", 8, true),
+        ("formats/animated.gif", "GIF", 8, false),
+        ("grey.jpg", "JPEG", 8, true),
+        ("colour.jpg", "JPEG", 8, false),
+    ] {
+        decode_file(&golden(name), &DecodeOptions::default(), &mut scratch).unwrap();
+        let stored = scratch.stored().unwrap();
+        assert_eq!(
+            (stored.format.to_string().as_str(), stored.bits, stored.grey),
+            (format, bits, grey),
+            "{name}"
+        );
+    }
+    assert!(decode_bytes("x", b"no image", &DecodeOptions::default(), &mut scratch).is_err());
+    assert_eq!(scratch.stored(), None);
+}
+
+#[test]
+fn window_background_and_shrinking_are_obeyed() {
+    let mut scratch = DecodeScratch::default();
+    let mut first = |bytes: Vec<u8>, options: DecodeOptions| {
+        let image = decode_bytes("x", &bytes, &options, &mut scratch).unwrap();
+        ([image.pixels[0], image.pixels[1], image.pixels[2]], image.width, image.height)
+    };
+    let twelve_bits = DecodeOptions { window: Window::Values { low: 0, high: 4095 }, ..Default::default() };
+    let deep: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Luma([2048]));
+    assert_eq!(first(encoded(deep, ImageFormat::Tiff), twelve_bits).0, [128; 3]);
+    // 8-bit colour is taken as it is, 8-bit grey is not: neither as PNG nor as JPEG.
+    let narrow = DecodeOptions { window: Window::Values { low: 50, high: 150 }, ..Default::default() };
+    let color = RgbImage::from_pixel(2, 2, Rgb([100; 3]));
+    assert_eq!(first(encoded(color, ImageFormat::Png), narrow).0, [100; 3]);
+    let grey = GrayImage::from_pixel(2, 2, Luma([100]));
+    assert_eq!(first(encoded(grey, ImageFormat::Png), narrow).0, [128; 3]);
+    assert_eq!(first(std::fs::read(golden("grey.jpg")).unwrap(), narrow).0, [0; 3]);
+    let blue = DecodeOptions { background: [0, 0, 200], ..Default::default() };
+    let clear = RgbaImage::from_pixel(2, 2, image::Rgba([200, 0, 0, 51]));
+    assert_eq!(first(encoded(clear, ImageFormat::Png), blue).0, [40, 0, 160]);
+    let small = DecodeOptions { shrink: Some(10), ..Default::default() };
+    let large = RgbImage::from_pixel(60, 40, Rgb([7, 8, 9]));
+    assert_eq!(first(encoded(large, ImageFormat::Bmp), small), ([7, 8, 9], 15, 10));
+    // The orientation turns what was shrunk.
+    let (_, width, height) = first(std::fs::read(golden("orientation-6.jpg")).unwrap(), small);
+    assert_eq!((width, height), (15, 10));
+}
+
 #[test]
 fn tiny_and_wide_images_are_read() {
     let mut scratch = DecodeScratch::default();
     for (width, height) in [(1, 1), (30_000, 3), (1, 2000)] {
         let bytes = encoded(RgbImage::new(width, height), ImageFormat::Png);
-        let image = decode_bytes("x", &bytes, &mut scratch).unwrap();
+        let image = decode_bytes("x", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
         assert_eq!((image.width, image.height), (width, height));
     }
 }
 
 fn refusal(bytes: &[u8]) -> String {
     let mut scratch = DecodeScratch::default();
-    decode_bytes("picture.jpg", bytes, &mut scratch).unwrap_err().to_string()
+    decode_bytes("picture.jpg", bytes, &DecodeOptions::default(), &mut scratch).unwrap_err().to_string()
 }
 
 #[test]
@@ -120,7 +204,8 @@ fn truncated_jpegs_are_refused_wherever_they_are_cut() {
 
 #[test]
 fn truncated_lossless_files_are_refused() {
-    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp] {
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm]
+    {
         let picture = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * y) as u8, x as u8, y as u8]));
         let whole = encoded(picture, format);
         let error = refusal(&whole[..whole.len() / 2]);
@@ -156,14 +241,17 @@ fn noise_and_other_formats_are_named() {
     let noise: Vec<u8> = (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     assert!(refusal(&noise).contains("not an image"));
     assert!(refusal(b"BM is how this text begins").contains("not an image"));
-    assert!(refusal(b"GIF89a.............").contains("GIF is not read; convert it"));
+    assert!(refusal(b"GIF89a\x04\0\x04\0.........").contains("damaged GIF"));
     assert!(refusal(b"II*\0...............").contains("TIFF"));
+    assert!(refusal(b"\0\0\0\x20ftypheic....").contains("HEIC/AVIF is not read; convert it"));
+    assert!(refusal(b"P5 is a label").contains("not an image"));
     assert!(refusal(b"").contains("the file is empty"));
     let mut headed = vec![0xff, 0xd8, 0xff, 0xe0];
     headed.extend(&noise);
     assert!(refusal(&headed).contains("JPEG"));
     let mut scratch = DecodeScratch::default();
-    let missing = decode_file(&golden("missing.jpg"), &mut scratch).unwrap_err().to_string();
+    let missing =
+        decode_file(&golden("missing.jpg"), &DecodeOptions::default(), &mut scratch).unwrap_err().to_string();
     assert!(missing.contains("missing.jpg"), "{missing}");
 }
 
@@ -180,7 +268,7 @@ proptest::proptest! {
         let at = at % bytes.len();
         bytes[at] = to;
         let mut scratch = DecodeScratch::default();
-        if let Ok(image) = decode_bytes("x", &bytes, &mut scratch) {
+        if let Ok(image) = decode_bytes("x", &bytes, &DecodeOptions::default(), &mut scratch) {
             proptest::prop_assert_eq!(image.pixels.len(), image.width as usize * image.height as usize * 3);
         }
     }

@@ -225,10 +225,17 @@ fn a_cache_changes_nothing_and_keeps_to_its_budget() {
     let plain = take(&dataset, config(8, 2), Position::default(), 18);
     let image = 9 * 8 * 3;
     for (budget, kept) in [(0, 0), (10 * image + 1, 10), (1 << 20, 49)] {
-        let cached = Arc::new(Cached::new(Arc::clone(&dataset), budget));
+        let cached = Arc::new(Cached::in_memory(Arc::clone(&dataset), budget));
         let shared: Arc<dyn Dataset> = Arc::clone(&cached) as _;
         assert!(take(&shared, config(8, 2), Position::default(), 18) == plain);
         assert_eq!(cached.used_bytes(), kept * image);
+        // Twice as many batches read nearly everything from where it is kept.
+        let file = tempfile::tempdir().unwrap().keep().join("cache.tmp");
+        let cached = Arc::new(Cached::on_disk(Arc::clone(&dataset), budget, &file).unwrap());
+        let shared: Arc<dyn Dataset> = Arc::clone(&cached) as _;
+        assert!(take(&shared, config(8, 1), Position::default(), 18) == plain);
+        assert_eq!(cached.used_bytes(), kept * image);
+        assert!(cfg!(not(unix)) || !file.exists());
     }
 }
 

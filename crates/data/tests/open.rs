@@ -1,25 +1,12 @@
 //! Recognising data sets, and what is wrong with them.
 
+mod common;
+
 use std::fs;
-use std::path::Path;
 
-use image::{Rgb, RgbImage};
-use simclr_data::{Dataset, DecodeScratch, SourceKind, open};
+use common::{error, names, picture};
+use simclr_data::{DecodeScratch, SourceKind, open};
 use tempfile::tempdir;
-
-/// Writes a 4 x 3 image filled with `value`.
-fn picture(path: &Path, value: u8) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    RgbImage::from_pixel(4, 3, Rgb([value; 3])).save(path).unwrap();
-}
-
-fn names(set: &dyn Dataset) -> Vec<String> {
-    (0..set.len()).map(|index| set.name(index)).collect()
-}
-
-fn error(path: &Path) -> String {
-    open(path).unwrap_err().to_string()
-}
 
 #[test]
 fn unlabelled_folder_is_recursive_sorted_and_ignores_hidden_files() {
@@ -93,7 +80,7 @@ fn other_files_are_left_out_and_listed() {
     fs::rename(dir.path().join("a.png"), dir.path().join("no_extension")).unwrap();
     fs::write(dir.path().join("notes.txt"), "text").unwrap();
     fs::write(dir.path().join("letter"), "text").unwrap();
-    fs::write(dir.path().join("anim.gif"), b"GIF89a").unwrap();
+    fs::write(dir.path().join("phone.heic"), b"\0\0\0\x20ftypheic").unwrap();
     let source = open(dir.path()).unwrap();
     assert_eq!(names(&*source.train), ["no_extension"]);
     let left_out: Vec<_> =
@@ -101,9 +88,9 @@ fn other_files_are_left_out_and_listed() {
     assert_eq!(
         left_out,
         [
-            ("anim.gif", "GIF is not read; convert it to JPEG, PNG, WebP or BMP"),
             ("letter", "not an image, by its first bytes"),
             ("notes.txt", "not an image (.txt)"),
+            ("phone.heic", "HEIC/AVIF is not read; convert it to JPEG, PNG, WebP, TIFF, BMP, GIF or PNM"),
         ]
     );
 }
@@ -111,11 +98,13 @@ fn other_files_are_left_out_and_listed() {
 #[test]
 fn nothing_to_open() {
     let dir = tempdir().unwrap();
-    assert!(error(dir.path()).contains("no images in this folder (0 other files"));
+    assert!(error(dir.path()).contains("no images in it (0 other files"));
     fs::write(dir.path().join("notes.txt"), "text").unwrap();
-    assert!(error(dir.path()).contains("no images in this folder (1 other files"));
+    assert!(error(dir.path()).contains("no images in it (1 other files"));
     assert!(error(&dir.path().join("absent")).contains("absent: no such file or folder"));
-    assert!(error(&dir.path().join("notes.txt")).contains("is no data set"));
+    assert!(error(&dir.path().join("notes.txt")).contains("none of the first 1 paths"));
+    fs::write(dir.path().join("letter.doc"), "text").unwrap();
+    assert!(error(&dir.path().join("letter.doc")).contains("is no data set"));
     picture(&dir.path().join("one.png"), 0);
     assert!(error(&dir.path().join("one.png")).contains("a single image; give the folder"));
 }

@@ -8,6 +8,7 @@
 //! RUN/events.out.tfevents.*  the same for TensorBoard
 //! RUN/checkpoints/           step-XXXXXXXX.safetensors
 //! RUN/evaluation/            one JSON file a protocol
+//! RUN/data.index             what was found in the data's folders and archives, to start sooner next time
 //! RUN/skipped.jsonl          images that could not be used
 //! RUN/report.html            the report
 //! ```
@@ -156,6 +157,11 @@ impl RunFolder {
     /// The metrics log.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// The index of the data.
+    pub fn index(&self) -> PathBuf {
+        self.path.join("data.index")
     }
 
     /// The list of images that could not be used.

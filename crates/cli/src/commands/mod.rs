@@ -21,8 +21,9 @@ Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr knn runs/first --train photos/
 
-DATA is a folder: images (searched recursively), one sub-folder per class, train/ and test/ of
-either, CIFAR-10 or -100 binaries, or IDX files (MNIST). What it holds is recognised.
+DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of
+either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, IDX files
+(MNIST); several are read as one. `simclr data DATA` tells what is recognised.
 
 Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 used
 wrongly, 130 stopped by Ctrl-C.";

@@ -10,6 +10,7 @@ use simclr_train::pretrain::holdout_of;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, TrainError, memory};
 
+use crate::data::Opening;
 use crate::exit::Done;
 use crate::settings::{Settings, Threads};
 use crate::training;
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr pretrain photos/ --out runs/first --resume
+  simclr pretrain 'shards/train-{000..146}.tar' more.zip --out runs/large --preset imagenet
   simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
 
 The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard
@@ -26,10 +28,11 @@ events, checkpoints/, and at the end encoder.safetensors with torchvision's name
 
 /// Train an encoder on images; no labels are used
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Pretrain {
-    /// The images: a folder, one folder per class, train/ and test/, CIFAR binaries or IDX files
-    data: PathBuf,
+    /// The images; several are read as one
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
 
     /// The run folder, new or empty
     #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
@@ -45,36 +48,51 @@ pub struct Pretrain {
     #[arg(long)]
     resume: bool,
 
+    /// Stop at the first image that cannot be read, instead of passing over it (data.strict)
+    #[arg(long)]
+    strict: bool,
+
     /// Print the resolved configuration and the plan, and stop
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Pretrain {
-    pub fn run(self) -> Result<Done> {
-        let source = data::open(&self.data)?;
+    pub fn run(mut self) -> Result<Done> {
+        if self.strict {
+            self.settings.sets.push("data.strict=true".to_owned());
+        }
         let Some(out) = self.out.as_deref().filter(|_| !self.dry_run) else {
+            let source = Opening::new(self.settings.decode()?).open(&self.data)?;
             return self.plan(&source);
         };
-        let training = if self.resume {
+        let (training, source) = if self.resume {
             let training = training::resume(out, &self.settings, self.threads)?;
             if training.is_finished() {
                 let epochs = training.config.train.epochs;
                 terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
                 return Ok(Done::Finished);
             }
-            training
+            let index = training.folder.index();
+            let mut opening = Opening::with_index(training.config.data.decode(), &index);
+            let source = opening.open(&self.data)?;
+            opening.save(&index);
+            (training, source)
         } else {
             if RunFolder::exists(out) {
                 // Said before the configuration is looked at, which may have been left out because of the run that is there.
                 return Err(TrainError::RunExists { path: out.to_path_buf() }.into());
             }
+            let mut opening = Opening::new(self.settings.decode()?);
+            let source = opening.open(&self.data)?;
             let config = self.settings.resolve(Some(&source), self.threads)?;
-            check_batch(&config, source.train.len())?;
+            check_batch(&config, source.to_pretrain().len())?;
             self.advise(&config);
-            training::begin(out, config)?
+            let training = training::begin(out, config)?;
+            opening.save(&training.folder.index());
+            (training, source)
         };
-        let outcome = training.go(&source.train)?;
+        let outcome = training.go(&source.to_pretrain())?;
         if !outcome.finished {
             terminal::say(&format!(
                 "stopped after step {}, saved to {}",
@@ -90,7 +108,7 @@ impl Pretrain {
             terminal::say(&format!(
                 "how good is it? simclr knn {} --train {}",
                 shell(out),
-                shell(&self.data)
+                shell(&self.data[0])
             ));
         }
         Ok(Done::Finished)
@@ -99,7 +117,7 @@ impl Pretrain {
     /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
     fn plan(&self, source: &Source) -> Result<Done> {
         let config = self.settings.resolve(Some(source), self.threads)?;
-        let (images, held_out) = check_batch(&config, source.train.len())?;
+        let (images, held_out) = check_batch(&config, source.to_pretrain().len())?;
         let steps = (images / config.train.batch) as u64;
         terminal::say(&format!(
             "would train on {} images ({held_out} held out): {} epochs of {} steps, {} steps in all",
@@ -138,8 +156,9 @@ fn check_batch(config: &Config, images: usize) -> Result<(usize, usize)> {
     Ok((images - holdout, holdout))
 }
 
-fn resume_command(data: &Path, out: &Path) -> String {
-    format!("simclr pretrain {} --out {} --resume", shell(data), shell(out))
+fn resume_command(data: &[PathBuf], out: &Path) -> String {
+    let data: Vec<String> = data.iter().map(|path| shell(path)).collect();
+    format!("simclr pretrain {} --out {} --resume", data.join(" "), shell(out))
 }
 
 fn shell(path: &Path) -> String {

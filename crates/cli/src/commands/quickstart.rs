@@ -38,7 +38,7 @@ const DIFFERENCES: [&str; 9] = [
     "train.epochs=13",
     "train.knn_every=2",
     "data.holdout=512",
-    "data.cache=memory",
+    "data.cache=ram",
 ];
 
 const ABOUT: &str = "\

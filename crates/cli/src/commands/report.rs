@@ -42,7 +42,7 @@ impl Report {
             Some(train) => {
                 let device = training::device(self.threads.count())?;
                 let encoder = load_encoder(&self.run, false, &device)?;
-                let splits = splits(train, self.test.as_deref())?;
+                let splits = splits(&encoder, train, self.test.as_deref())?;
                 let size = encoder.model.image_size();
                 let mut watching = Watching::default();
                 let models = Versus::alone(encoder.model);

@@ -13,16 +13,21 @@ pub enum Format {
     WebP,
     /// Windows bitmap.
     Bmp,
-    /// GIF: recognised, not read.
+    /// GIF; the first frame is read.
     Gif,
-    /// TIFF: recognised, not read.
+    /// TIFF; the first page is read.
     Tiff,
+    /// PBM, PGM, PPM and PAM.
+    Pnm,
     /// HEIC and AVIF: recognised, not read.
     Heif,
 }
 
 /// How many bytes of a file [`Format::of`] looks at.
 pub(crate) const MAGIC_BYTES: usize = 16;
+
+/// The formats that are read, for messages.
+pub(crate) const READ: &str = "JPEG, PNG, WebP, TIFF, BMP, GIF or PNM";
 
 impl Format {
     /// The format that `bytes`, the beginning of a file, announce.
@@ -35,6 +40,15 @@ impl Format {
             [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(Self::Bmp),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
+            // A number or a comment follows: "P5 is a label" is text.
+            [
+                b'P',
+                b'1'..=b'6',
+                b' ' | b'\t' | b'\r' | b'\n',
+                b'0'..=b'9' | b'#' | b' ' | b'\r' | b'\n',
+                ..,
+            ]
+            | [b'P', b'7', b'\n', b'A'..=b'Z' | b'#', ..] => Some(Self::Pnm),
             [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4) {
                 Some(b"heic" | b"heix" | b"mif1" | b"msf1" | b"avif" | b"avis") => Some(Self::Heif),
                 _ => None,
@@ -45,7 +59,7 @@ impl Format {
 
     /// True if images of this format are read.
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Jpeg | Self::Png | Self::WebP | Self::Bmp)
+        self != Self::Heif
     }
 }
 
@@ -58,6 +72,7 @@ impl fmt::Display for Format {
             Self::Bmp => "BMP",
             Self::Gif => "GIF",
             Self::Tiff => "TIFF",
+            Self::Pnm => "PNM",
             Self::Heif => "HEIC/AVIF",
         })
     }

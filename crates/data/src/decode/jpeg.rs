@@ -30,6 +30,8 @@ pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, Strin
         width: width as u32,
         height: height as u32,
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        bits: 8,
+        grey: false,
     })
 }
 

@@ -1,13 +1,16 @@
 //! Files of any supported format to 8-bit RGB.
 //!
 //! A format is recognised by its first bytes, never by the name of the file. The declared size is checked before
-//! memory is taken for the pixels. Grey becomes three equal channels, 16 bits are rounded to 8, transparency is laid
-//! over white, and the EXIF orientation is obeyed.
+//! memory is taken for the pixels. Grey becomes three equal channels, and the EXIF orientation is obeyed; [`DecodeOptions`] say
+//! how 16 bits become 8 and what transparency is laid over.
 
 mod format;
 mod jpeg;
+mod jpeg_header;
+mod options;
 mod orientation;
 mod raster;
+mod shrink;
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 pub use format::Format;
-pub(crate) use format::MAGIC_BYTES;
+pub(crate) use format::{MAGIC_BYTES, READ};
+pub use options::{DecodeOptions, Window};
 
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
@@ -29,17 +33,50 @@ pub const MAX_FILE_BYTES: u64 = 512 << 20;
 /// The buffers that decoding needs, kept between images by each thread that reads.
 #[derive(Debug, Default)]
 pub struct DecodeScratch {
-    file: Vec<u8>,
+    pub(crate) file: Vec<u8>,
     pub(crate) pixels: Vec<u8>,
     turned: Vec<u8>,
+    stored: Option<StoredAs>,
+}
+
+/// How an image was stored, before it was decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredAs {
+    /// The format of its file.
+    pub format: Format,
+    /// Width in pixels, as stored.
+    pub width: u32,
+    /// Height in pixels, as stored.
+    pub height: u32,
+    /// Bits a channel, 8 or 16.
+    pub bits: u8,
+    /// Whether it has a single channel (and transparency).
+    pub grey: bool,
+}
+
+impl DecodeScratch {
+    /// How the image was stored that was last read with this scratch space; `None` where it was no image file.
+    pub fn stored(&self) -> Option<StoredAs> {
+        self.stored
+    }
+
+    /// For data sets whose images are not decoded from files.
+    pub(crate) fn unfiled(&mut self) -> &mut Self {
+        self.stored = None;
+        self
+    }
 }
 
 /// Reads the image file at `path`.
 ///
 /// # Errors
 /// [`DataError::Image`] naming the path, if it cannot be read as an image.
-pub fn decode_file<'a>(path: &Path, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
-    decode_named_file(path, || shown(path), scratch)
+pub fn decode_file<'a>(
+    path: &Path,
+    options: &DecodeOptions,
+    scratch: &'a mut DecodeScratch,
+) -> Result<Decoded<'a>, DataError> {
+    decode_from(|file| read_file(path, file), || shown(path), options, scratch)
 }
 
 /// Decodes an image held in memory; `name` is how errors call it.
@@ -49,35 +86,40 @@ pub fn decode_file<'a>(path: &Path, scratch: &'a mut DecodeScratch) -> Result<De
 pub fn decode_bytes<'a>(
     name: &str,
     bytes: &[u8],
+    options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    match decode_into(bytes, &mut scratch.pixels, &mut scratch.turned) {
-        Ok(size) => Ok(scratch.decoded(size)),
-        Err(reason) => Err(DataError::Image { name: inert(name), reason: inert(&reason) }),
-    }
+    let decoded = decode_into(bytes, options, scratch);
+    finish(decoded, || inert(name), scratch)
 }
 
-/// Like [`decode_file`], with errors that call the image what its data set calls it.
-pub(crate) fn decode_named_file<'a>(
-    path: &Path,
+/// Decodes what `read` leaves in the buffer that it is given; errors call the image by `name`, which is inert.
+pub(crate) fn decode_from<'a>(
+    read: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
     name: impl Fn() -> String,
+    options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    let DecodeScratch { file, pixels, turned } = scratch;
-    let result = read_file(path, file).and_then(|()| decode_into(file, pixels, turned));
-    match result {
-        Ok(size) => Ok(scratch.decoded(size)),
+    scratch.stored = None;
+    let mut file = std::mem::take(&mut scratch.file);
+    let decoded = read(&mut file).and_then(|()| decode_into(&file, options, scratch));
+    scratch.file = file;
+    finish(decoded, name, scratch)
+}
+
+fn finish(
+    decoded: Result<(u32, u32), String>,
+    name: impl Fn() -> String,
+    scratch: &DecodeScratch,
+) -> Result<Decoded<'_>, DataError> {
+    match decoded {
+        Ok((width, height)) => Ok(Decoded { width, height, pixels: &scratch.pixels }),
         Err(reason) => Err(DataError::Image { name: name(), reason: inert(&reason) }),
     }
 }
 
-impl DecodeScratch {
-    fn decoded(&self, (width, height): (u32, u32)) -> Decoded<'_> {
-        Decoded { width, height, pixels: &self.pixels }
-    }
-}
-
-fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
+/// Reads a file that may be an image into `out`.
+pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
     let file = File::open(path).map_err(|e| e.to_string())?;
     let bytes = file.metadata().map_err(|e| e.to_string())?.len();
@@ -95,27 +137,45 @@ fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// Decodes into `pixels` and returns (width, height) after the EXIF orientation.
-fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>, turned: &mut Vec<u8>) -> Result<(u32, u32), String> {
+/// Decodes into the scratch space's pixels and returns (width, height) after the EXIF orientation and the shrinking.
+fn decode_into(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    scratch: &mut DecodeScratch,
+) -> Result<(u32, u32), String> {
+    let DecodeScratch { pixels, turned, stored: stored_as, .. } = scratch;
+    *stored_as = None;
     let format = Format::of(bytes).ok_or_else(|| match bytes {
         [] => "the file is empty".to_owned(),
         _ => "not an image: its first bytes are those of no known format".to_owned(),
     })?;
     // A defect of a decoder on a malformed file must not take the training run with it.
-    let decoded = catch_unwind(AssertUnwindSafe(|| match format {
-        Format::Jpeg => jpeg::decode(bytes, pixels),
-        Format::Png | Format::WebP | Format::Bmp => raster::decode(bytes, format, pixels),
-        Format::Gif | Format::Tiff | Format::Heif => {
-            Err(format!("{format} is not read; convert it to JPEG, PNG, WebP or BMP"))
+    let stored = catch_unwind(AssertUnwindSafe(|| match format {
+        Format::Jpeg => jpeg::decode(bytes, pixels).map(|mut stored| {
+            if jpeg_header::components(bytes) == Some(1) {
+                stored.grey = true;
+                options.window.apply_to_grey(pixels);
+            }
+            stored
+        }),
+        Format::Png | Format::WebP | Format::Bmp | Format::Tiff | Format::Gif | Format::Pnm => {
+            raster::decode(bytes, format, options, pixels)
         }
+        Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
     }))
     .unwrap_or_else(|_| Err(format!("the {format} decoder failed on it")))?;
-    let (width, height) = (decoded.width, decoded.height);
-    if decoded.orientation == image::metadata::Orientation::NoTransforms {
-        return Ok((width, height));
+    let Stored { width, height, orientation, bits, grey } = stored;
+    *stored_as = Some(StoredAs { format, width, height, bits, grey });
+    let mut size = (width, height);
+    if let Some(smaller) = options.shrink.and_then(|side| shrink::target(size, side)) {
+        shrink::shrink(pixels, size, smaller, turned)?;
+        std::mem::swap(pixels, turned);
+        size = smaller;
     }
-    let size = orientation::apply(decoded.orientation, pixels, width, height, turned)?;
-    std::mem::swap(pixels, turned);
+    if orientation != image::metadata::Orientation::NoTransforms {
+        size = orientation::apply(orientation, pixels, size.0, size.1, turned)?;
+        std::mem::swap(pixels, turned);
+    }
     Ok(size)
 }
 
@@ -124,6 +184,8 @@ struct Stored {
     width: u32,
     height: u32,
     orientation: image::metadata::Orientation,
+    bits: u8,
+    grey: bool,
 }
 
 /// Checks a declared size before memory is taken for it.
@@ -140,7 +202,7 @@ fn check_size(width: u64, height: u64) -> Result<(), String> {
 }
 
 /// Makes `pixels` exactly `bytes` long without zeroing what it already holds; refuses instead of aborting.
-fn resize(pixels: &mut Vec<u8>, bytes: usize) -> Result<(), String> {
+pub(crate) fn resize(pixels: &mut Vec<u8>, bytes: usize) -> Result<(), String> {
     if pixels.len() < bytes {
         pixels
             .try_reserve_exact(bytes - pixels.len())
@@ -164,10 +226,11 @@ mod tests {
 
     #[test]
     fn empty_and_unknown_bytes_are_named() {
-        let mut scratch = DecodeScratch::default();
-        let empty = decode_bytes("a.jpg", &[], &mut scratch).unwrap_err().to_string();
+        let (options, mut scratch) = (DecodeOptions::default(), DecodeScratch::default());
+        let empty = decode_bytes("a.jpg", &[], &options, &mut scratch).unwrap_err().to_string();
         assert_eq!(empty, "a.jpg: the file is empty");
-        let text = decode_bytes("a\u{1b}[2J.jpg", b"Dear diary", &mut scratch).unwrap_err().to_string();
+        let text =
+            decode_bytes("a\u{1b}[2J.jpg", b"Dear diary", &options, &mut scratch).unwrap_err().to_string();
         assert!(text.starts_with("a\\u{1b}[2J.jpg: not an image"), "{text}");
     }
 }

@@ -1,22 +1,33 @@
-//! PNG, WebP and BMP, through the `image` crate.
+//! PNG, WebP, BMP, TIFF, GIF and PNM, through the `image` crate.
 
 use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::options::DecodeOptions;
 use super::{Format, MAX_PIXELS, Stored, check_size, resize};
 
-/// What transparent pixels are laid over.
-const BACKGROUND: u8 = 255;
-
-pub(super) fn decode(bytes: &[u8], format: Format, pixels: &mut Vec<u8>) -> Result<Stored, String> {
-    let damaged = |e: image::ImageError| format!("damaged {format}: {e}");
+pub(super) fn decode(
+    bytes: &[u8],
+    format: Format,
+    options: &DecodeOptions,
+    pixels: &mut Vec<u8>,
+) -> Result<Stored, String> {
+    let refused = |error: image::ImageError| match error {
+        image::ImageError::Unsupported(error) => {
+            format!("{format} of a kind that is not read ({error}); 8 or 16 bits a channel would be right")
+        }
+        error => format!("damaged {format}: {error}"),
+    };
     let mut reader = ImageReader::with_format(
         Cursor::new(bytes),
         match format {
             Format::WebP => ImageFormat::WebP,
             Format::Bmp => ImageFormat::Bmp,
+            Format::Tiff => ImageFormat::Tiff,
+            Format::Gif => ImageFormat::Gif,
+            Format::Pnm => ImageFormat::Pnm,
             _ => ImageFormat::Png,
         },
     );
@@ -24,29 +35,76 @@ pub(super) fn decode(bytes: &[u8], format: Format, pixels: &mut Vec<u8>) -> Resu
     // Eight bytes a pixel is RGBA of 16 bits, the widest there is; as much again for the decoders' own rows.
     limits.max_alloc = Some(MAX_PIXELS * 16);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let mut decoder = reader.into_decoder().map_err(refused)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let color = decoder.color_type();
     let area = width as usize * height as usize;
 
-    if decoder.color_type() == ColorType::Rgb8 {
+    if color == ColorType::Rgb8 {
         resize(pixels, area * 3)?;
-        decoder.read_image(pixels).map_err(damaged)?;
+        decoder.read_image(pixels).map_err(refused)?;
     } else {
-        let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+        let image = DynamicImage::from_decoder(decoder).map_err(refused)?;
         resize(pixels, area * 3)?;
-        to_rgb(image, pixels);
+        to_rgb(image, options, pixels);
     }
-    Ok(Stored { width, height, orientation })
+    Ok(Stored {
+        width,
+        height,
+        orientation,
+        grey: !color.has_color(),
+        bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
+    })
 }
 
-fn to_rgb(image: DynamicImage, out: &mut [u8]) {
+/// Brings any kind of pixels to 8-bit RGB: 16 bits through the window, transparency over the background.
+fn to_rgb(image: DynamicImage, options: &DecodeOptions, out: &mut [u8]) {
+    let window = options.window;
+    let over = |value: u8, alpha: u8, channel: usize| over(value, alpha, options.background[channel]);
     let rgb = out.as_chunks_mut::<3>().0;
     match image {
         DynamicImage::ImageLuma8(grey) => {
             for (out, &value) in rgb.iter_mut().zip(grey.as_raw()) {
                 *out = [value; 3];
+            }
+            window.apply_to_grey(out);
+        }
+        DynamicImage::ImageLumaA8(mut grey) => {
+            let mut values: Vec<u8> = grey.pixels().map(|pixel| pixel.0[0]).collect();
+            window.apply_to_grey(&mut values);
+            for (pixel, value) in grey.pixels_mut().zip(values) {
+                pixel.0[0] = value;
+            }
+            for (out, &[value, alpha]) in rgb.iter_mut().zip(grey.as_raw().as_chunks::<2>().0) {
+                *out = std::array::from_fn(|channel| over(value, alpha, channel));
+            }
+        }
+        DynamicImage::ImageLuma16(grey) => {
+            let map = window.of_16_bits(grey.as_raw().iter().copied());
+            for (out, &value) in rgb.iter_mut().zip(grey.as_raw()) {
+                *out = [map(value); 3];
+            }
+        }
+        DynamicImage::ImageLumaA16(grey) => {
+            let pixels = grey.as_raw().as_chunks::<2>().0;
+            let map = window.of_16_bits(pixels.iter().map(|pixel| pixel[0]));
+            for (out, &[value, alpha]) in rgb.iter_mut().zip(pixels) {
+                *out = std::array::from_fn(|channel| over(map(value), opacity(alpha), channel));
+            }
+        }
+        DynamicImage::ImageRgb16(color) => {
+            let map = window.of_16_bits(color.as_raw().iter().copied());
+            for (out, pixel) in rgb.iter_mut().zip(color.as_raw().as_chunks::<3>().0) {
+                *out = pixel.map(&map);
+            }
+        }
+        DynamicImage::ImageRgba16(color) => {
+            let pixels = color.as_raw().as_chunks::<4>().0;
+            let map = window.of_16_bits(pixels.iter().flat_map(|pixel| pixel[..3].iter().copied()));
+            for (out, pixel) in rgb.iter_mut().zip(pixels) {
+                *out = std::array::from_fn(|channel| over(map(pixel[channel]), opacity(pixel[3]), channel));
             }
         }
         other if !other.color().has_alpha() => {
@@ -54,15 +112,19 @@ fn to_rgb(image: DynamicImage, out: &mut [u8]) {
         }
         other => {
             for (out, rgba) in rgb.iter_mut().zip(other.into_rgba8().as_raw().as_chunks::<4>().0) {
-                let [r, g, b, alpha] = *rgba;
-                *out = [r, g, b].map(|value| over_background(value, alpha));
+                *out = std::array::from_fn(|channel| over(rgba[channel], rgba[3], channel));
             }
         }
     }
 }
 
-/// `value` with opacity `alpha`, laid over the background and rounded.
-fn over_background(value: u8, alpha: u8) -> u8 {
+/// An opacity of 16 bits in 8.
+fn opacity(alpha: u16) -> u8 {
+    ((u32::from(alpha) + 128) / 257) as u8
+}
+
+/// `value` with opacity `alpha`, laid over `background` and rounded.
+fn over(value: u8, alpha: u8, background: u8) -> u8 {
     let (value, alpha) = (u32::from(value), u32::from(alpha));
-    ((value * alpha + u32::from(BACKGROUND) * (255 - alpha) + 127) / 255) as u8
+    ((value * alpha + u32::from(background) * (255 - alpha) + 127) / 255) as u8
 }

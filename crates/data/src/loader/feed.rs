@@ -122,7 +122,7 @@ impl Feed {
             let _ = empty_in.send(blank);
         }
         let shared = Arc::new(Shared {
-            orders: Orders::new(job.order, job.dataset.len()),
+            orders: Orders::new(job.order, &*job.dataset),
             dataset: job.dataset,
             rows: job.rows,
             plan: Plan { start: job.start, places, run: run as u64, endless: job.endless },

@@ -49,6 +49,7 @@ pub fn made(train: usize, test: usize, size: u32, seed: u64) -> Source {
     Source {
         train: Arc::new(Made::new(train, size, seed)),
         test: Some(Arc::new(Made::new(test, size, !seed))),
+        unlabelled: None,
         kind: SourceKind::Made,
         left_out: LeftOut::default(),
     }

@@ -1,7 +1,7 @@
 //! Every configuration key: what it means and what it accepts. Checks, suggestions and help are read from this table.
 
 use super::kind::{Kind, Range};
-use Kind::{Flag, Interval, Number, NumberOrAuto, Whole, WholeOrAuto, Word};
+use Kind::{Color, Flag, Interval, Number, NumberOrAuto, Whole, WholeOrAuto, Word};
 
 /// A configuration key.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,10 +62,31 @@ pub const KEYS: &[Key] = &[
         .changes_nothing(),
     key(
         "data.cache",
-        Word(&["auto", "none", "memory"]),
-        "keep decoded images in memory; auto: when they fit in a quarter of it",
+        Word(&["auto", "none", "ram", "disk"]),
+        "where decoded images are kept: in memory (ram), in a file of the run folder (disk); auto: in memory, where there is room",
     )
     .changes_nothing(),
+    key(
+        "data.cache_limit",
+        NumberOrAuto(POSITIVE),
+        "the most that is kept, in GiB; auto: all for ram, 20 for disk, a quarter of the free memory for auto",
+    )
+    .also(&["cache_size", "cache_gb"])
+    .changes_nothing(),
+    key(
+        "data.shrink",
+        Whole(0, 65_535),
+        "shrink images whose shorter side has more pixels to so many, before all else; 0: none",
+    ),
+    key("data.background", Color, "colour that transparent pixels are laid over, 8-bit RGB"),
+    key(
+        "data.window",
+        Kind::Window,
+        "stored values of 16-bit and of grey images that become black and white: all that the depth can store (full), \
+         the range of each image (image), or two values",
+    ),
+    key("data.strict", Flag, "stop at the first image that cannot be read, instead of passing over it")
+        .changes_nothing(),
     key(
         "view.crop_area",
         Interval(Range::above(0.0, 1.0)),

@@ -18,6 +18,10 @@ pub enum Kind {
     Interval(Range),
     /// `true` or `false`.
     Flag,
+    /// A colour: `[red, green, blue]` of 0 to 255, or one of a few names.
+    Color,
+    /// A range of stored values: `"full"`, `"image"`, or `[low, high]` with low < high.
+    Window,
     /// One of some words.
     Word(&'static [&'static str]),
 }
@@ -56,6 +60,9 @@ impl Range {
     }
 }
 
+/// The colours that have a name.
+const COLORS: [(&str, i64); 4] = [("white", 255), ("black", 0), ("grey", 128), ("gray", 128)];
+
 /// The word that leaves a value to the program.
 pub(super) const AUTO: &str = "auto";
 
@@ -72,6 +79,8 @@ impl Kind {
             Self::NumberOrAuto(range) => auto(value).or_else(|| number(value, range)),
             Self::Interval(range) => interval(value, range),
             Self::Flag => value.as_bool().map(Value::Boolean),
+            Self::Color => color(value),
+            Self::Window => window(value),
             Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
         };
         accepted.ok_or_else(|| self.expected(value))
@@ -90,6 +99,13 @@ impl Kind {
                 format!("two numbers [low, high], low <= high, each {}", range.describe())
             }
             Self::Flag => "true or false".to_owned(),
+            Self::Color => {
+                "three whole numbers [red, green, blue] from 0 to 255, or \"white\", \"black\" or \"grey\""
+                    .to_owned()
+            }
+            Self::Window => {
+                "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65535, low < high".to_owned()
+            }
             Self::Word(words) => {
                 let quoted: Vec<_> = words.iter().map(|w| format!("\"{w}\"")).collect();
                 match quoted.as_slice() {
@@ -135,6 +151,27 @@ fn interval(value: &Value, range: Range) -> Option<Value> {
     };
     let (low, high) = (as_number(low)?, as_number(high)?);
     (low <= high && range.contains(low) && range.contains(high)).then(|| Value::from(vec![low, high]))
+}
+
+fn color(value: &Value) -> Option<Value> {
+    if let Some(word) = value.as_str() {
+        let (_, shade) = COLORS.iter().find(|(name, _)| *name == word)?;
+        return Some(Value::from(vec![*shade; 3]));
+    }
+    let parts = value.as_array()?;
+    let inside = parts.iter().all(|part| whole(part, 0, 255).is_some());
+    (parts.len() == 3 && inside).then(|| value.clone())
+}
+
+fn window(value: &Value) -> Option<Value> {
+    if let Some(word) = value.as_str() {
+        return ["full", "image"].contains(&word).then(|| value.clone());
+    }
+    let [low, high] = value.as_array()?.as_slice() else {
+        return None;
+    };
+    let bound = |value| whole(value, 0, 65_535).and_then(|value| value.as_integer());
+    (bound(low)? < bound(high)?).then(|| value.clone())
 }
 
 fn as_number(value: &Value) -> Option<f64> {

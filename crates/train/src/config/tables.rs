@@ -1,6 +1,7 @@
 //! The typed tables of a configuration. Meaning and range of each key: [`KEYS`](super::KEYS).
 
 use serde::{Deserialize, Serialize};
+use simclr_data::{DecodeOptions, Window};
 
 use super::auto::Auto;
 
@@ -28,14 +29,16 @@ macro_rules! words {
 }
 
 words! {
-    /// Whether decoded images stay in memory.
+    /// Where decoded images are kept.
     Cache {
-        /// When they fit in a quarter of it.
+        /// In memory, as far as a quarter of it goes.
         Auto = "auto",
-        /// Never.
+        /// Nowhere.
         None = "none",
-        /// Always.
-        Memory = "memory",
+        /// In memory.
+        Ram = "ram",
+        /// In a file in the run folder, gone when the run ends.
+        Disk = "disk",
     }
 }
 
@@ -182,13 +185,33 @@ pub struct DataConfig {
     pub holdout: usize,
     /// Threads that decode and augment.
     pub workers: Auto<usize>,
-    /// Whether decoded images stay in memory.
+    /// Where decoded images are kept.
     pub cache: Cache,
+    /// How many of them, in GiB.
+    pub cache_limit: Auto<f64>,
+    /// Images whose shorter side is larger are shrunk to this, in pixels; 0: none are.
+    pub shrink: u32,
+    /// What transparency is laid over, 8-bit RGB.
+    pub background: [u8; 3],
+    /// The stored values that become black and white.
+    pub window: Window,
+    /// Whether the first image that cannot be read ends the run.
+    pub strict: bool,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { image_size: 224, holdout: 512, workers: Auto::Auto, cache: Cache::Auto }
+        Self {
+            image_size: 224,
+            holdout: 512,
+            workers: Auto::Auto,
+            cache: Cache::Auto,
+            cache_limit: Auto::Auto,
+            shrink: 0,
+            background: [255; 3],
+            window: Window::Full,
+            strict: false,
+        }
     }
 }
 
@@ -196,6 +219,20 @@ impl DataConfig {
     /// How many of `images` images are held out: never more than a tenth.
     pub fn holdout_of(&self, images: usize) -> usize {
         self.holdout.min(images / 10)
+    }
+
+    /// The most bytes of decoded images that are kept, where a number was given.
+    pub fn cache_bytes(&self) -> Option<u64> {
+        self.cache_limit.value().map(|gib| (gib * (1u64 << 30) as f64) as u64)
+    }
+
+    /// How images are decoded.
+    pub fn decode(&self) -> DecodeOptions {
+        DecodeOptions {
+            background: self.background,
+            window: self.window,
+            shrink: Some(self.shrink).filter(|&side| side > 0),
+        }
     }
 }
 

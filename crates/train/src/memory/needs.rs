@@ -28,7 +28,7 @@ pub struct Needs {
     pub checkpoint: u64,
     /// Batches on their way.
     pub loader: u64,
-    /// Decoded images that are kept by order (`data.cache = "memory"`).
+    /// Decoded images that are kept by order (`data.cache = "ram"`).
     pub cache: u64,
 }
 
@@ -95,7 +95,7 @@ pub fn step_use(
 
 /// Bytes of decoded images that `config` keeps by order, judged by some of them. What is kept only where there is room is not counted.
 pub fn cache_bytes(config: &Config, dataset: &dyn Dataset) -> u64 {
-    if config.data.cache != Cache::Memory {
+    if config.data.cache != Cache::Ram {
         return 0;
     }
     let stride = (dataset.len() / LOOKED_AT).max(1);
@@ -107,5 +107,6 @@ pub fn cache_bytes(config: &Config, dataset: &dyn Dataset) -> u64 {
             images += 1;
         }
     }
-    bytes / images.max(1) * dataset.len() as u64
+    let all = bytes / images.max(1) * dataset.len() as u64;
+    config.data.cache_bytes().map_or(all, |limit| all.min(limit))
 }

@@ -103,11 +103,19 @@ pub fn holdout_knn(
     if classes < 2 {
         return Ok(None);
     }
-    let stride = train.len().div_ceil(BANK).max(1);
-    let chosen = (0..train.len()).step_by(stride).map(|i| i as u32).collect();
-    let bank: Arc<dyn Dataset> = Arc::new(simclr_data::Subset::new(train.clone(), chosen));
+    // Where only some images have a label, the others say nothing.
+    let labelled = |set: &Arc<dyn Dataset>, most: usize| -> Arc<dyn Dataset> {
+        let labelled: Vec<u32> =
+            (0..set.len() as u32).filter(|&image| set.label(image as usize).is_some()).collect();
+        let stride = labelled.len().div_ceil(most).max(1);
+        Arc::new(simclr_data::Subset::new(set.clone(), labelled.into_iter().step_by(stride).collect()))
+    };
+    let (bank, holdout) = (labelled(train, BANK), labelled(holdout, usize::MAX));
+    if bank.is_empty() || holdout.is_empty() {
+        return Ok(None);
+    }
     let (train_h, train_labels) = features(model, &bank, threads)?;
-    let (test_h, test_labels) = features(model, holdout, threads)?;
+    let (test_h, test_labels) = features(model, &holdout, threads)?;
     if train_labels.is_empty() || test_labels.is_empty() {
         return Ok(None);
     }

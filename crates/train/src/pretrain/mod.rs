@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Cached, Dataset, Loader, LoaderConfig, Subset};
+use simclr_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Skipped, Subset};
 use simclr_engine::{Device, SingleProcess};
 
 use crate::checkpoint::{Best, Checkpoint};
@@ -30,6 +30,8 @@ use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
+/// What is kept on disk unless more or less is asked for, in bytes.
+const DISK_CACHE: u64 = 20 << 30;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
@@ -118,7 +120,7 @@ pub fn pretrain(
     let kept = memory::cache_bytes(config, dataset.as_ref());
     let memory = memory::choose((&state.model, &state.optimizer), config, kept)?;
     state.model = state.model.with_memory(memory.memory);
-    let Parts { train, holdout } = split(dataset, config, held_out, &memory)?;
+    let Parts { train, holdout } = split(kept(dataset, config, run, &memory)?, config, held_out)?;
     let files = run.files().as_ref();
     let logs = match from {
         Some(checkpoint) => Logs {
@@ -162,29 +164,38 @@ pub fn holdout_of(config: &Config, images: usize) -> usize {
     Some(config.data.holdout_of(images)).filter(|&count| count >= LEAST_HOLDOUT).unwrap_or(0)
 }
 
-/// Sets `held_out` images apart. What is decoded once may stay in memory: by choice only where the run leaves room.
-fn split(
-    dataset: &Arc<dyn Dataset>,
-    config: &Config,
-    held_out: usize,
-    memory: &memory::Choice,
-) -> Result<Parts, TrainError> {
-    let budget = match config.data.cache {
-        Cache::None => 0,
-        Cache::Auto => {
-            let available = memory.available.unwrap_or_else(memory::available_bytes);
-            (available / 4).min(available.saturating_sub(memory.needs.total()))
-        }
-        Cache::Memory => u64::MAX,
-    };
-    let budget = usize::try_from(budget).unwrap_or(usize::MAX);
-    let whole: Arc<dyn Dataset> =
-        if budget > 0 { Arc::new(Cached::new(dataset.clone(), budget)) } else { dataset.clone() };
+/// Sets `held_out` of the images apart.
+fn split(whole: Arc<dyn Dataset>, config: &Config, held_out: usize) -> Result<Parts, TrainError> {
     if held_out == 0 {
         return Ok(Parts { train: whole, holdout: None });
     }
     let (train, holdout) = Subset::split_off_holdout(whole, held_out, config.train.seed)?;
     Ok(Parts { train: Arc::new(train), holdout: Some(Arc::new(holdout)) })
+}
+
+/// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only where the run leaves
+/// room.
+fn kept(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    run: &RunFolder,
+    memory: &memory::Choice,
+) -> Result<Arc<dyn Dataset>, TrainError> {
+    let limit = config.data.cache_bytes();
+    let in_memory = |bytes| Arc::new(Cached::in_memory(dataset.clone(), bytes));
+    Ok(match config.data.cache {
+        Cache::None => dataset.clone(),
+        Cache::Auto => {
+            let available = memory.available.unwrap_or_else(memory::available_bytes);
+            let room = available.saturating_sub(memory.needs.total());
+            in_memory(room.min(limit.unwrap_or(available / 4)))
+        }
+        Cache::Ram => in_memory(limit.unwrap_or(u64::MAX)),
+        Cache::Disk => {
+            let file = run.path().join("cache.tmp");
+            Arc::new(Cached::on_disk(dataset.clone(), limit.unwrap_or(DISK_CACHE), &file)?)
+        }
+    })
 }
 
 struct Run<'r> {
@@ -229,6 +240,11 @@ impl Run<'_> {
         let mut stopped = false;
         while self.state.position.epoch < epochs && !stopped {
             let batch = loader.next_batch()?;
+            if self.config.data.strict
+                && let Some(Skipped { name, reason, .. }) = loader.skipped().into_iter().next()
+            {
+                return Err(DataError::Image { name, reason }.into());
+            }
             since.waited += batch.waited;
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);

@@ -1,0 +1,93 @@
+//! Several data sets as one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::DecodeScratch;
+use crate::error::DataError;
+use crate::files::new_labels;
+use crate::locality::Locality;
+
+/// Data sets one after another. Their classes are those of all of them, known by their names; images of a data set without
+/// labels have none.
+pub struct Concat {
+    parts: Vec<Part>,
+    classes: Vec<String>,
+    len: usize,
+}
+
+struct Part {
+    set: Arc<dyn Dataset>,
+    first: usize,
+    /// What stands before the names of its images.
+    prefix: String,
+    /// For each of its classes, the number here.
+    labels: Vec<u32>,
+}
+
+impl Concat {
+    /// `sets` one after another, each with what is put before the names of its images. `classes` holds all of theirs.
+    pub fn new(sets: Vec<(String, Arc<dyn Dataset>)>, classes: Vec<String>) -> Self {
+        let mut len = 0;
+        let parts = sets
+            .into_iter()
+            .map(|(prefix, set)| {
+                let labels = new_labels(set.classes(), &classes).unwrap_or_default();
+                let first = len;
+                len += set.len();
+                Part { set, first, prefix, labels }
+            })
+            .collect();
+        Self { parts, classes, len }
+    }
+
+    /// The classes of all of `sets`: in one order where all agree, which may be another than by name; else sorted.
+    pub fn classes_of<'a>(sets: impl Iterator<Item = &'a dyn Dataset>) -> Vec<String> {
+        let labelled: Vec<&[String]> =
+            sets.map(Dataset::classes).filter(|classes| !classes.is_empty()).collect();
+        match labelled.split_first() {
+            Some((first, others)) if others.iter().all(|classes| classes == first) => first.to_vec(),
+            _ => labelled.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+        }
+    }
+
+    fn part(&self, index: usize) -> (&Part, usize) {
+        let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];
+        (part, index - part.first)
+    }
+}
+
+impl Dataset for Concat {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        let (part, index) = self.part(index);
+        part.set.label(index).map(|label| part.labels[label as usize])
+    }
+
+    fn name(&self, index: usize) -> String {
+        let (part, index) = self.part(index);
+        format!("{}{}", part.prefix, part.set.name(index))
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::chain(self.parts.iter().map(|part| part.set.locality()))
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        let (part, index) = self.part(index);
+        part.set.read(index, scratch).map_err(|error| match error {
+            DataError::Image { name, reason } => {
+                DataError::Image { name: format!("{}{name}", part.prefix), reason }
+            }
+            other => other,
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! What a file leaves open: how its values become 8 bits, and what lies behind transparency.
+
+use serde::{Deserialize, Serialize};
+
+/// How images are decoded where a file alone does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// The colour that transparent pixels are laid over, 8-bit RGB. White unless chosen.
+    pub background: [u8; 3],
+    /// How stored values become 8 bits.
+    pub window: Window,
+    /// Images whose shorter side has more pixels than this are shrunk to it (antialiased), their shape kept. `None`: none are.
+    pub shrink: Option<u32>,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { background: [255; 3], window: Window::Full, shrink: None }
+    }
+}
+
+/// The range of stored values that becomes 0 to 255; what lies outside is clamped.
+///
+/// It acts on images of 16 bits a channel and on grey images of 8 bits. Colour images of 8 bits are taken as they are.
+///
+/// Written as `"full"`, `"image"` or `[low, high]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Window {
+    /// All that the depth can store: 0 to 65535, or 0 to 255.
+    #[default]
+    Full,
+    /// From the darkest to the brightest value of each image, over all its channels.
+    Image,
+    /// From `low` to `high`, as stored: `low` becomes 0 and `high` 255.
+    Values {
+        /// What becomes black.
+        low: u16,
+        /// What becomes white, above `low`.
+        high: u16,
+    },
+}
+
+impl Window {
+    /// The bounds for an image that stores `values`, of which the largest that its depth allows is `full`.
+    fn bounds(self, values: impl Iterator<Item = u16>, full: u16) -> (u16, u16) {
+        match self {
+            Self::Full => (0, full),
+            Self::Values { low, high } => (low, high),
+            Self::Image => {
+                let (low, high) = values.fold((u16::MAX, 0), |(low, high), v| (low.min(v), high.max(v)));
+                // An even image has no range: it stays as it is.
+                if low < high { (low, high) } else { (0, full) }
+            }
+        }
+    }
+
+    /// The map of 16-bit values to 8 bits for an image that stores `values`.
+    pub(super) fn of_16_bits(self, values: impl Iterator<Item = u16>) -> impl Fn(u16) -> u8 {
+        let (low, high) = self.bounds(values, u16::MAX);
+        move |value| scaled(value, low, high)
+    }
+
+    /// Maps the 8-bit values of a grey image in place.
+    pub(super) fn apply_to_grey(self, pixels: &mut [u8]) {
+        if self == Self::Full {
+            return;
+        }
+        let (low, high) = self.bounds(pixels.iter().copied().map(u16::from), 255);
+        let table: [u8; 256] = std::array::from_fn(|value| scaled(value as u16, low, high));
+        pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    }
+}
+
+/// `value` on a scale from `low` = 0 to `high` = 255, rounded.
+fn scaled(value: u16, low: u16, high: u16) -> u8 {
+    let range = u32::from(high.saturating_sub(low)).max(1);
+    let above = u32::from(value.saturating_sub(low)).min(range);
+    ((above * 255 + range / 2) / range) as u8
+}
+
+/// The form of a [`Window`] in files.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Word(String),
+    Values([u16; 2]),
+}
+
+impl From<Window> for Written {
+    fn from(window: Window) -> Self {
+        match window {
+            Window::Full => Self::Word("full".to_owned()),
+            Window::Image => Self::Word("image".to_owned()),
+            Window::Values { low, high } => Self::Values([low, high]),
+        }
+    }
+}
+
+impl TryFrom<Written> for Window {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Word(word) if word == "full" => Ok(Self::Full),
+            Written::Word(word) if word == "image" => Ok(Self::Image),
+            Written::Values([low, high]) if low < high => Ok(Self::Values { low, high }),
+            _ => Err("expected \"full\", \"image\" or [low, high] with low < high"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_map_their_ends_to_black_and_white() {
+        let full = Window::Full.of_16_bits([].into_iter());
+        assert_eq!([0, 128, 129, 257, 65406, 65407, 65535].map(full), [0, 0, 1, 1, 254, 255, 255]);
+        let twelve_bits = Window::Values { low: 100, high: 4095 }.of_16_bits([].into_iter());
+        assert_eq!([0, 100, 2098, 4095, 60000].map(twelve_bits), [0, 0, 128, 255, 255]);
+        let own = Window::Image.of_16_bits([300, 500, 400].into_iter());
+        assert_eq!([300, 400, 500].map(own), [0, 128, 255]);
+        let even = Window::Image.of_16_bits([257 * 7; 3].into_iter());
+        assert_eq!(even(257 * 7), 7);
+    }
+
+    #[test]
+    fn grey_of_8_bits_has_its_own_scale() {
+        let mut pixels = [10, 20, 30, 200];
+        Window::Full.apply_to_grey(&mut pixels);
+        assert_eq!(pixels, [10, 20, 30, 200]);
+        Window::Values { low: 10, high: 30 }.apply_to_grey(&mut pixels);
+        assert_eq!(pixels, [0, 128, 255, 255]);
+        let mut pixels = [40, 50, 60];
+        Window::Image.apply_to_grey(&mut pixels);
+        assert_eq!(pixels, [0, 128, 255]);
+    }
+}

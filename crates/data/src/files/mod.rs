@@ -1,0 +1,138 @@
+//! Data sets of encoded images: files of a folder or a list, members of archives, values of tables.
+
+pub(crate) mod archive;
+mod blocks;
+pub(crate) mod disk;
+pub(crate) mod list;
+pub(crate) mod parquet;
+pub(crate) mod shards;
+pub(crate) mod tar;
+pub(crate) mod zip;
+
+use std::path::PathBuf;
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::{DecodeOptions, DecodeScratch, decode_from};
+use crate::error::DataError;
+use crate::layout::Classes;
+use crate::loader::NO_LABEL;
+use crate::locality::Locality;
+
+/// Encoded images by number.
+pub(crate) trait Files: Send + Sync {
+    fn len(&self) -> usize;
+
+    /// How a file is called in messages, control characters escaped.
+    fn name(&self, index: usize) -> String;
+
+    /// Makes `out` the bytes of a file.
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
+
+    /// How the files lie.
+    fn locality(&self) -> Locality {
+        Locality::free(self.len())
+    }
+}
+
+impl<F: Files + ?Sized> Files for std::sync::Arc<F> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        (**self).name(index)
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        (**self).read(index, out)
+    }
+
+    fn locality(&self) -> Locality {
+        (**self).locality()
+    }
+}
+
+/// Some or all of the images of [`Files`], with their classes.
+pub(crate) struct ImageFiles<F> {
+    files: F,
+    /// The files that are images of this set, ascending; `None` for all.
+    chosen: Option<Vec<u32>>,
+    classes: Vec<String>,
+    /// One per image; empty when unlabelled.
+    labels: Vec<u32>,
+    options: DecodeOptions,
+}
+
+impl<F: Files> ImageFiles<F> {
+    /// All of `files`.
+    pub fn new(files: F, classes: Classes, options: DecodeOptions) -> Self {
+        Self { files, chosen: None, classes: classes.names, labels: classes.labels, options }
+    }
+
+    /// The files `chosen` (ascending), which `classes` describes.
+    pub fn some(files: F, chosen: Vec<u32>, classes: Classes, options: DecodeOptions) -> Self {
+        let chosen = (chosen.len() < files.len()).then_some(chosen);
+        Self { files, chosen, classes: classes.names, labels: classes.labels, options }
+    }
+
+    /// The names of the classes.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn file(&self, index: usize) -> usize {
+        self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
+    }
+
+    /// Numbers the labels by `classes` (those of the training part) instead of by this set's own.
+    ///
+    /// # Errors
+    /// The name of a class that is not among them, in an error about `place`.
+    pub fn relabel(&mut self, classes: &[String], place: &std::path::Path) -> Result<(), DataError> {
+        let new_label = new_labels(&self.classes, classes).map_err(|class| {
+            let path: PathBuf = place.join(class);
+            DataError::malformed(&path, "this class has no folder of the same name in the training part")
+        })?;
+        for label in self.labels.iter_mut().filter(|label| **label != NO_LABEL) {
+            *label = new_label[*label as usize];
+        }
+        self.classes = classes.to_vec();
+        Ok(())
+    }
+}
+
+/// For each of `own` classes, its number among `known`; fails with the first that is not there.
+pub(crate) fn new_labels<'a>(own: &'a [String], known: &[String]) -> Result<Vec<u32>, &'a str> {
+    let number: std::collections::HashMap<&str, u32> = known.iter().map(String::as_str).zip(0..).collect();
+    own.iter().map(|class| number.get(class.as_str()).copied().ok_or(class.as_str())).collect()
+}
+
+impl<F: Files> Dataset for ImageFiles<F> {
+    fn len(&self) -> usize {
+        self.chosen.as_ref().map_or(self.files.len(), Vec::len)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.labels.get(index).copied().filter(|&label| label != NO_LABEL)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.files.name(self.file(index))
+    }
+
+    fn locality(&self) -> Locality {
+        match &self.chosen {
+            Some(chosen) => self.files.locality().restrict(chosen),
+            None => self.files.locality(),
+        }
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        let file = self.file(index);
+        decode_from(|out| self.files.read(file, out), || self.files.name(file), &self.options, scratch)
+    }
+}

@@ -1,0 +1,460 @@
+//! Parquet files with a column of images, as Hugging Face writes them: a struct of `bytes` and `path`, or plain binary values.
+//!
+//! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an integer or text
+//! column called `label` or the like; Hugging Face's names of classes are found in the file's own description.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::basic::{LogicalType, Type as Physical};
+use parquet::column::page::PageReader;
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescriptor;
+
+use super::archive::{ArchiveImages, Opened, numbered};
+use super::blocks::{Block, BlockReader, Strands};
+use super::shards::split;
+use super::{Files, ImageFiles, new_labels};
+use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
+use crate::error::{DataError, inert};
+use crate::layout::Classes;
+use crate::listing::LeftOut;
+use crate::loader::NO_LABEL;
+use crate::locality::{BLOCK_BYTES, Blocks, Locality};
+use crate::positioned::{Cursor, read_exact_at};
+
+/// Names of columns, in the order of preference.
+const IMAGE_COLUMNS: [&str; 10] =
+    ["image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "image_bytes"];
+const LABEL_COLUMNS: [&str; 6] = ["label", "labels", "class", "fine_label", "category", "target"];
+/// A block may hold more than was reckoned, but no more than this.
+const MAX_BLOCK_BYTES: usize = 32 * BLOCK_BYTES as usize;
+/// A page may declare no more than this many bytes: refused before memory is taken.
+const MAX_PAGE_BYTES: i64 = 2 * MAX_FILE_BYTES as i64;
+
+/// A file that many threads read, each at its own place.
+struct Shared(Arc<File>, u64);
+
+impl Length for Shared {
+    fn len(&self) -> u64 {
+        self.1
+    }
+}
+
+impl ChunkReader for Shared {
+    type T = BufReader<Cursor>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(BufReader::new(Cursor::new(Arc::clone(&self.0), start.min(self.1), self.1)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<bytes::Bytes, ParquetError> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.1) {
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes at {start} lie beyond the end of the file"
+            )));
+        }
+        let mut bytes = vec![0; length];
+        read_exact_at(&self.0, &mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
+/// One row group of one file.
+struct Group {
+    table: usize,
+    group: usize,
+    /// Its first row among those of all groups.
+    first: u32,
+}
+
+struct Table {
+    path: PathBuf,
+    metadata: ParquetMetaData,
+    /// The leaf column that holds the images.
+    column: usize,
+    label: Option<usize>,
+}
+
+/// The rows of several tables.
+struct Rows {
+    tables: Vec<Table>,
+    groups: Vec<Group>,
+    blocks: Arc<Blocks>,
+}
+
+type Values = ColumnReaderImpl<ByteArrayType>;
+
+/// The open column of a row group.
+struct Column {
+    values: Values,
+    nullable: i16,
+}
+
+impl Strands for Rows {
+    type Stream = Column;
+
+    fn open(&self, strand: usize) -> Result<Column, String> {
+        let Group { table, group, .. } = self.groups[strand];
+        let table = &self.tables[table];
+        let values = guarded(|| column::<ByteArrayType>(table, group, table.column))?;
+        let nullable = descriptor(table, table.column).max_def_level();
+        Ok(Column { values, nullable })
+    }
+
+    fn next(&self, column: &mut Column, number: usize) -> Result<Block, String> {
+        let rows = self.blocks.images(number).len();
+        let values = guarded(|| read_rows(&mut column.values, rows, column.nullable))?;
+        let mut block = Block::default();
+        for value in values {
+            let start = block.bytes.len();
+            block.files.push(match value {
+                None => Err("the table holds no image here".to_owned()),
+                Some(value)
+                    if value.len() as u64 > MAX_FILE_BYTES || start + value.len() > MAX_BLOCK_BYTES =>
+                {
+                    Err(format!("its {} bytes are more than are read with its neighbours", value.len()))
+                }
+                Some(value) => {
+                    block.bytes.extend_from_slice(value.data());
+                    Ok(start..block.bytes.len())
+                }
+            });
+        }
+        Ok(block)
+    }
+}
+
+/// The next `rows` values, `None` where there is none.
+fn read_rows<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    rows: usize,
+    nullable: i16,
+) -> Result<Vec<Option<T::T>>, String> {
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    let wanted = (nullable > 0).then_some(&mut levels);
+    let (read, _, _) =
+        reader.read_records(rows, wanted, None, &mut values).map_err(|error| error.to_string())?;
+    if read != rows {
+        return Err(format!("a row group holds {read} rows where it declares {rows} more"));
+    }
+    if nullable == 0 {
+        return Ok(values.into_iter().map(Some).collect());
+    }
+    let mut values = values.into_iter();
+    Ok(levels.into_iter().map(|level| if level == nullable { values.next() } else { None }).collect())
+}
+
+fn descriptor(table: &Table, column: usize) -> Arc<ColumnDescriptor> {
+    table.metadata.file_metadata().schema_descr().column(column)
+}
+
+fn column<T: DataType>(table: &Table, group: usize, column: usize) -> Result<ColumnReaderImpl<T>, String> {
+    let file = File::open(&table.path).map_err(|error| error.to_string())?;
+    let len = file.metadata().map_err(|error| error.to_string())?.len();
+    let group = table.metadata.row_group(group);
+    let chunk = group.column(column);
+    let end = chunk.byte_range().0.checked_add(chunk.byte_range().1);
+    if end.is_none_or(|end| end > len) {
+        return Err("a column lies beyond the end of the file, which is cut short".to_owned());
+    }
+    let rows = usize::try_from(group.num_rows()).map_err(|_| "declares fewer than no rows")?;
+    let pages = SerializedPageReader::new(Arc::new(Shared(Arc::new(file), len)), chunk, rows, None)
+        .map_err(|error| error.to_string())?;
+    let pages: Box<dyn PageReader> = Box::new(pages);
+    Ok(ColumnReaderImpl::new(descriptor(table, column), pages))
+}
+
+impl Files for BlockReader<Rows> {
+    fn len(&self) -> usize {
+        self.blocks().len as usize
+    }
+
+    fn name(&self, index: usize) -> String {
+        let rows = self.source();
+        let group = &rows.groups[rows.groups.partition_point(|group| group.first as usize <= index) - 1];
+        let first_of_table =
+            rows.groups.iter().find(|other| other.table == group.table).map_or(0, |g| g.first);
+        let file = rows.tables[group.table].path.file_name().unwrap_or_default().to_string_lossy();
+        inert(&format!("{file} row {}", index - first_of_table as usize))
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        BlockReader::read(self, index, out)
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::blocks(Arc::clone(self.blocks()))
+    }
+}
+
+/// Opens Parquet files: those to train on apart from those to test on, by their names.
+pub(crate) fn open(paths: &[PathBuf], options: DecodeOptions) -> Result<Opened, DataError> {
+    let (train, test) = split(paths);
+    let (train, train_labels) = load(&train)?;
+    if test.is_empty() {
+        let classes = train_labels.classes(None)?;
+        return Ok(Opened {
+            train: ImageFiles::new(train, classes, options),
+            test: None,
+            left_out: LeftOut::default(),
+        });
+    }
+    let (test, test_labels) = load(&test)?;
+    let classes = train_labels.classes(Some(&test_labels))?;
+    let test_classes = test_labels.classes(Some(&train_labels))?;
+    let train: ArchiveImages = ImageFiles::new(train, classes, options);
+    let test = ImageFiles::new(test, test_classes, options);
+    Ok(Opened { train, test: Some(test), left_out: LeftOut::default() })
+}
+
+/// Opens tables as the rows of one.
+fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
+    let mut tables = Vec::with_capacity(paths.len());
+    for path in paths {
+        tables.push(open_table(path)?);
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    let mut blocks = Blocks::default();
+    for (number, table) in tables.iter().enumerate() {
+        let bad = |reason: String| DataError::malformed(&table.path, reason);
+        for group in 0..table.metadata.num_row_groups() {
+            let chunk = table.metadata.row_group(group).column(table.column);
+            let rows = table.metadata.row_group(group).num_rows();
+            let rows = u32::try_from(rows).map_err(|_| bad(format!("a row group declares {rows} rows")))?;
+            let bytes = chunk.uncompressed_size().max(0) as u64;
+            if rows == 0 {
+                continue;
+            }
+            // Each row takes a byte at least somewhere; what declares more rows than bits is made up.
+            if u64::from(rows) > 64 * (chunk.compressed_size().max(0) as u64 + 64) {
+                return Err(bad(format!(
+                    "a row group declares {rows} rows in {} bytes",
+                    chunk.compressed_size()
+                )));
+            }
+            let first = blocks.len;
+            groups.push(Group { table: number, group, first });
+            blocks.strands.push(blocks.starts.len() as u32);
+            let step = (BLOCK_BYTES * u64::from(rows) / bytes.max(1)).clamp(1, u64::from(rows)) as usize;
+            let end =
+                first.checked_add(rows).ok_or_else(|| bad(format!("more than {} rows in all", u32::MAX)))?;
+            blocks.starts.extend((first..end).step_by(step));
+            blocks.len = end;
+        }
+    }
+    if blocks.len == 0 {
+        return Err(DataError::malformed(&paths[0], "holds no rows"));
+    }
+    let labels = Labels::read(&tables)?;
+    let rows = Rows { tables, groups, blocks: Arc::new(blocks) };
+    let blocks = Arc::clone(&rows.blocks);
+    Ok((Arc::new(BlockReader::new(rows, blocks)), labels))
+}
+
+fn open_table(path: &Path) -> Result<Table, DataError> {
+    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let len = file.metadata().map_err(|e| DataError::io(path, e))?.len();
+    guarded(|| described(path, Shared(Arc::new(file), len)))
+        .map_err(|reason| DataError::malformed(path, reason))
+}
+
+fn described(path: &Path, file: Shared) -> Result<Table, String> {
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&file)
+        .map_err(|error| format!("not read as a Parquet file: {error}"))?;
+    let schema = metadata.file_metadata().schema_descr();
+    let columns: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
+    let rank = |column: &ColumnDescriptor| {
+        let parts = column.path().parts();
+        let named = |name: &str| IMAGE_COLUMNS.iter().position(|known| known.eq_ignore_ascii_case(name));
+        let usable = column.physical_type() == Physical::BYTE_ARRAY
+            && column.max_rep_level() == 0
+            && !matches!(column.logical_type_ref(), Some(LogicalType::String));
+        match parts {
+            _ if !usable => None,
+            // A struct of bytes and path.
+            [outer, inner] if inner == "bytes" => Some(named(outer).unwrap_or(IMAGE_COLUMNS.len())),
+            [name] => named(name).map(|rank| rank + 100).or(Some(1000)),
+            _ => None,
+        }
+    };
+    let image = (0..columns.len()).filter_map(|at| Some((rank(&schema.column(at))?, at))).min();
+    let Some((_, column)) = image else {
+        let listed = columns.iter().take(20).copied().collect::<Vec<_>>().join(", ");
+        return Err(format!(
+            "has no column of images, only {}; a struct of bytes and path called \"image\", or binary values, would be right",
+            inert(&listed)
+        ));
+    };
+    let label = LABEL_COLUMNS.iter().find_map(|name| {
+        (0..columns.len()).find(|&at| {
+            let column = schema.column(at);
+            let usable =
+                matches!(column.physical_type(), Physical::INT32 | Physical::INT64 | Physical::BYTE_ARRAY);
+            column.path().parts().len() == 1
+                && usable
+                && column.max_rep_level() == 0
+                && column.name().eq_ignore_ascii_case(name)
+        })
+    });
+    for group in metadata.row_groups() {
+        let chunk = group.column(column);
+        let (packed, bytes) = (chunk.compressed_size(), chunk.uncompressed_size());
+        if packed < 0 || bytes < 0 || bytes / MAX_GROWTH > packed + MAX_PAGE_BYTES {
+            return Err(format!("declares {bytes} bytes of images in {packed} bytes of file; refused"));
+        }
+    }
+    let table = Table { path: path.to_owned(), metadata, column, label };
+    first_is_image(&table)?;
+    Ok(table)
+}
+
+/// Images are compressed already: a table may pack them this many times and no more.
+const MAX_GROWTH: i64 = 1000;
+
+/// Checks that the first value in the column of images begins like an image.
+fn first_is_image(table: &Table) -> Result<(), String> {
+    let Some(group) =
+        (0..table.metadata.num_row_groups()).find(|&at| table.metadata.row_group(at).num_rows() > 0)
+    else {
+        return Ok(());
+    };
+    let described = descriptor(table, table.column);
+    let mut reader = column::<ByteArrayType>(table, group, table.column)?;
+    let values = read_rows(&mut reader, 1, described.max_def_level())?;
+    match values.first() {
+        Some(Some(value)) if Format::of(value.data()).is_none() => Err(format!(
+            "the column {:?} holds no encoded images, by its first value; JPEG, PNG and the like would be right",
+            inert(described.path().string().as_str())
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A defect of the reader on a malformed file must not take the run with it.
+fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err("the Parquet reader failed on it".to_owned()))
+}
+
+/// The labels of all rows, as they are stored.
+enum Labels {
+    None,
+    /// Numbers, with the names that the file gives them.
+    Numbers {
+        labels: Vec<u32>,
+        names: Option<Vec<String>>,
+    },
+    Texts(Vec<Option<String>>),
+}
+
+impl Labels {
+    fn read(tables: &[Table]) -> Result<Self, DataError> {
+        let kind = |table: &Table| table.label.map(|label| descriptor(table, label).physical_type());
+        if tables.iter().any(|table| kind(table).is_none() || kind(table) != kind(&tables[0])) {
+            return Ok(Self::None);
+        }
+        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+        for table in tables {
+            let Some(label) = table.label else { return Ok(Self::None) };
+            let bad = |reason: String| DataError::malformed(&table.path, format!("its labels: {reason}"));
+            for group in 0..table.metadata.num_row_groups() {
+                guarded(|| match kind(table) {
+                    Some(Physical::INT32) => column_of::<Int32Type>(table, group, label, |value| {
+                        numbers.push(number(value.map(i64::from)))
+                    }),
+                    Some(Physical::INT64) => {
+                        column_of::<Int64Type>(table, group, label, |value| numbers.push(number(value)))
+                    }
+                    _ => column_of::<ByteArrayType>(table, group, label, |value: Option<ByteArray>| {
+                        texts.push(value.map(|text| inert(&String::from_utf8_lossy(text.data()))));
+                    }),
+                })
+                .map_err(bad)?;
+            }
+        }
+        Ok(match texts.is_empty() {
+            true => Self::Numbers { labels: numbers, names: class_names(&tables[0]) },
+            false => Self::Texts(texts),
+        })
+    }
+
+    /// Classes, numbered as in `other` too.
+    fn classes(&self, other: Option<&Self>) -> Result<Classes, DataError> {
+        Ok(match (self, other) {
+            (Self::Numbers { labels, names }, other) => {
+                let others = match other {
+                    Some(Self::Numbers { labels, .. }) => &labels[..],
+                    _ => &[],
+                };
+                let all = numbered(labels.iter().chain(others).copied().collect());
+                let names = names.clone().filter(|names| names.len() >= all.names.len()).unwrap_or(all.names);
+                match names.is_empty() {
+                    true => Classes::default(),
+                    false => Classes { names, labels: labels.clone() },
+                }
+            }
+            (Self::Texts(labels), other) => {
+                let others = match other {
+                    Some(Self::Texts(labels)) => &labels[..],
+                    _ => &[],
+                };
+                let names: BTreeSet<&String> = labels.iter().chain(others).flatten().collect();
+                let names: Vec<String> = names.into_iter().cloned().collect();
+                let number = |label: &Option<String>| {
+                    label
+                        .as_ref()
+                        .and_then(|l| new_labels(std::slice::from_ref(l), &names).ok())
+                        .map_or(NO_LABEL, |n| n[0])
+                };
+                let labels = labels.iter().map(number).collect();
+                Classes { names, labels }
+            }
+            (Self::None, _) => Classes::default(),
+        })
+    }
+}
+
+/// Negative numbers stand for no label.
+fn number(value: Option<i64>) -> u32 {
+    // More classes than any data set has: such numbers are something else.
+    value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value <= 1 << 24).unwrap_or(NO_LABEL)
+}
+
+/// Hands every value of a column to `each`.
+fn column_of<T: DataType>(
+    table: &Table,
+    group: usize,
+    at: usize,
+    mut each: impl FnMut(Option<T::T>),
+) -> Result<(), String> {
+    let nullable = descriptor(table, at).max_def_level();
+    let mut reader = column::<T>(table, group, at)?;
+    let mut left = table.metadata.row_group(group).num_rows().max(0) as usize;
+    while left > 0 {
+        let rows = left.min(1 << 16);
+        read_rows(&mut reader, rows, nullable)?.into_iter().for_each(&mut each);
+        left -= rows;
+    }
+    Ok(())
+}
+
+/// The names of the classes in Hugging Face's description of the file.
+fn class_names(table: &Table) -> Option<Vec<String>> {
+    let label = descriptor(table, table.label?);
+    let notes = table.metadata.file_metadata().key_value_metadata()?;
+    let description = notes.iter().find(|note| note.key == "huggingface")?.value.as_ref()?;
+    let description: serde_json::Value = serde_json::from_str(description).ok()?;
+    let feature = description.get("info")?.get("features")?.get(label.name())?;
+    let names = feature.get("names")?.as_array()?;
+    names.iter().map(|name| name.as_str().map(inert)).collect()
+}

@@ -1,0 +1,319 @@
+//! Tar shards (WebDataset), one or many, as one data set.
+//!
+//! Shards that are not compressed are read at any place, so that every order costs the same. Compressed ones are read from their
+//! beginning, a block of members at a time (see `locality`).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::archive::{ArchiveImages, Opened, by_folders, numbered};
+use super::blocks::{Block, BlockReader, Strands};
+use super::tar::{Packing, decompressed, scan};
+use super::{Files, ImageFiles};
+use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
+use crate::error::{DataError, inert};
+use crate::index::{Index, Members};
+use crate::layout::{Split, TEST_NAMES, split_of_path};
+use crate::listing::LeftOut;
+use crate::loader::NO_LABEL;
+use crate::locality::{BLOCK_BYTES, Blocks, Locality};
+use crate::names::Names;
+use crate::positioned::read_range;
+
+struct Shard {
+    path: PathBuf,
+    packing: Packing,
+    members: Arc<Members>,
+    /// The number of its first member among those of all shards.
+    first: u32,
+}
+
+/// The members of several shards, one after another.
+struct Shards {
+    shards: Vec<Shard>,
+    len: usize,
+}
+
+impl Shards {
+    fn find(&self, index: usize) -> (&Shard, usize) {
+        let shard = &self.shards[self.shards.partition_point(|shard| shard.first as usize <= index) - 1];
+        (shard, index - shard.first as usize)
+    }
+
+    fn name(&self, index: usize) -> String {
+        let (shard, member) = self.find(index);
+        let name = String::from_utf8_lossy(shard.members.names.get(member));
+        match self.shards.len() {
+            1 => inert(&name),
+            _ => inert(&format!("{}/{name}", shard.path.file_name().unwrap_or_default().to_string_lossy())),
+        }
+    }
+
+    fn read_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let (shard, member) = self.find(index);
+        let len = shard.members.lens[member];
+        check_len(len)?;
+        // Opened anew each time: a set may have more shards than a process may have files open.
+        let file = File::open(&shard.path).map_err(|error| error.to_string())?;
+        read_range(&file, shard.members.offsets[member], len, out)
+    }
+}
+
+fn check_len(len: u64) -> Result<(), String> {
+    match len > MAX_FILE_BYTES {
+        true => Err(format!(
+            "the file has {len} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Shards of which none is compressed.
+struct PlainShards(Shards);
+
+impl Files for PlainShards {
+    fn len(&self) -> usize {
+        self.0.len
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        self.0.read_plain(index, out)
+    }
+}
+
+/// Shards of which some are compressed. A shard is a strand.
+struct PackedShards {
+    shards: Shards,
+    blocks: Arc<Blocks>,
+}
+
+impl PackedShards {
+    fn new(shards: Shards) -> Self {
+        let mut blocks = Blocks { len: shards.len as u32, ..Blocks::default() };
+        for shard in &shards.shards {
+            let Members { offsets, lens, .. } = &*shard.members;
+            if !offsets.is_empty() {
+                blocks.strands.push(blocks.starts.len() as u32);
+            }
+            let mut bytes = u64::MAX;
+            for (member, len) in (0..).zip(lens) {
+                // What is too large to be read is not kept either.
+                let len = if *len > MAX_FILE_BYTES { 0 } else { *len };
+                if bytes.saturating_add(len) > BLOCK_BYTES {
+                    blocks.starts.push(shard.first + member);
+                    bytes = 0;
+                }
+                bytes += len;
+            }
+        }
+        Self { shards, blocks: Arc::new(blocks) }
+    }
+}
+
+/// A shard being decompressed, and how far it is.
+struct Unpacking {
+    reader: Box<dyn Read + Send>,
+    at: u64,
+}
+
+impl Unpacking {
+    fn skip_to(&mut self, offset: u64) -> Result<(), String> {
+        let gap = offset.checked_sub(self.at).ok_or("lies before what comes before it")?;
+        let passed = std::io::copy(&mut self.reader.by_ref().take(gap), &mut std::io::sink())
+            .map_err(|error| error.to_string())?;
+        self.at += passed;
+        if passed < gap { Err("the archive is cut short".to_owned()) } else { Ok(()) }
+    }
+
+    fn append(&mut self, len: u64, bytes: &mut Vec<u8>) -> Result<(), String> {
+        bytes.try_reserve(len as usize).map_err(|_| format!("no memory for its {len} bytes"))?;
+        let start = bytes.len();
+        self.reader.by_ref().take(len).read_to_end(bytes).map_err(|error| error.to_string())?;
+        let read = (bytes.len() - start) as u64;
+        self.at += read;
+        if read < len { Err("the archive is cut short".to_owned()) } else { Ok(()) }
+    }
+}
+
+impl Strands for PackedShards {
+    type Stream = Unpacking;
+
+    fn open(&self, strand: usize) -> Result<Unpacking, String> {
+        let first = self.blocks.images(self.blocks.blocks_of(strand).start).start;
+        let (shard, _) = self.shards.find(first as usize);
+        let reader = decompressed(&shard.path, shard.packing).map_err(|error| error.to_string())?;
+        Ok(Unpacking { reader, at: 0 })
+    }
+
+    fn next(&self, stream: &mut Unpacking, number: usize) -> Result<Block, String> {
+        let images = self.blocks.images(number);
+        let mut block = Block::default();
+        for index in images {
+            let (shard, member) = self.shards.find(index as usize);
+            let (offset, len) = (shard.members.offsets[member], shard.members.lens[member]);
+            if let Err(reason) = check_len(len) {
+                block.files.push(Err(reason));
+                continue;
+            }
+            let start = block.bytes.len();
+            // The members before a tear are whole.
+            let read = stream.skip_to(offset).and_then(|()| stream.append(len, &mut block.bytes));
+            if let Err(reason) = &read
+                && start == 0
+            {
+                return Err(reason.clone());
+            }
+            block.files.push(read.map(|()| start..block.bytes.len()));
+        }
+        Ok(block)
+    }
+}
+
+impl Files for BlockReader<PackedShards> {
+    fn len(&self) -> usize {
+        self.source().shards.len
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.source().shards.name(index)
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let (shard, _) = self.source().shards.find(index);
+        match shard.packing {
+            Packing::None => self.source().shards.read_plain(index, out),
+            _ => BlockReader::read(self, index, out),
+        }
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::blocks(Arc::clone(self.blocks()))
+    }
+}
+
+/// Files of one kind (shards, tables), those to train on apart from those to test on, by their names. Where no name speaks of training,
+/// all are to train on.
+pub(crate) fn split(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let splits: Vec<Option<Split>> =
+        paths.iter().map(|path| split_of_path(&path.to_string_lossy())).collect();
+    let of = |wanted: Option<Split>| -> Vec<PathBuf> {
+        paths
+            .iter()
+            .zip(&splits)
+            .filter(|(_, split)| **split == wanted)
+            .map(|(path, _)| path.clone())
+            .collect()
+    };
+    let train = of(Some(Split::Train));
+    if train.is_empty() {
+        return (paths.to_vec(), Vec::new());
+    }
+    let test = (0..TEST_NAMES.len()).map(|name| of(Some(Split::Test(name)))).find(|test| !test.is_empty());
+    (train, test.unwrap_or_default())
+}
+
+/// Opens tar shards.
+pub(crate) fn open(
+    paths: &[PathBuf],
+    options: DecodeOptions,
+    index: &mut Index,
+) -> Result<Opened, DataError> {
+    let place = &paths[0];
+    let (train, test) = split(paths);
+    let mut left_out = LeftOut::default();
+    let train = load(&train, index, &mut left_out)?;
+    if test.is_empty() {
+        return match train.labels() {
+            Some(labels) => {
+                let set = ImageFiles::new(train.into_files(), numbered(labels), options);
+                Ok(Opened { train: set, test: None, left_out })
+            }
+            None => {
+                let names = train.names();
+                by_folders(place, train.into_files(), &names, left_out, options)
+            }
+        };
+    }
+    let test = load(&test, index, &mut left_out)?;
+    let (Some(train_labels), Some(test_labels)) = (train.labels(), test.labels()) else {
+        let part = |shards: Shards, left_out: LeftOut| -> Result<(ArchiveImages, LeftOut), DataError> {
+            let names = shards.names();
+            let opened = by_folders(place, shards.into_files(), &names, left_out, options)?;
+            Ok((opened.train, opened.left_out))
+        };
+        let (train, left_out) = part(train, left_out)?;
+        let (mut test, left_out) = part(test, left_out)?;
+        let (train_classes, test_classes) = (crate::Dataset::classes(&train), crate::Dataset::classes(&test));
+        if !train_classes.is_empty() && !test_classes.is_empty() {
+            test.relabel(train_classes, place)?;
+        }
+        return Ok(Opened { train, test: Some(test), left_out });
+    };
+    // The classes of both, so that a label means the same in each.
+    let both: Vec<u32> = train_labels.iter().chain(&test_labels).copied().collect();
+    let classes = |labels| crate::layout::Classes { labels, ..numbered(both.clone()) };
+    let train = ImageFiles::new(train.into_files(), classes(train_labels), options);
+    let test = ImageFiles::new(test.into_files(), classes(test_labels), options);
+    Ok(Opened { train, test: Some(test), left_out })
+}
+
+fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<Shards, DataError> {
+    let mut shards = Shards { shards: Vec::with_capacity(paths.len()), len: 0 };
+    for path in paths {
+        let packing = Packing::of(path).map_err(|e| DataError::io(path, e))?;
+        let members = index.members(path, || scan(path, packing))?;
+        let mut own = members.left_out.clone();
+        own.files.iter_mut().for_each(|file| file.name = format!("{}: {}", file_name(path), file.name));
+        left_out.extend(own);
+        let first = u32::try_from(shards.len).map_err(|_| {
+            DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
+        })?;
+        shards.len += members.names.len();
+        shards.shards.push(Shard { path: path.clone(), packing, members, first });
+    }
+    match shards.len {
+        0 => Err(DataError::NoImages { path: paths[0].clone(), files: left_out.count }),
+        _ => Ok(shards),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    inert(&path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+impl Shards {
+    /// The labels of all members; `None` where no shard has any.
+    fn labels(&self) -> Option<Vec<u32>> {
+        if self.shards.iter().all(|shard| shard.members.labels.is_empty()) {
+            return None;
+        }
+        let of = |shard: &Shard| match shard.members.labels.is_empty() {
+            true => vec![NO_LABEL; shard.members.names.len()],
+            false => shard.members.labels.clone(),
+        };
+        Some(self.shards.iter().flat_map(of).collect())
+    }
+
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        self.shards.iter().flat_map(|shard| shard.members.names.iter()).for_each(|name| names.push(name));
+        names
+    }
+
+    fn into_files(mut self) -> Arc<dyn Files> {
+        // The search for a member's shard needs every shard to have one.
+        self.shards.retain(|shard| shard.members.names.len() > 0);
+        if self.shards.iter().all(|shard| shard.packing == Packing::None) {
+            return Arc::new(PlainShards(self));
+        }
+        let packed = PackedShards::new(self);
+        let blocks = Arc::clone(&packed.blocks);
+        Arc::new(BlockReader::new(packed, blocks))
+    }
+}

@@ -1,0 +1,288 @@
+//! The image files of a tar archive: where they lie, and the labels beside them.
+//!
+//! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed one is decompressed
+//! once, to the end, with nothing kept. In WebDataset's layout a sample is the files of one name up to its first dot: `0017.jpg` and
+//! `0017.cls` are an image and its label, a number.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+use tar::{Archive, EntryType, PaxExtensions};
+
+use crate::error::{DataError, inert};
+use crate::index::Members;
+use crate::layout::folder_of;
+use crate::listing::is_image_name;
+use crate::loader::NO_LABEL;
+use crate::names::extension;
+use crate::positioned::Cursor;
+
+/// The longest name, label or extended header that is read, in bytes.
+const MAX_NOTE: u64 = 1 << 20;
+/// The largest label: more classes than any data set has.
+const MAX_LABEL: u32 = 1 << 24;
+/// Decompressed, an archive may have this many times its bytes, and `SPARE` more.
+const MAX_GROWTH: u64 = 200;
+const SPARE: u64 = 1 << 30;
+
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    /// By the first bytes of a file, whatever its name says.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let mut magic = Vec::new();
+        File::open(path)?.take(4).read_to_end(&mut magic)?;
+        Ok(match magic[..] {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd] => Self::Zstd,
+            _ => Self::None,
+        })
+    }
+}
+
+/// The bytes of an archive once decompressed, from its beginning.
+pub(crate) fn decompressed(path: &Path, packing: Packing) -> std::io::Result<Box<dyn Read + Send>> {
+    let file = File::open(path)?;
+    let packed = file.metadata()?.len();
+    let reader = BufReader::with_capacity(256 << 10, file);
+    let unpacked: Box<dyn Read + Send> = match packing {
+        Packing::None => return Ok(Box::new(reader)),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
+        Packing::Zstd => Box::new(ZstdFrames { reader: Some(reader), frame: None }),
+    };
+    let most = packed.saturating_mul(MAX_GROWTH).saturating_add(SPARE);
+    Ok(Box::new(Bounded { inner: unpacked, left: most }))
+}
+
+/// A stream that fails once it has grown beyond all measure.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            std::io::Error::other(format!("decompresses to more than {MAX_GROWTH} times its size; refused"))
+        })?;
+        Ok(count)
+    }
+}
+
+type Packed = BufReader<File>;
+type Frame = ruzstd::decoding::StreamingDecoder<Packed, ruzstd::decoding::FrameDecoder>;
+
+/// Zstandard frames one after another, as parallel compressors write them.
+struct ZstdFrames {
+    /// Between two frames.
+    reader: Option<Packed>,
+    /// Within one.
+    frame: Option<Frame>,
+}
+
+impl Read for ZstdFrames {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        use std::io::BufRead;
+        loop {
+            if let Some(frame) = &mut self.frame {
+                let count = frame.read(out)?;
+                if count > 0 || out.is_empty() {
+                    return Ok(count);
+                }
+                self.reader = self.frame.take().map(Frame::into_inner);
+            }
+            let Some(mut reader) = self.reader.take() else { return Ok(0) };
+            if reader.fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            let skippable =
+                reader.buffer().get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && reader.buffer()[0] & 0xf0 == 0x50;
+            if skippable {
+                let mut head = [0; 8];
+                reader.read_exact(&mut head)?;
+                let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+                std::io::copy(&mut reader.by_ref().take(len.into()), &mut std::io::sink())?;
+                self.reader = Some(reader);
+                continue;
+            }
+            self.frame = Some(Frame::new(reader).map_err(std::io::Error::other)?);
+        }
+    }
+}
+
+/// Finds the image files of the archive at `path`.
+///
+/// An archive that is damaged somewhere is read up to there, which is noted among what was left out.
+///
+/// # Errors
+/// [`DataError`] if it is no tar archive, or holds no images.
+pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
+    let io = |e| DataError::io(path, e);
+    let mut found = Found::default();
+    let end = match packing {
+        Packing::None => {
+            let file = File::open(path).map_err(io)?;
+            let len = file.metadata().map_err(io)?.len();
+            found.end = Some(len);
+            let mut archive = Archive::new(Cursor::new(Arc::new(file), 0, len));
+            archive.entries_with_seek().and_then(|entries| found.walk(entries.raw(true)))
+        }
+        packing => {
+            let mut archive = Archive::new(decompressed(path, packing).map_err(io)?);
+            archive.entries().and_then(|entries| found.walk(entries.raw(true)))
+        }
+    };
+    if let Err(error) = end {
+        if found.entries == 0 {
+            return Err(DataError::malformed(path, format!("not read as a tar archive: {error}")));
+        }
+        let reason = format!("cut short or damaged: {error}; what comes before is read");
+        found.members.left_out.push(format!("after entry {}", found.entries), reason);
+    }
+    found.finish()
+}
+
+#[derive(Default)]
+struct Found {
+    members: Members,
+    /// Labels by the name of their sample.
+    labels: HashMap<Vec<u8>, u32>,
+    /// The bytes of the archive, where they are known.
+    end: Option<u64>,
+    entries: usize,
+}
+
+impl Found {
+    fn walk<R: Read>(&mut self, entries: tar::Entries<'_, R>) -> std::io::Result<()> {
+        // A long name comes before the entry that it belongs to.
+        let mut name: Option<Vec<u8>> = None;
+        for entry in entries {
+            let mut entry = entry?;
+            let kind = entry.header().entry_type();
+            match kind {
+                EntryType::GNULongName => {
+                    let mut long = note(&mut entry)?;
+                    long.truncate(long.iter().position(|&byte| byte == 0).unwrap_or(long.len()));
+                    name = Some(long);
+                    continue;
+                }
+                EntryType::XHeader => {
+                    let extended = note(&mut entry)?;
+                    name = name.or(pax_path(&extended)?);
+                    continue;
+                }
+                EntryType::GNULongLink | EntryType::XGlobalHeader => continue,
+                _ => {}
+            }
+            self.entries += 1;
+            let name = name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+            let name = name.strip_prefix(b"./").unwrap_or(&name);
+            if kind.is_dir() || name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".")) {
+                continue;
+            }
+            let (at, len) = (entry.raw_file_position(), entry.header().size()?);
+            if !kind.is_file() && kind != EntryType::Continuous {
+                self.leave_out(name, "not a regular file");
+            } else if extension(name) == b"cls" {
+                self.label(name, &note(&mut entry)?);
+            } else if !is_image_name(name) {
+                // What WebDataset puts beside an image is no surprise.
+                if extension(name) != b"json" && extension(name) != b"txt" {
+                    self.leave_out(name, "not an image, by its name");
+                }
+            } else if self.end.is_some_and(|end| at.checked_add(len).is_none_or(|last| last > end)) {
+                self.leave_out(name, "lies beyond the end of the archive, which is cut short");
+            } else {
+                self.members.names.push(name);
+                self.members.offsets.push(at);
+                self.members.lens.push(len);
+            }
+        }
+        Ok(())
+    }
+
+    fn label(&mut self, name: &[u8], text: &[u8]) {
+        let label = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        match label.filter(|&label| label <= MAX_LABEL) {
+            Some(label) => {
+                self.labels.insert(sample(name).to_vec(), label);
+            }
+            None => self.leave_out(name, "a label that is no number"),
+        }
+    }
+
+    fn leave_out(&mut self, name: &[u8], reason: &str) {
+        self.members.left_out.push(inert(&String::from_utf8_lossy(name)), reason);
+    }
+
+    fn finish(self) -> Result<Members, DataError> {
+        let Self { mut members, labels, .. } = self;
+        if !labels.is_empty() {
+            let of = |name| labels.get(sample(name)).copied().unwrap_or(NO_LABEL);
+            members.labels = members.names.iter().map(of).collect();
+        }
+        members.names.shrink_to_fit();
+        members.offsets.shrink_to_fit();
+        members.lens.shrink_to_fit();
+        Ok(members)
+    }
+}
+
+/// A path up to the first dot of its last component.
+fn sample(name: &[u8]) -> &[u8] {
+    let start = folder_of(name).len();
+    let dot = name[start..].iter().position(|&byte| byte == b'.');
+    &name[..dot.map_or(name.len(), |dot| start + dot)]
+}
+
+/// The contents of an entry that should be short.
+fn note<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Vec<u8>> {
+    let len = entry.header().size()?;
+    if len > MAX_NOTE {
+        return Err(std::io::Error::other(format!("a name or label of {len} bytes; refused")));
+    }
+    let mut bytes = Vec::new();
+    entry.take(MAX_NOTE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The path in an extended header. Sizes beyond 8 GiB, which only it can state, would put all that follows out of place.
+fn pax_path(extended: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    let mut path = None;
+    for extension in PaxExtensions::new(extended) {
+        let extension = extension?;
+        match extension.key_bytes() {
+            b"path" => path = Some(extension.value_bytes().to_vec()),
+            b"size" => {
+                let size: Option<u64> = extension.value().ok().and_then(|size| size.parse().ok());
+                if size.is_none_or(|size| size >= 8 << 30) {
+                    return Err(std::io::Error::other("an entry of 8 GiB or more, which is not read"));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_end_at_the_first_dot_of_the_name() {
+        assert_eq!(sample(b"a.b/0017.seg.png"), b"a.b/0017");
+        assert_eq!(sample(b"0017"), b"0017");
+    }
+}

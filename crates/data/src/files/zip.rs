@@ -1,0 +1,140 @@
+//! Image files in a zip archive. Each is read by itself, through the archive's directory.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::Crc;
+use flate2::read::DeflateDecoder;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::Files;
+use super::archive::{Opened, by_folders};
+use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
+use crate::error::{DataError, inert};
+use crate::listing::{LeftOut, is_image_name};
+use crate::names::Names;
+use crate::positioned::{Cursor, read_range};
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    at: u64,
+    packed: u64,
+    bytes: u64,
+    checksum: u32,
+    deflated: bool,
+}
+
+/// The image files of a zip archive, sorted by path.
+struct ZipFiles {
+    file: Arc<File>,
+    names: Names,
+    members: Vec<Member>,
+}
+
+impl Files for ZipFiles {
+    fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    fn name(&self, index: usize) -> String {
+        inert(&String::from_utf8_lossy(self.names.get(index)))
+    }
+
+    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let member = self.members[index];
+        if member.bytes > MAX_FILE_BYTES {
+            return Err(format!(
+                "the file has {} bytes, more than the {MAX_FILE_BYTES} that are read as one image",
+                member.bytes
+            ));
+        }
+        if member.deflated {
+            inflate(
+                Cursor::new(Arc::clone(&self.file), member.at, member.at + member.packed),
+                member.bytes,
+                out,
+            )?;
+        } else {
+            read_range(&self.file, member.at, member.bytes, out)?;
+        }
+        let mut checksum = Crc::new();
+        checksum.update(out);
+        match checksum.sum() == member.checksum {
+            true => Ok(()),
+            false => Err("damaged: its checksum in the archive is another".to_owned()),
+        }
+    }
+}
+
+/// Makes `out` what `packed` inflates to, which must be `bytes` long: no more is taken.
+fn inflate(packed: Cursor, bytes: u64, out: &mut Vec<u8>) -> Result<(), String> {
+    out.clear();
+    // Deflate makes at most 1032 bytes of one: what is declared is not yet there.
+    out.try_reserve(bytes.min(16 << 20) as usize).map_err(|_| format!("no memory for its {bytes} bytes"))?;
+    DeflateDecoder::new(BufReader::new(packed))
+        .take(bytes + 1)
+        .read_to_end(out)
+        .map_err(|error| format!("damaged in the archive: {error}"))?;
+    match out.len() as u64 == bytes {
+        true => Ok(()),
+        false => Err(format!("damaged in the archive: it declares {bytes} bytes and holds another number")),
+    }
+}
+
+/// Opens the zip archive at `path`.
+pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataError> {
+    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let len = file.metadata().map_err(|e| DataError::io(path, e))?.len();
+    let again = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let bad = |error: String| DataError::malformed(path, format!("not read as a zip archive: {error}"));
+    let mut archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
+    let mut left_out = LeftOut::default();
+    let mut found: Vec<(Vec<u8>, Member)> = Vec::new();
+    for number in 0..archive.len() {
+        let entry = match archive.by_index_raw(number) {
+            Ok(entry) => entry,
+            Err(error) => {
+                left_out.push(format!("entry {number}"), error.to_string());
+                continue;
+            }
+        };
+        let name = entry.name_raw().to_vec();
+        let hidden =
+            name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".") || part == b"__MACOSX");
+        if entry.is_dir() || hidden {
+            continue;
+        }
+        let packed = entry.compressed_size();
+        let place = entry.data_start().filter(|at| at.checked_add(packed).is_some_and(|end| end <= len));
+        let usable = match (place, entry.compression()) {
+            _ if !is_image_name(&name) => Err("not an image, by its name".to_owned()),
+            _ if entry.encrypted() => {
+                Err("is encrypted; an archive without a password would be right".to_owned())
+            }
+            (None, _) => Err("lies beyond the end of the archive".to_owned()),
+            (Some(at), CompressionMethod::Stored) if packed == entry.size() => Ok((at, false)),
+            (Some(at), CompressionMethod::Deflated) => Ok((at, true)),
+            (_, method) => Err(format!("is compressed by {method}; deflate or none would be right")),
+        };
+        match usable {
+            Ok((at, deflated)) => {
+                let member = Member { at, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
+                found.push((name, member));
+            }
+            Err(reason) => left_out.push(inert(&String::from_utf8_lossy(&name)), reason),
+        }
+    }
+    if found.is_empty() {
+        return Err(DataError::NoImages { path: path.to_owned(), files: left_out.count });
+    }
+    // As a folder is sorted: component by component.
+    found.sort_by(|(a, _), (b, _)| a.split(|&byte| byte == b'/').cmp(b.split(|&byte| byte == b'/')));
+    let mut names = Names::default();
+    found.iter().for_each(|(name, _)| names.push(name));
+    names.shrink_to_fit();
+    let members = found.into_iter().map(|(_, member)| member).collect();
+    let files = Arc::new(ZipFiles { file: Arc::new(file), names: names.clone(), members });
+    by_folders(path, files, &names, left_out, options)
+}

@@ -1,0 +1,396 @@
+//! What was found in folders and archives, kept in a file so that it need not be found again.
+//!
+//! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the folder that it
+//! lies in. An archive is as it was if its size and its time of change are. The file carries a checksum; what is damaged or of another
+//! version counts as absent.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::error::DataError;
+use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanoseconds};
+use crate::names::{Names, Paths, bytes_of, os_name};
+
+const MAGIC: &[u8] = b"simclr index 1\n";
+/// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same tick of its clock.
+const TICK: u64 = 2_000_000_000;
+
+/// The image files of an archive, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    pub names: Names,
+    /// Where the bytes of each begin, in the archive as it is once decompressed.
+    pub offsets: Vec<u64>,
+    /// How many there are.
+    pub lens: Vec<u64>,
+    /// Their labels, `NO_LABEL` for those without; empty if none has one.
+    pub labels: Vec<u32>,
+    pub left_out: LeftOut,
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Folder { root: PathBuf, listed: u64, listing: Arc<Listing> },
+    Archive { path: PathBuf, len: u64, changed: u64, members: Arc<Members> },
+}
+
+/// Listings of folders and archives.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    entries: Vec<Entry>,
+    /// Whether it holds more than the file that it came from.
+    grown: bool,
+}
+
+impl Index {
+    /// Reads an index; an empty one if there is no file, or none that can be trusted.
+    pub fn load(file: &Path) -> Self {
+        let entries = fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        Self { entries, grown: false }
+    }
+
+    /// Writes the index, if it has grown since it was loaded, to a temporary file that then takes the place of `file`.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn save(&mut self, file: &Path) -> io::Result<()> {
+        if !self.grown {
+            return Ok(());
+        }
+        let temporary = file.with_extension("part");
+        fs::write(&temporary, encode(&self.entries))?;
+        fs::rename(&temporary, file)?;
+        self.grown = false;
+        Ok(())
+    }
+
+    /// The images below a folder, from the index if nothing changed.
+    pub(crate) fn listing(&mut self, root: &Path) -> Result<Arc<Listing>, DataError> {
+        let real = fs::canonicalize(root).map_err(|e| DataError::io(root, e))?;
+        let known =
+            self.entries.iter().position(|e| matches!(e, Entry::Folder { root, .. } if *root == real));
+        if let Some(Entry::Folder { listed, listing, .. }) = known.map(|at| &self.entries[at])
+            && is_fresh(&real, *listed, listing)
+        {
+            return Ok(Arc::clone(listing));
+        }
+        let listed = nanoseconds(SystemTime::now());
+        let listing = Arc::new(list(root)?);
+        self.put(known, Entry::Folder { root: real, listed, listing: Arc::clone(&listing) });
+        Ok(listing)
+    }
+
+    /// The members of an archive, from the index if it is as it was, else as `scan` finds them.
+    pub(crate) fn members(
+        &mut self,
+        path: &Path,
+        scan: impl FnOnce() -> Result<Members, DataError>,
+    ) -> Result<Arc<Members>, DataError> {
+        let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
+        let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
+        let (len, changed) = (metadata.len(), metadata.modified().map_or(0, nanoseconds));
+        let known =
+            self.entries.iter().position(|e| matches!(e, Entry::Archive { path, .. } if *path == real));
+        if let Some(Entry::Archive { len: then, changed: when, members, .. }) =
+            known.map(|at| &self.entries[at])
+            && (*then, *when) == (len, changed)
+        {
+            return Ok(Arc::clone(members));
+        }
+        let members = Arc::new(scan()?);
+        self.put(known, Entry::Archive { path: real, len, changed, members: Arc::clone(&members) });
+        Ok(members)
+    }
+
+    fn put(&mut self, known: Option<usize>, entry: Entry) {
+        match known {
+            Some(at) => self.entries[at] = entry,
+            None => self.entries.push(entry),
+        }
+        self.grown = true;
+    }
+}
+
+fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
+    listing.stamps.iter().all(|stamp| {
+        stamp.changed.saturating_add(TICK) < listed
+            && changed(&root.join(os_name(&stamp.folder))).is_ok_and(|now| now == stamp.changed)
+    })
+}
+
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Writer(MAGIC.to_vec());
+    out.number(entries.len() as u64);
+    for entry in entries {
+        match entry {
+            Entry::Folder { root, listed, listing } => {
+                out.number(0);
+                out.bytes(bytes_of(root.as_os_str()).unwrap_or_default());
+                out.number(*listed);
+                out.paths(&listing.images);
+                out.paths(&listing.archives);
+                out.left_out(&listing.left_out);
+                out.number(listing.stamps.len() as u64);
+                for stamp in &listing.stamps {
+                    out.bytes(&stamp.folder);
+                    out.number(stamp.changed);
+                }
+            }
+            Entry::Archive { path, len, changed, members } => {
+                out.number(1);
+                out.bytes(bytes_of(path.as_os_str()).unwrap_or_default());
+                out.number(*len);
+                out.number(*changed);
+                out.names(&members.names);
+                out.numbers(members.offsets.iter().copied());
+                out.numbers(members.lens.iter().copied());
+                out.numbers(members.labels.iter().map(|&label| label.into()));
+                out.left_out(&members.left_out);
+            }
+        }
+    }
+    let checksum = crc32c::crc32c(&out.0);
+    out.0.extend(checksum.to_le_bytes());
+    out.0
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let (body, checksum) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut input = Reader(body.strip_prefix(MAGIC)?);
+    let count = input.number()?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(match input.number()? {
+            0 => Entry::Folder {
+                root: os_name(input.bytes()?).into(),
+                listed: input.number()?,
+                listing: Arc::new(Listing {
+                    images: input.paths()?,
+                    archives: input.paths()?,
+                    left_out: input.left_out()?,
+                    stamps: (0..input.number()?)
+                        .map(|_| Some(Stamp { folder: input.bytes()?.to_vec(), changed: input.number()? }))
+                        .collect::<Option<_>>()?,
+                }),
+            },
+            1 => {
+                let path = os_name(input.bytes()?).into();
+                let (len, changed) = (input.number()?, input.number()?);
+                let members = Members {
+                    names: input.names()?,
+                    offsets: input.numbers()?,
+                    lens: input.numbers()?,
+                    labels: input
+                        .numbers()?
+                        .into_iter()
+                        .map(|n| u32::try_from(n).ok())
+                        .collect::<Option<_>>()?,
+                    left_out: input.left_out()?,
+                };
+                let images = members.names.len();
+                let whole = members.offsets.len() == images
+                    && members.lens.len() == images
+                    && (members.labels.is_empty() || members.labels.len() == images);
+                Entry::Archive { path, len, changed, members: Arc::new(whole.then_some(members)?) }
+            }
+            _ => return None,
+        });
+    }
+    input.0.is_empty().then_some(entries)
+}
+
+/// Numbers as LEB128, byte strings behind their length.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn numbers(&mut self, numbers: impl ExactSizeIterator<Item = u64>) {
+        self.number(numbers.len() as u64);
+        numbers.for_each(|number| self.number(number));
+    }
+
+    fn names(&mut self, names: &Names) {
+        self.number(names.len() as u64);
+        names.iter().for_each(|name| self.bytes(name));
+    }
+
+    fn paths(&mut self, paths: &Paths) {
+        self.names(&paths.folders);
+        self.numbers(paths.folder_of.iter().map(|&folder| folder.into()));
+        self.names(&paths.files);
+    }
+
+    fn left_out(&mut self, left_out: &LeftOut) {
+        self.number(left_out.count as u64);
+        self.number(left_out.files.len() as u64);
+        for file in &left_out.files {
+            self.bytes(file.name.as_bytes());
+            self.bytes(file.reason.as_bytes());
+        }
+    }
+}
+
+/// Reads what [`Writer`] wrote; `None` where the bytes are something else. Memory is taken only for what is there.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    fn numbers(&mut self) -> Option<Vec<u64>> {
+        let count = self.number()?;
+        (0..count).map(|_| self.number()).collect()
+    }
+
+    fn names(&mut self) -> Option<Names> {
+        let mut names = Names::default();
+        for _ in 0..self.number()? {
+            names.push(self.bytes()?);
+        }
+        names.shrink_to_fit();
+        Some(names)
+    }
+
+    fn paths(&mut self) -> Option<Paths> {
+        let folders = self.names()?;
+        let mut folder_of = Vec::new();
+        for _ in 0..self.number()? {
+            folder_of.push(
+                u32::try_from(self.number()?).ok().filter(|&folder| (folder as usize) < folders.len())?,
+            );
+        }
+        folder_of.shrink_to_fit();
+        let files = self.names()?;
+        (files.len() == folder_of.len()).then_some(Paths { folders, folder_of, files })
+    }
+
+    fn left_out(&mut self) -> Option<LeftOut> {
+        let count = usize::try_from(self.number()?).ok()?;
+        let mut files = Vec::new();
+        for _ in 0..self.number()? {
+            files.push(LeftOutFile { name: self.text()?, reason: self.text()? });
+        }
+        // More than are remembered could not be joined with others.
+        (files.len() <= count.min(crate::listing::REMEMBERED)).then_some(LeftOut { count, files })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Vec<Entry> {
+        let mut names = Names::default();
+        names.push(b"a.jpg");
+        names.push(b"b/c.png");
+        let mut images = Paths::default();
+        images.folders.push(b"");
+        images.folders.push(b"deep/er");
+        images.push(0, b"x.jpg");
+        images.push(1, b"y.jpg");
+        let mut left_out = LeftOut::default();
+        left_out.push("n.txt".to_owned(), "not an image (.txt)");
+        let stamps = vec![Stamp { folder: b"deep".to_vec(), changed: u64::MAX }];
+        let listing = Listing { images, archives: Paths::default(), left_out: left_out.clone(), stamps };
+        let members = Members {
+            names,
+            offsets: vec![512, 1 << 40],
+            lens: vec![0, 300],
+            labels: vec![7, u32::MAX],
+            left_out,
+        };
+        vec![
+            Entry::Folder { root: "/data".into(), listed: 12345, listing: Arc::new(listing) },
+            Entry::Archive { path: "/a.tar".into(), len: 3, changed: 4, members: Arc::new(members) },
+        ]
+    }
+
+    #[test]
+    fn an_index_comes_back() {
+        let bytes = encode(&entries());
+        assert_eq!(format!("{:?}", decode(&bytes).unwrap()), format!("{:?}", entries()));
+    }
+
+    #[test]
+    fn a_damaged_index_is_none() {
+        let bytes = encode(&entries());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x41;
+            assert!(decode(&damaged).is_none(), "byte {at}");
+            assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
+            // Behind a checksum that is right again it may mean something else, but never a panic.
+            let checked = damaged.len() - 4;
+            let checksum = crc32c::crc32c(&damaged[..checked]);
+            damaged[checked..].copy_from_slice(&checksum.to_le_bytes());
+            let _ = decode(&damaged);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_listed_again_only_when_it_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        let root = dir.path().join("images");
+        fs::create_dir_all(root.join("deep")).unwrap();
+        fs::write(root.join("deep/a.jpg"), "").unwrap();
+        let mut index = Index::default();
+        assert_eq!(index.listing(&root).unwrap().images.len(), 1);
+        // As if it had been listed a while later: what changed just now is not trusted.
+        let later = |index: &mut Index| {
+            if let Entry::Folder { listed, .. } = &mut index.entries[0] {
+                *listed += 2 * TICK;
+            }
+        };
+        later(&mut index);
+        index.save(&file).unwrap();
+
+        let mut again = Index::load(&file);
+        assert_eq!(again.listing(&root).unwrap().images.len(), 1);
+        assert!(!again.grown);
+        fs::write(root.join("deep/b.jpg"), "").unwrap();
+        assert_eq!(again.listing(&root).unwrap().images.len(), 2);
+        assert!(again.grown && again.entries.len() == 1);
+        fs::write(&file, "nonsense").unwrap();
+        assert!(Index::load(&file).entries.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! What the folders that images lie in mean: classes, and parts to train and to test on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::loader::NO_LABEL;
+
+/// Names of the training and the test part, in the order of preference.
+pub(crate) const TRAIN_NAMES: [&str; 2] = ["train", "training"];
+pub(crate) const TEST_NAMES: [&str; 5] = ["test", "testing", "val", "validation", "valid"];
+
+/// Classes, and a label for each image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Classes {
+    /// Sorted; empty where there are none.
+    pub names: Vec<String>,
+    /// One per image, `NO_LABEL` for an image beside the class folders; empty where there are no classes.
+    pub labels: Vec<u32>,
+}
+
+/// The classes of images that lie in `folders` (one for each image, relative, components separated by `/`).
+///
+/// They are labelled if at least two folders of the first level hold images directly, at least one of them more than one image:
+/// then the class of an image is the folder of the first level that it lies in, at any depth. Otherwise (albums by year and
+/// month, one folder per image, a single folder) they are not.
+pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Classes {
+    // Images per first-level folder: (directly in it, in all).
+    let mut counts: BTreeMap<&[u8], (usize, usize)> = BTreeMap::new();
+    for folder in folders.clone().filter(|folder| !folder.is_empty()) {
+        let class = first(folder);
+        let counts = counts.entry(class).or_default();
+        counts.0 += usize::from(folder.len() == class.len());
+        counts.1 += 1;
+    }
+    let holding_images = counts.values().filter(|counts| counts.0 > 0).count();
+    // One image in every folder is a way of storing images, not of naming classes.
+    let more_than_one = counts.values().any(|counts| counts.1 > 1);
+    if holding_images < 2 || !more_than_one {
+        return Classes::default();
+    }
+    let number: HashMap<&[u8], u32> = counts.keys().copied().zip(0..).collect();
+    Classes {
+        names: counts.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+        labels: folders.map(|folder| number.get(first(folder)).copied().unwrap_or(NO_LABEL)).collect(),
+    }
+}
+
+/// The first component of a path.
+fn first(path: &[u8]) -> &[u8] {
+    path.split(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// Everything before the last `/` of a path.
+pub(crate) fn folder_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|&byte| byte == b'/').map_or(b"", |slash| &path[..slash])
+}
+
+/// The length of what all `folders` begin with, whole components only: archives often hold one folder that holds all else.
+pub(crate) fn common_root<'a>(mut folders: impl Iterator<Item = &'a [u8]>) -> usize {
+    let Some(first) = folders.next() else { return 0 };
+    let mut common = first.len();
+    for folder in folders {
+        let same = first.iter().zip(folder).take(common).take_while(|(a, b)| a == b).count();
+        let whole = |path: &[u8]| path.len() == same || path[same] == b'/';
+        common = match whole(first) && whole(folder) {
+            true => same,
+            false => first[..same].iter().rposition(|&byte| byte == b'/').unwrap_or(0),
+        };
+    }
+    common
+}
+
+/// A path behind its first `root` bytes and the `/` that follows.
+pub(crate) fn below(path: &[u8], root: usize) -> &[u8] {
+    path[root..].strip_prefix(b"/").unwrap_or(&path[root..])
+}
+
+/// The part of a data set that something belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Split {
+    Train,
+    /// The number is the place of its name in [`TEST_NAMES`].
+    Test(usize),
+}
+
+/// The part that a word names.
+pub(crate) fn split_named(word: &str) -> Option<Split> {
+    if TRAIN_NAMES.iter().any(|name| name.eq_ignore_ascii_case(word)) {
+        return Some(Split::Train);
+    }
+    TEST_NAMES.iter().position(|name| name.eq_ignore_ascii_case(word)).map(Split::Test)
+}
+
+/// The part that the path of an archive names in one of its words: `data/train-00000-of-00005.parquet`.
+pub(crate) fn split_of_path(path: &str) -> Option<Split> {
+    path.rsplit('/').find_map(|part| part.split(|c: char| !c.is_ascii_alphabetic()).find_map(split_named))
+}
+
+/// Images of one part and their classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arranged {
+    /// The images, ascending.
+    pub chosen: Vec<u32>,
+    /// The classes of those.
+    pub classes: Classes,
+}
+
+/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below a common root
+/// are parts, folders below that classes. The images that belong to neither are left out.
+pub(crate) fn arrange(folders: &[&[u8]]) -> (Arranged, Option<Arranged>) {
+    let root = common_root(folders.iter().copied());
+    let split = |folder: &[u8]| std::str::from_utf8(first(below(folder, root))).ok().and_then(split_named);
+    let splits: Vec<Option<Split>> = folders.iter().map(|folder| split(folder)).collect();
+    let part = |wanted: &dyn Fn(Option<Split>) -> bool| -> Vec<u32> {
+        (0..).zip(&splits).filter(|(_, split)| wanted(**split)).map(|(image, _)| image).collect()
+    };
+    let train = part(&|split| split == Some(Split::Train));
+    if train.is_empty() {
+        return (classed(folders, part(&|_| true)), None);
+    }
+    let train = classed(folders, train);
+    let tests = (0..TEST_NAMES.len()).map(|name| part(&|split| split == Some(Split::Test(name))));
+    let mut tests: Vec<Arranged> =
+        tests.filter(|test| !test.is_empty()).map(|test| classed(folders, test)).collect();
+    let labelled = tests.iter().position(|test| !test.classes.names.is_empty()).unwrap_or(0);
+    let test = (labelled < tests.len()).then(|| tests.swap_remove(labelled));
+    (train, test)
+}
+
+/// The classes of some of the images; those beside the class folders are dropped.
+fn classed(folders: &[&[u8]], chosen: Vec<u32>) -> Arranged {
+    let of = |image: u32| folders[image as usize];
+    let root = common_root(chosen.iter().map(|&image| of(image)));
+    let classes = classes(chosen.iter().map(|&image| below(of(image), root)));
+    if !classes.labels.contains(&NO_LABEL) {
+        return Arranged { chosen, classes };
+    }
+    let (chosen, labels) =
+        chosen.into_iter().zip(classes.labels).filter(|(_, label)| *label != NO_LABEL).unzip();
+    Arranged { chosen, classes: Classes { names: classes.names, labels } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_are_whole_components() {
+        let root = |folders: &[&str]| common_root(folders.iter().map(|folder| folder.as_bytes()));
+        assert_eq!(root(&["set/a", "set/b/c"]), 3);
+        assert_eq!(root(&["set/cat", "set/car"]), 3);
+        assert_eq!(root(&["a/b", "a/b/c"]), 3);
+        assert_eq!(root(&["ab", "ac"]), 0);
+        assert_eq!(root(&["", "a"]), 0);
+        assert_eq!(below(b"set/a", 3), b"a");
+        assert_eq!(below(b"set", 3), b"");
+    }
+
+    #[test]
+    fn parts_and_classes_below_a_common_root() {
+        let folders =
+            ["set/train/a", "set/train/b", "set/train/b", "set/val/b", "set/val/b", "set/val/a", "set/extra"];
+        let folders: Vec<&[u8]> = folders.iter().map(|folder| folder.as_bytes()).collect();
+        let (train, test) = arrange(&folders);
+        let test = test.unwrap();
+        assert_eq!((&train.chosen[..], &train.classes.labels[..]), (&[0, 1, 2][..], &[0, 1, 1][..]));
+        assert_eq!((&test.chosen[..], &test.classes.labels[..]), (&[3, 4, 5][..], &[1, 1, 0][..]));
+        // No parts: an album.
+        let (all, none) = arrange(&folders[6..]);
+        assert!(all.chosen == [0] && all.classes.names.is_empty() && none.is_none());
+    }
+
+    #[test]
+    fn names_tell_parts() {
+        assert_eq!(split_of_path("data/train-00000-of-00005.parquet"), Some(Split::Train));
+        assert_eq!(split_of_path("plain/validation/0000.parquet"), Some(Split::Test(3)));
+        assert_eq!(split_of_path("imagenet_val_000007.tar"), Some(Split::Test(2)));
+        assert_eq!(split_of_path("constraints.tar"), None);
+    }
+}

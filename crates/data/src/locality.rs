@@ -1,0 +1,308 @@
+//! Which images are best read together, and orders that keep them together.
+//!
+//! A file of a folder can be read by itself. What lies in a compressed archive or in a Parquet file is read a block at a time, and the
+//! blocks of one strand (a shard, a row group) one after another. An epoch's order of such images therefore shuffles the
+//! strands, reads four at once, and shuffles the images within windows of 16 blocks; memory holds the blocks of about two windows.
+//! The order is a function of (seed, epoch) and of how the images lie, like every other.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use simclr_augment::Stream;
+
+use crate::permutation::{ORDER, shuffle};
+
+/// About how many bytes of files make a block.
+pub(crate) const BLOCK_BYTES: u64 = 8 << 20;
+/// Blocks whose images are shuffled together.
+pub(crate) const WINDOW: usize = 16;
+/// Strands that are read at once.
+const OPEN: usize = 4;
+/// Stands for the number of a part in the stream that mixes parts.
+const MIX: u64 = u64::MAX;
+
+/// How the images of a data set lie. Made by data sets, kept by those that wrap others.
+#[derive(Clone, Debug, Default)]
+pub struct Locality {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    len: u32,
+    /// `None`: each image can be read by itself.
+    blocks: Option<Arc<Blocks>>,
+}
+
+/// Images cut into blocks, blocks into strands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Blocks {
+    /// The first image of each block, ascending from 0.
+    pub starts: Vec<u32>,
+    /// The first block of each strand, ascending from 0.
+    pub strands: Vec<u32>,
+    /// The number of images.
+    pub len: u32,
+}
+
+impl Blocks {
+    pub fn images(&self, block: usize) -> Range<u32> {
+        self.starts[block]..self.starts.get(block + 1).copied().unwrap_or(self.len)
+    }
+
+    /// The block of an image.
+    pub fn block_of(&self, image: u32) -> usize {
+        self.starts.partition_point(|&start| start <= image) - 1
+    }
+
+    pub fn strand_of(&self, block: usize) -> usize {
+        self.strands.partition_point(|&first| first as usize <= block) - 1
+    }
+
+    pub fn blocks_of(&self, strand: usize) -> Range<usize> {
+        let end = self.strands.get(strand + 1).map_or(self.starts.len(), |&end| end as usize);
+        self.strands[strand] as usize..end
+    }
+
+    /// Those of `chosen` images (ascending) that lie in each block, numbered by their place in `chosen`; empty blocks are dropped.
+    fn restrict(&self, chosen: &[u32]) -> Self {
+        let mut restricted = Self { len: chosen.len() as u32, ..Self::default() };
+        let mut last = None;
+        for (place, &image) in chosen.iter().enumerate() {
+            let block = self.block_of(image);
+            if last == Some(block) {
+                continue;
+            }
+            let strand = self.strand_of(block);
+            if last.is_none_or(|last| self.strand_of(last) != strand) {
+                restricted.strands.push(restricted.starts.len() as u32);
+            }
+            restricted.starts.push(place as u32);
+            last = Some(block);
+        }
+        restricted
+    }
+
+    fn order(&self, stream: &mut Stream) -> Vec<u32> {
+        let mut waiting: Vec<u32> = (0..self.strands.len() as u32).collect();
+        shuffle(&mut waiting, stream);
+        let mut waiting = waiting.into_iter().map(|strand| self.blocks_of(strand as usize));
+        let mut open: Vec<Range<usize>> = waiting.by_ref().take(OPEN).collect();
+        let mut blocks = Vec::with_capacity(self.starts.len());
+        while !open.is_empty() {
+            let mut still_open = Vec::with_capacity(OPEN);
+            for mut strand in open {
+                blocks.extend(strand.next());
+                match strand.is_empty() {
+                    true => still_open.extend(waiting.next()),
+                    false => still_open.push(strand),
+                }
+            }
+            open = still_open;
+        }
+        let mut order = Vec::with_capacity(self.len as usize);
+        for window in blocks.chunks(WINDOW) {
+            let start = order.len();
+            window.iter().for_each(|&block| order.extend(self.images(block)));
+            shuffle(&mut order[start..], stream);
+        }
+        order
+    }
+}
+
+impl Locality {
+    /// `len` images that can each be read by itself.
+    pub fn free(len: usize) -> Self {
+        Self { parts: vec![Part { len: len as u32, blocks: None }] }
+    }
+
+    pub(crate) fn blocks(blocks: Arc<Blocks>) -> Self {
+        Self { parts: vec![Part { len: blocks.len, blocks: Some(blocks) }] }
+    }
+
+    /// One data set after another.
+    pub(crate) fn chain(parts: impl IntoIterator<Item = Self>) -> Self {
+        Self { parts: parts.into_iter().flat_map(|locality| locality.parts).collect() }
+    }
+
+    /// True if each image can be read by itself.
+    pub(crate) fn is_free(&self) -> bool {
+        self.parts.iter().all(|part| part.blocks.is_none())
+    }
+
+    /// How `chosen` of the images lie, numbered by their place in `chosen`.
+    pub(crate) fn restrict(&self, chosen: &[u32]) -> Self {
+        // In no order, blocks mean nothing.
+        if self.is_free() || !chosen.is_sorted() {
+            return Self::free(chosen.len());
+        }
+        let (mut parts, mut first, mut rest) = (Vec::new(), 0, chosen);
+        for part in &self.parts {
+            let (inside, after) = rest.split_at(rest.partition_point(|&image| image < first + part.len));
+            let local: Vec<u32> = inside.iter().map(|image| image - first).collect();
+            let blocks = part.blocks.as_ref().map(|blocks| Arc::new(blocks.restrict(&local)));
+            parts.push(Part { len: local.len() as u32, blocks });
+            (first, rest) = (first + part.len, after);
+        }
+        Self { parts }
+    }
+
+    /// The order of epoch `epoch` under `seed`.
+    pub(crate) fn order(&self, seed: u64, epoch: u64) -> Vec<u32> {
+        let stream = |part: u64| Stream::new(seed, epoch, ORDER, part);
+        if self.is_free() {
+            let mut order: Vec<u32> = (0..self.parts.iter().map(|part| part.len).sum()).collect();
+            shuffle(&mut order, &mut stream(0));
+            return order;
+        }
+        let mut first = 0;
+        let mut orders = Vec::with_capacity(self.parts.len());
+        for (number, part) in (0..).zip(&self.parts) {
+            let mut order = match &part.blocks {
+                Some(blocks) => blocks.order(&mut stream(number)),
+                None => {
+                    let mut order: Vec<u32> = (0..part.len).collect();
+                    shuffle(&mut order, &mut stream(number));
+                    order
+                }
+            };
+            order.iter_mut().for_each(|image| *image += first);
+            first += part.len;
+            orders.push(order);
+        }
+        match <[Vec<u32>; 1]>::try_from(orders) {
+            Ok([order]) => order,
+            Err(orders) => mixed(&orders, &mut stream(MIX)),
+        }
+    }
+
+    /// `count` images to set apart, ascending: any, or those of whole blocks where images are read in blocks.
+    pub(crate) fn draw(&self, count: usize, stream: &mut Stream) -> Vec<u32> {
+        let images: u32 = self.parts.iter().map(|part| part.len).sum();
+        let mut drawn: Vec<u32>;
+        if self.is_free() {
+            drawn = (0..images).collect();
+            shuffle(&mut drawn, stream);
+        } else {
+            // Single images of a part that is free count as blocks of their own.
+            let mut blocks = Vec::new();
+            let mut first = 0;
+            for part in &self.parts {
+                match &part.blocks {
+                    Some(of) => blocks.extend((0..of.starts.len()).map(|block| {
+                        let images = of.images(block);
+                        first + images.start..first + images.end
+                    })),
+                    None => blocks.extend((first..first + part.len).map(|image| image..image + 1)),
+                }
+                first += part.len;
+            }
+            let mut order: Vec<u32> = (0..blocks.len() as u32).collect();
+            shuffle(&mut order, stream);
+            drawn = order.into_iter().flat_map(|block| blocks[block as usize].clone()).take(count).collect();
+        }
+        drawn.truncate(count);
+        drawn.sort_unstable();
+        drawn
+    }
+}
+
+/// Several orders as one: each keeps its own, and at every place each is as likely as it has images left.
+fn mixed(orders: &[Vec<u32>], stream: &mut Stream) -> Vec<u32> {
+    let mut rests: Vec<std::slice::Iter<u32>> = orders.iter().map(|order| order.iter()).collect();
+    let mut left: u32 = orders.iter().map(|order| order.len() as u32).sum();
+    let mut all = Vec::with_capacity(left as usize);
+    while left > 0 {
+        let mut draw = stream.below(left);
+        for rest in &mut rests {
+            let here = rest.len() as u32;
+            if draw < here {
+                all.extend(rest.next());
+                break;
+            }
+            draw -= here;
+        }
+        left -= 1;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::permutation::permutation;
+
+    /// 40 strands of 5 blocks of 10 images.
+    fn blocks() -> Blocks {
+        Blocks {
+            starts: (0..200).map(|block| block * 10).collect(),
+            strands: (0..40).map(|strand| strand * 5).collect(),
+            len: 2000,
+        }
+    }
+
+    fn assert_each_once(order: &[u32], len: u32) {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..len));
+    }
+
+    #[test]
+    fn free_images_have_the_plain_order() {
+        assert_eq!(Locality::free(100).order(3, 4), permutation(100, 3, 4));
+        let two = Locality::chain([Locality::free(60), Locality::free(40)]);
+        assert_eq!(two.order(3, 4), permutation(100, 3, 4));
+    }
+
+    #[test]
+    fn blocks_come_in_windows_and_strands_in_order() {
+        let (blocks, locality) = (blocks(), Locality::blocks(Arc::new(blocks())));
+        let order = locality.order(1, 0);
+        assert_each_once(&order, 2000);
+        assert_ne!(order, locality.order(1, 1));
+        assert_eq!(order, locality.order(1, 0));
+        let mut seen: Vec<usize> = Vec::new();
+        for window in order.chunks(160) {
+            let mut here: Vec<usize> = window.iter().map(|&image| blocks.block_of(image)).collect();
+            here.sort_unstable();
+            here.dedup();
+            assert!(here.len() <= WINDOW);
+            // What comes before a block in its strand has been or is being read.
+            for &block in &here {
+                let first = blocks.blocks_of(blocks.strand_of(block)).start;
+                assert!((first..block).all(|before| seen.contains(&before) || here.contains(&before)));
+            }
+            seen.extend(here);
+        }
+    }
+
+    #[test]
+    fn parts_are_mixed_and_each_image_comes_once() {
+        let whole = Locality::chain([Locality::free(500), Locality::blocks(Arc::new(blocks()))]);
+        let order = whole.order(9, 2);
+        assert_each_once(&order, 2500);
+        let early = order[..1000].iter().filter(|&&image| image < 500).count();
+        assert!((150..250).contains(&early), "{early} of 500 in the first two fifths");
+    }
+
+    #[test]
+    fn a_subset_keeps_what_lies_together() {
+        let whole = Locality::chain([Locality::free(10), Locality::blocks(Arc::new(blocks()))]);
+        let chosen: Vec<u32> = (0..2010).filter(|image| image % 3 == 0 || *image < 30).collect();
+        let subset = whole.restrict(&chosen);
+        assert_each_once(&subset.order(1, 1), chosen.len() as u32);
+        let part = subset.parts[1].blocks.as_ref().unwrap();
+        assert_eq!(part.strands.len(), 40);
+        assert!(whole.restrict(&[5, 3]).is_free());
+    }
+
+    #[test]
+    fn images_set_apart_are_whole_blocks() {
+        let whole = Locality::blocks(Arc::new(blocks()));
+        let drawn = whole.draw(35, &mut Stream::new(1, 2, 3, 4));
+        assert!(drawn.len() == 35 && drawn.is_sorted());
+        let mut touched: Vec<u32> = drawn.iter().map(|image| image / 10).collect();
+        touched.dedup();
+        assert_eq!(touched.len(), 4);
+    }
+}

@@ -1,0 +1,318 @@
+//! Recognising what paths hold, with what was found in them before.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cifar::{self, Cifar, Variant};
+use crate::concat::Concat;
+use crate::dataset::Dataset;
+use crate::decode::{DecodeOptions, Format};
+use crate::error::{DataError, shown};
+use crate::files::archive::Opened;
+use crate::files::disk::{DiskFiles, folder};
+use crate::files::{ImageFiles, list, parquet, shards, zip};
+use crate::idx;
+use crate::index::Index;
+use crate::layout::{TEST_NAMES, TRAIN_NAMES};
+use crate::listing::{LeftOut, is_archive_name};
+use crate::names::{bytes_of, extension, os_name};
+use crate::pattern::expand;
+use crate::source::{Source, SourceKind};
+use crate::stl10::{self, Stl10};
+
+/// Sub-folders in which data sets are usually unpacked.
+const USUAL_PLACES: [&str; 6] =
+    ["", "cifar-10-batches-bin", "cifar-100-binary", "stl10_binary", "raw", "MNIST/raw"];
+
+/// Opens data sets. What is found in folders and archives goes into its index, and is taken from there where nothing has changed.
+#[derive(Clone, Debug, Default)]
+pub struct Opener {
+    /// How their images are decoded.
+    pub decode: DecodeOptions,
+    /// What was found so far.
+    pub index: Index,
+}
+
+impl Opener {
+    /// Opens what lies at `paths`, several as one: see [`open`](crate::open). A path may be a pattern of many, such as `shard-{000..146}.tar`.
+    ///
+    /// # Errors
+    /// [`DataError`] naming the path or file, what is wrong, and what would be right.
+    pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
+        let mut expanded = Vec::new();
+        for path in paths {
+            expanded.extend(expand(path).map_err(|reason| DataError::malformed(path, reason))?);
+        }
+        // Shards are one data set, however many there are.
+        let mut groups: Vec<Vec<PathBuf>> = Vec::new();
+        for path in expanded {
+            let kind = archive_kind(&path).filter(|_| path.is_file());
+            let last = groups.iter_mut().find(|group| kind.is_some() && archive_kind(&group[0]) == kind);
+            match last {
+                Some(group) if kind != Some(ArchiveKind::Zip) => group.push(path),
+                _ => groups.push(vec![path]),
+            }
+        }
+        let mut sources = Vec::with_capacity(groups.len());
+        for group in &groups {
+            sources.push((shown(&group[0]), self.open_group(group)?));
+        }
+        match sources.len() {
+            0 => Err(DataError::NotFound(PathBuf::new())),
+            1 => Ok(sources.swap_remove(0).1),
+            _ => Ok(several(sources)),
+        }
+    }
+
+    fn open_group(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
+        let path = &paths[0];
+        let metadata = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+        match archive_kind(path) {
+            _ if metadata.is_dir() => self.open_folder(path),
+            Some(kind) => self.open_archives(kind, paths),
+            None => self.open_file(path),
+        }
+    }
+
+    fn open_archives(&mut self, kind: ArchiveKind, paths: &[PathBuf]) -> Result<Source, DataError> {
+        let (opened, kind) = match kind {
+            ArchiveKind::Tar => (shards::open(paths, self.decode, &mut self.index)?, SourceKind::Shards),
+            ArchiveKind::Parquet => (parquet::open(paths, self.decode)?, SourceKind::Parquet),
+            ArchiveKind::Zip => (zip::open(&paths[0], self.decode)?, SourceKind::Zip),
+        };
+        let Opened { train, test, left_out } = opened;
+        Ok(Source {
+            train: Arc::new(train),
+            test: test.map(|test| Arc::new(test) as Arc<dyn Dataset>),
+            unlabelled: None,
+            kind,
+            left_out,
+        })
+    }
+
+    fn open_folder(&mut self, path: &Path) -> Result<Source, DataError> {
+        for place in USUAL_PLACES {
+            let folder = if place.is_empty() { path.to_owned() } else { path.join(place) };
+            if !folder.is_dir() {
+                continue;
+            }
+            if let Some(files) = stl10::find(&folder) {
+                return open_stl10(&files);
+            }
+            if let Some(files) = cifar::find(&folder)? {
+                return open_cifar(&folder, &files.train, &files.test, files.variant);
+            }
+            if let Some((train, test)) = idx::find(&folder)? {
+                return open_idx(&train, test.as_ref());
+            }
+        }
+        match named(path, &TRAIN_NAMES).into_iter().next() {
+            Some(train) => self.open_parts(path, &train, &named(path, &TEST_NAMES)),
+            None => self.open_images_or_archives(path),
+        }
+    }
+
+    /// A folder of images, or of archives of one kind.
+    fn open_images_or_archives(&mut self, path: &Path) -> Result<Source, DataError> {
+        let listing = self.index.listing(path)?;
+        if listing.images.len() > 0 {
+            let (images, left_out) = folder(path, listing, self.decode);
+            let kind = folder_kind(&images);
+            return Ok(Source { kind, train: Arc::new(images), test: None, unlabelled: None, left_out });
+        }
+        let archives: Vec<PathBuf> =
+            (0..listing.archives.len()).map(|i| path.join(os_name(&listing.archives.get(i)))).collect();
+        let of = |kind| -> Vec<PathBuf> {
+            archives.iter().filter(|path| archive_kind(path) == Some(kind)).cloned().collect()
+        };
+        for kind in [ArchiveKind::Parquet, ArchiveKind::Tar] {
+            let archives = of(kind);
+            if !archives.is_empty() {
+                return self.open_archives(kind, &archives);
+            }
+        }
+        let zips = of(ArchiveKind::Zip);
+        match zips.is_empty() {
+            true => Err(DataError::NoImages { path: path.to_owned(), files: listing.left_out.count }),
+            false => self.open(&zips),
+        }
+    }
+
+    /// A training folder, and the first of the test folders that is of use: ImageNet's `test/` has no labels, its `val/` has.
+    fn open_parts(&mut self, whole: &Path, train: &Path, tests: &[PathBuf]) -> Result<Source, DataError> {
+        let listing = self.index.listing(train)?;
+        if listing.images.len() == 0 {
+            return self.open_images_or_archives(whole);
+        }
+        let (train, mut left_out) = folder(train, listing, self.decode);
+        let mut chosen: Option<(ImageFiles<DiskFiles>, LeftOut)> = None;
+        for test in tests {
+            let listing = self.index.listing(test)?;
+            if listing.images.len() == 0 {
+                continue;
+            }
+            let (mut images, test_left_out) = folder(test, listing, self.decode);
+            let labelled = !images.classes().is_empty();
+            if labelled {
+                images.relabel(train.classes(), test)?;
+            }
+            if labelled || chosen.is_none() {
+                chosen = Some((images, test_left_out));
+            }
+            if labelled || train.classes().is_empty() {
+                break;
+            }
+        }
+        let test = chosen.map(|(images, more)| {
+            left_out.extend(more);
+            Arc::new(images) as Arc<dyn Dataset>
+        });
+        Ok(Source { kind: folder_kind(&train), train: Arc::new(train), test, unlabelled: None, left_out })
+    }
+
+    fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {
+        let unrecognised =
+            |found: &str| DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() };
+        if idx::is_images(path) {
+            return open_idx(&idx::Pair::of(path.to_owned()), None);
+        }
+        if stl10::is_images(path) {
+            let set = Stl10::open(path, stl10::labels_of(path).as_deref(), "image")?;
+            return Ok(Source::of(SourceKind::Stl10, Arc::new(set)));
+        }
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin")) {
+            let variant = Variant::guess(path)?.ok_or_else(|| {
+                DataError::malformed(
+                    path,
+                    "cut short or not a CIFAR file: its size is not a whole number of records (3073 or 3074 bytes)",
+                )
+            })?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            return open_cifar(folder, &[path.to_owned()], &[], variant);
+        }
+        if list::is_list(path) {
+            let (train, test) = list::open(path, self.decode)?;
+            let test = test.map(|test| Arc::new(test) as Arc<dyn Dataset>);
+            return Ok(Source { test, ..Source::of(SourceKind::List, Arc::new(train)) });
+        }
+        let mut head = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))
+            .map_err(|e| DataError::io(path, e))?;
+        Err(match Format::of(&head) {
+            Some(_) => unrecognised("is a single image; give the folder it lies in"),
+            None => unrecognised("is no data set that is known here"),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ArchiveKind {
+    Tar,
+    Zip,
+    Parquet,
+}
+
+fn archive_kind(path: &Path) -> Option<ArchiveKind> {
+    let name = bytes_of(path.file_name()?)?;
+    let is = |end: &str| extension(name).eq_ignore_ascii_case(end.as_bytes());
+    match is_archive_name(name) {
+        true if is("zip") => Some(ArchiveKind::Zip),
+        true if is("parquet") => Some(ArchiveKind::Parquet),
+        true => Some(ArchiveKind::Tar),
+        false => None,
+    }
+}
+
+/// The folders below `path` that are called by one of `names`, whether in small letters, capitalised or in capitals.
+fn named(path: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let spellings = |name: &str| {
+        let (first, rest) = name.split_at(1);
+        [name.to_owned(), first.to_ascii_uppercase() + rest, name.to_ascii_uppercase()]
+    };
+    let existing = |name: &&str| spellings(name).into_iter().map(|name| path.join(name)).find(|p| p.is_dir());
+    names.iter().filter_map(existing).collect()
+}
+
+fn folder_kind(folder: &ImageFiles<DiskFiles>) -> SourceKind {
+    match folder.classes().is_empty() {
+        true => SourceKind::Folder,
+        false => SourceKind::ClassFolders,
+    }
+}
+
+/// Several data sets as one.
+fn several(sources: Vec<(String, Source)>) -> Source {
+    let prefix = |path: &str| format!("{}/", path.trim_end_matches('/'));
+    let part = |of: fn(&Source) -> Option<Arc<dyn Dataset>>| -> Vec<(String, Arc<dyn Dataset>)> {
+        sources.iter().filter_map(|(path, source)| Some((prefix(path), of(source)?))).collect()
+    };
+    let train = part(|source| Some(source.train.clone()));
+    let (test, unlabelled) = (part(|source| source.test.clone()), part(|source| source.unlabelled.clone()));
+    let classes = Concat::classes_of(train.iter().chain(&test).map(|(_, set)| &**set));
+    let mut left_out = LeftOut::default();
+    for (path, source) in &sources {
+        let mut own = source.left_out.clone();
+        own.files.iter_mut().for_each(|file| file.name.insert_str(0, &prefix(path)));
+        left_out.extend(own);
+    }
+    let joined = |sets: Vec<(String, Arc<dyn Dataset>)>| -> Option<Arc<dyn Dataset>> {
+        (!sets.is_empty()).then(|| Arc::new(Concat::new(sets, classes.clone())) as Arc<dyn Dataset>)
+    };
+    let kinds = sources.len();
+    let unlabelled = joined(unlabelled);
+    let test = joined(test);
+    let train: Arc<dyn Dataset> = Arc::new(Concat::new(train, classes.clone()));
+    Source { train, test, unlabelled, kind: SourceKind::Several(kinds), left_out }
+}
+
+fn open_stl10(files: &stl10::Files) -> Result<Source, DataError> {
+    let open = |images: &PathBuf, part| -> Result<Arc<dyn Dataset>, DataError> {
+        Ok(Arc::new(Stl10::open(images, stl10::labels_of(images).as_deref(), part)?))
+    };
+    let train = files.train.as_ref().map(|path| open(path, "train")).transpose()?;
+    let test = files.test.as_ref().map(|path| open(path, "test")).transpose()?;
+    let unlabelled = files.unlabelled.as_ref().map(|path| open(path, "unlabelled")).transpose()?;
+    // Whatever is there comes first.
+    let (train, test, unlabelled) = match (train, test, unlabelled) {
+        (Some(train), test, unlabelled) => (train, test, unlabelled),
+        (None, test, Some(unlabelled)) => (unlabelled, test, None),
+        (None, Some(test), None) => (test, None, None),
+        (None, None, None) => return Err(DataError::NoLabels),
+    };
+    Ok(Source { train, test, unlabelled, kind: SourceKind::Stl10, left_out: LeftOut::default() })
+}
+
+fn open_cifar(
+    folder: &Path,
+    train: &[PathBuf],
+    test: &[PathBuf],
+    variant: Variant,
+) -> Result<Source, DataError> {
+    let classes = variant.class_names(folder)?;
+    let train = Cifar::load(train, variant, classes.clone(), "train")?;
+    let test: Option<Arc<dyn Dataset>> = match test {
+        [] => None,
+        files => Some(Arc::new(Cifar::load(files, variant, classes, "test")?)),
+    };
+    let kind = match variant {
+        Variant::Cifar10 => SourceKind::Cifar10,
+        Variant::Cifar100 => SourceKind::Cifar100,
+    };
+    Ok(Source { train: Arc::new(train), test, unlabelled: None, kind, left_out: LeftOut::default() })
+}
+fn open_idx(train: &idx::Pair, test: Option<&idx::Pair>) -> Result<Source, DataError> {
+    let mut train = train.load("train")?;
+    let mut test = test.map(|pair| pair.load("test")).transpose()?;
+    if let Some(test) = &mut test {
+        train.share_classes(test);
+    }
+    let test = test.map(|set| Arc::new(set) as Arc<dyn Dataset>);
+    Ok(Source {
+        train: Arc::new(train),
+        test,
+        unlabelled: None,
+        kind: SourceKind::Idx,
+        left_out: LeftOut::default(),
+    })
+}

@@ -1,0 +1,152 @@
+//! STL-10 in its binary form.
+//!
+//! Images are 96 x 96, three planes (red, green, blue), each column by column; labels count from 1. The files are read
+//! image by image: the 100,000 unlabelled ones would take 2.8 GB.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::{DecodeScratch, resize};
+use crate::error::{DataError, inert};
+use crate::positioned::read_range;
+
+/// Height and width of every image.
+pub const SIDE: u32 = 96;
+const PLANE: usize = (SIDE * SIDE) as usize;
+const IMAGE: usize = 3 * PLANE;
+
+const CLASSES: [&str; 10] =
+    ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
+
+/// One file of images, with its labels where it has some.
+#[derive(Debug)]
+pub struct Stl10 {
+    file: File,
+    images: usize,
+    labels: Vec<u8>,
+    classes: Vec<String>,
+    part: &'static str,
+}
+
+impl Stl10 {
+    /// Opens `images` (`train_X.bin`), with `labels` (`train_y.bin`) where given. `part` is how the images are named.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] if a file is cut short, the two do not belong together, or a label is out of range.
+    pub fn open(images: &Path, labels: Option<&Path>, part: &'static str) -> Result<Self, DataError> {
+        let file = File::open(images).map_err(|e| DataError::io(images, e))?;
+        let bytes = file.metadata().map_err(|e| DataError::io(images, e))?.len();
+        if bytes == 0 || bytes % IMAGE as u64 != 0 {
+            return Err(DataError::malformed(
+                images,
+                format!(
+                    "cut short or not an STL-10 file: its {bytes} bytes are not a whole number of images of {IMAGE} bytes"
+                ),
+            ));
+        }
+        let count = (bytes / IMAGE as u64) as usize;
+        let (labels, classes) = match labels {
+            Some(path) => (read_labels(path, count)?, class_names(path)?),
+            None => (Vec::new(), Vec::new()),
+        };
+        Ok(Self { file, images: count, labels, classes, part })
+    }
+}
+
+fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
+    let bad = |reason: String| DataError::malformed(path, reason);
+    let bytes = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?.len();
+    if bytes != images as u64 {
+        return Err(bad(format!("holds {bytes} labels for {images} images; one each would be right")));
+    }
+    let mut labels = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+    for (number, label) in labels.iter_mut().enumerate() {
+        match *label {
+            1..=10 => *label -= 1,
+            wrong => return Err(bad(format!("image {number} has the label {wrong}; labels are 1 to 10"))),
+        }
+    }
+    Ok(labels)
+}
+
+fn class_names(beside: &Path) -> Result<Vec<String>, DataError> {
+    let file = beside.with_file_name("class_names.txt");
+    if !file.is_file() {
+        return Ok(CLASSES.map(str::to_owned).to_vec());
+    }
+    let text = std::fs::read(&file).map_err(|e| DataError::io(&file, e))?;
+    let text = String::from_utf8_lossy(&text);
+    let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(inert).collect();
+    match names.len() == CLASSES.len() {
+        true => Ok(names),
+        false => Err(DataError::malformed(&file, format!("holds {} class names instead of 10", names.len()))),
+    }
+}
+
+/// The files of STL-10 in a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    pub train: Option<PathBuf>,
+    pub test: Option<PathBuf>,
+    pub unlabelled: Option<PathBuf>,
+}
+
+/// Looks for STL-10 files directly in `folder`; `None` if there are none.
+pub(crate) fn find(folder: &Path) -> Option<Files> {
+    let existing = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    let files = Files {
+        train: existing("train_X.bin"),
+        test: existing("test_X.bin"),
+        unlabelled: existing("unlabeled_X.bin"),
+    };
+    (files.train.is_some() || files.test.is_some() || files.unlabelled.is_some()).then_some(files)
+}
+
+/// True for one of the files by its name.
+pub(crate) fn is_images(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    matches!(name, "train_X.bin" | "test_X.bin" | "unlabeled_X.bin")
+}
+
+/// The labels that lie beside `train_X.bin` or `test_X.bin`.
+pub(crate) fn labels_of(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?.replace("_X", "_y");
+    Some(images.with_file_name(name)).filter(|path| path.is_file())
+}
+
+impl Dataset for Stl10 {
+    fn len(&self) -> usize {
+        self.images
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.labels.get(index).map(|&label| u32::from(label))
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("{} image {index}", self.part)
+    }
+
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        let DecodeScratch { file, pixels, .. } = scratch.unfiled();
+        read_range(&self.file, (index * IMAGE) as u64, IMAGE as u64, file)
+            .and_then(|()| resize(pixels, IMAGE))
+            .map_err(|reason| DataError::Image { name: self.name(index), reason })?;
+        interleave(file, pixels);
+        Ok(Decoded { width: SIDE, height: SIDE, pixels })
+    }
+}
+
+/// Three planes of columns to rows of pixels.
+fn interleave(planes: &[u8], pixels: &mut [u8]) {
+    let side = SIDE as usize;
+    for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let from = at % side * side + at / side;
+        *pixel = std::array::from_fn(|channel| planes[channel * PLANE + from]);
+    }
+}

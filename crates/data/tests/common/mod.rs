@@ -1,0 +1,82 @@
+//! What the tests of data sets share: small pictures and archives of them, made in memory.
+#![allow(dead_code)]
+
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+use simclr_augment::{ViewConfig, ViewFamily};
+use simclr_data::{Batch, Dataset, DecodeScratch, Loader, LoaderConfig, Position, Source, open};
+
+/// A picture of 4 x 3 pixels of one value, as PNG.
+pub fn png(value: u8) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_pixel(4, 3, Rgb([value; 3])).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// Writes a picture of one value.
+pub fn picture(path: &Path, value: u8) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    RgbImage::from_pixel(4, 3, Rgb([value; 3])).save(path).unwrap();
+}
+
+/// The values of the pictures of a set.
+pub fn colors(set: &dyn Dataset) -> Vec<u8> {
+    let mut scratch = DecodeScratch::default();
+    (0..set.len()).map(|index| set.read(index, &mut scratch).unwrap().pixels[0]).collect()
+}
+
+pub fn names(set: &dyn Dataset) -> Vec<String> {
+    (0..set.len()).map(|index| set.name(index)).collect()
+}
+
+pub fn error(path: &Path) -> String {
+    open(path).unwrap_err().to_string()
+}
+
+/// A tar archive of files.
+pub fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+pub fn gzip(bytes: Vec<u8>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Two frames, as parallel compressors make.
+pub fn zstd(bytes: Vec<u8>) -> Vec<u8> {
+    let (first, second) = bytes.split_at(bytes.len() / 3);
+    let compress =
+        |part: &[u8]| ruzstd::encoding::compress_to_vec(part, ruzstd::encoding::CompressionLevel::Fastest);
+    [compress(first), compress(second)].concat()
+}
+
+pub fn zip(members: &[(String, Vec<u8>)], deflated: bool) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let method = if deflated { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    for (name, bytes) in members {
+        writer.start_file(name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// So many batches of 10 images from `start` on.
+pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
+    let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
+    let config =
+        LoaderConfig { batch: 10, seed: 5, threads, prefetch: 2, views: vec![family.clone(), family] };
+    let mut loader = Loader::new(source.to_pretrain(), config, start);
+    (0..count).map(|_| loader.next_batch().unwrap()).collect()
+}

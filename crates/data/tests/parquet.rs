@@ -1,0 +1,98 @@
+//! Parquet files as Hugging Face's libraries write them; `tools/golden/parquet.py` made them.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{batches, colors, error};
+use simclr_data::{DecodeScratch, SourceKind, open};
+use tempfile::tempdir;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/parquet").join(name)
+}
+
+#[test]
+fn images_in_a_struct_with_labels() {
+    for name in ["snappy", "gzip", "lz4", "none"] {
+        let source = open(&golden(&format!("{name}.parquet"))).unwrap();
+        assert_eq!(source.kind, SourceKind::Parquet);
+        assert_eq!(colors(&*source.train), (0..20).collect::<Vec<u8>>(), "{name}");
+        assert_eq!(source.train.classes(), ["cat", "dog", "owl"]);
+        assert_eq!((source.train.label(7), source.train.label(19)), (Some(1), Some(1)));
+        assert_eq!(source.train.name(8), format!("{name}.parquet row 8"));
+    }
+}
+
+#[test]
+fn rows_without_an_image_are_broken_images() {
+    let source = open(&golden("nulls.parquet")).unwrap();
+    let mut scratch = DecodeScratch::default();
+    assert_eq!(source.train.read(2, &mut scratch).unwrap().pixels[0], 2);
+    let reason = source.train.read(1, &mut scratch).unwrap_err().to_string();
+    assert_eq!(reason, "nulls.parquet row 1: the table holds no image here");
+    assert_eq!((source.train.label(1), source.train.label(2)), (None, Some(2)));
+}
+
+#[test]
+fn plain_values_and_labels_in_words() {
+    let source = open(&golden("binary.parquet")).unwrap();
+    assert_eq!(colors(&*source.train), [0, 1]);
+    assert_eq!(source.train.classes(), ["ant", "owl"]);
+    assert_eq!(source.train.label(0), Some(1));
+}
+
+#[test]
+fn parts_by_the_names_of_the_files() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for part in ["train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"] {
+        fs::copy(golden("snappy.parquet"), dir.path().join("data").join(format!("{part}.parquet"))).unwrap();
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!((source.train.len(), source.test.as_ref().unwrap().len()), (40, 20));
+    assert_eq!(source.train.name(25), "train-00001-of-00002.parquet row 5");
+    assert_eq!(source.test.unwrap().classes(), ["cat", "dog", "owl"]);
+    let expected = batches(&open(dir.path()).unwrap(), 1, Default::default(), 10);
+    let mut seen: Vec<u32> = expected[..4].iter().flat_map(|batch| batch.indices.clone()).collect();
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..40));
+    let middle = batches(&open(dir.path()).unwrap(), 3, expected[5].position, 4);
+    for (got, expected) in middle.iter().zip(&expected[6..]) {
+        assert_eq!((&got.indices, &got.views), (&expected.indices, &expected.views));
+    }
+}
+
+#[test]
+fn what_is_no_table_of_images_is_named() {
+    assert!(error(&golden("texts.parquet")).contains("has no column of images, only id"));
+    assert!(error(&golden("noise.parquet")).contains("holds no encoded images"));
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("a.parquet");
+    let whole = fs::read(golden("snappy.parquet")).unwrap();
+    for bytes in [&whole[..whole.len() - 5], &whole[1..], b"PAR1", b""] {
+        fs::write(&file, bytes).unwrap();
+        let message = error(&file);
+        assert!(message.starts_with(&file.display().to_string()), "{message}");
+    }
+}
+
+/// Whatever is damaged, opening and reading return.
+#[test]
+fn damaged_tables_never_panic() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("a.parquet");
+    let whole = fs::read(golden("gzip.parquet")).unwrap();
+    let mut scratch = DecodeScratch::default();
+    for at in (0..whole.len()).step_by(5) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        fs::write(&file, damaged).unwrap();
+        if let Ok(source) = open(&file) {
+            for index in 0..source.train.len().min(30) {
+                let _ = source.train.read(index, &mut scratch);
+            }
+        }
+    }
+}
