@@ -57,10 +57,13 @@ pub(crate) fn open(
     options: DecodeOptions,
 ) -> Result<(ImageFiles<ListedFiles>, Option<ImageFiles<ListedFiles>>), DataError> {
     let bytes = std::fs::metadata(list).map_err(|e| DataError::io(list, e))?.len();
-    let bad = |reason: String| DataError::malformed(list, reason);
+    let bad = |reason: String| DataError::Unrecognised {
+        path: list.to_owned(),
+        found: format!("is no list of images: {reason}"),
+    };
     if bytes > MAX_LIST_BYTES {
         return Err(bad(format!(
-            "has {bytes} bytes, more than the {MAX_LIST_BYTES} that are read as a list"
+            "it has {bytes} bytes, more than the {MAX_LIST_BYTES} that are read as a list"
         )));
     }
     let text = std::fs::read(list).map_err(|e| DataError::io(list, e))?;
@@ -75,11 +78,7 @@ pub(crate) fn open(
     let looked_at = rows.iter().take(100);
     if !looked_at.clone().any(|row| exists(&row.path)) {
         let first = rows.first().map_or(String::new(), |row| format!(", such as {:?},", row.path));
-        return Err(bad(format!(
-            "none of the first {} paths in it{first} is a file; one path a line, absolute or relative to the list, \
-             would be right",
-            looked_at.count()
-        )));
+        return Err(bad(format!("none of the first {} paths in it{first} is a file", looked_at.count())));
     }
     // Whoever gives a validation part only by name wants to train on the rest.
     let (test, train): (Vec<Row>, Vec<Row>) =
@@ -131,10 +130,10 @@ fn in_order(names: BTreeSet<&str>) -> Vec<String> {
 /// One path a line; what follows a tab, or a last blank where the whole line is no file, is a label.
 pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<Vec<Row>, String> {
     let text = std::str::from_utf8(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))
-        .map_err(|error| format!("is not text in UTF-8, from byte {} on", error.valid_up_to()))?;
+        .map_err(|error| format!("it is not text in UTF-8, from byte {} on", error.valid_up_to()))?;
     let lines: Vec<&str> =
         text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let first = lines.first().ok_or("holds no paths; one a line would be right")?;
+    let first = lines.first().ok_or("it holds no paths")?;
     let tabs = first.contains('\t');
     let blanks =
         !tabs && !exists(first) && first.rsplit_once(' ').is_some_and(|(path, _)| exists(path.trim_end()));
@@ -162,7 +161,7 @@ pub(crate) fn parse_table(text: &[u8], delimiter: u8) -> Result<Vec<Row>, String
     let mut records = reader.records().enumerate().map(|(line, record)| {
         record.map_err(|error| format!("line {} is not read as CSV: {error}", line + 1))
     });
-    let first = records.next().ok_or("holds no lines; a head and one path a line would be right")??;
+    let first = records.next().ok_or("it holds no lines")??;
     let column = |names: &[&str]| {
         names.iter().find_map(|name| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name)))
     };
@@ -186,7 +185,7 @@ pub(crate) fn parse_table(text: &[u8], delimiter: u8) -> Result<Vec<Row>, String
         }
     }
     match rows.is_empty() {
-        true => Err("holds no paths; a column called \"path\" would be right".to_owned()),
+        true => Err("it holds no paths; a column called \"path\" would be right".to_owned()),
         false => Ok(rows),
     }
 }
