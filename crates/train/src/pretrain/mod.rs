@@ -117,8 +117,8 @@ pub fn pretrain(
         }
         None => State::new(config, device)?,
     };
-    let kept = memory::cache_bytes(config, dataset.as_ref());
-    let memory = memory::choose((&state.model, &state.optimizer), config, kept)?;
+    let cache = memory::cache_bytes(config, dataset.as_ref());
+    let memory = memory::choose((&state.model, &state.optimizer), config, cache)?;
     state.model = state.model.with_memory(memory.memory);
     let Parts { train, holdout } = split(kept(dataset, config, run, &memory)?, config, held_out)?;
     let files = run.files().as_ref();
