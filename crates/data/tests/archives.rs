@@ -343,10 +343,10 @@ fn an_index_serves_shards_and_folders() {
     write(&root.join("a.tar.gz"), gzip(tar(&samples(0..5))));
     let file = dir.path().join("index");
     let mut opener = Opener::default();
-    assert_eq!(opener.open(&[root.clone()]).unwrap().train.len(), 5);
+    assert_eq!(opener.open(std::slice::from_ref(&root)).unwrap().train.len(), 5);
     opener.index.save(&file).unwrap();
     let mut opener = Opener { index: simclr_data::Index::load(&file), ..Opener::default() };
-    assert_eq!(colors(&*opener.open(&[root.clone()]).unwrap().train), [0, 1, 2, 3, 4]);
+    assert_eq!(colors(&*opener.open(std::slice::from_ref(&root)).unwrap().train), [0, 1, 2, 3, 4]);
     write(&root.join("a.tar.gz"), gzip(tar(&samples(0..6))));
     assert_eq!(opener.open(&[root]).unwrap().train.len(), 6);
 }
