@@ -3,8 +3,8 @@
 //! The result is cut into blocks of input channels and of output channels, and where that gives too little to share
 //! among threads, the pixels are cut as well, into parts whose sums are added in order at the end. A unit of work, one
 //! block over one part, goes through its pixels some hundred at a time: it copies the input channels of the block with
-//! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels in
-//! the order of the tiles; then every tile of output channels by vectors of the run goes over all these pixels.
+//! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels;
+//! then every tile of output channels by vectors of the run goes over all these pixels.
 //!
 //! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one instruction
 //! multiplies and adds over two images, and nothing is transposed. From there on there are half as many images.
@@ -221,10 +221,12 @@ impl<E: Element> Unit<'_, E> {
         let x = images_of::<E>(self.x, &input, piece);
         let dy = images_of::<E>(self.dy, &output, piece);
 
-        let mut packed = scratch::take(out_tiles * pixels * P);
+        // A pixel's output channels, and a tile's worth after them; the gap keeps pixels out of the same few cache sets.
+        let dy_row = block.out_channels.next_multiple_of(P) + 16;
+        let mut gradients = scratch::take(pixels * dy_row);
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
         let chosen = block.first_out..block.first_out + block.out_channels;
-        pack::<E>(dy, &output, piece.images, &rows, chosen, P, &mut packed);
+        join_pixels::<E>(dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
 
         let chosen = block.first_in..block.first_in + channels;
         let one_by_one = (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0);
@@ -265,14 +267,14 @@ impl<E: Element> Unit<'_, E> {
                 columns: output.width,
                 stride: g.stride,
             };
-            pack::<E>(x, &input, piece.images, &rows, chosen, width, inside);
+            join_pixels::<E>(x, &input, &rows, chosen, width, piece.images, inside);
         } else {
             window.copy_units(x, &input, chosen, inside);
         }
         // A tile's vectors of x stay in the first-level cache while all output channels pass by.
         for r in 0..g.kernel_height {
             for run_tile in 0..run_tiles {
-                for (out_tile, packed) in packed.chunks_exact(pixels * P).enumerate() {
+                for out_tile in 0..out_tiles {
                     let index = (out_tile * g.kernel_height + r) * run_tiles + run_tile;
                     let walk = Walk {
                         x: copy[r * operand.line + run_tile * operand.tile..].as_ptr(),
@@ -282,13 +284,13 @@ impl<E: Element> Unit<'_, E> {
                         images: piece.images,
                         rows: piece.rows,
                         columns: output.width,
-                        dy: packed.as_ptr(),
-                        dy_pixel: P,
+                        dy: gradients[out_tile * P..].as_ptr(),
+                        dy_pixel: dy_row,
                     };
                     let sums = &mut self.sums[index * tile_len..][..tile_len];
                     // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for these
-                    // pixels and taps, with a tile's worth of slack after it, or a tile of its own; `packed` has P units
-                    // for each pixel, `sums` has a tile.
+                    // pixels and taps, with a tile's worth of slack after it, or a tile of its own; `gradients` has
+                    // whole tiles of P units for each pixel, `sums` has a tile.
                     unsafe { outer::tile::<S, E, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
                 }
             }
@@ -311,38 +313,41 @@ struct Rows {
     stride: usize,
 }
 
-/// Packs channels `chosen` of the pixels as units into tiles of `width`: (tile, pixel, channel), zeros where there is none.
+/// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), zeros beyond the
+/// last channel. Pixels are read in their order, which is that of memory.
 #[inline(always)]
-fn pack<E: Element>(
+fn join_pixels<E: Element>(
     images: &[E],
     shape: &Images,
-    units: usize,
     rows: &Rows,
     chosen: Range<usize>,
     width: usize,
-    packed: &mut [f32],
+    units: usize,
+    tiles: &mut [f32],
 ) {
-    let pixels = units * rows.count * rows.columns;
-    for (tile, packed) in packed.chunks_exact_mut(pixels * width).enumerate() {
-        let first = chosen.start + tile * width;
-        let known = width.min(chosen.end - first);
-        for (index, line) in packed.chunks_exact_mut(rows.columns * width).enumerate() {
-            let image = index / rows.count * E::PER_UNIT;
-            let row = (rows.first + index % rows.count * rows.stride) * shape.width * shape.channels;
-            let start = image * shape.len() + row + first;
-            let second = start + shape.len();
-            let joined = E::PER_UNIT == 2 && second < images.len();
-            for (q, to) in line.chunks_exact_mut(width).enumerate() {
-                let at = q * rows.stride * shape.channels;
-                let a = &images[start + at..][..known];
-                let (to, beyond) = to.split_at_mut(known);
-                if joined {
-                    let b = &images[second + at..][..known];
-                    images::join(a, Some(b), known, 0..known, to);
-                } else {
-                    images::join(a, None, known, 0..known, to);
+    let tile = units * rows.count * rows.columns * width;
+    assert!(tiles.len() >= chosen.len().div_ceil(width) * tile);
+    let mut pixel = 0;
+    for image in (0..units).map(|unit| unit * E::PER_UNIT) {
+        let second = image * shape.len() + shape.len();
+        let second = (E::PER_UNIT == 2 && second < images.len()).then(|| &images[second..]);
+        let first = &images[image * shape.len()..];
+        for row in (0..rows.count).map(|row| rows.first + row * rows.stride) {
+            for column in (0..rows.columns).map(|column| column * rows.stride) {
+                let at = (row * shape.width + column) * shape.channels;
+                let first = &first[at..][chosen.clone()];
+                let second = second.map(|second| &second[at..][chosen.clone()]);
+                let mut to = pixel * width;
+                let mut done = 0;
+                while done < first.len() {
+                    let here = width.min(first.len() - done);
+                    let (known, beyond) = tiles[to..][..width].split_at_mut(here);
+                    images::join(&first[done..][..here], second.map(|second| &second[done..][..here]), known);
+                    beyond.fill(0.0);
+                    done += here;
+                    to += tile;
                 }
-                beyond.fill(0.0);
+                pixel += 1;
             }
         }
     }

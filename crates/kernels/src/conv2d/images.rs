@@ -141,7 +141,7 @@ impl Window {
             row[inside.end * len..].fill(0.0);
             let row = &mut row[inside.start * len..inside.end * len];
             let second = if E::PER_UNIT == 2 { self.row_of(images, shape, image + 1, h) } else { None };
-            join(first, second, shape.channels, channels.clone(), row);
+            join_row(first, second, shape.channels, channels.clone(), row);
         }
     }
 
@@ -167,28 +167,32 @@ impl Window {
 
 /// Joins some channels of the pixels of one row, or of the same row in two images, into units.
 #[inline(always)]
-pub fn join<E: Element>(
+fn join_row<E: Element>(
     first: &[E],
     second: Option<&[E]>,
     channels: usize,
     chosen: Range<usize>,
     to: &mut [f32],
 ) {
-    let all = chosen.len() == channels;
-    // One stretch where all channels are wanted, else pixel by pixel.
-    let (step, len) = if all { (first.len(), first.len()) } else { (channels, chosen.len()) };
-    let start = if all { 0 } else { chosen.start };
-    for (pixel, to) in to.chunks_exact_mut(len.max(1)).enumerate() {
-        let first = &first[pixel * step + start..][..len];
-        match second {
-            Some(second) => {
-                let second = &second[pixel * step + start..][..len];
-                for (to, (a, b)) in to.iter_mut().zip(first.iter().zip(second)) {
-                    *to = E::unit([*a, *b]);
-                }
+    if chosen.len() == channels {
+        return join(first, second, to);
+    }
+    for (pixel, to) in to.chunks_exact_mut(chosen.len()).enumerate() {
+        let at = pixel * channels + chosen.start;
+        join(&first[at..][..chosen.len()], second.map(|second| &second[at..][..chosen.len()]), to);
+    }
+}
+
+/// Joins values one by one, with zeros where there is no second image.
+#[inline(always)]
+pub fn join<E: Element>(first: &[E], second: Option<&[E]>, to: &mut [f32]) {
+    match second {
+        Some(second) => {
+            for (to, (a, b)) in to.iter_mut().zip(first.iter().zip(second)) {
+                *to = E::unit([*a, *b]);
             }
-            None => to.iter_mut().zip(first).for_each(|(to, a)| *to = E::unit([*a, E::default()])),
         }
+        None => to.iter_mut().zip(first).for_each(|(to, a)| *to = E::unit([*a, E::default()])),
     }
 }
 

@@ -193,7 +193,9 @@ fn transform_input<S: Simd, E: Element>(simd: S, group: &Group<E>, row: usize, i
     zeros.fill(E::default());
     for t in 0..group.count {
         let (image, h, w) = group.tiles.place(group.first + t);
-        let pixels = tiles::sources::<E, 6>(group.src, shape, (image, h - padding, w - padding), &zeros);
+        let first = (image, h - padding, w - padding);
+        let pixels = tiles::sources::<E, 6>(group.src, shape, first, &zeros);
+        tiles::prefetch_below::<S, E, 6>(simd, group.src, shape, first, 0..shape.channels);
         for channel in (0..shape.channels).step_by(S::LANES) {
             let lanes = S::LANES.min(shape.channels - channel);
             let at = t * row + channel / TOGETHER * PRODUCTS * TOGETHER + channel % TOGETHER;

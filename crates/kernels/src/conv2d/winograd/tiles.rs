@@ -5,6 +5,7 @@ use crate::conv2d::images::Images;
 use crate::conv2d::shared::SharedMut;
 use crate::conv2d::tile::Pixels;
 use crate::simd::Simd;
+use std::ops::Range;
 
 /// Rows and columns of output pixels in a tile.
 pub const SIDE: usize = 4;
@@ -74,6 +75,37 @@ pub fn sources<E: Element, const N: usize>(
         }
     }
     pixels
+}
+
+/// Asks for some channels of the pixels that the tile below reads beyond the N x N from (row, column) on, so that they are in
+/// the cache by then: the processor's own prefetching misses them, since a tile reads short pieces of many rows.
+#[inline(always)]
+pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
+    simd: S,
+    images: &[E],
+    shape: &Images,
+    (image, row, column): (usize, isize, isize),
+    channels: Range<usize>,
+) {
+    const LINE: usize = 64;
+    let above = N - SIDE;
+    for i in 0..SIDE {
+        let pixel = (row + (N + i) as isize) * shape.width as isize + column + above as isize;
+        let pixel = (image * shape.len()) as isize + pixel * shape.channels as isize;
+        let row = images.as_ptr().wrapping_offset(pixel).wrapping_add(channels.start);
+        // Pixels lie together where all their channels are wanted.
+        let (pixels, values) = if channels.len() == shape.channels {
+            (1, SIDE * channels.len())
+        } else {
+            (SIDE, channels.len())
+        };
+        for j in 0..pixels {
+            let pixel = row.wrapping_add(j * shape.channels).cast::<f32>();
+            for at in (0..values * size_of::<E>()).step_by(LINE) {
+                simd.prefetch(pixel.wrapping_byte_add(at));
+            }
+        }
+    }
 }
 
 /// Pointers to the pixels of a tile of the output, and how many rows and columns of them exist.

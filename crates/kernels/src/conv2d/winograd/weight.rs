@@ -186,8 +186,9 @@ impl<E: Element> Unit<'_, E> {
             }
             assert!(count <= most && out_tiles * P <= row);
             for product in 0..PRODUCTS {
-                for out_tile in 0..out_tiles {
-                    for in_tile in 0..in_tiles {
+                // A tile's inputs stay in the first-level cache while all output channels pass by.
+                for in_tile in 0..in_tiles {
+                    for out_tile in 0..out_tiles {
                         let index = (product * out_tiles + out_tile) * in_tiles + in_tile;
                         let walk = Walk {
                             x: inputs[(in_tile * PRODUCTS + product) * NV * S::LANES..].as_ptr(),
@@ -229,7 +230,10 @@ impl<E: Element> Unit<'_, E> {
         zeros.fill(E::default());
         for t in 0..count {
             let (image, h, w) = self.plan.tiles.place(first + t);
-            let pixels = tiles::sources::<E, 6>(self.x, &shape, (image, h - padding, w - padding), &zeros);
+            let first = (image, h - padding, w - padding);
+            let pixels = tiles::sources::<E, 6>(self.x, &shape, first, &zeros);
+            let chosen = self.block.first_in..self.block.first_in + channels;
+            tiles::prefetch_below::<S, E, 6>(simd, self.x, &shape, first, chosen);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 let at = t * x_tile + channel / width * PRODUCTS * width + channel % width;
@@ -259,7 +263,10 @@ impl<E: Element> Unit<'_, E> {
         let mut zeros = scratch::take(shape.channels);
         zeros.fill(E::default());
         for t in 0..count {
-            let pixels = tiles::sources::<E, SIDE>(self.dy, &shape, self.plan.tiles.place(first + t), &zeros);
+            let place = self.plan.tiles.place(first + t);
+            let pixels = tiles::sources::<E, SIDE>(self.dy, &shape, place, &zeros);
+            let chosen = self.block.first_out..self.block.first_out + channels;
+            tiles::prefetch_below::<S, E, SIDE>(simd, self.dy, &shape, place, chosen);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is written.
