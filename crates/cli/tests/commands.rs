@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
 use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn help_of_everything() {
@@ -188,4 +188,46 @@ fn a_quickstart_in_small() {
     // A finished one is measured again.
     let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "100", "--resume", "--json"]);
     assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
+}
+
+#[test]
+fn data_tells_what_is_there() {
+    let (dir, data) = small_data();
+    fs::copy(data.join("class 0/3.png"), data.join("class 2/again.png")).unwrap();
+    fs::write(data.join("class 1/broken.jpg"), "no image").unwrap();
+    let sheet = dir.path().join("samples.png");
+    let reply = simclr(&["data", path(&data), "--out", path(&sheet), "--json"])
+        .expect(0, &["50 images", "3 classes"]);
+    let found = reply.json();
+    assert_eq!(
+        (&found["images"], &found["readable"], &found["formats"]["PNG"]),
+        (&json!(50), &json!(49), &json!(49))
+    );
+    assert_eq!(found["classes"][2], json!({ "name": "class 2", "images": 17 }));
+    assert_eq!(found["broken"][0]["name"], "class 1/broken.jpg");
+    assert_eq!(found["duplicates"], json!([["class 0/3.png", "class 2/again.png"]]));
+    assert_eq!(found["width"]["median"], 20);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 3 * (128 + 4 + 16 + 12));
+
+    let reply = simclr(&["data", path(&data)]).expect(0, &[]);
+    assert!(reply.out.contains("broken       1\n"), "{}", reply.out);
+    simclr(&["data", path(&data), "--strict"]).expect(1, &["class 1/broken.jpg: not an image"]);
+}
+
+#[test]
+fn two_sources_strictly_and_again() {
+    let (dir, data) = small_data();
+    let (more, out) = (dir.path().join("more"), dir.path().join("run"));
+    fs::create_dir(&more).unwrap();
+    fs::copy(data.join("class 0/3.png"), more.join("a.png")).unwrap();
+    fs::write(more.join("broken.jpg"), "no image").unwrap();
+    let mut words = pretrain(&data, &out, &["train.batch=49", "data.cache=disk"]);
+    words.insert(2, path(&more).to_owned());
+    words.push("--strict".to_owned());
+    simclr(&words).expect(1, &["2 data sets, 50 images", "more/broken.jpg: not an image"]);
+    assert!(out.join("data.index").is_file());
+    fs::remove_file(more.join("broken.jpg")).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    simclr(&words).expect(0, &["2 data sets, 49 images"]);
+    assert!(!out.join("cache.tmp").exists());
 }

@@ -1,31 +1,24 @@
-//! Says what a path holds, and reads every image of it once: `cargo run --example recognise -- PATH`.
+//! Says what paths hold and how long it took to find out: `cargo run --release -p simclr-data --example recognise -- INDEX PATH...`.
+//!
+//! INDEX is a file that keeps what was found: a second call is sooner done.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use simclr_data::{DecodeScratch, open};
+use simclr_data::{Index, Opener};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: recognise PATH")?;
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let file = arguments.next().ok_or("usage: recognise INDEX PATH...")?;
     let start = Instant::now();
-    let source = open(Path::new(&path))?;
-    println!("{}, {source:?}, listed in {:?}", source.kind, start.elapsed());
+    let mut opener = Opener { index: Index::load(&file), ..Opener::default() };
+    let source = opener.open(&arguments.collect::<Vec<_>>())?;
+    println!("{}, {source:?}, found in {:?}", source.kind, start.elapsed());
+    opener.index.save(&file)?;
+    println!("index kept after {:?}", start.elapsed());
     println!("classes: {}", source.train.classes().join(", "));
     for left_out in &source.left_out.files {
         println!("left out: {}: {}", left_out.name, left_out.reason);
     }
-    let mut scratch = DecodeScratch::default();
-    let (mut read, mut broken) = (0, 0);
-    let start = Instant::now();
-    for index in 0..source.train.len() {
-        match source.train.read(index, &mut scratch) {
-            Ok(_) => read += 1,
-            Err(error) => {
-                broken += 1;
-                println!("broken: {error}");
-            }
-        }
-    }
-    println!("{read} images read, {broken} broken, in {:?}", start.elapsed());
     Ok(())
 }

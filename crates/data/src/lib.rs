@@ -51,6 +51,7 @@ mod sample;
 mod source;
 pub mod stl10;
 mod subset;
+mod survey;
 
 pub use cached::Cached;
 pub use concat::Concat;
@@ -71,3 +72,4 @@ pub use permutation::permutation;
 pub use sample::Sample;
 pub use source::{Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
+pub use survey::{Spread, Survey, survey};

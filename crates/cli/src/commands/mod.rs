@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 mod bench;
+mod data;
 mod knn;
 mod linear;
 mod pretrain;
@@ -43,6 +44,7 @@ enum Command {
     Knn(knn::Knn),
     Linear(linear::Linear),
     Report(report::Report),
+    Data(data::Data),
     Views(views::Views),
     Bench(bench::Bench),
 }
@@ -61,6 +63,7 @@ impl Program {
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Data(command) => command.run(),
             Command::Views(command) => command.run(),
             Command::Bench(command) => command.run(),
         }

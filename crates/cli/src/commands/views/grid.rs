@@ -79,7 +79,7 @@ fn place(
 }
 
 /// The picture within a square of `side` pixels, its shape kept; small ones are enlarged pixel by pixel.
-fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
+pub fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = (picture.width(), picture.height());
     let longer = width.max(height).max(1);
     let scaled = |length: u32| {
@@ -91,7 +91,7 @@ fn fitted(picture: &RgbImage, side: u32) -> RgbImage {
 }
 
 /// The end of a name is what tells it from others: the beginning is cut.
-fn shortened(text: &str, letters: usize) -> String {
+pub fn shortened(text: &str, letters: usize) -> String {
     let count = text.chars().count();
     if count <= letters {
         return text.to_owned();

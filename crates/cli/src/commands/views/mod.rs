@@ -1,7 +1,7 @@
 //! `simclr views`: look at the augmentations before spending a day on them.
 
-mod canvas;
-mod grid;
+pub(super) mod canvas;
+pub(super) mod grid;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -103,12 +103,12 @@ impl Views {
     }
 }
 
-fn picture(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbImage> {
+pub(super) fn picture(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbImage> {
     RgbImage::from_raw(width, height, pixels)
         .with_context(|| format!("a picture of {width} x {height} pixels has too few bytes"))
 }
 
-fn check_out(out: &Path) -> Result<()> {
+pub(super) fn check_out(out: &Path) -> Result<()> {
     if !out.extension().is_some_and(|end| end.eq_ignore_ascii_case("png")) {
         return Err(usage(format!("--out {}: give a file that ends in .png", out.display())));
     }

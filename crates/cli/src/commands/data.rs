@@ -1,0 +1,255 @@
+//! `simclr data`: what a data set holds, and what is wrong with it.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use image::{ImageFormat, RgbImage};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey};
+
+use super::views::canvas::{Canvas, LETTER, LINE};
+use super::views::grid::{fitted, shortened};
+use super::views::{check_out, picture};
+use crate::data::{FORMS, Opening};
+use crate::exit::Done;
+use crate::settings::{Settings, Threads};
+use crate::terminal;
+
+/// Broken images, duplicates and classes that are named one by one.
+const LISTED: usize = 20;
+/// The sheet of samples: so many columns and rows of squares of so many pixels.
+const COLUMNS: usize = 8;
+const ROWS: usize = 6;
+const SIDE: u32 = 128;
+const GAP: usize = 12;
+
+/// Tell what a data set holds: counts, classes, sizes, formats, broken images, duplicates
+#[derive(Args, Debug)]
+#[command(after_help = FORMS)]
+pub struct Data {
+    /// The images, as for pretrain
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// Draw samples into this picture, a .png
+    #[arg(long, value_name = "PNG")]
+    out: Option<PathBuf>,
+
+    /// Stop at the first image that cannot be read
+    #[arg(long)]
+    strict: bool,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Data {
+    pub fn run(self) -> Result<Done> {
+        self.out.as_deref().map(check_out).transpose()?;
+        let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+        let whole = whole(&source);
+        let found = self.look(&whole)?;
+        if let Some(out) = &self.out {
+            let mut png = Vec::new();
+            samples(&whole)?.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
+            std::fs::write(out, png).with_context(|| format!("cannot write {}", out.display()))?;
+            terminal::say(&format!("samples: {}", out.display()));
+        }
+        if self.json {
+            terminal::print(&object(&source, &whole, &found).to_string())?;
+        } else {
+            for line in lines(&source, &whole, &found) {
+                terminal::print(&line)?;
+            }
+        }
+        Ok(Done::Finished)
+    }
+
+    fn look(&self, whole: &Concat) -> Result<Survey> {
+        let threads = match self.threads.count() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let bar = ProgressBar::new(whole.len() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} images read, {eta} left")?);
+        let most = AtomicUsize::new(0);
+        let found = survey(whole, threads, self.strict, &|done| {
+            bar.set_position(most.fetch_max(done, Ordering::Relaxed).max(done) as u64);
+        });
+        bar.finish_and_clear();
+        Ok(found?)
+    }
+}
+
+/// All parts as one, those to test on last: an image that lies in both is a duplicate.
+fn whole(source: &Source) -> Concat {
+    let mut sets: Vec<(String, Arc<dyn Dataset>)> = vec![(String::new(), source.to_pretrain())];
+    sets.extend(source.test.iter().map(|test| ("test: ".to_owned(), test.clone())));
+    Concat::new(sets, source.train.classes().to_vec())
+}
+
+fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
+    let count = |number: usize| terminal::grouped(number as u64);
+    let row = |name: &str, text: String| format!("{name:<12} {text}");
+    let range = |Spread { least, median, most }| match least == most {
+        true => format!("{least}"),
+        false => format!("{least} to {most}, median {median}"),
+    };
+    let mut lines = vec![row("kind", source.kind.to_string()), row("images", count(whole.len()))];
+    for (name, part) in [("unlabelled", &source.unlabelled), ("to test on", &source.test)] {
+        lines.extend(part.as_ref().map(|part| row(name, count(part.len()))));
+    }
+    let formats: Vec<String> =
+        found.formats.iter().map(|(name, &n)| format!("{name} {}", count(n))).collect();
+    if !formats.is_empty() {
+        lines.push(row("formats", formats.join(", ")));
+    }
+    lines.push(row("width", range(found.width)));
+    lines.push(row("height", range(found.height)));
+    if found.deep > 0 {
+        lines.push(row(
+            "16 bits",
+            format!("{} images; data.window says what becomes black and white", count(found.deep)),
+        ));
+    }
+    let grey = match found.grey == found.readable {
+        true => "all; operators that change colours mean nothing here".to_owned(),
+        false => count(found.grey),
+    };
+    lines.push(row("grey", grey));
+    let classes = whole.classes();
+    lines.push(row("classes", if classes.is_empty() { "none".to_owned() } else { count(classes.len()) }));
+    let (names, without) = (classes.iter().zip(&found.per_class), found.per_class.last());
+    lines.extend(
+        names.take(LISTED).map(|(name, &n)| row("", format!("{} {}", count(n), terminal::inert(name)))),
+    );
+    lines.extend(more(classes.len()));
+    if let Some(&without) = without.filter(|&&n| n > 0 && !classes.is_empty()) {
+        lines.push(row("", format!("{} without a label", count(without))));
+    }
+    lines.push(row("broken", count(found.broken.len())));
+    let broken = found.broken.iter().take(LISTED);
+    lines.extend(
+        broken.map(|broken| row("", format!("{}: {}", terminal::inert(&broken.name), broken.reason))),
+    );
+    lines.extend(more(found.broken.len()));
+    lines.push(row("duplicates", count(found.superfluous())));
+    for group in found.duplicates.iter().take(LISTED) {
+        let names: Vec<String> =
+            group.iter().take(4).map(|&image| terminal::inert(&whole.name(image as usize))).collect();
+        let rest = if group.len() > 4 { format!(" and {} more", group.len() - 4) } else { String::new() };
+        lines.push(row("", names.join(" = ") + &rest));
+    }
+    lines.extend(more(found.duplicates.len()));
+    if source.left_out.count > 0 {
+        lines.push(row("left out", format!("{} files", count(source.left_out.count))));
+        let files = source.left_out.files.iter().take(LISTED);
+        lines.extend(files.map(|file| row("", format!("{}: {}", file.name, file.reason))));
+        lines.extend(more(source.left_out.count));
+    }
+    lines
+}
+
+fn more(count: usize) -> Option<String> {
+    (count > LISTED).then(|| format!("{:<12} and {} more", "", terminal::grouped((count - LISTED) as u64)))
+}
+
+fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
+    let spread = |s: Spread| json!({ "least": s.least, "median": s.median, "most": s.most });
+    let len = |part: &Option<Arc<dyn Dataset>>| part.as_ref().map_or(0, |part| part.len());
+    let classes: Vec<Value> = whole
+        .classes()
+        .iter()
+        .zip(&found.per_class)
+        .map(|(name, images)| json!({ "name": name, "images": images }))
+        .collect();
+    let duplicates: Vec<Vec<String>> = found
+        .duplicates
+        .iter()
+        .map(|group| group.iter().map(|&image| whole.name(image as usize)).collect())
+        .collect();
+    let left_out: Vec<Value> = source
+        .left_out
+        .files
+        .iter()
+        .map(|file| json!({ "name": file.name, "reason": file.reason }))
+        .collect();
+    json!({
+        "kind": source.kind.to_string(),
+        "images": whole.len(),
+        "test_images": len(&source.test),
+        "unlabelled_images": len(&source.unlabelled),
+        "readable": found.readable,
+        "broken": found.broken,
+        "classes": classes,
+        "formats": found.formats,
+        "grey": found.grey,
+        "sixteen_bit": found.deep,
+        "width": spread(found.width),
+        "height": spread(found.height),
+        "duplicates": duplicates,
+        "left_out": { "count": source.left_out.count, "files": left_out },
+    })
+}
+
+/// A sheet of samples: a row for each of some classes, or images spread over the whole set.
+fn samples(whole: &Concat) -> Result<RgbImage> {
+    let rows = chosen(whole);
+    let (side, cell) = (SIDE as usize, SIDE as usize + 4 + LINE + GAP);
+    let mut canvas = Canvas::new(COLUMNS * (side + GAP) + GAP, rows.len().max(1) * cell + GAP);
+    let mut scratch = DecodeScratch::default();
+    for (row, images) in rows.into_iter().enumerate() {
+        let mut column = 0;
+        for index in images {
+            // Broken ones are told elsewhere.
+            let Ok(image) = whole.read(index as usize, &mut scratch) else { continue };
+            let shown = fitted(&picture(image.width, image.height, image.pixels.to_vec())?, SIDE);
+            let (x, y) = (GAP + column * (side + GAP), GAP + row * cell);
+            canvas.put(&shown, x, y + side - shown.height() as usize);
+            let label = whole.label(index as usize).map(|label| whole.classes()[label as usize].clone());
+            let text = label.unwrap_or_else(|| whole.name(index as usize));
+            canvas.write(&shortened(&text, side / LETTER), x, y + side + 4, 40);
+            column += 1;
+            if column == COLUMNS {
+                break;
+            }
+        }
+    }
+    Ok(canvas.into_image())
+}
+
+/// The images of each row of the sheet; twice as many as fit, since some may be broken.
+fn chosen(whole: &Concat) -> Vec<Vec<u32>> {
+    let spread = |images: &[u32], count: usize| -> Vec<u32> {
+        images.iter().copied().step_by(images.len().div_ceil(count).max(1)).collect()
+    };
+    let all: Vec<u32> = (0..whole.len() as u32).collect();
+    if whole.classes().is_empty() {
+        return spread(&all, COLUMNS * ROWS).chunks(COLUMNS).map(<[u32]>::to_vec).collect();
+    }
+    let mut by_class = vec![Vec::new(); whole.classes().len()];
+    for image in all {
+        if let Some(label) = whole.label(image as usize) {
+            by_class[label as usize].push(image);
+        }
+    }
+    // Every other one first: what fits is spread over the class, and the rest stands in for broken ones.
+    let row = |images: &Vec<u32>| {
+        let spread = spread(images, 2 * COLUMNS);
+        let (even, odd) = (spread.iter().step_by(2), spread.iter().skip(1).step_by(2));
+        even.chain(odd).copied().collect()
+    };
+    by_class.iter().filter(|images| !images.is_empty()).take(ROWS).map(row).collect()
+}

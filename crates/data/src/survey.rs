@@ -1,0 +1,189 @@
+//! What all images of a data set are: every one is read once.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::dataset::{Dataset, Decoded};
+use crate::decode::DecodeScratch;
+use crate::error::DataError;
+use crate::loader::Skipped;
+
+/// The smallest, the median and the largest of some numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// The smallest.
+    pub least: u32,
+    /// The one in the middle.
+    pub median: u32,
+    /// The largest.
+    pub most: u32,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Images that can be read.
+    pub readable: usize,
+    /// Images that cannot, in the order of the data set.
+    pub broken: Vec<Skipped>,
+    /// Readable images of each class of the data set, and, last, of none.
+    pub per_class: Vec<usize>,
+    /// How many images are stored in which format; empty for binary data sets.
+    pub formats: BTreeMap<String, usize>,
+    /// Images all of whose pixels have three equal channels.
+    pub grey: usize,
+    /// Images that are stored with 16 bits a channel.
+    pub deep: usize,
+    /// Widths in pixels.
+    pub width: Spread,
+    /// Heights in pixels.
+    pub height: Spread,
+    /// Images with the same pixels as others, each group in the order of the data set.
+    pub duplicates: Vec<Vec<u32>>,
+}
+
+impl Survey {
+    /// Images that another one before them equals.
+    pub fn superfluous(&self) -> usize {
+        self.duplicates.iter().map(|group| group.len() - 1).sum()
+    }
+}
+
+/// What one thread has seen.
+#[derive(Default)]
+struct Seen {
+    survey: Survey,
+    widths: Vec<u32>,
+    heights: Vec<u32>,
+    prints: Vec<(u64, u32)>,
+}
+
+/// Reads every image of `dataset` once with `threads` threads. `progress` is told the number of images read so far.
+///
+/// # Errors
+/// With `strict`, the error of the first image that cannot be read.
+pub fn survey(
+    dataset: &dyn Dataset,
+    threads: usize,
+    strict: bool,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Survey, DataError> {
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let all: Mutex<Seen> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                let mut seen = Seen::default();
+                seen.survey.per_class = vec![0; dataset.classes().len() + 1];
+                let mut scratch = DecodeScratch::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= dataset.len() {
+                        break;
+                    }
+                    seen.look_at(dataset, index, &mut scratch);
+                    if strict && !seen.survey.broken.is_empty() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    progress(index + 1);
+                }
+                all.lock().unwrap_or_else(PoisonError::into_inner).join(seen);
+            });
+        }
+    });
+    let Seen { mut survey, widths, heights, prints } =
+        all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    survey.broken.sort_by_key(|broken| broken.index);
+    // Images are claimed in order and each claimed one is looked at: the first that is broken is among them.
+    if let Some(Skipped { name, reason, .. }) = survey.broken.first().filter(|_| strict) {
+        return Err(DataError::Image { name: name.clone(), reason: reason.clone() });
+    }
+    survey.width = spread(widths);
+    survey.height = spread(heights);
+    survey.duplicates = duplicates(dataset, prints);
+    Ok(survey)
+}
+
+impl Seen {
+    fn look_at(&mut self, dataset: &dyn Dataset, index: usize, scratch: &mut DecodeScratch) {
+        let (print, grey) = match dataset.read(index, scratch) {
+            Ok(image) => {
+                self.widths.push(image.width);
+                self.heights.push(image.height);
+                (print(image), image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b))
+            }
+            Err(error) => {
+                let reason = match error {
+                    DataError::Image { reason, .. } => reason,
+                    other => other.to_string(),
+                };
+                let broken = Skipped { index: index as u32, name: dataset.name(index), reason };
+                return self.survey.broken.push(broken);
+            }
+        };
+        let Survey { readable, per_class, formats, grey: greys, deep, .. } = &mut self.survey;
+        *readable += 1;
+        *greys += usize::from(grey);
+        per_class[dataset.label(index).map_or(dataset.classes().len(), |label| label as usize)] += 1;
+        if let Some(stored) = scratch.stored() {
+            *formats.entry(stored.format.to_string()).or_default() += 1;
+            *deep += usize::from(stored.bits > 8);
+        }
+        self.prints.push((print, index as u32));
+    }
+
+    fn join(&mut self, other: Self) {
+        let Survey { readable, broken, per_class, formats, grey, deep, .. } = &mut self.survey;
+        *readable += other.survey.readable;
+        *grey += other.survey.grey;
+        *deep += other.survey.deep;
+        broken.extend(other.survey.broken);
+        per_class.resize(other.survey.per_class.len(), 0);
+        per_class.iter_mut().zip(other.survey.per_class).for_each(|(all, more)| *all += more);
+        for (format, count) in other.survey.formats {
+            *formats.entry(format).or_default() += count;
+        }
+        self.widths.extend(other.widths);
+        self.heights.extend(other.heights);
+        self.prints.extend(other.prints);
+    }
+}
+
+fn print(image: Decoded) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u32(image.width);
+    hasher.write_u32(image.height);
+    hasher.write(image.pixels);
+    hasher.finish()
+}
+
+fn spread(mut values: Vec<u32>) -> Spread {
+    values.sort_unstable();
+    let at = |place: usize| values.get(place).copied().unwrap_or(0);
+    Spread { least: at(0), median: at(values.len() / 2), most: at(values.len().saturating_sub(1)) }
+}
+
+/// Groups of equal images. Equal prints are a suspicion; the pixels decide.
+fn duplicates(dataset: &dyn Dataset, mut prints: Vec<(u64, u32)>) -> Vec<Vec<u32>> {
+    prints.sort_unstable();
+    let (mut one, mut other) = (DecodeScratch::default(), DecodeScratch::default());
+    let mut groups = Vec::new();
+    for suspects in prints.chunk_by(|a, b| a.0 == b.0).filter(|suspects| suspects.len() > 1) {
+        let Ok(first) = dataset.read(suspects[0].1 as usize, &mut one) else { continue };
+        let mut group = vec![suspects[0].1];
+        for &(_, index) in &suspects[1..] {
+            let same = dataset.read(index as usize, &mut other).is_ok_and(|image| {
+                (image.width, image.height) == (first.width, first.height) && image.pixels == first.pixels
+            });
+            group.extend(same.then_some(index));
+        }
+        if group.len() > 1 {
+            groups.push(group);
+        }
+    }
+    groups.sort_unstable();
+    groups
+}

@@ -1,0 +1,38 @@
+//! A survey counts what is there.
+
+mod common;
+
+use std::fs;
+
+use common::{picture, png};
+use simclr_data::{Spread, open, survey};
+use tempfile::tempdir;
+
+#[test]
+fn everything_is_counted_for_any_number_of_threads() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (value, name) in ["a/1.png", "a/2.png", "b/3.png"].iter().enumerate() {
+        picture(&at(name), value as u8);
+    }
+    // The same pixels in another format, and the same file again.
+    picture(&at("b/same.bmp"), 1);
+    fs::write(at("a/zz.png"), png(1)).unwrap();
+    fs::write(at("a/broken.jpg"), "text").unwrap();
+    image::RgbImage::from_fn(20, 9, |x, _| image::Rgb([x as u8, 0, 200])).save(at("b/wide.tif")).unwrap();
+    image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::new(5, 5).save(at("b/deep.png")).unwrap();
+    let source = open(dir.path()).unwrap();
+    let expected = survey(&*source.train, 1, false, &|_| ()).unwrap();
+    assert_eq!((expected.readable, expected.grey, expected.deep), (7, 6, 1));
+    assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
+    assert_eq!(expected.per_class, [3, 4, 0]);
+    let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();
+    assert_eq!(formats, [("BMP", 1), ("PNG", 5), ("TIFF", 1)]);
+    assert_eq!(expected.width, Spread { least: 4, median: 4, most: 20 });
+    let names: Vec<String> = expected.duplicates[0].iter().map(|&i| source.train.name(i as usize)).collect();
+    assert_eq!(names, ["a/2.png", "a/zz.png", "b/same.bmp"]);
+    assert_eq!((expected.duplicates.len(), expected.superfluous()), (1, 2));
+    assert_eq!(survey(&*source.train, 4, false, &|_| ()).unwrap(), expected);
+    let error = survey(&*source.train, 3, true, &|_| ()).unwrap_err().to_string();
+    assert!(error.starts_with("a/broken.jpg: not an image"), "{error}");
+}

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Feeds damaged files to the decoders and parsers for a minute: bash tools/fuzz.sh [SECONDS] [SEED]
+# Fails if one of them panics, takes over five seconds, or asks for more than 4 GiB of memory.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cargo build --release --quiet -p simclr-data --example fuzz
+target=${CARGO_TARGET_DIR:-target}
+# What is declared may be reserved up to what one image may have; an allocation beyond that ends the process.
+ulimit -v $((4 * 1024 * 1024))
+"$target/release/examples/fuzz" "${1:-60}" crates/data/tests/golden "${2:-1}"
