@@ -1,19 +1,26 @@
 //! Data sets, decoding and the loader: a stream of batches of view pairs.
 //!
 //! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an [`EvalLoader`] into central
-//! crops in order. The batches are a function of (data set, seed, place), whatever the number of threads.
+//! crops in order. The batches are a function of (data set, seed, place), whatever the number of threads. An [`Opener`] opens several paths as
+//! one, says how images are decoded, and keeps what it found; a [`survey`] reads every image once and tells what there is.
+//!
+//! A folder to batches:
 //!
 //! ```
 //! use simclr_augment::{ViewConfig, ViewFamily};
-//! use simclr_data::{Loader, LoaderConfig, Position, made};
+//! use simclr_data::{Loader, LoaderConfig, Position, open};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // `open(Path::new("photos"))?` for images of one's own.
-//! let source = made(100, 20, 32, 1);
+//! # let photos = tempfile::tempdir()?;
+//! # let photos = photos.path();
+//! # for number in 0..40 {
+//! #     image::RgbImage::from_pixel(40, 30, image::Rgb([number; 3])).save(photos.join(format!("{number}.png")))?;
+//! # }
+//! let source = open(photos)?;
 //! let family = ViewFamily::new(&ViewConfig::default(), 32)?;
 //! let views = vec![family.clone(), family];
 //! let config = LoaderConfig { batch: 16, seed: 1, threads: 2, prefetch: 2, views };
-//! let mut loader = Loader::new(source.train, config, Position::default());
+//! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
 //! for _ in 0..loader.batches_per_epoch() {
 //!     let batch = loader.next_batch()?;
 //!     // Two views of each image: view i and view i + 16 belong together.
