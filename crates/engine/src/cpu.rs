@@ -12,7 +12,7 @@ use simclr_kernels::{
 use half::bf16;
 
 use crate::tensor::Stored;
-use crate::{DType, Kernels, Result, Tensor};
+use crate::{DType, Gate, Kernels, Result, Tensor};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -25,6 +25,14 @@ fn matrix(x: &Tensor) -> Result<Operand<'_, f32>> {
 
 fn optional<E: Stored>(x: Option<&Tensor>) -> Result<Option<&[E]>> {
     x.map(Tensor::values).transpose()
+}
+
+fn typed_gate<E: Stored>(gate: Gate<'_>) -> Result<batch_norm::Gate<'_, E>> {
+    Ok(match gate {
+        Gate::Open => batch_norm::Gate::Open,
+        Gate::Output(y) => batch_norm::Gate::Output(y.values()?),
+        Gate::Affine { scale, shift } => batch_norm::Gate::Affine { scale, shift },
+    })
 }
 
 /// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
@@ -108,14 +116,14 @@ impl Kernels for CpuKernels {
     fn batch_norm_backward_sums(
         &self,
         dy: &Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         mean: &[f32],
         sums: &mut [f64],
     ) -> Result<()> {
         typed!(x, E => {
-            let (dy, mask, x) = (dy.values::<E>()?, optional(mask)?, x.values()?);
-            batch_norm::batch_norm_backward_sums(&self.cpu, dy, mask, x, mean, sums)
+            let (dy, gate, x) = (dy.values::<E>()?, typed_gate(gate)?, x.values()?);
+            batch_norm::batch_norm_backward_sums(&self.cpu, dy, gate, x, mean, sums)
         });
         Ok(())
     }
@@ -123,15 +131,16 @@ impl Kernels for CpuKernels {
     fn batch_norm_backward_input(
         &self,
         dy: &mut Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         coefficients: [&[f32]; 3],
+        keep: bool,
         dx: &mut Tensor,
     ) -> Result<()> {
         typed!(x, E => {
-            let (mask, x) = (optional::<E>(mask)?, x.values()?);
+            let (gate, x) = (typed_gate::<E>(gate)?, x.values()?);
             let (dy, dx) = (dy.values_mut()?, dx.values_mut()?);
-            batch_norm::batch_norm_backward_input(&self.cpu, dy, mask, x, coefficients, dx)
+            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients, keep, dx)
         });
         Ok(())
     }

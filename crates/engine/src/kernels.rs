@@ -6,6 +6,32 @@ use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
 use crate::{Result, Tensor};
 
+/// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
+#[derive(Clone, Copy, Debug)]
+pub enum Gate<'a> {
+    /// Everywhere: there is no ReLU.
+    Open,
+    /// Where its output is positive.
+    Output(&'a Tensor),
+    /// Where x scale + shift is positive, one value a channel.
+    Affine {
+        /// Factors of x.
+        scale: &'a [f32],
+        /// What is added.
+        shift: &'a [f32],
+    },
+}
+
+impl<'a> Gate<'a> {
+    /// The tensor that tells, if one does.
+    pub fn output(&self) -> Option<&'a Tensor> {
+        match *self {
+            Gate::Output(y) => Some(y),
+            Gate::Open | Gate::Affine { .. } => None,
+        }
+    }
+}
+
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
@@ -49,22 +75,23 @@ pub trait Kernels: Send + Sync {
         relu: bool,
         y: &mut Tensor,
     ) -> Result<()>;
-    /// [sum of g; C, sum of g (x - mean); C], g = dy where the mask is positive.
+    /// [sum of g; C, sum of g (x - mean); C], g = dy where the gate is open.
     fn batch_norm_backward_sums(
         &self,
         dy: &Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         mean: &[f32],
         sums: &mut [f64],
     ) -> Result<()>;
-    /// dx = g a + x b + c a channel; dy becomes g.
+    /// dx = g a + x b + c a channel; where `keep`, dy becomes g.
     fn batch_norm_backward_input(
         &self,
         dy: &mut Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         coefficients: [&[f32]; 3],
+        keep: bool,
         dx: &mut Tensor,
     ) -> Result<()>;
 

@@ -35,7 +35,7 @@ mod tensor;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Device, MemoryUse, PeakFlops, has_bf16, peak_flops};
 pub use error::EngineError;
-pub use kernels::Kernels;
+pub use kernels::{Gate, Kernels};
 pub use parameters::{ParameterId, ParameterKind, Parameters};
 pub use profile::{Cost, Profile, Shape, Work};
 pub use simclr_kernels::Conv2dGeometry;

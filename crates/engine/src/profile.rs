@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
-use crate::{Conv2dGeometry, Kernels, Result, Tensor};
+use crate::{Conv2dGeometry, Gate, Kernels, Result, Tensor};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -251,27 +251,29 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn batch_norm_backward_sums(
         &self,
         dy: &Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         mean: &[f32],
         sums: &mut [f64],
     ) -> Result<()> {
         let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
-        let cost = (0, bytes([dy, x]) + bytes_of(mask));
-        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, mask, x, mean, sums))
+        let cost = (0, bytes([dy, x]) + bytes_of(gate.output()));
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, mean, sums))
     }
 
     fn batch_norm_backward_input(
         &self,
         dy: &mut Tensor,
-        mask: Option<&Tensor>,
+        gate: Gate,
         x: &Tensor,
         coefficients: [&[f32]; 3],
+        keep: bool,
         dx: &mut Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
-        let cost = (0, bytes([dy, x, dx]) + bytes_of(mask));
-        self.time(work, cost, |k| k.batch_norm_backward_input(dy, mask, x, coefficients, dx))
+        let kept = keep.then_some(&*dy);
+        let cost = (0, bytes([dy, x, dx]) + bytes_of(gate.output()) + bytes_of(kept));
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, keep, dx))
     }
 
     fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use crate::Cpu;
+use crate::scratch::{self, Scratch};
 
 /// Values that one piece of an elementwise pass covers: large against the hand-over, small against a cache.
 pub(crate) const PIECE: usize = 1 << 15;
@@ -48,8 +49,8 @@ pub(crate) fn repeats(channels: usize) -> usize {
 }
 
 /// `values` repeated `times` times.
-pub(crate) fn repeated(values: &[f32], times: usize) -> Vec<f32> {
-    let mut wide = Vec::with_capacity(values.len() * times);
-    (0..times).for_each(|_| wide.extend_from_slice(values));
+pub(crate) fn repeated(values: &[f32], times: usize) -> Scratch<f32> {
+    let mut wide = scratch::take(values.len() * times);
+    wide.chunks_exact_mut(values.len().max(1)).for_each(|row| row.copy_from_slice(values));
     wide
 }

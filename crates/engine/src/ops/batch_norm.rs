@@ -1,7 +1,7 @@
 //! BatchNorm over all workers, with the residual addition and the ReLU that follow it.
 
 use crate::{
-    Backward, BackwardContext, Collective, EngineError, Mode, ParameterId, Result, Tape, Tensor, Var,
+    Backward, BackwardContext, Collective, EngineError, Gate, Mode, ParameterId, Result, Tape, Tensor, Var,
 };
 
 /// A BatchNorm's parameters and constants.
@@ -74,7 +74,11 @@ pub fn batch_norm(
     let collective = tape.collective();
     Ok(tape.record(&inputs, y.clone(), || BatchNormBackward {
         x: x.tensor().clone(),
-        mask: relu.then_some(y),
+        gate: match (relu, residual) {
+            (false, _) => KeptGate::Open,
+            (true, Some(_)) => KeptGate::Output(y),
+            (true, None) => KeptGate::Affine { scale, shift },
+        },
         gamma: gamma.tensor().clone(),
         statistics,
         collective,
@@ -143,9 +147,26 @@ fn running_statistics(tape: &Tape, norm: &BatchNorm) -> Result<Statistics> {
     })
 }
 
+/// What backward finds the ReLU's gate by.
+enum KeptGate {
+    Open,
+    Output(Tensor),
+    Affine { scale: Vec<f32>, shift: Vec<f32> },
+}
+
+impl KeptGate {
+    fn lend(&self) -> Gate<'_> {
+        match self {
+            KeptGate::Open => Gate::Open,
+            KeptGate::Output(y) => Gate::Output(y),
+            KeptGate::Affine { scale, shift } => Gate::Affine { scale, shift },
+        }
+    }
+}
+
 struct BatchNormBackward<'a> {
     x: Tensor,
-    mask: Option<Tensor>,
+    gate: KeptGate,
     gamma: Tensor,
     statistics: Statistics,
     collective: &'a dyn Collective,
@@ -156,9 +177,9 @@ impl Backward for BatchNormBackward<'_> {
         let device = dy.device().clone();
         let channels = self.gamma.len();
         let Statistics { mean, inv_std, count } = &self.statistics;
-        let mask = self.mask.as_ref();
+        let gate = self.gate.lend();
         let mut sums = vec![0.0; 2 * channels];
-        device.kernels().batch_norm_backward_sums(&dy, mask, &self.x, mean, &mut sums)?;
+        device.kernels().batch_norm_backward_sums(&dy, gate, &self.x, mean, &mut sums)?;
         // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
         if context.wants(1) {
             let dgamma: Vec<f32> =
@@ -186,7 +207,8 @@ impl Backward for BatchNormBackward<'_> {
             }
         }
         let mut dx = Tensor::empty_of(&device, self.x.shape(), dy.dtype());
-        device.kernels().batch_norm_backward_input(&mut dy, mask, &self.x, [&a, &b, &c], &mut dx)?;
+        let keep = context.wants(3);
+        device.kernels().batch_norm_backward_input(&mut dy, gate, &self.x, [&a, &b, &c], keep, &mut dx)?;
         context.give(0, dx)?;
         context.give(3, dy)
     }

@@ -107,6 +107,11 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskstore_ps(to, mask8(lanes), v) }
     }
     #[inline(always)]
+    fn where_positive(self, gate: __m256, v: __m256) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()), v) }
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: __m256, b: __m256, acc: __m256) -> __m256 {
         // SAFETY: the token proves AVX2 and FMA.
         unsafe {

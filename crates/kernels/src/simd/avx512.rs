@@ -111,6 +111,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_mask_storeu_ps(to, mask16(lanes), v) }
     }
     #[inline(always)]
+    fn where_positive(self, gate: __m512, v: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps()), v) }
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, acc: __m512) -> __m512 {
         // SAFETY: the token proves AVX-512 F, and AVX512_BF16 where it is used; any bits make a vector of either type.
         unsafe {

@@ -57,6 +57,8 @@ pub trait Simd: Copy {
     ///
     /// `to` must be valid for writing `lanes` numbers.
     unsafe fn store_first(self, to: *mut f32, v: Self::V, lanes: usize);
+    /// `v` where `gate` is above 0, else 0.
+    fn where_positive(self, gate: Self::V, v: Self::V) -> Self::V;
     /// `acc` plus, in each lane, the sum of both products of the bf16 pairs in the bits of a and b.
     fn dot_pairs(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
     /// Reads and widens `LANES` numbers.

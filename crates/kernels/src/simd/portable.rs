@@ -69,6 +69,10 @@ impl Simd for Portable {
         }
     }
     #[inline(always)]
+    fn where_positive(self, gate: Four, v: Four) -> Four {
+        Four(std::array::from_fn(|i| if gate.0[i] > 0.0 { v.0[i] } else { 0.0 }))
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: Four, b: Four, acc: Four) -> Four {
         let low = |v: Four| Four(v.0.map(|v| halves(v)[0]));
         let high = |v: Four| Four(v.0.map(|v| halves(v)[1]));

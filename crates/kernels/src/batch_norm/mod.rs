@@ -4,8 +4,12 @@
 //! mean and (biased) variance are over rows (Ioffe and Szegedy, arXiv:1502.03167, algorithm 1). The caller turns
 //! sums into statistics, since sums may come from several workers. Values may be f32 or bf16; arithmetic is in f32.
 
+mod backward;
+
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
-use crate::{Cpu, Element};
+use crate::{Cpu, Element, scratch};
+
+pub use backward::{Gate, batch_norm_backward_input, batch_norm_backward_sums};
 
 /// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.
 const F32_ROWS: usize = 128;
@@ -18,7 +22,8 @@ pub fn channel_sums<E: Element>(cpu: &Cpu, x: &[E], channels: usize, sums: &mut 
     let wide = repeats(channels) * channels;
     sum_pieces(cpu, x.len().div_ceil(piece_len), sums, |i, acc| {
         let x = &x[i * piece_len..x.len().min((i + 1) * piece_len)];
-        let mut partial = vec![0f32; 2 * wide];
+        let mut partial = scratch::take::<f32>(2 * wide);
+        partial.fill(0.0);
         let (sum, square) = partial.split_at_mut(wide);
         for block in x.chunks(F32_ROWS * wide) {
             cpu.isa.vectorize(
@@ -100,102 +105,6 @@ fn at_least(floor: f32, value: f32) -> f32 {
     if floor > value { floor } else { value }
 }
 
-/// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
-/// g being `dy` where `mask` is positive (the ReLU's output) and zero elsewhere, or `dy` itself without a mask.
-pub fn batch_norm_backward_sums<E: Element>(
-    cpu: &Cpu,
-    dy: &[E],
-    mask: Option<&[E]>,
-    x: &[E],
-    mean: &[f32],
-    sums: &mut [f64],
-) {
-    let channels = mean.len();
-    assert_eq!(sums.len(), 2 * channels);
-    assert_eq!(dy.len(), x.len());
-    assert!(mask.is_none_or(|m| m.len() == x.len()));
-    let mean = &*repeated(mean, repeats(channels));
-    let wide = mean.len();
-    let piece_len = rows_per_piece(channels) * channels;
-    sum_pieces(cpu, x.len().div_ceil(piece_len), sums, |i, acc| {
-        let range = i * piece_len..x.len().min((i + 1) * piece_len);
-        let mut partial = vec![0f32; 2 * wide];
-        let (sum, product) = partial.split_at_mut(wide);
-        for start in range.clone().step_by(F32_ROWS * wide) {
-            let block = start..range.end.min(start + F32_ROWS * wide);
-            let (dy, x) = (&dy[block.clone()], &x[block.clone()]);
-            cpu.isa.vectorize(
-                #[inline(always)]
-                || match mask {
-                    None => {
-                        for (dy, x) in dy.chunks(wide).zip(x.chunks(wide)) {
-                            let lanes = sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean);
-                            for ((((s, p), g), x), m) in lanes {
-                                let g = g.widen();
-                                *s += g;
-                                *p += g * (x.widen() - m);
-                            }
-                        }
-                    }
-                    Some(mask) => {
-                        let rows = dy.chunks(wide).zip(x.chunks(wide)).zip(mask[block].chunks(wide));
-                        for ((dy, x), mask) in rows {
-                            let lanes =
-                                sum.iter_mut().zip(product.iter_mut()).zip(dy).zip(x).zip(mean).zip(mask);
-                            for (((((s, p), g), x), m), y) in lanes {
-                                let g = if y.widen() > 0.0 { g.widen() } else { 0.0 };
-                                *s += g;
-                                *p += g * (x.widen() - m);
-                            }
-                        }
-                    }
-                },
-            );
-            fold(sum, &mut acc[..channels]);
-            fold(product, &mut acc[channels..]);
-        }
-    });
-}
-
-/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. On return `dy`
-/// holds g, which is the gradient of the residual.
-pub fn batch_norm_backward_input<E: Element>(
-    cpu: &Cpu,
-    dy: &mut [E],
-    mask: Option<&[E]>,
-    x: &[E],
-    coefficients: [&[f32]; 3],
-    dx: &mut [E],
-) {
-    let channels = coefficients[0].len();
-    assert!(coefficients.iter().all(|c| c.len() == channels));
-    assert!(dy.len() == x.len() && dx.len() == x.len());
-    assert!(mask.is_none_or(|m| m.len() == x.len()));
-    let [a, b, c] = coefficients.map(|values| repeated(values, repeats(channels)));
-    let (a, b, c, wide) = (&*a, &*b, &*c, a.len());
-    let piece_len = rows_per_piece(channels) * channels;
-    cpu.threads.run_chunk_pairs(dx, dy, piece_len, |i, dx, dy| {
-        let range = i * piece_len..i * piece_len + dx.len();
-        let x = &x[range.clone()];
-        cpu.isa.vectorize(
-            #[inline(always)]
-            || {
-                if let Some(mask) = mask {
-                    for (dy, y) in dy.iter_mut().zip(&mask[range]) {
-                        *dy = if y.widen() > 0.0 { *dy } else { E::default() };
-                    }
-                }
-                for ((dx, dy), x) in dx.chunks_mut(wide).zip(dy.chunks(wide)).zip(x.chunks(wide)) {
-                    let lanes = dx.iter_mut().zip(dy).zip(x).zip(a).zip(b).zip(c);
-                    for (((((dx, g), x), a), b), c) in lanes {
-                        *dx = E::narrow(g.widen() * a + x.widen() * b + c);
-                    }
-                }
-            },
-        );
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,10 +163,18 @@ mod tests {
             let mut sums = vec![0.0; 2 * channels];
             channel_sums(&cpu, &x, channels, &mut sums);
             let mut backward = vec![0.0; 2 * channels];
-            batch_norm_backward_sums(&cpu, &y, Some(&x), &x, &mean, &mut backward);
+            batch_norm_backward_sums(&cpu, &y, Gate::Output(&x), &x, &mean, &mut backward);
             let mut dy = y.clone();
             let mut dx = vec![E::default(); x.len()];
-            batch_norm_backward_input(&cpu, &mut dy, Some(&x), &x, [&mean, &mean, &mean], &mut dx);
+            batch_norm_backward_input(
+                &cpu,
+                &mut dy,
+                Gate::Output(&x),
+                &x,
+                [&mean, &mean, &mean],
+                true,
+                &mut dx,
+            );
             let mut out = vec![E::default(); x.len()];
             batch_norm_forward(&cpu, &x, &mean, &mean, Some(&y), true, &mut out);
             (sums, backward, dy, dx, out)
@@ -287,8 +204,8 @@ mod tests {
         assert_eq!(y, narrow(&wide_y));
 
         let (mut sums, mut wide_sums) = (vec![0.0; 2 * channels], vec![0.0; 2 * channels]);
-        batch_norm_backward_sums(&cpu, &g, Some(&r), &x, &a, &mut sums);
-        batch_norm_backward_sums(&cpu, &wide_g, Some(&wide_r), &wide_x, &a, &mut wide_sums);
+        batch_norm_backward_sums(&cpu, &g, Gate::Output(&r), &x, &a, &mut sums);
+        batch_norm_backward_sums(&cpu, &wide_g, Gate::Output(&wide_r), &wide_x, &a, &mut wide_sums);
         assert_eq!(sums, wide_sums);
         channel_sums(&cpu, &x, channels, &mut sums);
         channel_sums(&cpu, &wide_x, channels, &mut wide_sums);
@@ -296,8 +213,9 @@ mod tests {
 
         let (mut dy, mut dx) = (g.clone(), g.clone());
         let (mut wide_dy, mut wide_dx) = (wide_g.clone(), wide_g.clone());
-        batch_norm_backward_input(&cpu, &mut dy, Some(&r), &x, [&a, &b, &c], &mut dx);
-        batch_norm_backward_input(&cpu, &mut wide_dy, Some(&wide_r), &wide_x, [&a, &b, &c], &mut wide_dx);
+        batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&r), &x, [&a, &b, &c], true, &mut dx);
+        let gate = Gate::Output(&wide_r);
+        batch_norm_backward_input(&cpu, &mut wide_dy, gate, &wide_x, [&a, &b, &c], true, &mut wide_dx);
         assert_eq!((dy, dx), (narrow(&wide_dy), narrow(&wide_dx)));
     }
 
@@ -308,12 +226,48 @@ mod tests {
         let mut dy = [10.0, 20.0, 30.0, 40.0];
         let mut sums = [0.0; 4];
         let cpu = cpu(Isa::detect(), 1);
-        batch_norm_backward_sums(&cpu, &dy, Some(&mask), &x, &[1.0, 1.0], &mut sums);
+        batch_norm_backward_sums(&cpu, &dy, Gate::Output(&mask), &x, &[1.0, 1.0], &mut sums);
         assert_eq!(sums, [10.0, 40.0, 0.0, 120.0]);
         let mut dx = [0.0; 4];
         let coefficients = [&[1.0, 1.0][..], &[0.5, 0.5], &[0.0, 1.0]];
-        batch_norm_backward_input(&cpu, &mut dy, Some(&mask), &x, coefficients, &mut dx);
+        let gate = Gate::Output(&mask);
+        batch_norm_backward_input(&cpu, &mut dy, gate, &x, coefficients, true, &mut dx);
         assert_eq!(dy, [10.0, 0.0, 0.0, 40.0]);
         assert_eq!(dx, [10.5, 2.0, 1.5, 43.0]);
+    }
+
+    /// The gate of a ReLU without residual is the same whether read from its output or found again from its input, and g
+    /// need not be kept; on channels around every vector width.
+    #[test]
+    fn a_gate_found_again_is_the_gate() {
+        for (rows, channels) in [(1, 1), (300, 3), (70, 17), (41, 64), (33, 300)] {
+            let x = noise(rows * channels, 1);
+            let g = noise(rows * channels, 2);
+            let [scale, shift, mean, b, c] = [3, 4, 5, 6, 7].map(|seed| noise(channels, seed));
+            for isa in Isa::all() {
+                let cpu = cpu(isa, 2);
+                let mut y = vec![0.0; x.len()];
+                batch_norm_forward(&cpu, &x, &scale, &shift, None, true, &mut y);
+                assert!(x.len() < 50 || y.contains(&0.0) && y.iter().any(|&y| y > 0.0));
+                let run = |gate: Gate<f32>, keep: bool| {
+                    let mut sums = vec![0.0; 2 * channels];
+                    batch_norm_backward_sums(&cpu, &g, gate, &x, &mean, &mut sums);
+                    let (mut dy, mut dx) = (g.clone(), vec![0.0; x.len()]);
+                    batch_norm_backward_input(&cpu, &mut dy, gate, &x, [&scale, &b, &c], keep, &mut dx);
+                    (sums, dx, dy)
+                };
+                let (sums, dx, kept) = run(Gate::Output(&y), true);
+                let (again, dx_again, dy) = run(Gate::Affine { scale: &scale, shift: &shift }, false);
+                assert!(sums == again && dx == dx_again && dy == g, "{rows} x {channels} on {isa:?}");
+                assert!(kept.iter().zip(&g).zip(&y).all(|((k, g), y)| *k == if *y > 0.0 { *g } else { 0.0 }));
+                let mut expected = vec![0.0f64; 2 * channels];
+                for (i, (&g, &x)) in kept.iter().zip(&x).enumerate() {
+                    expected[i % channels] += f64::from(g);
+                    expected[channels + i % channels] += f64::from(g) * f64::from(x - mean[i % channels]);
+                }
+                let close = |(got, want): (&f64, &f64)| (got - want).abs() <= 1e-5 * (1.0 + want.abs());
+                assert!(sums.iter().zip(&expected).all(close), "{rows} x {channels}: {sums:?} {expected:?}");
+            }
+        }
     }
 }
