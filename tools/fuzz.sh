@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Feeds damaged files to the decoders and parsers for a minute: bash tools/fuzz.sh [SECONDS] [SEED]
-# Fails if one of them panics, takes over five seconds, or asks for more than 4 GiB of memory.
+# Fails if a panic gets out of the crate, or if something takes over five seconds, or asks for more than 4 GiB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --quiet -p simclr-data --example fuzz

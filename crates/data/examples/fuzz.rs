@@ -1,15 +1,16 @@
 //! Feeds damaged files to every decoder and parser, and reports what panics: `tools/fuzz.sh` runs it.
 //!
-//! `cargo run --release -p simclr-data --example fuzz -- SECONDS CORPUS [SEED]`
+//! `cargo run --release -p simclr-data --example fuzz -- SECONDS CORPUS [SEED [RUN]]`; RUN repeats a finding.
 //!
 //! The corpus is small well-formed files. Each is changed at random (bytes set, bits turned, pieces cut out, doubled, or taken from
 //! another file) and opened as what its name says. An image goes to the decoders; anything else is opened as a data set, and some of its
-//! images are read. A panic that a decoder catches itself counts too: it is a defect of somebody's.
+//! images are read. A panic of a library that the crate catches and makes an error of is told, and is no finding.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use simclr_augment::Stream;
@@ -23,11 +24,12 @@ const SLOW: Duration = Duration::from_secs(5);
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let usage = "usage: fuzz SECONDS CORPUS [SEED]";
+    let usage = "usage: fuzz SECONDS CORPUS [SEED [RUN]]";
     let mut arguments = std::env::args().skip(1);
     let seconds: u64 = arguments.next().ok_or(usage)?.parse()?;
     let corpus = PathBuf::from(arguments.next().ok_or(usage)?);
     let seed: u64 = arguments.next().map_or(Ok(1), |seed| seed.parse())?;
+    let only: Option<u64> = arguments.next().map(|run| run.parse()).transpose()?;
     let mut files = Vec::new();
     collect(&corpus, &mut files)?;
     files.sort();
@@ -35,13 +37,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err(format!("{}: no files", corpus.display()).into());
     }
     std::panic::set_hook(Box::new(|panic| {
-        let mut panics = PANICS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
         panics.push(panic.to_string().replace('\n', " "));
     }));
     let scratch_folder = std::env::temp_dir().join(format!("simclr-fuzz-{}", std::process::id()));
     fs::create_dir_all(&scratch_folder)?;
     let start = Instant::now();
-    let (mut runs, mut accepted, mut findings) = (0u64, 0u64, std::collections::BTreeMap::new());
+    let (mut runs, mut accepted) = (only.unwrap_or(0), 0u64);
+    let (mut findings, mut caught) = (BTreeMap::new(), BTreeMap::new());
     while start.elapsed() < Duration::from_secs(seconds) {
         let mut stream = Stream::new(seed, runs, 0, 0);
         let pick = |stream: &mut Stream| &files[stream.below(files.len() as u32) as usize];
@@ -49,21 +52,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let damaged = damage(fs::read(file)?, &fs::read(other)?, &mut stream);
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| feed(file, &damaged, &scratch_folder)));
-        accepted += u64::from(outcome.unwrap_or(false));
-        let mut found: Vec<String> =
-            std::mem::take(&mut *PANICS.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        if began.elapsed() > SLOW {
-            found.push(format!("took {:?}", began.elapsed()));
+        let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
+        accepted += u64::from(matches!(outcome, Ok(true)));
+        let kind = if outcome.is_err() { &mut findings } else { &mut caught };
+        for panic in panics {
+            kind.entry(panic).or_insert_with(|| (file.clone(), runs));
         }
-        for finding in found {
-            findings.entry(finding).or_insert_with(|| (file.clone(), runs));
+        if began.elapsed() > SLOW {
+            findings.insert(format!("took {:?}", began.elapsed()), (file.clone(), runs));
         }
         runs += 1;
+        if only.is_some() {
+            break;
+        }
     }
     fs::remove_dir_all(&scratch_folder)?;
     println!("{runs} damaged files in {:?}, {accepted} of them still opened", start.elapsed());
-    for (finding, (file, run)) in &findings {
-        println!("finding: {} (seed {seed}, run {run}): {finding}", file.display());
+    for (kind, found) in [("caught", &caught), ("finding", &findings)] {
+        for (what, (file, run)) in found {
+            println!("{kind}: {} (seed {seed}, run {run}): {what}", file.display());
+        }
     }
     match findings.is_empty() {
         true => Ok(()),

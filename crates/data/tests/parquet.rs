@@ -68,6 +68,7 @@ fn parts_by_the_names_of_the_files() {
 fn what_is_no_table_of_images_is_named() {
     assert!(error(&golden("texts.parquet")).contains("has no column of images, only id"));
     assert!(error(&golden("noise.parquet")).contains("holds no encoded images"));
+    assert!(error(&golden("zstd.parquet")).contains("compressed by ZSTD"));
     let dir = tempdir().unwrap();
     let file = dir.path().join("a.parquet");
     let whole = fs::read(golden("snappy.parquet")).unwrap();

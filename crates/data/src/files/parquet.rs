@@ -9,7 +9,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::basic::{LogicalType, Type as Physical};
+use parquet::basic::{Compression, LogicalType, Type as Physical};
 use parquet::column::page::PageReader;
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
@@ -234,8 +234,8 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
             if rows == 0 {
                 continue;
             }
-            // Each row takes a byte at least somewhere; what declares more rows than bits is made up.
-            if u64::from(rows) > 64 * (chunk.compressed_size().max(0) as u64 + 64) {
+            // An image takes some bytes; what declares more rows than bits is made up.
+            if u64::from(rows) > 8 * (chunk.compressed_size().max(0) as u64 + 64) {
                 return Err(bad(format!(
                     "a row group declares {rows} rows in {} bytes",
                     chunk.compressed_size()
@@ -308,8 +308,24 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
     });
     for group in metadata.row_groups() {
         let chunk = group.column(column);
+        if !matches!(
+            chunk.compression(),
+            Compression::UNCOMPRESSED
+                | Compression::SNAPPY
+                | Compression::GZIP(_)
+                | Compression::LZ4
+                | Compression::LZ4_RAW
+        ) {
+            return Err(format!(
+                "its images are compressed by {}, which is not read; snappy, gzip, lz4 or none would be right",
+                chunk.compression()
+            ));
+        }
         let (packed, bytes) = (chunk.compressed_size(), chunk.uncompressed_size());
-        if packed < 0 || bytes < 0 || bytes / MAX_GROWTH > packed + MAX_PAGE_BYTES {
+        if packed < 0 || packed as u64 > file.len() {
+            return Err(format!("declares {packed} bytes of images in a file of {}", file.len()));
+        }
+        if bytes < 0 || bytes / MAX_GROWTH > packed + MAX_PAGE_BYTES {
             return Err(format!("declares {bytes} bytes of images in {packed} bytes of file; refused"));
         }
     }
