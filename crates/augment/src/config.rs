@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ops::blur::usual_prob;
 use crate::{
     AspectLaw, AugmentError, BlurPadding, Brightness, ColorJitter, GaussianBlur, Grayscale, HorizontalFlip,
-    RandomResizedCrop, ViewOp, check, decimal,
+    RandomResizedCrop, ViewFamily, ViewOp, check, decimal,
 };
 
 /// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by
@@ -46,6 +47,48 @@ pub struct ViewConfig {
     pub blur_sigma: [f32; 2],
     /// What the blur sees beyond the border.
     pub blur_padding: BlurPadding,
+    /// A list of operators that takes the place of the settings above.
+    pub preset: ViewPreset,
+    /// The operators of the first branch, in place of the preset's or of the settings above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<Vec<ViewOp>>,
+    /// The operators of the second branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<Vec<ViewOp>>,
+}
+
+/// Lists of operators that have names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViewPreset {
+    /// None: the settings of [`ViewConfig`] say what the operators are.
+    #[default]
+    None,
+    /// The family of the paper: crop, flip, colour jitter, greyscale, blur.
+    Simclr,
+    /// The same as the first version of the authors' code had it: brightness adds.
+    SimclrV1,
+    /// A random resized crop, nothing else.
+    CropOnly,
+    /// Crop and flip, as a classifier is trained.
+    Supervised,
+}
+
+impl ViewPreset {
+    /// The operators, in their order; of [`ViewPreset::None`], those of the paper.
+    pub fn ops(self) -> Vec<ViewOp> {
+        let crop = ViewOp::RandomResizedCrop(RandomResizedCrop::default());
+        let flip = ViewOp::HorizontalFlip(HorizontalFlip::default());
+        let brightness = match self {
+            Self::CropOnly => return vec![crop],
+            Self::Supervised => return vec![crop, flip],
+            Self::SimclrV1 => Brightness::Additive,
+            Self::None | Self::Simclr => Brightness::Multiplicative,
+        };
+        let jitter = ViewOp::ColorJitter(ColorJitter { brightness, ..ColorJitter::default() });
+        let gray = ViewOp::Grayscale(Grayscale::default());
+        vec![crop, flip, jitter, gray, ViewOp::GaussianBlur(GaussianBlur::default())]
+    }
 }
 
 impl Default for ViewConfig {
@@ -62,6 +105,9 @@ impl Default for ViewConfig {
             blur_prob: None,
             blur_sigma: [0.1, 2.0],
             blur_padding: BlurPadding::Zero,
+            preset: ViewPreset::None,
+            a: None,
+            b: None,
         }
     }
 }
@@ -74,11 +120,27 @@ impl ViewConfig {
 
     /// The probability of the blur for views of `size` x `size` pixels, the default resolved.
     pub fn blur_prob_at(&self, size: u32) -> f32 {
-        self.blur_prob.unwrap_or(if size > 64 { 0.5 } else { 0.0 })
+        self.blur_prob.unwrap_or_else(|| usual_prob(size))
     }
 
-    /// The operators of the family for views of `size` x `size` pixels, in their order.
+    /// The families of the two branches, with views of `size` x `size` pixels.
+    ///
+    /// # Errors
+    /// As [`ViewConfig::validate`], and for a `size` outside of 1 to 16,384.
+    pub fn families(&self, size: u32) -> Result<[ViewFamily; 2], AugmentError> {
+        self.validate()?;
+        let family = |list: &Option<Vec<ViewOp>>| match list {
+            Some(ops) => ViewFamily::from_ops(ops, size),
+            None => ViewFamily::from_ops(&self.ops(size), size),
+        };
+        Ok([family(&self.a)?, family(&self.b)?])
+    }
+
+    /// The operators of a branch without a list of its own, for views of `size` x `size` pixels, in their order.
     pub fn ops(&self, size: u32) -> Vec<ViewOp> {
+        if self.preset != ViewPreset::None {
+            return self.preset.ops();
+        }
         vec![
             ViewOp::RandomResizedCrop(RandomResizedCrop {
                 area: self.crop_area,
@@ -93,7 +155,7 @@ impl ViewConfig {
             }),
             ViewOp::Grayscale(Grayscale { prob: self.gray_prob }),
             ViewOp::GaussianBlur(GaussianBlur {
-                prob: self.blur_prob_at(size),
+                prob: Some(self.blur_prob_at(size)),
                 sigma: self.blur_sigma,
                 padding: self.blur_padding,
             }),
@@ -134,7 +196,13 @@ impl ViewConfig {
             self.blur_sigma,
             |v| v > 0.0 && v <= 1000.0,
             "two standard deviations in pixels [smallest, largest], above 0 and at most 1000",
-        )
+        )?;
+        for (branch, list) in [("view.a", &self.a), ("view.b", &self.b)] {
+            if let Some(ops) = list {
+                ViewFamily::from_ops(ops, 1).map_err(|error| error.within(branch))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -47,3 +47,15 @@ pub enum AugmentError {
         got: u64,
     },
 }
+
+impl AugmentError {
+    /// The same error with the table named that the key is in.
+    pub(crate) fn within(self, table: &str) -> Self {
+        match self {
+            Self::OutOfRange { key, value, expected } => {
+                Self::OutOfRange { key: format!("{table}: {key}"), value, expected }
+            }
+            other => other,
+        }
+    }
+}

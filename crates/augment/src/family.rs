@@ -1,8 +1,10 @@
 //! The whole family of views: draw a recipe, apply it.
 
+use crate::ops::auto_augment::{affine, histogram, posterize, sharpness};
 use crate::ops::blur::{self, Blur};
-use crate::ops::{MOST_STEPS, horizontal_flip};
+use crate::ops::{MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
 use crate::passes::{From, Pass, PixelOp};
+use crate::planes::Planes;
 use crate::{
     AugmentError, CropBox, ImageRef, RandomResizedCrop, Recipe, Scratch, Step, Steps, Stream, ViewConfig,
     ViewOp,
@@ -17,17 +19,19 @@ pub struct ViewFamily {
     size: u32,
     crop: Option<RandomResizedCrop>,
     ops: Vec<ViewOp>,
+    /// Whether the images are grey.
+    gray: bool,
 }
 
 impl ViewFamily {
-    /// The family of `config` with views of `size` x `size` pixels.
+    /// The family of the first branch of `config` with views of `size` x `size` pixels.
     ///
     /// # Errors
     /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside
     /// of 1 to 16,384.
     pub fn new(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
-        config.validate()?;
-        Self::from_ops(&config.ops(size), size)
+        let [first, _] = config.families(size)?;
+        Ok(first)
     }
 
     /// The family that applies `ops` in their order, with views of `size` x `size` pixels. Without a crop at their head the
@@ -58,7 +62,22 @@ impl ViewFamily {
                 expected: "at most 32 things, a colour jitter being four",
             });
         }
-        Ok(Self { size, crop, ops: rest.to_vec() })
+        Ok(Self { size, crop, ops: rest.to_vec(), gray: false })
+    }
+
+    /// The same family for images that are grey: saturation, hue and greyscale, which would change nothing, are left out. All
+    /// other draws stay as they are.
+    pub fn for_gray_images(self) -> Self {
+        Self { gray: true, ..self }
+    }
+
+    /// What [`ViewFamily::for_gray_images`] leaves out of this family, in words; empty if nothing.
+    pub fn left_out_of_gray_images(&self) -> Vec<&'static str> {
+        let has = |wanted: fn(&ViewOp) -> bool| self.ops.iter().any(wanted);
+        let jitter = has(|op| matches!(op, ViewOp::ColorJitter(law) if law.prob > 0.0 && law.strength > 0.0));
+        let gray = has(|op| matches!(op, ViewOp::Grayscale(law) if law.prob > 0.0));
+        let words = [("saturation", jitter), ("hue", jitter), ("greyscale", gray)];
+        words.into_iter().filter(|word| word.1).map(|word| word.0).collect()
     }
 
     /// Side S of the views in pixels.
@@ -85,6 +104,9 @@ impl ViewFamily {
                 other => other.draw(self.size, stream, &mut steps),
             }
         }
+        if self.gray {
+            steps.retain(|step| !step.means_nothing_on_gray());
+        }
         Recipe { image: (width, height), crop, flip, steps }
     }
 
@@ -105,7 +127,7 @@ impl ViewFamily {
             "size of the image that the recipe was drawn for"
         );
         assert!(recipe.crop.fits(image.width, image.height), "{:?} lies outside of the image", recipe.crop);
-        let Scratch { isa, resizer, blurrer, planes, ops } = scratch;
+        let Scratch { isa, resizer, blurrer, planes, ops, spare } = scratch;
         planes.prepare(self.size as usize);
         resizer.prepare(recipe.crop, self.size, recipe.flip);
         let mut from = From::Image(resizer, image, recipe.crop);
@@ -144,10 +166,28 @@ impl ViewFamily {
                         return;
                     }
                 }
-                Step::Flip => horizontal_flip::flip(planes),
-                _ => {}
+                other => apply_to_planes(other, planes, spare),
             }
         }
+    }
+}
+
+/// Applies an operator that is not often used, or costs nothing.
+fn apply_to_planes(step: Step, planes: &mut Planes, spare: &mut Vec<f32>) {
+    match step {
+        Step::Flip => horizontal_flip::flip(planes),
+        Step::Cutout { columns, rows, fill } => cutout::cutout(planes, columns, rows, fill),
+        Step::Rotate { quarters } => rotation::rotate(planes, quarters, spare),
+        Step::Noise { sigma, key } => gaussian_noise::noise(planes, sigma, key),
+        Step::Sobel => sobel::sobel(planes, spare),
+        Step::AutoContrast => histogram::auto_contrast(planes),
+        Step::Equalize => histogram::equalize(planes),
+        Step::Posterize { bits } => posterize::posterize(planes, bits),
+        Step::Sharpness(factor) => sharpness::sharpness(planes, factor, spare),
+        Step::Turn { degrees } => affine::turn(planes, degrees, spare),
+        Step::ShearX(level) => affine::shear_x(planes, level, spare),
+        // A blur that changes nothing; all others are of the passes.
+        _ => {}
     }
 }
 

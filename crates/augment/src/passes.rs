@@ -35,7 +35,8 @@ impl PixelOp {
             Step::Hue(turn) => Self::Hue(turn),
             Step::Gray => Self::Gray,
             Step::Solarize(threshold) => Self::Solarize(threshold),
-            Step::Flip | Step::Blur { .. } => return None,
+            Step::Invert => Self::Solarize(0.0),
+            _ => return None,
         })
     }
 

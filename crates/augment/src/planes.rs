@@ -57,3 +57,8 @@ impl Planes {
         std::array::from_fn(|lane| if lane < inside { 1.0 } else { 0.0 })
     }
 }
+
+/// A value in [0, 1] as one of 256 levels, rounded half to even.
+pub(crate) fn level(value: f32) -> usize {
+    (value * 255.0).round_ties_even() as usize & 0xff
+}

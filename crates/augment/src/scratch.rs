@@ -21,6 +21,8 @@ pub struct Scratch {
     pub(crate) planes: Planes,
     /// The operators of one pass.
     pub(crate) ops: Vec<PixelOp>,
+    /// A plane as it was.
+    pub(crate) spare: Vec<f32>,
 }
 
 impl Scratch {

@@ -50,6 +50,7 @@ fn any_config() -> impl Strategy<Value = ViewConfig> {
             blur_prob: Some(probabilities.3),
             blur_sigma: [sigma.min(other_sigma), sigma.max(other_sigma)],
             blur_padding: if switches[2] { BlurPadding::Zero } else { BlurPadding::Reflect },
+            ..ViewConfig::default()
         })
 }
 

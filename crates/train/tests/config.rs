@@ -25,8 +25,10 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
     let text = Config::default().to_toml().unwrap();
     let written: toml::Table = text.parse().unwrap();
     let mut typed = toml::Table::try_from(Config::default()).unwrap();
-    // Absent in the typed form: its default follows from the image size.
-    typed["view"].as_table_mut().unwrap().insert("blur_prob".into(), "auto".into());
+    // Absent in the typed form: their defaults follow from the image size and from the other keys.
+    for key in ["blur_prob", "a", "b"] {
+        typed["view"].as_table_mut().unwrap().insert(key.into(), "auto".into());
+    }
     assert_eq!(written, typed);
     let count: usize = typed.values().map(|table| table.as_table().unwrap().len()).sum();
     assert_eq!(count, KEYS.len());
@@ -295,4 +297,52 @@ fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
     saved.check_resume(&resumed(&["train.threads=4", "train.keep_checkpoints=9"], None)).unwrap();
     let message = saved.check_resume(&resumed(&[], Some("cifar10"))).unwrap_err().to_string();
     assert!(message.contains("--resume: `data.image_size` is 32, the run was begun with 224"), "{message}");
+}
+
+const LISTS: &str = r#"
+[[view.a]]
+op = "random_resized_crop"
+area = [0.2, 1]
+
+[[view.a]]
+op = "cutout"
+prob = 0.5
+
+[[view.b]]
+op = "gaussian_blur"
+"#;
+
+#[test]
+fn branches_have_lists_of_their_own() {
+    let config = Config::from_toml(LISTS, "lists.toml").unwrap();
+    let [a, b] = config.view.families(32).unwrap();
+    let words = |family: &simclr_augment::ViewFamily, index| {
+        let mut stream = simclr_augment::Stream::new(1, 0, index, 0);
+        family.draw(64, 64, &mut stream).describe()
+    };
+    assert!((0..20).any(|index| words(&a, index).len() == 2 && words(&a, index)[1].starts_with("cutout")));
+    // No crop at the head: the whole image. No blur at 32 pixels unless its probability is given.
+    assert!((0..20).all(|index| words(&b, index) == ["crop 1.00 1.00"]));
+    let again = Config::from_toml(&config.to_toml().unwrap(), "config.toml").unwrap();
+    assert_eq!(again, config);
+    let auto = with_sets(&["view.a=auto", "view.preset=simclr-v1"]).unwrap();
+    assert_eq!(auto.view.a, None);
+    assert_eq!(auto.view.ops(224).len(), 5);
+}
+
+#[test]
+fn faults_in_lists_are_named() {
+    let message = |list: &str| Config::from_toml(list, "lists.toml").unwrap_err().to_string();
+    let text = message("[[view.a]]\nop = \"cutuot\"");
+    assert!(text.contains("view.a[1].op") && text.contains("did you mean \"cutout\"?"), "{text}");
+    let text = message("[[view.b]]\nop = \"sobel\"\n[[view.b]]\nop = \"solarize\"\ntreshold = [0.1, 0.2]");
+    assert!(text.contains("view.b[2].treshold") && text.contains("did you mean `threshold`?"), "{text}");
+    let text = message("[[view.b]]\nop = \"rotation\"\nprob = 3");
+    assert!(text.contains("view.b[1].prob") && text.contains("from 0 to 1"), "{text}");
+    let text = message("[[view.b]]\nprob = 1");
+    assert!(text.contains("view.b[1].op") && text.contains("one of random_resized_crop"), "{text}");
+    let text = message("[view]\na = 3");
+    assert!(text.contains("view.a") && text.contains("a list of operators"), "{text}");
+    let text = message("[[view.a]]\nop = \"sobel\"\n[[view.a]]\nop = \"random_resized_crop\"");
+    assert!(text.contains("view.a") && text.contains("first of its list"), "{text}");
 }

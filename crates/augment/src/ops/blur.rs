@@ -23,9 +23,9 @@ pub enum BlurPadding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GaussianBlur {
-    /// Probability.
-    #[serde(serialize_with = "decimal::one")]
-    pub prob: f32,
+    /// Probability. When absent: 0.5 for views of more than 64 pixels, otherwise 0.
+    #[serde(serialize_with = "decimal::optional", skip_serializing_if = "Option::is_none")]
+    pub prob: Option<f32>,
     /// Smallest and largest standard deviation in pixels of the view, in (0, 1000]; uniform between them.
     #[serde(serialize_with = "decimal::pair")]
     pub sigma: [f32; 2],
@@ -35,13 +35,13 @@ pub struct GaussianBlur {
 
 impl Default for GaussianBlur {
     fn default() -> Self {
-        Self { prob: 0.5, sigma: [0.1, 2.0], padding: BlurPadding::Zero }
+        Self { prob: None, sigma: [0.1, 2.0], padding: BlurPadding::Zero }
     }
 }
 
 impl Draw for GaussianBlur {
     fn check(&self) -> Result<(), AugmentError> {
-        check::probability("gaussian_blur.prob", self.prob)?;
+        check::probability("gaussian_blur.prob", self.prob.unwrap_or(0.0))?;
         check::range(
             "gaussian_blur.sigma",
             self.sigma,
@@ -50,12 +50,17 @@ impl Draw for GaussianBlur {
         )
     }
 
-    fn draw(&self, _side: u32, stream: &mut Stream, steps: &mut Steps) {
-        if stream.chance(self.prob) {
+    fn draw(&self, side: u32, stream: &mut Stream, steps: &mut Steps) {
+        if stream.chance(self.prob.unwrap_or_else(|| usual_prob(side))) {
             let sigma = stream.uniform(self.sigma.map(f64::from)) as f32;
             steps.push(Step::Blur { sigma, padding: self.padding });
         }
     }
+}
+
+/// The probability of the blur for views of `size` x `size` pixels, where none is given.
+pub(crate) fn usual_prob(size: u32) -> f32 {
+    if size > 64 { 0.5 } else { 0.0 }
 }
 
 /// Weights below this, relative to that of the centre, are left out: all together they move a value by less than a hundredth of

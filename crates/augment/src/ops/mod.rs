@@ -1,14 +1,19 @@
 //! The operators, one a file: their settings and the law of their draws, and what they do to a view.
 
+pub(crate) mod auto_augment;
 pub(crate) mod blur;
 pub(crate) mod brightness;
 pub(crate) mod color_jitter;
 pub(crate) mod contrast;
+pub(crate) mod cutout;
+pub(crate) mod gaussian_noise;
 pub(crate) mod grayscale;
 pub(crate) mod horizontal_flip;
 pub(crate) mod hue;
 pub(crate) mod random_resized_crop;
+pub(crate) mod rotation;
 pub(crate) mod saturation;
+pub(crate) mod sobel;
 pub(crate) mod solarize;
 mod steps;
 mod view_op;

@@ -31,9 +31,68 @@ pub enum Step {
         /// What it sees beyond the border.
         padding: BlurPadding,
     },
+    /// A rectangle is filled.
+    Cutout {
+        /// First column and the one after the last.
+        columns: [u32; 2],
+        /// First row and the one after the last.
+        rows: [u32; 2],
+        /// With what, in [0, 1].
+        fill: f32,
+    },
+    /// Counterclockwise by right angles.
+    Rotate {
+        /// How many: 1 to 3.
+        quarters: u32,
+    },
+    /// Normal noise is added.
+    Noise {
+        /// Its standard deviation in units of the full range.
+        sigma: f32,
+        /// The random stream that it comes from.
+        key: u64,
+    },
+    /// Each channel becomes the length of its gradient.
+    Sobel,
+    /// Each channel is stretched to the full range.
+    AutoContrast,
+    /// The levels of each channel become about equally frequent.
+    Equalize,
+    /// Every value becomes 1 minus it.
+    Invert,
+    /// Only the highest bits of every 8-bit value stay.
+    Posterize {
+        /// How many, 1 to 8.
+        bits: u32,
+    },
+    /// Distance from a smoothed view times this factor, at least 0.
+    Sharpness(f32),
+    /// Counterclockwise about the centre, the nearest pixel, black beyond the border.
+    Turn {
+        /// By how many degrees.
+        degrees: f32,
+    },
+    /// Rows move to the left by this times their distance from the upper border.
+    ShearX(f32),
 }
 
 impl Step {
+    /// Whether it changes colours, pixel by pixel or by the mean of the view.
+    pub fn is_color(&self) -> bool {
+        use Step::*;
+        matches!(self, Brightness(_) | BrightnessShift(_) | Contrast(_) | Saturation(_) | Hue(_) | Gray)
+    }
+
+    /// Whether it leaves a grey view as it is.
+    pub fn means_nothing_on_gray(&self) -> bool {
+        matches!(self, Self::Saturation(_) | Self::Hue(_) | Self::Gray)
+    }
+
+    /// Whether it is a blur.
+    pub fn is_blur(&self) -> bool {
+        matches!(self, Self::Blur { .. })
+    }
+
     /// A few words, such as "contrast x1.31" or "hue +0.08".
     pub fn describe(self) -> String {
         match self {
@@ -46,6 +105,19 @@ impl Step {
             Self::Solarize(threshold) => format!("solarize {threshold:.2}"),
             Self::Flip => "flip".to_owned(),
             Self::Blur { sigma, .. } => format!("blur {sigma:.1}"),
+            Self::Cutout { columns, rows, .. } => {
+                format!("cutout {} x {}", columns[1] - columns[0], rows[1] - rows[0])
+            }
+            Self::Rotate { quarters } => format!("rotate {}", 90 * quarters),
+            Self::Noise { sigma, .. } => format!("noise {sigma:.2}"),
+            Self::Sobel => "sobel".to_owned(),
+            Self::AutoContrast => "auto contrast".to_owned(),
+            Self::Equalize => "equalize".to_owned(),
+            Self::Invert => "invert".to_owned(),
+            Self::Posterize { bits } => format!("posterize {bits}"),
+            Self::Sharpness(factor) => format!("sharpness x{factor:.2}"),
+            Self::Turn { degrees } => format!("turn {degrees:+.0}"),
+            Self::ShearX(level) => format!("shear {level:+.2}"),
         }
     }
 }
@@ -68,6 +140,13 @@ impl Steps {
     pub fn push(&mut self, step: Step) {
         self.steps[self.length] = step;
         self.length += 1;
+    }
+}
+
+impl Steps {
+    /// Keeps only the steps that `keep` says.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Step) -> bool) {
+        *self = self.iter().filter(|step| keep(step)).copied().collect();
     }
 }
 

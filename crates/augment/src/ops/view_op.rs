@@ -2,11 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::auto_augment::AutoAugment;
 use super::blur::GaussianBlur;
 use super::color_jitter::ColorJitter;
+use super::cutout::Cutout;
+use super::gaussian_noise::GaussianNoise;
 use super::grayscale::Grayscale;
 use super::horizontal_flip::HorizontalFlip;
 use super::random_resized_crop::RandomResizedCrop;
+use super::rotation::Rotation;
+use super::sobel::Sobel;
 use super::solarize::Solarize;
 use super::{Draw, Steps};
 use crate::{AugmentError, Stream};
@@ -28,6 +33,16 @@ pub enum ViewOp {
     GaussianBlur(GaussianBlur),
     /// Invert bright values.
     Solarize(Solarize),
+    /// Fill a square.
+    Cutout(Cutout),
+    /// Turn by right angles.
+    Rotation(Rotation),
+    /// Add normal noise.
+    GaussianNoise(GaussianNoise),
+    /// Leave edges only.
+    Sobel(Sobel),
+    /// A pair of operators of a policy.
+    AutoAugment(AutoAugment),
 }
 
 /// Calls `$method` of the law inside a [`ViewOp`], or `$crop` on that of a crop.
@@ -40,6 +55,11 @@ macro_rules! law {
             ViewOp::Grayscale($law) => $of_law,
             ViewOp::GaussianBlur($law) => $of_law,
             ViewOp::Solarize($law) => $of_law,
+            ViewOp::Cutout($law) => $of_law,
+            ViewOp::Rotation($law) => $of_law,
+            ViewOp::GaussianNoise($law) => $of_law,
+            ViewOp::Sobel($law) => $of_law,
+            ViewOp::AutoAugment($law) => $of_law,
         }
     };
 }

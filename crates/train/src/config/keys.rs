@@ -1,7 +1,7 @@
 //! Every configuration key: what it means and what it accepts. Checks, suggestions and help are read from this table.
 
 use super::kind::{Kind, Range};
-use Kind::{Color, Flag, Interval, Number, NumberOrAuto, Whole, WholeOrAuto, Word};
+use Kind::{Color, Flag, Interval, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word};
 
 /// A configuration key.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,6 +121,17 @@ pub const KEYS: &[Key] = &[
         Word(&["multiplicative", "additive"]),
         "how brightness acts: multiplicative as in the official code's v2, additive as in its v1",
     ),
+    key(
+        "view.preset",
+        Word(&["none", "simclr", "simclr-v1", "crop-only", "supervised"]),
+        "a list of operators by name, in place of the keys above; none: the keys above",
+    ),
+    key(
+        "view.a",
+        Operators,
+        "the operators of the first branch, in place of the preset or of the keys above: tables [[view.a]]",
+    ),
+    key("view.b", Operators, "the operators of the second branch: tables [[view.b]]"),
     key(
         "encoder.name",
         Word(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]),

@@ -2,6 +2,8 @@
 
 use toml::Value;
 
+use super::operators;
+
 /// What a configuration key accepts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -24,6 +26,8 @@ pub enum Kind {
     Window,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// A list of view operators, or `"auto"`.
+    Operators,
 }
 
 /// A range of finite numbers.
@@ -82,6 +86,8 @@ impl Kind {
             Self::Color => color(value),
             Self::Window => window(value),
             Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
+            // What is wrong within a list is said by `operators::accept` itself.
+            Self::Operators => auto(value).or_else(|| operators::accept(value).ok()),
         };
         accepted.ok_or_else(|| self.expected(value))
     }
@@ -105,6 +111,9 @@ impl Kind {
             }
             Self::Window => {
                 "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65535, low < high".to_owned()
+            }
+            Self::Operators => {
+                "\"auto\" or a list of operators, each a table with `op` and its keys".to_owned()
             }
             Self::Word(words) => {
                 let quoted: Vec<_> = words.iter().map(|w| format!("\"{w}\"")).collect();

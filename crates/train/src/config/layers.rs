@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, keys, kind::AUTO, kind::Kind};
+use super::{Config, keys, kind::AUTO, kind::Kind, operators};
 use crate::TrainError;
 use crate::presets;
 
@@ -75,6 +75,9 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
         for (key, value) in entries {
             let path = format!("{name}.{key}");
             let known = keys::find(&path).ok_or_else(|| unknown(&path, origin))?;
+            if known.kind == Kind::Operators && value.as_str() != Some(AUTO) {
+                operators::accept(&value).map_err(|fault| fault_in(&path, fault, origin))?;
+            }
             let accepted = known.kind.accept(&value).map_err(|expected| TrainError::BadValue {
                 origin: origin.to_owned(),
                 key: path.clone(),
@@ -84,8 +87,10 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
             let Value::Table(table) = base.entry(name.clone()).or_insert_with(|| Table::new().into()) else {
                 continue;
             };
-            // A number that may be left out is absent in the typed form, not a word.
-            if matches!(known.kind, Kind::NumberOrAuto(_)) && accepted.as_str() == Some(AUTO) {
+            // What may be left out is absent in the typed form, not a word.
+            if matches!(known.kind, Kind::NumberOrAuto(_) | Kind::Operators)
+                && accepted.as_str() == Some(AUTO)
+            {
                 table.remove(&key);
             } else {
                 table.insert(key, accepted);
@@ -105,6 +110,14 @@ fn path_of(name: &str, value: &Value) -> String {
 
 fn unknown(path: &str, origin: &str) -> TrainError {
     TrainError::UnknownKey { origin: origin.to_owned(), key: path.to_owned(), hint: keys::hint(path) }
+}
+
+fn fault_in(path: &str, fault: operators::Fault, origin: &str) -> TrainError {
+    let (origin, key) = (origin.to_owned(), format!("{path}{}", fault.place));
+    match fault.found {
+        Some(value) => TrainError::BadValue { origin, key, found: found(&value), expected: fault.expected },
+        None => TrainError::UnknownKey { origin, key, hint: fault.expected },
+    }
 }
 
 fn found(value: &Value) -> String {

@@ -5,6 +5,7 @@ mod keys;
 mod kind;
 mod layers;
 pub(crate) mod nearest;
+mod operators;
 mod tables;
 mod text;
 
@@ -136,6 +137,9 @@ impl Config {
         let conflict = |key: &str, problem: String| {
             Err(TrainError::Conflict { origin: origin.to_owned(), key: key.to_owned(), problem })
         };
+        if let Err(error) = self.view.validate() {
+            return Err(TrainError::Views(error));
+        }
         let (warmup, epochs) = (self.optim.warmup_epochs, self.train.epochs);
         if warmup > epochs as f64 {
             let problem =

@@ -133,7 +133,7 @@ pub fn pretrain(
         },
     };
     let threads = config.data.workers.unwrap_or_else(|| device.threads());
-    let family = ViewFamily::new(&config.view, config.data.image_size)?;
+    let families = config.view.families(config.data.image_size)?;
     let schedule = Schedule::new(config, train.len() as u64);
     Run {
         config,
@@ -143,7 +143,7 @@ pub fn pretrain(
         train,
         holdout,
         images,
-        views: vec![family; 2],
+        views: families.to_vec(),
         threads,
         state,
         memory,

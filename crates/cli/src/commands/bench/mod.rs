@@ -3,6 +3,7 @@
 mod flops;
 mod step;
 mod table;
+mod views;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -19,12 +20,14 @@ pub struct Bench {
 #[derive(Subcommand, Debug)]
 enum What {
     Step(step::Step),
+    Views(views::Views),
 }
 
 impl Bench {
     pub fn run(self) -> Result<Done> {
         match self.what {
             What::Step(step) => step.run(),
+            What::Views(views) => views.run(),
         }
     }
 }

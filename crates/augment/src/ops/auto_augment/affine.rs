@@ -1,0 +1,38 @@
+//! Turning and shearing by any amount: the nearest pixel, black beyond the border.
+
+use crate::planes::Planes;
+
+/// Turns the view counterclockwise about its centre.
+pub(crate) fn turn(planes: &mut Planes, degrees: f32, spare: &mut Vec<f32>) {
+    let (sin, cos) = f64::from(degrees).to_radians().sin_cos();
+    let center = (planes.side() as f64 - 1.0) / 2.0;
+    sample(planes, spare, |x, y| {
+        let (x, y) = (x - center, y - center);
+        (cos * x - sin * y + center, sin * x + cos * y + center)
+    });
+}
+
+/// Moves each row by `level` times its distance from the upper border, to the left.
+pub(crate) fn shear_x(planes: &mut Planes, level: f32, spare: &mut Vec<f32>) {
+    sample(planes, spare, |x, y| (x + f64::from(level) * (y + 0.5), y));
+}
+
+/// Fills each place with the pixel nearest to where `from` says that it comes from.
+fn sample(planes: &mut Planes, spare: &mut Vec<f32>, from: impl Fn(f64, f64) -> (f64, f64)) {
+    let (side, pitch) = (planes.side(), planes.pitch());
+    for plane in planes.split_mut() {
+        spare.clear();
+        spare.extend_from_slice(plane);
+        for y in 0..side {
+            for x in 0..side {
+                let (from_x, from_y) = from(x as f64, y as f64);
+                let (from_x, from_y) = (from_x.round_ties_even(), from_y.round_ties_even());
+                let inside = |place: f64| (0.0..side as f64).contains(&place);
+                plane[y * pitch + x] = match inside(from_x) && inside(from_y) {
+                    true => spare[from_y as usize * pitch + from_x as usize],
+                    false => 0.0,
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! AutoAugment with the policy found on ImageNet (Cubuk et al., arXiv:1805.09501), as torchvision applies it.
+
+pub(crate) mod affine;
+pub(crate) mod histogram;
+pub(crate) mod posterize;
+pub(crate) mod sharpness;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Draw, Step, Steps};
+use crate::{AugmentError, Stream, check, decimal};
+
+/// One of 25 pairs of operators, each with its probability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoAugment {
+    /// Probability.
+    #[serde(serialize_with = "decimal::one")]
+    pub prob: f32,
+    /// The policy.
+    pub policy: Policy,
+}
+
+/// Where a policy was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// On ImageNet.
+    #[default]
+    Imagenet,
+}
+
+impl Default for AutoAugment {
+    fn default() -> Self {
+        Self { prob: 1.0, policy: Policy::Imagenet }
+    }
+}
+
+/// An operator of a policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Op {
+    AutoContrast,
+    Color,
+    Contrast,
+    Equalize,
+    Invert,
+    Posterize,
+    Rotate,
+    Sharpness,
+    ShearX,
+    Solarize,
+}
+
+use Op::*;
+
+/// Operator, probability, magnitude from 0 to 9 (of no meaning to some).
+type Choice = (Op, f32, u32);
+
+const IMAGENET: [[Choice; 2]; 25] = [
+    [(Posterize, 0.4, 8), (Rotate, 0.6, 9)],
+    [(Solarize, 0.6, 5), (AutoContrast, 0.6, 0)],
+    [(Equalize, 0.8, 0), (Equalize, 0.6, 0)],
+    [(Posterize, 0.6, 7), (Posterize, 0.6, 6)],
+    [(Equalize, 0.4, 0), (Solarize, 0.2, 4)],
+    [(Equalize, 0.4, 0), (Rotate, 0.8, 8)],
+    [(Solarize, 0.6, 3), (Equalize, 0.6, 0)],
+    [(Posterize, 0.8, 5), (Equalize, 1.0, 0)],
+    [(Rotate, 0.2, 3), (Solarize, 0.6, 8)],
+    [(Equalize, 0.6, 0), (Posterize, 0.4, 6)],
+    [(Rotate, 0.8, 8), (Color, 0.4, 0)],
+    [(Rotate, 0.4, 9), (Equalize, 0.6, 0)],
+    [(Equalize, 0.0, 0), (Equalize, 0.8, 0)],
+    [(Invert, 0.6, 0), (Equalize, 1.0, 0)],
+    [(Color, 0.6, 4), (Contrast, 1.0, 8)],
+    [(Rotate, 0.8, 8), (Color, 1.0, 2)],
+    [(Color, 0.8, 8), (Solarize, 0.8, 7)],
+    [(Sharpness, 0.4, 7), (Invert, 0.6, 0)],
+    [(ShearX, 0.6, 5), (Equalize, 1.0, 0)],
+    [(Color, 0.4, 0), (Equalize, 0.6, 0)],
+    [(Equalize, 0.4, 0), (Solarize, 0.2, 4)],
+    [(Solarize, 0.6, 5), (AutoContrast, 0.6, 0)],
+    [(Invert, 0.6, 0), (Equalize, 1.0, 0)],
+    [(Color, 0.6, 4), (Contrast, 1.0, 8)],
+    [(Equalize, 0.8, 0), (Equalize, 0.6, 0)],
+];
+
+impl Draw for AutoAugment {
+    const MOST_STEPS: usize = 2;
+
+    fn check(&self) -> Result<(), AugmentError> {
+        check::probability("auto_augment.prob", self.prob)
+    }
+
+    fn draw(&self, _side: u32, stream: &mut Stream, steps: &mut Steps) {
+        if !stream.chance(self.prob) {
+            return;
+        }
+        let Policy::Imagenet = self.policy;
+        for (op, prob, magnitude) in IMAGENET[stream.below(IMAGENET.len() as u32) as usize] {
+            let (acts, negative) = (stream.chance(prob), stream.chance(0.5));
+            if acts {
+                steps.push(step(op, magnitude, negative));
+            }
+        }
+    }
+}
+
+/// The operator at a magnitude of ten, to either side where it has two.
+fn step(op: Op, magnitude: u32, negative: bool) -> Step {
+    let share = magnitude as f32 / 9.0;
+    let signed = |largest: f32| if negative { -largest * share } else { largest * share };
+    match op {
+        AutoContrast => Step::AutoContrast,
+        Color => Step::Saturation(1.0 + signed(0.9)),
+        Contrast => Step::Contrast(1.0 + signed(0.9)),
+        Equalize => Step::Equalize,
+        Invert => Step::Invert,
+        Posterize => Step::Posterize { bits: 8 - (magnitude as f32 / 2.25).round_ties_even() as u32 },
+        Rotate => Step::Turn { degrees: signed(30.0) },
+        Sharpness => Step::Sharpness(1.0 + signed(0.9)),
+        ShearX => Step::ShearX(signed(0.3)),
+        // Thresholds are meant for 8-bit values: half a step lower, no rounding decides.
+        Solarize => Step::Solarize((255.0 * (1.0 - share) - 0.5) / 255.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magnitudes_are_those_of_torchvision() {
+        assert_eq!(step(Posterize, 8, false), Step::Posterize { bits: 4 });
+        assert_eq!(step(Posterize, 5, true), Step::Posterize { bits: 6 });
+        assert_eq!(step(Rotate, 9, true), Step::Turn { degrees: -30.0 });
+        assert_eq!(step(Color, 0, true), Step::Saturation(1.0));
+        assert_eq!(step(ShearX, 9, false), Step::ShearX(0.3));
+    }
+
+    #[test]
+    fn every_pair_is_drawn_and_keeps_its_probabilities() {
+        let law = AutoAugment::default();
+        let (mut inverted, mut none) = (0, 0);
+        for index in 0..20_000 {
+            let mut steps = Steps::default();
+            law.draw(32, &mut Stream::new(3, 0, index, 0), &mut steps);
+            inverted += usize::from(steps.contains(&Step::Invert));
+            none += usize::from(steps.is_empty());
+        }
+        // Three pairs of 25 invert, with 0.6 each: 1440 of 20,000, five standard deviations either way.
+        assert!((1257..1623).contains(&inverted), "{inverted}");
+        assert!((400..2400).contains(&none), "{none}");
+    }
+}

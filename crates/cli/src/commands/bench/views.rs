@@ -1,0 +1,222 @@
+//! `simclr bench views`: reading images and making their views, without a network.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+use simclr_augment::{ImageRef, Recipe, Scratch, Step, Steps, Stream, ViewFamily};
+use simclr_data::{Dataset, DecodeScratch, permutation};
+
+use crate::data;
+use crate::exit::Done;
+use crate::settings::{Settings, Threads};
+use crate::terminal;
+
+/// Images that are looked at, over and over.
+const IMAGES: usize = 256;
+/// The views of an image.
+const VIEWS: u64 = 2;
+/// Views whose stages are timed: more would only take longer.
+const TIMED: usize = 256;
+
+/// Read, decode and make two views of each image; images per second, and the time of each stage
+#[derive(Args, Debug)]
+pub struct Views {
+    /// The images, as for pretrain; the first 256 of a random order are used
+    data: PathBuf,
+
+    /// Side of a view in pixels (data.image_size)
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<u32>,
+
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    seconds: u8,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    images_per_s: f64,
+    views_per_s: f64,
+    threads: usize,
+    size: u32,
+    images: usize,
+    /// The vectors that the views are made with.
+    isa: String,
+    /// Microseconds of one image, both of its views, by stage.
+    stages_us: Stages,
+}
+
+#[derive(Serialize)]
+struct Stages {
+    read_and_decode: f64,
+    crop_and_resize: f64,
+    color: f64,
+    blur: f64,
+    other: f64,
+}
+
+impl Views {
+    pub fn run(mut self) -> Result<Done> {
+        let source = data::open(&self.data)?;
+        if let Some(size) = self.size {
+            self.settings.sets.push(format!("data.image_size={size}"));
+        }
+        let config = self.settings.resolve(Some(&source), Threads::default())?;
+        let work = Work {
+            dataset: source.train.as_ref(),
+            families: config.view.families(config.data.image_size)?,
+            indices: permutation(source.train.len(), config.train.seed, 0).into_iter().take(IMAGES).collect(),
+            seed: config.train.seed,
+        };
+        let work = work.readable()?;
+        let threads = match self.threads.count() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let stages_us = work.stages()?;
+        let images_per_s = work.images_per_s(threads, Duration::from_secs(self.seconds.into()))?;
+        self.tell(&Figures {
+            images_per_s,
+            views_per_s: VIEWS as f64 * images_per_s,
+            threads,
+            size: config.data.image_size,
+            images: work.indices.len(),
+            isa: simclr_augment::Isa::detect().to_string(),
+            stages_us,
+        })?;
+        Ok(Done::Finished)
+    }
+
+    fn tell(&self, figures: &Figures) -> Result<()> {
+        if self.json {
+            return Ok(terminal::print(&serde_json::to_string(figures)?)?);
+        }
+        let Figures { images_per_s, views_per_s, threads, size, isa, stages_us, .. } = figures;
+        terminal::print(&format!(
+            "{images_per_s:.1} images/s  {views_per_s:.1} views/s of {size} x {size}, {threads} threads, {isa}"
+        ))?;
+        let Stages { read_and_decode, crop_and_resize, color, blur, other } = stages_us;
+        let stages = [
+            ("read and decode", read_and_decode),
+            ("crop, resize, flip", crop_and_resize),
+            ("colour", color),
+            ("blur", blur),
+            ("other operators", other),
+        ];
+        terminal::print("microseconds of an image and its two views, on one thread:")?;
+        for (stage, time) in stages {
+            terminal::print(&format!("  {stage:<18} {time:>8.1}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is measured.
+struct Work<'a> {
+    dataset: &'a dyn Dataset,
+    families: [ViewFamily; 2],
+    indices: Vec<u32>,
+    seed: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Without the images that cannot be read.
+    fn readable(mut self) -> Result<Work<'a>> {
+        let mut decode = DecodeScratch::default();
+        let dataset = self.dataset;
+        self.indices.retain(|&index| match dataset.read(index as usize, &mut decode) {
+            Ok(_) => true,
+            Err(error) => {
+                terminal::warn(&format!("passed over {error}"));
+                false
+            }
+        });
+        match self.indices.is_empty() {
+            true => bail!("none of the images can be read"),
+            false => Ok(self),
+        }
+    }
+
+    fn recipe(&self, image: ImageRef<'_>, index: u32, epoch: u64, branch: usize) -> Recipe {
+        let mut stream = Stream::new(self.seed, epoch, index.into(), branch as u64);
+        self.families[branch].draw(image.width, image.height, &mut stream)
+    }
+
+    /// Images per second, both views, by `threads` threads.
+    fn images_per_s(&self, threads: usize, time: Duration) -> Result<f64> {
+        let start = Instant::now();
+        let made = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|worker| scope.spawn(move || self.make(worker, threads, start, time)))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap_or(Ok(0))).sum::<Result<usize>>()
+        })?;
+        Ok(made as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Reads every `stride`th image from the `first` on and makes its views, over and over; how many images.
+    fn make(&self, first: usize, stride: usize, start: Instant, time: Duration) -> Result<usize> {
+        let (mut decode, mut scratch) = (DecodeScratch::default(), Scratch::default());
+        let mut out = vec![0; self.families[0].view_len()];
+        let mut made = 0;
+        while start.elapsed() < time {
+            let place = first + made * stride;
+            let (index, epoch) = (self.indices[place % self.indices.len()], place / self.indices.len());
+            let image = self.dataset.read(index as usize, &mut decode)?;
+            for (branch, family) in self.families.iter().enumerate() {
+                let recipe = self.recipe(image, index, epoch as u64, branch);
+                family.apply(image, &recipe, &mut scratch, &mut out);
+                std::hint::black_box(&mut out);
+            }
+            made += 1;
+        }
+        Ok(made)
+    }
+
+    /// Each stage's share: what a view takes with its operators up to there, less what it takes without them.
+    fn stages(&self) -> Result<Stages> {
+        let kinds: [fn(&Step) -> bool; 4] =
+            [|_| false, Step::is_color, |step| step.is_color() || step.is_blur(), |_| true];
+        let (mut decode, mut scratch) = (DecodeScratch::default(), Scratch::default());
+        let mut out = vec![0; self.families[0].view_len()];
+        let (mut reading, mut making) = (Duration::ZERO, [Duration::ZERO; 4]);
+        let images = self.indices.len().min(TIMED);
+        for &index in &self.indices[..images] {
+            let start = Instant::now();
+            let image = self.dataset.read(index as usize, &mut decode)?;
+            reading += start.elapsed();
+            for (branch, family) in self.families.iter().enumerate() {
+                let recipe = self.recipe(image, index, 0, branch);
+                for (kind, time) in kinds.iter().zip(&mut making) {
+                    let steps: Steps = recipe.steps.iter().filter(|step| kind(step)).copied().collect();
+                    let recipe = Recipe { steps, ..recipe.clone() };
+                    let start = Instant::now();
+                    family.apply(image, &recipe, &mut scratch, &mut out);
+                    *time += start.elapsed();
+                }
+            }
+        }
+        let us = |time: Duration| time.as_secs_f64() * 1e6 / images as f64;
+        let [crop, color, blur, all] = making.map(us);
+        Ok(Stages {
+            read_and_decode: us(reading),
+            crop_and_resize: crop,
+            color: (color - crop).max(0.0),
+            blur: (blur - color).max(0.0),
+            other: (all - blur).max(0.0),
+        })
+    }
+}

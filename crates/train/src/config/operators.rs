@@ -1,0 +1,101 @@
+//! The operators of a list `[[view.a]]` or `[[view.b]]`, and what each may be set to.
+
+use toml::{Table, Value};
+
+use super::kind::{Kind, Range};
+use super::nearest::nearest;
+use Kind::{Interval, Number, Word};
+
+/// An operator's name, and its keys with what they accept.
+type Operator = (&'static str, &'static [(&'static str, Kind)]);
+
+const PROB: (&str, Kind) = ("prob", Number(Range::between(0.0, 1.0)));
+const UNIT: Range = Range::between(0.0, 1.0);
+const FRACTION: Range = Range::above(0.0, 1.0);
+
+/// All operators, in the order in which help names them.
+pub(super) const OPERATORS: &[Operator] = &[
+    (
+        "random_resized_crop",
+        &[
+            ("area", Interval(FRACTION)),
+            ("aspect", Interval(Range::between(0.01, 100.0))),
+            ("aspect_law", Word(&["uniform", "log_uniform"])),
+        ],
+    ),
+    ("horizontal_flip", &[PROB]),
+    (
+        "color_jitter",
+        &[
+            PROB,
+            ("strength", Number(Range::between(0.0, 2.5))),
+            ("brightness", Word(&["multiplicative", "additive"])),
+        ],
+    ),
+    ("grayscale", &[PROB]),
+    (
+        "gaussian_blur",
+        &[PROB, ("sigma", Interval(Range::above(0.0, 1000.0))), ("padding", Word(&["zero", "reflect"]))],
+    ),
+    ("solarize", &[PROB, ("threshold", Interval(UNIT))]),
+    ("cutout", &[PROB, ("side", Interval(FRACTION)), ("fill", Number(UNIT))]),
+    ("rotation", &[PROB, ("degrees", Interval(Range::between(90.0, 270.0)))]),
+    ("gaussian_noise", &[PROB, ("sigma", Interval(UNIT))]),
+    ("sobel", &[PROB]),
+    ("auto_augment", &[PROB, ("policy", Word(&["imagenet"]))]),
+];
+
+/// What is wrong with a list, and where in it.
+pub(super) struct Fault {
+    /// The place, such as "[2].sigma": the second operator's key.
+    pub place: String,
+    /// What stands there; nothing where a key is not known.
+    pub found: Option<Value>,
+    /// What would be right.
+    pub expected: String,
+}
+
+/// Checks a list and brings its values to the form that the typed configuration reads.
+pub(super) fn accept(list: &Value) -> Result<Value, Fault> {
+    let fault = |place: String, found: Option<&Value>, expected: String| {
+        Err(Fault { place, found: found.cloned(), expected })
+    };
+    let Some(entries) = list.as_array().filter(|entries| entries.iter().all(Value::is_table)) else {
+        return fault(String::new(), Some(list), Kind::Operators.describe());
+    };
+    let mut accepted = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let place = |key: &str| format!("[{}].{key}", number + 1);
+        let entry = entry.as_table().cloned().unwrap_or_default();
+        let names = || OPERATORS.iter().map(|operator| operator.0);
+        let op = entry.get("op");
+        let known = op.and_then(Value::as_str).and_then(|op| OPERATORS.iter().find(|known| known.0 == op));
+        let Some((name, keys)) = known else {
+            let near = op.and_then(Value::as_str).and_then(|op| nearest(op, names()));
+            let expected = match near {
+                Some(near) => format!("an operator (did you mean \"{near}\"?)"),
+                None => format!("one of {}", names().collect::<Vec<_>>().join(", ")),
+            };
+            return fault(place("op"), Some(op.unwrap_or(&Value::from(""))), expected);
+        };
+        let mut table = Table::from_iter([("op".to_owned(), Value::from(*name))]);
+        for (key, value) in entry.iter().filter(|(key, _)| *key != "op") {
+            let Some((_, kind)) = keys.iter().find(|known| known.0 == key) else {
+                let hint = match nearest(key, keys.iter().map(|known| known.0)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => {
+                        let keys: Vec<_> = keys.iter().map(|known| known.0).collect();
+                        format!("{name} has {}", keys.join(", "))
+                    }
+                };
+                return fault(place(key), None, hint);
+            };
+            match kind.accept(value) {
+                Ok(value) => table.insert(key.clone(), value),
+                Err(expected) => return fault(place(key), Some(value), expected),
+            };
+        }
+        accepted.push(Value::from(table));
+    }
+    Ok(accepted.into())
+}
