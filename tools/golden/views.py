@@ -8,6 +8,7 @@ once, as simclr-augment does. With --compare-pillow it prints how far torchvisio
 are from the float ones.
 """
 
+import math
 import pathlib
 import sys
 
@@ -52,6 +53,32 @@ def clip(t):
     return t.clamp(0, 1)
 
 
+def sobel(image):
+    """TensorFlow's sobel_edges, reflected at the border: the length of each channel's gradient."""
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernels = torch.stack([kernel, kernel.T])[:, None]
+    padded = torch.nn.functional.pad(tensor(image)[:, None], (1, 1, 1, 1), mode="reflect")
+    return pillow(clip(torch.nn.functional.conv2d(padded, kernels).norm(dim=1)))
+
+
+def ablations(base):
+    """Operators of the ablations and of AutoAugment's policy, on 8-bit values as torchvision's AutoAugment applies them."""
+    pixels = F.pil_to_tensor(base)
+    eight_bits = {
+        "solarize": F.solarize(pixels, 128),
+        "posterize": F.posterize(pixels, 4),
+        "equalize": F.equalize(pixels),
+        "auto_contrast": F.autocontrast(F.adjust_contrast(pixels, 0.4)),
+        "invert": F.invert(pixels),
+        "sharpness": F.adjust_sharpness(pixels, 1.7),
+        "turn": F.rotate(pixels, 26.7),
+        "shear": F.affine(pixels, 0.0, [0, 0], 1.0, [math.degrees(math.atan(0.17)), 0.0], center=[0, 0]),
+        "rotate_90": torch.rot90(pixels, 1, [1, 2]),
+        "rotate_270": torch.rot90(pixels, 3, [1, 2]),
+    }
+    return {name: F.to_pil_image(image) for name, image in eight_bits.items()} | {"sobel": sobel(base)}
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     base = made_image(32, 32)
@@ -88,6 +115,7 @@ def main():
     t = clip(F.adjust_saturation(t, 0.6))
     outputs["family_40"] = pillow(clip(F.gaussian_blur(t, 5, 1.3)))
 
+    outputs |= ablations(base)
     for name, image in outputs.items():
         image.save(OUT / f"{name}.ppm")
     if "--compare-pillow" in sys.argv:

@@ -57,7 +57,7 @@ pub fn central_crop(
     let Scratch { isa, resizer, planes, .. } = scratch;
     planes.prepare(size as usize);
     resizer.prepare(crop, size, false);
-    isa.run(Pass { planes, from: From::Image(resizer, image, crop), ops: &[], out: Some(out) });
+    isa.run(Pass { planes, from: From::Image(resizer, image, crop), ops: &[], out: Some(out), mean: false });
     Ok(())
 }
 

@@ -143,13 +143,15 @@ impl ViewFamily {
                 rest = after;
             }
             let Some((&step, after)) = rest.split_first() else {
-                isa.run(Pass { planes, from, ops, out: Some(out) });
+                isa.run(Pass { planes, from, ops, out: Some(out), mean: false });
                 return;
             };
             let contrast = matches!(step, Step::Contrast(_));
             if contrast || !ops.is_empty() || matches!(from, From::Image(..)) {
                 let from = std::mem::replace(&mut from, From::Planes);
-                mean = Some(isa.run(Pass { planes: &mut *planes, from, ops, out: None }));
+                let pass = Pass { planes: &mut *planes, from, ops, out: None, mean: contrast };
+                let value = isa.run(pass);
+                mean = contrast.then_some(value);
             }
             if contrast {
                 continue;

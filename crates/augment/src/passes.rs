@@ -2,13 +2,13 @@
 
 use crate::ops::brightness::{add, multiply};
 use crate::ops::contrast::contrast;
-use crate::ops::grayscale::{grayscale, luma};
+use crate::ops::grayscale::{LUMA, grayscale};
 use crate::ops::hue::hue;
 use crate::ops::saturation::saturation;
 use crate::ops::solarize::solarize;
 use crate::planes::Planes;
 use crate::resize::Resizer;
-use crate::simd::kernels::{PixelMap, map_row, quantize_row};
+use crate::simd::kernels::{PixelMap, map_row, quantize_row, sum_row};
 use crate::simd::{BLOCK, Task, Vector};
 use crate::{CropBox, ImageRef, Step};
 
@@ -70,6 +70,8 @@ pub(crate) struct Pass<'a> {
     pub ops: &'a [PixelOp],
     /// The finished view, when nothing comes after; otherwise the planes are written.
     pub out: Option<&'a mut [u8]>,
+    /// Whether the mean grey value is wanted.
+    pub mean: bool,
 }
 
 /// Operators one after another.
@@ -78,16 +80,16 @@ struct All<'a>(&'a [PixelOp]);
 
 impl PixelMap for All<'_> {
     #[inline(always)]
-    fn map<V: Vector>(self, mut pixels: [V; 3]) -> ([V; 3], V) {
+    fn map<V: Vector>(self, mut pixels: [V; 3]) -> [V; 3] {
         for op in self.0 {
             pixels = op.apply(pixels);
         }
-        (pixels, luma(pixels))
+        pixels
     }
 }
 
 impl Task for Pass<'_> {
-    /// The mean grey value of the view after the operators.
+    /// The mean grey value of the view after the operators, where it is wanted.
     type Output = f32;
 
     #[inline(always)]
@@ -106,7 +108,12 @@ impl Task for Pass<'_> {
                 (From::Planes, _) => self.planes.row_mut(y),
             };
             let [red, green, blue] = rows;
-            map_row::<V>([&mut *red, &mut *green, &mut *blue], All(self.ops), &mask, &mut sums);
+            if !self.ops.is_empty() {
+                map_row::<V>([&mut *red, &mut *green, &mut *blue], All(self.ops));
+            }
+            if self.mean {
+                sum_row::<V>([&*red, &*green, &*blue], LUMA, &mask, &mut sums);
+            }
             if let Some(out) = &mut self.out {
                 quantize_row::<V>([red, green, blue], &mut out[3 * y * side..][..3 * side], side);
             }

@@ -1,6 +1,6 @@
 //! The form in which a view is worked on: three planes of `f32` in [0, 1], red, green, blue, each row-major.
 
-use crate::simd::{BLOCK, each, round_up};
+use crate::simd::{Aligned, BLOCK, each, round_up};
 
 /// Three planes of `side` x `side` values, their rows padded to whole blocks. What stands in the padding is arbitrary, but
 /// never NaN.
@@ -8,7 +8,7 @@ use crate::simd::{BLOCK, each, round_up};
 pub(crate) struct Planes {
     side: usize,
     pitch: usize,
-    values: Vec<f32>,
+    values: Aligned,
 }
 
 impl Planes {
@@ -16,7 +16,7 @@ impl Planes {
     pub fn prepare(&mut self, side: usize) {
         self.side = side;
         self.pitch = round_up(side);
-        self.values.resize(3 * side * self.pitch, 0.0);
+        self.values.resize(3 * side * self.pitch);
     }
 
     /// Side of the view.

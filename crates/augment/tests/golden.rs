@@ -165,3 +165,63 @@ fn the_whole_family_in_order() {
     };
     assert_close("family_40", &apply((100, 76), 40, &recipe), 0.2, 2);
 }
+
+/// Some operators on the small image.
+fn steps<const N: usize>(steps: [Step; N]) -> Vec<u8> {
+    apply((32, 32), 32, &Recipe { steps: Steps::from(steps), ..Recipe::identity(32, 32) })
+}
+
+#[test]
+fn operators_of_the_ablations() {
+    for (name, step) in [
+        ("rotate_90", Step::Rotate { quarters: 1 }),
+        ("rotate_270", Step::Rotate { quarters: 3 }),
+        ("invert", Step::Invert),
+        ("solarize", Step::Solarize(127.5 / 255.0)),
+        ("sobel", Step::Sobel),
+    ] {
+        assert_close(name, &steps([step]), 0.02, 1);
+    }
+    let half_turn = steps([Step::Rotate { quarters: 1 }, Step::Rotate { quarters: 1 }]);
+    assert_eq!(half_turn, steps([Step::Rotate { quarters: 2 }]));
+}
+
+#[test]
+fn operators_of_auto_augment() {
+    for (name, step) in [
+        ("posterize", Step::Posterize { bits: 4 }),
+        ("equalize", Step::Equalize),
+        ("turn", Step::Turn { degrees: 26.7 }),
+        ("shear", Step::ShearX(0.17)),
+    ] {
+        assert_close(name, &steps([step]), 0.02, 1);
+    }
+    // torchvision cuts off to 8 bits after each operator.
+    assert_close("sharpness", &steps([Step::Sharpness(1.7)]), 0.6, 2);
+    assert_close("auto_contrast", &steps([Step::Contrast(0.4), Step::AutoContrast]), 1.0, 3);
+}
+
+#[test]
+fn cutout_and_noise_are_their_formulas() {
+    let pixels = made_image(32, 32);
+    let cut = steps([Step::Cutout { columns: [3, 9], rows: [30, 32], fill: 0.5 }]);
+    for (i, (got, pixel)) in cut.chunks(3).zip(pixels.chunks(3)).enumerate() {
+        let inside = (3..9).contains(&(i % 32)) && i / 32 >= 30;
+        assert_eq!(got, if inside { &[128, 128, 128] } else { pixel });
+    }
+    let sigma = 0.05;
+    let noisy = steps([Step::Noise { sigma, key: 7 }]);
+    let inner = |(_, pixel): &(&u8, &u8)| (80..176).contains(*pixel);
+    let differences: Vec<f64> = noisy
+        .iter()
+        .zip(&pixels)
+        .filter(inner)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)) / 255.0)
+        .collect();
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n;
+    let deviation = (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / n).sqrt();
+    assert!(mean.abs() < 5.0 * f64::from(sigma) / n.sqrt(), "{mean}");
+    assert!((deviation / f64::from(sigma) - 1.0).abs() < 0.1, "{deviation}");
+    assert_ne!(noisy, steps([Step::Noise { sigma, key: 8 }]));
+}

@@ -4,8 +4,8 @@ use fast_image_resize::images::{Image, ImageRef as Source};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use proptest::prelude::*;
 use simclr_augment::{
-    AspectLaw, BlurPadding, Brightness, ImageRef, Isa, Recipe, Scratch, Stream, ViewConfig, ViewFamily,
-    central_crop,
+    AspectLaw, BlurPadding, Brightness, GaussianBlur, ImageRef, Isa, RandomResizedCrop, Recipe, Scratch,
+    Stream, ViewConfig, ViewFamily, ViewOp, central_crop,
 };
 
 fn noise(width: u32, height: u32, seed: u64) -> Vec<u8> {
@@ -28,6 +28,15 @@ fn view(family: &ViewFamily, image: ImageRef<'_>, stream: [u64; 4], scratch: &mu
         assert!(out == again, "{isa} differs from {}: {recipe:?}", Isa::detect());
     }
     out
+}
+
+fn all_ops() -> Vec<ViewOp> {
+    let names =
+        "horizontal_flip color_jitter grayscale solarize cutout rotation gaussian_noise sobel auto_augment";
+    let defaults =
+        names.split(' ').map(|name| serde_json::from_str(&format!(r#"{{"op": "{name}"}}"#)).unwrap());
+    let blur = GaussianBlur { prob: Some(1.0), ..GaussianBlur::default() };
+    defaults.chain([ViewOp::GaussianBlur(blur)]).collect()
 }
 
 fn any_config() -> impl Strategy<Value = ViewConfig> {
@@ -73,6 +82,25 @@ proptest! {
         }
         let mut out = vec![0; family.view_len()];
         central_crop(image, size, &mut scratch, &mut out).unwrap();
+    }
+
+    /// Every operator, at awkward sizes.
+    #[test]
+    fn any_list(
+        (width, height) in (1u32..=60, 1u32..=60),
+        size in 1u32..=49,
+        order in Just(all_ops()).prop_shuffle(),
+        seed in any::<u64>(),
+    ) {
+        let mut ops = vec![ViewOp::RandomResizedCrop(RandomResizedCrop::default())];
+        ops.extend(order);
+        let family = ViewFamily::from_ops(&ops, size).unwrap();
+        let pixels = noise(width, height, seed);
+        let image = ImageRef::new(width, height, &pixels).unwrap();
+        let mut scratch = Scratch::default();
+        for branch in 0..3 {
+            view(&family, image, [seed, 1, 2, branch], &mut scratch);
+        }
     }
 
     /// An image of one colour stays so under crop, resize, flip and a mirrored blur.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Draw, Step, Steps};
 use crate::planes::Planes;
 use crate::simd::kernels::{convolve_row, convolve_rows, quantize_row};
-use crate::simd::{Task, Vector};
+use crate::simd::{Aligned, Task, Vector};
 use crate::{AugmentError, Stream, check, decimal};
 
 /// What the blur sees beyond the border of a view.
@@ -76,7 +76,7 @@ pub(crate) struct Blurrer {
     padded: Vec<f32>,
     /// The rows around the present one, blurred along their length: a ring of as many as the kernel sees, three planes each,
     /// and one row of zeros.
-    ring: Vec<f32>,
+    ring: Aligned,
     /// Where the rows that the kernel sees begin in the ring.
     around: Vec<usize>,
 }
@@ -126,8 +126,8 @@ impl Task for Blur<'_> {
         let (side, pitch, radius) = (planes.side(), planes.pitch(), kernel.len() - 1);
         let slots = 2 * radius + 1;
         padded.resize(pitch + 2 * radius, 0.0);
-        ring.clear();
-        ring.resize(3 * pitch * (slots + 1), 0.0);
+        ring.resize(3 * pitch * (slots + 1));
+        ring[3 * pitch * slots..].fill(0.0);
         let mut next = 0;
         for y in 0..side {
             while next < side && next <= y + radius {

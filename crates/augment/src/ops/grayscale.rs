@@ -7,7 +7,7 @@ use crate::simd::Vector;
 use crate::{AugmentError, Stream, check, decimal};
 
 /// Luma weights of BT.601, as Pillow and TensorFlow round them to three digits.
-const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+pub(crate) const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// Turns a view grey.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

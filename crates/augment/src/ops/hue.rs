@@ -38,8 +38,8 @@ mod tests {
     struct Only(f32);
 
     impl PixelMap for Only {
-        fn map<V: Vector>(self, pixels: [V; 3]) -> ([V; 3], V) {
-            (hue(pixels, self.0), pixels[0])
+        fn map<V: Vector>(self, pixels: [V; 3]) -> [V; 3] {
+            hue(pixels, self.0)
         }
     }
 
@@ -51,7 +51,7 @@ mod tests {
         fn run<V: Vector>(self) -> [f32; 3] {
             let mut rows = self.0.map(|value| [value; BLOCK]);
             let [red, green, blue] = &mut rows;
-            map_row::<V>([red, green, blue], Only(self.1), &[1.0; BLOCK], &mut [0.0; BLOCK]);
+            map_row::<V>([red, green, blue], Only(self.1));
             rows.map(|row| row[0])
         }
     }

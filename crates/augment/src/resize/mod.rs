@@ -8,7 +8,7 @@
 mod taps;
 
 use crate::simd::kernels::{Columns, blend_columns, blend_rows, widen_row};
-use crate::simd::{Vector, round_up};
+use crate::simd::{Aligned, Vector, round_up};
 use crate::{CropBox, ImageRef};
 use taps::Taps;
 
@@ -20,7 +20,7 @@ pub(crate) struct Resizer {
     /// The taps of the columns before they are put side by side.
     unsorted: Taps,
     /// The source rows that the present row of the view is blended from, as three lines of 0 to 255 each: a ring.
-    ring: Vec<f32>,
+    ring: Aligned,
     /// Rows that the ring holds.
     slots: usize,
     /// Where the rows to blend begin in it.
@@ -28,7 +28,7 @@ pub(crate) struct Resizer {
     /// The next source row that is not in it.
     next: usize,
     /// One row of the view before its columns are resized, as three lines.
-    lines: Vec<f32>,
+    lines: Aligned,
     /// Values of a line.
     pitch: usize,
 }
@@ -43,10 +43,10 @@ impl Resizer {
         self.pitch = round_up(crop.width as usize);
         // Windows move on, but for a step back where a weight is exactly 0. A power of two, to find a place without dividing.
         self.slots = (self.rows.most() + 2).next_power_of_two();
-        self.ring.resize(self.slots * 3 * self.pitch, 0.0);
+        self.ring.resize(self.slots * 3 * self.pitch);
         self.next = 0;
         // Past its end, lines hold what only fills vectors.
-        self.lines.resize(2 * self.pitch + self.pitch.max(self.columns.extent()), 0.0);
+        self.lines.resize(2 * self.pitch + self.pitch.max(self.columns.extent()));
     }
 
     /// Writes row `y` of the view, clipped to [0, 1], into `rows`, which have room for whole blocks. To be called for each row

@@ -6,18 +6,16 @@ const SUPPORT: f64 = 2.0;
 /// The taps of every output of one axis.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Taps {
-    /// First source pixel of each output, and where its weights end.
-    spans: Vec<(u32, usize)>,
+    /// First source pixel of each output, and where its weights begin and end.
+    spans: Vec<(u32, usize, usize)>,
     weights: Vec<f32>,
     most: usize,
-    /// Scratch: the weights of one output.
-    line: Vec<f64>,
 }
 
 impl Taps {
     /// Prepares the reduction or enlargement of `length` pixels to `size`; the weights of each output sum to
     /// `gain`.
-    pub fn prepare(&mut self, length: u32, size: u32, gain: f64) {
+    pub fn prepare(&mut self, length: u32, size: u32, gain: f32) {
         self.spans.clear();
         self.weights.clear();
         self.most = 0;
@@ -31,17 +29,19 @@ impl Taps {
             let low = (center - radius).max(0.0) as u32;
             let end = center + radius;
             let high = (end as u32 + u32::from(end.fract() > 0.0)).min(length);
-            self.line.clear();
-            self.line.extend((low..high).map(|x| cubic((f64::from(x) + 0.5 - center) * shrink)));
+            let begin = self.weights.len();
+            let nearest = ((f64::from(low) + 0.5 - center) * shrink) as f32;
+            self.weights.extend((low..high).map(|x| cubic(nearest + (x - low) as f32 * shrink as f32)));
+            let line = &self.weights[begin..];
             // Zeros at either end would only be multiplied: without them a crop of the view's size is copied.
-            let begin = self.line.iter().position(|&weight| weight != 0.0).unwrap_or(0);
-            let end =
-                self.line.iter().rposition(|&weight| weight != 0.0).map_or(self.line.len(), |last| last + 1);
-            let line = &self.line[begin..end];
-            let norm = (gain / line.iter().sum::<f64>()) as f32;
-            self.weights.extend(line.iter().map(|&weight| weight as f32 * norm));
-            self.spans.push((low + begin as u32, self.weights.len()));
+            let zeros = line.iter().position(|&weight| weight != 0.0).unwrap_or(0);
+            let end = line.iter().rposition(|&weight| weight != 0.0).map_or(line.len(), |last| last + 1);
+            self.weights.truncate(begin + end);
+            let line = &mut self.weights[begin + zeros..];
+            let norm = gain / line.iter().sum::<f32>();
+            line.iter_mut().for_each(|weight| *weight *= norm);
             self.most = self.most.max(line.len());
+            self.spans.push((low + zeros as u32, begin + zeros, self.weights.len()));
         }
     }
 
@@ -52,15 +52,14 @@ impl Taps {
 
     /// First source pixel of output `out`, and the weights from there on.
     pub fn of(&self, out: usize) -> (usize, &[f32]) {
-        let begin = out.checked_sub(1).map_or(0, |before| self.spans[before].1);
-        let (first, end) = self.spans[out];
+        let (first, begin, end) = self.spans[out];
         (first as usize, &self.weights[begin..end])
     }
 }
 
 /// Keys' cubic convolution kernel with a = -0.5.
-fn cubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
+fn cubic(x: f32) -> f32 {
+    const A: f32 = -0.5;
     let x = x.abs();
     let near = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
     let far = A * (((x - 5.0) * x + 8.0) * x - 4.0);

@@ -1,6 +1,6 @@
 //! The inner loops: rows of values, lengths checked once a row.
 
-use super::{BLOCK, Vector, each};
+use super::{Aligned, BLOCK, Vector, each};
 
 /// Deals a row of pixels, red, green, blue in turn, out to three lines of `pitch` values each, as 0 to 255.
 ///
@@ -75,7 +75,7 @@ pub(crate) struct Columns {
     /// Outputs, a whole number of blocks.
     outputs: usize,
     /// Weights, shape (taps, outputs); 0 where an output needs fewer.
-    weights: Vec<f32>,
+    weights: Aligned,
     /// For each block of outputs: the lowest first source value among them.
     bases: Vec<u32>,
     /// For each output: its first source value, relative to that of its block.
@@ -93,8 +93,8 @@ impl Columns {
         let of = |out: usize| taps_of(out.min(size - 1));
         self.taps = (0..size).map(|out| of(out).1.len()).max().unwrap_or(0);
         self.outputs = super::round_up(size);
-        self.weights.clear();
-        self.weights.resize(self.taps * self.outputs, 0.0);
+        self.weights.resize(self.taps * self.outputs);
+        self.weights.fill(0.0);
         self.offsets.clear();
         self.bases.clear();
         (self.reach, self.extent) = (0, 0);
@@ -277,71 +277,57 @@ pub(crate) fn quantize_row<V: Vector>(rows: [&[f32]; 3], out: &mut [u8], side: u
 
 /// What is done to the pixels of a vector.
 pub(crate) trait PixelMap: Copy {
-    /// New values for old, and what is to be summed.
-    fn map<V: Vector>(self, pixels: [V; 3]) -> ([V; 3], V);
+    /// New values for old.
+    fn map<V: Vector>(self, pixels: [V; 3]) -> [V; 3];
 }
 
-/// Applies `map` to rows of a whole number of blocks, and adds what it wants summed to `sums[x % BLOCK]`, weighted by `mask` in the
-/// last block: the same partial sums whatever the width of the vectors.
+/// Applies `map` to rows of a whole number of blocks.
 ///
 /// # Panics
 /// Where the rows differ in length.
 #[inline(always)]
-pub(crate) fn map_row<V: Vector>(
-    rows: [&mut [f32]; 3],
-    map: impl PixelMap,
+pub(crate) fn map_row<V: Vector>(rows: [&mut [f32]; 3], map: impl PixelMap) {
+    let length = rows[0].len();
+    assert!(length.is_multiple_of(BLOCK) && rows[1].len() == length && rows[2].len() == length);
+    let rows = each!(rows, row => row.as_mut_ptr());
+    for x in (0..length).step_by(V::LANES) {
+        // SAFETY: the rows are a whole number of vectors, `length` values each, by the assertion.
+        unsafe {
+            let [red, green, blue] = map.map(each!(rows, row => V::load(row.add(x))));
+            red.store(rows[0].add(x));
+            green.store(rows[1].add(x));
+            blue.store(rows[2].add(x));
+        }
+    }
+}
+
+/// Adds the sum over channels of `weights[c] * rows[c][x]` to `sums[x % BLOCK]`, times `mask` in the last block: the same partial
+/// sums whatever the width of the vectors.
+///
+/// # Panics
+/// Where the rows differ in length or are no whole number of blocks.
+#[inline(always)]
+pub(crate) fn sum_row<V: Vector>(
+    rows: [&[f32]; 3],
+    weights: [f32; 3],
     mask: &[f32; BLOCK],
     sums: &mut [f32; BLOCK],
 ) {
     let length = rows[0].len();
     assert!(length.is_multiple_of(BLOCK) && rows[1].len() == length && rows[2].len() == length);
-    let rows = each!(rows, row => row.as_mut_ptr());
-    assert!(V::LANES == BLOCK || 2 * V::LANES == BLOCK);
-    let two = V::LANES < BLOCK;
-    // In registers, and as many as there are vectors in a block: a sum that went through memory for every vector would cost
-    // more than what is summed.
-    let next = V::LANES % BLOCK;
-    // SAFETY: `sums` and `mask` are blocks, which are one or two vectors; the second place is 0 where there is but one.
-    let (mut first, mut second, masks) = unsafe {
-        (
-            V::load(sums.as_ptr()),
-            V::load(sums.as_ptr().add(next)),
-            [V::load(mask.as_ptr()), V::load(mask.as_ptr().add(next))],
-        )
-    };
-    for block in (0..length).step_by(BLOCK) {
-        let last = block + BLOCK == length;
-        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion.
+    let weights = each!(weights, weight => V::splat(weight));
+    for lane in (0..BLOCK).step_by(V::LANES) {
+        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion; a block, as are `mask` and `sums`,
+        // is a whole number of vectors, so that one that begins at `lane` ends within it.
         unsafe {
-            let sum = map_vector(rows, block, map);
-            first = first + if last { sum * masks[0] } else { sum };
-            if two {
-                let sum = map_vector(rows, block + V::LANES, map);
-                second = second + if last { sum * masks[1] } else { sum };
+            let mut total = V::load(sums.as_ptr().add(lane));
+            for x in (lane..length).step_by(BLOCK) {
+                let [red, green, blue] = each!(rows, row => V::load(row.as_ptr().add(x)));
+                let sum = weights[0] * red + weights[1] * green + weights[2] * blue;
+                let last = x + BLOCK >= length;
+                total = total + if last { sum * V::load(mask.as_ptr().add(lane)) } else { sum };
             }
+            total.store(sums.as_mut_ptr().add(lane));
         }
-    }
-    // SAFETY: as where they were loaded.
-    unsafe {
-        if two {
-            second.store(sums.as_mut_ptr().add(next));
-        }
-        first.store(sums.as_mut_ptr());
-    }
-}
-
-/// Applies `map` to the pixels of a vector; what it wants summed.
-///
-/// # Safety
-/// A vector can be read and written at `at` of each row.
-#[inline(always)]
-unsafe fn map_vector<V: Vector>(rows: [*mut f32; 3], at: usize, map: impl PixelMap) -> V {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let ([red, green, blue], sum) = map.map(each!(rows, row => V::load(row.add(at))));
-        red.store(rows[0].add(at));
-        green.store(rows[1].add(at));
-        blue.store(rows[2].add(at));
-        sum
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! This module holds all `unsafe` of the crate.
 
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +18,7 @@ mod vector;
 
 use std::fmt;
 
+pub(crate) use aligned::Aligned;
 pub(crate) use vector::{BLOCK, Vector, each, round_up};
 
 /// A level of vector instructions, proven present on this processor: one above [`Isa::PORTABLE`] can only be had from

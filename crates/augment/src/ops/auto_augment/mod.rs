@@ -149,6 +149,7 @@ mod tests {
         }
         // Three pairs of 25 invert, with 0.6 each: 1440 of 20,000, five standard deviations either way.
         assert!((1257..1623).contains(&inverted), "{inverted}");
-        assert!((400..2400).contains(&none), "{none}");
+        // Neither operator acts in 3.76 pairs of 25 on average: 3008.
+        assert!((2755..3261).contains(&none), "{none}");
     }
 }
