@@ -48,7 +48,7 @@ pub fn conv2d_forward<E: Element>(
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), 2 * g.out_channels, "sums have two values per channel");
     }
-    if winograd::pays(g) {
+    if winograd::pays::<E>(g) {
         winograd::forward(cpu, g, x, w, y, sums);
     } else {
         direct::forward(cpu, g, x, w, y, sums);
@@ -63,7 +63,7 @@ pub fn conv2d_forward<E: Element>(
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
     check(g, dx, w, dy);
-    if winograd::pays(g) {
+    if winograd::pays::<E>(g) {
         winograd::backward_input(cpu, g, dy, w, dx);
     } else {
         direct::backward_input(cpu, g, dy, w, dx);
@@ -78,7 +78,7 @@ pub fn conv2d_backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E]
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
 pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     check(g, x, dw, dy);
-    if winograd::pays(g) {
+    if winograd::pays::<E>(g) {
         winograd::backward_weight(cpu, g, x, dy, dw);
     } else {
         direct_weight::backward_weight(cpu, g, x, dy, dw);

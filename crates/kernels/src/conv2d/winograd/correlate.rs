@@ -30,10 +30,16 @@ pub struct Correlation {
 }
 
 impl Correlation {
-    /// Tiles that are worked on together: whole register tiles, few enough for the second-level cache where channels
-    /// are few, enough to make streaming the weights past them cheap where channels are many.
-    fn group(&self) -> usize {
-        if self.from.channels * self.to.channels > 256 * 256 { 96 } else { 48 }
+    /// Tiles of `tiles` that are worked on together: few enough for the second-level cache where channels are few, enough to
+    /// make streaming the weights past them cheap where channels are many.
+    fn group(&self, tiles: usize) -> usize {
+        let most = if self.from.channels * self.to.channels > 256 * 256 { 96 } else { 48 };
+        let groups = tiles.div_ceil(most);
+        if groups >= 16 {
+            return most;
+        }
+        // Few groups must be as many as threads can share evenly, of whole register tiles.
+        tiles.div_ceil(groups.next_multiple_of(4)).next_multiple_of(6)
     }
 }
 
@@ -60,7 +66,7 @@ pub fn run<E: Element>(
     });
 
     let tiles = Tiles::new(shape.batch, &shape.to);
-    let group = shape.group();
+    let group = shape.group(tiles.len());
     let dst = SharedMut::new(dst);
     let weights = &transformed[..];
     let work = |index: usize, sums: &mut [f64]| {

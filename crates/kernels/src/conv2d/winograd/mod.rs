@@ -19,7 +19,7 @@ pub fn can(g: &Conv2dGeometry) -> bool {
 }
 
 /// Whether it is the faster form: judged by the geometry, from measurements that the README gives.
-pub fn pays(g: &Conv2dGeometry) -> bool {
+pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
     if !can(g) {
         return false;
     }
@@ -28,9 +28,11 @@ pub fn pays(g: &Conv2dGeometry) -> bool {
     // Tiles at an edge compute pixels that do not exist.
     let computed = g.out_height().next_multiple_of(SIDE) * g.out_width().next_multiple_of(SIDE);
     let wanted = g.out_height() * g.out_width();
-    // The weights' transform must be spread over several tiles.
+    // The weights' transform must be spread over several tiles; over more where the weights exceed the caches, and the direct
+    // form has products of bf16, which are twice as fast.
     let tiles = g.batch * computed / (SIDE * SIDE);
-    channels >= 16 && 2 * wanted >= computed && tiles >= 16
+    let streaming = E::PER_UNIT == 2 && g.in_channels * g.out_channels > 256 * 256;
+    channels >= 16 && 2 * wanted >= computed && tiles >= if streaming { 192 } else { 16 }
 }
 
 /// Forward; see [`super::conv2d_forward`].
