@@ -69,7 +69,8 @@ pub enum Memory {
     /// Every activation: fastest.
     #[default]
     Full,
-    /// The inputs of residual blocks; what is inside is computed again. Exact: BatchNorm still sees the whole batch.
+    /// The images and the inputs of residual blocks; what is inside of the stem and of blocks is computed again. Exact:
+    /// BatchNorm still sees the whole batch.
     Blocks,
 }
 
@@ -144,20 +145,35 @@ impl ResNet {
 
     /// h (N, features) of images (N, S, S, 3).
     pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, images: &Var) -> Result<Var> {
-        let mut x = self.conv1.forward(tape, images)?;
-        x = self.bn1.forward(tape, &x, None, true)?;
-        if self.stem == Stem::ImageNet {
-            x = ops::max_pool(tape, &x, 3, 2, 1)?;
-        }
+        let mut x = self.part(tape, images, |tape, images| self.stem(tape, images))?;
         for block in &self.blocks {
-            x = match self.memory {
-                Memory::Full => block.forward(tape, &x)?,
-                Memory::Blocks => tape.checkpoint(&[&x], |tape, inputs| {
-                    block.forward(tape, &inputs[0]).map_err(NnError::into_engine)
-                })?,
-            };
+            x = self.part(tape, &x, |tape, x| block.forward(tape, x))?;
         }
         Ok(ops::global_avg_pool(tape, &x)?)
+    }
+
+    /// Runs a part of the network, of which backward finds all or the input.
+    fn part<'a>(
+        &self,
+        tape: &mut Tape<'a>,
+        x: &Var,
+        part: impl Fn(&mut Tape<'a>, &Var) -> Result<Var> + 'a,
+    ) -> Result<Var> {
+        match self.memory {
+            Memory::Full => part(tape, x),
+            Memory::Blocks => Ok(tape.checkpoint(&[x], move |tape, inputs| {
+                part(tape, &inputs[0]).map_err(NnError::into_engine)
+            })?),
+        }
+    }
+
+    fn stem(&self, tape: &mut Tape, images: &Var) -> Result<Var> {
+        let x = self.conv1.forward(tape, images)?;
+        let x = self.bn1.forward(tape, &x, None, true)?;
+        match self.stem {
+            Stem::ImageNet => Ok(ops::max_pool(tape, &x, 3, 2, 1)?),
+            Stem::Small => Ok(x),
+        }
     }
 }
 

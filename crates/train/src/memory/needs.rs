@@ -11,7 +11,7 @@ use crate::{Config, Embedding, Model, TrainError};
 /// Batches that the loader has in circulation: two ready, one in the making, one in training.
 const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
-const KERNELS: u64 = 16 << 20;
+const KERNELS: u64 = 48 << 20;
 /// Images that are looked at to learn how large they are.
 const LOOKED_AT: usize = 16;
 
@@ -57,7 +57,7 @@ impl Needs {
         let loss = 3 * 4 * views * model.head.dim() as u64;
         Ok(Needs {
             state,
-            step: step_use(model, config, memory, batch)?.held as u64,
+            step: (step_use((model, optimizer), config, memory, batch)?.held as u64).saturating_sub(state),
             kernels: threads * KERNELS + loss,
             checkpoint: state,
             loader: BATCHES * views * 3 * side * side,
@@ -66,15 +66,21 @@ impl Needs {
     }
 }
 
-/// What the tensors of a step take beyond the state, and those of the figures after an epoch: the step is gone through without
-/// computing it, so that the figures are exact.
+/// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without computing it, so that
+/// the figures are exact.
 pub fn step_use(
-    model: &Model,
+    (model, optimizer): (&Model, &Optimizer),
     config: &Config,
     memory: Memory,
     batch: usize,
 ) -> Result<MemoryUse, TrainError> {
     let device = Device::dry()?;
+    // The state comes first, as in a run: where the rest finds room depends on it.
+    let parameters = model.parameters.iter().map(|(_, _, value)| value);
+    let state: Vec<Tensor> = parameters
+        .chain(optimizer.state().map(|(_, value)| value))
+        .map(|value| Tensor::empty_of(&device, value.shape(), value.dtype()))
+        .collect();
     let model = model.clone().with_memory(memory);
     let images = |count: usize| {
         let side = model.image_size();
@@ -90,6 +96,7 @@ pub fn step_use(
             model.head.forward(&mut tape, &h)?;
         }
     }
+    drop(state);
     Ok(device.memory())
 }
 

@@ -85,7 +85,7 @@ struct Figures {
     tensor_bytes: usize,
     /// What was predicted of the process and of tensors.
     predicted_peak_bytes: u64,
-    predicted_tensor_bytes: u64,
+    predicted_tensor_bytes: usize,
     seconds_per_step: f64,
     fastest_step_s: f64,
     slowest_step_s: f64,
@@ -119,8 +119,7 @@ impl Step {
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
         let choice = memory::choose((&model, &optimizer), &config, 0)?;
-        let predicted = memory::step_use(&model, &config, choice.memory, config.train.batch)?;
-        let predicted_tensor_bytes = choice.needs.state + predicted.peak as u64;
+        let tensors = memory::step_use((&model, &optimizer), &config, choice.memory, config.train.batch)?;
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
@@ -146,7 +145,7 @@ impl Step {
             peak_bytes: peak_bytes().unwrap_or(tensor_bytes as u64),
             tensor_bytes,
             predicted_peak_bytes: choice.needs.total(),
-            predicted_tensor_bytes,
+            predicted_tensor_bytes: tensors.peak,
             seconds_per_step: median,
             fastest_step_s: seconds[0],
             slowest_step_s: seconds[seconds.len() - 1],

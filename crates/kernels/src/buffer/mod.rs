@@ -1,0 +1,343 @@
+//! Host memory for tensors: aligned, on huge pages where large, recycled through a pool.
+
+mod arena;
+
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arena::{Arena, Place};
+use bytemuck::Pod;
+
+/// A cache line, and a whole AVX-512 vector.
+const ALIGNMENT: usize = 64;
+/// x86-64's large page: stretches of memory start on one, and ask the kernel for it.
+const HUGE_PAGE: usize = 2 << 20;
+/// From this size on buffers are parts of long stretches; smaller ones, of which some live for a whole run, would only break those up.
+const LARGE: usize = 1 << 20;
+
+/// An owned block of bytes aligned to at least 64.
+#[derive(Debug)]
+struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a `Block` owns its memory exclusively, as a `Box<[u8]>` does.
+unsafe impl Send for Block {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of zeros.
+    fn zeroed(bytes: usize) -> Block {
+        let layout = Block::layout(bytes, ALIGNMENT);
+        // SAFETY: the layout's size is at least `ALIGNMENT`, so it is not zero.
+        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        Block { start, layout }
+    }
+
+    /// A stretch of memory that nobody has touched yet: NOT initialised. None where the system refuses so much.
+    fn untouched(bytes: usize) -> Option<Block> {
+        let layout = Block::layout(bytes, HUGE_PAGE);
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range was allocated just above; advice changes no contents, and a refusal is harmless.
+        unsafe {
+            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE)
+        };
+        Some(Block { start, layout })
+    }
+
+    fn layout(bytes: usize, alignment: usize) -> Layout {
+        // A block of no bytes still gets an address of its own.
+        match Layout::from_size_align(bytes.max(ALIGNMENT), alignment) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a buffer of {bytes} bytes exceeds the address space"),
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from the global allocator with this very layout and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Recycles host memory, so that the steady state of training neither allocates nor faults pages in.
+///
+/// Small buffers are kept by exact size. Large ones are ranges of a few long stretches, so that what a tensor leaves serves
+/// tensors of any size.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    hollow: bool,
+    free: Mutex<HashMap<usize, Vec<Block>>>,
+    large: Mutex<Large>,
+    live: AtomicUsize,
+    /// In small blocks, and in large ranges.
+    held: [AtomicUsize; 2],
+    peak: AtomicUsize,
+}
+
+/// Long stretches of memory: none behind them in a hollow pool.
+#[derive(Debug, Default)]
+struct Large {
+    arena: Arena,
+    /// The memory, and how much of each stretch is initialised, from its start.
+    stretches: Vec<(Block, usize)>,
+}
+
+impl Large {
+    /// A range of `bytes`, initialised, with its address; that of a hollow pool has none.
+    fn take(&mut self, bytes: usize, hollow: bool) -> (Place, Option<NonNull<u8>>) {
+        let place = self.arena.take(bytes).unwrap_or_else(|| self.grow(bytes, hollow));
+        if hollow {
+            return (place, None);
+        }
+        let used = self.arena.used(place.stretch);
+        let (block, touched) = &mut self.stretches[place.stretch];
+        // SAFETY: the arena hands out ranges within the length that the stretch was added with, so `used` and the range's offset
+        // are within the block, and what is beyond `touched` was never handed out.
+        let start = unsafe {
+            block.start.add(*touched).write_bytes(0, used - *touched);
+            block.start.add(place.offset)
+        };
+        *touched = used;
+        (place, Some(start))
+    }
+
+    /// A range of a new stretch.
+    fn grow(&mut self, bytes: usize, hollow: bool) -> Place {
+        let (wanted, least) = (self.arena.next_stretch(bytes), bytes.next_multiple_of(HUGE_PAGE));
+        let mut len = wanted;
+        if !hollow {
+            let block = Block::untouched(wanted).or_else(|| {
+                len = least;
+                Block::untouched(least)
+            });
+            match block {
+                Some(block) => self.stretches.push((block, 0)),
+                None => handle_alloc_error(Block::layout(least, HUGE_PAGE)),
+            }
+        }
+        self.arena.add(len);
+        match self.arena.take(bytes) {
+            Some(place) => place,
+            None => unreachable!("the new stretch is long enough"),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool that counts like any other, with little memory behind it: of a buffer from a MiB on only the first MiB exists. For
+    /// finding out what a computation would take.
+    pub fn hollow() -> Pool {
+        Pool { shared: Arc::new(Shared { hollow: true, ..Shared::default() }) }
+    }
+
+    /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
+    pub fn take(&self, bytes: usize) -> Buffer {
+        let shared = &*self.shared;
+        let size = bytes.max(ALIGNMENT);
+        let memory = if size < LARGE {
+            let recycled = lock(&shared.free).get_mut(&size).and_then(Vec::pop);
+            Memory::Small(ManuallyDrop::new(recycled.unwrap_or_else(|| {
+                shared.held[0].fetch_add(size, Ordering::Relaxed);
+                Block::zeroed(size)
+            })))
+        } else {
+            let mut large = lock(&shared.large);
+            let (place, start) = large.take(size, shared.hollow);
+            shared.held[1].store(large.arena.used_in_all(), Ordering::Relaxed);
+            match start {
+                Some(start) => Memory::Range(place, start),
+                None => Memory::Hollow(place, Block::zeroed(LARGE)),
+            }
+        };
+        let live = shared.live.fetch_add(size, Ordering::Relaxed) + size;
+        shared.peak.fetch_max(live, Ordering::Relaxed);
+        Buffer { memory, size, bytes, pool: self.clone() }
+    }
+
+    /// Bytes now in use by buffers of this pool.
+    pub fn live_bytes(&self) -> usize {
+        self.shared.live.load(Ordering::Relaxed)
+    }
+
+    /// Bytes obtained from the system and not given back: those in use and those waiting.
+    pub fn held_bytes(&self) -> usize {
+        self.shared.held.iter().map(|held| held.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The most bytes ever in use at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.shared.peak.load(Ordering::Relaxed)
+    }
+
+    /// Gives memory that nobody uses back to the system: small buffers, and the large ones once none of them is in use.
+    pub fn trim(&self) {
+        let small = std::mem::take(&mut *lock(&self.shared.free));
+        let freed: usize = small.values().flatten().map(|block| block.layout.size()).sum();
+        self.shared.held[0].fetch_sub(freed, Ordering::Relaxed);
+        let mut large = lock(&self.shared.large);
+        if large.arena.is_idle() {
+            *large = Large::default();
+            self.shared.held[1].store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A buffer from a [`Pool`], to which it returns when dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    memory: Memory,
+    /// What it counts as.
+    size: usize,
+    bytes: usize,
+    pool: Pool,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Small(ManuallyDrop<Block>),
+    /// A range of a stretch that lives as long as any of its ranges.
+    Range(Place, NonNull<u8>),
+    /// A range of nothing, and what stands in for it.
+    Hollow(Place, Block),
+}
+
+// SAFETY: a `Buffer` owns its range of memory exclusively, as a `Box<[u8]>` does.
+unsafe impl Send for Buffer {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        match &self.memory {
+            Memory::Hollow(_, block) => self.bytes.min(block.layout.size()),
+            _ => self.bytes,
+        }
+    }
+
+    /// Whether the buffer holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        match &self.memory {
+            Memory::Small(block) => block.start,
+            Memory::Range(_, start) => *start,
+            Memory::Hollow(_, block) => block.start,
+        }
+    }
+
+    /// The contents as values of `T`; bytes beyond a whole number of them are left out.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
+        // SAFETY: there are at least `len` initialised bytes, aligned for `T` (asserted above), and any bit pattern is a `T` since
+        // it is `Pod`.
+        unsafe { std::slice::from_raw_parts(self.start().as_ptr().cast(), self.len() / size_of::<T>()) }
+    }
+
+    /// The contents as values of `T`, for writing.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
+        // SAFETY: as in `as_slice`, and `&mut self` is the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().cast(), self.len() / size_of::<T>()) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let shared = &*self.pool.shared;
+        shared.live.fetch_sub(self.size, Ordering::Relaxed);
+        match &mut self.memory {
+            Memory::Small(block) => {
+                // SAFETY: the block is taken out once, here, and not touched again.
+                let block = unsafe { ManuallyDrop::take(block) };
+                lock(&shared.free).entry(self.size).or_default().push(block);
+            }
+            Memory::Range(place, _) | Memory::Hollow(place, _) => {
+                lock(&shared.large).arena.give_back(*place, self.size);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_buffer_is_used_again() {
+        for bytes in [4096, 3 << 20] {
+            let pool = Pool::default();
+            let mut first = pool.take(bytes);
+            first.as_mut_slice::<u8>().fill(7);
+            let address = first.as_slice::<u8>().as_ptr();
+            drop(first);
+            let second = pool.take(bytes);
+            assert_eq!(second.as_slice::<u8>().as_ptr(), address);
+            assert_eq!((pool.live_bytes(), pool.held_bytes(), pool.peak_bytes()), (bytes, bytes, bytes));
+            pool.trim();
+            assert_eq!((pool.live_bytes(), pool.held_bytes()), (bytes, bytes));
+            drop(second);
+            pool.trim();
+            assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn what_a_large_buffer_leaves_serves_several_small_ones() {
+        let pool = Pool::default();
+        drop(pool.take(64 << 20));
+        let mut parts: Vec<Buffer> = (0..4).map(|_| pool.take(16 << 20)).collect();
+        for (i, part) in parts.iter_mut().enumerate() {
+            part.as_mut_slice::<u8>().fill(i as u8);
+        }
+        assert!(
+            parts.iter().enumerate().all(|(i, part)| part.as_slice::<u8>().iter().all(|&b| b == i as u8))
+        );
+        assert_eq!(pool.held_bytes(), 64 << 20);
+    }
+
+    #[test]
+    fn a_hollow_pool_counts_what_it_does_not_have() {
+        let pool = Pool::hollow();
+        let (small, large) = (pool.take(4096), pool.take(1 << 40));
+        assert_eq!((small.len(), large.len()), (4096, LARGE));
+        assert_eq!(large.as_slice::<u8>().iter().map(|&b| u64::from(b)).sum::<u64>(), 0);
+        assert_eq!((pool.live_bytes(), pool.peak_bytes()), (4096 + (1 << 40), 4096 + (1 << 40)));
+        drop((small, large));
+        drop(pool.take(1 << 40));
+        assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 4096 + (1 << 40)));
+    }
+
+    #[test]
+    fn buffers_are_aligned_and_zero_when_new() {
+        let pool = Pool::default();
+        for bytes in [0, 4, 100, 3 << 20, 5 << 20] {
+            let buffer = pool.take(bytes);
+            assert_eq!(buffer.as_slice::<f32>().as_ptr() as usize % ALIGNMENT, 0);
+            assert_eq!(buffer.as_slice::<f32>().len(), bytes / 4);
+            assert!(buffer.as_slice::<u8>().iter().all(|&b| b == 0));
+            std::mem::forget(buffer);
+        }
+    }
+}
