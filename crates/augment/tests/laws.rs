@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use simclr_augment::{AspectLaw, Brightness, Recipe, Step, Stream, ViewConfig, ViewFamily};
+use simclr_augment::{AspectLaw, Brightness, Recipe, Step, Stream, ViewConfig, ViewFamily, ViewOp};
 
 const DRAWS: u64 = 20_000;
 
@@ -214,4 +214,60 @@ fn every_order_of_the_color_operators_is_equally_likely() {
 fn blur_sigma_is_uniform() {
     let sigmas: Vec<f64> = recipes(&ViewConfig::default(), 224, 64).iter().filter_map(sigma).collect();
     assert_uniform("sigma", sigmas, 0.1, 2.0);
+}
+
+#[test]
+fn grey_images_lose_only_what_means_nothing() {
+    let family = ViewFamily::new(&ViewConfig::default(), 224).unwrap();
+    assert_eq!(family.left_out_of_gray_images(), ["saturation", "hue", "greyscale"]);
+    let plain = ViewFamily::new(&ViewConfig::crop_flip(), 224).unwrap();
+    assert!(plain.left_out_of_gray_images().is_empty());
+    let gray = family.clone().for_gray_images();
+    let mut lost = 0;
+    for index in 0..200 {
+        let draw = |family: &ViewFamily| family.draw(64, 64, &mut Stream::new(7, 0, index, 0));
+        let (whole, part) = (draw(&family), draw(&gray));
+        let kept: Vec<Step> = whole
+            .steps
+            .iter()
+            .filter(|step| !matches!(step, Step::Saturation(_) | Step::Hue(_) | Step::Gray))
+            .copied()
+            .collect();
+        assert_eq!((&part.steps[..], part.crop, part.flip), (&kept[..], whole.crop, whole.flip));
+        lost += whole.steps.len() - kept.len();
+    }
+    assert!(lost > 200);
+}
+
+#[test]
+fn ablation_operators_keep_to_their_settings() {
+    let ops = r#"[{"op": "rotation", "prob": 0.5, "degrees": [180, 270]}, {"op": "cutout", "side": [0.5, 0.5]},
+        {"op": "gaussian_noise", "prob": 0.25, "sigma": [0.1, 0.3]}, {"op": "solarize", "threshold": [0.2, 0.4]}]"#;
+    let ops: Vec<ViewOp> = serde_json::from_str(ops).unwrap();
+    let family = ViewFamily::from_ops(&ops, 32).unwrap();
+    let steps: Vec<Step> = (0..DRAWS)
+        .flat_map(|image| family.draw(64, 64, &mut Stream::new(7, 0, image, 0)).steps.to_vec())
+        .collect();
+    let (mut turns, mut sigmas, mut thresholds, mut full) = ([0; 4], Vec::new(), Vec::new(), 0);
+    for step in &steps {
+        match *step {
+            Step::Rotate { quarters } => turns[quarters as usize] += 1,
+            Step::Noise { sigma, .. } => sigmas.push(f64::from(sigma)),
+            Step::Solarize(threshold) => thresholds.push(f64::from(threshold)),
+            Step::Cutout { columns: [left, right], rows: [top, bottom], .. } => {
+                assert!(right > left && bottom > top && right <= 32 && bottom <= 32);
+                full += usize::from(right - left == 16);
+            }
+            other => panic!("{other:?} was not asked for"),
+        }
+    }
+    let n = DRAWS as usize;
+    assert_eq!((turns[0], turns[1]), (0, 0));
+    assert_frequency("half turns", turns[2], n, 0.25);
+    assert_frequency("turns by 270", turns[3], n, 0.25);
+    assert_frequency("noise", sigmas.len(), n, 0.25);
+    // Squares of half the side are whole where their centre keeps a quarter from the border: 17 places of 32.
+    assert_frequency("whole squares", full, n, 17.0 / 32.0);
+    assert_uniform("sigma", sigmas, 0.1, 0.3);
+    assert_uniform("threshold", thresholds, 0.2, 0.4);
 }

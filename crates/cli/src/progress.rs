@@ -49,6 +49,9 @@ impl Observer for Progress {
     fn started(&mut self, plan: &Plan) {
         terminal::say(&describe(plan, self.epochs));
         terminal::say(&plan.memory.to_string());
+        if !plan.left_out.is_empty() {
+            terminal::say(&format!("grey images: {} left out of the views", plan.left_out.join(", ")));
+        }
         if terminal::is_interactive() {
             let bar = ProgressBar::new(plan.steps).with_position(plan.done);
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

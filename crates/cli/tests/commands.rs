@@ -147,6 +147,38 @@ fn views_as_a_picture() {
 }
 
 #[test]
+fn views_of_branches_and_the_composition_table() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("views.png");
+    let lists = dir.path().join("lists.toml");
+    let draw = |words: &[&str]| {
+        let fixed = ["views", path(&data), "--out", path(&out), "--set", "data.image_size=32"];
+        simclr(&[&fixed[..], words].concat()).expect(0, &["views.png"]);
+        image::open(&out).unwrap().into_rgb8()
+    };
+    let plain = draw(&["--images", "1", "--set", "view.preset=crop-only"]);
+    fs::write(&lists, "[[view.a]]\nop = \"sobel\"\n\n[[view.b]]\nop = \"rotation\"\n").unwrap();
+    assert_ne!(draw(&["--images", "1", "--config", path(&lists)]), plain);
+    let table = draw(&["--matrix"]);
+    assert!(table.width() > 8 * 128 && table.height() > 8 * 128, "{:?}", table.dimensions());
+    fs::write(&lists, "[[view.a]]\nop = \"sobbel\"\n").unwrap();
+    let words = ["views", path(&data), "--out", path(&out), "--config", path(&lists)];
+    simclr(&words).expect(2, &["view.a[1].op", "did you mean \"sobel\"?"]);
+}
+
+#[test]
+fn a_bench_of_views_in_json() {
+    let (_dir, data) = small_data();
+    let words = ["bench", "views", path(&data), "--size", "24", "--threads", "2", "--seconds", "1"];
+    let figures = simclr(&[&words[..], &["--json"]].concat()).expect(0, &[]).json();
+    assert!(figures["images_per_s"].as_f64().unwrap() > 0.0, "{figures}");
+    assert_eq!((&figures["size"], &figures["threads"]), (&24.into(), &2.into()));
+    assert!(figures["stages_us"]["crop_and_resize"].as_f64().unwrap() > 0.0, "{figures}");
+    let text = simclr(&words).expect(0, &[]).out;
+    assert!(text.contains("images/s") && text.contains("read and decode"), "{text}");
+}
+
+#[test]
 fn a_bench_in_json() {
     let words =
         ["bench", "step", "--width", "0.0625", "--size", "16", "--views", "8", "--steps", "2", "--json"];

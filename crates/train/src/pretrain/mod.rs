@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Skipped, Subset};
+use simclr_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Sample, Skipped, Subset};
 use simclr_engine::{Device, SingleProcess};
 
 use crate::checkpoint::{Best, Checkpoint};
@@ -30,6 +30,8 @@ use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
+/// Images that are looked at to learn whether all are grey.
+const LOOKED_AT: usize = 256;
 /// What is kept on disk unless more or less is asked for, in bytes.
 const DISK_CACHE: u64 = 20 << 30;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
@@ -66,6 +68,8 @@ pub struct Plan {
     pub parameters: usize,
     /// Where it runs.
     pub device: String,
+    /// Operators that are left out of the views, because the images are grey and they would change nothing.
+    pub left_out: Vec<&'static str>,
     /// What is kept for the backward pass, and the memory that the run takes.
     pub memory: memory::Choice,
 }
@@ -133,7 +137,16 @@ pub fn pretrain(
         },
     };
     let threads = config.data.workers.unwrap_or_else(|| device.threads());
-    let families = config.view.families(config.data.image_size)?;
+    let mut families = config.view.families(config.data.image_size)?;
+    let mut left_out = Vec::new();
+    if Sample::of(&*train, LOOKED_AT).grey {
+        families.iter().flat_map(ViewFamily::left_out_of_gray_images).for_each(|name| {
+            if !left_out.contains(&name) {
+                left_out.push(name);
+            }
+        });
+        families = families.map(ViewFamily::for_gray_images);
+    }
     let schedule = Schedule::new(config, train.len() as u64);
     Run {
         config,
@@ -144,6 +157,7 @@ pub fn pretrain(
         holdout,
         images,
         views: families.to_vec(),
+        left_out,
         threads,
         state,
         memory,
@@ -207,6 +221,7 @@ struct Run<'r> {
     holdout: Option<Arc<dyn Dataset>>,
     images: usize,
     views: Vec<ViewFamily>,
+    left_out: Vec<&'static str>,
     threads: usize,
     state: State,
     memory: memory::Choice,
@@ -225,6 +240,7 @@ impl Run<'_> {
             steps_per_epoch: self.steps_per_epoch,
             parameters: self.state.model.parameters.trained_values(),
             device: self.state.model.device.to_string(),
+            left_out: self.left_out.clone(),
             memory: self.memory,
         });
         let loader = LoaderConfig {

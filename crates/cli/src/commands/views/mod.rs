@@ -2,6 +2,7 @@
 
 pub(super) mod canvas;
 pub(super) mod grid;
+mod matrix;
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,10 @@ pub struct Views {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=32))]
     views: u8,
 
+    /// Draw the composition table of the paper instead (figure 5): operators by operators, on one image
+    #[arg(long, conflicts_with_all = ["images", "views"])]
+    matrix: bool,
+
     #[command(flatten)]
     settings: Settings,
 }
@@ -46,33 +51,35 @@ impl Views {
         let source = data::open(&self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
         let size = config.data.image_size;
-        let family = ViewFamily::new(&config.view, size)?;
+        let families = config.view.families(size)?;
         let seed = config.train.seed;
 
         let dataset = source.train.as_ref();
+        let wanted = if self.matrix { 1 } else { usize::from(self.images) };
         let mut scratch = DecodeScratch::default();
-        let mut rows = Vec::new();
+        let (mut rows, mut table) = (Vec::new(), None);
         for index in permutation(dataset.len(), seed, 0) {
-            if rows.len() == usize::from(self.images) {
+            if rows.len() + usize::from(table.is_some()) == wanted {
                 break;
             }
             match dataset.read(index as usize, &mut scratch) {
-                Ok(image) => rows.push(self.row(dataset, index, image, &family, seed)?),
+                Ok(image) if self.matrix => table = Some(matrix::draw(image, index, size, seed)?),
+                Ok(image) => rows.push(self.row(dataset, index, image, &families, seed)?),
                 Err(error) => terminal::warn(&format!("passed over {error}")),
             }
         }
-        if rows.is_empty() {
+        if rows.is_empty() && table.is_none() {
             bail!("{}: none of the images can be read", self.data.display());
         }
+        let what = match &table {
+            Some(_) => format!("operators by operators, views of {size} x {size} pixels"),
+            None => format!("{} images, {} views of {size} x {size} pixels each", rows.len(), self.views),
+        };
+        let sheet = table.unwrap_or_else(|| grid::draw(&rows, size));
         let mut png = Vec::new();
-        grid::draw(&rows, size).write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
+        sheet.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
         std::fs::write(&self.out, png).with_context(|| format!("cannot write {}", self.out.display()))?;
-        terminal::say(&format!(
-            "{}: {} images, {} views of {size} x {size} pixels each",
-            self.out.display(),
-            rows.len(),
-            self.views
-        ));
+        terminal::say(&format!("{}: {what}", self.out.display()));
         Ok(Done::Finished)
     }
 
@@ -81,13 +88,14 @@ impl Views {
         dataset: &dyn Dataset,
         index: u32,
         image: ImageRef<'_>,
-        family: &ViewFamily,
+        families: &[ViewFamily; 2],
         seed: u64,
     ) -> Result<Row> {
         let mut scratch = Scratch::default();
         let view = |number: u64| {
             // As training draws them: two views an epoch.
             let mut stream = Stream::new(seed, number / 2, index.into(), number % 2);
+            let family = &families[(number % 2) as usize];
             let recipe = family.draw(image.width, image.height, &mut stream);
             let mut pixels = vec![0; family.view_len()];
             family.apply(image, &recipe, &mut scratch, &mut pixels);
