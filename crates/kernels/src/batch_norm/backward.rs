@@ -1,5 +1,8 @@
 //! BatchNorm's backward: the sums over all rows that it needs, then the gradient to the input.
 
+// Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
+#![allow(clippy::needless_range_loop)]
+
 use super::F32_ROWS;
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
 use crate::simd::{Kernel, Simd, dispatch};
