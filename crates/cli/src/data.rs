@@ -14,11 +14,6 @@ DATA is a folder of images (searched recursively), one sub-folder per class, tra
 files with a column of images (Hugging Face); a .zip; a list of paths (.txt, .csv); CIFAR-10, CIFAR-100 or STL-10
 binaries; IDX files (MNIST). What it holds is recognised; `simclr data DATA` tells. Several are read as one.";
 
-/// Opens a data set as it is, and says what it is.
-pub fn open(path: &Path) -> Result<Source> {
-    Opening::new(DecodeOptions::default()).open(&[path.to_owned()])
-}
-
 /// Opens data sets, and remembers what it finds in their folders and archives.
 pub struct Opening {
     opener: Opener,
@@ -52,9 +47,16 @@ impl Opening {
     }
 }
 
+/// Says which operators mean nothing on the images, which are grey.
+pub fn say_left_out(operators: &[&str]) {
+    if !operators.is_empty() {
+        terminal::say(&format!("grey images: {} left out of the views", operators.join(", ")));
+    }
+}
+
 fn line(name: &str, source: &Source) -> String {
     let (train, classes) = (source.train.len(), source.train.classes().len());
-    let mut line = format!("{name}: {}, {} images", source.kind, terminal::grouped(train as u64));
+    let mut line = format!("{name}: {}, {}", source.kind, terminal::counted(train, "image"));
     if let Some(test) = &source.test {
         line += &format!(" to train on, {} to test on", terminal::grouped(test.len() as u64));
     }
@@ -65,7 +67,7 @@ fn line(name: &str, source: &Source) -> String {
         line += &format!(", {classes} classes");
     }
     if source.left_out.count > 0 {
-        line += &format!("; {} other files left out", terminal::grouped(source.left_out.count as u64));
+        line += &format!("; {} left out", terminal::counted(source.left_out.count, "other file"));
     }
     line
 }

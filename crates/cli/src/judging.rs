@@ -40,6 +40,10 @@ pub struct Judged {
     #[arg(long)]
     pub best: bool,
 
+    /// Stop at the first image that cannot be read, instead of leaving it out (data.strict)
+    #[arg(long)]
+    pub strict: bool,
+
     /// Do not measure a randomly initialised encoder beside it
     #[arg(long)]
     pub no_random: bool,
@@ -58,7 +62,8 @@ impl Judged {
         let device = training::device(self.threads.count())?;
         let encoder = load_encoder(&self.run, self.best, &device)?;
         let splits = splits(&encoder, &self.train, self.test.as_deref())?;
-        Ok((encoder, splits))
+        let strict = self.strict || encoder.config.data.strict;
+        Ok((encoder, splits.strict(strict)))
     }
 
     /// The encoder beside a random one.
@@ -75,7 +80,11 @@ impl Judged {
     pub fn conclude(&self, encoder: &TrainedEncoder, mut evaluation: Evaluation) -> Result<()> {
         let file = encoder.record(&mut evaluation)?;
         if evaluation.skipped > 0 {
-            terminal::warn(&format!("{} images could not be read and do not count", evaluation.skipped));
+            terminal::warn(&format!(
+                "{} could not be read and do not count, listed in {}",
+                terminal::counted(evaluation.skipped, "image"),
+                file.display()
+            ));
         }
         if self.json {
             terminal::print(&summary(&evaluation).to_string())?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
 
-use crate::{interrupt, terminal};
+use crate::{data, interrupt, terminal};
 
 const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
 
@@ -49,9 +49,7 @@ impl Observer for Progress {
     fn started(&mut self, plan: &Plan) {
         terminal::say(&describe(plan, self.epochs));
         terminal::say(&plan.memory.to_string());
-        if !plan.left_out.is_empty() {
-            terminal::say(&format!("grey images: {} left out of the views", plan.left_out.join(", ")));
-        }
+        data::say_left_out(&plan.left_out);
         if terminal::is_interactive() {
             let bar = ProgressBar::new(plan.steps).with_position(plan.done);
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

@@ -98,6 +98,11 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// A number of things: "1 image", "12,345 images".
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number as u64), if number == 1 { "" } else { "s" })
+}
+
 /// A fraction as per cent: "56.4 %".
 pub fn percent(fraction: f64) -> String {
     format!("{:.1} %", 100.0 * fraction)
@@ -122,6 +127,7 @@ mod tests {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!((counted(1, "image"), counted(1000, "image")), ("1 image".into(), "1,000 images".into()));
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(clock(Duration::from_secs(63)), "1:03");
         assert_eq!(percent(0.5639), "56.4 %");

@@ -129,7 +129,7 @@ impl Training {
 
     fn say_skipped(&self, skipped: usize) {
         if skipped > 0 {
-            let images = if skipped == 1 { "1 image" } else { &format!("{skipped} images") };
+            let images = terminal::counted(skipped, "image");
             let list = self.folder.skipped();
             terminal::say(&format!("{images} could not be used, listed in {}", list.display()));
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
+use image::{ImageBuffer, Luma};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -144,6 +145,37 @@ fn views_as_a_picture() {
     assert!(picture.width() > 7 * 128 && picture.height() > 2 * 128, "{:?}", picture.dimensions());
     assert_eq!(draw("1"), picture);
     assert_ne!(draw("2"), picture);
+}
+
+/// A folder of grey pictures of 16 bits, dark in all but a corner: what all commands that read images make of it.
+#[test]
+fn grey_images_of_16_bits() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for number in 0..48u32 {
+        let picture = ImageBuffer::from_fn(20, 20, |x, y| Luma([((x * 20 + y * 7 + number) % 400) as u16]));
+        picture.save(data.path().join(format!("{number}.png"))).unwrap();
+    }
+    let (data, out, run) = (data.path(), dir.path().join("views.png"), dir.path().join("run"));
+    let left_out = "grey images: saturation, hue, greyscale left out of the views";
+    let draw = |window: &str| {
+        let words =
+            ["views", path(data), "--out", path(&out), "--images", "1", "--set", "data.image_size=32"];
+        simclr(&[&words[..], &["--set", window]].concat()).expect(0, &[left_out]);
+        let sheet = image::open(&out).unwrap().into_rgb8();
+        // Within the picture on the left.
+        (40..140).map(|x| u64::from(sheet.get_pixel(x, 60).0[0])).max().unwrap()
+    };
+    assert!(draw("data.window=full") < 3);
+    assert!(draw("data.window=[0,399]") > 200);
+    simclr(&["data", path(data)]).expect(0, &[]);
+    let bench = ["bench", "views", path(data), path(data), "--size", "16", "--seconds", "1"];
+    simclr(&[&bench[..], &["--set", "data.window=[0,399]"]].concat()).expect(0, &[left_out, "96 images"]);
+    simclr(&pretrain(data, &run, &["data.window=[0,399]"])).expect(0, &[left_out]);
+    // Without such operators there is nothing to say.
+    let words =
+        ["views", path(data), "--out", path(&out), "--set", "view.preset=crop-only", "data.image_size=32"];
+    let reply = simclr(&words).expect(0, &[]);
+    assert!(!reply.err.contains("grey"), "{}", reply.err);
 }
 
 #[test]

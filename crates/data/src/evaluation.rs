@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::loader::{Batch, Feed, Job, Position, Rows, Skipped};
+use crate::loader::{Batch, Feed, Job, Position, Reading, Rows, Skipped};
 use crate::permutation::Order;
 
 /// The images of a data set, once, in order, as central crops: 87.5% of the shorter side, resized to size x size; at size <= 32
@@ -17,9 +17,8 @@ pub struct EvalLoader {
 }
 
 impl EvalLoader {
-    /// Starts reading `dataset` in batches of `batch` images with `threads` worker threads. Whatever is wrong with the numbers is
-    /// what the first [`EvalLoader::next_batch`] returns.
-    pub fn new(dataset: Arc<dyn Dataset>, size: u32, batch: usize, threads: usize) -> Self {
+    /// Starts reading `dataset` in batches of `batch` images. Whatever is wrong with the numbers is what the first [`EvalLoader::next_batch`] returns.
+    pub fn new(dataset: Arc<dyn Dataset>, size: u32, batch: usize, reading: Reading) -> Self {
         let feed = Feed::start(Job {
             dataset,
             rows: Rows::CentralCrop { size },
@@ -27,7 +26,7 @@ impl EvalLoader {
             start: Position::default(),
             endless: false,
             batch,
-            threads,
+            reading,
             prefetch: 2,
         });
         Self { feed }
@@ -36,7 +35,7 @@ impl EvalLoader {
     /// The next batch; `None` after the last one.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for a number out of range.
+    /// [`DataError::Setting`] for a number out of range, [`DataError::Image`] where reading is strict.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, DataError> {
         self.feed.next()
     }
@@ -50,23 +49,4 @@ impl EvalLoader {
     pub fn skipped(&self) -> Vec<Skipped> {
         self.feed.skipped()
     }
-}
-
-/// Hands every batch of an [`EvalLoader`] to `each` and returns the broken images.
-///
-/// # Errors
-/// Those of [`EvalLoader::next_batch`], and whatever `each` returns, which ends the pass.
-pub fn for_each_evaluation_batch<E: From<DataError>>(
-    dataset: Arc<dyn Dataset>,
-    size: u32,
-    batch: usize,
-    threads: usize,
-    mut each: impl FnMut(&Batch) -> Result<(), E>,
-) -> Result<Vec<Skipped>, E> {
-    let mut loader = EvalLoader::new(dataset, size, batch, threads);
-    while let Some(batch) = loader.next_batch()? {
-        each(&batch)?;
-        loader.recycle(batch);
-    }
-    Ok(loader.skipped())
 }

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use simclr_augment::{ViewConfig, ViewFamily};
-//! use simclr_data::{Loader, LoaderConfig, Position, open};
+//! use simclr_data::{Loader, LoaderConfig, Position, Reading, open};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let photos = tempfile::tempdir()?;
@@ -19,7 +19,7 @@
 //! let source = open(photos)?;
 //! let family = ViewFamily::new(&ViewConfig::default(), 32)?;
 //! let views = vec![family.clone(), family];
-//! let config = LoaderConfig { batch: 16, seed: 1, threads: 2, prefetch: 2, views };
+//! let config = LoaderConfig { batch: 16, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
 //! for _ in 0..loader.batches_per_epoch() {
 //!     let batch = loader.next_batch()?;
@@ -68,15 +68,15 @@ pub use decode::{
     decode_file,
 };
 pub use error::DataError;
-pub use evaluation::{EvalLoader, for_each_evaluation_batch};
+pub use evaluation::EvalLoader;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
-pub use loader::{Batch, Loader, LoaderConfig, NO_LABEL, Position, Skipped};
+pub use loader::{Batch, Loader, LoaderConfig, NO_LABEL, Position, Reading, Skipped};
 pub use locality::Locality;
 pub use made::{Made, Shape, made};
 pub use opener::Opener;
 pub use permutation::permutation;
-pub use sample::Sample;
+pub use sample::{Sample, all_grey};
 pub use source::{Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
 pub use survey::{Spread, Survey, survey};

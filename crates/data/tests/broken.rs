@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{EvalLoader, Loader, LoaderConfig, Position, Skipped, open};
+use simclr_data::{DataError, EvalLoader, Loader, LoaderConfig, Position, Reading, Skipped, open};
 use tempfile::{TempDir, tempdir};
 
 /// Twelve good images, among them one of a single pixel and one 30,000 pixels wide, and four broken ones.
@@ -53,7 +53,13 @@ fn training_passes_over_them() {
     assert_eq!(source.train.len(), 16);
     let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
     let views = vec![family.clone(), family];
-    let config = LoaderConfig { batch: 12, seed: 4, threads: 3, prefetch: 1, views };
+    let config = LoaderConfig {
+        batch: 12,
+        seed: 4,
+        reading: Reading { threads: 3, strict: false },
+        prefetch: 1,
+        views,
+    };
     let mut loader = Loader::new(source.train, config, Position::default());
     for epoch in 0..6 {
         let batch = loader.next_batch().unwrap();
@@ -71,7 +77,7 @@ fn training_passes_over_them() {
 fn evaluation_passes_over_them() {
     let dir = folder();
     let source = open(dir.path()).unwrap();
-    let mut loader = EvalLoader::new(source.train, 48, 5, 2);
+    let mut loader = EvalLoader::new(source.train, 48, 5, Reading { threads: 2, strict: false });
     let mut images = 0;
     while let Some(batch) = loader.next_batch().unwrap() {
         assert_eq!(batch.views.len(), batch.indices.len() * 48 * 48 * 3);
@@ -79,4 +85,30 @@ fn evaluation_passes_over_them() {
     }
     assert_eq!(images, 12);
     assert_all_listed(loader.skipped());
+}
+
+#[test]
+fn strict_reading_ends_at_the_first_in_order() {
+    let dir = folder();
+    let train = open(dir.path()).unwrap().train;
+    let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
+    for threads in [1, 3] {
+        let reading = Reading { threads, strict: true };
+        let mut loader = EvalLoader::new(train.clone(), 48, 2, reading);
+        let error = loader.next_batch().unwrap_err();
+        assert!(matches!(&error, DataError::Image { name, .. } if name == "cut.jpg"), "{error}");
+        assert!(loader.next_batch().unwrap().is_none());
+
+        let views = vec![family.clone()];
+        let config = LoaderConfig { batch: 16, seed: 4, reading, prefetch: 1, views };
+        let mut loader = Loader::new(train.clone(), config, Position::default());
+        let broken = ["cut.jpg", "empty.png", "noise.jpg", "text.jpeg"];
+        let names: Vec<String> =
+            simclr_data::permutation(16, 4, 0).into_iter().map(|i| train.name(i as usize)).collect();
+        let first = names.iter().find(|name| broken.contains(&name.as_str()));
+        match loader.next_batch().unwrap_err() {
+            DataError::Image { name, .. } => assert_eq!(Some(&name), first),
+            error => panic!("{error}"),
+        }
+    }
 }

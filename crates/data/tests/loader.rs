@@ -6,7 +6,7 @@ use std::sync::Arc;
 use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{
     Batch, Cached, DataError, Dataset, DecodeScratch, Decoded, EvalLoader, Loader, LoaderConfig, Position,
-    Subset, balanced_subset, for_each_evaluation_batch, permutation,
+    Reading, Subset, balanced_subset, permutation,
 };
 
 /// Images of 9 x 8 pixels that depend on their number, of which some cannot be read.
@@ -45,7 +45,13 @@ impl Dataset for Numbers {
 
 fn config(batch: usize, threads: usize) -> LoaderConfig {
     let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
-    LoaderConfig { batch, seed: 11, threads, prefetch: 2, views: vec![family.clone(), family] }
+    LoaderConfig {
+        batch,
+        seed: 11,
+        reading: Reading { threads, strict: false },
+        prefetch: 2,
+        views: vec![family.clone(), family],
+    }
 }
 
 fn take(dataset: &Arc<dyn Dataset>, config: LoaderConfig, start: Position, batches: usize) -> Vec<Batch> {
@@ -199,17 +205,10 @@ fn evaluation_reads_each_image_once_in_order() {
     let indices: Vec<u32> = reference.iter().flat_map(|batch| batch.indices.clone()).collect();
     assert!(indices.into_iter().eq((0..70).filter(|i| ![4, 69].contains(i))));
     assert!(evaluate(&dataset, 3) == reference);
-
-    let mut seen = 0;
-    let skipped = for_each_evaluation_batch::<DataError>(Arc::clone(&dataset), 8, 64, 2, |batch| {
-        seen += batch.indices.len();
-        Ok(())
-    });
-    assert_eq!((seen, skipped.unwrap().len()), (68, 2));
 }
 
 fn evaluate(dataset: &Arc<dyn Dataset>, threads: usize) -> Vec<Batch> {
-    let mut loader = EvalLoader::new(Arc::clone(dataset), 8, 16, threads);
+    let mut loader = EvalLoader::new(Arc::clone(dataset), 8, 16, Reading { threads, strict: false });
     let mut batches = Vec::new();
     while let Some(mut batch) = loader.next_batch().unwrap() {
         batch.waited = Default::default();

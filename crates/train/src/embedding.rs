@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use simclr_data::{Dataset, EvalLoader, Skipped};
+use simclr_data::{Dataset, EvalLoader, Reading, Skipped};
 
 use crate::{Model, TrainError};
 
@@ -29,21 +29,20 @@ impl Embedding {
     /// Images that go through the network at once.
     pub const BATCH: usize = 128;
 
-    /// Runs every image of `dataset` through `model`, BatchNorm by its running averages, decoding with `threads` threads.
-    /// `each` is told after every batch how many images are done.
+    /// Runs every image of `dataset` through `model`, BatchNorm by its running averages. `each` is told after every batch how many images are done.
     ///
     /// The same bits for any number of threads.
     pub fn of(
         model: &Model,
         dataset: &Arc<dyn Dataset>,
         with_z: bool,
-        threads: usize,
+        reading: Reading,
         each: &mut dyn FnMut(usize),
     ) -> Result<Embedding, TrainError> {
         let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
         let mut all = Embedding { h_dim, z_dim, ..Embedding::default() };
         all.h.reserve_exact(dataset.len() * h_dim);
-        let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, Self::BATCH, threads);
+        let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, Self::BATCH, reading);
         while let Some(batch) = loader.next_batch()? {
             let (h, z) = model.embed(&batch.views)?;
             all.h.extend_from_slice(&h);

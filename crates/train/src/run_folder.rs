@@ -14,11 +14,12 @@
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
+use simclr_data::Skipped;
 use toml::Table;
 
 use crate::checkpoint::Checkpoints;
@@ -199,13 +200,28 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`TrainError::Io`].
-    pub fn write_skipped<T: Serialize>(&self, skipped: &[T]) -> Result<(), TrainError> {
+    pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<(), TrainError> {
         self.write("skipped.jsonl", |out| {
             skipped.iter().try_for_each(|entry| {
                 serde_json::to_writer(&mut *out, entry)?;
                 out.write_all(b"\n")
             })
         })
+    }
+
+    /// The list of images that could not be used; lines that are none are passed over.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] for a list that is there and cannot be read.
+    pub fn read_skipped(&self) -> Result<Vec<Skipped>, TrainError> {
+        let path = self.skipped();
+        let mut bytes = Vec::new();
+        match self.files.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.and_then(|(mut file, _)| file.read_to_end(&mut bytes)),
+        }
+        .map_err(TrainError::io("read", &path))?;
+        Ok(bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
     /// Writes a file of the run, whole or not at all, and the folder that it is in.

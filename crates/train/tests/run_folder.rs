@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use faulty::{Fault, Faulty, Loss};
+use simclr_data::Skipped;
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
@@ -123,8 +124,15 @@ fn results_are_written_whole() {
     let run = create(folder.path()).unwrap();
     run.write_evaluation("knn", &serde_json::json!({"top1": 0.5})).unwrap();
     assert_eq!(fs::read_to_string(run.evaluation("knn")).unwrap(), "{\n  \"top1\": 0.5\n}\n");
-    run.write_skipped(&[serde_json::json!({"name": "a.jpg"}), serde_json::json!({"name": "b.jpg"})]).unwrap();
-    assert_eq!(fs::read_to_string(run.skipped()).unwrap(), "{\"name\":\"a.jpg\"}\n{\"name\":\"b.jpg\"}\n");
+    assert!(run.read_skipped().unwrap().is_empty());
+    let skipped =
+        [3, 5].map(|index| Skipped { index, name: format!("{index}.jpg"), reason: "torn".to_owned() });
+    run.write_skipped(&skipped).unwrap();
+    let text = fs::read_to_string(run.skipped()).unwrap();
+    assert!(text.starts_with("{\"index\":3,\"name\":\"3.jpg\",\"reason\":\"torn\"}\n"), "{text}");
+    assert_eq!(run.read_skipped().unwrap(), skipped);
+    fs::write(run.skipped(), &text[..text.len() - 9]).unwrap();
+    assert_eq!(run.read_skipped().unwrap(), skipped[..1]);
     run.write("report.html", |out| out.write_all(b"<p>")).unwrap();
     assert_eq!(fs::read_to_string(run.report()).unwrap(), "<p>");
 }

@@ -42,7 +42,8 @@ impl Report {
             Some(train) => {
                 let device = training::device(self.threads.count())?;
                 let encoder = load_encoder(&self.run, false, &device)?;
-                let splits = splits(&encoder, train, self.test.as_deref())?;
+                let splits =
+                    splits(&encoder, train, self.test.as_deref())?.strict(encoder.config.data.strict);
                 let size = encoder.model.image_size();
                 let mut watching = Watching::default();
                 let models = Versus::alone(encoder.model);

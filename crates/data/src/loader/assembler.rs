@@ -18,6 +18,8 @@ pub(super) struct Assembler {
     pub shared: Arc<Shared>,
     /// Images in a batch.
     pub batch: usize,
+    /// Whether a broken image ends it.
+    pub strict: bool,
     pub filled: Receiver<Result<Run, String>>,
     pub empty: Sender<Run>,
     pub ready: Sender<Result<Batch, DataError>>,
@@ -78,7 +80,7 @@ impl Assembler {
             }
             match outcome {
                 Ok(index) => self.add(*index, views, Position { epoch: run.span.epoch, next: place + 1 })?,
-                Err(skipped) => self.skip(skipped),
+                Err(skipped) => self.skip(skipped)?,
             }
         }
         match run.span.places.end == places {
@@ -87,11 +89,17 @@ impl Assembler {
         }
     }
 
-    fn skip(&mut self, skipped: &Skipped) {
+    fn skip(&mut self, skipped: &Skipped) -> Result<(), Gone> {
+        if self.strict {
+            let Skipped { name, reason, .. } = skipped.clone();
+            let _ = self.ready.send(Err(DataError::Image { name, reason }));
+            return Err(Gone);
+        }
         if self.listed.insert(skipped.index) {
             tracing::debug!(name = skipped.name, reason = skipped.reason, "broken image passed over");
             self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped.clone());
         }
+        Ok(())
     }
 
     /// Adds an image to the open batch; `after` is the position behind it.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::assembler::Assembler;
 use super::plan::{Plan, Span};
 use super::worker::{Run, Shared, work};
-use super::{Batch, Position, Rows, Skipped};
+use super::{Batch, Position, Reading, Rows, Skipped};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::{Order, Orders};
@@ -33,18 +33,19 @@ pub(crate) struct Job {
     /// True: epoch after epoch, short batches dropped. False: one epoch, the last batch may be short.
     pub endless: bool,
     pub batch: usize,
-    pub threads: usize,
+    pub reading: Reading,
     pub prefetch: usize,
 }
 
 impl Job {
     fn check(&self) -> Result<(), DataError> {
-        for (key, value) in [("batch", self.batch), ("threads", self.threads), ("prefetch", self.prefetch)] {
+        let threads = self.reading.threads;
+        for (key, value) in [("batch", self.batch), ("threads", threads), ("prefetch", self.prefetch)] {
             if value == 0 {
                 return Err(DataError::Setting { key, reason: "is 0; at least 1 would be right".to_owned() });
             }
         }
-        for (key, value) in [("threads", self.threads), ("prefetch", self.prefetch)] {
+        for (key, value) in [("threads", threads), ("prefetch", self.prefetch)] {
             if value > MOST {
                 return Err(DataError::Setting {
                     key,
@@ -108,7 +109,7 @@ impl Feed {
         let places = job.dataset.len() as u64;
         let run = (RUN_BYTES / row).clamp(1, LONGEST_RUN);
         // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
-        let runs = 2 * job.threads + 2;
+        let runs = 2 * job.reading.threads + 2;
         let (empty_in, empty) = bounded(runs);
         let (filled_in, filled) = bounded(runs);
         for _ in 0..runs {
@@ -134,6 +135,7 @@ impl Feed {
         let assembler = Assembler {
             shared: Arc::clone(&shared),
             batch: job.batch,
+            strict: job.reading.strict,
             filled,
             empty: empty_in,
             ready,
@@ -145,7 +147,7 @@ impl Feed {
             listed: HashSet::new(),
         };
         self.thread("batches".to_owned(), move || assembler.run())?;
-        for number in 0..job.threads {
+        for number in 0..job.reading.threads {
             let (shared, empty, filled) = (Arc::clone(&shared), empty.clone(), filled_in.clone());
             self.thread(format!("views {number}"), move || work(&shared, &empty, &filled))?;
         }

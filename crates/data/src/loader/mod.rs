@@ -43,6 +43,15 @@ pub struct Position {
     pub next: u64,
 }
 
+/// How a loader reads. Has no influence on what is in its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Worker threads; at least 1.
+    pub threads: usize,
+    /// Whether the first image that cannot be read ends it with [`DataError::Image`], instead of being passed over and listed.
+    pub strict: bool,
+}
+
 /// What a [`Loader`] makes.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
@@ -50,8 +59,8 @@ pub struct LoaderConfig {
     pub batch: usize,
     /// The seed of the order of images and of every view.
     pub seed: u64,
-    /// Worker threads; at least 1. Has no influence on what is in the batches.
-    pub threads: usize,
+    /// How the images are read.
+    pub reading: Reading,
     /// Finished batches kept ready; at least 1.
     pub prefetch: usize,
     /// The law of the views of each branch, all of one size: two for pretraining, one for training a classifier.
@@ -79,7 +88,7 @@ pub struct Batch {
 }
 
 /// A broken image that was passed over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its number in the data set.
     pub index: u32,
@@ -103,7 +112,7 @@ impl Loader {
     /// Starts making the batches from `start` on. Whatever is wrong with the configuration is what the first
     /// [`Loader::next_batch`] returns.
     pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Self {
-        let LoaderConfig { batch, seed, threads, prefetch, views } = config;
+        let LoaderConfig { batch, seed, reading, prefetch, views } = config;
         let batches_per_epoch = dataset.len().checked_div(batch).unwrap_or(0);
         let feed = Feed::start(Job {
             dataset,
@@ -112,7 +121,7 @@ impl Loader {
             start,
             endless: true,
             batch,
-            threads,
+            reading,
             prefetch,
         });
         Self { feed, batches_per_epoch }
@@ -122,7 +131,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not hold one full
-    /// batch, and [`DataError::Stopped`] after either.
+    /// batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self.feed.next()? {
             Some(batch) => Ok(batch),

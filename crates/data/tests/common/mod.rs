@@ -6,7 +6,7 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Batch, Dataset, DecodeScratch, Loader, LoaderConfig, Position, Source, open};
+use simclr_data::{Batch, Dataset, DecodeScratch, Loader, LoaderConfig, Position, Reading, Source, open};
 
 /// A picture of 4 x 3 pixels of one value, as PNG.
 pub fn png(value: u8) -> Vec<u8> {
@@ -75,8 +75,13 @@ pub fn zip(members: &[(String, Vec<u8>)], deflated: bool) -> Vec<u8> {
 /// So many batches of 10 images from `start` on.
 pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
     let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
-    let config =
-        LoaderConfig { batch: 10, seed: 5, threads, prefetch: 2, views: vec![family.clone(), family] };
+    let config = LoaderConfig {
+        batch: 10,
+        seed: 5,
+        reading: Reading { threads, strict: false },
+        prefetch: 2,
+        views: vec![family.clone(), family],
+    };
     let mut loader = Loader::new(source.to_pretrain(), config, start);
     (0..count).map(|_| loader.next_batch().unwrap()).collect()
 }

@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use simclr_train::Config;
 use simclr_train::config::Stem;
 use simclr_train::run_folder::RunFolder;
@@ -39,7 +38,7 @@ pub fn assemble_report(
         history,
         neighbours,
         config: config.to_toml()?,
-        skipped: skipped(&read(&run.skipped())?.unwrap_or_default()),
+        skipped: run.read_skipped()?.into_iter().map(SkippedFile::from).collect(),
     })
 }
 
@@ -165,15 +164,4 @@ fn per_class(evaluations: &[Evaluation]) -> Vec<ClassAccuracy> {
         Some(ClassAccuracy { class: class.name.clone(), simclr: class.accuracy?, random })
     });
     classes.collect()
-}
-
-/// One JSON object a line; lines that are none are passed over.
-fn skipped(bytes: &[u8]) -> Vec<SkippedFile> {
-    #[derive(Deserialize)]
-    struct Line {
-        name: String,
-        reason: String,
-    }
-    let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    lines.map(|Line { name, reason }| SkippedFile { name, reason }).collect()
 }

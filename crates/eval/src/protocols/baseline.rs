@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Loader, LoaderConfig, Position};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
 use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape};
 use simclr_nn::Memory;
 use simclr_train::{Config, Model};
@@ -41,7 +41,8 @@ pub fn random_encoder(
     let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];
     // Half of a small set, so that it may hold a few broken images.
     let batch = BATCH.min(train.len().div_ceil(2));
-    let loader = LoaderConfig { batch, seed, threads: device.threads(), prefetch: 2, views };
+    let reading = Reading { threads: device.threads(), strict: config.data.strict };
+    let loader = LoaderConfig { batch, seed, reading, prefetch: 2, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
     // Nothing flows back here: all that a tape need keep is what comes into each block.
     let encoder = model.encoder.clone().with_memory(Memory::Blocks);

@@ -53,7 +53,7 @@ impl Encoded {
 ///
 /// # Errors
 /// [`EvalError::NoImages`] when none of a set can be read. Single broken images are left out and listed in
-/// [`Embedding::skipped`].
+/// [`Embedding::skipped`], or end it where reading is [strict](Splits::strict).
 pub fn encode(
     models: &Versus<Model>,
     data: &Splits,
@@ -62,25 +62,26 @@ pub fn encode(
 ) -> Result<Versus<Encoded>, EvalError> {
     models.try_map(|side, model| {
         let start = Instant::now();
-        let (train, test) = (data.train(), data.test());
-        let train = encode_set(side, model, "training", train, with_z, watch)?;
-        let test = encode_set(side, model, "test", test, with_z, watch)?;
+        let train = encode_set(side, model, "training", data, with_z, watch)?;
+        let test = encode_set(side, model, "test", data, with_z, watch)?;
         let classes = data.classes().to_vec();
         Ok(Encoded { train, test, classes, seconds: start.elapsed().as_secs_f64() })
     })
 }
 
+/// One of the sets, "training" or "test".
 pub(super) fn encode_set(
     side: Side,
     model: &Model,
     set: &'static str,
-    dataset: &std::sync::Arc<dyn simclr_data::Dataset>,
+    data: &Splits,
     with_z: bool,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
+    let dataset = if set == "test" { data.test() } else { data.train() };
     let images = dataset.len();
     let mut each = |done| watch(Progress::Encoding { side, set, done, images });
-    let embedding = Embedding::of(model, dataset, with_z, model.device.threads(), &mut each)?;
+    let embedding = Embedding::of(model, dataset, with_z, data.reading(model), &mut each)?;
     if embedding.indices.is_empty() {
         let first = embedding.skipped.first().map(|file| format!("{}: {}", file.name, file.reason));
         return Err(EvalError::NoImages { set, images, first });

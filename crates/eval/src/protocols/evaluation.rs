@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use simclr_data::Skipped;
 use simclr_metrics::{Confusion, top_k};
 
 use super::versus::Versus;
@@ -26,6 +27,9 @@ pub struct Evaluation {
     pub test_images: usize,
     /// Images of either that could not be read.
     pub skipped: usize,
+    /// Which these are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<BrokenImage>,
     /// How many classes there are.
     pub classes: usize,
     /// The trained encoder's.
@@ -36,6 +40,32 @@ pub struct Evaluation {
     pub random: Option<Scores>,
     /// What it all took, encoding included.
     pub seconds: f64,
+}
+
+/// An image that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenImage {
+    /// "training" or "test".
+    pub set: String,
+    /// Its name in the data set.
+    pub name: String,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+impl BrokenImage {
+    /// Those of both sets.
+    pub(super) fn all(training: &[Skipped], test: &[Skipped]) -> Vec<BrokenImage> {
+        let of = |set: &'static str, skipped: &[Skipped]| -> Vec<BrokenImage> {
+            let broken = skipped.iter().map(|Skipped { name, reason, .. }| BrokenImage {
+                set: set.to_owned(),
+                name: name.clone(),
+                reason: reason.clone(),
+            });
+            broken.collect()
+        };
+        [of("training", training), of("test", test)].concat()
+    }
 }
 
 /// Accuracies of a classifier on one encoder's features.
@@ -123,7 +153,7 @@ pub(super) fn likeliest(scores: &[f32]) -> u32 {
 pub(super) struct Counts {
     pub(super) train: usize,
     pub(super) test: usize,
-    pub(super) skipped: usize,
+    pub(super) broken: Vec<BrokenImage>,
 }
 
 impl Evaluation {
@@ -133,7 +163,8 @@ impl Evaluation {
             step: None,
             train_images: counts.train,
             test_images: counts.test,
-            skipped: counts.skipped,
+            skipped: counts.broken.len(),
+            broken: counts.broken,
             classes: scores.trained.per_class.len(),
             trained: scores.trained,
             random: scores.random,

@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 use simclr_metrics::Knn;
 
 use super::encode::Encoded;
-use super::evaluation::{Counts, Evaluation, Scores};
+use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
 use super::versus::Versus;
 use crate::EvalError;
 
@@ -46,7 +46,7 @@ impl Counts {
         Counts {
             train: train.labels.len(),
             test: test.labels.len(),
-            skipped: train.skipped.len() + test.skipped.len(),
+            broken: BrokenImage::all(&train.skipped, &test.skipped),
         }
     }
 }

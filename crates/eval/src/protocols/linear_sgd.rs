@@ -1,11 +1,10 @@
 //! The linear protocol by stochastic gradient descent: a dense layer on h of augmented images.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, json};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Skipped};
+use simclr_data::{Loader, LoaderConfig, Position, Skipped};
 use simclr_engine::{Mode, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::Linear;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
@@ -13,7 +12,7 @@ use simclr_train::optim::Optimizer;
 use simclr_train::{Config, Model, Schedule};
 
 use super::encode::encode_set;
-use super::evaluation::{Counts, Evaluation, Scores, likeliest};
+use super::evaluation::{BrokenImage, Counts, Evaluation, Scores, likeliest};
 use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
@@ -107,11 +106,11 @@ pub fn linear_sgd(
 ) -> Result<Evaluation, EvalError> {
     options.check()?;
     let start = Instant::now();
-    let mut counts = Counts { train: data.train().len(), test: 0, skipped: 0 };
+    let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new() };
     let scores = models.try_map(|side, model| {
         let start = Instant::now();
         let (classifier, skipped) = Classifier::train(side, model, data, options, watch)?;
-        let test = encode_set(side, model, "test", data.test(), false, watch)?;
+        let test = encode_set(side, model, "test", data, false, watch)?;
         let scores = classifier.scores(model, &test.h)?;
         let details = Map::from_iter([
             ("epochs".to_owned(), json!(options.epochs)),
@@ -123,7 +122,8 @@ pub fn linear_sgd(
             ("seconds".to_owned(), json!(start.elapsed().as_secs_f64())),
         ]);
         let train = data.train().len() - skipped.len();
-        counts = Counts { train, test: test.labels.len(), skipped: skipped.len() + test.skipped.len() };
+        let broken = BrokenImage::all(&skipped, &test.skipped);
+        counts = Counts { train, test: test.labels.len(), broken };
         Scores::of_scores(&scores, &test.labels, data.classes(), details)
     })?;
     Ok(Evaluation::new("linear_sgd", counts, scores, start.elapsed().as_secs_f64()))
@@ -153,7 +153,7 @@ impl Classifier {
         let mut classifier = Classifier { layer, parameters, loss: 0.0, top1: 0.0 };
         let mut optimizer = Optimizer::new(&options.optimizer(), &classifier.parameters)?;
         let rates = options.rates(data.train().len());
-        let mut loader = loader(model, data.train(), options)?;
+        let mut loader = loader(model, data, options)?;
         let mut step = 0;
         for epoch in 1..=options.epochs {
             let (mut loss, mut right, mut images) = (0.0, 0, 0);
@@ -214,11 +214,11 @@ impl Classifier {
     }
 }
 
-fn loader(model: &Model, train: &Arc<dyn Dataset>, options: &LinearSgd) -> Result<Loader, EvalError> {
+fn loader(model: &Model, data: &Splits, options: &LinearSgd) -> Result<Loader, EvalError> {
     let views = vec![ViewFamily::new(&ViewConfig::crop_flip(), model.image_size() as u32)?];
-    let (batch, seed, threads) = (options.batch, options.seed, model.device.threads());
-    let config = LoaderConfig { batch, seed, threads, prefetch: 2, views };
-    Ok(Loader::new(train.clone(), config, Position::default()))
+    let (batch, seed, reading) = (options.batch, options.seed, data.reading(model));
+    let config = LoaderConfig { batch, seed, reading, prefetch: 2, views };
+    Ok(Loader::new(data.train().clone(), config, Position::default()))
 }
 
 /// h of a batch of images, a chunk at a time.

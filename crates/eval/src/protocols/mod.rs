@@ -39,7 +39,7 @@ mod versus;
 pub use assemble::{assemble_report, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode};
-pub use evaluation::{ClassScore, Evaluation, Scores};
+pub use evaluation::{BrokenImage, ClassScore, Evaluation, Scores};
 pub use knn::knn;
 pub use linear_sgd::{LinearSgd, linear_sgd};
 pub use neighbours::{NeighbourOptions, neighbour_rows};

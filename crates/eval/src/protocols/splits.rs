@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Subset};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Subset};
+use simclr_train::Model;
 
 use super::stratify::stratify;
 use crate::EvalError;
@@ -16,6 +17,7 @@ const NAMED: usize = 10;
 pub struct Splits {
     train: Arc<dyn Dataset>,
     test: Arc<dyn Dataset>,
+    strict: bool,
 }
 
 impl Splits {
@@ -31,7 +33,7 @@ impl Splits {
             return Err(EvalError::OneClass { class: class.clone() });
         }
         let test = renumber(test, train.classes())?;
-        Ok(Splits { train, test })
+        Ok(Splits { train, test, strict: false })
     }
 
     /// One data set, of which a share of every class (a fifth, say) is set apart to test on.
@@ -52,6 +54,17 @@ impl Splits {
             Arc::new(Subset::new(whole.clone(), rows.into_iter().map(|row| row as u32).collect()))
         };
         Splits::new(subset(rest), subset(part))
+    }
+
+    /// The same; whether the first image that cannot be read is an error, instead of being left out and listed.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Splits {
+        Splits { strict, ..self }
+    }
+
+    /// How `model` reads them.
+    pub(super) fn reading(&self, model: &Model) -> Reading {
+        Reading { threads: model.device.threads(), strict: self.strict }
     }
 
     /// The training images.

@@ -23,6 +23,7 @@ pub use history::History;
 pub use picture::{Picture, PictureError};
 
 use html::escape;
+use simclr_data::Skipped;
 
 /// What a page shows. Parts that are empty are left out.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,12 @@ pub struct SkippedFile {
     pub name: String,
     /// What is wrong with it.
     pub reason: String,
+}
+
+impl From<Skipped> for SkippedFile {
+    fn from(Skipped { name, reason, .. }: Skipped) -> Self {
+        Self { name, reason }
+    }
 }
 
 impl Report {

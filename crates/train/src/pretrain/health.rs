@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Loader, LoaderConfig, Position};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
 
 use crate::config::LossConfig;
@@ -11,6 +11,8 @@ use crate::{Embedding, Model, TrainError};
 
 /// The most training images that the kNN figure looks at.
 const BANK: usize = 10_000;
+/// The fewest batches that the held-out images make.
+const LEAST_BATCHES: usize = 4;
 /// Keys the views of held-out images: the same views every epoch, and none that training draws.
 const VIEW_SEED: u64 = 0x6865_616c_7468;
 
@@ -45,9 +47,9 @@ pub fn health(
     loss: &LossConfig,
     holdout: &Arc<dyn Dataset>,
     views: &[ViewFamily],
-    threads: usize,
+    reading: Reading,
 ) -> Result<Health, TrainError> {
-    let Embedded { h, z } = embed_pairs(model, holdout, views, threads)?;
+    let Embedded { h, z } = embed_pairs(model, holdout, views, reading)?;
     let h = Features::new(&h, model.encoder.features())?;
     let z = Features::new(&z, model.head.dim())?;
     let pairs = pair_figures(z, loss.temperature, loss.normalize)?;
@@ -66,10 +68,11 @@ fn embed_pairs(
     model: &Model,
     holdout: &Arc<dyn Dataset>,
     views: &[ViewFamily],
-    threads: usize,
+    reading: Reading,
 ) -> Result<Embedded, TrainError> {
-    let batch = Embedding::BATCH.min(holdout.len());
-    let config = LoaderConfig { batch, seed: VIEW_SEED, threads, prefetch: 2, views: views.to_vec() };
+    // Several batches, so that some images may be broken; as even as can be, so that few are left over.
+    let batch = holdout.len() / holdout.len().div_ceil(Embedding::BATCH).max(LEAST_BATCHES);
+    let config = LoaderConfig { batch, seed: VIEW_SEED, reading, prefetch: 2, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
     loop {
@@ -97,7 +100,7 @@ pub fn holdout_knn(
     model: &Model,
     train: &Arc<dyn Dataset>,
     holdout: &Arc<dyn Dataset>,
-    threads: usize,
+    reading: Reading,
 ) -> Result<Option<f64>, TrainError> {
     let classes = train.classes().len();
     if classes < 2 {
@@ -114,8 +117,8 @@ pub fn holdout_knn(
     if bank.is_empty() || holdout.is_empty() {
         return Ok(None);
     }
-    let (train_h, train_labels) = features(model, &bank, threads)?;
-    let (test_h, test_labels) = features(model, &holdout, threads)?;
+    let (train_h, train_labels) = features(model, &bank, reading)?;
+    let (test_h, test_labels) = features(model, &holdout, reading)?;
     if train_labels.is_empty() || test_labels.is_empty() {
         return Ok(None);
     }
@@ -134,8 +137,8 @@ pub fn holdout_knn(
 pub fn features(
     model: &Model,
     dataset: &Arc<dyn Dataset>,
-    threads: usize,
+    reading: Reading,
 ) -> Result<(Vec<f32>, Vec<u32>), TrainError> {
-    let Embedding { h, labels, .. } = Embedding::of(model, dataset, false, threads, &mut |_| ())?;
+    let Embedding { h, labels, .. } = Embedding::of(model, dataset, false, reading, &mut |_| ())?;
     Ok((h, labels))
 }

@@ -4,13 +4,14 @@ mod health;
 mod records;
 mod state;
 mod step;
+mod views;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use simclr_augment::ViewFamily;
-use simclr_data::{Cached, DataError, Dataset, Loader, LoaderConfig, Sample, Skipped, Subset};
+use simclr_data::{Cached, Dataset, Loader, LoaderConfig, Reading, Skipped, Subset};
 use simclr_engine::{Device, SingleProcess};
 
 use crate::checkpoint::{Best, Checkpoint};
@@ -24,14 +25,13 @@ pub use health::{Health, features, health, holdout_knn};
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
+pub use views::RunViews;
 
 use records::Logs;
 use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
-/// Images that are looked at to learn whether all are grey.
-const LOOKED_AT: usize = 256;
 /// What is kept on disk unless more or less is asked for, in bytes.
 const DISK_CACHE: u64 = 20 << 30;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
@@ -137,16 +137,11 @@ pub fn pretrain(
         },
     };
     let threads = config.data.workers.unwrap_or_else(|| device.threads());
-    let mut families = config.view.families(config.data.image_size)?;
-    let mut left_out = Vec::new();
-    if Sample::of(&*train, LOOKED_AT).grey {
-        families.iter().flat_map(ViewFamily::left_out_of_gray_images).for_each(|name| {
-            if !left_out.contains(&name) {
-                left_out.push(name);
-            }
-        });
-        families = families.map(ViewFamily::for_gray_images);
-    }
+    let views = RunViews::new(config, &*train)?;
+    let skipped = match from {
+        Some(_) => run.read_skipped()?,
+        None => Vec::new(),
+    };
     let schedule = Schedule::new(config, train.len() as u64);
     Run {
         config,
@@ -156,9 +151,9 @@ pub fn pretrain(
         train,
         holdout,
         images,
-        views: families.to_vec(),
-        left_out,
-        threads,
+        views,
+        reading: Reading { threads, strict: config.data.strict },
+        skipped,
         state,
         memory,
         logs,
@@ -220,9 +215,10 @@ struct Run<'r> {
     train: Arc<dyn Dataset>,
     holdout: Option<Arc<dyn Dataset>>,
     images: usize,
-    views: Vec<ViewFamily>,
-    left_out: Vec<&'static str>,
-    threads: usize,
+    views: RunViews,
+    reading: Reading,
+    /// Images that could not be used, those listed before the run was taken up again among them.
+    skipped: Vec<Skipped>,
     state: State,
     memory: memory::Choice,
     logs: Logs,
@@ -240,27 +236,21 @@ impl Run<'_> {
             steps_per_epoch: self.steps_per_epoch,
             parameters: self.state.model.parameters.trained_values(),
             device: self.state.model.device.to_string(),
-            left_out: self.left_out.clone(),
+            left_out: self.views.left_out.clone(),
             memory: self.memory,
         });
         let loader = LoaderConfig {
             batch: self.config.train.batch,
             seed: self.config.train.seed,
-            threads: self.threads,
+            reading: self.reading,
             prefetch: 2,
-            views: self.views.clone(),
+            views: self.views.families.to_vec(),
         };
         let mut loader = Loader::new(self.train.clone(), loader, self.state.position);
         let mut since = Since::now();
-        let mut skipped = 0;
         let mut stopped = false;
         while self.state.position.epoch < epochs && !stopped {
             let batch = loader.next_batch()?;
-            if self.config.data.strict
-                && let Some(Skipped { name, reason, .. }) = loader.skipped().into_iter().next()
-            {
-                return Err(DataError::Image { name, reason }.into());
-            }
             since.waited += batch.waited;
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);
@@ -275,8 +265,8 @@ impl Run<'_> {
                 observer.step(&record);
             }
             if end_of_epoch {
-                skipped = self.note_skipped(&loader, skipped, observer)?;
-                let record = self.end_epoch(skipped, observer)?;
+                self.note_skipped(&loader, observer)?;
+                let record = self.end_epoch(observer)?;
                 self.logs.epoch(&record)?;
                 observer.epoch(&record);
                 since = Since::now();
@@ -287,6 +277,7 @@ impl Run<'_> {
                 None => end_of_epoch,
             };
             if due || stopped || self.state.position.epoch >= epochs {
+                self.note_skipped(&loader, observer)?;
                 self.save()?;
             }
         }
@@ -298,7 +289,7 @@ impl Run<'_> {
             finished: self.state.position.epoch >= epochs,
             step: self.state.step,
             checkpoint,
-            skipped,
+            skipped: self.skipped.len(),
         })
     }
 
@@ -345,23 +336,20 @@ impl Run<'_> {
     }
 
     /// Lists newly met broken images in the run folder.
-    fn note_skipped(
-        &self,
-        loader: &Loader,
-        known: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<usize, TrainError> {
-        let skipped = loader.skipped();
-        if skipped.len() > known {
-            self.run.write_skipped(&skipped)?;
-            let (count, list) = (skipped.len(), self.run.skipped());
-            observer
-                .warn(&format!("{count} images could not be used; they are listed in {}", list.display()));
+    fn note_skipped(&mut self, loader: &Loader, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let before = self.skipped.len();
+        let known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
+        self.skipped.extend(loader.skipped().into_iter().filter(|met| !known.contains(&met.index)));
+        if self.skipped.len() > before {
+            self.run.write_skipped(&self.skipped)?;
+            let (count, list) = (self.skipped.len(), self.run.skipped());
+            let images = if count == 1 { "image" } else { "images" };
+            observer.warn(&format!("{count} {images} could not be used, listed in {}", list.display()));
         }
-        Ok(skipped.len())
+        Ok(())
     }
 
-    fn end_epoch(&mut self, skipped: usize, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
+    fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
         let sums = std::mem::take(&mut self.state.sums);
         let epoch = self.state.position.epoch;
         let turn =
@@ -370,7 +358,7 @@ impl Run<'_> {
         let (mut figures, mut knn) = (None, None);
         if let Some(holdout) = &self.holdout {
             if turn(self.config.train.health_every) {
-                let found = health(model, &self.config.loss, holdout, &self.views, self.threads)?;
+                let found = health(model, &self.config.loss, holdout, &self.views.families, self.reading)?;
                 if found.spread < COLLAPSE {
                     observer.warn(&format!(
                         "the projections are collapsing: their spread is {:.2} of what is healthy; \
@@ -381,7 +369,7 @@ impl Run<'_> {
                 figures = Some(HealthFields::from(found));
             }
             if turn(self.config.train.knn_every) {
-                knn = holdout_knn(model, &self.train, holdout, self.threads)?;
+                knn = holdout_knn(model, &self.train, holdout, self.reading)?;
             }
         }
         let figure = match (knn, &figures) {
@@ -407,7 +395,7 @@ impl Run<'_> {
             train_contrastive_accuracy: mean(contrastive_accuracy),
             health: figures,
             knn_top1: knn,
-            skipped,
+            skipped: self.skipped.len(),
         })
     }
 

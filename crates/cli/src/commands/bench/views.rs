@@ -8,8 +8,9 @@ use clap::Args;
 use serde::Serialize;
 use simclr_augment::{ImageRef, Recipe, Scratch, Step, Steps, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, permutation};
+use simclr_train::pretrain::RunViews;
 
-use crate::data;
+use crate::data::{self, Opening};
 use crate::exit::Done;
 use crate::settings::{Settings, Threads};
 use crate::terminal;
@@ -26,7 +27,8 @@ const ROUNDS: usize = 7;
 #[derive(Args, Debug)]
 pub struct Views {
     /// The images, as for pretrain; the first 256 of a random order are used
-    data: PathBuf,
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
 
     /// Side of a view in pixels (data.image_size)
     #[arg(long, value_name = "PIXELS")]
@@ -71,14 +73,16 @@ struct Stages {
 
 impl Views {
     pub fn run(mut self) -> Result<Done> {
-        let source = data::open(&self.data)?;
+        let source = Opening::new(self.settings.decode()?).open(&self.data)?;
         if let Some(size) = self.size {
             self.settings.sets.push(format!("data.image_size={size}"));
         }
         let config = self.settings.resolve(Some(&source), Threads::default())?;
+        let RunViews { families, left_out } = RunViews::new(&config, source.train.as_ref())?;
+        data::say_left_out(&left_out);
         let work = Work {
             dataset: source.train.as_ref(),
-            families: config.view.families(config.data.image_size)?,
+            families,
             indices: permutation(source.train.len(), config.train.seed, 0).into_iter().take(IMAGES).collect(),
             seed: config.train.seed,
         };

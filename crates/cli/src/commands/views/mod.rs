@@ -12,8 +12,9 @@ use clap::Args;
 use image::{ImageFormat, RgbImage};
 use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, permutation};
+use simclr_train::pretrain::RunViews;
 
-use crate::data;
+use crate::data::{self, Opening};
 use crate::exit::{Done, usage};
 use crate::settings::{Settings, Threads};
 use crate::terminal;
@@ -23,7 +24,8 @@ use grid::{Cell, Row};
 #[derive(Args, Debug)]
 pub struct Views {
     /// The images, as for pretrain
-    data: PathBuf,
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
 
     /// The picture to write, a .png
     #[arg(long, value_name = "PNG")]
@@ -48,13 +50,16 @@ pub struct Views {
 impl Views {
     pub fn run(self) -> Result<Done> {
         check_out(&self.out)?;
-        let source = data::open(&self.data)?;
+        let source = Opening::new(self.settings.decode()?).open(&self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
         let size = config.data.image_size;
-        let families = config.view.families(size)?;
+        let dataset = source.train.as_ref();
+        let RunViews { families, left_out } = RunViews::new(&config, dataset)?;
+        if !self.matrix {
+            data::say_left_out(&left_out);
+        }
         let seed = config.train.seed;
 
-        let dataset = source.train.as_ref();
         let wanted = if self.matrix { 1 } else { usize::from(self.images) };
         let mut scratch = DecodeScratch::default();
         let (mut rows, mut table) = (Vec::new(), None);
@@ -69,7 +74,7 @@ impl Views {
             }
         }
         if rows.is_empty() && table.is_none() {
-            bail!("{}: none of the images can be read", self.data.display());
+            bail!("none of the images can be read; `simclr data` tells what is wrong with each");
         }
         let what = match &table {
             Some(_) => format!("operators by operators, views of {size} x {size} pixels"),

@@ -1,0 +1,38 @@
+//! The views of a run: as they are configured, less what would change nothing.
+
+use simclr_augment::ViewFamily;
+use simclr_data::{Dataset, all_grey};
+
+use crate::{Config, TrainError};
+
+/// Images that are looked at to learn whether all are grey.
+const LOOKED_AT: usize = 256;
+
+/// The laws of both branches' views of a data set.
+#[derive(Clone, Debug)]
+pub struct RunViews {
+    /// One a branch.
+    pub families: [ViewFamily; 2],
+    /// Operators that are left out, in words, because the images are grey and they would change nothing.
+    pub left_out: Vec<&'static str>,
+}
+
+impl RunViews {
+    /// What `config` says of the views of `images`.
+    ///
+    /// # Errors
+    /// Views that cannot be.
+    pub fn new(config: &Config, images: &dyn Dataset) -> Result<RunViews, TrainError> {
+        let families = config.view.families(config.data.image_size)?;
+        let mut left_out: Vec<&'static str> = Vec::new();
+        for name in families.iter().flat_map(ViewFamily::left_out_of_gray_images) {
+            if !left_out.contains(&name) {
+                left_out.push(name);
+            }
+        }
+        if left_out.is_empty() || !all_grey(images, LOOKED_AT) {
+            return Ok(RunViews { families, left_out: Vec::new() });
+        }
+        Ok(RunViews { families: families.map(ViewFamily::for_gray_images), left_out })
+    }
+}
