@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[test]
 fn help_of_everything() {
     let overview = simclr(&["--help"]).expect(0, &[]).out;
-    for command in ["quickstart", "pretrain", "knn", "linear", "views", "report", "bench"] {
+    for command in ["quickstart", "pretrain", "knn", "linear", "views", "report", "bench", "doctor"] {
         assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
         let help = simclr(&[command, "--help"]).expect(0, &[]).out;
         assert!(help.contains(&format!("Usage: simclr {command}")), "{help}");
@@ -294,4 +294,25 @@ fn two_sources_strictly_and_again() {
     fs::remove_dir_all(&out).unwrap();
     simclr(&words).expect(0, &["2 data sets, 49 images"]);
     assert!(!out.join("cache.tmp").exists());
+}
+
+#[test]
+fn doctor_tells_what_the_machine_has() {
+    let found = simclr(&["doctor", "--json"]).expect(0, &[]).json();
+    assert_eq!(found["built_with_cuda"], cfg!(feature = "cuda"));
+    assert!(found["threads"].as_u64().unwrap() >= 1 && found["instructions"][0] == "portable", "{found}");
+    let libraries = found["libraries"].as_array().unwrap();
+    assert_eq!(libraries.len(), 5);
+    for library in libraries {
+        assert!(library["path"].is_string() != library["remedy"].is_string(), "{library}");
+    }
+    assert!(
+        found["gpus"].as_array().is_some_and(|gpus| !gpus.is_empty()) || found["gpu_problem"].is_string()
+    );
+    let out = simclr(&["doctor"]).expect(0, &[]).out;
+    for name in
+        ["program ", "processor ", "memory ", "GPU", "libcuda ", "NVRTC ", "cuDNN ", "cuBLASLt ", "NCCL "]
+    {
+        assert!(out.lines().any(|line| line.starts_with(name)), "{name}: {out}");
+    }
 }

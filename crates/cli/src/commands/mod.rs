@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod doctor;
 mod knn;
 mod linear;
 mod pretrain;
@@ -47,6 +48,7 @@ enum Command {
     Data(data::Data),
     Views(views::Views),
     Bench(bench::Bench),
+    Doctor(doctor::Doctor),
 }
 
 impl Program {
@@ -66,6 +68,7 @@ impl Program {
             Command::Data(command) => command.run(),
             Command::Views(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Doctor(command) => command.run(),
         }
     }
 }

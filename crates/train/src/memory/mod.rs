@@ -6,4 +6,4 @@ mod system;
 
 pub use choose::{Choice, choose};
 pub use needs::{Needs, cache_bytes, step_use};
-pub use system::{available, available_bytes};
+pub use system::{available, available_bytes, total};

@@ -5,10 +5,15 @@ use std::fs::read_to_string;
 /// Bytes of memory that programs may still take, where the system tells: what Linux calls available, or less where a control group
 /// (a container) allows less.
 pub fn available() -> Option<u64> {
-    let machine = available_in(&read_to_string("/proc/meminfo").ok()?)?;
+    let machine = line_of(&read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let group = |name: &str| read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
     let group = || left_in_group(&group("max")?, &group("current")?, &group("stat")?);
     Some(group().map_or(machine, |left| left.min(machine)))
+}
+
+/// Bytes of memory that the machine has, where the system tells.
+pub fn total() -> Option<u64> {
+    line_of(&read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
 /// [`available`], or 4 GB where the system does not tell.
@@ -17,9 +22,9 @@ pub fn available_bytes() -> u64 {
     available().unwrap_or(UNKNOWN)
 }
 
-/// The `MemAvailable` line of Linux's /proc/meminfo, in bytes.
-fn available_in(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// A line of Linux's /proc/meminfo, in bytes.
+fn line_of(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -39,8 +44,9 @@ mod tests {
     #[test]
     fn reads_the_line_that_counts() {
         let text = "MemTotal:       24000000 kB\nMemFree:  1 kB\nMemAvailable:   12345 kB\n";
-        assert_eq!(available_in(text), Some(12_345 * 1024));
-        assert_eq!(available_in("MemAvailable: lots"), None);
+        assert_eq!(line_of(text, "MemAvailable:"), Some(12_345 * 1024));
+        assert_eq!(line_of(text, "MemTotal:"), Some(24_000_000 * 1024));
+        assert_eq!(line_of("MemAvailable: lots", "MemAvailable:"), None);
         assert!(available_bytes() > 0);
     }
 

@@ -1,0 +1,40 @@
+//! What can go wrong with a GPU.
+
+use std::path::PathBuf;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, CudaError>;
+
+/// An error of the driver, of a library, or of their absence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// A library is not on this machine.
+    #[error("{library} was not found ({names}): {gives}; {remedy}")]
+    Missing {
+        /// Its name.
+        library: &'static str,
+        /// The file names that were looked for.
+        names: String,
+        /// What it would give.
+        gives: &'static str,
+        /// Where it comes from.
+        remedy: &'static str,
+    },
+    /// A library is there but cannot be loaded.
+    #[error("cannot load {path}: {reason}")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A call of the driver or of a library failed.
+    #[error("{what} failed: {reason}")]
+    Call {
+        /// What was asked for.
+        what: &'static str,
+        /// What was answered.
+        reason: String,
+    },
+}

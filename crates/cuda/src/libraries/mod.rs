@@ -1,0 +1,132 @@
+//! NVIDIA's libraries: where they are, which versions, and what each missing one would give.
+
+#[cfg(feature = "cuda")]
+mod load;
+mod places;
+#[cfg(test)]
+mod tests;
+mod version;
+
+use std::path::{Path, PathBuf};
+
+use crate::{CudaError, Result};
+pub use places::Places;
+
+/// A library that training on a GPU can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Library {
+    /// libcuda, which comes with the driver.
+    Driver,
+    /// NVRTC, the compiler of kernels.
+    Nvrtc,
+    /// cuDNN, version 9.
+    Cudnn,
+    /// cuBLASLt.
+    CublasLt,
+    /// NCCL, version 2.
+    Nccl,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Library; 5] =
+        [Library::Driver, Library::Nvrtc, Library::Cudnn, Library::CublasLt, Library::Nccl];
+
+    /// The name that it is known by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Library::Driver => "the NVIDIA driver",
+            Library::Nvrtc => "NVRTC",
+            Library::Cudnn => "cuDNN",
+            Library::CublasLt => "cuBLASLt",
+            Library::Nccl => "NCCL",
+        }
+    }
+
+    /// What it gives.
+    pub fn gives(self) -> &'static str {
+        match self {
+            Library::Driver => "GPUs cannot be used without it",
+            Library::Nvrtc => "compiles the kernels for the GPU at hand; training on a GPU needs it",
+            Library::Cudnn => "convolutions; training on a GPU needs it",
+            Library::CublasLt => "products of matrices; training on a GPU needs it",
+            Library::Nccl => "exchange between several GPUs; one GPU does without it",
+        }
+    }
+
+    /// How one gets it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Library::Driver => "install the NVIDIA driver of the system",
+            Library::Nvrtc => "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit",
+            Library::Cudnn => "pip install nvidia-cudnn-cu12 (or -cu13), or install cuDNN 9",
+            Library::CublasLt => "pip install nvidia-cublas, or install the CUDA toolkit",
+            Library::Nccl => "pip install nvidia-nccl-cu12 (or -cu13), or install NCCL 2",
+        }
+    }
+
+    /// The names of its file, the preferred first.
+    pub fn file_names(self) -> &'static [&'static str] {
+        match self {
+            Library::Driver => &["libcuda.so.1"],
+            Library::Nvrtc => &["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"],
+            Library::Cudnn => &["libcudnn.so.9"],
+            Library::CublasLt => &["libcublasLt.so", "libcublasLt.so.13", "libcublasLt.so.12"],
+            Library::Nccl => &["libnccl.so.2"],
+        }
+    }
+}
+
+/// A library on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its file, links followed.
+    pub path: PathBuf,
+    /// Its version, where the file's name, its package or (with the feature `cuda`) the library itself tells.
+    pub version: Option<String>,
+}
+
+/// The libraries of this machine.
+#[derive(Debug, Clone)]
+pub struct Libraries {
+    found: Vec<(Library, Option<Found>)>,
+}
+
+impl Libraries {
+    /// Looks for every library on this machine.
+    pub fn find() -> Libraries {
+        Libraries::find_in(&Places::of_machine())
+    }
+
+    /// Looks for every library in the given places. Nothing is loaded.
+    pub fn find_in(places: &Places) -> Libraries {
+        let look = |library: Library| {
+            let found = places.folders().iter().find_map(|folder| {
+                let file = library.file_names().iter().map(|name| folder.join(name)).find(|f| f.is_file())?;
+                Some(file.canonicalize().unwrap_or(file))
+            });
+            (library, found.map(|path| Found { version: version::from_file(library, &path), path }))
+        };
+        Libraries { found: Library::ALL.into_iter().map(look).collect() }
+    }
+
+    /// Every library, with where it is if it is there.
+    pub fn iter(&self) -> impl Iterator<Item = (Library, Option<&Found>)> {
+        self.found.iter().map(|(library, found)| (*library, found.as_ref()))
+    }
+
+    /// A library, if it is there.
+    pub fn get(&self, library: Library) -> Option<&Found> {
+        self.iter().find(|(other, _)| *other == library).and_then(|(_, found)| found)
+    }
+
+    /// The file of a library, or an error that says what is missing.
+    pub fn require(&self, library: Library) -> Result<&Path> {
+        self.get(library).map(|found| found.path.as_path()).ok_or_else(|| CudaError::Missing {
+            library: library.name(),
+            names: library.file_names().join(", "),
+            gives: library.gives(),
+            remedy: library.remedy(),
+        })
+    }
+}
