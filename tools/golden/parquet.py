@@ -37,10 +37,12 @@ def struct(rows):
 OUT.mkdir(parents=True, exist_ok=True)
 schema = [("image", IMAGE), ("label", pa.int64())]
 rows = list(range(20))
-for compression in ["snappy", "gzip", "lz4", "none", "zstd"]:
+for compression in ["snappy", "gzip", "lz4", "none", "zstd", "brotli"]:
     columns = {"image": struct(rows), "label": [i % 3 for i in rows]}
     write(f"{compression}.parquet", columns, schema, compression=compression, row_group_size=7)
 write("nulls.parquet", {"image": struct([0, None, 2]), "label": [0, None, 2]}, schema)
+write("zstd-2.parquet", {"image": struct([0, None, 2]), "label": [0, None, 2]}, schema,
+      compression="zstd", data_page_version="2.0")
 binary = {"id": ["a", "b"], "jpg": [png(0), png(1)], "category": ["owl", "ant"]}
 write("binary.parquet", binary, [("id", pa.string()), ("jpg", pa.binary()), ("category", pa.string())],
       data_page_version="2.0", use_dictionary=["category"], column_encoding={"jpg": "DELTA_LENGTH_BYTE_ARRAY", "id": "PLAIN"})

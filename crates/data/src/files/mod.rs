@@ -8,6 +8,7 @@ pub(crate) mod parquet;
 pub(crate) mod shards;
 pub(crate) mod tar;
 pub(crate) mod zip;
+pub(crate) mod zstd;
 
 use std::path::PathBuf;
 

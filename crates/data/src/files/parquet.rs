@@ -3,20 +3,20 @@
 //! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an integer or text
 //! column called `label` or the like; Hugging Face's names of classes are found in the file's own description.
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Type as Physical};
-use parquet::column::page::PageReader;
+use parquet::basic::{LogicalType, Type as Physical};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
-use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
 use super::archive::{ArchiveImages, Opened, numbered};
@@ -167,9 +167,9 @@ fn column<T: DataType>(table: &Table, group: usize, column: usize) -> Result<Col
         return Err("a column lies beyond the end of the file, which is cut short".to_owned());
     }
     let rows = usize::try_from(group.num_rows()).map_err(|_| "declares fewer than no rows")?;
-    let pages = SerializedPageReader::new(Arc::new(Shared(Arc::new(file), len)), chunk, rows, None)
-        .map_err(|error| error.to_string())?;
-    let pages: Box<dyn PageReader> = Box::new(pages);
+    let most = chunk.uncompressed_size().clamp(0, MAX_PAGE_BYTES) as u64;
+    let pages =
+        pages::open(Shared(Arc::new(file), len), chunk, rows, most).map_err(|error| error.to_string())?;
     Ok(ColumnReaderImpl::new(descriptor(table, column), pages))
 }
 
@@ -308,18 +308,14 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
     });
     for group in metadata.row_groups() {
         let chunk = group.column(column);
-        if !matches!(
-            chunk.compression(),
-            Compression::UNCOMPRESSED
-                | Compression::SNAPPY
-                | Compression::GZIP(_)
-                | Compression::LZ4
-                | Compression::LZ4_RAW
-        ) {
-            return Err(format!(
-                "its images are compressed by {}, which is not read; snappy, gzip, lz4 or none would be right",
-                chunk.compression()
-            ));
+        for (what, column) in [("images", Some(column)), ("labels", label)] {
+            let compression = column.map(|column| group.column(column).compression());
+            if let Some(compression) = compression.filter(|&compression| !pages::is_read(compression)) {
+                return Err(format!(
+                    "its {what} are compressed by {compression}, which is not read; write it anew with zstd, snappy, gzip, \
+                     lz4 or no compression"
+                ));
+            }
         }
         let (packed, bytes) = (chunk.compressed_size(), chunk.uncompressed_size());
         if packed < 0 || packed as u64 > file.len() {

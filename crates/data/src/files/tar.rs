@@ -13,6 +13,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType, PaxExtensions};
 
+use super::zstd::ZstdFrames;
 use crate::error::{DataError, inert};
 use crate::index::Members;
 use crate::layout::folder_of;
@@ -58,7 +59,7 @@ pub(crate) fn decompressed(path: &Path, packing: Packing) -> std::io::Result<Box
     let unpacked: Box<dyn Read + Send> = match packing {
         Packing::None => return Ok(Box::new(reader)),
         Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
-        Packing::Zstd => Box::new(ZstdFrames { reader: Some(reader), frame: None }),
+        Packing::Zstd => Box::new(ZstdFrames::new(reader)),
     };
     let most = packed.saturating_mul(MAX_GROWTH).saturating_add(SPARE);
     Ok(Box::new(Bounded { inner: unpacked, left: most }))
@@ -77,47 +78,6 @@ impl<R: Read> Read for Bounded<R> {
             std::io::Error::other(format!("decompresses to more than {MAX_GROWTH} times its size; refused"))
         })?;
         Ok(count)
-    }
-}
-
-type Packed = BufReader<File>;
-type Frame = ruzstd::decoding::StreamingDecoder<Packed, ruzstd::decoding::FrameDecoder>;
-
-/// Zstandard frames one after another, as parallel compressors write them.
-struct ZstdFrames {
-    /// Between two frames.
-    reader: Option<Packed>,
-    /// Within one.
-    frame: Option<Frame>,
-}
-
-impl Read for ZstdFrames {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        use std::io::BufRead;
-        loop {
-            if let Some(frame) = &mut self.frame {
-                let count = frame.read(out)?;
-                if count > 0 || out.is_empty() {
-                    return Ok(count);
-                }
-                self.reader = self.frame.take().map(Frame::into_inner);
-            }
-            let Some(mut reader) = self.reader.take() else { return Ok(0) };
-            if reader.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            let skippable =
-                reader.buffer().get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && reader.buffer()[0] & 0xf0 == 0x50;
-            if skippable {
-                let mut head = [0; 8];
-                reader.read_exact(&mut head)?;
-                let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-                std::io::copy(&mut reader.by_ref().take(len.into()), &mut std::io::sink())?;
-                self.reader = Some(reader);
-                continue;
-            }
-            self.frame = Some(Frame::new(reader).map_err(std::io::Error::other)?);
-        }
     }
 }
 

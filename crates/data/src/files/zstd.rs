@@ -1,0 +1,50 @@
+//! Zstandard, for archives and the pages of tables.
+
+use std::io::{BufRead, Read};
+
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+
+type Frame<R> = StreamingDecoder<R, FrameDecoder>;
+
+/// Zstandard frames one after another, as parallel compressors write them, decompressed.
+pub(crate) struct ZstdFrames<R: BufRead> {
+    /// Between two frames.
+    reader: Option<R>,
+    /// Within one.
+    frame: Option<Frame<R>>,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    pub fn new(reader: R) -> Self {
+        Self { reader: Some(reader), frame: None }
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                let count = frame.read(out)?;
+                if count > 0 || out.is_empty() {
+                    return Ok(count);
+                }
+                self.reader = self.frame.take().map(Frame::into_inner);
+            }
+            let Some(mut reader) = self.reader.take() else { return Ok(0) };
+            let head = reader.fill_buf()?;
+            if head.is_empty() {
+                return Ok(0);
+            }
+            let skippable = head.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && head[0] & 0xf0 == 0x50;
+            if skippable {
+                let mut head = [0; 8];
+                reader.read_exact(&mut head)?;
+                let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+                std::io::copy(&mut reader.by_ref().take(len.into()), &mut std::io::sink())?;
+                self.reader = Some(reader);
+                continue;
+            }
+            self.frame = Some(Frame::new(reader).map_err(std::io::Error::other)?);
+        }
+    }
+}
