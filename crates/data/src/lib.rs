@@ -34,6 +34,7 @@
 
 #![forbid(unsafe_code)]
 
+mod binary;
 mod cached;
 pub mod cifar;
 mod concat;

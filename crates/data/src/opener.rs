@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cifar::{self, Cifar, Variant};
+use crate::cifar::{self, Variant};
 use crate::concat::Concat;
 use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
@@ -18,7 +18,7 @@ use crate::listing::{LeftOut, is_archive_name};
 use crate::names::{bytes_of, extension, os_name};
 use crate::pattern::expand;
 use crate::source::{Source, SourceKind};
-use crate::stl10::{self, Stl10};
+use crate::stl10;
 
 /// Sub-folders in which data sets are usually unpacked.
 const USUAL_PLACES: [&str; 6] =
@@ -97,13 +97,13 @@ impl Opener {
                 continue;
             }
             if let Some(files) = stl10::find(&folder) {
-                return open_stl10(&files);
+                return open_stl10(&files, self.decode);
             }
             if let Some(files) = cifar::find(&folder)? {
-                return open_cifar(&folder, &files.train, &files.test, files.variant);
+                return open_cifar(&folder, &files, self.decode);
             }
             if let Some((train, test)) = idx::find(&folder)? {
-                return open_idx(&train, test.as_ref());
+                return open_idx(&train, test.as_ref(), self.decode);
             }
         }
         match named(path, &TRAIN_NAMES).into_iter().next() {
@@ -174,11 +174,13 @@ impl Opener {
         let unrecognised =
             |found: &str| DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() };
         if idx::is_images(path) {
-            return open_idx(&idx::Pair::of(path.to_owned()), None);
+            return open_idx(&idx::Pair::of(path.to_owned()), None, self.decode);
         }
         if stl10::is_images(path) {
-            let set = Stl10::open(path, stl10::labels_of(path).as_deref(), "image")?;
-            return Ok(Source::of(SourceKind::Stl10, Arc::new(set)));
+            return Ok(Source::of(
+                SourceKind::Stl10,
+                Arc::new(stl10::open(path, "image", self.decode.shrink)?),
+            ));
         }
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin")) {
             let variant = Variant::guess(path)?.ok_or_else(|| {
@@ -188,7 +190,8 @@ impl Opener {
                 )
             })?;
             let folder = path.parent().unwrap_or(Path::new(""));
-            return open_cifar(folder, &[path.to_owned()], &[], variant);
+            let files = cifar::Files { train: vec![path.to_owned()], test: vec![], variant };
+            return open_cifar(folder, &files, self.decode);
         }
         if list::is_list(path) {
             let (train, test) = list::open(path, self.decode)?;
@@ -266,9 +269,9 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     Source { train, test, unlabelled, kind: SourceKind::Several(kinds), left_out }
 }
 
-fn open_stl10(files: &stl10::Files) -> Result<Source, DataError> {
+fn open_stl10(files: &stl10::Files, options: DecodeOptions) -> Result<Source, DataError> {
     let open = |images: &PathBuf, part| -> Result<Arc<dyn Dataset>, DataError> {
-        Ok(Arc::new(Stl10::open(images, stl10::labels_of(images).as_deref(), part)?))
+        Ok(Arc::new(stl10::open(images, part, options.shrink)?))
     };
     let train = files.train.as_ref().map(|path| open(path, "train")).transpose()?;
     let test = files.test.as_ref().map(|path| open(path, "test")).transpose()?;
@@ -283,17 +286,13 @@ fn open_stl10(files: &stl10::Files) -> Result<Source, DataError> {
     Ok(Source { train, test, unlabelled, kind: SourceKind::Stl10, left_out: LeftOut::default() })
 }
 
-fn open_cifar(
-    folder: &Path,
-    train: &[PathBuf],
-    test: &[PathBuf],
-    variant: Variant,
-) -> Result<Source, DataError> {
+fn open_cifar(folder: &Path, files: &cifar::Files, options: DecodeOptions) -> Result<Source, DataError> {
+    let variant = files.variant;
     let classes = variant.class_names(folder)?;
-    let train = Cifar::load(train, variant, classes.clone(), "train")?;
-    let test: Option<Arc<dyn Dataset>> = match test {
+    let train = cifar::load(&files.train, variant, classes.clone(), "train", options.shrink)?;
+    let test: Option<Arc<dyn Dataset>> = match &files.test[..] {
         [] => None,
-        files => Some(Arc::new(Cifar::load(files, variant, classes, "test")?)),
+        files => Some(Arc::new(cifar::load(files, variant, classes, "test", options.shrink)?)),
     };
     let kind = match variant {
         Variant::Cifar10 => SourceKind::Cifar10,
@@ -301,11 +300,16 @@ fn open_cifar(
     };
     Ok(Source { train: Arc::new(train), test, unlabelled: None, kind, left_out: LeftOut::default() })
 }
-fn open_idx(train: &idx::Pair, test: Option<&idx::Pair>) -> Result<Source, DataError> {
-    let mut train = train.load("train")?;
-    let mut test = test.map(|pair| pair.load("test")).transpose()?;
+
+fn open_idx(
+    train: &idx::Pair,
+    test: Option<&idx::Pair>,
+    options: DecodeOptions,
+) -> Result<Source, DataError> {
+    let mut train = train.load("train", options)?;
+    let mut test = test.map(|pair| pair.load("test", options)).transpose()?;
     if let Some(test) = &mut test {
-        train.share_classes(test);
+        idx::share_classes(&mut train, test);
     }
     let test = test.map(|set| Arc::new(set) as Arc<dyn Dataset>);
     Ok(Source {

@@ -6,9 +6,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::dataset::{Dataset, Decoded};
+use crate::binary::{self, Binary, Pixels};
 use crate::decode::{DecodeScratch, resize};
-use crate::error::{DataError, inert};
+use crate::error::DataError;
 use crate::positioned::read_range;
 
 /// Height and width of every image.
@@ -19,39 +19,29 @@ const IMAGE: usize = 3 * PLANE;
 const CLASSES: [&str; 10] =
     ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
 
-/// One file of images, with its labels where it has some.
+/// One file of images.
 #[derive(Debug)]
-pub struct Stl10 {
+pub(crate) struct Images {
     file: File,
-    images: usize,
-    labels: Vec<u8>,
-    classes: Vec<String>,
-    part: &'static str,
+    count: usize,
 }
 
-impl Stl10 {
-    /// Opens `images` (`train_X.bin`), with `labels` (`train_y.bin`) where given. `part` is how the images are named.
-    ///
-    /// # Errors
-    /// [`DataError::Malformed`] if a file is cut short, the two do not belong together, or a label is out of range.
-    pub fn open(images: &Path, labels: Option<&Path>, part: &'static str) -> Result<Self, DataError> {
-        let file = File::open(images).map_err(|e| DataError::io(images, e))?;
-        let bytes = file.metadata().map_err(|e| DataError::io(images, e))?.len();
-        if bytes == 0 || bytes % IMAGE as u64 != 0 {
-            return Err(DataError::malformed(
-                images,
-                format!(
-                    "cut short or not an STL-10 file: its {bytes} bytes are not a whole number of images of {IMAGE} bytes"
-                ),
-            ));
-        }
-        let count = (bytes / IMAGE as u64) as usize;
-        let (labels, classes) = match labels {
-            Some(path) => (read_labels(path, count)?, class_names(path)?),
-            None => (Vec::new(), Vec::new()),
-        };
-        Ok(Self { file, images: count, labels, classes, part })
-    }
+/// Opens `images` (`train_X.bin`), with the labels that lie beside it (`train_y.bin`), if any. `part` is how the images are named.
+///
+/// # Errors
+/// [`DataError::Malformed`] if a file is cut short, the two do not belong together, or a label is out of range.
+pub(crate) fn open(
+    images: &Path,
+    part: &'static str,
+    shrink: Option<u32>,
+) -> Result<Binary<Images>, DataError> {
+    let count = binary::records(images, IMAGE, "an STL-10")?;
+    let file = File::open(images).map_err(|e| DataError::io(images, e))?;
+    let (labels, classes) = match labels_of(images) {
+        Some(path) => (read_labels(&path, count)?, class_names(&path)?),
+        None => (Vec::new(), Vec::new()),
+    };
+    Ok(Binary { pixels: Images { file, count }, labels, classes, part, shrink })
 }
 
 fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
@@ -71,17 +61,8 @@ fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
 }
 
 fn class_names(beside: &Path) -> Result<Vec<String>, DataError> {
-    let file = beside.with_file_name("class_names.txt");
-    if !file.is_file() {
-        return Ok(CLASSES.map(str::to_owned).to_vec());
-    }
-    let text = std::fs::read(&file).map_err(|e| DataError::io(&file, e))?;
-    let text = String::from_utf8_lossy(&text);
-    let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(inert).collect();
-    match names.len() == CLASSES.len() {
-        true => Ok(names),
-        false => Err(DataError::malformed(&file, format!("holds {} class names instead of 10", names.len()))),
-    }
+    let names = binary::class_names(&beside.with_file_name("class_names.txt"), CLASSES.len())?;
+    Ok(names.unwrap_or_else(|| CLASSES.map(str::to_owned).to_vec()))
 }
 
 /// The files of STL-10 in a folder.
@@ -110,35 +91,26 @@ pub(crate) fn is_images(path: &Path) -> bool {
 }
 
 /// The labels that lie beside `train_X.bin` or `test_X.bin`.
-pub(crate) fn labels_of(images: &Path) -> Option<PathBuf> {
+fn labels_of(images: &Path) -> Option<PathBuf> {
     let name = images.file_name()?.to_str()?.replace("_X", "_y");
     Some(images.with_file_name(name)).filter(|path| path.is_file())
 }
 
-impl Dataset for Stl10 {
+impl Pixels for Images {
     fn len(&self) -> usize {
-        self.images
+        self.count
     }
 
-    fn classes(&self) -> &[String] {
-        &self.classes
+    fn size(&self) -> (u32, u32) {
+        (SIDE, SIDE)
     }
 
-    fn label(&self, index: usize) -> Option<u32> {
-        self.labels.get(index).map(|&label| u32::from(label))
-    }
-
-    fn name(&self, index: usize) -> String {
-        format!("{} image {index}", self.part)
-    }
-
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
-        let DecodeScratch { file, pixels, .. } = scratch.unfiled();
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<&'a [u8], String> {
+        let DecodeScratch { file, pixels, .. } = scratch;
         read_range(&self.file, (index * IMAGE) as u64, IMAGE as u64, file)
-            .and_then(|()| resize(pixels, IMAGE))
-            .map_err(|reason| DataError::Image { name: self.name(index), reason })?;
+            .and_then(|()| resize(pixels, IMAGE))?;
         interleave(file, pixels);
-        Ok(Decoded { width: SIDE, height: SIDE, pixels })
+        Ok(pixels)
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{error, names, picture};
-use simclr_data::{DecodeScratch, SourceKind, open};
+use simclr_data::{DecodeOptions, DecodeScratch, Opener, SourceKind, Window, open};
 use tempfile::tempdir;
 
 #[test]
@@ -158,7 +158,7 @@ fn cifar10_folder_and_file() {
     assert_eq!((single.train.len(), single.train.classes()[0].as_str()), (12, "a"));
 
     fs::write(folder.join("batches.meta.txt"), "a\nb\n").unwrap();
-    assert!(error(&folder).contains("holds 2 class names instead of 10"));
+    assert!(error(&folder).contains("holds 2 class names; the 10 classes"));
     fs::remove_file(folder.join("batches.meta.txt")).unwrap();
     fs::remove_file(folder.join("data_batch_3.bin")).unwrap();
     assert!(error(&folder).contains("data_batch_3.bin: this part of CIFAR-10 is missing"));
@@ -219,6 +219,19 @@ fn idx_folder_and_file() {
     let mut scratch = DecodeScratch::default();
     let image = source.train.read(1, &mut scratch).unwrap();
     assert_eq!((image.width, image.height, &image.pixels[..6]), (4, 2, &[8, 8, 8, 9, 9, 9][..]));
+
+    // Grey values go through the window, and what is large is shrunk, as with files.
+    let decode = DecodeOptions { window: Window::Values { low: 8, high: 12 }, ..DecodeOptions::default() };
+    let mut read = |decode| {
+        let mut opener = Opener { decode, ..Opener::default() };
+        let train = opener.open(&[dir.path().to_owned()]).unwrap().train;
+        let image = train.read(1, &mut scratch).unwrap();
+        (image.width, image.height, image.pixels.iter().step_by(3).copied().collect::<Vec<u8>>())
+    };
+    assert_eq!(read(decode), (4, 2, vec![0, 64, 128, 191, 255, 255, 255, 255]));
+    let (width, height, pixels) = read(DecodeOptions { shrink: Some(1), ..DecodeOptions::default() });
+    assert_eq!((width, height, pixels.len()), (2, 1, 2));
+    assert!(pixels[0] > 8 && pixels[0] < pixels[1] && pixels[1] < 15, "{pixels:?}");
 
     let single = open(&dir.path().join("train-images-idx3-ubyte")).unwrap();
     assert_eq!((single.train.len(), single.train.classes().len()), (3, 3));

@@ -10,7 +10,7 @@ mod jpeg_header;
 mod options;
 mod orientation;
 mod raster;
-mod shrink;
+pub(crate) mod shrink;
 
 use std::fs::File;
 use std::io::Read;

@@ -62,7 +62,7 @@ impl Window {
     }
 
     /// Maps the 8-bit values of a grey image in place.
-    pub(super) fn apply_to_grey(self, pixels: &mut [u8]) {
+    pub(crate) fn apply_to_grey(self, pixels: &mut [u8]) {
         if self == Self::Full {
             return;
         }

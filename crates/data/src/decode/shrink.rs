@@ -6,7 +6,7 @@ use image::{ImageBuffer, Rgb};
 use super::resize;
 
 /// The size at which the shorter side of an image of `size` has `side` pixels, its shape kept; `None` if it is no larger.
-pub(super) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32)> {
+pub(crate) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32)> {
     let shorter = width.min(height);
     if shorter <= side || side == 0 {
         return None;
@@ -19,7 +19,7 @@ pub(super) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32
 }
 
 /// Writes `source` (height, width, 3), resized to `smaller` with an antialiasing triangle, into `out`.
-pub(super) fn shrink(
+pub(crate) fn shrink(
     source: &[u8],
     (width, height): (u32, u32),
     smaller: (u32, u32),
