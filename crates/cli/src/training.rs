@@ -26,7 +26,7 @@ const PARTS: [&str; 11] = [
     "metrics.jsonl",
     "skipped.jsonl",
     "data.index",
-    "cache.tmp",
+    "data.cache",
     "report.html",
     "checkpoints",
     "evaluation",

@@ -293,7 +293,7 @@ fn two_sources_strictly_and_again() {
     fs::remove_file(more.join("broken.jpg")).unwrap();
     fs::remove_dir_all(&out).unwrap();
     simclr(&words).expect(0, &["2 data sets, 49 images"]);
-    assert!(!out.join("cache.tmp").exists());
+    assert!(!out.join("data.cache").exists());
 }
 
 #[test]

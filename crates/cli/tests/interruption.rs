@@ -91,19 +91,23 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let sets = ["train.epochs=40", "train.batch=8", "train.knn_every=0"];
     simclr(&pretrain(&data, &reference, &sets)).expect(0, &[]);
 
+    // Where decoded images are kept changes nothing, and a run that is taken up again finds them.
     let run = dir.path().join("a run");
-    let mut child = start(&pretrain(&data, &run, &sets));
+    let mut child = start(&pretrain(&data, &run, &[&sets[..], &["data.cache=disk"]].concat()));
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let reply = finish(child).expect(130, &["stopping", "go on with: simclr pretrain", "--resume"]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(&format!("saved to {}", newest.display())), "{}", reply.err);
 
+    assert!(run.join("data.cache").metadata().unwrap().len() > 48 * 20 * 20 * 3);
+
     // The very command that it names.
     let line = reply.err.lines().find_map(|line| line.strip_prefix("go on with: simclr ")).unwrap();
     let script = format!("exec \"$PROGRAM\" {line}");
     common::shell(&script, &[]).expect(0, &["going on after step"]);
     assert_same_run(&run, &reference);
+    assert!(!run.join("data.cache").exists());
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);
 }
 

@@ -1,15 +1,20 @@
 //! Decoded images kept in memory or on disk.
 
-use std::fs::{File, OpenOptions};
+mod file;
+
+use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeScratch, resize};
+use crate::decode::{DecodeOptions, DecodeScratch};
 use crate::error::DataError;
 use crate::locality::Locality;
-use crate::positioned::{read_exact_at, write_all_at};
+use file::{CacheFile, Place};
+
+/// Images of an earlier file that are read anew, to see whether they are still the same.
+const COMPARED: usize = 16;
 
 /// A data set whose images are kept, decoded (and shrunk, where its options say so), from their first reading on, as far as a
 /// budget of bytes allows.
@@ -19,20 +24,17 @@ use crate::positioned::{read_exact_at, write_all_at};
 pub struct Cached {
     inner: Arc<dyn Dataset>,
     kept: Vec<OnceLock<Kept>>,
-    /// `None`: in memory.
-    file: Option<File>,
-    budget: u64,
-    used: AtomicU64,
+    store: Store,
+}
+
+enum Store {
+    Memory { budget: u64, used: AtomicU64 },
+    Disk(CacheFile),
 }
 
 enum Kept {
     InMemory(Box<Pixels>),
-    /// At this place of the file.
-    OnDisk {
-        offset: u64,
-        width: u32,
-        height: u32,
-    },
+    OnDisk(Place),
 }
 
 struct Pixels {
@@ -44,59 +46,105 @@ struct Pixels {
 impl Cached {
     /// Keeps images of `inner` in memory, within `budget_bytes` of pixels.
     pub fn in_memory(inner: Arc<dyn Dataset>, budget_bytes: u64) -> Self {
-        Self::new(inner, None, budget_bytes)
+        Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner` in a file at `path`, which is gone when the program ends, within `budget_bytes`.
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`. What an earlier program left there
+    /// serves again, if it was of the same images (by their names and some that are compared) decoded in the same way; damage is noticed.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be made.
-    pub fn on_disk(inner: Arc<dyn Dataset>, budget_bytes: u64, path: &Path) -> Result<Self, DataError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .map_err(|e| DataError::io(path, e))?;
-        // Without a name it is gone however the program ends. Where that cannot be, the next run writes over it.
-        let _ = std::fs::remove_file(path);
-        Ok(Self::new(inner, Some(file), budget_bytes))
+    pub fn on_disk(
+        inner: Arc<dyn Dataset>,
+        decode: &DecodeOptions,
+        budget_bytes: u64,
+        path: &Path,
+    ) -> Result<Self, DataError> {
+        let (file, places) = CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), budget_bytes)?;
+        let mut cached = Self::new(inner, Store::Disk(file));
+        for &(index, place) in &places {
+            // Of an image that two threads read at once there are two records.
+            let _ = cached.kept[index as usize].set(Kept::OnDisk(place));
+        }
+        if !cached.is_true() {
+            tracing::warn!(path = %path.display(), "the images kept on disk are no longer those of the data; they are kept anew");
+            cached.kept = blank(cached.kept.len());
+            if let Store::Disk(file) = &cached.store {
+                file.clear().map_err(|error| DataError::io(path, error))?;
+            }
+        }
+        Ok(cached)
     }
 
-    fn new(inner: Arc<dyn Dataset>, file: Option<File>, budget: u64) -> Self {
-        let kept = (0..inner.len()).map(|_| OnceLock::new()).collect();
-        Self { inner, kept, file, budget, used: AtomicU64::new(0) }
+    fn new(inner: Arc<dyn Dataset>, store: Store) -> Self {
+        Self { kept: blank(inner.len()), inner, store }
     }
 
-    /// Bytes of pixels kept at present.
+    /// Bytes kept at present; on disk each image takes a few more than its pixels.
     pub fn used_bytes(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        match &self.store {
+            Store::Memory { used, .. } => used.load(Ordering::Relaxed),
+            Store::Disk(file) => file.used(),
+        }
+    }
+
+    /// Whether some of the images kept are what the data set holds.
+    fn is_true(&self) -> bool {
+        let kept: Vec<usize> =
+            (0..self.kept.len()).filter(|&index| self.kept[index].get().is_some()).collect();
+        // Where images lie in blocks, each costs a part of its strand.
+        let wanted = if self.inner.locality().is_free() { COMPARED } else { 1 };
+        let (mut own, mut scratch) = (DecodeScratch::default(), DecodeScratch::default());
+        kept.iter().step_by(kept.len().div_ceil(wanted).max(1)).all(|&index| {
+            match (self.read(index, &mut own), self.inner.read(index, &mut scratch)) {
+                (Ok(own), Ok(fresh)) => own == fresh,
+                _ => false,
+            }
+        })
     }
 
     /// Keeps a copy of image `index` if there is room.
     fn keep(&self, index: usize, image: Decoded) {
-        let bytes = image.pixels.len() as u64;
-        let reserve = |used: u64| used.checked_add(bytes).filter(|&total| total <= self.budget);
-        let Ok(offset) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve) else {
-            return;
-        };
-        let (width, height) = (image.width, image.height);
-        let kept = match &self.file {
-            None => Kept::InMemory(Box::new(Pixels { width, height, pixels: image.pixels.into() })),
-            Some(file) => match write_all_at(file, image.pixels, offset) {
-                Ok(()) => Kept::OnDisk { offset, width, height },
-                Err(error) => {
-                    tracing::warn!(%error, "the cache on disk cannot keep an image");
+        match &self.store {
+            Store::Memory { budget, used } => {
+                let bytes = image.pixels.len() as u64;
+                let reserve = |used: u64| used.checked_add(bytes).filter(|total| total <= budget);
+                if used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_err() {
                     return;
                 }
-            },
-        };
-        // Of two threads that come at once, one succeeds; room in a file is not given back, or places would be taken twice.
-        if self.kept[index].set(kept).is_err() && self.file.is_none() {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+                let Decoded { width, height, pixels } = image;
+                let kept = Kept::InMemory(Box::new(Pixels { width, height, pixels: pixels.into() }));
+                // Of two threads that come at once, one succeeds.
+                if self.kept[index].set(kept).is_err() {
+                    used.fetch_sub(bytes, Ordering::Relaxed);
+                }
+            }
+            Store::Disk(file) if self.kept[index].get().is_none() => {
+                if let Some(place) = file.put(index as u32, image) {
+                    let _ = self.kept[index].set(Kept::OnDisk(place));
+                }
+            }
+            // It is there, but damaged.
+            Store::Disk(_) => {}
         }
     }
+}
+
+fn blank(images: usize) -> Vec<OnceLock<Kept>> {
+    (0..images).map(|_| OnceLock::new()).collect()
+}
+
+/// What decides the pixels of all images: which these are, and how they are decoded, by which version.
+fn fingerprint(images: &dyn Dataset, decode: &DecodeOptions) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.write(format!("{decode:?}").as_bytes());
+    hasher.write_usize(images.len());
+    for index in 0..images.len() {
+        hasher.write(images.name(index).as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
 }
 
 impl Dataset for Cached {
@@ -121,17 +169,15 @@ impl Dataset for Cached {
     }
 
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
-        match (self.kept[index].get(), &self.file) {
+        match (self.kept[index].get(), &self.store) {
             (Some(Kept::InMemory(kept)), _) => {
                 return Ok(Decoded { width: kept.width, height: kept.height, pixels: &kept.pixels });
             }
-            (Some(&Kept::OnDisk { offset, width, height }), Some(file)) => {
-                let pixels = &mut scratch.unfiled().pixels;
-                let bytes = width as usize * height as usize * 3;
-                // What cannot be read back is read anew.
-                if resize(pixels, bytes).is_ok() && read_exact_at(file, pixels, offset).is_ok() {
-                    return Ok(Decoded { width, height, pixels: &scratch.pixels });
-                }
+            // What cannot be read back is read anew.
+            (Some(Kept::OnDisk(place)), Store::Disk(file))
+                if file.get(place, &mut scratch.unfiled().pixels) =>
+            {
+                return Ok(Decoded { width: place.width, height: place.height, pixels: &scratch.pixels });
             }
             _ => {}
         }

@@ -9,6 +9,7 @@
 //! RUN/checkpoints/           step-XXXXXXXX.safetensors
 //! RUN/evaluation/            one JSON file a protocol
 //! RUN/data.index             what was found in the data's folders and archives, to start sooner next time
+//! RUN/data.cache             decoded images, where they are kept on disk and until the run is finished
 //! RUN/skipped.jsonl          images that could not be used
 //! RUN/report.html            the report
 //! ```
@@ -163,6 +164,11 @@ impl RunFolder {
     /// The index of the data.
     pub fn index(&self) -> PathBuf {
         self.path.join("data.index")
+    }
+
+    /// The images that are kept decoded while the run is not finished.
+    pub fn cache(&self) -> PathBuf {
+        self.path.join("data.cache")
     }
 
     /// The list of images that could not be used.

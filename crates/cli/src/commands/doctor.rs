@@ -59,7 +59,8 @@ impl Machine {
 
     fn lines(&self) -> Vec<String> {
         let row = |name: &str, text: String| format!("{name:<13} {text}");
-        let build = if BUILT_IN { "with the feature `cuda`" } else { "for the CPU, without the feature `cuda`" };
+        let build =
+            if BUILT_IN { "with the feature `cuda`" } else { "for the CPU, without the feature `cuda`" };
         let unknown = || "not known".to_owned();
         let precision = if has_bf16() { "; bf16 and f32" } else { "; f32, as bf16 would be slower" };
         let mut lines = vec![

@@ -201,8 +201,8 @@ fn kept(
         }
         Cache::Ram => in_memory(limit.unwrap_or(u64::MAX)),
         Cache::Disk => {
-            let file = run.path().join("cache.tmp");
-            Arc::new(Cached::on_disk(dataset.clone(), limit.unwrap_or(DISK_CACHE), &file)?)
+            let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK_CACHE));
+            Arc::new(Cached::on_disk(dataset.clone(), &decode, limit, &run.cache())?)
         }
     })
 }
@@ -285,12 +285,12 @@ impl Run<'_> {
             Some(path) => path,
             None => self.save()?,
         };
-        Ok(Outcome {
-            finished: self.state.position.epoch >= epochs,
-            step: self.state.step,
-            checkpoint,
-            skipped: self.skipped.len(),
-        })
+        let finished = self.state.position.epoch >= epochs;
+        if finished {
+            // Nothing will be read again. What cannot be removed only takes room.
+            let _ = self.run.files().remove(&self.run.cache());
+        }
+        Ok(Outcome { finished, step: self.state.step, checkpoint, skipped: self.skipped.len() })
     }
 
     fn step(&mut self, views: &[u8], rate: f64) -> Result<StepFigures, TrainError> {

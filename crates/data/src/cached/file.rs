@@ -1,0 +1,152 @@
+//! Decoded images in a file, which serves again when the program is started anew.
+//!
+//! ```text
+//! magic (16 bytes), fingerprint (8), then records of
+//! tag, image, width, height, checksum of the pixels, checksum of these five (4 bytes each), pixels
+//! ```
+//!
+//! Numbers are little-endian. Records are written by several threads, so that one that was not finished may lie among the last ones: what
+//! follows it is given up. A record's pixels are held against their checksum whenever they are read.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::dataset::Decoded;
+use crate::decode::resize;
+use crate::error::DataError;
+use crate::positioned::{read_exact_at, write_all_at};
+
+const MAGIC: &[u8; 16] = b"simclr images 1\n";
+const START: u64 = 24;
+const TAG: u32 = u32::from_le_bytes(*b"imag");
+/// Bytes before the pixels of a record.
+pub(super) const HEAD: u64 = 24;
+
+/// Where an image lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    offset: u64,
+    pub width: u32,
+    pub height: u32,
+    checksum: u32,
+}
+
+impl Place {
+    fn bytes(&self) -> u64 {
+        u64::from(self.width) * u64::from(self.height) * 3
+    }
+}
+
+/// The file.
+pub(super) struct CacheFile {
+    file: File,
+    /// Where the next record goes.
+    end: AtomicU64,
+    /// Where the last one ends at the latest.
+    limit: u64,
+    /// Set when a record could not be written.
+    full: AtomicBool,
+}
+
+impl CacheFile {
+    /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another `fingerprint` are
+    /// thrown away. Of records there will be at most `budget` bytes.
+    pub fn open(
+        path: &Path,
+        fingerprint: u64,
+        images: usize,
+        budget: u64,
+    ) -> Result<(Self, Vec<(u32, Place)>), DataError> {
+        let io = |error| DataError::io(path, error);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut head = [0; START as usize];
+        let known = read_exact_at(&file, &mut head, 0).is_ok() && head == start(fingerprint);
+        let cache = Self {
+            end: AtomicU64::new(START),
+            limit: START.saturating_add(budget),
+            full: AtomicBool::new(false),
+            file,
+        };
+        let places = if known { cache.scan(images).map_err(io)? } else { Vec::new() };
+        let end = places.last().map_or(START, |(_, last)| last.offset + last.bytes());
+        cache.file.set_len(end).map_err(io)?;
+        write_all_at(&cache.file, &start(fingerprint), 0).map_err(io)?;
+        cache.end.store(end, Ordering::Relaxed);
+        Ok((cache, places))
+    }
+
+    /// Forgets all images.
+    pub fn clear(&self) -> std::io::Result<()> {
+        self.end.store(START, Ordering::Relaxed);
+        self.file.set_len(START)
+    }
+
+    /// Bytes of records.
+    pub fn used(&self) -> u64 {
+        self.end.load(Ordering::Relaxed) - START
+    }
+
+    /// The records from the first on, as far as they are whole.
+    fn scan(&self, images: usize) -> std::io::Result<Vec<(u32, Place)>> {
+        let len = self.file.metadata()?.len();
+        let (mut places, mut at) = (Vec::new(), START);
+        while at + HEAD <= len {
+            let mut head = [0; HEAD as usize];
+            read_exact_at(&self.file, &mut head, at)?;
+            let (fields, own) = head.split_at(HEAD as usize - 4);
+            let field = |i: usize| u32::from_le_bytes(std::array::from_fn(|byte| head[4 * i + byte]));
+            let place = Place { offset: at + HEAD, width: field(2), height: field(3), checksum: field(4) };
+            let whole = field(0) == TAG
+                && own == crc32c::crc32c(fields).to_le_bytes()
+                && (field(1) as usize) < images
+                && place.offset.checked_add(place.bytes()).is_some_and(|end| end <= len);
+            if !whole {
+                break;
+            }
+            at = place.offset + place.bytes();
+            places.push((field(1), place));
+        }
+        Ok(places)
+    }
+
+    /// Writes an image, if there is room.
+    pub fn put(&self, index: u32, image: Decoded<'_>) -> Option<Place> {
+        if self.full.load(Ordering::Relaxed) {
+            return None;
+        }
+        let bytes = HEAD + image.pixels.len() as u64;
+        let room = |end: u64| end.checked_add(bytes).filter(|&end| end <= self.limit);
+        let at = self.end.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        let (width, height, checksum) = (image.width, image.height, crc32c::crc32c(image.pixels));
+        let mut record = Vec::with_capacity(bytes as usize);
+        for field in [TAG, index, width, height, checksum] {
+            record.extend(field.to_le_bytes());
+        }
+        record.extend(crc32c::crc32c(&record).to_le_bytes());
+        record.extend_from_slice(image.pixels);
+        if let Err(error) = write_all_at(&self.file, &record, at) {
+            // Said once.
+            if !self.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "the cache on disk can keep no more images");
+            }
+            return None;
+        }
+        Some(Place { offset: at + HEAD, width, height, checksum })
+    }
+
+    /// Makes `pixels` those of the image at `place`; whether they are what was written.
+    pub fn get(&self, place: &Place, pixels: &mut Vec<u8>) -> bool {
+        resize(pixels, place.bytes() as usize).is_ok()
+            && read_exact_at(&self.file, pixels, place.offset).is_ok()
+            && crc32c::crc32c(pixels) == place.checksum
+    }
+}
+
+fn start(fingerprint: u64) -> [u8; START as usize] {
+    let mut start = [0; START as usize];
+    start[..MAGIC.len()].copy_from_slice(MAGIC);
+    start[MAGIC.len()..].copy_from_slice(&fingerprint.to_le_bytes());
+    start
+}
