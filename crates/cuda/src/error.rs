@@ -37,4 +37,12 @@ pub enum CudaError {
         /// What was answered.
         reason: String,
     },
+    /// Slices whose lengths do not belong together.
+    #[error("{kernel}: {what}")]
+    Lengths {
+        /// What was asked for.
+        kernel: &'static str,
+        /// What is wrong.
+        what: String,
+    },
 }

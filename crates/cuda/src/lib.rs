@@ -1,16 +1,26 @@
 //! CUDA kernels, the libraries that they need, and a safe way to launch them.
 //!
-//! The crate knows device buffers and geometries, nothing of tensors, tapes or networks. Nothing of NVIDIA's is linked: the driver
+//! The crate knows device memory and geometries, nothing of tensors, tapes or networks. Nothing of NVIDIA's is linked: the driver
 //! and the libraries are looked for when the program runs ([`Libraries`]), so that one binary serves machines with and without a
-//! GPU. Without the feature `cuda` only the search and the kernels' sources are built.
+//! GPU. Without the feature `cuda` only the search, the kernels' sources and their launches are built: a [`Launcher`] may be a GPU, or in tests
+//! what stands in for one.
 
+mod element;
 mod error;
 mod gpus;
+mod launcher;
 mod libraries;
+mod memory;
+pub mod ops;
+mod sources;
 
+pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};
+pub use launcher::{Argument, Launch, Launcher, Memory};
 pub use libraries::{Found, Libraries, Library, Places};
+pub use memory::{Slice, SliceMut};
+pub use sources::{Module, Program};
 
 /// Whether this build can use GPUs: whether it has the feature `cuda`.
 pub const BUILT_IN: bool = cfg!(feature = "cuda");

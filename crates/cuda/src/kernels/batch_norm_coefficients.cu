@@ -1,0 +1,66 @@
+// From BatchNorm's sums to what its passes multiply by, one thread a channel, in f64.
+
+// `sums` is [sum of x, sum of x^2] over `count` values a channel; `coefficients` becomes [scale, shift, mean, inv_std]. `beta` may be null.
+// The averages that move towards mean and unbiased variance go to `new_mean` and `new_var`: the old ones stay until the step is known
+// to be sound. They may be null.
+KERNEL(256, batch_norm_coefficients)
+(const double *sums, double count, const float *gamma, const float *beta, double epsilon, double keep, const float *running_mean,
+ const float *running_var, float *coefficients, float *new_mean, float *new_var, u32 channels) {
+    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    double mean = sums[c] / count;
+    double variance = sums[channels + c] / count - mean * mean;
+    // Rounding may leave a little less than nothing. A NaN is kept.
+    if (variance < 0.0) variance = 0.0;
+    float inv_std = (float)(1.0 / sqrt(variance + epsilon));
+    float scale = gamma[c] * inv_std;
+    coefficients[c] = scale;
+    coefficients[channels + c] = fmaf(-scale, (float)mean, beta ? beta[c] : 0.0f);
+    coefficients[2 * channels + c] = (float)mean;
+    coefficients[3 * channels + c] = inv_std;
+    if (new_mean) {
+        double unbias = count > 1.0 ? count / (count - 1.0) : 1.0;
+        new_mean[c] = (float)(keep * running_mean[c] + (1.0 - keep) * mean);
+        new_var[c] = (float)(keep * running_var[c] + (1.0 - keep) * variance * unbias);
+    }
+}
+
+// The same from running averages, which are constants.
+KERNEL(256, batch_norm_frozen_coefficients)
+(const float *running_mean, const float *running_var, const float *gamma, const float *beta, float epsilon, float *coefficients,
+ u32 channels) {
+    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    float inv_std = 1.0f / sqrtf(running_var[c] + epsilon);
+    float scale = gamma[c] * inv_std;
+    coefficients[c] = scale;
+    coefficients[channels + c] = fmaf(-scale, running_mean[c], beta ? beta[c] : 0.0f);
+    coefficients[2 * channels + c] = running_mean[c];
+    coefficients[3 * channels + c] = inv_std;
+}
+
+// `sums` is [sum of g, sum of g (x - mean)] of this worker: its share of the gradients of gamma and of beta, which may be null.
+KERNEL(256, batch_norm_parameter_gradients)
+(const double *sums, const float *coefficients, float *dgamma, float *dbeta, u32 channels) {
+    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    if (dgamma) dgamma[c] = (float)(sums[channels + c] * (double)coefficients[3 * channels + c]);
+    if (dbeta) dbeta[c] = (float)sums[c];
+}
+
+// `sums` as above but of all workers, over `count` values a channel, 0 where the statistics were constants. `abc` becomes [a, b, c] of
+// dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n).
+KERNEL(256, batch_norm_backward_coefficients)
+(const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
+    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    double a = coefficients[c], mean = coefficients[2 * channels + c], inv_std = coefficients[3 * channels + c];
+    double slope = 0.0, constant = 0.0;
+    if (count > 0.0) {
+        slope = -a * inv_std * inv_std * sums[channels + c] / count;
+        constant = -a * sums[c] / count - slope * mean;
+    }
+    abc[c] = (float)a;
+    abc[channels + c] = (float)slope;
+    abc[2 * channels + c] = (float)constant;
+}

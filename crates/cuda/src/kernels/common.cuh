@@ -1,0 +1,115 @@
+// What every kernel uses. It is put in front of each source, which is compiled once for each type of element: -DELEMENT=float, bf16
+// or f16. Nothing of a CUDA toolkit is included.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+#ifndef EMULATED
+#define DEVICE __device__ __forceinline__
+#define SHARED __shared__
+// A kernel of blocks of at most so many threads.
+#define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
+#endif
+
+#define INFINITE __int_as_float(0x7f800000)
+
+// 16-bit floats as they lie in memory. Arithmetic is in f32: they are widened as they are read and rounded to nearest, ties to even,
+// as they are written.
+struct bf16 {
+    u16 bits;
+};
+struct f16 {
+    u16 bits;
+};
+
+DEVICE float widen(float x) { return x; }
+DEVICE float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+template <class T> struct Narrow;
+template <> struct Narrow<float> {
+    static DEVICE float of(float x) { return x; }
+};
+
+#ifndef EMULATED
+DEVICE float widen(f16 x) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+    return wide;
+}
+template <> struct Narrow<bf16> {
+    static DEVICE bf16 of(float x) {
+        bf16 narrow;
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(x));
+        return narrow;
+    }
+};
+template <> struct Narrow<f16> {
+    static DEVICE f16 of(float x) {
+        f16 narrow;
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(x));
+        return narrow;
+    }
+};
+#endif
+
+// N elements that are read and written at once, from an address that is a multiple of their size.
+template <class T, int N> struct alignas(sizeof(T) * N) Pack {
+    T v[N];
+};
+template <int N, class T> DEVICE void load(float (&out)[N], const T *from) {
+    Pack<T, N> pack = *reinterpret_cast<const Pack<T, N> *>(from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) out[i] = widen(pack.v[i]);
+}
+template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
+    Pack<T, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; ++i) pack.v[i] = Narrow<T>::of(values[i]);
+    *reinterpret_cast<Pack<T, N> *>(to) = pack;
+}
+
+#ifdef ELEMENT
+typedef ELEMENT T;
+// Elements in 16 bytes.
+constexpr int WIDTH = 16 / sizeof(T);
+#endif
+
+constexpr u32 WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+
+// Sums and maxima over the lanes of a warp: every lane gets the same bits.
+template <class S> DEVICE S warp_sum(S value) {
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
+    return value;
+}
+DEVICE float warp_max(float value) {
+    for (int step = 16; step > 0; step /= 2) {
+        float other = __shfl_xor_sync(ALL_LANES, value, step);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+// The sum over a block's threads, in a fixed order, for thread 0. `places` has one for each warp.
+DEVICE double block_sum(double value, double *places) {
+    value = warp_sum(value);
+    if (threadIdx.x % WARP == 0) places[threadIdx.x / WARP] = value;
+    __syncthreads();
+    double sum = 0.0;
+    if (threadIdx.x == 0) {
+        for (u32 warp = 0; warp < blockDim.x / WARP; ++warp) sum += places[warp];
+    }
+    __syncthreads();
+    return sum;
+}
+
+// Products and sums rounded once, in forward and backward alike: both must agree on every sign.
+DEVICE float affine(float x, float scale, float shift) { return fmaf(x, scale, shift); }
+
+DEVICE bool is_nan(float x) { return x != x; }
+
+// The greater of both. Unlike fmaxf it keeps a NaN, which must reach the loss to be noticed.
+DEVICE float at_least(float floor, float value) { return floor > value ? floor : value; }

@@ -1,0 +1,34 @@
+// L2 normalisation of rows, one warp a row: y = x / max(|x|, 1e-12).
+
+constexpr float EPSILON = 1e-12f;
+
+// The sum of a[i] b[i] over a row, for every lane.
+DEVICE double dot(const float *a, const float *b, u32 width) {
+    double sum = 0.0;
+    for (u32 i = threadIdx.x % WARP; i < width; i += WARP) sum += (double)a[i] * (double)b[i];
+    return warp_sum(sum);
+}
+
+// max(|x|, EPSILON), and NaN of NaN.
+DEVICE float norm_of(const float *x, u32 width) { return at_least(EPSILON, (float)sqrt(dot(x, x, width))); }
+
+KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width) {
+    u32 row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    if (row >= rows) return;
+    x += (i64)row * width;
+    y += (i64)row * width;
+    float norm = norm_of(x, width);
+    for (u32 i = threadIdx.x % WARP; i < width; i += WARP) y[i] = x[i] / norm;
+}
+
+// dx = (dy - y (y . dy)) / |x|, y being computed again from x.
+KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u32 rows, u32 width) {
+    u32 row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    if (row >= rows) return;
+    x += (i64)row * width;
+    dy += (i64)row * width;
+    dx += (i64)row * width;
+    float norm = norm_of(x, width);
+    float along = (float)dot(x, dy, width) / (norm * norm);
+    for (u32 i = threadIdx.x % WARP; i < width; i += WARP) dx[i] = (dy[i] - x[i] * along) / norm;
+}

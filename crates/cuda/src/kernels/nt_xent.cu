@@ -1,0 +1,249 @@
+// NT-Xent (Chen et al., arXiv:2002.05709, equation 1) in tiles of 64 x 64 similarities: the matrix of all never exists.
+//
+// Blocks of 16 x 16 threads, 4 x 4 similarities a thread. A block takes 64 anchors and one split of the other views; splits are put
+// together in their order by kernels of their own.
+
+constexpr u32 TILE = 64;
+// Dimensions that are multiplied between two loads.
+constexpr u32 SLICE = 16;
+// Dimensions of dz that a block computes.
+constexpr u32 PART = 128;
+// Rows of a slice, padded so that writing it transposed does not meet in one bank.
+constexpr u32 PITCH = TILE + 4;
+
+struct Views {
+    // This worker's anchors are views offset to offset + anchors of all.
+    u32 anchors, views, offset, dim;
+    float inverse_temperature;
+};
+
+// Loads SLICE dimensions of up to 64 rows, transposed; zeros beyond the end.
+DEVICE void load_slice(float (*slice)[PITCH], const float *z, u32 first, u32 rows, u32 dim, u32 from) {
+    u32 row = threadIdx.x / 4, quarter = threadIdx.x % 4 * 4;
+    const float *at = z + (i64)(first + row) * dim;
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        u32 k = from + quarter + i;
+        slice[quarter + i][row] = first + row < rows && k < dim ? at[k] : 0.0f;
+    }
+}
+
+// s[i][j] = z_i . z_k / tau for the thread's 4 anchors from `start` and 4 views from `first` on.
+DEVICE void similarities(float (&s)[4][4], const float *z, const float *all, const Views &n, u32 start, u32 first, float (*left)[PITCH],
+                         float (*right)[PITCH]) {
+    u32 x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) s[i][j] = 0.0f;
+    }
+    for (u32 from = 0; from < n.dim; from += SLICE) {
+        load_slice(left, z, start, n.anchors, n.dim, from);
+        load_slice(right, all, first, n.views, n.dim, from);
+        __syncthreads();
+#pragma unroll
+        for (u32 k = 0; k < SLICE; ++k) {
+            float a[4], b[4];
+            load(a, &left[k][y]);
+            load(b, &right[k][x]);
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) s[i][j] = fmaf(a[i], b[j], s[i][j]);
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) s[i][j] *= n.inverse_temperature;
+    }
+}
+
+// Where the other view of an anchor's image is, among all views.
+DEVICE u32 positive_of(const Views &n, u32 anchor) { return n.offset + (anchor + n.anchors / 2) % n.anchors; }
+
+// A softmax seen so far: its greatest logit, the mass and the first moment of the exponentials relative to that, and the greatest logit of
+// a negative.
+struct Seen {
+    float peak, mass, moment, hardest;
+};
+
+DEVICE float shrink(float from, float to) { return from == -INFINITE ? 0.0f : expf(from - to); }
+
+DEVICE Seen joined(const Seen &a, const Seen &b) {
+    float peak = b.peak > a.peak ? b.peak : a.peak;
+    float of_a = shrink(a.peak, peak), of_b = shrink(b.peak, peak);
+    return {peak, a.mass * of_a + b.mass * of_b, a.moment * of_a + b.moment * of_b, b.hardest > a.hardest ? b.hardest : a.hardest};
+}
+
+// Grid: anchors / 64, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors, 4): lse, positive,
+// entropy, hardest.
+KERNEL(256, nt_xent_forward)
+(const float *z, const float *all, Views n, u32 columns_per_split, Seen *seen, float *anchors_out) {
+    alignas(16) SHARED float left[SLICE][PITCH];
+    alignas(16) SHARED float right[SLICE][PITCH];
+    u32 start = blockIdx.x * TILE, x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
+    u32 begin = blockIdx.y * columns_per_split;
+    u32 end = begin + columns_per_split < n.views ? begin + columns_per_split : n.views;
+    Seen own[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) own[i] = {-INFINITE, 0.0f, 0.0f, -INFINITE};
+    for (u32 first = begin; first < end; first += TILE) {
+        float s[4][4];
+        similarities(s, z, all, n, start, first, left, right);
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            u32 anchor = start + y + i;
+            if (anchor >= n.anchors) continue;
+            u32 positive = positive_of(n, anchor);
+            float peak = own[i].peak;
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) {
+                u32 k = first + x + j;
+                if (k >= end || k == n.offset + anchor) continue;
+                if (k == positive) anchors_out[4 * anchor + 1] = s[i][j];
+                else if (s[i][j] > own[i].hardest) own[i].hardest = s[i][j];
+                if (s[i][j] > peak) peak = s[i][j];
+            }
+            float scale = shrink(own[i].peak, peak), mass = own[i].mass * scale, moment = own[i].moment * scale;
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) {
+                u32 k = first + x + j;
+                if (k >= end || k == n.offset + anchor) continue;
+                float e = expf(s[i][j] - peak);
+                mass += e;
+                moment += s[i][j] * e;
+            }
+            own[i].peak = peak;
+            own[i].mass = mass;
+            own[i].moment = moment;
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        for (int step = 8; step > 0; step /= 2) {
+            Seen other = {__shfl_xor_sync(ALL_LANES, own[i].peak, step), __shfl_xor_sync(ALL_LANES, own[i].mass, step),
+                          __shfl_xor_sync(ALL_LANES, own[i].moment, step), __shfl_xor_sync(ALL_LANES, own[i].hardest, step)};
+            own[i] = joined(own[i], other);
+        }
+        u32 anchor = start + y + i;
+        if (x == 0 && anchor < n.anchors) seen[(i64)blockIdx.y * n.anchors + anchor] = own[i];
+    }
+}
+
+// Puts the splits together, one thread an anchor.
+KERNEL(256, nt_xent_anchors)(const Seen *seen, u32 splits, u32 anchors, float *out) {
+    u32 anchor = blockIdx.x * blockDim.x + threadIdx.x;
+    if (anchor >= anchors) return;
+    Seen all = seen[anchor];
+    for (u32 split = 1; split < splits; ++split) all = joined(all, seen[(i64)split * anchors + anchor]);
+    float lse = all.peak + logf(all.mass);
+    out[4 * anchor] = lse;
+    out[4 * anchor + 2] = lse - all.moment / all.mass;
+    out[4 * anchor + 3] = all.hardest;
+}
+
+// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy; and lse by itself. One block of 1024.
+KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, float *lse) {
+    SHARED double places[32];
+    double loss = 0.0, hits = 0.0, entropy = 0.0;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+        const float *a = anchors + 4 * i;
+        loss += a[0] - a[1];
+        hits += a[1] > a[3] ? 1.0 : 0.0;
+        entropy += a[2];
+        lse[i] = a[0];
+    }
+    loss = block_sum(loss, places);
+    hits = block_sum(hits, places);
+    entropy = block_sum(entropy, places);
+    if (threadIdx.x == 0) {
+        sums[0] = loss;
+        sums[1] = hits;
+        sums[2] = entropy;
+    }
+}
+
+// Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
+// (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `lse` has one value a view of all workers.
+KERNEL(256, nt_xent_backward)
+(const float *z, const float *all, const float *lse, Views n, u32 columns_per_split, float *partials) {
+    alignas(16) SHARED float left[SLICE][PITCH];
+    alignas(16) SHARED float right[SLICE][PITCH];
+    alignas(16) SHARED float weights[TILE][PITCH];
+    alignas(16) SHARED float values[SLICE][PART];
+    u32 start = blockIdx.x * TILE, x = threadIdx.x % 16, y = threadIdx.x / 16 * 4, part = blockIdx.z * PART;
+    u32 begin = blockIdx.y * columns_per_split;
+    u32 end = begin + columns_per_split < n.views ? begin + columns_per_split : n.views;
+    float sum[4][8];
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 8; ++j) sum[i][j] = 0.0f;
+    }
+    for (u32 first = begin; first < end; first += TILE) {
+        float s[4][4];
+        similarities(s, z, all, n, start, first, left, right);
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            u32 anchor = start + y + i;
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) {
+                u32 k = first + x * 4 + j;
+                float weight = 0.0f;
+                if (anchor < n.anchors && k < end && k != n.offset + anchor) {
+                    weight = expf(s[i][j] - lse[n.offset + anchor]) + expf(s[i][j] - lse[k]);
+                    if (k == positive_of(n, anchor)) weight -= 2.0f;
+                }
+                weights[x * 4 + j][y + i] = weight;
+            }
+        }
+        for (u32 from = 0; from < TILE; from += SLICE) {
+            for (u32 i = threadIdx.x; i < SLICE * PART; i += 256) {
+                u32 k = first + from + i / PART, d = part + i % PART;
+                values[i / PART][i % PART] = k < end && d < n.dim ? all[(i64)k * n.dim + d] : 0.0f;
+            }
+            // Both the weights and the slice of values are written.
+            __syncthreads();
+#pragma unroll
+            for (u32 k = 0; k < SLICE; ++k) {
+                float w[4], low[4], high[4];
+                load(w, &weights[from + k][y]);
+                load(low, &values[k][x * 4]);
+                load(high, &values[k][PART / 2 + x * 4]);
+#pragma unroll
+                for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+                    for (u32 j = 0; j < 4; ++j) {
+                        sum[i][j] = fmaf(w[i], low[j], sum[i][j]);
+                        sum[i][4 + j] = fmaf(w[i], high[j], sum[i][4 + j]);
+                    }
+                }
+            }
+            __syncthreads();
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        u32 anchor = start + y + i;
+        if (anchor >= n.anchors) continue;
+        float *to = partials + ((i64)blockIdx.y * n.anchors + anchor) * n.dim;
+#pragma unroll
+        for (u32 j = 0; j < 8; ++j) {
+            u32 d = part + j / 4 * (PART / 2) + x * 4 + j % 4;
+            if (d < n.dim) to[d] = sum[i][j];
+        }
+    }
+}
+
+// dz = factor *dy / tau times the sum of the splits.
+KERNEL(256, nt_xent_gradient)(const float *partials, u32 splits, i64 count, float factor, const float *dy, float *dz) {
+    float scale = factor * *dy;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
+        float sum = partials[i];
+        for (u32 split = 1; split < splits; ++split) sum += partials[split * count + i];
+        dz[i] = sum * scale;
+    }
+}

@@ -1,0 +1,131 @@
+// Passes over lists of tensors in f32: what would be one launch for each parameter is one for all.
+//
+// Every pass that changes something does so only where `*finite` is not 0, so that a step with a NaN changes nothing.
+
+constexpr u32 MOST_TENSORS = 64;
+// Values that a block of 256 threads covers.
+constexpr u32 CHUNK = 32768;
+
+struct TensorList {
+    float *weight[MOST_TENSORS];
+    const float *gradient[MOST_TENSORS];
+    float *state[MOST_TENSORS];
+    u64 length[MOST_TENSORS];
+    // Which block is the first of each tensor, and past the last, the number of blocks.
+    u32 first_block[MOST_TENSORS + 1];
+    // Bit t of 64: whether tensor t is decayed, and its rate adapted by LARS.
+    u32 adapted[2];
+    u32 count;
+};
+
+// The tensor that a block works on.
+DEVICE u32 tensor_of(const TensorList &list) {
+    u32 low = 0, high = list.count;
+    while (high - low > 1) {
+        u32 middle = (low + high) / 2;
+        if (list.first_block[middle] <= blockIdx.x) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+DEVICE bool is_adapted(const TensorList &list, u32 t) { return list.adapted[t / 32] >> (t % 32) & 1; }
+
+// Calls `step(i)` for this thread's values of the block's chunk of tensor t.
+template <class Step> DEVICE void for_chunk(const TensorList &list, u32 t, Step step) {
+    u64 begin = (u64)(blockIdx.x - list.first_block[t]) * CHUNK;
+    u64 end = begin + CHUNK < list.length[t] ? begin + CHUNK : list.length[t];
+    for (u64 i = begin + threadIdx.x; i < end; i += blockDim.x) step(i);
+}
+
+// `partials[block]` is [|w|^2, |g + decay w|^2] of the block's chunk, g being the gradient times *unscale.
+KERNEL(256, lars_norms)(TensorList list, float decay, const float *unscale, double *partials) {
+    SHARED double places[8];
+    u32 t = tensor_of(list);
+    double weights = 0.0, decayed = 0.0;
+    float factor = *unscale;
+    for_chunk(list, t, [&](u64 i) {
+        float w = list.weight[t][i], d = fmaf(decay, w, list.gradient[t][i] * factor);
+        weights += (double)w * w;
+        decayed += (double)d * d;
+    });
+    weights = block_sum(weights, places);
+    decayed = block_sum(decayed, places);
+    if (threadIdx.x == 0) {
+        partials[2 * blockIdx.x] = weights;
+        partials[2 * blockIdx.x + 1] = decayed;
+    }
+}
+
+// The sum of squares of the gradients of the block's chunk.
+KERNEL(256, gradient_squares)(TensorList list, double *partials) {
+    SHARED double places[8];
+    u32 t = tensor_of(list);
+    double sum = 0.0;
+    for_chunk(list, t, [&](u64 i) {
+        float g = list.gradient[t][i];
+        sum += (double)g * g;
+    });
+    sum = block_sum(sum, places);
+    if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// What multiplies the rate of tensor t: coefficient |w| / |g + decay w|, and 1 where either is 0 (You et al., arXiv:1708.03888).
+DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials, float coefficient, double *places) {
+    double weights = 0.0, decayed = 0.0;
+    for (u32 block = list.first_block[t] + threadIdx.x; block < list.first_block[t + 1]; block += blockDim.x) {
+        weights += partials[2 * block];
+        decayed += partials[2 * block + 1];
+    }
+    weights = block_sum(weights, places);
+    decayed = block_sum(decayed, places);
+    if (threadIdx.x == 0) *places = weights > 0.0 && decayed > 0.0 ? coefficient * sqrt(weights) / sqrt(decayed) : 1.0;
+    __syncthreads();
+    return *places;
+}
+
+// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w). The rate is *rate, times the trust
+// ratio of the adapted tensors where `partials` (of `lars_norms`, of the same list) is not null. Other tensors are not decayed.
+KERNEL(256, momentum_update)
+(TensorList list, const float *rate, const float *unscale, const u32 *finite, const double *partials, float coefficient, float momentum,
+ float decay, u32 nesterov) {
+    SHARED double places[8];
+    if (!*finite) return;
+    u32 t = tensor_of(list);
+    bool adapted = is_adapted(list, t);
+    float step = *rate, factor = *unscale, own_decay = adapted ? decay : 0.0f;
+    if (adapted && partials) step = (float)(step * trust_ratio(list, t, partials, coefficient, places));
+    for_chunk(list, t, [&](u64 i) {
+        float w = list.weight[t][i], v = list.state[t][i];
+        float push = step * fmaf(own_decay, w, list.gradient[t][i] * factor);
+        v = fmaf(momentum, v, push);
+        list.state[t][i] = v;
+        list.weight[t][i] = w - (nesterov ? fmaf(momentum, v, push) : v);
+    });
+}
+
+// AdamW (Loshchilov and Hutter, arXiv:1711.05101); the state holds the first moment, then the second. `hyper` is [rate, 1 - beta1^step,
+// 1 - beta2^step].
+KERNEL(256, adamw_update)
+(TensorList list, const float *hyper, const float *unscale, const u32 *finite, float beta1, float beta2, float epsilon, float decay) {
+    if (!*finite) return;
+    u32 t = tensor_of(list);
+    float rate = hyper[0], c1 = hyper[1], c2 = hyper[2], factor = *unscale;
+    float own_decay = is_adapted(list, t) ? decay : 0.0f;
+    float *first = list.state[t], *second = list.state[t] + list.length[t];
+    for_chunk(list, t, [&](u64 i) {
+        float g = list.gradient[t][i] * factor, w = list.weight[t][i];
+        float m = fmaf(beta1, first[i], (1.0f - beta1) * g);
+        float v = fmaf(beta2, second[i], (1.0f - beta2) * g * g);
+        first[i] = m;
+        second[i] = v;
+        list.weight[t][i] = w - rate * (m / c1 / (sqrtf(v / c2) + epsilon) + own_decay * w);
+    });
+}
+
+// Each weight becomes its gradient: for running averages, which wait for the step to be sound.
+KERNEL(256, replace)(TensorList list, const u32 *finite) {
+    if (!*finite) return;
+    u32 t = tensor_of(list);
+    for_chunk(list, t, [&](u64 i) { list.weight[t][i] = list.gradient[t][i]; });
+}

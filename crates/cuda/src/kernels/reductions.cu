@@ -1,0 +1,59 @@
+// The last stage of sums, and what is known of a step by its sums.
+
+// `out[i]` = the sum over pieces of `partials[piece][i]`, in a fixed order. Blocks of 32 x 8 threads: eight run side by side and are then
+// added up.
+KERNEL(256, sum_pieces)(const double *partials, u32 pieces, u32 width, double *out) {
+    SHARED double places[256];
+    u32 lane = threadIdx.x % 32, rank = threadIdx.x / 32;
+    u32 column = blockIdx.x * 32 + lane;
+    double sum = 0.0;
+    if (column < width) {
+        for (u32 piece = rank; piece < pieces; piece += 8) sum += partials[(i64)piece * width + column];
+    }
+    places[threadIdx.x] = sum;
+    __syncthreads();
+    if (rank == 0 && column < width) {
+        for (u32 r = 1; r < 8; ++r) sum += places[r * 32 + lane];
+        out[column] = sum;
+    }
+}
+
+// f64 to f32.
+KERNEL(256, narrow_sums)(const double *sums, float *out, u32 count) {
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) out[i] = (float)sums[i];
+}
+
+// The sum of values times `factor`, by one block of 1024 threads.
+KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *out) {
+    SHARED double places[32];
+    double sum = 0.0;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += values[i];
+    sum = block_sum(sum, places);
+    if (threadIdx.x == 0) *out = sum * factor;
+}
+
+// 1 where all of up to a few values are finite, else 0.
+KERNEL(32, all_finite)(const double *values, u32 count, u32 *flag) {
+    if (threadIdx.x != 0) return;
+    u32 finite = 1;
+    // The difference of an infinity or a NaN with itself is a NaN.
+    for (u32 i = 0; i < count; ++i) finite = values[i] - values[i] == 0.0 ? finite : 0;
+    *flag = finite;
+}
+
+// Dynamic loss scaling: `state` is [scale, 1 / scale, steps since it changed]. It halves where a step was not finite, and doubles after
+// `interval` sound ones, up to 2^24.
+KERNEL(32, update_loss_scale)(const u32 *finite, float *state, u32 interval) {
+    if (threadIdx.x != 0) return;
+    float scale = state[0], steps = state[2] + 1.0f;
+    if (!*finite) {
+        scale = scale > 1.0f ? scale * 0.5f : scale;
+        steps = 0.0f;
+    } else if (steps >= interval) {
+        scale = scale < 16777216.0f ? scale * 2.0f : scale;
+        steps = 0.0f;
+    }
+    state[0] = scale;
+    state[1] = 1.0f / scale;
+    state[2] = steps;
+}

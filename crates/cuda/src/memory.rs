@@ -1,0 +1,88 @@
+//! Values in a device's memory, as kernels take them.
+
+use std::marker::PhantomData;
+
+/// Values that kernels may read.
+#[derive(Debug)]
+pub struct Slice<'a, T> {
+    address: u64,
+    len: usize,
+    borrow: PhantomData<&'a T>,
+}
+
+impl<T> Clone for Slice<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Slice<'_, T> {}
+
+/// Values that kernels may read and write, and nobody else until they have run.
+#[derive(Debug)]
+pub struct SliceMut<'a, T> {
+    address: u64,
+    len: usize,
+    borrow: PhantomData<&'a mut T>,
+}
+
+impl<'a, T> Slice<'a, T> {
+    /// `len` values from a device's `address` on.
+    ///
+    /// # Safety
+    /// They must exist for `'a`, be initialised, be written by nobody meanwhile but by launches before, and the address must be a multiple of 256
+    /// or lie within such an allocation at a multiple of 16 bytes.
+    pub unsafe fn from_raw(address: u64, len: usize) -> Slice<'a, T> {
+        Slice { address, len, borrow: PhantomData }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where they are, for a kernel.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl<'a, T> SliceMut<'a, T> {
+    /// `len` values from a device's `address` on.
+    ///
+    /// # Safety
+    /// As [`Slice::from_raw`], and nobody else may read or write them for `'a`. They need not be initialised.
+    pub unsafe fn from_raw(address: u64, len: usize) -> SliceMut<'a, T> {
+        SliceMut { address, len, borrow: PhantomData }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where they are, for a kernel.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The same for a shorter time.
+    pub fn reborrow(&mut self) -> SliceMut<'_, T> {
+        SliceMut { address: self.address, len: self.len, borrow: PhantomData }
+    }
+
+    /// To be read only.
+    pub fn as_slice(&self) -> Slice<'_, T> {
+        Slice { address: self.address, len: self.len, borrow: PhantomData }
+    }
+}

@@ -1,0 +1,295 @@
+//! BatchNorm on rows of channels, with the residual addition and the ReLU that follow it.
+//!
+//! Statistics stay on the device: sums (f64, [sum; C, sum of squares; C]) become coefficients (f32, [scale; C, shift; C, mean; C, inv_std; C]).
+//! Between the two, workers exchange sums.
+
+use super::reductions::sum_pieces;
+use super::sums::Plan;
+use crate::launcher::{
+    BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, grid,
+};
+use crate::{Element, Module, Program, Result, Slice, SliceMut};
+
+const COEFFICIENTS: Program = Program::of(Module::BatchNormCoefficients);
+
+/// Where the ReLU behind a BatchNorm let values through: see `simclr_kernels::batch_norm::Gate`.
+#[derive(Debug, Clone, Copy)]
+pub enum Gate<'a, E> {
+    /// Everywhere: there is no ReLU.
+    Open,
+    /// Where its output is positive.
+    Output(Slice<'a, E>),
+    /// Where x scale + shift is positive, as the coefficients tell.
+    Affine,
+}
+
+impl<E> Gate<'_, E> {
+    /// Its number and the address of its values, of which there must be `len`.
+    fn parts(&self, kernel: &'static str, len: usize) -> Result<(u32, u64)> {
+        match self {
+            Gate::Open => Ok((0, 0)),
+            Gate::Output(y) => {
+                expect_len(kernel, "the output", y.len(), len)?;
+                Ok((1, y.address()))
+            }
+            Gate::Affine => Ok((2, 0)),
+        }
+    }
+}
+
+/// How many channels coefficients are for; `x` must be rows of them.
+fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -> Result<usize> {
+    let channels = coefficients.len() / 4;
+    let fits = channels > 0 && coefficients.len() == 4 * channels && x.len().is_multiple_of(channels);
+    expect(kernel, fits, || format!("{} coefficients for {} values", coefficients.len(), x.len()))?;
+    Ok(channels)
+}
+
+/// What a BatchNorm moves towards the batch's statistics: old and new values, (C) each. The new ones take effect when the step is known
+/// to be sound.
+#[derive(Debug)]
+pub struct Averages<'a> {
+    /// What an average keeps of itself: 0.9.
+    pub keep: f64,
+    /// Running mean and variance.
+    pub running: [Slice<'a, f32>; 2],
+    /// Where they move to.
+    pub moved: [SliceMut<'a, f32>; 2],
+}
+
+/// Coefficients of the batch: from `sums` over `count` values a channel, of all workers.
+pub fn coefficients(
+    gpu: &dyn Launcher,
+    sums: Slice<f64>,
+    count: f64,
+    gamma: Slice<f32>,
+    beta: Option<Slice<f32>>,
+    epsilon: f64,
+    averages: Option<Averages>,
+    coefficients: SliceMut<f32>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_coefficients";
+    let channels = gamma.len();
+    expect_len(NAME, "sums", sums.len(), 2 * channels)?;
+    expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
+    expect_len(NAME, "beta", beta.map_or(channels, |beta| beta.len()), channels)?;
+    expect(NAME, count >= 1.0, || format!("{count} values a channel"))?;
+    let (mut keep, mut running, mut moved) = (0.0, [0; 2], [0; 2]);
+    if let Some(averages) = &averages {
+        for i in 0..2 {
+            expect_len(NAME, "a running average", averages.running[i].len(), channels)?;
+            expect_len(NAME, "a new running average", averages.moved[i].len(), channels)?;
+        }
+        keep = averages.keep;
+        running = averages.running.map(|slice| slice.address());
+        moved = [averages.moved[0].address(), averages.moved[1].address()];
+    }
+    let beta = beta.map_or(0, |beta| beta.address());
+    let width = fits(NAME, channels)?;
+    let arguments = arguments![
+        sums.address(),
+        count,
+        gamma.address(),
+        beta,
+        epsilon,
+        keep,
+        running[0],
+        running[1],
+        coefficients.address(),
+        moved[0],
+        moved[1],
+        width
+    ];
+    let grid = exact_grid(NAME, channels)?;
+    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
+    // SAFETY: lengths are checked above; the kernel leaves averages alone where they are null, and takes beta as 0.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// Coefficients of running averages, which are constants.
+pub fn frozen_coefficients(
+    gpu: &dyn Launcher,
+    running: [Slice<f32>; 2],
+    gamma: Slice<f32>,
+    beta: Option<Slice<f32>>,
+    epsilon: f32,
+    coefficients: SliceMut<f32>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_frozen_coefficients";
+    let channels = gamma.len();
+    for average in running {
+        expect_len(NAME, "a running average", average.len(), channels)?;
+    }
+    expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
+    expect_len(NAME, "beta", beta.map_or(channels, |beta| beta.len()), channels)?;
+    let beta = beta.map_or(0, |beta| beta.address());
+    let width = fits(NAME, channels)?;
+    let [mean, variance] = running.map(|slice| slice.address());
+    let arguments = arguments![mean, variance, gamma.address(), beta, epsilon, coefficients.address(), width];
+    let grid = exact_grid(NAME, channels)?;
+    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one.
+pub fn forward<E: Element>(
+    gpu: &dyn Launcher,
+    x: Slice<E>,
+    coefficients: Slice<f32>,
+    residual: Option<Slice<E>>,
+    relu: bool,
+    y: SliceMut<E>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_forward";
+    let channels = channels_of(NAME, x, coefficients)?;
+    expect_len(NAME, "the residual", residual.map_or(x.len(), |r| r.len()), x.len())?;
+    expect_len(NAME, "y", y.len(), x.len())?;
+    let residual = residual.map_or(0, |residual| residual.address());
+    let width = fits(NAME, channels)?;
+    let values = x.len() as i64;
+    let relu = u32::from(relu);
+    let arguments =
+        arguments![x.address(), coefficients.address(), residual, relu, y.address(), values, width];
+    let launch = Launch {
+        program: Program::typed(Module::BatchNorm, E::TYPE),
+        kernel: NAME,
+        grid: grid(x.len().div_ceil(E::TYPE.width())),
+        block: BLOCK,
+        arguments,
+    };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open.
+pub fn backward_sums<E: Element>(
+    gpu: &dyn Launcher,
+    dy: Slice<E>,
+    gate: Gate<E>,
+    x: Slice<E>,
+    coefficients: Slice<f32>,
+    sums: SliceMut<f64>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_backward_sums";
+    let channels = channels_of(NAME, x, coefficients)?;
+    expect_len(NAME, "dy", dy.len(), x.len())?;
+    expect_len(NAME, "sums", sums.len(), 2 * channels)?;
+    let (gate, y) = gate.parts(NAME, x.len())?;
+    let rows = x.len() / channels;
+    let plan = Plan::new(rows, channels, E::TYPE);
+    let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
+    let width = fits(NAME, channels)?;
+    let arguments = arguments![
+        dy.address(),
+        gate,
+        y,
+        x.address(),
+        coefficients.address(),
+        rows as i64,
+        width,
+        plan.lanes,
+        plan.rows_per_piece,
+        partials.address()
+    ];
+    let launch = Launch {
+        program: Program::typed(Module::BatchNorm, E::TYPE),
+        kernel: NAME,
+        grid: [plan.columns, plan.pieces, 1],
+        block: BLOCK,
+        arguments,
+    };
+    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; y is read where the gate is an output.
+    unsafe { gpu.launch(&launch)? };
+    sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
+}
+
+/// This worker's share of the gradients of gamma and of beta, from its own sums.
+pub fn parameter_gradients(
+    gpu: &dyn Launcher,
+    sums: Slice<f64>,
+    coefficients: Slice<f32>,
+    dgamma: Option<SliceMut<f32>>,
+    dbeta: Option<SliceMut<f32>>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_parameter_gradients";
+    let channels = sums.len() / 2;
+    expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
+    for gradient in [&dgamma, &dbeta].into_iter().flatten() {
+        expect_len(NAME, "a gradient", gradient.len(), channels)?;
+    }
+    let [dgamma, dbeta] =
+        [&dgamma, &dbeta].map(|gradient| gradient.as_ref().map_or(0, |slice| slice.address()));
+    let width = fits(NAME, channels)?;
+    let arguments = arguments![sums.address(), coefficients.address(), dgamma, dbeta, width];
+    let grid = exact_grid(NAME, channels)?;
+    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
+    // SAFETY: lengths are checked above; the kernel leaves out what is null.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// [a; C, b; C, c; C] of dx = g a + x b + c, from the sums of all workers over `count` values a channel; none where the statistics were
+/// constants.
+pub fn backward_coefficients(
+    gpu: &dyn Launcher,
+    sums: Slice<f64>,
+    count: Option<f64>,
+    coefficients: Slice<f32>,
+    abc: SliceMut<f32>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_backward_coefficients";
+    let channels = sums.len() / 2;
+    expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
+    expect_len(NAME, "abc", abc.len(), 3 * channels)?;
+    let count = count.unwrap_or(0.0);
+    let width = fits(NAME, channels)?;
+    let arguments = arguments![sums.address(), count, coefficients.address(), abc.address(), width];
+    let grid = exact_grid(NAME, channels)?;
+    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// dx = g a + x b + c; where `keep`, dy becomes g, which is the gradient of the residual.
+pub fn backward_input<E: Element>(
+    gpu: &dyn Launcher,
+    dy: SliceMut<E>,
+    gate: Gate<E>,
+    x: Slice<E>,
+    coefficients: Slice<f32>,
+    abc: Slice<f32>,
+    keep: bool,
+    dx: SliceMut<E>,
+) -> Result<()> {
+    const NAME: &str = "batch_norm_backward_input";
+    let channels = channels_of(NAME, x, coefficients)?;
+    expect_len(NAME, "dy", dy.len(), x.len())?;
+    expect_len(NAME, "dx", dx.len(), x.len())?;
+    expect_len(NAME, "abc", abc.len(), 3 * channels)?;
+    let (gate, y) = gate.parts(NAME, x.len())?;
+    // Without a gate dy is g already.
+    let keep = u32::from(keep && gate != 0);
+    let width = fits(NAME, channels)?;
+    let values = x.len() as i64;
+    let arguments = arguments![
+        dy.address(),
+        gate,
+        y,
+        x.address(),
+        coefficients.address(),
+        abc.address(),
+        keep,
+        dx.address(),
+        values,
+        width
+    ];
+    let launch = Launch {
+        program: Program::typed(Module::BatchNorm, E::TYPE),
+        kernel: NAME,
+        grid: grid(x.len().div_ceil(E::TYPE.width())),
+        block: BLOCK,
+        arguments,
+    };
+    // SAFETY: lengths are checked above; y is read where the gate is an output.
+    unsafe { gpu.launch(&launch) }
+}

@@ -1,0 +1,15 @@
+//! The operators' kernels, as safe functions: lengths are checked, intermediate memory is taken from the launcher.
+//!
+//! Each has a portable form in `simclr-kernels` or `simclr-augment`, which specifies it. All give the same bits each time, whatever the GPU:
+//! work is cut by shapes alone and reduced in a fixed order.
+
+pub mod batch_norm;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod l2_normalize;
+pub mod nt_xent;
+pub mod optimizer;
+pub mod pooling;
+pub mod reductions;
+pub mod sums;
+pub mod views;

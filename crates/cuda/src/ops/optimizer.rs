@@ -1,0 +1,258 @@
+//! Parameter updates, one launch for up to 64 tensors.
+//!
+//! What changes from step to step is read from the device, so that a captured step can be replayed: the rate, the factor that undoes the
+//! loss's scale, and whether the step is sound.
+
+use std::marker::PhantomData;
+
+use super::reductions::sum_pieces;
+use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len};
+use crate::{Module, Program, Result, Slice, SliceMut};
+
+const PROGRAM: Program = Program::of(Module::Optimizer);
+const MOST: usize = 64;
+/// Values that a block covers.
+const CHUNK: usize = 32_768;
+
+/// `TensorList` of `optimizer.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Raw {
+    weight: [u64; MOST],
+    gradient: [u64; MOST],
+    state: [u64; MOST],
+    length: [u64; MOST],
+    first_block: [u32; MOST + 1],
+    adapted: [u32; 2],
+    count: u32,
+}
+
+impl Raw {
+    const EMPTY: Raw = Raw {
+        weight: [0; MOST],
+        gradient: [0; MOST],
+        state: [0; MOST],
+        length: [0; MOST],
+        first_block: [0; MOST + 1],
+        adapted: [0; 2],
+        count: 0,
+    };
+
+    fn blocks(&self) -> u32 {
+        self.first_block[self.count as usize]
+    }
+}
+
+/// Tensors that one pass goes over. State is what the optimiser keeps of each: as many values for momentum, twice as many for AdamW, none
+/// where a pass needs none.
+pub struct TensorList<'a> {
+    lists: Vec<Raw>,
+    /// Values of state for each value, the same for all tensors.
+    state: Option<usize>,
+    borrow: PhantomData<(&'a mut f32, &'a f32)>,
+}
+
+impl Default for TensorList<'_> {
+    fn default() -> Self {
+        TensorList { lists: Vec::new(), state: None, borrow: PhantomData }
+    }
+}
+
+impl<'a> TensorList<'a> {
+    /// No tensors yet.
+    pub fn new() -> Self {
+        TensorList::default()
+    }
+
+    /// Adds a tensor. `adapted` ones are decayed, and LARS adapts their rate.
+    pub fn push(
+        &mut self,
+        weight: SliceMut<'a, f32>,
+        gradient: Slice<'a, f32>,
+        state: Option<SliceMut<'a, f32>>,
+        adapted: bool,
+    ) -> Result<()> {
+        const NAME: &str = "a list of tensors";
+        expect_len(NAME, "the gradient", gradient.len(), weight.len())?;
+        if weight.is_empty() {
+            return Ok(());
+        }
+        let len = weight.len();
+        let held = state.as_ref().map_or(0, |state| state.len());
+        let times = held / len;
+        expect(NAME, held == times * len && self.state.is_none_or(|other| other == times), || {
+            format!("{held} values of state for {len}, {:?} of the others", self.state)
+        })?;
+        // Block numbers have 32 bits.
+        expect(NAME, len < 1 << 40, || format!("a tensor of {len} values"))?;
+        self.state = Some(times);
+        if self.lists.last().is_none_or(|list| list.count as usize == MOST) {
+            self.lists.push(Raw::EMPTY);
+        }
+        if let Some(list) = self.lists.last_mut() {
+            let place = list.count as usize;
+            list.weight[place] = weight.address();
+            list.gradient[place] = gradient.address();
+            list.state[place] = state.map_or(0, |state| state.address());
+            list.length[place] = len as u64;
+            list.first_block[place + 1] = list.first_block[place] + len.div_ceil(CHUNK) as u32;
+            list.adapted[place / 32] |= u32::from(adapted) << (place % 32);
+            list.count += 1;
+        }
+        Ok(())
+    }
+
+    fn expect_state(&self, kernel: &'static str, times: usize) -> Result<()> {
+        let held = self.state.unwrap_or(times);
+        expect(kernel, held >= times, || format!("{held} values of state for each, {times} are needed"))
+    }
+}
+
+/// What is read from the device as an update runs, one value each.
+#[derive(Debug, Clone, Copy)]
+pub struct Guard<'a> {
+    /// What undoes the scale of the loss: gradients are multiplied by it.
+    pub unscale: Slice<'a, f32>,
+    /// 0 where nothing is to be changed.
+    pub finite: Slice<'a, u32>,
+}
+
+impl Guard<'_> {
+    fn check(&self, kernel: &'static str) -> Result<()> {
+        expect_len(kernel, "unscale", self.unscale.len(), 1)?;
+        expect_len(kernel, "finite", self.finite.len(), 1)
+    }
+}
+
+/// Settings of momentum, of LARS where there is a trust coefficient: see `simclr_kernels::optimizer::MomentumStep`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Momentum {
+    /// 0.9 by custom.
+    pub momentum: f32,
+    /// L2 weight decay of adapted tensors.
+    pub decay: f32,
+    /// Look ahead by one step of momentum.
+    pub nesterov: bool,
+    /// The coefficient of LARS: 0.001. Without it, rates are not adapted.
+    pub trust_coefficient: Option<f32>,
+}
+
+/// One step of momentum, or of LARS, on every tensor. `rate` is one value on the device.
+pub fn momentum_update(
+    gpu: &dyn Launcher,
+    tensors: &mut TensorList,
+    settings: Momentum,
+    rate: Slice<f32>,
+    guard: Guard,
+) -> Result<()> {
+    const NAME: &str = "momentum_update";
+    tensors.expect_state(NAME, 1)?;
+    expect_len(NAME, "rate", rate.len(), 1)?;
+    guard.check(NAME)?;
+    let Momentum { momentum, decay, nesterov, trust_coefficient } = settings;
+    let (unscale, nesterov) = (guard.unscale.address(), u32::from(nesterov));
+    for list in &tensors.lists {
+        let grid = [list.blocks(), 1, 1];
+        let mut norms = None;
+        if trust_coefficient.is_some() {
+            let partials = Scratch::of::<f64>(gpu, 2 * list.blocks() as usize)?;
+            let arguments = arguments![*list, decay, unscale, partials.address()];
+            let launch = Launch { program: PROGRAM, kernel: "lars_norms", grid, block: BLOCK, arguments };
+            // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials a block.
+            unsafe { gpu.launch(&launch)? };
+            norms = Some(partials);
+        }
+        let norms = norms.as_ref().map_or(0, Scratch::address);
+        let coefficient = trust_coefficient.unwrap_or(1.0);
+        let arguments = arguments![
+            *list,
+            rate.address(),
+            unscale,
+            guard.finite.address(),
+            norms,
+            coefficient,
+            momentum,
+            decay,
+            nesterov
+        ];
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
+        // SAFETY: as above, and there is a value of state for each.
+        unsafe { gpu.launch(&launch)? };
+    }
+    Ok(())
+}
+
+/// Settings of AdamW: see `simclr_kernels::optimizer::AdamWStep`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Decay of the first and of the second moment.
+    pub betas: [f32; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Weight decay of adapted tensors, multiplied by the rate.
+    pub decay: f32,
+}
+
+/// One step of AdamW on every tensor. `hyper` is [rate, 1 - beta1^step, 1 - beta2^step] on the device.
+pub fn adamw_update(
+    gpu: &dyn Launcher,
+    tensors: &mut TensorList,
+    settings: AdamW,
+    hyper: Slice<f32>,
+    guard: Guard,
+) -> Result<()> {
+    const NAME: &str = "adamw_update";
+    tensors.expect_state(NAME, 2)?;
+    expect_len(NAME, "hyper", hyper.len(), 3)?;
+    guard.check(NAME)?;
+    let AdamW { betas: [beta1, beta2], epsilon, decay } = settings;
+    for list in &tensors.lists {
+        let arguments = arguments![
+            *list,
+            hyper.address(),
+            guard.unscale.address(),
+            guard.finite.address(),
+            beta1,
+            beta2,
+            epsilon,
+            decay
+        ];
+        let grid = [list.blocks(), 1, 1];
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
+        // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two values of state for each.
+        unsafe { gpu.launch(&launch)? };
+    }
+    Ok(())
+}
+
+/// The sum of squares of all gradients.
+pub fn gradient_squares(gpu: &dyn Launcher, tensors: &TensorList, sum: SliceMut<f64>) -> Result<()> {
+    const NAME: &str = "gradient_squares";
+    expect_len(NAME, "sum", sum.len(), 1)?;
+    let blocks: usize = tensors.lists.iter().map(|list| list.blocks() as usize).sum();
+    let partials = Scratch::of::<f64>(gpu, blocks)?;
+    let mut at = partials.address();
+    for list in &tensors.lists {
+        let arguments = arguments![*list, at];
+        let grid = [list.blocks(), 1, 1];
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
+        // SAFETY: a list holds tensors whose lengths were checked as they were added; there is a partial for each block of all lists.
+        unsafe { gpu.launch(&launch)? };
+        at += u64::from(list.blocks()) * size_of::<f64>() as u64;
+    }
+    sum_pieces(gpu, partials.as_ref(), blocks, sum)
+}
+
+/// Each weight becomes its gradient where the step is sound: for running averages.
+pub fn replace(gpu: &dyn Launcher, tensors: &mut TensorList, finite: Slice<u32>) -> Result<()> {
+    const NAME: &str = "replace";
+    expect_len(NAME, "finite", finite.len(), 1)?;
+    for list in &tensors.lists {
+        let arguments = arguments![*list, finite.address()];
+        let grid = [list.blocks(), 1, 1];
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
+        // SAFETY: a list holds tensors whose lengths were checked as they were added.
+        unsafe { gpu.launch(&launch)? };
+    }
+    Ok(())
+}

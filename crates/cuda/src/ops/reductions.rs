@@ -1,0 +1,73 @@
+//! The last stage of sums, and what is known of a step by its sums.
+
+use crate::launcher::{BLOCK, Launch, Launcher, arguments, expect, expect_len, fits, grid};
+use crate::{Module, Program, Result, Slice, SliceMut};
+
+const PROGRAM: Program = Program::of(Module::Reductions);
+
+/// `out[i]` = the sum over pieces of `partials[piece][i]`, in a fixed order.
+pub fn sum_pieces(gpu: &dyn Launcher, partials: Slice<f64>, pieces: usize, out: SliceMut<f64>) -> Result<()> {
+    const NAME: &str = "sum_pieces";
+    expect_len(NAME, "partials", partials.len(), pieces * out.len())?;
+    let (count, width) = (fits(NAME, pieces)?, fits(NAME, out.len())?);
+    let arguments = arguments![partials.address(), count, width, out.address()];
+    let launch = Launch {
+        program: PROGRAM,
+        kernel: NAME,
+        grid: [width.div_ceil(32).max(1), 1, 1],
+        block: BLOCK,
+        arguments,
+    };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// The first values of f64 sums, as many as `out` has, in f32.
+pub fn narrow_sums(gpu: &dyn Launcher, sums: Slice<f64>, out: SliceMut<f32>) -> Result<()> {
+    const NAME: &str = "narrow_sums";
+    expect(NAME, out.len() <= sums.len(), || format!("{} sums for {} values", sums.len(), out.len()))?;
+    let count = fits(NAME, out.len())?;
+    let arguments = arguments![sums.address(), out.address(), count];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: grid(out.len()), block: BLOCK, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// The sum of values times `factor`.
+pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: SliceMut<f64>) -> Result<()> {
+    const NAME: &str = "sum_values";
+    expect_len(NAME, "out", out.len(), 1)?;
+    let count = fits(NAME, values.len())?;
+    let arguments = arguments![values.address(), count, factor, out.address()];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 1024, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// Sets `flag` to 1 where all of a few values are finite, else to 0.
+pub fn all_finite(gpu: &dyn Launcher, values: Slice<f64>, flag: SliceMut<u32>) -> Result<()> {
+    const NAME: &str = "all_finite";
+    expect_len(NAME, "flag", flag.len(), 1)?;
+    let count = fits(NAME, values.len())?;
+    let arguments = arguments![values.address(), count, flag.address()];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
+/// Dynamic loss scaling: `state` is [scale, 1 / scale, steps since it changed]. The scale halves where a step was not finite, and doubles
+/// after `interval` sound ones, up to 2^24.
+pub fn update_loss_scale(
+    gpu: &dyn Launcher,
+    finite: Slice<u32>,
+    state: SliceMut<f32>,
+    interval: u32,
+) -> Result<()> {
+    const NAME: &str = "update_loss_scale";
+    expect_len(NAME, "finite", finite.len(), 1)?;
+    expect_len(NAME, "state", state.len(), 3)?;
+    let arguments = arguments![finite.address(), state.address(), interval];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}

@@ -1,0 +1,71 @@
+//! Sums over rows of channels, in f64: pieces first, then their sum.
+
+use super::reductions::{narrow_sums, sum_pieces};
+use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
+use crate::{Element, ElementType, Module, Program, Result, Slice, SliceMut};
+
+/// How rows of channels are cut: see `row_sums.cuh`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub lanes: u32,
+    pub columns: u32,
+    pub pieces: u32,
+    pub rows_per_piece: i64,
+}
+
+impl Plan {
+    pub fn new(rows: usize, channels: usize, element: ElementType) -> Plan {
+        let packs =
+            if channels.is_multiple_of(element.width()) { channels / element.width() } else { channels };
+        let lanes = packs.next_power_of_two().min(32);
+        let columns = packs.div_ceil(lanes);
+        // Enough blocks to fill a GPU, and enough rows in each that their sums weigh little.
+        let ranks = BLOCK as usize / lanes;
+        let pieces = rows.div_ceil(16 * ranks).clamp(1, (1024 / columns).max(1));
+        let rows_per_piece = rows.div_ceil(pieces).max(1);
+        Plan {
+            lanes: lanes as u32,
+            columns: columns as u32,
+            pieces: rows.div_ceil(rows_per_piece).max(1) as u32,
+            rows_per_piece: rows_per_piece as i64,
+        }
+    }
+}
+
+/// The sums of each channel and of its square over rows: `sums` = [sum of x; C values, sum of x^2; C values].
+pub fn channel_sums<E: Element>(
+    gpu: &dyn Launcher,
+    x: Slice<E>,
+    channels: usize,
+    sums: SliceMut<f64>,
+) -> Result<()> {
+    const NAME: &str = "channel_sums";
+    expect(NAME, channels > 0 && x.len().is_multiple_of(channels), || {
+        format!("{} values are no rows of {channels}", x.len())
+    })?;
+    expect_len(NAME, "sums", sums.len(), 2 * channels)?;
+    let rows = x.len() / channels;
+    let plan = Plan::new(rows, channels, E::TYPE);
+    let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
+    let count = fits(NAME, channels)?;
+    let arguments =
+        arguments![x.address(), rows as i64, count, plan.lanes, plan.rows_per_piece, partials.address()];
+    let launch = Launch {
+        program: Program::typed(Module::ChannelSums, E::TYPE),
+        kernel: NAME,
+        grid: [plan.columns, plan.pieces, 1],
+        block: BLOCK,
+        arguments,
+    };
+    // SAFETY: x is rows of `channels` values and the plan's pieces cover them; there are partials for each piece.
+    unsafe { gpu.launch(&launch)? };
+    sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
+}
+
+/// The sum of every column of rows.
+pub fn column_sums<E: Element>(gpu: &dyn Launcher, x: Slice<E>, sums: SliceMut<f32>) -> Result<()> {
+    let columns = sums.len();
+    let mut exact = Scratch::of::<f64>(gpu, 2 * columns)?;
+    channel_sums(gpu, x, columns, exact.as_mut())?;
+    narrow_sums(gpu, exact.as_ref(), sums)
+}

@@ -1,0 +1,200 @@
+//! Views of images: the same as `simclr-augment` makes, but for rounding.
+
+use simclr_augment::{BlurPadding, Recipe, Step};
+
+use crate::launcher::{Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
+use crate::{Module, Program, Result, Slice, SliceMut};
+
+const PROGRAM: Program = Program::of(Module::Views);
+const MOST_STEPS: usize = 16;
+/// The greatest side of a view: the kernels have room for the blur of one.
+const MOST_SIDE: usize = 16_384;
+/// Bytes that views in the making may take at once.
+const ROOM: usize = 512 << 20;
+
+/// Everything about one view: `View` of `views.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    image: u64,
+    width: u32,
+    height: u32,
+    left: u32,
+    top: u32,
+    crop_width: u32,
+    crop_height: u32,
+    flip: u32,
+    steps: u32,
+    before_blur: u32,
+    blur: u32,
+    sigma: f32,
+    kinds: [u32; MOST_STEPS],
+    values: [f32; MOST_STEPS],
+    unused: u32,
+}
+
+impl View {
+    /// The view that `recipe` describes, of an image that begins at byte `image` of all images.
+    ///
+    /// None where the kernels cannot make it: operators other than brightness, contrast, saturation, hue, grey, solarise, invert, flip and
+    /// one blur, a contrast after the blur, or more than sixteen. It is then made on the CPU.
+    pub fn new(recipe: &Recipe, image: usize) -> Option<View> {
+        let (width, height) = recipe.image;
+        let crop = recipe.crop;
+        let mut view = View {
+            image: image as u64,
+            width,
+            height,
+            left: crop.left,
+            top: crop.top,
+            crop_width: crop.width,
+            crop_height: crop.height,
+            flip: 0,
+            steps: 0,
+            before_blur: 0,
+            blur: 0,
+            sigma: 0.0,
+            kinds: [0; MOST_STEPS],
+            values: [0.0; MOST_STEPS],
+            unused: 0,
+        };
+        let mut flip = recipe.flip;
+        for &step in recipe.steps.iter() {
+            let (kind, value) = match step {
+                Step::Brightness(factor) => (0, factor),
+                Step::BrightnessShift(shift) => (1, shift),
+                // Its mean is known before the blur alone.
+                Step::Contrast(factor) if view.blur == 0 => (2, factor),
+                Step::Saturation(factor) => (3, factor),
+                Step::Hue(turn) => (4, 6.0 * turn.rem_euclid(1.0)),
+                Step::Gray => (5, 0.0),
+                Step::Solarize(threshold) => (6, threshold),
+                Step::Invert => (6, 0.0),
+                // What looks at one pixel, or at both sides alike, does not mind the direction.
+                Step::Flip => {
+                    flip = !flip;
+                    continue;
+                }
+                Step::Blur { sigma, padding } if view.blur == 0 => {
+                    view.blur = match padding {
+                        BlurPadding::Zero => 1,
+                        BlurPadding::Reflect => 2,
+                    };
+                    (view.sigma, view.before_blur) = (sigma, view.steps);
+                    continue;
+                }
+                _ => return None,
+            };
+            let place = view.steps as usize;
+            if place == MOST_STEPS {
+                return None;
+            }
+            (view.kinds[place], view.values[place]) = (kind, value);
+            view.steps += 1;
+        }
+        if view.blur == 0 {
+            view.before_blur = view.steps;
+        }
+        view.flip = u32::from(flip);
+        Some(view)
+    }
+
+    /// The most source pixels that an output has along an axis.
+    fn taps(&self, side: usize) -> usize {
+        let of = |length: u32| {
+            let stretch = (f64::from(length) / side as f64).max(1.0);
+            (length as usize).min((4.0 * stretch) as usize + 3)
+        };
+        of(self.crop_width).max(of(self.crop_height))
+    }
+
+    /// Whether the crop lies within the image, and the image within so many bytes.
+    fn fits(&self, bytes: usize) -> bool {
+        let inside = |first: u32, length: u32, whole: u32| {
+            length > 0 && u64::from(first) + u64::from(length) <= u64::from(whole)
+        };
+        let size = 3 * u64::from(self.width) * u64::from(self.height);
+        inside(self.left, self.crop_width, self.width)
+            && inside(self.top, self.crop_height, self.height)
+            && self.image.checked_add(size).is_some_and(|end| end <= bytes as u64)
+    }
+}
+
+/// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each `width * height * 3` bytes from
+/// its place on.
+pub fn make(
+    gpu: &dyn Launcher,
+    images: Slice<u8>,
+    views: &[View],
+    side: usize,
+    out: SliceMut<u8>,
+) -> Result<()> {
+    const NAME: &str = "views";
+    expect(NAME, (1..=MOST_SIDE).contains(&side), || format!("a side of {side} pixels"))?;
+    let len = 3 * side * side;
+    expect_len(NAME, "out", out.len(), views.len() * len)?;
+    if let Some(view) = views.iter().find(|view| !view.fits(images.len())) {
+        return expect(NAME, false, || format!("{view:?} does not lie within {} bytes", images.len()));
+    }
+    let most = views.iter().map(|view| view.taps(side)).max().unwrap_or(1);
+    let each = size_of::<f32>() * (2 * len + 2 * side * most) + 24 * side;
+    let together = (ROOM / each).clamp(1, 65_535);
+    for (number, part) in views.chunks(together).enumerate() {
+        let at = out.address() + (number * together * len) as u64;
+        // SAFETY: the views of this part have their places in `out`, by the lengths above.
+        unsafe { some(gpu, images, part, side, most, at)? };
+    }
+    Ok(())
+}
+
+/// Some of the views, at address `out`.
+///
+/// # Safety
+/// There must be room for them, and each must fit its image.
+unsafe fn some(
+    gpu: &dyn Launcher,
+    images: Slice<u8>,
+    views: &[View],
+    side: usize,
+    most: usize,
+    out: u64,
+) -> Result<()> {
+    const NAME: &str = "views_resize";
+    let area = side * side;
+    // SAFETY: views are numbers without padding between them.
+    let bytes = unsafe { std::slice::from_raw_parts(views.as_ptr().cast::<u8>(), size_of_val(views)) };
+    let uploaded = gpu.upload(bytes)?;
+    // A span is three numbers.
+    let spans = Scratch::of::<u32>(gpu, views.len() * 2 * side * 3)?;
+    let weights = Scratch::of::<f32>(gpu, views.len() * 2 * side * most)?;
+    let planes = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
+    let (width, taps, count) = (fits(NAME, side)?, fits(NAME, most)?, fits(NAME, views.len())?);
+    let arguments = arguments![
+        images.address(),
+        uploaded.address(),
+        width,
+        spans.address(),
+        weights.address(),
+        taps,
+        planes.address(),
+        out
+    ];
+    let block = if side > 64 { 1024 } else { 256 };
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: [count, 1, 1], block, arguments };
+    // SAFETY: crops lie within images (the caller's promise); intermediate memory is sized as the kernel says, `most` being no less than the
+    // taps of any output.
+    unsafe { gpu.launch(&launch)? };
+    if views.iter().all(|view| view.blur == 0) {
+        return Ok(());
+    }
+    let rows = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
+    let grid = [fits(NAME, area.div_ceil(256))?, count, 1];
+    let arguments = arguments![uploaded.address(), width, planes.address(), rows.address()];
+    let launch = Launch { program: PROGRAM, kernel: "views_blur_rows", grid, block: 256, arguments };
+    // SAFETY: as above.
+    unsafe { gpu.launch(&launch)? };
+    let arguments = arguments![uploaded.address(), width, rows.address(), out];
+    let launch = Launch { program: PROGRAM, kernel: "views_blur_columns", grid, block: 256, arguments };
+    // SAFETY: as above.
+    unsafe { gpu.launch(&launch) }
+}

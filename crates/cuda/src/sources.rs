@@ -1,0 +1,155 @@
+//! The kernels' sources.
+
+use crate::ElementType;
+
+/// A source of kernels, one a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Module {
+    /// Sums over rows.
+    ChannelSums,
+    /// BatchNorm's passes.
+    BatchNorm,
+    /// What BatchNorm's passes multiply by.
+    BatchNormCoefficients,
+    /// Pooling.
+    Pooling,
+    /// Passes over values one by one.
+    Elementwise,
+    /// The last stage of sums.
+    Reductions,
+    /// L2 normalisation.
+    L2Normalize,
+    /// Softmax cross-entropy.
+    CrossEntropy,
+    /// NT-Xent.
+    NtXent,
+    /// LARS, momentum, AdamW.
+    Optimizer,
+    /// Views of images.
+    Views,
+}
+
+impl Module {
+    /// All of them.
+    pub const ALL: [Module; 11] = [
+        Module::ChannelSums,
+        Module::BatchNorm,
+        Module::BatchNormCoefficients,
+        Module::Pooling,
+        Module::Elementwise,
+        Module::Reductions,
+        Module::L2Normalize,
+        Module::CrossEntropy,
+        Module::NtXent,
+        Module::Optimizer,
+        Module::Views,
+    ];
+
+    /// Its name, which is that of its file.
+    pub fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// Whether it is compiled for each type of element.
+    pub fn is_typed(self) -> bool {
+        matches!(self, Module::ChannelSums | Module::BatchNorm | Module::Pooling | Module::Elementwise)
+    }
+
+    /// Name, what it includes, and its own text.
+    fn parts(self) -> (&'static str, &'static str, &'static str) {
+        let sums = include_str!("kernels/row_sums.cuh");
+        match self {
+            Module::ChannelSums => ("channel_sums", sums, include_str!("kernels/channel_sums.cu")),
+            Module::BatchNorm => ("batch_norm", sums, include_str!("kernels/batch_norm.cu")),
+            Module::BatchNormCoefficients => {
+                ("batch_norm_coefficients", "", include_str!("kernels/batch_norm_coefficients.cu"))
+            }
+            Module::Pooling => ("pooling", "", include_str!("kernels/pooling.cu")),
+            Module::Elementwise => ("elementwise", "", include_str!("kernels/elementwise.cu")),
+            Module::Reductions => ("reductions", "", include_str!("kernels/reductions.cu")),
+            Module::L2Normalize => ("l2_normalize", "", include_str!("kernels/l2_normalize.cu")),
+            Module::CrossEntropy => ("cross_entropy", "", include_str!("kernels/cross_entropy.cu")),
+            Module::NtXent => ("nt_xent", "", include_str!("kernels/nt_xent.cu")),
+            Module::Optimizer => ("optimizer", "", include_str!("kernels/optimizer.cu")),
+            Module::Views => ("views", "", include_str!("kernels/views.cu")),
+        }
+    }
+}
+
+/// What is compiled as a whole: a module, for a type of element where it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Program {
+    module: Module,
+    element: Option<ElementType>,
+}
+
+impl Program {
+    /// A module that is the same for all types.
+    pub const fn of(module: Module) -> Program {
+        Program { module, element: None }
+    }
+
+    /// A module for a type of element.
+    pub const fn typed(module: Module, element: ElementType) -> Program {
+        Program { module, element: Some(element) }
+    }
+
+    /// Every program.
+    pub fn all() -> Vec<Program> {
+        let of = |module: Module| match module.is_typed() {
+            true => ElementType::ALL.map(|element| Program::typed(module, element)).to_vec(),
+            false => vec![Program::of(module)],
+        };
+        Module::ALL.into_iter().flat_map(of).collect()
+    }
+
+    /// Its name, such as "batch_norm bf16".
+    pub fn name(self) -> String {
+        let element = self.element.map(|element| format!(" {}", element.name()));
+        self.module.name().to_owned() + &element.unwrap_or_default()
+    }
+
+    /// The text that is compiled. It includes nothing.
+    pub fn source(self) -> String {
+        let (name, includes, own) = self.module.parts();
+        let element =
+            self.element.map(|element| format!("#define ELEMENT {}\n", element.name())).unwrap_or_default();
+        let common = include_str!("kernels/common.cuh");
+        // Types of elements are declared in the common part, where the macro is used.
+        format!(
+            "{element}#line 1 \"common.cuh\"\n{common}\n#line 1 \"row_sums.cuh\"\n{includes}\n#line 1 \"{name}.cu\"\n{own}"
+        )
+    }
+
+    /// Whether products and sums may be contracted to one rounding. Views are made as on the CPU, bit by bit.
+    pub fn contracts(self) -> bool {
+        self.module != Module::Views
+    }
+
+    /// The names of its kernels.
+    pub fn kernels(self) -> Vec<&'static str> {
+        let (_, _, own) = self.module.parts();
+        let heads = own.split("KERNEL(").skip(1);
+        heads.filter_map(|head| head.split_once(')')?.0.split_once(", ").map(|(_, name)| name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_in_their_sources() {
+        assert_eq!(
+            Program::of(Module::L2Normalize).kernels(),
+            ["l2_normalize_forward", "l2_normalize_backward"]
+        );
+        for program in Program::all() {
+            let source = program.source();
+            assert!(!program.kernels().is_empty() && !source.contains("#include"), "{}", program.name());
+            for kernel in program.kernels() {
+                assert!(source.contains(&format!(", {kernel})")));
+            }
+        }
+    }
+}

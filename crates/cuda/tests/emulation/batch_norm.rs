@@ -1,0 +1,198 @@
+use simclr_cuda::ops::{batch_norm, sums};
+use simclr_kernels::batch_norm as cpu;
+
+use crate::emulator::{Values, compiler, in_every_order};
+use crate::support::*;
+
+/// Rows and channels: one of each, channels that are no whole packs, many columns, many pieces.
+const SHAPES: [(usize, usize); 9] =
+    [(1, 1), (7, 3), (1000, 5), (700, 16), (130, 64), (33, 300), (9, 2048), (4100, 24), (2, 520)];
+
+#[test]
+fn channel_sums_are_those_of_the_definition() {
+    for_each_type!(channel_sums);
+}
+
+fn channel_sums<E: Stored>() {
+    for (rows, channels) in SHAPES {
+        let x = narrowed::<E>(&noise(rows * channels, channels as u32));
+        let got = in_every_order(|gpu| {
+            let (x, mut out) = (Values::of(&x), Values::<f64>::fresh(2 * channels));
+            sums::channel_sums(gpu, x.read(), channels, out.write()).unwrap();
+            let mut columns = Values::<f32>::fresh(channels);
+            sums::column_sums(gpu, x.read(), columns.write()).unwrap();
+            (out.get(), columns.get())
+        });
+        let mut want = vec![0f64; 2 * channels];
+        for (i, v) in widened(&x).into_iter().enumerate() {
+            want[i % channels] += f64::from(v);
+            want[channels + i % channels] += f64::from(v) * f64::from(v);
+        }
+        assert_close(&format!("{rows} x {channels}"), &got.0, &want, 1e-6);
+        let columns: Vec<f32> = want[..channels].iter().map(|v| *v as f32).collect();
+        assert_close(&format!("columns {rows} x {channels}"), &got.1, &columns, 1e-5);
+    }
+}
+
+#[test]
+fn a_step_of_batch_norm_is_that_of_the_portable_forms() {
+    for_each_type!(step);
+}
+
+/// Forward and backward with every kind of gate, residual and not, on values that are the CPU's.
+fn step<E: Stored>() {
+    let portable = portable();
+    for (rows, channels) in SHAPES {
+        let len = rows * channels;
+        let [x, residual, dy] = [1, 2, 3].map(|seed| narrowed::<E>(&noise(len, seed)));
+        let [scale, shift, mean, inv_std] = [4, 5, 6, 7].map(|seed| noise(channels, seed));
+        let coefficients = [&scale[..], &shift, &mean, &inv_std].concat();
+        let [a, b, c] = [8, 9, 10].map(|seed| noise(channels, seed));
+        let abc = [&a[..], &b, &c].concat();
+        let [wide_x, wide_residual, wide_dy] = [&x, &residual, &dy].map(|v| widened(v));
+        for (relu, with_residual) in [(false, false), (false, true), (true, false), (true, true)] {
+            let what = format!("{rows} x {channels}, relu {relu}, residual {with_residual}");
+            let got = in_every_order(|gpu| {
+                let (x, residual, mut dy) = (Values::of(&x), Values::of(&residual), Values::of(&dy));
+                let (coefficients, abc) = (Values::of(&coefficients), Values::of(&abc));
+                let mut y = Values::<E>::fresh(len);
+                let residual = with_residual.then(|| residual.read());
+                batch_norm::forward(gpu, x.read(), coefficients.read(), residual, relu, y.write()).unwrap();
+                let gate = match (relu, with_residual) {
+                    (false, _) => batch_norm::Gate::Open,
+                    (true, true) => batch_norm::Gate::Output(y.read()),
+                    (true, false) => batch_norm::Gate::Affine,
+                };
+                let mut sums = Values::<f64>::fresh(2 * channels);
+                let (read, coefficients) = (x.read(), coefficients.read());
+                batch_norm::backward_sums(gpu, dy.read(), gate, read, coefficients, sums.write()).unwrap();
+                let mut dx = Values::<E>::fresh(len);
+                let mut dropped = Values::<E>::fresh(len);
+                let mut spare = Values::of(&dy.get());
+                let abc = abc.read();
+                batch_norm::backward_input(
+                    gpu,
+                    spare.write(),
+                    gate,
+                    read,
+                    coefficients,
+                    abc,
+                    false,
+                    dropped.write(),
+                )
+                .unwrap();
+                assert_eq!(spare.get(), dy.get(), "without `keep` dy stays: {what}");
+                batch_norm::backward_input(gpu, dy.write(), gate, read, coefficients, abc, true, dx.write())
+                    .unwrap();
+                assert_eq!(dropped.get(), dx.get(), "{what}");
+                (y.get(), sums.get(), dx.get(), dy.get())
+            });
+            let mut y = vec![0.0; len];
+            let residual = with_residual.then_some(&wide_residual[..]);
+            cpu::batch_norm_forward(&portable, &wide_x, &scale, &shift, residual, relu, &mut y);
+            assert_close(&format!("y {what}"), &widened(&got.0), &y, tolerance::<E>());
+            // The gate is that of the kernel's own output, which may be rounded to other signs.
+            let own = widened(&got.0);
+            let gate = if relu { cpu::Gate::Output(&own[..]) } else { cpu::Gate::Open };
+            let mut sums = vec![0.0; 2 * channels];
+            cpu::batch_norm_backward_sums(&portable, &wide_dy, gate, &wide_x, &mean, &mut sums);
+            assert_close(&format!("sums {what}"), &got.1, &sums, 1e-5);
+            let (mut g, mut dx) = (wide_dy.clone(), vec![0.0; len]);
+            cpu::batch_norm_backward_input(&portable, &mut g, gate, &wide_x, [&a, &b, &c], true, &mut dx);
+            assert_close(&format!("dx {what}"), &widened(&got.2), &dx, tolerance::<E>());
+            assert_eq!(widened(&got.3), g, "{what}");
+        }
+    }
+}
+
+#[test]
+fn coefficients_are_those_of_the_engine() {
+    if compiler().is_none() {
+        return;
+    }
+    for channels in [1, 3, 256, 257, 700] {
+        let count = 640.0;
+        let [gamma, beta, old_mean] = [1, 2, 3].map(|seed| noise(channels, seed));
+        let old_var: Vec<f32> = noise(channels, 4).iter().map(|v| v + 1.0).collect();
+        let means: Vec<f64> = noise(channels, 5).into_iter().map(f64::from).collect();
+        let variances: Vec<f64> = noise(channels, 6).into_iter().map(|v| f64::from(v) + 0.6).collect();
+        let sums: Vec<f64> = means
+            .iter()
+            .map(|m| m * count)
+            .chain(means.iter().zip(&variances).map(|(m, v)| (v + m * m) * count))
+            .collect();
+        let (eps, keep) = (1e-5, 0.9);
+        let got = in_every_order(|gpu| {
+            let (sums, gamma, beta) = (Values::of(&sums), Values::of(&gamma), Values::of(&beta));
+            let (old_mean, old_var) = (Values::of(&old_mean), Values::of(&old_var));
+            let (mut mean, mut var) = (Values::<f32>::fresh(channels), Values::<f32>::fresh(channels));
+            let mut out = Values::<f32>::fresh(4 * channels);
+            let averages = batch_norm::Averages {
+                keep,
+                running: [old_mean.read(), old_var.read()],
+                moved: [mean.write(), var.write()],
+            };
+            let (s, g, b) = (sums.read(), gamma.read(), Some(beta.read()));
+            batch_norm::coefficients(gpu, s, count, g, b, eps, Some(averages), out.write()).unwrap();
+            let mut bare = Values::<f32>::fresh(4 * channels);
+            batch_norm::coefficients(gpu, s, count, g, None, eps, None, bare.write()).unwrap();
+            let mut frozen = Values::<f32>::fresh(4 * channels);
+            let running = [old_mean.read(), old_var.read()];
+            batch_norm::frozen_coefficients(gpu, running, g, b, eps as f32, frozen.write()).unwrap();
+            let (mut dgamma, mut dbeta) = (Values::<f32>::fresh(channels), Values::<f32>::fresh(channels));
+            let (to_gamma, to_beta) = (Some(dgamma.write()), Some(dbeta.write()));
+            batch_norm::parameter_gradients(gpu, s, out.read(), to_gamma, to_beta).unwrap();
+            batch_norm::parameter_gradients(gpu, s, out.read(), None, None).unwrap();
+            let (mut abc, mut constant) =
+                (Values::<f32>::fresh(3 * channels), Values::<f32>::fresh(3 * channels));
+            batch_norm::backward_coefficients(gpu, s, Some(count), out.read(), abc.write()).unwrap();
+            batch_norm::backward_coefficients(gpu, s, None, out.read(), constant.write()).unwrap();
+            let outs = [out.get(), bare.get(), frozen.get(), abc.get(), constant.get()];
+            (outs, mean.get(), var.get(), dgamma.get(), dbeta.get())
+        });
+        let ([out, bare, frozen, abc, constant], mean, var, dgamma, dbeta) = got;
+        let near = |what: &str, got: f32, want: f64| {
+            assert!((f64::from(got) - want).abs() <= 2e-6 * (1.0 + want.abs()), "{what}: {got} {want}");
+        };
+        for c in 0..channels {
+            let (m, v) = (means[c], variances[c]);
+            let s = 1.0 / (v + eps).sqrt();
+            let (g, b) = (f64::from(gamma[c]), f64::from(beta[c]));
+            near("scale", out[c], g * s);
+            near("shift", out[channels + c], b - g * s * m);
+            near("mean", out[2 * channels + c], m);
+            near("inv_std", out[3 * channels + c], s);
+            near("shift without beta", bare[channels + c], -g * s * m);
+            near("moved mean", mean[c], keep * f64::from(old_mean[c]) + (1.0 - keep) * m);
+            let unbiased = v * count / (count - 1.0);
+            near("moved variance", var[c], keep * f64::from(old_var[c]) + (1.0 - keep) * unbiased);
+            let s_old = 1.0 / (f64::from(old_var[c]) + eps).sqrt();
+            near("frozen scale", frozen[c], g * s_old);
+            near("frozen shift", frozen[channels + c], b - g * s_old * f64::from(old_mean[c]));
+            near("dgamma", dgamma[c] / 640.0, sums[channels + c] * s / 640.0);
+            near("dbeta", dbeta[c] / 640.0, sums[c] / 640.0);
+            let slope = -g * s * s * s * sums[channels + c] / count;
+            near("a", abc[c], g * s);
+            near("b", abc[channels + c], slope);
+            near("c", abc[2 * channels + c], -g * s * sums[c] / count - slope * m);
+            near("constant b", constant[channels + c], 0.0);
+        }
+    }
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_refused() {
+    if compiler().is_none() {
+        return;
+    }
+    in_every_order(|gpu| {
+        let (x, coefficients) = (Values::of(&[1f32; 12]), Values::of(&[1f32; 12]));
+        let mut y = Values::<f32>::fresh(11);
+        let result = batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write());
+        let message = result.unwrap_err().to_string();
+        assert_eq!(message, "batch_norm_forward: y has 11 values, 12 are needed");
+        let mut sums = Values::<f64>::fresh(10);
+        let result = sums::channel_sums(gpu, x.read(), 5, sums.write());
+        assert_eq!(result.unwrap_err().to_string(), "channel_sums: 12 values are no rows of 5");
+    });
+}

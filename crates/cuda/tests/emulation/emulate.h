@@ -1,0 +1,195 @@
+// Lets a C++ compiler translate the kernels, and runs their blocks on the CPU: one fiber for each thread of a block, which runs until it
+// comes to a barrier. Blocks run one after another.
+//
+// Stricter than a GPU where that finds mistakes: shared memory begins as NaN in every block, every thread of a block must come to each barrier
+// and every lane of a warp to each shuffle, and threads and blocks can be run in other orders, which must not change a bit.
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define EMULATED
+#define DEVICE inline __attribute__((unused))
+#define SHARED static __attribute__((section("emulated_shared")))
+#define KERNEL(threads, name) static void name
+
+// Where shared memory begins and ends: the linker knows. A library without any has neither.
+extern "C" {
+extern char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
+extern char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
+}
+
+namespace emulated {
+
+struct Triple {
+    unsigned x, y, z;
+};
+
+enum class State { READY, AT_BLOCK, AT_WARP, DONE };
+
+struct Thread {
+    ucontext_t context;
+    State state;
+    // What the thread shows the other lanes of its warp.
+    unsigned char shown[16];
+};
+
+constexpr size_t STACK = 64 << 10;
+constexpr unsigned WARP_SIZE = 32;
+
+static std::vector<Thread> threads;
+static std::vector<char> stacks;
+static ucontext_t scheduler;
+static unsigned current;
+static void (*entry)(void *);
+static void *entry_data;
+
+}  // namespace emulated
+
+static emulated::Triple threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+static void wait_at(State barrier) {
+    threads[current].state = barrier;
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+static void begin() {
+    entry(entry_data);
+    threads[current].state = State::DONE;
+    swapcontext(&threads[current].context, &scheduler);
+}
+
+template <class V> inline V exchanged(V value, unsigned lane) {
+    static_assert(sizeof(V) <= sizeof(Thread::shown), "");
+    std::memcpy(threads[threadIdx.x].shown, &value, sizeof(V));
+    wait_at(State::AT_WARP);
+    std::memcpy(&value, threads[threadIdx.x / WARP_SIZE * WARP_SIZE + lane].shown, sizeof(V));
+    wait_at(State::AT_WARP);
+    return value;
+}
+
+// Lets those go on whose barrier is complete; whether there were any.
+static bool release(unsigned count) {
+    unsigned waiting = 0;
+    bool released = false;
+    for (unsigned i = 0; i < count; ++i) waiting += threads[i].state == State::AT_BLOCK;
+    if (waiting == count) {
+        for (unsigned i = 0; i < count; ++i) threads[i].state = State::READY;
+        return true;
+    }
+    for (unsigned first = 0; first < count; first += WARP_SIZE) {
+        unsigned lanes = 0;
+        for (unsigned i = first; i < first + WARP_SIZE; ++i) lanes += threads[i].state == State::AT_WARP;
+        if (lanes != WARP_SIZE) continue;
+        for (unsigned i = first; i < first + WARP_SIZE; ++i) threads[i].state = State::READY;
+        released = true;
+    }
+    return released;
+}
+
+// The place in which number i of count is run: as they are, backwards, or mixed.
+static unsigned place(unsigned i, unsigned count, int order) {
+    if (order == 1) return count - 1 - i;
+    if (order == 2) return (unsigned)(((uint64_t)i * 2654435761u + 12345u) % count);
+    return i;
+}
+
+static bool permutes(unsigned count, int order) {
+    if (order != 2) return true;
+    std::vector<char> seen(count, 0);
+    for (unsigned i = 0; i < count; ++i) seen[place(i, count, order)] = 1;
+    for (char s : seen)
+        if (!s) return false;
+    return true;
+}
+
+static const char *run_block(unsigned count, int order) {
+    size_t shared = __start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0;
+    if (shared) std::memset(__start_emulated_shared, 0xff, shared);
+    for (unsigned i = 0; i < count; ++i) {
+        Thread &thread = threads[i];
+        thread.state = State::READY;
+        getcontext(&thread.context);
+        thread.context.uc_stack.ss_sp = stacks.data() + i * STACK;
+        thread.context.uc_stack.ss_size = STACK;
+        thread.context.uc_link = nullptr;
+        makecontext(&thread.context, begin, 0);
+    }
+    for (;;) {
+        bool all_done = true;
+        for (unsigned i = 0; i < count; ++i) {
+            current = place(i, count, order);
+            if (threads[current].state == State::READY) {
+                threadIdx = {current, 0, 0};
+                swapcontext(&scheduler, &threads[current].context);
+            }
+            all_done = all_done && threads[current].state == State::DONE;
+        }
+        if (all_done) return nullptr;
+        bool ready = false;
+        for (unsigned i = 0; i < count; ++i) ready = ready || threads[i].state == State::READY;
+        if (!ready && !release(count)) return "threads of a block or lanes of a warp do not come to the same barrier";
+    }
+}
+
+static const char *run(const unsigned *grid, unsigned count, int order) {
+    if (count == 0 || count % WARP_SIZE != 0 || count > 1024) return "a block must be whole warps, of at most 1024 threads";
+    if (threads.size() < count) {
+        threads.resize(count);
+        stacks.resize(count * STACK);
+    }
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {count, 1, 1};
+    unsigned blocks = grid[0] * grid[1] * grid[2];
+    int of_threads = permutes(count, order) ? order : 1, of_blocks = permutes(blocks, order) ? order : 1;
+    for (unsigned i = 0; i < blocks; ++i) {
+        unsigned block = place(i, blocks, of_blocks);
+        blockIdx = {block % grid[0], block / grid[0] % grid[1], block / grid[0] / grid[1]};
+        if (const char *problem = run_block(count, of_threads)) return problem;
+    }
+    return nullptr;
+}
+
+template <class... A, size_t... I> void call(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<std::remove_const_t<A> *>(arguments[I])...);
+}
+
+template <class... A>
+const char *launch(void (*kernel)(A...), void **arguments, unsigned given, const unsigned *grid, unsigned threads, int order) {
+    if (given != sizeof...(A)) return "the number of arguments is wrong";
+    auto body = [=] { call(kernel, arguments, std::index_sequence_for<A...>()); };
+    using Body = decltype(body);
+    entry = [](void *data) { (*static_cast<Body *>(data))(); };
+    entry_data = &body;
+    return run(grid, threads, order);
+}
+
+template <class To, class From> inline To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "");
+    To to;
+    std::memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
+}  // namespace emulated
+
+// What a test calls; appended for each kernel.
+#define EXPORT(name)                                                                                                               \
+    extern "C" __attribute__((visibility("default"))) const char *emulated_##name(void **arguments, unsigned given, const unsigned *grid, \
+                                                                                  unsigned threads, int order) {                   \
+        return emulated::launch(&name, arguments, given, grid, threads, order);                                                     \
+    }
+
+#define __syncthreads() emulated::wait_at(emulated::State::AT_BLOCK)
+#define __shfl_xor_sync(mask, value, step) emulated::exchanged(value, (threadIdx.x % emulated::WARP_SIZE) ^ (unsigned)(step))
+#define __int_as_float(x) emulated::bits<float>((int)(x))
+#define __uint_as_float(x) emulated::bits<float>((unsigned)(x))
+#define __float_as_uint(x) emulated::bits<unsigned>((float)(x))

@@ -1,0 +1,14 @@
+//! Every kernel, run on the CPU in place of a GPU, against the portable forms that specify it.
+//!
+//! What a GPU's compiler gets is translated by the system's C++ compiler: see `emulate.h`. Without one these tests say that they were skipped.
+
+mod batch_norm;
+mod elementwise;
+mod emulator;
+mod nt_xent;
+mod optimizer;
+mod pooling;
+mod reductions;
+mod rows;
+mod support;
+mod views;

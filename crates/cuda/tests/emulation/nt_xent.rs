@@ -1,0 +1,116 @@
+use simclr_cuda::ops::nt_xent;
+use simclr_kernels::nt_xent::{self as cpu, Anchor, NtXentShape};
+
+use crate::emulator::{Values, compiler, in_every_order};
+use crate::support::*;
+
+fn views(count: usize, dim: usize, normalized: bool) -> Vec<f32> {
+    let mut z = noise(count * dim, (count + dim) as u32);
+    for row in z.chunks_exact_mut(dim).filter(|_| normalized) {
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
+    }
+    z
+}
+
+/// Anchors, views before and after them, dimensions, temperature: one tile and several, tails of each kind, one worker of several,
+/// similarities far beyond what the exponential of a float can hold.
+const SHAPES: [(usize, usize, usize, usize, f32, bool); 8] = [
+    (2, 0, 0, 1, 0.5, true),
+    (6, 0, 0, 2, 0.1, true),
+    (64, 0, 0, 16, 0.1, true),
+    (66, 0, 0, 33, 0.1, true),
+    (140, 130, 20, 70, 0.2, true),
+    (130, 0, 0, 200, 0.02, true),
+    (34, 0, 0, 128, 0.005, false),
+    (10, 64, 64, 257, 1.0, false),
+];
+
+#[test]
+fn anchors_and_gradient_are_those_of_the_portable_form() {
+    if compiler().is_none() {
+        return;
+    }
+    for (anchors, before, after, dim, temperature, normalized) in SHAPES {
+        let count = before + anchors + after;
+        let all = views(count, dim, normalized);
+        let z = &all[before * dim..][..anchors * dim];
+        let shape = NtXentShape { anchors, views: count, offset: before, dim, temperature };
+        let mut want = vec![Anchor::default(); anchors];
+        cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
+        // What other workers have found, near enough.
+        let mut lse = vec![want[0].lse; count];
+        lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse);
+        let (factor, dy) = (0.25, 2.0);
+        let got = in_every_order(|gpu| {
+            let (z, all, lse) = (Values::of(z), Values::of(&all), Values::of(&lse));
+            let mut out = Values::<f32>::fresh(4 * anchors);
+            nt_xent::forward(gpu, &shape, z.read(), all.read(), out.write()).unwrap();
+            let (mut sums, mut own) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
+            nt_xent::figures(gpu, out.read(), sums.write(), own.write()).unwrap();
+            let (dy, mut dz) = (Values::of(&[dy]), Values::<f32>::fresh(anchors * dim));
+            let (z, all, lse) = (z.read(), all.read(), lse.read());
+            nt_xent::backward(gpu, &shape, z, all, lse, factor, dy.read(), dz.write()).unwrap();
+            // One anchor has no negative: its hardest is minus infinity.
+            (out.get(), sums.get(), own.get(), dz.get())
+        });
+        let what = format!("{shape:?}");
+        let near = |got: f32, want: f32| got == want || (got - want).abs() <= 2e-5 * (1.0 + want.abs());
+        for (got, want) in got.0.chunks_exact(4).zip(&want) {
+            let fits = near(got[0], want.lse) && near(got[1], want.positive) && near(got[3], want.hardest);
+            // Entropy is a difference of values as large as the greatest logit.
+            let entropy = (got[2] - want.entropy).abs() <= 1e-4 + 2e-6 * want.lse.abs();
+            assert!(fits && entropy, "{what}: {got:?} {want:?}");
+        }
+        let sum = |of: fn(&Anchor) -> f64| want.iter().map(of).sum::<f64>();
+        let close = |got: f64, want: f64| (got - want).abs() <= 1e-4 * (1.0 + want.abs());
+        assert!(close(got.1[0], sum(|a| f64::from(a.lse) - f64::from(a.positive))), "{what}");
+        assert_eq!(got.1[1], sum(|a| f64::from(u8::from(a.positive > a.hardest))), "{what}");
+        assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| *lse == anchor[0]));
+        let mut dz = vec![0.0; z.len()];
+        cpu::nt_xent_backward(&portable(), &shape, z, &all, &lse, factor * dy, &mut dz);
+        let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
+        let worst = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        // The difference of two exponentials may be small beside either.
+        assert!(worst <= 2e-5 * scale.max(0.5 / temperature * factor), "{what}: {worst} of {scale}");
+    }
+}
+
+#[test]
+fn many_views_are_cut_into_splits_that_join_again() {
+    if compiler().is_none() {
+        return;
+    }
+    let (anchors, dim) = (64, 8);
+    let count = 64 * 12;
+    let all = views(count, dim, true);
+    let shape = NtXentShape { anchors, views: count, offset: 128, dim, temperature: 0.1 };
+    let z = &all[128 * dim..][..anchors * dim];
+    let mut want = vec![Anchor::default(); anchors];
+    cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
+    let got = in_every_order(|gpu| {
+        let (z, all, mut out) = (Values::of(z), Values::of(&all), Values::<f32>::fresh(4 * anchors));
+        nt_xent::forward(gpu, &shape, z.read(), all.read(), out.write()).unwrap();
+        out.get()
+    });
+    let lse: Vec<f32> = got.iter().step_by(4).copied().collect();
+    assert_close("lse", &lse, &want.iter().map(|a| a.lse).collect::<Vec<_>>(), 1e-6);
+}
+
+#[test]
+fn a_nan_reaches_the_loss() {
+    if compiler().is_none() {
+        return;
+    }
+    let mut z = views(8, 4, true);
+    z[5] = f32::NAN;
+    let shape = NtXentShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.1 };
+    let nan = in_every_order(|gpu| {
+        let (z, mut out) = (Values::of(&z), Values::<f32>::fresh(32));
+        nt_xent::forward(gpu, &shape, z.read(), z.read(), out.write()).unwrap();
+        let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(8));
+        nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
+        sums.get()[0].is_nan()
+    });
+    assert!(nan);
+}

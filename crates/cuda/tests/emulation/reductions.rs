@@ -1,0 +1,62 @@
+use simclr_cuda::ops::reductions;
+
+use crate::emulator::{Values, compiler, in_every_order};
+use crate::support::*;
+
+#[test]
+fn sums_of_pieces_and_values() {
+    if compiler().is_none() {
+        return;
+    }
+    for (pieces, width) in [(1, 1), (3, 70), (100, 33), (9, 1)] {
+        let partials: Vec<f64> = noise(pieces * width, 1).into_iter().map(f64::from).collect();
+        let got = in_every_order(|gpu| {
+            let (partials, mut out) = (Values::of(&partials), Values::<f64>::fresh(width));
+            reductions::sum_pieces(gpu, partials.read(), pieces, out.write()).unwrap();
+            out.get()
+        });
+        let want: Vec<f64> = (0..width).map(|i| partials.iter().skip(i).step_by(width).sum()).collect();
+        assert_close(&format!("{pieces} x {width}"), &got, &want, 1e-12);
+    }
+    for len in [1, 31, 1024, 5000] {
+        let values = noise(len, 3);
+        let got = in_every_order(|gpu| {
+            let (values, mut out) = (Values::of(&values), Values::<f64>::fresh(1));
+            reductions::sum_values(gpu, values.read(), 0.5, out.write()).unwrap();
+            out.get()
+        });
+        let want: f64 = values.iter().map(|&v| f64::from(v)).sum::<f64>() * 0.5;
+        assert!((got[0] - want).abs() <= 1e-12 * (1.0 + want.abs()), "{len}: {} {want}", got[0]);
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_noticed_and_the_scale_follows() {
+    if compiler().is_none() {
+        return;
+    }
+    let flag = |values: &[f64]| {
+        in_every_order(|gpu| {
+            let (values, mut flag) = (Values::of(values), Values::<u32>::fresh(1));
+            reductions::all_finite(gpu, values.read(), flag.write()).unwrap();
+            flag.get()[0]
+        })
+    };
+    assert_eq!(flag(&[1.0, -2.0, 0.0]), 1);
+    assert_eq!([flag(&[1.0, f64::NAN]), flag(&[f64::INFINITY]), flag(&[f64::NEG_INFINITY, 1.0])], [0; 3]);
+    let after = |flags: &[u32]| {
+        in_every_order(|gpu| {
+            let mut state = Values::of(&[1024.0f32, 1.0 / 1024.0, 0.0]);
+            for flag in flags {
+                let flag = Values::of(&[*flag]);
+                reductions::update_loss_scale(gpu, flag.read(), state.write(), 2).unwrap();
+            }
+            state.get()
+        })
+    };
+    assert_eq!(after(&[1]), [1024.0, 1.0 / 1024.0, 1.0]);
+    assert_eq!(after(&[1, 1]), [2048.0, 1.0 / 2048.0, 0.0]);
+    assert_eq!(after(&[1, 0]), [512.0, 1.0 / 512.0, 0.0]);
+    assert_eq!(after(&[0; 30])[0], 1.0);
+    assert_eq!(after(&[1; 60])[0], 16_777_216.0);
+}

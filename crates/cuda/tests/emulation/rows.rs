@@ -1,0 +1,69 @@
+use simclr_cuda::ops::{cross_entropy, l2_normalize};
+use simclr_kernels::{cross_entropy as cpu_cross_entropy, l2_normalize as cpu_l2};
+
+use crate::emulator::{Values, compiler, in_every_order};
+use crate::support::*;
+
+#[test]
+fn l2_normalisation_is_the_portable_form() {
+    if compiler().is_none() {
+        return;
+    }
+    for (rows, width) in [(1, 1), (9, 3), (20, 128), (3, 2048), (17, 33)] {
+        let (mut x, dy) = (noise(rows * width, 1), noise(rows * width, 2));
+        if rows > 1 {
+            // A row of zeros has no direction, and no NaN either.
+            x[..width].fill(0.0);
+        }
+        let got = in_every_order(|gpu| {
+            let (x, dy) = (Values::of(&x), Values::of(&dy));
+            let (mut y, mut dx) = (Values::<f32>::fresh(rows * width), Values::<f32>::fresh(rows * width));
+            l2_normalize::l2_normalize_forward(gpu, x.read(), width, y.write()).unwrap();
+            l2_normalize::l2_normalize_backward(gpu, x.read(), dy.read(), width, dx.write()).unwrap();
+            (y.get(), dx.get())
+        });
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        cpu_l2::l2_normalize_forward(&portable(), &x, width, &mut y);
+        cpu_l2::l2_normalize_backward(&portable(), &x, &dy, width, &mut dx);
+        assert_close("y", &got.0, &y, 1e-5);
+        // The gradient of the row of zeros is 1e12 times dy: it would hide all others.
+        let skip = if rows > 1 { width } else { 0 };
+        let size = dy.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+        let error: f64 =
+            got.1[skip..].iter().zip(&dx[skip..]).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        assert!(error <= 1e-5 * size, "{rows} x {width}: {error}");
+        assert_close("dx of nothing", &got.1[..skip], &dx[..skip], 1e-5);
+    }
+}
+
+#[test]
+fn cross_entropy_is_the_portable_form() {
+    if compiler().is_none() {
+        return;
+    }
+    for (rows, classes, size) in [(1, 1, 1.0), (9, 10, 4.0), (5, 1000, 20.0), (33, 3, 500.0)] {
+        let logits: Vec<f32> = noise(rows * classes, 1).iter().map(|v| v * size).collect();
+        let labels: Vec<u32> = (0..rows).map(|i| (i * 7 % classes) as u32).collect();
+        let got = in_every_order(|gpu| {
+            let (logits, labels) = (Values::of(&logits), Values::of(&labels));
+            let (mut losses, mut d) = (Values::<f32>::fresh(rows), Values::<f32>::fresh(rows * classes));
+            let (read, to) = (logits.read(), losses.write());
+            cross_entropy::softmax_cross_entropy(gpu, read, labels.read(), classes, to, d.write()).unwrap();
+            (losses.get(), d.get())
+        });
+        let mut dlogits = vec![0.0; logits.len()];
+        let want = cpu_cross_entropy::softmax_cross_entropy(&logits, &labels, classes, &mut dlogits);
+        let loss: f64 = got.0.iter().map(|&v| f64::from(v)).sum::<f64>() / rows as f64;
+        assert!((loss - want).abs() <= 1e-5 * (1.0 + want), "{loss} {want}");
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 / rows as f32;
+        assert!(got.1.iter().zip(&dlogits).all(close), "{rows} x {classes}");
+    }
+    let nan = in_every_order(|gpu| {
+        let (logits, labels) = (Values::of(&[1.0f32, 2.0]), Values::of(&[7u32]));
+        let (mut losses, mut d) = (Values::<f32>::fresh(1), Values::<f32>::fresh(2));
+        cross_entropy::softmax_cross_entropy(gpu, logits.read(), labels.read(), 2, losses.write(), d.write())
+            .unwrap();
+        losses.get()[0].is_nan()
+    });
+    assert!(nan, "a label of no class");
+}
