@@ -95,10 +95,12 @@ pub(crate) use arguments;
 /// Threads of most blocks.
 pub(crate) const BLOCK: u32 = 256;
 
-/// A grid of blocks of [`BLOCK`] threads for so many threads, each of which may do several shares.
-pub(crate) fn grid(threads: usize) -> [u32; 3] {
-    const MOST: usize = 4096;
-    [threads.div_ceil(BLOCK as usize).clamp(1, MOST) as u32, 1, 1]
+/// A grid of blocks of [`BLOCK`] threads for so many shares of a pass, of which each thread does several: what it has read once for the first
+/// serves the others.
+pub(crate) fn grid(shares: usize) -> [u32; 3] {
+    const EACH: usize = 4;
+    const MOST: usize = 8192;
+    [shares.div_ceil(EACH * BLOCK as usize).clamp(1, MOST) as u32, 1, 1]
 }
 
 /// A grid with a thread for each of so many.

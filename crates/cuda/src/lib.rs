@@ -5,6 +5,10 @@
 //! GPU. Without the feature `cuda` only the search, the kernels' sources and their launches are built: a [`Launcher`] may be a GPU, or in tests
 //! what stands in for one.
 
+#[cfg(feature = "cuda")]
+mod cache;
+#[cfg(feature = "cuda")]
+mod compile;
 mod element;
 mod error;
 mod gpus;
@@ -14,6 +18,8 @@ mod memory;
 pub mod ops;
 mod sources;
 
+#[cfg(feature = "cuda")]
+pub use compile::{Capability, Compiler, Image};
 pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};

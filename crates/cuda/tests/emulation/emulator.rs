@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,8 +23,10 @@ pub fn compiler() -> Option<&'static str> {
         if let Some(compiler) = found {
             prepare(compiler);
         } else {
-            eprintln!(
-                "SKIPPED: no C++ compiler (c++, g++, clang++) is here to emulate the CUDA kernels with"
+            // Past what the test harness keeps to itself.
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: no C++ compiler (c++, g++, clang++) to run the CUDA kernels with"
             );
         }
         found

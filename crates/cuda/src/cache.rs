@@ -1,0 +1,101 @@
+//! Files that spare work the next time, in the user's cache folder. A cache that cannot be written or read is no error: the work is done again.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8] = b"simclr cache 1\n";
+const SUM: usize = 16;
+
+/// The folder for one kind of file, if the environment says where caches are.
+pub(crate) fn folder(kind: &str) -> Option<PathBuf> {
+    folder_from(kind, |name| std::env::var_os(name))
+}
+
+fn folder_from(kind: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(caches.join("simclr").join(kind))
+}
+
+/// FNV-1a of 128 bits over parts, each with its length, so that no two lists of parts are confused.
+pub(crate) fn fingerprint(parts: &[&[u8]]) -> u128 {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let mut add = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
+        }
+    };
+    for part in parts {
+        add(&(part.len() as u64).to_le_bytes());
+        add(part);
+    }
+    hash
+}
+
+/// What was stored under a name, if it is there and whole.
+pub(crate) fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    let bytes = fs::read(folder.join(name)).ok()?;
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (sum, payload) = rest.split_at_checked(SUM)?;
+    (sum == fingerprint(&[payload]).to_le_bytes()).then(|| payload.to_vec())
+}
+
+/// Stores bytes under a name: whole, or not at all.
+pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
+    let fresh = folder.join(format!("{name}.{}.tmp", std::process::id()));
+    let written = fs::create_dir_all(folder).and_then(|()| {
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&fingerprint(&[payload]).to_le_bytes())?;
+        file.write_all(payload)?;
+        fs::rename(&fresh, folder.join(name))
+    });
+    if written.is_err() {
+        // Nothing to spare next time, then.
+        let _ = fs::remove_file(&fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        assert_eq!(read(&folder, "x"), None);
+        write(&folder, "x", b"payload");
+        assert_eq!(read(&folder, "x").as_deref(), Some(&b"payload"[..]));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        let whole = fs::read(folder.join("x")).unwrap();
+        for len in 0..whole.len() {
+            fs::write(folder.join("x"), &whole[..len]).unwrap();
+            assert_eq!(read(&folder, "x"), None);
+        }
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            fs::write(folder.join("x"), damaged).unwrap();
+            assert_eq!(read(&folder, "x"), None);
+        }
+    }
+
+    #[test]
+    fn the_folder_follows_the_environment() {
+        let of = |xdg: Option<&str>, home: Option<&str>| {
+            folder_from("kernels", |name| if name == "HOME" { home } else { xdg }.map(OsString::from))
+        };
+        assert_eq!(of(Some("/c"), Some("/h")).unwrap(), Path::new("/c/simclr/kernels"));
+        assert_eq!(of(Some("relative"), Some("/h")).unwrap(), Path::new("/h/.cache/simclr/kernels"));
+        assert_eq!(of(None, None), None);
+    }
+
+    #[test]
+    fn parts_are_told_apart() {
+        assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
+        assert_eq!(fingerprint(&[b"ab"]), fingerprint(&[b"ab"]));
+    }
+}
