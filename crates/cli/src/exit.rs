@@ -126,6 +126,8 @@ fn is_usage_of_data(error: &DataError) -> bool {
         error,
         E::NotFound(_)
             | E::NoImages { .. }
+            | E::Pattern { .. }
+            | E::SingleImage(_)
             | E::Unrecognised { .. }
             | E::NoLabels
             | E::ClassTooSmall { .. }

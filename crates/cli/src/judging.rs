@@ -105,11 +105,11 @@ pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEn
     let epochs = encoder.config.train.epochs;
     let unfinished = if encoder.epoch < epochs { format!(" of {epochs}") } else { String::new() };
     terminal::say(&format!(
-        "{}: {} of width {}, {} epochs{unfinished}, {}",
+        "{}: {} of width {}, {}{unfinished}, {}",
         run.display(),
         encoder.config.encoder.name,
         encoder.config.encoder.width,
-        encoder.epoch,
+        terminal::counted(encoder.epoch as usize, "epoch"),
         encoder.model.device,
     ));
     Ok(encoder)

@@ -133,9 +133,10 @@ pub fn describe(plan: &Plan, epochs: u64) -> String {
         images => format!(" ({} more held out)", terminal::grouped(images as u64)),
     };
     format!(
-        "training on {} images{held_out}: {epochs} epochs of {} steps, {} parameters, {}",
+        "training on {} images{held_out}: {} of {}, {} parameters, {}",
         terminal::grouped(plan.images as u64),
-        terminal::grouped(plan.steps_per_epoch),
+        terminal::counted(epochs as usize, "epoch"),
+        terminal::counted(plan.steps_per_epoch as usize, "step"),
         terminal::grouped(plan.parameters as u64),
         plan.device,
     )

@@ -40,8 +40,13 @@ pub struct Settings {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Threads {
     /// Threads to compute with; the results are the same for any number [default: one per processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<NonZeroUsize>,
+}
+
+/// A whole number above 0, for arguments.
+pub fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number of at least 1".to_owned())
 }
 
 impl Threads {

@@ -45,6 +45,11 @@ fn folders_without_images() {
     fs::write(papers.join("a.txt"), "words").unwrap();
     fs::write(papers.join("b.pdf"), "%PDF").unwrap();
     simclr(&pretrain(&papers, &out, &[])).expect(2, &[path(&papers), "no images", "2 other files", "JPEG"]);
+    simclr(&["data", "shards/*.tar"]).expect(2, &["shards/*.tar", "{000..146}"]);
+    simclr(&["data", "shard-{9..0}.tar"]).expect(2, &["{9..0} is no range"]);
+    let single = papers.join("photo.jpg");
+    fs::write(&single, JPEG).unwrap();
+    simclr(&["data", path(&single)]).expect(2, &["photo.jpg: is a single image; give the folder"]);
     simclr(&pretrain(&papers.join("a.txt"), &out, &[])).expect(2, &["a.txt", "give a folder"]);
     assert!(!out.exists());
 }
@@ -164,7 +169,9 @@ fn settings_that_make_no_sense() {
     fs::write(&file, "[train\nbatch = 8\n").unwrap();
     simclr(&given).expect(2, &["c.toml"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--preset", "cifar11"]).expect(2, &["cifar10"]);
-    simclr(&["pretrain", path(&data), "--out", path(&out), "--threads", "0"]).expect(2, &["--threads"]);
+    simclr(&["pretrain", path(&data), "--out", path(&out), "--threads", "0"])
+        .expect(2, &["--threads", "at least 1"]);
+    simclr(&["bench", "views", path(&data), "--size", "4"]).expect(2, &["--size", "8..=1024"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--set", "train.batch"])
         .expect(2, &["table.key=value"]);
     simclr(&["pretrain", path(&data)]).expect(2, &["--out"]);

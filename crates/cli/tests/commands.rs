@@ -167,7 +167,9 @@ fn grey_images_of_16_bits() {
     };
     assert!(draw("data.window=full") < 3);
     assert!(draw("data.window=[0,399]") > 200);
-    simclr(&["data", path(data)]).expect(0, &[]);
+    let told = |window: &str| simclr(&["data", path(data), "--set", window]).expect(0, &[]).out;
+    assert!(told("data.window=full").contains("48 images of only 0 to 2 out of 255: set data.window"));
+    assert!(told("data.window=[0,399]").contains("48 images of 0 to 255 out of 255"));
     let bench = ["bench", "views", path(data), path(data), "--size", "16", "--seconds", "1"];
     simclr(&[&bench[..], &["--set", "data.window=[0,399]"]].concat()).expect(0, &[left_out, "96 images"]);
     simclr(&pretrain(data, &run, &["data.window=[0,399]"])).expect(0, &[left_out]);
@@ -275,6 +277,15 @@ fn data_tells_what_is_there() {
 
     let reply = simclr(&["data", path(&data)]).expect(0, &[]);
     assert!(reply.out.contains("broken       1\n"), "{}", reply.out);
+    // Images without a label have a row of their own; rows of broken ones have none.
+    let album = dir.path().join("album");
+    fs::create_dir(&album).unwrap();
+    fs::copy(data.join("class 0/3.png"), album.join("a.png")).unwrap();
+    simclr(&["data", path(&data), path(&album), "--out", path(&sheet)]).expect(0, &[]);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 4 * (128 + 4 + 16 + 12));
+    (0..20).for_each(|number| fs::write(album.join(format!("b{number}.jpg")), "no image").unwrap());
+    simclr(&["data", path(&album), "--out", path(&sheet)]).expect(0, &[]);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + (128 + 4 + 16 + 12));
     simclr(&["data", path(&data), "--strict"]).expect(1, &["class 1/broken.jpg: not an image"]);
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::READ;
+use crate::listing::LeftOut;
 
 /// Why images could not be had. Every message names the file or the setting, what is wrong, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -23,16 +24,26 @@ pub enum DataError {
     },
 
     /// A folder or an archive in which nothing is an image.
-    #[error(
-        "{}: no images in it ({files} other files, searched recursively); {READ} files are read",
-        shown(.path)
-    )]
+    #[error("{}: no images in it{}; {READ} files are read", shown(.path), others(.left_out))]
     NoImages {
-        /// The folder.
+        /// The folder or archive.
         path: PathBuf,
-        /// How many files were there that are no images.
-        files: usize,
+        /// The files that are there.
+        left_out: LeftOut,
     },
+
+    /// A pattern of paths that stands for none.
+    #[error("{}: {reason}", shown(.path))]
+    Pattern {
+        /// The pattern.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+
+    /// A single image where a data set is to be given.
+    #[error("{}: is a single image; give the folder it lies in", shown(.0))]
+    SingleImage(PathBuf),
 
     /// A file that is no data set.
     #[error("{}: {found}; give a folder of images, a .tar, .zip or .parquet file of them, a list of paths (.txt, .csv), CIFAR or STL-10 binaries (.bin), or IDX files", shown(.path))]
@@ -122,6 +133,18 @@ impl DataError {
 
     pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// What is there instead of images.
+fn others(left_out: &LeftOut) -> String {
+    match (left_out.count, left_out.files.first()) {
+        (0, _) => ", nor any other files".to_owned(),
+        (1, Some(file)) => format!(", only 1 other file ({}: {})", file.name, file.reason),
+        (count, Some(file)) => {
+            format!(", only {count} other files (the first: {}: {})", file.name, file.reason)
+        }
+        (count, None) => format!(", only {count} other files"),
     }
 }
 

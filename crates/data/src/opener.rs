@@ -41,7 +41,8 @@ impl Opener {
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
         let mut expanded = Vec::new();
         for path in paths {
-            expanded.extend(expand(path).map_err(|reason| DataError::malformed(path, reason))?);
+            expanded
+                .extend(expand(path).map_err(|reason| DataError::Pattern { path: path.clone(), reason })?);
         }
         // Shards are one data set, however many there are.
         let mut groups: Vec<Vec<PathBuf>> = Vec::new();
@@ -133,7 +134,7 @@ impl Opener {
         }
         let zips = of(ArchiveKind::Zip);
         match zips.is_empty() {
-            true => Err(DataError::NoImages { path: path.to_owned(), files: listing.left_out.count }),
+            true => Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() }),
             false => self.open(&zips),
         }
     }
@@ -171,8 +172,6 @@ impl Opener {
     }
 
     fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {
-        let unrecognised =
-            |found: &str| DataError::Unrecognised { path: path.to_owned(), found: found.to_owned() };
         if idx::is_images(path) {
             return open_idx(&idx::Pair::of(path.to_owned()), None, self.decode);
         }
@@ -203,8 +202,11 @@ impl Opener {
             .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))
             .map_err(|e| DataError::io(path, e))?;
         Err(match Format::of(&head) {
-            Some(_) => unrecognised("is a single image; give the folder it lies in"),
-            None => unrecognised("is no data set that is known here"),
+            Some(_) => DataError::SingleImage(path.to_owned()),
+            None => {
+                let found = "is no data set that is known here".to_owned();
+                DataError::Unrecognised { path: path.to_owned(), found }
+            }
         })
     }
 }

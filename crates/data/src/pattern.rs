@@ -16,6 +16,11 @@ pub(crate) fn expand(path: &Path) -> Result<Vec<PathBuf>, String> {
             parts(text, &mut paths)?;
             Ok(paths.into_iter().map(PathBuf::from).collect())
         }
+        Some(text) if text.contains(['*', '?']) && !path.exists() => {
+            Err("no such file; * and ? are for the shell, which spreads them where they are not quoted; a \
+                 pattern is written as {000..146}"
+                .to_owned())
+        }
         _ => Ok(vec![path.to_owned()]),
     }
 }

@@ -37,6 +37,8 @@ pub struct Survey {
     pub grey: usize,
     /// Images that are stored with 16 bits a channel.
     pub deep: usize,
+    /// The darkest and the brightest 8-bit value that the window makes of those of them that are grey.
+    pub deep_values: Option<(u8, u8)>,
     /// Widths in pixels.
     pub width: Spread,
     /// Heights in pixels.
@@ -109,11 +111,14 @@ pub fn survey(
 
 impl Seen {
     fn look_at(&mut self, dataset: &dyn Dataset, index: usize, scratch: &mut DecodeScratch) {
-        let (print, grey) = match dataset.read(index, scratch) {
+        let (print, grey, values) = match dataset.read(index, scratch) {
             Ok(image) => {
                 self.widths.push(image.width);
                 self.heights.push(image.height);
-                (print(image), image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b))
+                let grey = image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
+                let values = grey
+                    .then(|| image.pixels.iter().fold((255, 0), |(low, high), &v| (v.min(low), v.max(high))));
+                (print(image), grey, values)
             }
             Err(error) => {
                 let reason = match error {
@@ -124,22 +129,26 @@ impl Seen {
                 return self.survey.broken.push(broken);
             }
         };
-        let Survey { readable, per_class, formats, grey: greys, deep, .. } = &mut self.survey;
+        let Survey { readable, per_class, formats, grey: greys, deep, deep_values, .. } = &mut self.survey;
         *readable += 1;
         *greys += usize::from(grey);
         per_class[dataset.label(index).map_or(dataset.classes().len(), |label| label as usize)] += 1;
         if let Some(stored) = scratch.stored() {
             *formats.entry(stored.format.to_string()).or_default() += 1;
-            *deep += usize::from(stored.bits > 8);
+            if stored.bits > 8 {
+                *deep += 1;
+                *deep_values = wider(*deep_values, values);
+            }
         }
         self.prints.push((print, index as u32));
     }
 
     fn join(&mut self, other: Self) {
-        let Survey { readable, broken, per_class, formats, grey, deep, .. } = &mut self.survey;
+        let Survey { readable, broken, per_class, formats, grey, deep, deep_values, .. } = &mut self.survey;
         *readable += other.survey.readable;
         *grey += other.survey.grey;
         *deep += other.survey.deep;
+        *deep_values = wider(*deep_values, other.survey.deep_values);
         broken.extend(other.survey.broken);
         per_class.resize(other.survey.per_class.len(), 0);
         per_class.iter_mut().zip(other.survey.per_class).for_each(|(all, more)| *all += more);
@@ -149,6 +158,14 @@ impl Seen {
         self.widths.extend(other.widths);
         self.heights.extend(other.heights);
         self.prints.extend(other.prints);
+    }
+}
+
+/// The range that holds both.
+fn wider(one: Option<(u8, u8)>, other: Option<(u8, u8)>) -> Option<(u8, u8)> {
+    match (one, other) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        _ => one.or(other),
     }
 }
 

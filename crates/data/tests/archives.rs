@@ -159,7 +159,7 @@ fn damaged_zip_archives_are_named_and_their_members_passed_over() {
         assert!(message.contains("set.zip: not read as a zip archive"), "{message}");
     }
     fs::write(&file, zip(&[("a.txt".to_owned(), vec![1])], true)).unwrap();
-    assert!(error(&file).contains("no images in it (1 other files"));
+    assert!(error(&file).contains("no images in it, only 1 other file ("));
 }
 
 /// A zip whose directory declares another size than its data has.
@@ -239,6 +239,10 @@ fn damaged_shards_are_read_up_to_the_damage() {
     let read = source.train.len();
     assert!((3..7).contains(&read), "{read}");
     assert_eq!(colors(&*source.train), (0..read as u8).collect::<Vec<u8>>());
+    // Nothing of it is whole.
+    write(&file, &whole[..550]);
+    let message = error(&file);
+    assert!(message.contains("no images in it") && message.contains("cut short"), "{message}");
 
     let packed = gzip(whole.clone());
     let file = dir.path().join("b.tar.gz");

@@ -98,9 +98,9 @@ fn other_files_are_left_out_and_listed() {
 #[test]
 fn nothing_to_open() {
     let dir = tempdir().unwrap();
-    assert!(error(dir.path()).contains("no images in it (0 other files"));
+    assert!(error(dir.path()).contains("no images in it, nor any other files"));
     fs::write(dir.path().join("notes.txt"), "text").unwrap();
-    assert!(error(dir.path()).contains("no images in it (1 other files"));
+    assert!(error(dir.path()).contains("no images in it, only 1 other file ("));
     assert!(error(&dir.path().join("absent")).contains("absent: no such file or folder"));
     assert!(error(&dir.path().join("notes.txt")).contains("none of the first 1 paths"));
     fs::write(dir.path().join("letter.doc"), "text").unwrap();

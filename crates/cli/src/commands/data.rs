@@ -119,10 +119,16 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     lines.push(row("width", range(found.width)));
     lines.push(row("height", range(found.height)));
     if found.deep > 0 {
-        lines.push(row(
-            "16 bits",
-            format!("{} images; data.window says what becomes black and white", count(found.deep)),
-        ));
+        let values = match found.deep_values {
+            // Less than a quarter of what there is room for.
+            Some((low, high)) if high - low < 64 => format!(
+                "of only {low} to {high} out of 255: set data.window to \"image\", or to the stored values that are to \
+                 become [black, white]"
+            ),
+            Some((low, high)) => format!("of {low} to {high} out of 255, as data.window maps them"),
+            None => "that data.window maps to 8".to_owned(),
+        };
+        lines.push(row("16 bits", format!("{} {values}", terminal::counted(found.deep, "image"))));
     }
     let grey = match found.grey == found.readable {
         true => "all; operators that change colours mean nothing here".to_owned(),
@@ -197,6 +203,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "formats": found.formats,
         "grey": found.grey,
         "sixteen_bit": found.deep,
+        "sixteen_bit_values": found.deep_values.map(|(low, high)| json!({ "least": low, "most": high })),
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,
@@ -206,50 +213,57 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
 
 /// A sheet of samples: a row for each of some classes, or images spread over the whole set.
 fn samples(whole: &Concat) -> Result<RgbImage> {
-    let rows = chosen(whole);
+    let mut scratch = DecodeScratch::default();
+    // Broken ones are told elsewhere.
+    let mut readable = |images: &mut dyn Iterator<Item = u32>, most: usize| -> Vec<u32> {
+        let readable = |&image: &u32| whole.read(image as usize, &mut scratch).is_ok();
+        let mut shown: Vec<u32> = images.filter(readable).take(most).collect();
+        shown.sort_unstable();
+        shown
+    };
+    let rows: Vec<Vec<u32>> = match whole.classes() {
+        [] => {
+            let all: Vec<u32> = (0..whole.len() as u32).collect();
+            let shown = readable(&mut spread(&all, COLUMNS * ROWS), COLUMNS * ROWS);
+            shown.chunks(COLUMNS).map(<[u32]>::to_vec).collect()
+        }
+        _ => by_class(whole).into_iter().map(|images| readable(&mut images.into_iter(), COLUMNS)).collect(),
+    };
     let (side, cell) = (SIDE as usize, SIDE as usize + 4 + LINE + GAP);
     let mut canvas = Canvas::new(COLUMNS * (side + GAP) + GAP, rows.len().max(1) * cell + GAP);
-    let mut scratch = DecodeScratch::default();
     for (row, images) in rows.into_iter().enumerate() {
-        let mut column = 0;
-        for index in images {
-            // Broken ones are told elsewhere.
-            let Ok(image) = whole.read(index as usize, &mut scratch) else { continue };
+        for (column, index) in images.into_iter().enumerate() {
+            let image = whole.read(index as usize, &mut scratch)?;
             let shown = fitted(&picture(image.width, image.height, image.pixels.to_vec())?, SIDE);
             let (x, y) = (GAP + column * (side + GAP), GAP + row * cell);
             canvas.put(&shown, x, y + side - shown.height() as usize);
             let label = whole.label(index as usize).map(|label| whole.classes()[label as usize].clone());
             let text = label.unwrap_or_else(|| whole.name(index as usize));
             canvas.write(&shortened(&text, side / LETTER), x, y + side + 4, 40);
-            column += 1;
-            if column == COLUMNS {
-                break;
-            }
         }
     }
     Ok(canvas.into_image())
 }
 
-/// The images of each row of the sheet; twice as many as fit, since some may be broken.
-fn chosen(whole: &Concat) -> Vec<Vec<u32>> {
-    let spread = |images: &[u32], count: usize| -> Vec<u32> {
-        images.iter().copied().step_by(images.len().div_ceil(count).max(1)).collect()
-    };
-    let all: Vec<u32> = (0..whole.len() as u32).collect();
-    if whole.classes().is_empty() {
-        return spread(&all, COLUMNS * ROWS).chunks(COLUMNS).map(<[u32]>::to_vec).collect();
-    }
+/// About `count` images spread evenly over `images`: every other one first, the rest stands in for broken ones.
+fn spread(images: &[u32], count: usize) -> impl Iterator<Item = u32> {
+    let step = images.len().div_ceil(2 * count).max(1);
+    images.iter().step_by(2 * step).chain(images.iter().skip(step).step_by(2 * step)).copied()
+}
+
+/// The images of each row of the sheet: of some classes, and in the last row those without a label, if there are any.
+fn by_class(whole: &Concat) -> Vec<Vec<u32>> {
     let mut by_class = vec![Vec::new(); whole.classes().len()];
-    for image in all {
-        if let Some(label) = whole.label(image as usize) {
-            by_class[label as usize].push(image);
+    let mut without = Vec::new();
+    for image in 0..whole.len() as u32 {
+        match whole.label(image as usize) {
+            Some(label) => by_class[label as usize].push(image),
+            None => without.push(image),
         }
     }
-    // Every other one first: what fits is spread over the class, and the rest stands in for broken ones.
-    let row = |images: &Vec<u32>| {
-        let spread = spread(images, 2 * COLUMNS);
-        let (even, odd) = (spread.iter().step_by(2), spread.iter().skip(1).step_by(2));
-        even.chain(odd).copied().collect()
-    };
-    by_class.iter().filter(|images| !images.is_empty()).take(ROWS).map(row).collect()
+    let rows = if without.is_empty() { ROWS } else { ROWS - 1 };
+    let mut chosen: Vec<Vec<u32>> =
+        by_class.into_iter().filter(|images| !images.is_empty()).take(rows).collect();
+    chosen.extend(Some(without).filter(|images| !images.is_empty()));
+    chosen.into_iter().map(|images| spread(&images, COLUMNS).collect()).collect()
 }

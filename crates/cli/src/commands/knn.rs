@@ -9,6 +9,7 @@ use simclr_metrics::Knn as Classifier;
 
 use crate::exit::Done;
 use crate::judging::Judged;
+use crate::settings::at_least_one;
 use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
@@ -24,7 +25,7 @@ pub struct Knn {
     judged: Judged,
 
     /// Neighbours that vote
-    #[arg(long, value_name = "N", default_value = "200")]
+    #[arg(long, value_name = "N", default_value = "200", value_parser = at_least_one)]
     k: NonZeroUsize,
 
     /// Neighbours of cosine similarity s vote with weight exp(s / T)

@@ -270,7 +270,7 @@ fn open_table(path: &Path) -> Result<Table, DataError> {
 fn described(path: &Path, file: Shared) -> Result<Table, String> {
     let metadata = ParquetMetaDataReader::new()
         .parse_and_finish(&file)
-        .map_err(|error| format!("not read as a Parquet file: {error}"))?;
+        .map_err(|error| format!("not read as a Parquet file, it is another file or damaged: {error}"))?;
     let schema = metadata.file_metadata().schema_descr();
     let columns: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
     let rank = |column: &ColumnDescriptor| {

@@ -278,7 +278,7 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
         shards.shards.push(Shard { path: path.clone(), packing, members, first });
     }
     match shards.len {
-        0 => Err(DataError::NoImages { path: paths[0].clone(), files: left_out.count }),
+        0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: left_out.clone() }),
         _ => Ok(shards),
     }
 }

@@ -88,7 +88,12 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let file = File::open(path).map_err(|e| DataError::io(path, e))?;
     let len = file.metadata().map_err(|e| DataError::io(path, e))?.len();
     let again = File::open(path).map_err(|e| DataError::io(path, e))?;
-    let bad = |error: String| DataError::malformed(path, format!("not read as a zip archive: {error}"));
+    let bad = |error: String| {
+        DataError::malformed(
+            path,
+            format!("not read as a zip archive, it is another file or damaged: {error}"),
+        )
+    };
     let mut archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
     let mut left_out = LeftOut::default();
     let mut found: Vec<(Vec<u8>, Member)> = Vec::new();
@@ -127,7 +132,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         }
     }
     if found.is_empty() {
-        return Err(DataError::NoImages { path: path.to_owned(), files: left_out.count });
+        return Err(DataError::NoImages { path: path.to_owned(), left_out });
     }
     // As a folder is sorted: component by component.
     found.sort_by(|(a, _), (b, _)| a.split(|&byte| byte == b'/').cmp(b.split(|&byte| byte == b'/')));

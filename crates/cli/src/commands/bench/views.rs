@@ -31,7 +31,7 @@ pub struct Views {
     data: Vec<PathBuf>,
 
     /// Side of a view in pixels (data.image_size)
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=1024))]
     size: Option<u32>,
 
     /// How long to measure
@@ -111,7 +111,8 @@ impl Views {
         }
         let Figures { images_per_s, views_per_s, threads, size, isa, stages_us, .. } = figures;
         terminal::print(&format!(
-            "{images_per_s:.1} images/s  {views_per_s:.1} views/s of {size} x {size}, {threads} threads, {isa}"
+            "{images_per_s:.1} images/s  {views_per_s:.1} views/s of {size} x {size}, {}, {isa}",
+            terminal::counted(*threads, "thread"),
         ))?;
         let Stages { read_and_decode, crop_and_resize, color, blur, other } = stages_us;
         let stages = [
