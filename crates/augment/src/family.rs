@@ -90,12 +90,17 @@ impl ViewFamily {
         view_len(self.size)
     }
 
-    /// Draws the parameters of one view of an image of `width` x `height` pixels, both at least 1.
-    pub fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> Recipe {
-        let crop = match &self.crop {
+    /// Draws the crop alone, with which [`ViewFamily::draw`] begins: the only part of the image that its view looks at.
+    pub fn draw_crop(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
+        match &self.crop {
             Some(crop) => crop.draw(width, height, stream),
             None => CropBox::whole(width, height),
-        };
+        }
+    }
+
+    /// Draws the parameters of one view of an image of `width` x `height` pixels, both at least 1.
+    pub fn draw(&self, width: u32, height: u32, stream: &mut Stream) -> Recipe {
+        let crop = self.draw_crop(width, height, stream);
         let (mut flip, mut steps) = (false, Steps::default());
         for op in &self.ops {
             // Flips that nothing precedes are part of the resize.

@@ -4,7 +4,7 @@
 //!
 //! The corpus is small well-formed files. Each is changed at random (bytes set, bits turned, pieces cut out, doubled, or taken from
 //! another file) and opened as what its name says. An image goes to the decoders; anything else is opened as a data set, and some of its
-//! images are read. A panic of a library that the crate catches and makes an error of is told, and is no finding.
+//! images are read. A part of an image must be the same as of the whole. A panic of a library that the crate catches and makes an error of is told, and is no finding.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use simclr_augment::Stream;
-use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, open};
+use simclr_augment::{CropBox, Stream};
+use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_part, open};
 
 /// Images read of each data set.
 const READ: usize = 20;
@@ -132,6 +132,7 @@ fn feed(file: &Path, bytes: &[u8], folder: &Path) -> bool {
     let name = file.file_name().unwrap_or_default();
     let sets = ["tar", "gz", "zst", "zip", "parquet", "csv", "txt", "bin", "idx3-ubyte"];
     if !file.extension().is_some_and(|end| sets.iter().any(|set| end == *set)) {
+        parts_are_those_of_the_whole(bytes);
         let options = DecodeOptions { window: Window::Image, shrink: Some(16), background: [1, 2, 3] };
         return decode_bytes("fuzzed", bytes, &options, &mut scratch).is_ok();
     }
@@ -148,5 +149,28 @@ fn feed(file: &Path, bytes: &[u8], folder: &Path) -> bool {
             true
         }
         Err(_) => false,
+    }
+}
+
+/// Panics if a part of an image is not what the whole has there, or cannot be read where the whole can.
+fn parts_are_those_of_the_whole(bytes: &[u8]) {
+    let options = DecodeOptions::default();
+    let (mut scratch, mut other) = (DecodeScratch::default(), DecodeScratch::default());
+    let Ok(whole) = decode_bytes("fuzzed", bytes, &options, &mut scratch) else { return };
+    let crop = |width: u32, height: u32| {
+        let mut stream = Stream::new(bytes.len() as u64, u64::from(bytes[bytes.len() / 2]), 0, 0);
+        let (left, top) = (stream.below(width), stream.below(height));
+        let (width, height) = (1 + stream.below(width - left), 1 + stream.below(height - top));
+        CropBox { left, top, width, height }
+    };
+    let part =
+        decode_part("fuzzed", bytes, &options, &|width, height| crop(width, height).into(), &mut other);
+    let part = part.expect("a part of an image that can be read");
+    assert_eq!((part.width, part.height), (whole.width, whole.height));
+    let CropBox { left, top, width, height } = crop(whole.width, whole.height);
+    for y in top..top + height {
+        let start = 3 * (y as usize * whole.width as usize + left as usize);
+        let row = start..start + 3 * width as usize;
+        assert_eq!(part.pixels[row.clone()], whole.pixels[row], "row {y}");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeScratch, shrink};
+use crate::decode::{DecodeScratch, Region, shrink};
 use crate::error::{DataError, inert};
 
 /// The images of a binary file.
@@ -62,7 +62,12 @@ impl<P: Pixels> Dataset for Binary<P> {
         format!("{} image {index}", self.part)
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        _: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         self.image(index, scratch.unfiled())
             .map_err(|reason| DataError::Image { name: self.name(index), reason })
     }

@@ -2,13 +2,14 @@
 
 mod file;
 
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeOptions, DecodeScratch};
+use crate::decode::{DecodeOptions, DecodeScratch, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
 use file::{CacheFile, Place};
@@ -103,6 +104,16 @@ impl Cached {
         })
     }
 
+    /// Whether an image of `bytes` of pixels is likely to be kept.
+    fn has_room(&self, bytes: u64) -> bool {
+        match &self.store {
+            Store::Memory { budget, used } => {
+                used.load(Ordering::Relaxed).checked_add(bytes).is_some_and(|total| total <= *budget)
+            }
+            Store::Disk(file) => file.has_room(bytes),
+        }
+    }
+
     /// Keeps a copy of image `index` if there is room.
     fn keep(&self, index: usize, image: Decoded) {
         match &self.store {
@@ -168,7 +179,12 @@ impl Dataset for Cached {
         self.inner.locality()
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         match (self.kept[index].get(), &self.store) {
             (Some(Kept::InMemory(kept)), _) => {
                 return Ok(Decoded { width: kept.width, height: kept.height, pixels: &kept.pixels });
@@ -181,8 +197,16 @@ impl Dataset for Cached {
             }
             _ => {}
         }
-        let image = self.inner.read(index, scratch)?;
-        self.keep(index, image);
+        // What is kept is kept whole; what does not fit need not be read whole.
+        let whole = Cell::new(true);
+        let part = |width: u32, height: u32| {
+            whole.set(self.has_room(3 * u64::from(width) * u64::from(height)));
+            if whole.get() { Region::whole(width, height) } else { needed(width, height) }
+        };
+        let image = self.inner.read_part(index, &part, scratch)?;
+        if whole.get() {
+            self.keep(index, image);
+        }
         Ok(image)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::DecodeScratch;
+use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::files::new_labels;
 use crate::locality::Locality;
@@ -81,9 +81,14 @@ impl Dataset for Concat {
         Locality::chain(self.parts.iter().map(|part| part.set.locality()))
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         let (part, index) = self.part(index);
-        part.set.read(index, scratch).map_err(|error| match error {
+        part.set.read_part(index, needed, scratch).map_err(|error| match error {
             DataError::Image { name, reason } => {
                 DataError::Image { name: format!("{}{name}", part.prefix), reason }
             }

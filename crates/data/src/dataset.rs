@@ -2,7 +2,7 @@
 
 use simclr_augment::ImageRef;
 
-use crate::decode::DecodeScratch;
+use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
 
@@ -40,5 +40,20 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// [`DataError::Image`] with the image's name and the reason, if it is broken.
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError>;
+    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+        self.read_part(index, &Region::whole, scratch)
+    }
+
+    /// Reads image `index` and decodes what `needed` says of it, told its width and height. The image that is returned has its full size;
+    /// its pixels outside of that part are unspecified, those inside are the same as of the whole. Data sets that can only read whole
+    /// images do not ask.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`]; damage outside of the part may go unnoticed.
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError>;
 }

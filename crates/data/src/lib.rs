@@ -65,8 +65,8 @@ pub use cached::Cached;
 pub use concat::Concat;
 pub use dataset::{Dataset, Decoded};
 pub use decode::{
-    DecodeOptions, DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, StoredAs, Window, decode_bytes,
-    decode_file,
+    DecodeOptions, DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, Region, StoredAs, Window, decode_bytes,
+    decode_file, decode_part,
 };
 pub use error::DataError;
 pub use evaluation::EvalLoader;

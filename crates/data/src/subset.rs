@@ -5,7 +5,7 @@ use std::sync::Arc;
 use simclr_augment::Stream;
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::DecodeScratch;
+use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
 use crate::permutation::shuffle;
@@ -112,7 +112,12 @@ impl Dataset for Subset {
         self.whole.locality().restrict(&self.indices)
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
-        self.whole.read(self.indices[index] as usize, scratch)
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        self.whole.read_part(self.indices[index] as usize, needed, scratch)
     }
 }

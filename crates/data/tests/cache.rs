@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use simclr_data::{Cached, DataError, Dataset, DecodeOptions, DecodeScratch, Decoded};
+use simclr_data::{Cached, DataError, Dataset, DecodeOptions, DecodeScratch, Decoded, Region};
 use tempfile::{TempDir, tempdir};
 
 const IMAGES: usize = 100;
@@ -40,7 +40,12 @@ impl Dataset for Counting {
     fn name(&self, index: usize) -> String {
         index.to_string()
     }
-    fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        _: &dyn Fn(u32, u32) -> Region,
+        _: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(Decoded { width: 5, height: 4, pixels: &self.pixels[index] })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{
     Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, Decoded, EvalLoader, Loader,
-    LoaderConfig, Position, Reading, Subset, balanced_subset, permutation,
+    LoaderConfig, Position, Reading, Region, Subset, balanced_subset, permutation,
 };
 
 /// Images of 9 x 8 pixels that depend on their number, of which some cannot be read.
@@ -35,7 +35,12 @@ impl Dataset for Numbers {
     fn name(&self, index: usize) -> String {
         format!("image {index}")
     }
-    fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        _: &dyn Fn(u32, u32) -> Region,
+        _: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         match self.broken.contains(&index) {
             true => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
             false => Ok(Decoded { width: 9, height: 8, pixels: &self.pixels[index] }),

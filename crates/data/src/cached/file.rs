@@ -111,6 +111,12 @@ impl CacheFile {
         Ok(places)
     }
 
+    /// Whether there is room for an image of `bytes` of pixels.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let end = self.end.load(Ordering::Relaxed).checked_add(HEAD + bytes);
+        !self.full.load(Ordering::Relaxed) && end.is_some_and(|end| end <= self.limit)
+    }
+
     /// Writes an image, if there is room.
     pub fn put(&self, index: u32, image: Decoded<'_>) -> Option<Place> {
         if self.full.load(Ordering::Relaxed) {

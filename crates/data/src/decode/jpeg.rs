@@ -1,14 +1,78 @@
 //! JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
+//!
+//! Files of the common kind are decoded by `simclr-jpeg`, and no more of them than is needed. All others, and whatever is odd about a
+//! file, go to zune-jpeg, whose verdict counts.
 
 use image::metadata::Orientation;
+use simclr_jpeg::{Error, Header, Rect, Scratch};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::{Stored, check_size, resize};
+use super::orientation::{seen_size, stored_box};
+use super::{DecodeOptions, Region, Stored, Window, check_size, jpeg_header, resize};
 
-pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+/// Decodes what `needed` says of the image into `pixels`; `spare` is for the rest of a damaged one.
+pub(super) fn decode(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
+    scratch: &mut Scratch,
+    spare: &mut Vec<u8>,
+    pixels: &mut Vec<u8>,
+) -> Result<Stored, String> {
+    let stored = match Header::read(bytes) {
+        Ok(header) => decode_common(bytes, &header, options, needed, scratch, spare, pixels)?,
+        Err(_) => decode_any(bytes, pixels)?,
+    };
+    if stored.grey {
+        options.window.apply_to_grey(pixels);
+    }
+    Ok(stored)
+}
+
+/// Decodes a file of the common kind.
+fn decode_common(
+    bytes: &[u8],
+    header: &Header,
+    options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
+    scratch: &mut Scratch,
+    spare: &mut Vec<u8>,
+    pixels: &mut Vec<u8>,
+) -> Result<Stored, String> {
+    let &Header { width, height, grey, exif, .. } = header;
+    check_size(width.into(), height.into())?;
+    resize(pixels, width as usize * height as usize * 3)?;
+    let orientation = exif.and_then(Orientation::from_exif_chunk);
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let region = if options.shrink.is_some() || (grey && options.window != Window::Full) {
+        // Every pixel has a share in the result.
+        [Rect::whole(width, height); 2]
+    } else {
+        let (seen_width, seen_height) = seen_size(orientation, width, height);
+        needed(seen_width, seen_height).boxes().map(|seen| {
+            let stored = stored_box(orientation, seen, width, height);
+            Rect { left: stored.left, top: stored.top, width: stored.width, height: stored.height }
+        })
+    };
+    let stored = Stored { width, height, orientation, bits: 8, grey };
+    match header.decode(&region, scratch, pixels) {
+        Ok(()) => Ok(stored),
+        // What was decoded stays: its pixels do not depend on how much was needed.
+        Err(Error::Damaged { rows, .. }) => {
+            decode_any(bytes, spare)?;
+            let decoded = 3 * width as usize * rows as usize;
+            pixels[decoded..].copy_from_slice(&spare[decoded..]);
+            Ok(stored)
+        }
+        Err(_) => decode_any(bytes, pixels),
+    }
+}
+
+/// Decodes a file of any kind, whole.
+fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
     // The side is bounded by the format itself (16 bits); the area is what costs memory and is checked below.
     let options = DecoderOptions::default()
         .set_max_width(usize::from(u16::MAX))
@@ -31,7 +95,7 @@ pub(super) fn decode(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, Strin
         height: height as u32,
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
         bits: 8,
-        grey: false,
+        grey: jpeg_header::components(bytes) == Some(1),
     })
 }
 

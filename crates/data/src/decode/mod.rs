@@ -10,6 +10,7 @@ mod jpeg_header;
 mod options;
 mod orientation;
 mod raster;
+mod region;
 pub(crate) mod shrink;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use std::path::Path;
 pub use format::Format;
 pub(crate) use format::{MAGIC_BYTES, READ};
 pub use options::{DecodeOptions, Window};
+pub use region::Region;
 
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
@@ -37,6 +39,7 @@ pub struct DecodeScratch {
     pub(crate) pixels: Vec<u8>,
     turned: Vec<u8>,
     stored: Option<StoredAs>,
+    jpeg: simclr_jpeg::Scratch,
 }
 
 /// How an image was stored, before it was decoded.
@@ -76,7 +79,7 @@ pub fn decode_file<'a>(
     options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    decode_from(|file| read_file(path, file), || shown(path), options, scratch)
+    decode_from(|file| read_file(path, file), || shown(path), options, &Region::whole, scratch)
 }
 
 /// Decodes an image held in memory; `name` is how errors call it.
@@ -89,7 +92,22 @@ pub fn decode_bytes<'a>(
     options: &DecodeOptions,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
-    let decoded = decode_into(bytes, options, scratch);
+    decode_part(name, bytes, options, &Region::whole, scratch)
+}
+
+/// As [`decode_bytes`], but only what `needed` says of the image, told its width and height after the EXIF orientation and the
+/// shrinking. Pixels outside of that are unspecified. Of formats that are only decoded whole it is not asked.
+///
+/// # Errors
+/// As [`decode_bytes`]; damage outside of the part may go unnoticed.
+pub fn decode_part<'a>(
+    name: &str,
+    bytes: &[u8],
+    options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
+    scratch: &'a mut DecodeScratch,
+) -> Result<Decoded<'a>, DataError> {
+    let decoded = decode_into(bytes, options, needed, scratch);
     finish(decoded, || inert(name), scratch)
 }
 
@@ -98,11 +116,12 @@ pub(crate) fn decode_from<'a>(
     read: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
     name: impl Fn() -> String,
     options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
     scratch.stored = None;
     let mut file = std::mem::take(&mut scratch.file);
-    let decoded = read(&mut file).and_then(|()| decode_into(&file, options, scratch));
+    let decoded = read(&mut file).and_then(|()| decode_into(&file, options, needed, scratch));
     scratch.file = file;
     finish(decoded, name, scratch)
 }
@@ -141,9 +160,10 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
 fn decode_into(
     bytes: &[u8],
     options: &DecodeOptions,
+    needed: &dyn Fn(u32, u32) -> Region,
     scratch: &mut DecodeScratch,
 ) -> Result<(u32, u32), String> {
-    let DecodeScratch { pixels, turned, stored: stored_as, .. } = scratch;
+    let DecodeScratch { pixels, turned, stored: stored_as, jpeg, .. } = scratch;
     *stored_as = None;
     let format = Format::of(bytes).ok_or_else(|| match bytes {
         [] => "the file is empty".to_owned(),
@@ -151,13 +171,7 @@ fn decode_into(
     })?;
     // A defect of a decoder on a malformed file must not take the training run with it.
     let stored = catch_unwind(AssertUnwindSafe(|| match format {
-        Format::Jpeg => jpeg::decode(bytes, pixels).map(|mut stored| {
-            if jpeg_header::components(bytes) == Some(1) {
-                stored.grey = true;
-                options.window.apply_to_grey(pixels);
-            }
-            stored
-        }),
+        Format::Jpeg => jpeg::decode(bytes, options, needed, jpeg, turned, pixels),
         Format::Png | Format::WebP | Format::Bmp | Format::Tiff | Format::Gif | Format::Pnm => {
             raster::decode(bytes, format, options, pixels)
         }

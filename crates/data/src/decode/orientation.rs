@@ -1,6 +1,7 @@
 //! Turning and mirroring an image as its EXIF orientation asks.
 
 use image::metadata::Orientation;
+use simclr_augment::CropBox;
 
 use super::resize;
 
@@ -39,10 +40,69 @@ pub(super) fn apply(
     Ok((out_w as u32, out_h as u32))
 }
 
+/// What becomes `seen` in an image of `width` x `height` stored pixels that is turned as `orientation` asks.
+pub(super) fn stored_box(orientation: Orientation, seen: CropBox, width: u32, height: u32) -> CropBox {
+    // How far a box is from the other end of a side.
+    let from_end = |start: u32, length: u32, side: u32| side.saturating_sub(start).saturating_sub(length);
+    let CropBox { left: x, top: y, width: w, height: h } = seen;
+    let (mirrored_x, mirrored_y) = match transposes(orientation) {
+        true => (from_end(y, h, width), from_end(x, w, height)),
+        false => (from_end(x, w, width), from_end(y, h, height)),
+    };
+    let (left, top) = match orientation {
+        Orientation::NoTransforms => (x, y),
+        Orientation::FlipHorizontal => (mirrored_x, y),
+        Orientation::Rotate180 => (mirrored_x, mirrored_y),
+        Orientation::FlipVertical => (x, mirrored_y),
+        Orientation::Rotate90FlipH => (y, x),
+        Orientation::Rotate90 => (y, mirrored_y),
+        Orientation::Rotate270FlipH => (mirrored_x, mirrored_y),
+        Orientation::Rotate270 => (mirrored_x, x),
+    };
+    match transposes(orientation) {
+        true => CropBox { left, top, width: h, height: w },
+        false => CropBox { left, top, width: w, height: h },
+    }
+}
+
+/// The size at which an image of `width` x `height` stored pixels is seen.
+pub(super) fn seen_size(orientation: Orientation, width: u32, height: u32) -> (u32, u32) {
+    if transposes(orientation) { (height, width) } else { (width, height) }
+}
+
+/// Whether rows become columns.
+fn transposes(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use image::{DynamicImage, RgbImage};
+
+    /// Turning an image in which only what is stored for a box is set sets that box.
+    fn every_box_is_found(orientation: Orientation, width: u32, height: u32) {
+        let (w, h) = seen_size(orientation, width, height);
+        let boxes = (0..w).flat_map(|left| (0..h).map(move |top| (left, top))).flat_map(|(left, top)| {
+            (1..=w - left)
+                .flat_map(move |width| (1..=h - top).map(move |height| CropBox { left, top, width, height }))
+        });
+        let inside = |crop: CropBox, x: u32, y: u32| {
+            (crop.left..crop.left + crop.width).contains(&x)
+                && (crop.top..crop.top + crop.height).contains(&y)
+        };
+        let mut out = Vec::new();
+        for seen in boxes {
+            let stored = stored_box(orientation, seen, width, height);
+            let source: Vec<u8> = (0..width * height)
+                .flat_map(|at| [u8::from(inside(stored, at % width, at / width)); 3])
+                .collect();
+            apply(orientation, &source, width, height, &mut out).unwrap();
+            let expected = (0..w * h).flat_map(|at| [u8::from(inside(seen, at % w, at / w)); 3]);
+            assert!(out.iter().copied().eq(expected), "{orientation:?}: {stored:?} for {seen:?}");
+        }
+    }
 
     #[test]
     fn all_eight_agree_with_the_image_crate() {
@@ -57,6 +117,8 @@ mod tests {
             let size = apply(orientation, &source, width, height, &mut out).unwrap();
             assert_eq!(size, (expected.width(), expected.height()), "orientation {exif}");
             assert_eq!(&out, expected.as_bytes(), "orientation {exif}");
+            assert_eq!(size, seen_size(orientation, width, height));
+            every_box_is_found(orientation, width, height);
         }
     }
 }

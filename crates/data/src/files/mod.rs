@@ -13,7 +13,7 @@ pub(crate) mod zstd;
 use std::path::PathBuf;
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::{DecodeOptions, DecodeScratch, decode_from};
+use crate::decode::{DecodeOptions, DecodeScratch, Region, decode_from};
 use crate::error::DataError;
 use crate::layout::Classes;
 use crate::loader::NO_LABEL;
@@ -132,8 +132,14 @@ impl<F: Files> Dataset for ImageFiles<F> {
         }
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         let file = self.file(index);
-        decode_from(|out| self.files.read(file, out), || self.files.name(file), &self.options, scratch)
+        let (read, name) = (|out: &mut Vec<u8>| self.files.read(file, out), || self.files.name(file));
+        decode_from(read, name, &self.options, needed, scratch)
     }
 }

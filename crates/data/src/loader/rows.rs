@@ -1,7 +1,8 @@
 //! What becomes of one image: its row of a batch.
 
-use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily, central_crop};
+use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily, central_crop, central_crop_box};
 
+use crate::decode::Region;
 use crate::error::DataError;
 
 /// How an image is turned into the bytes that it contributes to a batch.
@@ -52,6 +53,24 @@ impl Rows {
                     )),
                 }
             }
+        }
+    }
+
+    /// What the views look at of an image of `width` x `height` pixels.
+    pub fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
+        match self {
+            Self::Views { families, seed } => {
+                let crop = |branch: usize| {
+                    let mut stream = Stream::new(*seed, epoch, u64::from(index), branch as u64);
+                    families[branch].draw_crop(width, height, &mut stream)
+                };
+                match families.len() {
+                    1 => crop(0).into(),
+                    2 => Region::both(crop(0), crop(1)),
+                    _ => Region::whole(width, height),
+                }
+            }
+            Self::CentralCrop { size } => central_crop_box(width, height, *size).into(),
         }
     }
 

@@ -87,8 +87,9 @@ impl Worker<'_> {
                 return;
             }
             let index = self.order.1[place as usize];
+            let needed = |width, height| rows.needed(epoch, index, width, height);
             let rendered = dataset
-                .read(index as usize, &mut self.decode)
+                .read_part(index as usize, &needed, &mut self.decode)
                 .map_err(|error| match error {
                     DataError::Image { reason, .. } => reason,
                     other => other.to_string(),

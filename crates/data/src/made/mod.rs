@@ -15,7 +15,7 @@ use simclr_augment::Stream;
 pub use shape::Shape;
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::DecodeScratch;
+use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::listing::LeftOut;
 use crate::source::{Source, SourceKind};
@@ -72,7 +72,12 @@ impl Dataset for Made {
         format!("made image {index}, {}", self.classes[index % Shape::ALL.len()])
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        _: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         let shape = Shape::ALL[index % Shape::ALL.len()];
         let scene = Scene::draw(shape, &mut Stream::new(self.seed, SCENE, index as u64, 0));
         scratch.pixels.resize(3 * (self.size as usize).pow(2), 0);

@@ -1,6 +1,6 @@
 //! Nearest neighbours as pictures.
 
-use simclr_augment::{Scratch, Stream, central_crop};
+use simclr_augment::{Scratch, Stream, central_crop, central_crop_box};
 use simclr_data::{Dataset, DecodeScratch};
 use simclr_metrics::{Features, nearest_neighbours};
 
@@ -109,7 +109,8 @@ impl Camera {
     }
 
     fn picture(&mut self, dataset: &dyn Dataset, index: usize) -> Result<Picture, EvalError> {
-        let image = dataset.read(index, &mut self.decode)?;
+        let needed = |width, height| central_crop_box(width, height, self.side).into();
+        let image = dataset.read_part(index, &needed, &mut self.decode)?;
         central_crop(image, self.side, &mut self.resize, &mut self.pixels)?;
         let class = dataset.label(index).map(|label| dataset.classes()[label as usize].clone());
         Ok(Picture::new(self.side, self.side, &self.pixels, class)?)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Subset};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Region, Subset};
 use simclr_train::Model;
 
 use super::stratify::stratify;
@@ -166,7 +166,12 @@ impl Dataset for Renumbered {
         self.inner.name(index)
     }
 
-    fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
-        self.inner.read(index, scratch)
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        self.inner.read_part(index, needed, scratch)
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use simclr_augment::{Stream, ViewConfig};
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Region};
 use simclr_engine::Device;
 use simclr_eval::protocols::{Splits, Versus, random_encoder};
 use simclr_train::{Config, Model};
@@ -66,7 +66,12 @@ impl Dataset for Toy {
         format!("toy {index}")
     }
 
-    fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<Decoded<'a>, DataError> {
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        _: &dyn Fn(u32, u32) -> Region,
+        _: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
         if self.broken.contains(&index) {
             return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
         }

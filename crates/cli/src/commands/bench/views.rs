@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 use simclr_augment::{ImageRef, Recipe, Scratch, Step, Steps, Stream, ViewFamily};
-use simclr_data::{Dataset, DecodeScratch, permutation};
+use simclr_data::{Dataset, DecodeScratch, Region, permutation};
 use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
@@ -161,6 +161,18 @@ impl<'a> Work<'a> {
         self.families[branch].draw(image.width, image.height, &mut stream)
     }
 
+    /// Reads what the views look at of an image, as the loader does.
+    fn read<'b>(&'b self, index: u32, epoch: u64, scratch: &'b mut DecodeScratch) -> Result<ImageRef<'b>> {
+        let needed = |width, height| {
+            let [a, b] = [0, 1].map(|branch| {
+                let mut stream = Stream::new(self.seed, epoch, index.into(), branch as u64);
+                self.families[branch].draw_crop(width, height, &mut stream)
+            });
+            Region::both(a, b)
+        };
+        Ok(self.dataset.read_part(index as usize, &needed, scratch)?)
+    }
+
     /// Images per second, both views, by `threads` threads.
     fn images_per_s(&self, threads: usize, time: Duration) -> Result<f64> {
         let start = Instant::now();
@@ -181,7 +193,7 @@ impl<'a> Work<'a> {
         while start.elapsed() < time {
             let place = first + made * stride;
             let (index, epoch) = (self.indices[place % self.indices.len()], place / self.indices.len());
-            let image = self.dataset.read(index as usize, &mut decode)?;
+            let image = self.read(index, epoch as u64, &mut decode)?;
             for (branch, family) in self.families.iter().enumerate() {
                 let recipe = self.recipe(image, index, epoch as u64, branch);
                 family.apply(image, &recipe, &mut scratch, &mut out);
@@ -205,7 +217,7 @@ impl<'a> Work<'a> {
             let (mut read, mut made) = (Duration::ZERO, [Duration::ZERO; 4]);
             for &index in &self.indices[..images] {
                 let start = Instant::now();
-                let image = self.dataset.read(index as usize, &mut decode)?;
+                let image = self.read(index, 0, &mut decode)?;
                 read += start.elapsed();
                 for (branch, family) in self.families.iter().enumerate() {
                     let recipe = self.recipe(image, index, 0, branch);

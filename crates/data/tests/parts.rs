@@ -1,0 +1,97 @@
+//! Reading only what views look at makes the same views.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use simclr_augment::{CropBox, ViewConfig, ViewFamily};
+use simclr_data::{
+    Cached, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position,
+    Reading, Window, decode_file, decode_part,
+};
+
+/// A folder of the JPEG files of `golden`: colours and grey, several samplings, progressive, every orientation.
+fn folder() -> tempfile::TempDir {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "jpg") {
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    folder
+}
+
+fn views(set: Arc<dyn Dataset>) -> Vec<Vec<u8>> {
+    let family = ViewFamily::new(&ViewConfig::default(), 12).unwrap();
+    let config = LoaderConfig {
+        batch: 4,
+        seed: 3,
+        reading: Reading { threads: 2, strict: false },
+        prefetch: 2,
+        views: vec![family.clone(), family],
+    };
+    let mut loader = Loader::new(set, config, Position::default());
+    let views = (0..12).map(|_| loader.next_batch().unwrap().views).collect();
+    assert!(loader.skipped().is_empty());
+    views
+}
+
+fn crops(set: Arc<dyn Dataset>) -> Vec<Vec<u8>> {
+    let mut loader = EvalLoader::new(set, 40, 5, Reading { threads: 2, strict: false });
+    std::iter::from_fn(|| loader.next_batch().unwrap()).map(|batch| batch.views).collect()
+}
+
+#[test]
+fn views_of_parts_are_those_of_whole_images() {
+    let folder = folder();
+    for window in [Window::Full, Window::Image] {
+        let decode = DecodeOptions { window, ..DecodeOptions::default() };
+        let set =
+            Opener { decode, ..Opener::default() }.open(&[folder.path().to_owned()]).unwrap().to_pretrain();
+        // What is kept is read whole; of what finds no room, parts.
+        let kept: Arc<dyn Dataset> = Arc::new(Cached::in_memory(Arc::clone(&set), 1 << 20));
+        let full = Arc::new(Cached::in_memory(Arc::clone(&set), 5000));
+        let (all, evaluation) = (views(Arc::clone(&kept)), crops(Arc::clone(&kept)));
+        for other in [set, full.clone() as Arc<dyn Dataset>] {
+            assert_eq!(views(Arc::clone(&other)), all);
+            assert_eq!(crops(other), evaluation);
+        }
+        assert!((1..=5000).contains(&full.used_bytes()));
+    }
+}
+
+#[test]
+fn a_part_is_the_same_whichever_way_the_image_is_turned() {
+    let folder = folder();
+    let mut whole = DecodeScratch::default();
+    let options = DecodeOptions::default();
+    let mut untouched = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let image = decode_file(&path, &options, &mut whole).unwrap();
+        for crop in [(0, 0, 5, 3), (13, 2, 11, 14), (8, 15, 1, 1), (23, 0, 1, 16)] {
+            let (left, top, width, height) = crop;
+            let crop = CropBox { left, top, width, height };
+            // Nothing of an image decoded before may be taken for this one's.
+            let mut part = DecodeScratch::default();
+            let needed = |w: u32, h: u32| {
+                assert_eq!((w, h), (image.width, image.height));
+                crop.into()
+            };
+            let seen = decode_part("x", &bytes, &options, &needed, &mut part).unwrap();
+            assert_eq!(seen.pixels.len(), image.pixels.len());
+            let mut different = false;
+            for (at, (a, b)) in seen.pixels.iter().zip(image.pixels).enumerate() {
+                let (x, y) = ((at / 3) as u32 % image.width, (at / 3) as u32 / image.width);
+                let inside = (left..left + width).contains(&x) && (top..top + height).contains(&y);
+                assert!(!inside || a == b, "{}: ({x}, {y}) of {crop:?}", path.display());
+                different |= a != b;
+            }
+            untouched += u32::from(different);
+        }
+    }
+    // Of most files the rest was not decoded.
+    assert!(untouched > 20, "{untouched}");
+}

@@ -1,0 +1,178 @@
+//! What a file says before its coded data: sizes, sampling, tables.
+
+use crate::Error;
+use crate::huffman::Spec;
+use crate::segments::Segments;
+use crate::zigzag::ZIGZAG;
+
+/// The headers of a file that is read here.
+#[derive(Clone, Debug)]
+pub struct Header<'a> {
+    /// Width in pixels, at least 1.
+    pub width: u32,
+    /// Height in pixels, at least 1.
+    pub height: u32,
+    /// Whether there is one component instead of three.
+    pub grey: bool,
+    /// The TIFF structure of its EXIF segment.
+    pub exif: Option<&'a [u8]>,
+    /// Samples of luma for each of chroma, across and down: 1 or 2.
+    pub(crate) luma: (usize, usize),
+    pub(crate) components: [Component<'a>; 3],
+    /// MCUs between restart markers; 0: there are none.
+    pub(crate) restart: usize,
+    /// What follows the scan header.
+    pub(crate) scan: &'a [u8],
+}
+
+/// How a component is coded. A grey image has three times the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Component<'a> {
+    /// Steps of quantisation, by row and column.
+    pub steps: [i16; 64],
+    pub dc: Spec<'a>,
+    pub ac: Spec<'a>,
+}
+
+/// What the segments so far said.
+#[derive(Default)]
+struct Seen<'a> {
+    frame: Option<&'a [u8]>,
+    steps: [Option<[i16; 64]>; 4],
+    dc: [Option<Spec<'a>>; 4],
+    ac: [Option<Spec<'a>>; 4],
+    restart: usize,
+    exif: Option<&'a [u8]>,
+}
+
+impl<'a> Header<'a> {
+    /// Reads the headers of `bytes`, a whole file.
+    ///
+    /// # Errors
+    /// [`Error::Declined`] where the file is not of the kind that is read here, or anything about its headers is odd.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut segments = Segments::of(bytes)?;
+        let mut seen = Seen::default();
+        loop {
+            let segment = segments.next()?;
+            let data = segment.data;
+            match segment.marker {
+                0xc0 | 0xc1 if seen.frame.is_some() => return Err(Error::Declined("two frames")),
+                0xc0 | 0xc1 => seen.frame = Some(data),
+                0xc4 => seen.huffman_tables(data)?,
+                0xdb => seen.quantisation_tables(data)?,
+                0xdd => match *data {
+                    [high, low] => seen.restart = u16::from_be_bytes([high, low]).into(),
+                    _ => return Err(Error::Declined("a restart interval of a wrong length")),
+                },
+                0xda => return seen.header(data, segments.rest()),
+                0xe1 => {
+                    if let Some(exif) = data.strip_prefix(b"Exif\0\0").filter(|exif| !exif.is_empty()) {
+                        seen.exif = Some(exif);
+                    }
+                }
+                0xee if data.starts_with(b"Adobe") && data.get(11) != Some(&1) => {
+                    return Err(Error::Declined("colours that are not YCbCr"));
+                }
+                0xe0..=0xef | 0xfe => {}
+                0xc2..=0xcf => return Err(Error::Declined("progressive or another kind than baseline")),
+                _ => return Err(Error::Declined("a segment that is rarely seen")),
+            }
+        }
+    }
+}
+
+impl<'a> Seen<'a> {
+    fn huffman_tables(&mut self, mut data: &'a [u8]) -> Result<(), Error> {
+        while let Some((&place, rest)) = data.split_first() {
+            let (spec, rest) = Spec::read(rest)?;
+            let tables = match place >> 4 {
+                0 if spec.has_sizes_only() => &mut self.dc,
+                1 => &mut self.ac,
+                _ => return Err(Error::Declined("a Huffman table of a wrong kind")),
+            };
+            *tables.get_mut(usize::from(place & 15)).ok_or(Error::Declined("a fifth Huffman table"))? =
+                Some(spec);
+            data = rest;
+        }
+        Ok(())
+    }
+
+    fn quantisation_tables(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        while let Some((&place, rest)) = data.split_first() {
+            // The upper half tells the precision: 0 is 8 bits.
+            let steps = self.steps.get_mut(usize::from(place)).ok_or(Error::Declined("steps of 16 bits"))?;
+            let (values, rest) =
+                rest.split_first_chunk::<64>().ok_or(Error::Declined("a short quantisation table"))?;
+            let mut natural = [0; 64];
+            for (&at, &value) in ZIGZAG.iter().zip(values) {
+                natural[usize::from(at)] = i16::from(value);
+            }
+            *steps = Some(natural);
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// All of it, at the scan header `scan`, which `rest` follows.
+    fn header(self, scan: &[u8], rest: &'a [u8]) -> Result<Header<'a>, Error> {
+        let Some(&[8, h1, h0, w1, w0, count, ref parts @ ..]) = self.frame else {
+            return Err(Error::Declined("no frame of 8 bits"));
+        };
+        let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
+        if width == 0 || height == 0 {
+            return Err(Error::Declined("no width or no height"));
+        }
+        let (parts, left) = parts.as_chunks::<3>();
+        let count = usize::from(count);
+        if parts.len() != count || !left.is_empty() {
+            return Err(Error::Declined("a frame header of a wrong length"));
+        }
+        // Components, each with its tables; the range and the precision of a sequential scan.
+        let (Some((&scanned, choices)), true) = (scan.split_first(), scan.ends_with(&[0, 63, 0])) else {
+            return Err(Error::Declined("a scan that is not sequential"));
+        };
+        if usize::from(scanned) != count || choices.len() != 2 * count + 3 {
+            return Err(Error::Declined("several scans"));
+        }
+        let mut components = parts.iter().zip(choices.as_chunks::<2>().0).map(|(part, choice)| {
+            let [id, _, steps] = *part;
+            if choice[0] != id {
+                return Err(Error::Declined("a scan in another order than the frame"));
+            }
+            let table =
+                |tables: &[Option<Spec<'a>>; 4], at: u8| tables.get(usize::from(at)).copied().flatten();
+            let missing = Error::Declined("a table that is missing");
+            Ok(Component {
+                steps: self.steps.get(usize::from(steps)).copied().flatten().ok_or(missing)?,
+                dc: table(&self.dc, choice[1] >> 4).ok_or(missing)?,
+                ac: table(&self.ac, choice[1] & 15).ok_or(missing)?,
+            })
+        });
+        let mut component = || components.next().unwrap_or(Err(Error::Declined("too few components")));
+        let (components, luma) = match *parts {
+            // A single component is not interleaved: its sampling says nothing.
+            [[_, h @ 0x10..=0x4f, _]] if (1..=4).contains(&(h & 15)) => ([component()?; 3], (1, 1)),
+            [[b'R', ..], [b'G', ..], [b'B', ..]] => {
+                return Err(Error::Declined("colours that are not YCbCr"));
+            }
+            [[a, luma @ (0x11 | 0x12 | 0x21 | 0x22), _], [b, 0x11, _], [c, 0x11, _]]
+                if a != b && b != c && a != c =>
+            {
+                let all = [component()?, component()?, component()?];
+                (all, (usize::from(luma >> 4), usize::from(luma & 15)))
+            }
+            _ => return Err(Error::Declined("an unusual sampling or number of components")),
+        };
+        Ok(Header {
+            width: width.into(),
+            height: height.into(),
+            grey: count == 1,
+            exif: self.exif,
+            luma,
+            components,
+            restart: self.restart,
+            scan: rest,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Finished rows: chroma upsampled, colours converted (libjpeg-turbo's `jdsample.c` and `jdcolor.c`).
+
+use std::ops::Range;
+
+use crate::planes::{MARGIN, Planes};
+use crate::simd::Isa;
+
+/// The chroma of one row, as fine as luma.
+#[derive(Default)]
+pub(crate) struct Lines([Vec<u8>; 2]);
+
+/// The shape of an image's samples.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub width: usize,
+    pub height: usize,
+    pub grey: bool,
+    /// Samples of luma for each of chroma, across and down.
+    pub luma: (usize, usize),
+}
+
+impl Shape {
+    /// Width and height of the chroma planes.
+    pub fn chroma(&self) -> (usize, usize) {
+        (self.width.div_ceil(self.luma.0), self.height.div_ceil(self.luma.1))
+    }
+}
+
+impl Lines {
+    pub fn prepare(&mut self, width: usize) {
+        for line in &mut self.0 {
+            line.resize(line.len().max(width + MARGIN), 0);
+        }
+    }
+
+    /// Writes `columns` of row `y` to `out`, which begins with the pixel of the first of them. What follows the last of them in `out` may
+    /// be written over.
+    pub fn finish(
+        &mut self,
+        isa: Isa,
+        shape: Shape,
+        planes: &Planes,
+        y: usize,
+        columns: Range<usize>,
+        out: &mut [u8],
+    ) {
+        let [luma, chroma @ ..] = planes;
+        let count = columns.len();
+        let luma = luma.row(y, columns.start as isize);
+        if shape.grey {
+            for (pixel, &value) in out.as_chunks_mut::<3>().0.iter_mut().zip(&luma[..count]) {
+                *pixel = [value; 3];
+            }
+            return;
+        }
+        let (across, down) = shape.luma;
+        if (across, down) == (1, 1) {
+            let [cb, cr] = [0, 1].map(|which: usize| chroma[which].row(y, columns.start as isize));
+            return isa.to_rgb(luma, cb, cr, count, out);
+        }
+        // Chroma from the sample of the first column to that of the last.
+        let first = columns.start / across;
+        let samples = columns.end.div_ceil(across) - first;
+        let (width, height) = shape.chroma();
+        let near = y / down;
+        let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(height - 1) };
+        for (plane, line) in chroma.iter().zip(&mut self.0) {
+            let line = &mut line[..across * samples];
+            let [near, far] = [near, far].map(|row| plane.row(row, first as isize - 1));
+            match (across, down) {
+                // Too narrow a plane is not interpolated.
+                (2, _) if width <= 2 => isa.repeat_across(&near[1..], line),
+                (2, 1) => isa.upsample_across(near, line),
+                (2, _) => isa.upsample_both(near, far, line),
+                _ => isa.upsample_down(&near[1..], &far[1..], 1 + (y & 1) as u16, line),
+            }
+        }
+        let skipped = columns.start - across * first;
+        let [cb, cr] = &self.0;
+        isa.to_rgb(luma, &cb[skipped..], &cr[skipped..], count, out);
+    }
+}

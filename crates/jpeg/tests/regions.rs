@@ -1,0 +1,153 @@
+//! Parts of an image are the same bits as the whole, and damage is told where it is met.
+
+mod common;
+
+use common::{golden, noise};
+use simclr_jpeg::{Error, Header, Isa, Rect, Scratch};
+
+fn decode(file: &[u8], region: &[Rect], isa: Isa) -> (Vec<u8>, Result<(), Error>) {
+    let header = Header::read(file).unwrap();
+    // What is not written stays grey.
+    let mut pixels = vec![0xaa; 3 * (header.width * header.height) as usize];
+    let decoded = header.decode(region, &mut Scratch::with_isa(isa), &mut pixels);
+    (pixels, decoded)
+}
+
+fn assert_equal_inside(name: &str, region: &[Rect], width: u32, rows: u32, part: &[u8], whole: &[u8]) {
+    for rect in region {
+        for y in rect.top..(rect.top + rect.height).min(rows) {
+            let start = 3 * (y * width + rect.left) as usize;
+            let row = start..start + 3 * rect.width as usize;
+            assert_eq!(part[row.clone()], whole[row], "{name}: row {y} of {region:?}");
+        }
+    }
+}
+
+#[test]
+fn every_region_is_a_part_of_the_whole() {
+    let mut below = noise(5);
+    for file in golden() {
+        let (whole, decoded) = decode(&file.file, &[Rect::whole(file.width, file.height)], Isa::PORTABLE);
+        decoded.unwrap();
+        for round in 0..60 {
+            let mut rect = || {
+                let (left, top) = (below(file.width), below(file.height));
+                let (width, height) = (1 + below(file.width - left), 1 + below(file.height - top));
+                Rect { left, top, width, height }
+            };
+            let region = [rect(), rect(), rect()];
+            let region = &region[..1 + round % 3];
+            for isa in Isa::all() {
+                let (part, decoded) = decode(&file.file, region, isa);
+                decoded.unwrap();
+                assert_equal_inside(&file.name, region, file.width, file.height, &part, &whole);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_region_writes_nothing_and_a_large_one_is_cut() {
+    for file in golden() {
+        let (whole, _) = decode(&file.file, &[Rect::whole(file.width, file.height)], Isa::detect());
+        let (pixels, decoded) =
+            decode(&file.file, &[Rect { left: 3, top: 0, width: 0, height: 9 }], Isa::detect());
+        assert_eq!(decoded, Ok(()));
+        assert!(pixels.iter().all(|&value| value == 0xaa));
+        let (pixels, decoded) = decode(&file.file, &[Rect::whole(u32::MAX, u32::MAX)], Isa::detect());
+        assert_eq!((pixels, decoded), (whole, Ok(())));
+        let outside = Rect { left: u32::MAX, top: u32::MAX, width: u32::MAX, height: u32::MAX };
+        assert_eq!(decode(&file.file, &[outside], Isa::detect()).1, Ok(()));
+    }
+}
+
+/// Whatever byte is damaged: no panic; what is decoded above the damage does not depend on the region, nor on the instruction set.
+#[test]
+fn damage_is_met_at_the_same_row_whatever_is_needed() {
+    let mut below = noise(6);
+    let mut met = 0;
+    for file in golden() {
+        for _ in 0..80 {
+            let mut damaged = file.file.clone();
+            for _ in 0..=below(3) {
+                let at = below(damaged.len() as u32) as usize;
+                damaged[at] = below(256) as u8;
+            }
+            if Header::read(&damaged).is_err() {
+                continue;
+            }
+            let header = Header::read(&damaged).unwrap();
+            let (width, height) = (header.width, header.height);
+            if width * height > 1 << 20 {
+                continue;
+            }
+            let (whole, decoded) = decode(&damaged, &[Rect::whole(width, height)], Isa::PORTABLE);
+            let rows = match decoded {
+                Ok(()) => height,
+                Err(Error::Damaged { rows, .. }) => rows,
+                Err(error) => {
+                    assert!(matches!(error, Error::Declined(_)), "{error}");
+                    continue;
+                }
+            };
+            met += u32::from(rows < height);
+            let (left, top) = (below(width), below(height));
+            let region =
+                [Rect { left, top, width: 1 + below(width - left), height: 1 + below(height - top) }];
+            for isa in Isa::all() {
+                let (part, decoded) = decode(&damaged, &region, isa);
+                match decoded {
+                    Ok(()) => assert!(region[0].top + region[0].height <= rows),
+                    Err(error) => assert!(matches!(error, Error::Damaged { rows: r, .. } if r == rows)),
+                }
+                assert_equal_inside(&file.name, &region, width, rows, &part, &whole);
+            }
+        }
+    }
+    assert!(met > 100, "{met}");
+}
+
+#[test]
+fn data_that_end_early_are_damaged() {
+    for file in golden() {
+        let whole = [Rect::whole(file.width, file.height)];
+        let scan = file.file.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let begin = scan + 2 + usize::from(file.file[scan + 3]);
+        let length = file.file.len() - 2 - begin;
+        for cut in [begin, begin + length / 4, begin + length / 2] {
+            let cut = if file.file[cut - 1] == 0xff { cut - 1 } else { cut };
+            let short = [&file.file[..cut], &[0xff, 0xd9]].concat();
+            let (_, decoded) = decode(&short, &whole, Isa::detect());
+            let name = &file.name;
+            assert!(matches!(decoded, Err(Error::Damaged { .. })), "{name}, cut at {cut}: {decoded:?}");
+        }
+        let (_, decoded) = decode(&file.file[..file.file.len() - 2], &whole, Isa::detect());
+        assert!(decoded.unwrap_err().to_string().contains("before its end-of-image marker"));
+    }
+}
+
+#[test]
+fn other_kinds_are_declined() {
+    let file = &golden()[20].file;
+    let frame = file.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    let changed = |at: usize, value: u8| {
+        let mut bytes = file.clone();
+        bytes[frame + at] = value;
+        Header::read(&bytes).unwrap_err().to_string()
+    };
+    for (at, value, reason) in [
+        (1, 0xc2, "progressive"),
+        (1, 0xc9, "progressive or another kind"),
+        (4, 12, "8 bits"),
+        (11, 0x41, "unusual sampling"),
+        (14, 0x12, "unusual sampling"),
+    ] {
+        let text = changed(at, value);
+        assert!(text.contains(reason) && text.contains("left to another decoder"), "{text}");
+    }
+    let adobe = [&[0xff, 0xd8, 0xff, 0xee, 0, 14], &b"Adobe\0d\0\0\0\0\0"[..], &file[2..]].concat();
+    assert!(Header::read(&adobe).unwrap_err().to_string().contains("not YCbCr"));
+    let mut ycbcr = adobe;
+    ycbcr[17] = 1;
+    assert!(Header::read(&ycbcr).is_ok());
+}
