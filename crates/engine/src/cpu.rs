@@ -132,15 +132,13 @@ impl Kernels for CpuKernels {
         &self,
         dy: &mut Tensor,
         gate: Gate,
-        x: &Tensor,
+        x: &mut Tensor,
         coefficients: [&[f32]; 3],
         keep: bool,
-        dx: &mut Tensor,
     ) -> Result<()> {
         typed!(x, E => {
-            let (gate, x) = (typed_gate::<E>(gate)?, x.values()?);
-            let (dy, dx) = (dy.values_mut()?, dx.values_mut()?);
-            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients, keep, dx)
+            let (dy, gate, x) = (dy.values_mut()?, typed_gate::<E>(gate)?, x.values_mut()?);
+            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients, keep)
         });
         Ok(())
     }

@@ -21,7 +21,7 @@ struct Shared {
     name: String,
     pool: Pool,
     kernels: Box<dyn Kernels>,
-    threads: usize,
+    threads: Threads,
 }
 
 /// How much memory a device's tensors take, in bytes.
@@ -78,20 +78,25 @@ impl Device {
     }
 
     fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
-        let threads = cpu.threads.count();
         Device {
             shared: Arc::new(Shared {
-                name: format!("cpu ({}, {threads} threads)", cpu.isa.level()),
+                name: format!("cpu ({}, {} threads)", cpu.isa.level(), cpu.threads.count()),
                 pool,
                 kernels: Box::new(kernels),
-                threads,
+                threads: cpu.threads.clone(),
             }),
         }
     }
 
     /// Threads that kernels run on.
     pub fn threads(&self) -> usize {
-        self.shared.threads
+        self.shared.threads.count()
+    }
+
+    /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of being handed over and
+    /// waited for by a thread that does nothing else.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.shared.threads.install(work)
     }
 
     /// What the device's tensors take.

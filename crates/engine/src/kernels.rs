@@ -84,15 +84,14 @@ pub trait Kernels: Send + Sync {
         mean: &[f32],
         sums: &mut [f64],
     ) -> Result<()>;
-    /// dx = g a + x b + c a channel; where `keep`, dy becomes g.
+    /// x becomes dx = g a + x b + c a channel; where `keep`, dy becomes g.
     fn batch_norm_backward_input(
         &self,
         dy: &mut Tensor,
         gate: Gate,
-        x: &Tensor,
+        x: &mut Tensor,
         coefficients: [&[f32]; 3],
         keep: bool,
-        dx: &mut Tensor,
     ) -> Result<()>;
 
     /// Max pooling.

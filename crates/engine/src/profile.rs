@@ -265,15 +265,14 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         &self,
         dy: &mut Tensor,
         gate: Gate,
-        x: &Tensor,
+        x: &mut Tensor,
         coefficients: [&[f32]; 3],
         keep: bool,
-        dx: &mut Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
         let kept = keep.then_some(&*dy);
-        let cost = (0, bytes([dy, x, dx]) + bytes_of(gate.output()) + bytes_of(kept));
-        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, keep, dx))
+        let cost = (0, bytes([dy, x, x]) + bytes_of(gate.output()) + bytes_of(kept));
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, keep))
     }
 
     fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -35,6 +35,11 @@ impl Threads {
         self.pool.current_num_threads()
     }
 
+    /// Runs `work` on one of the threads: what it shares out is not handed over from outside each time.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        if self.count() == 1 { work() } else { self.pool.install(work) }
+    }
+
     /// Runs `piece(0)`, ..., `piece(pieces - 1)`, each once, on any thread and in any order, and returns when
     /// all are done.
     pub fn run(&self, pieces: usize, piece: impl Fn(usize) + Sync) {

@@ -206,9 +206,9 @@ impl Backward for BatchNormBackward<'_> {
                 c[i] = (-scale * sums[i] / count - slope * f64::from(mean[i])) as f32;
             }
         }
-        let mut dx = Tensor::empty_of(&device, self.x.shape(), dy.dtype());
         let keep = context.wants(3);
-        device.kernels().batch_norm_backward_input(&mut dy, gate, &self.x, [&a, &b, &c], keep, &mut dx)?;
+        let mut dx = self.x;
+        device.kernels().batch_norm_backward_input(&mut dy, gate, &mut dx, [&a, &b, &c], keep)?;
         context.give(0, dx)?;
         context.give(3, dy)
     }

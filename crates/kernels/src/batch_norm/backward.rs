@@ -51,30 +51,29 @@ pub fn batch_norm_backward_sums<E: Element>(
     });
 }
 
-/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. Where `keep`, `dy` becomes
-/// g, which is the gradient of the residual.
+/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. dx takes the place of x, which
+/// nobody reads again: half as much memory moves as for a tensor of its own. Where `keep`, `dy` becomes g, which is the gradient of
+/// the residual.
 pub fn batch_norm_backward_input<E: Element>(
     cpu: &Cpu,
     dy: &mut [E],
     gate: Gate<E>,
-    x: &[E],
+    x: &mut [E],
     coefficients: [&[f32]; 3],
     keep: bool,
-    dx: &mut [E],
 ) {
     let channels = coefficients[0].len();
     assert!(coefficients.iter().all(|c| c.len() == channels));
-    assert!(dy.len() == x.len() && dx.len() == x.len());
+    assert_eq!(dy.len(), x.len());
     gate.check(x.len(), channels);
     let times = repeats(channels);
     let wide = coefficients.map(|values| repeated(values, times));
     let coefficients = [&wide[0][..], &wide[1], &wide[2]];
     let piece_len = rows_per_piece(channels) * channels;
     gate.repeated(times, |gate| {
-        cpu.threads.run_chunk_pairs(dx, dy, piece_len, |i, dx, dy| {
-            let range = i * piece_len..i * piece_len + dx.len();
-            let (x, gate) = (&x[range.clone()], gate.part(range));
-            dispatch(cpu.isa, Input { dy, gate, x, coefficients, keep, dx });
+        cpu.threads.run_chunk_pairs(x, dy, piece_len, |i, x, dy| {
+            let gate = gate.part(i * piece_len..i * piece_len + x.len());
+            dispatch(cpu.isa, Input { dy, gate, x, coefficients, keep });
         });
     });
 }
@@ -266,10 +265,9 @@ impl<E: Element> Sums<'_, E> {
 struct Input<'a, E> {
     dy: &'a mut [E],
     gate: Gate<'a, E>,
-    x: &'a [E],
+    x: &'a mut [E],
     coefficients: [&'a [f32]; 3],
     keep: bool,
-    dx: &'a mut [E],
 }
 
 impl<E: Element> Kernel for Input<'_, E> {
@@ -294,7 +292,7 @@ impl<E: Element> Input<'_, E> {
         let [a, b, c] = self.coefficients;
         let wide = a.len();
         assert!(b.len() == wide && c.len() == wide);
-        assert!(self.dy.len() == self.x.len() && self.dx.len() == self.x.len());
+        assert_eq!(self.dy.len(), self.x.len());
         for start in (0..self.x.len()).step_by(wide) {
             let len = wide.min(self.x.len() - start);
             for column in (0..len).step_by(S::LANES) {
@@ -309,9 +307,9 @@ impl<E: Element> Input<'_, E> {
                     let [a, b, c] = [a, b, c].map(|v| load(simd, v.as_ptr().add(column), lanes));
                     let dx = simd.add(simd.add(simd.mul(g, a), simd.mul(x, b)), c);
                     if lanes == S::LANES {
-                        E::store(simd, self.dx.as_mut_ptr().add(at), dx);
+                        E::store(simd, self.x.as_mut_ptr().add(at), dx);
                     } else {
-                        E::store_first(simd, self.dx.as_mut_ptr().add(at), dx, lanes);
+                        E::store_first(simd, self.x.as_mut_ptr().add(at), dx, lanes);
                     }
                     if KEEP {
                         E::store_first(simd, self.dy.as_mut_ptr().add(at), g, lanes);

@@ -165,16 +165,8 @@ mod tests {
             let mut backward = vec![0.0; 2 * channels];
             batch_norm_backward_sums(&cpu, &y, Gate::Output(&x), &x, &mean, &mut backward);
             let mut dy = y.clone();
-            let mut dx = vec![E::default(); x.len()];
-            batch_norm_backward_input(
-                &cpu,
-                &mut dy,
-                Gate::Output(&x),
-                &x,
-                [&mean, &mean, &mean],
-                true,
-                &mut dx,
-            );
+            let mut dx = x.clone();
+            batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&x), &mut dx, [&mean; 3], true);
             let mut out = vec![E::default(); x.len()];
             batch_norm_forward(&cpu, &x, &mean, &mean, Some(&y), true, &mut out);
             (sums, backward, dy, dx, out)
@@ -211,11 +203,11 @@ mod tests {
         channel_sums(&cpu, &wide_x, channels, &mut wide_sums);
         assert_eq!(sums, wide_sums);
 
-        let (mut dy, mut dx) = (g.clone(), g.clone());
-        let (mut wide_dy, mut wide_dx) = (wide_g.clone(), wide_g.clone());
-        batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&r), &x, [&a, &b, &c], true, &mut dx);
+        let (mut dy, mut dx) = (g.clone(), x.clone());
+        let (mut wide_dy, mut wide_dx) = (wide_g.clone(), wide_x.clone());
+        batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&r), &mut dx, [&a, &b, &c], true);
         let gate = Gate::Output(&wide_r);
-        batch_norm_backward_input(&cpu, &mut wide_dy, gate, &wide_x, [&a, &b, &c], true, &mut wide_dx);
+        batch_norm_backward_input(&cpu, &mut wide_dy, gate, &mut wide_dx, [&a, &b, &c], true);
         assert_eq!((dy, dx), (narrow(&wide_dy), narrow(&wide_dx)));
     }
 
@@ -228,10 +220,10 @@ mod tests {
         let cpu = cpu(Isa::detect(), 1);
         batch_norm_backward_sums(&cpu, &dy, Gate::Output(&mask), &x, &[1.0, 1.0], &mut sums);
         assert_eq!(sums, [10.0, 40.0, 0.0, 120.0]);
-        let mut dx = [0.0; 4];
+        let mut dx = x;
         let coefficients = [&[1.0, 1.0][..], &[0.5, 0.5], &[0.0, 1.0]];
         let gate = Gate::Output(&mask);
-        batch_norm_backward_input(&cpu, &mut dy, gate, &x, coefficients, true, &mut dx);
+        batch_norm_backward_input(&cpu, &mut dy, gate, &mut dx, coefficients, true);
         assert_eq!(dy, [10.0, 0.0, 0.0, 40.0]);
         assert_eq!(dx, [10.5, 2.0, 1.5, 43.0]);
     }
@@ -252,8 +244,8 @@ mod tests {
                 let run = |gate: Gate<f32>, keep: bool| {
                     let mut sums = vec![0.0; 2 * channels];
                     batch_norm_backward_sums(&cpu, &g, gate, &x, &mean, &mut sums);
-                    let (mut dy, mut dx) = (g.clone(), vec![0.0; x.len()]);
-                    batch_norm_backward_input(&cpu, &mut dy, gate, &x, [&scale, &b, &c], keep, &mut dx);
+                    let (mut dy, mut dx) = (g.clone(), x.clone());
+                    batch_norm_backward_input(&cpu, &mut dy, gate, &mut dx, [&scale, &b, &c], keep);
                     (sums, dx, dy)
                 };
                 let (sums, dx, kept) = run(Gate::Output(&y), true);

@@ -34,6 +34,18 @@ pub fn train_step(
     views: &[u8],
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
+    let device = model.device.clone();
+    device.install(|| step_inside(model, optimizer, loss, collective, views, rate))
+}
+
+fn step_inside(
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    loss: &LossConfig,
+    collective: &dyn Collective,
+    views: &[u8],
+    rate: f64,
+) -> Result<(StepFigures, bool), TrainError> {
     let images = model.images(views)?;
     let Pass { batch, gradients, averages } = forward_backward(model, loss, collective, images)?;
 
