@@ -1,5 +1,6 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
+use simclr_kernels::conv2d::Write;
 use simclr_kernels::matmul::{add_bias, column_sums, matmul};
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
@@ -72,9 +73,11 @@ impl Kernels for CpuKernels {
         dy: &Tensor,
         w: &Tensor,
         dx: &mut Tensor,
+        write: Write,
     ) -> Result<()> {
         typed!(dy, E => {
-            conv2d::conv2d_backward_input::<E>(&self.cpu, g, dy.values()?, w.as_slice()?, dx.values_mut()?)
+            let (dy, w, dx) = (dy.values::<E>()?, w.as_slice()?, dx.values_mut()?);
+            conv2d::conv2d_backward_input(&self.cpu, g, dy, w, dx, write)
         });
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The one trait that a device implements: every kernel that the operators call.
 
 use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
@@ -46,13 +47,14 @@ pub trait Kernels: Send + Sync {
         y: &mut Tensor,
         sums: Option<&mut [f64]>,
     ) -> Result<()>;
-    /// dx of a convolution.
+    /// dx of a convolution, written or added.
     fn conv2d_backward_input(
         &self,
         g: &Conv2dGeometry,
         dy: &Tensor,
         w: &Tensor,
         dx: &mut Tensor,
+        write: Write,
     ) -> Result<()>;
     /// dw of a convolution.
     fn conv2d_backward_weight(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
@@ -213,9 +214,11 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         dy: &Tensor,
         w: &Tensor,
         dx: &mut Tensor,
+        write: Write,
     ) -> Result<()> {
-        let cost = (g.flops(), bytes([dy, w, dx]));
-        self.time(("conv2d", INPUT, Shape::window(g)), cost, |k| k.conv2d_backward_input(g, dy, w, dx))
+        let read = (write == Write::Add).then_some(&*dx);
+        let cost = (g.flops(), bytes([dy, w, dx]) + bytes_of(read));
+        self.time(("conv2d", INPUT, Shape::window(g)), cost, |k| k.conv2d_backward_input(g, dy, w, dx, write))
     }
 
     fn conv2d_backward_weight(

@@ -294,6 +294,12 @@ impl BackwardContext<'_> {
         self.inputs[input].is_some()
     }
 
+    /// Takes what is known of an input's gradient so far, if its other users have given some. An operator that can add to it in place
+    /// does so, and gives the sum back.
+    pub fn take(&mut self, input: usize) -> Option<Tensor> {
+        self.slots[self.inputs[input]?].take()
+    }
+
     /// Hands over the gradient of an input: moved where it is the first, added where the input has several users.
     pub fn give(&mut self, input: usize, gradient: Tensor) -> Result<()> {
         let Some(node) = self.inputs[input] else {

@@ -4,7 +4,7 @@
 //! bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s. With one thread that thread's own time is taken, which other programs on
 //! the machine disturb less.
 
-use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
+use simclr_kernels::conv2d::{Write, conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;
 use simclr_kernels::peak::f32_flops;
 use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Threads};
@@ -94,7 +94,7 @@ fn measure<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> [f64; 3] {
     let mut sums = vec![0.0; 2 * g.out_channels];
     [
         best(cpu, || conv2d_forward(cpu, g, &x, &w, &mut y, Some(&mut sums))),
-        best(cpu, || conv2d_backward_input(cpu, g, &dy, &w, &mut dx)),
+        best(cpu, || conv2d_backward_input(cpu, g, &dy, &w, &mut dx, Write::Over)),
         best(cpu, || conv2d_backward_weight(cpu, g, &x, &dy, &mut dw)),
     ]
 }

@@ -1,5 +1,7 @@
 //! 2-D convolution without bias: BatchNorm follows and has one.
 
+use simclr_kernels::conv2d::Write;
+
 use crate::ops::image_shape;
 use crate::{Backward, BackwardContext, Conv2dGeometry, DType, EngineError, Result, Tape, Tensor, Var};
 
@@ -71,10 +73,13 @@ impl Backward for Conv2dBackward {
             context.give(1, dw)?;
         }
         if context.wants(0) {
-            let mut dx = Tensor::empty_of(&device, self.x.shape(), dy.dtype());
+            let (mut dx, write) = match context.take(0) {
+                Some(known) => (known, Write::Add),
+                None => (Tensor::empty_of(&device, self.x.shape(), dy.dtype()), Write::Over),
+            };
             // x is not needed any more: its memory may serve what comes next.
             drop(self.x);
-            device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx)?;
+            device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx, write)?;
             context.give(0, dx)?;
         }
         Ok(())

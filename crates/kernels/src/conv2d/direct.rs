@@ -14,10 +14,14 @@
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
 use super::shared::SharedMut;
-use super::sums;
 use super::tile::{self, Panel, Pixels};
+use super::{Write, sums};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
+use smallvec::SmallVec;
+
+/// One for each tap, without allocation up to 7 x 7.
+type PerTap<T> = SmallVec<[T; 49]>;
 
 /// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from `offset`.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +46,7 @@ struct Class {
     rows: usize,
     columns: usize,
     /// In rising order of (row, column).
-    taps: Vec<Tap>,
+    taps: PerTap<Tap>,
 }
 
 /// Forward; see [`super::conv2d_forward`].
@@ -74,21 +78,29 @@ pub fn forward<E: Element>(
         taps: taps.collect(),
     };
     let weights = Source { weights: w, stride_in: 1, stride_out: g.weight_len() / g.out_channels };
-    run(cpu, &class, x, weights, y, sums);
+    run(cpu, &class, x, weights, y, Write::Over, sums);
 }
 
 /// The gradient to the input; see [`super::conv2d_backward_input`].
-pub fn backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
-    let classes: Vec<Class> = (0..g.stride * g.stride)
-        .map(|i| input_class(g, i / g.stride, i % g.stride))
-        .filter(|class| class.rows > 0 && class.columns > 0)
-        .collect();
-    if classes.iter().any(|class| class.taps.is_empty()) {
+pub fn backward_input<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    dy: &[E],
+    w: &[f32],
+    dx: &mut [E],
+    write: Write,
+) {
+    let classes = || {
+        (0..g.stride * g.stride)
+            .map(|i| input_class(g, i / g.stride, i % g.stride))
+            .filter(|class| class.rows > 0 && class.columns > 0)
+    };
+    if write == Write::Over && classes().any(|class| class.taps.is_empty()) {
         cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(E::default()));
     }
     let weights = Source { weights: w, stride_in: g.weight_len() / g.out_channels, stride_out: 1 };
-    for class in classes.iter().filter(|class| !class.taps.is_empty()) {
-        run(cpu, class, dy, weights, dx, None);
+    for class in classes().filter(|class| !class.taps.is_empty()) {
+        run(cpu, &class, dy, weights, dx, write, None);
     }
 }
 
@@ -138,6 +150,7 @@ fn run<E: Element>(
     src: &[E],
     weights: Source,
     dst: &mut [E],
+    write: Write,
     sums: Option<&mut [f64]>,
 ) {
     let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
@@ -146,7 +159,7 @@ fn run<E: Element>(
         Packing::new(class.to.channels, channels.div_ceil(E::PER_UNIT), class.taps.len(), lanes, vectors);
     let cut = cut(class);
     let pieces = cut.pieces();
-    let offsets: Vec<usize> = class.taps.iter().map(|tap| tap.offset).collect();
+    let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
     let dst = SharedMut::new(dst);
     let mut packed = scratch::take(packing.len());
     packing.pack::<E>(&cpu.threads, weights, channels, &offsets, &mut packed);
@@ -154,7 +167,7 @@ fn run<E: Element>(
     let work = |index: usize, sums: &mut [f64]| {
         dispatch(
             cpu.isa,
-            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, sums },
+            PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, write, sums },
         )
     };
     match sums {
@@ -174,6 +187,7 @@ struct PieceKernel<'a, E> {
     piece: Piece,
     src: &'a [E],
     dst: SharedMut<E>,
+    write: Write,
     sums: &'a mut [f64],
 }
 
@@ -207,7 +221,7 @@ impl<E: Element> PieceKernel<'_, E> {
     fn products<S: Simd>(self, simd: S, src: &[E], first: usize, shape: Images) {
         let class = self.class;
         let (row, column) = least(&class.taps);
-        let offsets: Vec<usize> = class
+        let offsets: PerTap<usize> = class
             .taps
             .iter()
             .map(|tap| {
@@ -218,6 +232,7 @@ impl<E: Element> PieceKernel<'_, E> {
         walk.check(&offsets, shape.channels, src.len() / E::PER_UNIT);
         let src: *const f32 = src.as_ptr().cast();
         let blocks = self.packing.inner_blocks();
+        let add = self.write == Write::Add;
         // Sums over several blocks are put aside in f32, since the destination may round.
         let mut aside = scratch::take(if blocks > 1 { walk.left * self.packing.width(0) } else { 0 });
         for o in 0..self.packing.outer_blocks() {
@@ -229,7 +244,7 @@ impl<E: Element> PieceKernel<'_, E> {
                     runs: &runs,
                     weights: self.packing.block(self.packed, o, i),
                     channels,
-                    resume: i > 0,
+                    resume: i > 0 || add && blocks == 1,
                 };
                 // SAFETY: `check` has looked at the farthest unit that a pixel of this walk reads; it writes pixels of the
                 // class and the piece alone, which belong to nobody else, or `aside`, which has room for all of them.
@@ -249,7 +264,9 @@ impl<E: Element> PieceKernel<'_, E> {
                     let (_, to) = walk.next();
                     // SAFETY: as above, and `channels` numbers belong to this block.
                     let pixel = unsafe { dst.slice(to, channels) };
-                    pixel.iter_mut().zip(sums).for_each(|(to, sum)| *to = E::narrow(*sum));
+                    for (to, sum) in pixel.iter_mut().zip(sums) {
+                        *to = E::narrow(if add { to.widen() + sum } else { *sum });
+                    }
                 }
             }
         }

@@ -28,6 +28,15 @@ mod winograd;
 
 use crate::{Conv2dGeometry, Cpu, Element};
 
+/// What becomes of what a result's memory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// It is overwritten.
+    Over,
+    /// The result is added to it, before it is rounded.
+    Add,
+}
+
 /// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]` over r, s, c.
 ///
 /// Overwrites `y`. `sums`, of length 2K, receives what batch normalisation needs next: the sum of y per
@@ -56,17 +65,25 @@ pub fn conv2d_forward<E: Element>(
 }
 
 /// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
-/// [`conv2d_forward`] in which x[n, h, w, c] occurs. Overwrites `dx`.
+/// [`conv2d_forward`] in which x[n, h, w, c] occurs. It is written to `dx` or, as `write` says, added to what is there: where x has
+/// another user whose gradient is known already, that spares a pass over both.
 ///
 /// # Panics
 ///
 /// When the geometry is not valid or a slice has another length than the geometry gives it.
-pub fn conv2d_backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
+pub fn conv2d_backward_input<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    dy: &[E],
+    w: &[f32],
+    dx: &mut [E],
+    write: Write,
+) {
     check(g, dx, w, dy);
     if winograd::pays::<E>(g) {
-        winograd::backward_input(cpu, g, dy, w, dx);
+        winograd::backward_input(cpu, g, dy, w, dx, write);
     } else {
-        direct::backward_input(cpu, g, dy, w, dx);
+        direct::backward_input(cpu, g, dy, w, dx, write);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::tile::Run;
 use crate::{Element, Threads};
+use smallvec::SmallVec;
 
 /// Which packed number is which weight: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
 #[derive(Clone, Copy, Debug)]
@@ -171,9 +172,9 @@ fn pack_block<E: Element>(
 /// The runs of block `i`: one for each tap, neighbours joined where their numbers are contiguous.
 ///
 /// `offsets` says where the taps lie in the source, relative to a pixel.
-pub fn runs(packing: &Packing, i: usize, offsets: &[usize]) -> Vec<Run> {
+pub fn runs(packing: &Packing, i: usize, offsets: &[usize]) -> SmallVec<[Run; 49]> {
     let len = packing.inner_channels(i);
-    let mut runs: Vec<Run> = Vec::with_capacity(offsets.len());
+    let mut runs: SmallVec<[Run; 49]> = SmallVec::new();
     for offset in offsets.iter().map(|offset| offset + i * packing.inner_block) {
         match runs.last_mut() {
             Some(last) if last.offset + last.len == offset => last.len += len,

@@ -44,11 +44,22 @@ enum Form {
 }
 
 fn fast<E: Element>(form: Form, cpu: &Cpu, g: &Conv2dGeometry, o: &Operands<E>) -> Passes {
+    let dx = vec![E::narrow(f32::NAN); g.input_len()];
+    fast_onto(form, cpu, g, o, dx, Write::Over)
+}
+
+fn fast_onto<E: Element>(
+    form: Form,
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    o: &Operands<E>,
+    mut dx: Vec<E>,
+    write: Write,
+) -> Passes {
     let mut y = vec![E::narrow(f32::NAN); g.output_len()];
-    let mut dx = vec![E::narrow(f32::NAN); g.input_len()];
     let mut sums = vec![f64::NAN; 2 * g.out_channels];
     let mut dw = vec![f32::NAN; g.weight_len()];
-    pass(form, cpu, g, o, &mut y, &mut sums, &mut dx, &mut dw);
+    pass(form, cpu, g, o, write, &mut y, &mut sums, &mut dx, &mut dw);
     Passes { y: widen(y), sums, dx: widen(dx), dw }
 }
 
@@ -57,6 +68,7 @@ fn pass<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
     o: &Operands<E>,
+    write: Write,
     y: &mut [E],
     sums: &mut [f64],
     dx: &mut [E],
@@ -65,17 +77,17 @@ fn pass<E: Element>(
     match form {
         Form::Direct => {
             direct::forward(cpu, g, &o.x, &o.w, y, Some(sums));
-            direct::backward_input(cpu, g, &o.dy, &o.w, dx);
+            direct::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             direct_weight::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
         Form::Winograd => {
             winograd::forward(cpu, g, &o.x, &o.w, y, Some(sums));
-            winograd::backward_input(cpu, g, &o.dy, &o.w, dx);
+            winograd::backward_input(cpu, g, &o.dy, &o.w, dx, write);
             winograd::backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
         Form::Chosen => {
             conv2d_forward(cpu, g, &o.x, &o.w, y, Some(sums));
-            conv2d_backward_input(cpu, g, &o.dy, &o.w, dx);
+            conv2d_backward_input(cpu, g, &o.dy, &o.w, dx, write);
             conv2d_backward_weight(cpu, g, &o.x, &o.dy, dw);
         }
     }
@@ -256,6 +268,36 @@ fn check_threads<E: Element>(g: &Conv2dGeometry) {
         };
         let one = run(1);
         assert!(run(2) == one && run(4) == one, "{g:?}, {form:?} on {isa:?}");
+    }
+}
+
+/// Added to what is there, the gradient to the input is the sum of both, rounded once.
+#[test]
+fn the_gradient_to_the_input_can_be_added() {
+    for g in [
+        geometry(3, 8, 8, 24, 40, (3, 3), 1, 1),
+        geometry(2, 9, 7, 17, 5, (3, 3), 2, 1),
+        geometry(2, 8, 8, 20, 40, (1, 1), 2, 0),
+        geometry(1, 5, 5, 30, 600, (3, 3), 1, 1),
+        geometry(1, 6, 6, 9, 2100, (1, 1), 1, 0),
+        geometry(1, 23, 19, 3, 64, (7, 7), 2, 3),
+    ] {
+        check_added::<f32>(&g);
+        check_added::<bf16>(&g);
+    }
+}
+
+fn check_added<E: Element>(g: &Conv2dGeometry) {
+    let threads = Threads::new(2).unwrap();
+    let o = operands::<E>(g);
+    let before = narrow::<E>(values(g.input_len(), 9));
+    let mut expected = specified(&threads, g, &o).dx;
+    expected.iter_mut().zip(&before).for_each(|(dx, before)| *dx += before.widen());
+    for (form, isa) in forms(g) {
+        let cpu = Cpu { threads: threads.clone(), isa };
+        let got = fast_onto(form, &cpu, g, &o, before.clone(), Write::Add);
+        let error = relative_rms(&got.dx, &expected);
+        assert!(error <= tolerance::<E>(), "{g:?}, {form:?} on {isa:?}: relative error {error:e}");
     }
 }
 

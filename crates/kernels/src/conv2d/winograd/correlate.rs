@@ -5,6 +5,7 @@
 
 use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
+use crate::conv2d::Write;
 use crate::conv2d::images::Images;
 use crate::conv2d::pack::{Packing, Source};
 use crate::conv2d::shared::SharedMut;
@@ -12,6 +13,7 @@ use crate::conv2d::sums;
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, Element, scratch};
+use smallvec::SmallVec;
 
 /// Input channels of a transformed tile that lie together: (tile, block of channels, product, channel).
 const TOGETHER: usize = 16;
@@ -27,6 +29,7 @@ pub struct Correlation {
     pub from: Images,
     pub to: Images,
     pub padding: usize,
+    pub write: Write,
 }
 
 impl Correlation {
@@ -148,7 +151,7 @@ impl<E: Element> Kernel for Group<'_, E> {
         let row = channels.div_ceil(TOGETHER) * PRODUCTS * TOGETHER;
         let mut inputs = scratch::take(self.count * row);
         transform_input(simd, &self, row, &mut inputs);
-        let runs: Vec<Run> = (0..channels)
+        let runs: SmallVec<[Run; 128]> = (0..channels)
             .step_by(TOGETHER)
             .map(|channel| Run { offset: channel * PRODUCTS, len: TOGETHER.min(channels - channel) })
             .collect();
@@ -229,6 +232,7 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
     let width = NV * S::LANES;
     assert!(outputs.len() >= group.count * PRODUCTS * width && channels <= width && width <= 64);
     let summing = !group.sums.is_empty();
+    let add = group.shape.write == Write::Add;
     let (plain, squares) = group.sums.split_at_mut(group.sums.len() / 2);
     let mut t = 0;
     while t < group.count {
@@ -250,7 +254,15 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
                         outputs.as_ptr().add(t * PRODUCTS * width + channel),
                         width,
                     );
-                    let y = plane::<S, Output, 6, 4>(simd, &m);
+                    let mut y = plane::<S, Output, 6, 4>(simd, &m);
+                    if add {
+                        for i in 0..rows {
+                            for j in 0..columns {
+                                let before = E::load_first(simd, pixels[i][j].add(first + channel), lanes);
+                                y[i][j] = simd.add(y[i][j], before);
+                            }
+                        }
+                    }
                     let mut sums = simd.load(sum.as_ptr().add(channel));
                     let mut squares = simd.load(square.as_ptr().add(channel));
                     if whole && lanes == S::LANES {

@@ -5,6 +5,7 @@ mod tiles;
 mod transform;
 mod weight;
 
+use super::Write;
 use super::images::Images;
 use super::pack::Source;
 use crate::{Conv2dGeometry, Cpu, Element};
@@ -44,17 +45,24 @@ pub fn forward<E: Element>(
     y: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
-    let shape =
-        Correlation { batch: g.batch, from: Images::input(g), to: Images::output(g), padding: g.padding };
+    let (from, to) = (Images::input(g), Images::output(g));
+    let shape = Correlation { batch: g.batch, from, to, padding: g.padding, write: Write::Over };
     let weights = Source { weights: w, stride_in: 1, stride_out: 9 * g.in_channels };
     let offsets = std::array::from_fn(|tap| tap * g.in_channels);
     correlate::run(cpu, &shape, x, weights, &offsets, y, sums);
 }
 
 /// The gradient to the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
-pub fn backward_input<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, dy: &[E], w: &[f32], dx: &mut [E]) {
-    let shape =
-        Correlation { batch: g.batch, from: Images::output(g), to: Images::input(g), padding: 2 - g.padding };
+pub fn backward_input<E: Element>(
+    cpu: &Cpu,
+    g: &Conv2dGeometry,
+    dy: &[E],
+    w: &[f32],
+    dx: &mut [E],
+    write: Write,
+) {
+    let (from, to) = (Images::output(g), Images::input(g));
+    let shape = Correlation { batch: g.batch, from, to, padding: 2 - g.padding, write };
     let weights = Source { weights: w, stride_in: 9 * g.in_channels, stride_out: 1 };
     let offsets = std::array::from_fn(|tap| (8 - tap) * g.in_channels);
     correlate::run(cpu, &shape, dy, weights, &offsets, dx, None);
