@@ -118,30 +118,30 @@ impl Kernels for CpuKernels {
 
     fn batch_norm_backward_sums(
         &self,
-        dy: &Tensor,
+        dy: &mut Tensor,
         gate: Gate,
         x: &Tensor,
         mean: &[f32],
+        keep: bool,
         sums: &mut [f64],
     ) -> Result<()> {
         typed!(x, E => {
-            let (dy, gate, x) = (dy.values::<E>()?, typed_gate(gate)?, x.values()?);
-            batch_norm::batch_norm_backward_sums(&self.cpu, dy, gate, x, mean, sums)
+            let (dy, gate, x) = (dy.values_mut::<E>()?, typed_gate(gate)?, x.values()?);
+            batch_norm::batch_norm_backward_sums(&self.cpu, dy, gate, x, mean, keep, sums)
         });
         Ok(())
     }
 
     fn batch_norm_backward_input(
         &self,
-        dy: &mut Tensor,
+        dy: &Tensor,
         gate: Gate,
         x: &mut Tensor,
         coefficients: [&[f32]; 3],
-        keep: bool,
     ) -> Result<()> {
         typed!(x, E => {
-            let (dy, gate, x) = (dy.values_mut()?, typed_gate::<E>(gate)?, x.values_mut()?);
-            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients, keep)
+            let (dy, gate, x) = (dy.values()?, typed_gate::<E>(gate)?, x.values_mut()?);
+            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients)
         });
         Ok(())
     }

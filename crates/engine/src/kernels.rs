@@ -77,23 +77,23 @@ pub trait Kernels: Send + Sync {
         relu: bool,
         y: &mut Tensor,
     ) -> Result<()>;
-    /// [sum of g; C, sum of g (x - mean); C], g = dy where the gate is open.
+    /// [sum of g; C, sum of g (x - mean); C], g = dy where the gate is open; where `keep`, dy becomes g.
     fn batch_norm_backward_sums(
-        &self,
-        dy: &Tensor,
-        gate: Gate,
-        x: &Tensor,
-        mean: &[f32],
-        sums: &mut [f64],
-    ) -> Result<()>;
-    /// x becomes dx = g a + x b + c a channel; where `keep`, dy becomes g.
-    fn batch_norm_backward_input(
         &self,
         dy: &mut Tensor,
         gate: Gate,
+        x: &Tensor,
+        mean: &[f32],
+        keep: bool,
+        sums: &mut [f64],
+    ) -> Result<()>;
+    /// x becomes dx = g a + x b + c a channel.
+    fn batch_norm_backward_input(
+        &self,
+        dy: &Tensor,
+        gate: Gate,
         x: &mut Tensor,
         coefficients: [&[f32]; 3],
-        keep: bool,
     ) -> Result<()>;
 
     /// Max pooling.

@@ -253,29 +253,29 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
 
     fn batch_norm_backward_sums(
         &self,
-        dy: &Tensor,
+        dy: &mut Tensor,
         gate: Gate,
         x: &Tensor,
         mean: &[f32],
+        keep: bool,
         sums: &mut [f64],
     ) -> Result<()> {
         let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
-        let cost = (0, bytes([dy, x]) + bytes_of(gate.output()));
-        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, mean, sums))
+        let kept = keep.then_some(&*dy);
+        let cost = (0, bytes([dy, x]) + bytes_of(gate.output()) + bytes_of(kept));
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, mean, keep, sums))
     }
 
     fn batch_norm_backward_input(
         &self,
-        dy: &mut Tensor,
+        dy: &Tensor,
         gate: Gate,
         x: &mut Tensor,
         coefficients: [&[f32]; 3],
-        keep: bool,
     ) -> Result<()> {
         let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
-        let kept = keep.then_some(&*dy);
-        let cost = (0, bytes([dy, x, x]) + bytes_of(gate.output()) + bytes_of(kept));
-        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, keep))
+        let cost = (0, bytes([dy, x, x]) + bytes_of(gate.output()));
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients))
     }
 
     fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {

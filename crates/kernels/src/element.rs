@@ -40,6 +40,12 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// `to` must be valid for writing `S::LANES` values.
     unsafe fn store<S: Simd>(simd: S, to: *mut Self, v: S::V);
+    /// Rounds and writes a vector past the caches: see [`Simd::finish_streams`].
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `S::LANES` values, and a multiple of the bytes that these take.
+    unsafe fn stream<S: Simd>(simd: S, to: *mut Self, v: S::V);
     /// Rounds and writes the first `lanes <= S::LANES` values.
     ///
     /// # Safety
@@ -89,6 +95,11 @@ impl Element for f32 {
         unsafe { simd.store(to, v) }
     }
     #[inline(always)]
+    unsafe fn stream<S: Simd>(simd: S, to: *mut f32, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.stream(to, v) }
+    }
+    #[inline(always)]
     unsafe fn store_first<S: Simd>(simd: S, to: *mut f32, v: S::V, lanes: usize) {
         // SAFETY: the caller's promise.
         unsafe { simd.store_first(to, v, lanes) }
@@ -129,6 +140,11 @@ impl Element for bf16 {
     unsafe fn store<S: Simd>(simd: S, to: *mut bf16, v: S::V) {
         // SAFETY: the caller's promise.
         unsafe { simd.store_bf16(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(simd: S, to: *mut bf16, v: S::V) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.stream_bf16(to, v) }
     }
     #[inline(always)]
     unsafe fn store_first<S: Simd>(simd: S, to: *mut bf16, v: S::V, lanes: usize) {

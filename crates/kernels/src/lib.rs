@@ -22,6 +22,7 @@ mod pieces;
 pub mod pooling;
 pub mod product;
 pub mod scratch;
+mod shared;
 pub mod simd;
 pub mod threads;
 

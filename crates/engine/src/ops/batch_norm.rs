@@ -177,9 +177,13 @@ impl Backward for BatchNormBackward<'_> {
         let device = dy.device().clone();
         let channels = self.gamma.len();
         let Statistics { mean, inv_std, count } = &self.statistics;
-        let gate = self.gate.lend();
+        let mut gate = self.gate.lend();
         let mut sums = vec![0.0; 2 * channels];
-        device.kernels().batch_norm_backward_sums(&dy, gate, &self.x, mean, &mut sums)?;
+        let keep = context.wants(3);
+        device.kernels().batch_norm_backward_sums(&mut dy, gate, &self.x, mean, keep, &mut sums)?;
+        if keep {
+            gate = Gate::Open;
+        }
         // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
         if context.wants(1) {
             let dgamma: Vec<f32> =
@@ -206,9 +210,8 @@ impl Backward for BatchNormBackward<'_> {
                 c[i] = (-scale * sums[i] / count - slope * f64::from(mean[i])) as f32;
             }
         }
-        let keep = context.wants(3);
         let mut dx = self.x;
-        device.kernels().batch_norm_backward_input(&mut dy, gate, &mut dx, [&a, &b, &c], keep)?;
+        device.kernels().batch_norm_backward_input(&dy, gate, &mut dx, [&a, &b, &c])?;
         context.give(0, dx)?;
         context.give(3, dy)
     }

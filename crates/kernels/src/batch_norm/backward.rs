@@ -3,8 +3,9 @@
 // Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
 #![allow(clippy::needless_range_loop)]
 
-use super::F32_ROWS;
+use super::{F32_ROWS, load};
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
+use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, Element};
 
@@ -26,13 +27,15 @@ pub enum Gate<'a, E> {
 }
 
 /// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
-/// g being `dy` where the gate is open and zero elsewhere.
+/// g being `dy` where the gate is open and zero elsewhere. Where `keep`, `dy` becomes g, which is the gradient of the residual, and
+/// spares the next pass the gate.
 pub fn batch_norm_backward_sums<E: Element>(
     cpu: &Cpu,
-    dy: &[E],
+    dy: &mut [E],
     gate: Gate<E>,
     x: &[E],
     mean: &[f32],
+    keep: bool,
     sums: &mut [f64],
 ) {
     let channels = mean.len();
@@ -42,25 +45,26 @@ pub fn batch_norm_backward_sums<E: Element>(
     let times = repeats(channels);
     let mean = &*repeated(mean, times);
     let piece_len = rows_per_piece(channels) * channels;
+    let dy = SharedMut::new(dy);
     gate.repeated(times, |gate| {
         sum_pieces(cpu, x.len().div_ceil(piece_len), sums, |i, acc| {
             let range = i * piece_len..x.len().min((i + 1) * piece_len);
-            let (dy, x, gate) = (&dy[range.clone()], &x[range.clone()], gate.part(range));
-            dispatch(cpu.isa, Sums { dy, gate, x, mean, acc });
+            // SAFETY: pieces are disjoint, each runs once, and `dy` is borrowed until all are done.
+            let dy = unsafe { dy.slice(range.start, range.len()) };
+            let (x, gate) = (&x[range.clone()], gate.part(range));
+            dispatch(cpu.isa, Sums { dy, gate, x, mean, keep, acc });
         });
     });
 }
 
 /// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. dx takes the place of x, which
-/// nobody reads again: half as much memory moves as for a tensor of its own. Where `keep`, `dy` becomes g, which is the gradient of
-/// the residual.
+/// nobody reads again: less memory moves than for a tensor of its own.
 pub fn batch_norm_backward_input<E: Element>(
     cpu: &Cpu,
-    dy: &mut [E],
+    dy: &[E],
     gate: Gate<E>,
     x: &mut [E],
     coefficients: [&[f32]; 3],
-    keep: bool,
 ) {
     let channels = coefficients[0].len();
     assert!(coefficients.iter().all(|c| c.len() == channels));
@@ -71,9 +75,10 @@ pub fn batch_norm_backward_input<E: Element>(
     let coefficients = [&wide[0][..], &wide[1], &wide[2]];
     let piece_len = rows_per_piece(channels) * channels;
     gate.repeated(times, |gate| {
-        cpu.threads.run_chunk_pairs(x, dy, piece_len, |i, x, dy| {
-            let gate = gate.part(i * piece_len..i * piece_len + x.len());
-            dispatch(cpu.isa, Input { dy, gate, x, coefficients, keep });
+        cpu.threads.run_chunks(x, piece_len, |i, x| {
+            let range = i * piece_len..i * piece_len + x.len();
+            let (dy, gate) = (&dy[range.clone()], gate.part(range));
+            dispatch(cpu.isa, Input { dy, gate, x, coefficients });
         });
     });
 }
@@ -146,22 +151,12 @@ impl<E: Element> Kind<E> for (&[f32], &[f32]) {
     }
 }
 
-/// Reads `lanes` values.
-///
-/// # Safety
-///
-/// They must exist.
-#[inline(always)]
-unsafe fn load<S: Simd, E: Element>(simd: S, from: *const E, lanes: usize) -> S::V {
-    // SAFETY: the caller's promise.
-    unsafe { if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) } }
-}
-
 struct Sums<'a, E> {
-    dy: &'a [E],
+    dy: &'a mut [E],
     gate: Gate<'a, E>,
     x: &'a [E],
     mean: &'a [f32],
+    keep: bool,
     acc: &'a mut [f64],
 }
 
@@ -170,17 +165,20 @@ impl<E: Element> Kernel for Sums<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.gate {
-            Gate::Open => self.with(simd, Open),
-            Gate::Output(y) => self.with(simd, y),
-            Gate::Affine { scale, shift } => self.with(simd, (scale, shift)),
+        match (self.gate, self.keep) {
+            // Without a gate dy is g already.
+            (Gate::Open, _) => self.with::<S, false>(simd, Open),
+            (Gate::Output(y), true) => self.with::<S, true>(simd, y),
+            (Gate::Output(y), false) => self.with::<S, false>(simd, y),
+            (Gate::Affine { scale, shift }, true) => self.with::<S, true>(simd, (scale, shift)),
+            (Gate::Affine { scale, shift }, false) => self.with::<S, false>(simd, (scale, shift)),
         }
     }
 }
 
 impl<E: Element> Sums<'_, E> {
     #[inline(always)]
-    fn with<S: Simd>(mut self, simd: S, gate: impl Kind<E>) {
+    fn with<S: Simd, const KEEP: bool>(mut self, simd: S, gate: impl Kind<E>) {
         let wide = self.mean.len();
         for start in (0..self.x.len()).step_by(F32_ROWS * wide) {
             let len = (self.x.len() - start).min(F32_ROWS * wide);
@@ -193,7 +191,7 @@ impl<E: Element> Sums<'_, E> {
                 // Four vectors at a time hide the latency of the additions; not where the last row ends in between.
                 let all = |span: usize| column + span <= end && (tail <= column || tail >= column + span);
                 let span = if all(4 * S::LANES) {
-                    self.strip::<S, 4>(simd, gate, start, column, rows, S::LANES);
+                    self.strip::<S, 4, KEEP>(simd, gate, start, column, rows, S::LANES);
                     4 * S::LANES
                 } else {
                     let mut lanes = S::LANES.min(end.saturating_sub(column));
@@ -203,7 +201,7 @@ impl<E: Element> Sums<'_, E> {
                     if lanes == 0 {
                         break;
                     }
-                    self.strip::<S, 1>(simd, gate, start, column, rows, lanes);
+                    self.strip::<S, 1, KEEP>(simd, gate, start, column, rows, lanes);
                     lanes
                 };
                 column += span;
@@ -213,7 +211,7 @@ impl<E: Element> Sums<'_, E> {
 
     /// Adds `rows` rows of NV vectors, the last of `lanes` values, from value `start` and column `column` on.
     #[inline(always)]
-    fn strip<S: Simd, const NV: usize>(
+    fn strip<S: Simd, const NV: usize, const KEEP: bool>(
         &mut self,
         simd: S,
         gate: impl Kind<E>,
@@ -242,6 +240,9 @@ impl<E: Element> Sums<'_, E> {
                     let x = load(simd, self.x.as_ptr().add(at), lanes);
                     let dy = load(simd, self.dy.as_ptr().add(at), lanes);
                     let g = gate.pass(simd, dy, x, at, column + v * S::LANES, lanes);
+                    if KEEP {
+                        E::store_first(simd, self.dy.as_mut_ptr().add(at), g, lanes);
+                    }
                     sum[v] = simd.add(sum[v], g);
                     product[v] = simd.add(product[v], simd.mul(g, simd.sub(x, mean[v])));
                 }
@@ -263,11 +264,10 @@ impl<E: Element> Sums<'_, E> {
 }
 
 struct Input<'a, E> {
-    dy: &'a mut [E],
+    dy: &'a [E],
     gate: Gate<'a, E>,
     x: &'a mut [E],
     coefficients: [&'a [f32]; 3],
-    keep: bool,
 }
 
 impl<E: Element> Kernel for Input<'_, E> {
@@ -275,20 +275,17 @@ impl<E: Element> Kernel for Input<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match (self.gate, self.keep) {
-            // Without a gate dy is g already.
-            (Gate::Open, _) => self.with::<S, false>(simd, Open),
-            (Gate::Output(y), true) => self.with::<S, true>(simd, y),
-            (Gate::Output(y), false) => self.with::<S, false>(simd, y),
-            (Gate::Affine { scale, shift }, true) => self.with::<S, true>(simd, (scale, shift)),
-            (Gate::Affine { scale, shift }, false) => self.with::<S, false>(simd, (scale, shift)),
+        match self.gate {
+            Gate::Open => self.with(simd, Open),
+            Gate::Output(y) => self.with(simd, y),
+            Gate::Affine { scale, shift } => self.with(simd, (scale, shift)),
         }
     }
 }
 
 impl<E: Element> Input<'_, E> {
     #[inline(always)]
-    fn with<S: Simd, const KEEP: bool>(self, simd: S, gate: impl Kind<E>) {
+    fn with<S: Simd>(self, simd: S, gate: impl Kind<E>) {
         let [a, b, c] = self.coefficients;
         let wide = a.len();
         assert!(b.len() == wide && c.len() == wide);
@@ -310,9 +307,6 @@ impl<E: Element> Input<'_, E> {
                         E::store(simd, self.x.as_mut_ptr().add(at), dx);
                     } else {
                         E::store_first(simd, self.x.as_mut_ptr().add(at), dx, lanes);
-                    }
-                    if KEEP {
-                        E::store_first(simd, self.dy.as_mut_ptr().add(at), g, lanes);
                     }
                 }
             }

@@ -5,11 +5,14 @@
 //! sums into statistics, since sums may come from several workers. Values may be f32 or bf16; arithmetic is in f32.
 
 mod backward;
+mod forward;
 
-use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
+use crate::pieces::{repeats, rows_per_piece, sum_pieces};
+use crate::simd::Simd;
 use crate::{Cpu, Element, scratch};
 
 pub use backward::{Gate, batch_norm_backward_input, batch_norm_backward_sums};
+pub use forward::batch_norm_forward;
 
 /// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.
 const F32_ROWS: usize = 128;
@@ -55,54 +58,15 @@ fn fold(wide: &mut [f32], acc: &mut [f64]) {
     }
 }
 
-/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN stays one.
-pub fn batch_norm_forward<E: Element>(
-    cpu: &Cpu,
-    x: &[E],
-    scale: &[f32],
-    shift: &[f32],
-    residual: Option<&[E]>,
-    relu: bool,
-    y: &mut [E],
-) {
-    let channels = scale.len();
-    assert_eq!(shift.len(), channels);
-    assert_eq!(x.len(), y.len());
-    assert!(residual.is_none_or(|r| r.len() == x.len()));
-    let times = repeats(channels);
-    let (scale, shift) = (&*repeated(scale, times), &*repeated(shift, times));
-    let piece_len = rows_per_piece(channels) * channels;
-    let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
-    cpu.threads.run_chunks(y, piece_len, |i, y| {
-        let range = i * piece_len..i * piece_len + y.len();
-        let x = &x[range.clone()];
-        cpu.isa.vectorize(
-            #[inline(always)]
-            || match residual {
-                None => {
-                    for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
-                        for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-                            *y = E::narrow(at_least(floor, x.widen() * a + b));
-                        }
-                    }
-                }
-                Some(residual) => {
-                    let rows = y.chunks_mut(scale.len()).zip(x.chunks(scale.len()));
-                    for ((y, x), r) in rows.zip(residual[range].chunks(scale.len())) {
-                        for ((((y, x), r), a), b) in y.iter_mut().zip(x).zip(r).zip(scale).zip(shift) {
-                            *y = E::narrow(at_least(floor, x.widen() * a + b + r.widen()));
-                        }
-                    }
-                }
-            },
-        );
-    });
-}
-
-/// The greater of both. Unlike `f32::max` it keeps a NaN, which must reach the loss to be noticed.
+/// Reads `lanes` values.
+///
+/// # Safety
+///
+/// They must exist.
 #[inline(always)]
-fn at_least(floor: f32, value: f32) -> f32 {
-    if floor > value { floor } else { value }
+unsafe fn load<S: Simd, E: Element>(simd: S, from: *const E, lanes: usize) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) } }
 }
 
 #[cfg(test)]
@@ -163,10 +127,9 @@ mod tests {
             let mut sums = vec![0.0; 2 * channels];
             channel_sums(&cpu, &x, channels, &mut sums);
             let mut backward = vec![0.0; 2 * channels];
-            batch_norm_backward_sums(&cpu, &y, Gate::Output(&x), &x, &mean, &mut backward);
-            let mut dy = y.clone();
-            let mut dx = x.clone();
-            batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&x), &mut dx, [&mean; 3], true);
+            let (mut dy, mut dx) = (y.clone(), x.clone());
+            batch_norm_backward_sums(&cpu, &mut dy, Gate::Output(&x), &x, &mean, true, &mut backward);
+            batch_norm_backward_input(&cpu, &dy, Gate::Open, &mut dx, [&mean; 3]);
             let mut out = vec![E::default(); x.len()];
             batch_norm_forward(&cpu, &x, &mean, &mean, Some(&y), true, &mut out);
             (sums, backward, dy, dx, out)
@@ -175,6 +138,29 @@ mod tests {
         for isa in Isa::all() {
             for threads in [1, 2, 4] {
                 assert!(run(cpu(isa, threads)) == expected);
+            }
+        }
+    }
+
+    /// Results that are written past the caches are those of their parts, which are not.
+    #[test]
+    fn large_results_are_those_of_their_parts() {
+        let (rows, channels) = (1 << 18, 16);
+        let x = noise(rows * channels, 1);
+        let [scale, shift] = [2, 3].map(|seed| noise(channels, seed));
+        let mut y = crate::scratch::take::<f32>(x.len());
+        assert!(size_of_val(&*y) >= forward::STREAM_BYTES);
+        for isa in Isa::all() {
+            let cpu = cpu(isa, 2);
+            for residual in [None, Some(&x[..])] {
+                batch_norm_forward(&cpu, &x, &scale, &shift, residual, true, &mut y);
+                for (part, y) in y.chunks(x.len() / 8).enumerate() {
+                    let range = part * y.len()..(part + 1) * y.len();
+                    let (x, residual) = (&x[range.clone()], residual.map(|r| &r[range]));
+                    let mut expected = vec![f32::NAN; y.len()];
+                    batch_norm_forward(&cpu, x, &scale, &shift, residual, true, &mut expected);
+                    assert!(y == expected, "{isa:?}, part {part}");
+                }
             }
         }
     }
@@ -196,19 +182,19 @@ mod tests {
         assert_eq!(y, narrow(&wide_y));
 
         let (mut sums, mut wide_sums) = (vec![0.0; 2 * channels], vec![0.0; 2 * channels]);
-        batch_norm_backward_sums(&cpu, &g, Gate::Output(&r), &x, &a, &mut sums);
-        batch_norm_backward_sums(&cpu, &wide_g, Gate::Output(&wide_r), &wide_x, &a, &mut wide_sums);
-        assert_eq!(sums, wide_sums);
+        let (mut dy, mut wide_dy) = (g.clone(), wide_g.clone());
+        batch_norm_backward_sums(&cpu, &mut dy, Gate::Output(&r), &x, &a, true, &mut sums);
+        let gate = Gate::Output(&wide_r[..]);
+        batch_norm_backward_sums(&cpu, &mut wide_dy, gate, &wide_x, &a, true, &mut wide_sums);
+        assert_eq!((sums.clone(), &dy), (wide_sums.clone(), &narrow(&wide_dy)));
         channel_sums(&cpu, &x, channels, &mut sums);
         channel_sums(&cpu, &wide_x, channels, &mut wide_sums);
         assert_eq!(sums, wide_sums);
 
-        let (mut dy, mut dx) = (g.clone(), x.clone());
-        let (mut wide_dy, mut wide_dx) = (wide_g.clone(), wide_x.clone());
-        batch_norm_backward_input(&cpu, &mut dy, Gate::Output(&r), &mut dx, [&a, &b, &c], true);
-        let gate = Gate::Output(&wide_r);
-        batch_norm_backward_input(&cpu, &mut wide_dy, gate, &mut wide_dx, [&a, &b, &c], true);
-        assert_eq!((dy, dx), (narrow(&wide_dy), narrow(&wide_dx)));
+        let (mut dx, mut wide_dx) = (x.clone(), wide_x.clone());
+        batch_norm_backward_input(&cpu, &g, Gate::Output(&r), &mut dx, [&a, &b, &c]);
+        batch_norm_backward_input(&cpu, &wide_g, Gate::Output(&wide_r), &mut wide_dx, [&a, &b, &c]);
+        assert_eq!(dx, narrow(&wide_dx));
     }
 
     #[test]
@@ -218,14 +204,15 @@ mod tests {
         let mut dy = [10.0, 20.0, 30.0, 40.0];
         let mut sums = [0.0; 4];
         let cpu = cpu(Isa::detect(), 1);
-        batch_norm_backward_sums(&cpu, &dy, Gate::Output(&mask), &x, &[1.0, 1.0], &mut sums);
+        batch_norm_backward_sums(&cpu, &mut dy, Gate::Output(&mask), &x, &[1.0, 1.0], false, &mut sums);
+        assert_eq!(dy, [10.0, 20.0, 30.0, 40.0]);
         assert_eq!(sums, [10.0, 40.0, 0.0, 120.0]);
         let mut dx = x;
         let coefficients = [&[1.0, 1.0][..], &[0.5, 0.5], &[0.0, 1.0]];
-        let gate = Gate::Output(&mask);
-        batch_norm_backward_input(&cpu, &mut dy, gate, &mut dx, coefficients, true);
-        assert_eq!(dy, [10.0, 0.0, 0.0, 40.0]);
+        batch_norm_backward_input(&cpu, &dy, Gate::Output(&mask), &mut dx, coefficients);
         assert_eq!(dx, [10.5, 2.0, 1.5, 43.0]);
+        batch_norm_backward_sums(&cpu, &mut dy, Gate::Output(&mask), &x, &[1.0, 1.0], true, &mut sums);
+        assert_eq!((dy, sums), ([10.0, 0.0, 0.0, 40.0], [10.0, 40.0, 0.0, 120.0]));
     }
 
     /// The gate of a ReLU without residual is the same whether read from its output or found again from its input, and g
@@ -243,9 +230,10 @@ mod tests {
                 assert!(x.len() < 50 || y.contains(&0.0) && y.iter().any(|&y| y > 0.0));
                 let run = |gate: Gate<f32>, keep: bool| {
                     let mut sums = vec![0.0; 2 * channels];
-                    batch_norm_backward_sums(&cpu, &g, gate, &x, &mean, &mut sums);
                     let (mut dy, mut dx) = (g.clone(), x.clone());
-                    batch_norm_backward_input(&cpu, &mut dy, gate, &mut dx, [&scale, &b, &c], keep);
+                    batch_norm_backward_sums(&cpu, &mut dy, gate, &x, &mean, keep, &mut sums);
+                    let gate = if keep { Gate::Open } else { gate };
+                    batch_norm_backward_input(&cpu, &dy, gate, &mut dx, [&scale, &b, &c]);
                     (sums, dx, dy)
                 };
                 let (sums, dx, kept) = run(Gate::Output(&y), true);

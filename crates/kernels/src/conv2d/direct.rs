@@ -13,9 +13,9 @@
 
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
-use super::shared::SharedMut;
 use super::tile::{self, Panel, Pixels};
 use super::{Write, sums};
+use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use smallvec::SmallVec;

@@ -11,7 +11,7 @@
 
 use super::images::{self, Cut, Images, Piece, Window};
 use super::outer::{self, Walk};
-use super::shared::SharedMut;
+use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::ops::Range;

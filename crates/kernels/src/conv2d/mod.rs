@@ -17,7 +17,6 @@ mod images;
 mod outer;
 mod pack;
 pub mod portable;
-mod shared;
 mod sums;
 #[cfg(test)]
 mod testing;

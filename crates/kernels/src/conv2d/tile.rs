@@ -3,8 +3,8 @@
 //! Source and weights consist of units of 32 bits, one f32 or two bf16 of neighbouring input channels; the tile sums in
 //! f32 and writes what the destination holds.
 
-use super::shared::SharedMut;
 use crate::Element;
+use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd};
 
 /// A stretch of units that is contiguous in the source, at `offset` from a pixel's first one.

@@ -112,6 +112,26 @@ impl Simd for Avx2 {
         unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()), v) }
     }
     #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves AVX.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: __m256) {
+        // SAFETY: the token proves AVX, the caller vouches for eight aligned numbers.
+        unsafe { _mm256_stream_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut bf16, v: __m256) {
+        // SAFETY: the token proves AVX2, the caller vouches for eight aligned numbers.
+        unsafe { _mm_stream_si128(to.cast(), narrow8(v)) }
+    }
+    #[inline(always)]
+    fn finish_streams(self) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: __m256, b: __m256, acc: __m256) -> __m256 {
         // SAFETY: the token proves AVX2 and FMA.
         unsafe {

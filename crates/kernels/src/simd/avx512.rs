@@ -116,6 +116,26 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps()), v) }
     }
     #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: __m512) {
+        // SAFETY: the token proves AVX-512 F, the caller vouches for sixteen aligned numbers.
+        unsafe { _mm512_stream_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut bf16, v: __m512) {
+        // SAFETY: the token proves AVX-512 F, the caller vouches for sixteen aligned numbers.
+        unsafe { _mm256_stream_si256(to.cast(), narrow16::<BF16>(v)) }
+    }
+    #[inline(always)]
+    fn finish_streams(self) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: __m512, b: __m512, acc: __m512) -> __m512 {
         // SAFETY: the token proves AVX-512 F, and AVX512_BF16 where it is used; any bits make a vector of either type.
         unsafe {

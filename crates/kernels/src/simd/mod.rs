@@ -59,6 +59,23 @@ pub trait Simd: Copy {
     unsafe fn store_first(self, to: *mut f32, v: Self::V, lanes: usize);
     /// `v` where `gate` is above 0, else 0.
     fn where_positive(self, gate: Self::V, v: Self::V) -> Self::V;
+    /// The greater of a and b; b where either is a NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Writes `LANES` numbers, past the caches where the processor can: see [`Simd::finish_streams`].
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `LANES` numbers, and a multiple of their bytes.
+    unsafe fn stream(self, to: *mut f32, v: Self::V);
+    /// Rounds and writes `LANES` numbers as [`Simd::stream`] does.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `LANES` numbers, and a multiple of their bytes.
+    unsafe fn stream_bf16(self, to: *mut bf16, v: Self::V);
+    /// Orders what was streamed before all that follows. Must be called before another thread may look at it.
+    #[inline(always)]
+    fn finish_streams(self) {}
     /// `acc` plus, in each lane, the sum of both products of the bf16 pairs in the bits of a and b.
     fn dot_pairs(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
     /// Reads and widens `LANES` numbers.

@@ -73,6 +73,20 @@ impl Simd for Portable {
         Four(std::array::from_fn(|i| if gate.0[i] > 0.0 { v.0[i] } else { 0.0 }))
     }
     #[inline(always)]
+    fn max(self, a: Four, b: Four) -> Four {
+        Four(std::array::from_fn(|i| if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] }))
+    }
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: Four) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut bf16, v: Four) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bf16(to, v) }
+    }
+    #[inline(always)]
     fn dot_pairs(self, a: Four, b: Four, acc: Four) -> Four {
         let low = |v: Four| Four(v.0.map(|v| halves(v)[0]));
         let high = |v: Four| Four(v.0.map(|v| halves(v)[1]));

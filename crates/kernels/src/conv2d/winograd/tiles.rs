@@ -2,8 +2,8 @@
 
 use crate::Element;
 use crate::conv2d::images::Images;
-use crate::conv2d::shared::SharedMut;
 use crate::conv2d::tile::Pixels;
+use crate::shared::SharedMut;
 use crate::simd::Simd;
 use std::ops::Range;
 
