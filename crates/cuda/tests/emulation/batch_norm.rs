@@ -95,10 +95,11 @@ fn step<E: Stored>() {
             let own = widened(&got.0);
             let gate = if relu { cpu::Gate::Output(&own[..]) } else { cpu::Gate::Open };
             let mut sums = vec![0.0; 2 * channels];
-            cpu::batch_norm_backward_sums(&portable, &wide_dy, gate, &wide_x, &mean, &mut sums);
+            let mut g = wide_dy.clone();
+            cpu::batch_norm_backward_sums(&portable, &mut g, gate, &wide_x, &mean, true, &mut sums);
             assert_close(&format!("sums {what}"), &got.1, &sums, 1e-5);
-            let (mut g, mut dx) = (wide_dy.clone(), vec![0.0; len]);
-            cpu::batch_norm_backward_input(&portable, &mut g, gate, &wide_x, [&a, &b, &c], true, &mut dx);
+            let mut dx = wide_x.clone();
+            cpu::batch_norm_backward_input(&portable, &g, cpu::Gate::Open, &mut dx, [&a, &b, &c]);
             assert_close(&format!("dx {what}"), &widened(&got.2), &dx, tolerance::<E>());
             assert_eq!(widened(&got.3), g, "{what}");
         }
