@@ -36,6 +36,7 @@ save = dict(quality=90, subsampling=0)
 rgb.save(OUT / "colour.jpg", **save)
 rgb.save(OUT / "progressive.jpg", progressive=True, **save)
 rgb.save(OUT / "subsampled.jpg", quality=90, subsampling=2)
+rgb.save(OUT / "restarts.jpg", quality=90, subsampling=1, restart_marker_blocks=1, optimize=True)
 rgb.convert("CMYK").save(OUT / "cmyk.jpg", quality=95)
 grey = quadrants([(40,), (100,), (160,), (220,)])[..., 0]
 Image.fromarray(grey).save(OUT / "grey.jpg", quality=95)

@@ -33,7 +33,7 @@ const COLOURS: [[u8; 3]; 4] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255,
 
 #[test]
 fn jpeg_kinds() {
-    for name in ["colour.jpg", "progressive.jpg", "subsampled.jpg", "cmyk.jpg"] {
+    for name in ["colour.jpg", "progressive.jpg", "subsampled.jpg", "restarts.jpg", "cmyk.jpg"] {
         assert_near(name, COLOURS, 24);
     }
     assert_near("grey.jpg", [[40; 3], [100; 3], [160; 3], [220; 3]], 3);
@@ -188,7 +188,7 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn truncated_jpegs_are_refused_wherever_they_are_cut() {
-    for name in ["colour.jpg", "progressive.jpg", "grey.jpg", "orientation-6.jpg"] {
+    for name in ["colour.jpg", "progressive.jpg", "grey.jpg", "restarts.jpg", "orientation-6.jpg"] {
         let whole = std::fs::read(golden(name)).unwrap();
         for cut in (3..whole.len()).step_by(7).chain([whole.len() - 1, whole.len() - 2]) {
             let error = refusal(&whole[..cut]);
