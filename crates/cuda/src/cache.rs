@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8] = b"simclr cache 1\n";
 const SUM: usize = 16;
 
-/// The folder for one kind of file, if the environment says where caches are.
-pub(crate) fn folder(kind: &str) -> Option<PathBuf> {
-    folder_from(kind, |name| std::env::var_os(name))
+/// The folder, if the environment says where caches are.
+pub(crate) fn folder() -> Option<PathBuf> {
+    folder_from(|name| std::env::var_os(name))
 }
 
-fn folder_from(kind: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn folder_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(caches.join("simclr").join(kind))
+    Some(caches.join("simclr"))
 }
 
 /// FNV-1a of 128 bits over parts, each with its length, so that no two lists of parts are confused.
@@ -86,10 +86,10 @@ mod tests {
     #[test]
     fn the_folder_follows_the_environment() {
         let of = |xdg: Option<&str>, home: Option<&str>| {
-            folder_from("kernels", |name| if name == "HOME" { home } else { xdg }.map(OsString::from))
+            folder_from(|name| if name == "HOME" { home } else { xdg }.map(OsString::from))
         };
-        assert_eq!(of(Some("/c"), Some("/h")).unwrap(), Path::new("/c/simclr/kernels"));
-        assert_eq!(of(Some("relative"), Some("/h")).unwrap(), Path::new("/h/.cache/simclr/kernels"));
+        assert_eq!(of(Some("/c"), Some("/h")).unwrap(), Path::new("/c/simclr"));
+        assert_eq!(of(Some("relative"), Some("/h")).unwrap(), Path::new("/h/.cache/simclr"));
         assert_eq!(of(None, None), None);
     }
 

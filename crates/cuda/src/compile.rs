@@ -50,7 +50,11 @@ impl Compiler {
             sys::nvrtcGetSupportedArchs(known.as_mut_ptr()).result().map_err(&asked)?;
             known.into_iter().map(|number| number as u32).collect()
         };
-        Ok(Compiler { version: (major, minor), known, folder: cache::folder("kernels") })
+        Ok(Compiler {
+            version: (major, minor),
+            known,
+            folder: cache::folder().map(|folder| folder.join("kernels")),
+        })
     }
 
     /// The same with another cache folder, or none.

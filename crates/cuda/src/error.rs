@@ -45,4 +45,16 @@ pub enum CudaError {
         /// What is wrong.
         what: String,
     },
+    /// The GPU has not as much memory.
+    #[error("the GPU has no {wanted} bytes left: buffers take {live} bytes, {held} are held ({reason})")]
+    OutOfMemory {
+        /// What was asked for, in bytes.
+        wanted: usize,
+        /// In buffers that are alive.
+        live: usize,
+        /// Obtained from the driver.
+        held: usize,
+        /// What the driver says.
+        reason: String,
+    },
 }

@@ -9,6 +9,8 @@
 mod cache;
 #[cfg(feature = "cuda")]
 mod compile;
+#[cfg(feature = "cuda")]
+mod device;
 mod element;
 mod error;
 mod gpus;
@@ -20,6 +22,10 @@ mod sources;
 
 #[cfg(feature = "cuda")]
 pub use compile::{Capability, Compiler, Image};
+#[cfg(feature = "cuda")]
+pub use device::{
+    Channel, ConvolutionMode, Device, DeviceBuffer, Epilogue, Graph, Matrix, MemoryUse, ProductMode,
+};
 pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};

@@ -1,8 +1,8 @@
 use simclr_cuda::ops::{batch_norm, sums};
 use simclr_kernels::batch_norm as cpu;
 
-use crate::emulator::{Values, compiler, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, compiler, in_every_order};
 
 /// Rows and channels: one of each, channels that are no whole packs, many columns, many pieces.
 const SHAPES: [(usize, usize); 9] =

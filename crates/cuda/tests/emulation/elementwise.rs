@@ -1,7 +1,7 @@
 use simclr_cuda::ops::elementwise;
 
-use crate::emulator::{Values, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, in_every_order};
 
 #[test]
 fn each_pass_does_what_it_says() {

@@ -1,10 +1,9 @@
 //! Every kernel, run on the CPU in place of a GPU, against the portable forms that specify it.
 //!
-//! What a GPU's compiler gets is translated by the system's C++ compiler: see `emulate.h`. Without one these tests say that they were skipped.
+//! What a GPU's compiler gets is translated by the system's C++ compiler: see `simclr-stand-in`. Without one these tests say that they were skipped.
 
 mod batch_norm;
 mod elementwise;
-mod emulator;
 mod nt_xent;
 mod optimizer;
 mod pooling;

@@ -1,8 +1,8 @@
 use simclr_cuda::ops::nt_xent;
 use simclr_kernels::nt_xent::{self as cpu, Anchor, NtXentShape};
 
-use crate::emulator::{Values, compiler, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, compiler, in_every_order};
 
 fn views(count: usize, dim: usize, normalized: bool) -> Vec<f32> {
     let mut z = noise(count * dim, (count + dim) as u32);

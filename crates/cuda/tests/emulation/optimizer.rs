@@ -1,8 +1,8 @@
 use simclr_cuda::ops::optimizer::{self, AdamW, Guard, Momentum, TensorList};
 use simclr_kernels::optimizer::{self as cpu, AdamWStep, MomentumStep};
 
-use crate::emulator::{Emulator, Values, compiler, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Emulator, Values, compiler, in_every_order};
 
 /// Lengths around a chunk and more tensors than one launch takes.
 fn lengths() -> Vec<usize> {

@@ -1,8 +1,8 @@
 use simclr_cuda::ops::pooling;
 use simclr_kernels::{Conv2dGeometry, pooling as cpu};
 
-use crate::emulator::{Values, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, in_every_order};
 
 fn geometry(
     batch: usize,

@@ -1,7 +1,7 @@
 use simclr_cuda::ops::reductions;
 
-use crate::emulator::{Values, compiler, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, compiler, in_every_order};
 
 #[test]
 fn sums_of_pieces_and_values() {

@@ -1,8 +1,8 @@
 use simclr_cuda::ops::{cross_entropy, l2_normalize};
 use simclr_kernels::{cross_entropy as cpu_cross_entropy, l2_normalize as cpu_l2};
 
-use crate::emulator::{Values, compiler, in_every_order};
 use crate::support::*;
+use simclr_stand_in::{Values, compiler, in_every_order};
 
 #[test]
 fn l2_normalisation_is_the_portable_form() {

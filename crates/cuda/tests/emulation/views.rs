@@ -3,8 +3,8 @@ use simclr_augment::{
 };
 use simclr_cuda::ops::views::{self, View};
 
-use crate::emulator::{Values, compiler, in_every_order};
 use crate::support::noise;
+use simclr_stand_in::{Values, compiler, in_every_order};
 
 struct Images {
     bytes: Vec<u8>,

@@ -1,6 +1,6 @@
 //! Host memory for tensors: aligned, on huge pages where large, recycled through a pool.
 
-mod arena;
+pub mod arena;
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::HashMap;

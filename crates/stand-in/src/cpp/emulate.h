@@ -181,11 +181,24 @@ template <class To, class From> inline To bits(From from) {
 
 }  // namespace emulated
 
+// The sizes of a kernel's arguments.
+namespace emulated {
+template <class... A> unsigned sizes(void (*)(A...), size_t *out) {
+    const size_t all[] = {sizeof(A)...};
+    for (size_t i = 0; i < sizeof...(A); ++i) out[i] = all[i];
+    return sizeof...(A);
+}
+}  // namespace emulated
+
 // What a test calls; appended for each kernel.
-#define EXPORT(name)                                                                                                               \
-    extern "C" __attribute__((visibility("default"))) const char *emulated_##name(void **arguments, unsigned given, const unsigned *grid, \
-                                                                                  unsigned threads, int order) {                   \
-        return emulated::launch(&name, arguments, given, grid, threads, order);                                                     \
+#define EXPORT(name)                                                                                                       \
+    extern "C" __attribute__((visibility("default"))) unsigned emulated_sizes_##name(size_t *sizes) {                      \
+        return emulated::sizes(&name, sizes);                                                                              \
+    }                                                                                                                      \
+    extern "C" __attribute__((visibility("default"))) const char *emulated_##name(void **arguments, unsigned given,        \
+                                                                                  const unsigned *grid, unsigned threads,  \
+                                                                                  int order) {                             \
+        return emulated::launch(&name, arguments, given, grid, threads, order);                                            \
     }
 
 #define __syncthreads() emulated::wait_at(emulated::State::AT_BLOCK)

@@ -1,0 +1,149 @@
+//! Typed buffers on a GPU.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytemuck::Pod;
+use cudarc::driver::result;
+
+use super::pool::Range;
+use super::{Device, failed, lock};
+use crate::launcher::expect_len;
+use crate::{Memory, Result, Slice, SliceMut};
+
+/// Values on a GPU, owned: their memory goes back to the pool when the buffer is dropped.
+pub struct DeviceBuffer<T> {
+    range: Range,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Pod> DeviceBuffer<T> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All values, to be read by kernels.
+    pub fn read(&self) -> Slice<'_, T> {
+        // SAFETY: the range is so long, begins at a multiple of 4096 and lives as long; whatever bits it holds are a `T`, which is `Pod`.
+        unsafe { Slice::from_raw(self.range.address(), self.len) }
+    }
+
+    /// All values, to be written by kernels.
+    pub fn write(&mut self) -> SliceMut<'_, T> {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { SliceMut::from_raw(self.range.address(), self.len) }
+    }
+}
+
+impl<T> fmt::Debug for DeviceBuffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceBuffer({} values, {:?})", self.len, self.range)
+    }
+}
+
+impl Device {
+    /// A buffer whose values are arbitrary.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where the GPU has not as much.
+    pub fn buffer<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
+        self.bind()?;
+        Ok(DeviceBuffer { range: self.pool().take(len * size_of::<T>())?, len, values: PhantomData })
+    }
+
+    /// A buffer of zeros.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn zeros<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.buffer::<T>(len)?;
+        self.clear(buffer.write())?;
+        Ok(buffer)
+    }
+
+    /// A buffer of the given values.
+    ///
+    /// # Errors
+    /// As [`Device::buffer`].
+    pub fn buffer_of<T: Pod>(&self, values: &[T]) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.buffer::<T>(values.len())?;
+        self.copy_to(values, buffer.write())?;
+        Ok(buffer)
+    }
+
+    /// Sets every bit to 0.
+    ///
+    /// # Errors
+    /// `Call` where the driver refuses.
+    pub fn clear<T: Pod>(&self, to: SliceMut<T>) -> Result<()> {
+        self.bind()?;
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: so many bytes are lent exclusively.
+        unsafe { result::memset_d8_async(to.address(), 0, to.len() * size_of::<T>(), self.raw_stream()) }
+            .map_err(failed("clearing a buffer"))
+    }
+
+    /// Copies values from the host, in the order of all work. Returns before they are there.
+    ///
+    /// # Errors
+    /// `Lengths` where they are not as many, `Call` where the driver refuses or a step is being captured.
+    pub fn copy_to<T: Pod>(&self, values: &[T], to: SliceMut<T>) -> Result<()> {
+        expect_len("copying to the GPU", "the buffer", to.len(), values.len())?;
+        self.refuse_in_capture("copying to the GPU")?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        lock(&self.shared.staging).send(bytemuck::cast_slice(values), to.address(), self.raw_stream())
+    }
+
+    /// Copies values to the host, and waits for them and for all work before.
+    ///
+    /// # Errors
+    /// `Lengths` where they are not as many, `Call` where the driver refuses or a step is being captured.
+    pub fn copy_from<T: Pod>(&self, from: Slice<T>, values: &mut [T]) -> Result<()> {
+        expect_len("copying from the GPU", "the buffer", from.len(), values.len())?;
+        self.refuse_in_capture("copying from the GPU")?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        let bytes = bytemuck::cast_slice_mut(values);
+        lock(&self.shared.staging).receive(from.address(), bytes, self.raw_stream())
+    }
+
+    /// The values of a slice, on the host.
+    ///
+    /// # Errors
+    /// As [`Device::copy_from`].
+    pub fn values<T: Pod>(&self, from: Slice<T>) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); from.len()];
+        self.copy_from(from, &mut values)?;
+        Ok(values)
+    }
+
+    /// Copies values on the GPU.
+    ///
+    /// # Errors
+    /// `Lengths` where they are not as many, `Call` where the driver refuses.
+    pub fn copy<T: Pod>(&self, from: Slice<T>, to: SliceMut<T>) -> Result<()> {
+        expect_len("copying on the GPU", "the buffer", to.len(), from.len())?;
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        let bytes = from.len() * size_of::<T>();
+        // SAFETY: so many bytes are lent, those written exclusively, so that they do not overlap.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, self.raw_stream()) }
+            .map_err(failed("copying on the GPU"))
+    }
+}

@@ -1,0 +1,285 @@
+//! A GPU: its stream, its memory, the kernels that it has loaded, and the libraries that work on it.
+
+mod buffer;
+mod channel;
+mod convolution;
+mod graph;
+mod pool;
+mod product;
+mod staging;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUstream};
+use cudarc::driver::{CudaContext, CudaStream};
+
+use crate::compile::{Capability, Compiler};
+use crate::{CudaError, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache};
+
+pub use buffer::DeviceBuffer;
+pub use channel::Channel;
+pub use convolution::ConvolutionMode;
+use convolution::Convolutions;
+pub use graph::Graph;
+pub use pool::MemoryUse;
+pub use product::{Epilogue, Matrix, ProductMode};
+
+use pool::Pool;
+use staging::Staging;
+
+/// A GPU that holds buffers and runs kernels, in one order. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    // Dropped in this order: what needs the context goes before it.
+    convolutions: Mutex<Option<Convolutions>>,
+    products: Mutex<Option<product::Products>>,
+    modules: Mutex<Modules>,
+    staging: Mutex<Staging>,
+    pool: Mutex<Arc<Pool>>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+    compiler: Compiler,
+    capability: Capability,
+    name: String,
+    /// Where what may be used again is kept.
+    cache: Option<PathBuf>,
+    capturing: AtomicBool,
+}
+
+/// What a failed call says.
+fn failed(what: &'static str) -> impl Fn(DriverError) -> CudaError {
+    move |error| CudaError::Call { what, reason: error.to_string() }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Device {
+    /// GPU number `ordinal`, from 0, with everything that training needs loaded.
+    ///
+    /// # Errors
+    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] and [`CudaError::Call`] where something does not work.
+    pub fn open(ordinal: usize) -> Result<Device> {
+        Device::open_with(ordinal, &Libraries::find(), cache::folder().as_deref())
+    }
+
+    /// The same with given libraries, and a folder for compiled kernels and chosen algorithms: none, and nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(ordinal: usize, libraries: &Libraries, cache: Option<&Path>) -> Result<Device> {
+        // cuDNN looks for cuBLASLt, so that comes first.
+        for library in [Library::Driver, Library::Nvrtc, Library::CublasLt, Library::Cudnn] {
+            libraries.load(library)?;
+        }
+        let opening = failed("opening a GPU");
+        let context = CudaContext::new(ordinal).map_err(&opening)?;
+        // SAFETY: memory is handed from stream to stream by this crate's own events (`channel.rs`); cudarc's slices are not used.
+        unsafe { context.disable_event_tracking() };
+        let attribute = |which| context.attribute(which).map_err(&opening);
+        let capability = (
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32,
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32,
+        );
+        let name = context.name().map_err(&opening)?;
+        if capability < (8, 0) {
+            let (major, minor) = capability;
+            let reason = format!("{name} has compute capability {major}.{minor}, bf16 needs 8.0 or later");
+            return Err(CudaError::Call { what: "opening a GPU", reason });
+        }
+        let compiler = Compiler::new(libraries)?.with_cache(cache.map(|folder| folder.join("kernels")));
+        check_versions(&compiler, libraries)?;
+        let stream = context.new_stream().map_err(&opening)?;
+        let pool = Pool::new(&context)?;
+        Ok(Device {
+            shared: Arc::new(Shared {
+                convolutions: Mutex::new(None),
+                products: Mutex::new(None),
+                modules: Mutex::new(Modules { context: context.clone(), loaded: HashMap::new() }),
+                staging: Mutex::new(Staging::new(context.clone())),
+                pool: Mutex::new(Arc::new(pool)),
+                stream,
+                context,
+                compiler,
+                capability,
+                name,
+                cache: cache.map(Path::to_path_buf),
+                capturing: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Its name, such as "NVIDIA H200".
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its compute capability, major and minor.
+    pub fn capability(&self) -> Capability {
+        self.shared.capability
+    }
+
+    /// What buffers take.
+    pub fn memory(&self) -> MemoryUse {
+        lock(&self.shared.pool).usage()
+    }
+
+    /// Bytes of the GPU's memory that are free, and those that it has, other programs' included.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn free_and_total(&self) -> Result<(usize, usize)> {
+        self.shared.context.mem_get_info().map_err(failed("asking for free memory"))
+    }
+
+    /// Waits until everything that was started has ended, and tells whether any of it failed.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        self.shared.stream.synchronize().map_err(failed("waiting for the GPU"))
+    }
+
+    /// Gives memory that no buffer uses back, once everything has ended.
+    ///
+    /// # Errors
+    /// [`CudaError::Call`].
+    pub fn trim(&self) -> Result<()> {
+        self.synchronize()?;
+        lock(&self.shared.pool).trim()
+    }
+
+    /// Makes the context that of this thread: every call of the driver needs it.
+    fn bind(&self) -> Result<()> {
+        self.shared.context.bind_to_thread().map_err(failed("binding a thread to the GPU"))
+    }
+
+    fn raw_stream(&self) -> CUstream {
+        self.shared.stream.cu_stream()
+    }
+
+    /// An error where a step is being captured, in which `what` would do something else each time than what was captured.
+    fn refuse_in_capture(&self, what: &'static str) -> Result<()> {
+        if self.shared.capturing.load(Ordering::Relaxed) {
+            let reason = "it cannot be part of a captured step".to_owned();
+            return Err(CudaError::Call { what, reason });
+        }
+        Ok(())
+    }
+
+    /// The pool that buffers now come from.
+    fn pool(&self) -> Arc<Pool> {
+        lock(&self.shared.pool).clone()
+    }
+
+    fn function(&self, program: Program, kernel: &'static str) -> Result<CUfunction> {
+        let mut modules = lock(&self.shared.modules);
+        let (module, functions) = match modules.loaded.entry(program) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let image = self.shared.compiler.compile(program, self.shared.capability)?;
+                let loading = failed("loading kernels");
+                // SAFETY: the image is whole machine code, or PTX that ends in a zero, as the compiler gave it.
+                let module =
+                    unsafe { result::module::load_data(image.bytes.as_ptr().cast()) }.map_err(loading)?;
+                entry.insert((module, HashMap::new()))
+            }
+        };
+        if let Some(function) = functions.get(kernel) {
+            return Ok(*function);
+        }
+        let name =
+            CString::new(kernel).map_err(|e| CudaError::Call { what: kernel, reason: e.to_string() })?;
+        // SAFETY: the module was loaded and stays so for as long as the device lives.
+        let function = unsafe { result::module::get_function(*module, name) }.map_err(failed(kernel))?;
+        functions.insert(kernel, function);
+        Ok(function)
+    }
+}
+
+/// Refuses a compiler whose code the driver would not load, before it fails with a number.
+fn check_versions(compiler: &Compiler, libraries: &Libraries) -> Result<()> {
+    let driver = libraries.version_of(Library::Driver)?;
+    let served = driver.split('.').next().and_then(|major| major.parse::<i32>().ok());
+    let (major, minor) = compiler.version();
+    if served.is_some_and(|served| major > served) {
+        return Err(CudaError::Call {
+            what: "opening a GPU",
+            reason: format!(
+                "NVRTC {major}.{minor} is newer than the driver, which serves CUDA {driver}: install NVRTC of that version \
+                 (pip install nvidia-cuda-nvrtc-cu12), or a newer driver"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Programs that were loaded, with the kernels that were asked for.
+struct Modules {
+    context: Arc<CudaContext>,
+    loaded: HashMap<Program, (CUmodule, HashMap<&'static str, CUfunction>)>,
+}
+
+// SAFETY: handles of modules and functions may be used by any thread to which the context is bound.
+unsafe impl Send for Modules {}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            for (module, _) in self.loaded.values() {
+                // SAFETY: the module was loaded and is unloaded once, here. There is nobody to tell a failure.
+                let _ = unsafe { result::module::unload(*module) };
+            }
+        }
+    }
+}
+
+// SAFETY: kernels are started on one stream, which runs them in order; memory comes from the pool at multiples of 4096, and what is given back
+// to it is used again only by what is started later on the same stream.
+unsafe impl Launcher for Device {
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        self.bind()?;
+        let function = self.function(launch.program, launch.kernel)?;
+        let mut arguments: Vec<*mut c_void> =
+            launch.arguments.iter().map(|argument| argument.address().cast_mut()).collect();
+        let grid = (launch.grid[0], launch.grid[1], launch.grid[2]);
+        // SAFETY: the caller's promise; arguments are copied before the call returns.
+        let started = unsafe {
+            result::launch_kernel(function, grid, (launch.block, 1, 1), 0, self.raw_stream(), &mut arguments)
+        };
+        started.map_err(failed(launch.kernel))
+    }
+
+    fn scratch(&self, bytes: usize) -> Result<Box<dyn Memory>> {
+        self.bind()?;
+        Ok(Box::new(self.pool().take(bytes)?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Box<dyn Memory>> {
+        self.refuse_in_capture("an upload")?;
+        self.bind()?;
+        let range = self.pool().take(bytes.len())?;
+        lock(&self.shared.staging).send(bytes, range.address(), self.raw_stream())?;
+        Ok(Box::new(range))
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.shared.capability;
+        write!(f, "Device({}, compute capability {major}.{minor})", self.shared.name)
+    }
+}

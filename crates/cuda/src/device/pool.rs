@@ -1,0 +1,233 @@
+//! A GPU's memory, recycled: nothing is asked of the driver in the steady state.
+//!
+//! A pool is one long range of addresses, behind which memory is put as it is needed, so that what the early layers leave serves the late ones
+//! whatever their sizes. What is given back is used again at once: by what is started later on the same stream.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::CudaContext;
+use cudarc::driver::sys::{
+    self, CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
+    CUmemAllocationProp, CUmemAllocationType, CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType,
+};
+use simclr_kernels::buffer::arena::{Arena, Place};
+
+use super::failed;
+use crate::{CudaError, Memory, Result};
+
+/// The least that is put behind addresses at once.
+const STEP: usize = 64 << 20;
+
+/// How much memory a device's buffers take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// In buffers that are alive.
+    pub live: usize,
+    /// Obtained from the driver: alive, or waiting to be used again.
+    pub held: usize,
+    /// The most that was ever alive at once.
+    pub peak: usize,
+}
+
+pub(super) struct Pool {
+    context: Arc<CudaContext>,
+    state: Mutex<State>,
+}
+
+struct State {
+    arena: Arena,
+    /// The first address, and how many there are.
+    base: u64,
+    length: usize,
+    /// Memory behind the addresses, from the first on.
+    mapped: Vec<(CUmemGenericAllocationHandle, usize)>,
+    held: usize,
+    granularity: usize,
+    live: usize,
+    peak: usize,
+}
+
+/// A part of a pool, given back when dropped.
+pub(super) struct Range {
+    pool: Arc<Pool>,
+    place: Place,
+    address: u64,
+    bytes: usize,
+}
+
+impl Pool {
+    /// A pool with addresses for all memory of the GPU, and nothing behind them yet.
+    pub fn new(context: &Arc<CudaContext>) -> Result<Pool> {
+        let asking = failed("reserving addresses");
+        context.bind_to_thread().map_err(&asking)?;
+        let managed = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED;
+        if context.attribute(managed).map_err(&asking)? == 0 {
+            let reason = "the driver has no management of virtual addresses".to_owned();
+            return Err(CudaError::Call { what: "reserving addresses", reason });
+        }
+        let total = context.total_mem().map_err(&asking)?;
+        let (mut granularity, mut base) = (0, 0);
+        // SAFETY: the properties are whole; the driver writes one number, then one address.
+        unsafe {
+            let properties = properties(context);
+            let least = CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
+            sys::cuMemGetAllocationGranularity(&mut granularity, &properties, least)
+                .result()
+                .map_err(&asking)?;
+            let granularity = granularity.max(4096);
+            let length = total.next_multiple_of(granularity);
+            sys::cuMemAddressReserve(&mut base, length, granularity, 0, 0).result().map_err(&asking)?;
+        }
+        let granularity = granularity.max(4096);
+        let length = total.next_multiple_of(granularity);
+        let mut arena = Arena::default();
+        arena.add(length);
+        let state = State { arena, base, length, mapped: Vec::new(), held: 0, granularity, live: 0, peak: 0 };
+        Ok(Pool { context: context.clone(), state: Mutex::new(state) })
+    }
+
+    /// A pool beside this one, of the same GPU.
+    pub fn another(&self) -> Result<Pool> {
+        Pool::new(&self.context)
+    }
+
+    /// A range of `bytes`, whose contents are arbitrary.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Range> {
+        let mut state = self.lock();
+        let out_of = |state: &State, reason: String| CudaError::OutOfMemory {
+            wanted: bytes,
+            live: state.live,
+            held: state.held,
+            reason,
+        };
+        let Some(place) = state.arena.take(bytes) else {
+            return Err(out_of(&state, "the GPU has not as much".to_owned()));
+        };
+        let end = place.offset + bytes.max(1);
+        if end > state.held
+            && let Err(error) = state.grow(&self.context, end)
+        {
+            state.arena.give_back(place, bytes);
+            return Err(out_of(&state, error.to_string()));
+        }
+        state.live += bytes;
+        state.peak = state.peak.max(state.live);
+        let address = state.base + place.offset as u64;
+        Ok(Range { pool: self.clone(), place, address, bytes })
+    }
+
+    pub fn usage(&self) -> MemoryUse {
+        let state = self.lock();
+        MemoryUse { live: state.live, held: state.held, peak: state.peak }
+    }
+
+    /// Gives all memory back if none is in use. Nothing that used it may still run.
+    pub fn trim(&self) -> Result<()> {
+        let mut state = self.lock();
+        if state.arena.is_idle() { state.unmap(&self.context) } else { Ok(()) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Puts memory behind the addresses up to offset `end`.
+    fn grow(&mut self, context: &CudaContext, end: usize) -> Result<()> {
+        let growing = failed("taking memory");
+        context.bind_to_thread().map_err(&growing)?;
+        let wanted = (end - self.held).next_multiple_of(self.granularity);
+        let room = self.length - self.held;
+        let generous = wanted.max(STEP.next_multiple_of(self.granularity)).min(room);
+        // Where there is no room to be generous, what is needed may still fit.
+        if generous > wanted && self.map(context, generous).is_ok() {
+            return Ok(());
+        }
+        self.map(context, wanted)
+    }
+
+    fn map(&mut self, context: &CudaContext, size: usize) -> Result<()> {
+        let mapping = failed("taking memory");
+        let at = self.base + self.held as u64;
+        let mut handle = 0;
+        // SAFETY: the properties are whole; addresses from `at` on are reserved, `size` of them (`room` above), and nothing is behind them yet.
+        unsafe {
+            let properties = properties(context);
+            sys::cuMemCreate(&mut handle, size, &properties, 0).result().map_err(&mapping)?;
+            let access = CUmemAccessDesc {
+                location: properties.location,
+                flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+            };
+            let mapped = sys::cuMemMap(at, size, 0, handle, 0).result();
+            let allowed = mapped.and_then(|()| sys::cuMemSetAccess(at, size, &access, 1).result());
+            if let Err(error) = allowed {
+                if mapped.is_ok() {
+                    let _ = sys::cuMemUnmap(at, size);
+                }
+                let _ = sys::cuMemRelease(handle);
+                return Err(mapping(error));
+            }
+        }
+        self.mapped.push((handle, size));
+        self.held += size;
+        Ok(())
+    }
+
+    fn unmap(&mut self, context: &CudaContext) -> Result<()> {
+        let freeing = failed("giving memory back");
+        context.bind_to_thread().map_err(&freeing)?;
+        while let Some((handle, size)) = self.mapped.pop() {
+            self.held -= size;
+            // SAFETY: so much was put behind these addresses by one call of `map`, and nobody uses it.
+            unsafe {
+                sys::cuMemUnmap(self.base + self.held as u64, size).result().map_err(&freeing)?;
+                sys::cuMemRelease(handle).result().map_err(&freeing)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Ranges keep their pool alive, so none is in use; what was started may still run.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.context.synchronize().is_ok();
+        if idle && state.unmap(&self.context).is_ok() {
+            // SAFETY: the addresses were reserved so, and nothing is behind them. There is nobody to tell a failure.
+            let _ = unsafe { sys::cuMemAddressFree(state.base, state.length) };
+        }
+    }
+}
+
+/// Memory of the GPU, not to be shared with other processes.
+fn properties(context: &CudaContext) -> CUmemAllocationProp {
+    // SAFETY: zero is a value of every field: no handle is asked for, no flag is set.
+    let mut properties: CUmemAllocationProp = unsafe { std::mem::zeroed() };
+    properties.type_ = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.location =
+        CUmemLocation { type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: context.cu_device() };
+    properties
+}
+
+impl Memory for Range {
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.live -= self.bytes;
+        state.arena.give_back(self.place, self.bytes);
+    }
+}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:#x}", self.bytes, self.address)
+    }
+}

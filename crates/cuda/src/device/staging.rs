@@ -1,0 +1,161 @@
+//! Pinned host memory: what the GPU copies from and to without the processor.
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaContext;
+use cudarc::driver::result::{self, event};
+use cudarc::driver::sys::{CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
+
+use super::failed;
+use crate::Result;
+
+/// Pinned host memory, as bytes.
+pub(super) struct Pinned {
+    context: Arc<CudaContext>,
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: a `Pinned` owns its memory exclusively, as a `Box<[u8]>` does.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    /// Zeros.
+    pub fn new(context: &Arc<CudaContext>, len: usize) -> Result<Pinned> {
+        let pinning = failed("pinning host memory");
+        context.bind_to_thread().map_err(&pinning)?;
+        let len = len.max(1);
+        // SAFETY: the memory is so long, and initialised before anybody reads it.
+        let start = unsafe {
+            let start = result::malloc_host(len, 0).map_err(&pinning)?.cast::<u8>();
+            start.write_bytes(0, len);
+            start
+        };
+        Ok(Pinned { context: context.clone(), start, len })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: so many bytes are initialised, and `&self` keeps others from writing.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The GPU may be copying from it.
+        if self.context.synchronize().is_ok() {
+            // SAFETY: the memory came from `malloc_host` and is freed once. There is nobody to tell a failure.
+            let _ = unsafe { result::free_host(self.start.cast()) };
+        }
+    }
+}
+
+/// A point in a stream's work.
+pub(super) struct Event {
+    context: Arc<CudaContext>,
+    event: CUevent,
+}
+
+// SAFETY: events may be used by any thread to which the context is bound.
+unsafe impl Send for Event {}
+
+impl Event {
+    /// An event that has happened.
+    pub fn new(context: &Arc<CudaContext>) -> Result<Event> {
+        let creating = failed("making an event");
+        context.bind_to_thread().map_err(&creating)?;
+        let event = event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(&creating)?;
+        Ok(Event { context: context.clone(), event })
+    }
+
+    /// It happens when what was started on `stream` so far has ended.
+    pub fn record(&mut self, stream: CUstream) -> Result<()> {
+        // SAFETY: the event lives, and streams live as long as their device, whose context this is.
+        unsafe { event::record(self.event, stream) }.map_err(failed("recording an event"))
+    }
+
+    /// Waits until it has happened.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the event lives.
+        unsafe { event::synchronize(self.event) }.map_err(failed("waiting for an event"))
+    }
+
+    /// Lets `stream` wait until it has happened.
+    pub fn hold(&self, stream: CUstream) -> Result<()> {
+        let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: the event and the stream live.
+        unsafe { result::stream::wait_event(stream, self.event, flags) }
+            .map_err(failed("waiting for an event"))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: the event is destroyed once; the driver waits with it until it has happened.
+            let _ = unsafe { event::destroy(self.event) };
+        }
+    }
+}
+
+/// How many copies may be under way at once.
+const SLOTS: usize = 4;
+
+/// A ring of pinned memory for copies to and from the GPU.
+pub(super) struct Staging {
+    context: Arc<CudaContext>,
+    slots: Vec<(Pinned, Event)>,
+    next: usize,
+}
+
+impl Staging {
+    pub fn new(context: Arc<CudaContext>) -> Staging {
+        Staging { context, slots: Vec::new(), next: 0 }
+    }
+
+    /// The next slot, at least `len` bytes long, whose last copy has ended.
+    fn slot(&mut self, len: usize) -> Result<&mut (Pinned, Event)> {
+        let place = self.next;
+        self.next = (self.next + 1) % SLOTS;
+        if place == self.slots.len() {
+            self.slots.push((Pinned::new(&self.context, len)?, Event::new(&self.context)?));
+        }
+        let slot = &mut self.slots[place];
+        slot.1.wait()?;
+        if slot.0.len() < len {
+            slot.0 = Pinned::new(&self.context, len.next_power_of_two())?;
+        }
+        Ok(slot)
+    }
+
+    /// Copies bytes to a device's address, in the order of `stream`. Returns before they are there.
+    pub fn send(&mut self, bytes: &[u8], address: u64, stream: CUstream) -> Result<()> {
+        let (pinned, event) = self.slot(bytes.len())?;
+        pinned.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the pinned bytes stay until the event, recorded below, has happened; callers own so many bytes at the address.
+        unsafe { result::memcpy_htod_async(address, &pinned.bytes()[..bytes.len()], stream) }
+            .map_err(failed("copying to the GPU"))?;
+        event.record(stream)
+    }
+
+    /// Copies bytes from a device's address, and waits for them.
+    pub fn receive(&mut self, address: u64, bytes: &mut [u8], stream: CUstream) -> Result<()> {
+        let (pinned, event) = self.slot(bytes.len())?;
+        // SAFETY: the pinned bytes stay until the event has happened, which is waited for; callers may read so many bytes at the address.
+        unsafe { result::memcpy_dtoh_async(&mut pinned.bytes_mut()[..bytes.len()], address, stream) }
+            .map_err(failed("copying from the GPU"))?;
+        event.record(stream)?;
+        event.wait()?;
+        bytes.copy_from_slice(&pinned.bytes()[..bytes.len()]);
+        Ok(())
+    }
+}

@@ -1,0 +1,462 @@
+//! A device with its memory, copies, convolutions, products and captured steps: on a GPU where there is one, and on the stand-in elsewhere.
+
+#![cfg(feature = "cuda")]
+
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use half::{bf16, f16};
+use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
+use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
+use simclr_cuda::{
+    Channel, ConvolutionMode, CudaError, Device, Element, ElementType, Epilogue, Launcher, Matrix,
+    ProductMode,
+};
+use simclr_kernels::nt_xent::NtXentShape;
+use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads, conv2d};
+
+/// The device that all tests share, one at a time: what memory is in use is looked at.
+fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    static ALONE: Mutex<()> = Mutex::new(());
+    let device = DEVICE.get_or_init(|| {
+        let missing = match Device::open(0) {
+            Ok(device) => return Some(device),
+            Err(error) => error,
+        };
+        // Past what the test harness keeps to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
+        Some(
+            Device::open_with(0, &simclr_stand_in::libraries()?, None)
+                .expect("the stand-in is a whole device"),
+        )
+    });
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    device.clone().map(|device| (device, alone))
+}
+
+fn noise(len: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+trait Stored: Element + bytemuck::Pod {
+    fn narrow(x: f32) -> Self;
+    fn widen(self) -> f32;
+}
+
+impl Stored for f32 {
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for bf16 {
+    fn narrow(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Stored for f16 {
+    fn narrow(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+fn narrowed<E: Stored>(values: &[f32]) -> Vec<E> {
+    values.iter().map(|v| E::narrow(*v)).collect()
+}
+
+fn widened<E: Stored>(values: &[E]) -> Vec<f32> {
+    values.iter().map(|v| v.widen()).collect()
+}
+
+fn assert_close<E: Element>(what: &str, got: &[f32], want: &[f32]) {
+    let tolerance = match E::TYPE {
+        ElementType::F32 => 1e-5,
+        ElementType::Bf16 => 1e-2,
+        ElementType::F16 => 2e-3,
+    };
+    assert_eq!(got.len(), want.len());
+    let square = |v: f64| v * v;
+    let error: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let size: f64 = want.iter().map(|v| square(f64::from(*v))).sum();
+    let relative = (error / size.max(f64::MIN_POSITIVE)).sqrt();
+    assert!(relative <= tolerance, "{what} of {:?}: off by {relative:e}", E::TYPE);
+}
+
+fn portable() -> Cpu {
+    Cpu { threads: Threads::new(2).unwrap(), isa: Isa::PORTABLE }
+}
+
+#[test]
+fn buffers_keep_their_values_and_their_memory_serves_again() {
+    let Some((device, _alone)) = device() else { return };
+    let before = device.memory();
+    let values: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
+    let mut buffer = device.buffer_of(&values).unwrap();
+    let zeros = device.zeros::<u32>(1000).unwrap();
+    assert_eq!(device.values(buffer.read()).unwrap(), values);
+    assert_eq!(device.values(zeros.read()).unwrap(), [0; 1000]);
+    assert_eq!(device.memory().live, before.live + 404_000);
+    let copy = device.buffer::<f32>(values.len()).map(|mut copy| {
+        device.copy(buffer.read(), copy.write()).unwrap();
+        copy
+    });
+    // What comes later does not reach back into the copy.
+    device.clear(buffer.write()).unwrap();
+    assert_eq!(device.values(copy.unwrap().read()).unwrap(), values);
+    drop((buffer, zeros));
+    let held = device.memory().held;
+    for _ in 0..50 {
+        let buffers: Vec<_> = (0..4).map(|i| device.buffer::<u8>(50_000 * (i + 1)).unwrap()).collect();
+        drop(buffers);
+    }
+    assert_eq!((device.memory().live, device.memory().held), (before.live, held));
+    let mut short = [0u8; 3];
+    let buffer = device.zeros::<u8>(4).unwrap();
+    assert!(matches!(device.copy_from(buffer.read(), &mut short), Err(CudaError::Lengths { .. })));
+    assert!(device.free_and_total().unwrap().0 <= device.free_and_total().unwrap().1);
+}
+
+#[test]
+fn too_much_is_refused_and_leaves_the_device_sound() {
+    let Some((device, _alone)) = device() else { return };
+    let (_, total) = device.free_and_total().unwrap();
+    let live = device.memory().live;
+    for len in [total - total / 64, 1 << 50] {
+        let error = device.buffer::<u8>(len).map(|_| ()).and_then(|()| device.buffer::<u8>(len).map(|_| ()));
+        if let Err(error) = error {
+            assert!(matches!(error, CudaError::OutOfMemory { .. }), "{error}");
+        }
+    }
+    assert!(matches!(device.buffer::<u8>(1 << 50), Err(CudaError::OutOfMemory { .. })));
+    assert_eq!(device.memory().live, live);
+    device.trim().unwrap();
+    let buffer = device.buffer_of(&[1u8, 2, 3]).unwrap();
+    assert_eq!(device.values(buffer.read()).unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn many_copies_under_way_do_not_mix() {
+    let Some((device, _alone)) = device() else { return };
+    let buffers: Vec<_> =
+        (0..40u32).map(|i| device.buffer_of(&vec![i; 1000 + 100 * i as usize]).unwrap()).collect();
+    for (i, buffer) in buffers.iter().enumerate() {
+        assert!(device.values(buffer.read()).unwrap().iter().all(|v| *v == i as u32), "{i}");
+    }
+}
+
+#[test]
+fn batches_arrive_whole_while_the_device_works() {
+    let Some((device, _alone)) = device() else { return };
+    let len = 10_000;
+    let mut channels = [Channel::new(&device, len).unwrap(), Channel::new(&device, len).unwrap()];
+    let mut results = Vec::new();
+    for batch in 0..6u8 {
+        let channel = &mut channels[usize::from(batch) % 2];
+        channel.bytes().unwrap().fill(batch + 1);
+        channel.send().unwrap();
+        let mut unit = device.buffer::<f32>(len).unwrap();
+        elementwise::unit_from_bytes(&device, channel.arrived().unwrap(), unit.write()).unwrap();
+        channel.done().unwrap();
+        results.push(unit);
+    }
+    for (batch, unit) in results.iter().enumerate() {
+        let want = (batch + 1) as f32 / 255.0;
+        assert!(device.values(unit.read()).unwrap().iter().all(|v| *v == want), "batch {batch}");
+    }
+}
+
+fn geometry(
+    batch: usize,
+    side: usize,
+    channels: usize,
+    out: usize,
+    kernel: usize,
+    stride: usize,
+) -> Conv2dGeometry {
+    Conv2dGeometry {
+        batch,
+        in_height: side,
+        in_width: side + 1,
+        in_channels: channels,
+        out_channels: out,
+        kernel_height: kernel,
+        kernel_width: kernel,
+        stride,
+        padding: kernel / 2,
+    }
+}
+
+#[test]
+fn convolutions_are_those_of_the_definition() {
+    convolutions::<f32>();
+    convolutions::<bf16>();
+    convolutions::<f16>();
+}
+
+fn convolutions<E: Stored>() {
+    let Some((device, _alone)) = device() else { return };
+    for (g, deterministic) in [
+        (geometry(2, 8, 8, 16, 3, 1), true),
+        (geometry(1, 9, 3, 8, 7, 2), false),
+        (geometry(3, 5, 16, 24, 1, 2), true),
+        (geometry(2, 7, 5, 3, 3, 2), false),
+    ] {
+        let mode = ConvolutionMode { tf32: false, deterministic };
+        let (x, w) = (narrowed::<E>(&noise(g.input_len(), 1)), narrowed::<E>(&noise(g.weight_len(), 2)));
+        let dy = narrowed::<E>(&noise(g.output_len(), 3));
+        let (on_x, on_w) = (device.buffer_of(&x).unwrap(), device.buffer_of(&w).unwrap());
+        let on_dy = device.buffer_of(&dy).unwrap();
+        // The second time the algorithm is known.
+        for _ in 0..2 {
+            let mut y = device.buffer::<E>(g.output_len()).unwrap();
+            let (mut dx, mut dw) =
+                (device.buffer::<E>(x.len()).unwrap(), device.buffer::<E>(w.len()).unwrap());
+            device.conv2d_forward(&g, mode, on_x.read(), on_w.read(), y.write()).unwrap();
+            device.conv2d_backward_input(&g, mode, on_dy.read(), on_w.read(), dx.write()).unwrap();
+            device.conv2d_backward_weight(&g, mode, on_x.read(), on_dy.read(), dw.write()).unwrap();
+            let threads = Threads::new(2).unwrap();
+            let (wide_x, wide_w, wide_dy) = (widened(&x), widened(&w), widened(&dy));
+            let mut want = vec![0.0; g.output_len()];
+            conv2d::portable::conv2d_forward(&threads, &g, &wide_x, &wide_w, &mut want);
+            assert_close::<E>("y", &widened(&device.values(y.read()).unwrap()), &want);
+            let mut want = vec![0.0; x.len()];
+            conv2d::portable::conv2d_backward_input(&threads, &g, &wide_dy, &wide_w, &mut want);
+            assert_close::<E>("dx", &widened(&device.values(dx.read()).unwrap()), &want);
+            let mut want = vec![0.0; w.len()];
+            conv2d::portable::conv2d_backward_weight(&threads, &g, &wide_x, &wide_dy, &mut want);
+            assert_close::<E>("dw", &widened(&device.values(dw.read()).unwrap()), &want);
+        }
+        let mut wrong = device.buffer::<E>(g.output_len() + 1).unwrap();
+        let error = device.conv2d_forward(&g, mode, on_x.read(), on_w.read(), wrong.write()).unwrap_err();
+        assert!(error.to_string().contains("the output has"), "{error}");
+    }
+}
+
+#[test]
+fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
+    let Some((device, _alone)) = device() else { return };
+    let libraries = match simclr_stand_in::libraries() {
+        Some(libraries) => libraries,
+        None => simclr_cuda::Libraries::find(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let g = geometry(1, 6, 8, 8, 3, 1);
+    let mode = ConvolutionMode { tf32: true, deterministic: false };
+    let (x, w) = (noise(g.input_len(), 1), noise(g.weight_len(), 2));
+    drop(device);
+    let run = || {
+        let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
+        let (x, w) = (device.buffer_of(&x).unwrap(), device.buffer_of(&w).unwrap());
+        let mut y = device.buffer::<f32>(g.output_len()).unwrap();
+        device.conv2d_forward(&g, mode, x.read(), w.read(), y.write()).unwrap();
+        device.values(y.read()).unwrap()
+    };
+    let files = || -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let entries = std::fs::read_dir(folder.path().join("convolutions")).unwrap();
+        entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    };
+    let first = run();
+    let whole = files();
+    assert_eq!(whole.len(), 1);
+    assert_eq!(run(), first);
+    assert_eq!(files(), whole);
+    std::fs::write(&whole[0].0, "damaged").unwrap();
+    assert_eq!(run(), first);
+    assert_eq!(files()[0].0, whole[0].0);
+    assert_ne!(files()[0].1, b"damaged");
+}
+
+#[test]
+fn products_are_those_of_the_definition() {
+    products::<f32>();
+    products::<bf16>();
+    products::<f16>();
+}
+
+fn products<E: Stored>() {
+    let Some((device, _alone)) = device() else { return };
+    let (m, n, k) = (24, 40, 16);
+    let (a, b) = (narrowed::<E>(&noise(m * k, 1)), narrowed::<E>(&noise(k * n, 2)));
+    let bias = narrowed::<E>(&noise(n, 3));
+    let (on_a, on_b) = (device.buffer_of(&a).unwrap(), device.buffer_of(&b).unwrap());
+    let on_bias = device.buffer_of(&bias).unwrap();
+    for (a_turned, b_turned) in [(false, false), (true, false), (false, true), (true, true)] {
+        for epilogue in 0..3 {
+            let left = if a_turned {
+                Matrix::new(on_a.read(), m).unwrap().t()
+            } else {
+                Matrix::new(on_a.read(), k).unwrap()
+            };
+            let right = if b_turned {
+                Matrix::new(on_b.read(), k).unwrap().t()
+            } else {
+                Matrix::new(on_b.read(), n).unwrap()
+            };
+            let mut out = device.buffer::<E>(m * n).unwrap();
+            let after = match epilogue {
+                0 => Epilogue::None,
+                1 => Epilogue::Bias(on_bias.read()),
+                _ => Epilogue::BiasRelu(on_bias.read()),
+            };
+            device.product(left, right, after, ProductMode::Exact, out.write()).unwrap();
+            let mut want = Vec::new();
+            for i in 0..m {
+                for j in 0..n {
+                    let at_a = |l: usize| if a_turned { a[l * m + i] } else { a[i * k + l] }.widen();
+                    let at_b = |l: usize| if b_turned { b[j * k + l] } else { b[l * n + j] }.widen();
+                    let mut sum: f32 = (0..k).map(|l| at_a(l) * at_b(l)).sum();
+                    if epilogue > 0 {
+                        sum += bias[j].widen();
+                    }
+                    want.push(if epilogue == 2 { sum.max(0.0) } else { sum });
+                }
+            }
+            let got = widened(&device.values(out.read()).unwrap());
+            assert_close::<E>(&format!("{a_turned} {b_turned} {epilogue}"), &got, &want);
+        }
+    }
+    let wide = Matrix::new(on_a.read(), k).unwrap();
+    let mut out = device.buffer::<E>(m * m).unwrap();
+    let error = device.product(wide, wide, Epilogue::None, ProductMode::Exact, out.write()).unwrap_err();
+    assert_eq!(error.to_string(), "a product of matrices: 24 x 16 times 24 x 16");
+}
+
+#[test]
+fn a_captured_step_does_what_the_step_did() {
+    let Some((device, _alone)) = device() else { return };
+    let (rows, width) = (16, 24);
+    let g = geometry(1, 4, 8, 8, 3, 1);
+    let mode = ConvolutionMode { tf32: false, deterministic: true };
+    let start = noise(rows * width, 1);
+    let weight = device.buffer_of(&noise(width * width, 2)).unwrap();
+    let filter = device.buffer_of(&noise(g.weight_len(), 3)).unwrap();
+    let image = device.buffer_of(&noise(g.input_len(), 4)).unwrap();
+    // x = relu(x w) / 2 + channel sums of a convolution, over and over.
+    let step = |x: &mut simclr_cuda::DeviceBuffer<f32>, total: &mut simclr_cuda::DeviceBuffer<f64>| {
+        let mut y = device.buffer::<f32>(rows * width)?;
+        let (a, b) = (Matrix::new(x.read(), width)?, Matrix::new(weight.read(), width)?);
+        device.product(a, b, Epilogue::None, ProductMode::Exact, y.write())?;
+        let mut z = device.buffer::<f32>(rows * width)?;
+        elementwise::relu_forward(&device, y.read(), z.write())?;
+        elementwise::scale(&device, z.write(), 0.5)?;
+        device.copy(z.read(), x.write())?;
+        let mut features = device.buffer::<f32>(g.output_len())?;
+        device.conv2d_forward(&g, mode, image.read(), filter.read(), features.write())?;
+        sums::channel_sums(&device, features.read(), 8, total.write())
+    };
+    let mut x = device.buffer_of(&start).unwrap();
+    let mut total = device.zeros::<f64>(16).unwrap();
+    for _ in 0..4 {
+        step(&mut x, &mut total).unwrap();
+    }
+    let want = (device.values(x.read()).unwrap(), device.values(total.read()).unwrap());
+
+    let mut x = device.buffer_of(&start).unwrap();
+    let mut total = device.zeros::<f64>(16).unwrap();
+    let graph = device.capture(|| step(&mut x, &mut total)).unwrap();
+    assert!(graph.held() > 0);
+    for _ in 0..3 {
+        // Others use memory meanwhile, and must not get the graph's.
+        let noise = device.buffer_of(&vec![f32::NAN; 10_000]).unwrap();
+        graph.replay().unwrap();
+        drop(noise);
+    }
+    assert_eq!((device.values(x.read()).unwrap(), device.values(total.read()).unwrap()), want);
+}
+
+#[test]
+fn what_cannot_be_captured_is_refused_and_the_device_goes_on() {
+    let Some((device, _alone)) = device() else { return };
+    let mut x = device.buffer_of(&[1f32, 2.0]).unwrap();
+    let error = device.capture(|| device.values(x.read()).map(drop)).unwrap_err();
+    assert!(error.to_string().contains("cannot be part of a captured step"), "{error}");
+    let mut kept = None;
+    let error = device.capture(|| {
+        kept = Some(device.buffer::<f32>(10)?);
+        Ok(())
+    });
+    assert!(error.unwrap_err().to_string().contains("outlives it"));
+    drop(kept);
+    let mut sizes = [100_000usize, 300_000_000].into_iter();
+    let error = device.capture(|| {
+        let mut scratch = device.buffer::<u8>(sizes.next().unwrap_or(1))?;
+        device.clear(scratch.write())
+    });
+    assert!(error.is_err(), "more memory than the first time");
+    let failing = device.capture(|| Err(CudaError::Call { what: "a step", reason: "it failed".into() }));
+    assert_eq!(failing.unwrap_err().to_string(), "a step failed: it failed");
+    elementwise::scale(&device, x.write(), 2.0).unwrap();
+    assert_eq!(device.values(x.read()).unwrap(), [2.0, 4.0]);
+}
+
+#[test]
+fn kernels_run_through_the_driver() {
+    let Some((device, _alone)) = device() else { return };
+    let gpu: &dyn Launcher = &device;
+    let (rows, channels) = (300, 24);
+    let x = device.buffer_of(&noise(rows * channels, 1)).unwrap();
+    let mut own = device.buffer::<f64>(2 * channels).unwrap();
+    sums::channel_sums(gpu, x.read(), channels, own.write()).unwrap();
+    let gamma = device.buffer_of(&vec![1f32; channels]).unwrap();
+    let mut coefficients = device.buffer::<f32>(4 * channels).unwrap();
+    let count = rows as f64;
+    batch_norm::coefficients(gpu, own.read(), count, gamma.read(), None, 1e-5, None, coefficients.write())
+        .unwrap();
+    let mut y = device.buffer::<f32>(rows * channels).unwrap();
+    batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write()).unwrap();
+    sums::channel_sums(gpu, y.read(), channels, own.write()).unwrap();
+    for (i, sum) in device.values(own.read()).unwrap().into_iter().enumerate() {
+        let want = if i < channels { 0.0 } else { 1.0 };
+        assert!((sum / count - want).abs() < 1e-3, "{i}: {}", sum / count);
+    }
+
+    let (anchors, dim) = (70, 32);
+    let z = noise(anchors * dim, 5);
+    let shape = NtXentShape { anchors, views: anchors, offset: 0, dim, temperature: 0.5 };
+    let on_z = device.buffer_of(&z).unwrap();
+    let mut found = device.buffer::<f32>(4 * anchors).unwrap();
+    nt_xent::forward(gpu, &shape, on_z.read(), on_z.read(), found.write()).unwrap();
+    let mut want = vec![simclr_kernels::nt_xent::Anchor::default(); anchors];
+    simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, &z, &z, &mut want);
+    let lse: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
+    assert_close::<f32>("lse", &lse, &want.iter().map(|anchor| anchor.lse).collect::<Vec<_>>());
+
+    let (side, width, height) = (70, 90, 60);
+    let pixels: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect();
+    let family =
+        ViewFamily::new(&ViewConfig { blur_prob: Some(1.0), ..ViewConfig::default() }, side).unwrap();
+    let mut stream = simclr_augment::Stream::new(1, 2, 3, 4);
+    let recipes: Vec<Recipe> = (0..5).map(|_| family.draw(width, height, &mut stream)).collect();
+    let image = simclr_augment::ImageRef::new(width, height, &pixels).unwrap();
+    let mut want = vec![0; 5 * family.view_len()];
+    for (recipe, out) in recipes.iter().zip(want.chunks_exact_mut(family.view_len())) {
+        family.apply(image, recipe, &mut Scratch::default(), out);
+    }
+    let on_pixels = device.buffer_of(&pixels).unwrap();
+    let made: Vec<views::View> = recipes.iter().map(|recipe| views::View::new(recipe, 0).unwrap()).collect();
+    let mut out = device.buffer::<u8>(want.len()).unwrap();
+    views::make(gpu, on_pixels.read(), &made, side as usize, out.write()).unwrap();
+    let got = device.values(out.read()).unwrap();
+    assert!(got.iter().zip(&want).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let different = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+    assert!(different * 500 <= want.len(), "{different} of {}", want.len());
+}

@@ -1,0 +1,17 @@
+// What the stand-ins of cuDNN and cuBLASLt ask of the driver's: `work(data)` when the stream comes to it, any number of times where it
+// is captured. `data` is never freed.
+extern "C" void stand_in_enqueue(void *stream, void (*work)(void *), void *data);
+
+#define API extern "C" __attribute__((visibility("default")))
+
+// Values of one of three types, as floats.
+inline float value_at(const void *values, int type, size_t at) {
+    if (type == 0) return static_cast<const float *>(values)[at];
+    if (type == 1) return widen(static_cast<const bf16 *>(values)[at]);
+    return widen(static_cast<const f16 *>(values)[at]);
+}
+inline void set_value(void *values, int type, size_t at, float value) {
+    if (type == 0) static_cast<float *>(values)[at] = value;
+    else if (type == 1) static_cast<bf16 *>(values)[at] = Narrow<bf16>::of(value);
+    else static_cast<f16 *>(values)[at] = Narrow<f16>::of(value);
+}

@@ -1,0 +1,88 @@
+//! A launcher that runs kernels on the CPU.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::{Mutex, PoisonError};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use simclr_cuda::{CudaError, Launch, Launcher, Memory, Program, Result};
+
+use crate::translate::{compiler, library_of};
+use crate::values::Guarded;
+
+type Entry = unsafe extern "C" fn(*const *const c_void, u32, *const u32, u32, i32) -> *const c_char;
+
+/// The libraries that were translated, each once. A library has one set of threads: it runs one kernel at a time.
+static LIBRARIES: Mutex<BTreeMap<Program, Library>> = Mutex::new(BTreeMap::new());
+
+/// In which order threads and blocks run.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// As they are numbered.
+    Forwards,
+    /// The last first.
+    Backwards,
+    /// Neither.
+    Mixed,
+}
+
+/// Runs kernels on the CPU, each to its end before the next.
+#[derive(Debug)]
+pub struct Emulator {
+    order: Order,
+}
+
+/// Runs `test` with threads and blocks in every order: all must give the same bits.
+pub fn in_every_order<R: PartialEq>(test: impl Fn(&Emulator) -> R) -> R {
+    let first = test(&Emulator { order: Order::Forwards });
+    for order in [Order::Backwards, Order::Mixed] {
+        assert!(test(&Emulator { order }) == first, "the order of threads changes the result: {order:?}");
+    }
+    first
+}
+
+// SAFETY: a kernel is translated from the source that a GPU's compiler would get, and run to its end at once; memory is allocated as long and
+// aligned as was asked for.
+unsafe impl Launcher for Emulator {
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = libraries.entry(launch.program).or_insert_with(|| translated(launch.program));
+        let name = format!("emulated_{}", launch.kernel);
+        // SAFETY: the name is that of an exported function of this signature, which the header defines; the arguments are the caller's promise.
+        let problem = unsafe {
+            let entry = library.get::<Entry>(name.as_str()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let arguments: Vec<*const c_void> =
+                launch.arguments.iter().map(|value| value.address()).collect();
+            entry(
+                arguments.as_ptr(),
+                arguments.len() as u32,
+                launch.grid.as_ptr(),
+                launch.block,
+                self.order as i32,
+            )
+        };
+        if problem.is_null() {
+            return Ok(());
+        }
+        // SAFETY: problems are constant strings.
+        let reason = unsafe { CStr::from_ptr(problem) }.to_string_lossy().into_owned();
+        Err(CudaError::Call { what: launch.kernel, reason })
+    }
+
+    fn scratch(&self, bytes: usize) -> Result<Box<dyn Memory>> {
+        Ok(Box::new(Guarded::new(bytes)))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Box<dyn Memory>> {
+        let mut memory = Guarded::new(bytes.len());
+        memory.write(bytes);
+        Ok(Box::new(memory))
+    }
+}
+
+/// The library of a program, loaded.
+fn translated(program: Program) -> Library {
+    let library = library_of(program, compiler().expect("a compiler is asked for before any test"));
+    // SAFETY: the library was translated from the sources at hand and runs nothing as it is loaded.
+    unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_LOCAL) }.unwrap_or_else(|e| panic!("{e}"))
+}

@@ -1,0 +1,53 @@
+//! NVIDIA's libraries, as far as this program uses them, on the CPU.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use simclr_cuda::{Libraries, Library, Places, Program};
+
+use crate::translate::{compiler, folder, library_of, plain, preamble};
+
+/// Name, the file's name (which is the name that it is loaded by), and the source.
+const SOURCES: [(&str, &str, &str); 4] = [
+    ("driver", "libcuda.so.1", include_str!("cpp/driver.cpp")),
+    ("nvrtc", "libnvrtc.so.12", include_str!("cpp/nvrtc.cpp")),
+    ("cudnn", "libcudnn.so.9", include_str!("cpp/cudnn.cpp")),
+    ("cublaslt", "libcublasLt.so.12", include_str!("cpp/cublaslt.cpp")),
+];
+
+/// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would be loaded in place of
+/// the stand-in's.
+pub fn libraries() -> Option<Libraries> {
+    let compiler = compiler()?;
+    if Libraries::find().get(Library::Driver).is_some() {
+        return None;
+    }
+    let preamble = format!("{}\n{}", preamble(), include_str!("cpp/stream.h"));
+    let of_source = |(name, file, source): (&str, &'static str, &str)| {
+        (plain(name, &format!("{preamble}\n{source}"), compiler, file), file.to_owned())
+    };
+    // NVRTC's stand-in compiles a program to the name of its library, beside itself.
+    let of_program = |program: Program| {
+        (library_of(program, compiler), format!("{}.so", program.name().replace(' ', "-")))
+    };
+    let files: Vec<(PathBuf, String)> =
+        SOURCES.into_iter().map(of_source).chain(Program::all().into_iter().map(of_program)).collect();
+    let mut hasher = DefaultHasher::new();
+    files.hash(&mut hasher);
+    let home = folder().join(format!("gpu-{:016x}", hasher.finish()));
+    fs::create_dir_all(&home).unwrap_or_else(|e| panic!("{}: {e}", home.display()));
+    files.iter().for_each(|(from, name)| place(from, &home.join(name)));
+    let places =
+        Places::from(&home, |name| (name == "LD_LIBRARY_PATH").then(|| home.clone().into_os_string()));
+    Some(Libraries::find_in(&places))
+}
+
+/// A copy: links would be followed, and what lies beside them not found. Several tests may make it at once.
+fn place(from: &Path, to: &Path) {
+    let own = to.with_extension(format!("{}.tmp", std::process::id()));
+    let placed = || fs::copy(from, &own).and_then(|_| fs::rename(&own, to));
+    if !to.exists() {
+        placed().unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    }
+}

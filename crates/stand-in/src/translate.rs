@@ -1,0 +1,117 @@
+//! Sources become libraries of the CPU.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use simclr_cuda::Program;
+
+const EMULATE: &str = include_str!("cpp/emulate.h");
+const NARROW: &str = include_str!("cpp/narrow.h");
+/// Before this line of the common part stand the conversions, behind the types that they need.
+const BEFORE: &str = "// N elements that are read";
+
+const OPTIONS: [&str; 9] = [
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-w",
+    "-pthread",
+];
+/// Misaligned packs, places beyond an array's end, undefined shifts and overflows end the test.
+const STRICT: [&str; 2] = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"];
+
+/// The system's C++ compiler, or none, which is said aloud. All programs are translated when it is first asked for.
+pub fn compiler() -> Option<&'static str> {
+    static FOUND: OnceLock<Option<&'static str>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let works =
+            |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+        let found = ["c++", "g++", "clang++"].into_iter().find(works);
+        match found {
+            Some(compiler) => prepare(compiler),
+            None => {
+                // Past what the test harness keeps to itself.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "SKIPPED: no C++ compiler (c++, g++, clang++) to run the CUDA kernels with"
+                );
+            }
+        }
+        found
+    })
+}
+
+/// Translates every program that is not in the cache, two at a time.
+fn prepare(compiler: &str) {
+    let next = AtomicUsize::new(0);
+    let all = Program::all();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(program) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    library_of(*program, compiler);
+                }
+            });
+        }
+    });
+}
+
+/// The folder beside the test's program in which translated libraries are kept.
+pub(crate) fn folder() -> PathBuf {
+    let program = std::env::current_exe().expect("a test knows its program");
+    program.parent().expect("a program is in a folder").join("stand-in")
+}
+
+/// The library of a program.
+pub(crate) fn library_of(program: Program, compiler: &str) -> PathBuf {
+    let exports: String = program.kernels().iter().map(|name| format!("EXPORT({name})\n")).collect();
+    let source = program.source().replacen(BEFORE, &format!("{NARROW}\n{BEFORE}"), 1);
+    let text = format!("{EMULATE}\n{source}\n{exports}");
+    let options = [&OPTIONS[..], &STRICT].concat();
+    translated(&program.name().replace(' ', "-"), &text, &options, compiler)
+}
+
+/// The common part with its conversions, for sources that are no kernels.
+pub(crate) fn preamble() -> String {
+    let common = Program::all()[0].source();
+    let common = common.split("#line 1 \"row_sums.cuh\"").next().expect("a part before the first include");
+    format!("{EMULATE}\n{}", common.replacen(BEFORE, &format!("{NARROW}\n{BEFORE}"), 1))
+}
+
+/// The library of a text, from the cache where it has not changed.
+pub(crate) fn plain(name: &str, text: &str, compiler: &str, soname: &str) -> PathBuf {
+    let soname = format!("-Wl,-soname,{soname}");
+    let options = [&OPTIONS[..], &[&soname]].concat();
+    translated(name, text, &options, compiler)
+}
+
+fn translated(name: &str, text: &str, options: &[&str], compiler: &str) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    (text, options, compiler).hash(&mut hasher);
+    let folder = folder();
+    let name = format!("{name}-{:016x}", hasher.finish());
+    let library = folder.join(format!("{name}.so"));
+    if library.is_file() {
+        return library;
+    }
+    fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    // Several tests may translate the same at once: each writes its own, and the last renamed stays.
+    let own = format!("{name}.{}", std::process::id());
+    let (cpp, fresh) = (folder.join(format!("{own}.cpp")), folder.join(format!("{own}.tmp")));
+    fs::write(&cpp, text).unwrap_or_else(|e| panic!("{}: {e}", cpp.display()));
+    let result = Command::new(compiler).args(options).arg("-o").arg(&fresh).arg(&cpp).output();
+    let result = result.unwrap_or_else(|e| panic!("{compiler}: {e}"));
+    assert!(result.status.success(), "{name}: {}", String::from_utf8_lossy(&result.stderr));
+    fs::rename(fresh, &library).unwrap_or_else(|e| panic!("{}: {e}", library.display()));
+    let _ = fs::remove_file(cpp);
+    library
+}
