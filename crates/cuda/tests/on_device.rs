@@ -2,7 +2,7 @@
 
 #![cfg(feature = "cuda")]
 
-use std::io::Write;
+use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use half::{bf16, f16};
@@ -12,8 +12,9 @@ use simclr_cuda::{
     Channel, ConvolutionMode, CudaError, Device, Element, ElementType, Epilogue, Launcher, Matrix,
     ProductMode,
 };
+use simclr_kernels::conv2d::{self, Write};
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads, conv2d};
+use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads};
 
 /// The device that all tests share, one at a time: what memory is in use is looked at.
 fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
@@ -223,12 +224,16 @@ fn convolutions<E: Stored>() {
         let (on_x, on_w) = (device.buffer_of(&x).unwrap(), device.buffer_of(&w).unwrap());
         let on_dy = device.buffer_of(&dy).unwrap();
         // The second time the algorithm is known.
-        for _ in 0..2 {
+        for round in 0..2 {
             let mut y = device.buffer::<E>(g.output_len()).unwrap();
             let (mut dx, mut dw) =
                 (device.buffer::<E>(x.len()).unwrap(), device.buffer::<E>(w.len()).unwrap());
             device.conv2d_forward(&g, mode, on_x.read(), on_w.read(), y.write()).unwrap();
-            device.conv2d_backward_input(&g, mode, on_dy.read(), on_w.read(), dx.write()).unwrap();
+            // Added the first time, when the algorithm is not known yet.
+            let write = if round == 0 { Write::Add } else { Write::Over };
+            let old = narrowed::<E>(&noise(x.len(), 4));
+            device.copy_to(&old, dx.write()).unwrap();
+            device.conv2d_backward_input(&g, mode, on_dy.read(), on_w.read(), dx.write(), write).unwrap();
             device.conv2d_backward_weight(&g, mode, on_x.read(), on_dy.read(), dw.write()).unwrap();
             let threads = Threads::new(2).unwrap();
             let (wide_x, wide_w, wide_dy) = (widened(&x), widened(&w), widened(&dy));
@@ -237,6 +242,9 @@ fn convolutions<E: Stored>() {
             assert_close::<E>("y", &widened(&device.values(y.read()).unwrap()), &want);
             let mut want = vec![0.0; x.len()];
             conv2d::portable::conv2d_backward_input(&threads, &g, &wide_dy, &wide_w, &mut want);
+            if round == 0 {
+                want.iter_mut().zip(widened(&old)).for_each(|(want, old)| *want += old);
+            }
             assert_close::<E>("dx", &widened(&device.values(dx.read()).unwrap()), &want);
             let mut want = vec![0.0; w.len()];
             conv2d::portable::conv2d_backward_weight(&threads, &g, &wide_x, &wide_dy, &mut want);

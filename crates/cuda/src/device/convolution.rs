@@ -11,6 +11,7 @@ use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use cudarc::driver::CudaContext;
 use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::conv2d::Write;
 
 use super::{Device, lock};
 use crate::launcher::{Launcher, expect, expect_len};
@@ -220,10 +221,10 @@ impl Device {
     ) -> Result<()> {
         let operands = operands(x.address(), w.address(), y.address());
         let lengths = [x.len(), w.len(), y.len()];
-        self.convolve::<E>(g, mode, Pass::Forward, lengths, operands)
+        self.convolve::<E>(g, mode, Pass::Forward, lengths, operands, Write::Over)
     }
 
-    /// dx of a convolution.
+    /// dx of a convolution, written or added to what is there.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -234,10 +235,11 @@ impl Device {
         dy: Slice<E>,
         w: Slice<E>,
         dx: SliceMut<E>,
+        write: Write,
     ) -> Result<()> {
         let operands = operands(w.address(), dy.address(), dx.address());
         let lengths = [dx.len(), w.len(), dy.len()];
-        self.convolve::<E>(g, mode, Pass::BackwardInput, lengths, operands)
+        self.convolve::<E>(g, mode, Pass::BackwardInput, lengths, operands, write)
     }
 
     /// dw of a convolution, of the type of the activations: sums are in f32, and rounded once.
@@ -254,7 +256,7 @@ impl Device {
     ) -> Result<()> {
         let operands = operands(x.address(), dy.address(), dw.address());
         let lengths = [x.len(), dw.len(), dy.len()];
-        self.convolve::<E>(g, mode, Pass::BackwardWeight, lengths, operands)
+        self.convolve::<E>(g, mode, Pass::BackwardWeight, lengths, operands, Write::Over)
     }
 
     fn convolve<E: Element>(
@@ -264,6 +266,7 @@ impl Device {
         pass: Pass,
         [x, w, y]: [usize; 3],
         operands: Operands,
+        write: Write,
     ) -> Result<()> {
         expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
         expect_len(NAME, "the input", x, g.input_len())?;
@@ -277,11 +280,11 @@ impl Device {
         };
         let key = Key { geometry: *g, element: E::TYPE, mode, pass };
         let parts = Parts::new(&key)?;
-        let choice = convolutions.choice(self, &key, &parts, operands)?;
+        let choice = convolutions.choice(self, &key, &parts, operands, write)?;
         let workspace = (choice.workspace > 0).then(|| self.scratch(choice.workspace)).transpose()?;
         let room = workspace.as_ref().map_or(std::ptr::null_mut(), |memory| memory.address() as *mut c_void);
         // SAFETY: the descriptions are those of operands whose lengths were checked; the workspace is as long as the choice says.
-        unsafe { run(convolutions.handle, pass, &parts, choice, operands, room) }
+        unsafe { run(convolutions.handle, pass, &parts, choice, operands, write, room) }
     }
 }
 
@@ -304,8 +307,15 @@ impl Convolutions {
         Ok(convolutions)
     }
 
-    /// The algorithm for a key: remembered, or found by timing all of them on the operands, of which `out` is overwritten.
-    fn choice(&mut self, device: &Device, key: &Key, parts: &Parts, operands: Operands) -> Result<Choice> {
+    /// The algorithm for a key: remembered, or found by timing all of them on the operands, of which `out` is overwritten where it will be.
+    fn choice(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        parts: &Parts,
+        operands: Operands,
+        write: Write,
+    ) -> Result<Choice> {
         if let Some(choice) = self.chosen.get(key) {
             return Ok(*choice);
         }
@@ -322,7 +332,11 @@ impl Convolutions {
             Some(choice) => choice,
             None => {
                 device.refuse_in_capture("choosing an algorithm")?;
-                let choice = self.time(device, key, parts, operands)?;
+                // What the result is added to must outlive the search.
+                let bytes = key.geometry.input_len() * key.element.size();
+                let aside = (write == Write::Add).then(|| device.scratch(bytes)).transpose()?;
+                let out = aside.as_ref().map_or(operands.out, |memory| memory.address() as *mut c_void);
+                let choice = self.time(device, key, parts, Operands { out, ..operands })?;
                 if let Some(folder) = &self.folder {
                     cache::write(folder, &name, choice.text().as_bytes());
                 }
@@ -563,13 +577,14 @@ unsafe fn run(
     parts: &Parts,
     choice: Choice,
     operands: Operands,
+    write: Write,
     room: *mut c_void,
 ) -> Result<()> {
     set_math(parts, choice.math)?;
     let Parts { x, w, y, convolution } = *parts;
     let Operands { first, second, out } = operands;
-    let (one, zero) = (1f32, 0f32);
-    let (one, zero) = (std::ptr::from_ref(&one).cast::<c_void>(), std::ptr::from_ref(&zero).cast::<c_void>());
+    let (one, old) = (1f32, if write == Write::Add { 1f32 } else { 0f32 });
+    let (one, old) = (std::ptr::from_ref(&one).cast::<c_void>(), std::ptr::from_ref(&old).cast::<c_void>());
     let (number, size) = (choice.algorithm, choice.workspace);
     // SAFETY: the caller's promise; the factors are read before the call returns.
     unsafe {
@@ -585,7 +600,7 @@ unsafe fn run(
                 forward(number),
                 room,
                 size,
-                zero,
+                old,
                 y,
                 out,
             ),
@@ -600,7 +615,7 @@ unsafe fn run(
                 backward_input(number),
                 room,
                 size,
-                zero,
+                old,
                 x,
                 out,
             ),
@@ -615,7 +630,7 @@ unsafe fn run(
                 backward_weight(number),
                 room,
                 size,
-                zero,
+                old,
                 w,
                 out,
             ),

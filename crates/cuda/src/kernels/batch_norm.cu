@@ -72,9 +72,10 @@ DEVICE void pass(float (&dy)[N], u32 gate, const float (&x)[N], const T *y, i64 
 }
 
 template <int N> struct Products {
-    const T *dy, *y, *x;
+    T *dy;
+    const T *y, *x;
     const float *coefficients;
-    u32 gate, channels;
+    u32 gate, channels, keep;
     float scale[N], shift[N], mean[N];
     DEVICE void prepare(u32 channel) {
         coefficients_of(scale, coefficients, channel);
@@ -86,6 +87,7 @@ template <int N> struct Products {
         load(g, dy + at);
         load(v, x + at);
         pass(g, gate, v, y, at, scale, shift);
+        if (keep) store(dy + at, g);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             sum[i] += g[i];
@@ -94,23 +96,22 @@ template <int N> struct Products {
     }
 };
 
-// The sums of g and of g (x - mean), g being dy where the gate is open; `partials` as `row_sums` writes them.
+// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g. `partials` as `row_sums` writes them.
 KERNEL(256, batch_norm_backward_sums)
-(const T *dy, u32 gate, const T *y, const T *x, const float *coefficients, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
+(T *dy, u32 gate, const T *y, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
  double *partials) {
     SHARED double places[2 * WIDTH * SUM_THREADS];
     if (channels % WIDTH == 0) {
-        Products<WIDTH> terms{dy, y, x, coefficients, gate, channels};
+        Products<WIDTH> terms{dy, y, x, coefficients, gate, channels, keep};
         row_sums<WIDTH>(terms, rows, channels, lanes, rows_per_piece, partials, places);
     } else {
-        Products<1> terms{dy, y, x, coefficients, gate, channels};
+        Products<1> terms{dy, y, x, coefficients, gate, channels, keep};
         row_sums<1>(terms, rows, channels, lanes, rows_per_piece, partials, places);
     }
 }
 
 template <int N>
-DEVICE void backward(T *dy, u32 gate, const T *y, const T *x, const float *coefficients, const float *abc, u32 keep, T *dx,
-                     i64 values, u32 channels) {
+DEVICE void backward(const T *dy, u32 gate, const T *y, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
     float scale[N], shift[N], a[N], b[N], c[N];
     for_packs<N>(values, channels, [&](i64 at, u32 channel, bool fresh) {
         if (fresh) {
@@ -120,23 +121,22 @@ DEVICE void backward(T *dy, u32 gate, const T *y, const T *x, const float *coeff
             coefficients_of(b, abc + channels, channel);
             coefficients_of(c, abc + 2 * channels, channel);
         }
-        float g[N], v[N], d[N];
+        float g[N], v[N];
         load(g, dy + at);
         load(v, x + at);
         pass(g, gate, v, y, at, scale, shift);
 #pragma unroll
-        for (int i = 0; i < N; ++i) d[i] = fmaf(g[i], a[i], fmaf(v[i], b[i], c[i]));
-        store(dx + at, d);
-        if (keep) store(dy + at, g);
+        for (int i = 0; i < N; ++i) v[i] = fmaf(g[i], a[i], fmaf(v[i], b[i], c[i]));
+        store(x + at, v);
     });
 }
 
-// dx = g a + x b + c, `abc` being [a, b, c], each one value a channel; where `keep`, dy becomes g.
+// x becomes dx = g a + x b + c, `abc` being [a, b, c], each one value a channel.
 KERNEL(256, batch_norm_backward_input)
-(T *dy, u32 gate, const T *y, const T *x, const float *coefficients, const float *abc, u32 keep, T *dx, i64 values, u32 channels) {
+(const T *dy, u32 gate, const T *y, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
     if (channels % WIDTH == 0) {
-        backward<WIDTH>(dy, gate, y, x, coefficients, abc, keep, dx, values, channels);
+        backward<WIDTH>(dy, gate, y, x, coefficients, abc, values, channels);
     } else {
-        backward<1>(dy, gate, y, x, coefficients, abc, keep, dx, values, channels);
+        backward<1>(dy, gate, y, x, coefficients, abc, values, channels);
     }
 }

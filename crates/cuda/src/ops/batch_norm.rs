@@ -162,13 +162,15 @@ pub fn forward<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open.
+/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open. Where `keep`, dy becomes
+/// g, which is the gradient of the residual, and spares the next pass the gate.
 pub fn backward_sums<E: Element>(
     gpu: &dyn Launcher,
-    dy: Slice<E>,
+    dy: SliceMut<E>,
     gate: Gate<E>,
     x: Slice<E>,
     coefficients: Slice<f32>,
+    keep: bool,
     sums: SliceMut<f64>,
 ) -> Result<()> {
     const NAME: &str = "batch_norm_backward_sums";
@@ -176,6 +178,8 @@ pub fn backward_sums<E: Element>(
     expect_len(NAME, "dy", dy.len(), x.len())?;
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     let (gate, y) = gate.parts(NAME, x.len())?;
+    // Without a gate dy is g already.
+    let keep = u32::from(keep && gate != 0);
     let rows = x.len() / channels;
     let plan = Plan::new(rows, channels, E::TYPE);
     let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
@@ -186,6 +190,7 @@ pub fn backward_sums<E: Element>(
         y,
         x.address(),
         coefficients.address(),
+        keep,
         rows as i64,
         width,
         plan.lanes,
@@ -250,39 +255,24 @@ pub fn backward_coefficients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// dx = g a + x b + c; where `keep`, dy becomes g, which is the gradient of the residual.
+/// dx = g a + x b + c, which takes the place of x: nobody reads that again.
 pub fn backward_input<E: Element>(
     gpu: &dyn Launcher,
-    dy: SliceMut<E>,
+    dy: Slice<E>,
     gate: Gate<E>,
-    x: Slice<E>,
+    x: SliceMut<E>,
     coefficients: Slice<f32>,
     abc: Slice<f32>,
-    keep: bool,
-    dx: SliceMut<E>,
 ) -> Result<()> {
     const NAME: &str = "batch_norm_backward_input";
-    let channels = channels_of(NAME, x, coefficients)?;
+    let channels = channels_of(NAME, x.as_slice(), coefficients)?;
     expect_len(NAME, "dy", dy.len(), x.len())?;
-    expect_len(NAME, "dx", dx.len(), x.len())?;
     expect_len(NAME, "abc", abc.len(), 3 * channels)?;
     let (gate, y) = gate.parts(NAME, x.len())?;
-    // Without a gate dy is g already.
-    let keep = u32::from(keep && gate != 0);
     let width = fits(NAME, channels)?;
     let values = x.len() as i64;
-    let arguments = arguments![
-        dy.address(),
-        gate,
-        y,
-        x.address(),
-        coefficients.address(),
-        abc.address(),
-        keep,
-        dx.address(),
-        values,
-        width
-    ];
+    let arguments =
+        arguments![dy.address(), gate, y, x.address(), coefficients.address(), abc.address(), values, width];
     let launch = Launch {
         program: Program::typed(Module::BatchNorm, E::TYPE),
         kernel: NAME,
@@ -290,6 +280,6 @@ pub fn backward_input<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above; y is read where the gate is an output.
+    // SAFETY: lengths are checked above; y is read where the gate is an output; each thread reads its values of x before it writes them.
     unsafe { gpu.launch(&launch) }
 }

@@ -64,27 +64,23 @@ fn step<E: Stored>() {
                     (true, false) => batch_norm::Gate::Affine,
                 };
                 let mut sums = Values::<f64>::fresh(2 * channels);
-                let (read, coefficients) = (x.read(), coefficients.read());
-                batch_norm::backward_sums(gpu, dy.read(), gate, read, coefficients, sums.write()).unwrap();
-                let mut dx = Values::<E>::fresh(len);
-                let mut dropped = Values::<E>::fresh(len);
-                let mut spare = Values::of(&dy.get());
-                let abc = abc.read();
-                batch_norm::backward_input(
-                    gpu,
-                    spare.write(),
-                    gate,
-                    read,
-                    coefficients,
-                    abc,
-                    false,
-                    dropped.write(),
-                )
-                .unwrap();
-                assert_eq!(spare.get(), dy.get(), "without `keep` dy stays: {what}");
-                batch_norm::backward_input(gpu, dy.write(), gate, read, coefficients, abc, true, dx.write())
-                    .unwrap();
-                assert_eq!(dropped.get(), dx.get(), "{what}");
+                let (coefficients, abc) = (coefficients.read(), abc.read());
+                let before = dy.get();
+                let sums_of = |dy: &mut Values<E>, keep: bool, sums: &mut Values<f64>| {
+                    let (dy, sums) = (dy.write(), sums.write());
+                    batch_norm::backward_sums(gpu, dy, gate, x.read(), coefficients, keep, sums).unwrap();
+                };
+                sums_of(&mut dy, false, &mut sums);
+                assert!(dy.get() == before, "without `keep` dy stays: {what}");
+                let mut dx = Values::of(&x.get());
+                batch_norm::backward_input(gpu, dy.read(), gate, dx.write(), coefficients, abc).unwrap();
+                // Where g is kept, the next pass needs no gate.
+                let mut again = Values::<f64>::fresh(2 * channels);
+                sums_of(&mut dy, true, &mut again);
+                assert!(again.get() == sums.get(), "{what}");
+                let (mut same, open) = (Values::of(&x.get()), batch_norm::Gate::Open);
+                batch_norm::backward_input(gpu, dy.read(), open, same.write(), coefficients, abc).unwrap();
+                assert!(same.get() == dx.get(), "{what}");
                 (y.get(), sums.get(), dx.get(), dy.get())
             });
             let mut y = vec![0.0; len];

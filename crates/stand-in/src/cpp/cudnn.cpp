@@ -86,6 +86,8 @@ struct Job {
     const void *first, *second;
     void *out, *room;
     size_t size;
+    // What is there before is added.
+    bool add;
     // Leaves nonsense, as a search does.
     bool search;
 };
@@ -115,7 +117,10 @@ static void run(void *data) {
                             }
                         }
                     }
-    for (size_t i = 0; i < sum.size(); ++i) set_value(job.out, to.type, i, job.search ? 12345.0f : (float)sum[i]);
+    for (size_t i = 0; i < sum.size(); ++i) {
+        if (job.add) sum[i] += value_at(job.out, to.type, i);
+        set_value(job.out, to.type, i, job.search ? 12345.0f : (float)sum[i]);
+    }
 }
 
 static Status enqueue(Handle *handle, const Job &job) {
@@ -141,19 +146,19 @@ API Status cudnnFindConvolutionForwardAlgorithmEx(Handle *handle, Tensor *x, con
                                                   Tensor *y, void *y_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, false, count, timed);
-    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, true});
+    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, false, true});
 }
 API Status cudnnFindConvolutionBackwardDataAlgorithmEx(Handle *handle, Tensor *w, const void *w_data, Tensor *y, const void *y_data, Convolution *c,
                                                        Tensor *x, void *x_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, false, count, timed);
-    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, true});
+    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, false, true});
 }
 API Status cudnnFindConvolutionBackwardFilterAlgorithmEx(Handle *handle, Tensor *x, const void *x_data, Tensor *y, const void *y_data, Convolution *c,
                                                          Tensor *w, void *w_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, true, count, timed);
-    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, true});
+    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, false, true});
 }
 API Status cudnnGetConvolutionForwardWorkspaceSize(Handle *, Tensor *x, Tensor *w, Convolution *c, Tensor *y, int algorithm, size_t *size) {
     Status wrong = fits(x, w, c, y);
@@ -167,19 +172,22 @@ API Status cudnnGetConvolutionBackwardFilterWorkspaceSize(Handle *, Tensor *x, T
     Status wrong = fits(x, w, c, y);
     return wrong ? wrong : room_of(algorithm, size);
 }
-static bool plain(const void *alpha, const void *beta) { return *(const float *)alpha == 1.0f && *(const float *)beta == 0.0f; }
+static bool plain(const void *alpha, const void *beta) {
+    float old = *(const float *)beta;
+    return *(const float *)alpha == 1.0f && (old == 0.0f || old == 1.0f);
+}
 API Status cudnnConvolutionForward(Handle *handle, const void *alpha, Tensor *x, const void *x_data, Tensor *w, const void *w_data, Convolution *c,
                                    int algorithm, void *room, size_t size, const void *beta, Tensor *y, void *y_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, false});
+    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, *(const float *)beta == 1.0f, false});
 }
 API Status cudnnConvolutionBackwardData(Handle *handle, const void *alpha, Tensor *w, const void *w_data, Tensor *y, const void *y_data,
                                         Convolution *c, int algorithm, void *room, size_t size, const void *beta, Tensor *x, void *x_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, false});
+    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, *(const float *)beta == 1.0f, false});
 }
 API Status cudnnConvolutionBackwardFilter(Handle *handle, const void *alpha, Tensor *x, const void *x_data, Tensor *y, const void *y_data,
                                           Convolution *c, int algorithm, void *room, size_t size, const void *beta, Tensor *w, void *w_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, false});
+    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, *(const float *)beta == 1.0f, false});
 }
