@@ -90,6 +90,8 @@ struct Job {
     bool add;
     // Leaves nonsense, as a search does.
     bool search;
+    // Gives other bits every second time.
+    bool wavers;
 };
 
 static void run(void *data) {
@@ -117,7 +119,10 @@ static void run(void *data) {
                             }
                         }
                     }
+    static unsigned runs;
+    double factor = job.wavers && ++runs % 2 ? 1.0 + 1e-6 : 1.0;
     for (size_t i = 0; i < sum.size(); ++i) {
+        sum[i] *= factor;
         if (job.add) sum[i] += value_at(job.out, to.type, i);
         set_value(job.out, to.type, i, job.search ? 12345.0f : (float)sum[i]);
     }
@@ -146,19 +151,19 @@ API Status cudnnFindConvolutionForwardAlgorithmEx(Handle *handle, Tensor *x, con
                                                   Tensor *y, void *y_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, false, count, timed);
-    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, false, true});
+    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, false, true, false});
 }
 API Status cudnnFindConvolutionBackwardDataAlgorithmEx(Handle *handle, Tensor *w, const void *w_data, Tensor *y, const void *y_data, Convolution *c,
                                                        Tensor *x, void *x_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, false, count, timed);
-    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, false, true});
+    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, false, true, false});
 }
 API Status cudnnFindConvolutionBackwardFilterAlgorithmEx(Handle *handle, Tensor *x, const void *x_data, Tensor *y, const void *y_data, Convolution *c,
                                                          Tensor *w, void *w_data, int most, int *count, Timed *timed, void *room, size_t size) {
     if (most < 3) return BAD_PARAM;
     time_all(c, true, count, timed);
-    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, false, true});
+    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, false, true, false});
 }
 API Status cudnnGetConvolutionForwardWorkspaceSize(Handle *, Tensor *x, Tensor *w, Convolution *c, Tensor *y, int algorithm, size_t *size) {
     Status wrong = fits(x, w, c, y);
@@ -179,15 +184,15 @@ static bool plain(const void *alpha, const void *beta) {
 API Status cudnnConvolutionForward(Handle *handle, const void *alpha, Tensor *x, const void *x_data, Tensor *w, const void *w_data, Convolution *c,
                                    int algorithm, void *room, size_t size, const void *beta, Tensor *y, void *y_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, *(const float *)beta == 1.0f, false});
+    return enqueue(handle, Job{FORWARD, *x, *w, *y, *c, x_data, w_data, y_data, room, size, *(const float *)beta == 1.0f, false, false});
 }
 API Status cudnnConvolutionBackwardData(Handle *handle, const void *alpha, Tensor *w, const void *w_data, Tensor *y, const void *y_data,
                                         Convolution *c, int algorithm, void *room, size_t size, const void *beta, Tensor *x, void *x_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, *(const float *)beta == 1.0f, false});
+    return enqueue(handle, Job{DATA, *x, *w, *y, *c, w_data, y_data, x_data, room, size, *(const float *)beta == 1.0f, false, false});
 }
 API Status cudnnConvolutionBackwardFilter(Handle *handle, const void *alpha, Tensor *x, const void *x_data, Tensor *y, const void *y_data,
                                           Convolution *c, int algorithm, void *room, size_t size, const void *beta, Tensor *w, void *w_data) {
     if (!plain(alpha, beta) || check_room(algorithm, size)) return NOT_SUPPORTED;
-    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, *(const float *)beta == 1.0f, false});
+    return enqueue(handle, Job{FILTER, *x, *w, *y, *c, x_data, y_data, w_data, room, size, *(const float *)beta == 1.0f, false, algorithm == 1});
 }
