@@ -3,6 +3,7 @@
 mod buffer;
 mod channel;
 mod convolution;
+mod cudnn;
 mod graph;
 mod pool;
 mod product;

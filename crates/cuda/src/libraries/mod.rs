@@ -93,21 +93,48 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// Looks for every library on this machine.
+    /// Looks for every library on this machine. Where this build can ask the driver, a compiler or a cuBLASLt of a CUDA newer than the driver
+    /// serves is passed over: what it makes would not be loaded.
     pub fn find() -> Libraries {
-        Libraries::find_in(&Places::of_machine())
+        let places = Places::of_machine();
+        let found = Libraries::find_in(&places);
+        match found.served() {
+            Some(newest) => Libraries::find_up_to(&places, newest),
+            None => found,
+        }
     }
 
     /// Looks for every library in the given places. Nothing is loaded.
     pub fn find_in(places: &Places) -> Libraries {
+        Libraries::find_up_to(places, u32::MAX)
+    }
+
+    /// The same without what is of a CUDA newer than `newest`, where the name of its file tells.
+    fn find_up_to(places: &Places, newest: u32) -> Libraries {
         let look = |library: Library| {
+            let of_cuda = matches!(library, Library::Nvrtc | Library::CublasLt);
             let found = places.folders().iter().find_map(|folder| {
-                let file = library.file_names().iter().map(|name| folder.join(name)).find(|f| f.is_file())?;
-                Some(file.canonicalize().unwrap_or(file))
+                let files = library.file_names().iter().map(|name| folder.join(name));
+                let mut real =
+                    files.filter(|file| file.is_file()).map(|file| file.canonicalize().unwrap_or(file));
+                let serves =
+                    |path: &PathBuf| !of_cuda || version::major(path).is_none_or(|major| major <= newest);
+                real.find(serves)
             });
             (library, found.map(|path| Found { version: version::from_file(library, &path), path }))
         };
         Libraries { found: Library::ALL.into_iter().map(look).collect() }
+    }
+
+    /// The first number of the newest CUDA that the driver serves, where it can be asked.
+    #[cfg(feature = "cuda")]
+    fn served(&self) -> Option<u32> {
+        self.version_of(Library::Driver).ok()?.split('.').next()?.parse().ok()
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn served(&self) -> Option<u32> {
+        None
     }
 
     /// Every library, with where it is if it is there.

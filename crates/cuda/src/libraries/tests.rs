@@ -78,3 +78,22 @@ fn a_shim_of_pyenv_leads_to_its_version() {
     touch(&root.join("pyenv/versions/3.11.7/lib/python3.11/site-packages/nvidia/nccl/lib/libnccl.so.2"));
     assert!(find(&root, &[("PATH", &shims)]).get(Library::Nccl).is_some());
 }
+
+#[test]
+fn what_is_newer_than_the_driver_serves_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let venv = root.join("venv");
+    let packages = venv.join("lib/python3.12/site-packages/nvidia");
+    touch(&packages.join("cu13/lib/libnvrtc.so.13"));
+    touch(&packages.join("cu13/lib/libcublasLt.so.13"));
+    touch(&packages.join("cuda_nvrtc/lib/libnvrtc.so.12"));
+    let places = Places::from(&root, |name| (name == "VIRTUAL_ENV").then(|| venv.clone().into_os_string()));
+    let file = |newest: u32, library: Library| {
+        let found = Libraries::find_up_to(&places, newest);
+        found.get(library).map(|found| found.path.file_name().unwrap().to_str().unwrap().to_owned())
+    };
+    assert_eq!(file(13, Library::Nvrtc).as_deref(), Some("libnvrtc.so.13"));
+    assert_eq!(file(12, Library::Nvrtc).as_deref(), Some("libnvrtc.so.12"));
+    assert_eq!(file(12, Library::CublasLt), None);
+}

@@ -12,6 +12,12 @@ pub(super) fn from_file(library: Library, path: &Path) -> Option<String> {
     digits.filter(|digits| digits.contains('.')).map(str::to_owned).or_else(|| from_package(library, path))
 }
 
+/// The first number behind `.so.` in the file's name.
+pub(super) fn major(path: &Path) -> Option<u32> {
+    let (_, digits) = path.file_name()?.to_str()?.split_once(".so.")?;
+    digits.split('.').next()?.parse().ok()
+}
+
 /// The version of the wheel whose folder `nvidia/NAME/lib` the file is in: that of `nvidia_NAME-VERSION.dist-info` beside it.
 fn from_package(library: Library, path: &Path) -> Option<String> {
     let package = match library {
