@@ -17,6 +17,16 @@ pub fn start() {
     let _ = Registry::default().with(Lines.with_filter(filter)).try_init();
 }
 
+/// Panics of decoders on damaged files are caught and told as errors; they need not show twice.
+pub fn leave_out_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !simclr_data::is_panic_caught() {
+            report(panic);
+        }
+    }));
+}
+
 struct Lines;
 
 impl<S: Subscriber> Layer<S> for Lines {

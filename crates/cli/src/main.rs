@@ -20,5 +20,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let program = commands::Program::from_arguments();
     log::start();
+    log::leave_out_caught_panics();
     exit::code(program.run())
 }

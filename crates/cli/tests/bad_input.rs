@@ -117,6 +117,21 @@ fn nothing_but_broken_images() {
         .expect(1, &["none of the images can be read"]);
 }
 
+/// Whatever a library does on a damaged table, the user sees a message: `simclr` asserts that no panic shows.
+#[test]
+fn damaged_tables() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("a.parquet");
+    let whole = include_bytes!("../../data/tests/golden/parquet/gzip.parquet");
+    // Places in which damage makes the reader of tables panic.
+    for at in [2160, 2461, 3353] {
+        let mut damaged = whole.to_vec();
+        damaged[at] ^= 0x55;
+        fs::write(&file, damaged).unwrap();
+        simclr(&["data", path(&file)]).expect(1, &["a.parquet: ", "the Parquet reader failed on it"]);
+    }
+}
+
 #[test]
 fn cifar_files_cut_short() {
     let dir = tempdir().unwrap();

@@ -36,6 +36,7 @@
 
 mod binary;
 mod cached;
+mod caught;
 pub mod cifar;
 mod concat;
 mod dataset;
@@ -62,6 +63,7 @@ mod subset;
 mod survey;
 
 pub use cached::Cached;
+pub use caught::is_panic_caught;
 pub use concat::Concat;
 pub use dataset::{Dataset, Decoded};
 pub use decode::{

@@ -15,7 +15,6 @@ pub(crate) mod shrink;
 
 use std::fs::File;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 pub use format::Format;
@@ -23,6 +22,7 @@ pub(crate) use format::{MAGIC_BYTES, READ};
 pub use options::{DecodeOptions, Window};
 pub use region::Region;
 
+use crate::caught::caught;
 use crate::dataset::Decoded;
 use crate::error::{DataError, inert, shown};
 
@@ -169,15 +169,13 @@ fn decode_into(
         [] => "the file is empty".to_owned(),
         _ => "not an image: its first bytes are those of no known format".to_owned(),
     })?;
-    // A defect of a decoder on a malformed file must not take the training run with it.
-    let stored = catch_unwind(AssertUnwindSafe(|| match format {
+    let stored = caught(&format_args!("the {format} decoder"), || match format {
         Format::Jpeg => jpeg::decode(bytes, options, needed, jpeg, turned, pixels),
         Format::Png | Format::WebP | Format::Bmp | Format::Tiff | Format::Gif | Format::Pnm => {
             raster::decode(bytes, format, options, pixels)
         }
         Format::Heif => Err(format!("{format} is not read; convert it to {READ}")),
-    }))
-    .unwrap_or_else(|_| Err(format!("the {format} decoder failed on it")))?;
+    })?;
     let Stored { width, height, orientation, bits, grey } = stored;
     *stored_as = Some(StoredAs { format, width, height, bits, grey });
     let mut size = (width, height);

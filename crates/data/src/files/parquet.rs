@@ -23,6 +23,7 @@ use super::archive::{ArchiveImages, Opened, numbered};
 use super::blocks::{Block, BlockReader, Strands};
 use super::shards::split;
 use super::{Files, ImageFiles, new_labels};
+use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
 use crate::layout::Classes;
@@ -352,10 +353,8 @@ fn first_is_image(table: &Table) -> Result<(), String> {
     }
 }
 
-/// A defect of the reader on a malformed file must not take the run with it.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err("the Parquet reader failed on it".to_owned()))
+    caught(&"the Parquet reader", read)
 }
 
 /// The labels of all rows, as they are stored.
