@@ -1,39 +1,62 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
+use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::matmul::{add_bias, column_sums, matmul};
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
-use simclr_kernels::product::Operand;
 use simclr_kernels::{
-    Conv2dGeometry, Cpu, batch_norm, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent, optimizer,
-    pooling,
+    Conv2dGeometry, Cpu, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent,
+    optimizer, pooling,
 };
 
 use half::bf16;
 
 use crate::tensor::Stored;
-use crate::{DType, Gate, Kernels, Result, Tensor};
+use crate::{DType, EngineError, Gate, Kernels, NormParameters, Result, Tensor};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
 }
 
-/// A tensor of rows of `last_dim` values as a matrix.
-fn matrix(x: &Tensor) -> Result<Operand<'_, f32>> {
-    Ok(Operand::new(x.as_slice()?, x.last_dim()))
+/// A dense layer of `rows` rows as a convolution of images of one pixel.
+fn dense(rows: &Tensor, w: &Tensor) -> Conv2dGeometry {
+    let (outputs, inputs) = (w.len() / w.last_dim(), w.last_dim());
+    Conv2dGeometry {
+        batch: rows.len() / rows.last_dim(),
+        in_height: 1,
+        in_width: 1,
+        in_channels: inputs,
+        out_channels: outputs,
+        kernel_height: 1,
+        kernel_width: 1,
+        stride: 1,
+        padding: 0,
+    }
 }
 
 fn optional<E: Stored>(x: Option<&Tensor>) -> Result<Option<&[E]>> {
     x.map(Tensor::values).transpose()
 }
 
-fn typed_gate<E: Stored>(gate: Gate<'_>) -> Result<batch_norm::Gate<'_, E>> {
+fn typed_gate<'a, E: Stored>(
+    gate: Gate<'a>,
+    coefficients: Coefficients<'a>,
+) -> Result<batch_norm::Gate<'a, E>> {
+    let Coefficients { scale, shift, .. } = coefficients;
     Ok(match gate {
         Gate::Open => batch_norm::Gate::Open,
         Gate::Output(y) => batch_norm::Gate::Output(y.values()?),
-        Gate::Affine { scale, shift } => batch_norm::Gate::Affine { scale, shift },
+        Gate::Affine => batch_norm::Gate::Affine { scale, shift },
     })
+}
+
+/// The first 2C of a tensor of sums; a count may follow them.
+fn sums_of(sums: &Tensor, channels: usize) -> Result<&[f64]> {
+    Ok(&sums.values()?[..2 * channels])
+}
+
+fn not_activations(x: &Tensor) -> EngineError {
+    EngineError::Value { op: "kernel", what: format!("f32 or bf16 is needed, {x:?} was given") }
 }
 
 /// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
@@ -48,6 +71,7 @@ macro_rules! typed {
                 type $E = bf16;
                 $body
             }
+            DType::F64 => return Err(not_activations($tensor)),
         }
     };
 }
@@ -59,8 +83,9 @@ impl Kernels for CpuKernels {
         x: &Tensor,
         w: &Tensor,
         y: &mut Tensor,
-        sums: Option<&mut [f64]>,
+        sums: Option<&mut Tensor>,
     ) -> Result<()> {
+        let sums = sums.map(Tensor::values_mut).transpose()?;
         typed!(x, E => {
             conv2d::conv2d_forward::<E>(&self.cpu, g, x.values()?, w.as_slice()?, y.values_mut()?, sums)
         });
@@ -95,20 +120,53 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()> {
+    fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let sums = sums.values_mut()?;
         typed!(x, E => batch_norm::channel_sums::<E>(&self.cpu, x.values()?, x.last_dim(), sums));
+        Ok(())
+    }
+
+    fn batch_coefficients(
+        &self,
+        constants: NormConstants,
+        (sums, count): (&Tensor, f64),
+        parameters: NormParameters,
+        [mean, variance]: [&mut Tensor; 2],
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let NormParameters { gamma, beta, averages } = parameters;
+        let averages = Averages {
+            old: [averages[0].as_slice()?, averages[1].as_slice()?],
+            new: [mean.as_mut_slice()?, variance.as_mut_slice()?],
+        };
+        let sums = (sums_of(sums, gamma.len())?, count);
+        let (gamma, beta) = (gamma.as_slice()?, optional(beta)?);
+        batch_norm::batch_coefficients(constants, sums, gamma, beta, averages, coefficients.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn frozen_coefficients(
+        &self,
+        epsilon: f32,
+        parameters: NormParameters,
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let NormParameters { gamma, beta, averages: [mean, variance] } = parameters;
+        let averages = [mean.as_slice()?, variance.as_slice()?];
+        let (gamma, beta) = (gamma.as_slice()?, optional(beta)?);
+        batch_norm::frozen_coefficients(epsilon, gamma, beta, averages, coefficients.as_mut_slice()?);
         Ok(())
     }
 
     fn batch_norm_forward(
         &self,
         x: &Tensor,
-        scale: &[f32],
-        shift: &[f32],
+        coefficients: &Tensor,
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
     ) -> Result<()> {
+        let Coefficients { scale, shift, .. } = Coefficients::of(coefficients.as_slice()?);
         typed!(x, E => {
             let (x, residual) = (x.values::<E>()?, optional(residual)?);
             batch_norm::batch_norm_forward(&self.cpu, x, scale, shift, residual, relu, y.values_mut()?)
@@ -121,14 +179,40 @@ impl Kernels for CpuKernels {
         dy: &mut Tensor,
         gate: Gate,
         x: &Tensor,
-        mean: &[f32],
+        coefficients: &Tensor,
         keep: bool,
-        sums: &mut [f64],
+        sums: &mut Tensor,
     ) -> Result<()> {
+        let coefficients = Coefficients::of(coefficients.as_slice()?);
+        let (mean, sums) = (coefficients.mean, &mut sums.values_mut()?[..2 * x.last_dim()]);
         typed!(x, E => {
-            let (dy, gate, x) = (dy.values_mut::<E>()?, typed_gate(gate)?, x.values()?);
+            let (dy, gate, x) = (dy.values_mut::<E>()?, typed_gate(gate, coefficients)?, x.values()?);
             batch_norm::batch_norm_backward_sums(&self.cpu, dy, gate, x, mean, keep, sums)
         });
+        Ok(())
+    }
+
+    fn batch_norm_parameter_gradients(
+        &self,
+        sums: &Tensor,
+        coefficients: &Tensor,
+        dgamma: &mut Tensor,
+        dbeta: &mut Tensor,
+    ) -> Result<()> {
+        let (sums, coefficients) = (sums_of(sums, dgamma.len())?, coefficients.as_slice()?);
+        batch_norm::parameter_gradients(sums, coefficients, dgamma.as_mut_slice()?, dbeta.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn batch_norm_backward_coefficients(
+        &self,
+        sums: &Tensor,
+        count: Option<f64>,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let sums = sums_of(sums, coefficients.len() / 4)?;
+        batch_norm::backward_coefficients(sums, count, coefficients.as_slice()?, to.as_mut_slice()?);
         Ok(())
     }
 
@@ -137,11 +221,15 @@ impl Kernels for CpuKernels {
         dy: &Tensor,
         gate: Gate,
         x: &mut Tensor,
-        coefficients: [&[f32]; 3],
+        coefficients: &Tensor,
+        backward: &Tensor,
     ) -> Result<()> {
+        let (channels, backward) = (x.last_dim(), backward.as_slice()?);
+        let abc = [0, 1, 2].map(|i| &backward[i * channels..][..channels]);
+        let coefficients = Coefficients::of(coefficients.as_slice()?);
         typed!(x, E => {
-            let (dy, gate, x) = (dy.values()?, typed_gate::<E>(gate)?, x.values_mut()?);
-            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, coefficients)
+            let (dy, gate, x) = (dy.values()?, typed_gate::<E>(gate, coefficients)?, x.values_mut()?);
+            batch_norm::batch_norm_backward_input(&self.cpu, dy, gate, x, abc)
         });
         Ok(())
     }
@@ -185,26 +273,28 @@ impl Kernels for CpuKernels {
     }
 
     fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
-        let y = y.as_mut_slice()?;
-        matmul(&self.cpu, matrix(x)?, matrix(w)?.t(), y);
+        let (g, y) = (dense(x, w), y.as_mut_slice()?);
+        conv2d::conv2d_forward(&self.cpu, &g, x.as_slice()?, w.as_slice()?, y, None);
         if let Some(bias) = bias {
-            add_bias(y, bias.as_slice()?);
+            columns::add_bias(y, bias.as_slice()?);
         }
         Ok(())
     }
 
     fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
-        matmul(&self.cpu, matrix(dy)?, matrix(w)?, dx.as_mut_slice()?);
+        let (g, dx) = (dense(dy, w), dx.as_mut_slice()?);
+        conv2d::conv2d_backward_input(&self.cpu, &g, dy.as_slice()?, w.as_slice()?, dx, Write::Over);
         Ok(())
     }
 
     fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
-        matmul(&self.cpu, matrix(dy)?.t(), matrix(x)?, dw.as_mut_slice()?);
+        let g = dense(x, dw);
+        conv2d::conv2d_backward_weight(&self.cpu, &g, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?);
         Ok(())
     }
 
     fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
-        column_sums(x.as_slice()?, sums.as_mut_slice()?);
+        columns::column_sums(x.as_slice()?, sums.as_mut_slice()?);
         Ok(())
     }
 
@@ -259,9 +349,23 @@ impl Kernels for CpuKernels {
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        anchors: &mut [Anchor],
+        anchors: &mut Tensor,
     ) -> Result<()> {
+        let anchors = bytemuck::cast_slice_mut(anchors.as_mut_slice()?);
         nt_xent::nt_xent_forward(&self.cpu, shape, z.as_slice()?, all.as_slice()?, anchors);
+        Ok(())
+    }
+
+    fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
+        let anchors: &[Anchor] = bytemuck::cast_slice(anchors.as_slice()?);
+        let mut totals = [0.0; 3];
+        for (anchor, lse) in anchors.iter().zip(lse.as_mut_slice()?) {
+            *lse = anchor.lse;
+            totals[0] += f64::from(anchor.loss());
+            totals[1] += f64::from(u8::from(anchor.positive > anchor.hardest));
+            totals[2] += f64::from(anchor.entropy);
+        }
+        sums.values_mut()?.copy_from_slice(&totals);
         Ok(())
     }
 
@@ -270,11 +374,11 @@ impl Kernels for CpuKernels {
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        lse: &[f32],
+        lse: &Tensor,
         factor: f32,
         dz: &mut Tensor,
     ) -> Result<()> {
-        let (z, all) = (z.as_slice()?, all.as_slice()?);
+        let (z, all, lse) = (z.as_slice()?, all.as_slice()?, lse.as_slice()?);
         nt_xent::nt_xent_backward(&self.cpu, shape, z, all, lse, factor, dz.as_mut_slice()?);
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The one trait that a device implements: every kernel that the operators call.
 
 use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
 use crate::{Result, Tensor};
@@ -14,13 +15,8 @@ pub enum Gate<'a> {
     Open,
     /// Where its output is positive.
     Output(&'a Tensor),
-    /// Where x scale + shift is positive, one value a channel.
-    Affine {
-        /// Factors of x.
-        scale: &'a [f32],
-        /// What is added.
-        shift: &'a [f32],
-    },
+    /// Where x scale + shift is positive, as the BatchNorm's coefficients say.
+    Affine,
 }
 
 impl<'a> Gate<'a> {
@@ -28,15 +24,27 @@ impl<'a> Gate<'a> {
     pub fn output(&self) -> Option<&'a Tensor> {
         match *self {
             Gate::Output(y) => Some(y),
-            Gate::Open | Gate::Affine { .. } => None,
+            Gate::Open | Gate::Affine => None,
         }
     }
+}
+
+/// A BatchNorm's parameters and running averages, (C) each.
+#[derive(Clone, Copy, Debug)]
+pub struct NormParameters<'a> {
+    /// Scale.
+    pub gamma: &'a Tensor,
+    /// Shift, where there is one.
+    pub beta: Option<&'a Tensor>,
+    /// Running mean and variance.
+    pub averages: [&'a Tensor; 2],
 }
 
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
-/// overwritten, unless said otherwise. Statistics are f64 on the host, since workers exchange them there.
+/// overwritten, unless said otherwise. Sums over many values are f64. What a step computes stays on the device until somebody asks for
+/// it: coefficients of a BatchNorm are tensors (4, C), [scale, shift, mean, 1 / deviation].
 pub trait Kernels: Send + Sync {
     /// y = x * w; `sums`, where asked for, receives [sum of y; K, sum of y^2; K] over all pixels.
     fn conv2d_forward(
@@ -45,7 +53,7 @@ pub trait Kernels: Send + Sync {
         x: &Tensor,
         w: &Tensor,
         y: &mut Tensor,
-        sums: Option<&mut [f64]>,
+        sums: Option<&mut Tensor>,
     ) -> Result<()>;
     /// dx of a convolution, written or added.
     fn conv2d_backward_input(
@@ -66,13 +74,28 @@ pub trait Kernels: Send + Sync {
     ) -> Result<()>;
 
     /// [sum of x; C, sum of x^2; C] over rows of C values.
-    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()>;
+    fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()>;
+    /// The coefficients of a batch, from its sums over `count` values a channel; the averages move.
+    fn batch_coefficients(
+        &self,
+        constants: NormConstants,
+        sums: (&Tensor, f64),
+        parameters: NormParameters,
+        averages: [&mut Tensor; 2],
+        coefficients: &mut Tensor,
+    ) -> Result<()>;
+    /// The coefficients of the running averages.
+    fn frozen_coefficients(
+        &self,
+        epsilon: f32,
+        parameters: NormParameters,
+        coefficients: &mut Tensor,
+    ) -> Result<()>;
     /// y = act(x scale + shift + residual).
     fn batch_norm_forward(
         &self,
         x: &Tensor,
-        scale: &[f32],
-        shift: &[f32],
+        coefficients: &Tensor,
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
@@ -83,17 +106,34 @@ pub trait Kernels: Send + Sync {
         dy: &mut Tensor,
         gate: Gate,
         x: &Tensor,
-        mean: &[f32],
+        coefficients: &Tensor,
         keep: bool,
-        sums: &mut [f64],
+        sums: &mut Tensor,
     ) -> Result<()>;
-    /// x becomes dx = g a + x b + c a channel.
+    /// dgamma and dbeta, from backward's sums.
+    fn batch_norm_parameter_gradients(
+        &self,
+        sums: &Tensor,
+        coefficients: &Tensor,
+        dgamma: &mut Tensor,
+        dbeta: &mut Tensor,
+    ) -> Result<()>;
+    /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers; without a count the statistics were constants.
+    fn batch_norm_backward_coefficients(
+        &self,
+        sums: &Tensor,
+        count: Option<f64>,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()>;
+    /// x becomes dx = g a + x b + c a channel, g = dy where the gate is open.
     fn batch_norm_backward_input(
         &self,
         dy: &Tensor,
         gate: Gate,
         x: &mut Tensor,
-        coefficients: [&[f32]; 3],
+        coefficients: &Tensor,
+        backward: &Tensor,
     ) -> Result<()>;
 
     /// Max pooling.
@@ -138,21 +178,23 @@ pub trait Kernels: Send + Sync {
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of L2 normalisation.
     fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
-    /// NT-Xent's figures of each anchor.
+    /// NT-Xent's figures of each anchor: (anchors, 4), one [`simclr_kernels::nt_xent::Anchor`] a row.
     fn nt_xent_forward(
         &self,
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        anchors: &mut [Anchor],
+        anchors: &mut Tensor,
     ) -> Result<()>;
+    /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of entropies].
+    fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
     /// NT-Xent's gradient, times `factor`.
     fn nt_xent_backward(
         &self,
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        lse: &[f32],
+        lse: &Tensor,
         factor: f32,
         dz: &mut Tensor,
     ) -> Result<()>;

@@ -29,20 +29,22 @@ mod kernels;
 pub mod ops;
 mod parameters;
 mod profile;
+mod spare;
 mod tape;
 mod tensor;
 
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Device, MemoryUse, PeakFlops, has_bf16, peak_flops};
 pub use error::EngineError;
-pub use kernels::{Gate, Kernels};
+pub use kernels::{Gate, Kernels, NormParameters};
 pub use parameters::{ParameterId, ParameterKind, Parameters};
 pub use profile::{Cost, Profile, Shape, Work};
 pub use simclr_kernels::Conv2dGeometry;
 pub use simclr_kernels::isa::{Isa, Level};
 pub use simclr_kernels::nt_xent::Anchor;
 pub use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
-pub use tape::{Backward, BackwardContext, Gradients, Mode, Tape, Var};
+pub use spare::BufferUpdates;
+pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};
 
 /// What every fallible function of this crate returns.

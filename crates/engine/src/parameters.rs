@@ -1,7 +1,9 @@
 //! Named tensors of a network: what is trained, and what is kept beside it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::spare::Spare;
 use crate::{EngineError, Result, Tensor};
 
 /// A tensor's place among [`Parameters`].
@@ -45,6 +47,7 @@ impl ParameterKind {
 pub struct Parameters {
     entries: Vec<(String, ParameterKind, Tensor)>,
     by_name: HashMap<String, ParameterId>,
+    pub(crate) spare: Arc<Spare>,
 }
 
 impl Parameters {

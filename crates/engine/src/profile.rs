@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
 
-use crate::{Conv2dGeometry, Gate, Kernels, Result, Tensor};
+use crate::{Conv2dGeometry, Gate, Kernels, NormParameters, Result, Tensor};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -170,6 +171,7 @@ const FORWARD: &str = "forward";
 const INPUT: &str = "input gradient";
 const WEIGHT: &str = "weight gradient";
 const BACKWARD: &str = "backward";
+const COEFFICIENTS: &str = "coefficients";
 
 fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
     tensors.into_iter().map(|x| (x.len() * x.dtype().size()) as u64).sum()
@@ -202,7 +204,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         x: &Tensor,
         w: &Tensor,
         y: &mut Tensor,
-        sums: Option<&mut [f64]>,
+        sums: Option<&mut Tensor>,
     ) -> Result<()> {
         let cost = (g.flops(), bytes([x, w, y]));
         self.time(("conv2d", FORWARD, Shape::window(g)), cost, |k| k.conv2d_forward(g, x, w, y, sums))
@@ -232,23 +234,46 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("conv2d", WEIGHT, Shape::window(g)), cost, |k| k.conv2d_backward_weight(g, x, dy, dw))
     }
 
-    fn channel_sums(&self, x: &Tensor, sums: &mut [f64]) -> Result<()> {
+    fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
         let work = ("batch_norm", "statistics", Shape::Rows(x.last_dim()));
         self.time(work, (0, bytes([x])), |k| k.channel_sums(x, sums))
+    }
+
+    fn batch_coefficients(
+        &self,
+        constants: NormConstants,
+        sums: (&Tensor, f64),
+        parameters: NormParameters,
+        averages: [&mut Tensor; 2],
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(parameters.gamma.len()));
+        let cost = (0, bytes([sums.0, coefficients]));
+        self.time(work, cost, |k| k.batch_coefficients(constants, sums, parameters, averages, coefficients))
+    }
+
+    fn frozen_coefficients(
+        &self,
+        epsilon: f32,
+        parameters: NormParameters,
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(parameters.gamma.len()));
+        let cost = (0, bytes([coefficients]));
+        self.time(work, cost, |k| k.frozen_coefficients(epsilon, parameters, coefficients))
     }
 
     fn batch_norm_forward(
         &self,
         x: &Tensor,
-        scale: &[f32],
-        shift: &[f32],
+        coefficients: &Tensor,
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", FORWARD, Shape::Rows(x.last_dim()));
         let cost = (0, bytes([x, y]) + bytes_of(residual));
-        self.time(work, cost, |k| k.batch_norm_forward(x, scale, shift, residual, relu, y))
+        self.time(work, cost, |k| k.batch_norm_forward(x, coefficients, residual, relu, y))
     }
 
     fn batch_norm_backward_sums(
@@ -256,14 +281,38 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         dy: &mut Tensor,
         gate: Gate,
         x: &Tensor,
-        mean: &[f32],
+        coefficients: &Tensor,
         keep: bool,
-        sums: &mut [f64],
+        sums: &mut Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
         let kept = keep.then_some(&*dy);
         let cost = (0, bytes([dy, x]) + bytes_of(gate.output()) + bytes_of(kept));
-        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, mean, keep, sums))
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, sums))
+    }
+
+    fn batch_norm_parameter_gradients(
+        &self,
+        sums: &Tensor,
+        coefficients: &Tensor,
+        dgamma: &mut Tensor,
+        dbeta: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(dgamma.len()));
+        let cost = (0, bytes([sums, dgamma, dbeta]));
+        self.time(work, cost, |k| k.batch_norm_parameter_gradients(sums, coefficients, dgamma, dbeta))
+    }
+
+    fn batch_norm_backward_coefficients(
+        &self,
+        sums: &Tensor,
+        count: Option<f64>,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(coefficients.last_dim()));
+        let cost = (0, bytes([sums, coefficients, to]));
+        self.time(work, cost, |k| k.batch_norm_backward_coefficients(sums, count, coefficients, to))
     }
 
     fn batch_norm_backward_input(
@@ -271,11 +320,12 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         dy: &Tensor,
         gate: Gate,
         x: &mut Tensor,
-        coefficients: [&[f32]; 3],
+        coefficients: &Tensor,
+        backward: &Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
         let cost = (0, bytes([dy, x, x]) + bytes_of(gate.output()));
-        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients))
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, backward))
     }
 
     fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
@@ -368,10 +418,15 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        anchors: &mut [Anchor],
+        anchors: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", FORWARD, Shape::Rows(shape.dim));
         self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, z, all, anchors))
+    }
+
+    fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = ("nt_xent", "figures", Shape::Any);
+        self.time(work, (0, bytes([anchors, lse])), |k| k.nt_xent_figures(anchors, lse, sums))
     }
 
     fn nt_xent_backward(
@@ -379,7 +434,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
-        lse: &[f32],
+        lse: &Tensor,
         factor: f32,
         dz: &mut Tensor,
     ) -> Result<()> {

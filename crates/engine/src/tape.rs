@@ -1,7 +1,13 @@
 //! The tape: what ran, and how to go back.
 
 use std::fmt;
+use std::sync::Arc;
 
+use simclr_kernels::recycle::emptied;
+use smallvec::SmallVec;
+
+use crate::ops::Recorded;
+use crate::spare::{BufferUpdates, Spare};
 use crate::{Collective, EngineError, ParameterId, Parameters, Result, Tensor};
 
 /// Whether BatchNorm normalises by the batch or by its running averages.
@@ -20,7 +26,7 @@ pub enum Mode {
 pub struct Var {
     tensor: Tensor,
     node: Option<usize>,
-    sums: Option<std::sync::Arc<Vec<f64>>>,
+    sums: Option<Tensor>,
 }
 
 impl Var {
@@ -35,13 +41,13 @@ impl Var {
     }
 
     /// Per-channel [sum; C, sum of squares; C] over all pixels, where the operator that made the value left them.
-    pub fn channel_sums(&self) -> Option<&[f64]> {
-        self.sums.as_deref().map(Vec::as_slice)
+    pub fn channel_sums(&self) -> Option<&Tensor> {
+        self.sums.as_ref()
     }
 
     /// The value with its channel sums at hand for a BatchNorm that may follow.
-    pub fn with_channel_sums(self, sums: Vec<f64>) -> Var {
-        Var { sums: Some(std::sync::Arc::new(sums)), ..self }
+    pub(crate) fn with_channel_sums(self, sums: Option<Tensor>) -> Var {
+        Var { sums, ..self }
     }
 
     fn node(&self) -> Option<usize> {
@@ -49,20 +55,33 @@ impl Var {
     }
 }
 
-/// The backward of one recorded operator.
-pub trait Backward {
-    /// Computes gradients of the inputs from `dy`, the output's, and hands them to `context` by input number.
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()>;
-}
+/// The nodes of an operator's inputs, where these need gradients.
+type Inputs = SmallVec<[Option<usize>; 4]>;
 
-enum Node<'a> {
+#[derive(Debug)]
+pub(crate) enum Node<'a> {
     /// Something whose gradient is asked for: a parameter, or an input of a checkpointed segment.
     Parameter(ParameterId),
     SegmentInput,
     Operator {
-        inputs: Vec<Option<usize>>,
-        backward: Option<Box<dyn Backward + 'a>>,
+        inputs: Inputs,
+        backward: Option<Recorded<'a>>,
     },
+}
+
+/// A part of a network that can be run again: see [`Tape::checkpoint`].
+pub trait Segment<'a>: Sync {
+    /// The output of `inputs`. It must depend on nothing but these and parameters.
+    fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> Result<Var>;
+}
+
+impl<'a, F> Segment<'a> for F
+where
+    F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + Sync,
+{
+    fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> Result<Var> {
+        self(tape, inputs)
+    }
 }
 
 /// Records operators as they run, so that gradients can flow back.
@@ -76,6 +95,7 @@ pub struct Tape<'a> {
     /// How often each parameter was used, inside of checkpointed segments too.
     uses: Vec<usize>,
     buffer_updates: Vec<(ParameterId, Tensor)>,
+    spare: Arc<Spare>,
     /// Inside of a checkpointed segment's first run nothing is recorded; in its second, averages are left alone.
     recording: bool,
     updating_buffers: bool,
@@ -84,13 +104,17 @@ pub struct Tape<'a> {
 impl<'a> Tape<'a> {
     /// An empty tape over a network's parameters.
     pub fn new(parameters: &'a Parameters, mode: Mode, collective: &'a dyn Collective) -> Tape<'a> {
+        let spare = parameters.spare.clone();
+        let mut uses = spare.uses.take();
+        uses.resize(parameters.len(), 0);
         Tape {
             parameters,
             collective,
             mode,
-            nodes: Vec::new(),
-            uses: vec![0; parameters.len()],
-            buffer_updates: Vec::new(),
+            nodes: emptied(spare.nodes.take()),
+            uses,
+            buffer_updates: spare.averages.take(),
+            spare,
             recording: mode != Mode::Eval,
             updating_buffers: mode == Mode::Train,
         }
@@ -128,7 +152,7 @@ impl<'a> Tape<'a> {
 
     /// Records an operator that made `output` from `inputs`. `backward` is called only if a gradient is wanted of any
     /// input and the tape records; otherwise what it would keep is never kept.
-    pub fn record<B: Backward + 'a>(
+    pub(crate) fn record<B: Into<Recorded<'a>>>(
         &mut self,
         inputs: &[&Var],
         output: Tensor,
@@ -137,7 +161,7 @@ impl<'a> Tape<'a> {
         let wanted = self.recording && inputs.iter().any(|var| var.needs_gradient());
         let node = wanted.then(|| {
             let inputs = inputs.iter().map(|var| var.node()).collect();
-            self.push(Node::Operator { inputs, backward: Some(Box::new(backward())) })
+            self.push(Node::Operator { inputs, backward: Some(backward().into()) })
         });
         Var { tensor: output, node, sums: None }
     }
@@ -152,26 +176,20 @@ impl<'a> Tape<'a> {
 
     /// Runs `segment` keeping only its inputs: its inside is computed again when backward comes by.
     ///
-    /// The result is exact, BatchNorm over the whole batch included. `segment` must depend on nothing but its inputs and
-    /// parameters.
-    pub fn checkpoint<F>(&mut self, inputs: &[&Var], segment: F) -> Result<Var>
-    where
-        F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + 'a,
-    {
+    /// The result is exact, BatchNorm over the whole batch included.
+    pub fn checkpoint(&mut self, inputs: &[&Var], segment: &'a dyn Segment<'a>) -> Result<Var> {
         let outer = std::mem::replace(&mut self.recording, false);
-        let blind: Vec<Var> = inputs.iter().map(|&var| Var { node: None, ..var.clone() }).collect();
-        let output = segment(self, &blind);
+        let blind: SmallVec<[Var; 2]> = inputs.iter().map(|&var| Var { node: None, ..var.clone() }).collect();
+        let output = segment.forward(self, &blind);
         self.recording = outer;
         let output = output?;
         if !self.recording {
             return Ok(output);
         }
         let (parameters, collective, mode) = (self.parameters, self.collective, self.mode);
-        let kept = blind;
-        let needs = inputs.iter().map(|var| var.needs_gradient()).collect();
-        let nodes = inputs.iter().map(|var| var.node()).collect();
-        let backward = Segment { parameters, collective, mode, inputs: kept, needs, segment };
-        let node = self.push(Node::Operator { inputs: nodes, backward: Some(Box::new(backward)) });
+        let nodes: Inputs = inputs.iter().map(|var| var.node()).collect();
+        let backward = SegmentBackward { parameters, collective, mode, inputs: blind, segment };
+        let node = self.push(Node::Operator { inputs: nodes, backward: Some(backward.into()) });
         Ok(Var { tensor: output.tensor, node: Some(node), sums: None })
     }
 
@@ -188,8 +206,7 @@ impl<'a> Tape<'a> {
         dy: Tensor,
         complete: &mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
     ) -> Result<Gradients> {
-        let mut gradients =
-            Gradients { by_parameter: vec![None; self.parameters.len()], awaited: self.uses.clone() };
+        let mut gradients = Gradients::new(&self.spare, &self.uses);
         let Some(last) = output.node() else {
             return Err(EngineError::Value {
                 op: "backward",
@@ -203,7 +220,8 @@ impl<'a> Tape<'a> {
                 dy.shape(),
             ));
         }
-        self.walk(last, dy, &mut gradients, complete)?;
+        let slots = self.walk(last, dy, &mut gradients, complete)?;
+        self.spare.gradients.put(slots);
         // Parameters with a use that the walk did not come by, since `output` does not depend on it.
         for id in self.parameters.ids() {
             if std::mem::take(&mut gradients.awaited[id.index()]) > 0
@@ -223,7 +241,8 @@ impl<'a> Tape<'a> {
         gradients: &mut Gradients,
         complete: &mut dyn FnMut(ParameterId, &mut Tensor) -> Result<()>,
     ) -> Result<Vec<Option<Tensor>>> {
-        let mut slots: Vec<Option<Tensor>> = vec![None; last + 1];
+        let mut slots = self.spare.gradients.take();
+        slots.resize(last + 1, None);
         slots[last] = Some(dy);
         for index in (0..=last).rev() {
             match &mut self.nodes[index] {
@@ -259,13 +278,21 @@ impl<'a> Tape<'a> {
     }
 
     /// The new values of running averages, in the order in which the operators ran.
-    pub fn into_buffer_updates(self) -> Vec<(ParameterId, Tensor)> {
-        self.buffer_updates
+    pub fn into_buffer_updates(mut self) -> BufferUpdates {
+        BufferUpdates { list: std::mem::take(&mut self.buffer_updates), spare: self.spare.clone() }
     }
 
     fn push(&mut self, node: Node<'a>) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
+    }
+}
+
+impl Drop for Tape<'_> {
+    fn drop(&mut self) {
+        self.spare.nodes.put(std::mem::take(&mut self.nodes));
+        self.spare.uses.put(std::mem::take(&mut self.uses));
+        self.spare.averages.put(std::mem::take(&mut self.buffer_updates));
     }
 }
 
@@ -276,7 +303,7 @@ impl fmt::Debug for Tape<'_> {
 }
 
 /// Where an operator's backward leaves the gradients of its inputs.
-pub struct BackwardContext<'b> {
+pub(crate) struct BackwardContext<'b> {
     inputs: &'b [Option<usize>],
     slots: &'b mut [Option<Tensor>],
     gradients: &'b mut Gradients,
@@ -285,23 +312,23 @@ pub struct BackwardContext<'b> {
 
 impl BackwardContext<'_> {
     /// How many inputs the operator was recorded with.
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs.len()
     }
 
     /// Whether the gradient of input number `input` is wanted.
-    pub fn wants(&self, input: usize) -> bool {
+    pub(crate) fn wants(&self, input: usize) -> bool {
         self.inputs[input].is_some()
     }
 
     /// Takes what is known of an input's gradient so far, if its other users have given some. An operator that can add to it in place
     /// does so, and gives the sum back.
-    pub fn take(&mut self, input: usize) -> Option<Tensor> {
+    pub(crate) fn take(&mut self, input: usize) -> Option<Tensor> {
         self.slots[self.inputs[input]?].take()
     }
 
     /// Hands over the gradient of an input: moved where it is the first, added where the input has several users.
-    pub fn give(&mut self, input: usize, gradient: Tensor) -> Result<()> {
+    pub(crate) fn give(&mut self, input: usize, gradient: Tensor) -> Result<()> {
         let Some(node) = self.inputs[input] else {
             return Ok(());
         };
@@ -316,30 +343,26 @@ impl BackwardContext<'_> {
 }
 
 /// A checkpointed segment, to be run again.
-struct Segment<'a, F> {
+pub(crate) struct SegmentBackward<'a> {
     parameters: &'a Parameters,
     collective: &'a dyn Collective,
     mode: Mode,
-    inputs: Vec<Var>,
-    needs: Vec<bool>,
-    segment: F,
+    inputs: SmallVec<[Var; 2]>,
+    segment: &'a dyn Segment<'a>,
 }
 
-impl<'a, F> Backward for Segment<'a, F>
-where
-    F: Fn(&mut Tape<'a>, &[Var]) -> Result<Var> + 'a,
-{
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl SegmentBackward<'_> {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut tape = Tape::new(self.parameters, self.mode, self.collective);
         tape.updating_buffers = false;
-        let mut leaves = Vec::new();
-        for (var, needed) in self.inputs.into_iter().zip(&self.needs) {
-            let node = needed.then(|| tape.push(Node::SegmentInput));
+        let mut leaves: SmallVec<[Var; 2]> = SmallVec::new();
+        for (input, var) in self.inputs.into_iter().enumerate() {
+            let node = context.wants(input).then(|| tape.push(Node::SegmentInput));
             leaves.push(Var { node, ..var });
         }
-        let output = (self.segment)(&mut tape, &leaves)?;
+        let output = self.segment.forward(&mut tape, &leaves)?;
         let Some(last) = output.node() else { return Ok(()) };
-        let nodes: Vec<Option<usize>> = leaves.iter().map(Var::node).collect();
+        let nodes: Inputs = leaves.iter().map(Var::node).collect();
         drop((leaves, output));
         let mut slots = tape.walk(last, dy, context.gradients, context.complete)?;
         for (input, node) in nodes.into_iter().enumerate() {
@@ -347,19 +370,35 @@ where
                 context.give(input, gradient)?;
             }
         }
+        tape.spare.gradients.put(slots);
         Ok(())
     }
 }
 
 /// The gradients of a network's parameters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gradients {
     by_parameter: Vec<Option<Tensor>>,
     /// Uses of each parameter that backward has not come by yet.
     awaited: Vec<usize>,
+    spare: Arc<Spare>,
+}
+
+impl Drop for Gradients {
+    fn drop(&mut self) {
+        self.spare.gradients.put(std::mem::take(&mut self.by_parameter));
+        self.spare.uses.put(std::mem::take(&mut self.awaited));
+    }
 }
 
 impl Gradients {
+    fn new(spare: &Arc<Spare>, uses: &[usize]) -> Gradients {
+        let (mut by_parameter, mut awaited) = (spare.gradients.take(), spare.uses.take());
+        by_parameter.resize(uses.len(), None);
+        awaited.extend_from_slice(uses);
+        Gradients { by_parameter, awaited, spare: spare.clone() }
+    }
+
     /// The gradient of a parameter, if the loss depended on it.
     pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
         self.by_parameter.get(id.index())?.as_ref()

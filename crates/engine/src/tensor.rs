@@ -1,8 +1,8 @@
 //! A tensor: contiguous values on a device.
 
 use std::fmt;
-use std::sync::Arc;
 
+use bytemuck::Pod;
 use half::bf16;
 use simclr_kernels::Element;
 use simclr_kernels::buffer::Buffer;
@@ -20,10 +20,12 @@ pub enum DType {
     F32,
     /// The upper halves of these: as wide a range, 8 bits of precision. For activations and their gradients.
     Bf16,
+    /// 64-bit IEEE floats. For sums over many values: statistics, norms, the loss.
+    F64,
 }
 
 /// A Rust type that tensors hold.
-pub trait Stored: Element {
+pub trait Stored: Pod {
     /// Its name.
     const DTYPE: DType;
 }
@@ -36,12 +38,17 @@ impl Stored for bf16 {
     const DTYPE: DType = DType::Bf16;
 }
 
+impl Stored for f64 {
+    const DTYPE: DType = DType::F64;
+}
+
 impl DType {
     /// Bytes that a value takes.
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
             DType::Bf16 => 2,
+            DType::F64 => 8,
         }
     }
 }
@@ -55,7 +62,7 @@ pub struct Tensor {
     dims: [usize; MAX_RANK],
     rank: usize,
     dtype: DType,
-    buffer: Arc<Buffer>,
+    buffer: Buffer,
     device: Device,
 }
 
@@ -71,13 +78,7 @@ impl Tensor {
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        Tensor {
-            dims,
-            rank: shape.len(),
-            dtype,
-            buffer: Arc::new(device.pool().take(bytes)),
-            device: device.clone(),
-        }
+        Tensor { dims, rank: shape.len(), dtype, buffer: device.pool().take(bytes), device: device.clone() }
     }
 
     /// A tensor of `value`s.
@@ -166,13 +167,15 @@ impl Tensor {
     /// [`Tensor::values`] for writing. Shared values are copied first: other clones keep theirs.
     pub fn values_mut<E: Stored>(&mut self) -> Result<&mut [E]> {
         self.check_type::<E>()?;
-        if Arc::get_mut(&mut self.buffer).is_none() {
+        if self.buffer.get_mut::<E>().is_none() {
             let mut copy = self.device.pool().take(self.buffer.len());
-            copy.as_mut_slice::<E>().copy_from_slice(self.buffer.as_slice());
-            self.buffer = Arc::new(copy);
+            if let Some(values) = copy.get_mut::<E>() {
+                values.copy_from_slice(self.buffer.as_slice());
+            }
+            self.buffer = copy;
         }
-        match Arc::get_mut(&mut self.buffer) {
-            Some(buffer) => Ok(buffer.as_mut_slice()),
+        match self.buffer.get_mut() {
+            Some(values) => Ok(values),
             None => unreachable!("the buffer was copied above and not shared since"),
         }
     }
@@ -190,6 +193,7 @@ impl Tensor {
         match self.dtype {
             DType::F32 => self.as_slice().map(<[f32]>::to_vec),
             DType::Bf16 => Ok(self.values::<bf16>()?.iter().map(|v| v.widen()).collect()),
+            DType::F64 => Ok(self.values::<f64>()?.iter().map(|&v| v as f32).collect()),
         }
     }
 
@@ -204,6 +208,10 @@ impl Tensor {
             DType::Bf16 => {
                 let values = cast.values_mut::<bf16>()?.iter_mut().zip(self.as_slice()?);
                 values.for_each(|(to, from)| *to = bf16::narrow(*from));
+            }
+            DType::F64 => {
+                let values = self.to_vec()?;
+                cast.values_mut::<f64>()?.iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
             }
         }
         Ok(cast)

@@ -28,7 +28,7 @@ fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: b
     Step {
         loss: loss.tensor().as_slice().unwrap()[0],
         gradients: gradients.iter().map(|(gradient, _)| gradient.clone()).collect(),
-        averages: tape.into_buffer_updates().into_iter().map(|(_, average)| average).collect(),
+        averages: tape.into_buffer_updates().drain().map(|(_, average)| average).collect(),
     }
 }
 

@@ -5,7 +5,9 @@ mod common;
 use common::network::{CHANNELS, Network, SIZE};
 use common::{bits, device, parameter, tensor};
 use simclr_engine::ops;
-use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, Var};
+use simclr_engine::{
+    Device, Mode, ParameterId, ParameterKind, Parameters, Result, Segment, SingleProcess, Tape, Tensor, Var,
+};
 
 fn views(device: &Device, count: usize) -> Tensor {
     tensor(device, "views", &[count, SIZE, SIZE, CHANNELS])
@@ -35,8 +37,7 @@ fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: b
         assert_eq!(gradients.get(id).is_some(), trained, "{}", parameters.name(id));
     }
     let gradients = gradients.iter().map(|(g, _)| bits(g)).collect();
-    let updates =
-        tape.into_buffer_updates().into_iter().map(|(id, value)| (id.index(), bits(&value))).collect();
+    let updates = tape.into_buffer_updates().iter().map(|(id, value)| (id.index(), bits(value))).collect();
     (bits(loss.tensor()), gradients, updates)
 }
 
@@ -55,31 +56,45 @@ fn a_checkpointed_step_has_the_bits_of_a_plain_one() {
     }
 }
 
+/// A dense layer and a ReLU.
+struct Layer(ParameterId);
+
+impl<'a> Segment<'a> for Layer {
+    fn forward(&'a self, tape: &mut Tape<'a>, x: &[Var]) -> Result<Var> {
+        let w = tape.parameter(self.0);
+        let y = ops::linear(tape, &x[0], &w, None)?;
+        ops::relu(tape, &y)
+    }
+}
+
+/// Three layers, the inner one a segment of its own.
+struct Nested(Layer, Layer);
+
+impl<'a> Segment<'a> for Nested {
+    fn forward(&'a self, tape: &mut Tape<'a>, x: &[Var]) -> Result<Var> {
+        let x = self.0.forward(tape, x)?;
+        let x = tape.checkpoint(&[&x], &self.1)?;
+        self.0.forward(tape, &[x])
+    }
+}
+
 #[test]
 fn segments_nest() {
     let device = device();
     let mut parameters = Parameters::new();
     let w = parameter(&mut parameters, &device, "w", &[5, 5]);
     let v = parameter(&mut parameters, &device, "v", &[5, 5]);
+    let segment = Nested(Layer(w), Layer(v));
     let run = |nested: bool| {
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
         let x = tape.input(tensor(&device, "x", &[3, 5]));
-        let layer = |tape: &mut Tape, x: &Var, id| {
-            let w = tape.parameter(id);
-            let y = ops::linear(tape, x, &w, None)?;
-            ops::relu(tape, &y)
-        };
         let y = if nested {
-            tape.checkpoint(&[&x], move |tape, x| {
-                let x = layer(tape, &x[0], w)?;
-                let x = tape.checkpoint(&[&x], move |tape, x| layer(tape, &x[0], v))?;
-                layer(tape, &x, w)
-            })
-            .unwrap()
+            tape.checkpoint(&[&x], &segment).unwrap()
         } else {
-            let y = layer(&mut tape, &x, w).unwrap();
-            let y = layer(&mut tape, &y, v).unwrap();
-            layer(&mut tape, &y, w).unwrap()
+            let Nested(outer, inner) = &segment;
+            let y = outer.forward(&mut tape, &[x]).unwrap();
+            let y = inner.forward(&mut tape, &[y]).unwrap();
+            outer.forward(&mut tape, &[y]).unwrap()
         };
         let mut calls = Vec::new();
         let gradients = tape
@@ -106,18 +121,18 @@ fn a_segment_may_take_several_inputs_and_none_that_need_gradients() {
     let mut parameters = Parameters::new();
     let a = parameter(&mut parameters, &device, "a", &[2, 3]);
     let b = parameter(&mut parameters, &device, "b", &[2, 3]);
+    let segment = |tape: &mut Tape, x: &[Var]| {
+        let sum = ops::add(tape, &x[0], &x[1])?;
+        let sum = ops::add(tape, &sum, &x[2])?;
+        let sum = ops::add(tape, &sum, &x[0])?;
+        ops::l2_normalize(tape, &sum)
+    };
     let run = |checkpoint: bool| {
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
         let (a, b) = (tape.parameter(a), tape.parameter(b));
         let data = tape.input(tensor(&device, "data", &[2, 3]));
-        let segment = |tape: &mut Tape, x: &[Var]| {
-            let sum = ops::add(tape, &x[0], &x[1])?;
-            let sum = ops::add(tape, &sum, &x[2])?;
-            let sum = ops::add(tape, &sum, &x[0])?;
-            ops::l2_normalize(tape, &sum)
-        };
         let y = if checkpoint {
-            tape.checkpoint(&[&a, &data, &b], segment).unwrap()
+            tape.checkpoint(&[&a, &data, &b], &segment).unwrap()
         } else {
             segment(&mut tape, &[a, data, b]).unwrap()
         };

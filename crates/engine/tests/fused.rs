@@ -13,10 +13,10 @@ fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> R
     let y = forward(&mut tape).unwrap();
     let dy = tensor(y.tensor().device(), "dy", y.tensor().shape());
     let gradients = tape.backward(&y, dy).unwrap();
-    let averages = tape.into_buffer_updates().into_iter().map(|(_, value)| value);
+    let mut averages = tape.into_buffer_updates();
     std::iter::once(y.tensor().clone())
         .chain(gradients.iter().map(|(g, _)| g.clone()))
-        .chain(averages)
+        .chain(averages.drain().map(|(_, value)| value))
         .collect()
 }
 
@@ -174,25 +174,44 @@ fn channel_sums_of_a_convolution_are_those_that_batch_norm_takes() {
     }
 }
 
+/// c (m, n) = a (m, k) b (k, n), by the definition, with a or b given transposed.
+fn product(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: impl Fn(usize, usize) -> f32,
+    b: impl Fn(usize, usize) -> f32,
+) -> Vec<f32> {
+    let sum = |i, j| (0..k).map(|l| f64::from(a(i, l)) * f64::from(b(l, j))).sum::<f64>();
+    (0..m * n).map(|at| sum(at / n, at % n) as f32).collect()
+}
+
 #[test]
-fn a_convolution_of_one_pixel_is_a_dense_layer() {
+fn a_dense_layer_is_three_products() {
     let device = device();
-    let mut parameters = Parameters::new();
-    let x = parameter(&mut parameters, &device, "x", &[30, 1, 1, 24]);
-    let w = parameter(&mut parameters, &device, "w", &[17, 1, 1, 24]);
-    let conv = outcome(&parameters, Mode::Train, |tape| {
-        let (x, w) = (tape.parameter(x), tape.parameter(w));
-        let conv = Conv2d { stride: 1, padding: 0, channel_sums: false };
-        ops::conv2d(tape, &x, &w, conv)
-    });
-    let mut parameters = Parameters::new();
-    let x = parameter(&mut parameters, &device, "x", &[30, 24]);
-    let w = parameter(&mut parameters, &device, "w", &[17, 24]);
-    let linear = outcome(&parameters, Mode::Train, |tape| {
-        let (x, w) = (tape.parameter(x), tape.parameter(w));
-        ops::linear(tape, &x, &w, None)
-    });
-    assert_close(&conv, &linear, 2e-6);
+    for (rows, inputs, outputs) in [(30, 24, 17), (1, 1, 1), (7, 130, 64), (64, 3, 200)] {
+        let mut parameters = Parameters::new();
+        let x = parameter(&mut parameters, &device, "x", &[rows, inputs]);
+        let w = parameter(&mut parameters, &device, "w", &[outputs, inputs]);
+        let bias = parameter(&mut parameters, &device, "bias", &[outputs]);
+        let got = outcome(&parameters, Mode::Train, |tape| {
+            let (x, w, bias) = (tape.parameter(x), tape.parameter(w), tape.parameter(bias));
+            ops::linear(tape, &x, &w, Some(&bias))
+        });
+        let [x, w, bias] = [x, w, bias].map(|id| parameters.get(id).as_slice().unwrap());
+        let dy = tensor(&device, "dy", &[rows, outputs]);
+        let dy = dy.as_slice().unwrap();
+        let mut y = product(rows, outputs, inputs, |i, l| x[i * inputs + l], |l, j| w[j * inputs + l]);
+        y.chunks_mut(outputs).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        let dx = product(rows, inputs, outputs, |i, l| dy[i * outputs + l], |l, j| w[l * inputs + j]);
+        let dw = product(outputs, inputs, rows, |i, l| dy[l * outputs + i], |l, j| x[l * inputs + j]);
+        let dbias = product(1, outputs, rows, |_, _| 1.0, |l, j| dy[l * outputs + j]);
+        let want: Vec<Tensor> =
+            [(y, [rows, outputs]), (dx, [rows, inputs]), (dw, [outputs, inputs]), (dbias, [1, outputs])]
+                .map(|(values, shape)| Tensor::from_vec(&device, &shape, values).unwrap())
+                .into();
+        assert_close(&got, &want, 2e-6);
+    }
 }
 
 /// Algorithm 1 of arXiv:2002.05709 on plain vectors: normalisation, all pairs, l(i,j).

@@ -193,7 +193,7 @@ impl<'g> Case<'g> {
         }
         if self.op == "batch_norm" {
             let mut after = self.parameters.clone();
-            for (id, value) in tape.into_buffer_updates() {
+            for (id, value) in tape.into_buffer_updates().drain() {
                 after.set(id, value).unwrap();
             }
             for (key, result) in [("mean", "running_mean"), ("var", "running_var")] {

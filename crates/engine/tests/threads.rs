@@ -18,8 +18,8 @@ fn train(threads: usize, views: usize) -> Vec<Vec<u32>> {
         found.push(bits(loss.tensor()));
         let one = Tensor::full(&device, &[1], 1.0).unwrap();
         let gradients = tape.backward(&loss, one).unwrap();
-        let updates = tape.into_buffer_updates();
-        for (id, value) in updates {
+        let mut updates = tape.into_buffer_updates();
+        for (id, value) in updates.drain() {
             found.push(bits(&value));
             parameters.set(id, value).unwrap();
         }

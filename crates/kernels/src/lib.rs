@@ -6,6 +6,7 @@
 
 pub mod batch_norm;
 pub mod buffer;
+pub mod columns;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod element;
@@ -14,13 +15,13 @@ pub mod geometry;
 pub mod isa;
 pub mod l2_normalize;
 mod math;
-pub mod matmul;
 pub mod nt_xent;
 pub mod optimizer;
 pub mod peak;
 mod pieces;
 pub mod pooling;
 pub mod product;
+pub mod recycle;
 pub mod scratch;
 mod shared;
 pub mod simd;

@@ -28,13 +28,3 @@ pub enum NnError {
     #[error(transparent)]
     Engine(#[from] simclr_engine::EngineError),
 }
-
-impl NnError {
-    /// The same error as one of the engine, for use inside of a checkpointed segment.
-    pub(crate) fn into_engine(self) -> simclr_engine::EngineError {
-        match self {
-            NnError::Engine(error) => error,
-            other => simclr_engine::EngineError::Value { op: "network", what: other.to_string() },
-        }
-    }
-}

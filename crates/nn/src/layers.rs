@@ -86,12 +86,12 @@ pub(crate) struct Conv {
 }
 
 impl Conv {
-    pub(crate) fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+    pub(crate) fn forward(&self, tape: &mut Tape, x: &Var) -> simclr_engine::Result<Var> {
         let w = tape.parameter(self.weight);
         // Only the batch's statistics need the sums; running averages are there already.
         let channel_sums = tape.mode() == simclr_engine::Mode::Train;
         let options = ops::Conv2d { stride: self.stride, padding: self.padding, channel_sums };
-        Ok(ops::conv2d(tape, x, &w, options)?)
+        ops::conv2d(tape, x, &w, options)
     }
 }
 
@@ -106,8 +106,8 @@ impl Norm {
         x: &Var,
         residual: Option<&Var>,
         relu: bool,
-    ) -> Result<Var> {
-        Ok(ops::batch_norm(tape, x, &self.0, residual, relu)?)
+    ) -> simclr_engine::Result<Var> {
+        ops::batch_norm(tape, x, &self.0, residual, relu)
     }
 }
 

@@ -1,6 +1,6 @@
 //! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
 
-use simclr_engine::{Device, Parameters, Tape, Var, ops};
+use simclr_engine::{Device, Parameters, Segment, Tape, Var, ops};
 
 use crate::layers::{Conv, Maker, Norm};
 use crate::{NnError, Result};
@@ -77,12 +77,17 @@ pub enum Memory {
 /// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features).
 #[derive(Clone, Debug)]
 pub struct ResNet {
-    stem: Stem,
-    conv1: Conv,
-    bn1: Norm,
+    stem: StemLayers,
     blocks: Vec<Block>,
     features: usize,
     memory: Memory,
+}
+
+#[derive(Clone, Debug)]
+struct StemLayers {
+    conv: Conv,
+    norm: Norm,
+    kind: Stem,
 }
 
 #[derive(Clone, Debug)]
@@ -108,8 +113,8 @@ impl ResNet {
             Stem::ImageNet => (7, 2),
             Stem::Small => (3, 1),
         };
-        let conv1 = maker.conv("conv1", (3, base), side, stride)?;
-        let bn1 = maker.norm("bn1", base, 1.0, true)?;
+        let conv = maker.conv("conv1", (3, base), side, stride)?;
+        let norm = maker.norm("bn1", base, 1.0, true)?;
         let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
         let mut inputs = base;
         let mut blocks = Vec::new();
@@ -130,7 +135,8 @@ impl ResNet {
                 inputs = outputs;
             }
         }
-        Ok(ResNet { stem: spec.stem, conv1, bn1, blocks, features: inputs, memory: Memory::Full })
+        let stem = StemLayers { conv, norm, kind: spec.stem };
+        Ok(ResNet { stem, blocks, features: inputs, memory: Memory::Full })
     }
 
     /// The same network, keeping less for backward.
@@ -145,33 +151,28 @@ impl ResNet {
 
     /// h (N, features) of images (N, S, S, 3).
     pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, images: &Var) -> Result<Var> {
-        let mut x = self.part(tape, images, |tape, images| self.stem(tape, images))?;
+        let mut x = self.part(tape, images, &self.stem)?;
         for block in &self.blocks {
-            x = self.part(tape, &x, |tape, x| block.forward(tape, x))?;
+            x = self.part(tape, &x, block)?;
         }
         Ok(ops::global_avg_pool(tape, &x)?)
     }
 
     /// Runs a part of the network, of which backward finds all or the input.
-    fn part<'a>(
-        &self,
-        tape: &mut Tape<'a>,
-        x: &Var,
-        part: impl Fn(&mut Tape<'a>, &Var) -> Result<Var> + 'a,
-    ) -> Result<Var> {
-        match self.memory {
-            Memory::Full => part(tape, x),
-            Memory::Blocks => Ok(tape.checkpoint(&[x], move |tape, inputs| {
-                part(tape, &inputs[0]).map_err(NnError::into_engine)
-            })?),
-        }
+    fn part<'a>(&self, tape: &mut Tape<'a>, x: &Var, part: &'a dyn Segment<'a>) -> Result<Var> {
+        Ok(match self.memory {
+            Memory::Full => part.forward(tape, std::slice::from_ref(x))?,
+            Memory::Blocks => tape.checkpoint(&[x], part)?,
+        })
     }
+}
 
-    fn stem(&self, tape: &mut Tape, images: &Var) -> Result<Var> {
-        let x = self.conv1.forward(tape, images)?;
-        let x = self.bn1.forward(tape, &x, None, true)?;
-        match self.stem {
-            Stem::ImageNet => Ok(ops::max_pool(tape, &x, 3, 2, 1)?),
+impl<'a> Segment<'a> for StemLayers {
+    fn forward(&'a self, tape: &mut Tape<'a>, images: &[Var]) -> simclr_engine::Result<Var> {
+        let x = self.conv.forward(tape, &images[0])?;
+        let x = self.norm.forward(tape, &x, None, true)?;
+        match self.kind {
+            Stem::ImageNet => ops::max_pool(tape, &x, 3, 2, 1),
             Stem::Small => Ok(x),
         }
     }
@@ -207,8 +208,11 @@ impl Block {
         };
         Ok(Block { layers, downsample })
     }
+}
 
-    fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+impl<'a> Segment<'a> for Block {
+    fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> simclr_engine::Result<Var> {
+        let x = &inputs[0];
         let shortcut = match &self.downsample {
             Some((conv, norm)) => {
                 let y = conv.forward(tape, x)?;

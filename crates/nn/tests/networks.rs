@@ -130,7 +130,7 @@ fn block_memory_changes_no_bit() {
             let gradients: Vec<_> =
                 parameters.ids().map(|id| gradients.get(id).map(|g| g.to_vec().unwrap())).collect();
             let averages: Vec<_> =
-                tape.into_buffer_updates().into_iter().map(|(id, t)| (id, t.to_vec().unwrap())).collect();
+                tape.into_buffer_updates().iter().map(|(id, t)| (id, t.to_vec().unwrap())).collect();
             (figures, gradients, averages)
         };
         let full = run(&net);

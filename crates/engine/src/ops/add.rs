@@ -1,6 +1,7 @@
 //! y = a + b.
 
-use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{EngineError, Result, Tape, Tensor, Var};
 
 /// y = a + b of one shape. BatchNorm takes a residual of its own; this is the plain form.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
@@ -12,10 +13,10 @@ pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     Ok(tape.record(&[a, b], y, || AddBackward))
 }
 
-struct AddBackward;
+pub(crate) struct AddBackward;
 
-impl Backward for AddBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl AddBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         context.give(0, dy.clone())?;
         context.give(1, dy)
     }

@@ -3,7 +3,8 @@
 use simclr_kernels::conv2d::Write;
 
 use crate::ops::image_shape;
-use crate::{Backward, BackwardContext, Conv2dGeometry, DType, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{Conv2dGeometry, DType, EngineError, Result, Tape, Tensor, Var};
 
 /// How a convolution steps over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +49,21 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let device = x.tensor().device();
     w.tensor().expect_type("conv2d weights", DType::F32)?;
     let mut y = Tensor::empty_of(device, &shape, x.tensor().dtype());
-    let mut sums = conv.channel_sums.then(|| vec![0.0; 2 * out_channels]);
-    device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_deref_mut())?;
+    let mut sums = conv.channel_sums.then(|| Tensor::empty_of(device, &[2 * out_channels], DType::F64));
+    device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_mut())?;
     let y =
         tape.record(&[x, w], y, || Conv2dBackward { geometry, x: x.tensor().clone(), w: w.tensor().clone() });
-    Ok(match sums {
-        Some(sums) => y.with_channel_sums(sums),
-        None => y,
-    })
+    Ok(y.with_channel_sums(sums))
 }
 
-struct Conv2dBackward {
+pub(crate) struct Conv2dBackward {
     geometry: Conv2dGeometry,
     x: Tensor,
     w: Tensor,
 }
 
-impl Backward for Conv2dBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl Conv2dBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let device = dy.device().clone();
         if context.wants(1) {
             let mut dw = Tensor::empty(&device, self.w.shape());

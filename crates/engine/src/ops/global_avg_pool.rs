@@ -1,7 +1,8 @@
 //! Global average pooling: h, the representation.
 
 use crate::ops::image_shape;
-use crate::{Backward, BackwardContext, DType, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{DType, Result, Tape, Tensor, Var};
 
 /// The mean over all pixels: (N, H, W, C) to (N, C), in f32 whatever x is.
 pub fn global_avg_pool(tape: &mut Tape, x: &Var) -> Result<Var> {
@@ -12,13 +13,13 @@ pub fn global_avg_pool(tape: &mut Tape, x: &Var) -> Result<Var> {
     Ok(tape.record(&[x], y, || GlobalAvgPoolBackward { shape, dtype: x.tensor().dtype() }))
 }
 
-struct GlobalAvgPoolBackward {
+pub(crate) struct GlobalAvgPoolBackward {
     shape: [usize; 4],
     dtype: DType,
 }
 
-impl Backward for GlobalAvgPoolBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl GlobalAvgPoolBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut dx = Tensor::empty_of(dy.device(), &self.shape, self.dtype);
         dy.device().kernels().global_avg_pool_backward(&dy, &mut dx)?;
         context.give(0, dx)

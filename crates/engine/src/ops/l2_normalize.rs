@@ -1,7 +1,8 @@
 //! L2 normalisation: rows onto the unit sphere.
 
 use crate::ops::row_shape;
-use crate::{Backward, BackwardContext, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{Result, Tape, Tensor, Var};
 
 /// y = x / max(|x|, 1e-12) for every row of x (N, C).
 pub fn l2_normalize(tape: &mut Tape, x: &Var) -> Result<Var> {
@@ -12,12 +13,12 @@ pub fn l2_normalize(tape: &mut Tape, x: &Var) -> Result<Var> {
     Ok(tape.record(&[x], y, || L2NormalizeBackward { x: x.tensor().clone() }))
 }
 
-struct L2NormalizeBackward {
+pub(crate) struct L2NormalizeBackward {
     x: Tensor,
 }
 
-impl Backward for L2NormalizeBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl L2NormalizeBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut dx = Tensor::empty(dy.device(), dy.shape());
         dy.device().kernels().l2_normalize_backward(&self.x, &dy, &mut dx)?;
         context.give(0, dx)

@@ -1,7 +1,8 @@
 //! A dense layer.
 
 use crate::ops::row_shape;
-use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{EngineError, Result, Tape, Tensor, Var};
 
 /// y (N, out) = x (N, in) w^T + bias, with w (out, in) and bias (out).
 pub fn linear(tape: &mut Tape, x: &Var, w: &Var, bias: Option<&Var>) -> Result<Var> {
@@ -27,13 +28,13 @@ pub fn linear(tape: &mut Tape, x: &Var, w: &Var, bias: Option<&Var>) -> Result<V
     })
 }
 
-struct LinearBackward {
+pub(crate) struct LinearBackward {
     x: Tensor,
     w: Tensor,
 }
 
-impl Backward for LinearBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl LinearBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let device = dy.device().clone();
         if context.inputs() > 2 && context.wants(2) {
             let mut sums = Tensor::empty(&device, &[dy.last_dim()]);

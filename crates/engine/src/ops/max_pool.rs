@@ -1,7 +1,8 @@
 //! Max pooling.
 
 use crate::ops::image_shape;
-use crate::{Backward, BackwardContext, Conv2dGeometry, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{Conv2dGeometry, EngineError, Result, Tape, Tensor, Var};
 
 /// The greatest value of each `side` x `side` window, `stride` apart; padding never wins. (N, H, W, C) to (N, P, Q, C).
 pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: usize) -> Result<Var> {
@@ -28,14 +29,14 @@ pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: u
     Ok(tape.record(&[x], y.clone(), || MaxPoolBackward { geometry, x: x.tensor().clone(), y }))
 }
 
-struct MaxPoolBackward {
+pub(crate) struct MaxPoolBackward {
     geometry: Conv2dGeometry,
     x: Tensor,
     y: Tensor,
 }
 
-impl Backward for MaxPoolBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl MaxPoolBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut dx = Tensor::empty_of(dy.device(), self.x.shape(), dy.dtype());
         dy.device().kernels().max_pool_backward(&self.geometry, &self.x, &self.y, &dy, &mut dx)?;
         context.give(0, dx)

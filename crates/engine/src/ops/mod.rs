@@ -24,7 +24,69 @@ pub use nt_xent::{NtXentFigures, nt_xent};
 pub use relu::relu;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 
+use crate::tape::{BackwardContext, SegmentBackward};
 use crate::{EngineError, Result, Tensor};
+use add::AddBackward;
+use batch_norm::BatchNormBackward;
+use conv2d::Conv2dBackward;
+use global_avg_pool::GlobalAvgPoolBackward;
+use l2_normalize::L2NormalizeBackward;
+use linear::LinearBackward;
+use max_pool::MaxPoolBackward;
+use nt_xent::NtXentBackward;
+use relu::ReluBackward;
+use softmax_cross_entropy::SoftmaxCrossEntropyBackward;
+
+/// Declares [`Recorded`] with a variant for each operator's backward.
+macro_rules! recorded {
+    ($($name:ident($backward:ty)),* $(,)?) => {
+        /// What an operator leaves on the tape for its backward.
+        pub(crate) enum Recorded<'a> {
+            $($name($backward),)*
+        }
+
+        impl Recorded<'_> {
+            /// Computes gradients of the inputs from `dy`, the output's, and hands them to `context` by input number.
+            pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+                match self {
+                    $(Recorded::$name(operator) => operator.backward(dy, context),)*
+                }
+            }
+
+            fn name(&self) -> &'static str {
+                match self {
+                    $(Recorded::$name(_) => stringify!($name),)*
+                }
+            }
+        }
+
+        $(impl<'a> From<$backward> for Recorded<'a> {
+            fn from(operator: $backward) -> Recorded<'a> {
+                Recorded::$name(operator)
+            }
+        })*
+    };
+}
+
+recorded! {
+    Add(AddBackward),
+    BatchNorm(BatchNormBackward<'a>),
+    Conv2d(Conv2dBackward),
+    GlobalAvgPool(GlobalAvgPoolBackward),
+    L2Normalize(L2NormalizeBackward),
+    Linear(LinearBackward),
+    MaxPool(MaxPoolBackward),
+    NtXent(NtXentBackward),
+    Relu(ReluBackward),
+    Segment(SegmentBackward<'a>),
+    SoftmaxCrossEntropy(SoftmaxCrossEntropyBackward),
+}
+
+impl std::fmt::Debug for Recorded<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The four sizes of a batch of images, none of them zero.
 fn image_shape(op: &'static str, x: &Tensor) -> Result<[usize; 4]> {

@@ -1,9 +1,10 @@
 //! NT-Xent, the loss of SimCLR, over the views of all workers.
 
-use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::ops::row_shape;
-use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{DType, EngineError, Result, Tape, Tensor, Var};
 
 /// What the loss tells about a batch, over the views of all workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,34 +49,36 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
         collective.all_gather(z.tensor().as_slice()?, all.as_mut_slice()?)?;
         all
     };
-    let mut found = vec![Anchor::default(); anchors];
+    let mut found = Tensor::empty(device, &[anchors, 4]);
     device.kernels().nt_xent_forward(&shape, z.tensor(), &all, &mut found)?;
-    let mut sums = [0.0; 3];
-    for anchor in &found {
-        sums[0] += f64::from(anchor.loss());
-        sums[1] += f64::from(u8::from(anchor.positive > anchor.hardest));
-        sums[2] += f64::from(anchor.entropy);
-    }
-    collective.all_reduce_sum(&mut sums)?;
-    let [loss, contrastive_accuracy, entropy] = sums.map(|sum| sum / views as f64);
+    let mut own = Tensor::empty(device, &[anchors]);
+    let mut sums = Tensor::empty_of(device, &[3], DType::F64);
+    device.kernels().nt_xent_figures(&found, &mut own, &mut sums)?;
+    let sums = sums.values_mut::<f64>()?;
+    collective.all_reduce_sum(sums)?;
+    let [loss, contrastive_accuracy, entropy] = [0, 1, 2].map(|i| sums[i] / views as f64);
     let figures = NtXentFigures { loss, contrastive_accuracy, entropy };
-    let own: Vec<f32> = found.iter().map(|anchor| anchor.lse).collect();
-    let mut lse = vec![0.0; views];
-    collective.all_gather(&own, &mut lse)?;
+    let lse = if collective.size() == 1 {
+        own
+    } else {
+        let mut lse = Tensor::empty(device, &[views]);
+        collective.all_gather(own.as_slice()?, lse.as_mut_slice()?)?;
+        lse
+    };
     let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
     let loss = tape.record(&[z], value, || NtXentBackward { shape, z: z.tensor().clone(), all, lse });
     Ok((loss, figures))
 }
 
-struct NtXentBackward {
+pub(crate) struct NtXentBackward {
     shape: NtXentShape,
     z: Tensor,
     all: Tensor,
-    lse: Vec<f32>,
+    lse: Tensor,
 }
 
-impl Backward for NtXentBackward {
-    fn backward(self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl NtXentBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let factor = dy.as_slice()?[0] / self.shape.views as f32;
         let mut dz = Tensor::empty(self.z.device(), self.z.shape());
         self.z.device().kernels().nt_xent_backward(

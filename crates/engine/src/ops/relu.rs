@@ -1,6 +1,7 @@
 //! y = max(x, 0).
 
-use crate::{Backward, BackwardContext, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{Result, Tape, Tensor, Var};
 
 /// y = max(x, 0), of any shape. The gradient at 0 is 0.
 pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
@@ -10,12 +11,12 @@ pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
     Ok(tape.record(&[x], y.clone(), || ReluBackward { y }))
 }
 
-struct ReluBackward {
+pub(crate) struct ReluBackward {
     y: Tensor,
 }
 
-impl Backward for ReluBackward {
-    fn backward(self: Box<Self>, mut dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl ReluBackward {
+    pub(crate) fn backward(self, mut dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         self.y.device().kernels().relu_backward(&self.y, &mut dy)?;
         context.give(0, dy)
     }

@@ -1,7 +1,8 @@
 //! Softmax cross-entropy, the loss of classifiers.
 
 use crate::ops::row_shape;
-use crate::{Backward, BackwardContext, EngineError, Result, Tape, Tensor, Var};
+use crate::tape::BackwardContext;
+use crate::{EngineError, Result, Tape, Tensor, Var};
 
 /// The mean over rows of `-log softmax(logits)[label]`; logits are (N, classes), labels N numbers below `classes`.
 /// The result has one value.
@@ -21,12 +22,12 @@ pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> R
     Ok(tape.record(&[logits], value, || SoftmaxCrossEntropyBackward { dlogits }))
 }
 
-struct SoftmaxCrossEntropyBackward {
+pub(crate) struct SoftmaxCrossEntropyBackward {
     dlogits: Tensor,
 }
 
-impl Backward for SoftmaxCrossEntropyBackward {
-    fn backward(mut self: Box<Self>, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+impl SoftmaxCrossEntropyBackward {
+    pub(crate) fn backward(mut self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let factor = dy.as_slice()?[0];
         if factor != 1.0 {
             dy.device().kernels().scale(&mut self.dlogits, factor)?;

@@ -1,7 +1,7 @@
 //! A network small enough for tests, with every kind of layer that a ResNet and a projection head have.
 
 use simclr_engine::ops::{self, BatchNorm, Conv2d, NtXentFigures};
-use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Result, Tape, Tensor, Var};
+use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Result, Segment, Tape, Tensor, Var};
 
 use super::values::uniform;
 
@@ -80,8 +80,9 @@ impl Builder<'_> {
     }
 }
 
-impl Block {
-    fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+impl<'a> Segment<'a> for Block {
+    fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> Result<Var> {
+        let x = &inputs[0];
         let y = conv_norm(tape, x, self.convs[0], &self.norms[0], (self.stride, 1), None, true)?;
         let shortcut = match &self.shortcut {
             None => x.clone(),
@@ -123,16 +124,17 @@ impl Network {
     }
 
     /// The loss of views (2n, SIZE, SIZE, CHANNELS); each block is a checkpointed segment if so wished.
-    pub fn loss(&self, tape: &mut Tape, views: Tensor, checkpoint: bool) -> Result<(Var, NtXentFigures)> {
+    pub fn loss<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        views: Tensor,
+        checkpoint: bool,
+    ) -> Result<(Var, NtXentFigures)> {
         let x = tape.input(views);
         let x = conv_norm(tape, &x, self.stem, &self.stem_norm, (1, 1), None, true)?;
         let mut x = ops::max_pool(tape, &x, 3, 2, 1)?;
-        for block in self.blocks {
-            x = if checkpoint {
-                tape.checkpoint(&[&x], move |tape, inputs| block.forward(tape, &inputs[0]))?
-            } else {
-                block.forward(tape, &x)?
-            };
+        for block in &self.blocks {
+            x = if checkpoint { tape.checkpoint(&[&x], block)? } else { block.forward(tape, &[x])? };
         }
         let mut z = ops::global_avg_pool(tape, &x)?;
         for (i, (weights, bias)) in self.dense.into_iter().enumerate() {

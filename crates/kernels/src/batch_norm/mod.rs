@@ -5,6 +5,7 @@
 //! sums into statistics, since sums may come from several workers. Values may be f32 or bf16; arithmetic is in f32.
 
 mod backward;
+mod coefficients;
 mod forward;
 
 use crate::pieces::{repeats, rows_per_piece, sum_pieces};
@@ -12,6 +13,10 @@ use crate::simd::Simd;
 use crate::{Cpu, Element, scratch};
 
 pub use backward::{Gate, batch_norm_backward_input, batch_norm_backward_sums};
+pub use coefficients::{
+    Averages, Coefficients, NormConstants, backward_coefficients, batch_coefficients, frozen_coefficients,
+    parameter_gradients,
+};
 pub use forward::batch_norm_forward;
 
 /// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.

@@ -1,14 +1,12 @@
 //! Which parts of a few large stretches of memory are in use: bookkeeping alone, without the memory.
 
-use std::collections::BTreeMap;
-
 /// Ranges are handed out in multiples of a page.
 const PAGE: usize = 4096;
 /// The least that a stretch has.
 const LEAST: usize = 256 << 20;
 
 /// Where a range lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The stretch, from 0 in the order in which they were added.
     pub stretch: usize,
@@ -24,23 +22,24 @@ pub struct Place {
 pub struct Arena {
     /// Lengths, and how much of each was ever handed out, from its start.
     stretches: Vec<(usize, usize)>,
-    /// Lengths of free ranges by stretch and offset.
-    free: BTreeMap<(usize, usize), usize>,
+    /// Free ranges in the order of their places, no two of them neighbours. There are few: a sorted list allocates nothing.
+    free: Vec<(Place, usize)>,
 }
 
 impl Arena {
     /// A free range of `bytes`: the smallest that is large enough.
     pub fn take(&mut self, bytes: usize) -> Option<Place> {
         let size = size(bytes);
-        let fitting = self.free.iter().filter(|&(_, &len)| len >= size).min_by_key(|&(_, &len)| len);
-        let (&(stretch, offset), &len) = fitting?;
-        self.free.remove(&(stretch, offset));
+        let fitting = self.free.iter().enumerate().filter(|(_, (_, len))| *len >= size);
+        let (index, &(place, len)) = fitting.min_by_key(|(_, (_, len))| *len)?;
         if len > size {
-            self.free.insert((stretch, offset + size), len - size);
+            self.free[index] = (Place { offset: place.offset + size, ..place }, len - size);
+        } else {
+            self.free.remove(index);
         }
-        let used = &mut self.stretches[stretch].1;
-        *used = (*used).max(offset + size);
-        Some(Place { stretch, offset })
+        let used = &mut self.stretches[place.stretch].1;
+        *used = (*used).max(place.offset + size);
+        Some(place)
     }
 
     /// How long the stretch should be that is added for `bytes` that do not fit: as long as all before it, so that there
@@ -52,29 +51,35 @@ impl Arena {
 
     /// Adds a stretch of `len` bytes.
     pub fn add(&mut self, len: usize) {
-        self.free.insert((self.stretches.len(), 0), len);
+        self.free.push((Place { stretch: self.stretches.len(), offset: 0 }, len));
         self.stretches.push((len, 0));
     }
 
     /// Takes a range of `bytes` back.
     pub fn give_back(&mut self, place: Place, bytes: usize) {
-        let Place { stretch, mut offset } = place;
-        let mut len = size(bytes);
-        if let Some(after) = self.free.remove(&(stretch, offset + len)) {
-            len += after;
+        let size = size(bytes);
+        let index = self.free.partition_point(|(free, _)| *free < place);
+        let end = Place { offset: place.offset + size, ..place };
+        let before = index.checked_sub(1).filter(|&before| {
+            let (free, len) = self.free[before];
+            Place { offset: free.offset + len, ..free } == place
+        });
+        let after = self.free.get(index).filter(|(free, _)| *free == end).map(|(_, len)| *len);
+        match (before, after) {
+            (Some(before), Some(after)) => {
+                self.free[before].1 += size + after;
+                self.free.remove(index);
+            }
+            (Some(before), None) => self.free[before].1 += size,
+            (None, Some(after)) => self.free[index] = (place, size + after),
+            (None, None) => self.free.insert(index, (place, size)),
         }
-        let before = self.free.range(..(stretch, offset)).next_back().map(|(&key, &len)| (key, len));
-        if let Some((key, before)) = before.filter(|&(key, before)| key == (stretch, offset - before)) {
-            self.free.remove(&key);
-            (offset, len) = (offset - before, len + before);
-        }
-        self.free.insert((stretch, offset), len);
     }
 
     /// Whether nothing is in use.
     pub fn is_idle(&self) -> bool {
-        let free = |(index, &(len, _)): (usize, &(usize, usize))| self.free.get(&(index, 0)) == Some(&len);
-        self.stretches.iter().enumerate().all(free)
+        let whole = |(stretch, &(len, _))| (Place { stretch, offset: 0 }, len);
+        self.free.iter().copied().eq(self.stretches.iter().enumerate().map(whole))
     }
 
     /// Bytes of a stretch that were ever handed out, from its start.

@@ -82,6 +82,8 @@ pub struct Pool {
 struct Shared {
     hollow: bool,
     free: Mutex<HashMap<usize, Vec<Block>>>,
+    /// Handles that nobody holds: see [`Buffer`].
+    handles: Mutex<Vec<Arc<Owned>>>,
     large: Mutex<Large>,
     live: AtomicUsize,
     /// In small blocks, and in large ranges.
@@ -151,10 +153,10 @@ impl Pool {
         let size = bytes.max(ALIGNMENT);
         let memory = if size < LARGE {
             let recycled = lock(&shared.free).get_mut(&size).and_then(Vec::pop);
-            Memory::Small(ManuallyDrop::new(recycled.unwrap_or_else(|| {
+            Memory::Small(recycled.unwrap_or_else(|| {
                 shared.held[0].fetch_add(size, Ordering::Relaxed);
                 Block::zeroed(size)
-            })))
+            }))
         } else {
             let mut large = lock(&shared.large);
             let (place, start) = large.take(size, shared.hollow);
@@ -166,7 +168,18 @@ impl Pool {
         };
         let live = shared.live.fetch_add(size, Ordering::Relaxed) + size;
         shared.peak.fetch_max(live, Ordering::Relaxed);
-        Buffer { memory, size, bytes, pool: self.clone() }
+        let owned = Owned { memory, size, bytes, pool: Some(self.clone()) };
+        let handle = lock(&shared.handles).pop();
+        Buffer(ManuallyDrop::new(match handle {
+            Some(mut handle) => match Arc::get_mut(&mut handle) {
+                Some(place) => {
+                    *place = owned;
+                    handle
+                }
+                None => Arc::new(owned),
+            },
+            None => Arc::new(owned),
+        }))
     }
 
     /// Bytes now in use by buffers of this pool.
@@ -201,50 +214,47 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A buffer from a [`Pool`], to which it returns when dropped.
+/// A buffer from a [`Pool`], to which it returns when its last clone is dropped.
+///
+/// The counter of clones is recycled too, so that a tensor allocates nothing at all once the pool is warm.
+#[derive(Clone, Debug)]
+pub struct Buffer(ManuallyDrop<Arc<Owned>>);
+
+/// What all clones of a buffer share.
 #[derive(Debug)]
-pub struct Buffer {
+struct Owned {
     memory: Memory,
     /// What it counts as.
     size: usize,
     bytes: usize,
-    pool: Pool,
+    /// Where it returns to; none in a handle that waits.
+    pool: Option<Pool>,
 }
 
 #[derive(Debug)]
 enum Memory {
-    Small(ManuallyDrop<Block>),
+    None,
+    Small(Block),
     /// A range of a stretch that lives as long as any of its ranges.
     Range(Place, NonNull<u8>),
     /// A range of nothing, and what stands in for it.
     Hollow(Place, Block),
 }
 
-// SAFETY: a `Buffer` owns its range of memory exclusively, as a `Box<[u8]>` does.
-unsafe impl Send for Buffer {}
+// SAFETY: an `Owned` owns its range of memory exclusively, as a `Box<[u8]>` does.
+unsafe impl Send for Owned {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for Owned {}
 
 impl Buffer {
     /// The length in bytes.
     pub fn len(&self) -> usize {
-        match &self.memory {
-            Memory::Hollow(_, block) => self.bytes.min(block.layout.size()),
-            _ => self.bytes,
-        }
+        self.0.len()
     }
 
     /// Whether the buffer holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    fn start(&self) -> NonNull<u8> {
-        match &self.memory {
-            Memory::Small(block) => block.start,
-            Memory::Range(_, start) => *start,
-            Memory::Hollow(_, block) => block.start,
-        }
+        self.0.bytes == 0
     }
 
     /// The contents as values of `T`; bytes beyond a whole number of them are left out.
@@ -252,31 +262,65 @@ impl Buffer {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
         // SAFETY: there are at least `len` initialised bytes, aligned for `T` (asserted above), and any bit pattern is a `T` since
         // it is `Pod`.
-        unsafe { std::slice::from_raw_parts(self.start().as_ptr().cast(), self.len() / size_of::<T>()) }
+        unsafe { std::slice::from_raw_parts(self.0.start().as_ptr().cast(), self.len() / size_of::<T>()) }
     }
 
-    /// The contents as values of `T`, for writing.
-    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+    /// The contents as values of `T`, for writing; none while there are other clones.
+    pub fn get_mut<T: Pod>(&mut self) -> Option<&mut [T]> {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
-        // SAFETY: as in `as_slice`, and `&mut self` is the only access.
-        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().cast(), self.len() / size_of::<T>()) }
+        let owned = Arc::get_mut(&mut self.0)?;
+        // SAFETY: as in `as_slice`, and `&mut self` without other clones is the only access.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(owned.start().as_ptr().cast(), owned.len() / size_of::<T>())
+        })
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let shared = &*self.pool.shared;
+        // SAFETY: the handle is taken out once, here, and not touched again.
+        let mut handle = unsafe { ManuallyDrop::take(&mut self.0) };
+        // Two last clones dropped at once may both see the other: then the handle is freed, and `Owned` gives back what it owns.
+        let Some(pool) = Arc::get_mut(&mut handle).and_then(Owned::give_back) else { return };
+        lock(&pool.shared.handles).push(handle);
+    }
+}
+
+impl Owned {
+    fn len(&self) -> usize {
+        match &self.memory {
+            Memory::Hollow(_, block) => self.bytes.min(block.layout.size()),
+            _ => self.bytes,
+        }
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        match &self.memory {
+            Memory::None => NonNull::dangling(),
+            Memory::Small(block) | Memory::Hollow(_, block) => block.start,
+            Memory::Range(_, start) => *start,
+        }
+    }
+
+    /// Returns the memory to its pool, and the pool; nothing the second time.
+    fn give_back(&mut self) -> Option<Pool> {
+        let pool = self.pool.take()?;
+        let shared = &*pool.shared;
         shared.live.fetch_sub(self.size, Ordering::Relaxed);
-        match &mut self.memory {
-            Memory::Small(block) => {
-                // SAFETY: the block is taken out once, here, and not touched again.
-                let block = unsafe { ManuallyDrop::take(block) };
-                lock(&shared.free).entry(self.size).or_default().push(block);
-            }
+        match std::mem::replace(&mut self.memory, Memory::None) {
+            Memory::None => {}
+            Memory::Small(block) => lock(&shared.free).entry(self.size).or_default().push(block),
             Memory::Range(place, _) | Memory::Hollow(place, _) => {
-                lock(&shared.large).arena.give_back(*place, self.size);
+                lock(&shared.large).arena.give_back(place, self.size);
             }
         }
+        Some(pool)
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -289,7 +333,7 @@ mod tests {
         for bytes in [4096, 3 << 20] {
             let pool = Pool::default();
             let mut first = pool.take(bytes);
-            first.as_mut_slice::<u8>().fill(7);
+            first.get_mut::<u8>().unwrap().fill(7);
             let address = first.as_slice::<u8>().as_ptr();
             drop(first);
             let second = pool.take(bytes);
@@ -309,7 +353,7 @@ mod tests {
         drop(pool.take(64 << 20));
         let mut parts: Vec<Buffer> = (0..4).map(|_| pool.take(16 << 20)).collect();
         for (i, part) in parts.iter_mut().enumerate() {
-            part.as_mut_slice::<u8>().fill(i as u8);
+            part.get_mut::<u8>().unwrap().fill(i as u8);
         }
         assert!(
             parts.iter().enumerate().all(|(i, part)| part.as_slice::<u8>().iter().all(|&b| b == i as u8))
@@ -327,6 +371,21 @@ mod tests {
         drop((small, large));
         drop(pool.take(1 << 40));
         assert_eq!((pool.live_bytes(), pool.held_bytes()), (0, 4096 + (1 << 40)));
+    }
+
+    #[test]
+    fn a_buffer_is_written_by_its_only_clone_and_returns_with_the_last() {
+        let pool = Pool::default();
+        let mut first = pool.take(100);
+        let second = first.clone();
+        assert!(first.get_mut::<u8>().is_none());
+        drop(first);
+        assert_eq!(pool.live_bytes(), 100);
+        drop(second);
+        assert_eq!((pool.live_bytes(), lock(&pool.shared.handles).len()), (0, 1));
+        let mut third = pool.take(200);
+        assert!(third.get_mut::<u8>().is_some() && third.len() == 200);
+        assert!(lock(&pool.shared.handles).is_empty());
     }
 
     #[test]

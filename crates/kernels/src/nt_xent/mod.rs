@@ -45,7 +45,8 @@ impl NtXentShape {
 }
 
 /// What forward finds for one anchor i.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Anchor {
     /// log of the sum over k != i of exp s(i,k).
     pub lse: f32,

@@ -1,10 +1,13 @@
 //! The form for bounded similarities: each pair of views is looked at once, with one exponential for both directions.
 
+use std::cell::Cell;
+
 use super::packed::{BLOCK, Blocks, Packed, Panels};
 use super::rounds::all_pairs;
 use super::tile::{Left, PANEL, multiply};
 use super::{Anchor, NtXentShape};
 use crate::math::{dot, exp};
+use crate::recycle::emptied;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, scratch};
 
@@ -67,6 +70,12 @@ impl Setting<'_> {
     }
 }
 
+thread_local! {
+    /// Memory for a call's list of blocks.
+    static SEEN: Cell<Vec<Seen<'static>>> = const { Cell::new(Vec::new()) };
+    static GRADIENTS: Cell<Vec<Gradient<'static>>> = const { Cell::new(Vec::new()) };
+}
+
 /// What forward knows of a block's views so far: sums of e^(s - bound) and of s e^(s - bound), the greatest s of a negative,
 /// and s of the positive.
 struct Seen<'a> {
@@ -83,7 +92,8 @@ pub fn forward(cpu: &Cpu, shape: &NtXentShape, all: &[f32], bound: f32, anchors:
     let transposed = Packed::transposed(cpu, blocks, all, shape.dim);
     let setting = Setting { shape, blocks, transposed: transposed.panels(), bound };
     let mut values = scratch::take::<f32>(4 * blocks.own() * BLOCK);
-    let mut seen: Vec<Seen> = values.chunks_exact_mut(4 * BLOCK).enumerate().map(Seen::new).collect();
+    let mut seen: Vec<Seen> = emptied(SEEN.take());
+    seen.extend(values.chunks_exact_mut(4 * BLOCK).enumerate().map(Seen::new));
     let first_block = |own: &mut Seen| {
         let mut tile = scratch::take::<f32>(BLOCK * BLOCK);
         for other in std::iter::once(own.block).chain(blocks.own()..blocks.count()) {
@@ -107,6 +117,7 @@ pub fn forward(cpu: &Cpu, shape: &NtXentShape, all: &[f32], bound: f32, anchors:
             *anchor = Anchor { lse, positive, entropy: lse - moment / mass, hardest };
         }
     }
+    SEEN.set(emptied(seen));
 }
 
 impl<'a> Seen<'a> {
@@ -241,11 +252,9 @@ pub fn backward(
     }
     let panels = dim.div_ceil(PANEL) * PANEL;
     let mut values = scratch::take::<f32>(blocks.own() * BLOCK * panels);
-    let mut gradients: Vec<Gradient> = values
-        .chunks_exact_mut(BLOCK * panels)
-        .enumerate()
-        .map(|(block, dz)| Gradient { block, dz })
-        .collect();
+    let mut gradients: Vec<Gradient> = emptied(GRADIENTS.take());
+    let blocks_of_dz = values.chunks_exact_mut(BLOCK * panels).enumerate();
+    gradients.extend(blocks_of_dz.map(|(block, dz)| Gradient { block, dz }));
     let (rows, inverse) = (rows.panels(), &*inverse);
     cpu.threads.run_chunks(&mut gradients, 1, |_, own| {
         let own = &mut own[0];
@@ -260,7 +269,7 @@ pub fn backward(
         let columns = ToColumns::Own(b);
         dispatch(cpu.isa, Backward { setting, rows, inverse, to: a, columns, tile: &mut tile });
     });
-    drop(gradients);
+    GRADIENTS.set(emptied(gradients));
     let (scale, values) = (factor / shape.temperature, &*values);
     cpu.threads.run_chunks(dz, BLOCK * dim, |block, dz| {
         let values = &values[block * BLOCK * panels..][..BLOCK * panels];

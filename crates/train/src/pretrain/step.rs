@@ -1,7 +1,7 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
 use simclr_engine::ops::NtXentFigures;
-use simclr_engine::{Collective, Gradients, Mode, ParameterId, Tape, Tensor, ops};
+use simclr_engine::{BufferUpdates, Collective, Gradients, Mode, ParameterId, Tape, Tensor, ops};
 
 use crate::config::LossConfig;
 use crate::optim::Optimizer;
@@ -47,7 +47,7 @@ fn step_inside(
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
     let images = model.images(views)?;
-    let Pass { batch, gradients, averages } = forward_backward(model, loss, collective, images)?;
+    let Pass { batch, gradients, mut averages } = forward_backward(model, loss, collective, images)?;
 
     let mut squares = 0.0;
     for (gradient, _) in gradients.iter() {
@@ -57,7 +57,7 @@ fn step_inside(
     if !figures.is_finite() {
         return Ok((figures, false));
     }
-    for (id, average) in averages {
+    for (id, average) in averages.drain() {
         model.parameters.set(id, average)?;
     }
     optimizer.step(rate, &mut model.parameters, &gradients)?;
@@ -68,7 +68,7 @@ fn step_inside(
 pub(crate) struct Pass {
     batch: NtXentFigures,
     gradients: Gradients,
-    averages: Vec<(ParameterId, Tensor)>,
+    averages: BufferUpdates,
 }
 
 /// From images to gradients.
