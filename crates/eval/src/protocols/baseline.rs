@@ -53,8 +53,8 @@ pub fn random_encoder(
         let h = encoder.forward(&mut tape, &images)?;
         model.head.forward(&mut tape, &h)?;
         drop((images, h));
-        let averages = tape.into_buffer_updates();
-        for (id, average) in averages {
+        let mut averages = tape.into_buffer_updates();
+        for (id, average) in averages.drain() {
             model.parameters.set(id, average)?;
         }
         loader.recycle(batch);
