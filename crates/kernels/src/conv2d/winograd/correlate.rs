@@ -19,6 +19,10 @@ use smallvec::SmallVec;
 const TOGETHER: usize = 16;
 /// Input channels that are summed before the sum is put aside.
 const INNER: usize = 256;
+/// From this size on transformed weights are written past the caches.
+const STREAM_BYTES: usize = 4 << 20;
+/// What that needs addresses to be multiples of.
+const LINE: usize = 64;
 /// Tiles whose outputs are summed by channel in 32 bits before the sum goes into 64.
 const SUMMED: usize = 8;
 
@@ -61,11 +65,13 @@ pub fn run<E: Element>(
     let mut packed = scratch::take(packing.len());
     packing.pack::<f32>(&cpu.threads, weights, shape.from.channels, offsets, &mut packed);
     let products = Packing { taps: PRODUCTS, ..packing };
-    let mut transformed = scratch::take(products.len());
+    let mut transformed = scratch::take::<f32>(products.len());
+    // What exceeds the caches before it is used need not be brought into them to be written.
+    let stream = size_of_val(&*transformed) >= STREAM_BYTES;
     let (packed, block) = (&packed[..], products.outer_block * products.inner * PRODUCTS);
     cpu.threads.run_chunks(&mut transformed, block, |o, to| {
         let from = packing.block(packed, o, 0);
-        dispatch(cpu.isa, TransformWeights { from, to });
+        dispatch(cpu.isa, TransformWeights { from, to, stream });
     });
 
     let tiles = Tiles::new(shape.batch, &shape.to);
@@ -104,6 +110,7 @@ pub fn run<E: Element>(
 struct TransformWeights<'a> {
     from: &'a [f32],
     to: &'a mut [f32],
+    stream: bool,
 }
 
 impl Kernel for TransformWeights<'_> {
@@ -113,9 +120,11 @@ impl Kernel for TransformWeights<'_> {
     fn run<S: Simd>(self, simd: S) {
         let tap = self.from.len() / 9;
         assert!(self.to.len() == tap * PRODUCTS && tap.is_multiple_of(S::LANES));
+        let stream = self.stream && self.to.as_ptr().addr().is_multiple_of(LINE);
         for i in (0..tap).step_by(S::LANES) {
             let mut g = [[simd.splat(0.0); 3]; 3];
-            // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write.
+            // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write, which begin at
+            // multiples of a vector.
             unsafe {
                 for r in 0..3 {
                     for s in 0..3 {
@@ -123,8 +132,18 @@ impl Kernel for TransformWeights<'_> {
                     }
                 }
                 let u = plane::<S, Weight, 3, 6>(simd, &g);
-                tiles::store_products(simd, &u, self.to.as_mut_ptr().add(i), tap);
+                let to = self.to.as_mut_ptr().add(i);
+                if stream {
+                    for product in 0..PRODUCTS {
+                        simd.stream(to.add(product * tap), u[product / 6][product % 6]);
+                    }
+                } else {
+                    tiles::store_products(simd, &u, to, tap);
+                }
             }
+        }
+        if stream {
+            simd.finish_streams();
         }
     }
 }
