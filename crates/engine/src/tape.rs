@@ -58,6 +58,8 @@ impl Var {
 /// The nodes of an operator's inputs, where these need gradients.
 type Inputs = SmallVec<[Option<usize>; 4]>;
 
+// A box around the large variant would be allocated at every step.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Node<'a> {
     /// Something whose gradient is asked for: a parameter, or an input of a checkpointed segment.
