@@ -11,7 +11,7 @@ use crate::{Config, Embedding, Model, TrainError};
 /// Batches that the loader has in circulation: two ready, one in the making, one in training.
 const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
-const KERNELS: u64 = 48 << 20;
+const KERNELS: u64 = 64 << 20;
 /// Images that are looked at to learn how large they are.
 const LOOKED_AT: usize = 16;
 
