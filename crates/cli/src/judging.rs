@@ -14,7 +14,7 @@ use simclr_eval::protocols::{
 use simclr_train::{Model, memory};
 
 use crate::data::Opening;
-use crate::settings::Threads;
+use crate::settings::{OnDevice, Threads};
 use crate::{terminal, training};
 
 /// The share of each class set apart to test on where there are no test images.
@@ -51,6 +51,9 @@ pub struct Judged {
     #[command(flatten)]
     pub threads: Threads,
 
+    #[command(flatten)]
+    pub on: OnDevice,
+
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -59,7 +62,7 @@ pub struct Judged {
 impl Judged {
     /// Loads the encoder and opens the images.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
-        let device = training::device(self.threads.count())?;
+        let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let encoder = load_encoder(&self.run, self.best, &device)?;
         let splits = splits(&encoder, &self.train, self.test.as_deref())?;
         let strict = self.strict || encoder.config.data.strict;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use simclr_data::{DecodeOptions, Sample, Source};
+use simclr_train::config::DeviceName;
 use simclr_train::presets::photos;
 use simclr_train::{Config, Layers, memory};
 
@@ -42,6 +43,14 @@ pub struct Threads {
     /// Threads to compute with; the results are the same for any number [default: one per processor]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<NonZeroUsize>,
+}
+
+/// What to compute on.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct OnDevice {
+    /// What computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works (train.device) [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
 }
 
 /// A whole number above 0, for arguments.

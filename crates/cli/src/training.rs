@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
+use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Outcome, pretrain};
 use simclr_train::run_folder::RunFolder;
@@ -98,7 +100,8 @@ impl Training {
 
     /// Trains until done, or until Ctrl-C. A data set that turns out too small, or a batch too large, leaves no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
-        let device = device(self.config.train.threads.value().unwrap_or(0))?;
+        let train = &self.config.train;
+        let device = device(train.device, train.threads.value().unwrap_or(0))?;
         let started = Instant::now();
         let watch = Watch::start();
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
@@ -145,9 +148,24 @@ impl Training {
     }
 }
 
-/// The processor, with `threads` threads (0: one per core) for the network and as many for everything else.
-pub fn device(threads: usize) -> Result<Device> {
-    let device = Device::cpu(threads)?;
+/// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as many for everything
+/// else. A GPU that is taken is named, and where a program that could use one takes none, why.
+pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
+    let device = match name {
+        DeviceName::Cpu => Device::cpu(threads)?,
+        DeviceName::Cuda(number) => Device::cuda(number, threads)
+            .with_context(|| format!("--device {name} (train.device): simclr doctor tells more"))?,
+        DeviceName::Auto => {
+            let (device, why) = Device::auto(threads)?;
+            if let Some(why) = why.filter(|_| BUILT_IN) {
+                terminal::say(&format!("computing on the processor: {why}"));
+            }
+            device
+        }
+    };
+    if device.is_gpu() {
+        terminal::say(&format!("computing on {device}"));
+    }
     // Built once a process: a second call asks for the same number.
     if rayon::ThreadPoolBuilder::new().num_threads(device.threads()).build_global().is_err() {
         tracing::debug!("the shared threads are there already");

@@ -3,16 +3,14 @@
 use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
-use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 use simclr_kernels::{
     Conv2dGeometry, Cpu, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent,
     optimizer, pooling,
 };
 
-use half::bf16;
-
-use crate::tensor::Stored;
-use crate::{DType, EngineError, Gate, Kernels, NormParameters, Result, Tensor};
+use crate::tensor::{Stored, typed};
+use crate::{Gate, Kernels, NormParameters, Result, Tensor};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -55,25 +53,11 @@ fn sums_of(sums: &Tensor, channels: usize) -> Result<&[f64]> {
     Ok(&sums.values()?[..2 * channels])
 }
 
-fn not_activations(x: &Tensor) -> EngineError {
-    EngineError::Value { op: "kernel", what: format!("f32 or bf16 is needed, {x:?} was given") }
-}
-
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
-macro_rules! typed {
-    ($tensor:expr, $E:ident => $body:expr) => {
-        match $tensor.dtype() {
-            DType::F32 => {
-                type $E = f32;
-                $body
-            }
-            DType::Bf16 => {
-                type $E = bf16;
-                $body
-            }
-            DType::F64 => return Err(not_activations($tensor)),
-        }
-    };
+/// The value of a tensor of one.
+fn one_of(x: &Tensor) -> Result<f32> {
+    let mut value = [0.0];
+    x.read(&mut value)?;
+    Ok(value[0])
 }
 
 impl Kernels for CpuKernels {
@@ -313,8 +297,16 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()> {
-        elementwise::scale(&self.cpu, a.as_mut_slice()?, factor);
+    fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()> {
+        let factor = one_of(factor)?;
+        if factor != 1.0 {
+            elementwise::scale(&self.cpu, a.as_mut_slice()?, factor);
+        }
+        Ok(())
+    }
+
+    fn fill(&self, a: &mut Tensor, value: f32) -> Result<()> {
+        a.as_mut_slice()?.fill(value);
         Ok(())
     }
 
@@ -375,9 +367,10 @@ impl Kernels for CpuKernels {
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,
-        factor: f32,
+        dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
+        let factor = one_of(dy)? / shape.views as f32;
         let (z, all, lse) = (z.as_slice()?, all.as_slice()?, lse.as_slice()?);
         nt_xent::nt_xent_backward(&self.cpu, shape, z, all, lse, factor, dz.as_mut_slice()?);
         Ok(())
@@ -388,8 +381,10 @@ impl Kernels for CpuKernels {
         Ok(cross_entropy::softmax_cross_entropy(logits.as_slice()?, labels, classes, dlogits.as_mut_slice()?))
     }
 
-    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
-        Ok(optimizer::lars_norms(&self.cpu, w.as_slice()?, g.as_slice()?, decay))
+    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let (g, w, v) = (g.as_slice()?, w.as_mut_slice()?, v.as_mut_slice()?);
+        optimizer::lars_update(&self.cpu, step, g, w, v);
+        Ok(())
     }
 
     fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {

@@ -8,8 +8,9 @@ use simclr_kernels::isa::Level;
 use simclr_kernels::{Cpu, Isa, Threads, peak};
 
 use crate::cpu::CpuKernels;
+use crate::memory::Place;
 use crate::profile::{Profile, Skip, Watched};
-use crate::{AdamWStep, EngineError, Kernels, MomentumStep, Result, Tensor};
+use crate::{AdamWStep, EngineError, Kernels, LarsStep, MomentumStep, Result, Tensor};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -19,7 +20,7 @@ pub struct Device {
 
 struct Shared {
     name: String,
-    pool: Pool,
+    place: Place,
     kernels: Box<dyn Kernels>,
     threads: Threads,
 }
@@ -77,11 +78,72 @@ impl Device {
         Ok(Device::of(&cpu, Pool::hollow(), kernels))
     }
 
+    /// NVIDIA GPU number `ordinal`, from 0; `threads` threads (0: one a core) do what is left to the processor.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] says what is missing: the feature `cuda` of this build, a library, or a GPU.
+    pub fn cuda(ordinal: usize, threads: usize) -> Result<Device> {
+        #[cfg(feature = "cuda")]
+        return Device::on(&simclr_cuda::Device::open(ordinal)?, ordinal, threads);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (ordinal, threads);
+            let what =
+                "this program was built without the feature `cuda`: cargo build --release --features cuda";
+            Err(EngineError::Device(what.into()))
+        }
+    }
+
+    /// [`Device::cuda`] with libraries that were found elsewhere: for tests, on what stands in for a GPU.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_with(libraries: &simclr_cuda::Libraries, threads: usize) -> Result<Device> {
+        Device::on(&simclr_cuda::Device::open_with(0, libraries, None)?, 0, threads)
+    }
+
+    /// The first GPU where one works, else the CPU, and why no GPU was taken.
+    pub fn auto(threads: usize) -> Result<(Device, Option<EngineError>)> {
+        match Device::cuda(0, threads) {
+            Ok(device) => Ok((device, None)),
+            Err(why) => Ok((Device::cpu(threads)?, Some(why))),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on(gpu: &simclr_cuda::Device, ordinal: usize, threads: usize) -> Result<Device> {
+        let threads = cpu(threads, Isa::detect())?.threads;
+        Ok(Device {
+            shared: Arc::new(Shared {
+                name: format!("cuda:{ordinal} ({})", gpu.name()),
+                place: Place::Gpu(gpu.clone()),
+                kernels: Box::new(crate::cuda::CudaKernels::new(gpu)?),
+                threads,
+            }),
+        })
+    }
+
+    /// Bytes that tensors may still take, where the device has memory of its own: none on the CPU, which shares the system's.
+    pub fn free_bytes(&self) -> Result<Option<u64>> {
+        match &self.shared.place {
+            Place::Host(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => {
+                let (free, _) = gpu.free_and_total()?;
+                let simclr_cuda::MemoryUse { live, held, .. } = gpu.memory();
+                Ok(Some((free + held - live) as u64))
+            }
+        }
+    }
+
+    /// Whether it is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        !matches!(self.shared.place, Place::Host(_))
+    }
+
     fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
         Device {
             shared: Arc::new(Shared {
                 name: format!("cpu ({}, {} threads)", cpu.isa.level(), cpu.threads.count()),
-                pool,
+                place: Place::Host(pool),
                 kernels: Box::new(kernels),
                 threads: cpu.threads.clone(),
             }),
@@ -101,23 +163,37 @@ impl Device {
 
     /// What the device's tensors take.
     pub fn memory(&self) -> MemoryUse {
-        let pool = &self.shared.pool;
-        MemoryUse { live: pool.live_bytes(), held: pool.held_bytes(), peak: pool.peak_bytes() }
+        match &self.shared.place {
+            Place::Host(pool) => {
+                MemoryUse { live: pool.live_bytes(), held: pool.held_bytes(), peak: pool.peak_bytes() }
+            }
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => {
+                let simclr_cuda::MemoryUse { live, held, peak } = gpu.memory();
+                MemoryUse { live, held, peak }
+            }
+        }
     }
 
     /// Gives memory that no tensor uses back to the system.
     pub fn trim(&self) {
-        self.shared.pool.trim();
+        match &self.shared.place {
+            Place::Host(pool) => pool.trim(),
+            // What the driver refuses now it refuses the next kernel too, whose error is told.
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => drop(gpu.trim()),
+        }
     }
 
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.shared.pool
+    pub(crate) fn place(&self) -> &Place {
+        &self.shared.place
     }
 
-    /// |w|^2 and |g + decay w|^2, for LARS.
-    pub fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
-        same_shape("lars_norms", w, g)?;
-        self.kernels().lars_norms(w, g, decay)
+    /// One step of LARS on w, with its buffer v of as many values.
+    pub fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        same_shape("lars_update", w, g)?;
+        has_len("lars_update", v, w.len())?;
+        self.kernels().lars_update(step, g, w, v)
     }
 
     /// One step of momentum on w, with its buffer v of as many values.

@@ -42,3 +42,10 @@ impl EngineError {
         EngineError::Shape { op, expected: expected.to_string(), got: format!("{got:?}") }
     }
 }
+
+#[cfg(feature = "cuda")]
+impl From<simclr_cuda::CudaError> for EngineError {
+    fn from(error: simclr_cuda::CudaError) -> EngineError {
+        EngineError::Device(error.to_string())
+    }
+}

@@ -4,7 +4,7 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
 use crate::{Result, Tensor};
 
@@ -167,8 +167,10 @@ pub trait Kernels: Send + Sync {
     fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()>;
     /// a += b.
     fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()>;
-    /// a *= factor.
-    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()>;
+    /// a *= factor, a tensor of one value.
+    fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()>;
+    /// Every value of a, of f32, becomes `value`.
+    fn fill(&self, a: &mut Tensor, value: f32) -> Result<()>;
     /// Bytes to [0, 1].
     fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()>;
     /// The sum of squares.
@@ -188,21 +190,21 @@ pub trait Kernels: Send + Sync {
     ) -> Result<()>;
     /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
-    /// NT-Xent's gradient, times `factor`.
+    /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value.
     fn nt_xent_backward(
         &self,
         shape: &NtXentShape,
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,
-        factor: f32,
+        dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()>;
     /// Mean cross-entropy and its gradient.
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64>;
 
-    /// |w|^2 and |g + decay w|^2.
-    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)>;
+    /// One step of LARS on w and its buffer v: of momentum, at the rate times the trust ratio.
+    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()>;
     /// One step of momentum on w and its buffer v.
     fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()>;
     /// One step of AdamW on w and its moments (2, ...).

@@ -23,9 +23,12 @@
 
 mod collective;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod error;
 mod kernels;
+mod memory;
 pub mod ops;
 mod parameters;
 mod profile;
@@ -42,7 +45,7 @@ pub use profile::{Cost, Profile, Shape, Work};
 pub use simclr_kernels::Conv2dGeometry;
 pub use simclr_kernels::isa::{Isa, Level};
 pub use simclr_kernels::nt_xent::Anchor;
-pub use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+pub use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep, trust_ratio};
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};

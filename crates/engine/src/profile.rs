@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::optimizer::{AdamWStep, MomentumStep};
+use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
 use crate::{Conv2dGeometry, Gate, Kernels, NormParameters, Result, Tensor};
 
@@ -390,8 +390,13 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("add", "a += b", Shape::Any), (0, bytes([a, b])), |k| k.add_assign(a, b))
     }
 
-    fn scale(&self, a: &mut Tensor, factor: f32) -> Result<()> {
+    fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()> {
         self.time(("scale", "a *= b", Shape::Any), (0, bytes([a])), |k| k.scale(a, factor))
+    }
+
+    fn fill(&self, a: &mut Tensor, value: f32) -> Result<()> {
+        // Not of a step, but of what comes before it.
+        self.inner.fill(a, value)
     }
 
     fn unit_from_bytes(&self, values: &[u8], y: &mut Tensor) -> Result<()> {
@@ -435,13 +440,13 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,
-        factor: f32,
+        dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
         // The similarities again, and their weights times the views.
         let cost = (2 * product(z, all), bytes([z, all, dz]));
-        self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, factor, dz))
+        self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, dy, dz))
     }
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
@@ -450,8 +455,9 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, cost, |k| k.softmax_cross_entropy(logits, labels, dlogits))
     }
 
-    fn lars_norms(&self, w: &Tensor, g: &Tensor, decay: f32) -> Result<(f64, f64)> {
-        self.time(("optimizer", "norms", Shape::Any), (0, bytes([w, g])), |k| k.lars_norms(w, g, decay))
+    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let cost = (0, bytes([w, g, g, w, v, w, v]));
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.lars_update(step, g, w, v))
     }
 
     fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {

@@ -5,8 +5,8 @@ use std::fmt;
 use bytemuck::Pod;
 use half::bf16;
 use simclr_kernels::Element;
-use simclr_kernels::buffer::Buffer;
 
+use crate::memory::Memory;
 use crate::{Device, EngineError, Result};
 
 /// The most dimensions a tensor has: images, rows, columns, channels.
@@ -62,12 +62,13 @@ pub struct Tensor {
     dims: [usize; MAX_RANK],
     rank: usize,
     dtype: DType,
-    buffer: Buffer,
+    memory: Memory,
     device: Device,
 }
 
 impl Tensor {
-    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes.
+    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. Where a GPU has no memory left, whatever needs the
+    /// values says so.
     pub fn empty(device: &Device, shape: &[usize]) -> Tensor {
         Tensor::empty_of(device, shape, DType::F32)
     }
@@ -78,13 +79,13 @@ impl Tensor {
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        Tensor { dims, rank: shape.len(), dtype, buffer: device.pool().take(bytes), device: device.clone() }
+        Tensor { dims, rank: shape.len(), dtype, memory: device.place().take(bytes), device: device.clone() }
     }
 
     /// A tensor of `value`s.
     pub fn full(device: &Device, shape: &[usize], value: f32) -> Result<Tensor> {
         let mut tensor = Tensor::empty(device, shape);
-        tensor.as_mut_slice()?.fill(value);
+        device.kernels().fill(&mut tensor, value)?;
         Ok(tensor)
     }
 
@@ -99,7 +100,7 @@ impl Tensor {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), values.len()));
         }
         let mut tensor = Tensor::empty(device, shape);
-        tensor.as_mut_slice()?.copy_from_slice(values);
+        tensor.write(values)?;
         Ok(tensor)
     }
 
@@ -156,7 +157,7 @@ impl Tensor {
     /// The values in place. An error where they are of another type or not in host memory.
     pub fn values<E: Stored>(&self) -> Result<&[E]> {
         self.check_type::<E>()?;
-        Ok(self.buffer.as_slice())
+        self.memory.host()
     }
 
     /// The f32 values in place, for writing. Shared values are copied first: other clones keep theirs.
@@ -167,17 +168,29 @@ impl Tensor {
     /// [`Tensor::values`] for writing. Shared values are copied first: other clones keep theirs.
     pub fn values_mut<E: Stored>(&mut self) -> Result<&mut [E]> {
         self.check_type::<E>()?;
-        if self.buffer.get_mut::<E>().is_none() {
-            let mut copy = self.device.pool().take(self.buffer.len());
-            if let Some(values) = copy.get_mut::<E>() {
-                values.copy_from_slice(self.buffer.as_slice());
-            }
-            self.buffer = copy;
+        let device = self.device.clone();
+        self.memory.host_mut(device.place())
+    }
+
+    /// Copies all values into `to`, wherever they are. An error where they are of another type or not as many.
+    pub fn read<E: Stored>(&self, to: &mut [E]) -> Result<()> {
+        self.check_type::<E>()?;
+        self.check_len(to.len())?;
+        self.memory.read(self.device.place(), to)
+    }
+
+    /// Replaces all values, wherever they are; other clones keep theirs. An error where they are of another type or not as many.
+    pub fn write<E: Stored>(&mut self, values: &[E]) -> Result<()> {
+        self.check_type::<E>()?;
+        self.check_len(values.len())?;
+        self.memory.write(self.device.place(), values)
+    }
+
+    fn check_len(&self, len: usize) -> Result<()> {
+        if self.len() == len {
+            return Ok(());
         }
-        match self.buffer.get_mut() {
-            Some(values) => Ok(values),
-            None => unreachable!("the buffer was copied above and not shared since"),
-        }
+        Err(EngineError::shape("tensor", format!("{} values", self.len()), len))
     }
 
     fn check_type<E: Stored>(&self) -> Result<()> {
@@ -191,10 +204,16 @@ impl Tensor {
     /// The values in f32, copied to the host.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match self.dtype {
-            DType::F32 => self.as_slice().map(<[f32]>::to_vec),
-            DType::Bf16 => Ok(self.values::<bf16>()?.iter().map(|v| v.widen()).collect()),
-            DType::F64 => Ok(self.values::<f64>()?.iter().map(|&v| v as f32).collect()),
+            DType::F32 => self.copied(),
+            DType::Bf16 => Ok(self.copied::<bf16>()?.into_iter().map(Element::widen).collect()),
+            DType::F64 => Ok(self.copied::<f64>()?.into_iter().map(|v| v as f32).collect()),
         }
+    }
+
+    fn copied<E: Stored>(&self) -> Result<Vec<E>> {
+        let mut values = vec![E::zeroed(); self.len()];
+        self.read(&mut values)?;
+        Ok(values)
     }
 
     /// The values rounded to another type.
@@ -202,17 +221,11 @@ impl Tensor {
         if dtype == self.dtype {
             return Ok(self.clone());
         }
-        let mut cast = Tensor::empty_of(&self.device, self.shape(), dtype);
+        let (values, mut cast) = (self.to_vec()?, Tensor::empty_of(&self.device, self.shape(), dtype));
         match dtype {
-            DType::F32 => cast.as_mut_slice()?.copy_from_slice(&self.to_vec()?),
-            DType::Bf16 => {
-                let values = cast.values_mut::<bf16>()?.iter_mut().zip(self.as_slice()?);
-                values.for_each(|(to, from)| *to = bf16::narrow(*from));
-            }
-            DType::F64 => {
-                let values = self.to_vec()?;
-                cast.values_mut::<f64>()?.iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
-            }
+            DType::F32 => cast.write(&values)?,
+            DType::Bf16 => cast.write::<bf16>(&values.into_iter().map(bf16::narrow).collect::<Vec<_>>())?,
+            DType::F64 => cast.write::<f64>(&values.into_iter().map(f64::from).collect::<Vec<_>>())?,
         }
         Ok(cast)
     }
@@ -225,6 +238,23 @@ impl Tensor {
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
         Ok(Tensor { dims, rank: shape.len(), ..self.clone() })
+    }
+
+    /// The values for the kernels of a GPU, on which they must be.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu<E: Stored>(&self) -> Result<simclr_cuda::Slice<'_, E>> {
+        self.check_type::<E>()?;
+        self.memory.gpu()
+    }
+
+    /// The same for writing. Shared values are copied first: other clones keep theirs.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu_mut<E: Stored>(
+        &mut self,
+        gpu: &simclr_cuda::Device,
+    ) -> Result<simclr_cuda::SliceMut<'_, E>> {
+        self.check_type::<E>()?;
+        self.memory.gpu_mut(gpu)
     }
 
     /// An error of operator `op` unless the values are of `dtype`.
@@ -251,6 +281,29 @@ impl fmt::Debug for Tensor {
         write!(f, "Tensor({:?}, {:?}, {})", self.shape(), self.dtype, self.device)
     }
 }
+
+/// What kernels of activations say to other types.
+pub(crate) fn not_activations(x: &Tensor) -> EngineError {
+    EngineError::Value { op: "kernel", what: format!("f32 or bf16 is needed, {x:?} was given") }
+}
+
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
+macro_rules! typed {
+    ($tensor:expr, $E:ident => $body:expr) => {
+        match $tensor.dtype() {
+            $crate::DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            $crate::DType::Bf16 => {
+                type $E = half::bf16;
+                $body
+            }
+            $crate::DType::F64 => return Err($crate::tensor::not_activations($tensor)),
+        }
+    };
+}
+pub(crate) use typed;
 
 #[cfg(test)]
 mod tests {

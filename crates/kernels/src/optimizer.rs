@@ -25,6 +25,37 @@ pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
     (sums[0], sums[1])
 }
 
+/// What multiplies a layer's rate: coefficient |w| / |g + decay w|, and 1 where either norm is 0 (You et al., arXiv:1708.03888, as SimCLR
+/// uses it).
+///
+/// `decayed` is the norm of the SUM g + decay w. Ports that add the norms |g| + decay |w| instead underestimate the
+/// ratio wherever gradient and weights oppose each other. Without decay it still adapts.
+pub fn trust_ratio(weight: f64, decayed: f64, coefficient: f64) -> f64 {
+    if weight > 0.0 && decayed > 0.0 { coefficient * weight / decayed } else { 1.0 }
+}
+
+/// One step of LARS: layer-wise adaptive rate scaling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LarsStep {
+    /// The rate, which the trust ratio multiplies.
+    pub rate: f64,
+    /// The trust ratio's coefficient: 0.001.
+    pub trust_coefficient: f64,
+    /// 0.9 by custom.
+    pub momentum: f32,
+    /// L2 weight decay.
+    pub decay: f32,
+}
+
+/// Applies [`LarsStep`] to w and v: [`MomentumStep`] at the adapted rate.
+pub fn lars_update(cpu: &Cpu, step: LarsStep, g: &[f32], w: &mut [f32], v: &mut [f32]) {
+    let LarsStep { rate, trust_coefficient, momentum, decay } = step;
+    let (weight, decayed) = lars_norms(cpu, w, g, decay);
+    let trust = trust_ratio(weight.sqrt(), decayed.sqrt(), trust_coefficient);
+    let step = MomentumStep { rate: (rate * trust) as f32, momentum, decay, nesterov: false };
+    momentum_update(cpu, step, g, w, v);
+}
+
 /// Momentum in its classic form, in which the rate enters the buffer (spec of LARS and of SGD in SimCLR):
 /// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,12 +104,19 @@ pub struct AdamWStep {
     pub step: u64,
 }
 
+impl AdamWStep {
+    /// 1 - beta^step of both moments: what their bias towards 0 is divided by.
+    pub fn corrections(&self) -> [f32; 2] {
+        let power = self.step.min(i32::MAX as u64) as i32;
+        self.betas.map(|beta| (1.0 - f64::from(beta).powi(power)) as f32)
+    }
+}
+
 /// Applies [`AdamWStep`]; `moments` holds the first moment, then the second (2 w.len() values).
 pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moments: &mut [f32]) {
     assert!(g.len() == w.len() && moments.len() == 2 * w.len());
-    let AdamWStep { rate, betas: [b1, b2], epsilon, decay, step } = step;
-    let correction = |beta: f32| (1.0 - f64::from(beta).powi(step.min(i32::MAX as u64) as i32)) as f32;
-    let (c1, c2) = (correction(b1), correction(b2));
+    let AdamWStep { rate, betas: [b1, b2], epsilon, decay, .. } = step;
+    let [c1, c2] = step.corrections();
     let (first, second) = moments.split_at_mut(w.len());
     let pieces =
         first.chunks_mut(PIECE).zip(second.chunks_mut(PIECE)).zip(w.chunks_mut(PIECE)).zip(g.chunks(PIECE));

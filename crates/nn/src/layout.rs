@@ -6,9 +6,9 @@ use crate::{NnError, Result};
 
 /// A parameter as PyTorch writes it: convolution weights (out, in, h, w), everything else as it is.
 pub fn store_tensor(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
-    let values = tensor.as_slice()?;
+    let values = tensor.to_vec()?;
     let &[out, h, w, inputs] = tensor.shape() else {
-        return Ok((tensor.shape().to_vec(), values.to_vec()));
+        return Ok((tensor.shape().to_vec(), values));
     };
     let mut stored = Vec::with_capacity(values.len());
     for kernel in values.chunks_exact((h * w * inputs).max(1)) {
@@ -35,12 +35,11 @@ pub fn load_tensor(
     if shape != expected || values.len() != expected.iter().product::<usize>() {
         return Err(NnError::Mismatch { name, expected, got: shape.to_vec() });
     }
-    let own = tensor.as_mut_slice()?;
     let &[_, inputs, h, w] = shape else {
-        own.copy_from_slice(values);
-        return Ok(());
+        return Ok(tensor.write(values)?);
     };
     let len = (h * w * inputs).max(1);
+    let mut own = vec![0.0; values.len()];
     for (kernel, stored) in own.chunks_exact_mut(len).zip(values.chunks_exact(len)) {
         for tap in 0..h * w {
             for c in 0..inputs {
@@ -48,5 +47,5 @@ pub fn load_tensor(
             }
         }
     }
-    Ok(())
+    Ok(tensor.write(&own)?)
 }

@@ -1,8 +1,10 @@
 //! Optimisers against their formulas, written naively in f64 over several steps.
 
-use simclr_engine::{Device, Gradients, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
+use simclr_engine::{
+    Device, Gradients, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops, trust_ratio,
+};
 use simclr_train::config::{OptimConfig, OptimizerName};
-use simclr_train::optim::{Optimizer, trust_ratio};
+use simclr_train::optim::Optimizer;
 
 /// A weight (3, 2), a bias and a gamma, and the gradients that `sum of rates_k * (x w^T)_k` gives them.
 struct Bench {

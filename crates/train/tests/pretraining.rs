@@ -64,12 +64,21 @@ fn train(
     threads: usize,
     watch: &mut Watch,
 ) -> Result<Outcome, TrainError> {
+    train_on(&Device::cpu(threads).unwrap(), folder, config, from, watch)
+}
+
+fn train_on(
+    device: &Device,
+    folder: &Path,
+    config: &Config,
+    from: Option<&Checkpoint>,
+    watch: &mut Watch,
+) -> Result<Outcome, TrainError> {
     let run = match from {
         Some(_) => RunFolder::resume(folder, Arc::new(Disk))?.0,
         None => RunFolder::create(folder, config, Arc::new(Disk))?,
     };
-    let device = Device::cpu(threads).unwrap();
-    pretrain(&images(), config, &run, from, &device, watch)
+    pretrain(&images(), config, &run, from, device, watch)
 }
 
 /// The checkpoint of a whole run: its tensors and where it stands.
@@ -211,4 +220,39 @@ fn a_batch_larger_than_the_data_and_other_data_are_refused() {
     let device = Device::cpu(1).unwrap();
     let error = pretrain(&fewer, &config, &run, Some(&checkpoint), &device, &mut watch).unwrap_err();
     assert!(error.to_string().contains("176 images"), "{error}");
+}
+
+/// Begun on the CPU, taken up on a GPU (or what stands in for one), ended on the CPU.
+#[cfg(feature = "cuda")]
+#[test]
+fn checkpoints_move_between_devices() {
+    use std::io::Write as _;
+    let gpu = Device::cuda(0, 1).ok().or_else(|| {
+        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
+        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 1).unwrap())
+    });
+    let Some(gpu) = gpu else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
+        return;
+    };
+    let cpu = Device::cpu(1).unwrap();
+    let config = config(&["train.epochs=1", "train.precision=f32"]);
+    let run = |middle: &Device| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut from = None;
+        for (device, stop_after) in [(&cpu, 2), (middle, 4), (&cpu, 6)] {
+            let mut watch = Watch { stop_after: Some(stop_after), ..Watch::default() };
+            let outcome = train_on(device, folder.path(), &config, from.as_ref(), &mut watch).unwrap();
+            assert_eq!(outcome.step, stop_after);
+            from = Some(Checkpoint::read(&Disk, &outcome.checkpoint).unwrap());
+        }
+        from.unwrap()
+    };
+    let (got, want) = (run(&gpu), run(&cpu));
+    for (got, want) in got.tensors.iter().zip(&want.tensors) {
+        assert_eq!((&got.name, &got.shape), (&want.name, &want.shape));
+        let size = want.data.iter().fold(1e-6f32, |most, v| most.max(v.abs()));
+        let off = got.data.iter().zip(&want.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= 1e-2 * size, "{} is off by {off:e} of {size:e}", want.name);
+    }
 }

@@ -12,7 +12,7 @@ use simclr_train::{Config, Model, TrainError, memory};
 
 use crate::data::Opening;
 use crate::exit::Done;
-use crate::settings::{Settings, Threads};
+use crate::settings::{OnDevice, Settings, Threads};
 use crate::training;
 use crate::{data, terminal, weights};
 
@@ -44,6 +44,9 @@ pub struct Pretrain {
     #[command(flatten)]
     threads: Threads,
 
+    #[command(flatten)]
+    on: OnDevice,
+
     /// Go on with the run in the folder, from its newest good checkpoint
     #[arg(long)]
     resume: bool,
@@ -62,6 +65,7 @@ impl Pretrain {
         if self.strict {
             self.settings.sets.push("data.strict=true".to_owned());
         }
+        self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let Some(out) = self.out.as_deref().filter(|_| !self.dry_run) else {
             let source = Opening::new(self.settings.decode()?).open(&self.data)?;
             return self.plan(&source);
@@ -126,7 +130,7 @@ impl Pretrain {
             terminal::grouped(steps),
             terminal::grouped(steps * config.train.epochs),
         ));
-        let device = training::device(config.train.threads.value().unwrap_or(0))?;
+        let device = training::device(config.train.device, config.train.threads.value().unwrap_or(0))?;
         let model = Model::new(&config, &device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;
         let cache = memory::cache_bytes(&config, source.train.as_ref());

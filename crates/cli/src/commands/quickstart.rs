@@ -11,6 +11,7 @@ use simclr_eval::protocols::{
     self, Evaluation, LogisticOptions, NeighbourOptions, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_metrics::Knn;
+use simclr_train::config::DeviceName;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -140,7 +141,7 @@ impl Quickstart {
     }
 
     fn measure(&self, source: &Source) -> Result<Measured> {
-        let device = training::device(self.threads.count())?;
+        let device = training::device(DeviceName::Auto, self.threads.count())?;
         let encoder = load_encoder(&self.out, false, &device)?;
         let test = source.test.clone().unwrap_or_else(|| source.train.clone());
         let splits = Splits::new(source.train.clone(), test)?;

@@ -7,6 +7,7 @@ use clap::Args;
 use simclr_eval::protocols::{
     NeighbourOptions, Versus, assemble_report, encode, neighbour_rows, write_report,
 };
+use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 
@@ -40,7 +41,7 @@ impl Report {
         let neighbours = match &self.train {
             None => Vec::new(),
             Some(train) => {
-                let device = training::device(self.threads.count())?;
+                let device = training::device(DeviceName::Auto, self.threads.count())?;
                 let encoder = load_encoder(&self.run, false, &device)?;
                 let splits =
                     splits(&encoder, train, self.test.as_deref())?.strict(encoder.config.data.strict);

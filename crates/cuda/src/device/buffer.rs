@@ -8,7 +8,7 @@ use cudarc::driver::result;
 
 use super::pool::Range;
 use super::{Device, failed, lock};
-use crate::launcher::expect_len;
+use crate::launcher::{expect, expect_len};
 use crate::{Memory, Result, Slice, SliceMut};
 
 /// Values on a GPU, owned: their memory goes back to the pool when the buffer is dropped.
@@ -39,6 +39,35 @@ impl<T: Pod> DeviceBuffer<T> {
     pub fn write(&mut self) -> SliceMut<'_, T> {
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { SliceMut::from_raw(self.range.address(), self.len) }
+    }
+}
+
+impl DeviceBuffer<u8> {
+    /// All bytes as values of another type.
+    ///
+    /// # Errors
+    /// `Lengths` where they are no whole values.
+    pub fn read_as<T: Pod>(&self) -> Result<Slice<'_, T>> {
+        let len = self.len_of::<T>()?;
+        // SAFETY: so many values lie in the range, which begins at a multiple of 4096; whatever bits it holds are a `T`, which is `Pod`.
+        Ok(unsafe { Slice::from_raw(self.range.address(), len) })
+    }
+
+    /// The same, to be written by kernels.
+    ///
+    /// # Errors
+    /// As [`DeviceBuffer::read_as`].
+    pub fn write_as<T: Pod>(&mut self) -> Result<SliceMut<'_, T>> {
+        let len = self.len_of::<T>()?;
+        // SAFETY: as above, and the borrow is exclusive.
+        Ok(unsafe { SliceMut::from_raw(self.range.address(), len) })
+    }
+
+    fn len_of<T>(&self) -> Result<usize> {
+        let size = size_of::<T>().max(1);
+        let whole = self.len.is_multiple_of(size);
+        expect("a buffer", whole, || format!("{} bytes are no values of {size}", self.len))?;
+        Ok(self.len / size)
     }
 }
 

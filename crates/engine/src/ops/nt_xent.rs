@@ -54,9 +54,10 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
     let mut own = Tensor::empty(device, &[anchors]);
     let mut sums = Tensor::empty_of(device, &[3], DType::F64);
     device.kernels().nt_xent_figures(&found, &mut own, &mut sums)?;
-    let sums = sums.values_mut::<f64>()?;
-    collective.all_reduce_sum(sums)?;
-    let [loss, contrastive_accuracy, entropy] = [0, 1, 2].map(|i| sums[i] / views as f64);
+    let mut totals = [0.0; 3];
+    sums.read(&mut totals)?;
+    collective.all_reduce_sum(&mut totals)?;
+    let [loss, contrastive_accuracy, entropy] = totals.map(|total| total / views as f64);
     let figures = NtXentFigures { loss, contrastive_accuracy, entropy };
     let lse = if collective.size() == 1 {
         own
@@ -79,14 +80,13 @@ pub(crate) struct NtXentBackward {
 
 impl NtXentBackward {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let factor = dy.as_slice()?[0] / self.shape.views as f32;
         let mut dz = Tensor::empty(self.z.device(), self.z.shape());
         self.z.device().kernels().nt_xent_backward(
             &self.shape,
             &self.z,
             &self.all,
             &self.lse,
-            factor,
+            &dy,
             &mut dz,
         )?;
         context.give(0, dz)

@@ -28,10 +28,7 @@ pub(crate) struct SoftmaxCrossEntropyBackward {
 
 impl SoftmaxCrossEntropyBackward {
     pub(crate) fn backward(mut self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let factor = dy.as_slice()?[0];
-        if factor != 1.0 {
-            dy.device().kernels().scale(&mut self.dlogits, factor)?;
-        }
+        dy.device().kernels().scale(&mut self.dlogits, &dy)?;
         context.give(0, self.dlogits)
     }
 }

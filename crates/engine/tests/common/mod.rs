@@ -11,6 +11,23 @@ pub fn device() -> Device {
     Device::cpu(2).unwrap()
 }
 
+/// A GPU where there is one, else what stands in for one; none where that cannot be had either, which is said.
+#[cfg(feature = "cuda")]
+pub fn gpu() -> Option<Device> {
+    use std::io::Write as _;
+    // Past what the test harness keeps to itself.
+    let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
+    match Device::cuda(0, 2) {
+        Ok(device) => return Some(device),
+        Err(missing) => say(&format!("on a GPU: {missing}")),
+    }
+    let Some(libraries) = simclr_stand_in::libraries() else {
+        say("on the stand-in for a GPU: it needs a C++ compiler");
+        return None;
+    };
+    Some(Device::cuda_with(&libraries, 2).expect("the stand-in is a whole device"))
+}
+
 /// A tensor of [`values::uniform`] values.
 pub fn tensor(device: &Device, name: &str, shape: &[usize]) -> Tensor {
     let len = shape.iter().product();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
-use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape};
+use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape, Tensor};
 use simclr_nn::Memory;
 use simclr_train::{Config, Model};
 
@@ -35,7 +35,8 @@ pub fn random_encoder(
     for id in model.parameters.ids() {
         if model.parameters.kind(id) == ParameterKind::Buffer {
             // From 1, what is left of the start could exceed a small variance many times; from 0, it is a share of it.
-            model.parameters.get_mut(id).as_mut_slice()?.fill(0.0);
+            let zeros = Tensor::zeros(device, model.parameters.get(id).shape())?;
+            model.parameters.set(id, zeros)?;
         }
     }
     let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];

@@ -196,9 +196,10 @@ impl Classifier {
         let h = tape.input(Tensor::from_vec(&model.device, &[labels.len(), model.encoder.features()], h)?);
         let scores = self.layer.forward(&mut tape, &h)?;
         let loss = ops::softmax_cross_entropy(&mut tape, &scores, labels)?;
-        let value = f64::from(loss.tensor().as_slice()?[0]);
-        let rows = scores.tensor().as_slice()?.chunks_exact(scores.tensor().last_dim());
-        let right = rows.zip(labels).filter(|(row, label)| likeliest(row) == **label).count();
+        let value = f64::from(loss.tensor().to_vec()?[0]);
+        let (rows, classes) = (scores.tensor().to_vec()?, scores.tensor().last_dim());
+        let right =
+            rows.chunks_exact(classes).zip(labels).filter(|(row, label)| likeliest(row) == **label).count();
         let gradients = tape.backward(&loss, Tensor::full(&model.device, &[1], 1.0)?)?;
         drop(tape);
         optimizer.step(rate, &mut self.parameters, &gradients)?;

@@ -200,7 +200,7 @@ pub const KEYS: &[Key] = &[
     key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "times that each image is seen"),
-    key("train.precision", Word(&["auto", "f32", "bf16"]), "how the encoder keeps activations; auto: bf16 where the processor multiplies it (AVX512_BF16), else f32")
+    key("train.precision", Word(&["auto", "f32", "bf16"]), "how the encoder keeps activations; auto: bf16 on a GPU that train.device names, and where the processor multiplies it (AVX512_BF16), else f32")
         .also(&["dtype", "amp"]),
     key(
         "train.memory",
@@ -210,6 +210,8 @@ pub const KEYS: &[Key] = &[
     .also(&["checkpointing"])
     .changes_nothing(),
     key("train.seed", Whole(0, MANY), "seed of weights, order and views"),
+    key("train.device", Kind::Device, "what computes the network: cpu, or an NVIDIA GPU; auto: the first GPU where one works")
+        .changes_nothing(),
     key("train.threads", WholeOrAuto(1, 1024), "threads of the network; auto: one per processor")
         .changes_nothing(),
     key(

@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::device_name::{DEVICES, DeviceName};
 use super::operators;
 
 /// What a configuration key accepts.
@@ -26,6 +27,8 @@ pub enum Kind {
     Window,
     /// One of some words.
     Word(&'static [&'static str]),
+    /// What computes: see [`super::DeviceName`].
+    Device,
     /// A list of view operators, or `"auto"`.
     Operators,
 }
@@ -86,6 +89,7 @@ impl Kind {
             Self::Color => color(value),
             Self::Window => window(value),
             Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
+            Self::Device => value.as_str().filter(|name| name.parse::<DeviceName>().is_ok()).map(Value::from),
             // What is wrong within a list is said by `operators::accept` itself.
             Self::Operators => auto(value).or_else(|| operators::accept(value).ok()),
         };
@@ -112,6 +116,7 @@ impl Kind {
             Self::Window => {
                 "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65535, low < high".to_owned()
             }
+            Self::Device => DEVICES.to_owned(),
             Self::Operators => {
                 "\"auto\" or a list of operators, each a table with `op` and its keys".to_owned()
             }

@@ -1,6 +1,7 @@
 //! The configuration of a run: one typed value, resolved once and passed down.
 
 mod auto;
+mod device_name;
 mod keys;
 mod kind;
 mod layers;
@@ -14,6 +15,7 @@ use simclr_augment::ViewConfig;
 use toml::Table;
 
 pub use auto::Auto;
+pub use device_name::DeviceName;
 pub use keys::{KEYS, Key};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
@@ -168,7 +170,8 @@ impl Config {
             self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
         }
         if self.train.precision == Precision::Auto {
-            self.train.precision = if simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
+            let multiplied = matches!(self.train.device, DeviceName::Cuda(_)) || simclr_engine::has_bf16();
+            self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };
         }
     }
 }

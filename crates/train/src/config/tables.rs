@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use simclr_data::{DecodeOptions, Window};
 
 use super::auto::Auto;
+use super::device_name::DeviceName;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -367,6 +368,8 @@ pub struct TrainConfig {
     pub memory: Memory,
     /// Seed of everything random.
     pub seed: u64,
+    /// What computes the network.
+    pub device: DeviceName,
     /// Threads of the network.
     pub threads: Auto<usize>,
     /// Steps between checkpoints; auto: one at the end of each epoch.
@@ -389,6 +392,7 @@ impl Default for TrainConfig {
             precision: Precision::Auto,
             memory: Memory::Auto,
             seed: 0,
+            device: DeviceName::Auto,
             threads: Auto::Auto,
             checkpoint_every: Auto::Auto,
             keep_checkpoints: 3,

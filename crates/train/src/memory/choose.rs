@@ -55,7 +55,12 @@ pub fn choose(
     config: &Config,
     cache: u64,
 ) -> Result<Choice, TrainError> {
-    choose_within((model, optimizer), config, cache, available())
+    // Images and batches lie in the system's memory, the network in a GPU's.
+    let (left, cache) = match model.device.free_bytes()? {
+        Some(free) => (Some(free), 0),
+        None => (available(), cache),
+    };
+    choose_within((model, optimizer), config, cache, left)
 }
 
 fn choose_within(

@@ -2,15 +2,11 @@
 //!
 //! All leave BatchNorm parameters and biases undecayed; LARS does not adapt their rate either.
 
-mod lars;
-
 use simclr_engine::{
-    AdamWStep, Gradients, MomentumStep, ParameterId, ParameterKind, Parameters, Result, Tensor,
+    AdamWStep, Gradients, LarsStep, MomentumStep, ParameterId, ParameterKind, Parameters, Result, Tensor,
 };
 
 use crate::config::{OptimConfig, OptimizerName};
-
-pub use lars::trust_ratio;
 
 /// An optimiser and its state, one buffer a trained parameter.
 #[derive(Debug)]
@@ -56,18 +52,16 @@ impl Optimizer {
             let w = parameters.get_mut(id);
             let kernels = w.device().clone();
             let momentum = self.config.momentum as f32;
-            let mut push = MomentumStep { rate: rate as f32, momentum, decay, nesterov: false };
+            let push = MomentumStep { rate: rate as f32, momentum, decay, nesterov: false };
             match self.config.name {
-                OptimizerName::Lars => {
-                    if is_weight {
-                        let (weight, decayed) = kernels.lars_norms(w, gradient, decay)?;
-                        let trust = trust_ratio(weight.sqrt(), decayed.sqrt(), self.config.trust_coefficient);
-                        push.rate = (rate * trust) as f32;
-                    }
-                    kernels.momentum_update(push, gradient, w, state)?;
+                OptimizerName::Lars if is_weight => {
+                    let trust_coefficient = self.config.trust_coefficient;
+                    let step = LarsStep { rate, trust_coefficient, momentum, decay };
+                    kernels.lars_update(step, gradient, w, state)?;
                 }
+                OptimizerName::Lars => kernels.momentum_update(push, gradient, w, state)?,
                 OptimizerName::Sgd => {
-                    push.nesterov = self.config.nesterov;
+                    let push = MomentumStep { nesterov: self.config.nesterov, ..push };
                     kernels.momentum_update(push, gradient, w, state)?;
                 }
                 OptimizerName::Adamw => {
@@ -94,11 +88,10 @@ impl Optimizer {
     /// of steps done.
     pub fn restore(&mut self, id: ParameterId, values: &[f32]) -> Result<bool> {
         let Some(state) = self.state.get_mut(id.index()).and_then(Option::as_mut) else { return Ok(false) };
-        let own = state.as_mut_slice()?;
-        if own.len() != values.len() {
+        if state.len() != values.len() {
             return Ok(false);
         }
-        own.copy_from_slice(values);
+        state.write(values)?;
         Ok(true)
     }
 

@@ -99,11 +99,9 @@ fn sum_over_workers(collective: &dyn Collective, gradient: &mut Tensor) -> simcl
     if collective.size() == 1 {
         return Ok(());
     }
-    let values = gradient.as_mut_slice()?;
-    let mut sums: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+    let mut sums: Vec<f64> = gradient.to_vec()?.into_iter().map(f64::from).collect();
     collective.all_reduce_sum(&mut sums)?;
-    values.iter_mut().zip(sums).for_each(|(v, sum)| *v = sum as f32);
-    Ok(())
+    gradient.write(&sums.into_iter().map(|sum| sum as f32).collect::<Vec<_>>())
 }
 
 /// |w| over all trained parameters.

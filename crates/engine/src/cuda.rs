@@ -1,0 +1,416 @@
+//! The kernels of a GPU: those of `simclr-cuda`, on tensors.
+
+use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, ops};
+use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::batch_norm::NormConstants;
+use simclr_kernels::conv2d::Write;
+use simclr_kernels::nt_xent::NtXentShape;
+use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
+
+use crate::tensor::{Stored, typed};
+use crate::{Gate, Kernels, NormParameters, Result, Tensor};
+
+/// f32 stays exact, and the same step gives the same bits.
+const CONVOLUTIONS: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
+const PRODUCTS: ProductMode = ProductMode::Exact;
+
+pub(crate) struct CudaKernels {
+    gpu: Device,
+    /// 1 on the GPU: what leaves a gradient as it is.
+    one: DeviceBuffer<f32>,
+    /// 1 on the GPU: a step is known to be sound before it is taken.
+    sound: DeviceBuffer<u32>,
+}
+
+impl CudaKernels {
+    pub(crate) fn new(gpu: &Device) -> Result<CudaKernels> {
+        Ok(CudaKernels { gpu: gpu.clone(), one: gpu.buffer_of(&[1.0])?, sound: gpu.buffer_of(&[1])? })
+    }
+
+    /// One value on the GPU, without a copy from the host.
+    fn value(&self, value: f32) -> Result<DeviceBuffer<f32>> {
+        let mut buffer = self.gpu.buffer(1)?;
+        ops::elementwise::fill::<f32>(&self.gpu, buffer.write(), value)?;
+        Ok(buffer)
+    }
+
+    /// Weights, f32, as a convolution of activations of type `E` takes them.
+    fn narrowed<E: Stored + Element>(&self, w: &Tensor) -> Result<DeviceBuffer<E>> {
+        let mut narrow = self.gpu.buffer::<E>(w.len())?;
+        ops::elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
+        Ok(narrow)
+    }
+
+    fn guard(&self) -> ops::optimizer::Guard<'_> {
+        ops::optimizer::Guard { unscale: self.one.read(), finite: self.sound.read() }
+    }
+
+    fn momentum(
+        &self,
+        settings: ops::optimizer::Momentum,
+        rate: f32,
+        g: &Tensor,
+        w: &mut Tensor,
+        v: &mut Tensor,
+    ) -> Result<()> {
+        let mut list = ops::optimizer::TensorList::new();
+        let rate = self.value(rate)?;
+        list.push(w.gpu_mut(&self.gpu)?, g.gpu()?, Some(v.gpu_mut(&self.gpu)?), true)?;
+        Ok(ops::optimizer::momentum_update(&self.gpu, &mut list, settings, rate.read(), self.guard())?)
+    }
+}
+
+fn typed_gate<'a, E: Stored>(gate: Gate<'a>) -> Result<ops::batch_norm::Gate<'a, E>> {
+    Ok(match gate {
+        Gate::Open => ops::batch_norm::Gate::Open,
+        Gate::Output(y) => ops::batch_norm::Gate::Output(y.gpu()?),
+        Gate::Affine => ops::batch_norm::Gate::Affine,
+    })
+}
+
+/// A tensor as rows of its last size.
+fn rows(x: &Tensor) -> Result<Matrix<'_, f32>> {
+    Ok(Matrix::new(x.gpu()?, x.last_dim())?)
+}
+
+impl Kernels for CudaKernels {
+    fn conv2d_forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: Option<&mut Tensor>,
+    ) -> Result<()> {
+        typed!(x, E => {
+            let w = self.narrowed::<E>(w)?;
+            self.gpu.conv2d_forward(g, CONVOLUTIONS, x.gpu()?, w.read(), y.gpu_mut(&self.gpu)?)?
+        });
+        match sums {
+            Some(sums) => self.channel_sums(y, sums),
+            None => Ok(()),
+        }
+    }
+
+    fn conv2d_backward_input(
+        &self,
+        g: &Conv2dGeometry,
+        dy: &Tensor,
+        w: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()> {
+        typed!(dy, E => {
+            let (w, dx) = (self.narrowed::<E>(w)?, dx.gpu_mut(&self.gpu)?);
+            self.gpu.conv2d_backward_input(g, CONVOLUTIONS, dy.gpu()?, w.read(), dx, write)?
+        });
+        Ok(())
+    }
+
+    fn conv2d_backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        typed!(x, E => {
+            let mut narrow = self.gpu.buffer::<E>(dw.len())?;
+            self.gpu.conv2d_backward_weight(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, narrow.write())?;
+            ops::elementwise::widen(&self.gpu, narrow.read(), dw.gpu_mut(&self.gpu)?)?
+        });
+        Ok(())
+    }
+
+    fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let sums = sums.gpu_mut(&self.gpu)?;
+        typed!(x, E => ops::sums::channel_sums::<E>(&self.gpu, x.gpu()?, x.last_dim(), sums)?);
+        Ok(())
+    }
+
+    fn batch_coefficients(
+        &self,
+        constants: NormConstants,
+        (sums, count): (&Tensor, f64),
+        parameters: NormParameters,
+        [mean, variance]: [&mut Tensor; 2],
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let NormParameters { gamma, beta, averages } = parameters;
+        let averages = ops::batch_norm::Averages {
+            keep: f64::from(constants.decay),
+            running: [averages[0].gpu()?, averages[1].gpu()?],
+            moved: [mean.gpu_mut(&self.gpu)?, variance.gpu_mut(&self.gpu)?],
+        };
+        let (gamma, beta) = (gamma.gpu()?, beta.map(Tensor::gpu).transpose()?);
+        let (epsilon, coefficients) = (f64::from(constants.epsilon), coefficients.gpu_mut(&self.gpu)?);
+        let (gpu, sums) = (&self.gpu, sums.gpu()?);
+        Ok(ops::batch_norm::coefficients(
+            gpu,
+            sums,
+            count,
+            gamma,
+            beta,
+            epsilon,
+            Some(averages),
+            coefficients,
+        )?)
+    }
+
+    fn frozen_coefficients(
+        &self,
+        epsilon: f32,
+        parameters: NormParameters,
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let NormParameters { gamma, beta, averages: [mean, variance] } = parameters;
+        let averages = [mean.gpu()?, variance.gpu()?];
+        let (gamma, beta) = (gamma.gpu()?, beta.map(Tensor::gpu).transpose()?);
+        let coefficients = coefficients.gpu_mut(&self.gpu)?;
+        Ok(ops::batch_norm::frozen_coefficients(&self.gpu, averages, gamma, beta, epsilon, coefficients)?)
+    }
+
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor,
+        coefficients: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let coefficients = coefficients.gpu()?;
+        typed!(x, E => {
+            let (residual, y) = (residual.map(Tensor::gpu).transpose()?, y.gpu_mut::<E>(&self.gpu)?);
+            ops::batch_norm::forward(&self.gpu, x.gpu()?, coefficients, residual, relu, y)?
+        });
+        Ok(())
+    }
+
+    fn batch_norm_backward_sums(
+        &self,
+        dy: &mut Tensor,
+        gate: Gate,
+        x: &Tensor,
+        coefficients: &Tensor,
+        keep: bool,
+        sums: &mut Tensor,
+    ) -> Result<()> {
+        let (coefficients, sums) = (coefficients.gpu()?, sums.gpu_mut(&self.gpu)?);
+        typed!(x, E => {
+            let (dy, gate) = (dy.gpu_mut::<E>(&self.gpu)?, typed_gate(gate)?);
+            ops::batch_norm::backward_sums(&self.gpu, dy, gate, x.gpu()?, coefficients, keep, sums)?
+        });
+        Ok(())
+    }
+
+    fn batch_norm_parameter_gradients(
+        &self,
+        sums: &Tensor,
+        coefficients: &Tensor,
+        dgamma: &mut Tensor,
+        dbeta: &mut Tensor,
+    ) -> Result<()> {
+        let gradients = [dgamma, dbeta].map(|gradient| gradient.gpu_mut(&self.gpu));
+        let [dgamma, dbeta] = gradients;
+        let (sums, coefficients) = (sums.gpu()?, coefficients.gpu()?);
+        Ok(ops::batch_norm::parameter_gradients(&self.gpu, sums, coefficients, Some(dgamma?), Some(dbeta?))?)
+    }
+
+    fn batch_norm_backward_coefficients(
+        &self,
+        sums: &Tensor,
+        count: Option<f64>,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let (sums, coefficients, to) = (sums.gpu()?, coefficients.gpu()?, to.gpu_mut(&self.gpu)?);
+        Ok(ops::batch_norm::backward_coefficients(&self.gpu, sums, count, coefficients, to)?)
+    }
+
+    fn batch_norm_backward_input(
+        &self,
+        dy: &Tensor,
+        gate: Gate,
+        x: &mut Tensor,
+        coefficients: &Tensor,
+        backward: &Tensor,
+    ) -> Result<()> {
+        let (coefficients, backward) = (coefficients.gpu()?, backward.gpu()?);
+        typed!(x, E => {
+            let (dy, gate, x) = (dy.gpu()?, typed_gate::<E>(gate)?, x.gpu_mut(&self.gpu)?);
+            ops::batch_norm::backward_input(&self.gpu, dy, gate, x, coefficients, backward)?
+        });
+        Ok(())
+    }
+
+    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        typed!(x, E => ops::pooling::max_pool_forward::<E>(&self.gpu, g, x.gpu()?, y.gpu_mut(&self.gpu)?)?);
+        Ok(())
+    }
+
+    fn max_pool_backward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        typed!(x, E => {
+            let (x, y, dy) = (x.gpu::<E>()?, y.gpu()?, dy.gpu()?);
+            ops::pooling::max_pool_backward(&self.gpu, g, x, y, dy, dx.gpu_mut(&self.gpu)?)?
+        });
+        Ok(())
+    }
+
+    fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.len() / y.len(), y.last_dim());
+        let y = y.gpu_mut(&self.gpu)?;
+        typed!(x, E => ops::pooling::global_avg_pool_forward::<E>(&self.gpu, x.gpu()?, pixels, channels, y)?);
+        Ok(())
+    }
+
+    fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (dx.len() / dy.len(), dy.last_dim());
+        typed!(dx, E => {
+            let dx = dx.gpu_mut::<E>(&self.gpu)?;
+            ops::pooling::global_avg_pool_backward(&self.gpu, dy.gpu()?, pixels, channels, dx)?
+        });
+        Ok(())
+    }
+
+    fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
+        let epilogue = match bias {
+            Some(bias) => Epilogue::Bias(bias.gpu()?),
+            None => Epilogue::None,
+        };
+        let y = y.gpu_mut(&self.gpu)?;
+        Ok(self.gpu.product(rows(x)?, rows(w)?.t(), epilogue, PRODUCTS, y)?)
+    }
+
+    fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let dx = dx.gpu_mut(&self.gpu)?;
+        Ok(self.gpu.product(rows(dy)?, rows(w)?, Epilogue::None, PRODUCTS, dx)?)
+    }
+
+    fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
+        let dw = dw.gpu_mut(&self.gpu)?;
+        Ok(self.gpu.product(rows(dy)?.t(), rows(x)?, Epilogue::None, PRODUCTS, dw)?)
+    }
+
+    fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        Ok(ops::sums::column_sums::<f32>(&self.gpu, x.gpu()?, sums.gpu_mut(&self.gpu)?)?)
+    }
+
+    fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        typed!(x, E => ops::elementwise::relu_forward::<E>(&self.gpu, x.gpu()?, y.gpu_mut(&self.gpu)?)?);
+        Ok(())
+    }
+
+    fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+        typed!(y, E => ops::elementwise::relu_backward::<E>(&self.gpu, y.gpu()?, dy.gpu_mut(&self.gpu)?)?);
+        Ok(())
+    }
+
+    fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()> {
+        typed!(b, E => ops::elementwise::add_assign::<E>(&self.gpu, a.gpu_mut(&self.gpu)?, b.gpu()?)?);
+        Ok(())
+    }
+
+    fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()> {
+        Ok(ops::elementwise::scale_by::<f32>(&self.gpu, a.gpu_mut(&self.gpu)?, factor.gpu()?)?)
+    }
+
+    fn fill(&self, a: &mut Tensor, value: f32) -> Result<()> {
+        Ok(ops::elementwise::fill::<f32>(&self.gpu, a.gpu_mut(&self.gpu)?, value)?)
+    }
+
+    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()> {
+        let bytes = self.gpu.buffer_of(bytes)?;
+        typed!(y, E => {
+            let y = y.gpu_mut::<E>(&self.gpu)?;
+            ops::elementwise::unit_from_bytes(&self.gpu, bytes.read(), y)?
+        });
+        Ok(())
+    }
+
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        // Of one channel: [sum, sum of squares].
+        let mut sums = self.gpu.buffer::<f64>(2)?;
+        ops::sums::channel_sums::<f32>(&self.gpu, x.gpu()?, 1, sums.write())?;
+        Ok(self.gpu.values(sums.read())?[1])
+    }
+
+    fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let y = y.gpu_mut(&self.gpu)?;
+        Ok(ops::l2_normalize::l2_normalize_forward(&self.gpu, x.gpu()?, x.last_dim(), y)?)
+    }
+
+    fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let (dy, dx) = (dy.gpu()?, dx.gpu_mut(&self.gpu)?);
+        Ok(ops::l2_normalize::l2_normalize_backward(&self.gpu, x.gpu()?, dy, x.last_dim(), dx)?)
+    }
+
+    fn nt_xent_forward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        anchors: &mut Tensor,
+    ) -> Result<()> {
+        let (z, all, anchors) = (z.gpu()?, all.gpu()?, anchors.gpu_mut(&self.gpu)?);
+        Ok(ops::nt_xent::forward(&self.gpu, shape, z, all, anchors)?)
+    }
+
+    fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
+        let (lse, sums) = (lse.gpu_mut(&self.gpu)?, sums.gpu_mut(&self.gpu)?);
+        Ok(ops::nt_xent::figures(&self.gpu, anchors.gpu()?, sums, lse)?)
+    }
+
+    fn nt_xent_backward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        lse: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let (z, all, lse) = (z.gpu()?, all.gpu()?, lse.gpu()?);
+        let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
+        Ok(ops::nt_xent::backward(&self.gpu, shape, z, all, lse, factor, dy.gpu()?, dz)?)
+    }
+
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
+        let (classes, dlogits) = (logits.last_dim(), dlogits.gpu_mut(&self.gpu)?);
+        let (rows, labels) = (labels.len(), self.gpu.buffer_of(labels)?);
+        let (mut losses, mut mean) = (self.gpu.buffer::<f32>(rows)?, self.gpu.buffer::<f64>(1)?);
+        let (gpu, logits, each) = (&self.gpu, logits.gpu()?, losses.write());
+        ops::cross_entropy::softmax_cross_entropy(gpu, logits, labels.read(), classes, each, dlogits)?;
+        ops::reductions::sum_values(gpu, losses.read(), 1.0 / rows as f64, mean.write())?;
+        Ok(gpu.values(mean.read())?[0])
+    }
+
+    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let LarsStep { rate, trust_coefficient, momentum, decay } = step;
+        let trust_coefficient = Some(trust_coefficient as f32);
+        let settings = ops::optimizer::Momentum { momentum, decay, nesterov: false, trust_coefficient };
+        self.momentum(settings, rate as f32, g, w, v)
+    }
+
+    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
+        let MomentumStep { rate, momentum, decay, nesterov } = step;
+        let settings = ops::optimizer::Momentum { momentum, decay, nesterov, trust_coefficient: None };
+        self.momentum(settings, rate, g, w, v)
+    }
+
+    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
+        let AdamWStep { rate, betas, epsilon, decay, .. } = step;
+        let [first, second] = step.corrections();
+        let hyper = self.gpu.buffer_of(&[rate, first, second])?;
+        let settings = ops::optimizer::AdamW { betas, epsilon, decay };
+        let mut list = ops::optimizer::TensorList::new();
+        list.push(w.gpu_mut(&self.gpu)?, g.gpu()?, Some(moments.gpu_mut(&self.gpu)?), true)?;
+        Ok(ops::optimizer::adamw_update(&self.gpu, &mut list, settings, hyper.read(), self.guard())?)
+    }
+}

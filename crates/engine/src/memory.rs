@@ -1,0 +1,135 @@
+//! Where a tensor's values are: in host memory, or in that of a GPU.
+
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
+#[cfg(feature = "cuda")]
+use simclr_cuda::{CudaError, DeviceBuffer, Slice, SliceMut};
+use simclr_kernels::buffer::{Buffer, Pool};
+
+#[cfg(feature = "cuda")]
+use crate::EngineError;
+use crate::Result;
+use crate::tensor::Stored;
+
+/// Values, shared by clones.
+#[derive(Clone)]
+pub(crate) enum Memory {
+    Host(Buffer),
+    /// Where the GPU had not as much, the error is kept for the first who needs the values.
+    #[cfg(feature = "cuda")]
+    Gpu(std::result::Result<Arc<DeviceBuffer<u8>>, Arc<CudaError>>),
+}
+
+/// What hands out memory.
+pub(crate) enum Place {
+    Host(Pool),
+    #[cfg(feature = "cuda")]
+    Gpu(simclr_cuda::Device),
+}
+
+impl Place {
+    /// So many bytes of arbitrary values.
+    pub(crate) fn take(&self, bytes: usize) -> Memory {
+        match self {
+            Place::Host(pool) => Memory::Host(pool.take(bytes)),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => Memory::Gpu(gpu.buffer(bytes).map(Arc::new).map_err(Arc::new)),
+        }
+    }
+}
+
+impl Memory {
+    /// The values, where they are in host memory.
+    pub(crate) fn host<E: Stored>(&self) -> Result<&[E]> {
+        match self {
+            Memory::Host(buffer) => Ok(buffer.as_slice()),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(_) => Err(elsewhere()),
+        }
+    }
+
+    /// The same for writing. Shared values are copied first.
+    pub(crate) fn host_mut<E: Stored>(&mut self, place: &Place) -> Result<&mut [E]> {
+        match (self, place) {
+            (Memory::Host(buffer), Place::Host(pool)) => {
+                if buffer.get_mut::<E>().is_none() {
+                    let mut copy = pool.take(buffer.len());
+                    if let Some(values) = copy.get_mut::<E>() {
+                        values.copy_from_slice(buffer.as_slice());
+                    }
+                    *buffer = copy;
+                }
+                match buffer.get_mut() {
+                    Some(values) => Ok(values),
+                    None => unreachable!("the buffer was copied above and not shared since"),
+                }
+            }
+            #[cfg(feature = "cuda")]
+            _ => Err(elsewhere()),
+        }
+    }
+
+    /// Copies all values to the host.
+    pub(crate) fn read<E: Stored>(&self, place: &Place, to: &mut [E]) -> Result<()> {
+        match (self, place) {
+            (Memory::Host(buffer), _) => to.copy_from_slice(buffer.as_slice()),
+            #[cfg(feature = "cuda")]
+            (Memory::Gpu(_), Place::Gpu(gpu)) => gpu.copy_from(self.gpu()?, to)?,
+            #[cfg(feature = "cuda")]
+            (Memory::Gpu(_), Place::Host(_)) => return Err(elsewhere()),
+        }
+        Ok(())
+    }
+
+    /// Replaces all values.
+    pub(crate) fn write<E: Stored>(&mut self, place: &Place, values: &[E]) -> Result<()> {
+        match place {
+            Place::Host(_) => self.host_mut(place)?.copy_from_slice(values),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => gpu.copy_to(values, self.gpu_mut(gpu)?)?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Memory {
+    /// The values, where they are on a GPU.
+    pub(crate) fn gpu<E: Stored>(&self) -> Result<Slice<'_, E>> {
+        match self {
+            Memory::Gpu(Ok(buffer)) => Ok(buffer.read_as()?),
+            Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
+            Memory::Host(_) => Err(misplaced("on a GPU", "in host memory")),
+        }
+    }
+
+    /// The same for writing. Shared values are copied first.
+    pub(crate) fn gpu_mut<E: Stored>(&mut self, gpu: &simclr_cuda::Device) -> Result<SliceMut<'_, E>> {
+        if let Memory::Gpu(Ok(buffer)) = self
+            && Arc::get_mut(buffer).is_none()
+        {
+            let mut copy = gpu.buffer::<u8>(buffer.len())?;
+            gpu.copy(buffer.read(), copy.write())?;
+            *buffer = Arc::new(copy);
+        }
+        match self {
+            Memory::Gpu(Ok(buffer)) => match Arc::get_mut(buffer) {
+                Some(buffer) => Ok(buffer.write_as()?),
+                None => unreachable!("the buffer was copied above and not shared since"),
+            },
+            Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
+            Memory::Host(_) => Err(misplaced("on a GPU", "in host memory")),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn elsewhere() -> EngineError {
+    misplaced("in host memory", "on a GPU")
+}
+
+#[cfg(feature = "cuda")]
+fn misplaced(needed: &str, found: &str) -> EngineError {
+    EngineError::Value { op: "tensor", what: format!("values {needed} are needed, these are {found}") }
+}

@@ -1,0 +1,288 @@
+//! A GPU against the CPU: every operator's forward and backward, the optimisers, and ten steps of a network. On a machine without one, what
+//! stands in for it computes with the same kernels.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use common::network::{CHANNELS, Network, SIZE};
+use common::{gpu, tensor, values};
+use simclr_engine::ops::{self, BatchNorm, Conv2d};
+use simclr_engine::{
+    AdamWStep, DType, Device, LarsStep, Mode, MomentumStep, ParameterId, ParameterKind, Parameters, Result,
+    SingleProcess, Tape, Tensor, Var,
+};
+
+const TYPES: [DType; 2] = [DType::F32, DType::Bf16];
+
+/// Parameters of given names and shapes: activations of type `dtype`, the others f32; averages are not trained.
+struct Setting<'s> {
+    activations: &'s [(&'s str, &'s [usize])],
+    parameters: &'s [(&'s str, &'s [usize])],
+    averages: &'s [(&'s str, &'s [usize])],
+}
+
+impl Setting<'_> {
+    fn on(&self, device: &Device, dtype: DType) -> Parameters {
+        let mut parameters = Parameters::new();
+        let mut add = |list: &[(&str, &[usize])], kind, dtype| {
+            for (name, shape) in list {
+                let value = if kind == ParameterKind::Buffer {
+                    let positive =
+                        values::uniform(name, shape.iter().product()).iter().map(|u| 1.5 + u).collect();
+                    Tensor::from_vec(device, shape, positive).unwrap()
+                } else {
+                    tensor(device, name, shape)
+                };
+                parameters.add(*name, kind, value.cast(dtype).unwrap()).unwrap();
+            }
+        };
+        add(self.activations, ParameterKind::Weight, dtype);
+        add(self.parameters, ParameterKind::Weight, DType::F32);
+        add(self.averages, ParameterKind::Buffer, DType::F32);
+        parameters
+    }
+}
+
+/// Output, gradients and new averages.
+fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> Result<Var>) -> Vec<Vec<f32>> {
+    let mut tape = Tape::new(parameters, mode, &SingleProcess);
+    let y = forward(&mut tape).unwrap();
+    let dy = tensor(y.tensor().device(), "dy", y.tensor().shape()).cast(y.tensor().dtype()).unwrap();
+    let gradients = tape.backward(&y, dy).unwrap();
+    let mut averages = tape.into_buffer_updates();
+    let gradients = gradients.iter().map(|(gradient, _)| gradient.to_vec().unwrap());
+    let averages = averages.drain().map(|(_, value)| value.to_vec().unwrap());
+    [y.tensor().to_vec().unwrap()].into_iter().chain(gradients).chain(averages).collect()
+}
+
+fn relative_rms(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |v: f32| f64::from(v) * f64::from(v);
+    let error: f64 = got.iter().zip(want).map(|(a, b)| square(a - b)).sum();
+    let size: f64 = want.iter().map(|v| square(*v)).sum();
+    (error / size.max(1e-12)).sqrt()
+}
+
+/// Refuses results that are further off than `dtype` allows. A NaN is.
+fn assert_close(what: &str, dtype: DType, got: &[Vec<f32>], want: &[Vec<f32>]) {
+    let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-2 };
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let off = relative_rms(got, want);
+        assert!(off <= tolerance, "{what} in {dtype:?}: result {i} is off by {off:.1e}");
+    }
+}
+
+/// The same on both devices.
+fn compare(
+    what: &str,
+    gpu: &Device,
+    setting: &Setting,
+    mode: Mode,
+    types: &[DType],
+    forward: impl Fn(&mut Tape, &Parameters) -> Result<Var>,
+) {
+    let cpu = common::device();
+    for &dtype in types {
+        let [got, want] = [gpu, &cpu].map(|device| {
+            let parameters = setting.on(device, dtype);
+            outcome(&parameters, mode, |tape| forward(tape, &parameters))
+        });
+        assert_close(what, dtype, &got, &want);
+    }
+}
+
+fn find(parameters: &Parameters, name: &str) -> ParameterId {
+    parameters.find(name).unwrap()
+}
+
+fn norm(parameters: &Parameters) -> BatchNorm {
+    BatchNorm {
+        gamma: find(parameters, "gamma"),
+        beta: parameters.find("beta"),
+        running_mean: find(parameters, "mean"),
+        running_var: find(parameters, "var"),
+        epsilon: 1e-5,
+        decay: 0.9,
+    }
+}
+
+#[test]
+fn convolutions() {
+    let Some(gpu) = gpu() else { return };
+    // batch, height, width, channels in, channels out, kernel, stride, padding
+    let shapes = [
+        (1, 7, 7, 1, 1, 3, 1, 1),
+        (3, 7, 7, 5, 3, 3, 2, 1),
+        (2, 8, 5, 3, 16, 7, 2, 3),
+        (5, 6, 6, 4, 33, 1, 2, 0),
+        (2, 1, 1, 3, 5, 1, 1, 0),
+    ];
+    for shape @ (n, h, w, c, k, side, stride, padding) in shapes {
+        let setting = Setting {
+            activations: &[("x", &[n, h, w, c])],
+            parameters: &[("w", &[k, side, side, c])],
+            averages: &[],
+        };
+        // x has two users, so that the second gradient is added to the first.
+        compare(&format!("conv2d {shape:?}"), &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
+            let (x, w) = (tape.parameter(find(parameters, "x")), tape.parameter(find(parameters, "w")));
+            let conv = Conv2d { stride, padding, channel_sums: true };
+            let (a, b) = (ops::conv2d(tape, &x, &w, conv)?, ops::conv2d(tape, &x, &w, conv)?);
+            ops::add(tape, &a, &b)
+        });
+    }
+}
+
+#[test]
+fn batch_norm_in_every_form() {
+    let Some(gpu) = gpu() else { return };
+    let shapes: [&[usize]; 3] = [&[3, 7, 7, 5], &[2, 3, 3, 16], &[9, 6]];
+    for shape in shapes {
+        let channels = &shape[shape.len() - 1..];
+        for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+            for form in 0..8 {
+                let (with_beta, with_residual, relu) = (form & 1 > 0, form & 2 > 0, form & 4 > 0);
+                let parameters: &[(&str, &[usize])] = &[("gamma", channels), ("beta", channels)];
+                let activations: &[(&str, &[usize])] = &[("x", shape), ("residual", shape)];
+                let setting = Setting {
+                    activations: &activations[..1 + usize::from(with_residual)],
+                    parameters: &parameters[..1 + usize::from(with_beta)],
+                    averages: &[("mean", channels), ("var", channels)],
+                };
+                let what = format!("batch_norm {shape:?}, {mode:?}, form {form}");
+                compare(&what, &gpu, &setting, mode, &TYPES, |tape, parameters| {
+                    let x = tape.parameter(find(parameters, "x"));
+                    let residual = parameters.find("residual").map(|id| tape.parameter(id));
+                    ops::batch_norm(tape, &x, &norm(parameters), residual.as_ref(), relu)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn pooling_and_relu() {
+    let Some(gpu) = gpu() else { return };
+    for shape in [[2, 7, 7, 5], [1, 8, 5, 16], [3, 4, 4, 1]] {
+        let setting = Setting { activations: &[("x", &shape)], parameters: &[], averages: &[] };
+        compare(&format!("pooling {shape:?}"), &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
+            let x = tape.parameter(find(parameters, "x"));
+            let y = ops::relu(tape, &x)?;
+            let y = ops::max_pool(tape, &y, 3, 2, 1)?;
+            ops::global_avg_pool(tape, &y)
+        });
+    }
+}
+
+#[test]
+fn dense_layers_and_losses() {
+    let Some(gpu) = gpu() else { return };
+    let setting = Setting {
+        activations: &[],
+        parameters: &[("x", &[10, 7]), ("w", &[5, 7]), ("b", &[5])],
+        averages: &[],
+    };
+    let layer = |tape: &mut Tape, parameters: &Parameters, with_bias: bool| {
+        let [x, w, b] = ["x", "w", "b"].map(|name| find(parameters, name));
+        let (x, w) = (tape.parameter(x), tape.parameter(w));
+        let b = with_bias.then(|| tape.parameter(b));
+        ops::linear(tape, &x, &w, b.as_ref())
+    };
+    let f32 = &[DType::F32];
+    for with_bias in [true, false] {
+        compare("linear", &gpu, &setting, Mode::Train, f32, |tape, p| layer(tape, p, with_bias));
+    }
+    compare("nt_xent", &gpu, &setting, Mode::Train, f32, |tape, parameters| {
+        let z = layer(tape, parameters, true)?;
+        let z = ops::l2_normalize(tape, &z)?;
+        Ok(ops::nt_xent(tape, &z, 0.5)?.0)
+    });
+    compare("softmax_cross_entropy", &gpu, &setting, Mode::Train, f32, |tape, parameters| {
+        let logits = layer(tape, parameters, true)?;
+        ops::softmax_cross_entropy(tape, &logits, &[0, 1, 2, 3, 4, 4, 3, 2, 1, 0])
+    });
+}
+
+#[test]
+fn optimizers_and_sums() {
+    let Some(gpu) = gpu() else { return };
+    let cpu = common::device();
+    let updated = |device: &Device| {
+        let g = tensor(device, "g", &[3, 50]);
+        let of =
+            |name: &str, len: usize| (tensor(device, name, &[3, 50]), Tensor::zeros(device, &[len]).unwrap());
+        let (mut lars, mut momentum, mut adamw) = (of("lars", 150), of("momentum", 150), of("adamw", 300));
+        for step in 1..=3 {
+            let push = LarsStep { rate: 0.3, trust_coefficient: 0.01, momentum: 0.9, decay: 1e-2 };
+            device.lars_update(push, &g, &mut lars.0, &mut lars.1).unwrap();
+            let push = MomentumStep { rate: 0.3, momentum: 0.9, decay: 1e-2, nesterov: true };
+            device.momentum_update(push, &g, &mut momentum.0, &mut momentum.1).unwrap();
+            let push = AdamWStep { rate: 0.1, betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.1, step };
+            device.adamw_update(push, &g, &mut adamw.0, &mut adamw.1).unwrap();
+        }
+        let squares = vec![device.sum_of_squares(&adamw.0).unwrap() as f32];
+        let all = [lars, momentum, adamw].into_iter().flat_map(|(w, v)| [w, v]);
+        all.map(|x| x.to_vec().unwrap()).chain([squares]).collect::<Vec<_>>()
+    };
+    assert_close("optimizers", DType::F32, &updated(&gpu), &updated(&cpu));
+}
+
+#[test]
+fn values_come_and_go() {
+    let Some(gpu) = gpu() else { return };
+    let a = Tensor::from_slice(&gpu, &[3], &[1.0, 2.0, 3.1]).unwrap();
+    let mut b = a.clone();
+    b.add_assign(&a).unwrap();
+    assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![1.0, 2.0, 3.1], vec![2.0, 4.0, 6.2]));
+    let here = Tensor::from_slice(&common::device(), &[3], &[1.0, 2.0, 3.1]).unwrap();
+    for dtype in [DType::Bf16, DType::F64] {
+        assert_eq!(a.cast(dtype).unwrap().to_vec().unwrap(), here.cast(dtype).unwrap().to_vec().unwrap());
+    }
+    assert_eq!(Tensor::full(&gpu, &[2], 0.5).unwrap().to_vec().unwrap(), [0.5, 0.5]);
+    let bytes = Tensor::from_bytes(&gpu, &[3], &[0, 51, 255], DType::F32).unwrap();
+    assert_eq!(bytes.to_vec().unwrap(), [0.0, 0.2, 1.0]);
+    let refused = a.as_slice().unwrap_err().to_string();
+    assert!(refused.contains("host memory") && refused.contains("GPU"), "{refused}");
+    assert!(here.clone().add_assign(&b).is_err());
+    drop((a, b, bytes));
+}
+
+/// Losses of ten steps of the network.
+fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
+    let (mut parameters, network) = Network::new(device);
+    let mut state: Vec<Tensor> =
+        parameters.iter().map(|(_, _, w)| Tensor::zeros(device, &[w.len()]).unwrap()).collect();
+    let step = |step: usize| {
+        let views = tensor(device, &format!("views {step}"), &[8, SIZE, SIZE, CHANNELS]).cast(dtype).unwrap();
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let (loss, figures) = network.loss(&mut tape, views, step % 2 == 1).unwrap();
+        let gradients = tape.backward(&loss, Tensor::full(device, &[1], 1.0).unwrap()).unwrap();
+        let mut averages = tape.into_buffer_updates();
+        for (id, average) in averages.drain() {
+            parameters.set(id, average).unwrap();
+        }
+        for id in parameters.ids() {
+            let Some(gradient) = gradients.get(id) else { continue };
+            let push = MomentumStep { rate: 0.05, momentum: 0.9, decay: 0.0, nesterov: false };
+            let (w, v) = (parameters.get_mut(id), &mut state[id.index()]);
+            device.momentum_update(push, gradient, w, v).unwrap();
+        }
+        figures.loss as f32
+    };
+    (0..10).map(step).collect()
+}
+
+#[test]
+fn ten_steps_follow_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let cpu = common::device();
+    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::Bf16, 2e-2)] {
+        let (got, want) = (ten_steps(&gpu, dtype), ten_steps(&cpu, dtype));
+        for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert!((got - want).abs() <= tolerance * want, "{dtype:?}, step {step}: {got} for {want}");
+        }
+    }
+    assert_eq!(ten_steps(&gpu, DType::Bf16), ten_steps(&gpu, DType::Bf16), "the same bits each time");
+}
