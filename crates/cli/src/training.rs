@@ -98,10 +98,12 @@ impl Training {
         self.from.as_ref().is_some_and(|from| from.meta.epoch >= self.config.train.epochs)
     }
 
-    /// Trains until done, or until Ctrl-C. A data set that turns out too small, or a batch too large, leaves no folder behind.
+    /// Trains until done, or until Ctrl-C. A data set that turns out too small, a batch too large or a
+    /// device that is not there leaves no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
         let train = &self.config.train;
-        let device = device(train.device, train.threads.value().unwrap_or(0))?;
+        let device =
+            device(train.device, train.threads.value().unwrap_or(0)).inspect_err(|_| self.abandon())?;
         let started = Instant::now();
         let watch = Watch::start();
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
@@ -140,7 +142,7 @@ impl Training {
 
     /// Takes away a folder that was made for this run, in which no step was taken.
     fn abandon(&self) {
-        let untouched = |path: PathBuf| path.metadata().is_ok_and(|found| found.len() == 0);
+        let untouched = |path: PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
         if self.new && untouched(self.folder.metrics()) {
             // What cannot be removed stays, and the error that brought us here is the one to tell.
             let _ = std::fs::remove_dir_all(self.folder.path());

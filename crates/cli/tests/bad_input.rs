@@ -81,6 +81,19 @@ fn broken_images_are_skipped_counted_and_listed() {
     }
 }
 
+/// What is not there is named, and the folder of a run that cannot begin is gone again.
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_device_that_is_not_there() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    let sets = ["train.batch=25", "train.device=cuda"];
+    simclr(&pretrain(&data, &out, &sets)).expect(1, &["--device cuda", "train.device", "feature `cuda`"]);
+    assert!(!out.exists());
+    simclr(&pretrain(&data, &out, &["train.device=gpu"])).expect(2, &["train.device", "cuda:N"]);
+    assert!(!out.exists());
+}
+
 /// Broken images among the few that are held out, and a run that is taken up again: none is forgotten.
 #[test]
 fn broken_images_are_remembered() {
