@@ -7,10 +7,8 @@ use std::sync::Arc;
 use simclr_cuda::{CudaError, DeviceBuffer, Slice, SliceMut};
 use simclr_kernels::buffer::{Buffer, Pool};
 
-#[cfg(feature = "cuda")]
-use crate::EngineError;
-use crate::Result;
 use crate::tensor::Stored;
+use crate::{EngineError, Result};
 
 /// Values, shared by clones.
 #[derive(Clone)]
@@ -60,10 +58,7 @@ impl Memory {
                     }
                     *buffer = copy;
                 }
-                match buffer.get_mut() {
-                    Some(values) => Ok(values),
-                    None => unreachable!("the buffer was copied above and not shared since"),
-                }
+                buffer.get_mut().ok_or_else(shared)
             }
             #[cfg(feature = "cuda")]
             _ => Err(elsewhere()),
@@ -114,14 +109,16 @@ impl Memory {
             *buffer = Arc::new(copy);
         }
         match self {
-            Memory::Gpu(Ok(buffer)) => match Arc::get_mut(buffer) {
-                Some(buffer) => Ok(buffer.write_as()?),
-                None => unreachable!("the buffer was copied above and not shared since"),
-            },
+            Memory::Gpu(Ok(buffer)) => Ok(Arc::get_mut(buffer).ok_or_else(shared)?.write_as()?),
             Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
             Memory::Host(_) => Err(misplaced("on a GPU", "in host memory")),
         }
     }
+}
+
+/// Cannot be: whoever asks to write has copied what was shared.
+fn shared() -> EngineError {
+    EngineError::Value { op: "tensor", what: "values to be written are shared".to_owned() }
 }
 
 #[cfg(feature = "cuda")]
