@@ -22,7 +22,8 @@ struct Shared {
     name: String,
     place: Place,
     kernels: Box<dyn Kernels>,
-    threads: Threads,
+    /// What is left to the processor.
+    cpu: Cpu,
 }
 
 /// How much memory a device's tensors take, in bytes.
@@ -42,13 +43,16 @@ pub fn has_bf16() -> bool {
     Isa::detect().level() == Level::Avx512Bf16
 }
 
-/// Operations per second, a multiplication and an addition being two.
+/// What a device reaches at most, measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PeakFlops {
-    /// Of multiply-adds in f32.
+pub struct Peak {
+    /// Operations per second in f32, a multiplication and an addition being two: multiply-adds in registers on the CPU, the product of
+    /// large matrices on a GPU.
     pub f32: f64,
-    /// Of products of bf16 values summed in f32, where the processor has an instruction for them.
+    /// The same of bf16 values summed in f32, where the device has instructions for them.
     pub bf16: Option<f64>,
+    /// Bytes per second of a copy from a GPU's memory to itself, those read and those written.
+    pub bytes: Option<f64>,
 }
 
 impl Device {
@@ -70,6 +74,22 @@ impl Device {
         Ok((Device::of(&cpu, Pool::default(), kernels), profile))
     }
 
+    /// [`Device::cuda`], timing every kernel while the profile is not paused: the GPU is then waited for before and after each.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn cuda_profiled(ordinal: usize, threads: usize) -> Result<(Device, Profile)> {
+        #[cfg(feature = "cuda")]
+        {
+            let gpu = simclr_cuda::Device::open(ordinal)?;
+            let profile = Profile::of_gpu(&gpu);
+            let kernels = Watched { inner: crate::cuda::CudaKernels::new(&gpu)?, watch: profile.clone() };
+            Ok((Device::on(&gpu, ordinal, threads, kernels)?, profile))
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::cuda(ordinal, threads).map(|device| (device, Profile::default()))
+    }
+
     /// A device whose kernels do nothing and whose large tensors (above a MiB) have no values, while [`Device::memory`] tells what they
     /// would take: to learn what a computation needs before it is done.
     pub fn dry() -> Result<Device> {
@@ -84,7 +104,10 @@ impl Device {
     /// [`EngineError::Device`] says what is missing: the feature `cuda` of this build, a library, or a GPU.
     pub fn cuda(ordinal: usize, threads: usize) -> Result<Device> {
         #[cfg(feature = "cuda")]
-        return Device::on(&simclr_cuda::Device::open(ordinal)?, ordinal, threads);
+        {
+            let gpu = simclr_cuda::Device::open(ordinal)?;
+            Device::on(&gpu, ordinal, threads, crate::cuda::CudaKernels::new(&gpu)?)
+        }
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (ordinal, threads);
@@ -97,7 +120,8 @@ impl Device {
     /// [`Device::cuda`] with libraries that were found elsewhere: for tests, on what stands in for a GPU.
     #[cfg(feature = "cuda")]
     pub fn cuda_with(libraries: &simclr_cuda::Libraries, threads: usize) -> Result<Device> {
-        Device::on(&simclr_cuda::Device::open_with(0, libraries, None)?, 0, threads)
+        let gpu = simclr_cuda::Device::open_with(0, libraries, None)?;
+        Device::on(&gpu, 0, threads, crate::cuda::CudaKernels::new(&gpu)?)
     }
 
     /// The first GPU where one works, else the CPU, and why no GPU was taken.
@@ -109,14 +133,18 @@ impl Device {
     }
 
     #[cfg(feature = "cuda")]
-    fn on(gpu: &simclr_cuda::Device, ordinal: usize, threads: usize) -> Result<Device> {
-        let threads = cpu(threads, Isa::detect())?.threads;
+    fn on(
+        gpu: &simclr_cuda::Device,
+        ordinal: usize,
+        threads: usize,
+        kernels: impl Kernels + 'static,
+    ) -> Result<Device> {
         Ok(Device {
             shared: Arc::new(Shared {
                 name: format!("cuda:{ordinal} ({})", gpu.name()),
                 place: Place::Gpu(gpu.clone()),
-                kernels: Box::new(crate::cuda::CudaKernels::new(gpu)?),
-                threads,
+                kernels: Box::new(kernels),
+                cpu: cpu(threads, Isa::detect())?,
             }),
         })
     }
@@ -145,20 +173,20 @@ impl Device {
                 name: format!("cpu ({}, {} threads)", cpu.isa.level(), cpu.threads.count()),
                 place: Place::Host(pool),
                 kernels: Box::new(kernels),
-                threads: cpu.threads.clone(),
+                cpu: cpu.clone(),
             }),
         }
     }
 
     /// Threads that kernels run on.
     pub fn threads(&self) -> usize {
-        self.shared.threads.count()
+        self.shared.cpu.threads.count()
     }
 
     /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of being handed over and
     /// waited for by a thread that does nothing else.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.shared.threads.install(work)
+        self.shared.cpu.threads.install(work)
     }
 
     /// What the device's tensors take.
@@ -182,6 +210,36 @@ impl Device {
             // What the driver refuses now it refuses the next kernel too, whose error is told.
             #[cfg(feature = "cuda")]
             Place::Gpu(gpu) => drop(gpu.trim()),
+        }
+    }
+
+    /// The most that the device reaches, measured in about a tenth of a second.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where a GPU refuses.
+    pub fn measured_peak(&self) -> Result<Peak> {
+        match &self.shared.place {
+            Place::Host(_) => {
+                let cpu = &self.shared.cpu;
+                Ok(Peak { f32: peak::f32_flops(cpu), bf16: peak::bf16_flops(cpu), bytes: None })
+            }
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => {
+                let simclr_cuda::Peak { f32, bf16, bytes } = gpu.peak(8192)?;
+                Ok(Peak { f32, bf16: Some(bf16), bytes: Some(bytes) })
+            }
+        }
+    }
+
+    /// Waits until everything that was started has ended.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where any of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match &self.shared.place {
+            Place::Host(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => Ok(gpu.synchronize()?),
         }
     }
 
@@ -230,12 +288,6 @@ impl Device {
     pub(crate) fn kernels(&self) -> &dyn Kernels {
         &*self.shared.kernels
     }
-}
-
-/// The most that multiply-adds reach on `threads` threads (0: one a core), measured in about a tenth of a second.
-pub fn peak_flops(threads: usize) -> Result<PeakFlops> {
-    let cpu = cpu(threads, Isa::detect())?;
-    Ok(PeakFlops { f32: peak::f32_flops(&cpu), bf16: peak::bf16_flops(&cpu) })
 }
 
 fn cpu(threads: usize, isa: Isa) -> Result<Cpu> {

@@ -37,7 +37,7 @@ mod tape;
 mod tensor;
 
 pub use collective::{Collective, SingleProcess, ThreadGroup};
-pub use device::{Device, MemoryUse, PeakFlops, has_bf16, peak_flops};
+pub use device::{Device, MemoryUse, Peak, has_bf16};
 pub use error::EngineError;
 pub use kernels::{Gate, Kernels, NormParameters};
 pub use parameters::{ParameterId, ParameterKind, Parameters};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,12 +104,35 @@ impl std::ops::AddAssign for Cost {
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     costs: Arc<Mutex<HashMap<Work, Cost>>>,
+    paused: Arc<AtomicBool>,
+    /// Whose work is waited for before and after each kernel.
+    #[cfg(feature = "cuda")]
+    gpu: Option<simclr_cuda::Device>,
 }
 
 impl Profile {
     /// Forgets what was measured so far.
     pub fn clear(&self) {
         self.lock().clear();
+    }
+
+    /// Kernels are timed no longer, or again: on a GPU, timing keeps them from following one another.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_gpu(gpu: &simclr_cuda::Device) -> Profile {
+        Profile { gpu: Some(gpu.clone()), ..Profile::default() }
+    }
+
+    /// Waits for what was started, where it runs by itself.
+    fn settle(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu {
+            gpu.synchronize()?;
+        }
+        Ok(())
     }
 
     /// What was measured, in the order of operators, passes and shapes.
@@ -145,8 +169,13 @@ impl Watch for Profile {
         (flops, bytes): (u64, u64),
         kernel: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
+        if self.paused.load(Ordering::Relaxed) {
+            return kernel();
+        }
+        self.settle()?;
         let start = Instant::now();
         let result = kernel();
+        self.settle()?;
         self.add(work, Cost { calls: 1, time: start.elapsed(), flops, bytes });
         result
     }

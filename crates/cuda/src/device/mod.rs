@@ -5,6 +5,7 @@ mod channel;
 mod convolution;
 mod cudnn;
 mod graph;
+mod peak;
 mod pool;
 mod product;
 mod staging;
@@ -29,6 +30,7 @@ pub use channel::Channel;
 pub use convolution::ConvolutionMode;
 use convolution::Convolutions;
 pub use graph::Graph;
+pub use peak::Peak;
 pub use pool::MemoryUse;
 pub use product::{Epilogue, Matrix, ProductMode};
 

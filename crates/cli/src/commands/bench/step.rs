@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use simclr_engine::{Device, Isa, Level, SingleProcess, peak_flops};
+use simclr_engine::{Device, Isa, Level, Profile, SingleProcess};
+use simclr_train::config::DeviceName;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
 use simclr_train::{Config, Layers, Model, memory};
@@ -50,7 +51,11 @@ pub struct Step {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
 
-    /// Instructions to compute with [default: the best that the processor has]
+    /// What computes: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceName,
+
+    /// Instructions that the processor computes with [default: the best that it has]
     #[arg(long, value_name = "NAME")]
     isa: Option<IsaName>,
 
@@ -79,7 +84,7 @@ enum IsaName {
 #[derive(Serialize)]
 struct Figures {
     views_per_s: f64,
-    /// The most memory that the process ever held.
+    /// The most memory that the process ever held; on a GPU, what its buffers hold of the GPU's.
     peak_bytes: u64,
     /// The most that tensors held.
     tensor_bytes: usize,
@@ -92,8 +97,10 @@ struct Figures {
     gflops: f64,
     /// Of `peak_gflops`.
     share_of_peak: f64,
-    /// What multiply-adds in registers reach on this machine, on as many threads, in this precision.
+    /// What the device was seen to reach in this precision: multiply-adds in registers on as many threads, or products on a GPU.
     peak_gflops: f64,
+    /// Bytes read and written by a copy on a GPU, in 10^9 a second.
+    peak_gb_per_s: Option<f64>,
     gflop_per_view: f64,
     encoder: String,
     width: f64,
@@ -109,9 +116,9 @@ struct Figures {
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
-        let threads = self.threads.count();
-        let (device, profile) = Device::cpu_profiled(threads, self.isa()?)?;
-        let peak = peak_flops(threads)?;
+        let (device, profile) = self.device()?;
+        let peak = device.measured_peak()?;
+        let bandwidth = peak.bytes;
         let peak = match config.train.precision.word() {
             "bf16" => peak.bf16.unwrap_or(peak.f32),
             _ => peak.f32,
@@ -124,17 +131,29 @@ impl Step {
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
         let mut seconds = Vec::with_capacity(self.steps.into());
-        for step in 0..WARM_UP + usize::from(self.steps) {
-            if step == WARM_UP {
-                profile.clear();
-            }
+        let mut step = || {
             let start = Instant::now();
             train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, 0.01)?;
-            if step >= WARM_UP {
-                seconds.push(start.elapsed().as_secs_f64());
+            device.synchronize()?;
+            Ok::<_, anyhow::Error>(start.elapsed().as_secs_f64())
+        };
+        // Timing each kernel costs nothing on the processor; a GPU is waited for, which makes other steps of it.
+        profile.pause(device.is_gpu());
+        for number in 0..WARM_UP + usize::from(self.steps) {
+            if number == WARM_UP {
+                profile.clear();
+            }
+            let taken = step()?;
+            if number >= WARM_UP {
+                seconds.push(taken);
             }
         }
-        let scale = Scale { steps: self.steps.into(), seconds: seconds.iter().sum(), peak };
+        let (mut steps, mut whole) = (seconds.len(), seconds.iter().sum());
+        if device.is_gpu() {
+            profile.pause(false);
+            (steps, whole) = (2, step()? + step()?);
+        }
+        let scale = Scale { steps: steps as f64, seconds: whole, peak };
         seconds.sort_by(f64::total_cmp);
         let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
         let flops = flops::per_view(&model.parameters, side);
@@ -142,7 +161,11 @@ impl Step {
         let gflops = flops as f64 * self.views as f64 / median / 1e9;
         self.tell(&Figures {
             views_per_s: self.views as f64 / median,
-            peak_bytes: peak_bytes().unwrap_or(tensor_bytes as u64),
+            peak_bytes: if device.is_gpu() {
+                device.memory().held as u64
+            } else {
+                peak_bytes().unwrap_or(tensor_bytes as u64)
+            },
             tensor_bytes,
             predicted_peak_bytes: choice.needs.total(),
             predicted_tensor_bytes: tensors.peak,
@@ -152,6 +175,7 @@ impl Step {
             gflops,
             share_of_peak: 1e9 * gflops / peak,
             peak_gflops: peak / 1e9,
+            peak_gb_per_s: bandwidth.map(|bytes| bytes / 1e9),
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
@@ -164,6 +188,17 @@ impl Step {
             table: table::rows(&profile, scale, self.shapes),
         })?;
         Ok(Done::Finished)
+    }
+
+    /// The device, and what times its kernels.
+    fn device(&self) -> Result<(Device, Profile)> {
+        let threads = self.threads.count();
+        let cpu = || Ok(Device::cpu_profiled(threads, self.isa()?)?);
+        match self.device {
+            DeviceName::Cpu => cpu(),
+            DeviceName::Cuda(number) => Ok(Device::cuda_profiled(number, threads)?),
+            DeviceName::Auto => Device::cuda_profiled(0, threads).or_else(|_| cpu()),
+        }
     }
 
     fn isa(&self) -> Result<Isa> {

@@ -1,0 +1,89 @@
+//! What the GPU reaches at most, measured: large products of matrices, and copies.
+
+use std::time::Instant;
+
+use bytemuck::Pod;
+use half::bf16;
+
+use super::{Device, Epilogue, Matrix, ProductMode};
+use crate::{Element, Result};
+
+/// What no kernel exceeds by much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak {
+    /// Operations per second of products in f32, a multiply-add being two.
+    pub f32: f64,
+    /// The same in bf16, summed in f32.
+    pub bf16: f64,
+    /// Bytes per second of a copy from GPU memory to itself, those read and those written.
+    pub bytes: f64,
+}
+
+/// How often each is repeated; the fastest counts.
+const REPEATS: usize = 5;
+
+impl Device {
+    /// Measures with square matrices of `side` rows, and copies of as many bytes as one of f32 takes, four times over. A side of 8192 fills
+    /// any GPU and takes a tenth of a second.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where there is no room for it, `Call` where the driver refuses.
+    pub fn peak(&self, side: usize) -> Result<Peak> {
+        let f32 = self.product_rate::<f32>(side / 2)?;
+        let bf16 = self.product_rate::<bf16>(side)?;
+        let len = 16 * side * side;
+        let from = self.zeros::<u8>(len)?;
+        let mut to = self.zeros::<u8>(len)?;
+        let seconds = self.fastest(|| self.copy(from.read(), to.write()))?;
+        Ok(Peak { f32, bf16, bytes: 2.0 * len as f64 / seconds })
+    }
+
+    fn product_rate<E: Element + Pod + From16>(&self, side: usize) -> Result<f64> {
+        // Zeros would let the GPU run faster than data do.
+        let mut state = 1_u32;
+        let noise = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            E::of((state >> 16) as i16)
+        };
+        let values: Vec<E> = (0..side * side).map(noise).collect();
+        let matrix = self.buffer_of(&values)?;
+        let mut out = self.buffer::<E>(side * side)?;
+        let seconds = self.fastest(|| {
+            let matrix = Matrix::new(matrix.read(), side)?;
+            self.product(matrix, matrix.t(), Epilogue::None, ProductMode::Exact, out.write())
+        })?;
+        Ok(2.0 * (side as f64).powi(3) / seconds)
+    }
+
+    /// Seconds of the fastest of several runs, after one that is not counted.
+    fn fastest(&self, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut best = f64::INFINITY;
+        for repeat in 0..=REPEATS {
+            self.synchronize()?;
+            let start = Instant::now();
+            run()?;
+            self.synchronize()?;
+            if repeat > 0 {
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// A value in (-1, 1) from 16 bits.
+trait From16 {
+    fn of(bits: i16) -> Self;
+}
+
+impl From16 for f32 {
+    fn of(bits: i16) -> f32 {
+        f32::from(bits) / 32_768.0
+    }
+}
+
+impl From16 for bf16 {
+    fn of(bits: i16) -> bf16 {
+        bf16::from_f32(f32::of(bits))
+    }
+}
