@@ -10,7 +10,7 @@ use simclr_kernels::{
 };
 
 use crate::tensor::{Stored, typed};
-use crate::{Gate, Kernels, NormParameters, Result, Tensor};
+use crate::{Bytes, Gate, Kernels, NormParameters, Result, Tensor};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -310,7 +310,8 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()> {
+    fn unit_from_bytes(&self, bytes: Bytes, y: &mut Tensor) -> Result<()> {
+        let bytes = bytes.host()?;
         typed!(y, E => elementwise::unit_from_bytes::<E>(&self.cpu, bytes, y.values_mut()?));
         Ok(())
     }

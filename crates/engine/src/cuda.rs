@@ -8,7 +8,7 @@ use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
 use crate::tensor::{Stored, typed};
-use crate::{Gate, Kernels, NormParameters, Result, Tensor};
+use crate::{Bytes, Gate, Kernels, NormParameters, Result, Tensor};
 
 /// f32 stays exact, and the same step gives the same bits.
 const CONVOLUTIONS: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
@@ -325,11 +325,18 @@ impl Kernels for CudaKernels {
         Ok(ops::elementwise::fill::<f32>(&self.gpu, a.gpu_mut(&self.gpu)?, value)?)
     }
 
-    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()> {
-        let bytes = self.gpu.buffer_of(bytes)?;
+    fn unit_from_bytes(&self, bytes: Bytes, y: &mut Tensor) -> Result<()> {
+        let uploaded;
+        let bytes = match bytes {
+            Bytes::Host(bytes) => {
+                uploaded = self.gpu.buffer_of(bytes)?;
+                uploaded.read()
+            }
+            Bytes::Gpu(bytes) => bytes,
+        };
         typed!(y, E => {
             let y = y.gpu_mut::<E>(&self.gpu)?;
-            ops::elementwise::unit_from_bytes(&self.gpu, bytes.read(), y)?
+            ops::elementwise::unit_from_bytes(&self.gpu, bytes, y)?
         });
         Ok(())
     }

@@ -6,7 +6,7 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
-use crate::{Result, Tensor};
+use crate::{Bytes, Result, Tensor};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +172,7 @@ pub trait Kernels: Send + Sync {
     /// Every value of a, of f32, becomes `value`.
     fn fill(&self, a: &mut Tensor, value: f32) -> Result<()>;
     /// Bytes to [0, 1].
-    fn unit_from_bytes(&self, bytes: &[u8], y: &mut Tensor) -> Result<()>;
+    fn unit_from_bytes(&self, bytes: Bytes, y: &mut Tensor) -> Result<()>;
     /// The sum of squares.
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
 

@@ -3,11 +3,11 @@
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
+use bytemuck::Pod;
 #[cfg(feature = "cuda")]
 use simclr_cuda::{CudaError, DeviceBuffer, Slice, SliceMut};
 use simclr_kernels::buffer::{Buffer, Pool};
 
-use crate::tensor::Stored;
 use crate::{EngineError, Result};
 
 /// Values, shared by clones.
@@ -39,7 +39,7 @@ impl Place {
 
 impl Memory {
     /// The values, where they are in host memory.
-    pub(crate) fn host<E: Stored>(&self) -> Result<&[E]> {
+    pub(crate) fn host<E: Pod>(&self) -> Result<&[E]> {
         match self {
             Memory::Host(buffer) => Ok(buffer.as_slice()),
             #[cfg(feature = "cuda")]
@@ -48,7 +48,7 @@ impl Memory {
     }
 
     /// The same for writing. Shared values are copied first.
-    pub(crate) fn host_mut<E: Stored>(&mut self, place: &Place) -> Result<&mut [E]> {
+    pub(crate) fn host_mut<E: Pod>(&mut self, place: &Place) -> Result<&mut [E]> {
         match (self, place) {
             (Memory::Host(buffer), Place::Host(pool)) => {
                 if buffer.get_mut::<E>().is_none() {
@@ -66,7 +66,7 @@ impl Memory {
     }
 
     /// Copies all values to the host.
-    pub(crate) fn read<E: Stored>(&self, place: &Place, to: &mut [E]) -> Result<()> {
+    pub(crate) fn read<E: Pod>(&self, place: &Place, to: &mut [E]) -> Result<()> {
         match (self, place) {
             (Memory::Host(buffer), _) => to.copy_from_slice(buffer.as_slice()),
             #[cfg(feature = "cuda")]
@@ -78,7 +78,7 @@ impl Memory {
     }
 
     /// Replaces all values.
-    pub(crate) fn write<E: Stored>(&mut self, place: &Place, values: &[E]) -> Result<()> {
+    pub(crate) fn write<E: Pod>(&mut self, place: &Place, values: &[E]) -> Result<()> {
         match place {
             Place::Host(_) => self.host_mut(place)?.copy_from_slice(values),
             #[cfg(feature = "cuda")]
@@ -91,7 +91,7 @@ impl Memory {
 #[cfg(feature = "cuda")]
 impl Memory {
     /// The values, where they are on a GPU.
-    pub(crate) fn gpu<E: Stored>(&self) -> Result<Slice<'_, E>> {
+    pub(crate) fn gpu<E: Pod>(&self) -> Result<Slice<'_, E>> {
         match self {
             Memory::Gpu(Ok(buffer)) => Ok(buffer.read_as()?),
             Memory::Gpu(Err(refused)) => Err(EngineError::Device(refused.to_string())),
@@ -100,7 +100,7 @@ impl Memory {
     }
 
     /// The same for writing. Shared values are copied first.
-    pub(crate) fn gpu_mut<E: Stored>(&mut self, gpu: &simclr_cuda::Device) -> Result<SliceMut<'_, E>> {
+    pub(crate) fn gpu_mut<E: Pod>(&mut self, gpu: &simclr_cuda::Device) -> Result<SliceMut<'_, E>> {
         if let Memory::Gpu(Ok(buffer)) = self
             && Arc::get_mut(buffer).is_none()
         {
@@ -122,7 +122,7 @@ fn shared() -> EngineError {
 }
 
 #[cfg(feature = "cuda")]
-fn elsewhere() -> EngineError {
+pub(crate) fn elsewhere() -> EngineError {
     misplaced("in host memory", "on a GPU")
 }
 

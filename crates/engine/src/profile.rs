@@ -11,7 +11,7 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
-use crate::{Conv2dGeometry, Gate, Kernels, NormParameters, Result, Tensor};
+use crate::{Bytes, Conv2dGeometry, Gate, Kernels, NormParameters, Result, Tensor};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -428,8 +428,8 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.inner.fill(a, value)
     }
 
-    fn unit_from_bytes(&self, values: &[u8], y: &mut Tensor) -> Result<()> {
-        let cost = (0, values.len() as u64 + bytes([y]));
+    fn unit_from_bytes(&self, values: Bytes, y: &mut Tensor) -> Result<()> {
+        let cost = (0, y.len() as u64 + bytes([y]));
         self.time(("images", "from bytes", Shape::Any), cost, |k| k.unit_from_bytes(values, y))
     }
 

@@ -7,7 +7,7 @@ use half::bf16;
 use simclr_kernels::Element;
 
 use crate::memory::Memory;
-use crate::{Device, EngineError, Result};
+use crate::{Bytes, Device, EngineError, Pixels, Result};
 
 /// The most dimensions a tensor has: images, rows, columns, channels.
 const MAX_RANK: usize = 4;
@@ -115,7 +115,15 @@ impl Tensor {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), bytes.len()));
         }
         let mut tensor = Tensor::empty_of(device, shape, dtype);
-        device.kernels().unit_from_bytes(bytes, &mut tensor)?;
+        device.kernels().unit_from_bytes(Bytes::Host(bytes), &mut tensor)?;
+        Ok(tensor)
+    }
+
+    /// [`Tensor::from_bytes`] of pixels that are on the device already.
+    pub fn from_pixels(pixels: &Pixels, dtype: DType) -> Result<Tensor> {
+        let device = pixels.device();
+        let mut tensor = Tensor::empty_of(device, pixels.shape(), dtype);
+        device.kernels().unit_from_bytes(pixels.bytes()?, &mut tensor)?;
         Ok(tensor)
     }
 

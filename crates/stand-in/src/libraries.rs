@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use simclr_cuda::{Libraries, Library, Places, Program};
 
@@ -19,6 +20,9 @@ const SOURCES: [(&str, &str, &str); 4] = [
 /// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would be loaded in place of
 /// the stand-in's.
 pub fn libraries() -> Option<Libraries> {
+    // Tests of one process would write the same files at once.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let compiler = compiler()?;
     if Libraries::find().get(Library::Driver).is_some() {
         return None;

@@ -18,6 +18,8 @@ pub(super) struct Pinned {
 
 // SAFETY: a `Pinned` owns its memory exclusively, as a `Box<[u8]>` does.
 unsafe impl Send for Pinned {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Pinned {}
 
 impl Pinned {
     /// Zeros.
@@ -67,6 +69,8 @@ pub(super) struct Event {
 
 // SAFETY: events may be used by any thread to which the context is bound.
 unsafe impl Send for Event {}
+// SAFETY: as above; shared access only waits, which the driver lets any number of threads do.
+unsafe impl Sync for Event {}
 
 impl Event {
     /// An event that has happened.

@@ -1,0 +1,167 @@
+//! 8-bit pixels on a device: what a loader brings and a step reads.
+
+use std::fmt;
+
+use crate::memory::{Memory, Place};
+use crate::{Device, EngineError, Result};
+
+/// 8-bit RGB images of one size on a device, (n, h, w, 3), rows from the top, channels interleaved.
+///
+/// They stay at one address for as long as they live, so that a captured step may read them. Writing them is not part of such a step: on a GPU
+/// it returns at once, and what is started later sees the new pixels, what was started before the old ones.
+pub struct Pixels {
+    shape: [usize; 4],
+    memory: Memory,
+    device: Device,
+    /// What brings them to a GPU, made when it is first needed.
+    #[cfg(feature = "cuda")]
+    upload: Option<Upload>,
+}
+
+/// Bytes where they are.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Bytes<'a> {
+    /// In host memory.
+    Host(&'a [u8]),
+    /// In a GPU's.
+    #[cfg(feature = "cuda")]
+    Gpu(simclr_cuda::Slice<'a, u8>),
+}
+
+impl<'a> Bytes<'a> {
+    /// The bytes, which must be in host memory.
+    pub(crate) fn host(self) -> Result<&'a [u8]> {
+        match self {
+            Bytes::Host(bytes) => Ok(bytes),
+            #[cfg(feature = "cuda")]
+            Bytes::Gpu(_) => Err(crate::memory::elsewhere()),
+        }
+    }
+}
+
+impl Pixels {
+    /// Room for images of `shape`, (n, h, w, 3). Their values are arbitrary until written.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] where a GPU has not as much memory.
+    pub fn new(device: &Device, shape: [usize; 4]) -> Result<Pixels> {
+        if shape[3] != 3 {
+            return Err(EngineError::shape("pixels", "(n, h, w, 3)", shape));
+        }
+        let memory = device.place().take(shape.iter().product());
+        let pixels = Pixels {
+            shape,
+            memory,
+            device: device.clone(),
+            #[cfg(feature = "cuda")]
+            upload: None,
+        };
+        pixels.bytes()?;
+        Ok(pixels)
+    }
+
+    /// (n, h, w, 3).
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where they live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// All bytes where they are.
+    pub(crate) fn bytes(&self) -> Result<Bytes<'_>> {
+        match self.device.place() {
+            Place::Host(_) => Ok(Bytes::Host(self.memory.host()?)),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(_) => Ok(Bytes::Gpu(self.memory.gpu()?)),
+        }
+    }
+
+    /// Replaces all pixels. To a GPU they go through pinned memory and beside its other work.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] for another number of bytes, [`EngineError::Device`] where the device refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() != self.len() {
+            return Err(EngineError::shape("pixels", format!("{} bytes", self.len()), bytes.len()));
+        }
+        match self.device.place() {
+            Place::Host(_) => {
+                let to = self.memory.host_mut::<u8>(self.device.place())?;
+                // Of a dry device's memory only the beginning exists.
+                let there = to.len().min(bytes.len());
+                to[..there].copy_from_slice(&bytes[..there]);
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => {
+                if self.upload.is_none() {
+                    self.upload = Some(Upload::new(gpu, bytes.len())?);
+                }
+                match &mut self.upload {
+                    Some(upload) => upload.write(gpu, bytes, self.memory.gpu_mut(gpu)?),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Copies all pixels to the host, once they are written.
+    ///
+    /// # Errors
+    /// As [`Pixels::write`].
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len()];
+        self.memory.read(self.device.place(), &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Pixels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pixels({:?}, {})", self.shape, self.device)
+    }
+}
+
+/// Two ways to a GPU, in turn: while the one before is still needed, the next is filled.
+#[cfg(feature = "cuda")]
+struct Upload {
+    channels: [simclr_cuda::Channel; 2],
+    next: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl Upload {
+    fn new(gpu: &simclr_cuda::Device, len: usize) -> Result<Upload> {
+        let channel = || simclr_cuda::Channel::new(gpu, len);
+        Ok(Upload { channels: [channel()?, channel()?], next: 0 })
+    }
+
+    fn write(
+        &mut self,
+        gpu: &simclr_cuda::Device,
+        bytes: &[u8],
+        to: simclr_cuda::SliceMut<u8>,
+    ) -> Result<()> {
+        let channel = &mut self.channels[self.next];
+        self.next = 1 - self.next;
+        channel.bytes()?.copy_from_slice(bytes);
+        channel.send()?;
+        gpu.copy(channel.arrived()?, to)?;
+        channel.done()?;
+        Ok(())
+    }
+}
