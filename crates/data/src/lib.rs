@@ -74,7 +74,9 @@ pub use error::DataError;
 pub use evaluation::EvalLoader;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
-pub use loader::{Batch, Loader, LoaderConfig, NO_LABEL, Position, Reading, Skipped};
+pub use loader::{
+    Batch, Kept, Loader, LoaderConfig, NO_LABEL, Place, Position, Raw, RawImage, Reading, Skipped,
+};
 pub use locality::Locality;
 pub use made::{Made, Shape, made};
 pub use opener::Opener;

@@ -7,12 +7,20 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::raw::Raw;
 use super::worker::{Run, Shared};
 use super::{Batch, NO_LABEL, Position, Skipped};
 use crate::error::DataError;
 
 /// The consumer has gone: there is nobody to tell.
 pub(super) struct Gone;
+
+/// An image of a run: its views, or its number among the raw images.
+struct Image<'r> {
+    index: u32,
+    views: &'r [u8],
+    raw: (&'r Raw, usize),
+}
 
 pub(super) struct Assembler {
     pub shared: Arc<Shared>,
@@ -70,16 +78,23 @@ impl Assembler {
     fn take(&mut self, run: &Run) -> Result<(), Gone> {
         let places = self.shared.plan.places;
         let row = self.shared.rows.branches() * self.shared.rows.view_bytes();
-        for ((place, outcome), views) in
-            run.span.places.clone().zip(&run.outcomes).zip(run.views.chunks_exact(row))
-        {
+        let mut images = 0;
+        for (slot, (place, outcome)) in run.span.places.clone().zip(&run.outcomes).enumerate() {
             // What follows the last full batch of an epoch is dropped, and not reported either: how far the
             // workers had come when the batch was full is chance.
             if self.shared.finished_epochs.load(Ordering::Relaxed) > run.span.epoch {
                 break;
             }
             match outcome {
-                Ok(index) => self.add(*index, views, Position { epoch: run.span.epoch, next: place + 1 })?,
+                Ok(index) => {
+                    let image = Image {
+                        index: *index,
+                        views: &run.views[slot * row..][..row],
+                        raw: (&run.raw, images),
+                    };
+                    images += 1;
+                    self.add(image, Position { epoch: run.span.epoch, next: place + 1 })?;
+                }
                 Err(skipped) => self.skip(skipped)?,
             }
         }
@@ -103,12 +118,17 @@ impl Assembler {
     }
 
     /// Adds an image to the open batch; `after` is the position behind it.
-    fn add(&mut self, index: u32, views: &[u8], after: Position) -> Result<(), Gone> {
+    fn add(&mut self, Image { index, views, raw }: Image, after: Position) -> Result<(), Gone> {
         let mut batch = self.open.take().unwrap_or_else(|| self.blank());
-        let view = self.shared.rows.view_bytes();
-        for (branch, bytes) in views.chunks_exact(view).enumerate() {
-            let at = (branch * self.batch + batch.indices.len()) * view;
-            batch.views[at..at + view].copy_from_slice(bytes);
+        let Shared { rows, .. } = &*self.shared;
+        match rows.view_bytes() {
+            0 => batch.raw.add_from(raw.0, raw.1, rows.branches()),
+            view => {
+                for (branch, bytes) in views.chunks_exact(view).enumerate() {
+                    let at = (branch * self.batch + batch.indices.len()) * view;
+                    batch.views[at..at + view].copy_from_slice(bytes);
+                }
+            }
         }
         batch.indices.push(index);
         if !self.shared.dataset.classes().is_empty() {
@@ -136,6 +156,7 @@ impl Assembler {
         let bytes = self.batch * self.shared.rows.branches() * self.shared.rows.view_bytes();
         let mut batch = self.recycled.try_recv().unwrap_or_else(|_| Batch {
             views: Vec::new(),
+            raw: Raw::default(),
             indices: Vec::with_capacity(self.batch),
             labels: Vec::with_capacity(self.batch),
             epoch: 0,
@@ -144,6 +165,7 @@ impl Assembler {
             waited: Duration::ZERO,
         });
         batch.views.resize(bytes, 0);
+        batch.raw.clear();
         batch.indices.clear();
         batch.labels.clear();
         batch.end_of_epoch = false;

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::assembler::Assembler;
 use super::plan::{Plan, Span};
+use super::raw::Raw;
 use super::worker::{Run, Shared, work};
 use super::{Batch, Position, Reading, Rows, Skipped};
 use crate::dataset::Dataset;
@@ -61,8 +62,7 @@ impl Job {
                 reason: format!("{images} images; at most {} are numbered", u32::MAX),
             });
         }
-        let views = self.batch.checked_mul(self.rows.branches());
-        if views.and_then(|views| views.checked_mul(self.rows.view_bytes())).is_none() {
+        if self.batch.checked_mul(self.rows.usual_bytes()).is_none() {
             let reason = format!("{} images do not fit into memory; choose fewer", self.batch);
             return Err(DataError::Setting { key: "batch", reason });
         }
@@ -107,7 +107,7 @@ impl Feed {
     ) -> Result<(), DataError> {
         let row = job.rows.branches() * job.rows.view_bytes();
         let places = job.dataset.len() as u64;
-        let run = (RUN_BYTES / row).clamp(1, LONGEST_RUN);
+        let run = (RUN_BYTES / job.rows.usual_bytes().max(1)).clamp(1, LONGEST_RUN);
         // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
         let runs = 2 * job.reading.threads + 2;
         let (empty_in, empty) = bounded(runs);
@@ -118,6 +118,7 @@ impl Feed {
                 span: Span { epoch: 0, places: 0..0 },
                 outcomes: Vec::with_capacity(run),
                 views: vec![0; run * row],
+                raw: Raw::default(),
             };
             // Room was made for all of them.
             let _ = empty_in.send(blank);

@@ -15,6 +15,7 @@
 mod assembler;
 mod feed;
 mod plan;
+mod raw;
 mod rows;
 mod worker;
 
@@ -28,6 +29,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::Order;
 pub(crate) use feed::{Feed, Job};
+pub use raw::{Kept, Place, Raw, RawImage};
 pub(crate) use rows::Rows;
 
 /// Stands in [`Batch::labels`] for an image without a label in a data set that has labels.
@@ -68,11 +70,13 @@ pub struct LoaderConfig {
 }
 
 /// One batch of N images.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so that with two
-    /// branches the positive of view i is view (i + N) mod 2N.
+    /// branches the positive of view i is view (i + N) mod 2N. Empty where somebody else makes them.
     pub views: Vec<u8>,
+    /// The N images and the recipes of their views, where somebody else makes these ([`Loader::raw`]); otherwise empty.
+    pub raw: Raw,
     /// The N images, as numbered by the data set.
     pub indices: Vec<u32>,
     /// Their N labels; empty when the data set is unlabelled.
@@ -111,12 +115,31 @@ pub struct Loader {
 impl Loader {
     /// Starts making the batches from `start` on. Whatever is wrong with the configuration is what the first
     /// [`Loader::next_batch`] returns.
-    pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Self {
-        let LoaderConfig { batch, seed, reading, prefetch, views } = config;
+    pub fn new(dataset: Arc<dyn Dataset>, mut config: LoaderConfig, start: Position) -> Self {
+        let families = std::mem::take(&mut config.views);
+        let rows = Rows::Views { families, seed: config.seed };
+        Self::start(dataset, config, rows, start)
+    }
+
+    /// The same batches, but for their views, which are left to somebody else: [`Batch::raw`] has what they are made of. The pixels of images
+    /// that are `kept` elsewhere are not brought; where some may be, images are decoded whole.
+    pub fn raw(
+        dataset: Arc<dyn Dataset>,
+        mut config: LoaderConfig,
+        start: Position,
+        kept: Option<Arc<Kept>>,
+    ) -> Self {
+        let families = std::mem::take(&mut config.views);
+        let rows = Rows::Raw { families, seed: config.seed, kept };
+        Self::start(dataset, config, rows, start)
+    }
+
+    fn start(dataset: Arc<dyn Dataset>, config: LoaderConfig, rows: Rows, start: Position) -> Self {
+        let LoaderConfig { batch, seed, reading, prefetch, .. } = config;
         let batches_per_epoch = dataset.len().checked_div(batch).unwrap_or(0);
         let feed = Feed::start(Job {
             dataset,
-            rows: Rows::views(views, seed),
+            rows,
             order: Order::Shuffled { seed },
             start,
             endless: true,

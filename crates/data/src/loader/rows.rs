@@ -1,38 +1,49 @@
 //! What becomes of one image: its row of a batch.
 
-use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily, central_crop, central_crop_box};
+use std::sync::Arc;
 
-use crate::decode::Region;
+use simclr_augment::{ImageRef, Recipe, Scratch, Stream, ViewFamily, central_crop, central_crop_box};
+
+use super::raw::{Kept, Raw};
+use crate::dataset::Dataset;
+use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 
-/// How an image is turned into the bytes that it contributes to a batch.
+/// How an image is turned into what it contributes to a batch.
 pub(crate) enum Rows {
     /// A random view from each family.
     Views { families: Vec<ViewFamily>, seed: u64 },
+    /// Its pixels, unless they are kept elsewhere, and the recipes of these views.
+    Raw { families: Vec<ViewFamily>, seed: u64, kept: Option<Arc<Kept>> },
     /// The central crop, size x size.
     CentralCrop { size: u32 },
 }
 
 impl Rows {
-    pub fn views(families: Vec<ViewFamily>, seed: u64) -> Self {
-        Self::Views { families, seed }
-    }
-
     /// The views of each image.
     pub fn branches(&self) -> usize {
         match self {
-            Self::Views { families, .. } => families.len(),
+            Self::Views { families, .. } | Self::Raw { families, .. } => families.len(),
             Self::CentralCrop { .. } => 1,
         }
     }
 
-    /// Bytes of one view.
+    /// Bytes of one view; 0 where views are not made.
     pub fn view_bytes(&self) -> usize {
-        let size = match self {
-            Self::Views { families, .. } => families.first().map_or(0, ViewFamily::size),
-            Self::CentralCrop { size } => *size,
-        };
-        size as usize * size as usize * 3
+        match self {
+            Self::Raw { .. } => 0,
+            Self::Views { families, .. } => families.first().map_or(0, ViewFamily::view_len),
+            Self::CentralCrop { size } => *size as usize * *size as usize * 3,
+        }
+    }
+
+    /// About as many bytes as an image contributes.
+    pub fn usual_bytes(&self) -> usize {
+        match self {
+            // An image is about as large as its views.
+            Self::Raw { families, .. } => families.iter().map(ViewFamily::view_len).sum(),
+            other => other.branches() * other.view_bytes(),
+        }
     }
 
     pub fn check(&self) -> Result<(), DataError> {
@@ -40,7 +51,7 @@ impl Rows {
         match self {
             Self::CentralCrop { size: 0 } => wrong("size 0; at least 1 would be right".to_owned()),
             Self::CentralCrop { .. } => Ok(()),
-            Self::Views { families, .. } => {
+            Self::Views { families, .. } | Self::Raw { families, .. } => {
                 let Some(first) = families.first() else {
                     return wrong("no view family; one or two would be right".to_owned());
                 };
@@ -57,9 +68,11 @@ impl Rows {
     }
 
     /// What the views look at of an image of `width` x `height` pixels.
-    pub fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
+    fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
         match self {
-            Self::Views { families, seed } => {
+            // Whoever keeps images keeps them whole. That also decides which images are broken, whether there is still room or not.
+            Self::Raw { kept: Some(_), .. } => Region::whole(width, height),
+            Self::Views { families, seed } | Self::Raw { families, seed, .. } => {
                 let crop = |branch: usize| {
                     let mut stream = Stream::new(*seed, epoch, u64::from(index), branch as u64);
                     families[branch].draw_crop(width, height, &mut stream)
@@ -74,28 +87,59 @@ impl Rows {
         }
     }
 
-    /// Writes the views of `image` one after another into `out`.
-    pub fn render(
+    /// Makes of image `index` what it contributes: its views, one after another, are written into `out`, or it is added to `raw`.
+    pub fn make(
         &self,
-        epoch: u64,
-        index: u32,
-        image: ImageRef,
-        scratch: &mut Scratch,
+        dataset: &dyn Dataset,
+        (epoch, index): (u64, u32),
+        (decode, augment): (&mut DecodeScratch, &mut Scratch),
         out: &mut [u8],
+        raw: &mut Raw,
     ) -> Result<(), String> {
+        if let Self::Raw { families, seed, kept: Some(kept) } = self
+            && let Some(size) = kept.size(index)
+        {
+            raw.add_kept(size, recipes(families, (*seed, epoch, index), size));
+            return Ok(());
+        }
+        let needed = |width, height| self.needed(epoch, index, width, height);
+        let image = dataset.read_part(index as usize, &needed, decode).map_err(|error| match error {
+            DataError::Image { reason, .. } => reason,
+            other => other.to_string(),
+        })?;
+        let size = (image.width, image.height);
         match self {
             Self::Views { families, seed } => {
                 let views = out.chunks_exact_mut(self.view_bytes());
-                for (branch, (family, out)) in families.iter().zip(views).enumerate() {
-                    let mut stream = Stream::new(*seed, epoch, u64::from(index), branch as u64);
-                    let recipe = family.draw(image.width, image.height, &mut stream);
-                    family.apply(image, &recipe, scratch, out);
+                let recipes = recipes(families, (*seed, epoch, index), size);
+                for ((family, recipe), out) in families.iter().zip(recipes).zip(views) {
+                    family.apply(image, &recipe, augment, out);
                 }
                 Ok(())
             }
+            Self::Raw { families, seed, kept } => {
+                let ImageRef { width, height, pixels } = image;
+                if pixels.len() != 3 * width as usize * height as usize || pixels.is_empty() {
+                    return Err(format!("{} bytes of {width} x {height} pixels", pixels.len()));
+                }
+                raw.add(image, kept.as_deref(), recipes(families, (*seed, epoch, index), size));
+                Ok(())
+            }
             Self::CentralCrop { size } => {
-                central_crop(image, *size, scratch, out).map_err(|error| error.to_string())
+                central_crop(image, *size, augment, out).map_err(|error| error.to_string())
             }
         }
     }
+}
+
+/// The recipe of each branch for an image of `size`.
+fn recipes(
+    families: &[ViewFamily],
+    (seed, epoch, index): (u64, u64, u32),
+    size: (u32, u32),
+) -> impl Iterator<Item = Recipe> {
+    families.iter().enumerate().map(move |(branch, family)| {
+        let mut stream = Stream::new(seed, epoch, u64::from(index), branch as u64);
+        family.draw(size.0, size.1, &mut stream)
+    })
 }

@@ -8,10 +8,11 @@ use crossbeam_channel::{Receiver, Sender};
 use simclr_augment::Scratch;
 
 use super::plan::{Plan, Span};
+use super::raw::Raw;
 use super::{Rows, Skipped};
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
-use crate::error::{DataError, inert};
+use crate::error::inert;
 use crate::permutation::Orders;
 
 /// What all threads of a loader see.
@@ -33,8 +34,10 @@ pub(super) struct Run {
     pub span: Span,
     /// For each place of the span: the image, or why there is none. Shorter than the span if its epoch was finished meanwhile.
     pub outcomes: Vec<Result<u32, Skipped>>,
-    /// The views of each place, those of one image side by side.
+    /// The views of each place, those of one image side by side. Empty where views are not made.
     pub views: Vec<u8>,
+    /// The images of the places that have one, where views are not made.
+    pub raw: Raw,
 }
 
 /// Fills empty runs until there are none, no more are wanted, or it is told to stop.
@@ -81,21 +84,17 @@ impl Worker<'_> {
             self.order = (epoch, orders.of_epoch(epoch));
         }
         run.outcomes.clear();
+        run.raw.clear();
         let row = rows.branches() * rows.view_bytes();
-        for (place, out) in run.span.places.clone().zip(run.views.chunks_exact_mut(row)) {
+        for (slot, place) in run.span.places.clone().enumerate() {
             if stop.load(Ordering::Relaxed) || finished_epochs.load(Ordering::Relaxed) > epoch {
                 return;
             }
             let index = self.order.1[place as usize];
-            let needed = |width, height| rows.needed(epoch, index, width, height);
-            let rendered = dataset
-                .read_part(index as usize, &needed, &mut self.decode)
-                .map_err(|error| match error {
-                    DataError::Image { reason, .. } => reason,
-                    other => other.to_string(),
-                })
-                .and_then(|image| rows.render(epoch, index, image, &mut self.augment, out));
-            run.outcomes.push(match rendered {
+            let scratch = (&mut self.decode, &mut self.augment);
+            let out = &mut run.views[slot * row..][..row];
+            let made = rows.make(&**dataset, (epoch, index), scratch, out, &mut run.raw);
+            run.outcomes.push(match made {
                 Ok(()) => Ok(index),
                 Err(reason) => {
                     Err(Skipped { index, name: dataset.name(index as usize), reason: inert(&reason) })
