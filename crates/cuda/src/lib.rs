@@ -24,7 +24,8 @@ mod sources;
 pub use compile::{Capability, Compiler, Image};
 #[cfg(feature = "cuda")]
 pub use device::{
-    Channel, ConvolutionMode, Device, DeviceBuffer, Epilogue, Graph, Matrix, MemoryUse, Peak, ProductMode,
+    Channel, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device, DeviceBuffer, Epilogue, Graph,
+    Matrix, MemoryUse, Peak, ProductMode,
 };
 pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};

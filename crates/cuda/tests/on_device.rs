@@ -2,102 +2,15 @@
 
 #![cfg(feature = "cuda")]
 
-use std::io::Write as _;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+mod common;
 
+use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
 use half::{bf16, f16};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
-use simclr_cuda::{
-    Channel, ConvolutionMode, CudaError, Device, Element, ElementType, Epilogue, Launcher, Matrix,
-    ProductMode,
-};
-use simclr_kernels::conv2d::{self, Write};
+use simclr_cuda::{Channel, ConvolutionMode, CudaError, Epilogue, Launcher, Matrix, ProductMode};
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::{Conv2dGeometry, Cpu, Isa, Threads};
-
-/// The device that all tests share, one at a time: what memory is in use is looked at.
-fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    static ALONE: Mutex<()> = Mutex::new(());
-    let device = DEVICE.get_or_init(|| {
-        let missing = match Device::open(0) {
-            Ok(device) => return Some(device),
-            Err(error) => error,
-        };
-        // Past what the test harness keeps to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
-        Some(
-            Device::open_with(0, &simclr_stand_in::libraries()?, None)
-                .expect("the stand-in is a whole device"),
-        )
-    });
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    device.clone().map(|device| (device, alone))
-}
-
-fn noise(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-trait Stored: Element + bytemuck::Pod {
-    fn narrow(x: f32) -> Self;
-    fn widen(self) -> f32;
-}
-
-impl Stored for f32 {
-    fn narrow(x: f32) -> f32 {
-        x
-    }
-    fn widen(self) -> f32 {
-        self
-    }
-}
-
-impl Stored for bf16 {
-    fn narrow(x: f32) -> bf16 {
-        bf16::from_f32(x)
-    }
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-impl Stored for f16 {
-    fn narrow(x: f32) -> f16 {
-        f16::from_f32(x)
-    }
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-fn narrowed<E: Stored>(values: &[f32]) -> Vec<E> {
-    values.iter().map(|v| E::narrow(*v)).collect()
-}
-
-fn widened<E: Stored>(values: &[E]) -> Vec<f32> {
-    values.iter().map(|v| v.widen()).collect()
-}
-
-fn assert_close<E: Element>(what: &str, got: &[f32], want: &[f32]) {
-    let tolerance = match E::TYPE {
-        ElementType::F32 => 1e-5,
-        ElementType::Bf16 => 1e-2,
-        ElementType::F16 => 2e-3,
-    };
-    assert_eq!(got.len(), want.len());
-    let square = |v: f64| v * v;
-    let error: f64 = got.iter().zip(want).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    let size: f64 = want.iter().map(|v| square(f64::from(*v))).sum();
-    let relative = (error / size.max(f64::MIN_POSITIVE)).sqrt();
-    assert!(relative <= tolerance, "{what} of {:?}: off by {relative:e}", E::TYPE);
-}
+use simclr_kernels::{Cpu, Isa, Threads};
 
 fn portable() -> Cpu {
     Cpu { threads: Threads::new(2).unwrap(), isa: Isa::PORTABLE }
@@ -180,121 +93,6 @@ fn batches_arrive_whole_while_the_device_works() {
         let want = (batch + 1) as f32 / 255.0;
         assert!(device.values(unit.read()).unwrap().iter().all(|v| *v == want), "batch {batch}");
     }
-}
-
-fn geometry(
-    batch: usize,
-    side: usize,
-    channels: usize,
-    out: usize,
-    kernel: usize,
-    stride: usize,
-) -> Conv2dGeometry {
-    Conv2dGeometry {
-        batch,
-        in_height: side,
-        in_width: side + 1,
-        in_channels: channels,
-        out_channels: out,
-        kernel_height: kernel,
-        kernel_width: kernel,
-        stride,
-        padding: kernel / 2,
-    }
-}
-
-#[test]
-fn convolutions_are_those_of_the_definition() {
-    convolutions::<f32>();
-    convolutions::<bf16>();
-    convolutions::<f16>();
-}
-
-fn convolutions<E: Stored>() {
-    let Some((device, _alone)) = device() else { return };
-    for (g, deterministic) in [
-        (geometry(2, 8, 8, 16, 3, 1), true),
-        (geometry(1, 9, 3, 8, 7, 2), false),
-        (geometry(3, 5, 16, 24, 1, 2), true),
-        (geometry(2, 7, 5, 3, 3, 2), false),
-    ] {
-        let mode = ConvolutionMode { tf32: false, deterministic };
-        let (x, w) = (narrowed::<E>(&noise(g.input_len(), 1)), narrowed::<E>(&noise(g.weight_len(), 2)));
-        let dy = narrowed::<E>(&noise(g.output_len(), 3));
-        let (on_x, on_w) = (device.buffer_of(&x).unwrap(), device.buffer_of(&w).unwrap());
-        let on_dy = device.buffer_of(&dy).unwrap();
-        let mut weights_before = Vec::new();
-        // The second time the algorithm is known.
-        for round in 0..2 {
-            let mut y = device.buffer::<E>(g.output_len()).unwrap();
-            let (mut dx, mut dw) =
-                (device.buffer::<E>(x.len()).unwrap(), device.buffer::<E>(w.len()).unwrap());
-            device.conv2d_forward(&g, mode, on_x.read(), on_w.read(), y.write()).unwrap();
-            // Added the first time, when the algorithm is not known yet.
-            let write = if round == 0 { Write::Add } else { Write::Over };
-            let old = narrowed::<E>(&noise(x.len(), 4));
-            device.copy_to(&old, dx.write()).unwrap();
-            device.conv2d_backward_input(&g, mode, on_dy.read(), on_w.read(), dx.write(), write).unwrap();
-            device.conv2d_backward_weight(&g, mode, on_x.read(), on_dy.read(), dw.write()).unwrap();
-            let threads = Threads::new(2).unwrap();
-            let (wide_x, wide_w, wide_dy) = (widened(&x), widened(&w), widened(&dy));
-            let mut want = vec![0.0; g.output_len()];
-            conv2d::portable::conv2d_forward(&threads, &g, &wide_x, &wide_w, &mut want);
-            assert_close::<E>("y", &widened(&device.values(y.read()).unwrap()), &want);
-            let mut want = vec![0.0; x.len()];
-            conv2d::portable::conv2d_backward_input(&threads, &g, &wide_dy, &wide_w, &mut want);
-            if round == 0 {
-                want.iter_mut().zip(widened(&old)).for_each(|(want, old)| *want += old);
-            }
-            assert_close::<E>("dx", &widened(&device.values(dx.read()).unwrap()), &want);
-            let mut want = vec![0.0; w.len()];
-            conv2d::portable::conv2d_backward_weight(&threads, &g, &wide_x, &wide_dy, &mut want);
-            let dw = widened(&device.values(dw.read()).unwrap());
-            assert_close::<E>("dw", &dw, &want);
-            assert!(round == 0 || !deterministic || dw == weights_before, "the same bits each time");
-            weights_before = dw;
-        }
-        let mut wrong = device.buffer::<E>(g.output_len() + 1).unwrap();
-        let error = device.conv2d_forward(&g, mode, on_x.read(), on_w.read(), wrong.write()).unwrap_err();
-        assert!(error.to_string().contains("the output has"), "{error}");
-    }
-}
-
-#[test]
-fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
-    let Some((device, _alone)) = device() else { return };
-    let libraries = match simclr_stand_in::libraries() {
-        Some(libraries) => libraries,
-        None => simclr_cuda::Libraries::find(),
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let g = geometry(1, 6, 8, 8, 3, 1);
-    let mode = ConvolutionMode { tf32: true, deterministic: false };
-    let (x, w) = (noise(g.input_len(), 1), noise(g.weight_len(), 2));
-    drop(device);
-    let run = || {
-        let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
-        let (x, w) = (device.buffer_of(&x).unwrap(), device.buffer_of(&w).unwrap());
-        let mut y = device.buffer::<f32>(g.output_len()).unwrap();
-        device.conv2d_forward(&g, mode, x.read(), w.read(), y.write()).unwrap();
-        device.values(y.read()).unwrap()
-    };
-    let files = || -> Vec<(std::path::PathBuf, Vec<u8>)> {
-        let entries = std::fs::read_dir(folder.path().join("convolutions")).unwrap();
-        entries
-            .map(|entry| entry.unwrap().path())
-            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
-            .collect()
-    };
-    let first = run();
-    let whole = files();
-    assert_eq!(whole.len(), 1);
-    assert_eq!(run(), first);
-    assert_eq!(files(), whole);
-    std::fs::write(&whole[0].0, "damaged").unwrap();
-    assert_eq!(run(), first);
-    assert_eq!(files()[0].0, whole[0].0);
-    assert_ne!(files()[0].1, b"damaged");
 }
 
 #[test]

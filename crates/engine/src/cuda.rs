@@ -114,10 +114,9 @@ impl Kernels for CudaKernels {
         dy: &Tensor,
         dw: &mut Tensor,
     ) -> Result<()> {
+        let dw = dw.gpu_mut(&self.gpu)?;
         typed!(x, E => {
-            let mut narrow = self.gpu.buffer::<E>(dw.len())?;
-            self.gpu.conv2d_backward_weight(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, narrow.write())?;
-            ops::elementwise::widen(&self.gpu, narrow.read(), dw.gpu_mut(&self.gpu)?)?
+            self.gpu.conv2d_backward_weight_f32::<E>(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, dw)?
         });
         Ok(())
     }

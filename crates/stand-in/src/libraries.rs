@@ -13,7 +13,11 @@ use crate::translate::{compiler, folder, library_of, plain, preamble};
 const SOURCES: [(&str, &str, &str); 4] = [
     ("driver", "libcuda.so.1", include_str!("cpp/driver.cpp")),
     ("nvrtc", "libnvrtc.so.12", include_str!("cpp/nvrtc.cpp")),
-    ("cudnn", "libcudnn.so.9", include_str!("cpp/cudnn.cpp")),
+    (
+        "cudnn",
+        "libcudnn.so.9",
+        concat!(include_str!("cpp/cudnn.cpp"), "\n", include_str!("cpp/cudnn_backend.cpp")),
+    ),
     ("cublaslt", "libcublasLt.so.12", include_str!("cpp/cublaslt.cpp")),
 ];
 

@@ -3,7 +3,6 @@
 mod buffer;
 mod channel;
 mod convolution;
-mod cudnn;
 mod graph;
 mod peak;
 mod pool;
@@ -27,8 +26,8 @@ use crate::{CudaError, Launch, Launcher, Libraries, Library, Memory, Program, Re
 
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
-pub use convolution::ConvolutionMode;
 use convolution::Convolutions;
+pub use convolution::{ConvolutionMode, ConvolutionPass, ConvolutionTiming};
 pub use graph::Graph;
 pub use peak::Peak;
 pub use pool::MemoryUse;

@@ -1,48 +1,40 @@
-//! cuDNN's descriptions of a convolution, and its calls for the three passes.
+//! cuDNN's older interface, one call a pass: what serves where its graphs have no engine.
 
 use std::ffi::{c_int, c_void};
 
 use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
 
+use super::{ConvolutionPass as Pass, Key, NAME, Operands, failed};
 use crate::{CudaError, ElementType, Result};
-
-/// What is asked for, in errors.
-pub(super) const NAME: &str = "a convolution";
-
-/// What is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Pass {
-    Forward,
-    BackwardInput,
-    BackwardWeight,
-}
 
 /// An algorithm, by its numbers in cuDNN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub algorithm: u32,
+pub(super) struct Algorithm {
+    pub number: u32,
     pub math: u32,
     pub workspace: usize,
 }
 
-pub(super) fn failed(error: CudnnError) -> CudaError {
-    CudaError::Call { what: NAME, reason: format!("cuDNN: {error}") }
+impl Algorithm {
+    /// Whether its numbers are those of an algorithm.
+    pub fn exists(&self, pass: Pass) -> bool {
+        self.number < algorithms(pass) && self.math <= FMA
+    }
 }
 
 /// What an algorithm did when it was timed: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of enumerations, since a newer
 /// cuDNN may know more of them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Timed {
-    pub algorithm: u32,
-    pub status: u32,
-    pub time: f32,
-    pub memory: usize,
-    pub determinism: u32,
-    pub math: u32,
+struct Timed {
+    algorithm: u32,
+    status: u32,
+    time: f32,
+    memory: usize,
+    determinism: u32,
+    math: u32,
     reserved: [c_int; 3],
 }
 
@@ -50,7 +42,7 @@ const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionFwdAl
 const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionBwdDataAlgoPerf_t>());
 const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionBwdFilterAlgoPerf_t>());
 /// More than any pass has.
-pub(super) const MOST: usize = 16;
+const MOST: usize = 16;
 
 /// The descriptions of a convolution's parts.
 pub(super) struct Parts {
@@ -150,23 +142,11 @@ impl Drop for Parts {
     }
 }
 
-/// The operands of a pass in cuDNN's order: what is read, then what is written.
-#[derive(Clone, Copy)]
-pub(super) struct Operands {
-    pub first: *const c_void,
-    pub second: *const c_void,
-    pub out: *mut c_void,
-}
-
-pub(super) fn operands(first: u64, second: u64, out: u64) -> Operands {
-    Operands { first: first as *const c_void, second: second as *const c_void, out: out as *mut c_void }
-}
-
 /// `CUDNN_FMA_MATH`.
-pub(super) const FMA: u32 = 3;
+const FMA: u32 = 3;
 
 /// How many algorithms a pass has.
-pub(super) fn algorithms(pass: Pass) -> u32 {
+fn algorithms(pass: Pass) -> u32 {
     match pass {
         Pass::Forward => sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_COUNT as u32,
         Pass::BackwardInput => {
@@ -178,7 +158,7 @@ pub(super) fn algorithms(pass: Pass) -> u32 {
     }
 }
 
-pub(super) fn set_math(parts: &Parts, math: u32) -> Result<()> {
+fn set_math(parts: &Parts, math: u32) -> Result<()> {
     use sys::cudnnMathType_t::*;
     let math = match math {
         1 => CUDNN_TENSOR_OP_MATH,
@@ -233,7 +213,7 @@ fn backward_weight(number: u32) -> sys::cudnnConvolutionBwdFilterAlgo_t {
 ///
 /// # Safety
 /// The handle and the descriptions must live.
-pub(super) unsafe fn workspace(
+unsafe fn workspace(
     handle: sys::cudnnHandle_t,
     pass: Pass,
     parts: &Parts,
@@ -266,11 +246,45 @@ pub(super) unsafe fn workspace(
     }
 }
 
+/// Whether what is remembered is what cuDNN has under these numbers.
+pub(super) fn is_still(handle: sys::cudnnHandle_t, pass: Pass, parts: &Parts, algorithm: Algorithm) -> bool {
+    set_math(parts, algorithm.math).is_ok()
+        // SAFETY: the handle lives, and the descriptions are whole.
+        && unsafe { workspace(handle, pass, parts, algorithm.number) } == Ok(algorithm.workspace)
+}
+
+/// The fastest algorithm for a key, by cuDNN's own timing on the operands, of which the result is overwritten.
+///
+/// # Safety
+/// The handle must live, operands be memory as the key describes it, and `room` memory of `size` bytes.
+pub(super) unsafe fn fastest(
+    handle: sys::cudnnHandle_t,
+    key: &Key,
+    parts: &Parts,
+    operands: Operands,
+    room: u64,
+    size: usize,
+) -> Result<Option<Algorithm>> {
+    let mut timed = [Timed::default(); MOST];
+    // SAFETY: the caller's promise.
+    let count = unsafe { find(handle, key.pass, parts, operands, &mut timed, room as *mut c_void, size) }?;
+    let usable = |timed: &&Timed| {
+        timed.status == 0
+            && timed.memory <= size
+            && (timed.determinism == 1 || !key.mode.deterministic)
+            && timed.algorithm < algorithms(key.pass)
+            // Exact f32 stays exact.
+            && (key.element != ElementType::F32 || key.mode.tf32 || timed.math == FMA)
+    };
+    let fastest = timed[..count.min(MOST)].iter().filter(usable).min_by(|a, b| a.time.total_cmp(&b.time));
+    Ok(fastest.map(|timed| Algorithm { number: timed.algorithm, math: timed.math, workspace: timed.memory }))
+}
+
 /// Times every algorithm; returns how many entries were written.
 ///
 /// # Safety
 /// The handle and the descriptions must live, operands be as they describe, and the workspace as long as is said.
-pub(super) unsafe fn find(
+unsafe fn find(
     handle: sys::cudnnHandle_t,
     pass: Pass,
     parts: &Parts,
@@ -280,7 +294,7 @@ pub(super) unsafe fn find(
     size: usize,
 ) -> Result<usize> {
     let Parts { x, w, y, convolution } = *parts;
-    let Operands { first, second, out } = operands;
+    let [xs, ws, ys] = operands.pointers();
     let (most, mut count) = (MOST as c_int, 0);
     // SAFETY: the caller's promise; `timed` has room for `most` entries of the same layout (asserted above).
     let status = unsafe {
@@ -288,12 +302,12 @@ pub(super) unsafe fn find(
             Pass::Forward => sys::cudnnFindConvolutionForwardAlgorithmEx(
                 handle,
                 x,
-                first,
+                xs,
                 w,
-                second,
+                ws,
                 convolution,
                 y,
-                out,
+                ys,
                 most,
                 &mut count,
                 timed.as_mut_ptr().cast(),
@@ -303,12 +317,12 @@ pub(super) unsafe fn find(
             Pass::BackwardInput => sys::cudnnFindConvolutionBackwardDataAlgorithmEx(
                 handle,
                 w,
-                first,
+                ws,
                 y,
-                second,
+                ys,
                 convolution,
                 x,
-                out,
+                xs,
                 most,
                 &mut count,
                 timed.as_mut_ptr().cast(),
@@ -318,12 +332,12 @@ pub(super) unsafe fn find(
             Pass::BackwardWeight => sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
                 handle,
                 x,
-                first,
+                xs,
                 y,
-                second,
+                ys,
                 convolution,
                 w,
-                out,
+                ws,
                 most,
                 &mut count,
                 timed.as_mut_ptr().cast(),
@@ -339,22 +353,22 @@ pub(super) unsafe fn find(
 /// Runs a pass.
 ///
 /// # Safety
-/// As [`find`], with as much workspace as the choice says.
+/// As [`find`], with an algorithm that exists and as much workspace as it takes.
 pub(super) unsafe fn run(
     handle: sys::cudnnHandle_t,
     pass: Pass,
     parts: &Parts,
-    choice: Choice,
+    algorithm: Algorithm,
     operands: Operands,
-    write: Write,
-    room: *mut c_void,
+    room: u64,
 ) -> Result<()> {
-    set_math(parts, choice.math)?;
+    let Algorithm { number, math, workspace: size } = algorithm;
+    set_math(parts, math)?;
     let Parts { x, w, y, convolution } = *parts;
-    let Operands { first, second, out } = operands;
-    let (one, old) = (1f32, if write == Write::Add { 1f32 } else { 0f32 });
+    let [xs, ws, ys] = operands.pointers();
+    let room = room as *mut c_void;
+    let (one, old) = (1f32, 0f32);
     let (one, old) = (std::ptr::from_ref(&one).cast::<c_void>(), std::ptr::from_ref(&old).cast::<c_void>());
-    let (number, size) = (choice.algorithm, choice.workspace);
     // SAFETY: the caller's promise; the factors are read before the call returns.
     unsafe {
         match pass {
@@ -362,46 +376,46 @@ pub(super) unsafe fn run(
                 handle,
                 one,
                 x,
-                first,
+                xs,
                 w,
-                second,
+                ws,
                 convolution,
                 forward(number),
                 room,
                 size,
                 old,
                 y,
-                out,
+                ys,
             ),
             Pass::BackwardInput => result::convolution_backward_data(
                 handle,
                 one,
                 w,
-                first,
+                ws,
                 y,
-                second,
+                ys,
                 convolution,
                 backward_input(number),
                 room,
                 size,
                 old,
                 x,
-                out,
+                xs,
             ),
             Pass::BackwardWeight => result::convolution_backward_filter(
                 handle,
                 one,
                 x,
-                first,
+                xs,
                 y,
-                second,
+                ys,
                 convolution,
                 backward_weight(number),
                 room,
                 size,
                 old,
                 w,
-                out,
+                ws,
             ),
         }
     }

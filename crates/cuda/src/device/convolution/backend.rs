@@ -1,0 +1,174 @@
+//! Descriptors of cuDNN's backend, out of which its graphs are made: created empty, given attributes, then finalised.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use cudarc::cudnn::sys::{
+    self, cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
+    cudnnBackendDescriptorType_t as Kind, cudnnStatus_t,
+};
+
+use super::NAME;
+use crate::{CudaError, Result};
+
+/// A descriptor, destroyed when dropped. What it refers to must be kept as long.
+pub(super) struct Descriptor(sys::cudnnBackendDescriptor_t);
+
+/// What a failed call says, in cuDNN's own words where it has any.
+fn check(status: cudnnStatus_t, doing: impl FnOnce() -> String) -> Result<()> {
+    if status == cudnnStatus_t::CUDNN_STATUS_SUCCESS {
+        return Ok(());
+    }
+    let mut message = [0u8; 512];
+    // SAFETY: the message has room for so many bytes, and stays a string: the last is left alone.
+    unsafe { sys::cudnnGetLastErrorString(message.as_mut_ptr().cast::<c_char>(), message.len() - 1) };
+    let words = CStr::from_bytes_until_nul(&message).map(CStr::to_string_lossy).unwrap_or_default();
+    Err(CudaError::Call {
+        what: NAME,
+        reason: format!("cuDNN: {}: {status:?} {}", doing(), words.trim()).trim_end().to_owned(),
+    })
+}
+
+impl Descriptor {
+    /// An empty one.
+    pub fn new(kind: Kind) -> Result<Descriptor> {
+        let mut descriptor = std::ptr::null_mut();
+        // SAFETY: one handle is written.
+        let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &mut descriptor) };
+        check(status, || format!("creating {kind:?}"))?;
+        Ok(Descriptor(descriptor))
+    }
+
+    /// Sets an attribute to values, of which cuDNN makes a copy.
+    ///
+    /// # Safety
+    /// `T` must be what `of` stands for.
+    unsafe fn set<T>(&self, name: Name, of: Type, values: &[T]) -> Result<()> {
+        // SAFETY: the descriptor lives; so many values of the right type are there.
+        let status = unsafe {
+            sys::cudnnBackendSetAttribute(self.0, name, of, values.len() as i64, values.as_ptr().cast())
+        };
+        check(status, || format!("setting {name:?}"))
+    }
+
+    pub fn integers(&self, name: Name, values: &[i64]) -> Result<()> {
+        // SAFETY: the type is that of the values.
+        unsafe { self.set(name, Type::CUDNN_TYPE_INT64, values) }
+    }
+
+    pub fn float(&self, name: Name, value: f32) -> Result<()> {
+        // SAFETY: the type is that of the value.
+        unsafe { self.set(name, Type::CUDNN_TYPE_FLOAT, &[value]) }
+    }
+
+    /// Sets an attribute to a value of one of cuDNN's enumerations, which are C's.
+    pub fn constant(&self, name: Name, of: Type, value: u32) -> Result<()> {
+        debug_assert!(matches!(
+            of,
+            Type::CUDNN_TYPE_DATA_TYPE
+                | Type::CUDNN_TYPE_CONVOLUTION_MODE
+                | Type::CUDNN_TYPE_HEUR_MODE
+                | Type::CUDNN_TYPE_KNOB_TYPE
+        ));
+        // SAFETY: an enumeration has 4 bytes.
+        unsafe { self.set(name, of, &[value]) }
+    }
+
+    pub fn handle(&self, name: Name, handle: sys::cudnnHandle_t) -> Result<()> {
+        // SAFETY: the type is that of the value.
+        unsafe { self.set(name, Type::CUDNN_TYPE_HANDLE, &[handle]) }
+    }
+
+    /// Sets an attribute to addresses of the GPU's memory.
+    pub fn addresses(&self, name: Name, addresses: &[u64]) -> Result<()> {
+        const { assert!(size_of::<u64>() == size_of::<*mut c_void>()) };
+        // SAFETY: an address is as long as a pointer.
+        unsafe { self.set(name, Type::CUDNN_TYPE_VOID_PTR, addresses) }
+    }
+
+    /// Sets an attribute to finalised descriptors.
+    pub fn descriptors(&self, name: Name, descriptors: &[&Descriptor]) -> Result<()> {
+        let raw: Vec<_> = descriptors.iter().map(|descriptor| descriptor.0).collect();
+        // SAFETY: the type is that of the values.
+        unsafe { self.set(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw) }
+    }
+
+    /// Ends its making: it can be used from now on, and no longer be changed.
+    pub fn finalize(&self) -> Result<()> {
+        // SAFETY: the descriptor lives.
+        let status = unsafe { sys::cudnnBackendFinalize(self.0) };
+        check(status, || "finalising a descriptor".to_owned())
+    }
+
+    /// Reads up to `values.len()` values of an attribute; returns how many there are, which may be more.
+    ///
+    /// # Safety
+    /// `T` must be what `of` stands for, any bits that cuDNN writes be a `T`, and handles among the values be alive.
+    unsafe fn get<T>(&self, name: Name, of: Type, values: &mut [T]) -> Result<usize> {
+        let (most, mut count) = (values.len() as i64, 0);
+        let to = if values.is_empty() { std::ptr::null_mut() } else { values.as_mut_ptr().cast() };
+        // SAFETY: the descriptor lives, and there is room for so many values of the right type.
+        let status = unsafe { sys::cudnnBackendGetAttribute(self.0, name, of, most, &mut count, to) };
+        check(status, || format!("reading {name:?}"))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    pub fn integer(&self, name: Name) -> Result<i64> {
+        let mut value = [0i64];
+        // SAFETY: the type is that of the value.
+        unsafe { self.get(name, Type::CUDNN_TYPE_INT64, &mut value) }?;
+        Ok(value[0])
+    }
+
+    /// Values of one of cuDNN's enumerations, as numbers, since a newer cuDNN may have more of them: up to `most`.
+    pub fn constants(&self, name: Name, of: Type, most: usize) -> Result<Vec<u32>> {
+        let mut values = vec![0u32; most];
+        // SAFETY: an enumeration has 4 bytes, and any of them are a number.
+        let count = unsafe { self.get(name, of, &mut values) }?;
+        values.truncate(count);
+        Ok(values)
+    }
+
+    /// The descriptors that an attribute holds, up to `most`.
+    pub fn parts(&self, name: Name, kind: Kind, most: usize) -> Result<Vec<Descriptor>> {
+        let of = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
+        // SAFETY: nothing but their number is asked for.
+        let count = unsafe { self.get::<sys::cudnnBackendDescriptor_t>(name, of, &mut []) };
+        // Where it is not told alone, there is room for all that there may be.
+        let count = count.unwrap_or(most).min(most);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        // cuDNN fills descriptors that its caller has made.
+        let mut parts = (0..count).map(|_| Descriptor::new(kind)).collect::<Result<Vec<_>>>()?;
+        let mut raw: Vec<_> = parts.iter().map(|part| part.0).collect();
+        // SAFETY: so many descriptors of the attribute's kind are there, and alive.
+        let filled = unsafe { self.get(name, of, &mut raw) }?;
+        parts.truncate(filled);
+        Ok(parts)
+    }
+
+    /// The one descriptor that an attribute holds.
+    pub fn part(&self, name: Name, kind: Kind) -> Result<Descriptor> {
+        let part = Descriptor::new(kind)?;
+        // SAFETY: a descriptor of the attribute's kind is there, and alive.
+        unsafe { self.get(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut [part.0]) }?;
+        Ok(part)
+    }
+
+    /// Starts an execution plan, which this must be, on the operands of a variant pack.
+    ///
+    /// # Safety
+    /// The handle must live, and the addresses of the pack be those of memory that is as long as the plan's tensors say and lent as it uses them.
+    pub unsafe fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let status = unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) };
+        check(status, || "starting a plan".to_owned())
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is destroyed once. There is nobody to tell a failure.
+        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
+    }
+}

@@ -1,0 +1,324 @@
+//! Convolutions by cuDNN, channels last, summed in f32.
+//!
+//! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is found by timing the first few
+//! once, and remembered on disk for the version of cuDNN and the GPU's name.
+
+mod backend;
+mod engines;
+mod legacy;
+mod operation;
+mod report;
+mod route;
+mod search;
+mod timing;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cudarc::cudnn::result::{self, CudnnError};
+use cudarc::cudnn::sys;
+use cudarc::driver::CudaContext;
+use half::{bf16, f16};
+use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::conv2d::Write;
+
+use super::{Device, lock};
+use crate::launcher::{Launcher, expect, expect_len};
+use crate::ops::elementwise;
+use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
+use legacy::Parts;
+pub use report::ConvolutionTiming;
+use route::Route;
+
+/// What is asked for, in errors.
+const NAME: &str = "a convolution";
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvolutionMode {
+    /// Whether f32 may be rounded to tf32, 10 bits of precision.
+    pub tf32: bool,
+    /// Whether only algorithms may serve that give the same bits each time.
+    pub deterministic: bool,
+}
+
+/// What is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConvolutionPass {
+    /// y of x and w.
+    Forward,
+    /// dx of dy and w.
+    BackwardInput,
+    /// dw of x and dy.
+    BackwardWeight,
+}
+
+/// All that a choice depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    geometry: Conv2dGeometry,
+    /// The type of what is read.
+    element: ElementType,
+    /// The type of the result: `element`, or f32 for a gradient of weights.
+    output: ElementType,
+    mode: ConvolutionMode,
+    pass: ConvolutionPass,
+    /// Whether the result is added to what is there.
+    adds: bool,
+}
+
+impl Key {
+    /// What [`Route::InTwo`] computes first: a result of the type of what is read, written over what is there. None where that is all.
+    fn first(&self) -> Option<Key> {
+        let first = Key { output: self.element, adds: false, ..*self };
+        (first != *self).then_some(first)
+    }
+
+    /// The number of values of the result.
+    fn len(&self) -> usize {
+        match self.pass {
+            ConvolutionPass::Forward => self.geometry.output_len(),
+            ConvolutionPass::BackwardInput => self.geometry.input_len(),
+            ConvolutionPass::BackwardWeight => self.geometry.weight_len(),
+        }
+    }
+}
+
+/// Addresses of x, w and y, or of the gradient that is read or written in their place.
+#[derive(Debug, Clone, Copy)]
+struct Operands {
+    x: u64,
+    w: u64,
+    y: u64,
+}
+
+impl Operands {
+    /// Where the result is.
+    fn result(&self, pass: ConvolutionPass) -> u64 {
+        match pass {
+            ConvolutionPass::Forward => self.y,
+            ConvolutionPass::BackwardInput => self.x,
+            ConvolutionPass::BackwardWeight => self.w,
+        }
+    }
+
+    /// The same with the result elsewhere.
+    fn into(self, pass: ConvolutionPass, result: u64) -> Operands {
+        match pass {
+            ConvolutionPass::Forward => Operands { y: result, ..self },
+            ConvolutionPass::BackwardInput => Operands { x: result, ..self },
+            ConvolutionPass::BackwardWeight => Operands { w: result, ..self },
+        }
+    }
+
+    fn pointers(self) -> [*mut c_void; 3] {
+        [self.x, self.w, self.y].map(|address| address as *mut c_void)
+    }
+}
+
+fn failed(error: CudnnError) -> CudaError {
+    CudaError::Call { what: NAME, reason: format!("cuDNN: {error}") }
+}
+
+/// The library's handle, and the routes that were chosen.
+pub(super) struct Convolutions {
+    context: Arc<CudaContext>,
+    handle: sys::cudnnHandle_t,
+    /// What routes on disk are for.
+    machine: String,
+    folder: Option<PathBuf>,
+    routes: HashMap<Key, Rc<Route>>,
+}
+
+// SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are all clones of each `Rc`, which are
+// dropped before the lock is given back.
+unsafe impl Send for Convolutions {}
+
+impl Drop for Convolutions {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            self.routes.clear();
+            // SAFETY: the handle was created and is destroyed once. There is nobody to tell a failure.
+            let _ = unsafe { result::destroy_handle(self.handle) };
+        }
+    }
+}
+
+impl Device {
+    /// y = x * w. x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K).
+    ///
+    /// # Errors
+    /// `Lengths` where shapes do not belong together, `Call` where cuDNN refuses.
+    pub fn conv2d_forward<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        x: Slice<E>,
+        w: Slice<E>,
+        y: SliceMut<E>,
+    ) -> Result<()> {
+        let operands = Operands { x: x.address(), w: w.address(), y: y.address() };
+        let lengths = [x.len(), w.len(), y.len()];
+        let key = Key::of::<E, E>(g, mode, ConvolutionPass::Forward, Write::Over);
+        self.convolve(&key, lengths, operands)
+    }
+
+    /// dx of a convolution, written or added to what is there. Where it is added, it may be rounded before.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_forward`].
+    pub fn conv2d_backward_input<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        dy: Slice<E>,
+        w: Slice<E>,
+        dx: SliceMut<E>,
+        write: Write,
+    ) -> Result<()> {
+        let operands = Operands { x: dx.address(), w: w.address(), y: dy.address() };
+        let lengths = [dx.len(), w.len(), dy.len()];
+        let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardInput, write);
+        self.convolve(&key, lengths, operands)
+    }
+
+    /// dw of a convolution, of the type of the activations: sums are in f32, and rounded once.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_forward`].
+    pub fn conv2d_backward_weight<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        x: Slice<E>,
+        dy: Slice<E>,
+        dw: SliceMut<E>,
+    ) -> Result<()> {
+        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address() };
+        let lengths = [x.len(), dw.len(), dy.len()];
+        let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
+        self.convolve(&key, lengths, operands)
+    }
+
+    /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower, else rounded to that type.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_forward`].
+    pub fn conv2d_backward_weight_f32<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        x: Slice<E>,
+        dy: Slice<E>,
+        dw: SliceMut<f32>,
+    ) -> Result<()> {
+        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address() };
+        let lengths = [x.len(), dw.len(), dy.len()];
+        let key = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
+        self.convolve(&key, lengths, operands)
+    }
+
+    fn convolve(&self, key: &Key, [x, w, y]: [usize; 3], operands: Operands) -> Result<()> {
+        let g = &key.geometry;
+        expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
+        expect_len(NAME, "the input", x, g.input_len())?;
+        expect_len(NAME, "the weights", w, g.weight_len())?;
+        expect_len(NAME, "the output", y, g.output_len())?;
+        self.with_convolutions(|convolutions| convolutions.compute(self, key, operands))
+    }
+
+    fn with_convolutions<T>(&self, work: impl FnOnce(&mut Convolutions) -> Result<T>) -> Result<T> {
+        self.bind()?;
+        let mut convolutions = lock(&self.shared.convolutions);
+        work(match &mut *convolutions {
+            Some(convolutions) => convolutions,
+            empty => empty.insert(Convolutions::new(self)?),
+        })
+    }
+}
+
+impl Key {
+    /// A key for operands of type `E` and a result of type `D`.
+    fn of<E: Element, D: Element>(
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        pass: ConvolutionPass,
+        write: Write,
+    ) -> Key {
+        Key { geometry: *g, element: E::TYPE, output: D::TYPE, mode, pass, adds: write == Write::Add }
+    }
+}
+
+impl Convolutions {
+    fn new(device: &Device) -> Result<Convolutions> {
+        let handle = result::create_handle().map_err(failed)?;
+        let convolutions = Convolutions {
+            context: device.shared.context.clone(),
+            handle,
+            machine: format!("cuDNN {} on {}", result::get_version(), device.name()),
+            folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
+            routes: HashMap::new(),
+        };
+        // SAFETY: the handle was created, and the stream lives as long as the device.
+        unsafe { result::set_stream(handle, device.raw_stream().cast()) }.map_err(failed)?;
+        Ok(convolutions)
+    }
+
+    /// Computes a convolution of operands that are as long as the key says.
+    fn compute(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
+        let route = self.route(device, key, operands)?;
+        self.run(device, key, &route, operands)
+    }
+
+    /// The same on a given route.
+    fn run(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<()> {
+        let room = |bytes: usize| (bytes > 0).then(|| device.scratch(bytes)).transpose();
+        match route {
+            Route::Engine(plan) => {
+                let room = room(plan.workspace)?;
+                let address = room.as_ref().map_or(0, |memory| memory.address());
+                // SAFETY: operands are as long as the key says; the workspace is as long as the plan says.
+                unsafe { plan.run(self.handle, operands, address) }
+            }
+            Route::Algorithm(algorithm) => {
+                let parts = Parts::new(&key.geometry, key.element, key.mode.tf32)?;
+                let room = room(algorithm.workspace)?;
+                let address = room.as_ref().map_or(0, |memory| memory.address());
+                // SAFETY: the descriptions are those of operands as long as the key says; the workspace is as long as the algorithm's.
+                unsafe { legacy::run(self.handle, key.pass, &parts, *algorithm, operands, address) }
+            }
+            Route::InTwo => match key.first() {
+                Some(first) => {
+                    let aside = device.scratch(key.len() * key.element.size())?;
+                    self.compute(device, &first, operands.into(key.pass, aside.address()))?;
+                    second(device, key, aside.address(), operands.result(key.pass))
+                }
+                None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} is not done in two") }),
+            },
+        }
+    }
+}
+
+/// The second half of [`Route::InTwo`]: adds or widens the result that lies at `from`.
+fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
+    match key.element {
+        ElementType::F32 => second_of::<f32>(device, key, from, to),
+        ElementType::Bf16 => second_of::<bf16>(device, key, from, to),
+        ElementType::F16 => second_of::<f16>(device, key, from, to),
+    }
+}
+
+fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
+    let len = key.len();
+    // SAFETY: the scratch memory was made for so many values of this type, and what was started before fills it.
+    let from = unsafe { Slice::<E>::from_raw(from, len) };
+    if key.adds {
+        // SAFETY: the result's length was checked, and it is lent exclusively.
+        return elementwise::add_assign(device, unsafe { SliceMut::from_raw(to, len) }, from);
+    }
+    // SAFETY: as above; without an addition, what is done in two is a result in f32.
+    elementwise::widen(device, from, unsafe { SliceMut::from_raw(to, len) })
+}

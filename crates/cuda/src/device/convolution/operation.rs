@@ -1,0 +1,141 @@
+//! A convolution as one of cuDNN's graphs: a single operation on three tensors, channels last.
+
+use cudarc::cudnn::sys::{
+    cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
+    cudnnBackendDescriptorType_t as Kind, cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t,
+};
+
+use super::backend::Descriptor;
+use super::{ConvolutionPass, Key, Operands};
+use crate::{ElementType, Result};
+
+/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients.
+pub(super) const IDS: [i64; 3] = [1, 2, 3];
+/// What addresses are multiples of: what `Slice` promises.
+const ALIGNMENT: i64 = 16;
+
+/// A graph of one convolution, finalised, with what it refers to.
+pub(super) struct Operation {
+    // Dropped in this order: what refers to others goes before them.
+    pub graph: Descriptor,
+    _operation: Descriptor,
+    _convolution: Descriptor,
+    _tensors: [Descriptor; 3],
+}
+
+fn data_type(element: ElementType) -> u32 {
+    let of = match element {
+        ElementType::F32 => cudnnDataType_t::CUDNN_DATA_FLOAT,
+        ElementType::Bf16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        ElementType::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
+    };
+    of as u32
+}
+
+/// Four sizes in cuDNN's order (outermost, channels, height, width), whose values lie channels last.
+fn tensor(id: i64, element: ElementType, [n, c, h, w]: [usize; 4]) -> Result<Descriptor> {
+    let [n, c, h, w] = [n, c, h, w].map(|size| size as i64);
+    let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
+    let of = data_type(element);
+    tensor.constant(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, of)?;
+    tensor.integers(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, &[n, c, h, w])?;
+    tensor.integers(Name::CUDNN_ATTR_TENSOR_STRIDES, &[h * w * c, 1, w * c, c])?;
+    tensor.integers(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id])?;
+    tensor.integers(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[ALIGNMENT])?;
+    tensor.finalize()?;
+    Ok(tensor)
+}
+
+impl Operation {
+    /// The operation of a key; where its result is added, the factor of what was there is 1.
+    pub fn new(handle: cudnnHandle_t, key: &Key) -> Result<Operation> {
+        let g = &key.geometry;
+        let [of_x, of_w, of_y] = match key.pass {
+            ConvolutionPass::Forward => [key.element, key.element, key.output],
+            ConvolutionPass::BackwardInput => [key.output, key.element, key.element],
+            ConvolutionPass::BackwardWeight => [key.element, key.output, key.element],
+        };
+        let x = tensor(IDS[0], of_x, [g.batch, g.in_channels, g.in_height, g.in_width])?;
+        let w = tensor(IDS[1], of_w, [g.out_channels, g.in_channels, g.kernel_height, g.kernel_width])?;
+        let y = tensor(IDS[2], of_y, [g.batch, g.out_channels, g.out_height(), g.out_width()])?;
+
+        let convolution = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
+        let float = data_type(ElementType::F32);
+        convolution.constant(Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, Type::CUDNN_TYPE_DATA_TYPE, float)?;
+        let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION as u32;
+        convolution.constant(
+            Name::CUDNN_ATTR_CONVOLUTION_CONV_MODE,
+            Type::CUDNN_TYPE_CONVOLUTION_MODE,
+            mode,
+        )?;
+        let (padding, stride) = ([g.padding as i64; 2], [g.stride as i64; 2]);
+        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
+        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &padding)?;
+        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &padding)?;
+        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
+        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &stride)?;
+        convolution.finalize()?;
+
+        // The kind of operation, and its attributes: convolution, x, w, y, alpha, beta.
+        let (kind, names) = match key.pass {
+            ConvolutionPass::Forward => (
+                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+                [
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+                ],
+            ),
+            ConvolutionPass::BackwardInput => (
+                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+                [
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+                ],
+            ),
+            ConvolutionPass::BackwardWeight => (
+                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+                [
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+                ],
+            ),
+        };
+        let operation = Descriptor::new(kind)?;
+        operation.descriptors(names[0], &[&convolution])?;
+        operation.descriptors(names[1], &[&x])?;
+        operation.descriptors(names[2], &[&w])?;
+        operation.descriptors(names[3], &[&y])?;
+        operation.float(names[4], 1.0)?;
+        operation.float(names[5], if key.adds { 1.0 } else { 0.0 })?;
+        operation.finalize()?;
+
+        let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
+        graph.descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
+        graph.handle(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle)?;
+        graph.finalize()?;
+        Ok(Operation { graph, _operation: operation, _convolution: convolution, _tensors: [x, w, y] })
+    }
+}
+
+/// Operands and workspace as a plan takes them.
+pub(super) fn pack(operands: Operands, room: u64) -> Result<Descriptor> {
+    let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
+    let Operands { x, w, y } = operands;
+    pack.integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &IDS)?;
+    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &[x, w, y])?;
+    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[room])?;
+    pack.finalize()?;
+    Ok(pack)
+}

@@ -1,0 +1,90 @@
+//! How fast each way to compute a convolution is, for measurements.
+
+use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::conv2d::Write;
+
+use super::route::Route;
+use super::{ConvolutionMode, ConvolutionPass, Device, Key, NAME, Operands};
+use crate::launcher::expect;
+use crate::ops::elementwise;
+use crate::{Element, Result, SliceMut};
+
+/// A way to compute a convolution, timed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvolutionTiming {
+    /// What it is, as it is remembered: "engine", the bytes of its workspace, its number in cuDNN and its choices; "algorithm" of the older interface,
+    /// likewise; or "in two", which is another way with a kernel of ours after it.
+    pub what: String,
+    /// Seconds that it takes.
+    pub seconds: f64,
+}
+
+impl Device {
+    /// Times the ways to compute a pass of a convolution of type `E`: the one that is chosen first, that of cuDNN's older interface last, where it has
+    /// one. Weights' gradients are in f32; only a gradient of an input can be added. Nothing is remembered but what "in two" builds
+    /// on.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_forward`], also where cuDNN's graphs have no engine; `OutOfMemory` where operands have no room.
+    pub fn time_convolution<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        pass: ConvolutionPass,
+        write: Write,
+    ) -> Result<Vec<ConvolutionTiming>> {
+        self.refuse_in_capture("timing a convolution")?;
+        expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
+        let key = match pass {
+            ConvolutionPass::Forward => Key::of::<E, E>(g, mode, pass, Write::Over),
+            ConvolutionPass::BackwardInput => Key::of::<E, E>(g, mode, pass, write),
+            ConvolutionPass::BackwardWeight => Key::of::<E, f32>(g, mode, pass, Write::Over),
+        };
+        let (x, w, y) = (
+            self.buffer::<u8>(g.input_len() * E::TYPE.size())?,
+            // A gradient is in f32.
+            self.buffer::<u8>(g.weight_len() * size_of::<f32>())?,
+            self.buffer::<u8>(g.output_len() * E::TYPE.size())?,
+        );
+        let operands = Operands { x: x.read().address(), w: w.read().address(), y: y.read().address() };
+        self.noise::<E>(operands.x, g.input_len())?;
+        self.noise::<E>(operands.w, g.weight_len())?;
+        self.noise::<E>(operands.y, g.output_len())?;
+        self.with_convolutions(|convolutions| {
+            let mut timed = convolutions.engines(self, &key, operands);
+            if key.first().is_some() {
+                timed = convolutions.with_in_two(self, &key, operands, timed.unwrap_or_default());
+            }
+            let mut timed = timed?;
+            let plain = key.first().unwrap_or(key);
+            if let Some(algorithm) = convolutions.algorithm(self, &plain, operands)? {
+                let route = Route::Algorithm(algorithm);
+                timed.push(convolutions.time(self, &plain, route, operands, f64::INFINITY)?);
+            }
+            let told =
+                |(seconds, route): (f64, Route)| ConvolutionTiming { what: route.memo().text(), seconds };
+            Ok(timed.into_iter().map(told).collect())
+        })
+    }
+
+    /// Fills memory of `len` values with noise in [-1, 1): a GPU that multiplies the same values over and over runs faster than it would.
+    fn noise<E: Element>(&self, at: u64, len: usize) -> Result<()> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let values: Vec<f32> = (0..len.min(1 << 20)).map(|_| next()).collect();
+        let noise = self.buffer_of(&values)?;
+        for start in (0..len).step_by(values.len().max(1)) {
+            let count = values.len().min(len - start);
+            // SAFETY: the noise is so long; the caller owns `len` values at `at`, of which these are some.
+            let (from, to) = unsafe {
+                let to = at + (start * E::TYPE.size()) as u64;
+                (crate::Slice::from_raw(noise.read().address(), count), SliceMut::<E>::from_raw(to, count))
+            };
+            elementwise::narrow(self, from, to)?;
+        }
+        Ok(())
+    }
+}

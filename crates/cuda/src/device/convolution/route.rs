@@ -1,0 +1,120 @@
+//! Ways to compute a convolution, and how they are remembered.
+
+use std::fmt::Write as _;
+
+use super::ConvolutionPass;
+use super::engines::{Plan, Recipe};
+use super::legacy::Algorithm;
+
+/// The longest list of choices that is read.
+const KNOBS: usize = 64;
+
+/// A way to compute a convolution.
+pub(super) enum Route {
+    /// One of cuDNN's engines does all.
+    Engine(Plan),
+    /// One of the algorithms of cuDNN's older interface.
+    Algorithm(Algorithm),
+    /// The result is written elsewhere, in the activations' type, then added or widened by a kernel of ours.
+    InTwo,
+}
+
+/// A route as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Memo {
+    Engine { recipe: Recipe, workspace: usize },
+    Algorithm(Algorithm),
+    InTwo,
+}
+
+impl Route {
+    pub fn memo(&self) -> Memo {
+        match self {
+            Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone(), workspace: plan.workspace },
+            Route::Algorithm(algorithm) => Memo::Algorithm(*algorithm),
+            Route::InTwo => Memo::InTwo,
+        }
+    }
+}
+
+impl Memo {
+    pub fn text(&self) -> String {
+        match self {
+            Memo::Engine { recipe, workspace } => {
+                let mut text = format!("engine {workspace} {}", recipe.engine);
+                for (knob, value) in &recipe.knobs {
+                    // Writing to a string does not fail.
+                    let _ = write!(text, " {knob} {value}");
+                }
+                text
+            }
+            Memo::Algorithm(Algorithm { number, math, workspace }) => {
+                format!("algorithm {workspace} {number} {math}")
+            }
+            Memo::InTwo => "in two".to_owned(),
+        }
+    }
+
+    /// What [`Memo::text`] wrote, or none where it is something else.
+    pub fn read(pass: ConvolutionPass, bytes: &[u8]) -> Option<Memo> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        if text == "in two" {
+            return Some(Memo::InTwo);
+        }
+        let (kind, numbers) = text.split_once(' ')?;
+        let numbers: Vec<i64> = numbers.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let (&[workspace, number], rest) = numbers.split_first_chunk::<2>()?;
+        let workspace = usize::try_from(workspace).ok()?;
+        match kind {
+            "engine" if rest.len().is_multiple_of(2) && rest.len() <= 2 * KNOBS => {
+                let knob = |pair: &[i64]| Some((u32::try_from(pair[0]).ok()?, pair[1]));
+                let knobs = rest.chunks_exact(2).map(knob).collect::<Option<_>>()?;
+                Some(Memo::Engine { recipe: Recipe { engine: number, knobs }, workspace })
+            }
+            "algorithm" => {
+                let &[math] = rest else { return None };
+                let (number, math) = (u32::try_from(number).ok()?, u32::try_from(math).ok()?);
+                let algorithm = Algorithm { number, math, workspace };
+                algorithm.exists(pass).then_some(Memo::Algorithm(algorithm))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_read_as_it_was_written() {
+        let pass = ConvolutionPass::BackwardInput;
+        let engine = |knobs| Memo::Engine { recipe: Recipe { engine: 34, knobs }, workspace: 1 << 20 };
+        for memo in [
+            engine(vec![]),
+            engine(vec![(2, 0), (14, -3)]),
+            Memo::Algorithm(Algorithm { number: 5, math: 1, workspace: 1 << 20 }),
+            Memo::InTwo,
+        ] {
+            assert_eq!(Memo::read(pass, memo.text().as_bytes()), Some(memo));
+        }
+        for damaged in [
+            "",
+            "in",
+            "in two 1",
+            "engine",
+            "engine 5",
+            "engine -1 5",
+            "engine 1 5 3",
+            "engine 1 5 -3 0",
+            "algorithm 0 5",
+            "algorithm 0 5 x",
+            "algorithm 0 6 1",
+            "algorithm 0 5 4",
+            "algorithm 0 5 1 0",
+            "other 0 5 1",
+        ] {
+            assert_eq!(Memo::read(pass, damaged.as_bytes()), None, "{damaged}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The search for the fastest route.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use cudarc::cudnn::sys::cudnnBackendHeurMode_t as Mode;
+use half::{bf16, f16};
+
+use super::backend::Descriptor;
+use super::engines::{self, Plan, Recipe};
+use super::legacy::{self, Parts};
+use super::operation::Operation;
+use super::route::{Memo, Route};
+use super::{Convolutions, Device, Key, NAME, Operands, timing};
+use crate::launcher::Launcher;
+use crate::ops::elementwise;
+use crate::{CudaError, ElementType, Result, Slice, SliceMut, cache};
+
+/// The most that a route may take for itself.
+const WORKSPACE: usize = 1 << 30;
+/// What the older interface is given to try its algorithms with: the first that is free.
+const WORKSPACES: [usize; 3] = [WORKSPACE, 256 << 20, 32 << 20];
+/// How many engines are timed: as many of the first list as of both, so that the second adds what the first has not.
+const OF_FIRST: usize = 8;
+const OF_BOTH: usize = 12;
+/// After so long no further engine is tried, once there are some.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SOME: usize = 3;
+/// A gradient that is not rounded is worth this much.
+const UNROUNDED: f64 = 0.95;
+
+/// Routes with the seconds that they take.
+pub(super) type Timed = Vec<(f64, Route)>;
+
+impl Convolutions {
+    /// The route for a key: remembered, or found by timing several on the operands, of which the result is overwritten where it will be.
+    pub(super) fn route(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Rc<Route>> {
+        if let Some(route) = self.routes.get(key) {
+            return Ok(route.clone());
+        }
+        device.refuse_in_capture("choosing how to compute a convolution")?;
+        let text = format!("{} {key:?}", self.machine);
+        let name = format!("{:032x}", cache::fingerprint(&[text.as_bytes()]));
+        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
+        let memo = stored.and_then(|bytes| Memo::read(key.pass, &bytes));
+        let route = match memo.and_then(|memo| self.recalled(key, memo)) {
+            Some(route) => route,
+            None => {
+                let route = self.found(device, key, operands)?;
+                if let Some(folder) = &self.folder {
+                    cache::write(folder, &name, route.memo().text().as_bytes());
+                }
+                route
+            }
+        };
+        let route = Rc::new(route);
+        self.routes.insert(*key, route.clone());
+        Ok(route)
+    }
+
+    /// What is remembered, if cuDNN still has it: it may be of another driver.
+    fn recalled(&self, key: &Key, memo: Memo) -> Option<Route> {
+        match memo {
+            Memo::Engine { recipe, workspace } => {
+                let operation = Rc::new(Operation::new(self.handle, key).ok()?);
+                let plan = Plan::again(self.handle, &operation, recipe).ok()?;
+                (plan.workspace == workspace).then_some(Route::Engine(plan))
+            }
+            Memo::Algorithm(algorithm) => {
+                let parts = Parts::new(&key.geometry, key.element, key.mode.tf32).ok()?;
+                let still =
+                    key.first().is_none() && legacy::is_still(self.handle, key.pass, &parts, algorithm);
+                still.then_some(Route::Algorithm(algorithm))
+            }
+            Memo::InTwo => key.first().map(|_| Route::InTwo),
+        }
+    }
+
+    fn found(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
+        // What the result is added to must outlive the search.
+        let bytes = key.len() * key.output.size();
+        let aside = key.adds.then(|| device.scratch(bytes)).transpose()?;
+        let operands = match &aside {
+            Some(aside) => operands.into(key.pass, aside.address()),
+            None => operands,
+        };
+        let timed = match (self.engines(device, key, operands), key.first()) {
+            (Ok(timed), None) => timed,
+            (timed, Some(_)) => self.with_in_two(device, key, operands, timed.unwrap_or_default())?,
+            (Err(error), None) => match self.algorithm(device, key, operands)? {
+                Some(algorithm) => vec![(0.0, Route::Algorithm(algorithm))],
+                None => return Err(error),
+            },
+        };
+        let fastest = timed.into_iter().next();
+        fastest.map(|(_, route)| route).ok_or_else(|| none(key, "it proposes nothing"))
+    }
+
+    /// Engines that compute what a key asks for, the fastest first: one at least.
+    pub(super) fn engines(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
+        let start = Instant::now();
+        let operation = Rc::new(Operation::new(self.handle, key)?);
+        let (mut timed, mut known) = (Timed::new(), Vec::new());
+        let mut error = none(key, "it proposes nothing that may serve");
+        for (mode, most) in [
+            (Mode::CUDNN_HEUR_MODE_A, OF_FIRST),
+            (Mode::CUDNN_HEUR_MODE_B, OF_BOTH),
+            (Mode::CUDNN_HEUR_MODE_FALLBACK, OF_FIRST),
+        ] {
+            // What always works is slow.
+            if mode == Mode::CUDNN_HEUR_MODE_FALLBACK && !timed.is_empty() {
+                break;
+            }
+            let proposals = match engines::proposals(&operation, mode) {
+                Ok(proposals) => proposals,
+                Err(other) => {
+                    error = other;
+                    continue;
+                }
+            };
+            for config in proposals {
+                if timed.len() >= most || (timed.len() >= SOME && start.elapsed() > PATIENCE) {
+                    break;
+                }
+                let best = timed.iter().map(|(seconds, _)| *seconds).fold(f64::INFINITY, f64::min);
+                match self.engine(device, key, operands, &operation, config, &mut known, best) {
+                    Ok(found) => timed.extend(found),
+                    Err(other) => error = other,
+                }
+            }
+        }
+        if timed.is_empty() {
+            return Err(error);
+        }
+        timed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(timed)
+    }
+
+    /// Times a proposal, unless it may not serve or is known already.
+    #[expect(clippy::too_many_arguments, reason = "the state of one search")]
+    fn engine(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        operands: Operands,
+        operation: &Rc<Operation>,
+        config: Descriptor,
+        known: &mut Vec<Recipe>,
+        best: f64,
+    ) -> Result<Option<(f64, Route)>> {
+        let Some(recipe) = engines::serving(&config, key)? else { return Ok(None) };
+        if known.contains(&recipe) {
+            return Ok(None);
+        }
+        known.push(recipe.clone());
+        let plan = Plan::new(self.handle, operation, config, recipe)?;
+        if plan.workspace > WORKSPACE {
+            return Err(none(key, "an engine needs too large a workspace"));
+        }
+        let route = Route::Engine(plan);
+        if key.adds && !self.adds(device, key, &route, operands)? {
+            return Err(none(key, "an engine overwrites what it should add to"));
+        }
+        self.time(device, key, route, operands, best).map(Some)
+    }
+
+    /// Whether a route adds to what is there: an engine that took the factor of that for 0 would spoil gradients without a word.
+    fn adds(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<bool> {
+        let at = operands.result(key.pass);
+        fill(device, at, key.len(), key.output, f32::NAN)?;
+        self.run(device, key, route, operands)?;
+        let first = value(device, at, key.output)?;
+        Ok(first.is_nan())
+    }
+
+    /// The same with the way that first writes the result elsewhere.
+    pub(super) fn with_in_two(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        operands: Operands,
+        mut timed: Timed,
+    ) -> Result<Timed> {
+        let (seconds, route) = self.time(device, key, Route::InTwo, operands, f64::INFINITY)?;
+        let worth = if key.adds { 1.0 } else { UNROUNDED };
+        let place = timed.partition_point(|(other, _)| other * worth <= seconds);
+        timed.insert(place, (seconds, route));
+        Ok(timed)
+    }
+
+    pub(super) fn time(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        route: Route,
+        operands: Operands,
+        best: f64,
+    ) -> Result<(f64, Route)> {
+        let seconds = timing::seconds(device, best, &mut || self.run(device, key, &route, operands))?;
+        Ok((seconds, route))
+    }
+
+    /// The fastest algorithm of the older interface for a key that is computed at once.
+    pub(super) fn algorithm(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        operands: Operands,
+    ) -> Result<Option<legacy::Algorithm>> {
+        let parts = Parts::new(&key.geometry, key.element, key.mode.tf32)?;
+        let free = |size: &usize| device.scratch(*size).ok().map(|memory| (memory, *size));
+        let room = WORKSPACES.iter().find_map(free);
+        let (address, size) = room.as_ref().map_or((0, 0), |(memory, size)| (memory.address(), *size));
+        // SAFETY: operands are as long as the key says; the workspace has `size` bytes.
+        unsafe { legacy::fastest(self.handle, key, &parts, operands, address, size) }
+    }
+}
+
+fn none(key: &Key, reason: &str) -> CudaError {
+    CudaError::Call { what: NAME, reason: format!("cuDNN has no engine for {key:?}: {reason}") }
+}
+
+/// Sets `len` values of a type, from an address on, which is that of as many.
+fn fill(device: &Device, at: u64, len: usize, of: ElementType, value: f32) -> Result<()> {
+    // SAFETY: callers own as many values there.
+    unsafe {
+        match of {
+            ElementType::F32 => elementwise::fill::<f32>(device, SliceMut::from_raw(at, len), value),
+            ElementType::Bf16 => elementwise::fill::<bf16>(device, SliceMut::from_raw(at, len), value),
+            ElementType::F16 => elementwise::fill::<f16>(device, SliceMut::from_raw(at, len), value),
+        }
+    }
+}
+
+/// The value of a type at an address.
+fn value(device: &Device, at: u64, of: ElementType) -> Result<f32> {
+    let mut wide = device.buffer::<f32>(1)?;
+    // SAFETY: callers own a value there.
+    unsafe {
+        match of {
+            ElementType::F32 => elementwise::widen::<f32>(device, Slice::from_raw(at, 1), wide.write()),
+            ElementType::Bf16 => elementwise::widen::<bf16>(device, Slice::from_raw(at, 1), wide.write()),
+            ElementType::F16 => elementwise::widen::<f16>(device, Slice::from_raw(at, 1), wide.write()),
+        }
+    }?;
+    Ok(device.values(wide.read())?[0])
+}

@@ -1,0 +1,34 @@
+//! How long something takes that the GPU does again and again.
+
+use std::time::{Duration, Instant};
+
+use super::Device;
+use crate::Result;
+
+/// Rounds, of which the fastest counts, and how long each should be.
+const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_millis(2);
+/// The most that is started in a round.
+const MOST: u32 = 16;
+
+/// Seconds that `run` takes. Once it is known to take more than twice as long as `best`, it is not tried again.
+pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+    // The first time brings what is brought once.
+    run()?;
+    device.synchronize()?;
+    let once = round(device, 1, run)?;
+    if once > 2.0 * best {
+        return Ok(once);
+    }
+    let count = (ROUND.as_secs_f64() / once.max(1e-6)).ceil().clamp(1.0, f64::from(MOST)) as u32;
+    (0..ROUNDS).try_fold(once, |fastest, _| Ok(fastest.min(round(device, count, run)?)))
+}
+
+fn round(device: &Device, count: u32, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..count {
+        run()?;
+    }
+    device.synchronize()?;
+    Ok(start.elapsed().as_secs_f64() / f64::from(count))
+}

@@ -1,0 +1,238 @@
+//! Convolutions on a GPU where there is one, and on the stand-in elsewhere.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
+use half::{bf16, f16};
+use simclr_cuda::{ConvolutionMode, ConvolutionPass, Device, DeviceBuffer};
+use simclr_kernels::conv2d::{Write, portable};
+use simclr_kernels::{Conv2dGeometry, Threads};
+
+const EXACT: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
+const PASSES: [ConvolutionPass; 3] =
+    [ConvolutionPass::Forward, ConvolutionPass::BackwardInput, ConvolutionPass::BackwardWeight];
+
+/// Operands of a convolution, on the device and as f32.
+struct Case<E> {
+    g: Conv2dGeometry,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    dy: Vec<f32>,
+    on_x: DeviceBuffer<E>,
+    on_w: DeviceBuffer<E>,
+    on_dy: DeviceBuffer<E>,
+}
+
+/// What the three passes give; the input's gradient is added to `old`.
+#[derive(PartialEq)]
+struct Results {
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    dw: Vec<f32>,
+    wide_dw: Vec<f32>,
+}
+
+impl<E: Stored> Case<E> {
+    fn new(device: &Device, g: Conv2dGeometry) -> Case<E> {
+        let x = narrowed::<E>(&noise(g.input_len(), 1));
+        let w = narrowed::<E>(&noise(g.weight_len(), 2));
+        let dy = narrowed::<E>(&noise(g.output_len(), 3));
+        let [on_x, on_w, on_dy] = [&x, &w, &dy].map(|values| device.buffer_of(values).unwrap());
+        Case { g, x: widened(&x), w: widened(&w), dy: widened(&dy), on_x, on_w, on_dy }
+    }
+
+    fn run(&self, device: &Device, mode: ConvolutionMode, old: Option<&[E]>) -> Results {
+        let g = &self.g;
+        let mut y = device.buffer::<E>(g.output_len()).unwrap();
+        device.conv2d_forward(g, mode, self.on_x.read(), self.on_w.read(), y.write()).unwrap();
+        let mut dx = device.buffer::<E>(g.input_len()).unwrap();
+        if let Some(old) = old {
+            device.copy_to(old, dx.write()).unwrap();
+        }
+        let write = if old.is_some() { Write::Add } else { Write::Over };
+        let (dy, w) = (self.on_dy.read(), self.on_w.read());
+        device.conv2d_backward_input(g, mode, dy, w, dx.write(), write).unwrap();
+        let mut dw = device.buffer::<E>(g.weight_len()).unwrap();
+        device.conv2d_backward_weight(g, mode, self.on_x.read(), dy, dw.write()).unwrap();
+        let mut wide_dw = device.buffer::<f32>(g.weight_len()).unwrap();
+        device.conv2d_backward_weight_f32(g, mode, self.on_x.read(), dy, wide_dw.write()).unwrap();
+        Results {
+            y: widened(&device.values(y.read()).unwrap()),
+            dx: widened(&device.values(dx.read()).unwrap()),
+            dw: widened(&device.values(dw.read()).unwrap()),
+            wide_dw: device.values(wide_dw.read()).unwrap(),
+        }
+    }
+
+    fn wanted(&self, old: Option<&[E]>) -> Results {
+        let (g, threads) = (&self.g, Threads::new(2).unwrap());
+        let mut y = vec![0.0; g.output_len()];
+        portable::conv2d_forward(&threads, g, &self.x, &self.w, &mut y);
+        let mut dx = vec![0.0; g.input_len()];
+        portable::conv2d_backward_input(&threads, g, &self.dy, &self.w, &mut dx);
+        if let Some(old) = old {
+            dx.iter_mut().zip(widened(old)).for_each(|(dx, old)| *dx += old);
+        }
+        let mut dw = vec![0.0; g.weight_len()];
+        portable::conv2d_backward_weight(&threads, g, &self.x, &self.dy, &mut dw);
+        Results { y, dx, wide_dw: dw.clone(), dw }
+    }
+}
+
+#[test]
+fn convolutions_in_f32_are_those_of_the_definition() {
+    convolutions::<f32>();
+}
+
+#[test]
+fn convolutions_in_bf16_are_those_of_the_definition() {
+    convolutions::<bf16>();
+}
+
+#[test]
+fn convolutions_in_f16_are_those_of_the_definition() {
+    convolutions::<f16>();
+}
+
+fn convolutions<E: Stored>() {
+    let Some((device, _alone)) = device() else { return };
+    for (g, deterministic) in [
+        (geometry(2, 8, 8, 16, 3, 1), true),
+        (geometry(1, 9, 3, 8, 7, 2), true),
+        (geometry(1, 9, 3, 8, 7, 2), false),
+        (geometry(3, 5, 16, 24, 1, 2), true),
+        (geometry(4, 7, 64, 64, 3, 2), true),
+        (geometry(2, 7, 5, 3, 3, 2), false),
+        (geometry(2, 6, 1, 1, 1, 1), true),
+        (geometry(5, 1, 32, 40, 1, 1), false),
+    ] {
+        let mode = ConvolutionMode { tf32: false, deterministic };
+        let case = Case::<E>::new(&device, g);
+        let old = narrowed::<E>(&noise(g.input_len(), 4));
+        // Added the first time, when nothing is chosen yet.
+        for old in [Some(&old[..]), None] {
+            let (got, want) = (case.run(&device, mode, old), case.wanted(old));
+            assert_close::<E>(&format!("y of {g:?}"), &got.y, &want.y);
+            assert_close::<E>(&format!("dx of {g:?}"), &got.dx, &want.dx);
+            assert_close::<E>(&format!("dw of {g:?}"), &got.dw, &want.dw);
+            assert_close::<E>(&format!("dw in f32 of {g:?}"), &got.wide_dw, &want.wide_dw);
+            assert!(!deterministic || case.run(&device, mode, old) == got, "the same bits each time: {g:?}");
+        }
+        let mut wrong = device.buffer::<E>(g.output_len() + 1).unwrap();
+        let (x, w) = (case.on_x.read(), case.on_w.read());
+        let error = device.conv2d_forward(&g, mode, x, w, wrong.write()).unwrap_err();
+        assert!(error.to_string().contains("the output has"), "{error}");
+    }
+}
+
+#[test]
+fn tf32_is_close() {
+    let Some((device, _alone)) = device() else { return };
+    let case = Case::<f32>::new(&device, geometry(2, 8, 32, 32, 3, 1));
+    let got = case.run(&device, ConvolutionMode { tf32: true, deterministic: true }, None);
+    let want = case.wanted(None);
+    for (got, want) in [(&got.y, &want.y), (&got.dx, &want.dx), (&got.dw, &want.dw)] {
+        // f16 has the precision of tf32.
+        assert_close::<f16>("tf32", got, want);
+    }
+}
+
+#[test]
+fn graphs_have_engines_for_all_passes_and_types() {
+    let Some((device, _alone)) = device() else { return };
+    engines::<f32>(&device);
+    engines::<bf16>(&device);
+    engines::<f16>(&device);
+}
+
+fn engines<E: Stored>(device: &Device) {
+    for g in [geometry(2, 8, 32, 32, 3, 1), geometry(4, 8, 64, 64, 1, 2), geometry(2, 12, 3, 16, 7, 2)] {
+        for pass in PASSES {
+            for write in [Write::Over, Write::Add] {
+                if write == Write::Add && pass != ConvolutionPass::BackwardInput {
+                    continue;
+                }
+                let timed = device
+                    .time_convolution::<E>(&g, EXACT, pass, write)
+                    .unwrap_or_else(|error| panic!("{pass:?} of {:?}: {error}", E::TYPE));
+                assert!(timed.iter().all(|way| way.seconds > 0.0), "{timed:?}");
+                // A sum or a gradient in f32 may be done in two.
+                let graph = timed.iter().any(|way| way.what.starts_with("engine ") || way.what == "in two");
+                assert!(graph, "{pass:?} of {:?}: {timed:?}", E::TYPE);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
+    let Some((device, _alone)) = device() else { return };
+    let libraries = match simclr_stand_in::libraries() {
+        Some(libraries) => libraries,
+        None => simclr_cuda::Libraries::find(),
+    };
+    drop(device);
+    let folder = tempfile::tempdir().unwrap();
+    let g = geometry(1, 6, 8, 8, 3, 1);
+    let old = noise(g.input_len(), 4);
+    let run = || {
+        let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
+        Case::<f32>::new(&device, g).run(&device, EXACT, Some(&old))
+    };
+    // Files are written anew, never changed: one that is the same was not written.
+    let files = || -> Vec<(PathBuf, std::time::SystemTime, Vec<u8>)> {
+        let entries = fs::read_dir(folder.path().join("convolutions")).unwrap();
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| {
+                (path.clone(), fs::metadata(&path).unwrap().modified().unwrap(), fs::read(path).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let first = run();
+    let whole = files();
+    // Forward, dx added, dw; and dx written over, where the sum was timed in two.
+    assert!(whole.len() >= 3, "{whole:?}");
+    assert!(run() == first, "the same bits");
+    assert_eq!(files(), whole);
+    for (path, ..) in &whole {
+        fs::write(path, "damaged").unwrap();
+    }
+    assert!(run().y.len() == first.y.len());
+    assert!(files().iter().filter(|(.., bytes)| bytes != b"damaged").count() >= 3);
+}
+
+#[test]
+fn all_passes_can_be_captured() {
+    let Some((device, _alone)) = device() else { return };
+    let g = geometry(2, 7, 16, 16, 3, 2);
+    let case = Case::<bf16>::new(&device, g);
+    let old = narrowed::<bf16>(&noise(g.input_len(), 4));
+    let mut dx = device.buffer_of(&old).unwrap();
+    let mut dw = device.zeros::<f32>(g.weight_len()).unwrap();
+    let mut y = device.zeros::<bf16>(g.output_len()).unwrap();
+    let (x, w, dy) = (case.on_x.read(), case.on_w.read(), case.on_dy.read());
+    let graph = device
+        .capture(|| {
+            device.conv2d_forward(&g, EXACT, x, w, y.write())?;
+            device.conv2d_backward_input(&g, EXACT, dy, w, dx.write(), Write::Add)?;
+            device.conv2d_backward_weight_f32(&g, EXACT, x, dy, dw.write())
+        })
+        .unwrap();
+    // Whatever the first run left.
+    device.copy_to(&old, dx.write()).unwrap();
+    device.clear(dw.write()).unwrap();
+    device.clear(y.write()).unwrap();
+    graph.replay().unwrap();
+    let want = case.run(&device, EXACT, Some(&old));
+    assert!(widened(&device.values(y.read()).unwrap()) == want.y);
+    assert!(widened(&device.values(dx.read()).unwrap()) == want.dx);
+    assert!(device.values(dw.read()).unwrap() == want.wide_dw);
+}
