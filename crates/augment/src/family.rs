@@ -80,6 +80,11 @@ impl ViewFamily {
         words.into_iter().filter(|word| word.1).map(|word| word.0).collect()
     }
 
+    /// What is done after the crop, in its order.
+    pub fn ops(&self) -> &[ViewOp] {
+        &self.ops
+    }
+
     /// Side S of the views in pixels.
     pub fn size(&self) -> u32 {
         self.size

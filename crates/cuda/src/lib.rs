@@ -25,7 +25,7 @@ pub use compile::{Capability, Compiler, Image};
 #[cfg(feature = "cuda")]
 pub use device::{
     Channel, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device, DeviceBuffer, Epilogue, Graph,
-    Matrix, MemoryUse, Peak, ProductMode,
+    KeptAt, Matrix, MemoryUse, Peak, ProductMode, Source, ViewMaker,
 };
 pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};

@@ -285,6 +285,16 @@ impl Device {
         self.kernels().sum_of_squares(x)
     }
 
+    /// Copies bytes on all threads: one alone does not fill the memory's bandwidth.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn copy_bytes(&self, from: &[u8], to: &mut [u8]) {
+        const PIECE: usize = 1 << 20;
+        self.shared.cpu.threads.run_chunks(to, PIECE, |piece, to| {
+            let start = piece * PIECE;
+            to.copy_from_slice(&from[start..start + to.len()]);
+        });
+    }
+
     pub(crate) fn kernels(&self) -> &dyn Kernels {
         &*self.shared.kernels
     }

@@ -36,6 +36,7 @@ mod profile;
 mod spare;
 mod tape;
 mod tensor;
+mod view_maker;
 
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Device, MemoryUse, Peak, has_bf16};
@@ -51,6 +52,7 @@ pub use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep, trust_rat
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};
+pub use view_maker::{KeptAt, Source, ViewMaker, impossible_on_gpu};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, EngineError>;

@@ -112,11 +112,17 @@ impl Pixels {
                     self.upload = Some(Upload::new(gpu, bytes.len())?);
                 }
                 match &mut self.upload {
-                    Some(upload) => upload.write(gpu, bytes, self.memory.gpu_mut(gpu)?),
+                    Some(upload) => upload.write(&self.device, gpu, bytes, self.memory.gpu_mut(gpu)?),
                     None => Ok(()),
                 }
             }
         }
+    }
+
+    /// The bytes for the kernels of a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu_mut(&mut self, gpu: &simclr_cuda::Device) -> Result<simclr_cuda::SliceMut<'_, u8>> {
+        self.memory.gpu_mut(gpu)
     }
 
     /// Copies all pixels to the host, once they are written.
@@ -152,13 +158,14 @@ impl Upload {
 
     fn write(
         &mut self,
+        device: &Device,
         gpu: &simclr_cuda::Device,
         bytes: &[u8],
         to: simclr_cuda::SliceMut<u8>,
     ) -> Result<()> {
         let channel = &mut self.channels[self.next];
         self.next = 1 - self.next;
-        channel.bytes()?.copy_from_slice(bytes);
+        device.copy_bytes(bytes, channel.bytes()?);
         channel.send()?;
         gpu.copy(channel.arrived()?, to)?;
         channel.done()?;

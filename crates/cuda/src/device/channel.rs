@@ -41,6 +41,16 @@ impl Channel {
         })
     }
 
+    /// The most bytes of a batch.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Where the GPU's copy is.
+    pub(super) fn address(&self) -> u64 {
+        self.buffer.read().address()
+    }
+
     /// The host's side, to be filled: once the batch before has left it.
     ///
     /// # Errors
@@ -57,8 +67,13 @@ impl Channel {
     /// # Errors
     /// `Call` where the driver refuses.
     pub fn send(&mut self) -> Result<()> {
+        self.send_first(self.buffer.len())
+    }
+
+    /// Sends the first `len` bytes off; those after them are arbitrary when they arrive.
+    pub(super) fn send_first(&mut self, len: usize) -> Result<()> {
         self.device.bind()?;
-        let (len, stream) = (self.buffer.len(), self.copies.cu_stream());
+        let (len, stream) = (len.min(self.buffer.len()), self.copies.cu_stream());
         self.used.hold(stream)?;
         let to = self.buffer.write().address();
         // SAFETY: the pinned bytes and the buffer live as long as the channel, which waits for the copy before it lends or drops them.

@@ -8,6 +8,7 @@ mod peak;
 mod pool;
 mod product;
 mod staging;
+mod views;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -32,6 +33,7 @@ pub use graph::Graph;
 pub use peak::Peak;
 pub use pool::MemoryUse;
 pub use product::{Epilogue, Matrix, ProductMode};
+pub use views::{KeptAt, Source, ViewMaker};
 
 use pool::Pool;
 use staging::Staging;

@@ -1,6 +1,6 @@
 //! Views of images: the same as `simclr-augment` makes, but for rounding.
 
-use simclr_augment::{BlurPadding, Recipe, Step};
+use simclr_augment::{BlurPadding, Recipe, Step, ViewFamily, ViewOp};
 
 use crate::launcher::{Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
 use crate::{Module, Program, Result, Slice, SliceMut};
@@ -99,6 +99,12 @@ impl View {
         Some(view)
     }
 
+    /// The same view of an image that begins so many bytes later.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn moved(self, bytes: u64) -> View {
+        View { image: self.image + bytes, ..self }
+    }
+
     /// The most source pixels that an output has along an axis.
     fn taps(&self, side: usize) -> usize {
         let of = |length: u32| {
@@ -109,7 +115,7 @@ impl View {
     }
 
     /// Whether the crop lies within the image, and the image within so many bytes.
-    fn fits(&self, bytes: usize) -> bool {
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
         let inside = |first: u32, length: u32, whole: u32| {
             length > 0 && u64::from(first) + u64::from(length) <= u64::from(whole)
         };
@@ -118,6 +124,41 @@ impl View {
             && inside(self.top, self.crop_height, self.height)
             && self.image.checked_add(size).is_some_and(|end| end <= bytes as u64)
     }
+}
+
+/// What of a family's operators the kernels cannot make, in words: its views are then made on the CPU.
+pub fn impossible(family: &ViewFamily) -> Option<&'static str> {
+    let (mut steps, mut blurred) = (0, false);
+    for op in family.ops() {
+        match op {
+            ViewOp::HorizontalFlip(_) => {}
+            ViewOp::ColorJitter(law) if law.prob > 0.0 && law.strength > 0.0 => {
+                if blurred {
+                    return Some("colour jitter after a blur");
+                }
+                steps += 4;
+            }
+            ViewOp::ColorJitter(_) => {}
+            ViewOp::Grayscale(_) | ViewOp::Solarize(_) => steps += 1,
+            ViewOp::GaussianBlur(law) if law.prob == Some(0.0) => {}
+            ViewOp::GaussianBlur(_) if blurred => return Some("a second blur"),
+            ViewOp::GaussianBlur(_) => blurred = true,
+            ViewOp::RandomResizedCrop(_) => return Some("a crop that is not the first"),
+            ViewOp::Cutout(_) => return Some("cutout"),
+            ViewOp::Rotation(_) => return Some("rotation"),
+            ViewOp::GaussianNoise(_) => return Some("Gaussian noise"),
+            ViewOp::Sobel(_) => return Some("Sobel"),
+            ViewOp::AutoAugment(_) => return Some("AutoAugment"),
+            _ => return Some("an operator without a kernel"),
+        }
+    }
+    (steps > MOST_STEPS).then_some("more than sixteen changes of colour")
+}
+
+/// Views as bytes, as kernels read them.
+pub(crate) fn bytes_of(views: &[View]) -> &[u8] {
+    // SAFETY: views are numbers without padding between them.
+    unsafe { std::slice::from_raw_parts(views.as_ptr().cast::<u8>(), size_of_val(views)) }
 }
 
 /// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each `width * height * 3` bytes from
@@ -129,20 +170,40 @@ pub fn make(
     side: usize,
     out: SliceMut<u8>,
 ) -> Result<()> {
+    if let Some(view) = views.iter().find(|view| !view.fits(images.len())) {
+        return expect("views", false, || format!("{view:?} does not lie within {} bytes", images.len()));
+    }
+    let uploaded = gpu.upload(bytes_of(views))?;
+    // SAFETY: the views fit, and the upload is a copy of them.
+    unsafe { make_uploaded(gpu, images.address(), (views, uploaded.address()), side, out) }
+}
+
+/// The same of views that are on the GPU already.
+///
+/// # Safety
+/// Each view's image must lie in readable memory, `view.image` bytes from address `images` on, and address `uploaded` must hold a copy of the views.
+pub(crate) unsafe fn make_uploaded(
+    gpu: &dyn Launcher,
+    images: u64,
+    (views, uploaded): (&[View], u64),
+    side: usize,
+    out: SliceMut<u8>,
+) -> Result<()> {
     const NAME: &str = "views";
     expect(NAME, (1..=MOST_SIDE).contains(&side), || format!("a side of {side} pixels"))?;
     let len = 3 * side * side;
     expect_len(NAME, "out", out.len(), views.len() * len)?;
-    if let Some(view) = views.iter().find(|view| !view.fits(images.len())) {
-        return expect(NAME, false, || format!("{view:?} does not lie within {} bytes", images.len()));
-    }
     let most = views.iter().map(|view| view.taps(side)).max().unwrap_or(1);
     let each = size_of::<f32>() * (2 * len + 2 * side * most) + 24 * side;
-    let together = (ROOM / each).clamp(1, 65_535);
+    let parts = views.len().div_ceil((ROOM / each).clamp(1, 65_535)).max(1);
+    // Even parts: a small last one would not fill the GPU.
+    let together = views.len().div_ceil(parts).max(1);
     for (number, part) in views.chunks(together).enumerate() {
-        let at = out.address() + (number * together * len) as u64;
-        // SAFETY: the views of this part have their places in `out`, by the lengths above.
-        unsafe { some(gpu, images, part, side, most, at)? };
+        let first = number * together;
+        let at = out.address() + (first * len) as u64;
+        let uploaded = uploaded + (first * size_of::<View>()) as u64;
+        // SAFETY: the views of this part have their places in `out`, by the lengths above; the rest is the caller's promise.
+        unsafe { some(gpu, images, (part, uploaded), side, most, at)? };
     }
     Ok(())
 }
@@ -150,35 +211,24 @@ pub fn make(
 /// Some of the views, at address `out`.
 ///
 /// # Safety
-/// There must be room for them, and each must fit its image.
+/// As [`make_uploaded`], and there must be room for them.
 unsafe fn some(
     gpu: &dyn Launcher,
-    images: Slice<u8>,
-    views: &[View],
+    images: u64,
+    (views, uploaded): (&[View], u64),
     side: usize,
     most: usize,
     out: u64,
 ) -> Result<()> {
     const NAME: &str = "views_resize";
     let area = side * side;
-    // SAFETY: views are numbers without padding between them.
-    let bytes = unsafe { std::slice::from_raw_parts(views.as_ptr().cast::<u8>(), size_of_val(views)) };
-    let uploaded = gpu.upload(bytes)?;
     // A span is three numbers.
     let spans = Scratch::of::<u32>(gpu, views.len() * 2 * side * 3)?;
     let weights = Scratch::of::<f32>(gpu, views.len() * 2 * side * most)?;
     let planes = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
     let (width, taps, count) = (fits(NAME, side)?, fits(NAME, most)?, fits(NAME, views.len())?);
-    let arguments = arguments![
-        images.address(),
-        uploaded.address(),
-        width,
-        spans.address(),
-        weights.address(),
-        taps,
-        planes.address(),
-        out
-    ];
+    let arguments =
+        arguments![images, uploaded, width, spans.address(), weights.address(), taps, planes.address(), out];
     let block = if side > 64 { 1024 } else { 256 };
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [count, 1, 1], block, arguments };
     // SAFETY: crops lie within images (the caller's promise); intermediate memory is sized as the kernel says, `most` being no less than the
@@ -189,11 +239,11 @@ unsafe fn some(
     }
     let rows = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
     let grid = [fits(NAME, area.div_ceil(256))?, count, 1];
-    let arguments = arguments![uploaded.address(), width, planes.address(), rows.address()];
+    let arguments = arguments![uploaded, width, planes.address(), rows.address()];
     let launch = Launch { program: PROGRAM, kernel: "views_blur_rows", grid, block: 256, arguments };
     // SAFETY: as above.
     unsafe { gpu.launch(&launch)? };
-    let arguments = arguments![uploaded.address(), width, rows.address(), out];
+    let arguments = arguments![uploaded, width, rows.address(), out];
     let launch = Launch { program: PROGRAM, kernel: "views_blur_columns", grid, block: 256, arguments };
     // SAFETY: as above.
     unsafe { gpu.launch(&launch) }

@@ -1,0 +1,156 @@
+//! Views made on a GPU.
+
+use simclr_augment::{Recipe, ViewFamily};
+
+use crate::{Device, EngineError, Pixels, Result};
+
+/// Where an image's pixels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Among those that are sent with its views, from this byte on.
+    Sent(usize),
+    /// Kept from a batch before.
+    Kept(KeptAt),
+}
+
+/// A place among what a [`ViewMaker`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAt {
+    #[cfg(feature = "cuda")]
+    place: simclr_cuda::KeptAt,
+    #[cfg(not(feature = "cuda"))]
+    nowhere: Nowhere,
+}
+
+/// What there is none of without GPUs.
+#[cfg(not(feature = "cuda"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nowhere {}
+
+impl KeptAt {
+    /// The place so many bytes later.
+    pub fn after(self, bytes: usize) -> KeptAt {
+        #[cfg(feature = "cuda")]
+        return KeptAt { place: self.place.after(bytes) };
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = bytes;
+            match self.nowhere {}
+        }
+    }
+}
+
+/// Makes views of decoded images on a GPU: the same as `simclr-augment` makes, but for rounding (1 of 255).
+///
+/// [`ViewMaker::send`] brings a batch while the GPU works on those before, [`ViewMaker::make`] makes its views; two batches may be under way. Images may
+/// be kept on the GPU for later batches, within a limit.
+#[derive(Debug)]
+pub struct ViewMaker {
+    #[cfg(feature = "cuda")]
+    device: Device,
+    #[cfg(feature = "cuda")]
+    gpu: simclr_cuda::Device,
+    #[cfg(feature = "cuda")]
+    maker: simclr_cuda::ViewMaker,
+    #[cfg(not(feature = "cuda"))]
+    nowhere: Nowhere,
+}
+
+/// What of a family's operators a GPU cannot make, in words.
+pub fn impossible_on_gpu(family: &ViewFamily) -> Option<&'static str> {
+    #[cfg(feature = "cuda")]
+    return simclr_cuda::ops::views::impossible(family);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = family;
+        Some("anything: this program was built without the feature `cuda`")
+    }
+}
+
+fn not_a_gpu(device: &Device) -> EngineError {
+    EngineError::Value { op: "views", what: format!("they are made on a GPU, which {device} is not") }
+}
+
+#[cfg(feature = "cuda")]
+impl ViewMaker {
+    /// One that keeps up to `limit` bytes of images.
+    ///
+    /// # Errors
+    /// [`EngineError::Value`] where the device is no GPU.
+    pub fn new(device: &Device, limit: usize) -> Result<ViewMaker> {
+        match device.place() {
+            crate::memory::Place::Gpu(gpu) => Ok(ViewMaker {
+                device: device.clone(),
+                gpu: gpu.clone(),
+                maker: simclr_cuda::ViewMaker::new(gpu, limit),
+            }),
+            crate::memory::Place::Host(_) => Err(not_a_gpu(device)),
+        }
+    }
+
+    /// Sends `pixels` off, 8-bit RGB images one after another, and the recipes of `count` views of these images or of others that are kept. Returns
+    /// before they are there.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where two batches are under way, an image is not there, a recipe cannot be made on a GPU ([`impossible_on_gpu`]), or the
+    /// device refuses.
+    pub fn send<'r>(
+        &mut self,
+        pixels: &[u8],
+        count: usize,
+        views: impl Iterator<Item = (Source, &'r Recipe)>,
+    ) -> Result<()> {
+        let room = self.maker.room(count, pixels.len())?;
+        self.device.copy_bytes(pixels, room);
+        let views = views.map(|(source, recipe)| match source {
+            Source::Sent(at) => (simclr_cuda::Source::Sent(at), recipe),
+            Source::Kept(at) => (simclr_cuda::Source::Kept(at.place), recipe),
+        });
+        Ok(self.maker.send(views)?)
+    }
+
+    /// Makes the views of the oldest batch under way, in the order of all work; with `keep`, keeps its pixels: where they begin, or nothing where there
+    /// is no room.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where none is under way, `out` has not as many images as there are views or lies elsewhere, or the device refuses.
+    pub fn make(&mut self, keep: bool, out: &mut Pixels) -> Result<Option<KeptAt>> {
+        let side = out.shape()[1];
+        if out.device() != &self.device || out.shape()[2] != side {
+            return Err(EngineError::shape("views", format!("square images on {}", self.device), &*out));
+        }
+        let kept = self.maker.make(side, keep, out.gpu_mut(&self.gpu)?)?;
+        Ok(kept.map(|place| KeptAt { place }))
+    }
+
+    /// Bytes of images that are kept.
+    pub fn kept(&self) -> usize {
+        self.maker.kept()
+    }
+}
+
+/// Without GPUs there is none, and nothing that it would do.
+#[cfg(not(feature = "cuda"))]
+#[allow(missing_docs)]
+impl ViewMaker {
+    pub fn new(device: &Device, _: usize) -> Result<ViewMaker> {
+        Err(not_a_gpu(device))
+    }
+
+    pub fn send<'r>(
+        &mut self,
+        _: &[u8],
+        _: usize,
+        _: impl Iterator<Item = (Source, &'r Recipe)>,
+    ) -> Result<()> {
+        match self.nowhere {}
+    }
+
+    pub fn make(&mut self, _: bool, _: &mut Pixels) -> Result<Option<KeptAt>> {
+        match self.nowhere {}
+    }
+
+    pub fn kept(&self) -> usize {
+        match self.nowhere {}
+    }
+}
