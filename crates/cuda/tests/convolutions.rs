@@ -14,8 +14,12 @@ use simclr_kernels::conv2d::{Write, portable};
 use simclr_kernels::{Conv2dGeometry, Threads};
 
 const EXACT: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
-const PASSES: [ConvolutionPass; 3] =
-    [ConvolutionPass::Forward, ConvolutionPass::BackwardInput, ConvolutionPass::BackwardWeight];
+const PASSES: [ConvolutionPass; 4] = [
+    ConvolutionPass::Forward,
+    ConvolutionPass::ForwardWithSums,
+    ConvolutionPass::BackwardInput,
+    ConvolutionPass::BackwardWeight,
+];
 
 /// Operands of a convolution, on the device and as f32.
 struct Case<E> {
@@ -131,6 +135,44 @@ fn convolutions<E: Stored>() {
 }
 
 #[test]
+fn sums_of_channels_are_those_of_the_output() {
+    channel_sums::<f32>();
+    channel_sums::<bf16>();
+    channel_sums::<f16>();
+}
+
+fn channel_sums<E: Stored>() {
+    let Some((device, _alone)) = device() else { return };
+    for g in [geometry(4, 8, 32, 64, 3, 1), geometry(3, 5, 16, 24, 1, 2), geometry(2, 9, 3, 5, 7, 2)] {
+        let case = Case::<E>::new(&device, g);
+        // The second time the way is known.
+        for _ in 0..2 {
+            let mut y = device.buffer::<E>(g.output_len()).unwrap();
+            let mut sums = device.buffer_of(&vec![f64::NAN; 2 * g.out_channels]).unwrap();
+            let (x, w) = (case.on_x.read(), case.on_w.read());
+            device.conv2d_forward_with_sums(&g, EXACT, x, w, y.write(), sums.write()).unwrap();
+            let y = widened(&device.values(y.read()).unwrap());
+            assert_close::<E>(&format!("y of {g:?}"), &y, &case.wanted(None).y);
+            let mut want = vec![0.0; 2 * g.out_channels];
+            for (i, value) in y.iter().enumerate() {
+                want[i % g.out_channels] += value;
+                want[g.out_channels + i % g.out_channels] += value * value;
+            }
+            let got: Vec<f32> = device.values(sums.read()).unwrap().into_iter().map(|v| v as f32).collect();
+            // Sums may be of what was not rounded yet.
+            for (got, want) in got.chunks_exact(g.out_channels).zip(want.chunks_exact(g.out_channels)) {
+                assert_close::<E>(&format!("sums of {g:?}"), got, want);
+            }
+        }
+        let mut y = device.buffer::<E>(g.output_len()).unwrap();
+        let mut short = device.buffer::<f64>(g.out_channels).unwrap();
+        let (x, w) = (case.on_x.read(), case.on_w.read());
+        let error = device.conv2d_forward_with_sums(&g, EXACT, x, w, y.write(), short.write()).unwrap_err();
+        assert!(error.to_string().contains("sums has"), "{error}");
+    }
+}
+
+#[test]
 fn tf32_is_close() {
     let Some((device, _alone)) = device() else { return };
     let case = Case::<f32>::new(&device, geometry(2, 8, 32, 32, 3, 1));
@@ -218,10 +260,11 @@ fn all_passes_can_be_captured() {
     let mut dx = device.buffer_of(&old).unwrap();
     let mut dw = device.zeros::<f32>(g.weight_len()).unwrap();
     let mut y = device.zeros::<bf16>(g.output_len()).unwrap();
+    let mut sums = device.zeros::<f64>(2 * g.out_channels).unwrap();
     let (x, w, dy) = (case.on_x.read(), case.on_w.read(), case.on_dy.read());
     let graph = device
         .capture(|| {
-            device.conv2d_forward(&g, EXACT, x, w, y.write())?;
+            device.conv2d_forward_with_sums(&g, EXACT, x, w, y.write(), sums.write())?;
             device.conv2d_backward_input(&g, EXACT, dy, w, dx.write(), Write::Add)?;
             device.conv2d_backward_weight_f32(&g, EXACT, x, dy, dw.write())
         })
@@ -230,9 +273,11 @@ fn all_passes_can_be_captured() {
     device.copy_to(&old, dx.write()).unwrap();
     device.clear(dw.write()).unwrap();
     device.clear(y.write()).unwrap();
+    device.clear(sums.write()).unwrap();
     graph.replay().unwrap();
     let want = case.run(&device, EXACT, Some(&old));
     assert!(widened(&device.values(y.read()).unwrap()) == want.y);
     assert!(widened(&device.values(dx.read()).unwrap()) == want.dx);
     assert!(device.values(dw.read()).unwrap() == want.wide_dw);
+    assert!(device.values(sums.read()).unwrap().iter().all(|sum| *sum != 0.0));
 }

@@ -83,13 +83,16 @@ impl Kernels for CudaKernels {
         sums: Option<&mut Tensor>,
     ) -> Result<()> {
         typed!(x, E => {
-            let w = self.narrowed::<E>(w)?;
-            self.gpu.conv2d_forward(g, CONVOLUTIONS, x.gpu()?, w.read(), y.gpu_mut(&self.gpu)?)?
+            let (x, w, y) = (x.gpu()?, self.narrowed::<E>(w)?, y.gpu_mut(&self.gpu)?);
+            match sums {
+                Some(sums) => {
+                    let sums = sums.gpu_mut(&self.gpu)?;
+                    self.gpu.conv2d_forward_with_sums(g, CONVOLUTIONS, x, w.read(), y, sums)?
+                }
+                None => self.gpu.conv2d_forward(g, CONVOLUTIONS, x, w.read(), y)?,
+            }
         });
-        match sums {
-            Some(sums) => self.channel_sums(y, sums),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn conv2d_backward_input(

@@ -23,6 +23,13 @@ KERNEL(256, narrow_sums)(const double *sums, float *out, u32 count) {
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) out[i] = (float)sums[i];
 }
 
+// f32 to f64: `half` values from the beginning of `sums`, and as many from `apart` on.
+KERNEL(256, widen_sums)(const float *sums, u32 half, u32 apart, double *out) {
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < 2 * half; i += gridDim.x * blockDim.x) {
+        out[i] = sums[i < half ? i : apart + i - half];
+    }
+}
+
 // The sum of values times `factor`, by one block of 1024 threads.
 KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *out) {
     SHARED double places[32];

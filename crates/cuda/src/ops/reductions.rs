@@ -33,6 +33,20 @@ pub fn narrow_sums(gpu: &dyn Launcher, sums: Slice<f64>, out: SliceMut<f32>) -> 
     unsafe { gpu.launch(&launch) }
 }
 
+/// f32 sums in f64: the first half of `out` is read from the beginning of `sums`, the second from `apart` on.
+pub fn widen_sums(gpu: &dyn Launcher, sums: Slice<f32>, apart: usize, out: SliceMut<f64>) -> Result<()> {
+    const NAME: &str = "widen_sums";
+    let half = out.len() / 2;
+    expect(NAME, out.len() == 2 * half && apart >= half && sums.len() >= apart + half, || {
+        format!("{} sums, {apart} apart, for {} values", sums.len(), out.len())
+    })?;
+    let (half, apart) = (fits(NAME, half)?, fits(NAME, apart)?);
+    let arguments = arguments![sums.address(), half, apart, out.address()];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: grid(out.len()), block: BLOCK, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
 /// The sum of values times `factor`.
 pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: SliceMut<f64>) -> Result<()> {
     const NAME: &str = "sum_values";

@@ -31,6 +31,24 @@ fn sums_of_pieces_and_values() {
 }
 
 #[test]
+fn sums_in_f32_become_sums_in_f64() {
+    if compiler().is_none() {
+        return;
+    }
+    for (half, apart) in [(1, 1), (5, 8), (300, 300)] {
+        let sums = noise(apart + half, 5);
+        let got = in_every_order(|gpu| {
+            let (sums, mut out) = (Values::of(&sums), Values::<f64>::fresh(2 * half));
+            reductions::widen_sums(gpu, sums.read(), apart, out.write()).unwrap();
+            assert!(reductions::widen_sums(gpu, sums.read(), apart + 1, out.write()).is_err());
+            out.get()
+        });
+        let want: Vec<f64> = sums[..half].iter().chain(&sums[apart..]).map(|&v| f64::from(v)).collect();
+        assert_eq!(got, want, "{half}, {apart} apart");
+    }
+}
+
+#[test]
 fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     if compiler().is_none() {
         return;

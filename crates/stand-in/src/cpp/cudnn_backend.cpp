@@ -1,4 +1,4 @@
-// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution. Stricter than cuDNN: an attribute
+// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with or without sums of its channels. Stricter than cuDNN: an attribute
 // of a wrong type or length, one too many or one too few is refused. Follows cudnn.cpp, by which the convolutions are computed.
 
 #include <unistd.h>
@@ -11,12 +11,13 @@ typedef long long i64;
 constexpr Status NOT_FINALIZED = 2004, WRONG_TYPE = 2010, WRONG_PATTERN = 3001;
 
 enum Kind {
-    CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, FORWARD_OP = 10, FILTER_OP = 11, DATA_OP = 12, GRAPH = 15,
+    CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, FORWARD_OP = 10, FILTER_OP = 11, DATA_OP = 12, SUMS_OP = 14,
+    GRAPH = 15,
     PACK = 16, TENSOR = 17,
 };
 enum Type {
     HANDLE = 0, DATA_TYPE = 1, BOOLEAN = 2, INT64 = 3, FLOAT = 4, VOID_PTR = 6, CONVOLUTION_MODE = 7, HEUR_MODE = 8, KNOB_TYPE = 9,
-    NUMERICAL_NOTE = 11, DESCRIPTOR = 15,
+    NUMERICAL_NOTE = 11, DESCRIPTOR = 15, SUMS_MODE = 16,
 };
 static size_t size_of(int type) {
     switch (type) {
@@ -40,7 +41,9 @@ static const Rule RULES[] = {
     {DATA_OP, 710, DESCRIPTOR, 1, 1}, {DATA_OP, 711, DESCRIPTOR, 1, 1},
     {FILTER_OP, 712, FLOAT, 1, 1}, {FILTER_OP, 713, FLOAT, 1, 1}, {FILTER_OP, 714, DESCRIPTOR, 1, 1}, {FILTER_OP, 715, DESCRIPTOR, 1, 1},
     {FILTER_OP, 716, DESCRIPTOR, 1, 1}, {FILTER_OP, 717, DESCRIPTOR, 1, 1},
-    {GRAPH, 800, HANDLE, 1, 1}, {GRAPH, 801, DESCRIPTOR, 1, 1},
+    {SUMS_OP, 770, SUMS_MODE, 1, 1}, {SUMS_OP, 771, DATA_TYPE, 1, 1}, {SUMS_OP, 772, DESCRIPTOR, 1, 1}, {SUMS_OP, 773, DESCRIPTOR, 1, 1},
+    {SUMS_OP, 774, DESCRIPTOR, 1, 1},
+    {GRAPH, 800, HANDLE, 1, 1}, {GRAPH, 801, DESCRIPTOR, 1, 2},
     {HEURISTICS, 200, HEUR_MODE, 1, 1}, {HEURISTICS, 201, DESCRIPTOR, 1, 1},
     {ENGINE, 1300, DESCRIPTOR, 1, 1}, {ENGINE, 1301, INT64, 1, 1},
     {KNOB, 600, KNOB_TYPE, 1, 1}, {KNOB, 601, INT64, 1, 1},
@@ -55,6 +58,9 @@ struct Operation {
     i64 ids[3], alignment;
     Convolution convolution;
     float beta;
+    // Of sums, and of sums of squares, where they are wanted.
+    bool with_sums;
+    i64 of_sums[2];
 };
 typedef std::vector<std::pair<int, i64>> Knobs;
 // What a descriptor says is copied into those that refer to it, when they are finalised.
@@ -120,9 +126,9 @@ API Status cudnnBackendSetAttribute(Descriptor *descriptor, int name, int type, 
     return refuse(BAD_PARAM, "no such attribute", name);
 }
 
-// The engines. 0 always serves, slowly; 1 needs room and has a choice to make, but gives other bits each time for filters, and cannot add; 2 uses tensor
-// cores, which round f32; 3 rounds what it reads; 4 never works; 5 forgets to add.
-enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL };
+// The engines. 0 always serves without sums, slowly; 1 needs room and has a choice to make, but gives other bits each time for filters, and cannot add; 2 uses tensor
+// cores, which round f32; 3 rounds what it reads; 4 never works; 5 forgets to add; 6 serves with sums, which it adds to what is there.
+enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL, SUMMING };
 static std::vector<int> notes_of(const Descriptor &engine) {
     bool wavers = engine.engine == ROOMY && engine.operation.pass == FILTER;
     if (wavers) return {4};
@@ -137,6 +143,7 @@ static bool knobs_fit(int engine, const Knobs &knobs) {
 }
 static std::vector<std::pair<int, Knobs>> proposals(const Descriptor &heuristics) {
     const Knobs both = {{14, 3}, {99, -1}};
+    if (heuristics.operation.with_sums) return {{SUMMING, {}}};
     if (heuristics.mode == 2) return {{SLOW, {}}};
     if (heuristics.mode == 1) return {{TENSOR_CORES, both}, {SLOW, {}}};
     return {{ROUNDING, {}}, {TENSOR_CORES, both}, {BROKEN, {}}, {FORGETFUL, {}}, {ROOMY, {{2, 0}}}, {ROOMY, {{2, 1}}}};
@@ -164,7 +171,7 @@ static Status finalize_operation(Descriptor &d, Pass pass, int convolution, int 
     if (of_x.kind != TENSOR || of_w.kind != TENSOR || of_y.kind != TENSOR || d.part(convolution).kind != CONVOLUTION)
         return refuse(BAD_PARAM, "a part of an operation is of another kind");
     d.operation = Operation{pass, of_x.tensor, of_w.tensor, of_y.tensor, {of_x.id, of_w.id, of_y.id}, of_x.alignment,
-                            d.part(convolution).operation.convolution, d.value<float>(beta)};
+                            d.part(convolution).operation.convolution, d.value<float>(beta), false, {}};
     Operation &op = d.operation;
     // The result may be wider than what is read.
     const Tensor &out = pass == FORWARD ? op.y : pass == DATA ? op.x : op.w, &in = pass == FORWARD ? op.x : op.y;
@@ -175,6 +182,28 @@ static Status finalize_operation(Descriptor &d, Pass pass, int convolution, int 
     if (d.value<float>(alpha) != 1.0f || (op.beta != 0.0f && op.beta != 1.0f)) return refuse(NOT_SUPPORTED, "a factor");
     return op.ids[0] != op.ids[1] && op.ids[1] != op.ids[2] && op.ids[0] != op.ids[2] ? SUCCESS : refuse(BAD_PARAM, "the same id twice");
 }
+static Status finalize_sums(Descriptor &d) {
+    const Descriptor *of[3] = {&d.part(772), &d.part(773), &d.part(774)};
+    for (const Descriptor *part : of)
+        if (part->kind != TENSOR) return refuse(BAD_PARAM, "sums of another kind");
+    d.id = of[0]->id;
+    for (int i = 0; i < 2; ++i) {
+        const Tensor &sums = of[i + 1]->tensor;
+        d.operation.of_sums[i] = of[i + 1]->id;
+        if (sums.type != 0 || sums.n != 1 || sums.h != 1 || sums.w != 1 || sums.c != of[0]->tensor.c) return refuse(BAD_PARAM, "the shape of sums");
+    }
+    return d.value<int>(770) == 0 && d.value<int>(771) == 0 ? SUCCESS : refuse(NOT_SUPPORTED, "a kind of sums");
+}
+static Status finalize_graph(Descriptor &d) {
+    auto operations = d.values<Descriptor *>(801);
+    d.operation = operations[0]->operation;
+    if (operations[0]->kind == SUMS_OP) return refuse(WRONG_PATTERN, "sums of nothing");
+    if (operations.size() == 1) return SUCCESS;
+    bool of_it = operations[1]->kind == SUMS_OP && d.operation.pass == FORWARD && operations[1]->id == d.operation.ids[2];
+    d.operation.with_sums = true;
+    for (int i = 0; i < 2; ++i) d.operation.of_sums[i] = operations[1]->operation.of_sums[i];
+    return of_it ? SUCCESS : refuse(WRONG_PATTERN, "sums of something else");
+}
 static Status finalize_plan(Descriptor &d) {
     const Descriptor &config = d.part(401);
     if (config.kind != CONFIG) return refuse(BAD_PARAM, "a plan without a configuration");
@@ -183,6 +212,9 @@ static Status finalize_plan(Descriptor &d) {
     d.handle = d.value<Handle *>(400);
     d.room = d.engine == ROOMY ? ROOM : d.engine == TENSOR_CORES ? 64 : 0;
     bool wide = d.operation.x.c % 8 == 0 && d.operation.y.c % 8 == 0;
+    // As on a GPU, sums are of f16 alone.
+    bool half = wide && d.operation.x.type == 2;
+    if (d.operation.with_sums != (d.engine == SUMMING) || (d.engine == SUMMING && !half)) return refuse(WRONG_PATTERN, "engine", d.engine);
     if (d.engine == BROKEN || (d.engine == ROOMY && d.operation.beta) || (d.engine == TENSOR_CORES && !wide)) return refuse(WRONG_PATTERN, "engine", d.engine);
     return SUCCESS;
 }
@@ -199,7 +231,8 @@ API Status cudnnBackendFinalize(Descriptor *descriptor) {
         case FORWARD_OP: status = finalize_operation(d, FORWARD, 702, 704, 703, 705, 700, 701); break;
         case DATA_OP: status = finalize_operation(d, DATA, 708, 710, 709, 711, 706, 707); break;
         case FILTER_OP: status = finalize_operation(d, FILTER, 714, 716, 715, 717, 712, 713); break;
-        case GRAPH: d.operation = d.part(801).operation; break;
+        case SUMS_OP: status = finalize_sums(d); break;
+        case GRAPH: status = finalize_graph(d); break;
         case HEURISTICS:
             d.operation = d.part(201).operation;
             d.mode = d.value<int>(200);
@@ -208,7 +241,7 @@ API Status cudnnBackendFinalize(Descriptor *descriptor) {
         case ENGINE:
             d.operation = d.part(1300).operation;
             d.engine = int(d.value<i64>(1301));
-            if (d.engine < 0 || d.engine > FORGETFUL) status = refuse(BAD_PARAM, "no engine", d.engine);
+            if (d.engine < 0 || d.engine > SUMMING) status = refuse(BAD_PARAM, "no engine", d.engine);
             break;
         case CONFIG:
             d.operation = d.part(300).operation;
@@ -279,10 +312,21 @@ API Status cudnnBackendGetAttribute(Descriptor *descriptor, int name, int type, 
     return refuse(BAD_PARAM, "nothing to read in attribute", name);
 }
 
+struct Started {
+    Job job;
+    int engine;
+    float *sums[2];
+};
 static void run_engine(void *data) {
-    const auto &job = *static_cast<const std::pair<Job, int> *>(data);
-    run(const_cast<Job *>(&job.first));
-    if (job.second == SLOW) usleep(300);
+    Started &started = *static_cast<Started *>(data);
+    run(&started.job);
+    const Tensor &y = started.job.y;
+    for (size_t i = 0; started.engine == SUMMING && i < (size_t)y.n * y.h * y.w * y.c; ++i) {
+        float value = value_at(started.job.out, y.type, i);
+        started.sums[0][i % y.c] += value;
+        started.sums[1][i % y.c] += value * value;
+    }
+    if (started.engine == SLOW) usleep(300);
 }
 API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pack) {
     if (!plan->finalized || !pack->finalized || plan->kind != PLAN || pack->kind != PACK) return refuse(NOT_FINALIZED, "starting a plan");
@@ -290,12 +334,15 @@ API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pac
     const Operation &op = plan->operation;
     auto ids = pack->values<i64>(1000);
     auto pointers = pack->values<char *>(1001);
-    char *of[3] = {};
-    for (size_t i = 0; i < ids.size(); ++i)
-        for (int j = 0; j < 3; ++j)
-            if (ids[i] == op.ids[j]) of[j] = pointers[i];
-    for (char *pointer : of)
-        if (!pointer || (size_t)pointer % op.alignment) return refuse(BAD_PARAM, "an operand is missing, or not aligned");
+    const i64 wanted[5] = {op.ids[0], op.ids[1], op.ids[2], op.of_sums[0], op.of_sums[1]};
+    char *of[5] = {};
+    const size_t operands = op.with_sums ? 5 : 3;
+    if (ids.size() != operands) return refuse(BAD_PARAM, "not as many operands");
+    for (size_t j = 0; j < operands; ++j) {
+        for (size_t i = 0; i < ids.size(); ++i)
+            if (ids[i] == wanted[j]) of[j] = pointers[i];
+        if (!of[j] || (size_t)of[j] % op.alignment) return refuse(BAD_PARAM, "an operand is missing, or not aligned", int(j));
+    }
     char *room = pack->value<char *>(1003);
     if (plan->room && !room) return refuse(BAD_PARAM, "no workspace");
     const void *first = op.pass == DATA ? of[1] : of[0], *second = op.pass == FORWARD ? of[1] : of[2];
@@ -304,6 +351,6 @@ API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pac
     Job job{op.pass, op.x, op.w, op.y, op.convolution, first, second, out, plan->room ? room : nullptr, plan->room, add, false, wavers};
     bool single = (op.pass == FORWARD ? op.x : op.y).type == 0;
     job.factor = plan->engine == ROUNDING ? 1.1 : plan->engine == TENSOR_CORES && single ? 1.001 : 1.0;
-    stand_in_enqueue(handle->stream, run_engine, new std::pair<Job, int>(job, plan->engine));
+    stand_in_enqueue(handle->stream, run_engine, new Started{job, plan->engine, {(float *)of[3], (float *)of[4]}});
     return SUCCESS;
 }

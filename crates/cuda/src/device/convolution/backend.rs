@@ -68,6 +68,7 @@ impl Descriptor {
                 | Type::CUDNN_TYPE_CONVOLUTION_MODE
                 | Type::CUDNN_TYPE_HEUR_MODE
                 | Type::CUDNN_TYPE_KNOB_TYPE
+                | Type::CUDNN_TYPE_GENSTATS_MODE
         ));
         // SAFETY: an enumeration has 4 bytes.
         unsafe { self.set(name, of, &[value]) }

@@ -136,8 +136,8 @@ impl Plan {
     /// # Safety
     /// The handle must live; each operand must be memory as long as the key's geometry and types say and lent as the pass uses it, `room` memory of
     /// [`Plan::workspace`] bytes.
-    pub unsafe fn run(&self, handle: cudnnHandle_t, operands: Operands, room: u64) -> Result<()> {
-        let pack = operation::pack(operands, room)?;
+    pub unsafe fn run(&self, handle: cudnnHandle_t, key: &Key, operands: Operands, room: u64) -> Result<()> {
+        let pack = operation::pack(key, operands, room)?;
         // SAFETY: the caller's promise.
         unsafe { self.plan.execute(handle, &pack) }
     }

@@ -148,7 +148,9 @@ const FMA: u32 = 3;
 /// How many algorithms a pass has.
 fn algorithms(pass: Pass) -> u32 {
     match pass {
-        Pass::Forward => sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_COUNT as u32,
+        Pass::Forward | Pass::ForwardWithSums => {
+            sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_COUNT as u32
+        }
         Pass::BackwardInput => {
             sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT as u32
         }
@@ -223,7 +225,7 @@ unsafe fn workspace(
     // SAFETY: the caller's promise.
     unsafe {
         match pass {
-            Pass::Forward => {
+            Pass::Forward | Pass::ForwardWithSums => {
                 result::get_convolution_forward_workspace_size(handle, x, w, convolution, y, forward(number))
             }
             Pass::BackwardInput => result::get_convolution_backward_data_workspace_size(
@@ -299,7 +301,7 @@ unsafe fn find(
     // SAFETY: the caller's promise; `timed` has room for `most` entries of the same layout (asserted above).
     let status = unsafe {
         match pass {
-            Pass::Forward => sys::cudnnFindConvolutionForwardAlgorithmEx(
+            Pass::Forward | Pass::ForwardWithSums => sys::cudnnFindConvolutionForwardAlgorithmEx(
                 handle,
                 x,
                 xs,
@@ -372,7 +374,7 @@ pub(super) unsafe fn run(
     // SAFETY: the caller's promise; the factors are read before the call returns.
     unsafe {
         match pass {
-            Pass::Forward => result::convolution_forward(
+            Pass::Forward | Pass::ForwardWithSums => result::convolution_forward(
                 handle,
                 one,
                 x,

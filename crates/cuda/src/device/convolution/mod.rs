@@ -26,8 +26,8 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::conv2d::Write;
 
 use super::{Device, lock};
-use crate::launcher::{Launcher, expect, expect_len};
-use crate::ops::elementwise;
+use crate::launcher::{Launcher, Scratch, expect, expect_len};
+use crate::ops::{elementwise, reductions, sums};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use legacy::Parts;
 pub use report::ConvolutionTiming;
@@ -50,6 +50,8 @@ pub struct ConvolutionMode {
 pub enum ConvolutionPass {
     /// y of x and w.
     Forward,
+    /// The same, and the sums of each channel of y and of its square.
+    ForwardWithSums,
     /// dx of dy and w.
     BackwardInput,
     /// dw of x and dy.
@@ -73,14 +75,23 @@ struct Key {
 impl Key {
     /// What [`Route::InTwo`] computes first: a result of the type of what is read, written over what is there. None where that is all.
     fn first(&self) -> Option<Key> {
-        let first = Key { output: self.element, adds: false, ..*self };
+        let pass = match self.pass {
+            ConvolutionPass::ForwardWithSums => ConvolutionPass::Forward,
+            pass => pass,
+        };
+        let first = Key { output: self.element, adds: false, pass, ..*self };
         (first != *self).then_some(first)
+    }
+
+    /// Whether sums are wanted that cuDNN's, in f32, would be too coarse for.
+    fn sums_exactly(&self) -> bool {
+        self.pass == ConvolutionPass::ForwardWithSums && self.element == ElementType::F32
     }
 
     /// The number of values of the result.
     fn len(&self) -> usize {
         match self.pass {
-            ConvolutionPass::Forward => self.geometry.output_len(),
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => self.geometry.output_len(),
             ConvolutionPass::BackwardInput => self.geometry.input_len(),
             ConvolutionPass::BackwardWeight => self.geometry.weight_len(),
         }
@@ -93,13 +104,15 @@ struct Operands {
     x: u64,
     w: u64,
     y: u64,
+    /// Of [`ConvolutionPass::ForwardWithSums`] alone: an f64 for each channel of y, then one for its square.
+    sums: u64,
 }
 
 impl Operands {
     /// Where the result is.
     fn result(&self, pass: ConvolutionPass) -> u64 {
         match pass {
-            ConvolutionPass::Forward => self.y,
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => self.y,
             ConvolutionPass::BackwardInput => self.x,
             ConvolutionPass::BackwardWeight => self.w,
         }
@@ -108,7 +121,7 @@ impl Operands {
     /// The same with the result elsewhere.
     fn into(self, pass: ConvolutionPass, result: u64) -> Operands {
         match pass {
-            ConvolutionPass::Forward => Operands { y: result, ..self },
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => Operands { y: result, ..self },
             ConvolutionPass::BackwardInput => Operands { x: result, ..self },
             ConvolutionPass::BackwardWeight => Operands { w: result, ..self },
         }
@@ -160,9 +173,30 @@ impl Device {
         w: Slice<E>,
         y: SliceMut<E>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: w.address(), y: y.address() };
+        let operands = Operands { x: x.address(), w: w.address(), y: y.address(), sums: 0 };
         let lengths = [x.len(), w.len(), y.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::Forward, Write::Over);
+        self.convolve(&key, lengths, operands)
+    }
+
+    /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed in f64, or where the type has 16
+    /// bits and it is faster, in f32 as y is made.
+    ///
+    /// # Errors
+    /// As [`Device::conv2d_forward`].
+    pub fn conv2d_forward_with_sums<E: Element>(
+        &self,
+        g: &Conv2dGeometry,
+        mode: ConvolutionMode,
+        x: Slice<E>,
+        w: Slice<E>,
+        y: SliceMut<E>,
+        sums: SliceMut<f64>,
+    ) -> Result<()> {
+        expect_len(NAME, "sums", sums.len(), 2 * g.out_channels)?;
+        let operands = Operands { x: x.address(), w: w.address(), y: y.address(), sums: sums.address() };
+        let lengths = [x.len(), w.len(), y.len()];
+        let key = Key::of::<E, E>(g, mode, ConvolutionPass::ForwardWithSums, Write::Over);
         self.convolve(&key, lengths, operands)
     }
 
@@ -179,7 +213,7 @@ impl Device {
         dx: SliceMut<E>,
         write: Write,
     ) -> Result<()> {
-        let operands = Operands { x: dx.address(), w: w.address(), y: dy.address() };
+        let operands = Operands { x: dx.address(), w: w.address(), y: dy.address(), sums: 0 };
         let lengths = [dx.len(), w.len(), dy.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardInput, write);
         self.convolve(&key, lengths, operands)
@@ -197,7 +231,7 @@ impl Device {
         dy: Slice<E>,
         dw: SliceMut<E>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address() };
+        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address(), sums: 0 };
         let lengths = [x.len(), dw.len(), dy.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
         self.convolve(&key, lengths, operands)
@@ -215,7 +249,7 @@ impl Device {
         dy: Slice<E>,
         dw: SliceMut<f32>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address() };
+        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address(), sums: 0 };
         let lengths = [x.len(), dw.len(), dy.len()];
         let key = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
         self.convolve(&key, lengths, operands)
@@ -280,8 +314,17 @@ impl Convolutions {
             Route::Engine(plan) => {
                 let room = room(plan.workspace)?;
                 let address = room.as_ref().map_or(0, |memory| memory.address());
+                if key.pass == ConvolutionPass::ForwardWithSums {
+                    let mut narrow = Scratch::of::<f32>(device, 2 * sums_apart(key.geometry.out_channels))?;
+                    // cuDNN does not say whether it adds to what is there.
+                    device.clear(narrow.as_mut::<f32>())?;
+                    let with = Operands { sums: narrow.address(), ..operands };
+                    // SAFETY: as below; the sums lie as far apart as the plan's tensors are placed.
+                    unsafe { plan.run(self.handle, key, with, address) }?;
+                    return widen_sums(device, key, &narrow, operands);
+                }
                 // SAFETY: operands are as long as the key says; the workspace is as long as the plan says.
-                unsafe { plan.run(self.handle, operands, address) }
+                unsafe { plan.run(self.handle, key, operands, address) }
             }
             Route::Algorithm(algorithm) => {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32)?;
@@ -291,6 +334,10 @@ impl Convolutions {
                 unsafe { legacy::run(self.handle, key.pass, &parts, *algorithm, operands, address) }
             }
             Route::InTwo => match key.first() {
+                Some(first) if key.pass == ConvolutionPass::ForwardWithSums => {
+                    self.compute(device, &first, operands)?;
+                    channel_sums(device, key, operands)
+                }
                 Some(first) => {
                     let aside = device.scratch(key.len() * key.element.size())?;
                     self.compute(device, &first, operands.into(key.pass, aside.address()))?;
@@ -321,4 +368,35 @@ fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Resu
     }
     // SAFETY: as above; without an addition, what is done in two is a result in f32.
     elementwise::widen(device, from, unsafe { SliceMut::from_raw(to, len) })
+}
+
+/// How many f32 sums of channels are from those of their squares: enough that both begin at a multiple of 16 bytes.
+fn sums_apart(channels: usize) -> usize {
+    channels.next_multiple_of(4)
+}
+
+/// Brings sums that cuDNN left in f32 to where they are wanted.
+fn widen_sums(device: &Device, key: &Key, narrow: &Scratch, operands: Operands) -> Result<()> {
+    let channels = key.geometry.out_channels;
+    // SAFETY: the caller of the pass lends so many sums exclusively; their length was checked.
+    let sums = unsafe { SliceMut::from_raw(operands.sums, 2 * channels) };
+    reductions::widen_sums(device, narrow.as_ref(), sums_apart(channels), sums)
+}
+
+/// The second half of [`Route::InTwo`] where sums are wanted.
+fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
+    match key.element {
+        ElementType::F32 => channel_sums_of::<f32>(device, key, operands),
+        ElementType::Bf16 => channel_sums_of::<bf16>(device, key, operands),
+        ElementType::F16 => channel_sums_of::<f16>(device, key, operands),
+    }
+}
+
+fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {
+    let channels = key.geometry.out_channels;
+    // SAFETY: y was just computed, and its length checked; the sums are lent exclusively, and their length was checked too.
+    let (y, sums) = unsafe {
+        (Slice::<E>::from_raw(operands.y, key.len()), SliceMut::from_raw(operands.sums, 2 * channels))
+    };
+    sums::channel_sums(device, y, channels, sums)
 }

@@ -2,25 +2,26 @@
 
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
-    cudnnBackendDescriptorType_t as Kind, cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t,
+    cudnnBackendDescriptorType_t as Kind, cudnnConvolutionMode_t, cudnnDataType_t, cudnnGenStatsMode_t,
+    cudnnHandle_t,
 };
 
 use super::backend::Descriptor;
-use super::{ConvolutionPass, Key, Operands};
+use super::{ConvolutionPass, Key, Operands, sums_apart};
 use crate::{ElementType, Result};
 
-/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients.
-pub(super) const IDS: [i64; 3] = [1, 2, 3];
+/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients, then sums, and sums of squares.
+const IDS: [i64; 5] = [1, 2, 3, 4, 5];
 /// What addresses are multiples of: what `Slice` promises.
 const ALIGNMENT: i64 = 16;
 
-/// A graph of one convolution, finalised, with what it refers to.
+/// A graph of one convolution, and of sums of what it computes where they are wanted: finalised, with what it refers to.
 pub(super) struct Operation {
     // Dropped in this order: what refers to others goes before them.
     pub graph: Descriptor,
-    _operation: Descriptor,
+    _operations: Vec<Descriptor>,
     _convolution: Descriptor,
-    _tensors: [Descriptor; 3],
+    _tensors: Vec<Descriptor>,
 }
 
 fn data_type(element: ElementType) -> u32 {
@@ -51,7 +52,9 @@ impl Operation {
     pub fn new(handle: cudnnHandle_t, key: &Key) -> Result<Operation> {
         let g = &key.geometry;
         let [of_x, of_w, of_y] = match key.pass {
-            ConvolutionPass::Forward => [key.element, key.element, key.output],
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => {
+                [key.element, key.element, key.output]
+            }
             ConvolutionPass::BackwardInput => [key.output, key.element, key.element],
             ConvolutionPass::BackwardWeight => [key.element, key.output, key.element],
         };
@@ -78,7 +81,7 @@ impl Operation {
 
         // The kind of operation, and its attributes: convolution, x, w, y, alpha, beta.
         let (kind, names) = match key.pass {
-            ConvolutionPass::Forward => (
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => (
                 Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
                 [
                     Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
@@ -121,20 +124,46 @@ impl Operation {
         operation.float(names[5], if key.adds { 1.0 } else { 0.0 })?;
         operation.finalize()?;
 
+        let (mut operations, mut tensors) = (vec![operation], vec![x, w, y]);
+        if key.pass == ConvolutionPass::ForwardWithSums {
+            let of = [1, g.out_channels, 1, 1];
+            tensors.push(tensor(IDS[3], ElementType::F32, of)?);
+            tensors.push(tensor(IDS[4], ElementType::F32, of)?);
+            operations.push(sums(&tensors[2], &tensors[3], &tensors[4])?);
+        }
+
         let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
-        graph.descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
+        let parts: Vec<&Descriptor> = operations.iter().collect();
+        graph.descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &parts)?;
         graph.handle(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle)?;
         graph.finalize()?;
-        Ok(Operation { graph, _operation: operation, _convolution: convolution, _tensors: [x, w, y] })
+        Ok(Operation { graph, _operations: operations, _convolution: convolution, _tensors: tensors })
     }
 }
 
-/// Operands and workspace as a plan takes them.
-pub(super) fn pack(operands: Operands, room: u64) -> Result<Descriptor> {
+/// The sums of each channel of y, and of its square.
+fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descriptor> {
+    let sums = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR)?;
+    sums.descriptors(Name::CUDNN_ATTR_OPERATION_GENSTATS_XDESC, &[y])?;
+    sums.descriptors(Name::CUDNN_ATTR_OPERATION_GENSTATS_SUMDESC, &[sum])?;
+    sums.descriptors(Name::CUDNN_ATTR_OPERATION_GENSTATS_SQSUMDESC, &[square])?;
+    let mode = cudnnGenStatsMode_t::CUDNN_GENSTATS_SUM_SQSUM as u32;
+    sums.constant(Name::CUDNN_ATTR_OPERATION_GENSTATS_MODE, Type::CUDNN_TYPE_GENSTATS_MODE, mode)?;
+    let float = data_type(ElementType::F32);
+    sums.constant(Name::CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, Type::CUDNN_TYPE_DATA_TYPE, float)?;
+    sums.finalize()?;
+    Ok(sums)
+}
+
+/// Operands and workspace as a plan takes them. Sums, where there are any, are f32, those of squares behind the others as `sums_apart` says.
+pub(super) fn pack(key: &Key, operands: Operands, room: u64) -> Result<Descriptor> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
-    let Operands { x, w, y } = operands;
-    pack.integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &IDS)?;
-    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &[x, w, y])?;
+    let Operands { x, w, y, sums } = operands;
+    let squares = sums + (sums_apart(key.geometry.out_channels) * size_of::<f32>()) as u64;
+    let all = [x, w, y, sums, squares];
+    let count = if key.pass == ConvolutionPass::ForwardWithSums { 5 } else { 3 };
+    pack.integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &IDS[..count])?;
+    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &all[..count])?;
     pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[room])?;
     pack.finalize()?;
     Ok(pack)

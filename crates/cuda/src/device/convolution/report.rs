@@ -36,7 +36,9 @@ impl Device {
         self.refuse_in_capture("timing a convolution")?;
         expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
         let key = match pass {
-            ConvolutionPass::Forward => Key::of::<E, E>(g, mode, pass, Write::Over),
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => {
+                Key::of::<E, E>(g, mode, pass, Write::Over)
+            }
             ConvolutionPass::BackwardInput => Key::of::<E, E>(g, mode, pass, write),
             ConvolutionPass::BackwardWeight => Key::of::<E, f32>(g, mode, pass, Write::Over),
         };
@@ -46,12 +48,18 @@ impl Device {
             self.buffer::<u8>(g.weight_len() * size_of::<f32>())?,
             self.buffer::<u8>(g.output_len() * E::TYPE.size())?,
         );
-        let operands = Operands { x: x.read().address(), w: w.read().address(), y: y.read().address() };
+        let sums = self.buffer::<f64>(2 * g.out_channels)?;
+        let [x, w, y, sums] =
+            [x.read().address(), w.read().address(), y.read().address(), sums.read().address()];
+        let operands = Operands { x, w, y, sums };
         self.noise::<E>(operands.x, g.input_len())?;
         self.noise::<E>(operands.w, g.weight_len())?;
         self.noise::<E>(operands.y, g.output_len())?;
         self.with_convolutions(|convolutions| {
-            let mut timed = convolutions.engines(self, &key, operands);
+            let mut timed = match key.sums_exactly() {
+                true => Ok(Vec::new()),
+                false => convolutions.engines(self, &key, operands),
+            };
             if key.first().is_some() {
                 timed = convolutions.with_in_two(self, &key, operands, timed.unwrap_or_default());
             }

@@ -84,6 +84,9 @@ impl Convolutions {
             Some(aside) => operands.into(key.pass, aside.address()),
             None => operands,
         };
+        if key.sums_exactly() {
+            return Ok(Route::InTwo);
+        }
         let timed = match (self.engines(device, key, operands), key.first()) {
             (Ok(timed), None) => timed,
             (timed, Some(_)) => self.with_in_two(device, key, operands, timed.unwrap_or_default())?,
@@ -182,7 +185,8 @@ impl Convolutions {
         mut timed: Timed,
     ) -> Result<Timed> {
         let (seconds, route) = self.time(device, key, Route::InTwo, operands, f64::INFINITY)?;
-        let worth = if key.adds { 1.0 } else { UNROUNDED };
+        let unrounded = key.output != key.element;
+        let worth = if unrounded { UNROUNDED } else { 1.0 };
         let place = timed.partition_point(|(other, _)| other * worth <= seconds);
         timed.insert(place, (seconds, route));
         Ok(timed)
