@@ -1,14 +1,15 @@
-//! A device with its memory, copies, convolutions, products and captured steps: on a GPU where there is one, and on the stand-in elsewhere.
+//! A device with its memory, copies, kernels and captured steps: on a GPU where there is one, and on the stand-in elsewhere.
 
 #![cfg(feature = "cuda")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
-use half::{bf16, f16};
+use common::{assert_close, device, geometry, noise};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Epilogue, Launcher, Matrix, ProductMode};
+use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::{Cpu, Isa, Threads};
 
@@ -96,61 +97,6 @@ fn batches_arrive_whole_while_the_device_works() {
 }
 
 #[test]
-fn products_are_those_of_the_definition() {
-    products::<f32>();
-    products::<bf16>();
-    products::<f16>();
-}
-
-fn products<E: Stored>() {
-    let Some((device, _alone)) = device() else { return };
-    let (m, n, k) = (24, 40, 16);
-    let (a, b) = (narrowed::<E>(&noise(m * k, 1)), narrowed::<E>(&noise(k * n, 2)));
-    let bias = narrowed::<E>(&noise(n, 3));
-    let (on_a, on_b) = (device.buffer_of(&a).unwrap(), device.buffer_of(&b).unwrap());
-    let on_bias = device.buffer_of(&bias).unwrap();
-    for (a_turned, b_turned) in [(false, false), (true, false), (false, true), (true, true)] {
-        for epilogue in 0..3 {
-            let left = if a_turned {
-                Matrix::new(on_a.read(), m).unwrap().t()
-            } else {
-                Matrix::new(on_a.read(), k).unwrap()
-            };
-            let right = if b_turned {
-                Matrix::new(on_b.read(), k).unwrap().t()
-            } else {
-                Matrix::new(on_b.read(), n).unwrap()
-            };
-            let mut out = device.buffer::<E>(m * n).unwrap();
-            let after = match epilogue {
-                0 => Epilogue::None,
-                1 => Epilogue::Bias(on_bias.read()),
-                _ => Epilogue::BiasRelu(on_bias.read()),
-            };
-            device.product(left, right, after, ProductMode::Exact, out.write()).unwrap();
-            let mut want = Vec::new();
-            for i in 0..m {
-                for j in 0..n {
-                    let at_a = |l: usize| if a_turned { a[l * m + i] } else { a[i * k + l] }.widen();
-                    let at_b = |l: usize| if b_turned { b[j * k + l] } else { b[l * n + j] }.widen();
-                    let mut sum: f32 = (0..k).map(|l| at_a(l) * at_b(l)).sum();
-                    if epilogue > 0 {
-                        sum += bias[j].widen();
-                    }
-                    want.push(if epilogue == 2 { sum.max(0.0) } else { sum });
-                }
-            }
-            let got = widened(&device.values(out.read()).unwrap());
-            assert_close::<E>(&format!("{a_turned} {b_turned} {epilogue}"), &got, &want);
-        }
-    }
-    let wide = Matrix::new(on_a.read(), k).unwrap();
-    let mut out = device.buffer::<E>(m * m).unwrap();
-    let error = device.product(wide, wide, Epilogue::None, ProductMode::Exact, out.write()).unwrap_err();
-    assert_eq!(error.to_string(), "a product of matrices: 24 x 16 times 24 x 16");
-}
-
-#[test]
 fn a_captured_step_does_what_the_step_did() {
     let Some((device, _alone)) = device() else { return };
     let (rows, width) = (16, 24);
@@ -164,7 +110,7 @@ fn a_captured_step_does_what_the_step_did() {
     let step = |x: &mut simclr_cuda::DeviceBuffer<f32>, total: &mut simclr_cuda::DeviceBuffer<f64>| {
         let mut y = device.buffer::<f32>(rows * width)?;
         let (a, b) = (Matrix::new(x.read(), width)?, Matrix::new(weight.read(), width)?);
-        device.product(a, b, Epilogue::None, ProductMode::Exact, y.write())?;
+        device.product(a, b, Epilogue::None, ProductMode::Exact, y.write(), Write::Over)?;
         let mut z = device.buffer::<f32>(rows * width)?;
         elementwise::relu_forward(&device, y.read(), z.write())?;
         elementwise::scale(&device, z.write(), 0.5)?;

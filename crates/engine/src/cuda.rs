@@ -286,18 +286,18 @@ impl Kernels for CudaKernels {
             Some(bias) => Epilogue::Bias(bias.gpu()?),
             None => Epilogue::None,
         };
-        let y = y.gpu_mut(&self.gpu)?;
-        Ok(self.gpu.product(rows(x)?, rows(w)?.t(), epilogue, PRODUCTS, y)?)
+        let y = y.gpu_mut::<f32>(&self.gpu)?;
+        Ok(self.gpu.product(rows(x)?, rows(w)?.t(), epilogue, PRODUCTS, y, Write::Over)?)
     }
 
     fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
-        let dx = dx.gpu_mut(&self.gpu)?;
-        Ok(self.gpu.product(rows(dy)?, rows(w)?, Epilogue::None, PRODUCTS, dx)?)
+        let dx = dx.gpu_mut::<f32>(&self.gpu)?;
+        Ok(self.gpu.product(rows(dy)?, rows(w)?, Epilogue::None, PRODUCTS, dx, Write::Over)?)
     }
 
     fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
-        let dw = dw.gpu_mut(&self.gpu)?;
-        Ok(self.gpu.product(rows(dy)?.t(), rows(x)?, Epilogue::None, PRODUCTS, dw)?)
+        let dw = dw.gpu_mut::<f32>(&self.gpu)?;
+        Ok(self.gpu.product(rows(dy)?.t(), rows(x)?, Epilogue::None, PRODUCTS, dw, Write::Over)?)
     }
 
     fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

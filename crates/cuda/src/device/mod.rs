@@ -8,6 +8,7 @@ mod peak;
 mod pool;
 mod product;
 mod staging;
+mod timing;
 mod views;
 
 use std::collections::HashMap;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytemuck::Pod;
 use half::bf16;
+use simclr_kernels::conv2d::Write;
 
 use super::{Device, Epilogue, Matrix, ProductMode};
 use crate::{Element, Result};
@@ -50,7 +51,7 @@ impl Device {
         let mut out = self.buffer::<E>(side * side)?;
         let seconds = self.fastest(|| {
             let matrix = Matrix::new(matrix.read(), side)?;
-            self.product(matrix, matrix.t(), Epilogue::None, ProductMode::Exact, out.write())
+            self.product(matrix, matrix.t(), Epilogue::None, ProductMode::Exact, out.write(), Write::Over)
         })?;
         Ok(2.0 * (side as f64).powi(3) / seconds)
     }

@@ -10,7 +10,6 @@ mod operation;
 mod report;
 mod route;
 mod search;
-mod timing;
 
 use std::collections::HashMap;
 use std::ffi::c_void;

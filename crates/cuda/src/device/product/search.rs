@@ -1,0 +1,95 @@
+//! Which of the algorithms that are proposed for a product computes it.
+
+use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
+
+use super::plan::{Choice, Plan, Problem};
+use super::{Device, Key, NAME, Operands, Products};
+use crate::device::timing;
+use crate::{CudaError, Memory, Result, cache};
+
+impl Products {
+    /// The plan for a key: known, remembered on disk, or found by timing on the operands, of which `out` is overwritten where it will be.
+    pub(super) fn plan(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<&Plan> {
+        if !self.plans.contains_key(key) {
+            let problem = Problem::new(self.handle, key, operands)?;
+            let choice = self.choice(device, key, &problem, operands)?;
+            self.plans.insert(*key, Plan { problem, choice });
+        }
+        Ok(&self.plans[key])
+    }
+
+    fn choice(&self, device: &Device, key: &Key, problem: &Problem, operands: Operands) -> Result<Choice> {
+        let text = format!("{} {key:?}", self.machine);
+        let name = format!("{:032x}", cache::fingerprint(&[text.as_bytes()]));
+        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
+        let known = stored.and_then(|bytes| algorithm(&bytes)).and_then(|known| problem.checked(&known));
+        if let Some(choice) = known {
+            return Ok(choice);
+        }
+        device.refuse_in_capture("choosing an algorithm")?;
+        let proposals = problem.proposals()?;
+        let missing = || CudaError::Call {
+            what: NAME,
+            reason: format!("{} has no algorithm for {key:?}", self.machine),
+        };
+        // What the product is added to must outlive the search.
+        let [rows, columns, _] = key.sizes;
+        let aside = key.adds.then(|| device.pool().take(rows * columns * key.output.size())).transpose();
+        let aside = match aside {
+            Ok(aside) => aside,
+            // Without room to try them, the library's belief counts, for this time.
+            Err(CudaError::OutOfMemory { .. }) => return proposals.first().copied().ok_or_else(missing),
+            Err(error) => return Err(error),
+        };
+        let out = aside.as_ref().map_or(operands.out, Memory::address);
+        let choice =
+            fastest(device, problem, &proposals, Operands { out, ..operands }).ok_or_else(missing)?;
+        if let Some(folder) = &self.folder {
+            cache::write(folder, &name, &bytes(&choice.algorithm));
+        }
+        Ok(choice)
+    }
+}
+
+/// The fastest of those that work.
+fn fastest(device: &Device, problem: &Problem, proposals: &[Choice], operands: Operands) -> Option<Choice> {
+    let mut best = (f64::INFINITY, None);
+    for choice in proposals {
+        // SAFETY: the operands are as the key says, but for a product that lies in memory of its own, as long.
+        let mut run = || unsafe { problem.run(device, choice, operands) };
+        match timing::seconds(device, best.0, &mut run) {
+            Ok(seconds) if seconds < best.0 => best = (seconds, Some(*choice)),
+            // One that is slower, or does not work here after all.
+            _ => {}
+        }
+    }
+    best.1
+}
+
+/// An algorithm as it is stored: the library lets it be copied, and takes it back in the same version.
+fn bytes(algorithm: &cublasLtMatmulAlgo_t) -> Vec<u8> {
+    algorithm.data.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn algorithm(bytes: &[u8]) -> Option<cublasLtMatmulAlgo_t> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let data = words.iter().map(|word| u64::from_le_bytes(*word)).collect::<Vec<_>>().try_into().ok()?;
+    rest.is_empty().then_some(cublasLtMatmulAlgo_t { data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_algorithm_is_read_as_it_was_written() {
+        let some = cublasLtMatmulAlgo_t { data: [1, u64::MAX, 3, 0, 5, 6, 7, 1 << 40] };
+        let stored = bytes(&some);
+        assert_eq!(algorithm(&stored), Some(some));
+        for len in [0, 8, 63] {
+            assert_eq!(algorithm(&stored[..len]), None);
+        }
+        assert_eq!(algorithm(&[&stored[..], &[0]].concat()), None);
+        assert_eq!(algorithm(&[&stored[..], &[0; 8]].concat()), None);
+    }
+}
