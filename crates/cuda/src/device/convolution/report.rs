@@ -21,7 +21,7 @@ pub struct ConvolutionTiming {
 
 impl Device {
     /// Times the ways to compute a pass of a convolution of type `E`: the one that is chosen first, that of cuDNN's older interface last, where it has
-    /// one. Weights' gradients are in f32; only a gradient of an input can be added. Nothing is remembered but what "in two" builds
+    /// one and no sums are wanted. Weights' gradients are in f32; only a gradient of an input can be added. Nothing is remembered but what "in two" builds
     /// on.
     ///
     /// # Errors
@@ -65,7 +65,9 @@ impl Device {
             }
             let mut timed = timed?;
             let plain = key.first().unwrap_or(key);
-            if let Some(algorithm) = convolutions.algorithm(self, &plain, operands)? {
+            if pass != ConvolutionPass::ForwardWithSums
+                && let Some(algorithm) = convolutions.algorithm(self, &plain, operands)?
+            {
                 let route = Route::Algorithm(algorithm);
                 timed.push(convolutions.time(self, &plain, route, operands, f64::INFINITY)?);
             }
