@@ -108,6 +108,14 @@ pub(crate) fn exact_grid(kernel: &'static str, threads: usize) -> Result<[u32; 3
     Ok([fits(kernel, threads.div_ceil(BLOCK as usize))?, 1, 1])
 }
 
+/// A grid with a thread for each of so many shares of every image: images lie along the second direction, where a block may have to do
+/// several.
+pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> Result<[u32; 3]> {
+    const MOST: usize = 65_535;
+    let [blocks, ..] = exact_grid(kernel, shares)?;
+    Ok([blocks.max(1), batch.clamp(1, MOST) as u32, 1])
+}
+
 /// A count as kernels take it.
 pub(crate) fn fits(kernel: &'static str, count: usize) -> Result<u32> {
     // Indices are doubled and tripled in 32 bits.

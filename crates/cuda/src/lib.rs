@@ -11,6 +11,7 @@ mod cache;
 mod compile;
 #[cfg(feature = "cuda")]
 mod device;
+mod divisor;
 mod element;
 mod error;
 mod gpus;

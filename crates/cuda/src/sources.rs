@@ -17,6 +17,8 @@ pub enum Module {
     Elementwise,
     /// The last stage of sums.
     Reductions,
+    /// Convolutions of few channels, packed.
+    Stem,
     /// L2 normalisation.
     L2Normalize,
     /// Softmax cross-entropy.
@@ -31,13 +33,14 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 11] = [
+    pub const ALL: [Module; 12] = [
         Module::ChannelSums,
         Module::BatchNorm,
         Module::BatchNormCoefficients,
         Module::Pooling,
         Module::Elementwise,
         Module::Reductions,
+        Module::Stem,
         Module::L2Normalize,
         Module::CrossEntropy,
         Module::NtXent,
@@ -52,7 +55,8 @@ impl Module {
 
     /// Whether it is compiled for each type of element.
     pub fn is_typed(self) -> bool {
-        matches!(self, Module::ChannelSums | Module::BatchNorm | Module::Pooling | Module::Elementwise)
+        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Stem};
+        matches!(self, ChannelSums | BatchNorm | Pooling | Elementwise | Stem)
     }
 
     /// Name, what it includes, and its own text.
@@ -67,6 +71,7 @@ impl Module {
             Module::Pooling => ("pooling", "", include_str!("kernels/pooling.cu")),
             Module::Elementwise => ("elementwise", "", include_str!("kernels/elementwise.cu")),
             Module::Reductions => ("reductions", "", include_str!("kernels/reductions.cu")),
+            Module::Stem => ("stem", "", include_str!("kernels/stem.cu")),
             Module::L2Normalize => ("l2_normalize", "", include_str!("kernels/l2_normalize.cu")),
             Module::CrossEntropy => ("cross_entropy", "", include_str!("kernels/cross_entropy.cu")),
             Module::NtXent => ("nt_xent", "", include_str!("kernels/nt_xent.cu")),

@@ -1,6 +1,9 @@
 //! The kernels of a GPU: those of `simclr-cuda`, on tensors.
 
-use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, ops};
+use simclr_cuda::ops::stem::{self, Packing};
+use simclr_cuda::{
+    ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, Slice, SliceMut, ops,
+};
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
@@ -39,6 +42,32 @@ impl CudaKernels {
         let mut narrow = self.gpu.buffer::<E>(w.len())?;
         ops::elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
         Ok(narrow)
+    }
+
+    /// y, and where they are wanted, its channels' sums.
+    fn convolve<E: Stored + Element>(
+        &self,
+        g: &Conv2dGeometry,
+        x: Slice<E>,
+        w: Slice<E>,
+        y: SliceMut<E>,
+        sums: Option<&mut Tensor>,
+    ) -> Result<()> {
+        match sums {
+            Some(sums) => {
+                let sums = sums.gpu_mut(&self.gpu)?;
+                self.gpu.conv2d_forward_with_sums(g, CONVOLUTIONS, x, w, y, sums)?
+            }
+            None => self.gpu.conv2d_forward(g, CONVOLUTIONS, x, w, y)?,
+        }
+        Ok(())
+    }
+
+    /// The images of a convolution, packed.
+    fn packed<E: Stored + Element>(&self, packing: &Packing<E>, x: &Tensor) -> Result<DeviceBuffer<E>> {
+        let mut packed = self.gpu.buffer::<E>(packing.geometry().input_len())?;
+        stem::pack_images(&self.gpu, packing, x.gpu()?, packed.write())?;
+        Ok(packed)
     }
 
     fn guard(&self) -> ops::optimizer::Guard<'_> {
@@ -83,13 +112,16 @@ impl Kernels for CudaKernels {
         sums: Option<&mut Tensor>,
     ) -> Result<()> {
         typed!(x, E => {
-            let (x, w, y) = (x.gpu()?, self.narrowed::<E>(w)?, y.gpu_mut(&self.gpu)?);
-            match sums {
-                Some(sums) => {
-                    let sums = sums.gpu_mut(&self.gpu)?;
-                    self.gpu.conv2d_forward_with_sums(g, CONVOLUTIONS, x, w.read(), y, sums)?
-                }
-                None => self.gpu.conv2d_forward(g, CONVOLUTIONS, x, w.read(), y)?,
+            let y = y.gpu_mut(&self.gpu)?;
+            if stem::pays::<E>(g) {
+                let packing = Packing::of(g)?;
+                let x = self.packed::<E>(&packing, x)?;
+                let mut packed = self.gpu.buffer::<E>(packing.geometry().weight_len())?;
+                stem::pack_weights(&self.gpu, &packing, w.gpu()?, packed.write())?;
+                self.convolve(packing.geometry(), x.read(), packed.read(), y, sums)?
+            } else {
+                let w = self.narrowed::<E>(w)?;
+                self.convolve(g, x.gpu()?, w.read(), y, sums)?
             }
         });
         Ok(())
@@ -119,7 +151,16 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         let dw = dw.gpu_mut(&self.gpu)?;
         typed!(x, E => {
-            self.gpu.conv2d_backward_weight_f32::<E>(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, dw)?
+            if stem::pays::<E>(g) {
+                let packing = Packing::of(g)?;
+                let (x, packed) = (self.packed::<E>(&packing, x)?, packing.geometry());
+                let mut packed_dw = self.gpu.buffer(packed.weight_len())?;
+                let (x, to) = (x.read(), packed_dw.write());
+                self.gpu.conv2d_backward_weight_f32::<E>(packed, CONVOLUTIONS, x, dy.gpu()?, to)?;
+                stem::unpack_weights(&self.gpu, &packing, packed_dw.read(), dw)?
+            } else {
+                self.gpu.conv2d_backward_weight_f32::<E>(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, dw)?
+            }
         });
         Ok(())
     }

@@ -71,6 +71,12 @@ template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
     *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
 
+// Division of numbers below 2^31 by one that the host knows, as a product: floor(n / value) = n factor / 2^shift.
+struct Divisor {
+    u32 value, factor, shift;
+    DEVICE u32 of(u32 n) const { return (u32)(((u64)n * factor) >> shift); }
+};
+
 #ifdef ELEMENT
 typedef ELEMENT T;
 // Elements in 16 bytes.

@@ -11,5 +11,6 @@ pub mod nt_xent;
 pub mod optimizer;
 pub mod pooling;
 pub mod reductions;
+pub mod stem;
 pub mod sums;
 pub mod views;

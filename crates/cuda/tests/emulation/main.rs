@@ -9,5 +9,6 @@ mod optimizer;
 mod pooling;
 mod reductions;
 mod rows;
+mod stem;
 mod support;
 mod views;
