@@ -1,8 +1,9 @@
-//! How fast cuBLASLt computes the 1 x 1 convolutions of ResNet-50 as products of matrices, beside cuDNN's convolutions: bf16, all three passes.
+//! How fast cuBLASLt computes the 1 x 1 convolutions of ResNet-50 as products of matrices, beside the engines of cuDNN: bf16, all three passes.
 //!
-//! `cargo run --release -p simclr-cuda --features cuda --example products [-- VIEWS]`, 512 views at 224 x 224 unless said otherwise. Each figure is
-//! the mean of a run of calls, after one that chooses the algorithm; choices are not remembered. `times` is how often the network has the layer, and the
-//! last line sums over all of them. cuDNN's gradient of weights is in bf16, cuBLASLt's in f32.
+//! `cargo run --release -p simclr-cuda --features cuda --example products [-- [--all] [VIEWS]]`, 512 views at 224 x 224 unless said otherwise. A figure
+//! of cuBLASLt is the mean of a run of calls, after one that chooses the algorithm; choices are not remembered. A gradient of weights is in f32.
+//! `times` is how often the network has the layer; the last line sums over all of them. cuDNN's engines take long to build: those that are not
+//! measured after 15 s are left out, unless `--all` is given.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,11 +18,11 @@ fn main() {
 #[cfg(feature = "cuda")]
 mod measured {
     use std::error::Error;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use half::bf16;
     use simclr_cuda::{
-        ConvolutionMode, Device, DeviceBuffer, Epilogue, Libraries, Matrix, ProductMode, Result,
+        ConvolutionMode, ConvolutionPass, Device, Epilogue, Libraries, Matrix, ProductMode, Result,
     };
     use simclr_kernels::Conv2dGeometry;
     use simclr_kernels::conv2d::Write;
@@ -41,126 +42,126 @@ mod measured {
         (7, 512, 2048, 3),
         (7, 2048, 512, 2),
     ];
+    const PASSES: [(&str, ConvolutionPass); 3] = [
+        ("y", ConvolutionPass::Forward),
+        ("dx", ConvolutionPass::BackwardInput),
+        ("dw", ConvolutionPass::BackwardWeight),
+    ];
     const MODE: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
     const RUNS: u32 = 10;
+    const PATIENCE: Duration = Duration::from_secs(15);
 
-    /// Values in (-1, 1): zeros would let the GPU run faster than data do.
+    fn geometry(views: usize, side: usize, from: usize, to: usize) -> Conv2dGeometry {
+        Conv2dGeometry {
+            batch: views,
+            in_height: side,
+            in_width: side,
+            in_channels: from,
+            out_channels: to,
+            kernel_height: 1,
+            kernel_width: 1,
+            stride: 1,
+            padding: 0,
+        }
+    }
+
+    /// Values of either sign: zeros would let the GPU run faster than data do.
     fn noise(len: usize) -> Vec<bf16> {
         let mut state = 1_u32;
         let next = |_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // A sign, an exponent just below that of 1, and 7 bits.
-            bf16::from_bits(((state >> 16) as u16 & 0x80ff) | 0x3e80)
+            // A sign and 7 bits behind the exponent of 1/4.
+            bf16::from_bits(((state >> 16) as u16 & 0x807f) | 0x3e80)
         };
         (0..len).map(next).collect()
     }
 
-    struct Layer<'a> {
-        device: &'a Device,
-        g: Conv2dGeometry,
-        x: DeviceBuffer<bf16>,
-        w: DeviceBuffer<bf16>,
-        y: DeviceBuffer<bf16>,
-        dw: DeviceBuffer<f32>,
+    /// Seconds of each pass as a product.
+    fn products(device: &Device, g: &Conv2dGeometry, values: &[bf16]) -> Result<[f64; 3]> {
+        let (from, to) = (g.in_channels, g.out_channels);
+        let some = |len: usize| device.buffer_of(&values[..len]);
+        let (mut x, w, mut y) = (some(g.input_len())?, some(g.weight_len())?, some(g.output_len())?);
+        let mut dw = device.buffer::<f32>(g.weight_len())?;
+        let (mode, write) = (ProductMode::Exact, Write::Over);
+        let forward = seconds(device, || {
+            let (x, w) = (Matrix::new(x.read(), from)?, Matrix::new(w.read(), from)?.t());
+            device.product(x, w, Epilogue::None, mode, y.write(), write)
+        })?;
+        let input = seconds(device, || {
+            let (dy, w) = (Matrix::new(y.read(), to)?, Matrix::new(w.read(), from)?);
+            device.product(dy, w, Epilogue::None, mode, x.write(), write)
+        })?;
+        let weight = seconds(device, || {
+            let (dy, x) = (Matrix::new(y.read(), to)?.t(), Matrix::new(x.read(), from)?);
+            device.product(dy, x, Epilogue::None, mode, dw.write(), write)
+        })?;
+        Ok([forward, input, weight])
     }
 
-    const PASSES: [&str; 3] = ["y", "dx", "dw"];
-
-    impl Layer<'_> {
-        fn by_product(&mut self, pass: usize) -> Result<()> {
-            let Layer { device, g, x, w, y, dw } = self;
-            let (from, to) = (g.in_channels, g.out_channels);
-            let (mode, write) = (ProductMode::Exact, Write::Over);
-            let weights = |w| Matrix::<bf16>::new(w, from);
-            match pass {
-                0 => {
-                    let (x, w) = (Matrix::new(x.read(), from)?, weights(w.read())?.t());
-                    device.product(x, w, Epilogue::None, mode, y.write(), write)
-                }
-                1 => {
-                    let (dy, w) = (Matrix::new(y.read(), to)?, weights(w.read())?);
-                    device.product(dy, w, Epilogue::None, mode, x.write(), write)
-                }
-                _ => {
-                    let (dy, x) = (Matrix::new(y.read(), to)?.t(), Matrix::new(x.read(), from)?);
-                    device.product(dy, x, Epilogue::None, mode, dw.write(), write)
-                }
-            }
+    /// Seconds of one call, after one that is not counted.
+    fn seconds(device: &Device, mut call: impl FnMut() -> Result<()>) -> Result<f64> {
+        call()?;
+        device.synchronize()?;
+        let start = Instant::now();
+        for _ in 0..RUNS {
+            call()?;
         }
+        device.synchronize()?;
+        Ok(start.elapsed().as_secs_f64() / f64::from(RUNS))
+    }
 
-        fn by_convolution(&mut self, pass: usize) -> Result<()> {
-            let Layer { device, g, x, w, y, .. } = self;
-            match pass {
-                0 => device.conv2d_forward(g, MODE, x.read(), w.read(), y.write()),
-                1 => device.conv2d_backward_input(g, MODE, y.read(), w.read(), x.write(), Write::Over),
-                _ => device.conv2d_backward_weight(g, MODE, x.read(), y.read(), w.write()),
-            }
-        }
-
-        /// Seconds of one call, after one that is not counted.
-        fn seconds(&mut self, mut call: impl FnMut(&mut Self) -> Result<()>) -> Result<f64> {
-            call(self)?;
-            self.device.synchronize()?;
-            let start = Instant::now();
-            for _ in 0..RUNS {
-                call(self)?;
-            }
-            self.device.synchronize()?;
-            Ok(start.elapsed().as_secs_f64() / f64::from(RUNS))
-        }
+    /// Seconds of the fastest engine of cuDNN, which may need a kernel of ours after it.
+    fn engine(device: &Device, g: &Conv2dGeometry, pass: ConvolutionPass) -> Option<f64> {
+        let timed = device.time_convolution::<bf16>(g, MODE, pass, Write::Over);
+        let timed = timed.inspect_err(|error| eprintln!("{error}")).ok()?;
+        timed.iter().filter(|way| way.what.starts_with("engine")).map(|way| way.seconds).reduce(f64::min)
     }
 
     pub fn main() -> std::result::Result<(), Box<dyn Error>> {
-        let views: usize = std::env::args().nth(1).map_or(Ok(512), |views| views.parse())?;
+        let mut words: Vec<String> = std::env::args().skip(1).collect();
+        let all = words.iter().any(|word| word == "--all");
+        words.retain(|word| word != "--all");
+        let views: usize = words.first().map_or(Ok(512), |views| views.parse())?;
         let started = Instant::now();
         let device = Device::open_with(0, &Libraries::find(), None)?;
-        println!("{}, {views} views, bf16", device.name());
-        println!("layer                times  pass  cuBLASLt ms  TFLOP/s  cuDNN ms  TFLOP/s");
-        let most = LAYERS.iter().map(|&(side, from, to, _)| side * side * from.max(to)).max().unwrap_or(0);
-        let values = noise(views * most);
-        let mut sums = [0.0; 2];
+        let most = |&(side, from, to, _): &(usize, usize, usize, usize)| {
+            (views * side * side * from.max(to)).max(from * to)
+        };
+        let values = noise(LAYERS.iter().map(most).max().unwrap_or(0));
+        let mut sum = 0.0;
+        let mut measured = Vec::new();
         for (side, from, to, times) in LAYERS {
-            let g = Conv2dGeometry {
-                batch: views,
-                in_height: side,
-                in_width: side,
-                in_channels: from,
-                out_channels: to,
-                kernel_height: 1,
-                kernel_width: 1,
-                stride: 1,
-                padding: 0,
-            };
-            let some = |len: usize| device.buffer_of(&values[..len]);
-            let mut layer = Layer {
-                x: some(g.input_len())?,
-                w: some(g.weight_len())?,
-                y: some(g.output_len())?,
-                dw: device.buffer(g.weight_len())?,
-                device: &device,
-                g,
-            };
-            let flops = 2.0 * (g.output_len() * from) as f64;
-            for (pass, name) in PASSES.into_iter().enumerate() {
-                // What a pass has written would grow from pass to pass.
-                device.copy_to(&values[..g.input_len()], layer.x.write())?;
-                device.copy_to(&values[..g.weight_len()], layer.w.write())?;
-                device.copy_to(&values[..g.output_len()], layer.y.write())?;
-                let found = [
-                    layer.seconds(|layer| layer.by_product(pass))?,
-                    layer.seconds(|layer| layer.by_convolution(pass))?,
-                ];
-                sums.iter_mut().zip(found).for_each(|(sum, seconds)| *sum += seconds * times as f64);
-                let [a, b] = found.map(|seconds| (seconds * 1e3, flops / seconds / 1e12));
-                let shape = format!("{side} x {side}, {from} to {to}");
-                println!(
-                    "{shape:<20} {times:>5}  {name:<4} {:>12.3} {:>8.0} {:>9.3} {:>8.0}",
-                    a.0, a.1, b.0, b.1
-                );
+            let g = geometry(views, side, from, to);
+            let found = products(&device, &g, &values)?;
+            sum += found.iter().sum::<f64>() * times as f64;
+            measured.push((g, times, found));
+        }
+        drop(values);
+        println!(
+            "{}, {views} views, bf16; products took {:.1} s",
+            device.name(),
+            started.elapsed().as_secs_f64()
+        );
+        println!("layer                times  pass  cuBLASLt ms  TFLOP/s  cuDNN ms  TFLOP/s");
+        for (g, times, found) in measured {
+            let flops = 2.0 * (g.output_len() * g.in_channels) as f64;
+            let shape = format!("{} x {}, {} to {}", g.in_height, g.in_width, g.in_channels, g.out_channels);
+            for ((name, pass), seconds) in PASSES.into_iter().zip(found) {
+                let told = |seconds: f64| (seconds * 1e3, flops / seconds / 1e12);
+                let (ms, rate) = told(seconds);
+                print!("{shape:<20} {times:>5}  {name:<4} {ms:>12.3} {rate:>8.0}");
+                let patient = all || started.elapsed() < PATIENCE;
+                match patient.then(|| engine(&device, &g, pass)).flatten().map(told) {
+                    Some((ms, rate)) => println!(" {ms:>9.3} {rate:>8.0}"),
+                    None => println!(" {:>9} {:>8}", "-", "-"),
+                }
             }
         }
-        println!("all layers: {:.2} ms by cuBLASLt, {:.2} ms by cuDNN", sums[0] * 1e3, sums[1] * 1e3);
-        println!("took {:.1} s", started.elapsed().as_secs_f64());
+        println!(
+            "all layers and passes by cuBLASLt: {:.2} ms; took {:.1} s",
+            sum * 1e3,
+            started.elapsed().as_secs_f64()
+        );
         Ok(())
     }
 }

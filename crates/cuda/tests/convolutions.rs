@@ -252,10 +252,50 @@ fn what_was_chosen_is_remembered_and_what_is_damaged_chosen_again() {
 }
 
 #[test]
+fn single_pixels_are_tried_as_products() {
+    let Some((device, _alone)) = device() else { return };
+    let (g, on_stand_in) = (geometry(2, 4, 16, 24, 1, 1), device.name().contains("stand-in"));
+    // Sums are made in two, of which the first may be a product.
+    for pass in PASSES.into_iter().filter(|pass| *pass != ConvolutionPass::ForwardWithSums) {
+        for mode in [EXACT, ConvolutionMode { tf32: true, deterministic: false }] {
+            let timed = device.time_convolution::<bf16>(&g, mode, pass, Write::Over).unwrap();
+            assert!(timed.iter().any(|way| way.what == "product"), "{pass:?}: {timed:?}");
+            // There convolutions are slow.
+            assert!(!on_stand_in || timed[0].what == "product", "{pass:?}: {timed:?}");
+            let strided = Conv2dGeometry { stride: 2, ..g };
+            let timed = device.time_convolution::<bf16>(&strided, mode, pass, Write::Over).unwrap();
+            assert!(timed.iter().all(|way| way.what != "product"), "{pass:?}: {timed:?}");
+        }
+    }
+    drop(device);
+    let libraries = simclr_stand_in::libraries().unwrap_or_else(simclr_cuda::Libraries::find);
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
+        let case = Case::<f16>::new(&device, g);
+        let old = narrowed::<f16>(&noise(g.input_len(), 4));
+        case.run(&device, EXACT, Some(&old))
+    };
+    let first = run();
+    assert!(run() == first, "the same bits as before it was remembered");
+    if on_stand_in {
+        let ends_so = |path: &PathBuf| fs::read(path).unwrap().ends_with(b"product");
+        let entries = fs::read_dir(folder.path().join("convolutions")).unwrap();
+        let products = entries.map(|entry| entry.unwrap().path()).filter(ends_so).count();
+        assert!(products >= 3, "{products}");
+    }
+}
+
+#[test]
 fn all_passes_can_be_captured() {
     let Some((device, _alone)) = device() else { return };
-    let g = geometry(2, 7, 16, 16, 3, 2);
-    let case = Case::<bf16>::new(&device, g);
+    captured(&device, geometry(2, 7, 16, 16, 3, 2));
+    // Perhaps products.
+    captured(&device, geometry(2, 4, 16, 24, 1, 1));
+}
+
+fn captured(device: &Device, g: Conv2dGeometry) {
+    let case = Case::<bf16>::new(device, g);
     let old = narrowed::<bf16>(&noise(g.input_len(), 4));
     let mut dx = device.buffer_of(&old).unwrap();
     let mut dw = device.zeros::<f32>(g.weight_len()).unwrap();
@@ -275,7 +315,7 @@ fn all_passes_can_be_captured() {
     device.clear(y.write()).unwrap();
     device.clear(sums.write()).unwrap();
     graph.replay().unwrap();
-    let want = case.run(&device, EXACT, Some(&old));
+    let want = case.run(device, EXACT, Some(&old));
     assert!(widened(&device.values(y.read()).unwrap()) == want.y);
     assert!(widened(&device.values(dx.read()).unwrap()) == want.dx);
     assert!(device.values(dw.read()).unwrap() == want.wide_dw);

@@ -1,12 +1,13 @@
 //! Convolutions by cuDNN, channels last, summed in f32.
 //!
 //! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is found by timing the first few
-//! once, and remembered on disk for the version of cuDNN and the GPU's name.
+//! once, and remembered on disk for the version of cuDNN and the GPU's name. A convolution of single pixels is also tried as a product of matrices.
 
 mod backend;
 mod engines;
 mod legacy;
 mod operation;
+mod pointwise;
 mod report;
 mod route;
 mod search;
@@ -24,7 +25,7 @@ use half::{bf16, f16};
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::conv2d::Write;
 
-use super::{Device, lock};
+use super::{Device, lock, product};
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::ops::{elementwise, reductions, sums};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
@@ -291,7 +292,7 @@ impl Convolutions {
         let convolutions = Convolutions {
             context: device.shared.context.clone(),
             handle,
-            machine: format!("cuDNN {} on {}", result::get_version(), device.name()),
+            machine: format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name()),
             folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
             routes: HashMap::new(),
         };
@@ -332,6 +333,8 @@ impl Convolutions {
                 // SAFETY: the descriptions are those of operands as long as the key says; the workspace is as long as the algorithm's.
                 unsafe { legacy::run(self.handle, key.pass, &parts, *algorithm, operands, address) }
             }
+            // SAFETY: operands are as long as the key says, and the result is lent exclusively.
+            Route::Product => unsafe { pointwise::run(device, key, operands) },
             Route::InTwo => match key.first() {
                 Some(first) if key.pass == ConvolutionPass::ForwardWithSums => {
                     self.compute(device, &first, operands)?;

@@ -13,7 +13,7 @@ use crate::{Element, Result, SliceMut};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionTiming {
     /// What it is, as it is remembered: "engine", the bytes of its workspace, its number in cuDNN and its choices; "algorithm" of the older interface,
-    /// likewise; or "in two", which is another way with a kernel of ours after it.
+    /// likewise; "product" of matrices; or "in two", which is another way with a kernel of ours after it.
     pub what: String,
     /// Seconds that it takes.
     pub seconds: f64,
@@ -58,7 +58,7 @@ impl Device {
         self.with_convolutions(|convolutions| {
             let mut timed = match key.sums_exactly() {
                 true => Ok(Vec::new()),
-                false => convolutions.engines(self, &key, operands),
+                false => convolutions.at_once(self, &key, operands),
             };
             if key.first().is_some() {
                 timed = convolutions.with_in_two(self, &key, operands, timed.unwrap_or_default());

@@ -9,12 +9,17 @@ use super::legacy::Algorithm;
 /// The longest list of choices that is read.
 const KNOBS: usize = 64;
 
+const PRODUCT: &str = "product";
+const IN_TWO: &str = "in two";
+
 /// A way to compute a convolution.
 pub(super) enum Route {
     /// One of cuDNN's engines does all.
     Engine(Plan),
     /// One of the algorithms of cuDNN's older interface.
     Algorithm(Algorithm),
+    /// A product of matrices.
+    Product,
     /// The result is written elsewhere, in the activations' type, then added or widened by a kernel of ours.
     InTwo,
 }
@@ -24,6 +29,7 @@ pub(super) enum Route {
 pub(super) enum Memo {
     Engine { recipe: Recipe, workspace: usize },
     Algorithm(Algorithm),
+    Product,
     InTwo,
 }
 
@@ -32,6 +38,7 @@ impl Route {
         match self {
             Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone(), workspace: plan.workspace },
             Route::Algorithm(algorithm) => Memo::Algorithm(*algorithm),
+            Route::Product => Memo::Product,
             Route::InTwo => Memo::InTwo,
         }
     }
@@ -51,15 +58,18 @@ impl Memo {
             Memo::Algorithm(Algorithm { number, math, workspace }) => {
                 format!("algorithm {workspace} {number} {math}")
             }
-            Memo::InTwo => "in two".to_owned(),
+            Memo::Product => PRODUCT.to_owned(),
+            Memo::InTwo => IN_TWO.to_owned(),
         }
     }
 
     /// What [`Memo::text`] wrote, or none where it is something else.
     pub fn read(pass: ConvolutionPass, bytes: &[u8]) -> Option<Memo> {
         let text = std::str::from_utf8(bytes).ok()?;
-        if text == "in two" {
-            return Some(Memo::InTwo);
+        match text {
+            PRODUCT => return Some(Memo::Product),
+            IN_TWO => return Some(Memo::InTwo),
+            _ => {}
         }
         let (kind, numbers) = text.split_once(' ')?;
         let numbers: Vec<i64> = numbers.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
@@ -94,6 +104,7 @@ mod tests {
             engine(vec![]),
             engine(vec![(2, 0), (14, -3)]),
             Memo::Algorithm(Algorithm { number: 5, math: 1, workspace: 1 << 20 }),
+            Memo::Product,
             Memo::InTwo,
         ] {
             assert_eq!(Memo::read(pass, memo.text().as_bytes()), Some(memo));
@@ -102,6 +113,7 @@ mod tests {
             "",
             "in",
             "in two 1",
+            "product 1",
             "engine",
             "engine 5",
             "engine -1 5",

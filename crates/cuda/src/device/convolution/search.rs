@@ -11,7 +11,7 @@ use super::engines::{self, Plan, Recipe};
 use super::legacy::{self, Parts};
 use super::operation::Operation;
 use super::route::{Memo, Route};
-use super::{Convolutions, Device, Key, NAME, Operands};
+use super::{Convolutions, Device, Key, NAME, Operands, pointwise};
 use crate::device::timing;
 use crate::launcher::Launcher;
 use crate::ops::elementwise;
@@ -73,6 +73,7 @@ impl Convolutions {
                     key.first().is_none() && legacy::is_still(self.handle, key.pass, &parts, algorithm);
                 still.then_some(Route::Algorithm(algorithm))
             }
+            Memo::Product => pointwise::serves(key).then_some(Route::Product),
             Memo::InTwo => key.first().map(|_| Route::InTwo),
         }
     }
@@ -88,7 +89,7 @@ impl Convolutions {
         if key.sums_exactly() {
             return Ok(Route::InTwo);
         }
-        let timed = match (self.engines(device, key, operands), key.first()) {
+        let timed = match (self.at_once(device, key, operands), key.first()) {
             (Ok(timed), None) => timed,
             (timed, Some(_)) => self.with_in_two(device, key, operands, timed.unwrap_or_default())?,
             (Err(error), None) => match self.algorithm(device, key, operands)? {
@@ -100,8 +101,25 @@ impl Convolutions {
         fastest.map(|(_, route)| route).ok_or_else(|| none(key, "it proposes nothing"))
     }
 
+    /// Engines that compute what a key asks for, and the product where it is one, the fastest first: one at least.
+    pub(super) fn at_once(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
+        let timed = self.engines(device, key, operands);
+        if !pointwise::serves(key) {
+            return timed;
+        }
+        match self.time(device, key, Route::Product, operands, f64::INFINITY) {
+            Ok(product) => {
+                let mut timed = timed.unwrap_or_default();
+                timed.insert(timed.partition_point(|(seconds, _)| *seconds <= product.0), product);
+                Ok(timed)
+            }
+            // Where it does not work, engines may.
+            Err(_) => timed,
+        }
+    }
+
     /// Engines that compute what a key asks for, the fastest first: one at least.
-    pub(super) fn engines(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
+    fn engines(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
         let start = Instant::now();
         let operation = Rc::new(Operation::new(self.handle, key)?);
         let (mut timed, mut known) = (Timed::new(), Vec::new());

@@ -124,6 +124,12 @@ fn alignment(address: u64) -> u32 {
     1 << address.trailing_zeros().min(8)
 }
 
+/// The library with its version.
+pub(super) fn version() -> String {
+    // SAFETY: every device has loaded the library.
+    format!("cuBLASLt {}", unsafe { sys::cublasLtGetVersion() })
+}
+
 fn failed(error: CublasError) -> CudaError {
     CudaError::Call { what: NAME, reason: format!("cuBLASLt: {error}") }
 }
@@ -143,13 +149,10 @@ unsafe impl Send for Products {}
 
 impl Products {
     fn new(device: &Device) -> Result<Products> {
-        let handle = result::create_handle().map_err(failed)?;
-        // SAFETY: the library is loaded, as a handle of it shows.
-        let version = unsafe { sys::cublasLtGetVersion() };
         Ok(Products {
             context: device.shared.context.clone(),
-            handle,
-            machine: format!("cuBLASLt {version} on {}", device.name()),
+            handle: result::create_handle().map_err(failed)?,
+            machine: format!("{} on {}", version(), device.name()),
             folder: device.shared.cache.as_ref().map(|folder| folder.join("products")),
             plans: HashMap::new(),
         })
