@@ -2,6 +2,9 @@
 
 use std::marker::PhantomData;
 
+use crate::Result;
+use crate::launcher::expect;
+
 /// Values that kernels may read.
 #[derive(Debug)]
 pub struct Slice<'a, T> {
@@ -49,6 +52,17 @@ impl<'a, T> Slice<'a, T> {
     /// Where they are, for a kernel.
     pub fn address(&self) -> u64 {
         self.address
+    }
+
+    /// `len` values from the `first` on.
+    ///
+    /// # Errors
+    /// `Lengths` where they are not there, or do not begin at a multiple of 16 bytes.
+    pub fn part(self, first: usize, len: usize) -> Result<Slice<'a, T>> {
+        let inside =
+            first <= self.len && len <= self.len - first && (first * size_of::<T>()).is_multiple_of(16);
+        expect("a part", inside, || format!("{len} of {} values, from {first} on", self.len))?;
+        Ok(Slice { address: self.address + (first * size_of::<T>()) as u64, len, borrow: PhantomData })
     }
 }
 

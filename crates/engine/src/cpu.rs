@@ -10,7 +10,8 @@ use simclr_kernels::{
 };
 
 use crate::tensor::{Stored, typed};
-use crate::{Bytes, Gate, Kernels, NormParameters, Result, Tensor};
+use crate::update::judged;
+use crate::{Bytes, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -316,8 +317,12 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        Ok(elementwise::sum_of_squares(&self.cpu, x.as_slice()?))
+    fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()> {
+        let mut squares = 0.0;
+        for x in list {
+            squares += elementwise::sum_of_squares(&self.cpu, x.as_slice()?);
+        }
+        sum.write(&[squares])
     }
 
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
@@ -362,6 +367,10 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
+    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+        loss.write(&[(sums.values::<f64>()?[0] / views as f64) as f32])
+    }
+
     fn nt_xent_backward(
         &self,
         shape: &NtXentShape,
@@ -382,19 +391,49 @@ impl Kernels for CpuKernels {
         Ok(cross_entropy::softmax_cross_entropy(logits.as_slice()?, labels, classes, dlogits.as_mut_slice()?))
     }
 
-    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let (g, w, v) = (g.as_slice()?, w.as_mut_slice()?, v.as_mut_slice()?);
-        optimizer::lars_update(&self.cpu, step, g, w, v);
+    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+        if let Some(deferred) = stride.deferred
+            && !deferred.verdict.figures()?.sound
+        {
+            return Ok(());
+        }
+        for Trained { gradient, value, state, adapted } in list {
+            let (g, w, v) = (gradient.as_slice()?, value.as_mut_slice()?, state.as_mut_slice()?);
+            let decayed = |decay: f32| if *adapted { decay } else { 0.0 };
+            let rate = stride.rate as f32;
+            match *rule {
+                Rule::Lars { trust_coefficient, momentum, decay } if *adapted => {
+                    let step = LarsStep { rate: stride.rate, trust_coefficient, momentum, decay };
+                    optimizer::lars_update(&self.cpu, step, g, w, v);
+                }
+                Rule::Lars { momentum, .. } => {
+                    let step = MomentumStep { rate, momentum, decay: 0.0, nesterov: false };
+                    optimizer::momentum_update(&self.cpu, step, g, w, v);
+                }
+                Rule::Momentum { momentum, decay, nesterov } => {
+                    let step = MomentumStep { rate, momentum, decay: decayed(decay), nesterov };
+                    optimizer::momentum_update(&self.cpu, step, g, w, v);
+                }
+                Rule::AdamW { betas, epsilon, decay } => {
+                    let step = AdamWStep { rate, betas, epsilon, decay: decayed(decay), step: stride.step };
+                    optimizer::adamw_update(&self.cpu, step, g, w, v);
+                }
+            }
+        }
         Ok(())
     }
 
-    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        optimizer::momentum_update(&self.cpu, step, g.as_slice()?, w.as_mut_slice()?, v.as_mut_slice()?);
+    fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+        if verdict.values::<f64>()?[4] != 0.0 {
+            for (to, from) in list {
+                to.as_mut_slice()?.copy_from_slice(from.as_slice()?);
+            }
+        }
         Ok(())
     }
 
-    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
-        optimizer::adamw_update(&self.cpu, step, g.as_slice()?, w.as_mut_slice()?, moments.as_mut_slice()?);
+    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
+        judged(verdict.values_mut()?, sums.values()?, squares.values()?[0], views);
         Ok(())
     }
 }

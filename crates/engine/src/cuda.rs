@@ -8,10 +8,9 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
 use crate::tensor::{Stored, typed};
-use crate::{Bytes, Gate, Kernels, NormParameters, Result, Tensor};
+use crate::{Bytes, Deferred, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
 
 /// f32 stays exact, and the same step gives the same bits.
 const CONVOLUTIONS: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
@@ -22,19 +21,12 @@ pub(crate) struct CudaKernels {
     /// 1 on the GPU: what leaves a gradient as it is.
     one: DeviceBuffer<f32>,
     /// 1 on the GPU: a step is known to be sound before it is taken.
-    sound: DeviceBuffer<u32>,
+    sound: DeviceBuffer<f64>,
 }
 
 impl CudaKernels {
     pub(crate) fn new(gpu: &Device) -> Result<CudaKernels> {
-        Ok(CudaKernels { gpu: gpu.clone(), one: gpu.buffer_of(&[1.0])?, sound: gpu.buffer_of(&[1])? })
-    }
-
-    /// One value on the GPU, without a copy from the host.
-    fn value(&self, value: f32) -> Result<DeviceBuffer<f32>> {
-        let mut buffer = self.gpu.buffer(1)?;
-        ops::elementwise::fill::<f32>(&self.gpu, buffer.write(), value)?;
-        Ok(buffer)
+        Ok(CudaKernels { gpu: gpu.clone(), one: gpu.buffer_of(&[1.0])?, sound: gpu.buffer_of(&[1.0])? })
     }
 
     /// Weights, f32, as a convolution of activations of type `E` takes them.
@@ -68,24 +60,6 @@ impl CudaKernels {
         let mut packed = self.gpu.buffer::<E>(packing.geometry().input_len())?;
         stem::pack_images(&self.gpu, packing, x.gpu()?, packed.write())?;
         Ok(packed)
-    }
-
-    fn guard(&self) -> ops::optimizer::Guard<'_> {
-        ops::optimizer::Guard { unscale: self.one.read(), finite: self.sound.read() }
-    }
-
-    fn momentum(
-        &self,
-        settings: ops::optimizer::Momentum,
-        rate: f32,
-        g: &Tensor,
-        w: &mut Tensor,
-        v: &mut Tensor,
-    ) -> Result<()> {
-        let mut list = ops::optimizer::TensorList::new();
-        let rate = self.value(rate)?;
-        list.push(w.gpu_mut(&self.gpu)?, g.gpu()?, Some(v.gpu_mut(&self.gpu)?), true)?;
-        Ok(ops::optimizer::momentum_update(&self.gpu, &mut list, settings, rate.read(), self.guard())?)
     }
 }
 
@@ -384,11 +358,12 @@ impl Kernels for CudaKernels {
         Ok(())
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        // Of one channel: [sum, sum of squares].
-        let mut sums = self.gpu.buffer::<f64>(2)?;
-        ops::sums::channel_sums::<f32>(&self.gpu, x.gpu()?, 1, sums.write())?;
-        Ok(self.gpu.values(sums.read())?[1])
+    fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()> {
+        let mut gradients = ops::optimizer::TensorList::new();
+        for x in list {
+            gradients.push_gradient(x.gpu()?)?;
+        }
+        Ok(ops::optimizer::gradient_squares(&self.gpu, &gradients, sum.gpu_mut(&self.gpu)?)?)
     }
 
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
@@ -417,6 +392,11 @@ impl Kernels for CudaKernels {
         Ok(ops::nt_xent::figures(&self.gpu, anchors.gpu()?, sums, lse)?)
     }
 
+    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+        let (sums, loss) = (sums.gpu()?, loss.gpu_mut(&self.gpu)?);
+        Ok(ops::nt_xent::mean(&self.gpu, sums, views, loss)?)
+    }
+
     fn nt_xent_backward(
         &self,
         shape: &NtXentShape,
@@ -441,26 +421,55 @@ impl Kernels for CudaKernels {
         Ok(gpu.values(mean.read())?[0])
     }
 
-    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let LarsStep { rate, trust_coefficient, momentum, decay } = step;
-        let trust_coefficient = Some(trust_coefficient as f32);
-        let settings = ops::optimizer::Momentum { momentum, decay, nesterov: false, trust_coefficient };
-        self.momentum(settings, rate as f32, g, w, v)
+    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+        let known;
+        let (hyper, sound) = match stride.deferred {
+            Some(Deferred { hyper, verdict }) => (hyper.gpu()?, sound(&verdict.values)?),
+            None => {
+                known = self.gpu.buffer_of(&rule.hyper(stride.rate, stride.step))?;
+                (known.read(), self.sound.read())
+            }
+        };
+        let mut tensors = ops::optimizer::TensorList::new();
+        for Trained { gradient, value, state, adapted } in list {
+            let (w, v) = (value.gpu_mut(&self.gpu)?, state.gpu_mut(&self.gpu)?);
+            tensors.push(w, gradient.gpu()?, Some(v), *adapted)?;
+        }
+        let guard = ops::optimizer::Guard { unscale: self.one.read(), finite: sound };
+        let momentum = |momentum, decay, nesterov, trust_coefficient| ops::optimizer::Momentum {
+            momentum,
+            decay,
+            nesterov,
+            trust_coefficient,
+        };
+        let settings = match *rule {
+            Rule::AdamW { betas, epsilon, decay } => {
+                let settings = ops::optimizer::AdamW { betas, epsilon, decay };
+                return Ok(ops::optimizer::adamw_update(&self.gpu, &mut tensors, settings, hyper, guard)?);
+            }
+            Rule::Lars { trust_coefficient, momentum: m, decay } => {
+                momentum(m, decay, false, Some(trust_coefficient as f32))
+            }
+            Rule::Momentum { momentum: m, decay, nesterov } => momentum(m, decay, nesterov, None),
+        };
+        Ok(ops::optimizer::momentum_update(&self.gpu, &mut tensors, settings, hyper, guard)?)
     }
 
-    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let MomentumStep { rate, momentum, decay, nesterov } = step;
-        let settings = ops::optimizer::Momentum { momentum, decay, nesterov, trust_coefficient: None };
-        self.momentum(settings, rate, g, w, v)
+    fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+        let mut tensors = ops::optimizer::TensorList::new();
+        for (to, from) in list {
+            tensors.push(to.gpu_mut(&self.gpu)?, from.gpu()?, None, false)?;
+        }
+        Ok(ops::optimizer::replace(&self.gpu, &mut tensors, sound(verdict)?)?)
     }
 
-    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
-        let AdamWStep { rate, betas, epsilon, decay, .. } = step;
-        let [first, second] = step.corrections();
-        let hyper = self.gpu.buffer_of(&[rate, first, second])?;
-        let settings = ops::optimizer::AdamW { betas, epsilon, decay };
-        let mut list = ops::optimizer::TensorList::new();
-        list.push(w.gpu_mut(&self.gpu)?, g.gpu()?, Some(moments.gpu_mut(&self.gpu)?), true)?;
-        Ok(ops::optimizer::adamw_update(&self.gpu, &mut list, settings, hyper.read(), self.guard())?)
+    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
+        let (sums, squares, verdict) = (sums.gpu()?, squares.gpu()?, verdict.gpu_mut(&self.gpu)?);
+        Ok(ops::reductions::judge(&self.gpu, sums, squares, views, verdict)?)
     }
+}
+
+/// The value of a verdict that says whether all steps were sound.
+fn sound(verdict: &Tensor) -> Result<Slice<'_, f64>> {
+    Ok(verdict.gpu::<f64>()?.part(4, 1)?)
 }

@@ -10,7 +10,7 @@ use simclr_kernels::{Cpu, Isa, Threads, peak};
 use crate::cpu::CpuKernels;
 use crate::memory::Place;
 use crate::profile::{Profile, Skip, Watched};
-use crate::{AdamWStep, EngineError, Kernels, LarsStep, MomentumStep, Result, Tensor};
+use crate::{EngineError, Kernels, Result};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -247,44 +247,6 @@ impl Device {
         &self.shared.place
     }
 
-    /// One step of LARS on w, with its buffer v of as many values.
-    pub fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        same_shape("lars_update", w, g)?;
-        has_len("lars_update", v, w.len())?;
-        self.kernels().lars_update(step, g, w, v)
-    }
-
-    /// One step of momentum on w, with its buffer v of as many values.
-    pub fn momentum_update(
-        &self,
-        step: MomentumStep,
-        g: &Tensor,
-        w: &mut Tensor,
-        v: &mut Tensor,
-    ) -> Result<()> {
-        same_shape("momentum_update", w, g)?;
-        has_len("momentum_update", v, w.len())?;
-        self.kernels().momentum_update(step, g, w, v)
-    }
-
-    /// One step of AdamW on w, with its moments of twice as many values.
-    pub fn adamw_update(
-        &self,
-        step: AdamWStep,
-        g: &Tensor,
-        w: &mut Tensor,
-        moments: &mut Tensor,
-    ) -> Result<()> {
-        same_shape("adamw_update", w, g)?;
-        has_len("adamw_update", moments, 2 * w.len())?;
-        self.kernels().adamw_update(step, g, w, moments)
-    }
-
-    /// The sum of squares of all values.
-    pub fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        self.kernels().sum_of_squares(x)
-    }
-
     /// Copies bytes on all threads: one alone does not fill the memory's bandwidth.
     #[cfg(feature = "cuda")]
     pub(crate) fn copy_bytes(&self, from: &[u8], to: &mut [u8]) {
@@ -303,20 +265,6 @@ impl Device {
 fn cpu(threads: usize, isa: Isa) -> Result<Cpu> {
     let threads = Threads::new(threads).map_err(|e| EngineError::Device(e.to_string()))?;
     Ok(Cpu { threads, isa })
-}
-
-fn same_shape(op: &'static str, expected: &Tensor, got: &Tensor) -> Result<()> {
-    if expected.shape() == got.shape() {
-        return Ok(());
-    }
-    Err(EngineError::shape(op, format!("{:?}", expected.shape()), got.shape()))
-}
-
-fn has_len(op: &'static str, x: &Tensor, len: usize) -> Result<()> {
-    if x.len() == len {
-        return Ok(());
-    }
-    Err(EngineError::shape(op, format!("{len} values of state"), x.shape()))
 }
 
 impl fmt::Display for Device {

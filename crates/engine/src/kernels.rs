@@ -4,9 +4,8 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
-use crate::{Bytes, Result, Tensor};
+use crate::{Bytes, Result, Rule, Stride, Tensor, Trained};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -173,8 +172,8 @@ pub trait Kernels: Send + Sync {
     fn fill(&self, a: &mut Tensor, value: f32) -> Result<()>;
     /// Bytes to [0, 1].
     fn unit_from_bytes(&self, bytes: Bytes, y: &mut Tensor) -> Result<()>;
-    /// The sum of squares.
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
+    /// The sum of squares of all values of all tensors, f64, (1).
+    fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()>;
 
     /// Rows over their norm.
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
@@ -190,6 +189,8 @@ pub trait Kernels: Send + Sync {
     ) -> Result<()>;
     /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
+    /// The mean loss over `views` anchors, (1), from such sums.
+    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
     /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value.
     fn nt_xent_backward(
         &self,
@@ -203,10 +204,10 @@ pub trait Kernels: Send + Sync {
     /// Mean cross-entropy and its gradient.
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64>;
 
-    /// One step of LARS on w and its buffer v: of momentum, at the rate times the trust ratio.
-    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()>;
-    /// One step of momentum on w and its buffer v.
-    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()>;
-    /// One step of AdamW on w and its moments (2, ...).
-    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()>;
+    /// One step of an optimiser on each of a list.
+    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()>;
+    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that all steps were sound.
+    fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()>;
+    /// [`crate::Verdict::judge`].
+    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()>;
 }

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod captured;
 mod collective;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -36,8 +37,10 @@ mod profile;
 mod spare;
 mod tape;
 mod tensor;
+mod update;
 mod view_maker;
 
+pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Device, MemoryUse, Peak, has_bf16};
 pub use error::EngineError;
@@ -52,6 +55,7 @@ pub use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep, trust_rat
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};
+pub use update::{Deferred, Rule, Stride, Trained, Verdict, VerdictFigures};
 pub use view_maker::{KeptAt, Source, ViewMaker, impossible_on_gpu};
 
 /// What every fallible function of this crate returns.

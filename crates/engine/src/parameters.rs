@@ -127,6 +127,11 @@ impl Parameters {
         self.entries.iter().map(|(name, kind, value)| (name.as_str(), *kind, value))
     }
 
+    /// Place, kind and tensor of each, in order, to be changed in place.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (ParameterId, ParameterKind, &mut Tensor)> {
+        self.entries.iter_mut().enumerate().map(|(i, (_, kind, value))| (ParameterId(i), *kind, value))
+    }
+
     /// How many values are trained.
     pub fn trained_values(&self) -> usize {
         self.entries.iter().filter(|(_, kind, _)| kind.is_trained()).map(|(_, _, value)| value.len()).sum()

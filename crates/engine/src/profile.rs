@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
-use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 
-use crate::{Bytes, Conv2dGeometry, Gate, Kernels, NormParameters, Result, Tensor};
+use crate::{Bytes, Conv2dGeometry, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -433,8 +432,9 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("images", "from bytes", Shape::Any), cost, |k| k.unit_from_bytes(values, y))
     }
 
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        self.time(("optimizer", "sum of squares", Shape::Any), (0, bytes([x])), |k| k.sum_of_squares(x))
+    fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()> {
+        // How many bytes they are is known once they were gone through.
+        self.time(("optimizer", "sum of squares", Shape::Any), (0, 0), |k| k.sum_of_squares(list, sum))
     }
 
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
@@ -463,6 +463,11 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, (0, bytes([anchors, lse])), |k| k.nt_xent_figures(anchors, lse, sums))
     }
 
+    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+        let work = ("nt_xent", "figures", Shape::Any);
+        self.time(work, (0, bytes([sums, loss])), |k| k.nt_xent_mean(sums, views, loss))
+    }
+
     fn nt_xent_backward(
         &self,
         shape: &NtXentShape,
@@ -484,19 +489,23 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, cost, |k| k.softmax_cross_entropy(logits, labels, dlogits))
     }
 
-    fn lars_update(&self, step: LarsStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let cost = (0, bytes([w, g, g, w, v, w, v]));
-        self.time(("optimizer", "update", Shape::Any), cost, |k| k.lars_update(step, g, w, v))
+    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+        // LARS reads weights and gradients once more, for their norms.
+        let twice = matches!(rule, Rule::Lars { .. });
+        let moved = list.iter().map(|Trained { gradient: g, value: w, state: v, adapted }| {
+            bytes([g, w, v, w, v]) + if twice && *adapted { bytes([w, g]) } else { 0 }
+        });
+        let cost = (0, moved.sum());
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.update(rule, stride, list))
     }
 
-    fn momentum_update(&self, step: MomentumStep, g: &Tensor, w: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let cost = (0, bytes([g, w, v, w, v]));
-        self.time(("optimizer", "update", Shape::Any), cost, |k| k.momentum_update(step, g, w, v))
+    fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+        let cost = (0, list.iter().map(|(to, from)| bytes([to, from])).sum());
+        self.time(("optimizer", "averages", Shape::Any), cost, |k| k.replace(verdict, list))
     }
 
-    fn adamw_update(&self, step: AdamWStep, g: &Tensor, w: &mut Tensor, moments: &mut Tensor) -> Result<()> {
-        let cost = (0, bytes([g, w, moments, w, moments]));
-        self.time(("optimizer", "update", Shape::Any), cost, |k| k.adamw_update(step, g, w, moments))
+    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
+        self.time(("optimizer", "verdict", Shape::Any), (0, 0), |k| k.judge(sums, squares, views, verdict))
     }
 }
 
@@ -511,7 +520,7 @@ mod tests {
         let x = Tensor::empty(&device, &[1 << 20, 1 << 10]);
         let mut y = Tensor::empty(&device, x.shape());
         device.kernels().relu_forward(&x, &mut y).unwrap();
-        assert_eq!(device.sum_of_squares(&y).unwrap(), 0.0);
+        assert_eq!(device.sum_of_squares([&y]).unwrap(), 0.0);
         drop((x, y));
         assert_eq!(device.memory().peak, 2 << 32);
     }

@@ -9,8 +9,8 @@ use common::network::{CHANNELS, Network, SIZE};
 use common::{gpu, tensor, values};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{
-    AdamWStep, DType, Device, LarsStep, Mode, MomentumStep, ParameterId, ParameterKind, Parameters, Result,
-    SingleProcess, Tape, Tensor, Var,
+    DType, Deferred, Device, Mode, ParameterId, ParameterKind, Parameters, Result, Rule, SingleProcess,
+    Stride, Tape, Tensor, Trained, Var, Verdict,
 };
 
 const TYPES: [DType; 2] = [DType::F32, DType::Bf16];
@@ -212,22 +212,49 @@ fn dense_layers_and_losses() {
 fn optimizers_and_sums() {
     let Some(gpu) = gpu() else { return };
     let cpu = common::device();
+    let rules = [
+        Rule::Lars { trust_coefficient: 0.01, momentum: 0.9, decay: 1e-2 },
+        Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: true },
+        Rule::AdamW { betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.1 },
+    ];
     let updated = |device: &Device| {
-        let g = tensor(device, "g", &[3, 50]);
-        let of =
-            |name: &str, len: usize| (tensor(device, name, &[3, 50]), Tensor::zeros(device, &[len]).unwrap());
-        let (mut lars, mut momentum, mut adamw) = (of("lars", 150), of("momentum", 150), of("adamw", 300));
-        for step in 1..=3 {
-            let push = LarsStep { rate: 0.3, trust_coefficient: 0.01, momentum: 0.9, decay: 1e-2 };
-            device.lars_update(push, &g, &mut lars.0, &mut lars.1).unwrap();
-            let push = MomentumStep { rate: 0.3, momentum: 0.9, decay: 1e-2, nesterov: true };
-            device.momentum_update(push, &g, &mut momentum.0, &mut momentum.1).unwrap();
-            let push = AdamWStep { rate: 0.1, betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.1, step };
-            device.adamw_update(push, &g, &mut adamw.0, &mut adamw.1).unwrap();
+        let g = [tensor(device, "g", &[3, 50]), tensor(device, "h", &[7])];
+        let mut all = Vec::new();
+        for rule in &rules {
+            let mut w = [tensor(device, "v", &[3, 50]), tensor(device, "w", &[7])];
+            let mut v = [150, 7].map(|len| Tensor::zeros(device, &[rule.copies() * len]).unwrap());
+            let mut hyper = Tensor::zeros(device, &[3]).unwrap();
+            let mut verdict = Verdict::new(device).unwrap();
+            for step in 1..=4 {
+                let mut list: Vec<Trained> = w
+                    .iter_mut()
+                    .zip(&mut v)
+                    .zip(&g)
+                    .enumerate()
+                    .map(|(i, ((value, state), gradient))| Trained {
+                        gradient,
+                        value,
+                        state,
+                        adapted: i == 0,
+                    })
+                    .collect();
+                hyper.write(&rule.hyper(0.3, step)).unwrap();
+                // The last step is not sound, and changes nothing.
+                let mut sums = Tensor::empty_of(device, &[3], DType::F64);
+                sums.write(&[if step == 4 { f64::NAN } else { 5.0 }, 1.0, 2.0]).unwrap();
+                verdict.judge(&sums, &device.squares(&g).unwrap(), 2).unwrap();
+                let deferred = (step > 1).then_some(Deferred { hyper: &hyper, verdict: &verdict });
+                device.update(rule, Stride { rate: 0.3, step, deferred }, &mut list).unwrap();
+            }
+            let figures = verdict.figures().unwrap();
+            assert_eq!((figures.sound, figures.steps, figures.loss_sum), (false, 3, 7.5));
+            let mut averages = [Tensor::zeros(device, &[7]).unwrap(), Tensor::zeros(device, &[7]).unwrap()];
+            device.replace(&verdict, &mut [(&mut averages[0], &g[1])]).unwrap();
+            device.replace(&Verdict::new(device).unwrap(), &mut [(&mut averages[1], &g[1])]).unwrap();
+            all.extend(w.iter().chain(&v).chain(&averages).map(|x| x.to_vec().unwrap()));
         }
-        let squares = vec![device.sum_of_squares(&adamw.0).unwrap() as f32];
-        let all = [lars, momentum, adamw].into_iter().flat_map(|(w, v)| [w, v]);
-        all.map(|x| x.to_vec().unwrap()).chain([squares]).collect::<Vec<_>>()
+        all.push(vec![device.sum_of_squares(&g).unwrap() as f32]);
+        all
     };
     assert_close("optimizers", DType::F32, &updated(&gpu), &updated(&cpu));
 }
@@ -268,9 +295,10 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
         }
         for id in parameters.ids() {
             let Some(gradient) = gradients.get(id) else { continue };
-            let push = MomentumStep { rate: 0.05, momentum: 0.9, decay: 0.0, nesterov: false };
-            let (w, v) = (parameters.get_mut(id), &mut state[id.index()]);
-            device.momentum_update(push, gradient, w, v).unwrap();
+            let rule = Rule::Momentum { momentum: 0.9, decay: 0.0, nesterov: false };
+            let (value, state) = (parameters.get_mut(id), &mut state[id.index()]);
+            let stride = Stride { rate: 0.05, step: 1, deferred: None };
+            device.update(&rule, stride, &mut [Trained { gradient, value, state, adapted: true }]).unwrap();
         }
         figures.loss as f32
     };

@@ -222,19 +222,71 @@ fn a_batch_larger_than_the_data_and_other_data_are_refused() {
     assert!(error.to_string().contains("176 images"), "{error}");
 }
 
-/// Begun on the CPU, taken up on a GPU (or what stands in for one), ended on the CPU.
+/// A GPU, or what stands in for one; none where that cannot be had either, which is said.
 #[cfg(feature = "cuda")]
-#[test]
-fn checkpoints_move_between_devices() {
+fn gpu() -> Option<Device> {
     use std::io::Write as _;
     let gpu = Device::cuda(0, 1).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
         simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 1).unwrap())
     });
-    let Some(gpu) = gpu else {
+    if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
-        return;
+    }
+    gpu
+}
+
+/// Steps are looked at every third time; the run goes on in the middle of an epoch as if it had not been stopped.
+#[cfg(feature = "cuda")]
+#[test]
+fn captured_steps_have_the_same_bits_across_a_stop() {
+    let Some(gpu) = gpu() else { return };
+    let config = config(&["train.epochs=1", "train.log_every=3", "train.precision=bf16"]);
+    let run = |stops: &[u64]| {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut from, mut steps, mut epochs) = (None, Vec::new(), Vec::new());
+        for stop in stops.iter().map(|&stop| Some(stop)).chain([None]) {
+            let mut watch = Watch { stop_after: stop, ..Watch::default() };
+            let outcome = train_on(&gpu, folder.path(), &config, from.as_ref(), &mut watch).unwrap();
+            from = Some(Checkpoint::read(&Disk, &outcome.checkpoint).unwrap());
+            steps.extend(watch.steps.iter().map(|step| (step.step, step.loss, step.gradient_norm)));
+            epochs.extend(watch.epochs.iter().map(|epoch| epoch.train_loss));
+        }
+        (bits(&from.unwrap()), steps, epochs)
     };
+    let whole = run(&[]);
+    assert_eq!(whole.1.iter().map(|step| step.0).collect::<Vec<_>>(), [3, 6, 9, 10]);
+    for stops in [&[][..], &[3, 6]] {
+        let again = run(stops);
+        assert_eq!((&again.1, &again.2), (&whole.1, &whole.2), "figures, stopped after {stops:?}");
+        let differing = again.0.iter().zip(&whole.0).filter(|(a, b)| a != b).map(|(a, _)| &a.0);
+        assert_eq!(differing.collect::<Vec<_>>(), Vec::<&String>::new(), "stopped after {stops:?}");
+    }
+}
+
+/// A rate at which the weights overflow: the step that meets it is named, and nothing after it is kept.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_captured_step_that_is_not_finite_ends_the_run() {
+    let Some(gpu) = gpu() else { return };
+    let sets =
+        ["train.epochs=1", "optim.name=sgd", "optim.rate=1e30", "optim.warmup_epochs=0", "train.log_every=4"];
+    let config = config(&sets);
+    let failing = |device: &Device| {
+        let folder = tempfile::tempdir().unwrap();
+        match train_on(device, folder.path(), &config, None, &mut Watch::default()) {
+            Err(TrainError::NotFinite { step, rate, last_good: None, .. }) => (step, rate),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failing(&gpu), failing(&Device::cpu(1).unwrap()));
+}
+
+/// Begun on the CPU, taken up on a GPU (or what stands in for one), ended on the CPU.
+#[cfg(feature = "cuda")]
+#[test]
+fn checkpoints_move_between_devices() {
+    let Some(gpu) = gpu() else { return };
     let cpu = Device::cpu(1).unwrap();
     let config = config(&["train.epochs=1", "train.precision=f32"]);
     let run = |middle: &Device| {

@@ -166,6 +166,11 @@ KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, flo
     }
 }
 
+// The mean loss over all views, from such sums.
+KERNEL(32, nt_xent_mean)(const double *sums, double views, float *loss) {
+    if (threadIdx.x == 0) *loss = (float)(sums[0] / views);
+}
+
 // Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
 // (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `lse` has one value a view of all workers.
 KERNEL(256, nt_xent_backward)

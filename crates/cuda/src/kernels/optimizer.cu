@@ -87,10 +87,10 @@ DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials,
 // v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w). The rate is *rate, times the trust
 // ratio of the adapted tensors where `partials` (of `lars_norms`, of the same list) is not null. Other tensors are not decayed.
 KERNEL(256, momentum_update)
-(TensorList list, const float *rate, const float *unscale, const u32 *finite, const double *partials, float coefficient, float momentum,
+(TensorList list, const float *rate, const float *unscale, const double *finite, const double *partials, float coefficient, float momentum,
  float decay, u32 nesterov) {
     SHARED double places[8];
-    if (!*finite) return;
+    if (*finite == 0.0) return;
     u32 t = tensor_of(list);
     bool adapted = is_adapted(list, t);
     float step = *rate, factor = *unscale, own_decay = adapted ? decay : 0.0f;
@@ -107,8 +107,8 @@ KERNEL(256, momentum_update)
 // AdamW (Loshchilov and Hutter, arXiv:1711.05101); the state holds the first moment, then the second. `hyper` is [rate, 1 - beta1^step,
 // 1 - beta2^step].
 KERNEL(256, adamw_update)
-(TensorList list, const float *hyper, const float *unscale, const u32 *finite, float beta1, float beta2, float epsilon, float decay) {
-    if (!*finite) return;
+(TensorList list, const float *hyper, const float *unscale, const double *finite, float beta1, float beta2, float epsilon, float decay) {
+    if (*finite == 0.0) return;
     u32 t = tensor_of(list);
     float rate = hyper[0], c1 = hyper[1], c2 = hyper[2], factor = *unscale;
     float own_decay = is_adapted(list, t) ? decay : 0.0f;
@@ -124,8 +124,8 @@ KERNEL(256, adamw_update)
 }
 
 // Each weight becomes its gradient: for running averages, which wait for the step to be sound.
-KERNEL(256, replace)(TensorList list, const u32 *finite) {
-    if (!*finite) return;
+KERNEL(256, replace)(TensorList list, const double *finite) {
+    if (*finite == 0.0) return;
     u32 t = tensor_of(list);
     for_chunk(list, t, [&](u64 i) { list.weight[t][i] = list.gradient[t][i]; });
 }

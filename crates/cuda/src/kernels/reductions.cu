@@ -39,21 +39,32 @@ KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *
     if (threadIdx.x == 0) *out = sum * factor;
 }
 
-// 1 where all of up to a few values are finite, else 0.
-KERNEL(32, all_finite)(const double *values, u32 count, u32 *flag) {
-    if (threadIdx.x != 0) return;
-    u32 finite = 1;
+// What is known of the steps so far, `verdict` being [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound steps, sum of
+// their losses, sum of their accuracies]: a step is added, whose loss has `sums` over so many views, and whose gradients have `squares`. The
+// first step that is not sound stays.
+KERNEL(32, judge)(const double *sums, const double *squares, double views, double *verdict) {
+    if (threadIdx.x != 0 || verdict[4] == 0.0) return;
+    double loss = sums[0] / views, accuracy = sums[1] / views, norm = sqrt(*squares);
+    verdict[0] = loss;
+    verdict[1] = accuracy;
+    verdict[2] = sums[2] / views;
+    verdict[3] = norm;
     // The difference of an infinity or a NaN with itself is a NaN.
-    for (u32 i = 0; i < count; ++i) finite = values[i] - values[i] == 0.0 ? finite : 0;
-    *flag = finite;
+    if (loss - loss == 0.0 && norm - norm == 0.0) {
+        verdict[5] += 1.0;
+        verdict[6] += loss;
+        verdict[7] += accuracy;
+    } else {
+        verdict[4] = 0.0;
+    }
 }
 
 // Dynamic loss scaling: `state` is [scale, 1 / scale, steps since it changed]. It halves where a step was not finite, and doubles after
 // `interval` sound ones, up to 2^24.
-KERNEL(32, update_loss_scale)(const u32 *finite, float *state, u32 interval) {
+KERNEL(32, update_loss_scale)(const double *finite, float *state, u32 interval) {
     if (threadIdx.x != 0) return;
     float scale = state[0], steps = state[2] + 1.0f;
-    if (!*finite) {
+    if (*finite == 0.0) {
         scale = scale > 1.0f ? scale * 0.5f : scale;
         steps = 0.0f;
     } else if (steps >= interval) {

@@ -108,6 +108,17 @@ pub fn figures(
     unsafe { gpu.launch(&launch) }
 }
 
+/// The mean loss, one value, over `views` anchors, from the sums of [`figures`].
+pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f32>) -> Result<()> {
+    const NAME: &str = "nt_xent_mean";
+    expect_len(NAME, "sums", sums.len(), 3)?;
+    expect_len(NAME, "loss", loss.len(), 1)?;
+    let arguments = arguments![sums.address(), views as f64, loss.address()];
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
+    // SAFETY: lengths are checked above.
+    unsafe { gpu.launch(&launch) }
+}
+
 /// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device. `lse` holds one value a view
 /// of all workers.
 pub fn backward(

@@ -49,12 +49,14 @@ pub struct TensorList<'a> {
     lists: Vec<Raw>,
     /// Values of state for each value, the same for all tensors.
     state: Option<usize>,
+    /// Whether there is a tensor without weights.
+    read_only: bool,
     borrow: PhantomData<(&'a mut f32, &'a f32)>,
 }
 
 impl Default for TensorList<'_> {
     fn default() -> Self {
-        TensorList { lists: Vec::new(), state: None, borrow: PhantomData }
+        TensorList { lists: Vec::new(), state: None, read_only: false, borrow: PhantomData }
     }
 }
 
@@ -83,17 +85,29 @@ impl<'a> TensorList<'a> {
         expect(NAME, held == times * len && self.state.is_none_or(|other| other == times), || {
             format!("{held} values of state for {len}, {:?} of the others", self.state)
         })?;
-        // Block numbers have 32 bits.
-        expect(NAME, len < 1 << 40, || format!("a tensor of {len} values"))?;
         self.state = Some(times);
+        let state = state.map_or(0, |state| state.address());
+        self.add([weight.address(), gradient.address(), state], len, adapted)
+    }
+
+    /// Adds a gradient alone, for [`gradient_squares`]: nothing of such a list can be updated.
+    pub fn push_gradient(&mut self, gradient: Slice<'a, f32>) -> Result<()> {
+        self.read_only = true;
+        self.add([0, gradient.address(), 0], gradient.len(), false)
+    }
+
+    fn add(&mut self, [weight, gradient, state]: [u64; 3], len: usize, adapted: bool) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        // Block numbers have 32 bits.
+        expect("a list of tensors", len < 1 << 40, || format!("a tensor of {len} values"))?;
         if self.lists.last().is_none_or(|list| list.count as usize == MOST) {
             self.lists.push(Raw::EMPTY);
         }
         if let Some(list) = self.lists.last_mut() {
             let place = list.count as usize;
-            list.weight[place] = weight.address();
-            list.gradient[place] = gradient.address();
-            list.state[place] = state.map_or(0, |state| state.address());
+            (list.weight[place], list.gradient[place], list.state[place]) = (weight, gradient, state);
             list.length[place] = len as u64;
             list.first_block[place + 1] = list.first_block[place] + len.div_ceil(CHUNK) as u32;
             list.adapted[place / 32] |= u32::from(adapted) << (place % 32);
@@ -102,7 +116,12 @@ impl<'a> TensorList<'a> {
         Ok(())
     }
 
+    fn expect_weights(&self, kernel: &'static str) -> Result<()> {
+        expect(kernel, !self.read_only, || "a list of gradients alone".to_owned())
+    }
+
     fn expect_state(&self, kernel: &'static str, times: usize) -> Result<()> {
+        self.expect_weights(kernel)?;
         let held = self.state.unwrap_or(times);
         expect(kernel, held >= times, || format!("{held} values of state for each, {times} are needed"))
     }
@@ -114,7 +133,7 @@ pub struct Guard<'a> {
     /// What undoes the scale of the loss: gradients are multiplied by it.
     pub unscale: Slice<'a, f32>,
     /// 0 where nothing is to be changed.
-    pub finite: Slice<'a, u32>,
+    pub finite: Slice<'a, f64>,
 }
 
 impl Guard<'_> {
@@ -137,17 +156,17 @@ pub struct Momentum {
     pub trust_coefficient: Option<f32>,
 }
 
-/// One step of momentum, or of LARS, on every tensor. `rate` is one value on the device.
+/// One step of momentum, or of LARS, on every tensor. `hyper` is [rate, ...] on the device.
 pub fn momentum_update(
     gpu: &dyn Launcher,
     tensors: &mut TensorList,
     settings: Momentum,
-    rate: Slice<f32>,
+    hyper: Slice<f32>,
     guard: Guard,
 ) -> Result<()> {
     const NAME: &str = "momentum_update";
     tensors.expect_state(NAME, 1)?;
-    expect_len(NAME, "rate", rate.len(), 1)?;
+    expect(NAME, !hyper.is_empty(), || "no rate".to_owned())?;
     guard.check(NAME)?;
     let Momentum { momentum, decay, nesterov, trust_coefficient } = settings;
     let (unscale, nesterov) = (guard.unscale.address(), u32::from(nesterov));
@@ -166,7 +185,7 @@ pub fn momentum_update(
         let coefficient = trust_coefficient.unwrap_or(1.0);
         let arguments = arguments![
             *list,
-            rate.address(),
+            hyper.address(),
             unscale,
             guard.finite.address(),
             norms,
@@ -244,8 +263,9 @@ pub fn gradient_squares(gpu: &dyn Launcher, tensors: &TensorList, sum: SliceMut<
 }
 
 /// Each weight becomes its gradient where the step is sound: for running averages.
-pub fn replace(gpu: &dyn Launcher, tensors: &mut TensorList, finite: Slice<u32>) -> Result<()> {
+pub fn replace(gpu: &dyn Launcher, tensors: &mut TensorList, finite: Slice<f64>) -> Result<()> {
     const NAME: &str = "replace";
+    tensors.expect_weights(NAME)?;
     expect_len(NAME, "finite", finite.len(), 1)?;
     for list in &tensors.lists {
         let arguments = arguments![*list, finite.address()];

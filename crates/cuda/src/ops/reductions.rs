@@ -58,12 +58,23 @@ pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: Slic
     unsafe { gpu.launch(&launch) }
 }
 
-/// Sets `flag` to 1 where all of a few values are finite, else to 0.
-pub fn all_finite(gpu: &dyn Launcher, values: Slice<f64>, flag: SliceMut<u32>) -> Result<()> {
-    const NAME: &str = "all_finite";
-    expect_len(NAME, "flag", flag.len(), 1)?;
-    let count = fits(NAME, values.len())?;
-    let arguments = arguments![values.address(), count, flag.address()];
+/// Adds a step to what is known of the steps so far. `verdict` is [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound
+/// steps, sum of their losses, sum of their accuracies]; the step's loss has `sums` [loss, hits, entropy] over `views` anchors, and its gradients
+/// have `squares`. After a step that is not sound, nothing changes any more.
+pub fn judge(
+    gpu: &dyn Launcher,
+    sums: Slice<f64>,
+    squares: Slice<f64>,
+    views: usize,
+    verdict: SliceMut<f64>,
+) -> Result<()> {
+    const NAME: &str = "judge";
+    for (what, len, expected) in
+        [("sums", sums.len(), 3), ("squares", squares.len(), 1), ("verdict", verdict.len(), 8)]
+    {
+        expect_len(NAME, what, len, expected)?;
+    }
+    let arguments = arguments![sums.address(), squares.address(), views as f64, verdict.address()];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }
@@ -73,7 +84,7 @@ pub fn all_finite(gpu: &dyn Launcher, values: Slice<f64>, flag: SliceMut<u32>) -
 /// after `interval` sound ones, up to 2^24.
 pub fn update_loss_scale(
     gpu: &dyn Launcher,
-    finite: Slice<u32>,
+    finite: Slice<f64>,
     state: SliceMut<f32>,
     interval: u32,
 ) -> Result<()> {

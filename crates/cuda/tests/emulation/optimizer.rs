@@ -41,7 +41,7 @@ impl Problem {
     fn run(
         &self,
         gpu: &Emulator,
-        finite: u32,
+        finite: f64,
         update: impl Fn(&mut TensorList, Guard),
     ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
         let values = |all: &[Vec<f32>]| all.iter().map(|v| Values::of(v)).collect::<Vec<_>>();
@@ -68,7 +68,7 @@ fn momentum_and_lars_are_the_portable_forms() {
     let problem = Problem::new(1);
     for (trust_coefficient, nesterov) in [(Some(0.001), false), (None, false), (None, true)] {
         let settings = Momentum { momentum: 0.9, decay: 1e-2, nesterov, trust_coefficient };
-        let run = |finite| {
+        let run = |finite: f64| {
             in_every_order(|gpu| {
                 problem.run(gpu, finite, |list, guard| {
                     let rate = Values::of(&[0.3f32]);
@@ -76,7 +76,7 @@ fn momentum_and_lars_are_the_portable_forms() {
                 })
             })
         };
-        let (weights, state) = run(1);
+        let (weights, state) = run(1.0);
         for (i, ((w, g), v)) in problem.weights.iter().zip(&problem.gradients).zip(&problem.state).enumerate()
         {
             let adapted = i % 2 == 1;
@@ -96,7 +96,7 @@ fn momentum_and_lars_are_the_portable_forms() {
             assert_close(&format!("momentum of {i}"), &state[i], &v, 1e-6);
         }
         assert!(
-            run(0) == (problem.weights.clone(), problem.state.clone()),
+            run(0.0) == (problem.weights.clone(), problem.state.clone()),
             "an unsound step changes nothing"
         );
     }
@@ -111,7 +111,7 @@ fn adamw_is_the_portable_form() {
     let settings = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1 };
     let correction = |beta: f32| (1.0 - f64::from(beta).powi(3)) as f32;
     let hyper = [1e-2, correction(0.9), correction(0.95)];
-    let run = |finite| {
+    let run = |finite: f64| {
         in_every_order(|gpu| {
             problem.run(gpu, finite, |list, guard| {
                 let hyper = Values::of(&hyper);
@@ -119,7 +119,7 @@ fn adamw_is_the_portable_form() {
             })
         })
     };
-    let (weights, state) = run(1);
+    let (weights, state) = run(1.0);
     for (i, ((w, g), m)) in problem.weights.iter().zip(&problem.gradients).zip(&problem.state).enumerate() {
         let (mut w, mut m) = (w.clone(), m.clone());
         let g: Vec<f32> = g.iter().map(|g| g * 0.5).collect();
@@ -129,7 +129,7 @@ fn adamw_is_the_portable_form() {
         assert_close(&format!("weights of {i}"), &weights[i], &w, 1e-6);
         assert_close(&format!("moments of {i}"), &state[i], &m, 1e-6);
     }
-    assert!(run(0) == (problem.weights.clone(), problem.state.clone()), "an unsound step changes nothing");
+    assert!(run(0.0) == (problem.weights.clone(), problem.state.clone()), "an unsound step changes nothing");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn squares_of_all_gradients_and_replacement() {
     });
     let want: f64 = problem.gradients.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
     assert!((got - want).abs() <= 1e-9 * want, "{got} {want}");
-    for finite in [0, 1] {
+    for finite in [0.0, 1.0] {
         let (weights, _) = in_every_order(|gpu| {
             problem.run(gpu, finite, |list, guard| optimizer::replace(gpu, list, guard.finite).unwrap())
         });

@@ -53,16 +53,25 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     if compiler().is_none() {
         return;
     }
-    let flag = |values: &[f64]| {
+    // Steps of a loss and a gradient's squares, over 4 views.
+    let judged = |steps: &[(f64, f64)]| {
         in_every_order(|gpu| {
-            let (values, mut flag) = (Values::of(values), Values::<u32>::fresh(1));
-            reductions::all_finite(gpu, values.read(), flag.write()).unwrap();
-            flag.get()[0]
+            let mut verdict = Values::of(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25f64]);
+            for &(loss, squares) in steps {
+                let (sums, squares) = (Values::of(&[4.0 * loss, 2.0, 8.0]), Values::of(&[squares]));
+                reductions::judge(gpu, sums.read(), squares.read(), 4, verdict.write()).unwrap();
+            }
+            verdict.get()
         })
     };
-    assert_eq!(flag(&[1.0, -2.0, 0.0]), 1);
-    assert_eq!([flag(&[1.0, f64::NAN]), flag(&[f64::INFINITY]), flag(&[f64::NEG_INFINITY, 1.0])], [0; 3]);
-    let after = |flags: &[u32]| {
+    assert_eq!(judged(&[(3.0, 16.0), (1.0, 9.0)]), [1.0, 0.5, 2.0, 3.0, 1.0, 2.0, 4.5, 1.25]);
+    // The first that is not sound stays, and is not counted.
+    for bad in [(1.0, f64::INFINITY), (f64::NEG_INFINITY, 1.0)] {
+        let want = [bad.0, 0.5, 2.0, f64::sqrt(bad.1), 0.0, 1.0, 3.5, 0.75];
+        assert_eq!(judged(&[(3.0, 16.0), bad, (2.0, 4.0)]), want);
+    }
+    assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[4..6], [0.0, 0.0]);
+    let after = |flags: &[f64]| {
         in_every_order(|gpu| {
             let mut state = Values::of(&[1024.0f32, 1.0 / 1024.0, 0.0]);
             for flag in flags {
@@ -72,9 +81,9 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
             state.get()
         })
     };
-    assert_eq!(after(&[1]), [1024.0, 1.0 / 1024.0, 1.0]);
-    assert_eq!(after(&[1, 1]), [2048.0, 1.0 / 2048.0, 0.0]);
-    assert_eq!(after(&[1, 0]), [512.0, 1.0 / 512.0, 0.0]);
-    assert_eq!(after(&[0; 30])[0], 1.0);
+    assert_eq!(after(&[1.0]), [1024.0, 1.0 / 1024.0, 1.0]);
+    assert_eq!(after(&[1.0, 1.0]), [2048.0, 1.0 / 2048.0, 0.0]);
+    assert_eq!(after(&[1.0, 0.0]), [512.0, 1.0 / 512.0, 0.0]);
+    assert_eq!(after(&[0.0; 30])[0], 1.0);
     assert_eq!(after(&[1; 60])[0], 16_777_216.0);
 }

@@ -20,7 +20,7 @@ pub use global_avg_pool::global_avg_pool;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use max_pool::max_pool;
-pub use nt_xent::{NtXentFigures, nt_xent};
+pub use nt_xent::{NtXentFigures, NtXentSums, nt_xent, nt_xent_sums};
 pub use relu::relu;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 

@@ -7,7 +7,7 @@ use crate::tape::BackwardContext;
 use crate::{DType, EngineError, Result, Tape, Tensor, Var};
 
 /// What the loss tells about a batch, over the views of all workers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NtXentFigures {
     /// The mean of l(i,j) over all ordered positive pairs.
     pub loss: f64,
@@ -26,6 +26,31 @@ pub struct NtXentFigures {
 ///
 /// The result has one value; the figures are for people.
 pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXentFigures)> {
+    let (loss, sums) = nt_xent_sums(tape, z, temperature)?;
+    Ok((loss, sums.figures()?))
+}
+
+/// What [`NtXentFigures`] are made of, where the loss was computed.
+#[derive(Debug)]
+pub struct NtXentSums {
+    /// [sum of losses, anchors to which no negative is as similar as the positive, sum of entropies], f64, over the views of all workers.
+    pub sums: Tensor,
+    /// How many views there are.
+    pub views: usize,
+}
+
+impl NtXentSums {
+    /// The figures. On a GPU this waits for all that was started.
+    pub fn figures(&self) -> Result<NtXentFigures> {
+        let mut totals = [0.0; 3];
+        self.sums.read(&mut totals)?;
+        let [loss, contrastive_accuracy, entropy] = totals.map(|total| total / self.views as f64);
+        Ok(NtXentFigures { loss, contrastive_accuracy, entropy })
+    }
+}
+
+/// [`nt_xent`] whose figures nobody waits for.
+pub fn nt_xent_sums(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXentSums)> {
     let [anchors, dim] = row_shape("nt_xent", z.tensor())?;
     if anchors < 4 || !anchors.is_multiple_of(2) {
         return Err(EngineError::shape(
@@ -54,11 +79,9 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
     let mut own = Tensor::empty(device, &[anchors]);
     let mut sums = Tensor::empty_of(device, &[3], DType::F64);
     device.kernels().nt_xent_figures(&found, &mut own, &mut sums)?;
-    let mut totals = [0.0; 3];
-    sums.read(&mut totals)?;
-    collective.all_reduce_sum(&mut totals)?;
-    let [loss, contrastive_accuracy, entropy] = totals.map(|total| total / views as f64);
-    let figures = NtXentFigures { loss, contrastive_accuracy, entropy };
+    if collective.size() > 1 {
+        collective.all_reduce_sum(sums.values_mut()?)?;
+    }
     let lse = if collective.size() == 1 {
         own
     } else {
@@ -66,9 +89,10 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, NtXen
         collective.all_gather(own.as_slice()?, lse.as_mut_slice()?)?;
         lse
     };
-    let value = Tensor::from_slice(device, &[1], &[loss as f32])?;
+    let mut value = Tensor::empty(device, &[1]);
+    device.kernels().nt_xent_mean(&sums, views, &mut value)?;
     let loss = tape.record(&[z], value, || NtXentBackward { shape, z: z.tensor().clone(), all, lse });
-    Ok((loss, figures))
+    Ok((loss, NtXentSums { sums, views }))
 }
 
 pub(crate) struct NtXentBackward {

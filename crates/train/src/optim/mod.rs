@@ -3,7 +3,7 @@
 //! All leave BatchNorm parameters and biases undecayed; LARS does not adapt their rate either.
 
 use simclr_engine::{
-    AdamWStep, Gradients, LarsStep, MomentumStep, ParameterId, ParameterKind, Parameters, Result, Tensor,
+    Deferred, Gradients, ParameterId, ParameterKind, Parameters, Result, Rule, Stride, Tensor, Trained,
 };
 
 use crate::config::{OptimConfig, OptimizerName};
@@ -11,7 +11,7 @@ use crate::config::{OptimConfig, OptimizerName};
 /// An optimiser and its state, one buffer a trained parameter.
 #[derive(Debug)]
 pub struct Optimizer {
-    config: OptimConfig,
+    rule: Rule,
     steps: u64,
     state: Vec<Option<Tensor>>,
 }
@@ -20,6 +20,7 @@ impl Optimizer {
     /// An optimiser that has not seen a step yet. `config.rate` and its scaling and schedule are not used: the rate
     /// comes with each step.
     pub fn new(config: &OptimConfig, parameters: &Parameters) -> Result<Optimizer> {
+        let rule = rule_of(config);
         let state = parameters
             .ids()
             .map(|id| {
@@ -27,11 +28,10 @@ impl Optimizer {
                     return Ok(None);
                 }
                 let value = parameters.get(id);
-                let copies = if config.name == OptimizerName::Adamw { 2 } else { 1 };
-                Tensor::zeros(value.device(), &[copies, value.len()]).map(Some)
+                Tensor::zeros(value.device(), &[rule.copies(), value.len()]).map(Some)
             })
             .collect::<Result<_>>()?;
-        Ok(Optimizer { config: config.clone(), steps: 0, state })
+        Ok(Optimizer { rule, steps: 0, state })
     }
 
     /// Steps done.
@@ -42,37 +42,32 @@ impl Optimizer {
     /// Updates every parameter that has a gradient.
     pub fn step(&mut self, rate: f64, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         self.steps += 1;
-        for id in parameters.ids() {
-            let (Some(gradient), Some(state)) = (gradients.get(id), &mut self.state[id.index()]) else {
-                continue;
-            };
-            // What LARS neither decays nor adapts, the others do not decay.
-            let is_weight = parameters.kind(id) == ParameterKind::Weight;
-            let decay = if is_weight { self.config.weight_decay as f32 } else { 0.0 };
-            let w = parameters.get_mut(id);
-            let kernels = w.device().clone();
-            let momentum = self.config.momentum as f32;
-            let push = MomentumStep { rate: rate as f32, momentum, decay, nesterov: false };
-            match self.config.name {
-                OptimizerName::Lars if is_weight => {
-                    let trust_coefficient = self.config.trust_coefficient;
-                    let step = LarsStep { rate, trust_coefficient, momentum, decay };
-                    kernels.lars_update(step, gradient, w, state)?;
-                }
-                OptimizerName::Lars => kernels.momentum_update(push, gradient, w, state)?,
-                OptimizerName::Sgd => {
-                    let push = MomentumStep { nesterov: self.config.nesterov, ..push };
-                    kernels.momentum_update(push, gradient, w, state)?;
-                }
-                OptimizerName::Adamw => {
-                    let betas = [momentum, self.config.beta2 as f32];
-                    let epsilon = self.config.epsilon as f32;
-                    let step = AdamWStep { rate: rate as f32, betas, epsilon, decay, step: self.steps };
-                    kernels.adamw_update(step, gradient, w, state)?;
-                }
-            }
+        let stride = Stride { rate, step: self.steps, deferred: None };
+        // One at a time: a list of all would be allocated.
+        for trained in trained(&mut self.state, parameters, gradients) {
+            let device = trained.value.device().clone();
+            device.update(&self.rule, stride, &mut [trained])?;
         }
         Ok(())
+    }
+
+    /// Another step is going to be done by [`Optimizer::step_deferred`]: what that reads on the device.
+    pub fn advance(&mut self, rate: f64) -> [f32; 3] {
+        self.steps += 1;
+        self.rule.hyper(rate, self.steps)
+    }
+
+    /// [`Optimizer::step`] on a GPU, in one go and with what [`Optimizer::advance`] gave, wherever it is when the step runs.
+    pub fn step_deferred(
+        &mut self,
+        deferred: Deferred,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+    ) -> Result<()> {
+        let device = deferred.hyper.device().clone();
+        let stride = Stride { rate: 0.0, step: self.steps, deferred: Some(deferred) };
+        let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
+        device.update(&self.rule, stride, &mut list)
     }
 
     /// The state of each trained parameter, for a checkpoint.
@@ -99,4 +94,28 @@ impl Optimizer {
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
+}
+
+fn rule_of(config: &OptimConfig) -> Rule {
+    let (momentum, decay) = (config.momentum as f32, config.weight_decay as f32);
+    match config.name {
+        OptimizerName::Lars => Rule::Lars { trust_coefficient: config.trust_coefficient, momentum, decay },
+        OptimizerName::Sgd => Rule::Momentum { momentum, decay, nesterov: config.nesterov },
+        OptimizerName::Adamw => {
+            let betas = [momentum, config.beta2 as f32];
+            Rule::AdamW { betas, epsilon: config.epsilon as f32, decay }
+        }
+    }
+}
+
+/// Every parameter that has a gradient, with its state. What LARS neither decays nor adapts, the others do not decay.
+fn trained<'a>(
+    state: &'a mut [Option<Tensor>],
+    parameters: &'a mut Parameters,
+    gradients: &'a Gradients,
+) -> impl Iterator<Item = Trained<'a>> {
+    parameters.iter_mut().zip(state).filter_map(|((id, kind, value), state)| {
+        let (gradient, state) = (gradients.get(id)?, state.as_mut()?);
+        Some(Trained { gradient, value, state, adapted: kind == ParameterKind::Weight })
+    })
 }

@@ -1,5 +1,6 @@
 //! Pretraining: the loop that turns images into an encoder.
 
+mod captured;
 mod health;
 mod records;
 mod state;
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simclr_data::{Cached, Dataset, Loader, LoaderConfig, Reading, Skipped, Subset};
-use simclr_engine::{Device, SingleProcess};
+use simclr_engine::ops::NtXentFigures;
+use simclr_engine::{Device, SingleProcess, VerdictFigures};
 
 use crate::checkpoint::{Best, Checkpoint};
 use crate::config::Cache;
@@ -21,6 +23,7 @@ use crate::run_folder::RunFolder;
 use crate::tensorboard::EventLog;
 use crate::{Config, Schedule, TrainError, memory};
 
+pub use captured::CapturedStep;
 pub use health::{Health, features, health, holdout_knn};
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
@@ -143,7 +146,11 @@ pub fn pretrain(
         None => Vec::new(),
     };
     let schedule = Schedule::new(config, train.len() as u64);
-    Run {
+    let captured = match device.is_gpu() {
+        true => Some(CapturedStep::new(&state.model, 2 * config.train.batch)?),
+        false => None,
+    };
+    let mut run = Run {
         config,
         run,
         schedule,
@@ -154,12 +161,16 @@ pub fn pretrain(
         views,
         reading: Reading { threads, strict: config.data.strict },
         skipped,
+        captured,
+        settled: state.step,
+        figures: StepFigures::default(),
         state,
         memory,
         logs,
         newest: None,
-    }
-    .go(observer)
+    };
+    run.set_sums()?;
+    run.go(observer)
 }
 
 /// The images of a run.
@@ -220,6 +231,12 @@ struct Run<'r> {
     /// Images that could not be used, those listed before the run was taken up again among them.
     skipped: Vec<Skipped>,
     state: State,
+    /// The steps, where a GPU takes them.
+    captured: Option<CapturedStep>,
+    /// Steps that are known to be sound, those before the run was taken up again among them.
+    settled: u64,
+    /// Of the last step that was looked at.
+    figures: StepFigures,
     memory: memory::Choice,
     logs: Logs,
     newest: Option<PathBuf>,
@@ -254,13 +271,13 @@ impl Run<'_> {
             since.waited += batch.waited;
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);
-            let figures = self.step(&batch.views, rate)?;
+            self.step(&batch.views, rate)?;
             self.state.position = batch.position;
             let end_of_epoch = batch.end_of_epoch;
             loader.recycle(batch);
-
             if self.state.step.is_multiple_of(self.config.train.log_every.max(1)) || end_of_epoch {
-                let record = self.step_record(&figures, rate, &mut since)?;
+                self.settle()?;
+                let record = self.step_record(rate, &mut since)?;
                 self.logs.step(&record)?;
                 observer.step(&record);
             }
@@ -277,6 +294,7 @@ impl Run<'_> {
                 None => end_of_epoch,
             };
             if due || stopped || self.state.position.epoch >= epochs {
+                self.settle()?;
                 self.note_skipped(&loader, observer)?;
                 self.save()?;
             }
@@ -293,34 +311,72 @@ impl Run<'_> {
         Ok(Outcome { finished, step: self.state.step, checkpoint, skipped: self.skipped.len() })
     }
 
-    fn step(&mut self, views: &[u8], rate: f64) -> Result<StepFigures, TrainError> {
+    /// Takes a step, or starts it where [`Run::settle`] is to learn what came of it.
+    fn step(&mut self, views: &[u8], rate: f64) -> Result<(), TrainError> {
         let State { model, optimizer, .. } = &mut self.state;
-        let (figures, taken) = train_step(model, optimizer, &self.config.loss, &SingleProcess, views, rate)?;
+        let loss = &self.config.loss;
+        if let Some(captured) = &mut self.captured {
+            captured.pixels().write(views)?;
+            captured.step(model, optimizer, loss, rate)?;
+            self.state.step += 1;
+            return Ok(());
+        }
+        let (figures, taken) = train_step(model, optimizer, loss, &SingleProcess, views, rate)?;
+        self.figures = figures;
         if !taken {
-            let keep = self.config.train.keep_checkpoints;
-            let last_good = self.run.checkpoints(keep).latest_good().ok().flatten().map(|found| found.path);
-            return Err(TrainError::NotFinite {
-                step: self.state.step,
-                rate,
-                loss: figures.batch.loss,
-                gradient_norm: figures.gradient_norm,
-                last_good,
-            });
+            return Err(self.not_finite(self.state.step));
         }
         self.state.step += 1;
         self.state.sums.steps += 1;
         self.state.sums.loss += figures.batch.loss;
         self.state.sums.contrastive_accuracy += figures.batch.contrastive_accuracy;
-        Ok(figures)
+        Ok(())
     }
 
-    fn step_record(
-        &self,
-        figures: &StepFigures,
-        rate: f64,
-        since: &mut Since,
-    ) -> Result<StepRecord, TrainError> {
-        let past = std::mem::replace(since, Since::now());
+    /// Learns what came of the steps that were started.
+    fn settle(&mut self) -> Result<(), TrainError> {
+        let Some(captured) = &self.captured else { return Ok(()) };
+        let found = captured.figures()?;
+        let VerdictFigures { loss, contrastive_accuracy, entropy, gradient_norm, .. } = found;
+        let batch = NtXentFigures { loss, contrastive_accuracy, entropy };
+        self.figures = StepFigures { batch, gradient_norm };
+        let sums = &mut self.state.sums;
+        // The sums are those of the epoch, whose first step is known by how many were counted when they were last looked at.
+        let unsound = self.settled + (found.steps - sums.steps);
+        self.settled = self.state.step;
+        *sums =
+            EpochSums { steps: found.steps, loss: found.loss_sum, contrastive_accuracy: found.accuracy_sum };
+        if found.sound { Ok(()) } else { Err(self.not_finite(unsound)) }
+    }
+
+    /// Step number `step` was not finite.
+    fn not_finite(&self, step: u64) -> TrainError {
+        let keep = self.config.train.keep_checkpoints;
+        let last_good = self.run.checkpoints(keep).latest_good().ok().flatten().map(|found| found.path);
+        TrainError::NotFinite {
+            step,
+            rate: self.schedule.rate(step),
+            loss: self.figures.batch.loss,
+            gradient_norm: self.figures.gradient_norm,
+            last_good,
+        }
+    }
+
+    /// Tells the GPU from which sums to go on.
+    fn set_sums(&mut self) -> Result<(), TrainError> {
+        let EpochSums { steps, loss, contrastive_accuracy } = self.state.sums;
+        let Some(captured) = &mut self.captured else { return Ok(()) };
+        captured.set_figures(&VerdictFigures {
+            sound: true,
+            steps,
+            loss_sum: loss,
+            accuracy_sum: contrastive_accuracy,
+            ..VerdictFigures::default()
+        })
+    }
+
+    fn step_record(&self, rate: f64, since: &mut Since) -> Result<StepRecord, TrainError> {
+        let (past, figures) = (std::mem::replace(since, Since::now()), &self.figures);
         Ok(StepRecord {
             step: self.state.step,
             epoch: self.state.step as f64 / self.steps_per_epoch as f64,
@@ -351,6 +407,7 @@ impl Run<'_> {
 
     fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
         let sums = std::mem::take(&mut self.state.sums);
+        self.set_sums()?;
         let epoch = self.state.position.epoch;
         let turn =
             |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == self.config.train.epochs);

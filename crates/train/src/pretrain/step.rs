@@ -1,6 +1,6 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
-use simclr_engine::ops::NtXentFigures;
+use simclr_engine::ops::{NtXentFigures, NtXentSums};
 use simclr_engine::{BufferUpdates, Collective, Gradients, Mode, ParameterId, Tape, Tensor, ops};
 
 use crate::config::LossConfig;
@@ -8,7 +8,7 @@ use crate::optim::Optimizer;
 use crate::{Model, TrainError};
 
 /// What a step tells.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepFigures {
     /// Loss, contrastive accuracy and entropy of the batch, before the update.
     pub batch: NtXentFigures,
@@ -47,13 +47,10 @@ fn step_inside(
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
     let images = model.images(views)?;
-    let Pass { batch, gradients, mut averages } = forward_backward(model, loss, collective, images)?;
+    let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images)?;
 
-    let mut squares = 0.0;
-    for (gradient, _) in gradients.iter() {
-        squares += model.device.sum_of_squares(gradient)?;
-    }
-    let figures = StepFigures { batch, gradient_norm: squares.sqrt() };
+    let squares = model.device.sum_of_squares(gradients.iter().map(|(gradient, _)| gradient))?;
+    let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
     if !figures.is_finite() {
         return Ok((figures, false));
     }
@@ -66,9 +63,9 @@ fn step_inside(
 
 /// What forward and backward leave for the update.
 pub(crate) struct Pass {
-    batch: NtXentFigures,
-    gradients: Gradients,
-    averages: BufferUpdates,
+    pub(super) sums: NtXentSums,
+    pub(super) gradients: Gradients,
+    pub(super) averages: BufferUpdates,
 }
 
 /// From images to gradients.
@@ -87,11 +84,11 @@ pub(crate) fn forward_backward(
     if loss.normalize {
         z = ops::l2_normalize(&mut tape, &z)?;
     }
-    let (value, batch) = ops::nt_xent(&mut tape, &z, loss.temperature as f32)?;
+    let (value, sums) = ops::nt_xent_sums(&mut tape, &z, loss.temperature as f32)?;
     let one = Tensor::full(&device, &[1], 1.0)?;
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
     let gradients = tape.backward_with(&value, one, &mut exchange)?;
-    Ok(Pass { batch, gradients, averages: tape.into_buffer_updates() })
+    Ok(Pass { sums, gradients, averages: tape.into_buffer_updates() })
 }
 
 /// Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum.
@@ -106,11 +103,6 @@ fn sum_over_workers(collective: &dyn Collective, gradient: &mut Tensor) -> simcl
 
 /// |w| over all trained parameters.
 pub fn weight_norm(model: &Model) -> Result<f64, TrainError> {
-    let mut squares = 0.0;
-    for (_, kind, value) in model.parameters.iter() {
-        if kind.is_trained() {
-            squares += model.device.sum_of_squares(value)?;
-        }
-    }
-    Ok(squares.sqrt())
+    let trained = model.parameters.iter().filter(|(_, kind, _)| kind.is_trained());
+    Ok(model.device.sum_of_squares(trained.map(|(_, _, value)| value))?.sqrt())
 }

@@ -1,0 +1,230 @@
+//! What an optimiser does with gradients, and what a device knows of a step before anybody has asked.
+
+use crate::{AdamWStep, DType, Device, EngineError, Result, Tensor};
+
+/// An optimiser, with what stays the same from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// Momentum, at a rate that is adapted to each weight (You et al., arXiv:1708.03888).
+    Lars {
+        /// 0.001 by custom.
+        trust_coefficient: f64,
+        /// 0.9 by custom.
+        momentum: f32,
+        /// L2 weight decay.
+        decay: f32,
+    },
+    /// SGD with momentum.
+    Momentum {
+        /// 0.9 by custom.
+        momentum: f32,
+        /// L2 weight decay.
+        decay: f32,
+        /// Look ahead by one step of momentum.
+        nesterov: bool,
+    },
+    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
+    AdamW {
+        /// Decay of the first and of the second moment.
+        betas: [f32; 2],
+        /// Added to the root of the second moment.
+        epsilon: f32,
+        /// Weight decay, multiplied by the rate.
+        decay: f32,
+    },
+}
+
+impl Rule {
+    /// Values of state for each value of a parameter.
+    pub fn copies(&self) -> usize {
+        match self {
+            Rule::AdamW { .. } => 2,
+            Rule::Lars { .. } | Rule::Momentum { .. } => 1,
+        }
+    }
+
+    /// What changes from step to step: [rate, 1 - beta1^step, 1 - beta2^step], the latter two being 1 without moments.
+    pub fn hyper(&self, rate: f64, step: u64) -> [f32; 3] {
+        let rate = rate as f32;
+        let corrections = match *self {
+            Rule::AdamW { betas, epsilon, decay } => {
+                AdamWStep { rate, betas, epsilon, decay, step }.corrections()
+            }
+            Rule::Lars { .. } | Rule::Momentum { .. } => [1.0, 1.0],
+        };
+        [rate, corrections[0], corrections[1]]
+    }
+}
+
+/// A parameter, with what its update needs.
+#[derive(Debug)]
+pub struct Trained<'a> {
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// The parameter.
+    pub value: &'a mut Tensor,
+    /// [`Rule::copies`] values for each of the parameter's.
+    pub state: &'a mut Tensor,
+    /// Whether it is decayed, and LARS adapts its rate: true of weights, false of biases and BatchNorms.
+    pub adapted: bool,
+}
+
+/// How far an update goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stride<'a> {
+    /// The learning rate.
+    pub rate: f64,
+    /// Steps done, this one included.
+    pub step: u64,
+    /// The same where a GPU reads it as the update runs, which may be long after it was captured.
+    pub deferred: Option<Deferred<'a>>,
+}
+
+/// What an update reads on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Deferred<'a> {
+    /// [`Rule::hyper`], (3).
+    pub hyper: &'a Tensor,
+    /// Nothing is changed by a step that is not sound.
+    pub verdict: &'a Verdict,
+}
+
+/// What a device found of its steps, and whether all were sound: after one that was not, nothing is changed any more.
+#[derive(Debug)]
+pub struct Verdict {
+    /// (8), f64: see [`VerdictFigures`].
+    pub(crate) values: Tensor,
+}
+
+/// The figures of a [`Verdict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VerdictFigures {
+    /// NT-Xent of the last step, or of the first that was not sound.
+    pub loss: f64,
+    /// The share of its anchors to which no negative is as similar as the positive.
+    pub contrastive_accuracy: f64,
+    /// Mean entropy of its softmax over candidates, in nats.
+    pub entropy: f64,
+    /// |g| over all parameters.
+    pub gradient_norm: f64,
+    /// Whether all steps had a finite loss and gradient.
+    pub sound: bool,
+    /// Sound steps since the sums were set.
+    pub steps: u64,
+    /// The sum of their losses, from what it was set to.
+    pub loss_sum: f64,
+    /// The sum of their contrastive accuracies.
+    pub accuracy_sum: f64,
+}
+
+impl Verdict {
+    /// Of no steps yet.
+    pub fn new(device: &Device) -> Result<Verdict> {
+        let mut verdict = Verdict { values: Tensor::empty_of(device, &[8], DType::F64) };
+        verdict.set(&VerdictFigures { sound: true, ..VerdictFigures::default() })?;
+        Ok(verdict)
+    }
+
+    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::NtXentSums`] has them, and by the sum of squares of its
+    /// gradients.
+    pub fn judge(&mut self, sums: &Tensor, squares: &Tensor, views: usize) -> Result<()> {
+        let device = self.values.device().clone();
+        device.kernels().judge(sums, squares, views, &mut self.values)
+    }
+
+    /// The figures, once all steps that were started have ended.
+    pub fn figures(&self) -> Result<VerdictFigures> {
+        let mut values = [0.0; 8];
+        self.values.read(&mut values)?;
+        let [loss, contrastive_accuracy, entropy, gradient_norm, sound, steps, loss_sum, accuracy_sum] =
+            values;
+        Ok(VerdictFigures {
+            loss,
+            contrastive_accuracy,
+            entropy,
+            gradient_norm,
+            sound: sound != 0.0,
+            steps: steps as u64,
+            loss_sum,
+            accuracy_sum,
+        })
+    }
+
+    /// Replaces the figures: steps to come are added to these sums.
+    pub fn set(&mut self, figures: &VerdictFigures) -> Result<()> {
+        let sound = if figures.sound { 1.0 } else { 0.0 };
+        let VerdictFigures {
+            loss, contrastive_accuracy, entropy, gradient_norm, loss_sum, accuracy_sum, ..
+        } = *figures;
+        let steps = figures.steps as f64;
+        self.values.write(&[
+            loss,
+            contrastive_accuracy,
+            entropy,
+            gradient_norm,
+            sound,
+            steps,
+            loss_sum,
+            accuracy_sum,
+        ])
+    }
+}
+
+/// [`Verdict::judge`] on plain values.
+pub(crate) fn judged(values: &mut [f64], sums: &[f64], squares: f64, views: usize) {
+    if values[4] == 0.0 {
+        return;
+    }
+    let mean = |sum: f64| sum / views as f64;
+    let (loss, accuracy, norm) = (mean(sums[0]), mean(sums[1]), squares.sqrt());
+    values[..4].copy_from_slice(&[loss, accuracy, mean(sums[2]), norm]);
+    if !(loss.is_finite() && norm.is_finite()) {
+        values[4] = 0.0;
+        return;
+    }
+    values[5] += 1.0;
+    values[6] += loss;
+    values[7] += accuracy;
+}
+
+impl Device {
+    /// One step of an optimiser on parameters that are all here, each with a gradient of its shape.
+    pub fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+        for trained in list.iter() {
+            if trained.gradient.shape() != trained.value.shape() {
+                let expected = format!("{:?}", trained.value.shape());
+                return Err(EngineError::shape("update", expected, trained.gradient.shape()));
+            }
+            let values = rule.copies() * trained.value.len();
+            if trained.state.len() != values {
+                let expected = format!("{values} values of state");
+                return Err(EngineError::shape("update", expected, trained.state.shape()));
+            }
+        }
+        self.kernels().update(rule, stride, list)
+    }
+
+    /// Each first tensor gets the values of the second, where the verdict is that all steps were sound.
+    pub fn replace(&self, verdict: &Verdict, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+        for (to, from) in list.iter() {
+            if to.shape() != from.shape() {
+                return Err(EngineError::shape("replace", format!("{:?}", to.shape()), from.shape()));
+            }
+        }
+        self.kernels().replace(&verdict.values, list)
+    }
+
+    /// The sum of squares of all values of f32 tensors, f64, (1).
+    pub fn squares<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
+        let mut sum = Tensor::empty_of(self, &[1], DType::F64);
+        self.kernels().sum_of_squares(&mut list.into_iter(), &mut sum)?;
+        Ok(sum)
+    }
+
+    /// [`Device::squares`], waited for.
+    pub fn sum_of_squares<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<f64> {
+        let mut sum = [0.0];
+        self.squares(list)?.read(&mut sum)?;
+        Ok(sum[0])
+    }
+}

@@ -1,0 +1,89 @@
+//! Training steps on a GPU: the first is captured, those after it are replayed.
+
+use simclr_engine::{Captured, Deferred, Pixels, SingleProcess, Tensor, Verdict, VerdictFigures};
+
+use super::step::{Pass, forward_backward};
+use crate::config::LossConfig;
+use crate::optim::Optimizer;
+use crate::{Model, TrainError};
+
+/// Steps of one model and optimiser, with what they leave on the GPU.
+///
+/// Nothing waits for a step: what it found is asked for by [`CapturedStep::figures`]. After a step that was not sound, those after it change
+/// nothing. The model's and the optimiser's tensors must stay the ones of the first step; their values may change.
+#[derive(Debug)]
+pub struct CapturedStep {
+    pixels: Pixels,
+    hyper: Tensor,
+    verdict: Verdict,
+    step: Option<Captured>,
+}
+
+impl CapturedStep {
+    /// Steps of `views` views each: n first views, then their n second views.
+    pub fn new(model: &Model, views: usize) -> Result<CapturedStep, TrainError> {
+        let (device, side) = (&model.device, model.image_size());
+        Ok(CapturedStep {
+            pixels: Pixels::new(device, [views, side, side, 3])?,
+            hyper: Tensor::zeros(device, &[3])?,
+            verdict: Verdict::new(device)?,
+            step: None,
+        })
+    }
+
+    /// Where the views of the next step go.
+    pub fn pixels(&mut self) -> &mut Pixels {
+        &mut self.pixels
+    }
+
+    /// Starts a step on the views that are in [`CapturedStep::pixels`].
+    pub fn step(
+        &mut self,
+        model: &mut Model,
+        optimizer: &mut Optimizer,
+        loss: &LossConfig,
+        rate: f64,
+    ) -> Result<(), TrainError> {
+        self.hyper.write(&optimizer.advance(rate))?;
+        match &self.step {
+            Some(step) => step.replay()?,
+            None => self.step = Some(self.capture(model, optimizer, loss)?),
+        }
+        Ok(())
+    }
+
+    fn capture(
+        &mut self,
+        model: &mut Model,
+        optimizer: &mut Optimizer,
+        loss: &LossConfig,
+    ) -> Result<Captured, TrainError> {
+        let CapturedStep { pixels, hyper, verdict, .. } = self;
+        let device = model.device.clone();
+        device.capture(|| {
+            let images = Tensor::from_pixels(pixels, model.activations())?;
+            let Pass { sums, gradients, mut averages } =
+                forward_backward(model, loss, &SingleProcess, images)?;
+            let squares = device.squares(gradients.iter().map(|(gradient, _)| gradient))?;
+            verdict.judge(&sums.sums, &squares, sums.views)?;
+            let mut moved = vec![None; model.parameters.len()];
+            averages.drain().for_each(|(id, average)| moved[id.index()] = Some(average));
+            let to = model.parameters.iter_mut().map(|(_, _, value)| value);
+            let mut list: Vec<_> =
+                to.zip(&moved).filter_map(|(value, average)| Some((value, average.as_ref()?))).collect();
+            device.replace(verdict, &mut list)?;
+            optimizer.step_deferred(Deferred { hyper, verdict }, &mut model.parameters, &gradients)?;
+            Ok(())
+        })
+    }
+
+    /// What the steps so far have found, once all have ended.
+    pub fn figures(&self) -> Result<VerdictFigures, TrainError> {
+        Ok(self.verdict.figures()?)
+    }
+
+    /// The sums that steps to come are added to.
+    pub fn set_figures(&mut self, figures: &VerdictFigures) -> Result<(), TrainError> {
+        Ok(self.verdict.set(figures)?)
+    }
+}
