@@ -98,6 +98,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::CannotResume { .. }
         | E::BatchTooLarge { .. }
         | E::DoesNotFit { .. }
+        | E::ViewsOnGpu(_)
         | E::Views(_) => true,
         _ => false,
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
+use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
 
 use crate::{data, interrupt, terminal};
 
@@ -50,6 +50,9 @@ impl Observer for Progress {
         terminal::say(&describe(plan, self.epochs));
         terminal::say(&plan.memory.to_string());
         data::say_left_out(&plan.left_out);
+        if plan.views != ViewsPlace::Cpu(None) {
+            terminal::say(&plan.views.to_string());
+        }
         if terminal::is_interactive() {
             let bar = ProgressBar::new(plan.steps).with_position(plan.done);
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

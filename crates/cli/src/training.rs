@@ -114,6 +114,7 @@ impl Training {
         if let Err(
             TrainError::BatchTooLarge { .. }
             | TrainError::DoesNotFit { .. }
+            | TrainError::ViewsOnGpu(_)
             | TrainError::Data(DataError::TooFewImages { .. }),
         ) = &result
         {

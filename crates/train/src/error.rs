@@ -205,6 +205,9 @@ pub enum TrainError {
         /// Bytes that it would take if only the inputs of blocks were kept, where that is the remedy.
         blocks: Option<u64>,
     },
+    /// Views are to be made on a GPU, and cannot be; why.
+    #[error("data.views_on is \"gpu\", but {0}; \"auto\" or \"cpu\" would be right")]
+    ViewsOnGpu(String),
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] simclr_engine::EngineError),

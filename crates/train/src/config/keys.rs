@@ -74,6 +74,12 @@ pub const KEYS: &[Key] = &[
     .also(&["cache_size", "cache_gb"])
     .changes_nothing(),
     key(
+        "data.views_on",
+        Word(&["auto", "cpu", "gpu"]),
+        "where views are made in pretraining; auto: where the network is computed, on a GPU if that has their operators",
+    )
+    .changes_nothing(),
+    key(
         "data.shrink",
         Whole(0, 65_535),
         "shrink images whose shorter side has more pixels to so many, before all else; 0: none",

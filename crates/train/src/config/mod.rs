@@ -22,7 +22,7 @@ pub use layers::Layers;
 pub(crate) use layers::parse;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
-    OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig,
+    OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig, ViewsOn,
 };
 
 use crate::TrainError;

@@ -44,6 +44,18 @@ words! {
 }
 
 words! {
+    /// Where views are made.
+    ViewsOn {
+        /// Where the network is computed, if that can make them.
+        Auto = "auto",
+        /// On the processor.
+        Cpu = "cpu",
+        /// On the GPU that computes the network.
+        Gpu = "gpu",
+    }
+}
+
+words! {
     /// A residual network.
     EncoderName {
         /// 18 layers, basic blocks.
@@ -190,6 +202,8 @@ pub struct DataConfig {
     pub cache: Cache,
     /// How many of them, in GiB.
     pub cache_limit: Auto<f64>,
+    /// Where views are made.
+    pub views_on: ViewsOn,
     /// Images whose shorter side is larger are shrunk to this, in pixels; 0: none are.
     pub shrink: u32,
     /// What transparency is laid over, 8-bit RGB.
@@ -208,6 +222,7 @@ impl Default for DataConfig {
             workers: Auto::Auto,
             cache: Cache::Auto,
             cache_limit: Auto::Auto,
+            views_on: ViewsOn::Auto,
             shrink: 0,
             background: [255; 3],
             window: Window::Full,

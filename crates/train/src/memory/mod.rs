@@ -5,5 +5,5 @@ mod needs;
 mod system;
 
 pub use choose::{Choice, choose};
-pub use needs::{Needs, cache_bytes, step_use};
+pub use needs::{Needs, cache_bytes, image_bytes, step_use};
 pub use system::{available, available_bytes, total};

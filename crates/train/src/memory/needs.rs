@@ -105,6 +105,12 @@ pub fn cache_bytes(config: &Config, dataset: &dyn Dataset) -> u64 {
     if config.data.cache != Cache::Ram {
         return 0;
     }
+    let all = image_bytes(dataset);
+    config.data.cache_bytes().map_or(all, |limit| all.min(limit))
+}
+
+/// Bytes of all decoded images, judged by some of them.
+pub fn image_bytes(dataset: &dyn Dataset) -> u64 {
     let stride = (dataset.len() / LOOKED_AT).max(1);
     let mut scratch = DecodeScratch::default();
     let (mut bytes, mut images) = (0, 0);
@@ -114,6 +120,5 @@ pub fn cache_bytes(config: &Config, dataset: &dyn Dataset) -> u64 {
             images += 1;
         }
     }
-    let all = bytes / images.max(1) * dataset.len() as u64;
-    config.data.cache_bytes().map_or(all, |limit| all.min(limit))
+    bytes / images.max(1) * dataset.len() as u64
 }

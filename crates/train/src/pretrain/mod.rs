@@ -1,18 +1,20 @@
 //! Pretraining: the loop that turns images into an encoder.
 
+mod batches;
 mod captured;
 mod health;
 mod records;
 mod state;
 mod step;
 mod views;
+mod views_on;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use simclr_data::{Cached, Dataset, Loader, LoaderConfig, Reading, Skipped, Subset};
+use simclr_data::{Cached, Dataset, LoaderConfig, Reading, Skipped, Subset};
 use simclr_engine::ops::NtXentFigures;
 use simclr_engine::{Device, SingleProcess, VerdictFigures};
 
@@ -23,12 +25,14 @@ use crate::run_folder::RunFolder;
 use crate::tensorboard::EventLog;
 use crate::{Config, Schedule, TrainError, memory};
 
+pub use batches::Batches;
 pub use captured::CapturedStep;
 pub use health::{Health, features, health, holdout_knn};
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
 pub use views::RunViews;
+pub use views_on::ViewsPlace;
 
 use records::Logs;
 use state::{EpochSums, State};
@@ -73,6 +77,8 @@ pub struct Plan {
     pub device: String,
     /// Operators that are left out of the views, because the images are grey and they would change nothing.
     pub left_out: Vec<&'static str>,
+    /// Where the views are made.
+    pub views: ViewsPlace,
     /// What is kept for the backward pass, and the memory that the run takes.
     pub memory: memory::Choice,
 }
@@ -128,6 +134,8 @@ pub fn pretrain(
     let memory = memory::choose((&state.model, &state.optimizer), config, cache)?;
     state.model = state.model.with_memory(memory.memory);
     let Parts { train, holdout } = split(kept(dataset, config, run, &memory)?, config, held_out)?;
+    let views = RunViews::new(config, &*train)?;
+    let place = ViewsPlace::decide(config, device, &views.families, &*train, &memory)?;
     let files = run.files().as_ref();
     let logs = match from {
         Some(checkpoint) => Logs {
@@ -140,7 +148,6 @@ pub fn pretrain(
         },
     };
     let threads = config.data.workers.unwrap_or_else(|| device.threads());
-    let views = RunViews::new(config, &*train)?;
     let skipped = match from {
         Some(_) => run.read_skipped()?,
         None => Vec::new(),
@@ -159,6 +166,7 @@ pub fn pretrain(
         holdout,
         images,
         views,
+        place,
         reading: Reading { threads, strict: config.data.strict },
         skipped,
         captured,
@@ -227,6 +235,7 @@ struct Run<'r> {
     holdout: Option<Arc<dyn Dataset>>,
     images: usize,
     views: RunViews,
+    place: ViewsPlace,
     reading: Reading,
     /// Images that could not be used, those listed before the run was taken up again among them.
     skipped: Vec<Skipped>,
@@ -254,6 +263,7 @@ impl Run<'_> {
             parameters: self.state.model.parameters.trained_values(),
             device: self.state.model.device.to_string(),
             left_out: self.views.left_out.clone(),
+            views: self.place.clone(),
             memory: self.memory,
         });
         let loader = LoaderConfig {
@@ -263,18 +273,24 @@ impl Run<'_> {
             prefetch: 2,
             views: self.views.families.to_vec(),
         };
-        let mut loader = Loader::new(self.train.clone(), loader, self.state.position);
+        let device = self.state.model.device.clone();
+        let mut batches =
+            Batches::start(self.train.clone(), loader, self.state.position, &device, &self.place)?;
         let mut since = Since::now();
         let mut stopped = false;
         while self.state.position.epoch < epochs && !stopped {
-            let batch = loader.next_batch()?;
+            let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
             since.waited += batch.waited;
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);
             self.step(&batch.views, rate)?;
             self.state.position = batch.position;
             let end_of_epoch = batch.end_of_epoch;
-            loader.recycle(batch);
+            batches.recycle(batch);
+            // While the step computes.
+            if self.state.position.epoch < epochs {
+                batches.bring()?;
+            }
             if self.state.step.is_multiple_of(self.config.train.log_every.max(1)) || end_of_epoch {
                 self.settle()?;
                 let record = self.step_record(rate, &mut since)?;
@@ -282,7 +298,7 @@ impl Run<'_> {
                 observer.step(&record);
             }
             if end_of_epoch {
-                self.note_skipped(&loader, observer)?;
+                self.note_skipped(&batches, observer)?;
                 let record = self.end_epoch(observer)?;
                 self.logs.epoch(&record)?;
                 observer.epoch(&record);
@@ -295,7 +311,7 @@ impl Run<'_> {
             };
             if due || stopped || self.state.position.epoch >= epochs {
                 self.settle()?;
-                self.note_skipped(&loader, observer)?;
+                self.note_skipped(&batches, observer)?;
                 self.save()?;
             }
         }
@@ -311,12 +327,11 @@ impl Run<'_> {
         Ok(Outcome { finished, step: self.state.step, checkpoint, skipped: self.skipped.len() })
     }
 
-    /// Takes a step, or starts it where [`Run::settle`] is to learn what came of it.
+    /// Takes a step on `views`, or on those that a GPU has; or starts it where [`Run::settle`] is to learn what came of it.
     fn step(&mut self, views: &[u8], rate: f64) -> Result<(), TrainError> {
         let State { model, optimizer, .. } = &mut self.state;
         let loss = &self.config.loss;
         if let Some(captured) = &mut self.captured {
-            captured.pixels().write(views)?;
             captured.step(model, optimizer, loss, rate)?;
             self.state.step += 1;
             return Ok(());
@@ -392,10 +407,10 @@ impl Run<'_> {
     }
 
     /// Lists newly met broken images in the run folder.
-    fn note_skipped(&mut self, loader: &Loader, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn note_skipped(&mut self, batches: &Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let before = self.skipped.len();
         let known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
-        self.skipped.extend(loader.skipped().into_iter().filter(|met| !known.contains(&met.index)));
+        self.skipped.extend(batches.skipped().into_iter().filter(|met| !known.contains(&met.index)));
         if self.skipped.len() > before {
             self.run.write_skipped(&self.skipped)?;
             let (count, list) = (self.skipped.len(), self.run.skipped());

@@ -1,0 +1,147 @@
+//! The batches of a run, with their views where the step reads them.
+
+use std::sync::Arc;
+
+use simclr_augment::Recipe;
+use simclr_data::{Batch, DataError, Dataset, Kept, Loader, LoaderConfig, Place, Position, Raw, Skipped};
+use simclr_engine::{Device, KeptAt, Pixels, Source, ViewMaker};
+
+use super::ViewsPlace;
+use crate::TrainError;
+
+/// The stream of batches of a run.
+pub struct Batches {
+    loader: Loader,
+    gpu: Option<OnGpu>,
+}
+
+/// What makes views on a GPU.
+struct OnGpu {
+    maker: ViewMaker,
+    /// The batch whose images are on their way, or why there is none.
+    ahead: Option<Result<Batch, DataError>>,
+    /// Where images are kept, and who is told of it.
+    kept: Option<(Vec<Option<KeptAt>>, Arc<Kept>)>,
+}
+
+impl Batches {
+    /// Starts making batches as `config` says from `start` on, for `device`, with views made at `place`.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`] where views are to be made on a GPU and the device is none. What is wrong with the data, [`Batches::next`] tells.
+    pub fn start(
+        images: Arc<dyn Dataset>,
+        config: LoaderConfig,
+        start: Position,
+        device: &Device,
+        place: &ViewsPlace,
+    ) -> Result<Batches, TrainError> {
+        let &ViewsPlace::Gpu { keeps } = place else {
+            return Ok(Batches { loader: Loader::new(images, config, start), gpu: None });
+        };
+        let maker = ViewMaker::new(device, usize::try_from(keeps).unwrap_or(usize::MAX))?;
+        let kept = (keeps > 0).then(|| (vec![None; images.len()], Arc::new(Kept::new(images.len()))));
+        let who = kept.as_ref().map(|(_, kept)| Arc::clone(kept));
+        let loader = Loader::raw(images, config, start, who);
+        Ok(Batches { loader, gpu: Some(OnGpu { maker, ahead: None, kept }) })
+    }
+
+    /// The next batch. Its views come into `out`, the place from which a GPU's step reads them; without one they are in the batch.
+    ///
+    /// # Errors
+    /// As [`Loader::next_batch`], and [`TrainError::Engine`].
+    pub fn next(&mut self, out: Option<&mut Pixels>) -> Result<Batch, TrainError> {
+        self.bring()?;
+        let Some(gpu) = &mut self.gpu else {
+            let batch = self.loader.next_batch()?;
+            if let Some(out) = out {
+                out.write(&batch.views)?;
+            }
+            return Ok(batch);
+        };
+        let stopped = |why: &str| DataError::Stopped(why.to_owned());
+        let batch = gpu.ahead.take().unwrap_or_else(|| Err(stopped("no batch was brought")))?;
+        let out = out.ok_or_else(|| stopped("views that a GPU makes have no place to go"))?;
+        gpu.make(&batch, out)?;
+        Ok(batch)
+    }
+
+    /// Where views are made on a GPU, sends the images of the batch after this one off, so that they travel while the step computes.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`]. What is wrong with the data, [`Batches::next`] tells.
+    pub fn bring(&mut self) -> Result<(), TrainError> {
+        let Some(gpu) = self.gpu.as_mut().filter(|gpu| gpu.ahead.is_none()) else { return Ok(()) };
+        let batch = self.loader.next_batch();
+        if let Ok(batch) = &batch {
+            gpu.send(batch)?;
+        }
+        gpu.ahead = Some(batch);
+        Ok(())
+    }
+
+    /// Gives the buffers of a used batch back.
+    pub fn recycle(&self, batch: Batch) {
+        self.loader.recycle(batch);
+    }
+
+    /// As [`Loader::skipped`].
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.loader.skipped()
+    }
+
+    /// Bytes of images that a GPU keeps.
+    pub fn kept(&self) -> usize {
+        self.gpu.as_ref().map_or(0, |gpu| gpu.maker.kept())
+    }
+}
+
+impl OnGpu {
+    fn send(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        let Raw { pixels, images, recipes } = &batch.raw;
+        let places = self.kept.as_ref().map(|(places, _)| places);
+        let source = |place: usize| match images[place].at {
+            Place::Whole(at) | Place::Part(at) => Some(Source::Sent(at)),
+            Place::Kept => {
+                let index = batch.indices[place] as usize;
+                places.and_then(|places| places.get(index).copied().flatten()).map(Source::Kept)
+            }
+        };
+        let sources: Option<Vec<Source>> = (0..images.len()).map(source).collect();
+        let sources =
+            sources.ok_or_else(|| DataError::Stopped("an image that is not kept was left out".to_owned()))?;
+        self.maker.send(pixels, recipes.len(), by_branch(&sources, recipes))?;
+        Ok(())
+    }
+
+    fn make(&mut self, batch: &Batch, out: &mut Pixels) -> Result<(), TrainError> {
+        let brought = || batch.raw.images.iter().zip(&batch.indices);
+        let Some((places, kept)) = &mut self.kept else {
+            self.maker.make(false, out)?;
+            return Ok(());
+        };
+        let fresh = brought()
+            .any(|(image, &index)| matches!(image.at, Place::Whole(_)) && places[index as usize].is_none());
+        match self.maker.make(fresh, out)? {
+            Some(start) => {
+                for (image, &index) in brought() {
+                    if let (Place::Whole(at), place @ None) = (image.at, &mut places[index as usize]) {
+                        *place = Some(start.after(at));
+                        kept.keep(index, image.width, image.height);
+                    }
+                }
+            }
+            None if fresh => kept.close(),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Each view's image and recipe: those of the first branch, then those of the second.
+fn by_branch<'r>(sources: &'r [Source], recipes: &'r [Recipe]) -> impl Iterator<Item = (Source, &'r Recipe)> {
+    let branches = recipes.len() / sources.len().max(1);
+    (0..branches).flat_map(move |branch| {
+        sources.iter().enumerate().map(move |(i, source)| (*source, &recipes[i * branches + branch]))
+    })
+}

@@ -1,0 +1,74 @@
+//! Where the views of a run are made.
+
+use std::fmt;
+
+use simclr_augment::ViewFamily;
+use simclr_data::Dataset;
+use simclr_engine::{Device, impossible_on_gpu};
+
+use crate::config::ViewsOn;
+use crate::{Config, TrainError, memory};
+
+/// The share of a GPU's free memory that images may take.
+const SHARE: u64 = 4;
+
+/// Where the views of a run are made, decided once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ViewsPlace {
+    /// On the processor; where a GPU computes the rest, why they are not made there.
+    Cpu(Option<String>),
+    /// On the GPU.
+    Gpu {
+        /// Bytes of images that it keeps; 0: none.
+        keeps: u64,
+    },
+}
+
+impl ViewsPlace {
+    /// What `config` says for views from `families` of `images`, in a run that takes `choice` on `device`.
+    ///
+    /// # Errors
+    /// [`TrainError::ViewsOnGpu`] where they are to be made on a GPU and cannot be.
+    pub fn decide(
+        config: &Config,
+        device: &Device,
+        families: &[ViewFamily],
+        images: &dyn Dataset,
+        choice: &memory::Choice,
+    ) -> Result<ViewsPlace, TrainError> {
+        let impossible = families.iter().find_map(impossible_on_gpu);
+        let impossible = impossible.map(|what| format!("a GPU cannot make {what}"));
+        match (config.data.views_on, device.is_gpu(), impossible) {
+            (ViewsOn::Cpu, true, _) => Ok(ViewsPlace::Cpu(Some("data.views_on is cpu".to_owned()))),
+            (ViewsOn::Cpu, false, _) | (ViewsOn::Auto, false, _) => Ok(ViewsPlace::Cpu(None)),
+            (ViewsOn::Gpu, false, _) => Err(TrainError::ViewsOnGpu(format!("the run is on {device}"))),
+            (ViewsOn::Gpu, true, Some(why)) => Err(TrainError::ViewsOnGpu(why)),
+            (ViewsOn::Auto, true, Some(why)) => Ok(ViewsPlace::Cpu(Some(why))),
+            (_, true, None) => {
+                let room = room(device, choice)?;
+                let all = memory::image_bytes(images);
+                // What was judged by some may be more, and what is kept in stretches leaves gaps.
+                let fits = all > 0 && all.saturating_add(all / 8) <= room;
+                Ok(ViewsPlace::Gpu { keeps: if fits { room } else { 0 } })
+            }
+        }
+    }
+}
+
+/// Bytes that images may take: a share of what is free, and no more than the run leaves.
+fn room(device: &Device, choice: &memory::Choice) -> Result<u64, TrainError> {
+    let share = device.free_bytes()?.unwrap_or(0) / SHARE;
+    let left = choice.available.map_or(u64::MAX, |available| available.saturating_sub(choice.needs.total()));
+    Ok(share.min(left))
+}
+
+impl fmt::Display for ViewsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ViewsPlace::Cpu(None) => f.write_str("views are made on the processor"),
+            ViewsPlace::Cpu(Some(why)) => write!(f, "views are made on the processor: {why}"),
+            ViewsPlace::Gpu { keeps: 0 } => f.write_str("views are made on the GPU"),
+            ViewsPlace::Gpu { .. } => f.write_str("views are made on the GPU, which keeps the images"),
+        }
+    }
+}
