@@ -1,5 +1,6 @@
 //! `simclr bench`: how fast this machine is.
 
+mod fed;
 mod flops;
 mod step;
 mod table;

@@ -1,5 +1,6 @@
 //! `simclr bench step`: one whole training step, on random pixels.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, train_step};
 use simclr_train::{Config, Layers, Model, memory};
 
+use super::fed::{Fed, RATE, Taker};
 use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::exit::{Done, usage};
@@ -54,6 +56,14 @@ pub struct Step {
     /// What computes: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceName,
+
+    /// Measure steps that are fed, too: images of DATA (as for pretrain), through the loader and their views
+    #[arg(long, value_name = "DATA", num_args = 1..)]
+    data: Vec<PathBuf>,
+
+    /// Where views are made for --data: auto, cpu or gpu (data.views_on)
+    #[arg(long, value_name = "PLACE", default_value = "auto")]
+    views_on: String,
 
     /// Instructions that the processor computes with [default: the best that it has]
     #[arg(long, value_name = "NAME")]
@@ -110,6 +120,8 @@ struct Figures {
     memory: String,
     device: String,
     threads: usize,
+    /// What it is with real images, where there are some.
+    fed: Option<Fed>,
     table: Vec<Row>,
 }
 
@@ -139,38 +151,49 @@ impl Step {
         if let Some(captured) = &mut captured {
             captured.pixels().write(&pixels)?;
         }
-        let mut step = |profiled: bool| {
-            let start = Instant::now();
-            match &mut captured {
-                Some(captured) if !profiled => {
-                    captured.step(&mut model, &mut optimizer, &config.loss, 0.01)?;
-                }
-                _ => {
-                    train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, 0.01)?;
-                }
-            }
-            device.synchronize()?;
-            Ok::<_, anyhow::Error>(start.elapsed().as_secs_f64())
-        };
         // Timing each kernel costs nothing on the processor; a GPU is waited for, which makes other steps of it, and is done after the others.
         profile.pause(device.is_gpu());
+        let mut taker = Taker {
+            config: &config,
+            device: &device,
+            model: &mut model,
+            optimizer: &mut optimizer,
+            captured: &mut captured,
+        };
         for number in 0..WARM_UP + usize::from(self.steps) {
             if number == WARM_UP {
                 profile.clear();
             }
-            let taken = step(false)?;
+            let start = Instant::now();
+            taker.step(&pixels)?;
+            device.synchronize()?;
             if number >= WARM_UP {
-                seconds.push(taken);
+                seconds.push(start.elapsed().as_secs_f64());
             }
         }
         let (mut steps, mut whole) = (seconds.len(), seconds.iter().sum());
-        if device.is_gpu() {
-            profile.pause(false);
-            (steps, whole) = (2, step(true)? + step(true)?);
-        }
-        let scale = Scale { steps: steps as f64, seconds: whole, peak };
         seconds.sort_by(f64::total_cmp);
         let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+        let fed = match &self.data[..] {
+            [] => None,
+            data => {
+                profile.pause(true);
+                let fed = taker.fed(data, &choice, self.steps.into(), self.views as f64 / median)?;
+                profile.pause(device.is_gpu());
+                Some(fed)
+            }
+        };
+        if device.is_gpu() {
+            profile.pause(false);
+            let start = Instant::now();
+            steps = 2;
+            for _ in 0..steps {
+                train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, RATE)?;
+            }
+            device.synchronize()?;
+            whole = start.elapsed().as_secs_f64();
+        }
+        let scale = Scale { steps: steps as f64, seconds: whole, peak };
         let flops = flops::per_view(&model.parameters, side);
         let tensor_bytes = device.memory().peak;
         let gflops = flops as f64 * self.views as f64 / median / 1e9;
@@ -200,6 +223,7 @@ impl Step {
             memory: choice.memory.to_string(),
             device: device.to_string(),
             threads: device.threads(),
+            fed,
             table: table::rows(&profile, scale, self.shapes),
         })?;
         Ok(Done::Finished)
@@ -244,6 +268,7 @@ impl Step {
             format!("train.precision={}", self.precision),
             format!("train.memory={}", self.memory),
             format!("train.batch={}", self.views / 2),
+            format!("data.views_on={}", self.views_on),
             "data.holdout=0".to_owned(),
         ];
         Ok(Config::resolve(&Layers { sets: &sets, ..Layers::default() })?)
@@ -269,6 +294,9 @@ impl Step {
             figures.peak_gflops,
             figures.peak_bytes as f64 / 1e9,
         ))?;
+        if let Some(fed) = &figures.fed {
+            terminal::print(&fed.to_string())?;
+        }
         for line in table::text(&figures.table) {
             terminal::print(&line)?;
         }

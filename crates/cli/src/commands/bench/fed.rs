@@ -1,0 +1,166 @@
+//! Steps that are fed: real images through the loader, their views, and the step, as in a run.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+use simclr_data::{Cached, Dataset, LoaderConfig, Position, Reading};
+use simclr_engine::{Device, SingleProcess};
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::{Batches, CapturedStep, RunViews, ViewsPlace, train_step};
+use simclr_train::{Config, Model, memory};
+
+use crate::data::{self, Opening};
+
+/// Steps before those that are counted, beside the epoch in which a GPU gets the images that it keeps.
+const WARM_UP: usize = 5;
+/// At most so many steps pass before counting begins, however long an epoch is.
+const LONGEST_WARM_UP: usize = 2000;
+/// Batches whose views are made without a step.
+const MADE_ALONE: usize = 10;
+/// A learning rate at which nothing happens.
+pub const RATE: f64 = 0.01;
+
+/// How fast steps are that are fed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fed {
+    /// Views a second through loader, views and step.
+    pub views_per_s: f64,
+    /// That, over the step's alone.
+    pub share_of_step: f64,
+    /// Seconds that a step waited for the loader.
+    pub waited_s_per_step: f64,
+    /// Seconds to make the views of a batch, where a GPU does, alone.
+    pub views_s: Option<f64>,
+    /// Where the views were made.
+    pub views_on: String,
+    /// Bytes of images that a GPU keeps.
+    pub kept_bytes: usize,
+    /// Images of the data set.
+    pub images: usize,
+}
+
+impl fmt::Display for Fed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fed { views_per_s, share_of_step, waited_s_per_step, views_s, views_on, kept_bytes, images } =
+            self;
+        write!(
+            f,
+            "fed with {images} images: {views_per_s:.1} views/s, {share_of_step:.3} of the step alone, {:.2} ms a step waiting for images; {views_on}",
+            1e3 * waited_s_per_step
+        )?;
+        if let Some(seconds) = views_s {
+            write!(
+                f,
+                ": {:.2} ms a batch, {:.2} GB of images kept",
+                1e3 * seconds,
+                *kept_bytes as f64 / 1e9
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What takes steps.
+pub struct Taker<'a> {
+    /// Of the run.
+    pub config: &'a Config,
+    /// Where it computes.
+    pub device: &'a Device,
+    /// What is trained.
+    pub model: &'a mut Model,
+    /// What trains it.
+    pub optimizer: &'a mut Optimizer,
+    /// The step, where a GPU takes it.
+    pub captured: &'a mut Option<CapturedStep>,
+}
+
+impl Taker<'_> {
+    /// Starts a step on these views, or on those that the GPU has.
+    pub fn step(&mut self, views: &[u8]) -> Result<()> {
+        let loss = &self.config.loss;
+        match self.captured {
+            Some(captured) => captured.step(self.model, self.optimizer, loss, RATE)?,
+            None => {
+                train_step(self.model, self.optimizer, loss, &SingleProcess, views, RATE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes `steps` steps on the images of `data` as a run does, after as many as it takes to be under way; `alone` is how many views a second
+    /// the step takes alone.
+    pub fn fed(mut self, data: &[PathBuf], choice: &memory::Choice, steps: usize, alone: f64) -> Result<Fed> {
+        let source = Opening::new(self.config.data.decode()).open(data)?;
+        // As `data.cache = "auto"` keeps them.
+        let cached = Cached::in_memory(source.to_pretrain(), memory::available_bytes() / 4);
+        let images: Arc<dyn Dataset> = Arc::new(cached);
+        let RunViews { families, left_out } = RunViews::new(self.config, &*images)?;
+        data::say_left_out(&left_out);
+        let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice)?;
+        let loader = LoaderConfig {
+            batch: self.config.train.batch,
+            seed: 0,
+            reading: Reading { threads: self.device.threads(), strict: false },
+            prefetch: 2,
+            views: families.to_vec(),
+        };
+        let count = images.len();
+        let mut batches = Batches::start(images, loader, Position::default(), self.device, &place)?;
+        let first_epoch =
+            if matches!(place, ViewsPlace::Gpu { keeps: 1.. }) { count / self.config.train.batch } else { 0 };
+        let warm_up = (first_epoch + WARM_UP).min(LONGEST_WARM_UP);
+        self.take(&mut batches, warm_up)?;
+        let start = Instant::now();
+        let waited = self.take(&mut batches, steps)?;
+        let seconds = start.elapsed().as_secs_f64() / steps as f64;
+        let views_per_s = (2 * self.config.train.batch) as f64 / seconds;
+        Ok(Fed {
+            views_per_s,
+            share_of_step: views_per_s / alone,
+            waited_s_per_step: waited.as_secs_f64() / steps as f64,
+            views_s: self.views_alone(&mut batches, &place)?,
+            views_on: place.to_string(),
+            kept_bytes: batches.kept(),
+            images: count,
+        })
+    }
+
+    /// Takes steps and waits for them; how long they waited for the loader.
+    fn take(&mut self, batches: &mut Batches, steps: usize) -> Result<Duration> {
+        let mut waited = Duration::ZERO;
+        for _ in 0..steps {
+            let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
+            waited += batch.waited;
+            self.step(&batch.views)?;
+            batches.recycle(batch);
+            batches.bring()?;
+        }
+        self.device.synchronize()?;
+        Ok(waited)
+    }
+
+    /// The median time of making a batch's views, its images being there.
+    fn views_alone(&mut self, batches: &mut Batches, place: &ViewsPlace) -> Result<Option<f64>> {
+        if !matches!(place, ViewsPlace::Gpu { .. }) {
+            return Ok(None);
+        }
+        let mut seconds = Vec::with_capacity(MADE_ALONE);
+        for _ in 0..MADE_ALONE {
+            batches.bring()?;
+            self.device.synchronize()?;
+            // The copy has a stream of its own, which is not waited for.
+            std::thread::sleep(Duration::from_millis(20));
+            let start = Instant::now();
+            let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
+            self.device.synchronize()?;
+            seconds.push(start.elapsed().as_secs_f64());
+            batches.recycle(batch);
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(Some(seconds[seconds.len() / 2]))
+    }
+}
