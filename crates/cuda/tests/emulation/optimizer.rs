@@ -140,7 +140,7 @@ fn squares_of_all_gradients_and_replacement() {
     let problem = Problem::new(1);
     let got = in_every_order(|gpu| {
         let sum = std::cell::RefCell::new(Values::<f64>::fresh(1));
-        problem.run(gpu, 1, |list, _| {
+        problem.run(gpu, 1.0, |list, _| {
             optimizer::gradient_squares(gpu, list, sum.borrow_mut().write()).unwrap();
         });
         sum.into_inner().get()[0]
@@ -151,7 +151,7 @@ fn squares_of_all_gradients_and_replacement() {
         let (weights, _) = in_every_order(|gpu| {
             problem.run(gpu, finite, |list, guard| optimizer::replace(gpu, list, guard.finite).unwrap())
         });
-        assert!(weights == if finite == 1 { problem.gradients.clone() } else { problem.weights.clone() });
+        assert!(weights == if finite == 1.0 { problem.gradients.clone() } else { problem.weights.clone() });
     }
 }
 
@@ -162,7 +162,7 @@ fn state_that_is_too_small_is_refused() {
     }
     in_every_order(|gpu| {
         let problem = Problem::new(1);
-        problem.run(gpu, 1, |list, guard| {
+        problem.run(gpu, 1.0, |list, guard| {
             let hyper = Values::of(&[0.1f32; 3]);
             let settings = AdamW { betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1 };
             let error = optimizer::adamw_update(gpu, list, settings, hyper.read(), guard).unwrap_err();

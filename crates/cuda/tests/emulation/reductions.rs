@@ -85,5 +85,5 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     assert_eq!(after(&[1.0, 1.0]), [2048.0, 1.0 / 2048.0, 0.0]);
     assert_eq!(after(&[1.0, 0.0]), [512.0, 1.0 / 512.0, 0.0]);
     assert_eq!(after(&[0.0; 30])[0], 1.0);
-    assert_eq!(after(&[1; 60])[0], 16_777_216.0);
+    assert_eq!(after(&[1.0; 60])[0], 16_777_216.0);
 }
