@@ -112,6 +112,8 @@ pub(crate) fn exact_grid(kernel: &'static str, threads: usize) -> Result<[u32; 3
 /// several.
 pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> Result<[u32; 3]> {
     const MOST: usize = 65_535;
+    // Kernels count an image's shares in 32 bits.
+    fits(kernel, shares)?;
     let [blocks, ..] = exact_grid(kernel, shares)?;
     Ok([blocks.max(1), batch.clamp(1, MOST) as u32, 1])
 }

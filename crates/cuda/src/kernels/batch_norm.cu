@@ -2,48 +2,72 @@
 //
 // `coefficients` is [scale, shift, mean, inv_std], each one value a channel.
 
-// Which gate the ReLU behind a BatchNorm leaves: 0 for none, where its output is positive, or where x scale + shift is.
+// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, or where x scale + shift is.
+constexpr u32 OPEN = 0;
 constexpr u32 OUTPUT = 1;
 constexpr u32 AFFINE = 2;
 
-// Walks over packs of N values, `step(at, channel, fresh)` for each, `fresh` where the channels are not those of the pack before.
-template <int N, class Step> DEVICE void for_packs(i64 values, u32 channels, Step step) {
+// Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows. `pass.fetch(at)` reads what belongs
+// to a pack, AHEAD of which are on their way at once, and `pass.finish(at, fetched)` does the rest.
+template <int N, u32 AHEAD, class Pass> DEVICE void for_packs(Pass pass, i64 values, u32 channels) {
     i64 stride = (i64)gridDim.x * blockDim.x * N;
-    i64 at = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    u32 move = stride % channels, channel = at % channels;
-    bool fresh = true;
-    for (; at < values; at += stride) {
-        step(at, channel, fresh);
-        fresh = move != 0;
-        channel += move;
-        if (channel >= channels) channel -= channels;
+    i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * N;
+    pass.prepare((u32)first % channels);
+    for (i64 at = first; at < values; at += AHEAD * stride) {
+        typename Pass::Fetched fetched[AHEAD];
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; ++u) {
+            if (at + u * stride < values) fetched[u] = pass.fetch(at + u * stride);
+        }
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; ++u) {
+            if (at + u * stride < values) pass.finish(at + u * stride, fetched[u]);
+        }
     }
 }
 
-template <int N> DEVICE void coefficients_of(float (&out)[N], const float *values, u32 channel) {
+template <int N, bool RESIDUAL> struct Forward {
+    struct Fetched {
+        Pack<T, N> x, residual;
+    };
+    const T *x;
+    const float *coefficients;
+    const T *residual;
+    T *y;
+    // What is raised to 0: less than that is not, where there is no ReLU.
+    float floor;
+    u32 channels;
+    float scale[N], shift[N];
+    DEVICE void prepare(u32 channel) {
+        load(scale, coefficients + channel);
+        load(shift, coefficients + channels + channel);
+    }
+    DEVICE Fetched fetch(i64 at) const {
+        Fetched fetched;
+        fetched.x = load_once<N>(x + at);
+        if constexpr (RESIDUAL) fetched.residual = load_once<N>(residual + at);
+        return fetched;
+    }
+    DEVICE void finish(i64 at, const Fetched &fetched) const {
+        float v[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) out[i] = values[channel + i];
-}
+        for (int i = 0; i < N; ++i) {
+            v[i] = affine(widen(fetched.x.v[i]), scale[i], shift[i]);
+            if constexpr (RESIDUAL) v[i] += widen(fetched.residual.v[i]);
+            v[i] = at_least(floor, v[i]);
+        }
+        store(y + at, v);
+    }
+};
 
 template <int N>
 DEVICE void forward(const T *x, const float *coefficients, const T *residual, u32 relu, T *y, i64 values, u32 channels) {
-    float scale[N], shift[N];
-    for_packs<N>(values, channels, [&](i64 at, u32 channel, bool fresh) {
-        if (fresh) {
-            coefficients_of(scale, coefficients, channel);
-            coefficients_of(shift, coefficients + channels, channel);
-        }
-        float v[N], r[N];
-        load(v, x + at);
-        if (residual) load(r, residual + at);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            v[i] = affine(v[i], scale[i], shift[i]);
-            if (residual) v[i] += r[i];
-            if (relu) v[i] = at_least(0.0f, v[i]);
-        }
-        store(y + at, v);
-    });
+    float floor = relu ? 0.0f : -INFINITE;
+    if (residual) {
+        for_packs<N, 2>(Forward<N, true>{x, coefficients, residual, y, floor, channels}, values, channels);
+    } else {
+        for_packs<N, 4>(Forward<N, false>{x, coefficients, residual, y, floor, channels}, values, channels);
+    }
 }
 
 // y = act(x scale + shift + residual); `residual` may be null.
@@ -56,79 +80,112 @@ KERNEL(256, batch_norm_forward)
     }
 }
 
-// dy where the gate is open, else 0, in place of dy. `y` is the ReLU's output.
-template <int N>
-DEVICE void pass(float (&dy)[N], u32 gate, const float (&x)[N], const T *y, i64 at, const float (&scale)[N],
-                 const float (&shift)[N]) {
-    if (gate == OUTPUT) {
-        float v[N];
-        load(v, y + at);
-#pragma unroll
-        for (int i = 0; i < N; ++i) dy[i] = v[i] > 0.0f ? dy[i] : 0.0f;
-    } else if (gate == AFFINE) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) dy[i] = affine(x[i], scale[i], shift[i]) > 0.0f ? dy[i] : 0.0f;
+// What backward's passes read of a pack: dy, x, and y, the ReLU's output, where that is the gate.
+template <int N, u32 GATE> struct Gated {
+    Pack<T, N> dy, x, y;
+    DEVICE static Gated of(const T *dy, const T *x, const T *y, i64 at) {
+        Gated pack;
+        pack.dy = *reinterpret_cast<const Pack<T, N> *>(dy + at);
+        pack.x = *reinterpret_cast<const Pack<T, N> *>(x + at);
+        if constexpr (GATE == OUTPUT) pack.y = *reinterpret_cast<const Pack<T, N> *>(y + at);
+        return pack;
     }
-}
-
-template <int N> struct Products {
-    T *dy;
-    const T *y, *x;
-    const float *coefficients;
-    u32 gate, channels, keep;
-    float scale[N], shift[N], mean[N];
-    DEVICE void prepare(u32 channel) {
-        coefficients_of(scale, coefficients, channel);
-        coefficients_of(shift, coefficients + channels, channel);
-        coefficients_of(mean, coefficients + 2 * channels, channel);
-    }
-    DEVICE void add(i64 at, float (&sum)[N], float (&product)[N]) const {
-        float g[N], v[N];
-        load(g, dy + at);
-        load(v, x + at);
-        pass(g, gate, v, y, at, scale, shift);
-        if (keep) store(dy + at, g);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            sum[i] += g[i];
-            product[i] = fmaf(g[i], v[i] - mean[i], product[i]);
-        }
+    // dy where the gate is open, else 0.
+    DEVICE float g(int i, float scale, float shift) const {
+        float value = widen(dy.v[i]);
+        if constexpr (GATE == OUTPUT) return widen(y.v[i]) > 0.0f ? value : 0.0f;
+        if constexpr (GATE == AFFINE) return affine(widen(x.v[i]), scale, shift) > 0.0f ? value : 0.0f;
+        return value;
     }
 };
 
+template <int N, u32 GATE> struct Products {
+    typedef Gated<N, GATE> Fetched;
+    T *dy;
+    const T *y, *x;
+    const float *coefficients;
+    u32 channels, keep;
+    float scale[N], shift[N], mean[N];
+    DEVICE void prepare(i64 begin, u32 channel) {
+        dy += begin, x += begin, y += GATE == OUTPUT ? begin : 0;
+        if constexpr (GATE == AFFINE) {
+            load(scale, coefficients + channel);
+            load(shift, coefficients + channels + channel);
+        }
+        load(mean, coefficients + 2 * channels + channel);
+    }
+    DEVICE Fetched fetch(u32 at) const { return Fetched::of(dy, x, y, at); }
+    DEVICE void add(u32 at, const Fetched &fetched, float (&sum)[N], float (&product)[N]) const {
+        float g[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            g[i] = fetched.g(i, scale[i], shift[i]);
+            sum[i] += g[i];
+            product[i] = fmaf(g[i], widen(fetched.x.v[i]) - mean[i], product[i]);
+        }
+        if (keep) store(dy + at, g);
+    }
+};
+
+template <int N, u32 GATE>
+DEVICE void backward_sums(T *dy, const T *y, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes,
+                          i64 rows_per_piece, double *partials, double *places) {
+    Products<N, GATE> terms{dy, y, x, coefficients, channels, keep};
+    row_sums<N, 2>(terms, rows, channels, lanes, rows_per_piece, partials, places);
+}
+
 // The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g. `partials` as `row_sums` writes them.
-KERNEL(256, batch_norm_backward_sums)
+KERNEL(BY_THREES, batch_norm_backward_sums)
 (T *dy, u32 gate, const T *y, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
  double *partials) {
     SHARED double places[2 * WIDTH * SUM_THREADS];
+#define SUMS(N, GATE) backward_sums<N, GATE>(dy, y, x, coefficients, keep, rows, channels, lanes, rows_per_piece, partials, places)
     if (channels % WIDTH == 0) {
-        Products<WIDTH> terms{dy, y, x, coefficients, gate, channels, keep};
-        row_sums<WIDTH>(terms, rows, channels, lanes, rows_per_piece, partials, places);
+        if (gate == OUTPUT) SUMS(WIDTH, OUTPUT);
+        else if (gate == AFFINE) SUMS(WIDTH, AFFINE);
+        else SUMS(WIDTH, OPEN);
     } else {
-        Products<1> terms{dy, y, x, coefficients, gate, channels, keep};
-        row_sums<1>(terms, rows, channels, lanes, rows_per_piece, partials, places);
+        if (gate == OUTPUT) SUMS(1, OUTPUT);
+        else if (gate == AFFINE) SUMS(1, AFFINE);
+        else SUMS(1, OPEN);
     }
+#undef SUMS
 }
+
+template <int N, u32 GATE> struct Backward {
+    typedef Gated<N, GATE> Fetched;
+    const T *dy, *y;
+    T *x;
+    const float *coefficients, *abc;
+    u32 channels;
+    float scale[N], shift[N], a[N], b[N], c[N];
+    DEVICE void prepare(u32 channel) {
+        if constexpr (GATE == AFFINE) {
+            load(scale, coefficients + channel);
+            load(shift, coefficients + channels + channel);
+        }
+        load(a, abc + channel);
+        load(b, abc + channels + channel);
+        load(c, abc + 2 * channels + channel);
+    }
+    DEVICE Fetched fetch(i64 at) const { return Fetched::of(dy, x, y, at); }
+    DEVICE void finish(i64 at, const Fetched &fetched) const {
+        float v[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) v[i] = fmaf(fetched.g(i, scale[i], shift[i]), a[i], fmaf(widen(fetched.x.v[i]), b[i], c[i]));
+        store(x + at, v);
+    }
+};
 
 template <int N>
 DEVICE void backward(const T *dy, u32 gate, const T *y, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
-    float scale[N], shift[N], a[N], b[N], c[N];
-    for_packs<N>(values, channels, [&](i64 at, u32 channel, bool fresh) {
-        if (fresh) {
-            coefficients_of(scale, coefficients, channel);
-            coefficients_of(shift, coefficients + channels, channel);
-            coefficients_of(a, abc, channel);
-            coefficients_of(b, abc + channels, channel);
-            coefficients_of(c, abc + 2 * channels, channel);
-        }
-        float g[N], v[N];
-        load(g, dy + at);
-        load(v, x + at);
-        pass(g, gate, v, y, at, scale, shift);
-#pragma unroll
-        for (int i = 0; i < N; ++i) v[i] = fmaf(g[i], a[i], fmaf(v[i], b[i], c[i]));
-        store(x + at, v);
-    });
+    if (gate == OUTPUT) {
+        for_packs<N, 2>(Backward<N, OUTPUT>{dy, y, x, coefficients, abc, channels}, values, channels);
+    } else if (gate == AFFINE) {
+        for_packs<N, 2>(Backward<N, AFFINE>{dy, y, x, coefficients, abc, channels}, values, channels);
+    } else {
+        for_packs<N, 2>(Backward<N, OPEN>{dy, y, x, coefficients, abc, channels}, values, channels);
+    }
 }
 
 // x becomes dx = g a + x b + c, `abc` being [a, b, c], each one value a channel.

@@ -1,15 +1,16 @@
 // The sum of every channel and of its squares, over rows of channels.
 
 template <int N> struct Squares {
+    typedef Pack<T, N> Fetched;
     const T *x;
-    DEVICE void prepare(u32) {}
-    DEVICE void add(i64 at, float (&sum)[N], float (&square)[N]) const {
-        float v[N];
-        load(v, x + at);
+    DEVICE void prepare(i64 begin, u32) { x += begin; }
+    DEVICE Fetched fetch(u32 at) const { return *reinterpret_cast<const Fetched *>(x + at); }
+    DEVICE void add(u32, const Fetched &fetched, float (&sum)[N], float (&square)[N]) const {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            sum[i] += v[i];
-            square[i] = fmaf(v[i], v[i], square[i]);
+            float v = widen(fetched.v[i]);
+            sum[i] += v;
+            square[i] = fmaf(v, v, square[i]);
         }
     }
 };
@@ -17,8 +18,8 @@ template <int N> struct Squares {
 KERNEL(256, channel_sums)(const T *x, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece, double *partials) {
     SHARED double places[2 * WIDTH * SUM_THREADS];
     if (channels % WIDTH == 0) {
-        row_sums<WIDTH>(Squares<WIDTH>{x}, rows, channels, lanes, rows_per_piece, partials, places);
+        row_sums<WIDTH, 4>(Squares<WIDTH>{x}, rows, channels, lanes, rows_per_piece, partials, places);
     } else {
-        row_sums<1>(Squares<1>{x}, rows, channels, lanes, rows_per_piece, partials, places);
+        row_sums<1, 4>(Squares<1>{x}, rows, channels, lanes, rows_per_piece, partials, places);
     }
 }

@@ -14,6 +14,9 @@ typedef long long i64;
 #define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #endif
 
+// In place of a kernel's threads: 256, and registers for three blocks side by side.
+#define BY_THREES 256, 3
+
 #define INFINITE __int_as_float(0x7f800000)
 
 // 16-bit floats as they lie in memory. Arithmetic is in f32: they are widened as they are read and rounded to nearest, ties to even,
@@ -26,6 +29,7 @@ struct f16 {
 };
 
 DEVICE float widen(float x) { return x; }
+DEVICE float widen(u8 x) { return (float)x; }
 DEVICE float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
 template <class T> struct Narrow;
@@ -61,6 +65,20 @@ template <class T, int N> struct alignas(sizeof(T) * N) Pack {
 };
 template <int N, class T> DEVICE void load(float (&out)[N], const T *from) {
     Pack<T, N> pack = *reinterpret_cast<const Pack<T, N> *>(from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) out[i] = widen(pack.v[i]);
+}
+// A pack from memory that is not read again soon: what is in the caches stays there.
+template <int N, class T> DEVICE Pack<T, N> load_once(const T *from) {
+#ifndef EMULATED
+    if constexpr (sizeof(Pack<T, N>) == 16) {
+        uint4 bits = __ldcs(reinterpret_cast<const uint4 *>(from));
+        return *reinterpret_cast<Pack<T, N> *>(&bits);
+    }
+#endif
+    return *reinterpret_cast<const Pack<T, N> *>(from);
+}
+template <int N, class T> DEVICE void unpack(float (&out)[N], const Pack<T, N> &pack) {
 #pragma unroll
     for (int i = 0; i < N; ++i) out[i] = widen(pack.v[i]);
 }

@@ -1,26 +1,35 @@
 // Passes over values one by one.
 
-// Calls `step(at)` for packs of WIDTH values, then `rest(at)` for the values that are left.
-template <class Step, class Rest> DEVICE void for_values(i64 count, Step step, Rest rest) {
-    i64 first = (i64)blockIdx.x * blockDim.x + threadIdx.x, stride = (i64)gridDim.x * blockDim.x;
-    i64 packs = count / WIDTH;
-    for (i64 i = first; i < packs; i += stride) step(i * WIDTH);
-    for (i64 i = packs * WIDTH + first; i < count; i += stride) rest(i);
-}
+// Packs that a thread has on their way at once.
+constexpr u32 AHEAD = 2;
 
-// `to[i] = f(a[i], b[i])`; b may be a.
+// `to[i] = f(a[i], b[i])`; b may be a, and `to` either of them.
 template <class A, class B, class C, class F> DEVICE void map(const A *a, const B *b, C *to, i64 count, F f) {
-    for_values(
-        count,
-        [&](i64 at) {
-            float x[WIDTH], y[WIDTH];
-            load(x, a + at);
-            load(y, b + at);
+    i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x, stride = (i64)gridDim.x * blockDim.x;
+    i64 packs = count / WIDTH;
+    for (i64 i = thread; i < packs; i += AHEAD * stride) {
+        Pack<A, WIDTH> first[AHEAD];
+        Pack<B, WIDTH> second[AHEAD];
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) x[i] = f(x[i], y[i]);
-            store(to + at, x);
-        },
-        [&](i64 at) { to[at] = Narrow<C>::of(f(widen(a[at]), widen(b[at]))); });
+        for (u32 u = 0; u < AHEAD; ++u) {
+            i64 pack = i + u * stride;
+            if (pack >= packs) continue;
+            first[u] = *reinterpret_cast<const Pack<A, WIDTH> *>(a + pack * WIDTH);
+            second[u] = *reinterpret_cast<const Pack<B, WIDTH> *>(b + pack * WIDTH);
+        }
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; ++u) {
+            i64 pack = i + u * stride;
+            if (pack >= packs) continue;
+            float x[WIDTH], y[WIDTH];
+            unpack(x, first[u]);
+            unpack(y, second[u]);
+#pragma unroll
+            for (int j = 0; j < WIDTH; ++j) x[j] = f(x[j], y[j]);
+            store(to + pack * WIDTH, x);
+        }
+    }
+    for (i64 i = packs * WIDTH + thread; i < count; i += stride) to[i] = Narrow<C>::of(f(widen(a[i]), widen(b[i])));
 }
 
 // y = max(x, 0); a NaN stays one.
@@ -64,16 +73,11 @@ KERNEL(256, narrow_values)(const float *x, T *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return x; });
 }
 
-// Bytes to [0, 1].
+// Bytes to [0, 1]: x / 255 rounded once. The product with 1 / 255 may be the neighbour of that, which what is left of x tells.
 KERNEL(256, unit_from_bytes)(const u8 *bytes, T *y, i64 count) {
-    for_values(
-        count,
-        [&](i64 at) {
-            Pack<u8, WIDTH> pack = *reinterpret_cast<const Pack<u8, WIDTH> *>(bytes + at);
-            float v[WIDTH];
-#pragma unroll
-            for (int i = 0; i < WIDTH; ++i) v[i] = (float)pack.v[i] / 255.0f;
-            store(y + at, v);
-        },
-        [&](i64 at) { y[at] = Narrow<T>::of((float)bytes[at] / 255.0f); });
+    map(bytes, bytes, y, count, [](float x, float) {
+        constexpr float part = 1.0f / 255.0f;
+        float near = x * part;
+        return fmaf(fmaf(-255.0f, near, x), part, near);
+    });
 }

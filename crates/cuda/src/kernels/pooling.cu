@@ -5,122 +5,262 @@ struct Window {
     u32 batch, in_height, in_width, channels, out_height, out_width, side_height, side_width, stride, padding;
 };
 
-template <int N> DEVICE void max_forward(const T *x, T *y, const Window &w) {
-    u32 packs = w.channels / N;
-    i64 count = (i64)w.batch * w.out_height * w.out_width * packs;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
-        i64 pixel = i / packs;
-        u32 channel = (u32)(i % packs) * N;
-        u32 q = pixel % w.out_width, p = pixel / w.out_width % w.out_height;
-        i64 image = pixel / ((i64)w.out_width * w.out_height);
+// The pixel and the first channel of a thread: a pack of N channels of each image that its block has. `packs` divides by their number a pixel,
+// `width` by an image's.
+template <int N> struct Spot {
+    u32 row, column, channel;
+    DEVICE Spot(const Divisor &packs, const Divisor &width) {
+        u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+        u32 pixel = packs.of(index);
+        row = width.of(pixel);
+        column = pixel - row * width.value;
+        channel = (index - pixel * packs.value) * N;
+    }
+};
+
+// Number i of a window's rows or columns that begin at `first`, or the nearest that lies in the image: in the window too, since it touches the
+// image.
+DEVICE u32 inside(int first, u32 i, u32 size) {
+    int at = first + (int)i;
+    return at < 0 ? 0 : (u32)at < size ? (u32)at : size - 1;
+}
+
+// Where SIDE is not 0 it is both sides of the window, so that all its values are on their way at once.
+template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Window &w, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= w.out_height) return;
+    const u32 side_height = SIDE ? SIDE : w.side_height, side_width = SIDE ? SIDE : w.side_width;
+    int top = (int)(spot.row * w.stride) - (int)w.padding, left = (int)(spot.column * w.stride) - (int)w.padding;
+    for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
+        const T *from = x + (u64)image * w.in_height * w.in_width * w.channels + spot.channel;
         float most[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) most[j] = -INFINITE;
-        for (u32 r = 0; r < w.side_height; ++r) {
-            for (u32 s = 0; s < w.side_width; ++s) {
-                // What lies before the image wraps around, beyond its end.
-                u32 h = p * w.stride + r - w.padding, v = q * w.stride + s - w.padding;
-                if (h >= w.in_height || v >= w.in_width) continue;
+#pragma unroll
+        for (u32 r = 0; r < side_height; ++r) {
+            u32 line = inside(top, r, w.in_height) * w.in_width;
+#pragma unroll
+            for (u32 s = 0; s < side_width; ++s) {
                 float value[N];
-                load(value, x + ((image * w.in_height + h) * w.in_width + v) * w.channels + channel);
+                load(value, from + (u64)(line + inside(left, s, w.in_width)) * w.channels);
 #pragma unroll
                 for (int j = 0; j < N; ++j) most[j] = value[j] > most[j] || is_nan(value[j]) ? value[j] : most[j];
             }
         }
-        store(y + pixel * w.channels + channel, most);
+        u64 pixel = ((u64)image * w.out_height + spot.row) * w.out_width + spot.column;
+        store(y + pixel * w.channels + spot.channel, most);
     }
 }
 
 // Padding never wins; a NaN does.
-KERNEL(256, max_pool_forward)(const T *x, T *y, Window window) {
-    if (window.channels % WIDTH == 0) {
-        max_forward<WIDTH>(x, y, window);
+KERNEL(256, max_pool_forward)(const T *x, T *y, Window window, Divisor packs, Divisor width) {
+    if (window.channels % WIDTH != 0) {
+        max_forward<1, 0>(x, y, window, packs, width);
+    } else if (window.side_height == 3 && window.side_width == 3) {
+        max_forward<WIDTH, 3>(x, y, window, packs, width);
     } else {
-        max_forward<1>(x, y, window);
+        max_forward<WIDTH, 0>(x, y, window, packs, width);
     }
 }
 
-// Whether each value at tap (row, column) is the first of its window's greatest ones: `hit` stays where no earlier tap equals y.
-template <int N>
-DEVICE void first_of_window(bool (&hit)[N], const T *x, const float (&y)[N], const Window &w, i64 image, u32 channel, u32 p, u32 q,
-                            u32 row, u32 column) {
-    for (u32 r = 0; r <= row; ++r) {
-        for (u32 s = 0; s < w.side_width; ++s) {
-            if (r == row && s >= column) return;
-            u32 h = p * w.stride + r - w.padding, v = q * w.stride + s - w.padding;
-            if (h >= w.in_height || v >= w.in_width) continue;
-            float value[N];
-            load(value, x + ((image * w.in_height + h) * w.in_width + v) * w.channels + channel);
+// Which of a window's taps, row by row, is the first of its greatest: a window has at most 254.
+constexpr u32 NONE = 255;
+
+template <int N, u32 SIDE>
+DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= w.out_height) return;
+    const u32 side_height = SIDE ? SIDE : w.side_height, side_width = SIDE ? SIDE : w.side_width;
+    int top = (int)(spot.row * w.stride) - (int)w.padding, left = (int)(spot.column * w.stride) - (int)w.padding;
+    for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
+        const T *from = x + (u64)image * w.in_height * w.in_width * w.channels + spot.channel;
+        u64 at = (((u64)image * w.out_height + spot.row) * w.out_width + spot.column) * w.channels + spot.channel;
+        float most[N];
+        load(most, y + at);
+        u32 winner[N];
 #pragma unroll
-            for (int j = 0; j < N; ++j) hit[j] = hit[j] && value[j] != y[j];
+        for (int j = 0; j < N; ++j) winner[j] = NONE;
+        // From the last tap to the first, whose word counts.
+#pragma unroll
+        for (u32 r = side_height; r-- > 0;) {
+            u32 h = inside(top, r, w.in_height);
+#pragma unroll
+            for (u32 s = side_width; s-- > 0;) {
+                u32 v = inside(left, s, w.in_width), tap = (u32)((int)h - top) * side_width + (u32)((int)v - left);
+                float value[N];
+                load(value, from + (u64)(h * w.in_width + v) * w.channels);
+#pragma unroll
+                for (int j = 0; j < N; ++j) winner[j] = value[j] == most[j] ? tap : winner[j];
+            }
         }
+        Pack<u8, N> pack;
+#pragma unroll
+        for (int j = 0; j < N; ++j) pack.v[j] = (u8)winner[j];
+        *reinterpret_cast<Pack<u8, N> *>(winners + at) = pack;
     }
 }
 
-template <int N> DEVICE void max_backward(const T *x, const T *y, const T *dy, T *dx, const Window &w) {
-    u32 packs = w.channels / N;
-    i64 count = (i64)w.batch * w.in_height * w.in_width * packs;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
-        i64 pixel = i / packs;
-        u32 channel = (u32)(i % packs) * N;
-        u32 v = pixel % w.in_width, h = pixel / w.in_width % w.in_height;
-        i64 image = pixel / ((i64)w.in_width * w.in_height);
-        float own[N], sum[N];
-        load(own, x + pixel * w.channels + channel);
+// The first of each window's greatest values, as the number of its tap; of a window with a NaN, none.
+KERNEL(256, max_pool_winners)(const T *x, const T *y, u8 *winners, Window window, Divisor packs, Divisor width) {
+    if (window.channels % WIDTH != 0) {
+        winners_of<1, 0>(x, y, winners, window, packs, width);
+    } else if (window.side_height == 3 && window.side_width == 3) {
+        winners_of<WIDTH, 3>(x, y, winners, window, packs, width);
+    } else {
+        winners_of<WIDTH, 0>(x, y, winners, window, packs, width);
+    }
+}
+
+template <int N>
+DEVICE void max_backward(const u8 *winners, const T *dy, T *dx, const Window &w, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= w.in_height) return;
+    // The windows that this pixel is in, in the order of their outputs.
+    u32 bottom = spot.row + w.padding, right = spot.column + w.padding;
+    u32 p_first = bottom < w.side_height ? 0 : (bottom - w.side_height) / w.stride + 1;
+    u32 q_first = right < w.side_width ? 0 : (right - w.side_width) / w.stride + 1;
+    for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
+        float sum[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) sum[j] = 0.0f;
-        // The windows that this pixel is in, in the order of their outputs.
-        u32 bottom = h + w.padding, right = v + w.padding;
-        u32 p_first = bottom < w.side_height ? 0 : (bottom - w.side_height) / w.stride + 1;
-        u32 q_first = right < w.side_width ? 0 : (right - w.side_width) / w.stride + 1;
         for (u32 p = p_first; p < w.out_height && p * w.stride <= bottom; ++p) {
             for (u32 q = q_first; q < w.out_width && q * w.stride <= right; ++q) {
-                i64 at = ((image * w.out_height + p) * w.out_width + q) * w.channels + channel;
-                float most[N];
-                load(most, y + at);
-                bool hit[N], any = false;
-#pragma unroll
-                for (int j = 0; j < N; ++j) {
-                    hit[j] = own[j] == most[j];
-                    any = any || hit[j];
-                }
-                if (!any) continue;
-                first_of_window(hit, x, most, w, image, channel, p, q, bottom - p * w.stride, right - q * w.stride);
+                u64 at = (((u64)image * w.out_height + p) * w.out_width + q) * w.channels + spot.channel;
+                u32 tap = (bottom - p * w.stride) * w.side_width + right - q * w.stride;
+                Pack<u8, N> winner = *reinterpret_cast<const Pack<u8, N> *>(winners + at);
                 float gradient[N];
                 load(gradient, dy + at);
 #pragma unroll
-                for (int j = 0; j < N; ++j) sum[j] += hit[j] ? gradient[j] : 0.0f;
+                for (int j = 0; j < N; ++j) sum[j] += winner.v[j] == tap ? gradient[j] : 0.0f;
             }
         }
-        store(dx + pixel * w.channels + channel, sum);
+        u64 pixel = ((u64)image * w.in_height + spot.row) * w.in_width + spot.column;
+        store(dx + pixel * w.channels + spot.channel, sum);
     }
 }
 
-// Each dy goes to its window's greatest value, to the first of equal ones: gathered by the pixels, so that nothing is added twice.
-KERNEL(256, max_pool_backward)(const T *x, const T *y, const T *dy, T *dx, Window window) {
+// Each dy goes to its window's winner: gathered by the pixels, a thread a pack, so that nothing is added twice.
+KERNEL(256, max_pool_backward)(const u8 *winners, const T *dy, T *dx, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH == 0) {
-        max_backward<WIDTH>(x, y, dy, dx, window);
+        max_backward<WIDTH>(winners, dy, dx, window, packs, width);
     } else {
-        max_backward<1>(x, y, dy, dx, window);
+        max_backward<1>(winners, dy, dx, window, packs, width);
     }
 }
 
-// (batch, pixels, channels) to (batch, channels) in f32; one thread a value.
-KERNEL(256, global_avg_pool_forward)(const T *x, float *y, u32 batch, u32 pixels, u32 channels) {
-    i64 count = (i64)batch * channels;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
-        const T *from = x + i / channels * pixels * channels + i % channels;
-        float sum = 0.0f;
-        for (u32 pixel = 0; pixel < pixels; ++pixel) sum += widen(from[(i64)pixel * channels]);
-        y[i] = sum / pixels;
+// Windows of 3 x 3, 2 apart, with padding 1: the pixels of block (i, j) of 2 x 2 are only in windows (i, j) to (i + 1, j + 1), which its thread
+// reads once. Row c of the block is row c + 1 - 2 a of window i + a, columns likewise.
+template <int N>
+DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Window &w, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= w.out_height) return;
+    bool below = spot.row + 1 < w.out_height, beside = spot.column + 1 < w.out_width;
+    u32 height = 2 * spot.row + 1 < w.in_height ? 2 : 1, breadth = 2 * spot.column + 1 < w.in_width ? 2 : 1;
+    for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
+        u64 first = (((u64)image * w.out_height + spot.row) * w.out_width + spot.column) * w.channels + spot.channel;
+        Pack<u8, N> winner[4];
+        Pack<T, N> gradient[4];
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            // What is beyond the last window is read from the last one, and not used.
+            u64 at = first + (u64)((i / 2 && below ? w.out_width : 0) + (i % 2 && beside ? 1 : 0)) * w.channels;
+            winner[i] = *reinterpret_cast<const Pack<u8, N> *>(winners + at);
+            gradient[i] = *reinterpret_cast<const Pack<T, N> *>(dy + at);
+        }
+        float sum[4][N];
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) sum[i][j] = 0.0f;
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            const u32 a = i / 2, b = i % 2;
+            bool exists = (!a || below) && (!b || beside);
+            float g[N];
+            unpack(g, gradient[i]);
+#pragma unroll
+            for (u32 c = a; c < 2; ++c) {
+#pragma unroll
+                for (u32 d = b; d < 2; ++d) {
+                    const u32 tap = (c + 1 - 2 * a) * 3 + d + 1 - 2 * b;
+#pragma unroll
+                    for (int j = 0; j < N; ++j) sum[2 * c + d][j] += exists && winner[i].v[j] == tap ? g[j] : 0.0f;
+                }
+            }
+        }
+        T *to = dx + (((u64)image * w.in_height + 2 * spot.row) * w.in_width + 2 * spot.column) * w.channels + spot.channel;
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            if (i / 2 < height && i % 2 < breadth) store(to + (u64)(i / 2 * w.in_width + i % 2) * w.channels, sum[i]);
+        }
     }
 }
 
-// dy / pixels at every pixel.
-KERNEL(256, global_avg_pool_backward)(const float *dy, T *dx, u32 batch, u32 pixels, u32 channels) {
-    i64 count = (i64)batch * pixels * channels;
-    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) {
-        i64 image = i / ((i64)pixels * channels);
-        dx[i] = Narrow<T>::of(dy[image * channels + i % channels] / pixels);
+// The same for the windows of a ResNet; a thread a pack of 2 x 2 pixels.
+KERNEL(256, max_pool_backward_halved)(const u8 *winners, const T *dy, T *dx, Window window, Divisor packs, Divisor width) {
+    if (window.channels % WIDTH == 0) {
+        max_backward_halved<WIDTH>(winners, dy, dx, window, packs, width);
+    } else {
+        max_backward_halved<1>(winners, dy, dx, window, packs, width);
+    }
+}
+
+// Values that a thread has on their way at once.
+constexpr u32 AHEAD = 8;
+
+template <int N> DEVICE void avg_forward(const T *x, float *y, u32 batch, u32 pixels, u32 channels, const Divisor &packs) {
+    u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    u32 image = packs.of(index), channel = (index - image * packs.value) * N;
+    if (image >= batch) return;
+    const T *from = x + (u64)image * pixels * channels + channel;
+    float sum[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] = 0.0f;
+    for (u32 pixel = 0; pixel < pixels; pixel += AHEAD) {
+        Pack<T, N> values[AHEAD];
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; ++i) {
+            if (pixel + i < pixels) values[i] = load_once<N>(from + (u64)(pixel + i) * channels);
+        }
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; ++i) {
+            if (pixel + i >= pixels) continue;
+#pragma unroll
+            for (int j = 0; j < N; ++j) sum[j] += widen(values[i].v[j]);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] /= pixels;
+    store(y + (u64)image * channels + channel, sum);
+}
+
+// (batch, pixels, channels) to (batch, channels) in f32; a thread a pack of channels, of which an image has `packs`.
+KERNEL(256, global_avg_pool_forward)(const T *x, float *y, u32 batch, u32 pixels, u32 channels, Divisor packs) {
+    if (channels % WIDTH == 0) {
+        avg_forward<WIDTH>(x, y, batch, pixels, channels, packs);
+    } else {
+        avg_forward<1>(x, y, batch, pixels, channels, packs);
+    }
+}
+
+template <int N> DEVICE void avg_backward(const float *dy, T *dx, u32 batch, u32 pixels, u32 channels, const Divisor &packs) {
+    u32 index = blockIdx.x * blockDim.x + threadIdx.x;
+    u32 image = packs.of(index), channel = (index - image * packs.value) * N;
+    if (image >= batch) return;
+    float each[N];
+    load(each, dy + (u64)image * channels + channel);
+#pragma unroll
+    for (int j = 0; j < N; ++j) each[j] /= pixels;
+    T *to = dx + (u64)image * pixels * channels + channel;
+    for (u32 pixel = 0; pixel < pixels; ++pixel) store(to + (u64)pixel * channels, each);
+}
+
+// dy / pixels at every pixel; threads as in forward.
+KERNEL(256, global_avg_pool_backward)(const float *dy, T *dx, u32 batch, u32 pixels, u32 channels, Divisor packs) {
+    if (channels % WIDTH == 0) {
+        avg_backward<WIDTH>(dy, dx, batch, pixels, channels, packs);
+    } else {
+        avg_backward<1>(dy, dx, batch, pixels, channels, packs);
     }
 }

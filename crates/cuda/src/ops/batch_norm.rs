@@ -8,7 +8,7 @@ use super::sums::Plan;
 use crate::launcher::{
     BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, grid,
 };
-use crate::{Element, Module, Program, Result, Slice, SliceMut};
+use crate::{Element, ElementType, Module, Program, Result, Slice, SliceMut};
 
 const COEFFICIENTS: Program = Program::of(Module::BatchNormCoefficients);
 
@@ -43,6 +43,21 @@ fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -
     let fits = channels > 0 && coefficients.len() == 4 * channels && x.len().is_multiple_of(channels);
     expect(kernel, fits, || format!("{} coefficients for {} values", coefficients.len(), x.len()))?;
     Ok(channels)
+}
+
+/// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its channels.
+fn row_grid(kernel: &'static str, values: usize, channels: usize, element: ElementType) -> Result<[u32; 3]> {
+    let width = if channels.is_multiple_of(element.width()) { element.width() } else { 1 };
+    let [blocks, ..] = grid(values.div_ceil(width));
+    let block = width * BLOCK as usize;
+    let mut divisor = (block, channels);
+    while divisor.1 > 0 {
+        divisor = (divisor.1, divisor.0 % divisor.1);
+    }
+    let blocks = (blocks as usize).next_multiple_of(channels / divisor.0);
+    // A grid's values are counted in 32 bits.
+    fits(kernel, blocks * block)?;
+    Ok([blocks as u32, 1, 1])
 }
 
 /// What a BatchNorm moves towards the batch's statistics: old and new values, (C) each. The new ones take effect when the step is known
@@ -154,7 +169,7 @@ pub fn forward<E: Element>(
     let launch = Launch {
         program: Program::typed(Module::BatchNorm, E::TYPE),
         kernel: NAME,
-        grid: grid(x.len().div_ceil(E::TYPE.width())),
+        grid: row_grid(NAME, x.len(), channels, E::TYPE)?,
         block: BLOCK,
         arguments,
     };
@@ -276,7 +291,7 @@ pub fn backward_input<E: Element>(
     let launch = Launch {
         program: Program::typed(Module::BatchNorm, E::TYPE),
         kernel: NAME,
-        grid: grid(x.len().div_ceil(E::TYPE.width())),
+        grid: row_grid(NAME, x.len(), channels, E::TYPE)?,
         block: BLOCK,
         arguments,
     };

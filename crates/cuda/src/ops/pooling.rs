@@ -2,7 +2,10 @@
 
 use simclr_kernels::Conv2dGeometry;
 
-use crate::launcher::{BLOCK, Launch, Launcher, arguments, expect, expect_len, fits, grid};
+use crate::divisor::Divisor;
+use crate::launcher::{
+    Argument, BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, image_grid,
+};
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
 /// `Window` of `pooling.cu`.
@@ -48,6 +51,34 @@ fn program<E: Element>() -> Program {
     Program::typed(Module::Pooling, E::TYPE)
 }
 
+/// How many packs of channels a pixel has.
+fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result<usize> {
+    let width = E::TYPE.width();
+    fits(kernel, channels)?;
+    Ok(if channels.is_multiple_of(width) { channels / width } else { channels })
+}
+
+/// Launches a kernel of a thread for each pack of each pixel of images of `height` x `width` pixels.
+///
+/// # Safety
+/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them.
+unsafe fn run<E: Element>(
+    gpu: &dyn Launcher,
+    kernel: &'static str,
+    operands: &[u64],
+    window: Window,
+    [height, width]: [u32; 2],
+) -> Result<()> {
+    let packs = packs::<E>(kernel, window.channels as usize)?;
+    let grid = image_grid(kernel, window.batch as usize, height as usize * width as usize * packs)?;
+    let (by_packs, by_width) = (Divisor::by(packs as u32), Divisor::by(width));
+    let mut arguments: Vec<&dyn Argument> = operands.iter().map(|address| address as &dyn Argument).collect();
+    arguments.extend([&window as &dyn Argument, &by_packs, &by_width]);
+    let launch = Launch { program: program::<E>(), kernel, grid, block: BLOCK, arguments: &arguments };
+    // SAFETY: the caller's promise.
+    unsafe { gpu.launch(&launch) }
+}
+
 /// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
 pub fn max_pool_forward<E: Element>(
     gpu: &dyn Launcher,
@@ -59,14 +90,14 @@ pub fn max_pool_forward<E: Element>(
     let (window, inputs, outputs) = Window::new(NAME, g)?;
     expect_len(NAME, "x", x.len(), inputs)?;
     expect_len(NAME, "y", y.len(), outputs)?;
-    let arguments = arguments![x.address(), y.address(), window];
-    let launch =
-        Launch { program: program::<E>(), kernel: NAME, grid: grid(outputs), block: BLOCK, arguments };
+    let operands = [x.address(), y.address()];
     // SAFETY: lengths are checked above.
-    unsafe { gpu.launch(&launch) }
+    unsafe { run::<E>(gpu, NAME, &operands, window, [window.out_height, window.out_width]) }
 }
 
-/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones.
+/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Windows have at most 254 pixels.
+///
+/// A first pass finds which tap of each window that is, a byte each, so that the second, which gathers, looks at no x.
 pub fn max_pool_backward<E: Element>(
     gpu: &dyn Launcher,
     g: &Conv2dGeometry,
@@ -76,16 +107,27 @@ pub fn max_pool_backward<E: Element>(
     dx: SliceMut<E>,
 ) -> Result<()> {
     const NAME: &str = "max_pool_backward";
+    const WINNERS: &str = "max_pool_winners";
     let (window, inputs, outputs) = Window::new(NAME, g)?;
     expect_len(NAME, "x", x.len(), inputs)?;
     expect_len(NAME, "dx", dx.len(), inputs)?;
     expect_len(NAME, "y", y.len(), outputs)?;
     expect_len(NAME, "dy", dy.len(), outputs)?;
-    let arguments = arguments![x.address(), y.address(), dy.address(), dx.address(), window];
-    let launch =
-        Launch { program: program::<E>(), kernel: NAME, grid: grid(inputs), block: BLOCK, arguments };
-    // SAFETY: lengths are checked above.
-    unsafe { gpu.launch(&launch) }
+    let taps = g.kernel_height.saturating_mul(g.kernel_width);
+    expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 can be told apart"))?;
+    let winners = Scratch::of::<u8>(gpu, outputs)?;
+    let operands = [x.address(), y.address(), winners.address()];
+    let pooled = [window.out_height, window.out_width];
+    // SAFETY: lengths are checked above; there is a winner for each output.
+    unsafe { run::<E>(gpu, WINNERS, &operands, window, pooled)? };
+    let operands = [winners.address(), dy.address(), dx.address()];
+    if (g.kernel_height, g.kernel_width, g.stride, g.padding) == (3, 3, 2, 1) {
+        // SAFETY: as above; outputs are half as many as inputs both ways, rounded up, which is what the kernel is for.
+        unsafe { run::<E>(gpu, "max_pool_backward_halved", &operands, window, pooled) }
+    } else {
+        // SAFETY: as above.
+        unsafe { run::<E>(gpu, NAME, &operands, window, [window.in_height, window.in_width]) }
+    }
 }
 
 /// Global average pooling: x (N, pixels, C) to y (N, C).
@@ -97,10 +139,12 @@ pub fn global_avg_pool_forward<E: Element>(
     y: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "global_avg_pool_forward";
-    let (batch, pixels, channels) = sizes(NAME, y.len(), x.len(), pixels, channels)?;
-    let arguments = arguments![x.address(), y.address(), batch, pixels, channels];
-    let launch =
-        Launch { program: program::<E>(), kernel: NAME, grid: grid(y.len()), block: BLOCK, arguments };
+    let (batch, pixels, count) = sizes(NAME, y.len(), x.len(), pixels, channels)?;
+    let packs = packs::<E>(NAME, channels)?;
+    let by_packs = Divisor::by(fits(NAME, packs)?);
+    let grid = exact_grid(NAME, fits(NAME, batch as usize * packs)? as usize)?;
+    let arguments = arguments![x.address(), y.address(), batch, pixels, count, by_packs];
+    let launch = Launch { program: program::<E>(), kernel: NAME, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }
 }
@@ -114,10 +158,12 @@ pub fn global_avg_pool_backward<E: Element>(
     dx: SliceMut<E>,
 ) -> Result<()> {
     const NAME: &str = "global_avg_pool_backward";
-    let (batch, pixels, channels) = sizes(NAME, dy.len(), dx.len(), pixels, channels)?;
-    let arguments = arguments![dy.address(), dx.address(), batch, pixels, channels];
-    let launch =
-        Launch { program: program::<E>(), kernel: NAME, grid: grid(dx.len()), block: BLOCK, arguments };
+    let (batch, pixels, count) = sizes(NAME, dy.len(), dx.len(), pixels, channels)?;
+    let packs = packs::<E>(NAME, channels)?;
+    let by_packs = Divisor::by(fits(NAME, packs)?);
+    let grid = exact_grid(NAME, fits(NAME, batch as usize * packs)? as usize)?;
+    let arguments = arguments![dy.address(), dx.address(), batch, pixels, count, by_packs];
+    let launch = Launch { program: program::<E>(), kernel: NAME, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }
 }

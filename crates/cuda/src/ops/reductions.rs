@@ -14,8 +14,8 @@ pub fn sum_pieces(gpu: &dyn Launcher, partials: Slice<f64>, pieces: usize, out: 
     let launch = Launch {
         program: PROGRAM,
         kernel: NAME,
-        grid: [width.div_ceil(32).max(1), 1, 1],
-        block: BLOCK,
+        grid: [width.div_ceil(8).max(1), 1, 1],
+        block: 8 * pieces.next_power_of_two().clamp(4, 128) as u32,
         arguments,
     };
     // SAFETY: lengths are checked above.

@@ -19,9 +19,11 @@ impl Plan {
             if channels.is_multiple_of(element.width()) { channels / element.width() } else { channels };
         let lanes = packs.next_power_of_two().min(32);
         let columns = packs.div_ceil(lanes);
-        // Enough blocks to fill a GPU, and enough rows in each that their sums weigh little.
+        // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in each that their sums weigh
+        // little; a piece's values are counted in 32 bits.
         let ranks = BLOCK as usize / lanes;
-        let pieces = rows.div_ceil(16 * ranks).clamp(1, (1024 / columns).max(1));
+        let pieces = rows.div_ceil(16 * ranks).clamp(1, (3168 / columns).max(1));
+        let pieces = pieces.max((rows * channels).div_ceil(1 << 30));
         let rows_per_piece = rows.div_ceil(pieces).max(1);
         Plan {
             lanes: lanes as u32,

@@ -5,8 +5,8 @@ use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
 /// Rows and channels: one of each, channels that are no whole packs, many columns, many pieces.
-const SHAPES: [(usize, usize); 9] =
-    [(1, 1), (7, 3), (1000, 5), (700, 16), (130, 64), (33, 300), (9, 2048), (4100, 24), (2, 520)];
+const SHAPES: [(usize, usize); 10] =
+    [(1, 1), (7, 3), (1000, 5), (700, 16), (130, 64), (33, 300), (9, 2048), (4100, 24), (2, 520), (9000, 8)];
 
 #[test]
 fn channel_sums_are_those_of_the_definition() {

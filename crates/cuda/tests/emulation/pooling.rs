@@ -40,6 +40,9 @@ fn max_pool<E: Stored>() {
         (1, 6, 5, 3, 2, 2, 0),
         (2, 5, 5, 8, 3, 1, 1),
         (1, 9, 4, 24, 4, 3, 2),
+        (2, 1, 6, 8, 3, 2, 1),
+        (1, 13, 2, 16, 3, 2, 1),
+        (1, 7, 6, 16, 5, 2, 2),
     ] {
         let g = geometry(batch, h, w, c, side, stride, padding);
         // Few different values, so that windows have several greatest ones; one NaN.

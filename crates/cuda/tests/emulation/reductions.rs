@@ -8,7 +8,7 @@ fn sums_of_pieces_and_values() {
     if compiler().is_none() {
         return;
     }
-    for (pieces, width) in [(1, 1), (3, 70), (100, 33), (9, 1)] {
+    for (pieces, width) in [(1, 1), (3, 70), (100, 33), (9, 1), (1500, 9)] {
         let partials: Vec<f64> = noise(pieces * width, 1).into_iter().map(f64::from).collect();
         let got = in_every_order(|gpu| {
             let (partials, mut out) = (Values::of(&partials), Values::<f64>::fresh(width));
