@@ -86,6 +86,15 @@ template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
     Pack<T, N> pack;
 #pragma unroll
     for (int i = 0; i < N; ++i) pack.v[i] = Narrow<T>::of(values[i]);
+#ifndef EMULATED
+    // As an assignment it is now and then taken apart.
+    if constexpr (sizeof(pack) == 16) {
+        uint4 bits = *reinterpret_cast<const uint4 *>(&pack);
+        u64 at = __cvta_generic_to_global(to);
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w) : "memory");
+        return;
+    }
+#endif
     *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
 
