@@ -120,7 +120,8 @@ mod measure {
                 (state >> 24) as u8
             };
             let pattern: Vec<u8> = (0..len.min((1 << 20) + 7)).map(|_| next()).collect();
-            let bytes: Vec<u8> = pattern.iter().copied().cycle().take(len).collect();
+            let mut bytes = pattern.repeat(len.div_ceil(pattern.len()));
+            bytes.truncate(len);
             let bytes = self.gpu.buffer_of(&bytes)?;
             let mut buffer = self.gpu.buffer::<bf16>(len)?;
             elementwise::unit_from_bytes(self.gpu, bytes.read(), buffer.write())?;
