@@ -317,3 +317,36 @@ fn ten_steps_follow_the_cpu() {
     }
     assert_eq!(ten_steps(&gpu, DType::Bf16), ten_steps(&gpu, DType::Bf16), "the same bits each time");
 }
+
+/// The gradients of one step, again and again: which parameters' differ is told, since it tells which kernel is to blame.
+#[test]
+fn a_step_has_the_same_bits_each_time() {
+    let Some(gpu) = gpu() else { return };
+    let (parameters, network) = Network::new(&gpu);
+    // What stands in for a GPU does the same by its nature.
+    let times = if Device::cuda(0, 1).is_ok() { 60 } else { 2 };
+    for dtype in TYPES {
+        let views = tensor(&gpu, "views", &[32, SIZE, SIZE, CHANNELS]).cast(dtype).unwrap();
+        let step = || {
+            let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+            let (loss, figures) = network.loss(&mut tape, views.clone(), false).unwrap();
+            let gradients = tape.backward(&loss, Tensor::full(&gpu, &[1], 1.0).unwrap()).unwrap();
+            let bits = |x: &Tensor| x.to_vec().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let gradients = gradients.iter().map(|(x, id)| (id, bits(x))).collect::<Vec<_>>();
+            let averages = tape.into_buffer_updates().drain().map(|(_, x)| bits(&x)).collect::<Vec<_>>();
+            (figures, averages, gradients)
+        };
+        let first = step();
+        for time in 1..times {
+            let (figures, averages, gradients) = step();
+            let differing = gradients.iter().zip(&first.2).filter(|(a, b)| a != b);
+            let names: Vec<_> =
+                differing.map(|((id, _), _)| parameters.name(ParameterId::from_index(*id))).collect();
+            let forward = figures == first.0 && averages == first.1;
+            assert!(
+                forward && names.is_empty(),
+                "{dtype:?}, time {time}: forward equal: {forward}, gradients differ: {names:?}"
+            );
+        }
+    }
+}

@@ -83,9 +83,10 @@ impl Key {
         (first != *self).then_some(first)
     }
 
-    /// Whether sums are wanted that cuDNN's, in f32, would be too coarse for.
-    fn sums_exactly(&self) -> bool {
-        self.pass == ConvolutionPass::ForwardWithSums && self.element == ElementType::F32
+    /// Whether sums are wanted that cuDNN's do not serve for: those are in f32, and nobody says in which order they are added.
+    fn sums_apart(&self) -> bool {
+        let sums = self.pass == ConvolutionPass::ForwardWithSums;
+        sums && (self.element == ElementType::F32 || self.mode.deterministic)
     }
 
     /// The number of values of the result.

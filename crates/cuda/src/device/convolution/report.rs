@@ -12,7 +12,7 @@ use crate::{Element, Result, SliceMut};
 /// A way to compute a convolution, timed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionTiming {
-    /// What it is, as it is remembered: "engine", the bytes of its workspace, its number in cuDNN and its choices; "algorithm" of the older interface,
+    /// What it is, as it is remembered: "engine", its number in cuDNN and its choices; "algorithm" of the older interface,
     /// likewise; "product" of matrices; or "in two", which is another way with a kernel of ours after it.
     pub what: String,
     /// Seconds that it takes.
@@ -56,7 +56,7 @@ impl Device {
         self.noise::<E>(operands.w, g.weight_len())?;
         self.noise::<E>(operands.y, g.output_len())?;
         self.with_convolutions(|convolutions| {
-            let mut timed = match key.sums_exactly() {
+            let mut timed = match key.sums_apart() {
                 true => Ok(Vec::new()),
                 false => convolutions.at_once(self, &key, operands),
             };

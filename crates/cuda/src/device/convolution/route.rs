@@ -27,7 +27,7 @@ pub(super) enum Route {
 /// A route as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Memo {
-    Engine { recipe: Recipe, workspace: usize },
+    Engine { recipe: Recipe },
     Algorithm(Algorithm),
     Product,
     InTwo,
@@ -36,7 +36,7 @@ pub(super) enum Memo {
 impl Route {
     pub fn memo(&self) -> Memo {
         match self {
-            Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone(), workspace: plan.workspace },
+            Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone() },
             Route::Algorithm(algorithm) => Memo::Algorithm(*algorithm),
             Route::Product => Memo::Product,
             Route::InTwo => Memo::InTwo,
@@ -47,8 +47,8 @@ impl Route {
 impl Memo {
     pub fn text(&self) -> String {
         match self {
-            Memo::Engine { recipe, workspace } => {
-                let mut text = format!("engine {workspace} {}", recipe.engine);
+            Memo::Engine { recipe } => {
+                let mut text = format!("engine {}", recipe.engine);
                 for (knob, value) in &recipe.knobs {
                     // Writing to a string does not fail.
                     let _ = write!(text, " {knob} {value}");
@@ -56,7 +56,7 @@ impl Memo {
                 text
             }
             Memo::Algorithm(Algorithm { number, math, workspace }) => {
-                format!("algorithm {workspace} {number} {math}")
+                format!("algorithm {number} {math} {workspace}")
             }
             Memo::Product => PRODUCT.to_owned(),
             Memo::InTwo => IN_TWO.to_owned(),
@@ -73,16 +73,16 @@ impl Memo {
         }
         let (kind, numbers) = text.split_once(' ')?;
         let numbers: Vec<i64> = numbers.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
-        let (&[workspace, number], rest) = numbers.split_first_chunk::<2>()?;
-        let workspace = usize::try_from(workspace).ok()?;
+        let (&number, rest) = numbers.split_first()?;
         match kind {
             "engine" if rest.len().is_multiple_of(2) && rest.len() <= 2 * KNOBS => {
                 let knob = |pair: &[i64]| Some((u32::try_from(pair[0]).ok()?, pair[1]));
                 let knobs = rest.chunks_exact(2).map(knob).collect::<Option<_>>()?;
-                Some(Memo::Engine { recipe: Recipe { engine: number, knobs }, workspace })
+                Some(Memo::Engine { recipe: Recipe { engine: number, knobs } })
             }
             "algorithm" => {
-                let &[math] = rest else { return None };
+                let &[math, workspace] = rest else { return None };
+                let workspace = usize::try_from(workspace).ok()?;
                 let (number, math) = (u32::try_from(number).ok()?, u32::try_from(math).ok()?);
                 let algorithm = Algorithm { number, math, workspace };
                 algorithm.exists(pass).then_some(Memo::Algorithm(algorithm))
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_route_is_read_as_it_was_written() {
         let pass = ConvolutionPass::BackwardInput;
-        let engine = |knobs| Memo::Engine { recipe: Recipe { engine: 34, knobs }, workspace: 1 << 20 };
+        let engine = |knobs| Memo::Engine { recipe: Recipe { engine: 34, knobs } };
         for memo in [
             engine(vec![]),
             engine(vec![(2, 0), (14, -3)]),
@@ -115,16 +115,16 @@ mod tests {
             "in two 1",
             "product 1",
             "engine",
-            "engine 5",
-            "engine -1 5",
-            "engine 1 5 3",
-            "engine 1 5 -3 0",
-            "algorithm 0 5",
-            "algorithm 0 5 x",
-            "algorithm 0 6 1",
-            "algorithm 0 5 4",
-            "algorithm 0 5 1 0",
-            "other 0 5 1",
+            "engine x",
+            "engine 5 3",
+            "engine 5 -3 0",
+            "algorithm 5 1",
+            "algorithm 5 1 x",
+            "algorithm 5 1 -1",
+            "algorithm 6 1 0",
+            "algorithm 5 4 0",
+            "algorithm 5 1 0 0",
+            "other 5 1 0",
         ] {
             assert_eq!(Memo::read(pass, damaged.as_bytes()), None, "{damaged}");
         }

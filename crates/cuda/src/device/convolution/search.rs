@@ -62,10 +62,13 @@ impl Convolutions {
     /// What is remembered, if cuDNN still has it: it may be of another driver.
     fn recalled(&self, key: &Key, memo: Memo) -> Option<Route> {
         match memo {
-            Memo::Engine { recipe, workspace } => {
+            Memo::Engine { recipe } => {
                 let operation = Rc::new(Operation::new(self.handle, key).ok()?);
-                let plan = Plan::again(self.handle, &operation, recipe).ok()?;
-                (plan.workspace == workspace).then_some(Route::Engine(plan))
+                let plan = match self.proposed(key, &operation, &recipe) {
+                    Some(plan) => plan,
+                    None => Plan::again(self.handle, &operation, recipe).ok()?,
+                };
+                (plan.workspace <= WORKSPACE).then_some(Route::Engine(plan))
             }
             Memo::Algorithm(algorithm) => {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32).ok()?;
@@ -78,6 +81,19 @@ impl Convolutions {
         }
     }
 
+    /// The plan of an engine that is still among those that cuDNN proposes: not every choice that these make can be made by hand.
+    fn proposed(&self, key: &Key, operation: &Rc<Operation>, recipe: &Recipe) -> Option<Plan> {
+        [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK]
+            .into_iter()
+            .find_map(|mode| {
+                let same = |config: &Descriptor| {
+                    engines::serving(config, key).is_ok_and(|found| found.as_ref() == Some(recipe))
+                };
+                let config = engines::proposals(operation, mode).ok()?.into_iter().find(same)?;
+                Plan::new(self.handle, operation, config, recipe.clone()).ok()
+            })
+    }
+
     fn found(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
         // What the result is added to must outlive the search.
         let bytes = key.len() * key.output.size();
@@ -86,7 +102,7 @@ impl Convolutions {
             Some(aside) => operands.into(key.pass, aside.address()),
             None => operands,
         };
-        if key.sums_exactly() {
+        if key.sums_apart() {
             return Ok(Route::InTwo);
         }
         let timed = match (self.at_once(device, key, operands), key.first()) {
