@@ -53,6 +53,11 @@ impl Observer for Progress {
         if plan.views != ViewsPlace::Cpu(None) {
             terminal::say(&plan.views.to_string());
         }
+        if plan.on_gpu {
+            terminal::say(
+                "the first step takes longer: what this GPU is fastest with is tried, and kept for later runs",
+            );
+        }
         if terminal::is_interactive() {
             let bar = ProgressBar::new(plan.steps).with_position(plan.done);
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

@@ -3,7 +3,8 @@
 //! All leave BatchNorm parameters and biases undecayed; LARS does not adapt their rate either.
 
 use simclr_engine::{
-    Deferred, Gradients, ParameterId, ParameterKind, Parameters, Result, Rule, Stride, Tensor, Trained,
+    Deferred, Device, Gradients, ParameterId, ParameterKind, Parameters, Result, Rule, Stride, Tensor,
+    Trained,
 };
 
 use crate::config::{OptimConfig, OptimizerName};
@@ -43,6 +44,11 @@ impl Optimizer {
     pub fn step(&mut self, rate: f64, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         self.steps += 1;
         let stride = Stride { rate, step: self.steps, deferred: None };
+        let gpu = parameters.iter().next().map(|(_, _, value)| value.device().clone()).filter(Device::is_gpu);
+        if let Some(device) = gpu {
+            let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
+            return device.update(&self.rule, stride, &mut list);
+        }
         // One at a time: a list of all would be allocated.
         for trained in trained(&mut self.state, parameters, gradients) {
             let device = trained.value.device().clone();

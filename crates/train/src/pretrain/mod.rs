@@ -75,6 +75,8 @@ pub struct Plan {
     pub parameters: usize,
     /// Where it runs.
     pub device: String,
+    /// Whether that is a GPU.
+    pub on_gpu: bool,
     /// Operators that are left out of the views, because the images are grey and they would change nothing.
     pub left_out: Vec<&'static str>,
     /// Where the views are made.
@@ -262,6 +264,7 @@ impl Run<'_> {
             steps_per_epoch: self.steps_per_epoch,
             parameters: self.state.model.parameters.trained_values(),
             device: self.state.model.device.to_string(),
+            on_gpu: self.state.model.device.is_gpu(),
             left_out: self.views.left_out.clone(),
             views: self.place.clone(),
             memory: self.memory,

@@ -25,7 +25,7 @@ const WORKSPACES: [usize; 3] = [WORKSPACE, 256 << 20, 32 << 20];
 const OF_FIRST: usize = 8;
 const OF_BOTH: usize = 12;
 /// After so long no further engine is tried, once there are some.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 const SOME: usize = 3;
 /// A gradient that is not rounded is worth this much.
 const UNROUNDED: f64 = 0.95;
