@@ -1,8 +1,8 @@
-"""One SimCLR training step in PyTorch on the CPU, timed: the figure that `simclr bench step` is compared with.
+"""One SimCLR training step in PyTorch, timed: the figure that `simclr bench step` is compared with.
 
-    python bench/pytorch_step.py --encoder resnet18 --width 1 --size 32 --views 256 [--bf16] [--compile] [--threads N] [--steps N]
+    python bench/pytorch_step.py --encoder resnet18 --width 1 --size 32 --views 256 [--bf16 | --fp16] [--compile] [--device cuda] [--threads N] [--steps N]
 
-Channels last throughout, which is the faster layout on the CPUs tried. Prints one JSON object.
+Channels last throughout, which is the faster layout where it was tried; on a GPU tf32 is allowed and cuDNN tries its algorithms. Prints one JSON object.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def nt_xent(z: torch.Tensor, temperature: float = 0.5) -> torch.Tensor:
     """The loss of arXiv:2002.05709, first views in the first half of z, their second views in the other."""
     z = F.normalize(z.float(), dim=1)
     similarity = z @ z.T / temperature
-    similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool), float("-inf"))
-    return F.cross_entropy(similarity, torch.arange(len(z)).roll(len(z) // 2))
+    similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), float("-inf"))
+    return F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(z) // 2))
 
 
 def main() -> None:
@@ -51,31 +51,42 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--views", type=int, default=256)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--fp16", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    on_gpu = args.device.startswith("cuda")
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
 
     net, features = encoder(args.encoder, args.width, args.size)
     head = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, 128))
-    model = nn.Sequential(net, head).train().to(memory_format=torch.channels_last)
-    views = torch.rand(args.views, 3, args.size, args.size).to(memory_format=torch.channels_last)
+    model = nn.Sequential(net, head).train().to(args.device, memory_format=torch.channels_last)
+    views = torch.rand(args.views, 3, args.size, args.size).to(args.device, memory_format=torch.channels_last)
     forward = torch.compile(model) if args.compile else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
+    scaler = torch.amp.GradScaler(args.device, enabled=args.fp16)
+    half = torch.float16 if args.fp16 else torch.bfloat16
+    warm_up = 10 if on_gpu else 2  # Compile, choose kernels and fill caches.
+
     seconds = []
-    for _ in range(args.steps + 2):
+    for _ in range(args.steps + warm_up):
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+        with torch.autocast(args.device, dtype=half, enabled=args.bf16 or args.fp16):
             z = forward(views)
-        nt_xent(z).backward()
-        optimizer.step()
+        scaler.scale(nt_xent(z)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds[2:])  # The first two compile, choose kernels and fill caches.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    median = statistics.median(seconds[warm_up:])
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"torch": torch.__version__, "views_per_s": args.views / median, "peak_bytes": peak}))
 
 

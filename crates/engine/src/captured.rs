@@ -41,6 +41,14 @@ impl Device {
 }
 
 impl Captured {
+    /// Bytes that the step's intermediate values take of the GPU's memory, for as long as it lives: beside [`Device::memory`].
+    pub fn held(&self) -> usize {
+        #[cfg(feature = "cuda")]
+        return self.graph.held();
+        #[cfg(not(feature = "cuda"))]
+        0
+    }
+
     /// Starts the step once more. Returns before it has ended.
     ///
     /// # Errors

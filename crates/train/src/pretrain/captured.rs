@@ -77,6 +77,11 @@ impl CapturedStep {
         })
     }
 
+    /// Bytes of the GPU's memory that a step takes for what it computes on the way, once there was one.
+    pub fn held(&self) -> usize {
+        self.step.as_ref().map_or(0, Captured::held)
+    }
+
     /// What the steps so far have found, once all have ended.
     pub fn figures(&self) -> Result<VerdictFigures, TrainError> {
         Ok(self.verdict.figures()?)

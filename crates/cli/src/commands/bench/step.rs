@@ -69,6 +69,10 @@ pub struct Step {
     #[arg(long, value_name = "NAME")]
     isa: Option<IsaName>,
 
+    /// Only the step's time, on a GPU: no table, for which each kernel is waited for in two more steps
+    #[arg(long, conflicts_with = "shapes")]
+    quick: bool,
+
     /// A row of the table for every shape, not one for all layers of a kind
     #[arg(long)]
     shapes: bool,
@@ -111,6 +115,9 @@ struct Figures {
     peak_gflops: f64,
     /// Bytes read and written by a copy on a GPU, in 10^9 a second.
     peak_gb_per_s: Option<f64>,
+    /// On a GPU, the seconds of a step in which each kernel does its operations at that rate, or moves its tensors at that bandwidth, whichever
+    /// takes longer.
+    floor_s: Option<f64>,
     gflop_per_view: f64,
     encoder: String,
     width: f64,
@@ -183,7 +190,10 @@ impl Step {
                 Some(fed)
             }
         };
-        if device.is_gpu() {
+        let held = device.memory().held + captured.as_ref().map_or(0, CapturedStep::held);
+        // Its memory is needed for the steps that are profiled.
+        drop(captured);
+        if device.is_gpu() && !self.quick {
             profile.pause(false);
             let start = Instant::now();
             steps = 2;
@@ -194,13 +204,15 @@ impl Step {
             whole = start.elapsed().as_secs_f64();
         }
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
+        let timed = !profile.costs().is_empty();
+        let floor = bandwidth.filter(|_| timed).map(|bytes| table::floor(&profile, scale, bytes));
         let flops = flops::per_view(&model.parameters, side);
         let tensor_bytes = device.memory().peak;
         let gflops = flops as f64 * self.views as f64 / median / 1e9;
         self.tell(&Figures {
             views_per_s: self.views as f64 / median,
             peak_bytes: if device.is_gpu() {
-                device.memory().held as u64
+                held as u64
             } else {
                 peak_bytes().unwrap_or(tensor_bytes as u64)
             },
@@ -214,6 +226,7 @@ impl Step {
             share_of_peak: 1e9 * gflops / peak,
             peak_gflops: peak / 1e9,
             peak_gb_per_s: bandwidth.map(|bytes| bytes / 1e9),
+            floor_s: floor,
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
@@ -224,7 +237,7 @@ impl Step {
             device: device.to_string(),
             threads: device.threads(),
             fed,
-            table: table::rows(&profile, scale, self.shapes),
+            table: if timed { table::rows(&profile, scale, self.shapes) } else { Vec::new() },
         })?;
         Ok(Done::Finished)
     }
@@ -294,10 +307,17 @@ impl Step {
             figures.peak_gflops,
             figures.peak_bytes as f64 / 1e9,
         ))?;
+        if let (Some(floor), Some(bandwidth)) = (figures.floor_s, figures.peak_gb_per_s) {
+            terminal::print(&format!(
+                "floor {:.3} s/step: each kernel at {:.0} GFLOP/s or {bandwidth:.0} GB/s",
+                floor, figures.peak_gflops
+            ))?;
+        }
         if let Some(fed) = &figures.fed {
             terminal::print(&fed.to_string())?;
         }
-        for line in table::text(&figures.table) {
+        let lines = if figures.table.is_empty() { Vec::new() } else { table::text(&figures.table) };
+        for line in lines {
             terminal::print(&line)?;
         }
         Ok(())

@@ -54,6 +54,12 @@ pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     groups.into_iter().map(|(work, shape, cost)| Row::new(work, shape, cost, scale)).collect()
 }
 
+/// Seconds of a step in which no kernel is faster than its operations at the peak, and its bytes at `bandwidth` a second.
+pub fn floor(profile: &Profile, scale: Scale, bandwidth: f64) -> f64 {
+    let least = |cost: &Cost| (cost.flops as f64 / scale.peak).max(cost.bytes as f64 / bandwidth);
+    profile.costs().iter().map(|(_, cost)| least(cost)).sum::<f64>() / scale.steps
+}
+
 impl Row {
     fn new(work: Work, shape: String, cost: Cost, scale: Scale) -> Row {
         let seconds = cost.time.as_secs_f64();
