@@ -1,11 +1,16 @@
 //! The network of a run: encoder and projection head, made from a configuration, put into and taken from checkpoints.
 
+use std::borrow::Cow;
+
 use simclr_engine::{DType, Device, Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor};
 use crate::config::{self, EncoderName, Precision, Shortcut};
 use crate::{Config, TrainError};
+
+/// The fewest images that a GPU embeds at once.
+const LEAST_IMAGES: usize = 32;
 
 /// Encoder f and projection head g: views to h, h to z.
 #[derive(Clone, Debug)]
@@ -81,11 +86,24 @@ impl Model {
 
     /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()).
     pub fn embed(&self, bytes: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
+        let size = self.image_size * self.image_size * 3;
+        let count = bytes.len() / size;
+        // How a GPU computes best is found out for each number of images: there are few where they are rounded up.
+        let padded = if self.device.is_gpu() { count.next_power_of_two().max(LEAST_IMAGES) } else { count };
+        let bytes = match padded == count {
+            true => Cow::Borrowed(bytes),
+            false => Cow::Owned([bytes, &vec![0; (padded - count) * size]].concat()),
+        };
         let mut tape = Tape::new(&self.parameters, Mode::Eval, &SingleProcess);
-        let images = tape.input(self.images(bytes)?);
+        let images = tape.input(self.images(&bytes)?);
         let h = self.encoder.forward(&mut tape, &images)?;
         let z = self.head.forward(&mut tape, &h)?;
-        Ok((h.tensor().to_vec()?, z.tensor().to_vec()?))
+        let rows = |x: &Tensor| {
+            let mut values = x.to_vec()?;
+            values.truncate(count * x.last_dim());
+            Ok::<_, TrainError>(values)
+        };
+        Ok((rows(h.tensor())?, rows(z.tensor())?))
     }
 
     /// Every tensor, in PyTorch's layouts.
