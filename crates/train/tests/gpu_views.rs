@@ -3,7 +3,7 @@
 #![cfg(feature = "cuda")]
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use simclr_augment::ViewConfig;
 use simclr_data::{
@@ -66,7 +66,10 @@ impl Dataset for Sizes {
     }
 }
 
-fn gpu() -> Option<Device> {
+/// The device, one test at a time: while a step is captured, the stand-in refuses what others would wait for.
+fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = Device::cuda(0, 2).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
         simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 2).unwrap())
@@ -74,7 +77,7 @@ fn gpu() -> Option<Device> {
     if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
     }
-    gpu
+    gpu.map(|gpu| (gpu, alone))
 }
 
 fn loader() -> LoaderConfig {
@@ -125,7 +128,7 @@ fn assert_same(got: &[Batch], want: &[Batch], what: &str) {
 
 #[test]
 fn the_views_are_those_of_the_processor() {
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let mut loader_of_cpu = Loader::new(Sizes::of(70), loader(), Position::default());
     let want: Vec<Batch> = (0..21).map(|_| loader_of_cpu.next_batch().unwrap()).collect();
     let all: usize = (0..70)
@@ -208,7 +211,7 @@ fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<Wa
 
 #[test]
 fn a_run_learns_the_same_wherever_its_views_are_made() {
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let on = |place: &str, stop_after| {
         train(&device, &config(&[&format!("data.views_on={place}")]), stop_after).unwrap()
     };
@@ -232,7 +235,7 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     };
     let cpu = Device::cpu(1).unwrap();
     assert!(refused(&cpu, &config(&["data.views_on=gpu"])).contains("the run is on cpu"));
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let rotated = "view.a=[{ op = \"random_resized_crop\" }, { op = \"rotation\" }]";
     let place = |sets: &[&str]| {
         let config = config(sets);
