@@ -140,6 +140,7 @@ mod measure {
             let mut x = self.noise(len)?;
             let [mut dy, residual] = [self.same(&x)?, self.same(&x)?];
             let mut y = gpu.buffer::<bf16>(len)?;
+            let mut mask = gpu.buffer::<u8>(batch_norm::mask_len::<bf16>(len, channels))?;
             // [scale, shift, mean, 1 / deviation], so that half of the gates are open, and [a, b, c], so that dx stays finite.
             let each = |values: &[f32]| -> Vec<f32> {
                 values.iter().flat_map(|value| std::iter::repeat_n(*value, channels)).collect()
@@ -152,30 +153,39 @@ mod measure {
                 sums::channel_sums(gpu, x.read(), channels, totals.write())
             })?;
             self.time("forward, ReLU", 2 * tensor, || {
-                batch_norm::forward(gpu, x.read(), coefficients, None, true, y.write())
+                batch_norm::forward(gpu, x.read(), coefficients, None, true, y.write(), None)
             })?;
-            self.time("forward, residual, ReLU", 3 * tensor, || {
-                batch_norm::forward(gpu, x.read(), coefficients, Some(residual.read()), true, y.write())
-            })?;
+            for masked in [false, true] {
+                let name = format!("forward, residual, ReLU{}", if masked { ", mask" } else { "" });
+                let bytes = 3 * tensor + if masked { mask.len() } else { 0 };
+                self.time(&name, bytes, || {
+                    let (residual, mask) = (Some(residual.read()), masked.then(|| mask.write()));
+                    batch_norm::forward(gpu, x.read(), coefficients, residual, true, y.write(), mask)
+                })?;
+            }
             drop(residual);
-            let gates = [("open", Gate::Open), ("affine", Gate::Affine), ("output", Gate::Output(y.read()))];
-            for (name, gate) in gates {
-                let reads = 2 + usize::from(name == "output");
+            // Names, gates and the bytes that are read to know them.
+            let gates = [
+                ("open", Gate::Open, 0),
+                ("affine", Gate::Affine, 0),
+                ("output", Gate::Output(y.read()), tensor),
+                ("mask", Gate::Mask(mask.read()), mask.len()),
+            ];
+            for (name, gate, told) in gates {
                 for keep in [false, true] {
-                    // Where the gate is open nothing is kept: dy is as it was.
-                    if keep && name != "output" {
+                    // Where the gate is open nothing is kept: dy is as it was. Affine gates are those of no residual, which keeps nothing.
+                    if keep && told == 0 {
                         continue;
                     }
                     let what = format!("backward sums, {name}{}", if keep { ", keeps" } else { "" });
-                    self.time(&what, (reads + usize::from(keep)) * tensor, || {
+                    self.time(&what, (2 + usize::from(keep)) * tensor + told, || {
                         let (dy, totals) = (dy.write(), totals.write());
                         batch_norm::backward_sums(gpu, dy, gate, x.read(), coefficients, keep, totals)
                     })?;
                 }
             }
-            for (name, gate) in gates {
-                let moved = 3 + usize::from(name == "output");
-                self.time(&format!("backward input, {name}"), moved * tensor, || {
+            for (name, gate, told) in gates {
+                self.time(&format!("backward input, {name}"), 3 * tensor + told, || {
                     batch_norm::backward_input(gpu, dy.read(), gate, x.write(), coefficients, abc)
                 })?;
             }

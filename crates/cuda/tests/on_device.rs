@@ -178,7 +178,7 @@ fn kernels_run_through_the_driver() {
     batch_norm::coefficients(gpu, own.read(), count, gamma.read(), None, 1e-5, None, coefficients.write())
         .unwrap();
     let mut y = device.buffer::<f32>(rows * channels).unwrap();
-    batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write()).unwrap();
+    batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write(), None).unwrap();
     sums::channel_sums(gpu, y.read(), channels, own.write()).unwrap();
     for (i, sum) in device.values(own.read()).unwrap().into_iter().enumerate() {
         let want = if i < channels { 0.0 } else { 1.0 };

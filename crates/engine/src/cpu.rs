@@ -11,7 +11,7 @@ use simclr_kernels::{
 
 use crate::tensor::{Stored, typed};
 use crate::update::judged;
-use crate::{Bytes, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
+use crate::{Bytes, EngineError, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -46,7 +46,16 @@ fn typed_gate<'a, E: Stored>(
         Gate::Open => batch_norm::Gate::Open,
         Gate::Output(y) => batch_norm::Gate::Output(y.values()?),
         Gate::Affine => batch_norm::Gate::Affine { scale, shift },
+        Gate::Mask(_) => return Err(no_masks()),
     })
+}
+
+/// The processor reads outputs, which are in its caches or soon will be.
+fn no_masks() -> EngineError {
+    EngineError::Value {
+        op: "batch_norm",
+        what: "masks are for GPUs: the CPU finds gates by outputs".to_owned(),
+    }
 }
 
 /// The first 2C of a tensor of sums; a count may follow them.
@@ -143,6 +152,10 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
+    fn batch_norm_mask(&self, _: &Tensor) -> Result<usize> {
+        Ok(0)
+    }
+
     fn batch_norm_forward(
         &self,
         x: &Tensor,
@@ -150,7 +163,11 @@ impl Kernels for CpuKernels {
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
+        mask: Option<&mut Mask>,
     ) -> Result<()> {
+        if mask.is_some() {
+            return Err(no_masks());
+        }
         let Coefficients { scale, shift, .. } = Coefficients::of(coefficients.as_slice()?);
         typed!(x, E => {
             let (x, residual) = (x.values::<E>()?, optional(residual)?);

@@ -10,7 +10,7 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::tensor::{Stored, typed};
-use crate::{Bytes, Deferred, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
+use crate::{Bytes, Deferred, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained};
 
 /// f32 stays exact, and the same step gives the same bits.
 const CONVOLUTIONS: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
@@ -68,6 +68,7 @@ fn typed_gate<'a, E: Stored>(gate: Gate<'a>) -> Result<ops::batch_norm::Gate<'a,
         Gate::Open => ops::batch_norm::Gate::Open,
         Gate::Output(y) => ops::batch_norm::Gate::Output(y.gpu()?),
         Gate::Affine => ops::batch_norm::Gate::Affine,
+        Gate::Mask(mask) => ops::batch_norm::Gate::Mask(mask.gpu()?),
     })
 }
 
@@ -187,6 +188,10 @@ impl Kernels for CudaKernels {
         Ok(ops::batch_norm::frozen_coefficients(&self.gpu, averages, gamma, beta, epsilon, coefficients)?)
     }
 
+    fn batch_norm_mask(&self, x: &Tensor) -> Result<usize> {
+        Ok(typed!(x, E => ops::batch_norm::mask_len::<E>(x.len(), x.last_dim())))
+    }
+
     fn batch_norm_forward(
         &self,
         x: &Tensor,
@@ -194,11 +199,13 @@ impl Kernels for CudaKernels {
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
+        mask: Option<&mut Mask>,
     ) -> Result<()> {
         let coefficients = coefficients.gpu()?;
+        let mask = mask.map(|mask| mask.gpu_mut(&self.gpu)).transpose()?;
         typed!(x, E => {
             let (residual, y) = (residual.map(Tensor::gpu).transpose()?, y.gpu_mut::<E>(&self.gpu)?);
-            ops::batch_norm::forward(&self.gpu, x.gpu()?, coefficients, residual, relu, y)?
+            ops::batch_norm::forward(&self.gpu, x.gpu()?, coefficients, residual, relu, y, mask)?
         });
         Ok(())
     }

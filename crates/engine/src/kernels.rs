@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
-use crate::{Bytes, Result, Rule, Stride, Tensor, Trained};
+use crate::{Bytes, Mask, Result, Rule, Stride, Tensor, Trained};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -16,14 +16,17 @@ pub enum Gate<'a> {
     Output(&'a Tensor),
     /// Where x scale + shift is positive, as the BatchNorm's coefficients say.
     Affine,
+    /// Where its output is positive, as a mask says.
+    Mask(&'a Mask),
 }
 
-impl<'a> Gate<'a> {
-    /// The tensor that tells, if one does.
-    pub fn output(&self) -> Option<&'a Tensor> {
-        match *self {
-            Gate::Output(y) => Some(y),
-            Gate::Open | Gate::Affine => None,
+impl Gate<'_> {
+    /// Bytes that are read to know it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Gate::Output(y) => y.len() * y.dtype().size(),
+            Gate::Mask(mask) => mask.bytes(),
+            Gate::Open | Gate::Affine => 0,
         }
     }
 }
@@ -90,7 +93,9 @@ pub trait Kernels: Send + Sync {
         parameters: NormParameters,
         coefficients: &mut Tensor,
     ) -> Result<()>;
-    /// y = act(x scale + shift + residual).
+    /// Bytes of the mask by which backward finds the gate of a ReLU behind a BatchNorm of x and a residual: 0 where it reads the output instead.
+    fn batch_norm_mask(&self, x: &Tensor) -> Result<usize>;
+    /// y = act(x scale + shift + residual). `mask`, where there is one, becomes that of y > 0.
     fn batch_norm_forward(
         &self,
         x: &Tensor,
@@ -98,6 +103,7 @@ pub trait Kernels: Send + Sync {
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
+        mask: Option<&mut Mask>,
     ) -> Result<()>;
     /// [sum of g; C, sum of g (x - mean); C], g = dy where the gate is open; where `keep`, dy becomes g.
     fn batch_norm_backward_sums(

@@ -38,6 +38,15 @@ impl Place {
 }
 
 impl Memory {
+    /// How many bytes there are.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Memory::Host(buffer) => buffer.len(),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(buffer) => buffer.as_ref().map_or(0, |buffer| buffer.len()),
+        }
+    }
+
     /// The values, where they are in host memory.
     pub(crate) fn host<E: Pod>(&self) -> Result<&[E]> {
         match self {

@@ -10,7 +10,9 @@ use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
-use crate::{Bytes, Conv2dGeometry, Gate, Kernels, NormParameters, Result, Rule, Stride, Tensor, Trained};
+use crate::{
+    Bytes, Conv2dGeometry, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -291,6 +293,10 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, cost, |k| k.frozen_coefficients(epsilon, parameters, coefficients))
     }
 
+    fn batch_norm_mask(&self, x: &Tensor) -> Result<usize> {
+        self.inner.batch_norm_mask(x)
+    }
+
     fn batch_norm_forward(
         &self,
         x: &Tensor,
@@ -298,10 +304,12 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         residual: Option<&Tensor>,
         relu: bool,
         y: &mut Tensor,
+        mask: Option<&mut Mask>,
     ) -> Result<()> {
         let work = ("batch_norm", FORWARD, Shape::Rows(x.last_dim()));
-        let cost = (0, bytes([x, y]) + bytes_of(residual));
-        self.time(work, cost, |k| k.batch_norm_forward(x, coefficients, residual, relu, y))
+        let masked = mask.as_ref().map_or(0, |mask| mask.bytes() as u64);
+        let cost = (0, bytes([x, y]) + bytes_of(residual) + masked);
+        self.time(work, cost, |k| k.batch_norm_forward(x, coefficients, residual, relu, y, mask))
     }
 
     fn batch_norm_backward_sums(
@@ -315,7 +323,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     ) -> Result<()> {
         let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
         let kept = keep.then_some(&*dy);
-        let cost = (0, bytes([dy, x]) + bytes_of(gate.output()) + bytes_of(kept));
+        let cost = (0, bytes([dy, x]) + gate.bytes() as u64 + bytes_of(kept));
         self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, sums))
     }
 
@@ -352,7 +360,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         backward: &Tensor,
     ) -> Result<()> {
         let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
-        let cost = (0, bytes([dy, x, x]) + bytes_of(gate.output()));
+        let cost = (0, bytes([dy, x, x]) + gate.bytes() as u64);
         self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, backward))
     }
 

@@ -160,12 +160,16 @@ impl<'a> Tape<'a> {
         output: Tensor,
         backward: impl FnOnce() -> B,
     ) -> Var {
-        let wanted = self.recording && inputs.iter().any(|var| var.needs_gradient());
-        let node = wanted.then(|| {
+        let node = self.records(inputs).then(|| {
             let inputs = inputs.iter().map(|var| var.node()).collect();
             self.push(Node::Operator { inputs, backward: Some(backward().into()) })
         });
         Var { tensor: output, node, sums: None }
+    }
+
+    /// Whether an operator of `inputs` is recorded.
+    pub(crate) fn records(&self, inputs: &[&Var]) -> bool {
+        self.recording && inputs.iter().any(|var| var.needs_gradient())
     }
 
     /// Notes the new value of a running average. It takes effect by [`Tape::into_buffer_updates`], once the caller

@@ -2,10 +2,12 @@
 //
 // `coefficients` is [scale, shift, mean, inv_std], each one value a channel.
 
-// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, or where x scale + shift is.
+// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, where x scale + shift is, or where a mask says that
+// the output is: of each pack of values a byte, of each value a bit, the first the lowest.
 constexpr u32 OPEN = 0;
 constexpr u32 OUTPUT = 1;
 constexpr u32 AFFINE = 2;
+constexpr u32 MASK = 3;
 
 // Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows. `pass.fetch(at)` reads what belongs
 // to a pack, AHEAD of which are on their way at once, and `pass.finish(at, fetched)` does the rest.
@@ -26,7 +28,7 @@ template <int N, u32 AHEAD, class Pass> DEVICE void for_packs(Pass pass, i64 val
     }
 }
 
-template <int N, bool RESIDUAL> struct Forward {
+template <int N, bool RESIDUAL, bool MASKED> struct Forward {
     struct Fetched {
         Pack<T, N> x, residual;
     };
@@ -34,6 +36,7 @@ template <int N, bool RESIDUAL> struct Forward {
     const float *coefficients;
     const T *residual;
     T *y;
+    u8 *mask;
     // What is raised to 0: less than that is not, where there is no ReLU.
     float floor;
     u32 channels;
@@ -57,37 +60,58 @@ template <int N, bool RESIDUAL> struct Forward {
             v[i] = at_least(floor, v[i]);
         }
         store(y + at, v);
+        if constexpr (MASKED) {
+            // Of what was stored: the smallest values may have been rounded to 0.
+            u32 open = 0;
+#pragma unroll
+            for (int i = 0; i < N; ++i) open |= (u32)(widen(Narrow<T>::of(v[i])) > 0.0f) << i;
+            mask[(u64)at / N] = (u8)open;
+        }
     }
 };
 
-template <int N>
-DEVICE void forward(const T *x, const float *coefficients, const T *residual, u32 relu, T *y, i64 values, u32 channels) {
+template <int N, bool MASKED>
+DEVICE void forward(const T *x, const float *coefficients, const T *residual, u32 relu, T *y, u8 *mask, i64 values, u32 channels) {
     float floor = relu ? 0.0f : -INFINITE;
     if (residual) {
-        for_packs<N, 2>(Forward<N, true>{x, coefficients, residual, y, floor, channels}, values, channels);
+        for_packs<N, 2>(Forward<N, true, MASKED>{x, coefficients, residual, y, mask, floor, channels}, values, channels);
     } else {
-        for_packs<N, 4>(Forward<N, false>{x, coefficients, residual, y, floor, channels}, values, channels);
+        for_packs<N, 4>(Forward<N, false, MASKED>{x, coefficients, residual, y, mask, floor, channels}, values, channels);
     }
 }
 
-// y = act(x scale + shift + residual); `residual` may be null.
+// y = act(x scale + shift + residual); `residual` may be null, and so may `mask`, which becomes y's.
 KERNEL(256, batch_norm_forward)
-(const T *x, const float *coefficients, const T *residual, u32 relu, T *y, i64 values, u32 channels) {
+(const T *x, const float *coefficients, const T *residual, u32 relu, T *y, u8 *mask, i64 values, u32 channels) {
+#define FORWARD(N, MASKED) forward<N, MASKED>(x, coefficients, residual, relu, y, mask, values, channels)
     if (channels % WIDTH == 0) {
-        forward<WIDTH>(x, coefficients, residual, relu, y, values, channels);
+        if (mask) FORWARD(WIDTH, true);
+        else FORWARD(WIDTH, false);
     } else {
-        forward<1>(x, coefficients, residual, relu, y, values, channels);
+        if (mask) FORWARD(1, true);
+        else FORWARD(1, false);
     }
+#undef FORWARD
 }
 
-// What backward's passes read of a pack: dy, x, and y, the ReLU's output, where that is the gate.
+// What tells where a gate is open, for the values from `at` on: the ReLU's output, or a mask of it.
+template <int N, u32 GATE> DEVICE const void *gate_at(const void *gate, i64 at) {
+    if constexpr (GATE == OUTPUT) return reinterpret_cast<const T *>(gate) + at;
+    if constexpr (GATE == MASK) return reinterpret_cast<const u8 *>(gate) + (u64)at / N;
+    return gate;
+}
+
+// What backward's passes read of a pack: dy, x, and what tells where the gate is open.
 template <int N, u32 GATE> struct Gated {
     Pack<T, N> dy, x, y;
-    DEVICE static Gated of(const T *dy, const T *x, const T *y, i64 at) {
+    u32 mask;
+    DEVICE static Gated of(const T *dy, const T *x, const void *gate, i64 at) {
         Gated pack;
         pack.dy = *reinterpret_cast<const Pack<T, N> *>(dy + at);
         pack.x = *reinterpret_cast<const Pack<T, N> *>(x + at);
-        if constexpr (GATE == OUTPUT) pack.y = *reinterpret_cast<const Pack<T, N> *>(y + at);
+        const void *told = gate_at<N, GATE>(gate, at);
+        if constexpr (GATE == OUTPUT) pack.y = *reinterpret_cast<const Pack<T, N> *>(told);
+        if constexpr (GATE == MASK) pack.mask = *reinterpret_cast<const u8 *>(told);
         return pack;
     }
     // dy where the gate is open, else 0.
@@ -95,6 +119,7 @@ template <int N, u32 GATE> struct Gated {
         float value = widen(dy.v[i]);
         if constexpr (GATE == OUTPUT) return widen(y.v[i]) > 0.0f ? value : 0.0f;
         if constexpr (GATE == AFFINE) return affine(widen(x.v[i]), scale, shift) > 0.0f ? value : 0.0f;
+        if constexpr (GATE == MASK) return mask >> i & 1 ? value : 0.0f;
         return value;
     }
 };
@@ -102,19 +127,20 @@ template <int N, u32 GATE> struct Gated {
 template <int N, u32 GATE> struct Products {
     typedef Gated<N, GATE> Fetched;
     T *dy;
-    const T *y, *x;
+    const void *gate;
+    const T *x;
     const float *coefficients;
     u32 channels, keep;
     float scale[N], shift[N], mean[N];
     DEVICE void prepare(i64 begin, u32 channel) {
-        dy += begin, x += begin, y += GATE == OUTPUT ? begin : 0;
+        dy += begin, x += begin, gate = gate_at<N, GATE>(gate, begin);
         if constexpr (GATE == AFFINE) {
             load(scale, coefficients + channel);
             load(shift, coefficients + channels + channel);
         }
         load(mean, coefficients + 2 * channels + channel);
     }
-    DEVICE Fetched fetch(u32 at) const { return Fetched::of(dy, x, y, at); }
+    DEVICE Fetched fetch(u32 at) const { return Fetched::of(dy, x, gate, at); }
     DEVICE void add(u32 at, const Fetched &fetched, float (&sum)[N], float (&product)[N]) const {
         float g[N];
 #pragma unroll
@@ -128,25 +154,27 @@ template <int N, u32 GATE> struct Products {
 };
 
 template <int N, u32 GATE>
-DEVICE void backward_sums(T *dy, const T *y, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes,
+DEVICE void backward_sums(T *dy, const void *gate, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes,
                           i64 rows_per_piece, double *partials, double *places) {
-    Products<N, GATE> terms{dy, y, x, coefficients, channels, keep};
+    Products<N, GATE> terms{dy, gate, x, coefficients, channels, keep};
     row_sums<N, 2>(terms, rows, channels, lanes, rows_per_piece, partials, places);
 }
 
-// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g. `partials` as `row_sums` writes them.
+// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g; `gate` tells where, as its `kind` says. `partials` as `row_sums` writes them.
 KERNEL(BY_THREES, batch_norm_backward_sums)
-(T *dy, u32 gate, const T *y, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
+(T *dy, u32 kind, const void *gate, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
  double *partials) {
     SHARED double places[2 * WIDTH * SUM_THREADS];
-#define SUMS(N, GATE) backward_sums<N, GATE>(dy, y, x, coefficients, keep, rows, channels, lanes, rows_per_piece, partials, places)
+#define SUMS(N, GATE) backward_sums<N, GATE>(dy, gate, x, coefficients, keep, rows, channels, lanes, rows_per_piece, partials, places)
     if (channels % WIDTH == 0) {
-        if (gate == OUTPUT) SUMS(WIDTH, OUTPUT);
-        else if (gate == AFFINE) SUMS(WIDTH, AFFINE);
+        if (kind == OUTPUT) SUMS(WIDTH, OUTPUT);
+        else if (kind == AFFINE) SUMS(WIDTH, AFFINE);
+        else if (kind == MASK) SUMS(WIDTH, MASK);
         else SUMS(WIDTH, OPEN);
     } else {
-        if (gate == OUTPUT) SUMS(1, OUTPUT);
-        else if (gate == AFFINE) SUMS(1, AFFINE);
+        if (kind == OUTPUT) SUMS(1, OUTPUT);
+        else if (kind == AFFINE) SUMS(1, AFFINE);
+        else if (kind == MASK) SUMS(1, MASK);
         else SUMS(1, OPEN);
     }
 #undef SUMS
@@ -154,7 +182,8 @@ KERNEL(BY_THREES, batch_norm_backward_sums)
 
 template <int N, u32 GATE> struct Backward {
     typedef Gated<N, GATE> Fetched;
-    const T *dy, *y;
+    const T *dy;
+    const void *gate;
     T *x;
     const float *coefficients, *abc;
     u32 channels;
@@ -168,7 +197,7 @@ template <int N, u32 GATE> struct Backward {
         load(b, abc + channels + channel);
         load(c, abc + 2 * channels + channel);
     }
-    DEVICE Fetched fetch(i64 at) const { return Fetched::of(dy, x, y, at); }
+    DEVICE Fetched fetch(i64 at) const { return Fetched::of(dy, x, gate, at); }
     DEVICE void finish(i64 at, const Fetched &fetched) const {
         float v[N];
 #pragma unroll
@@ -177,23 +206,25 @@ template <int N, u32 GATE> struct Backward {
     }
 };
 
-template <int N>
-DEVICE void backward(const T *dy, u32 gate, const T *y, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
-    if (gate == OUTPUT) {
-        for_packs<N, 2>(Backward<N, OUTPUT>{dy, y, x, coefficients, abc, channels}, values, channels);
-    } else if (gate == AFFINE) {
-        for_packs<N, 2>(Backward<N, AFFINE>{dy, y, x, coefficients, abc, channels}, values, channels);
-    } else {
-        for_packs<N, 2>(Backward<N, OPEN>{dy, y, x, coefficients, abc, channels}, values, channels);
-    }
+template <int N, u32 GATE>
+DEVICE void backward(const T *dy, const void *gate, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
+    for_packs<N, 2>(Backward<N, GATE>{dy, gate, x, coefficients, abc, channels}, values, channels);
 }
 
 // x becomes dx = g a + x b + c, `abc` being [a, b, c], each one value a channel.
 KERNEL(256, batch_norm_backward_input)
-(const T *dy, u32 gate, const T *y, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
+(const T *dy, u32 kind, const void *gate, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
+#define BACKWARD(N, GATE) backward<N, GATE>(dy, gate, x, coefficients, abc, values, channels)
     if (channels % WIDTH == 0) {
-        backward<WIDTH>(dy, gate, y, x, coefficients, abc, values, channels);
+        if (kind == OUTPUT) BACKWARD(WIDTH, OUTPUT);
+        else if (kind == AFFINE) BACKWARD(WIDTH, AFFINE);
+        else if (kind == MASK) BACKWARD(WIDTH, MASK);
+        else BACKWARD(WIDTH, OPEN);
     } else {
-        backward<1>(dy, gate, y, x, coefficients, abc, values, channels);
+        if (kind == OUTPUT) BACKWARD(1, OUTPUT);
+        else if (kind == AFFINE) BACKWARD(1, AFFINE);
+        else if (kind == MASK) BACKWARD(1, MASK);
+        else BACKWARD(1, OPEN);
     }
+#undef BACKWARD
 }

@@ -21,11 +21,13 @@ pub enum Gate<'a, E> {
     Output(Slice<'a, E>),
     /// Where x scale + shift is positive, as the coefficients tell.
     Affine,
+    /// Where its output is positive, as the mask tells that [`forward`] left: [`mask_len`] bytes.
+    Mask(Slice<'a, u8>),
 }
 
-impl<E> Gate<'_, E> {
-    /// Its number and the address of its values, of which there must be `len`.
-    fn parts(&self, kernel: &'static str, len: usize) -> Result<(u32, u64)> {
+impl<E: Element> Gate<'_, E> {
+    /// Its number, and the address of what tells where it is open, for `len` values in rows of `channels`.
+    fn parts(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(u32, u64)> {
         match self {
             Gate::Open => Ok((0, 0)),
             Gate::Output(y) => {
@@ -33,8 +35,22 @@ impl<E> Gate<'_, E> {
                 Ok((1, y.address()))
             }
             Gate::Affine => Ok((2, 0)),
+            Gate::Mask(mask) => {
+                expect_len(kernel, "the mask", mask.len(), mask_len::<E>(len, channels))?;
+                Ok((3, mask.address()))
+            }
         }
     }
+}
+
+/// Bytes of the mask of `values` values in rows of `channels`: one for each pack that kernels read at once, a bit a value.
+pub fn mask_len<E: Element>(values: usize, channels: usize) -> usize {
+    values / pack_width(channels, E::TYPE)
+}
+
+/// Values that kernels read at once from rows of `channels`.
+fn pack_width(channels: usize, element: ElementType) -> usize {
+    if channels.is_multiple_of(element.width()) { element.width() } else { 1 }
 }
 
 /// How many channels coefficients are for; `x` must be rows of them.
@@ -47,7 +63,7 @@ fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -
 
 /// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its channels.
 fn row_grid(kernel: &'static str, values: usize, channels: usize, element: ElementType) -> Result<[u32; 3]> {
-    let width = if channels.is_multiple_of(element.width()) { element.width() } else { 1 };
+    let width = pack_width(channels, element);
     let [blocks, ..] = grid(values.div_ceil(width));
     let block = width * BLOCK as usize;
     let mut divisor = (block, channels);
@@ -147,7 +163,8 @@ pub fn frozen_coefficients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one.
+/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one. `mask`, where one is wanted, becomes that of y > 0, of
+/// [`mask_len`] bytes, for [`Gate::Mask`].
 pub fn forward<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,
@@ -155,17 +172,22 @@ pub fn forward<E: Element>(
     residual: Option<Slice<E>>,
     relu: bool,
     y: SliceMut<E>,
+    mask: Option<SliceMut<u8>>,
 ) -> Result<()> {
     const NAME: &str = "batch_norm_forward";
     let channels = channels_of(NAME, x, coefficients)?;
     expect_len(NAME, "the residual", residual.map_or(x.len(), |r| r.len()), x.len())?;
     expect_len(NAME, "y", y.len(), x.len())?;
+    if let Some(mask) = &mask {
+        expect_len(NAME, "the mask", mask.len(), mask_len::<E>(x.len(), channels))?;
+    }
     let residual = residual.map_or(0, |residual| residual.address());
+    let mask = mask.map_or(0, |mask| mask.address());
     let width = fits(NAME, channels)?;
     let values = x.len() as i64;
     let relu = u32::from(relu);
     let arguments =
-        arguments![x.address(), coefficients.address(), residual, relu, y.address(), values, width];
+        arguments![x.address(), coefficients.address(), residual, relu, y.address(), mask, values, width];
     let launch = Launch {
         program: Program::typed(Module::BatchNorm, E::TYPE),
         kernel: NAME,
@@ -173,7 +195,7 @@ pub fn forward<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above.
+    // SAFETY: lengths are checked above; the kernel leaves the residual and the mask alone where they are null.
     unsafe { gpu.launch(&launch) }
 }
 
@@ -192,17 +214,17 @@ pub fn backward_sums<E: Element>(
     let channels = channels_of(NAME, x, coefficients)?;
     expect_len(NAME, "dy", dy.len(), x.len())?;
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
-    let (gate, y) = gate.parts(NAME, x.len())?;
+    let (kind, gate) = gate.parts(NAME, x.len(), channels)?;
     // Without a gate dy is g already.
-    let keep = u32::from(keep && gate != 0);
+    let keep = u32::from(keep && kind != 0);
     let rows = x.len() / channels;
     let plan = Plan::new(rows, channels, E::TYPE);
     let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
     let width = fits(NAME, channels)?;
     let arguments = arguments![
         dy.address(),
+        kind,
         gate,
-        y,
         x.address(),
         coefficients.address(),
         keep,
@@ -219,7 +241,7 @@ pub fn backward_sums<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; y is read where the gate is an output.
+    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where it is the gate.
     unsafe { gpu.launch(&launch)? };
     sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
 }
@@ -283,11 +305,19 @@ pub fn backward_input<E: Element>(
     let channels = channels_of(NAME, x.as_slice(), coefficients)?;
     expect_len(NAME, "dy", dy.len(), x.len())?;
     expect_len(NAME, "abc", abc.len(), 3 * channels)?;
-    let (gate, y) = gate.parts(NAME, x.len())?;
+    let (kind, gate) = gate.parts(NAME, x.len(), channels)?;
     let width = fits(NAME, channels)?;
     let values = x.len() as i64;
-    let arguments =
-        arguments![dy.address(), gate, y, x.address(), coefficients.address(), abc.address(), values, width];
+    let arguments = arguments![
+        dy.address(),
+        kind,
+        gate,
+        x.address(),
+        coefficients.address(),
+        abc.address(),
+        values,
+        width
+    ];
     let launch = Launch {
         program: Program::typed(Module::BatchNorm, E::TYPE),
         kernel: NAME,
@@ -295,6 +325,6 @@ pub fn backward_input<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above; y is read where the gate is an output; each thread reads its values of x before it writes them.
+    // SAFETY: lengths are checked above; the output or the mask is read where it is the gate; each thread reads its values of x before it writes them.
     unsafe { gpu.launch(&launch) }
 }

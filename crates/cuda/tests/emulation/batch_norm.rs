@@ -57,7 +57,8 @@ fn step<E: Stored>() {
                 let (coefficients, abc) = (Values::of(&coefficients), Values::of(&abc));
                 let mut y = Values::<E>::fresh(len);
                 let residual = with_residual.then(|| residual.read());
-                batch_norm::forward(gpu, x.read(), coefficients.read(), residual, relu, y.write()).unwrap();
+                batch_norm::forward(gpu, x.read(), coefficients.read(), residual, relu, y.write(), None)
+                    .unwrap();
                 let gate = match (relu, with_residual) {
                     (false, _) => batch_norm::Gate::Open,
                     (true, true) => batch_norm::Gate::Output(y.read()),
@@ -100,6 +101,72 @@ fn step<E: Stored>() {
             assert_eq!(widened(&got.3), g, "{what}");
         }
     }
+}
+
+#[test]
+fn masks_tell_what_outputs_tell() {
+    for_each_type!(masks);
+}
+
+/// y with a mask and without, and backward by the mask and by y: the same bits. Some values of y are rounded to 0, some are NaN, some -0.
+fn masks<E: Stored>() {
+    for (rows, channels) in SHAPES {
+        let len = rows * channels;
+        let [mut x, mut residual, dy] = [1, 2, 3].map(|seed| noise(len, seed));
+        for (i, tiny) in [1e-45, -0.0, f32::NAN, 2e-8, 4e-8, -1e-45, 0.0].into_iter().enumerate() {
+            let at = (i * 1237 + i) % len;
+            (x[at], residual[at]) = (tiny, 0.0);
+        }
+        let [x, residual, dy] = [&x, &residual, &dy].map(|values| narrowed::<E>(values));
+        let mut coefficients = [4, 5, 6, 7].map(|seed| noise(channels, seed)).concat();
+        // Of every second channel y is x + residual.
+        for c in (0..channels).step_by(2) {
+            (coefficients[c], coefficients[channels + c]) = (1.0, -0.0);
+        }
+        let abc = noise(3 * channels, 8);
+        for with_residual in [true, false] {
+            let what = format!("{rows} x {channels}, residual {with_residual}");
+            let (y, mask) = in_every_order(|gpu| {
+                let (x, residual) = (Values::of(&x), Values::of(&residual));
+                let (coefficients, abc) = (Values::of(&coefficients), Values::of(&abc));
+                let [mut y, mut plain] = [0; 2].map(|_| Values::<E>::fresh(len));
+                let mut mask = Values::<u8>::fresh(batch_norm::mask_len::<E>(len, channels));
+                let (coefficients, residual) = (coefficients.read(), with_residual.then(|| residual.read()));
+                let forward = |y: &mut Values<E>, mask| {
+                    batch_norm::forward(gpu, x.read(), coefficients, residual, true, y.write(), mask)
+                        .unwrap();
+                };
+                forward(&mut y, Some(mask.write()));
+                forward(&mut plain, None);
+                assert!(bits(&y.get()) == bits(&plain.get()), "{what}");
+                let gates = [batch_norm::Gate::Output(y.read()), batch_norm::Gate::Mask(mask.read())];
+                for keep in [false, true] {
+                    let [by_output, by_mask] = gates.map(|gate| {
+                        let (mut dy, mut dx) = (Values::of(&dy), Values::of(&x.get()));
+                        let mut sums = Values::<f64>::fresh(2 * channels);
+                        let (g, to) = (dy.write(), sums.write());
+                        batch_norm::backward_sums(gpu, g, gate, x.read(), coefficients, keep, to).unwrap();
+                        let (g, abc) = (dy.read(), abc.read());
+                        batch_norm::backward_input(gpu, g, gate, dx.write(), coefficients, abc).unwrap();
+                        let sums: Vec<_> = sums.get().into_iter().map(f64::to_bits).collect();
+                        (sums, bits(&dy.get()), bits(&dx.get()))
+                    });
+                    assert!(by_output == by_mask, "{what}, keep {keep}");
+                }
+                (bits(&y.get()), mask.get())
+            });
+            let width = len / mask.len();
+            for (i, y) in y.into_iter().enumerate() {
+                let open = mask[i / width] >> (i % width) & 1 == 1;
+                assert_eq!(open, f32::from_bits(y) > 0.0, "{what}: value {i}");
+            }
+        }
+    }
+}
+
+/// The values' bits, once they are widened: NaN is as good as any.
+fn bits<E: Stored>(values: &[E]) -> Vec<u32> {
+    widened(values).into_iter().map(f32::to_bits).collect()
 }
 
 #[test]
@@ -185,11 +252,23 @@ fn lengths_that_do_not_fit_are_refused() {
     in_every_order(|gpu| {
         let (x, coefficients) = (Values::of(&[1f32; 12]), Values::of(&[1f32; 12]));
         let mut y = Values::<f32>::fresh(11);
-        let result = batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write());
+        let result = batch_norm::forward(gpu, x.read(), coefficients.read(), None, false, y.write(), None);
         let message = result.unwrap_err().to_string();
         assert_eq!(message, "batch_norm_forward: y has 11 values, 12 are needed");
+        // Rows of 3 are read one by one: a byte a value.
+        let (mut y, mut mask) = (Values::<f32>::fresh(12), Values::<u8>::fresh(3));
+        let (x, coefficients, to) = (x.read(), coefficients.read(), Some(mask.write()));
+        let result = batch_norm::forward(gpu, x, coefficients, None, true, y.write(), to);
+        let message = result.unwrap_err().to_string();
+        assert_eq!(message, "batch_norm_forward: the mask has 3 values, 12 are needed");
+        let gate = batch_norm::Gate::Mask(mask.read());
+        let mut sums = Values::<f64>::fresh(6);
+        let (mut dy, to) = (Values::of(&[1f32; 12]), sums.write());
+        let result = batch_norm::backward_sums(gpu, dy.write(), gate, x, coefficients, true, to);
+        let message = result.unwrap_err().to_string();
+        assert_eq!(message, "batch_norm_backward_sums: the mask has 3 values, 12 are needed");
         let mut sums = Values::<f64>::fresh(10);
-        let result = sums::channel_sums(gpu, x.read(), 5, sums.write());
+        let result = sums::channel_sums(gpu, x, 5, sums.write());
         assert_eq!(result.unwrap_err().to_string(), "channel_sums: 12 values are no rows of 5");
     });
 }

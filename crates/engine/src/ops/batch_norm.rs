@@ -4,7 +4,7 @@ use simclr_kernels::batch_norm::NormConstants;
 
 use crate::tape::BackwardContext;
 use crate::{
-    Collective, DType, EngineError, Gate, Mode, NormParameters, ParameterId, Result, Tape, Tensor, Var,
+    Collective, DType, EngineError, Gate, Mask, Mode, NormParameters, ParameterId, Result, Tape, Tensor, Var,
 };
 
 /// A BatchNorm's parameters and constants.
@@ -78,19 +78,27 @@ pub fn batch_norm(
             None
         }
     };
-    let mut y = Tensor::empty_of(device, x.tensor().shape(), x.tensor().dtype());
-    let residual_value = residual.map(Var::tensor);
-    device.kernels().batch_norm_forward(x.tensor(), &coefficients, residual_value, relu, &mut y)?;
     // Inputs without a place of their own stand in for absent ones: their gradient is never wanted.
     let absent = tape.input(gamma.tensor().clone());
     let inputs = [x, &gamma, beta.as_ref().unwrap_or(&absent), residual.unwrap_or(&absent)];
+    let mut y = Tensor::empty_of(device, x.tensor().shape(), x.tensor().dtype());
+    // Without a residual x itself tells where the output is positive.
+    let mask_bytes = match relu && residual.is_some() && tape.records(&inputs) {
+        true => device.kernels().batch_norm_mask(x.tensor())?,
+        false => 0,
+    };
+    let mut mask = (mask_bytes > 0).then(|| Mask::empty(device, mask_bytes));
+    let kernels = device.kernels();
+    let residual_value = residual.map(Var::tensor);
+    kernels.batch_norm_forward(x.tensor(), &coefficients, residual_value, relu, &mut y, mask.as_mut())?;
     let collective = tape.collective();
     Ok(tape.record(&inputs, y.clone(), || BatchNormBackward {
         x: x.tensor().clone(),
-        gate: match (relu, residual) {
-            (false, _) => KeptGate::Open,
-            (true, Some(_)) => KeptGate::Output(y),
-            (true, None) => KeptGate::Affine,
+        gate: match (relu, residual, mask) {
+            (false, ..) => KeptGate::Open,
+            (true, None, _) => KeptGate::Affine,
+            (true, Some(_), Some(mask)) => KeptGate::Mask(mask),
+            (true, Some(_), None) => KeptGate::Output(y),
         },
         coefficients,
         count,
@@ -128,6 +136,7 @@ enum KeptGate {
     Open,
     Output(Tensor),
     Affine,
+    Mask(Mask),
 }
 
 impl KeptGate {
@@ -136,6 +145,7 @@ impl KeptGate {
             KeptGate::Open => Gate::Open,
             KeptGate::Output(y) => Gate::Output(y),
             KeptGate::Affine => Gate::Affine,
+            KeptGate::Mask(mask) => Gate::Mask(mask),
         }
     }
 }
