@@ -145,8 +145,13 @@ fn batch_norm_in_every_form() {
     for shape in shapes {
         let channels = &shape[shape.len() - 1..];
         for mode in [Mode::Train, Mode::TrainFrozenNorm] {
-            for form in 0..8 {
+            for form in 0..16 {
                 let (with_beta, with_residual, relu) = (form & 1 > 0, form & 2 > 0, form & 4 > 0);
+                // A residual of which no gradient is wanted.
+                let constant = form & 8 > 0;
+                if constant && !with_residual {
+                    continue;
+                }
                 let parameters: &[(&str, &[usize])] = &[("gamma", channels), ("beta", channels)];
                 let activations: &[(&str, &[usize])] = &[("x", shape), ("residual", shape)];
                 let setting = Setting {
@@ -157,7 +162,10 @@ fn batch_norm_in_every_form() {
                 let what = format!("batch_norm {shape:?}, {mode:?}, form {form}");
                 compare(&what, &gpu, &setting, mode, &TYPES, |tape, parameters| {
                     let x = tape.parameter(find(parameters, "x"));
-                    let residual = parameters.find("residual").map(|id| tape.parameter(id));
+                    let residual = parameters.find("residual").map(|id| match constant {
+                        true => tape.input(parameters.get(id).clone()),
+                        false => tape.parameter(id),
+                    });
                     ops::batch_norm(tape, &x, &norm(parameters), residual.as_ref(), relu)
                 });
             }
