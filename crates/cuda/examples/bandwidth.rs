@@ -20,7 +20,7 @@ mod measure {
     use half::bf16;
     use simclr_cuda::ops::batch_norm::{self, Gate};
     use simclr_cuda::ops::stem::{self, Packing};
-    use simclr_cuda::ops::{elementwise, pooling, sums};
+    use simclr_cuda::ops::{elementwise, pooling, stem_mma, sums};
     use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Result};
     use simclr_kernels::Conv2dGeometry;
 
@@ -56,7 +56,7 @@ mod measure {
         bench.global_avg_pool(4096, 16, 512)?;
         bench.passes(4096 * 32 * 32 * 3)?;
         bench.passes(512 * 224 * 224 * 3)?;
-        println!("first convolutions, packed and as they are");
+        println!("first convolutions, packed, as they are, and on tensor cores");
         bench.stem(stem_geometry(4096, 32, 3, 1, 1))?;
         bench.stem(stem_geometry(512, 224, 7, 2, 3))
     }
@@ -268,6 +268,22 @@ mod measure {
             })?;
             self.time("weight gradient, packed before", least, || {
                 gpu.conv2d_backward_weight_f32(packed, MODE, images.read(), y.read(), packed_dw.write())
+            })?;
+            if !stem_mma::serves::<bf16>(&g) {
+                return Ok(());
+            }
+            let mut weights = gpu.buffer::<f32>(g.weight_len())?;
+            elementwise::widen(gpu, w.read(), weights.write())?;
+            let mut totals = gpu.buffer::<f64>(2 * g.out_channels)?;
+            self.time("forward on tensor cores, with sums", least, || {
+                let (y, totals) = (y.write(), totals.write());
+                stem_mma::forward(gpu, &g, x.read(), weights.read(), y, Some(totals))
+            })?;
+            self.time("forward on tensor cores, no sums", least, || {
+                stem_mma::forward(gpu, &g, x.read(), weights.read(), y.write(), None)
+            })?;
+            self.time("weight gradient on tensor cores", least, || {
+                stem_mma::backward_weight(gpu, &g, x.read(), y.read(), dw.write())
             })
         }
     }

@@ -19,6 +19,8 @@ pub enum Module {
     Reductions,
     /// Convolutions of few channels, packed.
     Stem,
+    /// A network's first convolution on tensor cores; for types of 16 bits.
+    StemMma,
     /// L2 normalisation.
     L2Normalize,
     /// Softmax cross-entropy.
@@ -33,7 +35,7 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 12] = [
+    pub const ALL: [Module; 13] = [
         Module::ChannelSums,
         Module::BatchNorm,
         Module::BatchNormCoefficients,
@@ -41,6 +43,7 @@ impl Module {
         Module::Elementwise,
         Module::Reductions,
         Module::Stem,
+        Module::StemMma,
         Module::L2Normalize,
         Module::CrossEntropy,
         Module::NtXent,
@@ -53,10 +56,14 @@ impl Module {
         self.parts().0
     }
 
-    /// Whether it is compiled for each type of element.
-    pub fn is_typed(self) -> bool {
-        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Stem};
-        matches!(self, ChannelSums | BatchNorm | Pooling | Elementwise | Stem)
+    /// The types of elements for each of which it is compiled; none where it is the same for all.
+    pub fn elements(self) -> &'static [ElementType] {
+        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Stem, StemMma};
+        match self {
+            ChannelSums | BatchNorm | Pooling | Elementwise | Stem => &ElementType::ALL,
+            StemMma => &[ElementType::Bf16, ElementType::F16],
+            _ => &[],
+        }
     }
 
     /// Name, what it includes, and its own text.
@@ -72,6 +79,7 @@ impl Module {
             Module::Elementwise => ("elementwise", "", include_str!("kernels/elementwise.cu")),
             Module::Reductions => ("reductions", "", include_str!("kernels/reductions.cu")),
             Module::Stem => ("stem", "", include_str!("kernels/stem.cu")),
+            Module::StemMma => ("stem_mma", "", include_str!("kernels/stem_mma.cu")),
             Module::L2Normalize => ("l2_normalize", "", include_str!("kernels/l2_normalize.cu")),
             Module::CrossEntropy => ("cross_entropy", "", include_str!("kernels/cross_entropy.cu")),
             Module::NtXent => ("nt_xent", "", include_str!("kernels/nt_xent.cu")),
@@ -101,9 +109,9 @@ impl Program {
 
     /// Every program.
     pub fn all() -> Vec<Program> {
-        let of = |module: Module| match module.is_typed() {
-            true => ElementType::ALL.map(|element| Program::typed(module, element)).to_vec(),
-            false => vec![Program::of(module)],
+        let of = |module: Module| match module.elements() {
+            [] => vec![Program::of(module)],
+            elements => elements.iter().map(|&element| Program::typed(module, element)).collect(),
         };
         Module::ALL.into_iter().flat_map(of).collect()
     }

@@ -1,6 +1,7 @@
 //! The kernels of a GPU: those of `simclr-cuda`, on tensors.
 
 use simclr_cuda::ops::stem::{self, Packing};
+use simclr_cuda::ops::stem_mma;
 use simclr_cuda::{
     ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, Slice, SliceMut, ops,
 };
@@ -88,7 +89,10 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         typed!(x, E => {
             let y = y.gpu_mut(&self.gpu)?;
-            if stem::pays::<E>(g) {
+            if stem_mma::serves::<E>(g) {
+                let sums = sums.map(|sums| sums.gpu_mut(&self.gpu)).transpose()?;
+                stem_mma::forward::<E>(&self.gpu, g, x.gpu()?, w.gpu()?, y, sums)?
+            } else if stem::pays::<E>(g) {
                 let packing = Packing::of(g)?;
                 let x = self.packed::<E>(&packing, x)?;
                 let mut packed = self.gpu.buffer::<E>(packing.geometry().weight_len())?;
@@ -126,7 +130,9 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         let dw = dw.gpu_mut(&self.gpu)?;
         typed!(x, E => {
-            if stem::pays::<E>(g) {
+            if stem_mma::serves::<E>(g) {
+                stem_mma::backward_weight::<E>(&self.gpu, g, x.gpu()?, dy.gpu()?, dw)?
+            } else if stem::pays::<E>(g) {
                 let packing = Packing::of(g)?;
                 let (x, packed) = (self.packed::<E>(&packing, x)?, packing.geometry());
                 let mut packed_dw = self.gpu.buffer(packed.weight_len())?;

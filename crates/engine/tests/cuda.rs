@@ -118,9 +118,12 @@ fn convolutions() {
         (2, 8, 5, 3, 16, 7, 2, 3),
         (5, 6, 6, 4, 33, 1, 2, 0),
         (2, 1, 1, 3, 5, 1, 1, 0),
-        // First layers of networks, whose few channels are packed in bf16.
-        (3, 9, 9, 3, 16, 3, 1, 1),
+        // First layers of networks, whose few channels are packed in bf16, unless tensor cores have kernels of their own.
+        (3, 9, 9, 3, 8, 3, 1, 1),
         (2, 15, 13, 3, 8, 7, 2, 3),
+        (3, 9, 9, 3, 16, 3, 1, 1),
+        (3, 33, 17, 3, 64, 3, 1, 1),
+        (2, 7, 35, 3, 128, 3, 1, 1),
     ];
     for shape @ (n, h, w, c, k, side, stride, padding) in shapes {
         let setting = Setting {

@@ -12,5 +12,6 @@ pub mod optimizer;
 pub mod pooling;
 pub mod reductions;
 pub mod stem;
+pub mod stem_mma;
 pub mod sums;
 pub mod views;

@@ -10,5 +10,6 @@ mod pooling;
 mod reductions;
 mod rows;
 mod stem;
+mod stem_mma;
 mod support;
 mod views;

@@ -37,7 +37,7 @@ struct Thread {
     ucontext_t context;
     State state;
     // What the thread shows the other lanes of its warp.
-    unsigned char shown[16];
+    unsigned char shown[48];
 };
 
 constexpr size_t STACK = 64 << 10;
@@ -74,6 +74,29 @@ template <class V> inline V exchanged(V value, unsigned lane) {
     std::memcpy(&value, threads[threadIdx.x / WARP_SIZE * WARP_SIZE + lane].shown, sizeof(V));
     wait_at(State::AT_WARP);
     return value;
+}
+
+// c += a b as a warp's tensor cores do it, for 16-bit values in pairs: a is 16 x 16, b 16 x 8, c 16 x 8. Every lane computes its four values of c, one term
+// after the other, from what the other lanes show.
+template <class Widen> inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], Widen widen) {
+    // The values of a, then those of b, as they lie in the lane's registers.
+    float own[12];
+    static_assert(sizeof(own) <= sizeof(Thread::shown), "");
+    for (unsigned i = 0; i < 12; ++i) own[i] = widen((uint16_t)((i < 8 ? a[i / 2] : b[i / 2 - 4]) >> i % 2 * 16));
+    std::memcpy(threads[threadIdx.x].shown, own, sizeof(own));
+    wait_at(State::AT_WARP);
+    const unsigned lane = threadIdx.x % WARP_SIZE, first = threadIdx.x - lane;
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned late = k / 8, t = k % 8 / 2;
+            float left, right;
+            std::memcpy(&left, threads[first + row % 8 * 4 + t].shown + 4 * (2 * (row / 8 + 2 * late) + k % 2), sizeof(left));
+            std::memcpy(&right, threads[first + column * 4 + t].shown + 4 * (8 + 2 * late + k % 2), sizeof(right));
+            c[i] += left * right;
+        }
+    }
+    wait_at(State::AT_WARP);
 }
 
 // Lets those go on whose barrier is complete; whether there were any.
