@@ -99,6 +99,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::BatchTooLarge { .. }
         | E::DoesNotFit { .. }
         | E::ViewsOnGpu(_)
+        | E::NeedsGpu { .. }
         | E::Views(_) => true,
         _ => false,
     }

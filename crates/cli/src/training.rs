@@ -115,6 +115,7 @@ impl Training {
             TrainError::BatchTooLarge { .. }
             | TrainError::DoesNotFit { .. }
             | TrainError::ViewsOnGpu(_)
+            | TrainError::NeedsGpu { .. }
             | TrainError::Data(DataError::TooFewImages { .. }),
         ) = &result
         {

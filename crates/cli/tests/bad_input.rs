@@ -184,7 +184,7 @@ fn settings_that_make_no_sense() {
         ("batch=8", &["train.batch"]),
         ("train.batch=many", &["train.batch", "many"]),
         ("train.epochs=0", &["train.epochs"]),
-        ("train.precision=fp16", &["train.precision", "f32", "bf16"]),
+        ("train.precision=f16", &["train.precision", "f32", "bf16", "fp16"]),
         ("view.crop_area=[0.0, 2.0]", &["view.crop_area"]),
         ("optim.warmup_epochs=5", &["optim.warmup_epochs", "train.epochs"]),
     ] {
@@ -207,7 +207,10 @@ fn settings_that_make_no_sense() {
     simclr(&["bench", "step", "--views", "7"]).expect(2, &["--views 7", "even"]);
     simclr(&["bench", "step", "--encoder", "resnet19"]).expect(2, &["resnet19", "resnet18"]);
     simclr(&["bench", "step", "--isa", "sse"]).expect(2, &["sse", "portable", "avx512bf16"]);
-    simclr(&["bench", "step", "--precision", "fp16"]).expect(2, &["precision", "f32", "bf16"]);
+    simclr(&["bench", "step", "--precision", "fp8"]).expect(2, &["precision", "f32", "bf16", "fp16"]);
+    simclr(&["bench", "step", "--precision", "fp16"]).expect(2, &["fp16", "GPU", "bf16", "f32"]);
+    let on_cpu = ["train.precision=fp16", "train.device=cpu"];
+    simclr(&pretrain(&data, &out, &on_cpu)).expect(2, &["fp16", "GPU", "bf16", "f32"]);
     assert!(!out.exists());
 }
 

@@ -9,9 +9,12 @@ use simclr_kernels::{
     optimizer, pooling,
 };
 
+use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
-use crate::update::judged;
-use crate::{Bytes, EngineError, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained};
+use crate::update::{TAKEN, judged};
+use crate::{
+    Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+};
 
 pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
@@ -409,13 +412,23 @@ impl Kernels for CpuKernels {
     }
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-        if let Some(deferred) = stride.deferred
-            && !deferred.verdict.figures()?.sound
-        {
-            return Ok(());
+        let mut unscale = None;
+        if let Some(deferred) = stride.deferred {
+            if deferred.verdict.values.values::<f64>()?[TAKEN] == 0.0 {
+                return Ok(());
+            }
+            unscale = deferred.scale.map(|scale| one_of(&scale.unscale)).transpose()?;
         }
         for Trained { gradient, value, state, adapted } in list {
-            let (g, w, v) = (gradient.as_slice()?, value.as_mut_slice()?, state.as_mut_slice()?);
+            let unscaled: Vec<f32>;
+            let g = match unscale {
+                Some(unscale) => {
+                    unscaled = gradient.as_slice()?.iter().map(|g| g * unscale).collect();
+                    &unscaled
+                }
+                None => gradient.as_slice()?,
+            };
+            let (w, v) = (value.as_mut_slice()?, state.as_mut_slice()?);
             let decayed = |decay: f32| if *adapted { decay } else { 0.0 };
             let rate = stride.rate as f32;
             match *rule {
@@ -441,7 +454,7 @@ impl Kernels for CpuKernels {
     }
 
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
-        if verdict.values::<f64>()?[4] != 0.0 {
+        if verdict.values::<f64>()?[TAKEN] != 0.0 {
             for (to, from) in list {
                 to.as_mut_slice()?.copy_from_slice(from.as_slice()?);
             }
@@ -449,8 +462,30 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
-        judged(verdict.values_mut()?, sums.values()?, squares.values()?[0], views);
+    fn judge(
+        &self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+        verdict: &mut Tensor,
+    ) -> Result<()> {
+        let scale = match scale {
+            Some(LossScale { scale, unscale, .. }) => Some([one_of(scale)?, one_of(unscale)?]),
+            None => None,
+        };
+        judged(verdict.values_mut()?, sums.values()?, squares.values()?[0], views, scale);
         Ok(())
     }
+
+    fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()> {
+        let taken = verdict.values::<f64>()?[TAKEN] != 0.0;
+        let (factor, steps) = rescaled(taken, one_of(&scale.scale)?, one_of(&scale.steps)?);
+        scale.scale.write(&[factor])?;
+        scale.unscale.write(&[1.0 / factor])?;
+        scale.steps.write(&[steps])
+    }
+
+    /// There are no others.
+    fn set_deterministic(&self, _: bool) {}
 }

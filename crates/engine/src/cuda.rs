@@ -1,5 +1,7 @@
 //! The kernels of a GPU: those of `simclr-cuda`, on tensors.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use simclr_cuda::ops::stem::{self, Packing};
 use simclr_cuda::ops::stem_mma;
 use simclr_cuda::{
@@ -10,11 +12,13 @@ use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
-use crate::tensor::{Stored, typed};
-use crate::{Bytes, Deferred, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained};
+use crate::tensor::Stored;
+use crate::update::TAKEN;
+use crate::{
+    Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+};
 
-/// f32 stays exact, and the same step gives the same bits.
-const CONVOLUTIONS: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
+/// f32 stays exact.
 const PRODUCTS: ProductMode = ProductMode::Exact;
 
 pub(crate) struct CudaKernels {
@@ -23,11 +27,36 @@ pub(crate) struct CudaKernels {
     one: DeviceBuffer<f32>,
     /// 1 on the GPU: a step is known to be sound before it is taken.
     sound: DeviceBuffer<f64>,
+    /// Whether the same step gives the same bits.
+    deterministic: AtomicBool,
+}
+
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: those of the processor, and f16.
+macro_rules! typed {
+    ($tensor:expr, $E:ident => $body:expr) => {
+        match $tensor.dtype() {
+            crate::DType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            _ => crate::tensor::typed!($tensor, $E => $body),
+        }
+    };
 }
 
 impl CudaKernels {
     pub(crate) fn new(gpu: &Device) -> Result<CudaKernels> {
-        Ok(CudaKernels { gpu: gpu.clone(), one: gpu.buffer_of(&[1.0])?, sound: gpu.buffer_of(&[1.0])? })
+        Ok(CudaKernels {
+            gpu: gpu.clone(),
+            one: gpu.buffer_of(&[1.0])?,
+            sound: gpu.buffer_of(&[1.0])?,
+            deterministic: AtomicBool::new(true),
+        })
+    }
+
+    /// f32 stays exact.
+    fn convolutions(&self) -> ConvolutionMode {
+        ConvolutionMode { tf32: false, deterministic: self.deterministic.load(Ordering::Relaxed) }
     }
 
     /// Weights, f32, as a convolution of activations of type `E` takes them.
@@ -49,9 +78,9 @@ impl CudaKernels {
         match sums {
             Some(sums) => {
                 let sums = sums.gpu_mut(&self.gpu)?;
-                self.gpu.conv2d_forward_with_sums(g, CONVOLUTIONS, x, w, y, sums)?
+                self.gpu.conv2d_forward_with_sums(g, self.convolutions(), x, w, y, sums)?
             }
-            None => self.gpu.conv2d_forward(g, CONVOLUTIONS, x, w, y)?,
+            None => self.gpu.conv2d_forward(g, self.convolutions(), x, w, y)?,
         }
         Ok(())
     }
@@ -116,7 +145,7 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         typed!(dy, E => {
             let (w, dx) = (self.narrowed::<E>(w)?, dx.gpu_mut(&self.gpu)?);
-            self.gpu.conv2d_backward_input(g, CONVOLUTIONS, dy.gpu()?, w.read(), dx, write)?
+            self.gpu.conv2d_backward_input(g, self.convolutions(), dy.gpu()?, w.read(), dx, write)?
         });
         Ok(())
     }
@@ -137,10 +166,10 @@ impl Kernels for CudaKernels {
                 let (x, packed) = (self.packed::<E>(&packing, x)?, packing.geometry());
                 let mut packed_dw = self.gpu.buffer(packed.weight_len())?;
                 let (x, to) = (x.read(), packed_dw.write());
-                self.gpu.conv2d_backward_weight_f32::<E>(packed, CONVOLUTIONS, x, dy.gpu()?, to)?;
+                self.gpu.conv2d_backward_weight_f32::<E>(packed, self.convolutions(), x, dy.gpu()?, to)?;
                 stem::unpack_weights(&self.gpu, &packing, packed_dw.read(), dw)?
             } else {
-                self.gpu.conv2d_backward_weight_f32::<E>(g, CONVOLUTIONS, x.gpu()?, dy.gpu()?, dw)?
+                self.gpu.conv2d_backward_weight_f32::<E>(g, self.convolutions(), x.gpu()?, dy.gpu()?, dw)?
             }
         });
         Ok(())
@@ -436,11 +465,14 @@ impl Kernels for CudaKernels {
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
         let known;
-        let (hyper, sound) = match stride.deferred {
-            Some(Deferred { hyper, verdict }) => (hyper.gpu()?, sound(&verdict.values)?),
+        let (hyper, finite, unscale) = match stride.deferred {
+            Some(Deferred { hyper, verdict, scale }) => {
+                let unscale = scale.map(|scale| scale.unscale.gpu()).transpose()?;
+                (hyper.gpu()?, taken(&verdict.values)?, unscale.unwrap_or(self.one.read()))
+            }
             None => {
                 known = self.gpu.buffer_of(&rule.hyper(stride.rate, stride.step))?;
-                (known.read(), self.sound.read())
+                (known.read(), self.sound.read(), self.one.read())
             }
         };
         let mut tensors = ops::optimizer::TensorList::new();
@@ -448,7 +480,7 @@ impl Kernels for CudaKernels {
             let (w, v) = (value.gpu_mut(&self.gpu)?, state.gpu_mut(&self.gpu)?);
             tensors.push(w, gradient.gpu()?, Some(v), *adapted)?;
         }
-        let guard = ops::optimizer::Guard { unscale: self.one.read(), finite: sound };
+        let guard = ops::optimizer::Guard { unscale, finite };
         let momentum = |momentum, decay, nesterov, trust_coefficient| ops::optimizer::Momentum {
             momentum,
             decay,
@@ -473,16 +505,37 @@ impl Kernels for CudaKernels {
         for (to, from) in list {
             tensors.push(to.gpu_mut(&self.gpu)?, from.gpu()?, None, false)?;
         }
-        Ok(ops::optimizer::replace(&self.gpu, &mut tensors, sound(verdict)?)?)
+        Ok(ops::optimizer::replace(&self.gpu, &mut tensors, taken(verdict)?)?)
     }
 
-    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
+    fn judge(
+        &self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+        verdict: &mut Tensor,
+    ) -> Result<()> {
         let (sums, squares, verdict) = (sums.gpu()?, squares.gpu()?, verdict.gpu_mut(&self.gpu)?);
-        Ok(ops::reductions::judge(&self.gpu, sums, squares, views, verdict)?)
+        let scale = match scale {
+            Some(LossScale { scale, unscale, .. }) => Some([scale.gpu()?, unscale.gpu()?]),
+            None => None,
+        };
+        Ok(ops::reductions::judge(&self.gpu, sums, squares, views, scale, verdict)?)
+    }
+
+    fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()> {
+        let LossScale { scale, unscale, steps } = scale;
+        let state = [scale.gpu_mut(&self.gpu)?, unscale.gpu_mut(&self.gpu)?, steps.gpu_mut(&self.gpu)?];
+        Ok(ops::reductions::update_loss_scale(&self.gpu, taken(verdict)?, state, LossScale::INTERVAL)?)
+    }
+
+    fn set_deterministic(&self, deterministic: bool) {
+        self.deterministic.store(deterministic, Ordering::Relaxed);
     }
 }
 
-/// The value of a verdict that says whether all steps were sound.
-fn sound(verdict: &Tensor) -> Result<Slice<'_, f64>> {
-    Ok(verdict.gpu::<f64>()?.part(4, 1)?)
+/// The value of a verdict that says whether the last step is taken.
+fn taken(verdict: &Tensor) -> Result<Slice<'_, f64>> {
+    Ok(verdict.gpu::<f64>()?.part(TAKEN, 1)?)
 }

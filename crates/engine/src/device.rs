@@ -231,6 +231,12 @@ impl Device {
         }
     }
 
+    /// Whether only algorithms may serve from here on that give the same bits each time, as is so unless said otherwise. On a GPU others are
+    /// faster; the CPU has no others. A captured step keeps those that it was captured with.
+    pub fn set_deterministic(&self, deterministic: bool) {
+        self.kernels().set_deterministic(deterministic);
+    }
+
     /// Waits until everything that was started has ended.
     ///
     /// # Errors

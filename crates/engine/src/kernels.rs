@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
-use crate::{Bytes, Mask, Result, Rule, Stride, Tensor, Trained};
+use crate::{Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -212,8 +212,20 @@ pub trait Kernels: Send + Sync {
 
     /// One step of an optimiser on each of a list.
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()>;
-    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that all steps were sound.
+    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that the last step is taken.
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()>;
     /// [`crate::Verdict::judge`].
-    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()>;
+    fn judge(
+        &self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+        verdict: &mut Tensor,
+    ) -> Result<()>;
+    /// [`LossScale::update`], after a verdict of these values.
+    fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()>;
+
+    /// Whether only algorithms may serve that give the same bits each time, where the device has others.
+    fn set_deterministic(&self, deterministic: bool);
 }

@@ -11,7 +11,8 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::{
-    Bytes, Conv2dGeometry, Gate, Kernels, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+    Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor,
+    Trained,
 };
 
 /// A kernel on operands of one shape.
@@ -512,8 +513,25 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("optimizer", "averages", Shape::Any), cost, |k| k.replace(verdict, list))
     }
 
-    fn judge(&self, sums: &Tensor, squares: &Tensor, views: usize, verdict: &mut Tensor) -> Result<()> {
-        self.time(("optimizer", "verdict", Shape::Any), (0, 0), |k| k.judge(sums, squares, views, verdict))
+    fn judge(
+        &self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+        verdict: &mut Tensor,
+    ) -> Result<()> {
+        self.time(("optimizer", "verdict", Shape::Any), (0, 0), |k| {
+            k.judge(sums, squares, views, scale, verdict)
+        })
+    }
+
+    fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()> {
+        self.time(("optimizer", "loss scale", Shape::Any), (0, 0), |k| k.update_loss_scale(verdict, scale))
+    }
+
+    fn set_deterministic(&self, deterministic: bool) {
+        self.inner.set_deterministic(deterministic);
     }
 }
 

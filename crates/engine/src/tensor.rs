@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytemuck::Pod;
-use half::bf16;
+use half::{bf16, f16};
 use simclr_kernels::Element;
 
 use crate::memory::Memory;
@@ -20,6 +20,8 @@ pub enum DType {
     F32,
     /// The upper halves of these: as wide a range, 8 bits of precision. For activations and their gradients.
     Bf16,
+    /// 16-bit IEEE floats: 11 bits of precision, up to 65,504. For activations and their gradients, on GPUs alone.
+    F16,
     /// 64-bit IEEE floats. For sums over many values: statistics, norms, the loss.
     F64,
 }
@@ -38,6 +40,10 @@ impl Stored for bf16 {
     const DTYPE: DType = DType::Bf16;
 }
 
+impl Stored for f16 {
+    const DTYPE: DType = DType::F16;
+}
+
 impl Stored for f64 {
     const DTYPE: DType = DType::F64;
 }
@@ -47,7 +53,7 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
-            DType::Bf16 => 2,
+            DType::Bf16 | DType::F16 => 2,
             DType::F64 => 8,
         }
     }
@@ -214,6 +220,7 @@ impl Tensor {
         match self.dtype {
             DType::F32 => self.copied(),
             DType::Bf16 => Ok(self.copied::<bf16>()?.into_iter().map(Element::widen).collect()),
+            DType::F16 => Ok(self.copied::<f16>()?.into_iter().map(f16::to_f32).collect()),
             DType::F64 => Ok(self.copied::<f64>()?.into_iter().map(|v| v as f32).collect()),
         }
     }
@@ -233,6 +240,7 @@ impl Tensor {
         match dtype {
             DType::F32 => cast.write(&values)?,
             DType::Bf16 => cast.write::<bf16>(&values.into_iter().map(bf16::narrow).collect::<Vec<_>>())?,
+            DType::F16 => cast.write::<f16>(&values.into_iter().map(f16::from_f32).collect::<Vec<_>>())?,
             DType::F64 => cast.write::<f64>(&values.into_iter().map(f64::from).collect::<Vec<_>>())?,
         }
         Ok(cast)
@@ -290,12 +298,17 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// What kernels of activations say to other types.
+/// What kernels of activations say to types that they have no form for.
 pub(crate) fn not_activations(x: &Tensor) -> EngineError {
-    EngineError::Value { op: "kernel", what: format!("f32 or bf16 is needed, {x:?} was given") }
+    let needed = match (x.dtype, x.device.is_gpu()) {
+        (_, true) => "f32, bf16 or f16 is needed",
+        (DType::F16, false) => "f16 needs a GPU, here f32 or bf16 is needed",
+        (_, false) => "f32 or bf16 is needed",
+    };
+    EngineError::Value { op: "kernel", what: format!("{needed}, {x:?} was given") }
 }
 
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values.
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: of the types that the processor computes with.
 macro_rules! typed {
     ($tensor:expr, $E:ident => $body:expr) => {
         match $tensor.dtype() {
@@ -307,7 +320,7 @@ macro_rules! typed {
                 type $E = half::bf16;
                 $body
             }
-            $crate::DType::F64 => return Err($crate::tensor::not_activations($tensor)),
+            $crate::DType::F16 | $crate::DType::F64 => return Err($crate::tensor::not_activations($tensor)),
         }
     };
 }
@@ -341,6 +354,18 @@ mod tests {
         let other = half.clone();
         half.add_assign(&other).unwrap();
         assert_eq!(half.to_vec().unwrap()[2], 2.0);
+    }
+
+    #[test]
+    fn f16_is_kept_but_not_computed_with() {
+        let device = Device::cpu(1).unwrap();
+        let wide = Tensor::from_vec(&device, &[4], vec![0.1, -2.0, 65504.0, 7e4]).unwrap();
+        let half = wide.cast(DType::F16).unwrap();
+        assert_eq!((half.dtype().size(), half.values::<f16>().unwrap().len()), (2, 4));
+        let tenth = f16::from_f32(0.1).to_f32();
+        assert_eq!(half.to_vec().unwrap(), [tenth, -2.0, 65504.0, f32::INFINITY]);
+        let refused = half.clone().add_assign(&half).unwrap_err().to_string();
+        assert!(refused.contains("f16 needs a GPU"), "{refused}");
     }
 
     #[test]

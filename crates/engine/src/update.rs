@@ -1,6 +1,6 @@
 //! What an optimiser does with gradients, and what a device knows of a step before anybody has asked.
 
-use crate::{AdamWStep, DType, Device, EngineError, Result, Tensor};
+use crate::{AdamWStep, DType, Device, EngineError, LossScale, Result, Tensor};
 
 /// An optimiser, with what stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,14 +87,21 @@ pub struct Deferred<'a> {
     pub hyper: &'a Tensor,
     /// Nothing is changed by a step that is not sound.
     pub verdict: &'a Verdict,
+    /// What the gradients were multiplied by, if they were: it is undone.
+    pub scale: Option<&'a LossScale>,
 }
 
 /// What a device found of its steps, and whether all were sound: after one that was not, nothing is changed any more.
 #[derive(Debug)]
 pub struct Verdict {
-    /// (8), f64: see [`VerdictFigures`].
+    /// (10), f64: the figures of [`VerdictFigures`] in their order, but that before the last of them stands whether the last step is taken.
     pub(crate) values: Tensor,
 }
+
+/// Values of a verdict.
+const VALUES: usize = 10;
+/// Which of them says whether the last step is taken.
+pub(crate) const TAKEN: usize = 8;
 
 /// The figures of a [`Verdict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -105,39 +112,60 @@ pub struct VerdictFigures {
     pub contrastive_accuracy: f64,
     /// Mean entropy of its softmax over candidates, in nats.
     pub entropy: f64,
-    /// |g| over all parameters.
+    /// |g| over all parameters, of the last step that was not skipped.
     pub gradient_norm: f64,
-    /// Whether all steps had a finite loss and gradient.
+    /// Whether all steps had a finite loss and, skipped ones apart, gradient.
     pub sound: bool,
-    /// Sound steps since the sums were set.
+    /// Sound steps since the sums were set, skipped ones among them.
     pub steps: u64,
     /// The sum of their losses, from what it was set to.
     pub loss_sum: f64,
     /// The sum of their contrastive accuracies.
     pub accuracy_sum: f64,
+    /// Steps that were skipped, from what it was set to: only their scaled gradients were not finite.
+    pub skipped: u64,
 }
 
 impl Verdict {
     /// Of no steps yet.
     pub fn new(device: &Device) -> Result<Verdict> {
-        let mut verdict = Verdict { values: Tensor::empty_of(device, &[8], DType::F64) };
+        let mut verdict = Verdict { values: Tensor::empty_of(device, &[VALUES], DType::F64) };
         verdict.set(&VerdictFigures { sound: true, ..VerdictFigures::default() })?;
         Ok(verdict)
     }
 
     /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::NtXentSums`] has them, and by the sum of squares of its
     /// gradients.
-    pub fn judge(&mut self, sums: &Tensor, squares: &Tensor, views: usize) -> Result<()> {
+    ///
+    /// Where these were multiplied by a `scale` above 1 and only they are not finite, the step is skipped: it counts as sound and changes
+    /// nothing.
+    pub fn judge(
+        &mut self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+    ) -> Result<()> {
         let device = self.values.device().clone();
-        device.kernels().judge(sums, squares, views, &mut self.values)
+        device.kernels().judge(sums, squares, views, scale, &mut self.values)
     }
 
     /// The figures, once all steps that were started have ended.
     pub fn figures(&self) -> Result<VerdictFigures> {
-        let mut values = [0.0; 8];
+        let mut values = [0.0; VALUES];
         self.values.read(&mut values)?;
-        let [loss, contrastive_accuracy, entropy, gradient_norm, sound, steps, loss_sum, accuracy_sum] =
-            values;
+        let [
+            loss,
+            contrastive_accuracy,
+            entropy,
+            gradient_norm,
+            sound,
+            steps,
+            loss_sum,
+            accuracy_sum,
+            _,
+            skipped,
+        ] = values;
         Ok(VerdictFigures {
             loss,
             contrastive_accuracy,
@@ -147,6 +175,7 @@ impl Verdict {
             steps: steps as u64,
             loss_sum,
             accuracy_sum,
+            skipped: skipped as u64,
         })
     }
 
@@ -156,7 +185,7 @@ impl Verdict {
         let VerdictFigures {
             loss, contrastive_accuracy, entropy, gradient_norm, loss_sum, accuracy_sum, ..
         } = *figures;
-        let steps = figures.steps as f64;
+        let (steps, skipped) = (figures.steps as f64, figures.skipped as f64);
         self.values.write(&[
             loss,
             contrastive_accuracy,
@@ -166,21 +195,32 @@ impl Verdict {
             steps,
             loss_sum,
             accuracy_sum,
+            sound,
+            skipped,
         ])
     }
 }
 
-/// [`Verdict::judge`] on plain values.
-pub(crate) fn judged(values: &mut [f64], sums: &[f64], squares: f64, views: usize) {
+/// [`Verdict::judge`] on plain values, `scale` being the factor and what undoes it.
+pub(crate) fn judged(values: &mut [f64], sums: &[f64], squares: f64, views: usize, scale: Option<[f32; 2]>) {
+    values[TAKEN] = 0.0;
     if values[4] == 0.0 {
         return;
     }
+    let [scale, unscale] = scale.unwrap_or([1.0; 2]);
     let mean = |sum: f64| sum / views as f64;
-    let (loss, accuracy, norm) = (mean(sums[0]), mean(sums[1]), squares.sqrt());
-    values[..4].copy_from_slice(&[loss, accuracy, mean(sums[2]), norm]);
-    if !(loss.is_finite() && norm.is_finite()) {
-        values[4] = 0.0;
-        return;
+    let (loss, accuracy, norm) = (mean(sums[0]), mean(sums[1]), squares.sqrt() * f64::from(unscale));
+    values[..3].copy_from_slice(&[loss, accuracy, mean(sums[2])]);
+    let skipped = loss.is_finite() && !norm.is_finite() && scale > 1.0;
+    if skipped {
+        values[9] += 1.0;
+    } else {
+        values[3] = norm;
+        if !(loss.is_finite() && norm.is_finite()) {
+            values[4] = 0.0;
+            return;
+        }
+        values[TAKEN] = 1.0;
     }
     values[5] += 1.0;
     values[6] += loss;
@@ -204,7 +244,7 @@ impl Device {
         self.kernels().update(rule, stride, list)
     }
 
-    /// Each first tensor gets the values of the second, where the verdict is that all steps were sound.
+    /// Each first tensor gets the values of the second, where the verdict is that the last step is taken.
     pub fn replace(&self, verdict: &Verdict, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
         for (to, from) in list.iter() {
             if to.shape() != from.shape() {

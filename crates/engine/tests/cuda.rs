@@ -9,11 +9,22 @@ use common::network::{CHANNELS, Network, SIZE};
 use common::{gpu, tensor, values};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{
-    DType, Deferred, Device, Mode, ParameterId, ParameterKind, Parameters, Result, Rule, SingleProcess,
-    Stride, Tape, Tensor, Trained, Var, Verdict,
+    DType, Deferred, Device, LossScale, LossScaleFigures, Mode, ParameterId, ParameterKind, Parameters,
+    Result, Rule, SingleProcess, Stride, Tape, Tensor, Trained, Var, Verdict,
 };
 
-const TYPES: [DType; 2] = [DType::F32, DType::Bf16];
+const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+/// A tensor rounded to what a GPU computes with, as `device` has it: f16 stays f32 on the processor, which has no kernels for it.
+fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+    let x = x.cast(dtype).unwrap();
+    x.cast(if x.device().is_gpu() { dtype } else { reference(dtype) }).unwrap()
+}
+
+/// What the processor computes with where a GPU does with `dtype`.
+fn reference(dtype: DType) -> DType {
+    if dtype == DType::F16 { DType::F32 } else { dtype }
+}
 
 /// Parameters of given names and shapes: activations of type `dtype`, the others f32; averages are not trained.
 struct Setting<'s> {
@@ -34,7 +45,7 @@ impl Setting<'_> {
                 } else {
                     tensor(device, name, shape)
                 };
-                parameters.add(*name, kind, value.cast(dtype).unwrap()).unwrap();
+                parameters.add(*name, kind, rounded(&value, dtype)).unwrap();
             }
         };
         add(self.activations, ParameterKind::Weight, dtype);
@@ -45,10 +56,16 @@ impl Setting<'_> {
 }
 
 /// Output, gradients and new averages.
-fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> Result<Var>) -> Vec<Vec<f32>> {
+fn outcome(
+    parameters: &Parameters,
+    mode: Mode,
+    dtype: DType,
+    forward: impl Fn(&mut Tape) -> Result<Var>,
+) -> Vec<Vec<f32>> {
     let mut tape = Tape::new(parameters, mode, &SingleProcess);
     let y = forward(&mut tape).unwrap();
-    let dy = tensor(y.tensor().device(), "dy", y.tensor().shape()).cast(y.tensor().dtype()).unwrap();
+    let dy = rounded(&tensor(y.tensor().device(), "dy", y.tensor().shape()), dtype);
+    let dy = dy.cast(y.tensor().dtype()).unwrap();
     let gradients = tape.backward(&y, dy).unwrap();
     let mut averages = tape.into_buffer_updates();
     let gradients = gradients.iter().map(|(gradient, _)| gradient.to_vec().unwrap());
@@ -66,7 +83,11 @@ fn relative_rms(got: &[f32], want: &[f32]) -> f64 {
 
 /// Refuses results that are further off than `dtype` allows. A NaN is.
 fn assert_close(what: &str, dtype: DType, got: &[Vec<f32>], want: &[Vec<f32>]) {
-    let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-2 };
+    let tolerance = match dtype {
+        DType::F32 => 1e-5,
+        DType::F16 => 2e-3,
+        _ => 1e-2,
+    };
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let off = relative_rms(got, want);
@@ -87,7 +108,7 @@ fn compare(
     for &dtype in types {
         let [got, want] = [gpu, &cpu].map(|device| {
             let parameters = setting.on(device, dtype);
-            outcome(&parameters, mode, |tape| forward(tape, &parameters))
+            outcome(&parameters, mode, dtype, |tape| forward(tape, &parameters))
         });
         assert_close(what, dtype, &got, &want);
     }
@@ -253,8 +274,9 @@ fn optimizers_and_sums() {
                 // The last step is not sound, and changes nothing.
                 let mut sums = Tensor::empty_of(device, &[3], DType::F64);
                 sums.write(&[if step == 4 { f64::NAN } else { 5.0 }, 1.0, 2.0]).unwrap();
-                verdict.judge(&sums, &device.squares(&g).unwrap(), 2).unwrap();
-                let deferred = (step > 1).then_some(Deferred { hyper: &hyper, verdict: &verdict });
+                verdict.judge(&sums, &device.squares(&g).unwrap(), 2, None).unwrap();
+                let deferred = Deferred { hyper: &hyper, verdict: &verdict, scale: None };
+                let deferred = (step > 1).then_some(deferred);
                 device.update(rule, Stride { rate: 0.3, step, deferred }, &mut list).unwrap();
             }
             let figures = verdict.figures().unwrap();
@@ -270,6 +292,66 @@ fn optimizers_and_sums() {
     assert_close("optimizers", DType::F32, &updated(&gpu), &updated(&cpu));
 }
 
+/// Five steps, of which `overflows` says which have gradients that are not finite, from a scale: what was updated, |g|, and the scale after each.
+fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f32>>, Vec<f32>, [u64; 3]) {
+    let rule = Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: false };
+    let (mut w, mut v) = (tensor(device, "w", &[9]), Tensor::zeros(device, &[9]).unwrap());
+    let mut hyper = Tensor::zeros(device, &[3]).unwrap();
+    let (mut verdict, mut loss_scale) = (Verdict::new(device).unwrap(), LossScale::new(device).unwrap());
+    loss_scale.set(LossScaleFigures { scale, steps: LossScale::INTERVAL - 2 }).unwrap();
+    let (mut average, mut scales) = (Tensor::zeros(device, &[9]).unwrap(), Vec::new());
+    let mut results = Vec::new();
+    for (step, overflow) in (1..).zip(overflows) {
+        let mut g = tensor(device, &format!("g {step}"), &[9]);
+        let factor = loss_scale.gradient().to_vec().unwrap()[0];
+        let mut values: Vec<f32> = g.to_vec().unwrap().iter().map(|value| value * factor).collect();
+        if overflow {
+            values[3] = f32::INFINITY;
+        }
+        g.write(&values).unwrap();
+        hyper.write(&rule.hyper(0.1, step)).unwrap();
+        let mut sums = Tensor::empty_of(device, &[3], DType::F64);
+        sums.write(&[step as f64, 1.0, 2.0]).unwrap();
+        verdict.judge(&sums, &device.squares([&g]).unwrap(), 2, Some(&loss_scale)).unwrap();
+        device.replace(&verdict, &mut [(&mut average, &g)]).unwrap();
+        let deferred = Some(Deferred { hyper: &hyper, verdict: &verdict, scale: Some(&loss_scale) });
+        let mut list = [Trained { gradient: &g, value: &mut w, state: &mut v, adapted: true }];
+        device.update(&rule, Stride { rate: 0.1, step, deferred }, &mut list).unwrap();
+        loss_scale.update(&verdict).unwrap();
+        scales.push(loss_scale.figures().unwrap().scale);
+        let norm = verdict.figures().unwrap().gradient_norm;
+        // Infinities have no difference.
+        results.push(vec![if norm.is_finite() { norm as f32 } else { -1.0 }]);
+    }
+    let figures = verdict.figures().unwrap();
+    results.extend([&w, &v, &average].map(|x| x.to_vec().unwrap()));
+    (results, scales, [u64::from(figures.sound), figures.steps, figures.skipped])
+}
+
+#[test]
+fn scaled_gradients_are_taken_or_skipped() {
+    let Some(gpu) = gpu() else { return };
+    let both = |scale, overflows| {
+        let (want, scales, figures) = scaled_steps(&common::device(), scale, overflows);
+        let (got, on_gpu, figures_on_gpu) = scaled_steps(&gpu, scale, overflows);
+        assert_close("scaled steps", DType::F32, &got, &want);
+        assert_eq!((&on_gpu, figures_on_gpu), (&scales, figures));
+        (got, scales, figures)
+    };
+    let (sound, overflow) = (false, true);
+    // Each step that overflows halves the scale, and begins the count towards doubling anew.
+    let steps = [sound, sound, overflow, overflow, sound];
+    let (skipping, scales, figures) = both(8.0, steps);
+    assert_eq!((scales, figures), (vec![8.0, 16.0, 8.0, 4.0, 4.0], [1, 5, 2]));
+    assert_eq!(skipping[3], skipping[1], "|g| of a skipped step is that of the one before");
+    // The scale takes part in nothing else: powers of two are exact.
+    assert_eq!(both(64.0, [sound; 5]).0[..7], both(1.0, [sound; 5]).0[..7]);
+    // Without a scale to lower, it ends.
+    let (_, scales, figures) = both(2.0, [overflow, overflow, sound, sound, sound]);
+    assert_eq!((&scales[..2], figures), (&[1.0, 1.0][..], [0, 1, 1]));
+    assert!(LossScale::new(&gpu).unwrap().set(LossScaleFigures { scale: 0.0, steps: 0 }).is_err());
+}
+
 #[test]
 fn values_come_and_go() {
     let Some(gpu) = gpu() else { return };
@@ -278,7 +360,7 @@ fn values_come_and_go() {
     b.add_assign(&a).unwrap();
     assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![1.0, 2.0, 3.1], vec![2.0, 4.0, 6.2]));
     let here = Tensor::from_slice(&common::device(), &[3], &[1.0, 2.0, 3.1]).unwrap();
-    for dtype in [DType::Bf16, DType::F64] {
+    for dtype in [DType::Bf16, DType::F16, DType::F64] {
         assert_eq!(a.cast(dtype).unwrap().to_vec().unwrap(), here.cast(dtype).unwrap().to_vec().unwrap());
     }
     assert_eq!(Tensor::full(&gpu, &[2], 0.5).unwrap().to_vec().unwrap(), [0.5, 0.5]);
@@ -296,7 +378,7 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
     let mut state: Vec<Tensor> =
         parameters.iter().map(|(_, _, w)| Tensor::zeros(device, &[w.len()]).unwrap()).collect();
     let step = |step: usize| {
-        let views = tensor(device, &format!("views {step}"), &[8, SIZE, SIZE, CHANNELS]).cast(dtype).unwrap();
+        let views = rounded(&tensor(device, &format!("views {step}"), &[8, SIZE, SIZE, CHANNELS]), dtype);
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
         let (loss, figures) = network.loss(&mut tape, views, step % 2 == 1).unwrap();
         let gradients = tape.backward(&loss, Tensor::full(device, &[1], 1.0).unwrap()).unwrap();
@@ -320,13 +402,15 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
 fn ten_steps_follow_the_cpu() {
     let Some(gpu) = gpu() else { return };
     let cpu = common::device();
-    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::Bf16, 2e-2)] {
+    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::Bf16, 2e-2), (DType::F16, 1e-2)] {
         let (got, want) = (ten_steps(&gpu, dtype), ten_steps(&cpu, dtype));
         for (step, (got, want)) in got.iter().zip(&want).enumerate() {
             assert!((got - want).abs() <= tolerance * want, "{dtype:?}, step {step}: {got} for {want}");
         }
     }
-    assert_eq!(ten_steps(&gpu, DType::Bf16), ten_steps(&gpu, DType::Bf16), "the same bits each time");
+    for dtype in [DType::Bf16, DType::F16] {
+        assert_eq!(ten_steps(&gpu, dtype), ten_steps(&gpu, dtype), "the same bits each time");
+    }
 }
 
 /// The gradients of one step, again and again: which parameters' differ is told, since it tells which kernel is to blame.

@@ -208,6 +208,14 @@ pub enum TrainError {
     /// Views are to be made on a GPU, and cannot be; why.
     #[error("data.views_on is \"gpu\", but {0}; \"auto\" or \"cpu\" would be right")]
     ViewsOnGpu(String),
+    /// Training in fp16 without a GPU.
+    #[error(
+        "train.precision is \"fp16\", which needs a GPU, but the run is on {device}; \"bf16\" or \"f32\" would be right"
+    )]
+    NeedsGpu {
+        /// What it is on.
+        device: String,
+    },
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] simclr_engine::EngineError),

@@ -213,7 +213,7 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("head.hidden=0", "expected \"auto\" or a whole number from 1 to 65536"),
         ("encoder.name=resnet19", "(did you mean \"resnet18\"?)"),
         ("loss.name=xent", "expected \"nt_xent\""),
-        ("train.precision=fp16", "(did you mean \"bf16\"?): 16-bit numbers of narrow range"),
+        ("train.precision=f16", "expected \"auto\", \"f32\", \"bf16\" or \"fp16\""),
     ] {
         let message = message(&[set]);
         assert!(message.contains(expected), "{set}: {message}");

@@ -45,38 +45,49 @@ KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *
 }
 
 // What is known of the steps so far, `verdict` being [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound steps, sum of
-// their losses, sum of their accuracies]: a step is added, whose loss has `sums` over so many views, and whose gradients have `squares`. The
-// first step that is not sound stays.
-KERNEL(32, judge)(const double *sums, const double *squares, double views, double *verdict) {
-    if (threadIdx.x != 0 || verdict[4] == 0.0) return;
+// their losses, sum of their accuracies, whether this one is taken, skipped steps]: a step is added, whose loss has `sums` over so many views, and
+// whose gradients have `squares`. The first step that is not sound stays. Where there is a `scale` of the gradients and it is above 1, a step whose
+// gradients alone are not finite is skipped.
+KERNEL(32, judge)
+(const double *sums, const double *squares, double views, const float *scale, const float *unscale, double *verdict) {
+    if (threadIdx.x != 0) return;
+    verdict[8] = 0.0;
+    if (verdict[4] == 0.0) return;
     double loss = sums[0] / views, accuracy = sums[1] / views, norm = sqrt(*squares);
+    if (unscale) norm *= *unscale;
     verdict[0] = loss;
     verdict[1] = accuracy;
     verdict[2] = sums[2] / views;
-    verdict[3] = norm;
     // The difference of an infinity or a NaN with itself is a NaN.
-    if (loss - loss == 0.0 && norm - norm == 0.0) {
-        verdict[5] += 1.0;
-        verdict[6] += loss;
-        verdict[7] += accuracy;
+    bool finite_loss = loss - loss == 0.0, finite_norm = norm - norm == 0.0;
+    if (finite_loss && !finite_norm && scale && *scale > 1.0f) {
+        verdict[9] += 1.0;
     } else {
-        verdict[4] = 0.0;
+        verdict[3] = norm;
+        if (!(finite_loss && finite_norm)) {
+            verdict[4] = 0.0;
+            return;
+        }
+        verdict[8] = 1.0;
     }
+    verdict[5] += 1.0;
+    verdict[6] += loss;
+    verdict[7] += accuracy;
 }
 
-// Dynamic loss scaling: `state` is [scale, 1 / scale, steps since it changed]. It halves where a step was not finite, and doubles after
-// `interval` sound ones, up to 2^24.
-KERNEL(32, update_loss_scale)(const double *finite, float *state, u32 interval) {
+// Dynamic loss scaling: the scale halves where a step was not finite, down to 1, and doubles after `interval` sound ones, up to 2^24. `since`
+// is the steps since it changed.
+KERNEL(32, update_loss_scale)(const double *finite, float *scale, float *unscale, float *since, u32 interval) {
     if (threadIdx.x != 0) return;
-    float scale = state[0], steps = state[2] + 1.0f;
+    float factor = *scale, steps = *since + 1.0f;
     if (*finite == 0.0) {
-        scale = scale > 1.0f ? scale * 0.5f : scale;
+        factor = factor > 1.0f ? factor * 0.5f : factor;
         steps = 0.0f;
     } else if (steps >= interval) {
-        scale = scale < 16777216.0f ? scale * 2.0f : scale;
+        factor = factor < 16777216.0f ? factor * 2.0f : factor;
         steps = 0.0f;
     }
-    state[0] = scale;
-    state[1] = 1.0f / scale;
-    state[2] = steps;
+    *scale = factor;
+    *unscale = 1.0f / factor;
+    *since = steps;
 }

@@ -59,39 +59,51 @@ pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: Slic
 }
 
 /// Adds a step to what is known of the steps so far. `verdict` is [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound
-/// steps, sum of their losses, sum of their accuracies]; the step's loss has `sums` [loss, hits, entropy] over `views` anchors, and its gradients
-/// have `squares`. After a step that is not sound, nothing changes any more.
+/// steps, sum of their losses, sum of their accuracies, whether this one is taken, skipped steps]; the step's loss has `sums` [loss, hits,
+/// entropy] over `views` anchors, and its gradients have `squares`. After a step that is not sound, none is taken and nothing else changes any more.
+///
+/// `scale` is what the gradients were multiplied by and what undoes it, a value each. Where it is above 1 and the gradients alone are not finite, the
+/// step is skipped: it is sound, but not taken, and leaves |g| as it was.
 pub fn judge(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
     squares: Slice<f64>,
     views: usize,
+    scale: Option<[Slice<f32>; 2]>,
     verdict: SliceMut<f64>,
 ) -> Result<()> {
     const NAME: &str = "judge";
     for (what, len, expected) in
-        [("sums", sums.len(), 3), ("squares", squares.len(), 1), ("verdict", verdict.len(), 8)]
+        [("sums", sums.len(), 3), ("squares", squares.len(), 1), ("verdict", verdict.len(), 10)]
     {
         expect_len(NAME, what, len, expected)?;
     }
-    let arguments = arguments![sums.address(), squares.address(), views as f64, verdict.address()];
+    for factor in scale.iter().flatten() {
+        expect_len(NAME, "scale", factor.len(), 1)?;
+    }
+    let [scale, unscale] = scale.map_or([0; 2], |factors| factors.map(|factor| factor.address()));
+    let arguments =
+        arguments![sums.address(), squares.address(), views as f64, scale, unscale, verdict.address()];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }
 }
 
-/// Dynamic loss scaling: `state` is [scale, 1 / scale, steps since it changed]. The scale halves where a step was not finite, and doubles
-/// after `interval` sound ones, up to 2^24.
+/// Dynamic loss scaling: `state` is the scale, 1 / scale and the steps since it changed, a value each. The scale halves where a step was not
+/// finite, down to 1, and doubles after `interval` sound ones, up to 2^24.
 pub fn update_loss_scale(
     gpu: &dyn Launcher,
     finite: Slice<f64>,
-    state: SliceMut<f32>,
+    state: [SliceMut<f32>; 3],
     interval: u32,
 ) -> Result<()> {
     const NAME: &str = "update_loss_scale";
     expect_len(NAME, "finite", finite.len(), 1)?;
-    expect_len(NAME, "state", state.len(), 3)?;
-    let arguments = arguments![finite.address(), state.address(), interval];
+    for value in &state {
+        expect_len(NAME, "state", value.len(), 1)?;
+    }
+    let [scale, unscale, steps] = state.map(|value| value.address());
+    let arguments = arguments![finite.address(), scale, unscale, steps, interval];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [1; 3], block: 32, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }

@@ -54,12 +54,14 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
         return;
     }
     // Steps of a loss and a gradient's squares, over 4 views.
-    let judged = |steps: &[(f64, f64)]| {
+    let judged_at = |scale: Option<f32>, steps: &[(f64, f64)]| {
         in_every_order(|gpu| {
-            let mut verdict = Values::of(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25f64]);
+            let mut verdict = Values::of(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25, 1.0, 0.0f64]);
+            let scale = scale.map(|scale| [Values::of(&[scale]), Values::of(&[1.0 / scale])]);
+            let scale = || scale.as_ref().map(|[scale, unscale]| [scale.read(), unscale.read()]);
             for &(loss, squares) in steps {
                 let (sums, squares) = (Values::of(&[4.0 * loss, 2.0, 8.0]), Values::of(&[squares]));
-                reductions::judge(gpu, sums.read(), squares.read(), 4, verdict.write()).unwrap();
+                reductions::judge(gpu, sums.read(), squares.read(), 4, scale(), verdict.write()).unwrap();
             }
             // A NaN is not equal to itself: bits are.
             verdict.get().into_iter().map(f64::to_bits).collect::<Vec<_>>()
@@ -68,21 +70,32 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
         .map(f64::from_bits)
         .collect::<Vec<_>>()
     };
-    assert_eq!(judged(&[(3.0, 16.0), (1.0, 9.0)]), [1.0, 0.5, 2.0, 3.0, 1.0, 2.0, 4.5, 1.25]);
+    let judged = |steps: &[(f64, f64)]| judged_at(None, steps);
+    assert_eq!(judged(&[(3.0, 16.0), (1.0, 9.0)]), [1.0, 0.5, 2.0, 3.0, 1.0, 2.0, 4.5, 1.25, 1.0, 0.0]);
     // The first that is not sound stays, and is not counted.
     for bad in [(1.0, f64::INFINITY), (f64::NEG_INFINITY, 1.0)] {
-        let want = [bad.0, 0.5, 2.0, f64::sqrt(bad.1), 0.0, 1.0, 3.5, 0.75];
+        let want = [bad.0, 0.5, 2.0, f64::sqrt(bad.1), 0.0, 1.0, 3.5, 0.75, 0.0, 0.0];
         assert_eq!(judged(&[(3.0, 16.0), bad, (2.0, 4.0)]), want);
     }
     assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[4..6], [0.0, 0.0]);
+    // Gradients are told without their scale. What overflows by it is skipped, but a loss that is not finite is not, nor what overflows without.
+    let infinite = (2.0, f64::INFINITY);
+    let skipped = [2.0, 0.5, 2.0, 2.0, 1.0, 2.0, 5.5, 1.25, 0.0, 1.0];
+    assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite]), skipped);
+    let taken = [1.0, 0.5, 2.0, 1.0, 1.0, 3.0, 6.5, 1.75, 1.0, 1.0];
+    assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite, (1.0, 16.0)]), taken);
+    assert_eq!(judged_at(Some(1.0), &[infinite, (1.0, 1.0)])[4..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
+    let bad = (f64::NAN, f64::INFINITY);
+    assert_eq!(judged_at(Some(4.0), &[bad, (1.0, 1.0)])[4..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
     let after = |flags: &[f64]| {
         in_every_order(|gpu| {
-            let mut state = Values::of(&[1024.0f32, 1.0 / 1024.0, 0.0]);
+            let mut state = [1024.0f32, 1.0 / 1024.0, 0.0].map(|value| Values::of(&[value]));
             for flag in flags {
                 let flag = Values::of(&[*flag]);
-                reductions::update_loss_scale(gpu, flag.read(), state.write(), 2).unwrap();
+                let state = state.each_mut().map(|value| value.write());
+                reductions::update_loss_scale(gpu, flag.read(), state, 2).unwrap();
             }
-            state.get()
+            state.iter().flat_map(|value| value.get()).collect::<Vec<_>>()
         })
     };
     assert_eq!(after(&[1.0]), [1024.0, 1.0 / 1024.0, 1.0]);

@@ -82,7 +82,7 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
                 origin: origin.to_owned(),
                 key: path.clone(),
                 found: found(&value),
-                expected: explain(&path, &value, expected),
+                expected,
             })?;
             let Value::Table(table) = base.entry(name.clone()).or_insert_with(|| Table::new().into()) else {
                 continue;
@@ -126,16 +126,6 @@ fn found(value: &Value) -> String {
         Value::Table(_) => "a table".to_owned(),
         _ if text.chars().count() > 80 => format!("{}...", text.chars().take(80).collect::<String>()),
         _ => text,
-    }
-}
-
-/// Adds to what is expected why a plausible value is not accepted.
-fn explain(path: &str, value: &Value, expected: String) -> String {
-    match (path, value.as_str()) {
-        ("train.precision", Some("f16" | "fp16" | "float16")) => {
-            format!("{expected}: 16-bit numbers of narrow range are not offered, bf16 are")
-        }
-        _ => expected,
     }
 }
 

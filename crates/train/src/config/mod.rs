@@ -12,6 +12,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 use simclr_augment::ViewConfig;
+use simclr_engine::Device;
 use toml::Table;
 
 pub use auto::Auto;
@@ -125,6 +126,17 @@ impl Config {
         }
     }
 
+    /// Checks that `device` can train as the configuration says.
+    ///
+    /// # Errors
+    /// [`TrainError::NeedsGpu`] of fp16 on a CPU.
+    pub fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        match self.train.precision {
+            Precision::Fp16 if !device.is_gpu() => Err(TrainError::NeedsGpu { device: device.to_string() }),
+            _ => Ok(()),
+        }
+    }
+
     fn from_table(table: Table, origin: &str) -> Result<Self, TrainError> {
         let config: Self = table.try_into().map_err(|error: toml::de::Error| TrainError::Syntax {
             origin: origin.to_owned(),
@@ -151,6 +163,10 @@ impl Config {
         if self.optim.nesterov && (self.optim.name != OptimizerName::Sgd || self.optim.momentum == 0.0) {
             let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();
             return conflict("optim.nesterov", problem);
+        }
+        if self.train.precision == Precision::Fp16 && self.train.device == DeviceName::Cpu {
+            let problem = "is fp16, which needs a GPU, and train.device is cpu; bf16 or f32 would be right";
+            return conflict("train.precision", problem.to_owned());
         }
         let channels = self.encoder.width * 64.0;
         if channels < 1.0 {

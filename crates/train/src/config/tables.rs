@@ -172,6 +172,9 @@ words! {
         F32 = "f32",
         /// The encoder's activations and their gradients in bf16; parameters, momentum, sums, head and loss in f32.
         Bf16 = "bf16",
+        /// The same in f16, of more precision and less range, with dynamic loss scaling; on GPUs alone. Networks trained so are evaluated on a
+        /// CPU in f32.
+        Fp16 = "fp16",
     }
 }
 
@@ -379,6 +382,8 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Arithmetic.
     pub precision: Precision,
+    /// Whether a GPU may use only what gives the same bits each time.
+    pub deterministic: bool,
     /// What is kept for the backward pass.
     pub memory: Memory,
     /// Seed of everything random.
@@ -405,6 +410,7 @@ impl Default for TrainConfig {
             batch: 256,
             epochs: 100,
             precision: Precision::Auto,
+            deterministic: true,
             memory: Memory::Auto,
             seed: 0,
             device: DeviceName::Auto,

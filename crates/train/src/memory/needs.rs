@@ -86,7 +86,7 @@ pub fn step_use(
         let side = model.image_size();
         Tensor::empty_of(&device, &[count, side, side, 3], model.activations())
     };
-    drop(forward_backward(&model, &config.loss, &SingleProcess, images(2 * batch))?);
+    drop(forward_backward(&model, &config.loss, &SingleProcess, images(2 * batch), None)?);
     if config.data.holdout > 0 {
         // Pairs of views for the health figures, single ones for kNN.
         for count in [2 * Embedding::BATCH, Embedding::BATCH] {

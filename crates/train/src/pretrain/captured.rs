@@ -1,6 +1,9 @@
 //! Training steps on a GPU: the first is captured, those after it are replayed.
 
-use simclr_engine::{Captured, Deferred, Pixels, SingleProcess, Tensor, Verdict, VerdictFigures};
+use simclr_engine::{
+    Captured, DType, Deferred, LossScale, LossScaleFigures, Pixels, SingleProcess, Tensor, Verdict,
+    VerdictFigures,
+};
 
 use super::step::{Pass, forward_backward};
 use crate::config::LossConfig;
@@ -10,12 +13,14 @@ use crate::{Model, TrainError};
 /// Steps of one model and optimiser, with what they leave on the GPU.
 ///
 /// Nothing waits for a step: what it found is asked for by [`CapturedStep::figures`]. After a step that was not sound, those after it change
-/// nothing. The model's and the optimiser's tensors must stay the ones of the first step; their values may change.
+/// nothing. Activations in f16 have their loss scaled dynamically; a step in which only scaled gradients overflow is skipped. The model's and the optimiser's tensors must stay the ones of the first step; their values may change.
 #[derive(Debug)]
 pub struct CapturedStep {
     pixels: Pixels,
     hyper: Tensor,
     verdict: Verdict,
+    /// Where activations are in f16.
+    scale: Option<LossScale>,
     step: Option<Captured>,
 }
 
@@ -27,6 +32,10 @@ impl CapturedStep {
             pixels: Pixels::new(device, [views, side, side, 3])?,
             hyper: Tensor::zeros(device, &[3])?,
             verdict: Verdict::new(device)?,
+            scale: match model.activations() {
+                DType::F16 => Some(LossScale::new(device)?),
+                _ => None,
+            },
             step: None,
         })
     }
@@ -58,21 +67,25 @@ impl CapturedStep {
         optimizer: &mut Optimizer,
         loss: &LossConfig,
     ) -> Result<Captured, TrainError> {
-        let CapturedStep { pixels, hyper, verdict, .. } = self;
+        let CapturedStep { pixels, hyper, verdict, scale, .. } = self;
         let device = model.device.clone();
         device.capture(|| {
             let images = Tensor::from_pixels(pixels, model.activations())?;
             let Pass { sums, gradients, mut averages } =
-                forward_backward(model, loss, &SingleProcess, images)?;
+                forward_backward(model, loss, &SingleProcess, images, scale.as_ref())?;
             let squares = device.squares(gradients.iter().map(|(gradient, _)| gradient))?;
-            verdict.judge(&sums.sums, &squares, sums.views)?;
+            verdict.judge(&sums.sums, &squares, sums.views, scale.as_ref())?;
             let mut moved = vec![None; model.parameters.len()];
             averages.drain().for_each(|(id, average)| moved[id.index()] = Some(average));
             let to = model.parameters.iter_mut().map(|(_, _, value)| value);
             let mut list: Vec<_> =
                 to.zip(&moved).filter_map(|(value, average)| Some((value, average.as_ref()?))).collect();
             device.replace(verdict, &mut list)?;
-            optimizer.step_deferred(Deferred { hyper, verdict }, &mut model.parameters, &gradients)?;
+            let deferred = Deferred { hyper, verdict, scale: scale.as_ref() };
+            optimizer.step_deferred(deferred, &mut model.parameters, &gradients)?;
+            if let Some(scale) = scale {
+                scale.update(verdict)?;
+            }
             Ok(())
         })
     }
@@ -85,6 +98,22 @@ impl CapturedStep {
     /// What the steps so far have found, once all have ended.
     pub fn figures(&self) -> Result<VerdictFigures, TrainError> {
         Ok(self.verdict.figures()?)
+    }
+
+    /// The scale of the loss, where it is scaled, once all steps have ended.
+    pub fn loss_scale(&self) -> Result<Option<LossScaleFigures>, TrainError> {
+        Ok(self.scale.as_ref().map(LossScale::figures).transpose()?)
+    }
+
+    /// The scale of the loss of steps to come, where it is scaled.
+    ///
+    /// # Errors
+    /// A scale that is not a number above 0.
+    pub fn set_loss_scale(&mut self, figures: LossScaleFigures) -> Result<(), TrainError> {
+        match &mut self.scale {
+            Some(scale) => Ok(scale.set(figures)?),
+            None => Ok(()),
+        }
     }
 
     /// The sums that steps to come are added to.

@@ -101,7 +101,7 @@ pub struct Outcome {
 /// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped.
 ///
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
-/// is interrupted and taken up again.
+/// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
 pub fn pretrain(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -110,6 +110,8 @@ pub fn pretrain(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
+    config.check_device(device)?;
+    device.set_deterministic(config.train.deterministic);
     let images = dataset.len();
     let held_out = holdout_of(config, images);
     if images - held_out < config.train.batch {
@@ -180,6 +182,7 @@ pub fn pretrain(
         newest: None,
     };
     run.set_sums()?;
+    run.set_loss_scale()?;
     run.go(observer)
 }
 
@@ -364,6 +367,8 @@ impl Run<'_> {
         self.settled = self.state.step;
         *sums =
             EpochSums { steps: found.steps, loss: found.loss_sum, contrastive_accuracy: found.accuracy_sum };
+        self.state.skipped_steps = found.skipped;
+        self.state.loss_scale = captured.loss_scale()?;
         if found.sound { Ok(()) } else { Err(self.not_finite(unsound)) }
     }
 
@@ -389,8 +394,17 @@ impl Run<'_> {
             steps,
             loss_sum: loss,
             accuracy_sum: contrastive_accuracy,
+            skipped: self.state.skipped_steps,
             ..VerdictFigures::default()
         })
+    }
+
+    /// Goes on with the scale of a loss that was scaled before.
+    fn set_loss_scale(&mut self) -> Result<(), TrainError> {
+        match (&mut self.captured, self.state.loss_scale) {
+            (Some(captured), Some(scale)) => captured.set_loss_scale(scale),
+            _ => Ok(()),
+        }
     }
 
     fn step_record(&self, rate: f64, since: &mut Since) -> Result<StepRecord, TrainError> {
@@ -404,6 +418,8 @@ impl Run<'_> {
             rate,
             gradient_norm: figures.gradient_norm,
             weight_norm: weight_norm(&self.state.model)?,
+            loss_scale: self.state.loss_scale.map(|figures| figures.scale.into()),
+            skipped_steps: self.state.loss_scale.map(|_| self.state.skipped_steps),
             views_per_s: past.views as f64 / past.start.elapsed().as_secs_f64(),
             waited_s: past.waited.as_secs_f64(),
         })

@@ -27,6 +27,12 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// |w| over all parameters, after the step.
     pub weight_norm: f64,
+    /// What the loss is multiplied by before backward, after the step; in fp16 alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// Steps so far that changed nothing, since their scaled gradients overflowed; in fp16 alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_steps: Option<u64>,
     /// Views a second since the line before.
     pub views_per_s: f64,
     /// Seconds that the steps since the line before waited for views.
@@ -100,19 +106,19 @@ struct Line<'a, T> {
 impl Logs {
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
         self.metrics.append(&Line { kind: "step", record })?;
-        self.events.scalars(
-            record.step,
-            &[
-                ("train/loss", record.loss),
-                ("train/contrastive_accuracy", record.contrastive_accuracy),
-                ("train/entropy", record.entropy),
-                ("train/rate", record.rate),
-                ("train/gradient_norm", record.gradient_norm),
-                ("train/weight_norm", record.weight_norm),
-                ("speed/views_per_s", record.views_per_s),
-                ("speed/waited_s", record.waited_s),
-            ],
-        )
+        let values = [
+            ("train/loss", record.loss),
+            ("train/contrastive_accuracy", record.contrastive_accuracy),
+            ("train/entropy", record.entropy),
+            ("train/rate", record.rate),
+            ("train/gradient_norm", record.gradient_norm),
+            ("train/weight_norm", record.weight_norm),
+            ("speed/views_per_s", record.views_per_s),
+            ("speed/waited_s", record.waited_s),
+            ("train/loss_scale", record.loss_scale.unwrap_or_default()),
+        ];
+        let told = if record.loss_scale.is_some() { &values[..] } else { &values[..8] };
+        self.events.scalars(record.step, told)
     }
 
     pub(super) fn epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {

@@ -1,7 +1,7 @@
 //! The whole state of a run, into a checkpoint and out of it.
 
 use simclr_data::Position;
-use simclr_engine::Device;
+use simclr_engine::{Device, LossScaleFigures};
 
 use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
 use crate::optim::Optimizer;
@@ -9,6 +9,11 @@ use crate::{Config, Model, TrainError};
 
 /// Prefix of the optimiser's tensors in a checkpoint.
 const OPTIMIZER: &str = "optimizer.";
+
+/// What is known of the loss's scale, under these names beside the tensors.
+const SCALE: &str = "loss_scale";
+const SCALE_STEPS: &str = "loss_scale_steps";
+const SKIPPED_STEPS: &str = "skipped_steps";
 
 /// Sums over the steps of the epoch under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -26,6 +31,9 @@ pub(super) struct State {
     pub(super) step: u64,
     pub(super) position: Position,
     pub(super) sums: EpochSums,
+    /// The scale of the loss, where it is scaled, and steps skipped for it.
+    pub(super) loss_scale: Option<LossScaleFigures>,
+    pub(super) skipped_steps: u64,
     pub(super) best: Option<Best>,
 }
 
@@ -35,7 +43,16 @@ impl State {
         let model = Model::new(config, device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
         let (position, sums) = (Position::default(), EpochSums::default());
-        Ok(State { model, optimizer, step: 0, position, sums, best: None })
+        Ok(State {
+            model,
+            optimizer,
+            step: 0,
+            position,
+            sums,
+            loss_scale: None,
+            skipped_steps: 0,
+            best: None,
+        })
     }
 
     /// The state that a checkpoint holds.
@@ -69,6 +86,10 @@ impl State {
             loss: sum("epoch_loss"),
             contrastive_accuracy: sum("epoch_contrastive_accuracy"),
         };
+        let known = meta.extra.contains_key(SCALE);
+        state.loss_scale =
+            known.then(|| LossScaleFigures { scale: sum(SCALE) as f32, steps: sum(SCALE_STEPS) as u32 });
+        state.skipped_steps = sum(SKIPPED_STEPS) as u64;
         state.best = meta.best.clone();
         Ok(state)
     }
@@ -90,6 +111,11 @@ impl State {
         extra.insert("epoch_steps".into(), self.sums.steps.into());
         extra.insert("epoch_loss".into(), self.sums.loss.into());
         extra.insert("epoch_contrastive_accuracy".into(), self.sums.contrastive_accuracy.into());
+        if let Some(LossScaleFigures { scale, steps }) = self.loss_scale {
+            extra.insert(SCALE.into(), f64::from(scale).into());
+            extra.insert(SCALE_STEPS.into(), steps.into());
+            extra.insert(SKIPPED_STEPS.into(), self.skipped_steps.into());
+        }
         let meta = Meta {
             step: self.step,
             epoch: self.position.epoch,

@@ -1,7 +1,7 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
 use simclr_engine::ops::{NtXentFigures, NtXentSums};
-use simclr_engine::{BufferUpdates, Collective, Gradients, Mode, ParameterId, Tape, Tensor, ops};
+use simclr_engine::{BufferUpdates, Collective, Gradients, LossScale, Mode, ParameterId, Tape, Tensor, ops};
 
 use crate::config::LossConfig;
 use crate::optim::Optimizer;
@@ -25,7 +25,8 @@ impl StepFigures {
 /// Runs one step on `views`, 2n images (n first views, then their n second views) of 8 bits.
 ///
 /// Parameters, running averages and the optimiser change only once loss and gradients are known to be finite;
-/// otherwise nothing has changed, and the second value is false.
+/// otherwise nothing has changed, and the second value is false. The loss is not scaled: what trains in fp16 is
+/// [`CapturedStep`](super::CapturedStep).
 pub fn train_step(
     model: &mut Model,
     optimizer: &mut Optimizer,
@@ -47,7 +48,7 @@ fn step_inside(
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
     let images = model.images(views)?;
-    let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images)?;
+    let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images, None)?;
 
     let squares = model.device.sum_of_squares(gradients.iter().map(|(gradient, _)| gradient))?;
     let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
@@ -68,12 +69,13 @@ pub(crate) struct Pass {
     pub(super) averages: BufferUpdates,
 }
 
-/// From images to gradients.
+/// From images to gradients, which `scale` multiplies.
 pub(crate) fn forward_backward(
     model: &Model,
     loss: &LossConfig,
     collective: &dyn Collective,
     images: Tensor,
+    scale: Option<&LossScale>,
 ) -> Result<Pass, TrainError> {
     let device = images.device().clone();
     let mut tape = Tape::new(&model.parameters, Mode::Train, collective);
@@ -85,9 +87,12 @@ pub(crate) fn forward_backward(
         z = ops::l2_normalize(&mut tape, &z)?;
     }
     let (value, sums) = ops::nt_xent_sums(&mut tape, &z, loss.temperature as f32)?;
-    let one = Tensor::full(&device, &[1], 1.0)?;
+    let start = match scale {
+        Some(scale) => scale.gradient(),
+        None => Tensor::full(&device, &[1], 1.0)?,
+    };
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
-    let gradients = tape.backward_with(&value, one, &mut exchange)?;
+    let gradients = tape.backward_with(&value, start, &mut exchange)?;
     Ok(Pass { sums, gradients, averages: tape.into_buffer_updates() })
 }
 

@@ -41,9 +41,13 @@ pub struct Step {
     #[arg(long, value_name = "N", default_value_t = 256)]
     views: usize,
 
-    /// Arithmetic: f32, or auto for the best there is
+    /// Arithmetic: f32, bf16, fp16 (on a GPU), or auto for the best there is
     #[arg(long, value_name = "NAME", default_value = "auto")]
     precision: String,
+
+    /// Whether each step gives the same bits each time: true, or false for what may be faster on a GPU
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    deterministic: bool,
 
     /// What is kept for backward: full (every activation), blocks (the input of each residual block) or auto (full if it fits)
     #[arg(long, value_name = "NAME", default_value = "full")]
@@ -124,6 +128,7 @@ struct Figures {
     size: u32,
     views: usize,
     precision: String,
+    deterministic: bool,
     memory: String,
     device: String,
     threads: usize,
@@ -136,10 +141,12 @@ impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
         let (device, profile) = self.device()?;
+        config.check_device(&device)?;
+        device.set_deterministic(config.train.deterministic);
         let peak = device.measured_peak()?;
         let bandwidth = peak.bytes;
         let peak = match config.train.precision.word() {
-            "bf16" => peak.bf16.unwrap_or(peak.f32),
+            "bf16" | "fp16" => peak.bf16.unwrap_or(peak.f32),
             _ => peak.f32,
         };
         let mut model = Model::new(&config, &device)?;
@@ -233,6 +240,7 @@ impl Step {
             size: config.data.image_size,
             views: self.views,
             precision: config.train.precision.to_string(),
+            deterministic: config.train.deterministic,
             memory: choice.memory.to_string(),
             device: device.to_string(),
             threads: device.threads(),
@@ -279,6 +287,7 @@ impl Step {
             format!("encoder.width={}", self.width),
             format!("data.image_size={}", self.size),
             format!("train.precision={}", self.precision),
+            format!("train.deterministic={}", self.deterministic),
             format!("train.memory={}", self.memory),
             format!("train.batch={}", self.views / 2),
             format!("data.views_on={}", self.views_on),

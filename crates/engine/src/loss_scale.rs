@@ -1,0 +1,90 @@
+//! Dynamic loss scaling: what lets gradients in f16 neither vanish nor overflow (Micikevicius et al., arXiv:1710.03740, section 3.2).
+
+use crate::{Device, EngineError, Result, Tensor, Verdict};
+
+/// The factor that a loss has in front of its backward pass, on the device that computes it.
+///
+/// Backward starts from it in place of 1; updates and verdicts undo it. It halves where gradients overflow and doubles after
+/// [`LossScale::INTERVAL`] sound steps, as PyTorch's `GradScaler` does, up to 2^24.
+#[derive(Debug)]
+pub struct LossScale {
+    /// The factor, what undoes it, and steps since it changed: f32, (1) each.
+    pub(crate) scale: Tensor,
+    pub(crate) unscale: Tensor,
+    pub(crate) steps: Tensor,
+}
+
+/// The figures of a [`LossScale`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScaleFigures {
+    /// The factor, at least 1 unless it began below.
+    pub scale: f32,
+    /// Sound steps since it changed.
+    pub steps: u32,
+}
+
+impl Default for LossScaleFigures {
+    /// Where training begins.
+    fn default() -> Self {
+        LossScaleFigures { scale: 65536.0, steps: 0 }
+    }
+}
+
+impl LossScale {
+    /// Sound steps after which the factor doubles.
+    pub const INTERVAL: u32 = 2000;
+
+    /// Of a run that begins.
+    pub fn new(device: &Device) -> Result<LossScale> {
+        let one = || Tensor::zeros(device, &[1]);
+        let mut scale = LossScale { scale: one()?, unscale: one()?, steps: one()? };
+        scale.set(LossScaleFigures::default())?;
+        Ok(scale)
+    }
+
+    /// What backward starts from, (1).
+    pub fn gradient(&self) -> Tensor {
+        self.scale.clone()
+    }
+
+    /// Follows a step that was judged.
+    pub fn update(&mut self, verdict: &Verdict) -> Result<()> {
+        let device = self.scale.device().clone();
+        device.kernels().update_loss_scale(&verdict.values, self)
+    }
+
+    /// The figures, once all steps that were started have ended.
+    pub fn figures(&self) -> Result<LossScaleFigures> {
+        let ([mut scale], [mut steps]) = ([0.0f32], [0.0f32]);
+        self.scale.read(std::slice::from_mut(&mut scale))?;
+        self.steps.read(std::slice::from_mut(&mut steps))?;
+        Ok(LossScaleFigures { scale, steps: steps as u32 })
+    }
+
+    /// Replaces the figures.
+    ///
+    /// # Errors
+    /// A factor that is not a number above 0.
+    pub fn set(&mut self, figures: LossScaleFigures) -> Result<()> {
+        let LossScaleFigures { scale, steps } = figures;
+        if !(scale > 0.0 && scale.is_finite()) {
+            let what = format!("the factor must be a number above 0, not {scale}");
+            return Err(EngineError::Value { op: "loss scale", what });
+        }
+        self.scale.write(&[scale])?;
+        self.unscale.write(&[1.0 / scale])?;
+        self.steps.write(&[steps as f32])
+    }
+}
+
+/// [`LossScale::update`] on plain values, `taken` being whether the step was: as the kernel of a GPU does it.
+pub(crate) fn rescaled(taken: bool, scale: f32, steps: f32) -> (f32, f32) {
+    const MOST: f32 = 16_777_216.0;
+    match (taken, steps + 1.0) {
+        (false, _) => (if scale > 1.0 { scale * 0.5 } else { scale }, 0.0),
+        (true, steps) if steps >= LossScale::INTERVAL as f32 => {
+            (if scale < MOST { scale * 2.0 } else { scale }, 0.0)
+        }
+        (true, steps) => (scale, steps),
+    }
+}

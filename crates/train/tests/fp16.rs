@@ -1,0 +1,197 @@
+//! Training in fp16 on a GPU, or on what stands in for one: the loss's scale finds its way, survives a stop, and hides no fault.
+
+#![cfg(feature = "cuda")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use simclr_data::{Dataset, Made};
+use simclr_engine::{DType, Device};
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::config::Memory;
+use simclr_train::file_system::Disk;
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, pretrain};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Layers, Model, TrainError, memory};
+
+/// Watches, and stops after a number of steps.
+#[derive(Default)]
+struct Watch {
+    stop_after: Option<u64>,
+    steps: Vec<StepRecord>,
+    epochs: Vec<EpochRecord>,
+}
+
+impl Observer for Watch {
+    fn started(&mut self, _: &Plan) {}
+    fn step(&mut self, record: &StepRecord) {
+        self.steps.push(record.clone());
+    }
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs.push(record.clone());
+    }
+    fn warn(&mut self, _: &str) {}
+    fn stop(&self) -> bool {
+        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
+    }
+}
+
+fn gpu() -> Option<Device> {
+    let gpu = Device::cuda(0, 2).ok().or_else(|| {
+        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
+        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 2).unwrap())
+    });
+    if gpu.is_none() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
+    }
+    gpu
+}
+
+/// Five steps an epoch on 8 x 8 pixels, two epochs.
+fn config(sets: &[&str]) -> Config {
+    let usual = [
+        "data.image_size=8",
+        "data.holdout=16",
+        "encoder.width=0.0625",
+        "train.batch=16",
+        "train.epochs=2",
+        "train.precision=fp16",
+        "optim.warmup_epochs=0.5",
+    ];
+    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+}
+
+/// Trains in `folder`, on from a checkpoint where one is given.
+fn train(
+    device: &Device,
+    folder: &Path,
+    config: &Config,
+    from: Option<&Checkpoint>,
+    stop_after: Option<u64>,
+) -> (Result<Outcome, TrainError>, Watch) {
+    let images: Arc<dyn Dataset> = Arc::new(Made::new(96, 8, 0));
+    let run = match from {
+        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
+        None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
+    };
+    let mut watch = Watch { stop_after, ..Watch::default() };
+    (pretrain(&images, config, &run, from, device, &mut watch), watch)
+}
+
+/// What a run left, and all its bits.
+fn left(outcome: &Outcome) -> (Checkpoint, Vec<Vec<u32>>) {
+    let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+    let bits = checkpoint.tensors.iter().map(|tensor| tensor.data.iter().map(|v| v.to_bits()).collect());
+    let bits = bits.collect();
+    (checkpoint, bits)
+}
+
+/// The loss's scale, steps since it changed, and steps skipped.
+fn scale_of(checkpoint: &Checkpoint) -> [f64; 3] {
+    ["loss_scale", "loss_scale_steps", "skipped_steps"]
+        .map(|name| checkpoint.meta.extra[name].as_f64().unwrap())
+}
+
+/// A scale at which gradients overflow, though not for long.
+const HIGH: f64 = 16_777_216.0;
+
+#[test]
+fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
+    let Some(device) = gpu() else { return };
+    let whole = |sets: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, watch) = train(&device, folder.path(), &config(sets), None, None);
+        (left(&outcome.unwrap()), watch)
+    };
+    let ((f32, _), want) = whole(&["train.precision=f32"]);
+    let ((half, bits), got) = whole(&[]);
+    assert_eq!((want.steps.len(), got.steps.len(), got.epochs.len()), (10, 10, 2));
+    for (got, want) in got.steps.iter().zip(&want.steps) {
+        assert!((got.loss - want.loss).abs() < 2e-2 * want.loss, "{got:?} for {want:?}");
+        let (norm, expected) = (got.gradient_norm, want.gradient_norm);
+        assert!((norm - expected).abs() < 0.2 * expected, "|g| without the scale: {norm} for {expected}");
+        assert!(got.loss_scale.is_some() && want.loss_scale.is_none() && want.skipped_steps.is_none());
+    }
+    let health = got.epochs[1].health.as_ref().expect("images are held out");
+    assert!(health.holdout_contrastive_accuracy.is_finite() && got.epochs[1].knn_top1.is_some());
+    assert_eq!(scale_of(&half), [65536.0, 10.0, 0.0]);
+    assert!(!f32.meta.extra.contains_key("loss_scale"));
+
+    // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same across another stop.
+    let scaled = |second_stop: Option<u64>| {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, _) = train(&device, folder.path(), &config(&[]), None, Some(3));
+        let (mut checkpoint, _) = left(&outcome.unwrap());
+        assert_eq!(scale_of(&checkpoint), [65536.0, 3.0, 0.0]);
+        if second_stop.is_none() {
+            let (outcome, _) = train(&device, folder.path(), &config(&[]), Some(&checkpoint), None);
+            assert_eq!(left(&outcome.unwrap()).1, bits, "the same bits across a stop");
+        }
+        checkpoint.meta.extra.insert("loss_scale".into(), HIGH.into());
+        let (outcome, watch) = train(&device, folder.path(), &config(&[]), Some(&checkpoint), second_stop);
+        for step in &watch.steps {
+            let skipped = step.skipped_steps.unwrap();
+            assert_eq!(step.loss_scale, Some(HIGH * 0.5f64.powi(skipped as i32)));
+        }
+        let (checkpoint, bits) = left(&outcome.unwrap());
+        if second_stop.is_none() {
+            let [_, steps, skipped] = scale_of(&checkpoint);
+            assert!(skipped > 0.0 && steps > 0.0 && skipped + steps == 7.0, "{skipped} and {steps}");
+            return bits;
+        }
+        let (outcome, _) = train(&device, folder.path(), &config(&[]), Some(&checkpoint), None);
+        left(&outcome.unwrap()).1
+    };
+    assert_eq!(scaled(Some(5)), scaled(None));
+}
+
+/// A temperature at which every gradient is beyond f16, while the loss is not.
+const STEEP: &str = "loss.temperature=1e-10";
+
+#[test]
+fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
+    let Some(device) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let steep = config(&[STEEP, "train.epochs=4", "train.knn_every=0", "train.health_every=0"]);
+    let (outcome, watch) = train(&device, folder.path(), &steep, None, Some(4));
+    let (checkpoint, _) = left(&outcome.unwrap());
+    assert_eq!(scale_of(&checkpoint), [4096.0, 0.0, 4.0]);
+    assert_eq!(watch.steps.iter().map(|step| step.skipped_steps).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
+    assert!(watch.steps.iter().all(|step| step.loss.is_finite() && step.gradient_norm == 0.0));
+    // Weights and running averages are those of the start, and the optimiser has seen nothing.
+    let start = Model::new(&steep, &device).unwrap().store().unwrap();
+    for tensor in &checkpoint.tensors {
+        match start.iter().find(|other| other.name == tensor.name) {
+            Some(start) => assert_eq!(start.data, tensor.data, "{}", tensor.name),
+            None => assert!(tensor.data.iter().all(|&v| v == 0.0), "{}", tensor.name),
+        }
+    }
+    // Twelve more come down to 1; the seventeenth step cannot be saved by less.
+    let (outcome, watch) = train(&device, folder.path(), &steep, Some(&checkpoint), None);
+    match outcome {
+        Err(TrainError::NotFinite { step, gradient_norm, .. }) => {
+            assert!(step == 16 && !gradient_norm.is_finite(), "{step}, {gradient_norm}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(watch.steps.last().map(|step| (step.step, step.loss_scale)), Some((16, Some(1.0))));
+}
+
+#[test]
+fn memory_is_foreseen_and_a_processor_computes_in_f32() {
+    let cpu = Device::cpu(1).unwrap();
+    let error = config(&[]).check_device(&cpu).unwrap_err().to_string();
+    assert!(error.contains("needs a GPU") && error.contains("bf16"), "{error}");
+    assert_eq!(Model::new(&config(&[]), &cpu).unwrap().activations(), DType::F32);
+    let Some(device) = gpu() else { return };
+    let [half, bf16] = ["train.precision=fp16", "train.precision=bf16"].map(|precision| {
+        let config = config(&[precision]);
+        let model = Model::new(&config, &device).unwrap();
+        let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
+        memory::step_use((&model, &optimizer), &config, Memory::Full, 16).unwrap()
+    });
+    assert_eq!(half, bf16);
+}
