@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use simclr_data::{Dataset, Made};
 use simclr_engine::{DType, Device};
@@ -38,7 +38,10 @@ impl Observer for Watch {
     }
 }
 
-fn gpu() -> Option<Device> {
+/// The device, one test at a time: while a step is captured, the stand-in refuses what others would wait for.
+fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = Device::cuda(0, 2).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
         simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 2).unwrap())
@@ -46,7 +49,7 @@ fn gpu() -> Option<Device> {
     if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
     }
-    gpu
+    gpu.map(|gpu| (gpu, alone))
 }
 
 /// Five steps an epoch on 8 x 8 pixels, two epochs.
@@ -100,7 +103,7 @@ const HIGH: f64 = 16_777_216.0;
 
 #[test]
 fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let whole = |sets: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         let (outcome, watch) = train(&device, folder.path(), &config(sets), None, None);
@@ -153,7 +156,7 @@ const STEEP: &str = "loss.temperature=1e-10";
 
 #[test]
 fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let folder = tempfile::tempdir().unwrap();
     let steep = config(&[STEEP, "train.epochs=4", "train.knn_every=0", "train.health_every=0"]);
     let (outcome, watch) = train(&device, folder.path(), &steep, None, Some(4));
@@ -186,7 +189,7 @@ fn memory_is_foreseen_and_a_processor_computes_in_f32() {
     let error = config(&[]).check_device(&cpu).unwrap_err().to_string();
     assert!(error.contains("needs a GPU") && error.contains("bf16"), "{error}");
     assert_eq!(Model::new(&config(&[]), &cpu).unwrap().activations(), DType::F32);
-    let Some(device) = gpu() else { return };
+    let Some((device, _alone)) = gpu() else { return };
     let [half, bf16] = ["train.precision=fp16", "train.precision=bf16"].map(|precision| {
         let config = config(&[precision]);
         let model = Model::new(&config, &device).unwrap();

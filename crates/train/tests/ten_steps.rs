@@ -91,6 +91,7 @@ fn ten_captured_steps_follow_pytorch() {
         Ok(gpu) => {
             follow(&gpu, "f32", 1e-3, 0.1);
             follow(&gpu, "bf16", 2e-2, 0.6);
+            follow(&gpu, "fp16", 1e-2, 0.6);
         }
         Err(missing) => drop(writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}")),
     }
