@@ -13,7 +13,8 @@ use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::update::{TAKEN, judged};
 use crate::{
-    Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+    Arithmetic, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
+    Tensor, Trained,
 };
 
 pub(crate) struct CpuKernels {
@@ -487,5 +488,5 @@ impl Kernels for CpuKernels {
     }
 
     /// There are no others.
-    fn set_deterministic(&self, _: bool) {}
+    fn set_arithmetic(&self, _: Arithmetic) {}
 }

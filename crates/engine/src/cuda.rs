@@ -15,11 +15,9 @@ use simclr_kernels::nt_xent::NtXentShape;
 use crate::tensor::Stored;
 use crate::update::TAKEN;
 use crate::{
-    Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor, Trained,
+    Arithmetic, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
+    Tensor, Trained,
 };
-
-/// f32 stays exact.
-const PRODUCTS: ProductMode = ProductMode::Exact;
 
 pub(crate) struct CudaKernels {
     gpu: Device,
@@ -29,6 +27,8 @@ pub(crate) struct CudaKernels {
     sound: DeviceBuffer<f64>,
     /// Whether the same step gives the same bits.
     deterministic: AtomicBool,
+    /// Whether products of f32 may round to tf32.
+    tf32: AtomicBool,
 }
 
 /// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: those of the processor, and f16.
@@ -51,12 +51,18 @@ impl CudaKernels {
             one: gpu.buffer_of(&[1.0])?,
             sound: gpu.buffer_of(&[1.0])?,
             deterministic: AtomicBool::new(true),
+            tf32: AtomicBool::new(false),
         })
     }
 
     /// f32 stays exact.
     fn convolutions(&self) -> ConvolutionMode {
-        ConvolutionMode { tf32: false, deterministic: self.deterministic.load(Ordering::Relaxed) }
+        let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        ConvolutionMode { tf32: load(&self.tf32), deterministic: load(&self.deterministic) }
+    }
+
+    fn products(&self) -> ProductMode {
+        if self.tf32.load(Ordering::Relaxed) { ProductMode::Tf32 } else { ProductMode::Exact }
     }
 
     /// Weights, f32, as a convolution of activations of type `E` takes them.
@@ -344,17 +350,17 @@ impl Kernels for CudaKernels {
             None => Epilogue::None,
         };
         let y = y.gpu_mut::<f32>(&self.gpu)?;
-        Ok(self.gpu.product(rows(x)?, rows(w)?.t(), epilogue, PRODUCTS, y, Write::Over)?)
+        Ok(self.gpu.product(rows(x)?, rows(w)?.t(), epilogue, self.products(), y, Write::Over)?)
     }
 
     fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
         let dx = dx.gpu_mut::<f32>(&self.gpu)?;
-        Ok(self.gpu.product(rows(dy)?, rows(w)?, Epilogue::None, PRODUCTS, dx, Write::Over)?)
+        Ok(self.gpu.product(rows(dy)?, rows(w)?, Epilogue::None, self.products(), dx, Write::Over)?)
     }
 
     fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
         let dw = dw.gpu_mut::<f32>(&self.gpu)?;
-        Ok(self.gpu.product(rows(dy)?.t(), rows(x)?, Epilogue::None, PRODUCTS, dw, Write::Over)?)
+        Ok(self.gpu.product(rows(dy)?.t(), rows(x)?, Epilogue::None, self.products(), dw, Write::Over)?)
     }
 
     fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
@@ -530,8 +536,9 @@ impl Kernels for CudaKernels {
         Ok(ops::reductions::update_loss_scale(&self.gpu, taken(verdict)?, state, LossScale::INTERVAL)?)
     }
 
-    fn set_deterministic(&self, deterministic: bool) {
+    fn set_arithmetic(&self, Arithmetic { deterministic, tf32 }: Arithmetic) {
         self.deterministic.store(deterministic, Ordering::Relaxed);
+        self.tf32.store(tf32, Ordering::Relaxed);
     }
 }
 

@@ -55,6 +55,22 @@ pub struct Peak {
     pub bytes: Option<f64>,
 }
 
+/// What a GPU may do to be faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// Whether only algorithms may serve that give the same bits each time.
+    pub deterministic: bool,
+    /// Whether products of f32 values, in convolutions and dense layers, may round them to tf32: 10 bits of precision. Sums stay f32.
+    pub tf32: bool,
+}
+
+impl Default for Arithmetic {
+    /// The same bits each time, and f32 exactly.
+    fn default() -> Arithmetic {
+        Arithmetic { deterministic: true, tf32: false }
+    }
+}
+
 impl Device {
     /// The CPU, with `threads` threads (0: one a core) and the best instruction set that it has.
     pub fn cpu(threads: usize) -> Result<Device> {
@@ -231,10 +247,9 @@ impl Device {
         }
     }
 
-    /// Whether only algorithms may serve from here on that give the same bits each time, as is so unless said otherwise. On a GPU others are
-    /// faster; the CPU has no others. A captured step keeps those that it was captured with.
-    pub fn set_deterministic(&self, deterministic: bool) {
-        self.kernels().set_deterministic(deterministic);
+    /// How what is left open is computed from here on. A captured step keeps what it was captured with; a CPU has no choice.
+    pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
+        self.kernels().set_arithmetic(arithmetic);
     }
 
     /// Waits until everything that was started has ended.

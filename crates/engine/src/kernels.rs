@@ -5,7 +5,7 @@ use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
-use crate::{Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
+use crate::{Arithmetic, Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -226,6 +226,6 @@ pub trait Kernels: Send + Sync {
     /// [`LossScale::update`], after a verdict of these values.
     fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()>;
 
-    /// Whether only algorithms may serve that give the same bits each time, where the device has others.
-    fn set_deterministic(&self, deterministic: bool);
+    /// How what is left open is computed from here on.
+    fn set_arithmetic(&self, arithmetic: Arithmetic);
 }

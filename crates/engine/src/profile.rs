@@ -11,8 +11,8 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::{
-    Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride, Tensor,
-    Trained,
+    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
+    Tensor, Trained,
 };
 
 /// A kernel on operands of one shape.
@@ -530,8 +530,8 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(("optimizer", "loss scale", Shape::Any), (0, 0), |k| k.update_loss_scale(verdict, scale))
     }
 
-    fn set_deterministic(&self, deterministic: bool) {
-        self.inner.set_deterministic(deterministic);
+    fn set_arithmetic(&self, arithmetic: Arithmetic) {
+        self.inner.set_arithmetic(arithmetic);
     }
 }
 

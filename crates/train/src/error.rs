@@ -208,11 +208,13 @@ pub enum TrainError {
     /// Views are to be made on a GPU, and cannot be; why.
     #[error("data.views_on is \"gpu\", but {0}; \"auto\" or \"cpu\" would be right")]
     ViewsOnGpu(String),
-    /// Training in fp16 without a GPU.
+    /// Training in a precision that takes a GPU, without one.
     #[error(
-        "train.precision is \"fp16\", which needs a GPU, but the run is on {device}; \"bf16\" or \"f32\" would be right"
+        "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; \"bf16\" or \"f32\" would be right"
     )]
     NeedsGpu {
+        /// What was asked for.
+        precision: crate::config::Precision,
         /// What it is on.
         device: String,
     },

@@ -30,7 +30,7 @@ pub struct Model {
 
 impl Model {
     /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16 computes in f32: see
-    /// [`Config::check_device`] for what trains.
+    /// [`Config::prepare`] for what trains.
     pub fn new(config: &Config, device: &Device) -> Result<Model, TrainError> {
         Model::with_seed(config, device, config.train.seed)
     }
@@ -46,7 +46,7 @@ impl Model {
             Precision::Bf16 => DType::Bf16,
             Precision::Fp16 if device.is_gpu() => DType::F16,
             // A processor has nothing of f16; f32 is nearest to it.
-            Precision::Fp16 | Precision::F32 | Precision::Auto => DType::F32,
+            Precision::Fp16 | Precision::Tf32 | Precision::F32 | Precision::Auto => DType::F32,
         };
         let model = Model { device: device.clone(), parameters, encoder, head, image_size, activations };
         Ok(model.with_memory(config.train.memory))

@@ -186,7 +186,7 @@ fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
 #[test]
 fn memory_is_foreseen_and_a_processor_computes_in_f32() {
     let cpu = Device::cpu(1).unwrap();
-    let error = config(&[]).check_device(&cpu).unwrap_err().to_string();
+    let error = config(&[]).prepare(&cpu).unwrap_err().to_string();
     assert!(error.contains("needs a GPU") && error.contains("bf16"), "{error}");
     assert_eq!(Model::new(&config(&[]), &cpu).unwrap().activations(), DType::F32);
     let Some((device, _alone)) = gpu() else { return };

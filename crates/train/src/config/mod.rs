@@ -12,7 +12,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 use simclr_augment::ViewConfig;
-use simclr_engine::Device;
+use simclr_engine::{Arithmetic, Device};
 use toml::Table;
 
 pub use auto::Auto;
@@ -126,15 +126,19 @@ impl Config {
         }
     }
 
-    /// Checks that `device` can train as the configuration says.
+    /// Lets `device` train as the configuration says. Where the encoder's activations have 16 bits, the dense layers, which stay f32, may round what
+    /// they multiply to tf32.
     ///
     /// # Errors
-    /// [`TrainError::NeedsGpu`] of fp16 on a CPU.
-    pub fn check_device(&self, device: &Device) -> Result<(), TrainError> {
-        match self.train.precision {
-            Precision::Fp16 if !device.is_gpu() => Err(TrainError::NeedsGpu { device: device.to_string() }),
-            _ => Ok(()),
+    /// [`TrainError::NeedsGpu`] of fp16 and tf32 on a CPU.
+    pub fn prepare(&self, device: &Device) -> Result<(), TrainError> {
+        let precision = self.train.precision;
+        if precision.needs_gpu() && !device.is_gpu() {
+            return Err(TrainError::NeedsGpu { precision, device: device.to_string() });
         }
+        let tf32 = !matches!(precision, Precision::F32 | Precision::Auto);
+        device.set_arithmetic(Arithmetic { deterministic: self.train.deterministic, tf32 });
+        Ok(())
     }
 
     fn from_table(table: Table, origin: &str) -> Result<Self, TrainError> {
@@ -164,9 +168,12 @@ impl Config {
             let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();
             return conflict("optim.nesterov", problem);
         }
-        if self.train.precision == Precision::Fp16 && self.train.device == DeviceName::Cpu {
-            let problem = "is fp16, which needs a GPU, and train.device is cpu; bf16 or f32 would be right";
-            return conflict("train.precision", problem.to_owned());
+        let precision = self.train.precision;
+        if precision.needs_gpu() && self.train.device == DeviceName::Cpu {
+            let problem = format!(
+                "is {precision}, which needs a GPU, and train.device is cpu; bf16 or f32 would be right"
+            );
+            return conflict("train.precision", problem);
         }
         let channels = self.encoder.width * 64.0;
         if channels < 1.0 {

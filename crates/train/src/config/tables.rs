@@ -175,6 +175,15 @@ words! {
         /// The same in f16, of more precision and less range, with dynamic loss scaling; on GPUs alone. Networks trained so are evaluated on a
         /// CPU in f32.
         Fp16 = "fp16",
+        /// f32, whose products round what they multiply to 10 bits of precision; on GPUs alone.
+        Tf32 = "tf32",
+    }
+}
+
+impl Precision {
+    /// Whether only a GPU can train so.
+    pub fn needs_gpu(self) -> bool {
+        matches!(self, Precision::Fp16 | Precision::Tf32)
     }
 }
 

@@ -110,8 +110,7 @@ pub fn pretrain(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    config.check_device(device)?;
-    device.set_deterministic(config.train.deterministic);
+    config.prepare(device)?;
     let images = dataset.len();
     let held_out = holdout_of(config, images);
     if images - held_out < config.train.batch {

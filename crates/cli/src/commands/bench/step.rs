@@ -41,7 +41,7 @@ pub struct Step {
     #[arg(long, value_name = "N", default_value_t = 256)]
     views: usize,
 
-    /// Arithmetic: f32, bf16, fp16 (on a GPU), or auto for the best there is
+    /// Arithmetic: f32, bf16, fp16 or tf32 (on a GPU), or auto for the best there is
     #[arg(long, value_name = "NAME", default_value = "auto")]
     precision: String,
 
@@ -141,8 +141,7 @@ impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
         let (device, profile) = self.device()?;
-        config.check_device(&device)?;
-        device.set_deterministic(config.train.deterministic);
+        config.prepare(&device)?;
         let peak = device.measured_peak()?;
         let bandwidth = peak.bytes;
         let peak = match config.train.precision.word() {
