@@ -11,6 +11,8 @@ const ROUND: Duration = Duration::from_millis(2);
 /// The most that is started in a round.
 const MOST: u32 = 16;
 
+/// Of one run, in seconds: several tell no more.
+const LONG: f64 = 0.02;
 /// What is brought once, such as a kernel's code, takes less than this.
 const LOADING: f64 = 0.05;
 
@@ -21,8 +23,9 @@ pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Resul
         return Ok(first);
     }
     let once = round(device, 1, run)?;
-    if once > 2.0 * best {
-        return Ok(once);
+    // What takes long is known well enough by now.
+    if once > 2.0 * best || once > LONG {
+        return Ok(once.min(first));
     }
     let count = (ROUND.as_secs_f64() / once.max(1e-6)).ceil().clamp(1.0, f64::from(MOST)) as u32;
     (0..ROUNDS).try_fold(once, |fastest, _| Ok(fastest.min(round(device, count, run)?)))
