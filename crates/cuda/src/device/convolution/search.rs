@@ -27,6 +27,10 @@ const OF_BOTH: usize = 12;
 /// After so long no further engine is tried, once there are some.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SOME: usize = 3;
+/// Proposals come in the order that cuDNN expects: after so many in a row that take so much longer than the best, the rest of a list is passed over. One
+/// run of a slow engine can take longer than all others together.
+const SLOW: usize = 2;
+const FAR: f64 = 3.0;
 /// A gradient that is not rounded is worth this much.
 const UNROUNDED: f64 = 0.95;
 
@@ -156,13 +160,19 @@ impl Convolutions {
                     continue;
                 }
             };
+            let mut slow = 0;
             for config in proposals {
-                if timed.len() >= most || (timed.len() >= SOME && start.elapsed() > PATIENCE) {
+                let enough = timed.len() >= SOME && (slow >= SLOW || start.elapsed() > PATIENCE);
+                if timed.len() >= most || enough {
                     break;
                 }
                 let best = timed.iter().map(|(seconds, _)| *seconds).fold(f64::INFINITY, f64::min);
                 match self.engine(device, key, operands, &operation, config, &mut known, best) {
-                    Ok(found) => timed.extend(found),
+                    Ok(Some(found)) => {
+                        slow = if found.0 > FAR * best { slow + 1 } else { 0 };
+                        timed.push(found);
+                    }
+                    Ok(None) => {}
                     Err(other) => error = other,
                 }
             }
