@@ -56,14 +56,7 @@ impl Device {
         self.noise::<E>(operands.w, g.weight_len())?;
         self.noise::<E>(operands.y, g.output_len())?;
         self.with_convolutions(|convolutions| {
-            let mut timed = match key.sums_apart() {
-                true => Ok(Vec::new()),
-                false => convolutions.at_once(self, &key, operands),
-            };
-            if key.first().is_some() {
-                timed = convolutions.with_in_two(self, &key, operands, timed.unwrap_or_default());
-            }
-            let mut timed = timed?;
+            let mut timed = convolutions.timed(self, &key, operands)?;
             let plain = key.first().unwrap_or(key);
             if pass != ConvolutionPass::ForwardWithSums
                 && let Some(algorithm) = convolutions.algorithm(self, &plain, operands)?

@@ -109,21 +109,42 @@ impl Convolutions {
         if key.sums_apart() {
             return Ok(Route::InTwo);
         }
-        let timed = match (self.at_once(device, key, operands), key.first()) {
-            (Ok(timed), None) => timed,
-            (timed, Some(_)) => self.with_in_two(device, key, operands, timed.unwrap_or_default())?,
-            (Err(error), None) => match self.algorithm(device, key, operands)? {
+        let timed = match self.timed(device, key, operands) {
+            Err(error) if key.first().is_none() => match self.algorithm(device, key, operands)? {
                 Some(algorithm) => vec![(0.0, Route::Algorithm(algorithm))],
                 None => return Err(error),
             },
+            timed => timed?,
         };
         let fastest = timed.into_iter().next();
         fastest.map(|(_, route)| route).ok_or_else(|| none(key, "it proposes nothing"))
     }
 
-    /// Engines that compute what a key asks for, and the product where it is one, the fastest first: one at least.
-    pub(super) fn at_once(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
-        let timed = self.engines(device, key, operands);
+    /// All ways that serve a key, the fastest first: one at least.
+    pub(super) fn timed(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
+        // What first writes the result elsewhere is known to work: engines that are far slower are soon given up.
+        let in_two = match key.first() {
+            Some(_) => Some(self.time(device, key, Route::InTwo, operands, f64::INFINITY)?),
+            None => None,
+        };
+        let best = in_two.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
+        let at_once = match key.sums_apart() {
+            true => Ok(Timed::new()),
+            false => self.at_once(device, key, operands, best),
+        };
+        let Some((seconds, route)) = in_two else { return at_once };
+        let mut timed = at_once.unwrap_or_default();
+        let unrounded = key.output != key.element;
+        let worth = if unrounded { UNROUNDED } else { 1.0 };
+        let place = timed.partition_point(|(other, _)| other * worth <= seconds);
+        timed.insert(place, (seconds, route));
+        Ok(timed)
+    }
+
+    /// Engines that compute what a key asks for, and the product where it is one, the fastest first: one at least. Something else takes `best`
+    /// seconds.
+    fn at_once(&mut self, device: &Device, key: &Key, operands: Operands, best: f64) -> Result<Timed> {
+        let timed = self.engines(device, key, operands, best);
         if !pointwise::serves(key) {
             return timed;
         }
@@ -139,7 +160,7 @@ impl Convolutions {
     }
 
     /// Engines that compute what a key asks for, the fastest first: one at least.
-    fn engines(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
+    fn engines(&mut self, device: &Device, key: &Key, operands: Operands, other: f64) -> Result<Timed> {
         let start = Instant::now();
         let operation = Rc::new(Operation::new(self.handle, key)?);
         let (mut timed, mut known) = (Timed::new(), Vec::new());
@@ -162,11 +183,12 @@ impl Convolutions {
             };
             let mut slow = 0;
             for config in proposals {
-                let enough = timed.len() >= SOME && (slow >= SLOW || start.elapsed() > PATIENCE);
+                let some = timed.len() >= SOME || (!timed.is_empty() && other.is_finite());
+                let enough = some && (slow >= SLOW || start.elapsed() > PATIENCE);
                 if timed.len() >= most || enough {
                     break;
                 }
-                let best = timed.iter().map(|(seconds, _)| *seconds).fold(f64::INFINITY, f64::min);
+                let best = timed.iter().map(|(seconds, _)| *seconds).fold(other, f64::min);
                 match self.engine(device, key, operands, &operation, config, &mut known, best) {
                     Ok(Some(found)) => {
                         slow = if found.0 > FAR * best { slow + 1 } else { 0 };
@@ -219,22 +241,6 @@ impl Convolutions {
         self.run(device, key, route, operands)?;
         let first = value(device, at, key.output)?;
         Ok(first.is_nan())
-    }
-
-    /// The same with the way that first writes the result elsewhere.
-    pub(super) fn with_in_two(
-        &mut self,
-        device: &Device,
-        key: &Key,
-        operands: Operands,
-        mut timed: Timed,
-    ) -> Result<Timed> {
-        let (seconds, route) = self.time(device, key, Route::InTwo, operands, f64::INFINITY)?;
-        let unrounded = key.output != key.element;
-        let worth = if unrounded { UNROUNDED } else { 1.0 };
-        let place = timed.partition_point(|(other, _)| other * worth <= seconds);
-        timed.insert(place, (seconds, route));
-        Ok(timed)
     }
 
     pub(super) fn time(
