@@ -43,6 +43,23 @@ pub fn has_bf16() -> bool {
     Isa::detect().level() == Level::Avx512Bf16
 }
 
+/// Whether [`Device::auto`] is going to find a GPU: whether the driver has one, and all libraries are there.
+pub fn has_gpu() -> bool {
+    #[cfg(feature = "cuda")]
+    {
+        static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let libraries = simclr_cuda::Libraries::find();
+            let found = simclr_cuda::Gpus::find(&libraries);
+            found.problem.is_none()
+                && !found.gpus.is_empty()
+                && simclr_cuda::Device::needs(&libraries).is_ok()
+        })
+    }
+    #[cfg(not(feature = "cuda"))]
+    false
+}
+
 /// What a device reaches at most, measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {

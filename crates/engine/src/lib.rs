@@ -44,7 +44,7 @@ mod view_maker;
 
 pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
-pub use device::{Arithmetic, Device, MemoryUse, Peak, has_bf16};
+pub use device::{Arithmetic, Device, MemoryUse, Peak, has_bf16, has_gpu};
 pub use error::EngineError;
 pub use kernels::{Gate, Kernels, NormParameters};
 pub use loss_scale::{LossScale, LossScaleFigures};

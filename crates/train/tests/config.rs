@@ -51,7 +51,8 @@ fn the_defaults_are_the_papers() {
     assert_eq!(config.view.blur_prob, Some(0.5));
     assert_eq!(config.encoder.stem, Stem::Imagenet);
     // Resolved, to what is fast here.
-    let fast = if simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
+    let fast =
+        if simclr_engine::has_gpu() || simclr_engine::has_bf16() { Precision::Bf16 } else { Precision::F32 };
     assert_eq!(config.train.precision, fast);
 }
 

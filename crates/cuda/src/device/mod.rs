@@ -85,10 +85,7 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn open_with(ordinal: usize, libraries: &Libraries, cache: Option<&Path>) -> Result<Device> {
-        // cuDNN looks for cuBLASLt, so that comes first.
-        for library in [Library::Driver, Library::Nvrtc, Library::CublasLt, Library::Cudnn] {
-            libraries.load(library)?;
-        }
+        Device::needs(libraries)?;
         let opening = failed("opening a GPU");
         let context = CudaContext::new(ordinal).map_err(&opening)?;
         // SAFETY: memory is handed from stream to stream by this crate's own events (`channel.rs`); cudarc's slices are not used.
@@ -124,6 +121,18 @@ impl Device {
                 capturing: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Loads what a device needs.
+    ///
+    /// # Errors
+    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] where one does not load.
+    pub fn needs(libraries: &Libraries) -> Result<()> {
+        // cuDNN looks for cuBLASLt, so that comes first.
+        for library in [Library::Driver, Library::Nvrtc, Library::CublasLt, Library::Cudnn] {
+            libraries.load(library)?;
+        }
+        Ok(())
     }
 
     /// Its name, such as "NVIDIA H200".

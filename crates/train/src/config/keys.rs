@@ -206,7 +206,7 @@ pub const KEYS: &[Key] = &[
     key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "times that each image is seen"),
-    key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "how the encoder keeps activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU that train.device names, and where the processor multiplies it (AVX512_BF16), else f32")
+    key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "how the encoder keeps activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU, and where the processor multiplies it (AVX512_BF16), else f32")
         .also(&["dtype", "amp"]),
     key("train.deterministic", Flag, "the same seed gives the same bits; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, in fp16 above all"),
     key(

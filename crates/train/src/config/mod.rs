@@ -193,7 +193,12 @@ impl Config {
             self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
         }
         if self.train.precision == Precision::Auto {
-            let multiplied = matches!(self.train.device, DeviceName::Cuda(_)) || simclr_engine::has_bf16();
+            let on_gpu = match self.train.device {
+                DeviceName::Cuda(_) => true,
+                DeviceName::Auto => simclr_engine::has_gpu(),
+                DeviceName::Cpu => false,
+            };
+            let multiplied = on_gpu || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };
         }
     }
