@@ -214,7 +214,10 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("head.hidden=0", "expected \"auto\" or a whole number from 1 to 65536"),
         ("encoder.name=resnet19", "(did you mean \"resnet18\"?)"),
         ("loss.name=xent", "expected \"nt_xent\""),
-        ("train.precision=f16", "expected \"auto\", \"f32\", \"bf16\" or \"fp16\""),
+        (
+            "train.precision=f16",
+            "expected one of \"auto\", \"f32\", \"bf16\", \"fp16\", \"tf32\" (did you mean \"fp16\"?)",
+        ),
     ] {
         let message = message(&[set]);
         assert!(message.contains(expected), "{set}: {message}");
