@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::{assert_close, device, geometry, noise};
+use common::{another_device, assert_close, device, geometry, noise};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Epilogue, Launcher, Matrix, ProductMode};
@@ -137,6 +137,46 @@ fn a_captured_step_does_what_the_step_did() {
         drop(noise);
     }
     assert_eq!((device.values(x.read()).unwrap(), device.values(total.read()).unwrap()), want);
+}
+
+/// Another device of the process, on another thread, takes memory and gives it back, copies and waits while a step is being captured.
+#[test]
+fn another_device_does_not_break_into_a_capture() {
+    let Some((device, _alone)) = device() else { return };
+    let Some(other) = another_device() else { return };
+    let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let mut x = device.buffer_of(&values).unwrap();
+    let graph = device
+        .capture(|| {
+            elementwise::scale(&device, x.write(), 0.5)?;
+            let copied = std::thread::scope(|scope| {
+                let elsewhere = scope.spawn(|| {
+                    let mut channel = Channel::new(&other, 4000)?;
+                    channel.bytes()?.copy_from_slice(bytemuck::cast_slice(&values));
+                    channel.send()?;
+                    let arrived = other.values(channel.arrived()?)?;
+                    channel.done()?;
+                    // Larger than what its pool and its pinned memory hold.
+                    let large = other.buffer_of(&vec![1u8; (64 << 20) + 1])?;
+                    drop(large);
+                    other.trim()?;
+                    let small = other.buffer_of(&values)?;
+                    let captured = other.capture(|| other.clear(other.buffer::<u8>(10)?.write()))?;
+                    captured.replay()?;
+                    other.synchronize()?;
+                    assert_eq!(other.values(small.read())?, values);
+                    Ok(arrived)
+                });
+                elsewhere.join().unwrap()
+            });
+            assert_eq!(copied?, bytemuck::cast_slice::<f32, u8>(&values));
+            elementwise::scale(&device, x.write(), 0.5)
+        })
+        .unwrap();
+    drop(other);
+    graph.replay().unwrap();
+    let want: Vec<f32> = values.iter().map(|v| v / 16.0).collect();
+    assert_eq!(device.values(x.read()).unwrap(), want);
 }
 
 #[test]

@@ -132,7 +132,9 @@ impl Device {
             return Ok(());
         }
         self.bind()?;
-        lock(&self.shared.staging).send(bytemuck::cast_slice(values), to.address(), self.raw_stream())
+        let bytes = bytemuck::cast_slice(values);
+        // SAFETY: so many bytes are lent exclusively.
+        unsafe { lock(&self.shared.staging).send(bytes, to.address(), self.raw_stream()) }
     }
 
     /// Copies values to the host, and waits for them and for all work before.
@@ -147,7 +149,8 @@ impl Device {
         }
         self.bind()?;
         let bytes = bytemuck::cast_slice_mut(values);
-        lock(&self.shared.staging).receive(from.address(), bytes, self.raw_stream())
+        // SAFETY: so many bytes are lent.
+        unsafe { lock(&self.shared.staging).receive(from.address(), bytes, self.raw_stream()) }
     }
 
     /// The values of a slice, on the host.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaStream, result};
+use cudarc::driver::CudaStream;
 
 use super::staging::{Event, Pinned};
 use super::{Device, DeviceBuffer, failed};
@@ -15,7 +15,6 @@ pub struct Channel {
     copies: Arc<CudaStream>,
     pinned: Pinned,
     buffer: DeviceBuffer<u8>,
-    sent: Event,
     used: Event,
 }
 
@@ -35,7 +34,6 @@ impl Channel {
             copies: context.new_stream().map_err(failed("making a stream"))?,
             pinned: Pinned::new(context, len)?,
             buffer,
-            sent: Event::new(context)?,
             used,
             device: device.clone(),
         })
@@ -57,9 +55,8 @@ impl Channel {
     /// `Call` where the driver refuses.
     pub fn bytes(&mut self) -> Result<&mut [u8]> {
         self.device.bind()?;
-        self.sent.wait()?;
         let len = self.buffer.len();
-        Ok(&mut self.pinned.bytes_mut()[..len])
+        Ok(&mut self.pinned.bytes_mut()?[..len])
     }
 
     /// Sends the bytes off, once work on the batch before, up to the last [`Channel::done`], has ended. Returns at once.
@@ -76,10 +73,8 @@ impl Channel {
         let (len, stream) = (len.min(self.buffer.len()), self.copies.cu_stream());
         self.used.hold(stream)?;
         let to = self.buffer.write().address();
-        // SAFETY: the pinned bytes and the buffer live as long as the channel, which waits for the copy before it lends or drops them.
-        unsafe { result::memcpy_htod_async(to, &self.pinned.bytes()[..len], stream) }
-            .map_err(failed("copying to the GPU"))?;
-        self.sent.record(stream)
+        // SAFETY: the buffer is at least so long, and lives as long as the channel, which waits for the copy before it drops it.
+        unsafe { self.pinned.send(len, to, stream) }
     }
 
     /// The GPU's copy: work that is started from now on waits until it has arrived.
@@ -88,7 +83,7 @@ impl Channel {
     /// `Call` where the driver refuses.
     pub fn arrived(&self) -> Result<Slice<'_, u8>> {
         self.device.bind()?;
-        self.sent.hold(self.device.raw_stream())?;
+        self.pinned.hold(self.device.raw_stream())?;
         Ok(self.buffer.read())
     }
 
@@ -106,7 +101,7 @@ impl Drop for Channel {
     fn drop(&mut self) {
         // The buffer goes back to the pool, which knows nothing of the stream of copies.
         if self.device.bind().is_ok() {
-            let _ = self.sent.wait();
+            let _ = self.pinned.wait();
         }
     }
 }

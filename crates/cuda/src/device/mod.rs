@@ -104,7 +104,7 @@ impl Device {
         let compiler = Compiler::new(libraries)?.with_cache(cache.map(|folder| folder.join("kernels")));
         check_versions(&compiler, libraries)?;
         let stream = context.new_stream().map_err(&opening)?;
-        let pool = Pool::new(&context)?;
+        let pool = Pool::new(&context, &stream)?;
         Ok(Device {
             shared: Arc::new(Shared {
                 convolutions: Mutex::new(None),
@@ -286,7 +286,8 @@ unsafe impl Launcher for Device {
         self.refuse_in_capture("an upload")?;
         self.bind()?;
         let range = self.pool().take(bytes.len())?;
-        lock(&self.shared.staging).send(bytes, range.address(), self.raw_stream())?;
+        // SAFETY: the range has so many bytes, and nobody else has them.
+        unsafe { lock(&self.shared.staging).send(bytes, range.address(), self.raw_stream()) }?;
         Ok(Box::new(range))
     }
 }

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{
     self, CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
     CUmemAllocationProp, CUmemAllocationType, CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType,
 };
+use cudarc::driver::{CudaContext, CudaStream};
 use simclr_kernels::buffer::arena::{Arena, Place};
 
 use super::failed;
@@ -32,6 +32,8 @@ pub struct MemoryUse {
 
 pub(super) struct Pool {
     context: Arc<CudaContext>,
+    /// On which everything runs that uses its memory.
+    stream: Arc<CudaStream>,
     state: Mutex<State>,
 }
 
@@ -57,8 +59,8 @@ pub(super) struct Range {
 }
 
 impl Pool {
-    /// A pool with addresses for all memory of the GPU, and nothing behind them yet.
-    pub fn new(context: &Arc<CudaContext>) -> Result<Pool> {
+    /// A pool with addresses for all memory of the GPU, and nothing behind them yet, for what runs on `stream`.
+    pub fn new(context: &Arc<CudaContext>, stream: &Arc<CudaStream>) -> Result<Pool> {
         let asking = failed("reserving addresses");
         context.bind_to_thread().map_err(&asking)?;
         let managed = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED;
@@ -84,12 +86,12 @@ impl Pool {
         let mut arena = Arena::default();
         arena.add(length);
         let state = State { arena, base, length, mapped: Vec::new(), held: 0, granularity, live: 0, peak: 0 };
-        Ok(Pool { context: context.clone(), state: Mutex::new(state) })
+        Ok(Pool { context: context.clone(), stream: stream.clone(), state: Mutex::new(state) })
     }
 
     /// A pool beside this one, of the same GPU.
     pub fn another(&self) -> Result<Pool> {
-        Pool::new(&self.context)
+        Pool::new(&self.context, &self.stream)
     }
 
     /// A range of `bytes`, whose contents are arbitrary.
@@ -192,9 +194,10 @@ impl State {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Ranges keep their pool alive, so none is in use; what was started may still run.
+        // Ranges keep their pool alive, so none is in use; what was started may still run. Its stream alone is waited for:
+        // waiting for the whole context would break into a step that another device of the process is capturing.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let idle = self.context.synchronize().is_ok();
+        let idle = self.context.bind_to_thread().is_ok() && self.stream.synchronize().is_ok();
         if idle && state.unmap(&self.context).is_ok() {
             // SAFETY: the addresses were reserved so, and nothing is behind them. There is nobody to tell a failure.
             let _ = unsafe { sys::cuMemAddressFree(state.base, state.length) };

@@ -9,23 +9,24 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUevent_wait_flags, CUstream};
 use super::failed;
 use crate::Result;
 
-/// Pinned host memory, as bytes.
+/// Pinned host memory, as bytes, and the last copy from or to it.
 pub(super) struct Pinned {
     context: Arc<CudaContext>,
+    copied: Event,
     start: *mut u8,
     len: usize,
 }
 
 // SAFETY: a `Pinned` owns its memory exclusively, as a `Box<[u8]>` does.
 unsafe impl Send for Pinned {}
-// SAFETY: shared access only reads.
+// SAFETY: shared access only reads, and waits.
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
     /// Zeros.
     pub fn new(context: &Arc<CudaContext>, len: usize) -> Result<Pinned> {
         let pinning = failed("pinning host memory");
-        context.bind_to_thread().map_err(&pinning)?;
+        let copied = Event::new(context)?;
         let len = len.max(1);
         // SAFETY: the memory is so long, and initialised before anybody reads it.
         let start = unsafe {
@@ -33,28 +34,59 @@ impl Pinned {
             start.write_bytes(0, len);
             start
         };
-        Ok(Pinned { context: context.clone(), start, len })
+        Ok(Pinned { context: context.clone(), copied, start, len })
     }
 
     pub fn len(&self) -> usize {
         self.len
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: so many bytes are initialised, and `&self` keeps others from writing.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    /// The bytes, once the last copy has ended.
+    pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        self.copied.wait()?;
+        // SAFETY: so many bytes are initialised, no copy is under way, and the borrow is exclusive.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.start, self.len) })
     }
 
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    /// Copies its first `len` bytes to a device's address, in the order of `stream`. Returns before they are there.
+    ///
+    /// # Safety
+    /// So many bytes may be written at the address.
+    pub unsafe fn send(&mut self, len: usize, address: u64, stream: CUstream) -> Result<()> {
+        let bytes = &self.bytes_mut()?[..len];
+        // SAFETY: the bytes stay as they are until the event, recorded below, has happened; the address is the caller's promise.
+        unsafe { result::memcpy_htod_async(address, bytes, stream) }.map_err(failed("copying to the GPU"))?;
+        self.copied.record(stream)
+    }
+
+    /// Copies `len` bytes from a device's address, in the order of `stream`, and waits for them.
+    ///
+    /// # Safety
+    /// So many bytes may be read at the address.
+    pub unsafe fn receive(&mut self, len: usize, address: u64, stream: CUstream) -> Result<&[u8]> {
+        let bytes = &mut self.bytes_mut()?[..len];
+        // SAFETY: nobody looks at the bytes until the event, recorded below, has happened; the address is the caller's promise.
+        unsafe { result::memcpy_dtoh_async(bytes, address, stream) }
+            .map_err(failed("copying from the GPU"))?;
+        self.copied.record(stream)?;
+        Ok(&self.bytes_mut()?[..len])
+    }
+
+    /// Lets `stream` wait until the last copy has ended.
+    pub fn hold(&self, stream: CUstream) -> Result<()> {
+        self.copied.hold(stream)
+    }
+
+    /// Waits until the last copy has ended.
+    pub fn wait(&self) -> Result<()> {
+        self.copied.wait()
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // The GPU may be copying from it.
-        if self.context.synchronize().is_ok() {
+        // Only for its own copies: waiting for the whole context would break into a step that another device of the process is capturing.
+        if self.context.bind_to_thread().is_ok() && self.copied.wait().is_ok() {
             // SAFETY: the memory came from `malloc_host` and is freed once. There is nobody to tell a failure.
             let _ = unsafe { result::free_host(self.start.cast()) };
         }
@@ -117,7 +149,7 @@ const SLOTS: usize = 4;
 /// A ring of pinned memory for copies to and from the GPU.
 pub(super) struct Staging {
     context: Arc<CudaContext>,
-    slots: Vec<(Pinned, Event)>,
+    slots: Vec<Pinned>,
     next: usize,
 }
 
@@ -126,40 +158,38 @@ impl Staging {
         Staging { context, slots: Vec::new(), next: 0 }
     }
 
-    /// The next slot, at least `len` bytes long, whose last copy has ended.
-    fn slot(&mut self, len: usize) -> Result<&mut (Pinned, Event)> {
+    /// The next slot, at least `len` bytes long.
+    fn slot(&mut self, len: usize) -> Result<&mut Pinned> {
         let place = self.next;
         self.next = (self.next + 1) % SLOTS;
         if place == self.slots.len() {
-            self.slots.push((Pinned::new(&self.context, len)?, Event::new(&self.context)?));
+            self.slots.push(Pinned::new(&self.context, len)?);
         }
         let slot = &mut self.slots[place];
-        slot.1.wait()?;
-        if slot.0.len() < len {
-            slot.0 = Pinned::new(&self.context, len.next_power_of_two())?;
+        if slot.len() < len {
+            *slot = Pinned::new(&self.context, len.next_power_of_two())?;
         }
         Ok(slot)
     }
 
     /// Copies bytes to a device's address, in the order of `stream`. Returns before they are there.
-    pub fn send(&mut self, bytes: &[u8], address: u64, stream: CUstream) -> Result<()> {
-        let (pinned, event) = self.slot(bytes.len())?;
-        pinned.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        // SAFETY: the pinned bytes stay until the event, recorded below, has happened; callers own so many bytes at the address.
-        unsafe { result::memcpy_htod_async(address, &pinned.bytes()[..bytes.len()], stream) }
-            .map_err(failed("copying to the GPU"))?;
-        event.record(stream)
+    ///
+    /// # Safety
+    /// So many bytes may be written at the address.
+    pub unsafe fn send(&mut self, bytes: &[u8], address: u64, stream: CUstream) -> Result<()> {
+        let slot = self.slot(bytes.len())?;
+        slot.bytes_mut()?[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the caller's promise.
+        unsafe { slot.send(bytes.len(), address, stream) }
     }
 
     /// Copies bytes from a device's address, and waits for them.
-    pub fn receive(&mut self, address: u64, bytes: &mut [u8], stream: CUstream) -> Result<()> {
-        let (pinned, event) = self.slot(bytes.len())?;
-        // SAFETY: the pinned bytes stay until the event has happened, which is waited for; callers may read so many bytes at the address.
-        unsafe { result::memcpy_dtoh_async(&mut pinned.bytes_mut()[..bytes.len()], address, stream) }
-            .map_err(failed("copying from the GPU"))?;
-        event.record(stream)?;
-        event.wait()?;
-        bytes.copy_from_slice(&pinned.bytes()[..bytes.len()]);
+    ///
+    /// # Safety
+    /// So many bytes may be read at the address.
+    pub unsafe fn receive(&mut self, address: u64, bytes: &mut [u8], stream: CUstream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        bytes.copy_from_slice(unsafe { self.slot(bytes.len())?.receive(bytes.len(), address, stream) }?);
         Ok(())
     }
 }

@@ -11,20 +11,21 @@ use simclr_kernels::Conv2dGeometry;
 pub fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     static ALONE: Mutex<()> = Mutex::new(());
-    let device = DEVICE.get_or_init(|| {
-        let missing = match Device::open(0) {
-            Ok(device) => return Some(device),
-            Err(error) => error,
-        };
-        // Past what the test harness keeps to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
-        Some(
-            Device::open_with(0, &simclr_stand_in::libraries()?, None)
-                .expect("the stand-in is a whole device"),
-        )
-    });
+    let device = DEVICE.get_or_init(another_device);
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     device.clone().map(|device| (device, alone))
+}
+
+/// A device of its own: a GPU, or what stands in for one; none where that cannot be had either.
+pub fn another_device() -> Option<Device> {
+    let missing = match Device::open(0) {
+        Ok(device) => return Some(device),
+        Err(error) => error,
+    };
+    // Past what the test harness keeps to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
+    let libraries = simclr_stand_in::libraries()?;
+    Some(Device::open_with(0, &libraries, None).expect("the stand-in is a whole device"))
 }
 
 pub fn noise(len: usize, seed: u32) -> Vec<f32> {

@@ -10,10 +10,12 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 
 typedef int Result;
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
-                 NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
+                 NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
+                 CAPTURE_WRONG_THREAD = 908;
 constexpr size_t TOTAL = size_t(1) << 30, GRANULE = 2 << 20;
 
 typedef std::function<void()> Work;
@@ -24,6 +26,7 @@ struct Stream {
     std::deque<Work> waiting;
     u64 asked = 0, done = 0;
     Graph *capture = nullptr;
+    std::thread::id by;
     bool invalidated = false;
 };
 struct Event {
@@ -50,18 +53,22 @@ static std::map<u64, size_t> handles;
 static std::map<void *, size_t> pinned;
 static u64 next_handle = 1;
 
-static bool capturing() {
+// Captures are of the mode THREAD_LOCAL: what must not happen in one is refused to the thread that began it, and breaks it.
+static bool breaks(bool (*which)(Stream *, Stream *), Stream *with) {
+    bool any = false;
     for (Stream *stream : streams)
-        if (stream->capture) return true;
-    return false;
+        if (stream->capture && which(stream, with)) any = stream->invalidated = true;
+    return any;
 }
+static bool everywhere(Stream *, Stream *) { return true; }
+static bool this_threads_or_with(Stream *stream, Stream *with) { return stream == with || stream->by == std::this_thread::get_id(); }
 
-// Something that must not happen while a step is captured.
-#define NOT_IN_CAPTURE                                                          \
-    if (capturing()) {                                                          \
-        for (Stream * stream : streams) stream->invalidated |= !!stream->capture; \
-        return CAPTURE_UNSUPPORTED;                                             \
-    }
+// Something that must not be asked for by a thread that captures a step, nor of a stream that is being captured.
+#define NOT_IN_CAPTURE(stream) \
+    if (breaks(this_threads_or_with, stream)) return CAPTURE_UNSUPPORTED;
+// Something that must not happen while any thread captures a step.
+#define NOT_IN_ANY_CAPTURE \
+    if (breaks(everywhere, nullptr)) return CAPTURE_UNSUPPORTED;
 #define IN_CONTEXT \
     if (!bound) return NO_CONTEXT;
 
@@ -144,7 +151,7 @@ API Result cuCtxSetCurrent(void *context) {
 API Result cuCtxSynchronize() {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_ANY_CAPTURE;
     for (Stream *stream : streams) finish(stream);
     return failed ? LAUNCH_FAILED : SUCCESS;
 }
@@ -170,7 +177,7 @@ API Result cuStreamDestroy_v2(Stream *stream) {
 API Result cuStreamSynchronize(Stream *stream) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(stream);
     return finish(stream);
 }
 API Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
@@ -188,19 +195,22 @@ API Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
 API Result cuStreamBeginCapture_v2(Stream *stream, int) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(stream);
     stream->capture = new Graph;
+    stream->by = std::this_thread::get_id();
     stream->invalidated = false;
     return SUCCESS;
 }
 API Result cuStreamEndCapture(Stream *stream, Graph **graph) {
     ALONE;
     IN_CONTEXT;
+    if (stream->by != std::this_thread::get_id()) return CAPTURE_WRONG_THREAD;
     *graph = stream->invalidated ? nullptr : stream->capture;
     stream->capture = nullptr;
     return *graph ? SUCCESS : CAPTURE_INVALIDATED;
 }
 API Result cuStreamIsCapturing(Stream *stream, int *status) {
+    ALONE;
     *status = stream->capture ? 1 : 0;
     return SUCCESS;
 }
@@ -231,7 +241,7 @@ API Result cuEventCreate(Event **event, unsigned) {
 API Result cuEventRecord(Event *event, Stream *stream) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(stream);
     event->stream = stream;
     event->at = stream->asked;
     return SUCCESS;
@@ -239,7 +249,7 @@ API Result cuEventRecord(Event *event, Stream *stream) {
 API Result cuEventSynchronize(Event *event) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(event->stream);
     if (event->stream) run_to(event->stream, event->at);
     return failed ? LAUNCH_FAILED : SUCCESS;
 }
@@ -302,7 +312,7 @@ API Result cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z
 API Result cuMemHostAlloc(void **start, size_t bytes, unsigned) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(nullptr);
     *start = malloc(bytes);
     pinned[*start] = bytes;
     return SUCCESS;
@@ -365,7 +375,7 @@ API Result cuMemAddressFree(u64 start, size_t bytes) { return munmap((void *)sta
 API Result cuMemCreate(u64 *handle, size_t bytes, const void *, u64) {
     ALONE;
     IN_CONTEXT;
-    NOT_IN_CAPTURE;
+    NOT_IN_CAPTURE(nullptr);
     if (bytes % GRANULE) return INVALID_VALUE;
     if (allocated + bytes > TOTAL) return OUT_OF_MEMORY;
     allocated += bytes;
