@@ -25,8 +25,8 @@ mod sources;
 pub use compile::{Capability, Compiler, Image};
 #[cfg(feature = "cuda")]
 pub use device::{
-    Channel, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device, DeviceBuffer, Epilogue, Graph,
-    KeptAt, Matrix, MemoryUse, Peak, ProductMode, Source, ViewMaker,
+    Channel, ConvolutionLimits, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device, DeviceBuffer,
+    Epilogue, Graph, KeptAt, Matrix, MemoryUse, Peak, ProductMode, Searched, Source, ViewMaker,
 };
 pub use element::{Element, ElementType};
 pub use error::{CudaError, Result};

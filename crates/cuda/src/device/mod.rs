@@ -18,6 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUstream};
@@ -29,7 +30,7 @@ use crate::{CudaError, Launch, Launcher, Libraries, Library, Memory, Program, Re
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
 use convolution::Convolutions;
-pub use convolution::{ConvolutionMode, ConvolutionPass, ConvolutionTiming};
+pub use convolution::{ConvolutionLimits, ConvolutionMode, ConvolutionPass, ConvolutionTiming};
 pub use graph::Graph;
 pub use peak::Peak;
 pub use pool::MemoryUse;
@@ -38,6 +39,15 @@ pub use views::{KeptAt, Source, ViewMaker};
 
 use pool::Pool;
 use staging::Staging;
+
+/// Searches for the fastest way to compute something: what a start costs where nothing is remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Searched {
+    /// How many there were.
+    pub count: usize,
+    /// How long they took together.
+    pub time: Duration,
+}
 
 /// A GPU that holds buffers and runs kernels, in one order. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -60,6 +70,7 @@ struct Shared {
     /// Where what may be used again is kept.
     cache: Option<PathBuf>,
     capturing: AtomicBool,
+    searched: Mutex<Searched>,
 }
 
 /// What a failed call says.
@@ -119,6 +130,7 @@ impl Device {
                 name,
                 cache: cache.map(Path::to_path_buf),
                 capturing: AtomicBool::new(false),
+                searched: Mutex::new(Searched::default()),
             }),
         })
     }
@@ -165,6 +177,21 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
         self.shared.stream.synchronize().map_err(failed("waiting for the GPU"))
+    }
+
+    /// The searches for the fastest convolutions and products so far; what was remembered on disk took none.
+    pub fn searched(&self) -> Searched {
+        *lock(&self.shared.searched)
+    }
+
+    /// Counts what is a search.
+    fn counted_search<T>(&self, search: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (start, before) = (Instant::now(), self.searched());
+        let found = search();
+        let mut searched = lock(&self.shared.searched);
+        // A search that needed others has their time in its own.
+        *searched = Searched { count: searched.count + 1, time: before.time + start.elapsed() };
+        found
     }
 
     /// Gives memory that no buffer uses back, once everything has ended.

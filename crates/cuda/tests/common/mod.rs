@@ -1,10 +1,11 @@
 //! What tests on a device share.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use half::{bf16, f16};
-use simclr_cuda::{Device, Element, ElementType};
+use simclr_cuda::{Device, Element, ElementType, Libraries};
 use simclr_kernels::Conv2dGeometry;
 
 /// The device that all tests share, one at a time: what memory is in use is looked at.
@@ -18,14 +19,23 @@ pub fn device() -> Option<(Device, MutexGuard<'static, ()>)> {
 
 /// A device of its own: a GPU, or what stands in for one; none where that cannot be had either.
 pub fn another_device() -> Option<Device> {
-    let missing = match Device::open(0) {
+    open(None)
+}
+
+/// The same, which remembers what it chooses in a given folder; without one, where a GPU's user has it.
+pub fn open(cache: Option<&Path>) -> Option<Device> {
+    let opened = match cache {
+        Some(_) => Device::open_with(0, &Libraries::find(), cache),
+        None => Device::open(0),
+    };
+    let missing = match opened {
         Ok(device) => return Some(device),
         Err(error) => error,
     };
     // Past what the test harness keeps to itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: {missing}");
     let libraries = simclr_stand_in::libraries()?;
-    Some(Device::open_with(0, &libraries, None).expect("the stand-in is a whole device"))
+    Some(Device::open_with(0, &libraries, cache).expect("the stand-in is a whole device"))
 }
 
 pub fn noise(len: usize, seed: u32) -> Vec<f32> {

@@ -17,11 +17,9 @@ pub(super) struct Algorithm {
     pub workspace: usize,
 }
 
-impl Algorithm {
-    /// Whether its numbers are those of an algorithm.
-    pub fn exists(&self, pass: Pass) -> bool {
-        self.number < algorithms(pass) && self.math <= FMA
-    }
+/// Whether these are the numbers of an algorithm.
+pub(super) fn exists(pass: Pass, number: u32, math: u32) -> bool {
+    number < algorithms(pass) && math <= FMA
 }
 
 /// What an algorithm did when it was timed: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of enumerations, since a newer
@@ -248,11 +246,18 @@ unsafe fn workspace(
     }
 }
 
-/// Whether what is remembered is what cuDNN has under these numbers.
-pub(super) fn is_still(handle: sys::cudnnHandle_t, pass: Pass, parts: &Parts, algorithm: Algorithm) -> bool {
-    set_math(parts, algorithm.math).is_ok()
-        // SAFETY: the handle lives, and the descriptions are whole.
-        && unsafe { workspace(handle, pass, parts, algorithm.number) } == Ok(algorithm.workspace)
+/// The algorithm of these numbers for other parts, if cuDNN has it for them.
+pub(super) fn again(
+    handle: sys::cudnnHandle_t,
+    pass: Pass,
+    parts: &Parts,
+    number: u32,
+    math: u32,
+) -> Option<Algorithm> {
+    set_math(parts, math).ok()?;
+    // SAFETY: the handle lives, and the descriptions are whole.
+    let workspace = unsafe { workspace(handle, pass, parts, number) }.ok()?;
+    Some(Algorithm { number, math, workspace })
 }
 
 /// The fastest algorithm for a key, by cuDNN's own timing on the operands, of which the result is overwritten.

@@ -7,6 +7,7 @@ mod backend;
 mod engines;
 mod legacy;
 mod operation;
+mod pieces;
 mod pointwise;
 mod report;
 mod route;
@@ -30,6 +31,7 @@ use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::ops::{elementwise, reductions, sums};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use legacy::Parts;
+pub use pieces::ConvolutionLimits;
 pub use report::ConvolutionTiming;
 use route::Route;
 
@@ -145,6 +147,7 @@ pub(super) struct Convolutions {
     machine: String,
     folder: Option<PathBuf>,
     routes: HashMap<Key, Rc<Route>>,
+    limits: ConvolutionLimits,
 }
 
 // SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are all clones of each `Rc`, which are
@@ -296,6 +299,7 @@ impl Convolutions {
             machine: format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name()),
             folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
             routes: HashMap::new(),
+            limits: ConvolutionLimits::default(),
         };
         // SAFETY: the handle was created, and the stream lives as long as the device.
         unsafe { result::set_stream(handle, device.raw_stream().cast()) }.map_err(failed)?;
@@ -304,6 +308,9 @@ impl Convolutions {
 
     /// Computes a convolution of operands that are as long as the key says.
     fn compute(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
+        if let Some(images) = key.piece(&self.limits) {
+            return self.in_pieces(device, key, images, operands);
+        }
         let route = self.route(device, key, operands)?;
         self.run(device, key, &route, operands)
     }

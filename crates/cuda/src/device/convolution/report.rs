@@ -42,6 +42,8 @@ impl Device {
             ConvolutionPass::BackwardInput => Key::of::<E, E>(g, mode, pass, write),
             ConvolutionPass::BackwardWeight => Key::of::<E, f32>(g, mode, pass, Write::Over),
         };
+        let whole = self.with_convolutions(|convolutions| Ok(key.piece(&convolutions.limits).is_none()))?;
+        expect(NAME, whole, || format!("fewer images are needed: these are computed in pieces: {g:?}"))?;
         let (x, w, y) = (
             self.buffer::<u8>(g.input_len() * E::TYPE.size())?,
             // A gradient is in f32.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::ConvolutionPass;
 use super::engines::{Plan, Recipe};
-use super::legacy::Algorithm;
+use super::legacy::{self, Algorithm};
 
 /// The longest list of choices that is read.
 const KNOBS: usize = 64;
@@ -28,7 +28,7 @@ pub(super) enum Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Memo {
     Engine { recipe: Recipe },
-    Algorithm(Algorithm),
+    Algorithm { number: u32, math: u32 },
     Product,
     InTwo,
 }
@@ -37,7 +37,7 @@ impl Route {
     pub fn memo(&self) -> Memo {
         match self {
             Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone() },
-            Route::Algorithm(algorithm) => Memo::Algorithm(*algorithm),
+            Route::Algorithm(of) => Memo::Algorithm { number: of.number, math: of.math },
             Route::Product => Memo::Product,
             Route::InTwo => Memo::InTwo,
         }
@@ -55,17 +55,14 @@ impl Memo {
                 }
                 text
             }
-            Memo::Algorithm(Algorithm { number, math, workspace }) => {
-                format!("algorithm {number} {math} {workspace}")
-            }
+            Memo::Algorithm { number, math } => format!("algorithm {number} {math}"),
             Memo::Product => PRODUCT.to_owned(),
             Memo::InTwo => IN_TWO.to_owned(),
         }
     }
 
     /// What [`Memo::text`] wrote, or none where it is something else.
-    pub fn read(pass: ConvolutionPass, bytes: &[u8]) -> Option<Memo> {
-        let text = std::str::from_utf8(bytes).ok()?;
+    pub fn read(pass: ConvolutionPass, text: &str) -> Option<Memo> {
         match text {
             PRODUCT => return Some(Memo::Product),
             IN_TWO => return Some(Memo::InTwo),
@@ -81,11 +78,9 @@ impl Memo {
                 Some(Memo::Engine { recipe: Recipe { engine: number, knobs } })
             }
             "algorithm" => {
-                let &[math, workspace] = rest else { return None };
-                let workspace = usize::try_from(workspace).ok()?;
+                let &[math] = rest else { return None };
                 let (number, math) = (u32::try_from(number).ok()?, u32::try_from(math).ok()?);
-                let algorithm = Algorithm { number, math, workspace };
-                algorithm.exists(pass).then_some(Memo::Algorithm(algorithm))
+                legacy::exists(pass, number, math).then_some(Memo::Algorithm { number, math })
             }
             _ => None,
         }
@@ -103,11 +98,11 @@ mod tests {
         for memo in [
             engine(vec![]),
             engine(vec![(2, 0), (14, -3)]),
-            Memo::Algorithm(Algorithm { number: 5, math: 1, workspace: 1 << 20 }),
+            Memo::Algorithm { number: 5, math: 1 },
             Memo::Product,
             Memo::InTwo,
         ] {
-            assert_eq!(Memo::read(pass, memo.text().as_bytes()), Some(memo));
+            assert_eq!(Memo::read(pass, &memo.text()), Some(memo));
         }
         for damaged in [
             "",
@@ -118,15 +113,15 @@ mod tests {
             "engine x",
             "engine 5 3",
             "engine 5 -3 0",
-            "algorithm 5 1",
-            "algorithm 5 1 x",
-            "algorithm 5 1 -1",
-            "algorithm 6 1 0",
-            "algorithm 5 4 0",
-            "algorithm 5 1 0 0",
+            "algorithm 5",
+            "algorithm 5 x",
+            "algorithm 5 -1",
+            "algorithm 6 1",
+            "algorithm 5 4",
+            "algorithm 5 1 0",
             "other 5 1 0",
         ] {
-            assert_eq!(Memo::read(pass, damaged.as_bytes()), None, "{damaged}");
+            assert_eq!(Memo::read(pass, damaged), None, "{damaged}");
         }
     }
 }

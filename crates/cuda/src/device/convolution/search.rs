@@ -15,7 +15,7 @@ use super::{Convolutions, Device, Key, NAME, Operands, pointwise};
 use crate::device::timing;
 use crate::launcher::Launcher;
 use crate::ops::elementwise;
-use crate::{CudaError, ElementType, Result, Slice, SliceMut, cache};
+use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut, cache};
 
 /// The most that a route may take for itself.
 const WORKSPACE: usize = 1 << 30;
@@ -31,6 +31,8 @@ const SOME: usize = 3;
 /// run of a slow engine can take longer than all others together.
 const SLOW: usize = 2;
 const FAR: f64 = 3.0;
+/// How many are remembered: on more images than the sample's these are timed again.
+const FINALISTS: usize = 3;
 /// A gradient that is not rounded is worth this much.
 const UNROUNDED: f64 = 0.95;
 
@@ -44,23 +46,75 @@ impl Convolutions {
             return Ok(route.clone());
         }
         device.refuse_in_capture("choosing how to compute a convolution")?;
-        let text = format!("{} {key:?}", self.machine);
-        let name = format!("{:032x}", cache::fingerprint(&[text.as_bytes()]));
-        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
-        let memo = stored.and_then(|bytes| Memo::read(key.pass, &bytes));
-        let route = match memo.and_then(|memo| self.recalled(key, memo)) {
+        let route = match self.known(key) {
             Some(route) => route,
-            None => {
-                let route = self.found(device, key, operands)?;
-                if let Some(folder) = &self.folder {
-                    cache::write(folder, &name, route.memo().text().as_bytes());
-                }
-                route
-            }
+            None => device.counted_search(|| self.chosen(device, key, operands))?,
         };
         let route = Rc::new(route);
         self.routes.insert(*key, route.clone());
         Ok(route)
+    }
+
+    /// What needs no search.
+    fn known(&self, key: &Key) -> Option<Route> {
+        if key.sums_apart() {
+            return Some(Route::InTwo);
+        }
+        self.remembered(key).into_iter().find_map(|memo| self.recalled(key, memo))
+    }
+
+    /// The best of those that are the fastest on a sample of the batch.
+    fn chosen(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
+        let sample = key.sample(&self.limits);
+        let fastest = |found: (Route, Vec<Memo>)| found.0;
+        if sample == *key {
+            return self.found(device, key, operands).map(fastest);
+        }
+        let mut finalists = self.remembered(&sample);
+        if finalists.is_empty() {
+            finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
+        }
+        // Without room for what the result is added to, nothing is timed on all of it: the order stays that of the sample.
+        let aside = self.aside(device, key);
+        let mut best: Option<(f64, Route)> = None;
+        for memo in finalists {
+            let Some(route) = self.recalled(key, memo) else { continue };
+            let Ok(aside) = &aside else { return Ok(route) };
+            let operands = into_aside(key, operands, aside);
+            let seconds = best.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
+            if let Ok(timed) = self.time(device, key, route, operands, seconds)
+                && timed.0 < seconds
+            {
+                best = Some(timed);
+            }
+        }
+        match best {
+            Some((_, route)) => {
+                self.remember(key, &[route.memo()]);
+                Ok(route)
+            }
+            // What serves the sample does not serve all of it.
+            None => self.found(device, key, operands).map(fastest),
+        }
+    }
+
+    /// What is on disk for a key, the fastest first.
+    fn remembered(&self, key: &Key) -> Vec<Memo> {
+        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &self.name(key)));
+        let text = stored.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        text.lines().take(FINALISTS).map_while(|line| Memo::read(key.pass, line)).collect()
+    }
+
+    fn remember(&self, key: &Key, memos: &[Memo]) {
+        if let Some(folder) = &self.folder {
+            let lines: Vec<String> = memos.iter().map(Memo::text).collect();
+            cache::write(folder, &self.name(key), lines.join("\n").as_bytes());
+        }
+    }
+
+    fn name(&self, key: &Key) -> String {
+        let text = format!("{} {key:?}", self.machine);
+        format!("{:032x}", cache::fingerprint(&[text.as_bytes()]))
     }
 
     /// What is remembered, if cuDNN still has it: it may be of another driver.
@@ -74,11 +128,12 @@ impl Convolutions {
                 };
                 (plan.workspace <= WORKSPACE).then_some(Route::Engine(plan))
             }
-            Memo::Algorithm(algorithm) => {
+            Memo::Algorithm { number, math } => {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32).ok()?;
-                let still =
-                    key.first().is_none() && legacy::is_still(self.handle, key.pass, &parts, algorithm);
-                still.then_some(Route::Algorithm(algorithm))
+                let serves = key.first().is_none();
+                let algorithm =
+                    serves.then(|| legacy::again(self.handle, key.pass, &parts, number, math)).flatten()?;
+                (algorithm.workspace <= WORKSPACE).then_some(Route::Algorithm(algorithm))
             }
             Memo::Product => pointwise::serves(key).then_some(Route::Product),
             Memo::InTwo => key.first().map(|_| Route::InTwo),
@@ -98,17 +153,10 @@ impl Convolutions {
             })
     }
 
-    fn found(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
-        // What the result is added to must outlive the search.
-        let bytes = key.len() * key.output.size();
-        let aside = key.adds.then(|| device.scratch(bytes)).transpose()?;
-        let operands = match &aside {
-            Some(aside) => operands.into(key.pass, aside.address()),
-            None => operands,
-        };
-        if key.sums_apart() {
-            return Ok(Route::InTwo);
-        }
+    /// The fastest route of all, and the memos of it and the next, which are remembered.
+    fn found(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<(Route, Vec<Memo>)> {
+        let aside = self.aside(device, key)?;
+        let operands = into_aside(key, operands, &aside);
         let timed = match self.timed(device, key, operands) {
             Err(error) if key.first().is_none() => match self.algorithm(device, key, operands)? {
                 Some(algorithm) => vec![(0.0, Route::Algorithm(algorithm))],
@@ -116,8 +164,15 @@ impl Convolutions {
             },
             timed => timed?,
         };
+        let memos: Vec<Memo> = timed.iter().take(FINALISTS).map(|(_, route)| route.memo()).collect();
+        self.remember(key, &memos);
         let fastest = timed.into_iter().next();
-        fastest.map(|(_, route)| route).ok_or_else(|| none(key, "it proposes nothing"))
+        fastest.map(|(_, route)| (route, memos)).ok_or_else(|| none(key, "it proposes nothing"))
+    }
+
+    /// Where a result goes that would be added to what is there: that must outlive the search.
+    fn aside(&self, device: &Device, key: &Key) -> Result<Option<Box<dyn Memory>>> {
+        key.adds.then(|| device.scratch(key.len() * key.output.size())).transpose()
     }
 
     /// All ways that serve a key, the fastest first: one at least.
@@ -268,6 +323,13 @@ impl Convolutions {
         let (address, size) = room.as_ref().map_or((0, 0), |(memory, size)| (memory.address(), *size));
         // SAFETY: operands are as long as the key says; the workspace has `size` bytes.
         unsafe { legacy::fastest(self.handle, key, &parts, operands, address, size) }
+    }
+}
+
+fn into_aside(key: &Key, operands: Operands, aside: &Option<Box<dyn Memory>>) -> Operands {
+    match aside {
+        Some(aside) => operands.into(key.pass, aside.address()),
+        None => operands,
     }
 }
 

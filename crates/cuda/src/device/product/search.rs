@@ -42,8 +42,9 @@ impl Products {
             Err(error) => return Err(error),
         };
         let out = aside.as_ref().map_or(operands.out, Memory::address);
-        let choice =
-            fastest(device, problem, &proposals, Operands { out, ..operands }).ok_or_else(missing)?;
+        let operands = Operands { out, ..operands };
+        let search = || fastest(device, problem, &proposals, operands).ok_or_else(missing);
+        let choice = device.counted_search(search)?;
         if let Some(folder) = &self.folder {
             cache::write(folder, &name, &bytes(&choice.algorithm));
         }
