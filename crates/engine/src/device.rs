@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use simclr_kernels::buffer::Pool;
 use simclr_kernels::isa::Level;
@@ -243,6 +244,19 @@ impl Device {
             // What the driver refuses now it refuses the next kernel too, whose error is told.
             #[cfg(feature = "cuda")]
             Place::Gpu(gpu) => drop(gpu.trim()),
+        }
+    }
+
+    /// On a GPU, how many searches for the fastest convolution or product there were, and how long they took together: what a start costs where
+    /// nothing is remembered from another.
+    pub fn searched(&self) -> Option<(usize, Duration)> {
+        match &self.shared.place {
+            Place::Host(_) => None,
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => {
+                let simclr_cuda::Searched { count, time } = gpu.searched();
+                Some((count, time))
+            }
         }
     }
 

@@ -122,6 +122,9 @@ struct Figures {
     /// On a GPU, the seconds of a step in which each kernel does its operations at that rate, or moves its tensors at that bandwidth, whichever
     /// takes longer.
     floor_s: Option<f64>,
+    /// On a GPU: searches for the fastest convolutions and products before the first step, and their seconds. What they find is remembered.
+    searches: usize,
+    searching_s: f64,
     gflop_per_view: f64,
     encoder: String,
     width: f64,
@@ -209,6 +212,7 @@ impl Step {
             device.synchronize()?;
             whole = start.elapsed().as_secs_f64();
         }
+        let (searches, searching) = device.searched().unwrap_or_default();
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
         let timed = !profile.costs().is_empty();
         let floor = bandwidth.filter(|_| timed).map(|bytes| table::floor(&profile, scale, bytes));
@@ -233,6 +237,8 @@ impl Step {
             peak_gflops: peak / 1e9,
             peak_gb_per_s: bandwidth.map(|bytes| bytes / 1e9),
             floor_s: floor,
+            searches,
+            searching_s: searching.as_secs_f64(),
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
@@ -319,6 +325,12 @@ impl Step {
             terminal::print(&format!(
                 "floor {:.3} s/step: each kernel at {:.0} GFLOP/s or {bandwidth:.0} GB/s",
                 floor, figures.peak_gflops
+            ))?;
+        }
+        if figures.searches > 0 {
+            terminal::print(&format!(
+                "before the first step {:.1} s for {} searches for the fastest convolutions and products, which are remembered",
+                figures.searching_s, figures.searches
             ))?;
         }
         if let Some(fed) = &figures.fed {
