@@ -135,6 +135,20 @@ impl Operands {
     }
 }
 
+/// An operand as it is lent to a pass.
+struct Lent {
+    address: u64,
+    len: usize,
+}
+
+fn lent<T>(operand: Slice<T>) -> Lent {
+    Lent { address: operand.address(), len: operand.len() }
+}
+
+fn lent_mut<T>(operand: SliceMut<T>) -> Lent {
+    Lent { address: operand.address(), len: operand.len() }
+}
+
 fn failed(error: CudnnError) -> CudaError {
     CudaError::Call { what: NAME, reason: format!("cuDNN: {error}") }
 }
@@ -177,10 +191,8 @@ impl Device {
         w: Slice<E>,
         y: SliceMut<E>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: w.address(), y: y.address(), sums: 0 };
-        let lengths = [x.len(), w.len(), y.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::Forward, Write::Over);
-        self.convolve(&key, lengths, operands)
+        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], 0)
     }
 
     /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed in f64, or where the type has 16
@@ -198,10 +210,8 @@ impl Device {
         sums: SliceMut<f64>,
     ) -> Result<()> {
         expect_len(NAME, "sums", sums.len(), 2 * g.out_channels)?;
-        let operands = Operands { x: x.address(), w: w.address(), y: y.address(), sums: sums.address() };
-        let lengths = [x.len(), w.len(), y.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::ForwardWithSums, Write::Over);
-        self.convolve(&key, lengths, operands)
+        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], sums.address())
     }
 
     /// dx of a convolution, written or added to what is there. Where it is added, it may be rounded before.
@@ -217,10 +227,8 @@ impl Device {
         dx: SliceMut<E>,
         write: Write,
     ) -> Result<()> {
-        let operands = Operands { x: dx.address(), w: w.address(), y: dy.address(), sums: 0 };
-        let lengths = [dx.len(), w.len(), dy.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardInput, write);
-        self.convolve(&key, lengths, operands)
+        self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], 0)
     }
 
     /// dw of a convolution, of the type of the activations: sums are in f32, and rounded once.
@@ -235,10 +243,8 @@ impl Device {
         dy: Slice<E>,
         dw: SliceMut<E>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address(), sums: 0 };
-        let lengths = [x.len(), dw.len(), dy.len()];
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        self.convolve(&key, lengths, operands)
+        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
     }
 
     /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower, else rounded to that type.
@@ -253,18 +259,18 @@ impl Device {
         dy: Slice<E>,
         dw: SliceMut<f32>,
     ) -> Result<()> {
-        let operands = Operands { x: x.address(), w: dw.address(), y: dy.address(), sums: 0 };
-        let lengths = [x.len(), dw.len(), dy.len()];
         let key = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        self.convolve(&key, lengths, operands)
+        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
     }
 
-    fn convolve(&self, key: &Key, [x, w, y]: [usize; 3], operands: Operands) -> Result<()> {
+    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, and where the pass has sums, those.
+    fn convolve(&self, key: &Key, [x, w, y]: [Lent; 3], sums: u64) -> Result<()> {
         let g = &key.geometry;
         expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
-        expect_len(NAME, "the input", x, g.input_len())?;
-        expect_len(NAME, "the weights", w, g.weight_len())?;
-        expect_len(NAME, "the output", y, g.output_len())?;
+        expect_len(NAME, "the input", x.len, g.input_len())?;
+        expect_len(NAME, "the weights", w.len, g.weight_len())?;
+        expect_len(NAME, "the output", y.len, g.output_len())?;
+        let operands = Operands { x: x.address, w: w.address, y: y.address, sums };
         self.with_convolutions(|convolutions| convolutions.compute(self, key, operands))
     }
 
