@@ -1,34 +1,76 @@
 #!/usr/bin/env bash
 # The figures of an NVIDIA GPU: steps, steps that are fed with images, a whole run on CIFAR-10, a batch of 4,096 images at 224 x 224.
 #
-#   bench/gpu.sh CIFAR [OUT] [PYTHON]      CIFAR: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries
+#   bench/gpu.sh CIFAR [OUT] [PYTHON] [PART ...]
 #
-# Needs `cargo build --release --features cuda` first. With PYTHON, an interpreter that has PyTorch and torchvision, PyTorch's steps are timed before. The first
-# run on a machine tries cuDNN's engines, which takes up to a minute a network; what it finds is kept in the user's cache folder. About six minutes on an H200.
-set -euo pipefail
+# CIFAR: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries. OUT: a folder for the run, the text of all parts and what was found about the card. PYTHON: an
+# interpreter that has PyTorch and torchvision, or "-" for none. PART: what to do, in this order: steps, fed, run, large, pytorch [default: all].
+#
+# Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache, which
+# may be carried to another machine of the kind. A part that fails or takes too long does not keep the others from being done. About eight minutes on an H200.
+set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-program=$here/../target/release/simclr
+program=${PROGRAM:-$here/../target/release/simclr}
+device=${DEVICE:-cuda}
 cifar=${1:?the folder of CIFAR-10}
 out=${2:-runs/gpu}
-python=${3:-}
-small=(--encoder resnet18 --size 32 --views 4096)
-large=(--encoder resnet50 --size 224 --views 512)
-if [ -n "$python" ]; then
-    for kind in "--bf16" "--fp16"; do
-        "$python" "$here/pytorch_step.py" "${small[@]}" "$kind" --compile --device cuda --steps 30
-        "$python" "$here/pytorch_step.py" "${large[@]}" "$kind" --compile --device cuda --steps 30
+python=${3:--}
+shift $(($# < 3 ? $# : 3))
+[ $# -gt 0 ] || set -- steps fed run large pytorch
+read -ra small <<<"${SMALL:---encoder resnet18 --size 32 --views 4096}"
+read -ra large <<<"${LARGE:---encoder resnet50 --size 224 --views 512}"
+read -ra huge <<<"${HUGE:---encoder resnet50 --size 224 --views 8192}"
+epochs=${EPOCHS:-100}
+mkdir -p "$out"
+XDG_CACHE_HOME=$(cd "$out" && pwd)/cache
+export XDG_CACHE_HOME
+failed=0
+exec > >(tee "$out/log") 2>&1
+
+# Says what is done and how long it took; at most so many seconds.
+timed() {
+    local most=$1 start=$SECONDS
+    shift
+    echo "+ $*"
+    timeout "$most" "$@" || {
+        echo "failed ($?) after $((SECONDS - start)) s: $*"
+        failed=1
+    }
+    echo "= $((SECONDS - start)) s"
+}
+step() { timed "$1" "$program" bench step --device "$device" "${@:2}"; }
+
+steps() {
+    step 60 "${small[@]}" --precision bf16 --steps 20
+    step 60 "${small[@]}" --precision bf16 --deterministic false --steps 20 --quick
+    # f16 is a GPU's alone.
+    [ "$device" = cpu ] || step 60 "${small[@]}" --precision fp16 --deterministic false --steps 20 --quick
+    step 90 "${large[@]}" --precision bf16 --steps 10
+    [ "$device" = cpu ] || step 60 "${large[@]}" --precision fp16 --deterministic false --steps 10 --quick
+}
+fed() {
+    step 90 "${small[@]}" --precision bf16 --quick --data "$cifar"
+}
+run() {
+    rm -rf "$out/run"
+    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10 --set "train.epochs=$epochs" --device "$device"
+    timed 60 "$program" knn "$out/run" --train "$cifar" --device "$device"
+    timed 120 "$program" linear "$out/run" --train "$cifar" --method logistic --device "$device"
+}
+large() {
+    step 150 "${huge[@]}" --precision bf16 --memory blocks --steps 2 --quick
+}
+pytorch() {
+    [ "$python" != - ] || { echo "no PYTHON was given: PyTorch is not timed"; return; }
+    for kind in --bf16 --fp16; do
+        timed 150 "$python" "$here/pytorch_step.py" "${small[@]}" $kind --compile --device "$device" --steps 30
+        timed 150 "$python" "$here/pytorch_step.py" "${large[@]}" $kind --compile --device "$device" --steps 30
     done
-fi
-for precision in "bf16" "fp16 --deterministic false"; do
-    # shellcheck disable=SC2086
-    "$program" bench step --device cuda "${small[@]}" --precision $precision --steps 20
-    # shellcheck disable=SC2086
-    "$program" bench step --device cuda "${large[@]}" --precision $precision --steps 20
+}
+for part in "$@"; do
+    case $part in
+        steps | fed | run | large | pytorch) echo "== $part" && "$part" ;;
+        *) echo "there is no part $part: steps, fed, run, large, pytorch" >&2 && failed=1 ;;
+    esac
 done
-"$program" bench step --device cuda "${small[@]}" --precision bf16 --quick --data "$cifar"
-"$program" bench step --device cuda --encoder resnet50 --size 224 --views 8192 --precision bf16 --memory blocks --steps 3 --quick
-start=$SECONDS
-"$program" pretrain "$cifar" --out "$out" --preset cifar10 --set train.epochs=100 --set train.health_every=25 --set train.knn_every=25 --device cuda
-echo "100 epochs: $((SECONDS - start)) s"
-"$program" knn "$out" --train "$cifar" --device cuda
-"$program" linear "$out" --train "$cifar" --method logistic --device cuda
+exit "$failed"
