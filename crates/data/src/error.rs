@@ -98,7 +98,11 @@ pub enum DataError {
 
     /// An epoch does not hold one full batch.
     #[error(
-        "batch = {batch} is more than the {usable} readable images of the data set ({broken} are broken); choose a smaller batch"
+        "batch = {batch} is more than the {usable} readable images of the data set ({broken} are broken); {}",
+        match usable {
+            0 | 1 => "give images that can be read: `simclr data` tells what is wrong with each",
+            _ => "choose a smaller batch",
+        }
     )]
     TooFewImages {
         /// Images in a batch.

@@ -102,7 +102,7 @@ fn nothing_to_open() {
     fs::write(dir.path().join("notes.txt"), "text").unwrap();
     assert!(error(dir.path()).contains("no images in it, only 1 other file ("));
     assert!(error(&dir.path().join("absent")).contains("absent: no such file or folder"));
-    assert!(error(&dir.path().join("notes.txt")).contains("none of the first 1 paths"));
+    assert!(error(&dir.path().join("notes.txt")).contains("the one path in it"));
     fs::write(dir.path().join("letter.doc"), "text").unwrap();
     assert!(error(&dir.path().join("letter.doc")).contains("is no data set"));
     picture(&dir.path().join("one.png"), 0);

@@ -173,8 +173,9 @@ pub enum TrainError {
     },
     /// More images in a batch than there are.
     #[error(
-        "train.batch is {batch}, but there are only {images} images to train on ({holdout} are held out); \
-         lower train.batch to at most {images}, or set data.holdout=0"
+        "train.batch is {batch}, but there {} to train on ({holdout} held out); {}",
+        if *images == 1 { "is only 1 image".to_owned() } else { format!("are only {images} images") },
+        batch_advice(*images, *holdout)
     )]
     BatchTooLarge {
         /// Images in a batch.
@@ -254,7 +255,18 @@ fn io_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; free some space, then go on with --resume",
         io::ErrorKind::ReadOnlyFilesystem => "; give a folder that can be written to",
+        io::ErrorKind::NotADirectory => "; a part of this path is a file: give a folder",
         _ => "",
+    }
+}
+
+fn batch_advice(images: usize, holdout: usize) -> String {
+    let fewer = format!("lower train.batch to at most {images}");
+    match (images, holdout) {
+        (0 | 1, 0) => "give at least 2 images".to_owned(),
+        (0 | 1, _) => "set data.holdout=0, or give more images".to_owned(),
+        (_, 0) => fewer,
+        _ => format!("{fewer}, or set data.holdout=0"),
     }
 }
 

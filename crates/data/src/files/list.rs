@@ -77,8 +77,14 @@ pub(crate) fn open(
     // A list of what is not there is a list of something else.
     let looked_at = rows.iter().take(100);
     if !looked_at.clone().any(|row| exists(&row.path)) {
-        let first = rows.first().map_or(String::new(), |row| format!(", such as {:?},", row.path));
-        return Err(bad(format!("none of the first {} paths in it{first} is a file", looked_at.count())));
+        let which = match (rows.first(), looked_at.count()) {
+            (None, _) => "it is empty".to_owned(),
+            (Some(row), 1) => format!("the one path in it, {:?}, is no file", row.path),
+            (Some(row), count) => {
+                format!("none of the first {count} paths in it, such as {:?}, is a file", row.path)
+            }
+        };
+        return Err(bad(which));
     }
     // Whoever gives a validation part only by name wants to train on the rest.
     let (test, train): (Vec<Row>, Vec<Row>) =

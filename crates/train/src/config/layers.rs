@@ -147,7 +147,7 @@ fn parse_set(set: &str) -> Result<(Table, String), TrainError> {
 }
 
 fn parse_value(text: &str) -> Result<Value, String> {
-    let bare = |c: char| c.is_alphanumeric() || "_-./+".contains(c);
+    let bare = |c: char| c.is_alphanumeric() || "_-./+:".contains(c);
     let parsed = format!("v = {text}").parse::<Table>();
     match parsed {
         // A line break in the text could bring in more keys than the one asked for.
