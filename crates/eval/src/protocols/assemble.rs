@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use simclr_train::Config;
-use simclr_train::config::Stem;
+use simclr_train::config::{OptimizerName, Stem};
 use simclr_train::run_folder::RunFolder;
 
 use super::evaluation::{Evaluation, Scores};
@@ -103,7 +103,10 @@ fn subtitle(config: &Config, history: &History) -> String {
         encoder.name.depth(),
         encoder.width,
         config.train.batch,
-        config.optim.name.word().to_uppercase(),
+        match config.optim.name {
+            OptimizerName::Adamw => "AdamW".to_owned(),
+            name => name.word().to_uppercase(),
+        },
         config.loss.temperature,
         config.train.seed,
         size = config.data.image_size,
