@@ -1,7 +1,9 @@
 //! The arguments that make a configuration, shared by commands that train.
 
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
@@ -33,7 +35,7 @@ pub struct Settings {
     pub sets: Vec<String>,
 
     /// Seed of weights, order and views (train.seed)
-    #[arg(long, value_name = "N", help_heading = "Configuration")]
+    #[arg(long, value_name = "N", value_parser = seed, help_heading = "Configuration")]
     pub seed: Option<u64>,
 }
 
@@ -41,8 +43,8 @@ pub struct Settings {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Threads {
     /// Threads to compute with; the results are the same for any number [default: one per processor]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = from_to(1, MOST_THREADS))]
+    pub threads: Option<usize>,
 }
 
 /// What to compute on.
@@ -53,15 +55,42 @@ pub struct OnDevice {
     pub device: Option<DeviceName>,
 }
 
+/// More threads than this only wait for each other; the most that `train.threads` takes, too.
+const MOST_THREADS: usize = 1024;
+
 /// A whole number above 0, for arguments.
-pub fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "expected a whole number of at least 1".to_owned())
+pub fn at_least_one<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| *number >= T::from(1));
+    number.ok_or_else(|| "expected a whole number of at least 1".to_owned())
+}
+
+/// A whole number from `least` to `most`, for arguments.
+pub fn from_to<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+    }
+}
+
+/// A seed, for arguments: what `train.seed` takes.
+pub fn seed(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|&number| i64::try_from(number).is_ok());
+    number.ok_or_else(|| "expected a whole number of 0 or more".to_owned())
+}
+
+/// A number above 0, for arguments.
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0.0 && f64::is_finite(*number));
+    number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 impl Threads {
     /// The number, 0 for one per processor.
     pub fn count(self) -> usize {
-        self.threads.map_or(0, NonZeroUsize::get)
+        self.threads.unwrap_or(0)
     }
 }
 
@@ -72,8 +101,9 @@ impl Settings {
             (Some(PHOTOS), Some(source)) => {
                 let images = source.to_pretrain();
                 let Sample { width, height, .. } = Sample::of(&*images, LOOKED_AT);
-                let count = threads.threads.or(std::thread::available_parallelism().ok());
-                let count = count.map_or(1, NonZeroUsize::get);
+                let count = threads
+                    .threads
+                    .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
                 let memory = memory::available_bytes();
                 let (chosen, reasons) = photos::choose(images.len(), width, height, memory, count);
                 reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));

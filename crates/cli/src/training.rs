@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
-use simclr_engine::Device;
+use simclr_engine::{Device, EngineError};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
@@ -93,6 +93,11 @@ pub fn remove(out: &Path) -> Result<()> {
 }
 
 impl Training {
+    /// Images of the data set that the run was trained on before, if it was.
+    pub fn images(&self) -> Option<u64> {
+        self.from.as_ref().map(|from| from.meta.images)
+    }
+
     /// Whether all epochs were done before.
     pub fn is_finished(&self) -> bool {
         self.from.as_ref().is_some_and(|from| from.meta.epoch >= self.config.train.epochs)
@@ -124,8 +129,8 @@ impl Training {
         let outcome = result?;
         if outcome.finished {
             terminal::say(&format!(
-                "{} steps in {}, saved to {}",
-                terminal::grouped(outcome.step),
+                "{} in {}, saved to {}",
+                terminal::counted(outcome.step as usize, "step"),
                 terminal::clock(started.elapsed()),
                 self.folder.path().display()
             ));
@@ -157,8 +162,7 @@ impl Training {
 pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
     let device = match name {
         DeviceName::Cpu => Device::cpu(threads)?,
-        DeviceName::Cuda(number) => Device::cuda(number, threads)
-            .with_context(|| format!("--device {name} (train.device): simclr doctor tells more"))?,
+        DeviceName::Cuda(number) => Device::cuda(number, threads).map_err(|error| no_gpu(name, error))?,
         DeviceName::Auto => {
             let (device, why) = Device::auto(threads)?;
             if let Some(why) = why.filter(|_| BUILT_IN) {
@@ -175,6 +179,12 @@ pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
         tracing::debug!("the shared threads are there already");
     }
     Ok(device)
+}
+
+/// The error of a GPU that was asked for and cannot be had.
+pub fn no_gpu(name: DeviceName, error: EngineError) -> anyhow::Error {
+    let message = format!("--device {name} (train.device): {error}; simclr doctor tells more");
+    anyhow::Error::new(error).context(message)
 }
 
 /// Reads a checkpoint that was just written.

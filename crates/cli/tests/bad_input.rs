@@ -87,6 +87,12 @@ fn broken_images_are_skipped_counted_and_listed() {
 fn a_device_that_is_not_there() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");
+    for device in ["cuda", "cuda:9"] {
+        let given = [&pretrain(&data, &out, &[])[..], &["--device".into(), device.into()]].concat();
+        let name = format!("--device {device} (train.device): ");
+        simclr(&given).expect(1, &[&name, "feature `cuda`", "simclr doctor"]);
+        simclr(&["bench", "step", "--device", device]).expect(1, &[&name, "feature `cuda`"]);
+    }
     let sets = ["train.batch=25", "train.device=cuda"];
     simclr(&pretrain(&data, &out, &sets)).expect(1, &["--device cuda", "train.device", "feature `cuda`"]);
     assert!(!out.exists());
@@ -123,11 +129,16 @@ fn nothing_but_broken_images() {
     for number in 0..20 {
         fs::write(data.join(format!("{number}.jpg")), "no image").unwrap();
     }
-    simclr(&pretrain(&data, &out, &[])).expect(2, &["20 are broken", "smaller batch"]);
+    simclr(&pretrain(&data, &out, &[])).expect(2, &["20 are broken", "images that can be read"]);
     // No step was taken: the folder is free for the next try.
     assert!(!out.exists());
     simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.png"))])
         .expect(1, &["none of the images can be read"]);
+    let reply = simclr(&["data", path(&data)]).expect(0, &[]);
+    assert!(reply.out.contains("broken       20") && !reply.out.contains("width"), "{}", reply.out);
+    let samples = dir.path().join("samples.png");
+    simclr(&["data", path(&data), "--out", path(&samples)]).expect(1, &["samples.png", "none of the images"]);
+    assert!(!samples.exists());
 }
 
 /// Whatever a library does on a damaged table, the user sees a message: `simclr` asserts that no panic shows.
@@ -166,9 +177,14 @@ fn a_batch_larger_than_the_data_set() {
     for extra in [&[][..], &["--dry-run"]] {
         let mut words = pretrain(&data, &out, &["train.batch=49"]);
         words.extend(extra.iter().map(|&word| word.to_owned()));
-        simclr(&words).expect(2, &["train.batch is 49", "48 images", "lower train.batch"]);
+        let reply = simclr(&words).expect(2, &["train.batch is 49", "48 images", "lower train.batch"]);
+        assert!(!reply.err.contains("data.holdout"), "none are held out: {}", reply.err);
         assert!(!out.exists());
     }
+    let single = dir.path().join("single");
+    class_folders(&single, 1, 1);
+    simclr(&pretrain(&single, &out, &[])).expect(2, &["only 1 image to train on", "give at least 2"]);
+    assert!(!out.exists());
 }
 
 #[test]
@@ -198,20 +214,47 @@ fn settings_that_make_no_sense() {
     simclr(&given).expect(2, &["c.toml"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--preset", "cifar11"]).expect(2, &["cifar10"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--threads", "0"])
-        .expect(2, &["--threads", "at least 1"]);
-    simclr(&["bench", "views", path(&data), "--size", "4"]).expect(2, &["--size", "8..=1024"]);
+        .expect(2, &["--threads", "from 1 to 1024"]);
+    simclr(&["bench", "views", path(&data), "--size", "4"]).expect(2, &["--size", "from 8 to 1024"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--set", "train.batch"])
         .expect(2, &["table.key=value"]);
     simclr(&["pretrain", path(&data)]).expect(2, &["--out"]);
     simclr(&["pretrian"]).expect(2, &["pretrain"]);
     simclr(&["bench", "step", "--views", "7"]).expect(2, &["--views 7", "even"]);
-    simclr(&["bench", "step", "--encoder", "resnet19"]).expect(2, &["resnet19", "resnet18"]);
+    for (arguments, words) in [
+        (&["--encoder", "resnet19"][..], &["--encoder is \"resnet19\"", "resnet18"][..]),
+        (&["--memory", "half"], &["--memory is \"half\"", "blocks"]),
+        (&["--memory", ""], &["--memory: the value is missing"]),
+        (&["--width", "1e-9"], &["--width is", "the least is 0.015625"]),
+        (&["--size", "-5"], &["--size is -5", "from 8 to 1024"]),
+        (&["--views", "2"], &["--views", "from 4 to 2097152"]),
+        (&["--views", "many"], &["--views", "from 4 to 2097152"]),
+        (&["--threads", "5000"], &["--threads", "from 1 to 1024"]),
+        (&["--views-on", "gpu"], &["--data"]),
+    ] {
+        simclr(&[&["bench", "step"], arguments].concat()).expect(2, words);
+    }
     simclr(&["bench", "step", "--isa", "sse"]).expect(2, &["sse", "portable", "avx512bf16"]);
     simclr(&["bench", "step", "--precision", "fp8"]).expect(2, &["precision", "f32", "bf16", "fp16"]);
     simclr(&["bench", "step", "--precision", "fp16"]).expect(2, &["fp16", "GPU", "bf16", "f32"]);
     let on_cpu = ["train.precision=fp16", "train.device=cpu"];
-    simclr(&pretrain(&data, &out, &on_cpu)).expect(2, &["fp16", "GPU", "bf16", "f32"]);
+    let dry = |sets: &[&str]| [&pretrain(&data, &out, sets)[..], &["--dry-run".to_owned()]].concat();
+    for words in [pretrain(&data, &out, &on_cpu), dry(&on_cpu)] {
+        simclr(&words).expect(2, &["fp16", "GPU", "bf16", "f32"]);
+    }
+    simclr(&dry(&["data.views_on=gpu", "train.device=cpu"])).expect(2, &["data.views_on", "auto"]);
     assert!(!out.exists());
+    for (command, argument, words) in [
+        ("knn", ["--k", "-1"], "at least 1"),
+        ("knn", ["--temperature", "-1"], "a number above 0"),
+        ("linear", ["--rate", "nan"], "a number above 0"),
+        ("linear", ["--batch", "x"], "at least 1"),
+        ("linear", ["--seed", "-1"], "of 0 or more"),
+        ("linear", ["--epochs", "3"], "--method sgd"),
+    ] {
+        let given = [command, "run", "--train", path(&data), argument[0], argument[1]];
+        simclr(&given).expect(2, &[argument[0], words]);
+    }
 }
 
 #[test]
@@ -222,6 +265,9 @@ fn an_output_folder_that_is_taken() {
     let before = fs::read(&checkpoints(&out)[0]).unwrap();
     simclr(&pretrain(&data, &out, &[])).expect(2, &["already holds a run", "--resume"]);
     simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
+    // Its figures would be replaced by those of made images.
+    simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
+    assert!(!out.join("evaluation").exists());
     assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
     let mut other = resume(&data, &out);
     other.extend(["--set", "train.batch=8"].map(str::to_owned));
@@ -231,6 +277,8 @@ fn an_output_folder_that_is_taken() {
     fs::create_dir(&taken).unwrap();
     fs::write(taken.join("chapter.txt"), "words").unwrap();
     simclr(&pretrain(&data, &taken, &[])).expect(2, &["not empty", "give a new or an empty folder"]);
+    let file = taken.join("chapter.txt");
+    simclr(&pretrain(&data, &file, &[])).expect(1, &["chapter.txt", "give a folder"]);
     simclr(&["quickstart", "--force", "--out", path(&taken)]).expect(2, &["not empty"]);
     assert_eq!(fs::read_to_string(taken.join("chapter.txt")).unwrap(), "words");
 

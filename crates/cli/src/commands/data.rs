@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::{ImageFormat, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,7 +61,7 @@ impl Data {
         let source = Opening::new(self.settings.decode()?).open(&self.data)?;
         let whole = whole(&source);
         let found = self.look(&whole)?;
-        if let Some(out) = &self.out {
+        if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {
             let mut png = Vec::new();
             samples(&whole)?.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
             std::fs::write(out, png).with_context(|| format!("cannot write {}", out.display()))?;
@@ -74,7 +74,15 @@ impl Data {
                 terminal::print(&line)?;
             }
         }
-        Ok(Done::Finished)
+        match &self.out {
+            Some(out) if found.readable == 0 => {
+                bail!(
+                    "--out {}: none of the images can be read, so there are no samples to draw",
+                    out.display()
+                )
+            }
+            _ => Ok(Done::Finished),
+        }
     }
 
     fn look(&self, whole: &Concat) -> Result<Survey> {
@@ -116,8 +124,10 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     if !formats.is_empty() {
         lines.push(row("formats", formats.join(", ")));
     }
-    lines.push(row("width", range(found.width)));
-    lines.push(row("height", range(found.height)));
+    if found.readable > 0 {
+        lines.push(row("width", range(found.width)));
+        lines.push(row("height", range(found.height)));
+    }
     if found.deep > 0 {
         let values = match found.deep_values {
             // Less than a quarter of what there is room for.
@@ -134,7 +144,9 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         true => "all; operators that change colours mean nothing here".to_owned(),
         false => count(found.grey),
     };
-    lines.push(row("grey", grey));
+    if found.readable > 0 {
+        lines.push(row("grey", grey));
+    }
     let classes = whole.classes();
     lines.push(row("classes", if classes.is_empty() { "none".to_owned() } else { count(classes.len()) }));
     let (names, without) = (classes.iter().zip(&found.per_class), found.per_class.last());
@@ -160,7 +172,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     }
     lines.extend(more(found.duplicates.len()));
     if source.left_out.count > 0 {
-        lines.push(row("left out", format!("{} files", count(source.left_out.count))));
+        lines.push(row("left out", terminal::counted(source.left_out.count, "file")));
         let files = source.left_out.files.iter().take(LISTED);
         lines.extend(files.map(|file| row("", format!("{}: {}", file.name, file.reason))));
         lines.extend(more(source.left_out.count));

@@ -1,7 +1,5 @@
 //! `simclr knn`: how good an encoder is, by the nearest neighbours of what it makes of images.
 
-use std::num::NonZeroUsize;
-
 use anyhow::Result;
 use clap::Args;
 use simclr_eval::protocols;
@@ -9,7 +7,7 @@ use simclr_metrics::Knn as Classifier;
 
 use crate::exit::Done;
 use crate::judging::Judged;
-use crate::settings::at_least_one;
+use crate::settings::{above_zero, at_least_one};
 use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
@@ -25,8 +23,8 @@ pub struct Knn {
     judged: Judged,
 
     /// Neighbours that vote
-    #[arg(long, value_name = "N", default_value = "200", value_parser = at_least_one)]
-    k: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "200", value_parser = at_least_one::<usize>)]
+    k: usize,
 
     /// Neighbours of cosine similarity s vote with weight exp(s / T)
     #[arg(long, value_name = "T", default_value = "0.1", value_parser = above_zero)]
@@ -40,15 +38,8 @@ impl Knn {
         let mut watching = Watching::default();
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
-        let options = Classifier { k: self.k.get(), temperature: self.temperature };
+        let options = Classifier { k: self.k, temperature: self.temperature };
         self.judged.conclude(&encoder, protocols::knn(&encoded, &options)?)?;
         Ok(Done::Finished)
-    }
-}
-
-fn above_zero(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
-        _ => Err("expected a number above 0".to_owned()),
     }
 }

@@ -6,8 +6,9 @@ use simclr_eval::protocols::{
     self, Evaluation, LinearSgd, LogisticOptions, Progress, Splits, TrainedEncoder,
 };
 
-use crate::exit::Done;
+use crate::exit::{Done, usage};
 use crate::judging::Judged;
+use crate::settings::{above_zero, at_least_one, seed};
 use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
@@ -27,19 +28,19 @@ pub struct Linear {
     method: Method,
 
     /// Epochs of --method sgd [default: 100 for images up to 32 pixels, 90 above]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
     /// Images a step of --method sgd [default: 512 for images up to 32 pixels, 4096 above]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
+    batch: Option<u32>,
 
     /// First rate of --method sgd [default: 0.1 for images up to 32 pixels, 0.1 x batch / 256 above]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = above_zero)]
     rate: Option<f64>,
 
     /// Seed of the classifier
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 }
 
@@ -53,12 +54,28 @@ enum Method {
 
 impl Linear {
     pub fn run(self) -> Result<Done> {
+        self.check()?;
         let (encoder, splits) = self.judged.load()?;
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut |progress| watching.see(progress))?;
         drop(watching);
         self.judged.conclude(&encoder, evaluation)?;
         Ok(Done::Finished)
+    }
+
+    /// What only SGD takes is refused beside logistic regression, which would leave it out of account.
+    fn check(&self) -> Result<()> {
+        let given = [
+            ("--epochs", self.epochs.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--rate", self.rate.is_some()),
+        ];
+        match given.into_iter().find(|&(_, given)| given && self.method == Method::Logistic) {
+            Some((name, _)) => Err(usage(format!(
+                "{name} is for --method sgd; logistic regression has none: leave it out, or add --method sgd"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn measure(
@@ -78,7 +95,7 @@ impl Linear {
                 let usual = LinearSgd::for_images(encoder.model.image_size(), splits.train().len());
                 let options = LinearSgd {
                     epochs: self.epochs.unwrap_or(usual.epochs),
-                    batch: self.batch.unwrap_or(usual.batch),
+                    batch: self.batch.map_or(usual.batch, |batch| batch as usize),
                     rate: self.rate.unwrap_or(usual.rate),
                     seed: self.seed,
                     ..usual

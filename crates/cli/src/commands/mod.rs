@@ -13,7 +13,7 @@ mod views;
 use std::ffi::OsString;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Done;
 
@@ -23,11 +23,11 @@ Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr knn runs/first --train photos/
 
-DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of
-either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, IDX files
+DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of \
+either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, IDX files \
 (MNIST); several are read as one. `simclr data DATA` tells what is recognised.
 
-Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 used
+Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 used \
 wrongly, 130 stopped by Ctrl-C.";
 
 /// Unlabelled images in, an image encoder out: trains with SimCLR and measures what was learnt
@@ -54,7 +54,9 @@ enum Command {
 impl Program {
     /// The program as its arguments ask for it; ends the process on wrong ones.
     pub fn from_arguments() -> Program {
-        Program::parse_from(spread_sets(std::env::args_os()))
+        let matches =
+            with_negative_values(Program::command()).get_matches_from(spread_sets(std::env::args_os()));
+        Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
     /// Runs the command.
@@ -71,6 +73,18 @@ impl Program {
             Command::Doctor(command) => command.run(),
         }
     }
+}
+
+/// `--k -1` is told that -1 is no number of neighbours, not that there is no argument `-1`.
+fn with_negative_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.is_positional() {
+        true => argument,
+        false => {
+            let takes_values = argument.get_action().takes_values();
+            argument.allow_negative_numbers(takes_values)
+        }
+    });
+    command.mut_subcommands(with_negative_values)
 }
 
 /// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them.
@@ -94,11 +108,10 @@ fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn arguments_make_sense() {
-        Program::command().debug_assert();
+        with_negative_values(Program::command()).debug_assert();
     }
 
     #[test]

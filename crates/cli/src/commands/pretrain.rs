@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use simclr_data::Source;
 use simclr_train::optim::Optimizer;
-use simclr_train::pretrain::holdout_of;
+use simclr_train::pretrain::{RunViews, ViewsPlace, holdout_of};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, TrainError, memory};
 
@@ -23,7 +23,7 @@ Examples:
   simclr pretrain 'shards/train-{000..146}.tar' more.zip --out runs/large --preset imagenet
   simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
 
-The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard
+The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard \
 events, checkpoints/, and at the end encoder.safetensors with torchvision's names.";
 
 /// Train an encoder on images; no labels are used
@@ -122,19 +122,27 @@ impl Pretrain {
     fn plan(&self, source: &Source) -> Result<Done> {
         let config = self.settings.resolve(Some(source), self.threads)?;
         let (images, held_out) = check_batch(&config, source.to_pretrain().len())?;
-        let steps = (images / config.train.batch) as u64;
+        let steps = images / config.train.batch;
         terminal::say(&format!(
-            "would train on {} images ({held_out} held out): {} epochs of {} steps, {} steps in all",
-            terminal::grouped(images as u64),
-            config.train.epochs,
-            terminal::grouped(steps),
-            terminal::grouped(steps * config.train.epochs),
+            "would train on {} ({held_out} held out): {} of {}, {} in all",
+            terminal::counted(images, "image"),
+            terminal::counted(config.train.epochs as usize, "epoch"),
+            terminal::counted(steps, "step"),
+            terminal::counted(steps * config.train.epochs as usize, "step"),
         ));
         let device = training::device(config.train.device, config.train.threads.value().unwrap_or(0))?;
+        config.prepare(&device)?;
         let model = Model::new(&config, &device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;
         let cache = memory::cache_bytes(&config, source.train.as_ref());
-        terminal::say(&memory::choose((&model, &optimizer), &config, cache)?.to_string());
+        let choice = memory::choose((&model, &optimizer), &config, cache)?;
+        let dataset = source.to_pretrain();
+        let views = RunViews::new(&config, &*dataset)?;
+        let place = ViewsPlace::decide(&config, &device, &views.families, &*dataset, &choice)?;
+        if place != ViewsPlace::Cpu(None) {
+            terminal::say(&place.to_string());
+        }
+        terminal::say(&choice.to_string());
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)
     }

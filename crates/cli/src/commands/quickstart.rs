@@ -17,7 +17,7 @@ use simclr_train::{Config, Layers, TrainError};
 
 use crate::exit::{Done, usage};
 use crate::judging::{kept, load_encoder};
-use crate::settings::{Settings, Threads};
+use crate::settings::{Settings, Threads, from_to, seed};
 use crate::training::{self, Training};
 use crate::watching::Watching;
 use crate::{terminal, weights};
@@ -43,8 +43,8 @@ const DIFFERENCES: [&str; 9] = [
 ];
 
 const ABOUT: &str = "\
-Draws images of objects that only their shape tells apart (colour, texture, size, place, angle and light are
-accidental), pretrains a small encoder on them without labels, and measures what it has learnt against the
+Draws images of objects that only their shape tells apart (colour, texture, size, place, angle and light are \
+accidental), pretrains a small encoder on them without labels, and measures what it has learnt against the \
 same network with random weights. Leaves a run folder and a report to open in a browser.";
 
 /// See it work, from nothing to a report, in minutes; needs no data
@@ -64,7 +64,7 @@ pub struct Quickstart {
     resume: bool,
 
     /// Images to draw and train on
-    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = from_to(100_u32, 1_000_000))]
     images: u32,
 
     /// Set a key, such as train.epochs=20; may be given again
@@ -72,7 +72,7 @@ pub struct Quickstart {
     sets: Vec<String>,
 
     /// Seed of everything
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed)]
     seed: Option<u64>,
 
     #[command(flatten)]
@@ -88,6 +88,7 @@ impl Quickstart {
         let started = Instant::now();
         let training = self.training()?;
         let source = self.source(&training.config);
+        self.check_images(&training)?;
         terminal::say(&format!(
             "made images: {} of {} classes, {} more to test on",
             terminal::grouped(source.train.len() as u64),
@@ -106,6 +107,22 @@ impl Quickstart {
         let measured = self.measure(&source)?;
         self.conclude(&measured, started)?;
         Ok(Done::Finished)
+    }
+
+    /// A run of other images is nobody's quickstart: to measure it on made images would replace what was found on its own.
+    fn check_images(&self, training: &Training) -> Result<()> {
+        let out = self.out.display();
+        match training.images() {
+            _ if training.folder.index().exists() => Err(usage(format!(
+                "--resume: {out} is a run of pretrain; go on with: simclr pretrain DATA --out {} --resume",
+                shell(&self.out)
+            ))),
+            Some(images) if images != u64::from(self.images) => Err(usage(format!(
+                "--images {}: {out} was trained on {images}; give --images {images}",
+                self.images
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn training(&self) -> Result<Training> {

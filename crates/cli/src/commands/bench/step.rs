@@ -10,17 +10,29 @@ use simclr_engine::{Device, Isa, Level, Profile, SingleProcess};
 use simclr_train::config::DeviceName;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, train_step};
-use simclr_train::{Config, Layers, Model, memory};
+use simclr_train::{Config, Layers, Model, TrainError, memory};
 
 use super::fed::{Fed, RATE, Taker};
 use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::exit::{Done, usage};
-use crate::settings::Threads;
+use crate::settings::{Threads, from_to};
 use crate::terminal;
+use crate::training::no_gpu;
 
 /// Steps that warm up caches, pools and the processor, and are not counted.
 const WARM_UP: usize = 2;
+/// Two views of each image of the largest batch.
+const MOST_VIEWS: usize = 2 << 20;
+/// The keys that arguments set.
+const ARGUMENTS: [(&str, &str); 6] = [
+    ("encoder.name", "--encoder"),
+    ("encoder.width", "--width"),
+    ("data.image_size", "--size"),
+    ("train.precision", "--precision"),
+    ("train.memory", "--memory"),
+    ("data.views_on", "--views-on"),
+];
 
 /// One training step: network, NT-Xent, backward, LARS; the median of several
 #[derive(Args, Debug)]
@@ -38,7 +50,7 @@ pub struct Step {
     size: String,
 
     /// Views in a step: twice the batch
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = from_to(4_usize, MOST_VIEWS))]
     views: usize,
 
     /// Arithmetic: f32, bf16, fp16 or tf32 (on a GPU), or auto for the best there is
@@ -54,7 +66,7 @@ pub struct Step {
     memory: String,
 
     /// Steps to take the median of
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = from_to(1_u16, u16::MAX))]
     steps: u16,
 
     /// What computes: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works
@@ -66,14 +78,14 @@ pub struct Step {
     data: Vec<PathBuf>,
 
     /// Where views are made for --data: auto, cpu or gpu (data.views_on)
-    #[arg(long, value_name = "PLACE", default_value = "auto")]
+    #[arg(long, value_name = "PLACE", default_value = "auto", requires = "data")]
     views_on: String,
 
     /// Instructions that the processor computes with [default: the best that it has]
     #[arg(long, value_name = "NAME")]
     isa: Option<IsaName>,
 
-    /// Only the step's time, on a GPU: no table, for which each kernel is waited for in two more steps
+    /// Only the step's time: no table, for which each kernel is waited for in two more steps on a GPU
     #[arg(long, conflicts_with = "shapes")]
     quick: bool,
 
@@ -214,7 +226,7 @@ impl Step {
         }
         let (searches, searching) = device.searched().unwrap_or_default();
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
-        let timed = !profile.costs().is_empty();
+        let timed = !self.quick && !profile.costs().is_empty();
         let floor = bandwidth.filter(|_| timed).map(|bytes| table::floor(&profile, scale, bytes));
         let flops = flops::per_view(&model.parameters, side);
         let tensor_bytes = device.memory().peak;
@@ -261,7 +273,9 @@ impl Step {
         let cpu = || Ok(Device::cpu_profiled(threads, self.isa()?)?);
         match self.device {
             DeviceName::Cpu => cpu(),
-            DeviceName::Cuda(number) => Ok(Device::cuda_profiled(number, threads)?),
+            name @ DeviceName::Cuda(number) => {
+                Device::cuda_profiled(number, threads).map_err(|error| no_gpu(name, error))
+            }
             DeviceName::Auto => Device::cuda_profiled(0, threads).or_else(|_| cpu()),
         }
     }
@@ -281,9 +295,9 @@ impl Step {
     }
 
     fn config(&self) -> Result<Config> {
-        if self.views < 4 || !self.views.is_multiple_of(2) {
+        if !self.views.is_multiple_of(2) {
             return Err(usage(format!(
-                "--views {}: an even number of at least 4 is needed, two views of each image",
+                "--views {}: an even number is needed, two views of each image",
                 self.views
             )));
         }
@@ -298,7 +312,7 @@ impl Step {
             format!("data.views_on={}", self.views_on),
             "data.holdout=0".to_owned(),
         ];
-        Ok(Config::resolve(&Layers { sets: &sets, ..Layers::default() })?)
+        Config::resolve(&Layers { sets: &sets, ..Layers::default() }).map_err(by_argument)
     }
 
     fn tell(&self, figures: &Figures) -> Result<()> {
@@ -342,6 +356,25 @@ impl Step {
         }
         Ok(())
     }
+}
+
+/// A fault of a key told as one of the argument that set it.
+fn by_argument(error: TrainError) -> anyhow::Error {
+    let argument = |key: &str| ARGUMENTS.iter().find(|(path, _)| *path == key).map(|(_, name)| name);
+    match &error {
+        TrainError::BadValue { key, found, expected, .. } => {
+            argument(key).map(|name| usage(format!("{name} is {found}, expected {expected}")))
+        }
+        TrainError::Conflict { key, problem, .. } => {
+            argument(key).map(|name| usage(format!("{name} {problem}")))
+        }
+        TrainError::Syntax { origin, message } => ARGUMENTS
+            .iter()
+            .find(|(path, _)| origin.starts_with(&format!("--set {path}=")))
+            .map(|(_, name)| usage(format!("{name}: {message}"))),
+        _ => None,
+    }
+    .unwrap_or_else(|| error.into())
 }
 
 /// The most memory that this process ever held, where the system tells.

@@ -12,7 +12,7 @@ use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
 use crate::exit::Done;
-use crate::settings::{Settings, Threads};
+use crate::settings::{Settings, Threads, from_to};
 use crate::terminal;
 
 /// Images that are looked at, over and over.
@@ -31,11 +31,11 @@ pub struct Views {
     data: Vec<PathBuf>,
 
     /// Side of a view in pixels (data.image_size)
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=1024))]
+    #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
     size: Option<u32>,
 
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = from_to(1_u8, u8::MAX))]
     seconds: u8,
 
     #[command(flatten)]

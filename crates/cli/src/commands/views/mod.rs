@@ -16,7 +16,7 @@ use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
 use crate::exit::{Done, usage};
-use crate::settings::{Settings, Threads};
+use crate::settings::{Settings, Threads, from_to};
 use crate::terminal;
 use grid::{Cell, Row};
 
@@ -32,11 +32,11 @@ pub struct Views {
     out: PathBuf,
 
     /// Images to show
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = from_to(1_u8, 100))]
     images: u8,
 
     /// Views of each
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = from_to(1_u8, 32))]
     views: u8,
 
     /// Draw the composition table of the paper instead (figure 5): operators by operators, on one image
@@ -78,7 +78,11 @@ impl Views {
         }
         let what = match &table {
             Some(_) => format!("operators by operators, views of {size} x {size} pixels"),
-            None => format!("{} images, {} views of {size} x {size} pixels each", rows.len(), self.views),
+            None => format!(
+                "{}, {} of {size} x {size} pixels each",
+                terminal::counted(rows.len(), "image"),
+                terminal::counted(self.views.into(), "view")
+            ),
         };
         let sheet = table.unwrap_or_else(|| grid::draw(&rows, size));
         let mut png = Vec::new();
