@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use simclr_train::config::{Auto, KEYS, OptimizerName, Precision, Scaling, Stem};
+use simclr_train::config::{Auto, DeviceName, KEYS, OptimizerName, Precision, Scaling, Stem};
 use simclr_train::presets::PRESETS;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -136,6 +136,7 @@ fn set_values_are_toml_and_bare_words_are_strings() {
     assert_eq!(with_sets(&["optim.name=sgd"]).unwrap().optim.name, OptimizerName::Sgd);
     assert_eq!(with_sets(&["optim.name=\"sgd\""]).unwrap().optim.name, OptimizerName::Sgd);
     assert_eq!(with_sets(&["optim.rate=1"]).unwrap().optim.rate, 1.0);
+    assert_eq!(with_sets(&["train.device=cuda:9"]).unwrap().train.device, DeviceName::Cuda(9));
     assert_eq!(with_sets(&["view.blur_prob=auto"]).unwrap().view.blur_prob, Some(0.5));
     assert_eq!(with_sets(&["view.blur_prob=auto", "data.image_size=32"]).unwrap().view.blur_prob, Some(0.0));
     assert_eq!(with_sets(&["head.hidden=auto"]).unwrap().head.hidden, Auto::Auto);
