@@ -54,6 +54,9 @@ pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<Rgb
     let top = LINE + 2 * GAP;
     canvas.put(&cell(&[], &mut stream)?, left, top);
     canvas.write("identity", left, GAP, FAINT);
+    // What the names beside the rows and above the columns are of.
+    canvas.write("first:", GAP, top + side as usize - LINE, FAINT);
+    canvas.write("then:", GAP, GAP, FAINT);
     for (i, (first, ops)) in operators.iter().enumerate() {
         canvas.write(first, left + at(i + 1), GAP, TEXT);
         canvas.write(first, GAP, top + at(i + 1) + (side as usize - LINE) / 2, TEXT);
