@@ -112,10 +112,19 @@ pub(crate) fn exact_grid(kernel: &'static str, threads: usize) -> Result<[u32; 3
 /// several.
 pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> Result<[u32; 3]> {
     const MOST: usize = 65_535;
-    // Kernels count an image's shares in 32 bits.
-    fits(kernel, shares)?;
+    fits_image(kernel, shares)?;
     let [blocks, ..] = exact_grid(kernel, shares)?;
     Ok([blocks.max(1), batch.clamp(1, MOST) as u32, 1])
+}
+
+/// A count of values or threads of one image, as kernels take it: within an image they count in 32 bits and divide by `Divisor`s, from image to
+/// image they count in 64 bits.
+pub(crate) fn fits_image(kernel: &'static str, count: usize) -> Result<u32> {
+    // These are whole blocks: no thread of the last one has a number that a `Divisor` does not divide.
+    const MOST: usize = 1 << 31;
+    let what = || format!("{count} is more than it can count, which is {MOST}");
+    expect(kernel, count <= MOST, what)?;
+    Ok(count as u32)
 }
 
 /// A count as kernels take it.
@@ -135,4 +144,17 @@ pub(crate) fn expect(kernel: &'static str, holds: bool, what: impl FnOnce() -> S
 /// Refuses a slice that is not `expected` values long.
 pub(crate) fn expect_len(kernel: &'static str, name: &str, len: usize, expected: usize) -> Result<()> {
     expect(kernel, len == expected, || format!("{name} has {len} values, {expected} are needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_counted_up_to_2_to_the_31() {
+        assert_eq!(image_grid("pooling", 1 << 20, 1 << 31).unwrap(), [1 << 23, 65_535, 1]);
+        let error = image_grid("pooling", 1, (1 << 31) + 1).unwrap_err().to_string();
+        assert!(error.contains("2147483649 is more"), "{error}");
+        assert_eq!(grid(1 << 36), [8192, 1, 1]);
+    }
 }

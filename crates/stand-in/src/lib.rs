@@ -9,10 +9,12 @@
 
 mod emulator;
 mod libraries;
+mod sparse;
 mod translate;
 mod values;
 
 pub use emulator::{Emulator, Order, in_every_order};
 pub use libraries::libraries;
+pub use sparse::Sparse;
 pub use translate::compiler;
 pub use values::{Guarded, Values};

@@ -113,6 +113,9 @@ constexpr int WIDTH = 16 / sizeof(T);
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
+// The row of a thread where each warp has one. Threads in all may be more than 32 bits count, rows are not.
+DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP; }
+
 // Sums and maxima over the lanes of a warp: every lane gets the same bits.
 template <class S> DEVICE S warp_sum(S value) {
     for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);

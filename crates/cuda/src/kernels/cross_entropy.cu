@@ -3,7 +3,7 @@
 // `losses` gets -log softmax(logits)[label] of each row; dlogits becomes the gradient of their mean. A label of no class gives NaN.
 KERNEL(256, softmax_cross_entropy)
 (const float *logits, const u32 *labels, float *losses, float *dlogits, u32 rows, u32 classes) {
-    u32 row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
+    u32 row = row_of_warp(), lane = threadIdx.x % WARP;
     if (row >= rows) return;
     logits += (i64)row * classes;
     dlogits += (i64)row * classes;

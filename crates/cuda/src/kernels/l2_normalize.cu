@@ -13,7 +13,7 @@ DEVICE double dot(const float *a, const float *b, u32 width) {
 DEVICE float norm_of(const float *x, u32 width) { return at_least(EPSILON, (float)sqrt(dot(x, x, width))); }
 
 KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width) {
-    u32 row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    u32 row = row_of_warp();
     if (row >= rows) return;
     x += (i64)row * width;
     y += (i64)row * width;
@@ -23,7 +23,7 @@ KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width)
 
 // dx = (dy - y (y . dy)) / |x|, y being computed again from x.
 KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u32 rows, u32 width) {
-    u32 row = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    u32 row = row_of_warp();
     if (row >= rows) return;
     x += (i64)row * width;
     dy += (i64)row * width;

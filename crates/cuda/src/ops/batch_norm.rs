@@ -218,7 +218,7 @@ pub fn backward_sums<E: Element>(
     // Without a gate dy is g already.
     let keep = u32::from(keep && kind != 0);
     let rows = x.len() / channels;
-    let plan = Plan::new(rows, channels, E::TYPE);
+    let plan = Plan::new(NAME, rows, channels, E::TYPE)?;
     let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
     let width = fits(NAME, channels)?;
     let arguments = arguments![

@@ -4,7 +4,8 @@ use simclr_kernels::Conv2dGeometry;
 
 use crate::divisor::Divisor;
 use crate::launcher::{
-    Argument, BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, image_grid,
+    Argument, BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, fits_image,
+    image_grid,
 };
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
@@ -29,6 +30,7 @@ impl Window {
     fn new(kernel: &'static str, g: &Conv2dGeometry) -> Result<(Window, usize, usize)> {
         let valid = g.is_valid() && g.padding < g.kernel_height.min(g.kernel_width);
         expect(kernel, valid, || format!("every window must touch the image: {g:?}"))?;
+        fits_image(kernel, g.in_height.saturating_mul(g.in_width).saturating_mul(g.in_channels))?;
         let count = |value| fits(kernel, value);
         let window = Window {
             batch: count(g.batch)?,
@@ -142,7 +144,7 @@ pub fn global_avg_pool_forward<E: Element>(
     let (batch, pixels, count) = sizes(NAME, y.len(), x.len(), pixels, channels)?;
     let packs = packs::<E>(NAME, channels)?;
     let by_packs = Divisor::by(fits(NAME, packs)?);
-    let grid = exact_grid(NAME, fits(NAME, batch as usize * packs)? as usize)?;
+    let grid = exact_grid(NAME, fits_image(NAME, batch as usize * packs)? as usize)?;
     let arguments = arguments![x.address(), y.address(), batch, pixels, count, by_packs];
     let launch = Launch { program: program::<E>(), kernel: NAME, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above.
@@ -161,7 +163,7 @@ pub fn global_avg_pool_backward<E: Element>(
     let (batch, pixels, count) = sizes(NAME, dy.len(), dx.len(), pixels, channels)?;
     let packs = packs::<E>(NAME, channels)?;
     let by_packs = Divisor::by(fits(NAME, packs)?);
-    let grid = exact_grid(NAME, fits(NAME, batch as usize * packs)? as usize)?;
+    let grid = exact_grid(NAME, fits_image(NAME, batch as usize * packs)? as usize)?;
     let arguments = arguments![dy.address(), dx.address(), batch, pixels, count, by_packs];
     let launch = Launch { program: program::<E>(), kernel: NAME, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above.

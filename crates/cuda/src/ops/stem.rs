@@ -11,7 +11,9 @@ use std::marker::PhantomData;
 use simclr_kernels::Conv2dGeometry;
 
 use crate::divisor::Divisor;
-use crate::launcher::{BLOCK, Launch, Launcher, arguments, exact_grid, expect, expect_len, fits, image_grid};
+use crate::launcher::{
+    BLOCK, Launch, Launcher, arguments, exact_grid, expect, expect_len, fits, fits_image, image_grid,
+};
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
 /// Channels of packed images are a multiple of so many.
@@ -79,8 +81,8 @@ impl<E: Element> Packing<E> {
         };
         let count = |value| fits(NAME, value);
         // Kernels count the values of an image and of the weights in 32 bits.
-        count(g.input_len() / g.batch)?;
-        count(packed.input_len() / g.batch)?;
+        fits_image(NAME, g.input_len() / g.batch)?;
+        fits_image(NAME, packed.input_len() / g.batch)?;
         count(packed.weight_len())?;
         let sizes = Sizes {
             batch: count(g.batch)?,

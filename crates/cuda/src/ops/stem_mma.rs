@@ -8,7 +8,7 @@ use simclr_kernels::Conv2dGeometry;
 
 use super::reductions::{narrow_sums, sum_pieces};
 use crate::divisor::Divisor;
-use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
+use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits, fits_image};
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
 /// Rows and columns of outputs in a strip.
@@ -47,7 +47,7 @@ impl Plan {
         })?;
         let count = |value| fits(kernel, value);
         // Values of an image are counted in 32 bits.
-        count(g.in_height * g.in_width * g.out_channels)?;
+        fits_image(kernel, g.in_height * g.in_width * g.out_channels)?;
         let [lines, columns] = [g.in_height.div_ceil(STRIP[0]), g.in_width.div_ceil(STRIP[1])];
         let strips = g.batch * lines * columns;
         let each = strips.div_ceil(pieces).clamp(1, most);

@@ -14,7 +14,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn new(rows: usize, channels: usize, element: ElementType) -> Plan {
+    pub fn new(kernel: &'static str, rows: usize, channels: usize, element: ElementType) -> Result<Plan> {
         let packs =
             if channels.is_multiple_of(element.width()) { channels / element.width() } else { channels };
         let lanes = packs.next_power_of_two().min(32);
@@ -22,15 +22,17 @@ impl Plan {
         // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in each that their sums weigh
         // little; a piece's values are counted in 32 bits.
         let ranks = BLOCK as usize / lanes;
+        // So far may a thread look beyond the end, up to four reads of `ranks` rows each: together with a piece it is to fit into 32 bits.
+        fits(kernel, 4 * ranks * channels)?;
         let pieces = rows.div_ceil(16 * ranks).clamp(1, (3168 / columns).max(1));
         let pieces = pieces.max((rows * channels).div_ceil(1 << 30));
         let rows_per_piece = rows.div_ceil(pieces).max(1);
-        Plan {
+        Ok(Plan {
             lanes: lanes as u32,
             columns: columns as u32,
             pieces: rows.div_ceil(rows_per_piece).max(1) as u32,
             rows_per_piece: rows_per_piece as i64,
-        }
+        })
     }
 }
 
@@ -47,7 +49,7 @@ pub fn channel_sums<E: Element>(
     })?;
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     let rows = x.len() / channels;
-    let plan = Plan::new(rows, channels, E::TYPE);
+    let plan = Plan::new(NAME, rows, channels, E::TYPE)?;
     let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
     let count = fits(NAME, channels)?;
     let arguments =
@@ -70,4 +72,27 @@ pub fn column_sums<E: Element>(gpu: &dyn Launcher, x: Slice<E>, sums: SliceMut<f
     let mut exact = Scratch::of::<f64>(gpu, 2 * columns)?;
     channel_sums(gpu, x, columns, exact.as_mut())?;
     narrow_sums(gpu, exact.as_ref(), sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel counts in 32 bits fits there, and so does the grid, up to 2^36 values.
+    #[test]
+    fn pieces_fit_whatever_the_size() {
+        for (log, channels) in
+            [33, 36].into_iter().flat_map(|log| [1, 3, 63, 64, 2048, 65_535].map(|c| (log, c)))
+        {
+            let rows = (1_usize << log) / channels;
+            for element in ElementType::ALL {
+                let plan = Plan::new("sums", rows, channels, element).unwrap();
+                let (pieces, each) = (plan.pieces as usize, plan.rows_per_piece as usize);
+                assert!(pieces <= 65_535 && pieces * each >= rows && (pieces - 1) * each < rows, "{plan:?}");
+                let beyond = 4 * (BLOCK / plan.lanes) as usize * channels;
+                assert!(each * channels + beyond <= u32::MAX as usize, "{rows} x {channels}: {plan:?}");
+            }
+        }
+        assert!(Plan::new("sums", 1, 1 << 29, ElementType::F32).is_err());
+    }
 }

@@ -4,6 +4,8 @@
 
 mod batch_norm;
 mod elementwise;
+mod huge;
+mod huge_images;
 mod nt_xent;
 mod optimizer;
 mod pooling;

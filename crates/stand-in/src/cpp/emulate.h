@@ -163,6 +163,23 @@ static const char *run_block(unsigned count, int order) {
     }
 }
 
+// Of more than FEW blocks only those at the corners of the grid are run, where so is asked for.
+constexpr int CORNERS = 3;
+constexpr unsigned FEW = 1000;
+
+static const char *run_corners(const unsigned *grid, unsigned count) {
+    for (unsigned corner = 0; corner < 8; ++corner) {
+        const unsigned far[] = {corner & 1, corner >> 1 & 1, corner >> 2 & 1};
+        // In a direction with one block that is the first and the last.
+        bool twice = false;
+        for (unsigned i = 0; i < 3; ++i) twice = twice || (far[i] && grid[i] == 1);
+        if (twice) continue;
+        blockIdx = {far[0] * (grid[0] - 1), far[1] * (grid[1] - 1), far[2] * (grid[2] - 1)};
+        if (const char *problem = run_block(count, 0)) return problem;
+    }
+    return nullptr;
+}
+
 static const char *run(const unsigned *grid, unsigned count, int order) {
     if (count == 0 || count % WARP_SIZE != 0 || count > 1024) return "a block must be whole warps, of at most 1024 threads";
     if (threads.size() < count) {
@@ -171,6 +188,10 @@ static const char *run(const unsigned *grid, unsigned count, int order) {
     }
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {count, 1, 1};
+    if (order == CORNERS) {
+        if ((uint64_t)grid[0] * grid[1] * grid[2] > FEW) return run_corners(grid, count);
+        order = 0;
+    }
     unsigned blocks = grid[0] * grid[1] * grid[2];
     int of_threads = permutes(count, order) ? order : 1, of_blocks = permutes(blocks, order) ? order : 1;
     for (unsigned i = 0; i < blocks; ++i) {

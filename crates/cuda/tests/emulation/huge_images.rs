@@ -1,0 +1,193 @@
+//! Images whose values are more than 2^32 in all: pooling and a network's first convolution. See `huge.rs`.
+//!
+//! What the kernels say of the first image and the last is what they say of these alone.
+
+use half::bf16;
+use simclr_cuda::ops::stem::{self, Packing};
+use simclr_cuda::ops::{pooling, stem_mma};
+use simclr_kernels::Conv2dGeometry;
+use simclr_stand_in::{Emulator, Sparse, compiler};
+
+use crate::support::*;
+
+type E = bf16;
+
+fn geometry(
+    batch: usize,
+    side: usize,
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Conv2dGeometry {
+    Conv2dGeometry {
+        batch,
+        in_height: side,
+        in_width: side,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel_height: kernel,
+        kernel_width: kernel,
+        stride,
+        padding,
+    }
+}
+
+/// Sparse images of `len` values each, of which some are given.
+fn images<T: Copy>(batch: usize, len: usize, given: &[(usize, &[T])]) -> Sparse<T> {
+    let mut out = Sparse::zeros(batch * len);
+    for (number, values) in given {
+        out.put(number * len, values);
+    }
+    out
+}
+
+#[test]
+fn max_pooling_counts_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    let gpu = &Emulator::of_corners();
+    const CHANNELS: usize = 64;
+    // What a block covers: so many values of the output, and their blocks of 2 x 2 pixels of the input, in rows of `WIDE`.
+    const BLOCK: usize = 256 * 8;
+    const WIDE: usize = BLOCK * 2;
+    let one = geometry(1, 112, [CHANNELS; 2], 3, 2, 1);
+    let many = Conv2dGeometry { batch: 8192, ..one };
+    let (inputs, outputs) = (one.input_len(), one.output_len());
+    assert!(many.input_len() > 1 << 32);
+    let pairs = [(0, 1), (many.batch - 1, 2)].map(|(number, seed)| {
+        let x: Vec<E> = narrowed(&noise(inputs, seed));
+        // Winners are known where a block was run.
+        let mut dy: Vec<E> = narrowed(&noise(outputs, seed + 2));
+        dy[BLOCK..outputs - BLOCK].fill(E::narrow(0.0));
+        (number, x, dy)
+    });
+    let [first, last] = &pairs;
+    let x = images(many.batch, inputs, &[(first.0, &first.1[..]), (last.0, &last.1)]);
+    let dy = images(many.batch, outputs, &[(first.0, &first.2[..]), (last.0, &last.2)]);
+    let mut y = Sparse::<E>::zeros(many.output_len());
+    pooling::max_pool_forward(gpu, &many, x.read(), y.write()).unwrap();
+    let mut dx = Sparse::<E>::zeros(many.input_len());
+    pooling::max_pool_backward(gpu, &many, x.read(), y.read(), dy.read(), dx.write()).unwrap();
+    for (number, own_x, own_dy) in &pairs {
+        let (own_x, own_dy) = (images(1, inputs, &[(0, own_x)]), images(1, outputs, &[(0, own_dy)]));
+        let (mut own_y, mut own_dx) = (Sparse::<E>::zeros(outputs), Sparse::<E>::zeros(inputs));
+        pooling::max_pool_forward(gpu, &one, own_x.read(), own_y.write()).unwrap();
+        pooling::max_pool_backward(gpu, &one, own_x.read(), own_y.read(), own_dy.read(), own_dx.write())
+            .unwrap();
+        for first in [0, outputs - BLOCK] {
+            let got = y.part(number * outputs + first, BLOCK);
+            assert!(
+                got == own_y.part(first, BLOCK) && got.iter().any(|v| v.widen() > 0.0),
+                "y of image {number}"
+            );
+        }
+        let row = 112 * CHANNELS;
+        // The first block has the beginnings of the first two rows, the last one the ends of the last two.
+        for first in [0, row, inputs - row - WIDE, inputs - WIDE] {
+            let got = dx.part(number * inputs + first, WIDE);
+            assert!(
+                got == own_dx.part(first, WIDE) && got.iter().any(|v| v.widen() != 0.0),
+                "dx of image {number}, from {first}"
+            );
+        }
+    }
+}
+
+#[test]
+fn global_average_pooling_counts_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    let gpu = &Emulator::of_corners();
+    let (batch, pixels, channels) = (65_536 + 3, 49, 2048);
+    let len = pixels * channels;
+    let x: Vec<E> = narrowed(&noise(len, 1));
+    let many = images(batch, len, &[(0, &x[..]), (batch - 1, &x)]);
+    let mut y = Sparse::<f32>::zeros(batch * channels);
+    pooling::global_avg_pool_forward(gpu, many.read(), pixels, channels, y.write()).unwrap();
+    let mut want = vec![0f64; channels];
+    widened(&x).iter().enumerate().for_each(|(i, v)| want[i % channels] += f64::from(*v) / pixels as f64);
+    let want: Vec<f32> = want.iter().map(|v| *v as f32).collect();
+    let mut dx = many;
+    pooling::global_avg_pool_backward(gpu, y.read(), pixels, channels, dx.write()).unwrap();
+    for number in [0, batch - 1] {
+        let y = y.part(number * channels, channels);
+        assert_close("y", &y, &want, 1e-5);
+        let each: Vec<E> = narrowed(&y.iter().map(|v| v / pixels as f32).collect::<Vec<_>>());
+        assert!(
+            dx.part(number * len, len).chunks(channels).all(|pixel| pixel == each),
+            "dx of image {number}"
+        );
+    }
+}
+
+#[test]
+fn packing_counts_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    let gpu = &Emulator::of_corners();
+    // The first row of blocks has the first image and the last, since there are more images than rows.
+    // Without padding, whose zeros are all that the corners would have.
+    let one = geometry(1, 224, [3, 64], 7, 2, 0);
+    let many = Conv2dGeometry { batch: 65_536, ..one };
+    let (packing, packing_of_one) = (Packing::<E>::of(&many).unwrap(), Packing::<E>::of(&one).unwrap());
+    let packed = packing_of_one.geometry().input_len();
+    assert!(many.input_len() > 1 << 32);
+    let x: Vec<E> = narrowed(&noise(one.input_len(), 1));
+    let all = images(many.batch, one.input_len(), &[(0, &x[..]), (65_534, &x), (65_535, &x)]);
+    let (mut out, mut alone) = (Sparse::<E>::zeros(65_536 * packed), Sparse::<E>::zeros(packed));
+    stem::pack_images(gpu, &packing, all.read(), out.write()).unwrap();
+    stem::pack_images(gpu, &packing_of_one, images(1, x.len(), &[(0, &x)]).read(), alone.write()).unwrap();
+    // What the first block and the last one cover.
+    let block = 256 * 8;
+    let last = (packed - 1) / block * block;
+    for (first, len) in [(0, block), (last, packed - last)] {
+        let want = alone.part(first, len);
+        assert!(want.iter().any(|v| v.widen() != 0.0));
+        for number in [0, 65_534, 65_535] {
+            assert!(out.part(number * packed + first, len) == want, "image {number}");
+        }
+    }
+}
+
+#[test]
+fn the_first_convolution_counts_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    let gpu = &Emulator::of_corners();
+    // Four strips an image; there are 16 for each block of the forward pass, and 32 for each of the backward one.
+    let one = geometry(1, 32, [3, 64], 3, 1, 1);
+    let many = Conv2dGeometry { batch: 65_544, ..one };
+    let (inputs, outputs) = (one.input_len(), one.output_len());
+    assert!(many.output_len() > 1 << 32);
+    let w = images(1, one.weight_len(), &[(0, &noise(one.weight_len(), 1)[..])]);
+    let x: Vec<E> = narrowed(&noise(inputs, 2));
+    let all = images(many.batch, inputs, &[(0, &x[..]), (many.batch - 1, &x)]);
+    let alone = images(1, inputs, &[(0, &x[..])]);
+    let [mut y, mut own_y] = [many, one].map(|g| Sparse::<E>::zeros(g.output_len()));
+    stem_mma::forward(gpu, &many, all.read(), w.read(), y.write(), None).unwrap();
+    stem_mma::forward(gpu, &one, alone.read(), w.read(), own_y.write(), None).unwrap();
+    // The first strip is the first block's, the last one the last block's: 32 columns of 8 rows, of which these are the first and the last.
+    let strip = 32 * 64;
+    for (number, first) in [(0, 0), (many.batch - 1, outputs - strip)] {
+        let got = y.part(number * outputs + first, strip);
+        assert!(got == own_y.part(first, strip) && got.iter().all(|v| v.widen() != 0.0), "image {number}");
+    }
+
+    // Gradients of these strips alone.
+    let noisy: Vec<E> = narrowed(&noise(strip, 3));
+    let mut dy = Sparse::<E>::zeros(many.output_len());
+    let mut own_dy = Sparse::<E>::zeros(one.output_len());
+    for (number, first) in [(0, 0), (many.batch - 1, outputs - strip)] {
+        dy.put(number * outputs + first, &noisy);
+        own_dy.put(first, &noisy);
+    }
+    let [mut dw, mut own_dw] = [0; 2].map(|_| Sparse::<f32>::zeros(one.weight_len()));
+    stem_mma::backward_weight(gpu, &many, all.read(), dy.read(), dw.write()).unwrap();
+    stem_mma::backward_weight(gpu, &one, alone.read(), own_dy.read(), own_dw.write()).unwrap();
+    assert_close("dw", &dw.part(0, one.weight_len()), &own_dw.part(0, one.weight_len()), 1e-6);
+}
