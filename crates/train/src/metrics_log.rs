@@ -49,6 +49,11 @@ impl MetricsLog {
         self.0.append(&line)
     }
 
+    /// The length in bytes, whether on the disk or on its way there.
+    pub fn length(&self) -> u64 {
+        self.0.length()
+    }
+
     /// Returns the length in bytes when all of it is on the disk.
     ///
     /// # Errors

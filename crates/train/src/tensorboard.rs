@@ -59,6 +59,11 @@ impl EventLog {
         self.0.append(&record(&event(now(), step, &Contents::Scalars(values))))
     }
 
+    /// The length in bytes, whether on the disk or on its way there.
+    pub fn length(&self) -> u64 {
+        self.0.length()
+    }
+
     /// Returns the length in bytes when all of it is on the disk.
     ///
     /// # Errors

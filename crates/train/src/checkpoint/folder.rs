@@ -36,6 +36,11 @@ impl Checkpoints {
         Self { folder, keep: keep.max(1), files }
     }
 
+    /// The folder that they are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The file of a step.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{START}{step:08}{END}"))

@@ -224,7 +224,7 @@ pub const KEYS: &[Key] = &[
     key(
         "train.checkpoint_every",
         WholeOrAuto(1, MANY),
-        "steps between checkpoints; auto: one at the end of each epoch",
+        "steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half hour in longer ones",
     )
     .also(&["save_every", "save_freq"])
     .changes_nothing(),

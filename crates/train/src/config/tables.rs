@@ -401,7 +401,7 @@ pub struct TrainConfig {
     pub device: DeviceName,
     /// Threads of the network.
     pub threads: Auto<usize>,
-    /// Steps between checkpoints; auto: one at the end of each epoch.
+    /// Steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half hour in longer ones.
     pub checkpoint_every: Auto<u64>,
     /// Newest checkpoints kept, beside the best.
     pub keep_checkpoints: usize,

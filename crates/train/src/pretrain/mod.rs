@@ -4,6 +4,7 @@ mod batches;
 mod captured;
 mod health;
 mod records;
+mod saving;
 mod state;
 mod step;
 mod views;
@@ -35,6 +36,7 @@ pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
 use records::Logs;
+use saving::Saver;
 use state::{EpochSums, State};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
@@ -178,7 +180,7 @@ pub fn pretrain(
         state,
         memory,
         logs,
-        newest: None,
+        saver: Saver::new(run.checkpoints(config.train.keep_checkpoints), config.train.checkpoint_every),
     };
     run.set_sums()?;
     run.set_loss_scale()?;
@@ -252,7 +254,7 @@ struct Run<'r> {
     figures: StepFigures,
     memory: memory::Choice,
     logs: Logs,
-    newest: Option<PathBuf>,
+    saver: Saver,
 }
 
 impl Run<'_> {
@@ -310,19 +312,26 @@ impl Run<'_> {
                 since = Since::now();
             }
             stopped = observer.stop();
-            let due = match self.config.train.checkpoint_every.value() {
-                Some(steps) => self.state.step.is_multiple_of(steps.max(1)),
-                None => end_of_epoch,
-            };
-            if due || stopped || self.state.position.epoch >= epochs {
+            self.saver.look()?;
+            let last = stopped || self.state.position.epoch >= epochs;
+            if last || self.saver.is_due(self.state.step, end_of_epoch) {
                 self.settle()?;
                 self.note_skipped(&batches, observer)?;
                 self.save()?;
+            } else if end_of_epoch && self.is_best() {
+                let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
+                let Run { state, config, images, saver, .. } = &mut self;
+                saver.hold(|| state.checkpoint(config, *images, metrics, events))?;
             }
         }
-        let checkpoint = match self.newest.take() {
+        self.saver.wait()?;
+        let checkpoint = match self.saver.newest() {
             Some(path) => path,
-            None => self.save()?,
+            None => {
+                self.save()?;
+                self.saver.wait()?;
+                self.saver.checkpoints().path(self.state.step)
+            }
         };
         let finished = self.state.position.epoch >= epochs;
         if finished {
@@ -372,9 +381,10 @@ impl Run<'_> {
     }
 
     /// Step number `step` was not finite.
-    fn not_finite(&self, step: u64) -> TrainError {
-        let keep = self.config.train.keep_checkpoints;
-        let last_good = self.run.checkpoints(keep).latest_good().ok().flatten().map(|found| found.path);
+    fn not_finite(&mut self, step: u64) -> TrainError {
+        // One that could not be written is not there: the one before it is named.
+        let _ = self.saver.wait();
+        let last_good = self.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path);
         TrainError::NotFinite {
             step,
             rate: self.schedule.rate(step),
@@ -489,12 +499,18 @@ impl Run<'_> {
         })
     }
 
-    fn save(&mut self) -> Result<PathBuf, TrainError> {
-        let (metrics, events) = (self.logs.metrics.sync()?, self.logs.events.sync()?);
-        let checkpoint = self.state.checkpoint(self.config, self.images, metrics, events)?;
-        let path = self.run.checkpoints(self.config.train.keep_checkpoints).save(&checkpoint)?;
-        self.newest = Some(path.clone());
-        Ok(path)
+    /// Whether the state is the best so far.
+    fn is_best(&self) -> bool {
+        self.state.best.as_ref().is_some_and(|best| best.step() == self.state.step)
+    }
+
+    /// Starts to save the state; the logs are on the disk before it.
+    fn save(&mut self) -> Result<(), TrainError> {
+        let Run { state, logs, config, images, saver, .. } = self;
+        saver.save(|| {
+            let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
+            state.checkpoint(config, *images, metrics, events)
+        })
     }
 }
 

@@ -1,0 +1,240 @@
+//! When a run is saved, and how it goes on meanwhile.
+
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::TrainError;
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::config::Auto;
+
+/// So much training is worth a checkpoint at the end of an epoch.
+const WORTH: Duration = Duration::from_secs(60);
+/// So much training is worth one in the middle of an epoch.
+const MOST: Duration = Duration::from_secs(30 * 60);
+/// Between two checkpoints training takes at least so many times as long as it was held up by the one before: 2 %.
+const SHARE: u32 = 50;
+
+/// Saves a run: a thread writes checkpoints, one at a time, while training goes on.
+///
+/// When a checkpoint is written may depend on the clock, what is in it does not.
+#[derive(Debug)]
+pub(super) struct Saver {
+    checkpoints: Checkpoints,
+    every: Auto<u64>,
+    /// The best state since the last checkpoint, where nothing else was to be saved then: it is written before the next one, which may name it.
+    best: Option<Checkpoint>,
+    writing: Option<JoinHandle<Result<PathBuf, TrainError>>>,
+    newest: Option<PathBuf>,
+    /// When the newest was handed over, and how long training has waited for it.
+    last: Instant,
+    held_up: Duration,
+}
+
+impl Saver {
+    /// One for a run that starts now, with [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every).
+    pub(super) fn new(checkpoints: Checkpoints, every: Auto<u64>) -> Saver {
+        let (best, writing, newest) = (None, None, None);
+        Saver { checkpoints, every, best, writing, newest, last: Instant::now(), held_up: Duration::ZERO }
+    }
+
+    /// Whether the state after `step` is to be saved.
+    pub(super) fn is_due(&self, step: u64, end_of_epoch: bool) -> bool {
+        match self.every {
+            Auto::Value(steps) => step.is_multiple_of(steps.max(1)),
+            // A disk that is still busy with the one before is not given more to do.
+            Auto::Auto => !self.is_writing() && is_worth(self.last.elapsed(), self.held_up, end_of_epoch),
+        }
+    }
+
+    /// Learns whether what was written meanwhile was written well.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::save`].
+    pub(super) fn look(&mut self) -> Result<(), TrainError> {
+        if self.is_writing() { Ok(()) } else { self.wait() }
+    }
+
+    /// Keeps the state that `checkpoint` makes, the best so far, until the next one is saved.
+    ///
+    /// # Errors
+    /// Those of `checkpoint`, and as [`Checkpoints::save`] of what was written meanwhile.
+    pub(super) fn hold(
+        &mut self,
+        checkpoint: impl FnOnce() -> Result<Checkpoint, TrainError>,
+    ) -> Result<(), TrainError> {
+        let start = Instant::now();
+        // There are never more than two copies of the state.
+        self.wait()?;
+        self.held_up += start.elapsed();
+        self.best = None;
+        self.best = Some(checkpoint()?);
+        Ok(())
+    }
+
+    /// Starts to save the state that `checkpoint` makes, after what was held.
+    ///
+    /// # Errors
+    /// As [`Saver::hold`], and [`TrainError::Io`] where no thread can be had.
+    pub(super) fn save(
+        &mut self,
+        checkpoint: impl FnOnce() -> Result<Checkpoint, TrainError>,
+    ) -> Result<(), TrainError> {
+        let start = Instant::now();
+        self.wait()?;
+        let newest = checkpoint()?;
+        let held = self.best.take().filter(|held| {
+            // Not where the newest is that state, or a better one.
+            let (step, best) = (held.meta.step, newest.meta.best.as_ref());
+            step != newest.meta.step && best.is_some_and(|best| best.step() == step)
+        });
+        let checkpoints = self.checkpoints.clone();
+        let write = move || {
+            if let Some(held) = held {
+                checkpoints.save(&held)?;
+            }
+            checkpoints.save(&newest)
+        };
+        let folder = self.checkpoints.folder();
+        let writing = Builder::new().name("checkpoint".to_owned()).spawn(write);
+        self.writing = Some(writing.map_err(TrainError::io("start a thread that writes to", folder))?);
+        self.last = Instant::now();
+        self.held_up = self.last - start;
+        Ok(())
+    }
+
+    /// Waits for what is being written: it is on the disk afterwards.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::save`].
+    pub(super) fn wait(&mut self) -> Result<(), TrainError> {
+        if let Some(writing) = self.writing.take() {
+            self.newest = Some(writing.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(())
+    }
+
+    /// The last checkpoint that is known to be on the disk.
+    pub(super) fn newest(&self) -> Option<PathBuf> {
+        self.newest.clone()
+    }
+
+    /// The checkpoints that are written.
+    pub(super) fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    fn is_writing(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| !writing.is_finished())
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        // The run's folder is locked until nobody writes to it. Where the run ends with an error, that one is told.
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.join();
+        }
+    }
+}
+
+/// Whether training that took `since` is worth a checkpoint, when the one before has held it up for `held_up`.
+fn is_worth(since: Duration, held_up: Duration, end_of_epoch: bool) -> bool {
+    let least = if end_of_epoch { WORTH.max(held_up.saturating_mul(SHARE)).min(MOST) } else { MOST };
+    since >= least
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::checkpoint::{Best, Meta, NamedTensor};
+    use crate::file_system::Disk;
+
+    fn checkpoint(step: u64, best: u64) -> Result<Checkpoint, TrainError> {
+        let tensors = vec![NamedTensor { name: "w".to_owned(), shape: vec![2], data: vec![step as f32; 2] }];
+        let best = Best::new(best, "knn_top1", 0.5);
+        Ok(Checkpoint { tensors, meta: Meta { step, best, ..Meta::default() } })
+    }
+
+    fn steps(checkpoints: &Checkpoints) -> Vec<u64> {
+        checkpoints.list().unwrap().into_iter().map(|(step, _)| step).collect()
+    }
+
+    #[test]
+    fn what_is_worth_a_checkpoint_depends_on_what_it_costs() {
+        let seconds = Duration::from_secs_f64;
+        for (since, held_up, end_of_epoch, worth) in [
+            // Epochs of a second: once a minute.
+            (1.0, 0.0, true, false),
+            (59.0, 0.0, true, false),
+            (60.0, 0.0, true, true),
+            (60.0, 0.1, true, true),
+            (60.0, 0.0, false, false),
+            // Two seconds for each are worth waiting for longer, a minute is not worth losing hours for.
+            (60.0, 2.0, true, false),
+            (100.0, 2.0, true, true),
+            (1799.0, 60.0, true, false),
+            (1800.0, 60.0, true, true),
+            // An epoch of hours.
+            (1799.0, 0.0, false, false),
+            (1800.0, 60.0, false, true),
+        ] {
+            let found = is_worth(seconds(since), seconds(held_up), end_of_epoch);
+            assert_eq!(found, worth, "{since} s, {held_up} s, {end_of_epoch}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_steps_and_auto_looks_at_the_clock() {
+        let checkpoints = || Checkpoints::new(PathBuf::from("nowhere"), 1, Arc::new(Disk));
+        let mut saver = Saver::new(checkpoints(), Auto::Value(3));
+        let due: Vec<u64> = (1..10).filter(|&step| saver.is_due(step, step == 5)).collect();
+        assert_eq!(due, [3, 6, 9]);
+        saver.every = Auto::Auto;
+        assert!(!saver.is_due(3, true));
+        let Some(before) = saver.last.checked_sub(WORTH) else { return };
+        saver.last = before;
+        assert!(saver.is_due(3, true) && !saver.is_due(3, false));
+    }
+
+    #[test]
+    fn a_checkpoint_never_names_a_best_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(Disk));
+        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto);
+        saver.hold(|| checkpoint(10, 10)).unwrap();
+        saver.hold(|| checkpoint(20, 20)).unwrap();
+        assert!(steps(&checkpoints).is_empty());
+        saver.save(|| checkpoint(33, 20)).unwrap();
+        saver.wait().unwrap();
+        assert_eq!(steps(&checkpoints), [20, 33]);
+        assert!(checkpoints.load(20).unwrap() == checkpoint(20, 20).unwrap());
+        assert_eq!(saver.newest(), Some(checkpoints.path(33)));
+        // Held, and then something better is saved: the held one is no longer of use.
+        saver.hold(|| checkpoint(40, 40)).unwrap();
+        saver.save(|| checkpoint(50, 50)).unwrap();
+        drop(saver);
+        assert_eq!(steps(&checkpoints), [50]);
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_when_it_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoints");
+        std::fs::write(&path, "in the way").unwrap();
+        let mut saver = Saver::new(Checkpoints::new(path, 1, Arc::new(Disk)), Auto::Auto);
+        saver.save(|| checkpoint(1, 1)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let error = loop {
+            if let Err(error) = saver.look() {
+                break error.to_string();
+            }
+            assert!(Instant::now() < deadline, "nothing is told");
+        };
+        assert!(error.contains("checkpoints"), "{error}");
+        assert_eq!(saver.newest(), None);
+    }
+}
