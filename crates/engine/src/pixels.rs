@@ -18,6 +18,9 @@ pub struct Pixels {
     upload: Option<Upload>,
 }
 
+/// Ways to a GPU.
+const WAYS: usize = 2;
+
 /// Bytes where they are.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -59,6 +62,11 @@ impl Pixels {
         };
         pixels.bytes()?;
         Ok(pixels)
+    }
+
+    /// Bytes of a GPU's memory that `len` bytes of pixels take with what brings them, once they were written.
+    pub fn needs_to_write(len: usize) -> usize {
+        (1 + WAYS) * len
     }
 
     /// (n, h, w, 3).
@@ -145,7 +153,7 @@ impl fmt::Debug for Pixels {
 /// Two ways to a GPU, in turn: while the one before is still needed, the next is filled.
 #[cfg(feature = "cuda")]
 struct Upload {
-    channels: [simclr_cuda::Channel; 2],
+    channels: [simclr_cuda::Channel; WAYS],
     next: usize,
 }
 
@@ -164,7 +172,7 @@ impl Upload {
         to: simclr_cuda::SliceMut<u8>,
     ) -> Result<()> {
         let channel = &mut self.channels[self.next];
-        self.next = 1 - self.next;
+        self.next = (self.next + 1) % WAYS;
         device.copy_bytes(bytes, channel.bytes()?);
         channel.send()?;
         gpu.copy(channel.arrived()?, to)?;

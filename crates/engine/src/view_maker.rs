@@ -88,6 +88,17 @@ impl ViewMaker {
         }
     }
 
+    /// Bytes of a GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes, of images of `pixels` bytes in all, whose
+    /// sides have no more than `longest` pixels each.
+    pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
+        simclr_cuda::ViewMaker::needs(views, pixels, side, longest)
+    }
+
+    /// Bytes of a GPU's memory that keeping `bytes` bytes of images takes.
+    pub fn to_keep(bytes: usize) -> usize {
+        simclr_cuda::ViewMaker::to_keep(bytes)
+    }
+
     /// Sends `pixels` off, 8-bit RGB images one after another, and the recipes of `count` views of these images or of others that are kept. Returns
     /// before they are there.
     ///
@@ -135,6 +146,14 @@ impl ViewMaker {
 impl ViewMaker {
     pub fn new(device: &Device, _: usize) -> Result<ViewMaker> {
         Err(not_a_gpu(device))
+    }
+
+    pub fn needs(_: usize, _: usize, _: usize, _: u32) -> usize {
+        0
+    }
+
+    pub fn to_keep(_: usize) -> usize {
+        0
     }
 
     pub fn send<'r>(

@@ -11,7 +11,9 @@ use simclr_data::{
 };
 use simclr_engine::{Device, Pixels};
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Batches, EpochRecord, Observer, Plan, StepRecord, ViewsPlace, pretrain};
+use simclr_train::pretrain::{
+    Batches, CapturedStep, EpochRecord, Observer, Plan, StepRecord, ViewsPlace, pretrain,
+};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError, memory};
 
@@ -227,6 +229,47 @@ fn a_run_learns_the_same_wherever_its_views_are_made() {
 }
 
 #[test]
+fn what_images_take_of_the_gpu_is_foreseen() {
+    for (what, keeps) in [("cpu", 0), ("gpu", 0), ("gpu", 1 << 30)] {
+        let Some((device, _alone)) = gpu() else { return };
+        let config = config(&[&format!("data.views_on={what}"), "data.image_size=16"]);
+        let images = Sizes::of(70);
+        let mut model = simclr_train::Model::new(&config, &device).unwrap();
+        let mut optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
+        let sizes = memory::Images::of(&config, &device, &*images);
+        let choice = memory::choose((&model, &optimizer), &config, &sizes).unwrap();
+        let place = match what {
+            "cpu" => ViewsPlace::Cpu(None),
+            _ => ViewsPlace::Gpu { keeps },
+        };
+        let predicted = choice.needs.state + choice.needs.loader + place.to_keep(&sizes);
+
+        let mut batches = Batches::start(
+            images,
+            LoaderConfig { batch: config.train.batch, ..loader() },
+            Position::default(),
+            &device,
+            &place,
+        )
+        .unwrap();
+        let mut captured = CapturedStep::new(&model, 2 * config.train.batch).unwrap();
+        for _ in 0..5 {
+            let batch = batches.next(Some(captured.pixels())).unwrap();
+            captured.step(&mut model, &mut optimizer, &config.loss, 0.01).unwrap();
+            batches.recycle(batch);
+            batches.bring().unwrap();
+        }
+        assert_eq!(batches.kept() > 0, keeps > 0);
+        let measured = device.memory().peak as u64;
+        let ratio = predicted as f64 / measured as f64;
+        assert!((0.97..1.3).contains(&ratio), "{what}, {keeps}: {predicted} for {measured}");
+        // The step has a pool of its own, which grows by 64 MiB.
+        let (step, held) = (choice.needs.step + choice.needs.kernels, captured.held() as u64);
+        assert!(held <= step + (64 << 20), "{what}: {step} for {held}");
+    }
+}
+
+#[test]
 fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     let refused = |device: &Device, config: &Config| {
         let error = train(device, config, None).err().expect("it is refused").to_string();
@@ -242,7 +285,7 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let families = config.view.families(8).unwrap();
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
-        let choice = memory::choose((&model, &optimizer), &config, 0).unwrap();
+        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default()).unwrap();
         ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice)
     };
     let told = place(&[rotated]).unwrap().to_string();

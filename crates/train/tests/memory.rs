@@ -2,7 +2,7 @@
 
 use simclr_engine::{Device, SingleProcess};
 use simclr_train::config::Memory;
-use simclr_train::memory::{Needs, step_use};
+use simclr_train::memory::{Images, Needs, step_use};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
 use simclr_train::{Config, Layers, Model};
@@ -32,7 +32,8 @@ fn tensors_take_what_was_predicted() {
             let mut model = Model::new(&config, &device).unwrap();
             let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
             let predicted = step_use((&model, &optimizer), &config, config.train.memory, 24).unwrap();
-            let needs = Needs::of((&model, &optimizer), &config, config.train.memory, 24, 0).unwrap();
+            let state = (&model, &optimizer);
+            let needs = Needs::of(state, &config, config.train.memory, 24, &Images::default()).unwrap();
             // The smallest tensors take a cache line all the same.
             let live = device.memory().live as f64;
             assert!((live / needs.state as f64 - 1.0).abs() < 0.01, "{live} {needs:?} of {sets:?}");

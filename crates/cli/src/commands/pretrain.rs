@@ -134,11 +134,12 @@ impl Pretrain {
         config.prepare(&device)?;
         let model = Model::new(&config, &device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;
-        let cache = memory::cache_bytes(&config, source.train.as_ref());
-        let choice = memory::choose((&model, &optimizer), &config, cache)?;
         let dataset = source.to_pretrain();
+        let sizes = memory::Images::of(&config, &device, &*dataset);
+        let mut choice = memory::choose((&model, &optimizer), &config, &sizes)?;
         let views = RunViews::new(&config, &*dataset)?;
         let place = ViewsPlace::decide(&config, &device, &views.families, &*dataset, &choice)?;
+        choice.needs.images += place.to_keep(&sizes);
         if place != ViewsPlace::Cpu(None) {
             terminal::say(&place.to_string());
         }

@@ -83,6 +83,18 @@ impl ViewMaker {
         }
     }
 
+    /// Bytes of the GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes, of images of `pixels` bytes in all, whose
+    /// sides have no more than `longest` pixels each.
+    pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
+        let ways = 2 * generous(first_pixel(views) + pixels);
+        ways + views::room_to_make(views, side, longest)
+    }
+
+    /// Bytes of the GPU's memory that keeping `bytes` bytes of images takes.
+    pub fn to_keep(bytes: usize) -> usize {
+        bytes.next_multiple_of(STRETCH)
+    }
+
     /// Room for `pixels` bytes of a batch of `views` views, to be filled; [`ViewMaker::send`] follows.
     ///
     /// # Errors
@@ -90,13 +102,12 @@ impl ViewMaker {
     pub fn room(&mut self, views: usize, pixels: usize) -> Result<&mut [u8]> {
         expect(NAME, self.under_way.len() < self.ways.len(), || "two batches are under way".to_owned())?;
         let way = &mut self.ways[self.next];
-        way.start = (views * size_of::<View>()).next_multiple_of(ALIGNMENT);
+        way.start = first_pixel(views);
         way.pixels = pixels;
         let len = way.start + pixels;
         if way.channel.as_ref().is_none_or(|channel| channel.len() < len) {
             way.channel = None;
-            // Batches differ in size: a little more, so that the next ones fit.
-            way.channel = Some(Channel::new(&self.device, len + len / 8)?);
+            way.channel = Some(Channel::new(&self.device, generous(len))?);
         }
         match &mut way.channel {
             Some(channel) => Ok(&mut channel.bytes()?[way.start..len]),
@@ -191,6 +202,16 @@ impl ViewMaker {
     pub fn kept(&self) -> usize {
         self.kept.iter().map(|stretch| stretch.used).sum()
     }
+}
+
+/// Where the pixels of a batch begin, behind its views.
+fn first_pixel(views: usize) -> usize {
+    (views * size_of::<View>()).next_multiple_of(ALIGNMENT)
+}
+
+/// A little more than a batch takes: they differ in size, and the next ones shall fit.
+fn generous(len: usize) -> usize {
+    len + len / 8
 }
 
 fn wrong(what: String) -> CudaError {

@@ -107,11 +107,7 @@ impl View {
 
     /// The most source pixels that an output has along an axis.
     fn taps(&self, side: usize) -> usize {
-        let of = |length: u32| {
-            let stretch = (f64::from(length) / side as f64).max(1.0);
-            (length as usize).min((4.0 * stretch) as usize + 3)
-        };
-        of(self.crop_width).max(of(self.crop_height))
+        taps(self.crop_width.max(self.crop_height), side)
     }
 
     /// Whether the crop lies within the image, and the image within so many bytes.
@@ -155,6 +151,26 @@ pub fn impossible(family: &ViewFamily) -> Option<&'static str> {
     (steps > MOST_STEPS).then_some("more than sixteen changes of colour")
 }
 
+/// The most source pixels that an output has along an axis on which `length` pixels become `side`.
+fn taps(length: u32, side: usize) -> usize {
+    let stretch = (f64::from(length) / side.max(1) as f64).max(1.0);
+    (length as usize).min((4.0 * stretch) as usize + 3)
+}
+
+/// How many of `views` views are made at once, of outputs that have `most` source pixels, and what intermediate memory each of them takes, in bytes.
+fn at_once(views: usize, side: usize, most: usize) -> (usize, usize) {
+    let each = size_of::<f32>() * (2 * 3 * side * side + 2 * side * most) + 24 * side;
+    let parts = views.div_ceil((ROOM / each.max(1)).clamp(1, 65_535)).max(1);
+    // Even parts: a small last one would not fill the GPU.
+    (views.div_ceil(parts).max(1), each)
+}
+
+/// Bytes of intermediate memory that [`make`] takes for `views` views of `side` x `side` pixels, where no side of an image is longer than `longest` pixels.
+pub fn room_to_make(views: usize, side: usize, longest: u32) -> usize {
+    let (together, each) = at_once(views, side, taps(longest, side));
+    together * each
+}
+
 /// Views as bytes, as kernels read them.
 pub(crate) fn bytes_of(views: &[View]) -> &[u8] {
     // SAFETY: views are numbers without padding between them.
@@ -194,10 +210,7 @@ pub(crate) unsafe fn make_uploaded(
     let len = 3 * side * side;
     expect_len(NAME, "out", out.len(), views.len() * len)?;
     let most = views.iter().map(|view| view.taps(side)).max().unwrap_or(1);
-    let each = size_of::<f32>() * (2 * len + 2 * side * most) + 24 * side;
-    let parts = views.len().div_ceil((ROOM / each).clamp(1, 65_535)).max(1);
-    // Even parts: a small last one would not fill the GPU.
-    let together = views.len().div_ceil(parts).max(1);
+    let (together, _) = at_once(views.len(), side, most);
     for (number, part) in views.chunks(together).enumerate() {
         let first = number * together;
         let at = out.address() + (first * len) as u64;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Needs, available};
+use super::{Images, Needs, available};
 use crate::config::Memory;
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
@@ -46,30 +46,29 @@ impl fmt::Display for Gigabytes {
     }
 }
 
-/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already; `cache` bytes of images will be kept.
+/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`.
 ///
 /// # Errors
 /// [`TrainError::DoesNotFit`] where the system tells how much memory there is, and it is too little.
 pub fn choose(
     (model, optimizer): (&Model, &Optimizer),
     config: &Config,
-    cache: u64,
+    images: &Images,
 ) -> Result<Choice, TrainError> {
-    // Images and batches lie in the system's memory, the network in a GPU's.
-    let (left, cache) = match model.device.free_bytes()? {
-        Some(free) => (Some(free), 0),
-        None => (available(), cache),
+    let left = match model.device.free_bytes()? {
+        Some(free) => Some(free),
+        None => available(),
     };
-    choose_within((model, optimizer), config, cache, left)
+    choose_within((model, optimizer), config, images, left)
 }
 
 fn choose_within(
     state: (&Model, &Optimizer),
     config: &Config,
-    cache: u64,
+    images: &Images,
     left: Option<u64>,
 ) -> Result<Choice, TrainError> {
-    let needs = |memory, batch| Needs::of(state, config, memory, batch, cache);
+    let needs = |memory, batch| Needs::of(state, config, memory, batch, images);
     let batch = config.train.batch;
     let wanted = match config.train.memory {
         Memory::Auto => Memory::Full,
@@ -124,7 +123,7 @@ mod tests {
         let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() })?;
         let model = Model::new(&config, &Device::cpu(1)?)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        choose_within((&model, &optimizer), &config, 0, left)
+        choose_within((&model, &optimizer), &config, &Images::default(), left)
     }
 
     #[test]

@@ -1,21 +1,21 @@
 //! What a run takes, from the shapes of its network.
 
-use simclr_data::{Dataset, DecodeScratch};
-use simclr_engine::{Device, MemoryUse, Mode, SingleProcess, Tape, Tensor};
+use simclr_engine::{Device, MemoryUse, Mode, Pixels, SingleProcess, Tape, Tensor, ViewMaker};
 
-use crate::config::{Cache, Memory};
+use super::Images;
+use crate::config::Memory;
 use crate::optim::Optimizer;
-use crate::pretrain::forward_backward;
+use crate::pretrain::{ViewsPlace, forward_backward};
 use crate::{Config, Embedding, Model, TrainError};
 
 /// Batches that the loader has in circulation: two ready, one in the making, one in training.
 const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
 const KERNELS: u64 = 64 << 20;
-/// Images that are looked at to learn how large they are.
-const LOOKED_AT: usize = 16;
+/// Views that the health figures look at at once.
+const FIGURES: usize = 2 * Embedding::BATCH;
 
-/// Bytes that a run takes at its peak.
+/// Bytes that a run takes at its peak, of the memory that its network is in: the system's, or a GPU's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Needs {
     /// Parameters, running averages and the optimiser's state.
@@ -24,44 +24,72 @@ pub struct Needs {
     pub step: u64,
     /// Intermediate values of kernels, and the views of the loss.
     pub kernels: u64,
-    /// The copy of the state that is being saved.
+    /// Copies of the state: that which is being saved, and the best. They are in the system's memory.
     pub checkpoint: u64,
-    /// Batches on their way.
+    /// Batches on their way; on a GPU, what brings them and what their views are made in.
     pub loader: u64,
-    /// Decoded images that are kept by order (`data.cache = "ram"`).
-    pub cache: u64,
+    /// What the figures after an epoch take beside a step: on a GPU, whose captured step has memory of its own.
+    pub figures: u64,
+    /// Decoded images that are kept: by order (`data.cache = "ram"`), or on the GPU once it is known that there is room.
+    pub images: u64,
 }
 
 impl Needs {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.state + self.step + self.kernels + self.checkpoint + self.loader + self.cache
+        self.state + self.step + self.kernels + self.checkpoint + self.loader + self.figures + self.images
     }
 
     /// Of a run of `config` with batches of `batch` images, `model` and `optimizer` being its state, as `memory` keeps activations.
-    /// `cache` bytes of images will be kept.
+    /// What a GPU may keep of `images` is not counted.
     pub fn of(
         (model, optimizer): (&Model, &Optimizer),
         config: &Config,
         memory: Memory,
         batch: usize,
-        cache: u64,
+        images: &Images,
     ) -> Result<Needs, TrainError> {
         let bytes = |x: &Tensor| (x.len() * x.dtype().size()) as u64;
         let state = model.parameters.iter().map(|(_, _, value)| bytes(value)).sum::<u64>()
             + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>();
-        let views = 2 * batch as u64;
-        let side = u64::from(config.data.image_size);
+        let views = 2 * batch;
         let threads = model.device.threads() as u64;
         // Three copies of z stand in the loss.
-        let loss = 3 * 4 * views * model.head.dim() as u64;
+        let kernels = threads * KERNELS + 3 * 4 * (views * model.head.dim()) as u64;
+        let figures = config.data.holdout > 0;
+        let beside_state = |batch, figures| {
+            let found = go_through((model, optimizer), config, memory, batch, figures)?;
+            Ok::<u64, TrainError>((found.held as u64).saturating_sub(state))
+        };
+        let image = 3 * model.image_size() * model.image_size();
+        let pixels = views * image;
+        if !model.device.is_gpu() {
+            let measured = config.train.health_every > 0 || config.train.knn_every > 0;
+            return Ok(Needs {
+                state,
+                step: beside_state(Some(batch), figures)?,
+                kernels,
+                checkpoint: if figures && measured { 2 * state } else { state },
+                loader: BATCHES * pixels as u64,
+                figures: 0,
+                images: images.cache,
+            });
+        }
+        let loader = match ViewsPlace::is_gpu(config, &model.device)? {
+            true => {
+                let sent = usize::try_from(images.each).unwrap_or(usize::MAX).saturating_mul(batch);
+                pixels + ViewMaker::needs(views, sent, model.image_size(), images.longest)
+            }
+            false => Pixels::needs_to_write(pixels),
+        };
         Ok(Needs {
             state,
-            step: (step_use((model, optimizer), config, memory, batch)?.held as u64).saturating_sub(state),
-            kernels: threads * KERNELS + loss,
-            checkpoint: state,
-            loader: BATCHES * views * 3 * side * side,
-            cache,
+            step: beside_state(Some(batch), false)?,
+            kernels,
+            checkpoint: 0,
+            loader: loader as u64,
+            figures: if figures { beside_state(None, true)? + (FIGURES * image) as u64 } else { 0 },
+            images: 0,
         })
     }
 }
@@ -69,10 +97,21 @@ impl Needs {
 /// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without computing it, so that
 /// the figures are exact.
 pub fn step_use(
-    (model, optimizer): (&Model, &Optimizer),
+    state: (&Model, &Optimizer),
     config: &Config,
     memory: Memory,
     batch: usize,
+) -> Result<MemoryUse, TrainError> {
+    go_through(state, config, memory, Some(batch), config.data.holdout > 0)
+}
+
+/// What the state takes, with a step of `batch` images and the figures after an epoch, each where asked for.
+fn go_through(
+    (model, optimizer): (&Model, &Optimizer),
+    config: &Config,
+    memory: Memory,
+    batch: Option<usize>,
+    figures: bool,
 ) -> Result<MemoryUse, TrainError> {
     let device = Device::dry()?;
     // The state comes first, as in a run: where the rest finds room depends on it.
@@ -86,10 +125,12 @@ pub fn step_use(
         let side = model.image_size();
         Tensor::empty_of(&device, &[count, side, side, 3], model.activations())
     };
-    drop(forward_backward(&model, &config.loss, &SingleProcess, images(2 * batch), None)?);
-    if config.data.holdout > 0 {
+    if let Some(batch) = batch {
+        drop(forward_backward(&model, &config.loss, &SingleProcess, images(2 * batch), None)?);
+    }
+    if figures {
         // Pairs of views for the health figures, single ones for kNN.
-        for count in [2 * Embedding::BATCH, Embedding::BATCH] {
+        for count in [FIGURES, Embedding::BATCH] {
             let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
             let images = tape.input(images(count));
             let h = model.encoder.forward(&mut tape, &images)?;
@@ -98,27 +139,4 @@ pub fn step_use(
     }
     drop(state);
     Ok(device.memory())
-}
-
-/// Bytes of decoded images that `config` keeps by order, judged by some of them. What is kept only where there is room is not counted.
-pub fn cache_bytes(config: &Config, dataset: &dyn Dataset) -> u64 {
-    if config.data.cache != Cache::Ram {
-        return 0;
-    }
-    let all = image_bytes(dataset);
-    config.data.cache_bytes().map_or(all, |limit| all.min(limit))
-}
-
-/// Bytes of all decoded images, judged by some of them.
-pub fn image_bytes(dataset: &dyn Dataset) -> u64 {
-    let stride = (dataset.len() / LOOKED_AT).max(1);
-    let mut scratch = DecodeScratch::default();
-    let (mut bytes, mut images) = (0, 0);
-    for index in (0..dataset.len()).step_by(stride).take(LOOKED_AT) {
-        if let Ok(image) = dataset.read(index, &mut scratch) {
-            bytes += image.pixels.len() as u64;
-            images += 1;
-        }
-    }
-    bytes / images.max(1) * dataset.len() as u64
 }

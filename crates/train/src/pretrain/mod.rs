@@ -135,12 +135,13 @@ pub fn pretrain(
         }
         None => State::new(config, device)?,
     };
-    let cache = memory::cache_bytes(config, dataset.as_ref());
-    let memory = memory::choose((&state.model, &state.optimizer), config, cache)?;
+    let sizes = memory::Images::of(config, device, dataset.as_ref());
+    let mut memory = memory::choose((&state.model, &state.optimizer), config, &sizes)?;
     state.model = state.model.with_memory(memory.memory);
-    let Parts { train, holdout } = split(kept(dataset, config, run, &memory)?, config, held_out)?;
+    let Parts { train, holdout } = split(kept(dataset, config, run, device, &memory)?, config, held_out)?;
     let views = RunViews::new(config, &*train)?;
     let place = ViewsPlace::decide(config, device, &views.families, &*train, &memory)?;
+    memory.needs.images += place.to_keep(&sizes);
     let files = run.files().as_ref();
     let logs = match from {
         Some(checkpoint) => Logs {
@@ -213,6 +214,7 @@ fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
     run: &RunFolder,
+    device: &Device,
     memory: &memory::Choice,
 ) -> Result<Arc<dyn Dataset>, TrainError> {
     let limit = config.data.cache_bytes();
@@ -220,8 +222,13 @@ fn kept(
     Ok(match config.data.cache {
         Cache::None => dataset.clone(),
         Cache::Auto => {
-            let available = memory.available.unwrap_or_else(memory::available_bytes);
-            let room = available.saturating_sub(memory.needs.total());
+            // Images are kept in the system's memory, where a GPU's network is not.
+            let (available, taken) = match (device.is_gpu(), memory.available) {
+                (false, Some(available)) => (available, memory.needs.total()),
+                (false, None) => (memory::available_bytes(), memory.needs.total()),
+                (true, _) => (memory::available_bytes(), 0),
+            };
+            let room = available.saturating_sub(taken);
             in_memory(room.min(limit.unwrap_or(available / 4)))
         }
         Cache::Ram => in_memory(limit.unwrap_or(u64::MAX)),

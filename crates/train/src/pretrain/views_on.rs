@@ -4,7 +4,7 @@ use std::fmt;
 
 use simclr_augment::ViewFamily;
 use simclr_data::Dataset;
-use simclr_engine::{Device, impossible_on_gpu};
+use simclr_engine::{Device, ViewMaker, impossible_on_gpu};
 
 use crate::config::ViewsOn;
 use crate::{Config, TrainError, memory};
@@ -25,6 +25,27 @@ pub enum ViewsPlace {
 }
 
 impl ViewsPlace {
+    /// Whether a run of `config` on `device` makes its views there.
+    ///
+    /// # Errors
+    /// Views that cannot be.
+    pub fn is_gpu(config: &Config, device: &Device) -> Result<bool, TrainError> {
+        let families = config.view.families(config.data.image_size)?;
+        let possible = families.iter().all(|family| impossible_on_gpu(family).is_none());
+        Ok(possible && device.is_gpu() && config.data.views_on != ViewsOn::Cpu)
+    }
+
+    /// Bytes of the GPU's memory that keeping `images` is going to take.
+    pub fn to_keep(&self, images: &memory::Images) -> u64 {
+        match *self {
+            ViewsPlace::Gpu { keeps } if keeps > 0 => {
+                let all = usize::try_from(images.all).unwrap_or(usize::MAX);
+                (ViewMaker::to_keep(all) as u64).min(keeps)
+            }
+            _ => 0,
+        }
+    }
+
     /// What `config` says for views from `families` of `images`, in a run that takes `choice` on `device`.
     ///
     /// # Errors
@@ -46,7 +67,7 @@ impl ViewsPlace {
             (ViewsOn::Auto, true, Some(why)) => Ok(ViewsPlace::Cpu(Some(why))),
             (_, true, None) => {
                 let room = room(device, choice)?;
-                let all = memory::image_bytes(images);
+                let all = memory::Images::look(images).all;
                 // What was judged by some may be more, and what is kept in stretches leaves gaps.
                 let fits = all > 0 && all.saturating_add(all / 8) <= room;
                 Ok(ViewsPlace::Gpu { keeps: if fits { room } else { 0 } })

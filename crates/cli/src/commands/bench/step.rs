@@ -165,7 +165,7 @@ impl Step {
         };
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let choice = memory::choose((&model, &optimizer), &config, 0)?;
+        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default())?;
         let tensors = memory::step_use((&model, &optimizer), &config, choice.memory, config.train.batch)?;
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;

@@ -1,0 +1,52 @@
+//! What the images of a run take.
+
+use simclr_data::{Dataset, DecodeScratch};
+use simclr_engine::Device;
+
+use crate::Config;
+use crate::config::Cache;
+
+/// Images that are looked at to learn how large they are.
+const LOOKED_AT: usize = 16;
+
+/// How large the decoded images of a data set are, judged by some of them. All 0 where nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Images {
+    /// Bytes of all.
+    pub all: u64,
+    /// Bytes of one, on average.
+    pub each: u64,
+    /// The longest side of those that were looked at, in pixels.
+    pub longest: u32,
+    /// Bytes that are kept in the system's memory by order (`data.cache = "ram"`). What is kept only where there is room is not counted.
+    pub cache: u64,
+}
+
+impl Images {
+    /// Those of `dataset`, in a run of `config` on `device`; looked at only where it matters.
+    pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset) -> Images {
+        let by_order = config.data.cache == Cache::Ram;
+        if !by_order && !device.is_gpu() {
+            return Images::default();
+        }
+        let images = Images::look(dataset);
+        let limit = config.data.cache_bytes().unwrap_or(u64::MAX);
+        Images { cache: if by_order { images.all.min(limit) } else { 0 }, ..images }
+    }
+
+    /// Those of `dataset`, of which none is kept by order.
+    pub fn look(dataset: &dyn Dataset) -> Images {
+        let stride = (dataset.len() / LOOKED_AT).max(1);
+        let mut scratch = DecodeScratch::default();
+        let (mut bytes, mut count, mut longest) = (0, 0, 0);
+        for index in (0..dataset.len()).step_by(stride).take(LOOKED_AT) {
+            if let Ok(image) = dataset.read(index, &mut scratch) {
+                bytes += image.pixels.len() as u64;
+                count += 1;
+                longest = longest.max(image.width).max(image.height);
+            }
+        }
+        let each = bytes / count.max(1);
+        Images { all: each * dataset.len() as u64, each, longest, cache: 0 }
+    }
+}
