@@ -98,6 +98,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::CannotResume { .. }
         | E::BatchTooLarge { .. }
         | E::DoesNotFit { .. }
+        | E::NetworkDoesNotFit { .. }
         | E::ViewsOnGpu(_)
         | E::NeedsGpu { .. }
         | E::Views(_) => true,

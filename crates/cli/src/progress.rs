@@ -121,6 +121,10 @@ impl Observer for Progress {
         terminal::warn(message);
     }
 
+    fn note(&mut self, message: &str) {
+        terminal::say(message);
+    }
+
     fn stop(&self) -> bool {
         interrupt::requested()
     }

@@ -119,6 +119,7 @@ impl Training {
         if let Err(
             TrainError::BatchTooLarge { .. }
             | TrainError::DoesNotFit { .. }
+            | TrainError::NetworkDoesNotFit { .. }
             | TrainError::ViewsOnGpu(_)
             | TrainError::NeedsGpu { .. }
             | TrainError::Data(DataError::TooFewImages { .. }),

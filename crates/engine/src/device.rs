@@ -201,6 +201,11 @@ impl Device {
         !matches!(self.shared.place, Place::Host(_))
     }
 
+    /// Whether it is a [`Device::dry`] one, for whose tensors no values need be made.
+    pub fn is_dry(&self) -> bool {
+        matches!(&self.shared.place, Place::Host(pool) if pool.is_hollow())
+    }
+
     fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
         Device {
             shared: Arc::new(Shared {

@@ -25,8 +25,13 @@ impl Maker<'_> {
         shape: &[usize],
         initial: Initial,
     ) -> Result<ParameterId> {
-        let values = initial_values(initial, shape.iter().product(), self.seed, &name);
-        let tensor = Tensor::from_vec(self.device, shape, values)?;
+        let tensor = match self.device.is_dry() {
+            true => Tensor::empty(self.device, shape),
+            false => {
+                let values = initial_values(initial, shape.iter().product(), self.seed, &name);
+                Tensor::from_vec(self.device, shape, values)?
+            }
+        };
         Ok(self.parameters.add(name, kind, tensor)?)
     }
 

@@ -185,6 +185,17 @@ pub enum TrainError {
         /// Images held out.
         holdout: usize,
     },
+    /// There is no room for the network itself.
+    #[error(
+        "the network and the state of its optimiser take {:.2} GB of memory, {:.2} GB are available: lower encoder.width or choose a \
+         smaller encoder.name, or end other programs", *needed as f64 / 1e9, *available as f64 / 1e9
+    )]
+    NetworkDoesNotFit {
+        /// Bytes of parameters and the optimiser's state.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
     /// A step that takes more memory than there is.
     #[error(
         "a batch of {batch} images takes about {:.2} GB of memory with train.memory={memory}, and {:.2} GB are available; {}",

@@ -29,6 +29,7 @@ fn example(step: u64) -> Checkpoint {
             next: 2560,
             seed: u64::MAX,
             images: 50_000,
+            names: Some(0xdead_beef),
             metrics_bytes: 123_456,
             events_bytes: 99,
             best: Best::new(step, "knn", 0.1 + 0.2),

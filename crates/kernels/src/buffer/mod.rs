@@ -147,6 +147,11 @@ impl Pool {
         Pool { shared: Arc::new(Shared { hollow: true, ..Shared::default() }) }
     }
 
+    /// Whether it is a [`Pool::hollow`] one.
+    pub fn is_hollow(&self) -> bool {
+        self.shared.hollow
+    }
+
     /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
     pub fn take(&self, bytes: usize) -> Buffer {
         let shared = &*self.shared;

@@ -17,6 +17,9 @@ pub struct Meta {
     pub seed: u64,
     /// Training images, so that another data set is noticed.
     pub images: u64,
+    /// A checksum (CRC-32C) of their names in order, so that as many others are noticed; none in a checkpoint from before there was one.
+    #[serde(default)]
+    pub names: Option<u32>,
     /// Length of the metrics log in bytes; what comes after it is written again.
     pub metrics_bytes: u64,
     /// Length of the TensorBoard events in bytes; what comes after it is written again.

@@ -130,12 +130,13 @@ impl Config {
     /// they multiply to tf32.
     ///
     /// # Errors
-    /// [`TrainError::NeedsGpu`] of fp16 and tf32 on a CPU.
+    /// [`TrainError::NeedsGpu`] of fp16 and tf32 on a CPU; [`TrainError::NetworkDoesNotFit`].
     pub fn prepare(&self, device: &Device) -> Result<(), TrainError> {
         let precision = self.train.precision;
         if precision.needs_gpu() && !device.is_gpu() {
             return Err(TrainError::NeedsGpu { precision, device: device.to_string() });
         }
+        crate::memory::check_state(self, device)?;
         let tf32 = !matches!(precision, Precision::F32 | Precision::Auto);
         device.set_arithmetic(Arithmetic { deterministic: self.train.deterministic, tf32 });
         Ok(())

@@ -3,9 +3,11 @@
 mod choose;
 mod images;
 mod needs;
+mod state;
 mod system;
 
 pub use choose::{Choice, choose};
 pub use images::Images;
 pub use needs::{Needs, step_use};
+pub use state::check_state;
 pub use system::{available, available_bytes, total};

@@ -3,6 +3,7 @@
 mod batches;
 mod captured;
 mod health;
+mod identity;
 mod records;
 mod saving;
 mod state;
@@ -35,6 +36,7 @@ pub use step::{StepFigures, train_step, weight_norm};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
+use identity::Identity;
 use records::Logs;
 use saving::Saver;
 use state::{EpochSums, State};
@@ -46,6 +48,9 @@ const DISK_CACHE: u64 = 20 << 30;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
+/// A search for the fastest kernels of a GPU that took so long is told.
+const WORTH_TELLING: Duration = Duration::from_secs(2);
+
 /// Somebody who watches a run, and may stop it.
 pub trait Observer {
     /// The run is about to take its first step.
@@ -56,6 +61,8 @@ pub trait Observer {
     fn epoch(&mut self, record: &EpochRecord);
     /// Something is worth a line.
     fn warn(&mut self, message: &str);
+    /// Something that is as it should be may be wondered at.
+    fn note(&mut self, _message: &str) {}
     /// Whether to stop after this step. What was done is saved first.
     fn stop(&self) -> bool;
 }
@@ -122,13 +129,10 @@ pub fn pretrain(
             holdout: held_out,
         });
     }
+    let identity = Identity::of(dataset.as_ref());
     let mut state = match from {
         Some(checkpoint) => {
-            if checkpoint.meta.images != images as u64 {
-                let problem = format!(
-                    "it was trained on a data set of {} images, this one has {images}; give the same data",
-                    checkpoint.meta.images
-                );
+            if let Some(problem) = identity.problem(&checkpoint.meta) {
                 return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
             }
             State::restore(checkpoint, config, device)?
@@ -170,7 +174,7 @@ pub fn pretrain(
         steps_per_epoch: (train.len() / config.train.batch) as u64,
         train,
         holdout,
-        images,
+        identity,
         views,
         place,
         reading: Reading { threads, strict: config.data.strict },
@@ -246,7 +250,7 @@ struct Run<'r> {
     steps_per_epoch: u64,
     train: Arc<dyn Dataset>,
     holdout: Option<Arc<dyn Dataset>>,
-    images: usize,
+    identity: Identity,
     views: RunViews,
     place: ViewsPlace,
     reading: Reading,
@@ -291,13 +295,22 @@ impl Run<'_> {
         let mut batches =
             Batches::start(self.train.clone(), loader, self.state.position, &device, &self.place)?;
         let mut since = Since::now();
-        let mut stopped = false;
+        let (mut stopped, mut first) = (false, true);
         while self.state.position.epoch < epochs && !stopped {
             let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
             since.waited += batch.waited;
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);
             self.step(&batch.views, rate)?;
+            if let Some((searches, time)) = device.searched().filter(|_| std::mem::take(&mut first))
+                && time >= WORTH_TELLING
+            {
+                observer.note(&format!(
+                    "the first step took {:.0} s to choose the fastest of several ways to compute {searches} convolutions and products: \
+                     the choice is remembered",
+                    time.as_secs_f64()
+                ));
+            }
             self.state.position = batch.position;
             let end_of_epoch = batch.end_of_epoch;
             batches.recycle(batch);
@@ -327,8 +340,8 @@ impl Run<'_> {
                 self.save()?;
             } else if end_of_epoch && self.is_best() {
                 let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
-                let Run { state, config, images, saver, .. } = &mut self;
-                saver.hold(|| state.checkpoint(config, *images, metrics, events))?;
+                let Run { state, config, identity, saver, .. } = &mut self;
+                saver.hold(|| state.checkpoint(config, *identity, metrics, events))?;
             }
         }
         self.saver.wait()?;
@@ -513,10 +526,10 @@ impl Run<'_> {
 
     /// Starts to save the state; the logs are on the disk before it.
     fn save(&mut self) -> Result<(), TrainError> {
-        let Run { state, logs, config, images, saver, .. } = self;
+        let Run { state, logs, config, identity, saver, .. } = self;
         saver.save(|| {
             let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
-            state.checkpoint(config, *images, metrics, events)
+            state.checkpoint(config, *identity, metrics, events)
         })
     }
 }

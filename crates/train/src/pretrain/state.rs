@@ -3,6 +3,7 @@
 use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
+use super::identity::Identity;
 use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
@@ -98,7 +99,7 @@ impl State {
     pub(super) fn checkpoint(
         &self,
         config: &Config,
-        images: usize,
+        identity: Identity,
         metrics_bytes: u64,
         events_bytes: u64,
     ) -> Result<Checkpoint, TrainError> {
@@ -121,7 +122,8 @@ impl State {
             epoch: self.position.epoch,
             next: self.position.next,
             seed: config.train.seed,
-            images: images as u64,
+            images: identity.images,
+            names: Some(identity.names),
             metrics_bytes,
             events_bytes,
             best: self.best.clone(),

@@ -1,0 +1,53 @@
+//! Whether there is room for a network at all.
+
+use simclr_engine::Device;
+
+use super::available;
+use crate::optim::Optimizer;
+use crate::{Config, Model, TrainError};
+
+/// Refuses a network whose parameters and optimiser `device` has no room for, before time is spent on making them.
+///
+/// # Errors
+/// [`TrainError::NetworkDoesNotFit`] where it is known how much memory there is, and it is too little.
+pub fn check_state(config: &Config, device: &Device) -> Result<(), TrainError> {
+    let left = match device.free_bytes()? {
+        Some(free) => Some(free),
+        None => available(),
+    };
+    check_within(config, left)
+}
+
+fn check_within(config: &Config, left: Option<u64>) -> Result<(), TrainError> {
+    let dry = Device::dry()?;
+    let model = Model::new(config, &dry)?;
+    let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+    let needed = dry.memory().live as u64;
+    drop((model, optimizer));
+    match left {
+        Some(available) if needed > available => Err(TrainError::NetworkDoesNotFit { needed, available }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layers;
+
+    #[test]
+    fn a_network_without_room_is_refused_before_it_is_made() {
+        let sets = ["encoder.name=resnet200", "encoder.width=16", "data.image_size=32"].map(str::to_owned);
+        let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+        match check_within(&config, Some(24 << 30)).unwrap_err() {
+            // 62.5 million parameters times 16^2, nearly, in f32, and their momentum.
+            TrainError::NetworkDoesNotFit { needed, available } => {
+                assert_eq!(available, 24 << 30);
+                assert!((100_000_000_000..160_000_000_000).contains(&needed), "{needed}");
+            }
+            other => panic!("{other}"),
+        }
+        check_within(&config, None).unwrap();
+        check_within(&config, Some(160_000_000_000)).unwrap();
+    }
+}
