@@ -53,7 +53,7 @@ fed() {
 }
 run() {
     rm -rf "$out/run"
-    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10 --set "train.epochs=$epochs" --device "$device"
+    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" --device "$device"
     timed 60 "$program" knn "$out/run" --train "$cifar" --device "$device"
     timed 120 "$program" linear "$out/run" --train "$cifar" --method logistic --device "$device"
 }

@@ -22,7 +22,7 @@ const LOOKED_AT: usize = 16;
 /// Where a configuration comes from; later ones override earlier ones.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Settings {
-    /// Start from a preset: cifar10, imagenet, small (32 x 32 on a CPU), photos (a folder of your own)
+    /// Start from a preset: cifar10, cifar10-short (100 epochs), imagenet, small (32 x 32 on a CPU), photos (a folder of your own)
     #[arg(long, value_name = "NAME", help_heading = "Configuration")]
     pub preset: Option<String>,
 

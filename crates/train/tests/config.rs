@@ -270,7 +270,7 @@ fn presets_and_files_that_are_not_there() {
     let message = Config::resolve(&layers).unwrap_err().to_string();
     assert_eq!(
         message,
-        "unknown preset `cifar-10`; did you mean `cifar10`? There are cifar10, imagenet, small, photos"
+        "unknown preset `cifar-10`; did you mean `cifar10`? There are cifar10, cifar10-short, imagenet, small, photos"
     );
     let layers = Layers { file: Some(Path::new("/no/such.toml")), ..Layers::default() };
     assert!(Config::resolve(&layers).unwrap_err().to_string().starts_with("cannot read /no/such.toml: "));

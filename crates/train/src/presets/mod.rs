@@ -27,6 +27,7 @@ impl Preset {
 /// All presets.
 pub const PRESETS: &[Preset] = &[
     Preset { name: "cifar10", text: include_str!("cifar10.toml") },
+    Preset { name: "cifar10-short", text: include_str!("cifar10-short.toml") },
     Preset { name: "imagenet", text: include_str!("imagenet.toml") },
     Preset { name: "small", text: include_str!("small.toml") },
     Preset { name: "photos", text: include_str!("photos.toml") },
