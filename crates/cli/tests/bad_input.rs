@@ -349,7 +349,7 @@ fn files_that_cannot_grow() {
     let out = dir.path().join("run");
     // Blocks of 512 bytes: room for the text files, not for a checkpoint. Ignored, the signal becomes an error of the write.
     let script = format!(
-        "trap '' XFSZ; ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {}",
+        "trap '' XFSZ; ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {} train.checkpoint_every=3",
         TINY.join(" ")
     );
     shell(&script, &[&data, &out]).expect(1, &["cannot write", "step-00000003"]);
@@ -365,7 +365,7 @@ fn a_full_disk() {
     // A small disk in a name space of its own, which ends with the shell.
     let inside = format!(
         "mount -t tmpfs -o size=1800k tmpfs \"$2\" || exit 77
-         \"$PROGRAM\" pretrain \"$1\" --out \"$2/run\" --threads 1 --set {} train.keep_checkpoints=9 train.epochs=6
+         \"$PROGRAM\" pretrain \"$1\" --out \"$2/run\" --threads 1 --set {} train.keep_checkpoints=9 train.checkpoint_every=3 train.epochs=6
          echo \"full: $?\"
          ls \"$2/run/checkpoints\"
          mount -o remount,size=64m \"$2\"
