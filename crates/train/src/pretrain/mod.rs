@@ -302,7 +302,8 @@ impl Run<'_> {
             since.views += 2 * batch.indices.len();
             let rate = self.schedule.rate(self.state.step);
             self.step(&batch.views, rate)?;
-            if let Some((searches, time)) = device.searched().filter(|_| std::mem::take(&mut first))
+            if std::mem::take(&mut first)
+                && let Some((searches, time)) = device.searched()
                 && time >= WORTH_TELLING
             {
                 observer.note(&format!(
