@@ -8,6 +8,7 @@ mod exit;
 mod interrupt;
 mod judging;
 mod log;
+mod out;
 mod progress;
 mod settings;
 mod terminal;

@@ -21,7 +21,7 @@ use crate::settings::{Settings, Threads};
 use crate::{terminal, weights};
 
 /// What a run folder holds, beside TensorBoard's events.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "run.toml",
     "config.toml",
     "lock",
@@ -33,6 +33,7 @@ const PARTS: [&str; 11] = [
     "checkpoints",
     "evaluation",
     weights::FILE,
+    weights::ONNX_FILE,
 ];
 
 /// A run folder, locked, with what is to be done in it.

@@ -3,17 +3,17 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
 use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
 use image::{ImageBuffer, Luma};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 #[test]
 fn help_of_everything() {
     let overview = simclr(&["--help"]).expect(0, &[]).out;
-    for command in ["quickstart", "pretrain", "knn", "linear", "views", "report", "bench", "doctor"] {
+    for command in ["quickstart", "pretrain", "knn", "linear", "views", "report", "export", "bench", "doctor"]
+    {
         assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
         let help = simclr(&[command, "--help"]).expect(0, &[]).out;
         assert!(help.contains(&format!("Usage: simclr {command}")), "{help}");
@@ -35,7 +35,9 @@ fn a_run_from_images_to_report() {
     assert!(reply.out.is_empty(), "messages belong on standard error: {}", reply.out);
     let epochs = metrics(&run).into_iter().filter(|line| line["kind"] == "epoch").count();
     assert_eq!(epochs, 2);
-    check_encoder(&run);
+    let encoder = fs::read(run.join("encoder.safetensors")).unwrap();
+    // 122 tensors of torchvision's ResNet-18, less the classifier's two.
+    assert_eq!(SafeTensors::deserialize(&encoder).unwrap().len(), 120);
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);
 
     let accuracy = |value: &Value| (0.0..=1.0).contains(&value.as_f64().expect("a fraction"));
@@ -79,22 +81,6 @@ fn a_run_from_images_to_report() {
     simclr(&["report", path(&run), "--train", path(&parts)]).expect(0, &["report.html"]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("data:image/png") && page.contains("kNN"));
-}
-
-/// As `torch.load`'s successor and torchvision expect it: 122 entries less the classifier's two.
-fn check_encoder(run: &Path) {
-    let bytes = fs::read(run.join("encoder.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(file.len(), 120);
-    assert_eq!(file.tensor("conv1.weight").unwrap().shape(), [4, 3, 3, 3]);
-    assert_eq!(file.tensor("layer4.0.downsample.0.weight").unwrap().shape(), [32, 16, 1, 1]);
-    let count = file.tensor("layer1.0.bn1.num_batches_tracked").unwrap();
-    assert_eq!(
-        (count.dtype(), count.shape(), count.data()),
-        (Dtype::I64, &[][..], &10_i64.to_le_bytes()[..])
-    );
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
 }
 
 #[test]

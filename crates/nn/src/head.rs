@@ -1,9 +1,10 @@
 //! Projection heads g: from h, which is kept, to z, which the loss sees.
 
-use simclr_engine::{Device, Parameters, Tape, Var, ops};
+use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::{Device, Parameters, Tape, Var};
 
 use crate::initialize::Initial;
-use crate::layers::{Linear, Maker, Norm};
+use crate::layers::{Linear, Maker};
 use crate::{NnError, Result};
 
 /// Which function g is (arXiv:2002.05709, section 4.2).
@@ -43,15 +44,19 @@ impl Default for HeadSpec {
 /// A projection head. Its parameters are `head.I.linear.{weight,bias}` and `head.I.bn.*`, I from 0.
 #[derive(Clone, Debug)]
 pub struct Head {
-    layers: Vec<Layer>,
+    layers: Vec<HeadLayer>,
     dim: usize,
 }
 
+/// A layer of a head.
 #[derive(Clone, Debug)]
-struct Layer {
-    linear: Linear,
-    norm: Option<Norm>,
-    relu: bool,
+pub struct HeadLayer {
+    /// The dense layer.
+    pub linear: Linear,
+    /// The BatchNorm behind it, where there is one.
+    pub norm: Option<BatchNorm>,
+    /// Whether a ReLU follows.
+    pub relu: bool,
 }
 
 impl Head {
@@ -99,7 +104,7 @@ impl Head {
             } else {
                 None
             };
-            layers.push(Layer { linear, norm, relu: !last });
+            layers.push(HeadLayer { linear, norm, relu: !last });
             inputs = outputs;
         }
         Ok(Head { dim: if count == 0 { features } else { spec.dim }, layers })
@@ -110,13 +115,18 @@ impl Head {
         self.dim
     }
 
+    /// The layers, in order; none where z = h.
+    pub fn layers(&self) -> &[HeadLayer] {
+        &self.layers
+    }
+
     /// z (N, dim) of h (N, features), not yet normalised.
     pub fn forward(&self, tape: &mut Tape, h: &Var) -> Result<Var> {
         let mut z = h.clone();
         for layer in &self.layers {
             z = layer.linear.forward(tape, &z)?;
             z = match (&layer.norm, layer.relu) {
-                (Some(norm), relu) => norm.forward(tape, &z, None, relu)?,
+                (Some(norm), relu) => ops::batch_norm(tape, &z, norm, None, relu)?,
                 (None, true) => ops::relu(tape, &z)?,
                 (None, false) => z,
             };

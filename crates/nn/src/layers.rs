@@ -1,6 +1,7 @@
 //! Layers: operators together with their parameters.
 
-use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Tape, Tensor, Var, ops};
+use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Tape, Tensor, Var};
 
 use crate::Result;
 use crate::initialize::{Initial, initial_values};
@@ -50,7 +51,13 @@ impl Maker<'_> {
     }
 
     /// A BatchNorm of `channels` channels, its gamma starting at `gamma`.
-    pub(crate) fn norm(&mut self, name: &str, channels: usize, gamma: f32, with_beta: bool) -> Result<Norm> {
+    pub(crate) fn norm(
+        &mut self,
+        name: &str,
+        channels: usize,
+        gamma: f32,
+        with_beta: bool,
+    ) -> Result<BatchNorm> {
         use ParameterKind::{Buffer, Norm as NormKind};
         let mut add = |part: &str, kind, value| {
             self.add(format!("{name}.{part}"), kind, &[channels], Initial::Constant(value))
@@ -59,7 +66,7 @@ impl Maker<'_> {
         let beta = if with_beta { Some(add("bias", NormKind, 0.0)?) } else { None };
         let running_mean = add("running_mean", Buffer, 0.0)?;
         let running_var = add("running_var", Buffer, 1.0)?;
-        Ok(Norm(ops::BatchNorm { gamma, beta, running_mean, running_var, epsilon: EPSILON, decay: DECAY }))
+        Ok(BatchNorm { gamma, beta, running_mean, running_var, epsilon: EPSILON, decay: DECAY })
     }
 
     /// A dense layer.
@@ -82,12 +89,15 @@ impl Maker<'_> {
     }
 }
 
-/// A convolution that a BatchNorm follows.
+/// A convolution without bias, which a BatchNorm follows.
 #[derive(Clone, Debug)]
-pub(crate) struct Conv {
-    weight: ParameterId,
-    stride: usize,
-    padding: usize,
+pub struct Conv {
+    /// (K, R, S, C): from C channels to K, R x S pixels wide.
+    pub weight: ParameterId,
+    /// Pixels between outputs, both ways.
+    pub stride: usize,
+    /// Zeros added on every side.
+    pub padding: usize,
 }
 
 impl Conv {
@@ -100,27 +110,13 @@ impl Conv {
     }
 }
 
-/// A BatchNorm.
-#[derive(Clone, Debug)]
-pub(crate) struct Norm(ops::BatchNorm);
-
-impl Norm {
-    pub(crate) fn forward(
-        &self,
-        tape: &mut Tape,
-        x: &Var,
-        residual: Option<&Var>,
-        relu: bool,
-    ) -> simclr_engine::Result<Var> {
-        ops::batch_norm(tape, x, &self.0, residual, relu)
-    }
-}
-
 /// A dense layer, with or without bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: ParameterId,
-    bias: Option<ParameterId>,
+    /// (outputs, inputs).
+    pub weight: ParameterId,
+    /// (outputs).
+    pub bias: Option<ParameterId>,
 }
 
 impl Linear {

@@ -27,10 +27,10 @@ mod layout;
 mod resnet;
 
 pub use error::NnError;
-pub use head::{Head, HeadKind, HeadSpec};
-pub use layers::Linear;
+pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
+pub use layers::{Conv, Linear};
 pub use layout::{load_tensor, store_tensor};
-pub use resnet::{Depth, Memory, ResNet, ResNetSpec, Stem};
+pub use resnet::{Block, Depth, MaxPool, Memory, ResNet, ResNetSpec, Stem, StemLayers};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, NnError>;

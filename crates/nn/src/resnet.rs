@@ -1,8 +1,9 @@
 //! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
 
-use simclr_engine::{Device, Parameters, Segment, Tape, Var, ops};
+use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
-use crate::layers::{Conv, Maker, Norm};
+use crate::layers::{Conv, Maker};
 use crate::{NnError, Result};
 
 /// How many layers with weights.
@@ -74,7 +75,7 @@ pub enum Memory {
     Blocks,
 }
 
-/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features).
+/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features), by stem, blocks and the mean over all pixels.
 #[derive(Clone, Debug)]
 pub struct ResNet {
     stem: StemLayers,
@@ -83,17 +84,35 @@ pub struct ResNet {
     memory: Memory,
 }
 
+/// What stands before the first block: convolution, BatchNorm, ReLU, and a max pool where there is one.
 #[derive(Clone, Debug)]
-struct StemLayers {
-    conv: Conv,
-    norm: Norm,
-    kind: Stem,
+pub struct StemLayers {
+    /// The convolution.
+    pub conv: Conv,
+    /// Its BatchNorm.
+    pub norm: BatchNorm,
+    /// What follows the ReLU.
+    pub pool: Option<MaxPool>,
 }
 
+/// A max pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPool {
+    /// Side of the window in pixels.
+    pub side: usize,
+    /// Pixels between windows, both ways.
+    pub stride: usize,
+    /// Pixels added on every side, which never win.
+    pub padding: usize,
+}
+
+/// A residual block: y = ReLU(branch(x) + shortcut(x)).
 #[derive(Clone, Debug)]
-struct Block {
-    layers: Vec<(Conv, Norm)>,
-    downsample: Option<(Conv, Norm)>,
+pub struct Block {
+    /// The branch: convolutions with their BatchNorms, and a ReLU between one and the next.
+    pub layers: Vec<(Conv, BatchNorm)>,
+    /// The shortcut, where it is not x itself.
+    pub downsample: Option<(Conv, BatchNorm)>,
 }
 
 impl ResNet {
@@ -109,9 +128,9 @@ impl ResNet {
         }
         let base = base.round() as usize;
         let mut maker = Maker { device, seed, parameters };
-        let (side, stride) = match spec.stem {
-            Stem::ImageNet => (7, 2),
-            Stem::Small => (3, 1),
+        let (side, stride, pool) = match spec.stem {
+            Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding: 1 })),
+            Stem::Small => (3, 1, None),
         };
         let conv = maker.conv("conv1", (3, base), side, stride)?;
         let norm = maker.norm("bn1", base, 1.0, true)?;
@@ -135,7 +154,7 @@ impl ResNet {
                 inputs = outputs;
             }
         }
-        let stem = StemLayers { conv, norm, kind: spec.stem };
+        let stem = StemLayers { conv, norm, pool };
         Ok(ResNet { stem, blocks, features: inputs, memory: Memory::Full })
     }
 
@@ -147,6 +166,16 @@ impl ResNet {
     /// The width of h.
     pub fn features(&self) -> usize {
         self.features
+    }
+
+    /// What stands before the blocks.
+    pub fn stem(&self) -> &StemLayers {
+        &self.stem
+    }
+
+    /// The blocks of all stages, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// h (N, features) of images (N, S, S, 3).
@@ -170,10 +199,10 @@ impl ResNet {
 impl<'a> Segment<'a> for StemLayers {
     fn forward(&'a self, tape: &mut Tape<'a>, images: &[Var]) -> simclr_engine::Result<Var> {
         let x = self.conv.forward(tape, &images[0])?;
-        let x = self.norm.forward(tape, &x, None, true)?;
-        match self.kind {
-            Stem::ImageNet => ops::max_pool(tape, &x, 3, 2, 1),
-            Stem::Small => Ok(x),
+        let x = ops::batch_norm(tape, &x, &self.norm, None, true)?;
+        match self.pool {
+            Some(MaxPool { side, stride, padding }) => ops::max_pool(tape, &x, side, stride, padding),
+            None => Ok(x),
         }
     }
 }
@@ -216,7 +245,7 @@ impl<'a> Segment<'a> for Block {
         let shortcut = match &self.downsample {
             Some((conv, norm)) => {
                 let y = conv.forward(tape, x)?;
-                norm.forward(tape, &y, None, false)?
+                ops::batch_norm(tape, &y, norm, None, false)?
             }
             None => x.clone(),
         };
@@ -224,7 +253,7 @@ impl<'a> Segment<'a> for Block {
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
             let last = i + 1 == self.layers.len();
             y = conv.forward(tape, &y)?;
-            y = norm.forward(tape, &y, last.then_some(&shortcut), true)?;
+            y = ops::batch_norm(tape, &y, norm, last.then_some(&shortcut), true)?;
         }
         Ok(y)
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod doctor;
+mod export;
 mod knn;
 mod linear;
 mod pretrain;
@@ -45,6 +46,7 @@ enum Command {
     Knn(knn::Knn),
     Linear(linear::Linear),
     Report(report::Report),
+    Export(export::Export),
     Data(data::Data),
     Views(views::Views),
     Bench(bench::Bench),
@@ -67,6 +69,7 @@ impl Program {
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Export(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Views(command) => command.run(),
             Command::Bench(command) => command.run(),

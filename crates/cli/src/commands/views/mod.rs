@@ -15,7 +15,8 @@ use simclr_data::{Dataset, DecodeScratch, permutation};
 use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
-use crate::exit::{Done, usage};
+use crate::exit::Done;
+use crate::out::{check_ending, check_place};
 use crate::settings::{Settings, Threads, from_to};
 use crate::terminal;
 use grid::{Cell, Row};
@@ -126,12 +127,6 @@ pub(super) fn picture(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbIma
 }
 
 pub(super) fn check_out(out: &Path) -> Result<()> {
-    if !out.extension().is_some_and(|end| end.eq_ignore_ascii_case("png")) {
-        return Err(usage(format!("--out {}: give a file that ends in .png", out.display())));
-    }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return Err(usage(format!("--out {}: there is no folder {}", out.display(), folder.display())));
-    }
-    Ok(())
+    check_ending(out, "png")?;
+    check_place(out)
 }

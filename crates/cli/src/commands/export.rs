@@ -1,0 +1,123 @@
+//! `simclr export`: the encoder of a run, for other programs.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use simclr_engine::Device;
+use simclr_exchange::{OnnxFile, StateDict, Trained};
+use simclr_train::config::HeadKind;
+use simclr_train::file_system::{Disk, write_atomically};
+
+use crate::exit::{Done, usage};
+use crate::judging::load_encoder;
+use crate::out::{check_ending, check_place};
+use crate::{terminal, weights};
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr export runs/first --to onnx
+  simclr export runs/first --to torchvision --out encoder.safetensors --best
+
+onnx: one file that onnxruntime and others run, f32, opset 17. Input `images`: float32 (batch, 3, S, S), RGB, \
+values from 0 to 1 (bytes divided by 255), S the size of the run's images. Output `h`: (batch, features), and with \
+--projection `z`.
+  onnxruntime.InferenceSession(\"encoder.onnx\").run([\"h\"], {\"images\": images})
+
+torchvision: safetensors with the names of torchvision's ResNets, for images from 0 to 1, not normalised further.
+  torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
+misses only fc.*, if the encoder is of width 1, with the stem and the shortcuts that torchvision has.";
+
+/// Write the encoder of a run for other programs: PyTorch, or whatever runs ONNX
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Export {
+    /// The run folder
+    run: PathBuf,
+
+    /// For whom
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Format,
+
+    /// The file to write; one that is there is replaced [default: encoder.onnx or encoder.safetensors in the run folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Take the checkpoint that did best on held-out images instead of the newest
+    #[arg(long)]
+    best: bool,
+
+    /// Write the projection head too: output `z`, tensors `head.*`
+    #[arg(long)]
+    projection: bool,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Safetensors with torchvision's names
+    Torchvision,
+    /// A graph with its weights
+    Onnx,
+}
+
+impl Format {
+    /// Its name, its files' ending, and the file's name in a run folder.
+    fn names(self) -> [&'static str; 3] {
+        match self {
+            Format::Torchvision => ["torchvision", "safetensors", weights::FILE],
+            Format::Onnx => ["onnx", "onnx", weights::ONNX_FILE],
+        }
+    }
+}
+
+impl Export {
+    pub fn run(self) -> Result<Done> {
+        let [format, ending, file] = self.to.names();
+        if let Some(out) = &self.out {
+            check_ending(out, ending)?;
+            check_place(out)?;
+        }
+        let encoder = load_encoder(&self.run, self.best, &Device::cpu(0)?)?;
+        if self.projection && encoder.config.head.kind == HeadKind::None {
+            return Err(usage(format!(
+                "--projection: {} has no projection head (head.kind is none); leave it out",
+                self.run.display()
+            )));
+        }
+        let trained = Trained {
+            model: &encoder.model,
+            config: &encoder.config,
+            step: encoder.step,
+            epoch: encoder.epoch,
+        };
+        let out = self.out.unwrap_or_else(|| self.run.join(file));
+        match self.to {
+            Format::Torchvision => {
+                let tensors = StateDict::new(&trained, self.projection)?;
+                write_atomically(&Disk, &out, |out| tensors.write(out))?;
+            }
+            Format::Onnx => {
+                let graph = OnnxFile::new(&trained, self.projection)?;
+                write_atomically(&Disk, &out, |out| out.write_all(graph.bytes()))?;
+            }
+        }
+        let bytes = out.metadata()?.len();
+        let parameters = trained.parameters(self.projection);
+        if self.json {
+            let summary = json!({ "file": out, "bytes": bytes, "format": format, "parameters": parameters });
+            terminal::print(&summary.to_string())?;
+        }
+        terminal::say(&format!(
+            "written to {}: {} parameters, {:.1} MB",
+            out.display(),
+            terminal::grouped(parameters as u64),
+            bytes as f64 / 1e6
+        ));
+        Ok(Done::Finished)
+    }
+}

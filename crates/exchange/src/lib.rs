@@ -1,0 +1,22 @@
+//! Encoders to and from the formats of other programs.
+//!
+//! | file | |
+//! |---|---|
+//! | `trained` | a network with where it comes from, which is what is written |
+//! | `state_dict` | torchvision's names in a safetensors file |
+//! | `onnx` | a graph that ONNX runtimes run |
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod onnx;
+mod state_dict;
+mod trained;
+
+pub use error::ExchangeError;
+pub use onnx::OnnxFile;
+pub use state_dict::StateDict;
+pub use trained::Trained;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, ExchangeError>;

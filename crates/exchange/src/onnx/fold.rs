@@ -1,0 +1,59 @@
+//! A BatchNorm by its running averages, folded into the layer before it.
+
+use simclr_engine::ops::BatchNorm;
+use simclr_engine::{ParameterId, Parameters};
+use simclr_nn::store_tensor;
+
+use crate::{ExchangeError, Result};
+
+/// Weights and bias of one layer that does what a layer and its BatchNorm do.
+pub(super) struct Folded {
+    /// Sides of the weights, as PyTorch and ONNX have them: outputs first.
+    pub shape: Vec<usize>,
+    pub weight: Vec<f32>,
+    /// One a output; none where the layer has no bias and no BatchNorm follows.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// The layer of `weight` and `bias`, followed by `norm` where there is one: with s = gamma / sqrt(var + epsilon) its weights are s w, its
+/// bias s (b - mean) + beta. Computed in f64, rounded once.
+pub(super) fn fold(
+    parameters: &Parameters,
+    weight: ParameterId,
+    bias: Option<ParameterId>,
+    norm: Option<&BatchNorm>,
+) -> Result<Folded> {
+    let values = |id: ParameterId| finite(parameters, id);
+    let bias = bias.map(values).transpose()?;
+    let (shape, mut folded) = store_tensor(parameters.get(weight))?;
+    check(parameters, weight, &folded)?;
+    let Some(norm) = norm else {
+        return Ok(Folded { shape, weight: folded, bias });
+    };
+    let (gamma, beta) = (values(norm.gamma)?, norm.beta.map(values).transpose()?);
+    let (mean, variance) = (values(norm.running_mean)?, values(norm.running_var)?);
+    let mut shift = Vec::with_capacity(gamma.len());
+    let fan_in = (folded.len() / gamma.len().max(1)).max(1);
+    for (output, row) in folded.chunks_exact_mut(fan_in).enumerate() {
+        let of = |values: &Option<Vec<f32>>| values.as_ref().map_or(0.0, |values| f64::from(values[output]));
+        let scale = f64::from(gamma[output]) / (f64::from(variance[output]) + f64::from(norm.epsilon)).sqrt();
+        row.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+        shift.push((scale * (of(&bias) - f64::from(mean[output])) + of(&beta)) as f32);
+    }
+    check(parameters, norm.running_var, &shift)?;
+    check(parameters, norm.running_var, &folded)?;
+    Ok(Folded { shape, weight: folded, bias: Some(shift) })
+}
+
+fn finite(parameters: &Parameters, id: ParameterId) -> Result<Vec<f32>> {
+    let (_, values) = store_tensor(parameters.get(id))?;
+    check(parameters, id, &values)?;
+    Ok(values)
+}
+
+fn check(parameters: &Parameters, id: ParameterId, values: &[f32]) -> Result<()> {
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err(ExchangeError::NotFinite { name: parameters.name(id).to_owned() }),
+    }
+}

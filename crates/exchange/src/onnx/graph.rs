@@ -1,0 +1,190 @@
+//! A network's layers as the nodes of a graph.
+
+use simclr_engine::Parameters;
+use simclr_engine::ops::BatchNorm;
+use simclr_nn::{Block, Conv, HeadLayer, MaxPool};
+use simclr_train::Model;
+
+use super::fold::{Folded, fold};
+use super::messages::{
+    AttributeProto, AttributeType, DataType, DimensionProto, GraphProto, NodeProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use crate::Result;
+
+/// The graph's input: images (batch, 3, S, S).
+const IMAGES: &str = "images";
+/// Its outputs: (batch, features) and (batch, dim).
+const H: &str = "h";
+const Z: &str = "z";
+
+/// From images to h, and to z where it is asked for.
+pub(super) fn graph(model: &Model, with_projection: bool) -> Result<GraphProto> {
+    let mut graph = Graph { parameters: &model.parameters, nodes: Vec::new(), constants: Vec::new() };
+    let stem = model.encoder.stem();
+    let mut x = graph.conv(&stem.conv, &stem.norm, IMAGES.to_owned())?;
+    x = graph.relu(x);
+    if let Some(pool) = stem.pool {
+        x = graph.max_pool(pool, x);
+    }
+    for block in model.encoder.blocks() {
+        x = graph.block(block, x)?;
+    }
+    x = graph.node("GlobalAveragePool", vec![x], "mean".to_owned(), Vec::new());
+    graph.node("Flatten", vec![x], H.to_owned(), vec![int("axis", 1)]);
+    let mut output = vec![rows(H, model.encoder.features(), "the encoder's features")];
+    if with_projection {
+        graph.head(model.head.layers())?;
+        output.push(rows(Z, model.head.dim(), "the projection of h, not normalised"));
+    }
+    let side = model.image_size();
+    Ok(GraphProto {
+        node: graph.nodes,
+        name: "encoder".to_owned(),
+        initializer: graph.constants,
+        doc_string: String::new(),
+        input: vec![value(IMAGES, &[3, side, side], "RGB images, values from 0 to 1 (bytes divided by 255)")],
+        output,
+    })
+}
+
+struct Graph<'m> {
+    parameters: &'m Parameters,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+}
+
+impl Graph<'_> {
+    /// Adds a node, which is named as its output is.
+    fn node(
+        &mut self,
+        op: &str,
+        input: Vec<String>,
+        output: String,
+        attribute: Vec<AttributeProto>,
+    ) -> String {
+        self.nodes.push(NodeProto {
+            input,
+            output: vec![output.clone()],
+            name: output.clone(),
+            op_type: op.to_owned(),
+            attribute,
+        });
+        output
+    }
+
+    /// A convolution with its BatchNorm.
+    fn conv(&mut self, conv: &Conv, norm: &BatchNorm, x: String) -> Result<String> {
+        let name = self.layer(conv.weight);
+        let folded = fold(self.parameters, conv.weight, None, Some(norm))?;
+        let attributes = window(&folded.shape[2..], conv.stride, conv.padding);
+        let inputs = self.with_weights(&name, x, folded);
+        Ok(self.node("Conv", inputs, name, attributes))
+    }
+
+    fn relu(&mut self, x: String) -> String {
+        let name = format!("{x}.relu");
+        self.node("Relu", vec![x], name, Vec::new())
+    }
+
+    fn max_pool(&mut self, pool: MaxPool, x: String) -> String {
+        let attributes = window(&[pool.side; 2], pool.stride, pool.padding);
+        self.node("MaxPool", vec![x], "max".to_owned(), attributes)
+    }
+
+    /// A residual block.
+    fn block(&mut self, block: &Block, x: String) -> Result<String> {
+        let shortcut = match &block.downsample {
+            Some((conv, norm)) => self.conv(conv, norm, x.clone())?,
+            None => x.clone(),
+        };
+        let mut y = x;
+        for (i, (conv, norm)) in block.layers.iter().enumerate() {
+            if i > 0 {
+                y = self.relu(y);
+            }
+            y = self.conv(conv, norm, y)?;
+        }
+        let sum = format!("{y}.sum");
+        let sum = self.node("Add", vec![y, shortcut], sum, Vec::new());
+        Ok(self.relu(sum))
+    }
+
+    /// The projection head, from h to z.
+    fn head(&mut self, layers: &[HeadLayer]) -> Result<()> {
+        let mut x = H.to_owned();
+        for layer in layers {
+            let name = self.layer(layer.linear.weight);
+            let folded = fold(self.parameters, layer.linear.weight, layer.linear.bias, layer.norm.as_ref())?;
+            let inputs = self.with_weights(&name, x, folded);
+            x = self.node("Gemm", inputs, name, vec![int("transB", 1)]);
+            if layer.relu {
+                x = self.relu(x);
+            }
+        }
+        self.node("Identity", vec![x], Z.to_owned(), Vec::new());
+        Ok(())
+    }
+
+    /// A layer's name: that of its weights without their ending.
+    fn layer(&self, weight: simclr_engine::ParameterId) -> String {
+        let name = self.parameters.name(weight);
+        name.strip_suffix(".weight").unwrap_or(name).to_owned()
+    }
+
+    /// Makes a layer's weights constants; returns its inputs.
+    fn with_weights(&mut self, layer: &str, x: String, folded: Folded) -> Vec<String> {
+        let Folded { shape, weight, bias } = folded;
+        let mut inputs = vec![x, self.constant(format!("{layer}.weight"), &shape, &weight)];
+        if let Some(bias) = bias {
+            inputs.push(self.constant(format!("{layer}.bias"), &[bias.len()], &bias));
+        }
+        inputs
+    }
+
+    fn constant(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
+        self.constants.push(TensorProto {
+            dims: shape.iter().map(|&side| side as i64).collect(),
+            data_type: DataType::Float.into(),
+            name: name.clone(),
+            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        });
+        name
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        i: Some(value),
+        ints: Vec::new(),
+        r#type: AttributeType::Int.into(),
+    }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    let ints = values.iter().map(|&value| value as i64).collect();
+    AttributeProto { name: name.to_owned(), i: None, ints, r#type: AttributeType::Ints.into() }
+}
+
+/// How a convolution or a pool steps over its input.
+fn window(sides: &[usize], stride: usize, padding: usize) -> Vec<AttributeProto> {
+    vec![ints("kernel_shape", sides), ints("pads", &[padding; 4]), ints("strides", &[stride; 2])]
+}
+
+fn rows(name: &str, width: usize, doc: &str) -> ValueInfoProto {
+    value(name, &[width], doc)
+}
+
+/// An input or output, of as many images as there are.
+fn value(name: &str, sides: &[usize], doc: &str) -> ValueInfoProto {
+    let batch = DimensionProto { dim_value: None, dim_param: Some("batch".to_owned()) };
+    let sides = sides.iter().map(|&side| DimensionProto { dim_value: Some(side as i64), dim_param: None });
+    let shape = TensorShapeProto { dim: std::iter::once(batch).chain(sides).collect() };
+    let tensor = TensorTypeProto { elem_type: DataType::Float.into(), shape: Some(shape) };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { tensor_type: Some(tensor) }),
+        doc_string: doc.to_owned(),
+    }
+}

@@ -1,0 +1,115 @@
+//! ONNX files, decoded again and run by plain loops, against the networks that they are of.
+
+mod common;
+
+use common::interpreter::{Array, run};
+use common::{config, difference, images, model, trained};
+use prost::Message;
+use simclr_exchange::onnx::messages::ModelProto;
+use simclr_exchange::{ExchangeError, OnnxFile};
+use simclr_train::Model;
+
+/// 8-bit images as a graph takes them: (n, 3, S, S), from 0 to 1.
+fn input(model: &Model, bytes: &[u8]) -> Array {
+    let side = model.image_size();
+    let pixels = side * side;
+    let values = bytes.chunks_exact(3 * pixels).flat_map(|image| {
+        (0..3).flat_map(move |channel| {
+            image.iter().skip(channel).step_by(3).map(|&byte| f32::from(byte) / 255.0)
+        })
+    });
+    Array(vec![bytes.len() / (3 * pixels), 3, side, side], values.collect())
+}
+
+fn decoded(file: &OnnxFile) -> ModelProto {
+    ModelProto::decode(file.bytes()).unwrap()
+}
+
+/// What a file computes is what the network computes.
+#[track_caller]
+fn agrees(sets: &[&str]) {
+    let config = config(sets);
+    let model = model(&config);
+    let file = OnnxFile::new(&trained(&model, &config), true).unwrap();
+    let bytes = images(&model, 2);
+    let outputs = run(decoded(&file).graph.as_ref().unwrap(), input(&model, &bytes));
+    let (h, z) = model.embed(&bytes).unwrap();
+    assert_eq!(outputs["h"].0, [2, model.encoder.features()]);
+    assert_eq!(outputs["z"].0, [2, model.head.dim()]);
+    for (name, expected) in [("h", h), ("z", z)] {
+        let difference = difference(&outputs[name].1, &expected);
+        assert!(difference < 1e-5, "{sets:?}: {name} differs by {difference}");
+    }
+}
+
+#[test]
+fn networks_of_both_stems_and_shortcuts() {
+    agrees(&["encoder.name=resnet18", "encoder.width=0.125", "data.image_size=16"]);
+    agrees(&["encoder.name=resnet50", "encoder.width=0.0625", "data.image_size=64"]);
+    agrees(&[
+        "encoder.name=resnet34",
+        "encoder.width=0.0625",
+        "data.image_size=15",
+        "encoder.shortcut=projection",
+    ]);
+}
+
+#[test]
+fn heads_of_all_kinds() {
+    for head in [
+        &["head.kind=none"][..],
+        &["head.kind=linear", "head.dim=8"],
+        &["head.kind=linear", "head.dim=8", "head.batch_norm=false"],
+        &["head.layers=3", "head.hidden=12", "head.dim=8"],
+        &["head.batch_norm=false", "head.dim=8"],
+    ] {
+        agrees(&[&["encoder.width=0.0625", "data.image_size=8"], head].concat());
+    }
+}
+
+#[test]
+fn a_file_tells_what_it_is() {
+    let config = config(&["encoder.width=0.0625", "data.image_size=16", "head.dim=8"]);
+    let model = model(&config);
+    let (trained, plain) =
+        (trained(&model, &config), OnnxFile::new(&trained(&model, &config), false).unwrap());
+    let file = decoded(&plain);
+    assert_eq!((file.ir_version, file.opset_import[0].version), (8, 17));
+    let fact = |key: &str| &file.metadata_props.iter().find(|entry| entry.key == key).unwrap().value;
+    assert_eq!((fact("encoder").as_str(), fact("image_size").as_str()), ("resnet18", "16"));
+    assert_eq!((fact("step").as_str(), fact("epoch").as_str()), ("7", "2"));
+    assert!(fact("preprocessing").contains("divided by 255") && fact("program").starts_with("simclr "));
+    let graph = file.graph.unwrap();
+    assert!(graph.node.iter().all(|node| node.op_type != "BatchNormalization" && node.op_type != "Gemm"));
+    let sides = |value: &simclr_exchange::onnx::messages::ValueInfoProto| {
+        let dims = &value.r#type.as_ref().unwrap().tensor_type.as_ref().unwrap().shape.as_ref().unwrap().dim;
+        dims.iter()
+            .map(|dim| dim.dim_param.clone().unwrap_or_default() + &dim.dim_value.unwrap_or(0).to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(graph.input.len(), 1);
+    assert_eq!(
+        (graph.input[0].name.as_str(), sides(&graph.input[0])),
+        ("images", ["batch0", "3", "16", "16"].map(String::from).to_vec())
+    );
+    assert_eq!(graph.output.len(), 1);
+    assert_eq!(
+        (graph.output[0].name.as_str(), sides(&graph.output[0])),
+        ("h", ["batch0", "32"].map(String::from).to_vec())
+    );
+    // The same bytes each time, and more of them with the head.
+    assert_eq!(OnnxFile::new(&trained, false).unwrap().bytes(), plain.bytes());
+    assert!(OnnxFile::new(&trained, true).unwrap().bytes().len() > plain.bytes().len());
+}
+
+#[test]
+fn a_network_that_computes_nothing_is_refused() {
+    let config = config(&["encoder.width=0.0625", "data.image_size=16"]);
+    let mut model = model(&config);
+    let id = model.parameters.find("layer2.0.bn1.running_var").unwrap();
+    model.parameters.get_mut(id).as_mut_slice().unwrap()[1] = f32::NAN;
+    match OnnxFile::new(&trained(&model, &config), false).unwrap_err() {
+        ExchangeError::NotFinite { name } => assert_eq!(name, "layer2.0.bn1.running_var"),
+        other => panic!("{other}"),
+    }
+}
