@@ -10,6 +10,7 @@ use simclr_train::run_folder::RunFolder;
 use super::evaluation::{Evaluation, Scores};
 use crate::EvalError;
 use crate::report::history::Kind;
+use crate::report::html::percent;
 use crate::report::{
     AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
 };
@@ -142,10 +143,6 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         });
     }
     figures
-}
-
-fn percent(fraction: f64) -> String {
-    format!("{:.1} %", 100.0 * fraction)
 }
 
 fn row(evaluation: &Evaluation) -> AccuracyRow {

@@ -193,7 +193,7 @@ impl Chart {
     }
 
     fn tick(&self, value: f64) -> String {
-        if self.percent { format!("{}\u{2009}%", short(100.0 * value)) } else { short(value) }
+        if self.percent { format!("{}\u{202f}%", short(100.0 * value)) } else { short(value) }
     }
 
     fn value(&self, value: f64) -> String {

@@ -15,7 +15,7 @@
 pub mod chart;
 mod curves;
 pub mod history;
-mod html;
+pub(crate) mod html;
 pub mod picture;
 mod sections;
 
