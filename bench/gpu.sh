@@ -8,6 +8,9 @@
 #
 # Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache, which
 # may be carried to another machine of the kind. A part that fails or takes too long does not keep the others from being done. About eight minutes on an H200.
+#
+# The part `large` takes about 110 GB: on a GPU with less memory it is refused, and HUGE="--encoder resnet50 --size 224 --views 4096" takes about half of that. Its
+# peak of memory counts, in the process that searches, what the search took: call it twice for that figure.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=${PROGRAM:-$here/../target/release/simclr}
@@ -46,7 +49,7 @@ steps() {
     # f16 is a GPU's alone.
     [ "$device" = cpu ] || step 60 "${small[@]}" --precision fp16 --deterministic false --steps 20 --quick
     step 90 "${large[@]}" --precision bf16 --steps 10
-    [ "$device" = cpu ] || step 60 "${large[@]}" --precision fp16 --deterministic false --steps 10 --quick
+    [ "$device" = cpu ] || step 120 "${large[@]}" --precision fp16 --deterministic false --steps 10 --quick
 }
 fed() {
     step 90 "${small[@]}" --precision bf16 --quick --data "$cifar"

@@ -26,9 +26,6 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Images that go through the network at once.
-    pub const BATCH: usize = 128;
-
     /// Runs every image of `dataset` through `model`, BatchNorm by its running averages. `each` is told after every batch how many images are done.
     ///
     /// The same bits for any number of threads.
@@ -42,7 +39,8 @@ impl Embedding {
         let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
         let mut all = Embedding { h_dim, z_dim, ..Embedding::default() };
         all.h.reserve_exact(dataset.len() * h_dim);
-        let mut loader = EvalLoader::new(dataset.clone(), model.image_size() as u32, Self::BATCH, reading);
+        let mut loader =
+            EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
         while let Some(batch) = loader.next_batch()? {
             let (h, z) = model.embed(&batch.views)?;
             all.h.extend_from_slice(&h);

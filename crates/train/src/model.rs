@@ -11,6 +11,10 @@ use crate::{Config, TrainError};
 
 /// The fewest images that a GPU embeds at once.
 const LEAST_IMAGES: usize = 32;
+/// Images that a CPU embeds at once where there are many, and a GPU at least: more small ones, up to so many, and so many pixels.
+const IMAGES: usize = 128;
+const GPU_IMAGES: usize = 256;
+const GPU_PIXELS: usize = GPU_IMAGES * 64 * 64;
 
 /// Encoder f and projection head g: views to h, h to z.
 #[derive(Clone, Debug)]
@@ -87,12 +91,29 @@ impl Model {
         Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
+    /// As many images as are best [embedded](Self::embed) at once.
+    pub fn images_at_once(&self) -> usize {
+        match self.device.is_gpu() {
+            true => (GPU_PIXELS / self.image_size.pow(2)).clamp(IMAGES, GPU_IMAGES),
+            false => IMAGES,
+        }
+    }
+
+    /// How many images go through the network where `count` are embedded. How a GPU computes best has to be found for each number of images,
+    /// so there are two: that of few images, and that of many.
+    pub(crate) fn embedded_with(&self, count: usize) -> usize {
+        match self.device.is_gpu() {
+            true if count <= LEAST_IMAGES => LEAST_IMAGES,
+            true => count.next_multiple_of(self.images_at_once()),
+            false => count,
+        }
+    }
+
     /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()).
     pub fn embed(&self, bytes: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
         let size = self.image_size * self.image_size * 3;
         let count = bytes.len() / size;
-        // How a GPU computes best is found out for each number of images: there are few where they are rounded up.
-        let padded = if self.device.is_gpu() { count.next_power_of_two().max(LEAST_IMAGES) } else { count };
+        let padded = self.embedded_with(count);
         let bytes = match padded == count {
             true => Cow::Borrowed(bytes),
             false => Cow::Owned([bytes, &vec![0; (padded - count) * size]].concat()),

@@ -62,6 +62,7 @@ fn config(sets: &[&str]) -> Config {
         "train.epochs=3",
         "train.precision=fp16",
         "optim.warmup_epochs=0.5",
+        "train.log_every=1",
     ];
     let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
     Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()

@@ -46,6 +46,7 @@ fn config(sets: &[&str]) -> Config {
         "train.batch=16",
         "train.epochs=2",
         "optim.warmup_epochs=0.5",
+        "train.log_every=1",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -307,4 +308,40 @@ fn checkpoints_move_between_devices() {
         let off = got.data.iter().zip(&want.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(off <= 1e-2 * size, "{} is off by {off:e} of {size:e}", want.name);
     }
+}
+
+/// A GPU waits for every line: by default it is asked for one more rarely than a CPU.
+#[cfg(feature = "cuda")]
+#[test]
+fn lines_of_a_gpu_are_rarer() {
+    let Some(gpu) = gpu() else { return };
+    let config =
+        config(&["train.epochs=1", "train.log_every=auto", "train.health_every=0", "train.knn_every=0"]);
+    let logged = |device: &Device| {
+        let (folder, mut watch) = (tempfile::tempdir().unwrap(), Watch::default());
+        train_on(device, folder.path(), &config, None, &mut watch).unwrap();
+        watch.steps.iter().map(|line| line.step).collect::<Vec<_>>()
+    };
+    assert_eq!(logged(&Device::cpu(1).unwrap()), (1..=10).collect::<Vec<_>>());
+    assert_eq!(logged(&gpu), [10]);
+}
+
+/// However many images are embedded, a GPU meets two numbers of them: few, and many.
+#[cfg(feature = "cuda")]
+#[test]
+fn embedding_searches_for_kernels_twice() {
+    let Some(gpu) = gpu() else { return };
+    let model = simclr_train::Model::new(&config(&["train.precision=f32"]), &gpu).unwrap();
+    let image = |i: usize| (0..16 * 16 * 3).map(move |v| (v * 7 + i * 31) as u8);
+    let embed = |count: usize| {
+        let images: Vec<u8> = (0..count).flat_map(image).collect();
+        let (h, _) = model.embed(&images).unwrap();
+        assert_eq!(h.len(), count * model.encoder.features());
+        (h, gpu.searched().unwrap().0)
+    };
+    let ((few, first), (many, second)) = (embed(1), embed(40));
+    assert!(first > 0 && second > first);
+    assert_eq!((embed(32).1, embed(33).1, embed(256).1), (second, second, second));
+    let off = few.iter().zip(&many).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off < 1e-4, "{off}");
 }

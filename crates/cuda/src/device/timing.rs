@@ -14,9 +14,10 @@ const MOST: u32 = 16;
 /// Of one run, in seconds: several tell no more.
 const LONG: f64 = 0.02;
 /// What is brought once, such as a kernel's code, takes less than this.
-const LOADING: f64 = 0.05;
+const LOADING: f64 = 0.2;
 
-/// Seconds that `run` takes. Once it is known to take more than twice as long as `best`, it is not tried again.
+/// Seconds that `run` takes. Once it is known to take more than twice as long as `best`, it is not tried again:
+/// what chooses within itself when it runs first must have run before.
 pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
     let first = round(device, 1, run)?;
     if first > LOADING + 10.0 * best {

@@ -17,9 +17,6 @@ use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
 
-/// Images that go through the encoder at once; its BatchNorms are constants, so the batch of the classifier may be cut.
-const CHUNK: usize = 128;
-
 /// Settings of [`linear_sgd`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearSgd {
@@ -222,11 +219,11 @@ fn loader(model: &Model, data: &Splits, options: &LinearSgd) -> Result<Loader, E
     Ok(Loader::new(data.train().clone(), config, Position::default()))
 }
 
-/// h of a batch of images, a chunk at a time.
+/// h of a batch of images, a chunk at a time: BatchNorms are constants, so the batch of the classifier may be cut.
 fn encode_batch(model: &Model, images: &[u8]) -> Result<Vec<f32>, EvalError> {
     let image = model.image_size().pow(2) * 3;
     let mut all = Vec::with_capacity(images.len() / image * model.encoder.features());
-    for chunk in images.chunks(CHUNK * image) {
+    for chunk in images.chunks(model.images_at_once() * image) {
         all.extend_from_slice(&model.embed(chunk)?.0);
     }
     Ok(all)

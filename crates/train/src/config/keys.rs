@@ -230,7 +230,11 @@ pub const KEYS: &[Key] = &[
     .changes_nothing(),
     key("train.keep_checkpoints", Whole(1, 1 << 20), "newest checkpoints kept, beside the best one")
         .changes_nothing(),
-    key("train.log_every", Whole(1, MANY), "steps between lines of the metrics log"),
+    key(
+        "train.log_every",
+        WholeOrAuto(1, MANY),
+        "steps between lines of the metrics log; auto: 1, on a GPU 10, which waits for each line",
+    ),
     key(
         "train.health_every",
         Whole(0, MANY),

@@ -405,8 +405,8 @@ pub struct TrainConfig {
     pub checkpoint_every: Auto<u64>,
     /// Newest checkpoints kept, beside the best.
     pub keep_checkpoints: usize,
-    /// Steps between lines of the metrics log.
-    pub log_every: u64,
+    /// Steps between lines of the metrics log; auto: 1, on a GPU 10.
+    pub log_every: Auto<u64>,
     /// Epochs between health figures; 0: never.
     pub health_every: u64,
     /// Epochs between kNN accuracies; 0: never.
@@ -426,7 +426,7 @@ impl Default for TrainConfig {
             threads: Auto::Auto,
             checkpoint_every: Auto::Auto,
             keep_checkpoints: 3,
-            log_every: 1,
+            log_every: Auto::Auto,
             health_every: 1,
             knn_every: 1,
         }

@@ -5,15 +5,13 @@ use simclr_engine::{Device, MemoryUse, Mode, Pixels, SingleProcess, Tape, Tensor
 use super::Images;
 use crate::config::Memory;
 use crate::optim::Optimizer;
-use crate::pretrain::{ViewsPlace, forward_backward};
-use crate::{Config, Embedding, Model, TrainError};
+use crate::pretrain::{PAIRS, ViewsPlace, forward_backward};
+use crate::{Config, Model, TrainError};
 
 /// Batches that the loader has in circulation: two ready, one in the making, one in training.
 const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
 const KERNELS: u64 = 64 << 20;
-/// Views that the health figures look at at once.
-const FIGURES: usize = 2 * Embedding::BATCH;
 
 /// Bytes that a run takes at its peak, of the memory that its network is in: the system's, or a GPU's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -88,7 +86,7 @@ impl Needs {
             kernels,
             checkpoint: 0,
             loader: loader as u64,
-            figures: if figures { beside_state(None, true)? + (FIGURES * image) as u64 } else { 0 },
+            figures: if figures { beside_state(None, true)? + (2 * PAIRS * image) as u64 } else { 0 },
             images: 0,
         })
     }
@@ -130,9 +128,9 @@ fn go_through(
     }
     if figures {
         // Pairs of views for the health figures, single ones for kNN.
-        for count in [FIGURES, Embedding::BATCH] {
+        for count in [2 * PAIRS, model.images_at_once()] {
             let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
-            let images = tape.input(images(count));
+            let images = tape.input(images(model.embedded_with(count)));
             let h = model.encoder.forward(&mut tape, &images)?;
             model.head.forward(&mut tape, &h)?;
         }

@@ -11,6 +11,8 @@ use crate::{Embedding, Model, TrainError};
 
 /// The most training images that the kNN figure looks at.
 const BANK: usize = 10_000;
+/// Pairs of views that go through the network at once, at most.
+pub(crate) const PAIRS: usize = 128;
 /// The fewest batches that the held-out images make.
 const LEAST_BATCHES: usize = 4;
 /// Keys the views of held-out images: the same views every epoch, and none that training draws.
@@ -71,7 +73,7 @@ fn embed_pairs(
     reading: Reading,
 ) -> Result<Embedded, TrainError> {
     // Several batches, so that some images may be broken; as even as can be, so that few are left over.
-    let batch = holdout.len() / holdout.len().div_ceil(Embedding::BATCH).max(LEAST_BATCHES);
+    let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
     let config = LoaderConfig { batch, seed: VIEW_SEED, reading, prefetch: 2, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });

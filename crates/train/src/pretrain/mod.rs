@@ -29,6 +29,7 @@ use crate::{Config, Schedule, TrainError, memory};
 
 pub use batches::Batches;
 pub use captured::CapturedStep;
+pub(crate) use health::PAIRS;
 pub use health::{Health, features, health, holdout_knn};
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
@@ -45,6 +46,8 @@ use state::{EpochSums, State};
 const LEAST_HOLDOUT: usize = 8;
 /// What is kept on disk unless more or less is asked for, in bytes.
 const DISK_CACHE: u64 = 20 << 30;
+/// Steps of a GPU between lines of the log by default: each waits for what was started before it.
+const GPU_LOG_EVERY: u64 = 10;
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
 
@@ -172,6 +175,7 @@ pub fn pretrain(
         run,
         schedule,
         steps_per_epoch: (train.len() / config.train.batch) as u64,
+        log_every: config.train.log_every.unwrap_or_else(|| if device.is_gpu() { GPU_LOG_EVERY } else { 1 }),
         train,
         holdout,
         identity,
@@ -248,6 +252,8 @@ struct Run<'r> {
     run: &'r RunFolder,
     schedule: Schedule,
     steps_per_epoch: u64,
+    /// Steps between lines of the log.
+    log_every: u64,
     train: Arc<dyn Dataset>,
     holdout: Option<Arc<dyn Dataset>>,
     identity: Identity,
@@ -319,7 +325,7 @@ impl Run<'_> {
             if self.state.position.epoch < epochs {
                 batches.bring()?;
             }
-            if self.state.step.is_multiple_of(self.config.train.log_every.max(1)) || end_of_epoch {
+            if self.state.step.is_multiple_of(self.log_every) || end_of_epoch {
                 self.settle()?;
                 let record = self.step_record(rate, &mut since)?;
                 self.logs.step(&record)?;

@@ -155,9 +155,10 @@ struct Figures {
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
+        // On a device of its own, so that what it takes there is free again for the step.
+        let peak = self.device()?.0.measured_peak()?;
         let (device, profile) = self.device()?;
         config.prepare(&device)?;
-        let peak = device.measured_peak()?;
         let bandwidth = peak.bytes;
         let peak = match config.train.precision.word() {
             "bf16" | "fp16" => peak.bf16.unwrap_or(peak.f32),

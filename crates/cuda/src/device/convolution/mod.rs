@@ -292,6 +292,8 @@ impl Key {
         pass: ConvolutionPass,
         write: Write,
     ) -> Key {
+        // Only f32 can be rounded to tf32: where it says nothing, it makes no two searches of one.
+        let mode = ConvolutionMode { tf32: mode.tf32 && E::TYPE == ElementType::F32, ..mode };
         Key { geometry: *g, element: E::TYPE, output: D::TYPE, mode, pass, adds: write == Write::Add }
     }
 }
