@@ -185,6 +185,30 @@ fn every_figure_is_logged_and_finite() {
 }
 
 #[test]
+fn the_best_state_is_told_by_one_figure() {
+    let knn = |epoch: &EpochRecord| epoch.knn_top1;
+    let contrastive =
+        |epoch: &EpochRecord| epoch.health.as_ref().map(|health| health.holdout_contrastive_accuracy);
+    type Figure<'a> = &'a dyn Fn(&EpochRecord) -> Option<f64>;
+    for (knn_every, health_every, name, figure) in [
+        (2, 1, "knn_top1", &knn as Figure),
+        (1, 2, "knn_top1", &knn),
+        (0, 1, "holdout_contrastive_accuracy", &contrastive),
+    ] {
+        let sets = ["train.epochs=5".to_owned(), format!("train.knn_every={knn_every}")];
+        let sets = [&sets[0], &sets[1], &format!("train.health_every={health_every}")];
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        let outcome = train(folder.path(), &config(&sets.map(|set| &**set)), None, 1, &mut watch).unwrap();
+        let best = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap().meta.best.unwrap();
+        let measured = watch.epochs.iter().filter_map(|epoch| Some((epoch.step, figure(epoch)?)));
+        // The first of those that are equally good.
+        let (step, value) = measured.reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap();
+        assert_eq!((best.figure(), best.step(), best.value()), (name, step, value));
+    }
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_before_it_spoils_anything() {
     let folder = tempfile::tempdir().unwrap();
     let config =

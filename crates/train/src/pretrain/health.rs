@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Subset};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
 
 use crate::config::LossConfig;
@@ -104,21 +104,10 @@ pub fn holdout_knn(
     holdout: &Arc<dyn Dataset>,
     reading: Reading,
 ) -> Result<Option<f64>, TrainError> {
-    let classes = train.classes().len();
-    if classes < 2 {
+    if !can_measure_knn(train, holdout) {
         return Ok(None);
     }
-    // Where only some images have a label, the others say nothing.
-    let labelled = |set: &Arc<dyn Dataset>, most: usize| -> Arc<dyn Dataset> {
-        let labelled: Vec<u32> =
-            (0..set.len() as u32).filter(|&image| set.label(image as usize).is_some()).collect();
-        let stride = labelled.len().div_ceil(most).max(1);
-        Arc::new(simclr_data::Subset::new(set.clone(), labelled.into_iter().step_by(stride).collect()))
-    };
     let (bank, holdout) = (labelled(train, BANK), labelled(holdout, usize::MAX));
-    if bank.is_empty() || holdout.is_empty() {
-        return Ok(None);
-    }
     let (train_h, train_labels) = features(model, &bank, reading)?;
     let (test_h, test_labels) = features(model, &holdout, reading)?;
     if train_labels.is_empty() || test_labels.is_empty() {
@@ -130,9 +119,23 @@ pub fn holdout_knn(
         &train_labels,
         Features::new(&test_h, dim)?,
         &test_labels,
-        classes,
+        train.classes().len(),
     )?;
     Ok(Some(outcome.top1))
+}
+
+/// Whether there are labels for [`holdout_knn`].
+pub(super) fn can_measure_knn(train: &Arc<dyn Dataset>, holdout: &Arc<dyn Dataset>) -> bool {
+    let has_labels = |set: &Arc<dyn Dataset>| (0..set.len()).any(|image| set.label(image).is_some());
+    train.classes().len() >= 2 && has_labels(train) && has_labels(holdout)
+}
+
+/// At most `most` of the images that have a label: where only some have one, the others say nothing.
+fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Arc<dyn Dataset> {
+    let labelled: Vec<u32> =
+        (0..set.len() as u32).filter(|&image| set.label(image as usize).is_some()).collect();
+    let stride = labelled.len().div_ceil(most).max(1);
+    Arc::new(Subset::new(set.clone(), labelled.into_iter().step_by(stride).collect()))
 }
 
 /// h of the central crops of every image, and the labels.

@@ -1,6 +1,7 @@
 //! Pretraining: the loop that turns images into an encoder.
 
 mod batches;
+mod best;
 mod captured;
 mod health;
 mod identity;
@@ -20,7 +21,7 @@ use simclr_data::{Cached, Dataset, LoaderConfig, Reading, Skipped, Subset};
 use simclr_engine::ops::NtXentFigures;
 use simclr_engine::{Device, SingleProcess, VerdictFigures};
 
-use crate::checkpoint::{Best, Checkpoint};
+use crate::checkpoint::Checkpoint;
 use crate::config::Cache;
 use crate::metrics_log::MetricsLog;
 use crate::run_folder::RunFolder;
@@ -37,6 +38,7 @@ pub use step::{StepFigures, train_step, weight_norm};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
+use best::BestBy;
 use identity::Identity;
 use records::Logs;
 use saving::Saver;
@@ -176,6 +178,7 @@ pub fn pretrain(
         schedule,
         steps_per_epoch: (train.len() / config.train.batch) as u64,
         log_every: config.train.log_every.unwrap_or_else(|| if device.is_gpu() { GPU_LOG_EVERY } else { 1 }),
+        best_by: BestBy::choose(&config.train, &train, holdout.as_ref()),
         train,
         holdout,
         identity,
@@ -256,6 +259,7 @@ struct Run<'r> {
     log_every: u64,
     train: Arc<dyn Dataset>,
     holdout: Option<Arc<dyn Dataset>>,
+    best_by: Option<BestBy>,
     identity: Identity,
     views: RunViews,
     place: ViewsPlace,
@@ -499,23 +503,9 @@ impl Run<'_> {
                 knn = holdout_knn(model, &self.train, holdout, self.reading)?;
             }
         }
-        let figure = match (knn, &figures) {
-            (Some(knn), _) => Some(("knn_top1", knn)),
-            (None, Some(health)) => {
-                Some(("holdout_contrastive_accuracy", health.holdout_contrastive_accuracy))
-            }
-            (None, None) => None,
-        };
-        if let Some((name, value)) = figure {
-            let better =
-                self.state.best.as_ref().is_none_or(|best| best.figure() != name || value > best.value());
-            if better {
-                self.state.best = Best::new(self.state.step, name, value);
-            }
-        }
         let EpochSums { steps, loss, contrastive_accuracy } = sums;
         let mean = |sum: f64| sum / steps.max(1) as f64;
-        Ok(EpochRecord {
+        let record = EpochRecord {
             epoch,
             step: self.state.step,
             train_loss: mean(loss),
@@ -523,7 +513,11 @@ impl Run<'_> {
             health: figures,
             knn_top1: knn,
             skipped: self.skipped.len(),
-        })
+        };
+        if let Some(by) = self.best_by {
+            self.state.best = by.better(self.state.best.take(), &record);
+        }
+        Ok(record)
     }
 
     /// Whether the state is the best so far.
