@@ -94,6 +94,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::UnknownPreset { .. }
         | E::RunExists { .. }
         | E::NotARun { .. }
+        | E::NotOnlyARun { .. }
         | E::NoRun { .. }
         | E::CannotResume { .. }
         | E::BatchTooLarge { .. }

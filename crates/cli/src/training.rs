@@ -18,23 +18,7 @@ use simclr_train::{Config, TrainError};
 use crate::interrupt::Watch;
 use crate::progress::Progress;
 use crate::settings::{Settings, Threads};
-use crate::{terminal, weights};
-
-/// What a run folder holds, beside TensorBoard's events.
-const PARTS: [&str; 12] = [
-    "run.toml",
-    "config.toml",
-    "lock",
-    "metrics.jsonl",
-    "skipped.jsonl",
-    "data.index",
-    "data.cache",
-    "report.html",
-    "checkpoints",
-    "evaluation",
-    weights::FILE,
-    weights::ONNX_FILE,
-];
+use crate::terminal;
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -74,23 +58,6 @@ pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Train
         }
     };
     Ok(Training { folder, config: given, from, new: false })
-}
-
-/// Removes a run that nobody is working on; what else lies in its folder stays.
-pub fn remove(out: &Path) -> Result<()> {
-    let (folder, _) = RunFolder::resume(out, Arc::new(Disk))?;
-    let events = |name: &str| name.starts_with("events.out.tfevents.");
-    for entry in std::fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if PARTS.contains(&name.as_str()) || events(&name) {
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            removed.with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    drop(folder);
-    Ok(())
 }
 
 impl Training {

@@ -6,14 +6,9 @@ use anyhow::Result;
 use simclr_engine::Device;
 use simclr_exchange::{StateDict, Trained};
 use simclr_train::Model;
-use simclr_train::run_folder::RunFolder;
+use simclr_train::run_folder::{ENCODER, RunFolder};
 
 use crate::training::reread;
-
-/// The file's name in the run folder.
-pub const FILE: &str = "encoder.safetensors";
-/// That of a graph, where `simclr export` writes one.
-pub const ONNX_FILE: &str = "encoder.onnx";
 
 /// Writes the encoder of a checkpoint to the run folder, under torchvision's names.
 pub fn export(folder: &RunFolder, checkpoint: &Path) -> Result<PathBuf> {
@@ -22,6 +17,6 @@ pub fn export(folder: &RunFolder, checkpoint: &Path) -> Result<PathBuf> {
     let meta = &checkpoint.meta;
     let trained = Trained { model: &model, config: &config, step: meta.step, epoch: meta.epoch };
     let encoder = StateDict::new(&trained, false)?;
-    folder.write(FILE, |out| encoder.write(out))?;
-    Ok(folder.path().join(FILE))
+    folder.write(ENCODER, |out| encoder.write(out))?;
+    Ok(folder.path().join(ENCODER))
 }

@@ -81,6 +81,14 @@ pub enum TrainError {
         /// The folder.
         path: PathBuf,
     },
+    /// A run folder that is to be removed, with something in it that is not of the run.
+    #[error("{} holds {name} beside its run, which would be in the way of another; take it elsewhere, or give another folder", path.display())]
+    NotOnlyARun {
+        /// The folder.
+        path: PathBuf,
+        /// A file or folder in it.
+        name: String,
+    },
     /// A path that should be a run folder and is not.
     #[error("{} holds no run: there is no {} in it", path.display(), crate::run_folder::MARKER)]
     NoRun {

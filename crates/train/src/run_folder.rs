@@ -12,6 +12,8 @@
 //! RUN/data.cache             decoded images, where they are kept on disk and until the run is finished
 //! RUN/skipped.jsonl          images that could not be used
 //! RUN/report.html            the report
+//! RUN/encoder.safetensors    the encoder's weights as other programs load them
+//! RUN/encoder.onnx           its graph
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -25,13 +27,40 @@ use toml::Table;
 
 use crate::checkpoint::Checkpoints;
 use crate::file_system::{FileSystem, TEMPORARY, read_text, write_atomically};
+use crate::tensorboard::EVENTS;
 use crate::{Config, TrainError};
 
 /// The file that makes a folder a run.
 pub(crate) const MARKER: &str = "run.toml";
 const CONFIG: &str = "config.toml";
 const LOCK: &str = "lock";
+const METRICS: &str = "metrics.jsonl";
 const CHECKPOINTS: &str = "checkpoints";
+const EVALUATION: &str = "evaluation";
+const INDEX: &str = "data.index";
+const CACHE: &str = "data.cache";
+const SKIPPED: &str = "skipped.jsonl";
+const REPORT: &str = "report.html";
+/// The file of the encoder's weights alone.
+pub const ENCODER: &str = "encoder.safetensors";
+/// The file of the encoder's graph.
+pub const ENCODER_ONNX: &str = "encoder.onnx";
+
+/// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be removed again.
+const PARTS: [&str; 12] = [
+    METRICS,
+    CHECKPOINTS,
+    EVALUATION,
+    INDEX,
+    CACHE,
+    SKIPPED,
+    REPORT,
+    ENCODER,
+    ENCODER_ONNX,
+    CONFIG,
+    MARKER,
+    LOCK,
+];
 
 /// The highest format of a run folder that is read, and the one that is written.
 const FORMAT: u64 = 1;
@@ -99,6 +128,33 @@ impl RunFolder {
         Ok((run, config))
     }
 
+    /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], before which nothing is removed; [`TrainError::Io`].
+    pub fn remove(path: &Path) -> Result<(), TrainError> {
+        if !Self::exists(path) {
+            return Err(TrainError::NoRun { path: path.to_path_buf() });
+        }
+        let _lock = lock(path)?;
+        let mut entries: Vec<(usize, PathBuf)> = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(TrainError::io("list", path))? {
+            let entry = entry.map_err(TrainError::io("list", path))?.path();
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let place =
+                place_of(&name).ok_or_else(|| TrainError::NotOnlyARun { path: path.to_path_buf(), name })?;
+            entries.push((place, entry));
+        }
+        entries.sort();
+        for (_, entry) in entries {
+            let is_folder = entry.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let removed =
+                if is_folder { std::fs::remove_dir_all(&entry) } else { std::fs::remove_file(&entry) };
+            removed.map_err(TrainError::io("remove", &entry))?;
+        }
+        Ok(())
+    }
+
     /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which [`RunFolder::create`] makes again.
     pub fn exists(path: &Path) -> bool {
         path.join(MARKER).exists() && path.join(CONFIG).exists()
@@ -158,32 +214,32 @@ impl RunFolder {
 
     /// The metrics log.
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(METRICS)
     }
 
     /// The index of the data.
     pub fn index(&self) -> PathBuf {
-        self.path.join("data.index")
+        self.path.join(INDEX)
     }
 
     /// The images that are kept decoded while the run is not finished.
     pub fn cache(&self) -> PathBuf {
-        self.path.join("data.cache")
+        self.path.join(CACHE)
     }
 
     /// The list of images that could not be used.
     pub fn skipped(&self) -> PathBuf {
-        self.path.join("skipped.jsonl")
+        self.path.join(SKIPPED)
     }
 
     /// The report.
     pub fn report(&self) -> PathBuf {
-        self.path.join("report.html")
+        self.path.join(REPORT)
     }
 
     /// The result of an evaluation protocol.
     pub fn evaluation(&self, protocol: &str) -> PathBuf {
-        self.path.join(format!("evaluation/{protocol}.json"))
+        self.path.join(evaluation_file(protocol))
     }
 
     /// The checkpoints, of which saving keeps the newest `keep` and the best.
@@ -196,7 +252,7 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::Io`].
     pub fn write_evaluation(&self, protocol: &str, result: &impl Serialize) -> Result<(), TrainError> {
-        self.write(&format!("evaluation/{protocol}.json"), |out| {
+        self.write(&evaluation_file(protocol), |out| {
             serde_json::to_writer_pretty(&mut *out, result)?;
             out.write_all(b"\n")
         })
@@ -207,7 +263,7 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::Io`].
     pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<(), TrainError> {
-        self.write("skipped.jsonl", |out| {
+        self.write(SKIPPED, |out| {
             skipped.iter().try_for_each(|entry| {
                 serde_json::to_writer(&mut *out, entry)?;
                 out.write_all(b"\n")
@@ -245,6 +301,16 @@ impl RunFolder {
         }
         write_atomically(self.files.as_ref(), &path, write)
     }
+}
+
+fn evaluation_file(protocol: &str) -> String {
+    format!("{EVALUATION}/{protocol}.json")
+}
+
+/// When an entry of a run folder is removed, or nothing for one that is not of a run.
+fn place_of(name: &str) -> Option<usize> {
+    let whole = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
+    if whole.starts_with(EVENTS) { Some(0) } else { PARTS.iter().position(|&part| part == whole) }
 }
 
 /// A new run may be made where nothing is, or only what an interrupted making leaves.

@@ -11,7 +11,8 @@ use crate::TrainError;
 use crate::append_log::AppendLog;
 use crate::file_system::FileSystem;
 
-const PREFIX: &str = "events.out.tfevents.";
+/// How the names of these files begin.
+pub(crate) const EVENTS: &str = "events.out.tfevents.";
 const VERSION: &str = "brain.Event:2";
 
 /// Scalars for TensorBoard, in one append-only file of a run folder.
@@ -30,7 +31,7 @@ impl EventLog {
             files.remove(&old).map_err(TrainError::io("remove", &old))?;
         }
         let now = now();
-        let path = folder.join(format!("{PREFIX}{:010}.simclr", now as u64));
+        let path = folder.join(format!("{EVENTS}{:010}.simclr", now as u64));
         let mut log = AppendLog::create(files, &path)?;
         log.append(&record(&event(now, 0, &Contents::Version)))?;
         Ok(Self(log))
@@ -81,7 +82,7 @@ impl EventLog {
 fn existing(files: &dyn FileSystem, folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut found = files.list(folder).map_err(TrainError::io("list", folder))?;
     found.retain(|path| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(EVENTS))
     });
     found.sort();
     Ok(found)

@@ -119,6 +119,33 @@ fn a_changed_configuration_is_checked_and_the_file_named() {
 }
 
 #[test]
+fn a_run_is_removed_whatever_has_become_of_it_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let remove = || RunFolder::remove(&path);
+    assert!(matches!(remove(), Err(TrainError::NoRun { .. })));
+    for (file, text) in
+        [("config.toml", "[train]\nbatch = 0\n"), ("run.toml", "format = 99"), ("run.toml", "")]
+    {
+        let run = create(&path).unwrap();
+        assert!(matches!(remove(), Err(TrainError::RunLocked { .. })));
+        run.write_evaluation("knn", &0.5).unwrap();
+        for name in ["events.out.tfevents.1.simclr", "encoder.safetensors", "report.html.tmp"] {
+            run.write(name, |out| out.write_all(b"?")).unwrap();
+        }
+        drop(run);
+        fs::write(path.join(file), text).unwrap();
+        fs::write(path.join("notes.txt"), "mine").unwrap();
+        let message = remove().unwrap_err().to_string();
+        assert!(message.contains("holds notes.txt beside its run"), "{message}");
+        assert!(path.join("evaluation/knn.json").exists() && path.join("notes.txt").exists());
+        fs::remove_file(path.join("notes.txt")).unwrap();
+        remove().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn results_are_written_whole() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path()).unwrap();

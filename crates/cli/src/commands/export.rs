@@ -9,11 +9,12 @@ use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
 use simclr_train::config::HeadKind;
 use simclr_train::file_system::{Disk, write_atomically};
+use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
 
 use crate::exit::{Done, usage};
 use crate::judging::load_encoder;
 use crate::out::{check_ending, check_place};
-use crate::{terminal, weights};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,8 +70,8 @@ impl Format {
     /// Its name, its files' ending, and the file's name in a run folder.
     fn names(self) -> [&'static str; 3] {
         match self {
-            Format::Torchvision => ["torchvision", "safetensors", weights::FILE],
-            Format::Onnx => ["onnx", "onnx", weights::ONNX_FILE],
+            Format::Torchvision => ["torchvision", "safetensors", ENCODER],
+            Format::Onnx => ["onnx", "onnx", ENCODER_ONNX],
         }
     }
 }

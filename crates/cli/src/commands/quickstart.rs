@@ -138,7 +138,7 @@ impl Quickstart {
                     self.out.display()
                 )));
             }
-            training::remove(&self.out)?;
+            RunFolder::remove(&self.out)?;
         }
         training::begin(&self.out, self.config()?)
     }
