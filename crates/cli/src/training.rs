@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
-use simclr_train::checkpoint::Checkpoint;
+use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Outcome, pretrain};
@@ -61,22 +61,20 @@ pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Train
 }
 
 impl Training {
-    /// Images of the data set that the run was trained on before, if it was.
-    pub fn images(&self) -> Option<u64> {
-        self.from.as_ref().map(|from| from.meta.images)
+    /// Where the run stood when it was saved before, if it was.
+    pub fn saved(&self) -> Option<&Meta> {
+        self.from.as_ref().map(|from| &from.meta)
     }
 
     /// Whether all epochs were done before.
     pub fn is_finished(&self) -> bool {
-        self.from.as_ref().is_some_and(|from| from.meta.epoch >= self.config.train.epochs)
+        self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
     /// Trains until done, or until Ctrl-C. A data set that turns out too small, a batch too large or a
     /// device that is not there leaves no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
-        let train = &self.config.train;
-        let device =
-            device(train.device, train.threads.value().unwrap_or(0)).inspect_err(|_| self.abandon())?;
+        let device = device_of(&self.config).inspect_err(|_| self.abandon())?;
         let started = Instant::now();
         let watch = Watch::start();
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
@@ -124,6 +122,11 @@ impl Training {
             let _ = std::fs::remove_dir_all(self.folder.path());
         }
     }
+}
+
+/// What a configuration says to compute on; see [`device`].
+pub fn device_of(config: &Config) -> Result<Device> {
+    device(config.train.device, config.train.threads.value().unwrap_or(0))
 }
 
 /// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as many for everything

@@ -267,6 +267,8 @@ fn an_output_folder_that_is_taken() {
     simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
     // Its figures would be replaced by those of made images.
     simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
+    fs::remove_file(out.join("data.index")).unwrap();
+    simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);
     assert!(!out.join("evaluation").exists());
     assert_eq!(fs::read(&checkpoints(&out)[0]).unwrap(), before);
     let mut other = resume(&data, &out);

@@ -237,9 +237,15 @@ fn a_quickstart_in_small() {
     simclr(&words).expect(2, &["already holds a run"]);
     let again = simclr(&[&words[..], &tiny, &["--force"]].concat()).expect(0, &[]).json();
     assert_eq!(again["top1"], figures["top1"]);
-    // A finished one is measured again.
+    // A finished one is measured again, whatever else it was measured on.
+    let (_other, data) = small_data();
+    simclr(&["knn", path(&run), "--train", path(&data), "--no-random"]).expect(0, &[]);
     let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "100", "--resume", "--json"]);
     assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
+    // On what the configuration says, as it was trained.
+    let nowhere =
+        ["quickstart", "--out", path(&run), "--images", "100", "--resume", "--set", "train.device=cuda:99"];
+    simclr(&nowhere).expect(1, &["train.device", "cuda:99"]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Pretrain {
             terminal::counted(steps, "step"),
             terminal::counted(steps * config.train.epochs as usize, "step"),
         ));
-        let device = training::device(config.train.device, config.train.threads.value().unwrap_or(0))?;
+        let device = training::device_of(&config)?;
         config.prepare(&device)?;
         let model = Model::new(&config, &device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;

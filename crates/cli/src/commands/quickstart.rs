@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use simclr_data::{Source, made};
+use simclr_data::{Made, Source, made};
 use simclr_eval::protocols::{
     self, Evaluation, LogisticOptions, NeighbourOptions, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_metrics::Knn;
-use simclr_train::config::DeviceName;
+use simclr_train::pretrain::Identity;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -104,7 +104,7 @@ impl Quickstart {
             }
             weights::export(&training.folder, &outcome.checkpoint)?;
         }
-        let measured = self.measure(&source)?;
+        let measured = self.measure(&source, &training.config)?;
         self.conclude(&measured, started)?;
         Ok(Done::Finished)
     }
@@ -112,11 +112,19 @@ impl Quickstart {
     /// A run of other images is nobody's quickstart: to measure it on made images would replace what was found on its own.
     fn check_images(&self, training: &Training) -> Result<()> {
         let out = self.out.display();
-        match training.images() {
-            _ if training.folder.index().exists() => Err(usage(format!(
+        let is_ours = match training.saved() {
+            // However many there are, their names tell whether they were made.
+            Some(meta) => Identity::of(&Made::new(meta.images as usize, 1, 0)).problem(meta).is_none(),
+            // Before there is a checkpoint, only pretrain lists data.
+            None => !training.folder.index().exists(),
+        };
+        if !is_ours {
+            return Err(usage(format!(
                 "--resume: {out} is a run of pretrain; go on with: simclr pretrain DATA --out {} --resume",
                 shell(&self.out)
-            ))),
+            )));
+        }
+        match training.saved().map(|meta| meta.images) {
             Some(images) if images != u64::from(self.images) => Err(usage(format!(
                 "--images {}: {out} was trained on {images}; give --images {images}",
                 self.images
@@ -157,8 +165,8 @@ impl Quickstart {
         Source { train: kept(source.train), test: source.test.map(kept), ..source }
     }
 
-    fn measure(&self, source: &Source) -> Result<Measured> {
-        let device = training::device(DeviceName::Auto, self.threads.count())?;
+    fn measure(&self, source: &Source, config: &Config) -> Result<Measured> {
+        let device = training::device_of(config)?;
         let encoder = load_encoder(&self.out, false, &device)?;
         let test = source.test.clone().unwrap_or_else(|| source.train.clone());
         let splits = Splits::new(source.train.clone(), test)?;

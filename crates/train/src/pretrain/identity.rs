@@ -6,13 +6,15 @@ use crate::checkpoint::Meta;
 
 /// What a checkpoint knows of the images of a run: how many there are, and how they are called. Their contents are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub struct Identity {
+    /// How many images there are.
     pub images: u64,
     /// The CRC-32C of all names in order, each followed by a zero byte.
     pub names: u32,
 }
 
 impl Identity {
+    /// That of a data set.
     pub fn of(dataset: &dyn Dataset) -> Identity {
         let names = (0..dataset.len()).fold(0, |crc, index| {
             let crc = crc32c::crc32c_append(crc, dataset.name(index).as_bytes());

@@ -32,6 +32,7 @@ pub use batches::Batches;
 pub use captured::CapturedStep;
 pub(crate) use health::PAIRS;
 pub use health::{Health, features, health, holdout_knn};
+pub use identity::Identity;
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
@@ -39,7 +40,6 @@ pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
 use best::BestBy;
-use identity::Identity;
 use records::Logs;
 use saving::Saver;
 use state::{EpochSums, State};
