@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("with blur", ViewConfig { blur_prob: Some(1.0), ..crop_flip }),
     ];
     for (name, config) in cases {
-        let family = ViewFamily::new(&config, view_side)?;
+        let family = ViewFamily::first_branch(&config, view_side)?;
         let views_per_s = measure(&family, image_side, time)?;
         println!(
             r#"{{"case": "{name}", "image": {image_side}, "view": {view_side}, "views_per_s": {views_per_s:.0}}}"#

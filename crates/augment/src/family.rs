@@ -24,12 +24,12 @@ pub struct ViewFamily {
 }
 
 impl ViewFamily {
-    /// The family of the first branch of `config` with views of `size` x `size` pixels.
+    /// The family of the first branch of `config` with views of `size` x `size` pixels; [`ViewConfig::families`] makes those of both.
     ///
     /// # Errors
     /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside
     /// of 1 to 16,384.
-    pub fn new(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
+    pub fn first_branch(config: &ViewConfig, size: u32) -> Result<Self, AugmentError> {
         let [first, _] = config.families(size)?;
         Ok(first)
     }

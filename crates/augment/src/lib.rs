@@ -17,7 +17,7 @@
 //! let image = ImageRef::new(48, 40, &pixels)?;
 //!
 //! let config = ViewConfig { color_strength: 0.5, ..ViewConfig::default() };
-//! let family = ViewFamily::new(&config, 32)?;
+//! let family = ViewFamily::first_branch(&config, 32)?;
 //! let mut scratch = Scratch::default();
 //! let mut views = vec![0; 2 * family.view_len()];
 //!

@@ -32,7 +32,7 @@ fn nothing_is_allocated_after_warm_up() {
     let config = ViewConfig { blur_prob: Some(0.5), ..ViewConfig::default() };
     let pixels = vec![77; 120 * 90 * 3];
     let image = ImageRef::new(120, 90, &pixels).unwrap();
-    let families = [32, 96].map(|size| ViewFamily::new(&config, size).unwrap());
+    let families = [32, 96].map(|size| ViewFamily::first_branch(&config, size).unwrap());
     let mut out = vec![0; families[1].view_len()];
     let mut scratch = Scratch::default();
     let mut pass = || {

@@ -46,7 +46,7 @@ fn assert_close(name: &str, got: &[u8], mean: f64, largest: u8) {
 }
 
 fn apply(image: (u32, u32), size: u32, recipe: &Recipe) -> Vec<u8> {
-    let family = ViewFamily::new(&ViewConfig::default(), size).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), size).unwrap();
     let pixels = made_image(image.0 as i32, image.1 as i32);
     let mut out = vec![0; family.view_len()];
     let image = ImageRef::new(image.0, image.1, &pixels).unwrap();

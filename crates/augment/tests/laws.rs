@@ -8,7 +8,7 @@ use simclr_augment::{AspectLaw, Brightness, Recipe, Step, Stream, ViewConfig, Vi
 const DRAWS: u64 = 20_000;
 
 fn recipes(config: &ViewConfig, size: u32, side: u32) -> Vec<Recipe> {
-    let family = ViewFamily::new(config, size).unwrap();
+    let family = ViewFamily::first_branch(config, size).unwrap();
     (0..DRAWS).map(|image| family.draw(side, side, &mut Stream::new(7, 0, image, 0))).collect()
 }
 
@@ -218,9 +218,9 @@ fn blur_sigma_is_uniform() {
 
 #[test]
 fn grey_images_lose_only_what_means_nothing() {
-    let family = ViewFamily::new(&ViewConfig::default(), 224).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 224).unwrap();
     assert_eq!(family.left_out_of_gray_images(), ["saturation", "hue", "greyscale"]);
-    let plain = ViewFamily::new(&ViewConfig::crop_flip(), 224).unwrap();
+    let plain = ViewFamily::first_branch(&ViewConfig::crop_flip(), 224).unwrap();
     assert!(plain.left_out_of_gray_images().is_empty());
     let gray = family.clone().for_gray_images();
     let mut lost = 0;

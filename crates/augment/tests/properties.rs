@@ -73,7 +73,7 @@ proptest! {
         config in any_config(),
         seed in any::<u64>(),
     ) {
-        let family = ViewFamily::new(&config, size).unwrap();
+        let family = ViewFamily::first_branch(&config, size).unwrap();
         let pixels = noise(width, height, seed);
         let image = ImageRef::new(width, height, &pixels).unwrap();
         let mut scratch = Scratch::default();
@@ -116,7 +116,7 @@ proptest! {
             blur_padding: BlurPadding::Reflect,
             ..ViewConfig::crop_flip()
         };
-        let family = ViewFamily::new(&config, size).unwrap();
+        let family = ViewFamily::first_branch(&config, size).unwrap();
         let pixels = color.repeat((width * height) as usize);
         let image = ImageRef::new(width, height, &pixels).unwrap();
         let out = view(&family, image, [seed, 0, 0, 0], &mut Scratch::default());
@@ -132,7 +132,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let pixels: Vec<u8> = noise(width, height, seed).iter().map(|v| 64 + v / 2).collect();
-        let family = ViewFamily::new(&ViewConfig::default(), size).unwrap();
+        let family = ViewFamily::first_branch(&ViewConfig::default(), size).unwrap();
         let image = ImageRef::new(width, height, &pixels).unwrap();
         let mut got = vec![0; family.view_len()];
         family.apply(image, &Recipe::identity(width, height), &mut Scratch::default(), &mut got);
@@ -149,7 +149,7 @@ proptest! {
 
 #[test]
 fn equal_streams_give_equal_views_and_any_other_number_another() {
-    let family = ViewFamily::new(&ViewConfig::default(), 32).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 32).unwrap();
     let pixels = noise(40, 50, 3);
     let image = ImageRef::new(40, 50, &pixels).unwrap();
     let mut scratch = Scratch::default();
@@ -168,7 +168,7 @@ fn extreme_shapes_work_at_every_size() {
         let image = ImageRef::new(width, height, &pixels).unwrap();
         for size in [1, 2, 32, 224] {
             let config = ViewConfig { blur_prob: Some(1.0), ..ViewConfig::default() };
-            let family = ViewFamily::new(&config, size).unwrap();
+            let family = ViewFamily::first_branch(&config, size).unwrap();
             for branch in 0..4 {
                 view(&family, image, [1, 0, 0, branch], &mut scratch);
             }
@@ -181,7 +181,7 @@ fn extreme_shapes_work_at_every_size() {
 #[test]
 fn sizes_without_pixels_are_refused() {
     for size in [0, 16_385, u32::MAX] {
-        let message = ViewFamily::new(&ViewConfig::default(), size).unwrap_err().to_string();
+        let message = ViewFamily::first_branch(&ViewConfig::default(), size).unwrap_err().to_string();
         assert_eq!(message, format!("data.image_size = {size}: must be a side in pixels from 1 to 16384"));
     }
 }

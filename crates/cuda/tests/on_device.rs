@@ -239,7 +239,8 @@ fn kernels_run_through_the_driver() {
     let (side, width, height) = (70, 90, 60);
     let pixels: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect();
     let family =
-        ViewFamily::new(&ViewConfig { blur_prob: Some(1.0), ..ViewConfig::default() }, side).unwrap();
+        ViewFamily::first_branch(&ViewConfig { blur_prob: Some(1.0), ..ViewConfig::default() }, side)
+            .unwrap();
     let mut stream = simclr_augment::Stream::new(1, 2, 3, 4);
     let recipes: Vec<Recipe> = (0..5).map(|_| family.draw(width, height, &mut stream)).collect();
     let image = simclr_augment::ImageRef::new(width, height, &pixels).unwrap();

@@ -17,7 +17,7 @@
 //! #     image::RgbImage::from_pixel(40, 30, image::Rgb([number; 3])).save(photos.join(format!("{number}.png")))?;
 //! # }
 //! let source = open(photos)?;
-//! let family = ViewFamily::new(&ViewConfig::default(), 32)?;
+//! let family = ViewFamily::first_branch(&ViewConfig::default(), 32)?;
 //! let views = vec![family.clone(), family];
 //! let config = LoaderConfig { batch: 16, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());

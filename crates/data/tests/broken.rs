@@ -51,7 +51,7 @@ fn training_passes_over_them() {
     let dir = folder();
     let source = open(dir.path()).unwrap();
     assert_eq!(source.train.len(), 16);
-    let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 16).unwrap();
     let views = vec![family.clone(), family];
     let config = LoaderConfig {
         batch: 12,
@@ -91,7 +91,7 @@ fn evaluation_passes_over_them() {
 fn strict_reading_ends_at_the_first_in_order() {
     let dir = folder();
     let train = open(dir.path()).unwrap().train;
-    let family = ViewFamily::new(&ViewConfig::default(), 16).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 16).unwrap();
     for threads in [1, 3] {
         let reading = Reading { threads, strict: true };
         let mut loader = EvalLoader::new(train.clone(), 48, 2, reading);

@@ -49,7 +49,7 @@ impl Dataset for Numbers {
 }
 
 fn config(batch: usize, threads: usize) -> LoaderConfig {
-    let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
     LoaderConfig {
         batch,
         seed: 11,

@@ -23,7 +23,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn views(set: Arc<dyn Dataset>) -> Vec<Vec<u8>> {
-    let family = ViewFamily::new(&ViewConfig::default(), 12).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 12).unwrap();
     let config = LoaderConfig {
         batch: 4,
         seed: 3,

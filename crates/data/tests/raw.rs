@@ -64,7 +64,7 @@ impl Dataset for Sizes {
 }
 
 fn config(threads: usize) -> LoaderConfig {
-    let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
     LoaderConfig {
         batch: 8,
         seed: SEED,

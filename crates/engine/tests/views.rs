@@ -11,7 +11,7 @@ const SIDE: u32 = 24;
 
 fn family() -> ViewFamily {
     let config = ViewConfig { blur_prob: Some(0.5), color_strength: 0.5, ..ViewConfig::default() };
-    ViewFamily::new(&config, SIDE).unwrap()
+    ViewFamily::first_branch(&config, SIDE).unwrap()
 }
 
 /// Decoded images one after another: where each begins, its width and height.

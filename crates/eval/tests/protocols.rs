@@ -4,6 +4,7 @@ mod common;
 
 use common::{RGB, SIDE, Toy, config, models, splits};
 use serde_json::Value;
+use simclr_augment::ViewPreset;
 use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
@@ -128,6 +129,18 @@ fn the_random_encoder_has_settled_averages() {
     assert!(difference(&fresh) > 0.3, "{}", difference(&fresh));
     assert_eq!(model.store().unwrap(), random_encoder(&config, &toy, &device).unwrap().store().unwrap());
     assert_ne!(model.store().unwrap()[0].data, fresh.store().unwrap()[0].data);
+}
+
+#[test]
+fn the_random_encoder_sees_the_views_of_both_branches() {
+    let (toy, device) = (Toy::new(&RGB, 60, 1).shared(), Device::cpu(2).unwrap());
+    let averages = |second: ViewPreset| {
+        let mut config = config();
+        config.view.a = Some(ViewPreset::CropOnly.ops());
+        config.view.b = Some(second.ops());
+        random_encoder(&config, &toy, &device).unwrap().store().unwrap()
+    };
+    assert!(averages(ViewPreset::CropOnly) != averages(ViewPreset::Simclr));
 }
 
 #[test]

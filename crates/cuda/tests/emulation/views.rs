@@ -37,7 +37,7 @@ impl Images {
 
 /// Makes all views both ways; returns how many bytes differ, the greatest difference, and how many there are.
 fn compare(images: &Images, recipes: &[(usize, Recipe)], side: u32) -> (usize, u8, usize) {
-    let family = ViewFamily::new(&ViewConfig::default(), side).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), side).unwrap();
     let mut scratch = Scratch::with_isa(Isa::PORTABLE);
     let mut want = vec![0; recipes.len() * family.view_len()];
     for ((number, recipe), out) in recipes.iter().zip(want.chunks_exact_mut(family.view_len())) {
@@ -70,7 +70,7 @@ fn views_are_those_of_the_cpu_but_for_rounding() {
         ),
         (72, ViewConfig { blur_prob: Some(0.8), ..ViewConfig::default() }),
     ] {
-        let family = ViewFamily::new(&config, side).unwrap();
+        let family = ViewFamily::first_branch(&config, side).unwrap();
         let recipes: Vec<(usize, Recipe)> = (0..images.places.len() * 3)
             .map(|i| {
                 let (_, width, height) = images.places[i % images.places.len()];

@@ -74,7 +74,7 @@ pub fn zip(members: &[(String, Vec<u8>)], deflated: bool) -> Vec<u8> {
 
 /// So many batches of 10 images from `start` on.
 pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
-    let family = ViewFamily::new(&ViewConfig::default(), 8).unwrap();
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
     let config = LoaderConfig {
         batch: 10,
         seed: 5,

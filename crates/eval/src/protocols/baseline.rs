@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
 use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape, Tensor};
 use simclr_nn::Memory;
@@ -39,9 +38,9 @@ pub fn random_encoder(
             model.parameters.set(id, zeros)?;
         }
     }
-    let views = vec![ViewFamily::new(&config.view, config.data.image_size)?];
+    let views = config.view.families(config.data.image_size)?.to_vec();
     // Half of a small set, so that it may hold a few broken images.
-    let batch = BATCH.min(train.len().div_ceil(2));
+    let batch = (BATCH / views.len()).min(train.len().div_ceil(2));
     let reading = Reading { threads: device.threads(), strict: config.data.strict };
     let loader = LoaderConfig { batch, seed, reading, prefetch: 2, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());

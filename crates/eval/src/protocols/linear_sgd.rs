@@ -213,7 +213,7 @@ impl Classifier {
 }
 
 fn loader(model: &Model, data: &Splits, options: &LinearSgd) -> Result<Loader, EvalError> {
-    let views = vec![ViewFamily::new(&ViewConfig::crop_flip(), model.image_size() as u32)?];
+    let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
     let (batch, seed, reading) = (options.batch, options.seed, data.reading(model));
     let config = LoaderConfig { batch, seed, reading, prefetch: 2, views };
     Ok(Loader::new(data.train().clone(), config, Position::default()))
