@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::Args;
 use simclr_data::{DecodeOptions, Sample, Source};
-use simclr_train::config::DeviceName;
+use simclr_train::config::{DataConfig, DeviceName};
 use simclr_train::presets::photos;
 use simclr_train::{Config, Layers, memory};
 
@@ -37,6 +37,18 @@ pub struct Settings {
     /// Seed of weights, order and views (train.seed)
     #[arg(long, value_name = "N", value_parser = seed, help_heading = "Configuration")]
     pub seed: Option<u64>,
+}
+
+/// Where the keys of `[data]` come from, for a command to which the others mean nothing.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DataSettings {
+    /// Read keys from a TOML file
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+
+    /// Set a key of [data], such as data.window=[0,4095]; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
+    sets: Vec<String>,
 }
 
 /// How many processors to use.
@@ -91,6 +103,18 @@ impl Threads {
     /// The number, 0 for one per processor.
     pub fn count(self) -> usize {
         self.threads.unwrap_or(0)
+    }
+}
+
+impl DataSettings {
+    /// The table `[data]`.
+    pub fn resolve(&self) -> Result<DataConfig> {
+        if let Some(other) = self.sets.iter().find(|set| !set.starts_with("data.")) {
+            return Err(usage(format!("--set {other}: only keys of [data] count here, such as data.window")));
+        }
+        let settings =
+            Settings { config: self.config.clone(), sets: self.sets.clone(), ..Settings::default() };
+        Ok(settings.layered(None, None, Threads::default())?.data)
     }
 }
 

@@ -278,7 +278,10 @@ fn data_tells_what_is_there() {
     (0..20).for_each(|number| fs::write(album.join(format!("b{number}.jpg")), "no image").unwrap());
     simclr(&["data", path(&album), "--out", path(&sheet)]).expect(0, &[]);
     assert_eq!(image::open(&sheet).unwrap().height(), 12 + (128 + 4 + 16 + 12));
-    simclr(&["data", path(&data), "--strict"]).expect(1, &["class 1/broken.jpg: not an image"]);
+    for strict in [&["--strict"][..], &["--set", "data.strict=true"]] {
+        simclr(&[&["data", path(&data)], strict].concat()).expect(1, &["class 1/broken.jpg: not an image"]);
+    }
+    simclr(&["data", path(&data), "--set", "train.batch=8"]).expect(2, &["--set train.batch=8", "[data]"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::views::grid::{fitted, shortened};
 use super::views::{check_out, picture};
 use crate::data::{FORMS, Opening};
 use crate::exit::Done;
-use crate::settings::{Settings, Threads};
+use crate::settings::{DataSettings, Threads};
 use crate::terminal;
 
 /// Broken images, duplicates and classes that are named one by one.
@@ -40,12 +40,12 @@ pub struct Data {
     #[arg(long, value_name = "PNG")]
     out: Option<PathBuf>,
 
-    /// Stop at the first image that cannot be read
+    /// Stop at the first image that cannot be read (data.strict)
     #[arg(long)]
     strict: bool,
 
     #[command(flatten)]
-    settings: Settings,
+    settings: DataSettings,
 
     #[command(flatten)]
     threads: Threads,
@@ -58,9 +58,10 @@ pub struct Data {
 impl Data {
     pub fn run(self) -> Result<Done> {
         self.out.as_deref().map(check_out).transpose()?;
-        let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+        let config = self.settings.resolve()?;
+        let source = Opening::new(config.decode()).open(&self.data)?;
         let whole = whole(&source);
-        let found = self.look(&whole)?;
+        let found = self.look(&whole, self.strict || config.strict)?;
         if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {
             let mut png = Vec::new();
             samples(&whole)?.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
@@ -85,7 +86,7 @@ impl Data {
         }
     }
 
-    fn look(&self, whole: &Concat) -> Result<Survey> {
+    fn look(&self, whole: &Concat, strict: bool) -> Result<Survey> {
         let threads = match self.threads.count() {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -93,7 +94,7 @@ impl Data {
         let bar = ProgressBar::new(whole.len() as u64);
         bar.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} images read, {eta} left")?);
         let most = AtomicUsize::new(0);
-        let found = survey(whole, threads, self.strict, &|done| {
+        let found = survey(whole, threads, strict, &|done| {
             bar.set_position(most.fetch_max(done, Ordering::Relaxed).max(done) as u64);
         });
         bar.finish_and_clear();
