@@ -137,7 +137,7 @@ pub enum TrainError {
     },
     /// Every checkpoint of a run is damaged.
     #[error(
-        "none of the {} checkpoints in {} can be read ({first}); the run cannot go on and must be started anew",
+        "all of the {} checkpoints in {} are damaged ({first}); the run cannot go on and must be started anew",
         count, folder.display()
     )]
     NoGoodCheckpoint {

@@ -223,7 +223,12 @@ fn damaged_ones_are_stepped_over_and_named() {
     damage(20);
     damage(25);
     let message = kept.latest_good().unwrap_err().to_string();
-    assert!(message.contains("none of the 4 checkpoints") && message.contains("step-00000030"), "{message}");
+    assert!(message.contains("all of the 4 checkpoints") && message.contains("step-00000030"), "{message}");
+    // What cannot be read may be intact.
+    fs::remove_file(kept.path(20)).unwrap();
+    fs::create_dir(kept.path(20)).unwrap();
+    let message = kept.latest_good().unwrap_err().to_string();
+    assert!(message.starts_with("cannot read ") && message.contains("step-00000020"), "{message}");
 }
 
 #[test]

@@ -111,8 +111,8 @@ impl Checkpoints {
     /// The newest checkpoint that is intact; nothing where there is none at all.
     ///
     /// # Errors
-    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::NewerFormat`] when the newest intact one
-    /// was written by a later version.
+    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::Io`] when none can be used and one could not
+    /// be read, which may be intact; [`TrainError::NewerFormat`] when the newest intact one was written by a later version.
     pub fn latest_good(&self) -> Result<Option<Found>, TrainError> {
         self.newest_before(u64::MAX)
     }
@@ -154,14 +154,10 @@ impl Checkpoints {
                 }
             }
         }
-        match skipped.first() {
-            None => Ok(None),
-            Some(first) => Err(TrainError::NoGoodCheckpoint {
-                folder: self.folder.clone(),
-                count: skipped.len(),
-                first: first.to_string(),
-            }),
-        }
+        let Some(first) = skipped.first().map(TrainError::to_string) else { return Ok(None) };
+        let count = skipped.len();
+        let unread = skipped.into_iter().find(|error| matches!(error, TrainError::Io { .. }));
+        Err(unread.unwrap_or(TrainError::NoGoodCheckpoint { folder: self.folder.clone(), count, first }))
     }
 }
 
