@@ -3,18 +3,31 @@
 #
 #   PYTHON=/path/to/python bench/step_against_pytorch.sh f32|bf16 [ROUNDS] [--encoder resnet18 --width 1 --size 32 --views 256]
 #
-# Needs `cargo build --release` first, and a Python with torch and torchvision. Prints one JSON object a run.
+# Needs `cargo build --release` first, and a Python with torch and torchvision. Prints one JSON object a run; ends at the first that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 precision=${1:?f32 or bf16}
-rounds=${2:-5}
-shift $(($# < 2 ? $# : 2))
+shift
+rounds=5
+if [[ ${1-} =~ ^[0-9]+$ ]]; then
+    rounds=$1
+    shift
+fi
 program=${SIMCLR:-target/release/simclr}
 python=${PYTHON:-python3}
 autocast=()
 [ "$precision" = bf16 ] && autocast=(--bf16)
-for _ in $(seq "$rounds"); do
-    echo "simclr $precision: $("$program" bench step --precision "$precision" --json "$@" 2>/dev/null | tail -n 1)"
-    echo "pytorch $precision: $("$python" bench/pytorch_step.py "${autocast[@]}" "$@" 2>/dev/null | tail -n 1)"
-    echo "pytorch $precision compiled: $("$python" bench/pytorch_step.py --compile "${autocast[@]}" "$@" 2>/dev/null | tail -n 1)"
+
+# The name of a run, and the last line of what a command prints.
+measure() {
+    local name=$1 output
+    shift
+    output=$("$@")
+    echo "$name: ${output##*$'\n'}"
+}
+
+for ((round = 0; round < rounds; round++)); do
+    measure "simclr $precision" "$program" bench step --precision "$precision" --json "$@"
+    measure "pytorch $precision" "$python" bench/pytorch_step.py "${autocast[@]}" "$@"
+    measure "pytorch $precision compiled" "$python" bench/pytorch_step.py --compile "${autocast[@]}" "$@"
 done

@@ -15,9 +15,9 @@ ours() {
     local strength=1.0
     [ "$2" -gt 64 ] || strength=0.5
     "$simclr" bench views "$1" --size "$2" --threads "$3" --seconds "$seconds" \
-        --set view.color_strength=$strength --json 2>/dev/null | number
+        --set view.color_strength=$strength --json | number
 }
-peer() { "$python" "$here/albumentations_views.py" "$1" "$2" "$seconds" 2>/dev/null | number; }
+peer() { "$python" "$here/albumentations_views.py" "$1" "$2" "$seconds" | number; }
 number() { tail -n 1 | sed 's/.*"images_per_s": *\([0-9.]*\).*/\1/'; }
 median() { sort -g | awk '{v[NR] = $1} END {print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2}'; }
 
