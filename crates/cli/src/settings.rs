@@ -30,7 +30,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
-    /// Set a key, such as train.batch=128; may be given again
+    /// Set a key, such as train.batch=128; may be given again (simclr keys lists them)
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     pub sets: Vec<String>,
 

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod doctor;
 mod export;
+mod keys;
 mod knn;
 mod linear;
 mod pretrain;
@@ -50,6 +51,7 @@ enum Command {
     Data(data::Data),
     Views(views::Views),
     Bench(bench::Bench),
+    Keys(keys::Keys),
     Doctor(doctor::Doctor),
 }
 
@@ -73,6 +75,7 @@ impl Program {
             Command::Data(command) => command.run(),
             Command::Views(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Keys(command) => command.run(),
             Command::Doctor(command) => command.run(),
         }
     }

@@ -1,0 +1,20 @@
+//! `simclr keys`: the reference of all configuration keys.
+
+use anyhow::Result;
+use clap::Args;
+use simclr_train::Config;
+
+use crate::exit::Done;
+use crate::terminal;
+
+/// List every configuration key: its meaning, what it accepts, its default
+#[derive(Args, Debug)]
+#[command(after_help = "What it prints is a TOML file of the defaults, to be changed and given to --config.")]
+pub struct Keys {}
+
+impl Keys {
+    pub fn run(self) -> Result<Done> {
+        terminal::print(Config::reference().trim_end())?;
+        Ok(Done::Finished)
+    }
+}
