@@ -196,3 +196,41 @@ fn as_number(value: &Value) -> Option<f64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, KEYS, Layers};
+
+    /// Every word that a kind accepts, or its lowest and highest values.
+    fn edges(kind: Kind) -> Vec<Value> {
+        let ends = |range: Range| {
+            let above = if range.low_included { range.low } else { range.low + f64::from(f32::MIN_POSITIVE) };
+            [above, range.high]
+        };
+        match kind {
+            Kind::Number(range) | Kind::NumberOrAuto(range) => ends(range).map(Value::from).to_vec(),
+            Kind::Interval(range) => {
+                let [low, high] = ends(range);
+                [[low, low], [low, high], [high, high]].map(|pair| Value::from(pair.to_vec())).to_vec()
+            }
+            Kind::Word(words) => words.iter().map(|&word| Value::from(word)).collect(),
+            Kind::Operators => vec![],
+            other => panic!("the views have no {other:?} yet"),
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_for_the_views_is_accepted_by_them() {
+        let mut tried = 0;
+        for key in KEYS.iter().filter(|key| key.split().0 == "view") {
+            for value in edges(key.kind) {
+                let sets = [format!("{}={value}", key.path)];
+                Config::resolve(&Layers { sets: &sets, ..Layers::default() })
+                    .unwrap_or_else(|error| panic!("{}: {error}", sets[0]));
+                tried += 1;
+            }
+        }
+        assert!(tried > 20);
+    }
+}
