@@ -2,23 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
 
+use crate::terminal::Bar;
 use crate::{data, interrupt, terminal};
-
-const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
 
 /// Shows a run's progress and hands it the user's wish to stop.
 pub struct Progress {
     epochs: u64,
     plan: Option<Plan>,
     batch: usize,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     started: Instant,
     epoch_started: Instant,
     epoch_first_step: u64,
-    warnings: usize,
 }
 
 impl Progress {
@@ -33,7 +30,6 @@ impl Progress {
             started: now,
             epoch_started: now,
             epoch_first_step: 0,
-            warnings: 0,
         }
     }
 
@@ -58,14 +54,10 @@ impl Observer for Progress {
                 "the first step takes longer: what this GPU is fastest with is tried, and kept for later runs",
             );
         }
-        if terminal::is_interactive() {
-            let bar = ProgressBar::new(plan.steps).with_position(plan.done);
-            if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+        self.bar = terminal::bar(plan.steps);
+        if let Some(bar) = &self.bar {
+            bar.set_position(plan.done);
             bar.reset_eta();
-            terminal::show_bar(bar.clone());
-            self.bar = Some(bar);
         }
         self.epoch_first_step = plan.done;
         self.plan = Some(plan.clone());
@@ -117,7 +109,6 @@ impl Observer for Progress {
     }
 
     fn warn(&mut self, message: &str) {
-        self.warnings += 1;
         terminal::warn(message);
     }
 
@@ -127,14 +118,6 @@ impl Observer for Progress {
 
     fn stop(&self) -> bool {
         interrupt::requested()
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.bar.is_some() {
-            terminal::hide_bar();
-        }
     }
 }
 

@@ -1,28 +1,50 @@
 //! Lines for a person on standard error, clear of the progress bar; results on standard output.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
+
+const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
 
 /// The bar that is on the screen, if one is: lines go above it.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
-    BAR.lock().unwrap_or_else(PoisonError::into_inner)
+fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lines go above this bar until [`hide_bar`].
-pub fn show_bar(progress: ProgressBar) {
-    *bar() = Some(progress);
-}
+/// A progress bar, on the screen until it is dropped. There is one at a time.
+pub struct Bar(ProgressBar);
 
-/// Takes the bar off the screen.
-pub fn hide_bar() {
-    if let Some(progress) = bar().take() {
-        progress.finish_and_clear();
+impl Deref for Bar {
+    type Target = ProgressBar;
+
+    fn deref(&self) -> &ProgressBar {
+        &self.0
     }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        *shown() = None;
+        self.0.finish_and_clear();
+    }
+}
+
+/// Shows a bar of `length` steps; none where standard error is no terminal.
+pub fn bar(length: u64) -> Option<Bar> {
+    if !is_interactive() {
+        return None;
+    }
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    *shown() = Some(bar.clone());
+    Some(Bar(bar))
 }
 
 /// Whether standard error is a terminal that can redraw a line.
@@ -40,7 +62,7 @@ pub fn say(line: &str) {
     let write = || {
         let _ = writeln!(io::stderr(), "{line}");
     };
-    match bar().as_ref() {
+    match shown().as_ref() {
         Some(bar) => bar.suspend(write),
         None => write(),
     }

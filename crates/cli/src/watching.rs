@@ -1,17 +1,14 @@
 //! How an evaluation is watched: a bar on a terminal, a line a stage elsewhere.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use simclr_eval::protocols::Progress;
 
-use crate::terminal;
-
-const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
+use crate::terminal::{self, Bar};
 
 /// Shows what a protocol tells.
 #[derive(Default)]
 pub struct Watching {
     stage: String,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
 }
 
 impl Watching {
@@ -35,17 +32,11 @@ impl Watching {
         if stage == self.stage {
             return;
         }
-        self.end();
-        match length.filter(|_| terminal::is_interactive()) {
-            Some(length) => {
-                let bar = ProgressBar::new(length);
-                if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-                    bar.set_style(style.progress_chars("=> "));
-                }
-                terminal::show_bar(bar.clone());
-                self.bar = Some(bar);
-            }
-            None => terminal::say(&stage),
+        // The one before leaves the screen first.
+        self.bar = None;
+        self.bar = length.and_then(terminal::bar);
+        if self.bar.is_none() {
+            terminal::say(&stage);
         }
         self.stage = stage;
     }
@@ -56,17 +47,5 @@ impl Watching {
             bar.set_message(detail);
             bar.set_position(done);
         }
-    }
-
-    fn end(&mut self) {
-        if self.bar.take().is_some() {
-            terminal::hide_bar();
-        }
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.end();
     }
 }

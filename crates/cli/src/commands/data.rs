@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::{ImageFormat, RgbImage};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey};
 
@@ -91,14 +90,14 @@ impl Data {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let bar = ProgressBar::new(whole.len() as u64);
-        bar.set_style(ProgressStyle::with_template("{bar:30} {pos} of {len} images read, {eta} left")?);
+        let bar = terminal::bar(whole.len() as u64);
+        bar.iter().for_each(|bar| bar.set_message("images read"));
         let most = AtomicUsize::new(0);
-        let found = survey(whole, threads, strict, &|done| {
-            bar.set_position(most.fetch_max(done, Ordering::Relaxed).max(done) as u64);
-        });
-        bar.finish_and_clear();
-        Ok(found?)
+        let see = |done| {
+            let done = most.fetch_max(done, Ordering::Relaxed).max(done);
+            bar.iter().for_each(|bar| bar.set_position(done as u64));
+        };
+        Ok(survey(whole, threads, strict, &see)?)
     }
 }
 
