@@ -154,6 +154,18 @@ pub enum TrainError {
         /// The tensor.
         name: String,
     },
+    /// A checkpoint with a tensor of another length than is needed.
+    #[error(
+        "the checkpoint's tensor {name:?} has {found} values, {needed} are needed: it belongs to another network or another optim.name"
+    )]
+    TensorLength {
+        /// The tensor.
+        name: String,
+        /// Its values.
+        found: usize,
+        /// The values of the tensor that it is for.
+        needed: usize,
+    },
     /// Loss or gradients that are not numbers. Nothing was changed by the step.
     #[error(
         "loss {loss} and gradient norm {gradient_norm} at step {step} (rate {rate:.4}) are not finite; {advice}",

@@ -247,6 +247,17 @@ fn a_batch_larger_than_the_data_and_other_data_are_refused() {
     assert!(error.to_string().contains("176 images"), "{error}");
 }
 
+#[test]
+fn the_state_of_another_optimiser_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
+    let outcome = train(folder.path(), &config(&["optim.name=sgd"]), None, 1, &mut watch).unwrap();
+    let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+    let other = config(&["optim.name=adamw"]);
+    let error = train(folder.path(), &other, Some(&checkpoint), 1, &mut watch).unwrap_err().to_string();
+    assert!(error.contains("\"optimizer.conv1.weight\" has 108 values, 216 are needed"), "{error}");
+}
+
 /// A GPU, or what stands in for one; none where that cannot be had either, which is said.
 #[cfg(feature = "cuda")]
 fn gpu() -> Option<Device> {

@@ -85,15 +85,12 @@ impl Optimizer {
             .filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_ref()?)))
     }
 
-    /// Puts a checkpoint's state back: `values` of each trained parameter, in the order of [`Optimizer::state`], and the number
-    /// of steps done.
-    pub fn restore(&mut self, id: ParameterId, values: &[f32]) -> Result<bool> {
-        let Some(state) = self.state.get_mut(id.index()).and_then(Option::as_mut) else { return Ok(false) };
-        if state.len() != values.len() {
-            return Ok(false);
-        }
-        state.write(values)?;
-        Ok(true)
+    /// The same, to put a checkpoint's back; see also [`Optimizer::set_steps`].
+    pub fn state_mut(&mut self) -> impl Iterator<Item = (ParameterId, &mut Tensor)> {
+        self.state
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(i, state)| Some((ParameterId::from_index(i), state.as_mut()?)))
     }
 
     /// Sets the number of steps done, on which AdamW's correction depends.

@@ -65,18 +65,16 @@ impl State {
         let mut state = State::new(config, device)?;
         state.model.load(checkpoint)?;
         let meta = &checkpoint.meta;
-        for id in state.model.parameters.ids() {
-            if !state.model.parameters.kind(id).is_trained() {
-                continue;
-            }
+        for (id, buffer) in state.optimizer.state_mut() {
             let name = format!("{OPTIMIZER}{}", state.model.parameters.name(id));
-            let restored = match checkpoint.tensor(&name) {
-                Some(tensor) => state.optimizer.restore(id, &tensor.data)?,
-                None => false,
-            };
-            if !restored {
+            let Some(tensor) = checkpoint.tensor(&name) else {
                 return Err(TrainError::MissingTensor { name });
+            };
+            let (found, needed) = (tensor.data.len(), buffer.len());
+            if found != needed {
+                return Err(TrainError::TensorLength { name, found, needed });
             }
+            buffer.write(&tensor.data)?;
         }
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
