@@ -10,7 +10,6 @@ use std::path::Path;
 pub struct History {
     steps: BTreeMap<u64, Map<String, Value>>,
     epochs: BTreeMap<u64, Map<String, Value>>,
-    damaged: usize,
 }
 
 /// Which records a series is taken from.
@@ -35,12 +34,11 @@ impl History {
     /// `{"kind": "epoch", "epoch": 1, ...}`, other keys being numbers.
     ///
     /// Of several records of one step (a run that was killed and resumed) the last stands. Records of another
-    /// kind are passed over; lines that are no record, such as the half-written end of a killed run, are counted.
+    /// kind are passed over, and so are lines that are no record, such as the half-written end of a killed run.
     pub fn parse(bytes: &[u8]) -> History {
         let mut history = History::default();
         for line in bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let Ok(Value::Object(record)) = serde_json::from_slice(line) else {
-                history.damaged += 1;
                 continue;
             };
             let number = |key: &str| record.get(key).and_then(Value::as_u64);
@@ -48,26 +46,17 @@ impl History {
                 Some("step") => {
                     if let Some(step) = number("step") {
                         history.steps.insert(step, record);
-                    } else {
-                        history.damaged += 1;
                     }
                 }
                 Some("epoch") => {
                     if let Some(epoch) = number("epoch") {
                         history.epochs.insert(epoch, record);
-                    } else {
-                        history.damaged += 1;
                     }
                 }
                 _ => {}
             }
         }
         history
-    }
-
-    /// Lines that were no record.
-    pub fn damaged(&self) -> usize {
-        self.damaged
     }
 
     /// The points (epoch, value) of `key`, in order; steps without an epoch, and values that are missing or
@@ -106,6 +95,5 @@ mod tests {
         assert_eq!(history.series(Kind::Epoch, "knn_top1"), [(1.0, 0.25)]);
         assert!(history.series(Kind::Epoch, "rank_me_h").is_empty());
         assert!(history.series(Kind::Epoch, "loss").is_empty());
-        assert_eq!(history.damaged(), 3);
     }
 }
