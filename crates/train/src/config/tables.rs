@@ -166,7 +166,7 @@ words! {
 words! {
     /// The arithmetic of the network.
     Precision {
-        /// The faster on this processor. Never in a resolved configuration.
+        /// bf16 on a GPU and on a processor that multiplies it, else f32. Never in a resolved configuration.
         Auto = "auto",
         /// 32-bit floating point throughout.
         F32 = "f32",
