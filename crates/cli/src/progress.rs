@@ -43,12 +43,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn started(&mut self, plan: &Plan) {
-        terminal::say(&describe(plan, self.epochs));
-        terminal::say(&plan.memory.to_string());
-        data::say_left_out(&plan.left_out);
-        if plan.views != ViewsPlace::Cpu(None) {
-            terminal::say(&plan.views.to_string());
-        }
+        tell("training", plan, self.epochs);
         if plan.on_gpu {
             terminal::say(
                 "the first step takes longer: what this GPU is fastest with is tried, and kept for later runs",
@@ -121,18 +116,23 @@ impl Observer for Progress {
     }
 }
 
-/// The plan in a line.
-pub fn describe(plan: &Plan, epochs: u64) -> String {
+/// Says a plan, which does or would do something over `epochs` epochs.
+pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
         0 => String::new(),
         images => format!(" ({} more held out)", terminal::grouped(images as u64)),
     };
-    format!(
-        "training on {} images{held_out}: {} of {}, {} parameters, {}",
-        terminal::grouped(plan.images as u64),
+    terminal::say(&format!(
+        "{does} on {}{held_out}: {} of {}, {} parameters, {}",
+        terminal::counted(plan.images, "image"),
         terminal::counted(epochs as usize, "epoch"),
         terminal::counted(plan.steps_per_epoch as usize, "step"),
         terminal::grouped(plan.parameters as u64),
         plan.device,
-    )
+    ));
+    terminal::say(&plan.memory.to_string());
+    data::say_left_out(&plan.left_out);
+    if plan.views != ViewsPlace::Cpu(None) {
+        terminal::say(&plan.views.to_string());
+    }
 }

@@ -95,7 +95,7 @@ fn keys_are_listed_as_a_file_that_can_be_used() {
     fs::write(&file, listed).unwrap();
     let given = ["pretrain", path(&data), "--dry-run", "--config", path(&file), "--set"];
     simclr(&[&given[..], &["train.batch=4", "encoder.width=0.0625", "data.image_size=16"]].concat())
-        .expect(0, &["would train"]);
+        .expect(0, &["would train on 48 images: 100 epochs of 12 steps"]);
 }
 
 #[test]

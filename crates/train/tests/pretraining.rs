@@ -7,7 +7,7 @@ use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, pretrain};
+use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -15,12 +15,15 @@ use simclr_train::{Config, Layers, TrainError};
 #[derive(Default)]
 struct Watch {
     stop_after: Option<u64>,
+    plan: Option<Plan>,
     steps: Vec<StepRecord>,
     epochs: Vec<EpochRecord>,
 }
 
 impl Observer for Watch {
-    fn started(&mut self, _plan: &Plan) {}
+    fn started(&mut self, plan: &Plan) {
+        self.plan = Some(plan.clone());
+    }
 
     fn step(&mut self, record: &StepRecord) {
         self.steps.push(record.clone());
@@ -182,6 +185,19 @@ fn every_figure_is_logged_and_finite() {
             .unwrap()
             .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents") })
     );
+}
+
+#[test]
+fn a_run_does_what_was_planned() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
+    let planned = plan(&images(), &config, &Device::cpu(1).unwrap()).unwrap();
+    assert_eq!((planned.images, planned.holdout, planned.steps, planned.done), (160, 16, 20, 0));
+    let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
+    train(folder.path(), &config, None, 1, &mut watch).unwrap();
+    let done = watch.plan.unwrap();
+    assert_eq!(planned.memory.needs, done.memory.needs);
+    // Free memory comes and goes.
+    assert_eq!(Plan { memory: done.memory, ..planned }, done);
 }
 
 #[test]

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use simclr_data::Source;
-use simclr_train::optim::Optimizer;
-use simclr_train::pretrain::{RunViews, ViewsPlace, holdout_of};
+use simclr_train::pretrain::{held_out, plan};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Model, TrainError, memory};
+use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
 use crate::exit::Done;
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training;
-use crate::{data, terminal, weights};
+use crate::{data, progress, terminal, weights};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,7 +89,7 @@ impl Pretrain {
             let mut opening = Opening::new(self.settings.decode()?);
             let source = opening.open(&self.data)?;
             let config = self.settings.resolve(Some(&source), self.threads)?;
-            check_batch(&config, source.to_pretrain().len())?;
+            held_out(&config, source.to_pretrain().len())?;
             self.advise(&config);
             let training = training::begin(out, config)?;
             opening.save(&training.folder.index());
@@ -121,29 +120,8 @@ impl Pretrain {
     /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
     fn plan(&self, source: &Source) -> Result<Done> {
         let config = self.settings.resolve(Some(source), self.threads)?;
-        let (images, held_out) = check_batch(&config, source.to_pretrain().len())?;
-        let steps = images / config.train.batch;
-        terminal::say(&format!(
-            "would train on {} ({held_out} held out): {} of {}, {} in all",
-            terminal::counted(images, "image"),
-            terminal::counted(config.train.epochs as usize, "epoch"),
-            terminal::counted(steps, "step"),
-            terminal::counted(steps * config.train.epochs as usize, "step"),
-        ));
         let device = training::device_of(&config)?;
-        config.prepare(&device)?;
-        let model = Model::new(&config, &device)?;
-        let optimizer = Optimizer::new(&config.optim, &model.parameters).map_err(TrainError::from)?;
-        let dataset = source.to_pretrain();
-        let sizes = memory::Images::of(&config, &device, &*dataset);
-        let mut choice = memory::choose((&model, &optimizer), &config, &sizes)?;
-        let views = RunViews::new(&config, &*dataset)?;
-        let place = ViewsPlace::decide(&config, &device, &views.families, &*dataset, &choice)?;
-        choice.needs.images += place.to_keep(&sizes);
-        if place != ViewsPlace::Cpu(None) {
-            terminal::say(&place.to_string());
-        }
-        terminal::say(&choice.to_string());
+        progress::tell("would train", &plan(&source.to_pretrain(), &config, &device)?, config.train.epochs);
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)
     }
@@ -157,16 +135,6 @@ impl Pretrain {
             ));
         }
     }
-}
-
-/// Images that will be trained on and held out of `images`.
-fn check_batch(config: &Config, images: usize) -> Result<(usize, usize)> {
-    let holdout = holdout_of(config, images);
-    let batch = config.train.batch;
-    if batch > images - holdout {
-        return Err(TrainError::BatchTooLarge { batch, images: images - holdout, holdout }.into());
-    }
-    Ok((images - holdout, holdout))
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {

@@ -1,0 +1,43 @@
+//! Where the decoded images of a run are kept.
+
+use std::sync::Arc;
+
+use simclr_data::{Cached, Dataset};
+
+use crate::config::Cache;
+use crate::run_folder::RunFolder;
+use crate::{Config, TrainError, memory};
+
+/// What is kept on disk unless more or less is asked for, in bytes.
+const DISK: u64 = 20 << 30;
+
+/// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only where a run that
+/// takes `memory`, on a GPU or not, leaves room.
+pub(super) fn kept(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    run: &RunFolder,
+    on_gpu: bool,
+    memory: &memory::Choice,
+) -> Result<Arc<dyn Dataset>, TrainError> {
+    let limit = config.data.cache_bytes();
+    let in_memory = |bytes| Arc::new(Cached::in_memory(dataset.clone(), bytes));
+    Ok(match config.data.cache {
+        Cache::None => dataset.clone(),
+        Cache::Auto => {
+            // Images are kept in the system's memory, where a GPU's network is not.
+            let (available, taken) = match (on_gpu, memory.available) {
+                (false, Some(available)) => (available, memory.needs.total()),
+                (false, None) => (memory::available_bytes(), memory.needs.total()),
+                (true, _) => (memory::available_bytes(), 0),
+            };
+            let room = available.saturating_sub(taken);
+            in_memory(room.min(limit.unwrap_or(available / 4)))
+        }
+        Cache::Ram => in_memory(limit.unwrap_or(u64::MAX)),
+        Cache::Disk => {
+            let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK));
+            Arc::new(Cached::on_disk(dataset.clone(), &decode, limit, &run.cache())?)
+        }
+    })
+}

@@ -1,0 +1,60 @@
+//! The end of an epoch: how the encoder does on images that it was not trained on.
+
+use crate::TrainError;
+
+use super::run::Run;
+use super::state::EpochSums;
+use super::{EpochRecord, HealthFields, Observer, health, holdout_knn};
+
+/// Below this spread of normalised z (1 in health) the run is collapsing.
+const COLLAPSE: f64 = 0.2;
+
+impl Run<'_> {
+    /// Measures where it is the turn of a figure, and finds out whether the state is the best so far.
+    pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
+        let EpochSums { steps, loss, contrastive_accuracy } = std::mem::take(&mut self.state.sums);
+        self.set_sums()?;
+        let (health, knn_top1) = self.measure(observer)?;
+        let mean = |sum: f64| sum / steps.max(1) as f64;
+        let record = EpochRecord {
+            epoch: self.state.position.epoch,
+            step: self.state.step,
+            train_loss: mean(loss),
+            train_contrastive_accuracy: mean(contrastive_accuracy),
+            health,
+            knn_top1,
+            skipped: self.skipped.len(),
+        };
+        if let Some(by) = self.best_by {
+            self.state.best = by.better(self.state.best.take(), &record);
+        }
+        Ok(record)
+    }
+
+    /// Health figures and kNN accuracy of the held-out images, each in its turn.
+    fn measure(
+        &self,
+        observer: &mut dyn Observer,
+    ) -> Result<(Option<HealthFields>, Option<f64>), TrainError> {
+        let Some(holdout) = &self.holdout else { return Ok((None, None)) };
+        let (epoch, train) = (self.state.position.epoch, &self.config.train);
+        let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == train.epochs);
+        let model = &self.state.model;
+        let (mut figures, mut knn) = (None, None);
+        if turn(train.health_every) {
+            let found = health(model, &self.config.loss, holdout, &self.families, self.reading)?;
+            if found.spread < COLLAPSE {
+                observer.warn(&format!(
+                    "the projections are collapsing: their spread is {:.2} of what is healthy; \
+                     lower optim.rate or raise loss.temperature",
+                    found.spread
+                ));
+            }
+            figures = Some(HealthFields::from(found));
+        }
+        if turn(train.knn_every) {
+            knn = holdout_knn(model, &self.train, holdout, self.reading)?;
+        }
+        Ok((figures, knn))
+    }
+}

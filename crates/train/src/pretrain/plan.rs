@@ -1,0 +1,128 @@
+//! What a run is going to do, decided before its first step.
+
+use std::sync::Arc;
+
+use simclr_augment::ViewFamily;
+use simclr_data::{Dataset, Subset};
+use simclr_engine::Device;
+
+use crate::{Config, TrainError, memory};
+
+use super::state::State;
+use super::{RunViews, ViewsPlace};
+
+/// Fewer held-out images than this say nothing: they are trained on instead.
+const LEAST_HOLDOUT: usize = 8;
+
+/// What a run is going to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Images trained on.
+    pub images: usize,
+    /// Images held out.
+    pub holdout: usize,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Steps done already.
+    pub done: u64,
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+    /// Values trained, of encoder and head together.
+    pub parameters: usize,
+    /// Where it runs.
+    pub device: String,
+    /// Whether that is a GPU.
+    pub on_gpu: bool,
+    /// Operators that are left out of the views, because the images are grey and they would change nothing.
+    pub left_out: Vec<&'static str>,
+    /// Where the views are made.
+    pub views: ViewsPlace,
+    /// What is kept for the backward pass, and the memory that the run takes.
+    pub memory: memory::Choice,
+}
+
+/// What [`pretrain`](super::pretrain) would do with `dataset`.
+///
+/// # Errors
+/// Those that `pretrain` would return before its first step.
+pub fn plan(dataset: &Arc<dyn Dataset>, config: &Config, device: &Device) -> Result<Plan, TrainError> {
+    let held_out = check(config, dataset.len(), device)?;
+    let state = State::new(config, device)?;
+    Ok(Prepared::new(state, dataset, held_out, config, |_| Ok(dataset.clone()))?.plan)
+}
+
+/// Images of `images` that are held out.
+///
+/// # Errors
+/// [`TrainError::BatchTooLarge`] where the others make no batch.
+pub fn held_out(config: &Config, images: usize) -> Result<usize, TrainError> {
+    let batch = config.train.batch;
+    let holdout = Some(config.data.holdout_of(images)).filter(|&count| count >= LEAST_HOLDOUT).unwrap_or(0);
+    if images - holdout < batch {
+        return Err(TrainError::BatchTooLarge { batch, images: images - holdout, holdout });
+    }
+    Ok(holdout)
+}
+
+/// What must be right before a network is made. Returns [`held_out`] of `images`.
+pub(super) fn check(config: &Config, images: usize, device: &Device) -> Result<usize, TrainError> {
+    config.prepare(device)?;
+    held_out(config, images)
+}
+
+/// A run that can begin.
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) state: State,
+    pub(super) train: Arc<dyn Dataset>,
+    pub(super) holdout: Option<Arc<dyn Dataset>>,
+    /// The laws of the views, one a branch.
+    pub(super) families: [ViewFamily; 2],
+}
+
+impl Prepared {
+    /// Goes on from `state` with `dataset`, of which `held_out` images are set apart once `keep` has decided where decoded ones are kept.
+    pub(super) fn new(
+        mut state: State,
+        dataset: &Arc<dyn Dataset>,
+        held_out: usize,
+        config: &Config,
+        keep: impl FnOnce(&memory::Choice) -> Result<Arc<dyn Dataset>, TrainError>,
+    ) -> Result<Prepared, TrainError> {
+        let device = state.model.device.clone();
+        let sizes = memory::Images::of(config, &device, dataset.as_ref());
+        let mut memory = memory::choose((&state.model, &state.optimizer), config, &sizes)?;
+        state.model = state.model.with_memory(memory.memory);
+        let (train, holdout) = split(keep(&memory)?, config, held_out)?;
+        let RunViews { families, left_out } = RunViews::new(config, &*train)?;
+        let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;
+        memory.needs.images += views.to_keep(&sizes);
+        let steps_per_epoch = (train.len() / config.train.batch) as u64;
+        let plan = Plan {
+            images: train.len(),
+            holdout: held_out,
+            steps: steps_per_epoch * config.train.epochs,
+            done: state.step,
+            steps_per_epoch,
+            parameters: state.model.parameters.trained_values(),
+            device: device.to_string(),
+            on_gpu: device.is_gpu(),
+            left_out,
+            views,
+            memory,
+        };
+        Ok(Prepared { plan, state, train, holdout, families })
+    }
+}
+
+/// The images to train on, and those that are held out, if any.
+type Parts = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+
+/// Sets `held_out` of the images apart.
+fn split(whole: Arc<dyn Dataset>, config: &Config, held_out: usize) -> Result<Parts, TrainError> {
+    if held_out == 0 {
+        return Ok((whole, None));
+    }
+    let (train, holdout) = Subset::split_off_holdout(whole, held_out, config.train.seed)?;
+    Ok((Arc::new(train), Some(Arc::new(holdout))))
+}
