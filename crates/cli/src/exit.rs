@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Error, Result};
 use simclr_data::DataError;
 use simclr_eval::EvalError;
+use simclr_exchange::ExchangeError;
 use simclr_train::TrainError;
 
 use crate::terminal;
@@ -79,6 +80,7 @@ fn is_usage(error: &Error) -> bool {
             || cause.downcast_ref().is_some_and(is_usage_of_training)
             || cause.downcast_ref().is_some_and(is_usage_of_data)
             || cause.downcast_ref().is_some_and(is_usage_of_evaluation)
+            || cause.downcast_ref().is_some_and(is_usage_of_exchange)
             || cause.is::<simclr_augment::AugmentError>()
     })
 }
@@ -120,6 +122,20 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::NoCheckpoint { .. }
         | E::Option { .. }
         | E::Views(_) => true,
+        _ => false,
+    }
+}
+
+fn is_usage_of_exchange(error: &ExchangeError) -> bool {
+    use ExchangeError as E;
+    match error {
+        E::Train(error) => is_usage_of_training(error),
+        E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        E::TooLarge { .. }
+        | E::Pickle { .. }
+        | E::NotSafetensors { .. }
+        | E::Weights { .. }
+        | E::Unnormalized { .. } => true,
         _ => false,
     }
 }

@@ -105,16 +105,19 @@ impl Judged {
 pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEncoder> {
     let which = if best { WhichCheckpoint::Best } else { WhichCheckpoint::Newest };
     let encoder = TrainedEncoder::load(run, which, device)?;
-    let epochs = encoder.config.train.epochs;
-    let unfinished = if encoder.epoch < epochs { format!(" of {epochs}") } else { String::new() };
-    terminal::say(&format!(
-        "{}: {} of width {}, {}{unfinished}, {}",
+    let (done, epochs) = (terminal::counted(encoder.epoch as usize, "epoch"), encoder.config.train.epochs);
+    let history = match encoder.run.imported() {
+        Some(from) => format!("imported from {from}"),
+        None if encoder.epoch < epochs => format!("{done} of {epochs}"),
+        None => done,
+    };
+    terminal::say(&terminal::inert(&format!(
+        "{}: {} of width {}, {history}, {}",
         run.display(),
         encoder.config.encoder.name,
         encoder.config.encoder.width,
-        terminal::counted(encoder.epoch as usize, "epoch"),
         encoder.model.device,
-    ));
+    )));
     Ok(encoder)
 }
 

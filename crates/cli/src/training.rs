@@ -40,6 +40,10 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
 /// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over.
 pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Training> {
     let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
+    if let Some(from) = folder.imported() {
+        let problem = format!("it was imported from {from}, without the state of its training");
+        return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
+    }
     let given = settings.resolve_over(&config, threads)?;
     config.check_resume(&given)?;
     if given != config {

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use common::{path, pretrain, simclr, small_data};
+use common::{checkpoints, path, pretrain, resume, simclr, small_data};
 use safetensors::SafeTensors;
 
 #[test]
@@ -47,4 +48,65 @@ fn exports_that_cannot_be() {
     export(&["--to", "onnx", "--projection"]).expect(2, &["--projection", "no projection head"]);
     simclr(&["export", path(&data), "--to", "onnx"]).expect(2, &["holds no run"]);
     assert!(!run.join("encoder.onnx").exists());
+}
+
+#[test]
+fn weights_that_come_back_as_a_run() {
+    let (dir, data) = small_data();
+    let (run, again) = (dir.path().join("run"), dir.path().join("again"));
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    let file = run.join("encoder.safetensors");
+    let words = ["import", path(&file), "--out", path(&again), "--json"];
+    let summary = simclr(&words)
+        .expect(0, &["resnet18 of width 0.0625 with the stem for small images", "head none"])
+        .json();
+    assert_eq!((&summary["encoder"], &summary["image_size"]), (&"resnet18".into(), &16.into()));
+    simclr(&words).expect(2, &["already holds a run"]);
+
+    let top1 = |run: &Path| {
+        let words = ["knn", path(run), "--train", path(&data), "--k", "5", "--no-random", "--json"];
+        simclr(&words).expect(0, &[]).json()["top1"].clone()
+    };
+    assert_eq!(top1(&again), top1(&run));
+    let words = ["linear", path(&again), "--train", path(&data), "--json"];
+    simclr(&words).expect(0, &["again: resnet18 of width 0.0625, imported from encoder.safetensors, cpu"]);
+    simclr(&["report", path(&again)]).expect(0, &["report.html"]);
+    let page = fs::read_to_string(again.join("report.html")).unwrap();
+    assert!(page.contains("imported from encoder.safetensors"));
+    let exported = again.join("encoder.safetensors");
+    simclr(&["export", path(&again), "--to", "torchvision"]).expect(0, &[]);
+    let (one, other) = (fs::read(&exported).unwrap(), fs::read(&file).unwrap());
+    let tensors = |bytes: &[u8]| {
+        let file = SafeTensors::deserialize(bytes).unwrap();
+        let mut all: Vec<_> =
+            file.tensors().into_iter().map(|(name, tensor)| (name, tensor.data().to_vec())).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(tensors(&one), tensors(&other));
+    simclr(&resume(&data, &again)).expect(2, &["cannot resume", "imported from encoder.safetensors"]);
+}
+
+#[test]
+fn imports_that_cannot_be() {
+    let (dir, data) = small_data();
+    let (run, out) = (dir.path().join("run"), dir.path().join("out"));
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    let import = |file: &Path, words: &[&str]| {
+        simclr(&[&["import", path(file), "--out", path(&out)][..], words].concat())
+    };
+    let encoder = run.join("encoder.safetensors");
+    import(&encoder, &["--encoder", "resnet19"]).expect(2, &["resnet18", "resnet200"]);
+    import(&encoder, &["--encoder", "resnet34"])
+        .expect(2, &["encoder.safetensors", "is a resnet18, not a resnet34"]);
+    import(&encoder, &["--size", "4"]).expect(2, &["--size", "from 8 to 1024"]);
+    import(&checkpoints(&run)[0], &[])
+        .expect(2, &["optimizer.", "checkpoint of simclr"]);
+    import(&dir.path().join("nowhere"), &[]).expect(2, &["cannot read", "nowhere"]);
+    import(&data, &[]).expect(2, &["no safetensors file"]);
+    let pickle = dir.path().join("net.pth");
+    fs::write(&pickle, "PK\x03\x04").unwrap();
+    import(&pickle, &[]).expect(2, &["net.pth", "pickle", "torch.load("]);
+    assert!(!out.exists());
+    simclr(&["import", path(&encoder), "--out", path(&data)]).expect(2, &["not empty"]);
 }

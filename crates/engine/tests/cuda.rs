@@ -195,6 +195,23 @@ fn first_convolutions_of_small_images() {
 }
 
 #[test]
+fn normalized_images() {
+    let Some(gpu) = gpu() else { return };
+    for dtype in TYPES {
+        let [got, want] = [&gpu, &common::device()].map(|device| {
+            let kept = if device.is_gpu() { dtype } else { DType::F32 };
+            let x = rounded(&tensor(device, "x", &[3, 9, 7, 3]), dtype).cast(kept).unwrap();
+            let by = ops::Normalization::new(device, &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]).unwrap();
+            let parameters = Parameters::new();
+            let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
+            let x = tape.input(x);
+            ops::normalize(&mut tape, &x, &by).unwrap().tensor().to_vec().unwrap()
+        });
+        assert_close("normalize", dtype, &[got], &[want]);
+    }
+}
+
+#[test]
 fn batch_norm_in_every_form() {
     let Some(gpu) = gpu() else { return };
     let shapes: [&[usize]; 3] = [&[3, 7, 7, 5], &[2, 3, 3, 16], &[9, 6]];

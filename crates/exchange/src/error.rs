@@ -1,5 +1,7 @@
 //! The crate's one error type.
 
+use std::path::{Path, PathBuf};
+
 /// Why an encoder could not be written or read. Every message names the file or the tensor, what is wrong and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,10 +25,63 @@ pub enum ExchangeError {
         /// The tensor.
         name: String,
     },
+    /// A file of `torch.save`, which can run any code when it is opened.
+    #[error("{}", pickle(path))]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of something else.
+    #[error("{} is no safetensors file: {reason}", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Weights of another network than there are here.
+    #[error("{}: {problem}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// Weights of another program, with nothing said about the images that they take.
+    #[error(
+        "{} does not tell how images are normalised: give --normalize imagenet for networks of torchvision, timm and most others, \
+         --normalize none for images from 0 to 1, as SimCLR has them",
+        path.display()
+    )]
+    Unnormalized {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An error of the configuration, the run folder or a checkpoint.
     #[error(transparent)]
     Train(#[from] simclr_train::TrainError),
     /// An error of a network.
     #[error(transparent)]
     Nn(#[from] simclr_nn::NnError),
+}
+
+/// What turns a pickle into safetensors.
+fn pickle(path: &Path) -> String {
+    let (file, out) = (path.display(), path.with_extension("safetensors"));
+    format!(
+        "{file} is a PyTorch pickle, which can run any code when it is opened; PyTorch itself turns it into safetensors:\n  \
+         python -c \"import torch; from safetensors.torch import save_file; \
+         weights = torch.load('{file}', map_location='cpu', weights_only=True); \
+         weights = weights.get('state_dict', weights); \
+         save_file({{name: tensor.contiguous() for name, tensor in weights.items()}}, '{}')\"",
+        out.display()
+    )
 }

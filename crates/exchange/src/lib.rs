@@ -4,16 +4,19 @@
 //! |---|---|
 //! | `trained` | a network with where it comes from, which is what is written |
 //! | `state_dict` | torchvision's names in a safetensors file |
+//! | `import` | the way back, into a run folder |
 //! | `onnx` | a graph that ONNX runtimes run |
 
 #![forbid(unsafe_code)]
 
 mod error;
+mod import;
 pub mod onnx;
 mod state_dict;
 mod trained;
 
 pub use error::ExchangeError;
+pub use import::{ImportOptions, Imported};
 pub use onnx::OnnxFile;
 pub use state_dict::StateDict;
 pub use trained::Trained;

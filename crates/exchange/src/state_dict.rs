@@ -28,7 +28,8 @@ impl StateDict {
         tensors.retain(|tensor| is_written(&tensor.name, with_head));
         // What transformers and others look for.
         let mut metadata = Map::from_iter([("format".to_owned(), "pt".into())]);
-        metadata.extend(trained.facts()?.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+        metadata
+            .extend(trained.facts(false)?.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
         Ok(StateDict { tensors, metadata, steps: trained.step })
     }
 

@@ -1,9 +1,8 @@
 //! A network, and where it comes from.
 
-use simclr_train::{Config, Model, TrainError};
+use std::collections::HashMap;
 
-/// How images become a network's input, for people.
-const PREPROCESSING: &str = "RGB, 8-bit values divided by 255";
+use simclr_train::{Config, Model, TrainError};
 
 /// What the head's tensors are called by.
 const HEAD: &str = "head.";
@@ -28,18 +27,47 @@ impl Trained<'_> {
         trained.filter(|(name, ..)| is_written(name, with_head)).map(|(_, _, value)| value.len()).sum()
     }
 
-    /// What is to be known of it, as names and values.
-    pub(crate) fn facts(&self) -> Result<Vec<(&'static str, String)>, TrainError> {
+    /// What is to be known of it, as names and values. `normalizes` says whether what is written normalises images itself, where they are to be.
+    pub(crate) fn facts(&self, normalizes: bool) -> Result<Vec<(&'static str, String)>, TrainError> {
         Ok(vec![
             ("program", program()),
             ("encoder", self.config.encoder.name.to_string()),
             ("width", self.config.encoder.width.to_string()),
             ("image_size", self.model.image_size().to_string()),
-            ("preprocessing", PREPROCESSING.to_owned()),
+            ("preprocessing", self.preprocessing(normalizes)),
             ("step", self.step.to_string()),
             ("epoch", self.epoch.to_string()),
             ("config", self.config.to_toml()?),
         ])
+    }
+
+    /// How images become a network's input, for people.
+    fn preprocessing(&self, normalizes: bool) -> String {
+        let bytes = "RGB, 8-bit values divided by 255";
+        match self.config.encoder.normalize.constants() {
+            Some([mean, deviation]) if !normalizes => {
+                format!("{bytes}, less {mean:?}, divided by {deviation:?}")
+            }
+            _ => bytes.to_owned(),
+        }
+    }
+}
+
+/// What the facts beside a network's tensors say, for reading it again.
+pub(crate) struct Facts<'f> {
+    /// As it was trained; none beside the tensors of another program.
+    pub config: Option<&'f str>,
+    /// Optimiser steps of training behind it.
+    pub step: u64,
+    /// Whole epochs of training behind it.
+    pub epoch: u64,
+}
+
+impl<'f> Facts<'f> {
+    pub fn of(metadata: &'f HashMap<String, String>) -> Facts<'f> {
+        let number = |name: &str| metadata.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        let config = metadata.get("config").filter(|_| metadata.contains_key("program"));
+        Facts { config: config.map(String::as_str), step: number("step"), epoch: number("epoch") }
     }
 }
 

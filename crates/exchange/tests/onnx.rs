@@ -55,6 +55,14 @@ fn networks_of_both_stems_and_shortcuts() {
 }
 
 #[test]
+fn images_that_are_normalised() {
+    let sets = ["encoder.width=0.0625", "encoder.normalize=imagenet"];
+    for size in ["data.image_size=16", "data.image_size=40"] {
+        agrees(&[&sets[..], &[size]].concat());
+    }
+}
+
+#[test]
 fn heads_of_all_kinds() {
     for head in [
         &["head.kind=none"][..],

@@ -4,11 +4,20 @@ use simclr_engine::{ParameterId, Parameters, Tensor};
 
 use crate::{NnError, Result};
 
+/// The shape of a parameter as PyTorch writes it.
+pub fn stored_shape(tensor: &Tensor) -> Vec<usize> {
+    match *tensor.shape() {
+        [out, h, w, inputs] => vec![out, inputs, h, w],
+        _ => tensor.shape().to_vec(),
+    }
+}
+
 /// A parameter as PyTorch writes it: convolution weights (out, in, h, w), everything else as it is.
 pub fn store_tensor(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
     let values = tensor.to_vec()?;
-    let &[out, h, w, inputs] = tensor.shape() else {
-        return Ok((tensor.shape().to_vec(), values));
+    let shape = stored_shape(tensor);
+    let &[_, inputs, h, w] = &shape[..] else {
+        return Ok((shape, values));
     };
     let mut stored = Vec::with_capacity(values.len());
     for kernel in values.chunks_exact((h * w * inputs).max(1)) {
@@ -16,7 +25,7 @@ pub fn store_tensor(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
             stored.extend((0..h * w).map(|tap| kernel[tap * inputs + c]));
         }
     }
-    Ok((vec![out, inputs, h, w], stored))
+    Ok((shape, stored))
 }
 
 /// Puts stored values, in PyTorch's shape, into a parameter.
@@ -28,10 +37,7 @@ pub fn load_tensor(
 ) -> Result<()> {
     let name = parameters.name(id).to_owned();
     let tensor = parameters.get_mut(id);
-    let expected = match *tensor.shape() {
-        [out, h, w, inputs] => vec![out, inputs, h, w],
-        _ => tensor.shape().to_vec(),
-    };
+    let expected = stored_shape(tensor);
     if shape != expected || values.len() != expected.iter().product::<usize>() {
         return Err(NnError::Mismatch { name, expected, got: shape.to_vec() });
     }

@@ -29,7 +29,7 @@ mod resnet;
 pub use error::NnError;
 pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
 pub use layers::{Conv, Linear};
-pub use layout::{load_tensor, store_tensor};
+pub use layout::{load_tensor, store_tensor, stored_shape};
 pub use resnet::{Block, Depth, MaxPool, Memory, ResNet, ResNetSpec, Stem, StemLayers};
 
 /// What every fallible function of this crate returns.

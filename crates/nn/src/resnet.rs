@@ -1,6 +1,6 @@
 //! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
 
-use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::ops::{self, BatchNorm, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
 use crate::layers::{Conv, Maker};
@@ -25,7 +25,7 @@ pub enum Depth {
 
 impl Depth {
     /// Residual blocks of each stage.
-    fn blocks(self) -> [usize; 4] {
+    pub fn blocks(self) -> [usize; 4] {
         match self {
             Depth::D18 => [2, 2, 2, 2],
             Depth::D34 | Depth::D50 => [3, 4, 6, 3],
@@ -36,7 +36,7 @@ impl Depth {
     }
 
     /// Whether blocks are 1 x 1, 3 x 3, 1 x 1 with four times the channels at the end, or two of 3 x 3.
-    fn is_bottleneck(self) -> bool {
+    pub fn is_bottleneck(self) -> bool {
         !matches!(self, Depth::D18 | Depth::D34)
     }
 }
@@ -87,6 +87,8 @@ pub struct ResNet {
 /// What stands before the first block: convolution, BatchNorm, ReLU, and a max pool where there is one.
 #[derive(Clone, Debug)]
 pub struct StemLayers {
+    /// What is done to images first, where anything is.
+    pub normalization: Option<Normalization>,
     /// The convolution.
     pub conv: Conv,
     /// Its BatchNorm.
@@ -154,13 +156,19 @@ impl ResNet {
                 inputs = outputs;
             }
         }
-        let stem = StemLayers { conv, norm, pool };
+        let stem = StemLayers { normalization: None, conv, norm, pool };
         Ok(ResNet { stem, blocks, features: inputs, memory: Memory::Full })
     }
 
     /// The same network, keeping less for backward.
     pub fn with_memory(self, memory: Memory) -> ResNet {
         ResNet { memory, ..self }
+    }
+
+    /// The same network, which normalises its images first: a convolution pads them with the mean then, not with black.
+    pub fn with_normalization(mut self, normalization: Option<Normalization>) -> ResNet {
+        self.stem.normalization = normalization;
+        self
     }
 
     /// The width of h.
@@ -198,7 +206,11 @@ impl ResNet {
 
 impl<'a> Segment<'a> for StemLayers {
     fn forward(&'a self, tape: &mut Tape<'a>, images: &[Var]) -> simclr_engine::Result<Var> {
-        let x = self.conv.forward(tape, &images[0])?;
+        let x = match &self.normalization {
+            Some(normalization) => ops::normalize(tape, &images[0], normalization)?,
+            None => images[0].clone(),
+        };
+        let x = self.conv.forward(tape, &x)?;
         let x = ops::batch_norm(tape, &x, &self.norm, None, true)?;
         match self.pool {
             Some(MaxPool { side, stride, padding }) => ops::max_pool(tape, &x, side, stride, padding),

@@ -156,3 +156,25 @@ fn stored_tensors_come_back() {
     let weight = parameters.get(id).to_vec().unwrap();
     assert_eq!(store_tensor(parameters.get(id)).unwrap().1[9], weight[1]);
 }
+
+#[test]
+fn normalised_images_are_what_the_network_sees() {
+    let device = Device::cpu(1).unwrap();
+    let (mean, deviation) = ([0.5, 0.25, 0.0], [0.5, 0.25, 2.0]);
+    for memory in [Memory::Full, Memory::Blocks] {
+        let (net, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
+        let run = |net: &ResNet, images: &[f32]| {
+            let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
+            let x = tape.input(Tensor::from_slice(&device, &[2, 8, 8, 3], images).unwrap());
+            net.forward(&mut tape, &x).unwrap().tensor().to_vec().unwrap()
+        };
+        // Powers of two: nothing is rounded.
+        let images: Vec<f32> = (0..2 * 8 * 8 * 3).map(|i| (i % 16) as f32 / 16.0).collect();
+        let normal: Vec<f32> =
+            images.iter().enumerate().map(|(i, x)| (x - mean[i % 3]) / deviation[i % 3]).collect();
+        let expected = run(&net, &normal);
+        let by = ops::Normalization::new(&device, &mean, &deviation).unwrap();
+        assert_eq!(run(&net.with_memory(memory).with_normalization(Some(by)), &images), expected);
+    }
+    assert!(ops::Normalization::new(&device, &mean, &[1.0, 0.0, 1.0]).is_err());
+}

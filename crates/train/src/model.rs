@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use simclr_engine::ops::Normalization;
 use simclr_engine::{DType, Device, Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
 
@@ -44,7 +45,11 @@ impl Model {
         let image_size = config.data.image_size as usize;
         let mut parameters = Parameters::new();
         let spec = resnet_spec(config);
-        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?;
+        let normalization = config.encoder.normalize.constants();
+        let normalization = normalization
+            .map(|[mean, deviation]| Normalization::new(device, &mean, &deviation))
+            .transpose()?;
+        let encoder = ResNet::new(&spec, device, seed, &mut parameters)?.with_normalization(normalization);
         let head = Head::new(&head_spec(config), encoder.features(), device, seed, &mut parameters)?;
         let activations = match config.train.precision {
             Precision::Bf16 => DType::Bf16,

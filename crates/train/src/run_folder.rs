@@ -32,6 +32,8 @@ use crate::{Config, TrainError};
 
 /// The file that makes a folder a run.
 pub(crate) const MARKER: &str = "run.toml";
+/// The key in it that says which file a network was imported from.
+const IMPORTED: &str = "imported";
 const CONFIG: &str = "config.toml";
 const LOCK: &str = "lock";
 const METRICS: &str = "metrics.jsonl";
@@ -73,6 +75,7 @@ const TEXT_LIMIT: u64 = 1 << 20;
 pub struct RunFolder {
     path: PathBuf,
     files: Arc<dyn FileSystem>,
+    imported: Option<String>,
     // Held for its lock.
     _lock: Option<File>,
 }
@@ -84,6 +87,28 @@ impl RunFolder {
     /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else, [`TrainError::RunLocked`],
     /// [`TrainError::Io`].
     pub fn create(path: &Path, config: &Config, files: Arc<dyn FileSystem>) -> Result<Self, TrainError> {
+        Self::make(path, config, None, files)
+    }
+
+    /// The same for a network that comes from elsewhere, from a file of the name `from`.
+    ///
+    /// # Errors
+    /// As [`RunFolder::create`].
+    pub fn create_imported(
+        path: &Path,
+        config: &Config,
+        from: &str,
+        files: Arc<dyn FileSystem>,
+    ) -> Result<Self, TrainError> {
+        Self::make(path, config, Some(from.to_owned()), files)
+    }
+
+    fn make(
+        path: &Path,
+        config: &Config,
+        imported: Option<String>,
+        files: Arc<dyn FileSystem>,
+    ) -> Result<Self, TrainError> {
         let text = config.to_toml()?;
         refuse_unless_free(path, files.as_ref())?;
         files.create_folder(path).map_err(TrainError::io("create", path))?;
@@ -97,12 +122,15 @@ impl RunFolder {
 
         let checkpoints = path.join(CHECKPOINTS);
         files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
-        let marker = format!("format = {FORMAT}\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        let mut marker = format!("format = {FORMAT}\nprogram = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        if let Some(from) = &imported {
+            marker += &format!("{IMPORTED} = {}\n", toml::Value::from(from.as_str()));
+        }
         // The marker goes first: a folder that has it and no configuration is ours, one that has a configuration may be the user's.
         for (name, text) in [(MARKER, marker), (CONFIG, text)] {
             write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
         }
-        Ok(Self { path: path.to_path_buf(), files, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), files, imported, _lock: lock })
     }
 
     /// Opens a run to go on with it.
@@ -122,8 +150,8 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::resume`], without the lock.
     pub fn open(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
-        let run = Self { path: path.to_path_buf(), files, _lock: None };
-        run.check_format()?;
+        let mut run = Self { path: path.to_path_buf(), files, imported: None, _lock: None };
+        run.read_marker()?;
         let config = run.read_config()?;
         Ok((run, config))
     }
@@ -160,7 +188,7 @@ impl RunFolder {
         path.join(MARKER).exists() && path.join(CONFIG).exists()
     }
 
-    fn check_format(&self) -> Result<(), TrainError> {
+    fn read_marker(&mut self) -> Result<(), TrainError> {
         if !Self::exists(&self.path) {
             return Err(TrainError::NoRun { path: self.path.clone() });
         }
@@ -173,7 +201,10 @@ impl RunFolder {
             marker.get("format").and_then(toml::Value::as_integer).and_then(|n| u64::try_from(n).ok());
         match format {
             None | Some(0) => Err(damaged("it lacks `format = 1`".to_owned())),
-            Some(1..=FORMAT) => Ok(()),
+            Some(1..=FORMAT) => {
+                self.imported = marker.get(IMPORTED).and_then(toml::Value::as_str).map(str::to_owned);
+                Ok(())
+            }
             Some(found) => {
                 let program =
                     marker.get("program").and_then(toml::Value::as_str).unwrap_or("of unknown version");
@@ -205,6 +236,11 @@ impl RunFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that its network was imported from, where it was not trained here: such a run has weights, and nothing to go on training with.
+    pub fn imported(&self) -> Option<&str> {
+        self.imported.as_deref()
     }
 
     /// The file operations of the run.

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod doctor;
 mod export;
+mod import;
 mod keys;
 mod knn;
 mod linear;
@@ -48,6 +49,7 @@ enum Command {
     Linear(linear::Linear),
     Report(report::Report),
     Export(export::Export),
+    Import(import::Import),
     Data(data::Data),
     Views(views::Views),
     Bench(bench::Bench),
@@ -72,6 +74,7 @@ impl Program {
             Command::Linear(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Import(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Views(command) => command.run(),
             Command::Bench(command) => command.run(),

@@ -32,7 +32,7 @@ pub fn assemble_report(
     let evaluations = evaluations(run)?;
     Ok(Report {
         title: title(run.path()),
-        subtitle: subtitle(config, &history),
+        subtitle: subtitle(run, config, &history),
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(row).collect(),
         per_class: per_class(&evaluations),
@@ -91,18 +91,22 @@ fn title(path: &Path) -> String {
     full.file_name().map_or("SimCLR".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn subtitle(config: &Config, history: &History) -> String {
+fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
     let encoder = &config.encoder;
+    let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
+    let size = config.data.image_size;
+    let network =
+        format!("ResNet-{} of width {}{stem}, {size} x {size} pixels", encoder.name.depth(), encoder.width);
+    if let Some(from) = run.imported() {
+        return format!("{network}, imported from {from}.");
+    }
     let epochs = history.series(Kind::Epoch, "train_loss").len() as u64;
     let done = match (epochs, config.train.epochs) {
         (done, of) if done == of => format!("{of} epochs"),
         (done, of) => format!("{done} of {of} epochs"),
     };
-    let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
     format!(
-        "SimCLR, ResNet-{} of width {}{stem}, {size} x {size} pixels, {done} of batch {}, {}, temperature {}, seed {}.",
-        encoder.name.depth(),
-        encoder.width,
+        "SimCLR, {network}, {done} of batch {}, {}, temperature {}, seed {}.",
         config.train.batch,
         match config.optim.name {
             OptimizerName::Adamw => "AdamW".to_owned(),
@@ -110,7 +114,6 @@ fn subtitle(config: &Config, history: &History) -> String {
         },
         config.loss.temperature,
         config.train.seed,
-        size = config.data.image_size,
     )
 }
 

@@ -1,9 +1,9 @@
 //! A network's layers as the nodes of a graph.
 
-use simclr_engine::Parameters;
-use simclr_engine::ops::BatchNorm;
+use simclr_engine::ops::{BatchNorm, Normalization};
+use simclr_engine::{ParameterId, Parameters};
 use simclr_nn::{Block, Conv, HeadLayer, MaxPool};
-use simclr_train::Model;
+use simclr_train::{Model, TrainError};
 
 use super::fold::{Folded, fold};
 use super::messages::{
@@ -22,7 +22,11 @@ const Z: &str = "z";
 pub(super) fn graph(model: &Model, with_projection: bool) -> Result<GraphProto> {
     let mut graph = Graph { parameters: &model.parameters, nodes: Vec::new(), constants: Vec::new() };
     let stem = model.encoder.stem();
-    let mut x = graph.conv(&stem.conv, &stem.norm, IMAGES.to_owned())?;
+    let mut x = IMAGES.to_owned();
+    if let Some(normalization) = &stem.normalization {
+        x = graph.normalize(normalization, x)?;
+    }
+    x = graph.conv(&stem.conv, &stem.norm, x)?;
     x = graph.relu(x);
     if let Some(pool) = stem.pool {
         x = graph.max_pool(pool, x);
@@ -71,6 +75,16 @@ impl Graph<'_> {
             attribute,
         });
         output
+    }
+
+    /// What is done to images first. It cannot be folded into the convolution, which pads what comes out of it with zeros.
+    fn normalize(&mut self, normalization: &Normalization, x: String) -> Result<String> {
+        let (scale, shift) = normalization.scale_and_shift().map_err(TrainError::from)?;
+        let sides = [1, scale.len(), 1, 1];
+        let scale = self.constant("images.scale".to_owned(), &sides, &scale);
+        let shift = self.constant("images.shift".to_owned(), &sides, &shift);
+        let scaled = self.node("Mul", vec![x, scale], "images.scaled".to_owned(), Vec::new());
+        Ok(self.node("Add", vec![scaled, shift], "images.normalized".to_owned(), Vec::new()))
     }
 
     /// A convolution with its BatchNorm.
@@ -127,7 +141,7 @@ impl Graph<'_> {
     }
 
     /// A layer's name: that of its weights without their ending.
-    fn layer(&self, weight: simclr_engine::ParameterId) -> String {
+    fn layer(&self, weight: ParameterId) -> String {
         let name = self.parameters.name(weight);
         name.strip_suffix(".weight").unwrap_or(name).to_owned()
     }

@@ -3,7 +3,7 @@
 //!
 //! A file is for inference, in f32 whatever the precision of training: each BatchNorm is folded by its running averages into the convolution
 //! or dense layer before it (`fold.rs`), as runtimes would do on loading it. The operators are Conv, Relu, MaxPool, Add, GlobalAveragePool,
-//! Flatten, and for a head Gemm and Identity, in the versions of opset 17; all weights are inside. The batch may have any size, S is that of training.
+//! Flatten, for a head Gemm and Identity, and Mul and Add where images are normalised (`encoder.normalize`), in the versions of opset 17; all weights are inside. The batch may have any size, S is that of training.
 
 mod fold;
 mod graph;
@@ -34,7 +34,7 @@ impl OnnxFile {
     /// [`ExchangeError::TooLarge`], [`ExchangeError::NotFinite`].
     pub fn new(trained: &Trained, with_projection: bool) -> Result<OnnxFile> {
         let graph = graph::graph(trained.model, with_projection)?;
-        let facts = trained.facts()?.into_iter();
+        let facts = trained.facts(true)?.into_iter();
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: "simclr".to_owned(),

@@ -159,6 +159,12 @@ pub const KEYS: &[Key] = &[
         Word(&["auto", "projection"]),
         "auto: projection where the shape changes; projection: in the first block of every stage",
     ),
+    key(
+        "encoder.normalize",
+        Word(&["none", "imagenet"]),
+        "none: images go into the network as they are, from 0 to 1; imagenet: less ImageNet's mean, divided by its deviation, as torchvision's pretrained networks expect",
+    )
+    .also(&["mean", "std"]),
     key("head.kind", Word(&["none", "linear", "nonlinear"]), "the projection head"),
     key("head.layers", Whole(2, 8), "dense layers of a nonlinear head"),
     key(

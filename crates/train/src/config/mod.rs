@@ -23,7 +23,8 @@ pub use layers::Layers;
 pub(crate) use layers::parse;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
-    OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig, ViewsOn,
+    Normalize, OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig,
+    ViewsOn,
 };
 
 use crate::TrainError;

@@ -15,6 +15,9 @@ macro_rules! words {
         }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
             /// The word that stands for it in a configuration.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
@@ -106,6 +109,26 @@ words! {
         Auto = "auto",
         /// In the first block of every stage, as the official code has it.
         Projection = "projection",
+    }
+}
+
+words! {
+    /// What is done to images, whose values are from 0 to 1, before the first layer.
+    Normalize {
+        /// Nothing, as in SimCLR.
+        None = "none",
+        /// ImageNet's mean is taken away and the rest divided by its deviation, as torchvision's pretrained networks expect.
+        Imagenet = "imagenet",
+    }
+}
+
+impl Normalize {
+    /// The mean and the deviation of red, green and blue.
+    pub const fn constants(self) -> Option<[[f32; 3]; 2]> {
+        match self {
+            Self::None => None,
+            Self::Imagenet => Some([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]),
+        }
     }
 }
 
@@ -276,11 +299,19 @@ pub struct EncoderConfig {
     pub stem: Stem,
     /// Where shortcuts are projections.
     pub shortcut: Shortcut,
+    /// What is done to images first.
+    pub normalize: Normalize,
 }
 
 impl Default for EncoderConfig {
     fn default() -> Self {
-        Self { name: EncoderName::Resnet18, width: 1.0, stem: Stem::Auto, shortcut: Shortcut::Auto }
+        Self {
+            name: EncoderName::Resnet18,
+            width: 1.0,
+            stem: Stem::Auto,
+            shortcut: Shortcut::Auto,
+            normalize: Normalize::None,
+        }
     }
 }
 

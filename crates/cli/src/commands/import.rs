@@ -1,0 +1,112 @@
+//! `simclr import`: a network of another program as a run.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::json;
+use simclr_exchange::{ImportOptions, Imported};
+use simclr_train::config::{EncoderName, Normalize, Precision, Stem};
+
+use crate::exit::Done;
+use crate::settings::from_to;
+use crate::terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr import resnet50.safetensors --out runs/imagenet --normalize imagenet
+  simclr import encoder.safetensors --out runs/again
+  simclr knn runs/imagenet --train photos/
+
+FILE is safetensors of a ResNet under torchvision's names, or what `simclr export RUN --to torchvision` wrote. Depth, width, \
+stem, shortcuts and head are recognised; a classifier fc.* is left out. A file of PyTorch's (.pth, .pt) is refused, with the \
+line that turns it into safetensors. The run folder can be measured and exported, not trained on.";
+
+/// Make a run folder of a network from elsewhere: torchvision's names in safetensors
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Import {
+    /// The weights, a safetensors file
+    file: PathBuf,
+
+    /// The run folder, new or empty
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+
+    /// Which network it must be [default: what it is]
+    #[arg(long, value_name = "NAME", value_parser = one_of(EncoderName::ALL, EncoderName::word))]
+    encoder: Option<EncoderName>,
+
+    /// Side of its images in pixels [default: what the file tells, else 224, or 32 with a first convolution of 3 x 3]
+    #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
+    size: Option<u32>,
+
+    /// How its images are normalised, which files of other programs do not tell: imagenet (torchvision, timm), or none (from 0 to 1)
+    #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
+    normalize: Option<Normalize>,
+
+    /// What to compute it in [default: what the file tells, else f32]
+    #[arg(long, value_name = "TYPE", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::word))]
+    precision: Option<Precision>,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Import {
+    pub fn run(self) -> Result<Done> {
+        let options = ImportOptions {
+            encoder: self.encoder,
+            image_size: self.size,
+            normalize: self.normalize,
+            precision: self.precision,
+        };
+        let imported = Imported::read(&self.file, &options)?;
+        imported.save(&self.out)?;
+        let (encoder, head) = (&imported.config.encoder, &imported.config.head);
+        let size = imported.config.data.image_size;
+        if !imported.left_out.is_empty() {
+            terminal::say(&format!("left out, the classifier: {}", imported.left_out.join(", ")));
+        }
+        let stem = if encoder.stem == Stem::Small { " with the stem for small images" } else { "" };
+        terminal::say(&format!(
+            "{}: {} of width {}{stem}, {} parameters, images of {size} x {size} pixels, normalisation {}, head {}, {}",
+            self.out.display(),
+            encoder.name,
+            encoder.width,
+            terminal::grouped(imported.parameters() as u64),
+            encoder.normalize,
+            head.kind,
+            imported.config.train.precision,
+        ));
+        if self.json {
+            let summary = json!({
+                "run": self.out,
+                "encoder": encoder.name,
+                "width": encoder.width,
+                "stem": encoder.stem,
+                "shortcut": encoder.shortcut,
+                "normalize": encoder.normalize,
+                "head": head.kind,
+                "image_size": size,
+                "precision": imported.config.train.precision,
+                "parameters": imported.parameters(),
+                "left_out": imported.left_out,
+            });
+            terminal::print(&summary.to_string())?;
+        }
+        Ok(Done::Finished)
+    }
+}
+
+/// One of some words, for arguments.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    word: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(move |&value| word(value))).try_map(move |given| {
+        all.iter().copied().find(|&value| word(value) == given).ok_or("not among the possible values")
+    })
+}

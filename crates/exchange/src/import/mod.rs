@@ -1,0 +1,161 @@
+//! A network from a safetensors file with torchvision's names, as a run folder.
+
+mod file;
+mod recognise;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use simclr_engine::Device;
+use simclr_nn::stored_shape;
+use simclr_train::checkpoint::{Checkpoint, Meta, NamedTensor};
+use simclr_train::config::{Config, EncoderConfig, EncoderName, Normalize, Precision, Stem};
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Model, TrainError};
+
+use crate::trained::Facts;
+use crate::{ExchangeError, Result};
+use file::WeightsFile;
+use recognise::Recognised;
+
+/// Side of the images of networks that do not tell theirs.
+const LARGE: u32 = 224;
+const SMALL: u32 = 32;
+
+/// What is known of a network beside its file; what the file tells and its tensors show need not be said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ImportOptions {
+    /// Which network it must be.
+    pub encoder: Option<EncoderName>,
+    /// Side of the images that it takes, in pixels; where nobody tells, 224, or 32 with the stem for small images.
+    pub image_size: Option<u32>,
+    /// How its images are normalised, which a file of another program does not tell.
+    pub normalize: Option<Normalize>,
+    /// What to compute it in; where nobody tells, f32.
+    pub precision: Option<Precision>,
+}
+
+/// A network that was read.
+#[derive(Debug)]
+pub struct Imported {
+    /// What it is. A network of another program has the defaults where this says how it was trained.
+    pub config: Config,
+    /// Tensors that were left out: those of the classifier.
+    pub left_out: Vec<String>,
+    checkpoint: Checkpoint,
+    from: String,
+}
+
+impl Imported {
+    /// Reads a safetensors file with torchvision's names: a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote.
+    ///
+    /// # Errors
+    /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape, or unknown. A file that
+    /// does not tell how images are normalised, where the options do not either.
+    pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported> {
+        let file = WeightsFile::read(path)?;
+        let facts = Facts::of(&file.metadata);
+        let recognised = Recognised::of(&file)?;
+        let config = configure(&file, &facts, &recognised, options)?;
+        let (tensors, left_out) = take_tensors(&file, &config)?;
+        if facts.config.is_none() && options.normalize.is_none() {
+            return Err(ExchangeError::Unnormalized { path: path.to_owned() });
+        }
+        let meta = Meta {
+            step: facts.step,
+            epoch: facts.epoch,
+            seed: config.train.seed,
+            config: config.to_toml()?,
+            ..Meta::default()
+        };
+        let from = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Imported { config, left_out, checkpoint: Checkpoint { tensors, meta }, from })
+    }
+
+    /// Makes a run folder of it, in a folder that does not exist or is empty.
+    ///
+    /// # Errors
+    /// Those of [`RunFolder::create`] and of writing a checkpoint; nothing is left behind then.
+    pub fn save(&self, out: &Path) -> Result<()> {
+        let run = RunFolder::create_imported(out, &self.config, &self.from, Arc::new(Disk))?;
+        if let Err(error) = run.checkpoints(1).save(&self.checkpoint) {
+            // It was ours alone; what cannot be removed stays, and the error that brought us here is the one to tell.
+            let _ = std::fs::remove_dir_all(out);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// How many values of it are trained, running averages left out.
+    pub fn parameters(&self) -> usize {
+        let averages = [".running_mean", ".running_var"];
+        let trained =
+            self.checkpoint.tensors.iter().filter(|t| !averages.iter().any(|end| t.name.ends_with(end)));
+        trained.map(|tensor| tensor.data.len()).sum()
+    }
+}
+
+/// The configuration of a network: what the file tells, then what its tensors show, then what the options say.
+fn configure(
+    file: &WeightsFile,
+    facts: &Facts,
+    recognised: &Recognised,
+    options: &ImportOptions,
+) -> Result<Config> {
+    let found = recognised.encoder.name;
+    if let Some(encoder) = options.encoder.filter(|&encoder| encoder != found) {
+        return Err(file.problem(format!("it is a {found}, not a {encoder}")));
+    }
+    let origin = format!("{} (its configuration)", file.path.display());
+    let mut config = match facts.config {
+        Some(text) => Config::from_toml(text, &origin)?,
+        None => {
+            let mut config = Config::default();
+            config.data.image_size = if recognised.encoder.stem == Stem::Small { SMALL } else { LARGE };
+            config.train.precision = Precision::F32;
+            config
+        }
+    };
+    config.encoder = EncoderConfig { normalize: config.encoder.normalize, ..recognised.encoder.clone() };
+    config.head = recognised.head.clone();
+    config.data.image_size = options.image_size.unwrap_or(config.data.image_size);
+    config.encoder.normalize = options.normalize.unwrap_or(config.encoder.normalize);
+    config.train.precision = options.precision.unwrap_or(config.train.precision);
+    // Read back: every value is checked against its range.
+    Ok(Config::from_toml(&config.to_toml()?, &file.path.display().to_string())?)
+}
+
+/// The tensors of a network of this configuration, and the names of those left out.
+fn take_tensors(file: &WeightsFile, config: &Config) -> Result<(Vec<NamedTensor>, Vec<String>)> {
+    let network = || format!("a {} of width {}", config.encoder.name, config.encoder.width);
+    let model = Model::new(config, &Device::dry().map_err(TrainError::from)?)?;
+    let mut tensors = Vec::new();
+    for (name, _, tensor) in model.parameters.iter() {
+        let expected = stored_shape(tensor);
+        let problem = match file.shape(name) {
+            Some(shape) if shape == expected => {
+                tensors.push(file.tensor(name)?);
+                continue;
+            }
+            Some(shape) => format!("is {shape:?}, expected {expected:?} as in {}", network()),
+            None => format!("is missing; {} has it, {expected:?}", network()),
+        };
+        return Err(file.problem(format!("tensor `{name}` {problem}")));
+    }
+    let known = |name: &str| model.parameters.find(name).is_some() || name.ends_with(".num_batches_tracked");
+    let (left_out, unknown): (Vec<_>, Vec<_>) =
+        file.names().filter(|name| !known(name)).partition(|name| name.starts_with("fc."));
+    let Some(name) = unknown.first() else {
+        return Ok((tensors, left_out));
+    };
+    let others = match unknown.len() {
+        1 => " is".to_owned(),
+        count => format!(" and {} more are", count - 1),
+    };
+    let advice = match name.starts_with("optimizer.") {
+        true => "; this is a checkpoint of simclr, whose run folder can be used as it is",
+        false => "",
+    };
+    Err(file.problem(format!("tensor `{name}`{others} no part of {}{advice}", network())))
+}

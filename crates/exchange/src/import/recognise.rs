@@ -1,0 +1,106 @@
+//! Which network it is, by the names and shapes of its tensors.
+
+use simclr_train::config::{
+    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, Shortcut, Stem,
+};
+use simclr_train::{Config, resnet_spec};
+
+use super::file::WeightsFile;
+use crate::Result;
+
+/// Channels of the first convolution of a network of width 1.
+const BASE: f64 = 64.0;
+
+/// What the tensors of a file are those of, if all of them are there: see [`take_tensors`](super::take_tensors).
+pub(super) struct Recognised {
+    pub encoder: EncoderConfig,
+    pub head: HeadConfig,
+}
+
+impl Recognised {
+    /// Looks at the first convolution, the number and kind of the blocks, and the head's layers.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Weights`](crate::ExchangeError::Weights) where no ResNet has such.
+    pub fn of(file: &WeightsFile) -> Result<Recognised> {
+        let (width, stem) = first_layer(file)?;
+        let is_there = |name: &str| file.shape(name).is_some();
+        let bottleneck = is_there("layer1.0.conv3.weight");
+        let projected = is_there("layer1.0.downsample.0.weight");
+        let encoder = EncoderConfig {
+            name: name_of(file, bottleneck)?,
+            width,
+            stem,
+            // Bottleneck blocks always change the number of channels first: there is no difference.
+            shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
+            normalize: Normalize::None,
+        };
+        Ok(Recognised { encoder, head: head(file)? })
+    }
+}
+
+fn first_layer(file: &WeightsFile) -> Result<(f64, Stem)> {
+    const FIRST: &str = "conv1.weight";
+    let no_resnet = |what: String| Err(file.problem(format!("it is no ResNet: {what}")));
+    match file.shape(FIRST) {
+        Some(&[channels, 3, 7, 7]) => Ok((channels as f64 / BASE, Stem::Imagenet)),
+        Some(&[channels, 3, 3, 3]) => Ok((channels as f64 / BASE, Stem::Small)),
+        Some(shape) => no_resnet(format!(
+            "tensor `{FIRST}` is {shape:?}, expected [channels, 3, 7, 7], or [channels, 3, 3, 3] for small images"
+        )),
+        None => {
+            let alike = file.names().find(|name| name.ends_with(FIRST) && !name.contains("layer"));
+            let advice = match alike.as_deref().and_then(|name| name.strip_suffix(FIRST)) {
+                Some(prefix) => format!("; there is `{prefix}{FIRST}`: take `{prefix}` off the names"),
+                None => String::new(),
+            };
+            no_resnet(format!("it has no tensor `{FIRST}`{advice}"))
+        }
+    }
+}
+
+/// The network of as many blocks in each stage, of two convolutions or, `bottleneck`, three.
+fn name_of(file: &WeightsFile, bottleneck: bool) -> Result<EncoderName> {
+    let blocks_of = |stage: usize| {
+        (0..).take_while(|block| file.shape(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()
+    };
+    let blocks: [usize; 4] = std::array::from_fn(|stage| blocks_of(stage + 1));
+    let found = EncoderName::ALL.iter().copied().find(|&name| {
+        let mut config = Config::default();
+        config.encoder.name = name;
+        let depth = resnet_spec(&config).depth;
+        depth.blocks() == blocks && depth.is_bottleneck() == bottleneck
+    });
+    found.ok_or_else(|| {
+        let convolutions = if bottleneck { "three" } else { "two" };
+        let known: Vec<_> = EncoderName::ALL.iter().map(|name| name.word()).collect();
+        file.problem(format!(
+            "its stages have {blocks:?} blocks of {convolutions} convolutions, which none of {} has",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The head, none where there is not one.
+fn head(file: &WeightsFile) -> Result<HeadConfig> {
+    let weight = |layer: usize| file.shape(&format!("head.{layer}.linear.weight"));
+    let layers = (0..).take_while(|&layer| weight(layer).is_some()).count();
+    let Some(last) = layers.checked_sub(1).and_then(weight) else {
+        return Ok(HeadConfig { kind: HeadKind::None, ..HeadConfig::default() });
+    };
+    let outputs = |shape: &[usize]| match *shape {
+        [outputs, _] => Ok(outputs),
+        _ => Err(file.problem(format!("a layer of the head is {shape:?}, expected [outputs, inputs]"))),
+    };
+    let mut head = HeadConfig {
+        kind: HeadKind::Linear,
+        dim: outputs(last)?,
+        batch_norm: file.shape("head.0.bn.weight").is_some(),
+        ..HeadConfig::default()
+    };
+    if let Some(first) = weight(0).filter(|_| layers > 1) {
+        let hidden = Auto::Value(outputs(first)?);
+        head = HeadConfig { kind: HeadKind::Nonlinear, layers, hidden, ..head };
+    }
+    Ok(head)
+}

@@ -1,0 +1,256 @@
+//! Weights written and read again, and files that are none.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{config, images, model, trained};
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use simclr_engine::Device;
+use simclr_exchange::{ImportOptions, Imported, StateDict};
+use simclr_train::config::{EncoderName, Normalize, Precision};
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Model};
+
+/// A tensor of a file that is made here.
+struct Entry {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// A network in a file, and the changes that make it another.
+struct File {
+    folder: tempfile::TempDir,
+    entries: Vec<Entry>,
+}
+
+impl File {
+    /// A network of the configuration that differs from the default in `sets`, as another program writes it: nothing beside it.
+    fn of(sets: &[&str]) -> File {
+        let config = config(sets);
+        let mut bytes = Vec::new();
+        let model = model(&config);
+        StateDict::new(&trained(&model, &config), true).unwrap().write(&mut bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let entries = file.tensors().into_iter().map(|(name, tensor)| Entry {
+            name,
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            bytes: tensor.data().to_vec(),
+        });
+        File { folder: tempfile::tempdir().unwrap(), entries: entries.collect() }
+    }
+
+    fn entry(&mut self, name: &str) -> &mut Entry {
+        self.entries.iter_mut().find(|entry| entry.name == name).unwrap()
+    }
+
+    fn add(&mut self, name: &str) {
+        let bytes = vec![0; 12];
+        self.entries.push(Entry { name: name.to_owned(), dtype: Dtype::F32, shape: vec![3], bytes });
+    }
+
+    fn write(&self) -> PathBuf {
+        let views = self.entries.iter().map(|entry| {
+            (entry.name.as_str(), TensorView::new(entry.dtype, entry.shape.clone(), &entry.bytes).unwrap())
+        });
+        let path = self.folder.path().join("weights.safetensors");
+        fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        path
+    }
+
+    fn read(&self, options: &ImportOptions) -> Imported {
+        Imported::read(&self.write(), options).unwrap()
+    }
+
+    /// What is said of the file.
+    fn refused(&self, options: &ImportOptions) -> String {
+        Imported::read(&self.write(), options).unwrap_err().to_string()
+    }
+}
+
+const PLAIN: ImportOptions =
+    ImportOptions { encoder: None, image_size: None, normalize: Some(Normalize::None), precision: None };
+
+const TINY: [&str; 3] = ["encoder.width=0.0625", "data.image_size=16", "head.kind=none"];
+
+fn load(run: &Path) -> (Model, Config) {
+    let (run, _) = RunFolder::open(run, Arc::new(Disk)).unwrap();
+    let found = run.checkpoints(1).latest_good().unwrap().unwrap();
+    Model::from_checkpoint(&found.checkpoint, &Device::cpu(1).unwrap()).unwrap()
+}
+
+#[test]
+fn what_was_written_comes_back_to_the_bit() {
+    for (sets, with_head) in [
+        (&["encoder.width=0.0625", "data.image_size=24", "head.layers=3", "head.dim=8"][..], true),
+        (&["encoder.width=0.0625", "encoder.shortcut=projection", "loss.temperature=0.25"], false),
+        (&["encoder.name=resnet50", "encoder.width=0.0625", "data.image_size=40", "head.kind=linear"], true),
+        (&["encoder.width=0.0625", "head.batch_norm=false", "encoder.normalize=imagenet"], true),
+    ] {
+        let config = config(sets);
+        let model = model(&config);
+        let dict = StateDict::new(&trained(&model, &config), with_head).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (file, run) = (folder.path().join("a.safetensors"), folder.path().join("run"));
+        dict.write(&mut fs::File::create(&file).unwrap()).unwrap();
+        let imported = Imported::read(&file, &ImportOptions::default()).unwrap();
+        imported.save(&run).unwrap();
+        assert_eq!(imported.parameters(), trained(&model, &config).parameters(with_head));
+
+        let (again, config_again) = load(&run);
+        let bytes = images(&model, 2);
+        let ((h, z), (h_again, z_again)) = (model.embed(&bytes).unwrap(), again.embed(&bytes).unwrap());
+        assert_eq!(h, h_again, "{sets:?}");
+        if with_head {
+            assert_eq!(z, z_again, "{sets:?}");
+        }
+        assert_eq!(config_again.encoder, config.encoder);
+        assert_eq!((config_again.loss, config_again.data), (config.loss, config.data));
+        let (folder, _) = RunFolder::open(&run, Arc::new(Disk)).unwrap();
+        assert_eq!(folder.imported(), Some("a.safetensors"));
+        let meta = folder.checkpoints(1).latest_good().unwrap().unwrap().checkpoint.meta;
+        assert_eq!((meta.step, meta.epoch), (7, 2));
+        assert!(imported.save(&run).unwrap_err().to_string().contains("already holds a run"));
+    }
+}
+
+#[test]
+fn files_of_other_programs() {
+    let mut file = File::of(&[
+        "encoder.name=resnet34",
+        "encoder.width=0.0625",
+        "head.kind=none",
+        "encoder.normalize=imagenet",
+    ]);
+    file.add("fc.weight");
+    file.add("fc.bias");
+    assert!(file.refused(&ImportOptions::default()).contains("--normalize imagenet"));
+    let options = ImportOptions { normalize: Some(Normalize::Imagenet), ..PLAIN };
+    let imported = file.read(&options);
+    assert_eq!(imported.left_out, ["fc.bias", "fc.weight"]);
+    let Config { data, encoder, train, .. } = &imported.config;
+    assert_eq!(
+        (encoder.name, encoder.width, encoder.normalize),
+        (EncoderName::Resnet34, 0.0625, Normalize::Imagenet)
+    );
+    assert_eq!((data.image_size, train.precision), (224, Precision::F32));
+    assert_eq!(File::of(&TINY).read(&PLAIN).config.data.image_size, 32);
+    let options = ImportOptions { image_size: Some(40), precision: Some(Precision::Bf16), ..options };
+    let config = file.read(&options).config;
+    assert_eq!((config.data.image_size, config.train.precision), (40, Precision::Bf16));
+}
+
+#[test]
+fn values_of_16_bits() {
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let mut file = File::of(&TINY);
+        let mut expected = Vec::new();
+        for entry in file.entries.iter_mut().filter(|entry| entry.dtype == Dtype::F32) {
+            let values = entry.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
+            let rounded: Vec<u8> = match dtype {
+                Dtype::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+                _ => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+            };
+            (entry.dtype, entry.bytes) = (dtype, rounded.clone());
+            expected.push((entry.name.clone(), rounded));
+        }
+        let run = file.folder.path().join("run");
+        file.read(&PLAIN).save(&run).unwrap();
+        let (model, _) = load(&run);
+        for (name, bytes) in expected {
+            let id = model.parameters.find(&name).unwrap();
+            let (_, values) = simclr_nn::store_tensor(model.parameters.get(id)).unwrap();
+            let again: Vec<u8> = match dtype {
+                Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+                _ => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            };
+            assert_eq!(again, bytes, "{name}");
+        }
+    }
+}
+
+#[track_caller]
+fn says(message: String, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "no {word:?} in: {message}");
+    }
+}
+
+#[test]
+fn networks_that_are_none() {
+    let changed = |change: &dyn Fn(&mut File)| {
+        let mut file = File::of(&TINY);
+        change(&mut file);
+        file.refused(&PLAIN)
+    };
+    let name = "layer2.1.conv2.weight";
+    says(
+        changed(&|f| f.entries.retain(|entry| entry.name != name)),
+        &["weights.safetensors", name, "missing", "[8, 8, 3, 3]", "resnet18 of width 0.0625"],
+    );
+    says(
+        changed(&|f| f.entry(name).shape = vec![8, 8, 9, 1]),
+        &[name, "is [8, 8, 9, 1], expected [8, 8, 3, 3]"],
+    );
+    says(changed(&|f| f.add("layer2.1.se.weight")), &["`layer2.1.se.weight` is no part of a resnet18"]);
+    says(
+        changed(&|f| ["a", "b", "c"].into_iter().for_each(|name| f.add(name))),
+        &["`a` and 2 more are no part"],
+    );
+    says(changed(&|f| f.add("optimizer.conv1.weight")), &["optimizer.conv1.weight", "checkpoint of simclr"]);
+    says(changed(&|f| f.entry("bn1.weight").bytes[2..4].fill(0xff)), &["bn1.weight", "not finite"]);
+    says(
+        changed(&|f| f.entry("conv1.weight").shape = vec![4, 27, 1, 1]),
+        &["no ResNet", "[4, 27, 1, 1]", "[channels, 3, 7, 7]"],
+    );
+    says(
+        changed(&|f| f.entry("conv1.weight").name = "first".to_owned()),
+        &["no ResNet", "no tensor `conv1.weight`"],
+    );
+    let prefix = |f: &mut File| f.entries.iter_mut().for_each(|entry| entry.name.insert_str(0, "module."));
+    says(changed(&prefix), &["take `module.` off the names"]);
+    let more = |f: &mut File| {
+        f.entry("layer1.1.conv1.weight").name = "layer1.2.conv1.weight".to_owned();
+    };
+    says(changed(&more), &["[1, 2, 2, 2] blocks of two convolutions", "resnet18", "resnet200"]);
+    let wide = |f: &mut File| {
+        let entry = f.entry("bn1.bias");
+        (entry.dtype, entry.shape) = (Dtype::F64, vec![2]);
+    };
+    says(changed(&wide), &["bn1.bias", "is [2], expected [4]"]);
+    let integers = |f: &mut File| f.entry("bn1.bias").dtype = Dtype::I32;
+    says(changed(&integers), &["bn1.bias", "I32", "F32, F16 or BF16"]);
+    let options = ImportOptions { encoder: Some(EncoderName::Resnet50), ..PLAIN };
+    says(File::of(&TINY).refused(&options), &["is a resnet18, not a resnet50"]);
+    let options = ImportOptions { image_size: Some(4), ..PLAIN };
+    says(File::of(&TINY).refused(&options), &["data.image_size", "4"]);
+}
+
+#[test]
+fn files_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        Imported::read(&path, &PLAIN).unwrap_err().to_string()
+    };
+    for pickle in [&b"PK\x03\x04and more"[..], b"\x80\x02}q\x00."] {
+        says(refused(pickle), &["net.pth", "pickle", "torch.load(", "net.safetensors"]);
+    }
+    for other in [&b""[..], b"short", b"\x89PNG\r\n\x1a\n{and more", &[255; 64]] {
+        says(refused(other), &["net.pth", "no safetensors file"]);
+    }
+    let whole = fs::read(File::of(&TINY).write()).unwrap();
+    says(refused(&whole[..whole.len() - 1]), &["no safetensors file"]);
+    says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["it is a folder"]);
+    let missing = folder.path().join("missing");
+    says(Imported::read(&missing, &PLAIN).unwrap_err().to_string(), &["cannot read", "missing"]);
+}
