@@ -121,6 +121,9 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::TooFewToSplit { .. }
         | E::NoCheckpoint { .. }
         | E::Option { .. }
+        | E::Labels { .. }
+        | E::HeadLayers { .. }
+        | E::BatchDoesNotFit { .. }
         | E::Views(_) => true,
         _ => false,
     }
@@ -150,7 +153,7 @@ fn is_usage_of_data(error: &DataError) -> bool {
             | E::SingleImage(_)
             | E::Unrecognised { .. }
             | E::NoLabels
-            | E::ClassTooSmall { .. }
+            | E::SubsetSize { .. }
             | E::HoldoutTooLarge { .. }
             | E::TooFewImages { .. }
             | E::Setting { .. }

@@ -185,7 +185,7 @@ fn table(evaluation: &Evaluation) -> Vec<String> {
     )];
     lines.push(format!("{:<16} {:>8} {:>8}", "", "top-1", "top-5"));
     lines.push(score_line("SimCLR", &evaluation.trained));
-    lines.extend(evaluation.random.as_ref().map(|random| score_line("random encoder", random)));
+    lines.extend(evaluation.random.as_ref().map(|random| score_line(evaluation.baseline(), random)));
     let classes = &evaluation.trained.per_class;
     if classes.len() <= LISTED {
         let width = classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(16);

@@ -99,6 +99,12 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
+/// A number of 0 or more, for arguments.
+pub fn zero_or_more(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number >= 0.0 && f64::is_finite(*number));
+    number.ok_or_else(|| "expected a number of 0 or more".to_owned())
+}
+
 impl Threads {
     /// The number, 0 for one per processor.
     pub fn count(self) -> usize {

@@ -20,10 +20,20 @@ impl Watching {
                 self.advance(detail.clone(), detail, done as u64, images as u64);
             }
             Progress::Fitting { side } => self.begin(format!("{side}, logistic regression"), None),
-            Progress::Epoch { side, epoch, epochs, loss, top1, .. } => {
+            Progress::Planned { images, of, epochs, batch, rate, memory } => {
+                terminal::say(&format!(
+                    "{} of {} labels: {} of {}, batch {batch}, rate {rate:.4}",
+                    terminal::grouped(images as u64),
+                    terminal::grouped(of as u64),
+                    terminal::counted(epochs as usize, "epoch"),
+                    terminal::counted(images / batch, "step"),
+                ));
+                terminal::say(&memory.to_string());
+            }
+            Progress::Epoch { side, learner, epoch, epochs, loss, top1, .. } => {
                 let detail =
                     format!("{side}, epoch {epoch}/{epochs}  loss {loss:.3}  {}", terminal::percent(top1));
-                self.advance(format!("{side}, linear classifier"), detail, epoch, epochs);
+                self.advance(format!("{side}, {learner}"), detail, epoch, epochs);
             }
         }
     }

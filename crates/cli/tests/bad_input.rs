@@ -23,7 +23,7 @@ fn a_path_that_is_not_there() {
     let config = dir.path().join("no.toml");
     simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(&config)])
         .expect(2, &["no.toml", "no such file"]);
-    for command in ["knn", "linear"] {
+    for command in ["knn", "linear", "finetune"] {
         simclr(&[command, path(&nowhere), "--train", path(&data)]).expect(2, &["holds no run"]);
     }
     simclr(&["report", path(&nowhere)]).expect(2, &["holds no run"]);
@@ -251,6 +251,10 @@ fn settings_that_make_no_sense() {
         ("linear", ["--batch", "x"], "at least 1"),
         ("linear", ["--seed", "-1"], "of 0 or more"),
         ("linear", ["--epochs", "3"], "--method sgd"),
+        ("finetune", ["--labels", "0%"], "a share, such as 1%"),
+        ("finetune", ["--labels", "many"], "a share, such as 1%"),
+        ("finetune", ["--weight-decay", "-1"], "a number of 0 or more"),
+        ("finetune", ["--head-layers", "-1"], "invalid"),
     ] {
         let given = [command, "run", "--train", path(&data), argument[0], argument[1]];
         simclr(&given).expect(2, &[argument[0], words]);
@@ -342,6 +346,19 @@ fn labels_that_are_not_there() {
     fs::rename(strange.join("class 0"), strange.join("unicorn")).unwrap();
     class_folders(&strange, 1, 2);
     simclr(&["linear", path(&out), "--train", path(&data), "--test", path(&strange)]).expect(2, &["unicorn"]);
+    let finetune = |words: &[&str]| {
+        let run = ["finetune", path(&out), "--train", path(&data), "--no-random", "--epochs", "1"];
+        simclr(&[&run[..], words].concat())
+    };
+    // 38 of the 48 images are left to learn from.
+    finetune(&["--labels", "5%"]).expect(2, &["labels 5%: 2 labelled images", "a number from 3 to"]);
+    finetune(&["--labels", "99"]).expect(2, &["labels 99:", "a number from 3 to"]);
+    finetune(&["--head-layers", "9"]).expect(2, &["head layers are 9", "has 2"]);
+    finetune(&["--labels", "6", "--batch", "7"]).expect(2, &["batch = 7", "6"]);
+    finetune(&["--out", path(&data.join("class 0/0.png"))]).expect(2, &["0.png", "cannot make the folder"]);
+    let reply = finetune(&["--labels", "100%", "--rate", "1e30"]);
+    reply.expect(1, &["the classifier's loss", "in epoch 1 at rate ", "lower the rate"]);
+    assert!(!out.join("evaluation").exists());
 }
 
 /// A write that fails halfway: the message names the file, and what was saved before is intact.

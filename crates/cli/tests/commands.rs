@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
 use image::{ImageBuffer, Luma};
@@ -75,6 +76,7 @@ fn a_run_from_images_to_report() {
         let written: Value = serde_json::from_slice(&written).unwrap();
         assert!(accuracy(&written["per_class"][0]["accuracy"]), "{written}");
     }
+    fine_tune(&run, &parts, dir.path());
     let table = simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]).out;
     assert!(
         table.contains("SimCLR") && table.contains("random encoder") && table.contains("class 2"),
@@ -84,6 +86,36 @@ fn a_run_from_images_to_report() {
     simclr(&["report", path(&run), "--train", path(&parts)]).expect(0, &["report.html"]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("data:image/png") && page.contains("kNN"));
+    assert!(page.contains("fine-tuning, 50% of the labels") && page.contains("from scratch"), "{page}");
+}
+
+/// Half of the labels of 36 images, of six classes.
+fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
+    let finetune = ["finetune", path(run), "--train", path(parts), "--labels", "50%", "--epochs", "2"];
+    let reply = simclr(&[&finetune[..], &["--json"]].concat()).expect(
+        0,
+        &["18 of 36 labels: 2 epochs of 2 steps, batch 9", "memory full", "finetune-50%.safetensors"],
+    );
+    let result = reply.json();
+    assert_eq!((&result["protocol"], &result["train_images"]), (&"finetune-50%".into(), &18.into()));
+    assert!(result["top5"].is_f64() && result["random_top1"].is_f64(), "{result}");
+    let bytes = fs::read(run.join("evaluation/finetune-50%.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 122);
+    assert_eq!(file.tensor("fc.weight").unwrap().shape(), [6, 32]);
+    let count = file.tensor("bn1.num_batches_tracked").unwrap();
+    // The run's ten steps and four more.
+    assert_eq!(count.data(), &14_i64.to_le_bytes());
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let classes = &metadata.metadata().as_ref().unwrap()["classes"];
+    assert!(classes.starts_with("[\"class 0\",") && classes.ends_with("\"class 5\"]"), "{classes}");
+
+    let out = dir.join("tuned/here");
+    let from_head = ["--head-layers", "1", "--no-random", "--out", path(&out)];
+    let table = simclr(&[&finetune[..], &from_head].concat()).expect(0, &["tuned/here"]).out;
+    assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1"), "{table}");
+    let bytes = fs::read(out.join("finetune-50%-head-1.safetensors")).unwrap();
+    assert!(SafeTensors::deserialize(&bytes).unwrap().tensor("head.0.linear.weight").is_ok());
 }
 
 #[test]

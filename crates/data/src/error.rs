@@ -76,15 +76,18 @@ pub enum DataError {
     #[error("this data set has no labels; put each class into a sub-folder of its own")]
     NoLabels,
 
-    /// A class has fewer images than a balanced subset needs.
-    #[error("class {class} has {have} images, fewer than the {want} asked for")]
-    ClassTooSmall {
-        /// The name of the class.
-        class: String,
-        /// Its images.
-        have: usize,
+    /// A balanced subset that would leave a class without image, or is larger than what it is drawn from.
+    #[error(
+        "{images} labelled images cannot be drawn from {labelled} of {classes} classes so that each class gives some; a number from \
+         {classes} to {labelled} would be right"
+    )]
+    SubsetSize {
         /// The images asked for.
-        want: usize,
+        images: usize,
+        /// Classes that have images.
+        classes: usize,
+        /// Their images.
+        labelled: usize,
     },
 
     /// More images were asked to be held out than there are to spare.

@@ -60,32 +60,42 @@ impl Subset {
     }
 }
 
-/// `per_class` images of every class, drawn at random, in the order of `whole`: the subsets of semi-supervised evaluation
-/// (1% and 10% of the labels). The same seed makes the same subset, and a larger one contains a smaller.
+/// `images` images of `whole`, as many of each class as of any other, drawn at random and in the order of `whole`: the subsets of
+/// semi-supervised evaluation (1% and 10% of the labels). Where they cannot be shared out evenly, some classes, drawn too, give one more;
+/// a class with fewer gives all that it has, and the others more. The same seed makes the same subset, and a larger one contains a
+/// smaller.
 ///
 /// # Errors
-/// [`DataError::NoLabels`], or [`DataError::ClassTooSmall`] naming the class.
-pub fn balanced_subset(whole: Arc<dyn Dataset>, per_class: usize, seed: u64) -> Result<Subset, DataError> {
-    if whole.classes().is_empty() {
-        return Err(DataError::NoLabels);
-    }
+/// [`DataError::NoLabels`], or [`DataError::SubsetSize`] where a class would get no image or there are not as many with labels.
+pub fn balanced_subset(whole: Arc<dyn Dataset>, images: usize, seed: u64) -> Result<Subset, DataError> {
     let mut by_class = vec![Vec::new(); whole.classes().len()];
     for index in 0..whole.len() {
         if let Some(label) = whole.label(index) {
             by_class[label as usize].push(index as u32);
         }
     }
-    let mut indices = Vec::with_capacity(per_class * by_class.len());
-    for (label, mut members) in by_class.into_iter().enumerate() {
-        if members.len() < per_class {
-            return Err(DataError::ClassTooSmall {
-                class: whole.classes()[label].clone(),
-                have: members.len(),
-                want: per_class,
-            });
+    for (label, members) in by_class.iter_mut().enumerate() {
+        shuffle(members, &mut Stream::new(seed, label as u64, BALANCED, 0));
+    }
+    let labelled: usize = by_class.iter().map(Vec::len).sum();
+    let mut order: Vec<u32> = (0..by_class.len() as u32).collect();
+    order.retain(|&label| !by_class[label as usize].is_empty());
+    if order.is_empty() {
+        return Err(DataError::NoLabels);
+    }
+    if !(order.len()..=labelled).contains(&images) {
+        return Err(DataError::SubsetSize { images, classes: order.len(), labelled });
+    }
+    shuffle(&mut order, &mut Stream::new(seed, 0, BALANCED, 1));
+    // One of each class in turn, until there are enough: every subset is the beginning of one list.
+    let mut indices = Vec::with_capacity(images);
+    for turn in 0.. {
+        order.retain(|&label| by_class[label as usize].len() > turn);
+        let given = order.iter().map(|&label| by_class[label as usize][turn]);
+        indices.extend(given.take(images - indices.len()));
+        if indices.len() == images {
+            break;
         }
-        shuffle(&mut members, &mut Stream::new(seed, label as u64, BALANCED, 0));
-        indices.extend_from_slice(&members[..per_class]);
     }
     indices.sort_unstable();
     Ok(Subset { whole, indices })

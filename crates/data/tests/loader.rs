@@ -255,12 +255,34 @@ fn holdout_and_balanced_subsets() {
     assert!(Subset::split_off_holdout(Arc::clone(&dataset), 30, 3).is_err());
     let first = held_out.indices()[0] as usize;
     assert_eq!((held_out.name(0), held_out.label(0)), (dataset.name(first), dataset.label(first)));
+}
 
-    let small = balanced_subset(Arc::clone(&dataset), 2, 5).unwrap();
-    let large = balanced_subset(Arc::clone(&dataset), 4, 5).unwrap();
-    let per_class = |label| (0..large.len()).filter(|&i| large.label(i) == Some(label)).count();
-    assert_eq!([per_class(0), per_class(1), per_class(2)], [4; 3]);
-    assert!(small.indices().iter().all(|index| large.indices().contains(index)));
-    let error = balanced_subset(dataset, 11, 5).err().unwrap().to_string();
-    assert_eq!(error, "class a has 10 images, fewer than the 11 asked for");
+#[test]
+fn balanced_subsets() {
+    let dataset = numbers(30, &[]);
+    let draw = |images, seed| balanced_subset(Arc::clone(&dataset), images, seed).unwrap();
+    let per_class = |subset: &Subset| {
+        [0, 1, 2].map(|label| (0..subset.len()).filter(|&i| subset.label(i) == Some(label)).count())
+    };
+    let sizes: Vec<Subset> = (3..=30).map(|images| draw(images, 5)).collect();
+    for (subset, images) in sizes.iter().zip(3..) {
+        let counts = per_class(subset);
+        assert_eq!(counts.iter().sum::<usize>(), images);
+        assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+        assert!(subset.indices().is_sorted());
+    }
+    for pair in sizes.windows(2) {
+        assert!(pair[0].indices().iter().all(|index| pair[1].indices().contains(index)));
+    }
+    assert_eq!(draw(12, 5).indices(), sizes[9].indices());
+    assert_ne!(draw(12, 6).indices(), sizes[9].indices());
+
+    // A class of two gives both, and the others the rest.
+    let uneven: Vec<u32> = (0..30).filter(|index| index % 3 > 0 || *index < 6).collect();
+    let uneven: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(&dataset), uneven));
+    assert_eq!(per_class(&balanced_subset(uneven, 12, 5).unwrap()), [2, 5, 5]);
+    for images in [0, 2, 31] {
+        let error = balanced_subset(Arc::clone(&dataset), images, 5).err().unwrap().to_string();
+        assert!(error.contains("a number from 3 to 30 would be right"), "{error}");
+    }
 }

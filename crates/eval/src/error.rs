@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::protocols::Labels;
 use crate::report::PictureError;
 
 /// Why an encoder could not be evaluated. Every message names what is wrong and what would be right.
@@ -73,8 +74,39 @@ pub enum EvalError {
         /// What would be right.
         expected: &'static str,
     },
-    /// A classifier whose loss is no number any more.
-    #[error("the classifier's loss is {loss} in epoch {epoch} at rate {rate:.4}; lower the rate")]
+    /// A number of labels that does not suit the training images.
+    #[error("labels {labels}: {source}")]
+    Labels {
+        /// What was asked for.
+        labels: Labels,
+        /// What is wrong with it.
+        source: simclr_data::DataError,
+    },
+    /// More layers of the projection head than there are.
+    #[error("head layers are {asked}, but the projection head of this run has {layers}; give at most that")]
+    HeadLayers {
+        /// Layers asked for.
+        asked: usize,
+        /// Layers that there are.
+        layers: usize,
+    },
+    /// A step of fine-tuning that takes more memory than there is.
+    #[error(
+        "a batch of {batch} images takes about {:.2} GB of memory, of which {:.2} GB are available; {}",
+        *needed as f64 / 1e9, *available as f64 / 1e9, smaller_batch(*largest)
+    )]
+    BatchDoesNotFit {
+        /// Images in a batch.
+        batch: usize,
+        /// Bytes that it would take.
+        needed: u64,
+        /// Bytes that it may take.
+        available: u64,
+        /// The largest batch that fits, if one does.
+        largest: Option<usize>,
+    },
+    /// A classifier whose loss is no number any more, or has no gradient that is one.
+    #[error("{} in epoch {epoch} at rate {rate:.4}; lower the rate", not_finite(*loss))]
     Diverged {
         /// The epoch, from 1.
         epoch: u64,
@@ -118,6 +150,20 @@ pub enum EvalError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn smaller_batch(largest: Option<usize>) -> String {
+    match largest {
+        Some(batch) => format!("a batch of at most {batch} would fit"),
+        None => "no batch fits: end other programs".to_owned(),
+    }
+}
+
+fn not_finite(loss: f64) -> String {
+    match loss.is_finite() {
+        true => format!("the gradient of the classifier's loss, {loss}, is not finite"),
+        false => format!("the classifier's loss is {loss}"),
+    }
 }
 
 fn first_reason(first: Option<&str>) -> String {

@@ -1,4 +1,4 @@
-//! Evaluation protocols: kNN, linear, logistic regression, and the report
+//! Evaluation protocols: kNN, linear, logistic regression, fine-tuning, and the report
 
 #![forbid(unsafe_code)]
 

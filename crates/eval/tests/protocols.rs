@@ -8,14 +8,14 @@ use simclr_augment::ViewPreset;
 use simclr_engine::{Device, Mode, SingleProcess, Tape};
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    Evaluation, LinearSgd, LogisticOptions, Progress, Side, Splits, Versus, encode, knn, linear_sgd,
-    logistic, random_encoder,
+    Evaluation, LogisticOptions, Progress, Sgd, Side, Splits, Versus, encode, knn, linear_sgd, logistic,
+    random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
 
-fn quick() -> LinearSgd {
-    LinearSgd { epochs: 8, batch: 16, rate: 0.5, ..LinearSgd::for_images(SIDE, 120) }
+fn quick() -> Sgd {
+    Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120) }
 }
 
 /// Everything but the time it took.
@@ -88,7 +88,7 @@ fn same_bits_for_any_threads() {
         pool.install(|| {
             let (models, data) = (models(threads), splits());
             let encoded = encode(&models, &data, true, &mut |_| ()).unwrap();
-            let sgd = linear_sgd(&models, &data, &LinearSgd { epochs: 2, ..quick() }, &mut |_| ()).unwrap();
+            let sgd = linear_sgd(&models, &data, &Sgd { epochs: 2, ..quick() }, &mut |_| ()).unwrap();
             let regression = logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap();
             let results = [knn(&encoded, &Knn::default()).unwrap(), regression, sgd];
             (encoded.trained.train, encoded.trained.test, results.map(|result| timeless(&result)))
@@ -153,7 +153,7 @@ fn broken_images_are_left_out_and_counted() {
     assert!(!encoded.trained.train.indices.contains(&7));
     for evaluation in [
         knn(&encoded, &Knn::default()).unwrap(),
-        linear_sgd(&models, &data, &LinearSgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
+        linear_sgd(&models, &data, &Sgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
     ] {
         assert_eq!((evaluation.train_images, evaluation.skipped), (118, 2));
         assert!(evaluation.random.is_none());
@@ -167,12 +167,12 @@ fn broken_images_are_left_out_and_counted() {
 #[test]
 fn options_out_of_range_are_errors() {
     let (models, data) = (Versus::alone(models(2).trained), splits());
-    let fail = |options: LinearSgd| linear_sgd(&models, &data, &options, &mut |_| ()).unwrap_err();
-    assert_eq!(fail(LinearSgd { epochs: 0, ..quick() }).to_string(), "epochs is 0, expected at least 1");
-    assert!(matches!(fail(LinearSgd { rate: f64::NAN, ..quick() }), EvalError::Option { name: "rate", .. }));
-    assert!(matches!(fail(LinearSgd { momentum: 1.0, ..quick() }), EvalError::Option { .. }));
-    assert!(matches!(fail(LinearSgd { rate: 1e38, ..quick() }), EvalError::Diverged { .. }));
-    let batch = fail(LinearSgd { batch: 200, ..quick() }).to_string();
+    let fail = |options: Sgd| linear_sgd(&models, &data, &options, &mut |_| ()).unwrap_err();
+    assert_eq!(fail(Sgd { epochs: 0, ..quick() }).to_string(), "epochs is 0, expected at least 1");
+    assert!(matches!(fail(Sgd { rate: f64::NAN, ..quick() }), EvalError::Option { name: "rate", .. }));
+    assert!(matches!(fail(Sgd { momentum: 1.0, ..quick() }), EvalError::Option { .. }));
+    assert!(matches!(fail(Sgd { rate: 1e38, ..quick() }), EvalError::Diverged { .. }));
+    let batch = fail(Sgd { batch: 200, ..quick() }).to_string();
     assert!(batch.contains("batch = 200") && batch.contains("120"), "{batch}");
     let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
     let options = LogisticOptions { validation: 1.0, ..LogisticOptions::default() };
@@ -183,7 +183,7 @@ fn options_out_of_range_are_errors() {
 #[test]
 fn settings_of_linear_sgd_follow_the_images() {
     let of = |size, images| {
-        let LinearSgd { epochs, batch, rate, .. } = LinearSgd::for_images(size, images);
+        let Sgd { epochs, batch, rate, .. } = Sgd::linear(size, images);
         (epochs, batch, rate)
     };
     assert_eq!(of(32, 50_000), (100, 512, 0.1));

@@ -26,11 +26,26 @@ impl StateDict {
     pub fn new(trained: &Trained, with_head: bool) -> Result<StateDict> {
         let mut tensors = trained.model.store()?;
         tensors.retain(|tensor| is_written(&tensor.name, with_head));
+        StateDict::of(trained, tensors)
+    }
+
+    /// `tensors` in the place of the network's own, in PyTorch's layouts: what further training made of it.
+    ///
+    /// # Errors
+    /// A configuration that cannot be written.
+    pub fn of(trained: &Trained, tensors: Vec<NamedTensor>) -> Result<StateDict> {
         // What transformers and others look for.
         let mut metadata = Map::from_iter([("format".to_owned(), "pt".into())]);
         metadata
             .extend(trained.facts(false)?.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
         Ok(StateDict { tensors, metadata, steps: trained.step })
+    }
+
+    /// The same with one more thing known of it.
+    #[must_use]
+    pub fn with_fact(mut self, name: &str, value: String) -> StateDict {
+        self.metadata.insert(name.to_owned(), value.into());
+        self
     }
 
     /// Writes the file.

@@ -45,7 +45,7 @@ impl Default for HeadSpec {
 #[derive(Clone, Debug)]
 pub struct Head {
     layers: Vec<HeadLayer>,
-    dim: usize,
+    features: usize,
 }
 
 /// A layer of a head.
@@ -57,6 +57,8 @@ pub struct HeadLayer {
     pub norm: Option<BatchNorm>,
     /// Whether a ReLU follows.
     pub relu: bool,
+    /// The width of what it makes.
+    pub outputs: usize,
 }
 
 impl Head {
@@ -104,15 +106,20 @@ impl Head {
             } else {
                 None
             };
-            layers.push(HeadLayer { linear, norm, relu: !last });
+            layers.push(HeadLayer { linear, norm, relu: !last, outputs });
             inputs = outputs;
         }
-        Ok(Head { dim: if count == 0 { features } else { spec.dim }, layers })
+        Ok(Head { layers, features })
     }
 
     /// The width of z.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.dim_after(self.layers.len())
+    }
+
+    /// The width of what the first `layers` layers make of h.
+    pub fn dim_after(&self, layers: usize) -> usize {
+        self.layers.iter().take(layers).next_back().map_or(self.features, |layer| layer.outputs)
     }
 
     /// The layers, in order; none where z = h.
@@ -122,8 +129,14 @@ impl Head {
 
     /// z (N, dim) of h (N, features), not yet normalised.
     pub fn forward(&self, tape: &mut Tape, h: &Var) -> Result<Var> {
+        self.forward_first(tape, h, self.layers.len())
+    }
+
+    /// What the first `layers` layers, with their BatchNorm and ReLU, make of h (N, features): h itself with 0, z with all. Fine-tuning
+    /// in SimCLR v2 keeps one (arXiv:2006.10029, section 2).
+    pub fn forward_first(&self, tape: &mut Tape, h: &Var, layers: usize) -> Result<Var> {
         let mut z = h.clone();
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             z = layer.linear.forward(tape, &z)?;
             z = match (&layer.norm, layer.relu) {
                 (Some(norm), relu) => ops::batch_norm(tape, &z, norm, None, relu)?,

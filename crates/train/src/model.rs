@@ -71,6 +71,11 @@ impl Model {
         Model { encoder: self.encoder.with_memory(memory), ..self }
     }
 
+    /// The same model, its activations stored as `dtype`.
+    pub fn with_activations(self, dtype: DType) -> Model {
+        Model { activations: dtype, ..self }
+    }
+
     /// What activations are stored as.
     pub fn activations(&self) -> DType {
         self.activations

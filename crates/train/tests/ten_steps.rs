@@ -1,18 +1,14 @@
 //! Ten steps of a whole ResNet-18 with head, NT-Xent and LARS against PyTorch, from the same weights and views.
-//! `tools/golden/ten_steps.py` made the curve, and says how weights and views are made.
+//! `tools/golden/ten_steps.py` made the curve.
 
-#[path = "../../engine/tests/common/values.rs"]
-mod values;
+mod formula;
 
+use formula::{IMAGES, set_weights, values, views};
 use serde_json::Value;
-use simclr_engine::{Device, ParameterKind, SingleProcess};
+use simclr_engine::{Device, SingleProcess};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, train_step};
 use simclr_train::{Config, Model};
-use values::uniform;
-
-const IMAGES: usize = 16;
-const SIZE: usize = 32;
 
 const CONFIG: &str = r#"
 [data]
@@ -31,45 +27,6 @@ name = "lars"
 momentum = 0.9
 weight_decay = 1e-4
 "#;
-
-/// Replaces what initialisation drew by the formula's values.
-fn set_weights(model: &mut Model) {
-    for id in model.parameters.ids() {
-        let name = model.parameters.name(id).to_owned();
-        let kind = model.parameters.kind(id);
-        let shape = model.parameters.get(id).shape().to_vec();
-        let mut values = model.parameters.get(id).to_vec().unwrap();
-        let uniform = uniform(&name, values.len());
-        let (centre, spread) = match kind {
-            ParameterKind::Weight => (0.0, (6.0 / shape[1..].iter().product::<usize>() as f64).sqrt() as f32),
-            ParameterKind::Bias => (0.0, 0.1),
-            ParameterKind::Norm if name.ends_with(".weight") => (1.0, 0.1),
-            ParameterKind::Norm => (0.0, 0.1),
-            ParameterKind::Buffer => continue,
-        };
-        values.iter_mut().zip(uniform).for_each(|(value, u)| *value = centre + spread * u);
-        model.parameters.get_mut(id).write(&values).unwrap();
-    }
-}
-
-/// `len` values of 0 to 255.
-fn bytes(name: &str, len: usize) -> Vec<usize> {
-    uniform(name, len).iter().map(|u| ((u + 1.0) * 128.0) as usize).collect()
-}
-
-/// (4 tint + 2 square + 2 fine) / 8, rounded down; the tint is an image's, the square's one of 8 x 8 pixels.
-fn views(step: usize) -> Vec<u8> {
-    let tint = bytes(&format!("tint.{step}"), IMAGES * 3);
-    let square = bytes(&format!("square.{step}"), IMAGES * 4 * 4 * 3);
-    let fine = bytes(&format!("fine.{step}"), 2 * IMAGES * SIZE * SIZE * 3);
-    let value = |(i, fine): (usize, &usize)| {
-        let (channel, column, row) = (i % 3, i / 3 % SIZE, i / 3 / SIZE % SIZE);
-        let image = i / (3 * SIZE * SIZE) % IMAGES;
-        let square = square[((image * 4 + row / 8) * 4 + column / 8) * 3 + channel];
-        ((4 * tint[image * 3 + channel] + 2 * square + 2 * fine) / 8) as u8
-    };
-    fine.iter().enumerate().map(value).collect()
-}
 
 #[test]
 fn ten_steps_follow_pytorch() {
@@ -107,10 +64,6 @@ fn follow(device: &Device, precision: &str, tolerance: f64, moves: f64) {
     let config = Config::from_toml(&text, "the test").unwrap();
     let mut model = Model::new(&config, device).unwrap();
     set_weights(&mut model);
-    let values = |model: &Model, name: &str| {
-        let id = model.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
-        model.parameters.get(id).to_vec().unwrap()
-    };
     let names = golden["parameters_after"].as_object().unwrap();
     let start: Vec<Vec<f32>> = names.keys().map(|name| values(&model, name)).collect();
     let mut captured = device.is_gpu().then(|| CapturedStep::new(&model, 2 * IMAGES).unwrap());

@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use simclr_eval::protocols::{
-    self, Evaluation, LinearSgd, LogisticOptions, Progress, Splits, TrainedEncoder,
-};
+use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Progress, Sgd, Splits, TrainedEncoder};
 
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
@@ -92,8 +90,8 @@ impl Linear {
                 Ok(protocols::logistic(&encoded, &options, watch)?)
             }
             Method::Sgd => {
-                let usual = LinearSgd::for_images(encoder.model.image_size(), splits.train().len());
-                let options = LinearSgd {
+                let usual = Sgd::linear(encoder.model.image_size(), splits.train().len());
+                let options = Sgd {
                     epochs: self.epochs.unwrap_or(usual.epochs),
                     batch: self.batch.map_or(usual.batch, |batch| batch as usize),
                     rate: self.rate.unwrap_or(usual.rate),

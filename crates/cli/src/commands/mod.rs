@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod doctor;
 mod export;
+mod finetune;
 mod import;
 mod keys;
 mod knn;
@@ -47,6 +48,7 @@ enum Command {
     Pretrain(pretrain::Pretrain),
     Knn(knn::Knn),
     Linear(linear::Linear),
+    Finetune(finetune::Finetune),
     Report(report::Report),
     Export(export::Export),
     Import(import::Import),
@@ -72,6 +74,7 @@ impl Program {
             Command::Pretrain(command) => command.run(),
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
+            Command::Finetune(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),

@@ -15,7 +15,7 @@ use crate::report::{
     AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
 };
 
-/// Order of the protocols on the page; others come after.
+/// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
 const ORDER: [&str; 3] = ["knn", "logistic", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images. What is not there
@@ -80,7 +80,8 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
         }
     }
     found.sort_by_key(|evaluation| {
-        ORDER.iter().position(|name| *name == evaluation.protocol).unwrap_or(ORDER.len())
+        let place = ORDER.iter().position(|name| *name == evaluation.protocol);
+        place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0))
     });
     Ok(found)
 }
@@ -125,7 +126,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
             label: format!("{} accuracy", evaluation.title()),
             value: percent(evaluation.trained.top1),
             note: match &evaluation.random {
-                Some(random) => format!("random encoder {}", percent(random.top1)),
+                Some(random) => format!("{} {}", evaluation.baseline(), percent(random.top1)),
                 None => String::new(),
             },
         });
@@ -151,7 +152,7 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
 fn row(evaluation: &Evaluation) -> AccuracyRow {
     let top = |scores: &Scores| TopAccuracy { top1: scores.top1, top5: scores.top5 };
     AccuracyRow {
-        protocol: evaluation.title().to_owned(),
+        protocol: evaluation.title(),
         simclr: Some(top(&evaluation.trained)),
         random: evaluation.random.as_ref().map(top),
     }

@@ -16,7 +16,7 @@ const CONFUSED: usize = 100;
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic` or `linear_sgd`.
+    /// `knn`, `logistic`, `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`.
     pub protocol: String,
     /// Steps of training behind the encoder, where it came from a run.
     #[serde(default)]
@@ -35,7 +35,7 @@ pub struct Evaluation {
     /// The trained encoder's.
     #[serde(flatten)]
     pub trained: Scores,
-    /// The randomly initialised encoder's.
+    /// The randomly initialised encoder's; of fine-tuning, that trained from scratch.
     #[serde(default)]
     pub random: Option<Scores>,
     /// What it all took, encoding included.
@@ -173,12 +173,30 @@ impl Evaluation {
     }
 
     /// The protocol in words.
-    pub fn title(&self) -> &str {
+    pub fn title(&self) -> String {
         match self.protocol.as_str() {
-            "knn" => "kNN",
-            "logistic" => "linear, logistic regression",
-            "linear_sgd" => "linear, SGD",
-            other => other,
+            "knn" => "kNN".to_owned(),
+            "logistic" => "linear, logistic regression".to_owned(),
+            "linear_sgd" => "linear, SGD".to_owned(),
+            other => self.fine_tuned().unwrap_or_else(|| other.to_owned()),
         }
+    }
+
+    /// What the pretrained encoder is compared with, in words.
+    pub fn baseline(&self) -> &'static str {
+        match self.fine_tuned() {
+            Some(_) => "from scratch",
+            None => "random encoder",
+        }
+    }
+
+    /// `finetune-1%-head-2` in words.
+    fn fine_tuned(&self) -> Option<String> {
+        let (labels, layers) = match self.protocol.strip_prefix("finetune-")?.split_once("-head-") {
+            Some((labels, layers)) => (labels, format!(", from head layer {layers}")),
+            None => (self.protocol.strip_prefix("finetune-")?, String::new()),
+        };
+        let of = if labels.ends_with('%') { "of the labels" } else { "labels" };
+        Some(format!("fine-tuning, {labels} {of}{layers}"))
     }
 }

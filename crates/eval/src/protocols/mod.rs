@@ -3,12 +3,12 @@
 //! ```text
 //! TrainedEncoder::load(RUN) ──▶ Versus<Model> ──┬─▶ encode ──▶ Versus<Encoded> ──┬─▶ knn ──────┐
 //! Splits::new(train, test) ─────────────────────┤                               ├─▶ logistic ──┼─▶ Evaluation ─▶ RUN/evaluation/
-//!                                               └─▶ linear_sgd ─────────────────│──────────────┘
+//!                                               └─▶ linear_sgd, finetune ───────│──────────────┘
 //!                                                                               └─▶ neighbour_rows ─▶ assemble_report
 //! ```
 //!
-//! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages. The same seed gives the same bits
-//! for any number of threads.
+//! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages; fine-tuning trains a copy of it. The
+//! same seed gives the same bits for any number of threads.
 //!
 //! | file | |
 //! |---|---|
@@ -18,7 +18,8 @@
 //! | `baseline` | the random encoder to compare with |
 //! | `versus` | the trained and the random one, side by side |
 //! | `encode` | h of all images |
-//! | `knn`, `regression`, `linear_sgd` | the protocols |
+//! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
+//! | `sgd` | what the last two share: settings and the loop over epochs |
 //! | `evaluation` | their result |
 //! | `neighbours` | nearest neighbours as pictures |
 //! | `assemble` | the report of a run folder |
@@ -27,10 +28,12 @@ mod assemble;
 mod baseline;
 mod encode;
 mod evaluation;
+mod finetune;
 mod knn;
 mod linear_sgd;
 mod neighbours;
 mod regression;
+mod sgd;
 mod splits;
 mod stratify;
 mod trained;
@@ -40,10 +43,12 @@ pub use assemble::{assemble_report, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Scores};
+pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
-pub use linear_sgd::{LinearSgd, linear_sgd};
+pub use linear_sgd::linear_sgd;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use regression::{LogisticOptions, logistic};
+pub use sgd::Sgd;
 pub use splits::Splits;
 pub use trained::{TrainedEncoder, WhichCheckpoint};
 pub use versus::{Progress, Side, Versus};

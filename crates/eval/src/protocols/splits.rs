@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Region, Subset};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Region, Subset, balanced_subset};
 use simclr_train::Model;
 
+use super::finetune::Labels;
 use super::stratify::stratify;
 use crate::EvalError;
 
@@ -60,6 +61,17 @@ impl Splits {
     #[must_use]
     pub fn strict(self, strict: bool) -> Splits {
         Splits { strict, ..self }
+    }
+
+    /// The same with fewer training images: as many of each class as of any other, drawn by `seed`. Fewer lie within more.
+    ///
+    /// # Errors
+    /// [`EvalError::Labels`] where a class would get no image, or there are not as many.
+    pub(super) fn labelled(&self, labels: Labels, seed: u64) -> Result<Splits, EvalError> {
+        let images = labels.count(self.train.len());
+        let few = balanced_subset(self.train.clone(), images, seed)
+            .map_err(|source| EvalError::Labels { labels, source })?;
+        Ok(Splits { train: Arc::new(few), ..self.clone() })
     }
 
     /// How `model` reads them.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use simclr_train::memory;
+
 /// Something of the trained encoder, and the same of the random one where that is wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versus<T> {
@@ -48,10 +50,27 @@ pub enum Progress {
         /// On which encoder's features.
         side: Side,
     },
-    /// An epoch of a classifier has ended.
+    /// What fine-tuning is going to do, with either encoder.
+    Planned {
+        /// Images learnt from.
+        images: usize,
+        /// Images that they were drawn from.
+        of: usize,
+        /// Epochs.
+        epochs: u64,
+        /// Images a step.
+        batch: usize,
+        /// The rate of the first step.
+        rate: f64,
+        /// What is kept for backward, and the memory that it takes.
+        memory: memory::Choice,
+    },
+    /// An epoch of training has ended.
     Epoch {
-        /// On which encoder's features.
+        /// On which encoder.
         side: Side,
+        /// What is trained.
+        learner: &'static str,
         /// Epochs done.
         epoch: u64,
         /// Epochs in all.

@@ -34,7 +34,7 @@ pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
         return String::new();
     }
     let mut out = String::from(
-        "<section>\n<h2>Accuracy</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network before training</p>\n\
+        "<section>\n<h2>Accuracy</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network without pretraining</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">protocol</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">SimCLR<br>top-1</th><th scope=\"col\">random<br>top-1</th><th scope=\"col\">gain,<br>points</th>\
          <th scope=\"col\">SimCLR<br>top-5</th><th scope=\"col\">random<br>top-5</th></tr></thead>\n<tbody>\n",
@@ -84,7 +84,7 @@ pub(super) fn per_class(classes: &[ClassAccuracy]) -> String {
     for class in sorted {
         let random = match class.random {
             Some(random) => format!(
-                "<i class=\"mark\" style=\"left:{:.1}%\" title=\"random encoder: {}\"></i>",
+                "<i class=\"mark\" style=\"left:{:.1}%\" title=\"without pretraining: {}\"></i>",
                 100.0 * random.clamp(0.0, 1.0),
                 percent(random)
             ),
@@ -100,7 +100,7 @@ pub(super) fn per_class(classes: &[ClassAccuracy]) -> String {
     }
     out.push_str("</ul>\n");
     if classes.iter().any(|class| class.random.is_some()) {
-        out.push_str("<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"mark\"></i> the same network before training</p>\n");
+        out.push_str("<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"mark\"></i> the same network without pretraining</p>\n");
     }
     out + "</section>\n"
 }

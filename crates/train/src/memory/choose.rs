@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use simclr_engine::Device;
+
 use super::{Images, Needs, available};
 use crate::config::Memory;
 use crate::optim::Optimizer;
@@ -55,22 +57,35 @@ pub fn choose(
     config: &Config,
     images: &Images,
 ) -> Result<Choice, TrainError> {
-    let left = match model.device.free_bytes()? {
+    choose_for(&model.device, config.train.memory, config.train.batch, &|memory, batch| {
+        Needs::of((model, optimizer), config, memory, batch, images)
+    })
+}
+
+/// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a batch.
+///
+/// # Errors
+/// Those of [`choose`] and of `needs`.
+pub fn choose_for(
+    device: &Device,
+    memory: Memory,
+    batch: usize,
+    needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
+) -> Result<Choice, TrainError> {
+    let left = match device.free_bytes()? {
         Some(free) => Some(free),
         None => available(),
     };
-    choose_within((model, optimizer), config, images, left)
+    choose_within(memory, batch, needs, left)
 }
 
 fn choose_within(
-    state: (&Model, &Optimizer),
-    config: &Config,
-    images: &Images,
+    given: Memory,
+    batch: usize,
+    needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
     left: Option<u64>,
 ) -> Result<Choice, TrainError> {
-    let needs = |memory, batch| Needs::of(state, config, memory, batch, images);
-    let batch = config.train.batch;
-    let wanted = match config.train.memory {
+    let wanted = match given {
         Memory::Auto => Memory::Full,
         given => given,
     };
@@ -82,11 +97,11 @@ fn choose_within(
         return Ok(Choice { memory: wanted, needs: first, full: None, available });
     }
     let blocks = needs(Memory::Blocks, batch)?;
-    if config.train.memory == Memory::Auto && fits(&blocks) {
+    if given == Memory::Auto && fits(&blocks) {
         return Ok(Choice { memory: Memory::Blocks, needs: blocks, full: Some(first), available });
     }
     let (memory, needed) =
-        if config.train.memory == Memory::Full { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
+        if given == Memory::Full { (Memory::Full, first) } else { (Memory::Blocks, blocks) };
     let mut smaller = None;
     // The greatest batch that fits, by halving: what a step takes grows with it.
     let (mut fitting, mut excessive) = (1, batch);
@@ -112,7 +127,6 @@ fn choose_within(
 mod tests {
     use super::*;
     use crate::Layers;
-    use simclr_engine::Device;
 
     fn chosen(sets: &[&str], left: Option<u64>) -> Result<Choice, TrainError> {
         let sets: Vec<String> = ["data.image_size=32", "encoder.width=0.125", "train.batch=64"]
@@ -123,7 +137,9 @@ mod tests {
         let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() })?;
         let model = Model::new(&config, &Device::cpu(1)?)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        choose_within((&model, &optimizer), &config, &Images::default(), left)
+        let needs =
+            |memory, batch| Needs::of((&model, &optimizer), &config, memory, batch, &Images::default());
+        choose_within(config.train.memory, config.train.batch, &needs, left)
     }
 
     #[test]

@@ -6,8 +6,8 @@ mod needs;
 mod state;
 mod system;
 
-pub use choose::{Choice, choose};
+pub use choose::{Choice, choose, choose_for};
 pub use images::Images;
-pub use needs::{Needs, step_use};
+pub use needs::{Needs, Pass, step_use};
 pub use state::check_state;
 pub use system::{available, available_bytes, total};

@@ -13,6 +13,9 @@ const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
 const KERNELS: u64 = 64 << 20;
 
+/// A batch of images through a model and back, whatever it learns from.
+pub type Pass<'p> = &'p dyn Fn(&Model, Tensor) -> Result<(), TrainError>;
+
 /// Bytes that a run takes at its peak, of the memory that its network is in: the system's, or a GPU's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Needs {
@@ -47,9 +50,7 @@ impl Needs {
         batch: usize,
         images: &Images,
     ) -> Result<Needs, TrainError> {
-        let bytes = |x: &Tensor| (x.len() * x.dtype().size()) as u64;
-        let state = model.parameters.iter().map(|(_, _, value)| bytes(value)).sum::<u64>()
-            + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>();
+        let state = bytes_of(model, optimizer);
         let views = 2 * batch;
         let threads = model.device.threads() as u64;
         // Three copies of z stand in the loss.
@@ -90,6 +91,37 @@ impl Needs {
             images: 0,
         })
     }
+
+    /// Of training with labels in batches of `batch` images, one view of each, by `pass`, `model` being tested between or after steps.
+    pub fn of_labelled(
+        (model, optimizer): (&Model, &Optimizer),
+        memory: Memory,
+        batch: usize,
+        pass: Pass,
+    ) -> Result<Needs, TrainError> {
+        let state = bytes_of(model, optimizer);
+        let found = walk((model, optimizer), memory, Some((batch, pass)), &[model.images_at_once()])?;
+        let pixels = batch * 3 * model.image_size() * model.image_size();
+        let loader = if model.device.is_gpu() {
+            Pixels::needs_to_write(pixels) as u64
+        } else {
+            BATCHES * pixels as u64
+        };
+        Ok(Needs {
+            state,
+            step: (found.held as u64).saturating_sub(state),
+            kernels: model.device.threads() as u64 * KERNELS,
+            loader,
+            ..Needs::default()
+        })
+    }
+}
+
+/// Bytes of parameters, running averages and the optimiser's state.
+fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
+    let bytes = |x: &Tensor| (x.len() * x.dtype().size()) as u64;
+    model.parameters.iter().map(|(_, _, value)| bytes(value)).sum::<u64>()
+        + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>()
 }
 
 /// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without computing it, so that
@@ -105,11 +137,28 @@ pub fn step_use(
 
 /// What the state takes, with a step of `batch` images and the figures after an epoch, each where asked for.
 fn go_through(
-    (model, optimizer): (&Model, &Optimizer),
+    state: (&Model, &Optimizer),
     config: &Config,
     memory: Memory,
     batch: Option<usize>,
     figures: bool,
+) -> Result<MemoryUse, TrainError> {
+    let pass: Pass = &|model, images| {
+        drop(forward_backward(model, &config.loss, &SingleProcess, images, None)?);
+        Ok(())
+    };
+    // Pairs of views for the health figures, single ones for kNN.
+    let embedded = [2 * PAIRS, state.0.images_at_once()];
+    let embedded = if figures { &embedded[..] } else { &[] };
+    walk(state, memory, batch.map(|batch| (2 * batch, pass)), embedded)
+}
+
+/// What the state takes, with a step on so many views, and with batches of so many `embedded` ones.
+fn walk(
+    (model, optimizer): (&Model, &Optimizer),
+    memory: Memory,
+    step: Option<(usize, Pass)>,
+    embedded: &[usize],
 ) -> Result<MemoryUse, TrainError> {
     let device = Device::dry()?;
     // The state comes first, as in a run: where the rest finds room depends on it.
@@ -123,17 +172,14 @@ fn go_through(
         let side = model.image_size();
         Tensor::empty_of(&device, &[count, side, side, 3], model.activations())
     };
-    if let Some(batch) = batch {
-        drop(forward_backward(&model, &config.loss, &SingleProcess, images(2 * batch), None)?);
+    if let Some((views, pass)) = step {
+        pass(&model, images(views))?;
     }
-    if figures {
-        // Pairs of views for the health figures, single ones for kNN.
-        for count in [2 * PAIRS, model.images_at_once()] {
-            let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
-            let images = tape.input(images(model.embedded_with(count)));
-            let h = model.encoder.forward(&mut tape, &images)?;
-            model.head.forward(&mut tape, &h)?;
-        }
+    for &count in embedded {
+        let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
+        let images = tape.input(images(model.embedded_with(count)));
+        let h = model.encoder.forward(&mut tape, &images)?;
+        model.head.forward(&mut tape, &h)?;
     }
     drop(state);
     Ok(device.memory())

@@ -1,0 +1,132 @@
+//! `simclr finetune`: what a pretrained encoder is worth where there are few labels.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use simclr_engine::DType;
+use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, TrainedEncoder};
+use simclr_exchange::{StateDict, Trained};
+use simclr_train::config::Memory;
+use simclr_train::file_system::{Disk, write_atomically};
+
+use crate::exit::{Done, usage};
+use crate::judging::Judged;
+use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
+use crate::terminal;
+use crate::watching::Watching;
+
+const EXAMPLES: &str = "\
+The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine without warm-up, random crops and flips, BatchNorm \
+by the batch; tested on central crops. The same network from random weights, on the same labels in the same steps, stands beside it. \
+The labels are as many of each class; the same seed draws the same, and 1% lies within 10%.
+
+The fine-tuned network is kept beside its result, RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: the \
+encoder, and the classifier as fc.weight and fc.bias.
+
+Examples:
+  simclr finetune runs/cifar --train cifar/ --labels 1%
+  simclr finetune runs/first --train labelled/ --labels 200 --epochs 100 --no-random
+  simclr finetune runs/v2 --train imagenet/train --test imagenet/val --labels 10% --head-layers 1 --json";
+
+/// Fine-tune a copy of an encoder on a few labels, and measure what pretraining was worth
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Finetune {
+    #[command(flatten)]
+    judged: Judged,
+
+    /// Labels to learn from: a share, such as 1%, 10% or 100%, or a number of images of all classes together
+    #[arg(long, value_name = "SHARE", default_value = "10%")]
+    labels: Labels,
+
+    /// Epochs [default: 60 with less than 10% of the labels, 30 from there on]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
+    epochs: Option<u64>,
+
+    /// Images a step [default: 4096 for 1,281,167 labelled images, in proportion for fewer, at least 32; at most half of those learnt
+    /// from, and what fits into memory]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
+    batch: Option<u32>,
+
+    /// First rate [default: 0.05 x batch / 256]
+    #[arg(long, value_name = "X", value_parser = above_zero)]
+    rate: Option<f64>,
+
+    /// Weight decay
+    #[arg(long, value_name = "X", default_value = "0", value_parser = zero_or_more)]
+    weight_decay: f64,
+
+    /// Layers of the projection head to keep below the classifier: 0 as in the paper, 1 as in SimCLR v2
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    head_layers: usize,
+
+    /// Folder for the fine-tuned network [default: evaluation/ in the run folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Seed of the subset, the classifier, the order and the crops
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
+    seed: u64,
+}
+
+impl Finetune {
+    pub fn run(self) -> Result<Done> {
+        let (encoder, splits) = self.judged.load()?;
+        if let Some(out) = &self.out {
+            make_folder(out)?;
+        }
+        let (device, config) = (&encoder.model.device, &encoder.config);
+        if device.is_gpu() {
+            config.prepare(device)?;
+        }
+        if encoder.model.activations() == DType::F16 {
+            terminal::say(
+                "a run of fp16: fine-tuned with activations in f32, so that no loss need be scaled",
+            );
+        }
+        let models = self.judged.versus(&encoder, &splits)?;
+        let options = FineTune {
+            epochs: self.epochs,
+            batch: self.batch.map(|batch| batch as usize),
+            rate: self.rate,
+            weight_decay: self.weight_decay,
+            head_layers: self.head_layers,
+            // What is not kept is computed again to the same bits: only the room for it counts.
+            memory: if config.train.memory == Memory::Blocks { Memory::Blocks } else { Memory::Auto },
+            seed: self.seed,
+            ..FineTune::new(self.labels)
+        };
+        let mut watching = Watching::default();
+        let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
+        drop(watching);
+        self.judged.conclude(&encoder, tuned.evaluation.clone())?;
+        let file = self.keep(&encoder, tuned)?;
+        terminal::say(&format!("the fine-tuned network: {}", file.display()));
+        Ok(Done::Finished)
+    }
+
+    /// Writes the fine-tuned network.
+    fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
+        let beside = encoder.run.evaluation(&tuned.evaluation.protocol).with_extension("safetensors");
+        let file = match (&self.out, beside.file_name()) {
+            (Some(out), Some(name)) => out.join(name),
+            _ => beside,
+        };
+        if let Some(folder) = file.parent() {
+            make_folder(folder)?;
+        }
+        let TrainedEncoder { model, config, step, epoch, .. } = encoder;
+        let trained = Trained { model, config, step: step + tuned.steps, epoch: *epoch };
+        let classes = serde_json::to_string(&tuned.classes)?;
+        let network = StateDict::of(&trained, tuned.weights)?.with_fact("classes", classes);
+        write_atomically(&Disk, &file, |out| network.write(out))?;
+        Ok(file)
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)
+        .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))
+}

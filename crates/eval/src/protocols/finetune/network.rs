@@ -1,0 +1,190 @@
+//! Encoder, kept layers of the head and classifier, trained as one.
+
+use simclr_engine::{BufferUpdates, Gradients, Mode, SingleProcess, Tape, Tensor, ops};
+use simclr_nn::Linear;
+use simclr_train::checkpoint::NamedTensor;
+use simclr_train::config::Memory;
+use simclr_train::memory::Needs;
+use simclr_train::optim::Optimizer;
+use simclr_train::{Model, TrainError};
+
+use crate::EvalError;
+use crate::protocols::sgd::{Learner, Sgd, Step, recognised};
+
+/// A model with a classifier among its parameters, under torchvision's names, and its optimiser.
+pub(super) struct Network {
+    model: Model,
+    top: Top,
+    optimizer: Optimizer,
+}
+
+/// What stands on the encoder.
+struct Top {
+    head_layers: usize,
+    classifier: Linear,
+}
+
+impl Network {
+    /// `model` as it is, under a new classifier on what the first `head_layers` layers of its head make of h.
+    pub(super) fn new(
+        model: &Model,
+        classes: usize,
+        head_layers: usize,
+        sgd: &Sgd,
+    ) -> Result<Network, EvalError> {
+        let mut model = model.clone();
+        let inputs = model.head.dim_after(head_layers);
+        let classifier =
+            Linear::classifier("fc", inputs, classes, &model.device, sgd.seed, &mut model.parameters)?;
+        let optimizer = sgd.optimizer(&model.parameters)?;
+        Ok(Network { model, top: Top { head_layers, classifier }, optimizer })
+    }
+
+    /// The model with all its parameters, the classifier's among them.
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What training takes in batches of `batch` images.
+    pub(super) fn needs(&self, memory: Memory, batch: usize) -> Result<Needs, TrainError> {
+        Needs::of_labelled((&self.model, &self.optimizer), memory, batch, &|model, images| {
+            let labels = vec![0; images.shape()[0]];
+            drop(self.top.forward_backward(model, images, &labels)?);
+            Ok(())
+        })
+    }
+
+    /// Class scores of rows of h, BatchNorm by its running averages.
+    pub(super) fn scores(&self, h: &[f32]) -> Result<Vec<f32>, EvalError> {
+        let Network { model, top, .. } = self;
+        let dim = model.encoder.features();
+        let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
+        let h = tape.input(Tensor::from_slice(&model.device, &[h.len() / dim, dim], h)?);
+        let kept = model.head.forward_first(&mut tape, &h, top.head_layers)?;
+        Ok(top.classifier.forward(&mut tape, &kept)?.tensor().to_vec()?)
+    }
+
+    /// Every tensor that it needs, in PyTorch's layouts; none of the head's other layers.
+    pub(super) fn tensors(&self) -> Result<Vec<NamedTensor>, EvalError> {
+        let layer = |name: &str| name.strip_prefix("head.")?.split('.').next()?.parse::<usize>().ok();
+        let mut tensors = self.model.store()?;
+        tensors.retain(|tensor| layer(&tensor.name).is_none_or(|layer| layer < self.top.head_layers));
+        Ok(tensors)
+    }
+
+    fn update(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError> {
+        let Network { model, top, optimizer } = self;
+        let images = model.images(images)?;
+        let Pass { loss, scores, gradients, mut averages } = top.forward_backward(model, images, labels)?;
+        let loss = f64::from(loss.to_vec()?[0]);
+        let right = recognised(&scores, labels)?;
+        let squares = model.device.sum_of_squares(gradients.iter().map(|(gradient, _)| gradient))?;
+        let sound = loss.is_finite() && squares.is_finite();
+        if sound {
+            for (id, average) in averages.drain() {
+                model.parameters.set(id, average)?;
+            }
+            optimizer.step(rate, &mut model.parameters, &gradients)?;
+        }
+        Ok(Step { loss, right, sound })
+    }
+}
+
+impl Learner for Network {
+    const NAME: &'static str = "fine-tuning";
+
+    fn step(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError> {
+        let device = self.model.device.clone();
+        device.install(|| self.update(images, labels, rate))
+    }
+}
+
+/// What forward and backward leave for the update.
+struct Pass {
+    loss: Tensor,
+    scores: Tensor,
+    gradients: Gradients,
+    averages: BufferUpdates,
+}
+
+impl Top {
+    /// From images and their labels to the gradients of all of `model` that is used.
+    fn forward_backward(&self, model: &Model, images: Tensor, labels: &[u32]) -> Result<Pass, TrainError> {
+        let device = images.device().clone();
+        let mut tape = Tape::new(&model.parameters, Mode::Train, &SingleProcess);
+        let images = tape.input(images);
+        let h = model.encoder.forward(&mut tape, &images)?;
+        let kept = model.head.forward_first(&mut tape, &h, self.head_layers)?;
+        let scores = self.classifier.forward(&mut tape, &kept)?;
+        drop((images, h, kept));
+        let loss = ops::softmax_cross_entropy(&mut tape, &scores, labels)?;
+        let gradients = tape.backward(&loss, Tensor::full(&device, &[1], 1.0)?)?;
+        let (loss, scores) = (loss.tensor().clone(), scores.tensor().clone());
+        Ok(Pass { loss, scores, gradients, averages: tape.into_buffer_updates() })
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../../train/tests/formula/mod.rs"]
+mod formula;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use simclr_engine::Device;
+    use simclr_train::Config;
+    use simclr_train::config::ScheduleKind;
+
+    use super::formula::{IMAGES, set_weights, values, views};
+    use super::*;
+
+    const CONFIG: &str = r#"
+[data]
+image_size = 32
+[encoder]
+name = "resnet18"
+width = 0.25
+[head]
+batch_norm = false
+[train]
+precision = "f32"
+"#;
+
+    /// `tools/golden/finetune.py` made the curve and the weights, in f64.
+    #[test]
+    fn ten_steps_follow_pytorch() {
+        let golden: Value =
+            serde_json::from_str(include_str!("../../../tests/golden/finetune.json")).unwrap();
+        let numbers = |value: &Value| -> Vec<f64> {
+            value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+        };
+        let config = Config::from_toml(CONFIG, "the test").unwrap();
+        let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+        let (momentum, schedule) = (0.9, ScheduleKind::Cosine);
+        let sgd =
+            Sgd { epochs: 1, batch: 2 * IMAGES, rate: 2e-4, momentum, weight_decay: 0.1, schedule, seed: 0 };
+        let mut network = Network::new(&model, 10, 1, &sgd).unwrap();
+        set_weights(&mut network.model);
+        let after = golden["parameters_after"].as_object().unwrap();
+        let before: Vec<Vec<f32>> = after.keys().map(|name| values(&network.model, name)).collect();
+        let labels: Vec<u32> = (0..2 * IMAGES as u32).map(|image| image % 10).collect();
+        let (rates, losses) = (numbers(&golden["rates"]), numbers(&golden["losses"]));
+        for (step, (&rate, &want)) in rates.iter().zip(&losses).enumerate() {
+            let Step { loss, sound, .. } = network.step(&views(step), &labels, rate).unwrap();
+            let off = (loss - want).abs() / want;
+            println!("step {step}: {loss:.7}, PyTorch {want:.7}, off by {off:.1e}");
+            assert!(sound && off < 1e-4, "step {step}: loss {loss} and not {want}: {off:.1e}");
+        }
+        // How far each value moved, within a share of the longest way.
+        for ((name, want), before) in after.iter().zip(before) {
+            let pairs = numbers(want).into_iter().zip(before.iter().zip(values(&network.model, name)));
+            let (mut longest, mut worst) = (0.0f64, 0.0f64);
+            for (want, (&before, after)) in pairs {
+                longest = longest.max((want - f64::from(before)).abs());
+                worst = worst.max((f64::from(after) - want).abs());
+            }
+            println!("{name}: moved by up to {longest:.1e}, off by {worst:.1e}");
+            assert!(worst <= 0.1 * longest, "{name} moved by up to {longest:.1e} and is off by {worst:.1e}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The protocol's settings, and what becomes of those that are not given.
+
+use simclr_train::config::{Memory, ScheduleKind};
+use simclr_train::{Model, TrainError, memory};
+
+use super::labels::Labels;
+use super::network::Network;
+use super::trainable;
+use crate::EvalError;
+use crate::protocols::sgd::Sgd;
+
+/// Images a step, at most: the paper's.
+const BATCH: usize = 4096;
+/// Steps of one epoch of all labels: those of ImageNet's 1,281,167 images in batches of 4096. A share of the labels has that share of steps.
+const STEPS: usize = 312;
+/// No smaller batch is chosen where there are twice as many images: BatchNorm normalises by it.
+const LEAST_BATCH: usize = 32;
+
+/// Settings of [`finetune`](super::finetune). What is `None` is as the paper has it (arXiv:2002.05709, B.5), scaled to the data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FineTune {
+    /// How many labels there are.
+    pub labels: Labels,
+    /// Times that each image is seen. The paper's: 60 with less than 10% of the labels, 30 from there on.
+    pub epochs: Option<u64>,
+    /// Images a step. The paper's 4096, but as many steps an epoch as on ImageNet: the images that all labels would be of / 312, at least 32,
+    /// at most 4096, half of the subset, and what fits into memory.
+    pub batch: Option<usize>,
+    /// The rate of the first step, from which a cosine goes to 0. The paper's: 0.05 x batch / 256.
+    pub rate: Option<f64>,
+    /// Weight decay of weights: 0 in the paper.
+    pub weight_decay: f64,
+    /// Layers of the projection head that are kept below the classifier: 0 in the paper, 1 in SimCLR v2 (arXiv:2006.10029).
+    pub head_layers: usize,
+    /// What is kept for backward. Its bits are the same.
+    pub memory: Memory,
+    /// Draws the subset, the classifier, the order of the images and the views.
+    pub seed: u64,
+}
+
+impl FineTune {
+    /// The paper's protocol.
+    pub fn new(labels: Labels) -> FineTune {
+        FineTune {
+            labels,
+            epochs: None,
+            batch: None,
+            rate: None,
+            weight_decay: 0.0,
+            head_layers: 0,
+            memory: Memory::Auto,
+            seed: 0,
+        }
+    }
+
+    /// The result's name: `finetune-10%`, with `-head-1` where a layer of the head is kept.
+    pub(super) fn protocol(&self) -> String {
+        match self.head_layers {
+            0 => format!("finetune-{}", self.labels),
+            layers => format!("finetune-{}-head-{layers}", self.labels),
+        }
+    }
+
+    /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter.
+    pub fn sgd(&self, images: usize, of: usize) -> Sgd {
+        let usual = (of / STEPS).clamp(LEAST_BATCH, BATCH).min(images.div_ceil(2));
+        self.with_batch(self.batch.unwrap_or(usual), of)
+    }
+
+    fn with_batch(&self, batch: usize, of: usize) -> Sgd {
+        let epochs = if self.labels.percent(of) < 10.0 { 60 } else { 30 };
+        Sgd {
+            epochs: self.epochs.unwrap_or(epochs),
+            batch,
+            rate: self.rate.unwrap_or(0.05 * batch as f64 / 256.0),
+            momentum: 0.9,
+            weight_decay: self.weight_decay,
+            schedule: ScheduleKind::Cosine,
+            seed: self.seed,
+        }
+    }
+
+    /// Everything settled, with a batch that fits into memory, and what is kept for backward.
+    pub(super) fn settle(
+        &self,
+        model: &Model,
+        classes: usize,
+        images: usize,
+        of: usize,
+    ) -> Result<(Sgd, memory::Choice), EvalError> {
+        let layers = model.head.layers().len();
+        if self.head_layers > layers {
+            return Err(EvalError::HeadLayers { asked: self.head_layers, layers });
+        }
+        let sgd = self.sgd(images, of);
+        sgd.check()?;
+        let network = Network::new(&trainable(model), classes, self.head_layers, &sgd)?;
+        let choose = |batch| {
+            memory::choose_for(&model.device, self.memory, batch, &|memory, batch| {
+                network.needs(memory, batch)
+            })
+        };
+        match choose(sgd.batch) {
+            Ok(choice) => Ok((sgd, choice)),
+            Err(TrainError::DoesNotFit { largest_batch: Some(batch), .. }) if self.batch.is_none() => {
+                Ok((self.with_batch(batch, of), choose(batch)?))
+            }
+            Err(TrainError::DoesNotFit { batch, needed, available, largest_batch, .. }) => {
+                Err(EvalError::BatchDoesNotFit { batch, needed, available, largest: largest_batch })
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What protocols share that train a classifier by stochastic gradient descent: settings, and the loop over epochs.
+
+use serde_json::{Map, Value, json};
+use simclr_augment::{ViewConfig, ViewFamily};
+use simclr_data::{Loader, LoaderConfig, Position, Skipped};
+use simclr_engine::{Parameters, Tensor};
+use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
+use simclr_train::optim::Optimizer;
+use simclr_train::{Config, Model, Schedule};
+
+use super::evaluation::likeliest;
+use super::splits::Splits;
+use super::versus::{Progress, Side};
+use crate::EvalError;
+
+/// Settings of stochastic gradient descent on random crops and flips.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sgd {
+    /// Times that each image is seen.
+    pub epochs: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// The rate of the first step, as it is: not scaled by the batch.
+    pub rate: f64,
+    /// Nesterov momentum.
+    pub momentum: f64,
+    /// Weight decay of weights (not of biases and BatchNorms).
+    pub weight_decay: f64,
+    /// From the rate down to 0, or constant.
+    pub schedule: ScheduleKind,
+    /// Draws the classifier, the order of the images and the views.
+    pub seed: u64,
+}
+
+impl Sgd {
+    /// [`EvalError::Option`] of what is out of range.
+    pub(super) fn check(&self) -> Result<(), EvalError> {
+        let range = |name, value: f64, fits: bool, expected| {
+            if fits { Ok(()) } else { Err(EvalError::Option { name, found: value.to_string(), expected }) }
+        };
+        let (rate, momentum, decay) = (self.rate, self.momentum, self.weight_decay);
+        range("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
+        range("batch", self.batch as f64, self.batch > 0, "at least 1")?;
+        range("rate", rate, rate > 0.0 && rate.is_finite(), "a number above 0")?;
+        range("momentum", momentum, (0.0..1.0).contains(&momentum), "a number from 0 to below 1")?;
+        range("weight decay", decay, decay >= 0.0 && decay.is_finite(), "a number of at least 0")
+    }
+
+    /// The optimiser of `parameters`.
+    pub(super) fn optimizer(&self, parameters: &Parameters) -> Result<Optimizer, EvalError> {
+        Ok(Optimizer::new(&self.optim(), parameters)?)
+    }
+
+    fn optim(&self) -> OptimConfig {
+        OptimConfig {
+            name: OptimizerName::Sgd,
+            rate: self.rate,
+            scaling: Scaling::None,
+            momentum: self.momentum,
+            nesterov: true,
+            weight_decay: self.weight_decay,
+            warmup_epochs: 0.0,
+            schedule: self.schedule,
+            ..OptimConfig::default()
+        }
+    }
+
+    /// The official code's: a cosine that reaches 0 at step images * epochs // batch + 1.
+    fn rates(&self, images: usize) -> Schedule {
+        let mut config = Config { optim: self.optim(), ..Config::default() };
+        config.train.batch = self.batch;
+        config.train.epochs = self.epochs;
+        Schedule::new(&config, images as u64)
+    }
+}
+
+/// A classifier that learns from batches of images.
+pub(super) trait Learner {
+    /// What it is called where progress is told.
+    const NAME: &'static str;
+
+    /// One update from images (n, S, S, 3) of 8 bits.
+    fn step(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError>;
+}
+
+/// What an update found before it changed anything.
+pub(super) struct Step {
+    /// Mean cross-entropy.
+    pub(super) loss: f64,
+    /// Images recognised.
+    pub(super) right: usize,
+    /// Whether loss and gradients are finite; if not, nothing was changed.
+    pub(super) sound: bool,
+}
+
+/// Rows of class scores whose highest is that of the row's label.
+pub(super) fn recognised(scores: &Tensor, labels: &[u32]) -> Result<usize, EvalError> {
+    let (rows, classes) = (scores.to_vec()?, scores.last_dim());
+    let hits = rows.chunks_exact(classes).zip(labels).filter(|(row, label)| likeliest(row) == **label);
+    Ok(hits.count())
+}
+
+/// How training went.
+pub(super) struct Learnt {
+    /// Steps taken.
+    pub(super) steps: u64,
+    /// The last epoch, and its figures.
+    epoch: u64,
+    loss: f64,
+    top1: f64,
+    /// The rate of the last step.
+    rate: f64,
+    /// Images that could not be read.
+    pub(super) skipped: Vec<Skipped>,
+}
+
+impl Learnt {
+    /// The scores that the classifier gives test images.
+    ///
+    /// # Errors
+    /// [`EvalError::Diverged`] where they are no numbers: nothing looked at the last step's work before.
+    pub(super) fn tested(&self, scores: Vec<f32>) -> Result<Vec<f32>, EvalError> {
+        match scores.iter().all(|score| score.is_finite()) {
+            true => Ok(scores),
+            false => Err(EvalError::Diverged { epoch: self.epoch, rate: self.rate, loss: f64::NAN }),
+        }
+    }
+
+    /// What a result tells of it, with `seconds` for all.
+    pub(super) fn details(&self, sgd: &Sgd, seconds: f64) -> Map<String, Value> {
+        Map::from_iter([
+            ("epochs".to_owned(), json!(sgd.epochs)),
+            ("batch".to_owned(), json!(sgd.batch)),
+            ("rate".to_owned(), json!(sgd.rate)),
+            ("weight_decay".to_owned(), json!(sgd.weight_decay)),
+            ("train_loss".to_owned(), json!(self.loss)),
+            ("train_top1".to_owned(), json!(self.top1)),
+            ("seconds".to_owned(), json!(seconds)),
+        ])
+    }
+}
+
+/// The epochs of one side's training.
+pub(super) struct Lessons<'s> {
+    side: Side,
+    sgd: &'s Sgd,
+    rates: Schedule,
+    loader: Loader,
+}
+
+impl<'s> Lessons<'s> {
+    /// Random crops and flips of the training images, as large as `model` takes them.
+    pub(super) fn new(
+        side: Side,
+        model: &Model,
+        data: &Splits,
+        sgd: &'s Sgd,
+    ) -> Result<Lessons<'s>, EvalError> {
+        let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
+        let (batch, seed, reading) = (sgd.batch, sgd.seed, data.reading(model));
+        let config = LoaderConfig { batch, seed, reading, prefetch: 2, views };
+        let loader = Loader::new(data.train().clone(), config, Position::default());
+        Ok(Lessons { side, sgd, rates: sgd.rates(data.train().len()), loader })
+    }
+
+    /// Goes through all epochs.
+    ///
+    /// # Errors
+    /// [`EvalError::Diverged`], a batch larger than the data set, images that cannot be read.
+    pub(super) fn teach<L: Learner>(
+        mut self,
+        learner: &mut L,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Learnt, EvalError> {
+        let epochs = self.sgd.epochs;
+        let mut learnt = Learnt { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
+        for epoch in 1..=epochs {
+            let (mut loss, mut right, mut images) = (0.0, 0, 0);
+            let rate = loop {
+                let batch = self.loader.next_batch()?;
+                let rate = self.rates.rate(learnt.steps);
+                let step = learner.step(&batch.views, &batch.labels, rate)?;
+                if !step.sound {
+                    return Err(EvalError::Diverged { epoch, rate, loss: step.loss });
+                }
+                loss += step.loss * batch.labels.len() as f64;
+                right += step.right;
+                images += batch.labels.len();
+                learnt.steps += 1;
+                let end = batch.end_of_epoch;
+                self.loader.recycle(batch);
+                if end {
+                    break rate;
+                }
+            };
+            let (loss, top1) = (loss / images as f64, right as f64 / images as f64);
+            learnt = Learnt { epoch, loss, top1, rate, ..learnt };
+            watch(Progress::Epoch { side: self.side, learner: L::NAME, epoch, epochs, loss, top1, rate });
+        }
+        learnt.skipped = self.loader.skipped();
+        Ok(learnt)
+    }
+}

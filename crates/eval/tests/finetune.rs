@@ -1,0 +1,179 @@
+//! Fine-tuning on a toy data set that any encoder separates.
+
+mod common;
+
+use std::io::Write as _;
+
+use common::{RGB, Toy, config, models, splits};
+use simclr_data::made;
+use simclr_engine::Device;
+use simclr_eval::EvalError;
+use simclr_eval::protocols::{FineTune, FineTuned, Labels, Progress, Side, Splits, Versus, finetune};
+use simclr_train::checkpoint::NamedTensor;
+use simclr_train::config::Memory;
+use simclr_train::{Model, memory};
+
+fn quick(labels: Labels) -> FineTune {
+    FineTune { epochs: Some(5), batch: Some(12), rate: Some(0.05), ..FineTune::new(labels) }
+}
+
+const HALF: Labels = Labels::Percent(50.0);
+
+fn named<'t>(tensors: &'t [NamedTensor], name: &str) -> &'t NamedTensor {
+    tensors.iter().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn bits(tensors: &[NamedTensor]) -> Vec<(&str, Vec<u32>)> {
+    let of = |tensor: &NamedTensor| tensor.data.iter().map(|value| value.to_bits()).collect();
+    tensors.iter().map(|tensor| (tensor.name.as_str(), of(tensor))).collect()
+}
+
+#[test]
+fn everything_learns_and_the_models_stay_as_they_are() {
+    let models = models(2);
+    let before = models.trained.store().unwrap();
+    let (mut losses, mut planned) = (Vec::new(), None);
+    let tuned = finetune(&models, &splits(), &quick(HALF), &mut |progress| match progress {
+        Progress::Epoch { side: Side::Trained, loss, rate, .. } => losses.push((loss, rate)),
+        Progress::Planned { images, of, batch, memory, .. } => {
+            planned = Some((images, of, batch, memory.memory))
+        }
+        _ => {}
+    })
+    .unwrap();
+    assert_eq!(planned, Some((60, 120, 12, Memory::Full)));
+    assert_eq!(bits(&before), bits(&models.trained.store().unwrap()));
+    let FineTuned { evaluation, weights, steps, classes } = tuned;
+    assert_eq!((steps, classes.as_slice()), (25, &RGB.map(str::to_owned)[..]));
+    // Gradients reach every parameter of the encoder, and every running average moves; the head is gone.
+    for old in before.iter().filter(|tensor| !tensor.name.starts_with("head.")) {
+        assert_ne!(old.data, named(&weights, &old.name).data, "{}", old.name);
+    }
+    assert!(weights.iter().all(|tensor| !tensor.name.starts_with("head.")));
+    assert_eq!(named(&weights, "fc.weight").shape, [3, 64]);
+    assert_eq!(named(&weights, "fc.bias").shape, [3]);
+
+    assert!(losses.last().unwrap().0 < 0.5 * losses[0].0, "{losses:?}");
+    assert!(losses.windows(2).all(|pair| pair[1].1 < pair[0].1), "{losses:?}");
+    assert!(evaluation.trained.top1 > 0.9, "{evaluation:?}");
+    assert!(evaluation.random.as_ref().is_some_and(|random| random.details["steps"] == 25));
+    assert_eq!((evaluation.train_images, evaluation.test_images, evaluation.classes), (60, 60, 3));
+    assert_eq!(evaluation.protocol, "finetune-50%");
+    assert_eq!(evaluation.title(), "fine-tuning, 50% of the labels");
+    assert_eq!(evaluation.baseline(), "from scratch");
+}
+
+#[test]
+fn from_a_layer_of_the_head() {
+    let models = Versus::alone(models(2).trained);
+    let before = models.trained.store().unwrap();
+    let options = FineTune { head_layers: 1, epochs: Some(1), ..quick(Labels::Images(24)) };
+    let tuned = finetune(&models, &splits(), &options, &mut |_| ()).unwrap();
+    let kept: Vec<&NamedTensor> =
+        tuned.weights.iter().filter(|tensor| tensor.name.starts_with("head.")).collect();
+    assert_eq!(kept.len(), 5);
+    for tensor in kept {
+        assert!(tensor.name.starts_with("head.0."), "{}", tensor.name);
+        assert_ne!(tensor.data, named(&before, &tensor.name).data, "{}", tensor.name);
+    }
+    assert_eq!(tuned.evaluation.title(), "fine-tuning, 24 labels, from head layer 1");
+    // From z: 16 values.
+    let all = FineTune { head_layers: 2, ..options.clone() };
+    let tuned = finetune(&models, &splits(), &all, &mut |_| ()).unwrap();
+    assert_eq!(named(&tuned.weights, "fc.weight").shape, [3, 16]);
+    let error =
+        finetune(&models, &splits(), &FineTune { head_layers: 3, ..options }, &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("are 3, but the projection head of this run has 2"), "{error}");
+}
+
+#[test]
+fn same_bits_for_any_threads_and_whatever_is_kept() {
+    let run = |threads: usize, memory: Memory| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let models = Versus::alone(models(threads).trained);
+            let options = FineTune { epochs: Some(2), memory, ..quick(Labels::Images(36)) };
+            let tuned = finetune(&models, &splits(), &options, &mut |_| ()).unwrap();
+            (
+                bits(&tuned.weights).into_iter().map(|(_, bits)| bits).collect::<Vec<_>>(),
+                tuned.evaluation.trained.confusion,
+            )
+        })
+    };
+    let one = run(1, Memory::Auto);
+    assert!(one == run(3, Memory::Auto));
+    assert!(one == run(2, Memory::Blocks));
+}
+
+#[test]
+fn settings_follow_the_paper_and_the_images() {
+    let of = |labels: Labels, of| {
+        let sgd = FineTune::new(labels).sgd(labels.count(of), of);
+        (sgd.epochs, sgd.batch, sgd.rate)
+    };
+    let (one, ten) = (Labels::Percent(1.0), Labels::Percent(10.0));
+    assert_eq!(of(one, 1_281_167), (60, 4096, 0.8));
+    assert_eq!(of(ten, 1_281_167), (30, 4096, 0.8));
+    assert_eq!(of(one, 50_000), (60, 160, 0.03125));
+    assert_eq!(of(Labels::Images(500), 50_000), (60, 160, 0.03125));
+    assert_eq!(of(Labels::Percent(100.0), 200), (30, 32, 0.00625));
+    assert_eq!(of(Labels::Images(41), 1000), (60, 21, 0.05 * 21.0 / 256.0));
+    let given = FineTune {
+        epochs: Some(7),
+        batch: Some(64),
+        rate: Some(1.0),
+        weight_decay: 0.5,
+        ..FineTune::new(one)
+    };
+    let sgd = given.sgd(500, 50_000);
+    assert_eq!((sgd.epochs, sgd.batch, sgd.rate, sgd.weight_decay), (7, 64, 1.0, 0.5));
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let models = Versus::alone(models(1).trained);
+    let fail = |options: FineTune| finetune(&models, &splits(), &options, &mut |_| ()).unwrap_err();
+    let few = fail(quick(Labels::Percent(1.0))).to_string();
+    assert!(few.starts_with("labels 1%: ") && few.contains("a number from 3 to 120"), "{few}");
+    assert!(matches!(fail(quick(Labels::Images(121))), EvalError::Labels { .. }));
+    let rate = FineTune { rate: Some(-1.0), ..quick(HALF) };
+    assert!(matches!(fail(rate), EvalError::Option { name: "rate", .. }));
+    let batch = fail(FineTune { batch: Some(61), ..quick(HALF) }).to_string();
+    assert!(batch.contains("batch = 61") && batch.contains("60"), "{batch}");
+    let diverged = fail(FineTune { rate: Some(1e30), ..quick(HALF) });
+    assert!(matches!(diverged, EvalError::Diverged { epoch: 1, .. }), "{diverged}");
+    assert!(diverged.to_string().contains("in epoch 1 at rate "), "{diverged}");
+}
+
+#[test]
+fn broken_images_are_left_out_and_counted() {
+    let train = Toy { broken: (0..20).collect(), ..Toy::new(&RGB, 120, 1) };
+    let data = Splits::new(train.shared(), Toy::new(&RGB, 60, 2).shared()).unwrap();
+    let models = Versus::alone(models(1).trained);
+    let all = FineTune { epochs: Some(2), ..quick(Labels::Percent(100.0)) };
+    let evaluation = finetune(&models, &data, &all, &mut |_| ()).unwrap().evaluation;
+    assert_eq!((evaluation.train_images, evaluation.skipped), (100, 20));
+    let strict = finetune(&models, &data.strict(true), &all, &mut |_| ()).unwrap_err();
+    assert!(strict.to_string().contains("torn"), "{strict}");
+}
+
+/// More images than any machine has memory for a step of.
+#[test]
+fn a_batch_without_room_is_refused_with_one_that_fits() {
+    if memory::available().is_none() {
+        drop(writeln!(std::io::stderr(), "SKIPPED: the system does not say how much memory there is"));
+        return;
+    }
+    let mut config = config();
+    config.data.image_size = 64;
+    let images = made(3_000_000, 10, 64, 0).train;
+    let data = Splits::new(images.clone(), images).unwrap();
+    let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+    let all = FineTune { batch: Some(3_000_000), ..quick(Labels::Percent(100.0)) };
+    match finetune(&Versus::alone(model), &data, &all, &mut |_| ()).unwrap_err() {
+        EvalError::BatchDoesNotFit { batch: 3_000_000, needed, available, largest: Some(largest) } => {
+            assert!(needed > available && largest < 3_000_000, "{needed} {available} {largest}");
+        }
+        other => panic!("{other}"),
+    }
+}
