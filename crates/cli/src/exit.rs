@@ -124,6 +124,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::Labels { .. }
         | E::HeadLayers { .. }
         | E::BatchDoesNotFit { .. }
+        | E::NoSplit { .. }
         | E::Views(_) => true,
         _ => false,
     }

@@ -1,7 +1,7 @@
-//! Ctrl-C: the first finishes the step under way and saves, the second stops at once.
+//! Ctrl-C: the first lets the command come to a good end, the second stops at once.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use crate::{exit, terminal};
 
@@ -13,19 +13,22 @@ const WATCHED: u8 = 1;
 const REQUESTED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
+/// What is said when Ctrl-C is pressed.
+static REPLY: Mutex<&str> = Mutex::new("");
 
 /// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop.
 pub struct Watch(());
 
 impl Watch {
-    /// Starts watching.
-    pub fn start() -> Watch {
+    /// Starts watching. `reply` is said to a request.
+    pub fn start(reply: &'static str) -> Watch {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(|| {
             if let Err(error) = ctrlc::set_handler(on_signal) {
                 terminal::warn(&format!("Ctrl-C will stop at once, without saving: {error}"));
             }
         });
+        *REPLY.lock().unwrap_or_else(PoisonError::into_inner) = reply;
         STATE.store(WATCHED, Ordering::SeqCst);
         Watch(())
     }
@@ -44,7 +47,10 @@ pub fn requested() -> bool {
 
 fn on_signal() {
     match STATE.compare_exchange(WATCHED, REQUESTED, Ordering::SeqCst, Ordering::SeqCst) {
-        Ok(_) => terminal::say("stopping: finishing this step and saving; Ctrl-C again stops at once"),
+        Ok(_) => {
+            let reply = *REPLY.lock().unwrap_or_else(PoisonError::into_inner);
+            terminal::say(&format!("{reply}; Ctrl-C again stops at once"));
+        }
         Err(_) => std::process::exit(exit::INTERRUPTED.into()),
     }
 }

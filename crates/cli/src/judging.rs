@@ -7,15 +7,12 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::{Cached, Dataset};
-use simclr_engine::Device;
-use simclr_eval::protocols::{
-    Evaluation, Scores, Splits, TrainedEncoder, Versus, WhichCheckpoint, random_encoder,
-};
+use simclr_eval::protocols::{Evaluation, Scores, Splits, TrainedEncoder, Versus, random_encoder};
 use simclr_train::{Model, memory};
 
 use crate::data::Opening;
-use crate::settings::{OnDevice, Threads};
-use crate::{terminal, training};
+use crate::encoding::Encoding;
+use crate::terminal;
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
@@ -36,36 +33,20 @@ pub struct Judged {
     #[arg(long, value_name = "DATA")]
     pub test: Option<PathBuf>,
 
-    /// Take the checkpoint that did best on held-out images instead of the newest
-    #[arg(long)]
-    pub best: bool,
-
-    /// Stop at the first image that cannot be read, instead of leaving it out (data.strict)
-    #[arg(long)]
-    pub strict: bool,
-
     /// Do not measure a randomly initialised encoder beside it
     #[arg(long)]
     pub no_random: bool,
 
     #[command(flatten)]
-    pub threads: Threads,
-
-    #[command(flatten)]
-    pub on: OnDevice,
-
-    /// Print one JSON object on standard output
-    #[arg(long)]
-    pub json: bool,
+    pub encoding: Encoding,
 }
 
 impl Judged {
     /// Loads the encoder and opens the images.
     pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
-        let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
-        let encoder = load_encoder(&self.run, self.best, &device)?;
+        let encoder = self.encoding.load(&self.run)?;
         let splits = splits(&encoder, &self.train, self.test.as_deref())?;
-        let strict = self.strict || encoder.config.data.strict;
+        let strict = self.encoding.is_strict(&encoder);
         Ok((encoder, splits.strict(strict)))
     }
 
@@ -89,7 +70,7 @@ impl Judged {
                 file.display()
             ));
         }
-        if self.json {
+        if self.encoding.json {
             terminal::print(&summary(&evaluation).to_string())?;
         } else {
             for line in table(&evaluation) {
@@ -99,26 +80,6 @@ impl Judged {
         terminal::say(&format!("written to {}", file.display()));
         Ok(())
     }
-}
-
-/// The encoder of a run folder; what had to be passed over was warned of.
-pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEncoder> {
-    let which = if best { WhichCheckpoint::Best } else { WhichCheckpoint::Newest };
-    let encoder = TrainedEncoder::load(run, which, device)?;
-    let (done, epochs) = (terminal::counted(encoder.epoch as usize, "epoch"), encoder.config.train.epochs);
-    let history = match encoder.run.imported() {
-        Some(from) => format!("imported from {from}"),
-        None if encoder.epoch < epochs => format!("{done} of {epochs}"),
-        None => done,
-    };
-    terminal::say(&terminal::inert(&format!(
-        "{}: {} of width {}, {history}, {}",
-        run.display(),
-        encoder.config.encoder.name,
-        encoder.config.encoder.width,
-        encoder.model.device,
-    )));
-    Ok(encoder)
 }
 
 /// Labelled images to learn from and to test on, decoded as the encoder's were.

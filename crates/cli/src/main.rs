@@ -4,6 +4,7 @@
 
 mod commands;
 mod data;
+mod encoding;
 mod exit;
 mod interrupt;
 mod judging;
@@ -11,6 +12,7 @@ mod log;
 mod out;
 mod progress;
 mod settings;
+mod sheet;
 mod terminal;
 mod training;
 mod watching;

@@ -1,6 +1,6 @@
 //! Files that `--out` names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -24,4 +24,17 @@ pub fn check_place(out: &Path) -> Result<()> {
         return Err(usage(format!("--out {}: there is no folder {}", out.display(), folder.display())));
     }
     Ok(())
+}
+
+/// Refuses to replace a file that is one of the images, or lies among them.
+pub fn check_apart(out: &Path, data: &[PathBuf]) -> Result<()> {
+    let Ok(file) = out.canonicalize() else { return Ok(()) };
+    let among = data.iter().filter_map(|path| path.canonicalize().ok()).any(|path| file.starts_with(path));
+    match among {
+        true => Err(usage(format!(
+            "--out {}: is there already, among the images, and is not replaced; give another file",
+            out.display()
+        ))),
+        false => Ok(()),
+    }
 }

@@ -80,7 +80,7 @@ impl Training {
     pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
         let device = device_of(&self.config).inspect_err(|_| self.abandon())?;
         let started = Instant::now();
-        let watch = Watch::start();
+        let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
         let result =
             pretrain(dataset, &self.config, &self.folder, self.from.as_ref(), &device, &mut progress);

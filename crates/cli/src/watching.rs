@@ -38,6 +38,12 @@ impl Watching {
         }
     }
 
+    /// Images went through an encoder that is not judged.
+    pub fn embedding(&mut self, done: usize, images: usize) {
+        let stage = format!("{} to go through the encoder", terminal::counted(images, "image"));
+        self.advance(stage, "images".to_owned(), done as u64, images as u64);
+    }
+
     fn begin(&mut self, stage: String, length: Option<u64>) {
         if stage == self.stage {
             return;

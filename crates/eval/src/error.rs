@@ -1,7 +1,9 @@
 //! The crate's one error type.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use crate::embedding::Split;
 use crate::protocols::Labels;
 use crate::report::PictureError;
 
@@ -51,7 +53,7 @@ pub enum EvalError {
     /// A data set of which no image can be read.
     #[error("none of the {images} {set} images can be read{}", first_reason(first.as_deref()))]
     NoImages {
-        /// "training" or "test".
+        /// "training", "test" or "given".
         set: &'static str,
         /// Images listed.
         images: usize,
@@ -142,14 +144,54 @@ pub enum EvalError {
     /// A picture that cannot be.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// A part of a data set that it does not have.
+    #[error("there are no {split} images apart from others{}; leave --split out", parts(there))]
+    NoSplit {
+        /// The part asked for.
+        split: Split,
+        /// The parts that it has; none where it is not divided.
+        there: Vec<&'static str>,
+    },
+    /// Somebody wished it to end.
+    #[error("stopped before the end; nothing was written")]
+    Stopped,
     /// A file of the run that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// A file that cannot be written.
+    #[error("cannot write {}: {source}{}", path.display(), write_advice(source))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl EvalError {
+    /// An [`EvalError::Write`] from its parts, as a closure for `map_err`.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> EvalError {
+        move |source| EvalError::Write { path: path.to_path_buf(), source }
+    }
+}
+
+fn write_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => {
+            "; free some space, or give a file elsewhere"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "; give a file elsewhere",
+        _ => "",
+    }
+}
+
+fn parts(there: &[&str]) -> String {
+    if there.is_empty() { String::new() } else { format!(", only {}", there.join(" and ")) }
 }
 
 fn smaller_batch(largest: Option<usize>) -> String {

@@ -6,7 +6,7 @@
 //!
 //! | file | figures |
 //! |---|---|
-//! | [`mod@neighbours`] | exact cosine nearest neighbours |
+//! | [`mod@neighbours`], [`mod@nearest_so_far`] | exact cosine nearest neighbours; among rows that come a block at a time |
 //! | [`mod@knn`] | the weighted kNN classifier |
 //! | [`mod@accuracy`] | top-k, per class, mean per class, confusion |
 //! | [`mod@rank_me`] | effective rank of features |
@@ -23,6 +23,7 @@ mod eigenvalues;
 mod error;
 mod features;
 pub mod knn;
+pub mod nearest_so_far;
 pub mod neighbours;
 pub mod pairs;
 pub mod rank_me;
@@ -35,6 +36,7 @@ pub use average_precision::{area_average_precision, eleven_point_average_precisi
 pub use error::{MetricsError, check_labels};
 pub use features::Features;
 pub use knn::{Knn, KnnOutcome};
+pub use nearest_so_far::NearestSoFar;
 pub use neighbours::{Neighbours, nearest_neighbours, nearest_neighbours_within};
 pub use pairs::{PairFigures, pair_figures};
 pub use rank_me::rank_me;

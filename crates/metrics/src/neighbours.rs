@@ -27,6 +27,16 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// From the neighbours of every query, nearest first, `k` of each.
+    pub(crate) fn of(k: usize, found: &[Vec<Candidate>]) -> Self {
+        let all = || found.iter().flatten();
+        Neighbours {
+            k,
+            indices: all().map(|candidate| candidate.index).collect(),
+            similarities: all().map(|candidate| candidate.similarity).collect(),
+        }
+    }
+
     /// Neighbours per query: the `k` asked for, or fewer where there are not so many base rows.
     pub fn k(&self) -> usize {
         self.k
@@ -75,7 +85,8 @@ pub fn nearest_neighbours_within(features: Features, k: usize) -> Result<Neighbo
     search(&normalised, &normalised, features.dim(), k, true)
 }
 
-fn search(
+/// The nearest of rows that are of unit length already.
+pub(crate) fn search(
     queries: &[f32],
     base: &[f32],
     dim: usize,
@@ -166,15 +177,16 @@ fn search_tile(
     nearest
 }
 
+/// A base row that may be among the nearest.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
-    similarity: f32,
-    index: u32,
+pub(crate) struct Candidate {
+    pub similarity: f32,
+    pub index: u32,
 }
 
 impl Candidate {
     /// Most similar first, then by index.
-    fn order(&self, other: &Candidate) -> Ordering {
+    pub fn order(&self, other: &Candidate) -> Ordering {
         other.similarity.total_cmp(&self.similarity).then(self.index.cmp(&other.index))
     }
 }

@@ -25,10 +25,45 @@ pub struct Embedding {
     pub skipped: Vec<Skipped>,
 }
 
+/// What a model makes of a batch of images.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddedBatch<'a> {
+    /// h, row-major.
+    pub h: &'a [f32],
+    /// z, row-major.
+    pub z: &'a [f32],
+    /// The image of each row, as the data set numbers it.
+    pub indices: &'a [u32],
+    /// The label of each row, [`simclr_data::NO_LABEL`] for an image without; empty when the data set is unlabelled.
+    pub labels: &'a [u32],
+}
+
+/// Runs the central crop of every image of `dataset` through `model`, BatchNorm by its running averages, and hands `sink` batch after batch,
+/// in the order of the data set. Nothing is kept. Returns the broken images, which have no row.
+///
+/// The same bits for any number of threads.
+///
+/// # Errors
+/// The first of `sink`; an image that cannot be read where reading is strict, an error of the network.
+pub fn embed_images<E: From<TrainError>>(
+    model: &Model,
+    dataset: &Arc<dyn Dataset>,
+    reading: Reading,
+    sink: &mut dyn FnMut(EmbeddedBatch<'_>) -> Result<(), E>,
+) -> Result<Vec<Skipped>, E> {
+    let mut loader =
+        EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
+    while let Some(batch) = loader.next_batch().map_err(TrainError::from)? {
+        let (h, z) = model.embed(&batch.views)?;
+        sink(EmbeddedBatch { h: &h, z: &z, indices: &batch.indices, labels: &batch.labels })?;
+        loader.recycle(batch);
+    }
+    Ok(loader.skipped())
+}
+
 impl Embedding {
-    /// Runs every image of `dataset` through `model`, BatchNorm by its running averages. `each` is told after every batch how many images are done.
-    ///
-    /// The same bits for any number of threads.
+    /// Runs every image of `dataset` through `model` as [`embed_images`] does, and keeps all. `each` is told after every batch how many
+    /// images are done.
     pub fn of(
         model: &Model,
         dataset: &Arc<dyn Dataset>,
@@ -39,20 +74,16 @@ impl Embedding {
         let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
         let mut all = Embedding { h_dim, z_dim, ..Embedding::default() };
         all.h.reserve_exact(dataset.len() * h_dim);
-        let mut loader =
-            EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
-        while let Some(batch) = loader.next_batch()? {
-            let (h, z) = model.embed(&batch.views)?;
-            all.h.extend_from_slice(&h);
+        all.skipped = embed_images::<TrainError>(model, dataset, reading, &mut |batch| {
+            all.h.extend_from_slice(batch.h);
             if with_z {
-                all.z.extend_from_slice(&z);
+                all.z.extend_from_slice(batch.z);
             }
-            all.indices.extend_from_slice(&batch.indices);
-            all.labels.extend_from_slice(&batch.labels);
-            loader.recycle(batch);
+            all.indices.extend_from_slice(batch.indices);
+            all.labels.extend_from_slice(batch.labels);
             each(all.indices.len());
-        }
-        all.skipped = loader.skipped();
+            Ok(())
+        })?;
         Ok(all)
     }
 }

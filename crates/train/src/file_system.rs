@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
@@ -11,7 +11,7 @@ use crate::TrainError;
 pub const TEMPORARY: &str = "tmp";
 
 /// A file open for writing.
-pub trait Output: Write + Send {
+pub trait Output: Write + Seek + Send {
     /// Returns when everything written is on the disk.
     ///
     /// # Errors
@@ -111,8 +111,74 @@ impl FileSystem for Disk {
     }
 }
 
-/// Writes a file so that, whatever happens, its path holds the old contents or the new, never a mixture: to a temporary file beside
-/// it, synced, renamed over it, and the folder synced.
+/// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture: to a temporary file
+/// beside it, which [`AtomicFile::commit`] syncs and renames over it. Dropped before that, it leaves nothing behind.
+pub struct AtomicFile<'a> {
+    files: &'a dyn FileSystem,
+    path: PathBuf,
+    temporary: PathBuf,
+    out: BufWriter<Box<dyn Output>>,
+    renamed: bool,
+}
+
+impl<'a> AtomicFile<'a> {
+    /// Starts writing what is to be at `path`.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    pub fn create(files: &'a dyn FileSystem, path: &Path) -> io::Result<Self> {
+        let temporary = temporary_of(path);
+        let out = BufWriter::new(files.create(&temporary)?);
+        Ok(Self { files, path: path.to_path_buf(), temporary, out, renamed: false })
+    }
+
+    /// Returns when everything written is on the disk, not yet in its place.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        self.out.get_mut().sync()
+    }
+
+    /// Puts it in its place, and returns when that is on the disk.
+    ///
+    /// # Errors
+    /// Whatever the system reports. The old contents are then still there, or the new ones are, not yet known to be durable.
+    pub fn commit(mut self) -> io::Result<()> {
+        self.sync()?;
+        self.files.rename(&self.temporary, &self.path)?;
+        self.renamed = true;
+        self.files.sync_folder(folder_of(&self.path))
+    }
+}
+
+impl Write for AtomicFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Seek for AtomicFile<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.out.seek(to)
+    }
+}
+
+impl Drop for AtomicFile<'_> {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // Best effort: what cannot be removed now is overwritten by the next attempt.
+            let _ = self.files.remove(&self.temporary);
+        }
+    }
+}
+
+/// Writes a file whole or not at all, as an [`AtomicFile`].
 ///
 /// # Errors
 /// [`TrainError::Io`] naming the path. The old contents are then still there, or the new ones are, not yet known to be durable.
@@ -121,26 +187,11 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), TrainError> {
-    let temporary = temporary_of(path);
-    let written = write_and_rename(files, path, &temporary, write);
-    if written.is_err() {
-        // Best effort: what cannot be removed now is overwritten by the next attempt.
-        let _ = files.remove(&temporary);
-    }
+    let written = AtomicFile::create(files, path).and_then(|mut file| {
+        write(&mut file)?;
+        file.commit()
+    });
     written.map_err(TrainError::io("write", path))
-}
-
-fn write_and_rename(
-    files: &dyn FileSystem,
-    path: &Path,
-    temporary: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut out = BufWriter::new(files.create(temporary)?);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync()?;
-    files.rename(temporary, path)?;
-    files.sync_folder(folder_of(path))
 }
 
 /// The whole of a text file of at most `limit` bytes.

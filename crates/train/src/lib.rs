@@ -29,7 +29,7 @@ pub mod schedule;
 pub mod tensorboard;
 
 pub use config::{Config, Layers};
-pub use embedding::Embedding;
+pub use embedding::{EmbeddedBatch, Embedding, embed_images};
 pub use error::TrainError;
 pub use model::{Model, resnet_spec};
 pub use schedule::Schedule;

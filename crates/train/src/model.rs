@@ -149,6 +149,19 @@ impl Model {
         tensors.collect()
     }
 
+    /// A checksum (CRC-32C) of the encoder's tensors with their names and shapes: what another encoder made has another one.
+    pub fn fingerprint(&self) -> Result<u32, TrainError> {
+        let mut crc = 0;
+        for (name, _, value) in self.parameters.iter().filter(|(name, ..)| !name.starts_with("head.")) {
+            let (shape, data) = store_tensor(value)?;
+            crc = crc32c::crc32c_append(crc, name.as_bytes());
+            let sides = shape.iter().flat_map(|&side| (side as u64).to_le_bytes());
+            let values = data.iter().flat_map(|value| value.to_le_bytes());
+            crc = crc32c::crc32c_append(crc, &sides.chain(values).collect::<Vec<u8>>());
+        }
+        Ok(crc)
+    }
+
     /// Takes every tensor from a checkpoint.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         for id in self.parameters.ids() {

@@ -1,22 +1,21 @@
 //! `simclr data`: what a data set holds, and what is wrong with it.
 
-use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use serde_json::{Value, json};
 use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey};
 
-use super::views::canvas::{Canvas, LETTER, LINE};
-use super::views::grid::{fitted, shortened};
-use super::views::{check_out, picture};
 use crate::data::{FORMS, Opening};
 use crate::exit::Done;
 use crate::settings::{DataSettings, Threads};
+use crate::sheet::canvas::{Canvas, LETTER, LINE};
+use crate::sheet::grid::{fitted, shortened};
+use crate::sheet::{self, check_out, picture};
 use crate::terminal;
 
 /// Broken images, duplicates and classes that are named one by one.
@@ -62,9 +61,7 @@ impl Data {
         let whole = whole(&source);
         let found = self.look(&whole, self.strict || config.strict)?;
         if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {
-            let mut png = Vec::new();
-            samples(&whole)?.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
-            std::fs::write(out, png).with_context(|| format!("cannot write {}", out.display()))?;
+            sheet::save(&samples(&whole)?, out)?;
             terminal::say(&format!("samples: {}", out.display()));
         }
         if self.json {

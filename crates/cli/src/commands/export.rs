@@ -7,12 +7,11 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
-use simclr_train::config::HeadKind;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
 
-use crate::exit::{Done, usage};
-use crate::judging::load_encoder;
+use crate::encoding::{check_head, load_encoder};
+use crate::exit::Done;
 use crate::out::{check_ending, check_place};
 use crate::terminal;
 
@@ -84,11 +83,8 @@ impl Export {
             check_place(out)?;
         }
         let encoder = load_encoder(&self.run, self.best, &Device::cpu(0)?)?;
-        if self.projection && encoder.config.head.kind == HeadKind::None {
-            return Err(usage(format!(
-                "--projection: {} has no projection head (head.kind is none); leave it out",
-                self.run.display()
-            )));
+        if self.projection {
+            check_head(&encoder, &self.run)?;
         }
         let trained = Trained {
             model: &encoder.model,

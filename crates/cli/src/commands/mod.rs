@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod doctor;
+mod embed;
 mod export;
 mod finetune;
 mod import;
@@ -12,6 +13,7 @@ mod linear;
 mod pretrain;
 mod quickstart;
 mod report;
+mod search;
 mod views;
 
 use std::ffi::OsString;
@@ -49,6 +51,8 @@ enum Command {
     Knn(knn::Knn),
     Linear(linear::Linear),
     Finetune(finetune::Finetune),
+    Embed(embed::Embed),
+    Search(search::Search),
     Report(report::Report),
     Export(export::Export),
     Import(import::Import),
@@ -75,6 +79,8 @@ impl Program {
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
             Command::Finetune(command) => command.run(),
+            Command::Embed(command) => command.run(),
+            Command::Search(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),

@@ -15,8 +15,9 @@ use simclr_train::pretrain::Identity;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
+use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
-use crate::judging::{kept, load_encoder};
+use crate::judging::kept;
 use crate::settings::{Settings, Threads, from_to, seed};
 use crate::training::{self, Training};
 use crate::watching::Watching;

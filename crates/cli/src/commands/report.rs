@@ -11,8 +11,9 @@ use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 
+use crate::encoding::load_encoder;
 use crate::exit::Done;
-use crate::judging::{load_encoder, splits};
+use crate::judging::splits;
 use crate::settings::Threads;
 use crate::watching::Watching;
 use crate::{terminal, training};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -149,6 +149,13 @@ impl Write for FaultyOutput {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Seek for FaultyOutput {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.disk.step()?;
+        self.inner.seek(to)
     }
 }
 

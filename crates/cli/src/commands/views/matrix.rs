@@ -8,8 +8,8 @@ use simclr_augment::{
     Rotation, Scratch, Sobel, Stream, ViewFamily, ViewOp,
 };
 
-use super::canvas::{Canvas, LETTER, LINE};
-use super::picture;
+use crate::sheet::canvas::{Canvas, LETTER, LINE};
+use crate::sheet::picture;
 
 /// Views smaller than this are shown enlarged, pixel by pixel.
 const LEAST_SIDE: u32 = 112;

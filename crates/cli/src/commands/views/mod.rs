@@ -1,25 +1,23 @@
 //! `simclr views`: look at the augmentations before spending a day on them.
 
-pub(super) mod canvas;
-pub(super) mod grid;
 mod matrix;
 
-use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use image::{ImageFormat, RgbImage};
 use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, permutation};
 use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
 use crate::exit::Done;
-use crate::out::{check_ending, check_place};
 use crate::settings::{Settings, Threads, from_to};
+use crate::sheet::grid::{self, Cell, Row};
+use crate::sheet::{self, check_out, picture};
 use crate::terminal;
-use grid::{Cell, Row};
+
+const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
 
 /// Draw images and their views, with what was done to each, as a PNG
 #[derive(Args, Debug)]
@@ -85,10 +83,7 @@ impl Views {
                 terminal::counted(self.views.into(), "view")
             ),
         };
-        let sheet = table.unwrap_or_else(|| grid::draw(&rows, size));
-        let mut png = Vec::new();
-        sheet.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
-        std::fs::write(&self.out, png).with_context(|| format!("cannot write {}", self.out.display()))?;
+        sheet::save(&table.unwrap_or_else(|| grid::draw(&rows, size, LEGEND)), &self.out)?;
         terminal::say(&format!("{}: {what}", self.out.display()));
         Ok(Done::Finished)
     }
@@ -115,18 +110,8 @@ impl Views {
         let size = format!("{} x {}", image.width, image.height);
         let original = picture(image.width, image.height, image.pixels.to_vec())?;
         Ok(Row {
-            original: Cell { picture: original, lines: vec![dataset.name(index as usize), size] },
-            views,
+            head: Cell { picture: original, lines: vec![dataset.name(index as usize), size] },
+            cells: views,
         })
     }
-}
-
-pub(super) fn picture(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbImage> {
-    RgbImage::from_raw(width, height, pixels)
-        .with_context(|| format!("a picture of {width} x {height} pixels has too few bytes"))
-}
-
-pub(super) fn check_out(out: &Path) -> Result<()> {
-    check_ending(out, "png")?;
-    check_place(out)
 }

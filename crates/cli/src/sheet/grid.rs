@@ -1,77 +1,62 @@
-//! The sheet of `simclr views`: a row for each image, the original first, then its views with what was done to them below.
+//! A sheet of rows: a picture, and beside it those that belong to it, each with words below.
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::canvas::{Canvas, LETTER, LINE};
 
-/// Views smaller than this are shown enlarged, pixel by pixel.
+/// Pictures smaller than this are shown enlarged, pixel by pixel.
 const LEAST_SIDE: u32 = 128;
 const GAP: usize = 12;
 const TEXT: u8 = 40;
 const FAINT: u8 = 110;
-const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
 
 /// A picture and the lines below it.
 pub struct Cell {
-    /// RGB, as it came out of the augmentation, or the original.
+    /// RGB.
     pub picture: RgbImage,
     /// A few words each.
     pub lines: Vec<String>,
 }
 
-/// An image and its views.
+/// A picture and those that belong to it.
 pub struct Row {
-    /// The image as it is in the data set.
-    pub original: Cell,
-    /// Its views.
-    pub views: Vec<Cell>,
+    /// What the others are of; its words are faint, and cut where they are longer than the others'.
+    pub head: Cell,
+    /// The others.
+    pub cells: Vec<Cell>,
 }
 
-/// The sheet. Views are `size` pixels wide.
-pub fn draw(rows: &[Row], size: u32) -> RgbImage {
+/// The sheet, `legend` above all. Pictures are `size` pixels wide or high, or enlarged if that is small; a head may have any size.
+pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     let side = size * LEAST_SIDE.div_ceil(size).max(1);
-    let letters = rows.iter().flat_map(|row| &row.views).flat_map(|cell| &cell.lines);
+    let letters = rows.iter().flat_map(|row| &row.cells).flat_map(|cell| &cell.lines);
     let words = letters.map(|line| line.chars().count() * LETTER).max().unwrap_or(0);
     let column = words.max(side as usize);
     let height = |row: &Row| {
-        let cells = std::iter::once(&row.original).chain(&row.views);
+        let cells = std::iter::once(&row.head).chain(&row.cells);
         side as usize + 4 + LINE * cells.map(|cell| cell.lines.len()).max().unwrap_or(0)
     };
-    let columns = 1 + rows.iter().map(|row| row.views.len()).max().unwrap_or(0);
+    let columns = 1 + rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
     let full_height = rows.iter().map(|row| height(row) + GAP).sum::<usize>() + 2 * GAP + LINE;
     let mut canvas = Canvas::new(columns * (column + GAP) + GAP, full_height);
-    canvas.write(LEGEND, GAP, GAP, FAINT);
+    canvas.write(legend, GAP, GAP, FAINT);
     let mut y = 2 * GAP + LINE;
     for row in rows {
-        place(
-            &mut canvas,
-            &row.original,
-            &fitted(&row.original.picture, side),
-            (GAP, y, side),
-            FAINT,
-            column,
-        );
-        for (i, view) in row.views.iter().enumerate() {
+        place(&mut canvas, &row.head, (GAP, y, side), FAINT, column);
+        for (i, cell) in row.cells.iter().enumerate() {
             let x = GAP + (i + 1) * (column + GAP);
-            let shown = resize(&view.picture, side, side, FilterType::Nearest);
-            place(&mut canvas, view, &shown, (x, y, side), TEXT, column);
+            place(&mut canvas, cell, (x, y, side), TEXT, column);
         }
         y += height(row) + GAP;
     }
     canvas.into_image()
 }
 
-fn place(
-    canvas: &mut Canvas,
-    cell: &Cell,
-    shown: &RgbImage,
-    (x, y, side): (usize, usize, u32),
-    shade: u8,
-    column: usize,
-) {
+fn place(canvas: &mut Canvas, cell: &Cell, (x, y, side): (usize, usize, u32), shade: u8, column: usize) {
+    let shown = fitted(&cell.picture, side);
     // At the foot of its square, so that the words belong to it.
-    canvas.put(shown, x, y + (side - shown.height()) as usize);
+    canvas.put(&shown, x, y + (side - shown.height()) as usize);
     for (i, line) in cell.lines.iter().enumerate() {
         let line = shortened(line, column / LETTER);
         canvas.write(&line, x, y + side as usize + 4 + i * LINE, shade);
@@ -111,11 +96,11 @@ mod tests {
 
     #[test]
     fn everything_has_its_place() {
-        let row = Row { original: cell(300, 100, &["a.jpg"]), views: vec![cell(32, 32, &["flip", "gray"])] };
-        let sheet = draw(&[row], 32);
+        let row = Row { head: cell(300, 100, &["a.jpg"]), cells: vec![cell(32, 32, &["flip", "gray"])] };
+        let sheet = draw(&[row], 32, "a legend");
         assert_eq!(sheet.dimensions(), (2 * (128 + 12) + 12, 28 + 12 + 128 + 4 + 2 * LINE as u32 + 12));
         let red = |x, y| sheet.get_pixel(x, y).0 == [200, 10, 10];
-        // The view fills its square; the original, three times as wide as high, the lower third of its own.
+        // The cell fills its square; the head, three times as wide as high, the lower third of its own.
         assert!(red(152, 40) && red(279, 167));
         assert!(!red(12, 40) && red(12, 167) && red(139, 167 - 40));
         // There are words below.

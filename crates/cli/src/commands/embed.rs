@@ -1,0 +1,102 @@
+//! `simclr embed`: what an encoder makes of images, in a file for other programs.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use simclr_eval::EvalError;
+use simclr_eval::embedding::{FileFormat, Images, Split, Vector, embed};
+
+use crate::encoding::{Encoding, check_head, open_for, warn_of_broken};
+use crate::exit::Done;
+use crate::interrupt::{self, Watch};
+use crate::watching::Watching;
+use crate::{data, out, terminal};
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr embed runs/first photos/ --out features.parquet
+  simclr embed runs/cifar cifar/ --split test --out test.npy --json
+
+A .parquet file has the columns name, split, label, class, and features, a list of float32; where \
+there is no label, or no train/ and test/, they are null. An .npy file is the matrix alone, a row \
+an image. A .safetensors file holds features and labels (int64, -1 for none). Beside these two \
+lies a .csv with name, split, label and class of each row. In Parquet and safetensors the metadata \
+tell classes, step, and a fingerprint of the encoder. Rows are in the order of the images.";
+
+/// Write what an encoder makes of images to a file: Parquet, NumPy or safetensors
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
+pub struct Embed {
+    /// The run folder
+    run: PathBuf,
+
+    /// The images; several are read as one, and train/ and test/ inside are both taken
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// The file to write: .parquet, .npy or .safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Take this part of the images alone: train, test or unlabelled
+    #[arg(long, value_name = "PART")]
+    split: Option<Split>,
+
+    /// Write z, what the projection head makes of h, instead of h
+    #[arg(long)]
+    projection: bool,
+
+    #[command(flatten)]
+    encoding: Encoding,
+}
+
+impl Embed {
+    pub fn run(self) -> Result<Done> {
+        let format = FileFormat::of(&self.out)?;
+        for file in format.files(&self.out) {
+            out::check_place(&file)?;
+            out::check_apart(&file, &self.data)?;
+        }
+        let encoder = self.encoding.load(&self.run)?;
+        if self.projection {
+            check_head(&encoder, &self.run)?;
+        }
+        let images = Images::of(&open_for(&encoder, &self.data)?, self.split)?;
+        let vector = if self.projection { Vector::Z } else { Vector::H };
+        let reading = self.encoding.reading(&encoder);
+
+        let start = Instant::now();
+        let count = images.dataset().len();
+        let mut watching = Watching::default();
+        let watch = Watch::start("stopping: nothing will be written");
+        let written = embed(&encoder, &images, vector, reading, (&self.out, format), &mut |done| {
+            watching.embedding(done, count);
+            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        drop((watching, watch));
+        let written = match written {
+            Err(EvalError::Stopped) => return Ok(Done::Interrupted),
+            written => written?,
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        warn_of_broken(&written.broken, "have no row");
+        if self.encoding.json {
+            let object = json!({
+                "images": written.images,
+                "dims": written.dim,
+                "skipped": written.broken.len(),
+                "broken": written.broken,
+                "seconds": seconds,
+                "out": self.out.to_string_lossy(),
+            });
+            terminal::print(&object.to_string())?;
+        }
+        let rows = terminal::counted(written.images, "row");
+        terminal::say(&format!("{}: {rows} of {} values", self.out.display(), written.dim));
+        Ok(Done::Finished)
+    }
+}

@@ -1,0 +1,167 @@
+//! `simclr search`: the images that are most like a given one.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+use simclr_data::{Dataset, DecodeScratch, Decoded};
+use simclr_eval::embedding::{Image, Images, Split};
+use simclr_eval::search::{Found, Neighbour, Queries, search};
+
+use crate::encoding::{Encoding, open_for, warn_of_broken};
+use crate::exit::{Done, usage};
+use crate::settings::at_least_one;
+use crate::sheet::canvas::LETTER;
+use crate::sheet::grid::{self, Cell, Row, fitted, shortened};
+use crate::sheet::{self, picture};
+use crate::watching::Watching;
+use crate::{data, terminal};
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr search runs/first photos/ --query cat.jpg
+  simclr search runs/first photos/ --query cat.jpg --query dog.jpg --k 20 --out neighbours.png";
+
+/// Side of the pictures of a sheet in pixels.
+const SIDE: u32 = 128;
+/// The most that a sheet shows: rows, and neighbours in each.
+const ROWS: usize = 100;
+const COLUMNS: usize = 32;
+const LEGEND: &str = "first the image searched for; below the others: cosine similarity, class, name";
+
+/// Find the images that an encoder holds to be most like a given one
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
+pub struct Search {
+    /// The run folder
+    run: PathBuf,
+
+    /// The images to search; several are read as one, and train/ and test/ inside are both searched
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// The image to search for; may be given again
+    #[arg(long = "query", value_name = "IMAGE", required = true)]
+    queries: Vec<PathBuf>,
+
+    /// Images to find
+    #[arg(long, value_name = "N", default_value = "10", value_parser = at_least_one::<usize>)]
+    k: usize,
+
+    /// Search this part of the images alone: train, test or unlabelled
+    #[arg(long, value_name = "PART")]
+    split: Option<Split>,
+
+    /// Draw what was found, at most the nearest 32, into this picture, a .png
+    #[arg(long, value_name = "PNG")]
+    out: Option<PathBuf>,
+
+    #[command(flatten)]
+    encoding: Encoding,
+}
+
+impl Search {
+    pub fn run(self) -> Result<Done> {
+        self.check()?;
+        let encoder = self.encoding.load(&self.run)?;
+        let images = Images::of(&open_for(&encoder, &self.data)?, self.split)?;
+        let queries = Queries { files: self.queries.clone(), decode: encoder.config.data.decode() };
+        let reading = self.encoding.reading(&encoder);
+
+        let start = Instant::now();
+        let count = images.dataset().len();
+        let mut watching = Watching::default();
+        let found = search(&encoder.model, queries.clone(), &images, self.k, reading, &mut |done| {
+            watching.embedding(done, count);
+        })?;
+        drop(watching);
+        let seconds = start.elapsed().as_secs_f64();
+        warn_of_broken(&found.broken, "cannot be found");
+        if let Some(out) = &self.out {
+            sheet::save(&drawn(&queries, &images, &found)?, out)?;
+            terminal::say(&format!("neighbours: {}", out.display()));
+        }
+        if self.encoding.json {
+            terminal::print(&self.object(&images, &found, seconds).to_string())?;
+        } else {
+            self.tell(&images, &found)?;
+        }
+        Ok(Done::Finished)
+    }
+
+    /// Refuses what cannot be, before anything is loaded.
+    fn check(&self) -> Result<()> {
+        if let Some(query) = self.queries.iter().find(|query| !query.is_file()) {
+            let what = if query.is_dir() { "is a folder" } else { "no such file" };
+            return Err(usage(format!("--query {}: {what}; give an image", query.display())));
+        }
+        let Some(out) = &self.out else { return Ok(()) };
+        if self.queries.len() > ROWS {
+            let queries = self.queries.len();
+            return Err(usage(format!(
+                "--out shows at most {ROWS} images searched for, and {queries} are given"
+            )));
+        }
+        sheet::check_out(out)
+    }
+
+    fn tell(&self, images: &Images, found: &Found) -> Result<()> {
+        for (query, neighbours) in self.queries.iter().zip(&found.neighbours) {
+            if self.queries.len() > 1 {
+                terminal::print(&terminal::inert(&format!("{}:", query.display())))?;
+            }
+            for (rank, Neighbour { image, similarity }) in (1..).zip(neighbours) {
+                let image = images.image(*image);
+                let class = image.class.map_or(String::new(), |class| format!("  ({class})"));
+                let line = format!("{rank:>4}  {similarity:>7.4}  {}{class}", image.place());
+                terminal::print(&terminal::inert(&line))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&self, images: &Images, found: &Found, seconds: f64) -> Value {
+        let neighbour = |(rank, Neighbour { image, similarity }): (usize, &Neighbour)| {
+            let Image { name, split, label, class } = images.image(*image);
+            json!({
+                "rank": rank, "similarity": similarity, "name": name, "split": split, "label": label, "class": class,
+            })
+        };
+        let queries = self.queries.iter().zip(&found.neighbours).map(|(query, neighbours)| {
+            let neighbours: Vec<Value> = (1..).zip(neighbours).map(neighbour).collect();
+            json!({ "query": query.to_string_lossy(), "neighbours": neighbours })
+        });
+        json!({
+            "queries": queries.collect::<Vec<_>>(),
+            "images": found.images,
+            "skipped": found.broken.len(),
+            "broken": found.broken,
+            "seconds": seconds,
+            "out": self.out.as_ref().map(|out| out.to_string_lossy()),
+        })
+    }
+}
+
+/// A sheet: a row for each query, what was found beside it.
+fn drawn(queries: &Queries, images: &Images, found: &Found) -> Result<image::RgbImage> {
+    let mut scratch = DecodeScratch::default();
+    let rows = found.neighbours.iter().enumerate().map(|(query, neighbours)| {
+        let name = queries.files[query].file_name().map_or(Path::new(""), Path::new);
+        let head = cell(queries.read(query, &mut scratch)?, vec![name.display().to_string()])?;
+        let cells = neighbours.iter().take(COLUMNS).map(|Neighbour { image, similarity }| {
+            let shown = images.image(*image);
+            let words = [Some(format!("{similarity:.4}")), shown.class.map(str::to_owned), Some(shown.name)];
+            cell(images.dataset().read(*image as usize, &mut scratch)?, words.into_iter().flatten().collect())
+        });
+        Ok(Row { cells: cells.collect::<Result<_>>()?, head })
+    });
+    Ok(grid::draw(&rows.collect::<Result<Vec<_>>>()?, SIDE, LEGEND))
+}
+
+fn cell(image: Decoded<'_>, words: Vec<String>) -> Result<Cell> {
+    let whole = picture(image.width, image.height, image.pixels.to_vec())?;
+    let lines = words.iter().map(|words| shortened(words, SIDE as usize / LETTER)).collect();
+    Ok(Cell { picture: fitted(&whole, SIDE), lines })
+}

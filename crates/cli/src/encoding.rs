@@ -1,0 +1,113 @@
+//! The encoder of a run, and how it is run: what commands share that put images through it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use simclr_data::{Reading, Source};
+use simclr_engine::Device;
+use simclr_eval::embedding::Broken;
+use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
+use simclr_train::config::HeadKind;
+
+use crate::data::Opening;
+use crate::exit::usage;
+use crate::settings::{OnDevice, Threads};
+use crate::{terminal, training};
+
+/// Broken images that are named one by one.
+const LISTED: usize = 20;
+
+/// How a run's encoder is run.
+#[derive(Args, Clone, Debug)]
+pub struct Encoding {
+    /// Take the checkpoint that did best on held-out images instead of the newest
+    #[arg(long)]
+    pub best: bool,
+
+    /// Stop at the first image that cannot be read, instead of leaving it out (data.strict)
+    #[arg(long)]
+    pub strict: bool,
+
+    #[command(flatten)]
+    pub threads: Threads,
+
+    #[command(flatten)]
+    pub on: OnDevice,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Encoding {
+    /// Loads the encoder of a run.
+    pub fn load(&self, run: &Path) -> Result<TrainedEncoder> {
+        let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
+        load_encoder(run, self.best, &device)
+    }
+
+    /// Whether the first image that cannot be read is the end.
+    pub fn is_strict(&self, encoder: &TrainedEncoder) -> bool {
+        self.strict || encoder.config.data.strict
+    }
+
+    /// How images are read for it.
+    pub fn reading(&self, encoder: &TrainedEncoder) -> Reading {
+        Reading { threads: encoder.model.device.threads(), strict: self.is_strict(encoder) }
+    }
+}
+
+/// The encoder of a run folder; what had to be passed over was warned of.
+pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEncoder> {
+    let which = if best { WhichCheckpoint::Best } else { WhichCheckpoint::Newest };
+    let encoder = TrainedEncoder::load(run, which, device)?;
+    let (done, epochs) = (terminal::counted(encoder.epoch as usize, "epoch"), encoder.config.train.epochs);
+    let history = match encoder.run.imported() {
+        Some(from) => format!("imported from {from}"),
+        None if encoder.epoch < epochs => format!("{done} of {epochs}"),
+        None => done,
+    };
+    terminal::say(&terminal::inert(&format!(
+        "{}: {} of width {}, {history}, {}",
+        run.display(),
+        encoder.config.encoder.name,
+        encoder.config.encoder.width,
+        encoder.model.device,
+    )));
+    Ok(encoder)
+}
+
+/// Refuses `--projection` of a run without a projection head.
+pub fn check_head(encoder: &TrainedEncoder, run: &Path) -> Result<()> {
+    match encoder.config.head.kind {
+        HeadKind::None => Err(usage(format!(
+            "--projection: {} has no projection head (head.kind is none); leave it out",
+            run.display()
+        ))),
+        HeadKind::Linear | HeadKind::Nonlinear => Ok(()),
+    }
+}
+
+/// Opens images to be decoded as the encoder's own were.
+pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf]) -> Result<Source> {
+    let index = encoder.run.index();
+    let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
+    let source = opening.open(data)?;
+    opening.save(&index);
+    Ok(source)
+}
+
+/// Tells which images could not be read and what became of them.
+pub fn warn_of_broken(broken: &[Broken], fate: &str) {
+    if broken.is_empty() {
+        return;
+    }
+    terminal::warn(&format!("{} could not be read and {fate}:", terminal::counted(broken.len(), "image")));
+    for image in broken.iter().take(LISTED) {
+        terminal::say(&format!("  {}", terminal::inert(&image.to_string())));
+    }
+    if let Some(more) = broken.len().checked_sub(LISTED + 1) {
+        terminal::say(&format!("  and {} more; --json lists all", terminal::grouped(more as u64 + 1)));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a run's encoder is used for: features in files, and search.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{path, picture, pretrain, shell, simclr, small_data};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder with 48 images of three classes in `data`, one of them broken, and a run on them.
+fn trained() -> (TempDir, PathBuf, PathBuf) {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1", "optim.warmup_epochs=0"])).expect(0, &[]);
+    fs::write(data.join("class 1/5.png"), "no image").unwrap();
+    (dir, data, run)
+}
+
+/// The shape that an .npy file declares.
+fn shape(file: &Path) -> String {
+    let bytes = fs::read(file).unwrap();
+    let text = String::from_utf8_lossy(&bytes[10..128]).into_owned();
+    text.split_once("'shape': ").unwrap().1.split_once(')').unwrap().0.to_owned() + ")"
+}
+
+#[test]
+fn features_in_each_kind_of_file() {
+    let (dir, data, run) = trained();
+    let embed = |out: &str, more: &[&str]| {
+        let out = dir.path().join(out);
+        let words = ["embed", path(&run), path(&data), "--out", path(&out), "--threads", "1"];
+        simclr(&[&words[..], more].concat())
+    };
+    for name in ["a.parquet", "a.npy", "a.safetensors"] {
+        let reply = embed(name, &["--json"])
+            .expect(0, &["1 image could not be read and have no row", "class 1/5.png: not an image"]);
+        let mut told = reply.json();
+        assert!(told["seconds"].as_f64().unwrap() > 0.0, "{told}");
+        told["seconds"] = Value::Null;
+        let reason = told["broken"][0]["reason"].take();
+        assert!(reason.as_str().unwrap().starts_with("not an image"), "{reason}");
+        let broken = [json!({ "name": "class 1/5.png", "split": null, "reason": null })];
+        let out = dir.path().join(name);
+        assert_eq!(
+            told,
+            json!({ "images": 47, "dims": 32, "skipped": 1, "broken": broken, "seconds": null, "out": out })
+        );
+    }
+    // What is there is replaced; nothing is left beside it.
+    let reply = embed("a.npy", &["--projection", "--best"]).expect(0, &["a.npy: 47 rows of 16 values"]);
+    assert!(reply.out.is_empty());
+    assert_eq!(shape(&dir.path().join("a.npy")), "(47, 16)");
+    let lines = fs::read_to_string(dir.path().join("a.csv")).unwrap();
+    assert_eq!(lines.lines().nth(1).unwrap(), "class 0/0.png,,0,class 0");
+    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().ends_with("tmp")));
+
+    let parts = dir.path().join("parts");
+    fs::create_dir(&parts).unwrap();
+    fs::remove_file(data.join("class 1/5.png")).unwrap();
+    fs::rename(&data, parts.join("train")).unwrap();
+    fs::create_dir_all(parts.join("test/class 1")).unwrap();
+    picture(20, 1, 99).save(parts.join("test/class 1/9.png")).unwrap();
+    fs::copy(parts.join("test/class 1/9.png"), parts.join("test/class 1/8.png")).unwrap();
+    let data = parts;
+    let out = dir.path().join("b.npy");
+    let words = ["embed", path(&run), path(&data), "--out", path(&out)];
+    simclr(&words).expect(0, &["49 rows"]);
+    simclr(&[&words[..], &["--split", "test"]].concat()).expect(0, &["2 rows"]);
+    assert_eq!(shape(&out), "(2, 32)");
+    simclr(&[&words[..], &["--split", "unlabelled"]].concat()).expect(2, &["only train and test"]);
+}
+
+#[test]
+fn what_cannot_be_written() {
+    let (dir, data, run) = trained();
+    let embed = |out: &Path, more: &[&str]| {
+        simclr(&[&["embed", path(&run), path(&data), "--out", path(out)][..], more].concat())
+    };
+    let out = dir.path().join("a.npy");
+    embed(&dir.path().join("a.csv"), &[]).expect(2, &["--out is", "a.csv", ".parquet, .npy or .safetensors"]);
+    embed(&dir.path().join("no/a.npy"), &[]).expect(2, &["there is no folder"]);
+    embed(&out, &["--split", "training"]).expect(2, &["--split", "expected train, test or unlabelled"]);
+    embed(&out, &["--split", "train"]).expect(2, &["no train images apart", "leave --split out"]);
+    embed(&out, &["--strict"]).expect(1, &["class 1/5.png: not an image"]);
+    simclr(&["embed", path(&data), path(&data), "--out", path(&out)]).expect(2, &["holds no run"]);
+    fs::create_dir(dir.path().join("b.parquet")).unwrap();
+    embed(&dir.path().join("b.parquet"), &[]).expect(2, &["b.parquet: is a folder"]);
+    // A list of images beside the matrix of the same name would be its companion.
+    let list = dir.path().join("a.csv");
+    fs::write(&list, format!("{}\n", path(&data.join("class 0/1.png")))).unwrap();
+    simclr(&["embed", path(&run), path(&list), "--out", path(&out)])
+        .expect(2, &["a.csv", "among the images"]);
+    assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
+    fs::remove_file(&list).unwrap();
+
+    // Blocks of 512 bytes: a part of the features finds room. Ignored, the signal becomes an error of the write.
+    let script = "trap '' XFSZ; ulimit -f 4; exec \"$PROGRAM\" embed \"$1\" \"$2\" --out \"$3\" --threads 1";
+    for name in ["c.npy", "c.parquet", "c.safetensors"] {
+        let out = dir.path().join(name);
+        shell(script, &[&run, &data, &out]).expect(1, &["cannot write", name, "free some space"]);
+        assert!(!out.exists() && !out.with_extension("csv").exists());
+        assert!(!dir.path().join(format!("{name}.tmp")).exists());
+    }
+}
+
+#[test]
+fn a_search_and_its_picture() {
+    let (dir, data, run) = trained();
+    let (own, other) = (data.join("class 2/7.png"), dir.path().join("other.png"));
+    picture(33, 0, 5).save(&other).unwrap();
+    let sheet = dir.path().join("found.png");
+    let words = ["search", path(&run), path(&data), "--query", path(&own), "--k", "4"];
+    let reply = simclr(&words).expect(0, &["1 image could not be read"]);
+    let lines: Vec<&str> = reply.out.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", reply.out);
+    assert_eq!(lines[0], "   1   1.0000  class 2/7.png  (class 2)");
+
+    let more = ["--query", path(&other), "--out", path(&sheet), "--json"];
+    let told = simclr(&[&words[..], &more].concat()).expect(0, &["found.png"]).json();
+    assert_eq!((&told["images"], &told["skipped"]), (&json!(47), &json!(1)));
+    let found = &told["queries"][0]["neighbours"];
+    assert_eq!((&found[0]["name"], &found[0]["class"]), (&json!("class 2/7.png"), &json!("class 2")));
+    assert!((found[0]["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{told}");
+    assert_eq!(told["queries"][1]["neighbours"][3]["rank"], 4);
+    let drawn = image::open(&sheet).unwrap();
+    // A head and four neighbours of 128 pixels a row; three lines below each, one above all.
+    assert_eq!((drawn.width(), drawn.height()), (5 * 140 + 12, 2 * (128 + 4 + 3 * 16 + 12) + 2 * 12 + 16));
+
+    let text = simclr(&[&words[..], &["--query", path(&other)]].concat()).expect(0, &[]).out;
+    assert!(text.lines().nth(5).is_some_and(|line| line.ends_with("other.png:")), "{text}");
+    simclr(&["search", path(&run), path(&data)]).expect(2, &["--query"]);
+    simclr(&["search", path(&run), path(&data), "--query", "none.png"])
+        .expect(2, &["none.png: no such file"]);
+    simclr(&["search", path(&run), path(&data), "--query", path(&data)]).expect(2, &["is a folder"]);
+    let broken = data.join("class 1/5.png");
+    simclr(&["search", path(&run), path(&data), "--query", path(&broken)])
+        .expect(1, &["5.png: not an image"]);
+    simclr(&[&words[..], &["--out", "found.jpg"]].concat()).expect(2, &[".png"]);
+}

@@ -1,0 +1,121 @@
+//! What an encoder makes of images, in a file that other programs read: a row an image, in the order of the data set.
+//!
+//! ```text
+//! Source ─▶ Images ─┐                        ┌─▶ parquet      features.parquet
+//! TrainedEncoder ───┴─▶ embed ─▶ dyn Writer ─┼─▶ npy          features.npy          + features.csv
+//!                                            └─▶ safetensors  features.safetensors  + features.csv
+//! ```
+//!
+//! Rows are written as they are computed; what is held of an image is its label at the most. A file comes whole or not at all.
+
+mod companion;
+mod format;
+mod images;
+mod matrix;
+mod npy;
+mod parquet;
+mod safetensors;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::json;
+use simclr_data::Reading;
+use simclr_train::{EmbeddedBatch, Model, embed_images};
+
+pub use format::FileFormat;
+pub use images::{Broken, Image, Images, Split};
+
+use crate::EvalError;
+use crate::protocols::TrainedEncoder;
+use format::{Description, Rows};
+
+/// Which of the two vectors of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vector {
+    /// What the encoder makes of it, for all uses downstream.
+    H,
+    /// What the projection head makes of h.
+    Z,
+}
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    /// Its rows.
+    pub images: usize,
+    /// Values a row.
+    pub dim: usize,
+    /// The images that could not be read, which have no row.
+    pub broken: Vec<Broken>,
+}
+
+/// Writes what `encoder` makes of the central crops of all `images` to `path`, as its [`FileFormat`] has it. The same bits for any number of threads.
+///
+/// `watch` is told after every batch how many images are done, and may end it: then nothing is written.
+///
+/// # Errors
+/// [`EvalError::Write`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that cannot be read where reading is strict.
+pub fn embed(
+    encoder: &TrainedEncoder,
+    images: &Images,
+    vector: Vector,
+    reading: Reading,
+    (path, format): (&Path, FileFormat),
+    watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Embedded, EvalError> {
+    let model = &encoder.model;
+    let dim = match vector {
+        Vector::H => model.encoder.features(),
+        Vector::Z => model.head.dim(),
+    };
+    let classes = images.dataset().classes();
+    let mut writer = format.create(
+        path,
+        &Description {
+            most_rows: images.dataset().len(),
+            dim,
+            notes: vec![
+                ("features", if vector == Vector::H { "h" } else { "z" }.to_owned()),
+                ("classes", json!(classes).to_string()),
+                ("fingerprint", format!("{:08x}", model.fingerprint()?)),
+                ("step", encoder.step.to_string()),
+            ],
+        },
+    )?;
+    let (done, broken) = for_each_batch(model, images, reading, &mut |batch, done| {
+        let features = if vector == Vector::H { batch.h } else { batch.z };
+        let images = batch.indices.iter().map(|&index| images.image(index)).collect();
+        writer.write(&Rows { features, images })?;
+        match watch(done) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(EvalError::Stopped),
+        }
+    })?;
+    writer.finish()?;
+    Ok(Embedded { images: done, dim, broken })
+}
+
+/// Puts all `images` through `model` and hands `sink` what comes out, a batch at a time, with the number of images done. Returns that number and the
+/// images that could not be read.
+///
+/// # Errors
+/// [`EvalError::NoImages`], the first of `sink`; an image that cannot be read where reading is strict.
+pub(crate) fn for_each_batch(
+    model: &Model,
+    images: &Images,
+    reading: Reading,
+    sink: &mut dyn FnMut(EmbeddedBatch<'_>, usize) -> Result<(), EvalError>,
+) -> Result<(usize, Vec<Broken>), EvalError> {
+    let mut done = 0;
+    let skipped = embed_images::<EvalError>(model, images.dataset(), reading, &mut |batch| {
+        done += batch.indices.len();
+        sink(batch, done)
+    })?;
+    let broken = images.broken(skipped);
+    if done == 0 {
+        let first = broken.first().map(ToString::to_string);
+        return Err(EvalError::NoImages { set: "given", images: images.dataset().len(), first });
+    }
+    Ok((done, broken))
+}

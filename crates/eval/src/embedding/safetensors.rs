@@ -1,0 +1,65 @@
+//! The safetensors format: the length of the header, the header as JSON, which spaces may end, the tensors.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::format::{Description, Rows, Writer};
+use super::matrix::Matrix;
+use crate::EvalError;
+
+/// Stands for no label.
+const NONE: i64 = -1;
+/// Values that begin at such a multiple can be mapped into memory.
+const ALIGNMENT: usize = 8;
+
+/// A .safetensors file being written: `features`, then `labels`, which are known when all rows are.
+pub(super) struct Safetensors {
+    matrix: Matrix,
+    labels: Vec<i64>,
+    dim: usize,
+    notes: Value,
+    /// Bytes of the header's text.
+    room: usize,
+}
+
+impl Safetensors {
+    pub fn create(path: &Path, what: &Description) -> Result<Safetensors, EvalError> {
+        let notes = what.notes.iter().map(|(name, note)| ((*name).to_owned(), json!(note)));
+        let notes = Value::Object(notes.collect::<Map<_, _>>());
+        let room = text(what.most_rows, what.dim, &notes).len().next_multiple_of(ALIGNMENT);
+        let matrix = Matrix::create(path, &header(what.most_rows, what.dim, &notes, room))?;
+        Ok(Safetensors { matrix, labels: Vec::new(), dim: what.dim, notes, room })
+    }
+}
+
+impl Writer for Safetensors {
+    fn write(&mut self, rows: &Rows<'_>) -> Result<(), EvalError> {
+        self.labels.extend(rows.images.iter().map(|image| image.label.map_or(NONE, i64::from)));
+        self.matrix.write(rows)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), EvalError> {
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        self.matrix.append(&labels)?;
+        let header = header(self.matrix.rows, self.dim, &self.notes, self.room);
+        self.matrix.finish(&header)
+    }
+}
+
+fn text(rows: usize, dim: usize, notes: &Value) -> String {
+    let features = rows * dim * size_of::<f32>();
+    let labels = features + rows * size_of::<i64>();
+    let header = json!({
+        "__metadata__": notes,
+        "features": { "dtype": "F32", "shape": [rows, dim], "data_offsets": [0, features] },
+        "labels": { "dtype": "I64", "shape": [rows], "data_offsets": [features, labels] },
+    });
+    header.to_string()
+}
+
+/// All that comes before the values, its text of `room` bytes.
+fn header(rows: usize, dim: usize, notes: &Value, room: usize) -> Vec<u8> {
+    let text = format!("{:<room$}", text(rows, dim, notes));
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
