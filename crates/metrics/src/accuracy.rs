@@ -19,6 +19,17 @@ pub fn accuracy(predictions: &[u32], labels: &[u32]) -> Result<f64, MetricsError
     Ok(right as f64 / labels.len().max(1) as f64)
 }
 
+/// The class of the highest score; of equals the lowest. 0 where there are no scores.
+pub fn likeliest(scores: &[f32]) -> u32 {
+    let mut best = 0;
+    for (class, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
 /// Fraction of rows whose label is among the `k` highest scores; 0 where there are no rows.
 ///
 /// `scores` is row-major, one row of `classes` scores per label, higher meaning likelier. Of equal scores the
@@ -129,6 +140,7 @@ mod tests {
         assert_eq!(top_k(&scores, &labels, 3, 3), Ok(2.0 / 3.0));
         assert_eq!(top_k(&[], &[], 3, 1), Ok(0.0));
         assert!(top_k(&scores[1..], &labels, 3, 1).is_err());
+        assert_eq!((likeliest(&scores[..3]), likeliest(&scores[3..6]), likeliest(&[])), (1, 0, 0));
         assert!(top_k(&scores, &[2, 1, 3], 3, 1).is_err());
     }
 }

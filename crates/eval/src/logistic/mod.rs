@@ -25,7 +25,7 @@ pub use path::{PathOptions, PathOutcome, PathPoint, fit_path};
 
 use objective::Objective;
 use simclr_kernels::product::{Operand, multiply};
-use simclr_metrics::{Features, MetricsError, check_labels};
+use simclr_metrics::{Features, MetricsError, check_labels, likeliest};
 use standardize::Standardizer;
 
 /// Features and their labels, one per row.
@@ -123,16 +123,6 @@ fn scores(parameters: &[f64], rows: &[f32], dim: usize, classes: usize) -> Vec<f
         multiply(Operand::new(rows, dim), Operand::new(weights, dim).t(), out, true);
     });
     out
-}
-
-fn likeliest(scores: &[f32]) -> u32 {
-    let mut best = 0;
-    for (class, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = class;
-        }
-    }
-    best as u32
 }
 
 fn check(data: Labelled, classes: usize) -> Result<(), MetricsError> {

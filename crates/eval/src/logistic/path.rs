@@ -2,10 +2,8 @@
 
 use super::objective::{Objective, cross_entropy};
 use super::standardize::Standardizer;
-use super::{
-    Labelled, LbfgsOptions, LogisticRegression, check, check_l2, fit_from, lbfgs, likeliest, scores,
-};
-use simclr_metrics::{Features, MetricsError};
+use super::{Labelled, LbfgsOptions, LogisticRegression, check, check_l2, fit_from, lbfgs, scores};
+use simclr_metrics::{Features, MetricsError, likeliest};
 
 /// Which weights are tried, and how hard.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
+pub(super) use simclr_metrics::likeliest;
 use simclr_metrics::{Confusion, top_k};
 
 use super::versus::Versus;
@@ -136,17 +137,6 @@ impl Scores {
         let predictions: Vec<u32> = scores.chunks_exact(classes.len()).map(likeliest).collect();
         Scores::of_predictions(&predictions, top5, labels, classes, details)
     }
-}
-
-/// The class of the highest score; of equals the lowest.
-pub(super) fn likeliest(scores: &[f32]) -> u32 {
-    let mut best = 0;
-    for (class, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = class;
-        }
-    }
-    best as u32
 }
 
 /// The numbers of images that a result speaks of.
