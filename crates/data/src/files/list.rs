@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Files, ImageFiles, new_labels};
+use super::{Files, ImageFiles, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert};
 use crate::layout::{Classes, Split, split_named};
@@ -103,29 +103,23 @@ pub(crate) fn open(
 }
 
 fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles<ListedFiles> {
-    let names: BTreeSet<&str> = rows.iter().filter_map(|row| row.label.as_deref()).collect();
-    let classes: Vec<String> = in_order(names);
+    let labels = || rows.iter().map(|row| row.label.as_deref());
+    let classes = in_order(labels().flatten().collect());
     let labels = match classes.is_empty() {
         true => Vec::new(),
-        false => {
-            let own: Vec<String> = rows.iter().map(|row| row.label.clone().unwrap_or_default()).collect();
-            own.iter()
-                .map(|label| {
-                    new_labels(std::slice::from_ref(label), &classes).map_or(crate::NO_LABEL, |n| n[0])
-                })
-                .collect()
-        }
+        false => labels_among(labels(), classes.iter().copied()),
     };
+    let names = classes.into_iter().map(inert).collect();
     let mut paths = Names::default();
     rows.iter().for_each(|row| paths.push(bytes_of(row.path.as_ref()).unwrap_or_default()));
     paths.shrink_to_fit();
     let files = ListedFiles { folder: folder.to_owned(), paths };
-    ImageFiles::new(files, Classes { names: classes, labels }, options)
+    ImageFiles::new(files, Classes { names, labels }, options)
 }
 
 /// Class names sorted: by their numbers where they all are numbers, else as text.
-fn in_order(names: BTreeSet<&str>) -> Vec<String> {
-    let mut names: Vec<String> = names.into_iter().map(inert).collect();
+fn in_order(names: BTreeSet<&str>) -> Vec<&str> {
+    let mut names: Vec<&str> = names.into_iter().collect();
     let numbers: Option<Vec<u64>> = names.iter().map(|name| name.parse().ok()).collect();
     if numbers.is_some() {
         names.sort_by_key(|name| name.parse::<u64>().unwrap_or(0));
@@ -199,6 +193,7 @@ pub(crate) fn parse_table(text: &[u8], delimiter: u8) -> Result<Vec<Row>, String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Dataset;
 
     fn row(path: &str, label: Option<&str>) -> Row {
         Row { path: path.to_owned(), label: label.map(str::to_owned), split: None }
@@ -225,6 +220,19 @@ mod tests {
         assert_eq!(parse_table(b"a.jpg\tdog\n", b'\t').unwrap(), [row("a.jpg", Some("dog"))]);
         assert!(parse_table(b"", b',').is_err());
         assert!(parse_table(b"path\n", b',').is_err());
+    }
+
+    #[test]
+    fn many_rows_of_many_classes() {
+        let name = |at: usize| format!("class\t{:05}", at % 30_000);
+        let mut rows: Vec<Row> = (0..300_000).map(|at| row("a.jpg", Some(&name(at)))).collect();
+        rows.push(row("a.jpg", None));
+        let files = collect(Path::new(""), rows, DecodeOptions::default());
+        assert_eq!(files.classes().len(), 30_000);
+        // The names are escaped, and still find their images.
+        assert_eq!(files.classes()[7], "class\\t00007");
+        assert!((0..300_000).all(|at| files.label(at) == Some(at as u32 % 30_000)));
+        assert_eq!(files.label(300_000), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod tar;
 pub(crate) mod zip;
 pub(crate) mod zstd;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::dataset::{Dataset, Decoded};
@@ -104,8 +105,17 @@ impl<F: Files> ImageFiles<F> {
 
 /// For each of `own` classes, its number among `known`; fails with the first that is not there.
 pub(crate) fn new_labels<'a>(own: &'a [String], known: &[String]) -> Result<Vec<u32>, &'a str> {
-    let number: std::collections::HashMap<&str, u32> = known.iter().map(String::as_str).zip(0..).collect();
+    let number: HashMap<&str, u32> = known.iter().map(String::as_str).zip(0..).collect();
     own.iter().map(|class| number.get(class.as_str()).copied().ok_or(class.as_str())).collect()
+}
+
+/// For each image's class, its number among `classes`; [`NO_LABEL`] for none.
+pub(crate) fn labels_among<'a>(
+    images: impl Iterator<Item = Option<&'a str>>,
+    classes: impl Iterator<Item = &'a str>,
+) -> Vec<u32> {
+    let number: HashMap<&str, u32> = classes.zip(0..).collect();
+    images.map(|class| class.and_then(|class| number.get(class).copied()).unwrap_or(NO_LABEL)).collect()
 }
 
 impl<F: Files> Dataset for ImageFiles<F> {

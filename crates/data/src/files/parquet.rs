@@ -22,7 +22,7 @@ use parquet::schema::types::ColumnDescriptor;
 use super::archive::{ArchiveImages, Opened, numbered};
 use super::blocks::{Block, BlockReader, Strands};
 use super::shards::split;
-use super::{Files, ImageFiles, new_labels};
+use super::{Files, ImageFiles, labels_among};
 use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
@@ -419,16 +419,10 @@ impl Labels {
                     Some(Self::Texts(labels)) => &labels[..],
                     _ => &[],
                 };
-                let names: BTreeSet<&String> = labels.iter().chain(others).flatten().collect();
-                let names: Vec<String> = names.into_iter().cloned().collect();
-                let number = |label: &Option<String>| {
-                    label
-                        .as_ref()
-                        .and_then(|l| new_labels(std::slice::from_ref(l), &names).ok())
-                        .map_or(NO_LABEL, |n| n[0])
-                };
-                let labels = labels.iter().map(number).collect();
-                Classes { names, labels }
+                let names: BTreeSet<&str> =
+                    labels.iter().chain(others).flatten().map(String::as_str).collect();
+                let labels = labels_among(labels.iter().map(Option::as_deref), names.iter().copied());
+                Classes { names: names.into_iter().map(str::to_owned).collect(), labels }
             }
             (Self::None, _) => Classes::default(),
         })
@@ -468,4 +462,21 @@ fn class_names(table: &Table) -> Option<Vec<String>> {
     let feature = description.get("info")?.get("features")?.get(label.name())?;
     let names = feature.get("names")?.as_array()?;
     names.iter().map(|name| name.as_str().map(inert)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_rows_of_many_classes_in_words() {
+        let texts = |count: usize| (0..count).map(|at| Some(format!("class {:05}", at % 30_000)));
+        let train = Labels::Texts(texts(300_000).chain([None]).collect());
+        // What only the test part holds is a class too, and no row's number changes.
+        let test = Labels::Texts(vec![Some("zebra".to_owned())]);
+        let classes = train.classes(Some(&test)).unwrap();
+        assert_eq!((classes.names.len(), classes.names[30_000].as_str()), (30_001, "zebra"));
+        assert!(classes.labels.iter().take(300_000).copied().eq((0..300_000).map(|at| at % 30_000)));
+        assert_eq!(classes.labels[300_000], NO_LABEL);
+    }
 }
