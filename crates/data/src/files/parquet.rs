@@ -3,9 +3,9 @@
 //! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an integer or text
 //! column called `label` or the like; Hugging Face's names of classes are found in the file's own description.
 
+mod labels;
 mod pages;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,21 @@ use std::sync::Arc;
 
 use parquet::basic::{LogicalType, Type as Physical};
 use parquet::column::reader::ColumnReaderImpl;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::archive::{ArchiveImages, Opened, numbered};
+use self::labels::Labels;
+use super::archive::{ArchiveImages, Opened};
 use super::blocks::{Block, BlockReader, Strands};
 use super::shards::split;
-use super::{Files, ImageFiles, labels_among};
+use super::{Files, ImageFiles};
 use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
-use crate::layout::Classes;
 use crate::listing::LeftOut;
-use crate::loader::NO_LABEL;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
 use crate::positioned::{Cursor, read_exact_at};
 
@@ -167,7 +166,7 @@ fn column<T: DataType>(table: &Table, group: usize, column: usize) -> Result<Col
     if end.is_none_or(|end| end > len) {
         return Err("a column lies beyond the end of the file, which is cut short".to_owned());
     }
-    let rows = usize::try_from(group.num_rows()).map_err(|_| "declares fewer than no rows")?;
+    let rows = usize::try_from(group.num_rows()).map_err(|_| "declares a negative number of rows")?;
     let most = chunk.uncompressed_size().clamp(0, MAX_PAGE_BYTES) as u64;
     let pages =
         pages::open(Shared(Arc::new(file), len), chunk, rows, most).map_err(|error| error.to_string())?;
@@ -268,6 +267,17 @@ fn open_table(path: &Path) -> Result<Table, DataError> {
         .map_err(|reason| DataError::malformed(path, reason))
 }
 
+/// How much a column looks like that of the images, the likeliest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// A struct of bytes and path, by the place of its name among [`IMAGE_COLUMNS`].
+    Struct(usize),
+    /// Binary values, likewise.
+    Named(usize),
+    /// Binary values of another name.
+    Unnamed,
+}
+
 fn described(path: &Path, file: Shared) -> Result<Table, String> {
     let metadata = ParquetMetaDataReader::new()
         .parse_and_finish(&file)
@@ -282,9 +292,10 @@ fn described(path: &Path, file: Shared) -> Result<Table, String> {
             && !matches!(column.logical_type_ref(), Some(LogicalType::String));
         match parts {
             _ if !usable => None,
-            // A struct of bytes and path.
-            [outer, inner] if inner == "bytes" => Some(named(outer).unwrap_or(IMAGE_COLUMNS.len())),
-            [name] => named(name).map(|rank| rank + 100).or(Some(1000)),
+            [outer, inner] if inner == "bytes" => {
+                Some(Rank::Struct(named(outer).unwrap_or(IMAGE_COLUMNS.len())))
+            }
+            [name] => Some(named(name).map_or(Rank::Unnamed, Rank::Named)),
             _ => None,
         }
     };
@@ -355,128 +366,4 @@ fn first_is_image(table: &Table) -> Result<(), String> {
 
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     caught(&"the Parquet reader", read)
-}
-
-/// The labels of all rows, as they are stored.
-enum Labels {
-    None,
-    /// Numbers, with the names that the file gives them.
-    Numbers {
-        labels: Vec<u32>,
-        names: Option<Vec<String>>,
-    },
-    Texts(Vec<Option<String>>),
-}
-
-impl Labels {
-    fn read(tables: &[Table]) -> Result<Self, DataError> {
-        let kind = |table: &Table| table.label.map(|label| descriptor(table, label).physical_type());
-        if tables.iter().any(|table| kind(table).is_none() || kind(table) != kind(&tables[0])) {
-            return Ok(Self::None);
-        }
-        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
-        for table in tables {
-            let Some(label) = table.label else { return Ok(Self::None) };
-            let bad = |reason: String| DataError::malformed(&table.path, format!("its labels: {reason}"));
-            for group in 0..table.metadata.num_row_groups() {
-                guarded(|| match kind(table) {
-                    Some(Physical::INT32) => column_of::<Int32Type>(table, group, label, |value| {
-                        numbers.push(number(value.map(i64::from)))
-                    }),
-                    Some(Physical::INT64) => {
-                        column_of::<Int64Type>(table, group, label, |value| numbers.push(number(value)))
-                    }
-                    _ => column_of::<ByteArrayType>(table, group, label, |value: Option<ByteArray>| {
-                        texts.push(value.map(|text| inert(&String::from_utf8_lossy(text.data()))));
-                    }),
-                })
-                .map_err(bad)?;
-            }
-        }
-        Ok(match texts.is_empty() {
-            true => Self::Numbers { labels: numbers, names: class_names(&tables[0]) },
-            false => Self::Texts(texts),
-        })
-    }
-
-    /// Classes, numbered as in `other` too.
-    fn classes(&self, other: Option<&Self>) -> Result<Classes, DataError> {
-        Ok(match (self, other) {
-            (Self::Numbers { labels, names }, other) => {
-                let others = match other {
-                    Some(Self::Numbers { labels, .. }) => &labels[..],
-                    _ => &[],
-                };
-                let all = numbered(labels.iter().chain(others).copied().collect());
-                let names = names.clone().filter(|names| names.len() >= all.names.len()).unwrap_or(all.names);
-                match names.is_empty() {
-                    true => Classes::default(),
-                    false => Classes { names, labels: labels.clone() },
-                }
-            }
-            (Self::Texts(labels), other) => {
-                let others = match other {
-                    Some(Self::Texts(labels)) => &labels[..],
-                    _ => &[],
-                };
-                let names: BTreeSet<&str> =
-                    labels.iter().chain(others).flatten().map(String::as_str).collect();
-                let labels = labels_among(labels.iter().map(Option::as_deref), names.iter().copied());
-                Classes { names: names.into_iter().map(str::to_owned).collect(), labels }
-            }
-            (Self::None, _) => Classes::default(),
-        })
-    }
-}
-
-/// Negative numbers stand for no label.
-fn number(value: Option<i64>) -> u32 {
-    // More classes than any data set has: such numbers are something else.
-    value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value <= 1 << 24).unwrap_or(NO_LABEL)
-}
-
-/// Hands every value of a column to `each`.
-fn column_of<T: DataType>(
-    table: &Table,
-    group: usize,
-    at: usize,
-    mut each: impl FnMut(Option<T::T>),
-) -> Result<(), String> {
-    let nullable = descriptor(table, at).max_def_level();
-    let mut reader = column::<T>(table, group, at)?;
-    let mut left = table.metadata.row_group(group).num_rows().max(0) as usize;
-    while left > 0 {
-        let rows = left.min(1 << 16);
-        read_rows(&mut reader, rows, nullable)?.into_iter().for_each(&mut each);
-        left -= rows;
-    }
-    Ok(())
-}
-
-/// The names of the classes in Hugging Face's description of the file.
-fn class_names(table: &Table) -> Option<Vec<String>> {
-    let label = descriptor(table, table.label?);
-    let notes = table.metadata.file_metadata().key_value_metadata()?;
-    let description = notes.iter().find(|note| note.key == "huggingface")?.value.as_ref()?;
-    let description: serde_json::Value = serde_json::from_str(description).ok()?;
-    let feature = description.get("info")?.get("features")?.get(label.name())?;
-    let names = feature.get("names")?.as_array()?;
-    names.iter().map(|name| name.as_str().map(inert)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_rows_of_many_classes_in_words() {
-        let texts = |count: usize| (0..count).map(|at| Some(format!("class {:05}", at % 30_000)));
-        let train = Labels::Texts(texts(300_000).chain([None]).collect());
-        // What only the test part holds is a class too, and no row's number changes.
-        let test = Labels::Texts(vec![Some("zebra".to_owned())]);
-        let classes = train.classes(Some(&test)).unwrap();
-        assert_eq!((classes.names.len(), classes.names[30_000].as_str()), (30_001, "zebra"));
-        assert!(classes.labels.iter().take(300_000).copied().eq((0..300_000).map(|at| at % 30_000)));
-        assert_eq!(classes.labels[300_000], NO_LABEL);
-    }
 }
