@@ -10,7 +10,8 @@ use simclr_kernels::{Cpu, Isa, Threads, peak};
 
 use crate::cpu::CpuKernels;
 use crate::memory::Place;
-use crate::profile::{Profile, Skip, Watched};
+use crate::profile::Profile;
+use crate::watched::{Skip, Watched};
 use crate::{EngineError, Kernels, Result};
 
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.

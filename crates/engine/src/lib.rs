@@ -41,6 +41,7 @@ mod tape;
 mod tensor;
 mod update;
 mod view_maker;
+mod watched;
 
 pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};

@@ -1,0 +1,415 @@
+//! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn what a step takes.
+
+use simclr_kernels::batch_norm::NormConstants;
+use simclr_kernels::conv2d::Write;
+use simclr_kernels::nt_xent::NtXentShape;
+
+use crate::profile::{Shape, Work};
+use crate::{
+    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
+    Tensor, Trained,
+};
+
+/// What is done about every kernel that is called.
+pub(crate) trait Watch: Send + Sync {
+    /// Runs `kernel`, or does not; `cost` holds its operations and bytes.
+    fn watch<R: Default>(
+        &self,
+        work: Work,
+        cost: (u64, u64),
+        kernel: impl FnOnce() -> Result<R>,
+    ) -> Result<R>;
+}
+
+/// Runs no kernel at all.
+pub(crate) struct Skip;
+
+impl Watch for Skip {
+    fn watch<R: Default>(&self, _: Work, _: (u64, u64), _: impl FnOnce() -> Result<R>) -> Result<R> {
+        Ok(R::default())
+    }
+}
+
+/// The kernels of `inner`, each call of which is watched.
+pub(crate) struct Watched<K, W> {
+    pub(crate) inner: K,
+    pub(crate) watch: W,
+}
+
+const FORWARD: &str = "forward";
+const INPUT: &str = "input gradient";
+const WEIGHT: &str = "weight gradient";
+const BACKWARD: &str = "backward";
+const COEFFICIENTS: &str = "coefficients";
+
+fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
+    tensors.into_iter().map(|x| (x.len() * x.dtype().size()) as u64).sum()
+}
+
+fn bytes_of(tensor: Option<&Tensor>) -> u64 {
+    tensor.map_or(0, |x| bytes([x]))
+}
+
+/// Operations of a product of `rows` rows with a weight matrix.
+fn product(rows: &Tensor, w: &Tensor) -> u64 {
+    2 * (rows.len() / rows.last_dim().max(1) * w.len()) as u64
+}
+
+impl<K: Kernels, W: Watch> Watched<K, W> {
+    fn time<R: Default>(
+        &self,
+        (operator, pass, shape): (&'static str, &'static str, Shape),
+        cost: (u64, u64),
+        run: impl FnOnce(&K) -> Result<R>,
+    ) -> Result<R> {
+        self.watch.watch(Work { operator, pass, shape }, cost, || run(&self.inner))
+    }
+}
+
+impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
+    fn conv2d_forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: Option<&mut Tensor>,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, w, y]));
+        self.time(("conv2d", FORWARD, Shape::window(g)), cost, |k| k.conv2d_forward(g, x, w, y, sums))
+    }
+
+    fn conv2d_backward_input(
+        &self,
+        g: &Conv2dGeometry,
+        dy: &Tensor,
+        w: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()> {
+        let read = (write == Write::Add).then_some(&*dx);
+        let cost = (g.flops(), bytes([dy, w, dx]) + bytes_of(read));
+        self.time(("conv2d", INPUT, Shape::window(g)), cost, |k| k.conv2d_backward_input(g, dy, w, dx, write))
+    }
+
+    fn conv2d_backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, dy, dw]));
+        self.time(("conv2d", WEIGHT, Shape::window(g)), cost, |k| k.conv2d_backward_weight(g, x, dy, dw))
+    }
+
+    fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = ("batch_norm", "statistics", Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x])), |k| k.channel_sums(x, sums))
+    }
+
+    fn batch_coefficients(
+        &self,
+        constants: NormConstants,
+        sums: (&Tensor, f64),
+        parameters: NormParameters,
+        averages: [&mut Tensor; 2],
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(parameters.gamma.len()));
+        let cost = (0, bytes([sums.0, coefficients]));
+        self.time(work, cost, |k| k.batch_coefficients(constants, sums, parameters, averages, coefficients))
+    }
+
+    fn frozen_coefficients(
+        &self,
+        epsilon: f32,
+        parameters: NormParameters,
+        coefficients: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(parameters.gamma.len()));
+        let cost = (0, bytes([coefficients]));
+        self.time(work, cost, |k| k.frozen_coefficients(epsilon, parameters, coefficients))
+    }
+
+    fn batch_norm_mask(&self, x: &Tensor) -> Result<usize> {
+        self.inner.batch_norm_mask(x)
+    }
+
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor,
+        coefficients: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+        mask: Option<&mut Mask>,
+    ) -> Result<()> {
+        let work = ("batch_norm", FORWARD, Shape::Rows(x.last_dim()));
+        let masked = mask.as_ref().map_or(0, |mask| mask.bytes() as u64);
+        let cost = (0, bytes([x, y]) + bytes_of(residual) + masked);
+        self.time(work, cost, |k| k.batch_norm_forward(x, coefficients, residual, relu, y, mask))
+    }
+
+    fn batch_norm_backward_sums(
+        &self,
+        dy: &mut Tensor,
+        gate: Gate,
+        x: &Tensor,
+        coefficients: &Tensor,
+        keep: bool,
+        sums: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
+        let kept = keep.then_some(&*dy);
+        let cost = (0, bytes([dy, x]) + gate.bytes() as u64 + bytes_of(kept));
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, sums))
+    }
+
+    fn batch_norm_parameter_gradients(
+        &self,
+        sums: &Tensor,
+        coefficients: &Tensor,
+        dgamma: &mut Tensor,
+        dbeta: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(dgamma.len()));
+        let cost = (0, bytes([sums, dgamma, dbeta]));
+        self.time(work, cost, |k| k.batch_norm_parameter_gradients(sums, coefficients, dgamma, dbeta))
+    }
+
+    fn batch_norm_backward_coefficients(
+        &self,
+        sums: &Tensor,
+        count: Option<f64>,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(coefficients.last_dim()));
+        let cost = (0, bytes([sums, coefficients, to]));
+        self.time(work, cost, |k| k.batch_norm_backward_coefficients(sums, count, coefficients, to))
+    }
+
+    fn batch_norm_backward_input(
+        &self,
+        dy: &Tensor,
+        gate: Gate,
+        x: &mut Tensor,
+        coefficients: &Tensor,
+        backward: &Tensor,
+    ) -> Result<()> {
+        let work = ("batch_norm", INPUT, Shape::Rows(x.last_dim()));
+        let cost = (0, bytes([dy, x, x]) + gate.bytes() as u64);
+        self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, backward))
+    }
+
+    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("max_pool", FORWARD, Shape::window(g));
+        self.time(work, (0, bytes([x, y])), |k| k.max_pool_forward(g, x, y))
+    }
+
+    fn max_pool_backward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("max_pool", INPUT, Shape::window(g));
+        self.time(work, (0, bytes([x, y, dy, dx])), |k| k.max_pool_backward(g, x, y, dy, dx))
+    }
+
+    fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("global_avg_pool", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, y])), |k| k.global_avg_pool_forward(x, y))
+    }
+
+    fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("global_avg_pool", INPUT, Shape::Rows(dy.last_dim()));
+        self.time(work, (0, bytes([dy, dx])), |k| k.global_avg_pool_backward(dy, dx))
+    }
+
+    fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
+        let work = ("linear", FORWARD, Shape::Product([x.last_dim(), y.last_dim()]));
+        let cost = (product(x, w), bytes([x, w, y]));
+        self.time(work, cost, |k| k.linear_forward(x, w, bias, y))
+    }
+
+    fn linear_backward_input(&self, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("linear", INPUT, Shape::Product([dx.last_dim(), dy.last_dim()]));
+        let cost = (product(dy, w), bytes([dy, w, dx]));
+        self.time(work, cost, |k| k.linear_backward_input(dy, w, dx))
+    }
+
+    fn linear_backward_weight(&self, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
+        let work = ("linear", WEIGHT, Shape::Product([x.last_dim(), dy.last_dim()]));
+        let cost = (product(x, dw), bytes([x, dy, dw]));
+        self.time(work, cost, |k| k.linear_backward_weight(x, dy, dw))
+    }
+
+    fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = ("linear", "bias gradient", Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x])), |k| k.column_sums(x, sums))
+    }
+
+    fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        self.time(("relu", FORWARD, Shape::Any), (0, bytes([x, y])), |k| k.relu_forward(x, y))
+    }
+
+    fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+        self.time(("relu", INPUT, Shape::Any), (0, bytes([y, dy])), |k| k.relu_backward(y, dy))
+    }
+
+    fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()> {
+        self.time(("add", "a += b", Shape::Any), (0, bytes([a, b])), |k| k.add_assign(a, b))
+    }
+
+    fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()> {
+        self.time(("scale", "a *= b", Shape::Any), (0, bytes([a])), |k| k.scale(a, factor))
+    }
+
+    fn fill(&self, a: &mut Tensor, value: f32) -> Result<()> {
+        // Not of a step, but of what comes before it.
+        self.inner.fill(a, value)
+    }
+
+    fn unit_from_bytes(&self, values: Bytes, y: &mut Tensor) -> Result<()> {
+        let cost = (0, y.len() as u64 + bytes([y]));
+        self.time(("images", "from bytes", Shape::Any), cost, |k| k.unit_from_bytes(values, y))
+    }
+
+    fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()> {
+        // How many bytes they are is known once they were gone through.
+        self.time(("optimizer", "sum of squares", Shape::Any), (0, 0), |k| k.sum_of_squares(list, sum))
+    }
+
+    fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("l2_normalize", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, y])), |k| k.l2_normalize_forward(x, y))
+    }
+
+    fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+        let work = ("l2_normalize", INPUT, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, dy, dx])), |k| k.l2_normalize_backward(x, dy, dx))
+    }
+
+    fn nt_xent_forward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        anchors: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("nt_xent", FORWARD, Shape::Rows(shape.dim));
+        self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, z, all, anchors))
+    }
+
+    fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = ("nt_xent", "figures", Shape::Any);
+        self.time(work, (0, bytes([anchors, lse])), |k| k.nt_xent_figures(anchors, lse, sums))
+    }
+
+    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+        let work = ("nt_xent", "figures", Shape::Any);
+        self.time(work, (0, bytes([sums, loss])), |k| k.nt_xent_mean(sums, views, loss))
+    }
+
+    fn nt_xent_backward(
+        &self,
+        shape: &NtXentShape,
+        z: &Tensor,
+        all: &Tensor,
+        lse: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
+        // The similarities again, and their weights times the views.
+        let cost = (2 * product(z, all), bytes([z, all, dz]));
+        self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, dy, dz))
+    }
+
+    fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
+        let work = ("softmax_cross_entropy", "both", Shape::Rows(logits.last_dim()));
+        let cost = (0, bytes([logits, dlogits]));
+        self.time(work, cost, |k| k.softmax_cross_entropy(logits, labels, dlogits))
+    }
+
+    fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
+        // LARS reads weights and gradients once more, for their norms.
+        let twice = matches!(rule, Rule::Lars { .. });
+        let moved = list.iter().map(|Trained { gradient: g, value: w, state: v, adapted }| {
+            bytes([g, w, v, w, v]) + if twice && *adapted { bytes([w, g]) } else { 0 }
+        });
+        let cost = (0, moved.sum());
+        self.time(("optimizer", "update", Shape::Any), cost, |k| k.update(rule, stride, list))
+    }
+
+    fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
+        let cost = (0, list.iter().map(|(to, from)| bytes([to, from])).sum());
+        self.time(("optimizer", "averages", Shape::Any), cost, |k| k.replace(verdict, list))
+    }
+
+    fn judge(
+        &self,
+        sums: &Tensor,
+        squares: &Tensor,
+        views: usize,
+        scale: Option<&LossScale>,
+        verdict: &mut Tensor,
+    ) -> Result<()> {
+        self.time(("optimizer", "verdict", Shape::Any), (0, 0), |k| {
+            k.judge(sums, squares, views, scale, verdict)
+        })
+    }
+
+    fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()> {
+        self.time(("optimizer", "loss scale", Shape::Any), (0, 0), |k| k.update_loss_scale(verdict, scale))
+    }
+
+    fn set_arithmetic(&self, arithmetic: Arithmetic) {
+        self.inner.set_arithmetic(arithmetic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Isa, Mode, ParameterKind, Parameters, SingleProcess, Tape, ops};
+
+    #[test]
+    fn a_dry_device_computes_nothing_and_counts_all() {
+        let device = Device::dry().unwrap();
+        let x = Tensor::empty(&device, &[1 << 20, 1 << 10]);
+        let mut y = Tensor::empty(&device, x.shape());
+        device.kernels().relu_forward(&x, &mut y).unwrap();
+        assert_eq!(device.memory().peak, 2 << 32);
+        assert_eq!(device.sum_of_squares([&y]).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn every_kernel_of_a_step_is_counted() {
+        let (device, profile) = Device::cpu_profiled(1, Isa::detect()).unwrap();
+        let mut parameters = Parameters::new();
+        let w = Tensor::full(&device, &[2, 3, 3, 1], 0.5).unwrap();
+        let id = parameters.add("w", ParameterKind::Weight, w).unwrap();
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let x = tape.input(Tensor::full(&device, &[4, 5, 5, 1], 1.0).unwrap());
+        let w = tape.parameter(id);
+        let options = ops::Conv2d { stride: 1, padding: 1, channel_sums: false };
+        let y = ops::conv2d(&mut tape, &x, &w, options).unwrap();
+        let dy = Tensor::full(&device, y.tensor().shape(), 1.0).unwrap();
+        tape.backward(&y, dy).unwrap();
+
+        let costs = profile.costs();
+        let passes: Vec<_> = costs.iter().map(|(work, cost)| (work.pass, cost.calls)).collect();
+        // The images need no gradient.
+        assert_eq!(passes, [(FORWARD, 1), (WEIGHT, 1)]);
+        let (work, cost) = costs[0];
+        assert_eq!(work.shape.to_string(), "3x3 /1 5x5, 1 to 2");
+        assert_eq!((cost.flops, cost.bytes), (2 * 4 * 25 * 2 * 9, 4 * (100 + 18 + 200)));
+        profile.clear();
+        assert!(profile.costs().is_empty());
+    }
+}
