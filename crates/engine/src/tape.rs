@@ -410,8 +410,9 @@ impl Gradients {
         self.by_parameter.get(id.index())?.as_ref()
     }
 
-    /// All gradients, with their parameters, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Tensor, usize)> {
-        self.by_parameter.iter().enumerate().filter_map(|(i, g)| Some((g.as_ref()?, i)))
+    /// Each parameter that has a gradient, with it, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
+        let gradients = self.by_parameter.iter().enumerate();
+        gradients.filter_map(|(i, gradient)| Some((ParameterId::from_index(i), gradient.as_ref()?)))
     }
 }

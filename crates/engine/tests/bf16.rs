@@ -27,7 +27,7 @@ fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: b
     let gradients = tape.backward(&loss, one).unwrap();
     Step {
         loss: loss.tensor().as_slice().unwrap()[0],
-        gradients: gradients.iter().map(|(gradient, _)| gradient.clone()).collect(),
+        gradients: gradients.iter().map(|(_, gradient)| gradient.clone()).collect(),
         averages: tape.into_buffer_updates().drain().map(|(_, average)| average).collect(),
     }
 }

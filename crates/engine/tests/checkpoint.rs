@@ -36,7 +36,7 @@ fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: b
         assert_eq!(calls[id.index()], i32::from(trained), "calls for {}", parameters.name(id));
         assert_eq!(gradients.get(id).is_some(), trained, "{}", parameters.name(id));
     }
-    let gradients = gradients.iter().map(|(g, _)| bits(g)).collect();
+    let gradients = gradients.iter().map(|(_, g)| bits(g)).collect();
     let updates = tape.into_buffer_updates().iter().map(|(id, value)| (id.index(), bits(value))).collect();
     (bits(loss.tensor()), gradients, updates)
 }
@@ -103,7 +103,7 @@ fn segments_nest() {
                 Ok(())
             })
             .unwrap();
-        let all: Vec<_> = gradients.iter().map(|(g, _)| bits(g)).collect();
+        let all: Vec<_> = gradients.iter().map(|(_, g)| bits(g)).collect();
         (all, calls)
     };
     let (plain, calls) = run(false);
@@ -137,7 +137,7 @@ fn a_segment_may_take_several_inputs_and_none_that_need_gradients() {
             segment(&mut tape, &[a, data, b]).unwrap()
         };
         let gradients = tape.backward(&y, tensor(&device, "dy", &[2, 3])).unwrap();
-        gradients.iter().map(|(g, i)| (i, bits(g))).collect::<Vec<_>>()
+        gradients.iter().map(|(id, g)| (id, bits(g))).collect::<Vec<_>>()
     };
     assert_eq!(run(true).len(), 2);
     assert!(run(true) == run(false));

@@ -68,7 +68,7 @@ fn outcome(
     let dy = dy.cast(y.tensor().dtype()).unwrap();
     let gradients = tape.backward(&y, dy).unwrap();
     let mut averages = tape.into_buffer_updates();
-    let gradients = gradients.iter().map(|(gradient, _)| gradient.to_vec().unwrap());
+    let gradients = gradients.iter().map(|(_, gradient)| gradient.to_vec().unwrap());
     let averages = averages.drain().map(|(_, value)| value.to_vec().unwrap());
     [y.tensor().to_vec().unwrap()].into_iter().chain(gradients).chain(averages).collect()
 }
@@ -476,7 +476,7 @@ fn a_step_has_the_same_bits_each_time() {
             let (loss, figures) = network.loss(&mut tape, views.clone(), false).unwrap();
             let gradients = tape.backward(&loss, Tensor::full(&gpu, &[1], 1.0).unwrap()).unwrap();
             let bits = |x: &Tensor| x.to_vec().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
-            let gradients = gradients.iter().map(|(x, id)| (id, bits(x))).collect::<Vec<_>>();
+            let gradients = gradients.iter().map(|(id, x)| (id, bits(x))).collect::<Vec<_>>();
             let averages = tape.into_buffer_updates().drain().map(|(_, x)| bits(&x)).collect::<Vec<_>>();
             (figures, averages, gradients)
         };
@@ -484,8 +484,7 @@ fn a_step_has_the_same_bits_each_time() {
         for time in 1..times {
             let (figures, averages, gradients) = step();
             let differing = gradients.iter().zip(&first.2).filter(|(a, b)| a != b);
-            let names: Vec<_> =
-                differing.map(|((id, _), _)| parameters.name(ParameterId::from_index(*id))).collect();
+            let names: Vec<_> = differing.map(|((id, _), _)| parameters.name(*id)).collect();
             let forward = figures == first.0 && averages == first.1;
             assert!(
                 forward && names.is_empty(),

@@ -15,7 +15,7 @@ fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> R
     let gradients = tape.backward(&y, dy).unwrap();
     let mut averages = tape.into_buffer_updates();
     std::iter::once(y.tensor().clone())
-        .chain(gradients.iter().map(|(g, _)| g.clone()))
+        .chain(gradients.iter().map(|(_, g)| g.clone()))
         .chain(averages.drain().map(|(_, value)| value))
         .collect()
 }

@@ -50,7 +50,7 @@ fn step_inside(
     let images = model.images(views)?;
     let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images, None)?;
 
-    let squares = model.device.sum_of_squares(gradients.iter().map(|(gradient, _)| gradient))?;
+    let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
     let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
     if !figures.is_finite() {
         return Ok((figures, false));

@@ -78,7 +78,7 @@ impl Network {
         let Pass { loss, scores, gradients, mut averages } = top.forward_backward(model, images, labels)?;
         let loss = f64::from(loss.to_vec()?[0]);
         let right = recognised(&scores, labels)?;
-        let squares = model.device.sum_of_squares(gradients.iter().map(|(gradient, _)| gradient))?;
+        let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
         let sound = loss.is_finite() && squares.is_finite();
         if sound {
             for (id, average) in averages.drain() {
