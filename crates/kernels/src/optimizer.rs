@@ -118,10 +118,8 @@ pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moment
     let AdamWStep { rate, betas: [b1, b2], epsilon, decay, .. } = step;
     let [c1, c2] = step.corrections();
     let (first, second) = moments.split_at_mut(w.len());
-    let pieces =
-        first.chunks_mut(PIECE).zip(second.chunks_mut(PIECE)).zip(w.chunks_mut(PIECE)).zip(g.chunks(PIECE));
-    // Few parameters and a cheap pass: the calling thread alone is fast enough and simplest.
-    for (((m, v), w), g) in pieces {
+    cpu.threads.run_chunk_triples([first, second, w], PIECE, |i, [m, v, w]| {
+        let g = &g[i * PIECE..i * PIECE + w.len()];
         cpu.isa.vectorize(
             #[inline(always)]
             || {
@@ -132,5 +130,38 @@ pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moment
                 }
             },
         );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Threads};
+
+    #[test]
+    fn adamw_gives_the_same_bits_on_any_number_of_threads() {
+        let step = AdamWStep { rate: 0.1, betas: [0.9, 0.999], epsilon: 1e-8, decay: 0.01, step: 3 };
+        // Pieces do not begin where the second moments do.
+        let len = 2 * PIECE + 17;
+        let values = |factor: f32| (0..len).map(move |i| (i % 1009) as f32 * factor);
+        let updated = |threads: usize| {
+            let cpu = Cpu { isa: Isa::detect(), threads: Threads::new(threads).unwrap() };
+            let g: Vec<f32> = values(0.01).collect();
+            let mut w: Vec<f32> = values(-0.02).collect();
+            let mut moments: Vec<f32> = values(0.03).chain(values(0.04)).collect();
+            adamw_update(&cpu, step, &g, &mut w, &mut moments);
+            (w, moments)
+        };
+        let (w, moments) = updated(1);
+        // The equation, for the last value.
+        let [g, before, m, v] = [0.01, -0.02, 0.03, 0.04].map(|factor| ((len - 1) % 1009) as f32 * factor);
+        let (m, v) = (0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g);
+        let (first, second) = (m / (1.0 - 0.9f32.powi(3)), v / (1.0 - 0.999f32.powi(3)));
+        let expected = before - 0.1 * (first / (second.sqrt() + 1e-8) + 0.01 * before);
+        assert!((moments[len - 1] - m).abs() < 1e-4 * m && (moments[2 * len - 1] - v).abs() < 1e-4 * v);
+        assert!((w[len - 1] - expected).abs() < 1e-4 * expected.abs(), "{} for {expected}", w[len - 1]);
+        for threads in [2, 4] {
+            assert!(updated(threads) == (w.clone(), moments.clone()), "{threads} threads");
+        }
     }
 }

@@ -79,6 +79,24 @@ impl Threads {
             self.pool.install(|| pairs.for_each(|(i, (a, b))| piece(i, a, b)));
         }
     }
+
+    /// Cuts three slices of one length alike and runs `piece(index, chunks)`.
+    pub fn run_chunk_triples<T: Send>(
+        &self,
+        [a, b, c]: [&mut [T]; 3],
+        len: usize,
+        piece: impl Fn(usize, [&mut [T]; 3]) + Sync,
+    ) {
+        use rayon::prelude::*;
+        assert!(a.len() == b.len() && a.len() == c.len(), "all slices are cut alike");
+        if a.len() <= len || self.count() == 1 {
+            let chunks = a.chunks_mut(len).zip(b.chunks_mut(len)).zip(c.chunks_mut(len));
+            chunks.enumerate().for_each(|(i, ((a, b), c))| piece(i, [a, b, c]));
+        } else {
+            let chunks = a.par_chunks_mut(len).zip(b.par_chunks_mut(len)).zip(c.par_chunks_mut(len));
+            self.pool.install(|| chunks.enumerate().for_each(|(i, ((a, b), c))| piece(i, [a, b, c])));
+        }
+    }
 }
 
 impl std::fmt::Debug for Threads {
