@@ -13,8 +13,8 @@ use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::update::{TAKEN, judged};
 use crate::{
-    Arithmetic, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
-    Tensor, Trained,
+    Arithmetic, Bytes, Deferred, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule,
+    Stride, Tensor, Trained,
 };
 
 pub(crate) struct CpuKernels {
@@ -413,13 +413,22 @@ impl Kernels for CpuKernels {
     }
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-        let mut unscale = None;
-        if let Some(deferred) = stride.deferred {
-            if deferred.verdict.values.values::<f64>()?[TAKEN] == 0.0 {
-                return Ok(());
+        let (rate, corrections, unscale) = match stride {
+            Stride::Now { rate, step } => {
+                let [_, first, second] = rule.hyper(rate, step);
+                (rate, [first, second], None)
             }
-            unscale = deferred.scale.map(|scale| one_of(&scale.unscale)).transpose()?;
-        }
+            Stride::Deferred(Deferred { hyper, verdict, scale }) => {
+                if verdict.values.values::<f64>()?[TAKEN] == 0.0 {
+                    return Ok(());
+                }
+                let &[rate, first, second] = hyper.as_slice()? else {
+                    return Err(EngineError::shape("update", "[3] values of Rule::hyper", hyper.shape()));
+                };
+                let unscale = scale.map(|scale| one_of(&scale.unscale)).transpose()?;
+                (f64::from(rate), [first, second], unscale)
+            }
+        };
         for Trained { gradient, value, state, adapted } in list {
             let unscaled: Vec<f32>;
             let g = match unscale {
@@ -431,22 +440,22 @@ impl Kernels for CpuKernels {
             };
             let (w, v) = (value.as_mut_slice()?, state.as_mut_slice()?);
             let decayed = |decay: f32| if *adapted { decay } else { 0.0 };
-            let rate = stride.rate as f32;
             match *rule {
                 Rule::Lars { trust_coefficient, momentum, decay } if *adapted => {
-                    let step = LarsStep { rate: stride.rate, trust_coefficient, momentum, decay };
+                    let step = LarsStep { rate, trust_coefficient, momentum, decay };
                     optimizer::lars_update(&self.cpu, step, g, w, v);
                 }
                 Rule::Lars { momentum, .. } => {
-                    let step = MomentumStep { rate, momentum, decay: 0.0, nesterov: false };
+                    let step = MomentumStep { rate: rate as f32, momentum, decay: 0.0, nesterov: false };
                     optimizer::momentum_update(&self.cpu, step, g, w, v);
                 }
                 Rule::Momentum { momentum, decay, nesterov } => {
-                    let step = MomentumStep { rate, momentum, decay: decayed(decay), nesterov };
+                    let step = MomentumStep { rate: rate as f32, momentum, decay: decayed(decay), nesterov };
                     optimizer::momentum_update(&self.cpu, step, g, w, v);
                 }
                 Rule::AdamW { betas, epsilon, decay } => {
-                    let step = AdamWStep { rate, betas, epsilon, decay: decayed(decay), step: stride.step };
+                    let step =
+                        AdamWStep { rate: rate as f32, betas, epsilon, decay: decayed(decay), corrections };
                     optimizer::adamw_update(&self.cpu, step, g, w, v);
                 }
             }

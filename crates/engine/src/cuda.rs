@@ -471,13 +471,13 @@ impl Kernels for CudaKernels {
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
         let known;
-        let (hyper, finite, unscale) = match stride.deferred {
-            Some(Deferred { hyper, verdict, scale }) => {
+        let (hyper, finite, unscale) = match stride {
+            Stride::Deferred(Deferred { hyper, verdict, scale }) => {
                 let unscale = scale.map(|scale| scale.unscale.gpu()).transpose()?;
                 (hyper.gpu()?, taken(&verdict.values)?, unscale.unwrap_or(self.one.read()))
             }
-            None => {
-                known = self.gpu.buffer_of(&rule.hyper(stride.rate, stride.step))?;
+            Stride::Now { rate, step } => {
+                known = self.gpu.buffer_of(&rule.hyper(rate, step))?;
                 (known.read(), self.sound.read(), self.one.read())
             }
         };

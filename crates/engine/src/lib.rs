@@ -56,7 +56,7 @@ pub use profile::{Cost, Profile, Shape, Work};
 pub use simclr_kernels::Conv2dGeometry;
 pub use simclr_kernels::isa::{Isa, Level};
 pub use simclr_kernels::nt_xent::Anchor;
-pub use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep, trust_ratio};
+pub use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep, bias_corrections, trust_ratio};
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};

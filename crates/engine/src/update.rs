@@ -1,6 +1,6 @@
 //! What an optimiser does with gradients, and what a device knows of a step before anybody has asked.
 
-use crate::{AdamWStep, DType, Device, EngineError, LossScale, Result, Tensor};
+use crate::{DType, Device, EngineError, LossScale, Result, Tensor, bias_corrections};
 
 /// An optimiser, with what stays the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,14 +45,11 @@ impl Rule {
 
     /// What changes from step to step: [rate, 1 - beta1^step, 1 - beta2^step], the latter two being 1 without moments.
     pub fn hyper(&self, rate: f64, step: u64) -> [f32; 3] {
-        let rate = rate as f32;
-        let corrections = match *self {
-            Rule::AdamW { betas, epsilon, decay } => {
-                AdamWStep { rate, betas, epsilon, decay, step }.corrections()
-            }
+        let [first, second] = match *self {
+            Rule::AdamW { betas, .. } => bias_corrections(betas, step),
             Rule::Lars { .. } | Rule::Momentum { .. } => [1.0, 1.0],
         };
-        [rate, corrections[0], corrections[1]]
+        [rate as f32, first, second]
     }
 }
 
@@ -71,13 +68,16 @@ pub struct Trained<'a> {
 
 /// How far an update goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Stride<'a> {
-    /// The learning rate.
-    pub rate: f64,
-    /// Steps done, this one included.
-    pub step: u64,
-    /// The same where a GPU reads it as the update runs, which may be long after it was captured.
-    pub deferred: Option<Deferred<'a>>,
+pub enum Stride<'a> {
+    /// As far as is known by now.
+    Now {
+        /// The learning rate.
+        rate: f64,
+        /// Steps done, this one included.
+        step: u64,
+    },
+    /// As far as stands on the device when the update runs, which may be long after it was captured.
+    Deferred(Deferred<'a>),
 }
 
 /// What an update reads on the device.
@@ -266,5 +266,41 @@ impl Device {
         let mut sum = [0.0];
         self.squares(list)?.read(&mut sum)?;
         Ok(sum[0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_deferred_is_what_is_known_now() {
+        let device = Device::cpu(1).unwrap();
+        let tensor = |values: &[f32]| Tensor::from_vec(&device, &[values.len()], values.to_vec()).unwrap();
+        let rules = [
+            Rule::Lars { trust_coefficient: 0.01, momentum: 0.9, decay: 1e-2 },
+            Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: true },
+            Rule::AdamW { betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.1 },
+        ];
+        // A rate that f32 holds exactly, as the device does.
+        let (rate, step, gradient) = (0.375, 3, tensor(&[0.5, -2.0, 1.0]));
+        let verdict = Verdict::new(&device).unwrap();
+        for rule in &rules {
+            let updated = |stride: Stride| {
+                let mut value = tensor(&[1.0, 2.0, -3.0]);
+                let mut state = tensor(&vec![0.25; 3 * rule.copies()]);
+                let mut list =
+                    [Trained { gradient: &gradient, value: &mut value, state: &mut state, adapted: true }];
+                device.update(rule, stride, &mut list)?;
+                Ok::<_, EngineError>((value.to_vec()?, state.to_vec()?))
+            };
+            let deferred = |hyper: &Tensor| {
+                updated(Stride::Deferred(Deferred { hyper, verdict: &verdict, scale: None }))
+            };
+            let now = updated(Stride::Now { rate, step }).unwrap();
+            assert!(now.0 != [1.0, 2.0, -3.0]);
+            assert_eq!(deferred(&tensor(&rule.hyper(rate, step))).unwrap(), now);
+            assert!(deferred(&tensor(&[0.375])).unwrap_err().to_string().contains("[3]"));
+        }
     }
 }

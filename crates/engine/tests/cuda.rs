@@ -325,8 +325,11 @@ fn optimizers_and_sums() {
                 sums.write(&[if step == 4 { f64::NAN } else { 5.0 }, 1.0, 2.0]).unwrap();
                 verdict.judge(&sums, &device.squares(&g).unwrap(), 2, None).unwrap();
                 let deferred = Deferred { hyper: &hyper, verdict: &verdict, scale: None };
-                let deferred = (step > 1).then_some(deferred);
-                device.update(rule, Stride { rate: 0.3, step, deferred }, &mut list).unwrap();
+                let stride = match step {
+                    1 => Stride::Now { rate: 0.3, step },
+                    _ => Stride::Deferred(deferred),
+                };
+                device.update(rule, stride, &mut list).unwrap();
             }
             let figures = verdict.figures().unwrap();
             assert_eq!((figures.sound, figures.steps, figures.loss_sum), (false, 3, 7.5));
@@ -363,9 +366,9 @@ fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f
         sums.write(&[step as f64, 1.0, 2.0]).unwrap();
         verdict.judge(&sums, &device.squares([&g]).unwrap(), 2, Some(&loss_scale)).unwrap();
         device.replace(&verdict, &mut [(&mut average, &g)]).unwrap();
-        let deferred = Some(Deferred { hyper: &hyper, verdict: &verdict, scale: Some(&loss_scale) });
+        let deferred = Deferred { hyper: &hyper, verdict: &verdict, scale: Some(&loss_scale) };
         let mut list = [Trained { gradient: &g, value: &mut w, state: &mut v, adapted: true }];
-        device.update(&rule, Stride { rate: 0.1, step, deferred }, &mut list).unwrap();
+        device.update(&rule, Stride::Deferred(deferred), &mut list).unwrap();
         loss_scale.update(&verdict).unwrap();
         scales.push(loss_scale.figures().unwrap().scale);
         let norm = verdict.figures().unwrap().gradient_norm;
@@ -439,7 +442,7 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
             let Some(gradient) = gradients.get(id) else { continue };
             let rule = Rule::Momentum { momentum: 0.9, decay: 0.0, nesterov: false };
             let (value, state) = (parameters.get_mut(id), &mut state[id.index()]);
-            let stride = Stride { rate: 0.05, step: 1, deferred: None };
+            let stride = Stride::Now { rate: 0.05, step: 1 };
             device.update(&rule, stride, &mut [Trained { gradient, value, state, adapted: true }]).unwrap();
         }
         figures.loss as f32

@@ -100,23 +100,20 @@ pub struct AdamWStep {
     pub epsilon: f32,
     /// Weight decay, multiplied by the rate.
     pub decay: f32,
-    /// 1 for the first step: corrects the moments' bias towards 0.
-    pub step: u64,
+    /// [`bias_corrections`] of this step.
+    pub corrections: [f32; 2],
 }
 
-impl AdamWStep {
-    /// 1 - beta^step of both moments: what their bias towards 0 is divided by.
-    pub fn corrections(&self) -> [f32; 2] {
-        let power = self.step.min(i32::MAX as u64) as i32;
-        self.betas.map(|beta| (1.0 - f64::from(beta).powi(power)) as f32)
-    }
+/// 1 - beta^step of both moments, which begin at 0 and are divided by it; `step` is 1 for the first.
+pub fn bias_corrections(betas: [f32; 2], step: u64) -> [f32; 2] {
+    let power = step.min(i32::MAX as u64) as i32;
+    betas.map(|beta| (1.0 - f64::from(beta).powi(power)) as f32)
 }
 
 /// Applies [`AdamWStep`]; `moments` holds the first moment, then the second (2 w.len() values).
 pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moments: &mut [f32]) {
     assert!(g.len() == w.len() && moments.len() == 2 * w.len());
-    let AdamWStep { rate, betas: [b1, b2], epsilon, decay, .. } = step;
-    let [c1, c2] = step.corrections();
+    let AdamWStep { rate, betas: [b1, b2], epsilon, decay, corrections: [c1, c2] } = step;
     let (first, second) = moments.split_at_mut(w.len());
     cpu.threads.run_chunk_triples([first, second, w], PIECE, |i, [m, v, w]| {
         let g = &g[i * PIECE..i * PIECE + w.len()];
@@ -140,7 +137,9 @@ mod tests {
 
     #[test]
     fn adamw_gives_the_same_bits_on_any_number_of_threads() {
-        let step = AdamWStep { rate: 0.1, betas: [0.9, 0.999], epsilon: 1e-8, decay: 0.01, step: 3 };
+        let betas = [0.9, 0.999];
+        let corrections = bias_corrections(betas, 3);
+        let step = AdamWStep { rate: 0.1, betas, epsilon: 1e-8, decay: 0.01, corrections };
         // Pieces do not begin where the second moments do.
         let len = 2 * PIECE + 17;
         let values = |factor: f32| (0..len).map(move |i| (i % 1009) as f32 * factor);

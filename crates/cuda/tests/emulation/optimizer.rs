@@ -124,7 +124,9 @@ fn adamw_is_the_portable_form() {
         let (mut w, mut m) = (w.clone(), m.clone());
         let g: Vec<f32> = g.iter().map(|g| g * 0.5).collect();
         let decay = if i % 2 == 1 { 0.1 } else { 0.0 };
-        let step = AdamWStep { rate: 1e-2, betas: [0.9, 0.95], epsilon: 1e-8, decay, step: 3 };
+        let betas = [0.9, 0.95];
+        let corrections = cpu::bias_corrections(betas, 3);
+        let step = AdamWStep { rate: 1e-2, betas, epsilon: 1e-8, decay, corrections };
         cpu::adamw_update(&portable(), step, &g, &mut w, &mut m);
         assert_close(&format!("weights of {i}"), &weights[i], &w, 1e-6);
         assert_close(&format!("moments of {i}"), &state[i], &m, 1e-6);

@@ -43,7 +43,7 @@ impl Optimizer {
     /// Updates every parameter that has a gradient.
     pub fn step(&mut self, rate: f64, parameters: &mut Parameters, gradients: &Gradients) -> Result<()> {
         self.steps += 1;
-        let stride = Stride { rate, step: self.steps, deferred: None };
+        let stride = Stride::Now { rate, step: self.steps };
         let gpu = parameters.iter().next().map(|(_, _, value)| value.device().clone()).filter(Device::is_gpu);
         if let Some(device) = gpu {
             let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
@@ -71,9 +71,8 @@ impl Optimizer {
         gradients: &Gradients,
     ) -> Result<()> {
         let device = deferred.hyper.device().clone();
-        let stride = Stride { rate: 0.0, step: self.steps, deferred: Some(deferred) };
         let mut list: Vec<Trained> = trained(&mut self.state, parameters, gradients).collect();
-        device.update(&self.rule, stride, &mut list)
+        device.update(&self.rule, Stride::Deferred(deferred), &mut list)
     }
 
     /// The state of each trained parameter, for a checkpoint.
