@@ -4,14 +4,14 @@ use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::{Anchor, NtXentShape};
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
+use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
     Conv2dGeometry, Cpu, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent,
-    optimizer, pooling,
+    optimizer, pooling, verdict,
 };
 
 use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
-use crate::update::{TAKEN, judged};
 use crate::{
     Arithmetic, Bytes, Deferred, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule,
     Stride, Tensor, Trained,
@@ -484,7 +484,7 @@ impl Kernels for CpuKernels {
             Some(LossScale { scale, unscale, .. }) => Some([one_of(scale)?, one_of(unscale)?]),
             None => None,
         };
-        judged(verdict.values_mut()?, sums.values()?, squares.values()?[0], views, scale);
+        verdict::judge(verdict.values_mut()?, sums.values()?, squares.values()?[0], views, scale);
         Ok(())
     }
 

@@ -11,9 +11,9 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::NtXentShape;
+use simclr_kernels::verdict::TAKEN;
 
 use crate::tensor::Stored;
-use crate::update::TAKEN;
 use crate::{
     Arithmetic, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
     Tensor, Trained,

@@ -1,5 +1,9 @@
 //! What an optimiser does with gradients, and what a device knows of a step before anybody has asked.
 
+use simclr_kernels::verdict::{
+    ACCURACY, ACCURACY_SUM, ENTROPY, LOSS, LOSS_SUM, NORM, SKIPPED, SOUND, STEPS, TAKEN, VALUES,
+};
+
 use crate::{DType, Device, EngineError, LossScale, Result, Tensor, bias_corrections};
 
 /// An optimiser, with what stays the same from step to step.
@@ -94,14 +98,9 @@ pub struct Deferred<'a> {
 /// What a device found of its steps, and whether all were sound: after one that was not, nothing is changed any more.
 #[derive(Debug)]
 pub struct Verdict {
-    /// (10), f64: the figures of [`VerdictFigures`] in their order, but that before the last of them stands whether the last step is taken.
+    /// [`simclr_kernels::verdict`], f64.
     pub(crate) values: Tensor,
 }
-
-/// Values of a verdict.
-const VALUES: usize = 10;
-/// Which of them says whether the last step is taken.
-pub(crate) const TAKEN: usize = 8;
 
 /// The figures of a [`Verdict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -146,6 +145,11 @@ impl Verdict {
         views: usize,
         scale: Option<&LossScale>,
     ) -> Result<()> {
+        for (tensor, values) in [(sums, 3), (squares, 1)] {
+            if tensor.len() != values {
+                return Err(EngineError::shape("judge", format!("[{values}]"), tensor.shape()));
+            }
+        }
         let device = self.values.device().clone();
         device.kernels().judge(sums, squares, views, scale, &mut self.values)
     }
@@ -154,77 +158,35 @@ impl Verdict {
     pub fn figures(&self) -> Result<VerdictFigures> {
         let mut values = [0.0; VALUES];
         self.values.read(&mut values)?;
-        let [
-            loss,
-            contrastive_accuracy,
-            entropy,
-            gradient_norm,
-            sound,
-            steps,
-            loss_sum,
-            accuracy_sum,
-            _,
-            skipped,
-        ] = values;
         Ok(VerdictFigures {
-            loss,
-            contrastive_accuracy,
-            entropy,
-            gradient_norm,
-            sound: sound != 0.0,
-            steps: steps as u64,
-            loss_sum,
-            accuracy_sum,
-            skipped: skipped as u64,
+            loss: values[LOSS],
+            contrastive_accuracy: values[ACCURACY],
+            entropy: values[ENTROPY],
+            gradient_norm: values[NORM],
+            sound: values[SOUND] != 0.0,
+            steps: values[STEPS] as u64,
+            loss_sum: values[LOSS_SUM],
+            accuracy_sum: values[ACCURACY_SUM],
+            skipped: values[SKIPPED] as u64,
         })
     }
 
     /// Replaces the figures: steps to come are added to these sums.
     pub fn set(&mut self, figures: &VerdictFigures) -> Result<()> {
         let sound = if figures.sound { 1.0 } else { 0.0 };
-        let VerdictFigures {
-            loss, contrastive_accuracy, entropy, gradient_norm, loss_sum, accuracy_sum, ..
-        } = *figures;
-        let (steps, skipped) = (figures.steps as f64, figures.skipped as f64);
-        self.values.write(&[
-            loss,
-            contrastive_accuracy,
-            entropy,
-            gradient_norm,
-            sound,
-            steps,
-            loss_sum,
-            accuracy_sum,
-            sound,
-            skipped,
-        ])
+        let mut values = [0.0; VALUES];
+        values[LOSS] = figures.loss;
+        values[ACCURACY] = figures.contrastive_accuracy;
+        values[ENTROPY] = figures.entropy;
+        values[NORM] = figures.gradient_norm;
+        values[SOUND] = sound;
+        values[STEPS] = figures.steps as f64;
+        values[LOSS_SUM] = figures.loss_sum;
+        values[ACCURACY_SUM] = figures.accuracy_sum;
+        values[TAKEN] = sound;
+        values[SKIPPED] = figures.skipped as f64;
+        self.values.write(&values)
     }
-}
-
-/// [`Verdict::judge`] on plain values, `scale` being the factor and what undoes it.
-pub(crate) fn judged(values: &mut [f64], sums: &[f64], squares: f64, views: usize, scale: Option<[f32; 2]>) {
-    values[TAKEN] = 0.0;
-    if values[4] == 0.0 {
-        return;
-    }
-    let [scale, unscale] = scale.unwrap_or([1.0; 2]);
-    let mean = |sum: f64| sum / views as f64;
-    let (loss, accuracy, norm) = (mean(sums[0]), mean(sums[1]), squares.sqrt() * f64::from(unscale));
-    values[..3].copy_from_slice(&[loss, accuracy, mean(sums[2])]);
-    let skipped = loss.is_finite() && !norm.is_finite() && scale > 1.0;
-    if skipped {
-        values[9] += 1.0;
-    } else {
-        values[3] = norm;
-        if !(loss.is_finite() && norm.is_finite()) {
-            values[4] = 0.0;
-            return;
-        }
-        values[TAKEN] = 1.0;
-    }
-    values[5] += 1.0;
-    values[6] += loss;
-    values[7] += accuracy;
 }
 
 impl Device {

@@ -26,6 +26,7 @@ pub mod scratch;
 mod shared;
 pub mod simd;
 pub mod threads;
+pub mod verdict;
 
 pub use element::Element;
 pub use geometry::Conv2dGeometry;

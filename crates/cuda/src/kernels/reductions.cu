@@ -44,35 +44,35 @@ KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *
     if (threadIdx.x == 0) *out = sum * factor;
 }
 
-// What is known of the steps so far, `verdict` being [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound steps, sum of
-// their losses, sum of their accuracies, whether this one is taken, skipped steps]: a step is added, whose loss has `sums` over so many views, and
-// whose gradients have `squares`. The first step that is not sound stays. Where there is a `scale` of the gradients and it is above 1, a step whose
-// gradients alone are not finite is skipped.
+// The places of a verdict, as in `simclr_kernels::verdict`.
+enum { LOSS, ACCURACY, ENTROPY, NORM, SOUND, STEPS, LOSS_SUM, ACCURACY_SUM, TAKEN, SKIPPED };
+
+// `simclr_kernels::verdict::judge`. Without a scale of the gradients, `scale` and `unscale` are null.
 KERNEL(32, judge)
 (const double *sums, const double *squares, double views, const float *scale, const float *unscale, double *verdict) {
     if (threadIdx.x != 0) return;
-    verdict[8] = 0.0;
-    if (verdict[4] == 0.0) return;
+    verdict[TAKEN] = 0.0;
+    if (verdict[SOUND] == 0.0) return;
     double loss = sums[0] / views, accuracy = sums[1] / views, norm = sqrt(*squares);
     if (unscale) norm *= *unscale;
-    verdict[0] = loss;
-    verdict[1] = accuracy;
-    verdict[2] = sums[2] / views;
+    verdict[LOSS] = loss;
+    verdict[ACCURACY] = accuracy;
+    verdict[ENTROPY] = sums[2] / views;
     // The difference of an infinity or a NaN with itself is a NaN.
     bool finite_loss = loss - loss == 0.0, finite_norm = norm - norm == 0.0;
     if (finite_loss && !finite_norm && scale && *scale > 1.0f) {
-        verdict[9] += 1.0;
+        verdict[SKIPPED] += 1.0;
     } else {
-        verdict[3] = norm;
+        verdict[NORM] = norm;
         if (!(finite_loss && finite_norm)) {
-            verdict[4] = 0.0;
+            verdict[SOUND] = 0.0;
             return;
         }
-        verdict[8] = 1.0;
+        verdict[TAKEN] = 1.0;
     }
-    verdict[5] += 1.0;
-    verdict[6] += loss;
-    verdict[7] += accuracy;
+    verdict[STEPS] += 1.0;
+    verdict[LOSS_SUM] += loss;
+    verdict[ACCURACY_SUM] += accuracy;
 }
 
 // Dynamic loss scaling: the scale halves where a step was not finite, down to 1, and doubles after `interval` sound ones, up to 2^24. `since`

@@ -1,5 +1,7 @@
 //! The last stage of sums, and what is known of a step by its sums.
 
+use simclr_kernels::verdict::VALUES;
+
 use crate::launcher::{BLOCK, Launch, Launcher, arguments, expect, expect_len, fits, grid};
 use crate::{Module, Program, Result, Slice, SliceMut};
 
@@ -58,12 +60,7 @@ pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: Slic
     unsafe { gpu.launch(&launch) }
 }
 
-/// Adds a step to what is known of the steps so far. `verdict` is [loss, contrastive accuracy, entropy, |g|, whether all were sound, sound
-/// steps, sum of their losses, sum of their accuracies, whether this one is taken, skipped steps]; the step's loss has `sums` [loss, hits,
-/// entropy] over `views` anchors, and its gradients have `squares`. After a step that is not sound, none is taken and nothing else changes any more.
-///
-/// `scale` is what the gradients were multiplied by and what undoes it, a value each. Where it is above 1 and the gradients alone are not finite, the
-/// step is skipped: it is sound, but not taken, and leaves |g| as it was.
+/// [`simclr_kernels::verdict::judge`]: `squares` is one value, `scale` two of one value each.
 pub fn judge(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
@@ -74,7 +71,7 @@ pub fn judge(
 ) -> Result<()> {
     const NAME: &str = "judge";
     for (what, len, expected) in
-        [("sums", sums.len(), 3), ("squares", squares.len(), 1), ("verdict", verdict.len(), 10)]
+        [("sums", sums.len(), 3), ("squares", squares.len(), 1), ("verdict", verdict.len(), VALUES)]
     {
         expect_len(NAME, what, len, expected)?;
     }

@@ -1,4 +1,5 @@
 use simclr_cuda::ops::reductions;
+use simclr_kernels::verdict::{self, SOUND, STEPS};
 
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
@@ -55,8 +56,9 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
     }
     // Steps of a loss and a gradient's squares, over 4 views.
     let judged_at = |scale: Option<f32>, steps: &[(f64, f64)]| {
-        in_every_order(|gpu| {
-            let mut verdict = Values::of(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25, 1.0, 0.0f64]);
+        let start = [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, 0.25, 1.0, 0.0f64];
+        let got: Vec<f64> = in_every_order(|gpu| {
+            let mut verdict = Values::of(&start);
             let scale = scale.map(|scale| [Values::of(&[scale]), Values::of(&[1.0 / scale])]);
             let scale = || scale.as_ref().map(|[scale, unscale]| [scale.read(), unscale.read()]);
             for &(loss, squares) in steps {
@@ -68,7 +70,15 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
         })
         .into_iter()
         .map(f64::from_bits)
-        .collect::<Vec<_>>()
+        .collect();
+        let mut want = start;
+        for &(loss, squares) in steps {
+            let scale = scale.map(|scale| [scale, 1.0 / scale]);
+            verdict::judge(&mut want, &[4.0 * loss, 2.0, 8.0], squares, 4, scale);
+        }
+        let same = |(got, want): (&f64, &f64)| got == want || got.is_nan() && want.is_nan();
+        assert!(got.iter().zip(&want).all(same), "{got:?}, not {want:?}");
+        got
     };
     let judged = |steps: &[(f64, f64)]| judged_at(None, steps);
     assert_eq!(judged(&[(3.0, 16.0), (1.0, 9.0)]), [1.0, 0.5, 2.0, 3.0, 1.0, 2.0, 4.5, 1.25, 1.0, 0.0]);
@@ -77,16 +87,16 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
         let want = [bad.0, 0.5, 2.0, f64::sqrt(bad.1), 0.0, 1.0, 3.5, 0.75, 0.0, 0.0];
         assert_eq!(judged(&[(3.0, 16.0), bad, (2.0, 4.0)]), want);
     }
-    assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[4..6], [0.0, 0.0]);
+    assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[SOUND..=STEPS], [0.0, 0.0]);
     // Gradients are told without their scale. What overflows by it is skipped, but a loss that is not finite is not, nor what overflows without.
     let infinite = (2.0, f64::INFINITY);
     let skipped = [2.0, 0.5, 2.0, 2.0, 1.0, 2.0, 5.5, 1.25, 0.0, 1.0];
     assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite]), skipped);
     let taken = [1.0, 0.5, 2.0, 1.0, 1.0, 3.0, 6.5, 1.75, 1.0, 1.0];
     assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite, (1.0, 16.0)]), taken);
-    assert_eq!(judged_at(Some(1.0), &[infinite, (1.0, 1.0)])[4..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
+    assert_eq!(judged_at(Some(1.0), &[infinite, (1.0, 1.0)])[SOUND..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
     let bad = (f64::NAN, f64::INFINITY);
-    assert_eq!(judged_at(Some(4.0), &[bad, (1.0, 1.0)])[4..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
+    assert_eq!(judged_at(Some(4.0), &[bad, (1.0, 1.0)])[SOUND..], [0.0, 0.0, 0.5, 0.25, 0.0, 0.0]);
     let after = |flags: &[f64]| {
         in_every_order(|gpu| {
             let mut state = [1024.0f32, 1.0 / 1024.0, 0.0].map(|value| Values::of(&[value]));
