@@ -9,8 +9,9 @@
 //! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one instruction
 //! multiplies and adds over two images, and nothing is transposed. From there on there are half as many images.
 
+use super::blocks::{Block, Blocks};
 use super::images::{self, Cut, Images, Piece, Window};
-use super::outer::{self, Walk};
+use super::outer::{self, Tiled, Walk};
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
@@ -31,20 +32,10 @@ struct Plan {
     cut: Cut,
     /// Parts that the pixels are cut into.
     parts: usize,
-    /// Input channels in a block.
-    in_block: usize,
+    blocks: Blocks,
     /// A tile: output channels by vectors of `lanes` numbers of a run.
     tile: (usize, usize),
     lanes: usize,
-}
-
-/// One block of the result.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    first_in: usize,
-    in_channels: usize,
-    first_out: usize,
-    out_channels: usize,
 }
 
 impl Plan {
@@ -53,29 +44,10 @@ impl Plan {
         let most = if g.kernel_width == 1 { 256 } else { (192 / g.kernel_width).max(64) };
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(most));
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
-        let mut plan = Plan { g: *g, cut, parts: 1, in_block, tile: (0, 0), lanes };
-        plan.parts = UNITS.div_ceil(plan.blocks()).min(cut.pieces());
-        plan.tile = outer::best_tile(OUT_BLOCK.min(g.out_channels), g.kernel_width * in_block, lanes);
-        plan
-    }
-
-    fn in_blocks(&self) -> usize {
-        self.g.in_channels.div_ceil(self.in_block)
-    }
-
-    fn blocks(&self) -> usize {
-        self.in_blocks() * self.g.out_channels.div_ceil(OUT_BLOCK)
-    }
-
-    fn block(&self, index: usize) -> Block {
-        let first_in = index % self.in_blocks() * self.in_block;
-        let first_out = index / self.in_blocks() * OUT_BLOCK;
-        Block {
-            first_in,
-            in_channels: self.in_block.min(self.g.in_channels - first_in),
-            first_out,
-            out_channels: OUT_BLOCK.min(self.g.out_channels - first_out),
-        }
+        let blocks = Blocks::new(g, in_block, OUT_BLOCK);
+        let parts = UNITS.div_ceil(blocks.count()).min(cut.pieces());
+        let tile = outer::best_tile(blocks.out_block, g.kernel_width * in_block, lanes);
+        Plan { g: *g, cut, parts, blocks, tile, lanes }
     }
 
     /// Tiles along a run, for `in_channels` input channels.
@@ -89,8 +61,8 @@ impl Plan {
 
     /// Numbers in the sums of a unit: (tile of output channels, kernel row, tile of the run, output channel, number).
     fn sums_len(&self) -> usize {
-        let out_tiles = OUT_BLOCK.min(self.g.out_channels).div_ceil(self.tile.0);
-        out_tiles * self.g.kernel_height * self.run_tiles(self.in_block) * self.tile_len()
+        let out_tiles = self.blocks.out_block.div_ceil(self.tile.0);
+        out_tiles * self.g.kernel_height * self.run_tiles(self.blocks.in_block) * self.tile_len()
     }
 
     /// The pieces of part `part`.
@@ -105,17 +77,17 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
     let units = Conv2dGeometry { batch: g.batch.div_ceil(E::PER_UNIT), ..*g };
     let plan = dispatch(cpu.isa, MakePlan(&units));
     let unit_len = plan.sums_len();
-    let mut sums = scratch::take(plan.parts * plan.blocks() * unit_len);
+    let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
     // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
     cpu.threads.run_chunks(&mut sums, unit_len, |unit, sums| {
-        let part = unit / plan.blocks();
-        let block = plan.block(unit % plan.blocks());
+        let part = unit / plan.blocks.count();
+        let block = plan.blocks.get(unit % plan.blocks.count());
         dispatch(cpu.isa, Unit { plan: &plan, part, block, x, dy, sums });
     });
     let sums = &sums[..];
     let dw = SharedMut::new(dw);
-    cpu.threads.run(plan.blocks(), |index| {
-        let mut parts = sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks());
+    cpu.threads.run(plan.blocks.count(), |index| {
+        let mut parts = sums.chunks_exact(unit_len).skip(index).step_by(plan.blocks.count());
         let Some(first) = parts.next() else { return };
         let mut total = scratch::take(unit_len);
         total.copy_from_slice(first);
@@ -124,7 +96,7 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
                 *total += part;
             }
         }
-        unpack(&plan, &plan.block(index), &total, dw);
+        unpack(&plan, &plan.blocks.get(index), &total, dw);
     });
 }
 
@@ -178,18 +150,16 @@ impl<E: Element> Kernel for Unit<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
+        outer::with_tile(simd, self.plan.tile, self);
+    }
+}
+
+impl<E: Element> Tiled for Unit<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd, const P: usize, const NV: usize>(mut self, simd: S) {
         for (i, index) in self.plan.pieces(self.part).enumerate() {
-            let piece = self.plan.cut.piece(index);
-            match (S::LANES, self.plan.tile) {
-                (16, (8, 3)) => self.piece::<S, 8, 3>(simd, &piece, i > 0),
-                (16, (6, 4)) => self.piece::<S, 6, 4>(simd, &piece, i > 0),
-                (16, (12, 2)) => self.piece::<S, 12, 2>(simd, &piece, i > 0),
-                (16, (16, 1)) => self.piece::<S, 16, 1>(simd, &piece, i > 0),
-                (_, (6, 2)) => self.piece::<S, 6, 2>(simd, &piece, i > 0),
-                (_, (12, 1)) => self.piece::<S, 12, 1>(simd, &piece, i > 0),
-                (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
-            }
+            self.piece::<S, P, NV>(simd, &self.plan.cut.piece(index), i > 0);
         }
     }
 }

@@ -11,6 +11,7 @@
 // Register tiles and transforms go over arrays by index up to a constant: that form is unrolled into registers.
 #![allow(clippy::needless_range_loop)]
 
+mod blocks;
 mod direct;
 mod direct_weight;
 mod images;

@@ -14,6 +14,26 @@ pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize
     tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0])
 }
 
+/// Work that is written once for all register tiles.
+pub trait Tiled {
+    /// Does it with tiles (P, NV). Must be `#[inline(always)]`, to be compiled for the instruction set of its caller.
+    fn run<S: Simd, const P: usize, const NV: usize>(self, simd: S);
+}
+
+/// Does `work` with a tile of [`best_tile`].
+#[inline(always)]
+pub fn with_tile<S: Simd>(simd: S, tile: (usize, usize), work: impl Tiled) {
+    match (S::LANES, tile) {
+        (16, (8, 3)) => work.run::<S, 8, 3>(simd),
+        (16, (6, 4)) => work.run::<S, 6, 4>(simd),
+        (16, (12, 2)) => work.run::<S, 12, 2>(simd),
+        (16, (16, 1)) => work.run::<S, 16, 1>(simd),
+        (_, (6, 2)) => work.run::<S, 6, 2>(simd),
+        (_, (12, 1)) => work.run::<S, 12, 1>(simd),
+        (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
+    }
+}
+
 /// Where to find each pixel, in images, rows and columns.
 pub struct Walk {
     /// The vectors of the first pixel, and the distances to the next image, row and pixel.

@@ -6,8 +6,9 @@
 
 use super::tiles::{self, PRODUCTS, SIDE, Tiles};
 use super::transform::{Input, OutputGradient, WeightGradient, plane};
+use crate::conv2d::blocks::{Block, Blocks};
 use crate::conv2d::images::Images;
-use crate::conv2d::outer::{self, Walk};
+use crate::conv2d::outer::{self, Tiled, Walk};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 
@@ -18,75 +19,42 @@ const UNITS: usize = 32;
 /// Fewest tiles in a part: with fewer, the transforms at its end would weigh too much.
 const PART: usize = 96;
 
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    first_in: usize,
-    in_channels: usize,
-    first_out: usize,
-    out_channels: usize,
-}
-
 struct Plan {
     g: Conv2dGeometry,
     tiles: Tiles,
     parts: usize,
-    /// Input and output channels in a block (the last may have fewer).
-    in_block: usize,
-    out_block: usize,
+    blocks: Blocks,
 }
 
 impl Plan {
     fn new(g: &Conv2dGeometry) -> Plan {
         let even = |channels: usize| channels.div_ceil(channels.div_ceil(BLOCK));
-        let mut plan = Plan {
-            g: *g,
-            tiles: Tiles::new(g.batch, &Images::output(g)),
-            parts: 1,
-            in_block: even(g.in_channels),
-            out_block: even(g.out_channels),
-        };
-        plan.parts = UNITS.div_ceil(plan.blocks()).min(plan.tiles.len() / PART).max(1);
-        plan
-    }
-
-    fn in_blocks(&self) -> usize {
-        self.g.in_channels.div_ceil(self.in_block)
-    }
-
-    fn blocks(&self) -> usize {
-        self.in_blocks() * self.g.out_channels.div_ceil(self.out_block)
-    }
-
-    fn block(&self, index: usize) -> Block {
-        let first_in = index % self.in_blocks() * self.in_block;
-        let first_out = index / self.in_blocks() * self.out_block;
-        Block {
-            first_in,
-            in_channels: self.in_block.min(self.g.in_channels - first_in),
-            first_out,
-            out_channels: self.out_block.min(self.g.out_channels - first_out),
-        }
+        let blocks = Blocks::new(g, even(g.in_channels), even(g.out_channels));
+        let tiles = Tiles::new(g.batch, &Images::output(g));
+        let parts = UNITS.div_ceil(blocks.count()).min(tiles.len() / PART).max(1);
+        Plan { g: *g, tiles, parts, blocks }
     }
 
     /// Tiles that are worked on together.
     fn group(&self) -> usize {
-        if self.in_block + self.out_block > 128 { 96 } else { 48 }
+        if self.blocks.in_block + self.blocks.out_block > 128 { 96 } else { 48 }
     }
 }
 
 /// See [`crate::conv2d::conv2d_backward_weight`].
 pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     let plan = Plan::new(g);
-    let unit_len = plan.in_block * plan.out_block * 9;
-    let mut results = scratch::take(plan.parts * plan.blocks() * unit_len);
+    let blocks = plan.blocks;
+    let unit_len = blocks.in_block * blocks.out_block * 9;
+    let mut results = scratch::take(plan.parts * blocks.count() * unit_len);
     cpu.threads.run_chunks(&mut results, unit_len, |unit, result| {
-        let part = unit / plan.blocks();
+        let part = unit / blocks.count();
         let tiles = plan.tiles.len();
         dispatch(
             cpu.isa,
             Unit {
                 plan: &plan,
-                block: plan.block(unit % plan.blocks()),
+                block: blocks.get(unit % blocks.count()),
                 first: part * tiles / plan.parts,
                 end: (part + 1) * tiles / plan.parts,
                 x,
@@ -98,13 +66,13 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
     let results = &results[..];
     // One output channel at a time: (tap, input channel) of all input blocks, and the parts in their order.
     cpu.threads.run_chunks(dw, 9 * g.in_channels, |k, dw| {
-        for b in 0..plan.in_blocks() {
-            let index = k / plan.out_block * plan.in_blocks() + b;
-            let block = plan.block(index);
+        for b in 0..blocks.of_inputs() {
+            let index = k / blocks.out_block * blocks.of_inputs() + b;
+            let block = blocks.get(index);
             let row = 9 * block.in_channels;
             for part in 0..plan.parts {
-                let unit = part * plan.blocks() + index;
-                let from = &results[unit * unit_len + k % plan.out_block * row..][..row];
+                let unit = part * blocks.count() + index;
+                let from = &results[unit * unit_len + k % blocks.out_block * row..][..row];
                 for tap in 0..9 {
                     let to = &mut dw[tap * g.in_channels + block.first_in..][..block.in_channels];
                     let from = &from[tap * block.in_channels..][..block.in_channels];
@@ -136,15 +104,7 @@ impl<E: Element> Kernel for Unit<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let tile = outer::best_tile(self.block.out_channels, self.block.in_channels, S::LANES);
-        match (S::LANES, tile) {
-            (16, (8, 3)) => self.sum::<S, 8, 3>(simd),
-            (16, (6, 4)) => self.sum::<S, 6, 4>(simd),
-            (16, (12, 2)) => self.sum::<S, 12, 2>(simd),
-            (16, (16, 1)) => self.sum::<S, 16, 1>(simd),
-            (_, (6, 2)) => self.sum::<S, 6, 2>(simd),
-            (_, (12, 1)) => self.sum::<S, 12, 1>(simd),
-            (_, tile) => unreachable!("tile {tile:?} is not planned for {} lanes", S::LANES),
-        }
+        outer::with_tile(simd, tile, self);
     }
 }
 
@@ -156,9 +116,9 @@ fn gradient_row(out_channels: usize) -> usize {
     [32, 48, 80].into_iter().find(|row| out_channels + 16 <= *row).unwrap_or(BLOCK + 16)
 }
 
-impl<E: Element> Unit<'_, E> {
+impl<E: Element> Tiled for Unit<'_, E> {
     #[inline(always)]
-    fn sum<S: Simd, const P: usize, const NV: usize>(self, simd: S) {
+    fn run<S: Simd, const P: usize, const NV: usize>(self, simd: S) {
         let block = self.block;
         let (out_tiles, in_tiles) =
             (block.out_channels.div_ceil(P), block.in_channels.div_ceil(NV * S::LANES));
@@ -211,7 +171,9 @@ impl<E: Element> Unit<'_, E> {
         }
         self.finish::<S, P, NV>(simd, &sums, sums_plane);
     }
+}
 
+impl<E: Element> Unit<'_, E> {
     #[inline(always)]
     fn transform_input<S: Simd, const NV: usize>(
         &self,
