@@ -36,48 +36,11 @@ pub fn batch_norm(
     residual: Option<&Var>,
     relu: bool,
 ) -> Result<Var> {
-    let channels = x.tensor().last_dim();
+    check(tape, x.tensor(), norm, residual.map(Var::tensor))?;
     let gamma = tape.parameter(norm.gamma);
     let beta = norm.beta.map(|id| tape.parameter(id));
-    if x.tensor().is_empty() || gamma.tensor().shape() != [channels] {
-        return Err(EngineError::shape(
-            "batch_norm",
-            format!("(..., {})", gamma.tensor().len()),
-            x.tensor().shape(),
-        ));
-    }
-    for id in [Some(norm.running_mean), Some(norm.running_var), norm.beta].into_iter().flatten() {
-        let shape = tape.parameters().get(id).shape();
-        if shape != [channels] {
-            let expected = format!("{} of [{channels}]", tape.parameters().name(id));
-            return Err(EngineError::shape("batch_norm", expected, shape));
-        }
-    }
-    if let Some(residual) = residual.filter(|r| r.tensor().shape() != x.tensor().shape()) {
-        let expected = format!("a residual {:?}", x.tensor().shape());
-        return Err(EngineError::shape("batch_norm", expected, residual.tensor().shape()));
-    }
-    let parameters = tape.parameters();
-    let averages = [norm.running_mean, norm.running_var].map(|id| parameters.get(id));
-    let own = NormParameters { gamma: gamma.tensor(), beta: beta.as_ref().map(Var::tensor), averages };
+    let (coefficients, count) = coefficients(tape, x, norm)?;
     let device = x.tensor().device();
-    let mut coefficients = Tensor::empty(device, &[4, channels]);
-    let count = match tape.mode() {
-        Mode::Train => {
-            let (sums, count) = batch_sums(tape, x)?;
-            let [mut mean, mut variance] = [0, 1].map(|_| Tensor::empty(device, &[channels]));
-            let constants = NormConstants { epsilon: norm.epsilon, decay: norm.decay };
-            let moved = [&mut mean, &mut variance];
-            device.kernels().batch_coefficients(constants, (&sums, count), own, moved, &mut coefficients)?;
-            tape.update_buffer(norm.running_mean, mean);
-            tape.update_buffer(norm.running_var, variance);
-            Some(count)
-        }
-        Mode::Eval | Mode::TrainFrozenNorm => {
-            device.kernels().frozen_coefficients(norm.epsilon, own, &mut coefficients)?;
-            None
-        }
-    };
     // Inputs without a place of their own stand in for absent ones: their gradient is never wanted.
     let absent = tape.input(gamma.tensor().clone());
     let inputs = [x, &gamma, beta.as_ref().unwrap_or(&absent), residual.unwrap_or(&absent)];
@@ -104,6 +67,59 @@ pub fn batch_norm(
         count,
         collective,
     }))
+}
+
+/// That x has channels and pixels, a residual the shape of x, and parameters a value a channel.
+fn check(tape: &Tape, x: &Tensor, norm: &BatchNorm, residual: Option<&Tensor>) -> Result<()> {
+    let (channels, parameters) = (x.last_dim(), tape.parameters());
+    let gamma = parameters.get(norm.gamma);
+    if x.is_empty() || gamma.shape() != [channels] {
+        return Err(EngineError::shape("batch_norm", format!("(..., {})", gamma.len()), x.shape()));
+    }
+    for id in [Some(norm.running_mean), Some(norm.running_var), norm.beta].into_iter().flatten() {
+        let shape = parameters.get(id).shape();
+        if shape != [channels] {
+            let expected = format!("{} of [{channels}]", parameters.name(id));
+            return Err(EngineError::shape("batch_norm", expected, shape));
+        }
+    }
+    match residual.filter(|residual| residual.shape() != x.shape()) {
+        Some(residual) => {
+            let expected = format!("a residual {:?}", x.shape());
+            Err(EngineError::shape("batch_norm", expected, residual.shape()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What y is computed by, (4, C), and over how many values its mean and variance are, where they are the batch's: these move the running averages.
+fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, Option<f64>)> {
+    let (device, channels) = (x.tensor().device(), x.tensor().last_dim());
+    let batch = match tape.mode() {
+        Mode::Train => Some(batch_sums(tape, x)?),
+        Mode::Eval | Mode::TrainFrozenNorm => None,
+    };
+    let parameters = tape.parameters();
+    let averages = [norm.running_mean, norm.running_var].map(|id| parameters.get(id));
+    let beta = norm.beta.map(|id| parameters.get(id));
+    let own = NormParameters { gamma: parameters.get(norm.gamma), beta, averages };
+    let mut to = Tensor::empty(device, &[4, channels]);
+    let Some((sums, count)) = batch else {
+        device.kernels().frozen_coefficients(norm.epsilon, own, &mut to)?;
+        return Ok((to, None));
+    };
+    let [mut mean, mut variance] = [0, 1].map(|_| Tensor::empty(device, &[channels]));
+    let constants = NormConstants { epsilon: norm.epsilon, decay: norm.decay };
+    device.kernels().batch_coefficients(
+        constants,
+        (&sums, count),
+        own,
+        [&mut mean, &mut variance],
+        &mut to,
+    )?;
+    tape.update_buffer(norm.running_mean, mean);
+    tape.update_buffer(norm.running_var, variance);
+    Ok((to, Some(count)))
 }
 
 /// [sum of x; C, sum of x^2; C, ...] over the batches of all workers, and how many values each is a sum of.

@@ -175,72 +175,91 @@ struct Operand {
     pixel: usize,
 }
 
+impl Operand {
+    /// As [`Unit::copy_inputs`] leaves those of a piece, in tiles of `width` numbers.
+    fn new(plan: &Plan, block: &Block, piece: &Piece, width: usize) -> Operand {
+        let (g, channels, columns) = (&plan.g, block.in_channels, plan.g.out_width());
+        if one_by_one(g) {
+            let tile = piece.images * piece.rows * columns * width;
+            return Operand {
+                len: plan.run_tiles(channels) * tile,
+                line: 0,
+                tile,
+                image: piece.rows * columns * width,
+                row: columns * width,
+                pixel: width,
+            };
+        }
+        let window = window(g, piece);
+        let line = window.columns * channels;
+        Operand {
+            len: piece.images * window.rows * line,
+            line,
+            tile: width,
+            image: window.rows * line,
+            row: line * g.stride,
+            pixel: channels * g.stride,
+        }
+    }
+}
+
+/// Whether every pixel of y comes from one of x alone: then those that are needed are gathered, in whole tiles.
+fn one_by_one(g: &Conv2dGeometry) -> bool {
+    (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0)
+}
+
+/// The pixels of x that those of a piece of y come from.
+fn window(g: &Conv2dGeometry, piece: &Piece) -> Window {
+    Window {
+        row: (piece.row * g.stride) as isize - g.padding as isize,
+        column: -(g.padding as isize),
+        rows: (piece.rows - 1) * g.stride + g.kernel_height,
+        columns: (g.out_width() - 1) * g.stride + g.kernel_width,
+    }
+}
+
 impl<E: Element> Unit<'_, E> {
+    /// Copies the block's input channels of the pixels that a piece needs, as [`Operand`] says.
+    #[inline(always)]
+    fn copy_inputs(&self, piece: &Piece, width: usize, to: &mut [f32]) {
+        let g = &self.plan.g;
+        let input = Images::input(g);
+        let x = images_of::<E>(self.x, &input, piece);
+        let chosen = self.block.first_in..self.block.first_in + self.block.in_channels;
+        if one_by_one(g) {
+            let (first, columns) = (piece.row * g.stride, g.out_width());
+            let rows = Rows { first, count: piece.rows, columns, stride: g.stride };
+            join_pixels::<E>(x, &input, &rows, chosen, width, piece.images, to);
+        } else {
+            window(g, piece).copy_units(x, &input, chosen, to);
+        }
+    }
+
     /// Adds the pixels of a piece to the sums, which hold something if `resume`.
     #[inline(always)]
     fn piece<S: Simd, const P: usize, const NV: usize>(&mut self, simd: S, piece: &Piece, resume: bool) {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
-        let (input, output) = (Images::input(g), Images::output(g));
-        let channels = block.in_channels;
+        let output = Images::output(g);
         let width = NV * S::LANES;
-        let run_tiles = plan.run_tiles(channels);
+        let run_tiles = plan.run_tiles(block.in_channels);
         let out_tiles = block.out_channels.div_ceil(P);
-        let pixels = piece.images * piece.rows * output.width;
         let tile_len = P * width;
         assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
-        let x = images_of::<E>(self.x, &input, piece);
-        let dy = images_of::<E>(self.dy, &output, piece);
 
         // A pixel's output channels, and a tile's worth after them; the gap keeps pixels out of the same few cache sets.
         let dy_row = block.out_channels.next_multiple_of(P) + 16;
-        let mut gradients = scratch::take(pixels * dy_row);
+        let mut gradients = scratch::take(piece.images * piece.rows * output.width * dy_row);
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
         let chosen = block.first_out..block.first_out + block.out_channels;
+        let dy = images_of::<E>(self.dy, &output, piece);
         join_pixels::<E>(dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
 
-        let chosen = block.first_in..block.first_in + channels;
-        let one_by_one = (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0);
-        let window = Window {
-            row: (piece.row * g.stride) as isize - g.padding as isize,
-            column: -(g.padding as isize),
-            rows: (piece.rows - 1) * g.stride + g.kernel_height,
-            columns: (output.width - 1) * g.stride + g.kernel_width,
-        };
-        let line = window.columns * channels;
-        let operand = if one_by_one {
-            Operand {
-                len: run_tiles * pixels * width,
-                line: 0,
-                tile: pixels * width,
-                image: piece.rows * output.width * width,
-                row: output.width * width,
-                pixel: width,
-            }
-        } else {
-            Operand {
-                len: piece.images * window.rows * line,
-                line,
-                tile: width,
-                image: window.rows * line,
-                row: line * g.stride,
-                pixel: channels * g.stride,
-            }
-        };
+        let operand = Operand::new(plan, block, piece, width);
         // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
         let mut copy = scratch::take(operand.len + width);
         let (inside, slack) = copy.split_at_mut(operand.len);
         slack.fill(0.0);
-        if one_by_one {
-            let rows = Rows {
-                first: piece.row * g.stride,
-                count: piece.rows,
-                columns: output.width,
-                stride: g.stride,
-            };
-            join_pixels::<E>(x, &input, &rows, chosen, width, piece.images, inside);
-        } else {
-            window.copy_units(x, &input, chosen, inside);
-        }
+        self.copy_inputs(piece, width, inside);
         // A tile's vectors of x stay in the first-level cache while all output channels pass by.
         for r in 0..g.kernel_height {
             for run_tile in 0..run_tiles {
