@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Compares what `simclr` computes with onnxruntime and torchvision, on files that `simclr export` wrote, and the other way round.
+
+    tools/check_export.py IMAGES [RUN ...]
+
+IMAGES is a folder of images, of which five are taken. Each RUN is exported in both formats; torchvision's ResNet-18 and ResNet-50, with
+random weights, are imported. Needs Python with numpy, pillow, onnx, onnxruntime, torch, torchvision, safetensors. SIMCLR names the program
+(default: target/release/simclr). Ends with an error where outputs differ by more than 1e-5 of the largest value.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = os.environ.get("SIMCLR", ROOT / "target/release/simclr")
+ALLOWED = 1e-5
+COUNT = 5
+MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def simclr(*words):
+    run = subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"simclr {' '.join(map(str, words))}\n{run.stderr}")
+    return run.stdout
+
+
+def pictures(images, size, folder):
+    """Five of the images as PNGs of which `simclr` takes the central `size` pixels, unresized; and those pixels, from 0 to 1."""
+    # Above 32 pixels it takes 7/8 of an image.
+    assert size <= 32 or size % 7 == 0, f"images of {size} pixels: give 32 or less, or a multiple of 7"
+    side = size if size <= 32 else size * 8 // 7
+    found = sorted(path for path in pathlib.Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(found) < COUNT:
+        sys.exit(f"{images}: fewer than {COUNT} images")
+    folder.mkdir()
+    pixels = []
+    for number, path in enumerate(found[:: len(found) // COUNT][:COUNT]):
+        picture = Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number}.png")
+        border = (side - size) // 2
+        pixels.append(np.asarray(picture)[border : border + size, border : border + size])
+    return np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255
+
+
+def embed(run, folder, work, *words):
+    simclr("embed", run, folder, "--out", work / "rows.npy", *words)
+    return np.load(work / "rows.npy")
+
+
+def compare(what, got, expected):
+    difference = np.abs(got - expected).max() / np.abs(expected).max()
+    print(f"  {what}: {difference:.1e}")
+    if not difference <= ALLOWED:
+        sys.exit(f"{what} differs")
+
+
+def check_onnx(run, images, expected, work):
+    """`expected` are the outputs by their names, of all images."""
+    words = ["--projection"] if "z" in expected else []
+    file = work / "encoder.onnx"
+    simclr("export", run, "--to", "onnx", "--out", file, *words)
+    onnx.checker.check_model(file, full_check=True)
+    session = onnxruntime.InferenceSession(file)
+    assert [output.name for output in session.get_outputs()] == list(expected)
+    for batch in (1, COUNT):
+        outputs = session.run(None, {"images": images[:batch]})
+        for (name, rows), output in zip(expected.items(), outputs):
+            compare(f"onnxruntime, {name} of {batch}", output, rows[:batch])
+
+
+def check_torchvision(file, name, images, expected):
+    network = getattr(torchvision.models, name)()
+    missing, unexpected = network.load_state_dict(load_file(file), strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], []), (missing, unexpected)
+    network.fc = torch.nn.Identity()
+    with torch.no_grad():
+        compare("torchvision, h", network.eval()(torch.from_numpy(images)).numpy(), expected)
+
+
+def check_run(run, images, work):
+    """A run of any precision, in f32."""
+    print(run)
+    weights, again = work / "weights.safetensors", work / "again"
+    head = subprocess.run([PROGRAM, "export", run, "--to", "torchvision", "--out", weights, "--projection"], capture_output=True)
+    if head.returncode != 0:
+        simclr("export", run, "--to", "torchvision", "--out", weights)
+    made = json.loads(simclr("import", weights, "--out", again, "--precision", "f32", "--json"))
+    pixels = pictures(images, made["image_size"], work / "pictures")
+    expected = {"h": embed(again, work / "pictures", work)}
+    if made["head"] != "none":
+        expected["z"] = embed(again, work / "pictures", work, "--projection")
+    check_onnx(again, pixels, expected, work)
+    bottleneck = made["encoder"] not in ("resnet18", "resnet34")
+    same_shortcuts = bottleneck or made["shortcut"] == "auto"
+    if made["width"] == 1 and made["stem"] == "imagenet" and same_shortcuts and made["encoder"] != "resnet200":
+        simclr("export", run, "--to", "torchvision", "--out", weights)
+        if made["normalize"] == "imagenet":
+            pixels = normalized(pixels)
+        check_torchvision(weights, made["encoder"], pixels, expected["h"])
+
+
+def normalized(pixels):
+    shape = (1, 3, 1, 1)
+    return (pixels - np.float32(MEAN).reshape(shape)) / np.float32(DEVIATION).reshape(shape)
+
+
+def check_import(name, images, work):
+    print(f"torchvision's {name}, with random weights")
+    torch.manual_seed(0)
+    network = getattr(torchvision.models, name)().eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values, low, high in [
+                (module.weight, 0.5, 1), (module.bias, -0.1, 0.1), (module.running_mean, -0.1, 0.1), (module.running_var, 0.5, 1.5)
+            ]:
+                torch.nn.init.uniform_(values, low, high)
+    weights, run = work / "weights.safetensors", work / "run"
+    save_file(network.state_dict(), weights)
+    simclr("import", weights, "--out", run, "--encoder", name, "--normalize", "imagenet")
+    pixels = pictures(images, 224, work / "pictures")
+    network.fc = torch.nn.Identity()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(normalized(pixels))).numpy()
+    compare("simclr, h", embed(run, work / "pictures", work), expected)
+    check_onnx(run, pixels, {"h": expected}, work)
+    simclr("export", run, "--to", "torchvision", "--out", weights)
+    check_torchvision(weights, name, normalized(pixels), expected)
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    images, *runs = sys.argv[1:]
+    checks = [(check_run, run) for run in runs] + [(check_import, name) for name in ("resnet18", "resnet50")]
+    for check, subject in checks:
+        with tempfile.TemporaryDirectory() as work:
+            check(subject, images, pathlib.Path(work))
+
+
+if __name__ == "__main__":
+    main()
