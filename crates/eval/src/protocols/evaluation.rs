@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
-pub(super) use simclr_metrics::likeliest;
-use simclr_metrics::{Confusion, top_k};
+use simclr_metrics::{Confusion, likeliest, top_k};
 
 use super::versus::Versus;
 use crate::EvalError;

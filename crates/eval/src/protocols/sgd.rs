@@ -4,11 +4,11 @@ use serde_json::{Map, Value, json};
 use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{Loader, LoaderConfig, Position, Skipped};
 use simclr_engine::{Parameters, Tensor};
+use simclr_metrics::likeliest;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Config, Model, Schedule};
 
-use super::evaluation::likeliest;
 use super::splits::Splits;
 use super::versus::{Progress, Side};
 use crate::EvalError;
