@@ -46,7 +46,7 @@ pub struct DataSettings {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
 
-    /// Set a key of [data], such as data.window=[0,4095]; may be given again
+    /// Set a key of the table data, such as data.shrink=512; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     sets: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! The protocol's settings, and what becomes of those that are not given.
 
+use simclr_data::DataError;
 use simclr_train::config::{Memory, ScheduleKind};
 use simclr_train::{Model, TrainError, memory};
 
@@ -94,6 +95,9 @@ impl FineTune {
         }
         let sgd = self.sgd(images, of);
         sgd.check()?;
+        if sgd.batch > images {
+            return Err(DataError::TooFewImages { batch: sgd.batch, usable: images, broken: 0 }.into());
+        }
         let network = Network::new(&trainable(model), classes, self.head_layers, &sgd)?;
         let choose = |batch| {
             memory::choose_for(&model.device, self.memory, batch, &|memory, batch| {
