@@ -16,8 +16,6 @@ use crate::exit::usage;
 use crate::terminal;
 
 const PHOTOS: &str = "photos";
-/// Images that are looked at to learn how large they are.
-const LOOKED_AT: usize = 16;
 
 /// Where a configuration comes from; later ones override earlier ones.
 #[derive(Args, Clone, Debug, Default)]
@@ -130,7 +128,7 @@ impl Settings {
         let chosen = match (self.preset.as_deref(), source) {
             (Some(PHOTOS), Some(source)) => {
                 let images = source.to_pretrain();
-                let Sample { width, height, .. } = Sample::of(&*images, LOOKED_AT);
+                let Sample { width, height, .. } = Sample::of(&*images);
                 let count = threads
                     .threads
                     .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));

@@ -3,27 +3,38 @@
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::DecodeScratch;
 
-/// What some of the images of a data set, spread evenly over it, are like.
+/// Images that a [`Sample`] looks at.
+const LOOKED_AT: usize = 16;
+
+/// What some of the images of a data set, spread evenly over it, are like once decoded. All 0 if none could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// How many were looked at; those that could not be read are not counted.
     pub images: usize,
-    /// The median of their widths, in pixels; 0 if there are none.
+    /// The median of their widths, in pixels.
     pub width: u32,
-    /// The median of their heights, in pixels; 0 if there are none.
+    /// The median of their heights, in pixels.
     pub height: u32,
+    /// The longest of their sides, in pixels.
+    pub longest: u32,
+    /// Bytes of one, on average.
+    pub bytes: u64,
 }
 
 impl Sample {
-    /// Looks at up to `count` images. The same images for the same data set.
-    pub fn of(dataset: &dyn Dataset, count: usize) -> Self {
-        let (mut widths, mut heights) = (Vec::new(), Vec::new());
-        look(dataset, count, |image| {
+    /// Looks at up to 16 images. The same images for the same data set.
+    pub fn of(dataset: &dyn Dataset) -> Self {
+        let (mut widths, mut heights, mut bytes) = (Vec::new(), Vec::new(), 0);
+        look(dataset, LOOKED_AT, |image| {
             widths.push(image.width);
             heights.push(image.height);
+            bytes += image.pixels.len() as u64;
             true
         });
-        Self { images: widths.len(), width: median(widths), height: median(heights) }
+        let images = widths.len();
+        let longest = widths.iter().chain(&heights).max().copied().unwrap_or(0);
+        let (width, height) = (median(widths), median(heights));
+        Self { images, width, height, longest, bytes: bytes / images.max(1) as u64 }
     }
 }
 
@@ -60,11 +71,12 @@ mod tests {
 
     #[test]
     fn the_size_of_a_few() {
-        let sample = Sample::of(&Made::new(50, 24, 1), 16);
-        assert_eq!((sample.width, sample.height), (24, 24));
+        let sample = Sample::of(&Made::new(50, 24, 1));
+        assert_eq!((sample.width, sample.height, sample.longest), (24, 24, 24));
+        assert_eq!(sample.bytes, 3 * 24 * 24);
         assert!(!all_grey(&Made::new(50, 24, 1), 16));
         assert!(!all_grey(&Made::new(0, 24, 1), 16));
         assert!((8..=16).contains(&sample.images));
-        assert_eq!(Sample::of(&Made::new(0, 24, 1), 16), Sample::default());
+        assert_eq!(Sample::of(&Made::new(0, 24, 1)), Sample::default());
     }
 }

@@ -1,15 +1,12 @@
 //! What the images of a run take.
 
-use simclr_data::{Dataset, DecodeScratch};
+use simclr_data::{Dataset, Sample};
 use simclr_engine::Device;
 
 use crate::Config;
 use crate::config::Cache;
 
-/// Images that are looked at to learn how large they are.
-const LOOKED_AT: usize = 16;
-
-/// How large the decoded images of a data set are, judged by some of them. All 0 where nothing is known.
+/// How large the decoded images of a data set are, judged by a [`Sample`]. All 0 where nothing is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Images {
     /// Bytes of all.
@@ -36,17 +33,7 @@ impl Images {
 
     /// Those of `dataset`, of which none is kept by order.
     pub fn look(dataset: &dyn Dataset) -> Images {
-        let stride = (dataset.len() / LOOKED_AT).max(1);
-        let mut scratch = DecodeScratch::default();
-        let (mut bytes, mut count, mut longest) = (0, 0, 0);
-        for index in (0..dataset.len()).step_by(stride).take(LOOKED_AT) {
-            if let Ok(image) = dataset.read(index, &mut scratch) {
-                bytes += image.pixels.len() as u64;
-                count += 1;
-                longest = longest.max(image.width).max(image.height);
-            }
-        }
-        let each = bytes / count.max(1);
+        let Sample { bytes: each, longest, .. } = Sample::of(dataset);
         Images { all: each * dataset.len() as u64, each, longest, cache: 0 }
     }
 }
