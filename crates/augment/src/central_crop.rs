@@ -79,7 +79,7 @@ mod tests {
         let image = ImageRef::new(1, 1, &[1, 2, 3]).unwrap();
         let mut scratch = Scratch::default();
         let message = central_crop(image, 0, &mut scratch, &mut []).unwrap_err();
-        assert!(message.to_string().starts_with("data.image_size = 0"));
+        assert!(message.to_string().starts_with("size = 0"));
         let message = central_crop(image, 2, &mut scratch, &mut [0; 11]).unwrap_err();
         assert_eq!(message.to_string(), "output of 11 bytes: a view of 2 x 2 needs exactly 12 bytes");
         let mut out = [0; 12];

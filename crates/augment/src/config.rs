@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ops::blur::usual_prob;
 use crate::{
     AspectLaw, AugmentError, BlurPadding, Brightness, ColorJitter, GaussianBlur, Grayscale, HorizontalFlip,
-    RandomResizedCrop, ViewFamily, ViewOp, check, decimal,
+    RandomResizedCrop, ViewFamily, ViewOp, decimal,
 };
 
 /// The law of the views. The default is the ImageNet family of the paper; CIFAR differs by
@@ -138,9 +138,14 @@ impl ViewConfig {
 
     /// The operators of a branch without a list of its own, for views of `size` x `size` pixels, in their order.
     pub fn ops(&self, size: u32) -> Vec<ViewOp> {
-        if self.preset != ViewPreset::None {
-            return self.preset.ops();
+        match self.preset {
+            ViewPreset::None => self.own_ops(size),
+            preset => preset.ops(),
         }
+    }
+
+    /// The operators that the settings above say.
+    fn own_ops(&self, size: u32) -> Vec<ViewOp> {
         vec![
             ViewOp::RandomResizedCrop(RandomResizedCrop {
                 area: self.crop_area,
@@ -167,43 +172,33 @@ impl ViewConfig {
     /// # Errors
     /// [`AugmentError::OutOfRange`] naming the first key whose value is not usable, and what would be.
     pub fn validate(&self) -> Result<(), AugmentError> {
-        check::range(
-            "view.crop_area",
-            self.crop_area,
-            |v| v > 0.0 && v <= 1.0,
-            "two fractions of the image's area [smallest, largest], above 0 and at most 1",
-        )?;
-        check::range(
-            "view.crop_aspect",
-            self.crop_aspect,
-            |v| (0.01..=100.0).contains(&v),
-            "two ratios of width to height [smallest, largest], each from 0.01 to 100",
-        )?;
-        check::probability("view.flip", self.flip)?;
-        check::value(
-            "view.color_strength",
-            self.color_strength,
-            |v| (0.0..=2.5).contains(&v),
-            "from 0 (no colour jitter) to 2.5 (hue by up to half a turn)",
-        )?;
-        check::probability("view.color_prob", self.color_prob)?;
-        check::probability("view.gray_prob", self.gray_prob)?;
-        if let Some(p) = self.blur_prob {
-            check::probability("view.blur_prob", p)?;
-        }
-        check::range(
-            "view.blur_sigma",
-            self.blur_sigma,
-            |v| v > 0.0 && v <= 1000.0,
-            "two standard deviations in pixels [smallest, largest], above 0 and at most 1000",
-        )?;
+        // What a preset or a list takes the place of is checked as well.
+        let own = self.own_ops(1);
+        own.iter().try_for_each(ViewOp::check).map_err(|error| error.renamed(own_key))?;
         for (branch, list) in [("view.a", &self.a), ("view.b", &self.b)] {
             if let Some(ops) = list {
-                ViewFamily::from_ops(ops, 1).map_err(|error| error.within(branch))?;
+                ViewFamily::from_ops(ops, 1)
+                    .map_err(|error| error.renamed(|key| format!("{branch}: {key}")))?;
             }
         }
         Ok(())
     }
+}
+
+/// The key of the table `[view]` that sets an operator's `key`.
+fn own_key(key: &str) -> String {
+    let name = match key {
+        "random_resized_crop.area" => "crop_area",
+        "random_resized_crop.aspect" => "crop_aspect",
+        "horizontal_flip.prob" => "flip",
+        "color_jitter.prob" => "color_prob",
+        "color_jitter.strength" => "color_strength",
+        "grayscale.prob" => "gray_prob",
+        "gaussian_blur.prob" => "blur_prob",
+        "gaussian_blur.sigma" => "blur_sigma",
+        other => other,
+    };
+    format!("view.{name}")
 }
 
 #[cfg(test)]
@@ -235,6 +230,7 @@ mod tests {
             (ViewConfig { gray_prob: 2.0, ..base.clone() }, "view.gray_prob"),
             (ViewConfig { blur_prob: Some(-0.1), ..base.clone() }, "view.blur_prob"),
             (ViewConfig { blur_sigma: [0.0, f32::INFINITY], ..base.clone() }, "view.blur_sigma = [0, inf]"),
+            (ViewConfig { flip: 1.5, preset: ViewPreset::CropOnly, ..base.clone() }, "view.flip = 1.5"),
         ];
         for (config, expected) in cases {
             let message = config.validate().unwrap_err().to_string();

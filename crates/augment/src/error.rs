@@ -49,11 +49,11 @@ pub enum AugmentError {
 }
 
 impl AugmentError {
-    /// The same error with the table named that the key is in.
-    pub(crate) fn within(self, table: &str) -> Self {
+    /// The same error where the key is called `name` of it.
+    pub(crate) fn renamed(self, name: impl FnOnce(&str) -> String) -> Self {
         match self {
             Self::OutOfRange { key, value, expected } => {
-                Self::OutOfRange { key: format!("{table}: {key}"), value, expected }
+                Self::OutOfRange { key: name(&key), value, expected }
             }
             other => other,
         }

@@ -214,7 +214,7 @@ pub(crate) fn check_size(size: u32) -> Result<(), AugmentError> {
         return Ok(());
     }
     Err(AugmentError::OutOfRange {
-        key: "data.image_size".to_owned(),
+        key: "size".to_owned(),
         value: size.to_string(),
         expected: "a side in pixels from 1 to 16384",
     })

@@ -182,6 +182,6 @@ fn extreme_shapes_work_at_every_size() {
 fn sizes_without_pixels_are_refused() {
     for size in [0, 16_385, u32::MAX] {
         let message = ViewFamily::first_branch(&ViewConfig::default(), size).unwrap_err().to_string();
-        assert_eq!(message, format!("data.image_size = {size}: must be a side in pixels from 1 to 16384"));
+        assert_eq!(message, format!("size = {size}: must be a side in pixels from 1 to 16384"));
     }
 }
