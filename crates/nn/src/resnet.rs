@@ -1,5 +1,7 @@
 //! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
 
+use std::ops::RangeInclusive;
+
 use simclr_engine::ops::{self, BatchNorm, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
@@ -55,7 +57,7 @@ pub enum Stem {
 pub struct ResNetSpec {
     /// Layers.
     pub depth: Depth,
-    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks.
+    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks. One of [`ResNetSpec::WIDTHS`].
     pub width: f64,
     /// What stands before the blocks.
     pub stem: Stem,
@@ -117,18 +119,21 @@ pub struct Block {
     pub downsample: Option<(Conv, BatchNorm)>,
 }
 
+impl ResNetSpec {
+    /// The widths that a network can have: from 1 channel in the first stage to 1024.
+    pub const WIDTHS: RangeInclusive<f64> = 1.0 / 64.0..=16.0;
+}
+
 impl ResNet {
     /// Makes a ResNet, drawing its parameters from `seed`.
     pub fn new(spec: &ResNetSpec, device: &Device, seed: u64, parameters: &mut Parameters) -> Result<ResNet> {
-        let base = 64.0 * spec.width;
-        if !(base.is_finite() && (0.5..=65_536.0).contains(&base)) {
-            let problem = format!(
-                "{} leaves no channels or far too many; 1 is the usual width, 0.25 a small one",
-                spec.width
-            );
+        let widths = ResNetSpec::WIDTHS;
+        if !widths.contains(&spec.width) {
+            let (least, most) = (widths.start(), widths.end());
+            let problem = format!("{} must be from {least} (one channel at first) to {most}", spec.width);
             return Err(NnError::Spec { what: "encoder.width", problem });
         }
-        let base = base.round() as usize;
+        let base = (64.0 * spec.width).round() as usize;
         let mut maker = Maker { device, seed, parameters };
         let (side, stride, pool) = match spec.stem {
             Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding: 1 })),

@@ -73,7 +73,8 @@ fn sizes_that_cannot_be_are_refused() {
     let device = Device::cpu(1).unwrap();
     for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
         let error = ResNet::new(&spec(Depth::D18, width, Stem::Small), &device, 0, &mut Parameters::new());
-        assert!(error.unwrap_err().to_string().contains("encoder.width"));
+        let message = error.unwrap_err().to_string();
+        assert!(message.starts_with("encoder.width") && message.contains("from 0.015625"), "{message}");
     }
     for (kind, layers, dim) in [(HeadKind::Nonlinear, 1, 8), (HeadKind::Linear, 1, 0)] {
         let head = HeadSpec { kind, layers, hidden: None, dim, batch_norm: true };

@@ -234,7 +234,7 @@ fn values_that_contradict_each_other_are_refused() {
     with_sets(&["train.epochs=5", "optim.warmup_epochs=5"]).unwrap();
     assert!(message(&["optim.nesterov=true"]).contains("needs optim.name = \"sgd\""));
     with_sets(&["optim.nesterov=true", "optim.name=sgd"]).unwrap();
-    assert!(message(&["encoder.width=0.001"]).contains("less than one channel"));
+    assert!(message(&["encoder.width=0.001"]).contains("from 0.015625 to 16"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Every configuration key: what it means and what it accepts. Checks, suggestions and help are read from this table.
 
+use simclr_nn::ResNetSpec;
+
 use super::kind::{Kind, Range};
 use Kind::{Color, Flag, Interval, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word};
 
@@ -146,7 +148,7 @@ pub const KEYS: &[Key] = &[
     .also(&["arch", "model", "backbone", "depth"]),
     key(
         "encoder.width",
-        Number(Range::above(0.0, 16.0)),
+        Number(Range::between(*ResNetSpec::WIDTHS.start(), *ResNetSpec::WIDTHS.end())),
         "multiplies every stage's channels; 1 is 64 in the first",
     ),
     key(

@@ -177,12 +177,6 @@ impl Config {
             );
             return conflict("train.precision", problem);
         }
-        let channels = self.encoder.width * 64.0;
-        if channels < 1.0 {
-            let problem =
-                format!("is {}, less than one channel; the least is {}", self.encoder.width, 1.0 / 64.0);
-            return conflict("encoder.width", problem);
-        }
         Ok(())
     }
 
