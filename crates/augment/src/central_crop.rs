@@ -11,7 +11,7 @@ const KEPT: f64 = 0.875;
 const UNCROPPED: u32 = 32;
 
 /// The part of an image of `width` x `height` pixels, both at least 1, that evaluation at `size` looks at:
-/// the central square of 87.5% of the shorter side, or the whole image when `size` is at most 32.
+/// the central square of 87.5% of the shorter side, or the whole image, square or not, when `size` is at most 32.
 pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     if size <= UNCROPPED {
         return CropBox::whole(width, height);
