@@ -496,6 +496,6 @@ impl Kernels for CpuKernels {
         scale.steps.write(&[steps])
     }
 
-    /// There are no others.
+    /// The CPU has nothing to choose: each precision has one arithmetic, and the same bits each time.
     fn set_arithmetic(&self, _: Arithmetic) {}
 }

@@ -284,7 +284,7 @@ impl Device {
         }
     }
 
-    /// How what is left open is computed from here on. A captured step keeps what it was captured with; a CPU has no choice.
+    /// Sets what convolutions and products may do to be faster, from here on. A captured step keeps what it was captured with; a CPU has no choice.
     pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
         self.kernels().set_arithmetic(arithmetic);
     }

@@ -226,6 +226,6 @@ pub trait Kernels: Send + Sync {
     /// [`LossScale::update`], after a verdict of these values.
     fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()>;
 
-    /// How what is left open is computed from here on.
+    /// Sets what convolutions and products may do to be faster, from here on.
     fn set_arithmetic(&self, arithmetic: Arithmetic);
 }

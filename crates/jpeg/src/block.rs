@@ -42,7 +42,7 @@ pub(crate) fn decode(
     let mut contents = Contents::Detail;
     'block: loop {
         reader.refill();
-        // Two lookups leave 34 of 56 bits, enough for the longest code with its value.
+        // Two lookups leave 36 of 56 bits, enough for the longest code with its value.
         for _ in 0..3 {
             let pair = ac.pairs[(reader.buffer >> (64 - crate::huffman::LOOKUP)) as usize];
             if pair.bits() == 0 {

@@ -6,7 +6,7 @@
 //!
 //! There are three forms: `portable`, which specifies, the direct one, which computes every convolution, and
 //! `winograd`, for those 3 x 3 convolutions with stride 1 where it is faster. Which one is used depends on the geometry
-//! alone, so that results do not depend on the machine's mood; how each is vectorised depends on the instruction set.
+//! alone, so that results do not depend on load or timing; how each is vectorised depends on the instruction set.
 
 // Register tiles and transforms go over arrays by index up to a constant: that form is unrolled into registers.
 #![allow(clippy::needless_range_loop)]
