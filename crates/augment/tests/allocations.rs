@@ -1,31 +1,10 @@
 //! After warm-up, drawing and applying views allocates nothing. Alone in its file: the counter sees the whole
 //! process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod counting;
 
+use counting::allocations;
 use simclr_augment::{ImageRef, Scratch, Stream, ViewConfig, ViewFamily, central_crop};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `alloc` above, hence from `System`, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 #[test]
 fn nothing_is_allocated_after_warm_up() {
@@ -46,13 +25,6 @@ fn nothing_is_allocated_after_warm_up() {
         }
     };
     // The test harness has threads of its own; its allocations, if any, come at most once or twice.
-    let fewest = (0..5)
-        .map(|_| {
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            pass();
-            ALLOCATIONS.load(Ordering::Relaxed) - before
-        })
-        .skip(1)
-        .min();
+    let fewest = (0..5).map(|_| allocations(&mut pass)).skip(1).min();
     assert_eq!(fewest, Some(0));
 }

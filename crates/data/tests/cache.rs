@@ -1,11 +1,14 @@
 //! Images kept on disk serve again, and only where they are whole and still those of the data.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use simclr_data::{Cached, DataError, Dataset, DecodeOptions, DecodeScratch, Decoded, Region};
+use common::numbered::Numbered;
+use simclr_data::{Cached, Dataset, DecodeOptions, DecodeScratch};
 use tempfile::{TempDir, tempdir};
 
 const IMAGES: usize = 100;
@@ -13,42 +16,9 @@ const IMAGES: usize = 100;
 const START: usize = 24;
 const RECORD: usize = 24 + 5 * 4 * 3;
 
-/// Images of 5 x 4 pixels that depend on their number and on `salt`; counts how often they are read.
-struct Counting {
-    pixels: Vec<Vec<u8>>,
-    reads: AtomicUsize,
-}
-
-impl Counting {
-    fn new(salt: usize) -> Arc<Self> {
-        let pixels =
-            (0..IMAGES).map(|i| (0..5 * 4 * 3).map(|j| (i * 31 + j * 7 + salt) as u8).collect()).collect();
-        Arc::new(Self { pixels, reads: AtomicUsize::new(0) })
-    }
-}
-
-impl Dataset for Counting {
-    fn len(&self) -> usize {
-        IMAGES
-    }
-    fn classes(&self) -> &[String] {
-        &[]
-    }
-    fn label(&self, _: usize) -> Option<u32> {
-        None
-    }
-    fn name(&self, index: usize) -> String {
-        index.to_string()
-    }
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        _: &dyn Fn(u32, u32) -> Region,
-        _: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        Ok(Decoded { width: 5, height: 4, pixels: &self.pixels[index] })
-    }
+/// Images of 5 x 4 pixels.
+fn images(salt: usize) -> Arc<Numbered> {
+    Numbered::new(IMAGES, [5, 4], &[], salt)
 }
 
 fn folder() -> (TempDir, PathBuf) {
@@ -59,7 +29,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 /// Reads all images through a cache, which must give what `images` holds, and returns how many of them were read.
 #[track_caller]
-fn pass(images: &Arc<Counting>, decode: &DecodeOptions, file: &Path) -> usize {
+fn pass(images: &Arc<Numbered>, decode: &DecodeOptions, file: &Path) -> usize {
     images.reads.store(0, Ordering::Relaxed);
     let shared: Arc<dyn Dataset> = images.clone();
     let cached = Cached::on_disk(shared, decode, 1 << 20, file).unwrap();
@@ -75,7 +45,7 @@ fn pass(images: &Arc<Counting>, decode: &DecodeOptions, file: &Path) -> usize {
 #[test]
 fn what_was_kept_serves_again() {
     let (_dir, file) = folder();
-    let (images, decode) = (Counting::new(0), DecodeOptions::default());
+    let (images, decode) = (images(0), DecodeOptions::default());
     assert_eq!(pass(&images, &decode, &file), IMAGES);
     // A few are compared.
     assert!(pass(&images, &decode, &file) <= 16);
@@ -86,19 +56,19 @@ fn what_was_kept_serves_again() {
 fn images_of_other_data_or_otherwise_decoded_do_not() {
     let (_dir, file) = folder();
     let decode = DecodeOptions::default();
-    pass(&Counting::new(0), &decode, &file);
-    assert!(pass(&Counting::new(1), &decode, &file) >= IMAGES);
-    assert!(pass(&Counting::new(1), &decode, &file) <= 16);
+    pass(&images(0), &decode, &file);
+    assert!(pass(&images(1), &decode, &file) >= IMAGES);
+    assert!(pass(&images(1), &decode, &file) <= 16);
     let shrunk = DecodeOptions { shrink: Some(3), ..decode };
-    assert_eq!(pass(&Counting::new(1), &shrunk, &file), IMAGES);
+    assert_eq!(pass(&images(1), &shrunk, &file), IMAGES);
     fs::write(&file, "something else").unwrap();
-    assert_eq!(pass(&Counting::new(1), &shrunk, &file), IMAGES);
+    assert_eq!(pass(&images(1), &shrunk, &file), IMAGES);
 }
 
 #[test]
 fn a_file_cut_short_serves_as_far_as_it_goes() {
     let (_dir, file) = folder();
-    let (images, decode) = (Counting::new(0), DecodeOptions::default());
+    let (images, decode) = (images(0), DecodeOptions::default());
     pass(&images, &decode, &file);
     let whole = fs::read(&file).unwrap();
     for at in (0..whole.len()).step_by(97).chain([START, START + RECORD]) {
@@ -111,7 +81,7 @@ fn a_file_cut_short_serves_as_far_as_it_goes() {
 #[test]
 fn damage_is_noticed_wherever_it_is() {
     let (_dir, file) = folder();
-    let (images, decode) = (Counting::new(0), DecodeOptions::default());
+    let (images, decode) = (images(0), DecodeOptions::default());
     pass(&images, &decode, &file);
     let whole = fs::read(&file).unwrap();
     for at in (0..whole.len()).step_by(13) {
@@ -131,7 +101,7 @@ fn damage_is_noticed_wherever_it_is() {
 #[test]
 fn many_threads_keep_within_the_budget() {
     let (_dir, file) = folder();
-    let images = Counting::new(0);
+    let images = images(0);
     let shared: Arc<dyn Dataset> = images.clone();
     let budget = 40 * RECORD as u64 + 5;
     let cached = Cached::on_disk(shared, &DecodeOptions::default(), budget, &file).unwrap();

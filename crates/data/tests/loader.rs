@@ -1,62 +1,24 @@
 //! The loader: same batches whoever makes them, every image once, broken ones passed over, resumable anywhere.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use simclr_augment::{ViewConfig, ViewFamily};
+use common::loading;
+use common::numbered::Numbered;
 use simclr_data::{
-    Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, Decoded, EvalLoader, Loader,
-    LoaderConfig, Position, Reading, Region, Subset, balanced_subset, permutation,
+    Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig,
+    Position, Reading, Subset, balanced_subset, permutation,
 };
 
-/// Images of 9 x 8 pixels that depend on their number, of which some cannot be read.
-struct Numbers {
-    pixels: Vec<Vec<u8>>,
-    broken: BTreeSet<usize>,
-    classes: Vec<String>,
-}
-
+/// Images of 9 x 8 pixels, of which some cannot be read.
 fn numbers(len: usize, broken: &[usize]) -> Arc<dyn Dataset> {
-    let pixels = (0..len).map(|i| (0..9 * 8 * 3).map(|j| (i * 31 + j * 7) as u8).collect()).collect();
-    let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
-    Arc::new(Numbers { pixels, broken: broken.iter().copied().collect(), classes })
-}
-
-impl Dataset for Numbers {
-    fn len(&self) -> usize {
-        self.pixels.len()
-    }
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-    fn label(&self, index: usize) -> Option<u32> {
-        Some(index as u32 % 3)
-    }
-    fn name(&self, index: usize) -> String {
-        format!("image {index}")
-    }
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        _: &dyn Fn(u32, u32) -> Region,
-        _: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        match self.broken.contains(&index) {
-            true => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
-            false => Ok(Decoded { width: 9, height: 8, pixels: &self.pixels[index] }),
-        }
-    }
+    Numbered::new(len, [9, 8], broken, 0)
 }
 
 fn config(batch: usize, threads: usize) -> LoaderConfig {
-    let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
-    LoaderConfig {
-        batch,
-        seed: 11,
-        reading: Reading { threads, strict: false },
-        prefetch: 2,
-        views: vec![family.clone(), family],
-    }
+    loading(batch, 11, threads)
 }
 
 fn take(dataset: &Arc<dyn Dataset>, config: LoaderConfig, start: Position, batches: usize) -> Vec<Batch> {

@@ -1,9 +1,13 @@
 //! Batches whose views somebody else makes: the same images and the same views, whatever is kept of them elsewhere.
 
+mod common;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use simclr_augment::{ImageRef, Scratch, ViewConfig, ViewFamily};
+use common::loading;
+use common::numbered::torn;
+use simclr_augment::{ImageRef, Scratch};
 use simclr_data::{
     Batch, DataError, Dataset, DecodeScratch, Decoded, Kept, Loader, LoaderConfig, Place, Position, Reading,
     Region,
@@ -38,7 +42,7 @@ impl Dataset for Sizes {
         scratch: &'a mut DecodeScratch,
     ) -> Result<Decoded<'a>, DataError> {
         if is_broken(index) {
-            return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
+            return Err(torn(self, index));
         }
         let (width, height) = (9 + index as u32 % 11, 8 + index as u32 % 5);
         let boxes = needed(width, height).boxes();
@@ -64,14 +68,7 @@ impl Dataset for Sizes {
 }
 
 fn config(threads: usize) -> LoaderConfig {
-    let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
-    LoaderConfig {
-        batch: 8,
-        seed: SEED,
-        reading: Reading { threads, strict: false },
-        prefetch: 2,
-        views: vec![family.clone(), family],
-    }
+    loading(8, SEED, threads)
 }
 
 /// What a GPU does, on the CPU: makes the views of raw batches, and keeps whole images, at most `room`.

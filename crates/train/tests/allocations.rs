@@ -1,33 +1,13 @@
 //! After warm-up a training step allocates nothing. Alone in its file: the counter sees the whole process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../../augment/tests/counting/mod.rs"]
+mod counting;
 
+use counting::allocations;
 use simclr_engine::{Device, SingleProcess};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
 use simclr_train::{Config, Layers, Model};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `alloc` above, hence from `System`, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// The fewest allocations of a step, once the first ones have brought every buffer and list to its size.
 ///
@@ -46,9 +26,9 @@ fn fewest(encoder: &str, precision: &str, memory: &str, threads: usize) -> usize
     let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
     let views: Vec<u8> = (0..64 * 32 * 32 * 3).map(|i| (i * i % 251) as u8).collect();
     let mut step = || {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &views, 0.1).unwrap();
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        allocations(|| {
+            train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &views, 0.1).unwrap();
+        })
     };
     assert!(step() > 0, "the counter does not count");
     (0..6).map(|_| step()).min().unwrap_or(usize::MAX)

@@ -1,6 +1,8 @@
 //! What the tests of data sets share: small pictures and archives of them, made in memory.
 #![allow(dead_code)]
 
+pub mod numbered;
+
 use std::io::{Cursor, Write};
 use std::path::Path;
 
@@ -72,16 +74,20 @@ pub fn zip(members: &[(String, Vec<u8>)], deflated: bool) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// So many batches of 10 images from `start` on.
-pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
+/// Batches of pairs of views of 8 x 8 pixels.
+pub fn loading(batch: usize, seed: u64, threads: usize) -> LoaderConfig {
     let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
-    let config = LoaderConfig {
-        batch: 10,
-        seed: 5,
+    LoaderConfig {
+        batch,
+        seed,
         reading: Reading { threads, strict: false },
         prefetch: 2,
         views: vec![family.clone(), family],
-    };
-    let mut loader = Loader::new(source.to_pretrain(), config, start);
+    }
+}
+
+/// So many batches of 10 images from `start` on.
+pub fn batches(source: &Source, threads: usize, start: Position, count: usize) -> Vec<Batch> {
+    let mut loader = Loader::new(source.to_pretrain(), loading(10, 5, threads), start);
     (0..count).map(|_| loader.next_batch().unwrap()).collect()
 }
