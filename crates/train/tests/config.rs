@@ -196,7 +196,7 @@ fn unknown_keys_of_files_name_the_file() {
 #[test]
 fn wrong_values_name_key_value_and_what_would_be_right() {
     for (set, expected) in [
-        ("encoder.width=0", "`encoder.width` is 0, expected a number above 0, up to 16"),
+        ("encoder.width=0.001", "`encoder.width` is 0.001, expected a number from 0.015625 to 16"),
         ("loss.temperature=0", "`loss.temperature` is 0, expected a number above 0"),
         ("loss.temperature=nan", "`loss.temperature` is nan, expected a number above 0"),
         ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
@@ -234,7 +234,6 @@ fn values_that_contradict_each_other_are_refused() {
     with_sets(&["train.epochs=5", "optim.warmup_epochs=5"]).unwrap();
     assert!(message(&["optim.nesterov=true"]).contains("needs optim.name = \"sgd\""));
     with_sets(&["optim.nesterov=true", "optim.name=sgd"]).unwrap();
-    assert!(message(&["encoder.width=0.001"]).contains("from 0.015625 to 16"));
 }
 
 #[test]
