@@ -106,7 +106,8 @@ impl Export {
         let bytes = out.metadata()?.len();
         let parameters = trained.parameters(self.projection);
         if self.json {
-            let summary = json!({ "file": out, "bytes": bytes, "format": format, "parameters": parameters });
+            let file = out.to_string_lossy();
+            let summary = json!({ "file": file, "bytes": bytes, "format": format, "parameters": parameters });
             terminal::print(&summary.to_string())?;
         }
         terminal::say(&format!(

@@ -83,7 +83,7 @@ impl Import {
         ));
         if self.json {
             let summary = json!({
-                "run": self.out,
+                "run": self.out.to_string_lossy(),
                 "encoder": encoder.name,
                 "width": encoder.width,
                 "stem": encoder.stem,

@@ -15,6 +15,8 @@ const IMAGES_SEEN: usize = 400_000;
 /// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why.
 pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize) -> (Table, Vec<String>) {
     let mut reasons = Vec::new();
+    let manage =
+        if threads == 1 { "1 thread manages".to_owned() } else { format!("{threads} threads manage") };
 
     let shorter = width.min(height);
     let affordable = match threads {
@@ -25,7 +27,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
     };
     let side = SIDES.into_iter().rev().find(|&side| side <= shorter.min(affordable)).unwrap_or(SIDES[0]);
     reasons.push(format!(
-        "views of {side} x {side} pixels: the photos are about {width} x {height}, and {threads} threads manage {affordable} \
+        "views of {side} x {side} pixels: the photos are about {width} x {height}, and {manage} {affordable} \
          in good time"
     ));
 
@@ -34,7 +36,7 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
         4..=15 => 0.5,
         _ => 1.0,
     };
-    reasons.push(format!("encoder width {encoder_width}: what {threads} threads manage in good time"));
+    reasons.push(format!("encoder width {encoder_width}: what {manage} in good time"));
 
     let per_image = 2 * bytes_per_view(side, encoder_width);
     let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
