@@ -24,6 +24,9 @@ read -ra small <<<"${SMALL:---encoder resnet18 --size 32 --views 4096}"
 read -ra large <<<"${LARGE:---encoder resnet50 --size 224 --views 512}"
 read -ra huge <<<"${HUGE:---encoder resnet50 --size 224 --views 8192}"
 epochs=${EPOCHS:-100}
+# Other keys of the run, such as SETS="optim.name=sgd optim.rate=0.24 optim.weight_decay=5e-4".
+sets=()
+for each in ${SETS:-}; do sets+=(--set "$each"); done
 mkdir -p "$out"
 XDG_CACHE_HOME=$(cd "$out" && pwd)/cache
 export XDG_CACHE_HOME
@@ -56,7 +59,7 @@ fed() {
 }
 run() {
     rm -rf "$out/run"
-    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" --device "$device"
+    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" "${sets[@]}" --device "$device"
     timed 60 "$program" knn "$out/run" --train "$cifar" --device "$device"
     timed 120 "$program" linear "$out/run" --train "$cifar" --method logistic --device "$device"
 }
