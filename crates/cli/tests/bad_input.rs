@@ -225,7 +225,7 @@ fn settings_that_make_no_sense() {
         (&["--encoder", "resnet19"][..], &["--encoder is \"resnet19\"", "resnet18"][..]),
         (&["--memory", "half"], &["--memory is \"half\"", "blocks"]),
         (&["--memory", ""], &["--memory: the value is missing"]),
-        (&["--width", "1e-9"], &["--width is", "the least is 0.015625"]),
+        (&["--width", "1e-9"], &["--width is", "from 0.015625 to 16"]),
         (&["--size", "-5"], &["--size is -5", "from 8 to 1024"]),
         (&["--views", "2"], &["--views", "from 4 to 2097152"]),
         (&["--views", "many"], &["--views", "from 4 to 2097152"]),
