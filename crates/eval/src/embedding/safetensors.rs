@@ -60,6 +60,26 @@ fn text(rows: usize, dim: usize, notes: &Value) -> String {
 
 /// All that comes before the values, its text of `room` bytes.
 fn header(rows: usize, dim: usize, notes: &Value, room: usize) -> Vec<u8> {
-    let text = format!("{:<room$}", text(rows, dim, notes));
-    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+    let mut text = text(rows, dim, notes).into_bytes();
+    // In bytes: a class may be called what takes more of them than characters.
+    text.resize(room, b' ');
+    [&(room as u64).to_le_bytes()[..], &text].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_aligned_whatever_classes_are_called() {
+        for class in ["a", "é", "éé", "猫", "猫é", "🐈"] {
+            let notes = json!({ "classes": class });
+            let room = text(1000, 3, &notes).len().next_multiple_of(ALIGNMENT);
+            for rows in [1000, 999, 1] {
+                let header = header(rows, 3, &notes, room);
+                assert_eq!(header.len(), size_of::<u64>() + room, "{class}, {rows} rows");
+                assert!(serde_json::from_slice::<Value>(&header[size_of::<u64>()..]).is_ok());
+            }
+        }
+    }
 }
