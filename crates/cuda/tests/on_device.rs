@@ -9,8 +9,8 @@ use common::{another_device, assert_close, device, geometry, noise};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Epilogue, Launcher, Matrix, ProductMode};
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::{Cpu, Isa, Threads};
 
 fn portable() -> Cpu {
@@ -227,7 +227,7 @@ fn kernels_run_through_the_driver() {
 
     let (anchors, dim) = (70, 32);
     let z = noise(anchors * dim, 5);
-    let shape = NtXentShape { anchors, views: anchors, offset: 0, dim, temperature: 0.5 };
+    let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature: 0.5 };
     let on_z = device.buffer_of(&z).unwrap();
     let mut found = device.buffer::<f32>(4 * anchors).unwrap();
     nt_xent::forward(gpu, &shape, on_z.read(), on_z.read(), found.write()).unwrap();

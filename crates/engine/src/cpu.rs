@@ -1,8 +1,9 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
 use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::{Anchor, NtXentShape};
+use simclr_kernels::nt_xent::Anchor;
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
@@ -365,7 +366,7 @@ impl Kernels for CpuKernels {
 
     fn nt_xent_forward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         anchors: &mut Tensor,
@@ -388,13 +389,13 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+    fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
         loss.write(&[(sums.values::<f64>()?[0] / views as f64) as f32])
     }
 
     fn nt_xent_backward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,

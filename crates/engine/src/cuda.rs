@@ -9,8 +9,8 @@ use simclr_cuda::{
 };
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::NtXentShape;
 use simclr_kernels::verdict::TAKEN;
 
 use crate::tensor::Stored;
@@ -426,7 +426,7 @@ impl Kernels for CudaKernels {
 
     fn nt_xent_forward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         anchors: &mut Tensor,
@@ -440,14 +440,14 @@ impl Kernels for CudaKernels {
         Ok(ops::nt_xent::figures(&self.gpu, anchors.gpu()?, sums, lse)?)
     }
 
-    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+    fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
         let (sums, loss) = (sums.gpu()?, loss.gpu_mut(&self.gpu)?);
         Ok(ops::nt_xent::mean(&self.gpu, sums, views, loss)?)
     }
 
     fn nt_xent_backward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,

@@ -2,8 +2,8 @@
 
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::{Arithmetic, Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
@@ -188,7 +188,7 @@ pub trait Kernels: Send + Sync {
     /// NT-Xent's figures of each anchor: (anchors, 4), one [`simclr_kernels::nt_xent::Anchor`] a row.
     fn nt_xent_forward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         anchors: &mut Tensor,
@@ -196,11 +196,11 @@ pub trait Kernels: Send + Sync {
     /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
     /// The mean loss over `views` anchors, (1), from such sums.
-    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
+    fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
     /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value.
     fn nt_xent_backward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,

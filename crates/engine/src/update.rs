@@ -105,7 +105,7 @@ pub struct Verdict {
 /// The figures of a [`Verdict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct VerdictFigures {
-    /// NT-Xent of the last step, or of the first that was not sound.
+    /// The loss of the last step, or of the first that was not sound.
     pub loss: f64,
     /// The share of its anchors to which no negative is as similar as the positive.
     pub contrastive_accuracy: f64,
@@ -133,7 +133,7 @@ impl Verdict {
         Ok(verdict)
     }
 
-    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::NtXentSums`] has them, and by the sum of squares of its
+    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::ContrastiveSums`] has them, and by the sum of squares of its
     /// gradients.
     ///
     /// Where these were multiplied by a `scale` above 1 and only they are not finite, the step is skipped: it counts as sound and changes

@@ -1,8 +1,8 @@
 //! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn what a step takes.
 
 use simclr_kernels::batch_norm::NormConstants;
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
-use simclr_kernels::nt_xent::NtXentShape;
 
 use crate::profile::{Shape, Work};
 use crate::{
@@ -296,7 +296,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
 
     fn nt_xent_forward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         anchors: &mut Tensor,
@@ -310,14 +310,14 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, (0, bytes([anchors, lse])), |k| k.nt_xent_figures(anchors, lse, sums))
     }
 
-    fn nt_xent_mean(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
+    fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()> {
         let work = ("nt_xent", "figures", Shape::Any);
-        self.time(work, (0, bytes([sums, loss])), |k| k.nt_xent_mean(sums, views, loss))
+        self.time(work, (0, bytes([sums, loss])), |k| k.mean_loss(sums, views, loss))
     }
 
     fn nt_xent_backward(
         &self,
-        shape: &NtXentShape,
+        shape: &ContrastiveShape,
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,

@@ -4,7 +4,7 @@ mod common;
 
 use common::network::{CHANNELS, Network, SIZE};
 use common::{deviation, tensor};
-use simclr_engine::ops::{self, NtXentFigures};
+use simclr_engine::ops::{self, ContrastiveFigures};
 use simclr_engine::{
     Collective, Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ThreadGroup,
 };
@@ -13,7 +13,7 @@ const IMAGES: usize = 8;
 
 /// What one worker has after its step.
 struct Outcome {
-    figures: NtXentFigures,
+    figures: ContrastiveFigures,
     loss: f32,
     gradients: Vec<Option<Vec<f32>>>,
     averages: Vec<Vec<f32>>,

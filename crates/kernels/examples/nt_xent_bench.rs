@@ -5,8 +5,9 @@
 
 use std::time::Instant;
 
+use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::l2_normalize::{l2_normalize_backward, l2_normalize_forward};
-use simclr_kernels::nt_xent::{Anchor, NtXentShape, nt_xent_backward, nt_xent_forward};
+use simclr_kernels::nt_xent::{Anchor, nt_xent_backward, nt_xent_forward};
 use simclr_kernels::{Cpu, Isa, Threads};
 
 const REPEATS: usize = 7;
@@ -24,7 +25,7 @@ fn main() {
         }
     };
     let cpu = Cpu { threads, isa: Isa::detect() };
-    let shape = NtXentShape { anchors: views, views, offset: 0, dim, temperature: 0.5 };
+    let shape = ContrastiveShape { anchors: views, views, offset: 0, dim, temperature: 0.5 };
 
     let raw = values(views * dim);
     let (mut z, mut dz, mut gradient) = (raw.clone(), raw.clone(), raw.clone());

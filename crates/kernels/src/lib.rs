@@ -7,6 +7,7 @@
 pub mod batch_norm;
 pub mod buffer;
 pub mod columns;
+pub mod contrastive;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod element;

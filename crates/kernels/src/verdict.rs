@@ -1,6 +1,6 @@
 //! What is known of training steps so far: [`VALUES`] numbers, to which each step is added where it was computed.
 
-/// NT-Xent of the last step, or of the first that was not sound.
+/// The loss of the last step, or of the first that was not sound.
 pub const LOSS: usize = 0;
 /// The contrastive accuracy of that step.
 pub const ACCURACY: usize = 1;

@@ -1,6 +1,6 @@
 //! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities never exists.
 
-use simclr_kernels::nt_xent::NtXentShape;
+use simclr_kernels::contrastive::ContrastiveShape;
 
 use crate::launcher::{
     BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, grid,
@@ -33,7 +33,7 @@ struct Splits {
 }
 
 impl Splits {
-    fn of(kernel: &'static str, shape: &NtXentShape) -> Result<Splits> {
+    fn of(kernel: &'static str, shape: &ContrastiveShape) -> Result<Splits> {
         let (rows, tiles) = (shape.anchors.div_ceil(TILE), shape.views.div_ceil(TILE));
         let wanted = (512 / rows).clamp(1, tiles);
         let columns = tiles.div_ceil(wanted) * TILE;
@@ -45,7 +45,7 @@ impl Splits {
     }
 }
 
-fn checked(kernel: &'static str, shape: &NtXentShape, z: usize, all: usize) -> Result<(Views, Splits)> {
+fn checked(kernel: &'static str, shape: &ContrastiveShape, z: usize, all: usize) -> Result<(Views, Splits)> {
     let sound = shape.anchors >= 2
         && shape.anchors.is_multiple_of(2)
         && shape.dim > 0
@@ -68,7 +68,7 @@ fn checked(kernel: &'static str, shape: &NtXentShape, z: usize, all: usize) -> R
 /// z is `all` from `shape.offset` on.
 pub fn forward(
     gpu: &dyn Launcher,
-    shape: &NtXentShape,
+    shape: &ContrastiveShape,
     z: Slice<f32>,
     all: Slice<f32>,
     anchors: SliceMut<f32>,
@@ -123,7 +123,7 @@ pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f
 /// of all workers.
 pub fn backward(
     gpu: &dyn Launcher,
-    shape: &NtXentShape,
+    shape: &ContrastiveShape,
     z: Slice<f32>,
     all: Slice<f32>,
     lse: Slice<f32>,

@@ -1,5 +1,6 @@
 use simclr_cuda::ops::nt_xent;
-use simclr_kernels::nt_xent::{self as cpu, Anchor, NtXentShape};
+use simclr_kernels::contrastive::ContrastiveShape;
+use simclr_kernels::nt_xent::{self as cpu, Anchor};
 
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
@@ -35,7 +36,7 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let count = before + anchors + after;
         let all = views(count, dim, normalized);
         let z = &all[before * dim..][..anchors * dim];
-        let shape = NtXentShape { anchors, views: count, offset: before, dim, temperature };
+        let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
         cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
         // What other workers have found, near enough.
@@ -84,7 +85,7 @@ fn many_views_are_cut_into_splits_that_join_again() {
     let (anchors, dim) = (64, 8);
     let count = 64 * 12;
     let all = views(count, dim, true);
-    let shape = NtXentShape { anchors, views: count, offset: 128, dim, temperature: 0.1 };
+    let shape = ContrastiveShape { anchors, views: count, offset: 128, dim, temperature: 0.1 };
     let z = &all[128 * dim..][..anchors * dim];
     let mut want = vec![Anchor::default(); anchors];
     cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
@@ -104,7 +105,7 @@ fn a_nan_reaches_the_loss() {
     }
     let mut z = views(8, 4, true);
     z[5] = f32::NAN;
-    let shape = NtXentShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.1 };
+    let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.1 };
     let nan = in_every_order(|gpu| {
         let (z, mut out) = (Values::of(&z), Values::<f32>::fresh(32));
         nt_xent::forward(gpu, &shape, z.read(), z.read(), out.write()).unwrap();

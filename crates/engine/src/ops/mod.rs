@@ -4,6 +4,7 @@
 
 mod add;
 mod batch_norm;
+mod contrastive;
 mod conv2d;
 mod global_avg_pool;
 mod l2_normalize;
@@ -16,13 +17,14 @@ mod softmax_cross_entropy;
 
 pub use add::add;
 pub use batch_norm::{BatchNorm, batch_norm};
+pub use contrastive::{ContrastiveFigures, ContrastiveSums};
 pub use conv2d::{Conv2d, conv2d};
 pub use global_avg_pool::global_avg_pool;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use max_pool::max_pool;
 pub use normalize::{Normalization, normalize};
-pub use nt_xent::{NtXentFigures, NtXentSums, nt_xent, nt_xent_sums};
+pub use nt_xent::{nt_xent, nt_xent_sums};
 pub use relu::relu;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 

@@ -1,6 +1,6 @@
 //! A network small enough for tests, with every kind of layer that a ResNet and a projection head have.
 
-use simclr_engine::ops::{self, BatchNorm, Conv2d, NtXentFigures};
+use simclr_engine::ops::{self, BatchNorm, ContrastiveFigures, Conv2d};
 use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Result, Segment, Tape, Tensor, Var};
 
 use super::values::uniform;
@@ -129,7 +129,7 @@ impl Network {
         tape: &mut Tape<'a>,
         views: Tensor,
         checkpoint: bool,
-    ) -> Result<(Var, NtXentFigures)> {
+    ) -> Result<(Var, ContrastiveFigures)> {
         let x = tape.input(views);
         let x = conv_norm(tape, &x, self.stem, &self.stem_norm, (1, 1), None, true)?;
         let mut x = ops::max_pool(tape, &x, 3, 2, 1)?;

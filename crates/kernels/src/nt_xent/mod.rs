@@ -15,34 +15,7 @@ mod tests;
 mod tile;
 
 use crate::Cpu;
-
-/// Which views this worker's anchors are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NtXentShape {
-    /// Anchors of this worker: 2n, the first views of n images and then their second views.
-    pub anchors: usize,
-    /// Views of all workers; this worker's are `offset..offset + anchors`.
-    pub views: usize,
-    /// Where this worker's views begin among all.
-    pub offset: usize,
-    /// Width of z.
-    pub dim: usize,
-    /// tau.
-    pub temperature: f32,
-}
-
-impl NtXentShape {
-    /// Where the other view of anchor `i`'s image is, among all views.
-    fn positive(&self, i: usize) -> usize {
-        self.offset + (i + self.anchors / 2) % self.anchors
-    }
-
-    fn check(&self, z: &[f32], all: &[f32]) {
-        assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
-        assert!(self.offset + self.anchors <= self.views);
-        assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
-    }
-}
+use crate::contrastive::ContrastiveShape;
 
 /// What forward finds for one anchor i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -67,7 +40,7 @@ impl Anchor {
 
 /// Per anchor: log-sum-exp, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim), and z is
 /// `all` from `shape.offset` on.
-pub fn nt_xent_forward(cpu: &Cpu, shape: &NtXentShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
+pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
     shape.check(z, all);
     assert_eq!(anchors.len(), shape.anchors);
     match symmetric::bound(cpu, shape, all) {
@@ -82,7 +55,7 @@ pub fn nt_xent_forward(cpu: &Cpu, shape: &NtXentShape, z: &[f32], all: &[f32], a
 /// `lse` holds one value a view of all workers. Overwrites dz.
 pub fn nt_xent_backward(
     cpu: &Cpu,
-    shape: &NtXentShape,
+    shape: &ContrastiveShape,
     z: &[f32],
     all: &[f32],
     lse: &[f32],

@@ -1,7 +1,7 @@
 //! The views, cut into blocks and laid out as the register tiles read them.
 
-use super::NtXentShape;
 use super::tile::PANEL;
+use crate::contrastive::ContrastiveShape;
 use crate::{Cpu, scratch};
 
 /// Views in a block; the similarities of two blocks stay in the second-level cache.
@@ -16,7 +16,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    pub fn new(shape: &NtXentShape) -> Blocks {
+    pub fn new(shape: &ContrastiveShape) -> Blocks {
         Blocks { anchors: shape.anchors, offset: shape.offset, views: shape.views }
     }
 

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
+use super::Anchor;
 use super::packed::{BLOCK, Blocks, Packed, Panels};
 use super::rounds::all_pairs;
 use super::tile::{Left, PANEL, multiply};
-use super::{Anchor, NtXentShape};
+use crate::contrastive::ContrastiveShape;
 use crate::math::{dot, exp};
 use crate::recycle::emptied;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -17,7 +18,7 @@ const LIMIT: f32 = 42.0;
 const LANES: usize = 16;
 
 /// The greatest |z|^2 / tau, which no |s| exceeds, if it is small enough for this form.
-pub fn bound(cpu: &Cpu, shape: &NtXentShape, all: &[f32]) -> Option<f32> {
+pub fn bound(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32]) -> Option<f32> {
     cpu.isa.vectorize(
         #[inline(always)]
         || {
@@ -39,7 +40,7 @@ pub fn bound(cpu: &Cpu, shape: &NtXentShape, all: &[f32]) -> Option<f32> {
 /// What a tile is computed with.
 #[derive(Clone, Copy)]
 struct Setting<'a> {
-    shape: &'a NtXentShape,
+    shape: &'a ContrastiveShape,
     blocks: Blocks,
     transposed: Panels<'a>,
     bound: f32,
@@ -87,7 +88,7 @@ struct Seen<'a> {
 }
 
 /// [`super::nt_xent_forward`].
-pub fn forward(cpu: &Cpu, shape: &NtXentShape, all: &[f32], bound: f32, anchors: &mut [Anchor]) {
+pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], bound: f32, anchors: &mut [Anchor]) {
     let blocks = Blocks::new(shape);
     let transposed = Packed::transposed(cpu, blocks, all, shape.dim);
     let setting = Setting { shape, blocks, transposed: transposed.panels(), bound };
@@ -231,7 +232,7 @@ struct Gradient<'a> {
 /// [`super::nt_xent_backward`].
 pub fn backward(
     cpu: &Cpu,
-    shape: &NtXentShape,
+    shape: &ContrastiveShape,
     all: &[f32],
     lse: &[f32],
     bound: f32,

@@ -27,7 +27,7 @@ fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
 
 fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
     let anchors = z.len() / dim;
-    let shape = NtXentShape { anchors, views: anchors, offset: 0, dim, temperature };
+    let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
     let mut found = vec![Anchor::default(); anchors];
     nt_xent_forward(cpu, &shape, z, z, &mut found);
     let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
@@ -76,7 +76,7 @@ fn the_forms_agree() {
     for (anchors, views_before, views_after, dim) in [(2, 0, 0, 2), (300, 0, 0, 70), (140, 130, 20, 33)] {
         let all = views(views_before + anchors + views_after, dim);
         let count = all.len() / dim;
-        let shape = NtXentShape { anchors, views: count, offset: views_before, dim, temperature: 0.1 };
+        let shape = ContrastiveShape { anchors, views: count, offset: views_before, dim, temperature: 0.1 };
         let z = &all[views_before * dim..][..anchors * dim];
         for isa in Isa::all() {
             let cpu = cpu(isa, 2);
@@ -104,7 +104,7 @@ fn the_forms_agree() {
 
 #[test]
 fn what_is_not_bounded_takes_the_other_form() {
-    let shape = NtXentShape { anchors: 2, views: 2, offset: 0, dim: 1, temperature: 1.0 };
+    let shape = ContrastiveShape { anchors: 2, views: 2, offset: 0, dim: 1, temperature: 1.0 };
     let bound = |z: [f32; 2]| symmetric::bound(&cpu(Isa::detect(), 1), &shape, &z);
     assert_eq!(bound([3.0, -4.0]), Some(16.0));
     assert_eq!([bound([7.0, 0.0]), bound([f32::NAN, 0.0]), bound([0.0, f32::NAN])], [None; 3]);
@@ -115,15 +115,20 @@ fn what_is_not_bounded_takes_the_other_form() {
 fn workers_compute_the_gradient_of_one() {
     let (count, dim) = (8, 4);
     let z = views(2 * count, dim);
-    let lse_of = |shape: &NtXentShape, own: &[f32]| {
+    let lse_of = |shape: &ContrastiveShape, own: &[f32]| {
         let mut found = vec![Anchor::default(); shape.anchors];
         nt_xent_forward(&cpu(Isa::detect(), 1), shape, own, &z, &mut found);
         found
     };
     let halves: Vec<_> = (0..2)
         .map(|w| {
-            let shape =
-                NtXentShape { anchors: count, views: 2 * count, offset: w * count, dim, temperature: 0.5 };
+            let shape = ContrastiveShape {
+                anchors: count,
+                views: 2 * count,
+                offset: w * count,
+                dim,
+                temperature: 0.5,
+            };
             (shape, &z[w * count * dim..(w + 1) * count * dim])
         })
         .collect();
@@ -175,7 +180,7 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
         [-0.9, -0.4, 0.0],
     ];
     let z: Vec<f32> = pairs.concat();
-    let shape = NtXentShape { anchors: 8, views: 8, offset: 0, dim: 3, temperature: 0.1 };
+    let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 3, temperature: 0.1 };
     let mut found = [Anchor::default(); 8];
     nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &z, &z, &mut found);
     assert!((found[0].loss() - 0.00071).abs() < 5e-6, "{}", found[0].loss());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, LoaderConfig, Reading, Skipped};
-use simclr_engine::ops::NtXentFigures;
+use simclr_engine::ops::ContrastiveFigures;
 use simclr_engine::{SingleProcess, VerdictFigures};
 
 use crate::checkpoint::Checkpoint;
@@ -249,7 +249,7 @@ impl<'r> Run<'r> {
         let Some(captured) = &self.captured else { return Ok(()) };
         let found = captured.figures()?;
         let VerdictFigures { loss, contrastive_accuracy, entropy, gradient_norm, .. } = found;
-        let batch = NtXentFigures { loss, contrastive_accuracy, entropy };
+        let batch = ContrastiveFigures { loss, contrastive_accuracy, entropy };
         self.figures = StepFigures { batch, gradient_norm };
         let sums = &mut self.state.sums;
         // The sums are those of the epoch, whose first step is known by how many were counted when they were last looked at.

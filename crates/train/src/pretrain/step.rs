@@ -1,6 +1,6 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
-use simclr_engine::ops::{NtXentFigures, NtXentSums};
+use simclr_engine::ops::{ContrastiveFigures, ContrastiveSums};
 use simclr_engine::{BufferUpdates, Collective, Gradients, LossScale, Mode, ParameterId, Tape, Tensor, ops};
 
 use crate::config::LossConfig;
@@ -11,7 +11,7 @@ use crate::{Model, TrainError};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepFigures {
     /// Loss, contrastive accuracy and entropy of the batch, before the update.
-    pub batch: NtXentFigures,
+    pub batch: ContrastiveFigures,
     /// |g| over all trained parameters.
     pub gradient_norm: f64,
 }
@@ -64,7 +64,7 @@ fn step_inside(
 
 /// What forward and backward leave for the update.
 pub(crate) struct Pass {
-    pub(super) sums: NtXentSums,
+    pub(super) sums: ContrastiveSums,
     pub(super) gradients: Gradients,
     pub(super) averages: BufferUpdates,
 }

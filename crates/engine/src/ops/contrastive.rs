@@ -1,0 +1,87 @@
+//! What contrastive losses share: the views of all workers, and the figures of a batch.
+
+use simclr_kernels::contrastive::ContrastiveShape;
+
+use crate::ops::row_shape;
+use crate::{Collective, DType, EngineError, Result, Tape, Tensor, Var};
+
+/// What a contrastive loss tells about a batch, over the views of all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ContrastiveFigures {
+    /// The mean loss of an anchor.
+    pub loss: f64,
+    /// The share of anchors to which no negative is as similar as the positive.
+    pub contrastive_accuracy: f64,
+    /// The mean entropy of the softmax over an anchor's candidates, in nats; at most ln(2N - 1).
+    pub entropy: f64,
+}
+
+/// What [`ContrastiveFigures`] are made of, where the loss was computed.
+#[derive(Debug)]
+pub struct ContrastiveSums {
+    /// [sum of losses, anchors to which no negative is as similar as the positive, sum of entropies], f64, over the views of all workers.
+    pub sums: Tensor,
+    /// How many views there are.
+    pub views: usize,
+}
+
+impl ContrastiveSums {
+    /// The figures. On a GPU this waits for all that was started.
+    pub fn figures(&self) -> Result<ContrastiveFigures> {
+        let mut totals = [0.0; 3];
+        self.sums.read(&mut totals)?;
+        let [loss, contrastive_accuracy, entropy] = totals.map(|total| total / self.views as f64);
+        Ok(ContrastiveFigures { loss, contrastive_accuracy, entropy })
+    }
+}
+
+/// Checks z, (2n, d), and brings the views of all workers together.
+pub(super) fn all_views(
+    op: &'static str,
+    tape: &Tape,
+    z: &Var,
+    temperature: f32,
+) -> Result<(ContrastiveShape, Tensor)> {
+    let [anchors, dim] = row_shape(op, z.tensor())?;
+    if anchors < 4 || !anchors.is_multiple_of(2) {
+        return Err(EngineError::shape(op, "two views each of at least two images", z.tensor().shape()));
+    }
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        let what = format!("the temperature must be above 0, not {temperature}");
+        return Err(EngineError::Value { op, what });
+    }
+    let collective = tape.collective();
+    let views = anchors * collective.size();
+    let shape = ContrastiveShape { anchors, views, offset: anchors * collective.rank(), dim, temperature };
+    Ok((shape, of_all_workers(collective, z.tensor().clone())?))
+}
+
+/// The rows of all workers, by rank, from each one's `own`, of as many.
+pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result<Tensor> {
+    if collective.size() == 1 {
+        return Ok(own);
+    }
+    let mut shape = own.shape().to_vec();
+    shape[0] *= collective.size();
+    let mut all = Tensor::empty(own.device(), &shape);
+    collective.all_gather(own.as_slice()?, all.as_mut_slice()?)?;
+    Ok(all)
+}
+
+/// The mean loss, (1), and the sums over all workers, from the sums that `figures` writes of this worker's anchors.
+pub(super) fn mean(
+    tape: &Tape,
+    z: &Tensor,
+    views: usize,
+    figures: impl FnOnce(&mut Tensor) -> Result<()>,
+) -> Result<(Tensor, ContrastiveSums)> {
+    let (collective, device) = (tape.collective(), z.device());
+    let mut sums = Tensor::empty_of(device, &[3], DType::F64);
+    figures(&mut sums)?;
+    if collective.size() > 1 {
+        collective.all_reduce_sum(sums.values_mut()?)?;
+    }
+    let mut value = Tensor::empty(device, &[1]);
+    device.kernels().mean_loss(&sums, views, &mut value)?;
+    Ok((value, ContrastiveSums { sums, views }))
+}

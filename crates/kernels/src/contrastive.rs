@@ -1,0 +1,144 @@
+//! What contrastive losses share: which views are anchors, and the walk over similarities in tiles, so that the 2N x 2N matrix of
+//! all never exists.
+
+use std::cell::Cell;
+
+use crate::Cpu;
+use crate::product::{Operand, multiply};
+
+/// Anchors in a tile.
+pub(crate) const ROWS: usize = 128;
+/// Other views in a tile: ROWS x COLUMNS similarities stay in the second-level cache.
+const COLUMNS: usize = 256;
+
+/// Which views this worker's anchors are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ContrastiveShape {
+    /// Anchors of this worker: 2n, the first views of n images and then their second views.
+    pub anchors: usize,
+    /// Views of all workers; this worker's are `offset..offset + anchors`.
+    pub views: usize,
+    /// Where this worker's views begin among all.
+    pub offset: usize,
+    /// Width of z.
+    pub dim: usize,
+    /// tau.
+    pub temperature: f32,
+}
+
+impl ContrastiveShape {
+    /// Where the other view of anchor `i`'s image is, among all views.
+    pub(crate) fn positive(&self, i: usize) -> usize {
+        self.offset + (i + self.anchors / 2) % self.anchors
+    }
+
+    pub(crate) fn check(&self, z: &[f32], all: &[f32]) {
+        assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
+        assert!(self.offset + self.anchors <= self.views);
+        assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
+    }
+}
+
+/// A tile of similarities, or of what is made of them: rows are anchors from `start` on, columns views from `first` on.
+pub(crate) struct Tile<'a> {
+    pub start: usize,
+    pub first: usize,
+    pub columns: usize,
+    pub values: &'a mut [f32],
+}
+
+impl Tile<'_> {
+    /// The column of the positive of row `row`, if it is there.
+    #[inline(always)]
+    pub fn positive(&self, shape: &ContrastiveShape, row: usize) -> Option<usize> {
+        let column = shape.positive(self.start + row).wrapping_sub(self.first);
+        (column < self.columns).then_some(column)
+    }
+
+    /// Fills it with s(i,k) = z_i . z_k / tau; an anchor's similarity to itself becomes -infinity.
+    #[inline(always)]
+    fn fill(&mut self, shape: &ContrastiveShape, (z, all): (&[f32], &[f32])) {
+        let (d, columns) = (shape.dim, self.columns);
+        let rows = self.values.len() / columns;
+        let anchors = Operand::new(&z[self.start * d..(self.start + rows) * d], d);
+        multiply(anchors, self.views(shape, all).t(), self.values, false);
+        self.values.iter_mut().for_each(|s| *s /= shape.temperature);
+        for row in 0..rows {
+            let own = (shape.offset + self.start + row).wrapping_sub(self.first);
+            if own < columns {
+                self.values[row * columns + own] = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// The views of its columns.
+    fn views<'v>(&self, shape: &ContrastiveShape, all: &'v [f32]) -> Operand<'v, f32> {
+        let d = shape.dim;
+        Operand::new(&all[self.first * d..(self.first + self.columns) * d], d)
+    }
+}
+
+thread_local! {
+    static VALUES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends the thread's tile, allocated once.
+pub(crate) fn with_values<R>(body: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut values = VALUES.take();
+    values.resize(ROWS * COLUMNS, 0.0);
+    let result = body(&mut values);
+    VALUES.set(values);
+    result
+}
+
+/// Shows `visit` the similarities of `rows` anchors from `start` on to all views, tile by tile, in `values`.
+#[inline(always)]
+pub(crate) fn walk(
+    shape: &ContrastiveShape,
+    operands: (&[f32], &[f32]),
+    (start, rows): (usize, usize),
+    values: &mut [f32],
+    mut visit: impl FnMut(&mut Tile),
+) {
+    for first in (0..shape.views).step_by(COLUMNS) {
+        let columns = COLUMNS.min(shape.views - first);
+        let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
+        tile.fill(shape, operands);
+        visit(&mut tile);
+    }
+}
+
+/// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` makes w of a tile of similarities. Overwrites dz, (anchors, dim).
+pub(crate) fn gradient(
+    cpu: &Cpu,
+    shape: &ContrastiveShape,
+    operands: (&[f32], &[f32]),
+    scale: f32,
+    dz: &mut [f32],
+    weigh: impl Fn(&mut Tile) + Sync,
+) {
+    let d = shape.dim;
+    cpu.threads.run_chunks(dz, ROWS * d, |piece, dz| {
+        let rows = dz.len() / d;
+        with_values(|values| {
+            cpu.isa.vectorize(
+                #[inline(always)]
+                || {
+                    walk(
+                        shape,
+                        operands,
+                        (piece * ROWS, rows),
+                        values,
+                        #[inline(always)]
+                        |tile| {
+                            weigh(tile);
+                            let weights = Operand::new(tile.values, tile.columns);
+                            multiply(weights, tile.views(shape, operands.1), dz, tile.first > 0);
+                        },
+                    );
+                },
+            );
+        });
+        dz.iter_mut().for_each(|v| *v *= scale);
+    });
+}
