@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use simclr_data::{DecodeOptions, Index, Opener, Source};
+use simclr_data::{DataError, DecodeOptions, Index, Opener, Source};
 
 use crate::terminal;
 
@@ -31,7 +30,7 @@ impl Opening {
     }
 
     /// Opens one or several data sets as one, and says what it is.
-    pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source> {
+    pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
         let source = self.opener.open(paths)?;
         let shown: Vec<String> =
             paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();

@@ -125,6 +125,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::HeadLayers { .. }
         | E::BatchDoesNotFit { .. }
         | E::NoSplit { .. }
+        | E::NotThere { .. }
         | E::Views(_) => true,
         _ => false,
     }

@@ -7,11 +7,18 @@ use crate::terminal::{self, Bar};
 /// Shows what a protocol tells.
 #[derive(Default)]
 pub struct Watching {
+    /// What stands before every stage.
+    subject: String,
     stage: String,
     bar: Option<Bar>,
 }
 
 impl Watching {
+    /// Watches what is done on one of several data sets.
+    pub fn of(name: &str) -> Watching {
+        Watching { subject: format!("{name}: "), ..Watching::default() }
+    }
+
     /// Takes what a protocol tells.
     pub fn see(&mut self, progress: Progress) {
         match progress {
@@ -45,6 +52,7 @@ impl Watching {
     }
 
     fn begin(&mut self, stage: String, length: Option<u64>) {
+        let stage = self.subject.clone() + &stage;
         if stage == self.stage {
             return;
         }
@@ -60,7 +68,7 @@ impl Watching {
     fn advance(&mut self, stage: String, detail: String, done: u64, all: u64) {
         self.begin(stage, Some(all));
         if let Some(bar) = &self.bar {
-            bar.set_message(detail);
+            bar.set_message(self.subject.clone() + &detail);
             bar.set_position(done);
         }
     }

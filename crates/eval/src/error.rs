@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simclr_data::DataError;
+
 use crate::embedding::Split;
 use crate::protocols::Labels;
 use crate::report::PictureError;
@@ -17,7 +19,7 @@ pub enum EvalError {
          into a sub-folder of its own"
     )]
     NoLabels {
-        /// "training" or "test".
+        /// "training", "test" or "validation".
         set: &'static str,
     },
     /// Images without a label in a data set that has labels.
@@ -25,18 +27,20 @@ pub enum EvalError {
         "{count} of the {set} images have no label, the first being {first}; move each into the folder of its class, or away"
     )]
     Unlabelled {
-        /// "training" or "test".
+        /// "training", "test" or "validation".
         set: &'static str,
         /// How many.
         count: usize,
         /// The name of the first.
         first: String,
     },
-    /// A class among the test images that a classifier never learns.
+    /// A class of images to judge by that a classifier never learns.
     #[error(
-        "class {class:?} of the test images is not among the {count} classes of the training images ({known})"
+        "class {class:?} of the {set} images is not among the {count} classes of the training images ({known})"
     )]
     UnknownClass {
+        /// "test" or "validation".
+        set: &'static str,
         /// The class.
         class: String,
         /// Classes of the training images.
@@ -53,7 +57,7 @@ pub enum EvalError {
     /// A data set of which no image can be read.
     #[error("none of the {images} {set} images can be read{}", first_reason(first.as_deref()))]
     NoImages {
-        /// "training", "test" or "given".
+        /// "training", "test", "validation" or "given".
         set: &'static str,
         /// Images listed.
         images: usize,
@@ -82,7 +86,7 @@ pub enum EvalError {
         /// What was asked for.
         labels: Labels,
         /// What is wrong with it.
-        source: simclr_data::DataError,
+        source: DataError,
     },
     /// More layers of the projection head than there are.
     #[error("head layers are {asked}, but the projection head of this run has {layers}; give at most that")]
@@ -128,7 +132,7 @@ pub enum EvalError {
     Train(#[from] simclr_train::TrainError),
     /// An error of the data.
     #[error(transparent)]
-    Data(#[from] simclr_data::DataError),
+    Data(#[from] DataError),
     /// A figure that cannot be computed.
     #[error(transparent)]
     Metrics(#[from] simclr_metrics::MetricsError),
@@ -155,7 +159,15 @@ pub enum EvalError {
     /// Somebody wished it to end.
     #[error("stopped before the end; nothing was written")]
     Stopped,
-    /// A file of the run that cannot be read.
+    /// A file that the user names and that is not there.
+    #[error("{}: no such file; give {expected}", path.display())]
+    NotThere {
+        /// The file.
+        path: PathBuf,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
@@ -174,6 +186,14 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// What keeps a file that the user names from being read, as a closure for `map_err`.
+    pub(crate) fn read(path: &Path, expected: &'static str) -> impl FnOnce(io::Error) -> EvalError {
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => EvalError::NotThere { path: path.to_path_buf(), expected },
+            _ => EvalError::Io { path: path.to_path_buf(), source },
+        }
+    }
+
     /// An [`EvalError::Write`] from its parts, as a closure for `map_err`.
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         move |source| EvalError::Write { path: path.to_path_buf(), source }

@@ -5,8 +5,12 @@
 pub mod embedding;
 mod error;
 pub mod logistic;
+mod metric;
 pub mod protocols;
 pub mod report;
 pub mod search;
+mod targets;
 
 pub use error::EvalError;
+pub use metric::Metric;
+pub use targets::Targets;

@@ -1,6 +1,7 @@
 //! Logistic regression against scikit-learn; `tools/golden/logistic.py` made the values.
 
 use serde_json::Value;
+use simclr_eval::Targets;
 use simclr_eval::logistic::{Labelled, LbfgsOptions, fit};
 use simclr_metrics::Features;
 
@@ -26,13 +27,13 @@ fn agrees_with_scikit_learn() {
     let dim = golden["dim"].as_u64().unwrap() as usize;
     let classes = golden["classes"].as_u64().unwrap() as usize;
     let (train, test) = (floats(&golden["train"]), floats(&golden["test"]));
-    let (labels, test_labels) = (integers(&golden["labels"]), integers(&golden["test_labels"]));
+    let (labels, test_labels) = (Targets::One(integers(&golden["labels"])), integers(&golden["test_labels"]));
     let features = Features::new(&train, dim).unwrap();
     let test = Features::new(&test, dim).unwrap();
     for case in golden["cases"].as_array().unwrap() {
         let l2 = case["l2"].as_f64().unwrap();
         let model =
-            fit(Labelled { features, labels: &labels }, classes, l2, &LbfgsOptions::default()).unwrap();
+            fit(Labelled { features, targets: &labels }, classes, l2, &LbfgsOptions::default()).unwrap();
         let objective = case["objective"].as_f64().unwrap();
         assert!((model.objective - objective).abs() < 1e-6, "l2 {l2}: {} {objective}", model.objective);
         let loss = mean_cross_entropy(&model.scores(test).unwrap(), &test_labels, classes);

@@ -44,6 +44,32 @@ pub fn area_average_precision(scores: &[f32], relevant: &[bool]) -> Result<Optio
     Ok(Some(area))
 }
 
+/// Mean of [`eleven_point_average_precision`] over the classes that some image shows: the mAP of PASCAL VOC2007. 0 where no class is shown.
+///
+/// `scores` and `shown` are row-major, `classes` values an image.
+///
+/// # Errors
+/// The two differ in length or are no whole rows, or a score is NaN.
+pub fn eleven_point_map(scores: &[f32], shown: &[bool], classes: usize) -> Result<f64, MetricsError> {
+    if scores.len() != shown.len() || !scores.len().is_multiple_of(classes.max(1)) {
+        return Err(MetricsError::Shape {
+            what: "scores, one for each class of each image",
+            expected: shown.len(),
+            got: scores.len(),
+        });
+    }
+    let (mut sum, mut present) = (0.0, 0);
+    for class in 0..classes {
+        let scores: Vec<f32> = scores.iter().skip(class).step_by(classes).copied().collect();
+        let relevant: Vec<bool> = shown.iter().skip(class).step_by(classes).copied().collect();
+        if let Some(precision) = eleven_point_average_precision(&scores, &relevant)? {
+            sum += precision;
+            present += 1;
+        }
+    }
+    Ok(sum / f64::from(present.max(1)))
+}
+
 /// Precision and recall at every distinct score, highest score first.
 struct Curve {
     points: Vec<Point>,
@@ -101,6 +127,20 @@ mod tests {
         assert!((eleven - (6.0 + 5.0 * 2.0 / 3.0) / 11.0).abs() < 1e-12);
         let area = area_average_precision(&scores, &relevant).unwrap().unwrap();
         assert!((area - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_mean_over_classes_leaves_out_those_that_nothing_shows() {
+        // Class 0 as by hand, 28/33; class 1 found at once; class 2 on no image.
+        let scores =
+            [0.9, 0.1, 0.5, /**/ 0.8, 0.9, 0.5, /**/ 0.7, 0.2, 0.5, /**/ 0.1, 0.3, 0.5];
+        let [t, f] = [true, false];
+        let shown = [t, f, f, /**/ f, t, f, /**/ t, f, f, /**/ f, f, f];
+        let map = eleven_point_map(&scores, &shown, 3).unwrap();
+        assert!((map - (28.0 / 33.0 + 1.0) / 2.0).abs() < 1e-12, "{map}");
+        assert_eq!(eleven_point_map(&scores, &[f; 12], 3), Ok(0.0));
+        assert!(eleven_point_map(&scores, &shown[1..], 3).is_err());
+        assert!(eleven_point_map(&scores, &shown, 5).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! | [`mod@rank_me`] | effective rank of features |
 //! | [`mod@alignment`], [`mod@uniformity`], [`mod@spread`] | geometry of the projections on the sphere |
 //! | [`mod@pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
-//! | [`mod@average_precision`] | VOC 11-point and area |
+//! | [`mod@average_precision`] | VOC 11-point, its mean over classes, and area |
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ pub mod uniformity;
 
 pub use accuracy::{Confusion, accuracy, likeliest, top_k};
 pub use alignment::alignment;
-pub use average_precision::{area_average_precision, eleven_point_average_precision};
+pub use average_precision::{area_average_precision, eleven_point_average_precision, eleven_point_map};
 pub use error::{MetricsError, check_labels};
 pub use features::Features;
 pub use knn::{Knn, KnnOutcome};

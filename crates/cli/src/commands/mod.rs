@@ -14,6 +14,7 @@ mod pretrain;
 mod quickstart;
 mod report;
 mod search;
+mod transfer;
 mod views;
 
 use std::ffi::OsString;
@@ -51,6 +52,7 @@ enum Command {
     Knn(knn::Knn),
     Linear(linear::Linear),
     Finetune(finetune::Finetune),
+    Transfer(transfer::Transfer),
     Embed(embed::Embed),
     Search(search::Search),
     Report(report::Report),
@@ -79,6 +81,7 @@ impl Program {
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
             Command::Finetune(command) => command.run(),
+            Command::Transfer(command) => command.run(),
             Command::Embed(command) => command.run(),
             Command::Search(command) => command.run(),
             Command::Report(command) => command.run(),

@@ -1,10 +1,12 @@
-//! Multinomial logistic regression on features, fitted by full-batch L-BFGS.
+//! Logistic regression on features, fitted by full-batch L-BFGS: multinomial where a row has one class, and one against all else for each
+//! class where it shows several.
 //!
 //! The objective over standardised features x (mean 0, deviation 1 on the set that is fitted) is
 //!
 //! sum over rows of -log softmax(W x + b)\[label\] + l2 / 2 ||W||^2,
 //!
-//! the bias not being regularised. `l2` is the weight of the protocol "45 log-spaced values from 1e-6 to 1e5";
+//! the bias not being regularised; where rows show several classes, the loss of a row is the sum over classes of the logistic loss of
+//! showing it or not. `l2` is the weight of the protocol "45 log-spaced values from 1e-6 to 1e5";
 //! scikit-learn's parameter is C = 1 / l2 (for more than two classes; with two it fits one weight vector, whose
 //! penalty is twice as strong). Per row, the weight is l2 / n.
 //!
@@ -25,16 +27,18 @@ pub use path::{PathOptions, PathOutcome, PathPoint, fit_path};
 
 use objective::Objective;
 use simclr_kernels::product::{Operand, multiply};
-use simclr_metrics::{Features, MetricsError, check_labels, likeliest};
+use simclr_metrics::{Features, MetricsError, likeliest};
 use standardize::Standardizer;
 
-/// Features and their labels, one per row.
+use crate::Targets;
+
+/// Features and what they are to be told apart by.
 #[derive(Debug, Clone, Copy)]
 pub struct Labelled<'a> {
     /// One row per image.
     pub features: Features<'a>,
-    /// The class of each row.
-    pub labels: &'a [u32],
+    /// Of each row.
+    pub targets: &'a Targets,
 }
 
 /// A fitted classifier of features as they come; it standardises them itself.
@@ -46,7 +50,7 @@ pub struct LogisticRegression {
     classes: usize,
     /// The L2 weight it was fitted with.
     pub l2: f64,
-    /// The objective per row at the solution: mean cross-entropy + l2 / (2 n) ||W||^2.
+    /// The objective per row at the solution: mean loss + l2 / (2 n) ||W||^2.
     pub objective: f64,
     /// Iterations of the solver.
     pub iterations: usize,
@@ -55,7 +59,7 @@ pub struct LogisticRegression {
 /// Fits a classifier; `classes` may exceed the classes that occur.
 ///
 /// # Errors
-/// No rows, labels that do not fit the rows or the classes, fewer than two classes, or an `l2` that is negative or not finite.
+/// No rows, targets that do not fit the rows or the classes, fewer than two classes, or an `l2` that is negative or not finite.
 pub fn fit(
     data: Labelled,
     classes: usize,
@@ -77,7 +81,7 @@ fn fit_from(
     check_l2(l2)?;
     let standardizer = Standardizer::new(data.features);
     let rows = standardizer.apply(data.features);
-    let mut objective = Objective::new(&rows, data.labels, data.features.dim(), classes, l2);
+    let mut objective = Objective::new(&rows, data.targets, data.features.dim(), classes, l2);
     let solution = lbfgs::minimize(|x, gradient| objective.evaluate(x, gradient), &mut parameters, options);
     let (objective, iterations) = (solution.value, solution.iterations);
     Ok(LogisticRegression { standardizer, parameters, classes, l2, objective, iterations })
@@ -132,7 +136,7 @@ fn check(data: Labelled, classes: usize) -> Result<(), MetricsError> {
     if data.features.rows() == 0 {
         return Err(MetricsError::TooFew { what: "labelled rows", least: 1, got: 0 });
     }
-    check_labels(data.features.rows(), data.labels, classes)
+    data.targets.check(data.features.rows(), classes)
 }
 
 fn check_l2(l2: f64) -> Result<(), MetricsError> {
@@ -152,21 +156,34 @@ mod tests {
         let values: Vec<f32> =
             (0..90).flat_map(|i| [(i % 3) as f32 * 10.0 + (i as f32).sin(), (i as f32).cos()]).collect();
         let labels: Vec<u32> = (0..90).map(|i| i % 3).collect();
+        let targets = Targets::One(labels.clone());
         let features = Features::new(&values, 2).unwrap();
-        let data = Labelled { features, labels: &labels };
+        let data = Labelled { features, targets: &targets };
         let model = fit(data, 3, 1e-3, &LbfgsOptions::default()).unwrap();
         assert_eq!(model.predict(features).unwrap(), labels);
         assert_eq!(model.scores(features).unwrap().len(), 270);
     }
 
     #[test]
+    fn several_classes_are_fitted_each_against_all_else() {
+        // Of two columns each tells one class, and both may be shown, or none.
+        let values: Vec<f32> = (0..80).flat_map(|i| [(i % 2) as f32, (i / 2 % 2) as f32]).collect();
+        let shown: Vec<bool> = values.iter().map(|&value| value > 0.5).collect();
+        let features = Features::new(&values, 2).unwrap();
+        let targets = Targets::Several { classes: 2, shown: shown.clone() };
+        let model = fit(Labelled { features, targets: &targets }, 2, 1e-2, &LbfgsOptions::default()).unwrap();
+        let scores = model.scores(features).unwrap();
+        assert!(scores.iter().zip(shown).all(|(&score, shown)| (score > 0.0) == shown));
+    }
+
+    #[test]
     fn strong_weights_leave_the_frequencies() {
         // With W at 0 the bias alone remains: log-odds of the class frequencies 1/4 and 3/4.
         let values: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
-        let labels: Vec<u32> = (0..40).map(|i| u32::from(i % 4 > 0)).collect();
+        let targets = Targets::One((0..40).map(|i| u32::from(i % 4 > 0)).collect());
         let features = Features::new(&values, 1).unwrap();
         let tight = LbfgsOptions { tolerance: 1e-7, ..LbfgsOptions::default() };
-        let model = fit(Labelled { features, labels: &labels }, 2, 1e9, &tight).unwrap();
+        let model = fit(Labelled { features, targets: &targets }, 2, 1e9, &tight).unwrap();
         let scores = model.scores(features).unwrap();
         assert!((scores[1] - scores[0] - 3f32.ln()).abs() < 1e-4);
     }
@@ -175,8 +192,9 @@ mod tests {
     fn constant_features_do_no_harm() {
         let values: Vec<f32> = (0..40).flat_map(|i| [5.0, (i % 2) as f32]).collect();
         let labels: Vec<u32> = (0..40).map(|i| i % 2).collect();
+        let targets = Targets::One(labels.clone());
         let features = Features::new(&values, 2).unwrap();
-        let model = fit(Labelled { features, labels: &labels }, 2, 1.0, &LbfgsOptions::default()).unwrap();
+        let model = fit(Labelled { features, targets: &targets }, 2, 1.0, &LbfgsOptions::default()).unwrap();
         assert_eq!(model.predict(features).unwrap(), labels);
     }
 
@@ -184,15 +202,17 @@ mod tests {
     fn refuses_what_it_cannot_fit() {
         let features = Features::new(&[1.0, 2.0], 1).unwrap();
         let options = LbfgsOptions::default();
-        let try_fit =
-            |labels: &[u32], classes, l2| fit(Labelled { features, labels }, classes, l2, &options).err();
+        let try_fit = |labels: &[u32], classes, l2| {
+            let targets = Targets::One(labels.to_vec());
+            fit(Labelled { features, targets: &targets }, classes, l2, &options).err()
+        };
         assert!(try_fit(&[0], 2, 1.0).is_some());
         assert!(try_fit(&[0, 2], 2, 1.0).is_some());
         assert!(try_fit(&[0, 0], 1, 1.0).is_some());
         assert!(try_fit(&[0, 1], 2, -1.0).is_some());
         assert!(try_fit(&[0, 1], 2, f64::NAN).is_some());
         assert!(try_fit(&[0, 1], 2, 1.0).is_none());
-        let none = Labelled { features: Features::new(&[], 1).unwrap(), labels: &[] };
+        let none = Labelled { features: Features::new(&[], 1).unwrap(), targets: &Targets::One(Vec::new()) };
         assert!(fit(none, 2, 1.0, &options).is_err());
     }
 }

@@ -3,19 +3,21 @@
 use rayon::prelude::*;
 use simclr_kernels::product::{Operand, multiply};
 
+use crate::Targets;
+
 /// Rows of features that one product takes: at 128 values they stay within a core's second-level cache
 /// between the scores and the gradient.
 const BLOCK: usize = 512;
 /// At most so many partial gradients are held, each as large as the parameters.
 const PARTS: usize = 32;
 
-/// Mean cross-entropy + l2 / (2 n) ||W||^2 over fixed, standardised rows.
+/// Mean loss + l2 / (2 n) ||W||^2 over fixed, standardised rows.
 ///
 /// Products are f32, sums over rows and parameters f64. Rows are cut into parts by their number alone, and parts
 /// are summed in order: same bits for any number of threads.
 pub(super) struct Objective<'a> {
     rows: &'a [f32],
-    labels: &'a [u32],
+    targets: &'a Targets,
     dim: usize,
     classes: usize,
     /// l2 / n.
@@ -27,6 +29,8 @@ pub(super) struct Objective<'a> {
 
 /// What one part contributes.
 struct Part {
+    /// Its first row.
+    first: usize,
     loss: f64,
     /// As the parameters: weights, then biases.
     gradient: Vec<f32>,
@@ -35,33 +39,35 @@ struct Part {
 }
 
 impl<'a> Objective<'a> {
-    pub(super) fn new(rows: &'a [f32], labels: &'a [u32], dim: usize, classes: usize, l2: f64) -> Self {
-        let part = labels.len().div_ceil(PARTS).next_multiple_of(BLOCK);
-        let make = || Part {
+    pub(super) fn new(rows: &'a [f32], targets: &'a Targets, dim: usize, classes: usize, l2: f64) -> Self {
+        let count = targets.rows();
+        let part = count.div_ceil(PARTS).next_multiple_of(BLOCK);
+        let make = |number| Part {
+            first: number * part,
             loss: 0.0,
             gradient: vec![0.0; classes * (dim + 1)],
-            scores: vec![0.0; BLOCK.min(labels.len()) * classes],
+            scores: vec![0.0; BLOCK.min(count) * classes],
         };
-        let parts = (0..labels.len().div_ceil(part)).map(|_| make()).collect();
-        Objective { rows, labels, dim, classes, weight: l2 / labels.len() as f64, part, parts }
+        let parts = (0..count.div_ceil(part)).map(make).collect();
+        Objective { rows, targets, dim, classes, weight: l2 / count as f64, part, parts }
     }
 
     /// Changes the L2 weight.
     pub(super) fn set_l2(&mut self, l2: f64) {
-        self.weight = l2 / self.labels.len() as f64;
+        self.weight = l2 / self.targets.rows() as f64;
     }
 
     /// The objective at `parameters` (`classes` rows of `dim` weights, then `classes` biases); `gradient` is overwritten.
     pub(super) fn evaluate(&mut self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
         let (dim, classes) = (self.dim, self.classes);
         let narrow: Vec<f32> = parameters.iter().map(|&p| p as f32).collect();
-        let (rows, labels) = (self.rows.par_chunks(self.part * dim), self.labels.par_chunks(self.part));
+        let targets = self.targets;
         self.parts
             .par_iter_mut()
-            .zip(rows.zip(labels))
-            .for_each(|(part, (rows, labels))| part.evaluate(rows, labels, &narrow, dim, classes));
+            .zip(self.rows.par_chunks(self.part * dim))
+            .for_each(|(part, rows)| part.evaluate(rows, targets, &narrow, dim, classes));
 
-        let count = self.labels.len() as f64;
+        let count = targets.rows() as f64;
         let regularised = classes * dim;
         let parts = &self.parts;
         gradient.par_iter_mut().with_min_len(1024).enumerate().for_each(|(i, gradient)| {
@@ -75,17 +81,17 @@ impl<'a> Objective<'a> {
 }
 
 impl Part {
-    fn evaluate(&mut self, rows: &[f32], labels: &[u32], parameters: &[f32], dim: usize, classes: usize) {
+    fn evaluate(&mut self, rows: &[f32], targets: &Targets, parameters: &[f32], dim: usize, classes: usize) {
         let (weights, bias) = parameters.split_at(classes * dim);
         self.loss = 0.0;
         self.gradient.fill(0.0);
         let (weight_gradient, bias_gradient) = self.gradient.split_at_mut(classes * dim);
-        for (rows, labels) in rows.chunks(BLOCK * dim).zip(labels.chunks(BLOCK)) {
-            let scores = &mut self.scores[..labels.len() * classes];
+        for (block, rows) in rows.chunks(BLOCK * dim).enumerate() {
+            let scores = &mut self.scores[..rows.len() / dim * classes];
             scores.chunks_exact_mut(classes).for_each(|row| row.copy_from_slice(bias));
             multiply(Operand::new(rows, dim), Operand::new(weights, dim).t(), scores, true);
-            for (row, &label) in scores.chunks_exact_mut(classes).zip(labels) {
-                self.loss += cross_entropy(row, label as usize);
+            for (i, row) in scores.chunks_exact_mut(classes).enumerate() {
+                self.loss += targets.of(self.first + block * BLOCK + i).loss(row);
                 bias_gradient.iter_mut().zip(&*row).for_each(|(sum, g)| *sum += g);
             }
             multiply(Operand::new(scores, classes).t(), Operand::new(rows, dim), weight_gradient, true);
@@ -93,37 +99,33 @@ impl Part {
     }
 }
 
-/// The loss of one row; its scores are replaced by the gradient, softmax minus one-hot.
-pub(super) fn cross_entropy(scores: &mut [f32], label: usize) -> f64 {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let own = f64::from(scores[label] - most);
-    let mut total = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - most).exp();
-        total += f64::from(*score);
-    }
-    let scale = (1.0 / total) as f32;
-    scores.iter_mut().for_each(|score| *score *= scale);
-    scores[label] -= 1.0;
-    total.ln() - own
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// 1300 rows: three parts, the last one short.
-    fn problem() -> (Vec<f32>, Vec<u32>, Vec<f64>) {
+    fn problem() -> (Vec<f32>, Targets, Vec<f64>) {
         let rows = (0..1300 * 5).map(|i| ((i * 37 % 101) as f32 * 0.13).sin()).collect();
         let labels = (0..1300).map(|i| (i * i % 7 % 3) as u32).collect();
+        let labels = Targets::One(labels);
         let parameters = (0..18).map(|i| (f64::from(i) * 0.7).cos() * 0.5).collect();
         (rows, labels, parameters)
     }
 
+    /// The same rows, each showing any of three classes.
+    fn several() -> Targets {
+        Targets::Several { classes: 3, shown: (0..1300 * 3).map(|i| i * i % 11 < 4).collect() }
+    }
+
     #[test]
     fn gradient_is_that_of_the_value() {
-        let (rows, labels, mut x) = problem();
-        let mut objective = Objective::new(&rows, &labels, 5, 3, 300.0);
+        let (rows, labels, x) = problem();
+        check_gradient(&rows, &labels, x.clone());
+        check_gradient(&rows, &several(), x);
+    }
+
+    fn check_gradient(rows: &[f32], targets: &Targets, mut x: Vec<f64>) {
+        let mut objective = Objective::new(rows, targets, 5, 3, 300.0);
         let (mut gradient, mut unused) = (vec![0.0; 18], vec![0.0; 18]);
         objective.evaluate(&x, &mut gradient);
         for i in 0..x.len() {
@@ -141,23 +143,17 @@ mod tests {
     #[test]
     fn same_bits_for_any_number_of_threads() {
         let (rows, labels, x) = problem();
-        let run = |threads| {
+        let several = several();
+        let run = |threads, targets| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut gradient = vec![0.0; 18];
             let value =
-                pool.install(|| Objective::new(&rows, &labels, 5, 3, 1.0).evaluate(&x, &mut gradient));
+                pool.install(|| Objective::new(&rows, targets, 5, 3, 1.0).evaluate(&x, &mut gradient));
             (value.to_bits(), gradient.into_iter().map(f64::to_bits).collect::<Vec<_>>())
         };
-        assert_eq!(run(1), run(2));
-        assert_eq!(run(1), run(4));
-    }
-
-    #[test]
-    fn large_scores_do_not_overflow() {
-        let mut row = [1000.0, -1000.0];
-        assert_eq!(cross_entropy(&mut row, 0), 0.0);
-        assert_eq!(row, [0.0, 0.0]);
-        let mut row = [1000.0, -1000.0];
-        assert_eq!(cross_entropy(&mut row, 1), 2000.0);
+        for targets in [&labels, &several] {
+            assert_eq!(run(1, targets), run(2, targets));
+            assert_eq!(run(1, targets), run(4, targets));
+        }
     }
 }

@@ -1,16 +1,20 @@
 //! The L2 weight chosen on a validation split.
 
-use super::objective::{Objective, cross_entropy};
+use super::objective::Objective;
 use super::standardize::Standardizer;
 use super::{Labelled, LbfgsOptions, LogisticRegression, check, check_l2, fit_from, lbfgs, scores};
-use simclr_metrics::{Features, MetricsError, likeliest};
+use simclr_metrics::{Features, MetricsError};
+
+use crate::{Metric, Targets};
 
 /// Which weights are tried, and how hard.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathOptions {
     /// The L2 weights to choose from.
     pub weights: Vec<f64>,
-    /// Weaker weights are not tried once so many in a row improved neither validation accuracy nor loss.
+    /// What the weight is chosen by.
+    pub metric: Metric,
+    /// Weaker weights are not tried once so many in a row improved neither the metric nor the loss on the validation rows.
     pub patience: usize,
     /// The solver along the path.
     pub search: LbfgsOptions,
@@ -19,13 +23,13 @@ pub struct PathOptions {
 }
 
 impl Default for PathOptions {
-    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade); patience 8, that is two decades.
+    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade), chosen by top-1 accuracy; patience 8, that is two decades.
     fn default() -> Self {
         let weights = (0..45).map(|i| 10f64.powf(-6.0 + 11.0 * f64::from(i) / 44.0)).collect();
         let refit = LbfgsOptions { max_iterations: 500, ..LbfgsOptions::default() };
         // The choice needs the order of accuracies, not digits; each weight starts from its neighbour's solution.
         let search = LbfgsOptions { max_iterations: 200, progress: 1e-7, ..refit };
-        PathOptions { weights, patience: 8, search, refit }
+        PathOptions { weights, metric: Metric::Top1, patience: 8, search, refit }
     }
 }
 
@@ -34,9 +38,9 @@ impl Default for PathOptions {
 pub struct PathPoint {
     /// The L2 weight.
     pub l2: f64,
-    /// Fraction of validation rows recognised.
-    pub top1: f64,
-    /// Mean cross-entropy of the validation rows.
+    /// The metric of the validation rows.
+    pub score: f64,
+    /// Their mean loss.
     pub loss: f64,
     /// Iterations from the solution of the stronger weight before it.
     pub iterations: usize,
@@ -47,7 +51,7 @@ pub struct PathPoint {
 pub struct PathOutcome {
     /// Fitted on training and validation rows together, with the chosen weight.
     pub model: LogisticRegression,
-    /// The weight with the highest validation accuracy; of equals the one of lowest loss.
+    /// The weight with the highest score; of equals the one of lowest loss.
     pub chosen: PathPoint,
     /// Every weight tried, strongest first.
     pub tried: Vec<PathPoint>,
@@ -58,7 +62,7 @@ pub struct PathOutcome {
 /// Goes from strong to weak, each fit starting from the one before.
 ///
 /// # Errors
-/// An empty split, labels that do not fit, splits of different width, or no weight or one that is negative.
+/// An empty split, targets that do not fit or are not what the metric judges, splits of different width, or no weight or one that is negative.
 pub fn fit_path(
     train: Labelled,
     validation: Labelled,
@@ -79,7 +83,7 @@ pub fn fit_path(
     let standardizer = Standardizer::new(train.features);
     let rows = standardizer.apply(train.features);
     let held_out = standardizer.apply(validation.features);
-    let mut objective = Objective::new(&rows, train.labels, dim, classes, 0.0);
+    let mut objective = Objective::new(&rows, train.targets, dim, classes, 0.0);
     let mut parameters = vec![0.0; classes * (dim + 1)];
     let mut best: Option<(PathPoint, Vec<f64>)> = None;
     let mut lowest = f64::INFINITY;
@@ -88,14 +92,16 @@ pub fn fit_path(
     for l2 in weights {
         objective.set_l2(l2);
         let solution = lbfgs::minimize(|x, g| objective.evaluate(x, g), &mut parameters, &options.search);
-        let (top1, loss) = score(scores(&parameters, &held_out, dim, classes), validation.labels, classes);
-        let point = PathPoint { l2, top1, loss, iterations: solution.iterations };
+        let mut scores = scores(&parameters, &held_out, dim, classes);
+        let score = options.metric.of(&scores, validation.targets, classes)?;
+        let loss = mean_loss(&mut scores, validation.targets, classes);
+        let point = PathPoint { l2, score, loss, iterations: solution.iterations };
         tried.push(point);
         let known = best.as_ref().map(|(best, _)| *best);
-        let more_right = known.is_none_or(|best| top1 > best.top1);
-        idle = if more_right || loss < lowest { 0 } else { idle + 1 };
+        let better = known.is_none_or(|best| score > best.score);
+        idle = if better || loss < lowest { 0 } else { idle + 1 };
         lowest = lowest.min(loss);
-        if more_right || known.is_some_and(|best| top1 == best.top1 && loss < best.loss) {
+        if better || known.is_some_and(|best| score == best.score && loss < best.loss) {
             best = Some((point, parameters.clone()));
         }
         if idle >= options.patience.max(1) {
@@ -106,21 +112,16 @@ pub fn fit_path(
         return Err(MetricsError::TooFew { what: "L2 weights", least: 1, got: 0 });
     };
     let values = [train.features.values(), validation.features.values()].concat();
-    let labels = [train.labels, validation.labels].concat();
-    let both = Labelled { features: Features::new(&values, dim)?, labels: &labels };
+    let targets = train.targets.then(validation.targets)?;
+    let both = Labelled { features: Features::new(&values, dim)?, targets: &targets };
     let model = fit_from(both, classes, chosen.l2, &options.refit, start)?;
     Ok(PathOutcome { model, chosen, tried })
 }
 
-/// Accuracy and mean cross-entropy.
-fn score(mut scores: Vec<f32>, labels: &[u32], classes: usize) -> (f64, f64) {
-    let (mut right, mut loss) = (0, 0.0);
-    for (row, &label) in scores.chunks_exact_mut(classes).zip(labels) {
-        right += usize::from(likeliest(row) == label);
-        loss += cross_entropy(row, label as usize);
-    }
-    let count = labels.len() as f64;
-    (right as f64 / count, loss / count)
+/// The mean loss of rows of scores, which are replaced by its gradient.
+fn mean_loss(scores: &mut [f32], targets: &Targets, classes: usize) -> f64 {
+    let rows = scores.chunks_exact_mut(classes).enumerate();
+    rows.map(|(row, scores)| targets.of(row).loss(scores)).sum::<f64>() / targets.rows() as f64
 }
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     /// One informative column among `dim`, the rest noise; a tenth of the labels are wrong.
-    fn noisy(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
+    fn noisy(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Targets) {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -140,24 +141,24 @@ mod tests {
             let shown = if next() > 0.8 { 1 - label } else { label };
             row[0] = row[0] * 0.3 + shown as f32;
         }
-        (values, labels)
+        (values, Targets::One(labels))
     }
 
     #[test]
     fn prefers_a_weight_that_generalises() {
         let (dim, options) = (60, PathOptions::default());
         let ((a, a_labels), (b, b_labels)) = (noisy(100, dim, 1), noisy(400, dim, 2));
-        let of = |values, labels| Labelled { features: Features::new(values, dim).unwrap(), labels };
+        let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
         let outcome = fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
         // Weak weights fit the noise of 60 columns from 100 rows.
         assert!(outcome.chosen.l2 > 1e-1, "{:?}", outcome.chosen);
-        assert!(outcome.chosen.top1 > 0.72, "{:?}", outcome.chosen);
+        assert!(outcome.chosen.score > 0.72, "{:?}", outcome.chosen);
         assert_eq!(outcome.model.l2, outcome.chosen.l2);
         assert!(outcome.tried.windows(2).all(|pair| pair[0].l2 > pair[1].l2));
-        assert!(outcome.tried.iter().all(|point| point.top1 <= outcome.chosen.top1));
+        assert!(outcome.tried.iter().all(|point| point.score <= outcome.chosen.score));
         let (test, test_labels) = noisy(1000, dim, 3);
-        let predictions = outcome.model.predict(Features::new(&test, dim).unwrap()).unwrap();
-        assert!(simclr_metrics::accuracy(&predictions, &test_labels).unwrap() > 0.72);
+        let scores = outcome.model.scores(Features::new(&test, dim).unwrap()).unwrap();
+        assert!(Metric::Top1.of(&scores, &test_labels, 2).unwrap() > 0.72);
         // The path ended before the weakest weight.
         assert!(outcome.tried.len() < 45, "{}", outcome.tried.len());
     }
@@ -172,13 +173,16 @@ mod tests {
     #[test]
     fn refuses_what_it_cannot_choose_from() {
         let (values, labels) = noisy(10, 3, 1);
-        let data = Labelled { features: Features::new(&values, 3).unwrap(), labels: &labels };
-        let empty = Labelled { features: Features::new(&[], 3).unwrap(), labels: &[] };
-        let narrow = Labelled { features: Features::new(&values, 1).unwrap(), labels: &[0; 30] };
+        let data = Labelled { features: Features::new(&values, 3).unwrap(), targets: &labels };
+        let (none, zeros) = (Targets::One(Vec::new()), Targets::One(vec![0; 30]));
+        let empty = Labelled { features: Features::new(&[], 3).unwrap(), targets: &none };
+        let narrow = Labelled { features: Features::new(&values, 1).unwrap(), targets: &zeros };
         let options = PathOptions::default();
         assert!(fit_path(data, empty, 2, &options).is_err());
         assert!(fit_path(data, narrow, 2, &options).is_err());
         assert!(fit_path(data, data, 2, &PathOptions { weights: vec![], ..options.clone() }).is_err());
+        let of_several = PathOptions { metric: Metric::ElevenPointMap, ..options.clone() };
+        assert!(fit_path(data, data, 2, &of_several).is_err());
         assert!(fit_path(data, data, 2, &PathOptions { weights: vec![-1.0], ..options }).is_err());
     }
 }

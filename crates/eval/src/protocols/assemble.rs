@@ -3,16 +3,19 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use simclr_train::Config;
 use simclr_train::config::{OptimizerName, Stem};
 use simclr_train::run_folder::RunFolder;
 
 use super::evaluation::{Evaluation, Scores};
+use super::transfer::{Entry, Outcome, PAPERS_NETWORK};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
+    AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy, Transfer,
+    TransferRow,
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
@@ -35,6 +38,7 @@ pub fn assemble_report(
         subtitle: subtitle(run, config, &history),
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(row).collect(),
+        transfer: transfer(run)?,
         per_class: per_class(&evaluations),
         history,
         neighbours,
@@ -64,7 +68,37 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
 
 /// What `RUN/evaluation/` holds, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
-    let folder = run.path().join("evaluation");
+    let mut found: Vec<Evaluation> = results(run, run.path().join("evaluation"))?;
+    found.sort_by_key(|evaluation| {
+        let place = ORDER.iter().position(|name| *name == evaluation.protocol);
+        place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0))
+    });
+    Ok(found)
+}
+
+/// What was found on other data sets, in the order of the page.
+fn transfer(run: &RunFolder) -> Result<Transfer, EvalError> {
+    let mut entries: Vec<Entry> = results(run, Entry::folder(run))?;
+    entries.sort_by(|a, b| a.place().cmp(&b.place()));
+    let newest = entries.iter().map(|entry| entry.step).max();
+    let rows = entries.iter().map(|entry| {
+        let score = |outcome: &Option<Outcome>| outcome.as_ref().map(|outcome| outcome.score);
+        TransferRow {
+            set: entry.title().to_owned(),
+            // A checkpoint may have come since a data set was last tried.
+            step: Some(entry.step).filter(|&step| Some(step) != newest),
+            protocol: entry.protocol.title().to_owned(),
+            metric: entry.identity.metric.title().to_owned(),
+            simclr: score(&entry.trained),
+            random: score(&entry.random),
+            paper: entry.paper(),
+        }
+    });
+    Ok(Transfer { rows: rows.collect(), papers_network: PAPERS_NETWORK.to_owned() })
+}
+
+/// The results in a folder of JSON files, by their names; none where it is not there.
+fn results<T: DeserializeOwned>(run: &RunFolder, folder: PathBuf) -> Result<Vec<T>, EvalError> {
     let mut paths = match run.files().list(&folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -74,15 +108,11 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
-        match serde_json::from_slice::<Evaluation>(&read(&path)?.unwrap_or_default()) {
-            Ok(evaluation) => found.push(evaluation),
+        match serde_json::from_slice(&read(&path)?.unwrap_or_default()) {
+            Ok(result) => found.push(result),
             Err(error) => tracing::warn!("{}: left out of the report: {error}", path.display()),
         }
     }
-    found.sort_by_key(|evaluation| {
-        let place = ORDER.iter().position(|name| *name == evaluation.protocol);
-        place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0))
-    });
     Ok(found)
 }
 

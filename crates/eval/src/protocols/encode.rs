@@ -1,7 +1,9 @@
 //! h of all training and test images.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use simclr_data::{Dataset, Reading};
 use simclr_metrics::Features;
 use simclr_train::{Embedding, Model};
 
@@ -78,10 +80,22 @@ pub(super) fn encode_set(
     with_z: bool,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Embedding, EvalError> {
-    let dataset = if set == "test" { data.test() } else { data.train() };
+    let images = if set == "test" { data.test() } else { data.train() };
+    encode_images((side, set), model, images, with_z, data.reading(model), watch)
+}
+
+/// Images of which progress and errors speak as those of a set.
+pub(super) fn encode_images(
+    (side, set): (Side, &'static str),
+    model: &Model,
+    dataset: &Arc<dyn Dataset>,
+    with_z: bool,
+    reading: Reading,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Embedding, EvalError> {
     let images = dataset.len();
     let mut each = |done| watch(Progress::Encoding { side, set, done, images });
-    let embedding = Embedding::of(model, dataset, with_z, data.reading(model), &mut each)?;
+    let embedding = Embedding::of(model, dataset, with_z, reading, &mut each)?;
     if embedding.indices.is_empty() {
         let first = embedding.skipped.first().map(|file| format!("{}: {}", file.name, file.reason));
         return Err(EvalError::NoImages { set, images, first });

@@ -45,7 +45,7 @@ pub struct Evaluation {
 /// An image that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokenImage {
-    /// "training" or "test".
+    /// "training", "test" or "validation".
     pub set: String,
     /// Its name in the data set.
     pub name: String,
@@ -56,15 +56,17 @@ pub struct BrokenImage {
 impl BrokenImage {
     /// Those of both sets.
     pub(super) fn all(training: &[Skipped], test: &[Skipped]) -> Vec<BrokenImage> {
-        let of = |set: &'static str, skipped: &[Skipped]| -> Vec<BrokenImage> {
-            let broken = skipped.iter().map(|Skipped { name, reason, .. }| BrokenImage {
-                set: set.to_owned(),
-                name: name.clone(),
-                reason: reason.clone(),
-            });
-            broken.collect()
-        };
-        [of("training", training), of("test", test)].concat()
+        [BrokenImage::of("training", training), BrokenImage::of("test", test)].concat()
+    }
+
+    /// Those of a set.
+    pub(super) fn of(set: &'static str, skipped: &[Skipped]) -> Vec<BrokenImage> {
+        let broken = skipped.iter().map(|Skipped { name, reason, .. }| BrokenImage {
+            set: set.to_owned(),
+            name: name.clone(),
+            reason: reason.clone(),
+        });
+        broken.collect()
     }
 }
 

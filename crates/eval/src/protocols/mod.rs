@@ -20,6 +20,7 @@
 //! | `encode` | h of all images |
 //! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
 //! | `sgd` | what the last two share: settings and the loop over epochs |
+//! | [`transfer`] | an encoder on other data sets |
 //! | `evaluation` | their result |
 //! | `neighbours` | nearest neighbours as pictures |
 //! | `assemble` | the report of a run folder |
@@ -37,6 +38,7 @@ mod sgd;
 mod splits;
 mod stratify;
 mod trained;
+pub mod transfer;
 mod versus;
 
 pub use assemble::{assemble_report, write_report};

@@ -11,8 +11,8 @@ use super::evaluation::{Counts, Evaluation, Scores};
 use super::splits::check_fraction;
 use super::stratify::stratify;
 use super::versus::{Progress, Versus};
-use crate::EvalError;
 use crate::logistic::{Labelled, PathOptions, fit_path};
+use crate::{EvalError, Targets};
 
 /// Settings of [`logistic`].
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub fn logistic(
         seconds += own + encoded.seconds;
         let details = Map::from_iter([
             ("l2".to_owned(), json!(outcome.chosen.l2)),
-            ("validation_top1".to_owned(), json!(outcome.chosen.top1)),
+            ("validation_top1".to_owned(), json!(outcome.chosen.score)),
             ("validation_images".to_owned(), json!(part.len())),
             ("weights_tried".to_owned(), json!(outcome.tried.len())),
             ("encoding_s".to_owned(), json!(encoded.seconds)),
@@ -74,7 +74,7 @@ pub fn logistic(
 struct Rows {
     values: Vec<f32>,
     dim: usize,
-    labels: Vec<u32>,
+    targets: Targets,
 }
 
 impl Rows {
@@ -82,10 +82,11 @@ impl Rows {
         let dim = all.h_dim;
         let mut values = Vec::with_capacity(rows.len() * dim);
         rows.iter().for_each(|&row| values.extend_from_slice(&all.h[row * dim..][..dim]));
-        Rows { values, dim, labels: rows.iter().map(|&row| all.labels[row]).collect() }
+        let labels = rows.iter().map(|&row| all.labels[row]).collect();
+        Rows { values, dim, targets: Targets::One(labels) }
     }
 
     fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
-        Ok(Labelled { features: Features::new(&self.values, self.dim)?, labels: &self.labels })
+        Ok(Labelled { features: Features::new(&self.values, self.dim)?, targets: &self.targets })
     }
 }

@@ -28,12 +28,8 @@ impl Splits {
     /// [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`] for a test class
     /// that the training images do not have.
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
-        check_labelled("training", train.as_ref())?;
-        check_labelled("test", test.as_ref())?;
-        if let [class] = train.classes() {
-            return Err(EvalError::OneClass { class: class.clone() });
-        }
-        let test = renumber(test, train.classes())?;
+        let train = matched("training", train, None)?;
+        let test = matched("test", test, Some(train.classes()))?;
         Ok(Splits { train, test, strict: false })
     }
 
@@ -128,21 +124,37 @@ fn check_labelled(set: &'static str, dataset: &dyn Dataset) -> Result<(), EvalEr
     }
 }
 
-/// `test` with its labels numbered as in `classes`.
-fn renumber(test: Arc<dyn Dataset>, classes: &[String]) -> Result<Arc<dyn Dataset>, EvalError> {
-    if test.classes() == classes {
-        return Ok(test);
+/// A data set of which every image has a label: numbered as in `classes`, which those of the training images are, or in its own way where it
+/// is the training images.
+pub(super) fn matched(
+    set: &'static str,
+    images: Arc<dyn Dataset>,
+    classes: Option<&[String]>,
+) -> Result<Arc<dyn Dataset>, EvalError> {
+    check_labelled(set, images.as_ref())?;
+    match (classes, images.classes()) {
+        (None, [class]) => Err(EvalError::OneClass { class: class.clone() }),
+        (Some(classes), own) if own != classes => renumber(set, images, classes),
+        _ => Ok(images),
     }
+}
+
+fn renumber(
+    set: &'static str,
+    images: Arc<dyn Dataset>,
+    classes: &[String],
+) -> Result<Arc<dyn Dataset>, EvalError> {
     let number = |class: &String| {
         let found = classes.iter().position(|known| known == class);
         found.map(|label| label as u32).ok_or_else(|| EvalError::UnknownClass {
+            set,
             class: class.clone(),
             count: classes.len(),
             known: named(classes),
         })
     };
-    let labels = test.classes().iter().map(number).collect::<Result<_, _>>()?;
-    Ok(Arc::new(Renumbered { inner: test, classes: classes.to_vec(), labels }))
+    let labels = images.classes().iter().map(number).collect::<Result<_, _>>()?;
+    Ok(Arc::new(Renumbered { inner: images, classes: classes.to_vec(), labels }))
 }
 
 fn named(classes: &[String]) -> String {

@@ -38,7 +38,7 @@ pub enum Progress {
     Encoding {
         /// Which encoder.
         side: Side,
-        /// "training" or "test".
+        /// "training", "test" or "validation".
         set: &'static str,
         /// Images done.
         done: usize,

@@ -36,6 +36,8 @@ pub struct Report {
     pub figures: Vec<Figure>,
     /// Accuracies by protocol.
     pub accuracy: Vec<AccuracyRow>,
+    /// What was found on other data sets.
+    pub transfer: Transfer,
     /// What went on while training.
     pub history: History,
     /// Nearest neighbours of some images.
@@ -79,6 +81,34 @@ pub struct AccuracyRow {
     pub random: Option<TopAccuracy>,
 }
 
+/// What an encoder is worth on other data sets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Transfer {
+    /// A line a data set and protocol.
+    pub rows: Vec<TransferRow>,
+    /// The network of the paper's figures.
+    pub papers_network: String,
+}
+
+/// What a protocol finds on a data set: figures from 0 to 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransferRow {
+    /// The data set.
+    pub set: String,
+    /// Steps of training behind the encoder, where others of the table have more.
+    pub step: Option<u64>,
+    /// The protocol.
+    pub protocol: String,
+    /// What the figures are.
+    pub metric: String,
+    /// The trained encoder's.
+    pub simclr: Option<f64>,
+    /// That of the same network before training.
+    pub random: Option<f64>,
+    /// The paper's, of another network.
+    pub paper: Option<f64>,
+}
+
 /// How much of a class is recognised, as fractions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassAccuracy {
@@ -120,6 +150,7 @@ impl Report {
         let parts = [
             sections::figures(&self.figures),
             sections::accuracy(&self.accuracy),
+            sections::transfer(&self.transfer),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
             sections::per_class(&self.per_class),
@@ -161,6 +192,18 @@ mod tests {
                 simclr: Some(TopAccuracy { top1: 0.5, top5: Some(0.75) }),
                 random: Some(TopAccuracy { top1: 0.25, top5: None }),
             }],
+            transfer: Transfer {
+                rows: vec![TransferRow {
+                    set: EVIL.to_owned(),
+                    step: Some(7),
+                    protocol: EVIL.to_owned(),
+                    metric: EVIL.to_owned(),
+                    simclr: Some(0.5),
+                    random: None,
+                    paper: Some(0.9),
+                }],
+                papers_network: EVIL.to_owned(),
+            },
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
             per_class: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
@@ -174,8 +217,8 @@ mod tests {
         let page = full().render();
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
-        // Title twice, subtitle, figure thrice, protocol, two pictures, class, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 13);
+        // Title twice, subtitle, figure thrice, protocol, transfer four times, two pictures, class, configuration, skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 17);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

@@ -1,7 +1,7 @@
 //! Tables, bars, pictures and lists of the page.
 
 use super::html::{escape, percent};
-use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, SkippedFile, TopAccuracy};
+use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, SkippedFile, TopAccuracy, Transfer};
 use std::fmt::Write;
 
 /// Classes shown one by one; of more, the best and the worst.
@@ -42,11 +42,7 @@ pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
     for row in rows {
         let top1 = |accuracy: Option<TopAccuracy>| accuracy.map(|accuracy| accuracy.top1);
         let top5 = |accuracy: Option<TopAccuracy>| accuracy.and_then(|accuracy| accuracy.top5);
-        let gain = match (top1(row.simclr), top1(row.random)) {
-            (Some(simclr), Some(random)) => format!("{:+.1}", 100.0 * (simclr - random)),
-            _ => "–".to_owned(),
-        };
-        let cell = |value: Option<f64>| value.map_or("–".to_owned(), percent);
+        let gain = gain(top1(row.simclr), top1(row.random));
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{gain}</td><td>{}</td><td>{}</td></tr>",
@@ -60,6 +56,56 @@ pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
         );
     }
     out + "</tbody>\n</table></div>\n</section>\n"
+}
+
+pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<section>\n<h2>Other data sets</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network without pretraining</p>\n",
+    );
+    if rows.iter().any(|row| row.paper.is_some()) {
+        let _ = writeln!(
+            out,
+            "<p>The paper’s figures (arXiv:2002.05709, table 8) are of its {}, another network: for orientation.</p>",
+            escape(papers_network)
+        );
+    }
+    out.push_str(
+        "<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">data set</th><th scope=\"col\">protocol</th><th scope=\"col\">figure</th>\
+         <th scope=\"col\" class=\"bars\"></th><th scope=\"col\">SimCLR</th><th scope=\"col\">random</th><th scope=\"col\">gain,<br>points</th>\
+         <th scope=\"col\">paper’s<br>network</th></tr></thead>\n<tbody>\n",
+    );
+    for row in rows {
+        let step = row.step.map_or(String::new(), |step| format!(" <small>at step {step}</small>"));
+        let _ = writeln!(
+            out,
+            "<tr><th scope=\"row\">{}{step}</th><td>{}</td><td>{}</td><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&row.set),
+            escape(&row.protocol),
+            escape(&row.metric),
+            bar(0, row.simclr),
+            bar(1, row.random),
+            cell(row.simclr),
+            cell(row.random),
+            gain(row.simclr, row.random),
+            cell(row.paper),
+        );
+    }
+    out + "</tbody>\n</table></div>\n</section>\n"
+}
+
+/// What pretraining was worth, in points.
+fn gain(simclr: Option<f64>, random: Option<f64>) -> String {
+    match (simclr, random) {
+        (Some(simclr), Some(random)) => format!("{:+.1}", 100.0 * (simclr - random)),
+        _ => "–".to_owned(),
+    }
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), percent)
 }
 
 /// A bar as long as the fraction says.

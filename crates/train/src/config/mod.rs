@@ -21,6 +21,7 @@ pub use keys::{KEYS, Key};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
 pub(crate) use layers::parse;
+pub use nearest::nearest;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
     Normalize, OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig,

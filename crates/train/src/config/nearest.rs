@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of some names.
 
 /// The name most like `word`, if any is alike enough to be worth suggesting.
-pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     names
         .into_iter()

@@ -1,0 +1,109 @@
+//! `simclr transfer` as a user runs it, and whatever is wrong with what it is given.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{class_folders, path, pretrain, simclr, small_data};
+use tempfile::TempDir;
+
+/// A folder with a run, and images of three classes in train/ and test/ of `other`.
+fn run_and_data() -> (TempDir, PathBuf) {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    class_folders(&dir.path().join("other/train"), 3, 12);
+    class_folders(&dir.path().join("other/test"), 3, 4);
+    (dir, run)
+}
+
+fn write(folder: &Path, text: &str) -> PathBuf {
+    let suite = folder.join("suite.toml");
+    fs::write(&suite, text).unwrap();
+    suite
+}
+
+#[test]
+fn a_suite_from_images_to_report() {
+    let (dir, run) = run_and_data();
+    // Of the images of class 2 each shows class 1 too.
+    let mut labels = String::new();
+    for part in ["train", "test"] {
+        for class in 0..3 {
+            for number in 0..12 {
+                let more = if class == 2 { ",class 1" } else { "" };
+                labels += &format!("{part}/class {class}/{number}.png,class {class}{more}\n");
+            }
+        }
+    }
+    fs::write(dir.path().join("labels.csv"), labels).unwrap();
+    let suite = write(
+        dir.path(),
+        "[[set]]\nname = \"cifar10\"\ntrain = \"other\"\n\n\
+         [[set]]\nname = \"several\"\ntrain = \"other/train\"\ntest = \"other/test\"\nlabels = \"labels.csv\"\nmetric = \"map11\"\n",
+    );
+    let command = ["transfer", path(&run), path(&suite)];
+    let plan = "several: 33 images to learn from, 3 to choose settings by, 12 to test on, 3 classes, 11-point mAP: to compute";
+    let planned = simclr(&[&command[..], &["--dry-run"]].concat()).expect(0, &[plan]);
+    assert!(planned.out.is_empty() && !run.join("evaluation/transfer").exists());
+
+    let reply = simclr(&command).expect(0, &["cifar10: trained encoder, validation images", "written to"]);
+    for word in ["CIFAR-10", "top-1", "95.3 %", "11-point mAP", "ResNet-50 (4x)"] {
+        assert!(reply.out.contains(word), "no {word} in {}", reply.out);
+    }
+    let json = simclr(&[&command[..], &["--json"]].concat())
+        .expect(0, &["cifar10: 33 images", "top-1: there already"])
+        .json();
+    let [cifar, several] = &json["results"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!((&cifar["metric"], &several["metric"]), (&"top1".into(), &"map11".into()));
+    assert_eq!((&cifar["paper"], &several["paper"]), (&0.953.into(), &serde_json::Value::Null));
+    for result in [cifar, several] {
+        for key in ["score", "random", "validation"] {
+            let value = result[key].as_f64().unwrap();
+            assert!((0.0..=1.0).contains(&value), "{key} {result}");
+        }
+        assert_eq!((&result["train_images"], &result["test_images"]), (&33.into(), &12.into()));
+    }
+    simclr(&["report", path(&run)]).expect(0, &["report.html"]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("Other data sets") && page.contains("11-point mAP"));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let (dir, run) = run_and_data();
+    let missing = dir.path().join("missing.toml");
+    simclr(&["transfer", path(&run), path(&missing)]).expect(2, &["missing.toml: no such file"]);
+    let set = "[[set]]\nname = \"own\"\ntrain = \"other\"\n";
+    let whole = format!("{set}metric = \"top1\"\n");
+    fs::write(dir.path().join("labels.csv"), "a.png,cat\nb.png,dog\n").unwrap();
+    let cases = [
+        ("", "`set` is nowhere"),
+        ("[[set]\n", "TOML parse error"),
+        (&format!("{whole}validaton = \"other\"\n"), "`set.own.validaton`; did you mean validation?"),
+        (set, "`set.own.metric` is nowhere"),
+        (&format!("{set}metric = \"top5\"\n"), "did you mean top1?"),
+        (&whole.replace("other", "nowhere"), "nowhere: no such file"),
+        (&whole.replace("other", "other/train"), "`set.own.test` is nowhere"),
+        (
+            &format!("{set}metric = \"map11\"\nlabels = \"labels.csv\"\n"),
+            "labels.csv: has no line for the image",
+        ),
+        (&format!("{set}metric = \"map11\"\nlabels = \"none.csv\"\n"), "none.csv"),
+    ];
+    for (text, expected) in cases {
+        let suite = write(dir.path(), text);
+        let reply = simclr(&["transfer", path(&run), path(&suite)]);
+        assert!(reply.err.contains(expected), "{text}: {}", reply.err);
+        reply.expect(2, &[]);
+    }
+    let suite = write(dir.path(), &whole);
+    simclr(&["transfer", path(&dir.path().join("no run")), path(&suite)]).expect(2, &["holds no run"]);
+    simclr(&["transfer", path(&run), path(&suite), "--seed", "-1"]).expect(2, &["whole number"]);
+    simclr(&["transfer", path(&run)]).expect(2, &["SUITE.toml"]);
+    fs::write(dir.path().join("other/train/class 0/torn.png"), "no image").unwrap();
+    simclr(&["transfer", path(&run), path(&suite), "--strict"]).expect(1, &["class 0/torn.png"]);
+    simclr(&["transfer", path(&run), path(&suite), "--no-random"])
+        .expect(0, &["own: 1 image could not be read", "own-linear.json"]);
+}

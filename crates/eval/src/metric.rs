@@ -1,0 +1,95 @@
+//! The one figure by which a data set judges a classifier.
+
+use serde::{Deserialize, Serialize};
+use simclr_metrics::{Confusion, MetricsError, eleven_point_map, likeliest, top_k};
+
+use crate::Targets;
+
+/// A figure from 0 to 1, higher being better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Metric {
+    /// Fraction of images whose class is the likeliest.
+    #[default]
+    #[serde(rename = "top1")]
+    Top1,
+    /// Mean over the classes of that fraction, so that rare classes count as much as frequent ones.
+    #[serde(rename = "mean_per_class")]
+    MeanPerClass,
+    /// Mean over the classes of the 11-point average precision, for images that show several classes (PASCAL VOC2007).
+    #[serde(rename = "map11")]
+    ElevenPointMap,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Metric; 3] = [Metric::Top1, Metric::MeanPerClass, Metric::ElevenPointMap];
+
+    /// As a suite names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Metric::Top1 => "top1",
+            Metric::MeanPerClass => "mean_per_class",
+            Metric::ElevenPointMap => "map11",
+        }
+    }
+
+    /// In words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::Top1 => "top-1",
+            Metric::MeanPerClass => "mean per class",
+            Metric::ElevenPointMap => "11-point mAP",
+        }
+    }
+
+    /// Whether it judges images that show several classes.
+    pub fn of_several(self) -> bool {
+        self == Metric::ElevenPointMap
+    }
+
+    /// The figure of row-major class scores, `classes` a row, higher meaning likelier; of equals the lower class is taken.
+    ///
+    /// # Errors
+    /// Scores that do not fit the targets or are NaN where they are ranked, and targets of the other kind than it judges.
+    pub fn of(self, scores: &[f32], targets: &Targets, classes: usize) -> Result<f64, MetricsError> {
+        match (self, targets) {
+            (Metric::Top1, Targets::One(labels)) => top_k(scores, labels, classes, 1),
+            (Metric::MeanPerClass, Targets::One(labels)) => {
+                let predictions: Vec<u32> = scores.chunks_exact(classes).map(likeliest).collect();
+                Ok(Confusion::new(&predictions, labels, classes)?.mean_per_class())
+            }
+            (Metric::ElevenPointMap, Targets::Several { shown, .. }) => {
+                eleven_point_map(scores, shown, classes)
+            }
+            (_, Targets::One(_)) => {
+                Err(MetricsError::Shape { what: "classes that a row may show", expected: classes, got: 1 })
+            }
+            (_, Targets::Several { classes, .. }) => {
+                Err(MetricsError::Shape { what: "classes that a row may show", expected: 1, got: *classes })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_hand() {
+        // Three images of class 0, of which one is taken for class 1, and one of class 1, recognised.
+        let scores = [0.9, 0.1, /**/ 0.8, 0.2, /**/ 0.3, 0.7, /**/ 0.1, 0.9];
+        let one = Targets::One(vec![0, 0, 0, 1]);
+        assert_eq!(Metric::Top1.of(&scores, &one, 2), Ok(0.75));
+        assert!((Metric::MeanPerClass.of(&scores, &one, 2).unwrap() - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12);
+        // Class 0 is found first, second and third of its three; class 1 first of its one.
+        let shown = [true, false, true, false, true, false, false, true].to_vec();
+        let several = Targets::Several { classes: 2, shown };
+        assert_eq!(Metric::ElevenPointMap.of(&scores, &several, 2), Ok(1.0));
+        assert!(Metric::ElevenPointMap.of(&scores, &one, 2).is_err());
+        assert!(Metric::Top1.of(&scores, &several, 2).is_err());
+        for metric in Metric::ALL {
+            assert_eq!(serde_json::to_value(metric).unwrap(), metric.word());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The linear protocol on a data set of a suite.
+
+use std::time::Instant;
+
+use serde_json::{Map, json};
+use simclr_data::Reading;
+use simclr_metrics::Features;
+use simclr_train::{Embedding, Model};
+
+use super::outcome::Outcome;
+use super::set::{Part, TransferSet};
+use crate::logistic::{Labelled, PathOptions, fit_path};
+use crate::protocols::encode::encode_images;
+use crate::protocols::evaluation::BrokenImage;
+use crate::protocols::versus::{Progress, Side};
+use crate::{EvalError, Targets};
+
+/// Fits a classifier on h of the central crops of `set`'s images by L-BFGS, with each weight of L2, keeps the one that its metric says does best
+/// on the validation images, and fits it again on those and the training images. The test images are looked at once, afterwards.
+///
+/// # Errors
+/// Features that are not finite, a part of which no image can be read, or the first image that cannot where reading is strict.
+pub(super) fn linear(
+    side: Side,
+    model: &Model,
+    set: &TransferSet,
+    strict: bool,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Outcome, EvalError> {
+    let start = Instant::now();
+    let reading = Reading { threads: model.device.threads(), strict };
+    let mut encode = |name, part: &Part| Encoded::of((side, name), model, part, reading, watch);
+    let train = encode("training", &set.train)?;
+    let validation = encode("validation", &set.validation)?;
+    let test = encode("test", &set.test)?;
+    watch(Progress::Fitting { side });
+    let metric = set.spec.metric;
+    let options = PathOptions { metric, ..PathOptions::default() };
+    let classes = set.classes.len();
+    let fitted = fit_path(train.labelled()?, validation.labelled()?, classes, &options)?;
+    let scores = fitted.model.scores(test.features()?)?;
+    Ok(Outcome {
+        score: metric.of(&scores, &test.targets, classes)?,
+        validation: fitted.chosen.score,
+        chosen: Map::from_iter([("l2".to_owned(), json!(fitted.chosen.l2))]),
+        train_images: train.targets.rows(),
+        validation_images: validation.targets.rows(),
+        test_images: test.targets.rows(),
+        broken: [train.broken, validation.broken, test.broken].concat(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// h of a part's images, and what they show.
+struct Encoded {
+    embedding: Embedding,
+    targets: Targets,
+    broken: Vec<BrokenImage>,
+}
+
+impl Encoded {
+    fn of(
+        (side, name): (Side, &'static str),
+        model: &Model,
+        part: &Part,
+        reading: Reading,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Encoded, EvalError> {
+        let embedding = encode_images((side, name), model, &part.images, false, reading, watch)?;
+        let targets = part.targets.select(&embedding.indices);
+        let broken = BrokenImage::of(name, &embedding.skipped);
+        Ok(Encoded { embedding, targets, broken })
+    }
+
+    fn features(&self) -> Result<Features<'_>, EvalError> {
+        Ok(Features::new(&self.embedding.h, self.embedding.h_dim)?)
+    }
+
+    fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
+        Ok(Labelled { features: self.features()?, targets: &self.targets })
+    }
+}

@@ -1,0 +1,185 @@
+//! A data set of a suite, opened: images to learn from, to choose settings by, and to be judged by.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use simclr_data::{DataError, Dataset, Source, Subset};
+use simclr_train::TrainError;
+
+use super::labels::ShownClasses;
+use super::suite::SetSpec;
+use crate::protocols::splits::matched;
+use crate::protocols::stratify::stratify;
+use crate::{EvalError, Targets};
+
+/// The share of every class's training images that is set apart to choose settings by, where a suite names no such images.
+const VALIDATION: f64 = 0.1;
+
+/// Images and what each shows.
+#[derive(Clone)]
+pub struct Part {
+    /// The images.
+    pub images: Arc<dyn Dataset>,
+    /// One for each.
+    pub targets: Targets,
+}
+
+/// A data set on which an encoder is tried.
+#[derive(Clone)]
+pub struct TransferSet {
+    /// As its suite describes it.
+    pub spec: SetSpec,
+    /// The names of the classes, in the order of the labels of all parts.
+    pub classes: Vec<String>,
+    /// What is learnt from while settings are chosen.
+    pub train: Part,
+    /// What they are chosen by.
+    pub validation: Part,
+    /// What the choice is judged by, and nothing else.
+    pub test: Part,
+    /// A checksum (CRC-32C) of the names of all images, of their classes, and of which part they are in.
+    pub fingerprint: u32,
+}
+
+impl Part {
+    fn labelled(images: Arc<dyn Dataset>) -> Part {
+        let targets = Targets::One((0..images.len()).filter_map(|index| images.label(index)).collect());
+        Part { images, targets }
+    }
+
+    fn select(&self, rows: &[usize]) -> Part {
+        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        let targets = self.targets.select(&rows);
+        Part { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+}
+
+impl TransferSet {
+    /// Opens the data set that `spec` describes, each path by `open`. Classes are matched by name. Where no images to choose settings by are
+    /// named, `seed` draws a tenth of each class of those to learn from; of images that show several classes, the rarest counts.
+    ///
+    /// # Errors
+    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
+    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of `train`, a table of classes that does not fit the images.
+    pub fn open(
+        spec: &SetSpec,
+        suite: &Path,
+        seed: u64,
+        open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
+    ) -> Result<TransferSet, EvalError> {
+        let Source { train, test, .. } = open(&spec.train)?;
+        let mut other = |path: &Path| {
+            let Source { train, test, .. } = open(path)?;
+            Ok::<_, EvalError>(test.unwrap_or(train))
+        };
+        let (test, test_root) = match (&spec.test, test) {
+            (Some(path), _) => (other(path)?, path),
+            (None, Some(test)) => (test, &spec.train),
+            (None, None) => return Err(without_test(spec, suite)),
+        };
+        let validation =
+            spec.validation.as_ref().map(|path| Ok::<_, EvalError>((other(path)?, path))).transpose()?;
+        let (classes, train, test, validation) = match &spec.labels {
+            Some(table) => {
+                let table = ShownClasses::read(table)?;
+                let part = |(images, root): (Arc<dyn Dataset>, &PathBuf)| {
+                    let targets = table.of(images.as_ref(), root)?;
+                    Ok::<_, EvalError>(Part { images, targets })
+                };
+                let (train, test) = (part((train, &spec.train))?, part((test, test_root))?);
+                let validation = validation.map(part).transpose()?;
+                (table.classes.clone(), train, test, validation)
+            }
+            None => {
+                let train = matched("training", train, None)?;
+                let classes = train.classes().to_vec();
+                let test = matched("test", test, Some(&classes))?;
+                let validation = validation
+                    .map(|(images, _)| matched("validation", images, Some(&classes)).map(Part::labelled))
+                    .transpose()?;
+                (classes, Part::labelled(train), Part::labelled(test), validation)
+            }
+        };
+        let (train, validation) = match validation {
+            Some(validation) => (train, validation),
+            None => split(&train, classes.len(), seed)?,
+        };
+        let fingerprint = fingerprint(&classes, [&train, &validation, &test]);
+        Ok(TransferSet { spec: spec.clone(), classes, train, validation, test, fingerprint })
+    }
+}
+
+fn without_test(spec: &SetSpec, suite: &Path) -> EvalError {
+    TrainError::BadValue {
+        origin: suite.display().to_string(),
+        key: format!("set.{}.test", spec.name),
+        found: "nowhere".to_owned(),
+        expected: format!("the path of the images to test on: {} sets none apart", spec.train.display()),
+    }
+    .into()
+}
+
+/// (The rest, the images to choose settings by).
+fn split(train: &Part, classes: usize, seed: u64) -> Result<(Part, Part), EvalError> {
+    let (rest, part) = stratify(&classes_to_split_by(&train.targets, classes), VALIDATION, seed);
+    if part.is_empty() {
+        return Err(EvalError::TooFewToSplit { purpose: "choose settings on some of them" });
+    }
+    Ok((train.select(&rest), train.select(&part)))
+}
+
+/// One class for each row: its own, or of several the rarest. Rows that show none are a class of their own.
+fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
+    let shown = match targets {
+        Targets::One(labels) => return labels.clone(),
+        Targets::Several { shown, .. } => shown,
+    };
+    let rows = || shown.chunks_exact(classes);
+    let images = |class: usize| rows().filter(|row| row[class]).count();
+    let frequency: Vec<usize> = (0..classes).map(images).collect();
+    let rarest =
+        |row: &[bool]| (0..classes).filter(|&class| row[class]).min_by_key(|&class| frequency[class]);
+    rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
+}
+
+fn fingerprint(classes: &[String], parts: [&Part; 3]) -> u32 {
+    let mut crc = 0;
+    let mut text = |text: &str| {
+        // Where one text ends and the next begins counts.
+        crc = crc32c::crc32c_append(crc, &(text.len() as u64).to_le_bytes());
+        crc = crc32c::crc32c_append(crc, text.as_bytes());
+    };
+    classes.iter().for_each(|class| text(class));
+    for Part { images, targets } in parts {
+        text("part");
+        for index in 0..images.len() {
+            text(&images.name(index));
+        }
+        text(&format!("{targets:?}"));
+    }
+    crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_classes_the_rarest_is_split_by() {
+        let [t, f] = [true, false];
+        let shown = vec![t, f, f, /**/ t, t, f, /**/ t, f, t, /**/ f, t, f, /**/ f, f, f];
+        let targets = Targets::Several { classes: 3, shown };
+        assert_eq!(classes_to_split_by(&targets, 3), [0, 1, 2, 1, 3]);
+        assert_eq!(classes_to_split_by(&Targets::One(vec![2, 0]), 3), [2, 0]);
+    }
+}

@@ -1,0 +1,270 @@
+//! A suite: which data sets there are, where they lie, and what judges them.
+
+use std::path::{Path, PathBuf};
+
+use simclr_train::TrainError;
+use simclr_train::config::nearest;
+use toml::{Table, Value};
+
+use super::known::{KNOWN, Known};
+use crate::{EvalError, Metric};
+
+/// The keys of a data set.
+const KEYS: [&str; 6] = ["name", "train", "test", "validation", "metric", "labels"];
+
+/// What a suite's file lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suite {
+    /// Its file.
+    pub path: PathBuf,
+    /// The data sets, in its order.
+    pub sets: Vec<SetSpec>,
+}
+
+/// A data set as a suite describes it; paths are as the program opens them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetSpec {
+    /// Its name, fit to be a part of a file's.
+    pub name: String,
+    /// The images to learn from.
+    pub train: PathBuf,
+    /// The images to be judged by; where `None`, those that `train` sets apart.
+    pub test: Option<PathBuf>,
+    /// The images to choose settings by; where `None`, some of those to learn from.
+    pub validation: Option<PathBuf>,
+    /// The classes of images that show several, as a table.
+    pub labels: Option<PathBuf>,
+    /// What judges it.
+    pub metric: Metric,
+    /// What is known of it.
+    pub known: Option<&'static Known>,
+}
+
+impl Suite {
+    /// Reads a suite. Its paths are relative to its folder.
+    ///
+    /// # Errors
+    /// A file that is not there or cannot be read, and through [`EvalError::Train`] what is no TOML, a key that does not exist (naming the nearest), a value that does
+    /// not fit, and a data set without a metric that is not a [`Known`] one.
+    pub fn read(path: &Path) -> Result<Suite, EvalError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(EvalError::read(path, "a suite of data sets, a TOML file"))?;
+        Suite::parse(&text, path)
+    }
+
+    /// The suite that `text` describes, which was found at `path`.
+    ///
+    /// # Errors
+    /// As [`Suite::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Suite, EvalError> {
+        let origin = path.display().to_string();
+        let table: Table = text.parse().map_err(|error: toml::de::Error| TrainError::Syntax {
+            origin: origin.clone(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        if let Some(key) = table.keys().find(|key| *key != "set") {
+            let hint = "a suite is a list of data sets, each a table [[set]]".to_owned();
+            return Err(TrainError::UnknownKey { origin, key: key.clone(), hint }.into());
+        }
+        let tables = table.get("set").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut sets: Vec<SetSpec> = Vec::new();
+        for (at, value) in tables.iter().enumerate() {
+            let entry = Entry::new(at, value, &origin)?;
+            let set = entry.read(folder)?;
+            if sets.iter().any(|other| other.name.eq_ignore_ascii_case(&set.name)) {
+                return Err(entry.bad(
+                    "name",
+                    format!("{:?} again", set.name),
+                    "another name for each data set",
+                ));
+            }
+            sets.push(set);
+        }
+        match sets.is_empty() {
+            false => Ok(Suite { path: path.to_path_buf(), sets }),
+            true => Err(TrainError::BadValue {
+                origin,
+                key: "set".to_owned(),
+                found: "nowhere".to_owned(),
+                expected: "a table [[set]] for each data set, with name, train and test".to_owned(),
+            }
+            .into()),
+        }
+    }
+}
+
+/// A data set's table.
+struct Entry<'t> {
+    /// What it is called in messages.
+    place: String,
+    table: &'t Table,
+    origin: &'t str,
+}
+
+impl<'t> Entry<'t> {
+    fn new(at: usize, value: &'t Value, origin: &'t str) -> Result<Entry<'t>, EvalError> {
+        let place = format!("set[{at}]");
+        let Some(table) = value.as_table() else {
+            return Err(TrainError::BadValue {
+                origin: origin.to_owned(),
+                key: place,
+                found: value.to_string(),
+                expected: "a table [[set]]".to_owned(),
+            }
+            .into());
+        };
+        // A name says more than a number does.
+        let place = match table.get("name").and_then(Value::as_str) {
+            Some(name) => format!("set.{name}"),
+            None => place,
+        };
+        Ok(Entry { place, table, origin })
+    }
+
+    fn read(&self, folder: &Path) -> Result<SetSpec, EvalError> {
+        if let Some(key) = self.table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let hint = suggestion(key, &KEYS);
+            return Err(
+                TrainError::UnknownKey { origin: self.origin.to_owned(), key: self.key(key), hint }.into()
+            );
+        }
+        let name = self.required("name", "a name, such as \"cifar10\"")?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+            return Err(self.bad(
+                "name",
+                format!("{name:?}"),
+                "letters, digits, and - _ . between them: it names a file",
+            ));
+        }
+        let path = |key| Ok::<_, EvalError>(self.text(key)?.map(|path| folder.join(path)));
+        let train = folder.join(self.required("train", "the path of the images to learn from")?);
+        let (test, validation, labels) = (path("test")?, path("validation")?, path("labels")?);
+        let known = Known::of(name);
+        let metric = match (self.text("metric")?, known) {
+            (Some(word), _) => self.metric(word)?,
+            (None, Some(known)) => known.metric,
+            (None, None) => return Err(self.without_metric(name)),
+        };
+        match (&labels, metric.of_several()) {
+            (None, true) => Err(self.bad(
+                "labels",
+                "nowhere".to_owned(),
+                "a table of images and the classes that each shows, which map11 judges",
+            )),
+            (Some(_), false) => Err(self.bad(
+                "metric",
+                format!("{:?}", metric.word()),
+                "\"map11\" where labels gives several classes to an image; else leave labels out",
+            )),
+            _ => Ok(SetSpec { name: name.to_owned(), train, test, validation, labels, metric, known }),
+        }
+    }
+
+    fn metric(&self, word: &str) -> Result<Metric, EvalError> {
+        let words = Metric::ALL.map(Metric::word);
+        let found = Metric::ALL.into_iter().find(|metric| metric.word() == word);
+        found.ok_or_else(|| self.bad("metric", format!("{word:?}"), &one_of(word, &words)))
+    }
+
+    fn without_metric(&self, name: &str) -> EvalError {
+        let names = KNOWN.map(|known| known.name);
+        let words = Metric::ALL.map(|metric| format!("{:?}", metric.word())).join(", ");
+        let expected = format!(
+            "one of {words}, or one of the names whose metric is known: {}",
+            suggestion(name, &names)
+        );
+        self.bad("metric", "nowhere".to_owned(), &expected)
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'t str>, EvalError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(other) => Err(self.bad(key, other.to_string(), "text in quotes")),
+        }
+    }
+
+    fn required(&self, key: &str, expected: &str) -> Result<&'t str, EvalError> {
+        self.text(key)?.ok_or_else(|| self.bad(key, "nowhere".to_owned(), expected))
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.place)
+    }
+
+    fn bad(&self, key: &str, found: String, expected: &str) -> EvalError {
+        let (origin, key, expected) = (self.origin.to_owned(), self.key(key), expected.to_owned());
+        TrainError::BadValue { origin, key, found, expected }.into()
+    }
+}
+
+/// The nearest name, or all.
+fn suggestion(word: &str, names: &[&str]) -> String {
+    match nearest(word, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => names.join(", "),
+    }
+}
+
+fn one_of(word: &str, names: &[&str]) -> String {
+    match nearest(word, names.iter().copied()) {
+        Some(near) => format!("one of {}; did you mean {near}?", names.join(", ")),
+        None => format!("one of {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Suite, String> {
+        Suite::parse(text, Path::new("suites/few.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_suite_and_known_names_have_metrics() {
+        let suite = parse(
+            "[[set]]\nname = \"flowers102\"\ntrain = \"flowers/train\"\ntest = \"/data/test\"\n\
+             [[set]]\nname = \"own\"\ntrain = \"own\"\nvalidation = \"val\"\nmetric = \"top1\"\n\
+             [[set]]\nname = \"voc2007\"\ntrain = \"voc/train.txt\"\ntest = \"voc/test.txt\"\nlabels = \"voc/labels.csv\"\n",
+        )
+        .unwrap();
+        let [flowers, own, voc] = &suite.sets[..] else { panic!("{suite:?}") };
+        assert_eq!((flowers.metric, voc.metric), (Metric::MeanPerClass, Metric::ElevenPointMap));
+        assert_eq!((own.metric, own.known, own.test.as_deref()), (Metric::Top1, None, None));
+        assert_eq!(flowers.train, Path::new("suites/flowers/train"));
+        assert_eq!(flowers.test.as_deref(), Some(Path::new("/data/test")));
+        assert_eq!(own.validation.as_deref(), Some(Path::new("suites/val")));
+        assert_eq!(voc.labels.as_deref(), Some(Path::new("suites/voc/labels.csv")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_file_and_key() {
+        let set = |lines: &str| format!("[[set]]\nname = \"own\"\n{lines}\n");
+        let whole = "train = \"a\"\nmetric = \"top1\"";
+        let cases = [
+            ("", "few.toml: `set` is nowhere"),
+            ("sets = 1", "unknown key `sets`"),
+            ("[set]\nname = \"a\"", "`set` is nowhere"),
+            ("set = [1]", "`set[0]` is 1"),
+            ("[[set]]\ntrain = \"a\"", "`set[0].name` is nowhere"),
+            ("[[set]]\nname = ", "few.toml: TOML parse error"),
+            (&set("trian = \"a\""), "unknown key `set.own.trian`; did you mean train?"),
+            (&set(""), "`set.own.train` is nowhere"),
+            (&set("train = 3"), "`set.own.train` is 3, expected text"),
+            (&set("train = \"a\""), "`set.own.metric` is nowhere"),
+            (&set("train = \"a\"\nmetric = \"top-1\""), "did you mean top1?"),
+            (&set("train = \"a\"\nmetric = \"map11\""), "`set.own.labels` is nowhere"),
+            (&set(&format!("{whole}\nlabels = \"l.csv\"")), "`set.own.metric` is \"top1\""),
+            (&(set(whole) + &set(whole)), "`set.own.name` is \"own\" again"),
+            ("[[set]]\nname = \"flowrs102\"\ntrain = \"a\"", "did you mean flowers102?"),
+            ("[[set]]\nname = \"../up\"\ntrain = \"a\"\nmetric = \"top1\"", "it names a file"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("suites/few.toml: ") && error.contains(expected), "{text}: {error}");
+        }
+    }
+}
