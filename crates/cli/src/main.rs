@@ -17,6 +17,7 @@ mod terminal;
 mod training;
 mod watching;
 mod weights;
+mod workers;
 
 use std::process::ExitCode;
 

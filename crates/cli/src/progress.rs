@@ -116,6 +116,29 @@ impl Observer for Progress {
     }
 }
 
+/// Watches the part of a worker in a run that another worker keeps and tells of.
+pub struct Assisting;
+
+impl Observer for Assisting {
+    fn started(&mut self, plan: &Plan) {
+        terminal::say(&plan.memory.to_string());
+    }
+
+    fn step(&mut self, _: &StepRecord) {}
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        terminal::say(&format!("epoch {} is done", record.epoch));
+    }
+
+    fn warn(&mut self, message: &str) {
+        terminal::warn(message);
+    }
+
+    fn stop(&self) -> bool {
+        interrupt::requested()
+    }
+}
+
 /// Says a plan, which does or would do something over `epochs` epochs.
 pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
@@ -130,7 +153,11 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         terminal::grouped(plan.parameters as u64),
         plan.device,
     ));
-    terminal::say(&plan.memory.to_string());
+    let each = match plan.workers {
+        1 => String::new(),
+        workers => format!("{workers} workers share each batch; in each, "),
+    };
+    terminal::say(&format!("{each}{}", plan.memory));
     data::say_left_out(&plan.left_out);
     if plan.views != ViewsPlace::Cpu(None) {
         terminal::say(&plan.views.to_string());

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
 
 /// The bar that is on the screen, if one is: lines go above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+static HUSHED: AtomicBool = AtomicBool::new(false);
 
 fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
     SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,8 +59,19 @@ pub fn has_color() -> bool {
     is_interactive() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// Leaves out all lines but errors, in a process whose starter tells all there is to tell.
+pub fn hush(hushed: bool) {
+    HUSHED.store(hushed, Ordering::Relaxed);
+}
+
 /// A line on standard error. That nobody reads it is no reason to stop.
 pub fn say(line: &str) {
+    if !HUSHED.load(Ordering::Relaxed) {
+        write_line(line);
+    }
+}
+
+fn write_line(line: &str) {
     let write = || {
         let _ = writeln!(io::stderr(), "{line}");
     };
@@ -75,7 +88,7 @@ pub fn warn(message: &str) {
 
 /// A line that something failed.
 pub fn error(message: &str) {
-    say(&marked("error", "31", message));
+    write_line(&marked("error", "31", message));
 }
 
 fn marked(word: &str, color: &str, message: &str) -> String {

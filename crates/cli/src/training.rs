@@ -11,14 +11,16 @@ use simclr_engine::{Device, EngineError};
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{Outcome, pretrain};
+use simclr_train::pretrain::{self, Outcome, lead};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
+use crate::exit::Done;
 use crate::interrupt::Watch;
-use crate::progress::Progress;
+use crate::progress::{Assisting, Progress};
 use crate::settings::{Settings, Threads};
 use crate::terminal;
+use crate::workers::Crew;
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -75,23 +77,31 @@ impl Training {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
-    /// Trains until done, or until Ctrl-C. A data set that turns out too small, a batch too large or a
-    /// device that is not there leaves no folder behind.
-    pub fn go(&self, dataset: &Arc<dyn Dataset>) -> Result<Outcome> {
+    /// Trains until done, or until Ctrl-C, together with the workers that `gather` brings, if any. A data set that turns out too small, a batch
+    /// too large, a device or workers that are not there leave no folder behind.
+    pub fn go(
+        &self,
+        dataset: &Arc<dyn Dataset>,
+        gather: impl FnOnce(&Config) -> Result<Crew>,
+    ) -> Result<Outcome> {
         let device = device_of(&self.config).inspect_err(|_| self.abandon())?;
+        let crew = gather(&self.config).inspect_err(|_| self.abandon())?;
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
-        let result =
-            pretrain(dataset, &self.config, &self.folder, self.from.as_ref(), &device, &mut progress);
+        let run = (&self.folder, self.from.as_ref());
+        let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
         drop(progress);
         drop(watch);
+        drop(crew);
         if let Err(
             TrainError::BatchTooLarge { .. }
             | TrainError::DoesNotFit { .. }
             | TrainError::NetworkDoesNotFit { .. }
             | TrainError::ViewsOnGpu(_)
             | TrainError::NeedsGpu { .. }
+            | TrainError::Workers(_)
+            | TrainError::Engine(EngineError::Collective(_))
             | TrainError::Data(DataError::TooFewImages { .. }),
         ) = &result
         {
@@ -126,6 +136,16 @@ impl Training {
             let _ = std::fs::remove_dir_all(self.folder.path());
         }
     }
+}
+
+/// Takes the part of a worker, of `crew`, in a run that another keeps.
+pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, crew: &Crew) -> Result<Done> {
+    let device = device_of(config)?;
+    let watch = Watch::start("stopping: all workers finish this step");
+    let mut progress = Assisting;
+    let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut progress);
+    drop(watch);
+    Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 
 /// What a configuration says to compute on; see [`device`].

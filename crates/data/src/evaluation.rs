@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::loader::{Batch, Feed, Job, Position, Reading, Rows, Skipped};
+use crate::loader::{Batch, Feed, Job, Position, Reading, Rows, Share, Skipped};
 use crate::permutation::Order;
 
 /// The images of a data set, once, in order, as central crops: 87.5% of the shorter side, resized to size x size. At size <= 32 the
@@ -27,6 +27,7 @@ impl EvalLoader {
             start: Position::default(),
             endless: false,
             batch,
+            share: Share::WHOLE,
             reading,
             prefetch: 2,
         });

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use simclr_augment::{ViewConfig, ViewFamily};
-//! use simclr_data::{Loader, LoaderConfig, Position, Reading, open};
+//! use simclr_data::{Loader, LoaderConfig, Position, Reading, Share, open};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let photos = tempfile::tempdir()?;
@@ -19,7 +19,7 @@
 //! let source = open(photos)?;
 //! let family = ViewFamily::first_branch(&ViewConfig::default(), 32)?;
 //! let views = vec![family.clone(), family];
-//! let config = LoaderConfig { batch: 16, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
+//! let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
 //! for _ in 0..loader.batches_per_epoch() {
 //!     let batch = loader.next_batch()?;
@@ -75,7 +75,7 @@ pub use evaluation::EvalLoader;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
 pub use loader::{
-    Batch, Kept, Loader, LoaderConfig, NO_LABEL, Place, Position, Raw, RawImage, Reading, Skipped,
+    Batch, Kept, Loader, LoaderConfig, NO_LABEL, Place, Position, Raw, RawImage, Reading, Share, Skipped,
 };
 pub use locality::Locality;
 pub use made::{Made, Shape, made};

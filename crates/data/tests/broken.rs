@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{DataError, EvalLoader, Loader, LoaderConfig, Position, Reading, Skipped, open};
+use simclr_data::{DataError, EvalLoader, Loader, LoaderConfig, Position, Reading, Share, Skipped, open};
 use tempfile::{TempDir, tempdir};
 
 /// Twelve good images, among them one of a single pixel and one 30,000 pixels wide, and four broken ones.
@@ -55,6 +55,7 @@ fn training_passes_over_them() {
     let views = vec![family.clone(), family];
     let config = LoaderConfig {
         batch: 12,
+        share: Share::WHOLE,
         seed: 4,
         reading: Reading { threads: 3, strict: false },
         prefetch: 1,
@@ -100,7 +101,7 @@ fn strict_reading_ends_at_the_first_in_order() {
         assert!(loader.next_batch().unwrap().is_none());
 
         let views = vec![family.clone()];
-        let config = LoaderConfig { batch: 16, seed: 4, reading, prefetch: 1, views };
+        let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 4, reading, prefetch: 1, views };
         let mut loader = Loader::new(train.clone(), config, Position::default());
         let broken = ["cut.jpg", "empty.png", "noise.jpg", "text.jpeg"];
         let names: Vec<String> =

@@ -9,7 +9,7 @@ use common::loading;
 use common::numbered::Numbered;
 use simclr_data::{
     Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig,
-    Position, Reading, Subset, balanced_subset, permutation,
+    Position, Reading, Share, Subset, balanced_subset, permutation,
 };
 
 /// Images of 9 x 8 pixels, of which some cannot be read.
@@ -40,6 +40,47 @@ fn threads_change_nothing() {
     for threads in [2, 4, 7] {
         assert!(one == take(&dataset, config(8, threads), Position::default(), 40), "{threads} threads");
     }
+}
+
+/// The batches of loader `rank` of two.
+fn half(dataset: &Arc<dyn Dataset>, rank: usize, start: Position, batches: usize) -> Vec<Batch> {
+    let config = LoaderConfig { share: Share::new(rank, 2).unwrap(), ..config(8, 2) };
+    take(dataset, config, start, batches)
+}
+
+#[test]
+fn two_loaders_together_make_the_batches_of_one() {
+    // 70 images: four batches of 16, and six left over.
+    let dataset = numbers(70, &[]);
+    let whole = take(&dataset, config(16, 2), Position::default(), 12);
+    let halves = [0, 1].map(|rank| half(&dataset, rank, Position::default(), 12));
+    let view = whole[0].views.len() / 32;
+    for (step, whole) in whole.iter().enumerate() {
+        for (rank, half) in halves.iter().map(|batches| &batches[step]).enumerate() {
+            assert_eq!(half.indices, whole.indices[rank * 8..][..8]);
+            for branch in [0, 1] {
+                let views = &whole.views[(branch * 16 + rank * 8) * view..][..8 * view];
+                assert!(half.views[branch * 8 * view..][..8 * view] == *views, "the same views");
+            }
+            assert_eq!(half.end_of_epoch, whole.end_of_epoch);
+        }
+    }
+    let after = halves[1][5].position;
+    assert_eq!(half(&dataset, 1, after, 6), halves[1][6..], "and go on anywhere");
+}
+
+#[test]
+fn a_loader_with_broken_images_takes_more_of_its_own() {
+    // 70 images, of which each loader has 3 beyond its batches; of those of the first batch two are broken.
+    let broken = permutation(70, 11, 0)[1..3].iter().map(|&image| image as usize).collect::<Vec<_>>();
+    let dataset = numbers(70, &broken);
+    let [first, second] = [0, 1].map(|rank| half(&dataset, rank, Position::default(), 4));
+    assert_eq!((first[0].position.next, second[0].position.next), (10, 8));
+    assert!(first[3].end_of_epoch && second[3].end_of_epoch);
+    let mut seen: Vec<u32> = first.iter().chain(&second).flat_map(|batch| batch.indices.clone()).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 64, "no image twice");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use simclr_augment::{CropBox, ViewConfig, ViewFamily};
 use simclr_data::{
     Cached, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position,
-    Reading, Window, decode_file, decode_part,
+    Reading, Share, Window, decode_file, decode_part,
 };
 
 /// A folder of the JPEG files of `golden`: colours and grey, several samplings, progressive, every orientation.
@@ -26,6 +26,7 @@ fn views(set: Arc<dyn Dataset>) -> Vec<Vec<u8>> {
     let family = ViewFamily::first_branch(&ViewConfig::default(), 12).unwrap();
     let config = LoaderConfig {
         batch: 4,
+        share: Share::WHOLE,
         seed: 3,
         reading: Reading { threads: 2, strict: false },
         prefetch: 2,

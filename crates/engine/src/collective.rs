@@ -11,12 +11,78 @@ use crate::{EngineError, Result};
 pub trait Collective: Send + Sync {
     /// This worker's number, from 0.
     fn rank(&self) -> usize;
+
     /// How many workers there are.
     fn size(&self) -> usize;
+
+    /// What every worker brings, by rank. Lengths may differ.
+    ///
+    /// # Errors
+    /// [`EngineError::Collective`], here and below: a worker has gone, or brings what is not expected of it.
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+
     /// Replaces `values` by their sum over workers.
-    fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()>;
+    ///
+    /// # Errors
+    /// Those of [`Collective::exchange`].
+    fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let all = self.exchange(bytemuck::cast_slice(values))?;
+        values.fill(0.0);
+        for (rank, own) in all.iter().enumerate() {
+            let own = values_of::<f64>(rank, own, values.len())?;
+            values.iter_mut().zip(own).for_each(|(sum, value)| *sum += value);
+        }
+        Ok(())
+    }
+
+    /// The same of many values. Sums are taken in f64 and rounded once.
+    ///
+    /// # Errors
+    /// Those of [`Collective::exchange`].
+    fn all_reduce_sum_f32(&self, values: &mut [f32]) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let mut sums: Vec<f64> = values.iter().map(|&value| value.into()).collect();
+        self.all_reduce_sum(&mut sums)?;
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum as f32);
+        Ok(())
+    }
+
     /// Fills `all` with every worker's `own`, by rank. `all` is `size()` times as long as `own`.
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()>;
+    ///
+    /// # Errors
+    /// Those of [`Collective::exchange`].
+    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
+        if self.size() == 1 {
+            all.copy_from_slice(own);
+            return Ok(());
+        }
+        let brought = self.exchange(bytemuck::cast_slice(own))?;
+        for (rank, (place, brought)) in all.chunks_exact_mut(own.len().max(1)).zip(&brought).enumerate() {
+            let values = values_of::<f32>(rank, brought, place.len())?;
+            place.iter_mut().zip(values).for_each(|(place, value)| *place = value);
+        }
+        Ok(())
+    }
+
+    /// Tells the others why this worker stops, so that they can say it.
+    fn leave(&self, _why: &str) {}
+}
+
+/// The `count` values that worker `rank` brought.
+fn values_of<T: bytemuck::AnyBitPattern>(
+    rank: usize,
+    bytes: &[u8],
+    count: usize,
+) -> Result<impl Iterator<Item = T>> {
+    if bytes.len() != count * size_of::<T>() {
+        return Err(EngineError::mismatch(rank, bytes.len() as u64, count * size_of::<T>()));
+    }
+    Ok(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned))
 }
 
 /// One worker: nothing to exchange.
@@ -32,13 +98,8 @@ impl Collective for SingleProcess {
         1
     }
 
-    fn all_reduce_sum(&self, _values: &mut [f64]) -> Result<()> {
-        Ok(())
-    }
-
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
-        all.copy_from_slice(own);
-        Ok(())
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec()])
     }
 }
 
@@ -59,9 +120,9 @@ struct Meeting {
 #[derive(Debug, Default)]
 struct MeetingState {
     /// What each worker brought to the present exchange.
-    brought: Vec<Option<Vec<f64>>>,
+    brought: Vec<Option<Vec<u8>>>,
     /// Everybody's contributions of the exchange that just ended, until all have taken them.
-    result: Option<Arc<Vec<Vec<f64>>>>,
+    result: Option<Arc<Vec<Vec<u8>>>>,
     taken: usize,
     left: bool,
 }
@@ -72,40 +133,6 @@ impl ThreadGroup {
         let state = MeetingState { brought: vec![None; size], ..MeetingState::default() };
         let shared = Arc::new(Meeting { size, state: Mutex::new(state), changed: Condvar::new() });
         (0..size).map(|rank| ThreadGroup { rank, shared: shared.clone() }).collect()
-    }
-
-    /// Brings `own` and waits until everybody has brought theirs.
-    fn exchange(&self, own: Vec<f64>) -> Result<Arc<Vec<Vec<f64>>>> {
-        let wait = |state| self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        let gone = || EngineError::Collective("another worker has stopped".into());
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // The exchange before must have been taken by all.
-        while state.result.is_some() {
-            if state.left {
-                return Err(gone());
-            }
-            state = wait(state);
-        }
-        state.brought[self.rank] = Some(own);
-        if state.brought.iter().all(Option::is_some) {
-            let all = state.brought.iter_mut().filter_map(Option::take).collect();
-            state.result = Some(Arc::new(all));
-            state.taken = 0;
-            self.shared.changed.notify_all();
-        }
-        while state.result.is_none() {
-            if state.left {
-                return Err(gone());
-            }
-            state = wait(state);
-        }
-        let result = state.result.clone().ok_or_else(gone)?;
-        state.taken += 1;
-        if state.taken == self.shared.size {
-            state.result = None;
-            self.shared.changed.notify_all();
-        }
-        Ok(result)
     }
 }
 
@@ -125,21 +152,38 @@ impl Collective for ThreadGroup {
         self.shared.size
     }
 
-    fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()> {
-        let all = self.exchange(values.to_vec())?;
-        values.fill(0.0);
-        for own in all.iter() {
-            values.iter_mut().zip(own).for_each(|(sum, v)| *sum += v);
+    /// Brings `own` and waits until everybody has brought theirs.
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let wait = |state| self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let gone = || EngineError::Collective("another worker has stopped".into());
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // The exchange before must have been taken by all.
+        while state.result.is_some() {
+            if state.left {
+                return Err(gone());
+            }
+            state = wait(state);
         }
-        Ok(())
-    }
-
-    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
-        let brought = self.exchange(own.iter().map(|&v| f64::from(v)).collect())?;
-        for (place, value) in all.iter_mut().zip(brought.iter().flatten()) {
-            *place = *value as f32;
+        state.brought[self.rank] = Some(own.to_vec());
+        if state.brought.iter().all(Option::is_some) {
+            let all = state.brought.iter_mut().filter_map(Option::take).collect();
+            state.result = Some(Arc::new(all));
+            state.taken = 0;
+            self.shared.changed.notify_all();
         }
-        Ok(())
+        while state.result.is_none() {
+            if state.left {
+                return Err(gone());
+            }
+            state = wait(state);
+        }
+        let result = state.result.clone().ok_or_else(gone)?;
+        state.taken += 1;
+        if state.taken == self.shared.size {
+            state.result = None;
+            self.shared.changed.notify_all();
+        }
+        Ok(Arc::unwrap_or_clone(result))
     }
 }
 
@@ -157,9 +201,14 @@ mod tests {
                         let mut sums = [worker.rank() as f64, round as f64];
                         worker.all_reduce_sum(&mut sums).unwrap();
                         assert_eq!(sums, [3.0, 3.0 * round as f64]);
+                        let mut sums = [0.5, worker.rank() as f32];
+                        worker.all_reduce_sum_f32(&mut sums).unwrap();
+                        assert_eq!(sums, [1.5, 3.0]);
                         let mut all = [0.0; 3];
                         worker.all_gather(&[(worker.rank() * 10) as f32], &mut all).unwrap();
                         assert_eq!(all, [0.0, 10.0, 20.0]);
+                        let words = worker.exchange(&b"words"[..worker.rank()]).unwrap();
+                        assert_eq!(words, [&b""[..], b"w", b"wo"]);
                     }
                 });
             }
@@ -167,9 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn one_worker_has_its_own_alone() {
+        let (mut sums, mut all) = ([1.5, 2.5], [0.0; 2]);
+        SingleProcess.all_reduce_sum(&mut sums).unwrap();
+        SingleProcess.all_gather(&[3.0, 4.0], &mut all).unwrap();
+        assert_eq!((sums, all), ([1.5, 2.5], [3.0, 4.0]));
+    }
+
+    #[test]
     fn a_worker_that_stops_is_noticed() {
         let mut workers = ThreadGroup::new(2);
         drop(workers.pop());
         assert!(workers[0].all_reduce_sum(&mut [1.0]).is_err());
+    }
+
+    #[test]
+    fn a_worker_that_does_something_else_is_noticed() {
+        let mut workers = ThreadGroup::new(2);
+        let other = workers.pop().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || other.all_reduce_sum(&mut [1.0, 2.0]));
+            let error = workers[0].all_reduce_sum(&mut [1.0]).unwrap_err();
+            assert!(error.to_string().contains("worker 1 brought 16 bytes where 8 are due"), "{error}");
+        });
     }
 }

@@ -223,6 +223,11 @@ impl Device {
         self.shared.cpu.threads.count()
     }
 
+    /// The instruction set that the processor's kernels use: with another one they round differently.
+    pub fn instructions(&self) -> String {
+        self.shared.cpu.isa.level().to_string()
+    }
+
     /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of being handed over and
     /// waited for by a thread that does nothing else.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {

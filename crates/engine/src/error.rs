@@ -34,6 +34,13 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// That of a worker that brings other than what is due.
+    pub fn mismatch(rank: usize, brought: u64, due: usize) -> EngineError {
+        EngineError::Collective(format!(
+            "worker {rank} brought {brought} bytes where {due} are due: it does not compute the same step"
+        ))
+    }
+
     pub(crate) fn shape(
         op: &'static str,
         expected: impl std::fmt::Display,

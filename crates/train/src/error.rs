@@ -250,6 +250,9 @@ pub enum TrainError {
         /// What it is on.
         device: String,
     },
+    /// Workers that cannot train together.
+    #[error("{0}")]
+    Workers(String),
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] simclr_engine::EngineError),

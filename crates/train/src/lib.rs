@@ -27,6 +27,7 @@ pub mod pretrain;
 pub mod run_folder;
 pub mod schedule;
 pub mod tensorboard;
+pub mod workers;
 
 pub use config::{Config, Layers};
 pub use embedding::{EmbeddedBatch, Embedding, embed_images};

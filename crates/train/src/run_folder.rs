@@ -255,7 +255,12 @@ impl RunFolder {
 
     /// The index of the data.
     pub fn index(&self) -> PathBuf {
-        self.path.join(INDEX)
+        Self::index_of(&self.path)
+    }
+
+    /// That of the run in the folder `path`, for those who do not open it.
+    pub fn index_of(path: &Path) -> PathBuf {
+        path.join(INDEX)
     }
 
     /// The images that are kept decoded while the run is not finished.

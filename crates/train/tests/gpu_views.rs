@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use simclr_augment::ViewConfig;
 use simclr_data::{
-    Batch, DataError, Dataset, DecodeScratch, Decoded, Loader, LoaderConfig, Position, Reading, Region,
+    Batch, DataError, Dataset, DecodeScratch, Decoded, Loader, LoaderConfig, Position, Reading, Region, Share,
 };
 use simclr_engine::{Device, Pixels};
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{
-    Batches, CapturedStep, EpochRecord, Observer, Plan, StepRecord, ViewsPlace, pretrain,
+    Batches, CapturedStep, EpochRecord, Observer, Part, Plan, StepRecord, ViewsPlace, pretrain,
 };
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError, memory};
@@ -86,6 +86,7 @@ fn loader() -> LoaderConfig {
     let config = ViewConfig { blur_prob: Some(0.5), ..ViewConfig::default() };
     LoaderConfig {
         batch: 8,
+        share: Share::WHOLE,
         seed: 5,
         reading: Reading { threads: 2, strict: false },
         prefetch: 2,
@@ -238,7 +239,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let mut model = simclr_train::Model::new(&config, &device).unwrap();
         let mut optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
         let sizes = memory::Images::of(&config, &device, &*images);
-        let choice = memory::choose((&model, &optimizer), &config, &sizes).unwrap();
+        let choice = memory::choose((&model, &optimizer), &config, &sizes, Part::WHOLE).unwrap();
         let place = match what {
             "cpu" => ViewsPlace::Cpu(None),
             _ => ViewsPlace::Gpu { keeps },
@@ -286,7 +287,8 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
         let families = config.view.families(8).unwrap();
         let model = simclr_train::Model::new(&config, &device).unwrap();
         let optimizer = simclr_train::optim::Optimizer::new(&config.optim, &model.parameters).unwrap();
-        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default()).unwrap();
+        let choice =
+            memory::choose((&model, &optimizer), &config, &memory::Images::default(), Part::WHOLE).unwrap();
         ViewsPlace::decide(&config, &device, &families, &*Sizes::of(70), &choice)
     };
     let told = place(&[rotated]).unwrap().to_string();

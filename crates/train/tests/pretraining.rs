@@ -7,7 +7,7 @@ use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, plan, pretrain};
+use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Part, Plan, StepRecord, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -190,7 +190,7 @@ fn every_figure_is_logged_and_finite() {
 #[test]
 fn a_run_does_what_was_planned() {
     let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
-    let planned = plan(&images(), &config, &Device::cpu(1).unwrap()).unwrap();
+    let planned = plan(&images(), &config, &Device::cpu(1).unwrap(), Part::WHOLE).unwrap();
     assert_eq!((planned.images, planned.holdout, planned.steps, planned.done), (160, 16, 20, 0));
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
     train(folder.path(), &config, None, 1, &mut watch).unwrap();

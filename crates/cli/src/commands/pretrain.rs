@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use simclr_data::Source;
+use simclr_train::config::Auto;
 use simclr_train::pretrain::{held_out, plan};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
-use crate::exit::Done;
+use crate::exit::{Done, usage};
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training;
+use crate::workers::{Crew, Place, Start, Working};
 use crate::{data, progress, terminal, weights};
 
 const EXAMPLES: &str = "\
@@ -20,6 +22,8 @@ Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr pretrain photos/ --out runs/first --resume
   simclr pretrain 'shards/train-{000..146}.tar' more.zip --out runs/large --preset imagenet
+  simclr pretrain photos/ --out runs/first --workers 2
+  simclr pretrain photos/ --out runs/first --workers 4 --worker 0 --meet node0:29500     (and 1, 2, 3 on other machines)
   simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
 
 The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard \
@@ -33,8 +37,8 @@ pub struct Pretrain {
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The run folder, new or empty
-    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
+    /// The run folder, new or empty; of several workers the first alone needs one
+    #[arg(long, value_name = "RUN", required_unless_present_any = ["dry_run", "meet"])]
     out: Option<PathBuf>,
 
     #[command(flatten)]
@@ -45,6 +49,9 @@ pub struct Pretrain {
 
     #[command(flatten)]
     on: OnDevice,
+
+    #[command(flatten)]
+    working: Working,
 
     /// Go on with the run in the folder, from its newest good checkpoint
     #[arg(long)]
@@ -65,9 +72,17 @@ impl Pretrain {
             self.settings.sets.push("data.strict=true".to_owned());
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
-        let Some(out) = self.out.as_deref().filter(|_| !self.dry_run) else {
+        let place = self.working.place()?;
+        if let Place::Meeting { rank: rank @ 1.., of, at } = &place {
+            return self.assist(*rank, *of, at);
+        }
+        self.threads = self.working.share(self.threads);
+        if self.dry_run {
             let source = Opening::new(self.settings.decode()?).open(&self.data)?;
-            return self.plan(&source);
+            return self.plan(&source, &place);
+        }
+        let Some(out) = self.out.as_deref() else {
+            return Err(usage("--worker 0: it keeps the run; give --out RUN"));
         };
         let (training, source) = if self.resume {
             let training = training::resume(out, &self.settings, self.threads)?;
@@ -90,19 +105,25 @@ impl Pretrain {
             let source = opening.open(&self.data)?;
             let config = self.settings.resolve(Some(&source), self.threads)?;
             held_out(&config, source.to_pretrain().len())?;
+            place.part().batch(&config)?;
             self.advise(&config);
             let training = training::begin(out, config)?;
             opening.save(&training.folder.index());
             (training, source)
         };
-        let outcome = training.go(&source.to_pretrain())?;
+        let start = Start { data: &self.data, out, threads: self.threads, on: self.on };
+        let outcome = training.go(&source.to_pretrain(), |config| Crew::gather(&place, &start, config))?;
         if !outcome.finished {
             terminal::say(&format!(
                 "stopped after step {}, saved to {}",
                 outcome.step,
                 outcome.checkpoint.display()
             ));
-            terminal::say(&format!("go on with: {}", resume_command(&self.data, out)));
+            terminal::say(&format!(
+                "go on with: {}{}",
+                resume_command(&self.data, out),
+                self.working.again()
+            ));
             return Ok(Done::Interrupted);
         }
         let encoder = weights::export(&training.folder, &outcome.checkpoint)?;
@@ -117,11 +138,35 @@ impl Pretrain {
         Ok(Done::Finished)
     }
 
+    /// Does the part of a worker of a run that worker 0 keeps and configures.
+    fn assist(&self, rank: usize, of: usize, at: &str) -> Result<Done> {
+        if self.resume || self.dry_run {
+            return Err(usage("--resume and --dry-run: worker 0 alone takes them, and tells the others"));
+        }
+        terminal::hush(self.working.is_started());
+        let (crew, mut config) = Crew::join(rank, of, at)?;
+        let mut work = || {
+            config.train.threads = self.threads.threads.map_or(Auto::Auto, Auto::Value);
+            config.train.device = self.on.device.unwrap_or(config.train.device);
+            // What worker 0 has found in the data, where its folder is in reach.
+            let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
+            let source = Opening::with_index(config.data.decode(), &index).open(&self.data)?;
+            training::assist(&source.to_pretrain(), &config, &crew)
+        };
+        match work().inspect_err(|error| crew.team().leave(&error.to_string())) {
+            Ok(done) => Ok(done),
+            // Worker 0 tells it.
+            Err(_) if self.working.is_started() => Ok(Done::Interrupted),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
-    fn plan(&self, source: &Source) -> Result<Done> {
+    fn plan(&self, source: &Source, place: &Place) -> Result<Done> {
         let config = self.settings.resolve(Some(source), self.threads)?;
         let device = training::device_of(&config)?;
-        progress::tell("would train", &plan(&source.to_pretrain(), &config, &device)?, config.train.epochs);
+        let plan = plan(&source.to_pretrain(), &config, &device, place.part())?;
+        progress::tell("would train", &plan, config.train.epochs);
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)
     }

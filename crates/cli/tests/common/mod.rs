@@ -6,8 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -159,4 +162,52 @@ pub fn flip_a_byte(file: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
     fs::write(file, bytes).unwrap();
+}
+
+/// Every tensor of a file.
+pub fn tensors(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(file).unwrap();
+    let file = SafeTensors::deserialize(&bytes).expect("a readable file");
+    let mut tensors: Vec<_> =
+        file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
+/// Every tensor of a run's last checkpoint: parameters, averages, momentum.
+pub fn final_tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let tensors = tensors(&checkpoints(run).pop().expect("a checkpoint"));
+    assert!(tensors.len() > 100);
+    tensors
+}
+
+/// The steps of the log, and their losses bit by bit.
+pub fn losses(run: &Path) -> Vec<(u64, u64)> {
+    let steps = metrics(run).into_iter().filter(|line| line["kind"] == "step");
+    steps.map(|line| (line["step"].as_u64().unwrap(), line["loss"].as_f64().unwrap().to_bits())).collect()
+}
+
+#[track_caller]
+pub fn assert_same_run(run: &Path, reference: &Path) {
+    assert_eq!(losses(run), losses(reference));
+    assert!(final_tensors(run) == final_tensors(reference), "other bits at the end");
+    // Beside them the file tells the configuration, in which threads may differ.
+    let encoder = |run: &Path| tensors(&run.join("encoder.safetensors"));
+    assert!(encoder(run) == encoder(reference), "another encoder");
+}
+
+/// Waits until the run has logged `steps` steps; false if it ended before.
+pub fn wait_for(run: &Path, steps: usize, child: &mut Child) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let text = fs::read(run.join("metrics.jsonl")).unwrap_or_default();
+        if text.iter().filter(|&&byte| byte == b'\n').count() >= steps {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "the run stands still");
+        sleep(Duration::from_millis(2));
+    }
 }

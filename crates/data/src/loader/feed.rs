@@ -12,7 +12,7 @@ use super::assembler::Assembler;
 use super::plan::{Plan, Span};
 use super::raw::Raw;
 use super::worker::{Run, Shared, work};
-use super::{Batch, Position, Reading, Rows, Skipped};
+use super::{Batch, Position, Reading, Rows, Share, Skipped};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::{Order, Orders};
@@ -34,6 +34,7 @@ pub(crate) struct Job {
     /// True: epoch after epoch, short batches dropped. False: one epoch, the last batch may be short.
     pub endless: bool,
     pub batch: usize,
+    pub share: Share,
     pub reading: Reading,
     pub prefetch: usize,
 }
@@ -66,8 +67,9 @@ impl Job {
             let reason = format!("{} images do not fit into memory; choose fewer", self.batch);
             return Err(DataError::Setting { key: "batch", reason });
         }
-        if self.endless && images < self.batch {
-            return Err(DataError::TooFewImages { batch: self.batch, usable: images, broken: 0 });
+        let own = self.share.places(images as u64, self.batch as u64) as usize;
+        if self.endless && own < self.batch {
+            return Err(DataError::TooFewImages { batch: self.batch, usable: own, broken: 0 });
         }
         Ok(())
     }
@@ -106,7 +108,7 @@ impl Feed {
         recycled: Receiver<Batch>,
     ) -> Result<(), DataError> {
         let row = job.rows.branches() * job.rows.view_bytes();
-        let places = job.dataset.len() as u64;
+        let places = job.share.places(job.dataset.len() as u64, job.batch as u64);
         let run = (RUN_BYTES / job.rows.usual_bytes().max(1)).clamp(1, LONGEST_RUN);
         // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
         let runs = 2 * job.reading.threads + 2;
@@ -128,6 +130,8 @@ impl Feed {
             dataset: job.dataset,
             rows: job.rows,
             plan: Plan { start: job.start, places, run: run as u64, endless: job.endless },
+            share: job.share,
+            batch: job.batch as u64,
             next_run: AtomicU64::new(0),
             finished_epochs: AtomicU64::new(0),
             stop: AtomicBool::new(false),

@@ -17,6 +17,7 @@ mod feed;
 mod plan;
 mod raw;
 mod rows;
+mod share;
 mod worker;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::permutation::Order;
 pub(crate) use feed::{Feed, Job};
 pub use raw::{Kept, Place, Raw, RawImage};
 pub(crate) use rows::Rows;
+pub use share::Share;
 
 /// Stands in [`Batch::labels`] for an image without a label in a data set that has labels.
 pub const NO_LABEL: u32 = u32::MAX;
@@ -41,7 +43,7 @@ pub const NO_LABEL: u32 = u32::MAX;
 pub struct Position {
     /// The epoch, from 0.
     pub epoch: u64,
-    /// The next place in the epoch's order of images, from 0.
+    /// The next place in the epoch's order of images, from 0; of a loader with a [`Share`], among its own places.
     pub next: u64,
 }
 
@@ -59,6 +61,8 @@ pub struct Reading {
 pub struct LoaderConfig {
     /// Images in a batch (a batch holds `views.len()` times as many views); at least 1.
     pub batch: usize,
+    /// Which part of the batches of several loaders these are.
+    pub share: Share,
     /// The seed of the order of images and of every view.
     pub seed: u64,
     /// How the images are read.
@@ -135,8 +139,9 @@ impl Loader {
     }
 
     fn start(dataset: Arc<dyn Dataset>, config: LoaderConfig, rows: Rows, start: Position) -> Self {
-        let LoaderConfig { batch, seed, reading, prefetch, .. } = config;
-        let batches_per_epoch = dataset.len().checked_div(batch).unwrap_or(0);
+        let LoaderConfig { batch, share, seed, reading, prefetch, .. } = config;
+        let places = share.places(dataset.len() as u64, batch as u64);
+        let batches_per_epoch = places.checked_div(batch as u64).unwrap_or(0) as usize;
         let feed = Feed::start(Job {
             dataset,
             rows,
@@ -144,6 +149,7 @@ impl Loader {
             start,
             endless: true,
             batch,
+            share,
             reading,
             prefetch,
         });
@@ -172,7 +178,7 @@ impl Loader {
         self.feed.skipped()
     }
 
-    /// Batches in an epoch if no image is broken: images / batch, rounded down.
+    /// Batches in an epoch if no image is broken: images of its share / batch, rounded down.
     pub fn batches_per_epoch(&self) -> usize {
         self.batches_per_epoch
     }

@@ -8,7 +8,7 @@ use super::Position;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub start: Position,
-    /// Places in an epoch: the images of the data set.
+    /// Places in an epoch: the images of the data set, or of a share of it.
     pub places: u64,
     /// Places in a run.
     pub run: u64,

@@ -9,7 +9,7 @@ use simclr_augment::Scratch;
 
 use super::plan::{Plan, Span};
 use super::raw::Raw;
-use super::{Rows, Skipped};
+use super::{Rows, Share, Skipped};
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
 use crate::error::inert;
@@ -21,6 +21,9 @@ pub(super) struct Shared {
     pub rows: Rows,
     pub orders: Orders,
     pub plan: Plan,
+    /// Which places of the order the plan's places are, with batches of so many images.
+    pub share: Share,
+    pub batch: u64,
     /// The lowest run that no worker has claimed.
     pub next_run: AtomicU64,
     /// Epochs below this have all their batches: the rest of their images need not be read.
@@ -78,7 +81,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn fill(&mut self, run: &mut Run) {
-        let Shared { dataset, rows, orders, finished_epochs, stop, .. } = self.shared;
+        let Shared { dataset, rows, orders, share, batch, finished_epochs, stop, .. } = self.shared;
         let epoch = run.span.epoch;
         if self.order.0 != epoch {
             self.order = (epoch, orders.of_epoch(epoch));
@@ -90,7 +93,8 @@ impl Worker<'_> {
             if stop.load(Ordering::Relaxed) || finished_epochs.load(Ordering::Relaxed) > epoch {
                 return;
             }
-            let index = self.order.1[place as usize];
+            let order = &self.order.1;
+            let index = order[share.place(place, order.len() as u64, *batch) as usize];
             let scratch = (&mut self.decode, &mut self.augment);
             let out = &mut run.views[slot * row..][..row];
             let made = rows.make(&**dataset, (epoch, index), scratch, out, &mut run.raw);

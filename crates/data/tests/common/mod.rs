@@ -8,7 +8,9 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Batch, Dataset, DecodeScratch, Loader, LoaderConfig, Position, Reading, Source, open};
+use simclr_data::{
+    Batch, Dataset, DecodeScratch, Loader, LoaderConfig, Position, Reading, Share, Source, open,
+};
 
 /// A picture of 4 x 3 pixels of one value, as PNG.
 pub fn png(value: u8) -> Vec<u8> {
@@ -79,6 +81,7 @@ pub fn loading(batch: usize, seed: u64, threads: usize) -> LoaderConfig {
     let family = ViewFamily::first_branch(&ViewConfig::default(), 8).unwrap();
     LoaderConfig {
         batch,
+        share: Share::WHOLE,
         seed,
         reading: Reading { threads, strict: false },
         prefetch: 2,

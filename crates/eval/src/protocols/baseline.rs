@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share};
 use simclr_engine::{Device, Mode, ParameterKind, SingleProcess, Tape, Tensor};
 use simclr_nn::Memory;
 use simclr_train::{Config, Model};
@@ -42,7 +42,7 @@ pub fn random_encoder(
     // Half of a small set, so that it may hold a few broken images.
     let batch = (BATCH / views.len()).min(train.len().div_ceil(2));
     let reading = Reading { threads: device.threads(), strict: config.data.strict };
-    let loader = LoaderConfig { batch, seed, reading, prefetch: 2, views };
+    let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
     // Nothing flows back here: all that a tape need keep is what comes into each block.
     let encoder = model.encoder.clone().with_memory(Memory::Blocks);

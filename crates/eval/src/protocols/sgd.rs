@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Loader, LoaderConfig, Position, Skipped};
+use simclr_data::{Loader, LoaderConfig, Position, Share, Skipped};
 use simclr_engine::{Parameters, Tensor};
 use simclr_metrics::likeliest;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
@@ -158,7 +158,7 @@ impl<'s> Lessons<'s> {
     ) -> Result<Lessons<'s>, EvalError> {
         let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
         let (batch, seed, reading) = (sgd.batch, sgd.seed, data.reading(model));
-        let config = LoaderConfig { batch, seed, reading, prefetch: 2, views };
+        let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
         let loader = Loader::new(data.train().clone(), config, Position::default());
         Ok(Lessons { side, sgd, rates: sgd.rates(data.train().len()), loader })
     }

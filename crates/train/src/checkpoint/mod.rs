@@ -43,6 +43,25 @@ impl Checkpoint {
         write_atomically(files, path, |out| encoded.write(out))
     }
 
+    /// What a file of it holds.
+    ///
+    /// # Errors
+    /// [`TrainError::BadTensor`].
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
+        let (encoded, mut bytes) = (Encoded::new(self)?, Vec::new());
+        encoded.write(&mut bytes).map_err(TrainError::io("copy", Path::new("a checkpoint")))?;
+        Ok(bytes)
+    }
+
+    /// The checkpoint of such bytes, which worker 0 sent.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`] where they are none.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, TrainError> {
+        let broken = |_| TrainError::Workers("worker 0 sent a checkpoint that is damaged".to_owned());
+        format::decode(&mut &*bytes, bytes.len() as u64).map_err(broken)
+    }
+
     /// Reads a checkpoint and verifies its checksum.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use simclr_engine::Device;
 use super::{Images, Needs, available};
 use crate::config::Memory;
 use crate::optim::Optimizer;
+use crate::pretrain::Part;
 use crate::{Config, Model, TrainError};
 
 /// What is kept, and what the run takes with it.
@@ -48,7 +49,7 @@ impl fmt::Display for Gigabytes {
     }
 }
 
-/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`.
+/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`, as the worker `part` of it.
 ///
 /// # Errors
 /// [`TrainError::DoesNotFit`] where the system tells how much memory there is, and it is too little.
@@ -56,10 +57,12 @@ pub fn choose(
     (model, optimizer): (&Model, &Optimizer),
     config: &Config,
     images: &Images,
+    part: Part,
 ) -> Result<Choice, TrainError> {
-    choose_for(&model.device, config.train.memory, config.train.batch, &|memory, batch| {
-        Needs::of((model, optimizer), config, memory, batch, images)
-    })
+    let left = left(&model.device)?.map(|left| left / part.here as u64);
+    let needs =
+        |memory, batch: usize| Needs::of((model, optimizer), config, memory, batch.div_ceil(part.of), images);
+    choose_within(config.train.memory, config.train.batch, &needs, left)
 }
 
 /// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a batch.
@@ -72,11 +75,15 @@ pub fn choose_for(
     batch: usize,
     needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
 ) -> Result<Choice, TrainError> {
-    let left = match device.free_bytes()? {
+    choose_within(memory, batch, needs, left(device)?)
+}
+
+/// Bytes that are free where `device` computes, where the system tells.
+fn left(device: &Device) -> Result<Option<u64>, TrainError> {
+    Ok(match device.free_bytes()? {
         Some(free) => Some(free),
         None => available(),
-    };
-    choose_within(memory, batch, needs, left)
+    })
 }
 
 fn choose_within(

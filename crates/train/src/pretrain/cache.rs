@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use simclr_data::{Cached, Dataset};
 
+use super::Part;
 use crate::config::Cache;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
@@ -16,26 +17,28 @@ const DISK: u64 = 20 << 30;
 pub(super) fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
-    run: &RunFolder,
-    on_gpu: bool,
+    run: Option<&RunFolder>,
+    (on_gpu, part): (bool, Part),
     memory: &memory::Choice,
 ) -> Result<Arc<dyn Dataset>, TrainError> {
     let limit = config.data.cache_bytes();
+    let available = || memory::available_bytes() / part.here as u64;
     let in_memory = |bytes| Arc::new(Cached::in_memory(dataset.clone(), bytes));
-    Ok(match config.data.cache {
-        Cache::None => dataset.clone(),
-        Cache::Auto => {
+    Ok(match (config.data.cache, run) {
+        (Cache::None, _) => dataset.clone(),
+        // A worker without a folder has no disk for it.
+        (Cache::Auto, _) | (Cache::Disk, None) => {
             // Images are kept in the system's memory, where a GPU's network is not.
             let (available, taken) = match (on_gpu, memory.available) {
                 (false, Some(available)) => (available, memory.needs.total()),
-                (false, None) => (memory::available_bytes(), memory.needs.total()),
-                (true, _) => (memory::available_bytes(), 0),
+                (false, None) => (available(), memory.needs.total()),
+                (true, _) => (available(), 0),
             };
             let room = available.saturating_sub(taken);
             in_memory(room.min(limit.unwrap_or(available / 4)))
         }
-        Cache::Ram => in_memory(limit.unwrap_or(u64::MAX)),
-        Cache::Disk => {
+        (Cache::Ram, _) => in_memory(limit.unwrap_or(u64::MAX)),
+        (Cache::Disk, Some(run)) => {
             let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK));
             Arc::new(Cached::on_disk(dataset.clone(), &decode, limit, &run.cache())?)
         }

@@ -36,7 +36,8 @@ impl Run<'_> {
         &self,
         observer: &mut dyn Observer,
     ) -> Result<(Option<HealthFields>, Option<f64>), TrainError> {
-        let Some(holdout) = &self.holdout else { return Ok((None, None)) };
+        // One worker measures, the others wait.
+        let Some(holdout) = self.holdout.as_ref().filter(|_| self.keeps()) else { return Ok((None, None)) };
         let (epoch, train) = (self.state.position.epoch, &self.config.train);
         let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == train.epochs);
         let model = &self.state.model;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Subset};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share, Subset};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
 
 use crate::config::LossConfig;
@@ -74,7 +74,14 @@ fn embed_pairs(
 ) -> Result<Embedded, TrainError> {
     // Several batches, so that some images may be broken; as even as can be, so that few are left over.
     let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
-    let config = LoaderConfig { batch, seed: VIEW_SEED, reading, prefetch: 2, views: views.to_vec() };
+    let config = LoaderConfig {
+        batch,
+        share: Share::WHOLE,
+        seed: VIEW_SEED,
+        reading,
+        prefetch: 2,
+        views: views.to_vec(),
+    };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
     loop {

@@ -7,12 +7,14 @@ mod captured;
 mod epoch;
 mod health;
 mod identity;
+mod keeper;
 mod plan;
 mod records;
 mod run;
 mod saving;
 mod state;
 mod step;
+mod team;
 mod views;
 mod views_on;
 
@@ -23,6 +25,7 @@ use simclr_data::Dataset;
 use simclr_engine::Device;
 
 use crate::checkpoint::Checkpoint;
+use crate::config::{Memory, TrainConfig};
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
@@ -35,9 +38,11 @@ pub use plan::{Plan, held_out, plan};
 pub use records::{EpochRecord, HealthFields, StepRecord};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
+pub use team::{Part, Team};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
+use keeper::Keeper;
 use plan::Prepared;
 use run::Run;
 use state::State;
@@ -83,18 +88,77 @@ pub fn pretrain(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let held_out = plan::check(config, dataset.len(), device)?;
+    lead(dataset, config, (run, from), &Team::ALONE, device, observer)
+}
+
+/// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same configuration and data.
+///
+/// Together they take the steps that one worker would, but for the rounding of sums: each has its part of every batch, negatives and
+/// BatchNorm's sums come from all. As many workers give the same bits each time. A run may be taken up by another number of them.
+///
+/// # Errors
+/// Those of `pretrain`, and [`TrainError::Workers`] where the workers do not fit together or one has gone.
+pub fn lead(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    (run, from): (&RunFolder, Option<&Checkpoint>),
+    team: &Team,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
     let identity = Identity::of(dataset.as_ref());
-    let state = match from {
-        Some(checkpoint) => {
-            if let Some(problem) = identity.problem(&checkpoint.meta) {
-                return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
-            }
-            State::restore(checkpoint, config, device)?
+    let mut train = || {
+        if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
+            return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
-        None => State::new(config, device)?,
+        let prepared = prepare(dataset, config, (Some(run), from), team, device)?;
+        let keeper = Keeper::new(run, &config.train, identity, from)?;
+        Run::new(prepared, config, Some(keeper), *team)?.go(observer)?.outcome()
     };
-    let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, device.is_gpu(), memory);
-    let prepared = Prepared::new(state, dataset, held_out, config, keep)?;
-    Run::new(prepared, config, run, identity, from)?.go(observer)
+    train().inspect_err(|error| team.leave(&error.to_string()))
+}
+
+/// Takes the part of a worker of `team` other than the first in a run that [`lead`] keeps. Returns whether all epochs are done.
+///
+/// # Errors
+/// As [`lead`].
+pub fn assist(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    team: &Team,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<bool, TrainError> {
+    let mut train = || {
+        let prepared = prepare(dataset, config, (None, None), team, device)?;
+        Ok(Run::new(prepared, config, None, *team)?.go(observer)?.finished)
+    };
+    train().inspect_err(|error: &TrainError| team.leave(&error.to_string()))
+}
+
+/// What comes before the first step; the workers of a team agree on what they must agree on.
+fn prepare(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    (run, from): (Option<&RunFolder>, Option<&Checkpoint>),
+    team: &Team,
+    device: &Device,
+) -> Result<Prepared, TrainError> {
+    let part = team.part;
+    let held_out = plan::check(config, dataset.len(), device)?;
+    part.batch(config)?;
+    team.check(dataset.as_ref(), device)?;
+    let shared = if team.is_alone() { None } else { team.share(from)? };
+    let state = match shared.as_ref().or(from) {
+        Some(checkpoint) => State::restore(checkpoint, config, device, part)?,
+        None => State::new(config, device, part.of)?,
+    };
+    let mut memory = plan::choose_memory(&state, dataset, config, part)?;
+    if team.settle_memory(memory.memory)? != memory.memory {
+        let train = TrainConfig { memory: Memory::Blocks, ..config.train.clone() };
+        let blocks = Config { train, ..config.clone() };
+        memory = plan::choose_memory(&state, dataset, &blocks, part)?;
+    }
+    let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), part), memory);
+    Prepared::new(state, dataset, held_out, config, (memory, part), keep)
 }

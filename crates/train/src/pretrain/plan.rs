@@ -9,7 +9,7 @@ use simclr_engine::Device;
 use crate::{Config, TrainError, memory};
 
 use super::state::State;
-use super::{RunViews, ViewsPlace};
+use super::{Part, RunViews, ViewsPlace};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
@@ -25,6 +25,8 @@ pub struct Plan {
     pub steps: u64,
     /// Steps done already.
     pub done: u64,
+    /// How many workers share the steps.
+    pub workers: usize,
     /// Steps in an epoch.
     pub steps_per_epoch: u64,
     /// Values trained, of encoder and head together.
@@ -41,14 +43,32 @@ pub struct Plan {
     pub memory: memory::Choice,
 }
 
-/// What [`pretrain`](super::pretrain) would do with `dataset`.
+/// What [`pretrain`](super::pretrain) would do with `dataset`, as the worker `part` of it.
 ///
 /// # Errors
 /// Those that `pretrain` would return before its first step.
-pub fn plan(dataset: &Arc<dyn Dataset>, config: &Config, device: &Device) -> Result<Plan, TrainError> {
+pub fn plan(
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    device: &Device,
+    part: Part,
+) -> Result<Plan, TrainError> {
     let held_out = check(config, dataset.len(), device)?;
-    let state = State::new(config, device)?;
-    Ok(Prepared::new(state, dataset, held_out, config, |_| Ok(dataset.clone()))?.plan)
+    part.batch(config)?;
+    let state = State::new(config, device, part.of)?;
+    let memory = choose_memory(&state, dataset, config, part)?;
+    Ok(Prepared::new(state, dataset, held_out, config, (memory, part), |_| Ok(dataset.clone()))?.plan)
+}
+
+/// What the worker `part` keeps for the backward pass.
+pub(super) fn choose_memory(
+    state: &State,
+    dataset: &Arc<dyn Dataset>,
+    config: &Config,
+    part: Part,
+) -> Result<memory::Choice, TrainError> {
+    let sizes = memory::Images::of(config, &state.model.device, dataset.as_ref());
+    memory::choose((&state.model, &state.optimizer), config, &sizes, part)
 }
 
 /// Images of `images` that are held out.
@@ -87,11 +107,11 @@ impl Prepared {
         dataset: &Arc<dyn Dataset>,
         held_out: usize,
         config: &Config,
+        (mut memory, part): (memory::Choice, Part),
         keep: impl FnOnce(&memory::Choice) -> Result<Arc<dyn Dataset>, TrainError>,
     ) -> Result<Prepared, TrainError> {
         let device = state.model.device.clone();
         let sizes = memory::Images::of(config, &device, dataset.as_ref());
-        let mut memory = memory::choose((&state.model, &state.optimizer), config, &sizes)?;
         state.model = state.model.with_memory(memory.memory);
         let (train, holdout) = split(keep(&memory)?, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
@@ -103,6 +123,7 @@ impl Prepared {
             holdout: held_out,
             steps: steps_per_epoch * config.train.epochs,
             done: state.step,
+            workers: part.of,
             steps_per_epoch,
             parameters: state.model.parameters.trained_values(),
             device: device.to_string(),

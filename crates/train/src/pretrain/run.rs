@@ -1,27 +1,24 @@
 //! The loop: step after step, what is logged, what is saved.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, LoaderConfig, Reading, Skipped};
+use simclr_data::{Dataset, LoaderConfig, Position, Reading, Skipped};
+use simclr_engine::VerdictFigures;
 use simclr_engine::ops::ContrastiveFigures;
-use simclr_engine::{SingleProcess, VerdictFigures};
 
-use crate::checkpoint::Checkpoint;
-use crate::metrics_log::MetricsLog;
-use crate::run_folder::RunFolder;
-use crate::tensorboard::EventLog;
 use crate::{Config, Schedule, TrainError};
 
 use super::best::BestBy;
+use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
-use super::records::Logs;
-use super::saving::Saver;
 use super::state::{EpochSums, State};
+use super::team::Turn;
 use super::{
-    Batches, CapturedStep, Identity, Observer, Outcome, StepFigures, StepRecord, train_step, weight_norm,
+    Batches, CapturedStep, Observer, Outcome, StepFigures, StepRecord, Team, train_step, weight_norm,
 };
 
 /// Steps of a GPU between lines of the log by default: each waits for what was started before it.
@@ -32,7 +29,9 @@ const WORTH_TELLING: Duration = Duration::from_secs(2);
 /// A run under way.
 pub(super) struct Run<'r> {
     pub(super) config: &'r Config,
-    folder: &'r RunFolder,
+    pub(super) team: Team<'r>,
+    /// What keeps it; of several workers the first alone does.
+    keeper: Option<Keeper<'r>>,
     plan: Plan,
     schedule: Schedule,
     /// Steps between lines of the log.
@@ -40,7 +39,6 @@ pub(super) struct Run<'r> {
     pub(super) train: Arc<dyn Dataset>,
     pub(super) holdout: Option<Arc<dyn Dataset>>,
     pub(super) best_by: Option<BestBy>,
-    identity: Identity,
     /// The laws of the views, one a branch.
     pub(super) families: [ViewFamily; 2],
     pub(super) reading: Reading,
@@ -53,33 +51,36 @@ pub(super) struct Run<'r> {
     settled: u64,
     /// Of the last step that was looked at.
     figures: StepFigures,
-    logs: Logs,
-    saver: Saver,
+}
+
+/// How a run ended, for a worker that may keep it.
+pub(super) struct Ended {
+    pub(super) finished: bool,
+    step: u64,
+    checkpoint: Option<PathBuf>,
+    skipped: usize,
+}
+
+impl Ended {
+    /// For the worker that keeps the run.
+    pub(super) fn outcome(self) -> Result<Outcome, TrainError> {
+        let Ended { finished, step, checkpoint, skipped } = self;
+        let nothing = || TrainError::Workers("nobody has kept the run".to_owned());
+        Ok(Outcome { finished, step, checkpoint: checkpoint.ok_or_else(nothing)?, skipped })
+    }
 }
 
 impl<'r> Run<'r> {
-    /// Begins what was `prepared`, or takes it up again where `from` was saved.
+    /// Begins what was `prepared`, or takes it up again where `keeper` says so.
     pub(super) fn new(
         prepared: Prepared,
         config: &'r Config,
-        folder: &'r RunFolder,
-        identity: Identity,
-        from: Option<&Checkpoint>,
+        keeper: Option<(Keeper<'r>, Vec<Skipped>)>,
+        team: Team<'r>,
     ) -> Result<Run<'r>, TrainError> {
         let Prepared { plan, state, train, holdout, families } = prepared;
-        let files = folder.files().as_ref();
-        let (logs, skipped) = match from {
-            Some(Checkpoint { meta, .. }) => {
-                let metrics = MetricsLog::resume(files, &folder.metrics(), meta.metrics_bytes)?;
-                let events = EventLog::resume(files, folder.path(), meta.events_bytes)?;
-                (Logs { metrics, events }, folder.read_skipped()?)
-            }
-            None => {
-                let metrics = MetricsLog::create(files, &folder.metrics())?;
-                let events = EventLog::create(files, folder.path())?;
-                (Logs { metrics, events }, Vec::new())
-            }
-        };
+        let (keeper, skipped) =
+            keeper.map_or((None, Vec::new()), |(keeper, skipped)| (Some(keeper), skipped));
         let device = &state.model.device;
         let threads = config.data.workers.unwrap_or_else(|| device.threads());
         let log_every =
@@ -90,22 +91,17 @@ impl<'r> Run<'r> {
         };
         let mut run = Run {
             config,
-            folder,
+            team,
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
-            best_by: BestBy::choose(&config.train, &train, holdout.as_ref()),
-            identity,
+            best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
+            keeper,
             families,
             reading: Reading { threads, strict: config.data.strict },
             skipped,
             captured,
             settled: state.step,
             figures: StepFigures::default(),
-            logs,
-            saver: Saver::new(
-                folder.checkpoints(config.train.keep_checkpoints),
-                config.train.checkpoint_every,
-            ),
             plan,
             state,
             train,
@@ -117,31 +113,56 @@ impl<'r> Run<'r> {
     }
 
     /// Trains until done, or until `observer` stops it.
-    pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
         let mut batches = self.batches()?;
         let mut since = Since::now();
         let mut stopped = false;
         while !self.is_finished() && !stopped {
-            let end_of_epoch = self.advance(&mut batches, &mut since, observer)?;
-            if end_of_epoch {
+            let turn = self.advance(&mut batches, &mut since, observer)?;
+            if turn.end_of_epoch {
                 self.note_skipped(&batches, observer)?;
+                self.share_skipped(observer)?;
                 let record = self.end_epoch(observer)?;
-                self.logs.epoch(&record)?;
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.logs.epoch(&record)?;
+                }
                 observer.epoch(&record);
                 since = Since::now();
             }
-            stopped = observer.stop();
-            self.saver.look()?;
-            if stopped || self.is_finished() || self.saver.is_due(self.state.step, end_of_epoch) {
-                self.settle()?;
-                self.note_skipped(&batches, observer)?;
-                self.save()?;
-            } else if end_of_epoch && self.is_best() {
-                self.hold()?;
-            }
+            // Several have agreed on it.
+            stopped = if self.team.is_alone() { observer.stop() } else { turn.stop };
+            self.keep(stopped, turn.end_of_epoch, &batches, observer)?;
         }
         self.conclude()
+    }
+
+    /// Saves the state where that is due.
+    fn keep(
+        &mut self,
+        stopped: bool,
+        end_of_epoch: bool,
+        batches: &Batches,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let (last, best) = (stopped || self.is_finished(), end_of_epoch && self.is_best());
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        keeper.saver.look()?;
+        if last || keeper.saver.is_due(self.state.step, end_of_epoch) {
+            self.settle()?;
+            self.note_skipped(batches, observer)?;
+            if let Some(keeper) = &mut self.keeper {
+                keeper.save(&self.state, self.config)?;
+            }
+        } else if best {
+            keeper.hold(&self.state, self.config)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this worker keeps the run.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeper.is_some()
     }
 
     fn is_finished(&self) -> bool {
@@ -151,7 +172,8 @@ impl<'r> Run<'r> {
     /// Starts making batches.
     fn batches(&self) -> Result<Batches, TrainError> {
         let config = LoaderConfig {
-            batch: self.config.train.batch,
+            batch: self.team.part.batch(self.config)?,
+            share: self.team.part.share(),
             seed: self.config.train.seed,
             reading: self.reading,
             prefetch: 2,
@@ -161,35 +183,65 @@ impl<'r> Run<'r> {
         Batches::start(self.train.clone(), config, position, device, &self.plan.views)
     }
 
-    /// Takes the step of the next batch, and logs it where that is due. Returns whether it was the last of its epoch.
+    /// Takes the step of the next batch, and logs it where that is due. Returns whether it was the last of its epoch, and of all.
     fn advance(
         &mut self,
         batches: &mut Batches,
         since: &mut Since,
         observer: &mut dyn Observer,
-    ) -> Result<bool, TrainError> {
+    ) -> Result<Turn, TrainError> {
         let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
         since.waited += batch.waited;
-        since.views += 2 * batch.indices.len();
+        since.views += 2 * batch.indices.len() * self.team.part.of;
         let rate = self.schedule.rate(self.state.step);
         self.step(&batch.views, rate)?;
         if self.state.step == self.plan.done + 1 {
             self.note_searches(observer);
         }
+        let (epoch, own) = (batch.epoch, Turn { end_of_epoch: batch.end_of_epoch, stop: observer.stop() });
         self.state.position = batch.position;
-        let end_of_epoch = batch.end_of_epoch;
         batches.recycle(batch);
+        let turn = match self.team.is_alone() {
+            true => {
+                self.state.places[0] = self.state.position.next;
+                own
+            }
+            false => self.agree(epoch, own, batches, observer)?,
+        };
         // While the step computes.
         if !self.is_finished() {
             batches.bring()?;
         }
-        if self.state.step.is_multiple_of(self.log_every) || end_of_epoch {
+        if self.state.step.is_multiple_of(self.log_every) || turn.end_of_epoch {
             self.settle()?;
             let record = self.step_record(rate, since)?;
-            self.logs.step(&record)?;
+            if let Some(keeper) = &mut self.keeper {
+                keeper.logs.step(&record)?;
+            }
             observer.step(&record);
         }
-        Ok(end_of_epoch)
+        Ok(turn)
+    }
+
+    /// Learns where the other workers are, after a step of `epoch`. Where one has come to the end of the epoch, all have: those that met fewer
+    /// broken images leave out what they have left.
+    fn agree(
+        &mut self,
+        epoch: u64,
+        own: Turn,
+        batches: &mut Batches,
+        observer: &mut dyn Observer,
+    ) -> Result<Turn, TrainError> {
+        let turn = self.team.take_turn(&mut self.state.places, self.state.position.next, own)?;
+        if turn.end_of_epoch {
+            self.state.places.fill(0);
+            self.state.position = Position { epoch: epoch + 1, next: 0 };
+            if !own.end_of_epoch {
+                self.note_skipped(batches, observer)?;
+                *batches = self.batches()?;
+            }
+        }
+        Ok(turn)
     }
 
     /// Tells what the first step on a GPU spent on choosing, where that was long.
@@ -204,23 +256,26 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Leaves the state on the disk.
-    fn conclude(mut self) -> Result<Outcome, TrainError> {
-        self.saver.wait()?;
-        let checkpoint = match self.saver.newest() {
+    /// Leaves the state on the disk, where this worker keeps it.
+    fn conclude(mut self) -> Result<Ended, TrainError> {
+        let (finished, step, skipped) = (self.is_finished(), self.state.step, self.skipped.len());
+        let Some(keeper) = &mut self.keeper else {
+            return Ok(Ended { finished, step, checkpoint: None, skipped });
+        };
+        keeper.saver.wait()?;
+        let checkpoint = match keeper.saver.newest() {
             Some(path) => path,
             None => {
-                self.save()?;
-                self.saver.wait()?;
-                self.saver.checkpoints().path(self.state.step)
+                keeper.save(&self.state, self.config)?;
+                keeper.saver.wait()?;
+                keeper.saver.checkpoints().path(step)
             }
         };
-        let finished = self.is_finished();
         if finished {
             // Nothing will be read again. What cannot be removed only takes room.
-            let _ = self.folder.files().remove(&self.folder.cache());
+            let _ = keeper.folder.files().remove(&keeper.folder.cache());
         }
-        Ok(Outcome { finished, step: self.state.step, checkpoint, skipped: self.skipped.len() })
+        Ok(Ended { finished, step, checkpoint: Some(checkpoint), skipped })
     }
 
     /// Takes a step on `views`, or on those that a GPU has; or starts it where [`Run::settle`] is to learn what came of it.
@@ -232,7 +287,7 @@ impl<'r> Run<'r> {
             self.state.step += 1;
             return Ok(());
         }
-        let (figures, taken) = train_step(model, optimizer, loss, &SingleProcess, views, rate)?;
+        let (figures, taken) = train_step(model, optimizer, loss, self.team.collective, views, rate)?;
         self.figures = figures;
         if !taken {
             return Err(self.not_finite(self.state.step));
@@ -264,9 +319,11 @@ impl<'r> Run<'r> {
 
     /// Step number `step` was not finite.
     fn not_finite(&mut self, step: u64) -> TrainError {
-        // One that could not be written is not there: the one before it is named.
-        let _ = self.saver.wait();
-        let last_good = self.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path);
+        let last_good = self.keeper.as_mut().and_then(|keeper| {
+            // One that could not be written is not there: the one before it is named.
+            let _ = keeper.saver.wait();
+            keeper.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path)
+        });
         TrainError::NotFinite {
             step,
             rate: self.schedule.rate(step),
@@ -318,37 +375,35 @@ impl<'r> Run<'r> {
 
     /// Lists newly met broken images in the run folder.
     fn note_skipped(&mut self, batches: &Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let before = self.skipped.len();
-        let known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
-        self.skipped.extend(batches.skipped().into_iter().filter(|met| !known.contains(&met.index)));
-        if self.skipped.len() > before {
-            self.folder.write_skipped(&self.skipped)?;
-            let (count, list) = (self.skipped.len(), self.folder.skipped());
-            let images = if count == 1 { "image" } else { "images" };
-            observer.warn(&format!("{count} {images} could not be used, listed in {}", list.display()));
+        self.list_skipped(batches.skipped(), observer)
+    }
+
+    /// Does so with those that the other workers have met.
+    fn share_skipped(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.team.is_alone() {
+            return Ok(());
         }
+        let met = self.team.gather_skipped(&self.skipped)?;
+        self.list_skipped(met, observer)
+    }
+
+    fn list_skipped(&mut self, met: Vec<Skipped>, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let before = self.skipped.len();
+        let mut known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
+        self.skipped.extend(met.into_iter().filter(|met| known.insert(met.index)));
+        let Some(keeper) = self.keeper.as_ref().filter(|_| self.skipped.len() > before) else {
+            return Ok(());
+        };
+        keeper.folder.write_skipped(&self.skipped)?;
+        let (count, list) = (self.skipped.len(), keeper.folder.skipped());
+        let images = if count == 1 { "image" } else { "images" };
+        observer.warn(&format!("{count} {images} could not be used, listed in {}", list.display()));
         Ok(())
     }
 
     /// Whether the state is the best so far.
     fn is_best(&self) -> bool {
         self.state.best.as_ref().is_some_and(|best| best.step() == self.state.step)
-    }
-
-    /// Keeps the state, the best so far, until the next one is saved.
-    fn hold(&mut self) -> Result<(), TrainError> {
-        let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
-        let Run { state, config, identity, saver, .. } = self;
-        saver.hold(|| state.checkpoint(config, *identity, metrics, events))
-    }
-
-    /// Starts to save the state; the logs are on the disk before it.
-    fn save(&mut self) -> Result<(), TrainError> {
-        let Run { state, logs, config, identity, saver, .. } = self;
-        saver.save(|| {
-            let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
-            state.checkpoint(config, *identity, metrics, events)
-        })
     }
 }
 

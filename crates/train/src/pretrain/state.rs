@@ -3,6 +3,7 @@
 use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
+use super::Part;
 use super::identity::Identity;
 use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
 use crate::optim::Optimizer;
@@ -15,6 +16,9 @@ const OPTIMIZER: &str = "optimizer.";
 const SCALE: &str = "loss_scale";
 const SCALE_STEPS: &str = "loss_scale_steps";
 const SKIPPED_STEPS: &str = "skipped_steps";
+
+/// Each worker's next place in the epoch, where there are several.
+const WORKER_PLACES: &str = "worker_places";
 
 /// Sums over the steps of the epoch under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +35,8 @@ pub(super) struct State {
     pub(super) optimizer: Optimizer,
     pub(super) step: u64,
     pub(super) position: Position,
+    /// The next place of each worker in the epoch, by rank.
+    pub(super) places: Vec<u64>,
     pub(super) sums: EpochSums,
     /// The scale of the loss, where it is scaled, and steps skipped for it.
     pub(super) loss_scale: Option<LossScaleFigures>,
@@ -39,8 +45,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The start of a run.
-    pub(super) fn new(config: &Config, device: &Device) -> Result<State, TrainError> {
+    /// The start of a run, of one of `workers` workers.
+    pub(super) fn new(config: &Config, device: &Device, workers: usize) -> Result<State, TrainError> {
         let model = Model::new(config, device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
         let (position, sums) = (Position::default(), EpochSums::default());
@@ -49,6 +55,7 @@ impl State {
             optimizer,
             step: 0,
             position,
+            places: vec![0; workers],
             sums,
             loss_scale: None,
             skipped_steps: 0,
@@ -61,8 +68,9 @@ impl State {
         checkpoint: &Checkpoint,
         config: &Config,
         device: &Device,
+        part: Part,
     ) -> Result<State, TrainError> {
-        let mut state = State::new(config, device)?;
+        let mut state = State::new(config, device, part.of)?;
         state.model.load(checkpoint)?;
         let meta = &checkpoint.meta;
         for (id, buffer) in state.optimizer.state_mut() {
@@ -78,7 +86,8 @@ impl State {
         }
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
-        state.position = Position { epoch: meta.epoch, next: meta.next };
+        state.places = places_of(meta, part.of);
+        state.position = Position { epoch: meta.epoch, next: state.places[part.rank] };
         let sum = |key: &str| meta.extra.get(key).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
         state.sums = EpochSums {
             steps: sum("epoch_steps") as u64,
@@ -115,10 +124,13 @@ impl State {
             extra.insert(SCALE_STEPS.into(), steps.into());
             extra.insert(SKIPPED_STEPS.into(), self.skipped_steps.into());
         }
+        if self.places.len() > 1 {
+            extra.insert(WORKER_PLACES.into(), self.places.clone().into());
+        }
         let meta = Meta {
             step: self.step,
             epoch: self.position.epoch,
-            next: self.position.next,
+            next: self.places.iter().sum(),
             seed: config.train.seed,
             images: identity.images,
             names: Some(identity.names),
@@ -129,5 +141,34 @@ impl State {
             extra,
         };
         Ok(Checkpoint { tensors, meta })
+    }
+}
+
+/// Each worker's next place in the epoch, of `workers`. Where they were as many before, each goes on where it was; otherwise what was
+/// behind them together is dealt anew. All have come equally far unless one met more broken images than another: then a few images of
+/// this one epoch are seen twice, or not at all.
+fn places_of(meta: &Meta, workers: usize) -> Vec<u64> {
+    let known = meta.extra.get(WORKER_PLACES).and_then(serde_json::Value::as_array);
+    let known: Option<Vec<u64>> =
+        known.and_then(|places| places.iter().map(serde_json::Value::as_u64).collect());
+    match known.filter(|places| places.len() == workers) {
+        Some(places) => places,
+        None => vec![meta.next / workers as u64; workers],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_kept_or_dealt_anew() {
+        let mut meta = Meta { next: 96, ..Meta::default() };
+        assert_eq!(places_of(&meta, 1), [96]);
+        assert_eq!(places_of(&meta, 3), [32; 3]);
+        meta.extra.insert(WORKER_PLACES.into(), vec![47, 49].into());
+        assert_eq!(places_of(&meta, 2), [47, 49]);
+        assert_eq!(places_of(&meta, 1), [96]);
+        assert_eq!(places_of(&meta, 4), [24; 4]);
     }
 }

@@ -101,9 +101,7 @@ fn sum_over_workers(collective: &dyn Collective, gradient: &mut Tensor) -> simcl
     if collective.size() == 1 {
         return Ok(());
     }
-    let mut sums: Vec<f64> = gradient.to_vec()?.into_iter().map(f64::from).collect();
-    collective.all_reduce_sum(&mut sums)?;
-    gradient.write(&sums.into_iter().map(|sum| sum as f32).collect::<Vec<_>>())
+    collective.all_reduce_sum_f32(gradient.as_mut_slice()?)
 }
 
 /// |w| over all trained parameters.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
-use simclr_data::{Cached, Dataset, LoaderConfig, Position, Reading};
+use simclr_data::{Cached, Dataset, LoaderConfig, Position, Reading, Share};
 use simclr_engine::{Device, SingleProcess};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{Batches, CapturedStep, RunViews, ViewsPlace, train_step};
@@ -103,6 +103,7 @@ impl Taker<'_> {
         let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice)?;
         let loader = LoaderConfig {
             batch: self.config.train.batch,
+            share: Share::WHOLE,
             seed: 0,
             reading: Reading { threads: self.device.threads(), strict: false },
             prefetch: 2,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, Profile, SingleProcess};
 use simclr_train::config::DeviceName;
 use simclr_train::optim::Optimizer;
-use simclr_train::pretrain::{CapturedStep, train_step};
+use simclr_train::pretrain::{CapturedStep, Part, train_step};
 use simclr_train::{Config, Layers, Model, TrainError, memory};
 
 use super::fed::{Fed, RATE, Taker};
@@ -166,7 +166,7 @@ impl Step {
         };
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default())?;
+        let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default(), Part::WHOLE)?;
         let tensors = memory::step_use((&model, &optimizer), &config, choice.memory, config.train.batch)?;
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;

@@ -1,0 +1,105 @@
+//! Several processes train one run: started by one, or meeting each other.
+
+mod common;
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use common::{
+    assert_same_run, class_folders, finish, losses, path, pretrain, resume, simclr, small_data, start,
+    wait_for,
+};
+
+fn with(mut words: Vec<String>, more: &[&str]) -> Vec<String> {
+    words.extend(more.iter().map(|&word| word.to_owned()));
+    words
+}
+
+/// An address of this machine at which nobody listens.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// The arguments of a worker that is not the first.
+fn worker<'w>(data: &'w Path, number: &'w str, of: &'w str, at: &'w str) -> Vec<String> {
+    let words = ["pretrain", path(data), "--threads", "1", "--workers", of, "--worker", number, "--meet", at];
+    words.map(str::to_owned).to_vec()
+}
+
+#[test]
+fn two_processes_train_one_run_as_one_would() {
+    let (dir, data) = small_data();
+    let [alone, run] = ["alone", "run"].map(|name| dir.path().join(name));
+    let sets = ["train.precision=f32", "data.holdout=4"];
+    simclr(&pretrain(&data, &alone, &sets)).expect(0, &[]);
+    let words = ["2 workers share each batch", "saved to"];
+    let reply = simclr(&with(pretrain(&data, &run, &sets), &["--workers", "2"])).expect(0, &words);
+    assert_eq!(reply.err.matches("sub-folder per class").count(), 1, "one of them tells: {}", reply.err);
+    let (alone, together) = (losses(&alone), losses(&run));
+    assert_eq!(alone.len(), together.len());
+    for ((_, alone), (_, together)) in alone.into_iter().zip(together) {
+        let [alone, together] = [alone, together].map(f64::from_bits);
+        assert!((alone / together - 1.0).abs() < 1e-3, "{alone} {together}");
+    }
+    simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]);
+}
+
+#[test]
+fn a_killed_first_worker_ends_the_others_and_the_run_goes_on_to_the_same_bits() {
+    let (dir, data) = small_data();
+    let sets = ["train.epochs=6", "train.checkpoint_every=2", "train.knn_every=0", "train.health_every=0"];
+    let reference = dir.path().join("reference");
+    simclr(&with(pretrain(&data, &reference, &sets), &["--workers", "2"])).expect(0, &[]);
+
+    // The other worker is started by hand, so that it can be seen to end.
+    let (run, at) = (dir.path().join("run"), free_address());
+    let first = with(pretrain(&data, &run, &sets), &["--workers", "2", "--worker", "0", "--meet", &at]);
+    let (second, mut first) = (start(&worker(&data, "1", "2", &at)), start(&first));
+    let killed = wait_for(&run, 7, &mut first);
+    first.kill().unwrap();
+    finish(first);
+    if killed {
+        finish(second).expect(1, &["worker 0 has gone"]);
+    }
+    simclr(&with(resume(&data, &run), &["--workers", "2"])).expect(0, &[]);
+    assert_same_run(&run, &reference);
+}
+
+#[test]
+fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
+    let (dir, data) = small_data();
+    let (run, at) = (dir.path().join("run"), free_address());
+    let first = |more: &[&str]| with(pretrain(&data, &run, &[]), more);
+    // What is wrong with the arguments.
+    simclr(&first(&["--workers", "2", "--worker", "1"])).expect(2, &["--meet"]);
+    simclr(&first(&["--workers", "0"])).expect(2, &["from 1 to 1024"]);
+    simclr(&first(&["--workers", "2", "--meet", &at])).expect(2, &["--worker 0 to 1"]);
+    let no_folder = ["pretrain", path(&data), "--workers", "2", "--worker", "0", "--meet", &at];
+    simclr(&no_folder).expect(2, &["give --out RUN"]);
+    simclr(&first(&["--workers", "5"])).expect(2, &["`train.batch` is 16", "15 or 20 would be right"]);
+    simclr(&with(worker(&data, "1", "2", &at), &["--resume", "--out", "x"])).expect(2, &["worker 0 alone"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &taken]))
+        .expect(1, &["cannot listen at", "free"]);
+    // Other images than the first has: both say it.
+    let other = dir.path().join("other");
+    class_folders(&other, 3, 10);
+    let second = start(&worker(&other, "1", "2", &at));
+    let told = ["worker 1 has 30 images, worker 0 48; give every worker the same data"];
+    simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &at])).expect(1, &told);
+    finish(second).expect(1, &told);
+    // No data where a worker is.
+    let second = start(&worker(Path::new("nowhere"), "1", "2", &at));
+    simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &at]))
+        .expect(1, &["worker 1 stopped", "nowhere"]);
+    finish(second).expect(2, &["nowhere"]);
+    assert!(!run.exists());
+}
+
+#[test]
+fn a_plan_for_several_is_told() {
+    let (dir, data) = small_data();
+    let words = with(pretrain(&data, &dir.path().join("run"), &[]), &["--dry-run", "--workers", "4"]);
+    simclr(&words).expect(0, &["4 workers share each batch"]);
+}

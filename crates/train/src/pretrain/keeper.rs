@@ -1,0 +1,65 @@
+//! What keeps a run: its folder, its logs, its checkpoints.
+
+use simclr_data::Skipped;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::TrainConfig;
+use crate::metrics_log::MetricsLog;
+use crate::run_folder::RunFolder;
+use crate::tensorboard::EventLog;
+use crate::{Config, TrainError};
+
+use super::Identity;
+use super::records::Logs;
+use super::saving::Saver;
+use super::state::State;
+
+/// Of several workers the first alone has one.
+pub(super) struct Keeper<'r> {
+    pub(super) folder: &'r RunFolder,
+    pub(super) logs: Logs,
+    pub(super) saver: Saver,
+    identity: Identity,
+}
+
+impl<'r> Keeper<'r> {
+    /// Begins the logs in `folder`, or cuts them back to where `from` was saved. Returns the images that were passed over before.
+    pub(super) fn new(
+        folder: &'r RunFolder,
+        config: &TrainConfig,
+        identity: Identity,
+        from: Option<&Checkpoint>,
+    ) -> Result<(Keeper<'r>, Vec<Skipped>), TrainError> {
+        let files = folder.files().as_ref();
+        let (logs, skipped) = match from {
+            Some(Checkpoint { meta, .. }) => {
+                let metrics = MetricsLog::resume(files, &folder.metrics(), meta.metrics_bytes)?;
+                let events = EventLog::resume(files, folder.path(), meta.events_bytes)?;
+                (Logs { metrics, events }, folder.read_skipped()?)
+            }
+            None => {
+                let metrics = MetricsLog::create(files, &folder.metrics())?;
+                let events = EventLog::create(files, folder.path())?;
+                (Logs { metrics, events }, Vec::new())
+            }
+        };
+        let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every);
+        Ok((Keeper { folder, logs, saver, identity }, skipped))
+    }
+
+    /// Keeps the state, the best so far, until the next one is saved.
+    pub(super) fn hold(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
+        let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
+        let Keeper { saver, identity, .. } = self;
+        saver.hold(|| state.checkpoint(config, *identity, metrics, events))
+    }
+
+    /// Starts to save the state; the logs are on the disk before it.
+    pub(super) fn save(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
+        let Keeper { saver, logs, identity, .. } = self;
+        saver.save(|| {
+            let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
+            state.checkpoint(config, *identity, metrics, events)
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! The workers of a run, and what they must agree on.
+
+use serde::{Deserialize, Serialize};
+use simclr_data::{Dataset, Share, Skipped};
+use simclr_engine::{Collective, Device, SingleProcess};
+
+use super::Identity;
+use crate::checkpoint::Checkpoint;
+use crate::config::Memory;
+use crate::{Config, TrainError};
+
+/// Which of how many workers one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub of: usize,
+    /// How many of them share this machine, this one included.
+    pub here: usize,
+}
+
+impl Part {
+    /// The only worker.
+    pub const WHOLE: Part = Part { rank: 0, of: 1, here: 1 };
+
+    /// Its part of every batch.
+    pub(super) fn share(self) -> Share {
+        Share::new(self.rank, self.of).unwrap_or(Share::WHOLE)
+    }
+
+    /// Images that it has of a batch.
+    ///
+    /// # Errors
+    /// [`TrainError::Conflict`] where a batch cannot be shared evenly, or leaves a worker without a pair of images.
+    pub fn batch(self, config: &Config) -> Result<usize, TrainError> {
+        let (batch, of) = (config.train.batch, self.of);
+        if batch.is_multiple_of(of) && (batch / of >= 2 || of == 1) {
+            return Ok(batch / of);
+        }
+        let above = batch.div_ceil(of).max(2) * of;
+        let right = match batch / of * of {
+            below if below >= 2 * of => format!("{below} or {above}"),
+            _ => above.to_string(),
+        };
+        Err(TrainError::Conflict {
+            origin: "the configuration".to_owned(),
+            key: "train.batch".to_owned(),
+            problem: format!(
+                "is {batch}, of which {of} workers cannot each have as many, and at least 2; {right} would be right"
+            ),
+        })
+    }
+}
+
+/// The workers of a run, as one of them sees them.
+#[derive(Clone, Copy)]
+pub struct Team<'t> {
+    pub(super) collective: &'t dyn Collective,
+    pub(super) part: Part,
+}
+
+/// What all workers must have in common.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Common {
+    images: u64,
+    names: u32,
+    instructions: String,
+}
+
+/// What workers tell each other after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Turn {
+    /// Whether this was the last step of the epoch.
+    pub(super) end_of_epoch: bool,
+    /// Whether to stop.
+    pub(super) stop: bool,
+}
+
+impl<'t> Team<'t> {
+    /// One worker.
+    pub const ALONE: Team<'static> = Team { collective: &SingleProcess, part: Part::WHOLE };
+
+    /// Those of `collective`, of which `here` share this machine.
+    pub fn new(collective: &'t dyn Collective, here: usize) -> Team<'t> {
+        Team { collective, part: Part { rank: collective.rank(), of: collective.size(), here } }
+    }
+
+    /// Tells the other workers why this one stops.
+    pub fn leave(&self, why: &str) {
+        self.collective.leave(why);
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.part.of == 1
+    }
+
+    /// Checks that all workers can compute one step together: on the same images, on processors of one kind.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`], the same for all.
+    pub(super) fn check(&self, dataset: &dyn Dataset, device: &Device) -> Result<(), TrainError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let Identity { images, names } = Identity::of(dataset);
+        let instructions = if device.is_gpu() { device.to_string() } else { device.instructions() };
+        let all: Vec<Common> = self.exchange(&Common { images, names, instructions })?;
+        let wrong = |what: String| Err(TrainError::Workers(what));
+        // The same words everywhere: every worker has seen the same.
+        let Some(first) = all.first() else { return Ok(()) };
+        for (rank, other) in all.iter().enumerate().skip(1) {
+            if other.images != first.images {
+                return wrong(format!(
+                    "worker {rank} has {} images, worker 0 {}; give every worker the same data",
+                    other.images, first.images
+                ));
+            }
+            if other.names != first.names {
+                return wrong(format!(
+                    "worker {rank} has other images than worker 0, or in another order; give every worker the same data"
+                ));
+            }
+            if other.instructions != first.instructions {
+                return wrong(format!(
+                    "worker {rank} computes with {}, worker 0 with {}, and would round differently; take processors of one kind",
+                    other.instructions, first.instructions
+                ));
+            }
+        }
+        match device.is_gpu() {
+            true => {
+                wrong("several workers train on processors alone; --device cpu would be right".to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// What is kept for the backward pass by all: what one has to do without, none keeps, since what is computed again is exchanged again.
+    pub(super) fn settle_memory(&self, own: Memory) -> Result<Memory, TrainError> {
+        let mut blocks = [if own == Memory::Blocks { 1.0 } else { 0.0 }];
+        self.collective.all_reduce_sum(&mut blocks)?;
+        Ok(if blocks[0] > 0.0 { Memory::Blocks } else { own })
+    }
+
+    /// The checkpoint that worker 0 goes on from, if it does.
+    pub(super) fn share(&self, from: Option<&Checkpoint>) -> Result<Option<Checkpoint>, TrainError> {
+        let own = from.map(Checkpoint::to_bytes).transpose()?.unwrap_or_default();
+        let all = self.collective.exchange(&own)?;
+        match all.first().filter(|bytes| !bytes.is_empty()) {
+            Some(bytes) => Ok(Some(Checkpoint::from_bytes(bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the others the next own place in the epoch, and what is wished; learns theirs, `places` by rank.
+    pub(super) fn take_turn(&self, places: &mut [u64], own: u64, wished: Turn) -> Result<Turn, TrainError> {
+        let one = |is: bool| if is { 1.0 } else { 0.0 };
+        let mut told = vec![0.0; places.len() + 2];
+        told[self.part.rank] = own as f64;
+        told[places.len()] = one(wished.end_of_epoch);
+        told[places.len() + 1] = one(wished.stop);
+        self.collective.all_reduce_sum(&mut told)?;
+        places.iter_mut().zip(&told).for_each(|(place, &told)| *place = told as u64);
+        Ok(Turn { end_of_epoch: told[places.len()] > 0.0, stop: told[places.len() + 1] > 0.0 })
+    }
+
+    /// What all workers have passed over, those of this one among them.
+    pub(super) fn gather_skipped(&self, own: &[Skipped]) -> Result<Vec<Skipped>, TrainError> {
+        Ok(self.exchange(&own)?.into_iter().flat_map(|list: Vec<Skipped>| list).collect())
+    }
+
+    fn exchange<T: Serialize, R: for<'d> Deserialize<'d>>(&self, own: &T) -> Result<Vec<R>, TrainError> {
+        let strange = |_| {
+            TrainError::Workers(
+                "the workers do not understand each other; start the same program everywhere".to_owned(),
+            )
+        };
+        let own = serde_json::to_vec(own).map_err(strange)?;
+        let all = self.collective.exchange(&own)?;
+        all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(strange)).collect()
+    }
+}

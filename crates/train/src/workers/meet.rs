@@ -1,0 +1,332 @@
+//! How workers find each other.
+//!
+//! Worker 0 listens where all know. Each other one listens too, at an address of its own, and tells worker 0 who it is and where; when all
+//! have come, worker 0 tells each where the others are, and each connects with those of lower rank.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Link, Workers};
+use crate::TrainError;
+
+/// What every greeting begins with; the last byte is the version of what is said.
+const MAGIC: &[u8; 16] = b"simclr workers \x01";
+/// The longest greeting that is read, in bytes.
+const MOST: u32 = 1 << 20;
+/// How long somebody who connects may take to greet.
+const GREETING: Duration = Duration::from_secs(5);
+/// Between two looks whether somebody has come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the others are waited for, and what is asked meanwhile.
+pub struct Patience<'p> {
+    /// How long.
+    pub most: Duration,
+    /// Fails where waiting has no sense any more.
+    pub check: &'p mut dyn FnMut() -> Result<(), TrainError>,
+}
+
+/// Who somebody is that connects.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    program: String,
+    rank: usize,
+    size: usize,
+    /// Where it listens itself, at the address from which it connects.
+    port: u16,
+    machine: String,
+}
+
+/// What worker 0 answers.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    /// Where each worker of rank 1 and above listens, and on which machine each worker is.
+    Welcome { addresses: Vec<SocketAddr>, machines: Vec<String> },
+    /// Why somebody cannot be a worker of this run.
+    Refused(String),
+}
+
+/// Worker 0 before the others have come.
+#[derive(Debug)]
+pub struct Host {
+    listener: TcpListener,
+}
+
+impl Host {
+    /// Listens at `address`, "HOST:PORT"; port 0: any that is free.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`] where that is not possible.
+    pub fn listen(address: &str) -> Result<Host, TrainError> {
+        let wrong = |error: io::Error| {
+            problem(format!(
+                "worker 0 cannot listen at {address}: {error}; give HOST:PORT of this machine with a port that is free"
+            ))
+        };
+        let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
+        let listener = TcpListener::bind(&addresses[..]).map_err(wrong)?;
+        Ok(Host { listener })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`] where the system does not tell.
+    pub fn address(&self) -> Result<SocketAddr, TrainError> {
+        self.listener.local_addr().map_err(|error| problem(format!("worker 0 listens nowhere: {error}")))
+    }
+
+    /// Waits until all `size` workers are there.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`] where not all came in time, and what `patience` says.
+    pub fn meet(self, size: usize, mut patience: Patience) -> Result<Workers, TrainError> {
+        let end = Instant::now() + patience.most;
+        let mut come: Vec<Option<(TcpStream, SocketAddr, String)>> = (1..size).map(|_| None).collect();
+        while come.iter().any(Option::is_none) {
+            let missing = |come: &[Option<_>]| {
+                let ranks = come.iter().enumerate().filter(|(_, at)| at.is_none());
+                ranks.map(|(i, _)| (i + 1).to_string()).collect::<Vec<_>>().join(", ")
+            };
+            let Some((mut stream, from)) = accept(&self.listener, end, &mut patience)? else {
+                return Err(problem(format!(
+                    "after {} seconds there is nothing of worker {} of {size}; start each with --workers {size}, its own --worker and \
+                     the same --meet",
+                    patience.most.as_secs(),
+                    missing(&come)
+                )));
+            };
+            // Whoever is no worker, a scanner of ports say, is no reason to stop.
+            let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
+            match refusal(&hello, size, &come) {
+                Some(why) => {
+                    tracing::warn!("{from} was refused as a worker: {why}");
+                    let _ = send(&mut stream, &Answer::Refused(why));
+                }
+                None => {
+                    come[hello.rank - 1] =
+                        Some((stream, SocketAddr::new(from.ip(), hello.port), hello.machine))
+                }
+            }
+        }
+        let own = machine();
+        let (mut addresses, mut machines, mut streams) = (Vec::new(), vec![own.clone()], Vec::new());
+        for (stream, address, machine) in come.into_iter().flatten() {
+            addresses.push(address);
+            machines.push(machine);
+            streams.push(stream);
+        }
+        let here = machines.iter().filter(|&machine| *machine == own).count();
+        let welcome = Answer::Welcome { addresses, machines };
+        let mut links = vec![None];
+        for (i, mut stream) in streams.into_iter().enumerate() {
+            let rank = i + 1;
+            send(&mut stream, &welcome).map_err(|error| unheard(rank, &error))?;
+            links.push(Some(link(rank, stream)?));
+        }
+        Ok(Workers::new(0, here, links))
+    }
+}
+
+impl Workers {
+    /// Connects worker `rank`, from 1, of `size` with worker 0, which listens at `address`, and with all others.
+    ///
+    /// # Errors
+    /// [`TrainError::Workers`] where not all came in time or worker 0 refuses, and what `patience` says.
+    pub fn join(
+        rank: usize,
+        size: usize,
+        address: &str,
+        mut patience: Patience,
+    ) -> Result<Workers, TrainError> {
+        let end = Instant::now() + patience.most;
+        let (mut first, own) = loop {
+            match connect(address) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() >= end => {
+                    return Err(problem(format!(
+                        "worker 0 is not to be found at {address} after {} seconds: {error}",
+                        patience.most.as_secs()
+                    )));
+                }
+                Err(_) => wait(&mut patience)?,
+            }
+        };
+        // Where worker 0 sees us the others will.
+        let listener = TcpListener::bind((own, 0))
+            .map_err(|error| problem(format!("cannot listen at {own}: {error}")))?;
+        let port = listener.local_addr().map_err(|error| problem(error.to_string()))?.port();
+        let hello = Hello { program: program(), rank, size, port, machine: machine() };
+        send(&mut first, &hello).map_err(|error| unheard(0, &error))?;
+        let Answer::Welcome { addresses, machines } = answer(&mut first, end, &mut patience)? else {
+            return Err(problem("worker 0 takes no more workers".to_owned()));
+        };
+        let here = machines.iter().filter(|&machine| *machine == hello.machine).count();
+        let mut links: Vec<Option<Link>> = (0..size).map(|_| None).collect();
+        links[0] = Some(link(0, first)?);
+        for (i, address) in addresses.iter().enumerate().take(rank - 1) {
+            let other = i + 1;
+            let mut stream = TcpStream::connect_timeout(address, GREETING).map_err(|error| {
+                problem(format!("worker {other} cannot be reached at {address}: {error}"))
+            })?;
+            send(&mut stream, &hello).map_err(|error| unheard(other, &error))?;
+            links[other] = Some(link(other, stream)?);
+        }
+        while let Some(missing) = (rank + 1..size).find(|&other| links[other].is_none()) {
+            let Some((mut stream, _)) = accept(&listener, end, &mut patience)? else {
+                return Err(problem(format!("worker {missing} has not connected")));
+            };
+            let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
+            if (rank + 1..size).contains(&hello.rank) && links[hello.rank].is_none() {
+                links[hello.rank] = Some(link(hello.rank, stream)?);
+            }
+        }
+        Ok(Workers::new(rank, here, links))
+    }
+}
+
+/// Why somebody cannot be a worker of a run of `size`, of which `come` are there.
+fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> {
+    let Hello { program: theirs, rank, size: wanted, .. } = hello;
+    if *theirs != program() {
+        return Some(format!(
+            "it is simclr {theirs}, worker 0 is {}; start the same program everywhere",
+            program()
+        ));
+    }
+    if *wanted != size {
+        return Some(format!(
+            "it is one of {wanted} workers, worker 0 expects {size}; give the same --workers everywhere"
+        ));
+    }
+    match rank.checked_sub(1).and_then(|i| come.get(i)) {
+        None => Some(format!("there is no worker {rank} beside worker 0; 1 to {} would be right", size - 1)),
+        Some(Some(_)) => Some(format!("worker {rank} is there already; give each a --worker of its own")),
+        Some(None) => None,
+    }
+}
+
+/// Somebody who connects; nobody where none has come by `end`.
+fn accept(
+    listener: &TcpListener,
+    end: Instant,
+    patience: &mut Patience,
+) -> Result<Option<(TcpStream, SocketAddr)>, TrainError> {
+    let failed = |error: io::Error| problem(format!("listening for workers failed: {error}"));
+    listener.set_nonblocking(true).map_err(failed)?;
+    while Instant::now() < end {
+        match listener.accept() {
+            Ok((stream, from)) => {
+                stream.set_nonblocking(false).map_err(failed)?;
+                return Ok(Some((stream, from)));
+            }
+            // One that has gone again.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
+            Err(_) => wait(patience)?,
+        }
+    }
+    Ok(None)
+}
+
+/// A connection to `address`, and our own address on it.
+fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, GREETING) {
+            Ok(stream) => {
+                let own = stream.local_addr()?;
+                // Who connects with a port of its own machine at which nobody listens may be given that very port, and meet itself.
+                if stream.peer_addr()? != own {
+                    return Ok((stream, own.ip()));
+                }
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// What worker 0 answers, which waits for the others first.
+fn answer(first: &mut TcpStream, end: Instant, patience: &mut Patience) -> Result<Answer, TrainError> {
+    let lost = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            problem("worker 0 has gone".to_owned())
+        }
+        _ => unheard(0, &error),
+    };
+    loop {
+        first.set_nonblocking(true).map_err(lost)?;
+        let come = first.peek(&mut [0]);
+        first.set_nonblocking(false).map_err(lost)?;
+        match come {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(lost(error)),
+            Ok(_) => break,
+        }
+        if Instant::now() >= end {
+            return Err(problem(format!("not all workers came within {} seconds", patience.most.as_secs())));
+        }
+        wait(patience)?;
+    }
+    match receive(first).map_err(lost)? {
+        Answer::Refused(why) => Err(problem(format!("worker 0 refuses this worker: {why}"))),
+        welcome => Ok(welcome),
+    }
+}
+
+fn wait(patience: &mut Patience) -> Result<(), TrainError> {
+    (patience.check)()?;
+    sleep(LOOK);
+    Ok(())
+}
+
+fn link(rank: usize, stream: TcpStream) -> Result<Link, TrainError> {
+    Link::new(rank, stream).map_err(|error| unheard(rank, &error))
+}
+
+fn send(stream: &mut TcpStream, what: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(what)?;
+    let mut message = MAGIC.to_vec();
+    message.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    message.extend_from_slice(&text);
+    stream.write_all(&message)
+}
+
+fn receive<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<T> {
+    let foreign =
+        || io::Error::new(io::ErrorKind::InvalidData, "no worker of this version of simclr is there");
+    stream.set_read_timeout(Some(GREETING))?;
+    let (mut magic, mut length) = ([0; MAGIC.len()], [0; 4]);
+    stream.read_exact(&mut magic)?;
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if magic != *MAGIC || length > MOST {
+        return Err(foreign());
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text)?;
+    serde_json::from_slice(&text).map_err(|_| foreign())
+}
+
+/// What all processes on a machine, and none elsewhere, have in common while it runs.
+fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| std::env::var("HOSTNAME").unwrap_or_default(), |id| id.trim().to_owned())
+}
+
+fn program() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+fn problem(what: String) -> TrainError {
+    TrainError::Workers(what)
+}
+
+fn unheard(rank: usize, error: &io::Error) -> TrainError {
+    problem(format!("worker {rank} cannot be heard: {error}"))
+}

@@ -1,0 +1,175 @@
+//! Several processes that train as one, on one machine or several, over TCP.
+//!
+//! ```text
+//! worker 0 listens ◀── the others say who they are       (meet.rs)
+//! then each is connected with each, and every exchange goes
+//! straight from worker to worker:                        (link.rs)
+//!     small sums, gathers     own values to all, theirs from all
+//!     sums of gradients       piece j to worker j, which adds it up and sends the sum to all
+//! ```
+//!
+//! Values travel as they are: the network is trusted, and all workers are processors of one kind.
+
+mod link;
+mod meet;
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use simclr_engine::{Collective, EngineError, Result};
+
+use link::Link;
+pub use meet::{Host, Patience};
+
+/// Sums of more bytes than this are cut into a piece a worker.
+const WHOLE: usize = 32 << 10;
+
+/// This process's connections to the other workers.
+#[derive(Debug)]
+pub struct Workers {
+    rank: usize,
+    size: usize,
+    here: usize,
+    mesh: Mutex<Mesh>,
+}
+
+#[derive(Debug)]
+struct Mesh {
+    /// By rank; none to ourselves.
+    links: Vec<Option<Link>>,
+    sums: Vec<f64>,
+    bytes: Vec<u8>,
+}
+
+impl Workers {
+    /// `links` by rank; `here` of the workers are on this machine.
+    fn new(rank: usize, here: usize, links: Vec<Option<Link>>) -> Workers {
+        let size = links.len();
+        Workers { rank, size, here, mesh: Mutex::new(Mesh { links, sums: Vec::new(), bytes: Vec::new() }) }
+    }
+
+    /// How many of the workers, this one included, share this machine.
+    pub fn here(&self) -> usize {
+        self.here
+    }
+
+    fn with_mesh<R>(&self, work: impl FnOnce(&mut Mesh) -> R) -> R {
+        work(&mut self.mesh.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Mesh {
+    fn send_to_all(&mut self, bytes: &[u8]) {
+        self.links.iter_mut().flatten().for_each(|link| link.send(bytes));
+    }
+
+    /// Adds what worker `rank` sends, or `own` where that is us, to the sums.
+    fn add<T: bytemuck::Pod + Into<f64>>(&mut self, rank: usize, own: &[T]) -> Result<()> {
+        let Mesh { links, sums, bytes } = self;
+        let add = |sums: &mut [f64], values: &[u8]| {
+            let values = values.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>);
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value.into());
+        };
+        match &mut links[rank] {
+            Some(link) => {
+                bytes.resize(size_of_val(own), 0);
+                link.take_into(bytes)?;
+                add(sums, bytes);
+            }
+            None => add(sums, bytemuck::cast_slice(own)),
+        }
+        Ok(())
+    }
+
+    /// Adds up the `own` of all workers, in the order of ranks; the others' are on their way.
+    fn add_up<T: bytemuck::Pod + Into<f64>>(&mut self, own: &[T]) -> Result<()> {
+        self.sums.clear();
+        self.sums.resize(own.len(), 0.0);
+        (0..self.links.len()).try_for_each(|rank| self.add(rank, own))
+    }
+}
+
+impl Collective for Workers {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.with_mesh(|mesh| {
+            mesh.send_to_all(own);
+            let brought = mesh.links.iter_mut().map(|link| match link {
+                Some(link) => link.take(),
+                None => Ok(own.to_vec()),
+            });
+            brought.collect()
+        })
+    }
+
+    fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()> {
+        self.with_mesh(|mesh| {
+            mesh.send_to_all(bytemuck::cast_slice(values));
+            mesh.add_up(values)?;
+            values.copy_from_slice(&mesh.sums);
+            Ok(())
+        })
+    }
+
+    fn all_reduce_sum_f32(&self, values: &mut [f32]) -> Result<()> {
+        let round = |sums: &[f64], values: &mut [f32]| {
+            values.iter_mut().zip(sums).for_each(|(value, sum)| *value = *sum as f32);
+        };
+        self.with_mesh(|mesh| {
+            if size_of_val(values) <= WHOLE {
+                mesh.send_to_all(bytemuck::cast_slice(values));
+                mesh.add_up(values)?;
+                round(&mesh.sums, values);
+                return Ok(());
+            }
+            let pieces: Vec<Range<usize>> = pieces(values.len(), self.size).collect();
+            for (link, piece) in mesh.links.iter_mut().zip(&pieces) {
+                if let Some(link) = link {
+                    link.send(bytemuck::cast_slice(&values[piece.clone()]));
+                }
+            }
+            let own = &mut values[pieces[self.rank].clone()];
+            mesh.add_up(own)?;
+            round(&mesh.sums, own);
+            mesh.send_to_all(bytemuck::cast_slice(own));
+            for (link, piece) in mesh.links.iter_mut().zip(&pieces) {
+                if let Some(link) = link {
+                    link.take_into(bytemuck::cast_slice_mut(&mut values[piece.clone()]))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
+        self.with_mesh(|mesh| {
+            mesh.send_to_all(bytemuck::cast_slice(own));
+            for (link, place) in mesh.links.iter_mut().zip(all.chunks_exact_mut(own.len().max(1))) {
+                match link {
+                    Some(link) => link.take_into(bytemuck::cast_slice_mut(place))?,
+                    None => place.copy_from_slice(own),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn leave(&self, why: &str) {
+        self.with_mesh(|mesh| mesh.links.iter_mut().flatten().for_each(|link| link.send_last_words(why)));
+    }
+}
+
+/// `length` values in one piece for each of `count` workers, as even as can be.
+fn pieces(length: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).map(move |i| length * i / count..length * (i + 1) / count)
+}
+
+#[cfg(test)]
+mod tests;

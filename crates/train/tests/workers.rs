@@ -1,0 +1,291 @@
+//! Several workers train as one would: the same steps, saved and taken up again by any number of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::scope;
+
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use simclr_engine::{Device, ThreadGroup};
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{
+    EpochRecord, Observer, Outcome, Part, Plan, StepRecord, Team, assist, lead, plan,
+};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Layers, TrainError};
+
+/// Watches, and stops after a number of steps.
+#[derive(Default)]
+struct Watch {
+    stop_after: Option<u64>,
+    plan: Option<Plan>,
+    steps: Vec<StepRecord>,
+    epochs: Vec<EpochRecord>,
+}
+
+impl Observer for Watch {
+    fn started(&mut self, plan: &Plan) {
+        self.plan = Some(plan.clone());
+    }
+
+    fn step(&mut self, record: &StepRecord) {
+        self.steps.push(record.clone());
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs.push(record.clone());
+    }
+
+    fn warn(&mut self, _message: &str) {}
+
+    fn stop(&self) -> bool {
+        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
+    }
+}
+
+/// Images of which some cannot be read.
+struct Broken {
+    images: Made,
+    broken: Vec<usize>,
+}
+
+impl Dataset for Broken {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.images.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.images.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        part: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        if self.broken.contains(&index) {
+            let (name, reason) = (self.name(index), "torn".to_owned());
+            return Err(DataError::Image { name, reason });
+        }
+        self.images.read_part(index, part, scratch)
+    }
+}
+
+fn images(broken: &[usize]) -> Arc<dyn Dataset> {
+    Arc::new(Broken { images: Made::new(181, 16, 0), broken: broken.to_vec() })
+}
+
+/// Ten steps an epoch on 16 x 16 pixels, two epochs, and some images left over.
+fn config(sets: &[&str]) -> Config {
+    let mut all: Vec<String> = [
+        "data.image_size=16",
+        "data.holdout=16",
+        "encoder.width=0.0625",
+        "train.batch=16",
+        "train.epochs=2",
+        "train.precision=f32",
+        "optim.warmup_epochs=0.5",
+        "optim.rate=0.01",
+        "train.log_every=1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    all.extend(sets.iter().map(|&set| set.to_owned()));
+    Config::resolve(&Layers { preset: Some("small"), sets: &all, ..Layers::default() }).unwrap()
+}
+
+/// What worker 0 comes to, with what it saw.
+type Led = (Result<Outcome, TrainError>, Watch);
+
+/// Trains with so many workers as there are `configs`, all on `images`, each as its own configuration says.
+fn train(
+    folder: &Path,
+    configs: &[Config],
+    images: &Arc<dyn Dataset>,
+    from: Option<&Checkpoint>,
+    stop_after: Option<u64>,
+) -> (Led, Vec<Result<bool, TrainError>>) {
+    let run = match from {
+        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
+        None => RunFolder::create(folder, &configs[0], Arc::new(Disk)).unwrap(),
+    };
+    let mut group = ThreadGroup::new(configs.len());
+    let others = group.split_off(1);
+    scope(|scope| {
+        let others: Vec<_> = others
+            .into_iter()
+            .zip(&configs[1..])
+            .map(|(worker, config)| {
+                scope.spawn(move || {
+                    let device = Device::cpu(1).unwrap();
+                    assist(images, config, &Team::new(&worker, 1), &device, &mut Watch::default())
+                })
+            })
+            .collect();
+        let mut watch = Watch { stop_after, ..Watch::default() };
+        let outcome = {
+            let first = group.pop().unwrap();
+            let team = Team::new(&first, 1);
+            lead(images, &configs[0], (&run, from), &team, &Device::cpu(1).unwrap(), &mut watch)
+        };
+        ((outcome, watch), others.into_iter().map(|other| other.join().unwrap()).collect())
+    })
+}
+
+/// A whole run of `workers`: its last checkpoint and what worker 0 saw.
+fn whole(workers: usize, config: &Config, images: &Arc<dyn Dataset>) -> (Checkpoint, Watch) {
+    let folder = tempfile::tempdir().unwrap();
+    let ((outcome, watch), others) = train(folder.path(), &vec![config.clone(); workers], images, None, None);
+    let outcome = outcome.unwrap();
+    assert!(outcome.finished && others.into_iter().all(|other| other.unwrap()));
+    (Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), watch)
+}
+
+fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
+    let tensors = checkpoint.tensors.iter();
+    tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
+}
+
+/// The greatest distance of a tensor from its like, relative to its length.
+fn deviation(a: &Checkpoint, b: &Checkpoint) -> f64 {
+    let one = |(a, b): (&Vec<f32>, &Vec<f32>)| {
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let away: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+        let length: f64 = b.iter().map(|&b| square(b)).sum();
+        (away / length.max(1e-6)).sqrt()
+    };
+    let pairs = a.tensors.iter().zip(&b.tensors).map(|(a, b)| (&a.data, &b.data));
+    pairs.map(one).fold(0.0, f64::max)
+}
+
+#[test]
+fn two_and_four_workers_take_the_steps_of_one() {
+    let (config, images) = (config(&[]), images(&[]));
+    let (alone, seen) = whole(1, &config, &images);
+    for workers in [2, 4] {
+        let (together, watch) = whole(workers, &config, &images);
+        let (meta, plan) = (&together.meta, watch.plan.unwrap());
+        assert_eq!((meta.step, meta.epoch, meta.next, plan.workers), (20, 2, 0, workers));
+        for (step, alone) in watch.steps.iter().zip(&seen.steps) {
+            let off = (step.loss / alone.loss - 1.0).abs();
+            assert!(off < 1e-3, "{workers} workers, step {}: {off:.1e}", step.step);
+        }
+        // What is held out is measured the same, by worker 0 alone.
+        assert_eq!(watch.epochs.len(), 2);
+        assert!(watch.epochs.iter().all(|epoch| epoch.health.is_some() && epoch.knn_top1.is_some()));
+        let off = deviation(&together, &alone);
+        println!("{workers} workers after 20 steps: off by {off:.1e}");
+        assert!(off < 2e-2, "{workers} workers: {off:.1e}");
+        assert!(bits(&whole(workers, &config, &images).0) == bits(&together), "the same bits each time");
+    }
+}
+
+#[test]
+fn a_run_goes_on_to_the_same_bits_and_with_another_number_of_workers() {
+    let (config, images) = (config(&["train.precision=bf16"]), images(&[]));
+    let two = vec![config.clone(); 2];
+    let (expected, _) = whole(2, &config, &images);
+    let folder = tempfile::tempdir().unwrap();
+    let mut from: Option<Checkpoint> = None;
+    // In the first epoch, at its end, in the second. Several stop a step later than one would.
+    for stop_after in [Some(4), Some(9), Some(13), None] {
+        let ((outcome, _), _) = train(folder.path(), &two, &images, from.as_ref(), stop_after);
+        let outcome = outcome.unwrap();
+        let saved = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+        assert_eq!(saved.meta.step, stop_after.map_or(20, |step| step + 1));
+        from = Some(saved);
+    }
+    assert!(bits(&from.unwrap()) == bits(&expected));
+
+    // Two begin, four go on, one ends.
+    let folder = tempfile::tempdir().unwrap();
+    let mut from: Option<Checkpoint> = None;
+    for (workers, stop_after) in [(2, Some(6)), (4, Some(14)), (1, None)] {
+        let configs = vec![config.clone(); workers];
+        let ((outcome, _), _) = train(folder.path(), &configs, &images, from.as_ref(), stop_after);
+        from = Some(Checkpoint::read(&Disk, &outcome.unwrap().checkpoint).unwrap());
+    }
+    let (last, off) = (from.unwrap(), |last| deviation(last, &expected));
+    assert_eq!((last.meta.step, last.meta.epoch), (20, 2));
+    println!("two, four and one worker: off by {:.1e}", off(&last));
+}
+
+#[test]
+fn blocks_are_kept_by_all_where_one_must() {
+    let images = images(&[]);
+    let (full, blocks) = (config(&["train.memory=full"]), config(&["train.memory=blocks"]));
+    let (expected, _) = whole(2, &full, &images);
+    let folder = tempfile::tempdir().unwrap();
+    let ((outcome, watch), _) = train(folder.path(), &[full, blocks], &images, None, None);
+    assert_eq!(watch.plan.unwrap().memory.memory, simclr_train::config::Memory::Blocks);
+    assert!(bits(&Checkpoint::read(&Disk, &outcome.unwrap().checkpoint).unwrap()) == bits(&expected));
+}
+
+#[test]
+fn broken_images_end_the_epoch_for_all_and_are_listed_once() {
+    // Many more than are left over: a worker that meets more of them than the other comes to its end sooner.
+    let broken: Vec<usize> = (0..40).map(|i| i * 4 + 1).collect();
+    let (config, images) = (config(&["data.holdout=0", "train.epochs=3"]), images(&broken));
+    let folder = tempfile::tempdir().unwrap();
+    let ((outcome, watch), others) = train(folder.path(), &vec![config.clone(); 2], &images, None, None);
+    let outcome = outcome.unwrap();
+    assert!(outcome.finished && others.into_iter().all(|other| other.unwrap()));
+    assert!(watch.epochs.iter().map(|epoch| epoch.epoch).eq(1..=3));
+    // 141 images that can be read are 8 batches of 16 and a bit, or 7 where they are dealt unevenly.
+    assert!((21..=24).contains(&outcome.step), "{}", outcome.step);
+    let run = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap().0;
+    let mut listed: Vec<u32> = run.read_skipped().unwrap().iter().map(|skipped| skipped.index).collect();
+    let count = listed.len();
+    listed.sort_unstable();
+    listed.dedup();
+    assert!(listed.len() == count && count > 30 && listed.iter().all(|&i| broken.contains(&(i as usize))));
+}
+
+#[test]
+fn workers_that_do_not_fit_together_stop_and_say_why() {
+    let small = config(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let other: Arc<dyn Dataset> = Arc::new(Made::new(190, 16, 0));
+    let mut group = ThreadGroup::new(2);
+    let second = group.pop().unwrap();
+    let run = RunFolder::create(folder.path(), &small, Arc::new(Disk)).unwrap();
+    let errors = scope(|scope| {
+        let config = &small;
+        let assisting = scope.spawn(move || {
+            let device = Device::cpu(1).unwrap();
+            assist(&other, config, &Team::new(&second, 1), &device, &mut Watch::default())
+                .unwrap_err()
+                .to_string()
+        });
+        let (team, device) = (Team::new(&group[0], 1), Device::cpu(1).unwrap());
+        let led = lead(&images(&[]), config, (&run, None), &team, &device, &mut Watch::default());
+        [led.unwrap_err().to_string(), assisting.join().unwrap()]
+    });
+    let expected = "worker 1 has 190 images, worker 0 181; give every worker the same data";
+    assert!(errors.iter().all(|error| error == expected), "{errors:?}");
+}
+
+#[test]
+fn a_batch_must_be_shared_evenly() {
+    let (images, device) = (images(&[]), Device::cpu(1).unwrap());
+    let planned =
+        |of: usize, batch: &str| plan(&images, &config(&[batch]), &device, Part { rank: 0, of, here: of });
+    assert_eq!(planned(4, "train.batch=16").unwrap().workers, 4);
+    for (of, batch, right) in
+        [(3, "train.batch=16", "15 or 18"), (4, "train.batch=4", "8 would"), (5, "train.batch=6", "10 would")]
+    {
+        let error = planned(of, batch).unwrap_err().to_string();
+        assert!(error.contains("`train.batch`") && error.contains(right), "{error}");
+    }
+    let (alone, four) = (planned(1, "train.batch=16").unwrap(), planned(4, "train.batch=16").unwrap());
+    assert!(four.memory.needs.step < alone.memory.needs.step, "each has a quarter of the batch");
+}
