@@ -99,20 +99,47 @@ def max_pool(name, shape, side, stride, padding, levels=None):
     )
 
 
+def similarities(p, images, temperature, normalize, extra):
+    """All similarities, the anchor's own being -infinity, and where positives are; notes entropy and contrastive accuracy."""
+    z = F.normalize(p["z"]) if normalize else p["z"]
+    count = len(z)
+    s = (z @ z.T / temperature).masked_fill(torch.eye(count, dtype=torch.bool), -torch.inf)
+    positive = (torch.arange(count) + images) % count
+    log_p = F.log_softmax(s, 1)
+    weighted = torch.where(torch.isinf(log_p), 0.0, log_p.exp() * log_p)
+    extra["entropy"] = -weighted.sum(1).mean().reshape(1)
+    extra["accuracy"] = (s.argmax(1) == positive).double().mean().reshape(1)
+    return s, positive
+
+
 def nt_xent(name, images, dim, temperature, normalize):
     def compute(p, extra):
-        z = F.normalize(p["z"]) if normalize else p["z"]
-        count = len(z)
-        s = (z @ z.T / temperature).masked_fill(torch.eye(count, dtype=torch.bool), -torch.inf)
-        positive = (torch.arange(count) + images) % count
-        log_p = F.log_softmax(s, 1)
-        weighted = torch.where(torch.isinf(log_p), 0.0, log_p.exp() * log_p)
-        extra["entropy"] = -weighted.sum(1).mean().reshape(1)
-        extra["accuracy"] = (s.argmax(1) == positive).double().mean().reshape(1)
+        s, positive = similarities(p, images, temperature, normalize, extra)
         return F.cross_entropy(s, positive).reshape(1)
 
     settings = {"temperature": temperature, "normalize": normalize}
     case("nt_xent", name, named(name, z=(2 * images, dim)), settings, compute)
+
+
+def pair_loss(op, name, images, dim, temperature, semi_hard, margin=0.0, normalize=True):
+    def compute(p, extra):
+        s, positive = similarities(p, images, temperature, normalize, extra)
+        drawn = s.gather(1, positive[:, None])
+        negative = ~torch.isinf(s).scatter(1, positive[:, None], True)
+        s = torch.where(negative, s, 0.0)
+        if op == "nt_logistic":
+            triples = F.softplus(-drawn) + F.softplus(s)
+        else:
+            triples = F.relu(temperature * (s - drawn) + margin)
+        if not semi_hard:
+            return ((triples * negative).sum(1) / negative.sum(1)).mean().reshape(1)
+        below = s.masked_fill(~negative | (s >= drawn), -torch.inf)
+        least = s.masked_fill(~negative, torch.inf).argmin(1)
+        mined = torch.where(torch.isinf(below).all(1), least, below.argmax(1))
+        return triples.gather(1, mined[:, None]).mean().reshape(1)
+
+    settings = {"temperature": temperature, "normalize": normalize, "semi_hard": semi_hard, "margin": margin}
+    case(op, name, named(name, z=(2 * images, dim)), settings, compute)
 
 
 def main():
@@ -160,6 +187,13 @@ def main():
     nt_xent("loss_sharp", 150, 16, 0.1, True)
     nt_xent("loss_of_two", 2, 3, 0.5, True)
     nt_xent("loss_not_normalized", 9, 8, 1.0, False)
+    for name, semi_hard in [("all", False), ("mined", True)]:
+        pair_loss("nt_logistic", f"logistic_{name}", 16, 32, 0.5, semi_hard)
+        pair_loss("nt_logistic", f"logistic_{name}_sharp", 150, 16, 0.1, semi_hard)
+        pair_loss("nt_logistic", f"logistic_{name}_of_two", 2, 7, 0.5, semi_hard, normalize=False)
+        pair_loss("margin_triplet", f"triplet_{name}", 16, 128, 0.1, semi_hard, 0.4)
+        pair_loss("margin_triplet", f"triplet_{name}_many", 150, 16, 0.5, semi_hard, 0.8)
+        pair_loss("margin_triplet", f"triplet_{name}_of_three", 3, 1, 1.0, semi_hard, 0.1, normalize=False)
 
     for name, rows, classes in [("classes", 12, 10), ("two_classes", 5, 2)]:
         labels = [(7 * i + 3) % classes for i in range(rows)]

@@ -27,6 +27,8 @@ pub enum Module {
     CrossEntropy,
     /// NT-Xent.
     NtXent,
+    /// NT-Logistic and the margin triplet.
+    PairLoss,
     /// LARS, momentum, AdamW.
     Optimizer,
     /// Views of images.
@@ -35,7 +37,7 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 13] = [
+    pub const ALL: [Module; 14] = [
         Module::ChannelSums,
         Module::BatchNorm,
         Module::BatchNormCoefficients,
@@ -47,6 +49,7 @@ impl Module {
         Module::L2Normalize,
         Module::CrossEntropy,
         Module::NtXent,
+        Module::PairLoss,
         Module::Optimizer,
         Module::Views,
     ];
@@ -66,28 +69,33 @@ impl Module {
         }
     }
 
-    /// Name, what it includes, and its own text.
-    fn parts(self) -> (&'static str, &'static str, &'static str) {
-        let sums = include_str!("kernels/row_sums.cuh");
+    /// Name, what it includes (name and text), and its own text.
+    fn parts(self) -> (&'static str, Option<Include>, &'static str) {
+        let sums = Some(("row_sums.cuh", include_str!("kernels/row_sums.cuh")));
+        let similarities = Some(("similarities.cuh", include_str!("kernels/similarities.cuh")));
         match self {
             Module::ChannelSums => ("channel_sums", sums, include_str!("kernels/channel_sums.cu")),
             Module::BatchNorm => ("batch_norm", sums, include_str!("kernels/batch_norm.cu")),
             Module::BatchNormCoefficients => {
-                ("batch_norm_coefficients", "", include_str!("kernels/batch_norm_coefficients.cu"))
+                ("batch_norm_coefficients", None, include_str!("kernels/batch_norm_coefficients.cu"))
             }
-            Module::Pooling => ("pooling", "", include_str!("kernels/pooling.cu")),
-            Module::Elementwise => ("elementwise", "", include_str!("kernels/elementwise.cu")),
-            Module::Reductions => ("reductions", "", include_str!("kernels/reductions.cu")),
-            Module::Stem => ("stem", "", include_str!("kernels/stem.cu")),
-            Module::StemMma => ("stem_mma", "", include_str!("kernels/stem_mma.cu")),
-            Module::L2Normalize => ("l2_normalize", "", include_str!("kernels/l2_normalize.cu")),
-            Module::CrossEntropy => ("cross_entropy", "", include_str!("kernels/cross_entropy.cu")),
-            Module::NtXent => ("nt_xent", "", include_str!("kernels/nt_xent.cu")),
-            Module::Optimizer => ("optimizer", "", include_str!("kernels/optimizer.cu")),
-            Module::Views => ("views", "", include_str!("kernels/views.cu")),
+            Module::Pooling => ("pooling", None, include_str!("kernels/pooling.cu")),
+            Module::Elementwise => ("elementwise", None, include_str!("kernels/elementwise.cu")),
+            Module::Reductions => ("reductions", None, include_str!("kernels/reductions.cu")),
+            Module::Stem => ("stem", None, include_str!("kernels/stem.cu")),
+            Module::StemMma => ("stem_mma", None, include_str!("kernels/stem_mma.cu")),
+            Module::L2Normalize => ("l2_normalize", None, include_str!("kernels/l2_normalize.cu")),
+            Module::CrossEntropy => ("cross_entropy", None, include_str!("kernels/cross_entropy.cu")),
+            Module::NtXent => ("nt_xent", similarities, include_str!("kernels/nt_xent.cu")),
+            Module::PairLoss => ("pair_loss", similarities, include_str!("kernels/pair_loss.cu")),
+            Module::Optimizer => ("optimizer", None, include_str!("kernels/optimizer.cu")),
+            Module::Views => ("views", None, include_str!("kernels/views.cu")),
         }
     }
 }
+
+/// A name and a text.
+type Include = (&'static str, &'static str);
 
 /// What is compiled as a whole: a module, for a type of element where it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,9 +137,9 @@ impl Program {
             self.element.map(|element| format!("#define ELEMENT {}\n", element.name())).unwrap_or_default();
         let common = include_str!("kernels/common.cuh");
         // Types of elements are declared in the common part, where the macro is used.
-        format!(
-            "{element}#line 1 \"common.cuh\"\n{common}\n#line 1 \"row_sums.cuh\"\n{includes}\n#line 1 \"{name}.cu\"\n{own}"
-        )
+        let includes =
+            includes.map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).unwrap_or_default();
+        format!("{element}#line 1 \"common.cuh\"\n{common}\n{includes}#line 1 \"{name}.cu\"\n{own}")
     }
 
     /// Whether products and sums may be contracted to one rounding. Views are made as on the CPU, bit by bit.

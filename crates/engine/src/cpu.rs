@@ -5,10 +5,11 @@ use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::Anchor;
 use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
+use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
     Conv2dGeometry, Cpu, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent,
-    optimizer, pooling, verdict,
+    optimizer, pair_loss, pooling, verdict,
 };
 
 use crate::loss_scale::rescaled;
@@ -36,6 +37,17 @@ fn dense(rows: &Tensor, w: &Tensor) -> Conv2dGeometry {
         stride: 1,
         padding: 0,
     }
+}
+
+/// [sum of losses, anchors whose positive is nearest, sum of entropies].
+fn totals(anchors: &[Anchor], losses: impl Iterator<Item = f32>) -> [f64; 3] {
+    let mut totals = [0.0; 3];
+    for (anchor, loss) in anchors.iter().zip(losses) {
+        totals[0] += f64::from(loss);
+        totals[1] += f64::from(u8::from(anchor.positive > anchor.hardest));
+        totals[2] += f64::from(anchor.entropy);
+    }
+    totals
 }
 
 fn optional<E: Stored>(x: Option<&Tensor>) -> Result<Option<&[E]>> {
@@ -378,14 +390,10 @@ impl Kernels for CpuKernels {
 
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
         let anchors: &[Anchor] = bytemuck::cast_slice(anchors.as_slice()?);
-        let mut totals = [0.0; 3];
         for (anchor, lse) in anchors.iter().zip(lse.as_mut_slice()?) {
             *lse = anchor.lse;
-            totals[0] += f64::from(anchor.loss());
-            totals[1] += f64::from(u8::from(anchor.positive > anchor.hardest));
-            totals[2] += f64::from(anchor.entropy);
         }
-        sums.values_mut()?.copy_from_slice(&totals);
+        sums.values_mut()?.copy_from_slice(&totals(anchors, anchors.iter().map(Anchor::loss)));
         Ok(())
     }
 
@@ -405,6 +413,45 @@ impl Kernels for CpuKernels {
         let factor = one_of(dy)? / shape.views as f32;
         let (z, all, lse) = (z.as_slice()?, all.as_slice()?, lse.as_slice()?);
         nt_xent::nt_xent_backward(&self.cpu, shape, z, all, lse, factor, dz.as_mut_slice()?);
+        Ok(())
+    }
+
+    fn pair_loss_forward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        (z, all): (&Tensor, &Tensor),
+        anchors: &Tensor,
+        pairs: &mut Tensor,
+        losses: &mut Tensor,
+    ) -> Result<()> {
+        let operands = (z.as_slice()?, all.as_slice()?);
+        let anchors = bytemuck::cast_slice(anchors.as_slice()?);
+        let pairs = bytemuck::cast_slice_mut(pairs.as_mut_slice()?);
+        let losses = losses.as_mut_slice()?;
+        pair_loss::pair_loss_forward(&self.cpu, shape, loss, operands, anchors, pairs, losses);
+        Ok(())
+    }
+
+    fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let anchors = bytemuck::cast_slice(anchors.as_slice()?);
+        sums.values_mut()?.copy_from_slice(&totals(anchors, losses.as_slice()?.iter().copied()));
+        Ok(())
+    }
+
+    fn pair_loss_backward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        (z, all): (&Tensor, &Tensor),
+        pairs: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let factor = one_of(dy)? / shape.views as f32;
+        let operands = (z.as_slice()?, all.as_slice()?);
+        let (pairs, dz) = (bytemuck::cast_slice(pairs.as_slice()?), dz.as_mut_slice()?);
+        pair_loss::pair_loss_backward(&self.cpu, shape, loss, operands, pairs, factor, dz);
         Ok(())
     }
 

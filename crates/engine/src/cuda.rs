@@ -11,6 +11,7 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
+use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 
 use crate::tensor::Stored;
@@ -457,6 +458,39 @@ impl Kernels for CudaKernels {
         let (z, all, lse) = (z.gpu()?, all.gpu()?, lse.gpu()?);
         let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
         Ok(ops::nt_xent::backward(&self.gpu, shape, z, all, lse, factor, dy.gpu()?, dz)?)
+    }
+
+    fn pair_loss_forward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        (z, all): (&Tensor, &Tensor),
+        anchors: &Tensor,
+        pairs: &mut Tensor,
+        losses: &mut Tensor,
+    ) -> Result<()> {
+        let (operands, anchors) = ((z.gpu()?, all.gpu()?), anchors.gpu()?);
+        let (pairs, losses) = (pairs.gpu_mut(&self.gpu)?, losses.gpu_mut(&self.gpu)?);
+        Ok(ops::pair_loss::forward(&self.gpu, shape, loss, operands, anchors, pairs, losses)?)
+    }
+
+    fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let sums = sums.gpu_mut(&self.gpu)?;
+        Ok(ops::pair_loss::figures(&self.gpu, anchors.gpu()?, losses.gpu()?, sums)?)
+    }
+
+    fn pair_loss_backward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        (z, all): (&Tensor, &Tensor),
+        pairs: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let (operands, pairs) = ((z.gpu()?, all.gpu()?), pairs.gpu()?);
+        let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
+        Ok(ops::pair_loss::backward(&self.gpu, shape, loss, operands, pairs, factor, dy.gpu()?, dz)?)
     }
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {

@@ -4,6 +4,7 @@ use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
+use simclr_kernels::pair_loss::PairLoss;
 
 use crate::{Arithmetic, Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
@@ -204,6 +205,29 @@ pub trait Kernels: Send + Sync {
         z: &Tensor,
         all: &Tensor,
         lse: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()>;
+    /// Pair losses: of each anchor a row of `pairs` (anchors, 4), [`simclr_kernels::pair_loss::Pair`], and its loss, (anchors). `anchors` are those of
+    /// [`Kernels::nt_xent_forward`].
+    fn pair_loss_forward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        operands: (&Tensor, &Tensor),
+        anchors: &Tensor,
+        pairs: &mut Tensor,
+        losses: &mut Tensor,
+    ) -> Result<()>;
+    /// [sum of losses, anchors whose positive is nearest, sum of entropies].
+    fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()>;
+    /// A pair loss's gradient, of the mean over all views, times dy, a tensor of one value. `pairs` are those of all workers.
+    fn pair_loss_backward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        operands: (&Tensor, &Tensor),
+        pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()>;

@@ -3,6 +3,7 @@
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
+use simclr_kernels::pair_loss::PairLoss;
 
 use crate::profile::{Shape, Work};
 use crate::{
@@ -40,6 +41,7 @@ const FORWARD: &str = "forward";
 const INPUT: &str = "input gradient";
 const WEIGHT: &str = "weight gradient";
 const BACKWARD: &str = "backward";
+const PAIR_LOSS: &str = "pair_loss";
 const COEFFICIENTS: &str = "coefficients";
 
 fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
@@ -328,6 +330,43 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         // The similarities again, and their weights times the views.
         let cost = (2 * product(z, all), bytes([z, all, dz]));
         self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, dy, dz))
+    }
+
+    fn pair_loss_forward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        operands: (&Tensor, &Tensor),
+        anchors: &Tensor,
+        pairs: &mut Tensor,
+        losses: &mut Tensor,
+    ) -> Result<()> {
+        let work = (PAIR_LOSS, FORWARD, Shape::Rows(shape.dim));
+        let (z, all) = operands;
+        let cost = (product(z, all), bytes([z, all, anchors, pairs, losses]));
+        self.time(work, cost, |k| k.pair_loss_forward(shape, loss, operands, anchors, pairs, losses))
+    }
+
+    fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let work = (PAIR_LOSS, "figures", Shape::Any);
+        self.time(work, (0, bytes([anchors, losses])), |k| k.pair_loss_figures(anchors, losses, sums))
+    }
+
+    fn pair_loss_backward(
+        &self,
+        shape: &ContrastiveShape,
+        loss: PairLoss,
+        operands: (&Tensor, &Tensor),
+        pairs: &Tensor,
+        dy: &Tensor,
+        dz: &mut Tensor,
+    ) -> Result<()> {
+        let work = (PAIR_LOSS, BACKWARD, Shape::Rows(shape.dim));
+        let (z, all) = operands;
+        // The similarities again, and their weights times the views; or for each view the few that count.
+        let products = if loss.semi_hard { 0 } else { 2 * product(z, all) };
+        let cost = (products, bytes([z, all, pairs, dz]));
+        self.time(work, cost, |k| k.pair_loss_backward(shape, loss, operands, pairs, dy, dz))
     }
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {

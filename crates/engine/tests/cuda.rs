@@ -283,6 +283,18 @@ fn dense_layers_and_losses() {
         let z = ops::l2_normalize(tape, &z)?;
         Ok(ops::nt_xent(tape, &z, 0.5)?.0)
     });
+    for semi_hard in [false, true] {
+        compare("nt_logistic", &gpu, &setting, Mode::Train, f32, |tape, parameters| {
+            let z = layer(tape, parameters, true)?;
+            let z = ops::l2_normalize(tape, &z)?;
+            Ok(ops::nt_logistic(tape, &z, 0.5, semi_hard)?.0)
+        });
+        compare("margin_triplet", &gpu, &setting, Mode::Train, f32, |tape, parameters| {
+            let z = layer(tape, parameters, true)?;
+            let z = ops::l2_normalize(tape, &z)?;
+            Ok(ops::margin_triplet(tape, &z, 0.5, 0.8, semi_hard)?.0)
+        });
+    }
     compare("softmax_cross_entropy", &gpu, &setting, Mode::Train, f32, |tape, parameters| {
         let logits = layer(tape, parameters, true)?;
         ops::softmax_cross_entropy(tape, &logits, &[0, 1, 2, 3, 4, 4, 3, 2, 1, 0])

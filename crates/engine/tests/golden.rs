@@ -142,6 +142,23 @@ impl<'g> Case<'g> {
                 extra.push(("accuracy", figures.contrastive_accuracy));
                 Ok(loss)
             }
+            "nt_logistic" | "margin_triplet" => {
+                let mut z = input(tape, "z");
+                if self.flag("normalize") {
+                    z = ops::l2_normalize(tape, &z)?;
+                }
+                let [temperature, margin] = ["temperature", "margin"].map(|key| self.setting(key) as f32);
+                let semi_hard = self.flag("semi_hard");
+                let (loss, sums) = match self.op {
+                    "nt_logistic" => ops::nt_logistic(tape, &z, temperature, semi_hard)?,
+                    _ => ops::margin_triplet(tape, &z, temperature, margin, semi_hard)?,
+                };
+                let figures = sums.figures()?;
+                extra.push(("y", figures.loss));
+                extra.push(("entropy", figures.entropy));
+                extra.push(("accuracy", figures.contrastive_accuracy));
+                Ok(loss)
+            }
             "softmax_cross_entropy" => {
                 let logits = input(tape, "logits");
                 let labels: Vec<u32> = numbers(&self.settings["labels"]).iter().map(|&l| l as u32).collect();
@@ -226,7 +243,7 @@ fn every_operator_agrees_with_pytorch() {
         seen.insert(case.op);
         case.check(&device);
     }
-    assert_eq!(seen.len(), 10, "operators: {seen:?}");
+    assert_eq!(seen.len(), 12, "operators: {seen:?}");
 }
 
 /// The worked example of the loss: plain products, tau = 0.1, four images of two views.

@@ -6,7 +6,7 @@ use common::gradient_check::{Check, check_gradients};
 use common::values::uniform;
 use common::{device, parameter, parameter_of, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
-use simclr_engine::{Mode, ParameterKind, Parameters};
+use simclr_engine::{Mode, ParameterKind, Parameters, Result, Tape, Var};
 
 #[test]
 fn conv2d() {
@@ -188,6 +188,42 @@ fn nt_xent() {
                     z = ops::l2_normalize(tape, &z)?;
                 }
                 Ok(ops::nt_xent(tape, &z, temperature)?.0)
+            });
+        }
+    }
+}
+
+/// The loss of z number `form` of four: NT-Logistic and margin triplet, all negatives and mined ones.
+fn pair_loss(tape: &mut Tape, z: &Var, temperature: f32, form: usize) -> Result<Var> {
+    let semi_hard = form % 2 == 1;
+    let (loss, _) = match form / 2 {
+        0 => ops::nt_logistic(tape, z, temperature, semi_hard)?,
+        _ => ops::margin_triplet(tape, z, temperature, 0.7, semi_hard)?,
+    };
+    Ok(loss)
+}
+
+#[test]
+fn pair_losses() {
+    for (anchors, dim, temperature) in [(4, 1, 1.0), (6, 7, 0.5), (14, 3, 1.0), (30, 5, 1.0)] {
+        for (form, normalize) in (0..4).flat_map(|form| [(form, false), (form, true)]) {
+            // Of one value, normalising leaves nothing but the sign.
+            if normalize && dim == 1 {
+                continue;
+            }
+            let device = device();
+            let mut parameters = Parameters::new();
+            let z = parameter(&mut parameters, &device, "z", &[anchors, dim]);
+            // So small a step that no triple becomes active on the way, nor another negative the one that is mined.
+            let check = Check { step: 1e-3, tolerance: 4e-3, ..Check::CURVED };
+            let what =
+                format!("pair loss {form}, {anchors} x {dim}, tau {temperature}, normalize {normalize}");
+            check_gradients(&what, &parameters, check, |tape| {
+                let mut z = tape.parameter(z);
+                if normalize {
+                    z = ops::l2_normalize(tape, &z)?;
+                }
+                pair_loss(tape, &z, temperature, form)
             });
         }
     }

@@ -124,6 +124,18 @@ fn losses_refuse_what_they_are_not_defined_for() {
             ops::nt_xent(tape, &z, temperature)
         });
         assert_says(&said, &parts);
+        let said = message(|tape, device| {
+            let z = tape.input(tensor(device, "z", &shape));
+            ops::nt_logistic(tape, &z, temperature, true)
+        });
+        assert_says(&said, &["nt_logistic", parts[1], parts[2]]);
+    }
+    for margin in [-0.5, f32::NAN, f32::INFINITY] {
+        let said = message(|tape, device| {
+            let z = tape.input(tensor(device, "z", &[8, 4]));
+            ops::margin_triplet(tape, &z, 0.5, margin, false)
+        });
+        assert_says(&said, &["margin_triplet", "margin", "0 or more", &margin.to_string()]);
     }
     let said = message(|tape, device| {
         let logits = tape.input(tensor(device, "logits", &[3, 4]));
@@ -277,5 +289,10 @@ fn each_operator_passes_nan_on() {
         let z = tape.input(z);
         let (_, figures) = ops::nt_xent(&mut tape, &z, 0.5).unwrap();
         assert!(figures.loss.is_nan());
+        for semi_hard in [false, true] {
+            let (_, logistic) = ops::nt_logistic(&mut tape, &z, 0.5, semi_hard).unwrap();
+            let (_, triplet) = ops::margin_triplet(&mut tape, &z, 0.5, 0.4, semi_hard).unwrap();
+            assert!(logistic.figures().unwrap().loss.is_nan() && triplet.figures().unwrap().loss.is_nan());
+        }
     }
 }

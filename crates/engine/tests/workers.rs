@@ -4,9 +4,10 @@ mod common;
 
 use common::network::{CHANNELS, Network, SIZE};
 use common::{deviation, tensor};
-use simclr_engine::ops::{self, ContrastiveFigures};
+use simclr_engine::ops::{self, ContrastiveFigures, ContrastiveSums};
 use simclr_engine::{
-    Collective, Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ThreadGroup,
+    Collective, Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, ThreadGroup,
+    Var,
 };
 
 const IMAGES: usize = 8;
@@ -89,34 +90,52 @@ fn two_and_four_workers_compute_the_step_of_one() {
     }
 }
 
+/// The loss of z by its number: NT-Xent, then NT-Logistic and margin triplet, of all negatives and of mined ones.
+fn loss(tape: &mut Tape, z: &Var, number: usize) -> Result<(Var, ContrastiveSums)> {
+    let semi_hard = number.is_multiple_of(2);
+    match number {
+        0 => ops::nt_xent_sums(tape, z, 0.5),
+        1 | 2 => ops::nt_logistic(tape, z, 0.5, semi_hard),
+        _ => ops::margin_triplet(tape, z, 0.5, 0.4, semi_hard),
+    }
+}
+
 /// The gather's backward brings home what a worker's views did as negatives elsewhere.
 #[test]
-fn gradients_of_nt_xent_flow_through_the_gather() {
+fn gradients_of_every_loss_flow_through_the_gather() {
     let (dim, size) = (5, 4);
     let device = Device::cpu(1).unwrap();
     let z = tensor(&device, "z", &[2 * IMAGES, dim]).to_vec().unwrap();
-    let gradient = |own: &[f32], collective: &dyn Collective| {
+    let gradient = |own: &[f32], collective: &dyn Collective, number: usize| {
         let device = Device::cpu(1).unwrap();
         let mut parameters = Parameters::new();
         let value = Tensor::from_slice(&device, &[own.len() / dim, dim], own).unwrap();
         let id = parameters.add("z", ParameterKind::Weight, value).unwrap();
         let mut tape = Tape::new(&parameters, Mode::Train, collective);
         let z = tape.parameter(id);
-        let (loss, _) = ops::nt_xent(&mut tape, &z, 0.5).unwrap();
+        let (loss, sums) = loss(&mut tape, &z, number).unwrap();
+        let figures = sums.figures().unwrap();
+        assert!((f64::from(loss.tensor().as_slice().unwrap()[0]) - figures.loss).abs() < 1e-6);
         let one = Tensor::full(&device, &[1], 1.0).unwrap();
         let gradients = tape.backward(&loss, one).unwrap();
-        gradients.get(id).unwrap().to_vec().unwrap()
+        (gradients.get(id).unwrap().to_vec().unwrap(), figures)
     };
-    let whole = gradient(&z, &SingleProcess);
-    std::thread::scope(|scope| {
-        for worker in ThreadGroup::new(size) {
-            let (z, whole, gradient) = (&z, &whole, &gradient);
-            scope.spawn(move || {
-                let own = share(z, worker.rank(), size);
-                let want = share(whole, worker.rank(), size);
-                let got = gradient(&own, &worker);
-                assert!(deviation(&got, &want) < 1e-6, "worker {}", worker.rank());
-            });
-        }
-    });
+    for number in 0..5 {
+        let (whole, figures) = gradient(&z, &SingleProcess, number);
+        std::thread::scope(|scope| {
+            for worker in ThreadGroup::new(size) {
+                let (z, whole, gradient) = (&z, &whole, &gradient);
+                scope.spawn(move || {
+                    let own = share(z, worker.rank(), size);
+                    let want = share(whole, worker.rank(), size);
+                    let (got, found) = gradient(&own, &worker, number);
+                    let what = format!("loss {number}, worker {}", worker.rank());
+                    assert!(deviation(&got, &want) < 1e-6, "{what}");
+                    assert!((found.loss - figures.loss).abs() < 1e-6, "{what}");
+                    assert!((found.entropy - figures.entropy).abs() < 1e-6, "{what}");
+                    assert_eq!(found.contrastive_accuracy, figures.contrastive_accuracy, "{what}");
+                });
+            }
+        });
+    }
 }

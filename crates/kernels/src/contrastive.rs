@@ -32,6 +32,11 @@ impl ContrastiveShape {
         self.offset + (i + self.anchors / 2) % self.anchors
     }
 
+    /// Views that are neither an anchor nor its positive: 2(N - 1).
+    pub(crate) fn negatives(&self) -> usize {
+        self.views - 2
+    }
+
     pub(crate) fn check(&self, z: &[f32], all: &[f32]) {
         assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
         assert!(self.offset + self.anchors <= self.views);
@@ -53,6 +58,17 @@ impl Tile<'_> {
     pub fn positive(&self, shape: &ContrastiveShape, row: usize) -> Option<usize> {
         let column = shape.positive(self.start + row).wrapping_sub(self.first);
         (column < self.columns).then_some(column)
+    }
+
+    /// Row `row` of similarities, that to the positive being -infinity as well: what is greater belongs to a negative.
+    #[inline(always)]
+    pub fn negatives(&mut self, shape: &ContrastiveShape, row: usize) -> &[f32] {
+        let positive = self.positive(shape, row);
+        let s = &mut self.values[row * self.columns..][..self.columns];
+        if let Some(positive) = positive {
+            s[positive] = f32::NEG_INFINITY;
+        }
+        s
     }
 
     /// Fills it with s(i,k) = z_i . z_k / tau; an anchor's similarity to itself becomes -infinity.

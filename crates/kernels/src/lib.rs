@@ -18,6 +18,7 @@ pub mod l2_normalize;
 mod math;
 pub mod nt_xent;
 pub mod optimizer;
+pub mod pair_loss;
 pub mod peak;
 mod pieces;
 pub mod pooling;

@@ -36,6 +36,32 @@ pub fn exp(x: f32) -> f32 {
     }
 }
 
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// ln(1 + e^x) = -ln sigmoid(-x), relative error at most 5e-7.
+///
+/// With e = e^-|x| it is max(x, 0) + ln(1 + e), and ln(1 + e) = 2 artanh t, t = e / (2 + e) <= 1/3: seven terms of its series.
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    let e = exp(-x.abs());
+    let t = e / (2.0 + e);
+    let q = t * t;
+    let mut series = 1.0 / 13.0;
+    series = series * q + 1.0 / 11.0;
+    series = series * q + 1.0 / 9.0;
+    series = series * q + 1.0 / 7.0;
+    series = series * q + 1.0 / 5.0;
+    series = series * q + 1.0 / 3.0;
+    series = series * q + 1.0;
+    // The comparison that lets a NaN pass.
+    let above = if x <= 0.0 { 0.0 } else { x };
+    above + 2.0 * t * series
+}
+
 /// The sum of a[i] b[i]: products in f32 lanes over short runs, their sums in f64, always in the same order.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -109,6 +135,22 @@ mod tests {
         assert_eq!(exp(-1e9), 0.0);
         assert_eq!(exp(1e9), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn softplus_and_sigmoid_are_accurate() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let wide = f64::from(x);
+            let (want_plus, want) = (wide.exp().ln_1p(), 1.0 / (1.0 + (-wide).exp()));
+            let (plus, got) = (f64::from(softplus(x)), f64::from(sigmoid(x)));
+            assert!((plus - want_plus).abs() <= 5e-7 * want_plus, "softplus({x}): {plus} {want_plus}");
+            assert!((got - want).abs() <= 5e-7 * want, "sigmoid({x}): {got} {want}");
+        }
+        assert_eq!((softplus(f32::NEG_INFINITY), sigmoid(f32::NEG_INFINITY)), (0.0, 0.0));
+        assert_eq!((softplus(f32::INFINITY), sigmoid(f32::INFINITY)), (f32::INFINITY, 1.0));
+        assert_eq!((softplus(-1e9), softplus(1e9), sigmoid(-1e9)), (0.0, 1e9, 0.0));
+        assert!(softplus(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan());
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn unknown_keys_name_the_nearest() {
         ("train.temperature=1", "did you mean `loss.temperature`?"),
         ("optm.rate=1", "did you mean `optim.rate`?"),
         ("rate=1", "did you mean `optim.rate`?"),
-        ("loss.zzz=1", "[loss] has name, temperature, normalize"),
+        ("loss.zzz=1", "[loss] has name, mining, temperature, margin, normalize"),
         ("zzz.qqq=1", "the tables are data, view, encoder, head, loss, optim, train"),
     ] {
         let message = message(&[set]);
@@ -214,7 +214,9 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("head.batch_norm=1", "`head.batch_norm` is 1, expected true or false"),
         ("head.hidden=0", "expected \"auto\" or a whole number from 1 to 65536"),
         ("encoder.name=resnet19", "(did you mean \"resnet18\"?)"),
-        ("loss.name=xent", "expected \"nt_xent\""),
+        ("loss.name=xent", "expected one of \"nt_xent\", \"nt_logistic\", \"margin_triplet\""),
+        ("loss.mining=hard", "expected one of \"none\", \"semi_hard\""),
+        ("loss.margin=-0.1", "`loss.margin` is -0.1, expected a number from 0 to 1000"),
         (
             "train.precision=f16",
             "expected one of \"auto\", \"f32\", \"bf16\", \"fp16\", \"tf32\" (did you mean \"fp16\"?)",
@@ -234,6 +236,12 @@ fn values_that_contradict_each_other_are_refused() {
     with_sets(&["train.epochs=5", "optim.warmup_epochs=5"]).unwrap();
     assert!(message(&["optim.nesterov=true"]).contains("needs optim.name = \"sgd\""));
     with_sets(&["optim.nesterov=true", "optim.name=sgd"]).unwrap();
+    assert!(
+        message(&["loss.mining=semi_hard"]).contains("`loss.mining` is semi_hard, which needs loss.name")
+    );
+    for name in ["nt_logistic", "margin_triplet"] {
+        with_sets(&["loss.mining=semi_hard", &format!("loss.name={name}")]).unwrap();
+    }
 }
 
 #[test]

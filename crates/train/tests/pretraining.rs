@@ -187,6 +187,28 @@ fn every_figure_is_logged_and_finite() {
     );
 }
 
+/// The losses beside NT-Xent, as keys.
+const OTHER_LOSSES: [[&str; 2]; 4] = [
+    ["loss.name=nt_logistic", "loss.mining=none"],
+    ["loss.name=nt_logistic", "loss.mining=semi_hard"],
+    ["loss.name=margin_triplet", "loss.mining=none"],
+    ["loss.name=margin_triplet", "loss.mining=semi_hard"],
+];
+
+#[test]
+fn every_loss_trains() {
+    for keys in OTHER_LOSSES {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::default();
+        let config = config(&[&keys[..], &["train.epochs=5", "train.precision=f32"]].concat());
+        train(folder.path(), &config, None, 2, &mut watch).unwrap();
+        let (first, last) = (&watch.epochs[0], &watch.epochs[4]);
+        let mut entropies = watch.steps.iter().map(|step| step.entropy);
+        assert!(last.train_loss < first.train_loss, "{keys:?}: {first:?} {last:?}");
+        assert!(entropies.all(|entropy| entropy > 0.0 && entropy < 31f64.ln()), "{keys:?}");
+    }
+}
+
 #[test]
 fn a_run_does_what_was_planned() {
     let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
@@ -313,6 +335,24 @@ fn captured_steps_have_the_same_bits_across_a_stop() {
         assert_eq!((&again.1, &again.2), (&whole.1, &whole.2), "figures, stopped after {stops:?}");
         let differing = again.0.iter().zip(&whole.0).filter(|(a, b)| a != b).map(|(a, _)| &a.0);
         assert_eq!(differing.collect::<Vec<_>>(), Vec::<&String>::new(), "stopped after {stops:?}");
+    }
+}
+
+/// Losses beside NT-Xent, of all negatives and of mined ones: captured and replayed steps find what the processor's do.
+#[cfg(feature = "cuda")]
+#[test]
+fn captured_steps_of_other_losses_follow_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    for keys in [OTHER_LOSSES[0], OTHER_LOSSES[3]] {
+        let config = config(&[&keys[..], &["train.epochs=1", "train.precision=f32"]].concat());
+        let losses = |device: &Device| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
+            train_on(device, folder.path(), &config, None, &mut watch).unwrap();
+            watch.steps.iter().map(|step| step.loss).collect::<Vec<_>>()
+        };
+        let (got, want) = (losses(&gpu), losses(&Device::cpu(1).unwrap()));
+        assert!(got.len() == 3 && got.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-3 * want));
     }
 }
 

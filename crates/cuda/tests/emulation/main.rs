@@ -8,6 +8,7 @@ mod huge;
 mod huge_images;
 mod nt_xent;
 mod optimizer;
+mod pair_loss;
 mod pooling;
 mod reductions;
 mod rows;

@@ -12,6 +12,7 @@ mod linear;
 mod max_pool;
 mod normalize;
 mod nt_xent;
+mod pair_loss;
 mod relu;
 mod softmax_cross_entropy;
 
@@ -25,6 +26,7 @@ pub use linear::linear;
 pub use max_pool::max_pool;
 pub use normalize::{Normalization, normalize};
 pub use nt_xent::{nt_xent, nt_xent_sums};
+pub use pair_loss::{margin_triplet, nt_logistic};
 pub use relu::relu;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 
@@ -38,6 +40,7 @@ use l2_normalize::L2NormalizeBackward;
 use linear::LinearBackward;
 use max_pool::MaxPoolBackward;
 use nt_xent::NtXentBackward;
+use pair_loss::PairLossBackward;
 use relu::ReluBackward;
 use softmax_cross_entropy::SoftmaxCrossEntropyBackward;
 
@@ -81,6 +84,7 @@ recorded! {
     Linear(LinearBackward),
     MaxPool(MaxPoolBackward),
     NtXent(NtXentBackward),
+    PairLoss(PairLossBackward),
     Relu(ReluBackward),
     Segment(SegmentBackward<'a>),
     SoftmaxCrossEntropy(SoftmaxCrossEntropyBackward),

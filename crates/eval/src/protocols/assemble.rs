@@ -137,13 +137,13 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
         (done, of) => format!("{done} of {of} epochs"),
     };
     format!(
-        "SimCLR, {network}, {done} of batch {}, {}, temperature {}, seed {}.",
+        "SimCLR, {network}, {done} of batch {}, {}, {}, seed {}.",
         config.train.batch,
         match config.optim.name {
             OptimizerName::Adamw => "AdamW".to_owned(),
             name => name.word().to_uppercase(),
         },
-        config.loss.temperature,
+        config.loss,
         config.train.seed,
     )
 }

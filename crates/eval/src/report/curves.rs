@@ -20,7 +20,7 @@ enum Scale {
 type Curve = (&'static str, &'static str, Scale, &'static [(&'static str, Kind, &'static str)]);
 
 const CURVES: &[Curve] = &[
-    ("Loss", "NT-Xent, lower is better", Scale::Free, &[("", Step, "loss")]),
+    ("Loss", "of the training batches, lower is better", Scale::Free, &[("", Step, "loss")]),
     (
         "Contrastive accuracy",
         "the other view of the image ranked first",

@@ -177,8 +177,27 @@ pub const KEYS: &[Key] = &[
     .also(&["hidden_dim"]),
     key("head.dim", Whole(1, 65536), "size of the head's output z").also(&["out", "proj_dim", "output_dim"]),
     key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: plain biases"),
-    key("loss.name", Word(&["nt_xent"]), "the contrastive loss"),
-    key("loss.temperature", Number(POSITIVE), "tau, divides the similarities").also(&["tau", "temp"]),
+    key(
+        "loss.name",
+        Word(&["nt_xent", "nt_logistic", "margin_triplet"]),
+        "the contrastive loss; the other two are those that the paper compares with nt_xent (its tables 2 and 4)",
+    ),
+    key(
+        "loss.mining",
+        Word(&["none", "semi_hard"]),
+        "none: all negatives count; semi_hard: of each anchor's the most similar that is less so than the positive, nt_logistic and margin_triplet only",
+    ),
+    key(
+        "loss.temperature",
+        Number(POSITIVE),
+        "tau, divides the similarities; of margin_triplet in the log's entropy alone",
+    )
+    .also(&["tau", "temp"]),
+    key(
+        "loss.margin",
+        Number(Range::between(0.0, 1000.0)),
+        "margin_triplet: by how much a positive is to be more similar than a negative; the paper tries 0, 0.4, 0.8 and 1.6",
+    ),
     key("loss.normalize", Flag, "bring z to unit length before the similarities"),
     key("optim.name", Word(&["lars", "sgd", "adamw"]), "the optimiser").also(&["optimizer", "optimiser"]),
     key("optim.rate", Number(POSITIVE), "learning rate before scaling with the batch").also(&[

@@ -24,8 +24,8 @@ pub(crate) use layers::parse;
 pub use nearest::nearest;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
-    Normalize, OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem, TrainConfig,
-    ViewsOn,
+    Mining, Normalize, OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem,
+    TrainConfig, ViewsOn,
 };
 
 use crate::TrainError;
@@ -166,6 +166,12 @@ impl Config {
             let problem =
                 format!("is {warmup}, more than the {epochs} of `train.epochs`; lower it or train longer");
             return conflict("optim.warmup_epochs", problem);
+        }
+        if self.loss.mining == Mining::SemiHard && self.loss.name == LossName::NtXent {
+            let problem = "is semi_hard, which needs loss.name = \"nt_logistic\" or \"margin_triplet\": nt_xent weighs \
+                           all negatives by their similarity"
+                .to_owned();
+            return conflict("loss.mining", problem);
         }
         if self.optim.nesterov && (self.optim.name != OptimizerName::Sgd || self.optim.momentum == 0.0) {
             let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();

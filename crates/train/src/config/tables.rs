@@ -149,6 +149,20 @@ words! {
     LossName {
         /// The normalised, temperature-scaled cross-entropy.
         NtXent = "nt_xent",
+        /// The normalised, temperature-scaled logistic loss.
+        NtLogistic = "nt_logistic",
+        /// Triplets that keep a margin.
+        MarginTriplet = "margin_triplet",
+    }
+}
+
+words! {
+    /// Which negatives of an anchor count.
+    Mining {
+        /// All.
+        None = "none",
+        /// The most similar of those that are less similar than the positive.
+        SemiHard = "semi_hard",
     }
 }
 
@@ -343,15 +357,34 @@ impl Default for HeadConfig {
 pub struct LossConfig {
     /// The loss.
     pub name: LossName,
+    /// Which negatives count.
+    pub mining: Mining,
     /// tau, above 0.
     pub temperature: f64,
+    /// m, 0 or more (margin triplet).
+    pub margin: f64,
     /// Whether z is brought to unit length first.
     pub normalize: bool,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { name: LossName::NtXent, temperature: 0.1, normalize: true }
+        Self { name: LossName::NtXent, mining: Mining::None, temperature: 0.1, margin: 0.8, normalize: true }
+    }
+}
+
+/// As a report names it: "NT-Xent, temperature 0.1".
+impl std::fmt::Display for LossConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.name {
+            LossName::NtXent => write!(f, "NT-Xent, temperature {}", self.temperature)?,
+            LossName::NtLogistic => write!(f, "NT-Logistic, temperature {}", self.temperature)?,
+            LossName::MarginTriplet => write!(f, "margin triplet, margin {}", self.margin)?,
+        }
+        match self.mining {
+            Mining::None => Ok(()),
+            Mining::SemiHard => f.write_str(", semi-hard negatives"),
+        }
     }
 }
 

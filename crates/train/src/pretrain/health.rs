@@ -21,7 +21,7 @@ const VIEW_SEED: u64 = 0x6865_616c_7468;
 /// Held-out figures of an epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// NT-Xent among the held-out views.
+    /// NT-Xent among the held-out views, whatever loss is minimised.
     pub loss: f64,
     /// The share of held-out anchors whose positive is the most similar.
     pub contrastive_accuracy: f64,

@@ -15,7 +15,7 @@ pub struct StepRecord {
     pub step: u64,
     /// Epochs done, with their fraction.
     pub epoch: f64,
-    /// NT-Xent of the batch.
+    /// The loss of the batch.
     pub loss: f64,
     /// The share of anchors whose positive is ranked first.
     pub contrastive_accuracy: f64,

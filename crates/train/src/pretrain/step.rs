@@ -1,9 +1,11 @@
 //! One training step: views to loss, loss to gradients, gradients to parameters.
 
 use simclr_engine::ops::{ContrastiveFigures, ContrastiveSums};
-use simclr_engine::{BufferUpdates, Collective, Gradients, LossScale, Mode, ParameterId, Tape, Tensor, ops};
+use simclr_engine::{
+    BufferUpdates, Collective, Gradients, LossScale, Mode, ParameterId, Tape, Tensor, Var, ops,
+};
 
-use crate::config::LossConfig;
+use crate::config::{LossConfig, LossName, Mining};
 use crate::optim::Optimizer;
 use crate::{Model, TrainError};
 
@@ -86,7 +88,7 @@ pub(crate) fn forward_backward(
     if loss.normalize {
         z = ops::l2_normalize(&mut tape, &z)?;
     }
-    let (value, sums) = ops::nt_xent_sums(&mut tape, &z, loss.temperature as f32)?;
+    let (value, sums) = contrastive(&mut tape, &z, loss)?;
     let start = match scale {
         Some(scale) => scale.gradient(),
         None => Tensor::full(&device, &[1], 1.0)?,
@@ -94,6 +96,16 @@ pub(crate) fn forward_backward(
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
     let gradients = tape.backward_with(&value, start, &mut exchange)?;
     Ok(Pass { sums, gradients, averages: tape.into_buffer_updates() })
+}
+
+/// The loss of z, and what it tells.
+fn contrastive(tape: &mut Tape, z: &Var, loss: &LossConfig) -> simclr_engine::Result<(Var, ContrastiveSums)> {
+    let (temperature, semi_hard) = (loss.temperature as f32, loss.mining == Mining::SemiHard);
+    match loss.name {
+        LossName::NtXent => ops::nt_xent_sums(tape, z, temperature),
+        LossName::NtLogistic => ops::nt_logistic(tape, z, temperature, semi_hard),
+        LossName::MarginTriplet => ops::margin_triplet(tape, z, temperature, loss.margin as f32, semi_hard),
+    }
 }
 
 /// Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum.

@@ -1,0 +1,278 @@
+use super::*;
+use crate::nt_xent::nt_xent_forward;
+use crate::{Isa, Threads};
+
+const TEMPERATURE: f32 = 0.5;
+
+/// Every loss, at margins that leave some triples active and others not.
+const LOSSES: [PairLoss; 5] = [
+    PairLoss { term: Term::Logistic, semi_hard: false },
+    PairLoss { term: Term::Logistic, semi_hard: true },
+    PairLoss { term: Term::Margin(0.4), semi_hard: false },
+    PairLoss { term: Term::Margin(0.4), semi_hard: true },
+    PairLoss { term: Term::Margin(0.0), semi_hard: false },
+];
+
+/// Workers' images, other views before and after them, width: tails of each kind, one tile and several, few images.
+const SHAPES: [(usize, usize, usize, usize); 8] = [
+    (4, 0, 0, 1),
+    (4, 0, 0, 3),
+    (6, 0, 0, 7),
+    (2, 2, 4, 7),
+    (20, 6, 0, 128),
+    (254, 0, 0, 5),
+    (140, 130, 20, 33),
+    (258, 0, 300, 16),
+];
+
+fn views(count: usize, dim: usize) -> Vec<f32> {
+    let mut z: Vec<f32> = (0..count * dim).map(|i| ((i * i + 3 * i) as f32 * 0.37 + 1.0).sin()).collect();
+    // Of one value, nothing but its sign would be left.
+    for row in z.chunks_exact_mut(dim).filter(|_| dim > 1) {
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|v| *v /= norm);
+    }
+    z
+}
+
+fn cpu(isa: Isa, threads: usize) -> Cpu {
+    Cpu { threads: Threads::new(threads).unwrap(), isa }
+}
+
+fn shape_of((anchors, before, after, dim): (usize, usize, usize, usize)) -> ContrastiveShape {
+    let views = before + anchors + after;
+    ContrastiveShape { anchors, views, offset: before, dim, temperature: TEMPERATURE }
+}
+
+/// What forward finds for a worker's anchors.
+fn forward(cpu: &Cpu, shape: &ContrastiveShape, loss: PairLoss, all: &[f32]) -> (Vec<Pair>, Vec<f32>) {
+    let z = own(shape, all);
+    let mut anchors = vec![Anchor::default(); shape.anchors];
+    nt_xent_forward(cpu, shape, z, all, &mut anchors);
+    let (mut pairs, mut losses) = (vec![Pair::default(); shape.anchors], vec![f32::NAN; shape.anchors]);
+    pair_loss_forward(cpu, shape, loss, (z, all), &anchors, &mut pairs, &mut losses);
+    (pairs, losses)
+}
+
+fn own<'a>(shape: &ContrastiveShape, all: &'a [f32]) -> &'a [f32] {
+    &all[shape.offset * shape.dim..][..shape.anchors * shape.dim]
+}
+
+/// All similarities of an anchor, in f64.
+fn similarities(shape: &ContrastiveShape, all: &[f64], i: usize) -> Vec<f64> {
+    let row = |k: usize| &all[k * shape.dim..][..shape.dim];
+    let dot = |k: usize| row(i).iter().zip(row(k)).map(|(a, b)| a * b).sum::<f64>();
+    (0..shape.views).map(|k| dot(k) / f64::from(shape.temperature)).collect()
+}
+
+/// The negative that is mined, by the definition: place and similarity.
+fn mined(s: &[f64], i: usize, j: usize) -> usize {
+    let negatives = || (0..s.len()).filter(|k| ![i, j].contains(k));
+    let below = negatives().filter(|&k| s[k] < s[j]).reduce(|a, b| if s[b] > s[a] { b } else { a });
+    below.unwrap_or_else(|| negatives().reduce(|a, b| if s[b] < s[a] { b } else { a }).unwrap())
+}
+
+/// l_i as the papers have it, and the place of what was mined; `known` keeps it where z moves.
+fn direct(
+    shape: &ContrastiveShape,
+    loss: PairLoss,
+    all: &[f64],
+    i: usize,
+    j: usize,
+    known: Option<usize>,
+) -> f64 {
+    let s = similarities(shape, all, i);
+    let plus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let triple = |k: usize| match loss.term {
+        Term::Logistic => plus(-s[j]) + plus(s[k]),
+        Term::Margin(margin) => (f64::from(TEMPERATURE) * (s[k] - s[j]) + f64::from(margin)).max(0.0),
+    };
+    if loss.semi_hard {
+        return triple(known.unwrap_or_else(|| mined(&s, i, j)));
+    }
+    let negatives: Vec<f64> = (0..shape.views).filter(|k| ![i, j].contains(k)).map(triple).collect();
+    negatives.iter().sum::<f64>() / negatives.len() as f64
+}
+
+/// The positive of view `i` of a batch whose views before and after a worker's are those of workers as well, of two images each or one.
+fn positive(shape: &ContrastiveShape, i: usize) -> usize {
+    let within = |start: usize, len: usize| start + (i - start + len / 2) % len;
+    let end = shape.offset + shape.anchors;
+    match i {
+        i if i < shape.offset => within(0, shape.offset),
+        i if i < end => within(shape.offset, shape.anchors),
+        _ => within(end, shape.views - end),
+    }
+}
+
+/// What all workers of a batch find: the parts before, in and after a worker's own views.
+fn workers(shape: &ContrastiveShape) -> Vec<ContrastiveShape> {
+    let end = shape.offset + shape.anchors;
+    let parts = [(0, shape.offset), (shape.offset, shape.anchors), (end, shape.views - end)];
+    let parts = parts.into_iter().filter(|(_, anchors)| *anchors > 0);
+    parts.map(|(offset, anchors)| ContrastiveShape { anchors, offset, ..*shape }).collect()
+}
+
+#[test]
+fn losses_are_those_of_the_definition_on_every_shape() {
+    for sizes in SHAPES {
+        let shape = shape_of(sizes);
+        let all = views(shape.views, shape.dim);
+        let wide: Vec<f64> = all.iter().map(|v| f64::from(*v)).collect();
+        for (isa, loss) in Isa::all().into_iter().flat_map(|isa| LOSSES.map(|loss| (isa, loss))) {
+            let (pairs, losses) = forward(&cpu(isa, 2), &shape, loss, &all);
+            for (row, (pair, got)) in pairs.iter().zip(&losses).enumerate() {
+                let (i, j) = (shape.offset + row, shape.positive(row));
+                // Two that are nearly alike may change places: what was taken must be as good.
+                let s = similarities(&shape, &wide, i);
+                let place = pair.negative as usize;
+                let near = (s[place] - s[mined(&s, i, j)]).abs() < 1e-5;
+                assert!(!loss.semi_hard || near && ![i, j].contains(&place), "{loss:?} {shape:?} {i}");
+                let want = direct(&shape, loss, &wide, i, j, Some(place));
+                assert!(
+                    (f64::from(*got) - want).abs() < 2e-6 * (1.0 + want),
+                    "{loss:?} {shape:?}: {got} {want}"
+                );
+            }
+        }
+    }
+}
+
+/// Against finite differences of the definition, what other workers' anchors have to do with a view included.
+#[test]
+fn gradients_are_those_of_finite_differences_over_all_workers() {
+    let step = 1e-6;
+    for sizes in [(4, 0, 0, 1), (4, 0, 0, 3), (6, 0, 0, 7), (2, 2, 4, 7), (8, 6, 4, 5)] {
+        let shape = shape_of(sizes);
+        let all = views(shape.views, shape.dim);
+        let wide: Vec<f64> = all.iter().map(|v| f64::from(*v)).collect();
+        for loss in LOSSES {
+            let cpu = cpu(Isa::detect(), 1);
+            let pairs: Vec<Pair> =
+                workers(&shape).iter().flat_map(|shape| forward(&cpu, shape, loss, &all).0).collect();
+            let total = |z: &[f64]| -> f64 {
+                let of = |i: usize| {
+                    let known = pairs[i].negative as usize;
+                    direct(&shape, loss, z, i, positive(&shape, i), Some(known))
+                };
+                (0..shape.views).map(of).sum()
+            };
+            let mut dz = vec![f32::NAN; shape.anchors * shape.dim];
+            pair_loss_backward(&cpu, &shape, loss, (own(&shape, &all), &all), &pairs, 0.5, &mut dz);
+            for (at, got) in dz.iter().enumerate() {
+                let mut moved = wide.clone();
+                let place = shape.offset * shape.dim + at;
+                moved[place] = wide[place] + step;
+                let up = total(&moved);
+                moved[place] = wide[place] - step;
+                let want = 0.5 * (up - total(&moved)) / (2.0 * step);
+                let off = (f64::from(*got) - want).abs();
+                assert!(off < 2e-5 * (1.0 + want.abs()), "{loss:?} {shape:?} {at}: {got} {want}");
+            }
+        }
+    }
+}
+
+/// The walk in tiles of the gradient against the sum that the module states, with all of its tails.
+#[test]
+fn gradients_are_those_of_the_sum_on_every_shape() {
+    for sizes in SHAPES {
+        let shape = shape_of(sizes);
+        let all = views(shape.views, shape.dim);
+        let wide: Vec<f64> = all.iter().map(|v| f64::from(*v)).collect();
+        for (isa, loss) in Isa::all().into_iter().flat_map(|isa| LOSSES.map(|loss| (isa, loss))) {
+            let cpu = cpu(isa, 2);
+            let pairs: Vec<Pair> =
+                workers(&shape).iter().flat_map(|shape| forward(&cpu, shape, loss, &all).0).collect();
+            let mut dz = vec![f32::NAN; shape.anchors * shape.dim];
+            pair_loss_backward(&cpu, &shape, loss, (own(&shape, &all), &all), &pairs, 1.0, &mut dz);
+            let share = 1.0 / shape.negatives() as f64;
+            let weight = |s: f64, i: usize, k: usize| match loss {
+                PairLoss { semi_hard: true, .. } if pairs[i].negative as usize != k => 0.0,
+                PairLoss { semi_hard: true, .. } => f64::from(pairs[i].push),
+                PairLoss { term: Term::Logistic, .. } => share / (1.0 + (-s).exp()),
+                PairLoss { term: Term::Margin(margin), .. } => {
+                    let margin = f64::from(margin / TEMPERATURE);
+                    if s - f64::from(pairs[i].positive) + margin > 0.0 { share } else { 0.0 }
+                }
+            };
+            let unit = f64::from(loss.term.unit(TEMPERATURE) / TEMPERATURE);
+            for row in (0..shape.anchors).step_by(17) {
+                let (i, j) = (shape.offset + row, shape.positive(row));
+                let s = similarities(&shape, &wide, i);
+                let weights: Vec<f64> = (0..shape.views)
+                    .map(|k| match k {
+                        k if k == i => 0.0,
+                        k if k == j => -f64::from(pairs[i].pull) - f64::from(pairs[j].pull),
+                        k => weight(s[k], i, k) + weight(s[k], k, i),
+                    })
+                    .collect();
+                for c in 0..shape.dim {
+                    let column = weights.iter().enumerate().map(|(k, w)| w * wide[k * shape.dim + c]);
+                    let (got, want) = (f64::from(dz[row * shape.dim + c]), unit * column.sum::<f64>());
+                    // A triple that is all but active may be so on one side alone.
+                    let slack = if matches!(loss.term, Term::Margin(_)) { 2.0 * share } else { 0.0 };
+                    assert!((got - want).abs() < 1e-5 + slack, "{loss:?} {shape:?} {i}: {got} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    let shape = shape_of((600, 0, 0, 24));
+    let z = views(600, 24);
+    for loss in LOSSES {
+        let run = |threads| {
+            let cpu = cpu(Isa::detect(), threads);
+            let (pairs, losses) = forward(&cpu, &shape, loss, &z);
+            let mut dz = vec![f32::NAN; z.len()];
+            pair_loss_backward(&cpu, &shape, loss, (&z, &z), &pairs, 1.0, &mut dz);
+            (pairs, losses, dz)
+        };
+        let one = run(1);
+        assert!([2, 4].map(run).iter().all(|other| *other == one), "{loss:?}");
+    }
+}
+
+/// Whole numbers, whose products are exact in every order, at a temperature of 1.
+fn whole(z: &[f32], term: Term) -> (Vec<Pair>, Vec<f32>) {
+    let shape = ContrastiveShape { anchors: z.len(), views: z.len(), offset: 0, dim: 1, temperature: 1.0 };
+    forward(&cpu(Isa::detect(), 1), &shape, PairLoss { term, semi_hard: true }, z)
+}
+
+#[test]
+fn of_equals_the_first_is_mined_and_one_as_similar_as_the_positive_is_not() {
+    // First views 1, 0, 3, 2, 2, and second views 2, 3, 0, 2, 1. View 0 is as similar to each as that is large: its positive 2.
+    let (pairs, losses) = whole(&[1.0, 0.0, 3.0, 2.0, 1.0, 2.0, 3.0, 0.0, 2.0, 1.0], Term::Margin(3.0));
+    assert_eq!((pairs[0].positive, pairs[0].negative), (2.0, 4.0));
+    assert_eq!(losses[0], 1.0 - 2.0 + 3.0);
+    // To view 1 all are as similar: none is less so than its positive, and the first of the least is taken.
+    assert_eq!((pairs[1].positive, pairs[1].negative, losses[1]), (0.0, 0.0, 3.0));
+}
+
+#[test]
+fn an_anchor_without_a_semi_hard_negative_takes_the_least_similar() {
+    // View 0's positive is -1, all others are above: 4, 2, 3, 5.
+    for (term, want) in [(Term::Margin(0.5), 2.0 + 1.0 + 0.5), (Term::Logistic, 0.0)] {
+        let (pairs, losses) = whole(&[1.0, 4.0, 2.0, -1.0, 3.0, 5.0], term);
+        assert_eq!((pairs[0].positive, pairs[0].negative), (-1.0, 2.0));
+        let want = if want > 0.0 { want } else { (1f32.exp().ln_1p()) + (2f32.exp().ln_1p()) };
+        assert!((losses[0] - want).abs() < 1e-5, "{term:?}: {} {want}", losses[0]);
+    }
+    // Where everything has collapsed to a point, triplets still are active.
+    let (pairs, losses) = whole(&[1.0; 6], Term::Margin(0.5));
+    assert!(pairs.iter().all(|pair| pair.push == 1.0) && losses == [0.5; 6]);
+}
+
+#[test]
+fn a_nan_reaches_the_loss_of_its_own_view() {
+    let shape = shape_of((6, 0, 0, 3));
+    for (loss, place) in LOSSES.into_iter().flat_map(|loss| [0, 7, 17].map(|place| (loss, place))) {
+        let mut z = views(6, 3);
+        z[place] = f32::NAN;
+        let (_, losses) = forward(&cpu(Isa::detect(), 1), &shape, loss, &z);
+        assert!(losses[place / 3].is_nan(), "{loss:?}: {losses:?}");
+    }
+}
