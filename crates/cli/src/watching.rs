@@ -37,6 +37,16 @@ impl Watching {
                 ));
                 terminal::say(&memory.to_string());
             }
+            Progress::Tried { number, of, rate, decay, score, .. } => {
+                let found = score.map_or("the loss became no number".to_owned(), |score| {
+                    format!("{} on validation", terminal::percent(score))
+                });
+                let (rate, decay) = (scientific(rate), scientific(decay));
+                terminal::say(&format!(
+                    "{}{number} of {of}: rate {rate}, decay {decay}: {found}",
+                    self.subject
+                ));
+            }
             Progress::Epoch { side, learner, epoch, epochs, loss, top1, .. } => {
                 let detail =
                     format!("{side}, epoch {epoch}/{epochs}  loss {loss:.3}  {}", terminal::percent(top1));
@@ -71,5 +81,13 @@ impl Watching {
             bar.set_message(self.subject.clone() + &detail);
             bar.set_position(done);
         }
+    }
+}
+
+/// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".
+fn scientific(number: f64) -> String {
+    match number == 0.0 {
+        true => "0".to_owned(),
+        false => format!("{number:.1e}").replace(".0e", "e"),
     }
 }

@@ -4,8 +4,11 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use common::{class_folders, path, pretrain, simclr, small_data};
+use common::{class_folders, finish, path, pretrain, simclr, small_data, start};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder with a run, and images of three classes in train/ and test/ of `other`.
@@ -44,7 +47,8 @@ fn a_suite_from_images_to_report() {
          [[set]]\nname = \"several\"\ntrain = \"other/train\"\ntest = \"other/test\"\nlabels = \"labels.csv\"\nmetric = \"map11\"\n",
     );
     let command = ["transfer", path(&run), path(&suite)];
-    let plan = "several: 33 images to learn from, 3 to choose settings by, 12 to test on, 3 classes, 11-point mAP: to compute";
+    let plan =
+        "several: 33 images to learn from, 3 to choose settings by, 12 to test on, 3 classes, 11-point mAP";
     let planned = simclr(&[&command[..], &["--dry-run"]].concat()).expect(0, &[plan]);
     assert!(planned.out.is_empty() && !run.join("evaluation/transfer").exists());
 
@@ -52,22 +56,77 @@ fn a_suite_from_images_to_report() {
     for word in ["CIFAR-10", "top-1", "95.3 %", "11-point mAP", "ResNet-50 (4x)"] {
         assert!(reply.out.contains(word), "no {word} in {}", reply.out);
     }
-    let json = simclr(&[&command[..], &["--json"]].concat())
-        .expect(0, &["cifar10: 33 images", "top-1: there already"])
-        .json();
+    let json =
+        simclr(&[&command[..], &["--json"]].concat()).expect(0, &["cifar10: 33 images", "top-1"]).json();
     let [cifar, several] = &json["results"].as_array().unwrap()[..] else { panic!("{json}") };
     assert_eq!((&cifar["metric"], &several["metric"]), (&"top1".into(), &"map11".into()));
-    assert_eq!((&cifar["paper"], &several["paper"]), (&0.953.into(), &serde_json::Value::Null));
+    assert_eq!((&cifar["paper"], &several["paper"]), (&0.953.into(), &Value::Null));
     for result in [cifar, several] {
         for key in ["score", "random", "validation"] {
             let value = result[key].as_f64().unwrap();
             assert!((0.0..=1.0).contains(&value), "{key} {result}");
         }
-        assert_eq!((&result["train_images"], &result["test_images"]), (&33.into(), &12.into()));
+        assert_eq!((&result["train_images"], &result["test_images"]), (&36.into(), &12.into()));
     }
     simclr(&["report", path(&run)]).expect(0, &["report.html"]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("Other data sets") && page.contains("11-point mAP"));
+}
+
+/// The grid of an entry, where it is there already.
+fn tried(entry: &Path) -> Vec<Value> {
+    let entry: Option<Value> = fs::read(entry).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    entry.and_then(|entry| entry["grid"].as_array().cloned()).unwrap_or_default()
+}
+
+/// Everything of a result but the time it took.
+fn timeless(mut result: Value) -> Value {
+    result["seconds"] = Value::Null;
+    result
+}
+
+#[test]
+fn killed_and_begun_again() {
+    let (dir, run) = run_and_data();
+    let suite = write(dir.path(), "[[set]]\nname = \"flowers102\"\ntrain = \"other\"\n");
+    let arguments: Vec<String> = [
+        ["transfer", path(&run), path(&suite), "--protocol", "finetune,scratch"],
+        ["--steps", "20", "--batch", "16", "--json"],
+    ]
+    .concat()
+    .into_iter()
+    .chain(["--rates", "0.01,0.03,0.1", "--decays", "0,1e-4"])
+    .map(str::to_owned)
+    .collect();
+    let plan = "finetune: 7 trainings of 20 steps of batch 16: 3 rates x 2 decays, then the best on all";
+    simclr(&[&arguments[..], &["--dry-run".to_owned()]].concat()).expect(0, &[plan]);
+
+    let entry = run.join("evaluation/transfer/flowers102-finetune.json");
+    let mut child = start(&arguments);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while tried(&entry).len() < 2 && child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "nothing is recorded");
+        sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    finish(child);
+    let before = tried(&entry);
+    assert!(before.len() >= 2);
+
+    let json = simclr(&arguments).expect(0, &["flowers102: 6 of 6: rate 1e-1, decay 1e-4: "]).json();
+    assert_eq!(tried(&entry)[..before.len()], before, "what was there is not computed again");
+    let results = json["results"].as_array().unwrap();
+    assert_eq!(results.iter().map(|result| &result["protocol"]).collect::<Vec<_>>(), ["finetune", "scratch"]);
+    simclr(&arguments).expect(0, &["finetune: there already", "scratch: there already"]);
+
+    // As if it had never been killed.
+    fs::remove_dir_all(run.join("evaluation/transfer")).unwrap();
+    let whole = simclr(&arguments).expect(0, &[]).json();
+    for (again, whole) in results.iter().zip(whole["results"].as_array().unwrap()) {
+        assert_eq!(timeless(again.clone()), timeless(whole.clone()));
+    }
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("fine-tuned"));
 }
 
 #[test]
@@ -101,6 +160,20 @@ fn what_is_wrong_is_named() {
     let suite = write(dir.path(), &whole);
     simclr(&["transfer", path(&dir.path().join("no run")), path(&suite)]).expect(2, &["holds no run"]);
     simclr(&["transfer", path(&run), path(&suite), "--seed", "-1"]).expect(2, &["whole number"]);
+    for (words, expected) in [
+        (&["--steps", "5"][..], "--steps is for --protocol finetune and scratch"),
+        (&["--rates", "0.1"], "--rates is for"),
+        (&["--protocol", "finetun"], "linear, finetune, scratch"),
+        (&["--protocol", "finetune", "--steps", "0"], "whole number of at least 1"),
+        (&["--protocol", "finetune", "--rates", "0.1,0"], "a number above 0"),
+        (&["--protocol", "scratch", "--decays", "-1"], "a number of 0 or more"),
+    ] {
+        simclr(&[&["transfer", path(&run), path(&suite)], words].concat()).expect(2, &[expected]);
+    }
+    let hopeless =
+        ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
+    simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
+        .expect(2, &["data set own", "the loss became no number", "give lower rates"]);
     simclr(&["transfer", path(&run)]).expect(2, &["SUITE.toml"]);
     fs::write(dir.path().join("other/train/class 0/torn.png"), "no image").unwrap();
     simclr(&["transfer", path(&run), path(&suite), "--strict"]).expect(1, &["class 0/torn.png"]);

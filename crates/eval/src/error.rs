@@ -121,6 +121,12 @@ pub enum EvalError {
         /// The loss.
         loss: f64,
     },
+    /// No settings of a grid with which a loss stays a number.
+    #[error("the loss became no number in each of {trainings} trainings; give lower rates")]
+    AllDiverged {
+        /// How many there were.
+        trainings: usize,
+    },
     /// A run in which nothing was trained yet.
     #[error("{} has no checkpoint yet; train it first: simclr pretrain DATA --out {} --resume", run.display(), run.display())]
     NoCheckpoint {

@@ -56,6 +56,22 @@ fn linear_sgd_learns_and_leaves_the_encoder_alone() {
 }
 
 #[test]
+fn steps_end_it_in_the_middle_of_an_epoch() {
+    let mut told = Vec::new();
+    let options = Sgd { steps: Some(10), ..quick() };
+    linear_sgd(&Versus::alone(models(2).trained), &splits(), &options, &mut |progress| {
+        if let Progress::Epoch { epoch, epochs, rate, .. } = progress {
+            told.push((epoch, epochs, rate));
+        }
+    })
+    .unwrap();
+    // 7 steps an epoch; the cosine would reach 0 in the 11th step.
+    let cosine = |step: f64| 0.5 * 0.5 * (1.0 + (std::f64::consts::PI * step / 11.0).cos());
+    assert_eq!(told.iter().map(|&(epoch, epochs, _)| (epoch, epochs)).collect::<Vec<_>>(), [(1, 2), (2, 2)]);
+    assert!((told[0].2 - cosine(6.0)).abs() < 1e-12 && (told[1].2 - cosine(9.0)).abs() < 1e-12, "{told:?}");
+}
+
+#[test]
 fn protocols_on_features_tell_classes_apart() {
     let encoded = encode(&models(2), &splits(), true, &mut |_| ()).unwrap();
     let by_neighbours = knn(&encoded, &Knn { k: 20, ..Knn::default() }).unwrap();

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use common::{RGB, Toy, config, models};
 use simclr_data::{DataError, Dataset, LeftOut, Source, SourceKind};
 use simclr_engine::Device;
-use simclr_eval::protocols::transfer::{Entry, Protocol, Suite, TransferOptions, TransferSet, transfer};
+use simclr_eval::protocols::transfer::{
+    Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
+};
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint, assemble_report};
 use simclr_eval::{EvalError, Targets};
 use simclr_train::Model;
@@ -17,7 +19,9 @@ use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 
-const OPTIONS: TransferOptions = TransferOptions { with_random: true, strict: false, seed: 0 };
+fn options() -> TransferOptions {
+    TransferOptions { with_random: true, strict: false, seed: 0, tuning: Tuning::default() }
+}
 
 /// A run folder with a checkpoint.
 fn save(folder: &Path, model: &Model, step: u64) -> TrainedEncoder {
@@ -55,9 +59,25 @@ fn toys() -> [(&'static str, Toy); 2] {
 
 /// The results, and how often something was computed.
 fn measure(encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> (Entry, usize) {
+    measure_by(Protocol::Linear, encoder, set, options)
+}
+
+fn measure_by(
+    protocol: Protocol,
+    encoder: &TrainedEncoder,
+    set: &TransferSet,
+    options: &TransferOptions,
+) -> (Entry, usize) {
     let mut told = 0;
-    let entry = transfer(encoder, set, Protocol::Linear, options, &mut |_| told += 1).unwrap();
+    let entry = transfer(encoder, set, protocol, options, &mut |_| told += 1).unwrap();
     (entry, told)
+}
+
+/// Trainings that take a moment.
+fn quick(rates: &[f64], decays: &[f64]) -> TransferOptions {
+    let grid = Grid { rates: rates.to_vec(), decays: decays.to_vec() };
+    let tuning = Tuning { steps: 12, batch: 16, grid, ..Tuning::default() };
+    TransferOptions { with_random: false, tuning, ..options() }
 }
 
 #[test]
@@ -68,19 +88,19 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     assert_eq!((set.train.len(), set.validation.len(), set.test.len()), (108, 12, 60));
 
     // Stopped after one of the two encoders.
-    let alone = TransferOptions { with_random: false, ..OPTIONS };
+    let alone = TransferOptions { with_random: false, ..options() };
     let (first, told) = measure(&encoder, &set, &alone);
     assert!(told > 0 && first.random.is_none());
     let trained = first.trained.clone().unwrap();
     assert!(trained.score > 0.9 && trained.validation > 0.9 && trained.chosen["l2"].is_f64(), "{trained:?}");
-    assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (108, 12, 60));
+    assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (120, 12, 60));
     assert_eq!(measure(&encoder, &set, &alone), (first.clone(), 0));
 
     // The other is added, and what was there is the same to the second that it took.
-    let (both, told) = measure(&encoder, &set, &OPTIONS);
+    let (both, told) = measure(&encoder, &set, &options());
     assert!(told > 0 && both.random.is_some());
     assert_eq!(both.trained, first.trained);
-    assert_eq!(measure(&encoder, &set, &OPTIONS), (both.clone(), 0));
+    assert_eq!(measure(&encoder, &set, &options()), (both.clone(), 0));
     let text = fs::read(both.file(&encoder.run)).unwrap();
     assert_eq!(serde_json::from_slice::<Entry>(&text).unwrap(), both);
 
@@ -95,7 +115,7 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     fs::write(both.file(&encoder.run), &text[..text.len() / 2]).unwrap();
     assert!(measure(&encoder, &set, &alone).1 > 0);
     let later = save(folder.path(), &models(2).random.unwrap(), 4);
-    let (now, told) = measure(&later, &set, &OPTIONS);
+    let (now, told) = measure(&later, &set, &options());
     assert!(told > 0 && now.step == 4);
 
     let report = assemble_report(&later.run, &config(), Vec::new()).unwrap();
@@ -110,8 +130,8 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
 fn settings_are_chosen_by_the_validation_images_alone() {
     let folder = tempfile::tempdir().unwrap();
     let encoder = save(folder.path(), &models(2).trained, 3);
-    let alone = TransferOptions { with_random: false, ..OPTIONS };
-    let of = |turned: &[&str]| {
+    let quick = quick(&[0.01, 0.1], &[0.0]);
+    let of = |protocol, turned: &[&str]| {
         let mut toys = toys();
         for (name, toy) in &mut toys {
             if turned.contains(name) {
@@ -122,12 +142,75 @@ fn settings_are_chosen_by_the_validation_images_alone() {
         all.push(("val", Toy::new(&RGB, 30, 3)));
         let set = open(&format!("{TOYS}validation = \"val\"\n"), &all, 0).unwrap();
         assert_eq!((set.train.len(), set.validation.len()), (120, 30));
-        measure(&encoder, &set, &alone).0.trained.unwrap()
+        measure_by(protocol, &encoder, &set, &quick).0.trained.unwrap()
     };
-    let (right, turned) = (of(&[]), of(&["test"]));
-    assert_eq!((&right.chosen, right.validation), (&turned.chosen, turned.validation));
-    assert!(right.score > 0.9 && turned.score < 0.1, "{right:?} {turned:?}");
-    assert!(of(&["train"]).validation < 0.2);
+    for protocol in [Protocol::Linear, Protocol::FineTune] {
+        let (right, turned) = (of(protocol, &[]), of(protocol, &["test"]));
+        assert_eq!((&right.chosen, right.validation), (&turned.chosen, turned.validation));
+        assert!(right.score > 0.9 && turned.score < 0.1, "{protocol:?} {right:?} {turned:?}");
+        assert!(of(protocol, &["train"]).validation < 0.2, "{protocol:?}");
+    }
+}
+
+/// Everything but the time it took.
+fn timeless(entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    entry.grid.iter_mut().for_each(|point| point.seconds = 0.0);
+    entry.trained.iter_mut().for_each(|outcome| outcome.seconds = 0.0);
+    entry
+}
+
+#[test]
+fn rates_and_decays_are_tried_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &models(2).trained, 3);
+    let before = encoder.model.fingerprint().unwrap();
+    let set = open(TOYS, &toys(), 0).unwrap();
+    let options = quick(&[0.1, 1e30], &[0.0, 1e-4]);
+    for protocol in [Protocol::FineTune, Protocol::Scratch] {
+        let (whole, _) = measure_by(protocol, &encoder, &set, &options);
+        // At the second rate nothing stays finite, and nothing of it is chosen.
+        let found: Vec<bool> = whole.grid.iter().map(|point| point.validation.is_some()).collect();
+        assert_eq!(found, [true, true, false, false], "{whole:?}");
+        let trained = whole.trained.clone().unwrap();
+        assert!(trained.score > 0.9 && trained.chosen["rate"] == 0.1, "{whole:?}");
+        assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (120, 12, 60));
+        assert_eq!((whole.lacks(&options), measure_by(protocol, &encoder, &set, &options).1), (0, 0));
+
+        // Killed after the first training, or before the last: what was there stays as it was, and the end is the same.
+        for kept in [1, 4] {
+            let mut torn = Entry { trained: None, ..whole.clone() };
+            torn.grid.truncate(kept);
+            fs::write(whole.file(&encoder.run), serde_json::to_vec(&torn).unwrap()).unwrap();
+            assert_eq!(torn.lacks(&options), 5 - kept);
+            let (again, _) = measure_by(protocol, &encoder, &set, &options);
+            assert_eq!(timeless(&again), timeless(&whole));
+            assert_eq!(again.grid[..kept], whole.grid[..kept]);
+        }
+
+        // A smaller grid needs the last training alone, if that; other steps need everything.
+        let smaller = quick(&[0.1], &[1e-4]);
+        assert!(whole.lacks(&smaller) <= 1);
+        let longer =
+            TransferOptions { tuning: Tuning { steps: 13, ..options.tuning.clone() }, ..options.clone() };
+        assert_eq!(Entry::take_up(&encoder, &set, protocol, &longer).unwrap().lacks(&longer), 5);
+    }
+    assert_eq!(encoder.model.fingerprint().unwrap(), before);
+    // Another checkpoint is another network to fine-tune; from scratch begins as before.
+    let later = save(folder.path(), &models(2).random.unwrap(), 4);
+    let lacks = |protocol| Entry::take_up(&later, &set, protocol, &options).unwrap().lacks(&options);
+    assert_eq!((lacks(Protocol::FineTune), lacks(Protocol::Scratch)), (5, 0));
+
+    let rows = assemble_report(&later.run, &config(), Vec::new()).unwrap().transfer.rows;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert!(rows[0].protocol == "fine-tuned" && rows[0].simclr.is_some() && rows[0].random.is_some());
+
+    let hopeless = quick(&[1e30], &[0.0]);
+    let error = transfer(&later, &set, Protocol::FineTune, &hopeless, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, EvalError::AllDiverged { trainings: 1 }), "{error}");
+    let none = quick(&[], &[0.0]);
+    let error = transfer(&later, &set, Protocol::FineTune, &none, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, EvalError::Option { name: "rates", .. }), "{error}");
 }
 
 #[test]
@@ -154,9 +237,12 @@ fn images_that_show_several_classes() {
     assert!(
         matches!(&set.test.targets, Targets::Several { classes: 4, shown } if shown[..4] == [false, false, true, true])
     );
-    let (entry, _) = measure(&encoder, &set, &OPTIONS);
-    let trained = entry.trained.as_ref().unwrap();
-    assert!(trained.score > 0.9 && trained.score <= 1.0, "{trained:?}");
+    let (entry, _) = measure(&encoder, &set, &options());
+    let (tuned, _) = measure_by(Protocol::FineTune, &encoder, &set, &quick(&[0.1], &[0.0]));
+    for trained in [&entry.trained, &tuned.trained] {
+        let score = trained.as_ref().unwrap().score;
+        assert!(score > 0.9 && score <= 1.0, "{trained:?}");
+    }
     assert_eq!((entry.title(), entry.paper()), ("PASCAL VOC2007", Some(0.842)));
 }
 

@@ -170,6 +170,15 @@ impl ResNet {
         ResNet { memory, ..self }
     }
 
+    /// The same network, whose running averages keep the share `decay` of themselves each step.
+    pub fn with_norm_decay(mut self, decay: f32) -> ResNet {
+        self.stem.norm.decay = decay;
+        for block in &mut self.blocks {
+            block.layers.iter_mut().chain(&mut block.downsample).for_each(|(_, norm)| norm.decay = decay);
+        }
+        self
+    }
+
     /// The same network, which normalises its images first: a convolution pads them with the mean then, not with black.
     pub fn with_normalization(mut self, normalization: Option<Normalization>) -> ResNet {
         self.stem.normalization = normalization;

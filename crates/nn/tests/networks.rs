@@ -179,3 +179,25 @@ fn normalised_images_are_what_the_network_sees() {
     }
     assert!(ops::Normalization::new(&device, &mean, &[1.0, 0.0, 1.0]).is_err());
 }
+
+/// Averages that keep all of themselves stay, every one of them; those that keep nothing are the batch's.
+#[test]
+fn running_averages_keep_what_they_are_told() {
+    let (net, parameters) = build(&spec(Depth::D50, 0.0625, Stem::ImageNet));
+    let device = Device::cpu(1).unwrap();
+    let pixels: Vec<f32> = (0..2 * 33 * 33 * 3).map(|i| (i * i % 97) as f32 / 97.0).collect();
+    let changed = |decay: f32| {
+        let net = net.clone().with_norm_decay(decay);
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
+        net.forward(&mut tape, &images).unwrap();
+        let mut updates = tape.into_buffer_updates();
+        let updates: Vec<_> = updates.drain().collect();
+        // 53 BatchNorms, each with a mean and a variance.
+        assert_eq!(updates.len(), 2 * 53);
+        let moved = |(id, new): &(_, Tensor)| new.to_vec().unwrap() != parameters.get(*id).to_vec().unwrap();
+        updates.iter().filter(|update| moved(update)).count()
+    };
+    assert_eq!(changed(1.0), 0);
+    assert!(changed(0.9) > 100);
+}

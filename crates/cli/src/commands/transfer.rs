@@ -3,20 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use simclr_eval::protocols::TrainedEncoder;
 use simclr_eval::protocols::transfer::{
-    Entry, Outcome, PAPERS_NETWORK, Protocol, SetSpec, Suite, TransferOptions, TransferSet, transfer,
+    Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, SetSpec, Suite, TransferOptions, TransferSet, Tuning,
+    table, transfer,
 };
+use simclr_train::config::Memory;
 
 use crate::data::Opening;
 use crate::encoding::Encoding;
-use crate::exit::Done;
+use crate::exit::{Done, usage};
 use crate::judging::kept;
-use crate::settings::seed;
+use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::terminal;
 use crate::watching::Watching;
+
+/// What a table's column of that name holds.
+const RANDOM: &str = "the same network before training; beside fine-tuning, trained from scratch";
 
 const EXAMPLES: &str = "\
 The paper's transfer study. SUITE.toml has a table for each data set; paths are relative to it, and of any kind that the program reads:
@@ -36,18 +41,23 @@ The paper's transfer study. SUITE.toml has a table for each data set; paths are 
   name = \"voc2007\"
   train = \"voc/trainval.txt\"
   test = \"voc/test.txt\"
-  labels = \"voc/labels.csv\"        # images that show several classes: a line an image, path,class,class,...
+  labels = \"voc/labels.csv\"        # for map11, in CSV: an image's path, then its classes
 
 food101, cifar10, cifar100, birdsnap, sun397, cars, aircraft, voc2007, dtd, pets, caltech101 and flowers102 need no metric, and the \
-paper's figures stand beside theirs. The linear protocol: L-BFGS on the features of central crops, 45 weights of L2, of which the \
-validation images choose one; then validation images are learnt from too, and the test images are looked at once.
+paper's figures stand beside theirs.
 
-Results are written to RUN/evaluation/transfer as they come, and are not computed again while the checkpoint, the names and classes of \
-the images, the metric and the seed are the same.
+Protocols: linear, L-BFGS on the features of central crops, one of 45 weights of L2; finetune, SGD on all of the encoder with random \
+crops and flips, one of 7 rates and of 7 decays or none; scratch, the same from random weights. The validation images choose; then \
+they are learnt from too, and the test images are looked at once. A grid of 56 trainings of 20,000 steps is for a GPU: --steps, \
+--rates and --decays make it smaller, and --dry-run says how many trainings there would be.
+
+Results are written to RUN/evaluation/transfer as they come, each rate and decay too, and are not computed again while the checkpoint, \
+the names and classes of the images, the metric, the seed, the steps and the batch are the same.
 
 Examples:
   simclr transfer runs/first suite.toml --dry-run
-  simclr transfer runs/first suite.toml --json";
+  simclr transfer runs/first suite.toml --json
+  simclr transfer runs/first suite.toml --protocol linear,finetune,scratch --steps 500 --rates 1e-3,1e-2,1e-1 --decays 0,1e-5";
 
 /// Measure what an encoder is worth on other data sets, which a file lists
 #[derive(Args, Debug)]
@@ -60,7 +70,27 @@ pub struct Transfer {
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
 
-    /// Do not measure a randomly initialised encoder beside it
+    /// What is done on each, one or several
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',', default_value = "linear")]
+    protocol: Vec<Name>,
+
+    /// Steps of each training of finetune and scratch [default: 20000]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
+    steps: Option<u64>,
+
+    /// Images a step of finetune and scratch [default: 256, or all where there are fewer]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
+    batch: Option<u32>,
+
+    /// First rates that finetune and scratch choose from [default: 7 from 1e-4 to 1e-1]
+    #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = above_zero)]
+    rates: Vec<f64>,
+
+    /// Decays that they choose from, which are divided by the rate; 0 is none [default: 0 and 7 from 1e-6 to 1e-3]
+    #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = zero_or_more)]
+    decays: Vec<f64>,
+
+    /// Do not measure a randomly initialised encoder beside it (linear)
     #[arg(long)]
     no_random: bool,
 
@@ -68,7 +98,7 @@ pub struct Transfer {
     #[arg(long)]
     dry_run: bool,
 
-    /// Seed of the images that settings are chosen by, where the suite names none
+    /// Seed of training, and of the images that settings are chosen by where the suite names none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 
@@ -76,28 +106,99 @@ pub struct Transfer {
     encoding: Encoding,
 }
 
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// A linear classifier on the encoder's features, the encoder frozen
+    Linear,
+    /// The whole encoder, trained further
+    Finetune,
+    /// The same network, trained from random weights
+    Scratch,
+}
+
+impl From<Name> for Protocol {
+    fn from(name: Name) -> Protocol {
+        match name {
+            Name::Linear => Protocol::Linear,
+            Name::Finetune => Protocol::FineTune,
+            Name::Scratch => Protocol::Scratch,
+        }
+    }
+}
+
 impl Transfer {
     pub fn run(self) -> Result<Done> {
+        self.check()?;
         let suite = Suite::read(&self.suite)?;
         let encoder = self.encoding.load(&self.run)?;
+        let options = self.options(&encoder);
         let sets = self.open(&encoder, &suite)?;
         for set in &sets {
-            terminal::say(&self.plan(&encoder, set)?);
+            self.say_plan(&encoder, set, &options)?;
         }
         if self.dry_run {
             return Ok(Done::Finished);
         }
+        if encoder.model.device.is_gpu() && self.protocols().any(Protocol::trains) {
+            encoder.config.prepare(&encoder.model.device)?;
+        }
         let mut entries = Vec::new();
         // Each goes when it is done, and with it the images that were kept.
         for set in sets {
-            let name = &set.spec.name;
-            let entry = self.measure(&encoder, &set).with_context(|| of_set(name))?;
-            warn_of_broken(&entry, &encoder);
-            entries.push(entry);
+            for protocol in self.protocols() {
+                let mut watching = Watching::of(&set.spec.name);
+                let entry =
+                    transfer(&encoder, &set, protocol, &options, &mut |progress| watching.see(progress))
+                        .with_context(|| of_set(&set.spec.name))?;
+                drop(watching);
+                warn_of_broken(&entry, &encoder);
+                // What the run folder holds of a random encoder is shown where that was asked for.
+                entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
+            }
         }
         self.tell(&entries)?;
         terminal::say(&format!("written to {}", Entry::folder(&encoder.run).display()));
         Ok(Done::Finished)
+    }
+
+    fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        let asked = |protocol: &Protocol| self.protocol.iter().any(|&name| Protocol::from(name) == *protocol);
+        Protocol::ALL.into_iter().filter(asked)
+    }
+
+    /// What only training takes is refused beside a linear classifier alone, which would leave it out of account.
+    fn check(&self) -> Result<()> {
+        let given = [
+            ("--steps", self.steps.is_some()),
+            ("--batch", self.batch.is_some()),
+            ("--rates", !self.rates.is_empty()),
+            ("--decays", !self.decays.is_empty()),
+        ];
+        match given.into_iter().find(|&(_, given)| given && !self.protocols().any(Protocol::trains)) {
+            Some((name, _)) => Err(usage(format!(
+                "{name} is for --protocol finetune and scratch: leave it out, or add one of them"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn options(&self, encoder: &TrainedEncoder) -> TransferOptions {
+        let usual = Tuning::default();
+        let given = |given: &[f64], usual: Vec<f64>| if given.is_empty() { usual } else { given.to_vec() };
+        let grid = Grid {
+            rates: given(&self.rates, usual.grid.rates),
+            decays: given(&self.decays, usual.grid.decays),
+        };
+        // What is not kept is computed again to the same bits: only the room for it counts.
+        let memory = encoder.config.train.memory;
+        let tuning = Tuning {
+            steps: self.steps.unwrap_or(usual.steps),
+            batch: self.batch.map_or(usual.batch, |batch| batch as usize),
+            grid,
+            memory: if memory == Memory::Blocks { Memory::Blocks } else { Memory::Auto },
+        };
+        let strict = self.encoding.is_strict(encoder);
+        TransferOptions { with_random: !self.no_random, strict, seed: self.seed, tuning }
     }
 
     /// Opens all data sets before anything is computed, so that what is wrong with the last is known at once.
@@ -118,90 +219,86 @@ impl Transfer {
         Ok(sets)
     }
 
-    fn plan(&self, encoder: &TrainedEncoder, set: &TransferSet) -> Result<String> {
-        let entry = Entry::take_up(encoder, set, Protocol::Linear, self.seed)?;
-        let left = match (&entry.trained, &entry.random) {
-            (Some(_), Some(_)) => "there already",
-            (Some(_), None) if self.no_random => "there already",
-            (Some(_), None) => "to compare with a random encoder",
-            (None, _) => "to compute",
-        };
+    fn say_plan(&self, encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> Result<()> {
         let grouped = |images: usize| terminal::grouped(images as u64);
-        Ok(format!(
-            "{}: {} to learn from, {} to choose settings by, {} to test on, {}, {}: {left}",
+        terminal::say(&format!(
+            "{}: {} to learn from, {} to choose settings by, {} to test on, {} classes, {}",
             set.spec.name,
             terminal::counted(set.train.len(), "image"),
             grouped(set.validation.len()),
             grouped(set.test.len()),
-            format_args!("{} classes", set.classes.len()),
+            set.classes.len(),
             set.spec.metric.title(),
-        ))
-    }
-
-    fn measure(&self, encoder: &TrainedEncoder, set: &TransferSet) -> Result<Entry> {
-        let options = TransferOptions {
-            with_random: !self.no_random,
-            strict: self.encoding.is_strict(encoder),
-            seed: self.seed,
-        };
-        let mut watching = Watching::of(&set.spec.name);
-        Ok(transfer(encoder, set, Protocol::Linear, &options, &mut |progress| watching.see(progress))?)
-    }
-
-    fn tell(&self, entries: &[Entry]) -> Result<()> {
-        if self.encoding.json {
-            let results: Vec<Value> = entries.iter().map(|entry| self.summary(entry)).collect();
-            terminal::print(&json!({ "results": results, "papers_network": PAPERS_NETWORK }).to_string())?;
-            return Ok(());
-        }
-        let width = entries.iter().map(|entry| entry.title().chars().count()).max().unwrap_or(0).max(8);
-        terminal::print(&format!(
-            "{:<width$}  {:<14} {:>8} {:>14} {:>8}",
-            "data set", "", "SimCLR", "random encoder", "paper"
-        ))?;
-        for entry in entries {
-            let cell = |value: Option<f64>| value.map_or("-".to_owned(), terminal::percent);
-            let score = |outcome: &Option<Outcome>| cell(outcome.as_ref().map(|outcome| outcome.score));
-            terminal::print(&format!(
-                "{:<width$}  {:<14} {:>8} {:>14} {:>8}",
-                entry.title(),
-                entry.identity.metric.title(),
-                score(&entry.trained),
-                score(self.random(entry)),
-                cell(entry.paper()),
-            ))?;
-        }
-        if entries.iter().any(|entry| entry.paper().is_some()) {
-            terminal::print(&format!("paper: {PAPERS_NETWORK}, for orientation"))?;
+        ));
+        for protocol in self.protocols() {
+            let lacking = Entry::take_up(encoder, set, protocol, options)?.lacks(options);
+            let plan = match (lacking, protocol.trains()) {
+                (0, _) => "there already".to_owned(),
+                (fits, false) => {
+                    format!("{} to fit, 45 weights of L2", terminal::counted(fits, "classifier"))
+                }
+                (trainings, true) => format!(
+                    "{} of {} of batch {}: {} rates x {} decays, then the best on all",
+                    terminal::counted(trainings, "training"),
+                    terminal::counted(options.tuning.steps as usize, "step"),
+                    options.tuning.batch_of(set.train.len()),
+                    options.tuning.grid.rates.len(),
+                    options.tuning.grid.decays.len(),
+                ),
+            };
+            terminal::say(&format!("  {}: {plan}", protocol.word()));
         }
         Ok(())
     }
 
-    /// What the run folder holds of a random encoder is shown where that was asked for.
-    fn random<'e>(&self, entry: &'e Entry) -> &'e Option<Outcome> {
-        if self.no_random { &None } else { &entry.random }
+    fn tell(&self, entries: &[Entry]) -> Result<()> {
+        if self.encoding.json {
+            let results: Vec<Value> = entries.iter().map(summary).collect();
+            terminal::print(&json!({ "results": results, "papers_network": PAPERS_NETWORK }).to_string())?;
+            return Ok(());
+        }
+        let rows = table(entries);
+        let width = rows.iter().map(|row| row.set.chars().count()).max().unwrap_or(0).max(8);
+        let line = |cells: [&str; 6]| {
+            let [set, protocol, metric, simclr, random, paper] = cells;
+            terminal::print(&format!(
+                "{set:<width$}  {protocol:<12}  {metric:<14} {simclr:>8} {random:>8} {paper:>8}"
+            ))
+        };
+        line(["data set", "", "", "SimCLR", "random", "paper"])?;
+        for row in &rows {
+            let [simclr, random, paper] = [row.simclr, row.random, row.paper]
+                .map(|value| value.map_or("-".to_owned(), terminal::percent));
+            line([&row.set, &row.protocol, &row.metric, &simclr, &random, &paper])?;
+        }
+        terminal::print(&format!("random: {RANDOM}"))?;
+        if rows.iter().any(|row| row.paper.is_some()) {
+            terminal::print(&format!("paper: its {PAPERS_NETWORK}, for orientation"))?;
+        }
+        Ok(())
     }
+}
 
-    fn summary(&self, entry: &Entry) -> Value {
-        let trained = entry.trained.as_ref();
-        let of = |images: fn(&Outcome) -> usize| trained.map(images);
-        json!({
-            "set": entry.set,
-            "protocol": entry.protocol.word(),
-            "metric": entry.identity.metric.word(),
-            "score": trained.map(|outcome| outcome.score),
-            "random": self.random(entry).as_ref().map(|outcome| outcome.score),
-            "paper": entry.paper(),
-            "validation": trained.map(|outcome| outcome.validation),
-            "chosen": trained.map(|outcome| &outcome.chosen),
-            "classes": entry.classes,
-            "train_images": of(|outcome| outcome.train_images),
-            "validation_images": of(|outcome| outcome.validation_images),
-            "test_images": of(|outcome| outcome.test_images),
-            "skipped": of(|outcome| outcome.broken.len()),
-            "seconds": trained.map(|outcome| outcome.seconds),
-        })
-    }
+/// A result in JSON, figures as fractions.
+fn summary(entry: &Entry) -> Value {
+    let trained = entry.trained.as_ref();
+    let of = |images: fn(&Outcome) -> usize| trained.map(images);
+    json!({
+        "set": entry.set,
+        "protocol": entry.protocol.word(),
+        "metric": entry.identity.metric.word(),
+        "score": trained.map(|outcome| outcome.score),
+        "random": entry.random.as_ref().map(|outcome| outcome.score),
+        "paper": entry.paper(),
+        "validation": trained.map(|outcome| outcome.validation),
+        "chosen": trained.map(|outcome| &outcome.chosen),
+        "classes": entry.classes,
+        "train_images": of(|outcome| outcome.train_images),
+        "validation_images": of(|outcome| outcome.validation_images),
+        "test_images": of(|outcome| outcome.test_images),
+        "skipped": of(|outcome| outcome.broken.len()),
+        "seconds": trained.map(|outcome| outcome.seconds),
+    })
 }
 
 fn of_set(name: &str) -> String {

@@ -9,13 +9,12 @@ use simclr_train::config::{OptimizerName, Stem};
 use simclr_train::run_folder::RunFolder;
 
 use super::evaluation::{Evaluation, Scores};
-use super::transfer::{Entry, Outcome, PAPERS_NETWORK};
+use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
     AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy, Transfer,
-    TransferRow,
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
@@ -78,23 +77,8 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
 
 /// What was found on other data sets, in the order of the page.
 fn transfer(run: &RunFolder) -> Result<Transfer, EvalError> {
-    let mut entries: Vec<Entry> = results(run, Entry::folder(run))?;
-    entries.sort_by(|a, b| a.place().cmp(&b.place()));
-    let newest = entries.iter().map(|entry| entry.step).max();
-    let rows = entries.iter().map(|entry| {
-        let score = |outcome: &Option<Outcome>| outcome.as_ref().map(|outcome| outcome.score);
-        TransferRow {
-            set: entry.title().to_owned(),
-            // A checkpoint may have come since a data set was last tried.
-            step: Some(entry.step).filter(|&step| Some(step) != newest),
-            protocol: entry.protocol.title().to_owned(),
-            metric: entry.identity.metric.title().to_owned(),
-            simclr: score(&entry.trained),
-            random: score(&entry.random),
-            paper: entry.paper(),
-        }
-    });
-    Ok(Transfer { rows: rows.collect(), papers_network: PAPERS_NETWORK.to_owned() })
+    let entries: Vec<Entry> = results(run, Entry::folder(run))?;
+    Ok(Transfer { rows: table(&entries), papers_network: PAPERS_NETWORK.to_owned() })
 }
 
 /// The results in a folder of JSON files, by their names; none where it is not there.

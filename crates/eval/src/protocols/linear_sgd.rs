@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use simclr_engine::{Mode, Parameters, SingleProcess, Tape, Tensor, ops};
+use simclr_engine::{Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::Linear;
 use simclr_train::Model;
 use simclr_train::config::ScheduleKind;
@@ -10,10 +10,12 @@ use simclr_train::optim::Optimizer;
 
 use super::encode::encode_set;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
+use super::loss::backward_from_loss;
+use super::part::Part;
 use super::sgd::{Learner, Lessons, Sgd, Step, recognised};
 use super::splits::Splits;
 use super::versus::{Progress, Versus};
-use crate::EvalError;
+use crate::{EvalError, Targets};
 
 impl Sgd {
     /// The linear protocol for `images` training images of `image_size` pixels.
@@ -27,7 +29,7 @@ impl Sgd {
         let batch = batch.min(images / 10).max(1);
         let rate = if small { 0.1 } else { 0.1 * batch as f64 / 256.0 };
         let schedule = ScheduleKind::Cosine;
-        Sgd { epochs, batch, rate, momentum: 0.9, weight_decay: 0.0, schedule, seed: 0 }
+        Sgd { epochs, steps: None, batch, rate, momentum: 0.9, weight_decay: 0.0, schedule, seed: 0 }
     }
 }
 
@@ -52,7 +54,8 @@ pub fn linear_sgd(
     let scores = models.try_map(|side, model| {
         let start = Instant::now();
         let mut classifier = Classifier::new(model, data.classes().len(), options)?;
-        let learnt = Lessons::new(side, model, data, options)?.teach(&mut classifier, watch)?;
+        let (part, reading) = (Part::labelled(data.train().clone()), data.reading(model));
+        let learnt = Lessons::new(side, model, &part, reading, options)?.teach(&mut classifier, watch)?;
         let test = encode_set(side, model, "test", data, false, watch)?;
         let scores = learnt.tested(classifier.scores(&test.h)?)?;
         let train = data.train().len() - learnt.skipped.len();
@@ -93,22 +96,21 @@ impl<'m> Classifier<'m> {
 impl Learner for Classifier<'_> {
     const NAME: &'static str = "linear classifier";
 
-    fn step(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError> {
+    fn step(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError> {
         let h = encode_batch(self.model, images)?;
         let device = &self.model.device;
         let mut tape = Tape::new(&self.parameters, Mode::Train, &SingleProcess);
-        let h = tape.input(Tensor::from_vec(device, &[labels.len(), self.model.encoder.features()], h)?);
+        let h = tape.input(Tensor::from_vec(device, &[targets.rows(), self.model.encoder.features()], h)?);
         let scores = self.layer.forward(&mut tape, &h)?;
-        let loss = ops::softmax_cross_entropy(&mut tape, &scores, labels)?;
-        let value = f64::from(loss.tensor().to_vec()?[0]);
-        let right = recognised(scores.tensor(), labels)?;
-        let sound = value.is_finite();
+        let (loss, gradients) = backward_from_loss(&mut tape, &scores, targets)?;
+        let loss = f64::from(loss.to_vec()?[0]);
+        let right = recognised(scores.tensor(), targets)?;
+        let sound = loss.is_finite();
         if sound {
-            let gradients = tape.backward(&loss, Tensor::full(device, &[1], 1.0)?)?;
-            drop(tape);
+            drop((scores, tape));
             self.optimizer.step(rate, &mut self.parameters, &gradients)?;
         }
-        Ok(Step { loss: value, right, sound })
+        Ok(Step { loss, right, sound })
     }
 }
 

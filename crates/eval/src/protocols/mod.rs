@@ -20,6 +20,9 @@
 //! | `encode` | h of all images |
 //! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
 //! | `sgd` | what the last two share: settings and the loop over epochs |
+//! | `network` | an encoder with a classifier, trained as one |
+//! | `loss` | what it minimises |
+//! | `part` | images and their targets |
 //! | [`transfer`] | an encoder on other data sets |
 //! | `evaluation` | their result |
 //! | `neighbours` | nearest neighbours as pictures |
@@ -32,7 +35,10 @@ mod evaluation;
 mod finetune;
 mod knn;
 mod linear_sgd;
+mod loss;
 mod neighbours;
+mod network;
+mod part;
 mod regression;
 mod sgd;
 mod splits;
@@ -49,6 +55,7 @@ pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
+pub use part::Part;
 pub use regression::{LogisticOptions, logistic};
 pub use sgd::Sgd;
 pub use splits::Splits;

@@ -2,22 +2,25 @@
 
 use serde_json::{Map, Value, json};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Loader, LoaderConfig, Position, Share, Skipped};
+use simclr_data::{Loader, LoaderConfig, Position, Reading, Share, Skipped};
 use simclr_engine::{Parameters, Tensor};
 use simclr_metrics::likeliest;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Config, Model, Schedule};
 
-use super::splits::Splits;
+use super::part::Part;
 use super::versus::{Progress, Side};
-use crate::EvalError;
+use crate::targets::Target;
+use crate::{EvalError, Targets};
 
 /// Settings of stochastic gradient descent on random crops and flips.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     /// Times that each image is seen.
     pub epochs: u64,
+    /// Where it is to end after so many steps instead, in the middle of an epoch perhaps.
+    pub steps: Option<u64>,
     /// Images a step.
     pub batch: usize,
     /// The rate of the first step, as it is: not scaled by the batch.
@@ -40,6 +43,7 @@ impl Sgd {
         };
         let (rate, momentum, decay) = (self.rate, self.momentum, self.weight_decay);
         range("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
+        range("steps", self.steps.unwrap_or(1) as f64, self.steps != Some(0), "at least 1")?;
         range("batch", self.batch as f64, self.batch > 0, "at least 1")?;
         range("rate", rate, rate > 0.0 && rate.is_finite(), "a number above 0")?;
         range("momentum", momentum, (0.0..1.0).contains(&momentum), "a number from 0 to below 1")?;
@@ -65,12 +69,16 @@ impl Sgd {
         }
     }
 
-    /// The official code's: a cosine that reaches 0 at step images * epochs // batch + 1.
+    /// The official code's: a cosine that reaches 0 at step images * epochs // batch + 1, or one step after the last.
     fn rates(&self, images: usize) -> Schedule {
         let mut config = Config { optim: self.optim(), ..Config::default() };
-        config.train.batch = self.batch;
-        config.train.epochs = self.epochs;
-        Schedule::new(&config, images as u64)
+        let (batch, epochs, images) = match self.steps {
+            Some(steps) => (1, steps, 1),
+            None => (self.batch, self.epochs, images as u64),
+        };
+        config.train.batch = batch;
+        config.train.epochs = epochs;
+        Schedule::new(&config, images)
     }
 }
 
@@ -80,12 +88,12 @@ pub(super) trait Learner {
     const NAME: &'static str;
 
     /// One update from images (n, S, S, 3) of 8 bits.
-    fn step(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError>;
+    fn step(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError>;
 }
 
 /// What an update found before it changed anything.
 pub(super) struct Step {
-    /// Mean cross-entropy.
+    /// Mean loss.
     pub(super) loss: f64,
     /// Images recognised.
     pub(super) right: usize,
@@ -93,11 +101,14 @@ pub(super) struct Step {
     pub(super) sound: bool,
 }
 
-/// Rows of class scores whose highest is that of the row's label.
-pub(super) fn recognised(scores: &Tensor, labels: &[u32]) -> Result<usize, EvalError> {
+/// Rows of class scores whose highest is that of the row's class, or of one that it shows.
+pub(super) fn recognised(scores: &Tensor, targets: &Targets) -> Result<usize, EvalError> {
     let (rows, classes) = (scores.to_vec()?, scores.last_dim());
-    let hits = rows.chunks_exact(classes).zip(labels).filter(|(row, label)| likeliest(row) == **label);
-    Ok(hits.count())
+    let shows = |&(row, scores): &(usize, &[f32])| match targets.of(row) {
+        Target::One(class) => likeliest(scores) as usize == class,
+        Target::Several(shown) => shown[likeliest(scores) as usize],
+    };
+    Ok(rows.chunks_exact(classes).enumerate().filter(shows).count())
 }
 
 /// How training went.
@@ -145,25 +156,27 @@ pub(super) struct Lessons<'s> {
     side: Side,
     sgd: &'s Sgd,
     rates: Schedule,
+    targets: &'s Targets,
     loader: Loader,
 }
 
 impl<'s> Lessons<'s> {
-    /// Random crops and flips of the training images, as large as `model` takes them.
+    /// Random crops and flips of the images of `part`, as large as `model` takes them.
     pub(super) fn new(
         side: Side,
         model: &Model,
-        data: &Splits,
+        part: &'s Part,
+        reading: Reading,
         sgd: &'s Sgd,
     ) -> Result<Lessons<'s>, EvalError> {
         let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
-        let (batch, seed, reading) = (sgd.batch, sgd.seed, data.reading(model));
+        let (batch, seed) = (sgd.batch, sgd.seed);
         let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
-        let loader = Loader::new(data.train().clone(), config, Position::default());
-        Ok(Lessons { side, sgd, rates: sgd.rates(data.train().len()), loader })
+        let loader = Loader::new(part.images.clone(), config, Position::default());
+        Ok(Lessons { side, sgd, rates: sgd.rates(part.len()), targets: &part.targets, loader })
     }
 
-    /// Goes through all epochs.
+    /// Goes through all epochs, or as many as all steps take.
     ///
     /// # Errors
     /// [`EvalError::Diverged`], a batch larger than the data set, images that cannot be read.
@@ -172,22 +185,30 @@ impl<'s> Lessons<'s> {
         learner: &mut L,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Learnt, EvalError> {
-        let epochs = self.sgd.epochs;
+        let last = self.sgd.steps;
+        let epochs = match last {
+            Some(steps) => steps.div_ceil(self.loader.batches_per_epoch().max(1) as u64),
+            None => self.sgd.epochs,
+        };
         let mut learnt = Learnt { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
-        for epoch in 1..=epochs {
+        // With broken images an epoch has fewer steps.
+        let more = |learnt: &Learnt| last.map_or(learnt.epoch < epochs, |last| learnt.steps < last);
+        while more(&learnt) {
+            let epoch = learnt.epoch + 1;
             let (mut loss, mut right, mut images) = (0.0, 0, 0);
             let rate = loop {
                 let batch = self.loader.next_batch()?;
                 let rate = self.rates.rate(learnt.steps);
-                let step = learner.step(&batch.views, &batch.labels, rate)?;
+                let targets = self.targets.select(&batch.indices);
+                let step = learner.step(&batch.views, &targets, rate)?;
                 if !step.sound {
                     return Err(EvalError::Diverged { epoch, rate, loss: step.loss });
                 }
-                loss += step.loss * batch.labels.len() as f64;
+                loss += step.loss * targets.rows() as f64;
                 right += step.right;
-                images += batch.labels.len();
+                images += targets.rows();
                 learnt.steps += 1;
-                let end = batch.end_of_epoch;
+                let end = batch.end_of_epoch || last == Some(learnt.steps);
                 self.loader.recycle(batch);
                 if end {
                     break rate;
@@ -195,6 +216,7 @@ impl<'s> Lessons<'s> {
             };
             let (loss, top1) = (loss / images as f64, right as f64 / images as f64);
             learnt = Learnt { epoch, loss, top1, rate, ..learnt };
+            let epochs = epochs.max(epoch);
             watch(Progress::Epoch { side: self.side, learner: L::NAME, epoch, epochs, loss, top1, rate });
         }
         learnt.skipped = self.loader.skipped();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Reading, Region, Subset, balanced_subset};
+use simclr_data::{
+    DataError, Dataset, DecodeScratch, Decoded, Locality, Reading, Region, Subset, balanced_subset,
+};
 use simclr_train::Model;
 
 use super::finetune::Labels;
@@ -188,6 +190,10 @@ impl Dataset for Renumbered {
 
     fn name(&self, index: usize) -> String {
         self.inner.name(index)
+    }
+
+    fn locality(&self) -> Locality {
+        self.inner.locality()
     }
 
     fn read_part<'a>(

@@ -82,6 +82,21 @@ pub enum Progress {
         /// The rate of the epoch's last step.
         rate: f64,
     },
+    /// Settings of training were tried.
+    Tried {
+        /// On which encoder.
+        side: Side,
+        /// Which of the settings, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// The rate of the first step.
+        rate: f64,
+        /// The decay, before it was divided by the rate.
+        decay: f64,
+        /// The metric of the validation images, or nothing where the loss became no number.
+        score: Option<f64>,
+    },
 }
 
 impl<T> Versus<T> {

@@ -1,13 +1,11 @@
 //! The semi-supervised protocol: the whole encoder is fine-tuned on a few labels (arXiv:2002.05709, section 6 and B.5).
 
 mod labels;
-mod network;
 mod settings;
 
 use std::time::Instant;
 
 use serde_json::json;
-use simclr_engine::DType;
 use simclr_train::Model;
 use simclr_train::checkpoint::NamedTensor;
 
@@ -16,11 +14,12 @@ pub use settings::FineTune;
 
 use super::encode::encode_set;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
+use super::network::{Network, trainable};
+use super::part::Part;
 use super::sgd::{Lessons, Sgd};
 use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
 use crate::EvalError;
-use network::Network;
 
 /// A fine-tuned network and how good it is.
 #[derive(Clone, Debug)]
@@ -70,14 +69,6 @@ pub fn finetune(
     Ok(FineTuned { evaluation, weights, steps, classes: few.classes().to_vec() })
 }
 
-/// The model with activations that need no scaled loss.
-fn trainable(model: &Model) -> Model {
-    match model.activations() {
-        DType::F16 => model.clone().with_activations(DType::F32),
-        _ => model.clone(),
-    }
-}
-
 /// One side's outcome.
 struct Tuned {
     scores: Scores,
@@ -96,7 +87,8 @@ impl Tuned {
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Tuned, EvalError> {
         let start = Instant::now();
-        let learnt = Lessons::new(side, network.model(), few, sgd)?.teach(network, watch)?;
+        let (part, reading) = (Part::labelled(few.train().clone()), few.reading(network.model()));
+        let learnt = Lessons::new(side, network.model(), &part, reading, sgd)?.teach(network, watch)?;
         let test = encode_set(side, network.model(), "test", few, false, watch)?;
         let scores = learnt.tested(network.scores(&test.h)?)?;
         let mut details = learnt.details(sgd, start.elapsed().as_secs_f64());

@@ -2,12 +2,11 @@
 
 use simclr_data::DataError;
 use simclr_train::config::{Memory, ScheduleKind};
-use simclr_train::{Model, TrainError, memory};
+use simclr_train::{Model, memory};
 
 use super::labels::Labels;
-use super::network::Network;
-use super::trainable;
 use crate::EvalError;
+use crate::protocols::network::{Network, trainable};
 use crate::protocols::sgd::Sgd;
 
 /// Images a step, at most: the paper's.
@@ -72,6 +71,7 @@ impl FineTune {
         let epochs = if self.labels.percent(of) < 10.0 { 60 } else { 30 };
         Sgd {
             epochs: self.epochs.unwrap_or(epochs),
+            steps: None,
             batch,
             rate: self.rate.unwrap_or(0.05 * batch as f64 / 256.0),
             momentum: 0.9,
@@ -99,20 +99,12 @@ impl FineTune {
             return Err(DataError::TooFewImages { batch: sgd.batch, usable: images, broken: 0 }.into());
         }
         let network = Network::new(&trainable(model), classes, self.head_layers, &sgd)?;
-        let choose = |batch| {
-            memory::choose_for(&model.device, self.memory, batch, &|memory, batch| {
-                network.needs(memory, batch)
-            })
-        };
-        match choose(sgd.batch) {
+        match network.choose_memory(self.memory, sgd.batch) {
             Ok(choice) => Ok((sgd, choice)),
-            Err(TrainError::DoesNotFit { largest_batch: Some(batch), .. }) if self.batch.is_none() => {
-                Ok((self.with_batch(batch, of), choose(batch)?))
+            Err(EvalError::BatchDoesNotFit { largest: Some(batch), .. }) if self.batch.is_none() => {
+                Ok((self.with_batch(batch, of), network.choose_memory(self.memory, batch)?))
             }
-            Err(TrainError::DoesNotFit { batch, needed, available, largest_batch, .. }) => {
-                Err(EvalError::BatchDoesNotFit { batch, needed, available, largest: largest_batch })
-            }
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other),
         }
     }
 }

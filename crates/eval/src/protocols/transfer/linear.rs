@@ -8,10 +8,11 @@ use simclr_metrics::Features;
 use simclr_train::{Embedding, Model};
 
 use super::outcome::Outcome;
-use super::set::{Part, TransferSet};
+use super::set::TransferSet;
 use crate::logistic::{Labelled, PathOptions, fit_path};
 use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
+use crate::protocols::part::Part;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
@@ -43,7 +44,7 @@ pub(super) fn linear(
         score: metric.of(&scores, &test.targets, classes)?,
         validation: fitted.chosen.score,
         chosen: Map::from_iter([("l2".to_owned(), json!(fitted.chosen.l2))]),
-        train_images: train.targets.rows(),
+        train_images: train.targets.rows() + validation.targets.rows(),
         validation_images: validation.targets.rows(),
         test_images: test.targets.rows(),
         broken: [train.broken, validation.broken, test.broken].concat(),

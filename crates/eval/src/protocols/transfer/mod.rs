@@ -7,7 +7,9 @@
 //! | `labels` | a table of the classes of images that show several |
 //! | `set` | a data set, opened and split |
 //! | `linear` | a linear classifier on h |
+//! | `tuning`, `tune` | fine-tuning, from the encoder or from scratch |
 //! | `outcome` | results, and how they are kept |
+//! | `table` | a line of a table for each |
 
 mod known;
 mod labels;
@@ -15,18 +17,24 @@ mod linear;
 mod outcome;
 mod set;
 mod suite;
+mod table;
+mod tune;
+mod tuning;
 
 use serde::{Deserialize, Serialize};
 
 pub use known::{KNOWN, Known, PAPERS_NETWORK};
-pub use outcome::{Entry, Identity, Outcome};
-pub use set::{Part, TransferSet};
+pub use outcome::{Entry, Identity, Outcome, Training};
+pub use set::TransferSet;
 pub use suite::{SetSpec, Suite};
+pub use table::table;
+pub use tuning::{Grid, GridPoint, Tuning};
 
 use super::baseline::random_encoder;
 use super::trained::TrainedEncoder;
 use super::versus::{Progress, Side};
 use crate::EvalError;
+use tune::Tuner;
 
 /// How a data set is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,47 +42,50 @@ use crate::EvalError;
 pub enum Protocol {
     /// A linear classifier on h, the encoder frozen.
     Linear,
+    /// The whole encoder, trained further under a linear classifier.
+    FineTune,
+    /// The same from random weights.
+    Scratch,
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 3] = [Protocol::Linear, Protocol::FineTune, Protocol::Scratch];
+
     /// As files and messages name it.
     pub fn word(self) -> &'static str {
         match self {
             Protocol::Linear => "linear",
+            Protocol::FineTune => "finetune",
+            Protocol::Scratch => "scratch",
         }
     }
 
-    /// In words.
-    pub fn title(self) -> &'static str {
-        match self {
-            Protocol::Linear => "linear",
-        }
-    }
-
-    /// What the pretrained encoder is compared with, in words.
-    pub fn baseline(self) -> &'static str {
-        match self {
-            Protocol::Linear => "random encoder",
-        }
+    /// Whether all of the encoder is trained, with many settings, rather than a classifier on it fitted.
+    pub fn trains(self) -> bool {
+        self != Protocol::Linear
     }
 }
 
 /// Settings of [`transfer`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransferOptions {
-    /// Whether a randomly initialised encoder stands beside the trained one.
+    /// Whether a randomly initialised encoder stands beside the trained one under a linear classifier.
     pub with_random: bool,
     /// Whether the first image that cannot be read is an error, instead of being left out and listed.
     pub strict: bool,
-    /// The seed with which the data set was opened.
+    /// The seed with which the data set was opened; it also draws all that is random in training.
     pub seed: u64,
+    /// How the whole encoder is trained.
+    pub tuning: Tuning,
 }
 
-/// Carries out `protocol` on a data set, as far as the run folder of `encoder` does not hold its results already; each result is written
-/// there as it comes.
+/// Carries out `protocol` on a data set, as far as the run folder of `encoder` does not hold its results already; each result, and each rate and
+/// decay that is tried, is written there as it comes.
 ///
 /// # Errors
-/// Images that cannot be read, features that are not finite, a result that cannot be written.
+/// Options out of range, images that cannot be read, features that are not finite, [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`],
+/// a result that cannot be written.
 pub fn transfer(
     encoder: &TrainedEncoder,
     set: &TransferSet,
@@ -82,16 +93,33 @@ pub fn transfer(
     options: &TransferOptions,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Entry, EvalError> {
-    let TransferOptions { with_random, strict, seed } = *options;
-    let mut entry = Entry::take_up(encoder, set, protocol, seed)?;
-    if entry.trained.is_none() {
-        entry.trained = Some(linear::linear(Side::Trained, &encoder.model, set, strict, watch)?);
-        entry.save(&encoder.run)?;
+    options.tuning.check()?;
+    let &TransferOptions { with_random, strict, seed, ref tuning } = options;
+    let mut entry = Entry::take_up(encoder, set, protocol, options)?;
+    if entry.lacks(options) == 0 {
+        return Ok(entry);
     }
-    if with_random && entry.random.is_none() {
-        let random = random_encoder(&encoder.config, &set.train.images, &encoder.model.device)?;
-        entry.random = Some(linear::linear(Side::Random, &random, set, strict, watch)?);
-        entry.save(&encoder.run)?;
+    let (model, run) = (&encoder.model, &encoder.run);
+    let random = || random_encoder(&encoder.config, &set.train.images, &model.device);
+    match protocol {
+        Protocol::Linear => {
+            if entry.trained.is_none() {
+                entry.trained = Some(linear::linear(Side::Trained, model, set, strict, watch)?);
+                entry.save(run)?;
+            }
+            if with_random && entry.random.is_none() {
+                entry.random = Some(linear::linear(Side::Random, &random()?, set, strict, watch)?);
+                entry.save(run)?;
+            }
+        }
+        Protocol::FineTune => {
+            let tuner = Tuner { side: Side::Trained, model, set, tuning, seed, strict };
+            tuner.complete(&mut entry, &mut |entry| entry.save(run), watch)?;
+        }
+        Protocol::Scratch => {
+            let tuner = Tuner { side: Side::Random, model: &random()?, set, tuning, seed, strict };
+            tuner.complete(&mut entry, &mut |entry| entry.save(run), watch)?;
+        }
     }
     Ok(entry)
 }

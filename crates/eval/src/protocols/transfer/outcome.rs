@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simclr_train::TrainError;
 use simclr_train::run_folder::RunFolder;
 
-use super::known::{KNOWN, Known};
-use super::{Protocol, TransferSet};
+use super::known::Known;
+use super::tuning::{Grid, GridPoint};
+use super::{Protocol, TransferOptions, TransferSet};
 use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::trained::TrainedEncoder;
 use crate::{EvalError, Metric};
@@ -27,9 +27,9 @@ pub struct Outcome {
     pub validation: f64,
     /// The settings that were chosen.
     pub chosen: Map<String, Value>,
-    /// Images learnt from while settings were chosen; at the end the validation images were, too.
+    /// Images learnt from at the end, when settings were chosen.
     pub train_images: usize,
-    /// Images that settings were chosen by.
+    /// Images of those that settings were chosen by.
     pub validation_images: usize,
     /// Images that it was judged by.
     pub test_images: usize,
@@ -45,16 +45,28 @@ pub struct Outcome {
 /// Images count by their names and classes; one that is replaced under its name goes unnoticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// A checksum of the encoder's weights and of its configuration.
+    /// A checksum of the encoder's weights and of its configuration; of the latter alone where training begins from random weights.
     pub encoder: String,
     /// [`TransferSet::fingerprint`].
     pub data: String,
     /// What judges it.
     pub metric: Metric,
-    /// Draws the validation images where they are a part of those to learn from.
+    /// Draws the validation images where they are a part of those to learn from, and all that is random in training.
     pub seed: u64,
+    /// How it was trained, where it was; the grid does not count, so that what was tried serves a larger one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
     /// Of the protocol, as this program carries it out.
     pub version: u32,
+}
+
+/// The length of a training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Training {
+    /// Steps.
+    pub steps: u64,
+    /// Images a step.
+    pub batch: usize,
 }
 
 /// A data set's results by one protocol, as `RUN/evaluation/transfer/SET-PROTOCOL.json` holds them.
@@ -70,9 +82,12 @@ pub struct Entry {
     pub step: u64,
     /// How many classes there are.
     pub classes: usize,
-    /// The trained encoder's.
+    /// Rates and decays that were tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grid: Vec<GridPoint>,
+    /// The trained encoder's, or of [`Protocol::Scratch`] that of random weights.
     pub trained: Option<Outcome>,
-    /// The randomly initialised encoder's.
+    /// With a linear classifier, the randomly initialised encoder's.
     pub random: Option<Outcome>,
 }
 
@@ -81,13 +96,29 @@ impl Identity {
     ///
     /// # Errors
     /// A GPU's memory that cannot be read.
-    pub(super) fn of(encoder: &TrainedEncoder, set: &TransferSet, seed: u64) -> Result<Identity, EvalError> {
-        let mut crc = encoder.model.fingerprint()?;
-        // What is done to images before the first layer is told there.
-        crc = crc32c::crc32c_append(crc, encoder.config.to_toml()?.as_bytes());
+    pub(super) fn of(
+        encoder: &TrainedEncoder,
+        set: &TransferSet,
+        protocol: Protocol,
+        options: &TransferOptions,
+    ) -> Result<Identity, EvalError> {
+        let weights = match protocol {
+            Protocol::Linear | Protocol::FineTune => encoder.model.fingerprint()?,
+            Protocol::Scratch => 0,
+        };
+        // What is done to images before the first layer is told by the configuration.
+        let crc = crc32c::crc32c_append(weights, encoder.config.to_toml()?.as_bytes());
+        let tuning = &options.tuning;
+        let training = Training { steps: tuning.steps, batch: tuning.batch_of(set.train.len()) };
         let hex = |crc: u32| format!("{crc:08x}");
-        let metric = set.spec.metric;
-        Ok(Identity { encoder: hex(crc), data: hex(set.fingerprint), metric, seed, version: VERSION })
+        Ok(Identity {
+            encoder: hex(crc),
+            data: hex(set.fingerprint),
+            metric: set.spec.metric,
+            seed: options.seed,
+            training: protocol.trains().then_some(training),
+            version: VERSION,
+        })
     }
 }
 
@@ -100,14 +131,15 @@ impl Entry {
         encoder: &TrainedEncoder,
         set: &TransferSet,
         protocol: Protocol,
-        seed: u64,
+        options: &TransferOptions,
     ) -> Result<Entry, EvalError> {
         let fresh = Entry {
             set: set.spec.name.clone(),
             protocol,
-            identity: Identity::of(encoder, set, seed)?,
+            identity: Identity::of(encoder, set, protocol, options)?,
             step: encoder.step,
             classes: set.classes.len(),
+            grid: Vec::new(),
             trained: None,
             random: None,
         };
@@ -117,12 +149,45 @@ impl Entry {
         Ok(found.filter(|found| found.identity == fresh.identity).unwrap_or(fresh))
     }
 
+    /// How many fits or trainings of `options` it lacks: of a linear classifier one for each encoder; else one for each rate and decay that was not
+    /// tried, and one more on all images.
+    pub fn lacks(&self, options: &TransferOptions) -> usize {
+        if !self.protocol.trains() {
+            let missing = |outcome: &Option<Outcome>| usize::from(outcome.is_none());
+            let random = if options.with_random { missing(&self.random) } else { 0 };
+            return missing(&self.trained) + random;
+        }
+        let grid = &options.tuning.grid;
+        let untried = grid.points().filter(|&(rate, decay)| self.point(rate, decay).is_none()).count();
+        let is_last_done = untried == 0 && self.best(grid).is_some_and(|best| self.is_of(best));
+        untried + usize::from(!is_last_done)
+    }
+
+    /// What was found with a rate and a decay.
+    pub(super) fn point(&self, rate: f64, decay: f64) -> Option<GridPoint> {
+        self.grid.iter().find(|point| (point.rate, point.decay) == (rate, decay)).copied()
+    }
+
+    /// What did best of a grid on the validation images; of equals the first.
+    pub(super) fn best(&self, grid: &Grid) -> Option<GridPoint> {
+        let tried = grid.points().filter_map(|(rate, decay)| self.point(rate, decay));
+        let better =
+            |best: GridPoint, other: GridPoint| if other.validation > best.validation { other } else { best };
+        tried.filter(|point| point.validation.is_some()).reduce(better)
+    }
+
+    /// Whether its outcome is of the rate and decay of `point`.
+    pub(super) fn is_of(&self, point: GridPoint) -> bool {
+        let chosen = self.trained.as_ref().map(|outcome| &outcome.chosen);
+        chosen.is_some_and(|chosen| chosen["rate"] == point.rate && chosen["decay"] == point.decay)
+    }
+
     /// Writes it, whole or not at all.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
-    pub(super) fn save(&self, run: &RunFolder) -> Result<(), TrainError> {
-        run.write_evaluation(&self.name(), self)
+    pub(super) fn save(&self, run: &RunFolder) -> Result<(), EvalError> {
+        Ok(run.write_evaluation(&self.name(), self)?)
     }
 
     /// The folder of all entries in a run folder.
@@ -148,11 +213,5 @@ impl Entry {
     pub fn paper(&self) -> Option<f64> {
         let known = Known::of(&self.set).filter(|known| known.metric == self.identity.metric)?;
         Some(known.paper(self.protocol))
-    }
-
-    /// Results in the order of a page: the paper's data sets as the paper has them, then others by name.
-    pub(in crate::protocols) fn place(&self) -> (usize, &str, Protocol) {
-        let place = KNOWN.iter().position(|known| known.name == self.set);
-        (place.unwrap_or(KNOWN.len()), &self.set, self.protocol)
     }
 }

@@ -3,26 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, Source, Subset};
+use simclr_data::{DataError, Dataset, Source};
 use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
 use super::suite::SetSpec;
+use crate::protocols::part::Part;
 use crate::protocols::splits::matched;
 use crate::protocols::stratify::stratify;
 use crate::{EvalError, Targets};
 
 /// The share of every class's training images that is set apart to choose settings by, where a suite names no such images.
 const VALIDATION: f64 = 0.1;
-
-/// Images and what each shows.
-#[derive(Clone)]
-pub struct Part {
-    /// The images.
-    pub images: Arc<dyn Dataset>,
-    /// One for each.
-    pub targets: Targets,
-}
 
 /// A data set on which an encoder is tried.
 #[derive(Clone)]
@@ -35,33 +27,12 @@ pub struct TransferSet {
     pub train: Part,
     /// What they are chosen by.
     pub validation: Part,
+    /// Both, to learn from once they are chosen.
+    pub both: Part,
     /// What the choice is judged by, and nothing else.
     pub test: Part,
     /// A checksum (CRC-32C) of the names of all images, of their classes, and of which part they are in.
     pub fingerprint: u32,
-}
-
-impl Part {
-    fn labelled(images: Arc<dyn Dataset>) -> Part {
-        let targets = Targets::One((0..images.len()).filter_map(|index| images.label(index)).collect());
-        Part { images, targets }
-    }
-
-    fn select(&self, rows: &[usize]) -> Part {
-        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let targets = self.targets.select(&rows);
-        Part { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
-    }
-
-    /// How many images there are.
-    pub fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
-    }
 }
 
 impl TransferSet {
@@ -110,12 +81,18 @@ impl TransferSet {
                 (classes, Part::labelled(train), Part::labelled(test), validation)
             }
         };
-        let (train, validation) = match validation {
-            Some(validation) => (train, validation),
-            None => split(&train, classes.len(), seed)?,
+        let (train, validation, both) = match validation {
+            Some(validation) => {
+                let both = train.then(&validation)?;
+                (train, validation, both)
+            }
+            None => {
+                let (rest, part) = split(&train, classes.len(), seed)?;
+                (rest, part, train)
+            }
         };
         let fingerprint = fingerprint(&classes, [&train, &validation, &test]);
-        Ok(TransferSet { spec: spec.clone(), classes, train, validation, test, fingerprint })
+        Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, fingerprint })
     }
 }
 

@@ -1,21 +1,30 @@
 //! Encoder, kept layers of the head and classifier, trained as one.
 
-use simclr_engine::{BufferUpdates, Gradients, Mode, SingleProcess, Tape, Tensor, ops};
+use simclr_engine::{BufferUpdates, DType, Gradients, Mode, SingleProcess, Tape, Tensor};
 use simclr_nn::Linear;
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::Memory;
-use simclr_train::memory::Needs;
+use simclr_train::memory::{self, Needs};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Model, TrainError};
 
-use crate::EvalError;
-use crate::protocols::sgd::{Learner, Sgd, Step, recognised};
+use super::loss::backward_from_loss;
+use super::sgd::{Learner, Sgd, Step, recognised};
+use crate::{EvalError, Targets};
 
 /// A model with a classifier among its parameters, under torchvision's names, and its optimiser.
 pub(super) struct Network {
     model: Model,
     top: Top,
     optimizer: Optimizer,
+}
+
+/// The model with activations that need no scaled loss.
+pub(super) fn trainable(model: &Model) -> Model {
+    match model.activations() {
+        DType::F16 => model.clone().with_activations(DType::F32),
+        _ => model.clone(),
+    }
 }
 
 /// What stands on the encoder.
@@ -45,11 +54,29 @@ impl Network {
         &self.model
     }
 
-    /// What training takes in batches of `batch` images.
-    pub(super) fn needs(&self, memory: Memory, batch: usize) -> Result<Needs, TrainError> {
+    /// The same, keeping what `memory` says for backward.
+    pub(super) fn with_memory(self, memory: Memory) -> Network {
+        Network { model: self.model.with_memory(memory), ..self }
+    }
+
+    /// What is kept for backward in batches of `batch` images, where `memory` leaves it open.
+    ///
+    /// # Errors
+    /// [`EvalError::BatchDoesNotFit`], with the largest batch that does.
+    pub(super) fn choose_memory(&self, memory: Memory, batch: usize) -> Result<memory::Choice, EvalError> {
+        let needs = |memory, batch| self.needs(memory, batch);
+        memory::choose_for(&self.model.device, memory, batch, &needs).map_err(|error| match error {
+            TrainError::DoesNotFit { batch, needed, available, largest_batch, .. } => {
+                EvalError::BatchDoesNotFit { batch, needed, available, largest: largest_batch }
+            }
+            other => other.into(),
+        })
+    }
+
+    fn needs(&self, memory: Memory, batch: usize) -> Result<Needs, TrainError> {
         Needs::of_labelled((&self.model, &self.optimizer), memory, batch, &|model, images| {
-            let labels = vec![0; images.shape()[0]];
-            drop(self.top.forward_backward(model, images, &labels)?);
+            let classes = Targets::One(vec![0; images.shape()[0]]);
+            drop(self.top.forward_backward(model, images, &classes)?);
             Ok(())
         })
     }
@@ -72,12 +99,12 @@ impl Network {
         Ok(tensors)
     }
 
-    fn update(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError> {
+    fn update(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError> {
         let Network { model, top, optimizer } = self;
         let images = model.images(images)?;
-        let Pass { loss, scores, gradients, mut averages } = top.forward_backward(model, images, labels)?;
+        let Pass { loss, scores, gradients, mut averages } = top.forward_backward(model, images, targets)?;
         let loss = f64::from(loss.to_vec()?[0]);
-        let right = recognised(&scores, labels)?;
+        let right = recognised(&scores, targets)?;
         let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
         let sound = loss.is_finite() && squares.is_finite();
         if sound {
@@ -93,9 +120,9 @@ impl Network {
 impl Learner for Network {
     const NAME: &'static str = "fine-tuning";
 
-    fn step(&mut self, images: &[u8], labels: &[u32], rate: f64) -> Result<Step, EvalError> {
+    fn step(&mut self, images: &[u8], targets: &Targets, rate: f64) -> Result<Step, EvalError> {
         let device = self.model.device.clone();
-        device.install(|| self.update(images, labels, rate))
+        device.install(|| self.update(images, targets, rate))
     }
 }
 
@@ -108,24 +135,22 @@ struct Pass {
 }
 
 impl Top {
-    /// From images and their labels to the gradients of all of `model` that is used.
-    fn forward_backward(&self, model: &Model, images: Tensor, labels: &[u32]) -> Result<Pass, TrainError> {
-        let device = images.device().clone();
+    /// From images and what they show to the gradients of all of `model` that is used.
+    fn forward_backward(&self, model: &Model, images: Tensor, targets: &Targets) -> Result<Pass, TrainError> {
         let mut tape = Tape::new(&model.parameters, Mode::Train, &SingleProcess);
         let images = tape.input(images);
         let h = model.encoder.forward(&mut tape, &images)?;
         let kept = model.head.forward_first(&mut tape, &h, self.head_layers)?;
         let scores = self.classifier.forward(&mut tape, &kept)?;
         drop((images, h, kept));
-        let loss = ops::softmax_cross_entropy(&mut tape, &scores, labels)?;
-        let gradients = tape.backward(&loss, Tensor::full(&device, &[1], 1.0)?)?;
-        let (loss, scores) = (loss.tensor().clone(), scores.tensor().clone());
+        let (loss, gradients) = backward_from_loss(&mut tape, &scores, targets)?;
+        let scores = scores.tensor().clone();
         Ok(Pass { loss, scores, gradients, averages: tape.into_buffer_updates() })
     }
 }
 
 #[cfg(test)]
-#[path = "../../../../train/tests/formula/mod.rs"]
+#[path = "../../../train/tests/formula/mod.rs"]
 mod formula;
 
 #[cfg(test)]
@@ -153,21 +178,20 @@ precision = "f32"
     /// `tools/golden/finetune.py` made the curve and the weights, in f64.
     #[test]
     fn ten_steps_follow_pytorch() {
-        let golden: Value =
-            serde_json::from_str(include_str!("../../../tests/golden/finetune.json")).unwrap();
+        let golden: Value = serde_json::from_str(include_str!("../../tests/golden/finetune.json")).unwrap();
         let numbers = |value: &Value| -> Vec<f64> {
             value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
         };
         let config = Config::from_toml(CONFIG, "the test").unwrap();
         let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
         let (momentum, schedule) = (0.9, ScheduleKind::Cosine);
-        let sgd =
-            Sgd { epochs: 1, batch: 2 * IMAGES, rate: 2e-4, momentum, weight_decay: 0.1, schedule, seed: 0 };
+        let (epochs, steps, batch) = (1, None, 2 * IMAGES);
+        let sgd = Sgd { epochs, steps, batch, rate: 2e-4, momentum, weight_decay: 0.1, schedule, seed: 0 };
         let mut network = Network::new(&model, 10, 1, &sgd).unwrap();
         set_weights(&mut network.model);
         let after = golden["parameters_after"].as_object().unwrap();
         let before: Vec<Vec<f32>> = after.keys().map(|name| values(&network.model, name)).collect();
-        let labels: Vec<u32> = (0..2 * IMAGES as u32).map(|image| image % 10).collect();
+        let labels = Targets::One((0..2 * IMAGES as u32).map(|image| image % 10).collect());
         let (rates, losses) = (numbers(&golden["rates"]), numbers(&golden["losses"]));
         for (step, (&rate, &want)) in rates.iter().zip(&losses).enumerate() {
             let Step { loss, sound, .. } = network.step(&views(step), &labels, rate).unwrap();

@@ -1,0 +1,134 @@
+//! Fine-tuning on a data set of a suite, rate and decay chosen on its validation images.
+
+use std::time::Instant;
+
+use serde_json::{Map, json};
+use simclr_data::Reading;
+use simclr_train::Model;
+
+use super::outcome::{Entry, Outcome};
+use super::set::TransferSet;
+use super::tuning::{GridPoint, Tuning, norm_decay};
+use crate::protocols::encode::encode_images;
+use crate::protocols::evaluation::BrokenImage;
+use crate::protocols::network::{Network, trainable};
+use crate::protocols::part::Part;
+use crate::protocols::sgd::Lessons;
+use crate::protocols::versus::{Progress, Side};
+use crate::{EvalError, Targets};
+
+/// Trains copies of a network on one data set.
+pub(super) struct Tuner<'t> {
+    pub(super) side: Side,
+    /// Never changed.
+    pub(super) model: &'t Model,
+    pub(super) set: &'t TransferSet,
+    pub(super) tuning: &'t Tuning,
+    pub(super) seed: u64,
+    pub(super) strict: bool,
+}
+
+/// What a trained network makes of images.
+struct Judged {
+    scores: Vec<f32>,
+    targets: Targets,
+    broken: Vec<BrokenImage>,
+}
+
+impl Tuner<'_> {
+    /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once more, with what did best there, on
+    /// both, and looks at the test images. `save` is called whenever something has come to `entry`.
+    ///
+    /// # Errors
+    /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], [`EvalError::Diverged`] of the last training, images that cannot be read, and
+    /// those of `save`.
+    pub(super) fn complete(
+        &self,
+        entry: &mut Entry,
+        save: &mut dyn FnMut(&Entry) -> Result<(), EvalError>,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<(), EvalError> {
+        let grid = &self.tuning.grid;
+        let of = grid.points().count();
+        for (number, (rate, decay)) in (1..).zip(grid.points()) {
+            if entry.point(rate, decay).is_some() {
+                continue;
+            }
+            let start = Instant::now();
+            let validation = match self.train_and_judge(
+                &self.set.train,
+                rate,
+                decay,
+                ("validation", &self.set.validation),
+                watch,
+            ) {
+                Ok((_, judged)) => Some(self.score(&judged)?),
+                // The rates of a grid go from too low to too high.
+                Err(EvalError::Diverged { .. }) => None,
+                Err(other) => return Err(other),
+            };
+            watch(Progress::Tried { side: self.side, number, of, rate, decay, score: validation });
+            entry.grid.push(GridPoint { rate, decay, validation, seconds: start.elapsed().as_secs_f64() });
+            save(entry)?;
+        }
+        let Some(best) = entry.best(grid) else { return Err(EvalError::AllDiverged { trainings: of }) };
+        if !entry.is_of(best) {
+            entry.trained = Some(self.refit(best, watch)?);
+            save(entry)?;
+        }
+        Ok(())
+    }
+
+    fn refit(&self, best: GridPoint, watch: &mut dyn FnMut(Progress)) -> Result<Outcome, EvalError> {
+        let start = Instant::now();
+        let GridPoint { rate, decay, .. } = best;
+        let (mut broken, judged) =
+            self.train_and_judge(&self.set.both, rate, decay, ("test", &self.set.test), watch)?;
+        let score = self.score(&judged)?;
+        let train_images = self.set.both.len() - broken.len();
+        broken.extend(judged.broken);
+        Ok(Outcome {
+            score,
+            validation: best.validation.unwrap_or_default(),
+            chosen: Map::from_iter([("rate".to_owned(), json!(rate)), ("decay".to_owned(), json!(decay))]),
+            train_images,
+            validation_images: self.set.validation.len(),
+            test_images: judged.targets.rows(),
+            broken,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Trains a copy on `part`, and has it look at `others`. Returns the images of `part` that could not be read, too.
+    fn train_and_judge(
+        &self,
+        part: &Part,
+        rate: f64,
+        decay: f64,
+        (name, others): (&'static str, &Part),
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<(Vec<BrokenImage>, Judged), EvalError> {
+        let batch = self.tuning.batch_of(self.set.train.len());
+        let sgd = self.tuning.sgd(batch, rate, decay, self.seed);
+        let mut model = trainable(self.model);
+        model.encoder = model.encoder.with_norm_decay(norm_decay(part.len(), batch));
+        let classes = self.set.classes.len();
+        let network = Network::new(&model, classes, 0, &sgd)?;
+        let choice = network.choose_memory(self.tuning.memory, batch)?;
+        let mut network = network.with_memory(choice.memory);
+        let reading = Reading { threads: network.model().device.threads(), strict: self.strict };
+        let learnt =
+            Lessons::new(self.side, network.model(), part, reading, &sgd)?.teach(&mut network, watch)?;
+        let seen = encode_images((self.side, name), network.model(), &others.images, false, reading, watch)?;
+        let judged = Judged {
+            scores: learnt.tested(network.scores(&seen.h)?)?,
+            targets: others.targets.select(&seen.indices),
+            broken: BrokenImage::of(name, &seen.skipped),
+        };
+        Ok((BrokenImage::of("training", &learnt.skipped), judged))
+    }
+
+    fn score(&self, judged: &Judged) -> Result<f64, EvalError> {
+        Ok(self.set.spec.metric.of(&judged.scores, &judged.targets, self.set.classes.len())?)
+    }
+}
