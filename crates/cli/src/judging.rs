@@ -87,7 +87,6 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>) -> Re
     let index = encoder.run.index();
     let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
     let source = opening.open(&[train.to_owned()])?;
-    let train = kept(source.train);
     let test = match test {
         Some(path) => {
             let source = opening.open(&[path.to_owned()])?;
@@ -96,19 +95,20 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>) -> Re
         None => source.test,
     };
     opening.save(&index);
-    drop(opening);
-    let splits = match test {
-        Some(test) => Splits::new(train, kept(test))?,
-        None => {
-            let splits = Splits::hold_out(train, SET_APART, 0)?;
-            terminal::say(&format!(
-                "no test images: {} of {}, the same share of each class, are set apart",
-                terminal::grouped(splits.test().len() as u64),
-                terminal::grouped((splits.test().len() + splits.train().len()) as u64),
-            ));
-            splits
-        }
-    };
+    pair(kept(source.train), test)
+}
+
+/// Images to learn from and to test on; without the latter a part of the former is set apart.
+pub fn pair(train: Arc<dyn Dataset>, test: Option<Arc<dyn Dataset>>) -> Result<Splits> {
+    if let Some(test) = test {
+        return Ok(Splits::new(train, kept(test))?);
+    }
+    let splits = Splits::hold_out(train, SET_APART, 0)?;
+    terminal::say(&format!(
+        "no test images: {} of {}, the same share of each class, are set apart",
+        terminal::grouped(splits.test().len() as u64),
+        terminal::grouped((splits.test().len() + splits.train().len()) as u64),
+    ));
     Ok(splits)
 }
 

@@ -41,12 +41,21 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
 
 /// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over.
 pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Training> {
+    reopen(out, |config| settings.resolve_over(config, threads))
+}
+
+/// The same of a run that is to be as `config` says.
+pub fn resume_as(out: &Path, config: &Config) -> Result<Training> {
+    reopen(out, |_| Ok(config.clone()))
+}
+
+fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
     let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
     if let Some(from) = folder.imported() {
         let problem = format!("it was imported from {from}, without the state of its training");
         return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
     }
-    let given = settings.resolve_over(&config, threads)?;
+    let given = given(&config)?;
     config.check_resume(&given)?;
     if given != config {
         folder.write_config(&given)?;

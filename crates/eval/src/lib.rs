@@ -1,4 +1,4 @@
-//! Evaluation protocols: kNN, linear, logistic regression, fine-tuning, and the report; features in files, and search among them
+//! Evaluation protocols: kNN, linear, logistic regression, fine-tuning, transfer, ablation studies, and the report; features in files, and search among them
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod metric;
 pub mod protocols;
 pub mod report;
 pub mod search;
+pub mod study;
 mod targets;
 
 pub use error::EvalError;

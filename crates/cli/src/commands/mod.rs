@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod ablate;
 mod bench;
 mod data;
 mod doctor;
@@ -53,6 +54,7 @@ enum Command {
     Linear(linear::Linear),
     Finetune(finetune::Finetune),
     Transfer(transfer::Transfer),
+    Ablate(ablate::Ablate),
     Embed(embed::Embed),
     Search(search::Search),
     Report(report::Report),
@@ -82,6 +84,7 @@ impl Program {
             Command::Linear(command) => command.run(),
             Command::Finetune(command) => command.run(),
             Command::Transfer(command) => command.run(),
+            Command::Ablate(command) => command.run(),
             Command::Embed(command) => command.run(),
             Command::Search(command) => command.run(),
             Command::Report(command) => command.run(),

@@ -18,7 +18,7 @@ use crate::report::{
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
-const ORDER: [&str; 3] = ["knn", "logistic", "linear_sgd"];
+const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images. What is not there
 /// (yet) is left out. `neighbours` are those of [`neighbour_rows`](super::neighbour_rows), or none.

@@ -16,7 +16,7 @@ const CONFUSED: usize = 100;
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic`, `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`.
+    /// `knn`, `logistic`, `logistic_z` (of the projections), `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`.
     pub protocol: String,
     /// Steps of training behind the encoder, where it came from a run.
     #[serde(default)]
@@ -168,6 +168,7 @@ impl Evaluation {
         match self.protocol.as_str() {
             "knn" => "kNN".to_owned(),
             "logistic" => "linear, logistic regression".to_owned(),
+            "logistic_z" => "linear on z, logistic regression".to_owned(),
             "linear_sgd" => "linear, SGD".to_owned(),
             other => self.fine_tuned().unwrap_or_else(|| other.to_owned()),
         }

@@ -1,4 +1,22 @@
-//! Escaping, numbers and base64.
+//! The frame of a page; escaping, numbers and base64.
+
+/// A page around `parts`, which are HTML; title and subtitle are text.
+pub(super) fn page(title: &str, subtitle: &str, parts: &str) -> String {
+    let subtitle = match subtitle {
+        "" => String::new(),
+        text => format!("<p class=\"subtitle\">{}</p>\n", escape(text)),
+    };
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
+         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <header>\n<h1>{title}</h1>\n{subtitle}</header>\n{parts}</main>\n</body>\n</html>\n",
+        title = escape(title),
+        style = include_str!("style.css"),
+    )
+}
 
 /// `text` for use between tags and in quoted attributes.
 ///

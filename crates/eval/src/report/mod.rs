@@ -9,6 +9,7 @@
 //! | [`chart`] | a line chart as SVG |
 //! | `curves` | which series go on which chart |
 //! | `sections` | tables, bars, pictures, lists |
+//! | `study` | the page of an ablation study |
 //! | [`picture`] | RGB pixels as an inline PNG |
 //! | `html` | escaping, numbers, base64 |
 
@@ -18,11 +19,12 @@ pub mod history;
 pub(crate) mod html;
 pub mod picture;
 mod sections;
+mod study;
 
 pub use history::History;
 pub use picture::{Picture, PictureError};
+pub use study::study_page;
 
-use html::escape;
 use simclr_data::Skipped;
 
 /// What a page shows. Parts that are empty are left out.
@@ -154,24 +156,10 @@ impl Report {
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
             sections::per_class(&self.per_class),
-            sections::config(&self.config),
+            sections::config("Configuration", &self.config),
             sections::skipped(&self.skipped),
         ];
-        let subtitle = match self.subtitle.as_str() {
-            "" => String::new(),
-            text => format!("<p class=\"subtitle\">{}</p>\n", escape(text)),
-        };
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
-             <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
-             <header>\n<h1>{title}</h1>\n{subtitle}</header>\n{parts}</main>\n</body>\n</html>\n",
-            title = escape(&self.title),
-            style = include_str!("style.css"),
-            parts = parts.concat(),
-        )
+        html::page(&self.title, &self.subtitle, &parts.concat())
     }
 }
 

@@ -109,7 +109,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 /// A bar as long as the fraction says.
-fn bar(colour: usize, fraction: Option<f64>) -> String {
+pub(super) fn bar(colour: usize, fraction: Option<f64>) -> String {
     let Some(fraction) = fraction else { return String::new() };
     format!("<span class=\"bar c{colour}\" style=\"width:{:.1}%\"></span>", 100.0 * fraction.clamp(0.0, 1.0))
 }
@@ -193,14 +193,13 @@ fn picture(picture: &Picture, class: &str, sign: &str, hover: &str) -> String {
     )
 }
 
-pub(super) fn config(config: &str) -> String {
+/// TOML below `summary`.
+pub(super) fn config(summary: &str, config: &str) -> String {
     if config.trim().is_empty() {
         return String::new();
     }
     let text = escape(config.trim_end());
-    format!(
-        "<section>\n<details><summary>Configuration</summary>\n<pre>{text}</pre>\n</details>\n</section>\n"
-    )
+    format!("<section>\n<details><summary>{summary}</summary>\n<pre>{text}</pre>\n</details>\n</section>\n")
 }
 
 pub(super) fn skipped(files: &[SkippedFile]) -> String {

@@ -1,0 +1,385 @@
+//! `simclr ablate`: one recipe, trained again and again with one thing changed at a time.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+use simclr_data::Source;
+use simclr_engine::Device;
+use simclr_eval::protocols::{
+    self, Evaluation, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint,
+};
+use simclr_eval::report::history::{History, Kind};
+use simclr_eval::report::study_page;
+use simclr_eval::study::{Judge, Order, Row, Study, Trial, rows};
+use simclr_metrics::Knn;
+use simclr_train::file_system::{Disk, write_atomically};
+use simclr_train::pretrain::{Identity, Part, plan};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, TrainError};
+
+use crate::data::Opening;
+use crate::exit::{Done, usage};
+use crate::judging::{kept, pair};
+use crate::settings::{OnDevice, Settings, Threads, from_to};
+use crate::watching::Watching;
+use crate::workers::Crew;
+use crate::{data, terminal, training};
+
+const EXAMPLES: &str = "\
+STUDY is one of the paper's, or a TOML file:
+  losses        NT-Xent, NT-Logistic and margin triplet (table 4)
+  temperature   and z not normalised (table 5)
+  head          none, linear, nonlinear (figure 8)
+  batch         256 to 8192 (figure 9)
+  color         strength of colour distortion, AutoAugment (table 1)
+  views         what is done to one of the two views (figure 5)
+
+  title = \"Width\"
+  [[variant]]
+  name = \"quarter\"
+  set = [\"encoder.width=0.25\"]
+  [[variant]]
+  name = \"half\"
+  set = [\"encoder.width=0.5\"]
+  paper = 60.1                 # may be left out: a figure to stand beside, in per cent
+
+What all variants have in common comes from --preset, --config and --set. Each is a run folder in DIR, which other commands take; when all are \
+measured, DIR/report.html shows them side by side. Given the same arguments again, what is there is not computed again, and what was \
+interrupted goes on.
+
+Examples:
+  simclr ablate temperature cifar/ --out studies/tau --preset small
+  simclr ablate my-study.toml photos/ --train labelled/ --out studies/mine --preset photos --seeds 3";
+
+/// Pretrain and measure variants of a recipe: the paper's ablations, or your own
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
+pub struct Ablate {
+    /// What is varied
+    study: String,
+
+    /// The images to pretrain on; several are read as one
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// The folder of the study
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+
+    /// Labelled images to measure by [default: DATA]
+    #[arg(long, value_name = "DATA")]
+    train: Option<PathBuf>,
+
+    /// Labelled images to test on [default: those of --train, or a fifth of them set apart]
+    #[arg(long, value_name = "DATA")]
+    test: Option<PathBuf>,
+
+    /// How often each variant is trained, with seeds from train.seed on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_to(1_u64, 100))]
+    seeds: u64,
+
+    /// Measure z by a linear classifier, too
+    #[arg(long)]
+    projection: bool,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    #[command(flatten)]
+    on: OnDevice,
+
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Check all variants, say what would be done, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A run that a study is made of.
+struct Planned {
+    variant: usize,
+    seed: u64,
+    config: Config,
+    folder: PathBuf,
+}
+
+impl Ablate {
+    pub fn run(mut self) -> Result<Done> {
+        let study = Study::find(&self.study)?;
+        self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
+        let mut opening = Opening::new(self.settings.decode()?);
+        let source = opening.open(&self.data)?;
+        let base = self.settings.resolve(Some(&source), self.threads)?;
+        let device = training::device_of(&base)?;
+        let planned = self.plan(&study, &base, &source, &device)?;
+        let Some(out) = self.out.clone().filter(|_| !self.dry_run) else { return Ok(Done::Finished) };
+        if RunFolder::exists(&out) {
+            return Err(usage(format!(
+                "--out {}: it is a run; give a folder for the study's runs",
+                out.display()
+            )));
+        }
+        let splits = self.splits(&mut opening, &source)?;
+        fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+
+        let mut trials: Vec<Trial> = Vec::new();
+        for (number, planned) in planned.iter().enumerate() {
+            terminal::say(&format!(
+                "{} of {}: {}, seed {}",
+                number + 1,
+                study.variants.len() as u64 * self.seeds,
+                study.variants[planned.variant].name,
+                planned.seed
+            ));
+            let Some(trial) = self.trial(planned, &source, &splits, &device)? else {
+                terminal::say("go on with the same command");
+                return Ok(Done::Interrupted);
+            };
+            trials.push(trial);
+            self.write_page(&out, &study, &trials, &base)?;
+        }
+        self.tell(&study, &rows(&study, &trials))?;
+        terminal::say(&format!("report: {}", out.join("report.html").display()));
+        Ok(Done::Finished)
+    }
+
+    /// All runs, checked before the first begins, and told. One seed of all variants comes before the next, so that they can soon be compared.
+    fn plan(&self, study: &Study, base: &Config, source: &Source, device: &Device) -> Result<Vec<Planned>> {
+        let (images, mut steps) = (source.to_pretrain(), 0);
+        let mut planned = Vec::new();
+        for seed in base.train.seed..base.train.seed + self.seeds {
+            for (variant, spec) in study.variants.iter().enumerate() {
+                let own = Settings { sets: spec.set.clone(), seed: Some(seed), ..Settings::default() };
+                let of_variant = || format!("variant {:?}", spec.name);
+                let config = own.resolve_over(base, Threads::default()).with_context(of_variant)?;
+                if config.data.decode() != base.data.decode() {
+                    return Err(usage(format!(
+                        "variant {:?}: all share their images; how these are decoded (data.window, background, shrink) is for --set",
+                        spec.name
+                    )));
+                }
+                // What differs between seeds takes neither more memory nor more steps.
+                if seed == base.train.seed {
+                    steps += plan(&images, &config, device, Part::WHOLE).with_context(of_variant)?.steps;
+                }
+                let name = format!("{}-seed{seed}", spec.folder());
+                let folder = self.out.as_deref().unwrap_or(Path::new("")).join(name);
+                planned.push(Planned { variant, seed, config, folder });
+            }
+        }
+        let changed: HashSet<Vec<String>> = planned
+            .iter()
+            .take(study.variants.len())
+            .map(|planned| differences(base, &planned.config))
+            .collect();
+        if changed.len() < study.variants.len() {
+            terminal::warn(
+                "two variants are the same: what they change is what --preset, --config or --set says already",
+            );
+        }
+        terminal::say(&format!(
+            "{}: {} x {}, {} in all",
+            study.title,
+            terminal::counted(study.variants.len(), "variant"),
+            terminal::counted(self.seeds as usize, "seed"),
+            terminal::counted((steps * self.seeds) as usize, "step"),
+        ));
+        for (variant, planned) in study.variants.iter().zip(&planned) {
+            let changes = differences(base, &planned.config);
+            let changes =
+                if changes.is_empty() { "the recipe as it is".to_owned() } else { changes.join(", ") };
+            terminal::say(&terminal::inert(&format!("  {}: {changes}", variant.name)));
+        }
+        Ok(planned)
+    }
+
+    /// The images that all variants are measured by.
+    fn splits(&self, opening: &mut Opening, source: &Source) -> Result<Splits> {
+        let other = match &self.train {
+            Some(path) => opening.open(std::slice::from_ref(path))?,
+            None => source.clone(),
+        };
+        let test = match &self.test {
+            Some(path) => Some(opening.open(std::slice::from_ref(path))?),
+            None => None,
+        };
+        pair(kept(other.train), test.map_or(other.test, |test| Some(test.test.unwrap_or(test.train))))
+    }
+
+    /// Trains and measures one variant with one seed, as far as that was not done before. Nothing where Ctrl-C came.
+    fn trial(
+        &self,
+        planned: &Planned,
+        source: &Source,
+        splits: &Splits,
+        device: &Device,
+    ) -> Result<Option<Trial>> {
+        let Planned { variant, seed, config, folder } = planned;
+        let images = source.to_pretrain();
+        let training = match RunFolder::exists(folder) {
+            true => training::resume_as(folder, config)?,
+            false => training::begin(folder, config.clone())?,
+        };
+        if let Some(problem) = training.saved().and_then(|meta| Identity::of(images.as_ref()).problem(meta)) {
+            return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
+        }
+        let trial = Trial { variant: *variant, seed: *seed, scores: [None; 4], failure: None };
+        if !training.is_finished() {
+            match training.go(&images, |_| Ok(Crew::ALONE)) {
+                Ok(outcome) if outcome.finished => {}
+                Ok(_) => return Ok(None),
+                Err(error) => match error.downcast_ref() {
+                    // That a recipe does not converge is a result.
+                    Some(TrainError::NotFinite { step, .. }) => {
+                        terminal::warn(&error.to_string());
+                        let failure =
+                            Some(format!("did not converge: loss or gradient not finite at step {step}"));
+                        return Ok(Some(Trial { failure, ..trial }));
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        drop(training);
+        Ok(Some(Trial { scores: self.measure(folder, splits, device)?, ..trial }))
+    }
+
+    /// What the encoder in `folder` is worth, in the order of [`Judge::ALL`].
+    fn measure(&self, folder: &Path, splits: &Splits, device: &Device) -> Result<[Option<f64>; 4]> {
+        let encoder = TrainedEncoder::load(folder, WhichCheckpoint::Newest, device)?;
+        let judged_by = [splits.train(), splits.test()].map(|set| Identity::of(set.as_ref()).names);
+        let mut wanted = vec![Judge::Knn, Judge::Linear];
+        wanted.extend(Some(Judge::LinearOfZ).filter(|_| self.projection));
+        let mut scores = [None; 4];
+        for &judge in &wanted {
+            scores[judge as usize] = measured(&encoder, judge, &judged_by);
+        }
+        wanted.retain(|&judge| scores[judge as usize].is_none());
+        if !wanted.is_empty() {
+            let mut watching = Watching::default();
+            let mut watch = |progress| watching.see(progress);
+            let with_z = wanted.contains(&Judge::LinearOfZ);
+            let encoded =
+                protocols::encode(&Versus::alone(encoder.model.clone()), splits, with_z, &mut watch)?;
+            for judge in wanted {
+                let options = LogisticOptions::default();
+                let mut evaluation = match judge {
+                    Judge::Linear => protocols::logistic(&encoded, &options, &mut watch)?,
+                    Judge::LinearOfZ => match encoded.trained.clone().projected() {
+                        Some(z) => protocols::logistic(&Versus::alone(z), &options, &mut watch)?,
+                        None => continue,
+                    },
+                    Judge::Knn | Judge::Contrastive => protocols::knn(&encoded, &Knn::default())?,
+                };
+                protocol_of(judge).clone_into(&mut evaluation.protocol);
+                evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));
+                encoder.record(&mut evaluation)?;
+                scores[judge as usize] = Some(evaluation.trained.top1);
+            }
+        }
+        let history = History::read(&encoder.run.metrics()).context("the run's log cannot be read")?;
+        let contrastive = history.series(Kind::Epoch, "train_contrastive_accuracy");
+        scores[Judge::Contrastive as usize] = contrastive.last().map(|&(_, value)| value);
+        Ok(scores)
+    }
+
+    fn write_page(&self, out: &Path, study: &Study, trials: &[Trial], base: &Config) -> Result<()> {
+        let page = study_page(study, &rows(study, trials), self.seeds as usize, &base.to_toml()?);
+        write_atomically(&Disk, &out.join("report.html"), |file| file.write_all(page.as_bytes()))?;
+        Ok(())
+    }
+
+    fn tell(&self, study: &Study, rows: &[Row]) -> Result<()> {
+        let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
+        let told: Vec<Judge> = told.collect();
+        let order = |judge| Order::of(rows, judge);
+        if self.json {
+            let row = |row: &Row| {
+                let mut object =
+                    json!({ "name": row.variant.name, "set": row.variant.set, "paper": row.variant.paper });
+                told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
+                object["failures"] = json!(row.failures);
+                object
+            };
+            let order: serde_json::Map<String, Value> = told
+                .iter()
+                .filter_map(|&judge| Some((judge.word().to_owned(), json!(order(judge)?))))
+                .collect();
+            let object = json!({
+                "study": study.title, "source": study.source, "seeds": self.seeds,
+                "variants": rows.iter().map(row).collect::<Vec<Value>>(), "order": order,
+            });
+            terminal::print(&object.to_string())?;
+            return Ok(());
+        }
+        let width = rows.iter().map(|row| row.variant.name.chars().count()).max().unwrap_or(0).max(8);
+        let heads: Vec<String> = told.iter().map(|judge| format!("{:>14}", judge.title())).collect();
+        terminal::print(&format!("{:<width$} {} {:>8}", "variant", heads.join(" "), "paper"))?;
+        for row in rows {
+            let cells: Vec<String> = told
+                .iter()
+                .map(|&judge| row.mean(judge).map_or(format!("{:>14}", "-"), |mean| format!("{mean:>14}")))
+                .collect();
+            let paper = row.variant.paper.map_or("-".to_owned(), |paper| format!("{paper:.1} %"));
+            terminal::print(&format!(
+                "{:<width$} {} {paper:>8}",
+                terminal::inert(&row.variant.name),
+                cells.join(" ")
+            ))?;
+        }
+        if let Some(Order { pairs, agreeing }) = order(Judge::Linear) {
+            terminal::print(&format!(
+                "pairs that the paper puts in an order: {pairs}; in the same order here, linear: {agreeing}"
+            ))?;
+        }
+        if let Some(source) =
+            study.source.as_ref().filter(|_| rows.iter().any(|row| row.variant.paper.is_some()))
+        {
+            terminal::print(&terminal::inert(&format!("paper: {source}")))?;
+        }
+        for row in rows {
+            for failure in &row.failures {
+                terminal::print(&terminal::inert(&format!("{}, {failure}", row.variant.name)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names the checksums of the images' names that a result is by.
+const JUDGED_BY: &str = "judged_by";
+
+fn protocol_of(judge: Judge) -> &'static str {
+    match judge {
+        Judge::Linear => "logistic",
+        Judge::LinearOfZ => "logistic_z",
+        Judge::Knn | Judge::Contrastive => "knn",
+    }
+}
+
+/// What was measured before of this very encoder, by these images.
+fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: &[u32; 2]) -> Option<f64> {
+    let text = fs::read(encoder.run.evaluation(protocol_of(judge))).ok()?;
+    let found: Evaluation = serde_json::from_slice(&text).ok()?;
+    let same =
+        found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
+    same.then_some(found.trained.top1)
+}
+
+/// The keys of `variant` that are not as in `base`, but for the seed.
+fn differences(base: &Config, variant: &Config) -> Vec<String> {
+    let differences = base.differences(variant).into_iter();
+    differences
+        .filter(|difference| difference.key != "train.seed")
+        .map(|difference| format!("{}={}", difference.key, difference.theirs))
+        .collect()
+}

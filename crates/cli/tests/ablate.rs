@@ -1,0 +1,102 @@
+//! `simclr ablate` as a user runs it: variants trained and measured, taken up again, and whatever is wrong with a study.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{TINY, metrics, path, pretrain, simclr, small_data};
+
+const STUDY: &str = "title = \"Temperatures\"\nsource = \"somewhere\"\n\
+    [[variant]]\nname = \"as it is\"\npaper = 10\n\
+    [[variant]]\nname = \"tau 1\"\nset = [\"loss.temperature=1\"]\npaper = 20.5\n\
+    [[variant]]\nname = \"no head\"\nset = [\"head.kind=none\"]\n";
+
+fn write(folder: &Path, text: &str) -> PathBuf {
+    let study = folder.join("study.toml");
+    fs::write(&study, text).unwrap();
+    study
+}
+
+fn ablate(study: &Path, data: &Path, out: &Path, more: &[&str]) -> Vec<String> {
+    let mut words: Vec<String> =
+        ["ablate", path(study), path(data), "--out", path(out), "--threads", "1"].map(str::to_owned).to_vec();
+    words.extend(more.iter().map(|&word| word.to_owned()));
+    words.push("--set".to_owned());
+    words.extend(TINY.map(str::to_owned));
+    words
+}
+
+#[test]
+fn a_study_from_file_to_table_and_again() {
+    let (dir, data) = small_data();
+    let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
+    let plan = ["3 variants x 2 seeds, 36 steps in all", "tau 1: loss.temperature=1.0"];
+    simclr(&ablate(&study, &data, &out, &["--seeds", "2", "--dry-run"])).expect(0, &plan);
+    assert!(!out.exists());
+
+    let words = ablate(&study, &data, &out, &["--seeds", "2", "--projection", "--json"]);
+    let first = simclr(&words).expect(0, &["6 of 6: no head, seed 1", "report.html"]);
+    let json = first.json();
+    let [_, tau, no_head] = &json["variants"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!(tau["paper"], 20.5);
+    for judge in ["knn", "linear", "linear_of_z", "contrastive"] {
+        assert_eq!(tau[judge]["seeds"], 2, "{judge}: {json}");
+        assert!((0.0..=1.0).contains(&tau[judge]["mean"].as_f64().unwrap()));
+    }
+    // Without a head z is h.
+    assert_eq!(no_head["linear"], no_head["linear_of_z"]);
+    assert_eq!(json["order"]["linear"]["pairs"], 1);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("Temperatures") && page.contains("loss.temperature=1"));
+
+    // Each is a run of its own, with its seed.
+    let losses = |folder: &str| metrics(&out.join(folder))[0]["loss"].as_f64().unwrap();
+    assert_ne!(losses("tau-1-seed0"), losses("tau-1-seed1"));
+    assert_ne!(losses("tau-1-seed0"), losses("as-it-is-seed0"));
+    simclr(&["knn", path(&out.join("no-head-seed1")), "--train", path(&data)]).expect(0, &[]);
+
+    // What is there is neither trained nor measured again.
+    let second = simclr(&words).expect(0, &[]);
+    assert!(!second.err.contains("training on") && !second.err.contains("images to go"), "{}", second.err);
+    assert_eq!(second.json()["variants"][1], json["variants"][1]);
+    let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
+    for words in ["variant", "tau 1", "20.5 %", "in the same order here, linear", "paper: somewhere"] {
+        assert!(third.out.contains(words), "no {words} in {}", third.out);
+    }
+    // A run that was begun by another recipe is not taken for one of this.
+    let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
+    simclr(&words).expect(2, &["`optim.rate` is 0.5, the run was begun with"]);
+}
+
+#[test]
+fn a_recipe_that_does_not_converge_is_a_result() {
+    let (dir, data) = small_data();
+    let text =
+        format!("{STUDY}[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n");
+    let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
+    let reply = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["are not finite"]);
+    assert!(reply.out.contains("too fast, seed 0: did not converge"), "{}", reply.out);
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_trained() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("out");
+    let wrong = |text: &str, words: &[&str]| {
+        let study = write(dir.path(), text);
+        simclr(&ablate(&study, &data, &out, &[])).expect(2, words);
+        assert!(!out.exists());
+    };
+    wrong("title = 3", &["study.toml", "expected a string"]);
+    wrong("title = \"t\"\n[[variant]]\nname = \"a\"\n", &["at least two"]);
+    let with = |set: &str| format!("{STUDY}[[variant]]\nname = \"x\"\nset = [\"{set}\"]\n");
+    wrong(&with("loss.temprature=1"), &["variant \"x\"", "did you mean", "loss.temperature"]);
+    wrong(&with("train.batch=4000"), &["variant \"x\"", "train.batch is 4000"]);
+    wrong(&with("data.shrink=64"), &["variant \"x\"", "for --set"]);
+    let missing = ["ablate", "temprature", path(&data), "--out", path(&out)];
+    simclr(&missing).expect(2, &["temperature, head", "TOML"]);
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    simclr(&ablate(&write(dir.path(), STUDY), &data, &run, &[])).expect(2, &["it is a run"]);
+}

@@ -1,0 +1,125 @@
+//! A study as an HTML page.
+
+use std::fmt::Write;
+
+use super::html::{escape, page};
+use super::sections::{self, bar};
+use crate::study::{Judge, Order, Row, Study};
+
+/// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how often each was trained.
+pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> String {
+    let told: Vec<Judge> =
+        Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some())).collect();
+    let has_paper = study.variants.iter().any(|variant| variant.paper.is_some());
+    let mut out = String::from("<section>\n<h2>Variants</h2>\n");
+    // The bars are of the figure that the paper's are of, or of the first that there is.
+    let main = told.iter().copied().find(|judge| *judge == Judge::Linear).or(told.first().copied());
+    if let Some(main) = main {
+        let paper = if has_paper { " <i class=\"c1\"></i> the paper’s" } else { "" };
+        let _ = writeln!(out, "<p class=\"key\"><i class=\"c0\"></i> {}{paper}</p>", main.title());
+    }
+    out.push_str("<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">variant</th><th scope=\"col\" class=\"bars\"></th>");
+    for judge in &told {
+        let _ = write!(out, "<th scope=\"col\">{}</th>", judge.title());
+    }
+    out.push_str(if has_paper {
+        "<th scope=\"col\">paper</th></tr></thead>\n<tbody>\n"
+    } else {
+        "</tr></thead>\n<tbody>\n"
+    });
+    for row in rows {
+        let own = main.and_then(|main| row.mean(main)).map(|mean| mean.mean);
+        let paper = row.variant.paper.map(|paper| paper / 100.0);
+        let _ = write!(
+            out,
+            "<tr><th scope=\"row\">{}<br><small>{}</small></th><td class=\"bars\">{}{}</td>",
+            escape(&row.variant.name),
+            escape(&changes(row)),
+            bar(0, own),
+            bar(1, paper),
+        );
+        for &judge in &told {
+            let class = if Some(judge) == main { " class=\"first\"" } else { "" };
+            let cell =
+                row.mean(judge).map_or("–".to_owned(), |mean| mean.to_string().replace(' ', "\u{202f}"));
+            let _ = write!(out, "<td{class}>{cell}</td>");
+        }
+        if has_paper {
+            let _ = write!(
+                out,
+                "<td>{}</td>",
+                row.variant.paper.map_or("–".to_owned(), |paper| format!("{paper:.1}\u{202f}%"))
+            );
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</tbody>\n</table></div>\n");
+    if let Some(Order { pairs, agreeing }) = main.and_then(|main| Order::of(rows, main)) {
+        let _ = writeln!(
+            out,
+            "<p>Pairs that the paper puts in an order: {pairs}; in the same order here: {agreeing}.</p>"
+        );
+    }
+    if let Some(source) = study.source.as_ref().filter(|_| has_paper) {
+        let _ = writeln!(
+            out,
+            "<p>The paper’s figures are of other images and another network: {}.</p>",
+            escape(source)
+        );
+    }
+    for row in rows {
+        for failure in &row.failures {
+            let _ = writeln!(out, "<p>{}, {}</p>", escape(&row.variant.name), escape(failure));
+        }
+    }
+    out.push_str("</section>\n");
+    out += &sections::config("What all have in common", recipe);
+    let subtitle = match seeds {
+        1 => "One seed: small differences say nothing.".to_owned(),
+        seeds => format!("{seeds} seeds each: mean and standard deviation."),
+    };
+    page(&study.title, &subtitle, &out)
+}
+
+/// What is different in a variant.
+fn changes(row: &Row) -> String {
+    match row.variant.set.is_empty() {
+        true => "the recipe as it is".to_owned(),
+        false => row.variant.set.join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::{Trial, rows};
+
+    #[test]
+    fn a_page_tells_what_was_measured_and_texts_stay_texts() {
+        let mut study = Study::find("head").unwrap();
+        study.variants[0].name = "<script>".to_owned();
+        let trial = |variant, score| Trial {
+            variant,
+            seed: 0,
+            scores: [Some(score), Some(score / 2.0), None, None],
+            failure: None,
+        };
+        let failed =
+            Trial { scores: [None; 4], failure: Some("the loss is <nan>".to_owned()), ..trial(2, 0.0) };
+        let page = study_page(&study, &rows(&study, &[trial(0, 0.5), trial(1, 0.6), failed]), 1, "[train]");
+        for words in [
+            "50.0\u{202f}%",
+            "30.0\u{202f}%",
+            "60.6\u{202f}%",
+            "head.kind=linear",
+            "&lt;script&gt;",
+            "&lt;nan&gt;",
+            "in the same order here: 1.",
+        ] {
+            assert!(page.contains(words), "no {words}");
+        }
+        for words in ["<script", "linear on z", "contrastive"] {
+            assert!(!page.contains(words), "{words}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Ablation studies: one recipe, pretrained again with one thing changed at a time.
+//!
+//! | file | |
+//! |---|---|
+//! | `builtin/*.toml` | the paper's studies |
+//! | `table` | what came of a study: means over seeds, and how far the order is the paper's |
+
+mod table;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use simclr_train::TrainError;
+
+use crate::EvalError;
+
+pub use table::{Judge, Mean, Order, Row, Trial, rows};
+
+/// The studies that are built in: name and text.
+const BUILT_IN: [(&str, &str); 6] = [
+    ("losses", include_str!("builtin/losses.toml")),
+    ("temperature", include_str!("builtin/temperature.toml")),
+    ("head", include_str!("builtin/head.toml")),
+    ("batch", include_str!("builtin/batch.toml")),
+    ("color", include_str!("builtin/color.toml")),
+    ("views", include_str!("builtin/views.toml")),
+];
+
+/// One recipe in several variants.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Study {
+    /// What is studied.
+    pub title: String,
+    /// Where the figures beside the variants are from, and of what they are.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// The variants, in the order in which they are told.
+    #[serde(rename = "variant")]
+    pub variants: Vec<Variant>,
+}
+
+/// A variant: what is different in it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// Keys and values, as `--set` takes them; none: the recipe as it is.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Somebody else's figure, in per cent.
+    #[serde(default)]
+    pub paper: Option<f64>,
+}
+
+impl Study {
+    /// The names of the studies that are built in.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// A built-in study by its name, or that of a TOML file.
+    ///
+    /// # Errors
+    /// [`EvalError::Option`] where `name` is neither, [`EvalError::Io`], and those of [`Study::parse`].
+    pub fn find(name: &str) -> Result<Study, EvalError> {
+        if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
+            return Study::parse(text, name);
+        }
+        let path = Path::new(name);
+        if !path.is_file() {
+            return Err(EvalError::Option {
+                name: "STUDY",
+                found: format!("{name:?}"),
+                expected: "a TOML file, or a study that is built in: losses, temperature, head, batch, color or views",
+            });
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| EvalError::Io { path: path.to_owned(), source })?;
+        Study::parse(&text, name)
+    }
+
+    /// Reads a study; `origin` is named in messages.
+    ///
+    /// # Errors
+    /// [`TrainError::Syntax`] for what is no TOML or no study, [`TrainError::BadValue`] for a study of one variant and for two variants of one name.
+    pub fn parse(text: &str, origin: &str) -> Result<Study, EvalError> {
+        let study: Study = toml::from_str(text).map_err(|error| TrainError::Syntax {
+            origin: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        let wrong = |key: &str, found: String, expected: &str| {
+            let (origin, key, expected) = (origin.to_owned(), key.to_owned(), expected.to_owned());
+            Err(TrainError::BadValue { origin, key, found, expected }.into())
+        };
+        if study.variants.len() < 2 {
+            return wrong("variant", format!("{} of them", study.variants.len()), "at least two, to compare");
+        }
+        for (at, variant) in study.variants.iter().enumerate() {
+            let folder = variant.folder();
+            if folder.is_empty() {
+                return wrong("variant.name", format!("{:?}", variant.name), "a name with letters or digits");
+            }
+            if study.variants[..at].iter().any(|other| other.folder() == folder) {
+                return wrong(
+                    "variant.name",
+                    format!("{:?} again", variant.name),
+                    "another name for each variant",
+                );
+            }
+            if variant.paper.is_some_and(|paper| !(0.0..=100.0).contains(&paper)) {
+                return wrong(
+                    "variant.paper",
+                    format!("{:?}", variant.paper),
+                    "a figure in per cent, 0 to 100",
+                );
+            }
+        }
+        Ok(study)
+    }
+}
+
+impl Variant {
+    /// Its name as that of a folder: small letters, digits, points and hyphens.
+    pub fn folder(&self) -> String {
+        let mut folder = String::new();
+        for c in self.name.chars().flat_map(char::to_lowercase) {
+            match c {
+                c if c.is_alphanumeric() => folder.push(c),
+                '.' if !folder.is_empty() => folder.push(c),
+                _ if folder.is_empty() || folder.ends_with('-') => {}
+                _ => folder.push('-'),
+            }
+        }
+        folder.trim_end_matches(['-', '.']).to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use simclr_train::{Config, Layers};
+
+    use super::*;
+
+    #[test]
+    fn what_is_built_in_makes_sense() {
+        for name in Study::built_in() {
+            let study = Study::find(name).unwrap();
+            assert!(study.source.is_some(), "{name}");
+            for variant in &study.variants {
+                let mut sets = variant.set.clone();
+                sets.push("train.device=cpu".to_owned());
+                let layers = Layers { sets: &sets, ..Layers::default() };
+                Config::resolve(&layers).unwrap_or_else(|error| panic!("{name}, {}: {error}", variant.name));
+            }
+        }
+    }
+
+    #[test]
+    fn variants_change_what_they_say() {
+        let study = Study::find("temperature").unwrap();
+        let temperatures = study
+            .variants
+            .iter()
+            .filter(|variant| variant.set.iter().any(|set| set.starts_with("loss.temperature")));
+        assert_eq!(temperatures.count(), study.variants.len());
+        let folders: Vec<String> = study.variants.iter().map(Variant::folder).collect();
+        assert_eq!(folders[0], "tau-0.05");
+        let of = |name: &str| Variant { name: name.to_owned(), set: vec![], paper: None }.folder();
+        assert_eq!(of(" ../Crop + Colour (1/2)."), "crop-colour-1-2");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let two = "title = \"t\"\n[[variant]]\nname = \"a\"\n[[variant]]\n";
+        for (text, words) in [
+            ("title = ", "expected"),
+            ("title = \"t\"\nvariant = []", "at least two"),
+            (&*format!("{two}name = \"A \""), "again"),
+            (&*format!("{two}name = \"-\""), "letters or digits"),
+            (&*format!("{two}name = \"b\"\npapper = 3"), "unknown field `papper`"),
+            (&*format!("{two}name = \"b\"\npaper = 300"), "per cent"),
+        ] {
+            let error = Study::parse(text, "s.toml").unwrap_err().to_string();
+            assert!(error.contains("s.toml") && error.contains(words), "{error}");
+        }
+        let error = Study::find("losess").unwrap_err().to_string();
+        assert!(error.contains("losses, temperature"), "{error}");
+    }
+}

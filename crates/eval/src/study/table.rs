@@ -1,0 +1,175 @@
+//! What came of a study.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Study, Variant};
+
+/// What judges a variant. All are fractions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judge {
+    /// kNN accuracy on h.
+    Knn,
+    /// Accuracy of logistic regression on h.
+    Linear,
+    /// The same on z.
+    LinearOfZ,
+    /// Contrastive accuracy of the last epoch of training.
+    Contrastive,
+}
+
+impl Judge {
+    /// All of them, in the order of columns.
+    pub const ALL: [Judge; 4] = [Judge::Knn, Judge::Linear, Judge::LinearOfZ, Judge::Contrastive];
+
+    /// The head of its column.
+    pub fn title(self) -> &'static str {
+        match self {
+            Judge::Knn => "kNN",
+            Judge::Linear => "linear",
+            Judge::LinearOfZ => "linear on z",
+            Judge::Contrastive => "contrastive",
+        }
+    }
+
+    /// Its name in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Judge::Knn => "knn",
+            Judge::Linear => "linear",
+            Judge::LinearOfZ => "linear_of_z",
+            Judge::Contrastive => "contrastive",
+        }
+    }
+}
+
+/// One run of a variant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Which variant of the study.
+    pub variant: usize,
+    /// Its seed.
+    pub seed: u64,
+    /// What was measured, in the order of [`Judge::ALL`]; none where it was not, or the run failed.
+    pub scores: [Option<f64>; 4],
+    /// Why there is no encoder, where there is none.
+    pub failure: Option<String>,
+}
+
+/// A mean over seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation of the seeds (n - 1), where there are several.
+    pub deviation: Option<f64>,
+    /// How many seeds.
+    pub seeds: usize,
+}
+
+impl Mean {
+    fn of(values: &[f64]) -> Option<Mean> {
+        let count = values.len();
+        if count == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+        let deviation = (count > 1).then(|| (squares / (count - 1) as f64).sqrt());
+        Some(Mean { mean, deviation, seeds: count })
+    }
+}
+
+/// "56.4 %", or "56.4 ± 0.3 %" of several seeds.
+impl fmt::Display for Mean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.deviation {
+            Some(deviation) => f.pad(&format!("{:.1} ± {:.1} %", 100.0 * self.mean, 100.0 * deviation)),
+            None => f.pad(&format!("{:.1} %", 100.0 * self.mean)),
+        }
+    }
+}
+
+/// What came of a variant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row<'s> {
+    /// The variant.
+    pub variant: &'s Variant,
+    /// In the order of [`Judge::ALL`].
+    pub means: [Option<Mean>; 4],
+    /// Why seeds failed.
+    pub failures: Vec<String>,
+}
+
+impl Row<'_> {
+    /// What `judge` says.
+    pub fn mean(&self, judge: Judge) -> Option<Mean> {
+        self.means[judge as usize]
+    }
+}
+
+/// A row for each variant, from the trials so far.
+pub fn rows<'s>(study: &'s Study, trials: &[Trial]) -> Vec<Row<'s>> {
+    let row = |(number, variant): (usize, &'s Variant)| {
+        let own = || trials.iter().filter(move |trial| trial.variant == number);
+        let means = std::array::from_fn(|judge| {
+            Mean::of(&own().filter_map(|trial| trial.scores[judge]).collect::<Vec<f64>>())
+        });
+        let failure = |trial: &Trial| Some(format!("seed {}: {}", trial.seed, trial.failure.as_ref()?));
+        Row { variant, means, failures: own().filter_map(failure).collect() }
+    };
+    study.variants.iter().enumerate().map(row).collect()
+}
+
+/// How far variants come out in the order of the figures beside them: "what matters is the order".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Order {
+    /// Pairs of variants whose figures differ, both measured.
+    pub pairs: usize,
+    /// Those of them that come out the same way round.
+    pub agreeing: usize,
+}
+
+impl Order {
+    /// By `judge`; nothing where no pair can be compared.
+    pub fn of(rows: &[Row], judge: Judge) -> Option<Order> {
+        let known: Vec<(f64, f64)> =
+            rows.iter().filter_map(|row| Some((row.variant.paper?, row.mean(judge)?.mean))).collect();
+        let mut order = Order { pairs: 0, agreeing: 0 };
+        for (at, a) in known.iter().enumerate() {
+            for b in known[..at].iter().filter(|b| b.0 != a.0) {
+                order.pairs += 1;
+                order.agreeing += usize::from((a.0 > b.0) == (a.1 > b.1) && a.1 != b.1);
+            }
+        }
+        (order.pairs > 0).then_some(order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(variant: usize, seed: u64, knn: f64) -> Trial {
+        Trial { variant, seed, scores: [Some(knn), None, None, None], failure: None }
+    }
+
+    #[test]
+    fn seeds_become_means_and_pairs_an_order() {
+        let study = Study::find("head").unwrap();
+        let failed = Trial { failure: Some("diverged".to_owned()), scores: [None; 4], ..trial(0, 1, 0.0) };
+        let trials = [trial(0, 0, 0.4), failed, trial(1, 0, 0.5), trial(1, 1, 0.6), trial(2, 0, 0.45)];
+        let rows = rows(&study, &trials);
+        assert_eq!(rows[0].failures, ["seed 1: diverged"]);
+        let mean = rows[1].mean(Judge::Knn).unwrap();
+        assert_eq!((mean.mean, mean.seeds), (0.55, 2));
+        assert!((mean.deviation.unwrap() - 0.005_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(mean.to_string(), "55.0 ± 7.1 %");
+        assert_eq!(rows[0].mean(Judge::Knn).unwrap().to_string(), "40.0 %");
+        // None before linear before nonlinear in the paper; here the last two are the other way round.
+        assert_eq!(Order::of(&rows, Judge::Knn), Some(Order { pairs: 3, agreeing: 2 }));
+        assert_eq!(Order::of(&rows, Judge::Linear), None);
+    }
+}
