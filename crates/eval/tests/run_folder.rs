@@ -9,8 +9,8 @@ use common::{SIDE, config, models, splits};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
-    NeighbourOptions, TrainedEncoder, Versus, WhichCheckpoint, assemble_report, encode, knn, neighbour_rows,
-    write_report,
+    NeighbourOptions, Pictures, TrainedEncoder, Versus, WhichCheckpoint, assemble_report, encode, knn,
+    neighbour_rows, write_report,
 };
 use simclr_metrics::Knn;
 use simclr_train::checkpoint::{Best, Checkpoint, Meta};
@@ -66,7 +66,7 @@ fn the_report_holds_what_the_run_tells() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(&folder.path().join("first"), &config(), Arc::new(Disk)).unwrap();
     // With nothing there yet, it is a page all the same.
-    let empty = assemble_report(&run, &config(), Vec::new()).unwrap();
+    let empty = assemble_report(&run, &config(), Pictures::default()).unwrap();
     assert!(empty.accuracy.is_empty() && empty.render().contains("<h1>first</h1>"));
 
     let models = models(2);
@@ -89,7 +89,7 @@ fn the_report_holds_what_the_run_tells() {
     assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [4; 3]);
     assert!(rows.iter().all(|row| row.neighbours.windows(2).all(|pair| pair[0].1 >= pair[1].1)));
 
-    let report = assemble_report(&run, &config(), rows).unwrap();
+    let report = assemble_report(&run, &config(), Pictures { neighbours: rows, maps: Vec::new() }).unwrap();
     assert_eq!(report.accuracy.len(), 1);
     assert_eq!(report.accuracy[0].protocol, "kNN");
     assert!(report.accuracy[0].random.is_some());

@@ -12,7 +12,7 @@ use simclr_engine::Device;
 use simclr_eval::protocols::transfer::{
     Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
-use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint, assemble_report};
+use simclr_eval::protocols::{Pictures, TrainedEncoder, WhichCheckpoint, assemble_report};
 use simclr_eval::{EvalError, Targets};
 use simclr_train::Model;
 use simclr_train::checkpoint::{Checkpoint, Meta};
@@ -118,7 +118,7 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let (now, told) = measure(&later, &set, &options());
     assert!(told > 0 && now.step == 4);
 
-    let report = assemble_report(&later.run, &config(), Vec::new()).unwrap();
+    let report = assemble_report(&later.run, &config(), Pictures::default()).unwrap();
     let row = &report.transfer.rows[0];
     assert_eq!((row.set.as_str(), row.metric.as_str(), row.paper), ("toys", "mean per class", None));
     assert!(row.simclr.is_some() && row.random.is_some());
@@ -201,7 +201,7 @@ fn rates_and_decays_are_tried_once_each() {
     let lacks = |protocol| Entry::take_up(&later, &set, protocol, &options).unwrap().lacks(&options);
     assert_eq!((lacks(Protocol::FineTune), lacks(Protocol::Scratch)), (5, 0));
 
-    let rows = assemble_report(&later.run, &config(), Vec::new()).unwrap().transfer.rows;
+    let rows = assemble_report(&later.run, &config(), Pictures::default()).unwrap().transfer.rows;
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert!(rows[0].protocol == "fine-tuned" && rows[0].simclr.is_some() && rows[0].random.is_some());
 

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use simclr_data::{Made, Source, made};
 use simclr_eval::protocols::{
-    self, Evaluation, LogisticOptions, NeighbourOptions, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Evaluation, LogisticOptions, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::pretrain::Identity;
@@ -177,7 +177,7 @@ impl Quickstart {
 
         let mut watching = Watching::default();
         let mut watch = |progress| watching.see(progress);
-        let encoded = protocols::encode(&models, &splits, false, &mut watch)?;
+        let encoded = protocols::encode(&models, &splits, true, &mut watch)?;
         let mut knn = protocols::knn(&encoded, &Knn::default())?;
         let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;
         drop(watching);
@@ -185,10 +185,9 @@ impl Quickstart {
         encoder.record(&mut linear)?;
 
         let size = encoder.model.image_size();
-        let neighbours =
-            protocols::neighbour_rows(&encoded.trained, &splits, size, &NeighbourOptions::default())?;
+        let pictures = protocols::pictures(&encoded.trained, &splits, size)?;
         let TrainedEncoder { run, config, .. } = &encoder;
-        let page = protocols::write_report(run, &protocols::assemble_report(run, config, neighbours)?)?;
+        let page = protocols::write_report(run, &protocols::assemble_report(run, config, pictures)?)?;
         Ok(Measured { knn, linear, page })
     }
 

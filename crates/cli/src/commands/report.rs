@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{
-    NeighbourOptions, Versus, assemble_report, encode, neighbour_rows, write_report,
-};
+use simclr_eval::protocols::{Pictures, Versus, assemble_report, encode, pictures, write_report};
 use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
@@ -24,11 +22,11 @@ pub struct Report {
     /// The run folder
     run: PathBuf,
 
-    /// Show nearest neighbours among these labelled images
+    /// Show nearest neighbours among these labelled images, and maps (t-SNE) of those that are tested on
     #[arg(long, value_name = "DATA")]
     train: Option<PathBuf>,
 
-    /// Images whose neighbours are shown [default: those of --train, or a fifth of them set apart]
+    /// Images whose neighbours and maps are shown [default: those of --train, or a fifth of them set apart]
     #[arg(long, value_name = "DATA", requires = "train")]
     test: Option<PathBuf>,
 
@@ -39,8 +37,8 @@ pub struct Report {
 impl Report {
     pub fn run(self) -> Result<Done> {
         let (run, config) = RunFolder::open(&self.run, std::sync::Arc::new(Disk))?;
-        let neighbours = match &self.train {
-            None => Vec::new(),
+        let pictures = match &self.train {
+            None => Pictures::default(),
             Some(train) => {
                 let device = training::device(DeviceName::Auto, self.threads.count())?;
                 let encoder = load_encoder(&self.run, false, &device)?;
@@ -49,11 +47,11 @@ impl Report {
                 let size = encoder.model.image_size();
                 let mut watching = Watching::default();
                 let models = Versus::alone(encoder.model);
-                let encoded = encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
-                neighbour_rows(&encoded.trained, &splits, size, &NeighbourOptions::default())?
+                let encoded = encode(&models, &splits, true, &mut |progress| watching.see(progress))?;
+                pictures(&encoded.trained, &splits, size)?
             }
         };
-        let page = write_report(&run, &assemble_report(&run, &config, neighbours)?)?;
+        let page = write_report(&run, &assemble_report(&run, &config, pictures)?)?;
         terminal::say(&format!("report: {}", page.display()));
         Ok(Done::Finished)
     }

@@ -8,28 +8,30 @@ use simclr_train::Config;
 use simclr_train::config::{OptimizerName, Stem};
 use simclr_train::run_folder::RunFolder;
 
+use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
+use super::maps::class_maps;
+use super::neighbours::{NeighbourOptions, neighbour_rows};
+use super::splits::Splits;
 use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy, Transfer,
+    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
+    Transfer,
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images. What is not there
-/// (yet) is left out. `neighbours` are those of [`neighbour_rows`](super::neighbour_rows), or none.
+/// (yet) is left out. `pictures` are those of [`pictures`], or none.
 ///
 /// # Errors
 /// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else are passed over.
-pub fn assemble_report(
-    run: &RunFolder,
-    config: &Config,
-    neighbours: Vec<NeighbourRow>,
-) -> Result<Report, EvalError> {
+pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
+    let Pictures { neighbours, maps } = pictures;
     let history = History::parse(&read(&run.metrics())?.unwrap_or_default());
     let evaluations = evaluations(run)?;
     Ok(Report {
@@ -41,9 +43,28 @@ pub fn assemble_report(
         per_class: per_class(&evaluations),
         history,
         neighbours,
+        maps,
         config: config.to_toml()?,
         skipped: run.read_skipped()?.into_iter().map(SkippedFile::from).collect(),
     })
+}
+
+/// What a page shows of labelled images.
+#[derive(Clone, Debug, Default)]
+pub struct Pictures {
+    /// Nearest neighbours of some.
+    pub neighbours: Vec<NeighbourRow>,
+    /// Where they lie.
+    pub maps: Vec<ClassMap>,
+}
+
+/// Those of images that went through an encoder of images of `image_size` pixels a side.
+///
+/// # Errors
+/// Those of [`neighbour_rows`] and [`class_maps`].
+pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
+    let neighbours = neighbour_rows(encoded, data, image_size, &NeighbourOptions::default())?;
+    Ok(Pictures { neighbours, maps: class_maps(encoded)? })
 }
 
 /// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.

@@ -4,7 +4,7 @@
 //! TrainedEncoder::load(RUN) ──▶ Versus<Model> ──┬─▶ encode ──▶ Versus<Encoded> ──┬─▶ knn ──────┐
 //! Splits::new(train, test) ─────────────────────┤                               ├─▶ logistic ──┼─▶ Evaluation ─▶ RUN/evaluation/
 //!                                               └─▶ linear_sgd, finetune ───────│──────────────┘
-//!                                                                               └─▶ neighbour_rows ─▶ assemble_report
+//!                                                                               └─▶ pictures ─▶ assemble_report
 //! ```
 //!
 //! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages; fine-tuning trains a copy of it. The
@@ -26,6 +26,7 @@
 //! | [`transfer`] | an encoder on other data sets |
 //! | `evaluation` | their result |
 //! | `neighbours` | nearest neighbours as pictures |
+//! | `maps` | images as points of a plane |
 //! | `assemble` | the report of a run folder |
 
 mod assemble;
@@ -36,6 +37,7 @@ mod finetune;
 mod knn;
 mod linear_sgd;
 mod loss;
+mod maps;
 mod neighbours;
 mod network;
 mod part;
@@ -47,13 +49,14 @@ mod trained;
 pub mod transfer;
 mod versus;
 
-pub use assemble::{assemble_report, write_report};
+pub use assemble::{Pictures, assemble_report, pictures, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Scores};
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
+pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use part::Part;
 pub use regression::{LogisticOptions, logistic};

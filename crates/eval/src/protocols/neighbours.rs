@@ -45,7 +45,7 @@ pub fn neighbour_rows(
     options: &NeighbourOptions,
 ) -> Result<Vec<NeighbourRow>, EvalError> {
     let (train, test) = (&encoded.train, &encoded.test);
-    let rows = choose(&test.labels, data.classes().len(), options);
+    let rows = choose(&test.labels, data.classes().len(), options.queries, options.seed);
     if rows.is_empty() || options.neighbours == 0 {
         return Ok(Vec::new());
     }
@@ -69,16 +69,16 @@ pub fn neighbour_rows(
     shown.collect()
 }
 
-/// Rows drawn at random, from classes evenly spread over all that occur; ordered by class.
-fn choose(labels: &[u32], classes: usize, options: &NeighbourOptions) -> Vec<usize> {
+/// At most `count` rows drawn at random, from classes evenly spread over all that occur; ordered by class.
+pub(super) fn choose(labels: &[u32], classes: usize, count: usize, seed: u64) -> Vec<usize> {
     let mut by_class = vec![Vec::new(); classes];
     for (row, &label) in labels.iter().enumerate() {
         by_class[label as usize].push(row);
     }
     by_class.retain(|rows| !rows.is_empty());
-    let count = options.queries.min(labels.len());
+    let count = count.min(labels.len());
     let mut chosen = Vec::with_capacity(count);
-    let mut stream = Stream::new(options.seed, 0, QUERIES, 0);
+    let mut stream = Stream::new(seed, 0, QUERIES, 0);
     while chosen.len() < count {
         by_class.retain(|rows| !rows.is_empty());
         let (present, wanted) = (by_class.len(), count - chosen.len());
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn queries_are_spread_over_classes() {
         let labels: Vec<u32> = (0..100).map(|row| row / 10).collect();
-        let choose = |queries| choose(&labels, 12, &NeighbourOptions { queries, neighbours: 1, seed: 3 });
+        let choose = |count| choose(&labels, 12, count, 3);
         let classes = |rows: &[usize]| rows.iter().map(|&row| labels[row]).collect::<Vec<_>>();
         assert_eq!(classes(&choose(10)), (0..10).collect::<Vec<_>>());
         assert_eq!(classes(&choose(5)), [0, 2, 4, 6, 8]);

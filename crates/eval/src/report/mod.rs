@@ -10,6 +10,7 @@
 //! | `curves` | which series go on which chart |
 //! | `sections` | tables, bars, pictures, lists |
 //! | `study` | the page of an ablation study |
+//! | `map` | images as points, as SVG |
 //! | [`picture`] | RGB pixels as an inline PNG |
 //! | `html` | escaping, numbers, base64 |
 
@@ -17,11 +18,13 @@ pub mod chart;
 mod curves;
 pub mod history;
 pub(crate) mod html;
+mod map;
 pub mod picture;
 mod sections;
 mod study;
 
 pub use history::History;
+pub use map::{ClassMap, MapPoint};
 pub use picture::{Picture, PictureError};
 pub use study::study_page;
 
@@ -44,6 +47,8 @@ pub struct Report {
     pub history: History,
     /// Nearest neighbours of some images.
     pub neighbours: Vec<NeighbourRow>,
+    /// Where images lie.
+    pub maps: Vec<ClassMap>,
     /// Accuracy of each class.
     pub per_class: Vec<ClassAccuracy>,
     /// The resolved configuration, as TOML.
@@ -155,6 +160,7 @@ impl Report {
             sections::transfer(&self.transfer),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
+            map::section(&self.maps),
             sections::per_class(&self.per_class),
             sections::config("Configuration", &self.config),
             sections::skipped(&self.skipped),
@@ -194,6 +200,11 @@ mod tests {
             },
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
+            maps: vec![ClassMap {
+                title: EVIL.to_owned(),
+                classes: vec![EVIL.to_owned()],
+                points: vec![MapPoint { x: 0.0, y: 1.0, class: 0 }; 2],
+            }],
             per_class: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
             config: EVIL.to_owned(),
             skipped: vec![SkippedFile { name: EVIL.to_owned(), reason: EVIL.to_owned() }],
@@ -205,8 +216,9 @@ mod tests {
         let page = full().render();
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
-        // Title twice, subtitle, figure thrice, protocol, transfer four times, two pictures, class, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 17);
+        // Title twice, subtitle, figure thrice, protocol, transfer four times, two pictures, a map's title twice and class twice, class, configuration,
+        // skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 21);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

@@ -1,0 +1,141 @@
+//! Maps: images as points of a plane, near to each other where the encoder holds them to be alike (paper, figure B.4).
+
+use std::thread::scope;
+
+use bhtsne::tSNE;
+use rayon::ThreadPoolBuilder;
+use simclr_augment::Stream;
+use simclr_metrics::Features;
+
+use super::encode::Encoded;
+use super::neighbours::choose;
+use crate::EvalError;
+use crate::report::{ClassMap, MapPoint};
+
+/// Images on a map, at most.
+const MOST: usize = 1000;
+/// Fewer than this make no map.
+const LEAST: usize = 20;
+/// Neighbours of an image that count, as t-SNE means it.
+const PERPLEXITY: f32 = 30.0;
+/// How coarsely far points are taken together.
+const THETA: f32 = 0.5;
+/// Steps of the descent.
+const STEPS: usize = 1000;
+/// Takes the place of the image number in the key of the stream that draws where points begin.
+const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
+
+/// Maps of h and, where they were encoded, of z of at most 1,000 test images, as many of each class: t-SNE of perplexity 30 over unit vectors.
+/// None of fewer than 20 images.
+///
+/// The same for any number of threads.
+///
+/// # Errors
+/// Features that are not finite.
+pub fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
+    let Encoded { test, classes, .. } = encoded;
+    let rows = choose(&test.labels, classes.len(), MOST, 0);
+    if rows.len() < LEAST {
+        return Ok(Vec::new());
+    }
+    let sets = [
+        ("h, the encoder\u{2019}s", &test.h, test.h_dim),
+        ("z, the projection\u{2019}s", &test.z, test.z_dim),
+    ];
+    let sets: Vec<_> = sets.into_iter().filter(|(_, values, _)| !values.is_empty()).collect();
+    for &(_, values, dim) in &sets {
+        Features::new(values, dim)?;
+    }
+    let placed: Vec<Vec<f32>> = scope(|scope| {
+        let rows = &rows;
+        let running: Vec<_> = sets
+            .iter()
+            .map(|&(_, values, dim)| scope.spawn(move || place(&unit_rows(values, dim, rows), dim)))
+            .collect();
+        running.into_iter().map(|map| map.join().unwrap_or_default()).collect()
+    });
+    let maps = sets.iter().zip(placed).filter(|(_, places)| places.iter().all(|place| place.is_finite()));
+    let maps = maps.map(|((title, ..), places)| ClassMap {
+        title: (*title).to_owned(),
+        classes: classes.clone(),
+        points: places
+            .chunks_exact(2)
+            .zip(&rows)
+            .map(|(place, &row)| MapPoint { x: place[0], y: place[1], class: test.labels[row] as usize })
+            .collect(),
+    });
+    Ok(maps.filter(|map| !map.points.is_empty()).collect())
+}
+
+/// The chosen rows, each of length 1, so that the distance of two tells their cosine.
+fn unit_rows(values: &[f32], dim: usize, rows: &[usize]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows.len() * dim);
+    for &row in rows {
+        let row = &values[row * dim..][..dim];
+        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+        out.extend(row.iter().map(|value| value / length));
+    }
+    out
+}
+
+/// x and y of each row; nothing where no thread can be had.
+fn place(values: &[f32], dim: usize) -> Vec<f32> {
+    let rows: Vec<&[f32]> = values.chunks_exact(dim).collect();
+    let mut stream = Stream::new(0, 0, PLACES, 0);
+    let begin: Vec<f32> = (0..2 * rows.len()).map(|_| 1e-4 * (stream.unit() as f32 - 0.5)).collect();
+    // More threads would add in another order, and move points a little.
+    let Ok(pool) = ThreadPoolBuilder::new().num_threads(1).build() else { return Vec::new() };
+    pool.install(|| {
+        let mut map: tSNE<f32, &[f32], 2> = tSNE::new(&rows);
+        // Three times as many neighbours as the perplexity are looked for.
+        map.perplexity(PERPLEXITY.min((rows.len() - 1) as f32 / 4.0)).epochs(STEPS).initial_embedding(begin);
+        map.barnes_hut(THETA, |a, b| a.iter().zip(*b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt());
+        map.embedding()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use simclr_train::Embedding;
+
+    use super::*;
+
+    /// Rows about one of three directions each, and z that says nothing.
+    fn encoded(count: usize) -> Encoded {
+        let mut stream = Stream::new(1, 0, 0, 0);
+        let mut noise = || stream.unit() as f32;
+        let labels: Vec<u32> = (0..count as u32).map(|row| row % 3).collect();
+        let h = labels.iter().flat_map(|&label| (0..6).map(move |i| (label, i)).collect::<Vec<_>>());
+        let h = h.map(|(label, i)| if i == label { 4.0 } else { 0.0 } + noise()).collect();
+        let z = vec![1.0; 2 * count];
+        let test = Embedding { h, h_dim: 6, z, z_dim: 2, labels, ..Embedding::default() };
+        let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
+        Encoded { train: Embedding::default(), test, classes, seconds: 0.0 }
+    }
+
+    #[test]
+    fn classes_that_are_apart_lie_apart() {
+        let maps = class_maps(&encoded(150)).unwrap();
+        let points = &maps[0].points;
+        assert_eq!(points.len(), 150);
+        // The nearest point of each is of its class.
+        let same = points.iter().enumerate().filter(|(at, point)| {
+            let far = |other: &MapPoint| (other.x - point.x).powi(2) + (other.y - point.y).powi(2);
+            let others = points.iter().enumerate().filter(|(other, _)| other != at);
+            let nearest = others.min_by(|a, b| far(a.1).total_cmp(&far(b.1))).unwrap().1;
+            nearest.class == point.class
+        });
+        assert!(same.count() >= 147);
+        assert_eq!(class_maps(&encoded(150)).unwrap()[0], maps[0], "the same each time");
+    }
+
+    #[test]
+    fn few_images_and_many() {
+        assert!(class_maps(&encoded(19)).unwrap().is_empty());
+        assert_eq!(class_maps(&encoded(20)).unwrap()[0].points.len(), 20);
+        assert_eq!(class_maps(&encoded(1200)).unwrap()[0].points.len(), MOST);
+        let mut broken = encoded(30);
+        broken.test.h[7] = f32::NAN;
+        assert!(class_maps(&broken).is_err());
+    }
+}

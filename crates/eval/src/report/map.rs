@@ -1,0 +1,150 @@
+//! A map of images as SVG: a point each, coloured by class.
+
+use std::fmt::Write;
+
+use super::html::escape;
+
+/// Side of the drawing, in its own units.
+const SIDE: f64 = 360.0;
+/// What is left free around the points.
+const EDGE: f64 = 8.0;
+/// Classes that are named beside their colour; of more, hovering tells.
+const NAMED: usize = 24;
+
+/// Images as points of a plane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassMap {
+    /// Heading.
+    pub title: String,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// The images.
+    pub points: Vec<MapPoint>,
+}
+
+/// An image on a map.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MapPoint {
+    /// Where it lies; only distances mean something.
+    pub x: f32,
+    /// Likewise.
+    pub y: f32,
+    /// Its class.
+    pub class: usize,
+}
+
+impl ClassMap {
+    /// The map as a `<figure>`; nothing without points.
+    pub(super) fn render(&self) -> String {
+        let Some(window) = Window::of(&self.points) else { return String::new() };
+        let mut out = format!(
+            "<figure class=\"chart\"><figcaption>{}</figcaption>\n<svg viewBox=\"0 0 {SIDE} {SIDE}\" role=\"img\" aria-label=\"{0}\">\n",
+            escape(&self.title)
+        );
+        for (class, name) in self.classes.iter().enumerate() {
+            let mut own = self.points.iter().filter(|point| point.class == class).peekable();
+            if own.peek().is_none() {
+                continue;
+            }
+            let _ = write!(
+                out,
+                "<g fill=\"{}\"><title>{}</title>",
+                colour(class, self.classes.len()),
+                escape(name)
+            );
+            for point in own {
+                let (x, y) = window.place(point);
+                let _ = write!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\"/>");
+            }
+            out.push_str("</g>\n");
+        }
+        out + "</svg></figure>\n"
+    }
+}
+
+/// The section of all maps, with what the colours mean.
+pub(super) fn section(maps: &[ClassMap]) -> String {
+    let Some(first) = maps.first() else { return String::new() };
+    let mut out = format!(
+        "<section>\n<h2>Maps</h2>\n<p>{} test images by t-SNE (perplexity 30): near to each other is what the network holds to be alike.</p>\n",
+        first.points.len()
+    );
+    if first.classes.len() <= NAMED {
+        out.push_str("<p class=\"key\">");
+        for (class, name) in first.classes.iter().enumerate() {
+            let _ = write!(
+                out,
+                "<i style=\"background:{}\"></i> {} ",
+                colour(class, first.classes.len()),
+                escape(name)
+            );
+        }
+        out.push_str("</p>\n");
+    }
+    out.push_str("<div class=\"charts\">\n");
+    maps.iter().for_each(|map| out += &map.render());
+    out + "</div>\n</section>\n"
+}
+
+/// Hues evenly around the circle, neighbours of different lightness.
+fn colour(class: usize, classes: usize) -> String {
+    let hue = 360.0 * class as f64 / classes.max(1) as f64;
+    format!("hsl({hue:.0} 70% {}%)", [42, 60][class % 2])
+}
+
+/// The square of the plane that is drawn.
+struct Window {
+    left: f64,
+    top: f64,
+    scale: f64,
+}
+
+impl Window {
+    fn of(points: &[MapPoint]) -> Option<Window> {
+        let range = |values: &dyn Fn(&MapPoint) -> f32| {
+            let values = || points.iter().map(|point| f64::from(values(point)));
+            (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
+        };
+        let ((left, right), (top, bottom)) = (range(&|point| point.x), range(&|point| point.y));
+        if !(right >= left && bottom >= top) {
+            return None;
+        }
+        let side = (right - left).max(bottom - top).max(1e-30);
+        let middle = |low: f64, high: f64| (low + high - side) / 2.0;
+        Some(Window {
+            left: middle(left, right),
+            top: middle(top, bottom),
+            scale: (SIDE - 2.0 * EDGE) / side,
+        })
+    }
+
+    fn place(&self, point: &MapPoint) -> (f64, f64) {
+        let along = |value: f32, low: f64| EDGE + (f64::from(value) - low) * self.scale;
+        (along(point.x, self.left), along(point.y, self.top))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_fill_the_drawing_and_names_stay_names() {
+        let point = |x, y, class| MapPoint { x, y, class };
+        let map = ClassMap {
+            title: "h".to_owned(),
+            classes: vec!["<b>".to_owned(), "empty".to_owned(), "c".to_owned()],
+            points: vec![point(-1.0, 5.0, 0), point(3.0, 5.0, 2), point(1.0, 6.0, 2)],
+        };
+        let svg = map.render();
+        for words in ["cx=\"8.0\" cy=\"137.0\"", "cx=\"352.0\"", "&lt;b&gt;", "<title>c</title>"] {
+            assert!(svg.contains(words), "no {words} in {svg}");
+        }
+        assert!(!svg.contains("empty") && section(std::slice::from_ref(&map)).contains("empty"));
+        // One place for all, and none.
+        let one = ClassMap { points: vec![point(2.0, 2.0, 0); 3], ..map.clone() };
+        assert!(one.render().contains("<circle") && !one.render().contains("NaN"));
+        assert_eq!(ClassMap { points: vec![], ..map }.render(), "");
+        assert_eq!(section(&[]), "");
+    }
+}
