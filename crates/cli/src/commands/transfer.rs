@@ -271,7 +271,9 @@ impl Transfer {
                 .map(|value| value.map_or("-".to_owned(), terminal::percent));
             line([&row.set, &row.protocol, &row.metric, &simclr, &random, &paper])?;
         }
-        terminal::print(&format!("random: {RANDOM}"))?;
+        if rows.iter().any(|row| row.random.is_some()) {
+            terminal::print(&format!("random: {RANDOM}"))?;
+        }
         if rows.iter().any(|row| row.paper.is_some()) {
             terminal::print(&format!("paper: its {PAPERS_NETWORK}, for orientation"))?;
         }

@@ -70,10 +70,11 @@ impl ShownClasses {
     /// # Errors
     /// An image without a line, or with lines of several paths.
     pub fn of(&self, dataset: &dyn Dataset, root: &Path) -> Result<Targets, EvalError> {
-        let root = root.to_string_lossy().replace('\\', "/");
         let mut shown = Vec::with_capacity(dataset.len() * self.classes.len());
         for index in 0..dataset.len() {
-            let own = self.classes_of(&format!("{root}/{}", dataset.name(index)))?;
+            // A list may name its images by whole paths.
+            let image = root.join(dataset.name(index));
+            let own = self.classes_of(&image.to_string_lossy().replace('\\', "/"))?;
             shown.extend(self.classes.iter().map(|class| own.contains(class)));
         }
         Ok(Targets::Several { classes: self.classes.len(), shown })
