@@ -14,7 +14,7 @@ use crate::{EngineError, Result, Tape, Tensor, Var};
 /// where there is none, the least similar of all. Which one it is counts as a constant in the gradient. Where two are all but equally similar it hangs on
 /// the rounding of z, and the loss jumps with it: a number of workers other than one, or another instruction set, may then find another.
 ///
-/// The paper's own comparison (section 5.1, appendix B.10) takes negatives from the views of one branch alone, "for simplicity"; here they are those of
+/// The paper's own comparison (section 5.1, appendix B.10) takes negatives from the views of one branch alone, for simplicity; here they are those of
 /// [`nt_xent`](super::nt_xent()): all views but the anchor and its positive. z, workers and figures are as there too: z is (2n, d), normalise
 /// it first for the paper's cosine similarity, and each worker's gradient is that of the global loss with respect to its own z, whole.
 ///
