@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use simclr_data::{Reading, Source};
-use simclr_engine::Device;
+use simclr_engine::{DType, Device};
 use simclr_eval::embedding::Broken;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
-use simclr_train::config::HeadKind;
+use simclr_train::config::{HeadKind, Memory};
 
 use crate::data::Opening;
 use crate::exit::usage;
@@ -76,6 +76,26 @@ pub fn load_encoder(run: &Path, best: bool, device: &Device) -> Result<TrainedEn
         encoder.model.device,
     )));
     Ok(encoder)
+}
+
+/// Readies the device to train copies of the encoder.
+pub fn prepare_to_train(encoder: &TrainedEncoder) -> Result<()> {
+    let device = &encoder.model.device;
+    if device.is_gpu() {
+        encoder.config.prepare(device)?;
+    }
+    if encoder.model.activations() == DType::F16 {
+        terminal::say("a run of fp16: fine-tuned with activations in f32, so that no loss need be scaled");
+    }
+    Ok(())
+}
+
+/// What copies of the encoder keep for backward: what is not kept is computed again to the same bits, so that only the room for it counts.
+pub fn memory_to_train(encoder: &TrainedEncoder) -> Memory {
+    match encoder.config.train.memory {
+        Memory::Blocks => Memory::Blocks,
+        Memory::Full | Memory::Auto => Memory::Auto,
+    }
 }
 
 /// Refuses `--projection` of a run without a projection head.

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use simclr_engine::DType;
 use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, TrainedEncoder};
 use simclr_exchange::{StateDict, Trained};
-use simclr_train::config::Memory;
 use simclr_train::file_system::{Disk, write_atomically};
 
+use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
@@ -77,15 +76,7 @@ impl Finetune {
         if let Some(out) = &self.out {
             make_folder(out)?;
         }
-        let (device, config) = (&encoder.model.device, &encoder.config);
-        if device.is_gpu() {
-            config.prepare(device)?;
-        }
-        if encoder.model.activations() == DType::F16 {
-            terminal::say(
-                "a run of fp16: fine-tuned with activations in f32, so that no loss need be scaled",
-            );
-        }
+        prepare_to_train(&encoder)?;
         let models = self.judged.versus(&encoder, &splits)?;
         let options = FineTune {
             epochs: self.epochs,
@@ -93,8 +84,7 @@ impl Finetune {
             rate: self.rate,
             weight_decay: self.weight_decay,
             head_layers: self.head_layers,
-            // What is not kept is computed again to the same bits: only the room for it counts.
-            memory: if config.train.memory == Memory::Blocks { Memory::Blocks } else { Memory::Auto },
+            memory: memory_to_train(&encoder),
             seed: self.seed,
             ..FineTune::new(self.labels)
         };

@@ -10,10 +10,9 @@ use simclr_eval::protocols::transfer::{
     Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, SetSpec, Suite, TransferOptions, TransferSet, Tuning,
     table, transfer,
 };
-use simclr_train::config::Memory;
 
 use crate::data::Opening;
-use crate::encoding::Encoding;
+use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
 use crate::judging::kept;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
@@ -139,8 +138,8 @@ impl Transfer {
         if self.dry_run {
             return Ok(Done::Finished);
         }
-        if encoder.model.device.is_gpu() && self.protocols().any(Protocol::trains) {
-            encoder.config.prepare(&encoder.model.device)?;
+        if self.protocols().any(Protocol::trains) {
+            prepare_to_train(&encoder)?;
         }
         let mut entries = Vec::new();
         // Each goes when it is done, and with it the images that were kept.
@@ -189,13 +188,11 @@ impl Transfer {
             rates: given(&self.rates, usual.grid.rates),
             decays: given(&self.decays, usual.grid.decays),
         };
-        // What is not kept is computed again to the same bits: only the room for it counts.
-        let memory = encoder.config.train.memory;
         let tuning = Tuning {
             steps: self.steps.unwrap_or(usual.steps),
             batch: self.batch.map_or(usual.batch, |batch| batch as usize),
             grid,
-            memory: if memory == Memory::Blocks { Memory::Blocks } else { Memory::Auto },
+            memory: memory_to_train(encoder),
         };
         let strict = self.encoding.is_strict(encoder);
         TransferOptions { with_random: !self.no_random, strict, seed: self.seed, tuning }
