@@ -12,6 +12,7 @@ mod keys;
 mod knn;
 mod linear;
 mod pretrain;
+mod probe;
 mod quickstart;
 mod report;
 mod search;
@@ -55,6 +56,7 @@ enum Command {
     Finetune(finetune::Finetune),
     Transfer(transfer::Transfer),
     Ablate(ablate::Ablate),
+    Probe(probe::Probe),
     Embed(embed::Embed),
     Search(search::Search),
     Report(report::Report),
@@ -85,6 +87,7 @@ impl Program {
             Command::Finetune(command) => command.run(),
             Command::Transfer(command) => command.run(),
             Command::Ablate(command) => command.run(),
+            Command::Probe(command) => command.run(),
             Command::Embed(command) => command.run(),
             Command::Search(command) => command.run(),
             Command::Report(command) => command.run(),

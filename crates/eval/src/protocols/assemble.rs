@@ -12,14 +12,15 @@ use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
 use super::maps::class_maps;
 use super::neighbours::{NeighbourOptions, neighbour_rows};
+use super::probe::{Probe, ProbeRow};
 use super::splits::Splits;
 use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Report, SkippedFile, TopAccuracy,
-    Transfer,
+    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Probed, Report, SkippedFile,
+    TopAccuracy, Transfer,
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
@@ -40,6 +41,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(row).collect(),
         transfer: transfer(run)?,
+        probe: Probe::recorded(run).map_or(Vec::new(), |probe| probe.rows.iter().map(probed).collect()),
         per_class: per_class(&evaluations),
         history,
         neighbours,
@@ -182,6 +184,17 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         });
     }
     figures
+}
+
+fn probed(row: &ProbeRow) -> Probed {
+    let ProbeRow { transformation, chance, h, z } = row;
+    Probed {
+        task: transformation.title().to_owned(),
+        chance: *chance,
+        h: *h,
+        z: *z,
+        paper: transformation.paper(),
+    }
 }
 
 fn row(evaluation: &Evaluation) -> AccuracyRow {

@@ -24,6 +24,7 @@
 //! | `loss` | what it minimises |
 //! | `part` | images and their targets |
 //! | [`transfer`] | an encoder on other data sets |
+//! | `probe` | what h and z know of what was done to an image |
 //! | `evaluation` | their result |
 //! | `neighbours` | nearest neighbours as pictures |
 //! | `maps` | images as points of a plane |
@@ -41,6 +42,7 @@ mod maps;
 mod neighbours;
 mod network;
 mod part;
+mod probe;
 mod regression;
 mod sgd;
 mod splits;
@@ -59,6 +61,7 @@ pub use linear_sgd::linear_sgd;
 pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use part::Part;
+pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic};
 pub use sgd::Sgd;
 pub use splits::Splits;

@@ -43,6 +43,8 @@ pub struct Report {
     pub accuracy: Vec<AccuracyRow>,
     /// What was found on other data sets.
     pub transfer: Transfer,
+    /// What h and z know of what was done to an image.
+    pub probe: Vec<Probed>,
     /// What went on while training.
     pub history: History,
     /// Nearest neighbours of some images.
@@ -116,6 +118,21 @@ pub struct TransferRow {
     pub paper: Option<f64>,
 }
 
+/// How well a linear classifier tells what was done to an image: accuracies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probed {
+    /// What is to be told apart.
+    pub task: String,
+    /// What guessing reaches.
+    pub chance: f64,
+    /// On h.
+    pub h: f64,
+    /// On z, where there is one.
+    pub z: Option<f64>,
+    /// The paper's on h and on z, of other networks.
+    pub paper: [f64; 2],
+}
+
 /// How much of a class is recognised, as fractions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassAccuracy {
@@ -158,6 +175,7 @@ impl Report {
             sections::figures(&self.figures),
             sections::accuracy(&self.accuracy),
             sections::transfer(&self.transfer),
+            sections::probe(&self.probe),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
             map::section(&self.maps),
@@ -198,6 +216,7 @@ mod tests {
                 }],
                 papers_network: EVIL.to_owned(),
             },
+            probe: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
             maps: vec![ClassMap {
@@ -216,9 +235,9 @@ mod tests {
         let page = full().render();
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
-        // Title twice, subtitle, figure thrice, protocol, transfer four times, two pictures, a map's title twice and class twice, class, configuration,
+        // Title twice, subtitle, figure thrice, protocol, transfer four times, probe, two pictures, a map's title twice and class twice, class, configuration,
         // skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 21);
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 22);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

@@ -1,7 +1,9 @@
 //! Tables, bars, pictures and lists of the page.
 
 use super::html::{escape, percent};
-use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, SkippedFile, TopAccuracy, Transfer};
+use super::{
+    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, Probed, SkippedFile, TopAccuracy, Transfer,
+};
 use std::fmt::Write;
 
 /// Classes shown one by one; of more, the best and the worst.
@@ -91,6 +93,35 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer) -> String {
             cell(row.random),
             gain(row.simclr, row.random),
             cell(row.paper),
+        );
+    }
+    out + "</tbody>\n</table></div>\n</section>\n"
+}
+
+pub(super) fn probe(rows: &[Probed]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
+         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s: logistic regression on each. \
+         The paper’s are of other networks (arXiv:2002.05709, table 3).</p>\n\
+         <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
+         <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
+         <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",
+    );
+    for Probed { task, chance, h, z, paper } in rows {
+        let _ = writeln!(
+            out,
+            "<tr><th scope=\"row\">{}</th><td class=\"bars\">{}{}</td><td>{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(task),
+            bar(0, Some(*h)),
+            bar(1, *z),
+            percent(*chance),
+            percent(*h),
+            cell(*z),
+            percent(paper[0]),
+            percent(paper[1]),
         );
     }
     out + "</tbody>\n</table></div>\n</section>\n"

@@ -1,0 +1,105 @@
+//! `simclr probe`: what h and z know of what was done to an image.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow};
+use simclr_train::config::HeadKind;
+
+use crate::encoding::{Encoding, open_for};
+use crate::exit::Done;
+use crate::settings::seed;
+use crate::watching::Watching;
+use crate::{data, terminal};
+
+const ABOUT: &str = "\
+The paper's table 3: z, which is thrown away, has lost what h still knows. Some images are made grey, turned, corrupted by noise, or reduced to \
+their edges, and logistic regression on h and on z is to tell which. At most 6,000 images are taken, a third of them to judge by.
+
+Example:
+  simclr probe runs/first photos/";
+
+/// Measure what an encoder and its projection head know of transformations: z against h
+#[derive(Args, Debug)]
+#[command(after_help = format!("{ABOUT}\n\n{}", data::FORMS))]
+pub struct Probe {
+    /// The run folder
+    run: PathBuf,
+
+    /// Images; no labels are used, and several are read as one
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// Seed of what is done to the images
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
+    seed: u64,
+
+    #[command(flatten)]
+    encoding: Encoding,
+}
+
+impl Probe {
+    pub fn run(self) -> Result<Done> {
+        let encoder = self.encoding.load(&self.run)?;
+        let images = open_for(&encoder, &self.data)?.to_pretrain();
+        let options = ProbeOptions {
+            with_z: encoder.config.head.kind != HeadKind::None,
+            seed: self.seed,
+            strict: self.encoding.is_strict(&encoder),
+        };
+        let mut watching = Watching::default();
+        let of = (&encoder.model, encoder.step);
+        let found = protocols::probe(of, &images, &options, &mut |progress| watching.see(progress))?;
+        drop(watching);
+        let file = found.record(&encoder.run)?;
+        if found.skipped > 0 {
+            let images = terminal::counted(found.skipped, "image");
+            terminal::warn(&format!("{images} could not be read and do not count"));
+        }
+        self.tell(&found)?;
+        terminal::say(&format!("written to {}", file.display()));
+        Ok(Done::Finished)
+    }
+
+    fn tell(&self, found: &Probed) -> Result<()> {
+        let Probed { train_images, test_images, rows, .. } = found;
+        if self.encoding.json {
+            let row = |row: &ProbeRow| {
+                let [h, z] = row.transformation.paper();
+                json!({
+                    "transformation": row.transformation, "chance": row.chance, "h": row.h, "z": row.z,
+                    "paper_h": h, "paper_z": z,
+                })
+            };
+            let rows: Vec<Value> = rows.iter().map(row).collect();
+            let object = json!({
+                "rows": rows, "train_images": train_images, "test_images": test_images, "skipped": found.skipped,
+            });
+            terminal::print(&object.to_string())?;
+            return Ok(());
+        }
+        terminal::print(&format!(
+            "{} images learnt from, {} judged by",
+            terminal::grouped(*train_images as u64),
+            terminal::grouped(*test_images as u64)
+        ))?;
+        terminal::print(&format!("{:<32} {:>8} {:>8} {:>8} {:>16}", "", "chance", "h", "z", "paper: h, z"))?;
+        for ProbeRow { transformation, chance, h, z } in rows {
+            let [paper_h, paper_z] = transformation.paper().map(terminal::percent);
+            terminal::print(&format!(
+                "{:<32} {:>8} {:>8} {:>8} {:>16}",
+                transformation.title(),
+                terminal::percent(*chance),
+                terminal::percent(*h),
+                z.map_or("-".to_owned(), terminal::percent),
+                format!("{paper_h}, {paper_z}"),
+            ))?;
+        }
+        terminal::print(
+            "the paper's are of other networks, with these transformations in their pretraining (arXiv:2002.05709, table 3)",
+        )?;
+        Ok(())
+    }
+}
