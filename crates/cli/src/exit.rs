@@ -38,6 +38,18 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Ctrl-C came before there was anything to save; it has been answered.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// An error of the user's, from its message.
 pub fn usage(message: impl Into<String>) -> Error {
     Usage(message.into()).into()
@@ -48,6 +60,7 @@ pub fn code(result: Result<Done>) -> ExitCode {
     match result {
         Ok(Done::Finished) => ExitCode::SUCCESS,
         Ok(Done::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) if error.is::<Stopped>() => ExitCode::from(INTERRUPTED),
         // The reader of our output has seen enough: `simclr ... | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! A run that is begun or taken up again, and carried through.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::interrupt::Watch;
 use crate::progress::{Assisting, Progress};
 use crate::settings::{Settings, Threads};
 use crate::terminal;
-use crate::workers::Crew;
+use crate::workers::{Crew, Gathering};
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -63,8 +63,10 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
     let found = folder.checkpoints(given.train.keep_checkpoints).latest_good()?;
     let from = match found {
         Some(found) => {
-            let step = found.checkpoint.meta.step;
-            terminal::say(&format!("going on after step {step}, from {}", found.path.display()));
+            let Meta { step, epoch, .. } = found.checkpoint.meta;
+            if epoch < given.train.epochs {
+                terminal::say(&format!("going on after step {step}, from {}", found.path.display()));
+            }
             Some(found.checkpoint)
         }
         None => {
@@ -86,15 +88,13 @@ impl Training {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
-    /// Trains until done, or until Ctrl-C, together with the workers that `gather` brings, if any. A data set that turns out too small, a batch
-    /// too large, a device or workers that are not there leave no folder behind.
-    pub fn go(
-        &self,
-        dataset: &Arc<dyn Dataset>,
-        gather: impl FnOnce(&Config) -> Result<Crew>,
-    ) -> Result<Outcome> {
-        let device = device_of(&self.config).inspect_err(|_| self.abandon())?;
-        let crew = gather(&self.config).inspect_err(|_| self.abandon())?;
+    /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns out too small, a batch too
+    /// large, a device or workers that are not there leave no folder behind.
+    pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering) -> Result<Outcome> {
+        let (watch, train) = (Watch::start("stopping"), &self.config.train);
+        let device = device(train.device, gathering.threads(&self.config)).inspect_err(|_| self.abandon())?;
+        let crew = gathering.gather(&self.config).inspect_err(|_| self.abandon())?;
+        drop(watch);
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
@@ -139,8 +139,10 @@ impl Training {
 
     /// Takes away a folder that was made for this run, in which no step was taken.
     fn abandon(&self) {
-        let untouched = |path: PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
-        if self.new && untouched(self.folder.metrics()) {
+        let unlogged = self.folder.metrics().metadata().map_or(true, |found| found.len() == 0);
+        // Steps that were not logged yet may have been saved.
+        let unsaved = || matches!(self.folder.checkpoints(1).list(), Ok(found) if found.is_empty());
+        if self.new && unlogged && unsaved() {
             // What cannot be removed stays, and the error that brought us here is the one to tell.
             let _ = std::fs::remove_dir_all(self.folder.path());
         }
@@ -150,10 +152,7 @@ impl Training {
 /// Takes the part of a worker, of `crew`, in a run that another keeps.
 pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, crew: &Crew) -> Result<Done> {
     let device = device_of(config)?;
-    let watch = Watch::start("stopping: all workers finish this step");
-    let mut progress = Assisting;
-    let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut progress);
-    drop(watch);
+    let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut Assisting);
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
 

@@ -1,6 +1,6 @@
 //! Several processes that train together: which of them this is, and how it comes to the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use simclr_train::pretrain::{Part, Team};
 use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, TrainError};
 
-use crate::exit::usage;
-use crate::settings::{OnDevice, Threads, from_to};
-use crate::terminal;
+use crate::exit::{Stopped, usage};
+use crate::settings::{OnDevice, from_to};
+use crate::{interrupt, terminal};
 
 /// More workers than this would send each other more than they compute.
 const MOST: usize = 1024;
@@ -24,12 +24,13 @@ const HERE: Duration = Duration::from_secs(60);
 /// How long those that were started here may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Who started this process says it under these names: Open MPI, MPICH and Intel's MPI, Slurm, torchrun.
+/// Who started this process says it under these names: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. The others may themselves run within
+/// what Slurm numbers.
 const NUMBERED_BY: [[&str; 2]; 4] = [
+    ["RANK", "WORLD_SIZE"],
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
     ["PMI_RANK", "PMI_SIZE"],
     ["SLURM_PROCID", "SLURM_NTASKS"],
-    ["RANK", "WORLD_SIZE"],
 ];
 
 /// Train with several processes
@@ -39,7 +40,7 @@ pub struct Working {
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 
-    /// Which of them this is, from 0, which keeps the run [default: as mpirun, srun or torchrun has numbered it]
+    /// Which of them this is, from 0, which keeps the run [default: as torchrun, mpirun or srun has numbered it]
     #[arg(long, value_name = "I", requires = "meet", help_heading = "Workers")]
     worker: Option<usize>,
 
@@ -112,30 +113,80 @@ impl Working {
         self.started
     }
 
-    /// The threads of each of the workers on this machine, where they are to share it.
-    pub fn share(&self, threads: Threads) -> Threads {
-        let (Some(of), None, None) = (self.workers.filter(|&of| of > 1), &self.meet, threads.threads) else {
-            return threads;
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Threads { threads: Some((cores / of).max(1)) }
-    }
-
     /// What to add to a command line that takes the run up again.
     pub fn again(&self) -> String {
-        match (self.workers, &self.meet) {
-            (Some(of), None) if of > 1 => format!(" --workers {of}"),
-            _ => String::new(),
-        }
+        let mut words = String::new();
+        words += &self.workers.map_or(String::new(), |of| format!(" --workers {of}"));
+        words += &self.worker.map_or(String::new(), |rank| format!(" --worker {rank}"));
+        words += &self.meet.as_ref().map_or(String::new(), |at| format!(" --meet {}", terminal::quoted(at)));
+        words
     }
+}
+
+/// How the workers of a run that this one keeps come together.
+pub struct Gathering<'g> {
+    /// Which of them this is.
+    pub place: Place,
+    /// What processes are started with that this one starts.
+    pub start: Option<Start<'g>>,
 }
 
 /// What the processes are started with that worker 0 starts.
 pub struct Start<'s> {
     pub data: &'s [PathBuf],
-    pub out: &'s std::path::Path,
-    pub threads: Threads,
+    pub out: &'s Path,
     pub on: OnDevice,
+}
+
+impl Gathering<'_> {
+    /// One process.
+    pub const ALONE: Gathering<'static> = Gathering { place: Place::Alone, start: None };
+
+    /// The threads to compute with; 0: one per core. Workers that share a machine, and were not told otherwise, share its cores.
+    pub fn threads(&self, config: &Config) -> usize {
+        let given = config.train.threads.value();
+        match self.place {
+            Place::First(of) => given.unwrap_or_else(|| {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                (cores / of).max(1)
+            }),
+            Place::Alone | Place::Meeting { .. } => given.unwrap_or(0),
+        }
+    }
+
+    /// Waits for the others, and tells them how the run is configured.
+    pub fn gather(&self, config: &Config) -> Result<Crew> {
+        let (host, of, most, mut started) = match (&self.place, &self.start) {
+            (Place::First(of), Some(start)) => {
+                let host = Host::listen("127.0.0.1:0")?;
+                let started = Started::new(*of, &host.address()?.to_string(), start, self.threads(config))?;
+                (host, *of, HERE, started)
+            }
+            (Place::Meeting { rank: 0, of, at }, _) => {
+                let host = Host::listen(at)?;
+                terminal::say(&format!("waiting for {} at {at}", terminal::counted(of - 1, "other worker")));
+                (host, *of, ELSEWHERE, Started(Vec::new()))
+            }
+            _ => return Ok(Crew { workers: None, _started: Started(Vec::new()) }),
+        };
+        let workers = patiently(most, &mut || started.check(), |patience| host.meet(of, patience))?;
+        workers.exchange(config.to_toml()?.as_bytes())?;
+        Ok(Crew { workers: Some(workers), _started: started })
+    }
+}
+
+/// Does what may wait for others, until Ctrl-C.
+fn patiently<R>(
+    most: Duration,
+    check: &mut dyn FnMut() -> Result<(), TrainError>,
+    wait: impl FnOnce(Patience) -> Result<R, TrainError>,
+) -> Result<R> {
+    let mut check = || match interrupt::requested() {
+        true => Err(TrainError::Workers("stopped while other workers were waited for".to_owned())),
+        false => check(),
+    };
+    let waited = wait(Patience { most, check: &mut check });
+    if waited.is_err() && interrupt::requested() { Err(Stopped.into()) } else { Ok(waited?) }
 }
 
 /// The workers of a run, come together.
@@ -146,33 +197,10 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// One process.
-    pub const ALONE: Crew = Crew { workers: None, _started: Started(Vec::new()) };
-
-    /// Brings the workers of a run together that this one keeps, and tells them how it is configured.
-    pub fn gather(place: &Place, start: &Start, config: &Config) -> Result<Crew> {
-        let (host, of, patience, mut started) = match place {
-            Place::Alone | Place::Meeting { rank: 1.., .. } => return Ok(Crew::ALONE),
-            Place::First(of) => {
-                let host = Host::listen("127.0.0.1:0")?;
-                let started = Started::new(*of, &host.address()?.to_string(), start)?;
-                (host, *of, HERE, started)
-            }
-            Place::Meeting { of, at, .. } => {
-                let host = Host::listen(at)?;
-                terminal::say(&format!("waiting for {} at {at}", terminal::counted(of - 1, "other worker")));
-                (host, *of, ELSEWHERE, Started(Vec::new()))
-            }
-        };
-        let workers = host.meet(of, Patience { most: patience, check: &mut || started.check() })?;
-        workers.exchange(config.to_toml()?.as_bytes())?;
-        Ok(Crew { workers: Some(workers), _started: started })
-    }
-
     /// Comes to the workers of a run that another keeps, and learns how it is configured.
     pub fn join(rank: usize, of: usize, at: &str) -> Result<(Crew, Config)> {
         terminal::say(&format!("worker {rank} of {of}, looking for worker 0 at {at}"));
-        let workers = Workers::join(rank, of, at, Patience { most: ELSEWHERE, check: &mut || Ok(()) })?;
+        let workers = patiently(ELSEWHERE, &mut || Ok(()), |patience| Workers::join(rank, of, at, patience))?;
         let told = workers.exchange(b"")?;
         let text = told.first().map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
         let config = Config::from_toml(&text, "the configuration of worker 0")?;
@@ -192,7 +220,7 @@ impl Crew {
 struct Started(Vec<Child>);
 
 impl Started {
-    fn new(of: usize, at: &str, start: &Start) -> Result<Started> {
+    fn new(of: usize, at: &str, start: &Start, threads: usize) -> Result<Started> {
         let program = std::env::current_exe().context("--workers: this program does not know where it is")?;
         let mut started = Started(Vec::new());
         for rank in 1..of {
@@ -207,7 +235,7 @@ impl Started {
                 at,
                 "--started",
             ]);
-            command.args(start.threads.threads.map(|threads| format!("--threads={threads}")));
+            command.arg(format!("--threads={threads}"));
             command.args(start.on.device.map(|device| format!("--device={device}")));
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
             started.0.push(child.with_context(|| format!("--workers: starting {}", program.display()))?);
@@ -267,6 +295,9 @@ mod tests {
         assert_eq!(place(Some(1), None, false, &[]).unwrap(), Place::Alone);
         assert_eq!(place(Some(3), None, false, &[]).unwrap(), Place::First(3));
         assert_eq!(place(None, None, true, &slurm).unwrap(), meeting(3, 4));
+        // Within what Slurm started as one, torchrun started two.
+        let both = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "1"), ("WORLD_SIZE", "2")];
+        assert_eq!(place(None, None, true, &both).unwrap(), meeting(1, 2));
         assert_eq!(place(Some(4), Some(0), true, &slurm).unwrap(), meeting(0, 4));
         for (workers, worker, words) in
             [(None, Some(0), "--workers N"), (Some(2), None, "--worker 0 to 1"), (Some(2), Some(2), "0 to 1")]

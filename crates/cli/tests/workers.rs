@@ -33,8 +33,16 @@ fn two_processes_train_one_run_as_one_would() {
     let sets = ["train.precision=f32", "data.holdout=4"];
     simclr(&pretrain(&data, &alone, &sets)).expect(0, &[]);
     let words = ["2 workers share each batch", "saved to"];
-    let reply = simclr(&with(pretrain(&data, &run, &sets), &["--workers", "2"])).expect(0, &words);
+    let mut together = with(pretrain(&data, &run, &sets), &["--workers", "2"]);
+    let threads = together.iter().position(|word| word == "--threads").unwrap();
+    together.drain(threads..threads + 2);
+    let reply = simclr(&together).expect(0, &words);
     assert_eq!(reply.err.matches("sub-folder per class").count(), 1, "one of them tells: {}", reply.err);
+    let threads = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(
+        threads.contains("threads = \"auto\""),
+        "they share the cores of this machine, the run does not: {threads}"
+    );
     let (alone, together) = (losses(&alone), losses(&run));
     assert_eq!(alone.len(), together.len());
     for ((_, alone), (_, together)) in alone.into_iter().zip(together) {
@@ -77,7 +85,6 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
     let no_folder = ["pretrain", path(&data), "--workers", "2", "--worker", "0", "--meet", &at];
     simclr(&no_folder).expect(2, &["give --out RUN"]);
     simclr(&first(&["--workers", "5"])).expect(2, &["`train.batch` is 16", "15 or 20 would be right"]);
-    simclr(&with(worker(&data, "1", "2", &at), &["--resume", "--out", "x"])).expect(2, &["worker 0 alone"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     simclr(&first(&["--workers", "2", "--worker", "0", "--meet", &taken]))
@@ -95,6 +102,50 @@ fn workers_that_cannot_train_together_say_why_and_leave_nothing() {
         .expect(1, &["worker 1 stopped", "nowhere"]);
     finish(second).expect(2, &["nowhere"]);
     assert!(!run.exists());
+}
+
+#[test]
+fn what_was_saved_before_a_worker_went_stays() {
+    let (dir, data) = small_data();
+    let (run, at) = (dir.path().join("run"), free_address());
+    // Nothing is logged before the end.
+    let sets = ["train.epochs=1000", "train.log_every=1000000", "train.checkpoint_every=2", "train.batch=8"];
+    let first =
+        start(&with(pretrain(&data, &run, &sets), &["--workers", "2", "--worker", "0", "--meet", &at]));
+    let mut second = start(&worker(&data, "1", "2", &at));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !run.join("checkpoints").is_dir() || common::checkpoints(&run).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "nothing is saved");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    second.kill().unwrap();
+    finish(second);
+    finish(first).expect(1, &["worker 1 has gone"]);
+    assert!(!common::checkpoints(&run).is_empty());
+}
+
+#[test]
+fn workers_numbered_by_a_launcher_take_a_run_up_with_the_same_words() {
+    let (dir, data) = small_data();
+    let (run, at) = (dir.path().join("run"), free_address());
+    let words = |resume: &[&str]| {
+        with(pretrain(&data, &run, &["train.epochs=1"]), &[&["--meet", &at], resume].concat())
+    };
+    let launch = |words: &[String]| {
+        let ranks = ["0", "1"].map(|rank| {
+            let mut command = common::command(words);
+            command.env("OMPI_COMM_WORLD_RANK", rank).env("OMPI_COMM_WORLD_SIZE", "2");
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        });
+        ranks.map(|rank| finish(rank).expect(0, &[]))
+    };
+    launch(&words(&[]));
+    let mut again = resume(&data, &run);
+    again.extend(["--meet".to_owned(), at.clone()]);
+    // As if it had been stopped before anything was saved.
+    std::fs::remove_file(common::checkpoints(&run).pop().unwrap()).unwrap();
+    launch(&again);
+    assert_eq!(losses(&run).len(), 3);
 }
 
 #[test]

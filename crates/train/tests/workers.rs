@@ -251,6 +251,37 @@ fn broken_images_end_the_epoch_for_all_and_are_listed_once() {
 }
 
 #[test]
+fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
+    // Ten of 26 images are broken: how far one worker has come says little of two.
+    let broken: Vec<usize> = (0..10).map(|i| i * 5 % 26).collect();
+    let images: Arc<dyn Dataset> = Arc::new(Broken { images: Made::new(26, 16, 0), broken });
+    let sets = ["data.holdout=0", "train.batch=4", "train.epochs=5"];
+    let every = ["train.checkpoint_every=1", "train.keep_checkpoints=100"];
+    let config = config(&[&sets[..], &every].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let ((outcome, _), _) = train(folder.path(), std::slice::from_ref(&config), &images, None, None);
+    assert!(outcome.unwrap().finished);
+    let saved = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap().0.checkpoints(100).list().unwrap();
+    assert!(saved.len() > 12);
+    for (step, path) in saved {
+        let from = Checkpoint::read(&Disk, &path).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        drop(RunFolder::create(copy.path(), &config, Arc::new(Disk)).unwrap());
+        for log in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if log.is_file() {
+                std::fs::copy(&log, copy.path().join(log.file_name().unwrap())).unwrap();
+            }
+        }
+        let ((outcome, watch), others) =
+            train(copy.path(), &vec![config.clone(); 2], &images, Some(&from), None);
+        let outcome = outcome.unwrap_or_else(|error| panic!("from step {step}: {error}"));
+        assert!(outcome.finished && others.into_iter().all(|other| other.unwrap()), "from step {step}");
+        let epochs = watch.epochs.iter().map(|epoch| epoch.epoch);
+        assert!(epochs.eq(from.meta.epoch + 1..=5), "from step {step}");
+    }
+}
+
+#[test]
 fn workers_that_do_not_fit_together_stop_and_say_why() {
     let small = config(&[]);
     let folder = tempfile::tempdir().unwrap();

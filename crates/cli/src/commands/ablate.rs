@@ -26,7 +26,7 @@ use crate::exit::{Done, usage};
 use crate::judging::{kept, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to};
 use crate::watching::Watching;
-use crate::workers::Crew;
+use crate::workers::Gathering;
 use crate::{data, terminal, training};
 
 const EXAMPLES: &str = "\
@@ -233,17 +233,21 @@ impl Ablate {
             return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
         }
         let trial = Trial { variant: *variant, seed: *seed, scores: [None; 4], failure: None };
+        let failed = |failure: String| Ok(Some(Trial { failure: Some(failure), ..trial.clone() }));
+        if let Some(failure) = recorded_failure(&training.folder) {
+            return failed(failure);
+        }
         if !training.is_finished() {
-            match training.go(&images, |_| Ok(Crew::ALONE)) {
+            match training.go(&images, &Gathering::ALONE) {
                 Ok(outcome) if outcome.finished => {}
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {
                     // That a recipe does not converge is a result.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
-                        let failure =
-                            Some(format!("did not converge: loss or gradient not finite at step {step}"));
-                        return Ok(Some(Trial { failure, ..trial }));
+                        let failure = format!("did not converge: loss or gradient not finite at step {step}");
+                        training.folder.write_evaluation(FAILURE, &failure)?;
+                        return failed(failure);
                     }
                     _ => return Err(error),
                 },
@@ -353,6 +357,14 @@ impl Ablate {
         }
         Ok(())
     }
+}
+
+/// Holds why a run of a study came to no end.
+const FAILURE: &str = "study/failure";
+
+/// Why a run came to no end, where it was tried before: it would again.
+fn recorded_failure(run: &RunFolder) -> Option<String> {
+    serde_json::from_slice(&fs::read(run.evaluation(FAILURE)).ok()?).ok()
 }
 
 /// Names the checksums of the images' names that a result is by.

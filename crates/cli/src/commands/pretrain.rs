@@ -12,9 +12,10 @@ use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
 use crate::exit::{Done, usage};
+use crate::interrupt::Watch;
 use crate::settings::{OnDevice, Settings, Threads};
 use crate::training;
-use crate::workers::{Crew, Place, Start, Working};
+use crate::workers::{Crew, Gathering, Place, Start, Working};
 use crate::{data, progress, terminal, weights};
 
 const EXAMPLES: &str = "\
@@ -76,7 +77,6 @@ impl Pretrain {
         if let Place::Meeting { rank: rank @ 1.., of, at } = &place {
             return self.assist(*rank, *of, at);
         }
-        self.threads = self.working.share(self.threads);
         if self.dry_run {
             let source = Opening::new(self.settings.decode()?).open(&self.data)?;
             return self.plan(&source, &place);
@@ -111,8 +111,8 @@ impl Pretrain {
             opening.save(&training.folder.index());
             (training, source)
         };
-        let start = Start { data: &self.data, out, threads: self.threads, on: self.on };
-        let outcome = training.go(&source.to_pretrain(), |config| Crew::gather(&place, &start, config))?;
+        let start = Some(Start { data: &self.data, out, on: self.on });
+        let outcome = training.go(&source.to_pretrain(), &Gathering { place, start })?;
         if !outcome.finished {
             terminal::say(&format!(
                 "stopped after step {}, saved to {}",
@@ -140,9 +140,11 @@ impl Pretrain {
 
     /// Does the part of a worker of a run that worker 0 keeps and configures.
     fn assist(&self, rank: usize, of: usize, at: &str) -> Result<Done> {
-        if self.resume || self.dry_run {
-            return Err(usage("--resume and --dry-run: worker 0 alone takes them, and tells the others"));
+        // Launchers give all the same words. Those that say how the run is to be are for worker 0, which tells the others.
+        if self.dry_run {
+            return Ok(Done::Finished);
         }
+        let watch = Watch::start("stopping: all workers finish this step");
         terminal::hush(self.working.is_started());
         let (crew, mut config) = Crew::join(rank, of, at)?;
         let mut work = || {
@@ -153,7 +155,9 @@ impl Pretrain {
             let source = Opening::with_index(config.data.decode(), &index).open(&self.data)?;
             training::assist(&source.to_pretrain(), &config, &crew)
         };
-        match work().inspect_err(|error| crew.team().leave(&error.to_string())) {
+        let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
+        drop(watch);
+        match done {
             Ok(done) => Ok(done),
             // Worker 0 tells it.
             Err(_) if self.working.is_started() => Ok(Done::Interrupted),

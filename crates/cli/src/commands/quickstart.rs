@@ -21,7 +21,7 @@ use crate::judging::kept;
 use crate::settings::{Settings, Threads, from_to, seed};
 use crate::training::{self, Training};
 use crate::watching::Watching;
-use crate::workers::Crew;
+use crate::workers::Gathering;
 use crate::{terminal, weights};
 
 /// One image to test on for so many to train on.
@@ -98,7 +98,7 @@ impl Quickstart {
             terminal::grouped(source.test.as_ref().map_or(0, |test| test.len()) as u64),
         ));
         if !training.is_finished() {
-            let outcome = training.go(&source.train, |_| Ok(Crew::ALONE))?;
+            let outcome = training.go(&source.train, &Gathering::ALONE)?;
             if !outcome.finished {
                 terminal::say(&format!("stopped after step {}, saved", outcome.step));
                 terminal::say(&format!("go on with: {}", self.resume_command()));

@@ -66,7 +66,7 @@ impl ClassMap {
 pub(super) fn section(maps: &[ClassMap]) -> String {
     let Some(first) = maps.first() else { return String::new() };
     let mut out = format!(
-        "<section>\n<h2>Maps</h2>\n<p>{} test images by t-SNE (perplexity 30): near to each other is what the network holds to be alike.</p>\n",
+        "<section>\n<h2>Maps</h2>\n<p>{} test images by t-SNE: near to each other is what the network holds to be alike.</p>\n",
         first.points.len()
     );
     if first.classes.len() <= NAMED {

@@ -94,7 +94,8 @@ pub fn pretrain(
 /// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same configuration and data.
 ///
 /// Together they take the steps that one worker would, but for the rounding of sums: each has its part of every batch, negatives and
-/// BatchNorm's sums come from all. As many workers give the same bits each time. A run may be taken up by another number of them.
+/// BatchNorm's sums come from all. A broken image is replaced
+/// from the worker's own part of an epoch, which may run out sooner than all would. As many workers give the same bits each time. A run may be taken up by another number of them.
 ///
 /// # Errors
 /// Those of `pretrain`, and [`TrainError::Workers`] where the workers do not fit together or one has gone.

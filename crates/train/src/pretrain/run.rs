@@ -190,7 +190,8 @@ impl<'r> Run<'r> {
         since: &mut Since,
         observer: &mut dyn Observer,
     ) -> Result<Turn, TrainError> {
-        let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels))?;
+        let batch = batches.next(self.captured.as_mut().map(CapturedStep::pixels));
+        let batch = batch.map_err(|error| self.team.part.explain(error))?;
         since.waited += batch.waited;
         since.views += 2 * batch.indices.len() * self.team.part.of;
         let rate = self.schedule.rate(self.state.step);
@@ -198,7 +199,10 @@ impl<'r> Run<'r> {
         if self.state.step == self.plan.done + 1 {
             self.note_searches(observer);
         }
-        let (epoch, own) = (batch.epoch, Turn { end_of_epoch: batch.end_of_epoch, stop: observer.stop() });
+        let epoch = self.state.position.epoch;
+        // A loader whose places were dealt anew may have none left for a batch of the epoch.
+        let passed = batch.epoch > epoch;
+        let own = Turn { end_of_epoch: batch.end_of_epoch || passed, stop: observer.stop() };
         self.state.position = batch.position;
         batches.recycle(batch);
         let turn = match self.team.is_alone() {
@@ -235,8 +239,8 @@ impl<'r> Run<'r> {
         let turn = self.team.take_turn(&mut self.state.places, self.state.position.next, own)?;
         if turn.end_of_epoch {
             self.state.places.fill(0);
-            self.state.position = Position { epoch: epoch + 1, next: 0 };
-            if !own.end_of_epoch {
+            let next = Position { epoch: epoch + 1, next: 0 };
+            if std::mem::replace(&mut self.state.position, next) != next {
                 self.note_skipped(batches, observer)?;
                 *batches = self.batches()?;
             }

@@ -1,7 +1,7 @@
 //! The workers of a run, and what they must agree on.
 
 use serde::{Deserialize, Serialize};
-use simclr_data::{Dataset, Share, Skipped};
+use simclr_data::{DataError, Dataset, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess};
 
 use super::Identity;
@@ -27,6 +27,20 @@ impl Part {
     /// Its part of every batch.
     pub(super) fn share(self) -> Share {
         Share::new(self.rank, self.of).unwrap_or(Share::WHOLE)
+    }
+
+    /// An error of its loader, in the words of a run of several workers.
+    pub(super) fn explain(self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::Data(DataError::TooFewImages { batch, usable, .. }) if self.of > 1 => {
+                TrainError::Workers(format!(
+                    "worker {} has {usable} images of an epoch that can be read, and its part of a batch is {batch}; take fewer workers, or \
+                     lower train.batch",
+                    self.rank
+                ))
+            }
+            error => error,
+        }
     }
 
     /// Images that it has of a batch.

@@ -4,7 +4,7 @@
 //! have come, worker 0 tells each where the others are, and each connects with those of lower rank.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,13 @@ impl Host {
                 "worker 0 cannot listen at {address}: {error}; give HOST:PORT of this machine with a port that is free"
             ))
         };
-        let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
+        let mut addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+        let is_meant = name == "localhost" || addresses.iter().any(|at| address == at.to_string());
+        if !is_meant && addresses.iter().all(|at| at.ip().is_loopback()) {
+            // Many a machine calls itself 127.0.1.1, where no other reaches it.
+            addresses.iter_mut().for_each(|at| at.set_ip(Ipv4Addr::UNSPECIFIED.into()));
+        }
         let listener = TcpListener::bind(&addresses[..]).map_err(wrong)?;
         Ok(Host { listener })
     }
@@ -103,6 +109,7 @@ impl Host {
             };
             // Whoever is no worker, a scanner of ports say, is no reason to stop.
             let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
+            leave_out_gone(&mut come);
             match refusal(&hello, size, &come) {
                 Some(why) => {
                     tracing::warn!("{from} was refused as a worker: {why}");
@@ -113,6 +120,7 @@ impl Host {
                         Some((stream, SocketAddr::new(from.ip(), hello.port), hello.machine))
                 }
             }
+            leave_out_gone(&mut come);
         }
         let own = machine();
         let (mut addresses, mut machines, mut streams) = (Vec::new(), vec![own.clone()], Vec::new());
@@ -150,7 +158,8 @@ impl Workers {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() >= end => {
                     return Err(problem(format!(
-                        "worker 0 is not to be found at {address} after {} seconds: {error}",
+                        "worker 0 is not to be found at {address} after {} seconds: {error}; is it started, with --worker 0 and the same --meet, and \
+                         does a firewall let that port through?",
                         patience.most.as_secs()
                     )));
                 }
@@ -187,6 +196,21 @@ impl Workers {
             }
         }
         Ok(Workers::new(rank, here, links))
+    }
+}
+
+/// Frees the places of those who have gone while others were waited for: they may be started again.
+fn leave_out_gone(come: &mut [Option<(TcpStream, SocketAddr, String)>]) {
+    for place in come {
+        let has_gone = |stream: &TcpStream| {
+            stream.set_nonblocking(true).is_err()
+                // Nobody says anything before the welcome.
+                || !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+                || stream.set_nonblocking(false).is_err()
+        };
+        if place.as_ref().is_some_and(|(stream, ..)| has_gone(stream)) {
+            *place = None;
+        }
     }
 }
 

@@ -133,6 +133,29 @@ fn strangers_are_passed_over_and_wrong_workers_refused() {
 }
 
 #[test]
+fn a_worker_that_went_before_all_had_come_may_come_again() {
+    let host = Host::listen("127.0.0.1:0").unwrap();
+    let address = host.address().unwrap().to_string();
+    let join = |rank| {
+        let address = address.clone();
+        spawn(move || {
+            Workers::join(rank, 3, &address, patience(&mut || Ok(())))
+                .unwrap()
+                .exchange(&[rank as u8])
+                .unwrap()
+        })
+    };
+    let met = spawn(move || host.meet(3, patience(&mut || Ok(()))).unwrap().exchange(&[0]).unwrap());
+    // It gives up at once, after it has said who it is.
+    let given_up = Workers::join(1, 3, &address, Patience { most: Duration::ZERO, check: &mut || Ok(()) });
+    assert!(given_up.is_err());
+    let (again, other) = (join(1), join(2));
+    for words in [met, again, other] {
+        assert_eq!(words.join().unwrap(), [[0], [1], [2]]);
+    }
+}
+
+#[test]
 fn who_does_not_come_is_named() {
     fn soon(check: &mut dyn FnMut() -> std::result::Result<(), TrainError>) -> Patience<'_> {
         Patience { most: Duration::from_millis(100), check }
