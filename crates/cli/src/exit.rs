@@ -131,6 +131,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::Unlabelled { .. }
         | E::UnknownClass { .. }
         | E::OneClass { .. }
+        | E::TooFewToProbe { .. }
         | E::TooFewToSplit { .. }
         | E::NoCheckpoint { .. }
         | E::Option { .. }

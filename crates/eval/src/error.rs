@@ -64,6 +64,14 @@ pub enum EvalError {
         /// What is wrong with the first.
         first: Option<String>,
     },
+    /// Too few images for a probe.
+    #[error("{images} images that can be read tell nothing of what an encoder knows; give at least {least}")]
+    TooFewToProbe {
+        /// Those that can be read.
+        images: usize,
+        /// How many it takes.
+        least: usize,
+    },
     /// Too few images to set a part of each class apart.
     #[error("too few images to {purpose}: no class has two; give more images a class")]
     TooFewToSplit {

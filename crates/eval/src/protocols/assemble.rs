@@ -19,7 +19,7 @@ use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Probed, Report, SkippedFile,
+    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Probed, Probes, Report, SkippedFile,
     TopAccuracy, Transfer,
 };
 
@@ -41,7 +41,8 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(row).collect(),
         transfer: transfer(run)?,
-        probe: Probe::recorded(run).map_or(Vec::new(), |probe| probe.rows.iter().map(probed).collect()),
+        probe: Probe::recorded(run)
+            .map(|probe| Probes { step: probe.step, rows: probe.rows.iter().map(probed).collect() }),
         per_class: per_class(&evaluations),
         history,
         neighbours,

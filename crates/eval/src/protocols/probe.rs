@@ -156,7 +156,7 @@ pub struct ProbeOptions {
 /// What is done to an image is a function of the seed and its number; the same bits for any number of threads.
 ///
 /// # Errors
-/// An image that cannot be read where reading is strict, else [`EvalError::NoImages`] where fewer than 30 can be read; features that are not finite.
+/// An image that cannot be read where reading is strict, else [`EvalError::TooFewToProbe`] where fewer than 30 can be read; features that are not finite.
 pub fn probe(
     (model, step): (&Model, u64),
     images: &Arc<dyn Dataset>,
@@ -165,6 +165,7 @@ pub fn probe(
 ) -> Result<Probe, EvalError> {
     let stride = images.len().div_ceil(MOST).max(1);
     let chosen: Vec<usize> = (0..images.len()).step_by(stride).collect();
+    enough(chosen.len())?;
     let mut out = Probe { step, train_images: 0, test_images: 0, skipped: 0, rows: Vec::new() };
     for (number, transformation) in Transformation::ALL.into_iter().enumerate() {
         let stream = |image: usize| Stream::new(options.seed, number as u64, image as u64, PROBED);
@@ -188,6 +189,11 @@ pub fn probe(
         out.rows.push(ProbeRow { transformation, chance, h: fit(encoded)?, z });
     }
     Ok(out)
+}
+
+/// Whether `images` are enough to tell anything.
+fn enough(images: usize) -> Result<(), EvalError> {
+    if images >= LEAST { Ok(()) } else { Err(EvalError::TooFewToProbe { images, least: LEAST }) }
 }
 
 /// Takes the place of the view's number in the keys of the streams.
@@ -263,10 +269,7 @@ fn embed(
             images: chosen.len(),
         });
     }
-    if all.labels.len() < LEAST {
-        let first = skipped.first().map(|skipped| skipped.reason.clone());
-        return Err(EvalError::NoImages { set: "given", images: chosen.len(), first });
-    }
+    enough(all.labels.len())?;
     Ok(Transformed { all, skipped })
 }
 

@@ -44,7 +44,7 @@ pub struct Report {
     /// What was found on other data sets.
     pub transfer: Transfer,
     /// What h and z know of what was done to an image.
-    pub probe: Vec<Probed>,
+    pub probe: Option<Probes>,
     /// What went on while training.
     pub history: History,
     /// Nearest neighbours of some images.
@@ -118,6 +118,15 @@ pub struct TransferRow {
     pub paper: Option<f64>,
 }
 
+/// What h and z of one checkpoint know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probes {
+    /// Steps of training behind it.
+    pub step: u64,
+    /// A row a transformation.
+    pub rows: Vec<Probed>,
+}
+
 /// How well a linear classifier tells what was done to an image: accuracies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probed {
@@ -175,7 +184,7 @@ impl Report {
             sections::figures(&self.figures),
             sections::accuracy(&self.accuracy),
             sections::transfer(&self.transfer),
-            sections::probe(&self.probe),
+            sections::probe(self.probe.as_ref()),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
             map::section(&self.maps),
@@ -216,7 +225,10 @@ mod tests {
                 }],
                 papers_network: EVIL.to_owned(),
             },
-            probe: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
+            probe: Some(Probes {
+                step: 7,
+                rows: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
+            }),
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
             maps: vec![ClassMap {

@@ -2,7 +2,8 @@
 
 use super::html::{escape, percent};
 use super::{
-    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, Probed, SkippedFile, TopAccuracy, Transfer,
+    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, Probed, Probes, SkippedFile, TopAccuracy,
+    Transfer,
 };
 use std::fmt::Write;
 
@@ -98,13 +99,11 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer) -> String {
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-pub(super) fn probe(rows: &[Probed]) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut out = String::from(
+pub(super) fn probe(probes: Option<&Probes>) -> String {
+    let Some(Probes { step, rows }) = probes else { return String::new() };
+    let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
-         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s: logistic regression on each. \
+         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each. \
          The paper’s are of other networks (arXiv:2002.05709, table 3).</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\

@@ -180,7 +180,7 @@ pub const KEYS: &[Key] = &[
     key(
         "loss.name",
         Word(&["nt_xent", "nt_logistic", "margin_triplet"]),
-        "the contrastive loss; the other two are those that the paper compares with nt_xent (its tables 2 and 4)",
+        "the contrastive loss; the other two are those that the paper compares with nt_xent (its tables 2 and 4); the loss of held-out images is that of nt_xent in each run",
     ),
     key(
         "loss.mining",
@@ -190,7 +190,7 @@ pub const KEYS: &[Key] = &[
     key(
         "loss.temperature",
         Number(POSITIVE),
-        "tau, divides the similarities; of margin_triplet in the log's entropy alone",
+        "tau, divides the similarities; of margin_triplet in the entropy and the held-out loss of the log alone",
     )
     .also(&["tau", "temp"]),
     key(
