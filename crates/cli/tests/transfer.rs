@@ -44,7 +44,7 @@ fn a_suite_from_images_to_report() {
     let suite = write(
         dir.path(),
         "[[set]]\nname = \"cifar10\"\ntrain = \"other\"\n\n\
-         [[set]]\nname = \"several\"\ntrain = \"other/train\"\ntest = \"other/test\"\nlabels = \"labels.csv\"\nmetric = \"map11\"\n",
+         [[set]]\nname = \"several\"\ntrain = \"other\"\nlabels = \"labels.csv\"\nmetric = \"map11\"\n",
     );
     let command = ["transfer", path(&run), path(&suite)];
     let plan =
@@ -137,7 +137,20 @@ fn what_is_wrong_is_named() {
     let set = "[[set]]\nname = \"own\"\ntrain = \"other\"\n";
     let whole = format!("{set}metric = \"top1\"\n");
     fs::write(dir.path().join("labels.csv"), "a.png,cat\nb.png,dog\n").unwrap();
+    class_folders(&dir.path().join("parts/train"), 3, 4);
+    class_folders(&dir.path().join("parts/val"), 3, 2);
+    let parts = whole.replace("other", "parts");
+    let two = parts.replace("parts", "parts/train");
     let cases = [
+        (
+            &format!("{parts}validation = \"parts/val\"\n")[..],
+            "`set.own.validation` is of images that test has too, such as",
+        ),
+        (&format!("{two}test = \"parts/train\"\n"), "`set.own.test` is of images that train has too"),
+        (
+            &format!("{two}test = \"parts/val\"\nvalidation = \"parts/../parts/val\"\n"),
+            "`set.own.validation` is of images that test has too",
+        ),
         ("", "`set` is nowhere"),
         ("[[set]\n", "TOML parse error"),
         (&format!("{whole}validaton = \"other\"\n"), "`set.own.validaton`; did you mean validation?"),

@@ -42,6 +42,8 @@ The paper's transfer study. SUITE.toml has a table for each data set; paths are 
   test = \"voc/test.txt\"
   labels = \"voc/labels.csv\"        # for map11, in CSV: an image's path, then its classes
 
+No image may be in two of train, validation and test. Images that VOC2007's own figure leaves out as difficult count as all others do.
+
 food101, cifar10, cifar100, birdsnap, sun397, cars, aircraft, voc2007, dtd, pets, caltech101 and flowers102 need no metric, and the \
 paper's figures stand beside theirs.
 

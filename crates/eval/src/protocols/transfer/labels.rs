@@ -3,26 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use simclr_data::Dataset;
 use simclr_train::TrainError;
 
 use crate::{EvalError, Targets};
 
-/// First cells of a line that names columns.
-const HEADS: [&str; 5] = ["path", "image", "file", "filename", "name"];
-
 /// A table of images and the classes that each shows.
 ///
-/// A line is an image's path, then its classes, in CSV; an image may have several lines, or one without classes. A first line that
-/// names its columns is passed over.
+/// A line is an image's path, then its classes, in CSV; an image may have several lines, or one without classes. A first line that is
+/// no image's names the columns, and is passed over.
 pub(super) struct ShownClasses {
     origin: String,
+    /// The path of the first line.
+    first: String,
     /// The classes of each path.
     shown: Vec<(String, BTreeSet<String>)>,
     /// The places of the paths that end in a name.
     by_name: HashMap<String, Vec<usize>>,
-    /// All classes, sorted.
-    pub classes: Vec<String>,
 }
 
 impl ShownClasses {
@@ -34,69 +30,95 @@ impl ShownClasses {
     }
 
     fn parse(text: &[u8], origin: &str) -> Result<ShownClasses, EvalError> {
-        let bad = |message: String| TrainError::Syntax { origin: origin.to_owned(), message };
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+        let mut first = None;
         let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (line, record) in reader.records().enumerate() {
-            let record =
-                record.map_err(|error| bad(format!("line {} is not read as CSV: {error}", line + 1)))?;
+            let record = record
+                .map_err(|error| bad(origin, format!("line {} is not read as CSV: {error}", line + 1)))?;
             let mut cells = record.iter().map(str::trim).filter(|cell| !cell.is_empty());
             let Some(path) = cells.next() else { continue };
-            if line == 0 && HEADS.iter().any(|head| path.eq_ignore_ascii_case(head)) {
-                continue;
-            }
-            shown.entry(path.replace('\\', "/")).or_default().extend(cells.map(str::to_owned));
+            let path = path.replace('\\', "/");
+            first.get_or_insert_with(|| path.clone());
+            shown.entry(path).or_default().extend(cells.map(str::to_owned));
         }
-        let classes: BTreeSet<&String> = shown.values().flatten().collect();
-        if classes.len() < 2 {
-            let found = classes.len();
-            return Err(bad(format!(
-                "names {found} classes, expected at least two: a line an image, its path and then the classes that it shows"
-            ))
-            .into());
-        }
-        let classes = classes.into_iter().cloned().collect();
         let shown: Vec<_> = shown.into_iter().collect();
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, (path, _)) in shown.iter().enumerate() {
             by_name.entry(last(path).to_owned()).or_default().push(place);
         }
-        Ok(ShownClasses { origin: origin.to_owned(), shown, by_name, classes })
+        let first = first.unwrap_or_default();
+        Ok(ShownClasses { origin: origin.to_owned(), first, shown, by_name })
     }
 
-    /// What the images of a data set show, which was opened at `root`. A line is an image's where the path of one is the end of the other's.
+    /// All classes, sorted, and what `images` show, which are all those of a data set, given by their paths. A line is an image's where the path
+    /// of one is the end of the other's.
     ///
     /// # Errors
-    /// An image without a line, or with lines of several paths.
-    pub fn of(&self, dataset: &dyn Dataset, root: &Path) -> Result<Targets, EvalError> {
-        let mut shown = Vec::with_capacity(dataset.len() * self.classes.len());
-        for index in 0..dataset.len() {
-            // A list may name its images by whole paths.
-            let image = root.join(dataset.name(index));
-            let own = self.classes_of(&image.to_string_lossy().replace('\\', "/"))?;
-            shown.extend(self.classes.iter().map(|class| own.contains(class)));
+    /// An image without a line, or with lines of several paths; a line that is two images'; a class that no image shows; fewer than two.
+    pub fn of(&self, images: &[String]) -> Result<(Vec<String>, Targets), EvalError> {
+        let bad = |message| bad(&self.origin, message);
+        // Whose each line is.
+        let mut owners: Vec<Option<&str>> = vec![None; self.shown.len()];
+        let mut lines = Vec::with_capacity(images.len());
+        for image in images {
+            let line = self.line_of(image)?;
+            match owners[line].replace(image) {
+                Some(other) if other != image => {
+                    return Err(bad(format!(
+                        "has the line {} for both {other} and {image}; give paths with more of their folders",
+                        self.shown[line].0
+                    )));
+                }
+                _ => lines.push(line),
+            }
         }
-        Ok(Targets::Several { classes: self.classes.len(), shown })
+        let classes_of = |line: usize| &self.shown[line].1;
+        let seen: BTreeSet<&String> = lines.iter().flat_map(|&line| classes_of(line)).collect();
+        let counts = |&line: &usize| owners[line].is_some() || self.shown[line].0 != self.first;
+        let mut named = (0..self.shown.len()).filter(counts).flat_map(classes_of);
+        if let Some(class) = named.find(|class| !seen.contains(class)) {
+            return Err(bad(format!(
+                "names the class {class:?}, which no image of the data set shows; take its lines out, or give the images that show it"
+            )));
+        }
+        if seen.len() < 2 {
+            return Err(bad(format!(
+                "names {} classes, expected at least two: a line an image, its path and then the classes that it shows",
+                seen.len()
+            )));
+        }
+        let row = |&line: &usize| seen.iter().map(move |&class| classes_of(line).contains(class));
+        let shown = lines.iter().flat_map(row).collect();
+        let classes: Vec<String> = seen.iter().map(|&class| class.clone()).collect();
+        Ok((classes, Targets::Several { classes: seen.len(), shown }))
     }
 
-    fn classes_of(&self, image: &str) -> Result<&BTreeSet<String>, EvalError> {
-        let bad = |message| TrainError::Syntax { origin: self.origin.clone(), message };
+    /// The place of an image's path and classes.
+    fn line_of(&self, image: &str) -> Result<usize, EvalError> {
+        let bad = |message| bad(&self.origin, message);
         let same_name = self.by_name.get(last(image)).map_or(&[][..], Vec::as_slice);
-        let fits = |&&place: &&usize| {
-            let path = self.shown[place].0.as_str();
+        let fits = |&&line: &&usize| {
+            let path = self.shown[line].0.as_str();
             ends(image, path) || ends(path, image)
         };
-        let mut fitting = same_name.iter().filter(fits).map(|&place| &self.shown[place]);
+        let mut fitting = same_name.iter().filter(fits).copied();
         match (fitting.next(), fitting.next()) {
-            (Some((_, classes)), None) => Ok(classes),
-            (None, _) => Err(bad(format!("has no line for the image {image}; add one, without classes if it shows none")).into()),
-            (Some((one, _)), Some((other, _))) => Err(bad(format!(
-                "has lines for {one} and for {other}, either of which may be the image {image}; give paths with more of their folders"
-            ))
-            .into()),
+            (Some(line), None) => Ok(line),
+            (None, _) => Err(bad(format!(
+                "has no line for the image {image}; add one, without classes if it shows none"
+            ))),
+            (Some(one), Some(other)) => Err(bad(format!(
+                "has lines for {} and for {}, either of which may be the image {image}; give paths with more of their folders",
+                self.shown[one].0, self.shown[other].0
+            ))),
         }
     }
+}
+
+fn bad(origin: &str, message: String) -> EvalError {
+    TrainError::Syntax { origin: origin.to_owned(), message }.into()
 }
 
 fn last(path: &str) -> &str {
@@ -112,28 +134,45 @@ fn ends(path: &str, end: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<ShownClasses, String> {
-        ShownClasses::parse(text.as_bytes(), "labels.csv").map_err(|error| error.to_string())
+    fn of(text: &str, images: &[&str]) -> Result<(Vec<String>, Targets), String> {
+        let images: Vec<String> = images.iter().map(|&image| image.to_owned()).collect();
+        let table = ShownClasses::parse(text.as_bytes(), "labels.csv").unwrap();
+        table.of(&images).map_err(|error| error.to_string())
     }
 
     #[test]
     fn lines_of_images() {
-        let table = parse(
-            "\u{feff}image,classes\ntrain/1.jpg,cat,\"sofa, old\"\ntest/1.jpg,dog\n2.jpg\n3.jpg,cat\n3.jpg,dog,dog\n",
-        )
-        .unwrap();
-        assert_eq!(table.classes, ["cat", "dog", "sofa, old"]);
-        let of = |image| table.classes_of(image).map(|classes| classes.iter().cloned().collect::<Vec<_>>());
-        assert_eq!(of("voc/train/1.jpg").unwrap(), ["cat", "sofa, old"]);
-        assert_eq!(of("voc/test/1.jpg").unwrap(), ["dog"]);
-        assert_eq!(of("1.jpg").unwrap_err().to_string().matches("train/1.jpg").count(), 1);
-        assert!(of("voc/test/2.jpg").unwrap().is_empty());
-        assert_eq!(of("3.jpg").unwrap(), ["cat", "dog"]);
-        for image in ["voc/other/1.jpg", "voc/13.jpg", "4.jpg"] {
-            let error = of(image).unwrap_err().to_string();
-            assert!(error.starts_with("labels.csv: has no line for") && error.contains(image), "{error}");
+        let [t, f] = [true, false];
+        let images = ["voc/train/1.jpg", "voc/3.jpg", "voc/test/1.jpg", "voc/test/2.jpg"];
+        for head in ["image,classes", "img,what it shows", ""] {
+            let text = format!(
+                "\u{feff}{head}\ntrain/1.jpg,cat,\"sofa, old\"\ntest/1.jpg,dog\n2.jpg\n/data/voc/3.jpg,cat\n/data/voc/3.jpg,dog,dog\n"
+            );
+            let (classes, targets) = of(&text, &images).unwrap();
+            assert_eq!(classes, ["cat", "dog", "sofa, old"]);
+            let shown = vec![t, f, t, /**/ t, t, f, /**/ f, t, f, /**/ f, f, f];
+            assert_eq!(targets, Targets::Several { classes: 3, shown });
         }
-        assert!(parse("a.jpg,cat\n").err().unwrap().contains("names 1 classes"));
-        assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let lines = "a/1.jpg,cat\nb/1.jpg,dog\n2.jpg,cat\n";
+        let images = ["a/1.jpg", "a/2.jpg", "b/1.jpg"];
+        // An image that is there twice has one line.
+        assert!(of(lines, &[&images[..], &images].concat()).is_ok());
+        let cases = [
+            (lines, "1.jpg", "has lines for a/1.jpg and for b/1.jpg, either of which may be the image 1.jpg"),
+            (lines, "c/1.jpg", "has no line for the image c/1.jpg"),
+            (lines, "a/12.jpg", "has no line for"),
+            (lines, "b/2.jpg", "has the line 2.jpg for both a/2.jpg and b/2.jpg; give paths with more"),
+            (&format!("{lines}3.jpg,bird\n"), "a/2.jpg", "names the class \"bird\", which no image"),
+            ("a/1.jpg,cat\nb/1.jpg\n2.jpg\n", "a/2.jpg", "names 1 classes"),
+            ("", "a/1.jpg", "has no line for"),
+        ];
+        for (text, image, expected) in cases {
+            let error = of(text, &[&images[..], &[image]].concat()).unwrap_err();
+            assert!(error.starts_with("labels.csv: ") && error.contains(expected), "{image}: {error}");
+        }
     }
 }

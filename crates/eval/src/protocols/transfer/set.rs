@@ -1,12 +1,12 @@
 //! A data set of a suite, opened: images to learn from, to choose settings by, and to be judged by.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, Source};
+use simclr_data::{DataError, Source};
 use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
+use super::places::{Placed, refuse_shared};
 use super::suite::SetSpec;
 use crate::protocols::part::Part;
 use crate::protocols::splits::matched;
@@ -41,42 +41,44 @@ impl TransferSet {
     ///
     /// # Errors
     /// Of `open`; [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
-    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of `train`, a table of classes that does not fit the images.
+    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of `train`, an image in two of the parts, a table of classes
+    /// that does not fit the images.
     pub fn open(
         spec: &SetSpec,
         suite: &Path,
         seed: u64,
         open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
     ) -> Result<TransferSet, EvalError> {
-        let Source { train, test, .. } = open(&spec.train)?;
-        let mut other = |path: &Path| {
-            let Source { train, test, .. } = open(path)?;
-            Ok::<_, EvalError>(test.unwrap_or(train))
-        };
-        let (test, test_root) = match (&spec.test, test) {
-            (Some(path), _) => (other(path)?, path),
-            (None, Some(test)) => (test, &spec.train),
+        let mut all = |path: &PathBuf| Ok::<_, DataError>(Placed::all(open(path)?, path));
+        let (train, own_test) = all(&spec.train)?;
+        let mut other = |path: &PathBuf| all(path).map(|(train, test)| test.unwrap_or(train));
+        let test = match (&spec.test, own_test) {
+            (Some(path), _) => other(path)?,
+            (None, Some(test)) => test,
             (None, None) => return Err(without_test(spec, suite)),
         };
-        let validation =
-            spec.validation.as_ref().map(|path| Ok::<_, EvalError>((other(path)?, path))).transpose()?;
+        let validation = spec.validation.as_ref().map(other).transpose()?;
+        let mut parts = vec![("train", &train), ("test", &test)];
+        parts.extend(validation.as_ref().map(|part| ("validation", part)));
+        refuse_shared(&parts, spec, suite)?;
         let (classes, train, test, validation) = match &spec.labels {
             Some(table) => {
-                let table = ShownClasses::read(table)?;
-                let part = |(images, root): (Arc<dyn Dataset>, &PathBuf)| {
-                    let targets = table.of(images.as_ref(), root)?;
-                    Ok::<_, EvalError>(Part { images, targets })
+                let paths: Vec<String> = parts.iter().flat_map(|(_, part)| part.paths()).collect();
+                let (classes, targets) = ShownClasses::read(table)?.of(&paths)?;
+                let mut rows = 0..targets.rows() as u32;
+                let mut part = |Placed { images, .. }: Placed| {
+                    let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
+                    Part { images, targets: targets.select(&own) }
                 };
-                let (train, test) = (part((train, &spec.train))?, part((test, test_root))?);
-                let validation = validation.map(part).transpose()?;
-                (table.classes.clone(), train, test, validation)
+                // In the order of `parts`.
+                (classes, part(train), part(test), validation.map(part))
             }
             None => {
-                let train = matched("training", train, None)?;
+                let train = matched("training", train.images, None)?;
                 let classes = train.classes().to_vec();
-                let test = matched("test", test, Some(&classes))?;
+                let test = matched("test", test.images, Some(&classes))?;
                 let validation = validation
-                    .map(|(images, _)| matched("validation", images, Some(&classes)).map(Part::labelled))
+                    .map(|part| matched("validation", part.images, Some(&classes)).map(Part::labelled))
                     .transpose()?;
                 (classes, Part::labelled(train), Part::labelled(test), validation)
             }

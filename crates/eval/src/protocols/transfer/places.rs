@@ -1,0 +1,139 @@
+//! Where the images of a data set lie, so that one which is reached by two paths is known to be the same.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use simclr_data::{Dataset, Source, SourceKind};
+use simclr_train::TrainError;
+
+use super::suite::SetSpec;
+use crate::EvalError;
+
+/// The folders that a folder of images sets its parts apart in, in the order in which they are taken.
+const TRAIN: [&str; 2] = ["train", "training"];
+const TEST: [&str; 5] = ["test", "testing", "val", "validation", "valid"];
+/// Images by which such a folder is told.
+const LOOKED_AT: usize = 100;
+
+/// Images, and where they lie.
+#[derive(Clone)]
+pub(super) struct Placed {
+    /// The images.
+    pub images: Arc<dyn Dataset>,
+    /// The path that their names are relative to.
+    root: PathBuf,
+}
+
+impl Placed {
+    /// The training images of what was opened at `path`, and those that it sets apart to test on.
+    pub fn all(source: Source, path: &Path) -> (Placed, Option<Placed>) {
+        let Source { train, test, kind, .. } = source;
+        let place = |images: Arc<dyn Dataset>, names: &[&str]| {
+            let root = root(kind, path, images.as_ref(), names);
+            Placed { images, root }
+        };
+        let test = test.map(|test| place(test, &TEST));
+        (place(train, &TRAIN), test)
+    }
+
+    /// Where an image lies.
+    pub fn path(&self, index: usize) -> PathBuf {
+        self.root.join(self.images.name(index))
+    }
+
+    /// Where each lies, folders apart by `/`.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        (0..self.images.len()).map(|index| self.path(index).to_string_lossy().replace('\\', "/"))
+    }
+}
+
+fn root(kind: SourceKind, path: &Path, images: &dyn Dataset, names: &[&str]) -> PathBuf {
+    let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
+    match kind {
+        SourceKind::Folder | SourceKind::ClassFolders => {
+            part_folder(path, images, names).unwrap_or_else(|| path.to_owned())
+        }
+        // Several are called by their whole paths.
+        SourceKind::Several(_) => PathBuf::new(),
+        SourceKind::List => parent(),
+        // A table's name is a part of its images' names, as a shard's is where there are several.
+        SourceKind::Parquet if !path.is_dir() => parent(),
+        SourceKind::Shards if !path.exists() => parent(),
+        _ => path.to_owned(),
+    }
+}
+
+/// The folder below `path`, called by one of `names`, in which the images lie.
+fn part_folder(path: &Path, images: &dyn Dataset, names: &[&str]) -> Option<PathBuf> {
+    let folders = fs::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut folders: Vec<(usize, PathBuf)> = folders
+        .filter_map(|folder| {
+            let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
+            Some((names.iter().position(|known| *known == name)?, folder))
+        })
+        .collect();
+    folders.sort();
+    let step = images.len().div_ceil(LOOKED_AT).max(1);
+    let found = |folder: &Path| {
+        (0..images.len()).step_by(step).filter(|&index| folder.join(images.name(index)).exists()).count()
+    };
+    let counted = folders.into_iter().map(|(_, folder)| (found(&folder), folder));
+    // Of equals the first.
+    let most = counted.reduce(|best, other| if other.0 > best.0 { other } else { best });
+    most.filter(|&(count, _)| count > 0).map(|(_, folder)| folder)
+}
+
+/// Refuses an image that is in two of `parts`, each with its key in the suite.
+///
+/// # Errors
+/// [`TrainError::BadValue`] of the later part's key.
+pub(super) fn refuse_shared(
+    parts: &[(&'static str, &Placed)],
+    spec: &SetSpec,
+    suite: &Path,
+) -> Result<(), EvalError> {
+    let mut canonical = Canonical::default();
+    let mut seen: HashMap<PathBuf, &'static str> = HashMap::new();
+    for &(key, part) in parts {
+        for index in 0..part.images.len() {
+            let path = canonical.of(part.path(index));
+            let first = *seen.entry(path).or_insert(key);
+            if first != key {
+                let image = part.path(index).display().to_string();
+                return Err(TrainError::BadValue {
+                    origin: suite.display().to_string(),
+                    key: format!("set.{}.{key}", spec.name),
+                    found: format!("of images that {first} has too, such as {image}"),
+                    expected: "train, validation and test without a common image; where train has test images of its own, test is \
+                               those: else name all of them, such as own/train, own/val and own/test"
+                        .to_owned(),
+                }
+                .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Paths without links, each folder looked up once.
+#[derive(Default)]
+struct Canonical {
+    folders: HashMap<PathBuf, PathBuf>,
+}
+
+impl Canonical {
+    /// The same file's one path; what is not there keeps its own.
+    fn of(&mut self, path: PathBuf) -> PathBuf {
+        if path.is_symlink() {
+            return path.canonicalize().unwrap_or(path);
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return path };
+        let canonical = self.folders.entry(folder.to_owned()).or_insert_with(|| {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+        });
+        canonical.join(name)
+    }
+}
