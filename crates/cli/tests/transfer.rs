@@ -101,22 +101,30 @@ fn killed_and_begun_again() {
     let plan = "finetune: 7 trainings of 20 steps of batch 16: 3 rates x 2 decays, then the best on all";
     simclr(&[&arguments[..], &["--dry-run".to_owned()]].concat()).expect(0, &[plan]);
 
-    let entry = run.join("evaluation/transfer/flowers102-finetune.json");
+    let folder = run.join("evaluation/transfer");
+    let entry = || {
+        let mut files = fs::read_dir(&folder).into_iter().flatten().map(|file| file.unwrap().path());
+        let named = |file: &PathBuf| {
+            path(file).contains("flowers102-finetune-20-steps-seed-0-") && path(file).ends_with(".json")
+        };
+        files.find(named).unwrap_or_default()
+    };
     let mut child = start(&arguments);
     let deadline = Instant::now() + Duration::from_secs(120);
-    while tried(&entry).len() < 2 && child.try_wait().unwrap().is_none() {
+    while tried(&entry()).len() < 2 && child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "nothing is recorded");
         sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
     finish(child);
-    let before = tried(&entry);
+    let before = tried(&entry());
     assert!(before.len() >= 2);
 
     let json = simclr(&arguments).expect(0, &["flowers102: 6 of 6: rate 1e-1, decay 1e-4: "]).json();
-    assert_eq!(tried(&entry)[..before.len()], before, "what was there is not computed again");
+    assert_eq!(tried(&entry())[..before.len()], before, "what was there is not computed again");
     let results = json["results"].as_array().unwrap();
     assert_eq!(results.iter().map(|result| &result["protocol"]).collect::<Vec<_>>(), ["finetune", "scratch"]);
+    assert!(results[0]["random"].is_f64() && results[0]["random"] == results[1]["score"], "{json}");
     simclr(&arguments).expect(0, &["finetune: there already", "scratch: there already"]);
 
     // As if it had never been killed.
@@ -191,5 +199,5 @@ fn what_is_wrong_is_named() {
     fs::write(dir.path().join("other/train/class 0/torn.png"), "no image").unwrap();
     simclr(&["transfer", path(&run), path(&suite), "--strict"]).expect(1, &["class 0/torn.png"]);
     simclr(&["transfer", path(&run), path(&suite), "--no-random"])
-        .expect(0, &["own: 1 image could not be read", "own-linear.json"]);
+        .expect(0, &["own: 1 image could not be read", "own-linear-seed-0-"]);
 }

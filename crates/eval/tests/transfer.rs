@@ -14,10 +14,10 @@ use simclr_eval::protocols::transfer::{
 };
 use simclr_eval::protocols::{Pictures, TrainedEncoder, WhichCheckpoint, assemble_report};
 use simclr_eval::{EvalError, Targets};
-use simclr_train::Model;
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Model};
 
 fn options() -> TransferOptions {
     TransferOptions { with_random: true, strict: false, seed: 0, tuning: Tuning::default() }
@@ -104,14 +104,15 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let text = fs::read(both.file(&encoder.run)).unwrap();
     assert_eq!(serde_json::from_slice::<Entry>(&text).unwrap(), both);
 
-    // Other images, another seed of the split, another checkpoint, a file that is torn: computed anew.
+    // Other images, images elsewhere, another seed of the split, another checkpoint, a file that is torn: computed anew.
     let others = [("train", Toy::new(&RGB, 123, 1)), ("test", Toy::new(&RGB, 60, 2))];
     assert!(measure(&encoder, &open(TOYS, &others, 0).unwrap(), &alone).1 > 0);
+    let elsewhere = TOYS.replace("\"train\"", "\"new/train\"");
+    assert!(measure(&encoder, &open(&elsewhere, &toys(), 0).unwrap(), &alone).1 > 0);
     let again = TransferOptions { seed: 1, ..alone.clone() };
     assert!(measure(&encoder, &open(TOYS, &toys(), 1).unwrap(), &again).1 > 0);
-    let (now, told) = measure(&encoder, &set, &alone);
-    assert!(told > 0);
-    assert_eq!(now.trained.unwrap().score, trained.score);
+    // What was there stays beside them.
+    assert_eq!(measure(&encoder, &set, &options()), (both.clone(), 0));
     fs::write(both.file(&encoder.run), &text[..text.len() / 2]).unwrap();
     assert!(measure(&encoder, &set, &alone).1 > 0);
     let later = save(folder.path(), &models(2).random.unwrap(), 4);
@@ -123,6 +124,29 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     assert_eq!((row.set.as_str(), row.metric.as_str(), row.paper), ("toys", "mean per class", None));
     assert!(row.simclr.is_some() && row.random.is_some());
     assert!(report.render().contains("Other data sets") && report.accuracy.is_empty());
+}
+
+#[test]
+fn of_the_configuration_counts_what_a_result_depends_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut encoder = save(folder.path(), &models(2).trained, 3);
+    let set = open(TOYS, &toys(), 0).unwrap();
+    let protocols = [Protocol::Linear, Protocol::FineTune, Protocol::Scratch];
+    let identities = |encoder: &TrainedEncoder| {
+        protocols.map(|protocol| Entry::take_up(encoder, &set, protocol, &options()).unwrap().identity)
+    };
+    let before = identities(&encoder);
+    let config = encoder.config.clone();
+    let mut changed = |change: fn(&mut Config)| {
+        encoder.config = config.clone();
+        change(&mut encoder.config);
+        let now = identities(&encoder);
+        [0, 1, 2].map(|protocol| now[protocol] != before[protocol])
+    };
+    assert_eq!(changed(|config| config.train.epochs = 7), [false; 3]);
+    assert_eq!(changed(|config| config.data.holdout = 7), [false; 3]);
+    assert_eq!(changed(|config| config.data.shrink = 64), [true; 3]);
+    assert_eq!(changed(|config| config.train.seed = 64), [true, false, true]);
 }
 
 /// The choice must be the same whatever the test images are called.

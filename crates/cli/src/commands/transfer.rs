@@ -53,7 +53,8 @@ they are learnt from too, and the test images are looked at once. A grid of 56 t
 --rates and --decays make it smaller, and --dry-run says how many trainings there would be.
 
 Results are written to RUN/evaluation/transfer as they come, each rate and decay too, and are not computed again while the checkpoint, \
-the names and classes of the images, the metric, the seed, the steps and the batch are the same.
+what the suite says of the data set, the names and classes of the images, the seed, the steps and the batch are the same; results of \
+other steps, batches and seeds are kept beside them.
 
 Examples:
   simclr transfer runs/first suite.toml --dry-run
@@ -157,7 +158,7 @@ impl Transfer {
                 entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
             }
         }
-        self.tell(&entries)?;
+        self.tell(&entries, &encoder)?;
         terminal::say(&format!("written to {}", Entry::folder(&encoder.run).display()));
         Ok(Done::Finished)
     }
@@ -250,13 +251,18 @@ impl Transfer {
         Ok(())
     }
 
-    fn tell(&self, entries: &[Entry]) -> Result<()> {
+    fn tell(&self, entries: &[Entry], encoder: &TrainedEncoder) -> Result<()> {
         if self.encoding.json {
-            let results: Vec<Value> = entries.iter().map(summary).collect();
+            let results: Vec<Value> = entries.iter().map(|entry| summary(entry, entries)).collect();
             terminal::print(&json!({ "results": results, "papers_network": PAPERS_NETWORK }).to_string())?;
             return Ok(());
         }
-        let rows = table(entries);
+        let mut rows = table(entries, &encoder.run)?;
+        for row in &mut rows {
+            if let Some(step) = row.step {
+                row.set += &format!(" at step {step}");
+            }
+        }
         let width = rows.iter().map(|row| row.set.chars().count()).max().unwrap_or(0).max(8);
         let line = |cells: [&str; 6]| {
             let [set, protocol, metric, simclr, random, paper] = cells;
@@ -280,16 +286,20 @@ impl Transfer {
     }
 }
 
-/// A result in JSON, figures as fractions.
-fn summary(entry: &Entry) -> Value {
+/// One of `entries` in JSON, figures as fractions.
+fn summary(entry: &Entry, entries: &[Entry]) -> Value {
     let trained = entry.trained.as_ref();
+    let scratch =
+        entries.iter().find(|other| entry.is_beside(other)).and_then(|other| other.trained.as_ref());
+    let random = entry.random.as_ref().or(scratch);
     let of = |images: fn(&Outcome) -> usize| trained.map(images);
     json!({
         "set": entry.set,
         "protocol": entry.protocol.word(),
         "metric": entry.identity.metric.word(),
         "score": trained.map(|outcome| outcome.score),
-        "random": entry.random.as_ref().map(|outcome| outcome.score),
+        "random": random.map(|outcome| outcome.score),
+        "step": entry.step,
         "paper": entry.paper(),
         "validation": trained.map(|outcome| outcome.validation),
         "chosen": trained.map(|outcome| &outcome.chosen),

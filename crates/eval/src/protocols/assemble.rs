@@ -91,7 +91,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
 
 /// What `RUN/evaluation/` holds, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
-    let mut found: Vec<Evaluation> = results(run, run.path().join("evaluation"))?;
+    let mut found: Vec<Evaluation> = results(&json_files(run, &run.path().join("evaluation"))?)?;
     found.sort_by_key(|evaluation| {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
         place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0))
@@ -101,22 +101,30 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
 
 /// What was found on other data sets, in the order of the page.
 fn transfer(run: &RunFolder) -> Result<Transfer, EvalError> {
-    let entries: Vec<Entry> = results(run, Entry::folder(run))?;
-    Ok(Transfer { rows: table(&entries), papers_network: PAPERS_NETWORK.to_owned() })
+    let mut files = json_files(run, &Entry::folder(run))?;
+    // The last to be written comes last.
+    files.sort_by_cached_key(|path| path.metadata().and_then(|found| found.modified()).ok());
+    let rows = table(&results::<Entry>(&files)?, run)?;
+    Ok(Transfer { rows, papers_network: PAPERS_NETWORK.to_owned() })
 }
 
-/// The results in a folder of JSON files, by their names; none where it is not there.
-fn results<T: DeserializeOwned>(run: &RunFolder, folder: PathBuf) -> Result<Vec<T>, EvalError> {
-    let mut paths = match run.files().list(&folder) {
+/// The JSON files of a folder, by their names; none where it is not there.
+fn json_files(run: &RunFolder, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+    let mut paths = match run.files().list(folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(EvalError::Io { path: folder, source }),
+        Err(source) => return Err(EvalError::Io { path: folder.to_path_buf(), source }),
     };
     paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
     paths.sort();
+    Ok(paths)
+}
+
+/// The results in files, those that hold something else left out.
+fn results<T: DeserializeOwned>(paths: &[PathBuf]) -> Result<Vec<T>, EvalError> {
     let mut found = Vec::new();
     for path in paths {
-        match serde_json::from_slice(&read(&path)?.unwrap_or_default()) {
+        match serde_json::from_slice(&read(path)?.unwrap_or_default()) {
             Ok(result) => found.push(result),
             Err(error) => tracing::warn!("{}: left out of the report: {error}", path.display()),
         }

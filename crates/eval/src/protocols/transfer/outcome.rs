@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use simclr_train::Config;
+use simclr_train::config::Difference;
 use simclr_train::run_folder::RunFolder;
 
 use super::known::Known;
@@ -15,6 +17,11 @@ use crate::{EvalError, Metric};
 
 /// Where entries lie, below `RUN/evaluation`.
 const FOLDER: &str = "transfer";
+/// The keys of a configuration that tell what is done to an image, before the first layer and in the network: tables, and keys.
+const OF_ENCODERS: [&str; 6] =
+    ["encoder.", "data.image_size", "data.shrink", "data.background", "data.window", "train.precision"];
+/// Those that random weights depend on beside them, with the averages of their BatchNorms.
+const OF_RANDOM: [&str; 3] = ["view.", "head.", "train.seed"];
 /// Raised when the same protocol computes something else, so that what an earlier version found is computed again.
 const VERSION: u32 = 1;
 
@@ -42,10 +49,11 @@ pub struct Outcome {
 
 /// What a result depends on: another checkpoint, other images, another seed make another one, and results of it are computed anew.
 ///
-/// Images count by their names and classes; one that is replaced under its name goes unnoticed.
+/// Images count by the paths that the suite writes, their names and classes; one that is replaced under its name goes unnoticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// A checksum of the encoder's weights and of its configuration; of the latter alone where training begins from random weights.
+    /// A checksum of the encoder's weights and of those keys of its configuration that a result depends on; of the latter alone where training
+    /// begins from random weights.
     pub encoder: String,
     /// [`TransferSet::fingerprint`].
     pub data: String,
@@ -69,7 +77,7 @@ pub struct Training {
     pub batch: usize,
 }
 
-/// A data set's results by one protocol, as `RUN/evaluation/transfer/SET-PROTOCOL.json` holds them.
+/// A data set's results by one protocol, as `RUN/evaluation/transfer/SET-PROTOCOL-IDENTITY.json` holds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The data set's name.
@@ -106,8 +114,7 @@ impl Identity {
             Protocol::Linear | Protocol::FineTune => encoder.model.fingerprint()?,
             Protocol::Scratch => 0,
         };
-        // What is done to images before the first layer is told by the configuration.
-        let crc = crc32c::crc32c_append(weights, encoder.config.to_toml()?.as_bytes());
+        let crc = crc32c::crc32c_append(weights, relevant(&encoder.config, protocol).as_bytes());
         let tuning = &options.tuning;
         let training = Training { steps: tuning.steps, batch: tuning.batch_of(set.train.len()) };
         let hex = |crc: u32| format!("{crc:08x}");
@@ -120,6 +127,24 @@ impl Identity {
             version: VERSION,
         })
     }
+
+    /// What files are told apart by: the steps of training, the seed, and a checksum of it all.
+    fn short(&self) -> String {
+        let crc = crc32c::crc32c(format!("{self:?}").as_bytes());
+        let steps = self.training.map_or(String::new(), |training| format!("{}-steps-", training.steps));
+        format!("{steps}seed-{}-{crc:08x}", self.seed)
+    }
+}
+
+/// What a result by `protocol` depends on of a configuration, as far as it differs from the defaults: a key that a later version adds changes
+/// nothing.
+fn relevant(config: &Config, protocol: Protocol) -> String {
+    // Under a linear classifier a random encoder may stand beside the trained one.
+    let random = if protocol == Protocol::FineTune { &[][..] } else { &OF_RANDOM };
+    let counts = |key: &str| OF_ENCODERS.iter().chain(random).any(|start| key.starts_with(start));
+    let differences = config.differences(&Config::default()).into_iter();
+    let counting = differences.filter(|difference| counts(difference.key));
+    counting.map(|Difference { key, ours, .. }| format!("{key} = {ours}\n")).collect()
 }
 
 impl Entry {
@@ -179,7 +204,10 @@ impl Entry {
     /// Whether its outcome is of the rate and decay of `point`.
     pub(super) fn is_of(&self, point: GridPoint) -> bool {
         let chosen = self.trained.as_ref().map(|outcome| &outcome.chosen);
-        chosen.is_some_and(|chosen| chosen["rate"] == point.rate && chosen["decay"] == point.decay)
+        chosen.is_some_and(|chosen| {
+            let is = |key, value: f64| chosen.get(key).is_some_and(|chosen| *chosen == value);
+            is("rate", point.rate) && is("decay", point.decay)
+        })
     }
 
     /// Writes it, whole or not at all.
@@ -201,7 +229,7 @@ impl Entry {
     }
 
     fn name(&self) -> String {
-        format!("{FOLDER}/{}-{}", self.set, self.protocol.word())
+        format!("{FOLDER}/{}-{}-{}", self.set, self.protocol.word(), self.identity.short())
     }
 
     /// Its data set's name for people.

@@ -31,7 +31,7 @@ pub struct TransferSet {
     pub both: Part,
     /// What the choice is judged by, and nothing else.
     pub test: Part,
-    /// A checksum (CRC-32C) of the names of all images, of their classes, and of which part they are in.
+    /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of which part they are in.
     pub fingerprint: u32,
 }
 
@@ -93,7 +93,7 @@ impl TransferSet {
                 (rest, part, train)
             }
         };
-        let fingerprint = fingerprint(&classes, [&train, &validation, &test]);
+        let fingerprint = fingerprint(spec, &classes, [&train, &validation, &test]);
         Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, fingerprint })
     }
 }
@@ -131,13 +131,15 @@ fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
     rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
 }
 
-fn fingerprint(classes: &[String], parts: [&Part; 3]) -> u32 {
+fn fingerprint(spec: &SetSpec, classes: &[String], parts: [&Part; 3]) -> u32 {
     let mut crc = 0;
     let mut text = |text: &str| {
         // Where one text ends and the next begins counts.
         crc = crc32c::crc32c_append(crc, &(text.len() as u64).to_le_bytes());
         crc = crc32c::crc32c_append(crc, text.as_bytes());
     };
+    // Names are relative to paths of the suite: another folder may hold others of the same names.
+    text(&spec.written);
     classes.iter().for_each(|class| text(class));
     for Part { images, targets } in parts {
         text("part");

@@ -38,6 +38,8 @@ pub struct SetSpec {
     pub metric: Metric,
     /// What is known of it.
     pub known: Option<&'static Known>,
+    /// Its keys and their values as the suite writes them, sorted.
+    pub written: String,
 }
 
 impl Suite {
@@ -158,7 +160,10 @@ impl<'t> Entry<'t> {
                 format!("{:?}", metric.word()),
                 "\"map11\" where labels gives several classes to an image; else leave labels out",
             )),
-            _ => Ok(SetSpec { name: name.to_owned(), train, test, validation, labels, metric, known }),
+            _ => {
+                let written = self.table.to_string();
+                Ok(SetSpec { name: name.to_owned(), train, test, validation, labels, metric, known, written })
+            }
         }
     }
 

@@ -1,55 +1,146 @@
 //! Results as lines of a table.
 
+use std::cmp::Reverse;
+
+use simclr_train::TrainError;
+use simclr_train::run_folder::RunFolder;
+
 use super::outcome::{Entry, Outcome};
 use super::{KNOWN, Protocol};
 use crate::report::TransferRow;
 
-/// A line for each data set and protocol: the paper's data sets first, in its order, then others by name. Training from scratch stands in the line
-/// of fine-tuning, which it is the baseline of.
-pub fn table(entries: &[Entry]) -> Vec<TransferRow> {
-    let newest =
-        entries.iter().filter(|entry| entry.protocol != Protocol::Scratch).map(|entry| entry.step).max();
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
-    sorted.sort_by_key(|entry| {
-        let place = KNOWN.iter().position(|known| known.name == entry.set);
-        (place.unwrap_or(KNOWN.len()), &entry.set, entry.protocol)
-    });
-    let mut rows: Vec<TransferRow> = Vec::new();
-    let mut before: Option<&Entry> = None;
-    for entry in sorted {
-        let scratch = entry.protocol == Protocol::Scratch;
-        let tuned = before.filter(|before| before.set == entry.set && before.protocol == Protocol::FineTune);
-        match (rows.last_mut(), tuned) {
-            // One judged by another metric is another matter.
-            (Some(row), Some(tuned)) if scratch && tuned.identity.metric == entry.identity.metric => {
-                row.random = score(&entry.trained);
-            }
-            _ => rows.push(row(entry, newest)),
-        }
-        before = Some(entry);
-    }
-    rows
+/// A line for each data set, protocol, length of training and seed, of the newest checkpoint with a result, and of several results the last of
+/// `entries`: the paper's data sets first, in its order, then others by name. Training from scratch stands in the line of fine-tuning, which it
+/// is the baseline of. Results of another checkpoint than the newest of `run` say so.
+///
+/// # Errors
+/// Checkpoints that cannot be listed.
+pub fn table(entries: &[Entry], run: &RunFolder) -> Result<Vec<TransferRow>, TrainError> {
+    let newest = run.checkpoints(1).list()?.last().map(|&(step, _)| step);
+    Ok(rows(entries, newest))
 }
 
-fn row(entry: &Entry, newest: Option<u64>) -> TransferRow {
+fn rows(entries: &[Entry], newest: Option<u64>) -> Vec<TransferRow> {
+    let mut sorted: Vec<&Entry> = entries.iter().rev().collect();
+    let group = |entry: &Entry| {
+        let place = KNOWN.iter().position(|known| known.name == entry.set).unwrap_or(KNOWN.len());
+        let training = entry.identity.training.map(|training| (Reverse(training.steps), training.batch));
+        (place, entry.set.clone(), entry.protocol, training, entry.identity.seed)
+    };
+    // Stable: of equals the last comes first.
+    sorted.sort_by_cached_key(|entry| (group(entry), entry.trained.is_none(), Reverse(entry.step)));
+    sorted.dedup_by_key(|entry| group(entry));
+    let (baselines, own): (Vec<&Entry>, Vec<&Entry>) =
+        sorted.iter().partition(|other| sorted.iter().any(|entry| entry.is_beside(other)));
+    let row = |entry: &&Entry| {
+        let beside = baselines.iter().find(|other| entry.is_beside(other));
+        let is_alone = |other: &&&Entry| (&other.set, other.protocol) == (&entry.set, entry.protocol);
+        let several = own.iter().filter(is_alone).count() > 1;
+        row(entry, beside.copied(), several, newest)
+    };
+    own.iter().map(row).collect()
+}
+
+fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>) -> TransferRow {
     let scratch = entry.protocol == Protocol::Scratch;
+    let protocol = match entry.protocol {
+        Protocol::Linear => "linear",
+        Protocol::FineTune => "fine-tuned",
+        Protocol::Scratch => "from scratch",
+    };
+    let training = entry.identity.training;
+    let settings = match training.filter(|_| several) {
+        Some(training) => format!(", {} x {}, seed {}", training.steps, training.batch, entry.identity.seed),
+        None if several => format!(", seed {}", entry.identity.seed),
+        None => String::new(),
+    };
+    let random = match beside {
+        Some(scratch) => &scratch.trained,
+        None if scratch => &entry.trained,
+        None => &entry.random,
+    };
     TransferRow {
         set: entry.title().to_owned(),
         // A checkpoint may have come since a data set was last tried.
         step: Some(entry.step).filter(|&step| !scratch && Some(step) != newest),
-        protocol: match entry.protocol {
-            Protocol::Linear => "linear",
-            Protocol::FineTune => "fine-tuned",
-            Protocol::Scratch => "from scratch",
-        }
-        .to_owned(),
+        protocol: format!("{protocol}{settings}"),
         metric: entry.identity.metric.title().to_owned(),
         simclr: score(&entry.trained).filter(|_| !scratch),
-        random: score(if scratch { &entry.trained } else { &entry.random }),
+        random: score(random),
         paper: entry.paper(),
+    }
+}
+
+impl Entry {
+    /// Whether `other` is what it is to be compared with: the same network trained from scratch, for as long and on the same images.
+    pub fn is_beside(&self, other: &Entry) -> bool {
+        let of = |entry: &Entry| (entry.identity.training, entry.identity.metric, entry.identity.seed);
+        let same =
+            of(self) == of(other) && self.set == other.set && self.identity.data == other.identity.data;
+        (self.protocol, other.protocol) == (Protocol::FineTune, Protocol::Scratch) && same
     }
 }
 
 fn score(outcome: &Option<Outcome>) -> Option<f64> {
     outcome.as_ref().map(|outcome| outcome.score)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(protocol: &str, step: u64, steps: u64, data: &str, score: f64) -> Entry {
+        let outcome = json!({
+            "score": score, "validation": 0.5, "chosen": {}, "train_images": 9, "validation_images": 1, "test_images": 9, "seconds": 1.0
+        });
+        let training = (protocol != "linear").then(|| json!({ "steps": steps, "batch": 8 }));
+        let identity = json!({
+            "encoder": "", "data": data, "metric": "top1", "seed": 0, "training": training, "version": 1
+        });
+        let entry = json!({
+            "set": "own", "protocol": protocol, "identity": identity, "step": step, "classes": 2, "trained": outcome, "random": null
+        });
+        serde_json::from_value(entry).unwrap()
+    }
+
+    /// What it is, of which step, and its two figures.
+    type Cells = (String, Option<u64>, Option<f64>, Option<f64>);
+
+    fn shown(entries: &[Entry]) -> Vec<Cells> {
+        let cells = |row: TransferRow| (row.protocol, row.step, row.simclr, row.random);
+        rows(entries, Some(7)).into_iter().map(cells).collect()
+    }
+
+    #[test]
+    fn only_what_is_alike_stands_side_by_side() {
+        let tuned = entry("finetune", 7, 500, "a", 0.9);
+        let of = |protocol: &str, simclr, random| (protocol.to_owned(), None, simclr, random);
+        let alike = [tuned.clone(), entry("scratch", 3, 500, "a", 0.4)];
+        assert_eq!(shown(&alike), [of("fine-tuned", Some(0.9), Some(0.4))]);
+        for other in [entry("scratch", 7, 10, "a", 0.4), entry("scratch", 7, 500, "b", 0.4)] {
+            let apart = [of("fine-tuned", Some(0.9), None), of("from scratch", None, Some(0.4))];
+            assert_eq!(shown(&[tuned.clone(), other]), apart);
+        }
+        let lengths = [entry("finetune", 7, 10, "a", 0.2), tuned.clone()];
+        let rows = [
+            of("fine-tuned, 500 x 8, seed 0", Some(0.9), None),
+            of("fine-tuned, 10 x 8, seed 0", Some(0.2), None),
+        ];
+        assert_eq!(shown(&lengths), rows);
+    }
+
+    #[test]
+    fn the_newest_checkpoint_counts() {
+        let linear = |step, data, score| entry("linear", step, 0, data, score);
+        let of = |step, score| ("linear".to_owned(), step, Some(score), None);
+        assert_eq!(shown(&[linear(7, "a", 0.7), linear(3, "a", 0.3)]), [of(None, 0.7)]);
+        assert_eq!(shown(&[linear(3, "a", 0.3), linear(2, "a", 0.2)]), [of(Some(3), 0.3)]);
+        // Of two sets of images the one that was tried last.
+        assert_eq!(shown(&[linear(7, "a", 0.1), linear(7, "b", 0.7)]), [of(None, 0.7)]);
+        // What is not done yet makes room for what is.
+        let begun = Entry { trained: None, ..linear(7, "b", 0.0) };
+        assert_eq!(shown(&[linear(3, "a", 0.3), begun]), [of(Some(3), 0.3)]);
+    }
 }
