@@ -95,7 +95,7 @@ fn killed_and_begun_again() {
     ]
     .concat()
     .into_iter()
-    .chain(["--rates", "0.01,0.03,0.1", "--decays", "0,1e-4"])
+    .chain(["--rates", "0.01,0.03,0.1,3e-2", "--decays", "0,1e-4"])
     .map(str::to_owned)
     .collect();
     let plan = "finetune: 7 trainings of 20 steps of batch 16: 3 rates x 2 decays, then the best on all";
@@ -194,7 +194,16 @@ fn what_is_wrong_is_named() {
     let hopeless =
         ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
     simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
-        .expect(2, &["data set own", "the loss became no number", "give lower rates"]);
+        .expect(2, &["no result: data set own, finetune", "the loss became no number", "give lower rates"]);
+    // The other data sets and protocols are gone on with.
+    let both = write(dir.path(), &(whole.clone() + &whole.replace("own", "next")));
+    let linear = ["--protocol", "linear,finetune", "--json"];
+    let reply = simclr(&[&["transfer", path(&run), path(&both)], &linear[..], &hopeless[2..]].concat())
+        .expect(2, &["no result: data set own, finetune; data set next, finetune", "give lower rates"]);
+    let json = reply.json();
+    let sets = json["results"].as_array().unwrap().iter().map(|result| &result["set"]);
+    assert_eq!(sets.collect::<Vec<_>>(), ["own", "next"]);
+    let suite = write(dir.path(), &whole);
     simclr(&["transfer", path(&run)]).expect(2, &["SUITE.toml"]);
     fs::write(dir.path().join("other/train/class 0/torn.png"), "no image").unwrap();
     simclr(&["transfer", path(&run), path(&suite), "--strict"]).expect(1, &["class 0/torn.png"]);

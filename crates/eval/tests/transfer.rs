@@ -212,6 +212,15 @@ fn rates_and_decays_are_tried_once_each() {
             assert_eq!(again.grid[..kept], whole.grid[..kept]);
         }
 
+        // A rate that was not too high for a part of the images, but is for all: the next best is taken, and it is known then.
+        let mut hasty = Entry { trained: None, ..whole.clone() };
+        hasty.grid[2].validation = Some(1.5);
+        fs::write(whole.file(&encoder.run), serde_json::to_vec(&hasty).unwrap()).unwrap();
+        let (again, _) = measure_by(protocol, &encoder, &set, &options);
+        assert_eq!(timeless(&again).trained, timeless(&whole).trained);
+        assert!(again.grid[2].fails_on_all && again.lacks(&options) == 0, "{again:?}");
+        fs::write(whole.file(&encoder.run), serde_json::to_vec(&whole).unwrap()).unwrap();
+
         // A smaller grid needs the last training alone, if that; other steps need everything.
         let smaller = quick(&[0.1], &[1e-4]);
         assert!(whole.lacks(&smaller) <= 1);
@@ -235,6 +244,22 @@ fn rates_and_decays_are_tried_once_each() {
     let none = quick(&[], &[0.0]);
     let error = transfer(&later, &set, Protocol::FineTune, &none, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Option { name: "rates", .. }), "{error}");
+}
+
+#[test]
+fn a_few_broken_images_of_a_small_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &models(2).trained, 3);
+    let toy = |count, seed, broken: &[usize]| Toy { broken: broken.to_vec(), ..Toy::new(&RGB, count, seed) };
+    let toys = [("train", toy(24, 1, &[4])), ("val", toy(9, 3, &[0, 1])), ("test", toy(12, 2, &[2]))];
+    let set = open(&format!("{TOYS}validation = \"val\"\n"), &toys, 0).unwrap();
+    let mut options = quick(&[0.1], &[0.0]);
+    options.tuning.batch = 256;
+    for protocol in [Protocol::Linear, Protocol::FineTune] {
+        let trained = measure_by(protocol, &encoder, &set, &options).0.trained.unwrap();
+        assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (30, 7, 11));
+        assert_eq!(trained.broken.len(), 4);
+    }
 }
 
 #[test]

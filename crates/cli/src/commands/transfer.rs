@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use simclr_eval::protocols::TrainedEncoder;
@@ -80,7 +80,7 @@ pub struct Transfer {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     steps: Option<u64>,
 
-    /// Images a step of finetune and scratch [default: 256, or all where there are fewer]
+    /// Images a step of finetune and scratch, at most half of all: some may be broken [default: 256]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
@@ -145,22 +145,38 @@ impl Transfer {
             prepare_to_train(&encoder)?;
         }
         let mut entries = Vec::new();
+        let (mut failed, mut first) = (Vec::new(), None);
         // Each goes when it is done, and with it the images that were kept.
         for set in sets {
             for protocol in self.protocols() {
                 let mut watching = Watching::of(&set.spec.name);
-                let entry =
-                    transfer(&encoder, &set, protocol, &options, &mut |progress| watching.see(progress))
-                        .with_context(|| of_set(&set.spec.name))?;
+                let found =
+                    transfer(&encoder, &set, protocol, &options, &mut |progress| watching.see(progress));
                 drop(watching);
-                warn_of_broken(&entry, &encoder);
-                // What the run folder holds of a random encoder is shown where that was asked for.
-                entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
+                match found {
+                    Ok(entry) => {
+                        warn_of_broken(&entry, &encoder);
+                        // What the run folder holds of a random encoder is shown where that was asked for.
+                        entries.push(Entry { random: entry.random.filter(|_| options.with_random), ..entry });
+                    }
+                    // The other data sets may do without.
+                    Err(error) => {
+                        let what = format!("{}, {}", of_set(&set.spec.name), protocol.word());
+                        terminal::warn(&format!("{what}: {error}"));
+                        failed.push(what);
+                        first.get_or_insert(error);
+                    }
+                }
             }
         }
-        self.tell(&entries, &encoder)?;
-        terminal::say(&format!("written to {}", Entry::folder(&encoder.run).display()));
-        Ok(Done::Finished)
+        if !entries.is_empty() {
+            self.tell(&entries, &encoder)?;
+            terminal::say(&format!("written to {}", Entry::folder(&encoder.run).display()));
+        }
+        match first {
+            Some(error) => Err(Error::from(error).context(format!("no result: {}", failed.join("; ")))),
+            None => Ok(Done::Finished),
+        }
     }
 
     fn protocols(&self) -> impl Iterator<Item = Protocol> {
@@ -186,7 +202,10 @@ impl Transfer {
 
     fn options(&self, encoder: &TrainedEncoder) -> TransferOptions {
         let usual = Tuning::default();
-        let given = |given: &[f64], usual: Vec<f64>| if given.is_empty() { usual } else { given.to_vec() };
+        let given = |given: &[f64], usual: Vec<f64>| match given.is_empty() {
+            true => usual,
+            false => each_once(given),
+        };
         let grid = Grid {
             rates: given(&self.rates, usual.grid.rates),
             decays: given(&self.decays, usual.grid.decays),
@@ -310,6 +329,12 @@ fn summary(entry: &Entry, entries: &[Entry]) -> Value {
         "skipped": of(|outcome| outcome.broken.len()),
         "seconds": trained.map(|outcome| outcome.seconds),
     })
+}
+
+/// Values without those that came before.
+fn each_once(values: &[f64]) -> Vec<f64> {
+    let is_new = |&(at, value): &(usize, &f64)| !values[..at].contains(value);
+    values.iter().enumerate().filter(is_new).map(|(_, &value)| value).collect()
 }
 
 fn of_set(name: &str) -> String {

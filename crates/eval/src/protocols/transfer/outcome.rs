@@ -193,12 +193,18 @@ impl Entry {
         self.grid.iter().find(|point| (point.rate, point.decay) == (rate, decay)).copied()
     }
 
-    /// What did best of a grid on the validation images; of equals the first.
+    /// What did best of a grid on the validation images, and does not fail on all; of equals the first.
     pub(super) fn best(&self, grid: &Grid) -> Option<GridPoint> {
         let tried = grid.points().filter_map(|(rate, decay)| self.point(rate, decay));
         let better =
             |best: GridPoint, other: GridPoint| if other.validation > best.validation { other } else { best };
-        tried.filter(|point| point.validation.is_some()).reduce(better)
+        tried.filter(|point| point.validation.is_some() && !point.fails_on_all).reduce(better)
+    }
+
+    /// Records that the loss becomes no number with the rate and decay of `point` on all images.
+    pub(super) fn fails_on_all(&mut self, point: GridPoint) {
+        let is = |other: &&mut GridPoint| (other.rate, other.decay) == (point.rate, point.decay);
+        self.grid.iter_mut().filter(is).for_each(|point| point.fails_on_all = true);
     }
 
     /// Whether its outcome is of the rate and decay of `point`.

@@ -37,11 +37,10 @@ struct Judged {
 
 impl Tuner<'_> {
     /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once more, with what did best there, on
-    /// both, and looks at the test images. `save` is called whenever something has come to `entry`.
+    /// both, or where its loss becomes no number with what did next best, and looks at the test images. `save` is called whenever something has come to `entry`.
     ///
     /// # Errors
-    /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], [`EvalError::Diverged`] of the last training, images that cannot be read, and
-    /// those of `save`.
+    /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], images that cannot be read, and those of `save`.
     pub(super) fn complete(
         &self,
         entry: &mut Entry,
@@ -55,48 +54,71 @@ impl Tuner<'_> {
                 continue;
             }
             let start = Instant::now();
-            let validation = match self.train_and_judge(
+            let judged = self.unless_diverged(
                 &self.set.train,
                 rate,
                 decay,
                 ("validation", &self.set.validation),
                 watch,
-            ) {
-                Ok((_, judged)) => Some(self.score(&judged)?),
-                // The rates of a grid go from too low to too high.
-                Err(EvalError::Diverged { .. }) => None,
-                Err(other) => return Err(other),
-            };
+            )?;
+            let validation = judged.as_ref().map(|(_, judged)| self.score(judged)).transpose()?;
+            let validation_images = judged.map_or(0, |(_, judged)| judged.targets.rows());
             watch(Progress::Tried { side: self.side, number, of, rate, decay, score: validation });
-            entry.grid.push(GridPoint { rate, decay, validation, seconds: start.elapsed().as_secs_f64() });
+            let seconds = start.elapsed().as_secs_f64();
+            let fails_on_all = false;
+            entry.grid.push(GridPoint { rate, decay, validation, validation_images, fails_on_all, seconds });
             save(entry)?;
         }
-        let Some(best) = entry.best(grid) else { return Err(EvalError::AllDiverged { trainings: of }) };
-        if !entry.is_of(best) {
-            entry.trained = Some(self.refit(best, watch)?);
+        // More images may be too much for a rate that a part of them was not too much for.
+        while let Some(best) = entry.best(grid) {
+            if entry.is_of(best) {
+                return Ok(());
+            }
+            let outcome = self.refit(best, watch)?;
+            if outcome.is_none() {
+                entry.fails_on_all(best);
+            }
+            entry.trained = outcome.or(entry.trained.take());
             save(entry)?;
         }
-        Ok(())
+        Err(EvalError::AllDiverged { trainings: of })
     }
 
-    fn refit(&self, best: GridPoint, watch: &mut dyn FnMut(Progress)) -> Result<Outcome, EvalError> {
+    /// Nothing where the loss becomes no number.
+    fn refit(&self, best: GridPoint, watch: &mut dyn FnMut(Progress)) -> Result<Option<Outcome>, EvalError> {
         let start = Instant::now();
         let GridPoint { rate, decay, .. } = best;
-        let (mut broken, judged) =
-            self.train_and_judge(&self.set.both, rate, decay, ("test", &self.set.test), watch)?;
+        let learnt = self.unless_diverged(&self.set.both, rate, decay, ("test", &self.set.test), watch)?;
+        let Some((mut broken, judged)) = learnt else { return Ok(None) };
         let score = self.score(&judged)?;
         let train_images = self.set.both.len() - broken.len();
         broken.extend(judged.broken);
-        Ok(Outcome {
+        Ok(Some(Outcome {
             score,
             validation: best.validation.unwrap_or_default(),
             chosen: Map::from_iter([("rate".to_owned(), json!(rate)), ("decay".to_owned(), json!(decay))]),
             train_images,
-            validation_images: self.set.validation.len(),
+            validation_images: best.validation_images,
             test_images: judged.targets.rows(),
             broken,
             seconds: start.elapsed().as_secs_f64(),
-        })
+        }))
+    }
+
+    /// [`Tuner::train_and_judge`], and nothing where the loss becomes no number: the rates of a grid go from too low to too high.
+    fn unless_diverged(
+        &self,
+        part: &Part,
+        rate: f64,
+        decay: f64,
+        others: (&'static str, &Part),
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Option<(Vec<BrokenImage>, Judged)>, EvalError> {
+        match self.train_and_judge(part, rate, decay, others, watch) {
+            Ok(learnt) => Ok(Some(learnt)),
+            Err(EvalError::Diverged { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// Trains a copy on `part`, and has it look at `others`. Returns the images of `part` that could not be read, too.

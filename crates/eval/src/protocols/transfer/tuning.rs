@@ -11,7 +11,7 @@ use crate::protocols::sgd::Sgd;
 pub struct Tuning {
     /// Steps of each training.
     pub steps: u64,
-    /// Images a step, of sets that have as many to learn from; else all.
+    /// Images a step, of sets that have twice as many to learn from; else half.
     pub batch: usize,
     /// What rate and decay are chosen from.
     pub grid: Grid,
@@ -37,6 +37,11 @@ pub struct GridPoint {
     pub decay: f64,
     /// The data set's metric of the validation images; `None` where the loss became no number.
     pub validation: Option<f64>,
+    /// Validation images that could be read.
+    pub validation_images: usize,
+    /// Whether the loss became no number when it was chosen, and trained on all images.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fails_on_all: bool,
     /// What it took.
     pub seconds: f64,
 }
@@ -63,9 +68,9 @@ impl Grid {
 }
 
 impl Tuning {
-    /// Images a step, of a set of `images`.
+    /// Images a step, of a set of `images`, of which up to half may be broken.
     pub fn batch_of(&self, images: usize) -> usize {
-        self.batch.min(images).max(1)
+        self.batch.min(images.div_ceil(2)).max(1)
     }
 
     pub(super) fn check(&self) -> Result<(), EvalError> {
@@ -141,6 +146,6 @@ mod tests {
         assert!(fail(Tuning { grid: grid(&[0.1], &[]), ..usual() }).contains("decays is empty"));
         assert!(fail(Tuning { grid: grid(&[0.1, -1.0], &[0.0]), ..usual() }).contains("rate is -1"));
         assert!(fail(Tuning { grid: grid(&[0.1], &[-1.0]), ..usual() }).contains("weight decay is -10"));
-        assert_eq!((usual().batch_of(1000), usual().batch_of(100)), (256, 100));
+        assert_eq!((usual().batch_of(1000), usual().batch_of(100)), (256, 50));
     }
 }
