@@ -2,6 +2,8 @@
 
 #![cfg(feature = "cuda")]
 
+mod watching;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,31 +14,10 @@ use simclr_train::checkpoint::Checkpoint;
 use simclr_train::config::Memory;
 use simclr_train::file_system::Disk;
 use simclr_train::optim::Optimizer;
-use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Plan, StepRecord, pretrain};
+use simclr_train::pretrain::{Outcome, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, Model, TrainError, memory};
-
-/// Watches, and stops after a number of steps.
-#[derive(Default)]
-struct Watch {
-    stop_after: Option<u64>,
-    steps: Vec<StepRecord>,
-    epochs: Vec<EpochRecord>,
-}
-
-impl Observer for Watch {
-    fn started(&mut self, _: &Plan) {}
-    fn step(&mut self, record: &StepRecord) {
-        self.steps.push(record.clone());
-    }
-    fn epoch(&mut self, record: &EpochRecord) {
-        self.epochs.push(record.clone());
-    }
-    fn warn(&mut self, _: &str) {}
-    fn stop(&self) -> bool {
-        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
-    }
-}
+use watching::Watch;
 
 /// The device, one test at a time: while a step is captured, the stand-in refuses what others would wait for.
 fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {

@@ -1,5 +1,7 @@
 //! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
 
+mod watching;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,38 +9,10 @@ use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{EpochRecord, Observer, Outcome, Part, Plan, StepRecord, plan, pretrain};
+use simclr_train::pretrain::{EpochRecord, Outcome, Part, Plan, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
-
-/// Watches, and stops after a number of steps.
-#[derive(Default)]
-struct Watch {
-    stop_after: Option<u64>,
-    plan: Option<Plan>,
-    steps: Vec<StepRecord>,
-    epochs: Vec<EpochRecord>,
-}
-
-impl Observer for Watch {
-    fn started(&mut self, plan: &Plan) {
-        self.plan = Some(plan.clone());
-    }
-
-    fn step(&mut self, record: &StepRecord) {
-        self.steps.push(record.clone());
-    }
-
-    fn epoch(&mut self, record: &EpochRecord) {
-        self.epochs.push(record.clone());
-    }
-
-    fn warn(&mut self, _message: &str) {}
-
-    fn stop(&self) -> bool {
-        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
-    }
-}
+use watching::Watch;
 
 /// Ten steps an epoch on 16 x 16 pixels, two epochs.
 fn config(sets: &[&str]) -> Config {

@@ -1,5 +1,7 @@
 //! Several workers train as one would: the same steps, saved and taken up again by any number of them.
 
+mod watching;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::scope;
@@ -8,40 +10,10 @@ use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{
-    EpochRecord, Observer, Outcome, Part, Plan, StepRecord, Team, assist, lead, plan,
-};
+use simclr_train::pretrain::{Outcome, Part, Team, assist, lead, plan};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
-
-/// Watches, and stops after a number of steps.
-#[derive(Default)]
-struct Watch {
-    stop_after: Option<u64>,
-    plan: Option<Plan>,
-    steps: Vec<StepRecord>,
-    epochs: Vec<EpochRecord>,
-}
-
-impl Observer for Watch {
-    fn started(&mut self, plan: &Plan) {
-        self.plan = Some(plan.clone());
-    }
-
-    fn step(&mut self, record: &StepRecord) {
-        self.steps.push(record.clone());
-    }
-
-    fn epoch(&mut self, record: &EpochRecord) {
-        self.epochs.push(record.clone());
-    }
-
-    fn warn(&mut self, _message: &str) {}
-
-    fn stop(&self) -> bool {
-        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
-    }
-}
+use watching::Watch;
 
 /// Images of which some cannot be read.
 struct Broken {

@@ -175,6 +175,9 @@ impl Workers {
         let Answer::Welcome { addresses, machines } = answer(&mut first, end, &mut patience)? else {
             return Err(problem("worker 0 takes no more workers".to_owned()));
         };
+        if addresses.len() != size - 1 || machines.len() != size {
+            return Err(problem(format!("worker 0 does not tell where all of the {size} workers are")));
+        }
         let here = machines.iter().filter(|&machine| *machine == hello.machine).count();
         let mut links: Vec<Option<Link>> = (0..size).map(|_| None).collect();
         links[0] = Some(link(0, first)?);

@@ -1,0 +1,35 @@
+//! Watching a run, which several tests do.
+
+// Each test program looks at a part of what was seen.
+#![allow(dead_code)]
+
+use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
+
+/// Keeps what it is told, and stops after a number of steps.
+#[derive(Default)]
+pub struct Watch {
+    pub stop_after: Option<u64>,
+    pub plan: Option<Plan>,
+    pub steps: Vec<StepRecord>,
+    pub epochs: Vec<EpochRecord>,
+}
+
+impl Observer for Watch {
+    fn started(&mut self, plan: &Plan) {
+        self.plan = Some(plan.clone());
+    }
+
+    fn step(&mut self, record: &StepRecord) {
+        self.steps.push(record.clone());
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.epochs.push(record.clone());
+    }
+
+    fn warn(&mut self, _message: &str) {}
+
+    fn stop(&self) -> bool {
+        self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
+    }
+}
