@@ -1,0 +1,120 @@
+//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
+
+mod block;
+mod spec;
+mod stem;
+
+use simclr_engine::ops::{self, Normalization};
+use simclr_engine::{Device, Parameters, Segment, Tape, Var};
+
+pub use self::block::Block;
+pub use self::spec::{Depth, ResNetSpec, Stem};
+pub use self::stem::{MaxPool, StemLayers};
+use crate::layers::Maker;
+use crate::{NnError, Result};
+
+/// What backward finds in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Memory {
+    /// Every activation: fastest.
+    #[default]
+    Full,
+    /// The images and the inputs of residual blocks; what is inside of the stem and of blocks is computed again. Exact:
+    /// BatchNorm still sees the whole batch.
+    Blocks,
+}
+
+/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features), by stem, blocks and the mean over all pixels.
+#[derive(Clone, Debug)]
+pub struct ResNet {
+    stem: StemLayers,
+    blocks: Vec<Block>,
+    features: usize,
+    memory: Memory,
+}
+
+impl ResNet {
+    /// Makes a ResNet, drawing its parameters from `seed`.
+    pub fn new(spec: &ResNetSpec, device: &Device, seed: u64, parameters: &mut Parameters) -> Result<ResNet> {
+        let widths = ResNetSpec::WIDTHS;
+        if !widths.contains(&spec.width) {
+            let (least, most) = (widths.start(), widths.end());
+            let problem = format!("{} must be from {least} (one channel at first) to {most}", spec.width);
+            return Err(NnError::Spec { what: "encoder.width", problem });
+        }
+        let base = (64.0 * spec.width).round() as usize;
+        let mut maker = Maker { device, seed, parameters };
+        let stem = StemLayers::new(&mut maker, spec.stem, base)?;
+        let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
+        let mut inputs = base;
+        let mut blocks = Vec::new();
+        for (stage, count) in spec.depth.blocks().into_iter().enumerate() {
+            let (inner, outputs) = (base << stage, (base << stage) * expansion);
+            for index in 0..count {
+                let stride = if index == 0 && stage > 0 { 2 } else { 1 };
+                let project = index == 0 && (stride != 1 || inputs != outputs || spec.projection_shortcuts);
+                let name = format!("layer{}.{index}", stage + 1);
+                blocks.push(Block::new(
+                    &mut maker,
+                    &name,
+                    [inputs, inner, outputs],
+                    stride,
+                    project,
+                    expansion,
+                )?);
+                inputs = outputs;
+            }
+        }
+        Ok(ResNet { stem, blocks, features: inputs, memory: Memory::Full })
+    }
+
+    /// The same network, keeping less for backward.
+    pub fn with_memory(self, memory: Memory) -> ResNet {
+        ResNet { memory, ..self }
+    }
+
+    /// The same network, whose running averages keep the share `decay` of themselves each step.
+    pub fn with_norm_decay(mut self, decay: f32) -> ResNet {
+        let blocks = self.blocks.iter_mut().flat_map(Block::norms_mut);
+        blocks.chain(self.stem.norms_mut()).for_each(|norm| norm.decay = decay);
+        self
+    }
+
+    /// The same network, which normalises its images first: a convolution pads them with the mean then, not with black.
+    pub fn with_normalization(mut self, normalization: Option<Normalization>) -> ResNet {
+        self.stem.normalization = normalization;
+        self
+    }
+
+    /// The width of h.
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// What stands before the blocks.
+    pub fn stem(&self) -> &StemLayers {
+        &self.stem
+    }
+
+    /// The blocks of all stages, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// h (N, features) of images (N, S, S, 3).
+    pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, images: &Var) -> Result<Var> {
+        let mut x = self.part(tape, images, &self.stem)?;
+        for block in &self.blocks {
+            x = self.part(tape, &x, block)?;
+        }
+        Ok(ops::global_avg_pool(tape, &x)?)
+    }
+
+    /// Runs a part of the network, of which backward finds all or the input.
+    fn part<'a>(&self, tape: &mut Tape<'a>, x: &Var, part: &'a dyn Segment<'a>) -> Result<Var> {
+        Ok(match self.memory {
+            Memory::Full => part.forward(tape, std::slice::from_ref(x))?,
+            Memory::Blocks => tape.checkpoint(&[x], part)?,
+        })
+    }
+}

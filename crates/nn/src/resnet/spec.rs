@@ -1,0 +1,66 @@
+//! A ResNet's shape.
+
+use std::ops::RangeInclusive;
+
+/// How many layers with weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// ResNet-18.
+    D18,
+    /// ResNet-34.
+    D34,
+    /// ResNet-50.
+    D50,
+    /// ResNet-101.
+    D101,
+    /// ResNet-152.
+    D152,
+    /// ResNet-200.
+    D200,
+}
+
+impl Depth {
+    /// Residual blocks of each stage.
+    pub fn blocks(self) -> [usize; 4] {
+        match self {
+            Depth::D18 => [2, 2, 2, 2],
+            Depth::D34 | Depth::D50 => [3, 4, 6, 3],
+            Depth::D101 => [3, 4, 23, 3],
+            Depth::D152 => [3, 8, 36, 3],
+            Depth::D200 => [3, 24, 36, 3],
+        }
+    }
+
+    /// Whether blocks are 1 x 1, 3 x 3, 1 x 1 with four times the channels at the end, or two of 3 x 3.
+    pub fn is_bottleneck(self) -> bool {
+        !matches!(self, Depth::D18 | Depth::D34)
+    }
+}
+
+/// What stands before the first block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stem {
+    /// 7 x 7 stride 2 and a 3 x 3 max pool stride 2: for images above 32 pixels.
+    ImageNet,
+    /// 3 x 3 stride 1 and no pool: for images up to 32 pixels (arXiv:2002.05709, B.9).
+    Small,
+}
+
+/// A ResNet's shape.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResNetSpec {
+    /// Layers.
+    pub depth: Depth,
+    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks. One of [`ResNetSpec::WIDTHS`].
+    pub width: f64,
+    /// What stands before the blocks.
+    pub stem: Stem,
+    /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
+    /// change (torchvision's ResNet-18 and 34 have none in the first stage).
+    pub projection_shortcuts: bool,
+}
+
+impl ResNetSpec {
+    /// The widths that a network can have: from 1 channel in the first stage to 1024.
+    pub const WIDTHS: RangeInclusive<f64> = 1.0 / 64.0..=16.0;
+}

@@ -1,0 +1,65 @@
+//! What stands before the blocks.
+
+use simclr_engine::ops::{self, BatchNorm, Normalization};
+use simclr_engine::{Segment, Tape, Var};
+
+use super::Stem;
+use crate::Result;
+use crate::layers::{Conv, Maker};
+
+/// What stands before the first block: convolution, BatchNorm, ReLU, and a max pool where there is one.
+#[derive(Clone, Debug)]
+pub struct StemLayers {
+    /// What is done to images first, where anything is.
+    pub normalization: Option<Normalization>,
+    /// The convolution.
+    pub conv: Conv,
+    /// Its BatchNorm.
+    pub norm: BatchNorm,
+    /// What follows the ReLU.
+    pub pool: Option<MaxPool>,
+}
+
+/// A max pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPool {
+    /// Side of the window in pixels.
+    pub side: usize,
+    /// Pixels between windows, both ways.
+    pub stride: usize,
+    /// Pixels added on every side, which never win.
+    pub padding: usize,
+}
+
+impl StemLayers {
+    /// From images of 3 channels to `channels`.
+    pub(super) fn new(maker: &mut Maker, stem: Stem, channels: usize) -> Result<StemLayers> {
+        let (side, stride, pool) = match stem {
+            Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding: 1 })),
+            Stem::Small => (3, 1, None),
+        };
+        let conv = maker.conv("conv1", (3, channels), side, stride)?;
+        let norm = maker.norm("bn1", channels, 1.0, true)?;
+        Ok(StemLayers { normalization: None, conv, norm, pool })
+    }
+
+    /// All its BatchNorms.
+    pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
+        std::iter::once(&mut self.norm)
+    }
+}
+
+impl<'a> Segment<'a> for StemLayers {
+    fn forward(&'a self, tape: &mut Tape<'a>, images: &[Var]) -> simclr_engine::Result<Var> {
+        let x = match &self.normalization {
+            Some(normalization) => ops::normalize(tape, &images[0], normalization)?,
+            None => images[0].clone(),
+        };
+        let x = self.conv.forward(tape, &x)?;
+        let x = ops::batch_norm(tape, &x, &self.norm, None, true)?;
+        match self.pool {
+            Some(MaxPool { side, stride, padding }) => ops::max_pool(tape, &x, side, stride, padding),
+            None => Ok(x),
+        }
+    }
+}
