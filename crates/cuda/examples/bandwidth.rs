@@ -22,7 +22,7 @@ mod measure {
     use simclr_cuda::ops::stem::{self, Packing};
     use simclr_cuda::ops::{elementwise, pooling, stem_mma, sums};
     use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Result};
-    use simclr_kernels::Conv2dGeometry;
+    use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
     /// Launches between two waits, and how often that is repeated; the fastest counts.
     const LAUNCHES: usize = 10;
@@ -193,16 +193,14 @@ mod measure {
         }
 
         fn max_pool(&self, views: usize, size: usize, channels: usize) -> Result<()> {
-            let g = Conv2dGeometry {
+            let g = PoolGeometry {
                 batch: views,
                 in_height: size,
                 in_width: size,
-                in_channels: channels,
-                out_channels: channels,
-                kernel_height: 3,
-                kernel_width: 3,
+                channels,
+                side: 3,
                 stride: 2,
-                padding: 1,
+                padding: [1, 1],
             };
             let x = self.noise(g.input_len())?;
             let dy = self.noise(g.output_len())?;

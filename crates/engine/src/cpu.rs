@@ -8,8 +8,8 @@ use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
-    Conv2dGeometry, Cpu, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize, nt_xent,
-    optimizer, pair_loss, pooling, verdict,
+    Conv2dGeometry, Cpu, PoolGeometry, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize,
+    nt_xent, optimizer, pair_loss, pooling, verdict,
 };
 
 use crate::loss_scale::rescaled;
@@ -253,14 +253,14 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    fn max_pool_forward(&self, g: &PoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
         typed!(x, E => pooling::max_pool_forward::<E>(&self.cpu, g, x.values()?, y.values_mut()?));
         Ok(())
     }
 
     fn max_pool_backward(
         &self,
-        g: &Conv2dGeometry,
+        g: &PoolGeometry,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,

@@ -7,12 +7,12 @@ use simclr_cuda::ops::stem_mma;
 use simclr_cuda::{
     ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, Slice, SliceMut, ops,
 };
-use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
+use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
 use crate::tensor::Stored;
 use crate::{
@@ -309,14 +309,14 @@ impl Kernels for CudaKernels {
         Ok(())
     }
 
-    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    fn max_pool_forward(&self, g: &PoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
         typed!(x, E => ops::pooling::max_pool_forward::<E>(&self.gpu, g, x.gpu()?, y.gpu_mut(&self.gpu)?)?);
         Ok(())
     }
 
     fn max_pool_backward(
         &self,
-        g: &Conv2dGeometry,
+        g: &PoolGeometry,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,

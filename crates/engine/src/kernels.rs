@@ -1,10 +1,10 @@
 //! The one trait that a device implements: every kernel that the operators call.
 
-use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
+use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
 use crate::{Arithmetic, Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
@@ -143,11 +143,11 @@ pub trait Kernels: Send + Sync {
     ) -> Result<()>;
 
     /// Max pooling.
-    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    fn max_pool_forward(&self, g: &PoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of max pooling, from its input, its output and dy.
     fn max_pool_backward(
         &self,
-        g: &Conv2dGeometry,
+        g: &PoolGeometry,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,

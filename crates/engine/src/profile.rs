@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::watched::Watch;
-use crate::{Conv2dGeometry, Result};
+use crate::{Conv2dGeometry, PoolGeometry, Result};
 
 /// A kernel on operands of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -49,6 +49,15 @@ impl Shape {
             stride: g.stride,
             input: [g.in_height, g.in_width],
             channels: [g.in_channels, g.out_channels],
+        }
+    }
+
+    pub(crate) fn pool(g: &PoolGeometry) -> Shape {
+        Shape::Window {
+            kernel: [g.side; 2],
+            stride: g.stride,
+            input: [g.in_height, g.in_width],
+            channels: [g.channels; 2],
         }
     }
 

@@ -7,8 +7,8 @@ use simclr_kernels::pair_loss::PairLoss;
 
 use crate::profile::{Shape, Work};
 use crate::{
-    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
-    Tensor, Trained,
+    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, PoolGeometry, Result,
+    Rule, Stride, Tensor, Trained,
 };
 
 /// What is done about every kernel that is called.
@@ -205,20 +205,20 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, cost, |k| k.batch_norm_backward_input(dy, gate, x, coefficients, backward))
     }
 
-    fn max_pool_forward(&self, g: &Conv2dGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        let work = ("max_pool", FORWARD, Shape::window(g));
+    fn max_pool_forward(&self, g: &PoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("max_pool", FORWARD, Shape::pool(g));
         self.time(work, (0, bytes([x, y])), |k| k.max_pool_forward(g, x, y))
     }
 
     fn max_pool_backward(
         &self,
-        g: &Conv2dGeometry,
+        g: &PoolGeometry,
         x: &Tensor,
         y: &Tensor,
         dy: &Tensor,
         dx: &mut Tensor,
     ) -> Result<()> {
-        let work = ("max_pool", INPUT, Shape::window(g));
+        let work = ("max_pool", INPUT, Shape::pool(g));
         self.time(work, (0, bytes([x, y, dy, dx])), |k| k.max_pool_backward(g, x, y, dy, dx))
     }
 

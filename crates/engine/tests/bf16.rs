@@ -81,7 +81,7 @@ fn h_is_f32() {
     let parameters = Parameters::new();
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
     let x = tape.input(views(&device, 2, DType::Bf16));
-    let pooled = ops::max_pool(&mut tape, &x, 3, 2, 1).unwrap();
+    let pooled = ops::max_pool(&mut tape, &x, 3, 2, [1, 1]).unwrap();
     assert_eq!(pooled.tensor().dtype(), DType::Bf16);
     let h = ops::global_avg_pool(&mut tape, &pooled).unwrap();
     assert_eq!(h.tensor().dtype(), DType::F32);

@@ -254,7 +254,7 @@ fn pooling_and_relu() {
         compare(&format!("pooling {shape:?}"), &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
             let x = tape.parameter(find(parameters, "x"));
             let y = ops::relu(tape, &x)?;
-            let y = ops::max_pool(tape, &y, 3, 2, 1)?;
+            let y = ops::max_pool(tape, &y, 3, 2, [1, 1])?;
             ops::global_avg_pool(tape, &y)
         });
     }

@@ -109,7 +109,7 @@ impl<'g> Case<'g> {
             "max_pool" => {
                 let x = input(tape, "x");
                 let (side, stride, padding) = (self.size("side"), self.size("stride"), self.size("padding"));
-                ops::max_pool(tape, &x, side, stride, padding)
+                ops::max_pool(tape, &x, side, stride, [padding; 2])
             }
             "global_avg_pool" => {
                 let x = input(tape, "x");

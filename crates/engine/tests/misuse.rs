@@ -95,14 +95,14 @@ fn wrong_shapes_name_operator_expected_and_got() {
     assert_says(&said, &["global_avg_pool", "[2, 0, 5, 3]"]);
     let said = message(|tape, device| {
         let x = tape.input(tensor(device, "x", &[2, 1, 1, 3]));
-        ops::max_pool(tape, &x, 3, 2, 0)
+        ops::max_pool(tape, &x, 3, 2, [0, 0])
     });
     assert_says(&said, &["max_pool", "window"]);
     let said = message(|tape, device| {
         let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        ops::max_pool(tape, &x, 2, 2, 2)
+        ops::max_pool(tape, &x, 2, 2, [2, 2])
     });
-    assert_says(&said, &["max_pool", "window", "padding: 2"]);
+    assert_says(&said, &["max_pool", "window", "padding: [2, 2]"]);
     let said = message(|tape, device| {
         let x = tape.input(tensor(device, "x", &[12]));
         ops::l2_normalize(tape, &x)
@@ -272,7 +272,7 @@ fn each_operator_passes_nan_on() {
     let x = tape.input(broken.clone());
     let y = ops::relu(&mut tape, &x).unwrap();
     assert_eq!(nan_at(y.tensor()), [777]);
-    let y = ops::max_pool(&mut tape, &x, 5, 1, 0).unwrap();
+    let y = ops::max_pool(&mut tape, &x, 5, 1, [0, 0]).unwrap();
     assert_eq!(nan_at(y.tensor()), [20 + 777 % 20]);
     let y = ops::global_avg_pool(&mut tape, &x).unwrap();
     assert_eq!(nan_at(y.tensor()), [20 + 777 % 20]);

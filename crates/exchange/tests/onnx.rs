@@ -52,6 +52,9 @@ fn networks_of_both_stems_and_shortcuts() {
         "data.image_size=15",
         "encoder.shortcut=projection",
     ]);
+    for size in ["data.image_size=40", "data.image_size=42"] {
+        agrees(&["encoder.width=0.0625", "encoder.pool_padding=same", size]);
+    }
 }
 
 #[test]

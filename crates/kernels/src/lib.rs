@@ -31,7 +31,7 @@ pub mod threads;
 pub mod verdict;
 
 pub use element::Element;
-pub use geometry::Conv2dGeometry;
+pub use geometry::{Conv2dGeometry, PoolGeometry};
 pub use isa::Isa;
 pub use threads::Threads;
 

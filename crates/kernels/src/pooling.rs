@@ -1,11 +1,11 @@
 //! Pooling over channels-last images.
 
-use crate::{Conv2dGeometry, Cpu, Element, scratch};
+use crate::{Cpu, Element, PoolGeometry, scratch};
 
-/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
-pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], y: &mut [E]) {
-    let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
-    assert!(g.padding < g.kernel_height.min(g.kernel_width), "every window must touch the image");
+/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does.
+pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mut [E]) {
+    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
+    assert!(g.is_valid(), "every window must touch the image");
     assert!(x.len() == g.input_len() && y.len() == g.batch * outputs * c);
     let image = g.in_height * g.in_width * c;
     cpu.threads.run_chunks(y, outputs * c, |n, y| {
@@ -29,15 +29,8 @@ pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], y: &
 }
 
 /// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
-pub fn max_pool_backward<E: Element>(
-    cpu: &Cpu,
-    g: &Conv2dGeometry,
-    x: &[E],
-    y: &[E],
-    dy: &[E],
-    dx: &mut [E],
-) {
-    let (c, outputs) = (g.in_channels, g.out_height() * g.out_width());
+pub fn max_pool_backward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &[E], dy: &[E], dx: &mut [E]) {
+    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
     assert!(x.len() == g.input_len() && dx.len() == x.len());
     assert!(y.len() == g.batch * outputs * c && dy.len() == y.len());
     let (image, pooled) = (g.in_height * g.in_width * c, outputs * c);
@@ -70,11 +63,11 @@ pub fn max_pool_backward<E: Element>(
 
 /// Calls `visit(input pixel)` for each tap of output pixel `pixel` that lies inside the image.
 #[inline(always)]
-fn for_each_tap(g: &Conv2dGeometry, pixel: usize, mut visit: impl FnMut(usize)) {
+fn for_each_tap(g: &PoolGeometry, pixel: usize, mut visit: impl FnMut(usize)) {
     let (row, column) = (pixel / g.out_width() * g.stride, pixel % g.out_width() * g.stride);
-    for r in 0..g.kernel_height {
-        for s in 0..g.kernel_width {
-            let (h, w) = ((row + r).wrapping_sub(g.padding), (column + s).wrapping_sub(g.padding));
+    for r in 0..g.side {
+        for s in 0..g.side {
+            let (h, w) = ((row + r).wrapping_sub(g.padding[0]), (column + s).wrapping_sub(g.padding[0]));
             if h < g.in_height && w < g.in_width {
                 visit(h * g.in_width + w);
             }

@@ -2,11 +2,17 @@
 //!
 //! ```
 //! use simclr_engine::{Device, Mode, Parameters, SingleProcess, Tape, Tensor};
-//! use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, Stem};
+//! use simclr_nn::{Depth, Head, HeadSpec, PoolPadding, ResNet, ResNetSpec, Stem};
 //!
 //! let device = Device::cpu(1)?;
 //! let mut parameters = Parameters::new();
-//! let spec = ResNetSpec { depth: Depth::D18, width: 0.125, stem: Stem::Small, projection_shortcuts: false };
+//! let spec = ResNetSpec {
+//!     depth: Depth::D18,
+//!     width: 0.125,
+//!     stem: Stem::Small,
+//!     projection_shortcuts: false,
+//!     pool_padding: PoolPadding::All,
+//! };
 //! let encoder = ResNet::new(&spec, &device, 0, &mut parameters)?;
 //! let head = Head::new(&HeadSpec::default(), encoder.features(), &device, 0, &mut parameters)?;
 //! let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
@@ -30,7 +36,7 @@ pub use error::NnError;
 pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
 pub use layers::{Conv, Linear};
 pub use layout::{load_tensor, store_tensor, stored_shape};
-pub use resnet::{Block, Depth, MaxPool, Memory, ResNet, ResNetSpec, Stem, StemLayers};
+pub use resnet::{Block, Depth, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, StemLayers};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, NnError>;

@@ -2,11 +2,12 @@
 
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::{
-    Depth, Head, HeadKind, HeadSpec, Memory, ResNet, ResNetSpec, Stem, load_tensor, store_tensor,
+    Depth, Head, HeadKind, HeadSpec, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, load_tensor,
+    store_tensor,
 };
 
 fn spec(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
-    ResNetSpec { depth, width, stem, projection_shortcuts: false }
+    ResNetSpec { depth, width, stem, projection_shortcuts: false, pool_padding: PoolPadding::All }
 }
 
 fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
@@ -55,6 +56,23 @@ fn names_and_stored_shapes_are_those_of_torchvision() {
     assert!(small.find("layer1.0.downsample.0.weight").is_none());
     let everywhere = ResNetSpec { projection_shortcuts: true, ..spec(Depth::D18, 0.25, Stem::Small) };
     assert!(build(&everywhere).1.find("layer1.0.downsample.0.weight").is_some());
+}
+
+#[test]
+fn padding_of_max_pools() {
+    let pool = |side, stride, padding| MaxPool { side, stride, padding };
+    assert_eq!(pool(3, 2, PoolPadding::All).padding_of(112), [1, 1]);
+    // What TensorFlow's SAME adds.
+    for (side, stride, len, expected) in [
+        (3, 2, 112, [0, 1]),
+        (3, 2, 57, [1, 1]),
+        (3, 2, 1, [1, 1]),
+        (2, 2, 7, [0, 1]),
+        (3, 4, 7, [0, 0]),
+        (5, 1, 4, [2, 2]),
+    ] {
+        assert_eq!(pool(side, stride, PoolPadding::Same).padding_of(len), expected, "{side} {stride} {len}");
+    }
 }
 
 #[test]

@@ -195,6 +195,10 @@ pub fn resnet_spec(config: &Config) -> ResNetSpec {
             config::Stem::Auto => simclr_nn::Stem::Small,
         },
         projection_shortcuts: encoder.shortcut == Shortcut::Projection,
+        pool_padding: match encoder.pool_padding {
+            config::PoolPadding::All => simclr_nn::PoolPadding::All,
+            config::PoolPadding::Same => simclr_nn::PoolPadding::Same,
+        },
     }
 }
 

@@ -1,8 +1,8 @@
 // Pooling over images, channels last.
 
-// Shapes of max pooling: (batch, in_height, in_width, channels) to (batch, out_height, out_width, channels).
+// Shapes of max pooling: (batch, in_height, in_width, channels) to (batch, out_height, out_width, channels), with `padding` above and at the left.
 struct Window {
-    u32 batch, in_height, in_width, channels, out_height, out_width, side_height, side_width, stride, padding;
+    u32 batch, in_height, in_width, channels, out_height, out_width, side, stride, padding;
 };
 
 // The pixel and the first channel of a thread: a pack of N channels of each image that its block has. `packs` divides by their number a pixel,
@@ -25,11 +25,11 @@ DEVICE u32 inside(int first, u32 i, u32 size) {
     return at < 0 ? 0 : (u32)at < size ? (u32)at : size - 1;
 }
 
-// Where SIDE is not 0 it is both sides of the window, so that all its values are on their way at once.
+// Where SIDE is not 0 it is the side of the window, so that all its values are on their way at once.
 template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
     if (spot.row >= w.out_height) return;
-    const u32 side_height = SIDE ? SIDE : w.side_height, side_width = SIDE ? SIDE : w.side_width;
+    const u32 side = SIDE ? SIDE : w.side;
     int top = (int)(spot.row * w.stride) - (int)w.padding, left = (int)(spot.column * w.stride) - (int)w.padding;
     for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
         const T *from = x + (u64)image * w.in_height * w.in_width * w.channels + spot.channel;
@@ -37,10 +37,10 @@ template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Windo
 #pragma unroll
         for (int j = 0; j < N; ++j) most[j] = -INFINITE;
 #pragma unroll
-        for (u32 r = 0; r < side_height; ++r) {
+        for (u32 r = 0; r < side; ++r) {
             u32 line = inside(top, r, w.in_height) * w.in_width;
 #pragma unroll
-            for (u32 s = 0; s < side_width; ++s) {
+            for (u32 s = 0; s < side; ++s) {
                 float value[N];
                 load(value, from + (u64)(line + inside(left, s, w.in_width)) * w.channels);
 #pragma unroll
@@ -56,7 +56,7 @@ template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Windo
 KERNEL(256, max_pool_forward)(const T *x, T *y, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH != 0) {
         max_forward<1, 0>(x, y, window, packs, width);
-    } else if (window.side_height == 3 && window.side_width == 3) {
+    } else if (window.side == 3) {
         max_forward<WIDTH, 3>(x, y, window, packs, width);
     } else {
         max_forward<WIDTH, 0>(x, y, window, packs, width);
@@ -70,7 +70,7 @@ template <int N, u32 SIDE>
 DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
     if (spot.row >= w.out_height) return;
-    const u32 side_height = SIDE ? SIDE : w.side_height, side_width = SIDE ? SIDE : w.side_width;
+    const u32 side = SIDE ? SIDE : w.side;
     int top = (int)(spot.row * w.stride) - (int)w.padding, left = (int)(spot.column * w.stride) - (int)w.padding;
     for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
         const T *from = x + (u64)image * w.in_height * w.in_width * w.channels + spot.channel;
@@ -82,11 +82,11 @@ DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, con
         for (int j = 0; j < N; ++j) winner[j] = NONE;
         // From the last tap to the first, whose word counts.
 #pragma unroll
-        for (u32 r = side_height; r-- > 0;) {
+        for (u32 r = side; r-- > 0;) {
             u32 h = inside(top, r, w.in_height);
 #pragma unroll
-            for (u32 s = side_width; s-- > 0;) {
-                u32 v = inside(left, s, w.in_width), tap = (u32)((int)h - top) * side_width + (u32)((int)v - left);
+            for (u32 s = side; s-- > 0;) {
+                u32 v = inside(left, s, w.in_width), tap = (u32)((int)h - top) * side + (u32)((int)v - left);
                 float value[N];
                 load(value, from + (u64)(h * w.in_width + v) * w.channels);
 #pragma unroll
@@ -104,7 +104,7 @@ DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, con
 KERNEL(256, max_pool_winners)(const T *x, const T *y, u8 *winners, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH != 0) {
         winners_of<1, 0>(x, y, winners, window, packs, width);
-    } else if (window.side_height == 3 && window.side_width == 3) {
+    } else if (window.side == 3) {
         winners_of<WIDTH, 3>(x, y, winners, window, packs, width);
     } else {
         winners_of<WIDTH, 0>(x, y, winners, window, packs, width);
@@ -117,8 +117,8 @@ DEVICE void max_backward(const u8 *winners, const T *dy, T *dx, const Window &w,
     if (spot.row >= w.in_height) return;
     // The windows that this pixel is in, in the order of their outputs.
     u32 bottom = spot.row + w.padding, right = spot.column + w.padding;
-    u32 p_first = bottom < w.side_height ? 0 : (bottom - w.side_height) / w.stride + 1;
-    u32 q_first = right < w.side_width ? 0 : (right - w.side_width) / w.stride + 1;
+    u32 p_first = bottom < w.side ? 0 : (bottom - w.side) / w.stride + 1;
+    u32 q_first = right < w.side ? 0 : (right - w.side) / w.stride + 1;
     for (u32 image = blockIdx.y; image < w.batch; image += gridDim.y) {
         float sum[N];
 #pragma unroll
@@ -126,7 +126,7 @@ DEVICE void max_backward(const u8 *winners, const T *dy, T *dx, const Window &w,
         for (u32 p = p_first; p < w.out_height && p * w.stride <= bottom; ++p) {
             for (u32 q = q_first; q < w.out_width && q * w.stride <= right; ++q) {
                 u64 at = (((u64)image * w.out_height + p) * w.out_width + q) * w.channels + spot.channel;
-                u32 tap = (bottom - p * w.stride) * w.side_width + right - q * w.stride;
+                u32 tap = (bottom - p * w.stride) * w.side + right - q * w.stride;
                 Pack<u8, N> winner = *reinterpret_cast<const Pack<u8, N> *>(winners + at);
                 float gradient[N];
                 load(gradient, dy + at);

@@ -1,6 +1,6 @@
 //! Pooling over images, channels last.
 
-use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::PoolGeometry;
 
 use crate::divisor::Divisor;
 use crate::launcher::{
@@ -19,33 +19,30 @@ struct Window {
     channels: u32,
     out_height: u32,
     out_width: u32,
-    side_height: u32,
-    side_width: u32,
+    side: u32,
     stride: u32,
+    /// Above and at the left: how much there is below and at the right is in the number of outputs.
     padding: u32,
 }
 
 impl Window {
-    /// The window of a geometry, whose `out_channels` are not used, and the values of its input and output.
-    fn new(kernel: &'static str, g: &Conv2dGeometry) -> Result<(Window, usize, usize)> {
-        let valid = g.is_valid() && g.padding < g.kernel_height.min(g.kernel_width);
-        expect(kernel, valid, || format!("every window must touch the image: {g:?}"))?;
-        fits_image(kernel, g.in_height.saturating_mul(g.in_width).saturating_mul(g.in_channels))?;
+    /// The window of a geometry, and the values of its input and output.
+    fn new(kernel: &'static str, g: &PoolGeometry) -> Result<(Window, usize, usize)> {
+        expect(kernel, g.is_valid(), || format!("every window must touch the image: {g:?}"))?;
+        fits_image(kernel, g.in_height.saturating_mul(g.in_width).saturating_mul(g.channels))?;
         let count = |value| fits(kernel, value);
         let window = Window {
             batch: count(g.batch)?,
             in_height: count(g.in_height)?,
             in_width: count(g.in_width)?,
-            channels: count(g.in_channels)?,
+            channels: count(g.channels)?,
             out_height: count(g.out_height())?,
             out_width: count(g.out_width())?,
-            side_height: count(g.kernel_height)?,
-            side_width: count(g.kernel_width)?,
+            side: count(g.side)?,
             stride: count(g.stride)?,
-            padding: count(g.padding)?,
+            padding: count(g.padding[0])?,
         };
-        let outputs = g.batch * g.out_height() * g.out_width() * g.in_channels;
-        Ok((window, g.input_len(), outputs))
+        Ok((window, g.input_len(), g.output_len()))
     }
 }
 
@@ -81,10 +78,10 @@ unsafe fn run<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does. `g.out_channels` is not used.
+/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does.
 pub fn max_pool_forward<E: Element>(
     gpu: &dyn Launcher,
-    g: &Conv2dGeometry,
+    g: &PoolGeometry,
     x: Slice<E>,
     y: SliceMut<E>,
 ) -> Result<()> {
@@ -102,7 +99,7 @@ pub fn max_pool_forward<E: Element>(
 /// A first pass finds which tap of each window that is, a byte each, so that the second, which gathers, looks at no x.
 pub fn max_pool_backward<E: Element>(
     gpu: &dyn Launcher,
-    g: &Conv2dGeometry,
+    g: &PoolGeometry,
     x: Slice<E>,
     y: Slice<E>,
     dy: Slice<E>,
@@ -115,7 +112,7 @@ pub fn max_pool_backward<E: Element>(
     expect_len(NAME, "dx", dx.len(), inputs)?;
     expect_len(NAME, "y", y.len(), outputs)?;
     expect_len(NAME, "dy", dy.len(), outputs)?;
-    let taps = g.kernel_height.saturating_mul(g.kernel_width);
+    let taps = g.side.saturating_mul(g.side);
     expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 can be told apart"))?;
     let winners = Scratch::of::<u8>(gpu, outputs)?;
     let operands = [x.address(), y.address(), winners.address()];
@@ -123,7 +120,7 @@ pub fn max_pool_backward<E: Element>(
     // SAFETY: lengths are checked above; there is a winner for each output.
     unsafe { run::<E>(gpu, WINNERS, &operands, window, pooled)? };
     let operands = [winners.address(), dy.address(), dx.address()];
-    if (g.kernel_height, g.kernel_width, g.stride, g.padding) == (3, 3, 2, 1) {
+    if (g.side, g.stride, g.padding) == (3, 2, [1, 1]) {
         // SAFETY: as above; outputs are half as many as inputs both ways, rounded up, which is what the kernel is for.
         unsafe { run::<E>(gpu, "max_pool_backward_halved", &operands, window, pooled) }
     } else {

@@ -5,7 +5,7 @@
 use half::bf16;
 use simclr_cuda::ops::stem::{self, Packing};
 use simclr_cuda::ops::{pooling, stem_mma};
-use simclr_kernels::Conv2dGeometry;
+use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 use simclr_stand_in::{Emulator, Sparse, compiler};
 
 use crate::support::*;
@@ -52,8 +52,16 @@ fn max_pooling_counts_beyond_32_bits() {
     // What a block covers: so many values of the output, and their blocks of 2 x 2 pixels of the input, in rows of `WIDE`.
     const BLOCK: usize = 256 * 8;
     const WIDE: usize = BLOCK * 2;
-    let one = geometry(1, 112, [CHANNELS; 2], 3, 2, 1);
-    let many = Conv2dGeometry { batch: 8192, ..one };
+    let one = PoolGeometry {
+        batch: 1,
+        in_height: 112,
+        in_width: 112,
+        channels: CHANNELS,
+        side: 3,
+        stride: 2,
+        padding: [1, 1],
+    };
+    let many = PoolGeometry { batch: 8192, ..one };
     let (inputs, outputs) = (one.input_len(), one.output_len());
     assert!(many.input_len() > 1 << 32);
     let pairs = [(0, 1), (many.batch - 1, 2)].map(|(number, seed)| {

@@ -1,30 +1,8 @@
 use simclr_cuda::ops::pooling;
-use simclr_kernels::{Conv2dGeometry, pooling as cpu};
+use simclr_kernels::{PoolGeometry, pooling as cpu};
 
 use crate::support::*;
 use simclr_stand_in::{Values, in_every_order};
-
-fn geometry(
-    batch: usize,
-    height: usize,
-    width: usize,
-    channels: usize,
-    side: usize,
-    stride: usize,
-    padding: usize,
-) -> Conv2dGeometry {
-    Conv2dGeometry {
-        batch,
-        in_height: height,
-        in_width: width,
-        in_channels: channels,
-        out_channels: channels,
-        kernel_height: side,
-        kernel_width: side,
-        stride,
-        padding,
-    }
-}
 
 #[test]
 fn max_pooling_is_the_portable_form() {
@@ -33,25 +11,27 @@ fn max_pooling_is_the_portable_form() {
 
 fn max_pool<E: Stored>() {
     let cpu_of = portable();
-    for (batch, h, w, c, side, stride, padding) in [
-        (1, 1, 1, 1, 1, 1, 0),
-        (2, 8, 8, 16, 3, 2, 1),
-        (3, 7, 9, 5, 3, 2, 1),
-        (1, 6, 5, 3, 2, 2, 0),
-        (2, 5, 5, 8, 3, 1, 1),
-        (1, 9, 4, 24, 4, 3, 2),
-        (2, 1, 6, 8, 3, 2, 1),
-        (1, 13, 2, 16, 3, 2, 1),
-        (1, 7, 6, 16, 5, 2, 2),
+    for (batch, in_height, in_width, channels, side, stride, padding) in [
+        (1, 1, 1, 1, 1, 1, [0, 0]),
+        (2, 8, 8, 16, 3, 2, [1, 1]),
+        (3, 7, 9, 5, 3, 2, [1, 1]),
+        (1, 6, 5, 3, 2, 2, [0, 0]),
+        (2, 5, 5, 8, 3, 1, [1, 1]),
+        (1, 9, 4, 24, 4, 3, [2, 2]),
+        (2, 8, 6, 16, 3, 2, [0, 1]),
+        (1, 4, 10, 3, 3, 2, [0, 1]),
+        (2, 1, 6, 8, 3, 2, [1, 1]),
+        (1, 13, 2, 16, 3, 2, [1, 1]),
+        (1, 7, 6, 16, 5, 2, [2, 2]),
     ] {
-        let g = geometry(batch, h, w, c, side, stride, padding);
+        let g = PoolGeometry { batch, in_height, in_width, channels, side, stride, padding };
         // Few different values, so that windows have several greatest ones; one NaN.
         let mut coarse: Vec<f32> = noise(g.input_len(), 7).iter().map(|v| (v * 6.0).round() / 2.0).collect();
         if coarse.len() > 40 {
             coarse[33] = f32::NAN;
         }
         let x = narrowed::<E>(&coarse);
-        let outputs = batch * g.out_height() * g.out_width() * c;
+        let outputs = g.output_len();
         let dy = narrowed::<E>(&noise(outputs, 8));
         let got = in_every_order(|gpu| {
             let (x, dy) = (Values::of(&x), Values::of(&dy));

@@ -2,23 +2,15 @@
 
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
-use crate::{Conv2dGeometry, EngineError, Result, Tape, Tensor, Var};
+use crate::{EngineError, PoolGeometry, Result, Tape, Tensor, Var};
 
-/// The greatest value of each `side` x `side` window, `stride` apart; padding never wins. (N, H, W, C) to (N, P, Q, C).
-pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: usize) -> Result<Var> {
+/// The greatest value of each `side` x `side` window, `stride` apart. (N, H, W, C) to (N, P, Q, C).
+///
+/// `padding` are the rows added above and below, and as many columns at the left and at the right; they never win.
+pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: [usize; 2]) -> Result<Var> {
     let [batch, in_height, in_width, channels] = image_shape("max_pool", x.tensor())?;
-    let geometry = Conv2dGeometry {
-        batch,
-        in_height,
-        in_width,
-        in_channels: channels,
-        out_channels: channels,
-        kernel_height: side,
-        kernel_width: side,
-        stride,
-        padding,
-    };
-    if !geometry.is_valid() || padding >= side {
+    let geometry = PoolGeometry { batch, in_height, in_width, channels, side, stride, padding };
+    if !geometry.is_valid() {
         let what = format!("every window must touch the image: {geometry:?}");
         return Err(EngineError::Value { op: "max_pool", what });
     }
@@ -30,7 +22,7 @@ pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: u
 }
 
 pub(crate) struct MaxPoolBackward {
-    geometry: Conv2dGeometry,
+    geometry: PoolGeometry,
     x: Tensor,
     y: Tensor,
 }

@@ -132,7 +132,7 @@ impl Network {
     ) -> Result<(Var, ContrastiveFigures)> {
         let x = tape.input(views);
         let x = conv_norm(tape, &x, self.stem, &self.stem_norm, (1, 1), None, true)?;
-        let mut x = ops::max_pool(tape, &x, 3, 2, 1)?;
+        let mut x = ops::max_pool(tape, &x, 3, 2, [1, 1])?;
         for block in &self.blocks {
             x = if checkpoint { tape.checkpoint(&[&x], block)? } else { block.forward(tape, &[x])? };
         }

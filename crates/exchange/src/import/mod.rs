@@ -117,7 +117,11 @@ fn configure(
             config
         }
     };
-    config.encoder = EncoderConfig { normalize: config.encoder.normalize, ..recognised.encoder.clone() };
+    config.encoder = EncoderConfig {
+        normalize: config.encoder.normalize,
+        pool_padding: config.encoder.pool_padding,
+        ..recognised.encoder.clone()
+    };
     config.head = recognised.head.clone();
     config.data.image_size = options.image_size.unwrap_or(config.data.image_size);
     config.encoder.normalize = options.normalize.unwrap_or(config.encoder.normalize);

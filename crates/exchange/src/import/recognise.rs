@@ -1,7 +1,7 @@
 //! Which network it is, by the names and shapes of its tensors.
 
 use simclr_train::config::{
-    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, Shortcut, Stem,
+    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem,
 };
 use simclr_train::{Config, resnet_spec};
 
@@ -33,6 +33,7 @@ impl Recognised {
             stem,
             // Bottleneck blocks always change the number of channels first: there is no difference.
             shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
+            pool_padding: PoolPadding::All,
             normalize: Normalize::None,
         };
         Ok(Recognised { encoder, head: head(file)? })

@@ -29,7 +29,8 @@ pub(super) fn graph(model: &Model, with_projection: bool) -> Result<GraphProto> 
     x = graph.conv(&stem.conv, &stem.norm, x)?;
     x = graph.relu(x);
     if let Some(pool) = stem.pool {
-        x = graph.max_pool(pool, x);
+        let side = model.image_size().div_ceil(stem.conv.stride);
+        x = graph.max_pool(pool, pool.padding_of(side), x);
     }
     for block in model.encoder.blocks() {
         x = graph.block(block, x)?;
@@ -91,7 +92,7 @@ impl Graph<'_> {
     fn conv(&mut self, conv: &Conv, norm: &BatchNorm, x: String) -> Result<String> {
         let name = self.layer(conv.weight);
         let folded = fold(self.parameters, conv.weight, None, Some(norm))?;
-        let attributes = window(&folded.shape[2..], conv.stride, conv.padding);
+        let attributes = window(&folded.shape[2..], conv.stride, [conv.padding; 2]);
         let inputs = self.with_weights(&name, x, folded);
         Ok(self.node("Conv", inputs, name, attributes))
     }
@@ -101,8 +102,8 @@ impl Graph<'_> {
         self.node("Relu", vec![x], name, Vec::new())
     }
 
-    fn max_pool(&mut self, pool: MaxPool, x: String) -> String {
-        let attributes = window(&[pool.side; 2], pool.stride, pool.padding);
+    fn max_pool(&mut self, pool: MaxPool, padding: [usize; 2], x: String) -> String {
+        let attributes = window(&[pool.side; 2], pool.stride, padding);
         self.node("MaxPool", vec![x], "max".to_owned(), attributes)
     }
 
@@ -182,8 +183,9 @@ fn ints(name: &str, values: &[usize]) -> AttributeProto {
 }
 
 /// How a convolution or a pool steps over its input.
-fn window(sides: &[usize], stride: usize, padding: usize) -> Vec<AttributeProto> {
-    vec![ints("kernel_shape", sides), ints("pads", &[padding; 4]), ints("strides", &[stride; 2])]
+fn window(sides: &[usize], stride: usize, [before, after]: [usize; 2]) -> Vec<AttributeProto> {
+    let pads = [before, before, after, after];
+    vec![ints("kernel_shape", sides), ints("pads", &pads), ints("strides", &[stride; 2])]
 }
 
 fn rows(name: &str, width: usize, doc: &str) -> ValueInfoProto {

@@ -107,9 +107,9 @@ fn windows(
 ) -> Array {
     let (kernel, strides) = (numbers(node, "kernel_shape"), numbers(node, "strides"));
     let pads = numbers(node, "pads");
-    assert_eq!(pads, [pads[0]; 4]);
+    assert_eq!((pads[0], pads[2]), (pads[1], pads[3]));
     let out: Vec<usize> =
-        (0..2).map(|axis| (sides[2 + axis] + 2 * pads[0] - kernel[axis]) / strides[axis] + 1).collect();
+        (0..2).map(|axis| (sides[2 + axis] + pads[0] + pads[2] - kernel[axis]) / strides[axis] + 1).collect();
     let mut result = Vec::new();
     for image in 0..sides[0] {
         for output in 0..outputs {

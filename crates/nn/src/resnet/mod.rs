@@ -8,7 +8,7 @@ use simclr_engine::ops::{self, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
 pub use self::block::Block;
-pub use self::spec::{Depth, ResNetSpec, Stem};
+pub use self::spec::{Depth, PoolPadding, ResNetSpec, Stem};
 pub use self::stem::{MaxPool, StemLayers};
 use crate::layers::Maker;
 use crate::{NnError, Result};
@@ -44,7 +44,7 @@ impl ResNet {
         }
         let base = (64.0 * spec.width).round() as usize;
         let mut maker = Maker { device, seed, parameters };
-        let stem = StemLayers::new(&mut maker, spec.stem, base)?;
+        let stem = StemLayers::new(&mut maker, spec.stem, spec.pool_padding, base)?;
         let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
         let mut inputs = base;
         let mut blocks = Vec::new();

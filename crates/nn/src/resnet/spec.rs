@@ -46,6 +46,15 @@ pub enum Stem {
     Small,
 }
 
+/// Pixels added around an image before a max pool, which never win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolPadding {
+    /// As many on every side: torchvision.
+    All,
+    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME.
+    Same,
+}
+
 /// A ResNet's shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResNetSpec {
@@ -58,6 +67,8 @@ pub struct ResNetSpec {
     /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
     /// change (torchvision's ResNet-18 and 34 have none in the first stage).
     pub projection_shortcuts: bool,
+    /// How the max pool of [`Stem::ImageNet`] is padded.
+    pub pool_padding: PoolPadding,
 }
 
 impl ResNetSpec {

@@ -3,7 +3,7 @@
 use simclr_engine::ops::{self, BatchNorm, Normalization};
 use simclr_engine::{Segment, Tape, Var};
 
-use super::Stem;
+use super::{PoolPadding, Stem};
 use crate::Result;
 use crate::layers::{Conv, Maker};
 
@@ -27,15 +27,34 @@ pub struct MaxPool {
     pub side: usize,
     /// Pixels between windows, both ways.
     pub stride: usize,
-    /// Pixels added on every side, which never win.
-    pub padding: usize,
+    /// What is added around the image.
+    pub padding: PoolPadding,
+}
+
+impl MaxPool {
+    /// Rows added above and below an image of `len` rows; columns likewise.
+    pub fn padding_of(&self, len: usize) -> [usize; 2] {
+        match self.padding {
+            PoolPadding::All => [self.side / 2; 2],
+            PoolPadding::Same => {
+                let last = len.saturating_sub(1) / self.stride * self.stride;
+                let missing = (last + self.side).saturating_sub(len);
+                [missing / 2, missing - missing / 2]
+            }
+        }
+    }
 }
 
 impl StemLayers {
     /// From images of 3 channels to `channels`.
-    pub(super) fn new(maker: &mut Maker, stem: Stem, channels: usize) -> Result<StemLayers> {
+    pub(super) fn new(
+        maker: &mut Maker,
+        stem: Stem,
+        padding: PoolPadding,
+        channels: usize,
+    ) -> Result<StemLayers> {
         let (side, stride, pool) = match stem {
-            Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding: 1 })),
+            Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding })),
             Stem::Small => (3, 1, None),
         };
         let conv = maker.conv("conv1", (3, channels), side, stride)?;
@@ -58,7 +77,11 @@ impl<'a> Segment<'a> for StemLayers {
         let x = self.conv.forward(tape, &x)?;
         let x = ops::batch_norm(tape, &x, &self.norm, None, true)?;
         match self.pool {
-            Some(MaxPool { side, stride, padding }) => ops::max_pool(tape, &x, side, stride, padding),
+            Some(pool) => {
+                // Images are square.
+                let padding = pool.padding_of(x.tensor().shape()[1]);
+                ops::max_pool(tape, &x, pool.side, pool.stride, padding)
+            }
             None => Ok(x),
         }
     }

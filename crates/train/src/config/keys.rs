@@ -162,6 +162,11 @@ pub const KEYS: &[Key] = &[
         "auto: projection where the shape changes; projection: in the first block of every stage",
     ),
     key(
+        "encoder.pool_padding",
+        Word(&["all", "same"]),
+        "of the max pool behind the first convolution. all: a pixel on every side, as in torchvision; same: TensorFlow's, images of even size get one at the right and below alone, as in the official code",
+    ),
+    key(
         "encoder.normalize",
         Word(&["none", "imagenet"]),
         "none: images go into the network as they are, from 0 to 1; imagenet: less ImageNet's mean, divided by its deviation, as torchvision's pretrained networks expect",

@@ -24,8 +24,8 @@ pub(crate) use layers::parse;
 pub use nearest::nearest;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
-    Mining, Normalize, OptimConfig, OptimizerName, Precision, Scaling, ScheduleKind, Shortcut, Stem,
-    TrainConfig, ViewsOn,
+    Mining, Normalize, OptimConfig, OptimizerName, PoolPadding, Precision, Scaling, ScheduleKind, Shortcut,
+    Stem, TrainConfig, ViewsOn,
 };
 
 use crate::TrainError;

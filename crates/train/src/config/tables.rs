@@ -113,6 +113,16 @@ words! {
 }
 
 words! {
+    /// How the max pool of the first layers is padded.
+    PoolPadding {
+        /// By a pixel on every side, as torchvision has it.
+        All = "all",
+        /// As TensorFlow's SAME, as the official code has it: images of even size by a pixel at the right and below alone.
+        Same = "same",
+    }
+}
+
+words! {
     /// What is done to images, whose values are from 0 to 1, before the first layer.
     Normalize {
         /// Nothing, as in SimCLR.
@@ -313,6 +323,8 @@ pub struct EncoderConfig {
     pub stem: Stem,
     /// Where shortcuts are projections.
     pub shortcut: Shortcut,
+    /// How the first layers' max pool is padded, where they have one.
+    pub pool_padding: PoolPadding,
     /// What is done to images first.
     pub normalize: Normalize,
 }
@@ -324,6 +336,7 @@ impl Default for EncoderConfig {
             width: 1.0,
             stem: Stem::Auto,
             shortcut: Shortcut::Auto,
+            pool_padding: PoolPadding::All,
             normalize: Normalize::None,
         }
     }

@@ -65,11 +65,17 @@ impl Grid {
 mod tests {
     use super::*;
     use simclr_engine::Device;
-    use simclr_nn::{Depth, ResNet, ResNetSpec, Stem};
+    use simclr_nn::{Depth, PoolPadding, ResNet, ResNetSpec, Stem};
 
     fn giga(depth: Depth, stem: Stem, side: usize) -> f64 {
         let mut parameters = Parameters::new();
-        let spec = ResNetSpec { depth, width: 1.0, stem, projection_shortcuts: false };
+        let spec = ResNetSpec {
+            depth,
+            width: 1.0,
+            stem,
+            projection_shortcuts: false,
+            pool_padding: PoolPadding::All,
+        };
         ResNet::new(&spec, &Device::cpu(1).unwrap(), 0, &mut parameters).unwrap();
         per_view(&parameters, side) as f64 / 1e9
     }
