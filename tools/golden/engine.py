@@ -99,6 +99,17 @@ def max_pool(name, shape, side, stride, padding, levels=None):
     )
 
 
+def avg_pool(name, shape, stride, zeros):
+    def compute(p, _):
+        x = F.pad(images(p["x"]), (0, 1, 0, 1))
+        y = F.avg_pool2d(x, 2, stride)
+        if not zeros:  # The mean over what windows have of the image: a window's share of it is what it averages of ones.
+            y = y / F.avg_pool2d(F.pad(torch.ones_like(images(p["x"])), (0, 1, 0, 1)), 2, stride)
+        return back(y)
+
+    case("avg_pool", name, named(name, x=shape), {"stride": stride, "zeros": zeros}, compute)
+
+
 def similarities(p, images, temperature, normalize, extra):
     """All similarities, the anchor's own being -infinity, and where positives are; notes entropy and contrastive accuracy."""
     z = F.normalize(p["z"]) if normalize else p["z"]
@@ -169,6 +180,11 @@ def main():
     max_pool("pool_stem", (2, 9, 8, 16), 3, 2, 1)
     max_pool("pool_halves", (3, 7, 7, 5), 2, 2, 0)
     max_pool("pool_ties", (2, 8, 8, 3), 3, 2, 1, levels=2)
+
+    avg_pool("average_halves", (2, 8, 6, 16), 2, True)
+    avg_pool("average_halves_odd", (2, 7, 5, 3), 2, True)
+    avg_pool("average_halves_inside", (3, 5, 7, 4), 2, False)
+    avg_pool("average_same", (2, 4, 7, 5), 1, False)
 
     for name, shape in [("average", (3, 4, 4, 20)), ("average_7x7", (2, 7, 7, 33))]:
         case("global_avg_pool", name, named(name, x=shape), {}, lambda p, _: p["x"].mean((1, 2)))

@@ -1,5 +1,6 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
+use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
@@ -8,8 +9,8 @@ use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
-    Conv2dGeometry, Cpu, PoolGeometry, batch_norm, columns, conv2d, cross_entropy, elementwise, l2_normalize,
-    nt_xent, optimizer, pair_loss, pooling, verdict,
+    Conv2dGeometry, Cpu, PoolGeometry, avg_pool, batch_norm, columns, conv2d, cross_entropy, elementwise,
+    l2_normalize, nt_xent, optimizer, pair_loss, pooling, verdict,
 };
 
 use crate::loss_scale::rescaled;
@@ -270,6 +271,16 @@ impl Kernels for CpuKernels {
             let (x, y, dy) = (x.values::<E>()?, y.values()?, dy.values()?);
             pooling::max_pool_backward(&self.cpu, g, x, y, dy, dx.values_mut()?)
         });
+        Ok(())
+    }
+
+    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        typed!(x, E => avg_pool::avg_pool_forward::<E>(&self.cpu, g, x.values()?, y.values_mut()?));
+        Ok(())
+    }
+
+    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        typed!(dy, E => avg_pool::avg_pool_backward::<E>(&self.cpu, g, dy.values()?, dx.values_mut()?, write));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use simclr_cuda::ops::stem_mma;
 use simclr_cuda::{
     ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, Slice, SliceMut, ops,
 };
+use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
@@ -325,6 +326,19 @@ impl Kernels for CudaKernels {
         typed!(x, E => {
             let (x, y, dy) = (x.gpu::<E>()?, y.gpu()?, dy.gpu()?);
             ops::pooling::max_pool_backward(&self.gpu, g, x, y, dy, dx.gpu_mut(&self.gpu)?)?
+        });
+        Ok(())
+    }
+
+    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        typed!(x, E => ops::avg_pool::avg_pool_forward::<E>(&self.gpu, g, x.gpu()?, y.gpu_mut(&self.gpu)?)?);
+        Ok(())
+    }
+
+    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        typed!(dy, E => {
+            let dx = dx.gpu_mut(&self.gpu)?;
+            ops::avg_pool::avg_pool_backward::<E>(&self.gpu, g, dy.gpu()?, dx, write)?
         });
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The one trait that a device implements: every kernel that the operators call.
 
+use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
@@ -153,6 +154,10 @@ pub trait Kernels: Send + Sync {
         dy: &Tensor,
         dx: &mut Tensor,
     ) -> Result<()>;
+    /// Average pooling by windows of 2 x 2.
+    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// dx of average pooling, written or added.
+    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()>;
     /// (N, H, W, C) to (N, C).
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of global average pooling.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use simclr_kernels::avg_pool::AvgPool;
+
 use crate::watched::Watch;
 use crate::{Conv2dGeometry, PoolGeometry, Result};
 
@@ -57,6 +59,15 @@ impl Shape {
             kernel: [g.side; 2],
             stride: g.stride,
             input: [g.in_height, g.in_width],
+            channels: [g.channels; 2],
+        }
+    }
+
+    pub(crate) fn avg_pool(g: &AvgPool) -> Shape {
+        Shape::Window {
+            kernel: [2, 2],
+            stride: g.stride,
+            input: [g.height, g.width],
             channels: [g.channels; 2],
         }
     }

@@ -1,5 +1,6 @@
 //! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn what a step takes.
 
+use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
@@ -220,6 +221,18 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     ) -> Result<()> {
         let work = ("max_pool", INPUT, Shape::pool(g));
         self.time(work, (0, bytes([x, y, dy, dx])), |k| k.max_pool_backward(g, x, y, dy, dx))
+    }
+
+    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("avg_pool", FORWARD, Shape::avg_pool(g));
+        self.time(work, (0, bytes([x, y])), |k| k.avg_pool_forward(g, x, y))
+    }
+
+    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        let work = ("avg_pool", INPUT, Shape::avg_pool(g));
+        let read = (write == Write::Add).then_some(&*dx);
+        let cost = (0, bytes([dy, dx]) + bytes_of(read));
+        self.time(work, cost, |k| k.avg_pool_backward(g, dy, dx, write))
     }
 
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -111,6 +111,10 @@ impl<'g> Case<'g> {
                 let (side, stride, padding) = (self.size("side"), self.size("stride"), self.size("padding"));
                 ops::max_pool(tape, &x, side, stride, [padding; 2])
             }
+            "avg_pool" => {
+                let x = input(tape, "x");
+                ops::avg_pool(tape, &x, self.size("stride"), self.flag("zeros"))
+            }
             "global_avg_pool" => {
                 let x = input(tape, "x");
                 ops::global_avg_pool(tape, &x)
@@ -243,7 +247,7 @@ fn every_operator_agrees_with_pytorch() {
         seen.insert(case.op);
         case.check(&device);
     }
-    assert_eq!(seen.len(), 12, "operators: {seen:?}");
+    assert_eq!(seen.len(), 13, "operators: {seen:?}");
 }
 
 /// The worked example of the loss: plain products, tau = 0.1, four images of two views.

@@ -107,6 +107,26 @@ fn max_pool() {
 }
 
 #[test]
+fn avg_pool() {
+    for shape in [[2, 6, 4, 3], [3, 5, 7, 4], [1, 1, 1, 2], [2, 3, 1, 17]] {
+        for (stride, zeros) in [(1, false), (1, true), (2, false), (2, true)] {
+            let device = device();
+            let mut parameters = Parameters::new();
+            let x = parameter(&mut parameters, &device, "x", &shape);
+            let what = format!("avg_pool {shape:?} / {stride}, zeros {zeros}");
+            // With another user of x, whose gradient is added to.
+            check_gradients(&what, &parameters, Check::LINEAR, |tape| {
+                let x = tape.parameter(x);
+                let pooled = ops::avg_pool(tape, &x, stride, zeros)?;
+                let pooled = ops::global_avg_pool(tape, &pooled)?;
+                let mean = ops::global_avg_pool(tape, &x)?;
+                ops::add(tape, &pooled, &mean)
+            });
+        }
+    }
+}
+
+#[test]
 fn global_avg_pool() {
     for shape in [[1, 7, 7, 1], [3, 4, 4, 20], [2, 1, 1, 33], [5, 2, 3, 7]] {
         let device = device();

@@ -104,6 +104,11 @@ fn wrong_shapes_name_operator_expected_and_got() {
     });
     assert_says(&said, &["max_pool", "window", "padding: [2, 2]"]);
     let said = message(|tape, device| {
+        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
+        ops::avg_pool(tape, &x, 3, false)
+    });
+    assert_says(&said, &["avg_pool", "windows of 2 x 2", "stride: 3"]);
+    let said = message(|tape, device| {
         let x = tape.input(tensor(device, "x", &[12]));
         ops::l2_normalize(tape, &x)
     });

@@ -58,6 +58,17 @@ fn networks_of_both_stems_and_shortcuts() {
 }
 
 #[test]
+fn variants() {
+    for size in ["data.image_size=38", "data.image_size=64", "data.image_size=15"] {
+        for name in ["encoder.name=resnet18", "encoder.name=resnet50"] {
+            for padding in ["encoder.pool_padding=all", "encoder.pool_padding=same"] {
+                agrees(&[name, "encoder.width=0.0625", "encoder.variant=d", padding, size]);
+            }
+        }
+    }
+}
+
+#[test]
 fn images_that_are_normalised() {
     let sets = ["encoder.width=0.0625", "encoder.normalize=imagenet"];
     for size in ["data.image_size=16", "data.image_size=40"] {

@@ -4,6 +4,7 @@
 //! networks. Every kernel gives the same bits for any number of threads: work is cut into pieces that
 //! depend on the geometry alone, and pieces are reduced in a fixed order.
 
+pub mod avg_pool;
 pub mod batch_norm;
 pub mod buffer;
 pub mod columns;

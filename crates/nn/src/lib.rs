@@ -2,17 +2,11 @@
 //!
 //! ```
 //! use simclr_engine::{Device, Mode, Parameters, SingleProcess, Tape, Tensor};
-//! use simclr_nn::{Depth, Head, HeadSpec, PoolPadding, ResNet, ResNetSpec, Stem};
+//! use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, Stem};
 //!
 //! let device = Device::cpu(1)?;
 //! let mut parameters = Parameters::new();
-//! let spec = ResNetSpec {
-//!     depth: Depth::D18,
-//!     width: 0.125,
-//!     stem: Stem::Small,
-//!     projection_shortcuts: false,
-//!     pool_padding: PoolPadding::All,
-//! };
+//! let spec = ResNetSpec::new(Depth::D18, 0.125, Stem::Small);
 //! let encoder = ResNet::new(&spec, &device, 0, &mut parameters)?;
 //! let head = Head::new(&HeadSpec::default(), encoder.features(), &device, 0, &mut parameters)?;
 //! let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
@@ -36,7 +30,10 @@ pub use error::NnError;
 pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
 pub use layers::{Conv, Linear};
 pub use layout::{load_tensor, store_tensor, stored_shape};
-pub use resnet::{Block, Depth, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, StemLayers};
+pub use resnet::{
+    AvgPool, Block, Depth, Downsample, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, StemLayers,
+    Variant,
+};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, NnError>;

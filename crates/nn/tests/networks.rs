@@ -2,12 +2,16 @@
 
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::{
-    Depth, Head, HeadKind, HeadSpec, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, load_tensor,
-    store_tensor,
+    Depth, Head, HeadKind, HeadSpec, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
+    load_tensor, store_tensor,
 };
 
 fn spec(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
-    ResNetSpec { depth, width, stem, projection_shortcuts: false, pool_padding: PoolPadding::All }
+    ResNetSpec::new(depth, width, stem)
+}
+
+fn spec_d(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
+    ResNetSpec { variant: Variant::D, ..spec(depth, width, stem) }
 }
 
 fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
@@ -76,6 +80,33 @@ fn padding_of_max_pools() {
 }
 
 #[test]
+fn names_and_stored_shapes_of_a_resnet_d_are_those_of_timm() {
+    let (net, parameters) = build(&spec_d(Depth::D50, 1.0, Stem::ImageNet));
+    // timm 1.0's resnet50d without its classifier.
+    assert_eq!((parameters.trained_values(), net.features()), (25_576_264 - 2_049_000, 2048));
+    for (name, shape) in [
+        ("conv1.0.weight", &[32, 3, 3, 3][..]),
+        ("conv1.1.running_mean", &[32]),
+        ("conv1.3.weight", &[32, 32, 3, 3]),
+        ("conv1.4.bias", &[32]),
+        ("conv1.6.weight", &[64, 32, 3, 3]),
+        ("bn1.weight", &[64]),
+        ("layer1.0.downsample.1.weight", &[256, 64, 1, 1]),
+        ("layer1.0.downsample.2.bias", &[256]),
+        ("layer2.0.downsample.1.weight", &[512, 256, 1, 1]),
+    ] {
+        let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
+    }
+    // Small images have the stem of the standard network.
+    let (_, small) = build(&spec_d(Depth::D18, 0.25, Stem::Small));
+    assert!(small.find("conv1.weight").is_some() && small.find("layer2.0.downsample.2.weight").is_some());
+    // As few channels as there can be: half of them are one.
+    let (_, narrow) = build(&spec_d(Depth::D18, 0.015625, Stem::ImageNet));
+    assert_eq!(narrow.get(narrow.find("conv1.3.weight").unwrap()).shape(), [1, 3, 3, 1]);
+}
+
+#[test]
 fn the_last_gamma_of_each_branch_starts_at_zero() {
     let (_, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
     for (name, kind, value) in parameters.iter() {
@@ -127,9 +158,13 @@ fn every_kind_of_head_returns_something() {
 #[test]
 fn block_memory_changes_no_bit() {
     let device = Device::cpu(2).unwrap();
-    for depth in [Depth::D18, Depth::D50] {
+    for spec in [
+        spec(Depth::D18, 0.125, Stem::Small),
+        spec(Depth::D50, 0.125, Stem::Small),
+        spec_d(Depth::D18, 0.125, Stem::ImageNet),
+    ] {
         let mut parameters = Parameters::new();
-        let net = ResNet::new(&spec(depth, 0.125, Stem::Small), &device, 3, &mut parameters).unwrap();
+        let net = ResNet::new(&spec, &device, 3, &mut parameters).unwrap();
         let head = Head::new(&HeadSpec::default(), net.features(), &device, 3, &mut parameters).unwrap();
         // A gamma of zero would stop gradients from entering the branches.
         for id in parameters.ids() {
@@ -154,7 +189,7 @@ fn block_memory_changes_no_bit() {
         };
         let full = run(&net);
         assert!(full.1.iter().flatten().all(|g| g.iter().all(|v| v.is_finite())));
-        assert!(full == run(&net.clone().with_memory(Memory::Blocks)), "{depth:?}");
+        assert!(full == run(&net.clone().with_memory(Memory::Blocks)), "{spec:?}");
     }
 }
 

@@ -194,6 +194,10 @@ pub fn resnet_spec(config: &Config) -> ResNetSpec {
             config::Stem::Auto if config.data.image_size > 32 => simclr_nn::Stem::ImageNet,
             config::Stem::Auto => simclr_nn::Stem::Small,
         },
+        variant: match encoder.variant {
+            config::Variant::Auto | config::Variant::Standard => simclr_nn::Variant::Standard,
+            config::Variant::D => simclr_nn::Variant::D,
+        },
         projection_shortcuts: encoder.shortcut == Shortcut::Projection,
         pool_padding: match encoder.pool_padding {
             config::PoolPadding::All => simclr_nn::PoolPadding::All,

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
-use simclr_train::config::{EncoderConfig, PoolPadding, Stem};
+use simclr_train::config::{EncoderConfig, PoolPadding, Stem, Variant};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
 
@@ -29,6 +29,7 @@ values from 0 to 1 (bytes divided by 255), S the size of the run's images. Outpu
 torchvision: safetensors with the names of torchvision's ResNets, for images from 0 to 1, not normalised further.
   torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
 misses only fc.*, if the encoder is of width 1, with the stem and the shortcuts that torchvision has. Where the run has \
+encoder.variant=d it is timm that has the network, as resnet50d; where it has \
 encoder.pool_padding=same and images of a size that 4 divides, network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True).";
 
 /// Write the encoder of a run for other programs: PyTorch, or whatever runs ONNX
@@ -99,7 +100,12 @@ impl Export {
             Format::Torchvision => {
                 let tensors = StateDict::new(&trained, self.projection)?;
                 write_atomically(&Disk, &out, |out| tensors.write(out))?;
-                let EncoderConfig { stem, pool_padding, .. } = encoder.config.encoder;
+                let EncoderConfig { name, stem, variant, pool_padding, .. } = encoder.config.encoder;
+                if variant == Variant::D {
+                    terminal::warn(&format!(
+                        "encoder.variant=d: torchvision has no such network; the names are those of timm's {name}d"
+                    ));
+                }
                 if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
                     terminal::warn(
                         "encoder.pool_padding=same: torchvision pads its max pool otherwise, and computes \

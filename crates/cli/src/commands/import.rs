@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use simclr_exchange::{ImportOptions, Imported};
-use simclr_train::config::{EncoderName, Normalize, Precision, Stem};
+use simclr_train::config::{EncoderName, Normalize, Precision, Stem, Variant};
 
 use crate::exit::Done;
 use crate::settings::from_to;
@@ -71,8 +71,9 @@ impl Import {
             terminal::say(&format!("left out, the classifier: {}", imported.left_out.join(", ")));
         }
         let stem = if encoder.stem == Stem::Small { " with the stem for small images" } else { "" };
+        let d = if encoder.variant == Variant::D { ", ResNet-D," } else { "" };
         terminal::say(&format!(
-            "{}: {} of width {}{stem}, {} parameters, images of {size} x {size} pixels, normalisation {}, head {}, {}",
+            "{}: {}{d} of width {}{stem}, {} parameters, images of {size} x {size} pixels, normalisation {}, head {}, {}",
             self.out.display(),
             encoder.name,
             encoder.width,
@@ -87,6 +88,7 @@ impl Import {
                 "encoder": encoder.name,
                 "width": encoder.width,
                 "stem": encoder.stem,
+                "variant": encoder.variant,
                 "shortcut": encoder.shortcut,
                 "normalize": encoder.normalize,
                 "head": head.kind,

@@ -206,6 +206,95 @@ KERNEL(256, max_pool_backward_halved)(const u8 *winners, const T *dy, T *dx, Win
     }
 }
 
+// Windows of 2 x 2 of (batch, height, width, channels) averaged to (batch, out_height, out_width, channels). `zeros` says whether what is beyond
+// the image counts, `add` whether a gradient is added.
+struct AvgPool {
+    u32 batch, height, width, channels, out_height, out_width, stride, zeros, add;
+};
+
+// Two rows or columns with their weights; the same twice, once without weight, where there is one alone.
+struct Weighed {
+    u32 at[2];
+    float weight[2];
+};
+
+// What each row or column of a window weighs, of an image that has `size`.
+DEVICE float share(const AvgPool &g, u32 window, u32 size) { return g.zeros || window * g.stride + 1 < size ? 0.5f : 1.0f; }
+
+DEVICE Weighed in_window(const AvgPool &g, u32 window, u32 size) {
+    u32 first = window * g.stride;
+    float each = share(g, window, size);
+    bool two = first + 1 < size;
+    return Weighed{{first, two ? first + 1 : first}, {each, two ? each : 0.0f}};
+}
+
+DEVICE Weighed windows_of(const AvgPool &g, u32 at, u32 size) {
+    u32 first = at == 0 ? 0 : (at - 1 + g.stride - 1) / g.stride, last = at / g.stride;
+    return Weighed{{first, last}, {share(g, first, size), last > first ? share(g, last, size) : 0.0f}};
+}
+
+// The weighed sum of four pixels of an image of rows of `width`.
+template <int N> DEVICE void weigh(float (&sum)[N], const T *from, u32 width, u32 channels, const Weighed &rows, const Weighed &columns) {
+    float value[4][N];
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) load(value[i], from + (u64)(rows.at[i / 2] * width + columns.at[i % 2]) * channels);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+        float upper = value[0][j] * (rows.weight[0] * columns.weight[0]) + value[1][j] * (rows.weight[0] * columns.weight[1]);
+        float lower = value[2][j] * (rows.weight[1] * columns.weight[0]) + value[3][j] * (rows.weight[1] * columns.weight[1]);
+        sum[j] = upper + lower;
+    }
+}
+
+template <int N> DEVICE void window_means(const T *x, T *y, const AvgPool &g, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= g.out_height) return;
+    Weighed rows = in_window(g, spot.row, g.height), columns = in_window(g, spot.column, g.width);
+    for (u32 image = blockIdx.y; image < g.batch; image += gridDim.y) {
+        float mean[N];
+        weigh(mean, x + (u64)image * g.height * g.width * g.channels + spot.channel, g.width, g.channels, rows, columns);
+        u64 pixel = ((u64)image * g.out_height + spot.row) * g.out_width + spot.column;
+        store(y + pixel * g.channels + spot.channel, mean);
+    }
+}
+
+// A thread a pack of the output.
+KERNEL(256, avg_pool_forward)(const T *x, T *y, AvgPool pool, Divisor packs, Divisor width) {
+    if (pool.channels % WIDTH == 0) {
+        window_means<WIDTH>(x, y, pool, packs, width);
+    } else {
+        window_means<1>(x, y, pool, packs, width);
+    }
+}
+
+template <int N> DEVICE void window_shares(const T *dy, T *dx, const AvgPool &g, const Divisor &packs, const Divisor &width) {
+    Spot<N> spot(packs, width);
+    if (spot.row >= g.height) return;
+    Weighed rows = windows_of(g, spot.row, g.height), columns = windows_of(g, spot.column, g.width);
+    for (u32 image = blockIdx.y; image < g.batch; image += gridDim.y) {
+        float sum[N];
+        weigh(sum, dy + (u64)image * g.out_height * g.out_width * g.channels + spot.channel, g.out_width, g.channels, rows, columns);
+        u64 pixel = ((u64)image * g.height + spot.row) * g.width + spot.column;
+        T *to = dx + pixel * g.channels + spot.channel;
+        if (g.add) {
+            float known[N];
+            load(known, to);
+#pragma unroll
+            for (int j = 0; j < N; ++j) sum[j] += known[j];
+        }
+        store(to, sum);
+    }
+}
+
+// Each pixel gathers from the windows that it is in; a thread a pack of the input.
+KERNEL(256, avg_pool_backward)(const T *dy, T *dx, AvgPool pool, Divisor packs, Divisor width) {
+    if (pool.channels % WIDTH == 0) {
+        window_shares<WIDTH>(dy, dx, pool, packs, width);
+    } else {
+        window_shares<1>(dy, dx, pool, packs, width);
+    }
+}
+
 // Values that a thread has on their way at once.
 constexpr u32 AHEAD = 8;
 

@@ -3,6 +3,7 @@
 //! Each has a portable form in `simclr-kernels` or `simclr-augment`, which specifies it. All give the same bits each time, whatever the GPU:
 //! work is cut by shapes alone and reduced in a fixed order.
 
+pub mod avg_pool;
 pub mod batch_norm;
 pub mod cross_entropy;
 pub mod elementwise;

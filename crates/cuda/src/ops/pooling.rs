@@ -44,14 +44,24 @@ impl Window {
         };
         Ok((window, g.input_len(), g.output_len()))
     }
+
+    /// The sizes of the input.
+    fn inputs(&self) -> [u32; 4] {
+        [self.batch, self.in_height, self.in_width, self.channels]
+    }
+
+    /// The sizes of the output.
+    fn outputs(&self) -> [u32; 4] {
+        [self.batch, self.out_height, self.out_width, self.channels]
+    }
 }
 
-fn program<E: Element>() -> Program {
+pub(super) fn program<E: Element>() -> Program {
     Program::typed(Module::Pooling, E::TYPE)
 }
 
 /// How many packs of channels a pixel has.
-fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result<usize> {
+pub(super) fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result<usize> {
     let width = E::TYPE.width();
     fits(kernel, channels)?;
     Ok(if channels.is_multiple_of(width) { channels / width } else { channels })
@@ -60,19 +70,20 @@ fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result<usize> {
 /// Launches a kernel of a thread for each pack of each pixel of images of `height` x `width` pixels.
 ///
 /// # Safety
-/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them.
-unsafe fn run<E: Element>(
+/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them for so many images, of so many
+/// pixels where there is a thread for each, of so many channels.
+pub(super) unsafe fn run<E: Element>(
     gpu: &dyn Launcher,
     kernel: &'static str,
     operands: &[u64],
-    window: Window,
-    [height, width]: [u32; 2],
+    window: &dyn Argument,
+    [batch, height, width, channels]: [u32; 4],
 ) -> Result<()> {
-    let packs = packs::<E>(kernel, window.channels as usize)?;
-    let grid = image_grid(kernel, window.batch as usize, height as usize * width as usize * packs)?;
+    let packs = packs::<E>(kernel, channels as usize)?;
+    let grid = image_grid(kernel, batch as usize, height as usize * width as usize * packs)?;
     let (by_packs, by_width) = (Divisor::by(packs as u32), Divisor::by(width));
     let mut arguments: Vec<&dyn Argument> = operands.iter().map(|address| address as &dyn Argument).collect();
-    arguments.extend([&window as &dyn Argument, &by_packs, &by_width]);
+    arguments.extend([window, &by_packs, &by_width]);
     let launch = Launch { program: program::<E>(), kernel, grid, block: BLOCK, arguments: &arguments };
     // SAFETY: the caller's promise.
     unsafe { gpu.launch(&launch) }
@@ -91,7 +102,7 @@ pub fn max_pool_forward<E: Element>(
     expect_len(NAME, "y", y.len(), outputs)?;
     let operands = [x.address(), y.address()];
     // SAFETY: lengths are checked above.
-    unsafe { run::<E>(gpu, NAME, &operands, window, [window.out_height, window.out_width]) }
+    unsafe { run::<E>(gpu, NAME, &operands, &window, window.outputs()) }
 }
 
 /// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Windows have at most 254 pixels.
@@ -116,16 +127,15 @@ pub fn max_pool_backward<E: Element>(
     expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 can be told apart"))?;
     let winners = Scratch::of::<u8>(gpu, outputs)?;
     let operands = [x.address(), y.address(), winners.address()];
-    let pooled = [window.out_height, window.out_width];
     // SAFETY: lengths are checked above; there is a winner for each output.
-    unsafe { run::<E>(gpu, WINNERS, &operands, window, pooled)? };
+    unsafe { run::<E>(gpu, WINNERS, &operands, &window, window.outputs())? };
     let operands = [winners.address(), dy.address(), dx.address()];
     if (g.side, g.stride, g.padding) == (3, 2, [1, 1]) {
         // SAFETY: as above; outputs are half as many as inputs both ways, rounded up, which is what the kernel is for.
-        unsafe { run::<E>(gpu, "max_pool_backward_halved", &operands, window, pooled) }
+        unsafe { run::<E>(gpu, "max_pool_backward_halved", &operands, &window, window.outputs()) }
     } else {
         // SAFETY: as above.
-        unsafe { run::<E>(gpu, NAME, &operands, window, [window.in_height, window.in_width]) }
+        unsafe { run::<E>(gpu, NAME, &operands, &window, window.inputs()) }
     }
 }
 

@@ -1,4 +1,6 @@
-use simclr_cuda::ops::pooling;
+use simclr_cuda::ops::{avg_pool, pooling};
+use simclr_kernels::avg_pool::{self as cpu_avg_pool, AvgPool};
+use simclr_kernels::conv2d::Write;
 use simclr_kernels::{PoolGeometry, pooling as cpu};
 
 use crate::support::*;
@@ -52,6 +54,40 @@ fn max_pool<E: Stored>() {
         let bits: Vec<u32> = y.iter().map(|v| v.to_bits() & 0x7fc0_0000).collect();
         assert_eq!(got.0, bits, "{g:?}");
         assert_close(&format!("dx {g:?}"), &got.2, &dx, tolerance::<E>());
+    }
+}
+
+#[test]
+fn average_pooling_is_the_portable_form() {
+    for_each_type!(average_pool);
+}
+
+fn average_pool<E: Stored>() {
+    let cpu_of = portable();
+    let shapes = [(1, 1, 1, 1), (2, 8, 6, 16), (3, 7, 9, 5), (1, 1, 4, 24), (2, 5, 2, 8), (1, 2, 1, 3)];
+    for (batch, height, width, channels) in shapes {
+        for (stride, zeros) in [(1, false), (1, true), (2, false), (2, true)] {
+            let g = AvgPool { batch, height, width, channels, stride, zeros };
+            let x = narrowed::<E>(&noise(g.input_len(), 7));
+            let (dy, known) = (narrowed::<E>(&noise(g.output_len(), 8)), narrowed::<E>(&noise(x.len(), 9)));
+            let got = in_every_order(|gpu| {
+                let (x, dy) = (Values::of(&x), Values::of(&dy));
+                let (mut y, mut dx) = (Values::<E>::fresh(g.output_len()), Values::<E>::fresh(g.input_len()));
+                let mut sum = Values::of(&known);
+                avg_pool::avg_pool_forward(gpu, &g, x.read(), y.write()).unwrap();
+                avg_pool::avg_pool_backward(gpu, &g, dy.read(), dx.write(), Write::Over).unwrap();
+                avg_pool::avg_pool_backward(gpu, &g, dy.read(), sum.write(), Write::Add).unwrap();
+                [y.get(), dx.get(), sum.get()].map(|values| widened(&values))
+            });
+            let (mut y, mut dx) = (vec![0.0; g.output_len()], vec![0.0; g.input_len()]);
+            let mut sum = widened(&known);
+            cpu_avg_pool::avg_pool_forward(&cpu_of, &g, &widened(&x), &mut y);
+            cpu_avg_pool::avg_pool_backward(&cpu_of, &g, &widened(&dy), &mut dx, Write::Over);
+            cpu_avg_pool::avg_pool_backward(&cpu_of, &g, &widened(&dy), &mut sum, Write::Add);
+            for ((what, got), want) in ["y", "dx", "sum"].into_iter().zip(&got).zip([y, dx, sum]) {
+                assert_close(&format!("{what} {g:?}"), got, &want, tolerance::<E>());
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Images are channels last, (N, H, W, C); rows of features are (N, C).
 
 mod add;
+mod avg_pool;
 mod batch_norm;
 mod contrastive;
 mod conv2d;
@@ -17,6 +18,7 @@ mod relu;
 mod softmax_cross_entropy;
 
 pub use add::add;
+pub use avg_pool::avg_pool;
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use contrastive::{ContrastiveFigures, ContrastiveSums};
 pub use conv2d::{Conv2d, conv2d};
@@ -33,6 +35,7 @@ pub use softmax_cross_entropy::softmax_cross_entropy;
 use crate::tape::{BackwardContext, SegmentBackward};
 use crate::{EngineError, Result, Tensor};
 use add::AddBackward;
+use avg_pool::AvgPoolBackward;
 use batch_norm::BatchNormBackward;
 use conv2d::Conv2dBackward;
 use global_avg_pool::GlobalAvgPoolBackward;
@@ -77,6 +80,7 @@ macro_rules! recorded {
 
 recorded! {
     Add(AddBackward),
+    AvgPool(AvgPoolBackward),
     BatchNorm(BatchNormBackward<'a>),
     Conv2d(Conv2dBackward),
     GlobalAvgPool(GlobalAvgPoolBackward),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use simclr_train::Config;
-use simclr_train::config::{OptimizerName, Stem};
+use simclr_train::config::{OptimizerName, Stem, Variant};
 use simclr_train::run_folder::RunFolder;
 
 use super::encode::Encoded;
@@ -141,9 +141,13 @@ fn title(path: &Path) -> String {
 fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
     let encoder = &config.encoder;
     let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
+    let d = if encoder.variant == Variant::D { "-D" } else { "" };
     let size = config.data.image_size;
-    let network =
-        format!("ResNet-{} of width {}{stem}, {size} x {size} pixels", encoder.name.depth(), encoder.width);
+    let network = format!(
+        "ResNet-{}{d} of width {}{stem}, {size} x {size} pixels",
+        encoder.name.depth(),
+        encoder.width
+    );
     if let Some(from) = run.imported() {
         return format!("{network}, imported from {from}.");
     }

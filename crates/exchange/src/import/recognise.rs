@@ -1,7 +1,7 @@
 //! Which network it is, by the names and shapes of its tensors.
 
 use simclr_train::config::{
-    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem,
+    Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
 };
 use simclr_train::{Config, resnet_spec};
 
@@ -26,11 +26,15 @@ impl Recognised {
         let (width, stem) = first_layer(file)?;
         let is_there = |name: &str| file.shape(name).is_some();
         let bottleneck = is_there("layer1.0.conv3.weight");
-        let projected = is_there("layer1.0.downsample.0.weight");
+        // A ResNet-D's shortcuts have their convolutions in the second place, behind a pool.
+        let is_d = matches!(file.shape("layer2.0.downsample.1.weight"), Some([_, _, 1, 1]));
+        let shortcut = if is_d { "layer1.0.downsample.1.weight" } else { "layer1.0.downsample.0.weight" };
+        let projected = is_there(shortcut);
         let encoder = EncoderConfig {
             name: name_of(file, bottleneck)?,
             width,
             stem,
+            variant: if is_d { Variant::D } else { Variant::Standard },
             // Bottleneck blocks always change the number of channels first: there is no difference.
             shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
             pool_padding: PoolPadding::All,
@@ -42,6 +46,11 @@ impl Recognised {
 
 fn first_layer(file: &WeightsFile) -> Result<(f64, Stem)> {
     const FIRST: &str = "conv1.weight";
+    /// The last of a ResNet-D's three.
+    const THIRD: &str = "conv1.6.weight";
+    if let Some(&[channels, _, 3, 3]) = file.shape(THIRD) {
+        return Ok((channels as f64 / BASE, Stem::Imagenet));
+    }
     let no_resnet = |what: String| Err(file.problem(format!("it is no ResNet: {what}")));
     match file.shape(FIRST) {
         Some(&[channels, 3, 7, 7]) => Ok((channels as f64 / BASE, Stem::Imagenet)),

@@ -2,7 +2,7 @@
 
 use simclr_engine::ops::{BatchNorm, Normalization};
 use simclr_engine::{ParameterId, Parameters};
-use simclr_nn::{Block, Conv, HeadLayer, MaxPool};
+use simclr_nn::{AvgPool, Block, Conv, Downsample, HeadLayer, MaxPool};
 use simclr_train::{Model, TrainError};
 
 use super::fold::{Folded, fold};
@@ -26,10 +26,12 @@ pub(super) fn graph(model: &Model, with_projection: bool) -> Result<GraphProto> 
     if let Some(normalization) = &stem.normalization {
         x = graph.normalize(normalization, x)?;
     }
-    x = graph.conv(&stem.conv, &stem.norm, x)?;
-    x = graph.relu(x);
+    for (conv, norm) in &stem.layers {
+        x = graph.conv(conv, norm, x)?;
+        x = graph.relu(x);
+    }
     if let Some(pool) = stem.pool {
-        let side = model.image_size().div_ceil(stem.conv.stride);
+        let side = stem.layers.iter().fold(model.image_size(), |side, (conv, _)| side.div_ceil(conv.stride));
         x = graph.max_pool(pool, pool.padding_of(side), x);
     }
     for block in model.encoder.blocks() {
@@ -107,10 +109,25 @@ impl Graph<'_> {
         self.node("MaxPool", vec![x], "max".to_owned(), attributes)
     }
 
+    /// A pool of windows of 2 x 2, named after the convolution behind it.
+    fn avg_pool(&mut self, AvgPool { stride, zeros }: AvgPool, conv: &Conv, x: String) -> String {
+        let name = format!("{}.mean", self.layer(conv.weight));
+        let mut attributes =
+            vec![ints("kernel_shape", &[2; 2]), ints("pads", &[0, 0, 1, 1]), ints("strides", &[stride; 2])];
+        attributes.push(int("count_include_pad", zeros.into()));
+        self.node("AveragePool", vec![x], name, attributes)
+    }
+
     /// A residual block.
     fn block(&mut self, block: &Block, x: String) -> Result<String> {
         let shortcut = match &block.downsample {
-            Some((conv, norm)) => self.conv(conv, norm, x.clone())?,
+            Some(Downsample { pool, conv, norm }) => {
+                let x = match *pool {
+                    Some(pool) => self.avg_pool(pool, conv, x.clone()),
+                    None => x.clone(),
+                };
+                self.conv(conv, norm, x)?
+            }
             None => x.clone(),
         };
         let mut y = x;

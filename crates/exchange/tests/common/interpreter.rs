@@ -31,6 +31,7 @@ fn compute(node: &NodeProto, inputs: &[&Array]) -> Array {
     match node.op_type.as_str() {
         "Conv" => convolve(node, inputs),
         "MaxPool" => max_pool(node, inputs[0]),
+        "AveragePool" => average_pool(node, inputs[0]),
         "Relu" => Array(sides.clone(), x.iter().map(|x| x.max(0.0)).collect()),
         "Identity" => inputs[0].clone(),
         "Add" => broadcast(inputs, |x, y| x + y),
@@ -98,6 +99,15 @@ fn max_pool(node: &NodeProto, Array(sides, x): &Array) -> Array {
     })
 }
 
+fn average_pool(node: &NodeProto, Array(sides, x): &Array) -> Array {
+    let include_pad = number(node, "count_include_pad") == 1;
+    windows(node, sides, sides[1], |image, channel, taps| {
+        let values = taps.iter().map(|&(_, at)| x[(image * sides[1] + channel) * sides[2] * sides[3] + at]);
+        let count = if include_pad { numbers(node, "kernel_shape").iter().product() } else { taps.len() };
+        values.sum::<f32>() / count as f32
+    })
+}
+
 /// Every output pixel from the taps of its window that lie within the image: the number of each in the window, and its pixel.
 fn windows(
     node: &NodeProto,
@@ -107,9 +117,8 @@ fn windows(
 ) -> Array {
     let (kernel, strides) = (numbers(node, "kernel_shape"), numbers(node, "strides"));
     let pads = numbers(node, "pads");
-    assert_eq!((pads[0], pads[2]), (pads[1], pads[3]));
-    let out: Vec<usize> =
-        (0..2).map(|axis| (sides[2 + axis] + pads[0] + pads[2] - kernel[axis]) / strides[axis] + 1).collect();
+    let whole = |axis: usize| sides[2 + axis] + pads[axis] + pads[2 + axis];
+    let out: Vec<usize> = (0..2).map(|axis| (whole(axis) - kernel[axis]) / strides[axis] + 1).collect();
     let mut result = Vec::new();
     for image in 0..sides[0] {
         for output in 0..outputs {
@@ -117,9 +126,10 @@ fn windows(
                 let mut taps = Vec::new();
                 for (r, s) in (0..kernel[0]).flat_map(|r| (0..kernel[1]).map(move |s| (r, s))) {
                     let (y, x) = (p * strides[0] + r, q * strides[1] + s);
-                    let inside = |at: usize, side: usize| (pads[0]..side + pads[0]).contains(&at);
-                    if inside(y, sides[2]) && inside(x, sides[3]) {
-                        taps.push((r * kernel[1] + s, (y - pads[0]) * sides[3] + x - pads[0]));
+                    let inside =
+                        |at: usize, axis: usize| (pads[axis]..sides[2 + axis] + pads[axis]).contains(&at);
+                    if inside(y, 0) && inside(x, 1) {
+                        taps.push((r * kernel[1] + s, (y - pads[0]) * sides[3] + x - pads[1]));
                     }
                 }
                 result.push(value(image, output, &taps));

@@ -3,6 +3,7 @@
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Segment, Tape, Var};
 
+use super::{PoolPadding, ResNetSpec, Variant};
 use crate::Result;
 use crate::layers::{Conv, Maker};
 
@@ -12,7 +13,27 @@ pub struct Block {
     /// The branch: convolutions with their BatchNorms, and a ReLU between one and the next.
     pub layers: Vec<(Conv, BatchNorm)>,
     /// The shortcut, where it is not x itself.
-    pub downsample: Option<(Conv, BatchNorm)>,
+    pub downsample: Option<Downsample>,
+}
+
+/// A shortcut that changes what x has: the mean of windows where there is a pool, a convolution of 1 x 1 and its BatchNorm.
+#[derive(Clone, Debug)]
+pub struct Downsample {
+    /// What comes before the convolution, whose stride it has.
+    pub pool: Option<AvgPool>,
+    /// The convolution.
+    pub conv: Conv,
+    /// Its BatchNorm.
+    pub norm: BatchNorm,
+}
+
+/// An average pool of windows of 2 x 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AvgPool {
+    /// Pixels between windows, both ways.
+    pub stride: usize,
+    /// Whether what windows have beyond the image counts as zeros; else it does not count.
+    pub zeros: bool,
 }
 
 impl Block {
@@ -20,16 +41,16 @@ impl Block {
     pub(super) fn new(
         maker: &mut Maker,
         name: &str,
+        spec: &ResNetSpec,
         [inputs, inner, outputs]: [usize; 3],
         stride: usize,
         project: bool,
-        expansion: usize,
     ) -> Result<Block> {
         // (inputs, outputs, side, stride) of each convolution.
-        let plan: &[(usize, usize, usize, usize)] = if expansion == 1 {
-            &[(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
-        } else {
+        let plan: &[(usize, usize, usize, usize)] = if spec.depth.is_bottleneck() {
             &[(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)]
+        } else {
+            &[(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
         };
         let mut layers = Vec::new();
         for (i, &(from, to, side, stride)) in plan.iter().enumerate() {
@@ -38,18 +59,54 @@ impl Block {
             let gamma = if i + 1 == plan.len() { 0.0 } else { 1.0 };
             layers.push((conv, maker.norm(&format!("{name}.bn{}", i + 1), to, gamma, true)?));
         }
-        let downsample = if project {
-            let conv = maker.conv(&format!("{name}.downsample.0"), (inputs, outputs), 1, stride)?;
-            Some((conv, maker.norm(&format!("{name}.downsample.1"), outputs, 1.0, true)?))
-        } else {
-            None
+        let downsample = match project {
+            true => Some(Downsample::new(maker, name, spec, [inputs, outputs], stride)?),
+            false => None,
         };
         Ok(Block { layers, downsample })
     }
 
     /// All its BatchNorms.
     pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
-        self.layers.iter_mut().chain(&mut self.downsample).map(|(_, norm)| norm)
+        let shortcut = self.downsample.iter_mut().map(|downsample| &mut downsample.norm);
+        self.layers.iter_mut().map(|(_, norm)| norm).chain(shortcut)
+    }
+}
+
+impl Downsample {
+    /// Of the block called `block`.
+    fn new(
+        maker: &mut Maker,
+        block: &str,
+        spec: &ResNetSpec,
+        [inputs, outputs]: [usize; 2],
+        stride: usize,
+    ) -> Result<Downsample> {
+        // Names count the pool too, also where there is nothing for it to do.
+        let (pool, stride, at) = match (spec.variant, spec.pool_padding) {
+            (Variant::Standard, _) => (None, stride, 0),
+            (Variant::D, PoolPadding::All) => {
+                ((stride > 1).then_some(AvgPool { stride, zeros: false }), 1, 1)
+            }
+            // The official code pads with zeros what it halves, and averages by SAME where it does not.
+            (Variant::D, PoolPadding::Same) => (Some(AvgPool { stride, zeros: stride > 1 }), 1, 1),
+        };
+        let conv = maker.conv(&format!("{block}.downsample.{at}"), (inputs, outputs), 1, stride)?;
+        let norm = maker.norm(&format!("{block}.downsample.{}", at + 1), outputs, 1.0, true)?;
+        Ok(Downsample { pool, conv, norm })
+    }
+
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<Var> {
+        let pooled;
+        let x = match self.pool {
+            Some(AvgPool { stride, zeros }) => {
+                pooled = ops::avg_pool(tape, x, stride, zeros)?;
+                &pooled
+            }
+            None => x,
+        };
+        let y = self.conv.forward(tape, x)?;
+        ops::batch_norm(tape, &y, &self.norm, None, false)
     }
 }
 
@@ -57,10 +114,7 @@ impl<'a> Segment<'a> for Block {
     fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> simclr_engine::Result<Var> {
         let x = &inputs[0];
         let shortcut = match &self.downsample {
-            Some((conv, norm)) => {
-                let y = conv.forward(tape, x)?;
-                ops::batch_norm(tape, &y, norm, None, false)?
-            }
+            Some(downsample) => downsample.forward(tape, x)?,
             None => x.clone(),
         };
         let mut y = x.clone();

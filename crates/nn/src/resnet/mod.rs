@@ -1,4 +1,4 @@
-//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it.
+//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it, and its variant D.
 
 mod block;
 mod spec;
@@ -7,8 +7,8 @@ mod stem;
 use simclr_engine::ops::{self, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
-pub use self::block::Block;
-pub use self::spec::{Depth, PoolPadding, ResNetSpec, Stem};
+pub use self::block::{AvgPool, Block, Downsample};
+pub use self::spec::{Depth, PoolPadding, ResNetSpec, Stem, Variant};
 pub use self::stem::{MaxPool, StemLayers};
 use crate::layers::Maker;
 use crate::{NnError, Result};
@@ -44,7 +44,7 @@ impl ResNet {
         }
         let base = (64.0 * spec.width).round() as usize;
         let mut maker = Maker { device, seed, parameters };
-        let stem = StemLayers::new(&mut maker, spec.stem, spec.pool_padding, base)?;
+        let stem = StemLayers::new(&mut maker, spec, base)?;
         let expansion = if spec.depth.is_bottleneck() { 4 } else { 1 };
         let mut inputs = base;
         let mut blocks = Vec::new();
@@ -54,14 +54,8 @@ impl ResNet {
                 let stride = if index == 0 && stage > 0 { 2 } else { 1 };
                 let project = index == 0 && (stride != 1 || inputs != outputs || spec.projection_shortcuts);
                 let name = format!("layer{}.{index}", stage + 1);
-                blocks.push(Block::new(
-                    &mut maker,
-                    &name,
-                    [inputs, inner, outputs],
-                    stride,
-                    project,
-                    expansion,
-                )?);
+                let channels = [inputs, inner, outputs];
+                blocks.push(Block::new(&mut maker, &name, spec, channels, stride, project)?);
                 inputs = outputs;
             }
         }

@@ -40,19 +40,30 @@ impl Depth {
 /// What stands before the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stem {
-    /// 7 x 7 stride 2 and a 3 x 3 max pool stride 2: for images above 32 pixels.
+    /// 7 x 7 stride 2, or what a variant has in its place, and a 3 x 3 max pool stride 2: for images above 32 pixels.
     ImageNet,
     /// 3 x 3 stride 1 and no pool: for images up to 32 pixels (arXiv:2002.05709, B.9).
     Small,
 }
 
-/// Pixels added around an image before a max pool, which never win.
+/// Pixels added around an image before it is pooled, of which no maximum is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolPadding {
-    /// As many on every side: torchvision.
+    /// For maxima as many on every side, for averages none: torchvision and timm.
     All,
-    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME.
+    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME, and what the official code has.
     Same,
+}
+
+/// How a ResNet goes down to a smaller image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Variant {
+    /// One convolution before the first block, and shortcuts of stride 2: the pixels between are not seen by them.
+    #[default]
+    Standard,
+    /// ResNet-D (arXiv:1812.01187): three convolutions of 3 x 3 before the first block where the standard network has one of 7 x 7, and shortcuts that
+    /// average windows of 2 x 2 before a convolution of stride 1. Tensors are named as those of timm's `resnet50d`.
+    D,
 }
 
 /// A ResNet's shape.
@@ -64,14 +75,22 @@ pub struct ResNetSpec {
     pub width: f64,
     /// What stands before the blocks.
     pub stem: Stem,
+    /// How it goes down to smaller images.
+    pub variant: Variant,
     /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
     /// change (torchvision's ResNet-18 and 34 have none in the first stage).
     pub projection_shortcuts: bool,
-    /// How the max pool of [`Stem::ImageNet`] is padded.
+    /// How the max pool of [`Stem::ImageNet`] is padded, and what a shortcut of [`Variant::D`] averages.
     pub pool_padding: PoolPadding,
 }
 
 impl ResNetSpec {
     /// The widths that a network can have: from 1 channel in the first stage to 1024.
     pub const WIDTHS: RangeInclusive<f64> = 1.0 / 64.0..=16.0;
+
+    /// What else there is to decide as torchvision decides it.
+    pub fn new(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
+        let (variant, pool_padding) = (Variant::Standard, PoolPadding::All);
+        ResNetSpec { depth, width, stem, variant, projection_shortcuts: false, pool_padding }
+    }
 }

@@ -3,20 +3,18 @@
 use simclr_engine::ops::{self, BatchNorm, Normalization};
 use simclr_engine::{Segment, Tape, Var};
 
-use super::{PoolPadding, Stem};
+use super::{PoolPadding, ResNetSpec, Stem, Variant};
 use crate::Result;
 use crate::layers::{Conv, Maker};
 
-/// What stands before the first block: convolution, BatchNorm, ReLU, and a max pool where there is one.
+/// What stands before the first block: convolutions, each with BatchNorm and ReLU, and a max pool where there is one.
 #[derive(Clone, Debug)]
 pub struct StemLayers {
     /// What is done to images first, where anything is.
     pub normalization: Option<Normalization>,
-    /// The convolution.
-    pub conv: Conv,
-    /// Its BatchNorm.
-    pub norm: BatchNorm,
-    /// What follows the ReLU.
+    /// The convolutions with their BatchNorms.
+    pub layers: Vec<(Conv, BatchNorm)>,
+    /// What follows the last ReLU.
     pub pool: Option<MaxPool>,
 }
 
@@ -47,35 +45,45 @@ impl MaxPool {
 
 impl StemLayers {
     /// From images of 3 channels to `channels`.
-    pub(super) fn new(
-        maker: &mut Maker,
-        stem: Stem,
-        padding: PoolPadding,
-        channels: usize,
-    ) -> Result<StemLayers> {
-        let (side, stride, pool) = match stem {
-            Stem::ImageNet => (7, 2, Some(MaxPool { side: 3, stride: 2, padding })),
-            Stem::Small => (3, 1, None),
+    pub(super) fn new(maker: &mut Maker, spec: &ResNetSpec, channels: usize) -> Result<StemLayers> {
+        let inner = (channels / 2).max(1);
+        // Names as timm counts them, where a ReLU stands between one pair and the next; channels, side and stride of each convolution.
+        let plan: &[(&str, &str, [usize; 2], usize, usize)] = match (spec.stem, spec.variant) {
+            (Stem::Small, _) => &[("conv1", "bn1", [3, channels], 3, 1)],
+            (Stem::ImageNet, Variant::Standard) => &[("conv1", "bn1", [3, channels], 7, 2)],
+            (Stem::ImageNet, Variant::D) => &[
+                ("conv1.0", "conv1.1", [3, inner], 3, 2),
+                ("conv1.3", "conv1.4", [inner; 2], 3, 1),
+                ("conv1.6", "bn1", [inner, channels], 3, 1),
+            ],
         };
-        let conv = maker.conv("conv1", (3, channels), side, stride)?;
-        let norm = maker.norm("bn1", channels, 1.0, true)?;
-        Ok(StemLayers { normalization: None, conv, norm, pool })
+        let layers = plan.iter().map(|&(conv, norm, [from, to], side, stride)| {
+            Ok((maker.conv(conv, (from, to), side, stride)?, maker.norm(norm, to, 1.0, true)?))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let pool = match spec.stem {
+            Stem::ImageNet => Some(MaxPool { side: 3, stride: 2, padding: spec.pool_padding }),
+            Stem::Small => None,
+        };
+        Ok(StemLayers { normalization: None, layers, pool })
     }
 
     /// All its BatchNorms.
     pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
-        std::iter::once(&mut self.norm)
+        self.layers.iter_mut().map(|(_, norm)| norm)
     }
 }
 
 impl<'a> Segment<'a> for StemLayers {
     fn forward(&'a self, tape: &mut Tape<'a>, images: &[Var]) -> simclr_engine::Result<Var> {
-        let x = match &self.normalization {
+        let mut x = match &self.normalization {
             Some(normalization) => ops::normalize(tape, &images[0], normalization)?,
             None => images[0].clone(),
         };
-        let x = self.conv.forward(tape, &x)?;
-        let x = ops::batch_norm(tape, &x, &self.norm, None, true)?;
+        for (conv, norm) in &self.layers {
+            x = conv.forward(tape, &x)?;
+            x = ops::batch_norm(tape, &x, norm, None, true)?;
+        }
         match self.pool {
             Some(pool) => {
                 // Images are square.

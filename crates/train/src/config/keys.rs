@@ -157,6 +157,11 @@ pub const KEYS: &[Key] = &[
         "imagenet: 7 x 7 stride 2 and max pool; small: 3 x 3 stride 1; auto: small up to 32 pixels",
     ),
     key(
+        "encoder.variant",
+        Word(&["auto", "standard", "d"]),
+        "d: ResNet-D, three convolutions of 3 x 3 in the imagenet stem, shortcuts that average 2 x 2 pixels where they halve; auto: standard",
+    ),
+    key(
         "encoder.shortcut",
         Word(&["auto", "projection"]),
         "auto: projection where the shape changes; projection: in the first block of every stage",
@@ -164,7 +169,7 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.pool_padding",
         Word(&["all", "same"]),
-        "of the max pool behind the first convolution. all: a pixel on every side, as in torchvision; same: TensorFlow's, images of even size get one at the right and below alone, as in the official code",
+        "of the max pool behind the first convolutions. all: a pixel on every side, as in torchvision; same: TensorFlow's, images of even size get one at the right and below alone, as in the official code; of a ResNet-D's averages too, where all is timm's",
     ),
     key(
         "encoder.normalize",

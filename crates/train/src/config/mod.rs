@@ -25,7 +25,7 @@ pub use nearest::nearest;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,
     Mining, Normalize, OptimConfig, OptimizerName, PoolPadding, Precision, Scaling, ScheduleKind, Shortcut,
-    Stem, TrainConfig, ViewsOn,
+    Stem, TrainConfig, Variant, ViewsOn,
 };
 
 use crate::TrainError;
@@ -194,6 +194,9 @@ impl Config {
         self.view.blur_prob = Some(self.view.blur_prob_at(size));
         if self.encoder.stem == Stem::Auto {
             self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
+        }
+        if self.encoder.variant == Variant::Auto {
+            self.encoder.variant = Variant::Standard;
         }
         if self.train.precision == Precision::Auto {
             let on_gpu = match self.train.device {

@@ -95,10 +95,22 @@ words! {
     Stem {
         /// [`Stem::Small`] up to 32 pixels, [`Stem::Imagenet`] above. Never in a resolved configuration.
         Auto = "auto",
-        /// 7 x 7 convolution of stride 2, then 3 x 3 max pool of stride 2.
+        /// 7 x 7 convolution of stride 2, or three of 3 x 3 in a ResNet-D, then 3 x 3 max pool of stride 2.
         Imagenet = "imagenet",
         /// 3 x 3 convolution of stride 1, no pool.
         Small = "small",
+    }
+}
+
+words! {
+    /// How the network goes down to smaller images.
+    Variant {
+        /// [`Variant::Standard`]. Never in a resolved configuration.
+        Auto = "auto",
+        /// A convolution of 7 x 7 before the blocks, shortcuts of stride 2, as torchvision has them.
+        Standard = "standard",
+        /// ResNet-D: three convolutions of 3 x 3, shortcuts that average, as timm's `resnet50d` has them.
+        D = "d",
     }
 }
 
@@ -113,9 +125,9 @@ words! {
 }
 
 words! {
-    /// How the max pool of the first layers is padded.
+    /// How pools are padded.
     PoolPadding {
-        /// By a pixel on every side, as torchvision has it.
+        /// The max pool by a pixel on every side, as torchvision has it, averages not at all, as timm has it.
         All = "all",
         /// As TensorFlow's SAME, as the official code has it: images of even size by a pixel at the right and below alone.
         Same = "same",
@@ -321,9 +333,11 @@ pub struct EncoderConfig {
     pub width: f64,
     /// The first layers.
     pub stem: Stem,
+    /// How it goes down to smaller images.
+    pub variant: Variant,
     /// Where shortcuts are projections.
     pub shortcut: Shortcut,
-    /// How the first layers' max pool is padded, where they have one.
+    /// How the first layers' max pool is padded, where they have one, and the pools of a ResNet-D's shortcuts.
     pub pool_padding: PoolPadding,
     /// What is done to images first.
     pub normalize: Normalize,
@@ -335,6 +349,7 @@ impl Default for EncoderConfig {
             name: EncoderName::Resnet18,
             width: 1.0,
             stem: Stem::Auto,
+            variant: Variant::Auto,
             shortcut: Shortcut::Auto,
             pool_padding: PoolPadding::All,
             normalize: Normalize::None,

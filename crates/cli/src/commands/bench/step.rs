@@ -25,9 +25,10 @@ const WARM_UP: usize = 2;
 /// Two views of each image of the largest batch.
 const MOST_VIEWS: usize = 2 << 20;
 /// The keys that arguments set.
-const ARGUMENTS: [(&str, &str); 6] = [
+const ARGUMENTS: [(&str, &str); 7] = [
     ("encoder.name", "--encoder"),
     ("encoder.width", "--width"),
+    ("encoder.variant", "--variant"),
     ("data.image_size", "--size"),
     ("train.precision", "--precision"),
     ("train.memory", "--memory"),
@@ -44,6 +45,10 @@ pub struct Step {
     /// Multiplies the channels of every stage
     #[arg(long, value_name = "X", default_value = "1")]
     width: String,
+
+    /// How it goes down to smaller images: standard, or d for a ResNet-D
+    #[arg(long, value_name = "NAME", default_value = "standard")]
+    variant: String,
 
     /// Side of a view in pixels
     #[arg(long, value_name = "PIXELS", default_value = "32")]
@@ -140,6 +145,7 @@ struct Figures {
     gflop_per_view: f64,
     encoder: String,
     width: f64,
+    variant: String,
     size: u32,
     views: usize,
     precision: String,
@@ -255,6 +261,7 @@ impl Step {
             gflop_per_view: flops as f64 / 1e9,
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
+            variant: config.encoder.variant.to_string(),
             size: config.data.image_size,
             views: self.views,
             precision: config.train.precision.to_string(),
@@ -305,6 +312,7 @@ impl Step {
         let sets = [
             format!("encoder.name={}", self.encoder),
             format!("encoder.width={}", self.width),
+            format!("encoder.variant={}", self.variant),
             format!("data.image_size={}", self.size),
             format!("train.precision={}", self.precision),
             format!("train.deterministic={}", self.deterministic),

@@ -1,0 +1,44 @@
+//! Average pooling by windows of 2 x 2, which a ResNet-D's shortcuts begin with.
+
+use simclr_kernels::avg_pool::AvgPool;
+use simclr_kernels::conv2d::Write;
+
+use crate::ops::image_shape;
+use crate::tape::BackwardContext;
+use crate::{EngineError, Result, Tape, Tensor, Var};
+
+/// The mean of each window of 2 x 2 pixels, `stride` apart, which is 1 or 2: (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), C).
+///
+/// Windows that reach beyond the image, to its right or below, take that for zeros if `zeros`, else the mean over the pixels that they have:
+/// TensorFlow's paddings `VALID`, of an image padded by a row and a column, and `SAME`.
+pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<Var> {
+    let [batch, height, width, channels] = image_shape("avg_pool", x.tensor())?;
+    let geometry = AvgPool { batch, height, width, channels, stride, zeros };
+    if !geometry.is_valid() {
+        let what = format!("windows of 2 x 2 must be 1 or 2 apart: {geometry:?}");
+        return Err(EngineError::Value { op: "avg_pool", what });
+    }
+    let device = x.tensor().device();
+    let shape = [batch, geometry.out_height(), geometry.out_width(), channels];
+    let mut y = Tensor::empty_of(device, &shape, x.tensor().dtype());
+    device.kernels().avg_pool_forward(&geometry, x.tensor(), &mut y)?;
+    Ok(tape.record(&[x], y, || AvgPoolBackward { geometry }))
+}
+
+pub(crate) struct AvgPoolBackward {
+    geometry: AvgPool,
+}
+
+impl AvgPoolBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let AvgPool { batch, height, width, channels, .. } = self.geometry;
+        let (mut dx, write) = match context.take(0) {
+            Some(known) => (known, Write::Add),
+            None => {
+                (Tensor::empty_of(dy.device(), &[batch, height, width, channels], dy.dtype()), Write::Over)
+            }
+        };
+        dy.device().kernels().avg_pool_backward(&self.geometry, &dy, &mut dx, write)?;
+        context.give(0, dx)
+    }
+}
