@@ -22,6 +22,8 @@ mod workers;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before there is a second thread.
+    simclr_cuda::settle_environment();
     let program = commands::Program::from_arguments();
     log::start();
     log::leave_out_caught_panics();

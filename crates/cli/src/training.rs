@@ -92,7 +92,8 @@ impl Training {
     /// large, a device or workers that are not there leave no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
-        let device = device(train.device, gathering.threads(&self.config)).inspect_err(|_| self.abandon())?;
+        let name = gathering.place.device(train.device);
+        let device = device(name, gathering.threads(&self.config)).inspect_err(|_| self.abandon())?;
         let crew = gathering.gather(&self.config).inspect_err(|_| self.abandon())?;
         drop(watch);
         let started = Instant::now();

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use simclr_engine::Collective;
+use simclr_cuda::{Gpus, Libraries};
+use simclr_engine::{Collective, has_gpu};
+use simclr_train::config::DeviceName;
 use simclr_train::pretrain::{Part, Team};
 use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, TrainError};
@@ -33,10 +35,16 @@ const NUMBERED_BY: [[&str; 2]; 4] = [
     ["SLURM_PROCID", "SLURM_NTASKS"],
 ];
 
+/// And which of those on its machine it is under these.
+const NUMBERED_HERE_BY: [&str; 4] =
+    [LOCAL_RANK, "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+const LOCAL_RANK: &str = "LOCAL_RANK";
+
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
 pub struct Working {
-    /// Train with N processes, which share every batch and compute what one would: all on this machine, or with --meet wherever they are started
+    /// Train with N processes, which share every batch and compute what one would: all on this machine, or with --meet wherever they are started. On GPUs
+    /// each takes one of its own, counted from the one that --device names
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 
@@ -60,8 +68,8 @@ pub enum Place {
     Alone,
     /// The first of so many on this machine, which starts the others.
     First(usize),
-    /// One of several that meet.
-    Meeting { rank: usize, of: usize, at: String },
+    /// One of several that meet, the `local`-th on its machine as far as whoever started it says.
+    Meeting { rank: usize, of: usize, local: usize, at: String },
 }
 
 impl Place {
@@ -72,6 +80,19 @@ impl Place {
             Place::First(of) => Part { rank: 0, of, here: of },
             Place::Meeting { rank, of, .. } => Part { rank, of, here: 1 },
         }
+    }
+
+    /// What this worker computes on where all were told `name`: of GPUs each on a machine takes its own.
+    pub fn device(&self, name: DeviceName) -> DeviceName {
+        let Place::Meeting { local: local @ 1.., .. } = *self else { return name };
+        let first = match name {
+            DeviceName::Cuda(first) => first,
+            DeviceName::Auto if has_gpu() => 0,
+            DeviceName::Auto | DeviceName::Cpu => return name,
+        };
+        // Who may see one alone calls it the first. Where there are too few, two find that they have the same.
+        let count = Gpus::find(&Libraries::find()).gpus.len().max(1);
+        DeviceName::Cuda((first + local) % count)
     }
 }
 
@@ -105,7 +126,8 @@ impl Working {
                 of.saturating_sub(1)
             )));
         }
-        Ok(if of == 1 { Place::Alone } else { Place::Meeting { rank, of, at } })
+        let local = NUMBERED_HERE_BY.iter().find_map(|name| number(name)).unwrap_or(0);
+        Ok(if of == 1 { Place::Alone } else { Place::Meeting { rank, of, local, at } })
     }
 
     /// Whether worker 0 started this process.
@@ -162,7 +184,7 @@ impl Gathering<'_> {
                 let started = Started::new(*of, &host.address()?.to_string(), start, self.threads(config))?;
                 (host, *of, HERE, started)
             }
-            (Place::Meeting { rank: 0, of, at }, _) => {
+            (Place::Meeting { rank: 0, of, at, .. }, _) => {
                 let host = Host::listen(at)?;
                 terminal::say(&format!("waiting for {} at {at}", terminal::counted(of - 1, "other worker")));
                 (host, *of, ELSEWHERE, Started(Vec::new()))
@@ -237,6 +259,7 @@ impl Started {
             ]);
             command.arg(format!("--threads={threads}"));
             command.args(start.on.device.map(|device| format!("--device={device}")));
+            command.env(LOCAL_RANK, rank.to_string());
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
             started.0.push(child.with_context(|| format!("--workers: starting {}", program.display()))?);
         }
@@ -289,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_place_is_given_or_known_to_who_started_us() {
-        let meeting = |rank, of| Place::Meeting { rank, of, at: "a:1".to_owned() };
+        let meeting = |rank, of| Place::Meeting { rank, of, local: 0, at: "a:1".to_owned() };
         let slurm = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "4")];
         assert_eq!(place(None, None, false, &slurm).unwrap(), Place::Alone);
         assert_eq!(place(Some(1), None, false, &[]).unwrap(), Place::Alone);
@@ -299,6 +322,12 @@ mod tests {
         let both = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "1"), ("WORLD_SIZE", "2")];
         assert_eq!(place(None, None, true, &both).unwrap(), meeting(1, 2));
         assert_eq!(place(Some(4), Some(0), true, &slurm).unwrap(), meeting(0, 4));
+        let open_mpi = ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"];
+        let numbered = [(open_mpi[0], "5"), (open_mpi[1], "8"), (open_mpi[2], "1"), ("SLURM_LOCALID", "0")];
+        let expected = Place::Meeting { rank: 5, of: 8, local: 1, at: "a:1".to_owned() };
+        assert_eq!(place(None, None, true, &numbered).unwrap(), expected);
+        assert_eq!(expected.device(DeviceName::Cpu), DeviceName::Cpu);
+        assert_eq!(meeting(1, 2).device(DeviceName::Cuda(3)), DeviceName::Cuda(3));
         for (workers, worker, words) in
             [(None, Some(0), "--workers N"), (Some(2), None, "--worker 0 to 1"), (Some(2), Some(2), "0 to 1")]
         {

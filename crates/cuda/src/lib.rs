@@ -13,6 +13,7 @@ mod compile;
 mod device;
 mod divisor;
 mod element;
+mod environment;
 mod error;
 mod gpus;
 mod launcher;
@@ -25,10 +26,12 @@ mod sources;
 pub use compile::{Capability, Compiler, Image};
 #[cfg(feature = "cuda")]
 pub use device::{
-    Channel, ConvolutionLimits, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device, DeviceBuffer,
-    Epilogue, Graph, KeptAt, Matrix, MemoryUse, Peak, ProductMode, Searched, Source, ViewMaker,
+    Channel, Communicator, ConvolutionLimits, ConvolutionMode, ConvolutionPass, ConvolutionTiming, Device,
+    DeviceBuffer, Epilogue, Exchange, Exchanged, GROUP_ID, Graph, KeptAt, Matrix, MemoryUse, Peak,
+    ProductMode, Searched, Source, ViewMaker,
 };
 pub use element::{Element, ElementType};
+pub use environment::settle_environment;
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};
 pub use launcher::{Argument, Launch, Launcher, Memory};

@@ -1,13 +1,14 @@
 //! What workers exchange, as the operators see it.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use crate::{EngineError, Result};
+use crate::{DType, EngineError, Result, Tensor};
 
 /// Exchange between the workers of one training run.
 ///
-/// Every worker calls the same functions in the same order with slices of the same length. Sums are taken in the
-/// order of ranks, so that all workers get the same bits, and the same bits again next time.
+/// Every worker calls the same functions in the same order with values of the same number. All get the same sums, to the bit, and the same again next
+/// time: where processors exchange, sums are taken in the order of ranks.
 pub trait Collective: Send + Sync {
     /// This worker's number, from 0.
     fn rank(&self) -> usize;
@@ -67,6 +68,46 @@ pub trait Collective: Send + Sync {
             place.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         }
         Ok(())
+    }
+
+    /// Replaces the values of each tensor, f32 or f64, by their sum over workers.
+    ///
+    /// # Errors
+    /// Those of [`Collective::exchange`], and tensors where this collective does not reach them: what exchanges on GPUs is
+    /// [`between_gpus`](crate::between_gpus).
+    fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        for tensor in list {
+            match tensor.dtype() {
+                DType::F64 => self.all_reduce_sum(tensor.values_mut()?)?,
+                _ => self.all_reduce_sum_f32(tensor.as_mut_slice()?)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `all` with every worker's `own`, f32, by rank.
+    ///
+    /// # Errors
+    /// Those of [`Collective::all_reduce`].
+    fn gather(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
+        self.all_gather(own.as_slice()?, all.as_mut_slice()?)
+    }
+
+    /// Whether what was exchanged is what all brought. On GPUs an exchange that nobody waits for has no other way to say that a worker has gone: ask
+    /// before what came of it is used.
+    ///
+    /// # Errors
+    /// Those of [`Collective::exchange`].
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What becomes true once another worker is found to have gone by those who do not wait for it, if there is such.
+    fn gone(&self) -> Option<Arc<AtomicBool>> {
+        None
     }
 
     /// Tells the others why this worker stops, so that they can say it.

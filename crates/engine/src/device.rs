@@ -154,9 +154,9 @@ impl Device {
 
     /// [`Device::cuda`] with libraries that were found elsewhere: for tests, on what stands in for a GPU.
     #[cfg(feature = "cuda")]
-    pub fn cuda_with(libraries: &simclr_cuda::Libraries, threads: usize) -> Result<Device> {
-        let gpu = simclr_cuda::Device::open_with(0, libraries, None)?;
-        Device::on(&gpu, 0, threads, crate::cuda::CudaKernels::new(&gpu)?)
+    pub fn cuda_with(libraries: &simclr_cuda::Libraries, ordinal: usize, threads: usize) -> Result<Device> {
+        let gpu = simclr_cuda::Device::open_with(ordinal, libraries, None)?;
+        Device::on(&gpu, ordinal, threads, crate::cuda::CudaKernels::new(&gpu)?)
     }
 
     /// The first GPU where one works, else the CPU, and why no GPU was taken.
@@ -223,9 +223,25 @@ impl Device {
         self.shared.cpu.threads.count()
     }
 
-    /// The instruction set that the processor's kernels use: with another one they round differently.
+    /// What kernels compute with, a GPU's name or the processor's instruction set: with another one they round differently.
     pub fn instructions(&self) -> String {
-        self.shared.cpu.isa.level().to_string()
+        match &self.shared.place {
+            Place::Host(_) => self.shared.cpu.isa.level().to_string(),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => gpu.name().to_owned(),
+        }
+    }
+
+    /// What tells a GPU from every other one; nothing of the CPU.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where the GPU does not say.
+    pub fn gpu_id(&self) -> Result<Option<[u8; 16]>> {
+        match &self.shared.place {
+            Place::Host(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu) => Ok(Some(gpu.uuid()?)),
+        }
     }
 
     /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of being handed over and

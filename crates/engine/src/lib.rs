@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod between_gpus;
 mod captured;
 mod collective;
 mod cpu;
@@ -43,6 +44,7 @@ mod update;
 mod view_maker;
 mod watched;
 
+pub use between_gpus::between_gpus;
 pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Arithmetic, Device, MemoryUse, Peak, has_bf16, has_gpu};

@@ -410,6 +410,14 @@ impl Gradients {
         self.by_parameter.get(id.index())?.as_ref()
     }
 
+    /// Each becomes its sum over all workers. On a GPU it is one exchange.
+    ///
+    /// # Errors
+    /// Those of [`Collective::all_reduce`].
+    pub fn all_reduce(&mut self, collective: &dyn Collective) -> Result<()> {
+        collective.all_reduce(&mut self.by_parameter.iter_mut().flatten())
+    }
+
     /// Each parameter that has a gradient, with it, in order.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
         let gradients = self.by_parameter.iter().enumerate();

@@ -10,7 +10,7 @@ use simclr_cuda::{Libraries, Library, Places, Program};
 use crate::translate::{compiler, folder, library_of, plain, preamble};
 
 /// Name, the file's name (which is the name that it is loaded by), and the source.
-const SOURCES: [(&str, &str, &str); 4] = [
+const SOURCES: [(&str, &str, &str); 5] = [
     ("driver", "libcuda.so.1", include_str!("cpp/driver.cpp")),
     ("nvrtc", "libnvrtc.so.12", include_str!("cpp/nvrtc.cpp")),
     (
@@ -19,6 +19,7 @@ const SOURCES: [(&str, &str, &str); 4] = [
         concat!(include_str!("cpp/cudnn.cpp"), "\n", include_str!("cpp/cudnn_backend.cpp")),
     ),
     ("cublaslt", "libcublasLt.so.12", include_str!("cpp/cublaslt.cpp")),
+    ("nccl", "libnccl.so.2", include_str!("cpp/nccl.cpp")),
 ];
 
 /// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would be loaded in place of

@@ -25,7 +25,7 @@ fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = Device::cuda(0, 2).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 2).unwrap())
+        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 2).unwrap())
     });
     if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");

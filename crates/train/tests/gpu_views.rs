@@ -9,7 +9,7 @@ use simclr_augment::ViewConfig;
 use simclr_data::{
     Batch, DataError, Dataset, DecodeScratch, Decoded, Loader, LoaderConfig, Position, Reading, Region, Share,
 };
-use simclr_engine::{Device, Pixels};
+use simclr_engine::{Device, Pixels, SingleProcess};
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{
     Batches, CapturedStep, EpochRecord, Observer, Part, Plan, StepRecord, ViewsPlace, pretrain,
@@ -74,7 +74,7 @@ fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = Device::cuda(0, 2).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 2).unwrap())
+        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 2).unwrap())
     });
     if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
@@ -257,7 +257,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
         let mut captured = CapturedStep::new(&model, 2 * config.train.batch).unwrap();
         for _ in 0..5 {
             let batch = batches.next(Some(captured.pixels())).unwrap();
-            captured.step(&mut model, &mut optimizer, &config.loss, 0.01).unwrap();
+            captured.step(&mut model, &mut optimizer, &config.loss, &SingleProcess, 0.01).unwrap();
             batches.recycle(batch);
             batches.bring().unwrap();
         }

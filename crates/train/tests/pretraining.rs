@@ -276,7 +276,7 @@ fn gpu() -> Option<Device> {
     use std::io::Write as _;
     let gpu = Device::cuda(0, 1).ok().or_else(|| {
         let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 1).unwrap())
+        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 1).unwrap())
     });
     if gpu.is_none() {
         let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");

@@ -77,7 +77,7 @@ fn follow(device: &Device, precision: &str, tolerance: f64, moves: f64) {
         let (loss, sound) = match &mut captured {
             Some(captured) => {
                 captured.pixels().write(&views).unwrap();
-                captured.step(&mut model, &mut optimizer, loss, rate).unwrap();
+                captured.step(&mut model, &mut optimizer, loss, &SingleProcess, rate).unwrap();
                 let figures = captured.figures().unwrap();
                 (figures.loss, figures.sound)
             }

@@ -74,8 +74,8 @@ impl Pretrain {
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let place = self.working.place()?;
-        if let Place::Meeting { rank: rank @ 1.., of, at } = &place {
-            return self.assist(*rank, *of, at);
+        if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
+            return self.assist(&place, (*rank, *of), at);
         }
         if self.dry_run {
             let source = Opening::new(self.settings.decode()?).open(&self.data)?;
@@ -139,7 +139,7 @@ impl Pretrain {
     }
 
     /// Does the part of a worker of a run that worker 0 keeps and configures.
-    fn assist(&self, rank: usize, of: usize, at: &str) -> Result<Done> {
+    fn assist(&self, place: &Place, (rank, of): (usize, usize), at: &str) -> Result<Done> {
         // Launchers give all the same words. Those that say how the run is to be are for worker 0, which tells the others.
         if self.dry_run {
             return Ok(Done::Finished);
@@ -149,7 +149,7 @@ impl Pretrain {
         let (crew, mut config) = Crew::join(rank, of, at)?;
         let mut work = || {
             config.train.threads = self.threads.threads.map_or(Auto::Auto, Auto::Value);
-            config.train.device = self.on.device.unwrap_or(config.train.device);
+            config.train.device = place.device(self.on.device.unwrap_or(config.train.device));
             // What worker 0 has found in the data, where its folder is in reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
             let source = Opening::with_index(config.data.decode(), &index).open(&self.data)?;

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod channel;
+mod communicator;
 mod convolution;
 mod graph;
 mod peak;
@@ -29,6 +30,7 @@ use crate::{CudaError, Launch, Launcher, Libraries, Library, Memory, Program, Re
 
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
+pub use communicator::{Communicator, Exchange, Exchanged, GROUP_ID};
 use convolution::Convolutions;
 pub use convolution::{ConvolutionLimits, ConvolutionMode, ConvolutionPass, ConvolutionTiming};
 pub use graph::Graph;
@@ -66,6 +68,7 @@ struct Shared {
     context: Arc<CudaContext>,
     compiler: Compiler,
     capability: Capability,
+    libraries: Libraries,
     name: String,
     /// Where what may be used again is kept.
     cache: Option<PathBuf>,
@@ -127,6 +130,7 @@ impl Device {
                 context,
                 compiler,
                 capability,
+                libraries: libraries.clone(),
                 name,
                 cache: cache.map(Path::to_path_buf),
                 capturing: AtomicBool::new(false),

@@ -37,6 +37,20 @@ impl Libraries {
         with(self.require(library)?, |_| ())
     }
 
+    /// A function of a library, loaded for good.
+    ///
+    /// # Safety
+    /// `F` is the type of the function of that name, a pointer to an `extern "C"` one.
+    ///
+    /// # Errors
+    /// As [`Libraries::load`]; `Load` where the library has no such function.
+    pub(crate) unsafe fn function<F: Copy>(&self, library: Library, name: &str) -> Result<F> {
+        let path = self.require(library)?;
+        // SAFETY: the caller's promise.
+        let found = with(path, |handle| unsafe { handle.get::<F>(name) }.map(|symbol| *symbol))?;
+        found.map_err(|e| CudaError::Load { path: path.into(), reason: e.to_string() })
+    }
+
     /// The version that a library tells of itself once it is loaded.
     ///
     /// # Errors

@@ -122,11 +122,11 @@ fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, O
     Ok((to, Some(count)))
 }
 
-/// [sum of x; C, sum of x^2; C, ...] over the batches of all workers, and how many values each is a sum of.
+/// [sum of x; C, sum of x^2; C] over the batches of all workers, which bring as many images each, and how many values each is a sum of.
 fn batch_sums(tape: &Tape, x: &Var) -> Result<(Tensor, f64)> {
     let x_value = x.tensor();
     let (channels, collective) = (x_value.last_dim(), tape.collective());
-    let known = match x.channel_sums() {
+    let mut sums = match x.channel_sums() {
         Some(known) => known.clone(),
         None => {
             let mut sums = Tensor::empty_of(x_value.device(), &[2 * channels], DType::F64);
@@ -134,17 +134,8 @@ fn batch_sums(tape: &Tape, x: &Var) -> Result<(Tensor, f64)> {
             sums
         }
     };
-    let count = (x_value.len() / channels) as f64;
-    if collective.size() == 1 {
-        return Ok((known, count));
-    }
-    let mut sums = Tensor::empty_of(x_value.device(), &[2 * channels + 1], DType::F64);
-    let values = sums.values_mut::<f64>()?;
-    values[..2 * channels].copy_from_slice(known.values()?);
-    values[2 * channels] = count;
-    collective.all_reduce_sum(values)?;
-    let count = values[2 * channels];
-    Ok((sums, count))
+    collective.all_reduce(&mut std::iter::once(&mut sums))?;
+    Ok((sums, (x_value.len() / channels * collective.size()) as f64))
 }
 
 /// What backward finds the ReLU's gate by.
@@ -197,8 +188,8 @@ impl BatchNormBackward<'_> {
         if !context.wants(0) && !keep {
             return Ok(());
         }
-        if self.count.is_some() && self.collective.size() > 1 {
-            self.collective.all_reduce_sum(sums.values_mut()?)?;
+        if self.count.is_some() {
+            self.collective.all_reduce(&mut std::iter::once(&mut sums))?;
         }
         let mut backward = Tensor::empty(&device, &[3, channels]);
         let kernels = device.kernels();

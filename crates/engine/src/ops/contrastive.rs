@@ -64,7 +64,7 @@ pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result
     let mut shape = own.shape().to_vec();
     shape[0] *= collective.size();
     let mut all = Tensor::empty(own.device(), &shape);
-    collective.all_gather(own.as_slice()?, all.as_mut_slice()?)?;
+    collective.gather(&own, &mut all)?;
     Ok(all)
 }
 
@@ -78,9 +78,7 @@ pub(super) fn mean(
     let (collective, device) = (tape.collective(), z.device());
     let mut sums = Tensor::empty_of(device, &[3], DType::F64);
     figures(&mut sums)?;
-    if collective.size() > 1 {
-        collective.all_reduce_sum(sums.values_mut()?)?;
-    }
+    collective.all_reduce(&mut std::iter::once(&mut sums))?;
     let mut value = Tensor::empty(device, &[1]);
     device.kernels().mean_loss(&sums, views, &mut value)?;
     Ok((value, ContrastiveSums { sums, views }))

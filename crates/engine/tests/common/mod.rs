@@ -25,7 +25,7 @@ pub fn gpu() -> Option<Device> {
         say("on the stand-in for a GPU: it needs a C++ compiler");
         return None;
     };
-    Some(Device::cuda_with(&libraries, 2).expect("the stand-in is a whole device"))
+    Some(Device::cuda_with(&libraries, 0, 2).expect("the stand-in is a whole device"))
 }
 
 /// A tensor of [`values::uniform`] values.

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sys/mman.h>
 
+#include <condition_variable>
 #include <cstdio>
 #include <deque>
 #include <functional>
@@ -17,6 +18,7 @@ constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALI
                  NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
                  CAPTURE_WRONG_THREAD = 908;
 constexpr size_t TOTAL = size_t(1) << 30, GRANULE = 2 << 20;
+constexpr int DEVICES = 2;
 
 typedef std::function<void()> Work;
 struct Graph {
@@ -27,7 +29,7 @@ struct Stream {
     u64 asked = 0, done = 0;
     Graph *capture = nullptr;
     std::thread::id by;
-    bool invalidated = false;
+    bool invalidated = false, running = false;
 };
 struct Event {
     Stream *stream = nullptr;
@@ -43,11 +45,12 @@ struct Function {
 };
 
 static std::recursive_mutex everything;
+static std::condition_variable_any ran;
 #define ALONE std::lock_guard<std::recursive_mutex> alone(everything)
 static bool initialized, failed;
 static std::vector<Stream *> streams;
 static thread_local void *bound;
-static int context_of_all;
+static int contexts[DEVICES];
 static size_t allocated;
 static std::map<u64, size_t> handles;
 static std::map<void *, size_t> pinned;
@@ -81,11 +84,19 @@ static void ask(Stream *stream, Work work) {
     ++stream->asked;
 }
 static void run_to(Stream *stream, u64 end) {
-    while (stream->done < end && !stream->waiting.empty()) {
+    while (stream->done < end && (stream->running || !stream->waiting.empty())) {
+        // Somebody else runs it, and what it runs waits for another stream.
+        if (stream->running) {
+            ran.wait(everything);
+            continue;
+        }
         Work work = std::move(stream->waiting.front());
         stream->waiting.pop_front();
-        ++stream->done;
+        stream->running = true;
         work();
+        stream->running = false;
+        ++stream->done;
+        ran.notify_all();
     }
 }
 static Result finish(Stream *stream) {
@@ -96,6 +107,12 @@ static Result finish(Stream *stream) {
 API void stand_in_enqueue(void *stream, void (*work)(void *), void *data) {
     ALONE;
     ask(static_cast<Stream *>(stream), [=] { work(data); });
+}
+
+API void stand_in_apart(void (*work)(void *), void *data) {
+    everything.unlock();
+    work(data);
+    everything.lock();
 }
 
 API Result cuInit(unsigned) {
@@ -115,17 +132,22 @@ API Result cuGetErrorName(Result, const char **text) {
     return SUCCESS;
 }
 API Result cuDeviceGetCount(int *count) {
-    *count = 1;
+    *count = DEVICES;
     return initialized ? SUCCESS : NOT_INITIALIZED;
 }
 API Result cuDeviceGet(int *device, int ordinal) {
-    *device = 0;
-    return !initialized ? NOT_INITIALIZED : ordinal == 0 ? SUCCESS : INVALID_DEVICE;
+    *device = ordinal;
+    return !initialized ? NOT_INITIALIZED : ordinal >= 0 && ordinal < DEVICES ? SUCCESS : INVALID_DEVICE;
 }
 API Result cuDeviceGetName(char *name, int len, int) {
     snprintf(name, len, "a stand-in for a GPU");
     return SUCCESS;
 }
+API Result cuDeviceGetUuid(char *uuid, int device) {
+    memset(uuid, device + 1, 16);
+    return SUCCESS;
+}
+API Result cuDeviceGetUuid_v2(char *uuid, int device) { return cuDeviceGetUuid(uuid, device); }
 API Result cuDeviceTotalMem_v2(size_t *bytes, int) {
     *bytes = TOTAL;
     return SUCCESS;
@@ -135,8 +157,8 @@ API Result cuDeviceGetAttribute(int *value, int attribute, int) {
     *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 102 || attribute == 115 ? 1 : 0;
     return SUCCESS;
 }
-API Result cuDevicePrimaryCtxRetain(void **context, int) {
-    *context = &context_of_all;
+API Result cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = &contexts[device];
     return SUCCESS;
 }
 API Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }

@@ -1,6 +1,8 @@
-// What the stand-ins of cuDNN and cuBLASLt ask of the driver's: `work(data)` when the stream comes to it, any number of times where it
+// What the stand-ins of the libraries ask of the driver's: `work(data)` when the stream comes to it, any number of times where it
 // is captured. `data` is never freed.
 extern "C" void stand_in_enqueue(void *stream, void (*work)(void *), void *data);
+// `work(data)` of such work, while other streams go on: it waits for what they do.
+extern "C" void stand_in_apart(void (*work)(void *), void *data);
 
 #define API extern "C" __attribute__((visibility("default")))
 

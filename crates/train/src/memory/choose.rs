@@ -59,7 +59,9 @@ pub fn choose(
     images: &Images,
     part: Part,
 ) -> Result<Choice, TrainError> {
-    let left = left(&model.device)?.map(|left| left / part.here as u64);
+    // Of GPUs each worker has its own.
+    let sharing = if model.device.is_gpu() { 1 } else { part.here as u64 };
+    let left = left(&model.device)?.map(|left| left / sharing);
     let needs =
         |memory, batch: usize| Needs::of((model, optimizer), config, memory, batch.div_ceil(part.of), images);
     choose_within(config.train.memory, config.train.batch, &needs, left)

@@ -1,7 +1,7 @@
 //! Training steps on a GPU: the first is captured, those after it are replayed.
 
 use simclr_engine::{
-    Captured, DType, Deferred, LossScale, LossScaleFigures, Pixels, SingleProcess, Tensor, Verdict,
+    Captured, Collective, DType, Deferred, LossScale, LossScaleFigures, Pixels, Tensor, Verdict,
     VerdictFigures,
 };
 
@@ -45,18 +45,19 @@ impl CapturedStep {
         &mut self.pixels
     }
 
-    /// Starts a step on the views that are in [`CapturedStep::pixels`].
+    /// Starts a step on the views that are in [`CapturedStep::pixels`], together with the workers of `collective`, which must be the same each time.
     pub fn step(
         &mut self,
         model: &mut Model,
         optimizer: &mut Optimizer,
         loss: &LossConfig,
+        collective: &dyn Collective,
         rate: f64,
     ) -> Result<(), TrainError> {
         self.hyper.write(&optimizer.advance(rate))?;
         match &self.step {
             Some(step) => step.replay()?,
-            None => self.step = Some(self.capture(model, optimizer, loss)?),
+            None => self.step = Some(self.capture(model, optimizer, loss, collective)?),
         }
         Ok(())
     }
@@ -66,13 +67,14 @@ impl CapturedStep {
         model: &mut Model,
         optimizer: &mut Optimizer,
         loss: &LossConfig,
+        collective: &dyn Collective,
     ) -> Result<Captured, TrainError> {
         let CapturedStep { pixels, hyper, verdict, scale, .. } = self;
         let device = model.device.clone();
         device.capture(|| {
             let images = Tensor::from_pixels(pixels, model.activations())?;
             let Pass { sums, gradients, mut averages } =
-                forward_backward(model, loss, &SingleProcess, images, scale.as_ref())?;
+                forward_backward(model, loss, collective, images, scale.as_ref())?;
             let squares = device.squares(gradients.iter().map(|(_, gradient)| gradient))?;
             verdict.judge(&sums.sums, &squares, sums.views, scale.as_ref())?;
             let mut moved = vec![None; model.parameters.len()];

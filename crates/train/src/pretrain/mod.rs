@@ -108,15 +108,15 @@ pub fn lead(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let identity = Identity::of(dataset.as_ref());
-    let mut train = || {
+    let prepare = || {
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
-        let prepared = prepare(dataset, config, (Some(run), from), team, device)?;
-        let keeper = Keeper::new(run, &config.train, identity, from)?;
-        Run::new(prepared, config, Some(keeper), *team)?.go(observer)?.outcome()
+        let prepared = self::prepare(dataset, config, (Some(run), from), team, device)?;
+        Ok((prepared, Keeper::new(run, &config.train, identity, from)?))
     };
-    train().inspect_err(|error| team.leave(&error.to_string()))
+    let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
+    team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())
 }
 
 /// Takes the part of a worker of `team` other than the first in a run that [`lead`] keeps. Returns whether all epochs are done.
@@ -130,11 +130,9 @@ pub fn assist(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<bool, TrainError> {
-    let mut train = || {
-        let prepared = prepare(dataset, config, (None, None), team, device)?;
-        Ok(Run::new(prepared, config, None, *team)?.go(observer)?.finished)
-    };
-    train().inspect_err(|error: &TrainError| team.leave(&error.to_string()))
+    let prepared = prepare(dataset, config, (None, None), team, device)
+        .inspect_err(|error| team.leave(&error.to_string()))?;
+    team.on(device, |team| Ok(Run::new(prepared, config, None, team)?.go(observer)?.finished))
 }
 
 /// What comes before the first step; the workers of a team agree on what they must agree on.

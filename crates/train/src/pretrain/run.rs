@@ -86,7 +86,7 @@ impl<'r> Run<'r> {
         let log_every =
             config.train.log_every.unwrap_or_else(|| if device.is_gpu() { GPU_LOG_EVERY } else { 1 });
         let captured = match device.is_gpu() {
-            true => Some(CapturedStep::new(&state.model, 2 * config.train.batch)?),
+            true => Some(CapturedStep::new(&state.model, 2 * team.part.batch(config)?)?),
             false => None,
         };
         let mut run = Run {
@@ -287,7 +287,7 @@ impl<'r> Run<'r> {
         let State { model, optimizer, .. } = &mut self.state;
         let loss = &self.config.loss;
         if let Some(captured) = &mut self.captured {
-            captured.step(model, optimizer, loss, rate)?;
+            captured.step(model, optimizer, loss, self.team.collective, rate)?;
             self.state.step += 1;
             return Ok(());
         }
@@ -307,6 +307,7 @@ impl<'r> Run<'r> {
     fn settle(&mut self) -> Result<(), TrainError> {
         let Some(captured) = &self.captured else { return Ok(()) };
         let found = captured.figures()?;
+        self.team.collective.check()?;
         let VerdictFigures { loss, contrastive_accuracy, entropy, gradient_norm, .. } = found;
         let batch = ContrastiveFigures { loss, contrastive_accuracy, entropy };
         self.figures = StepFigures { batch, gradient_norm };

@@ -93,8 +93,16 @@ pub(crate) fn forward_backward(
         Some(scale) => scale.gradient(),
         None => Tensor::full(&device, &[1], 1.0)?,
     };
-    let mut exchange = |_: ParameterId, gradient: &mut Tensor| sum_over_workers(collective, gradient);
-    let gradients = tape.backward_with(&value, start, &mut exchange)?;
+    // Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum. A GPU would start exchanges of single
+    // gradients behind those that it computes anyway: one of all takes fewer starts.
+    let mut exchange = |_: ParameterId, gradient: &mut Tensor| match device.is_gpu() {
+        true => Ok(()),
+        false => collective.all_reduce(&mut std::iter::once(gradient)),
+    };
+    let mut gradients = tape.backward_with(&value, start, &mut exchange)?;
+    if device.is_gpu() {
+        gradients.all_reduce(collective)?;
+    }
     Ok(Pass { sums, gradients, averages: tape.into_buffer_updates() })
 }
 
@@ -106,14 +114,6 @@ fn contrastive(tape: &mut Tape, z: &Var, loss: &LossConfig) -> simclr_engine::Re
         LossName::NtLogistic => ops::nt_logistic(tape, z, temperature, semi_hard),
         LossName::MarginTriplet => ops::margin_triplet(tape, z, temperature, loss.margin as f32, semi_hard),
     }
-}
-
-/// Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum.
-fn sum_over_workers(collective: &dyn Collective, gradient: &mut Tensor) -> simclr_engine::Result<()> {
-    if collective.size() == 1 {
-        return Ok(());
-    }
-    collective.all_reduce_sum_f32(gradient.as_mut_slice()?)
 }
 
 /// |w| over all trained parameters.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use simclr_data::{DataError, Dataset, Share, Skipped};
-use simclr_engine::{Collective, Device, SingleProcess};
+use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
 
 use super::Identity;
 use crate::checkpoint::Checkpoint;
@@ -80,6 +80,8 @@ struct Common {
     images: u64,
     names: u32,
     instructions: String,
+    /// The GPU, where it is one.
+    gpu: Option<[u8; 16]>,
 }
 
 /// What workers tell each other after a step.
@@ -109,7 +111,7 @@ impl<'t> Team<'t> {
         self.part.of == 1
     }
 
-    /// Checks that all workers can compute one step together: on the same images, on processors of one kind.
+    /// Checks that all workers can compute one step together: on the same images, on processors of one kind, or on a GPU each.
     ///
     /// # Errors
     /// [`TrainError::Workers`], the same for all.
@@ -118,8 +120,8 @@ impl<'t> Team<'t> {
             return Ok(());
         }
         let Identity { images, names } = Identity::of(dataset);
-        let instructions = if device.is_gpu() { device.to_string() } else { device.instructions() };
-        let all: Vec<Common> = self.exchange(&Common { images, names, instructions })?;
+        let own = Common { images, names, instructions: device.instructions(), gpu: device.gpu_id()? };
+        let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
         // The same words everywhere: every worker has seen the same.
         let Some(first) = all.first() else { return Ok(()) };
@@ -137,17 +139,44 @@ impl<'t> Team<'t> {
             }
             if other.instructions != first.instructions {
                 return wrong(format!(
-                    "worker {rank} computes with {}, worker 0 with {}, and would round differently; take processors of one kind",
+                    "worker {rank} computes with {}, worker 0 with {}, and would round differently; take processors, or GPUs, of one kind",
                     other.instructions, first.instructions
                 ));
             }
         }
-        match device.is_gpu() {
-            true => {
-                wrong("several workers train on processors alone; --device cpu would be right".to_owned())
-            }
-            false => Ok(()),
+        let same = |one: &Common, other: &Common| one.gpu.is_some() && one.gpu == other.gpu;
+        let shared = all
+            .iter()
+            .enumerate()
+            .find_map(|(rank, other)| Some((all[..rank].iter().position(|one| same(one, other))?, rank)));
+        match shared {
+            Some((one, other)) => wrong(format!(
+                "workers {one} and {other} compute on the same GPU, {}; give each its own: --device cuda:0, --device cuda:1",
+                first.instructions
+            )),
+            None => Ok(()),
         }
+    }
+
+    /// Does `work` as these workers, who exchange on `device`'s GPU if it is one. Where it fails, the others are told.
+    ///
+    /// # Errors
+    /// Those of `work`; where GPUs cannot exchange, why not.
+    pub(super) fn on<R>(
+        &self,
+        device: &Device,
+        work: impl FnOnce(Team) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let told = |team: &Team, error: &TrainError| team.leave(&error.to_string());
+        let joined = between_gpus(self.collective, device).map_err(TrainError::from);
+        let Some(joined) = joined.inspect_err(|error| told(self, error))? else {
+            return work(*self).inspect_err(|error| told(self, error));
+        };
+        let team = Team { collective: &*joined, part: self.part };
+        let done = work(team).inspect_err(|error| told(&team, error))?;
+        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is sound.
+        team.collective.exchange(b"")?;
+        Ok(done)
     }
 
     /// What is kept for the backward pass by all: what one has to do without, none keeps, since what is computed again is exchanged again.

@@ -3,6 +3,8 @@
 use std::io;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,14 +39,15 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(rank: usize, stream: TcpStream) -> io::Result<Link> {
+    /// A connection that sets `gone` where nobody takes what is sent.
+    pub(super) fn new(rank: usize, stream: TcpStream, gone: Arc<AtomicBool>) -> io::Result<Link> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         let (out, (outgoing, messages), (back, written)) = (stream.try_clone()?, channel(), channel());
         let thread = Builder::new().name(format!("to worker {rank}"));
-        let thread = thread.spawn(move || write_all(out, &messages, &back))?;
+        let thread = thread.spawn(move || write_all(out, &messages, &back, &gone))?;
         let incoming = BufReader::with_capacity(64 << 10, stream);
         Ok(Link { rank, incoming, outgoing: Some(outgoing), written, thread: Some(thread) })
     }
@@ -158,7 +161,7 @@ fn head(kind: u8, length: usize) -> [u8; HEAD] {
 }
 
 /// Writes `messages` until there will be no more or nobody takes them; where there are none for a while, that we are there.
-fn write_all(mut out: TcpStream, messages: &Receiver<Vec<u8>>, back: &Sender<Vec<u8>>) {
+fn write_all(mut out: TcpStream, messages: &Receiver<Vec<u8>>, back: &Sender<Vec<u8>>, gone: &AtomicBool) {
     loop {
         let sent = match messages.recv_timeout(SAY_SO) {
             Ok(message) => {
@@ -171,6 +174,7 @@ fn write_all(mut out: TcpStream, messages: &Receiver<Vec<u8>>, back: &Sender<Vec
             Err(RecvTimeoutError::Disconnected) => break,
         };
         if sent.is_err() {
+            gone.store(true, Ordering::Relaxed);
             break;
         }
     }

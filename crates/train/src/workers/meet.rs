@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -131,13 +133,13 @@ impl Host {
         }
         let here = machines.iter().filter(|&machine| *machine == own).count();
         let welcome = Answer::Welcome { addresses, machines };
-        let mut links = vec![None];
+        let (mut links, gone) = (vec![None], Arc::default());
         for (i, mut stream) in streams.into_iter().enumerate() {
             let rank = i + 1;
             send(&mut stream, &welcome).map_err(|error| unheard(rank, &error))?;
-            links.push(Some(link(rank, stream)?));
+            links.push(Some(link(rank, stream, &gone)?));
         }
-        Ok(Workers::new(0, here, links))
+        Ok(Workers::new(0, here, links, gone))
     }
 }
 
@@ -180,14 +182,15 @@ impl Workers {
         }
         let here = machines.iter().filter(|&machine| *machine == hello.machine).count();
         let mut links: Vec<Option<Link>> = (0..size).map(|_| None).collect();
-        links[0] = Some(link(0, first)?);
+        let gone = Arc::default();
+        links[0] = Some(link(0, first, &gone)?);
         for (i, address) in addresses.iter().enumerate().take(rank - 1) {
             let other = i + 1;
             let mut stream = TcpStream::connect_timeout(address, GREETING).map_err(|error| {
                 problem(format!("worker {other} cannot be reached at {address}: {error}"))
             })?;
             send(&mut stream, &hello).map_err(|error| unheard(other, &error))?;
-            links[other] = Some(link(other, stream)?);
+            links[other] = Some(link(other, stream, &gone)?);
         }
         while let Some(missing) = (rank + 1..size).find(|&other| links[other].is_none()) {
             let Some((mut stream, _)) = accept(&listener, end, &mut patience)? else {
@@ -195,10 +198,10 @@ impl Workers {
             };
             let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
             if (rank + 1..size).contains(&hello.rank) && links[hello.rank].is_none() {
-                links[hello.rank] = Some(link(hello.rank, stream)?);
+                links[hello.rank] = Some(link(hello.rank, stream, &gone)?);
             }
         }
-        Ok(Workers::new(rank, here, links))
+        Ok(Workers::new(rank, here, links, gone))
     }
 }
 
@@ -312,8 +315,8 @@ fn wait(patience: &mut Patience) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn link(rank: usize, stream: TcpStream) -> Result<Link, TrainError> {
-    Link::new(rank, stream).map_err(|error| unheard(rank, &error))
+fn link(rank: usize, stream: TcpStream, gone: &Arc<AtomicBool>) -> Result<Link, TrainError> {
+    Link::new(rank, stream, gone.clone()).map_err(|error| unheard(rank, &error))
 }
 
 fn send(stream: &mut TcpStream, what: &impl Serialize) -> io::Result<()> {

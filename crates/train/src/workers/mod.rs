@@ -8,13 +8,15 @@
 //!     sums of gradients       piece j to worker j, which adds it up and sends the sum to all
 //! ```
 //!
-//! Values travel as they are: the network is trusted, and all workers are processors of one kind.
+//! Values travel as they are: the network is trusted, and all workers compute on one kind of processor. Those on GPUs exchange here what is not the
+//! step's: tensors go by NCCL (`simclr_engine::between_gpus`).
 
 mod link;
 mod meet;
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use simclr_engine::{Collective, EngineError, Result};
 
@@ -31,6 +33,8 @@ pub struct Workers {
     size: usize,
     here: usize,
     mesh: Mutex<Mesh>,
+    /// Whether another one has gone, as the connections' threads find out.
+    gone: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -42,10 +46,11 @@ struct Mesh {
 }
 
 impl Workers {
-    /// `links` by rank; `here` of the workers are on this machine.
-    fn new(rank: usize, here: usize, links: Vec<Option<Link>>) -> Workers {
+    /// `links` by rank, which set `gone`; `here` of the workers are on this machine.
+    fn new(rank: usize, here: usize, links: Vec<Option<Link>>, gone: Arc<AtomicBool>) -> Workers {
         let size = links.len();
-        Workers { rank, size, here, mesh: Mutex::new(Mesh { links, sums: Vec::new(), bytes: Vec::new() }) }
+        let mesh = Mutex::new(Mesh { links, sums: Vec::new(), bytes: Vec::new() });
+        Workers { rank, size, here, mesh, gone }
     }
 
     /// How many of the workers, this one included, share this machine.
@@ -159,6 +164,10 @@ impl Collective for Workers {
             }
             Ok(())
         })
+    }
+
+    fn gone(&self) -> Option<Arc<AtomicBool>> {
+        Some(self.gone.clone())
     }
 
     fn leave(&self, why: &str) {

@@ -83,7 +83,7 @@ impl Taker<'_> {
     pub fn step(&mut self, views: &[u8]) -> Result<()> {
         let loss = &self.config.loss;
         match self.captured {
-            Some(captured) => captured.step(self.model, self.optimizer, loss, RATE)?,
+            Some(captured) => captured.step(self.model, self.optimizer, loss, &SingleProcess, RATE)?,
             None => {
                 train_step(self.model, self.optimizer, loss, &SingleProcess, views, RATE)?;
             }

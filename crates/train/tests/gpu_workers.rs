@@ -1,0 +1,171 @@
+//! Several GPUs, or what stands in for them, train as one would.
+
+#![cfg(feature = "cuda")]
+
+mod watching;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::scope;
+use std::time::Duration;
+
+use simclr_data::{Dataset, Made};
+use simclr_engine::Device;
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{Outcome, Team, assist, lead};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::workers::{Host, Patience, Workers};
+use simclr_train::{Config, Layers, TrainError};
+use watching::Watch;
+
+/// Two GPUs, one test at a time.
+fn gpus() -> Option<([Device; 2], MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
+    if let (Ok(first), Ok(second)) = (Device::cuda(0, 1), Device::cuda(1, 1)) {
+        return Some(([first, second], alone));
+    }
+    say("on two GPUs: there are none");
+    let Some(libraries) = simclr_stand_in::libraries() else {
+        say("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
+        return None;
+    };
+    Some(([0, 1].map(|ordinal| Device::cuda_with(&libraries, ordinal, 1).unwrap()), alone))
+}
+
+/// One epoch of five steps on 8 x 8 pixels.
+fn config(sets: &[&str]) -> Config {
+    let usual = [
+        "data.image_size=8",
+        "data.holdout=16",
+        "encoder.width=0.0625",
+        "train.batch=16",
+        "train.epochs=1",
+        "train.precision=f32",
+        "optim.warmup_epochs=0.5",
+        "optim.rate=0.01",
+        "train.log_every=1",
+    ];
+    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+}
+
+fn images() -> Arc<dyn Dataset> {
+    Arc::new(Made::new(96, 8, 0))
+}
+
+/// Two workers over TCP, as two processes would be.
+fn workers() -> [Workers; 2] {
+    let host = Host::listen("127.0.0.1:0").unwrap();
+    let at = host.address().unwrap().to_string();
+    let mut patient = || Ok(());
+    let most = Duration::from_secs(60);
+    scope(|scope| {
+        let second =
+            scope.spawn(move || Workers::join(1, 2, &at, Patience { most, check: &mut || Ok(()) }).unwrap());
+        [host.meet(2, Patience { most, check: &mut patient }).unwrap(), second.join().unwrap()]
+    })
+}
+
+type Led = (Result<Outcome, TrainError>, Watch);
+
+/// Trains on as many devices as there are, 1 or 2.
+fn train(
+    devices: &[Device],
+    folder: &Path,
+    config: &Config,
+    from: Option<&Checkpoint>,
+    stop_after: Option<u64>,
+) -> (Led, Option<Result<bool, TrainError>>) {
+    let run = match from {
+        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
+        None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
+    };
+    let (images, mut watch) = (images(), Watch { stop_after, ..Watch::default() });
+    let [first, other] = devices else {
+        let led = lead(&images, config, (&run, from), &Team::ALONE, &devices[0], &mut watch);
+        return ((led, watch), None);
+    };
+    let [leader, second] = workers();
+    scope(|scope| {
+        let images = &images;
+        let assisting =
+            scope.spawn(move || assist(images, config, &Team::new(&second, 2), other, &mut Watch::default()));
+        // Gone before the other is waited for, as an ended process would be.
+        let led = {
+            let leader = leader;
+            lead(images, config, (&run, from), &Team::new(&leader, 2), first, &mut watch)
+        };
+        ((led, watch), Some(assisting.join().unwrap()))
+    })
+}
+
+/// A whole run: its last checkpoint, and what worker 0 saw.
+fn whole(devices: &[Device], config: &Config) -> (Checkpoint, Watch) {
+    let folder = tempfile::tempdir().unwrap();
+    let ((outcome, watch), other) = train(devices, folder.path(), config, None, None);
+    let outcome = outcome.unwrap();
+    assert!(outcome.finished && other.is_none_or(|other| other.unwrap()));
+    (Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), watch)
+}
+
+fn bits(checkpoint: &Checkpoint) -> Vec<Vec<u32>> {
+    checkpoint.tensors.iter().map(|tensor| tensor.data.iter().map(|v| v.to_bits()).collect()).collect()
+}
+
+#[test]
+fn two_gpus_take_the_steps_of_one() {
+    let Some((gpus, _alone)) = gpus() else { return };
+    let config = config(&[]);
+    let (_, alone) = whole(&gpus[..1], &config);
+    let (_, watch) = whole(&gpus, &config);
+    assert_eq!((watch.plan.unwrap().workers, watch.steps.len(), watch.epochs.len()), (2, 5, 1));
+    for (step, alone) in watch.steps.iter().zip(&alone.steps) {
+        let near = |one: f64, other: f64, by: f64| (one / other - 1.0).abs() < by;
+        assert!(near(step.loss, alone.loss, 1e-3), "step {}: {} and {}", step.step, step.loss, alone.loss);
+        let norms = [step.gradient_norm, alone.gradient_norm];
+        assert!(near(norms[0], norms[1], 1e-2), "gradients of step {}: {norms:?}", step.step);
+    }
+}
+
+/// The loss's scale and skipped steps among them.
+#[test]
+fn two_gpus_go_on_to_the_same_bits() {
+    let Some((gpus, _alone)) = gpus() else { return };
+    let config = config(&["train.precision=fp16"]);
+    let (expected, _) = whole(&gpus, &config);
+    let folder = tempfile::tempdir().unwrap();
+    let mut from: Option<Checkpoint> = None;
+    for stop_after in [Some(2), None] {
+        let ((outcome, _), other) = train(&gpus, folder.path(), &config, from.as_ref(), stop_after);
+        let outcome = outcome.unwrap();
+        assert!(outcome.finished == other.unwrap().unwrap() && outcome.finished == stop_after.is_none());
+        from = Some(Checkpoint::read(&Disk, &outcome.checkpoint).unwrap());
+    }
+    assert!(bits(&from.unwrap()) == bits(&expected));
+}
+
+#[test]
+fn each_worker_needs_a_gpu_of_its_own() {
+    let Some((gpus, _alone)) = gpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let same = [gpus[0].clone(), gpus[0].clone()];
+    let ((outcome, _), other) = train(&same, folder.path(), &config(&[]), None, None);
+    for error in [outcome.unwrap_err(), other.unwrap().unwrap_err()] {
+        assert!(error.to_string().contains("workers 0 and 1 compute on the same GPU"), "{error}");
+    }
+}
+
+#[test]
+fn a_worker_that_fails_is_told_of_by_the_other() {
+    let Some((gpus, _alone)) = gpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    // The loss of an endless rate.
+    let ((outcome, _), other) =
+        train(&gpus, folder.path(), &config(&["optim.rate=1e30", "train.log_every=2"]), None, None);
+    assert!(matches!(outcome, Err(TrainError::NotFinite { .. })), "{outcome:?}");
+    assert!(other.unwrap().is_err());
+}
