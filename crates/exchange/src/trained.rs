@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use simclr_train::config::{Normalize, PoolPadding};
 use simclr_train::{Config, Model, TrainError};
 
 /// What the head's tensors are called by.
@@ -53,21 +54,33 @@ impl Trained<'_> {
     }
 }
 
-/// What the facts beside a network's tensors say, for reading it again.
-pub(crate) struct Facts<'f> {
+/// What is known of a network beside its tensors, for reading it again.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
     /// As it was trained; none beside the tensors of another program.
-    pub config: Option<&'f str>,
+    pub config: Option<String>,
     /// Optimiser steps of training behind it.
     pub step: u64,
     /// Whole epochs of training behind it.
     pub epoch: u64,
+    /// Where no configuration tells: how its images are normalised, if that is known.
+    pub normalize: Option<Normalize>,
+    /// Where no configuration tells: how its max pool is padded.
+    pub pool_padding: PoolPadding,
 }
 
-impl<'f> Facts<'f> {
-    pub fn of(metadata: &'f HashMap<String, String>) -> Facts<'f> {
+impl Default for Facts {
+    fn default() -> Facts {
+        Facts { config: None, step: 0, epoch: 0, normalize: None, pool_padding: PoolPadding::All }
+    }
+}
+
+impl Facts {
+    /// Those beside the tensors of a file.
+    pub fn of(metadata: &HashMap<String, String>) -> Facts {
         let number = |name: &str| metadata.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         let config = metadata.get("config").filter(|_| metadata.contains_key("program"));
-        Facts { config: config.map(String::as_str), step: number("step"), epoch: number("epoch") }
+        Facts { config: config.cloned(), step: number("step"), epoch: number("epoch"), ..Facts::default() }
     }
 }
 

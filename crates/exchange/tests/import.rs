@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{config, images, model, trained};
+use common::{config, images, model, newest, says, trained};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -82,9 +82,7 @@ const PLAIN: ImportOptions =
 const TINY: [&str; 3] = ["encoder.width=0.0625", "data.image_size=16", "head.kind=none"];
 
 fn load(run: &Path) -> (Model, Config) {
-    let (run, _) = RunFolder::open(run, Arc::new(Disk)).unwrap();
-    let found = run.checkpoints(1).latest_good().unwrap().unwrap();
-    Model::from_checkpoint(&found.checkpoint, &Device::cpu(1).unwrap()).unwrap()
+    Model::from_checkpoint(&newest(run), &Device::cpu(1).unwrap()).unwrap()
 }
 
 #[test]
@@ -118,7 +116,7 @@ fn what_was_written_comes_back_to_the_bit() {
         assert_eq!((config_again.loss, config_again.data), (config.loss, config.data));
         let (folder, _) = RunFolder::open(&run, Arc::new(Disk)).unwrap();
         assert_eq!(folder.imported(), Some("a.safetensors"));
-        let meta = folder.checkpoints(1).latest_good().unwrap().unwrap().checkpoint.meta;
+        let meta = newest(&run).meta;
         assert_eq!((meta.step, meta.epoch), (7, 2));
         assert!(imported.save(&run).unwrap_err().to_string().contains("already holds a run"));
     }
@@ -176,13 +174,6 @@ fn values_of_16_bits() {
             };
             assert_eq!(again, bytes, "{name}");
         }
-    }
-}
-
-#[track_caller]
-fn says(message: String, words: &[&str]) {
-    for word in words {
-        assert!(message.contains(word), "no {word:?} in: {message}");
     }
 }
 
@@ -252,7 +243,7 @@ fn files_that_are_none() {
     }
     let whole = fs::read(File::of(&TINY).write()).unwrap();
     says(refused(&whole[..whole.len() - 1]), &["no safetensors file"]);
-    says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["it is a folder"]);
+    says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["no checkpoint of TensorFlow"]);
     let missing = folder.path().join("missing");
     says(Imported::read(&missing, &PLAIN).unwrap_err().to_string(), &["cannot read", "missing"]);
 }

@@ -146,12 +146,13 @@ fn bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
 
 fn record(contents: &[u8]) -> Vec<u8> {
     let length = (contents.len() as u64).to_le_bytes();
-    [&length[..], &masked(&length), contents, &masked(contents)].concat()
+    let checksum = |bytes: &[u8]| masked_crc32c(bytes).to_le_bytes();
+    [&length[..], &checksum(&length), contents, &checksum(contents)].concat()
 }
 
-/// The CRC-32C of `bytes`, rotated and offset: a checksum of data that contains its own checksum says little.
-fn masked(bytes: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+/// The CRC-32C of `bytes` as TensorFlow's files have it, rotated and offset: a checksum of data that contains its own checksum says little.
+pub fn masked_crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]

@@ -17,17 +17,20 @@ const EXAMPLES: &str = "\
 Examples:
   simclr import resnet50.safetensors --out runs/imagenet --normalize imagenet
   simclr import encoder.safetensors --out runs/again
+  simclr import simclr/model.ckpt-225206 --out runs/official
   simclr knn runs/imagenet --train photos/
 
-FILE is safetensors of a ResNet under torchvision's names, or what `simclr export RUN --to torchvision` wrote. Depth, width, \
-stem, shortcuts and head are recognised; a classifier fc.* is left out. A file of PyTorch's (.pth, .pt) is refused, with the \
-line that turns it into safetensors. The run folder can be measured and exported, not trained on.";
+FILE is safetensors of a ResNet under torchvision's names, what `simclr export RUN --to torchvision` wrote, or a checkpoint of the \
+official code of SimCLR (TensorFlow's NAME.index with NAME.data-*: any of them, NAME, or the folder), whose networks without selective \
+kernels (sk0) give the h and z that they give there. Depth, width, stem, shortcuts and head are recognised; a classifier is left out. \
+A file of PyTorch's (.pth, .pt) is refused, with the line that turns it into safetensors. The run folder can be measured and exported, \
+not trained on.";
 
-/// Make a run folder of a network from elsewhere: torchvision's names in safetensors
+/// Make a run folder of a network from elsewhere: torchvision's names in safetensors, or a checkpoint of the official code
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Import {
-    /// The weights, a safetensors file
+    /// The weights: a safetensors file, or a checkpoint of TensorFlow
     file: PathBuf,
 
     /// The run folder, new or empty
@@ -42,7 +45,7 @@ pub struct Import {
     #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
     size: Option<u32>,
 
-    /// How its images are normalised, which files of other programs do not tell: imagenet (torchvision, timm), or none (from 0 to 1)
+    /// How its images are normalised, which files for PyTorch do not tell: imagenet (torchvision, timm), or none (from 0 to 1)
     #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
     normalize: Option<Normalize>,
 
@@ -90,6 +93,7 @@ impl Import {
                 "stem": encoder.stem,
                 "variant": encoder.variant,
                 "shortcut": encoder.shortcut,
+                "pool_padding": encoder.pool_padding,
                 "normalize": encoder.normalize,
                 "head": head.kind,
                 "image_size": size,

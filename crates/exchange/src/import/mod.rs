@@ -1,7 +1,10 @@
-//! A network from a safetensors file with torchvision's names, as a run folder.
+//! A network from a file of another program, as a run folder.
 
-mod file;
+mod bundle;
+mod official;
 mod recognise;
+mod safetensors;
+mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +17,9 @@ use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
 
-use crate::trained::Facts;
 use crate::{ExchangeError, Result};
-use file::WeightsFile;
 use recognise::Recognised;
+use weights::Weights;
 
 /// Side of the images of networks that do not tell theirs.
 const LARGE: u32 = 224;
@@ -48,18 +50,19 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// Reads a safetensors file with torchvision's names: a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote.
+    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote), or
+    /// a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its name without that, or a folder of one.
     ///
     /// # Errors
     /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape, or unknown. A file that
     /// does not tell how images are normalised, where the options do not either.
     pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported> {
-        let file = WeightsFile::read(path)?;
-        let facts = Facts::of(&file.metadata);
+        let file = Weights::read(path)?;
         let recognised = Recognised::of(&file)?;
-        let config = configure(&file, &facts, &recognised, options)?;
-        let (tensors, left_out) = take_tensors(&file, &config)?;
-        if facts.config.is_none() && options.normalize.is_none() {
+        let config = configure(&file, &recognised, options)?;
+        let tensors = take_tensors(&file, &config)?;
+        let Weights { facts, left_out, .. } = file;
+        if facts.config.is_none() && facts.normalize.or(options.normalize).is_none() {
             return Err(ExchangeError::Unnormalized { path: path.to_owned() });
         }
         let meta = Meta {
@@ -97,23 +100,20 @@ impl Imported {
 }
 
 /// The configuration of a network: what the file tells, then what its tensors show, then what the options say.
-fn configure(
-    file: &WeightsFile,
-    facts: &Facts,
-    recognised: &Recognised,
-    options: &ImportOptions,
-) -> Result<Config> {
+fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -> Result<Config> {
     let found = recognised.encoder.name;
     if let Some(encoder) = options.encoder.filter(|&encoder| encoder != found) {
         return Err(file.problem(format!("it is a {found}, not a {encoder}")));
     }
     let origin = format!("{} (its configuration)", file.path.display());
-    let mut config = match facts.config {
+    let mut config = match &file.facts.config {
         Some(text) => Config::from_toml(text, &origin)?,
         None => {
             let mut config = Config::default();
             config.data.image_size = if recognised.encoder.stem == Stem::Small { SMALL } else { LARGE };
             config.train.precision = Precision::F32;
+            config.encoder.normalize = file.facts.normalize.unwrap_or(config.encoder.normalize);
+            config.encoder.pool_padding = file.facts.pool_padding;
             config
         }
     };
@@ -130,8 +130,8 @@ fn configure(
     Ok(Config::from_toml(&config.to_toml()?, &file.path.display().to_string())?)
 }
 
-/// The tensors of a network of this configuration, and the names of those left out.
-fn take_tensors(file: &WeightsFile, config: &Config) -> Result<(Vec<NamedTensor>, Vec<String>)> {
+/// The tensors of a network of this configuration.
+fn take_tensors(file: &Weights, config: &Config) -> Result<Vec<NamedTensor>> {
     let network = || format!("a {} of width {}", config.encoder.name, config.encoder.width);
     let model = Model::new(config, &Device::dry().map_err(TrainError::from)?)?;
     let mut tensors = Vec::new();
@@ -145,13 +145,12 @@ fn take_tensors(file: &WeightsFile, config: &Config) -> Result<(Vec<NamedTensor>
             Some(shape) => format!("is {shape:?}, expected {expected:?} as in {}", network()),
             None => format!("is missing; {} has it, {expected:?}", network()),
         };
-        return Err(file.problem(format!("tensor `{name}` {problem}")));
+        return Err(file.problem(format!("tensor `{}` {problem}", file.called(name))));
     }
     let known = |name: &str| model.parameters.find(name).is_some() || name.ends_with(".num_batches_tracked");
-    let (left_out, unknown): (Vec<_>, Vec<_>) =
-        file.names().filter(|name| !known(name)).partition(|name| name.starts_with("fc."));
+    let unknown: Vec<_> = file.names().filter(|name| !known(name)).collect();
     let Some(name) = unknown.first() else {
-        return Ok((tensors, left_out));
+        return Ok(tensors);
     };
     let others = match unknown.len() {
         1 => " is".to_owned(),
@@ -161,5 +160,5 @@ fn take_tensors(file: &WeightsFile, config: &Config) -> Result<(Vec<NamedTensor>
         true => "; this is a checkpoint of simclr, whose run folder can be used as it is",
         false => "",
     };
-    Err(file.problem(format!("tensor `{name}`{others} no part of {}{advice}", network())))
+    Err(file.problem(format!("tensor `{}`{others} no part of {}{advice}", file.called(name), network())))
 }

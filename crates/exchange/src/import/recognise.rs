@@ -1,11 +1,12 @@
 //! Which network it is, by the names and shapes of its tensors.
 
+use simclr_nn::Depth;
 use simclr_train::config::{
     Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
 };
 use simclr_train::{Config, resnet_spec};
 
-use super::file::WeightsFile;
+use super::weights::Weights;
 use crate::Result;
 
 /// Channels of the first convolution of a network of width 1.
@@ -22,7 +23,7 @@ impl Recognised {
     ///
     /// # Errors
     /// [`ExchangeError::Weights`](crate::ExchangeError::Weights) where no ResNet has such.
-    pub fn of(file: &WeightsFile) -> Result<Recognised> {
+    pub fn of(file: &Weights) -> Result<Recognised> {
         let (width, stem) = first_layer(file)?;
         let is_there = |name: &str| file.shape(name).is_some();
         let bottleneck = is_there("layer1.0.conv3.weight");
@@ -44,7 +45,7 @@ impl Recognised {
     }
 }
 
-fn first_layer(file: &WeightsFile) -> Result<(f64, Stem)> {
+fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
     const FIRST: &str = "conv1.weight";
     /// The last of a ResNet-D's three.
     const THIRD: &str = "conv1.6.weight";
@@ -60,7 +61,7 @@ fn first_layer(file: &WeightsFile) -> Result<(f64, Stem)> {
         )),
         None => {
             let alike = file.names().find(|name| name.ends_with(FIRST) && !name.contains("layer"));
-            let advice = match alike.as_deref().and_then(|name| name.strip_suffix(FIRST)) {
+            let advice = match alike.and_then(|name| name.strip_suffix(FIRST)) {
                 Some(prefix) => format!("; there is `{prefix}{FIRST}`: take `{prefix}` off the names"),
                 None => String::new(),
             };
@@ -70,15 +71,13 @@ fn first_layer(file: &WeightsFile) -> Result<(f64, Stem)> {
 }
 
 /// The network of as many blocks in each stage, of two convolutions or, `bottleneck`, three.
-fn name_of(file: &WeightsFile, bottleneck: bool) -> Result<EncoderName> {
+fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
     let blocks_of = |stage: usize| {
         (0..).take_while(|block| file.shape(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()
     };
     let blocks: [usize; 4] = std::array::from_fn(|stage| blocks_of(stage + 1));
     let found = EncoderName::ALL.iter().copied().find(|&name| {
-        let mut config = Config::default();
-        config.encoder.name = name;
-        let depth = resnet_spec(&config).depth;
+        let depth = depth_of(name);
         depth.blocks() == blocks && depth.is_bottleneck() == bottleneck
     });
     found.ok_or_else(|| {
@@ -91,8 +90,15 @@ fn name_of(file: &WeightsFile, bottleneck: bool) -> Result<EncoderName> {
     })
 }
 
+/// The blocks of a network.
+pub(super) fn depth_of(name: EncoderName) -> Depth {
+    let mut config = Config::default();
+    config.encoder.name = name;
+    resnet_spec(&config).depth
+}
+
 /// The head, none where there is not one.
-fn head(file: &WeightsFile) -> Result<HeadConfig> {
+fn head(file: &Weights) -> Result<HeadConfig> {
     let weight = |layer: usize| file.shape(&format!("head.{layer}.linear.weight"));
     let layers = (0..).take_while(|&layer| weight(layer).is_some()).count();
     let Some(last) = layers.checked_sub(1).and_then(weight) else {

@@ -5,8 +5,14 @@
 
 pub mod interpreter;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use simclr_engine::{Device, ParameterKind};
 use simclr_exchange::Trained;
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, Model};
 
 /// The configuration that differs from the default in `sets`, in f32.
@@ -53,4 +59,17 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     let scale = greatest(&mut b.iter().copied());
     assert!(scale > 0.0 && scale.is_finite());
     greatest(&mut a.iter().zip(b).map(|(a, b)| a - b)) / scale
+}
+
+/// The newest checkpoint of a run.
+pub fn newest(run: &Path) -> Checkpoint {
+    let (run, _) = RunFolder::open(run, Arc::new(Disk)).unwrap();
+    run.checkpoints(1).latest_good().unwrap().unwrap().checkpoint
+}
+
+#[track_caller]
+pub fn says(message: String, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "no {word:?} in: {message}");
+    }
 }

@@ -1,0 +1,159 @@
+//! A checkpoint of TensorFlow: a TensorBundle, of an index and files of values.
+//!
+//! `NAME.index` is a table (`table.rs`) of the tensors' names, each with its type, shape and place in one of the files
+//! `NAME.data-00000-of-00001`. Nothing is believed of a place before it is compared with the length of its file, and values have checksums.
+
+mod messages;
+mod place;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use simclr_train::tensorboard::masked_crc32c;
+
+use self::messages::{BundleEntry, BundleHeader};
+pub(super) use self::place::index_of;
+use super::weights::Source;
+use crate::{ExchangeError, Result};
+
+/// An index of a ResNet takes some 100 kB.
+const INDEX_LIMIT: u64 = 64 << 20;
+
+/// The types of tensors that have a name in messages, by their number in TensorFlow.
+const TYPES: [(i32, &str); 10] = [
+    (FLOAT, "DT_FLOAT"),
+    (2, "DT_DOUBLE"),
+    (3, "DT_INT32"),
+    (4, "DT_UINT8"),
+    (6, "DT_INT8"),
+    (7, "DT_STRING"),
+    (INT64, "DT_INT64"),
+    (10, "DT_BOOL"),
+    (14, "DT_BFLOAT16"),
+    (19, "DT_HALF"),
+];
+const FLOAT: i32 = 1;
+const INT64: i32 = 9;
+
+/// A checkpoint whose index has been read.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    index: PathBuf,
+    shards: i32,
+    entries: BTreeMap<String, BundleEntry>,
+}
+
+impl Bundle {
+    /// Reads the index of a checkpoint.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged, or is no index of values that are little-endian.
+    pub fn read(index: &Path) -> Result<Bundle> {
+        let io = |source| ExchangeError::Io { path: index.to_owned(), source };
+        let problem = |problem| ExchangeError::Weights { path: index.to_owned(), problem };
+        let mut file = File::open(index).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        if length > INDEX_LIMIT {
+            return Err(problem(format!(
+                "{length} bytes are too many for the index of a checkpoint of a ResNet"
+            )));
+        }
+        let mut bytes = Vec::new();
+        (&mut file).take(INDEX_LIMIT).read_to_end(&mut bytes).map_err(io)?;
+        let (mut header, mut entries) = (None, BTreeMap::new());
+        for (key, value) in table::read(&bytes).map_err(problem)? {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            let damaged = |error| problem(format!("what it says of `{name}` is damaged: {error}"));
+            if name.is_empty() {
+                header = Some(BundleHeader::decode(value).map_err(damaged)?);
+            } else {
+                let entry = BundleEntry::decode(value).map_err(damaged)?;
+                entries.insert(name, entry);
+            }
+        }
+        match header {
+            Some(BundleHeader { num_shards: shards @ 1.., endianness: 0 }) => {
+                Ok(Bundle { index: index.to_owned(), shards, entries })
+            }
+            Some(BundleHeader { endianness: 1.., .. }) => {
+                Err(problem("its values are big-endian, expected little-endian".to_owned()))
+            }
+            _ => Err(problem("it is a table, but not the index of a checkpoint".to_owned())),
+        }
+    }
+
+    /// A whole number, where there is one of that name.
+    pub fn whole(&self, name: &str) -> Option<u64> {
+        let entry = self.entries.get(name).filter(|entry| entry.dtype == INT64)?;
+        let bytes = self.bytes(name, entry, size_of::<i64>()).ok()?;
+        u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
+    }
+
+    /// The bytes of a tensor of values of `each` bytes.
+    fn bytes(&self, name: &str, entry: &BundleEntry, each: usize) -> Result<Vec<u8>> {
+        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        if !entry.slices.is_empty() {
+            return Err(told("was saved in parts, which is not read here"));
+        }
+        let expected = sides(entry)
+            .and_then(|sides| sides.iter().try_fold(each, |bytes, &side| bytes.checked_mul(side)));
+        let (Ok(offset), Some(size)) = (u64::try_from(entry.offset), expected) else {
+            return Err(told("has a place or a shape that cannot be"));
+        };
+        if i64::try_from(size) != Ok(entry.size) {
+            return Err(told(&format!("takes {} bytes, expected {size} for its shape", entry.size)));
+        }
+        let path = self.shard(entry.shard_id);
+        let io = |source| ExchangeError::Io { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        if offset.checked_add(size as u64).is_none_or(|end| end > length) {
+            return Err(told(&format!("ends beyond {}, of {length} bytes", path.display())));
+        }
+        let mut bytes = vec![0; size];
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(io)?;
+        match masked_crc32c(&bytes) == entry.crc32c {
+            true => Ok(bytes),
+            false => Err(told(&format!("is damaged in {} (checksum)", path.display()))),
+        }
+    }
+
+    /// The file of this number.
+    fn shard(&self, number: i32) -> PathBuf {
+        self.index.with_extension(format!("data-{number:05}-of-{:05}", self.shards))
+    }
+
+    fn problem(&self, problem: String) -> ExchangeError {
+        ExchangeError::Weights { path: self.index.clone(), problem }
+    }
+}
+
+impl Source for Bundle {
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let sides = |entry| sides(entry).unwrap_or_default();
+        self.entries.iter().map(|(name, entry)| (name.clone(), sides(entry))).collect()
+    }
+
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let Some(entry) = self.entries.get(name) else {
+            return Err(self.problem(format!("tensor `{name}` is missing")));
+        };
+        if entry.dtype != FLOAT {
+            let known = TYPES.iter().find(|(number, _)| *number == entry.dtype);
+            let found = known.map_or_else(|| format!("type {}", entry.dtype), |(_, name)| (*name).to_owned());
+            return Err(self.problem(format!("tensor `{name}` is {found}, expected DT_FLOAT")));
+        }
+        let bytes = self.bytes(name, entry, size_of::<f32>())?;
+        Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+}
+
+/// The sides of a tensor; none where one cannot be.
+fn sides(entry: &BundleEntry) -> Option<Vec<usize>> {
+    let dimensions = entry.shape.iter().flat_map(|shape| &shape.dim);
+    dimensions.map(|dimension| usize::try_from(dimension.size).ok()).collect()
+}

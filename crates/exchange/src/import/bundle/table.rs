@@ -1,0 +1,113 @@
+//! The table that a TensorBundle's index is: the format of LevelDB's `.ldb` files
+//! (`doc/table_format.md` there), without compression.
+//!
+//! Blocks of sorted keys and values, each block with a checksum; a block of the blocks' places; and at the end a footer that says where that is.
+
+use simclr_train::tensorboard::masked_crc32c;
+
+/// Two places, padded to 40 bytes, and the magic number.
+const FOOTER: usize = 48;
+const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
+/// What follows a block's contents: how they are compressed, and the checksum.
+const TRAILER: usize = 5;
+/// Keys repeat what they begin with, so that a small file could hold long ones: more than this is no checkpoint's.
+const KEY_LIMIT: usize = 1024;
+const ENTRIES_LIMIT: usize = 1 << 16;
+
+/// A key and its value.
+pub(super) type Entry<'t> = (Vec<u8>, &'t [u8]);
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Whether a file that ends with these bytes may be a table.
+pub(super) fn ends_as_table(end: &[u8]) -> bool {
+    end.last_chunk().is_some_and(|&magic| u64::from_le_bytes(magic) == MAGIC)
+}
+
+/// All keys and values of a table.
+///
+/// # Errors
+/// What is damaged, in words.
+pub(super) fn read(table: &[u8]) -> Result<Vec<Entry<'_>>> {
+    if !ends_as_table(table) || table.len() < FOOTER {
+        return Err("it does not end as the index of a checkpoint".to_owned());
+    }
+    let (blocks, footer) = table.split_at(table.len() - FOOTER);
+    // The first place is that of a block of nothing.
+    let mut places = Bytes(footer);
+    let _metaindex = places.place()?;
+    let mut entries = Vec::new();
+    for (_, place) in block(contents(blocks, places.place()?)?, ENTRIES_LIMIT)? {
+        let left = ENTRIES_LIMIT - entries.len();
+        entries.extend(block(contents(blocks, Bytes(place).place()?)?, left)?);
+    }
+    Ok(entries)
+}
+
+/// The contents of the block at a place.
+fn contents(blocks: &[u8], (offset, size): (usize, usize)) -> Result<&[u8]> {
+    let beyond = || format!("a block of {size} bytes at byte {offset} is not within it");
+    let end = offset.checked_add(size).and_then(|end| end.checked_add(TRAILER)).ok_or_else(beyond)?;
+    let block = blocks.get(offset..end).ok_or_else(beyond)?;
+    let (checked, checksum) = block.split_last_chunk().ok_or_else(beyond)?;
+    if masked_crc32c(checked) != u32::from_le_bytes(*checksum) {
+        return Err(format!("the block at byte {offset} is damaged (checksum)"));
+    }
+    match checked.split_last() {
+        Some((0, contents)) => Ok(contents),
+        _ => Err(format!("the block at byte {offset} is compressed, which checkpoints are not")),
+    }
+}
+
+/// The keys and values of a block, `limit` at most.
+fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
+    // At the end: where keys begin that are written in full, and how many of these places there are. Only searches need them.
+    let damaged = || "a block is damaged".to_owned();
+    let (rest, count) = contents.split_last_chunk().ok_or_else(damaged)?;
+    let restarts = size_of::<u32>().checked_mul(u32::from_le_bytes(*count) as usize);
+    let end = restarts.and_then(|bytes| rest.len().checked_sub(bytes)).ok_or_else(damaged)?;
+    let mut bytes = Bytes(&rest[..end]);
+    let mut entries: Vec<Entry> = Vec::new();
+    while !bytes.0.is_empty() {
+        let (shared, own, value) = (bytes.length()?, bytes.length()?, bytes.length()?);
+        let before = entries.last().map_or(&[][..], |(key, _)| key);
+        let start = before.get(..shared).ok_or_else(damaged)?;
+        let key = [start, bytes.take(own)?].concat();
+        if key.len() > KEY_LIMIT || entries.len() == limit {
+            return Err(format!(
+                "it has a name of more than {KEY_LIMIT} bytes, or more than {ENTRIES_LIMIT} names, which no checkpoint of a ResNet has"
+            ));
+        }
+        entries.push((key, bytes.take(value)?));
+    }
+    Ok(entries)
+}
+
+/// What is left to read.
+struct Bytes<'t>(&'t [u8]);
+
+impl<'t> Bytes<'t> {
+    fn take(&mut self, count: usize) -> Result<&'t [u8]> {
+        let (taken, left) = self.0.split_at_checked(count).ok_or("it ends too early")?;
+        self.0 = left;
+        Ok(taken)
+    }
+
+    /// A number of seven bits a byte, the lowest first.
+    fn length(&mut self) -> Result<usize> {
+        let mut number = 0u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.take(1)?[0];
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return usize::try_from(number).map_err(|_| "it holds a length beyond all memory".to_owned());
+            }
+        }
+        Err("it holds a number of more than ten bytes".to_owned())
+    }
+
+    /// Where a block begins, and how long its contents are.
+    fn place(&mut self) -> Result<(usize, usize)> {
+        Ok((self.length()?, self.length()?))
+    }
+}

@@ -1,0 +1,145 @@
+//! Tensors of a file, whatever its format, under the names that they have here.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use simclr_train::checkpoint::NamedTensor;
+
+use super::bundle::{self, Bundle};
+use super::official;
+use super::safetensors::Safetensors;
+use crate::trained::Facts;
+use crate::{ExchangeError, Result};
+
+/// A file whose tensors are known, and read one by one.
+pub(super) trait Source: Debug {
+    /// The names of its tensors and their sides.
+    fn tensors(&self) -> Vec<(String, Vec<usize>)>;
+
+    /// The values of a tensor of floating point, in the order of the file.
+    ///
+    /// # Errors
+    /// A tensor that is not there, is damaged or of another type.
+    fn values(&self, name: &str) -> Result<Vec<f32>>;
+}
+
+/// In which order a file has a tensor's sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As PyTorch does: (out, in, h, w), (out, in).
+    Torch,
+    /// As TensorFlow does: (h, w, in, out), (in, out).
+    TensorFlow,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its name in the file.
+    pub stored: String,
+    /// Its sides as PyTorch has them.
+    pub shape: Vec<usize>,
+    pub layout: Layout,
+}
+
+impl Entry {
+    /// A tensor of these sides in the file.
+    pub fn new(stored: String, sides: &[usize], layout: Layout) -> Entry {
+        let shape = match (layout, sides) {
+            (Layout::TensorFlow, &[height, width, inputs, outputs]) => vec![outputs, inputs, height, width],
+            (Layout::TensorFlow, &[inputs, outputs]) => vec![outputs, inputs],
+            _ => sides.to_vec(),
+        };
+        Entry { stored, shape, layout }
+    }
+}
+
+/// The weights of a network.
+#[derive(Debug)]
+pub(super) struct Weights {
+    pub path: PathBuf,
+    /// What the file tells beside them.
+    pub facts: Facts,
+    /// Tensors that are no part of an encoder or its head, by their names in the file.
+    pub left_out: Vec<String>,
+    tensors: BTreeMap<String, Entry>,
+    source: Box<dyn Source>,
+}
+
+impl Weights {
+    /// Reads what there is to know of a file's tensors: safetensors, or a checkpoint of TensorFlow.
+    ///
+    /// # Errors
+    /// A file that is neither, is damaged, or cannot be read; a checkpoint that is not of the official code.
+    pub fn read(path: &Path) -> Result<Weights> {
+        if let Some(index) = bundle::index_of(path)? {
+            let bundle = Bundle::read(&index)?;
+            let official::Renamed { tensors, left_out } = official::rename(&index, bundle.tensors())?;
+            let facts = official::facts(bundle.whole(official::STEP));
+            return Ok(Weights { path: index, facts, left_out, tensors, source: Box::new(bundle) });
+        }
+        let file = Safetensors::read(path)?;
+        let (tensors, left_out) = file
+            .tensors()
+            .into_iter()
+            .map(|(name, sides)| (name.clone(), Entry::new(name, &sides, Layout::Torch)))
+            .partition::<BTreeMap<_, _>, _>(|(name, _)| !name.starts_with(CLASSIFIER));
+        let left_out = left_out.into_keys().collect();
+        Ok(Weights { path: path.to_owned(), facts: file.facts(), left_out, tensors, source: Box::new(file) })
+    }
+
+    /// The tensors' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The sides of a tensor as PyTorch has them, where it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// What a tensor is called in messages: what the file calls it, where it has it.
+    pub fn called<'n>(&'n self, name: &'n str) -> &'n str {
+        self.tensors.get(name).map_or(name, |entry| &entry.stored)
+    }
+
+    /// A tensor in f32, its sides as PyTorch has them.
+    ///
+    /// # Errors
+    /// Those of the file, and values that are not finite.
+    pub fn tensor(&self, name: &str) -> Result<NamedTensor> {
+        let entry =
+            self.tensors.get(name).ok_or_else(|| self.problem(format!("tensor `{name}` is missing")))?;
+        let values = self.source.values(&entry.stored)?;
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(ExchangeError::NotFinite { name: entry.stored.clone() });
+        }
+        let data = match entry.layout {
+            Layout::Torch => values,
+            Layout::TensorFlow => outputs_first(&values, &entry.shape),
+        };
+        Ok(NamedTensor { name: name.to_owned(), shape: entry.shape.clone(), data })
+    }
+
+    /// An error of this file.
+    pub fn problem(&self, problem: String) -> ExchangeError {
+        ExchangeError::Weights { path: self.path.clone(), problem }
+    }
+}
+
+/// How the names of a classifier's tensors begin.
+const CLASSIFIER: &str = "fc.";
+
+/// Values of (h, w, in, out) or (in, out) in the order of `shape`, (out, in, h, w) or (out, in).
+fn outputs_first(values: &[f32], shape: &[usize]) -> Vec<f32> {
+    let &[outputs, inputs, ref pixels @ ..] = shape else { return values.to_vec() };
+    let pixels: usize = pixels.iter().product();
+    let mut out = Vec::with_capacity(values.len());
+    for output in 0..outputs {
+        for input in 0..inputs {
+            out.extend((0..pixels).map(|pixel| values[(pixel * inputs + input) * outputs + output]));
+        }
+    }
+    out
+}
