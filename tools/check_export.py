@@ -4,7 +4,8 @@
     tools/check_export.py IMAGES [RUN ...]
 
 IMAGES is a folder of images, of which five are taken. Each RUN is exported in both formats; torchvision's ResNet-18 and ResNet-50, with
-random weights, are imported. Needs Python with numpy, pillow, onnx, onnxruntime, torch, torchvision, safetensors. SIMCLR names the program
+random weights, are imported; a ResNet-D is compared with timm's where that is there. Needs Python with numpy, pillow, onnx, onnxruntime, torch,
+torchvision, safetensors. SIMCLR names the program
 (default: target/release/simclr). Ends with an error where outputs differ by more than 1e-5 of the largest value.
 """
 
@@ -22,6 +23,11 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+try:
+    import timm
+except ImportError:
+    timm = None
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = os.environ.get("SIMCLR", ROOT / "target/release/simclr")
@@ -82,12 +88,15 @@ def check_onnx(run, images, expected, work):
 
 
 def check_torchvision(file, name, images, expected):
-    network = getattr(torchvision.models, name)()
+    check_weights(file, getattr(torchvision.models, name)(), "torchvision", images, expected)
+
+
+def check_weights(file, network, library, images, expected):
     missing, unexpected = network.load_state_dict(load_file(file), strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], []), (missing, unexpected)
     network.fc = torch.nn.Identity()
     with torch.no_grad():
-        compare("torchvision, h", network.eval()(torch.from_numpy(images)).numpy(), expected)
+        compare(f"{library}, h", network.eval()(torch.from_numpy(images)).numpy(), expected)
 
 
 def check_run(run, images, work):
@@ -104,8 +113,12 @@ def check_run(run, images, work):
         expected["z"] = embed(again, work / "pictures", work, "--projection")
     check_onnx(again, pixels, expected, work)
     bottleneck = made["encoder"] not in ("resnet18", "resnet34")
+    plain = made["width"] == 1 and made["stem"] == "imagenet" and made["selective_kernels"] == 0
     same_shortcuts = bottleneck or made["shortcut"] == "auto"
-    if made["width"] == 1 and made["stem"] == "imagenet" and same_shortcuts and made["encoder"] != "resnet200":
+    if plain and same_shortcuts and made["variant"] == "d" and timm:
+        simclr("export", run, "--to", "torchvision", "--out", weights)
+        check_weights(weights, timm.create_model(made["encoder"] + "d"), "timm", pixels, expected["h"])
+    if plain and same_shortcuts and made["variant"] == "standard" and made["encoder"] != "resnet200":
         simclr("export", run, "--to", "torchvision", "--out", weights)
         if made["normalize"] == "imagenet":
             pixels = normalized(pixels)

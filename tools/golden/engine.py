@@ -110,6 +110,18 @@ def avg_pool(name, shape, stride, zeros):
     case("avg_pool", name, named(name, x=shape), {"stride": stride, "zeros": zeros}, compute)
 
 
+def streams(x):
+    return torch.stack(x.chunk(2, -1))
+
+
+def select(name, shape):
+    batch, height, width, channels = shape
+    inputs = named(name, x=(batch, height, width, 2 * channels), logits=(batch, 2 * channels))
+
+    inputs["logits"] = 4.0 * inputs["logits"]
+    case("select", name, inputs, {}, lambda p, _: (streams(p["x"]) * streams(p["logits"]).softmax(0)[:, :, None, None]).sum(0))
+
+
 def similarities(p, images, temperature, normalize, extra):
     """All similarities, the anchor's own being -infinity, and where positives are; notes entropy and contrastive accuracy."""
     z = F.normalize(p["z"]) if normalize else p["z"]
@@ -188,6 +200,12 @@ def main():
 
     for name, shape in [("average", (3, 4, 4, 20)), ("average_7x7", (2, 7, 7, 33))]:
         case("global_avg_pool", name, named(name, x=shape), {}, lambda p, _: p["x"].mean((1, 2)))
+    for name, shape in [("streams", (3, 4, 5, 16)), ("streams_narrow", (2, 7, 7, 3))]:
+        batch, height, width, channels = shape
+        fused = f"{name}_fused"
+        inputs = named(fused, x=(batch, height, width, 2 * channels))
+        case("fuse", fused, inputs, {}, lambda p, _: streams(p["x"]).sum(0).mean((1, 2)))
+        select(name, shape)
     for name, rows, into, out in [("dense", 6, 16, 5), ("dense_head", 32, 512, 128), ("dense_one", 1, 1, 1)]:
         inputs = named(name, x=(rows, into), w=(out, into), bias=(out,))
         case("linear", name, inputs, {}, lambda p, _: F.linear(p["x"], p["w"], p["bias"]))

@@ -13,6 +13,8 @@ pub enum Module {
     BatchNormCoefficients,
     /// Pooling.
     Pooling,
+    /// Selective kernels.
+    Selective,
     /// Passes over values one by one.
     Elementwise,
     /// The last stage of sums.
@@ -37,11 +39,12 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 14] = [
+    pub const ALL: [Module; 15] = [
         Module::ChannelSums,
         Module::BatchNorm,
         Module::BatchNormCoefficients,
         Module::Pooling,
+        Module::Selective,
         Module::Elementwise,
         Module::Reductions,
         Module::Stem,
@@ -61,9 +64,9 @@ impl Module {
 
     /// The types of elements for each of which it is compiled; none where it is the same for all.
     pub fn elements(self) -> &'static [ElementType] {
-        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Stem, StemMma};
+        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Selective, Stem, StemMma};
         match self {
-            ChannelSums | BatchNorm | Pooling | Elementwise | Stem => &ElementType::ALL,
+            ChannelSums | BatchNorm | Pooling | Selective | Elementwise | Stem => &ElementType::ALL,
             StemMma => &[ElementType::Bf16, ElementType::F16],
             _ => &[],
         }
@@ -80,6 +83,7 @@ impl Module {
                 ("batch_norm_coefficients", None, include_str!("kernels/batch_norm_coefficients.cu"))
             }
             Module::Pooling => ("pooling", None, include_str!("kernels/pooling.cu")),
+            Module::Selective => ("selective", None, include_str!("kernels/selective.cu")),
             Module::Elementwise => ("elementwise", None, include_str!("kernels/elementwise.cu")),
             Module::Reductions => ("reductions", None, include_str!("kernels/reductions.cu")),
             Module::Stem => ("stem", None, include_str!("kernels/stem.cu")),

@@ -10,7 +10,7 @@ use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
     Conv2dGeometry, Cpu, PoolGeometry, avg_pool, batch_norm, columns, conv2d, cross_entropy, elementwise,
-    l2_normalize, nt_xent, optimizer, pair_loss, pooling, verdict,
+    l2_normalize, nt_xent, optimizer, pair_loss, pooling, selective, verdict,
 };
 
 use crate::loss_scale::rescaled;
@@ -298,6 +298,46 @@ impl Kernels for CpuKernels {
         typed!(dx, E => {
             let dx = dx.values_mut::<E>()?;
             pooling::global_avg_pool_backward(&self.cpu, dy.as_slice()?, pixels, channels, dx)
+        });
+        Ok(())
+    }
+
+    fn fuse_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), y.last_dim());
+        typed!(x, E => selective::fuse_forward::<E>(&self.cpu, x.values()?, pixels, channels, y.as_mut_slice()?));
+        Ok(())
+    }
+
+    fn fuse_backward(&self, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        let (pixels, channels) = (dx.pixels(), dy.last_dim());
+        typed!(dx, E => {
+            let dx = dx.values_mut::<E>()?;
+            selective::fuse_backward(&self.cpu, dy.as_slice()?, pixels, channels, dx, write)
+        });
+        Ok(())
+    }
+
+    fn select_forward(&self, x: &Tensor, logits: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), y.last_dim());
+        typed!(x, E => {
+            let (x, y) = (x.values::<E>()?, y.values_mut()?);
+            selective::select_forward(&self.cpu, x, logits.as_slice()?, pixels, channels, y)
+        });
+        Ok(())
+    }
+
+    fn select_backward(
+        &self,
+        dy: &Tensor,
+        logits: &Tensor,
+        x: &mut Tensor,
+        dlogits: &mut Tensor,
+    ) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), dy.last_dim());
+        let (logits, dlogits) = (logits.as_slice()?, dlogits.as_mut_slice()?);
+        typed!(dy, E => {
+            let (dy, x) = (dy.values::<E>()?, x.values_mut()?);
+            selective::select_backward(&self.cpu, dy, logits, pixels, channels, x, dlogits)
         });
         Ok(())
     }

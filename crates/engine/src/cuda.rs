@@ -359,6 +359,47 @@ impl Kernels for CudaKernels {
         Ok(())
     }
 
+    fn fuse_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), y.last_dim());
+        let y = y.gpu_mut(&self.gpu)?;
+        typed!(x, E => ops::selective::fuse_forward::<E>(&self.gpu, x.gpu()?, pixels, channels, y)?);
+        Ok(())
+    }
+
+    fn fuse_backward(&self, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        let (pixels, channels) = (dx.pixels(), dy.last_dim());
+        typed!(dx, E => {
+            let dx = dx.gpu_mut::<E>(&self.gpu)?;
+            ops::selective::fuse_backward(&self.gpu, dy.gpu()?, pixels, channels, dx, write)?
+        });
+        Ok(())
+    }
+
+    fn select_forward(&self, x: &Tensor, logits: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), y.last_dim());
+        typed!(x, E => {
+            let (x, y) = (x.gpu::<E>()?, y.gpu_mut(&self.gpu)?);
+            ops::selective::select_forward(&self.gpu, x, logits.gpu()?, pixels, channels, y)?
+        });
+        Ok(())
+    }
+
+    fn select_backward(
+        &self,
+        dy: &Tensor,
+        logits: &Tensor,
+        x: &mut Tensor,
+        dlogits: &mut Tensor,
+    ) -> Result<()> {
+        let (pixels, channels) = (x.pixels(), dy.last_dim());
+        let (logits, dlogits) = (logits.gpu()?, dlogits.gpu_mut(&self.gpu)?);
+        typed!(dy, E => {
+            let (dy, x) = (dy.gpu::<E>()?, x.gpu_mut(&self.gpu)?);
+            ops::selective::select_backward(&self.gpu, dy, logits, pixels, channels, x, dlogits)?
+        });
+        Ok(())
+    }
+
     fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
         let epilogue = match bias {
             Some(bias) => Epilogue::Bias(bias.gpu()?),

@@ -162,6 +162,20 @@ pub trait Kernels: Send + Sync {
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of global average pooling.
     fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
+    /// (N, H, W, 2 C) to (N, C): the mean of the sum of both streams.
+    fn fuse_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// dx of fusing, written or added.
+    fn fuse_backward(&self, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()>;
+    /// (N, H, W, 2 C) to (N, H, W, C): both streams, mixed by the softmax of logits (N, 2 C).
+    fn select_forward(&self, x: &Tensor, logits: &Tensor, y: &mut Tensor) -> Result<()>;
+    /// Gradients of selecting: x becomes dx.
+    fn select_backward(
+        &self,
+        dy: &Tensor,
+        logits: &Tensor,
+        x: &mut Tensor,
+        dlogits: &mut Tensor,
+    ) -> Result<()>;
 
     /// y = x w^T + b.
     fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()>;

@@ -153,6 +153,14 @@ impl Tensor {
         self.shape().last().copied().unwrap_or(1)
     }
 
+    /// Pixels of an image, where there are images (N, H, W, C).
+    pub(crate) fn pixels(&self) -> usize {
+        match self.shape() {
+            [_, pixels @ .., _] => pixels.iter().product(),
+            _ => 1,
+        }
+    }
+
     /// The type of the values.
     pub fn dtype(&self) -> DType {
         self.dtype

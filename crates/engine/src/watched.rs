@@ -245,6 +245,35 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, (0, bytes([dy, dx])), |k| k.global_avg_pool_backward(dy, dx))
     }
 
+    fn fuse_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("fuse", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, y])), |k| k.fuse_forward(x, y))
+    }
+
+    fn fuse_backward(&self, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+        let work = ("fuse", INPUT, Shape::Rows(dx.last_dim()));
+        let read = (write == Write::Add).then_some(&*dx);
+        let cost = (0, bytes([dy, dx]) + bytes_of(read));
+        self.time(work, cost, |k| k.fuse_backward(dy, dx, write))
+    }
+
+    fn select_forward(&self, x: &Tensor, logits: &Tensor, y: &mut Tensor) -> Result<()> {
+        let work = ("select", FORWARD, Shape::Rows(x.last_dim()));
+        self.time(work, (0, bytes([x, logits, y])), |k| k.select_forward(x, logits, y))
+    }
+
+    fn select_backward(
+        &self,
+        dy: &Tensor,
+        logits: &Tensor,
+        x: &mut Tensor,
+        dlogits: &mut Tensor,
+    ) -> Result<()> {
+        let work = ("select", BACKWARD, Shape::Rows(x.last_dim()));
+        let cost = (0, bytes([dy, logits, x, x, dlogits]));
+        self.time(work, cost, |k| k.select_backward(dy, logits, x, dlogits))
+    }
+
     fn linear_forward(&self, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, y: &mut Tensor) -> Result<()> {
         let work = ("linear", FORWARD, Shape::Product([x.last_dim(), y.last_dim()]));
         let cost = (product(x, w), bytes([x, w, y]));

@@ -261,6 +261,40 @@ fn pooling_and_relu() {
 }
 
 #[test]
+fn averages_of_windows() {
+    let Some(gpu) = gpu() else { return };
+    for shape in [[2, 7, 6, 5], [1, 8, 5, 16]] {
+        let setting = Setting { activations: &[("x", &shape)], parameters: &[], averages: &[] };
+        for (stride, zeros) in [(1, false), (2, true), (2, false)] {
+            let what = format!("avg_pool {shape:?} / {stride}");
+            compare(&what, &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
+                let x = tape.parameter(find(parameters, "x"));
+                let y = ops::avg_pool(tape, &x, stride, zeros)?;
+                let (y, x) = (ops::global_avg_pool(tape, &y)?, ops::global_avg_pool(tape, &x)?);
+                ops::add(tape, &y, &x)
+            });
+        }
+    }
+}
+
+#[test]
+fn selective_kernels() {
+    let Some(gpu) = gpu() else { return };
+    for [n, h, w, c] in [[2, 7, 7, 5], [3, 4, 4, 32]] {
+        let (x, weight) = ([n, h, w, 2 * c], [2 * c, c]);
+        let setting = Setting { activations: &[("x", &x)], parameters: &[("w", &weight)], averages: &[] };
+        let what = format!("selective kernels {x:?}");
+        compare(&what, &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
+            let x = tape.parameter(find(parameters, "x"));
+            let w = tape.parameter(find(parameters, "w"));
+            let fused = ops::fuse(tape, &x)?;
+            let logits = ops::linear(tape, &fused, &w, None)?;
+            ops::select(tape, &x, &logits)
+        });
+    }
+}
+
+#[test]
 fn dense_layers_and_losses() {
     let Some(gpu) = gpu() else { return };
     let setting = Setting {

@@ -186,6 +186,40 @@ fn product(
     (0..m * n).map(|at| sum(at / n, at % n) as f32).collect()
 }
 
+/// Both streams under logits of no preference are a convolution that takes half of each; what is fused is a product of the mean with two ones.
+#[test]
+fn streams_are_fused_and_selected_as_products_do_it() {
+    let device = device();
+    for [n, h, w, c] in [[1, 1, 1, 1], [3, 5, 4, 7], [2, 8, 8, 32]] {
+        let mut parameters = Parameters::new();
+        let x = parameter(&mut parameters, &device, "x", &[n, h, w, 2 * c]);
+        let halves = |each: f32, shape: &[usize]| {
+            let weight = (0..2 * c * c).map(|i| if i / (2 * c) == i % c { each } else { 0.0 });
+            Tensor::from_vec(&device, shape, weight.collect()).unwrap()
+        };
+        let selected = outcome(&parameters, Mode::Train, |tape| {
+            let (x, logits) = (tape.parameter(x), Tensor::full(&device, &[n, 2 * c], 3.0)?);
+            let logits = tape.input(logits);
+            ops::select(tape, &x, &logits)
+        });
+        let convolved = outcome(&parameters, Mode::Train, |tape| {
+            let (x, weight) = (tape.parameter(x), tape.input(halves(0.5, &[c, 1, 1, 2 * c])));
+            ops::conv2d(tape, &x, &weight, Conv2d { stride: 1, padding: 0, channel_sums: false })
+        });
+        assert_close(&selected, &convolved, 1e-6);
+        let fused = outcome(&parameters, Mode::Train, |tape| {
+            let x = tape.parameter(x);
+            ops::fuse(tape, &x)
+        });
+        let product = outcome(&parameters, Mode::Train, |tape| {
+            let (x, weight) = (tape.parameter(x), tape.input(halves(1.0, &[c, 2 * c])));
+            let mean = ops::global_avg_pool(tape, &x)?;
+            ops::linear(tape, &mean, &weight, None)
+        });
+        assert_close(&fused, &product, 2e-6);
+    }
+}
+
 #[test]
 fn a_dense_layer_is_three_products() {
     let device = device();

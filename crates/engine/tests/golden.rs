@@ -43,7 +43,9 @@ impl<'g> Case<'g> {
             let values = match (op, key.as_str()) {
                 ("batch_norm", "gamma") => uniform.iter().map(|u| 1.0 + 0.5 * u).collect(),
                 ("batch_norm", "var") => uniform.iter().map(|u| 1.5 + u).collect(),
-                ("softmax_cross_entropy", _) => uniform.iter().map(|u| 4.0 * u).collect(),
+                ("softmax_cross_entropy", _) | ("select", "logits") => {
+                    uniform.iter().map(|u| 4.0 * u).collect()
+                }
                 ("max_pool", _) if settings["levels"] != 0 => {
                     let levels = settings["levels"].as_f64().unwrap() as f32;
                     uniform.iter().map(|u| (u * levels).floor() / levels).collect()
@@ -118,6 +120,14 @@ impl<'g> Case<'g> {
             "global_avg_pool" => {
                 let x = input(tape, "x");
                 ops::global_avg_pool(tape, &x)
+            }
+            "fuse" => {
+                let x = input(tape, "x");
+                ops::fuse(tape, &x)
+            }
+            "select" => {
+                let (x, logits) = (input(tape, "x"), input(tape, "logits"));
+                ops::select(tape, &x, &logits)
             }
             "linear" => {
                 let (x, w, bias) = (input(tape, "x"), input(tape, "w"), optional(tape, "bias"));
@@ -247,7 +257,7 @@ fn every_operator_agrees_with_pytorch() {
         seen.insert(case.op);
         case.check(&device);
     }
-    assert_eq!(seen.len(), 13, "operators: {seen:?}");
+    assert_eq!(seen.len(), 15, "operators: {seen:?}");
 }
 
 /// The worked example of the loss: plain products, tau = 0.1, four images of two views.

@@ -141,6 +141,29 @@ fn global_avg_pool() {
 }
 
 #[test]
+fn fuse_and_select() {
+    for [n, h, w, c] in [[1, 1, 1, 1], [3, 4, 3, 5], [2, 5, 5, 16], [5, 2, 1, 33]] {
+        let device = device();
+        let mut parameters = Parameters::new();
+        let x = parameter(&mut parameters, &device, "x", &[n, h, w, 2 * c]);
+        let logits = parameter(&mut parameters, &device, "logits", &[n, 2 * c]);
+        let what = format!("fuse {n} x {h} x {w} x {c}");
+        check_gradients(&what, &parameters, Check::CURVED, |tape| {
+            let (x, logits) = (tape.parameter(x), tape.parameter(logits));
+            // With another user of x, to whose gradient is added.
+            let selected = ops::select(tape, &x, &logits)?;
+            let (selected, fused) = (ops::global_avg_pool(tape, &selected)?, ops::fuse(tape, &x)?);
+            ops::add(tape, &fused, &selected)
+        });
+        let what = format!("select {n} x {h} x {w} x {c}");
+        check_gradients(&what, &parameters, Check::CURVED, |tape| {
+            let (x, logits) = (tape.parameter(x), tape.parameter(logits));
+            ops::select(tape, &x, &logits)
+        });
+    }
+}
+
+#[test]
 fn linear() {
     for (rows, into, out) in [(1, 1, 1), (7, 5, 3), (33, 17, 40), (2, 128, 10)] {
         for with_bias in [false, true] {

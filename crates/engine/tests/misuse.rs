@@ -109,6 +109,17 @@ fn wrong_shapes_name_operator_expected_and_got() {
     });
     assert_says(&said, &["avg_pool", "windows of 2 x 2", "stride: 3"]);
     let said = message(|tape, device| {
+        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
+        ops::fuse(tape, &x)
+    });
+    assert_says(&said, &["fuse", "(N, H, W, 2 C)", "[2, 4, 4, 3]"]);
+    let said = message(|tape, device| {
+        let (x, logits) = (tensor(device, "x", &[2, 4, 4, 6]), tensor(device, "logits", &[2, 3]));
+        let (x, logits) = (tape.input(x), tape.input(logits));
+        ops::select(tape, &x, &logits)
+    });
+    assert_says(&said, &["select", "[2, 6]", "[2, 3]"]);
+    let said = message(|tape, device| {
         let x = tape.input(tensor(device, "x", &[12]));
         ops::l2_normalize(tape, &x)
     });

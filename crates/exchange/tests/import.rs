@@ -94,6 +94,7 @@ fn what_was_written_comes_back_to_the_bit() {
         (&["encoder.width=0.0625", "head.batch_norm=false", "encoder.normalize=imagenet"], true),
         (&["encoder.width=0.0625", "encoder.variant=d", "encoder.shortcut=projection"], false),
         (&["encoder.name=resnet50", "encoder.width=0.0625", "encoder.variant=d", "data.image_size=40"], true),
+        (&["encoder.name=resnet50", "encoder.width=0.0625", "encoder.selective_kernels=0.0625"], true),
     ] {
         let config = config(sets);
         let model = model(&config);

@@ -69,6 +69,14 @@ fn variants() {
 }
 
 #[test]
+fn selective_kernels() {
+    for sets in [&["data.image_size=15"][..], &["data.image_size=38"], &["encoder.variant=standard"]] {
+        let network = ["encoder.name=resnet50", "encoder.width=0.0625", "encoder.selective_kernels=0.0625"];
+        agrees(&[&network[..], sets].concat());
+    }
+}
+
+#[test]
 fn images_that_are_normalised() {
     let sets = ["encoder.width=0.0625", "encoder.normalize=imagenet"];
     for size in ["data.image_size=16", "data.image_size=40"] {

@@ -26,6 +26,7 @@ pub mod pooling;
 pub mod product;
 pub mod recycle;
 pub mod scratch;
+pub mod selective;
 mod shared;
 pub mod simd;
 pub mod threads;

@@ -135,8 +135,13 @@ impl Linear {
 
     /// y = x w^T + b for rows x (N, inputs).
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        Ok(self.apply(tape, x)?)
+    }
+
+    /// The same within a segment of the tape.
+    pub(crate) fn apply(&self, tape: &mut Tape, x: &Var) -> simclr_engine::Result<Var> {
         let w = tape.parameter(self.weight);
         let bias = self.bias.map(|id| tape.parameter(id));
-        Ok(ops::linear(tape, x, &w, bias.as_ref())?)
+        ops::linear(tape, x, &w, bias.as_ref())
     }
 }

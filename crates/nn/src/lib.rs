@@ -31,8 +31,8 @@ pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
 pub use layers::{Conv, Linear};
 pub use layout::{load_tensor, store_tensor, stored_shape};
 pub use resnet::{
-    AvgPool, Block, Depth, Downsample, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, StemLayers,
-    Variant,
+    AvgPool, Block, Depth, Downsample, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, SelectiveKernels,
+    Stem, StemLayers, Variant,
 };
 
 /// What every fallible function of this crate returns.

@@ -106,6 +106,40 @@ fn names_and_stored_shapes_of_a_resnet_d_are_those_of_timm() {
     assert_eq!(narrow.get(narrow.find("conv1.3.weight").unwrap()).shape(), [1, 3, 3, 1]);
 }
 
+fn spec_sk(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
+    ResNetSpec { selective_kernels: Some(0.0625), ..spec_d(depth, width, stem) }
+}
+
+/// What the official code makes of `--sk_ratio=0.0625`: as many values as it has without its classifier.
+#[test]
+fn selective_kernels_are_those_of_simclr_v2() {
+    let (net, parameters) = build(&spec_sk(Depth::D50, 1.0, Stem::ImageNet));
+    let gates: usize = [(64, 3), (128, 4), (256, 6), (512, 3)]
+        .map(|(c, blocks)| blocks * (9 * c * c + 2 * c + 32 * 3 * c + 2 * 32))
+        .iter()
+        .sum();
+    assert_eq!((parameters.trained_values(), net.features()), (25_576_264 - 2_049_000 + gates, 2048));
+    for (name, shape) in [
+        ("layer1.0.conv2.weight", &[128, 64, 3, 3][..]),
+        ("layer1.0.bn2.weight", &[128]),
+        ("layer1.0.attn.fc_reduce.weight", &[32, 64]),
+        ("layer1.0.attn.bn.running_mean", &[32]),
+        ("layer1.0.attn.fc_select.weight", &[128, 32]),
+        ("layer1.0.conv3.weight", &[256, 64, 1, 1]),
+        ("layer4.2.attn.fc_reduce.weight", &[32, 512]),
+    ] {
+        let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
+    }
+    // Three times as wide, the gates of the last stages are wider than the least.
+    let mut dry = Parameters::new();
+    ResNet::new(&spec_sk(Depth::D152, 3.0, Stem::ImageNet), &Device::dry().unwrap(), 0, &mut dry).unwrap();
+    let reduce = |name: &str| dry.get(dry.find(name).unwrap()).shape().to_vec();
+    assert_eq!(reduce("layer3.35.attn.fc_reduce.weight"), [48, 768]);
+    assert_eq!(reduce("layer4.0.attn.fc_reduce.weight"), [96, 1536]);
+    assert_eq!(reduce("conv1.0.weight"), [96, 3, 3, 3]);
+}
+
 #[test]
 fn the_last_gamma_of_each_branch_starts_at_zero() {
     let (_, parameters) = build(&spec(Depth::D18, 0.125, Stem::Small));
@@ -124,6 +158,11 @@ fn sizes_that_cannot_be_are_refused() {
         let error = ResNet::new(&spec(Depth::D18, width, Stem::Small), &device, 0, &mut Parameters::new());
         let message = error.unwrap_err().to_string();
         assert!(message.starts_with("encoder.width") && message.contains("from 0.015625"), "{message}");
+    }
+    for (depth, ratio, said) in [(Depth::D34, 0.0625, "bottleneck"), (Depth::D50, 1.5, "from 0 to 1")] {
+        let spec = ResNetSpec { selective_kernels: Some(ratio), ..spec(depth, 0.125, Stem::Small) };
+        let error = ResNet::new(&spec, &device, 0, &mut Parameters::new()).unwrap_err().to_string();
+        assert!(error.starts_with("encoder.selective_kernels") && error.contains(said), "{error}");
     }
     for (kind, layers, dim) in [(HeadKind::Nonlinear, 1, 8), (HeadKind::Linear, 1, 0)] {
         let head = HeadSpec { kind, layers, hidden: None, dim, batch_norm: true };
@@ -162,6 +201,7 @@ fn block_memory_changes_no_bit() {
         spec(Depth::D18, 0.125, Stem::Small),
         spec(Depth::D50, 0.125, Stem::Small),
         spec_d(Depth::D18, 0.125, Stem::ImageNet),
+        spec_sk(Depth::D50, 0.125, Stem::Small),
     ] {
         let mut parameters = Parameters::new();
         let net = ResNet::new(&spec, &device, 3, &mut parameters).unwrap();

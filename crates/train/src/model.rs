@@ -195,9 +195,11 @@ pub fn resnet_spec(config: &Config) -> ResNetSpec {
             config::Stem::Auto => simclr_nn::Stem::Small,
         },
         variant: match encoder.variant {
-            config::Variant::Auto | config::Variant::Standard => simclr_nn::Variant::Standard,
             config::Variant::D => simclr_nn::Variant::D,
+            config::Variant::Auto if encoder.selective_kernels > 0.0 => simclr_nn::Variant::D,
+            config::Variant::Auto | config::Variant::Standard => simclr_nn::Variant::Standard,
         },
+        selective_kernels: Some(encoder.selective_kernels).filter(|&ratio| ratio > 0.0),
         projection_shortcuts: encoder.shortcut == Shortcut::Projection,
         pool_padding: match encoder.pool_padding {
             config::PoolPadding::All => simclr_nn::PoolPadding::All,

@@ -9,13 +9,17 @@ use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::train_step;
 use simclr_train::{Config, Layers, Model};
 
+/// ResNet-D with selective kernels.
+const SELECTIVE: &str = "resnet50 with selective kernels";
+
 /// The fewest allocations of a step, once the first ones have brought every buffer and list to its size.
 ///
 /// The fewest: the test harness has threads of its own, and one of several compute threads may meet a kind of work late.
 fn fewest(encoder: &str, precision: &str, memory: &str, threads: usize) -> usize {
     let sets = [
         "data.image_size=32".to_owned(),
-        format!("encoder.name={encoder}"),
+        format!("encoder.name={}", encoder.split(' ').next().unwrap_or_default()),
+        format!("encoder.selective_kernels={}", if encoder == SELECTIVE { 0.0625 } else { 0.0 }),
         "encoder.width=0.125".to_owned(),
         format!("train.memory={memory}"),
         format!("train.precision={precision}"),
@@ -43,6 +47,8 @@ fn a_step_allocates_nothing_after_warm_up() {
         ("resnet50", "f32", "blocks", 1),
         ("resnet18", "bf16", "blocks", 2),
         ("resnet18", "f32", "full", 2),
+        (SELECTIVE, "bf16", "full", 1),
+        (SELECTIVE, "f32", "blocks", 2),
     ] {
         let fewest = fewest(encoder, precision, memory, threads);
         assert_eq!(fewest, 0, "{encoder}, {precision}, {memory}, {threads} threads");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use simclr_train::config::{Auto, DeviceName, KEYS, OptimizerName, Precision, Scaling, Stem};
+use simclr_train::config::{Auto, DeviceName, KEYS, OptimizerName, Precision, Scaling, Stem, Variant};
 use simclr_train::presets::PRESETS;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -238,6 +238,14 @@ fn values_that_contradict_each_other_are_refused() {
     with_sets(&["optim.nesterov=true", "optim.name=sgd"]).unwrap();
     assert!(
         message(&["loss.mining=semi_hard"]).contains("`loss.mining` is semi_hard, which needs loss.name")
+    );
+    let selective = "encoder.selective_kernels=0.0625";
+    assert!(message(&[selective]).contains("needs bottleneck blocks: encoder.name = \"resnet50\""));
+    let of =
+        |sets: &[&str]| with_sets(&[sets, &["encoder.name=resnet101"]].concat()).unwrap().encoder.variant;
+    assert_eq!(
+        [of(&[]), of(&[selective]), of(&[selective, "encoder.variant=standard"])],
+        [Variant::Standard, Variant::D, Variant::Standard]
     );
     for name in ["nt_logistic", "margin_triplet"] {
         with_sets(&["loss.mining=semi_hard", &format!("loss.name={name}")]).unwrap();

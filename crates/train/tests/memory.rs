@@ -9,12 +9,18 @@ use simclr_train::{Config, Layers, Model};
 
 #[test]
 fn tensors_take_what_was_predicted() {
-    let networks: [&[&str]; 5] = [
+    let networks: [&[&str]; 6] = [
         &["encoder.width=0.125", "data.image_size=16"],
         &["encoder.width=0.0625", "data.image_size=40", "head.batch_norm=false", "optim.name=adamw"],
         &["encoder.name=resnet50", "encoder.width=0.0625", "data.image_size=64"],
         &["encoder.width=0.125", "data.image_size=32", "head.kind=none", "loss.normalize=false"],
         &["encoder.width=0.125", "data.image_size=40", "encoder.variant=d"],
+        &[
+            "encoder.name=resnet50",
+            "encoder.width=0.0625",
+            "encoder.selective_kernels=0.0625",
+            "data.image_size=40",
+        ],
     ];
     for network in networks {
         for (precision, memory) in [

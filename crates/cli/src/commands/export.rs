@@ -100,8 +100,14 @@ impl Export {
             Format::Torchvision => {
                 let tensors = StateDict::new(&trained, self.projection)?;
                 write_atomically(&Disk, &out, |out| tensors.write(out))?;
-                let EncoderConfig { name, stem, variant, pool_padding, .. } = encoder.config.encoder;
-                if variant == Variant::D {
+                let EncoderConfig { name, stem, variant, selective_kernels, pool_padding, .. } =
+                    encoder.config.encoder;
+                if selective_kernels > 0.0 {
+                    terminal::warn(
+                        "encoder.selective_kernels: no library has this network; its tensors `attn.fc_reduce`, \
+                        `attn.bn` and `attn.fc_select` mix the two halves of the channels of `bn2`",
+                    );
+                } else if variant == Variant::D {
                     terminal::warn(&format!(
                         "encoder.variant=d: torchvision has no such network; the names are those of timm's {name}d"
                     ));

@@ -74,7 +74,11 @@ impl Import {
             terminal::say(&format!("left out, the classifier: {}", imported.left_out.join(", ")));
         }
         let stem = if encoder.stem == Stem::Small { " with the stem for small images" } else { "" };
-        let d = if encoder.variant == Variant::D { ", ResNet-D," } else { "" };
+        let d = match (encoder.variant, encoder.selective_kernels > 0.0) {
+            (_, true) => " with selective kernels",
+            (Variant::D, false) => ", ResNet-D,",
+            (_, false) => "",
+        };
         terminal::say(&format!(
             "{}: {}{d} of width {}{stem}, {} parameters, images of {size} x {size} pixels, normalisation {}, head {}, {}",
             self.out.display(),
@@ -92,6 +96,7 @@ impl Import {
                 "width": encoder.width,
                 "stem": encoder.stem,
                 "variant": encoder.variant,
+                "selective_kernels": encoder.selective_kernels,
                 "shortcut": encoder.shortcut,
                 "pool_padding": encoder.pool_padding,
                 "normalize": encoder.normalize,

@@ -13,6 +13,7 @@ pub mod optimizer;
 pub mod pair_loss;
 pub mod pooling;
 pub mod reductions;
+pub mod selective;
 mod similarities;
 pub mod stem;
 pub mod stem_mma;

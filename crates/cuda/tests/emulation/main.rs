@@ -12,6 +12,7 @@ mod pair_loss;
 mod pooling;
 mod reductions;
 mod rows;
+mod selective;
 mod stem;
 mod stem_mma;
 mod support;

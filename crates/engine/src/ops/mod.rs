@@ -7,6 +7,7 @@ mod avg_pool;
 mod batch_norm;
 mod contrastive;
 mod conv2d;
+mod fuse;
 mod global_avg_pool;
 mod l2_normalize;
 mod linear;
@@ -15,6 +16,7 @@ mod normalize;
 mod nt_xent;
 mod pair_loss;
 mod relu;
+mod select;
 mod softmax_cross_entropy;
 
 pub use add::add;
@@ -22,6 +24,7 @@ pub use avg_pool::avg_pool;
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use contrastive::{ContrastiveFigures, ContrastiveSums};
 pub use conv2d::{Conv2d, conv2d};
+pub use fuse::fuse;
 pub use global_avg_pool::global_avg_pool;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
@@ -30,6 +33,7 @@ pub use normalize::{Normalization, normalize};
 pub use nt_xent::{nt_xent, nt_xent_sums};
 pub use pair_loss::{margin_triplet, nt_logistic};
 pub use relu::relu;
+pub use select::select;
 pub use softmax_cross_entropy::softmax_cross_entropy;
 
 use crate::tape::{BackwardContext, SegmentBackward};
@@ -38,6 +42,7 @@ use add::AddBackward;
 use avg_pool::AvgPoolBackward;
 use batch_norm::BatchNormBackward;
 use conv2d::Conv2dBackward;
+use fuse::FuseBackward;
 use global_avg_pool::GlobalAvgPoolBackward;
 use l2_normalize::L2NormalizeBackward;
 use linear::LinearBackward;
@@ -45,6 +50,7 @@ use max_pool::MaxPoolBackward;
 use nt_xent::NtXentBackward;
 use pair_loss::PairLossBackward;
 use relu::ReluBackward;
+use select::SelectBackward;
 use softmax_cross_entropy::SoftmaxCrossEntropyBackward;
 
 /// Declares [`Recorded`] with a variant for each operator's backward.
@@ -83,6 +89,7 @@ recorded! {
     AvgPool(AvgPoolBackward),
     BatchNorm(BatchNormBackward<'a>),
     Conv2d(Conv2dBackward),
+    Fuse(FuseBackward),
     GlobalAvgPool(GlobalAvgPoolBackward),
     L2Normalize(L2NormalizeBackward),
     Linear(LinearBackward),
@@ -91,6 +98,7 @@ recorded! {
     PairLoss(PairLossBackward),
     Relu(ReluBackward),
     Segment(SegmentBackward<'a>),
+    Select(SelectBackward),
     SoftmaxCrossEntropy(SoftmaxCrossEntropyBackward),
 }
 

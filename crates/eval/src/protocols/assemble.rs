@@ -142,9 +142,10 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
     let encoder = &config.encoder;
     let stem = if encoder.stem == Stem::Imagenet { "" } else { " with the stem for small images" };
     let d = if encoder.variant == Variant::D { "-D" } else { "" };
+    let selective = if encoder.selective_kernels > 0.0 { " with selective kernels" } else { "" };
     let size = config.data.image_size;
     let network = format!(
-        "ResNet-{}{d} of width {}{stem}, {size} x {size} pixels",
+        "ResNet-{}{d} of width {}{selective}{stem}, {size} x {size} pixels",
         encoder.name.depth(),
         encoder.width
     );

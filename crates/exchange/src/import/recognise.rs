@@ -1,6 +1,6 @@
 //! Which network it is, by the names and shapes of its tensors.
 
-use simclr_nn::Depth;
+use simclr_nn::{Depth, SelectiveKernels};
 use simclr_train::config::{
     Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
 };
@@ -35,6 +35,7 @@ impl Recognised {
             name: name_of(file, bottleneck)?,
             width,
             stem,
+            selective_kernels: selective_kernels(file),
             variant: if is_d { Variant::D } else { Variant::Standard },
             // Bottleneck blocks always change the number of channels first: there is no difference.
             shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
@@ -67,6 +68,16 @@ fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
             };
             no_resnet(format!("it has no tensor `{FIRST}`{advice}"))
         }
+    }
+}
+
+/// The share that the gates of selective kernels squeeze to, 0 without gates. Narrow ones have their least width, whatever the share: the paper's, then.
+fn selective_kernels(file: &Weights) -> f64 {
+    const PAPER: f64 = 0.0625;
+    match file.shape("layer4.0.attn.fc_reduce.weight") {
+        Some(&[few, channels]) if few == SelectiveKernels::squeezed(channels, PAPER) => PAPER,
+        Some(&[few, channels]) => few as f64 / channels as f64,
+        _ => 0.0,
     }
 }
 

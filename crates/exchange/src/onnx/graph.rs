@@ -2,7 +2,7 @@
 
 use simclr_engine::ops::{BatchNorm, Normalization};
 use simclr_engine::{ParameterId, Parameters};
-use simclr_nn::{AvgPool, Block, Conv, Downsample, HeadLayer, MaxPool};
+use simclr_nn::{AvgPool, Block, Conv, Downsample, HeadLayer, Linear, MaxPool, SelectiveKernels};
 use simclr_train::{Model, TrainError};
 
 use super::fold::{Folded, fold};
@@ -132,14 +132,63 @@ impl Graph<'_> {
         };
         let mut y = x;
         for (i, (conv, norm)) in block.layers.iter().enumerate() {
-            if i > 0 {
+            // Streams have had their ReLU before they were mixed.
+            if i > 0 && !(block.selective.is_some() && i == Block::STREAMS + 1) {
                 y = self.relu(y);
             }
             y = self.conv(conv, norm, y)?;
+            if let Some(selective) = block.selective.as_ref().filter(|_| i == Block::STREAMS) {
+                y = self.relu(y);
+                y = self.select(selective, y)?;
+            }
         }
         let sum = format!("{y}.sum");
         let sum = self.node("Add", vec![y, shortcut], sum, Vec::new());
         Ok(self.relu(sum))
+    }
+
+    /// Selective kernels: the softmax over two logits is the sigmoid of their difference.
+    fn select(&mut self, selective: &SelectiveKernels, x: String) -> Result<String> {
+        let [first, second] = self.split(x);
+        let sum = self.binary("Add", &first, &second, "sum");
+        let mean = self.node("GlobalAveragePool", vec![sum.clone()], format!("{sum}.mean"), Vec::new());
+        let few = self.pointwise(&selective.reduce, Some(&selective.norm), mean)?;
+        let few = self.relu(few);
+        let logits = self.pointwise(&selective.select, None, few)?;
+        let [to_first, to_second] = self.split(logits);
+        let logit = self.binary("Sub", &to_first, &to_second, "difference");
+        let share = self.node("Sigmoid", vec![logit.clone()], format!("{logit}.share"), Vec::new());
+        let difference = self.binary("Sub", &first, &second, "difference");
+        let part = self.binary("Mul", &difference, &share, "part");
+        Ok(self.binary("Add", &second, &part, "mixed"))
+    }
+
+    /// Both halves of a value's channels.
+    fn split(&mut self, x: String) -> [String; 2] {
+        let halves = ["first", "second"].map(|half| format!("{x}.{half}"));
+        self.nodes.push(NodeProto {
+            name: format!("{x}.split"),
+            input: vec![x],
+            output: halves.to_vec(),
+            op_type: "Split".to_owned(),
+            attribute: vec![int("axis", 1)],
+        });
+        halves
+    }
+
+    /// What an operator makes of two values, named after the first.
+    fn binary(&mut self, op: &str, a: &str, b: &str, name: &str) -> String {
+        self.node(op, vec![a.to_owned(), b.to_owned()], format!("{a}.{name}"), Vec::new())
+    }
+
+    /// A dense layer on the channels of a pixel, with its BatchNorm where there is one.
+    fn pointwise(&mut self, linear: &Linear, norm: Option<&BatchNorm>, x: String) -> Result<String> {
+        let name = self.layer(linear.weight);
+        let mut folded = fold(self.parameters, linear.weight, linear.bias, norm)?;
+        folded.shape.extend([1, 1]);
+        let attributes = window(&[1, 1], 1, [0; 2]);
+        let inputs = self.with_weights(&name, x, folded);
+        Ok(self.node("Conv", inputs, name, attributes))
     }
 
     /// The projection head, from h to z.

@@ -20,8 +20,14 @@ pub fn run(graph: &GraphProto, input: Array) -> HashMap<String, Array> {
     }
     for node in &graph.node {
         let inputs: Vec<&Array> = node.input.iter().map(|name| &values[name]).collect();
-        let result = compute(node, &inputs);
-        assert!(values.insert(node.output[0].clone(), result).is_none(), "{}", node.output[0]);
+        let results = match node.op_type.as_str() {
+            "Split" => halves(node, inputs[0]),
+            _ => vec![compute(node, &inputs)],
+        };
+        assert_eq!(results.len(), node.output.len(), "{}", node.name);
+        for (name, result) in node.output.iter().zip(results) {
+            assert!(values.insert(name.clone(), result).is_none(), "{name}");
+        }
     }
     graph.output.iter().map(|output| (output.name.clone(), values[&output.name].clone())).collect()
 }
@@ -35,6 +41,8 @@ fn compute(node: &NodeProto, inputs: &[&Array]) -> Array {
         "Relu" => Array(sides.clone(), x.iter().map(|x| x.max(0.0)).collect()),
         "Identity" => inputs[0].clone(),
         "Add" => broadcast(inputs, |x, y| x + y),
+        "Sub" => broadcast(inputs, |x, y| x - y),
+        "Sigmoid" => Array(sides.clone(), x.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()),
         "Mul" => broadcast(inputs, |x, y| x * y),
         "GlobalAveragePool" => {
             let pixels = sides[2] * sides[3];
@@ -68,19 +76,31 @@ fn broadcast(inputs: &[&Array], operation: impl Fn(f32, f32) -> f32) -> Array {
     let at = |i: usize| match sides == other {
         true => i,
         false => {
-            assert_eq!(other[..], [1, sides[1], 1, 1]);
-            i / (sides[2] * sides[3]) % sides[1]
+            assert!([1, sides[0]].contains(&other[0]) && other[1..] == [sides[1], 1, 1]);
+            i / (sides[2] * sides[3]) % y.len()
         }
     };
     Array(sides.clone(), x.iter().enumerate().map(|(i, &x)| operation(x, y[at(i)])).collect())
 }
 
+/// Both halves along the channels.
+fn halves(node: &NodeProto, Array(sides, x): &Array) -> Vec<Array> {
+    assert!(number(node, "axis") == 1 && sides[1].is_multiple_of(2));
+    let image: usize = sides[1..].iter().product();
+    let half = |which: usize| {
+        let own = x.chunks_exact(image / 2).skip(which).step_by(2).flatten().copied();
+        Array([&[sides[0], sides[1] / 2], &sides[2..]].concat(), own.collect())
+    };
+    vec![half(0), half(1)]
+}
+
 fn convolve(node: &NodeProto, inputs: &[&Array]) -> Array {
-    let (Array(sides, x), Array(kernel, w), Array(_, bias)) = (inputs[0], inputs[1], inputs[2]);
+    let (Array(sides, x), Array(kernel, w)) = (inputs[0], inputs[1]);
+    let bias = |output: usize| inputs.get(2).map_or(0.0, |Array(_, bias)| f64::from(bias[output]));
     let (channels, outputs) = (sides[1], kernel[0]);
     assert_eq!((channels, &kernel[2..]), (kernel[1], &numbers(node, "kernel_shape")[..]));
     windows(node, sides, outputs, |image, output, taps| {
-        let mut sum = f64::from(bias[output]);
+        let mut sum = bias(output);
         for &(tap, at) in taps {
             for channel in 0..channels {
                 let x = x[(image * channels + channel) * sides[2] * sides[3] + at];

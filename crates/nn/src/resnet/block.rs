@@ -3,7 +3,7 @@
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Segment, Tape, Var};
 
-use super::{PoolPadding, ResNetSpec, Variant};
+use super::{PoolPadding, ResNetSpec, SelectiveKernels, Variant};
 use crate::Result;
 use crate::layers::{Conv, Maker};
 
@@ -12,6 +12,8 @@ use crate::layers::{Conv, Maker};
 pub struct Block {
     /// The branch: convolutions with their BatchNorms, and a ReLU between one and the next.
     pub layers: Vec<(Conv, BatchNorm)>,
+    /// What makes one image of the two streams that the convolution [`Block::STREAMS`] puts out, where it does.
+    pub selective: Option<SelectiveKernels>,
     /// The shortcut, where it is not x itself.
     pub downsample: Option<Downsample>,
 }
@@ -37,6 +39,9 @@ pub struct AvgPool {
 }
 
 impl Block {
+    /// Which convolution puts out two streams, where there are selective kernels: the one of 3 x 3 of a bottleneck block.
+    pub const STREAMS: usize = 1;
+
     /// A block from `inputs` to `outputs` channels, with `inner` between, whose first convolution of 3 x 3 has `stride`.
     pub(super) fn new(
         maker: &mut Maker,
@@ -47,8 +52,9 @@ impl Block {
         project: bool,
     ) -> Result<Block> {
         // (inputs, outputs, side, stride) of each convolution.
+        let streams = if spec.selective_kernels.is_some() { 2 } else { 1 };
         let plan: &[(usize, usize, usize, usize)] = if spec.depth.is_bottleneck() {
-            &[(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)]
+            &[(inputs, inner, 1, 1), (inner, streams * inner, 3, stride), (inner, outputs, 1, 1)]
         } else {
             &[(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
         };
@@ -63,13 +69,18 @@ impl Block {
             true => Some(Downsample::new(maker, name, spec, [inputs, outputs], stride)?),
             false => None,
         };
-        Ok(Block { layers, downsample })
+        let selective = match spec.selective_kernels {
+            Some(ratio) => Some(SelectiveKernels::new(maker, &format!("{name}.attn"), inner, ratio)?),
+            None => None,
+        };
+        Ok(Block { layers, selective, downsample })
     }
 
     /// All its BatchNorms.
     pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut BatchNorm> {
         let shortcut = self.downsample.iter_mut().map(|downsample| &mut downsample.norm);
-        self.layers.iter_mut().map(|(_, norm)| norm).chain(shortcut)
+        let gate = self.selective.iter_mut().map(|selective| &mut selective.norm);
+        self.layers.iter_mut().map(|(_, norm)| norm).chain(gate).chain(shortcut)
     }
 }
 
@@ -122,6 +133,9 @@ impl<'a> Segment<'a> for Block {
             let last = i + 1 == self.layers.len();
             y = conv.forward(tape, &y)?;
             y = ops::batch_norm(tape, &y, norm, last.then_some(&shortcut), true)?;
+            if let Some(selective) = self.selective.as_ref().filter(|_| i == Block::STREAMS) {
+                y = selective.forward(tape, &y)?;
+            }
         }
         Ok(y)
     }

@@ -1,6 +1,7 @@
 //! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it, and its variant D.
 
 mod block;
+mod selective;
 mod spec;
 mod stem;
 
@@ -8,10 +9,11 @@ use simclr_engine::ops::{self, Normalization};
 use simclr_engine::{Device, Parameters, Segment, Tape, Var};
 
 pub use self::block::{AvgPool, Block, Downsample};
+pub use self::selective::SelectiveKernels;
 pub use self::spec::{Depth, PoolPadding, ResNetSpec, Stem, Variant};
 pub use self::stem::{MaxPool, StemLayers};
+use crate::Result;
 use crate::layers::Maker;
-use crate::{NnError, Result};
 
 /// What backward finds in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,12 +38,7 @@ pub struct ResNet {
 impl ResNet {
     /// Makes a ResNet, drawing its parameters from `seed`.
     pub fn new(spec: &ResNetSpec, device: &Device, seed: u64, parameters: &mut Parameters) -> Result<ResNet> {
-        let widths = ResNetSpec::WIDTHS;
-        if !widths.contains(&spec.width) {
-            let (least, most) = (widths.start(), widths.end());
-            let problem = format!("{} must be from {least} (one channel at first) to {most}", spec.width);
-            return Err(NnError::Spec { what: "encoder.width", problem });
-        }
+        spec.check()?;
         let base = (64.0 * spec.width).round() as usize;
         let mut maker = Maker { device, seed, parameters };
         let stem = StemLayers::new(&mut maker, spec, base)?;

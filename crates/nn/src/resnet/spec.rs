@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::{NnError, Result};
+
 /// How many layers with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -77,6 +79,9 @@ pub struct ResNetSpec {
     pub stem: Stem,
     /// How it goes down to smaller images.
     pub variant: Variant,
+    /// Selective kernels in the place of the 3 x 3 convolutions of bottleneck blocks, whose gates squeeze channels to this share: 0.0625 in
+    /// SimCLR v2, from 0 to 1.
+    pub selective_kernels: Option<f64>,
     /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
     /// change (torchvision's ResNet-18 and 34 have none in the first stage).
     pub projection_shortcuts: bool,
@@ -91,6 +96,37 @@ impl ResNetSpec {
     /// What else there is to decide as torchvision decides it.
     pub fn new(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
         let (variant, pool_padding) = (Variant::Standard, PoolPadding::All);
-        ResNetSpec { depth, width, stem, variant, projection_shortcuts: false, pool_padding }
+        ResNetSpec {
+            depth,
+            width,
+            stem,
+            variant,
+            selective_kernels: None,
+            projection_shortcuts: false,
+            pool_padding,
+        }
+    }
+    /// That there is such a network.
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |what, problem| Err(NnError::Spec { what, problem });
+        if !Self::WIDTHS.contains(&self.width) {
+            let (least, most) = (Self::WIDTHS.start(), Self::WIDTHS.end());
+            let problem = format!("{} must be from {least} (one channel at first) to {most}", self.width);
+            return refuse("encoder.width", problem);
+        }
+        match self.selective_kernels {
+            None => Ok(()),
+            Some(ratio) if !(0.0..=1.0).contains(&ratio) => {
+                refuse("encoder.selective_kernels", format!("{ratio} must be from 0 to 1"))
+            }
+            Some(_) if !self.depth.is_bottleneck() => {
+                let problem = format!(
+                    "{:?} has none: bottleneck blocks are needed, of a ResNet-50 or deeper",
+                    self.depth
+                );
+                refuse("encoder.selective_kernels", problem)
+            }
+            Some(_) => Ok(()),
+        }
     }
 }

@@ -159,8 +159,14 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.variant",
         Word(&["auto", "standard", "d"]),
-        "d: ResNet-D, three convolutions of 3 x 3 in the imagenet stem, shortcuts that average 2 x 2 pixels where they halve; auto: standard",
+        "d: ResNet-D, three convolutions of 3 x 3 in the imagenet stem, shortcuts that average 2 x 2 pixels where they halve; auto: d with selective kernels, else standard",
     ),
+    key(
+        "encoder.selective_kernels",
+        Number(Range::between(0.0, 1.0)),
+        "0: none; above: SimCLR v2's, two streams of 3 x 3 in bottleneck blocks, mixed by a gate that squeezes channels to this share (at least 32); the paper: 0.0625",
+    )
+    .also(&["sk_ratio", "sk"]),
     key(
         "encoder.shortcut",
         Word(&["auto", "projection"]),

@@ -177,6 +177,13 @@ impl Config {
             let problem = "is true, which needs optim.name = \"sgd\" and a momentum above 0".to_owned();
             return conflict("optim.nesterov", problem);
         }
+        let (name, ratio) = (self.encoder.name, self.encoder.selective_kernels);
+        if ratio > 0.0 && !name.is_bottleneck() {
+            let problem = format!(
+                "is {ratio}, which needs bottleneck blocks: encoder.name = \"resnet50\" or deeper, not {name}"
+            );
+            return conflict("encoder.selective_kernels", problem);
+        }
         let precision = self.train.precision;
         if precision.needs_gpu() && self.train.device == DeviceName::Cpu {
             let problem = format!(
@@ -196,7 +203,8 @@ impl Config {
             self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
         }
         if self.encoder.variant == Variant::Auto {
-            self.encoder.variant = Variant::Standard;
+            let selective = self.encoder.selective_kernels > 0.0;
+            self.encoder.variant = if selective { Variant::D } else { Variant::Standard };
         }
         if self.train.precision == Precision::Auto {
             let on_gpu = match self.train.device {

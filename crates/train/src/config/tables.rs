@@ -88,6 +88,11 @@ impl EncoderName {
             Self::Resnet200 => 200,
         }
     }
+
+    /// Whether its blocks are bottlenecks, 1 x 1, 3 x 3 and 1 x 1.
+    pub const fn is_bottleneck(self) -> bool {
+        self.depth() >= 50
+    }
 }
 
 words! {
@@ -105,7 +110,7 @@ words! {
 words! {
     /// How the network goes down to smaller images.
     Variant {
-        /// [`Variant::Standard`]. Never in a resolved configuration.
+        /// [`Variant::D`] with selective kernels, [`Variant::Standard`] without. Never in a resolved configuration.
         Auto = "auto",
         /// A convolution of 7 x 7 before the blocks, shortcuts of stride 2, as torchvision has them.
         Standard = "standard",
@@ -335,6 +340,8 @@ pub struct EncoderConfig {
     pub stem: Stem,
     /// How it goes down to smaller images.
     pub variant: Variant,
+    /// The share of channels that gates squeeze to; 0: no selective kernels.
+    pub selective_kernels: f64,
     /// Where shortcuts are projections.
     pub shortcut: Shortcut,
     /// How the first layers' max pool is padded, where they have one, and the pools of a ResNet-D's shortcuts.
@@ -350,6 +357,7 @@ impl Default for EncoderConfig {
             width: 1.0,
             stem: Stem::Auto,
             variant: Variant::Auto,
+            selective_kernels: 0.0,
             shortcut: Shortcut::Auto,
             pool_padding: PoolPadding::All,
             normalize: Normalize::None,

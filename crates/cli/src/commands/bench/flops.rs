@@ -91,6 +91,17 @@ mod tests {
         assert!((resnet50 / (6.0 * 4.087) - 1.0).abs() < 0.03, "{resnet50}");
         let resnet50d = giga(Depth::D50, Stem::ImageNet, Variant::D, 224);
         assert!((resnet50d / (6.0 * 4.353) - 1.0).abs() < 0.03, "{resnet50d}");
+        // The first block's 3 x 3 convolution makes two streams, and its gate is next to nothing.
+        let mut parameters = Parameters::new();
+        let spec = ResNetSpec {
+            variant: Variant::D,
+            selective_kernels: Some(0.0625),
+            ..ResNetSpec::new(Depth::D50, 1.0, Stem::ImageNet)
+        };
+        ResNet::new(&spec, &Device::dry().unwrap(), 0, &mut parameters).unwrap();
+        let selective = per_view(&parameters, 224) as f64 / 1e9;
+        // The 3 x 3 convolutions of a ResNet-50 are 1.85 of its 4.09 billion.
+        assert!((selective / resnet50d - (4.353 + 1.85) / 4.353).abs() < 0.02, "{selective}");
         let small = giga(Depth::D18, Stem::Small, standard, 32);
         assert!((small / 3.33 - 1.0).abs() < 0.01, "{small}");
     }

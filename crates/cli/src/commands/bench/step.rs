@@ -25,10 +25,11 @@ const WARM_UP: usize = 2;
 /// Two views of each image of the largest batch.
 const MOST_VIEWS: usize = 2 << 20;
 /// The keys that arguments set.
-const ARGUMENTS: [(&str, &str); 7] = [
+const ARGUMENTS: [(&str, &str); 8] = [
     ("encoder.name", "--encoder"),
     ("encoder.width", "--width"),
     ("encoder.variant", "--variant"),
+    ("encoder.selective_kernels", "--selective-kernels"),
     ("data.image_size", "--size"),
     ("train.precision", "--precision"),
     ("train.memory", "--memory"),
@@ -46,9 +47,13 @@ pub struct Step {
     #[arg(long, value_name = "X", default_value = "1")]
     width: String,
 
-    /// How it goes down to smaller images: standard, or d for a ResNet-D
-    #[arg(long, value_name = "NAME", default_value = "standard")]
+    /// How it goes down to smaller images: standard, d for a ResNet-D, or auto: d with selective kernels
+    #[arg(long, value_name = "NAME", default_value = "auto")]
     variant: String,
+
+    /// Selective kernels, whose gates squeeze channels to this share: 0.0625 in SimCLR v2; 0: none
+    #[arg(long, value_name = "SHARE", default_value = "0")]
+    selective_kernels: String,
 
     /// Side of a view in pixels
     #[arg(long, value_name = "PIXELS", default_value = "32")]
@@ -146,6 +151,7 @@ struct Figures {
     encoder: String,
     width: f64,
     variant: String,
+    selective_kernels: f64,
     size: u32,
     views: usize,
     precision: String,
@@ -262,6 +268,7 @@ impl Step {
             encoder: config.encoder.name.to_string(),
             width: config.encoder.width,
             variant: config.encoder.variant.to_string(),
+            selective_kernels: config.encoder.selective_kernels,
             size: config.data.image_size,
             views: self.views,
             precision: config.train.precision.to_string(),
@@ -313,6 +320,7 @@ impl Step {
             format!("encoder.name={}", self.encoder),
             format!("encoder.width={}", self.width),
             format!("encoder.variant={}", self.variant),
+            format!("encoder.selective_kernels={}", self.selective_kernels),
             format!("data.image_size={}", self.size),
             format!("train.precision={}", self.precision),
             format!("train.deterministic={}", self.deterministic),

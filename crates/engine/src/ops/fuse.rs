@@ -1,0 +1,36 @@
+//! Fuse, the first step of selective kernels: what both streams have, in one vector an image.
+
+use simclr_kernels::conv2d::Write;
+
+use crate::ops::image_shape;
+use crate::tape::BackwardContext;
+use crate::{DType, EngineError, Result, Tape, Tensor, Var};
+
+/// The mean over all pixels of x1 + x2, x holding the streams x1 and x2 one behind the other: (N, H, W, 2 C) to (N, C), in f32 whatever x is.
+/// arXiv:1903.06586, equations 1 and 2.
+pub fn fuse(tape: &mut Tape, x: &Var) -> Result<Var> {
+    let shape @ [batch, _, _, channels] = image_shape("fuse", x.tensor())?;
+    if !channels.is_multiple_of(2) {
+        return Err(EngineError::shape("fuse", "two streams (N, H, W, 2 C)", x.tensor().shape()));
+    }
+    let device = x.tensor().device();
+    let mut y = Tensor::empty(device, &[batch, channels / 2]);
+    device.kernels().fuse_forward(x.tensor(), &mut y)?;
+    Ok(tape.record(&[x], y, || FuseBackward { shape, dtype: x.tensor().dtype() }))
+}
+
+pub(crate) struct FuseBackward {
+    shape: [usize; 4],
+    dtype: DType,
+}
+
+impl FuseBackward {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let (mut dx, write) = match context.take(0) {
+            Some(known) => (known, Write::Add),
+            None => (Tensor::empty_of(dy.device(), &self.shape, self.dtype), Write::Over),
+        };
+        dy.device().kernels().fuse_backward(&dy, &mut dx, write)?;
+        context.give(0, dx)
+    }
+}
