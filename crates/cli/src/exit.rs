@@ -151,11 +151,7 @@ fn is_usage_of_exchange(error: &ExchangeError) -> bool {
     match error {
         E::Train(error) => is_usage_of_training(error),
         E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        E::TooLarge { .. }
-        | E::Pickle { .. }
-        | E::NotSafetensors { .. }
-        | E::Weights { .. }
-        | E::Unnormalized { .. } => true,
+        E::TooLarge { .. } | E::NoWeights { .. } | E::Weights { .. } | E::Unnormalized { .. } => true,
         _ => false,
     }
 }

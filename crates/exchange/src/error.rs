@@ -1,6 +1,6 @@
 //! The crate's one error type.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why an encoder could not be written or read. Every message names the file or the tensor, what is wrong and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -25,15 +25,12 @@ pub enum ExchangeError {
         /// The tensor.
         name: String,
     },
-    /// A file of `torch.save`, which can run any code when it is opened.
-    #[error("{}", pickle(path))]
-    Pickle {
-        /// The file.
-        path: PathBuf,
-    },
     /// A file of something else.
-    #[error("{} is no safetensors file: {reason}", path.display())]
-    NotSafetensors {
+    #[error(
+        "{} holds no weights in safetensors, in a file of PyTorch's (.pth, .pt, .ckpt) or in a checkpoint of TensorFlow: {reason}",
+        path.display()
+    )]
+    NoWeights {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -71,17 +68,4 @@ pub enum ExchangeError {
     /// An error of a network.
     #[error(transparent)]
     Nn(#[from] simclr_nn::NnError),
-}
-
-/// What turns a pickle into safetensors.
-fn pickle(path: &Path) -> String {
-    let (file, out) = (path.display(), path.with_extension("safetensors"));
-    format!(
-        "{file} is a PyTorch pickle, which can run any code when it is opened; PyTorch itself turns it into safetensors:\n  \
-         python -c \"import torch; from safetensors.torch import save_file; \
-         weights = torch.load('{file}', map_location='cpu', weights_only=True); \
-         weights = weights.get('state_dict', weights); \
-         save_file({{name: tensor.contiguous() for name, tensor in weights.items()}}, '{}')\"",
-        out.display()
-    )
 }

@@ -76,8 +76,13 @@ impl File {
     }
 }
 
-const PLAIN: ImportOptions =
-    ImportOptions { encoder: None, image_size: None, normalize: Some(Normalize::None), precision: None };
+const PLAIN: ImportOptions = ImportOptions {
+    encoder: None,
+    image_size: None,
+    normalize: Some(Normalize::None),
+    prefix: None,
+    precision: None,
+};
 
 const TINY: [&str; 3] = ["encoder.width=0.0625", "data.image_size=16", "head.kind=none"];
 
@@ -150,6 +155,37 @@ fn files_of_other_programs() {
 }
 
 #[test]
+fn networks_that_are_parts_of_others() {
+    let mut file = File::of(&TINY);
+    let plain = file.read(&PLAIN);
+    assert_eq!(plain.prefix, "");
+    file.entries.iter_mut().for_each(|entry| entry.name.insert_str(0, "module.encoder_q."));
+    file.add("module.encoder_q.fc.weight");
+    file.add("module.projector.0.weight");
+    let imported = file.read(&PLAIN);
+    assert_eq!((imported.prefix.as_str(), imported.parameters()), ("module.encoder_q.", plain.parameters()));
+    assert_eq!(imported.left_out, ["module.encoder_q.fc.weight", "module.projector.0.weight"]);
+
+    let of_q = file.entries.iter().filter(|entry| entry.name.contains("encoder_q"));
+    let other: Vec<Entry> = of_q
+        .map(|Entry { name, dtype, shape, bytes }| Entry {
+            name: name.replace("encoder_q", "encoder_k"),
+            dtype: *dtype,
+            shape: shape.clone(),
+            bytes: bytes.clone(),
+        })
+        .collect();
+    file.entries.extend(other);
+    says(file.refused(&PLAIN), &["2 networks", "--prefix", "`module.encoder_k.`, `module.encoder_q.`"]);
+    for prefix in ["module.encoder_k", "module.encoder_k."] {
+        let options = ImportOptions { prefix: Some(prefix.to_owned()), ..PLAIN };
+        assert_eq!(file.read(&options).prefix, "module.encoder_k.");
+    }
+    let options = ImportOptions { prefix: Some("encoder".to_owned()), ..PLAIN };
+    says(file.refused(&options), &["no ResNet", "`encoder`", "`module.encoder_k.`"]);
+}
+
+#[test]
 fn values_of_16_bits() {
     for dtype in [Dtype::F16, Dtype::BF16] {
         let mut file = File::of(&TINY);
@@ -207,10 +243,8 @@ fn networks_that_are_none() {
     );
     says(
         changed(&|f| f.entry("conv1.weight").name = "first".to_owned()),
-        &["no ResNet", "no tensor `conv1.weight`"],
+        &["no ResNet", "no tensor `conv1.weight`", "`bn1.bias`, `bn1.num_batches_tracked`"],
     );
-    let prefix = |f: &mut File| f.entries.iter_mut().for_each(|entry| entry.name.insert_str(0, "module."));
-    says(changed(&prefix), &["take `module.` off the names"]);
     let more = |f: &mut File| {
         f.entry("layer1.1.conv1.weight").name = "layer1.2.conv1.weight".to_owned();
     };
@@ -231,19 +265,16 @@ fn networks_that_are_none() {
 #[test]
 fn files_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.pth");
+    let path = folder.path().join("net.bin");
     let refused = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         Imported::read(&path, &PLAIN).unwrap_err().to_string()
     };
-    for pickle in [&b"PK\x03\x04and more"[..], b"\x80\x02}q\x00."] {
-        says(refused(pickle), &["net.pth", "pickle", "torch.load(", "net.safetensors"]);
-    }
     for other in [&b""[..], b"short", b"\x89PNG\r\n\x1a\n{and more", &[255; 64]] {
-        says(refused(other), &["net.pth", "no safetensors file"]);
+        says(refused(other), &["net.bin", "no weights", "begins as none of these"]);
     }
     let whole = fs::read(File::of(&TINY).write()).unwrap();
-    says(refused(&whole[..whole.len() - 1]), &["no safetensors file"]);
+    says(refused(&whole[..whole.len() - 1]), &["no weights", "its header is damaged"]);
     says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["no checkpoint of TensorFlow"]);
     let missing = folder.path().join("missing");
     says(Imported::read(&missing, &PLAIN).unwrap_err().to_string(), &["cannot read", "missing"]);

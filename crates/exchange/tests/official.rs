@@ -16,7 +16,7 @@ use simclr_train::tensorboard::masked_crc32c;
 
 const SIZE: u32 = 40;
 const OPTIONS: ImportOptions =
-    ImportOptions { encoder: None, image_size: Some(SIZE), normalize: None, precision: None };
+    ImportOptions { encoder: None, image_size: Some(SIZE), normalize: None, prefix: None, precision: None };
 const NAME: &str = "model.ckpt-1234";
 const DATA: &str = "model.ckpt-1234.data-00000-of-00001";
 

@@ -15,22 +15,26 @@ use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  simclr import resnet50.safetensors --out runs/imagenet --normalize imagenet
+  simclr import resnet50.pth --out runs/imagenet --normalize imagenet
   simclr import encoder.safetensors --out runs/again
   simclr import simclr/model.ckpt-225206 --out runs/official
   simclr knn runs/imagenet --train photos/
 
-FILE is safetensors of a ResNet under torchvision's names, what `simclr export RUN --to torchvision` wrote, or a checkpoint of the \
-official code of SimCLR (TensorFlow's NAME.index with NAME.data-*: any of them, NAME, or the folder), whose networks without selective \
-kernels (sk0) give the h and z that they give there. Depth, width, stem, shortcuts and head are recognised; a classifier is left out. \
-A file of PyTorch's (.pth, .pt) is refused, with the line that turns it into safetensors. The run folder can be measured and exported, \
+FILE is one of:
+  safetensors, or a file of torch.save (.pth, .pt, .ckpt), of a ResNet under torchvision's names, or timm's of a ResNet-D. \
+What stands before the names (state_dict, module., backbone. and the like) is taken off. Nothing in a pickle is run.
+  what `simclr export RUN --to torchvision` wrote
+  a checkpoint of the official code of SimCLR, TensorFlow's NAME.index with NAME.data-*: any of them, NAME, or the folder. \
+Networks without selective kernels (sk0) give the h and z that they give there.
+
+Depth, width, stem, shortcuts and head are recognised; a classifier is left out. The run folder can be measured and exported, \
 not trained on.";
 
-/// Make a run folder of a network from elsewhere: torchvision's names in safetensors, or a checkpoint of the official code
+/// Make a run folder of a network from elsewhere: of torchvision's names, or of the official code
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Import {
-    /// The weights: a safetensors file, or a checkpoint of TensorFlow
+    /// The weights: safetensors, a file of PyTorch's, or a checkpoint of TensorFlow
     file: PathBuf,
 
     /// The run folder, new or empty
@@ -49,6 +53,10 @@ pub struct Import {
     #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
     normalize: Option<Normalize>,
 
+    /// Of several networks in a file: what stands before the names of this one's tensors
+    #[arg(long, value_name = "NAME")]
+    prefix: Option<String>,
+
     /// What to compute it in [default: what the file tells, else f32]
     #[arg(long, value_name = "TYPE", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::word))]
     precision: Option<Precision>,
@@ -64,14 +72,18 @@ impl Import {
             encoder: self.encoder,
             image_size: self.size,
             normalize: self.normalize,
+            prefix: self.prefix,
             precision: self.precision,
         };
         let imported = Imported::read(&self.file, &options)?;
         imported.save(&self.out)?;
         let (encoder, head) = (&imported.config.encoder, &imported.config.head);
         let size = imported.config.data.image_size;
+        if !imported.prefix.is_empty() {
+            terminal::say(&format!("taken off the names: {}", terminal::inert(&imported.prefix)));
+        }
         if !imported.left_out.is_empty() {
-            terminal::say(&format!("left out, the classifier: {}", imported.left_out.join(", ")));
+            terminal::say(&format!("left out, as no part of it: {}", listed(&imported.left_out)));
         }
         let stem = if encoder.stem == Stem::Small { " with the stem for small images" } else { "" };
         let d = match (encoder.variant, encoder.selective_kernels > 0.0) {
@@ -104,11 +116,22 @@ impl Import {
                 "image_size": size,
                 "precision": imported.config.train.precision,
                 "parameters": imported.parameters(),
+                "prefix": imported.prefix,
                 "left_out": imported.left_out,
             });
             terminal::print(&summary.to_string())?;
         }
         Ok(Done::Finished)
+    }
+}
+
+/// The first names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = terminal::inert(&names[..names.len().min(SHOWN)].join(", "));
+    match names.len() {
+        0..=SHOWN => shown,
+        count => format!("{shown} and {} more", count - SHOWN),
     }
 }
 

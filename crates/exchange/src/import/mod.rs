@@ -2,6 +2,8 @@
 
 mod bundle;
 mod official;
+mod pickle;
+mod prefix;
 mod recognise;
 mod safetensors;
 mod weights;
@@ -26,7 +28,7 @@ const LARGE: u32 = 224;
 const SMALL: u32 = 32;
 
 /// What is known of a network beside its file; what the file tells and its tensors show need not be said.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// Which network it must be.
     pub encoder: Option<EncoderName>,
@@ -34,6 +36,8 @@ pub struct ImportOptions {
     pub image_size: Option<u32>,
     /// How its images are normalised, which a file of another program does not tell.
     pub normalize: Option<Normalize>,
+    /// Of several networks in a file of PyTorch's, what the names of this one's tensors begin with.
+    pub prefix: Option<String>,
     /// What to compute it in; where nobody tells, f32.
     pub precision: Option<Precision>,
 }
@@ -43,25 +47,27 @@ pub struct ImportOptions {
 pub struct Imported {
     /// What it is. A network of another program has the defaults where this says how it was trained.
     pub config: Config,
-    /// Tensors that were left out: those of the classifier.
+    /// What was taken off the names of its tensors, which are torchvision's without it.
+    pub prefix: String,
+    /// Tensors that were left out: those of a classifier, and those that do not begin with the prefix.
     pub left_out: Vec<String>,
     checkpoint: Checkpoint,
     from: String,
 }
 
 impl Imported {
-    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote), or
-    /// a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its name without that, or a folder of one.
+    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote), one of
+    /// `torch.save` (a dictionary of tensors, or one in it; nothing in it is run), or a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its name without that, or a folder of one.
     ///
     /// # Errors
     /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape, or unknown. A file that
     /// does not tell how images are normalised, where the options do not either.
     pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported> {
-        let file = Weights::read(path)?;
+        let file = Weights::read(path, options.prefix.as_deref())?;
         let recognised = Recognised::of(&file)?;
         let config = configure(&file, &recognised, options)?;
         let tensors = take_tensors(&file, &config)?;
-        let Weights { facts, left_out, .. } = file;
+        let Weights { facts, prefix, left_out, .. } = file;
         if facts.config.is_none() && facts.normalize.or(options.normalize).is_none() {
             return Err(ExchangeError::Unnormalized { path: path.to_owned() });
         }
@@ -73,7 +79,7 @@ impl Imported {
             ..Meta::default()
         };
         let from = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Imported { config, left_out, checkpoint: Checkpoint { tensors, meta }, from })
+        Ok(Imported { config, prefix, left_out, checkpoint: Checkpoint { tensors, meta }, from })
     }
 
     /// Makes a run folder of it, in a folder that does not exist or is empty.

@@ -61,12 +61,9 @@ fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
             "tensor `{FIRST}` is {shape:?}, expected [channels, 3, 7, 7], or [channels, 3, 3, 3] for small images"
         )),
         None => {
-            let alike = file.names().find(|name| name.ends_with(FIRST) && !name.contains("layer"));
-            let advice = match alike.and_then(|name| name.strip_suffix(FIRST)) {
-                Some(prefix) => format!("; there is `{prefix}{FIRST}`: take `{prefix}` off the names"),
-                None => String::new(),
-            };
-            no_resnet(format!("it has no tensor `{FIRST}`{advice}"))
+            let found: Vec<_> = file.names().take(3).map(|name| format!("`{}`", file.called(name))).collect();
+            let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") + ", ..." };
+            no_resnet(format!("it has no tensor `{FIRST}`, with whatever before it; its tensors are {found}"))
         }
     }
 }

@@ -13,9 +13,6 @@ use super::weights::Source;
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
-/// How the files begin that `torch.save` writes: zip archives, and pickles of protocol 2 before 2020.
-const PICKLES: [&[u8]; 2] = [b"PK\x03\x04", b"\x80\x02"];
-
 /// A file whose header has been read.
 #[derive(Debug)]
 pub(super) struct Safetensors {
@@ -32,25 +29,22 @@ impl Safetensors {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ExchangeError::Pickle`], [`ExchangeError::NotSafetensors`], [`ExchangeError::Io`].
+    /// [`ExchangeError::NoWeights`], [`ExchangeError::Io`].
     pub fn read(path: &Path) -> Result<Safetensors> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
-        let no_file = |reason: String| ExchangeError::NotSafetensors { path: path.to_owned(), reason };
+        let no_file = |reason: String| ExchangeError::NoWeights { path: path.to_owned(), reason };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         // Before all of it is read: the length of the header, and where that begins.
         let mut bytes = Vec::new();
         (&mut file).take(9).read_to_end(&mut bytes).map_err(io)?;
-        if PICKLES.iter().any(|start| bytes.starts_with(start)) {
-            return Err(ExchangeError::Pickle { path: path.to_owned() });
-        }
         match bytes.split_first_chunk::<8>() {
             Some((header, b"{")) if u64::from_le_bytes(*header) < length => {}
-            _ => return Err(no_file("it does not begin as one".to_owned())),
+            _ => return Err(no_file("it begins as none of these".to_owned())),
         }
         file.read_to_end(&mut bytes).map_err(io)?;
-        let (length, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| no_file(error.to_string()))?;
+        let (length, header) = SafeTensors::read_metadata(&bytes)
+            .map_err(|error| no_file(format!("its header is damaged: {error}")))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         Ok(Safetensors { path: path.to_owned(), metadata, header, start: size_of::<u64>() + length, bytes })
     }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use simclr_train::checkpoint::NamedTensor;
 
 use super::bundle::{self, Bundle};
-use super::official;
+use super::pickle::Pickle;
 use super::safetensors::Safetensors;
+use super::{official, prefix};
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
@@ -61,6 +64,8 @@ pub(super) struct Weights {
     pub path: PathBuf,
     /// What the file tells beside them.
     pub facts: Facts,
+    /// What was taken off the names.
+    pub prefix: String,
     /// Tensors that are no part of an encoder or its head, by their names in the file.
     pub left_out: Vec<String>,
     tensors: BTreeMap<String, Entry>,
@@ -68,25 +73,42 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Reads what there is to know of a file's tensors: safetensors, or a checkpoint of TensorFlow.
+    /// Reads what there is to know of a file's tensors: safetensors, a file of `torch.save`, or a checkpoint of TensorFlow. Of several networks
+    /// in one of PyTorch's it is that whose names begin with `prefix`.
     ///
     /// # Errors
-    /// A file that is neither, is damaged, or cannot be read; a checkpoint that is not of the official code.
-    pub fn read(path: &Path) -> Result<Weights> {
+    /// A file that is none of these, is damaged, or cannot be read; a checkpoint that is not of the official code; a file of several
+    /// networks, where none is given.
+    pub fn read(path: &Path, prefix: Option<&str>) -> Result<Weights> {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;
             let official::Renamed { tensors, left_out } = official::rename(&index, bundle.tensors())?;
             let facts = official::facts(bundle.whole(official::STEP));
-            return Ok(Weights { path: index, facts, left_out, tensors, source: Box::new(bundle) });
+            let prefix = String::new();
+            return Ok(Weights { path: index, facts, prefix, left_out, tensors, source: Box::new(bundle) });
         }
-        let file = Safetensors::read(path)?;
-        let (tensors, left_out) = file
-            .tensors()
-            .into_iter()
-            .map(|(name, sides)| (name.clone(), Entry::new(name, &sides, Layout::Torch)))
-            .partition::<BTreeMap<_, _>, _>(|(name, _)| !name.starts_with(CLASSIFIER));
-        let left_out = left_out.into_keys().collect();
-        Ok(Weights { path: path.to_owned(), facts: file.facts(), left_out, tensors, source: Box::new(file) })
+        let (source, facts): (Box<dyn Source>, Facts) = match start(path)? {
+            start if Pickle::begins(&start) => (Box::new(Pickle::read(path)?), Facts::default()),
+            _ => {
+                let file = Safetensors::read(path)?;
+                let facts = file.facts();
+                (Box::new(file), facts)
+            }
+        };
+        let stored = source.tensors();
+        let prefix = prefix::choose(stored.iter().map(|(name, _)| name.as_str()), prefix)
+            .map_err(|problem| ExchangeError::Weights { path: path.to_owned(), problem })?;
+        let (mut tensors, mut left_out) = (BTreeMap::new(), Vec::new());
+        for (stored, sides) in stored {
+            match stored.strip_prefix(&prefix).filter(|name| !name.starts_with(CLASSIFIER)) {
+                Some(name) => {
+                    tensors.insert(name.to_owned(), Entry::new(stored.clone(), &sides, Layout::Torch));
+                }
+                None => left_out.push(stored),
+            }
+        }
+        left_out.sort_unstable();
+        Ok(Weights { path: path.to_owned(), facts, prefix, left_out, tensors, source })
     }
 
     /// The tensors' names, in order.
@@ -130,6 +152,15 @@ impl Weights {
 
 /// How the names of a classifier's tensors begin.
 const CLASSIFIER: &str = "fc.";
+
+/// The first bytes of a file.
+fn start(path: &Path) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(8).read_to_end(&mut start))
+        .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })?;
+    Ok(start)
+}
 
 /// Values of (h, w, in, out) or (in, out) in the order of `shape`, (out, in, h, w) or (out, in).
 fn outputs_first(values: &[f32], shape: &[usize]) -> Vec<f32> {

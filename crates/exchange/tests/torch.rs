@@ -1,0 +1,90 @@
+//! Files that `torch.save` wrote (`tools/golden/torch_files.py`), and damaged ones.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{newest, says};
+use half::{bf16, f16};
+use simclr_exchange::{ImportOptions, Imported};
+use simclr_train::config::{EncoderName, Normalize, Stem};
+
+const OPTIONS: ImportOptions = ImportOptions {
+    encoder: Some(EncoderName::Resnet18),
+    image_size: None,
+    normalize: Some(Normalize::Imagenet),
+    prefix: None,
+    precision: None,
+};
+
+fn golden(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torch").join(file)
+}
+
+/// Value `i` of tensor `k`, as the script has it.
+fn value(k: usize, i: usize) -> f32 {
+    ((31 * i + 7 * k) % 97) as f32 / 64.0 - 0.75
+}
+
+fn check(file: &str, prefix: &str, left_out: &[&str], round: fn(f32) -> f32) {
+    let imported = Imported::read(&golden(file), &OPTIONS).unwrap();
+    assert_eq!(imported.prefix, prefix, "{file}");
+    assert_eq!(imported.left_out, left_out, "{file}");
+    let encoder = &imported.config.encoder;
+    assert_eq!(
+        (encoder.width, encoder.stem, imported.config.data.image_size),
+        (1.0 / 64.0, Stem::Imagenet, 224)
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    imported.save(&run).unwrap();
+    let mut tensors = newest(&run).tensors;
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(tensors.len(), 100);
+    for (k, tensor) in tensors.iter().enumerate() {
+        let expected: Vec<f32> = (0..tensor.data.len()).map(|i| round(value(k, i))).collect();
+        assert_eq!(tensor.data, expected, "{file}: {}", tensor.name);
+    }
+}
+
+#[test]
+fn tensors_come_to_the_bit() {
+    check("plain.pth", "", &["fc.bias", "fc.weight"], |value| value);
+    check("legacy.pt", "", &[], |value| f16::from_f32(value).to_f32());
+    let left_out = ["optimizer_states.0.state.0.momentum_buffer", "state_dict.model.projector.0.weight"];
+    let rounded = |value| bf16::from_f32(value).to_f32();
+    check("lightning.ckpt", "state_dict.model.backbone.", &left_out, rounded);
+}
+
+#[test]
+fn damage_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        Imported::read(&path, &OPTIONS).unwrap_err().to_string()
+    };
+    for other in [&b"PK\x03\x04and more"[..], b"\x80\x02}q\x00."] {
+        says(refused(other), &["net.pth"]);
+    }
+    for file in ["plain.pth", "legacy.pt", "lightning.ckpt"] {
+        let whole = fs::read(golden(file)).unwrap();
+        says(refused(&whole[..whole.len() / 2]), &["net.pth"]);
+        let mut random = 1u64;
+        let mut below = |limit: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % limit
+        };
+        for _ in 0..200 {
+            let mut bytes = whole.clone();
+            for _ in 0..=below(3) {
+                let at = below(bytes.len());
+                bytes[at] = [0, 1, 0x7f, 0x80, 0xff, bytes[at] ^ 1][below(6)];
+            }
+            fs::write(&path, &bytes).unwrap();
+            // Whatever comes of it, it comes back.
+            let _ = Imported::read(&path, &OPTIONS);
+        }
+    }
+}
