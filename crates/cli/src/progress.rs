@@ -153,6 +153,9 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         terminal::grouped(plan.parameters as u64),
         plan.device,
     ));
+    if let Some(begins) = &plan.begins {
+        terminal::say(begins);
+    }
     let each = match plan.workers {
         1 => String::new(),
         workers => format!("{workers} workers share each batch; in each, "),

@@ -28,7 +28,7 @@ What stands before the names (state_dict, module., backbone. and the like) is ta
 Networks without selective kernels (sk0) give the h and z that they give there.
 
 Depth, width, stem, shortcuts and head are recognised; a classifier is left out. The run folder can be measured and exported, \
-not trained on.";
+and pretraining can go on from it in a run of its own (simclr pretrain --from RUN).";
 
 /// Make a run folder of a network from elsewhere: of torchvision's names, or of the official code
 #[derive(Args, Debug)]

@@ -22,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   simclr pretrain photos/ --out runs/first --preset photos
   simclr pretrain photos/ --out runs/first --resume
+  simclr pretrain photos/ --out runs/mine --preset photos --from runs/imagenet
   simclr pretrain 'shards/train-{000..146}.tar' more.zip --out runs/large --preset imagenet
   simclr pretrain photos/ --out runs/first --workers 2
   simclr pretrain photos/ --out runs/first --workers 4 --worker 0 --meet node0:29500     (and 1, 2, 3 on other machines)
@@ -54,6 +55,10 @@ pub struct Pretrain {
     #[command(flatten)]
     working: Working,
 
+    /// Train on with the encoder of another run, trained or imported, instead of a random one; [encoder] is then as there (train.from)
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    from: Option<PathBuf>,
+
     /// Go on with the run in the folder, from its newest good checkpoint
     #[arg(long)]
     resume: bool,
@@ -73,6 +78,10 @@ impl Pretrain {
             self.settings.sets.push("data.strict=true".to_owned());
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
+        if let Some(from) = &self.from {
+            let path = toml::Value::from(from.to_string_lossy().into_owned());
+            self.settings.sets.push(format!("train.from={path}"));
+        }
         let place = self.working.place()?;
         if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {
             return self.assist(&place, (*rank, *of), at);

@@ -29,6 +29,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// What computes: see [`super::DeviceName`].
     Device,
+    /// A run folder, or `"none"`.
+    Run,
     /// A list of view operators, or `"auto"`.
     Operators,
 }
@@ -90,6 +92,7 @@ impl Kind {
             Self::Window => window(value),
             Self::Word(words) => value.as_str().filter(|w| words.contains(w)).map(Value::from),
             Self::Device => value.as_str().filter(|name| name.parse::<DeviceName>().is_ok()).map(Value::from),
+            Self::Run => value.as_str().filter(|path| !path.is_empty()).map(Value::from),
             // What is wrong within a list is said by `operators::accept` itself.
             Self::Operators => auto(value).or_else(|| operators::accept(value).ok()),
         };
@@ -117,6 +120,7 @@ impl Kind {
                 "\"full\", \"image\", or two whole numbers [low, high] from 0 to 65535, low < high".to_owned()
             }
             Self::Device => DEVICES.to_owned(),
+            Self::Run => "the path of a run folder, or \"none\"".to_owned(),
             Self::Operators => {
                 "\"auto\" or a list of operators, each a table with `op` and its keys".to_owned()
             }

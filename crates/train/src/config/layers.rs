@@ -1,13 +1,16 @@
-//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then a file, then `--set`.
+//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then the encoder that is trained on,
+//! then a file, then `--set`.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::{Config, keys, kind::AUTO, kind::Kind, operators};
-use crate::TrainError;
-use crate::presets;
+use super::{Config, EncoderConfig, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
+use crate::file_system::Disk;
+use crate::run_folder::RunFolder;
+use crate::{TrainError, presets};
 
 /// Where a configuration comes from; each layer overrides those before it.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,16 @@ pub struct Layers<'a> {
 impl Layers<'_> {
     /// The merged tables, each value checked against its key.
     pub(super) fn merge(&self) -> Result<Table, TrainError> {
+        let merged = self.merge_over(None)?;
+        // What a run began with is known where it is resumed.
+        let from = merged.get("train").and_then(|train| train.get("from")).and_then(Value::as_str);
+        match from.and_then(TrainConfig::named).filter(|_| self.base.is_none()) {
+            Some(from) => self.merge_over(Some(encoder_of(from)?)),
+            None => Ok(merged),
+        }
+    }
+
+    fn merge_over(&self, encoder: Option<EncoderConfig>) -> Result<Table, TrainError> {
         let mut merged = match self.base {
             Some(base) => base.to_table()?,
             None => Config::default().to_table()?,
@@ -36,6 +49,11 @@ impl Layers<'_> {
         }
         if let Some(chosen) = &self.chosen {
             overlay(&mut merged, chosen.clone(), "what the data suggests")?;
+        }
+        if let Some(encoder) = encoder {
+            let only = Config { encoder, ..Config::default() }.to_table()?;
+            let table = only.into_iter().filter(|(name, _)| name == "encoder");
+            overlay(&mut merged, table.collect(), "the encoder that is trained on")?;
         }
         if let Some(path) = self.file {
             let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
@@ -47,6 +65,18 @@ impl Layers<'_> {
             overlay(&mut merged, table, &origin)?;
         }
         Ok(merged)
+    }
+}
+
+/// The encoder of the run in `from`.
+fn encoder_of(from: &Path) -> Result<EncoderConfig, TrainError> {
+    match RunFolder::open(from, Arc::new(Disk)) {
+        Ok((_, config)) => Ok(config.encoder),
+        Err(error) => Err(TrainError::Conflict {
+            origin: "the configuration".to_owned(),
+            key: "train.from".to_owned(),
+            problem: format!("is {}: {error}", from.display()),
+        }),
     }
 }
 

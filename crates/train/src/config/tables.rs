@@ -1,5 +1,7 @@
 //! The typed tables of a configuration. Meaning and range of each key: [`KEYS`](super::KEYS).
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use simclr_data::{DecodeOptions, Window};
 
@@ -495,6 +497,8 @@ pub struct TrainConfig {
     pub deterministic: bool,
     /// What is kept for the backward pass.
     pub memory: Memory,
+    /// The run whose encoder is trained on, or "none".
+    pub from: String,
     /// Seed of everything random.
     pub seed: u64,
     /// What computes the network.
@@ -513,6 +517,21 @@ pub struct TrainConfig {
     pub knn_every: u64,
 }
 
+/// The word that names no run.
+const NONE: &str = "none";
+
+impl TrainConfig {
+    /// The run whose encoder is trained on, where there is one.
+    pub fn begins_with(&self) -> Option<&Path> {
+        TrainConfig::named(&self.from)
+    }
+
+    /// The run of a name that may be [`NONE`].
+    pub(super) fn named(name: &str) -> Option<&Path> {
+        (name != NONE).then(|| Path::new(name))
+    }
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -521,6 +540,7 @@ impl Default for TrainConfig {
             precision: Precision::Auto,
             deterministic: true,
             memory: Memory::Auto,
+            from: NONE.to_owned(),
             seed: 0,
             device: DeviceName::Auto,
             threads: Auto::Auto,

@@ -1,6 +1,7 @@
 //! Pretraining: the loop that turns images into an encoder.
 
 mod batches;
+mod beginning;
 mod best;
 mod cache;
 mod captured;
@@ -42,6 +43,7 @@ pub use team::{Part, Team};
 pub use views::RunViews;
 pub use views_on::ViewsPlace;
 
+use beginning::Beginning;
 use keeper::Keeper;
 use plan::Prepared;
 use run::Run;
@@ -76,7 +78,8 @@ pub struct Outcome {
     pub skipped: usize,
 }
 
-/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped.
+/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped. The start is random weights, or those of the run
+/// that `train.from` names.
 ///
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
 /// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
@@ -112,7 +115,10 @@ pub fn lead(
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
-        let prepared = self::prepare(dataset, config, (Some(run), from), team, device)?;
+        let beginning = if from.is_none() { Beginning::of(config, identity)? } else { None };
+        let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
+        let mut prepared = self::prepare(dataset, config, (Some(run), start), team, device)?;
+        prepared.plan.begins = beginning.map(|beginning| beginning.words);
         Ok((prepared, Keeper::new(run, &config.train, identity, from)?))
     };
     let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;

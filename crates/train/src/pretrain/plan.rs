@@ -8,8 +8,9 @@ use simclr_engine::Device;
 
 use crate::{Config, TrainError, memory};
 
+use super::beginning::Beginning;
 use super::state::State;
-use super::{Part, RunViews, ViewsPlace};
+use super::{Identity, Part, RunViews, ViewsPlace};
 
 /// Fewer held-out images than this say nothing: they are trained on instead.
 const LEAST_HOLDOUT: usize = 8;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub steps: u64,
     /// Steps done already.
     pub done: u64,
+    /// What a run begins with that does not begin with random weights, in words.
+    pub begins: Option<String>,
     /// How many workers share the steps.
     pub workers: usize,
     /// Steps in an epoch.
@@ -55,9 +58,11 @@ pub fn plan(
 ) -> Result<Plan, TrainError> {
     let held_out = check(config, dataset.len(), device)?;
     part.batch(config)?;
+    let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, part.of)?;
     let memory = choose_memory(&state, dataset, config, part)?;
-    Ok(Prepared::new(state, dataset, held_out, config, (memory, part), |_| Ok(dataset.clone()))?.plan)
+    let prepared = Prepared::new(state, dataset, held_out, config, (memory, part), |_| Ok(dataset.clone()))?;
+    Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
 }
 
 /// What the worker `part` keeps for the backward pass.
@@ -123,6 +128,7 @@ impl Prepared {
             holdout: held_out,
             steps: steps_per_epoch * config.train.epochs,
             done: state.step,
+            begins: None,
             workers: part.of,
             steps_per_epoch,
             parameters: state.model.parameters.trained_values(),

@@ -1,0 +1,139 @@
+//! Training that begins with the encoder of another run.
+
+mod watching;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::scope;
+
+use simclr_data::{Dataset, Made};
+use simclr_engine::{Device, ThreadGroup};
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{Part, Team, assist, lead, plan, pretrain};
+use simclr_train::run_folder::RunFolder;
+use simclr_train::{Config, Layers, TrainError};
+use watching::Watch;
+
+fn config(sets: &[&str]) -> Result<Config, TrainError> {
+    let usual = [
+        "data.image_size=8",
+        "data.holdout=16",
+        "train.batch=16",
+        "train.epochs=1",
+        "train.precision=f32",
+        "optim.warmup_epochs=0",
+        "optim.name=sgd",
+        "optim.rate=0.1",
+    ];
+    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
+}
+
+fn images() -> Arc<dyn Dataset> {
+    Arc::new(Made::new(96, 8, 0))
+}
+
+/// A whole run in `folder`: its last checkpoint.
+fn train(folder: &Path, config: &Config) -> Checkpoint {
+    let run = RunFolder::create(folder, config, Arc::new(Disk)).unwrap();
+    let device = Device::cpu(1).unwrap();
+    let outcome = pretrain(&images(), config, &run, None, &device, &mut Watch::default()).unwrap();
+    Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
+}
+
+/// Trained tensors of both, by name, that have the same bits, and those that have not.
+fn compare(a: &Checkpoint, b: &Checkpoint) -> (Vec<String>, Vec<String>) {
+    let names = a.tensors.iter().map(|tensor| tensor.name.clone());
+    // Averages move with every batch.
+    let trained = names.filter(|name| !name.starts_with("optimizer.") && !name.contains("running_"));
+    trained.partition(|name| {
+        let [a, b] = [a, b].map(|checkpoint| checkpoint.tensor(name));
+        a.zip(b).is_some_and(|(a, b)| a.shape == b.shape && a.data == b.data)
+    })
+}
+
+/// At a rate that is 0 in f32 weights stay what they began as.
+const STILL: &str = "optim.rate=1e-50";
+
+#[test]
+fn encoder_and_head_are_those_of_the_other_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, at) = (folder.path().join("first"), |name: &str| folder.path().join(name));
+    let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
+    let trained = train(&first, &config(&["encoder.width=0.125", "encoder.shortcut=projection"]).unwrap());
+
+    // The encoder is as there, whatever the preset says.
+    let again = config(&[&from, "train.seed=7", STILL]).unwrap();
+    assert_eq!(again.encoder.width, 0.125);
+    let (same, other) = compare(&train(&at("again"), &again), &trained);
+    assert!(same.iter().any(|name| name.starts_with("head.")) && other.is_empty(), "{other:?}");
+
+    // Another head is drawn anew.
+    let head = config(&[&from, "train.seed=7", "head.dim=17", STILL]).unwrap();
+    let (same, other) = compare(&train(&at("head"), &head), &trained);
+    assert!(other.iter().all(|name| name.starts_with("head.")) && !other.is_empty(), "{other:?}");
+    assert!(!same.iter().any(|name| name.starts_with("head.")) && !same.is_empty(), "{same:?}");
+
+    // Training starts with statistics, not at nothing: averages too are taken.
+    let planned = plan(&images(), &head, &Device::cpu(1).unwrap(), Part::WHOLE).unwrap();
+    assert!(planned.begins.unwrap().ends_with("first, and a new projection head"));
+    assert_eq!(planned.done, 0);
+}
+
+#[test]
+fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    let trained = train(&first, &config(&[]).unwrap());
+    let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
+    let config = config(&[&from, "train.seed=7", STILL]).unwrap();
+
+    let mut group = ThreadGroup::new(2);
+    let (second, leader) = (group.pop().unwrap(), group.pop().unwrap());
+    let run = RunFolder::create(&folder.path().join("two"), &config, Arc::new(Disk)).unwrap();
+    let outcome = scope(|scope| {
+        let config = &config;
+        let other = scope.spawn(move || {
+            let (team, device) = (Team::new(&second, 2), Device::cpu(1).unwrap());
+            assist(&images(), config, &team, &device, &mut Watch::default()).unwrap()
+        });
+        let (team, device) = (Team::new(&leader, 2), Device::cpu(1).unwrap());
+        let outcome = lead(&images(), config, (&run, None), &team, &device, &mut Watch::default()).unwrap();
+        assert!(other.join().unwrap());
+        outcome
+    });
+    let (_, other) = compare(&Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), &trained);
+    assert!(other.is_empty(), "{other:?}");
+
+    // A run without a checkpoint knows from its configuration what it began with.
+    let begun = folder.path().join("begun");
+    drop(RunFolder::create(&begun, &config, Arc::new(Disk)).unwrap());
+    let (run, known) = RunFolder::resume(&begun, Arc::new(Disk)).unwrap();
+    let device = Device::cpu(1).unwrap();
+    let outcome = pretrain(&images(), &known, &run, None, &device, &mut Watch::default()).unwrap();
+    let (_, other) = compare(&Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), &trained);
+    assert!(other.is_empty(), "{other:?}");
+}
+
+#[test]
+fn what_cannot_be_begun_with_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at =
+        |name: &str| format!("train.from={}", toml::Value::from(folder.path().join(name).to_str().unwrap()));
+    let missing = config(&[&at("nowhere")]).unwrap_err().to_string();
+    assert!(missing.contains("`train.from` is") && missing.contains("nowhere"), "{missing}");
+    assert!(config(&["train.from=\"\""]).unwrap_err().to_string().contains("\"none\""));
+
+    let small = config(&[]).unwrap();
+    drop(RunFolder::create(&folder.path().join("empty"), &small, Arc::new(Disk)).unwrap());
+    let planned = |config: &Config| plan(&images(), config, &Device::cpu(1).unwrap(), Part::WHOLE);
+    let empty = planned(&config(&[&at("empty")]).unwrap()).unwrap_err().to_string();
+    assert!(empty.contains("no checkpoint yet"), "{empty}");
+
+    train(&folder.path().join("first"), &small);
+    let other = planned(&config(&[&at("first"), "encoder.width=0.125"]).unwrap()).unwrap_err().to_string();
+    assert!(other.contains("`conv1.weight`") && other.contains("leave the keys of [encoder] out"), "{other}");
+    let kept = small.check_resume(&config(&[&at("first")]).unwrap()).unwrap_err().to_string();
+    assert!(kept.contains("`train.from`"), "{kept}");
+}
