@@ -20,7 +20,7 @@ use crate::interrupt::Watch;
 use crate::progress::{Assisting, Progress};
 use crate::settings::{Settings, Threads};
 use crate::terminal;
-use crate::workers::{Crew, Gathering};
+use crate::workers::{Crew, Gathering, Place};
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -92,8 +92,8 @@ impl Training {
     /// large, a device or workers that are not there leave no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
-        let name = gathering.place.device(train.device);
-        let device = device(name, gathering.threads(&self.config)).inspect_err(|_| self.abandon())?;
+        let (place, threads) = (&gathering.place, gathering.threads(&self.config));
+        let device = device_of_worker(train.device, place, threads).inspect_err(|_| self.abandon())?;
         let crew = gathering.gather(&self.config).inspect_err(|_| self.abandon())?;
         drop(watch);
         let started = Instant::now();
@@ -151,8 +151,8 @@ impl Training {
 }
 
 /// Takes the part of a worker, of `crew`, in a run that another keeps.
-pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, crew: &Crew) -> Result<Done> {
-    let device = device_of(config)?;
+pub fn assist(dataset: &Arc<dyn Dataset>, config: &Config, place: &Place, crew: &Crew) -> Result<Done> {
+    let device = device_of_worker(config.train.device, place, config.train.threads.value().unwrap_or(0))?;
     let finished = pretrain::assist(dataset, config, &crew.team(), &device, &mut Assisting);
     Ok(if finished? { Done::Finished } else { Done::Interrupted })
 }
@@ -165,11 +165,18 @@ pub fn device_of(config: &Config) -> Result<Device> {
 /// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as many for everything
 /// else. A GPU that is taken is named, and where a program that could use one takes none, why.
 pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
+    device_of_worker(name, &Place::Alone, threads)
+}
+
+/// The same for a worker, whose GPU may be another than that which is named to all.
+fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<Device> {
     let device = match name {
         DeviceName::Cpu => Device::cpu(threads)?,
-        DeviceName::Cuda(number) => Device::cuda(number, threads).map_err(|error| no_gpu(name, error))?,
+        DeviceName::Cuda(first) => {
+            Device::cuda(place.gpu(first), threads).map_err(|error| no_gpu(name, error))?
+        }
         DeviceName::Auto => {
-            let (device, why) = Device::auto(threads)?;
+            let (device, why) = Device::auto(place.gpu(0), threads)?;
             if let Some(why) = why.filter(|_| BUILT_IN) {
                 terminal::say(&format!("computing on the processor: {why}"));
             }

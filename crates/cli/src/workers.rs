@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use simclr_cuda::{Gpus, Libraries};
-use simclr_engine::{Collective, has_gpu};
-use simclr_train::config::DeviceName;
+use simclr_engine::Collective;
 use simclr_train::pretrain::{Part, Team};
 use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, TrainError};
@@ -27,24 +26,21 @@ const HERE: Duration = Duration::from_secs(60);
 const ENDING: Duration = Duration::from_secs(10);
 
 /// Who started this process says it under these names: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. The others may themselves run within
-/// what Slurm numbers.
-const NUMBERED_BY: [[&str; 2]; 4] = [
-    ["RANK", "WORLD_SIZE"],
-    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
-    ["PMI_RANK", "PMI_SIZE"],
-    ["SLURM_PROCID", "SLURM_NTASKS"],
+/// what Slurm numbers. The last tells which of those on its machine it is.
+const NUMBERED_BY: [[&str; 3]; 4] = [
+    ["RANK", "WORLD_SIZE", LOCAL_RANK],
+    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
+    ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
+    ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"],
 ];
-
-/// And which of those on its machine it is under these.
-const NUMBERED_HERE_BY: [&str; 4] =
-    [LOCAL_RANK, "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+/// We say it to those that we start, too.
 const LOCAL_RANK: &str = "LOCAL_RANK";
 
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
 pub struct Working {
     /// Train with N processes, which share every batch and compute what one would: all on this machine, or with --meet wherever they are started. On GPUs
-    /// each takes one of its own, counted from the one that --device names
+    /// each takes one, counted on a machine from the one that --device names; one that is started by hand takes that one
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 
@@ -82,17 +78,12 @@ impl Place {
         }
     }
 
-    /// What this worker computes on where all were told `name`: of GPUs each on a machine takes its own.
-    pub fn device(&self, name: DeviceName) -> DeviceName {
-        let Place::Meeting { local: local @ 1.., .. } = *self else { return name };
-        let first = match name {
-            DeviceName::Cuda(first) => first,
-            DeviceName::Auto if has_gpu() => 0,
-            DeviceName::Auto | DeviceName::Cpu => return name,
-        };
+    /// The number of the GPU of this worker where all were told `first`: each on a machine takes its own.
+    pub fn gpu(&self, first: usize) -> usize {
+        let Place::Meeting { local: local @ 1.., .. } = *self else { return first };
         // Who may see one alone calls it the first. Where there are too few, two find that they have the same.
         let count = Gpus::find(&Libraries::find()).gpus.len().max(1);
-        DeviceName::Cuda((first + local) % count)
+        (first + local) % count
     }
 }
 
@@ -110,11 +101,13 @@ impl Working {
             });
         };
         let number = |name: &str| environment(name).and_then(|text| text.trim().parse::<usize>().ok());
-        let numbered = NUMBERED_BY.iter().find_map(|[rank, size]| Some((number(rank)?, number(size)?)));
-        let Some(of) = self.workers.or(numbered.map(|(_, size)| size)) else {
+        let numbered = NUMBERED_BY
+            .iter()
+            .find_map(|[rank, size, local]| Some((number(rank)?, number(size)?, number(local))));
+        let Some(of) = self.workers.or(numbered.map(|(_, size, _)| size)) else {
             return Err(usage("--meet: how many workers are there? give --workers N"));
         };
-        let Some(rank) = self.worker.or(numbered.map(|(rank, _)| rank)) else {
+        let Some(rank) = self.worker.or(numbered.map(|(rank, ..)| rank)) else {
             return Err(usage(format!(
                 "--meet: which of the {of} workers is this? give --worker 0 to {}",
                 of - 1
@@ -126,8 +119,11 @@ impl Working {
                 of.saturating_sub(1)
             )));
         }
-        let local = NUMBERED_HERE_BY.iter().find_map(|name| number(name)).unwrap_or(0);
-        Ok(if of == 1 { Place::Alone } else { Place::Meeting { rank, of, local, at } })
+        let local = match self.worker {
+            Some(_) => number(LOCAL_RANK).filter(|_| self.started),
+            None => numbered.and_then(|(.., local)| local),
+        };
+        Ok(if of == 1 { Place::Alone } else { Place::Meeting { rank, of, local: local.unwrap_or(0), at } })
     }
 
     /// Whether worker 0 started this process.
@@ -323,11 +319,12 @@ mod tests {
         assert_eq!(place(None, None, true, &both).unwrap(), meeting(1, 2));
         assert_eq!(place(Some(4), Some(0), true, &slurm).unwrap(), meeting(0, 4));
         let open_mpi = ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"];
-        let numbered = [(open_mpi[0], "5"), (open_mpi[1], "8"), (open_mpi[2], "1"), ("SLURM_LOCALID", "0")];
+        let numbered = [(open_mpi[0], "5"), (open_mpi[1], "8"), (open_mpi[2], "1"), (LOCAL_RANK, "0")];
         let expected = Place::Meeting { rank: 5, of: 8, local: 1, at: "a:1".to_owned() };
         assert_eq!(place(None, None, true, &numbered).unwrap(), expected);
-        assert_eq!(expected.device(DeviceName::Cpu), DeviceName::Cpu);
-        assert_eq!(meeting(1, 2).device(DeviceName::Cuda(3)), DeviceName::Cuda(3));
+        // By hand each says for itself.
+        assert_eq!(place(Some(8), Some(5), true, &numbered).unwrap(), meeting(5, 8));
+        assert_eq!(meeting(1, 2).gpu(3), 3);
         for (workers, worker, words) in
             [(None, Some(0), "--workers N"), (Some(2), None, "--worker 0 to 1"), (Some(2), Some(2), "0 to 1")]
         {

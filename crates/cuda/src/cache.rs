@@ -42,7 +42,8 @@ pub(crate) fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     (sum == fingerprint(&[payload]).to_le_bytes()).then(|| payload.to_vec())
 }
 
-/// Stores bytes under a name: whole, or not at all.
+/// Stores bytes under a name: whole, or not at all. What is there already stays, so that of several processes that look for the same all go on with
+/// what the first has found.
 pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
     let fresh = folder.join(format!("{name}.{}.tmp", std::process::id()));
     let written = fs::create_dir_all(folder).and_then(|()| {
@@ -50,12 +51,23 @@ pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
         file.write_all(MAGIC)?;
         file.write_all(&fingerprint(&[payload]).to_le_bytes())?;
         file.write_all(payload)?;
-        fs::rename(&fresh, folder.join(name))
+        let place = folder.join(name);
+        match fs::hard_link(&fresh, &place) {
+            // Damaged, or the folder knows no links.
+            Err(_) if read(folder, name).is_none() => fs::rename(&fresh, place),
+            _ => fs::remove_file(&fresh),
+        }
     });
     if written.is_err() {
         // Nothing to spare next time, then.
         let _ = fs::remove_file(&fresh);
     }
+}
+
+/// Makes room for something else under a name.
+pub(crate) fn forget(folder: &Path, name: &str) {
+    // What cannot be removed stays, and is found to be of no use again.
+    let _ = fs::remove_file(folder.join(name));
 }
 
 #[cfg(test)]
@@ -70,6 +82,8 @@ mod tests {
         write(&folder, "x", b"payload");
         assert_eq!(read(&folder, "x").as_deref(), Some(&b"payload"[..]));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        write(&folder, "x", b"another");
+        assert_eq!(read(&folder, "x").as_deref(), Some(&b"payload"[..]), "the first stays");
         let whole = fs::read(folder.join("x")).unwrap();
         for len in 0..whole.len() {
             fs::write(folder.join("x"), &whole[..len]).unwrap();
@@ -81,6 +95,11 @@ mod tests {
             fs::write(folder.join("x"), damaged).unwrap();
             assert_eq!(read(&folder, "x"), None);
         }
+        write(&folder, "x", b"another");
+        assert_eq!(read(&folder, "x").as_deref(), Some(&b"another"[..]));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        forget(&folder, "x");
+        assert_eq!(read(&folder, "x"), None);
     }
 
     #[test]

@@ -86,19 +86,19 @@ fn who_waits_for_one_that_has_gone_is_freed() {
         let mut values: DeviceBuffer<f32> = gpu.buffer_of(&[1.0; 5]).unwrap();
         met.wait();
         if rank == 1 {
-            return communicator.abort();
+            return communicator.leave();
         }
         scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(200));
                 assert!(!freed.load(Ordering::Relaxed), "nobody has come");
-                communicator.abort();
+                communicator.leave();
             });
             communicator.exchange(|exchange| exchange.all_reduce(values.write())).unwrap();
             gpu.synchronize().unwrap();
             freed.store(true, Ordering::Relaxed);
         });
-        assert!(communicator.is_aborted());
+        assert!(communicator.has_left());
         let again = communicator.exchange(|exchange| exchange.all_reduce(values.write()));
         assert!(again.unwrap_err().to_string().contains("a worker has gone"));
     });

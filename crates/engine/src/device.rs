@@ -159,9 +159,9 @@ impl Device {
         Device::on(&gpu, ordinal, threads, crate::cuda::CudaKernels::new(&gpu)?)
     }
 
-    /// The first GPU where one works, else the CPU, and why no GPU was taken.
-    pub fn auto(threads: usize) -> Result<(Device, Option<EngineError>)> {
-        match Device::cuda(0, threads) {
+    /// GPU number `ordinal` where it works, else the CPU, and why no GPU was taken.
+    pub fn auto(ordinal: usize, threads: usize) -> Result<(Device, Option<EngineError>)> {
+        match Device::cuda(ordinal, threads) {
             Ok(device) => Ok((device, None)),
             Err(why) => Ok((Device::cpu(threads)?, Some(why))),
         }

@@ -83,7 +83,7 @@ fn tensors_are_exchanged_and_who_never_comes_is_given_up() {
                 gpu.synchronize().unwrap();
                 assert!(gone.load(Ordering::Relaxed), "nobody has come");
                 let told = between.check().unwrap_err().to_string();
-                assert!(told.contains("another worker has gone"), "{told}");
+                assert!(told.contains("another worker has stopped"), "{told}");
             });
         }
     });

@@ -6,11 +6,13 @@ mod watching;
 
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::scope;
+use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use simclr_data::{Dataset, Made};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -20,15 +22,21 @@ use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, Layers, TrainError};
 use watching::Watch;
 
+/// What the program sets itself before there is a second thread.
+const REGISTER: &str = "NCCL_GRAPH_REGISTER";
+
 /// Two GPUs, one test at a time.
 fn gpus() -> Option<([Device; 2], MutexGuard<'static, ()>)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
-    if let (Ok(first), Ok(second)) = (Device::cuda(0, 1), Device::cuda(1, 1)) {
-        return Some(([first, second], alone));
+    match (Device::cuda(0, 1), Device::cuda(1, 1)) {
+        (Ok(first), Ok(second)) if std::env::var_os(REGISTER).is_some_and(|value| value == "0") => {
+            return Some(([first, second], alone));
+        }
+        (Ok(_), Ok(_)) => say(&format!("on two GPUs: {REGISTER}=0 is needed in the environment")),
+        _ => say("on two GPUs: there are none"),
     }
-    say("on two GPUs: there are none");
     let Some(libraries) = simclr_stand_in::libraries() else {
         say("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
         return None;
@@ -80,24 +88,35 @@ fn train(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> (Led, Option<Result<bool, TrainError>>) {
+    train_on([images(), images()], devices, folder, config, from, stop_after)
+}
+
+/// The same on images of its own for each.
+fn train_on(
+    [images, others]: [Arc<dyn Dataset>; 2],
+    devices: &[Device],
+    folder: &Path,
+    config: &Config,
+    from: Option<&Checkpoint>,
+    stop_after: Option<u64>,
+) -> (Led, Option<Result<bool, TrainError>>) {
     let run = match from {
         Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
         None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
     };
-    let (images, mut watch) = (images(), Watch { stop_after, ..Watch::default() });
+    let mut watch = Watch { stop_after, ..Watch::default() };
     let [first, other] = devices else {
         let led = lead(&images, config, (&run, from), &Team::ALONE, &devices[0], &mut watch);
         return ((led, watch), None);
     };
     let [leader, second] = workers();
     scope(|scope| {
-        let images = &images;
-        let assisting =
-            scope.spawn(move || assist(images, config, &Team::new(&second, 2), other, &mut Watch::default()));
+        let assisting = scope
+            .spawn(move || assist(&others, config, &Team::new(&second, 2), other, &mut Watch::default()));
         // Gone before the other is waited for, as an ended process would be.
         let led = {
             let leader = leader;
-            lead(images, config, (&run, from), &Team::new(&leader, 2), first, &mut watch)
+            lead(&images, config, (&run, from), &Team::new(&leader, 2), first, &mut watch)
         };
         ((led, watch), Some(assisting.join().unwrap()))
     })
@@ -159,13 +178,101 @@ fn each_worker_needs_a_gpu_of_its_own() {
     }
 }
 
+/// Images of which some cannot be read.
+struct Torn(Made);
+
+impl Dataset for Torn {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.0.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        part: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        if index.is_multiple_of(3) {
+            return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
+        }
+        self.0.read_part(index, part, scratch)
+    }
+}
+
 #[test]
-fn a_worker_that_fails_is_told_of_by_the_other() {
+fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
     let Some((gpus, _alone)) = gpus() else { return };
     let folder = tempfile::tempdir().unwrap();
-    // The loss of an endless rate.
-    let ((outcome, _), other) =
-        train(&gpus, folder.path(), &config(&["optim.rate=1e30", "train.log_every=2"]), None, None);
-    assert!(matches!(outcome, Err(TrainError::NotFinite { .. })), "{outcome:?}");
-    assert!(other.unwrap().is_err());
+    let torn: Arc<dyn Dataset> = Arc::new(Torn(Made::new(96, 8, 0)));
+    let config = config(&["data.strict=true", "data.holdout=0", "data.cache=none"]);
+    let ((outcome, _), other) = train_on([images(), torn], &gpus, folder.path(), &config, None, None);
+    for error in [outcome.unwrap_err(), other.unwrap().unwrap_err()] {
+        assert!(error.to_string().contains("torn"), "{error}");
+    }
+}
+
+/// Where worker 1 of another process, which is this program, finds worker 0.
+const MEET: &str = "SIMCLR_TEST_MEET";
+
+/// Many steps an epoch. Worker 1 looks at none of them, so that what it was asked for is not done: the stand-in is as late as it may be.
+fn long(log_every: &str) -> (Config, Arc<dyn Dataset>) {
+    (config(&[log_every, "data.holdout=0"]), Arc::new(Made::new(1600, 8, 0)))
+}
+
+/// No test by itself: what the one below starts.
+#[test]
+fn worker_1_of_another_process() {
+    let Ok(at) = std::env::var(MEET) else { return };
+    let Some((gpus, _alone)) = gpus() else { return };
+    let patience = Patience { most: Duration::from_secs(60), check: &mut || Ok(()) };
+    let worker = Workers::join(1, 2, &at, patience).unwrap();
+    let (config, images) = long("train.log_every=1000");
+    let team = Team::new(&worker, 2);
+    // It is killed meanwhile.
+    let _ = assist(&images, &config, &team, &gpus[1], &mut Watch::default());
+}
+
+/// It waits on its GPU for a step that the other never takes.
+#[test]
+fn a_worker_that_was_killed_is_given_up() {
+    let Some((gpus, _alone)) = gpus() else { return };
+    let host = Host::listen("127.0.0.1:0").unwrap();
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["worker_1_of_another_process", "--exact"])
+        .env(MEET, host.address().unwrap().to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let worker = host.meet(2, Patience { most: Duration::from_secs(120), check: &mut || Ok(()) }).unwrap();
+    let (config, images) = long("train.log_every=1");
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+    let (mut watch, ended) = (Watch::default(), AtomicBool::new(false));
+    let outcome = scope(|scope| {
+        scope.spawn(|| {
+            // Long enough for the first steps.
+            sleep(Duration::from_secs(10));
+            assert!(!ended.load(Ordering::Relaxed), "it waits for worker 1");
+            other.kill().unwrap();
+            other.wait().unwrap();
+        });
+        let outcome = lead(&images, &config, (&run, None), &Team::new(&worker, 2), &gpus[0], &mut watch);
+        ended.store(true, Ordering::Relaxed);
+        outcome
+    });
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("worker 1 has gone"), "{error}");
+    assert!((1..100).contains(&watch.steps.len()), "{} steps", watch.steps.len());
 }

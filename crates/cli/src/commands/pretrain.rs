@@ -158,11 +158,11 @@ impl Pretrain {
         let (crew, mut config) = Crew::join(rank, of, at)?;
         let mut work = || {
             config.train.threads = self.threads.threads.map_or(Auto::Auto, Auto::Value);
-            config.train.device = place.device(self.on.device.unwrap_or(config.train.device));
+            config.train.device = self.on.device.unwrap_or(config.train.device);
             // What worker 0 has found in the data, where its folder is in reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
             let source = Opening::with_index(config.data.decode(), &index).open(&self.data)?;
-            training::assist(&source.to_pretrain(), &config, &crew)
+            training::assist(&source.to_pretrain(), &config, place, &crew)
         };
         let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
         drop(watch);

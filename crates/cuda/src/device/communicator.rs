@@ -2,7 +2,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::Builder;
+use std::time::Duration;
 
 use cudarc::driver::sys::CUstream;
 
@@ -21,15 +26,21 @@ struct UniqueId([u8; GROUP_ID]);
 type Status = c_int;
 type Comm = *mut c_void;
 
-/// `ncclSum`.
+/// `ncclSuccess`, `ncclInProgress`, `ncclSum`.
+const SUCCESS: Status = 0;
+const IN_PROGRESS: Status = 7;
 const SUM: c_int = 0;
 
-/// The functions of NCCL that are used, with the signatures that they have had in every version 2.
+/// How long it is waited for that NCCL leaves a group.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// The functions of NCCL that are used, with the signatures that they have had since 2.4.
 #[derive(Clone, Copy)]
 struct Api {
     get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
     init_rank: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int) -> Status,
     abort: unsafe extern "C" fn(Comm) -> Status,
+    async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
     all_reduce: unsafe extern "C" fn(u64, u64, usize, c_int, c_int, Comm, CUstream) -> Status,
     all_gather: unsafe extern "C" fn(u64, u64, usize, c_int, Comm, CUstream) -> Status,
     group_start: unsafe extern "C" fn() -> Status,
@@ -40,12 +51,13 @@ struct Api {
 impl Api {
     fn of(libraries: &Libraries) -> Result<Api> {
         libraries.load(Library::Nccl)?;
-        // SAFETY: these functions have these signatures in every version 2 of NCCL, an address being passed as a pointer is.
+        // SAFETY: these functions have these signatures in every version 2 of NCCL that has them, an address being passed as a pointer is.
         unsafe {
             Ok(Api {
                 get_unique_id: libraries.function(Library::Nccl, "ncclGetUniqueId")?,
                 init_rank: libraries.function(Library::Nccl, "ncclCommInitRank")?,
                 abort: libraries.function(Library::Nccl, "ncclCommAbort")?,
+                async_error: libraries.function(Library::Nccl, "ncclCommGetAsyncError")?,
                 all_reduce: libraries.function(Library::Nccl, "ncclAllReduce")?,
                 all_gather: libraries.function(Library::Nccl, "ncclAllGather")?,
                 group_start: libraries.function(Library::Nccl, "ncclGroupStart")?,
@@ -56,7 +68,7 @@ impl Api {
     }
 
     fn check(&self, what: &'static str, status: Status) -> Result<()> {
-        if status == 0 {
+        if status == SUCCESS {
             return Ok(());
         }
         // SAFETY: the function takes any number and returns text that is never freed, or null.
@@ -96,8 +108,10 @@ pub struct Communicator {
     device: Device,
     api: Api,
     size: usize,
-    /// None once it was aborted.
+    /// None once the group was left.
     comm: Mutex<Option<Handle>>,
+    /// Known without the lock, which who exchanges holds.
+    left: AtomicBool,
 }
 
 /// NCCL's handle.
@@ -141,7 +155,8 @@ impl Device {
         // SAFETY: the function writes one handle; the context that is bound is the device's primary one, which NCCL takes.
         let status = unsafe { (api.init_rank)(&mut comm, size as c_int, UniqueId(group), rank as c_int) };
         api.check("joining a group of GPUs", status)?;
-        Ok(Communicator { device: self.clone(), api, size, comm: Mutex::new(Some(Handle(comm))) })
+        let comm = Mutex::new(Some(Handle(comm)));
+        Ok(Communicator { device: self.clone(), api, size, comm, left: AtomicBool::new(false) })
     }
 
     /// What tells it from every other GPU.
@@ -160,53 +175,105 @@ impl Communicator {
         self.size
     }
 
-    /// Starts what `body` asks for as one exchange. Every worker asks for the same in the same order.
+    /// Starts what `body` asks for as one exchange, of values that are there for `'b`. Every worker asks for the same in the same order.
     ///
     /// # Errors
     /// Whatever `body` returns; [`CudaError::Call`] where NCCL refuses, or the group was left.
-    pub fn exchange(&self, body: impl FnOnce(&Exchange) -> Result<()>) -> Result<()> {
+    pub fn exchange<'b>(&self, body: impl FnOnce(&Exchange<'_, 'b>) -> Result<()>) -> Result<()> {
         let comm = lock(&self.comm);
         let left = || CudaError::Call {
             what: "exchange between GPUs",
             reason: "the group was left, since a worker has gone".to_owned(),
         };
-        let comm = comm.as_ref().ok_or_else(left)?;
+        let comm = comm.as_ref().filter(|_| !self.has_left()).ok_or_else(left)?;
         self.device.bind()?;
-        // SAFETY: the function takes nothing; the call below ends the group whatever happens between.
-        self.api.check("exchange between GPUs", unsafe { (self.api.group_start)() })?;
-        let asked = body(&Exchange { communicator: self, comm: comm.0 });
-        // SAFETY: ends what was begun above.
-        let started = unsafe { (self.api.group_end)() };
+        let asking = Asking::begin(&self.api)?;
+        let asked = body(&Exchange { communicator: self, comm: comm.0, values: PhantomData });
+        let started = asking.end();
         asked?;
-        self.api.check("exchange between GPUs", started)
+        started
     }
 
-    /// Leaves the group: what is under way ends at once, and what it would have written is worthless. Nothing can be exchanged any more.
-    pub fn abort(&self) {
-        if let Some(comm) = lock(&self.comm).take() {
-            // SAFETY: the handle is taken, so nobody uses it after this. There is nobody to tell a failure.
-            let _ = unsafe { (self.api.abort)(comm.0) };
+    /// Leaves the group: what the GPU does of an exchange ends at once, and what that would have written is worthless. Nothing can be exchanged any
+    /// more. NCCL itself waits for captured steps that exchange to be dropped; it is left to that after some seconds.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        // The lock is not held beyond this.
+        let comm = lock(&self.comm).take();
+        let Some(comm) = comm else { return };
+        let (api, (ended, end)) = (self.api, channel::<()>());
+        let leaving = Builder::new().name("leaving a group of GPUs".to_owned()).spawn(move || {
+            let comm = comm;
+            // SAFETY: the handle was taken, so nobody uses it any more. There is nobody to tell a failure.
+            let _ = unsafe { (api.abort)(comm.0) };
+            drop(ended);
+        });
+        if leaving.is_ok() {
+            // It says nothing, and ends or does not.
+            let _ = end.recv_timeout(LEAVING);
         }
     }
 
-    /// Whether [`Communicator::abort`] was called.
-    pub fn is_aborted(&self) -> bool {
-        lock(&self.comm).is_none()
+    /// Whether [`Communicator::leave`] was called.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Whether something that was started has failed, as NCCL finds out by itself: a connection, for example. False while an exchange is being started.
+    pub fn has_failed(&self) -> bool {
+        let Ok(comm) = self.comm.try_lock() else { return false };
+        let mut status = SUCCESS;
+        let mut asked = |comm: &Handle| {
+            // SAFETY: the handle is not left yet; the function writes one number.
+            unsafe { (self.api.async_error)(comm.0, &mut status) }
+        };
+        comm.as_ref().is_some_and(|comm| asked(comm) == SUCCESS) && ![SUCCESS, IN_PROGRESS].contains(&status)
     }
 }
 
-/// What is asked for at once: see [`Communicator::exchange`].
-pub struct Exchange<'c> {
-    communicator: &'c Communicator,
-    comm: Comm,
+/// A group of exchanges that is being asked for, which ends whatever happens.
+struct Asking<'a> {
+    api: &'a Api,
+    ended: bool,
 }
 
-impl Exchange<'_> {
+impl<'a> Asking<'a> {
+    fn begin(api: &'a Api) -> Result<Asking<'a>> {
+        // SAFETY: the function takes nothing; the value made here ends the group.
+        api.check("exchange between GPUs", unsafe { (api.group_start)() })?;
+        Ok(Asking { api, ended: false })
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.ended = true;
+        // SAFETY: ends what was begun.
+        self.api.check("exchange between GPUs", unsafe { (self.api.group_end)() })
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // SAFETY: ends what was begun, where asking panicked.
+            let _ = unsafe { (self.api.group_end)() };
+        }
+    }
+}
+
+/// What is asked for at once, of values that are there for `'b`: see [`Communicator::exchange`].
+pub struct Exchange<'c, 'b> {
+    communicator: &'c Communicator,
+    comm: Comm,
+    /// NCCL starts with them when all was asked for: until then they stay borrowed.
+    values: PhantomData<fn(&'b ())>,
+}
+
+impl<'b> Exchange<'_, 'b> {
     /// Values become their sums over all workers, in place.
     ///
     /// # Errors
     /// [`CudaError::Call`].
-    pub fn all_reduce<T: Exchanged>(&self, values: SliceMut<T>) -> Result<()> {
+    pub fn all_reduce<T: Exchanged>(&self, values: SliceMut<'b, T>) -> Result<()> {
         let Communicator { api, device, .. } = self.communicator;
         let (at, count) = (values.address(), values.len());
         // SAFETY: so many values of the type are there, and nobody else's until the stream has come by.
@@ -219,7 +286,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// [`CudaError::Lengths`] where `all` is not as many times as long, [`CudaError::Call`].
-    pub fn all_gather<T: Exchanged>(&self, own: Slice<T>, all: SliceMut<T>) -> Result<()> {
+    pub fn all_gather<T: Exchanged>(&self, own: Slice<'b, T>, all: SliceMut<'b, T>) -> Result<()> {
         let Communicator { api, device, size, .. } = self.communicator;
         expect("gather", all.len() == own.len() * size, || {
             format!("{} values of each of {size} GPUs into {}", own.len(), all.len())
@@ -234,11 +301,11 @@ impl Exchange<'_> {
 impl Drop for Communicator {
     /// Waits for what was started. NCCL's own way to end waits for the other workers too, of which one may have failed.
     fn drop(&mut self) {
-        if !self.is_aborted() {
+        if !self.has_left() {
             // Where it failed, that was told to whoever used the values.
             let _ = self.device.synchronize();
         }
-        self.abort();
+        self.leave();
     }
 }
 

@@ -169,6 +169,6 @@ API Status cublasLtMatmul(void *, Description *description, const void *alpha, c
     if (of[0] == SPLIT && size < ROOM) return INVALID_VALUE;
     Job job{*a, *b, *d, *description, of_a, of_b, of_d, room, size, (Kind)of[0], old == 1.0f};
     if (Status wrong = fits(job)) return wrong;
-    stand_in_enqueue(stream, run, new Job(job));
+    stand_in_enqueue(stream, run, new Job(job), nullptr);
     return SUCCESS;
 }

@@ -136,7 +136,7 @@ static void run(void *data) {
 
 static Status enqueue(Handle *handle, const Job &job) {
     if (Status wrong = fits(&job.x, &job.w, &job.convolution, &job.y)) return wrong;
-    stand_in_enqueue(handle->stream, run, new Job(job));
+    stand_in_enqueue(handle->stream, run, new Job(job), nullptr);
     return SUCCESS;
 }
 

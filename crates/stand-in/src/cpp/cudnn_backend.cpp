@@ -351,6 +351,6 @@ API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pac
     Job job{op.pass, op.x, op.w, op.y, op.convolution, first, second, out, plan->room ? room : nullptr, plan->room, add, false, wavers};
     bool single = (op.pass == FORWARD ? op.x : op.y).type == 0;
     job.factor = plan->engine == ROUNDING ? 1.1 : plan->engine == TENSOR_CORES && single ? 1.001 : 1.0;
-    stand_in_enqueue(handle->stream, run_engine, new Started{job, plan->engine, {(float *)of[3], (float *)of[4]}});
+    stand_in_enqueue(handle->stream, run_engine, new Started{job, plan->engine, {(float *)of[3], (float *)of[4]}}, nullptr);
     return SUCCESS;
 }

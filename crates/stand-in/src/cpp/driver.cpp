@@ -104,9 +104,12 @@ static Result finish(Stream *stream) {
     return failed ? LAUNCH_FAILED : SUCCESS;
 }
 
-API void stand_in_enqueue(void *stream, void (*work)(void *), void *data) {
+API void stand_in_enqueue(void *stream, void (*work)(void *), void *data, void (*done)(void *)) {
     ALONE;
-    ask(static_cast<Stream *>(stream), [=] { work(data); });
+    std::shared_ptr<void> owned(data, [=](void *data) {
+        if (done) done(data);
+    });
+    ask(static_cast<Stream *>(stream), [=] { work(owned.get()); });
 }
 
 API void stand_in_apart(void (*work)(void *), void *data) {

@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -19,7 +20,9 @@ struct Comm {
     int rank, size;
     // To worker 0, or of worker 0 to all, by rank.
     std::vector<int> sockets;
-    bool aborted = false;
+    std::atomic<bool> aborted{false};
+    // Exchanges in captured steps that are there to be replayed.
+    std::atomic<int> captured{0};
 };
 // What every worker says before an exchange: all must ask for the same.
 struct Header {
@@ -30,11 +33,17 @@ struct Work {
     Header header;
     const void *from;
     void *to;
+    void *stream;
+    bool captured;
 };
 
 static std::mutex names;
 static std::map<std::string, int> listening;
 static thread_local int depth;
+// What was asked for in a group that is not ended yet.
+static thread_local std::vector<Work *> asked;
+
+extern "C" int cuStreamIsCapturing(void *stream, int *status);
 
 static sockaddr_un address_of(const UniqueId &id) {
     sockaddr_un address{};
@@ -80,7 +89,9 @@ API Status ncclGetUniqueId(UniqueId *id) {
 }
 API Status ncclCommInitRank(Comm **comm, int size, UniqueId id, int rank) {
     if (rank < 0 || rank >= size) return INVALID_ARGUMENT;
-    Comm *made = new Comm{rank, size};
+    Comm *made = new Comm;
+    made->rank = rank;
+    made->size = size;
     made->sockets.assign(size, -1);
     if (rank == 0) {
         int listener;
@@ -105,18 +116,22 @@ API Status ncclCommInitRank(Comm **comm, int size, UniqueId id, int rank) {
     *comm = made;
     return SUCCESS;
 }
-// What waits for the others ends; work that was captured may still refer to the group.
+// What waits for the others ends; then captured steps are waited for, which refer to the group, until they are destroyed.
 API Status ncclCommAbort(Comm *comm) {
     comm->aborted = true;
     for (int other : comm->sockets)
         if (other >= 0) shutdown(other, SHUT_RDWR);
+    while (comm->captured) usleep(1000);
+    return SUCCESS;
+}
+API Status ncclCommGetAsyncError(Comm *, Status *error) {
+    *error = SUCCESS;
     return SUCCESS;
 }
 API Status ncclGroupStart() {
     ++depth;
     return SUCCESS;
 }
-API Status ncclGroupEnd() { return depth-- > 0 ? SUCCESS : INVALID_USAGE; }
 
 template <class T> static void add(T *sums, const T *values, size_t count) {
     for (size_t i = 0; i < count; ++i) sums[i] += values[i];
@@ -157,11 +172,30 @@ static void exchange(void *data) {
     while (!done && !work.comm->aborted) usleep(1000);
 }
 static void when_its_turn_comes(void *data) { stand_in_apart(exchange, data); }
+static void forget(void *data) {
+    Work *work = (Work *)data;
+    if (work->captured) --work->comm->captured;
+    delete work;
+}
+// All starts here: nothing may have become of the buffers since it was asked for.
+API Status ncclGroupEnd() {
+    if (depth <= 0) return INVALID_USAGE;
+    if (--depth) return SUCCESS;
+    for (Work *work : asked) {
+        int capturing = 0;
+        cuStreamIsCapturing(work->stream, &capturing);
+        work->captured = capturing;
+        if (capturing) ++work->comm->captured;
+        stand_in_enqueue(work->stream, when_its_turn_comes, work, forget);
+    }
+    asked.clear();
+    return SUCCESS;
+}
 
 static Status ask(Comm *comm, Header header, const void *from, void *to, void *stream) {
     // Outside of a group an exchange would be legal; the program always asks within one.
     if (!depth || comm->aborted || (header.type != 7 && header.type != 8)) return INVALID_USAGE;
-    stand_in_enqueue(stream, when_its_turn_comes, new Work{comm, header, from, to});
+    asked.push_back(new Work{comm, header, from, to, stream, false});
     return SUCCESS;
 }
 API Status ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, Comm *comm, void *stream) {

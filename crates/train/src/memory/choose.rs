@@ -49,6 +49,9 @@ impl fmt::Display for Gigabytes {
     }
 }
 
+/// The most that NCCL is expected to take of a GPU's memory.
+const NCCL: u64 = 3 << 29;
+
 /// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`, as the worker `part` of it.
 ///
 /// # Errors
@@ -59,9 +62,12 @@ pub fn choose(
     images: &Images,
     part: Part,
 ) -> Result<Choice, TrainError> {
-    // Of GPUs each worker has its own.
-    let sharing = if model.device.is_gpu() { 1 } else { part.here as u64 };
-    let left = left(&model.device)?.map(|left| left / sharing);
+    // Of GPUs each worker has its own, on which NCCL is going to take memory too.
+    let left = left(&model.device)?.map(|left| match (model.device.is_gpu(), part.of) {
+        (true, 1) => left,
+        (true, _) => left - NCCL.min(left / 16),
+        (false, _) => left / part.here as u64,
+    });
     let needs =
         |memory, batch: usize| Needs::of((model, optimizer), config, memory, batch.div_ceil(part.of), images);
     choose_within(config.train.memory, config.train.batch, &needs, left)

@@ -151,7 +151,7 @@ impl<'t> Team<'t> {
             .find_map(|(rank, other)| Some((all[..rank].iter().position(|one| same(one, other))?, rank)));
         match shared {
             Some((one, other)) => wrong(format!(
-                "workers {one} and {other} compute on the same GPU, {}; give each its own: --device cuda:0, --device cuda:1",
+                "workers {one} and {other} compute on the same GPU, {}; give each its own (--device cuda:0, --device cuda:1), or take fewer workers, or --device cpu",
                 first.instructions
             )),
             None => Ok(()),
@@ -174,8 +174,10 @@ impl<'t> Team<'t> {
         };
         let team = Team { collective: &*joined, part: self.part };
         let done = work(team).inspect_err(|error| told(&team, error))?;
-        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is sound.
-        team.collective.exchange(b"")?;
+        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is sound, and its memory may still be read by
+        // their GPUs. What is done is done, whatever becomes of the others now.
+        let _ = device.synchronize();
+        let _ = team.collective.exchange(b"");
         Ok(done)
     }
 

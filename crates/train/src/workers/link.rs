@@ -45,6 +45,9 @@ impl Link {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
+        // What a machine that was lost does not acknowledge would be sent again for a quarter of an hour, by those who only write, without an error.
+        #[cfg(target_os = "linux")]
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENCE.as_millis() as u32)?;
         let (out, (outgoing, messages), (back, written)) = (stream.try_clone()?, channel(), channel());
         let thread = Builder::new().name(format!("to worker {rank}"));
         let thread = thread.spawn(move || write_all(out, &messages, &back, &gone))?;

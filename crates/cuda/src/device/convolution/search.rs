@@ -48,11 +48,21 @@ impl Convolutions {
         device.refuse_in_capture("choosing how to compute a convolution")?;
         let route = match self.known(key) {
             Some(route) => route,
-            None => device.counted_search(|| self.chosen(device, key, operands))?,
+            None => device.counted_search(|| self.searched(device, key, operands))?,
         };
         let route = Rc::new(route);
         self.routes.insert(*key, route.clone());
         Ok(route)
+    }
+
+    /// What is found, or what another process has found meanwhile: on the next start all go on with that.
+    fn searched(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
+        if let Some(folder) = &self.folder {
+            // What is there is of no use any more.
+            cache::forget(folder, &self.name(key));
+        }
+        let chosen = self.chosen(device, key, operands)?;
+        Ok(self.known(key).unwrap_or(chosen))
     }
 
     /// What needs no search.

@@ -21,12 +21,18 @@ impl Products {
     fn choice(&self, device: &Device, key: &Key, problem: &Problem, operands: Operands) -> Result<Choice> {
         let text = format!("{} {key:?}", self.machine);
         let name = format!("{:032x}", cache::fingerprint(&[text.as_bytes()]));
-        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
-        let known = stored.and_then(|bytes| algorithm(&bytes)).and_then(|known| problem.checked(&known));
-        if let Some(choice) = known {
+        let known = || {
+            let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
+            stored.and_then(|bytes| algorithm(&bytes)).and_then(|known| problem.checked(&known))
+        };
+        if let Some(choice) = known() {
             return Ok(choice);
         }
         device.refuse_in_capture("choosing an algorithm")?;
+        if let Some(folder) = &self.folder {
+            // What is there is of no use any more.
+            cache::forget(folder, &name);
+        }
         let proposals = problem.proposals()?;
         let missing = || CudaError::Call {
             what: NAME,
@@ -48,7 +54,8 @@ impl Products {
         if let Some(folder) = &self.folder {
             cache::write(folder, &name, &bytes(&choice.algorithm));
         }
-        Ok(choice)
+        // Another process may have found one meanwhile: on the next start all go on with that.
+        Ok(known().unwrap_or(choice))
     }
 }
 

@@ -1,0 +1,224 @@
+//! Exchange by NCCL beside another one between processors, and a thread that watches over it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use simclr_cuda::{Communicator, Device, GROUP_ID};
+
+use crate::{Collective, DType, EngineError, Result, Tensor};
+
+/// How often it is looked whether a worker has gone.
+const LOOK: Duration = Duration::from_millis(500);
+/// More than a worker sends to another without an answer.
+const LAST_WORDS: usize = 8;
+/// How long GPUs may take to connect.
+const CONNECTING: Duration = Duration::from_secs(300);
+
+/// Workers who exchange tensors on GPUs, and everything else as `host` does.
+pub(super) struct BetweenGpus<'h> {
+    host: &'h dyn Collective,
+    gpu: Device,
+    communicator: Arc<Communicator>,
+    watch: Option<Watch>,
+}
+
+impl<'h> BetweenGpus<'h> {
+    pub(super) fn join(host: &'h dyn Collective, gpu: &Device) -> Result<BetweenGpus<'h>> {
+        let group = told(host, gpu)?;
+        let communicator = Arc::new(joined(host, gpu, group)?);
+        let watch = Some(Watch::start(communicator.clone(), host.gone())?);
+        Ok(BetweenGpus { host, gpu: gpu.clone(), communicator, watch })
+    }
+
+    /// What came of a call of `host`. Who is found to have gone there has gone for all that waits.
+    fn heard<R>(&self, result: Result<R>) -> Result<R> {
+        if let (Err(_), Some(gone)) = (&result, self.host.gone()) {
+            gone.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// What came of an exchange on the GPU; where the group was left, why.
+    fn started<E: Into<EngineError>>(&self, started: std::result::Result<(), E>) -> Result<()> {
+        match started {
+            Err(_) if self.communicator.has_left() => self.check(),
+            started => started.map_err(Into::into),
+        }
+    }
+}
+
+/// The group that worker 0 has begun. What one worker lacks must not leave the others waiting: all hear of it.
+fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
+    let own = match host.rank() {
+        0 => gpu.new_group().map(Vec::from),
+        _ => gpu.can_exchange().map(|()| Vec::new()),
+    };
+    // One byte, whether it went well, then what there is, or what is wrong.
+    let words = match &own {
+        Ok(bytes) => [&[1], bytes.as_slice()].concat(),
+        Err(error) => [&[0], error.to_string().as_bytes()].concat(),
+    };
+    let mut group = [0; GROUP_ID];
+    for (rank, words) in host.exchange(&words)?.iter().enumerate() {
+        match words.split_first() {
+            Some((1, bytes)) if rank == 0 && bytes.len() == GROUP_ID => group.copy_from_slice(bytes),
+            Some((1, [])) if rank > 0 => {}
+            other => {
+                let why = other.map_or("it says nothing".into(), |(_, why)| String::from_utf8_lossy(why));
+                return Err(EngineError::Collective(format!("worker {rank}: {why}")));
+            }
+        }
+    }
+    Ok(group)
+}
+
+/// Joins the group on a thread that is given up where another worker goes before it has joined: NCCL would wait for it for ever.
+fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<Communicator> {
+    let (gone, (joining, wait)) = (host.gone(), channel());
+    let (gpu, rank, size) = (gpu.clone(), host.rank(), host.size());
+    let problem = |what: String| EngineError::Collective(what);
+    Builder::new()
+        .name("joining a group of GPUs".to_owned())
+        // Where nobody waits any more it is of no use.
+        .spawn(move || drop(joining.send(gpu.join_group(group, rank, size))))
+        .map_err(|error| problem(format!("a thread that joins a group of GPUs: {error}")))?;
+    let end = Instant::now() + CONNECTING;
+    loop {
+        match wait.recv_timeout(LOOK) {
+            Ok(joined) => return joined.map_err(|error| problem(error.to_string())),
+            Err(RecvTimeoutError::Timeout)
+                if gone.as_ref().is_some_and(|gone| gone.load(Ordering::Relaxed)) =>
+            {
+                return Err(problem("another worker has gone while GPUs were being connected".to_owned()));
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
+            Err(_) => {
+                let seconds = CONNECTING.as_secs();
+                return Err(problem(format!(
+                    "GPUs were not connected within {seconds} seconds: does the network let NCCL through, and NCCL_SOCKET_IFNAME name the right one? \
+                     NCCL_DEBUG=INFO tells more"
+                )));
+            }
+        }
+    }
+}
+
+impl Collective for BetweenGpus<'_> {
+    fn rank(&self) -> usize {
+        self.host.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.host.size()
+    }
+
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.heard(self.host.exchange(own))
+    }
+
+    fn all_reduce_sum(&self, values: &mut [f64]) -> Result<()> {
+        self.heard(self.host.all_reduce_sum(values))
+    }
+
+    fn all_reduce_sum_f32(&self, values: &mut [f32]) -> Result<()> {
+        self.heard(self.host.all_reduce_sum_f32(values))
+    }
+
+    fn all_gather(&self, own: &[f32], all: &mut [f32]) -> Result<()> {
+        self.heard(self.host.all_gather(own, all))
+    }
+
+    fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+        let mut problem = None;
+        let started = self.communicator.exchange(|exchange| {
+            for tensor in list {
+                let asked = match tensor.dtype() {
+                    DType::F64 => tensor.gpu_mut::<f64>(&self.gpu).map(|values| exchange.all_reduce(values)),
+                    _ => tensor.gpu_mut::<f32>(&self.gpu).map(|values| exchange.all_reduce(values)),
+                };
+                match asked {
+                    Ok(asked) => asked?,
+                    Err(error) => {
+                        problem = Some(error);
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        });
+        self.started(started)?;
+        problem.map_or(Ok(()), Err)
+    }
+
+    fn gather(&self, own: &Tensor, all: &mut Tensor) -> Result<()> {
+        let (own, all) = (own.gpu::<f32>()?, all.gpu_mut(&self.gpu)?);
+        self.started(self.communicator.exchange(|exchange| exchange.all_gather(own, all)))
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.communicator.has_left() {
+            return self.host.check();
+        }
+        // Whoever has gone may have said why, behind what it sent before.
+        for _ in 0..LAST_WORDS {
+            self.heard(self.host.exchange(b""))?;
+        }
+        Err(EngineError::Collective("GPUs no longer reach each other".to_owned()))
+    }
+
+    fn gone(&self) -> Option<Arc<AtomicBool>> {
+        self.host.gone()
+    }
+
+    /// What the GPU still waits for is given up: nobody comes.
+    fn leave(&self, why: &str) {
+        self.host.leave(why);
+        self.communicator.leave();
+    }
+}
+
+impl Drop for BetweenGpus<'_> {
+    /// Waits for what was started, while it is still watched who has gone.
+    fn drop(&mut self) {
+        // Whoever used what failed was told.
+        let _ = self.gpu.synchronize();
+        drop(self.watch.take());
+    }
+}
+
+/// A thread that gives up exchanges which wait for a worker that has gone, or for a connection that has broken.
+struct Watch {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(communicator: Arc<Communicator>, gone: Option<Arc<AtomicBool>>) -> Result<Watch> {
+        let (end, ended) = channel::<()>();
+        let watch = move || {
+            let has_gone = || gone.as_ref().is_some_and(|gone| gone.load(Ordering::Relaxed));
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
+                if has_gone() || communicator.has_failed() {
+                    return communicator.leave();
+                }
+            }
+        };
+        let thread = Builder::new().name("watch over workers".to_owned()).spawn(watch);
+        let thread =
+            thread.map_err(|error| EngineError::Device(format!("a thread that watches: {error}")))?;
+        Ok(Watch { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
