@@ -148,6 +148,10 @@ def check_import(name, images, work):
     with torch.no_grad():
         expected = network(torch.from_numpy(normalized(pixels))).numpy()
     compare("simclr, h", embed(run, work / "pictures", work), expected)
+    part, again = work / "training.ckpt", work / "of_part"
+    torch.save({"epoch": 1, "state_dict": {f"module.{name}": tensor for name, tensor in network.state_dict().items()}}, part)
+    simclr("import", part, "--out", again, "--normalize", "imagenet")
+    compare("simclr, h by torch.save", embed(again, work / "pictures", work), expected)
     check_onnx(run, pixels, {"h": expected}, work)
     simclr("export", run, "--to", "torchvision", "--out", weights)
     check_torchvision(weights, name, normalized(pixels), expected)

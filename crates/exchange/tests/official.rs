@@ -39,16 +39,15 @@ fn refused(change: impl Fn(&Path)) -> String {
     Imported::read(folder.path(), &OPTIONS).unwrap_err().to_string()
 }
 
-#[test]
-fn its_outputs_are_those_of_tensorflow() {
-    let imported = Imported::read(&golden(NAME), &OPTIONS).unwrap();
+/// What is computed with a checkpoint is what TensorFlow computed.
+fn agrees(name: &str, left_out: [&str; 2]) {
+    let imported = Imported::read(&golden(name), &OPTIONS).unwrap();
     let encoder = &imported.config.encoder;
     assert_eq!(
         (encoder.name, encoder.width, encoder.shortcut, encoder.pool_padding, encoder.normalize),
         (EncoderName::Resnet18, 1.0 / 64.0, Shortcut::Projection, PoolPadding::Same, Normalize::None)
     );
-    let classifier = "head_supervised/linear_layer/dense";
-    assert_eq!(imported.left_out, [format!("{classifier}/bias"), format!("{classifier}/kernel")]);
+    assert_eq!(imported.left_out, left_out);
 
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
@@ -59,12 +58,20 @@ fn its_outputs_are_those_of_tensorflow() {
     let bytes: Vec<u8> = (0..2 * SIZE * SIZE * 3).map(|i| (i * 7919 % 251) as u8).collect();
     let outputs: Value = serde_json::from_slice(&fs::read(golden("outputs.json")).unwrap()).unwrap();
     let (h, z) = model.embed(&bytes).unwrap();
-    for (name, got) in [("h", h), ("z", z)] {
-        let rows = outputs[name].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    for (output, got) in [("h", h), ("z", z)] {
+        let rows = outputs[name][output].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
         let expected: Vec<f32> = rows.map(|value| value.as_f64().unwrap() as f32).collect();
         let difference = difference(&got, &expected);
-        assert!(difference < 1e-5, "{name} differs by {difference}");
+        assert!(difference < 1e-5, "{output} of {name} differs by {difference}");
     }
+}
+
+#[test]
+fn outputs_are_those_of_tensorflow() {
+    agrees(NAME, ["head_supervised/linear_layer/dense/bias", "head_supervised/linear_layer/dense/kernel"]);
+    let dense = "model/supervised_head/linear_layer/dense";
+    let [bias, kernel] = ["bias", "kernel"].map(|part| format!("{dense}/{part}/.ATTRIBUTES/VARIABLE_VALUE"));
+    agrees("ckpt-1234", [&bias, &kernel]);
 }
 
 #[test]
@@ -155,6 +162,21 @@ fn what_a_damaged_index_says_is_never_believed() {
     }
     // Of what an optimiser keeps, or a classifier, nothing is read but the name.
     assert!((1..500).contains(&accepted), "{accepted} were read all the same");
+}
+
+#[test]
+fn a_graph_of_objects_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let [index, data] =
+        ["index", "data-00000-of-00001"].map(|end| folder.path().join(format!("ckpt-1234.{end}")));
+    fs::copy(golden("ckpt-1234.index"), &index).unwrap();
+    let mut bytes = fs::read(golden("ckpt-1234.data-00000-of-00001")).unwrap();
+    let name = b"block_groups";
+    let at = bytes.windows(name.len()).position(|found| found == name).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&data, &bytes).unwrap();
+    let message = Imported::read(&index, &OPTIONS).unwrap_err().to_string();
+    says(message, &["_CHECKPOINTABLE_OBJECT_GRAPH", "damaged"]);
 }
 
 /// Where the contents of a table's blocks are.

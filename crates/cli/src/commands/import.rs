@@ -24,8 +24,8 @@ FILE is one of:
   safetensors, or a file of torch.save (.pth, .pt, .ckpt), of a ResNet under torchvision's names, or timm's of a ResNet-D. \
 What stands before the names (state_dict, module., backbone. and the like) is taken off. Nothing in a pickle is run.
   what `simclr export RUN --to torchvision` wrote
-  a checkpoint of the official code of SimCLR, TensorFlow's NAME.index with NAME.data-*: any of them, NAME, or the folder. \
-Networks without selective kernels (sk0) give the h and z that they give there.
+  a checkpoint of the official code of SimCLR and SimCLR v2, TensorFlow's NAME.index with NAME.data-*: any of them, NAME, the \
+folder, or that of a SavedModel. It gives the h and z that it gives there.
 
 Depth, width, stem, shortcuts and head are recognised; a classifier is left out. The run folder can be measured and exported, \
 and pretraining can go on from it in a run of its own (simclr pretrain --from RUN).";

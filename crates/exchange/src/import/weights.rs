@@ -82,8 +82,8 @@ impl Weights {
     pub fn read(path: &Path, prefix: Option<&str>) -> Result<Weights> {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;
-            let official::Renamed { tensors, left_out } = official::rename(&index, bundle.tensors())?;
-            let facts = official::facts(bundle.whole(official::STEP));
+            let official::Renamed { tensors, left_out } = official::rename(&bundle)?;
+            let facts = official::facts(&bundle);
             let prefix = String::new();
             return Ok(Weights { path: index, facts, prefix, left_out, tensors, source: Box::new(bundle) });
         }

@@ -30,14 +30,17 @@ const TYPES: [(i32, &str); 10] = [
     (3, "DT_INT32"),
     (4, "DT_UINT8"),
     (6, "DT_INT8"),
-    (7, "DT_STRING"),
+    (STRING, "DT_STRING"),
     (INT64, "DT_INT64"),
     (10, "DT_BOOL"),
     (14, "DT_BFLOAT16"),
     (19, "DT_HALF"),
 ];
 const FLOAT: i32 = 1;
+const STRING: i32 = 7;
 const INT64: i32 = 9;
+
+const DAMAGED: &str = "is damaged (checksum)";
 
 /// A checkpoint whose index has been read.
 #[derive(Debug)]
@@ -89,37 +92,66 @@ impl Bundle {
     /// A whole number, where there is one of that name.
     pub fn whole(&self, name: &str) -> Option<u64> {
         let entry = self.entries.get(name).filter(|entry| entry.dtype == INT64)?;
-        let bytes = self.bytes(name, entry, size_of::<i64>()).ok()?;
+        let bytes = self.array(name, entry, size_of::<i64>()).ok()?;
         u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
     }
 
+    /// The text of that name, where there is one.
+    ///
+    /// # Errors
+    /// One that is damaged or cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(entry) = self.entries.get(name).filter(|entry| entry.dtype == STRING) else {
+            return Ok(None);
+        };
+        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        let stored = match usize::try_from(entry.size) {
+            Ok(size) if size as u64 <= INDEX_LIMIT => self.bytes(name, entry, size)?,
+            _ => return Err(told("is too long")),
+        };
+        // Its length, a checksum of that, and the text. The checksum of all counts the length as four bytes.
+        let (length, rest) = table::number(&stored).map_err(|problem| told(&problem))?;
+        let text = rest.get(4..).filter(|text| text.len() as u64 == length);
+        let text = text.ok_or_else(|| told("is longer or shorter than it says"))?;
+        match masked_crc32c(&[&(length as u32).to_le_bytes(), rest].concat()) == entry.crc32c {
+            true => Ok(Some(text.to_vec())),
+            false => Err(told(DAMAGED)),
+        }
+    }
+
     /// The bytes of a tensor of values of `each` bytes.
-    fn bytes(&self, name: &str, entry: &BundleEntry, each: usize) -> Result<Vec<u8>> {
+    fn array(&self, name: &str, entry: &BundleEntry, each: usize) -> Result<Vec<u8>> {
+        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        let expected = sides(entry)
+            .and_then(|sides| sides.iter().try_fold(each, |bytes, &side| bytes.checked_mul(side)))
+            .ok_or_else(|| told("has a shape that cannot be"))?;
+        if i64::try_from(expected) != Ok(entry.size) {
+            return Err(told(&format!("takes {} bytes, expected {expected} for its shape", entry.size)));
+        }
+        let bytes = self.bytes(name, entry, expected)?;
+        match masked_crc32c(&bytes) == entry.crc32c {
+            true => Ok(bytes),
+            false => Err(told(DAMAGED)),
+        }
+    }
+
+    /// The `size` bytes that stand at a tensor's place.
+    fn bytes(&self, name: &str, entry: &BundleEntry, size: usize) -> Result<Vec<u8>> {
         let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
         if !entry.slices.is_empty() {
             return Err(told("was saved in parts, which is not read here"));
-        }
-        let expected = sides(entry)
-            .and_then(|sides| sides.iter().try_fold(each, |bytes, &side| bytes.checked_mul(side)));
-        let (Ok(offset), Some(size)) = (u64::try_from(entry.offset), expected) else {
-            return Err(told("has a place or a shape that cannot be"));
-        };
-        if i64::try_from(size) != Ok(entry.size) {
-            return Err(told(&format!("takes {} bytes, expected {size} for its shape", entry.size)));
         }
         let path = self.shard(entry.shard_id);
         let io = |source| ExchangeError::Io { path: path.clone(), source };
         let mut file = File::open(&path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
+        let offset = u64::try_from(entry.offset).unwrap_or(u64::MAX);
         if offset.checked_add(size as u64).is_none_or(|end| end > length) {
             return Err(told(&format!("ends beyond {}, of {length} bytes", path.display())));
         }
         let mut bytes = vec![0; size];
         file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(io)?;
-        match masked_crc32c(&bytes) == entry.crc32c {
-            true => Ok(bytes),
-            false => Err(told(&format!("is damaged in {} (checksum)", path.display()))),
-        }
+        Ok(bytes)
     }
 
     /// The file of this number.
@@ -127,7 +159,8 @@ impl Bundle {
         self.index.with_extension(format!("data-{number:05}-of-{:05}", self.shards))
     }
 
-    fn problem(&self, problem: String) -> ExchangeError {
+    /// An error of this checkpoint.
+    pub fn problem(&self, problem: String) -> ExchangeError {
         ExchangeError::Weights { path: self.index.clone(), problem }
     }
 }
@@ -147,7 +180,7 @@ impl Source for Bundle {
             let found = known.map_or_else(|| format!("type {}", entry.dtype), |(_, name)| (*name).to_owned());
             return Err(self.problem(format!("tensor `{name}` is {found}, expected DT_FLOAT")));
         }
-        let bytes = self.bytes(name, entry, size_of::<f32>())?;
+        let bytes = self.array(name, entry, size_of::<f32>())?;
         Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
 }

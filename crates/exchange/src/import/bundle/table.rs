@@ -83,6 +83,21 @@ fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
     Ok(entries)
 }
 
+/// A number of seven bits a byte, the lowest first, and what follows it.
+///
+/// # Errors
+/// None that ends, in words.
+pub(super) fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {
+    let mut number = 0u64;
+    for (place, byte) in bytes.iter().enumerate().take(10) {
+        number |= u64::from(byte & 0x7f) << (7 * place);
+        if *byte < 0x80 {
+            return Ok((number, &bytes[place + 1..]));
+        }
+    }
+    Err("it holds a number that does not end".to_owned())
+}
+
 /// What is left to read.
 struct Bytes<'t>(&'t [u8]);
 
@@ -93,17 +108,11 @@ impl<'t> Bytes<'t> {
         Ok(taken)
     }
 
-    /// A number of seven bits a byte, the lowest first.
+    /// A number that counts bytes.
     fn length(&mut self) -> Result<usize> {
-        let mut number = 0u64;
-        for shift in (0..u64::BITS).step_by(7) {
-            let byte = self.take(1)?[0];
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return usize::try_from(number).map_err(|_| "it holds a length beyond all memory".to_owned());
-            }
-        }
-        Err("it holds a number of more than ten bytes".to_owned())
+        let (number, left) = number(self.0)?;
+        self.0 = left;
+        usize::try_from(number).map_err(|_| "it holds a length beyond all memory".to_owned())
     }
 
     /// Where a block begins, and how long its contents are.

@@ -1,0 +1,97 @@
+//! The order in which the official code makes a network's layers.
+
+use std::collections::BTreeSet;
+
+use simclr_train::config::EncoderName;
+
+use super::{CONV, ENCODER, NORM, number};
+use crate::import::recognise::depth_of;
+
+/// What the convolutions of a network and its BatchNorms are called here, in the order in which they are made there.
+#[derive(Default)]
+pub(super) struct Layers {
+    pub convolutions: Vec<String>,
+    pub norms: Vec<String>,
+}
+
+/// Which kind of network it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One convolution before the blocks, and no selective kernels.
+    Standard,
+    /// Selective kernels where blocks are bottlenecks, and shortcuts of ResNet-D.
+    Selective {
+        /// Three convolutions before the blocks.
+        deep: bool,
+    },
+}
+
+impl Layers {
+    /// Those of the network that has as many as there are among these variables.
+    ///
+    /// # Errors
+    /// Another number than any network here has, in words.
+    pub fn of(variables: &BTreeSet<&str>) -> Result<Layers, String> {
+        let first = format!("{ENCODER}{CONV}/kernel");
+        if !variables.contains(first.as_str()) {
+            return Err(format!("it is no checkpoint of the official code of SimCLR: it has no `{first}`"));
+        }
+        let count = |layer: &str, part: &str| {
+            let parts = variables.iter().filter_map(|name| name.strip_prefix(ENCODER)?.split_once('/'));
+            parts.filter(|&(name, found)| found == part && number(name, layer).is_some()).count()
+        };
+        let (convolutions, norms) = (count(CONV, "kernel"), count(NORM, "gamma"));
+        if count(CONV, "bias") > 0 {
+            return Err("it has squeeze and excitation (se_ratio), which is not known here".to_owned());
+        }
+        let kinds = [Kind::Standard, Kind::Selective { deep: true }, Kind::Selective { deep: false }];
+        let mut known =
+            kinds.iter().flat_map(|&kind| EncoderName::ALL.iter().map(move |&name| made(name, kind)));
+        known.find(|known| (known.convolutions.len(), known.norms.len()) == (convolutions, norms)).ok_or_else(|| {
+            let known: Vec<_> = EncoderName::ALL.iter().map(|name| name.word()).collect();
+            format!(
+                "its encoder has {convolutions} convolutions and {norms} BatchNorms, which none of {} has",
+                known.join(", ")
+            )
+        })
+    }
+
+    fn add(&mut self, conv: impl Into<String>, norm: impl Into<String>) {
+        self.convolutions.push(conv.into());
+        self.norms.push(norm.into());
+    }
+}
+
+fn made(name: EncoderName, kind: Kind) -> Layers {
+    let depth = depth_of(name);
+    let mut layers = Layers::default();
+    if kind == (Kind::Selective { deep: true }) {
+        layers.add("conv1.0", "conv1.1");
+        layers.add("conv1.3", "conv1.4");
+        layers.add("conv1.6", "bn1");
+    } else {
+        layers.add("conv1", "bn1");
+    }
+    let is_selective = kind != Kind::Standard;
+    for (stage, blocks) in (1..).zip(depth.blocks()) {
+        for block in 0..blocks {
+            let block_name = format!("layer{stage}.{block}");
+            // Every stage begins with a projection, which is made before the branch; behind a pool in a ResNet-D.
+            if block == 0 {
+                let at = usize::from(is_selective);
+                layers.add(
+                    format!("{block_name}.downsample.{at}"),
+                    format!("{block_name}.downsample.{}", at + 1),
+                );
+            }
+            for i in 1..=if depth.is_bottleneck() { 3 } else { 2 } {
+                layers.add(format!("{block_name}.conv{i}"), format!("{block_name}.bn{i}"));
+                if is_selective && depth.is_bottleneck() && i == 2 {
+                    layers.add(format!("{block_name}.attn.fc_reduce"), format!("{block_name}.attn.bn"));
+                    layers.convolutions.push(format!("{block_name}.attn.fc_select"));
+                }
+            }
+        }
+    }
+    layers
+}

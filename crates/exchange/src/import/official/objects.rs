@@ -1,0 +1,210 @@
+//! The names that TensorFlow 2 gives variables, as those of version 1.
+//!
+//! There a checkpoint has a graph of objects: a variable is where attributes and places in lists lead from the root, and what stands in the index
+//! is one of the ways there, not always the one by the official code's attributes (`model.resnet_model.block_groups[0]...`).
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::{CLASSIFIER, CONV, ENCODER, HEAD, NORM};
+
+/// Where a checkpoint has the graph.
+pub(super) const GRAPH: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
+
+/// Attributes on the way to a layer, in the order in which the layers are made that they hold.
+const ATTRIBUTES: [&str; 21] = [
+    "initial_conv_relu_max_pool",
+    "block_groups",
+    "layers",
+    "projection_layers",
+    "shortcut_layers",
+    "conv_relu_dropblock_layers",
+    "conv2d_bn_layers",
+    "conv2d_fixed_padding",
+    "batch_norm_relu",
+    "conv2d_0",
+    "batch_norm_relu_1",
+    "conv2d_1",
+    "conv2d",
+    "bn",
+    "se_layer",
+    "se_reduce",
+    "se_expand",
+    "linear_layers",
+    "linear_layer",
+    "dense",
+    "bn_relu",
+];
+/// A layer's variables.
+const PARTS: [&str; 6] = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"];
+/// Steps over the graph: those of a ResNet-200 are some 5,000, and what leads in a circle must end.
+const STEPS: usize = 1 << 16;
+const DEPTH: usize = 16;
+
+/// `trackable_object_graph.proto` of TensorFlow, the fields that are read.
+#[derive(Clone, PartialEq, Message)]
+struct ObjectGraph {
+    #[prost(message, repeated, tag = "1")]
+    nodes: Vec<Object>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Object {
+    #[prost(message, repeated, tag = "1")]
+    children: Vec<Reference>,
+    /// What a variable has: one of these.
+    #[prost(message, repeated, tag = "2")]
+    attributes: Vec<SerializedTensor>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Reference {
+    #[prost(int32, tag = "1")]
+    node_id: i32,
+    #[prost(string, tag = "2")]
+    local_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SerializedTensor {
+    #[prost(string, tag = "3")]
+    checkpoint_key: String,
+}
+
+/// The variables of a layer: what each is called in it, and in the checkpoint.
+type Layer = Vec<(&'static str, String)>;
+
+/// What variables are called in version 1, by their names in the checkpoint.
+///
+/// # Errors
+/// A graph that is damaged, in words.
+pub(super) fn names(graph: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let damaged = |what: String| format!("its `{GRAPH}` is damaged: {what}");
+    let graph = ObjectGraph::decode(graph).map_err(|error| damaged(error.to_string()))?;
+    let root = graph.nodes.first().ok_or_else(|| damaged("it is empty".to_owned()))?;
+    let model = graph.child(root, "model").unwrap_or(root);
+    let layers_of = |name: &str| {
+        let mut walk = Walk { graph: &graph, steps: 0, layers: BTreeMap::new() };
+        match graph.child(model, name) {
+            Some(part) => walk.visit(part, &mut Vec::new()).map(|()| walk.layers).map_err(damaged),
+            None => Ok(walk.layers),
+        }
+    };
+    let mut names = BTreeMap::new();
+    let [mut convolutions, mut norms] = [0, 0];
+    for layer in layers_of("resnet_model")?.into_values() {
+        let (kind, count) = match is_norm(&layer) {
+            true => (NORM, &mut norms),
+            false => (CONV, &mut convolutions),
+        };
+        let name = if *count == 0 { kind.to_owned() } else { format!("{kind}_{count}") };
+        *count += 1;
+        names.extend(layer.into_iter().map(|(part, key)| (key, format!("{ENCODER}{name}/{part}"))));
+    }
+    for (path, layer) in layers_of("_projection_head")? {
+        // The list is what comes first, and the place in it second.
+        let index = path.get(1).copied().unwrap_or(0);
+        let kind = if is_norm(&layer) { NORM } else { "dense" };
+        names.extend(layer.into_iter().map(|(part, key)| (key, format!("{HEAD}nl_{index}/{kind}/{part}"))));
+    }
+    for layer in layers_of("supervised_head")?.into_values() {
+        names.extend(layer.into_iter().map(|(part, key)| (key, format!("{CLASSIFIER}{part}"))));
+    }
+    Ok(names)
+}
+
+fn is_norm(layer: &Layer) -> bool {
+    layer.iter().any(|(part, _)| *part == "gamma")
+}
+
+impl ObjectGraph {
+    fn child(&self, object: &Object, name: &str) -> Option<&Object> {
+        let reference = object.children.iter().find(|child| child.local_name == name)?;
+        self.nodes.get(usize::try_from(reference.node_id).ok()?)
+    }
+}
+
+/// A walk over all layers below an object.
+struct Walk<'g> {
+    graph: &'g ObjectGraph,
+    steps: usize,
+    /// By the ways to them, as numbers that are in order.
+    layers: BTreeMap<Vec<usize>, Layer>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, object: &Object, path: &mut Vec<usize>) -> Result<(), String> {
+        let mut layer = Layer::new();
+        for part in PARTS {
+            let variable = self.graph.child(object, part).and_then(|variable| variable.attributes.first());
+            layer.extend(variable.map(|tensor| (part, tensor.checkpoint_key.clone())));
+        }
+        if !layer.is_empty() {
+            self.layers.insert(path.clone(), layer);
+            return Ok(());
+        }
+        for child in &object.children {
+            self.steps += 1;
+            if self.steps > STEPS || path.len() > DEPTH {
+                return Err("it leads in circles".to_owned());
+            }
+            let name = child.local_name.as_str();
+            let known = ATTRIBUTES.iter().position(|known| *known == name);
+            let node = usize::try_from(child.node_id).ok().and_then(|id| self.graph.nodes.get(id));
+            if let (Some(place), Some(object)) = (known.or_else(|| name.parse().ok()), node) {
+                path.push(place);
+                self.visit(object, path)?;
+                path.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(children: &[(i32, &str)], key: &str) -> Object {
+        let children = children
+            .iter()
+            .map(|&(node_id, name)| Reference { node_id, local_name: name.to_owned() })
+            .collect();
+        let keys = (!key.is_empty()).then(|| SerializedTensor { checkpoint_key: key.to_owned() });
+        Object { children, attributes: keys.into_iter().collect() }
+    }
+
+    fn names_of(nodes: Vec<Object>) -> Result<BTreeMap<String, String>, String> {
+        names(&ObjectGraph { nodes }.encode_to_vec())
+    }
+
+    #[test]
+    fn layers_are_numbered_in_the_order_of_the_code() {
+        let graph = vec![
+            object(&[(1, "model")], ""),
+            object(&[(2, "resnet_model")], ""),
+            // The second list is met first; what leads nowhere, or to what no layer is made of, is passed by.
+            object(&[(3, "block_groups"), (4, "initial_conv_relu_max_pool"), (77, "bn"), (2, "layer-0")], ""),
+            object(&[(5, "0")], ""),
+            object(&[(6, "0")], ""),
+            object(&[(7, "kernel")], ""),
+            object(&[(8, "kernel")], ""),
+            object(&[], "second"),
+            object(&[], "first"),
+        ];
+        let expected = [("first", "base_model/conv2d/kernel"), ("second", "base_model/conv2d_1/kernel")];
+        let expected = expected.map(|(key, name)| (key.to_owned(), name.to_owned()));
+        assert_eq!(names_of(graph).unwrap(), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn circles_end() {
+        let many: Vec<(i32, String)> = (0..100).map(|i| (2, i.to_string())).collect();
+        let many: Vec<(i32, &str)> = many.iter().map(|(node, name)| (*node, name.as_str())).collect();
+        let graph = vec![object(&[(1, "model")], ""), object(&[(2, "resnet_model")], ""), object(&many, "")];
+        assert!(names_of(graph).unwrap_err().contains("circles"));
+        assert!(names_of(Vec::new()).unwrap_err().contains("empty"));
+        assert!(names(b"\x0a\x7f").unwrap_err().contains("damaged"));
+    }
+}
