@@ -161,6 +161,18 @@ fn two_and_four_workers_take_the_steps_of_one() {
     }
 }
 
+/// Selective kernels normalise one vector an image: those of all workers.
+#[test]
+fn gates_are_normalised_over_all_workers() {
+    let selective = ["encoder.name=resnet50", "encoder.selective_kernels=0.0625", "train.epochs=1"];
+    let (config, images) = (config(&selective), images(&[]));
+    let [(_, alone), (_, together)] = [1, 2].map(|workers| whole(workers, &config, &images));
+    for (step, alone) in together.steps.iter().zip(&alone.steps) {
+        let off = (step.loss / alone.loss - 1.0).abs();
+        assert!(off < 1e-3, "step {}: {off:.1e}", step.step);
+    }
+}
+
 #[test]
 fn a_run_goes_on_to_the_same_bits_and_with_another_number_of_workers() {
     let (config, images) = (config(&["train.precision=bf16"]), images(&[]));

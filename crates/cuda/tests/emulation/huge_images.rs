@@ -1,10 +1,12 @@
-//! Images whose values are more than 2^32 in all: pooling and a network's first convolution. See `huge.rs`.
+//! Images whose values are more than 2^32 in all: pooling, selective kernels and a network's first convolution. See `huge.rs`.
 //!
 //! What the kernels say of the first image and the last is what they say of these alone.
 
 use half::bf16;
 use simclr_cuda::ops::stem::{self, Packing};
-use simclr_cuda::ops::{pooling, stem_mma};
+use simclr_cuda::ops::{pooling, selective, stem_mma};
+use simclr_kernels::conv2d::Write;
+use simclr_kernels::selective as portable_form;
 use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 use simclr_stand_in::{Emulator, Sparse, compiler};
 
@@ -128,6 +130,46 @@ fn global_average_pooling_counts_beyond_32_bits() {
             dx.part(number * len, len).chunks(channels).all(|pixel| pixel == each),
             "dx of image {number}"
         );
+    }
+}
+
+#[test]
+fn selective_kernels_count_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    let gpu = &Emulator::of_corners();
+    // The last image is in the last row of blocks, whose number is the most that there can be.
+    let (batch, pixels, channels) = (2 * 65_535, 49, 512);
+    let (len, mixed) = (2 * pixels * channels, pixels * channels);
+    assert!(batch * len > 1 << 32);
+    let (x, dy): (Vec<E>, Vec<E>) = (narrowed(&noise(len, 1)), narrowed(&noise(mixed, 2)));
+    let logits = noise(2 * channels, 3);
+    let ends = [0, batch - 1];
+    let all_logits = images(batch, 2 * channels, &ends.map(|end| (end, &logits[..])));
+    let all_dy = images(batch, mixed, &ends.map(|end| (end, &dy[..])));
+    let mut all = images(batch, len, &ends.map(|end| (end, &x[..])));
+    let mut fused = Sparse::<f32>::zeros(batch * channels);
+    selective::fuse_forward(gpu, all.read(), pixels, channels, fused.write()).unwrap();
+    let mut y = Sparse::<E>::zeros(batch * mixed);
+    selective::select_forward(gpu, all.read(), all_logits.read(), pixels, channels, y.write()).unwrap();
+    let mut dlogits = Sparse::<f32>::zeros(batch * 2 * channels);
+    let (to, own) = (all.write(), dlogits.write());
+    selective::select_backward(gpu, all_dy.read(), all_logits.read(), pixels, channels, to, own).unwrap();
+    selective::fuse_backward(gpu, fused.read(), pixels, channels, all.write(), Write::Add).unwrap();
+    let (cpu, mut dx) = (portable(), widened(&x));
+    let (mut want_fused, mut want_y) = (vec![0.0; channels], vec![0.0; mixed]);
+    let mut want_dlogits = vec![0.0; 2 * channels];
+    portable_form::fuse_forward(&cpu, &dx, pixels, channels, &mut want_fused);
+    portable_form::select_forward(&cpu, &dx, &logits, pixels, channels, &mut want_y);
+    let (dy, dl) = (widened(&dy), &mut want_dlogits);
+    portable_form::select_backward(&cpu, &dy, &logits, pixels, channels, &mut dx, dl);
+    portable_form::fuse_backward(&cpu, &want_fused, pixels, channels, &mut dx, Write::Add);
+    for end in ends {
+        assert_close("fused", &fused.part(end * channels, channels), &want_fused, 1e-5);
+        assert_close("dlogits", &dlogits.part(end * 2 * channels, 2 * channels), &want_dlogits, 1e-5);
+        assert_close("y", &widened(&y.part(end * mixed, mixed)), &want_y, tolerance::<E>());
+        assert_close("dx", &widened(&all.part(end * len, len)), &dx, tolerance::<E>());
     }
 }
 

@@ -106,6 +106,7 @@ impl ResNetSpec {
             pool_padding,
         }
     }
+
     /// That there is such a network.
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |what, problem| Err(NnError::Spec { what, problem });

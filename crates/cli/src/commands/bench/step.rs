@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, Profile, SingleProcess};
-use simclr_train::config::DeviceName;
+use simclr_train::config::{DeviceName, Variant};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Part, train_step};
 use simclr_train::{Config, Layers, Model, TrainError, memory};
@@ -338,8 +338,13 @@ impl Step {
             return Ok(());
         }
         let Figures { encoder, width, size, views, precision, device, .. } = figures;
+        let variant = if figures.variant == Variant::D.word() { " d" } else { "" };
+        let selective = match figures.selective_kernels {
+            0.0 => String::new(),
+            share => format!(", selective kernels {share}"),
+        };
         terminal::print(&format!(
-            "{encoder} width {width}, {size} x {size}, {views} views, {precision}, {device}"
+            "{encoder}{variant} width {width}{selective}, {size} x {size}, {views} views, {precision}, {device}"
         ))?;
         terminal::print(&format!(
             "{:.1} views/s  {:.3} s/step ({:.3} to {:.3})  {:.0} GFLOP/s, {:.1}% of {:.0}  peak memory {:.2} GB",
