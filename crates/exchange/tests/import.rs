@@ -186,6 +186,27 @@ fn networks_that_are_parts_of_others() {
 }
 
 #[test]
+fn networks_that_are_lists_of_layers() {
+    for (first_stage, prefix) in [(4, ""), (3, "backbone."), (2, "module.f.")] {
+        let mut file = File::of(&TINY);
+        let plain = file.read(&PLAIN).parameters();
+        for entry in &mut file.entries {
+            let (layer, rest) = entry.name.split_once('.').unwrap();
+            let number = match layer {
+                "conv1" => 0,
+                "bn1" => 1,
+                stage => first_stage - 1 + stage.strip_prefix("layer").unwrap().parse::<usize>().unwrap(),
+            };
+            entry.name = format!("{prefix}{number}.{rest}");
+        }
+        file.add("projector.0.weight");
+        let imported = file.read(&PLAIN);
+        assert_eq!((imported.prefix.as_str(), imported.parameters()), (prefix, plain));
+        assert_eq!(imported.left_out, ["projector.0.weight"]);
+    }
+}
+
+#[test]
 fn values_of_16_bits() {
     for dtype in [Dtype::F16, Dtype::BF16] {
         let mut file = File::of(&TINY);

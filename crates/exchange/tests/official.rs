@@ -95,6 +95,11 @@ fn every_way_to_name_a_checkpoint() {
     read(folder.path()).unwrap();
     fs::write(&newest, "model_checkpoint_path: \"model.ckpt-9\"\n").unwrap();
     says(read(folder.path()).unwrap_err().to_string(), &["2 checkpoints"]);
+    let options = ImportOptions { prefix: Some("base_model".to_owned()), ..OPTIONS };
+    says(
+        Imported::read(&folder.path().join(NAME), &options).unwrap_err().to_string(),
+        &["--prefix", "PyTorch"],
+    );
     fs::create_dir(folder.path().join("variables")).unwrap();
     fs::rename(folder.path().join(DATA), folder.path().join("variables/variables.data-00000-of-00001"))
         .unwrap();

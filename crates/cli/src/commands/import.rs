@@ -22,7 +22,8 @@ Examples:
 
 FILE is one of:
   safetensors, or a file of torch.save (.pth, .pt, .ckpt), of a ResNet under torchvision's names, or timm's of a ResNet-D. \
-What stands before the names (state_dict, module., backbone. and the like) is taken off. Nothing in a pickle is run.
+What stands before the names (state_dict, module., backbone. and the like) is taken off; 0., 1., 4. stand for conv1., bn1., layer1. in \
+lists of layers. Nothing in a pickle is run.
   what `simclr export RUN --to torchvision` wrote
   a checkpoint of the official code of SimCLR and SimCLR v2, TensorFlow's NAME.index with NAME.data-*: any of them, NAME, the \
 folder, or that of a SavedModel. It gives the h and z that it gives there.

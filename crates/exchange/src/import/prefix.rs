@@ -1,54 +1,102 @@
-//! What stands before torchvision's names where a network is a part of another.
+//! What stands before torchvision's names where a network is a part of another, and the numbers that stand for them where it was made a list.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The first convolution of every ResNet, as torchvision and as ResNet-D call it.
 const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
 /// Of the first block's.
 const BLOCK: &str = "layer1.0.conv1.weight";
+/// The same behind the number of its stage, in a list of a ResNet's layers: `nn.Sequential(*resnet.children())` and the like.
+const BLOCK_OF_STAGE: &str = ".0.conv1.weight";
 
-/// What is to be taken off the names of a file: what stands before those of its ResNet, or, of several, the one that is given.
-///
-/// # Errors
-/// Several with none given, or none that is given, in words.
-pub(super) fn choose<'n>(
-    names: impl Iterator<Item = &'n str>,
-    given: Option<&str>,
-) -> std::result::Result<String, String> {
-    let found = all(names);
-    let listed = || found.iter().map(|prefix| format!("`{prefix}`")).collect::<Vec<_>>().join(", ");
-    match (given, &found[..]) {
-        (Some(given), _) => {
-            let same =
-                |prefix: &&String| prefix.strip_suffix('.').unwrap_or(prefix) == given || *prefix == given;
-            found.iter().find(same).cloned().ok_or_else(|| match found.is_empty() {
-                true => {
-                    format!("it holds no ResNet under torchvision's names, after `{given}` or anything else")
-                }
-                false => format!(
-                    "it holds no ResNet whose names begin with `{given}`, but one after each of: {}",
-                    listed()
-                ),
-            })
-        }
-        // What comes first is a network by itself, whatever else there is.
-        (None, []) => Ok(String::new()),
-        (None, [first, ..]) if first.is_empty() => Ok(String::new()),
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => {
-            Err(format!("it holds {} networks: say which by --prefix, one of {}", found.len(), listed()))
-        }
-    }
+/// How the tensors of a ResNet are called in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Naming {
+    /// What stands before each name.
+    pub prefix: String,
+    /// In a list of layers, the number of the first stage: the first convolution has 0, its BatchNorm 1.
+    first_stage: Option<usize>,
 }
 
-/// What stands before the names of the ResNets in a file, in order: nothing where it is one itself.
-fn all<'n>(names: impl Iterator<Item = &'n str>) -> Vec<String> {
-    let names: BTreeSet<&str> = names.collect();
-    let is_whole = |prefix: &str| prefix.is_empty() || prefix.ends_with('.');
-    let begins = |prefix: &str| FIRST.iter().any(|first| names.contains(format!("{prefix}{first}").as_str()));
-    let prefixes = names.iter().filter_map(|name| name.strip_suffix(BLOCK));
-    let mut found: Vec<String> =
-        prefixes.filter(|prefix| is_whole(prefix) && begins(prefix)).map(str::to_owned).collect();
-    found.sort_unstable();
-    found
+impl Naming {
+    /// How the tensors of the ResNet in a file are called, or, of several, of the one that is given.
+    ///
+    /// # Errors
+    /// Several with none given, or none that is given, in words.
+    pub fn choose(names: &[&str], given: Option<&str>) -> Result<Naming, String> {
+        let mut found = Naming::all(names);
+        let listed = |found: &[Naming]| {
+            found.iter().map(|naming| format!("`{}`", naming.prefix)).collect::<Vec<_>>().join(", ")
+        };
+        let plain = Naming { prefix: String::new(), first_stage: None };
+        let Some(given) = given else {
+            return match &found[..] {
+                [] => Ok(plain),
+                // A network by itself, whatever else there is.
+                [first, ..] if first.prefix.is_empty() => Ok(found.swap_remove(0)),
+                [_] => Ok(found.swap_remove(0)),
+                several => Err(format!(
+                    "it holds {} networks: say which by --prefix, one of {}",
+                    several.len(),
+                    listed(several)
+                )),
+            };
+        };
+        let is_given = |naming: &Naming| {
+            naming.prefix == given || naming.prefix.strip_suffix('.').is_some_and(|prefix| prefix == given)
+        };
+        match found.iter().position(is_given) {
+            Some(at) => Ok(found.swap_remove(at)),
+            None if found.is_empty() => {
+                Err(format!("it holds no ResNet under torchvision's names, after `{given}` or anything else"))
+            }
+            None => Err(format!(
+                "it holds no ResNet whose names begin with `{given}`, but one after each of: {}",
+                listed(&found)
+            )),
+        }
+    }
+
+    /// How those of all ResNets in a file are called, by what stands before them.
+    fn all(names: &[&str]) -> Vec<Naming> {
+        let known: BTreeSet<&str> = names.iter().copied().collect();
+        let has = |prefix: &str, name: &str| known.contains(format!("{prefix}{name}").as_str());
+        let mut found = BTreeMap::new();
+        for name in names {
+            if let Some(prefix) = name.strip_suffix(BLOCK)
+                && (prefix.is_empty() || prefix.ends_with('.'))
+                && FIRST.iter().any(|first| has(prefix, first))
+            {
+                found.insert(prefix, None);
+            } else if let Some(stage) = name.strip_suffix(BLOCK_OF_STAGE) {
+                let (prefix, number) = stage.split_at(stage.rfind('.').map_or(0, |point| point + 1));
+                if let Ok(number) = number.parse::<usize>()
+                    && has(prefix, "0.weight")
+                    && has(prefix, "1.running_mean")
+                {
+                    let first = found.entry(prefix).or_insert(Some(number));
+                    *first = first.map(|first| first.min(number));
+                }
+            }
+        }
+        let naming = |(prefix, first_stage): (&str, _)| Naming { prefix: prefix.to_owned(), first_stage };
+        found.into_iter().map(naming).collect()
+    }
+
+    /// What torchvision calls a tensor, if it is one of this ResNet's.
+    pub fn own(&self, stored: &str) -> Option<String> {
+        let name = stored.strip_prefix(&self.prefix)?;
+        let Some(first_stage) = self.first_stage else {
+            return Some(name.to_owned());
+        };
+        let (layer, rest) = name.split_once('.')?;
+        match layer.parse().ok()? {
+            0 => Some(format!("conv1.{rest}")),
+            1 => Some(format!("bn1.{rest}")),
+            number => {
+                let stage = (1..=4).find(|stage| number == first_stage.saturating_add(stage - 1))?;
+                Some(format!("layer{stage}.{rest}"))
+            }
+        }
+    }
 }

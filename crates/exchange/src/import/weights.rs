@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use simclr_train::checkpoint::NamedTensor;
 
 use super::bundle::{self, Bundle};
+use super::official;
 use super::pickle::Pickle;
+use super::prefix::Naming;
 use super::safetensors::Safetensors;
-use super::{official, prefix};
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
@@ -82,6 +83,9 @@ impl Weights {
     pub fn read(path: &Path, prefix: Option<&str>) -> Result<Weights> {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;
+            if prefix.is_some() {
+                return Err(bundle.problem("it has one network: --prefix is for files of PyTorch".to_owned()));
+            }
             let official::Renamed { tensors, left_out } = official::rename(&bundle)?;
             let facts = official::facts(&bundle);
             let prefix = String::new();
@@ -96,18 +100,20 @@ impl Weights {
             }
         };
         let stored = source.tensors();
-        let prefix = prefix::choose(stored.iter().map(|(name, _)| name.as_str()), prefix)
+        let names: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
+        let naming = Naming::choose(&names, prefix)
             .map_err(|problem| ExchangeError::Weights { path: path.to_owned(), problem })?;
         let (mut tensors, mut left_out) = (BTreeMap::new(), Vec::new());
         for (stored, sides) in stored {
-            match stored.strip_prefix(&prefix).filter(|name| !name.starts_with(CLASSIFIER)) {
+            match naming.own(&stored).filter(|name| !name.starts_with(CLASSIFIER)) {
                 Some(name) => {
-                    tensors.insert(name.to_owned(), Entry::new(stored.clone(), &sides, Layout::Torch));
+                    tensors.insert(name, Entry::new(stored, &sides, Layout::Torch));
                 }
                 None => left_out.push(stored),
             }
         }
         left_out.sort_unstable();
+        let prefix = naming.prefix;
         Ok(Weights { path: path.to_owned(), facts, prefix, left_out, tensors, source })
     }
 
