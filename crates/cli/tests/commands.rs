@@ -354,6 +354,19 @@ fn two_sources_strictly_and_again() {
 }
 
 #[test]
+fn shells_complete_commands_and_options() {
+    for (shell, words) in
+        [("bash", "complete -F"), ("zsh", "#compdef simclr"), ("fish", "complete -c simclr")]
+    {
+        let script = simclr(&["completions", shell]).expect(0, &[]).out;
+        for word in [words, "pretrain", "resume", "doctor"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    simclr(&["completions", "cmd"]).expect(2, &["bash"]);
+}
+
+#[test]
 fn doctor_tells_what_the_machine_has() {
     let found = simclr(&["doctor", "--json"]).expect(0, &[]).json();
     assert_eq!(found["built_with_cuda"], cfg!(feature = "cuda"));

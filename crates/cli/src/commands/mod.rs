@@ -2,6 +2,7 @@
 
 mod ablate;
 mod bench;
+mod completions;
 mod data;
 mod doctor;
 mod embed;
@@ -67,6 +68,7 @@ enum Command {
     Bench(bench::Bench),
     Keys(keys::Keys),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
 }
 
 impl Program {
@@ -98,6 +100,7 @@ impl Program {
             Command::Bench(command) => command.run(),
             Command::Keys(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Completions(command) => command.run(),
         }
     }
 }

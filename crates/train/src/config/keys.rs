@@ -279,7 +279,8 @@ pub const KEYS: &[Key] = &[
         "train.log_every",
         WholeOrAuto(1, MANY),
         "steps between lines of the metrics log; auto: 1, on a GPU 10, which waits for each line",
-    ),
+    )
+    .changes_nothing(),
     key(
         "train.health_every",
         Whole(0, MANY),
