@@ -3,7 +3,7 @@
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::{
     Depth, Head, HeadKind, HeadSpec, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
-    load_tensor, store_tensor,
+    load_tensor, store_tensor, stored_shape,
 };
 
 fn spec(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
@@ -17,6 +17,13 @@ fn spec_d(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
 fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
     let mut parameters = Parameters::new();
     let net = ResNet::new(spec, &Device::cpu(1).unwrap(), 0, &mut parameters).unwrap();
+    (net, parameters)
+}
+
+/// The same without values.
+fn outline(spec: &ResNetSpec) -> (ResNet, Parameters) {
+    let mut parameters = Parameters::new();
+    let net = ResNet::new(spec, &Device::dry().unwrap(), 0, &mut parameters).unwrap();
     (net, parameters)
 }
 
@@ -81,7 +88,7 @@ fn padding_of_max_pools() {
 
 #[test]
 fn names_and_stored_shapes_of_a_resnet_d_are_those_of_timm() {
-    let (net, parameters) = build(&spec_d(Depth::D50, 1.0, Stem::ImageNet));
+    let (net, parameters) = outline(&spec_d(Depth::D50, 1.0, Stem::ImageNet));
     // timm 1.0's resnet50d without its classifier.
     assert_eq!((parameters.trained_values(), net.features()), (25_576_264 - 2_049_000, 2048));
     for (name, shape) in [
@@ -96,7 +103,7 @@ fn names_and_stored_shapes_of_a_resnet_d_are_those_of_timm() {
         ("layer2.0.downsample.1.weight", &[512, 256, 1, 1]),
     ] {
         let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
-        assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
+        assert_eq!(stored_shape(parameters.get(id)), shape, "{name}");
     }
     // Small images have the stem of the standard network.
     let (_, small) = build(&spec_d(Depth::D18, 0.25, Stem::Small));
@@ -113,7 +120,7 @@ fn spec_sk(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
 /// What the official code makes of `--sk_ratio=0.0625`: as many values as it has without its classifier.
 #[test]
 fn selective_kernels_are_those_of_simclr_v2() {
-    let (net, parameters) = build(&spec_sk(Depth::D50, 1.0, Stem::ImageNet));
+    let (net, parameters) = outline(&spec_sk(Depth::D50, 1.0, Stem::ImageNet));
     let gates: usize = [(64, 3), (128, 4), (256, 6), (512, 3)]
         .map(|(c, blocks)| blocks * (9 * c * c + 2 * c + 32 * 3 * c + 2 * 32))
         .iter()
@@ -129,12 +136,13 @@ fn selective_kernels_are_those_of_simclr_v2() {
         ("layer4.2.attn.fc_reduce.weight", &[32, 512]),
     ] {
         let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
-        assert_eq!(store_tensor(parameters.get(id)).unwrap().0, shape, "{name}");
+        assert_eq!(stored_shape(parameters.get(id)), shape, "{name}");
     }
     // Three times as wide, the gates of the last stages are wider than the least.
-    let mut dry = Parameters::new();
-    ResNet::new(&spec_sk(Depth::D152, 3.0, Stem::ImageNet), &Device::dry().unwrap(), 0, &mut dry).unwrap();
-    let reduce = |name: &str| dry.get(dry.find(name).unwrap()).shape().to_vec();
+    let (_, largest) = outline(&spec_sk(Depth::D152, 3.0, Stem::ImageNet));
+    // 795 million, as table 1 of the paper says.
+    assert_eq!(largest.trained_values(), 794_704_160);
+    let reduce = |name: &str| largest.get(largest.find(name).unwrap()).shape().to_vec();
     assert_eq!(reduce("layer3.35.attn.fc_reduce.weight"), [48, 768]);
     assert_eq!(reduce("layer4.0.attn.fc_reduce.weight"), [96, 1536]);
     assert_eq!(reduce("conv1.0.weight"), [96, 3, 3, 3]);
