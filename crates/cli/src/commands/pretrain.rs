@@ -55,7 +55,7 @@ pub struct Pretrain {
     #[command(flatten)]
     working: Working,
 
-    /// Train on with the encoder of another run, trained or imported, instead of a random one; [encoder] is then as there (train.from)
+    /// Train on with the encoder of another run, trained or imported, instead of a random one; the encoder.* keys are then as there (train.from)
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
