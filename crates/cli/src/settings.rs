@@ -118,7 +118,7 @@ impl DataSettings {
         }
         let settings =
             Settings { config: self.config.clone(), sets: self.sets.clone(), ..Settings::default() };
-        Ok(settings.layered(None, None, Threads::default())?.data)
+        settings.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?))
     }
 }
 
@@ -133,7 +133,10 @@ impl Settings {
                     .threads
                     .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
                 let memory = memory::available_bytes();
-                let (chosen, reasons) = photos::choose(images.len(), width, height, memory, count);
+                // What is begun with is known by everything else that was given.
+                let known = self.layered(None, None, threads)?;
+                let known = known.train.begins_with().is_some().then_some(&known);
+                let (chosen, reasons) = photos::choose((images.len(), width, height), (memory, count), known);
                 reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));
                 Some(chosen)
             }
@@ -144,7 +147,7 @@ impl Settings {
 
     /// How images are decoded, which must be known before they are looked at.
     pub fn decode(&self) -> Result<DecodeOptions> {
-        Ok(self.layered(None, None, Threads::default())?.data.decode())
+        self.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?.decode()))
     }
 
     /// The configuration of a run that is taken up again, with what was given changed.
@@ -158,18 +161,29 @@ impl Settings {
         chosen: Option<toml::Table>,
         threads: Threads,
     ) -> Result<Config> {
+        self.with_layers(base, chosen, threads, |layers| Ok(Config::resolve(layers)?))
+    }
+
+    /// What is made of everything that was given.
+    fn with_layers<R>(
+        &self,
+        base: Option<&Config>,
+        chosen: Option<toml::Table>,
+        threads: Threads,
+        made: impl FnOnce(&Layers<'_>) -> Result<R>,
+    ) -> Result<R> {
         if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
             return Err(usage(format!("--config {}: no such file; give a TOML file", path.display())));
         }
         let mut sets = self.sets.clone();
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         sets.extend(threads.threads.map(|threads| format!("train.threads={threads}")));
-        Ok(Config::resolve(&Layers {
+        made(&Layers {
             base,
             preset: self.preset.as_deref(),
             chosen,
             file: self.config.as_deref(),
             sets: &sets,
-        })?)
+        })
     }
 }

@@ -110,6 +110,7 @@ impl Training {
             | TrainError::NetworkDoesNotFit { .. }
             | TrainError::ViewsOnGpu(_)
             | TrainError::NeedsGpu { .. }
+            | TrainError::Conflict { .. }
             | TrainError::Workers(_)
             | TrainError::Engine(EngineError::Collective(_))
             | TrainError::Data(DataError::TooFewImages { .. }),

@@ -75,7 +75,6 @@ fn encoder_and_head_are_those_of_the_other_run() {
     assert!(other.iter().all(|name| name.starts_with("head.")) && !other.is_empty(), "{other:?}");
     assert!(!same.iter().any(|name| name.starts_with("head.")) && !same.is_empty(), "{same:?}");
 
-    // Training starts with statistics, not at nothing: averages too are taken.
     let planned = plan(&images(), &head, &Device::cpu(1).unwrap(), Part::WHOLE).unwrap();
     assert!(planned.begins.unwrap().ends_with("first, and a new projection head"));
     assert_eq!(planned.done, 0);
@@ -132,8 +131,20 @@ fn what_cannot_be_begun_with_is_refused_by_name() {
     assert!(empty.contains("no checkpoint yet"), "{empty}");
 
     train(&folder.path().join("first"), &small);
-    let other = planned(&config(&[&at("first"), "encoder.width=0.125"]).unwrap()).unwrap_err().to_string();
-    assert!(other.contains("`conv1.weight`") && other.contains("leave the keys of [encoder] out"), "{other}");
-    let kept = small.check_resume(&config(&[&at("first")]).unwrap()).unwrap_err().to_string();
+    for (set, there) in [
+        ("encoder.width=0.125", "encoder.width = 0.25"),
+        ("encoder.normalize=imagenet", "normalize = \"none\""),
+    ] {
+        let other = planned(&config(&[&at("first"), set]).unwrap()).unwrap_err().to_string();
+        assert!(other.contains(there) && other.contains("leave that key out"), "{other}");
+    }
+    // Neither the preset nor the run's being gone matters when it is taken up again.
+    let begun = config(&[&at("first")]).unwrap();
+    std::fs::remove_dir_all(folder.path().join("first")).unwrap();
+    let sets = [at("first")];
+    let again = Layers { base: Some(&begun), preset: Some("photos"), sets: &sets, ..Layers::default() };
+    assert_eq!(Config::resolve(&again).unwrap().encoder, begun.encoder);
+    assert!(again.data().is_ok() && Layers { base: None, ..again }.data().is_ok());
+    let kept = small.check_resume(&begun).unwrap_err().to_string();
     assert!(kept.contains("`train.from`"), "{kept}");
 }

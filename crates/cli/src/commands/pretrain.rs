@@ -55,7 +55,7 @@ pub struct Pretrain {
     #[command(flatten)]
     working: Working,
 
-    /// Train on with the encoder of another run, trained or imported, instead of a random one; the encoder.* keys are then as there (train.from)
+    /// Train on with the encoder of another run, trained or imported, instead of a random one; the encoder.* keys and data.image_size are then as there (train.from)
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
@@ -79,8 +79,11 @@ impl Pretrain {
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
-            let path = toml::Value::from(from.to_string_lossy().into_owned());
-            self.settings.sets.push(format!("train.from={path}"));
+            // A run that is taken up again may be so from elsewhere.
+            let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());
+            let path =
+                path.to_str().ok_or_else(|| usage("--from: the path is no UTF-8; rename the folder"))?;
+            self.settings.sets.push(format!("train.from={}", toml::Value::from(path)));
         }
         let place = self.working.place()?;
         if let Place::Meeting { rank: rank @ 1.., of, at, .. } = &place {

@@ -259,7 +259,7 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["checkpointing"])
     .changes_nothing(),
-    key("train.from", Kind::Run, "the run, trained or imported, whose encoder is trained on, and its head where it is like this one: [encoder] is then as there; none: random weights")
+    key("train.from", Kind::Run, "the run, trained or imported, whose encoder is trained on, and its head where it is like this one: [encoder] and data.image_size are then as there; none: random weights")
         .also(&["init", "pretrained", "weights", "initial_checkpoint"]),
     key("train.seed", Whole(0, MANY), "seed of weights, order and views"),
     key("train.device", Kind::Device, "what computes the network: cpu, or an NVIDIA GPU; auto: the first GPU where one works")

@@ -1,4 +1,4 @@
-//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then the encoder that is trained on,
+//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then the run that is begun with,
 //! then a file, then `--set`.
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::{Config, EncoderConfig, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
+use super::{Config, DataConfig, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
 use crate::file_system::Disk;
 use crate::run_folder::RunFolder;
 use crate::{TrainError, presets};
@@ -28,18 +28,27 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The merged tables, each value checked against its key.
+    /// The merged tables, each value checked against its key. What begins with the encoder of another run has its encoder, and the size of its images.
     pub(super) fn merge(&self) -> Result<Table, TrainError> {
         let merged = self.merge_over(None)?;
-        // What a run began with is known where it is resumed.
         let from = merged.get("train").and_then(|train| train.get("from")).and_then(Value::as_str);
-        match from.and_then(TrainConfig::named).filter(|_| self.base.is_none()) {
-            Some(from) => self.merge_over(Some(encoder_of(from)?)),
-            None => Ok(merged),
+        let Some(from) = from.and_then(TrainConfig::named) else { return Ok(merged) };
+        match self.base.filter(|base| base.train.begins_with() == Some(from)) {
+            // Known without it: it may have gone.
+            Some(base) => self.merge_over(Some(base)),
+            None => self.merge_over(Some(&opened(from)?)),
         }
     }
 
-    fn merge_over(&self, encoder: Option<EncoderConfig>) -> Result<Table, TrainError> {
+    /// The table `[data]`, which does not depend on other runs.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn data(&self) -> Result<DataConfig, TrainError> {
+        Ok(Config::from_table(self.merge_over(None)?, "the configuration")?.data)
+    }
+
+    fn merge_over(&self, begun: Option<&Config>) -> Result<Table, TrainError> {
         let mut merged = match self.base {
             Some(base) => base.to_table()?,
             None => Config::default().to_table()?,
@@ -50,10 +59,13 @@ impl Layers<'_> {
         if let Some(chosen) = &self.chosen {
             overlay(&mut merged, chosen.clone(), "what the data suggests")?;
         }
-        if let Some(encoder) = encoder {
-            let only = Config { encoder, ..Config::default() }.to_table()?;
-            let table = only.into_iter().filter(|(name, _)| name == "encoder");
-            overlay(&mut merged, table.collect(), "the encoder that is trained on")?;
+        if let Some(begun) = begun {
+            let mut known = begun.to_table()?;
+            known.retain(|name, _| ["data", "encoder"].contains(&name));
+            if let Some(Value::Table(data)) = known.get_mut("data") {
+                data.retain(|key, _| key == "image_size");
+            }
+            overlay(&mut merged, known, "the run that is begun with")?;
         }
         if let Some(path) = self.file {
             let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
@@ -68,10 +80,10 @@ impl Layers<'_> {
     }
 }
 
-/// The encoder of the run in `from`.
-fn encoder_of(from: &Path) -> Result<EncoderConfig, TrainError> {
+/// The configuration of the run in `from`.
+fn opened(from: &Path) -> Result<Config, TrainError> {
     match RunFolder::open(from, Arc::new(Disk)) {
-        Ok((_, config)) => Ok(config.encoder),
+        Ok((_, config)) => Ok(config),
         Err(error) => Err(TrainError::Conflict {
             origin: "the configuration".to_owned(),
             key: "train.from".to_owned(),

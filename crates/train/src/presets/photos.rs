@@ -2,8 +2,13 @@
 
 use toml::{Table, Value};
 
+use crate::{Config, resnet_spec};
+
 /// Sides of a view that are offered, in pixels.
 const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
+
+/// How much more the deeper networks hold on to, about.
+const BOTTLENECK: u64 = 5;
 
 /// Images that an encoder should see in all before a run is worth its time, views counted once.
 const IMAGES_SEEN: usize = 400_000;
@@ -12,8 +17,13 @@ const IMAGES_SEEN: usize = 400_000;
 /// colour strength and temperature that suit them.
 ///
 /// `count` images of about `width` x `height` pixels are trained on with `memory` bytes and `threads` threads. The table is a layer for
-/// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why.
-pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize) -> (Table, Vec<String>) {
+/// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why. An encoder that is `known`, with the size of its images, is not
+/// chosen.
+pub fn choose(
+    (count, width, height): (usize, u32, u32),
+    (memory, threads): (u64, usize),
+    known: Option<&Config>,
+) -> (Table, Vec<String>) {
     let mut reasons = Vec::new();
     let manage =
         if threads == 1 { "1 thread manages".to_owned() } else { format!("{threads} threads manage") };
@@ -25,20 +35,27 @@ pub fn choose(count: usize, width: u32, height: u32, memory: u64, threads: usize
         16..=63 => 128,
         _ => 224,
     };
-    let side = SIDES.into_iter().rev().find(|&side| side <= shorter.min(affordable)).unwrap_or(SIDES[0]);
-    reasons.push(format!(
+    let chosen = SIDES.into_iter().rev().find(|&side| side <= shorter.min(affordable)).unwrap_or(SIDES[0]);
+    let side = known.map_or(chosen, |known| known.data.image_size);
+    let choice = format!(
         "views of {side} x {side} pixels: the photos are about {width} x {height}, and {manage} {affordable} \
          in good time"
-    ));
+    );
 
-    let encoder_width = match threads {
+    let chosen = match threads {
         0..=3 => 0.25,
         4..=15 => 0.5,
         _ => 1.0,
     };
-    reasons.push(format!("encoder width {encoder_width}: what {manage} in good time"));
+    let encoder_width = known.map_or(chosen, |known| known.encoder.width);
+    if known.is_none() {
+        reasons.push(choice);
+        reasons.push(format!("encoder width {encoder_width}: what {manage} in good time"));
+    }
 
-    let per_image = 2 * bytes_per_view(side, encoder_width);
+    let times =
+        if known.is_some_and(|known| resnet_spec(known).depth.is_bottleneck()) { BOTTLENECK } else { 1 };
+    let per_image = 2 * times * bytes_per_view(side, encoder_width);
     let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
     // A step an epoch is no training: an eighth of the photos leaves eight.
     let from_count = (count / 8).max(count.min(16) / 2);
@@ -102,12 +119,12 @@ fn whole(n: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Layers};
+    use crate::config::Layers;
 
     const GIB: u64 = 1 << 30;
 
     fn resolved(count: usize, side: u32, memory: u64, threads: usize) -> Config {
-        let (chosen, reasons) = choose(count, side, side, memory, threads);
+        let (chosen, reasons) = choose((count, side, side), (memory, threads), None);
         assert!(reasons.len() >= 4);
         Config::resolve(&Layers { preset: Some("photos"), chosen: Some(chosen), ..Layers::default() })
             .unwrap()
@@ -119,6 +136,19 @@ mod tests {
         assert_eq!(resolved(10_000, 4000, 64 * GIB, 128).data.image_size, 224);
         assert_eq!(resolved(10_000, 50, 64 * GIB, 128).data.image_size, 32);
         assert_eq!(resolved(10_000, 1, 64 * GIB, 128).data.image_size, 32);
+    }
+
+    #[test]
+    fn a_known_encoder_is_not_chosen() {
+        let mut known = Config::default();
+        known.encoder.name = crate::config::EncoderName::Resnet50;
+        known.data.image_size = 96;
+        let (chosen, reasons) = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known));
+        assert!(!reasons.iter().any(|reason| reason.contains("width") || reason.contains("views of")));
+        let batch = |table: &Table| table["train"]["batch"].as_integer().unwrap();
+        known.encoder.name = crate::config::EncoderName::Resnet18;
+        let shallow = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known)).0;
+        assert!(batch(&chosen) < batch(&shallow), "{} and {}", batch(&chosen), batch(&shallow));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use simclr_nn::{load_tensor, stored_shape};
 
 use super::{Identity, State};
 use crate::checkpoint::Checkpoint;
+use crate::config::Difference;
 use crate::file_system::Disk;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
@@ -37,43 +38,82 @@ impl Beginning {
         let found = run.checkpoints(1).latest_good().map_err(|error| problem(error.to_string()))?;
         let found = found.ok_or_else(|| problem("it has no checkpoint yet".to_owned()))?.checkpoint;
 
+        let there = Config { encoder: theirs.encoder, ..config.clone() };
+        if let Some(Difference { key, ours, theirs, .. }) = config.differences(&there).into_iter().next() {
+            return Err(problem(format!(
+                "its encoder has {key} = {theirs}, and {ours} is asked for; leave that key out, which is then as there"
+            )));
+        }
+
         let mut state = State::new(config, &Device::cpu(1)?, 1)?;
         let parameters = &mut state.model.parameters;
         let is_head = |name: &str| name.starts_with("head.");
         let fits =
             |name: &str, shape: &[usize]| found.tensor(name).is_some_and(|tensor| tensor.shape == shape);
-        let (mut head, mut other) = (Vec::new(), None);
-        for (name, _, value) in parameters.iter() {
-            let fits = fits(name, &stored_shape(value));
-            match is_head(name) {
-                true => head.push(fits),
-                false if !fits => other = other.or(Some(name.to_owned())),
-                false => {}
-            }
-        }
-        let of_one_kind =
-            |config: &Config| format!("{} of width {}", config.encoder.name, config.encoder.width);
-        if let Some(name) = other {
-            return Err(problem(format!(
-                "its encoder, a {}, has no tensor `{name}` like that of this run's, a {}; leave the keys of [encoder] out, which are then as there",
-                of_one_kind(&theirs),
-                of_one_kind(config)
-            )));
-        }
+        let own_head: Vec<bool> = parameters
+            .iter()
+            .filter(|(name, ..)| is_head(name))
+            .map(|(name, _, value)| fits(name, &stored_shape(value)))
+            .collect();
         // A head of other layers may have some that fit.
         let heads = found.tensors.iter().filter(|tensor| is_head(&tensor.name)).count();
-        let takes_head = head.iter().all(|&fits| fits) && head.len() == heads && heads > 0;
+        let takes_head = own_head.iter().all(|&fits| fits) && own_head.len() == heads && heads > 0;
         for id in parameters.ids() {
             let name = parameters.name(id).to_owned();
-            if let Some(tensor) = found.tensor(&name).filter(|_| takes_head || !is_head(&name)) {
-                load_tensor(parameters, id, &tensor.shape, &tensor.data)?;
+            if is_head(&name) && !takes_head {
+                continue;
+            }
+            let tensor = found.tensor(&name).ok_or_else(|| problem(format!("it has no tensor `{name}`")))?;
+            load_tensor(parameters, id, &tensor.shape, &tensor.data)?;
+        }
+        let head = match (takes_head, own_head.is_empty()) {
+            (true, _) => " and its projection head",
+            (false, true) => "",
+            (false, false) => ", and a new projection head",
+        };
+        let words = format!("begins with the encoder of {}{head}", from.display());
+        Ok(Some(Beginning { checkpoint: state.checkpoint(config, identity, 0, 0)?, words }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layers;
+    use crate::checkpoint::NamedTensor;
+
+    fn config(sets: &[String]) -> Config {
+        let usual = ["data.image_size=8".to_owned(), "encoder.width=0.0625".to_owned()];
+        let sets = [&usual, sets].concat();
+        Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+    }
+
+    #[test]
+    fn all_of_the_encoder_is_taken_and_nothing_of_the_optimiser() {
+        let (folder, config_of_first) = (tempfile::tempdir().unwrap(), config(&[]));
+        let identity = Identity { images: 9, names: 7 };
+        let first = folder.path().join("first");
+        let run = RunFolder::create(&first, &config_of_first, Arc::new(Disk)).unwrap();
+        let state = State::new(&config_of_first, &Device::cpu(1).unwrap(), 1).unwrap();
+        let mut saved = state.checkpoint(&config_of_first, identity, 5, 6).unwrap();
+        for (i, NamedTensor { data, .. }) in saved.tensors.iter_mut().enumerate() {
+            data.fill(i as f32 + 0.5);
+        }
+        saved.meta.step = 11;
+        run.checkpoints(1).save(&saved).unwrap();
+
+        let from = format!("train.from={}", toml::Value::from(first.to_str().unwrap()));
+        let begun = Beginning::of(&config(&[from, "train.seed=3".to_owned()]), identity).unwrap().unwrap();
+        assert!(begun.words.ends_with("first and its projection head"), "{}", begun.words);
+        assert_eq!((begun.checkpoint.meta.step, begun.checkpoint.meta.metrics_bytes), (0, 0));
+        let mut averages = 0;
+        for tensor in &begun.checkpoint.tensors {
+            averages += usize::from(tensor.name.contains("running_"));
+            match tensor.name.starts_with("optimizer.") {
+                true => assert!(tensor.data.iter().all(|&value| value == 0.0), "{}", tensor.name),
+                false => assert_eq!(Some(tensor), saved.tensor(&tensor.name)),
             }
         }
-        let words = format!(
-            "begins with the encoder of {}{}",
-            from.display(),
-            if takes_head { " and its projection head" } else { ", and a new projection head" }
-        );
-        Ok(Some(Beginning { checkpoint: state.checkpoint(config, identity, 0, 0)?, words }))
+        assert!(averages > 20);
     }
 }

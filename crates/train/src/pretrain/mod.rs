@@ -115,6 +115,8 @@ pub fn lead(
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
+        // What cannot be is told before a network is made.
+        plan::check(config, dataset.len(), device)?;
         let beginning = if from.is_none() { Beginning::of(config, identity)? } else { None };
         let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
         let mut prepared = self::prepare(dataset, config, (Some(run), start), team, device)?;
