@@ -22,6 +22,10 @@ use crate::{ExchangeError, Result};
 
 /// An index of a ResNet takes some 100 kB.
 const INDEX_LIMIT: u64 = 64 << 20;
+/// The graph of objects of a ResNet-200 takes some 1 MB. Read, it takes up to 48 times its size.
+const TEXT_LIMIT: u64 = 8 << 20;
+/// Sides of a tensor; a convolution's kernel has four.
+const SIDES_LIMIT: usize = 8;
 
 /// The types of tensors that have a name in messages, by their number in TensorFlow.
 const TYPES: [(i32, &str); 10] = [
@@ -75,6 +79,9 @@ impl Bundle {
                 header = Some(BundleHeader::decode(value).map_err(damaged)?);
             } else {
                 let entry = BundleEntry::decode(value).map_err(damaged)?;
+                if entry.shape.as_ref().is_some_and(|shape| shape.dim.len() > SIDES_LIMIT) {
+                    return Err(problem(format!("tensor `{name}` has more than {SIDES_LIMIT} sides")));
+                }
                 entries.insert(name, entry);
             }
         }
@@ -106,8 +113,8 @@ impl Bundle {
         };
         let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
         let stored = match usize::try_from(entry.size) {
-            Ok(size) if size as u64 <= INDEX_LIMIT => self.bytes(name, entry, size)?,
-            _ => return Err(told("is too long")),
+            Ok(size) if size as u64 <= TEXT_LIMIT => self.bytes(name, entry, size)?,
+            _ => return Err(told(&format!("takes {} bytes, expected at most {TEXT_LIMIT}", entry.size))),
         };
         // Its length, a checksum of that, and the text. The checksum of all counts the length as four bytes.
         let (length, rest) = table::number(&stored).map_err(|problem| told(&problem))?;

@@ -13,6 +13,8 @@ const TRAILER: usize = 5;
 /// Keys repeat what they begin with, so that a small file could hold long ones: more than this is no checkpoint's.
 const KEY_LIMIT: usize = 1024;
 const ENTRIES_LIMIT: usize = 1 << 16;
+/// What is said of a tensor takes some 30 bytes, and as many for each part that it was saved in.
+const VALUE_LIMIT: usize = 64 << 10;
 
 /// A key and its value.
 pub(super) type Entry<'t> = (Vec<u8>, &'t [u8]);
@@ -37,9 +39,16 @@ pub(super) fn read(table: &[u8]) -> Result<Vec<Entry<'_>>> {
     let mut places = Bytes(footer);
     let _metaindex = places.place()?;
     let mut entries = Vec::new();
+    let mut held = 0usize;
     for (_, place) in block(contents(blocks, places.place()?)?, ENTRIES_LIMIT)? {
         let left = ENTRIES_LIMIT - entries.len();
-        entries.extend(block(contents(blocks, Bytes(place).place()?)?, left)?);
+        let contents = contents(blocks, Bytes(place).place()?)?;
+        // Blocks that lie over one another could hold any number of times what the file does.
+        held = held.saturating_add(contents.len());
+        if held > blocks.len() {
+            return Err("its blocks overlap".to_owned());
+        }
+        entries.extend(block(contents, left)?);
     }
     Ok(entries)
 }
@@ -73,9 +82,9 @@ fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
         let before = entries.last().map_or(&[][..], |(key, _)| key);
         let start = before.get(..shared).ok_or_else(damaged)?;
         let key = [start, bytes.take(own)?].concat();
-        if key.len() > KEY_LIMIT || entries.len() == limit {
+        if key.len() > KEY_LIMIT || value > VALUE_LIMIT || entries.len() == limit {
             return Err(format!(
-                "it has a name of more than {KEY_LIMIT} bytes, or more than {ENTRIES_LIMIT} names, which no checkpoint of a ResNet has"
+                "it has a name of more than {KEY_LIMIT} bytes, says more than {VALUE_LIMIT} of one, or has more than {ENTRIES_LIMIT} names, which no checkpoint of a ResNet does"
             ));
         }
         entries.push((key, bytes.take(value)?));
@@ -118,5 +127,55 @@ impl<'t> Bytes<'t> {
     /// Where a block begins, and how long its contents are.
     fn place(&mut self) -> Result<(usize, usize)> {
         Ok((self.length()?, self.length()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    }
+
+    /// A block's contents: keys that share nothing, and no places where they begin.
+    fn block_of(entries: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let entry = |&(key, value): &(&[u8], &[u8])| {
+            [&[0][..], &numbered(key.len()), &numbered(value.len()), key, value].concat()
+        };
+        [entries.iter().flat_map(entry).collect(), vec![0; 4]].concat()
+    }
+
+    /// A table of one block of data, which is listed `times` times.
+    fn table_of(entries: &[(&[u8], &[u8])], times: usize) -> Vec<u8> {
+        let mut table = Vec::new();
+        let mut add = |contents: Vec<u8>| {
+            let place = [numbered(table.len()), numbered(contents.len())].concat();
+            let checked = [contents, vec![0]].concat();
+            table.extend(&checked);
+            table.extend(masked_crc32c(&checked).to_le_bytes());
+            place
+        };
+        let data = add(block_of(entries));
+        let places = add(block_of(&vec![(&b"k"[..], &data[..]); times]));
+        let mut footer = [vec![0; 2], places].concat();
+        footer.resize(FOOTER - size_of_val(&MAGIC), 0);
+        [table, footer, MAGIC.to_le_bytes().to_vec()].concat()
+    }
+
+    #[test]
+    fn a_small_file_holds_little() {
+        let value = vec![1; 1000];
+        let table = table_of(&[(b"name", &value)], 1);
+        assert_eq!(read(&table).unwrap(), [(b"name".to_vec(), &value[..])]);
+        assert!(read(&table_of(&[(b"name", &value)], 2)).unwrap_err().contains("overlap"));
+        let long = vec![1; VALUE_LIMIT + 1];
+        assert!(read(&table_of(&[(b"name", &long)], 1)).unwrap_err().contains("more than 65536 of one"));
     }
 }

@@ -38,7 +38,7 @@ const ATTRIBUTES: [&str; 21] = [
 ];
 /// A layer's variables.
 const PARTS: [&str; 6] = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"];
-/// Steps over the graph: those of a ResNet-200 are some 5,000, and what leads in a circle must end.
+/// Steps over the graph: those of a ResNet-200 are some 10,000, and what leads in a circle must end.
 const STEPS: usize = 1 << 16;
 const DEPTH: usize = 16;
 
@@ -135,6 +135,11 @@ struct Walk<'g> {
 
 impl Walk<'_> {
     fn visit(&mut self, object: &Object, path: &mut Vec<usize>) -> Result<(), String> {
+        // Before any is looked at: an object that has many may be come to often.
+        self.steps = self.steps.saturating_add(object.children.len());
+        if self.steps > STEPS || path.len() > DEPTH {
+            return Err("it leads in circles".to_owned());
+        }
         let mut layer = Layer::new();
         for part in PARTS {
             let variable = self.graph.child(object, part).and_then(|variable| variable.attributes.first());
@@ -145,10 +150,6 @@ impl Walk<'_> {
             return Ok(());
         }
         for child in &object.children {
-            self.steps += 1;
-            if self.steps > STEPS || path.len() > DEPTH {
-                return Err("it leads in circles".to_owned());
-            }
             let name = child.local_name.as_str();
             let known = ATTRIBUTES.iter().position(|known| *known == name);
             let node = usize::try_from(child.node_id).ok().and_then(|id| self.graph.nodes.get(id));
