@@ -284,6 +284,21 @@ fn networks_that_are_none() {
 }
 
 #[test]
+fn a_header_may_begin_as_a_pickle() {
+    let file = File::of(&TINY);
+    let path = file.write();
+    let bytes = fs::read(&path).unwrap();
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    let length = u64::from_le_bytes(*length) as usize;
+    // Spaces behind the header until its length is 80 02 in hexadecimal, and some zeros.
+    let longer = (1..).map(|i| 0x280 + (i << 16)).find(|&longer| longer >= length).unwrap();
+    let spaces = vec![b' '; longer - length];
+    let start = (longer as u64).to_le_bytes();
+    fs::write(&path, [&start[..], &rest[..length], &spaces, &rest[length..]].concat()).unwrap();
+    assert_eq!(Imported::read(&path, &PLAIN).unwrap().parameters(), file.read(&PLAIN).parameters());
+}
+
+#[test]
 fn files_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.bin");

@@ -2,13 +2,16 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use common::{newest, says};
+use common::{config, model, newest, says};
 use half::{bf16, f16};
 use simclr_exchange::{ImportOptions, Imported};
 use simclr_train::config::{EncoderName, Normalize, Stem};
+use zip::write::{SimpleFileOptions, ZipWriter};
+use zip::{CompressionMethod, ZipArchive};
 
 const OPTIONS: ImportOptions = ImportOptions {
     encoder: Some(EncoderName::Resnet18),
@@ -87,4 +90,75 @@ fn damage_is_told() {
             let _ = Imported::read(&path, &OPTIONS);
         }
     }
+}
+
+/// The archive that `plain.pth` is with one more file, of zeros, which is compressed.
+fn with_zeros(path: &Path, name: &str, zeros: usize) {
+    let mut archive = ZipArchive::new(File::open(golden("plain.pth")).unwrap()).unwrap();
+    let mut out = ZipWriter::new(File::create(path).unwrap());
+    for number in 0..archive.len() {
+        out.raw_copy_file(archive.by_index_raw(number).unwrap()).unwrap();
+    }
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    out.start_file(name, options).unwrap();
+    out.write_all(&vec![0; zeros]).unwrap();
+    out.finish().unwrap();
+}
+
+/// A pickle, as `torch.save` writes it, of tensors that all repeat one value.
+fn repeated(path: &Path, tensors: &[(String, Vec<usize>)]) {
+    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let tuple = |sides: &[usize]| {
+        let sides = sides.iter().flat_map(|&side| [&b"J"[..], &(side as u32).to_le_bytes()].concat());
+        [&b"("[..], &sides.collect::<Vec<_>>(), b"t"].concat()
+    };
+    let mut pickle = b"\x80\x02}(".to_vec();
+    for (name, sides) in tensors {
+        pickle.extend([&text(name)[..], b"ctorch._utils\n_rebuild_tensor_v2\n(("].concat());
+        pickle.extend([&text("storage")[..], b"ctorch\nFloatStorage\n", &text("0"), &text("cpu")].concat());
+        pickle.extend([&b"K\x01tQK\x00"[..], &tuple(sides), &tuple(&vec![0; sides.len()])].concat());
+        pickle.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+    }
+    pickle.extend(b"u.");
+    let mut out = ZipWriter::new(File::create(path).unwrap());
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    for (name, bytes) in [("net/data.pkl", &pickle[..]), ("net/data/0", &1f32.to_le_bytes())] {
+        out.start_file(name, options).unwrap();
+        out.write_all(bytes).unwrap();
+    }
+    out.finish().unwrap();
+}
+
+#[test]
+fn a_small_file_holds_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    let refused = || Imported::read(&path, &OPTIONS).unwrap_err().to_string();
+    with_zeros(&path, "other/data.pkl", (8 << 20) + 1);
+    says(refused(), &["net.pth", "data.pkl has 8388609 bytes"]);
+    with_zeros(&path, "plain/data/1000", 1 << 20);
+    says(refused(), &["unpacked", "more than 4 times its length"]);
+    with_zeros(&path, "plain/data/1000", 10_000);
+    Imported::read(&path, &OPTIONS).unwrap();
+
+    let tensors_of = |width: &str| {
+        let config = config(&[width, "data.image_size=224", "head.kind=none"]);
+        let tensors = model(&config).parameters;
+        let sides = |tensor: &simclr_engine::Tensor| simclr_nn::stored_shape(tensor);
+        tensors.iter().map(|(name, _, tensor)| (name.to_owned(), sides(tensor))).collect::<Vec<_>>()
+    };
+    repeated(&path, &tensors_of("encoder.width=0.015625"));
+    Imported::read(&path, &OPTIONS).unwrap();
+    repeated(&path, &tensors_of("encoder.width=0.25"));
+    says(refused(), &["tensor `layer", "with the tensors before it more than 4 times"]);
+}
+
+#[test]
+fn pickles_of_other_protocols() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pt");
+    let mut bytes = fs::read(golden("legacy.pt")).unwrap();
+    bytes[1] = 4;
+    fs::write(&path, &bytes).unwrap();
+    Imported::read(&path, &OPTIONS).unwrap();
 }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
-use super::weights::Source;
+use super::weights::{START, Source};
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
@@ -26,6 +26,11 @@ pub(super) struct Safetensors {
 }
 
 impl Safetensors {
+    /// Whether a file of so many bytes that begins so may be one: with the length of its header, and the header, which is JSON.
+    pub fn begins(start: &[u8], length: u64) -> bool {
+        matches!(start.split_first_chunk(), Some((header, [b'{', ..])) if u64::from_le_bytes(*header) < length)
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -35,12 +40,11 @@ impl Safetensors {
         let no_file = |reason: String| ExchangeError::NoWeights { path: path.to_owned(), reason };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
-        // Before all of it is read: the length of the header, and where that begins.
+        // Before all of it is read.
         let mut bytes = Vec::new();
-        (&mut file).take(9).read_to_end(&mut bytes).map_err(io)?;
-        match bytes.split_first_chunk::<8>() {
-            Some((header, b"{")) if u64::from_le_bytes(*header) < length => {}
-            _ => return Err(no_file("it begins as none of these".to_owned())),
+        (&mut file).take(START).read_to_end(&mut bytes).map_err(io)?;
+        if !Safetensors::begins(&bytes, length) {
+            return Err(no_file("it begins as none of these".to_owned()));
         }
         file.read_to_end(&mut bytes).map_err(io)?;
         let (length, header) = SafeTensors::read_metadata(&bytes)

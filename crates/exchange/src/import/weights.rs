@@ -92,7 +92,10 @@ impl Weights {
             return Ok(Weights { path: index, facts, prefix, left_out, tensors, source: Box::new(bundle) });
         }
         let (source, facts): (Box<dyn Source>, Facts) = match start(path)? {
-            start if Pickle::begins(&start) => (Box::new(Pickle::read(path)?), Facts::default()),
+            // The length of a header of safetensors may look like a pickle.
+            (start, length) if Pickle::begins(&start) && !Safetensors::begins(&start, length) => {
+                (Box::new(Pickle::read(path, &start)?), Facts::default())
+            }
             _ => {
                 let file = Safetensors::read(path)?;
                 let facts = file.facts();
@@ -159,13 +162,18 @@ impl Weights {
 /// How the names of a classifier's tensors begin.
 const CLASSIFIER: &str = "fc.";
 
-/// The first bytes of a file.
-fn start(path: &Path) -> Result<Vec<u8>> {
+/// So many bytes tell a file's format.
+pub(super) const START: u64 = 9;
+
+/// The first bytes of a file, and its length.
+fn start(path: &Path) -> Result<(Vec<u8>, u64)> {
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(8).read_to_end(&mut start))
-        .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })?;
-    Ok(start)
+        .and_then(|mut file| {
+            (&mut file).take(START).read_to_end(&mut start)?;
+            Ok((start, file.metadata()?.len()))
+        })
+        .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })
 }
 
 /// Values of (h, w, in, out) or (in, out) in the order of `shape`, (out, in, h, w) or (out, in).
