@@ -31,6 +31,7 @@ NETWORKS = {
     "ResNet-34 of small images": dict(depth=34, width=1, size=32),
     "ResNet-50 with selective kernels": dict(depth=50, width=1, size=224, sk_ratio=0.0625, layers=3),
     "ResNet-101 with selective kernels, of small images": dict(depth=101, width=1, size=32, sk_ratio=0.0625),
+    "ResNet-18 with the shortcuts of a ResNet-D, of small images, of TensorFlow 2": dict(depth=18, width=1, size=32, sk_ratio=0.0625, version=2),
     "ResNet-50 of TensorFlow 2": dict(depth=50, width=1, size=224, version=2),
     "ResNet-50 with selective kernels, a SavedModel of TensorFlow 2": dict(depth=50, width=1, size=224, sk_ratio=0.0625, version="saved model"),
 }

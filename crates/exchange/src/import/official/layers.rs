@@ -27,11 +27,12 @@ enum Kind {
 }
 
 impl Layers {
-    /// Those of the network that has as many as there are among these variables.
+    /// Those of the network that has as many as there are among these variables. Where shortcuts are known to be `pooled` it is a ResNet-D; version 1
+    /// of TensorFlow does not tell that of a ResNet-18 or 34 with the stem for small images, which is taken to be a standard one then.
     ///
     /// # Errors
     /// Another number than any network here has, in words.
-    pub fn of(variables: &BTreeSet<&str>) -> Result<Layers, String> {
+    pub fn of(variables: &BTreeSet<&str>, pooled: bool) -> Result<Layers, String> {
         let first = format!("{ENCODER}{CONV}/kernel");
         if !variables.contains(first.as_str()) {
             return Err(format!("it is no checkpoint of the official code of SimCLR: it has no `{first}`"));
@@ -45,8 +46,8 @@ impl Layers {
             return Err("it has squeeze and excitation (se_ratio), which is not known here".to_owned());
         }
         let kinds = [Kind::Standard, Kind::Selective { deep: true }, Kind::Selective { deep: false }];
-        let mut known =
-            kinds.iter().flat_map(|&kind| EncoderName::ALL.iter().map(move |&name| made(name, kind)));
+        let possible = kinds.iter().filter(|&&kind| !pooled || kind != Kind::Standard);
+        let mut known = possible.flat_map(|&kind| EncoderName::ALL.iter().map(move |&name| made(name, kind)));
         known.find(|known| (known.convolutions.len(), known.norms.len()) == (convolutions, norms)).ok_or_else(|| {
             let known: Vec<_> = EncoderName::ALL.iter().map(|name| name.word()).collect();
             format!(

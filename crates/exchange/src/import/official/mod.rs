@@ -56,15 +56,15 @@ pub(super) fn facts(bundle: &Bundle) -> Facts {
 /// # Errors
 /// A checkpoint of another program, or of a network that there is not here.
 pub(super) fn rename(bundle: &Bundle) -> Result<Renamed> {
-    let names = match bundle.text(objects::GRAPH)? {
-        Some(graph) => objects::names(&graph).map_err(|problem| bundle.problem(problem))?,
-        None => BTreeMap::new(),
+    let objects::Told { names, pooled } = match bundle.text(objects::GRAPH)? {
+        Some(graph) => objects::read(&graph).map_err(|problem| bundle.problem(problem))?,
+        None => objects::Told::default(),
     };
     let sides: BTreeMap<String, Vec<usize>> = bundle.tensors().into_iter().collect();
     let stored = sides.iter().filter(|(name, _)| !is_slot(name, &sides));
     let variables: BTreeMap<String, (&String, &Vec<usize>)> =
         stored.map(|(name, sides)| (names.get(name).unwrap_or(name).clone(), (name, sides))).collect();
-    let layers = Layers::of(&variables.keys().map(String::as_str).collect())
+    let layers = Layers::of(&variables.keys().map(String::as_str).collect(), pooled)
         .map_err(|problem| bundle.problem(problem))?;
     let mut renamed = Renamed { tensors: BTreeMap::new(), left_out: Vec::new() };
     for (name, (stored, sides)) in variables {

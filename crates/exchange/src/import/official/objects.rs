@@ -36,6 +36,9 @@ const ATTRIBUTES: [&str; 21] = [
     "dense",
     "bn_relu",
 ];
+/// Of these, the lists of a shortcut's layers: a convolution and its BatchNorm, with pools before them in a ResNet-D.
+const SHORTCUTS: [&str; 2] = ["projection_layers", "shortcut_layers"];
+const PLAIN_SHORTCUT: usize = 2;
 /// A layer's variables.
 const PARTS: [&str; 6] = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"];
 /// Steps over the graph: those of a ResNet-18 are some 250, and what leads in a circle must end.
@@ -75,25 +78,35 @@ struct SerializedTensor {
 /// The variables of a layer: what each is called in it, and in the checkpoint.
 type Layer = Vec<(&'static str, String)>;
 
-/// What variables are called in version 1, by their names in the checkpoint.
+/// What a graph tells of a checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What variables are called in version 1, by their names in the checkpoint.
+    pub names: BTreeMap<String, String>,
+    /// Whether shortcuts begin with a pool. In a network without gates and with the stem for small images no variable shows that.
+    pub pooled: bool,
+}
+
+/// Reads a graph.
 ///
 /// # Errors
-/// A graph that is damaged, in words.
-pub(super) fn names(graph: &[u8]) -> Result<BTreeMap<String, String>, String> {
+/// One that is damaged, in words.
+pub(super) fn read(graph: &[u8]) -> Result<Told, String> {
     let damaged = |what: String| format!("its `{GRAPH}` is damaged: {what}");
     let graph = ObjectGraph::decode(graph).map_err(|error| damaged(error.to_string()))?;
     let root = graph.nodes.first().ok_or_else(|| damaged("it is empty".to_owned()))?;
     let model = graph.child(root, "model").unwrap_or(root);
-    let layers_of = |name: &str| {
-        let mut walk = Walk { graph: &graph, steps: 0, layers: BTreeMap::new() };
+    let walk = |name: &str| {
+        let mut walk = Walk { graph: &graph, steps: 0, layers: BTreeMap::new(), pooled: false };
         match graph.child(model, name) {
-            Some(part) => walk.visit(part, &mut Vec::new()).map(|()| walk.layers).map_err(damaged),
-            None => Ok(walk.layers),
+            Some(part) => walk.visit(part, &mut Vec::new()).map(|()| walk).map_err(damaged),
+            None => Ok(walk),
         }
     };
     let mut names = BTreeMap::new();
     let [mut convolutions, mut norms] = [0, 0];
-    for layer in layers_of("resnet_model")?.into_values() {
+    let Walk { layers, pooled, .. } = walk("resnet_model")?;
+    for layer in layers.into_values() {
         let (kind, count) = match is_norm(&layer) {
             true => (NORM, &mut norms),
             false => (CONV, &mut convolutions),
@@ -102,16 +115,16 @@ pub(super) fn names(graph: &[u8]) -> Result<BTreeMap<String, String>, String> {
         *count += 1;
         names.extend(layer.into_iter().map(|(part, key)| (key, format!("{ENCODER}{name}/{part}"))));
     }
-    for (path, layer) in layers_of("_projection_head")? {
+    for (path, layer) in walk("_projection_head")?.layers {
         // The list is what comes first, and the place in it second.
         let index = path.get(1).copied().unwrap_or(0);
         let kind = if is_norm(&layer) { NORM } else { "dense" };
         names.extend(layer.into_iter().map(|(part, key)| (key, format!("{HEAD}nl_{index}/{kind}/{part}"))));
     }
-    for layer in layers_of("supervised_head")?.into_values() {
+    for layer in walk("supervised_head")?.layers.into_values() {
         names.extend(layer.into_iter().map(|(part, key)| (key, format!("{CLASSIFIER}{part}"))));
     }
-    Ok(names)
+    Ok(Told { names, pooled })
 }
 
 fn is_norm(layer: &Layer) -> bool {
@@ -131,6 +144,8 @@ struct Walk<'g> {
     steps: usize,
     /// By the ways to them, as numbers that are in order.
     layers: BTreeMap<Vec<usize>, Layer>,
+    /// Whether a shortcut with more layers than [`PLAIN_SHORTCUT`] was among them.
+    pooled: bool,
 }
 
 impl Walk<'_> {
@@ -154,6 +169,9 @@ impl Walk<'_> {
             let known = ATTRIBUTES.iter().position(|known| *known == name);
             let node = usize::try_from(child.node_id).ok().and_then(|id| self.graph.nodes.get(id));
             if let (Some(place), Some(object)) = (known.or_else(|| name.parse().ok()), node) {
+                let mut places = object.children.iter().filter_map(|child| child.local_name.parse().ok());
+                self.pooled |=
+                    SHORTCUTS.contains(&name) && places.any(|place: usize| place >= PLAIN_SHORTCUT);
                 path.push(place);
                 self.visit(object, path)?;
                 path.pop();
@@ -177,7 +195,7 @@ mod tests {
     }
 
     fn names_of(nodes: Vec<Object>) -> Result<BTreeMap<String, String>, String> {
-        names(&ObjectGraph { nodes }.encode_to_vec())
+        read(&ObjectGraph { nodes }.encode_to_vec()).map(|told| told.names)
     }
 
     #[test]
@@ -200,12 +218,26 @@ mod tests {
     }
 
     #[test]
+    fn pools_in_shortcuts_are_seen() {
+        for (layers, pooled) in [(&["0", "1"][..], false), (&["0", "1", "2"], true)] {
+            let layers: Vec<_> = layers.iter().map(|&place| (3, place)).collect();
+            let graph = vec![
+                object(&[(1, "resnet_model")], ""),
+                object(&[(2, "shortcut_layers")], ""),
+                object(&layers, ""),
+                object(&[], ""),
+            ];
+            assert_eq!(read(&ObjectGraph { nodes: graph }.encode_to_vec()).unwrap().pooled, pooled);
+        }
+    }
+
+    #[test]
     fn circles_end() {
         let many: Vec<(i32, String)> = (0..100).map(|i| (2, i.to_string())).collect();
         let many: Vec<(i32, &str)> = many.iter().map(|(node, name)| (*node, name.as_str())).collect();
         let graph = vec![object(&[(1, "model")], ""), object(&[(2, "resnet_model")], ""), object(&many, "")];
         assert!(names_of(graph).unwrap_err().contains("circles"));
         assert!(names_of(Vec::new()).unwrap_err().contains("empty"));
-        assert!(names(b"\x0a\x7f").unwrap_err().contains("damaged"));
+        assert!(read(b"\x0a\x7f").unwrap_err().contains("damaged"));
     }
 }
