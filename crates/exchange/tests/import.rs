@@ -183,6 +183,15 @@ fn networks_that_are_parts_of_others() {
     }
     let options = ImportOptions { prefix: Some("encoder".to_owned()), ..PLAIN };
     says(file.refused(&options), &["no ResNet", "`encoder`", "`module.encoder_k.`"]);
+
+    // A network by itself with another beside it, which begins with what it does.
+    file.entries.retain(|entry| !entry.name.contains("projector"));
+    for entry in &mut file.entries {
+        entry.name = entry.name.replace("module.encoder_q.", "").replace("module.encoder_k.", "teacher.");
+    }
+    let imported = file.read(&PLAIN);
+    assert_eq!((imported.prefix.as_str(), imported.parameters()), ("", plain.parameters()));
+    assert_eq!(imported.other_prefixes, ["teacher."]);
 }
 
 #[test]

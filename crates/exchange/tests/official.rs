@@ -100,6 +100,14 @@ fn every_way_to_name_a_checkpoint() {
         Imported::read(&folder.path().join(NAME), &options).unwrap_err().to_string(),
         &["--prefix", "PyTorch"],
     );
+    let inner = folder.path().join("some.data-folder");
+    fs::create_dir(&inner).unwrap();
+    for file in ["model.ckpt-1234.index", DATA] {
+        fs::copy(golden(file), inner.join(file)).unwrap();
+    }
+    for name in [NAME, DATA, "model.ckpt-1234.meta"] {
+        read(&inner.join(name)).unwrap();
+    }
     fs::create_dir(folder.path().join("variables")).unwrap();
     fs::rename(folder.path().join(DATA), folder.path().join("variables/variables.data-00000-of-00001"))
         .unwrap();

@@ -83,6 +83,12 @@ impl Import {
         if !imported.prefix.is_empty() {
             terminal::say(&format!("taken off the names: {}", terminal::inert(&imported.prefix)));
         }
+        if !imported.other_prefixes.is_empty() {
+            terminal::say(&format!(
+                "other networks in it, for --prefix: {}",
+                listed(&imported.other_prefixes)
+            ));
+        }
         if !imported.left_out.is_empty() {
             terminal::say(&format!("left out, as no part of it: {}", listed(&imported.left_out)));
         }
@@ -118,6 +124,7 @@ impl Import {
                 "precision": imported.config.train.precision,
                 "parameters": imported.parameters(),
                 "prefix": imported.prefix,
+                "other_prefixes": imported.other_prefixes,
                 "left_out": imported.left_out,
             });
             terminal::print(&summary.to_string())?;

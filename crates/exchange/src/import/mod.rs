@@ -49,7 +49,9 @@ pub struct Imported {
     pub config: Config,
     /// What was taken off the names of its tensors, which are torchvision's without it.
     pub prefix: String,
-    /// Tensors that were left out: those of a classifier, and those that do not begin with the prefix.
+    /// What the names of other networks in the file begin with.
+    pub other_prefixes: Vec<String>,
+    /// Tensors that were left out: those of a classifier, of other networks, and those that do not begin with the prefix.
     pub left_out: Vec<String>,
     checkpoint: Checkpoint,
     from: String,
@@ -67,7 +69,7 @@ impl Imported {
         let recognised = Recognised::of(&file)?;
         let config = configure(&file, &recognised, options)?;
         let tensors = take_tensors(&file, &config)?;
-        let Weights { facts, prefix, left_out, .. } = file;
+        let Weights { facts, prefix, other_prefixes, left_out, .. } = file;
         if facts.config.is_none() && facts.normalize.or(options.normalize).is_none() {
             return Err(ExchangeError::Unnormalized { path: path.to_owned() });
         }
@@ -79,7 +81,14 @@ impl Imported {
             ..Meta::default()
         };
         let from = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Imported { config, prefix, left_out, checkpoint: Checkpoint { tensors, meta }, from })
+        Ok(Imported {
+            config,
+            prefix,
+            other_prefixes,
+            left_out,
+            checkpoint: Checkpoint { tensors, meta },
+            from,
+        })
     }
 
     /// Makes a run folder of it, in a folder that does not exist or is empty.

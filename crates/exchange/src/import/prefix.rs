@@ -16,6 +16,8 @@ pub(super) struct Naming {
     pub prefix: String,
     /// In a list of layers, the number of the first stage: the first convolution has 0, its BatchNorm 1.
     first_stage: Option<usize>,
+    /// What stands before the names of the file's other ResNets.
+    pub others: Vec<String>,
 }
 
 impl Naming {
@@ -28,33 +30,38 @@ impl Naming {
         let listed = |found: &[Naming]| {
             found.iter().map(|naming| format!("`{}`", naming.prefix)).collect::<Vec<_>>().join(", ")
         };
-        let plain = Naming { prefix: String::new(), first_stage: None };
-        let Some(given) = given else {
-            return match &found[..] {
-                [] => Ok(plain),
-                // A network by itself, whatever else there is.
-                [first, ..] if first.prefix.is_empty() => Ok(found.swap_remove(0)),
-                [_] => Ok(found.swap_remove(0)),
-                several => Err(format!(
+        let at = match (given, &found[..]) {
+            (None, []) => return Ok(Naming { prefix: String::new(), first_stage: None, others: Vec::new() }),
+            (None, [_]) => 0,
+            // A network by itself, whatever else there is.
+            (None, [first, ..]) if first.prefix.is_empty() => 0,
+            (None, several) => {
+                return Err(format!(
                     "it holds {} networks: say which by --prefix, one of {}",
                     several.len(),
                     listed(several)
-                )),
-            };
-        };
-        let is_given = |naming: &Naming| {
-            naming.prefix == given || naming.prefix.strip_suffix('.').is_some_and(|prefix| prefix == given)
-        };
-        match found.iter().position(is_given) {
-            Some(at) => Ok(found.swap_remove(at)),
-            None if found.is_empty() => {
-                Err(format!("it holds no ResNet under torchvision's names, after `{given}` or anything else"))
+                ));
             }
-            None => Err(format!(
-                "it holds no ResNet whose names begin with `{given}`, but one after each of: {}",
-                listed(&found)
-            )),
-        }
+            (Some(given), []) => {
+                return Err(format!(
+                    "it holds no ResNet under torchvision's names, after `{given}` or anything else"
+                ));
+            }
+            (Some(given), several) => {
+                let is_given = |naming: &Naming| {
+                    naming.prefix == given
+                        || naming.prefix.strip_suffix('.').is_some_and(|prefix| prefix == given)
+                };
+                several.iter().position(is_given).ok_or_else(|| {
+                    format!(
+                        "it holds no ResNet whose names begin with `{given}`, but one after each of: {}",
+                        listed(several)
+                    )
+                })?
+            }
+        };
+        let chosen = found.remove(at);
+        Ok(Naming { others: found.into_iter().map(|other| other.prefix).collect(), ..chosen })
     }
 
     /// How those of all ResNets in a file are called, by what stands before them.
@@ -79,13 +86,22 @@ impl Naming {
                 }
             }
         }
-        let naming = |(prefix, first_stage): (&str, _)| Naming { prefix: prefix.to_owned(), first_stage };
+        let naming = |(prefix, first_stage): (&str, _)| Naming {
+            prefix: prefix.to_owned(),
+            first_stage,
+            others: Vec::new(),
+        };
         found.into_iter().map(naming).collect()
     }
 
     /// What torchvision calls a tensor, if it is one of this ResNet's.
     pub fn own(&self, stored: &str) -> Option<String> {
         let name = stored.strip_prefix(&self.prefix)?;
+        // Behind this prefix there may be a whole network more.
+        let is_of = |other: &String| other.len() > self.prefix.len() && stored.starts_with(other);
+        if self.others.iter().any(is_of) {
+            return None;
+        }
         let Some(first_stage) = self.first_stage else {
             return Some(name.to_owned());
         };

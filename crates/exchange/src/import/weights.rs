@@ -67,6 +67,8 @@ pub(super) struct Weights {
     pub facts: Facts,
     /// What was taken off the names.
     pub prefix: String,
+    /// What stands before the names of other networks in the file.
+    pub other_prefixes: Vec<String>,
     /// Tensors that are no part of an encoder or its head, by their names in the file.
     pub left_out: Vec<String>,
     tensors: BTreeMap<String, Entry>,
@@ -88,8 +90,15 @@ impl Weights {
             }
             let official::Renamed { tensors, left_out } = official::rename(&bundle)?;
             let facts = official::facts(&bundle);
-            let prefix = String::new();
-            return Ok(Weights { path: index, facts, prefix, left_out, tensors, source: Box::new(bundle) });
+            return Ok(Weights {
+                path: index,
+                facts,
+                prefix: String::new(),
+                other_prefixes: Vec::new(),
+                left_out,
+                tensors,
+                source: Box::new(bundle),
+            });
         }
         let (source, facts): (Box<dyn Source>, Facts) = match start(path)? {
             // The length of a header of safetensors may look like a pickle.
@@ -116,8 +125,8 @@ impl Weights {
             }
         }
         left_out.sort_unstable();
-        let prefix = naming.prefix;
-        Ok(Weights { path: path.to_owned(), facts, prefix, left_out, tensors, source })
+        let Naming { prefix, others: other_prefixes, .. } = naming;
+        Ok(Weights { path: path.to_owned(), facts, prefix, other_prefixes, left_out, tensors, source })
     }
 
     /// The tensors' names, in order.

@@ -25,9 +25,9 @@ pub(in crate::import) fn index_of(path: &Path) -> Result<Option<PathBuf>> {
     if ends_as_table(path) {
         return Ok(Some(path.to_owned()));
     }
-    let name = path.to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let whole = name.strip_suffix(".meta").or_else(|| name.rsplit_once(".data-").map(|(whole, _)| whole));
-    let index = with_index(Path::new(whole.unwrap_or(&name)));
+    let index = whole.map_or_else(|| with_index(path), |whole| with_index(&path.with_file_name(whole)));
     Ok(index.is_file().then_some(index))
 }
 
