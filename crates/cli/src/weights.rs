@@ -6,8 +6,10 @@ use anyhow::Result;
 use simclr_engine::Device;
 use simclr_exchange::{StateDict, Trained};
 use simclr_train::Model;
+use simclr_train::config::{EncoderConfig, PoolPadding, Stem, Variant};
 use simclr_train::run_folder::{ENCODER, RunFolder};
 
+use crate::terminal;
 use crate::training::reread;
 
 /// Writes the encoder of a checkpoint to the run folder, under torchvision's names.
@@ -19,4 +21,25 @@ pub fn export(folder: &RunFolder, checkpoint: &Path) -> Result<PathBuf> {
     let encoder = StateDict::new(&trained, false)?;
     folder.write(ENCODER, |out| encoder.write(out))?;
     Ok(folder.path().join(ENCODER))
+}
+
+/// Warns where a network under torchvision's names is none of torchvision's.
+pub fn warn_of_other_networks(encoder: &EncoderConfig) {
+    let EncoderConfig { name, stem, variant, selective_kernels, pool_padding, .. } = *encoder;
+    if selective_kernels > 0.0 {
+        terminal::warn(
+            "encoder.selective_kernels: no library has this network; its tensors `attn.fc_reduce`, \
+            `attn.bn` and `attn.fc_select` mix the two halves of the channels of `bn2`",
+        );
+    } else if variant == Variant::D {
+        terminal::warn(&format!(
+            "encoder.variant=d: torchvision has no such network; the names are those of timm's {name}d"
+        ));
+    }
+    if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
+        terminal::warn(
+            "encoder.pool_padding=same: torchvision pads its max pool otherwise, and computes \
+            something else until its network.maxpool is replaced (simclr export --help)",
+        );
+    }
 }

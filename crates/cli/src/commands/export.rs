@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
-use simclr_train::config::{EncoderConfig, PoolPadding, Stem, Variant};
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
 
@@ -15,6 +14,7 @@ use crate::encoding::{check_head, load_encoder};
 use crate::exit::Done;
 use crate::out::{check_ending, check_place};
 use crate::terminal;
+use crate::weights::warn_of_other_networks;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,24 +100,7 @@ impl Export {
             Format::Torchvision => {
                 let tensors = StateDict::new(&trained, self.projection)?;
                 write_atomically(&Disk, &out, |out| tensors.write(out))?;
-                let EncoderConfig { name, stem, variant, selective_kernels, pool_padding, .. } =
-                    encoder.config.encoder;
-                if selective_kernels > 0.0 {
-                    terminal::warn(
-                        "encoder.selective_kernels: no library has this network; its tensors `attn.fc_reduce`, \
-                        `attn.bn` and `attn.fc_select` mix the two halves of the channels of `bn2`",
-                    );
-                } else if variant == Variant::D {
-                    terminal::warn(&format!(
-                        "encoder.variant=d: torchvision has no such network; the names are those of timm's {name}d"
-                    ));
-                }
-                if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
-                    terminal::warn(
-                        "encoder.pool_padding=same: torchvision pads its max pool otherwise, and computes \
-                        something else until its network.maxpool is replaced (simclr export --help)",
-                    );
-                }
+                warn_of_other_networks(&encoder.config.encoder);
             }
             Format::Onnx => {
                 let graph = OnnxFile::new(&trained, self.projection)?;

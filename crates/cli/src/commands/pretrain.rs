@@ -140,6 +140,7 @@ impl Pretrain {
         }
         let encoder = weights::export(&training.folder, &outcome.checkpoint)?;
         terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
+        weights::warn_of_other_networks(&training.config.encoder);
         if !source.train.classes().is_empty() {
             terminal::say(&format!(
                 "how good is it? simclr knn {} --train {}",
