@@ -36,7 +36,12 @@ pub fn warn_of_other_networks(encoder: &EncoderConfig) {
             "encoder.variant=d: torchvision has no such network; the names are those of timm's {name}d"
         ));
     }
-    if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
+    if (variant, pool_padding) == (Variant::D, PoolPadding::Same) {
+        terminal::warn(
+            "encoder.pool_padding=same: the shortcuts' pools are those of the official code, and another library's network \
+            computes something else; --to onnx is exact",
+        );
+    } else if (stem, pool_padding) == (Stem::Imagenet, PoolPadding::Same) {
         terminal::warn(
             "encoder.pool_padding=same: torchvision pads its max pool otherwise, and computes \
             something else until its network.maxpool is replaced (simclr export --help)",

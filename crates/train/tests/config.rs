@@ -353,3 +353,21 @@ fn faults_in_lists_are_named() {
     let text = message("[[view.a]]\nop = \"sobel\"\n[[view.a]]\nop = \"random_resized_crop\"");
     assert!(text.contains("view.a") && text.contains("first of its list"), "{text}");
 }
+
+#[test]
+fn a_variant_follows_the_selective_kernels_of_the_layer_that_changes_them() {
+    let over = |base: Option<&Config>, sets: &[&str]| {
+        let sets: Vec<String> =
+            ["encoder.name=resnet50"].iter().chain(sets).map(|&set| set.to_owned()).collect();
+        Config::resolve(&Layers { base, sets: &sets, ..Layers::default() }).unwrap()
+    };
+    let (plain, selective) = (over(None, &[]), over(None, &["encoder.selective_kernels=0.0625"]));
+    assert_eq!([plain.encoder.variant, selective.encoder.variant], [Variant::Standard, Variant::D]);
+    assert_eq!(over(Some(&plain), &["encoder.selective_kernels=0.0625"]), selective);
+    assert_eq!(over(Some(&selective), &["encoder.selective_kernels=0"]), plain);
+    assert_eq!(over(Some(&selective), &["train.epochs=30"]).encoder, selective.encoder);
+    let given = over(Some(&selective), &["encoder.selective_kernels=0.125", "encoder.variant=standard"]);
+    assert_eq!(given.encoder.variant, Variant::Standard);
+    let given = over(Some(&selective), &["encoder.selective_kernels=0", "encoder.variant=d"]);
+    assert_eq!(given.encoder.variant, Variant::D);
+}

@@ -29,8 +29,8 @@ values from 0 to 1 (bytes divided by 255), S the size of the run's images. Outpu
 torchvision: safetensors with the names of torchvision's ResNets, for images from 0 to 1, not normalised further.
   torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
 misses only fc.*, if the encoder is of width 1, with the stem and the shortcuts that torchvision has. Where the run has \
-encoder.variant=d it is timm that has the network, as resnet50d; where it has \
-encoder.pool_padding=same and images of a size that 4 divides, network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True).";
+encoder.pool_padding=same and images of a size that 4 divides, network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True). \
+Where it has encoder.variant=d it is timm that has the network, as resnet50d, but not with encoder.pool_padding=same.";
 
 /// Write the encoder of a run for other programs: PyTorch, or whatever runs ONNX
 #[derive(Args, Debug)]

@@ -73,7 +73,12 @@ fn selective_kernels(file: &Weights) -> f64 {
     const PAPER: f64 = 0.0625;
     match file.shape("layer4.0.attn.fc_reduce.weight") {
         Some(&[few, channels]) if few == SelectiveKernels::squeezed(channels, PAPER) => PAPER,
-        Some(&[few, channels]) => few as f64 / channels as f64,
+        Some(&[few, channels]) => {
+            let share = few as f64 / channels as f64;
+            // Which may be rounded so that it gives one less.
+            let exact = SelectiveKernels::squeezed(channels, share) == few;
+            if exact { share } else { ((few as f64 + 0.5) / channels as f64).min(1.0) }
+        }
         _ => 0.0,
     }
 }

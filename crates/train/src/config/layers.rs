@@ -49,10 +49,15 @@ impl Layers<'_> {
     }
 
     fn merge_over(&self, begun: Option<&Config>) -> Result<Table, TrainError> {
+        const KERNELS: &str = "selective_kernels";
+        const VARIANT: &str = "variant";
         let mut merged = match self.base {
             Some(base) => base.to_table()?,
             None => Config::default().to_table()?,
         };
+        if let Some(Value::Table(encoder)) = merged.get_mut("encoder") {
+            encoder.insert(VARIANT.to_owned(), AUTO.into());
+        }
         if let Some(name) = self.preset {
             overlay(&mut merged, presets::table(name)?, &format!("preset {name}"))?;
         }
@@ -75,6 +80,14 @@ impl Layers<'_> {
         for set in self.sets {
             let (table, origin) = parse_set(set)?;
             overlay(&mut merged, table, &origin)?;
+        }
+        // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels, unless they are others now.
+        if let Some(base) = self.base
+            && let Some(Value::Table(encoder)) = merged.get_mut("encoder")
+            && encoder.get(VARIANT).and_then(Value::as_str) == Some(AUTO)
+            && encoder.get(KERNELS).and_then(Value::as_float) == Some(base.encoder.selective_kernels)
+        {
+            encoder.insert(VARIANT.to_owned(), base.encoder.variant.word().into());
         }
         Ok(merged)
     }

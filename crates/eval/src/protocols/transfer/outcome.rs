@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_train::Config;
-use simclr_train::config::Difference;
+use simclr_train::config::{Difference, Variant};
 use simclr_train::run_folder::RunFolder;
 
 use super::known::Known;
@@ -137,13 +137,16 @@ impl Identity {
 }
 
 /// What a result by `protocol` depends on of a configuration, as far as it differs from the defaults: a key that a later version adds changes
-/// nothing.
+/// nothing, nor what such a key is settled to where it is not given.
 fn relevant(config: &Config, protocol: Protocol) -> String {
     // Under a linear classifier a random encoder may stand beside the trained one.
     let random = if protocol == Protocol::FineTune { &[][..] } else { &OF_RANDOM };
     let counts = |key: &str| OF_ENCODERS.iter().chain(random).any(|start| key.starts_with(start));
     let differences = config.differences(&Config::default()).into_iter();
-    let counting = differences.filter(|difference| counts(difference.key));
+    let settled = |difference: &Difference| {
+        difference.key == "encoder.variant" && config.encoder.variant == Variant::Standard
+    };
+    let counting = differences.filter(|difference| counts(difference.key) && !settled(difference));
     counting.map(|Difference { key, ours, .. }| format!("{key} = {ours}\n")).collect()
 }
 
