@@ -20,8 +20,9 @@ const STARTS: [&[u8]; 2] = [ARCHIVE, b"\x80"];
 const ARCHIVE: &[u8] = b"PK\x03\x04";
 /// A file holds no more than this many times its length: `torch.save` compresses nothing, and weights cannot be compressed so far.
 const TIMES: u64 = 4;
-/// The pickle of a ResNet takes some 20 to 200 kB, an optimiser's state as much again. Each of its bytes may become an object.
-const PICKLE_LIMIT: u64 = 8 << 20;
+/// The pickle of a ResNet takes some 20 to 200 kB, an optimiser's state as much again. Each of its bytes may become an object of some 180. That is so
+/// of files that are no archives too, where nothing tells the pickle's length before it is read: no more than the file's.
+const PICKLE_LIMIT: u64 = 4 << 20;
 const PICKLE: &str = "data.pkl";
 
 /// A file whose pickle has been read. A tensor's name is the keys that lead to it, with points between them.
