@@ -84,10 +84,10 @@ impl Import {
             terminal::say(&format!("taken off the names: {}", terminal::inert(&imported.prefix)));
         }
         if !imported.other_prefixes.is_empty() {
-            terminal::say(&format!(
-                "other networks in it, for --prefix: {}",
-                listed(&imported.other_prefixes)
-            ));
+            // One may have nothing before its names.
+            let quoted: Vec<_> =
+                imported.other_prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+            terminal::say(&format!("other networks in it, for --prefix: {}", listed(&quoted)));
         }
         if !imported.left_out.is_empty() {
             terminal::say(&format!("left out, as no part of it: {}", listed(&imported.left_out)));
