@@ -14,7 +14,7 @@ const BOTTLENECK: u64 = 5;
 const IMAGES_SEEN: usize = 400_000;
 
 /// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small images, the
-/// colour strength and temperature that suit them.
+/// colour strength that suits them.
 ///
 /// `count` images of about `width` x `height` pixels are trained on with `memory` bytes and `threads` threads. The table is a layer for
 /// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why. An encoder that is `known`, with the size of its images, is not
@@ -82,9 +82,7 @@ pub fn choose(
     ];
     if side <= 32 {
         changes.push(("view", "color_strength", Value::from(0.5)));
-        changes.push(("loss", "temperature", Value::from(0.5)));
-        reasons
-            .push("colour strength 0.5 and temperature 0.5: the paper's values for small images".to_owned());
+        reasons.push("colour strength 0.5: the paper's value for small images".to_owned());
     }
 
     let mut table = Table::new();
