@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The first convolution of every ResNet, as torchvision and as ResNet-D call it.
 const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
+/// An average of its BatchNorm: what an optimiser keeps of each parameter has none, and is no network.
+const AVERAGE: &str = "bn1.running_mean";
 /// Of the first block's.
 const BLOCK: &str = "layer1.0.conv1.weight";
 /// The same behind the number of its stage, in a list of a ResNet's layers: `nn.Sequential(*resnet.children())` and the like.
@@ -73,6 +75,7 @@ impl Naming {
             if let Some(prefix) = name.strip_suffix(BLOCK)
                 && (prefix.is_empty() || prefix.ends_with('.'))
                 && FIRST.iter().any(|first| has(prefix, first))
+                && has(prefix, AVERAGE)
             {
                 found.insert(prefix, None);
             } else if let Some(stage) = name.strip_suffix(BLOCK_OF_STAGE) {
