@@ -1,12 +1,12 @@
 //! The kernels of a GPU: those of `simclr-cuda`, on tensors.
 
+mod convolve;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use simclr_cuda::ops::stem::{self, Packing};
 use simclr_cuda::ops::stem_mma;
-use simclr_cuda::{
-    ConvolutionMode, Device, DeviceBuffer, Element, Epilogue, Matrix, ProductMode, Slice, SliceMut, ops,
-};
+use simclr_cuda::{Device, DeviceBuffer, Epilogue, Matrix, Slice, ops};
 use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
@@ -55,49 +55,6 @@ impl CudaKernels {
             deterministic: AtomicBool::new(true),
             tf32: AtomicBool::new(false),
         })
-    }
-
-    /// f32 stays exact.
-    fn convolutions(&self) -> ConvolutionMode {
-        let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        ConvolutionMode { tf32: load(&self.tf32), deterministic: load(&self.deterministic) }
-    }
-
-    fn products(&self) -> ProductMode {
-        if self.tf32.load(Ordering::Relaxed) { ProductMode::Tf32 } else { ProductMode::Exact }
-    }
-
-    /// Weights, f32, as a convolution of activations of type `E` takes them.
-    fn narrowed<E: Stored + Element>(&self, w: &Tensor) -> Result<DeviceBuffer<E>> {
-        let mut narrow = self.gpu.buffer::<E>(w.len())?;
-        ops::elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
-        Ok(narrow)
-    }
-
-    /// y, and where they are wanted, its channels' sums.
-    fn convolve<E: Stored + Element>(
-        &self,
-        g: &Conv2dGeometry,
-        x: Slice<E>,
-        w: Slice<E>,
-        y: SliceMut<E>,
-        sums: Option<&mut Tensor>,
-    ) -> Result<()> {
-        match sums {
-            Some(sums) => {
-                let sums = sums.gpu_mut(&self.gpu)?;
-                self.gpu.conv2d_forward_with_sums(g, self.convolutions(), x, w, y, sums)?
-            }
-            None => self.gpu.conv2d_forward(g, self.convolutions(), x, w, y)?,
-        }
-        Ok(())
-    }
-
-    /// The images of a convolution, packed.
-    fn packed<E: Stored + Element>(&self, packing: &Packing<E>, x: &Tensor) -> Result<DeviceBuffer<E>> {
-        let mut packed = self.gpu.buffer::<E>(packing.geometry().input_len())?;
-        stem::pack_images(&self.gpu, packing, x.gpu()?, packed.write())?;
-        Ok(packed)
     }
 }
 

@@ -1,0 +1,61 @@
+//! What convolutions and products of a GPU share: how they may round, operands as they are taken, the result with its sums or without.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use simclr_cuda::ops::elementwise;
+use simclr_cuda::ops::stem::{self, Packing};
+use simclr_cuda::{ConvolutionMode, DeviceBuffer, Element, ProductMode, Slice, SliceMut};
+use simclr_kernels::Conv2dGeometry;
+
+use super::CudaKernels;
+use crate::tensor::Stored;
+use crate::{Result, Tensor};
+
+impl CudaKernels {
+    /// f32 stays exact.
+    pub(super) fn convolutions(&self) -> ConvolutionMode {
+        let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        ConvolutionMode { tf32: load(&self.tf32), deterministic: load(&self.deterministic) }
+    }
+
+    pub(super) fn products(&self) -> ProductMode {
+        if self.tf32.load(Ordering::Relaxed) { ProductMode::Tf32 } else { ProductMode::Exact }
+    }
+
+    /// Weights, f32, as a convolution of activations of type `E` takes them.
+    pub(super) fn narrowed<E: Stored + Element>(&self, w: &Tensor) -> Result<DeviceBuffer<E>> {
+        let mut narrow = self.gpu.buffer::<E>(w.len())?;
+        elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
+        Ok(narrow)
+    }
+
+    /// y, and where they are wanted, its channels' sums.
+    pub(super) fn convolve<E: Stored + Element>(
+        &self,
+        g: &Conv2dGeometry,
+        x: Slice<E>,
+        w: Slice<E>,
+        y: SliceMut<E>,
+        sums: Option<&mut Tensor>,
+    ) -> Result<()> {
+        match sums {
+            Some(sums) => {
+                let sums = sums.gpu_mut(&self.gpu)?;
+                self.gpu.conv2d_forward_with_sums(g, self.convolutions(), x, w, y, sums)?
+            }
+            None => self.gpu.conv2d_forward(g, self.convolutions(), x, w, y)?,
+        }
+        Ok(())
+    }
+
+    /// The images of a convolution, packed.
+    pub(super) fn packed<E: Stored + Element>(
+        &self,
+        packing: &Packing<E>,
+        x: &Tensor,
+    ) -> Result<DeviceBuffer<E>> {
+        let mut packed = self.gpu.buffer::<E>(packing.geometry().input_len())?;
+        stem::pack_images(&self.gpu, packing, x.gpu()?, packed.write())?;
+        Ok(packed)
+    }
+}
