@@ -2,31 +2,16 @@
 
 #![cfg(feature = "cuda")]
 
-use std::io::Write as _;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, scope};
 use std::time::Duration;
 
-use simclr_cuda::{Communicator, Device, DeviceBuffer, GROUP_ID, Gpus, Libraries, Library};
+use simclr_cuda::{Communicator, Device, DeviceBuffer, GROUP_ID};
 
 /// Two GPUs, if the machine or the stand-in has them.
 fn gpus() -> Option<[Device; 2]> {
-    let skipped = |why: &str| {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {why}");
-    };
-    let own = Libraries::find();
-    let libraries = match own.get(Library::Nccl).is_some() && Gpus::find(&own).gpus.len() > 1 {
-        true => Some(own),
-        false => {
-            skipped("on two GPUs: there are none, or no NCCL");
-            simclr_stand_in::libraries()
-        }
-    };
-    if libraries.is_none() {
-        skipped("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
-    }
-    let libraries = libraries?;
+    let libraries = simclr_stand_in::libraries_for_two_gpus()?;
     Some([0, 1].map(|ordinal| Device::open_with(ordinal, &libraries, None).unwrap()))
 }
 

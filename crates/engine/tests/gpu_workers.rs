@@ -2,7 +2,6 @@
 
 #![cfg(feature = "cuda")]
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
@@ -35,16 +34,7 @@ impl Collective for Watched {
 }
 
 fn gpus() -> Option<[Device; 2]> {
-    let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
-    if let (Ok(first), Ok(second)) = (Device::cuda(0, 1), Device::cuda(1, 1)) {
-        return Some([first, second]);
-    }
-    say("on two GPUs: there are none");
-    let libraries = simclr_stand_in::libraries();
-    if libraries.is_none() {
-        say("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
-    }
-    let libraries = libraries?;
+    let libraries = simclr_stand_in::libraries_for_two_gpus()?;
     Some([0, 1].map(|ordinal| Device::cuda_with(&libraries, ordinal, 1).unwrap()))
 }
 

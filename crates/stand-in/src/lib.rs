@@ -14,7 +14,7 @@ mod translate;
 mod values;
 
 pub use emulator::{Emulator, Order, in_every_order};
-pub use libraries::libraries;
+pub use libraries::{libraries, libraries_for_two_gpus};
 pub use sparse::Sparse;
 pub use translate::compiler;
 pub use values::{Guarded, Values};

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use simclr_cuda::{Libraries, Library, Places, Program};
+use simclr_cuda::{Gpus, Libraries, Library, Places, Program};
 
 use crate::translate::{compiler, folder, library_of, plain, preamble};
 
@@ -50,6 +51,28 @@ pub fn libraries() -> Option<Libraries> {
     let places =
         Places::from(&home, |name| (name == "LD_LIBRARY_PATH").then(|| home.clone().into_os_string()));
     Some(Libraries::find_in(&places))
+}
+
+/// What the program sets before there is a second thread, and a test cannot.
+const REGISTER: &str = "NCCL_GRAPH_REGISTER";
+
+/// Libraries for a test on two GPUs with NCCL: the machine's, where it has such, else the stand-in's. None where that cannot be had either. What is
+/// passed over is said, past what the test harness keeps to itself.
+pub fn libraries_for_two_gpus() -> Option<Libraries> {
+    let say = |what: &str| drop(writeln!(io::stderr(), "SKIPPED {what}"));
+    let own = Libraries::find();
+    if own.get(Library::Nccl).is_none() || Gpus::find(&own).gpus.len() < 2 {
+        say("on two GPUs: there are none, or no NCCL");
+    } else if std::env::var_os(REGISTER).is_none_or(|value| value != "0") {
+        say(&format!("on two GPUs: {REGISTER}=0 is needed in the environment"));
+    } else {
+        return Some(own);
+    }
+    let libraries = libraries();
+    if libraries.is_none() {
+        say("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
+    }
+    libraries
 }
 
 /// A copy: links would be followed, and what lies beside them not found. Several tests may make it at once.

@@ -4,7 +4,6 @@
 
 mod watching;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,25 +21,11 @@ use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, Layers, TrainError};
 use watching::Watch;
 
-/// What the program sets itself before there is a second thread.
-const REGISTER: &str = "NCCL_GRAPH_REGISTER";
-
 /// Two GPUs, one test at a time.
 fn gpus() -> Option<([Device; 2], MutexGuard<'static, ()>)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
-    match (Device::cuda(0, 1), Device::cuda(1, 1)) {
-        (Ok(first), Ok(second)) if std::env::var_os(REGISTER).is_some_and(|value| value == "0") => {
-            return Some(([first, second], alone));
-        }
-        (Ok(_), Ok(_)) => say(&format!("on two GPUs: {REGISTER}=0 is needed in the environment")),
-        _ => say("on two GPUs: there are none"),
-    }
-    let Some(libraries) = simclr_stand_in::libraries() else {
-        say("on the stand-in for GPUs: it needs a C++ compiler, and no GPU beside it");
-        return None;
-    };
+    let libraries = simclr_stand_in::libraries_for_two_gpus()?;
     Some(([0, 1].map(|ordinal| Device::cuda_with(&libraries, ordinal, 1).unwrap()), alone))
 }
 

@@ -115,12 +115,7 @@ pub fn lead(
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
-        // What cannot be is told before a network is made.
-        plan::check(config, dataset.len(), device)?;
-        let beginning = if from.is_none() { Beginning::of(config, identity)? } else { None };
-        let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
-        let mut prepared = self::prepare(dataset, config, (Some(run), start), team, device)?;
-        prepared.plan.begins = beginning.map(|beginning| beginning.words);
+        let prepared = self::prepare(dataset, config, (Some(run), from), team, device)?;
         Ok((prepared, Keeper::new(run, &config.train, identity, from)?))
     };
     let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
@@ -143,7 +138,7 @@ pub fn assist(
     team.on(device, |team| Ok(Run::new(prepared, config, None, team)?.go(observer)?.finished))
 }
 
-/// What comes before the first step; the workers of a team agree on what they must agree on.
+/// What comes before the first step; the workers of a team agree on what they must agree on. Who has a `run` decides what it begins with.
 fn prepare(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -155,8 +150,13 @@ fn prepare(
     let held_out = plan::check(config, dataset.len(), device)?;
     part.batch(config)?;
     team.check(dataset.as_ref(), device)?;
-    let shared = if team.is_alone() { None } else { team.share(from)? };
-    let state = match shared.as_ref().or(from) {
+    let beginning = match (run, from) {
+        (Some(_), None) => Beginning::of(config, Identity::of(dataset.as_ref()))?,
+        _ => None,
+    };
+    let start = from.or(beginning.as_ref().map(|beginning| &beginning.checkpoint));
+    let shared = if team.is_alone() { None } else { team.share(start)? };
+    let state = match shared.as_ref().or(start) {
         Some(checkpoint) => State::restore(checkpoint, config, device, part)?,
         None => State::new(config, device, part.of)?,
     };
@@ -167,5 +167,7 @@ fn prepare(
         memory = plan::choose_memory(&state, dataset, &blocks, part)?;
     }
     let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), part), memory);
-    Prepared::new(state, dataset, held_out, config, (memory, part), keep)
+    let mut prepared = Prepared::new(state, dataset, held_out, config, (memory, part), keep)?;
+    prepared.plan.begins = beginning.map(|beginning| beginning.words);
+    Ok(prepared)
 }
