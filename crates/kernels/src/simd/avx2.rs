@@ -10,7 +10,7 @@ use super::{Kernel, Simd};
 pub(super) struct Avx2(());
 
 /// Runs `kernel` compiled for AVX2 and FMA.
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
