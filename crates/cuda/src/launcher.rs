@@ -67,7 +67,8 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub fn of<T>(gpu: &dyn Launcher, len: usize) -> Result<Scratch> {
-        Ok(Scratch { memory: gpu.scratch(len * size_of::<T>())?, len })
+        // No device has as much as does not fit into a `usize`.
+        Ok(Scratch { memory: gpu.scratch(len.saturating_mul(size_of::<T>()))?, len })
     }
 
     pub fn address(&self) -> u64 {

@@ -59,6 +59,8 @@ fn too_much_is_refused_and_leaves_the_device_sound() {
         }
     }
     assert!(matches!(device.buffer::<u8>(1 << 50), Err(CudaError::OutOfMemory { .. })));
+    // 8 bytes modulo 2^64.
+    assert!(matches!(device.buffer::<f64>(usize::MAX / 8 + 2), Err(CudaError::OutOfMemory { .. })));
     assert_eq!(device.memory().live, live);
     device.trim().unwrap();
     let buffer = device.buffer_of(&[1u8, 2, 3]).unwrap();

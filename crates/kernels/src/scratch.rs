@@ -76,10 +76,10 @@ impl Buffer {
     fn new(bytes: usize) -> Buffer {
         let alignment = if bytes >= HUGE { HUGE_PAGE } else { ALIGNMENT };
         // Room to spare, so that slowly growing requests do not allocate each time.
-        let size = (bytes + bytes / 8).next_multiple_of(alignment).max(4096);
-        let layout = match Layout::from_size_align(size, alignment) {
-            Ok(layout) => layout,
-            Err(_) => panic!("a scratch buffer of {bytes} bytes exceeds the address space"),
+        let roomy = bytes.checked_add(bytes / 8).and_then(|roomy| roomy.checked_next_multiple_of(alignment));
+        let layout = roomy.and_then(|size| Layout::from_size_align(size.max(4096), alignment).ok());
+        let Some(layout) = layout else {
+            panic!("a scratch buffer of {bytes} bytes exceeds the address space")
         };
         // SAFETY: the size is at least 4096.
         let start = unsafe { alloc_zeroed(layout) };
@@ -87,7 +87,7 @@ impl Buffer {
         #[cfg(target_os = "linux")]
         if alignment == HUGE_PAGE {
             // SAFETY: the range is exactly the allocation above; the advice changes nothing but speed.
-            unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         Buffer { start, layout }
     }
@@ -146,5 +146,14 @@ mod tests {
         let first = take::<f32>(5000).as_ptr() as usize;
         let second = take::<f32>(4000).as_ptr() as usize;
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn a_size_beyond_the_address_space_is_refused() {
+        // With the room to spare, rounded up, the first comes to a few bytes modulo 2^64.
+        for bytes in [usize::MAX / 9 * 8 + 8, usize::MAX - 1, usize::MAX] {
+            let refused = std::panic::catch_unwind(|| drop(Buffer::new(bytes))).unwrap_err();
+            assert!(refused.downcast_ref::<String>().unwrap().contains("exceeds the address space"), "{bytes}");
+        }
     }
 }

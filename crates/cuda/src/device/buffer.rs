@@ -84,7 +84,9 @@ impl Device {
     /// `OutOfMemory` where the GPU has not as much.
     pub fn buffer<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
         self.bind()?;
-        Ok(DeviceBuffer { range: self.pool().take(len * size_of::<T>())?, len, values: PhantomData })
+        // No GPU has as much as does not fit into a `usize`.
+        let bytes = len.saturating_mul(size_of::<T>());
+        Ok(DeviceBuffer { range: self.pool().take(bytes)?, len, values: PhantomData })
     }
 
     /// A buffer of zeros.

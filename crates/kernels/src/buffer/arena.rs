@@ -93,8 +93,9 @@ impl Arena {
     }
 }
 
+/// Whole pages for `bytes`; where there are not so many, more than any stretch has.
 fn size(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(PAGE)
+    bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -107,6 +108,7 @@ mod tests {
         let mut arena = Arena::default();
         assert_eq!(arena.take(1), None);
         arena.add(arena.next_stretch(1));
+        assert_eq!(arena.take(usize::MAX), None);
         let places: Vec<Place> = (0..4).map(|_| arena.take(2 * PAGE).unwrap()).collect();
         assert_eq!(arena.used_in_all(), 8 * PAGE);
         // A hole of two pages, then of four: what fits closest is taken.
