@@ -141,6 +141,31 @@ fn a_captured_step_does_what_the_step_did() {
     assert_eq!((device.values(x.read()).unwrap(), device.values(total.read()).unwrap()), want);
 }
 
+#[test]
+fn a_step_whose_buffers_are_gone_writes_into_nobody_elses() {
+    let Some((_, _alone)) = device() else { return };
+    let Some(device) = another_device() else { return };
+    let ones = vec![1f32; 5000];
+    let mut x = device.buffer_of(&ones).unwrap();
+    let halve = |x: &mut simclr_cuda::DeviceBuffer<f32>| elementwise::scale(&device, x.write(), 0.5);
+    let graph = device.capture(|| halve(&mut x)).unwrap();
+    let place = x.read().address();
+    drop(x);
+    let mut y = device.buffer_of(&ones).unwrap();
+    assert_ne!(y.read().address(), place);
+    let later = device.capture(|| halve(&mut y)).unwrap();
+    graph.replay().unwrap();
+    assert!(device.values(y.read()).unwrap().iter().all(|v| *v == 0.5));
+    // What was gone before the later step is none of its buffers.
+    drop(graph);
+    let z = device.buffer::<f32>(5000).unwrap();
+    assert_eq!(z.read().address(), place);
+    drop((y, z, later));
+    assert_eq!(device.memory().live, 0);
+    device.trim().unwrap();
+    assert_eq!(device.memory().held, 0);
+}
+
 /// Another device of the process, on another thread, takes memory and gives it back, copies and waits while a step is being captured.
 #[test]
 fn another_device_does_not_break_into_a_capture() {

@@ -11,8 +11,8 @@ pub struct Captured {
 }
 
 impl Device {
-    /// Runs `step`, then captures it, on a GPU. Every tensor and all pixels that it uses must have been made before, and stay; none that it
-    /// makes may outlive it. It may neither read values back nor bring new ones.
+    /// Runs `step`, then captures it, on a GPU. Every tensor and all pixels that it uses must have been made before, and stay: of one that
+    /// was dropped, what the step writes is lost. None that it makes may outlive it. It may neither read values back nor bring new ones.
     ///
     /// # Errors
     /// Whatever `step` returns, and [`EngineError::Device`] where it cannot be captured, or the device is no GPU.

@@ -153,7 +153,10 @@ mod tests {
         // With the room to spare, rounded up, the first comes to a few bytes modulo 2^64.
         for bytes in [usize::MAX / 9 * 8 + 8, usize::MAX - 1, usize::MAX] {
             let refused = std::panic::catch_unwind(|| drop(Buffer::new(bytes))).unwrap_err();
-            assert!(refused.downcast_ref::<String>().unwrap().contains("exceeds the address space"), "{bytes}");
+            assert!(
+                refused.downcast_ref::<String>().unwrap().contains("exceeds the address space"),
+                "{bytes}"
+            );
         }
     }
 }

@@ -7,16 +7,18 @@ use std::sync::atomic::Ordering;
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
-use super::pool::Pool;
+use super::pool::{Hold, Pool};
 use super::{Device, failed, lock};
 use crate::{CudaError, Result};
 
-/// A captured step. It reads and writes the buffers that the step used as it was captured, and has intermediate memory of its own, which nobody
-/// else gets for as long as the graph lives.
+/// A captured step. It reads and writes the memory of the buffers that the step used as it was captured, and has intermediate memory of its own.
+/// Nobody else gets either for as long as the graph lives: of a buffer that was dropped meanwhile, what a replay writes is lost.
 pub struct Graph {
+    // Dropped in this order: the memory is free once the graph is gone.
     graph: CudaGraph,
-    device: Device,
     pool: Arc<Pool>,
+    _buffers: Hold,
+    device: Device,
 }
 
 // SAFETY: the driver's handles may be used by any thread, one at a time: a graph is not `Sync`.
@@ -34,10 +36,12 @@ impl Device {
         self.refuse_in_capture("a capture")?;
         let own = Arc::new(self.pool().another()?);
         let outer = std::mem::replace(&mut *lock(&self.shared.pool), own.clone());
+        // Whatever the step uses was made before it, or is of its own pool: one that it drops as it runs must stay as well.
+        let buffers = outer.hold();
         let result = self.capture_with(&own, &mut step);
         *lock(&self.shared.pool) = outer;
         let graph = result?;
-        Ok(Graph { graph, device: self.clone(), pool: own })
+        Ok(Graph { graph, pool: own, _buffers: buffers, device: self.clone() })
     }
 
     fn capture_with(&self, pool: &Pool, step: &mut dyn FnMut() -> Result<()>) -> Result<CudaGraph> {
@@ -71,7 +75,7 @@ impl Device {
 }
 
 impl Graph {
-    /// Starts the step, in the order of all work.
+    /// Starts the step, in the order of all work: nothing else uses its buffers at the same time, and what it uses is there, whoever still knows of it.
     ///
     /// # Errors
     /// `Call` where the driver refuses.

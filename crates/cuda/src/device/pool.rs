@@ -1,9 +1,11 @@
 //! A GPU's memory, recycled: nothing is asked of the driver in the steady state.
 //!
 //! A pool is one long range of addresses, behind which memory is put as it is needed, so that what the early layers leave serves the late ones
-//! whatever their sizes. What is given back is used again at once: by what is started later on the same stream.
+//! whatever their sizes. What is given back is used again at once, by what is started later on the same stream, unless a captured step may still
+//! use it.
 
 use std::fmt;
+use std::ops::Range as Span;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{
@@ -48,14 +50,28 @@ struct State {
     granularity: usize,
     live: usize,
     peak: usize,
+    /// How many ranges and [`Hold`]s were ever made: the time.
+    clock: u64,
+    /// When each hold that there is was made.
+    holds: Vec<u64>,
+    /// What was given back and is held: from when to when it was a range, and where it lies.
+    withheld: Vec<(Span<u64>, Place, usize)>,
 }
 
 /// A part of a pool, given back when dropped.
 pub(super) struct Range {
     pool: Arc<Pool>,
+    /// When it was taken, by the pool's clock.
+    taken: u64,
     place: Place,
     address: u64,
     bytes: usize,
+}
+
+/// Keeps the memory of all ranges that there were as it was made from serving others, until it is dropped.
+pub(super) struct Hold {
+    pool: Arc<Pool>,
+    made: u64,
 }
 
 impl Pool {
@@ -85,7 +101,19 @@ impl Pool {
         let length = total.next_multiple_of(granularity);
         let mut arena = Arena::default();
         arena.add(length);
-        let state = State { arena, base, length, mapped: Vec::new(), held: 0, granularity, live: 0, peak: 0 };
+        let state = State {
+            arena,
+            base,
+            length,
+            mapped: Vec::new(),
+            held: 0,
+            granularity,
+            live: 0,
+            peak: 0,
+            clock: 0,
+            holds: Vec::new(),
+            withheld: Vec::new(),
+        };
         Ok(Pool { context: context.clone(), stream: stream.clone(), state: Mutex::new(state) })
     }
 
@@ -115,8 +143,16 @@ impl Pool {
         }
         state.live += bytes;
         state.peak = state.peak.max(state.live);
-        let address = state.base + place.offset as u64;
-        Ok(Range { pool: self.clone(), place, address, bytes })
+        let (taken, address) = (state.tick(), state.base + place.offset as u64);
+        Ok(Range { pool: self.clone(), taken, place, address, bytes })
+    }
+
+    /// Keeps the memory of all ranges that there are from serving others, also when they are given back.
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        let mut state = self.lock();
+        let made = state.tick();
+        state.holds.push(made);
+        Hold { pool: self.clone(), made }
     }
 
     pub fn usage(&self) -> MemoryUse {
@@ -136,6 +172,18 @@ impl Pool {
 }
 
 impl State {
+    /// The time, which goes on.
+    fn tick(&mut self) -> u64 {
+        let now = self.clock;
+        self.clock += 1;
+        now
+    }
+
+    /// Whether a hold was made while there was this range.
+    fn is_held(&self, life: &Span<u64>) -> bool {
+        self.holds.iter().any(|made| life.contains(made))
+    }
+
     /// Puts memory behind the addresses up to offset `end`.
     fn grow(&mut self, context: &CudaContext, end: usize) -> Result<()> {
         let growing = failed("taking memory");
@@ -225,7 +273,26 @@ impl Drop for Range {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.live -= self.bytes;
-        state.arena.give_back(self.place, self.bytes);
+        let life = self.taken..state.clock;
+        if state.is_held(&life) {
+            state.withheld.push((life, self.place, self.bytes));
+        } else {
+            state.arena.give_back(self.place, self.bytes);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.holds.retain(|made| *made != self.made);
+        for (life, place, bytes) in std::mem::take(&mut state.withheld) {
+            if state.is_held(&life) {
+                state.withheld.push((life, place, bytes));
+            } else {
+                state.arena.give_back(place, bytes);
+            }
+        }
     }
 }
 
