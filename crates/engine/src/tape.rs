@@ -204,8 +204,7 @@ impl<'a> Tape<'a> {
         self.backward_with(output, dy, &mut |_, _| Ok(()))
     }
 
-    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each, so that workers can
-    /// exchange it while the rest runs.
+    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each. The walk goes on when it returns.
     pub fn backward_with(
         &mut self,
         output: &Var,

@@ -49,7 +49,9 @@ pub enum EvalError {
         known: String,
     },
     /// Nothing to tell apart.
-    #[error("there is nothing to tell apart: the training images are all of one class, {class:?}")]
+    #[error(
+        "there is nothing to tell apart: the training images are all of one class, {class:?}; give images of at least two classes"
+    )]
     OneClass {
         /// The class.
         class: String,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why an encoder could not be written or read. Every message names the file or the tensor, what is wrong and what would be right.
+/// Why an encoder could not be written or read. Every message says what is wrong, of which file or tensor if it is one, and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
@@ -20,7 +20,10 @@ pub enum ExchangeError {
         limit: usize,
     },
     /// A network that computes nothing.
-    #[error("tensor `{name}` holds values that are not finite: the network is of no use to anybody")]
+    #[error(
+        "tensor `{name}` holds values that are not finite, so the network is useless: export an earlier checkpoint \
+         (--best), or import another file"
+    )]
     NotFinite {
         /// The tensor.
         name: String,

@@ -86,7 +86,7 @@ impl<R: Read> Read for Bounded<R> {
 /// An archive that is damaged somewhere is read up to there, which is noted among what was left out.
 ///
 /// # Errors
-/// [`DataError`] if it is no tar archive, or holds no images.
+/// [`DataError`] if it cannot be read or is no tar archive. One without images is no error here.
 pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
     let mut found = Found::default();

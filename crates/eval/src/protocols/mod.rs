@@ -19,7 +19,7 @@
 //! | `versus` | the trained and the random one, side by side |
 //! | `encode` | h of all images |
 //! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
-//! | `sgd` | what the last two share: settings and the loop over epochs |
+//! | `sgd` | what those share that train by SGD (`linear_sgd`, `finetune`, `transfer`): settings and the loop over epochs |
 //! | `network` | an encoder with a classifier, trained as one |
 //! | `loss` | what it minimises |
 //! | `part` | images and their targets |

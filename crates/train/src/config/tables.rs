@@ -37,13 +37,13 @@ macro_rules! words {
 words! {
     /// Where decoded images are kept.
     Cache {
-        /// In memory, as far as a quarter of it goes.
+        /// In memory, up to a quarter of what is free, as far as the run leaves room.
         Auto = "auto",
         /// Nowhere.
         None = "none",
         /// In memory.
         Ram = "ram",
-        /// In a file in the run folder, gone when the run ends.
+        /// In a file in the run folder, until the run is finished.
         Disk = "disk",
     }
 }
