@@ -140,6 +140,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::BatchDoesNotFit { .. }
         | E::NoSplit { .. }
         | E::NotThere { .. }
+        | E::Taken { .. }
         | E::AllDiverged { .. }
         | E::Views(_) => true,
         _ => false,

@@ -43,16 +43,20 @@ fn features_in_each_kind_of_file() {
         assert!(reason.as_str().unwrap().starts_with("not an image"), "{reason}");
         let broken = [json!({ "name": "class 1/5.png", "split": null, "reason": null })];
         let out = dir.path().join(name);
+        let csv = (name != "a.parquet").then(|| dir.path().join(format!("{name}.csv")));
         assert_eq!(
             told,
-            json!({ "images": 47, "dims": 32, "skipped": 1, "broken": broken, "seconds": null, "out": out })
+            json!({
+                "images": 47, "dims": 32, "skipped": 1, "broken": broken, "seconds": null, "out": out, "csv": csv,
+            })
         );
     }
     // What is there is replaced; nothing is left beside it.
-    let reply = embed("a.npy", &["--projection", "--best"]).expect(0, &["a.npy: 47 rows of 16 values"]);
+    let reply = embed("a.npy", &["--projection", "--best"])
+        .expect(0, &["a.npy: 47 rows of 16 values", "a.npy.csv: name"]);
     assert!(reply.out.is_empty());
     assert_eq!(shape(&dir.path().join("a.npy")), "(47, 16)");
-    let lines = fs::read_to_string(dir.path().join("a.csv")).unwrap();
+    let lines = fs::read_to_string(dir.path().join("a.npy.csv")).unwrap();
     assert_eq!(lines.lines().nth(1).unwrap(), "class 0/0.png,,0,class 0");
     let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().ends_with("tmp")));
@@ -88,11 +92,12 @@ fn what_cannot_be_written() {
     simclr(&["embed", path(&data), path(&data), "--out", path(&out)]).expect(2, &["holds no run"]);
     fs::create_dir(dir.path().join("b.parquet")).unwrap();
     embed(&dir.path().join("b.parquet"), &[]).expect(2, &["b.parquet: is a folder"]);
-    // A list of images beside the matrix of the same name would be its companion.
-    let list = dir.path().join("a.csv");
+    // A list of images of the name that the matrix's companion would have, be it read or not.
+    let list = dir.path().join("a.npy.csv");
     fs::write(&list, format!("{}\n", path(&data.join("class 0/1.png")))).unwrap();
     simclr(&["embed", path(&run), path(&list), "--out", path(&out)])
-        .expect(2, &["a.csv", "among the images"]);
+        .expect(2, &["a.npy.csv", "among the images"]);
+    embed(&out, &[]).expect(2, &["a.npy.csv: is there already", "another --out"]);
     assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
     fs::remove_file(&list).unwrap();
 
@@ -101,7 +106,7 @@ fn what_cannot_be_written() {
     for name in ["c.npy", "c.parquet", "c.safetensors"] {
         let out = dir.path().join(name);
         shell(script, &[&run, &data, &out]).expect(1, &["cannot write", name, "free some space"]);
-        assert!(!out.exists() && !out.with_extension("csv").exists());
+        assert!(!out.exists() && !dir.path().join(format!("{name}.csv")).exists());
         assert!(!dir.path().join(format!("{name}.tmp")).exists());
     }
 }
@@ -139,4 +144,13 @@ fn a_search_and_its_picture() {
     simclr(&["search", path(&run), path(&data), "--query", path(&broken)])
         .expect(1, &["5.png: not an image"]);
     simclr(&[&words[..], &["--out", "found.jpg"]].concat()).expect(2, &[".png"]);
+    // No picture takes the place of an image that it is of.
+    let kept = "among the images, and is not replaced";
+    for out in [&own, &other] {
+        let search = ["search", path(&run), path(&data), "--query", path(&other), "--out", path(out)];
+        simclr(&search).expect(2, &[kept]);
+    }
+    for command in ["views", "data"] {
+        simclr(&[command, path(&data), "--out", path(&own)]).expect(2, &[kept]);
+    }
 }

@@ -191,6 +191,12 @@ pub enum EvalError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file that is there and would have to be replaced, though it is another's.
+    #[error("{}: is there already, and `embed` did not write it; move it away, or give another --out", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that cannot be written.
     #[error("cannot write {}: {source}{}", path.display(), write_advice(source))]
     Write {

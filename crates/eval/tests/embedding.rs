@@ -83,9 +83,14 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Where the companion of a file is.
+fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}.csv", path.file_name().unwrap().to_str().unwrap()))
+}
+
 /// The companion of a file: name, split, label and class of each row.
 fn companion(path: &Path) -> Vec<Vec<String>> {
-    let mut lines = csv::Reader::from_path(path.with_extension("csv")).unwrap();
+    let mut lines = csv::Reader::from_path(beside(path)).unwrap();
     assert_eq!(lines.headers().unwrap(), vec!["name", "split", "label", "class"]);
     lines.records().map(|line| line.unwrap().iter().map(str::to_owned).collect()).collect()
 }
@@ -151,7 +156,7 @@ fn a_matrix_in_npy() {
     let (encoder, images, path) = (encoder(folder.path(), 1), images(), folder.path().join("a.NPY"));
     let embedded = write(&encoder, &images, Vector::Z, &path).unwrap();
     assert_eq!((embedded.images, embedded.dim), (168, 16));
-    assert_eq!(names(folder.path()), ["a.NPY", "a.csv", "run"]);
+    assert_eq!(names(folder.path()), ["a.NPY", "a.NPY.csv", "run"]);
     let bytes = fs::read(&path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
@@ -261,8 +266,9 @@ fn same_bits_for_any_threads() {
     let folder = tempfile::tempdir().unwrap();
     let files = |threads: usize| -> Vec<Vec<u8>> {
         let encoder = encoder(folder.path(), threads);
-        let files = ["a.parquet", "a.npy", "a.csv", "a.safetensors"].map(|name| folder.path().join(name));
-        for path in files.iter().filter(|path| !path.ends_with("a.csv")) {
+        let files = ["a.parquet", "a.npy", "a.npy.csv", "a.safetensors", "a.safetensors.csv"]
+            .map(|name| folder.path().join(name));
+        for path in files.iter().filter(|path| path.extension().is_some_and(|end| end != "csv")) {
             let out = (path.as_path(), FileFormat::of(path).unwrap());
             let reading = Reading { threads, ..READING };
             embed(&encoder, &images(), Vector::H, reading, out, &mut |_| ControlFlow::Continue(())).unwrap();

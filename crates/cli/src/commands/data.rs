@@ -55,7 +55,7 @@ pub struct Data {
 
 impl Data {
     pub fn run(self) -> Result<Done> {
-        self.out.as_deref().map(check_out).transpose()?;
+        self.out.as_deref().map(|out| check_out(out, &self.data)).transpose()?;
         let config = self.settings.resolve()?;
         let source = Opening::new(config.decode()).open(&self.data)?;
         let whole = whole(&source);

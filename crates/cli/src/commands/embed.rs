@@ -24,7 +24,7 @@ Examples:
 A .parquet file has the columns name, split, label, class, and features, a list of float32; where \
 there is no label, or no train/ and test/, they are null. An .npy file is the matrix alone, a row \
 an image. A .safetensors file holds features and labels (int64, -1 for none). Beside these two \
-lies a .csv with name, split, label and class of each row. In Parquet and safetensors the metadata \
+lies FILE.csv with name, split, label and class of each row. In Parquet and safetensors the metadata \
 tell classes, step, and a fingerprint of the encoder. Rows are in the order of the images.";
 
 /// Write what an encoder makes of images to a file: Parquet, NumPy or safetensors
@@ -57,9 +57,10 @@ pub struct Embed {
 impl Embed {
     pub fn run(self) -> Result<Done> {
         let format = FileFormat::of(&self.out)?;
-        for file in format.files(&self.out) {
-            out::check_place(&file)?;
-            out::check_apart(&file, &self.data)?;
+        let files = format.files(&self.out);
+        for file in &files {
+            out::check_place(file)?;
+            out::check_apart(file, &self.data)?;
         }
         let encoder = self.encoding.load(&self.run)?;
         if self.projection {
@@ -84,6 +85,7 @@ impl Embed {
         };
         let seconds = start.elapsed().as_secs_f64();
         warn_of_broken(&written.broken, "have no row");
+        let beside = files.get(1);
         if self.encoding.json {
             let object = json!({
                 "images": written.images,
@@ -92,11 +94,15 @@ impl Embed {
                 "broken": written.broken,
                 "seconds": seconds,
                 "out": self.out.to_string_lossy(),
+                "csv": beside.map(|file| file.to_string_lossy()),
             });
             terminal::print(&object.to_string())?;
         }
         let rows = terminal::counted(written.images, "row");
         terminal::say(&format!("{}: {rows} of {} values", self.out.display(), written.dim));
+        if let Some(beside) = beside {
+            terminal::say(&format!("{}: name, split, label and class of each row", beside.display()));
+        }
         Ok(Done::Finished)
     }
 }

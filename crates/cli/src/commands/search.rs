@@ -104,7 +104,7 @@ impl Search {
                 "--out shows at most {ROWS} images searched for, and {queries} are given"
             )));
         }
-        sheet::check_out(out)
+        sheet::check_out(out, &[&self.data[..], &self.queries].concat())
     }
 
     fn tell(&self, images: &Images, found: &Found) -> Result<()> {

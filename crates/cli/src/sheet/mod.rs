@@ -4,17 +4,18 @@ pub mod canvas;
 pub mod grid;
 
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 
-use crate::out::{check_ending, check_place};
+use crate::out::{check_apart, check_ending, check_place};
 
-/// Refuses what cannot become a sheet's file, before anything is computed.
-pub fn check_out(path: &Path) -> Result<()> {
+/// Refuses what cannot become a sheet's file, before anything is computed: one of the images of `data` among others.
+pub fn check_out(path: &Path, data: &[PathBuf]) -> Result<()> {
     check_ending(path, "png")?;
-    check_place(path)
+    check_place(path)?;
+    check_apart(path, data)
 }
 
 /// Writes a sheet.

@@ -1,11 +1,16 @@
 //! What a file of bare numbers cannot say of its rows: a CSV file beside it.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use simclr_train::file_system::{AtomicFile, Disk};
 
 use super::images::Image;
 use crate::EvalError;
+
+/// The columns, and so the first line by which such a file is known again.
+const COLUMNS: [&str; 4] = ["name", "split", "label", "class"];
 
 /// A CSV file with a line for each row: name, split, label, class; empty where there is none.
 pub(super) struct Companion {
@@ -14,17 +19,25 @@ pub(super) struct Companion {
 }
 
 impl Companion {
-    /// Where that of the file at `path` is.
+    /// Where that of the file at `path` is: `features.npy.csv`, so that every file has its own.
     pub fn path(path: &Path) -> PathBuf {
-        path.with_extension("csv")
+        let mut whole = path.as_os_str().to_owned();
+        whole.push(".csv");
+        PathBuf::from(whole)
     }
 
     /// Starts that of the file at `path`.
+    ///
+    /// # Errors
+    /// [`EvalError::Taken`] where a file of that name is there that is none: it may be the user's own list.
     pub fn create(path: &Path) -> Result<Companion, EvalError> {
         let path = Companion::path(path);
+        if !is_free(&path) {
+            return Err(EvalError::Taken { path });
+        }
         let file = AtomicFile::create(&Disk, &path).map_err(EvalError::write(&path))?;
         let mut companion = Companion { path, lines: csv::Writer::from_writer(file) };
-        companion.line(["name", "split", "label", "class"])?;
+        companion.line(COLUMNS)?;
         Ok(companion)
     }
 
@@ -46,5 +59,19 @@ impl Companion {
         let file = self.lines.into_inner().map_err(|error| error.into_error());
         let synced = file.and_then(|mut file| file.sync().map(|()| file));
         synced.map_err(EvalError::write(&self.path))
+    }
+}
+
+/// Whether nothing is at `path`, or such a file, which may be replaced.
+fn is_free(path: &Path) -> bool {
+    let expected = COLUMNS.join(",");
+    let first = |file: File| {
+        let mut line = String::new();
+        // A file of one endless line need not be read.
+        BufReader::new(file.take(2 * expected.len() as u64)).read_line(&mut line).map(|_| line)
+    };
+    match File::open(path).and_then(first) {
+        Ok(line) => line.trim_end() == expected,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Source ─▶ Images ─┐                        ┌─▶ parquet      features.parquet
-//! TrainedEncoder ───┴─▶ embed ─▶ dyn Writer ─┼─▶ npy          features.npy          + features.csv
-//!                                            └─▶ safetensors  features.safetensors  + features.csv
+//! TrainedEncoder ───┴─▶ embed ─▶ dyn Writer ─┼─▶ npy          features.npy          + features.npy.csv
+//!                                            └─▶ safetensors  features.safetensors  + features.safetensors.csv
 //! ```
 //!
 //! Rows are written as they are computed; what is held of an image is its label at the most. A file comes whole or not at all.
@@ -55,7 +55,7 @@ pub struct Embedded {
 /// `watch` is told after every batch how many images are done, and may end it: then nothing is written.
 ///
 /// # Errors
-/// [`EvalError::Write`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that cannot be read where reading is strict.
+/// [`EvalError::Write`], [`EvalError::Taken`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that cannot be read where reading is strict.
 pub fn embed(
     encoder: &TrainedEncoder,
     images: &Images,

@@ -48,7 +48,7 @@ pub struct Views {
 
 impl Views {
     pub fn run(self) -> Result<Done> {
-        check_out(&self.out)?;
+        check_out(&self.out, &self.data)?;
         let source = Opening::new(self.settings.decode()?).open(&self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
         let size = config.data.image_size;
