@@ -60,14 +60,13 @@ impl Judged {
         Ok(Versus { trained, random: Some(random) })
     }
 
-    /// Writes a result to the run folder and tells it.
+    /// Tells a result and writes it to the run folder; where that cannot be, it was told all the same.
     pub fn conclude(&self, encoder: &TrainedEncoder, mut evaluation: Evaluation) -> Result<()> {
-        let file = encoder.record(&mut evaluation)?;
         if evaluation.skipped > 0 {
             terminal::warn(&format!(
                 "{} could not be read and do not count, listed in {}",
                 terminal::counted(evaluation.skipped, "image"),
-                file.display()
+                encoder.run.evaluation(&evaluation.protocol).display()
             ));
         }
         if self.encoding.json {
@@ -77,6 +76,7 @@ impl Judged {
                 terminal::print(&line)?;
             }
         }
+        let file = encoder.record(&mut evaluation)?;
         terminal::say(&format!("written to {}", file.display()));
         Ok(())
     }

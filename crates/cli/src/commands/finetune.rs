@@ -91,9 +91,11 @@ impl Finetune {
         let mut watching = Watching::default();
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
-        self.judged.conclude(&encoder, tuned.evaluation.clone())?;
+        // A run folder that takes no result is no reason to lose the network, which may go elsewhere.
+        let concluded = self.judged.conclude(&encoder, tuned.evaluation.clone());
         let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
+        concluded?;
         Ok(Done::Finished)
     }
 

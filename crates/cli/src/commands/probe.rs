@@ -53,12 +53,12 @@ impl Probe {
         let of = (&encoder.model, encoder.step);
         let found = protocols::probe(of, &images, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
-        let file = found.record(&encoder.run)?;
         if found.skipped > 0 {
             let images = terminal::counted(found.skipped, "image");
             terminal::warn(&format!("{images} could not be read and do not count"));
         }
         self.tell(&found)?;
+        let file = found.record(&encoder.run)?;
         terminal::say(&format!("written to {}", file.display()));
         Ok(Done::Finished)
     }
