@@ -234,6 +234,9 @@ fn settings_that_make_no_sense() {
     ] {
         simclr(&[&["bench", "step"], arguments].concat()).expect(2, words);
     }
+    // Before anything is measured.
+    let reply = simclr(&["bench", "step", "--data", "nowhere", "--steps", "65535"]);
+    assert!(reply.expect(2, &["nowhere: no such file or folder"]).out.is_empty());
     simclr(&["bench", "step", "--isa", "sse"]).expect(2, &["sse", "portable", "avx512bf16"]);
     simclr(&["bench", "step", "--precision", "fp8"]).expect(2, &["precision", "f32", "bf16", "fp16"]);
     simclr(&["bench", "step", "--precision", "fp16"]).expect(2, &["fp16", "GPU", "bf16", "f32"]);

@@ -1,7 +1,6 @@
 //! Steps that are fed: real images through the loader, their views, and the step, as in a run.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{Batches, CapturedStep, RunViews, ViewsPlace, train_step};
 use simclr_train::{Config, Model, memory};
 
-use crate::data::{self, Opening};
+use crate::data;
 
 /// Steps before those that are counted, beside the epoch in which a GPU gets the images that it keeps.
 const WARM_UP: usize = 5;
@@ -91,13 +90,17 @@ impl Taker<'_> {
         Ok(())
     }
 
-    /// Takes `steps` steps on the images of `data` as a run does, after as many as it takes to be under way; `alone` is how many views a second
+    /// Takes `steps` steps on `images` as a run does, after as many as it takes to be under way; `alone` is how many views a second
     /// the step takes alone.
-    pub fn fed(mut self, data: &[PathBuf], choice: &memory::Choice, steps: usize, alone: f64) -> Result<Fed> {
-        let source = Opening::new(self.config.data.decode()).open(data)?;
+    pub fn fed(
+        mut self,
+        images: Arc<dyn Dataset>,
+        choice: &memory::Choice,
+        steps: usize,
+        alone: f64,
+    ) -> Result<Fed> {
         // As `data.cache = "auto"` keeps them.
-        let cached = Cached::in_memory(source.to_pretrain(), memory::available_bytes() / 4);
-        let images: Arc<dyn Dataset> = Arc::new(cached);
+        let images: Arc<dyn Dataset> = Arc::new(Cached::in_memory(images, memory::available_bytes() / 4));
         let RunViews { families, left_out } = RunViews::new(self.config, &*images)?;
         data::say_left_out(&left_out);
         let place = ViewsPlace::decide(self.config, self.device, &families, &*images, choice)?;

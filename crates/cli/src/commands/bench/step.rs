@@ -15,6 +15,7 @@ use simclr_train::{Config, Layers, Model, TrainError, memory};
 use super::fed::{Fed, RATE, Taker};
 use super::table::{Row, Scale};
 use super::{flops, table};
+use crate::data::Opening;
 use crate::exit::{Done, usage};
 use crate::settings::{Threads, from_to};
 use crate::terminal;
@@ -167,6 +168,11 @@ struct Figures {
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
+        // What cannot be opened is said before anything is measured.
+        let images = match &self.data[..] {
+            [] => None,
+            data => Some(Opening::new(config.data.decode()).open(data)?.to_pretrain()),
+        };
         // On a device of its own, so that what it takes there is free again for the step.
         let peak = self.device()?.0.measured_peak()?;
         let (device, profile) = self.device()?;
@@ -215,11 +221,11 @@ impl Step {
         let (mut steps, mut whole) = (seconds.len(), seconds.iter().sum());
         seconds.sort_by(f64::total_cmp);
         let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
-        let fed = match &self.data[..] {
-            [] => None,
-            data => {
+        let fed = match images {
+            None => None,
+            Some(images) => {
                 profile.pause(true);
-                let fed = taker.fed(data, &choice, self.steps.into(), self.views as f64 / median)?;
+                let fed = taker.fed(images, &choice, self.steps.into(), self.views as f64 / median)?;
                 profile.pause(device.is_gpu());
                 Some(fed)
             }
