@@ -28,13 +28,17 @@ pub fn check_place(out: &Path) -> Result<()> {
 
 /// Refuses to replace a file that is one of the images, or lies among them.
 pub fn check_apart(out: &Path, data: &[PathBuf]) -> Result<()> {
-    let Ok(file) = out.canonicalize() else { return Ok(()) };
-    let among = data.iter().filter_map(|path| path.canonicalize().ok()).any(|path| file.starts_with(path));
-    match among {
+    match is_among(out, data) {
         true => Err(usage(format!(
             "--out {}: is there already, among the images, and is not replaced; give another file",
             out.display()
         ))),
         false => Ok(()),
     }
+}
+
+/// Whether a path is there, and is one of `data` or lies in one.
+pub fn is_among(out: &Path, data: &[PathBuf]) -> bool {
+    let Ok(out) = out.canonicalize() else { return false };
+    data.iter().filter_map(|path| path.canonicalize().ok()).any(|path| out.starts_with(path))
 }

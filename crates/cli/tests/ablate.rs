@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TINY, metrics, path, pretrain, simclr, small_data};
+use common::{TINY, class_folders, metrics, path, pretrain, simclr, small_data};
 
 const STUDY: &str = "title = \"Temperatures\"\nsource = \"somewhere\"\n\
     [[variant]]\nname = \"as it is\"\npaper = 10\n\
@@ -32,14 +32,16 @@ fn a_study_from_file_to_table_and_again() {
     let (dir, data) = small_data();
     let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
     let plan = ["3 variants x 2 seeds, 36 steps in all", "tau 1: loss.temperature=1.0"];
-    simclr(&ablate(&study, &data, &out, &["--seeds", "2", "--dry-run"])).expect(0, &plan);
+    let planned = simclr(&ablate(&study, &data, &out, &["--seeds", "2", "--dry-run", "--json"]));
+    let planned = planned.expect(0, &plan).json();
+    assert_eq!((&planned["steps"], &planned["variants"][1]["paper"]), (&36.into(), &0.205.into()));
     assert!(!out.exists());
 
     let words = ablate(&study, &data, &out, &["--seeds", "2", "--projection", "--json"]);
     let first = simclr(&words).expect(0, &["6 of 6: no head, seed 1", "report.html"]);
     let json = first.json();
     let [_, tau, no_head] = &json["variants"].as_array().unwrap()[..] else { panic!("{json}") };
-    assert_eq!(tau["paper"], 20.5);
+    assert_eq!(tau["paper"], 0.205);
     for judge in ["knn", "linear", "linear_of_z", "contrastive"] {
         assert_eq!(tau[judge]["seeds"], 2, "{judge}: {json}");
         assert!((0.0..=1.0).contains(&tau[judge]["mean"].as_f64().unwrap()));
@@ -100,5 +102,16 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
     simclr(&missing).expect(2, &["temperature, head", "TOML"]);
     let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
-    simclr(&ablate(&write(dir.path(), STUDY), &data, &run, &[])).expect(2, &["it is a run"]);
+    let study = write(dir.path(), STUDY);
+    simclr(&ablate(&study, &data, &run, &[])).expect(2, &["it is a run"]);
+    // No run among the images, nor in a folder of something else.
+    let before = fs::read_dir(&data).unwrap().count();
+    for out in [&data, &data.join("class 1")] {
+        simclr(&ablate(&study, &data, out, &[])).expect(2, &["it is among the images"]);
+    }
+    let other = dir.path().join("other");
+    class_folders(&other, 1, 1);
+    simclr(&ablate(&study, &data, &other, &[])).expect(2, &["holds no study", "an empty folder"]);
+    simclr(&ablate(&study, &data, &other, &["--train", path(&other)])).expect(2, &["it is among"]);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), before);
 }

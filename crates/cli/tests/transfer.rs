@@ -51,6 +51,12 @@ fn a_suite_from_images_to_report() {
         "several: 33 images to learn from, 3 to choose settings by, 12 to test on, 3 classes, 11-point mAP";
     let planned = simclr(&[&command[..], &["--dry-run"]].concat()).expect(0, &[plan]);
     assert!(planned.out.is_empty() && !run.join("evaluation/transfer").exists());
+    let planned = simclr(&[&command[..], &["--dry-run", "--json"]].concat()).expect(0, &[plan]).json();
+    assert_eq!(
+        (&planned["sets"][1]["set"], &planned["sets"][1]["test_images"]),
+        (&"several".into(), &12.into())
+    );
+    assert_eq!(planned["sets"][1]["protocols"][0]["lacking"], 2, "{planned}");
 
     let reply = simclr(&command).expect(0, &["cifar10: trained encoder, validation images", "written to"]);
     for word in ["CIFAR-10", "top-1", "95.3 %", "11-point mAP", "ResNet-50 (4x)"] {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,7 +15,7 @@ use simclr_eval::protocols::{
 };
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
-use simclr_eval::study::{Judge, Order, Row, Study, Trial, rows};
+use simclr_eval::study::{Judge, Order, Row, Study, Trial, Variant, rows};
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Identity, Part, plan};
@@ -27,7 +28,7 @@ use crate::judging::{kept, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to};
 use crate::watching::Watching;
 use crate::workers::Gathering;
-use crate::{data, terminal, training};
+use crate::{data, out, terminal, training};
 
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
@@ -120,14 +121,19 @@ impl Ablate {
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(Some(&source), self.threads)?;
         let device = training::device_of(&base)?;
-        let planned = self.plan(&study, &base, &source, &device)?;
-        let Some(out) = self.out.clone().filter(|_| !self.dry_run) else { return Ok(Done::Finished) };
-        if RunFolder::exists(&out) {
-            return Err(usage(format!(
-                "--out {}: it is a run; give a folder for the study's runs",
-                out.display()
-            )));
-        }
+        let (planned, steps) = self.plan(&study, &base, &source, &device)?;
+        let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
+            if self.json {
+                let variants: Vec<Value> = study.variants.iter().map(described).collect();
+                let object = json!({
+                    "study": study.title, "source": study.source, "seeds": self.seeds, "steps": steps,
+                    "variants": variants,
+                });
+                terminal::print(&object.to_string())?;
+            }
+            return Ok(Done::Finished);
+        };
+        self.check_out(&out)?;
         let splits = self.splits(&mut opening, &source)?;
         fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
 
@@ -148,12 +154,48 @@ impl Ablate {
             self.write_page(&out, &study, &trials, &base)?;
         }
         self.tell(&study, &rows(&study, &trials))?;
-        terminal::say(&format!("report: {}", out.join("report.html").display()));
+        terminal::say(&format!("report: {}", out.join(REPORT).display()));
         Ok(Done::Finished)
     }
 
-    /// All runs, checked before the first begins, and told. One seed of all variants comes before the next, so that they can soon be compared.
-    fn plan(&self, study: &Study, base: &Config, source: &Source, device: &Device) -> Result<Vec<Planned>> {
+    /// Refuses a folder that is anything but a study's, before anything is written into it.
+    fn check_out(&self, out: &Path) -> Result<()> {
+        let refuse = |what: &str| Err(usage(format!("--out {}: {what}", out.display())));
+        if RunFolder::exists(out) {
+            return refuse("it is a run; give a folder for the study's runs");
+        }
+        let data: Vec<PathBuf> = self.data.iter().chain(&self.train).chain(&self.test).cloned().collect();
+        if out::is_among(out, &data) {
+            return refuse("it is among the images; give a folder elsewhere for the study's runs");
+        }
+        // The file that describes a study may lie in its folder.
+        let is_ours = |path: &Path| {
+            RunFolder::exists(path)
+                || path.file_name().is_some_and(|name| name == REPORT)
+                || path.extension().is_some_and(|end| end == "toml")
+        };
+        match fs::read_dir(out) {
+            Ok(entries) => {
+                let mut found = entries.flatten().map(|entry| entry.path()).peekable();
+                match found.peek().is_none() || found.any(|path| is_ours(&path)) {
+                    true => Ok(()),
+                    false => refuse("is not empty and holds no study; give a new or an empty folder"),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => refuse(&format!("{error}; give a folder")),
+        }
+    }
+
+    /// All runs, checked before the first begins, and told; and the steps of all. One seed of all variants comes before the next, so that they
+    /// can soon be compared.
+    fn plan(
+        &self,
+        study: &Study,
+        base: &Config,
+        source: &Source,
+        device: &Device,
+    ) -> Result<(Vec<Planned>, u64)> {
         let (images, mut steps) = (source.to_pretrain(), 0);
         let mut planned = Vec::new();
         for seed in base.train.seed..base.train.seed + self.seeds {
@@ -186,12 +228,13 @@ impl Ablate {
                 "two variants are the same: what they change is what --preset, --config or --set says already",
             );
         }
+        steps *= self.seeds;
         terminal::say(&format!(
             "{}: {} x {}, {} in all",
             study.title,
             terminal::counted(study.variants.len(), "variant"),
             terminal::counted(self.seeds as usize, "seed"),
-            terminal::counted((steps * self.seeds) as usize, "step"),
+            terminal::counted(steps as usize, "step"),
         ));
         for (variant, planned) in study.variants.iter().zip(&planned) {
             let changes = differences(base, &planned.config);
@@ -199,7 +242,7 @@ impl Ablate {
                 if changes.is_empty() { "the recipe as it is".to_owned() } else { changes.join(", ") };
             terminal::say(&terminal::inert(&format!("  {}: {changes}", variant.name)));
         }
-        Ok(planned)
+        Ok((planned, steps))
     }
 
     /// The images that all variants are measured by.
@@ -298,7 +341,7 @@ impl Ablate {
 
     fn write_page(&self, out: &Path, study: &Study, trials: &[Trial], base: &Config) -> Result<()> {
         let page = study_page(study, &rows(study, trials), self.seeds as usize, &base.to_toml()?);
-        write_atomically(&Disk, &out.join("report.html"), |file| file.write_all(page.as_bytes()))?;
+        write_atomically(&Disk, &out.join(REPORT), |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }
 
@@ -308,8 +351,7 @@ impl Ablate {
         let order = |judge| Order::of(rows, judge);
         if self.json {
             let row = |row: &Row| {
-                let mut object =
-                    json!({ "name": row.variant.name, "set": row.variant.set, "paper": row.variant.paper });
+                let mut object = described(row.variant);
                 told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
                 object["failures"] = json!(row.failures);
                 object
@@ -359,6 +401,15 @@ impl Ablate {
     }
 }
 
+/// A variant in JSON: its figure, like all others there, as a fraction.
+fn described(variant: &Variant) -> Value {
+    json!({
+        "name": variant.name, "set": variant.set, "paper": variant.paper.map(|paper| paper / 100.0),
+    })
+}
+
+/// The page of a study, in its folder.
+const REPORT: &str = "report.html";
 /// Holds why a run of a study came to no end.
 const FAILURE: &str = "study/failure";
 

@@ -135,10 +135,12 @@ impl Transfer {
         let encoder = self.encoding.load(&self.run)?;
         let options = self.options(&encoder);
         let sets = self.open(&encoder, &suite)?;
-        for set in &sets {
-            self.say_plan(&encoder, set, &options)?;
-        }
+        let plan = |set| self.plan(&encoder, set, &options);
+        let plans: Vec<Value> = sets.iter().map(plan).collect::<Result<_>>()?;
         if self.dry_run {
+            if self.encoding.json {
+                terminal::print(&json!({ "sets": plans }).to_string())?;
+            }
             return Ok(Done::Finished);
         }
         if self.protocols().any(Protocol::trains) {
@@ -238,7 +240,8 @@ impl Transfer {
         Ok(sets)
     }
 
-    fn say_plan(&self, encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> Result<()> {
+    /// Says what is going to be done on a data set; the same in JSON.
+    fn plan(&self, encoder: &TrainedEncoder, set: &TransferSet, options: &TransferOptions) -> Result<Value> {
         let grouped = |images: usize| terminal::grouped(images as u64);
         terminal::say(&format!(
             "{}: {} to learn from, {} to choose settings by, {} to test on, {} classes, {}",
@@ -249,8 +252,10 @@ impl Transfer {
             set.classes.len(),
             set.spec.metric.title(),
         ));
+        let mut protocols = Vec::new();
         for protocol in self.protocols() {
             let lacking = Entry::take_up(encoder, set, protocol, options)?.lacks(options);
+            let batch = options.tuning.batch_of(set.train.len());
             let plan = match (lacking, protocol.trains()) {
                 (0, _) => "there already".to_owned(),
                 (fits, false) => {
@@ -260,14 +265,29 @@ impl Transfer {
                     "{} of {} of batch {}: {} rates x {} decays, then the best on all",
                     terminal::counted(trainings, "training"),
                     terminal::counted(options.tuning.steps as usize, "step"),
-                    options.tuning.batch_of(set.train.len()),
+                    batch,
                     options.tuning.grid.rates.len(),
                     options.tuning.grid.decays.len(),
                 ),
             };
             terminal::say(&format!("  {}: {plan}", protocol.word()));
+            let trains = protocol.trains();
+            protocols.push(json!({
+                "protocol": protocol.word(),
+                "lacking": lacking,
+                "steps": trains.then_some(options.tuning.steps),
+                "batch": trains.then_some(batch),
+            }));
         }
-        Ok(())
+        Ok(json!({
+            "set": set.spec.name,
+            "metric": set.spec.metric.word(),
+            "classes": set.classes.len(),
+            "train_images": set.train.len(),
+            "validation_images": set.validation.len(),
+            "test_images": set.test.len(),
+            "protocols": protocols,
+        }))
     }
 
     fn tell(&self, entries: &[Entry], encoder: &TrainedEncoder) -> Result<()> {
