@@ -31,6 +31,7 @@ pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mu
 /// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
 pub fn max_pool_backward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &[E], dy: &[E], dx: &mut [E]) {
     let (c, outputs) = (g.channels, g.out_height() * g.out_width());
+    assert!(g.is_valid(), "every window must touch the image");
     assert!(x.len() == g.input_len() && dx.len() == x.len());
     assert!(y.len() == g.batch * outputs * c && dy.len() == y.len());
     let (image, pooled) = (g.in_height * g.in_width * c, outputs * c);
@@ -118,4 +119,28 @@ pub fn global_avg_pool_backward<E: Element>(
             },
         );
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Threads};
+
+    /// One pixel, padded by as much as a window has on each side, so that some windows would touch nothing of it.
+    const BEYOND: PoolGeometry = PoolGeometry {
+        batch: 1,
+        in_height: 1,
+        in_width: 1,
+        channels: 1,
+        side: 1,
+        stride: 1,
+        padding: [1, 1],
+    };
+
+    #[test]
+    #[should_panic(expected = "every window must touch the image")]
+    fn windows_beside_the_image_have_no_gradient() {
+        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE };
+        max_pool_backward(&cpu, &BEYOND, &[1.0f32], &[1.0; 9], &[1.0; 9], &mut [0.0]);
+    }
 }

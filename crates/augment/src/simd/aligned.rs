@@ -9,6 +9,8 @@ use super::BLOCK;
 #[repr(C, align(64))]
 struct Line([f32; BLOCK]);
 
+const _: () = assert!(size_of::<Line>() == size_of::<[f32; BLOCK]>());
+
 /// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line: read from two, it would
 /// take twice as long.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +30,7 @@ impl Deref for Aligned {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is `BLOCK` values and nothing else, as its size equals its alignment, and lines follow one another.
+        // SAFETY: a line is `BLOCK` values and nothing else, as asserted beside it, and lines follow one another.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * BLOCK) }
     }
 }

@@ -138,7 +138,7 @@ impl ViewMaker {
             expect(NAME, view.fits(len), || format!("{view:?} does not lie within {len} bytes"))?;
             way.views.push(view.moved(base));
         }
-        let bytes = views::bytes_of(&way.views);
+        let bytes: &[u8] = bytemuck::cast_slice(&way.views);
         expect(NAME, bytes.len() <= way.start, || format!("{} views, more than room", way.views.len()))?;
         channel.bytes()?[..bytes.len()].copy_from_slice(bytes);
         channel.send_first(way.start + way.pixels)?;

@@ -12,9 +12,9 @@ const MOST_SIDE: usize = 16_384;
 /// Bytes that views in the making may take at once.
 const ROOM: usize = 512 << 20;
 
-/// Everything about one view: `View` of `views.cu`.
+/// Everything about one view: `View` of `views.cu`, numbers without padding between them.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::NoUninit)]
 pub struct View {
     image: u64,
     width: u32,
@@ -171,12 +171,6 @@ pub fn room_to_make(views: usize, side: usize, longest: u32) -> usize {
     together * each
 }
 
-/// Views as bytes, as kernels read them.
-pub(crate) fn bytes_of(views: &[View]) -> &[u8] {
-    // SAFETY: views are numbers without padding between them.
-    unsafe { std::slice::from_raw_parts(views.as_ptr().cast::<u8>(), size_of_val(views)) }
-}
-
 /// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each `width * height * 3` bytes from
 /// its place on.
 pub fn make(
@@ -189,7 +183,7 @@ pub fn make(
     if let Some(view) = views.iter().find(|view| !view.fits(images.len())) {
         return expect("views", false, || format!("{view:?} does not lie within {} bytes", images.len()));
     }
-    let uploaded = gpu.upload(bytes_of(views))?;
+    let uploaded = gpu.upload(bytemuck::cast_slice(views))?;
     // SAFETY: the views fit, and the upload is a copy of them.
     unsafe { make_uploaded(gpu, images.address(), (views, uploaded.address()), side, out) }
 }

@@ -201,6 +201,16 @@ impl Operand {
             pixel: channels * g.stride,
         }
     }
+
+    /// From a pixel's first tile to the last of its last kernel row.
+    fn last_tile(&self, kernel_rows: usize, run_tiles: usize) -> usize {
+        (kernel_rows - 1) * self.line + (run_tiles - 1) * self.tile
+    }
+
+    /// From the first pixel to the last one of a piece of `columns` columns.
+    fn last_pixel(&self, piece: &Piece, columns: usize) -> usize {
+        (piece.images - 1) * self.image + (piece.rows - 1) * self.row + (columns - 1) * self.pixel
+    }
 }
 
 /// Whether every pixel of y comes from one of x alone: then those that are needed are gathered, in whole tiles.
@@ -260,6 +270,10 @@ impl<E: Element> Unit<'_, E> {
         let (inside, slack) = copy.split_at_mut(operand.len);
         slack.fill(0.0);
         self.copy_inputs(piece, width, inside);
+        let end =
+            operand.last_tile(g.kernel_height, run_tiles) + operand.last_pixel(piece, output.width) + width;
+        assert!(end <= copy.len(), "a piece reads {end} numbers of {}", copy.len());
+        assert!(out_tiles * P <= dy_row);
         // A tile's vectors of x stay in the first-level cache while all output channels pass by.
         for r in 0..g.kernel_height {
             for run_tile in 0..run_tiles {
@@ -277,9 +291,8 @@ impl<E: Element> Unit<'_, E> {
                         dy_pixel: dy_row,
                     };
                     let sums = &mut self.sums[index * tile_len..][..tile_len];
-                    // SAFETY: the farthest pixel of `walk` has its run inside of `copy`, whose window was made for these
-                    // pixels and taps, with a tile's worth of slack after it, or a tile of its own; `gradients` has
-                    // whole tiles of P units for each pixel, `sums` has a tile.
+                    // SAFETY: the farthest tile of the farthest pixel ends within `copy`, and `gradients` has whole tiles of P
+                    // units for each pixel, both by the assertions above; `sums` has a tile.
                     unsafe { outer::tile::<S, E, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
                 }
             }

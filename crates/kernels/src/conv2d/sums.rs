@@ -5,6 +5,8 @@ use crate::simd::Simd;
 
 /// Pixels that are summed in 32 bits before the sum goes into 64.
 const BLOCK: usize = 64;
+/// The most channels that are summed at once: four of the widest vectors.
+const BUFFERED: usize = 64;
 
 /// Writes [sum per channel, sum of squares per channel] of `y`, rows of `sums.len() / 2` channels.
 #[inline(always)]
@@ -41,13 +43,16 @@ fn add<S: Simd, E: Element, const NV: usize>(
     plain: &mut [f64],
     squares: &mut [f64],
 ) {
-    assert!(y.len() == pixels * channels && first + here <= channels && here <= 64);
+    const { assert!(NV * S::LANES <= BUFFERED) };
+    assert!(y.len() == pixels * channels && first + here <= channels);
+    assert!((NV - 1) * S::LANES < here && here <= NV * S::LANES);
     let mut sum = [simd.splat(0.0); NV];
     let mut square = [simd.splat(0.0); NV];
     let last = here - (NV - 1) * S::LANES;
     for pixel in 0..pixels {
         for v in 0..NV {
-            // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, by the assertion.
+            // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, and `last` is from 1 to
+            // LANES, by the assertions.
             let y = unsafe {
                 let from = y.as_ptr().add(pixel * channels + first + v * S::LANES);
                 if v == NV - 1 { E::load_first(simd, from, last) } else { E::load(simd, from) }
@@ -56,9 +61,9 @@ fn add<S: Simd, E: Element, const NV: usize>(
             square[v] = simd.mul_add(y, y, square[v]);
         }
     }
-    let mut out = [[0.0f32; 64]; 2];
+    let mut out = [[0.0f32; BUFFERED]; 2];
     for v in 0..NV {
-        // SAFETY: NV * LANES <= 64.
+        // SAFETY: NV * LANES <= BUFFERED, as asserted.
         unsafe {
             simd.store(out[0].as_mut_ptr().add(v * S::LANES), sum[v]);
             simd.store(out[1].as_mut_ptr().add(v * S::LANES), square[v]);
