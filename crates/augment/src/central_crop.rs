@@ -1,7 +1,7 @@
 //! The view for evaluation: nothing random.
 
 use crate::family::{check_size, view_len};
-use crate::passes::{From, Pass};
+use crate::passes::{Input, Pass};
 use crate::{AugmentError, CropBox, ImageRef, Scratch};
 
 /// Fraction of the shorter side that the central crop keeps.
@@ -57,7 +57,7 @@ pub fn central_crop(
     let Scratch { isa, resizer, planes, .. } = scratch;
     planes.prepare(size as usize);
     resizer.prepare(crop, size, false);
-    isa.run(Pass { planes, from: From::Image(resizer, image, crop), ops: &[], out: Some(out), mean: false });
+    isa.run(Pass { planes, from: Input::Image(resizer, image, crop), ops: &[], out: Some(out), mean: false });
     Ok(())
 }
 

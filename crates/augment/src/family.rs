@@ -3,7 +3,7 @@
 use crate::ops::auto_augment::{affine, histogram, posterize, sharpness};
 use crate::ops::blur::{self, Blur};
 use crate::ops::{MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
-use crate::passes::{From, Pass, PixelOp};
+use crate::passes::{Input, Pass, PixelOp};
 use crate::planes::Planes;
 use crate::{
     AugmentError, CropBox, ImageRef, RandomResizedCrop, Recipe, Scratch, Step, Steps, Stream, ViewConfig,
@@ -56,6 +56,7 @@ impl ViewFamily {
         }
         let most: usize = rest.iter().map(ViewOp::most_steps).sum();
         if most > MOST_STEPS {
+            const { assert!(MOST_STEPS == 32, "what is expected says so") };
             return Err(AugmentError::OutOfRange {
                 key: "op".to_owned(),
                 value: format!("a list that may do {most} things to a view"),
@@ -140,7 +141,7 @@ impl ViewFamily {
         let Scratch { isa, resizer, blurrer, planes, ops, spare } = scratch;
         planes.prepare(self.size as usize);
         resizer.prepare(recipe.crop, self.size, recipe.flip);
-        let mut from = From::Image(resizer, image, recipe.crop);
+        let mut from = Input::Image(resizer, image, recipe.crop);
         let mut rest = &recipe.steps[..];
         // The mean grey value of the planes, where it is known.
         let mut mean = None;
@@ -157,8 +158,8 @@ impl ViewFamily {
                 return;
             };
             let contrast = matches!(step, Step::Contrast(_));
-            if contrast || !ops.is_empty() || matches!(from, From::Image(..)) {
-                let from = std::mem::replace(&mut from, From::Planes);
+            if contrast || !ops.is_empty() || matches!(from, Input::Image(..)) {
+                let from = std::mem::replace(&mut from, Input::Planes);
                 let pass = Pass { planes: &mut *planes, from, ops, out: None, mean: contrast };
                 let value = isa.run(pass);
                 mean = contrast.then_some(value);
@@ -198,8 +199,17 @@ fn apply_to_planes(step: Step, planes: &mut Planes, spare: &mut Vec<f32>) {
         Step::Sharpness(factor) => sharpness::sharpness(planes, factor, spare),
         Step::Turn { degrees } => affine::turn(planes, degrees, spare),
         Step::ShearX(level) => affine::shear_x(planes, level, spare),
-        // A blur that changes nothing; all others are of the passes.
-        _ => {}
+        // One that changes nothing: all others are of the passes.
+        Step::Blur { .. } => {}
+        // Contrast, and the operators of `PixelOp`, are of the passes.
+        Step::Brightness(_)
+        | Step::BrightnessShift(_)
+        | Step::Contrast(_)
+        | Step::Saturation(_)
+        | Step::Hue(_)
+        | Step::Gray
+        | Step::Solarize(_)
+        | Step::Invert => {}
     }
 }
 

@@ -36,7 +36,18 @@ impl PixelOp {
             Step::Gray => Self::Gray,
             Step::Solarize(threshold) => Self::Solarize(threshold),
             Step::Invert => Self::Solarize(0.0),
-            _ => return None,
+            Step::Flip
+            | Step::Blur { .. }
+            | Step::Cutout { .. }
+            | Step::Rotate { .. }
+            | Step::Noise { .. }
+            | Step::Sobel
+            | Step::AutoContrast
+            | Step::Equalize
+            | Step::Posterize { .. }
+            | Step::Sharpness(_)
+            | Step::Turn { .. }
+            | Step::ShearX(_) => return None,
         })
     }
 
@@ -55,7 +66,7 @@ impl PixelOp {
 }
 
 /// Where the pixels of a [`Pass`] come from.
-pub(crate) enum From<'a> {
+pub(crate) enum Input<'a> {
     /// The planes.
     Planes,
     /// An image, cropped and resized: the resizer is prepared for it.
@@ -65,7 +76,7 @@ pub(crate) enum From<'a> {
 /// A sweep over a view.
 pub(crate) struct Pass<'a> {
     pub planes: &'a mut Planes,
-    pub from: From<'a>,
+    pub from: Input<'a>,
     /// Applied one after another.
     pub ops: &'a [PixelOp],
     /// The finished view, when nothing comes after; otherwise the planes are written.
@@ -100,12 +111,12 @@ impl Task for Pass<'_> {
         for y in 0..side {
             // A row that goes out at once leaves no trace: all of them may use the same place.
             let rows = match (&mut self.from, &self.out) {
-                (From::Image(resizer, image, crop), out) => {
+                (Input::Image(resizer, image, crop), out) => {
                     let rows = self.planes.row_mut(if out.is_some() { 0 } else { y });
                     resizer.row::<V>(*image, *crop, y, rows);
                     self.planes.row_mut(if out.is_some() { 0 } else { y })
                 }
-                (From::Planes, _) => self.planes.row_mut(y),
+                (Input::Planes, _) => self.planes.row_mut(y),
             };
             let [red, green, blue] = rows;
             if !self.ops.is_empty() {
