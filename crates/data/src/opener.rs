@@ -155,7 +155,10 @@ impl Opener {
             let (mut images, test_left_out) = folder(test, listing, self.decode);
             let labelled = !images.classes().is_empty();
             if labelled {
-                images.relabel(train.classes(), test)?;
+                images.relabel(train.classes(), |class| {
+                    let reason = "this class has no folder of the same name in the training part";
+                    DataError::malformed(&test.join(class), reason)
+                })?;
             }
             if labelled || chosen.is_none() {
                 chosen = Some((images, test_left_out));

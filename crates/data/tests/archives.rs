@@ -95,6 +95,10 @@ fn lists_of_paths() {
     );
     assert_eq!(colors(&*source.test.unwrap()), [1]);
 
+    write(&at("strange.csv"), "file,label,split\na/1.png,dog,train\na/2 b.png,horse,test\n");
+    let message = error(&at("strange.csv"));
+    assert!(message.contains("strange.csv: the class \"horse\" is in the test part alone"), "{message}");
+
     // A file that is not there is a broken image, not a broken list.
     write(&at("some.txt"), "a/1.png\na/missing.png\n");
     let source = open(&at("some.txt")).unwrap();
@@ -153,6 +157,15 @@ fn damaged_zip_archives_are_named_and_their_members_passed_over() {
     let reason = source.train.read(1, &mut DecodeScratch::default()).unwrap_err().to_string();
     assert!(reason.contains("1.png") && reason.contains("checksum"), "{reason}");
     assert!(source.train.read(2, &mut DecodeScratch::default()).is_ok());
+    // The second image's length, as the directory at the end tells it.
+    let mut torn = whole.clone();
+    let second = torn.windows(5).rposition(|bytes| bytes == b"1.png").unwrap();
+    torn[second - 46 + 24] ^= 1;
+    fs::write(&file, &torn).unwrap();
+    let source = open(&file).unwrap();
+    assert_eq!(names(&*source.train), ["0.png", "2.png", "3.png"]);
+    let reason = &source.left_out.files[0].reason;
+    assert!(reason.contains("bytes there and declares"), "{reason}");
     for bytes in [&whole[..whole.len() / 2], b"PK nonsense", b""] {
         fs::write(&file, bytes).unwrap();
         let message = error(&file);

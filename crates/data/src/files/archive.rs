@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Files, ImageFiles};
+use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::DecodeOptions;
 use crate::error::DataError;
 use crate::layout::{Arranged, Classes, arrange, folder_of};
@@ -45,7 +45,7 @@ pub(crate) fn by_folders(
     let test = match test {
         Some(test) => {
             let mut test = set(test);
-            test.relabel(&train.classes, place)?;
+            test.relabel(&train.classes, |class| in_test_alone(place, class))?;
             Some(test)
         }
         None => None,

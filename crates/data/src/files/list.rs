@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Files, ImageFiles, labels_among};
+use super::{Files, ImageFiles, in_test_alone, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert};
 use crate::layout::{Classes, Split, split_named};
@@ -95,7 +95,7 @@ pub(crate) fn open(
         true => None,
         false => {
             let mut test = collect(&folder, test, options);
-            test.relabel(&train.classes, list)?;
+            test.relabel(&train.classes, |class| in_test_alone(list, class))?;
             Some(test)
         }
     };

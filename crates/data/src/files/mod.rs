@@ -11,7 +11,7 @@ pub(crate) mod zip;
 pub(crate) mod zstd;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeOptions, DecodeScratch, Region, decode_from};
@@ -89,18 +89,27 @@ impl<F: Files> ImageFiles<F> {
     /// Numbers the labels by `classes` (those of the training part) instead of by this set's own.
     ///
     /// # Errors
-    /// The name of a class that is not among them, in an error about `place`.
-    pub fn relabel(&mut self, classes: &[String], place: &std::path::Path) -> Result<(), DataError> {
-        let new_label = new_labels(&self.classes, classes).map_err(|class| {
-            let path: PathBuf = place.join(class);
-            DataError::malformed(&path, "this class has no folder of the same name in the training part")
-        })?;
+    /// What `unknown` says of a class that is not among them.
+    pub fn relabel(
+        &mut self,
+        classes: &[String],
+        unknown: impl FnOnce(&str) -> DataError,
+    ) -> Result<(), DataError> {
+        let new_label = new_labels(&self.classes, classes).map_err(unknown)?;
         for label in self.labels.iter_mut().filter(|label| **label != NO_LABEL) {
             *label = new_label[*label as usize];
         }
         self.classes = classes.to_vec();
         Ok(())
     }
+}
+
+/// What is wrong with `place`, of whose classes this one is in no training part.
+pub(crate) fn in_test_alone(place: &Path, class: &str) -> DataError {
+    let reason = format!(
+        "the class {class:?} is in the test part alone; give images of it to the training part, or take it out of the test part"
+    );
+    DataError::malformed(place, reason)
 }
 
 /// For each of `own` classes, its number among `known`; fails with the first that is not there.

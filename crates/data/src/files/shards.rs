@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::archive::{ArchiveImages, Opened, by_folders, numbered};
 use super::blocks::{Block, BlockReader, Strands};
 use super::tar::{Packing, decompressed, scan};
-use super::{Files, ImageFiles};
+use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
 use crate::index::{Index, Members};
@@ -251,7 +251,7 @@ pub(crate) fn open(
         let (mut test, left_out) = part(test, left_out)?;
         let (train_classes, test_classes) = (crate::Dataset::classes(&train), crate::Dataset::classes(&test));
         if !train_classes.is_empty() && !test_classes.is_empty() {
-            test.relabel(train_classes, place)?;
+            test.relabel(train_classes, |class| in_test_alone(place, class))?;
         }
         return Ok(Opened { train, test: Some(test), left_out });
     };

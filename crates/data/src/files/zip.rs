@@ -121,6 +121,10 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
             (None, _) => Err("lies beyond the end of the archive".to_owned()),
             (Some(at), CompressionMethod::Stored) if packed == entry.size() => Ok((at, false)),
             (Some(at), CompressionMethod::Deflated) => Ok((at, true)),
+            (_, CompressionMethod::Stored) => Err(format!(
+                "damaged in the archive: not compressed, it has {packed} bytes there and declares {}",
+                entry.size()
+            )),
             (_, method) => Err(format!("is compressed by {method}; deflate or none would be right")),
         };
         match usable {
