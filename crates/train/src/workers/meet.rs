@@ -20,7 +20,7 @@ use crate::TrainError;
 const MAGIC: &[u8; 16] = b"simclr workers \x01";
 /// The longest greeting that is read, in bytes.
 const MOST: u32 = 1 << 20;
-/// How long somebody who connects may take to greet.
+/// How long somebody who connects may take to greet, from the first byte to the last.
 const GREETING: Duration = Duration::from_secs(5);
 /// Between two looks whether somebody has come.
 const LOOK: Duration = Duration::from_millis(20);
@@ -110,7 +110,7 @@ impl Host {
                 )));
             };
             // Whoever is no worker, a scanner of ports say, is no reason to stop.
-            let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
+            let Ok(hello) = receive::<Hello>(&mut stream, GREETING) else { continue };
             leave_out_gone(&mut come);
             match refusal(&hello, size, &come) {
                 Some(why) => {
@@ -196,7 +196,7 @@ impl Workers {
             let Some((mut stream, _)) = accept(&listener, end, &mut patience)? else {
                 return Err(problem(format!("worker {missing} has not connected")));
             };
-            let Ok(hello) = receive::<Hello>(&mut stream) else { continue };
+            let Ok(hello) = receive::<Hello>(&mut stream, GREETING) else { continue };
             if (rank + 1..size).contains(&hello.rank) && links[hello.rank].is_none() {
                 links[hello.rank] = Some(link(hello.rank, stream, &gone)?);
             }
@@ -303,7 +303,7 @@ fn answer(first: &mut TcpStream, end: Instant, patience: &mut Patience) -> Resul
         }
         wait(patience)?;
     }
-    match receive(first).map_err(lost)? {
+    match receive(first, GREETING).map_err(lost)? {
         Answer::Refused(why) => Err(problem(format!("worker 0 refuses this worker: {why}"))),
         welcome => Ok(welcome),
     }
@@ -327,10 +327,28 @@ fn send(stream: &mut TcpStream, what: &impl Serialize) -> io::Result<()> {
     stream.write_all(&message)
 }
 
-fn receive<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<T> {
+/// A connection that is read up to a moment, however slowly something comes.
+struct Until<'s> {
+    stream: &'s mut TcpStream,
+    end: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(to)
+    }
+}
+
+/// A message, all of which comes within so long.
+fn receive<T: DeserializeOwned>(stream: &mut TcpStream, within: Duration) -> io::Result<T> {
     let foreign =
         || io::Error::new(io::ErrorKind::InvalidData, "no worker of this version of simclr is there");
-    stream.set_read_timeout(Some(GREETING))?;
+    let mut stream = Until { stream, end: Instant::now() + within };
     let (mut magic, mut length) = ([0; MAGIC.len()], [0; 4]);
     stream.read_exact(&mut magic)?;
     stream.read_exact(&mut length)?;
@@ -359,4 +377,30 @@ fn problem(what: String) -> TrainError {
 
 fn unheard(rank: usize, error: &io::Error) -> TrainError {
     problem(format!("worker {rank} cannot be heard: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_greets_byte_by_byte_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sender = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            // The longest greeting, at a pace at which it would take hours, until nobody listens any more.
+            let head = MAGIC.iter().copied().chain(MOST.to_le_bytes());
+            let mut bytes = head.chain(std::iter::repeat(b' '));
+            while stream.write_all(&[bytes.next().unwrap()]).is_ok() {
+                sleep(Duration::from_millis(10));
+            }
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        let error = receive::<Hello>(&mut stream, Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        drop(stream);
+        sender.join().unwrap();
+    }
 }
