@@ -115,6 +115,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::BatchTooLarge { .. }
         | E::DoesNotFit { .. }
         | E::NetworkDoesNotFit { .. }
+        | E::FeaturesDoNotFit { .. }
         | E::ViewsOnGpu(_)
         | E::NeedsGpu { .. }
         | E::Views(_) => true,

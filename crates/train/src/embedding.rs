@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use simclr_data::{Dataset, EvalLoader, Reading, Skipped};
 
+use crate::memory::available;
 use crate::{Model, TrainError};
 
 /// h, and z where asked for, of the central crops of a data set's images, in its order.
@@ -64,6 +65,9 @@ pub fn embed_images<E: From<TrainError>>(
 impl Embedding {
     /// Runs every image of `dataset` through `model` as [`embed_images`] does, and keeps all. `each` is told after every batch how many
     /// images are done.
+    ///
+    /// # Errors
+    /// As [`embed_images`], and [`TrainError::FeaturesDoNotFit`] before anything is computed.
     pub fn of(
         model: &Model,
         dataset: &Arc<dyn Dataset>,
@@ -72,8 +76,8 @@ impl Embedding {
         each: &mut dyn FnMut(usize),
     ) -> Result<Embedding, TrainError> {
         let (h_dim, z_dim) = (model.encoder.features(), model.head.dim());
-        let mut all = Embedding { h_dim, z_dim, ..Embedding::default() };
-        all.h.reserve_exact(dataset.len() * h_dim);
+        let h = room_for(dataset.len(), h_dim)?;
+        let mut all = Embedding { h, h_dim, z_dim, ..Embedding::default() };
         all.skipped = embed_images::<TrainError>(model, dataset, reading, &mut |batch| {
             all.h.extend_from_slice(batch.h);
             if with_z {
@@ -85,5 +89,28 @@ impl Embedding {
             Ok(())
         })?;
         Ok(all)
+    }
+}
+
+/// Room for `width` values of each image.
+fn room_for(images: usize, width: usize) -> Result<Vec<f32>, TrainError> {
+    let (mut values, count) = (Vec::new(), images.saturating_mul(width));
+    values.try_reserve_exact(count).map_err(|_| TrainError::FeaturesDoNotFit {
+        images,
+        needed: (count as u64).saturating_mul(size_of::<f32>() as u64),
+        available: available(),
+    })?;
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_do_not_fit_are_refused() {
+        assert!(room_for(1000, 512).unwrap().capacity() >= 512_000);
+        let error = room_for(1 << 50, 2048).unwrap_err().to_string();
+        assert!(error.contains("of 1125899906842624 images take 9223372036.85 GB of memory"), "{error}");
     }
 }

@@ -216,6 +216,20 @@ pub enum TrainError {
         /// Bytes that there are.
         available: u64,
     },
+    /// What a network makes of a whole data set is more than memory holds.
+    #[error(
+        "the features of {images} images take {:.2} GB of memory{}: give fewer images, or end other programs",
+        *needed as f64 / 1e9,
+        available.map_or_else(String::new, |available| format!(", {:.2} GB are available", available as f64 / 1e9))
+    )]
+    FeaturesDoNotFit {
+        /// Images of the data set.
+        images: usize,
+        /// Bytes of all features.
+        needed: u64,
+        /// Bytes that there are, where the system tells.
+        available: Option<u64>,
+    },
     /// A step that takes more memory than there is.
     #[error(
         "a batch of {batch} images takes about {:.2} GB of memory with train.memory={memory}, and {:.2} GB are available; {}",
