@@ -28,7 +28,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
-    /// Set a key, such as train.batch=128; may be given again (simclr keys lists them)
+    /// Set a key, such as train.batch=128; several may follow (simclr keys lists them)
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     pub sets: Vec<String>,
 
@@ -44,7 +44,7 @@ pub struct DataSettings {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
 
-    /// Set a key of the table data, such as data.shrink=512; may be given again
+    /// Set a key of the table data, such as data.shrink=512; several may follow
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     sets: Vec<String>,
 }

@@ -117,14 +117,15 @@ fn with_negative_values(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_values)
 }
 
-/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them.
+/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them, be it a
+/// folder that is called `split=train`.
 fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut out: Vec<OsString> = Vec::new();
     // Whether the word before was a value of --set, and whether it was --set itself.
     let (mut after_value, mut after_set) = (false, false);
     for word in words {
         let text = word.to_string_lossy();
-        let assigns = text.contains('=') && !text.starts_with('-');
+        let assigns = text.split_once('=').is_some_and(|(key, _)| is_key(key));
         if after_value && assigns {
             out.push("--set".into());
         }
@@ -133,6 +134,14 @@ fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
         out.push(word);
     }
     out
+}
+
+/// Whether this looks like the name of a configuration key, tables and all: `view.a.op`.
+fn is_key(word: &str) -> bool {
+    let is_name = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    word.contains('.') && word.split('.').all(is_name)
 }
 
 #[cfg(test)]
@@ -150,9 +159,12 @@ mod tests {
             let spread = spread_sets(words.split(' ').map(OsString::from));
             spread.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(spread("p --set a=1 b=2 DATA c=3"), "p --set a=1 --set b=2 DATA c=3");
-        assert_eq!(spread("p --set=a=1 b=2 --out x=y"), "p --set=a=1 --set b=2 --out x=y");
+        assert_eq!(spread("p --set a.b=1 c.d=2 DATA e.f=3"), "p --set a.b=1 --set c.d=2 DATA e.f=3");
+        assert_eq!(spread("p --set=a.b=1 c_d.e2=3 --out x.y=z"), "p --set=a.b=1 --set c_d.e2=3 --out x.y=z");
         assert_eq!(spread("p --set a --resume"), "p --set a --resume");
-        assert_eq!(spread("p x=y --set a=1"), "p x=y --set a=1");
+        assert_eq!(spread("p x.y=z --set a.b=1"), "p x.y=z --set a.b=1");
+        for data in ["split=train", "./a.b=c", "a/b.c=d", "A.b=c", ".a=b", "-a.b=c"] {
+            assert_eq!(spread(&format!("p --set a.b=1 {data}")), format!("p --set a.b=1 {data}"));
+        }
     }
 }

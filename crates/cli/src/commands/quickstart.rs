@@ -69,7 +69,7 @@ pub struct Quickstart {
     #[arg(long, value_name = "N", default_value_t = 6000, value_parser = from_to(100_u32, 1_000_000))]
     images: u32,
 
-    /// Set a key, such as train.epochs=20; may be given again
+    /// Set a key, such as train.epochs=20; several may follow
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 
