@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_data::{Cached, Dataset};
-use simclr_eval::protocols::{Evaluation, Scores, Splits, TrainedEncoder, Versus, random_encoder};
+use simclr_data::{Cached, DataError, Dataset, Source};
+use simclr_eval::protocols::{
+    Evaluation, Origin, Placed, Scores, Seen, Shared, Splits, TrainedEncoder, Versus, random_encoder,
+};
 use simclr_train::{Model, memory};
 
 use crate::data::Opening;
@@ -61,7 +63,13 @@ impl Judged {
     }
 
     /// Tells a result and writes it to the run folder; where that cannot be, it was told all the same.
-    pub fn conclude(&self, encoder: &TrainedEncoder, mut evaluation: Evaluation) -> Result<()> {
+    pub fn conclude(
+        &self,
+        encoder: &TrainedEncoder,
+        splits: &Splits,
+        mut evaluation: Evaluation,
+    ) -> Result<()> {
+        evaluation.data = splits.origin().cloned();
         if evaluation.skipped > 0 {
             terminal::warn(&format!(
                 "{} could not be read and do not count, listed in {}",
@@ -72,7 +80,7 @@ impl Judged {
         if self.encoding.json {
             terminal::print(&summary(&evaluation).to_string())?;
         } else {
-            for line in table(&evaluation) {
+            for line in table(&evaluation, encoder.name()) {
                 terminal::print(&line)?;
             }
         }
@@ -86,24 +94,84 @@ impl Judged {
 pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>) -> Result<Splits> {
     let index = encoder.run.index();
     let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
-    let source = opening.open(&[train.to_owned()])?;
-    let test = match test {
-        Some(path) => {
-            let source = opening.open(&[path.to_owned()])?;
-            Some(source.test.unwrap_or(source.train))
-        }
-        None => source.test,
+    let mut open = |path: &Path| {
+        let paths = vec![path.to_owned()];
+        Ok::<_, DataError>(Opened { source: opening.open(&paths)?, paths })
     };
+    let (train, test) = (open(train)?, test.map(open).transpose()?);
     opening.save(&index);
-    pair(kept(source.train), test)
+    let splits = pair(train, test)?;
+    let set_apart = splits.origin().is_some_and(|origin| origin.set_apart);
+    if set_apart && encoder.chosen_by.as_deref() == Some("knn_top1") {
+        terminal::warn(
+            "--best: this checkpoint was chosen by the labels of images held out from training, and some of those are \
+             likely to be among the ones set apart here: the figures may be a little too good; leave --best out, or give \
+             other images to --test",
+        );
+    }
+    Ok(splits)
 }
 
-/// Images to learn from and to test on; without the latter a part of the former is set apart.
-pub fn pair(train: Arc<dyn Dataset>, test: Option<Arc<dyn Dataset>>) -> Result<Splits> {
-    if let Some(test) = test {
-        return Ok(Splits::new(train, kept(test))?);
+/// A data set that was opened.
+pub struct Opened {
+    /// What was found.
+    pub source: Source,
+    /// Where, one or several read as one.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Opened {
+    fn name(&self) -> String {
+        self.paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
-    let splits = Splits::hold_out(train, SET_APART, 0)?;
+
+    /// The images to train on, and those to test on.
+    fn parts(self) -> (Placed, Option<Placed>) {
+        // Images of several data sets are called by their whole paths.
+        let path = self.paths.into_iter().next().unwrap_or_default();
+        Placed::all(self.source, &path)
+    }
+}
+
+/// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it has none, a part of its images
+/// is set apart. Images that are in both are warned of.
+pub fn pair(train: Opened, test: Option<Opened>) -> Result<Splits> {
+    let names = [train.name(), test.as_ref().unwrap_or(&train).name()];
+    let origin = |set_apart, shared| {
+        let [train, test] = names;
+        Origin { train, test, set_apart, shared }
+    };
+    let (train, own) = train.parts();
+    let (test, shared) = match test.map(Opened::parts) {
+        Some((images, test)) => {
+            let test = test.unwrap_or(images);
+            let mut seen = Seen::default();
+            seen.add("training", &train);
+            let shared = seen.add("test", &test);
+            (test, shared)
+        }
+        None => match own {
+            Some(test) => (test, None),
+            None => return Ok(set_apart(train.images)?.of(origin(true, 0))),
+        },
+    };
+    if let Some(Shared { images, first, .. }) = &shared {
+        terminal::warn(&format!(
+            "{} of the {} test images {} learnt from as well, such as {}: the figures tell little of images that are new; \
+             give others to --test",
+            terminal::grouped(*images as u64),
+            terminal::grouped(test.images.len() as u64),
+            if *images == 1 { "is" } else { "are" },
+            first.display(),
+        ));
+    }
+    let shared = shared.map_or(0, |shared| shared.images);
+    Ok(Splits::new(kept(train.images), kept(test.images))?.of(origin(false, shared)))
+}
+
+/// Images of which a part of every class is set apart to test on.
+fn set_apart(images: Arc<dyn Dataset>) -> Result<Splits> {
+    let splits = Splits::hold_out(kept(images), SET_APART, 0)?;
     terminal::say(&format!(
         "no test images: {} of {}, the same share of each class, are set apart",
         terminal::grouped(splits.test().len() as u64),
@@ -127,6 +195,8 @@ pub fn summary(evaluation: &Evaluation) -> Value {
         "mean_per_class": trained.mean_per_class,
         "random_top1": random.as_ref().map(|random| random.top1),
         "random_top5": random.as_ref().and_then(|random| random.top5),
+        "settings": trained.details,
+        "data": evaluation.data,
         "train_images": evaluation.train_images,
         "test_images": evaluation.test_images,
         "classes": evaluation.classes,
@@ -135,17 +205,21 @@ pub fn summary(evaluation: &Evaluation) -> Value {
     })
 }
 
-/// A result for a person.
-fn table(evaluation: &Evaluation) -> Vec<String> {
+/// A result of the encoder that is called `name`, for a person.
+fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
+    let mut what = evaluation.title();
+    let settings = evaluation.settings();
+    if !settings.is_empty() {
+        what += &format!(", {settings}");
+    }
     let mut lines = vec![format!(
-        "{}, {} images learnt from, {} tested on, {} classes",
-        evaluation.title(),
+        "{what}, {} images learnt from, {} tested on, {} classes",
         terminal::grouped(evaluation.train_images as u64),
         terminal::grouped(evaluation.test_images as u64),
         evaluation.classes
     )];
     lines.push(format!("{:<16} {:>8} {:>8}", "", "top-1", "top-5"));
-    lines.push(score_line("SimCLR", &evaluation.trained));
+    lines.push(score_line(name, &evaluation.trained));
     lines.extend(evaluation.random.as_ref().map(|random| score_line(evaluation.baseline(), random)));
     let classes = &evaluation.trained.per_class;
     if classes.len() <= LISTED {

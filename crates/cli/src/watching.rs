@@ -29,11 +29,10 @@ impl Watching {
             Progress::Fitting { side } => self.begin(format!("{side}, logistic regression"), None),
             Progress::Planned { images, of, epochs, batch, rate, memory } => {
                 terminal::say(&format!(
-                    "{} of {} labels: {} of {}, batch {batch}, rate {rate:.4}",
+                    "{} of {} labels: {}",
                     terminal::grouped(images as u64),
                     terminal::grouped(of as u64),
-                    terminal::counted(epochs as usize, "epoch"),
-                    terminal::counted(images / batch, "step"),
+                    training_plan(images, (epochs, batch, rate)),
                 ));
                 terminal::say(&memory.to_string());
             }
@@ -82,6 +81,12 @@ impl Watching {
             bar.set_position(done);
         }
     }
+}
+
+/// How `images` are learnt from by stochastic gradient descent: epochs, images a step, rate of the first step.
+pub fn training_plan(images: usize, (epochs, batch, rate): (u64, usize, f64)) -> String {
+    let (epochs, steps) = (terminal::counted(epochs as usize, "epoch"), images / batch.max(1));
+    format!("{epochs} of {}, batch {batch}, rate {rate:.4}", terminal::counted(steps, "step"))
 }
 
 /// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".

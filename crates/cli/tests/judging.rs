@@ -4,7 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{path, pretrain, simclr, small_data};
+use common::{class_folders, path, pretrain, simclr, small_data};
+use serde_json::{Value, json};
 
 /// A folder that takes nothing, be it read-only or full, is no reason to lose what was measured.
 #[test]
@@ -24,4 +25,94 @@ fn a_result_that_cannot_be_written_is_told() {
     assert!(out.join("finetune-10%.safetensors").is_file());
     let probe = simclr(&["probe", path(&run), path(&data), "--json"]).expect(1, &["evaluation"]);
     assert_eq!(probe.json()["rows"].as_array().unwrap().len(), 4);
+}
+
+/// Images that are learnt from and tested on say nothing, by whatever path they are reached.
+#[test]
+fn test_images_that_are_learnt_from_are_counted() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let parts = dir.path().join("parts");
+    class_folders(&parts.join("train"), 3, 8);
+    class_folders(&parts.join("test"), 3, 2);
+    let (train, around) = (parts.join("train"), parts.join("test/../train"));
+    let measure = |command: &str, train: &str, test: &[&str]| {
+        let words = [&[command, path(&run), "--train", train, "--no-random", "--json"][..], test].concat();
+        simclr(&words).expect(0, &[])
+    };
+    for (command, trained) in [("knn", &parts), ("linear", &train), ("finetune", &parts)] {
+        let test = match command {
+            "finetune" => ["--test", path(&train), "--epochs", "1", "--labels", "6"].to_vec(),
+            _ => vec!["--test", path(&around)],
+        };
+        let reply = measure(command, path(trained), &test);
+        assert!(
+            reply.err.contains("24 of the 24 test images are learnt from as well, such as "),
+            "{}",
+            reply.err
+        );
+        assert_eq!(reply.json()["data"]["shared"], 24);
+    }
+    let reply = measure("knn", path(&parts), &[]);
+    let named = json!({ "train": path(&parts), "test": path(&parts), "set_apart": false, "shared": 0 });
+    assert!(reply.json()["data"] == named && !reply.err.contains("learnt from"), "{}", reply.err);
+    let reply = measure("knn", path(&train), &["--test", path(&parts)]);
+    assert!(!reply.err.contains("learnt from"), "{}", reply.err);
+}
+
+#[test]
+fn settings_and_images_stand_beside_the_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, run) = (dir.path().join("data"), dir.path().join("run"));
+    class_folders(&data, 3, 32);
+    let sets = ["data.holdout=8", "train.knn_every=1"];
+    simclr(&pretrain(&data, &run, &sets)).expect(0, &["kNN"]);
+    let measure = |command: &str, more: &[&str]| {
+        let words = [command, path(&run), "--train", path(&data), "--no-random"];
+        simclr(&[&words[..], more].concat()).expect(0, &[])
+    };
+    let told = measure("knn", &[]);
+    assert!(told.out.starts_with("kNN, k = 78, all there are to learn from, 78 images"), "{}", told.out);
+    assert!(!told.err.contains("--best"), "{}", told.err);
+    assert!(measure("knn", &["--k", "7"]).out.starts_with("kNN, k = 7, 78 images"));
+    let sgd = measure("linear", &["--method", "sgd", "--epochs", "2"]);
+    assert!(sgd.err.contains("78 images: 2 epochs of 11 steps, batch 7, rate 0.1000"), "{}", sgd.err);
+    let words = ["78 images: 2 epochs of 15 steps, batch 5", "rate 0.1"];
+    let sgd = simclr(
+        &["linear", path(&run), "--train", path(&data), "--no-random"]
+            .into_iter()
+            .chain(["--method", "sgd", "--epochs", "2", "--batch", "5", "--json"])
+            .collect::<Vec<_>>(),
+    )
+    .expect(0, &words)
+    .json();
+    assert_eq!((&sgd["settings"]["batch"], &sgd["data"]["set_apart"]), (&5.into(), &true.into()));
+    for head in [&[][..], &["--head-layers", "1"]] {
+        measure("finetune", &[&["--labels", "6", "--epochs", "1"][..], head].concat());
+    }
+    // The best checkpoint was chosen by labels of images that may be among those set apart.
+    let best = ["knn", path(&run), "--train", path(&data), "--no-random", "--best", "--k", "7"];
+    simclr(&best).expect(0, &["warning: --best: this checkpoint was chosen by the labels"]);
+    let other = dir.path().join("other");
+    class_folders(&other, 3, 2);
+    let reply = simclr(&[&best[..], &["--test", path(&other)]].concat()).expect(0, &[]);
+    assert!(!reply.err.contains("--best: "), "{}", reply.err);
+
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    let judged = format!("<small>k = 7</small><br><small>6 test images of {}</small>", path(&other));
+    let apart = format!("<small>18 images set apart from {}</small>", path(&data));
+    for words in
+        [&judged, &apart, "<small>2 epochs of batch 5 at rate 0.1000</small>", "<h2>Accuracy by class: "]
+    {
+        assert!(page.contains(words), "no {words} in {page}");
+    }
+    // What keeps a layer of the head comes after what does not.
+    let place = |words: &str| page.find(words).unwrap();
+    assert!(
+        place("<dt>fine-tuning, 6 labels accuracy") < place("<dt>fine-tuning, 6 labels, from head layer 1")
+    );
+    let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
+    assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }

@@ -93,7 +93,7 @@ fn the_report_holds_what_the_run_tells() {
     assert_eq!(report.accuracy.len(), 1);
     assert_eq!(report.accuracy[0].protocol, "kNN");
     assert!(report.accuracy[0].random.is_some());
-    assert_eq!(report.per_class.len(), 3);
+    assert_eq!(report.per_class.classes.len(), 3);
     assert_eq!(report.skipped[0].name, "<b>.jpg");
     assert!(report.figures.iter().any(|figure| figure.value == "12.2" || figure.value == "12.3"));
     let page = std::fs::read_to_string(write_report(&run, &report).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_data::Source;
+use simclr_data::{DataError, Source};
 use simclr_engine::Device;
 use simclr_eval::protocols::{
     self, Evaluation, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint,
@@ -24,7 +24,7 @@ use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
 use crate::exit::{Done, usage};
-use crate::judging::{kept, pair};
+use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to};
 use crate::watching::Watching;
 use crate::workers::Gathering;
@@ -247,15 +247,15 @@ impl Ablate {
 
     /// The images that all variants are measured by.
     fn splits(&self, opening: &mut Opening, source: &Source) -> Result<Splits> {
-        let other = match &self.train {
-            Some(path) => opening.open(std::slice::from_ref(path))?,
-            None => source.clone(),
+        let mut open = |path: &PathBuf| {
+            let paths = vec![path.clone()];
+            Ok::<_, DataError>(Opened { source: opening.open(&paths)?, paths })
         };
-        let test = match &self.test {
-            Some(path) => Some(opening.open(std::slice::from_ref(path))?),
-            None => None,
+        let train = match &self.train {
+            Some(path) => open(path)?,
+            None => Opened { source: source.clone(), paths: self.data.clone() },
         };
-        pair(kept(other.train), test.map_or(other.test, |test| Some(test.test.unwrap_or(test.train))))
+        pair(train, self.test.as_ref().map(open).transpose()?)
     }
 
     /// Trains and measures one variant with one seed, as far as that was not done before. Nothing where Ctrl-C came.
@@ -329,6 +329,7 @@ impl Ablate {
                 };
                 protocol_of(judge).clone_into(&mut evaluation.protocol);
                 evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));
+                evaluation.data = splits.origin().cloned();
                 encoder.record(&mut evaluation)?;
                 scores[judge as usize] = Some(evaluation.trained.top1);
             }

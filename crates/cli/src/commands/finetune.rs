@@ -92,7 +92,7 @@ impl Finetune {
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
         // A run folder that takes no result is no reason to lose the network, which may go elsewhere.
-        let concluded = self.judged.conclude(&encoder, tuned.evaluation.clone());
+        let concluded = self.judged.conclude(&encoder, &splits, tuned.evaluation.clone());
         let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
         concluded?;

@@ -39,7 +39,7 @@ impl Knn {
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
         let options = Classifier { k: self.k, temperature: self.temperature };
-        self.judged.conclude(&encoder, protocols::knn(&encoded, &options)?)?;
+        self.judged.conclude(&encoder, &splits, protocols::knn(&encoded, &options)?)?;
         Ok(Done::Finished)
     }
 }

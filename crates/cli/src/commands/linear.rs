@@ -7,7 +7,8 @@ use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Progress, Sgd, S
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one, seed};
-use crate::watching::Watching;
+use crate::terminal;
+use crate::watching::{Watching, training_plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +30,7 @@ pub struct Linear {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
-    /// Images a step of --method sgd [default: 512 for images up to 32 pixels, 4096 above]
+    /// Images a step of --method sgd [default: 512 for images up to 32 pixels, 4096 above; at most a tenth of those learnt from]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
@@ -57,7 +58,7 @@ impl Linear {
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut |progress| watching.see(progress))?;
         drop(watching);
-        self.judged.conclude(&encoder, evaluation)?;
+        self.judged.conclude(&encoder, &splits, evaluation)?;
         Ok(Done::Finished)
     }
 
@@ -98,6 +99,12 @@ impl Linear {
                     seed: self.seed,
                     ..usual
                 };
+                let images = splits.train().len();
+                terminal::say(&format!(
+                    "{}: {}",
+                    terminal::counted(images, "image"),
+                    training_plan(images, (options.epochs, options.batch, options.rate))
+                ));
                 Ok(protocols::linear_sgd(&models, splits, &options, watch)?)
             }
         }

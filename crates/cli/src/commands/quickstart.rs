@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use simclr_data::{Made, Source, made};
 use simclr_eval::protocols::{
-    self, Evaluation, LogisticOptions, Splits, TrainedEncoder, Versus, random_encoder,
+    self, Evaluation, LogisticOptions, Origin, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_metrics::Knn;
 use simclr_train::pretrain::Identity;
@@ -181,6 +181,10 @@ impl Quickstart {
         let mut knn = protocols::knn(&encoded, &Knn::default())?;
         let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;
         drop(watching);
+        let made = || "made images".to_owned();
+        let origin = Origin { train: made(), test: made(), set_apart: false, shared: 0 };
+        knn.data = Some(origin.clone());
+        linear.data = Some(origin);
         encoder.record(&mut knn)?;
         encoder.record(&mut linear)?;
 

@@ -309,7 +309,7 @@ impl Transfer {
                 "{set:<width$}  {protocol:<12}  {metric:<14} {simclr:>8} {random:>8} {paper:>8}"
             ))
         };
-        line(["data set", "", "", "SimCLR", "random", "paper"])?;
+        line(["data set", "", "", encoder.name(), "random", "paper"])?;
         for row in &rows {
             let [simclr, random, paper] = [row.simclr, row.random, row.paper]
                 .map(|value| value.map_or("-".to_owned(), terminal::percent));

@@ -14,13 +14,14 @@ use super::maps::class_maps;
 use super::neighbours::{NeighbourOptions, neighbour_rows};
 use super::probe::{Probe, ProbeRow};
 use super::splits::Splits;
+use super::trained::encoder_name;
 use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, Probed, Probes, Report, SkippedFile,
-    TopAccuracy, Transfer,
+    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Probed, Probes, Report,
+    SkippedFile, TopAccuracy, Transfer,
 };
 
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
@@ -38,6 +39,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
     Ok(Report {
         title: title(run.path()),
         subtitle: subtitle(run, config, &history),
+        encoder: encoder_name(run).to_owned(),
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(row).collect(),
         transfer: transfer(run)?,
@@ -92,9 +94,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
 /// What `RUN/evaluation/` holds, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
     let mut found: Vec<Evaluation> = results(&json_files(run, &run.path().join("evaluation"))?)?;
-    found.sort_by_key(|evaluation| {
+    found.sort_by_cached_key(|evaluation| {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
-        place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0))
+        let place = place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0));
+        // The whole encoder comes before what goes on from a layer of the head.
+        (place, evaluation.protocol.clone())
     });
     Ok(found)
 }
@@ -215,19 +219,21 @@ fn row(evaluation: &Evaluation) -> AccuracyRow {
     let top = |scores: &Scores| TopAccuracy { top1: scores.top1, top5: scores.top5 };
     AccuracyRow {
         protocol: evaluation.title(),
+        settings: evaluation.settings(),
+        data: evaluation.judged_by(),
         simclr: Some(top(&evaluation.trained)),
         random: evaluation.random.as_ref().map(top),
     }
 }
 
 /// Of the last protocol on the page but, where there is one, of logistic regression: it is the linear accuracy without settings.
-fn per_class(evaluations: &[Evaluation]) -> Vec<ClassAccuracy> {
+fn per_class(evaluations: &[Evaluation]) -> PerClass {
     let linear = evaluations.iter().find(|evaluation| evaluation.protocol == "logistic");
-    let Some(evaluation) = linear.or(evaluations.last()) else { return Vec::new() };
+    let Some(evaluation) = linear.or(evaluations.last()) else { return PerClass::default() };
     let random = evaluation.random.as_ref().map(|scores| &scores.per_class);
     let classes = evaluation.trained.per_class.iter().enumerate().filter_map(|(label, class)| {
         let random = random.and_then(|classes| classes.get(label)?.accuracy);
         Some(ClassAccuracy { class: class.name.clone(), simclr: class.accuracy?, random })
     });
-    classes.collect()
+    PerClass { protocol: evaluation.title(), data: evaluation.judged_by(), classes: classes.collect() }
 }

@@ -21,6 +21,9 @@ pub struct Evaluation {
     /// Steps of training behind the encoder, where it came from a run.
     #[serde(default)]
     pub step: Option<u64>,
+    /// Which images these are, where that is known.
+    #[serde(default)]
+    pub data: Option<Origin>,
     /// Images that the classifier learnt from.
     pub train_images: usize,
     /// Images that it was judged by.
@@ -40,6 +43,19 @@ pub struct Evaluation {
     pub random: Option<Scores>,
     /// What it all took, encoding included.
     pub seconds: f64,
+}
+
+/// Which images a classifier learnt from and was judged by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The data set to learn from, as it was named.
+    pub train: String,
+    /// The data set to test on, which may be the same one.
+    pub test: String,
+    /// Whether the test images are a part of those to learn from, set apart for it.
+    pub set_apart: bool,
+    /// Test images that were learnt from as well.
+    pub shared: usize,
 }
 
 /// An image that could not be read.
@@ -152,6 +168,7 @@ impl Evaluation {
         Evaluation {
             protocol: protocol.to_owned(),
             step: None,
+            data: None,
             train_images: counts.train,
             test_images: counts.test,
             skipped: counts.broken.len(),
@@ -171,6 +188,44 @@ impl Evaluation {
             "logistic_z" => "linear on z, logistic regression".to_owned(),
             "linear_sgd" => "linear, SGD".to_owned(),
             other => self.fine_tuned().unwrap_or_else(|| other.to_owned()),
+        }
+    }
+
+    /// The settings that it was found with, in words: those of the trained encoder, where they were chosen.
+    pub fn settings(&self) -> String {
+        let details = &self.trained.details;
+        let number = |key: &str| details.get(key).filter(|value| value.is_number());
+        let (k, epochs, batch) = (number("k"), number("epochs"), number("batch"));
+        match (k, epochs.zip(batch).zip(number("rate")), number("l2").and_then(Value::as_f64)) {
+            (Some(k), ..) if k.as_u64() == Some(self.train_images as u64) => {
+                format!("k = {k}, all there are to learn from")
+            }
+            (Some(k), ..) => format!("k = {k}"),
+            (_, Some(((epochs, batch), rate)), _) => {
+                let rate = rate.as_f64().unwrap_or_default();
+                let plural = if epochs.as_u64() == Some(1) { "" } else { "s" };
+                format!("{epochs} epoch{plural} of batch {batch} at rate {rate:.4}")
+            }
+            (.., Some(l2)) => format!("L2 weight {l2:.1e}"),
+            _ => String::new(),
+        }
+    }
+
+    /// The images that it was judged by, in words.
+    pub fn judged_by(&self) -> String {
+        let images = |which: &str| match self.test_images {
+            1 => format!("1 {which}"),
+            count => format!("{count} {which}s"),
+        };
+        match &self.data {
+            None => images("test image"),
+            Some(Origin { test, set_apart: true, .. }) => {
+                format!("{} set apart from {test}", images("image"))
+            }
+            Some(Origin { test, shared: 0, .. }) => format!("{} of {test}", images("test image")),
+            Some(Origin { test, shared, .. }) => {
+                format!("{} of {test}, {shared} of them learnt from", images("test image"))
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 //! | file | |
 //! |---|---|
 //! | `splits` | labelled training and test images whose classes agree |
+//! | `places` | where images lie, and which are in two parts |
 //! | `stratify` | a part of every class |
 //! | `trained` | the encoder of a run folder |
 //! | `baseline` | the random encoder to compare with |
@@ -42,6 +43,7 @@ mod maps;
 mod neighbours;
 mod network;
 mod part;
+mod places;
 mod probe;
 mod regression;
 mod sgd;
@@ -54,13 +56,14 @@ mod versus;
 pub use assemble::{Pictures, assemble_report, pictures, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode};
-pub use evaluation::{BrokenImage, ClassScore, Evaluation, Scores};
+pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
 pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use part::Part;
+pub use places::{Placed, Seen, Shared};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic};
 pub use sgd::Sgd;

@@ -7,6 +7,7 @@ use simclr_data::{
 };
 use simclr_train::Model;
 
+use super::evaluation::Origin;
 use super::finetune::Labels;
 use super::stratify::stratify;
 use crate::EvalError;
@@ -20,6 +21,7 @@ const NAMED: usize = 10;
 pub struct Splits {
     train: Arc<dyn Dataset>,
     test: Arc<dyn Dataset>,
+    origin: Option<Origin>,
     strict: bool,
 }
 
@@ -32,12 +34,13 @@ impl Splits {
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
         let train = matched("training", train, None)?;
         let test = matched("test", test, Some(train.classes()))?;
-        Ok(Splits { train, test, strict: false })
+        Ok(Splits { train, test, origin: None, strict: false })
     }
 
     /// One data set, of which a share of every class (a fifth, say) is set apart to test on.
     ///
-    /// The encoder may have been pretrained on those images too; it never saw their labels.
+    /// The encoder may have been pretrained on those images too. It never saw their labels; which of its checkpoints is the best may have been
+    /// decided by those of some of them ([`TrainedEncoder::chosen_by`](super::TrainedEncoder::chosen_by)).
     ///
     /// # Errors
     /// As [`Splits::new`], [`EvalError::TooFewToSplit`], and [`EvalError::Option`] for a fraction that is not between 0 and 1.
@@ -59,6 +62,12 @@ impl Splits {
     #[must_use]
     pub fn strict(self, strict: bool) -> Splits {
         Splits { strict, ..self }
+    }
+
+    /// The same, of which it is known where they come from.
+    #[must_use]
+    pub fn of(self, origin: Origin) -> Splits {
+        Splits { origin: Some(origin), ..self }
     }
 
     /// The same with fewer training images: as many of each class as of any other, drawn by `seed`. Fewer lie within more.
@@ -85,6 +94,11 @@ impl Splits {
     /// The test images.
     pub fn test(&self) -> &Arc<dyn Dataset> {
         &self.test
+    }
+
+    /// Where they come from, where that is known.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// The names of the classes, in the order of the labels of both.

@@ -32,6 +32,9 @@ pub struct TrainedEncoder {
     pub run: RunFolder,
     /// Its checkpoint.
     pub checkpoint: PathBuf,
+    /// The figure of held-out images by which it was chosen, where the best was asked for: `knn_top1`, which is by their labels, or
+    /// `holdout_contrastive_accuracy`, which is not.
+    pub chosen_by: Option<String>,
     /// Steps of training behind it.
     pub step: u64,
     /// Whole epochs of training behind it.
@@ -56,15 +59,23 @@ impl TrainedEncoder {
         let found = found.ok_or_else(|| EvalError::NoCheckpoint { run: path.to_path_buf() })?;
         let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
         let meta = &found.checkpoint.meta;
+        let best =
+            meta.best.as_ref().filter(|best| which == WhichCheckpoint::Best && best.step() == meta.step);
         Ok(TrainedEncoder {
             model,
             config,
             run,
             step: meta.step,
             epoch: meta.epoch,
+            chosen_by: best.map(|best| best.figure().to_owned()),
             checkpoint: found.path,
             passed_over: found.skipped.iter().map(ToString::to_string).collect(),
         })
+    }
+
+    /// What tables call it; see [`encoder_name`].
+    pub fn name(&self) -> &'static str {
+        encoder_name(&self.run)
     }
 
     /// Writes a result to the run, with the step of the checkpoint that it is of. Returns the file.
@@ -76,4 +87,9 @@ impl TrainedEncoder {
         self.run.write_evaluation(&evaluation.protocol, evaluation)?;
         Ok(self.run.evaluation(&evaluation.protocol))
     }
+}
+
+/// What tables call the encoder of a run: what trained an imported one, nobody has told.
+pub(super) fn encoder_name(run: &RunFolder) -> &'static str {
+    if run.imported().is_some() { "imported" } else { "SimCLR" }
 }

@@ -37,6 +37,8 @@ pub struct Report {
     pub title: String,
     /// A sentence under the heading: what was trained, on what.
     pub subtitle: String,
+    /// What tables call the trained encoder.
+    pub encoder: String,
     /// Figures at the top.
     pub figures: Vec<Figure>,
     /// Accuracies by protocol.
@@ -52,7 +54,7 @@ pub struct Report {
     /// Where images lie.
     pub maps: Vec<ClassMap>,
     /// Accuracy of each class.
-    pub per_class: Vec<ClassAccuracy>,
+    pub per_class: PerClass,
     /// The resolved configuration, as TOML.
     pub config: String,
     /// Files that were skipped.
@@ -84,6 +86,10 @@ pub struct TopAccuracy {
 pub struct AccuracyRow {
     /// The protocol, such as "kNN".
     pub protocol: String,
+    /// Its settings, such as "k = 200", or empty.
+    pub settings: String,
+    /// The images that it was judged by.
+    pub data: String,
     /// The trained encoder.
     pub simclr: Option<TopAccuracy>,
     /// The same network before training.
@@ -142,6 +148,17 @@ pub struct Probed {
     pub paper: [f64; 2],
 }
 
+/// Accuracies of classes by one protocol.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PerClass {
+    /// The protocol.
+    pub protocol: String,
+    /// The images that it was judged by.
+    pub data: String,
+    /// The classes.
+    pub classes: Vec<ClassAccuracy>,
+}
+
 /// How much of a class is recognised, as fractions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassAccuracy {
@@ -182,13 +199,13 @@ impl Report {
     pub fn render(&self) -> String {
         let parts = [
             sections::figures(&self.figures),
-            sections::accuracy(&self.accuracy),
-            sections::transfer(&self.transfer),
+            sections::accuracy(&self.accuracy, &self.encoder),
+            sections::transfer(&self.transfer, &self.encoder),
             sections::probe(self.probe.as_ref()),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours),
             map::section(&self.maps),
-            sections::per_class(&self.per_class),
+            sections::per_class(&self.per_class, &self.encoder),
             sections::config("Configuration", &self.config),
             sections::skipped(&self.skipped),
         ];
@@ -207,9 +224,12 @@ mod tests {
         Report {
             title: EVIL.to_owned(),
             subtitle: EVIL.to_owned(),
+            encoder: EVIL.to_owned(),
             figures: vec![Figure { label: EVIL.to_owned(), value: EVIL.to_owned(), note: EVIL.to_owned() }],
             accuracy: vec![AccuracyRow {
                 protocol: EVIL.to_owned(),
+                settings: EVIL.to_owned(),
+                data: EVIL.to_owned(),
                 simclr: Some(TopAccuracy { top1: 0.5, top5: Some(0.75) }),
                 random: Some(TopAccuracy { top1: 0.25, top5: None }),
             }],
@@ -236,7 +256,11 @@ mod tests {
                 classes: vec![EVIL.to_owned()],
                 points: vec![MapPoint { x: 0.0, y: 1.0, class: 0 }; 2],
             }],
-            per_class: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
+            per_class: PerClass {
+                protocol: EVIL.to_owned(),
+                data: EVIL.to_owned(),
+                classes: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
+            },
             config: EVIL.to_owned(),
             skipped: vec![SkippedFile { name: EVIL.to_owned(), reason: EVIL.to_owned() }],
         }
@@ -247,9 +271,9 @@ mod tests {
         let page = full().render();
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
-        // Title twice, subtitle, figure thrice, protocol, transfer four times, probe, two pictures, a map's title twice and class twice, class, configuration,
-        // skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 22);
+        // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer four times, probe, two pictures, a map's
+        // title twice and class twice, class, its protocol and data, configuration, skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 32);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

@@ -2,8 +2,8 @@
 
 use super::html::{escape, percent};
 use super::{
-    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, Picture, Probed, Probes, SkippedFile, TopAccuracy,
-    Transfer,
+    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, PerClass, Picture, Probed, Probes, SkippedFile,
+    TopAccuracy, Transfer,
 };
 use std::fmt::Write;
 
@@ -32,15 +32,16 @@ pub(super) fn figures(figures: &[Figure]) -> String {
     out + "</dl>\n"
 }
 
-pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
+pub(super) fn accuracy(rows: &[AccuracyRow], encoder: &str) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut out = String::from(
-        "<section>\n<h2>Accuracy</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network without pretraining</p>\n\
+    let encoder = escape(encoder);
+    let mut out = format!(
+        "<section>\n<h2>Accuracy</h2>\n<p class=\"key\"><i class=\"c0\"></i> {encoder} <i class=\"c1\"></i> the same network without pretraining</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">protocol</th><th scope=\"col\" class=\"bars\"></th>\
-         <th scope=\"col\">SimCLR<br>top-1</th><th scope=\"col\">random<br>top-1</th><th scope=\"col\">gain,<br>points</th>\
-         <th scope=\"col\">SimCLR<br>top-5</th><th scope=\"col\">random<br>top-5</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">{encoder}<br>top-1</th><th scope=\"col\">random<br>top-1</th><th scope=\"col\">gain,<br>points</th>\
+         <th scope=\"col\">{encoder}<br>top-5</th><th scope=\"col\">random<br>top-5</th></tr></thead>\n<tbody>\n",
     );
     for row in rows {
         let top1 = |accuracy: Option<TopAccuracy>| accuracy.map(|accuracy| accuracy.top1);
@@ -48,8 +49,9 @@ pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
         let gain = gain(top1(row.simclr), top1(row.random));
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{}</th><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{gain}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{}{}</th><td class=\"bars\">{}{}</td><td class=\"first\">{}</td><td>{}</td><td>{gain}</td><td>{}</td><td>{}</td></tr>",
             escape(&row.protocol),
+            [&row.settings, &row.data].map(|text| below(text)).concat(),
             bar(0, top1(row.simclr)),
             bar(1, top1(row.random)),
             cell(top1(row.simclr)),
@@ -61,12 +63,18 @@ pub(super) fn accuracy(rows: &[AccuracyRow]) -> String {
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer) -> String {
+/// A line below what a row is called.
+fn below(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("<br><small>{}</small>", escape(text)) }
+}
+
+pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &str) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut out = String::from(
-        "<section>\n<h2>Other data sets</h2>\n<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"c1\"></i> the same network without pretraining</p>\n",
+    let encoder = escape(encoder);
+    let mut out = format!(
+        "<section>\n<h2>Other data sets</h2>\n<p class=\"key\"><i class=\"c0\"></i> {encoder} <i class=\"c1\"></i> the same network without pretraining</p>\n",
     );
     if rows.iter().any(|row| row.paper.is_some()) {
         let _ = writeln!(
@@ -75,9 +83,10 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer) -> String {
             escape(papers_network)
         );
     }
-    out.push_str(
+    let _ = write!(
+        out,
         "<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">data set</th><th scope=\"col\">protocol</th><th scope=\"col\">figure</th>\
-         <th scope=\"col\" class=\"bars\"></th><th scope=\"col\">SimCLR</th><th scope=\"col\">random</th><th scope=\"col\">gain,<br>points</th>\
+         <th scope=\"col\" class=\"bars\"></th><th scope=\"col\">{encoder}</th><th scope=\"col\">random</th><th scope=\"col\">gain,<br>points</th>\
          <th scope=\"col\">paper’s<br>network</th></tr></thead>\n<tbody>\n",
     );
     for row in rows {
@@ -144,13 +153,14 @@ pub(super) fn bar(colour: usize, fraction: Option<f64>) -> String {
     format!("<span class=\"bar c{colour}\" style=\"width:{:.1}%\"></span>", 100.0 * fraction.clamp(0.0, 1.0))
 }
 
-pub(super) fn per_class(classes: &[ClassAccuracy]) -> String {
+pub(super) fn per_class(PerClass { protocol, data, classes }: &PerClass, encoder: &str) -> String {
     if classes.is_empty() {
         return String::new();
     }
     let mut sorted: Vec<&ClassAccuracy> = classes.iter().collect();
     sorted.sort_by(|a, b| b.simclr.total_cmp(&a.simclr));
-    let mut out = String::from("<section>\n<h2>Accuracy by class</h2>\n");
+    let mut out =
+        format!("<section>\n<h2>Accuracy by class: {}</h2>\n<p>{}.</p>\n", escape(protocol), escape(data));
     if sorted.len() > CLASSES {
         let _ =
             writeln!(out, "<p>The {0} best and the {0} worst of {1} classes.</p>", CLASSES / 2, sorted.len());
@@ -176,7 +186,11 @@ pub(super) fn per_class(classes: &[ClassAccuracy]) -> String {
     }
     out.push_str("</ul>\n");
     if classes.iter().any(|class| class.random.is_some()) {
-        out.push_str("<p class=\"key\"><i class=\"c0\"></i> SimCLR <i class=\"mark\"></i> the same network without pretraining</p>\n");
+        let _ = writeln!(
+            out,
+            "<p class=\"key\"><i class=\"c0\"></i> {} <i class=\"mark\"></i> the same network without pretraining</p>",
+            escape(encoder)
+        );
     }
     out + "</section>\n"
 }

@@ -5,7 +5,6 @@
 //! | `suite` | which data sets there are: a TOML file |
 //! | `known` | the paper's twelve: metrics and figures |
 //! | `labels` | a table of the classes of images that show several |
-//! | `places` | where images lie, and that none is in two parts |
 //! | `set` | a data set, opened and split |
 //! | `linear` | a linear classifier on h |
 //! | `tuning`, `tune` | fine-tuning, from the encoder or from scratch |
@@ -16,7 +15,6 @@ mod known;
 mod labels;
 mod linear;
 mod outcome;
-mod places;
 mod set;
 mod suite;
 mod table;

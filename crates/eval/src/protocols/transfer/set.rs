@@ -6,9 +6,9 @@ use simclr_data::{DataError, Source};
 use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
-use super::places::{Placed, refuse_shared};
 use super::suite::SetSpec;
 use crate::protocols::part::Part;
+use crate::protocols::places::{Placed, Seen};
 use crate::protocols::splits::matched;
 use crate::protocols::stratify::stratify;
 use crate::{EvalError, Targets};
@@ -96,6 +96,25 @@ impl TransferSet {
         let fingerprint = fingerprint(spec, &classes, [&train, &validation, &test]);
         Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, fingerprint })
     }
+}
+
+/// Refuses an image that is in two of `parts`, each with its key in the suite.
+fn refuse_shared(parts: &[(&'static str, &Placed)], spec: &SetSpec, suite: &Path) -> Result<(), EvalError> {
+    let mut seen = Seen::default();
+    for &(key, part) in parts {
+        if let Some(shared) = seen.add(key, part) {
+            return Err(TrainError::BadValue {
+                origin: suite.display().to_string(),
+                key: format!("set.{}.{key}", spec.name),
+                found: format!("of images that {} has too, such as {}", shared.with, shared.first.display()),
+                expected: "train, validation and test without a common image; where train has test images of its own, test is \
+                           those: else name all of them, such as own/train, own/val and own/test"
+                    .to_owned(),
+            }
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn without_test(spec: &SetSpec, suite: &Path) -> EvalError {

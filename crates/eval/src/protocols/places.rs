@@ -6,10 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simclr_data::{Dataset, Source, SourceKind};
-use simclr_train::TrainError;
-
-use super::suite::SetSpec;
-use crate::EvalError;
 
 /// The folders that a folder of images sets its parts apart in, in the order in which they are taken.
 const TRAIN: [&str; 2] = ["train", "training"];
@@ -19,7 +15,7 @@ const LOOKED_AT: usize = 100;
 
 /// Images, and where they lie.
 #[derive(Clone)]
-pub(super) struct Placed {
+pub struct Placed {
     /// The images.
     pub images: Arc<dyn Dataset>,
     /// The path that their names are relative to.
@@ -85,36 +81,37 @@ fn part_folder(path: &Path, images: &dyn Dataset, names: &[&str]) -> Option<Path
     most.filter(|&(count, _)| count > 0).map(|(_, folder)| folder)
 }
 
-/// Refuses an image that is in two of `parts`, each with its key in the suite.
-///
-/// # Errors
-/// [`TrainError::BadValue`] of the later part's key.
-pub(super) fn refuse_shared(
-    parts: &[(&'static str, &Placed)],
-    spec: &SetSpec,
-    suite: &Path,
-) -> Result<(), EvalError> {
-    let mut canonical = Canonical::default();
-    let mut seen: HashMap<PathBuf, &'static str> = HashMap::new();
-    for &(key, part) in parts {
+/// Images that a part has in common with one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// The part before it.
+    pub with: &'static str,
+    /// How many.
+    pub images: usize,
+    /// Where the first of them lies.
+    pub first: PathBuf,
+}
+
+/// The images of some parts, by where they lie.
+#[derive(Default)]
+pub struct Seen {
+    canonical: Canonical,
+    parts: HashMap<PathBuf, &'static str>,
+}
+
+impl Seen {
+    /// Adds the images of a part called `name`; tells which of them another part before it has.
+    pub fn add(&mut self, name: &'static str, part: &Placed) -> Option<Shared> {
+        let mut shared: Option<Shared> = None;
         for index in 0..part.images.len() {
-            let path = canonical.of(part.path(index));
-            let first = *seen.entry(path).or_insert(key);
-            if first != key {
-                let image = part.path(index).display().to_string();
-                return Err(TrainError::BadValue {
-                    origin: suite.display().to_string(),
-                    key: format!("set.{}.{key}", spec.name),
-                    found: format!("of images that {first} has too, such as {image}"),
-                    expected: "train, validation and test without a common image; where train has test images of its own, test is \
-                               those: else name all of them, such as own/train, own/val and own/test"
-                        .to_owned(),
-                }
-                .into());
+            let with = *self.parts.entry(self.canonical.of(part.path(index))).or_insert(name);
+            if with != name {
+                let first = || Shared { with, images: 0, first: part.path(index) };
+                shared.get_or_insert_with(first).images += 1;
             }
         }
+        shared
     }
-    Ok(())
 }
 
 /// Paths without links, each folder looked up once.
