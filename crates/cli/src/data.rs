@@ -11,7 +11,7 @@ pub const FORMS: &str = "\
 DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either; tar shards \
 (WebDataset: a folder of them, one file, or a pattern such as 'shard-{000..146}.tar'; .tar.gz and .tar.zst too); Parquet \
 files with a column of images (Hugging Face); a .zip; a list of paths (.txt, .csv); CIFAR-10, CIFAR-100 or STL-10 \
-binaries; IDX files (MNIST). What it holds is recognised; `simclr data DATA` tells. Several are read as one.";
+binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows it). Several are read as one.";
 
 /// Opens data sets, and remembers what it finds in their folders and archives.
 pub struct Opening {

@@ -21,11 +21,11 @@ const LISTED: usize = 20;
 /// How a run's encoder is run.
 #[derive(Args, Clone, Debug)]
 pub struct Encoding {
-    /// Take the checkpoint that did best on held-out images instead of the newest
+    /// Use the checkpoint that did best on held-out images instead of the newest
     #[arg(long)]
     pub best: bool,
 
-    /// Stop at the first image that cannot be read, instead of leaving it out (data.strict)
+    /// Stop at the first image that cannot be read, instead of skipping it (data.strict)
     #[arg(long)]
     pub strict: bool,
 

@@ -27,15 +27,15 @@ pub struct Judged {
     /// The run folder
     pub run: PathBuf,
 
-    /// Labelled images to learn from; with train/ and test/ inside, it serves for both
+    /// Labelled images to learn from; a folder with train/ and test/ provides both
     #[arg(long, value_name = "DATA")]
     pub train: PathBuf,
 
-    /// Labelled images to test on [default: those of --train, or a fifth of them set apart]
+    /// Labelled images to test on [default: the test images of --train, or a fifth of its images]
     #[arg(long, value_name = "DATA")]
     pub test: Option<PathBuf>,
 
-    /// Do not measure a randomly initialised encoder beside it
+    /// Do not evaluate a randomly initialised encoder for comparison
     #[arg(long)]
     pub no_random: bool,
 

@@ -32,7 +32,7 @@ pub struct Settings {
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     pub sets: Vec<String>,
 
-    /// Seed of weights, order and views (train.seed)
+    /// Seed for weights, order and views (train.seed)
     #[arg(long, value_name = "N", value_parser = seed, help_heading = "Configuration")]
     pub seed: Option<u64>,
 }
@@ -52,7 +52,7 @@ pub struct DataSettings {
 /// How many processors to use.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Threads {
-    /// Threads to compute with; the results are the same for any number [default: one per processor]
+    /// Threads to compute with; the results do not depend on their number [default: one per CPU]
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST_THREADS))]
     pub threads: Option<usize>,
 }
@@ -60,7 +60,7 @@ pub struct Threads {
 /// What to compute on.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct OnDevice {
-    /// What computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works (train.device) [default: auto]
+    /// Device that computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works (train.device) [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }

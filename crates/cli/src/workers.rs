@@ -39,16 +39,16 @@ const LOCAL_RANK: &str = "LOCAL_RANK";
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
 pub struct Working {
-    /// Train with N processes, which share every batch and compute what one would: all on this machine, or with --meet wherever they are started. On GPUs
-    /// each takes one, counted on a machine from the one that --device names; one that is started by hand takes that one
+    /// Train with N processes that share every batch (same result as one): all on this machine, or, with --meet, wherever you start them. On GPUs each
+    /// local process takes the next one from --device; a process started by hand takes exactly that one
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 
-    /// Which of them this is, from 0, which keeps the run [default: as torchrun, mpirun or srun has numbered it]
+    /// Number of this process, from 0; process 0 keeps the run folder [default: as torchrun, mpirun or srun has numbered it]
     #[arg(long, value_name = "I", requires = "meet", help_heading = "Workers")]
     worker: Option<usize>,
 
-    /// Where they meet: a name or address of worker 0's machine that all know, and a port that is free there
+    /// Where the processes meet: a name or address of process 0's machine that all can reach, and a port that is free there
     #[arg(long, value_name = "HOST:PORT", help_heading = "Workers")]
     meet: Option<String>,
 

@@ -33,11 +33,11 @@ use crate::{data, out, terminal, training};
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
   losses        NT-Xent, NT-Logistic and margin triplet (table 4)
-  temperature   and z not normalised (table 5)
+  temperature   0.05 to 1, and z not normalised (table 5)
   head          none, linear, nonlinear (figure 8)
   batch         256 to 8192 (figure 9)
-  color         strength of colour distortion, AutoAugment (table 1)
-  views         what is done to one of the two views (figure 5)
+  color         strengths of colour distortion, AutoAugment (table 1)
+  views         augmentations of one of the two views (figure 5)
 
   title = \"Width\"
   [[variant]]
@@ -46,44 +46,44 @@ STUDY is one of the paper's, or a TOML file:
   [[variant]]
   name = \"half\"
   set = [\"encoder.width=0.5\"]
-  paper = 60.1                 # may be left out: a figure to stand beside, in per cent
+  paper = 60.1                 # optional: a published figure to compare with, in per cent
 
-What all variants have in common comes from --preset, --config and --set. Each is a run folder in DIR, which other commands take; when all are \
-measured, DIR/report.html shows them side by side. Given the same arguments again, what is there is not computed again, and what was \
-interrupted goes on.
+What all variants have in common comes from --preset, --config and --set. Each training is a run folder in DIR, which other commands accept; \
+DIR/report.html compares those that are finished. With the same arguments, a second run reuses finished results and continues interrupted \
+ones.
 
 Examples:
   simclr ablate temperature cifar/ --out studies/tau --preset small
   simclr ablate my-study.toml photos/ --train labelled/ --out studies/mine --preset photos --seeds 3";
 
-/// Pretrain and measure variants of a recipe: the paper's ablations, or your own
+/// Pretrain and evaluate variants of a recipe: the paper's ablations, or your own
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Ablate {
-    /// What is varied
+    /// What to vary: a study of the paper, or a TOML file
     study: String,
 
     /// The images to pretrain on; several are read as one
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The folder of the study
+    /// The folder for the study's runs and report
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 
-    /// Labelled images to measure by [default: DATA]
+    /// Labelled images for evaluation [default: DATA]
     #[arg(long, value_name = "DATA")]
     train: Option<PathBuf>,
 
-    /// Labelled images to test on [default: those of --train, or a fifth of them set apart]
+    /// Labelled images to test on [default: the test images of --train, or a fifth of its images]
     #[arg(long, value_name = "DATA")]
     test: Option<PathBuf>,
 
-    /// How often each variant is trained, with seeds from train.seed on
+    /// Train each variant with N seeds, from train.seed on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = from_to(1_u64, 100))]
     seeds: u64,
 
-    /// Measure z by a linear classifier, too
+    /// Evaluate z by a linear classifier, too
     #[arg(long)]
     projection: bool,
 
@@ -100,7 +100,7 @@ pub struct Ablate {
     #[arg(long)]
     json: bool,
 
-    /// Check all variants, say what would be done, and stop
+    /// Check all variants, print what would be done, and stop
     #[arg(long)]
     dry_run: bool,
 }

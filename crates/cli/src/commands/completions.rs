@@ -14,7 +14,7 @@ Examples:
   simclr completions zsh > ~/.zfunc/_simclr
   simclr completions fish > ~/.config/fish/completions/simclr.fish";
 
-/// Print a script by which a shell completes commands and options
+/// Print a shell's completion script
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Completions {

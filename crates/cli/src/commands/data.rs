@@ -26,7 +26,7 @@ const ROWS: usize = 6;
 const SIDE: u32 = 128;
 const GAP: usize = 12;
 
-/// Tell what a data set holds: counts, classes, sizes, formats, broken images, duplicates
+/// Show what a data set holds: counts, classes, sizes, formats, broken images, duplicates
 #[derive(Args, Debug)]
 #[command(after_help = FORMS)]
 pub struct Data {
@@ -34,7 +34,7 @@ pub struct Data {
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// Draw samples into this picture, a .png
+    /// Draw samples into this .png file
     #[arg(long, value_name = "PNG")]
     out: Option<PathBuf>,
 

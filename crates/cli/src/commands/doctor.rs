@@ -12,7 +12,7 @@ use simclr_train::memory;
 use crate::exit::Done;
 use crate::terminal;
 
-/// Tell what this machine has to train with: processor, memory, GPUs, libraries, and what each missing one would give
+/// Show what this machine has for training: CPU, memory, GPUs, libraries, and what each missing library is for
 #[derive(Args, Debug)]
 pub struct Doctor {
     /// Print one JSON object on standard output

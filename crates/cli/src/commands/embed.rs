@@ -21,20 +21,20 @@ Examples:
   simclr embed runs/first photos/ --out features.parquet
   simclr embed runs/cifar cifar/ --split test --out test.npy --json
 
-A .parquet file has the columns name, split, label, class, and features, a list of float32; where \
-there is no label, or no train/ and test/, they are null. An .npy file is the matrix alone, a row \
-an image. A .safetensors file holds features and labels (int64, -1 for none). Beside these two \
-lies FILE.csv with name, split, label and class of each row. In Parquet and safetensors the metadata \
-tell classes, step, and a fingerprint of the encoder. Rows are in the order of the images.";
+A .parquet file has the columns name, split, label, class and features (a list of float32); split, \
+label and class are null where there is none. An .npy file is only the matrix, one row per image. A \
+.safetensors file holds features and labels (int64, -1 for none). Next to either of these two, \
+FILE.csv lists the name, split, label and class of each row. The metadata of Parquet and safetensors files \
+hold the classes, the step, and a fingerprint of the encoder. Rows are in the order of the images.";
 
-/// Write what an encoder makes of images to a file: Parquet, NumPy or safetensors
+/// Write an encoder's features of images to a file: Parquet, NumPy or safetensors
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Embed {
     /// The run folder
     run: PathBuf,
 
-    /// The images; several are read as one, and train/ and test/ inside are both taken
+    /// The images; several are read as one; train/ and test/ are both included
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
@@ -42,11 +42,11 @@ pub struct Embed {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Take this part of the images alone: train, test or unlabelled
+    /// Use only this part of the images: train, test or unlabelled
     #[arg(long, value_name = "PART")]
     split: Option<Split>,
 
-    /// Write z, what the projection head makes of h, instead of h
+    /// Write z, the output of the projection head, instead of h
     #[arg(long)]
     projection: bool,
 

@@ -21,37 +21,39 @@ Examples:
   simclr export runs/first --to onnx
   simclr export runs/first --to torchvision --out encoder.safetensors --best
 
-onnx: one file that onnxruntime and others run, f32, opset 17. Input `images`: float32 (batch, 3, S, S), RGB, \
-values from 0 to 1 (bytes divided by 255), S the size of the run's images. Output `h`: (batch, features), and with \
---projection `z`.
+onnx: one file for onnxruntime and others, in f32, opset 17. Input `images`: float32 (batch, 3, S, S), RGB, \
+values from 0 to 1 (bytes divided by 255), where S is the run's image size. Output `h`: (batch, features), and with \
+--projection also `z`.
   onnxruntime.InferenceSession(\"encoder.onnx\").run([\"h\"], {\"images\": images})
 
-torchvision: safetensors with the names of torchvision's ResNets, for images from 0 to 1, not normalised further.
+torchvision: safetensors under the names of torchvision's ResNets, for images from 0 to 1, normalised only if the run \
+has encoder.normalize (the file's metadata say how).
   torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
-misses only fc.*, if the encoder is of width 1, with the stem and the shortcuts that torchvision has. Where the run has \
-encoder.pool_padding=same and images of a size that 4 divides, network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True). \
-Where it has encoder.variant=d it is timm that has the network, as resnet50d, but not with encoder.pool_padding=same.";
+loads everything but fc.*, if the encoder has width 1 and torchvision's stem and shortcuts. If the run has \
+encoder.pool_padding=same and an image size that is a multiple of 4, also set \
+network.maxpool = torch.nn.MaxPool2d(3, 2, ceil_mode=True). With encoder.variant=d the network is one of timm's, such as \
+resnet50d; with encoder.pool_padding=same as well, no library has it.";
 
-/// Write the encoder of a run for other programs: PyTorch, or whatever runs ONNX
+/// Export the encoder of a run for other programs: PyTorch, or anything that runs ONNX
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Export {
     /// The run folder
     run: PathBuf,
 
-    /// For whom
+    /// Format to write
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Format,
 
-    /// The file to write; one that is there is replaced [default: encoder.onnx or encoder.safetensors in the run folder]
+    /// The file to write; an existing one is replaced [default: encoder.onnx or encoder.safetensors in the run folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Take the checkpoint that did best on held-out images instead of the newest
+    /// Use the checkpoint that did best on held-out images instead of the newest
     #[arg(long)]
     best: bool,
 
-    /// Write the projection head too: output `z`, tensors `head.*`
+    /// Include the projection head: output `z`, tensors `head.*`
     #[arg(long)]
     projection: bool,
 
@@ -62,7 +64,7 @@ pub struct Export {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// Safetensors with torchvision's names
+    /// Safetensors under torchvision's names
     Torchvision,
     /// A graph with its weights
     Onnx,

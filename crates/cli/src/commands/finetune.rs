@@ -17,39 +17,40 @@ use crate::terminal;
 use crate::watching::Watching;
 
 const EXAMPLES: &str = "\
-The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine without warm-up, random crops and flips, BatchNorm \
-by the batch; tested on central crops. The same network from random weights, on the same labels in the same steps, stands beside it. \
-The labels are as many of each class; the same seed draws the same, and 1% lies within 10%.
+The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine schedule without warm-up, random crops and flips, BatchNorm \
+with batch statistics; tested on central crops. For comparison, the same network is trained from random weights with the same labels and \
+the same number of steps. Each class gets the same number of labels; the same seed draws the same ones, and the 1% subset is part of the \
+10% subset.
 
-The fine-tuned network is kept beside its result, RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: the \
-encoder, and the classifier as fc.weight and fc.bias.
+The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: \
+the encoder, and the classifier as fc.weight and fc.bias.
 
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
   simclr finetune runs/first --train labelled/ --labels 200 --epochs 100 --no-random
   simclr finetune runs/v2 --train imagenet/train --test imagenet/val --labels 10% --head-layers 1 --json";
 
-/// Fine-tune a copy of an encoder on a few labels, and measure what pretraining was worth
+/// Fine-tune a copy of an encoder on a few labels, to see what pretraining was worth
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Finetune {
     #[command(flatten)]
     judged: Judged,
 
-    /// Labels to learn from: a share, such as 1%, 10% or 100%, or a number of images of all classes together
+    /// Labels to learn from: a share, such as 1%, 10% or 100%, or a number of images in total
     #[arg(long, value_name = "SHARE", default_value = "10%")]
     labels: Labels,
 
-    /// Epochs [default: 60 with less than 10% of the labels, 30 from there on]
+    /// Epochs [default: 60 with less than 10% of the labels, else 30]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
-    /// Images a step [default: 4096 for 1,281,167 labelled images, in proportion for fewer, at least 32; at most half of those learnt
-    /// from, and what fits into memory]
+    /// Images per step [default: 4096 for 1,281,167 labelled images and in proportion for fewer, but at least 32; at most half of those
+    /// learnt from, and what fits into memory]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
-    /// First rate [default: 0.05 x batch / 256]
+    /// Initial learning rate [default: 0.05 x batch / 256]
     #[arg(long, value_name = "X", value_parser = above_zero)]
     rate: Option<f64>,
 
@@ -65,7 +66,7 @@ pub struct Finetune {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Seed of the subset, the classifier, the order and the crops
+    /// Seed for the subset, the classifier, the order and the crops
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 }

@@ -21,44 +21,44 @@ Examples:
   simclr knn runs/imagenet --train photos/
 
 FILE is one of:
-  safetensors, or a file of torch.save (.pth, .pt, .ckpt), of a ResNet under torchvision's names, or timm's of a ResNet-D. \
-What stands before the names (state_dict, module., backbone. and the like) is taken off; 0., 1., 4. stand for conv1., bn1., layer1. in \
-lists of layers. Nothing in a pickle is run.
-  what `simclr export RUN --to torchvision` wrote
-  a checkpoint of the official code of SimCLR and SimCLR v2, TensorFlow's NAME.index with NAME.data-*: any of them, NAME, the \
-folder, or that of a SavedModel. It gives the h and z that it gives there.
+  - safetensors, or a file of torch.save (.pth, .pt, .ckpt), with a ResNet under torchvision's names, or a ResNet-D under timm's. \
+Prefixes of the names (state_dict, module., backbone. and the like) are stripped; the indices of an nn.Sequential (0., 1., 4.) are read \
+as conv1., bn1., layer1. Nothing in a pickle is executed.
+  - what `simclr export RUN --to torchvision` wrote.
+  - a checkpoint of the official code of SimCLR or SimCLR v2, that is TensorFlow's NAME.index and NAME.data-*: give either of them, \
+NAME, the folder, or that of a SavedModel. The imported network gives the same h and z as the official code.
 
-Depth, width, stem, shortcuts and head are recognised; a classifier is left out. The run folder can be measured and exported, \
-and pretraining can go on from it in a run of its own (simclr pretrain --from RUN).";
+Depth, width, stem, shortcuts and head are detected; a classifier is left out. The run folder can be evaluated and exported, \
+and a new run can continue training from it (simclr pretrain --from RUN).";
 
-/// Make a run folder of a network from elsewhere: of torchvision's names, or of the official code
+/// Make a run folder from another program's network: torchvision's, timm's, or the official code's
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Import {
-    /// The weights: safetensors, a file of PyTorch's, or a checkpoint of TensorFlow
+    /// The weights: safetensors, a PyTorch file, or a TensorFlow checkpoint
     file: PathBuf,
 
     /// The run folder, new or empty
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
 
-    /// Which network it must be [default: what it is]
+    /// The network that it must be [default: any]
     #[arg(long, value_name = "NAME", value_parser = one_of(EncoderName::ALL, EncoderName::word))]
     encoder: Option<EncoderName>,
 
-    /// Side of its images in pixels [default: what the file tells, else 224, or 32 with a first convolution of 3 x 3]
+    /// Side of its images in pixels [default: what the file says, else 224, or 32 if the first convolution is 3 x 3]
     #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
     size: Option<u32>,
 
-    /// How its images are normalised, which files for PyTorch do not tell: imagenet (torchvision, timm), or none (from 0 to 1)
+    /// How its images are normalised, which PyTorch files do not say: imagenet (torchvision, timm), or none (from 0 to 1)
     #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
     normalize: Option<Normalize>,
 
-    /// Of several networks in a file: what stands before the names of this one's tensors
+    /// Prefix of the tensor names of the network to import, if the file holds several
     #[arg(long, value_name = "NAME")]
     prefix: Option<String>,
 
-    /// What to compute it in [default: what the file tells, else f32]
+    /// Precision to compute it in [default: what the file says, else f32]
     #[arg(long, value_name = "TYPE", value_parser = one_of(&[Precision::F32, Precision::Bf16], Precision::word))]
     precision: Option<Precision>,
 

@@ -9,7 +9,9 @@ use crate::terminal;
 
 /// List every configuration key: its meaning, what it accepts, its default
 #[derive(Args, Debug)]
-#[command(after_help = "What it prints is a TOML file of the defaults, to be changed and given to --config.")]
+#[command(
+    after_help = "The output is a TOML file of the defaults, ready to be edited and passed to --config."
+)]
 pub struct Keys {}
 
 impl Keys {

@@ -15,18 +15,18 @@ Examples:
   simclr knn runs/first --train photos/
   simclr knn runs/cifar --train cifar/train --test cifar/test --json";
 
-/// Measure an encoder by nearest neighbours: quick, nothing is trained
+/// Evaluate an encoder by nearest neighbours: quick, nothing is trained
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Knn {
     #[command(flatten)]
     judged: Judged,
 
-    /// Neighbours that vote
+    /// Number of neighbours that vote
     #[arg(long, value_name = "N", default_value = "200", value_parser = at_least_one::<usize>)]
     k: usize,
 
-    /// Neighbours of cosine similarity s vote with weight exp(s / T)
+    /// A neighbour with cosine similarity s votes with weight exp(s / T)
     #[arg(long, value_name = "T", default_value = "0.1", value_parser = above_zero)]
     temperature: f64,
 }

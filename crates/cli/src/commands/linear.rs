@@ -15,7 +15,7 @@ Examples:
   simclr linear runs/cifar --train cifar/
   simclr linear runs/cifar --train cifar/train --test cifar/test --method sgd --epochs 30 --json";
 
-/// Measure an encoder by a linear classifier on its features, the encoder frozen
+/// Evaluate an encoder by a linear classifier on its frozen features
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Linear {
@@ -30,24 +30,24 @@ pub struct Linear {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
-    /// Images a step of --method sgd [default: 512 for images up to 32 pixels, 4096 above; at most a tenth of those learnt from]
+    /// Images per step of --method sgd [default: 512 for images up to 32 pixels, 4096 above; at most a tenth of those learnt from]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
-    /// First rate of --method sgd [default: 0.1 for images up to 32 pixels, 0.1 x batch / 256 above]
+    /// Initial learning rate of --method sgd [default: 0.1 for images up to 32 pixels, 0.1 x batch / 256 above]
     #[arg(long, value_name = "X", value_parser = above_zero)]
     rate: Option<f64>,
 
-    /// Seed of the classifier
+    /// Seed for the classifier
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    /// Logistic regression by L-BFGS on the features of central crops, the L2 weight chosen on a validation split
+    /// Logistic regression by L-BFGS on the features of central crops, with the L2 penalty chosen on a validation split
     Logistic,
-    /// SGD on random crops and flips: the paper's protocol, as many passes over the images as epochs
+    /// SGD on random crops and flips: the paper's protocol; each epoch is one pass over the images
     Sgd,
 }
 

@@ -34,13 +34,13 @@ Examples:
   simclr knn runs/first --train photos/
 
 DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of \
-either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, IDX files \
-(MNIST); several are read as one. `simclr data DATA` tells what is recognised.
+either, tar shards, Parquet files, a zip, a list of paths, CIFAR or STL-10 binaries, or IDX files \
+(MNIST); several are read as one. `simclr data DATA` shows what is detected.
 
-Results go to standard output, messages to standard error. Exit codes: 0 done, 1 failed, 2 used \
-wrongly, 130 stopped by Ctrl-C.";
+Results go to standard output, messages to standard error. Exit codes: 0 success, 1 failure, 2 wrong \
+usage, 130 stopped by Ctrl-C.";
 
-/// Unlabelled images in, an image encoder out: trains with SimCLR and measures what was learnt
+/// Train image encoders on unlabelled images with SimCLR, and evaluate them
 #[derive(Parser, Debug)]
 #[command(name = "simclr", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Program {

@@ -29,7 +29,7 @@ Examples:
   simclr pretrain cifar/ --dry-run --preset cifar10 --set optim.rate=0.5 train.epochs=100
 
 The run folder holds config.toml (every key, enough to repeat the run), metrics.jsonl, TensorBoard \
-events, checkpoints/, and at the end encoder.safetensors with torchvision's names.";
+events, checkpoints/, and at the end encoder.safetensors under torchvision's names.";
 
 /// Train an encoder on images; no labels are used
 #[derive(Args, Debug)]
@@ -39,7 +39,7 @@ pub struct Pretrain {
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The run folder, new or empty; of several workers the first alone needs one
+    /// The run folder, new or empty; of several processes only process 0 needs it
     #[arg(long, value_name = "RUN", required_unless_present_any = ["dry_run", "meet"])]
     out: Option<PathBuf>,
 
@@ -55,15 +55,15 @@ pub struct Pretrain {
     #[command(flatten)]
     working: Working,
 
-    /// Train on with the encoder of another run, trained or imported, instead of a random one; the encoder.* keys and data.image_size are then as there (train.from)
+    /// Continue training from the encoder of another run, trained or imported, instead of random weights; the encoder.* keys and data.image_size are then taken from it (train.from)
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
-    /// Go on with the run in the folder, from its newest good checkpoint
+    /// Continue the run in the folder, from its newest good checkpoint
     #[arg(long)]
     resume: bool,
 
-    /// Stop at the first image that cannot be read, instead of passing over it (data.strict)
+    /// Stop at the first image that cannot be read, instead of skipping it (data.strict)
     #[arg(long)]
     strict: bool,
 

@@ -15,24 +15,25 @@ use crate::watching::Watching;
 use crate::{data, terminal};
 
 const ABOUT: &str = "\
-The paper's table 3: z, which is thrown away, has lost what h still knows. Some images are made grey, turned, corrupted by noise, or reduced to \
-their edges, and logistic regression on h and on z is to tell which. At most 6,000 images are taken, a third of them to judge by.
+The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are made grey, rotated, \
+corrupted by noise, or reduced to their edges, and logistic regression on h and on z has to tell which. At most 6,000 images are used, a \
+third of them to test on.
 
 Example:
   simclr probe runs/first photos/";
 
-/// Measure what an encoder and its projection head know of transformations: z against h
+/// Measure what h and z still encode about transformations of an image
 #[derive(Args, Debug)]
 #[command(after_help = format!("{ABOUT}\n\n{}", data::FORMS))]
 pub struct Probe {
     /// The run folder
     run: PathBuf,
 
-    /// Images; no labels are used, and several are read as one
+    /// The images; no labels are used; several are read as one
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// Seed of what is done to the images
+    /// Seed for the transformations
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 

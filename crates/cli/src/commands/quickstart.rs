@@ -45,11 +45,11 @@ const DIFFERENCES: [&str; 9] = [
 ];
 
 const ABOUT: &str = "\
-Draws images of objects that only their shape tells apart (colour, texture, size, place, angle and light are \
-accidental), pretrains a small encoder on them without labels, and measures what it has learnt against the \
-same network with random weights. Leaves a run folder and a report to open in a browser.";
+Draws images of objects whose class is their shape (colour, texture, size, position, angle and light vary at \
+random), pretrains a small encoder on them without labels, and compares what it has learnt with the same \
+network with random weights. Leaves a run folder and a report to open in a browser.";
 
-/// See it work, from nothing to a report, in minutes; needs no data
+/// See it work in minutes, from drawing images to a report; needs no data
 #[derive(Args, Debug)]
 #[command(after_help = ABOUT)]
 pub struct Quickstart {
@@ -61,11 +61,11 @@ pub struct Quickstart {
     #[arg(long, conflicts_with = "resume")]
     force: bool,
 
-    /// Go on with a quickstart that was interrupted
+    /// Continue an interrupted quickstart
     #[arg(long)]
     resume: bool,
 
-    /// Images to draw and train on
+    /// Number of images to draw and train on
     #[arg(long, value_name = "N", default_value_t = 6000, value_parser = from_to(100_u32, 1_000_000))]
     images: u32,
 
@@ -73,7 +73,7 @@ pub struct Quickstart {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 
-    /// Seed of everything
+    /// Seed for everything
     #[arg(long, value_name = "N", value_parser = seed)]
     seed: Option<u64>,
 

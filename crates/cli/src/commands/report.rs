@@ -22,11 +22,11 @@ pub struct Report {
     /// The run folder
     run: PathBuf,
 
-    /// Show nearest neighbours among these labelled images, and maps (t-SNE) of those that are tested on
+    /// Labelled images: show nearest neighbours among them, and t-SNE maps of the test images
     #[arg(long, value_name = "DATA")]
     train: Option<PathBuf>,
 
-    /// Images whose neighbours and maps are shown [default: those of --train, or a fifth of them set apart]
+    /// Test images, whose neighbours and maps are shown [default: the test images of --train, or a fifth of its images]
     #[arg(long, value_name = "DATA", requires = "train")]
     test: Option<PathBuf>,
 

@@ -31,30 +31,30 @@ const ROWS: usize = 100;
 const COLUMNS: usize = 32;
 const LEGEND: &str = "first the image searched for; below the others: cosine similarity, class, name";
 
-/// Find the images that an encoder holds to be most like a given one
+/// Find the images most similar to a given one, by the encoder's features
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Search {
     /// The run folder
     run: PathBuf,
 
-    /// The images to search; several are read as one, and train/ and test/ inside are both searched
+    /// The images to search; several are read as one; train/ and test/ are both searched
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The image to search for; may be given again
+    /// The image to search for; may be repeated
     #[arg(long = "query", value_name = "IMAGE", required = true)]
     queries: Vec<PathBuf>,
 
-    /// Images to find
+    /// Number of images to find
     #[arg(long, value_name = "N", default_value = "10", value_parser = at_least_one::<usize>)]
     k: usize,
 
-    /// Search this part of the images alone: train, test or unlabelled
+    /// Search only this part of the images: train, test or unlabelled
     #[arg(long, value_name = "PART")]
     split: Option<Split>,
 
-    /// Draw what was found, at most the nearest 32, into this picture, a .png
+    /// Draw the images found, at most the nearest 32, into this .png file
     #[arg(long, value_name = "PNG")]
     out: Option<PathBuf>,
 

@@ -23,13 +23,13 @@ use crate::watching::Watching;
 const RANDOM: &str = "the same network before training; beside fine-tuning, trained from scratch";
 
 const EXAMPLES: &str = "\
-The paper's transfer study. SUITE.toml has a table for each data set; paths are relative to it, and of any kind that the program reads:
+The paper's transfer study. SUITE.toml has a table for each data set. Paths are relative to it; the data may be of any kind that the program reads:
 
   [[set]]
   name = \"flowers102\"
   train = \"flowers/train\"
-  test = \"flowers/test\"            # may be left out where train has test images of its own
-  validation = \"flowers/val\"       # may be left out: a tenth of each class of train
+  test = \"flowers/test\"            # optional if train has test images of its own
+  validation = \"flowers/val\"       # optional: else a tenth of each class of train
 
   [[set]]
   name = \"own\"
@@ -40,67 +40,71 @@ The paper's transfer study. SUITE.toml has a table for each data set; paths are 
   name = \"voc2007\"
   train = \"voc/trainval.txt\"
   test = \"voc/test.txt\"
-  labels = \"voc/labels.csv\"        # for map11, in CSV: an image's path, then its classes
+  labels = \"voc/labels.csv\"        # for map11, a CSV file: an image's path, then its classes
 
-No image may be in two of train, validation and test. Images that VOC2007's own figure leaves out as difficult count as all others do.
+No image may be in more than one of train, validation and test. Images that VOC2007 itself excludes as difficult are counted like all others.
 
 food101, cifar10, cifar100, birdsnap, sun397, cars, aircraft, voc2007, dtd, pets, caltech101 and flowers102 need no metric, and the \
-paper's figures stand beside theirs.
+paper's figures are shown next to theirs.
 
-Protocols: linear, L-BFGS on the features of central crops, one of 45 weights of L2; finetune, SGD on all of the encoder with random \
-crops and flips, one of 7 rates and of 7 decays or none; scratch, the same from random weights. The validation images choose; then \
-they are learnt from too, and the test images are looked at once. A grid of 56 trainings of 20,000 steps is for a GPU: --steps, \
---rates and --decays make it smaller, and --dry-run says how many trainings there would be.
+Protocols:
+  linear    L-BFGS on the features of central crops, best of 45 L2 penalties
+  finetune  SGD on the whole encoder with random crops and flips, best of 7 rates x 8 decays
+  scratch   the same from random weights
 
-Results are written to RUN/evaluation/transfer as they come, each rate and decay too, and are not computed again while the checkpoint, \
-what the suite says of the data set, the names and classes of the images, the seed, the steps and the batch are the same; results of \
-other steps, batches and seeds are kept beside them.
+The settings are chosen on the validation images. The final model then learns from those too, and the test images are used once. A grid of \
+56 trainings of 20,000 steps needs a GPU: --steps, --rates and --decays make it smaller, and --dry-run says how many trainings there \
+would be.
+
+Results are written to RUN/evaluation/transfer as they come, those of each learning rate and weight decay included. They are reused as \
+long as the checkpoint, what the suite says about the data set, the names and classes of the images, the seed, the steps and the batch \
+are the same; results for other steps, batches and seeds are kept as well.
 
 Examples:
   simclr transfer runs/first suite.toml --dry-run
   simclr transfer runs/first suite.toml --json
   simclr transfer runs/first suite.toml --protocol linear,finetune,scratch --steps 500 --rates 1e-3,1e-2,1e-1 --decays 0,1e-5";
 
-/// Measure what an encoder is worth on other data sets, which a file lists
+/// Evaluate an encoder on the data sets listed in a file
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Transfer {
     /// The run folder
     run: PathBuf,
 
-    /// The data sets: a TOML file
+    /// The list of data sets: a TOML file
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
 
-    /// What is done on each, one or several
+    /// How to evaluate on each of them; several, separated by commas
     #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',', default_value = "linear")]
     protocol: Vec<Name>,
 
-    /// Steps of each training of finetune and scratch [default: 20000]
+    /// Steps of each training (finetune, scratch) [default: 20000]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     steps: Option<u64>,
 
-    /// Images a step of finetune and scratch, at most half of all: some may be broken [default: 256]
+    /// Images per step (finetune, scratch), at most half of all, since some may be broken [default: 256]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
-    /// First rates that finetune and scratch choose from [default: 7 from 1e-4 to 1e-1]
+    /// Initial learning rates to choose from (finetune, scratch) [default: 7 from 1e-4 to 1e-1]
     #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = above_zero)]
     rates: Vec<f64>,
 
-    /// Decays that they choose from, which are divided by the rate; 0 is none [default: 0 and 7 from 1e-6 to 1e-3]
+    /// Weight decays to choose from (finetune, scratch); each is divided by the learning rate, and 0 is none [default: 0 and 7 from 1e-6 to 1e-3]
     #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = zero_or_more)]
     decays: Vec<f64>,
 
-    /// Do not measure a randomly initialised encoder beside it (linear)
+    /// Do not evaluate a randomly initialised encoder for comparison (linear)
     #[arg(long)]
     no_random: bool,
 
-    /// Open the data sets, say what would be computed and what is there already, and stop
+    /// Open the data sets, print what would be computed and what is there already, and stop
     #[arg(long)]
     dry_run: bool,
 
-    /// Seed of training, and of the images that settings are chosen by where the suite names none
+    /// Seed for training, and for the choice of the validation split, where the suite names none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
 
@@ -110,9 +114,9 @@ pub struct Transfer {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
-    /// A linear classifier on the encoder's features, the encoder frozen
+    /// A linear classifier on the encoder's frozen features
     Linear,
-    /// The whole encoder, trained further
+    /// The whole encoder, fine-tuned
     Finetune,
     /// The same network, trained from random weights
     Scratch,

@@ -57,43 +57,43 @@ pub const KEYS: &[Key] = &[
     key(
         "data.holdout",
         Whole(0, MANY),
-        "images kept out of training for the health figures, at most a tenth of all; 0: no figures",
+        "images held out of training for the health figures, at most a tenth of all; 0: no health figures",
     ),
-    key("data.workers", WholeOrAuto(1, 1024), "threads that decode and augment; auto: one per processor")
+    key("data.workers", WholeOrAuto(1, 1024), "threads that decode and augment; auto: one per CPU")
         .also(&["num_workers"])
         .changes_nothing(),
     key(
         "data.cache",
         Word(&["auto", "none", "ram", "disk"]),
-        "where decoded images are kept: in memory (ram), in a file of the run folder (disk); auto: in memory, where there is room",
+        "where decoded images are kept: in memory (ram), in a file in the run folder (disk), or nowhere (none); auto: in memory, as far as there is room",
     )
     .changes_nothing(),
     key(
         "data.cache_limit",
         NumberOrAuto(POSITIVE),
-        "the most that is kept, in GiB; auto: all for ram, 20 for disk, a quarter of the free memory for auto",
+        "the most that is kept, in GiB; auto: no limit for ram, 20 for disk, a quarter of the free memory for auto",
     )
     .also(&["cache_size", "cache_gb"])
     .changes_nothing(),
     key(
         "data.views_on",
         Word(&["auto", "cpu", "gpu"]),
-        "where views are made in pretraining; auto: where the network is computed, on a GPU if that has their operators",
+        "where views are made in pretraining; auto: on the GPU that computes the network, if it has their operators, else on the CPU",
     )
     .changes_nothing(),
     key(
         "data.shrink",
         Whole(0, 65_535),
-        "shrink images whose shorter side has more pixels to so many, before all else; 0: none",
+        "images whose shorter side has more pixels are first shrunk to this many; 0: never",
     ),
-    key("data.background", Color, "colour that transparent pixels are laid over, 8-bit RGB"),
+    key("data.background", Color, "colour behind transparent pixels, 8-bit RGB"),
     key(
         "data.window",
         Kind::Window,
-        "stored values of 16-bit and of grey images that become black and white: all that the depth can store (full), \
+        "stored values of 16-bit and of grey images that become black and white: the full range of the bit depth (full), \
          the range of each image (image), or two values",
     ),
-    key("data.strict", Flag, "stop at the first image that cannot be read, instead of passing over it")
+    key("data.strict", Flag, "stop at the first image that cannot be read, instead of skipping it")
         .changes_nothing(),
     key(
         "view.crop_area",
@@ -106,7 +106,7 @@ pub const KEYS: &[Key] = &[
     key(
         "view.crop_aspect_law",
         Word(&["uniform", "log_uniform"]),
-        "how the aspect ratio is drawn: uniform as in the official code, log_uniform as in torchvision",
+        "distribution of the aspect ratio: uniform as in the official code, log_uniform as in torchvision",
     ),
     key("view.flip", PROBABILITY, "probability of a horizontal flip").also(&["hflip"]),
     key("view.color_strength", Number(Range::between(0.0, 2.5)), "strength s of the colour jitter; 0: none")
@@ -122,24 +122,24 @@ pub const KEYS: &[Key] = &[
     key(
         "view.blur_padding",
         Word(&["zero", "reflect"]),
-        "what the blur sees beyond the border: black as in the official code, or the view mirrored as in torchvision",
+        "what the blur sees beyond the border: black (zero), as in the official code, or the mirrored view (reflect), as in torchvision",
     ),
     key(
         "view.brightness",
         Word(&["multiplicative", "additive"]),
-        "how brightness acts: multiplicative as in the official code's v2, additive as in its v1",
+        "how brightness is changed: multiplicative as in v2 of the official code, additive as in its v1",
     ),
     key(
         "view.preset",
         Word(&["none", "simclr", "simclr-v1", "crop-only", "supervised"]),
-        "a list of operators by name, in place of the keys above; none: the keys above",
+        "a named list of operators that replaces the keys above; none: use the keys above",
     ),
     key(
         "view.a",
         Operators,
-        "the operators of the first branch, in place of the preset or of the keys above: tables [[view.a]]",
+        "the operators of the first branch, which replace the preset and the keys above: tables [[view.a]]",
     ),
-    key("view.b", Operators, "the operators of the second branch: tables [[view.b]]"),
+    key("view.b", Operators, "the operators of the second branch, likewise: tables [[view.b]]"),
     key(
         "encoder.name",
         Word(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]),
@@ -149,38 +149,38 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.width",
         Number(Range::between(*ResNetSpec::WIDTHS.start(), *ResNetSpec::WIDTHS.end())),
-        "multiplies every stage's channels; 1 is 64 in the first",
+        "multiplies the channels of every stage; at 1 the first has 64",
     ),
     key(
         "encoder.stem",
         Word(&["auto", "imagenet", "small"]),
-        "imagenet: 7 x 7 stride 2 and max pool; small: 3 x 3 stride 1; auto: small up to 32 pixels",
+        "first layers. imagenet: 7 x 7 convolution of stride 2 and max pool; small: 3 x 3 convolution of stride 1; auto: small for images up to 32 pixels",
     ),
     key(
         "encoder.variant",
         Word(&["auto", "standard", "d"]),
-        "d: ResNet-D, three convolutions of 3 x 3 in the imagenet stem, shortcuts that average 2 x 2 pixels where they halve; auto: d with selective kernels, else standard",
+        "d: ResNet-D, with three 3 x 3 convolutions in the imagenet stem, and shortcuts that average 2 x 2 pixels to downsample; auto: d with selective kernels, else standard",
     ),
     key(
         "encoder.selective_kernels",
         Number(Range::between(0.0, 1.0)),
-        "0: none; above: SimCLR v2's, two streams of 3 x 3 in bottleneck blocks, mixed by a gate that squeezes channels to this share (at least 32); the paper: 0.0625",
+        "0: none; above 0: SimCLR v2's, two 3 x 3 streams in bottleneck blocks, mixed by a gate that squeezes channels to this fraction (at least 32 channels); 0.0625 in the paper",
     )
     .also(&["sk_ratio", "sk"]),
     key(
         "encoder.shortcut",
         Word(&["auto", "projection"]),
-        "auto: projection where the shape changes; projection: in the first block of every stage",
+        "auto: a projection where the shape changes; projection: one in the first block of every stage",
     ),
     key(
         "encoder.pool_padding",
         Word(&["all", "same"]),
-        "of the max pool behind the first convolutions. all: a pixel on every side, as in torchvision; same: TensorFlow's, images of even size get one at the right and below alone, as in the official code; of a ResNet-D's averages too, where all is timm's",
+        "padding of the max pool after the first convolutions: all, one pixel on every side, as in torchvision; same, TensorFlow's, which pads images of even size only right and below, as in the official code. In a ResNet-D it also applies to the averages of the shortcuts, where all is timm's",
     ),
     key(
         "encoder.normalize",
         Word(&["none", "imagenet"]),
-        "none: images go into the network as they are, from 0 to 1; imagenet: less ImageNet's mean, divided by its deviation, as torchvision's pretrained networks expect",
+        "none: the network takes images as they are, from 0 to 1; imagenet: it subtracts ImageNet's mean and divides by its standard deviation, as torchvision's pretrained networks expect",
     )
     .also(&["mean", "std"]),
     key("head.kind", Word(&["none", "linear", "nonlinear"]), "the projection head"),
@@ -188,35 +188,35 @@ pub const KEYS: &[Key] = &[
     key(
         "head.hidden",
         WholeOrAuto(1, 65536),
-        "width of a nonlinear head's hidden layers; auto: that of the encoder",
+        "width of a nonlinear head's hidden layers; auto: the width of the encoder's output h",
     )
     .also(&["hidden_dim"]),
     key("head.dim", Whole(1, 65536), "size of the head's output z").also(&["out", "proj_dim", "output_dim"]),
-    key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: plain biases"),
+    key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: biases instead"),
     key(
         "loss.name",
         Word(&["nt_xent", "nt_logistic", "margin_triplet"]),
-        "the contrastive loss; the other two are those that the paper compares with nt_xent (its tables 2 and 4); the loss of held-out images is that of nt_xent in each run",
+        "the contrastive loss; the paper compares the other two with nt_xent (tables 2 and 4); the loss of held-out images is always nt_xent",
     ),
     key(
         "loss.mining",
         Word(&["none", "semi_hard"]),
-        "none: all negatives count; semi_hard: of each anchor's the most similar that is less so than the positive, nt_logistic and margin_triplet only",
+        "none: all negatives count; semi_hard: for each anchor only the most similar negative that is less similar than the positive (nt_logistic and margin_triplet only)",
     ),
     key(
         "loss.temperature",
         Number(POSITIVE),
-        "tau, divides the similarities; of margin_triplet in the entropy and the held-out loss of the log alone",
+        "tau, by which similarities are divided; margin_triplet uses it only for the logged entropy and held-out loss",
     )
     .also(&["tau", "temp"]),
     key(
         "loss.margin",
         Number(Range::between(0.0, 1000.0)),
-        "margin_triplet: by how much a positive is to be more similar than a negative; the paper tries 0, 0.4, 0.8 and 1.6",
+        "margin_triplet: how much more similar the positive should be than a negative; the paper tries 0, 0.4, 0.8 and 1.6",
     ),
-    key("loss.normalize", Flag, "bring z to unit length before the similarities"),
+    key("loss.normalize", Flag, "scale z to unit length before the similarities"),
     key("optim.name", Word(&["lars", "sgd", "adamw"]), "the optimiser").also(&["optimizer", "optimiser"]),
-    key("optim.rate", Number(POSITIVE), "learning rate before scaling with the batch").also(&[
+    key("optim.rate", Number(POSITIVE), "learning rate, before it is scaled with the batch").also(&[
         "lr",
         "learning_rate",
         "base_lr",
@@ -224,7 +224,7 @@ pub const KEYS: &[Key] = &[
     key(
         "optim.scaling",
         Word(&["none", "linear", "sqrt"]),
-        "peak rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch)",
+        "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch)",
     )
     .also(&["learning_rate_scaling"]),
     key(
@@ -233,60 +233,60 @@ pub const KEYS: &[Key] = &[
         "momentum of LARS and SGD, first beta of AdamW",
     ),
     key("optim.nesterov", Flag, "Nesterov momentum, SGD only"),
-    key("optim.weight_decay", Number(NOT_NEGATIVE), "weight decay, not on biases and BatchNorm parameters")
+    key("optim.weight_decay", Number(NOT_NEGATIVE), "weight decay, not applied to biases and BatchNorm parameters")
         .also(&["wd", "decay", "l2"]),
-    key("optim.trust_coefficient", Number(POSITIVE), "LARS: update length as a fraction of the weights'")
+    key("optim.trust_coefficient", Number(POSITIVE), "LARS: norm of the update as a fraction of the weights' norm")
         .also(&["eta"]),
     key(
         "optim.beta2",
         Number(Range::between(0.0, 0.999999)),
-        "AdamW: decay of the squared gradients' average",
+        "AdamW: decay of the running average of squared gradients",
     ),
     key("optim.epsilon", Number(POSITIVE), "AdamW: added to the square root in the denominator"),
-    key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the rate rises from 0 to its peak")
+    key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the learning rate rises from 0 to its peak")
         .also(&["warmup"]),
-    key("optim.schedule", Word(&["cosine", "constant"]), "the rate after warm-up: cosine to 0, or constant"),
+    key("optim.schedule", Word(&["cosine", "constant"]), "the learning rate after warm-up: cosine decay to 0, or constant"),
     key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
         .also(&["batch_size", "bs"]),
-    key("train.epochs", Whole(1, 1 << 30), "times that each image is seen"),
-    key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "how the encoder keeps activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU, and where the processor multiplies it (AVX512_BF16), else f32")
+    key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
+    key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")
         .also(&["dtype", "amp"]),
-    key("train.deterministic", Flag, "the same seed gives the same bits; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, in fp16 above all"),
+    key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU with cards of the same kind and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, most of all in fp16"),
     key(
         "train.memory",
         Word(&["auto", "full", "blocks"]),
-        "full: keep every activation; blocks: keep one per residual block and compute the rest again; auto: full if it fits",
+        "what is kept for backward. full: every activation; blocks: one per residual block, the rest is computed again; auto: full if it fits",
     )
     .also(&["checkpointing"])
     .changes_nothing(),
-    key("train.from", Kind::Run, "the run, trained or imported, whose encoder is trained on, and its head where it is like this one: [encoder] and data.image_size are then as there; none: random weights")
+    key("train.from", Kind::Run, "the run, trained or imported, whose encoder training starts from, and its head if it has the same shape; [encoder] and data.image_size are then taken from it; none: random weights")
         .also(&["init", "pretrained", "weights", "initial_checkpoint"]),
-    key("train.seed", Whole(0, MANY), "seed of weights, order and views"),
-    key("train.device", Kind::Device, "what computes the network: cpu, or an NVIDIA GPU; auto: the first GPU where one works")
+    key("train.seed", Whole(0, MANY), "seed for weights, order and views"),
+    key("train.device", Kind::Device, "what computes the network: the CPU or an NVIDIA GPU; auto: the first GPU if it works, else the CPU")
         .changes_nothing(),
-    key("train.threads", WholeOrAuto(1, 1024), "threads of the network; auto: one per processor")
+    key("train.threads", WholeOrAuto(1, 1024), "threads that compute the network; auto: one per CPU")
         .changes_nothing(),
     key(
         "train.checkpoint_every",
         WholeOrAuto(1, MANY),
-        "steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half hour in longer ones",
+        "steps between checkpoints; auto: at the ends of epochs, at most once a minute, and every half hour within longer epochs",
     )
     .also(&["save_every", "save_freq"])
     .changes_nothing(),
-    key("train.keep_checkpoints", Whole(1, 1 << 20), "newest checkpoints kept, beside the best one")
+    key("train.keep_checkpoints", Whole(1, 1 << 20), "how many of the newest checkpoints are kept, besides the best one")
         .changes_nothing(),
     key(
         "train.log_every",
         WholeOrAuto(1, MANY),
-        "steps between lines of the metrics log; auto: 1, on a GPU 10, which waits for each line",
+        "steps between lines of the metrics log; auto: 1, on a GPU 10, since it waits for each line",
     )
     .changes_nothing(),
     key(
         "train.health_every",
         Whole(0, MANY),
-        "epochs between health figures on the held-out images; 0: never",
+        "epochs between health figures of the held-out images; 0: never",
     ),
-    key("train.knn_every", Whole(0, MANY), "epochs between kNN accuracies, where there are labels; 0: never"),
+    key("train.knn_every", Whole(0, MANY), "epochs between kNN accuracies, if there are labels; 0: never"),
 ];
 
 /// The key of a dotted path.

@@ -37,7 +37,7 @@ const ARGUMENTS: [(&str, &str); 8] = [
     ("data.views_on", "--views-on"),
 ];
 
-/// One training step: network, NT-Xent, backward, LARS; the median of several
+/// Time one training step: network, NT-Xent, backward, LARS; the median of several
 #[derive(Args, Debug)]
 pub struct Step {
     /// resnet18, 34, 50, 101, 152 or 200
@@ -48,11 +48,11 @@ pub struct Step {
     #[arg(long, value_name = "X", default_value = "1")]
     width: String,
 
-    /// How it goes down to smaller images: standard, d for a ResNet-D, or auto: d with selective kernels
+    /// How the network downsamples: standard, d (a ResNet-D), or auto (d with selective kernels, else standard)
     #[arg(long, value_name = "NAME", default_value = "auto")]
     variant: String,
 
-    /// Selective kernels, whose gates squeeze channels to this share: 0.0625 in SimCLR v2; 0: none
+    /// Selective kernels, whose gates squeeze channels to this fraction: 0.0625 in SimCLR v2; 0: no selective kernels
     #[arg(long, value_name = "SHARE", default_value = "0")]
     selective_kernels: String,
 
@@ -60,47 +60,47 @@ pub struct Step {
     #[arg(long, value_name = "PIXELS", default_value = "32")]
     size: String,
 
-    /// Views in a step: twice the batch
+    /// Views per step: twice the batch
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = from_to(4_usize, MOST_VIEWS))]
     views: usize,
 
-    /// Arithmetic: f32, bf16, fp16 or tf32 (on a GPU), or auto for the best there is
+    /// Arithmetic: f32, bf16, on a GPU also fp16 and tf32, or auto: bf16 where it is fast, else f32
     #[arg(long, value_name = "NAME", default_value = "auto")]
     precision: String,
 
-    /// Whether each step gives the same bits each time: true, or false for what may be faster on a GPU
+    /// true: the same bits each time; false: whatever is faster on a GPU
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     deterministic: bool,
 
-    /// What is kept for backward: full (every activation), blocks (the input of each residual block) or auto (full if it fits)
+    /// What to keep for backward: full (every activation), blocks (the input of each residual block) or auto (full if it fits)
     #[arg(long, value_name = "NAME", default_value = "full")]
     memory: String,
 
-    /// Steps to take the median of
+    /// Number of steps to take the median of
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = from_to(1_u16, u16::MAX))]
     steps: u16,
 
-    /// What computes: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU where one works
+    /// Device: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceName,
 
-    /// Measure steps that are fed, too: images of DATA (as for pretrain), through the loader and their views
+    /// Also time steps that are fed with views of DATA's images (as for pretrain) by the loader
     #[arg(long, value_name = "DATA", num_args = 1..)]
     data: Vec<PathBuf>,
 
-    /// Where views are made for --data: auto, cpu or gpu (data.views_on)
+    /// Where the views of --data are made: auto, cpu or gpu (data.views_on)
     #[arg(long, value_name = "PLACE", default_value = "auto", requires = "data")]
     views_on: String,
 
-    /// Instructions that the processor computes with [default: the best that it has]
+    /// Instruction set to compute with [default: the best that the CPU has]
     #[arg(long, value_name = "NAME")]
     isa: Option<IsaName>,
 
-    /// Only the step's time: no table, for which each kernel is waited for in two more steps on a GPU
+    /// Print only the step's time; the table takes two more steps on a GPU, synchronised after each kernel
     #[arg(long, conflicts_with = "shapes")]
     quick: bool,
 
-    /// A row of the table for every shape, not one for all layers of a kind
+    /// Print one row of the table per shape, instead of one for all layers of a kind
     #[arg(long)]
     shapes: bool,
 

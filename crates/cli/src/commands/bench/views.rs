@@ -23,10 +23,10 @@ const VIEWS: u64 = 2;
 const TIMED: usize = 64;
 const ROUNDS: usize = 7;
 
-/// Read, decode and make two views of each image; images per second, and the time of each stage
+/// Time reading, decoding and making two views of each image: images per second, and each stage
 #[derive(Args, Debug)]
 pub struct Views {
-    /// The images, as for pretrain; the first 256 of a random order are used
+    /// The images, as for pretrain; 256 of them, drawn at random, are used
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
@@ -34,7 +34,7 @@ pub struct Views {
     #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
     size: Option<u32>,
 
-    /// How long to measure
+    /// How many seconds to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = from_to(1_u8, u8::MAX))]
     seconds: u8,
 

@@ -19,26 +19,26 @@ use crate::terminal;
 
 const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
 
-/// Draw images and their views, with what was done to each, as a PNG
+/// Draw images and their views as a PNG, with what was done to each
 #[derive(Args, Debug)]
 pub struct Views {
     /// The images, as for pretrain
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The picture to write, a .png
+    /// The .png file to write
     #[arg(long, value_name = "PNG")]
     out: PathBuf,
 
-    /// Images to show
+    /// Number of images to show
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = from_to(1_u8, 100))]
     images: u8,
 
-    /// Views of each
+    /// Number of views of each
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = from_to(1_u8, 32))]
     views: u8,
 
-    /// Draw the composition table of the paper instead (figure 5): operators by operators, on one image
+    /// Draw the paper's table of compositions (figure 5) instead: every pair of operators, on one image
     #[arg(long, conflicts_with_all = ["images", "views"])]
     matrix: bool,
 
