@@ -4,6 +4,7 @@ mod common;
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{
     assert_same_run, class_folders, finish, losses, path, pretrain, resume, simclr, small_data, start,
@@ -15,9 +16,17 @@ fn with(mut words: Vec<String>, more: &[&str]) -> Vec<String> {
     words
 }
 
-/// An address of this machine at which nobody listens.
+/// An address of this machine at which nobody listens. Its port lies below those that systems give to whoever asks for any, so that
+/// nobody is given it before it is used.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
+        let address = format!("127.0.0.1:{}", 10_000 + number % 20_000);
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// The arguments of a worker that is not the first.

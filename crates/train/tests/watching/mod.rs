@@ -3,12 +3,16 @@
 // Each test program looks at a part of what was seen.
 #![allow(dead_code)]
 
+use std::sync::mpsc::Sender;
+
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord};
 
 /// Keeps what it is told, and stops after a number of steps.
 #[derive(Default)]
 pub struct Watch {
     pub stop_after: Option<u64>,
+    /// Is told of every step.
+    pub tell: Option<Sender<u64>>,
     pub plan: Option<Plan>,
     pub steps: Vec<StepRecord>,
     pub epochs: Vec<EpochRecord>,
@@ -21,6 +25,10 @@ impl Observer for Watch {
 
     fn step(&mut self, record: &StepRecord) {
         self.steps.push(record.clone());
+        if let Some(tell) = &self.tell {
+            // Who waited for the first may have gone.
+            let _ = tell.send(record.step);
+        }
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
