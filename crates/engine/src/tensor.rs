@@ -254,16 +254,6 @@ impl Tensor {
         Ok(cast)
     }
 
-    /// The same values under another shape of as many.
-    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        if shape.len() > MAX_RANK || shape.iter().product::<usize>() != self.len() {
-            return Err(EngineError::shape("reshape", format!("a shape of {} values", self.len()), shape));
-        }
-        let mut dims = [1; MAX_RANK];
-        dims[..shape.len()].copy_from_slice(shape);
-        Ok(Tensor { dims, rank: shape.len(), ..self.clone() })
-    }
-
     /// The values for the kernels of a GPU, on which they must be.
     #[cfg(feature = "cuda")]
     pub(crate) fn gpu<E: Stored>(&self) -> Result<simclr_cuda::Slice<'_, E>> {
@@ -381,8 +371,6 @@ mod tests {
         let device = Device::cpu(1).unwrap();
         assert!(Tensor::from_vec(&device, &[2, 2], vec![0.0; 3]).is_err());
         let mut a = Tensor::zeros(&device, &[6]).unwrap();
-        assert!(a.reshape(&[4]).is_err());
-        assert_eq!(a.reshape(&[2, 3]).unwrap().shape(), [2, 3]);
         assert!(a.add_assign(&Tensor::zeros(&device, &[5]).unwrap()).is_err());
     }
 

@@ -49,16 +49,6 @@ impl<'a, T: Real> Operand<'a, T> {
         Operand { values, rows: values.len() / cols, cols, row_step: cols, col_step: 1 }
     }
 
-    /// How many rows there are.
-    pub fn row_count(&self) -> usize {
-        self.rows
-    }
-
-    /// How many columns there are.
-    pub fn column_count(&self) -> usize {
-        self.cols
-    }
-
     /// The transposed matrix; nothing is moved.
     pub fn t(self) -> Self {
         Operand { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step, ..self }

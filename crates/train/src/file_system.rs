@@ -28,7 +28,6 @@ pub trait Output: Write + Seek + Send {
 /// File operations; [`Disk`] in the program.
 ///
 /// Every operation fails as its counterpart in [`std::fs`] does.
-#[allow(clippy::missing_errors_doc)]
 pub trait FileSystem: fmt::Debug + Send + Sync {
     /// Opens a file for writing, empty.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;

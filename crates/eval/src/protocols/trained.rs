@@ -39,8 +39,6 @@ pub struct TrainedEncoder {
     pub step: u64,
     /// Whole epochs of training behind it.
     pub epoch: u64,
-    /// What is wrong with checkpoints that would have come before it, each a sentence.
-    pub passed_over: Vec<String>,
 }
 
 impl TrainedEncoder {
@@ -69,7 +67,6 @@ impl TrainedEncoder {
             epoch: meta.epoch,
             chosen_by: best.map(|best| best.figure().to_owned()),
             checkpoint: found.path,
-            passed_over: found.skipped.iter().map(ToString::to_string).collect(),
         })
     }
 

@@ -17,13 +17,6 @@ pub struct Preset {
     pub text: &'static str,
 }
 
-impl Preset {
-    /// The first line of its comment.
-    pub fn summary(&self) -> &'static str {
-        self.text.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
-    }
-}
-
 /// All presets.
 pub const PRESETS: &[Preset] = &[
     Preset { name: "cifar10", text: include_str!("cifar10.toml") },
