@@ -13,10 +13,8 @@ use simclr_train::config::{HeadKind, Memory};
 use crate::data::Opening;
 use crate::exit::usage;
 use crate::settings::{OnDevice, Threads};
-use crate::{terminal, training};
-
-/// Broken images that are named one by one.
-const LISTED: usize = 20;
+use crate::terminal::{self, LISTED};
+use crate::training;
 
 /// How a run's encoder is run.
 #[derive(Args, Clone, Debug)]

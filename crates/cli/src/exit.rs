@@ -104,7 +104,6 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         E::Data(error) => is_usage_of_data(error),
         E::UnknownKey { .. }
         | E::BadValue { .. }
-        | E::Conflict { .. }
         | E::Syntax { .. }
         | E::UnknownPreset { .. }
         | E::RunExists { .. }
@@ -112,14 +111,9 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::NotOnlyARun { .. }
         | E::NoRun { .. }
         | E::CannotResume { .. }
-        | E::BatchTooLarge { .. }
-        | E::DoesNotFit { .. }
-        | E::NetworkDoesNotFit { .. }
         | E::FeaturesDoNotFit { .. }
-        | E::ViewsOnGpu(_)
-        | E::NeedsGpu { .. }
         | E::Views(_) => true,
-        _ => false,
+        other => other.is_before_first_step(),
     }
 }
 

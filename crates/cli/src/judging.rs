@@ -14,12 +14,10 @@ use simclr_train::{Model, memory};
 
 use crate::data::Opening;
 use crate::encoding::Encoding;
-use crate::terminal;
+use crate::terminal::{self, LISTED};
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
-/// With more classes than this, only the file lists them all.
-const LISTED: usize = 20;
 
 /// An encoder and labelled images.
 #[derive(Args, Clone, Debug)]

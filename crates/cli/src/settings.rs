@@ -1,7 +1,6 @@
 //! The arguments that make a configuration, shared by commands that train.
 
 use std::fmt::Display;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -108,6 +107,16 @@ impl Threads {
     pub fn count(self) -> usize {
         self.threads.unwrap_or(0)
     }
+
+    /// The number, with one per processor counted.
+    pub fn counted(self) -> usize {
+        self.threads.unwrap_or_else(processors)
+    }
+}
+
+/// Processors that this program may use; 1 where the system does not tell.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl DataSettings {
@@ -129,9 +138,7 @@ impl Settings {
             (Some(PHOTOS), Some(source)) => {
                 let images = source.to_pretrain();
                 let Sample { width, height, .. } = Sample::of(&*images);
-                let count = threads
-                    .threads
-                    .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
+                let count = threads.counted();
                 let memory = memory::available_bytes();
                 // What is begun with is known by everything else that was given.
                 let known = self.layered(None, None, threads)?;

@@ -2,11 +2,15 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// How much of a long list a person is shown.
+pub const LISTED: usize = 20;
 
 const TEMPLATE: &str = "{bar:24} {percent:>3}%  {msg}  {eta_precise} left";
 
@@ -151,6 +155,11 @@ pub fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// The same of a path.
+pub fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }
 
 #[cfg(test)]

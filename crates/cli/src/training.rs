@@ -104,18 +104,7 @@ impl Training {
         drop(progress);
         drop(watch);
         drop(crew);
-        if let Err(
-            TrainError::BatchTooLarge { .. }
-            | TrainError::DoesNotFit { .. }
-            | TrainError::NetworkDoesNotFit { .. }
-            | TrainError::ViewsOnGpu(_)
-            | TrainError::NeedsGpu { .. }
-            | TrainError::Conflict { .. }
-            | TrainError::Workers(_)
-            | TrainError::Engine(EngineError::Collective(_))
-            | TrainError::Data(DataError::TooFewImages { .. }),
-        ) = &result
-        {
+        if result.as_ref().is_err_and(may_be_before_first_step) {
             self.abandon();
         }
         let outcome = result?;
@@ -149,6 +138,17 @@ impl Training {
             let _ = std::fs::remove_dir_all(self.folder.path());
         }
     }
+}
+
+/// Whether a run may have ended so before its first step.
+fn may_be_before_first_step(error: &TrainError) -> bool {
+    error.is_before_first_step()
+        || matches!(
+            error,
+            TrainError::Workers(_)
+                | TrainError::Engine(EngineError::Collective(_))
+                | TrainError::Data(DataError::TooFewImages { .. })
+        )
 }
 
 /// Takes the part of a worker, of `crew`, in a run that another keeps.

@@ -13,7 +13,7 @@ use simclr_train::workers::{Host, Patience, Workers};
 use simclr_train::{Config, TrainError};
 
 use crate::exit::{Stopped, usage};
-use crate::settings::{OnDevice, from_to};
+use crate::settings::{OnDevice, from_to, processors};
 use crate::{interrupt, terminal};
 
 /// More workers than this would send each other more than they compute.
@@ -164,10 +164,7 @@ impl Gathering<'_> {
     pub fn threads(&self, config: &Config) -> usize {
         let given = config.train.threads.value();
         match self.place {
-            Place::First(of) => given.unwrap_or_else(|| {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                (cores / of).max(1)
-            }),
+            Place::First(of) => given.unwrap_or_else(|| (processors() / of).max(1)),
             Place::Alone | Place::Meeting { .. } => given.unwrap_or(0),
         }
     }

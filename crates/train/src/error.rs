@@ -293,6 +293,19 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether it is found before a run's first step that what is configured cannot be trained on these images and this machine.
+    pub fn is_before_first_step(&self) -> bool {
+        matches!(
+            self,
+            TrainError::Conflict { .. }
+                | TrainError::BatchTooLarge { .. }
+                | TrainError::DoesNotFit { .. }
+                | TrainError::NetworkDoesNotFit { .. }
+                | TrainError::ViewsOnGpu(_)
+                | TrainError::NeedsGpu { .. }
+        )
+    }
+
     /// An [`TrainError::Io`] from its parts, as a closure for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }

@@ -42,7 +42,8 @@ const EVALUATION: &str = "evaluation";
 const INDEX: &str = "data.index";
 const CACHE: &str = "data.cache";
 const SKIPPED: &str = "skipped.jsonl";
-const REPORT: &str = "report.html";
+/// The file of the report.
+pub const REPORT: &str = "report.html";
 /// The file of the encoder's weights alone.
 pub const ENCODER: &str = "encoder.safetensors";
 /// The file of the encoder's graph.

@@ -19,7 +19,7 @@ use simclr_eval::study::{Judge, Order, Row, Study, Trial, Variant, rows};
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Identity, Part, plan};
-use simclr_train::run_folder::RunFolder;
+use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
@@ -409,8 +409,6 @@ fn described(variant: &Variant) -> Value {
     })
 }
 
-/// The page of a study, in its folder.
-const REPORT: &str = "report.html";
 /// Holds why a run of a study came to no end.
 const FAILURE: &str = "study/failure";
 

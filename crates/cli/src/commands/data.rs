@@ -16,10 +16,8 @@ use crate::settings::{DataSettings, Threads};
 use crate::sheet::canvas::{Canvas, LETTER, LINE};
 use crate::sheet::grid::{fitted, shortened};
 use crate::sheet::{self, check_out, picture};
-use crate::terminal;
+use crate::terminal::{self, LISTED};
 
-/// Broken images, duplicates and classes that are named one by one.
-const LISTED: usize = 20;
 /// The sheet of samples: so many columns and rows of squares of so many pixels.
 const COLUMNS: usize = 8;
 const ROWS: usize = 6;
@@ -83,10 +81,7 @@ impl Data {
     }
 
     fn look(&self, whole: &Concat, strict: bool) -> Result<Survey> {
-        let threads = match self.threads.count() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
+        let threads = self.threads.counted();
         let bar = terminal::bar(whole.len() as u64);
         bar.iter().for_each(|bar| bar.set_message("images read"));
         let most = AtomicUsize::new(0);

@@ -10,6 +10,7 @@ use simclr_engine::{Isa, has_bf16};
 use simclr_train::memory;
 
 use crate::exit::Done;
+use crate::settings::processors;
 use crate::terminal;
 
 /// Show what this machine has for training: CPU, memory, GPUs, libraries, and what each missing library is for
@@ -49,7 +50,7 @@ impl Machine {
         let libraries = Libraries::find();
         Machine {
             processor: fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model(&text)),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: processors(),
             instructions: Isa::all().iter().map(|isa| isa.level().to_string()).collect(),
             memory: [memory::total(), memory::available()],
             gpus: Gpus::find(&libraries),

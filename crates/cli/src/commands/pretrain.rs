@@ -144,8 +144,8 @@ impl Pretrain {
         if !source.train.classes().is_empty() {
             terminal::say(&format!(
                 "how good is it? simclr knn {} --train {}",
-                shell(out),
-                shell(&self.data[0])
+                terminal::quoted_path(out),
+                terminal::quoted_path(&self.data[0])
             ));
         }
         Ok(Done::Finished)
@@ -200,10 +200,6 @@ impl Pretrain {
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {
-    let data: Vec<String> = data.iter().map(|path| shell(path)).collect();
-    format!("simclr pretrain {} --out {} --resume", data.join(" "), shell(out))
-}
-
-fn shell(path: &Path) -> String {
-    terminal::quoted(&path.display().to_string())
+    let data: Vec<String> = data.iter().map(|path| terminal::quoted_path(path)).collect();
+    format!("simclr pretrain {} --out {} --resume", data.join(" "), terminal::quoted_path(out))
 }

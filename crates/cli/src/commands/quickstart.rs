@@ -1,6 +1,6 @@
 //! `simclr quickstart`: the whole way in minutes, without any data: made images, pretraining, evaluation, report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -66,7 +66,7 @@ pub struct Quickstart {
     resume: bool,
 
     /// Number of images to draw and train on
-    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = from_to(100_u32, 1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = IMAGES, value_parser = from_to(100_u32, 1_000_000))]
     images: u32,
 
     /// Set a key, such as train.epochs=20; several may follow
@@ -123,7 +123,7 @@ impl Quickstart {
         if !is_ours {
             return Err(usage(format!(
                 "--resume: {out} is a run of pretrain; go on with: simclr pretrain DATA --out {} --resume",
-                shell(&self.out)
+                terminal::quoted_path(&self.out)
             )));
         }
         match training.saved().map(|meta| meta.images) {
@@ -227,7 +227,7 @@ impl Quickstart {
 
     /// What goes on with this quickstart: made images are made again from the same numbers.
     fn resume_command(&self) -> String {
-        let mut command = format!("simclr quickstart --out {} --resume", shell(&self.out));
+        let mut command = format!("simclr quickstart --out {} --resume", terminal::quoted_path(&self.out));
         if self.images != IMAGES {
             command += &format!(" --images {}", self.images);
         }
@@ -239,8 +239,4 @@ struct Measured {
     knn: Evaluation,
     linear: Evaluation,
     page: PathBuf,
-}
-
-fn shell(path: &Path) -> String {
-    terminal::quoted(&path.display().to_string())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use simclr_train::Config;
 use simclr_train::config::{OptimizerName, Stem, Variant};
-use simclr_train::run_folder::RunFolder;
+use simclr_train::run_folder::{REPORT, RunFolder};
 
 use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
@@ -78,7 +78,7 @@ pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<P
 /// [`EvalError::Train`] when it cannot be written.
 pub fn write_report(run: &RunFolder, report: &Report) -> Result<PathBuf, EvalError> {
     let page = report.render();
-    run.write("report.html", |out| out.write_all(page.as_bytes()))?;
+    run.write(REPORT, |out| out.write_all(page.as_bytes()))?;
     Ok(run.report())
 }
 

@@ -87,10 +87,7 @@ impl Views {
             seed: config.train.seed,
         };
         let work = work.readable()?;
-        let threads = match self.threads.count() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
+        let threads = self.threads.counted();
         let stages_us = work.stages()?;
         let images_per_s = work.images_per_s(threads, Duration::from_secs(self.seconds.into()))?;
         self.tell(&Figures {
