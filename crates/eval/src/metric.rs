@@ -1,7 +1,7 @@
 //! The one figure by which a data set judges a classifier.
 
 use serde::{Deserialize, Serialize};
-use simclr_metrics::{Confusion, MetricsError, eleven_point_map, likeliest, top_k};
+use simclr_metrics::{ClassCounts, MetricsError, eleven_point_map, likeliest, top_k};
 
 use crate::Targets;
 
@@ -56,7 +56,7 @@ impl Metric {
             (Metric::Top1, Targets::One(labels)) => top_k(scores, labels, classes, 1),
             (Metric::MeanPerClass, Targets::One(labels)) => {
                 let predictions: Vec<u32> = scores.chunks_exact(classes).map(likeliest).collect();
-                Ok(Confusion::new(&predictions, labels, classes)?.mean_per_class())
+                Ok(ClassCounts::new(&predictions, labels, classes)?.mean_per_class())
             }
             (Metric::ElevenPointMap, Targets::Several { shown, .. }) => {
                 eleven_point_map(scores, shown, classes)

@@ -58,48 +58,40 @@ pub fn top_k(scores: &[f32], labels: &[u32], classes: usize, k: usize) -> Result
     Ok(hits as f64 / labels.len() as f64)
 }
 
-/// How many images of each class were taken for each class.
+/// The images of each class, and how many of them were recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Confusion {
-    classes: usize,
-    counts: Vec<u64>,
+pub struct ClassCounts {
+    images: Vec<u64>,
+    recognised: Vec<u64>,
 }
 
-impl Confusion {
+impl ClassCounts {
     /// Counts predictions against labels.
     ///
     /// # Errors
     /// The two differ in length, or one of either is not below `classes`.
     pub fn new(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Self, MetricsError> {
-        check_labels(predictions.len(), labels, classes)?;
-        check_labels(labels.len(), predictions, classes)?;
-        let mut counts = vec![0; classes * classes];
+        check_pairs(predictions, labels, classes)?;
+        let mut counts = ClassCounts { images: vec![0; classes], recognised: vec![0; classes] };
         for (&prediction, &label) in predictions.iter().zip(labels) {
-            counts[label as usize * classes + prediction as usize] += 1;
+            counts.images[label as usize] += 1;
+            counts.recognised[label as usize] += u64::from(prediction == label);
         }
-        Ok(Confusion { classes, counts })
+        Ok(counts)
     }
 
-    /// The number of classes.
-    pub fn classes(&self) -> usize {
-        self.classes
-    }
-
-    /// How many images of class `label` were taken for each class: `classes` counts.
-    pub fn row(&self, label: usize) -> &[u64] {
-        &self.counts[label * self.classes..][..self.classes]
+    /// The number of images of each class.
+    pub fn images(&self) -> &[u64] {
+        &self.images
     }
 
     /// Fraction of each class's images that were recognised; `None` for a class without images.
     pub fn per_class(&self) -> Vec<Option<f64>> {
-        let recognised = |label: usize| {
-            let images: u64 = self.row(label).iter().sum();
-            (images > 0).then(|| self.row(label)[label] as f64 / images as f64)
-        };
-        (0..self.classes).map(recognised).collect()
+        let both = self.recognised.iter().zip(&self.images);
+        both.map(|(&right, &images)| (images > 0).then(|| right as f64 / images as f64)).collect()
     }
 
-    /// Mean of [`Confusion::per_class`] over the classes that have images; 0 where none has.
+    /// Mean of [`ClassCounts::per_class`] over the classes that have images; 0 where none has.
     pub fn mean_per_class(&self) -> f64 {
         let present: Vec<f64> = self.per_class().into_iter().flatten().collect();
         present.iter().sum::<f64>() / present.len().max(1) as f64
@@ -107,9 +99,27 @@ impl Confusion {
 
     /// Fraction of all images that were recognised; 0 where there are none.
     pub fn accuracy(&self) -> f64 {
-        let right: u64 = (0..self.classes).map(|label| self.row(label)[label]).sum();
-        right as f64 / self.counts.iter().sum::<u64>().max(1) as f64
+        self.recognised.iter().sum::<u64>() as f64 / self.images.iter().sum::<u64>().max(1) as f64
     }
+}
+
+/// How many images of each class (rows) were taken for each class (columns): `classes` squared numbers.
+///
+/// # Errors
+/// As [`ClassCounts::new`].
+pub fn confusion(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Vec<Vec<u64>>, MetricsError> {
+    check_pairs(predictions, labels, classes)?;
+    let mut counts = vec![vec![0; classes]; classes];
+    for (&prediction, &label) in predictions.iter().zip(labels) {
+        counts[label as usize][prediction as usize] += 1;
+    }
+    Ok(counts)
+}
+
+/// That there is a prediction for each label, and that all are below `classes`.
+fn check_pairs(predictions: &[u32], labels: &[u32], classes: usize) -> Result<(), MetricsError> {
+    check_labels(predictions.len(), labels, classes)?;
+    check_labels(labels.len(), predictions, classes)
 }
 
 #[cfg(test)]
@@ -120,14 +130,15 @@ mod tests {
     fn counts_by_class() {
         let labels = [0, 0, 0, 0, 1, 1, 3];
         let predictions = [0, 0, 0, 1, 1, 0, 0];
-        let confusion = Confusion::new(&predictions, &labels, 4).unwrap();
-        assert_eq!(confusion.row(0), [3, 1, 0, 0]);
-        assert_eq!(confusion.per_class(), [Some(0.75), Some(0.5), None, Some(0.0)]);
-        assert_eq!(confusion.mean_per_class(), 1.25 / 3.0);
-        assert_eq!(confusion.accuracy(), 4.0 / 7.0);
+        let counts = ClassCounts::new(&predictions, &labels, 4).unwrap();
+        assert_eq!(confusion(&predictions, &labels, 4).unwrap()[0], [3, 1, 0, 0]);
+        assert_eq!(counts.images(), [4, 2, 0, 1]);
+        assert_eq!(counts.per_class(), [Some(0.75), Some(0.5), None, Some(0.0)]);
+        assert_eq!(counts.mean_per_class(), 1.25 / 3.0);
+        assert_eq!(counts.accuracy(), 4.0 / 7.0);
         assert_eq!(accuracy(&predictions, &labels), Ok(4.0 / 7.0));
-        assert!(Confusion::new(&[4], &[0], 4).is_err());
-        assert!(Confusion::new(&[0], &[0, 1], 4).is_err());
+        assert!(ClassCounts::new(&[4], &[0], 4).is_err());
+        assert!(confusion(&[0], &[0, 1], 4).is_err());
         assert!(accuracy(&[0], &[]).is_err());
     }
 

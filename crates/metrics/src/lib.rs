@@ -30,7 +30,7 @@ pub mod rank_me;
 pub mod spread;
 pub mod uniformity;
 
-pub use accuracy::{Confusion, accuracy, likeliest, top_k};
+pub use accuracy::{ClassCounts, accuracy, confusion, likeliest, top_k};
 pub use alignment::alignment;
 pub use average_precision::{area_average_precision, eleven_point_average_precision, eleven_point_map};
 pub use error::{MetricsError, check_labels};

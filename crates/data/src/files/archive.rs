@@ -53,6 +53,9 @@ pub(crate) fn by_folders(
     Ok(Opened { train, test, left_out })
 }
 
+/// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take the memory.
+pub(crate) const MAX_LABEL: u32 = 1 << 20;
+
 /// Classes that are numbers, up to the largest label.
 pub(crate) fn numbered(labels: Vec<u32>) -> Classes {
     let largest = labels.iter().copied().filter(|&label| label != NO_LABEL).max();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType, PaxExtensions};
 
+use super::archive::MAX_LABEL;
 use super::zstd::ZstdFrames;
 use crate::error::{DataError, inert};
 use crate::index::Members;
@@ -24,8 +25,6 @@ use crate::positioned::Cursor;
 
 /// The longest name, label or extended header that is read, in bytes.
 const MAX_NOTE: u64 = 1 << 20;
-/// The largest label: more classes than any data set has.
-const MAX_LABEL: u32 = 1 << 24;
 /// Decompressed, an archive may have this many times its bytes, and `SPARE` more.
 const MAX_GROWTH: u64 = 200;
 const SPARE: u64 = 1 << 30;
@@ -178,7 +177,7 @@ impl Found {
             Some(label) => {
                 self.labels.insert(sample(name).to_vec(), label);
             }
-            None => self.leave_out(name, "a label that is no number"),
+            None => self.leave_out(name, &format!("a label that is no number from 0 to {MAX_LABEL}")),
         }
     }
 

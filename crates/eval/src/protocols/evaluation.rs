@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
-use simclr_metrics::{Confusion, likeliest, top_k};
+use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
 
 use super::versus::Versus;
 use crate::EvalError;
@@ -125,20 +125,20 @@ impl Scores {
         classes: &[String],
         details: Map<String, Value>,
     ) -> Result<Scores, EvalError> {
-        let confusion = Confusion::new(predictions, labels, classes.len())?;
-        let per_class = classes.iter().zip(confusion.per_class()).enumerate();
-        let per_class = per_class.map(|(label, (name, accuracy))| ClassScore {
-            name: name.clone(),
-            accuracy,
-            images: confusion.row(label).iter().sum(),
-        });
-        let kept = if classes.len() <= CONFUSED { classes.len() } else { 0 };
+        let counts = ClassCounts::new(predictions, labels, classes.len())?;
+        let each = classes.iter().zip(counts.per_class()).zip(counts.images());
+        let per_class =
+            each.map(|((name, accuracy), &images)| ClassScore { name: name.clone(), accuracy, images });
+        let confusion = match classes.len() <= CONFUSED {
+            true => confusion(predictions, labels, classes.len())?,
+            false => Vec::new(),
+        };
         Ok(Scores {
-            top1: confusion.accuracy(),
+            top1: counts.accuracy(),
             top5: (classes.len() > FIVE).then_some(top5),
-            mean_per_class: confusion.mean_per_class(),
+            mean_per_class: counts.mean_per_class(),
             per_class: per_class.collect(),
-            confusion: (0..kept).map(|label| confusion.row(label).to_vec()).collect(),
+            confusion,
             details,
         })
     }

@@ -7,7 +7,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Typ
 
 use super::{Table, column, descriptor, guarded, read_rows};
 use crate::error::{DataError, inert};
-use crate::files::archive::numbered;
+use crate::files::archive::{MAX_LABEL, numbered};
 use crate::files::labels_among;
 use crate::layout::Classes;
 use crate::loader::NO_LABEL;
@@ -84,10 +84,9 @@ impl Labels {
     }
 }
 
-/// Negative numbers stand for no label.
+/// Numbers that are no label, negative ones among them, stand for none.
 fn number(value: Option<i64>) -> u32 {
-    // More classes than any data set has: such numbers are something else.
-    value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value <= 1 << 24).unwrap_or(NO_LABEL)
+    value.and_then(|value| u32::try_from(value).ok()).filter(|&value| value <= MAX_LABEL).unwrap_or(NO_LABEL)
 }
 
 /// Hands every value of a column to `each`.
