@@ -24,6 +24,11 @@ pub struct ViewConfig {
     pub crop_aspect: [f32; 2],
     /// Law of the aspect ratio.
     pub crop_aspect_law: AspectLaw,
+    /// Smallest and largest fraction of the image's area of a crop that both views share, in (0, 1], with the aspect ratios above;
+    /// what a branch draws, it draws of that part. Absent: of the whole image. For studies of one operator at a time
+    /// (arXiv:2002.05709, section 3.1).
+    #[serde(serialize_with = "decimal::optional_pair", skip_serializing_if = "Option::is_none")]
+    pub shared_crop: Option<[f32; 2]>,
     /// Probability of a horizontal flip.
     #[serde(serialize_with = "decimal::one")]
     pub flip: f32,
@@ -97,6 +102,7 @@ impl Default for ViewConfig {
             crop_area: [0.08, 1.0],
             crop_aspect: [0.75, 4.0 / 3.0],
             crop_aspect_law: AspectLaw::Uniform,
+            shared_crop: None,
             flip: 0.5,
             color_strength: 1.0,
             color_prob: 0.8,
@@ -129,9 +135,15 @@ impl ViewConfig {
     /// As [`ViewConfig::validate`], and for a `size` outside of 1 to 16,384.
     pub fn families(&self, size: u32) -> Result<[ViewFamily; 2], AugmentError> {
         self.validate()?;
-        let family = |list: &Option<Vec<ViewOp>>| match list {
-            Some(ops) => ViewFamily::from_ops(ops, size),
-            None => ViewFamily::from_ops(&self.ops(size), size),
+        let family = |list: &Option<Vec<ViewOp>>| {
+            let family = match list {
+                Some(ops) => ViewFamily::from_ops(ops, size),
+                None => ViewFamily::from_ops(&self.ops(size), size),
+            }?;
+            match self.shared_crop {
+                Some(area) => family.of_shared_crop(self.crop_of(area)),
+                None => Ok(family),
+            }
         };
         Ok([family(&self.a)?, family(&self.b)?])
     }
@@ -144,14 +156,15 @@ impl ViewConfig {
         }
     }
 
+    /// A crop of this area.
+    fn crop_of(&self, area: [f32; 2]) -> RandomResizedCrop {
+        RandomResizedCrop { area, aspect: self.crop_aspect, aspect_law: self.crop_aspect_law }
+    }
+
     /// The operators that the settings above say.
     fn own_ops(&self, size: u32) -> Vec<ViewOp> {
         vec![
-            ViewOp::RandomResizedCrop(RandomResizedCrop {
-                area: self.crop_area,
-                aspect: self.crop_aspect,
-                aspect_law: self.crop_aspect_law,
-            }),
+            ViewOp::RandomResizedCrop(self.crop_of(self.crop_area)),
             ViewOp::HorizontalFlip(HorizontalFlip { prob: self.flip }),
             ViewOp::ColorJitter(ColorJitter {
                 prob: self.color_prob,
@@ -175,6 +188,13 @@ impl ViewConfig {
         // What a preset or a list takes the place of is checked as well.
         let own = self.own_ops(1);
         own.iter().try_for_each(ViewOp::check).map_err(|error| error.renamed(own_key))?;
+        let shared = self.shared_crop.map(|area| self.crop_of(area).check());
+        shared.unwrap_or(Ok(())).map_err(|error| {
+            error.renamed(|key| match key {
+                "random_resized_crop.area" => "view.shared_crop".to_owned(),
+                other => own_key(other),
+            })
+        })?;
         for (branch, list) in [("view.a", &self.a), ("view.b", &self.b)] {
             if let Some(ops) = list {
                 ViewFamily::from_ops(ops, 1)
@@ -224,6 +244,7 @@ mod tests {
             (ViewConfig { crop_area: [0.9, 0.2], ..base.clone() }, "view.crop_area = [0.9, 0.2]"),
             (ViewConfig { crop_area: [0.5, f32::NAN], ..base.clone() }, "view.crop_area = [0.5, NaN]"),
             (ViewConfig { crop_aspect: [0.0, 1.0], ..base.clone() }, "view.crop_aspect"),
+            (ViewConfig { shared_crop: Some([0.0, 1.0]), ..base.clone() }, "view.shared_crop = [0, 1]"),
             (ViewConfig { flip: 1.5, ..base.clone() }, "view.flip = 1.5: must be a probability"),
             (ViewConfig { color_strength: -1.0, ..base.clone() }, "view.color_strength = -1"),
             (ViewConfig { color_prob: f32::NAN, ..base.clone() }, "view.color_prob"),
@@ -242,6 +263,7 @@ mod tests {
     fn values_are_written_as_they_were_typed_and_read_back() {
         let config = ViewConfig {
             blur_prob: Some(0.3),
+            shared_crop: Some([0.08, 0.9]),
             brightness: Brightness::Additive,
             crop_aspect_law: AspectLaw::LogUniform,
             ..ViewConfig::default()

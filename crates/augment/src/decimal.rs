@@ -28,3 +28,10 @@ pub(crate) fn pair<S: Serializer>(value: &[f32; 2], serializer: S) -> Result<S::
     tuple.serialize_element(&widen(value[1]))?;
     tuple.end()
 }
+
+pub(crate) fn optional_pair<S: Serializer>(
+    value: &Option<[f32; 2]>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(value.iter().flatten().map(|&value| widen(value)))
+}

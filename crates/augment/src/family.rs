@@ -17,6 +17,8 @@ pub(crate) const MAX_SIZE: u32 = 16_384;
 #[derive(Debug, Clone)]
 pub struct ViewFamily {
     size: u32,
+    /// A crop that all views of an image share, before their own.
+    shared: Option<RandomResizedCrop>,
     crop: Option<RandomResizedCrop>,
     ops: Vec<ViewOp>,
     /// Whether the images are grey.
@@ -63,7 +65,16 @@ impl ViewFamily {
                 expected: "at most 32 things, a colour jitter being four",
             });
         }
-        Ok(Self { size, crop, ops: rest.to_vec(), gray: false })
+        Ok(Self { size, shared: None, crop, ops: rest.to_vec(), gray: false })
+    }
+
+    /// The same family of what `law` cuts out of an image: the same part for all of its views in an epoch, whatever their family.
+    ///
+    /// # Errors
+    /// [`AugmentError::OutOfRange`] for a setting of the crop that is not usable.
+    pub fn of_shared_crop(self, law: RandomResizedCrop) -> Result<Self, AugmentError> {
+        law.check()?;
+        Ok(Self { shared: Some(law), ..self })
     }
 
     /// The same family for images that are grey: saturation, hue and greyscale, which would change nothing, are left out. All
@@ -98,9 +109,13 @@ impl ViewFamily {
 
     /// Draws the crop alone, with which [`ViewFamily::draw`] begins: the only part of the image that its view looks at.
     pub fn draw_crop(&self, width: u32, height: u32, stream: &mut Stream) -> CropBox {
-        match &self.crop {
-            Some(crop) => crop.draw(width, height, stream),
+        let whole = match &self.shared {
+            Some(law) => law.draw(width, height, &mut stream.of_image()),
             None => CropBox::whole(width, height),
+        };
+        match &self.crop {
+            Some(crop) => crop.draw(whole.width, whole.height, stream).within(whole),
+            None => whole,
         }
     }
 

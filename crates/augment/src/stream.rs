@@ -5,6 +5,9 @@ use std::convert::Infallible;
 use rand::{SeedableRng, TryRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Stands for the view in the key of what all views of an image share: no view has this number.
+const SHARED: u64 = u64::MAX;
+
 /// The random stream of one view of one image: ChaCha with 8 rounds, keyed by exactly (seed, epoch, image,
 /// view).
 ///
@@ -22,6 +25,13 @@ impl Stream {
         for (bytes, number) in key.chunks_exact_mut(8).zip([seed, epoch, image, view]) {
             bytes.copy_from_slice(&number.to_le_bytes());
         }
+        Self(ChaCha8Rng::from_seed(key))
+    }
+
+    /// The stream of what all views of the image share, in the same epoch of the same run.
+    pub(crate) fn of_image(&self) -> Self {
+        let mut key = self.0.get_seed();
+        key[24..].copy_from_slice(&SHARED.to_le_bytes());
         Self(ChaCha8Rng::from_seed(key))
     }
 

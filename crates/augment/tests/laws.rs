@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use simclr_augment::{AspectLaw, Brightness, Recipe, Step, Stream, ViewConfig, ViewFamily, ViewOp};
+use simclr_augment::{
+    AspectLaw, Brightness, CropBox, RandomResizedCrop, Recipe, Step, Stream, ViewConfig, ViewFamily, ViewOp,
+};
 
 const DRAWS: u64 = 20_000;
 
@@ -270,4 +272,65 @@ fn ablation_operators_keep_to_their_settings() {
     assert_frequency("whole squares", full, n, 17.0 / 32.0);
     assert_uniform("sigma", sigmas, 0.1, 0.3);
     assert_uniform("threshold", thresholds, 0.2, 0.4);
+}
+
+#[test]
+fn a_shared_crop_is_the_same_for_all_views_of_an_image_and_theirs_lie_within() {
+    let config = ViewConfig {
+        shared_crop: Some([0.2, 0.5]),
+        a: Some(vec![]),
+        b: Some(vec![ViewOp::RandomResizedCrop(Default::default())]),
+        ..ViewConfig::default()
+    };
+    let [whole, part] = config.families(32).unwrap();
+    // So large that whole pixels are no matter.
+    const SIDE: u32 = 10_000_000;
+    let alone = RandomResizedCrop::default();
+    let mut shares = Vec::new();
+    for image in 0..DRAWS {
+        let crop = |family: &ViewFamily, epoch, view| {
+            family.draw_crop(SIDE, SIDE, &mut Stream::new(7, epoch, image, view))
+        };
+        let shared = crop(&whole, 0, 0);
+        assert_eq!(shared, crop(&whole, 0, 1));
+        assert_ne!(shared, crop(&whole, 1, 0));
+        let own = crop(&part, 0, 1);
+        // A view's own crop is drawn from its own stream, as if the shared part were an image.
+        let drawn = ViewFamily::from_ops(&[ViewOp::RandomResizedCrop(alone.clone())], 32).unwrap().draw_crop(
+            shared.width,
+            shared.height,
+            &mut Stream::new(7, 0, image, 1),
+        );
+        assert_eq!(
+            (own.left, own.top, own.width, own.height),
+            (shared.left + drawn.left, shared.top + drawn.top, drawn.width, drawn.height)
+        );
+        shares.push(f64::from(shared.width) * f64::from(shared.height) / f64::from(SIDE).powi(2));
+    }
+    assert_uniform("the shared area", shares, 0.2, 0.5);
+}
+
+#[test]
+fn a_crop_that_rarely_fits_is_tried_a_hundred_times() {
+    // Of an image ten times as wide as high a box fits in 3.2% of the tries: (1 - 0.032)^100 = 3.9% of the images are taken whole.
+    let family = ViewFamily::first_branch(&ViewConfig::default(), 32).unwrap();
+    let whole = |image: &u64| {
+        let crop = family.draw_crop(200, 20, &mut Stream::new(7, 0, *image, 0));
+        crop == CropBox::whole(200, 20)
+    };
+    let share = (0..DRAWS).filter(whole).count() as f64 / DRAWS as f64;
+    assert!((0.03..0.05).contains(&share), "{share}");
+}
+
+#[test]
+fn the_aspect_is_uniform_unless_asked_otherwise() {
+    let config = ViewConfig { crop_area: [0.1, 0.5], ..ViewConfig::default() };
+    let listed =
+        ViewOp::RandomResizedCrop(RandomResizedCrop { area: [0.1, 0.5], ..RandomResizedCrop::default() });
+    let listed = ViewConfig { a: Some(vec![listed]), ..ViewConfig::default() };
+    for config in [config, listed] {
+        let aspect = |r: &Recipe| f64::from(r.crop.width) / f64::from(r.crop.height);
+        let aspects = recipes(&config, 32, 20_000).iter().map(aspect).collect();
+        assert_uniform("aspect", aspects, 0.75 - 1e-3, 4.0 / 3.0 + 1e-3);
+    }
 }

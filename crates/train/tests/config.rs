@@ -26,7 +26,7 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
     let written: toml::Table = text.parse().unwrap();
     let mut typed = toml::Table::try_from(Config::default()).unwrap();
     // Absent in the typed form: their defaults follow from the image size and from the other keys.
-    for key in ["blur_prob", "a", "b"] {
+    for key in ["blur_prob", "shared_crop", "a", "b"] {
         typed["view"].as_table_mut().unwrap().insert(key.into(), "auto".into());
     }
     assert_eq!(written, typed);

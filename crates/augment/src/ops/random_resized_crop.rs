@@ -32,6 +32,13 @@ impl CropBox {
     }
 }
 
+impl CropBox {
+    /// This box of the part `whole` of an image, as a box of the image.
+    pub(crate) fn within(self, whole: CropBox) -> Self {
+        Self { left: whole.left + self.left, top: whole.top + self.top, ..self }
+    }
+}
+
 /// Tries before the whole image is taken, as in the authors' code.
 const TRIES: usize = 100;
 

@@ -134,6 +134,7 @@ impl Variant {
 
 #[cfg(test)]
 mod tests {
+    use simclr_augment::{CropBox, Stream};
     use simclr_train::{Config, Layers};
 
     use super::*;
@@ -148,6 +149,40 @@ mod tests {
                 sets.push("train.device=cpu".to_owned());
                 let layers = Layers { sets: &sets, ..Layers::default() };
                 Config::resolve(&layers).unwrap_or_else(|error| panic!("{name}, {}: {error}", variant.name));
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_variants_of_views_draw_the_same() {
+        let study = Study::find("views").unwrap();
+        let drawn: Vec<(String, Vec<Vec<String>>)> = study
+            .variants
+            .iter()
+            .map(|variant| {
+                let layers = Layers { sets: &variant.set, ..Layers::default() };
+                // Small views: no default of larger ones may be what sets a variant apart.
+                let [first, second] = Config::resolve(&layers).unwrap().view.families(32).unwrap();
+                let draws = (0..20).map(|image| {
+                    let stream = |branch| Stream::new(5, 0, image, branch);
+                    let [a, b] = [(&first, 0), (&second, 1)]
+                        .map(|(family, branch)| family.draw(64, 48, &mut stream(branch)));
+                    assert_eq!(b.steps.len(), 0, "{}: the second view stays as it is", variant.name);
+                    let part = |a: CropBox, b: CropBox| {
+                        a.left >= b.left
+                            && a.top >= b.top
+                            && a.left + a.width <= b.left + b.width
+                            && a.top + a.height <= b.top + b.height
+                    };
+                    assert!(part(a.crop, b.crop), "{}: {:?} of {:?}", variant.name, a.crop, b.crop);
+                    [a.describe(), b.describe()].concat()
+                });
+                (variant.name.clone(), draws.collect())
+            })
+            .collect();
+        for (at, (name, draws)) in drawn.iter().enumerate() {
+            for (other, others) in &drawn[..at] {
+                assert_ne!(draws, others, "{name} is {other}");
             }
         }
     }

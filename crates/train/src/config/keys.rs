@@ -3,7 +3,9 @@
 use simclr_nn::ResNetSpec;
 
 use super::kind::{Kind, Range};
-use Kind::{Color, Flag, Interval, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word};
+use Kind::{
+    Color, Flag, Interval, IntervalOrAuto, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word,
+};
 
 /// A configuration key.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,6 +109,11 @@ pub const KEYS: &[Key] = &[
         "view.crop_aspect_law",
         Word(&["uniform", "log_uniform"]),
         "distribution of the aspect ratio: uniform as in the official code, log_uniform as in torchvision",
+    ),
+    key(
+        "view.shared_crop",
+        IntervalOrAuto(Range::above(0.0, 1.0)),
+        "area of a random crop that both views share, before their own, for studies of one operator at a time; auto: none",
     ),
     key("view.flip", PROBABILITY, "probability of a horizontal flip").also(&["hflip"]),
     key("view.color_strength", Number(Range::between(0.0, 2.5)), "strength s of the colour jitter; 0: none")

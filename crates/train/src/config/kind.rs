@@ -19,6 +19,8 @@ pub enum Kind {
     NumberOrAuto(Range),
     /// Two numbers `[low, high]` with low <= high, both in the range.
     Interval(Range),
+    /// [`Kind::Interval`], or `"auto"`.
+    IntervalOrAuto(Range),
     /// `true` or `false`.
     Flag,
     /// A colour: `[red, green, blue]` of 0 to 255, or one of a few names.
@@ -87,6 +89,7 @@ impl Kind {
             Self::Number(range) => number(value, range),
             Self::NumberOrAuto(range) => auto(value).or_else(|| number(value, range)),
             Self::Interval(range) => interval(value, range),
+            Self::IntervalOrAuto(range) => auto(value).or_else(|| interval(value, range)),
             Self::Flag => value.as_bool().map(Value::Boolean),
             Self::Color => color(value),
             Self::Window => window(value),
@@ -111,6 +114,7 @@ impl Kind {
             Self::Interval(range) => {
                 format!("two numbers [low, high], low <= high, each {}", range.describe())
             }
+            Self::IntervalOrAuto(range) => format!("\"auto\" or {}", Self::Interval(*range).describe()),
             Self::Flag => "true or false".to_owned(),
             Self::Color => {
                 "three whole numbers [red, green, blue] from 0 to 255, or \"white\", \"black\" or \"grey\""
@@ -214,7 +218,7 @@ mod tests {
         };
         match kind {
             Kind::Number(range) | Kind::NumberOrAuto(range) => ends(range).map(Value::from).to_vec(),
-            Kind::Interval(range) => {
+            Kind::Interval(range) | Kind::IntervalOrAuto(range) => {
                 let [low, high] = ends(range);
                 [[low, low], [low, high], [high, high]].map(|pair| Value::from(pair.to_vec())).to_vec()
             }

@@ -143,7 +143,7 @@ pub(super) fn overlay(base: &mut Table, layer: Table, origin: &str) -> Result<()
                 continue;
             };
             // What may be left out is absent in the typed form, not a word.
-            if matches!(known.kind, Kind::NumberOrAuto(_) | Kind::Operators)
+            if matches!(known.kind, Kind::NumberOrAuto(_) | Kind::IntervalOrAuto(_) | Kind::Operators)
                 && accepted.as_str() == Some(AUTO)
             {
                 table.remove(&key);
