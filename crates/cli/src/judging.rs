@@ -15,6 +15,7 @@ use simclr_train::{Model, memory};
 use crate::data::Opening;
 use crate::encoding::Encoding;
 use crate::terminal::{self, LISTED};
+use crate::watching::Watching;
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
@@ -51,12 +52,20 @@ impl Judged {
     }
 
     /// The encoder beside a random one.
-    pub fn versus(&self, encoder: &TrainedEncoder, splits: &Splits) -> Result<Versus<Model>> {
+    pub fn versus(
+        &self,
+        encoder: &TrainedEncoder,
+        splits: &Splits,
+        watching: &mut Watching,
+    ) -> Result<Versus<Model>> {
         let trained = encoder.model.clone();
         if self.no_random {
             return Ok(Versus::alone(trained));
         }
-        let random = random_encoder(&encoder.config, splits.train(), &encoder.model.device)?;
+        let random =
+            random_encoder(&encoder.config, splits.train(), &encoder.model.device, &mut |progress| {
+                watching.see(progress)
+            })?;
         Ok(Versus { trained, random: Some(random) })
     }
 

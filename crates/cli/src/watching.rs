@@ -1,6 +1,6 @@
 //! How an evaluation is watched: a bar on a terminal, a line a stage elsewhere.
 
-use simclr_eval::protocols::Progress;
+use simclr_eval::protocols::{Progress, Side};
 
 use crate::terminal::{self, Bar};
 
@@ -25,6 +25,10 @@ impl Watching {
             Progress::Encoding { side, set, done, images } => {
                 let detail = format!("{side}, {set} images");
                 self.advance(detail.clone(), detail, done as u64, images as u64);
+            }
+            Progress::Averaging { done, batches } => {
+                let detail = format!("{}, running averages", Side::Random);
+                self.advance(detail.clone(), detail, done as u64, batches as u64);
             }
             Progress::Fitting { side } => self.begin(format!("{side}, logistic regression"), None),
             Progress::Planned { images, of, epochs, batch, rate, memory } => {

@@ -13,9 +13,10 @@ use simclr_eval::protocols::{
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
+use simclr_train::config::ScheduleKind;
 
 fn quick() -> Sgd {
-    Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120) }
+    Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120, None) }
 }
 
 /// Everything but the time it took.
@@ -123,7 +124,7 @@ fn the_random_encoder_has_settled_averages() {
     config.view.crop_aspect = [1.0, 1.0];
     config.view.flip = 0.0;
     let (toy, device) = (Toy::new(&RGB, 60, 1).shared(), Device::cpu(2).unwrap());
-    let model = random_encoder(&config, &toy, &device).unwrap();
+    let model = random_encoder(&config, &toy, &device, &mut |_| ()).unwrap();
     let images: Vec<u8> = (0..60)
         .flat_map(|index| {
             toy.read(index, &mut simclr_data::DecodeScratch::default()).unwrap().pixels.to_vec()
@@ -139,11 +140,15 @@ fn the_random_encoder_has_settled_averages() {
         let apart: f32 = eval.iter().zip(&train).map(|(a, b)| (a - b).abs()).sum();
         apart / train.iter().sum::<f32>()
     };
-    assert!(difference(&model) < 0.03, "{}", difference(&model));
+    // Half of the images make a batch, so that its variances scatter.
+    assert!(difference(&model) < 0.04, "{}", difference(&model));
     // A fresh network's averages are far from it.
     let fresh = Model::new(&config, &device).unwrap();
     assert!(difference(&fresh) > 0.3, "{}", difference(&fresh));
-    assert_eq!(model.store().unwrap(), random_encoder(&config, &toy, &device).unwrap().store().unwrap());
+    assert_eq!(
+        model.store().unwrap(),
+        random_encoder(&config, &toy, &device, &mut |_| ()).unwrap().store().unwrap()
+    );
     assert_ne!(model.store().unwrap()[0].data, fresh.store().unwrap()[0].data);
 }
 
@@ -154,7 +159,7 @@ fn the_random_encoder_sees_the_views_of_both_branches() {
         let mut config = config();
         config.view.a = Some(ViewPreset::CropOnly.ops());
         config.view.b = Some(second.ops());
-        random_encoder(&config, &toy, &device).unwrap().store().unwrap()
+        random_encoder(&config, &toy, &device, &mut |_| ()).unwrap().store().unwrap()
     };
     assert!(averages(ViewPreset::CropOnly) != averages(ViewPreset::Simclr));
 }
@@ -198,12 +203,17 @@ fn options_out_of_range_are_errors() {
 
 #[test]
 fn settings_of_linear_sgd_follow_the_images() {
-    let of = |size, images| {
-        let Sgd { epochs, batch, rate, .. } = Sgd::linear(size, images);
+    let of = |size, images, given| {
+        let Sgd { epochs, batch, rate, .. } = Sgd::linear(size, images, given);
         (epochs, batch, rate)
     };
-    assert_eq!(of(32, 50_000), (100, 512, 0.1));
-    assert_eq!(of(224, 1_281_167), (90, 4096, 1.6));
-    assert_eq!(of(224, 2560), (90, 256, 0.1));
-    assert_eq!(of(32, 3), (100, 1, 0.1));
+    assert_eq!(of(32, 50_000, None), (100, 512, 0.1));
+    assert_eq!(of(224, 1_281_167, None), (90, 4096, 1.6));
+    assert_eq!(of(224, 2560, None), (90, 256, 0.1));
+    assert_eq!(of(32, 3, None), (100, 1, 0.1));
+    // The rate goes with the batch that is taken, whoever chose it; that of small images does not.
+    assert_eq!(of(224, 2560, Some(512)), (90, 512, 0.2));
+    assert_eq!(of(32, 50_000, Some(64)), (100, 64, 0.1));
+    let Sgd { steps, momentum, weight_decay, schedule, .. } = Sgd::linear(224, 2560, None);
+    assert_eq!((steps, momentum, weight_decay, schedule), (None, 0.9, 0.0, ScheduleKind::Cosine));
 }

@@ -171,7 +171,7 @@ fn settings_are_chosen_by_the_validation_images_alone() {
     for protocol in [Protocol::Linear, Protocol::FineTune] {
         let (right, turned) = (of(protocol, &[]), of(protocol, &["test"]));
         assert_eq!((&right.chosen, right.validation), (&turned.chosen, turned.validation));
-        assert!(right.score > 0.9 && turned.score < 0.1, "{protocol:?} {right:?} {turned:?}");
+        assert!(right.score > 0.8 && turned.score < 0.1, "{protocol:?} {right:?} {turned:?}");
         assert!(of(protocol, &["train"]).validation < 0.2, "{protocol:?}");
     }
 }

@@ -112,6 +112,13 @@ impl Head {
         Ok(Head { layers, features })
     }
 
+    /// The same head, whose running averages keep the share `decay` of themselves each step.
+    #[must_use]
+    pub fn with_norm_decay(mut self, decay: f32) -> Head {
+        self.layers.iter_mut().filter_map(|layer| layer.norm.as_mut()).for_each(|norm| norm.decay = decay);
+        self
+    }
+
     /// The width of z.
     pub fn dim(&self) -> usize {
         self.dim_after(self.layers.len())

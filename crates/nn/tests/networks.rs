@@ -2,7 +2,7 @@
 
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::{
-    Depth, Head, HeadKind, HeadSpec, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
+    Depth, Head, HeadKind, HeadSpec, Linear, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
     load_tensor, store_tensor, stored_shape,
 };
 
@@ -301,4 +301,52 @@ fn running_averages_keep_what_they_are_told() {
     };
     assert_eq!(changed(1.0), 0);
     assert!(changed(0.9) > 100);
+}
+
+/// Mean and deviation of a parameter's values.
+fn moments(parameters: &Parameters, name: &str) -> (f64, f64) {
+    let id = parameters.ids().find(|&id| parameters.name(id) == name).unwrap_or_else(|| panic!("{name}"));
+    let values = parameters.get(id).to_vec().unwrap();
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / values.len() as f64;
+    let variance =
+        values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / values.len() as f64;
+    (mean, variance.sqrt())
+}
+
+#[test]
+fn a_fresh_network_has_the_official_codes_deviations() {
+    let device = Device::cpu(1).unwrap();
+    let (_, mut parameters) = build(&spec(Depth::D18, 1.0, Stem::ImageNet));
+    let head = |kind, batch_norm, dim| HeadSpec { kind, batch_norm, dim, layers: 2, ..HeadSpec::default() };
+    Head::new(&head(HeadKind::Nonlinear, true, 128), 512, &device, 0, &mut parameters).unwrap();
+    // sqrt(1 / (channels in x kernel^2)), and 0.01 for dense layers that a BatchNorm follows.
+    for (name, expected) in [
+        ("conv1.weight", (1.0 / (3.0 * 49.0_f64)).sqrt()),
+        ("layer1.0.conv1.weight", (1.0 / (64.0 * 9.0_f64)).sqrt()),
+        ("layer2.0.conv1.weight", (1.0 / (64.0 * 9.0_f64)).sqrt()),
+        ("layer2.0.downsample.0.weight", (1.0 / 64.0_f64).sqrt()),
+        ("layer4.1.conv2.weight", (1.0 / (512.0 * 9.0_f64)).sqrt()),
+        ("head.0.linear.weight", 0.01),
+        ("head.1.linear.weight", 0.01),
+    ] {
+        let (mean, deviation) = moments(&parameters, name);
+        assert!((deviation / expected - 1.0).abs() < 0.03, "{name}: {deviation}, {expected}");
+        assert!(mean.abs() < 0.05 * expected, "{name}: {mean}");
+    }
+    for (name, value) in [
+        ("bn1.weight", 1.0),
+        ("layer1.0.bn1.weight", 1.0),
+        ("layer1.0.bn2.weight", 0.0),
+        ("layer1.0.bn2.bias", 0.0),
+    ] {
+        assert_eq!(moments(&parameters, name), (value, 0.0), "{name}");
+    }
+    let mut plain = Parameters::new();
+    Head::new(&head(HeadKind::Nonlinear, false, 128), 512, &device, 0, &mut plain).unwrap();
+    assert!((moments(&plain, "head.0.linear.weight").1 / (1.0 / 512.0_f64).sqrt() - 1.0).abs() < 0.03);
+    assert_eq!(moments(&plain, "head.0.linear.bias"), (0.0, 0.0));
+    let mut classifier = Parameters::new();
+    Linear::classifier("fc", 512, 100, &device, 0, &mut classifier).unwrap();
+    assert!((moments(&classifier, "fc.weight").1 / 0.01 - 1.0).abs() < 0.03);
+    assert_eq!(moments(&classifier, "fc.bias"), (0.0, 0.0));
 }

@@ -78,7 +78,6 @@ impl Finetune {
             make_folder(out)?;
         }
         prepare_to_train(&encoder)?;
-        let models = self.judged.versus(&encoder, &splits)?;
         let options = FineTune {
             epochs: self.epochs,
             batch: self.batch.map(|batch| batch as usize),
@@ -89,7 +88,9 @@ impl Finetune {
             seed: self.seed,
             ..FineTune::new(self.labels)
         };
+        options.check(&encoder.model, &splits)?;
         let mut watching = Watching::default();
+        let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
         // A run folder that takes no result is no reason to lose the network, which may go elsewhere.

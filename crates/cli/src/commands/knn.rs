@@ -34,8 +34,8 @@ pub struct Knn {
 impl Knn {
     pub fn run(self) -> Result<Done> {
         let (encoder, splits) = self.judged.load()?;
-        let models = self.judged.versus(&encoder, &splits)?;
         let mut watching = Watching::default();
+        let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
         let options = Classifier { k: self.k, temperature: self.temperature };

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Progress, Sgd, Splits, TrainedEncoder};
+use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Sgd, Splits, TrainedEncoder};
 
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
@@ -56,7 +56,7 @@ impl Linear {
         self.check()?;
         let (encoder, splits) = self.judged.load()?;
         let mut watching = Watching::default();
-        let evaluation = self.measure(&encoder, &splits, &mut |progress| watching.see(progress))?;
+        let evaluation = self.measure(&encoder, &splits, &mut watching)?;
         drop(watching);
         self.judged.conclude(&encoder, &splits, evaluation)?;
         Ok(Done::Finished)
@@ -81,32 +81,31 @@ impl Linear {
         &self,
         encoder: &TrainedEncoder,
         splits: &Splits,
-        watch: &mut dyn FnMut(Progress),
+        watching: &mut Watching,
     ) -> Result<Evaluation> {
-        let models = self.judged.versus(encoder, splits)?;
-        match self.method {
-            Method::Logistic => {
-                let encoded = protocols::encode(&models, splits, false, watch)?;
-                let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
-                Ok(protocols::logistic(&encoded, &options, watch)?)
-            }
-            Method::Sgd => {
-                let usual = Sgd::linear(encoder.model.image_size(), splits.train().len());
-                let options = Sgd {
-                    epochs: self.epochs.unwrap_or(usual.epochs),
-                    batch: self.batch.map_or(usual.batch, |batch| batch as usize),
-                    rate: self.rate.unwrap_or(usual.rate),
-                    seed: self.seed,
-                    ..usual
-                };
-                let images = splits.train().len();
-                terminal::say(&format!(
-                    "{}: {}",
-                    terminal::counted(images, "image"),
-                    training_plan(images, (options.epochs, options.batch, options.rate))
-                ));
-                Ok(protocols::linear_sgd(&models, splits, &options, watch)?)
-            }
+        if self.method == Method::Logistic {
+            let models = self.judged.versus(encoder, splits, watching)?;
+            let mut watch = |progress| watching.see(progress);
+            let encoded = protocols::encode(&models, splits, false, &mut watch)?;
+            let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
+            return Ok(protocols::logistic(&encoded, &options, &mut watch)?);
         }
+        let batch = self.batch.map(|batch| batch as usize);
+        let usual = Sgd::linear(encoder.model.image_size(), splits.train().len(), batch);
+        let options = Sgd {
+            epochs: self.epochs.unwrap_or(usual.epochs),
+            rate: self.rate.unwrap_or(usual.rate),
+            seed: self.seed,
+            ..usual
+        };
+        let images = splits.train().len();
+        options.check(images)?;
+        terminal::say(&format!(
+            "{}: {}",
+            terminal::counted(images, "image"),
+            training_plan(images, (options.epochs, options.batch, options.rate))
+        ));
+        let models = self.judged.versus(encoder, splits, watching)?;
+        Ok(protocols::linear_sgd(&models, splits, &options, &mut |progress| watching.see(progress))?)
     }
 }

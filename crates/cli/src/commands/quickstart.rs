@@ -172,11 +172,10 @@ impl Quickstart {
         let encoder = load_encoder(&self.out, false, &device)?;
         let test = source.test.clone().unwrap_or_else(|| source.train.clone());
         let splits = Splits::new(source.train.clone(), test)?;
-        let random = random_encoder(&encoder.config, splits.train(), &device)?;
-        let models = Versus { trained: encoder.model.clone(), random: Some(random) };
-
         let mut watching = Watching::default();
         let mut watch = |progress| watching.see(progress);
+        let random = random_encoder(&encoder.config, splits.train(), &device, &mut watch)?;
+        let models = Versus { trained: encoder.model.clone(), random: Some(random) };
         let encoded = protocols::encode(&models, &splits, true, &mut watch)?;
         let mut knn = protocols::knn(&encoded, &Knn::default())?;
         let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;

@@ -22,11 +22,11 @@ impl Sgd {
     ///
     /// Up to 32 pixels that of CIFAR: 100 epochs of batch 512 at rate 0.1. Above, that of ImageNet: 90 epochs of batch 4096 at
     /// 0.1 x batch / 256. Both with Nesterov momentum 0.9, a cosine and no decay (1e-6 in the official code). The batch is at most a
-    /// tenth of the images, so that small sets get steps enough, and at least one image.
-    pub fn linear(image_size: usize, images: usize) -> Sgd {
+    /// tenth of the images, so that small sets get steps enough, and at least one image, unless `batch` is given.
+    pub fn linear(image_size: usize, images: usize, batch: Option<usize>) -> Sgd {
         let small = image_size <= 32;
-        let (epochs, batch) = if small { (100, 512) } else { (90, 4096) };
-        let batch = batch.min(images / 10).max(1);
+        let (epochs, usual) = if small { (100, 512) } else { (90, 4096) };
+        let batch = batch.unwrap_or(usual.min(images / 10).max(1));
         let rate = if small { 0.1 } else { 0.1 * batch as f64 / 256.0 };
         let schedule = ScheduleKind::Cosine;
         Sgd { epochs, steps: None, batch, rate, momentum: 0.9, weight_decay: 0.0, schedule, seed: 0 }
@@ -48,7 +48,7 @@ pub fn linear_sgd(
     options: &Sgd,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation, EvalError> {
-    options.check()?;
+    options.check(data.train().len())?;
     let start = Instant::now();
     let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new() };
     let scores = models.try_map(|side, model| {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{Loader, LoaderConfig, Position, Reading, Share, Skipped};
+use simclr_data::{DataError, Loader, LoaderConfig, Position, Reading, Share, Skipped};
 use simclr_engine::{Parameters, Tensor};
 use simclr_metrics::likeliest;
 use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
@@ -13,6 +13,9 @@ use super::part::Part;
 use super::versus::{Progress, Side};
 use crate::targets::Target;
 use crate::{EvalError, Targets};
+
+/// Keeps the draws apart from those of pretraining, which may have had the same images and the same seed.
+const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"classify");
 
 /// Settings of stochastic gradient descent on random crops and flips.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +39,20 @@ pub struct Sgd {
 }
 
 impl Sgd {
+    /// Whether it can be done on `images` images.
+    ///
+    /// # Errors
+    /// [`EvalError::Option`] of what is out of range, [`DataError::TooFewImages`] for a larger batch.
+    pub fn check(&self, images: usize) -> Result<(), EvalError> {
+        self.check_ranges()?;
+        match self.batch <= images {
+            true => Ok(()),
+            false => Err(DataError::TooFewImages { batch: self.batch, usable: images, broken: 0 }.into()),
+        }
+    }
+
     /// [`EvalError::Option`] of what is out of range.
-    pub(super) fn check(&self) -> Result<(), EvalError> {
+    pub(super) fn check_ranges(&self) -> Result<(), EvalError> {
         let range = |name, value: f64, fits: bool, expected| {
             if fits { Ok(()) } else { Err(EvalError::Option { name, found: value.to_string(), expected }) }
         };
@@ -69,16 +84,17 @@ impl Sgd {
         }
     }
 
-    /// The official code's: a cosine that reaches 0 at step images * epochs // batch + 1, or one step after the last.
+    /// The steps that are taken on `images`, of which those that make no whole batch are left out of an epoch.
+    fn planned_steps(&self, images: usize) -> u64 {
+        self.steps.unwrap_or((images / self.batch) as u64 * self.epochs)
+    }
+
+    /// From the rate down to 0 one step after the last, as in the official code.
     fn rates(&self, images: usize) -> Schedule {
         let mut config = Config { optim: self.optim(), ..Config::default() };
-        let (batch, epochs, images) = match self.steps {
-            Some(steps) => (1, steps, 1),
-            None => (self.batch, self.epochs, images as u64),
-        };
-        config.train.batch = batch;
-        config.train.epochs = epochs;
-        Schedule::new(&config, images)
+        config.train.batch = 1;
+        config.train.epochs = self.planned_steps(images);
+        Schedule::new(&config, 1)
     }
 }
 
@@ -170,7 +186,7 @@ impl<'s> Lessons<'s> {
         sgd: &'s Sgd,
     ) -> Result<Lessons<'s>, EvalError> {
         let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
-        let (batch, seed) = (sgd.batch, sgd.seed);
+        let (batch, seed) = (sgd.batch, sgd.seed ^ ANOTHER_DRAW);
         let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
         let loader = Loader::new(part.images.clone(), config, Position::default());
         Ok(Lessons { side, sgd, rates: sgd.rates(part.len()), targets: &part.targets, loader })
@@ -221,5 +237,29 @@ impl<'s> Lessons<'s> {
         }
         learnt.skipped = self.loader.skipped();
         Ok(learnt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_ends_one_step_after_the_last_however_the_images_divide() {
+        let of =
+            |batch, epochs, steps| Sgd { batch, epochs, steps, rate: 1.0, ..Sgd::linear(224, 1000, None) };
+        // 63 images in batches of 32 are one step an epoch.
+        for (sgd, images, last) in [
+            (of(32, 30, None), 63, 30),
+            (of(32, 30, None), 64, 60),
+            (of(256, 90, None), 408, 90),
+            (of(32, 1, Some(77)), 63, 77),
+        ] {
+            let rates = sgd.rates(images);
+            assert_eq!((sgd.planned_steps(images), rates.rate(0)), (last, 1.0));
+            assert!(rates.rate(last - 1) > 0.0 && rates.rate(last - 1) < 0.02, "{}", rates.rate(last - 1));
+            assert!(rates.rate(last) > 0.0);
+            assert_eq!(rates.rate(last + 1), 0.0);
+        }
     }
 }

@@ -45,6 +45,13 @@ pub enum Progress {
         /// Images in all.
         images: usize,
     },
+    /// The running averages of the random encoder are taken over batches of views.
+    Averaging {
+        /// Batches done.
+        done: usize,
+        /// Batches in all.
+        batches: usize,
+    },
     /// A classifier is being fitted by logistic regression.
     Fitting {
         /// On which encoder's features.

@@ -102,7 +102,7 @@ pub fn models(threads: usize) -> Versus<Model> {
     let mut other = config();
     other.train.seed = 5;
     Versus {
-        trained: random_encoder(&other, &few, &device).unwrap(),
-        random: Some(random_encoder(&config(), &few, &device).unwrap()),
+        trained: random_encoder(&other, &few, &device, &mut |_| ()).unwrap(),
+        random: Some(random_encoder(&config(), &few, &device, &mut |_| ()).unwrap()),
     }
 }

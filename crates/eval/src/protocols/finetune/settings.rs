@@ -1,11 +1,11 @@
 //! The protocol's settings, and what becomes of those that are not given.
 
-use simclr_data::DataError;
 use simclr_train::config::{Memory, ScheduleKind};
 use simclr_train::{Model, memory};
 
 use super::labels::Labels;
 use crate::EvalError;
+use crate::protocols::Splits;
 use crate::protocols::network::{Network, trainable};
 use crate::protocols::sgd::Sgd;
 
@@ -63,7 +63,7 @@ impl FineTune {
 
     /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter.
     pub fn sgd(&self, images: usize, of: usize) -> Sgd {
-        let usual = (of / STEPS).clamp(LEAST_BATCH, BATCH).min(images.div_ceil(2));
+        let usual = (of / STEPS).clamp(LEAST_BATCH, BATCH).min(images / 2).max(1);
         self.with_batch(self.batch.unwrap_or(usual), of)
     }
 
@@ -81,6 +81,16 @@ impl FineTune {
         }
     }
 
+    /// Whether it can be done with a model on the training images of `data`.
+    ///
+    /// # Errors
+    /// Those of [`finetune`](super::finetune) that nothing need be computed for.
+    pub fn check(&self, model: &Model, data: &Splits) -> Result<(), EvalError> {
+        let few = data.labelled(self.labels, self.seed)?;
+        self.settle(model, few.classes().len(), few.train().len(), data.train().len())?;
+        Ok(())
+    }
+
     /// Everything settled, with a batch that fits into memory, and what is kept for backward.
     pub(super) fn settle(
         &self,
@@ -94,10 +104,7 @@ impl FineTune {
             return Err(EvalError::HeadLayers { asked: self.head_layers, layers });
         }
         let sgd = self.sgd(images, of);
-        sgd.check()?;
-        if sgd.batch > images {
-            return Err(DataError::TooFewImages { batch: sgd.batch, usable: images, broken: 0 }.into());
-        }
+        sgd.check(images)?;
         let network = Network::new(&trainable(model), classes, self.head_layers, &sgd)?;
         match network.choose_memory(self.memory, sgd.batch) {
             Ok(choice) => Ok((sgd, choice)),

@@ -55,3 +55,16 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_metrics() {
+        let of = |metric| KNOWN.iter().filter(move |known| known.metric == metric).map(|known| known.name);
+        assert!(of(Metric::MeanPerClass).eq(["aircraft", "pets", "caltech101", "flowers102"]));
+        assert!(of(Metric::ElevenPointMap).eq(["voc2007"]));
+        assert_eq!(of(Metric::Top1).count(), 7);
+    }
+}

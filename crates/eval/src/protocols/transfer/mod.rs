@@ -100,7 +100,9 @@ pub fn transfer(
         return Ok(entry);
     }
     let (model, run) = (&encoder.model, &encoder.run);
-    let random = || random_encoder(&encoder.config, &set.train.images, &model.device);
+    let random = |watch: &mut dyn FnMut(Progress)| {
+        random_encoder(&encoder.config, &set.train.images, &model.device, watch)
+    };
     match protocol {
         Protocol::Linear => {
             if entry.trained.is_none() {
@@ -108,7 +110,8 @@ pub fn transfer(
                 entry.save(run)?;
             }
             if with_random && entry.random.is_none() {
-                entry.random = Some(linear::linear(Side::Random, &random()?, set, strict, watch)?);
+                let random = random(watch)?;
+                entry.random = Some(linear::linear(Side::Random, &random, set, strict, watch)?);
                 entry.save(run)?;
             }
         }
@@ -117,7 +120,7 @@ pub fn transfer(
             tuner.complete(&mut entry, &mut |entry| entry.save(run), watch)?;
         }
         Protocol::Scratch => {
-            let tuner = Tuner { side: Side::Random, model: &random()?, set, tuning, seed, strict };
+            let tuner = Tuner { side: Side::Random, model: &random(watch)?, set, tuning, seed, strict };
             tuner.complete(&mut entry, &mut |entry| entry.save(run), watch)?;
         }
     }

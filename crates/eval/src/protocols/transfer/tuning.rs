@@ -81,7 +81,7 @@ impl Tuning {
             (_, true) => return option("decays", "empty".to_owned(), "at least one, 0 for none"),
             _ => {}
         }
-        self.grid.points().try_for_each(|(rate, decay)| self.sgd(1, rate, decay, 0).check())
+        self.grid.points().try_for_each(|(rate, decay)| self.sgd(1, rate, decay, 0).check_ranges())
     }
 
     /// One training in batches of `batch`.
