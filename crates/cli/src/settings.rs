@@ -143,13 +143,15 @@ impl Settings {
                 // What is begun with is known by everything else that was given.
                 let known = self.layered(None, None, threads)?;
                 let known = known.train.begins_with().is_some().then_some(&known);
-                let (chosen, reasons) = photos::choose((images.len(), width, height), (memory, count), known);
-                reasons.iter().for_each(|reason| terminal::say(&format!("photos: {reason}")));
-                Some(chosen)
+                Some(photos::choose((images.len(), width, height), (memory, count), known))
             }
             _ => None,
         };
-        self.layered(None, chosen, threads)
+        let table = chosen.as_ref().map(|chosen| chosen.table.clone());
+        let config = self.layered(None, table, threads)?;
+        let reasons = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
+        reasons.for_each(|reason| terminal::say(&format!("photos: {reason}")));
+        Ok(config)
     }
 
     /// How images are decoded, which must be known before they are looked at.

@@ -56,11 +56,13 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
         return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
     }
     let given = given(&config)?;
-    config.check_resume(&given)?;
+    let found = folder.checkpoints(given.train.keep_checkpoints).latest_good()?;
+    if found.is_some() {
+        config.check_resume(&given)?;
+    }
     if given != config {
         folder.write_config(&given)?;
     }
-    let found = folder.checkpoints(given.train.keep_checkpoints).latest_good()?;
     let from = match found {
         Some(found) => {
             let Meta { step, epoch, .. } = found.checkpoint.meta;

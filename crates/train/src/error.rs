@@ -70,10 +70,12 @@ pub enum TrainError {
         source: io::Error,
     },
     /// A folder for a new run that holds a run already.
-    #[error("{} already holds a run; give another folder, or --resume to go on with this one", path.display())]
+    #[error("{} already holds a run; give another folder{}", path.display(), going_on(*trains))]
     RunExists {
         /// The run folder.
         path: PathBuf,
+        /// Whether the new run would be trained, so that one may go on with the other instead.
+        trains: bool,
     },
     /// A folder for a new run that holds something else.
     #[error("{} is not empty and holds no run; give a new or an empty folder", path.display())]
@@ -168,7 +170,7 @@ pub enum TrainError {
     },
     /// Loss or gradients that are not numbers. Nothing was changed by the step.
     #[error(
-        "loss {loss} and gradient norm {gradient_norm} at step {step} (rate {rate:.4}) are not finite; {advice}",
+        "loss {loss} and gradient norm {gradient_norm} at step {step} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {advice}",
         advice = last_good_advice(last_good.as_deref())
     )]
     NotFinite {
@@ -195,7 +197,7 @@ pub enum TrainError {
     #[error(
         "train.batch is {batch}, but there {} to train on ({holdout} held out); {}",
         if *images == 1 { "is only 1 image".to_owned() } else { format!("are only {images} images") },
-        batch_advice(*images, *holdout)
+        batch_advice(*batch, *images, *holdout)
     )]
     BatchTooLarge {
         /// Images in a batch.
@@ -321,13 +323,18 @@ fn io_advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn batch_advice(images: usize, holdout: usize) -> String {
+fn going_on(trains: bool) -> &'static str {
+    if trains { ", or --resume to go on with this one" } else { "" }
+}
+
+fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {
     let fewer = format!("lower train.batch to at most {images}");
     match (images, holdout) {
         (0 | 1, 0) => "give at least 2 images".to_owned(),
         (0 | 1, _) => "set data.holdout=0, or give more images".to_owned(),
         (_, 0) => fewer,
-        _ => format!("{fewer}, or set data.holdout=0"),
+        _ if batch <= images + holdout => format!("{fewer}, or set data.holdout=0"),
+        _ => fewer,
     }
 }
 

@@ -111,7 +111,7 @@ impl RunFolder {
         files: Arc<dyn FileSystem>,
     ) -> Result<Self, TrainError> {
         let text = config.to_toml()?;
-        refuse_unless_free(path, files.as_ref())?;
+        refuse_unless_free(path, files.as_ref(), imported.is_none())?;
         files.create_folder(path).map_err(TrainError::io("create", path))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the disk.
@@ -119,7 +119,7 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         // Another process may have made a run between the first look and the lock.
-        refuse_unless_free(path, files.as_ref())?;
+        refuse_unless_free(path, files.as_ref(), imported.is_none())?;
 
         let checkpoints = path.join(CHECKPOINTS);
         files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
@@ -356,13 +356,13 @@ fn place_of(name: &str) -> Option<usize> {
 }
 
 /// A new run may be made where nothing is, or only what an interrupted making leaves.
-fn refuse_unless_free(path: &Path, files: &dyn FileSystem) -> Result<(), TrainError> {
+fn refuse_unless_free(path: &Path, files: &dyn FileSystem, trains: bool) -> Result<(), TrainError> {
     let entries = match files.list(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(TrainError::io("list", path))?,
     };
     if RunFolder::exists(path) {
-        return Err(TrainError::RunExists { path: path.to_path_buf() });
+        return Err(TrainError::RunExists { path: path.to_path_buf(), trains });
     }
     let temporary = |name: &str| format!("{name}.{TEMPORARY}");
     let ours = [LOCK.to_owned(), MARKER.to_owned(), temporary(MARKER), temporary(CONFIG)];

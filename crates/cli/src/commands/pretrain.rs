@@ -111,7 +111,7 @@ impl Pretrain {
         } else {
             if RunFolder::exists(out) {
                 // Said before the configuration is looked at, which may have been left out because of the run that is there.
-                return Err(TrainError::RunExists { path: out.to_path_buf() }.into());
+                return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
             }
             let mut opening = Opening::new(self.settings.decode()?);
             let source = opening.open(&self.data)?;

@@ -10,21 +10,46 @@ const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
 /// How much more the deeper networks hold on to, about.
 const BOTTLENECK: u64 = 5;
 
+/// The fewest steps in an epoch of which a batch is chosen, where there are photos enough.
+const STEPS: usize = 8;
+
 /// Images that an encoder should see in all before a run is worth its time, views counted once.
 const IMAGES_SEEN: usize = 400_000;
+
+/// What was chosen, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choices {
+    /// A layer for [`Layers::chosen`](crate::Layers::chosen).
+    pub table: Table,
+    /// Of each choice the key and a sentence.
+    pub reasons: Vec<(&'static str, String)>,
+}
+
+impl Choices {
+    /// The sentences of those choices that stand in `config`, where something else may have been asked for.
+    pub fn reasons_in<'c>(&'c self, config: &Config) -> impl Iterator<Item = &'c str> + use<'c> {
+        let resolved = Table::try_from(config).unwrap_or_default();
+        let value = |table: &Table, key: &str| -> Option<Value> {
+            let (name, key) = key.split_once('.')?;
+            table.get(name)?.get(key).cloned()
+        };
+        let stands = move |key: &str| value(&self.table, key) == value(&resolved, key);
+        self.reasons.iter().filter(move |(key, _)| stands(key)).map(|(_, reason)| reason.as_str())
+    }
+}
 
 /// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small images, the
 /// colour strength that suits them.
 ///
-/// `count` images of about `width` x `height` pixels are trained on with `memory` bytes and `threads` threads. The table is a layer for
-/// [`Layers::chosen`](crate::Layers::chosen); the sentences say what was chosen and why. An encoder that is `known`, with the size of its images, is not
-/// chosen.
+/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on with `memory` bytes and `threads` threads. An encoder
+/// that is `known`, with the size of its images, is not chosen.
 pub fn choose(
     (count, width, height): (usize, u32, u32),
     (memory, threads): (u64, usize),
     known: Option<&Config>,
-) -> (Table, Vec<String>) {
+) -> Choices {
     let mut reasons = Vec::new();
+    let count = count - Config::default().data.holdout_of(count);
     let manage =
         if threads == 1 { "1 thread manages".to_owned() } else { format!("{threads} threads manage") };
 
@@ -49,29 +74,32 @@ pub fn choose(
     };
     let encoder_width = known.map_or(chosen, |known| known.encoder.width);
     if known.is_none() {
-        reasons.push(choice);
-        reasons.push(format!("encoder width {encoder_width}: what {manage} in good time"));
+        reasons.push(("data.image_size", choice));
+        reasons.push(("encoder.width", format!("encoder width {encoder_width}: what {manage} in good time")));
     }
 
     let times =
         if known.is_some_and(|known| resnet_spec(known).depth.is_bottleneck()) { BOTTLENECK } else { 1 };
     let per_image = 2 * times * bytes_per_view(side, encoder_width);
     let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
-    // A step an epoch is no training: an eighth of the photos leaves eight.
-    let from_count = (count / 8).max(count.min(16) / 2);
+    // A step an epoch is no training.
+    let from_count = (count / STEPS).max(count.min(2 * STEPS) / 2);
     let batch = power_of_two_up_to(fits.min(from_count).clamp(2, 256));
     let limit = if batch == 256 {
         "as large as is useful here".to_owned()
     } else if fits <= from_count {
         format!("what half of {:.1} GiB of memory holds", memory as f64 / f64::from(1 << 30))
     } else {
-        format!("{count} photos in at least eight steps an epoch")
+        format!("{count} photos to train on, in {} an epoch", steps(count / batch))
     };
-    reasons.push(format!("batch of {batch}: {limit}"));
+    reasons.push(("train.batch", format!("batch of {batch}: {limit}")));
 
     let epochs = (IMAGES_SEEN / count.max(1)).clamp(10, 200);
     let warmup = (epochs as f64 / 10.0).min(10.0);
-    reasons.push(format!("{epochs} epochs: about {} photos seen in all", epochs * count));
+    reasons.push((
+        "train.epochs",
+        format!("{epochs} epochs: about {} thousand photos seen in all", (epochs * count).div_ceil(1000)),
+    ));
 
     let mut changes = vec![
         ("data", "image_size", Value::from(side)),
@@ -82,7 +110,8 @@ pub fn choose(
     ];
     if side <= 32 {
         changes.push(("view", "color_strength", Value::from(0.5)));
-        reasons.push("colour strength 0.5: the paper's value for small images".to_owned());
+        let reason = "colour strength 0.5: the paper's value for small images".to_owned();
+        reasons.push(("view.color_strength", reason));
     }
 
     let mut table = Table::new();
@@ -92,7 +121,11 @@ pub fn choose(
             entry.insert(key.to_owned(), value);
         }
     }
-    (table, reasons)
+    Choices { table, reasons }
+}
+
+fn steps(count: usize) -> String {
+    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
 }
 
 /// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and gradient) in f32 of what
@@ -122,10 +155,13 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn resolved(count: usize, side: u32, memory: u64, threads: usize) -> Config {
-        let (chosen, reasons) = choose((count, side, side), (memory, threads), None);
-        assert!(reasons.len() >= 4);
-        Config::resolve(&Layers { preset: Some("photos"), chosen: Some(chosen), ..Layers::default() })
-            .unwrap()
+        let choices = choose((count, side, side), (memory, threads), None);
+        assert!(choices.reasons.len() >= 4);
+        let chosen = Some(choices.table.clone());
+        let config =
+            Config::resolve(&Layers { preset: Some("photos"), chosen, ..Layers::default() }).unwrap();
+        assert_eq!(choices.reasons_in(&config).count(), choices.reasons.len());
+        config
     }
 
     #[test]
@@ -141,12 +177,24 @@ mod tests {
         let mut known = Config::default();
         known.encoder.name = crate::config::EncoderName::Resnet50;
         known.data.image_size = 96;
-        let (chosen, reasons) = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known));
-        assert!(!reasons.iter().any(|reason| reason.contains("width") || reason.contains("views of")));
+        let Choices { table: chosen, reasons } = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known));
+        assert!(!reasons.iter().any(|(key, _)| ["encoder.width", "data.image_size"].contains(key)));
         let batch = |table: &Table| table["train"]["batch"].as_integer().unwrap();
         known.encoder.name = crate::config::EncoderName::Resnet18;
-        let shallow = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known)).0;
+        let shallow = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known)).table;
         assert!(batch(&chosen) < batch(&shallow), "{} and {}", batch(&chosen), batch(&shallow));
+    }
+
+    #[test]
+    fn what_was_asked_for_otherwise_is_not_explained() {
+        let choices = choose((720, 500, 400), (16 * GIB, 2), None);
+        let sets = ["train.batch=32", "train.epochs=20"].map(str::to_owned);
+        let chosen = Some(choices.table.clone());
+        let layers = Layers { preset: Some("photos"), chosen, sets: &sets, ..Layers::default() };
+        let config = Config::resolve(&layers).unwrap();
+        let said: Vec<&str> = choices.reasons_in(&config).collect();
+        assert_eq!(said.len(), choices.reasons.len() - 2, "{said:?}");
+        assert!(!said.iter().any(|reason| reason.contains("batch") || reason.contains("epochs")), "{said:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Run<'_> {
 
     /// Health figures and kNN accuracy of the held-out images, each in its turn.
     fn measure(
-        &self,
+        &mut self,
         observer: &mut dyn Observer,
     ) -> Result<(Option<HealthFields>, Option<f64>), TrainError> {
         // One worker measures, the others wait.
@@ -44,7 +44,10 @@ impl Run<'_> {
         let (mut figures, mut knn) = (None, None);
         if turn(train.health_every) {
             let found = health(model, &self.config.loss, holdout, &self.families, self.reading)?;
-            if found.spread < COLLAPSE {
+            // Narrow projections are how training begins: they are no fault unless they stay so, warm-up behind them.
+            let narrow = found.spread < COLLAPSE && self.state.step >= self.schedule.warmup_steps();
+            let stays = std::mem::replace(&mut self.narrow, narrow) || epoch == train.epochs;
+            if narrow && stays {
                 observer.warn(&format!(
                     "the projections are collapsing: their spread is {:.2} of what is healthy; \
                      lower optim.rate or raise loss.temperature",

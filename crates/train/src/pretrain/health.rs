@@ -27,7 +27,7 @@ pub struct Health {
     pub contrastive_accuracy: f64,
     /// Mean |z_i - z_j|^2 over positive pairs, z normalised (Wang and Isola, arXiv:2005.10242).
     pub alignment: f64,
-    /// log of the mean of exp(-2 |z_i - z_j|^2) over all pairs (likewise).
+    /// log of the mean of exp(-2 |z_i - z_j|^2) over all pairs of one branch, the mean of both (likewise).
     pub uniformity: f64,
     /// Effective rank of h (RankMe, arXiv:2210.02885).
     pub rank_me_h: f64,
@@ -53,17 +53,24 @@ pub fn health(
 ) -> Result<Health, TrainError> {
     let Embedded { h, z } = embed_pairs(model, holdout, views, reading)?;
     let h = Features::new(&h, model.encoder.features())?;
+    let branches = z.split_at(z.len() / 2);
     let z = Features::new(&z, model.head.dim())?;
     let pairs = pair_figures(z, loss.temperature, loss.normalize)?;
     Ok(Health {
         loss: pairs.loss,
         contrastive_accuracy: pairs.contrastive_accuracy,
         alignment: alignment(z)?,
-        uniformity: uniformity(z)?,
+        uniformity: uniformity_of(branches, z.dim())?,
         rank_me_h: rank_me(h)?,
         rank_me_z: rank_me(z)?,
         spread: spread(z)? * (z.dim() as f64).sqrt(),
     })
+}
+
+/// The mean of both branches' uniformities, as its authors compute it: the two views of an image are no independent draws.
+fn uniformity_of((first, second): (&[f32], &[f32]), dim: usize) -> Result<f64, TrainError> {
+    let of = |branch| uniformity(Features::new(branch, dim)?);
+    Ok((of(first)? + of(second)?) / 2.0)
 }
 
 fn embed_pairs(

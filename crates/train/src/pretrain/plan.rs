@@ -22,6 +22,8 @@ pub struct Plan {
     pub images: usize,
     /// Images held out.
     pub holdout: usize,
+    /// Images in a batch of all workers.
+    pub batch: usize,
     /// Steps of the whole run.
     pub steps: u64,
     /// Steps done already.
@@ -126,6 +128,7 @@ impl Prepared {
         let plan = Plan {
             images: train.len(),
             holdout: held_out,
+            batch: config.train.batch,
             steps: steps_per_epoch * config.train.epochs,
             done: state.step,
             begins: None,

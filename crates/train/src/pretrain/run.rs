@@ -33,7 +33,9 @@ pub(super) struct Run<'r> {
     /// What keeps it; of several workers the first alone does.
     keeper: Option<Keeper<'r>>,
     plan: Plan,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
+    /// Whether the projections were narrow when they were measured last.
+    pub(super) narrow: bool,
     /// Steps between lines of the log.
     log_every: u64,
     pub(super) train: Arc<dyn Dataset>,
@@ -94,6 +96,7 @@ impl<'r> Run<'r> {
             team,
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
+            narrow: false,
             best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
             keeper,
             families,
