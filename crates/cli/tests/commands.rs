@@ -122,8 +122,8 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
 fn keys_are_listed_as_a_file_that_can_be_used() {
     let listed = simclr(&["keys"]).expect(0, &[]).out;
     assert!(
-        listed.contains("# tau, divides the similarities;")
-            && listed.contains("of the log alone\n# (a number above 0)"),
+        listed.contains("# tau, by which similarities are divided;")
+            && listed.contains("held-out loss\n# (a number above 0)"),
         "{listed}"
     );
     let (dir, data) = small_data();

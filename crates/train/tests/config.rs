@@ -39,7 +39,7 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
 fn the_reference_is_a_configuration_that_changes_nothing() {
     let reference = Config::from_toml(&Config::reference(), "reference").unwrap();
     assert_eq!(reference, with_sets(&[]).unwrap());
-    assert!(Config::reference().contains("# tau, divides the similarities"));
+    assert!(Config::reference().contains("# tau, by which similarities are divided"));
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub const KEYS: &[Key] = &[
     key(
         "data.shrink",
         Whole(0, 65_535),
-        "images whose shorter side has more pixels are first shrunk to this many; 0: never",
+        "images whose shorter side is longer than this, in pixels, are first shrunk to it; 0: never",
     ),
     key("data.background", Color, "colour behind transparent pixels, 8-bit RGB"),
     key(
@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.name",
         Word(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]),
-        "the residual network",
+        "the ResNet",
     )
     .also(&["arch", "model", "backbone", "depth"]),
     key(
@@ -166,7 +166,7 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.variant",
         Word(&["auto", "standard", "d"]),
-        "d: ResNet-D, with three 3 x 3 convolutions in the imagenet stem, and shortcuts that average 2 x 2 pixels to downsample; auto: d with selective kernels, else standard",
+        "d: a ResNet-D, with three 3 x 3 convolutions in the imagenet stem, and shortcuts that average 2 x 2 pixels to downsample; auto: d with selective kernels, else standard",
     ),
     key(
         "encoder.selective_kernels",
@@ -177,12 +177,12 @@ pub const KEYS: &[Key] = &[
     key(
         "encoder.shortcut",
         Word(&["auto", "projection"]),
-        "auto: a projection where the shape changes; projection: one in the first block of every stage",
+        "which shortcuts are projections. auto: those where the shape changes; projection: those of the first block of every stage",
     ),
     key(
         "encoder.pool_padding",
         Word(&["all", "same"]),
-        "padding of the max pool after the first convolutions: all, one pixel on every side, as in torchvision; same, TensorFlow's, which pads images of even size only right and below, as in the official code. In a ResNet-D it also applies to the averages of the shortcuts, where all is timm's",
+        "padding of the max pool after the first convolutions: all is one pixel on every side, as in torchvision; same is TensorFlow's, as in the official code, which pads images of even size only at the right and the bottom; of a ResNet-D's shortcuts too, where all is timm's",
     ),
     key(
         "encoder.normalize",
@@ -242,7 +242,7 @@ pub const KEYS: &[Key] = &[
     key("optim.nesterov", Flag, "Nesterov momentum, SGD only"),
     key("optim.weight_decay", Number(NOT_NEGATIVE), "weight decay, not applied to biases and BatchNorm parameters")
         .also(&["wd", "decay", "l2"]),
-    key("optim.trust_coefficient", Number(POSITIVE), "LARS: norm of the update as a fraction of the weights' norm")
+    key("optim.trust_coefficient", Number(POSITIVE), "LARS: norm of the update, before the learning rate, as a fraction of the weights' norm")
         .also(&["eta"]),
     key(
         "optim.beta2",
@@ -258,7 +258,7 @@ pub const KEYS: &[Key] = &[
     key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
     key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")
         .also(&["dtype", "amp"]),
-    key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU with cards of the same kind and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, most of all in fp16"),
+    key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU for the same kind of card and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, most of all in fp16"),
     key(
         "train.memory",
         Word(&["auto", "full", "blocks"]),

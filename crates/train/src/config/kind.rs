@@ -63,7 +63,7 @@ impl Range {
 
     fn describe(&self) -> String {
         match (self.low_included, self.high == f64::INFINITY) {
-            (true, true) => format!("{} or more", self.low),
+            (true, true) => format!("of {} or more", self.low),
             (false, true) => format!("above {}", self.low),
             (true, false) => format!("from {} to {}", self.low, self.high),
             (false, false) => format!("above {}, up to {}", self.low, self.high),
