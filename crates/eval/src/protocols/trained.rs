@@ -70,7 +70,7 @@ impl TrainedEncoder {
         })
     }
 
-    /// What tables call it; see [`encoder_name`].
+    /// What tables call it: "SimCLR", or "imported".
     pub fn name(&self) -> &'static str {
         encoder_name(&self.run)
     }
