@@ -20,7 +20,8 @@ mod search;
 mod transfer;
 mod views;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -74,8 +75,8 @@ enum Command {
 impl Program {
     /// The program as its arguments ask for it; ends the process on wrong ones.
     pub fn from_arguments() -> Program {
-        let matches =
-            with_negative_values(Program::command()).get_matches_from(spread_sets(std::env::args_os()));
+        let matches = with_negative_values(Program::command())
+            .get_matches_from(spread_sets(std::env::args_os(), |word| Path::new(word).exists()));
         Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -119,13 +120,13 @@ fn with_negative_values(command: clap::Command) -> clap::Command {
 
 /// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them, be it a
 /// folder that is called `split=train`.
-fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn spread_sets(words: impl Iterator<Item = OsString>, exists: impl Fn(&OsStr) -> bool) -> Vec<OsString> {
     let mut out: Vec<OsString> = Vec::new();
     // Whether the word before was a value of --set, and whether it was --set itself.
     let (mut after_value, mut after_set) = (false, false);
     for word in words {
         let text = word.to_string_lossy();
-        let assigns = text.split_once('=').is_some_and(|(key, _)| is_key(key));
+        let assigns = text.split_once('=').is_some_and(|(key, _)| is_key(key)) && !exists(&word);
         if after_value && assigns {
             out.push("--set".into());
         }
@@ -136,12 +137,12 @@ fn spread_sets(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     out
 }
 
-/// Whether this looks like the name of a configuration key, tables and all: `view.a.op`.
+/// Whether this may be meant as the name of a configuration key, with its table (`view.a.op`) or forgotten: then it is told which table.
 fn is_key(word: &str) -> bool {
     let is_name = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    word.contains('.') && word.split('.').all(is_name)
+    word.split('.').all(is_name)
 }
 
 #[cfg(test)]
@@ -156,11 +157,13 @@ mod tests {
     #[test]
     fn several_keys_after_one_set() {
         let spread = |words: &str| {
-            let spread = spread_sets(words.split(' ').map(OsString::from));
+            let folder = |word: &OsStr| word == "split=train";
+            let spread = spread_sets(words.split(' ').map(OsString::from), folder);
             spread.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(spread("p --set a.b=1 c.d=2 DATA e.f=3"), "p --set a.b=1 --set c.d=2 DATA e.f=3");
         assert_eq!(spread("p --set=a.b=1 c_d.e2=3 --out x.y=z"), "p --set=a.b=1 --set c_d.e2=3 --out x.y=z");
+        assert_eq!(spread("p --set a.b=1 b=2"), "p --set a.b=1 --set b=2");
         assert_eq!(spread("p --set a --resume"), "p --set a --resume");
         assert_eq!(spread("p x.y=z --set a.b=1"), "p x.y=z --set a.b=1");
         for data in ["split=train", "./a.b=c", "a/b.c=d", "A.b=c", ".a=b", "-a.b=c"] {
