@@ -41,9 +41,12 @@ fn a_suite_from_images_to_report() {
         }
     }
     fs::write(dir.path().join("labels.csv"), labels).unwrap();
+    class_folders(&dir.path().join("ten/train"), 10, 4);
+    class_folders(&dir.path().join("ten/test"), 10, 2);
     let suite = write(
         dir.path(),
-        "[[set]]\nname = \"cifar10\"\ntrain = \"other\"\n\n\
+        "[[set]]\nname = \"cifar10\"\ntrain = \"ten\"\n\n\
+         [[set]]\nname = \"dtd\"\ntrain = \"other\"\n\n\
          [[set]]\nname = \"several\"\ntrain = \"other\"\nlabels = \"labels.csv\"\nmetric = \"map11\"\n",
     );
     let command = ["transfer", path(&run), path(&suite)];
@@ -53,21 +56,24 @@ fn a_suite_from_images_to_report() {
     assert!(planned.out.is_empty() && !run.join("evaluation/transfer").exists());
     let planned = simclr(&[&command[..], &["--dry-run", "--json"]].concat()).expect(0, &[plan]).json();
     assert_eq!(
-        (&planned["sets"][1]["set"], &planned["sets"][1]["test_images"]),
+        (&planned["sets"][2]["set"], &planned["sets"][2]["test_images"]),
         (&"several".into(), &12.into())
     );
-    assert_eq!(planned["sets"][1]["protocols"][0]["lacking"], 2, "{planned}");
+    assert_eq!(planned["sets"][2]["protocols"][0]["lacking"], 2, "{planned}");
 
-    let reply = simclr(&command).expect(0, &["cifar10: trained encoder, validation images", "written to"]);
+    let other = "warning: dtd: DTD has 47 classes and this has 3";
+    let words = ["cifar10: trained encoder, validation images", other, "written to"];
+    let reply = simclr(&command).expect(0, &words);
     for word in ["CIFAR-10", "top-1", "95.3 %", "11-point mAP", "ResNet-50 (4x)"] {
         assert!(reply.out.contains(word), "no {word} in {}", reply.out);
     }
     let json =
-        simclr(&[&command[..], &["--json"]].concat()).expect(0, &["cifar10: 33 images", "top-1"]).json();
-    let [cifar, several] = &json["results"].as_array().unwrap()[..] else { panic!("{json}") };
+        simclr(&[&command[..], &["--json"]].concat()).expect(0, &["cifar10: 30 images", "top-1"]).json();
+    let [cifar, dtd, several] = &json["results"].as_array().unwrap()[..] else { panic!("{json}") };
     assert_eq!((&cifar["metric"], &several["metric"]), (&"top1".into(), &"map11".into()));
     assert_eq!((&cifar["paper"], &several["paper"]), (&0.953.into(), &Value::Null));
-    for result in [cifar, several] {
+    assert_eq!((&dtd["set"], &dtd["paper"]), (&"dtd".into(), &Value::Null));
+    for result in [dtd, several] {
         for key in ["score", "random", "validation"] {
             let value = result[key].as_f64().unwrap();
             assert!((0.0..=1.0).contains(&value), "{key} {result}");

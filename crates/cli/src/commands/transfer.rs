@@ -256,6 +256,16 @@ impl Transfer {
             set.classes.len(),
             set.spec.metric.title(),
         ));
+        if let Some(known) = set.spec.known.filter(|known| !known.has(set.classes.len())) {
+            terminal::warn(&format!(
+                "{}: {} has {} classes and this has {}: the paper's figure is of other images and does not stand beside it; \
+                 give it another name",
+                set.spec.name,
+                known.title,
+                known.classes,
+                set.classes.len()
+            ));
+        }
         let mut protocols = Vec::new();
         for protocol in self.protocols() {
             let lacking = Entry::take_up(encoder, set, protocol, options)?.lacks(options);

@@ -13,36 +13,49 @@ pub struct Known {
     pub name: &'static str,
     /// As the paper names it.
     pub title: &'static str,
+    /// How many classes it has.
+    pub classes: usize,
     /// What judges it.
     pub metric: Metric,
     /// What [`PAPERS_NETWORK`] reached, as a fraction: with a linear classifier, fine-tuned, and trained from scratch.
     paper: [f64; 3],
 }
 
-const fn known(name: &'static str, title: &'static str, metric: Metric, paper: [f64; 3]) -> Known {
-    Known { name, title, metric, paper }
+const fn known(
+    name: &'static str,
+    title: &'static str,
+    classes: usize,
+    metric: Metric,
+    paper: [f64; 3],
+) -> Known {
+    Known { name, title, classes, metric, paper }
 }
 
-/// Metrics: arXiv:2002.05709, B.8; figures: its table 8.
+/// Metrics: arXiv:2002.05709, B.8; figures: its table 8. Classes: arXiv:1805.08974, table 1, of which Caltech-101 counts that of the background.
 pub const KNOWN: [Known; 12] = [
-    known("food101", "Food-101", Metric::Top1, [0.769, 0.894, 0.883]),
-    known("cifar10", "CIFAR-10", Metric::Top1, [0.953, 0.986, 0.960]),
-    known("cifar100", "CIFAR-100", Metric::Top1, [0.802, 0.890, 0.819]),
-    known("birdsnap", "Birdsnap", Metric::Top1, [0.484, 0.782, 0.770]),
-    known("sun397", "SUN397", Metric::Top1, [0.659, 0.681, 0.537]),
-    known("cars", "Stanford Cars", Metric::Top1, [0.600, 0.921, 0.913]),
-    known("aircraft", "FGVC Aircraft", Metric::MeanPerClass, [0.612, 0.870, 0.848]),
-    known("voc2007", "PASCAL VOC2007", Metric::ElevenPointMap, [0.842, 0.866, 0.694]),
-    known("dtd", "DTD", Metric::Top1, [0.789, 0.778, 0.641]),
-    known("pets", "Oxford-IIIT Pets", Metric::MeanPerClass, [0.892, 0.921, 0.827]),
-    known("caltech101", "Caltech-101", Metric::MeanPerClass, [0.939, 0.941, 0.725]),
-    known("flowers102", "Oxford Flowers-102", Metric::MeanPerClass, [0.950, 0.976, 0.925]),
+    known("food101", "Food-101", 101, Metric::Top1, [0.769, 0.894, 0.883]),
+    known("cifar10", "CIFAR-10", 10, Metric::Top1, [0.953, 0.986, 0.960]),
+    known("cifar100", "CIFAR-100", 100, Metric::Top1, [0.802, 0.890, 0.819]),
+    known("birdsnap", "Birdsnap", 500, Metric::Top1, [0.484, 0.782, 0.770]),
+    known("sun397", "SUN397", 397, Metric::Top1, [0.659, 0.681, 0.537]),
+    known("cars", "Stanford Cars", 196, Metric::Top1, [0.600, 0.921, 0.913]),
+    known("aircraft", "FGVC Aircraft", 100, Metric::MeanPerClass, [0.612, 0.870, 0.848]),
+    known("voc2007", "PASCAL VOC2007", 20, Metric::ElevenPointMap, [0.842, 0.866, 0.694]),
+    known("dtd", "DTD", 47, Metric::Top1, [0.789, 0.778, 0.641]),
+    known("pets", "Oxford-IIIT Pets", 37, Metric::MeanPerClass, [0.892, 0.921, 0.827]),
+    known("caltech101", "Caltech-101", 102, Metric::MeanPerClass, [0.939, 0.941, 0.725]),
+    known("flowers102", "Oxford Flowers-102", 102, Metric::MeanPerClass, [0.950, 0.976, 0.925]),
 ];
 
 impl Known {
-    /// That of a name.
+    /// That of a name, be it of the same images or not.
     pub fn of(name: &str) -> Option<&'static Known> {
         KNOWN.iter().find(|known| known.name == name)
+    }
+
+    /// Whether images of so many classes can be it; its folder of background may be left out of Caltech-101.
+    pub fn has(&self, classes: usize) -> bool {
+        classes == self.classes || (self.name == "caltech101" && classes == 101)
     }
 
     /// What the paper's network reached, as a fraction.

@@ -241,14 +241,19 @@ impl Entry {
         format!("{FOLDER}/{}-{}-{}", self.set, self.protocol.word(), self.identity.short())
     }
 
+    /// The data set of the paper that it is of by its name and its number of classes.
+    fn known(&self) -> Option<&'static Known> {
+        Known::of(&self.set).filter(|known| known.has(self.classes))
+    }
+
     /// Its data set's name for people.
     pub fn title(&self) -> &str {
-        Known::of(&self.set).map_or(&self.set, |known| known.title)
+        self.known().map_or(&self.set, |known| known.title)
     }
 
     /// What [another network](super::PAPERS_NETWORK) reached, as a fraction, where the paper judged the data set by the same metric.
     pub fn paper(&self) -> Option<f64> {
-        let known = Known::of(&self.set).filter(|known| known.metric == self.identity.metric)?;
+        let known = self.known().filter(|known| known.metric == self.identity.metric)?;
         Some(known.paper(self.protocol))
     }
 }
