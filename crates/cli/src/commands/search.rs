@@ -13,7 +13,7 @@ use simclr_eval::search::{Found, Neighbour, Queries, search};
 use crate::encoding::{Encoding, open_for, warn_of_broken};
 use crate::exit::{Done, usage};
 use crate::settings::at_least_one;
-use crate::sheet::canvas::LETTER;
+use crate::sheet::canvas::{LETTER, written};
 use crate::sheet::grid::{self, Cell, Row, fitted, shortened};
 use crate::sheet::{self, picture};
 use crate::watching::Watching;
@@ -149,10 +149,15 @@ fn drawn(queries: &Queries, images: &Images, found: &Found) -> Result<image::Rgb
     let mut scratch = DecodeScratch::default();
     let rows = found.neighbours.iter().enumerate().map(|(query, neighbours)| {
         let name = queries.files[query].file_name().map_or(Path::new(""), Path::new);
-        let head = cell(queries.read(query, &mut scratch)?, vec![name.display().to_string()])?;
+        let head = cell(
+            queries.read(query, &mut scratch)?,
+            vec![written(&name.to_string_lossy(), "query", query as u32 + 1)],
+        )?;
         let cells = neighbours.iter().take(COLUMNS).map(|Neighbour { image, similarity }| {
             let shown = images.image(*image);
-            let words = [Some(format!("{similarity:.4}")), shown.class.map(str::to_owned), Some(shown.name)];
+            let class = shown.class.zip(shown.label).map(|(class, label)| written(class, "class", label));
+            let name = written(&shown.name, "image", *image);
+            let words = [Some(format!("{similarity:.4}")), class, Some(name)];
             cell(images.dataset().read(*image as usize, &mut scratch)?, words.into_iter().flatten().collect())
         });
         Ok(Row { cells: cells.collect::<Result<_>>()?, head })

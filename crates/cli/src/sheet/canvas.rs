@@ -1,7 +1,7 @@
 //! A sheet to put pictures and words on.
 
 use image::RgbImage;
-use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, RasterizedChar, get_raster, get_raster_width};
 
 /// Height of a line of text in pixels.
 pub const LINE: usize = RasterHeight::Size16.val();
@@ -10,6 +10,18 @@ pub const LETTER: usize = get_raster_width(FontWeight::Regular, RasterHeight::Si
 
 /// Off white, so that a view that is all white shows.
 const PAPER: u8 = 238;
+
+/// `name` where the font has all its letters, those of European languages in Latin script; else what is named by its number, `thing 7`.
+pub fn written(name: &str, thing: &str, number: u32) -> String {
+    match name.chars().all(|letter| raster(letter).is_some()) {
+        true => name.to_owned(),
+        false => format!("{thing} {number}"),
+    }
+}
+
+fn raster(letter: char) -> Option<RasterizedChar> {
+    get_raster(letter, FontWeight::Regular, RasterHeight::Size16)
+}
 
 /// A picture being made.
 pub struct Canvas {
@@ -30,8 +42,7 @@ impl Canvas {
     /// Writes a line, its upper left corner at (x, y); letters that the font lacks become question marks.
     pub fn write(&mut self, text: &str, x: usize, y: usize, shade: u8) {
         for (i, letter) in text.chars().enumerate() {
-            let known = |letter| get_raster(letter, FontWeight::Regular, RasterHeight::Size16);
-            let Some(raster) = known(letter).or_else(|| known('?')) else { continue };
+            let Some(raster) = raster(letter).or_else(|| raster('?')) else { continue };
             for (dy, row) in raster.rows().enumerate() {
                 for (dx, &ink) in row.iter().enumerate() {
                     self.ink(x + i * LETTER + dx, y + dy, ink, shade);
@@ -53,5 +64,20 @@ impl Canvas {
     /// The finished picture.
     pub fn into_image(self) -> RgbImage {
         self.image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_written_are_numbers() {
+        for name in ["daisy", "Gänseblümchen", "mák", "pâquerette", "stokrotka łąkowa"] {
+            assert_eq!(written(name, "class", 3), name);
+        }
+        for name in ["ромашка", "雛菊", "a\u{301}"] {
+            assert_eq!(written(name, "class", 3), "class 3");
+        }
     }
 }

@@ -13,6 +13,7 @@ use simclr_train::pretrain::RunViews;
 use crate::data::{self, Opening};
 use crate::exit::Done;
 use crate::settings::{Settings, Threads, from_to};
+use crate::sheet::canvas::written;
 use crate::sheet::grid::{self, Cell, Row};
 use crate::sheet::{self, check_out, picture};
 use crate::terminal;
@@ -110,7 +111,10 @@ impl Views {
         let size = format!("{} x {}", image.width, image.height);
         let original = picture(image.width, image.height, image.pixels.to_vec())?;
         Ok(Row {
-            head: Cell { picture: original, lines: vec![dataset.name(index as usize), size] },
+            head: Cell {
+                picture: original,
+                lines: vec![written(&dataset.name(index as usize), "image", index), size],
+            },
             cells: views,
         })
     }
