@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{class_folders, metrics, path, pretrain, resume, simclr, small_data};
 use image::{ImageBuffer, Luma};
 use safetensors::SafeTensors;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 #[test]
 fn help_of_everything() {
@@ -297,42 +297,6 @@ fn a_quickstart_in_small() {
     let nowhere =
         ["quickstart", "--out", path(&run), "--images", "100", "--resume", "--set", "train.device=cuda:99"];
     simclr(&nowhere).expect(1, &["train.device", "cuda:99"]);
-}
-
-#[test]
-fn data_tells_what_is_there() {
-    let (dir, data) = small_data();
-    fs::copy(data.join("class 0/3.png"), data.join("class 2/again.png")).unwrap();
-    fs::write(data.join("class 1/broken.jpg"), "no image").unwrap();
-    let sheet = dir.path().join("samples.png");
-    let reply = simclr(&["data", path(&data), "--out", path(&sheet), "--json"])
-        .expect(0, &["50 images", "3 classes"]);
-    let found = reply.json();
-    assert_eq!(
-        (&found["images"], &found["readable"], &found["formats"]["PNG"]),
-        (&json!(50), &json!(49), &json!(49))
-    );
-    assert_eq!(found["classes"][2], json!({ "name": "class 2", "images": 17 }));
-    assert_eq!(found["broken"][0]["name"], "class 1/broken.jpg");
-    assert_eq!(found["duplicates"], json!([["class 0/3.png", "class 2/again.png"]]));
-    assert_eq!(found["width"]["median"], 20);
-    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 3 * (128 + 4 + 16 + 12));
-
-    let reply = simclr(&["data", path(&data)]).expect(0, &[]);
-    assert!(reply.out.contains("broken       1\n"), "{}", reply.out);
-    // Images without a label have a row of their own; rows of broken ones have none.
-    let album = dir.path().join("album");
-    fs::create_dir(&album).unwrap();
-    fs::copy(data.join("class 0/3.png"), album.join("a.png")).unwrap();
-    simclr(&["data", path(&data), path(&album), "--out", path(&sheet)]).expect(0, &[]);
-    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 4 * (128 + 4 + 16 + 12));
-    (0..20).for_each(|number| fs::write(album.join(format!("b{number}.jpg")), "no image").unwrap());
-    simclr(&["data", path(&album), "--out", path(&sheet)]).expect(0, &[]);
-    assert_eq!(image::open(&sheet).unwrap().height(), 12 + (128 + 4 + 16 + 12));
-    for strict in [&["--strict"][..], &["--set", "data.strict=true"]] {
-        simclr(&[&["data", path(&data)], strict].concat()).expect(1, &["class 1/broken.jpg: not an image"]);
-    }
-    simclr(&["data", path(&data), "--set", "train.batch=8"]).expect(2, &["--set train.batch=8", "[data]"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct Survey {
     pub grey: usize,
     /// Images that are stored with 16 bits a channel.
     pub deep: usize,
-    /// The darkest and the brightest 8-bit value that the window makes of those of them that are grey.
+    /// The darkest and the brightest 8-bit value that the window makes of them, in any channel.
     pub deep_values: Option<(u8, u8)>,
     /// Widths in pixels.
     pub width: Spread,
@@ -111,13 +111,12 @@ pub fn survey(
 
 impl Seen {
     fn look_at(&mut self, dataset: &dyn Dataset, index: usize, scratch: &mut DecodeScratch) {
-        let (print, grey, values) = match dataset.read(index, scratch) {
+        let (print, grey, (low, high)) = match dataset.read(index, scratch) {
             Ok(image) => {
                 self.widths.push(image.width);
                 self.heights.push(image.height);
                 let grey = image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
-                let values = grey
-                    .then(|| image.pixels.iter().fold((255, 0), |(low, high), &v| (v.min(low), v.max(high))));
+                let values = image.pixels.iter().fold((255, 0), |(low, high), &v| (v.min(low), v.max(high)));
                 (print(image), grey, values)
             }
             Err(error) => {
@@ -137,7 +136,7 @@ impl Seen {
             *formats.entry(stored.format.to_string()).or_default() += 1;
             if stored.bits > 8 {
                 *deep += 1;
-                *deep_values = wider(*deep_values, values);
+                *deep_values = wider(*deep_values, Some((low, high)));
             }
         }
         self.prints.push((print, index as u32));

@@ -21,13 +21,18 @@ fn everything_is_counted_for_any_number_of_threads() {
     fs::write(at("a/broken.jpg"), "text").unwrap();
     image::RgbImage::from_fn(20, 9, |x, _| image::Rgb([x as u8, 0, 200])).save(at("b/wide.tif")).unwrap();
     image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::new(5, 5).save(at("b/deep.png")).unwrap();
+    image::ImageBuffer::from_pixel(6, 5, image::Rgb([0, 9 * 257, 3 * 257_u16]))
+        .save(at("b/deep too.png"))
+        .unwrap();
     let source = open(dir.path()).unwrap();
     let expected = survey(&*source.train, 1, false, &|_| ()).unwrap();
-    assert_eq!((expected.readable, expected.grey, expected.deep), (7, 6, 1));
+    assert_eq!((expected.readable, expected.grey, expected.deep), (8, 6, 2));
+    // Of all channels, grey or not.
+    assert_eq!(expected.deep_values, Some((0, 9)));
     assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
-    assert_eq!(expected.per_class, [3, 4, 0]);
+    assert_eq!(expected.per_class, [3, 5, 0]);
     let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();
-    assert_eq!(formats, [("BMP", 1), ("PNG", 5), ("TIFF", 1)]);
+    assert_eq!(formats, [("BMP", 1), ("PNG", 6), ("TIFF", 1)]);
     assert_eq!(expected.width, Spread { least: 4, median: 4, most: 20 });
     let names: Vec<String> = expected.duplicates[0].iter().map(|&i| source.train.name(i as usize)).collect();
     assert_eq!(names, ["a/2.png", "a/zz.png", "b/same.bmp"]);

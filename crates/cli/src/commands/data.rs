@@ -13,7 +13,7 @@ use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey
 use crate::data::{FORMS, Opening};
 use crate::exit::Done;
 use crate::settings::{DataSettings, Threads};
-use crate::sheet::canvas::{Canvas, LETTER, LINE};
+use crate::sheet::canvas::{Canvas, LETTER, LINE, written};
 use crate::sheet::grid::{fitted, shortened};
 use crate::sheet::{self, check_out, picture};
 use crate::terminal::{self, LISTED};
@@ -59,8 +59,11 @@ impl Data {
         let whole = whole(&source);
         let found = self.look(&whole, self.strict || config.strict)?;
         if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {
-            sheet::save(&samples(&whole)?, out)?;
-            terminal::say(&format!("samples: {}", out.display()));
+            let (sheet, shown) = samples(&whole)?;
+            sheet::save(&sheet, out)?;
+            let classes = whole.classes().len();
+            let of = if shown < classes { format!(", {shown} of {classes} classes") } else { String::new() };
+            terminal::say(&format!("samples: {}{of}", out.display()));
         }
         if self.json {
             terminal::print(&object(&source, &whole, &found).to_string())?;
@@ -107,10 +110,7 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         true => format!("{least}"),
         false => format!("{least} to {most}, median {median}"),
     };
-    let mut lines = vec![row("kind", source.kind.to_string()), row("images", count(whole.len()))];
-    for (name, part) in [("unlabelled", &source.unlabelled), ("to test on", &source.test)] {
-        lines.extend(part.as_ref().map(|part| row(name, count(part.len()))));
-    }
+    let mut lines = vec![row("kind", source.kind.to_string()), row("images", images(source, whole))];
     let formats: Vec<String> =
         found.formats.iter().map(|(name, &n)| format!("{name} {}", count(n))).collect();
     if !formats.is_empty() {
@@ -121,14 +121,14 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         lines.push(row("height", range(found.height)));
     }
     if found.deep > 0 {
-        let values = match found.deep_values {
-            // Less than a quarter of what there is room for.
-            Some((low, high)) if high - low < 64 => format!(
+        let (low, high) = found.deep_values.unwrap_or_default();
+        // Less than a quarter of what there is room for.
+        let values = match high.saturating_sub(low) < 64 {
+            true => format!(
                 "of only {low} to {high} out of 255: set data.window to \"image\", or to the stored values that are to \
                  become [black, white]"
             ),
-            Some((low, high)) => format!("of {low} to {high} out of 255, as data.window maps them"),
-            None => "that data.window maps to 8".to_owned(),
+            false => format!("of {low} to {high} out of 255, as data.window maps them"),
         };
         lines.push(row("16 bits", format!("{} {values}", terminal::counted(found.deep, "image"))));
     }
@@ -140,7 +140,16 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         lines.push(row("grey", grey));
     }
     let classes = whole.classes();
-    lines.push(row("classes", if classes.is_empty() { "none".to_owned() } else { count(classes.len()) }));
+    lines.push(row(
+        "classes",
+        match (classes.len(), source.test.as_ref().is_some_and(|test| !test.classes().is_empty())) {
+            (0, _) => "none".to_owned(),
+            (classes, false) => count(classes),
+            (classes, true) => {
+                format!("{}, each with its images to test on among the others", count(classes))
+            }
+        },
+    ));
     let (names, without) = (classes.iter().zip(&found.per_class), found.per_class.last());
     lines.extend(
         names.take(LISTED).map(|(name, &n)| row("", format!("{} {}", count(n), terminal::inert(name)))),
@@ -172,6 +181,23 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     lines
 }
 
+/// How many images there are, and how many of each part where there are several.
+fn images(source: &Source, whole: &Concat) -> String {
+    let count = |number: usize| terminal::grouped(number as u64);
+    let parts: Vec<String> = [
+        (Some(&source.train), "to train on"),
+        (source.unlabelled.as_ref(), "more without labels"),
+        (source.test.as_ref(), "to test on"),
+    ]
+    .into_iter()
+    .filter_map(|(part, what)| Some(format!("{} {what}", count(part?.len()))))
+    .collect();
+    match &parts[..] {
+        [_] => count(whole.len()),
+        several => format!("{}: {}", count(whole.len()), several.join(", ")),
+    }
+}
+
 fn more(count: usize) -> Option<String> {
     (count > LISTED).then(|| format!("{:<12} and {} more", "", terminal::grouped((count - LISTED) as u64)))
 }
@@ -199,6 +225,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     json!({
         "kind": source.kind.to_string(),
         "images": whole.len(),
+        "train_images": source.train.len(),
         "test_images": len(&source.test),
         "unlabelled_images": len(&source.unlabelled),
         "readable": found.readable,
@@ -215,8 +242,8 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     })
 }
 
-/// A sheet of samples: a row for each of some classes, or images spread over the whole set.
-fn samples(whole: &Concat) -> Result<RgbImage> {
+/// A sheet of samples: a row for each of some classes, or images spread over the whole set; and how many classes these are.
+fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
     let mut scratch = DecodeScratch::default();
     // Broken ones are told elsewhere.
     let mut readable = |images: &mut dyn Iterator<Item = u32>, most: usize| -> Vec<u32> {
@@ -233,6 +260,8 @@ fn samples(whole: &Concat) -> Result<RgbImage> {
         }
         _ => by_class(whole).into_iter().map(|images| readable(&mut images.into_iter(), COLUMNS)).collect(),
     };
+    let of_class = |row: &&Vec<u32>| row.first().is_some_and(|&image| whole.label(image as usize).is_some());
+    let classes = rows.iter().filter(of_class).count();
     let (side, cell) = (SIDE as usize, SIDE as usize + 4 + LINE + GAP);
     let mut canvas = Canvas::new(COLUMNS * (side + GAP) + GAP, rows.len().max(1) * cell + GAP);
     for (row, images) in rows.into_iter().enumerate() {
@@ -241,12 +270,14 @@ fn samples(whole: &Concat) -> Result<RgbImage> {
             let shown = fitted(&picture(image.width, image.height, image.pixels.to_vec())?, SIDE);
             let (x, y) = (GAP + column * (side + GAP), GAP + row * cell);
             canvas.put(&shown, x, y + side - shown.height() as usize);
-            let label = whole.label(index as usize).map(|label| whole.classes()[label as usize].clone());
-            let text = label.unwrap_or_else(|| whole.name(index as usize));
+            let text = match whole.label(index as usize) {
+                Some(label) => written(&whole.classes()[label as usize], "class", label),
+                None => written(&whole.name(index as usize), "image", index),
+            };
             canvas.write(&shortened(&text, side / LETTER), x, y + side + 4, 40);
         }
     }
-    Ok(canvas.into_image())
+    Ok((canvas.into_image(), classes))
 }
 
 /// About `count` images spread evenly over `images`: every other one first, the rest stands in for broken ones.

@@ -1,0 +1,81 @@
+//! `simclr data` as a user runs it.
+
+mod common;
+
+use std::fs;
+
+use common::{class_folders, path, simclr, small_data};
+use image::{ImageBuffer, Rgb};
+use serde_json::json;
+
+#[test]
+fn data_tells_what_is_there() {
+    let (dir, data) = small_data();
+    fs::copy(data.join("class 0/3.png"), data.join("class 2/again.png")).unwrap();
+    fs::write(data.join("class 1/broken.jpg"), "no image").unwrap();
+    let sheet = dir.path().join("samples.png");
+    let reply = simclr(&["data", path(&data), "--out", path(&sheet), "--json"])
+        .expect(0, &["50 images", "3 classes"]);
+    let found = reply.json();
+    assert_eq!(
+        (&found["images"], &found["readable"], &found["formats"]["PNG"]),
+        (&json!(50), &json!(49), &json!(49))
+    );
+    assert_eq!(found["classes"][2], json!({ "name": "class 2", "images": 17 }));
+    assert_eq!(found["broken"][0]["name"], "class 1/broken.jpg");
+    assert_eq!(found["duplicates"], json!([["class 0/3.png", "class 2/again.png"]]));
+    assert_eq!(found["width"]["median"], 20);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 3 * (128 + 4 + 16 + 12));
+
+    let reply = simclr(&["data", path(&data)]).expect(0, &[]);
+    assert!(reply.out.contains("broken       1\n"), "{}", reply.out);
+    // Images without a label have a row of their own; rows of broken ones have none.
+    let album = dir.path().join("album");
+    fs::create_dir(&album).unwrap();
+    fs::copy(data.join("class 0/3.png"), album.join("a.png")).unwrap();
+    simclr(&["data", path(&data), path(&album), "--out", path(&sheet)]).expect(0, &[]);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + 4 * (128 + 4 + 16 + 12));
+    (0..20).for_each(|number| fs::write(album.join(format!("b{number}.jpg")), "no image").unwrap());
+    simclr(&["data", path(&album), "--out", path(&sheet)]).expect(0, &[]);
+    assert_eq!(image::open(&sheet).unwrap().height(), 12 + (128 + 4 + 16 + 12));
+    for strict in [&["--strict"][..], &["--set", "data.strict=true"]] {
+        simclr(&[&["data", path(&data)], strict].concat()).expect(1, &["class 1/broken.jpg: not an image"]);
+    }
+    simclr(&["data", path(&data), "--set", "train.batch=8"]).expect(2, &["--set train.batch=8", "[data]"]);
+}
+
+#[test]
+fn parts_and_classes_are_counted_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, sheet) = (dir.path().join("data"), dir.path().join("samples.png"));
+    class_folders(&data.join("train"), 8, 2);
+    class_folders(&data.join("test"), 8, 2);
+    // Nobody's font has all letters.
+    for part in ["train", "test"] {
+        fs::rename(data.join(part).join("class 0"), data.join(part).join("雛菊")).unwrap();
+    }
+    let reply = simclr(&["data", path(&data), "--out", path(&sheet)])
+        .expect(0, &["16 images to train on, 16 to test on", "samples.png, 6 of 8 classes"]);
+    for words in [
+        "images       32: 16 to train on, 16 to test on\n",
+        "classes      8, each with its images to test on",
+        "4 雛菊",
+    ] {
+        assert!(reply.out.contains(words), "no {words} in {}", reply.out);
+    }
+    assert_eq!(simclr(&["data", path(&data), "--json"]).json()["train_images"], 16);
+}
+
+#[test]
+fn colour_images_of_16_bits_have_a_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let pixel = |x: u32| Rgb([x as u16 * 90, 900, 30]);
+    for number in 0..2 {
+        let picture = ImageBuffer::from_fn(20, 20 + number, |x, _| pixel(x));
+        picture.save(dir.path().join(format!("{number}.png"))).unwrap();
+    }
+    let told = simclr(&["data", path(dir.path())]).expect(0, &[]).out;
+    assert!(told.contains("2 images of only 0 to 7 out of 255: set data.window"), "{told}");
+    let told = simclr(&["data", path(dir.path()), "--set", "data.window=image"]).expect(0, &[]).out;
+    assert!(told.contains("2 images of 0 to 255 out of 255"), "{told}");
+}
