@@ -139,6 +139,7 @@ struct Figures {
     /// Of `peak_gflops`.
     share_of_peak: f64,
     /// What the device was seen to reach in this precision: multiply-adds in registers on as many threads, or products on a GPU.
+    /// No limit: Winograd's convolutions save multiplications that are counted, and the machine may have been busy.
     peak_gflops: f64,
     /// Bytes read and written by a copy on a GPU, in 10^9 a second.
     peak_gb_per_s: Option<f64>,
@@ -381,6 +382,13 @@ impl Step {
         let lines = if figures.table.is_empty() { Vec::new() } else { table::text(&figures.table) };
         for line in lines {
             terminal::print(&line)?;
+        }
+        if figures.share_of_peak > 1.0 || figures.table.iter().any(Row::is_above_peak) {
+            terminal::print(&format!(
+                "of peak: of the {:.0} GFLOP/s that were seen for a moment before the steps; more than 100% is of convolutions that save \
+                 multiplications (Winograd) and are counted as if they did not, or of a machine that was busy at that moment",
+                figures.peak_gflops
+            ))?;
         }
         Ok(())
     }

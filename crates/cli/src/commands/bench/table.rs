@@ -61,6 +61,11 @@ pub fn floor(profile: &Profile, scale: Scale, bandwidth: f64) -> f64 {
 }
 
 impl Row {
+    /// Whether it did more operations than the machine was seen to reach.
+    pub fn is_above_peak(&self) -> bool {
+        self.share_of_peak.is_some_and(|share| share > 1.0)
+    }
+
     fn new(work: Work, shape: String, cost: Cost, scale: Scale) -> Row {
         let seconds = cost.time.as_secs_f64();
         let rate = |count: u64| (count > 0 && seconds > 0.0).then(|| count as f64 / seconds);
