@@ -14,11 +14,14 @@ use simclr_train::{Model, memory};
 
 use crate::data::Opening;
 use crate::encoding::Encoding;
+use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
 use crate::watching::Watching;
 
 /// The share of each class set apart to test on where there are no test images.
 const SET_APART: f64 = 0.2;
+/// Letters of a class's name; of a longer one the file tells all.
+const LONGEST: usize = 40;
 
 /// An encoder and labelled images.
 #[derive(Args, Clone, Debug)]
@@ -225,25 +228,21 @@ fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
         terminal::grouped(evaluation.test_images as u64),
         evaluation.classes
     )];
-    lines.push(format!("{:<16} {:>8} {:>8}", "", "top-1", "top-5"));
+    let classes = &evaluation.trained.per_class;
+    let listed = if classes.len() <= LISTED { &classes[..] } else { &[] };
+    let names: Vec<String> =
+        listed.iter().map(|class| shortened(&terminal::inert(&class.name), LONGEST)).collect();
+    let width = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0).max(16);
+    let score_line = |name: &str, scores: &Scores| {
+        let top5 = scores.top5.map_or("-".to_owned(), terminal::percent);
+        format!("{name:<width$} {:>8} {top5:>8}", terminal::percent(scores.top1))
+    };
+    lines.push(format!("{:<width$} {:>8} {:>8}", "", "top-1", "top-5"));
     lines.push(score_line(name, &evaluation.trained));
     lines.extend(evaluation.random.as_ref().map(|random| score_line(evaluation.baseline(), random)));
-    let classes = &evaluation.trained.per_class;
-    if classes.len() <= LISTED {
-        let width = classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(16);
-        for class in classes {
-            let accuracy = class.accuracy.map_or("no images".to_owned(), terminal::percent);
-            lines.push(format!(
-                "  {:<width$} {accuracy:>8}",
-                terminal::inert(&class.name),
-                width = width - 2
-            ));
-        }
+    for (class, name) in listed.iter().zip(names) {
+        let accuracy = class.accuracy.map_or("no images".to_owned(), terminal::percent);
+        lines.push(format!("  {name:<width$} {accuracy:>8}", width = width - 2));
     }
     lines
-}
-
-fn score_line(name: &str, scores: &Scores) -> String {
-    let top5 = scores.top5.map_or("-".to_owned(), terminal::percent);
-    format!("{name:<16} {:>8} {top5:>8}", terminal::percent(scores.top1))
 }

@@ -116,3 +116,17 @@ fn settings_and_images_stand_beside_the_figures() {
     let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }
+
+#[test]
+fn long_names_keep_columns_straight() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let (long, longer) = ("a name of thirty letters or so", "n".repeat(60));
+    fs::rename(data.join("class 0"), data.join(long)).unwrap();
+    fs::rename(data.join("class 1"), data.join(&longer)).unwrap();
+    let table = simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]).out;
+    let ends: Vec<usize> = table.lines().skip(2).map(|line| line.find(" %").unwrap()).collect();
+    assert!(ends.len() == 5 && ends.iter().all(|end| *end == ends[0]), "{table}");
+    assert!(table.contains(long) && table.contains(&format!("~{}", &longer[..39])), "{table}");
+}

@@ -89,7 +89,9 @@ fn the_report_holds_what_the_run_tells() {
     assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [4; 3]);
     assert!(rows.iter().all(|row| row.neighbours.windows(2).all(|pair| pair[0].1 >= pair[1].1)));
 
-    let report = assemble_report(&run, &config(), Pictures { neighbours: rows, maps: Vec::new() }).unwrap();
+    let report =
+        assemble_report(&run, &config(), Pictures { classes: 3, neighbours: rows, maps: Vec::new() })
+            .unwrap();
     assert_eq!(report.accuracy.len(), 1);
     assert_eq!(report.accuracy[0].protocol, "kNN");
     assert!(report.accuracy[0].random.is_some());

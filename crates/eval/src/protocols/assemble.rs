@@ -33,7 +33,7 @@ const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 /// # Errors
 /// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else are passed over.
 pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
-    let Pictures { neighbours, maps } = pictures;
+    let Pictures { classes, neighbours, maps } = pictures;
     let history = History::parse(&read(&run.metrics())?.unwrap_or_default());
     let evaluations = evaluations(run)?;
     Ok(Report {
@@ -47,6 +47,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
             .map(|probe| Probes { step: probe.step, rows: probe.rows.iter().map(probed).collect() }),
         per_class: per_class(&evaluations),
         history,
+        classes,
         neighbours,
         maps,
         config: config.to_toml()?,
@@ -57,6 +58,8 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
 /// What a page shows of labelled images.
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
+    /// How many classes they have.
+    pub classes: usize,
     /// Nearest neighbours of some.
     pub neighbours: Vec<NeighbourRow>,
     /// Where they lie.
@@ -69,7 +72,7 @@ pub struct Pictures {
 /// Those of [`neighbour_rows`] and [`class_maps`].
 pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
     let neighbours = neighbour_rows(encoded, data, image_size, &NeighbourOptions::default())?;
-    Ok(Pictures { neighbours, maps: class_maps(encoded)? })
+    Ok(Pictures { classes: data.classes().len(), neighbours, maps: class_maps(encoded)? })
 }
 
 /// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.

@@ -7,6 +7,7 @@ use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
 
 use super::versus::Versus;
 use crate::EvalError;
+use crate::report::html::short;
 
 /// With so many classes or fewer, being among the first five says nothing.
 const FIVE: usize = 5;
@@ -206,7 +207,7 @@ impl Evaluation {
                 let plural = if epochs.as_u64() == Some(1) { "" } else { "s" };
                 format!("{epochs} epoch{plural} of batch {batch} at rate {rate:.4}")
             }
-            (.., Some(l2)) => format!("L2 weight {l2:.1e}"),
+            (.., Some(l2)) => format!("L2 weight {}", short(l2)),
             _ => String::new(),
         }
     }

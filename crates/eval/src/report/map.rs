@@ -74,7 +74,7 @@ pub(super) fn section(maps: &[ClassMap]) -> String {
         for (class, name) in first.classes.iter().enumerate() {
             let _ = write!(
                 out,
-                "<i style=\"background:{}\"></i> {} ",
+                "<span><i style=\"background:{}\"></i> {}</span> ",
                 colour(class, first.classes.len()),
                 escape(name)
             );

@@ -49,6 +49,8 @@ pub struct Report {
     pub probe: Option<Probes>,
     /// What went on while training.
     pub history: History,
+    /// How many classes the images have that neighbours are shown of.
+    pub classes: usize,
     /// Nearest neighbours of some images.
     pub neighbours: Vec<NeighbourRow>,
     /// Where images lie.
@@ -203,7 +205,7 @@ impl Report {
             sections::transfer(&self.transfer, &self.encoder),
             sections::probe(self.probe.as_ref()),
             curves::section(&self.history),
-            sections::neighbours(&self.neighbours),
+            sections::neighbours(&self.neighbours, self.classes),
             map::section(&self.maps),
             sections::per_class(&self.per_class, &self.encoder),
             sections::config("Configuration", &self.config),
@@ -250,6 +252,7 @@ mod tests {
                 rows: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
             }),
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
+            classes: 2,
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
             maps: vec![ClassMap {
                 title: EVIL.to_owned(),
@@ -278,6 +281,12 @@ mod tests {
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        assert!(full().render().contains("These are of 1 of the 2 classes."));
+        assert!(!Report { classes: 1, ..full() }.render().contains("of the 1 class"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{
     AccuracyRow, ClassAccuracy, Figure, NeighbourRow, PerClass, Picture, Probed, Probes, SkippedFile,
     TopAccuracy, Transfer,
 };
+use std::collections::HashSet;
 use std::fmt::Write;
 
 /// Classes shown one by one; of more, the best and the worst.
@@ -195,13 +196,17 @@ pub(super) fn per_class(PerClass { protocol, data, classes }: &PerClass, encoder
     out + "</section>\n"
 }
 
-pub(super) fn neighbours(rows: &[NeighbourRow]) -> String {
+pub(super) fn neighbours(rows: &[NeighbourRow], classes: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let mut out = String::from("<section>\n<h2>Nearest neighbours</h2>\n");
     let labelled = rows.iter().any(|row| row.query.class.is_some());
     out.push_str("<p>Left an image, then those that the encoder holds to be most like it, nearest first.");
+    let shown: HashSet<&str> = rows.iter().filter_map(|row| row.query.class.as_deref()).collect();
+    if shown.len() < classes {
+        let _ = write!(out, " These are of {} of the {classes} classes.", shown.len());
+    }
     out.push_str(if labelled {
         " <span class=\"same\">✓ same class</span> <span class=\"other\">✗ another class</span></p>\n"
     } else {
