@@ -35,7 +35,7 @@ fn too_few_images_and_broken_ones() {
     simclr(&pretrain(&data, &run, &["train.epochs=1", "head.kind=none"])).expect(0, &[]);
     let few = dir.path().join("few");
     class_folders(&few, 2, 5);
-    simclr(&["probe", path(&run), path(&few)]).expect(2, &["10 images", "at least 30"]);
+    simclr(&["probe", path(&run), path(&few)]).expect(2, &["10 of the images can be read", "at least 30"]);
     fs::write(data.join("class 0/broken.png"), b"no picture").unwrap();
     let reply =
         simclr(&["probe", path(&run), path(&data), "--json"]).expect(0, &["1 image could not be read"]);

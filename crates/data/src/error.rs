@@ -78,8 +78,8 @@ pub enum DataError {
 
     /// A balanced subset that would leave a class without image, or is larger than what it is drawn from.
     #[error(
-        "{images} labelled images cannot be drawn from {labelled} of {classes} classes so that each class gives some; a number from \
-         {classes} to {labelled} would be right"
+        "{images} cannot be drawn from {labelled} labelled images of {classes} classes so that each class gives some; a number \
+         from {classes} to {labelled} would be right"
     )]
     SubsetSize {
         /// The images asked for.

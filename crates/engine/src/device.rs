@@ -208,9 +208,11 @@ impl Device {
     }
 
     fn of(cpu: &Cpu, pool: Pool, kernels: impl Kernels + 'static) -> Device {
+        let threads = cpu.threads.count();
+        let plural = if threads == 1 { "" } else { "s" };
         Device {
             shared: Arc::new(Shared {
-                name: format!("cpu ({}, {} threads)", cpu.isa.level(), cpu.threads.count()),
+                name: format!("cpu ({}, {threads} thread{plural})", cpu.isa.level()),
                 place: Place::Host(pool),
                 kernels: Box::new(kernels),
                 cpu: cpu.clone(),

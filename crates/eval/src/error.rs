@@ -67,7 +67,9 @@ pub enum EvalError {
         first: Option<String>,
     },
     /// Too few images for a probe.
-    #[error("{images} images that can be read tell nothing of what an encoder knows; give at least {least}")]
+    #[error(
+        "{images} of the images can be read, too few to tell what an encoder knows; give at least {least}"
+    )]
     TooFewToProbe {
         /// Those that can be read.
         images: usize,

@@ -192,6 +192,7 @@ fn networks_that_are_parts_of_others() {
     let imported = file.read(&PLAIN);
     assert_eq!((imported.prefix.as_str(), imported.parameters()), ("", plain.parameters()));
     assert_eq!(imported.other_prefixes, ["teacher."]);
+    says(file.refused(&options), &["no ResNet", "`encoder`", "\"\" (nothing), `teacher.`"]);
 }
 
 #[test]

@@ -51,7 +51,17 @@ impl Transformation {
             Transformation::Gray => "colour or grey",
             Transformation::Rotation => "rotation",
             Transformation::Noise => "original or corrupted by noise",
-            Transformation::Sobel => "original or Sobel",
+            Transformation::Sobel => "original or Sobel-filtered",
+        }
+    }
+
+    /// What its images are, in words that go before "images".
+    fn images(self) -> &'static str {
+        match self {
+            Transformation::Gray => "coloured or grey",
+            Transformation::Rotation => "turned",
+            Transformation::Noise => "original or noisy",
+            Transformation::Sobel => "original or Sobel-filtered",
         }
     }
 
@@ -264,7 +274,7 @@ fn embed(
         let done = (at * model.images_at_once() + chunk.len()).min(chosen.len());
         watch(Progress::Encoding {
             side: Side::Trained,
-            set: transformation.title(),
+            set: transformation.images(),
             done,
             images: chosen.len(),
         });

@@ -30,7 +30,7 @@ impl Naming {
     pub fn choose(names: &[&str], given: Option<&str>) -> Result<Naming, String> {
         let mut found = Naming::all(names);
         let listed = |found: &[Naming]| {
-            found.iter().map(|naming| format!("`{}`", naming.prefix)).collect::<Vec<_>>().join(", ")
+            found.iter().map(|naming| quoted(&naming.prefix)).collect::<Vec<_>>().join(", ")
         };
         let at = match (given, &found[..]) {
             (None, []) => return Ok(Naming { prefix: String::new(), first_stage: None, others: Vec::new() }),
@@ -46,7 +46,8 @@ impl Naming {
             }
             (Some(given), []) => {
                 return Err(format!(
-                    "it holds no ResNet under torchvision's names, after `{given}` or anything else"
+                    "it holds no ResNet under torchvision's names, after {} or anything else",
+                    quoted(given)
                 ));
             }
             (Some(given), several) => {
@@ -56,7 +57,8 @@ impl Naming {
                 };
                 several.iter().position(is_given).ok_or_else(|| {
                     format!(
-                        "it holds no ResNet whose names begin with `{given}`, but one after each of: {}",
+                        "it holds no ResNet whose names begin with {}, but one after each of: {}",
+                        quoted(given),
                         listed(several)
                     )
                 })?
@@ -117,5 +119,13 @@ impl Naming {
                 Some(format!("layer{stage}.{rest}"))
             }
         }
+    }
+}
+
+/// What stands before names, in a message; nothing is something to be named too.
+fn quoted(prefix: &str) -> String {
+    match prefix {
+        "" => "\"\" (nothing)".to_owned(),
+        prefix => format!("`{prefix}`"),
     }
 }
