@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
+use simclr_data::Source;
+use simclr_eval::protocols::Placed;
 
 use crate::exit::usage;
 
@@ -28,13 +30,25 @@ pub fn check_place(out: &Path) -> Result<()> {
 
 /// Refuses to replace a file that is one of the images, or lies among them.
 pub fn check_apart(out: &Path, data: &[PathBuf]) -> Result<()> {
-    match is_among(out, data) {
-        true => Err(usage(format!(
-            "--out {}: is there already, among the images, and is not replaced; give another file",
-            out.display()
-        ))),
+    if is_among(out, data) { Err(among(out)) } else { Ok(()) }
+}
+
+/// Refuses to replace an image of what was opened at `data`, which a list may name wherever it lies.
+pub fn check_no_image(out: &Path, source: &Source, data: &[PathBuf]) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    // Images of several data sets are called by their whole paths.
+    let (images, test) = Placed::all(source.clone(), data.first().map_or(Path::new(""), PathBuf::as_path));
+    match images.has(out) || test.is_some_and(|test| test.has(out)) {
+        true => Err(among(out)),
         false => Ok(()),
     }
+}
+
+fn among(out: &Path) -> Error {
+    let out = out.display();
+    usage(format!("--out {out}: is there already, among the images, and is not replaced; give another file"))
 }
 
 /// Whether a path is there, and is one of `data` or lies in one.

@@ -150,7 +150,12 @@ fn a_search_and_its_picture() {
         let search = ["search", path(&run), path(&data), "--query", path(&other), "--out", path(out)];
         simclr(&search).expect(2, &[kept]);
     }
-    for command in ["views", "data"] {
-        simclr(&[command, path(&data), "--out", path(&own)]).expect(2, &[kept]);
+    // Nor where a list names it from elsewhere.
+    let list = dir.path().join("list.txt");
+    fs::write(&list, format!("data/class 0/1.png\n{}\n", path(&own))).unwrap();
+    for (command, data) in [("views", &data), ("data", &data), ("views", &list), ("data", &list)] {
+        simclr(&[command, path(data), "--out", path(&own)]).expect(2, &[kept]);
     }
+    let search = ["search", path(&run), path(&list), "--query", path(&other), "--out", path(&own)];
+    simclr(&search).expect(2, &[kept]);
 }

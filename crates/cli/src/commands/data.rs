@@ -12,6 +12,7 @@ use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey
 
 use crate::data::{FORMS, Opening};
 use crate::exit::Done;
+use crate::out;
 use crate::settings::{DataSettings, Threads};
 use crate::sheet::canvas::{Canvas, LETTER, LINE, written};
 use crate::sheet::grid::{fitted, shortened};
@@ -56,6 +57,8 @@ impl Data {
         self.out.as_deref().map(|out| check_out(out, &self.data)).transpose()?;
         let config = self.settings.resolve()?;
         let source = Opening::new(config.decode()).open(&self.data)?;
+        let check = |out| out::check_no_image(out, &source, &self.data);
+        self.out.as_deref().map(check).transpose()?;
         let whole = whole(&source);
         let found = self.look(&whole, self.strict || config.strict)?;
         if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {

@@ -17,7 +17,7 @@ use crate::sheet::canvas::{LETTER, written};
 use crate::sheet::grid::{self, Cell, Row, fitted, shortened};
 use crate::sheet::{self, picture};
 use crate::watching::Watching;
-use crate::{data, terminal};
+use crate::{data, out, terminal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +66,11 @@ impl Search {
     pub fn run(self) -> Result<Done> {
         self.check()?;
         let encoder = self.encoding.load(&self.run)?;
-        let images = Images::of(&open_for(&encoder, &self.data)?, self.split)?;
+        let source = open_for(&encoder, &self.data)?;
+        if let Some(out) = &self.out {
+            out::check_no_image(out, &source, &self.data)?;
+        }
+        let images = Images::of(&source, self.split)?;
         let queries = Queries { files: self.queries.clone(), decode: encoder.config.data.decode() };
         let reading = self.encoding.reading(&encoder);
 

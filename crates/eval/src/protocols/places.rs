@@ -34,6 +34,13 @@ impl Placed {
         (place(train, &TRAIN), test)
     }
 
+    /// Whether the file at `path` is one of them, by whatever way it is reached.
+    pub fn has(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else { return false };
+        let mut canonical = Canonical::default();
+        (0..self.images.len()).any(|index| canonical.of(self.path(index)) == path)
+    }
+
     /// Where an image lies.
     pub fn path(&self, index: usize) -> PathBuf {
         self.root.join(self.images.name(index))

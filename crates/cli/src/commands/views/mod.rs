@@ -16,7 +16,7 @@ use crate::settings::{Settings, Threads, from_to};
 use crate::sheet::canvas::written;
 use crate::sheet::grid::{self, Cell, Row};
 use crate::sheet::{self, check_out, picture};
-use crate::terminal;
+use crate::{out, terminal};
 
 const LEGEND: &str = "crop: part of the area, width / height   hue: turns   blur: sigma in pixels";
 
@@ -51,6 +51,7 @@ impl Views {
     pub fn run(self) -> Result<Done> {
         check_out(&self.out, &self.data)?;
         let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+        out::check_no_image(&self.out, &source, &self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
         let size = config.data.image_size;
         let dataset = source.train.as_ref();
