@@ -1,10 +1,11 @@
-//! Files that `--out` names.
+//! Files that `--out` names, and folders that results go to.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
 use simclr_data::Source;
 use simclr_eval::protocols::Placed;
+use simclr_train::file_system::{AtomicFile, Disk};
 
 use crate::exit::usage;
 
@@ -13,6 +14,15 @@ pub fn check_ending(out: &Path, ending: &str) -> Result<()> {
     match out.extension().is_some_and(|end| end.eq_ignore_ascii_case(ending)) {
         true => Ok(()),
         false => Err(usage(format!("--out {}: give a file that ends in .{ending}", out.display()))),
+    }
+}
+
+/// Refuses a folder that takes no file, before hours go into what is to be written there. It need not be there yet.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    match AtomicFile::create(&Disk, &there.join("new")) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(usage(format!("cannot write into the folder {}: {error}", folder.display()))),
     }
 }
 

@@ -353,13 +353,14 @@ fn labels_that_are_not_there() {
         let run = ["finetune", path(&out), "--train", path(&data), "--no-random", "--epochs", "1"];
         simclr(&[&run[..], words].concat())
     };
-    // 38 of the 48 images are left to learn from.
+    // 39 of the 48 images are left to learn from.
     finetune(&["--labels", "5%"])
         .expect(2, &["labels 5%: 2 cannot be drawn from 39 labelled images", "a number from 3 to"]);
     finetune(&["--labels", "99"]).expect(2, &["labels 99:", "a number from 3 to"]);
     finetune(&["--head-layers", "9"]).expect(2, &["head layers are 9", "has 2"]);
     finetune(&["--labels", "6", "--batch", "7"]).expect(2, &["batch = 7", "6"]);
-    finetune(&["--out", path(&data.join("class 0/0.png"))]).expect(2, &["0.png", "cannot make the folder"]);
+    finetune(&["--out", path(&data.join("class 0/0.png"))])
+        .expect(2, &["0.png", "cannot write into the folder"]);
     let reply = finetune(&["--labels", "100%", "--rate", "1e30"]);
     reply.expect(1, &["the classifier's loss", "in epoch 1 at rate ", "lower the rate"]);
     assert!(!out.join("evaluation").exists());

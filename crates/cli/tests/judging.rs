@@ -23,6 +23,14 @@ fn a_result_that_cannot_be_written_is_told() {
     assert!(measure("linear", &[])["top1"].is_f64());
     assert!(measure("finetune", &["--epochs", "1", "--out", path(&out)])["top1"].is_f64());
     assert!(out.join("finetune-10%.safetensors").is_file());
+    // What would take hours is refused at once.
+    simclr(&["finetune", path(&run), "--train", path(&data)])
+        .expect(2, &["cannot write into the folder", "evaluation"]);
+    let suite = dir.path().join("suite.toml");
+    class_folders(&dir.path().join("other/train"), 3, 8);
+    class_folders(&dir.path().join("other/test"), 3, 2);
+    fs::write(&suite, "[[set]]\nname = \"own\"\ntrain = \"other\"\nmetric = \"top1\"\n").unwrap();
+    simclr(&["transfer", path(&run), path(&suite)]).expect(2, &["cannot write into the folder", "transfer"]);
     let probe = simclr(&["probe", path(&run), path(&data), "--json"]).expect(1, &["evaluation"]);
     assert_eq!(probe.json()["rows"].as_array().unwrap().len(), 4);
 }

@@ -284,6 +284,11 @@ impl RunFolder {
         self.path.join(evaluation_file(protocol))
     }
 
+    /// The folder of the results of protocols.
+    pub fn evaluations(&self) -> PathBuf {
+        self.path.join(EVALUATION)
+    }
+
     /// The checkpoints, of which saving keeps the newest `keep` and the best.
     pub fn checkpoints(&self, keep: usize) -> Checkpoints {
         Checkpoints::new(self.path.join(CHECKPOINTS), keep, Arc::clone(&self.files))

@@ -1,7 +1,7 @@
 //! `simclr finetune`: what a pretrained encoder is worth where there are few labels.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
@@ -13,8 +13,8 @@ use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
-use crate::terminal;
 use crate::watching::Watching;
+use crate::{out, terminal};
 
 const EXAMPLES: &str = "\
 The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine schedule without warm-up, random crops and flips, BatchNorm \
@@ -74,9 +74,7 @@ pub struct Finetune {
 impl Finetune {
     pub fn run(self) -> Result<Done> {
         let (encoder, splits) = self.judged.load()?;
-        if let Some(out) = &self.out {
-            make_folder(out)?;
-        }
+        out::check_folder(&self.out.clone().unwrap_or_else(|| encoder.run.evaluations()))?;
         prepare_to_train(&encoder)?;
         let options = FineTune {
             epochs: self.epochs,
@@ -109,7 +107,8 @@ impl Finetune {
             _ => beside,
         };
         if let Some(folder) = file.parent() {
-            make_folder(folder)?;
+            fs::create_dir_all(folder)
+                .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;
         }
         let TrainedEncoder { model, config, step, epoch, .. } = encoder;
         let trained = Trained { model, config, step: step + tuned.steps, epoch: *epoch };
@@ -118,9 +117,4 @@ impl Finetune {
         write_atomically(&Disk, &file, |out| network.write(out))?;
         Ok(file)
     }
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)
-        .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))
 }

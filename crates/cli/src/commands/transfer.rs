@@ -16,8 +16,8 @@ use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
 use crate::judging::kept;
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
-use crate::terminal;
 use crate::watching::Watching;
+use crate::{out, terminal};
 
 /// What a table's column of that name holds.
 const RANDOM: &str = "the same network before training; beside fine-tuning, trained from scratch";
@@ -147,6 +147,8 @@ impl Transfer {
             }
             return Ok(Done::Finished);
         }
+        // Results are kept as they come, and are lost where they cannot be.
+        out::check_folder(&Entry::folder(&encoder.run))?;
         if self.protocols().any(Protocol::trains) {
             prepare_to_train(&encoder)?;
         }

@@ -96,7 +96,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EvalError> {
 
 /// What `RUN/evaluation/` holds, in the order of the page.
 fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
-    let mut found: Vec<Evaluation> = results(&json_files(run, &run.path().join("evaluation"))?)?;
+    let mut found: Vec<Evaluation> = results(&json_files(run, &run.evaluations())?)?;
     found.sort_by_cached_key(|evaluation| {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
         let place = place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0));
