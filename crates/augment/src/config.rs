@@ -24,9 +24,9 @@ pub struct ViewConfig {
     pub crop_aspect: [f32; 2],
     /// Law of the aspect ratio.
     pub crop_aspect_law: AspectLaw,
-    /// Smallest and largest fraction of the image's area of a crop that both views share, in (0, 1], with the aspect ratios above;
-    /// what a branch draws, it draws of that part. Absent: of the whole image. For studies of one operator at a time
-    /// (arXiv:2002.05709, section 3.1).
+    /// Smallest and largest fraction of the image's area of a crop that both views share, in (0, 1], with the
+    /// aspect ratios above; what a branch draws, it draws of that part. Absent: of the whole image. For studies of
+    /// one operator at a time (arXiv:2002.05709, section 3.1).
     #[serde(serialize_with = "decimal::optional_pair", skip_serializing_if = "Option::is_none")]
     pub shared_crop: Option<[f32; 2]>,
     /// Probability of a horizontal flip.

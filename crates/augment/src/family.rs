@@ -26,7 +26,8 @@ pub struct ViewFamily {
 }
 
 impl ViewFamily {
-    /// The family of the first branch of `config` with views of `size` x `size` pixels; [`ViewConfig::families`] makes those of both.
+    /// The family of the first branch of `config` with views of `size` x `size` pixels; [`ViewConfig::families`]
+    /// makes those of both.
     ///
     /// # Errors
     /// [`AugmentError::OutOfRange`] for the first key of `config` that is not usable, or for a `size` outside
@@ -36,12 +37,12 @@ impl ViewFamily {
         Ok(first)
     }
 
-    /// The family that applies `ops` in their order, with views of `size` x `size` pixels. Without a crop at their head the
-    /// whole image is resized.
+    /// The family that applies `ops` in their order, with views of `size` x `size` pixels. Without a crop at their
+    /// head the whole image is resized.
     ///
     /// # Errors
-    /// [`AugmentError::OutOfRange`] for the first setting that is not usable, a crop that is not the first, more operators
-    /// than a view can have, or a `size` outside of 1 to 16,384.
+    /// [`AugmentError::OutOfRange`] for the first setting that is not usable, a crop that is not the first, more
+    /// operators than a view can have, or a `size` outside of 1 to 16,384.
     pub fn from_ops(ops: &[ViewOp], size: u32) -> Result<Self, AugmentError> {
         check_size(size)?;
         ops.iter().try_for_each(ViewOp::check)?;
@@ -68,7 +69,8 @@ impl ViewFamily {
         Ok(Self { size, shared: None, crop, ops: rest.to_vec(), gray: false })
     }
 
-    /// The same family of what `law` cuts out of an image: the same part for all of its views in an epoch, whatever their family.
+    /// The same family of what `law` cuts out of an image: the same part for all of its views in an epoch, whatever
+    /// their family.
     ///
     /// # Errors
     /// [`AugmentError::OutOfRange`] for a setting of the crop that is not usable.
@@ -77,8 +79,8 @@ impl ViewFamily {
         Ok(Self { shared: Some(law), ..self })
     }
 
-    /// The same family for images that are grey: saturation, hue and greyscale, which would change nothing, are left out. All
-    /// other draws stay as they are.
+    /// The same family for images that are grey: saturation, hue and greyscale, which would change nothing, are
+    /// left out. All other draws stay as they are.
     pub fn for_gray_images(self) -> Self {
         Self { gray: true, ..self }
     }

@@ -25,7 +25,8 @@ pub(crate) enum PixelOp {
 }
 
 impl PixelOp {
-    /// The operator of a step, unless it looks at more than a pixel: contrast needs the mean grey value of what it is applied to.
+    /// The operator of a step, unless it looks at more than a pixel: contrast needs the mean grey value of what it
+    /// is applied to.
     pub fn of(step: Step, mean: Option<f32>) -> Option<Self> {
         Some(match step {
             Step::Brightness(factor) => Self::Brightness(factor),

@@ -2,8 +2,8 @@
 
 use crate::simd::{Aligned, BLOCK, each, round_up};
 
-/// Three planes of `side` x `side` values, their rows padded to whole blocks. What stands in the padding is arbitrary, but
-/// never NaN.
+/// Three planes of `side` x `side` values, their rows padded to whole blocks. What stands in the padding is
+/// arbitrary, but never NaN.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Planes {
     side: usize,

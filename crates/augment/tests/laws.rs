@@ -312,7 +312,8 @@ fn a_shared_crop_is_the_same_for_all_views_of_an_image_and_theirs_lie_within() {
 
 #[test]
 fn a_crop_that_rarely_fits_is_tried_a_hundred_times() {
-    // Of an image ten times as wide as high a box fits in 3.2% of the tries: (1 - 0.032)^100 = 3.9% of the images are taken whole.
+    // Of an image ten times as wide as high a box fits in 3.2% of the tries: (1 - 0.032)^100 = 3.9% of the images
+    // are taken whole.
     let family = ViewFamily::first_branch(&ViewConfig::default(), 32).unwrap();
     let whole = |image: &u64| {
         let crop = family.draw_crop(200, 20, &mut Stream::new(7, 0, *image, 0));

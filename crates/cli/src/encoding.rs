@@ -88,7 +88,8 @@ pub fn prepare_to_train(encoder: &TrainedEncoder) -> Result<()> {
     Ok(())
 }
 
-/// What copies of the encoder keep for backward: what is not kept is computed again to the same bits, so that only the room for it counts.
+/// What copies of the encoder keep for backward: what is not kept is computed again to the same bits, so that only
+/// the room for it counts.
 pub fn memory_to_train(encoder: &TrainedEncoder) -> Memory {
     match encoder.config.train.memory {
         Memory::Blocks => Memory::Blocks,

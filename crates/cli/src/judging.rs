@@ -143,8 +143,8 @@ impl Opened {
     }
 }
 
-/// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it has none, a part of its images
-/// is set apart. Images that are in both are warned of.
+/// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it
+/// has none, a part of its images is set apart. Images that are in both are warned of.
 pub fn pair(train: Opened, test: Option<Opened>) -> Result<Splits> {
     let names = [train.name(), test.as_ref().unwrap_or(&train).name()];
     let origin = |set_apart, shared| {

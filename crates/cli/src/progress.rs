@@ -142,8 +142,8 @@ impl Observer for Assisting {
     }
 }
 
-/// What is to be said of images that make no whole batch, where they are many: they are not seen in an epoch, and the schedule, which counts them as
-/// the official code's does, ends before its rate is 0.
+/// What is to be said of images that make no whole batch, where they are many: they are not seen in an epoch, and
+/// the schedule, which counts them as the official code's does, ends before its rate is 0.
 fn left_out_of_epochs(plan: &Plan) -> Option<String> {
     let batches = usize::try_from(plan.steps_per_epoch).ok().filter(|&batches| batches > 0)?;
     let left_out = plan.images % plan.batch;

@@ -19,7 +19,8 @@ const PHOTOS: &str = "photos";
 /// Where a configuration comes from; later ones override earlier ones.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Settings {
-    /// Start from a preset: cifar10, cifar10-short (100 epochs), imagenet, small (32 x 32 on a CPU), photos (a folder of your own)
+    /// Start from a preset: cifar10, cifar10-short (100 epochs), imagenet, small (32 x 32 on a CPU), photos (a
+    /// folder of your own)
     #[arg(long, value_name = "NAME", help_heading = "Configuration")]
     pub preset: Option<String>,
 
@@ -59,7 +60,8 @@ pub struct Threads {
 /// What to compute on.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct OnDevice {
-    /// Device that computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works (train.device) [default: auto]
+    /// Device that computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works
+    /// (train.device) [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }

@@ -90,8 +90,8 @@ impl Training {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
     }
 
-    /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns out too small, a batch too
-    /// large, a device or workers that are not there leave no folder behind.
+    /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns
+    /// out too small, a batch too large, a device or workers that are not there leave no folder behind.
     pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
         let (place, threads) = (&gathering.place, gathering.threads(&self.config));
@@ -165,8 +165,8 @@ pub fn device_of(config: &Config) -> Result<Device> {
     device(config.train.device, config.train.threads.value().unwrap_or(0))
 }
 
-/// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as many for everything
-/// else. A GPU that is taken is named, and where a program that could use one takes none, why.
+/// What `name` says, with `threads` threads (0: one per core) for what the processor computes of the network and as
+/// many for everything else. A GPU that is taken is named, and where a program that could use one takes none, why.
 pub fn device(name: DeviceName, threads: usize) -> Result<Device> {
     device_of_worker(name, &Place::Alone, threads)
 }

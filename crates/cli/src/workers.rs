@@ -25,8 +25,8 @@ const HERE: Duration = Duration::from_secs(60);
 /// How long those that were started here may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Who started this process says it under these names: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. The others may themselves run within
-/// what Slurm numbers. The last tells which of those on its machine it is.
+/// Who started this process says it under these names: torchrun, Open MPI, MPICH and Intel's MPI, Slurm. The others
+/// may themselves run within what Slurm numbers. The last tells which of those on its machine it is.
 const NUMBERED_BY: [[&str; 3]; 4] = [
     ["RANK", "WORLD_SIZE", LOCAL_RANK],
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
@@ -39,16 +39,19 @@ const LOCAL_RANK: &str = "LOCAL_RANK";
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
 pub struct Working {
-    /// Train with N processes that share every batch (same result as one): all on this machine, or, with --meet, wherever you start them. On GPUs each
-    /// local process takes the next one from --device; a process started by hand takes exactly that one
+    /// Train with N processes that share every batch (same result as one): all on this machine, or, with --meet,
+    /// wherever you start them. On GPUs each local process takes the next one from --device; a process started by
+    /// hand takes exactly that one
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 
-    /// Number of this process, from 0; process 0 keeps the run folder [default: as torchrun, mpirun or srun has numbered it]
+    /// Number of this process, from 0; process 0 keeps the run folder [default: as torchrun, mpirun or srun has
+    /// numbered it]
     #[arg(long, value_name = "I", requires = "meet", help_heading = "Workers")]
     worker: Option<usize>,
 
-    /// Where the processes meet: a name or address of process 0's machine that all can reach, and a port that is free there
+    /// Where the processes meet: a name or address of process 0's machine that all can reach, and a port that is
+    /// free there
     #[arg(long, value_name = "HOST:PORT", help_heading = "Workers")]
     meet: Option<String>,
 
@@ -160,7 +163,8 @@ impl Gathering<'_> {
     /// One process.
     pub const ALONE: Gathering<'static> = Gathering { place: Place::Alone, start: None };
 
-    /// The threads to compute with; 0: one per core. Workers that share a machine, and were not told otherwise, share its cores.
+    /// The threads to compute with; 0: one per core. Workers that share a machine, and were not told otherwise,
+    /// share its cores.
     pub fn threads(&self, config: &Config) -> usize {
         let given = config.train.threads.value();
         match self.place {

@@ -1,4 +1,5 @@
-//! `simclr ablate` as a user runs it: variants trained and measured, taken up again, and whatever is wrong with a study.
+//! `simclr ablate` as a user runs it: variants trained and measured, taken up again, and whatever is wrong with a
+//! study.
 
 mod common;
 

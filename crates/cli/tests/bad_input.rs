@@ -371,7 +371,8 @@ fn labels_that_are_not_there() {
 fn files_that_cannot_grow() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");
-    // Blocks of 512 bytes: room for the text files, not for a checkpoint. Ignored, the signal becomes an error of the write.
+    // Blocks of 512 bytes: room for the text files, not for a checkpoint. Ignored, the signal becomes an error of
+    // the write.
     let script = format!(
         "trap '' XFSZ; ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {} train.checkpoint_every=3",
         TINY.join(" ")

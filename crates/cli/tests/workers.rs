@@ -16,8 +16,8 @@ fn with(mut words: Vec<String>, more: &[&str]) -> Vec<String> {
     words
 }
 
-/// An address of this machine at which nobody listens. Its port lies below those that systems give to whoever asks for any, so that
-/// nobody is given it before it is used.
+/// An address of this machine at which nobody listens. Its port lies below those that systems give to whoever asks
+/// for any, so that nobody is given it before it is used.
 fn free_address() -> String {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     loop {

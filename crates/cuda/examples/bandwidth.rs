@@ -1,7 +1,9 @@
-//! How near kernels that only move memory come to a plain copy, on the GPU at hand: `cargo run --release --features cuda --example bandwidth`.
+//! How near kernels that only move memory come to a plain copy, on the GPU at hand:
+//! `cargo run --release --features cuda --example bandwidth`.
 //!
-//! For each kernel, in bf16: milliseconds of one launch, the bytes that it must read and write at least, per second, and what share of a copy's
-//! bytes per second that is. What stays in the caches between two launches may exceed a copy. Takes a few seconds.
+//! For each kernel, in bf16: milliseconds of one launch, the bytes that it must read and write at least, per
+//! second, and what share of a copy's bytes per second that is. What stays in the caches between two launches may
+//! exceed a copy. Takes a few seconds.
 
 #[cfg(not(feature = "cuda"))]
 fn main() {
@@ -28,7 +30,8 @@ mod measure {
     const LAUNCHES: usize = 10;
     const REPEATS: usize = 2;
 
-    /// Views, pixels of a side, and channels of what BatchNorm sees in ResNet-18 at 32 with 4,096 views, and in ResNet-50 at 224 with 512.
+    /// Views, pixels of a side, and channels of what BatchNorm sees in ResNet-18 at 32 with 4,096 views, and in
+    /// ResNet-50 at 224 with 512.
     const SHAPES: [(&str, usize, usize, usize); 10] = [
         ("ResNet-18", 4096, 32, 64),
         ("ResNet-18", 4096, 16, 128),
@@ -141,7 +144,8 @@ mod measure {
             let [mut dy, residual] = [self.same(&x)?, self.same(&x)?];
             let mut y = gpu.buffer::<bf16>(len)?;
             let mut mask = gpu.buffer::<u8>(batch_norm::mask_len::<bf16>(len, channels))?;
-            // [scale, shift, mean, 1 / deviation], so that half of the gates are open, and [a, b, c], so that dx stays finite.
+            // [scale, shift, mean, 1 / deviation], so that half of the gates are open, and [a, b, c], so that dx
+            // stays finite.
             let each = |values: &[f32]| -> Vec<f32> {
                 values.iter().flat_map(|value| std::iter::repeat_n(*value, channels)).collect()
             };
@@ -173,7 +177,8 @@ mod measure {
             ];
             for (name, gate, told) in gates {
                 for keep in [false, true] {
-                    // Where the gate is open nothing is kept: dy is as it was. Affine gates are those of no residual, which keeps nothing.
+                    // Where the gate is open nothing is kept: dy is as it was. Affine gates are those of no
+                    // residual, which keeps nothing.
                     if keep && told == 0 {
                         continue;
                     }

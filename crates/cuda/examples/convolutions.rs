@@ -1,10 +1,11 @@
-//! How fast cuDNN's convolutions of two encoders are, each pass by itself: the engine that is chosen, and the algorithm of the older interface.
+//! How fast cuDNN's convolutions of two encoders are, each pass by itself: the engine that is chosen, and the
+//! algorithm of the older interface.
 //!
 //!     cargo run --release -p simclr-cuda --features cuda --example convolutions -- [--f32|--tf32|--f16] [--any] [--add] [--all] [WORD ...]
 //!
-//! The forward pass is measured without and with the sums that a BatchNorm needs. Only lines whose text holds every WORD are measured, such as
-//! `resnet18 input`. `--any` also allows what gives other bits each time, `--add` adds the gradient of an input to what is there, `--all` tells every
-//! way that was timed.
+//! The forward pass is measured without and with the sums that a BatchNorm needs. Only lines whose text holds every
+//! WORD are measured, such as `resnet18 input`. `--any` also allows what gives other bits each time, `--add` adds
+//! the gradient of an input to what is there, `--all` tells every way that was timed.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), simclr_cuda::CudaError> {
@@ -25,7 +26,8 @@ mod gpu {
     use simclr_kernels::Conv2dGeometry;
     use simclr_kernels::conv2d::Write;
 
-    /// Side of the input, its channels, those of the output, side of the kernel, stride, and how often the encoder has it.
+    /// Side of the input, its channels, those of the output, side of the kernel, stride, and how often the encoder
+    /// has it.
     type Layer = (usize, usize, usize, usize, usize, usize);
 
     const RESNET18_AT_32: &[Layer] = &[

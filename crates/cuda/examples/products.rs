@@ -1,9 +1,11 @@
-//! How fast cuBLASLt computes the 1 x 1 convolutions of ResNet-50 as products of matrices, beside the engines of cuDNN: bf16, all three passes.
+//! How fast cuBLASLt computes the 1 x 1 convolutions of ResNet-50 as products of matrices, beside the engines of
+//! cuDNN: bf16, all three passes.
 //!
-//! `cargo run --release -p simclr-cuda --features cuda --example products [-- [--all] [VIEWS]]`, 512 views at 224 x 224 unless said otherwise. A figure
-//! of cuBLASLt is the mean of a run of calls, after one that chooses the algorithm; choices are not remembered. A gradient of weights is in f32.
-//! `times` is how often the network has the layer; the last line sums over all of them. cuDNN's engines take long to build: those that are not
-//! measured after 15 s are left out, unless `--all` is given.
+//! `cargo run --release -p simclr-cuda --features cuda --example products [-- [--all] [VIEWS]]`, 512 views at 224 x
+//! 224 unless said otherwise. A figure of cuBLASLt is the mean of a run of calls, after one that chooses the
+//! algorithm; choices are not remembered. A gradient of weights is in f32. `times` is how often the network has the
+//! layer; the last line sums over all of them. cuDNN's engines take long to build: those that are not measured
+//! after 15 s are left out, unless `--all` is given.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,7 +1,9 @@
-//! Whether cuDNN's sums of channels, made as a convolution is, are the same bits each time: the layers of ResNet-18 at 32 x 32, in f16 and bf16.
+//! Whether cuDNN's sums of channels, made as a convolution is, are the same bits each time: the layers of ResNet-18
+//! at 32 x 32, in f16 and bf16.
 //!
-//! `cargo run --release -p simclr-cuda --features cuda --example repeats [-- VIEWS]`, 512 views unless said otherwise. A line says what serves
-//! (`in two` sums apart, which always repeats) and in how many of a hundred calls the sums differ from the first's.
+//! `cargo run --release -p simclr-cuda --features cuda --example repeats [-- VIEWS]`, 512 views unless said
+//! otherwise. A line says what serves (`in two` sums apart, which always repeats) and in how many of a hundred
+//! calls the sums differ from the first's.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

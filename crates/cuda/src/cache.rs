@@ -1,4 +1,5 @@
-//! Files that spare work the next time, in the user's cache folder. A cache that cannot be written or read is no error: the work is done again.
+//! Files that spare work the next time, in the user's cache folder. A cache that cannot be written or read is no
+//! error: the work is done again.
 
 use std::ffi::OsString;
 use std::fs;
@@ -42,8 +43,8 @@ pub(crate) fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     (sum == fingerprint(&[payload]).to_le_bytes()).then(|| payload.to_vec())
 }
 
-/// Stores bytes under a name: whole, or not at all. What is there already stays, so that of several processes that look for the same all go on with
-/// what the first has found.
+/// Stores bytes under a name: whole, or not at all. What is there already stays, so that of several processes that
+/// look for the same all go on with what the first has found.
 pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
     let fresh = folder.join(format!("{name}.{}.tmp", std::process::id()));
     let written = fs::create_dir_all(folder).and_then(|()| {

@@ -70,7 +70,8 @@ impl Compiler {
     /// A program for GPUs of a compute capability, from the cache if it is there.
     ///
     /// # Errors
-    /// [`CudaError::Call`] where it does not compile, with the compiler's words, or where the GPU is too old for this compiler.
+    /// [`CudaError::Call`] where it does not compile, with the compiler's words, or where the GPU is too old for
+    /// this compiler.
     pub fn compile(&self, program: Program, capability: Capability) -> Result<Image> {
         let architecture = self.architecture(capability)?;
         let source = program.source();

@@ -2,9 +2,9 @@
 
 /// `Divisor` of `common.cuh`: kernels divide by it with one product and a shift in place of some twenty instructions.
 ///
-/// With l = ceil(log2 value), factor = floor(2^(31 + l) / value) + 1 exceeds 2^(31 + l) / value by less than 2^l / value, so that the quotient of n < 2^31
-/// is too large by less than 1 / value, which rounding down removes (T. Granlund and P. Montgomery, Division by Invariant Integers using
-/// Multiplication, 1994).
+/// With l = ceil(log2 value), factor = floor(2^(31 + l) / value) + 1 exceeds 2^(31 + l) / value by less than 2^l /
+/// value, so that the quotient of n < 2^31 is too large by less than 1 / value, which rounding down removes (T.
+/// Granlund and P. Montgomery, Division by Invariant Integers using Multiplication, 1994).
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Divisor {

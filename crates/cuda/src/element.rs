@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 
-/// A type of activations and their gradients on a device: f32, or a 16-bit float. Arithmetic is in f32 whatever the type.
+/// A type of activations and their gradients on a device: f32, or a 16-bit float. Arithmetic is in f32 whatever the
+/// type.
 pub trait Element: Copy + Default + Send + Sync + 'static + private::Sealed {
     /// Which it is.
     const TYPE: ElementType;

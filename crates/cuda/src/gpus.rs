@@ -27,7 +27,8 @@ pub struct Gpus {
 }
 
 impl Gpus {
-    /// Looks for GPUs: asks the driver where the program was built with the feature `cuda`, and else reads what the kernel lists.
+    /// Looks for GPUs: asks the driver where the program was built with the feature `cuda`, and else reads what the
+    /// kernel lists.
     pub fn find(libraries: &Libraries) -> Gpus {
         let mut found = Gpus { driver: listed::driver(), ..Gpus::default() };
         match asked::gpus(libraries, &mut found) {

@@ -34,15 +34,15 @@ impl<T: Copy> Argument for T {
 /// Runs kernels in order: each begins when those before it have ended.
 ///
 /// # Safety
-/// [`Launcher::launch`] must run exactly the kernel asked for and touch no memory that it would not; memory of [`Launcher::scratch`] and
-/// [`Launcher::upload`] must be as long as was asked for, begin at a multiple of 256 and stay until launches that were made before it was dropped have
-/// ended.
+/// [`Launcher::launch`] must run exactly the kernel asked for and touch no memory that it would not; memory of
+/// [`Launcher::scratch`] and [`Launcher::upload`] must be as long as was asked for, begin at a multiple of 256 and
+/// stay until launches that were made before it was dropped have ended.
 pub unsafe trait Launcher {
     /// Starts a kernel.
     ///
     /// # Safety
-    /// The arguments must be those of the kernel, in their order and of their types, and every memory that it reads or writes must be there and
-    /// lent to the caller as the kernel uses it.
+    /// The arguments must be those of the kernel, in their order and of their types, and every memory that it reads
+    /// or writes must be there and lent to the caller as the kernel uses it.
     unsafe fn launch(&self, launch: &Launch) -> Result<()>;
 
     /// Memory for what one kernel leaves to the next. What it holds is arbitrary.
@@ -96,8 +96,8 @@ pub(crate) use arguments;
 /// Threads of most blocks.
 pub(crate) const BLOCK: u32 = 256;
 
-/// A grid of blocks of [`BLOCK`] threads for so many shares of a pass, of which each thread does several: what it has read once for the first
-/// serves the others.
+/// A grid of blocks of [`BLOCK`] threads for so many shares of a pass, of which each thread does several: what it
+/// has read once for the first serves the others.
 pub(crate) fn grid(shares: usize) -> [u32; 3] {
     const EACH: usize = 4;
     const MOST: usize = 8192;
@@ -109,8 +109,8 @@ pub(crate) fn exact_grid(kernel: &'static str, threads: usize) -> Result<[u32; 3
     Ok([fits(kernel, threads.div_ceil(BLOCK as usize))?, 1, 1])
 }
 
-/// A grid with a thread for each of so many shares of every image: images lie along the second direction, where a block may have to do
-/// several.
+/// A grid with a thread for each of so many shares of every image: images lie along the second direction, where a
+/// block may have to do several.
 pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> Result<[u32; 3]> {
     const MOST: usize = 65_535;
     fits_image(kernel, shares)?;
@@ -118,8 +118,8 @@ pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> R
     Ok([blocks.max(1), batch.clamp(1, MOST) as u32, 1])
 }
 
-/// A count of values or threads of one image, as kernels take it: within an image they count in 32 bits and divide by `Divisor`s, from image to
-/// image they count in 64 bits.
+/// A count of values or threads of one image, as kernels take it: within an image they count in 32 bits and divide
+/// by `Divisor`s, from image to image they count in 64 bits.
 pub(crate) fn fits_image(kernel: &'static str, count: usize) -> Result<u32> {
     // These are whole blocks: no thread of the last one has a number that a `Divisor` does not divide.
     const MOST: usize = 1 << 31;

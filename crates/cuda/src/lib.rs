@@ -1,9 +1,9 @@
 //! CUDA kernels, the libraries that they need, and a safe way to launch them.
 //!
-//! The crate knows device memory and geometries, nothing of tensors, tapes or networks. Nothing of NVIDIA's is linked: the driver
-//! and the libraries are looked for when the program runs ([`Libraries`]), so that one binary serves machines with and without a
-//! GPU. Without the feature `cuda` only the search, the kernels' sources and their launches are built: a [`Launcher`] may be a GPU, or in tests
-//! what stands in for one.
+//! The crate knows device memory and geometries, nothing of tensors, tapes or networks. Nothing of NVIDIA's is
+//! linked: the driver and the libraries are looked for when the program runs ([`Libraries`]), so that one binary
+//! serves machines with and without a GPU. Without the feature `cuda` only the search, the kernels' sources and
+//! their launches are built: a [`Launcher`] may be a GPU, or in tests what stands in for one.
 
 #[cfg(feature = "cuda")]
 mod cache;

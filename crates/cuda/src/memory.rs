@@ -33,8 +33,8 @@ impl<'a, T> Slice<'a, T> {
     /// `len` values from a device's `address` on.
     ///
     /// # Safety
-    /// They must exist for `'a`, be initialised, be written by nobody meanwhile but by launches before, and the address must be a multiple of 256
-    /// or lie within such an allocation at a multiple of 16 bytes.
+    /// They must exist for `'a`, be initialised, be written by nobody meanwhile but by launches before, and the
+    /// address must be a multiple of 256 or lie within such an allocation at a multiple of 16 bytes.
     pub unsafe fn from_raw(address: u64, len: usize) -> Slice<'a, T> {
         Slice { address, len, borrow: PhantomData }
     }

@@ -1,4 +1,5 @@
-//! A device with its memory, copies, kernels and captured steps: on a GPU where there is one, and on the stand-in elsewhere.
+//! A device with its memory, copies, kernels and captured steps: on a GPU where there is one, and on the stand-in
+//! elsewhere.
 
 #![cfg(feature = "cuda")]
 
@@ -166,7 +167,8 @@ fn a_step_whose_buffers_are_gone_writes_into_nobody_elses() {
     assert_eq!(device.memory().held, 0);
 }
 
-/// Another device of the process, on another thread, takes memory and gives it back, copies and waits while a step is being captured.
+/// Another device of the process, on another thread, takes memory and gives it back, copies and waits while a step
+/// is being captured.
 #[test]
 fn another_device_does_not_break_into_a_capture() {
     let Some((device, _alone)) = device() else { return };

@@ -1,4 +1,5 @@
-//! Batches in pieces and choices on samples, with limits that small batches pass: on a GPU where there is one, and on the stand-in elsewhere.
+//! Batches in pieces and choices on samples, with limits that small batches pass: on a GPU where there is one, and
+//! on the stand-in elsewhere.
 
 #![cfg(feature = "cuda")]
 

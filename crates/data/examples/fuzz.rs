@@ -2,9 +2,10 @@
 //!
 //! `cargo run --release -p simclr-data --example fuzz -- SECONDS CORPUS [SEED [RUN]]`; RUN repeats a finding.
 //!
-//! The corpus is small well-formed files. Each is changed at random (bytes set, bits turned, pieces cut out, doubled, or taken from
-//! another file) and opened as what its name says. An image goes to the decoders; anything else is opened as a data set, and some of its
-//! images are read. A part of an image must be the same as of the whole. A panic of a library that the crate catches and makes an error of is told, and is no finding.
+//! The corpus is small well-formed files. Each is changed at random (bytes set, bits turned, pieces cut out,
+//! doubled, or taken from another file) and opened as what its name says. An image goes to the decoders; anything
+//! else is opened as a data set, and some of its images are read. A part of an image must be the same as of the
+//! whole. A panic of a library that the crate catches and makes an error of is told, and is no finding.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Says what paths hold and how long it took to find out: `cargo run --release -p simclr-data --example recognise -- INDEX PATH...`.
+//! Says what paths hold and how long it took to find out:
+//! `cargo run --release -p simclr-data --example recognise -- INDEX PATH...`.
 //!
 //! INDEX is a file that keeps what was found: a second call is sooner done.
 

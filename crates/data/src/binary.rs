@@ -1,4 +1,5 @@
-//! What data sets of binary files share: images known by their numbers, labels of one byte, names of classes in a file beside.
+//! What data sets of binary files share: images known by their numbers, labels of one byte, names of classes in a
+//! file beside.
 
 use std::path::Path;
 
@@ -73,8 +74,8 @@ impl<P: Pixels> Dataset for Binary<P> {
     }
 }
 
-/// How many records of `record` bytes `file` holds, told by its size: a wrong file may be of any size. `what` it should be is for the
-/// error.
+/// How many records of `record` bytes `file` holds, told by its size: a wrong file may be of any size. `what` it
+/// should be is for the error.
 pub(crate) fn records(file: &Path, record: usize, what: &str) -> Result<usize, DataError> {
     let bytes = std::fs::metadata(file).map_err(|e| DataError::io(file, e))?.len();
     let records = bytes / record as u64;

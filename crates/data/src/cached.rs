@@ -17,11 +17,12 @@ use file::{CacheFile, Place};
 /// Images of an earlier file that are read anew, to see whether they are still the same.
 const COMPARED: usize = 16;
 
-/// A data set whose images are kept, decoded (and shrunk, where its options say so), from their first reading on, as far as a
-/// budget of bytes allows.
+/// A data set whose images are kept, decoded (and shrunk, where its options say so), from their first reading on,
+/// as far as a budget of bytes allows.
 ///
-/// Opening and decoding a file often costs more than all that follows; kept, images are decoded once in a run instead of
-/// once in an epoch. Images that no longer fit are read from the data set below every time. Reading takes no lock.
+/// Opening and decoding a file often costs more than all that follows; kept, images are decoded once in a run
+/// instead of once in an epoch. Images that no longer fit are read from the data set below every time. Reading
+/// takes no lock.
 pub struct Cached {
     inner: Arc<dyn Dataset>,
     kept: Vec<OnceLock<Kept>>,
@@ -50,8 +51,9 @@ impl Cached {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`. What an earlier program left there
-    /// serves again, if it was of the same images (by their names and some that are compared) decoded in the same way; damage is noticed.
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`. What an
+    /// earlier program left there serves again, if it was of the same images (by their names and some that are
+    /// compared) decoded in the same way; damage is noticed.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be made.

@@ -8,8 +8,8 @@ thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is where a panic would be caught and told as the reason why a file cannot be read. A program's panic hook
-/// need not report it.
+/// Whether this thread is where a panic would be caught and told as the reason why a file cannot be read. A
+/// program's panic hook need not report it.
 pub fn is_panic_caught() -> bool {
     CATCHING.get()
 }

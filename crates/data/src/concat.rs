@@ -9,8 +9,8 @@ use crate::error::DataError;
 use crate::files::new_labels;
 use crate::locality::Locality;
 
-/// Data sets one after another. Their classes are those of all of them, known by their names; images of a data set without
-/// labels have none.
+/// Data sets one after another. Their classes are those of all of them, known by their names; images of a data set
+/// without labels have none.
 pub struct Concat {
     parts: Vec<Part>,
     classes: Vec<String>,

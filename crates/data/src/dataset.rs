@@ -44,9 +44,9 @@ pub trait Dataset: Send + Sync {
         self.read_part(index, &Region::whole, scratch)
     }
 
-    /// Reads image `index` and decodes what `needed` says of it, told its width and height. The image that is returned has its full size;
-    /// its pixels outside of that part are unspecified, those inside are the same as of the whole. Data sets that can only read whole
-    /// images do not ask.
+    /// Reads image `index` and decodes what `needed` says of it, told its width and height. The image that is
+    /// returned has its full size; its pixels outside of that part are unspecified, those inside are the same as of
+    /// the whole. Data sets that can only read whole images do not ask.
     ///
     /// # Errors
     /// As [`Dataset::read`]; damage outside of the part may go unnoticed.

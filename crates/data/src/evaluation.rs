@@ -7,18 +7,19 @@ use crate::error::DataError;
 use crate::loader::{Batch, Feed, Job, Position, Reading, Rows, Share, Skipped};
 use crate::permutation::Order;
 
-/// The images of a data set, once, in order, as central crops: 87.5% of the shorter side, resized to size x size. At size <= 32 the
-/// whole image is resized, as the authors' code does for CIFAR: one that is not square is distorted there, unlike in training
-/// (spec of the views: `simclr_augment::central_crop`).
+/// The images of a data set, once, in order, as central crops: 87.5% of the shorter side, resized to size x size.
+/// At size <= 32 the whole image is resized, as the authors' code does for CIFAR: one that is not square is
+/// distorted there, unlike in training (spec of the views: `simclr_augment::central_crop`).
 ///
-/// In its batches `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` in all but the last one, which
-/// may be shorter. Broken images are passed over and listed in [`EvalLoader::skipped`].
+/// In its batches `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` in all but the last
+/// one, which may be shorter. Broken images are passed over and listed in [`EvalLoader::skipped`].
 pub struct EvalLoader {
     feed: Feed,
 }
 
 impl EvalLoader {
-    /// Starts reading `dataset` in batches of `batch` images. Whatever is wrong with the numbers is what the first [`EvalLoader::next_batch`] returns.
+    /// Starts reading `dataset` in batches of `batch` images. Whatever is wrong with the numbers is what the first
+    /// [`EvalLoader::next_batch`] returns.
     pub fn new(dataset: Arc<dyn Dataset>, size: u32, batch: usize, reading: Reading) -> Self {
         let feed = Feed::start(Job {
             dataset,

@@ -1,7 +1,7 @@
 //! IDX files, the format of MNIST and its relatives.
 //!
-//! Big-endian: two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as 32 bits,
-//! then the elements. Images have dimensions (n, height, width), grey, or (n, height, width, 3); labels have (n).
+//! Big-endian: two zero bytes, the element type (8 = unsigned byte), the number of dimensions, each dimension as 32
+//! bits, then the elements. Images have dimensions (n, height, width), grey, or (n, height, width, 3); labels have (n).
 //! The files are held in memory whole: 55 MB for the 70,000 images of MNIST.
 
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! What was found in folders and archives, kept in a file so that it need not be found again.
 //!
-//! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the folder that it
-//! lies in. An archive is as it was if its size and its time of change are. The file carries a checksum; what is damaged or of another
-//! version counts as absent.
+//! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the
+//! folder that it lies in. An archive is as it was if its size and its time of change are. The file carries a
+//! checksum; what is damaged or of another version counts as absent.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,8 @@ use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanose
 use crate::names::{Names, Paths, bytes_of, os_name};
 
 const MAGIC: &[u8] = b"simclr index 1\n";
-/// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same tick of its clock.
+/// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
+/// tick of its clock.
 const TICK: u64 = 2_000_000_000;
 
 /// The image files of an archive, in its order.

@@ -19,9 +19,9 @@ pub(crate) struct Classes {
 
 /// The classes of images that lie in `folders` (one for each image, relative, components separated by `/`).
 ///
-/// They are labelled if at least two folders of the first level hold images directly, at least one of them more than one image:
-/// then the class of an image is the folder of the first level that it lies in, at any depth. Otherwise (albums by year and
-/// month, one folder per image, a single folder) they are not.
+/// They are labelled if at least two folders of the first level hold images directly, at least one of them more
+/// than one image: then the class of an image is the folder of the first level that it lies in, at any depth.
+/// Otherwise (albums by year and month, one folder per image, a single folder) they are not.
 pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Classes {
     // Images per first-level folder: (directly in it, in all).
     let mut counts: BTreeMap<&[u8], (usize, usize)> = BTreeMap::new();
@@ -54,7 +54,8 @@ pub(crate) fn folder_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&byte| byte == b'/').map_or(b"", |slash| &path[..slash])
 }
 
-/// The length of what all `folders` begin with, whole components only: archives often hold one folder that holds all else.
+/// The length of what all `folders` begin with, whole components only: archives often hold one folder that holds
+/// all else.
 pub(crate) fn common_root<'a>(mut folders: impl Iterator<Item = &'a [u8]>) -> usize {
     let Some(first) = folders.next() else { return 0 };
     let mut common = first.len();
@@ -104,8 +105,8 @@ pub(crate) struct Arranged {
     pub classes: Classes,
 }
 
-/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below a common root
-/// are parts, folders below that classes. The images that belong to neither are left out.
+/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below a
+/// common root are parts, folders below that classes. The images that belong to neither are left out.
 pub(crate) fn arrange(folders: &[&[u8]]) -> (Arranged, Option<Arranged>) {
     let root = common_root(folders.iter().copied());
     let split = |folder: &[u8]| std::str::from_utf8(first(below(folder, root))).ok().and_then(split_named);

@@ -1,8 +1,9 @@
 //! Data sets, decoding and the loader: a stream of batches of view pairs.
 //!
-//! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an [`EvalLoader`] into central
-//! crops in order. The batches are a function of (data set, seed, place), whatever the number of threads. An [`Opener`] opens several paths as
-//! one, says how images are decoded, and keeps what it found; a [`survey`] reads every image once and tells what there is.
+//! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an
+//! [`EvalLoader`] into central crops in order. The batches are a function of (data set, seed, place), whatever the
+//! number of threads. An [`Opener`] opens several paths as one, says how images are decoded, and keeps what it
+//! found; a [`survey`] reads every image once and tells what there is.
 //!
 //! A folder to batches:
 //!

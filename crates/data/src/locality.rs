@@ -1,9 +1,10 @@
 //! Which images are best read together, and orders that keep them together.
 //!
-//! A file of a folder can be read by itself. What lies in a compressed archive or in a Parquet file is read a block at a time, and the
-//! blocks of one strand (a shard, a row group) one after another. An epoch's order of such images therefore shuffles the
-//! strands, reads four at once, and shuffles the images within windows of 16 blocks; memory holds the blocks of about two windows.
-//! The order is a function of (seed, epoch) and of how the images lie, like every other.
+//! A file of a folder can be read by itself. What lies in a compressed archive or in a Parquet file is read a block
+//! at a time, and the blocks of one strand (a shard, a row group) one after another. An epoch's order of such
+//! images therefore shuffles the strands, reads four at once, and shuffles the images within windows of 16 blocks;
+//! memory holds the blocks of about two windows. The order is a function of (seed, epoch) and of how the images
+//! lie, like every other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +65,8 @@ impl Blocks {
         self.strands[strand] as usize..end
     }
 
-    /// Those of `chosen` images (ascending) that lie in each block, numbered by their place in `chosen`; empty blocks are dropped.
+    /// Those of `chosen` images (ascending) that lie in each block, numbered by their place in `chosen`; empty
+    /// blocks are dropped.
     fn restrict(&self, chosen: &[u32]) -> Self {
         let mut restricted = Self { len: chosen.len() as u32, ..Self::default() };
         let mut last = None;

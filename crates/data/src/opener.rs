@@ -24,7 +24,8 @@ use crate::stl10;
 const USUAL_PLACES: [&str; 6] =
     ["", "cifar-10-batches-bin", "cifar-100-binary", "stl10_binary", "raw", "MNIST/raw"];
 
-/// Opens data sets. What is found in folders and archives goes into its index, and is taken from there where nothing has changed.
+/// Opens data sets. What is found in folders and archives goes into its index, and is taken from there where
+/// nothing has changed.
 #[derive(Clone, Debug, Default)]
 pub struct Opener {
     /// How their images are decoded.
@@ -34,7 +35,8 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Opens what lies at `paths`, several as one: see [`open`](crate::open). A path may be a pattern of many, such as `shard-{000..146}.tar`.
+    /// Opens what lies at `paths`, several as one: see [`open`](crate::open). A path may be a pattern of many, such
+    /// as `shard-{000..146}.tar`.
     ///
     /// # Errors
     /// [`DataError`] naming the path or file, what is wrong, and what would be right.
@@ -139,7 +141,8 @@ impl Opener {
         }
     }
 
-    /// A training folder, and the first of the test folders that is of use: ImageNet's `test/` has no labels, its `val/` has.
+    /// A training folder, and the first of the test folders that is of use: ImageNet's `test/` has no labels, its
+    /// `val/` has.
     fn open_parts(&mut self, whole: &Path, train: &Path, tests: &[PathBuf]) -> Result<Source, DataError> {
         let listing = self.index.listing(train)?;
         if listing.images.len() == 0 {

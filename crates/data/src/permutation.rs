@@ -7,8 +7,8 @@ use simclr_augment::Stream;
 use crate::dataset::Dataset;
 use crate::locality::Locality;
 
-/// Takes the place of an image number in the key of the stream, so that the order shares its random numbers with no view:
-/// no data set has this many images.
+/// Takes the place of an image number in the key of the stream, so that the order shares its random numbers with no
+/// view: no data set has this many images.
 pub(crate) const ORDER: u64 = u64::from_le_bytes(*b"ordering");
 
 /// The images 0..`len` in the order in which epoch `epoch` of the run seeded `seed` visits them: a Fisher-Yates
@@ -61,7 +61,8 @@ impl Orders {
             Order::Natural => (0..self.len as u32).collect(),
             Order::Shuffled { seed } => self.locality.order(seed, epoch).into(),
         };
-        // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the prefetch.
+        // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the
+        // prefetch.
         if recent.len() == 2 {
             recent.remove(0);
         }

@@ -38,8 +38,8 @@ impl Sample {
     }
 }
 
-/// Whether up to `count` images, spread evenly over a data set, are all grey: three equal channels at every pixel. Operators that
-/// change colours then mean nothing. The first that is not decides.
+/// Whether up to `count` images, spread evenly over a data set, are all grey: three equal channels at every pixel.
+/// Operators that change colours then mean nothing. The first that is not decides.
 pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     let mut grey = 0;
     let end = look(dataset, count, |image| {

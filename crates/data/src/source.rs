@@ -105,8 +105,9 @@ impl Source {
 }
 
 /// Opens whatever data set is at `path`: a folder of images (searched recursively), one folder per class, `train/` and
-/// `test/` (or `val/`) below it, CIFAR-10, CIFAR-100 or STL-10 binaries, IDX files, tar shards (WebDataset), Parquet files with a column
-/// of images, a zip archive, a text or CSV file of paths. [`Opener`] opens several at once, and keeps what it finds.
+/// `test/` (or `val/`) below it, CIFAR-10, CIFAR-100 or STL-10 binaries, IDX files, tar shards (WebDataset),
+/// Parquet files with a column of images, a zip archive, a text or CSV file of paths. [`Opener`] opens several at
+/// once, and keeps what it finds.
 ///
 /// # Errors
 /// [`DataError`] naming the path or file, what is wrong, and what would be right.

@@ -26,7 +26,8 @@ pub(crate) struct Images {
     count: usize,
 }
 
-/// Opens `images` (`train_X.bin`), with the labels that lie beside it (`train_y.bin`), if any. `part` is how the images are named.
+/// Opens `images` (`train_X.bin`), with the labels that lie beside it (`train_y.bin`), if any. `part` is how the
+/// images are named.
 ///
 /// # Errors
 /// [`DataError::Malformed`] if a file is cut short, the two do not belong together, or a label is out of range.

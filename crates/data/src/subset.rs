@@ -39,8 +39,8 @@ impl Subset {
         &self.indices
     }
 
-    /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed makes the
-    /// same split. Where images are read in blocks, whole blocks are held out.
+    /// Splits `whole` at random into (the rest, `held_out` images), each in the order of `whole`. The same seed
+    /// makes the same split. Where images are read in blocks, whole blocks are held out.
     ///
     /// # Errors
     /// [`DataError::HoldoutTooLarge`] if nothing would be left.
@@ -60,13 +60,14 @@ impl Subset {
     }
 }
 
-/// `images` images of `whole`, as many of each class as of any other, drawn at random and in the order of `whole`: the subsets of
-/// semi-supervised evaluation (1% and 10% of the labels). Where they cannot be shared out evenly, some classes, drawn too, give one more;
-/// a class with fewer gives all that it has, and the others more. The same seed makes the same subset, and a larger one contains a
-/// smaller.
+/// `images` images of `whole`, as many of each class as of any other, drawn at random and in the order of `whole`:
+/// the subsets of semi-supervised evaluation (1% and 10% of the labels). Where they cannot be shared out evenly,
+/// some classes, drawn too, give one more; a class with fewer gives all that it has, and the others more. The same
+/// seed makes the same subset, and a larger one contains a smaller.
 ///
 /// # Errors
-/// [`DataError::NoLabels`], or [`DataError::SubsetSize`] where a class would get no image or there are not as many with labels.
+/// [`DataError::NoLabels`], or [`DataError::SubsetSize`] where a class would get no image or there are not as many
+/// with labels.
 pub fn balanced_subset(whole: Arc<dyn Dataset>, images: usize, seed: u64) -> Result<Subset, DataError> {
     let mut by_class = vec![Vec::new(); whole.classes().len()];
     for index in 0..whole.len() {

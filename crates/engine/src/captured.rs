@@ -4,15 +4,17 @@ use std::fmt;
 
 use crate::{Device, EngineError, Result};
 
-/// A step that was captured on a GPU: all its kernels are started by one call, and nothing is decided again on the processor.
+/// A step that was captured on a GPU: all its kernels are started by one call, and nothing is decided again on the
+/// processor.
 pub struct Captured {
     #[cfg(feature = "cuda")]
     graph: simclr_cuda::Graph,
 }
 
 impl Device {
-    /// Runs `step`, then captures it, on a GPU. Every tensor and all pixels that it uses must have been made before, and stay: of one that
-    /// was dropped, what the step writes is lost. None that it makes may outlive it. It may neither read values back nor bring new ones.
+    /// Runs `step`, then captures it, on a GPU. Every tensor and all pixels that it uses must have been made
+    /// before, and stay: of one that was dropped, what the step writes is lost. None that it makes may outlive it.
+    /// It may neither read values back nor bring new ones.
     ///
     /// # Errors
     /// Whatever `step` returns, and [`EngineError::Device`] where it cannot be captured, or the device is no GPU.
@@ -41,7 +43,8 @@ impl Device {
 }
 
 impl Captured {
-    /// Bytes that the step's intermediate values take of the GPU's memory, for as long as it lives: beside [`Device::memory`].
+    /// Bytes that the step's intermediate values take of the GPU's memory, for as long as it lives: beside
+    /// [`Device::memory`].
     pub fn held(&self) -> usize {
         #[cfg(feature = "cuda")]
         return self.graph.held();

@@ -7,8 +7,8 @@ use crate::{DType, EngineError, Result, Tensor};
 
 /// Exchange between the workers of one training run.
 ///
-/// Every worker calls the same functions in the same order with values of the same number. All get the same sums, to the bit, and the same again next
-/// time: where processors exchange, sums are taken in the order of ranks.
+/// Every worker calls the same functions in the same order with values of the same number. All get the same sums,
+/// to the bit, and the same again next time: where processors exchange, sums are taken in the order of ranks.
 pub trait Collective: Send + Sync {
     /// This worker's number, from 0.
     fn rank(&self) -> usize;
@@ -73,8 +73,8 @@ pub trait Collective: Send + Sync {
     /// Replaces the values of each tensor, f32 or f64, by their sum over workers.
     ///
     /// # Errors
-    /// Those of [`Collective::exchange`], and tensors where this collective does not reach them: what exchanges on GPUs is
-    /// [`between_gpus`](crate::between_gpus).
+    /// Those of [`Collective::exchange`], and tensors where this collective does not reach them: what exchanges on
+    /// GPUs is [`between_gpus`](crate::between_gpus).
     fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
         if self.size() == 1 {
             return Ok(());
@@ -96,8 +96,8 @@ pub trait Collective: Send + Sync {
         self.all_gather(own.as_slice()?, all.as_mut_slice()?)
     }
 
-    /// Whether what was exchanged is what all brought. On GPUs an exchange that nobody waits for has no other way to say that a worker has gone: ask
-    /// before what came of it is used.
+    /// Whether what was exchanged is what all brought. On GPUs an exchange that nobody waits for has no other way
+    /// to say that a worker has gone: ask before what came of it is used.
     ///
     /// # Errors
     /// Those of [`Collective::exchange`].

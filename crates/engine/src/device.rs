@@ -39,8 +39,8 @@ pub struct MemoryUse {
     pub peak: usize,
 }
 
-/// Whether this processor multiplies bf16 by instructions of its own (AVX512_BF16); elsewhere bf16 is converted, and f32 is
-/// faster.
+/// Whether this processor multiplies bf16 by instructions of its own (AVX512_BF16); elsewhere bf16 is converted,
+/// and f32 is faster.
 pub fn has_bf16() -> bool {
     Isa::detect().level() == Level::Avx512Bf16
 }
@@ -65,8 +65,8 @@ pub fn has_gpu() -> bool {
 /// What a device reaches at most, measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {
-    /// Operations per second in f32, a multiplication and an addition being two: multiply-adds in registers on the CPU, the product of
-    /// large matrices on a GPU.
+    /// Operations per second in f32, a multiplication and an addition being two: multiply-adds in registers on the
+    /// CPU, the product of large matrices on a GPU.
     pub f32: f64,
     /// The same of bf16 values summed in f32, where the device has instructions for them.
     pub bf16: Option<f64>,
@@ -79,7 +79,8 @@ pub struct Peak {
 pub struct Arithmetic {
     /// Whether only algorithms may serve that give the same bits each time.
     pub deterministic: bool,
-    /// Whether products of f32 values, in convolutions and dense layers, may round them to tf32: 10 bits of precision. Sums stay f32.
+    /// Whether products of f32 values, in convolutions and dense layers, may round them to tf32: 10 bits of
+    /// precision. Sums stay f32.
     pub tf32: bool,
 }
 
@@ -109,7 +110,8 @@ impl Device {
         Ok((Device::of(&cpu, Pool::default(), kernels), profile))
     }
 
-    /// [`Device::cuda`], timing every kernel while the profile is not paused: the GPU is then waited for before and after each.
+    /// [`Device::cuda`], timing every kernel while the profile is not paused: the GPU is then waited for before and
+    /// after each.
     ///
     /// # Errors
     /// As [`Device::cuda`].
@@ -125,8 +127,8 @@ impl Device {
         Device::cuda(ordinal, threads).map(|device| (device, Profile::default()))
     }
 
-    /// A device whose kernels do nothing and whose large tensors (above a MiB) have no values, while [`Device::memory`] tells what they
-    /// would take: to learn what a computation needs before it is done.
+    /// A device whose kernels do nothing and whose large tensors (above a MiB) have no values, while
+    /// [`Device::memory`] tells what they would take: to learn what a computation needs before it is done.
     pub fn dry() -> Result<Device> {
         let cpu = cpu(1, Isa::PORTABLE)?;
         let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: Skip };
@@ -184,7 +186,8 @@ impl Device {
         })
     }
 
-    /// Bytes that tensors may still take, where the device has memory of its own: none on the CPU, which shares the system's.
+    /// Bytes that tensors may still take, where the device has memory of its own: none on the CPU, which shares the
+    /// system's.
     pub fn free_bytes(&self) -> Result<Option<u64>> {
         match &self.shared.place {
             Place::Host(_) => Ok(None),
@@ -225,7 +228,8 @@ impl Device {
         self.shared.cpu.threads.count()
     }
 
-    /// What kernels compute with, a GPU's name or the processor's instruction set: with another one they round differently.
+    /// What kernels compute with, a GPU's name or the processor's instruction set: with another one they round
+    /// differently.
     pub fn instructions(&self) -> String {
         match &self.shared.place {
             Place::Host(_) => self.shared.cpu.isa.level().to_string(),
@@ -246,8 +250,8 @@ impl Device {
         }
     }
 
-    /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of being handed over and
-    /// waited for by a thread that does nothing else.
+    /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of
+    /// being handed over and waited for by a thread that does nothing else.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.shared.cpu.threads.install(work)
     }
@@ -276,8 +280,8 @@ impl Device {
         }
     }
 
-    /// On a GPU, how many searches for the fastest convolution or product there were, and how long they took together: what a start costs where
-    /// nothing is remembered from another.
+    /// On a GPU, how many searches for the fastest convolution or product there were, and how long they took
+    /// together: what a start costs where nothing is remembered from another.
     pub fn searched(&self) -> Option<(usize, Duration)> {
         match &self.shared.place {
             Place::Host(_) => None,
@@ -307,7 +311,8 @@ impl Device {
         }
     }
 
-    /// Sets what convolutions and products may do to be faster, from here on. A captured step keeps what it was captured with; a CPU has no choice.
+    /// Sets what convolutions and products may do to be faster, from here on. A captured step keeps what it was
+    /// captured with; a CPU has no choice.
     pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
         self.kernels().set_arithmetic(arithmetic);
     }

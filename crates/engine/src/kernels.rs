@@ -47,8 +47,8 @@ pub struct NormParameters<'a> {
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
-/// overwritten, unless said otherwise. Sums over many values are f64. What a step computes stays on the device until somebody asks for
-/// it: coefficients of a BatchNorm are tensors (4, C), [scale, shift, mean, 1 / deviation].
+/// overwritten, unless said otherwise. Sums over many values are f64. What a step computes stays on the device
+/// until somebody asks for it: coefficients of a BatchNorm are tensors (4, C), [scale, shift, mean, 1 / deviation].
 pub trait Kernels: Send + Sync {
     /// y = x * w; `sums`, where asked for, receives [sum of y; K, sum of y^2; K] over all pixels.
     fn conv2d_forward(
@@ -95,7 +95,8 @@ pub trait Kernels: Send + Sync {
         parameters: NormParameters,
         coefficients: &mut Tensor,
     ) -> Result<()>;
-    /// Bytes of the mask by which backward finds the gate of a ReLU behind a BatchNorm of x and a residual: 0 where it reads the output instead.
+    /// Bytes of the mask by which backward finds the gate of a ReLU behind a BatchNorm of x and a residual: 0 where
+    /// it reads the output instead.
     fn batch_norm_mask(&self, x: &Tensor) -> Result<usize>;
     /// y = act(x scale + shift + residual). `mask`, where there is one, becomes that of y > 0.
     fn batch_norm_forward(
@@ -125,7 +126,8 @@ pub trait Kernels: Send + Sync {
         dgamma: &mut Tensor,
         dbeta: &mut Tensor,
     ) -> Result<()>;
-    /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers; without a count the statistics were constants.
+    /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers; without a count the statistics were
+    /// constants.
     fn batch_norm_backward_coefficients(
         &self,
         sums: &Tensor,
@@ -213,7 +215,8 @@ pub trait Kernels: Send + Sync {
         all: &Tensor,
         anchors: &mut Tensor,
     ) -> Result<()>;
-    /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of entropies].
+    /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of
+    /// entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
     /// The mean loss over `views` anchors, (1), from such sums.
     fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
@@ -227,8 +230,8 @@ pub trait Kernels: Send + Sync {
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()>;
-    /// Pair losses: of each anchor a row of `pairs` (anchors, 4), [`simclr_kernels::pair_loss::Pair`], and its loss, (anchors). `anchors` are those of
-    /// [`Kernels::nt_xent_forward`].
+    /// Pair losses: of each anchor a row of `pairs` (anchors, 4), [`simclr_kernels::pair_loss::Pair`], and its
+    /// loss, (anchors). `anchors` are those of [`Kernels::nt_xent_forward`].
     fn pair_loss_forward(
         &self,
         shape: &ContrastiveShape,
@@ -240,7 +243,8 @@ pub trait Kernels: Send + Sync {
     ) -> Result<()>;
     /// [sum of losses, anchors whose positive is nearest, sum of entropies].
     fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()>;
-    /// A pair loss's gradient, of the mean over all views, times dy, a tensor of one value. `pairs` are those of all workers.
+    /// A pair loss's gradient, of the mean over all views, times dy, a tensor of one value. `pairs` are those of
+    /// all workers.
     fn pair_loss_backward(
         &self,
         shape: &ContrastiveShape,
@@ -255,7 +259,8 @@ pub trait Kernels: Send + Sync {
 
     /// One step of an optimiser on each of a list.
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()>;
-    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that the last step is taken.
+    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that the last step
+    /// is taken.
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()>;
     /// [`crate::Verdict::judge`].
     fn judge(

@@ -1,11 +1,12 @@
-//! Dynamic loss scaling: what lets gradients in f16 neither vanish nor overflow (Micikevicius et al., arXiv:1710.03740, section 3.2).
+//! Dynamic loss scaling: what lets gradients in f16 neither vanish nor overflow (Micikevicius et al.,
+//! arXiv:1710.03740, section 3.2).
 
 use crate::{Device, EngineError, Result, Tensor, Verdict};
 
 /// The factor that a loss has in front of its backward pass, on the device that computes it.
 ///
-/// Backward starts from it in place of 1; updates and verdicts undo it. It halves where gradients overflow and doubles after
-/// [`LossScale::INTERVAL`] sound steps, as PyTorch's `GradScaler` does, up to 2^24.
+/// Backward starts from it in place of 1; updates and verdicts undo it. It halves where gradients overflow and
+/// doubles after [`LossScale::INTERVAL`] sound steps, as PyTorch's `GradScaler` does, up to 2^24.
 #[derive(Debug)]
 pub struct LossScale {
     /// The factor, what undoes it, and steps since it changed: f32, (1) each.

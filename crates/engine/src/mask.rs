@@ -3,13 +3,14 @@
 use crate::Device;
 use crate::memory::Memory;
 
-/// Where a BatchNorm's output was positive, as the kernels of its device lay it out. It is a small part of the output, and stands in for it in
-/// backward.
+/// Where a BatchNorm's output was positive, as the kernels of its device lay it out. It is a small part of the
+/// output, and stands in for it in backward.
 #[derive(Clone)]
 pub struct Mask(Memory);
 
 impl Mask {
-    /// A mask of so many bytes, which are arbitrary until written. Where a GPU has no memory left, whatever needs them says so.
+    /// A mask of so many bytes, which are arbitrary until written. Where a GPU has no memory left, whatever needs
+    /// them says so.
     pub fn empty(device: &Device, bytes: usize) -> Mask {
         Mask(device.place().take(bytes))
     }

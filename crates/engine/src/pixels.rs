@@ -7,8 +7,9 @@ use crate::{Device, EngineError, Result};
 
 /// 8-bit RGB images of one size on a device, (n, h, w, 3), rows from the top, channels interleaved.
 ///
-/// They stay at one address for as long as they live, so that a captured step may read them. Writing them is not part of such a step: on a GPU
-/// it returns at once, and what is started later sees the new pixels, what was started before the old ones.
+/// They stay at one address for as long as they live, so that a captured step may read them. Writing them is not
+/// part of such a step: on a GPU it returns at once, and what is started later sees the new pixels, what was
+/// started before the old ones.
 pub struct Pixels {
     shape: [usize; 4],
     memory: Memory,
@@ -47,7 +48,8 @@ impl Pixels {
     /// Room for images of `shape`, (n, h, w, 3). Their values are arbitrary until written.
     ///
     /// # Errors
-    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] where a GPU has not as much memory.
+    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] where a GPU has not as much
+    /// memory.
     pub fn new(device: &Device, shape: [usize; 4]) -> Result<Pixels> {
         if shape[3] != 3 {
             return Err(EngineError::shape("pixels", "(n, h, w, 3)", shape));

@@ -142,8 +142,8 @@ impl<'a> Tape<'a> {
         Var { tensor, node: None, sums: None }
     }
 
-    /// A parameter. Call it where the parameter is used, each time: its gradient is complete as soon as backward has come by
-    /// the first use.
+    /// A parameter. Call it where the parameter is used, each time: its gradient is complete as soon as backward
+    /// has come by the first use.
     pub fn parameter(&mut self, id: ParameterId) -> Var {
         let tensor = self.parameters.get(id).clone();
         self.uses[id.index()] += 1;
@@ -204,7 +204,8 @@ impl<'a> Tape<'a> {
         self.backward_with(output, dy, &mut |_, _| Ok(()))
     }
 
-    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each. The walk goes on when it returns.
+    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each. The walk
+    /// goes on when it returns.
     pub fn backward_with(
         &mut self,
         output: &Var,
@@ -326,8 +327,8 @@ impl BackwardContext<'_> {
         self.inputs[input].is_some()
     }
 
-    /// Takes what is known of an input's gradient so far, if its other users have given some. An operator that can add to it in place
-    /// does so, and gives the sum back.
+    /// Takes what is known of an input's gradient so far, if its other users have given some. An operator that can
+    /// add to it in place does so, and gives the sum back.
     pub(crate) fn take(&mut self, input: usize) -> Option<Tensor> {
         self.slots[self.inputs[input]?].take()
     }

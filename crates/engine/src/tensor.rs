@@ -59,8 +59,8 @@ impl DType {
     }
 }
 
-/// Contiguous values on a device, images channels last: (N, H, W, C), convolution weights (out, h, w, in). f32 unless said
-/// otherwise.
+/// Contiguous values on a device, images channels last: (N, H, W, C), convolution weights (out, h, w, in). f32
+/// unless said otherwise.
 ///
 /// Cloning shares the values. There are no strided views: a kernel never meets a layout that it was not written for.
 #[derive(Clone)]
@@ -73,8 +73,8 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. Where a GPU has no memory left, whatever needs the
-    /// values says so.
+    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. Where a GPU has no memory
+    /// left, whatever needs the values says so.
     pub fn empty(device: &Device, shape: &[usize]) -> Tensor {
         Tensor::empty_of(device, shape, DType::F32)
     }
@@ -201,7 +201,8 @@ impl Tensor {
         self.memory.read(self.device.place(), to)
     }
 
-    /// Replaces all values, wherever they are; other clones keep theirs. An error where they are of another type or not as many.
+    /// Replaces all values, wherever they are; other clones keep theirs. An error where they are of another type or
+    /// not as many.
     pub fn write<E: Stored>(&mut self, values: &[E]) -> Result<()> {
         self.check_type::<E>()?;
         self.check_len(values.len())?;
@@ -306,7 +307,8 @@ pub(crate) fn not_activations(x: &Tensor) -> EngineError {
     EngineError::Value { op: "kernel", what: format!("{needed}, {x:?} was given") }
 }
 
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: of the types that the processor computes with.
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: of the types that the
+/// processor computes with.
 macro_rules! typed {
     ($tensor:expr, $E:ident => $body:expr) => {
         match $tensor.dtype() {

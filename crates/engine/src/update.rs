@@ -133,11 +133,11 @@ impl Verdict {
         Ok(verdict)
     }
 
-    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::ContrastiveSums`] has them, and by the sum of squares of its
-    /// gradients.
+    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::ContrastiveSums`] has them, and
+    /// by the sum of squares of its gradients.
     ///
-    /// Where these were multiplied by a `scale` above 1 and only they are not finite, the step is skipped: it counts as sound and changes
-    /// nothing.
+    /// Where these were multiplied by a `scale` above 1 and only they are not finite, the step is skipped: it
+    /// counts as sound and changes nothing.
     pub fn judge(
         &mut self,
         sums: &Tensor,

@@ -42,8 +42,8 @@ impl KeptAt {
 
 /// Makes views of decoded images on a GPU: the same as `simclr-augment` makes, but for rounding (1 of 255).
 ///
-/// [`ViewMaker::send`] brings a batch while the GPU works on those before, [`ViewMaker::make`] makes its views; two batches may be under way. Images may
-/// be kept on the GPU for later batches, within a limit.
+/// [`ViewMaker::send`] brings a batch while the GPU works on those before, [`ViewMaker::make`] makes its views; two
+/// batches may be under way. Images may be kept on the GPU for later batches, within a limit.
 #[derive(Debug)]
 pub struct ViewMaker {
     #[cfg(feature = "cuda")]
@@ -88,8 +88,8 @@ impl ViewMaker {
         }
     }
 
-    /// Bytes of a GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes, of images of `pixels` bytes in all, whose
-    /// sides have no more than `longest` pixels each.
+    /// Bytes of a GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes,
+    /// of images of `pixels` bytes in all, whose sides have no more than `longest` pixels each.
     pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
         simclr_cuda::ViewMaker::needs(views, pixels, side, longest)
     }
@@ -99,12 +99,12 @@ impl ViewMaker {
         simclr_cuda::ViewMaker::to_keep(bytes)
     }
 
-    /// Sends `pixels` off, 8-bit RGB images one after another, and the recipes of `count` views of these images or of others that are kept. Returns
-    /// before they are there.
+    /// Sends `pixels` off, 8-bit RGB images one after another, and the recipes of `count` views of these images or
+    /// of others that are kept. Returns before they are there.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where two batches are under way, an image is not there, a recipe cannot be made on a GPU ([`impossible_on_gpu`]), or the
-    /// device refuses.
+    /// [`EngineError::Device`] where two batches are under way, an image is not there, a recipe cannot be made on a
+    /// GPU ([`impossible_on_gpu`]), or the device refuses.
     pub fn send<'r>(
         &mut self,
         pixels: &[u8],
@@ -120,11 +120,12 @@ impl ViewMaker {
         Ok(self.maker.send(views)?)
     }
 
-    /// Makes the views of the oldest batch under way, in the order of all work; with `keep`, keeps its pixels: where they begin, or nothing where there
-    /// is no room.
+    /// Makes the views of the oldest batch under way, in the order of all work; with `keep`, keeps its pixels:
+    /// where they begin, or nothing where there is no room.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where none is under way, `out` has not as many images as there are views or lies elsewhere, or the device refuses.
+    /// [`EngineError::Device`] where none is under way, `out` has not as many images as there are views or lies
+    /// elsewhere, or the device refuses.
     pub fn make(&mut self, keep: bool, out: &mut Pixels) -> Result<Option<KeptAt>> {
         let side = out.shape()[1];
         if out.device() != &self.device || out.shape()[2] != side {

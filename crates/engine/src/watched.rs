@@ -1,4 +1,5 @@
-//! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn what a step takes.
+//! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn
+//! what a step takes.
 
 use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;

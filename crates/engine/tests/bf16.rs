@@ -43,8 +43,8 @@ fn relative_rms(got: &Tensor, want: &Tensor) -> f64 {
     (sum(&mut got.iter().zip(want).map(|(a, b)| a - b)) / sum(&mut want.iter().copied())).sqrt()
 }
 
-/// Each layer rounds activations by up to 2^-9, forward and backward, and ReLUs near zero change sides: the gradient of the
-/// first layer, which all of that reaches, is off by 13%.
+/// Each layer rounds activations by up to 2^-9, forward and backward, and ReLUs near zero change sides: the
+/// gradient of the first layer, which all of that reaches, is off by 13%.
 #[test]
 fn a_step_is_close_to_f32() {
     let device = Device::cpu(2).unwrap();

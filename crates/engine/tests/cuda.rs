@@ -1,5 +1,5 @@
-//! A GPU against the CPU: every operator's forward and backward, the optimisers, and ten steps of a network. On a machine without one, what
-//! stands in for it computes with the same kernels.
+//! A GPU against the CPU: every operator's forward and backward, the optimisers, and ten steps of a network. On a
+//! machine without one, what stands in for it computes with the same kernels.
 
 #![cfg(feature = "cuda")]
 
@@ -15,7 +15,8 @@ use simclr_engine::{
 
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
 
-/// A tensor rounded to what a GPU computes with, as `device` has it: f16 stays f32 on the processor, which has no kernels for it.
+/// A tensor rounded to what a GPU computes with, as `device` has it: f16 stays f32 on the processor, which has no
+/// kernels for it.
 fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     let x = x.cast(dtype).unwrap();
     x.cast(if x.device().is_gpu() { dtype } else { reference(dtype) }).unwrap()
@@ -139,7 +140,8 @@ fn convolutions() {
         (2, 8, 5, 3, 16, 7, 2, 3),
         (5, 6, 6, 4, 33, 1, 2, 0),
         (2, 1, 1, 3, 5, 1, 1, 0),
-        // First layers of networks, whose few channels are packed in bf16, unless tensor cores have kernels of their own.
+        // First layers of networks, whose few channels are packed in bf16, unless tensor cores have kernels of
+        // their own.
         (3, 9, 9, 3, 8, 3, 1, 1),
         (2, 15, 13, 3, 8, 7, 2, 3),
         (3, 9, 9, 3, 16, 3, 1, 1),
@@ -390,7 +392,8 @@ fn optimizers_and_sums() {
     assert_close("optimizers", DType::F32, &updated(&gpu), &updated(&cpu));
 }
 
-/// Five steps, of which `overflows` says which have gradients that are not finite, from a scale: what was updated, |g|, and the scale after each.
+/// Five steps, of which `overflows` says which have gradients that are not finite, from a scale: what was updated,
+/// |g|, and the scale after each.
 fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f32>>, Vec<f32>, [u64; 3]) {
     let rule = Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: false };
     let (mut w, mut v) = (tensor(device, "w", &[9]), Tensor::zeros(device, &[9]).unwrap());
@@ -511,7 +514,8 @@ fn ten_steps_follow_the_cpu() {
     }
 }
 
-/// The gradients of one step, again and again: which parameters' differ is told, since it tells which kernel is to blame.
+/// The gradients of one step, again and again: which parameters' differ is told, since it tells which kernel is to
+/// blame.
 #[test]
 fn a_step_has_the_same_bits_each_time() {
     let Some(gpu) = gpu() else { return };

@@ -186,7 +186,8 @@ fn product(
     (0..m * n).map(|at| sum(at / n, at % n) as f32).collect()
 }
 
-/// Both streams under logits of no preference are a convolution that takes half of each; what is fused is a product of the mean with two ones.
+/// Both streams under logits of no preference are a convolution that takes half of each; what is fused is a product
+/// of the mean with two ones.
 #[test]
 fn streams_are_fused_and_selected_as_products_do_it() {
     let device = device();

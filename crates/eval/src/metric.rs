@@ -47,10 +47,12 @@ impl Metric {
         self == Metric::ElevenPointMap
     }
 
-    /// The figure of row-major class scores, `classes` a row, higher meaning likelier; of equals the lower class is taken.
+    /// The figure of row-major class scores, `classes` a row, higher meaning likelier; of equals the lower class is
+    /// taken.
     ///
     /// # Errors
-    /// Scores that do not fit the targets or are NaN where they are ranked, and targets of the other kind than it judges.
+    /// Scores that do not fit the targets or are NaN where they are ranked, and targets of the other kind than it
+    /// judges.
     pub fn of(self, scores: &[f32], targets: &Targets, classes: usize) -> Result<f64, MetricsError> {
         match (self, targets) {
             (Metric::Top1, Targets::One(labels)) => top_k(scores, labels, classes, 1),

@@ -30,11 +30,12 @@ pub struct Neighbour {
     pub similarity: f32,
 }
 
-/// The `k` of `images` that are most like each query, fewer where there are not so many. Nothing is held of the others. `each` is told after
-/// every batch how many images are done.
+/// The `k` of `images` that are most like each query, fewer where there are not so many. Nothing is held of the
+/// others. `each` is told after every batch how many images are done.
 ///
 /// # Errors
-/// A query that cannot be read, [`EvalError::NoImages`], an image that cannot be read where reading is strict, a `k` of 0.
+/// A query that cannot be read, [`EvalError::NoImages`], an image that cannot be read where reading is strict, a
+/// `k` of 0.
 pub fn search(
     model: &Model,
     queries: Queries,

@@ -104,8 +104,9 @@ impl Targets {
 }
 
 impl Target<'_> {
-    /// The loss of one row of class scores, which are replaced by its gradient. Of one class the softmax cross-entropy; of several
-    /// the logistic loss of each class against all else, summed, in which classes know nothing of each other.
+    /// The loss of one row of class scores, which are replaced by its gradient. Of one class the softmax
+    /// cross-entropy; of several the logistic loss of each class against all else, summed, in which classes know
+    /// nothing of each other.
     pub(crate) fn loss(self, scores: &mut [f32]) -> f64 {
         match self {
             Target::One(class) => softmax_cross_entropy(scores, class),
@@ -131,7 +132,8 @@ fn softmax_cross_entropy(scores: &mut [f32], class: usize) -> f64 {
     total.ln() - own
 }
 
-/// -log sigmoid(score) of a class that is shown, -log sigmoid(-score) of one that is not; the gradient is sigmoid(score) minus 1 or 0.
+/// -log sigmoid(score) of a class that is shown, -log sigmoid(-score) of one that is not; the gradient is
+/// sigmoid(score) minus 1 or 0.
 fn sigmoid_cross_entropy(score: &mut f32, shown: bool) -> f64 {
     let towards = f64::from(if shown { *score } else { -*score });
     // exp of nothing positive: no overflow.

@@ -104,7 +104,8 @@ fn a_linear_classifier_is_judged_and_not_computed_again() {
     let text = fs::read(both.file(&encoder.run)).unwrap();
     assert_eq!(serde_json::from_slice::<Entry>(&text).unwrap(), both);
 
-    // Other images, images elsewhere, another seed of the split, another checkpoint, a file that is torn: computed anew.
+    // Other images, images elsewhere, another seed of the split, another checkpoint, a file that is torn: computed
+    // anew.
     let others = [("train", Toy::new(&RGB, 123, 1)), ("test", Toy::new(&RGB, 60, 2))];
     assert!(measure(&encoder, &open(TOYS, &others, 0).unwrap(), &alone).1 > 0);
     let elsewhere = TOYS.replace("\"train\"", "\"new/train\"");
@@ -212,7 +213,8 @@ fn rates_and_decays_are_tried_once_each() {
             assert_eq!(again.grid[..kept], whole.grid[..kept]);
         }
 
-        // A rate that was not too high for a part of the images, but is for all: the next best is taken, and it is known then.
+        // A rate that was not too high for a part of the images, but is for all: the next best is taken, and it is
+        // known then.
         let mut hasty = Entry { trained: None, ..whole.clone() };
         hasty.grid[2].validation = Some(1.5);
         fs::write(whole.file(&encoder.run), serde_json::to_vec(&hasty).unwrap()).unwrap();

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Why an encoder could not be written or read. Every message says what is wrong, of which file or tensor if it is one, and what would be right.
+/// Why an encoder could not be written or read. Every message says what is wrong, of which file or tensor if it is
+/// one, and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {

@@ -8,9 +8,9 @@ use simclr_train::checkpoint::NamedTensor;
 use crate::trained::is_written;
 use crate::{Result, Trained};
 
-/// A network's tensors in PyTorch's layouts, (out, in, h, w) of convolutions, with `num_batches_tracked` of each BatchNorm, so that
-/// `load_state_dict(..., strict=False)` of torchvision's ResNet misses only `fc.*`. Beside them stands, as metadata, what is known
-/// of the network. The same network gives the same bytes.
+/// A network's tensors in PyTorch's layouts, (out, in, h, w) of convolutions, with `num_batches_tracked` of each
+/// BatchNorm, so that `load_state_dict(..., strict=False)` of torchvision's ResNet misses only `fc.*`. Beside them
+/// stands, as metadata, what is known of the network. The same network gives the same bytes.
 #[derive(Debug)]
 pub struct StateDict {
     tensors: Vec<NamedTensor>,

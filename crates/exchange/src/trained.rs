@@ -28,7 +28,8 @@ impl Trained<'_> {
         trained.filter(|(name, ..)| is_written(name, with_head)).map(|(_, _, value)| value.len()).sum()
     }
 
-    /// What is to be known of it, as names and values. `normalizes` says whether what is written normalises images itself, where they are to be.
+    /// What is to be known of it, as names and values. `normalizes` says whether what is written normalises images
+    /// itself, where they are to be.
     pub(crate) fn facts(&self, normalizes: bool) -> Result<Vec<(&'static str, String)>, TrainError> {
         Ok(vec![
             ("program", program()),

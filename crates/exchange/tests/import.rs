@@ -32,7 +32,8 @@ struct File {
 }
 
 impl File {
-    /// A network of the configuration that differs from the default in `sets`, as another program writes it: nothing beside it.
+    /// A network of the configuration that differs from the default in `sets`, as another program writes it:
+    /// nothing beside it.
     fn of(sets: &[&str]) -> File {
         let config = config(sets);
         let mut bytes = Vec::new();

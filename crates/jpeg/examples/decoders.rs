@@ -1,6 +1,7 @@
 //! Microseconds an image of this decoder and of zune-jpeg, and how far their pixels differ.
 //!
-//! `cargo run --release -p simclr-jpeg --example decoders -- FOLDER`: the first 256 JPEG files of a folder and its folders.
+//! `cargo run --release -p simclr-jpeg --example decoders -- FOLDER`: the first 256 JPEG files of a folder and its
+//! folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,9 +27,9 @@ struct Place {
 }
 
 impl Header<'_> {
-    /// Decodes what `region` needs into `pixels`: 3 x width x height bytes, rows from the top, red, green, blue. Pixels outside of the
-    /// region are unspecified; those inside do not depend on the rest of it. Coded data below the last row that is needed are not
-    /// looked at, but for their end marker.
+    /// Decodes what `region` needs into `pixels`: 3 x width x height bytes, rows from the top, red, green, blue.
+    /// Pixels outside of the region are unspecified; those inside do not depend on the rest of it. Coded data below
+    /// the last row that is needed are not looked at, but for their end marker.
     ///
     /// # Errors
     /// [`Error::Declined`] or [`Error::Damaged`]; [`Error::Buffer`] for `pixels` of another length.

@@ -1,12 +1,14 @@
 //! Why a file was not decoded.
 
-/// Why a file was not decoded, or not to its end. Neither is a verdict that the file is broken: another decoder may read it.
+/// Why a file was not decoded, or not to its end. Neither is a verdict that the file is broken: another decoder may
+/// read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The file is of a kind that this decoder leaves to others. No pixel was written.
     #[error("{0}: left to another decoder")]
     Declined(&'static str),
-    /// The coded data are damaged. The rows of the region above `rows` were written, the same as if the file were whole.
+    /// The coded data are damaged. The rows of the region above `rows` were written, the same as if the file were
+    /// whole.
     #[error("{reason} (rows from {rows} on)")]
     Damaged {
         /// What is wrong.

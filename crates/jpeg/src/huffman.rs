@@ -126,9 +126,9 @@ pub(crate) const END: u32 = 128;
 
 /// One or two coefficients, as far as [`LOOKUP`] bits tell.
 ///
-/// From the lowest byte on: bits of both; steps to the first, steps from there to the second; bits of the first; then two bytes for each
-/// value. With one coefficient alone, the second is the first once more. An end of block is a step of [`END`], a run of 16 zeros is a
-/// step to a value of 0.
+/// From the lowest byte on: bits of both; steps to the first, steps from there to the second; bits of the first;
+/// then two bytes for each value. With one coefficient alone, the second is the first once more. An end of block is
+/// a step of [`END`], a run of 16 zeros is a step to a value of 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pair(u64);
 

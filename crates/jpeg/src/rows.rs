@@ -33,8 +33,8 @@ impl Lines {
         }
     }
 
-    /// Writes `columns` of row `y` to `out`, which begins with the pixel of the first of them. What follows the last of them in `out` may
-    /// be written over.
+    /// Writes `columns` of row `y` to `out`, which begins with the pixel of the first of them. What follows the
+    /// last of them in `out` may be written over.
     pub fn finish(
         &mut self,
         isa: Isa,

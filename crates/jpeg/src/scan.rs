@@ -18,8 +18,8 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Reads the coded data at the beginning of `coded`, to the end-of-image marker that must follow them. Restart markers are taken
-    /// if `restarts`.
+    /// Reads the coded data at the beginning of `coded`, to the end-of-image marker that must follow them. Restart
+    /// markers are taken if `restarts`.
     pub fn read(&mut self, coded: &[u8], restarts: bool) -> Result<(), Error> {
         self.ends.clear();
         // Only what grows is filled with zeros.

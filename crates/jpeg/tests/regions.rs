@@ -61,7 +61,8 @@ fn an_empty_region_writes_nothing_and_a_large_one_is_cut() {
     }
 }
 
-/// Whatever byte is damaged: no panic; what is decoded above the damage does not depend on the region, nor on the instruction set.
+/// Whatever byte is damaged: no panic; what is decoded above the damage does not depend on the region, nor on the
+/// instruction set.
 #[test]
 fn damage_is_met_at_the_same_row_whatever_is_needed() {
     let mut below = noise(6);

@@ -1,8 +1,8 @@
 //! Speed of the convolution by layer shape and pass, in GFLOP/s and as a share of what fused multiply-adds reach.
 //!
-//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA [PRECISION [LAYERS]]]]`, PRECISION f32 or
-//! bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s. With one thread that thread's own time is taken, which other programs on
-//! the machine disturb less.
+//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA [PRECISION [LAYERS]]]]`, PRECISION
+//! f32 or bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s.
+//! With one thread that thread's own time is taken, which other programs on the machine disturb less.
 
 use simclr_kernels::conv2d::{Write, conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;

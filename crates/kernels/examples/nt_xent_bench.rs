@@ -1,4 +1,5 @@
-//! Time of NT-Xent, forward and backward, the normalisation of z included; `bench/nt_xent.py` is its counterpart in PyTorch.
+//! Time of NT-Xent, forward and backward, the normalisation of z included; `bench/nt_xent.py` is its counterpart in
+//! PyTorch.
 //!
 //! `cargo run --release -p simclr-kernels --example nt_xent_bench [-- VIEWS [DIM [THREADS]]]` prints one JSON object:
 //! seconds as the median, fastest and slowest of seven, and the memory that the loss took beyond z and its gradient.

@@ -3,8 +3,8 @@
 use crate::conv2d::Write;
 use crate::{Cpu, Element};
 
-/// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The windows at the lower and right edge may
-/// reach one pixel beyond the image.
+/// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The
+/// windows at the lower and right edge may reach one pixel beyond the image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AvgPool {
     /// N, images.
@@ -17,7 +17,8 @@ pub struct AvgPool {
     pub channels: usize,
     /// Pixels between windows, both ways: 1 or 2.
     pub stride: usize,
-    /// Whether what lies beyond the image counts as zeros. Else a mean is over the pixels of its window that lie inside.
+    /// Whether what lies beyond the image counts as zeros. Else a mean is over the pixels of its window that lie
+    /// inside.
     pub zeros: bool,
 }
 
@@ -53,7 +54,8 @@ impl AvgPool {
         if self.zeros || window * self.stride + 1 < size { 0.5 } else { 1.0 }
     }
 
-    /// The rows or columns of a window with their weights. Where it has one alone, that stands twice, once without weight.
+    /// The rows or columns of a window with their weights. Where it has one alone, that stands twice, once without
+    /// weight.
     fn window(&self, window: usize, size: usize) -> [(usize, f32); 2] {
         let (first, share) = (window * self.stride, self.share(window, size));
         [(first, share), if first + 1 < size { (first + 1, share) } else { (first, 0.0) }]

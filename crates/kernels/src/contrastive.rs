@@ -1,5 +1,5 @@
-//! What contrastive losses share: which views are anchors, and the walk over similarities in tiles, so that the 2N x 2N matrix of
-//! all never exists.
+//! What contrastive losses share: which views are anchors, and the walk over similarities in tiles, so that the 2N
+//! x 2N matrix of all never exists.
 
 use std::cell::Cell;
 
@@ -124,7 +124,8 @@ pub(crate) fn walk(
     }
 }
 
-/// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` makes w of a tile of similarities. Overwrites dz, (anchors, dim).
+/// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` makes w of a tile of similarities. Overwrites dz,
+/// (anchors, dim).
 pub(crate) fn gradient(
     cpu: &Cpu,
     shape: &ContrastiveShape,

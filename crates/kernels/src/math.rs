@@ -44,7 +44,8 @@ pub fn sigmoid(x: f32) -> f32 {
 
 /// ln(1 + e^x) = -ln sigmoid(-x), relative error at most 5e-7.
 ///
-/// With e = e^-|x| it is max(x, 0) + ln(1 + e), and ln(1 + e) = 2 artanh t, t = e / (2 + e) <= 1/3: seven terms of its series.
+/// With e = e^-|x| it is max(x, 0) + ln(1 + e), and ln(1 + e) = 2 artanh t, t = e / (2 + e) <= 1/3: seven terms of
+/// its series.
 #[inline(always)]
 pub fn softplus(x: f32) -> f32 {
     let e = exp(-x.abs());

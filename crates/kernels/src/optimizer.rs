@@ -25,8 +25,8 @@ pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
     (sums[0], sums[1])
 }
 
-/// What multiplies a layer's rate: coefficient |w| / |g + decay w|, and 1 where either norm is 0 (You et al., arXiv:1708.03888, as SimCLR
-/// uses it).
+/// What multiplies a layer's rate: coefficient |w| / |g + decay w|, and 1 where either norm is 0 (You et al.,
+/// arXiv:1708.03888, as SimCLR uses it).
 ///
 /// `decayed` is the norm of the SUM g + decay w. Ports that add the norms |g| + decay |w| instead underestimate the
 /// ratio wherever gradient and weights oppose each other. Without decay it still adapts.

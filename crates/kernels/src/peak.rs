@@ -1,4 +1,5 @@
-//! What the processor could reach: the rate of independent multiply-adds in registers, which no kernel exceeds.
+//! What the processor could reach: the rate of independent multiply-adds in registers. No kernel computes more; one that
+//! saves multiplications, as Winograd's does, is counted by those that it stands for, and may seem to.
 
 use std::time::{Duration, Instant};
 

@@ -45,7 +45,8 @@ impl<T: bytemuck::Pod> Deref for Scratch<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `find` gave at least `len` numbers, initialised, aligned to 64, owned by `self`; any bits make a `Pod`.
+        // SAFETY: `find` gave at least `len` numbers, initialised, aligned to 64, owned by `self`; any bits make a
+        // `Pod`.
         unsafe { std::slice::from_raw_parts(self.buffer.start.as_ptr().cast(), self.len) }
     }
 }

@@ -1,7 +1,8 @@
-//! Selective kernels (arXiv:1903.06586) as SimCLR v2 has them: two streams of channels, of which each channel's mixture is chosen for every image.
+//! Selective kernels (arXiv:1903.06586) as SimCLR v2 has them: two streams of channels, of which each channel's
+//! mixture is chosen for every image.
 //!
-//! Images (N, pixels, 2 C) hold C channels of one stream, then those of the other. `fuse` makes (N, C) of them, from which a small network makes
-//! logits (N, 2 C); `select` mixes the streams by these, to (N, pixels, C).
+//! Images (N, pixels, 2 C) hold C channels of one stream, then those of the other. `fuse` makes (N, C) of them,
+//! from which a small network makes logits (N, 2 C); `select` mixes the streams by these, to (N, pixels, C).
 
 use crate::conv2d::Write;
 use crate::math::sigmoid;
@@ -53,7 +54,8 @@ pub fn fuse_backward<E: Element>(
     });
 }
 
-/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two logits.
+/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two
+/// logits.
 pub fn select_forward<E: Element>(
     cpu: &Cpu,
     x: &[E],
@@ -84,8 +86,8 @@ pub fn select_forward<E: Element>(
     });
 }
 
-/// Gradients of [`select_forward`]: x becomes dx, (a dy, b dy), and dlogits is a b times the sum over all pixels of (x1 - x2) dy for the first
-/// stream, as much less for the second.
+/// Gradients of [`select_forward`]: x becomes dx, (a dy, b dy), and dlogits is a b times the sum over all pixels of
+/// (x1 - x2) dy for the first stream, as much less for the second.
 pub fn select_backward<E: Element>(
     cpu: &Cpu,
     dy: &[E],

@@ -16,7 +16,8 @@ impl<T> Clone for SharedMut<T> {
 
 impl<T> Copy for SharedMut<T> {}
 
-// SAFETY: the pointer is only used through what `at` and `slice` give, whose users promise to write nothing that another thread touches.
+// SAFETY: the pointer is only used through what `at` and `slice` give, whose users promise to write nothing that
+// another thread touches.
 unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<T> {}

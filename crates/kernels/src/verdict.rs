@@ -23,11 +23,12 @@ pub const SKIPPED: usize = 9;
 /// How many numbers there are.
 pub const VALUES: usize = 10;
 
-/// Adds a step, whose loss has `sums` [loss, hits, entropy] over `views` anchors, and whose gradients have the sum of squares `squares`.
+/// Adds a step, whose loss has `sums` [loss, hits, entropy] over `views` anchors, and whose gradients have the sum
+/// of squares `squares`.
 ///
-/// A step whose loss or gradient is not finite is not sound; it stays, and after it none is taken and nothing else changes any more. `scale` is
-/// what the gradients were multiplied by and what undoes it. Where it is above 1 and the gradients alone are not finite, the step is
-/// skipped: it is sound, but not taken, and leaves |g| as it was.
+/// A step whose loss or gradient is not finite is not sound; it stays, and after it none is taken and nothing else
+/// changes any more. `scale` is what the gradients were multiplied by and what undoes it. Where it is above 1 and
+/// the gradients alone are not finite, the step is skipped: it is sound, but not taken, and leaves |g| as it was.
 pub fn judge(verdict: &mut [f64], sums: &[f64], squares: f64, views: usize, scale: Option<[f32; 2]>) {
     assert!(verdict.len() == VALUES && sums.len() == 3);
     verdict[TAKEN] = 0.0;

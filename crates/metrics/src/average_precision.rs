@@ -44,7 +44,8 @@ pub fn area_average_precision(scores: &[f32], relevant: &[bool]) -> Result<Optio
     Ok(Some(area))
 }
 
-/// Mean of [`eleven_point_average_precision`] over the classes that some image shows: the mAP of PASCAL VOC2007. 0 where no class is shown.
+/// Mean of [`eleven_point_average_precision`] over the classes that some image shows: the mAP of PASCAL VOC2007. 0
+/// where no class is shown.
 ///
 /// `scores` and `shown` are row-major, `classes` values an image.
 ///

@@ -36,7 +36,8 @@ impl Knn {
     /// Classifies the test features and compares with their labels.
     ///
     /// # Errors
-    /// No training or no test rows, labels that do not fit the rows or the classes, `k` 0, or a temperature that is not above 0.
+    /// No training or no test rows, labels that do not fit the rows or the classes, `k` 0, or a temperature that is
+    /// not above 0.
     pub fn evaluate(
         &self,
         train: Features,

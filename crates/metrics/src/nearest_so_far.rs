@@ -3,7 +3,8 @@
 use crate::neighbours::{Candidate, search};
 use crate::{Features, MetricsError, Neighbours};
 
-/// The rows most similar to each query among those that have come: only the queries and what is nearest to them is held.
+/// The rows most similar to each query among those that have come: only the queries and what is nearest to them is
+/// held.
 #[derive(Debug, Clone)]
 pub struct NearestSoFar {
     /// Of unit length.

@@ -149,7 +149,8 @@ fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
     out
 }
 
-/// Goes over the whole base, in transposed tiles, for one tile of queries. `own` is the base index of the first query, to be skipped.
+/// Goes over the whole base, in transposed tiles, for one tile of queries. `own` is the base index of the first
+/// query, to be skipped.
 fn search_tile(
     queries: &[f32],
     base: &[f32],

@@ -17,7 +17,8 @@ const COLUMNS: usize = 64;
 /// feature matrix as it is (not centred).
 ///
 /// From 1 (all rows on one line) to min(rows, dim), up to the epsilon. Features that are all zero give 0 or
-/// nearly so. Singular values come from the Gram matrix of the shorter side in f64, which is exact far below the epsilon.
+/// nearly so. Singular values come from the Gram matrix of the shorter side in f64, which is exact far below the
+/// epsilon.
 ///
 /// # Errors
 /// No rows.

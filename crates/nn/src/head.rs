@@ -29,8 +29,8 @@ pub struct HeadSpec {
     pub hidden: Option<usize>,
     /// Width of z.
     pub dim: usize,
-    /// BatchNorm after every dense layer, the last without beta and without ReLU, and no biases: the official code. Without it
-    /// layers have plain biases: the paper.
+    /// BatchNorm after every dense layer, the last without beta and without ReLU, and no biases: the official code.
+    /// Without it layers have plain biases: the paper.
     pub batch_norm: bool,
 }
 
@@ -92,8 +92,8 @@ impl Head {
         for i in 0..count {
             let last = i + 1 == count;
             let outputs = if last { spec.dim } else { spec.hidden.unwrap_or(features) };
-            // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases need outputs
-            // of a scale near one, since nothing adapts their rate to a smaller one.
+            // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases
+            // need outputs of a scale near one, since nothing adapts their rate to a smaller one.
             let initial = if spec.batch_norm {
                 Initial::Normal { deviation: 0.01 }
             } else {
@@ -139,8 +139,8 @@ impl Head {
         self.forward_first(tape, h, self.layers.len())
     }
 
-    /// What the first `layers` layers, with their BatchNorm and ReLU, make of h (N, features): h itself with 0, z with all. Fine-tuning
-    /// in SimCLR v2 keeps one (arXiv:2006.10029, section 2).
+    /// What the first `layers` layers, with their BatchNorm and ReLU, make of h (N, features): h itself with 0, z
+    /// with all. Fine-tuning in SimCLR v2 keeps one (arXiv:2006.10029, section 2).
     pub fn forward_first(&self, tape: &mut Tape, h: &Var, layers: usize) -> Result<Var> {
         let mut z = h.clone();
         for layer in self.layers.iter().take(layers) {

@@ -8,8 +8,8 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) enum Initial {
     /// All the same.
     Constant(f32),
-    /// Variance scaling by the fan-in, from a normal law cut at two deviations (Keras' default, used by the official code
-    /// for convolutions): the variance after the cut is 1 / fan-in.
+    /// Variance scaling by the fan-in, from a normal law cut at two deviations (Keras' default, used by the
+    /// official code for convolutions): the variance after the cut is 1 / fan-in.
     VarianceScaling { fan_in: usize },
     /// A normal law around 0.
     Normal { deviation: f32 },
@@ -18,8 +18,8 @@ pub(crate) enum Initial {
 /// Deviation of a standard normal law that was cut at two deviations.
 const CUT_DEVIATION: f64 = 0.879_625_661_034_239_8;
 
-/// `len` values for the parameter `name`: a function of the seed and the name alone, so that adding a layer leaves the others as
-/// they are.
+/// `len` values for the parameter `name`: a function of the seed and the name alone, so that adding a layer leaves
+/// the others as they are.
 pub(crate) fn initial_values(initial: Initial, len: usize, seed: u64, name: &str) -> Vec<f32> {
     let mut rng = stream(seed, name);
     match initial {

@@ -8,7 +8,8 @@ use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape
 use simclr_nn::{Depth, PoolPadding, ResNet, ResNetSpec, Stem, Variant};
 use values::uniform;
 
-/// Allowed relative to the norm: of h, and of gradients, which all layers' roundings reach. PyTorch computed in 64-bit floats.
+/// Allowed relative to the norm: of h, and of gradients, which all layers' roundings reach. PyTorch computed in
+/// 64-bit floats.
 const H: f64 = 1e-5;
 const GRADIENTS: f64 = 2e-4;
 

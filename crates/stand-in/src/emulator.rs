@@ -36,8 +36,8 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// One that runs the blocks at the corners of large grids alone: for sizes of which more would take too long. Its scratch memory is [`Sparse`], and 0
-    /// where no block wrote it.
+    /// One that runs the blocks at the corners of large grids alone: for sizes of which more would take too long.
+    /// Its scratch memory is [`Sparse`], and 0 where no block wrote it.
     pub fn of_corners() -> Emulator {
         Emulator { order: Order::Corners }
     }
@@ -52,14 +52,15 @@ pub fn in_every_order<R: PartialEq>(test: impl Fn(&Emulator) -> R) -> R {
     first
 }
 
-// SAFETY: a kernel is translated from the source that a GPU's compiler would get, and run to its end at once, or parts of it are; memory is allocated as long and
-// aligned as was asked for.
+// SAFETY: a kernel is translated from the source that a GPU's compiler would get, and run to its end at once, or
+// parts of it are; memory is allocated as long and aligned as was asked for.
 unsafe impl Launcher for Emulator {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
         let library = libraries.entry(launch.program).or_insert_with(|| translated(launch.program));
         let name = format!("emulated_{}", launch.kernel);
-        // SAFETY: the name is that of an exported function of this signature, which the header defines; the arguments are the caller's promise.
+        // SAFETY: the name is that of an exported function of this signature, which the header defines; the
+        // arguments are the caller's promise.
         let problem = unsafe {
             let entry = library.get::<Entry>(name.as_str()).unwrap_or_else(|e| panic!("{name}: {e}"));
             let arguments: Vec<*const c_void> =

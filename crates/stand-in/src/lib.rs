@@ -1,8 +1,9 @@
 //! A stand-in for an NVIDIA GPU, for tests: CUDA kernels and NVIDIA's libraries on the CPU.
 //!
-//! The kernels' sources are translated by the system's C++ compiler, and each thread of a block runs as a fiber (`cpp/emulate.h`). [`Emulator`]
-//! launches them directly. [`libraries`] gives libraries that behave as the driver (of two GPUs), NVRTC, cuDNN, cuBLASLt and NCCL do, as far as this program
-//! uses them, so that a whole device can be opened and used. They are as unkind as they may be: work is done as late as possible, memory begins as NaN,
+//! The kernels' sources are translated by the system's C++ compiler, and each thread of a block runs as a fiber
+//! (`cpp/emulate.h`). [`Emulator`] launches them directly. [`libraries`] gives libraries that behave as the driver
+//! (of two GPUs), NVRTC, cuDNN, cuBLASLt and NCCL do, as far as this program uses them, so that a whole device can
+//! be opened and used. They are as unkind as they may be: work is done as late as possible, memory begins as NaN,
 //! and nothing may be allocated or waited for while a step is captured.
 //!
 //! What it cannot show: speed, and whether NVIDIA's libraries agree with what is believed of them here.

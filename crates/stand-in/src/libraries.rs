@@ -23,8 +23,8 @@ const SOURCES: [(&str, &str, &str); 5] = [
     ("nccl", "libnccl.so.2", include_str!("cpp/nccl.cpp")),
 ];
 
-/// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would be loaded in place of
-/// the stand-in's.
+/// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would
+/// be loaded in place of the stand-in's.
 pub fn libraries() -> Option<Libraries> {
     // Tests of one process would write the same files at once.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -56,8 +56,8 @@ pub fn libraries() -> Option<Libraries> {
 /// What the program sets before there is a second thread, and a test cannot.
 const REGISTER: &str = "NCCL_GRAPH_REGISTER";
 
-/// Libraries for a test on two GPUs with NCCL: the machine's, where it has such, else the stand-in's. None where that cannot be had either. What is
-/// passed over is said, past what the test harness keeps to itself.
+/// Libraries for a test on two GPUs with NCCL: the machine's, where it has such, else the stand-in's. None where
+/// that cannot be had either. What is passed over is said, past what the test harness keeps to itself.
 pub fn libraries_for_two_gpus() -> Option<Libraries> {
     let say = |what: &str| drop(writeln!(io::stderr(), "SKIPPED {what}"));
     let own = Libraries::find();

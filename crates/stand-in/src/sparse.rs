@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 
 use simclr_cuda::{Memory, Slice, SliceMut};
 
-/// Plain numbers, zeros at first: as many as there are addresses for, a page of memory behind each stretch that was written. Whoever reaches beyond their
-/// beginning or end by up to 16 GB, as far as a number of 32 bits that has wrapped around leads with values of 4 bytes, ends the program.
+/// Plain numbers, zeros at first: as many as there are addresses for, a page of memory behind each stretch that was
+/// written. Whoever reaches beyond their beginning or end by up to 16 GB, as far as a number of 32 bits that has
+/// wrapped around leads with values of 4 bytes, ends the program.
 pub struct Sparse<T> {
     start: *mut u8,
     mapped: usize,
@@ -23,7 +24,8 @@ impl<T: Copy> Sparse<T> {
         let bytes = (len * size_of::<T>()).max(1).next_multiple_of(PAGE);
         let mapped = bytes + 2 * GUARD;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh mapping touches no memory of anybody else; its middle becomes accessible, and the advice changes no contents.
+        // SAFETY: a fresh mapping touches no memory of anybody else; its middle becomes accessible, and the advice
+        // changes no contents.
         let start = unsafe {
             let start = libc::mmap(std::ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0);
             assert!(start != libc::MAP_FAILED, "no {mapped} addresses: {}", std::io::Error::last_os_error());

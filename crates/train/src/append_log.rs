@@ -19,7 +19,8 @@ impl AppendLog {
         Self::resume(files, path, 0)
     }
 
-    /// The log as it was when it was `length` bytes long. One that is shorter, because somebody changed it, is taken as it is.
+    /// The log as it was when it was `length` bytes long. One that is shorter, because somebody changed it, is
+    /// taken as it is.
     pub(crate) fn resume(files: &dyn FileSystem, path: &Path, length: u64) -> Result<Self, TrainError> {
         let (mut out, found) = files.append(path).map_err(TrainError::io("open", path))?;
         if found > length {

@@ -39,8 +39,9 @@ pub struct EmbeddedBatch<'a> {
     pub labels: &'a [u32],
 }
 
-/// Runs the central crop of every image of `dataset` through `model`, BatchNorm by its running averages, and hands `sink` batch after batch,
-/// in the order of the data set. Nothing is kept. Returns the broken images, which have no row.
+/// Runs the central crop of every image of `dataset` through `model`, BatchNorm by its running averages, and hands
+/// `sink` batch after batch, in the order of the data set. Nothing is kept. Returns the broken images, which have
+/// no row.
 ///
 /// The same bits for any number of threads.
 ///
@@ -63,8 +64,8 @@ pub fn embed_images<E: From<TrainError>>(
 }
 
 impl Embedding {
-    /// Runs every image of `dataset` through `model` as [`embed_images`] does, and keeps all. `each` is told after every batch how many
-    /// images are done.
+    /// Runs every image of `dataset` through `model` as [`embed_images`] does, and keeps all. `each` is told after
+    /// every batch how many images are done.
     ///
     /// # Errors
     /// As [`embed_images`], and [`TrainError::FeaturesDoNotFit`] before anything is computed.

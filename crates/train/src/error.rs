@@ -295,7 +295,8 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether it is found before a run's first step that what is configured cannot be trained on these images and this machine.
+    /// Whether it is found before a run's first step that what is configured cannot be trained on these images and
+    /// this machine.
     pub fn is_before_first_step(&self) -> bool {
         matches!(
             self,

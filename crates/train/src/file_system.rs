@@ -110,8 +110,9 @@ impl FileSystem for Disk {
     }
 }
 
-/// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture: to a temporary file
-/// beside it, which [`AtomicFile::commit`] syncs and renames over it. Dropped before that, it leaves nothing behind.
+/// A file being written so that, whatever happens, its path holds the old contents or the new, never a mixture: to
+/// a temporary file beside it, which [`AtomicFile::commit`] syncs and renames over it. Dropped before that, it
+/// leaves nothing behind.
 pub struct AtomicFile<'a> {
     files: &'a dyn FileSystem,
     path: PathBuf,
@@ -143,7 +144,8 @@ impl<'a> AtomicFile<'a> {
     /// Puts it in its place, and returns when that is on the disk.
     ///
     /// # Errors
-    /// Whatever the system reports. The old contents are then still there, or the new ones are, not yet known to be durable.
+    /// Whatever the system reports. The old contents are then still there, or the new ones are, not yet known to be
+    /// durable.
     pub fn commit(mut self) -> io::Result<()> {
         self.sync()?;
         self.files.rename(&self.temporary, &self.path)?;
@@ -180,7 +182,8 @@ impl Drop for AtomicFile<'_> {
 /// Writes a file whole or not at all, as an [`AtomicFile`].
 ///
 /// # Errors
-/// [`TrainError::Io`] naming the path. The old contents are then still there, or the new ones are, not yet known to be durable.
+/// [`TrainError::Io`] naming the path. The old contents are then still there, or the new ones are, not yet known to
+/// be durable.
 pub fn write_atomically(
     files: &dyn FileSystem,
     path: &Path,

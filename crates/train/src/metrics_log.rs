@@ -23,7 +23,8 @@ impl MetricsLog {
         AppendLog::create(files, path).map(Self)
     }
 
-    /// The log as it was when it was `bytes` long. One that somebody has made shorter goes on after its last whole line.
+    /// The log as it was when it was `bytes` long. One that somebody has made shorter goes on after its last whole
+    /// line.
     ///
     /// # Errors
     /// [`TrainError::Io`].

@@ -12,7 +12,8 @@ use crate::{Config, TrainError};
 
 /// The fewest images that a GPU embeds at once.
 const LEAST_IMAGES: usize = 32;
-/// Images that a CPU embeds at once where there are many, and a GPU at least: more small ones, up to so many, and so many pixels.
+/// Images that a CPU embeds at once where there are many, and a GPU at least: more small ones, up to so many, and
+/// so many pixels.
 const IMAGES: usize = 128;
 const GPU_IMAGES: usize = 256;
 const GPU_PIXELS: usize = GPU_IMAGES * 64 * 64;
@@ -34,8 +35,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16 computes in f32: see
-    /// [`Config::prepare`] for what trains.
+    /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16
+    /// computes in f32: see [`Config::prepare`] for what trains.
     pub fn new(config: &Config, device: &Device) -> Result<Model, TrainError> {
         Model::with_seed(config, device, config.train.seed)
     }
@@ -109,8 +110,8 @@ impl Model {
         }
     }
 
-    /// How many images go through the network where `count` are embedded. How a GPU computes best has to be found for each number of images,
-    /// so there are two: that of few images, and that of many.
+    /// How many images go through the network where `count` are embedded. How a GPU computes best has to be found
+    /// for each number of images, so there are two: that of few images, and that of many.
     pub(crate) fn embedded_with(&self, count: usize) -> usize {
         match self.device.is_gpu() {
             true if count <= LEAST_IMAGES => LEAST_IMAGES,
@@ -149,7 +150,8 @@ impl Model {
         tensors.collect()
     }
 
-    /// A checksum (CRC-32C) of the encoder's tensors with their names and shapes: what another encoder made has another one.
+    /// A checksum (CRC-32C) of the encoder's tensors with their names and shapes: what another encoder made has
+    /// another one.
     pub fn fingerprint(&self) -> Result<u32, TrainError> {
         let mut crc = 0;
         for (name, _, value) in self.parameters.iter().filter(|(name, ..)| !name.starts_with("head.")) {

@@ -49,7 +49,8 @@ pub const ENCODER: &str = "encoder.safetensors";
 /// The file of the encoder's graph.
 pub const ENCODER_ONNX: &str = "encoder.onnx";
 
-/// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be removed again.
+/// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be
+/// removed again.
 const PARTS: [&str; 12] = [
     METRICS,
     CHECKPOINTS,
@@ -85,8 +86,8 @@ impl RunFolder {
     /// Makes a new run in a folder that does not exist, is empty, or holds a run whose making was interrupted.
     ///
     /// # Errors
-    /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else, [`TrainError::RunLocked`],
-    /// [`TrainError::Io`].
+    /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
+    /// [`TrainError::RunLocked`], [`TrainError::Io`].
     pub fn create(path: &Path, config: &Config, files: Arc<dyn FileSystem>) -> Result<Self, TrainError> {
         Self::make(path, config, None, files)
     }
@@ -114,7 +115,8 @@ impl RunFolder {
         refuse_unless_free(path, files.as_ref(), imported.is_none())?;
         files.create_folder(path).map_err(TrainError::io("create", path))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the disk.
+            // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the
+            // disk.
             let _ = files.sync_folder(parent);
         }
         let lock = lock(path)?;
@@ -127,7 +129,8 @@ impl RunFolder {
         if let Some(from) = &imported {
             marker += &format!("{IMPORTED} = {}\n", toml::Value::from(from.as_str()));
         }
-        // The marker goes first: a folder that has it and no configuration is ours, one that has a configuration may be the user's.
+        // The marker goes first: a folder that has it and no configuration is ours, one that has a configuration
+        // may be the user's.
         for (name, text) in [(MARKER, marker), (CONFIG, text)] {
             write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
         }
@@ -160,7 +163,8 @@ impl RunFolder {
     /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
     ///
     /// # Errors
-    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], before which nothing is removed; [`TrainError::Io`].
+    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], before which nothing is
+    /// removed; [`TrainError::Io`].
     pub fn remove(path: &Path) -> Result<(), TrainError> {
         if !Self::exists(path) {
             return Err(TrainError::NoRun { path: path.to_path_buf() });
@@ -184,7 +188,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which [`RunFolder::create`] makes again.
+    /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which
+    /// [`RunFolder::create`] makes again.
     pub fn exists(path: &Path) -> bool {
         path.join(MARKER).exists() && path.join(CONFIG).exists()
     }
@@ -239,7 +244,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// The file that its network was imported from, where it was not trained here: such a run has weights, and nothing to go on training with.
+    /// The file that its network was imported from, where it was not trained here: such a run has weights, and
+    /// nothing to go on training with.
     pub fn imported(&self) -> Option<&str> {
         self.imported.as_deref()
     }

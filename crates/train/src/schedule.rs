@@ -7,8 +7,9 @@ use crate::config::ScheduleKind;
 
 /// Linear warm-up from 0, then a cosine to 0 or a constant.
 ///
-/// A pure function of the step, so a resumed run cannot restart it. With N images, a batch of B and E epochs, the warm-up takes
-/// `round(warmup_epochs * N // B)` steps and the cosine reaches 0 at step `N * E // B + 1`, as in the official code.
+/// A pure function of the step, so a resumed run cannot restart it. With N images, a batch of B and E epochs, the
+/// warm-up takes `round(warmup_epochs * N // B)` steps and the cosine reaches 0 at step `N * E // B + 1`, as in the
+/// official code.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     peak: f64,

@@ -1,7 +1,8 @@
 //! TensorBoard event files.
 //!
-//! A file is a sequence of records: length (8 bytes, little-endian), masked CRC-32C of those bytes, contents, masked CRC-32C of the
-//! contents. The contents are a protocol buffer `Event { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }` with
+//! A file is a sequence of records: length (8 bytes, little-endian), masked CRC-32C of those bytes, contents,
+//! masked CRC-32C of the contents. The contents are a protocol buffer
+//! `Event { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }` with
 //! `Summary { 1: repeated Value { 1: string tag, 2: float simple_value } }`.
 
 use std::path::{Path, PathBuf};
@@ -150,7 +151,8 @@ fn record(contents: &[u8]) -> Vec<u8> {
     [&length[..], &checksum(&length), contents, &checksum(contents)].concat()
 }
 
-/// The CRC-32C of `bytes` as TensorFlow's files have it, rotated and offset: a checksum of data that contains its own checksum says little.
+/// The CRC-32C of `bytes` as TensorFlow's files have it, rotated and offset: a checksum of data that contains its
+/// own checksum says little.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -14,7 +14,8 @@ const SELECTIVE: &str = "resnet50 with selective kernels";
 
 /// The fewest allocations of a step, once the first ones have brought every buffer and list to its size.
 ///
-/// The fewest: the test harness has threads of its own, and one of several compute threads may meet a kind of work late.
+/// The fewest: the test harness has threads of its own, and one of several compute threads may meet a kind of work
+/// late.
 fn fewest(encoder: &str, precision: &str, memory: &str, threads: usize) -> usize {
     let sets = [
         "data.image_size=32".to_owned(),

@@ -32,7 +32,8 @@ fn prepared() -> tempfile::TempDir {
     folder
 }
 
-/// The oracle: the newest good one is the old or the new, with the contents that were saved, and so are all others that are there.
+/// The oracle: the newest good one is the old or the new, with the contents that were saved, and so are all others
+/// that are there.
 fn check(folder: &Path, saved: bool, what: &str) {
     let kept = checkpoints(folder, Disk);
     let found = kept.latest_good().unwrap().unwrap();

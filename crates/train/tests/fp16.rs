@@ -1,4 +1,5 @@
-//! Training in fp16 on a GPU, or on what stands in for one: the loss's scale finds its way, survives a stop, and hides no fault.
+//! Training in fp16 on a GPU, or on what stands in for one: the loss's scale finds its way, survives a stop, and
+//! hides no fault.
 
 #![cfg(feature = "cuda")]
 
@@ -99,7 +100,8 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     let ((f32, _), want) = whole(&["train.precision=f32"]);
     let ((half, bits), got) = whole(&[]);
     assert_eq!((want.steps.len(), got.steps.len(), got.epochs.len()), (15, 15, 3));
-    // So narrow a network has gradients that overflow at the scale where all begin: the first steps may be skipped, which shifts the others.
+    // So narrow a network has gradients that overflow at the scale where all begin: the first steps may be skipped,
+    // which shifts the others.
     for (got, want) in got.steps.iter().zip(&want.steps) {
         assert!((got.loss - want.loss).abs() < 0.1 * want.loss, "{got:?} for {want:?}");
         let (norm, expected) = (got.gradient_norm, want.gradient_norm);
@@ -115,7 +117,8 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     assert!(steps > 0.0 && steps + skipped <= 15.0, "{steps} and {skipped}");
     assert!(!f32.meta.extra.contains_key("loss_scale"));
 
-    // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same across another stop.
+    // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same
+    // across another stop.
     let scaled = |second_stop: Option<u64>| {
         let folder = tempfile::tempdir().unwrap();
         let (outcome, _) = train(&device, folder.path(), &config(&[]), None, Some(6));

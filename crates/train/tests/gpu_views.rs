@@ -1,4 +1,5 @@
-//! Views made on a GPU, or on what stands in for one, against those of the processor: the same images, the same views but for rounding.
+//! Views made on a GPU, or on what stands in for one, against those of the processor: the same images, the same
+//! views but for rounding.
 
 #![cfg(feature = "cuda")]
 

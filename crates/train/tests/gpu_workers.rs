@@ -211,7 +211,8 @@ fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
 /// Where worker 1 of another process, which is this program, finds worker 0.
 const MEET: &str = "SIMCLR_TEST_MEET";
 
-/// Many steps an epoch. Worker 1 looks at none of them, so that what it was asked for is not done: the stand-in is as late as it may be.
+/// Many steps an epoch. Worker 1 looks at none of them, so that what it was asked for is not done: the stand-in is
+/// as late as it may be.
 fn long(log_every: &str) -> (Config, Arc<dyn Dataset>) {
     (config(&[log_every, "data.holdout=0"]), Arc::new(Made::new(1600, 8, 0)))
 }

@@ -92,8 +92,8 @@ fn follow(device: &Device, precision: &str, tolerance: f64, moves: f64) {
         assert!(sound && off <= tolerance, "step {step}: loss {loss} and not {want}: {off:.1e}");
     }
 
-    // The curve alone would forgive a parameter that did not move. How far each moved is known to a few percent: rounding
-    // decides on which side of its kink a ReLU near zero lies.
+    // The curve alone would forgive a parameter that did not move. How far each moved is known to a few percent:
+    // rounding decides on which side of its kink a ReLU near zero lies.
     for ((name, want), start) in names.iter().zip(&start) {
         let end = values(&model, name);
         let moved: Vec<f64> =

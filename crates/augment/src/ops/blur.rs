@@ -63,8 +63,8 @@ pub(crate) fn usual_prob(size: u32) -> f32 {
     if size > 64 { 0.5 } else { 0.0 }
 }
 
-/// Weights below this, relative to that of the centre, are left out: all together they move a value by less than a hundredth of
-/// an 8-bit step, and a small sigma costs no more than the few taps that it needs.
+/// Weights below this, relative to that of the centre, are left out: all together they move a value by less than a
+/// hundredth of an 8-bit step, and a small sigma costs no more than the few taps that it needs.
 const NEGLIGIBLE: f32 = 2e-4;
 
 /// Blurs with buffers that are kept from one view to the next.
@@ -74,8 +74,8 @@ pub(crate) struct Blurrer {
     kernel: Vec<f32>,
     /// One row with its padding on both sides.
     padded: Vec<f32>,
-    /// The rows around the present one, blurred along their length: a ring of as many as the kernel sees, three planes each,
-    /// and one row of zeros.
+    /// The rows around the present one, blurred along their length: a ring of as many as the kernel sees, three
+    /// planes each, and one row of zeros.
     ring: Aligned,
     /// Where the rows that the kernel sees begin in the ring.
     around: Vec<usize>,
@@ -88,7 +88,8 @@ pub(crate) fn radius(size: usize) -> usize {
 }
 
 impl Blurrer {
-    /// Prepares a Gaussian of standard deviation `sigma` pixels, sampled at whole pixels up to `radius` and scaled to sum to
+    /// Prepares a Gaussian of standard deviation `sigma` pixels, sampled at whole pixels up to `radius` and scaled
+    /// to sum to
     /// 1. False if it changes nothing.
     pub fn prepare(&mut self, radius: usize, sigma: f32) -> bool {
         self.kernel.clear();

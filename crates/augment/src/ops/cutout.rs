@@ -6,7 +6,8 @@ use super::{Draw, Step, Steps};
 use crate::planes::Planes;
 use crate::{AugmentError, Stream, check, decimal};
 
-/// Fills a square whose centre is anywhere in the view; what reaches beyond the border is cut off, as in the authors' code.
+/// Fills a square whose centre is anywhere in the view; what reaches beyond the border is cut off, as in the
+/// authors' code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cutout {

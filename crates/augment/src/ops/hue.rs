@@ -4,9 +4,9 @@ use crate::simd::{Vector, each};
 
 /// Turns the hue of every pixel by `turn` of a full circle, in [-1, 1].
 ///
-/// With V = max, C = max - min and the hue H in sixths of a turn, the way back from HSV is red = `V - C clip(2 - |H - 3|)`,
-/// green = `V - C clip(|H - 2| - 1)`, blue = `V - C clip(|H - 4| - 1)`: no case distinctions, and the saturation C / V never
-/// has to be formed.
+/// With V = max, C = max - min and the hue H in sixths of a turn, the way back from HSV is red =
+/// `V - C clip(2 - |H - 3|)`, green = `V - C clip(|H - 2| - 1)`, blue = `V - C clip(|H - 4| - 1)`: no case
+/// distinctions, and the saturation C / V never has to be formed.
 #[inline(always)]
 pub(crate) fn hue<V: Vector>([red, green, blue]: [V; 3], turn: f32) -> [V; 3] {
     let sixths = V::splat(6.0 * turn.rem_euclid(1.0));

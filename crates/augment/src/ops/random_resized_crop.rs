@@ -57,8 +57,8 @@ pub enum AspectLaw {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandomResizedCrop {
-    /// Smallest and largest fraction of the image's area, in (0, 1]; uniform between them. [1, 1] on a square image keeps
-    /// it whole.
+    /// Smallest and largest fraction of the image's area, in (0, 1]; uniform between them. [1, 1] on a square image
+    /// keeps it whole.
     #[serde(serialize_with = "decimal::pair")]
     pub area: [f32; 2],
     /// Smallest and largest width / height, in [0.01, 100].

@@ -33,8 +33,8 @@ impl Draw for Sobel {
     }
 }
 
-/// `clip(sqrt(dx^2 + dy^2))` with the kernels [-1 0 1; -2 0 2; -1 0 1] and its transpose, the view mirrored at its outermost
-/// pixels: TensorFlow's `sobel_edges`.
+/// `clip(sqrt(dx^2 + dy^2))` with the kernels [-1 0 1; -2 0 2; -1 0 1] and its transpose, the view mirrored at its
+/// outermost pixels: TensorFlow's `sobel_edges`.
 pub(crate) fn sobel(planes: &mut Planes, spare: &mut Vec<f32>) {
     let (side, pitch) = (planes.side(), planes.pitch());
     // The neighbours of a place; at the border, the one inside stands for the one that is missing.

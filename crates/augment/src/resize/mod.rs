@@ -41,7 +41,8 @@ impl Resizer {
         let (taps, size) = (&self.unsorted, size as usize);
         self.columns.prepare(size, |x| taps.of(if flip { size - 1 - x } else { x }));
         self.pitch = round_up(crop.width as usize);
-        // Windows move on, but for a step back where a weight is exactly 0. A power of two, to find a place without dividing.
+        // Windows move on, but for a step back where a weight is exactly 0. A power of two, to find a place without
+        // dividing.
         self.slots = (self.rows.most() + 2).next_power_of_two();
         self.ring.resize(self.slots * 3 * self.pitch);
         self.next = 0;
@@ -49,8 +50,8 @@ impl Resizer {
         self.lines.resize(2 * self.pitch + self.pitch.max(self.columns.extent()));
     }
 
-    /// Writes row `y` of the view, clipped to [0, 1], into `rows`, which have room for whole blocks. To be called for each row
-    /// in turn.
+    /// Writes row `y` of the view, clipped to [0, 1], into `rows`, which have room for whole blocks. To be called
+    /// for each row in turn.
     #[inline(always)]
     pub fn row<V: Vector>(&mut self, image: ImageRef<'_>, crop: CropBox, y: usize, rows: [&mut [f32]; 3]) {
         let (first, weights) = self.rows.of(y);

@@ -11,8 +11,8 @@ struct Line([f32; BLOCK]);
 
 const _: () = assert!(size_of::<Line>() == size_of::<[f32; BLOCK]>());
 
-/// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line: read from two, it would
-/// take twice as long.
+/// A growing buffer of `f32`. A vector that begins at a whole number of blocks lies in one cache line: read from
+/// two, it would take twice as long.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Aligned {
     lines: Vec<Line>,

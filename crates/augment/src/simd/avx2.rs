@@ -1,7 +1,7 @@
 //! Eight lanes, AVX2.
 //!
-//! The functions below call AVX2 instructions without asking for them: they are private to [`super`], which reaches them only
-//! through an [`super::Isa`] whose level proves AVX2.
+//! The functions below call AVX2 instructions without asking for them: they are private to [`super`], which reaches
+//! them only through an [`super::Isa`] whose level proves AVX2.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
@@ -76,8 +76,8 @@ impl Vector for F32x8 {
         // SAFETY: AVX2 is proven by the `Isa`; the values are there by the caller's promise.
         unsafe {
             let [a, b, c] = each!([0, 1, 2], part => Self::load(source.add(part * LANES)).0);
-            // Channel k of pixel i is value 3 i + k: in lane (3 i + k) mod 8 of one of the three, every lane of which is wanted
-            // by exactly one pixel.
+            // Channel k of pixel i is value 3 i + k: in lane (3 i + k) mod 8 of one of the three, every lane of
+            // which is wanted by exactly one pixel.
             [
                 Self(deal(a, b, c, _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5))),
                 Self(deal(c, a, b, _mm256_setr_epi32(1, 4, 7, 2, 5, 0, 3, 6))),

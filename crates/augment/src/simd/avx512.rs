@@ -1,7 +1,7 @@
 //! Sixteen lanes, AVX-512.
 //!
-//! The functions below call AVX-512 instructions without asking for them: they are private to [`super`], which reaches them
-//! only through an [`super::Isa`] whose level proves AVX-512 F and BW.
+//! The functions below call AVX-512 instructions without asking for them: they are private to [`super`], which
+//! reaches them only through an [`super::Isa`] whose level proves AVX-512 F and BW.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
@@ -32,8 +32,8 @@ arithmetic!(Sub, sub, _mm512_sub_ps);
 arithmetic!(Mul, mul, _mm512_mul_ps);
 arithmetic!(Div, div, _mm512_div_ps);
 
-/// Where channel k of pixel i, value 3 i + k, is found. Two steps: first in two vectors (values below 32), then in what that
-/// gave and a third.
+/// Where channel k of pixel i, value 3 i + k, is found. Two steps: first in two vectors (values below 32), then in
+/// what that gave and a third.
 const DEAL: [[[i32; LANES]; 2]; 3] = {
     let mut deal = [[[0; LANES]; 2]; 3];
     let mut n = 0;
@@ -78,8 +78,8 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     unsafe fn load_pixels(source: *const f32) -> [Self; 3] {
-        // SAFETY: AVX-512 is proven by the `Isa`; the values are there by the caller's promise, and both orders have the 16 that
-        // are read.
+        // SAFETY: AVX-512 is proven by the `Isa`; the values are there by the caller's promise, and both orders
+        // have the 16 that are read.
         unsafe {
             let [a, b, c] = each!([0, 1, 2], part => Self::load(source.add(part * LANES)).0);
             each!([0, 1, 2], k => {
@@ -92,8 +92,8 @@ impl Vector for F32x16 {
 
     #[inline(always)]
     unsafe fn store_pixels(pixels: [Self; 3], out: *mut u8) {
-        // SAFETY: AVX-512 is proven by the `Isa`; the mask keeps the twelve words, 48 bytes, that can be written by the caller's
-        // promise.
+        // SAFETY: AVX-512 is proven by the `Isa`; the mask keeps the twelve words, 48 bytes, that can be written by
+        // the caller's promise.
         unsafe {
             let scale = _mm512_set1_ps(255.0);
             let [red, green, blue] = each!(pixels, v => _mm512_cvtps_epi32(_mm512_mul_ps(v.0, scale)));

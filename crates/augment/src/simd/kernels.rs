@@ -87,8 +87,8 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// Puts the taps of `size` outputs, at least 1, side by side: `taps_of` tells the first source value of an output and its
-    /// weights. Outputs beyond `size`, which make whole blocks, repeat the last.
+    /// Puts the taps of `size` outputs, at least 1, side by side: `taps_of` tells the first source value of an
+    /// output and its weights. Outputs beyond `size`, which make whole blocks, repeat the last.
     pub fn prepare<'a>(&mut self, size: usize, taps_of: impl Fn(usize) -> (usize, &'a [f32])) {
         let of = |out: usize| taps_of(out.min(size - 1));
         self.taps = (0..size).map(|out| of(out).1.len()).max().unwrap_or(0);
@@ -140,9 +140,9 @@ pub(crate) fn blend_columns<V: Vector>(
     let lines = [lines, &lines[pitch..], &lines[2 * pitch..]];
     let lines = each!(lines, line => line.as_ptr());
     for x in (0..outputs).step_by(V::LANES) {
-        // SAFETY: by the assertions: there are as many offsets and weights (for each tap) as outputs, and outputs are whole
-        // blocks, hence whole vectors; there is a base for each block; from any base and tap on there are two vectors of values
-        // in the lines, and `reach` values, which `prepare` made more than any offset.
+        // SAFETY: by the assertions: there are as many offsets and weights (for each tap) as outputs, and outputs
+        // are whole blocks, hence whole vectors; there is a base for each block; from any base and tap on there are
+        // two vectors of values in the lines, and `reach` values, which `prepare` made more than any offset.
         unsafe {
             let base = *bases.get_unchecked(x / BLOCK) as usize;
             let index = V::index(offsets.as_ptr().add(x));
@@ -172,8 +172,8 @@ pub(crate) fn blend_columns<V: Vector>(
     }
 }
 
-/// `out[x]` = `kernel[0] * line[r + x]` + sum over t of `kernel[t] * (line[r + x - t] + line[r + x + t])`, where r is the radius of
-/// the kernel. `out` is a whole number of blocks.
+/// `out[x]` = `kernel[0] * line[r + x]` + sum over t of `kernel[t] * (line[r + x - t] + line[r + x + t])`, where r
+/// is the radius of the kernel. `out` is a whole number of blocks.
 ///
 /// # Panics
 /// Where a slice is too short.
@@ -182,8 +182,8 @@ pub(crate) fn convolve_row<V: Vector>(line: &[f32], kernel: &[f32], out: &mut [f
     let radius = kernel.len() - 1;
     assert!(out.len().is_multiple_of(BLOCK) && out.len() + 2 * radius <= line.len());
     let mut x = 0;
-    // SAFETY: `out` is a whole number of vectors; the furthest value read is that before `x + 2 * radius` and the end of the
-    // last vector, below the length of `line` by the assertion.
+    // SAFETY: `out` is a whole number of vectors; the furthest value read is that before `x + 2 * radius` and the
+    // end of the last vector, below the length of `line` by the assertion.
     unsafe {
         while x + 2 * V::LANES <= out.len() {
             let (near, far) = (line.as_ptr().add(x + radius), line.as_ptr().add(x + radius + V::LANES));
@@ -209,8 +209,9 @@ pub(crate) fn convolve_row<V: Vector>(line: &[f32], kernel: &[f32], out: &mut [f
     }
 }
 
-/// The same across rows: `outs[c][x]`, clipped to [0, 1], from the rows of `ring` that begin at `rows[r - t]` and `rows[r + t]`, r
-/// being the radius of the kernel. A row holds `3 * pitch` values, `pitch` a whole number of blocks for each channel.
+/// The same across rows: `outs[c][x]`, clipped to [0, 1], from the rows of `ring` that begin at `rows[r - t]` and
+/// `rows[r + t]`, r being the radius of the kernel. A row holds `3 * pitch` values, `pitch` a whole number of
+/// blocks for each channel.
 ///
 /// # Panics
 /// Where a slice is too short.
@@ -229,8 +230,9 @@ pub(crate) fn convolve_rows<V: Vector>(
     );
     let outs = each!(outs, out => out.as_mut_ptr());
     for x in (0..pitch).step_by(V::LANES) {
-        // SAFETY: `pitch` is a whole number of vectors, so that what is read of a row lies within its `3 * pitch` values, all of
-        // which the ring has by the assertion, as the outputs have room for `pitch`; `t` stays within both lists.
+        // SAFETY: `pitch` is a whole number of vectors, so that what is read of a row lies within its `3 * pitch`
+        // values, all of which the ring has by the assertion, as the outputs have room for `pitch`; `t` stays
+        // within both lists.
         unsafe {
             let places =
                 [ring.as_ptr().add(x), ring.as_ptr().add(pitch + x), ring.as_ptr().add(2 * pitch + x)];
@@ -301,8 +303,8 @@ pub(crate) fn map_row<V: Vector>(rows: [&mut [f32]; 3], map: impl PixelMap) {
     }
 }
 
-/// Adds the sum over channels of `weights[c] * rows[c][x]` to `sums[x % BLOCK]`, times `mask` in the last block: the same partial
-/// sums whatever the width of the vectors.
+/// Adds the sum over channels of `weights[c] * rows[c][x]` to `sums[x % BLOCK]`, times `mask` in the last block:
+/// the same partial sums whatever the width of the vectors.
 ///
 /// # Panics
 /// Where the rows differ in length or are no whole number of blocks.
@@ -317,8 +319,8 @@ pub(crate) fn sum_row<V: Vector>(
     assert!(length.is_multiple_of(BLOCK) && rows[1].len() == length && rows[2].len() == length);
     let weights = each!(weights, weight => V::splat(weight));
     for lane in (0..BLOCK).step_by(V::LANES) {
-        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion; a block, as are `mask` and `sums`,
-        // is a whole number of vectors, so that one that begins at `lane` ends within it.
+        // SAFETY: the rows are a whole number of blocks, `length` values each, by the assertion; a block, as are
+        // `mask` and `sums`, is a whole number of vectors, so that one that begins at `lane` ends within it.
         unsafe {
             let mut total = V::load(sums.as_ptr().add(lane));
             for x in (lane..length).step_by(BLOCK) {

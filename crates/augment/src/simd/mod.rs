@@ -1,7 +1,8 @@
 //! Vectors of `f32` on the instruction sets that they are written for, detected once.
 //!
-//! The passes over a view are written once, over the trait [`Vector`], and instantiated for each instruction set. All of
-//! its operations are exactly rounded, lane by lane, so that every form computes the same bits; [`portable`] specifies them.
+//! The passes over a view are written once, over the trait [`Vector`], and instantiated for each instruction set.
+//! All of its operations are exactly rounded, lane by lane, so that every form computes the same bits; [`portable`]
+//! specifies them.
 //!
 //! This module holds all `unsafe` of the crate.
 
@@ -92,8 +93,8 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Work over vectors of any width. `run` and all that it calls should be `#[inline(always)]`: only then do the vectors stay
-/// in registers.
+/// Work over vectors of any width. `run` and all that it calls should be `#[inline(always)]`: only then do the
+/// vectors stay in registers.
 pub(crate) trait Task {
     /// What the work returns.
     type Output;

@@ -19,7 +19,8 @@ impl Task for All<'_> {
         let narrow: Vec<u32> = self.offsets.iter().map(|offset| offset % 8).collect();
         let wide: Vec<u32> = self.offsets.iter().map(|offset| offset % 16).collect();
         for x in (0..BLOCK).step_by(V::LANES) {
-            // SAFETY: the slices have several blocks, and the offsets stay below one, two, and as many blocks as there are.
+            // SAFETY: the slices have several blocks, and the offsets stay below one, two, and as many blocks as
+            // there are.
             unsafe {
                 let (a, b) = (V::load(self.a.as_ptr().add(x)), V::load(self.b.as_ptr().add(x)));
                 let pixels = V::load_pixels(self.a.as_ptr().add(3 * x));

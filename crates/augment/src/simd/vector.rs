@@ -7,8 +7,8 @@ pub(crate) const BLOCK: usize = 16;
 
 /// The three channels of `$pixels`, each as `$value`, mapped by an expression.
 ///
-/// What `map` would do, but a closure is compiled without the instruction set of its caller, and where it is not inlined the
-/// vectors leave their registers.
+/// What `map` would do, but a closure is compiled without the instruction set of its caller, and where it is not
+/// inlined the vectors leave their registers.
 macro_rules! each {
     ($pixels:expr, $value:ident => $result:expr) => {{
         let [red, green, blue] = $pixels;
@@ -74,7 +74,8 @@ pub(crate) trait Vector:
     /// Three times [`Vector::LANES`] values can be read there.
     unsafe fn load_pixels(source: *const f32) -> [Self; 3];
 
-    /// Writes pixels as bytes, red, green, blue in turn, from `out` on: values in [0, 1] times 255, rounded half to even.
+    /// Writes pixels as bytes, red, green, blue in turn, from `out` on: values in [0, 1] times 255, rounded half to
+    /// even.
     ///
     /// # Safety
     /// Three times [`Vector::LANES`] bytes can be written there.

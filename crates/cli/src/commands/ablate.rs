@@ -187,8 +187,8 @@ impl Ablate {
         }
     }
 
-    /// All runs, checked before the first begins, and told; and the steps of all. One seed of all variants comes before the next, so that they
-    /// can soon be compared.
+    /// All runs, checked before the first begins, and told; and the steps of all. One seed of all variants comes
+    /// before the next, so that they can soon be compared.
     fn plan(
         &self,
         study: &Study,

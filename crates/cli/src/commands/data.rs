@@ -245,7 +245,8 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     })
 }
 
-/// A sheet of samples: a row for each of some classes, or images spread over the whole set; and how many classes these are.
+/// A sheet of samples: a row for each of some classes, or images spread over the whole set; and how many classes
+/// these are.
 fn samples(whole: &Concat) -> Result<(RgbImage, usize)> {
     let mut scratch = DecodeScratch::default();
     // Broken ones are told elsewhere.

@@ -45,8 +45,8 @@ pub struct Finetune {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
-    /// Images per step [default: 4096 for 1,281,167 labelled images and in proportion for fewer, but at least 32; at most half of those
-    /// learnt from, and what fits into memory]
+    /// Images per step [default: 4096 for 1,281,167 labelled images and in proportion for fewer, but at least 32;
+    /// at most half of those learnt from, and what fits into memory]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 

@@ -50,7 +50,8 @@ pub struct Import {
     #[arg(long, value_name = "PIXELS", value_parser = from_to(8_u32, 1024))]
     size: Option<u32>,
 
-    /// How its images are normalised, which PyTorch files do not say: imagenet (torchvision, timm), or none (from 0 to 1)
+    /// How its images are normalised, which PyTorch files do not say: imagenet (torchvision, timm), or none (from 0
+    /// to 1)
     #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
     normalize: Option<Normalize>,
 

@@ -30,7 +30,8 @@ pub struct Linear {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     epochs: Option<u64>,
 
-    /// Images per step of --method sgd [default: 512 for images up to 32 pixels, 4096 above; at most a tenth of those learnt from]
+    /// Images per step of --method sgd [default: 512 for images up to 32 pixels, 4096 above; at most a tenth of
+    /// those learnt from]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 

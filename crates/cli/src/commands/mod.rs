@@ -118,8 +118,8 @@ fn with_negative_values(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_values)
 }
 
-/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what follows them, be it a
-/// folder that is called `split=train`.
+/// `--set a.b=1 c.d=2` as `--set a.b=1 --set c.d=2`: several keys after one `--set`, without swallowing what
+/// follows them, be it a folder that is called `split=train`.
 fn spread_sets(words: impl Iterator<Item = OsString>, exists: impl Fn(&OsStr) -> bool) -> Vec<OsString> {
     let mut out: Vec<OsString> = Vec::new();
     // Whether the word before was a value of --set, and whether it was --set itself.
@@ -137,7 +137,8 @@ fn spread_sets(words: impl Iterator<Item = OsString>, exists: impl Fn(&OsStr) ->
     out
 }
 
-/// Whether this may be meant as the name of a configuration key, with its table (`view.a.op`) or forgotten: then it is told which table.
+/// Whether this may be meant as the name of a configuration key, with its table (`view.a.op`) or forgotten: then it
+/// is told which table.
 fn is_key(word: &str) -> bool {
     let is_name = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

@@ -55,7 +55,8 @@ pub struct Pretrain {
     #[command(flatten)]
     working: Working,
 
-    /// Continue training from the encoder of another run, trained or imported, instead of random weights; the encoder.* keys and data.image_size are then taken from it (train.from)
+    /// Continue training from the encoder of another run, trained or imported, instead of random weights; the
+    /// encoder.* keys and data.image_size are then taken from it (train.from)
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     from: Option<PathBuf>,
 
@@ -110,7 +111,8 @@ impl Pretrain {
             (training, source)
         } else {
             if RunFolder::exists(out) {
-                // Said before the configuration is looked at, which may have been left out because of the run that is there.
+                // Said before the configuration is looked at, which may have been left out because of the run that
+                // is there.
                 return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
             }
             let mut opening = Opening::new(self.settings.decode()?);
@@ -153,7 +155,8 @@ impl Pretrain {
 
     /// Does the part of a worker of a run that worker 0 keeps and configures.
     fn assist(&self, place: &Place, (rank, of): (usize, usize), at: &str) -> Result<Done> {
-        // Launchers give all the same words. Those that say how the run is to be are for worker 0, which tells the others.
+        // Launchers give all the same words. Those that say how the run is to be are for worker 0, which tells the
+        // others.
         if self.dry_run {
             return Ok(Done::Finished);
         }

@@ -30,8 +30,8 @@ const PER_TEST_IMAGE: usize = 4;
 /// Images to train on.
 const IMAGES: u32 = 6000;
 
-/// What differs from the preset `small`. Objects fill much of these images: smaller crops would often show none of them.
-/// AdamW gets further than LARS in a few hundred steps of small batches.
+/// What differs from the preset `small`. Objects fill much of these images: smaller crops would often show none of
+/// them. AdamW gets further than LARS in a few hundred steps of small batches.
 const DIFFERENCES: [&str; 9] = [
     "view.crop_area=[0.3, 1.0]",
     "loss.temperature=0.2",
@@ -111,7 +111,8 @@ impl Quickstart {
         Ok(Done::Finished)
     }
 
-    /// A run of other images is nobody's quickstart: to measure it on made images would replace what was found on its own.
+    /// A run of other images is nobody's quickstart: to measure it on made images would replace what was found on
+    /// its own.
     fn check_images(&self, training: &Training) -> Result<()> {
         let out = self.out.display();
         let is_ours = match training.saved() {

@@ -92,7 +92,8 @@ pub struct Transfer {
     #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = above_zero)]
     rates: Vec<f64>,
 
-    /// Weight decays to choose from (finetune, scratch); each is divided by the learning rate, and 0 is none [default: 0 and 7 from 1e-6 to 1e-3]
+    /// Weight decays to choose from (finetune, scratch); each is divided by the learning rate, and 0 is none
+    /// [default: 0 and 7 from 1e-6 to 1e-3]
     #[arg(long, value_name = "X,...", value_delimiter = ',', value_parser = zero_or_more)]
     decays: Vec<f64>,
 

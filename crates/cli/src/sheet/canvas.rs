@@ -11,7 +11,8 @@ pub const LETTER: usize = get_raster_width(FontWeight::Regular, RasterHeight::Si
 /// Off white, so that a view that is all white shows.
 const PAPER: u8 = 238;
 
-/// `name` where the font has all its letters, those of European languages in Latin script; else what is named by its number, `thing 7`.
+/// `name` where the font has all its letters, those of European languages in Latin script; else what is named by
+/// its number, `thing 7`.
 pub fn written(name: &str, thing: &str, number: u32) -> String {
     match name.chars().all(|letter| raster(letter).is_some()) {
         true => name.to_owned(),

@@ -27,7 +27,8 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
-/// The sheet, `legend` above all. Pictures are `size` pixels wide or high, or enlarged if that is small; a head may have any size.
+/// The sheet, `legend` above all. Pictures are `size` pixels wide or high, or enlarged if that is small; a head may
+/// have any size.
 pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     let side = size * LEAST_SIDE.div_ceil(size).max(1);
     let letters = rows.iter().flat_map(|row| &row.cells).flat_map(|cell| &cell.lines);

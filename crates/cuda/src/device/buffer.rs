@@ -31,7 +31,8 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// All values, to be read by kernels.
     pub fn read(&self) -> Slice<'_, T> {
-        // SAFETY: the range is so long, begins at a multiple of 4096 and lives as long; whatever bits it holds are a `T`, which is `Pod`.
+        // SAFETY: the range is so long, begins at a multiple of 4096 and lives as long; whatever bits it holds are
+        // a `T`, which is `Pod`.
         unsafe { Slice::from_raw(self.range.address(), self.len) }
     }
 
@@ -49,7 +50,8 @@ impl DeviceBuffer<u8> {
     /// `Lengths` where they are no whole values.
     pub fn read_as<T: Pod>(&self) -> Result<Slice<'_, T>> {
         let len = self.len_of::<T>()?;
-        // SAFETY: so many values lie in the range, which begins at a multiple of 4096; whatever bits it holds are a `T`, which is `Pod`.
+        // SAFETY: so many values lie in the range, which begins at a multiple of 4096; whatever bits it holds are a
+        // `T`, which is `Pod`.
         Ok(unsafe { Slice::from_raw(self.range.address(), len) })
     }
 

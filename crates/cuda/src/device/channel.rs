@@ -9,7 +9,8 @@ use super::staging::{Event, Pinned};
 use super::{Device, DeviceBuffer, failed};
 use crate::{Result, Slice};
 
-/// One batch of bytes on its way: pinned memory that the host fills, and the GPU's copy of it. Two of them, in turn, let copies overlap with work.
+/// One batch of bytes on its way: pinned memory that the host fills, and the GPU's copy of it. Two of them, in
+/// turn, let copies overlap with work.
 pub struct Channel {
     device: Device,
     copies: Arc<CudaStream>,
@@ -59,7 +60,8 @@ impl Channel {
         Ok(&mut self.pinned.bytes_mut()?[..len])
     }
 
-    /// Sends the bytes off, once work on the batch before, up to the last [`Channel::done`], has ended. Returns at once.
+    /// Sends the bytes off, once work on the batch before, up to the last [`Channel::done`], has ended. Returns at
+    /// once.
     ///
     /// # Errors
     /// `Call` where the driver refuses.
@@ -73,7 +75,8 @@ impl Channel {
         let (len, stream) = (len.min(self.buffer.len()), self.copies.cu_stream());
         self.used.hold(stream)?;
         let to = self.buffer.write().address();
-        // SAFETY: the buffer is at least so long, and lives as long as the channel, which waits for the copy before it drops it.
+        // SAFETY: the buffer is at least so long, and lives as long as the channel, which waits for the copy before
+        // it drops it.
         unsafe { self.pinned.send(len, to, stream) }
     }
 

@@ -51,7 +51,8 @@ struct Api {
 impl Api {
     fn of(libraries: &Libraries) -> Result<Api> {
         libraries.load(Library::Nccl)?;
-        // SAFETY: these functions have these signatures in every version 2 of NCCL that has them, an address being passed as a pointer is.
+        // SAFETY: these functions have these signatures in every version 2 of NCCL that has them, an address being
+        // passed as a pointer is.
         unsafe {
             Ok(Api {
                 get_unique_id: libraries.function(Library::Nccl, "ncclGetUniqueId")?,
@@ -152,7 +153,8 @@ impl Device {
         self.bind()?;
         let api = Api::of(&self.shared.libraries)?;
         let mut comm: Comm = std::ptr::null_mut();
-        // SAFETY: the function writes one handle; the context that is bound is the device's primary one, which NCCL takes.
+        // SAFETY: the function writes one handle; the context that is bound is the device's primary one, which NCCL
+        // takes.
         let status = unsafe { (api.init_rank)(&mut comm, size as c_int, UniqueId(group), rank as c_int) };
         api.check("joining a group of GPUs", status)?;
         let comm = Mutex::new(Some(Handle(comm)));
@@ -175,7 +177,8 @@ impl Communicator {
         self.size
     }
 
-    /// Starts what `body` asks for as one exchange, of values that are there for `'b`. Every worker asks for the same in the same order.
+    /// Starts what `body` asks for as one exchange, of values that are there for `'b`. Every worker asks for the
+    /// same in the same order.
     ///
     /// # Errors
     /// Whatever `body` returns; [`CudaError::Call`] where NCCL refuses, or the group was left.
@@ -194,8 +197,9 @@ impl Communicator {
         started
     }
 
-    /// Leaves the group: what the GPU does of an exchange ends at once, and what that would have written is worthless. Nothing can be exchanged any
-    /// more. NCCL itself waits for captured steps that exchange to be dropped; it is left to that after some seconds.
+    /// Leaves the group: what the GPU does of an exchange ends at once, and what that would have written is
+    /// worthless. Nothing can be exchanged any more. NCCL itself waits for captured steps that exchange to be
+    /// dropped; it is left to that after some seconds.
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
         // The lock is not held beyond this.
@@ -219,7 +223,8 @@ impl Communicator {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Whether something that was started has failed, as NCCL finds out by itself: a connection, for example. False while an exchange is being started.
+    /// Whether something that was started has failed, as NCCL finds out by itself: a connection, for example. False
+    /// while an exchange is being started.
     pub fn has_failed(&self) -> bool {
         let Ok(comm) = self.comm.try_lock() else { return false };
         let mut status = SUCCESS;
@@ -292,7 +297,8 @@ impl<'b> Exchange<'_, 'b> {
             format!("{} values of each of {size} GPUs into {}", own.len(), all.len())
         })?;
         let (from, to, count) = (own.address(), all.address(), own.len());
-        // SAFETY: as many values are there to read, and `size` times as many to be written, which nobody else has until the stream has come by.
+        // SAFETY: as many values are there to read, and `size` times as many to be written, which nobody else has
+        // until the stream has come by.
         let status = unsafe { (api.all_gather)(from, to, count, T::NUMBER, self.comm, device.raw_stream()) };
         api.check("a gather over GPUs", status)
     }

@@ -11,8 +11,9 @@ use super::pool::{Hold, Pool};
 use super::{Device, failed, lock};
 use crate::{CudaError, Result};
 
-/// A captured step. It reads and writes the memory of the buffers that the step used as it was captured, and has intermediate memory of its own.
-/// Nobody else gets either for as long as the graph lives: of a buffer that was dropped meanwhile, what a replay writes is lost.
+/// A captured step. It reads and writes the memory of the buffers that the step used as it was captured, and has
+/// intermediate memory of its own. Nobody else gets either for as long as the graph lives: of a buffer that was
+/// dropped meanwhile, what a replay writes is lost.
 pub struct Graph {
     // Dropped in this order: the memory is free once the graph is gone.
     graph: CudaGraph,
@@ -25,10 +26,11 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Device {
-    /// Runs `step`, then captures it. Its buffers must have been made before, and none that it makes may outlive it: from the second time on, a
-    /// step is [`Graph::replay`].
+    /// Runs `step`, then captures it. Its buffers must have been made before, and none that it makes may outlive
+    /// it: from the second time on, a step is [`Graph::replay`].
     ///
-    /// The first run is a real one, in which kernels are compiled, algorithms chosen and intermediate memory found; the second starts nothing.
+    /// The first run is a real one, in which kernels are compiled, algorithms chosen and intermediate memory found;
+    /// the second starts nothing.
     ///
     /// # Errors
     /// Whatever `step` returns; `Call` where it does something that cannot be captured, such as a copy to the host.
@@ -36,7 +38,8 @@ impl Device {
         self.refuse_in_capture("a capture")?;
         let own = Arc::new(self.pool().another()?);
         let outer = std::mem::replace(&mut *lock(&self.shared.pool), own.clone());
-        // Whatever the step uses was made before it, or is of its own pool: one that it drops as it runs must stay as well.
+        // Whatever the step uses was made before it, or is of its own pool: one that it drops as it runs must stay
+        // as well.
         let buffers = outer.hold();
         let result = self.capture_with(&own, &mut step);
         *lock(&self.shared.pool) = outer;
@@ -75,7 +78,8 @@ impl Device {
 }
 
 impl Graph {
-    /// Starts the step, in the order of all work: nothing else uses its buffers at the same time, and what it uses is there, whoever still knows of it.
+    /// Starts the step, in the order of all work: nothing else uses its buffers at the same time, and what it uses
+    /// is there, whoever still knows of it.
     ///
     /// # Errors
     /// `Call` where the driver refuses.

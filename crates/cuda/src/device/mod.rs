@@ -89,12 +89,14 @@ impl Device {
     /// GPU number `ordinal`, from 0, with everything that training needs loaded.
     ///
     /// # Errors
-    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] and [`CudaError::Call`] where something does not work.
+    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] and [`CudaError::Call`]
+    /// where something does not work.
     pub fn open(ordinal: usize) -> Result<Device> {
         Device::open_with(ordinal, &Libraries::find(), cache::folder().as_deref())
     }
 
-    /// The same with given libraries, and a folder for compiled kernels and chosen algorithms: none, and nothing is kept.
+    /// The same with given libraries, and a folder for compiled kernels and chosen algorithms: none, and nothing is
+    /// kept.
     ///
     /// # Errors
     /// As [`Device::open`].
@@ -102,7 +104,8 @@ impl Device {
         Device::needs(libraries)?;
         let opening = failed("opening a GPU");
         let context = CudaContext::new(ordinal).map_err(&opening)?;
-        // SAFETY: memory is handed from stream to stream by this crate's own events (`channel.rs`); cudarc's slices are not used.
+        // SAFETY: memory is handed from stream to stream by this crate's own events (`channel.rs`); cudarc's slices
+        // are not used.
         unsafe { context.disable_event_tracking() };
         let attribute = |which| context.attribute(which).map_err(&opening);
         let capability = (
@@ -216,7 +219,8 @@ impl Device {
         self.shared.stream.cu_stream()
     }
 
-    /// An error where a step is being captured, in which `what` would do something else each time than what was captured.
+    /// An error where a step is being captured, in which `what` would do something else each time than what was
+    /// captured.
     fn refuse_in_capture(&self, what: &'static str) -> Result<()> {
         if self.shared.capturing.load(Ordering::Relaxed) {
             let reason = "it cannot be part of a captured step".to_owned();
@@ -292,8 +296,8 @@ impl Drop for Modules {
     }
 }
 
-// SAFETY: kernels are started on one stream, which runs them in order; memory comes from the pool at multiples of 4096, and what is given back
-// to it is used again only by what is started later on the same stream.
+// SAFETY: kernels are started on one stream, which runs them in order; memory comes from the pool at multiples of
+// 4096, and what is given back to it is used again only by what is started later on the same stream.
 unsafe impl Launcher for Device {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.bind()?;

@@ -24,8 +24,8 @@ pub struct Peak {
 const REPEATS: usize = 5;
 
 impl Device {
-    /// Measures with square matrices of `side` rows, and copies of as many bytes as one of f32 takes, four times over. A side of 8192 fills
-    /// any GPU and takes a tenth of a second.
+    /// Measures with square matrices of `side` rows, and copies of as many bytes as one of f32 takes, four times
+    /// over. A side of 8192 fills any GPU and takes a tenth of a second.
     ///
     /// # Errors
     /// `OutOfMemory` where there is no room for it, `Call` where the driver refuses.

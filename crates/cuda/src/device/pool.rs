@@ -1,8 +1,8 @@
 //! A GPU's memory, recycled: nothing is asked of the driver in the steady state.
 //!
-//! A pool is one long range of addresses, behind which memory is put as it is needed, so that what the early layers leave serves the late ones
-//! whatever their sizes. What is given back is used again at once, by what is started later on the same stream, unless a captured step may still
-//! use it.
+//! A pool is one long range of addresses, behind which memory is put as it is needed, so that what the early layers
+//! leave serves the late ones whatever their sizes. What is given back is used again at once, by what is started
+//! later on the same stream, unless a captured step may still use it.
 
 use std::fmt;
 use std::ops::Range as Span;
@@ -202,7 +202,8 @@ impl State {
         let mapping = failed("taking memory");
         let at = self.base + self.held as u64;
         let mut handle = 0;
-        // SAFETY: the properties are whole; addresses from `at` on are reserved, `size` of them (`room` above), and nothing is behind them yet.
+        // SAFETY: the properties are whole; addresses from `at` on are reserved, `size` of them (`room` above), and
+        // nothing is behind them yet.
         unsafe {
             let properties = properties(context);
             sys::cuMemCreate(&mut handle, size, &properties, 0).result().map_err(&mapping)?;
@@ -242,8 +243,9 @@ impl State {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Ranges keep their pool alive, so none is in use; what was started may still run. Its stream alone is waited for:
-        // waiting for the whole context would break into a step that another device of the process is capturing.
+        // Ranges keep their pool alive, so none is in use; what was started may still run. Its stream alone is
+        // waited for: waiting for the whole context would break into a step that another device of the process is
+        // capturing.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let idle = self.context.bind_to_thread().is_ok() && self.stream.synchronize().is_ok();
         if idle && state.unmap(&self.context).is_ok() {

@@ -54,7 +54,8 @@ impl Pinned {
     /// So many bytes may be written at the address.
     pub unsafe fn send(&mut self, len: usize, address: u64, stream: CUstream) -> Result<()> {
         let bytes = &self.bytes_mut()?[..len];
-        // SAFETY: the bytes stay as they are until the event, recorded below, has happened; the address is the caller's promise.
+        // SAFETY: the bytes stay as they are until the event, recorded below, has happened; the address is the
+        // caller's promise.
         unsafe { result::memcpy_htod_async(address, bytes, stream) }.map_err(failed("copying to the GPU"))?;
         self.copied.record(stream)
     }
@@ -65,7 +66,8 @@ impl Pinned {
     /// So many bytes may be read at the address.
     pub unsafe fn receive(&mut self, len: usize, address: u64, stream: CUstream) -> Result<&[u8]> {
         let bytes = &mut self.bytes_mut()?[..len];
-        // SAFETY: nobody looks at the bytes until the event, recorded below, has happened; the address is the caller's promise.
+        // SAFETY: nobody looks at the bytes until the event, recorded below, has happened; the address is the
+        // caller's promise.
         unsafe { result::memcpy_dtoh_async(bytes, address, stream) }
             .map_err(failed("copying from the GPU"))?;
         self.copied.record(stream)?;
@@ -85,7 +87,8 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Only for its own copies: waiting for the whole context would break into a step that another device of the process is capturing.
+        // Only for its own copies: waiting for the whole context would break into a step that another device of the
+        // process is capturing.
         if self.context.bind_to_thread().is_ok() && self.copied.wait().is_ok() {
             // SAFETY: the memory came from `malloc_host` and is freed once. There is nobody to tell a failure.
             let _ = unsafe { result::free_host(self.start.cast()) };

@@ -40,10 +40,11 @@ impl KeptAt {
     }
 }
 
-/// Makes views of decoded images: a batch goes up, with the recipes of its views, while the GPU works on those before; images may be kept for later
-/// batches, within a limit.
+/// Makes views of decoded images: a batch goes up, with the recipes of its views, while the GPU works on those
+/// before; images may be kept for later batches, within a limit.
 ///
-/// [`ViewMaker::room`] and [`ViewMaker::send`] bring a batch, [`ViewMaker::make`] makes its views; two batches may be under way.
+/// [`ViewMaker::room`] and [`ViewMaker::send`] bring a batch, [`ViewMaker::make`] makes its views; two batches may
+/// be under way.
 pub struct ViewMaker {
     device: Device,
     ways: [Way; 2],
@@ -83,8 +84,8 @@ impl ViewMaker {
         }
     }
 
-    /// Bytes of the GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes, of images of `pixels` bytes in all, whose
-    /// sides have no more than `longest` pixels each.
+    /// Bytes of the GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes,
+    /// of images of `pixels` bytes in all, whose sides have no more than `longest` pixels each.
     pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
         let ways = 2 * generous(first_pixel(views) + pixels);
         ways + views::room_to_make(views, side, longest)
@@ -118,7 +119,8 @@ impl ViewMaker {
     /// Sends what was put into [`ViewMaker::room`] off, with these views. Returns at once.
     ///
     /// # Errors
-    /// `Lengths` for a view that the kernels cannot make, that is not of an image that is there, or where there are more of them than room; `Call`.
+    /// `Lengths` for a view that the kernels cannot make, that is not of an image that is there, or where there are
+    /// more of them than room; `Call`.
     pub fn send<'r>(&mut self, views: impl Iterator<Item = (Source, &'r Recipe)>) -> Result<()> {
         let way = &mut self.ways[self.next];
         let Some(channel) = &mut way.channel else {
@@ -147,8 +149,8 @@ impl ViewMaker {
         Ok(())
     }
 
-    /// Makes the views of the oldest batch under way, of `side` x `side` pixels, in the order of all work; with `keep`, keeps its pixels: where they
-    /// begin, or nothing where there is no room.
+    /// Makes the views of the oldest batch under way, of `side` x `side` pixels, in the order of all work; with
+    /// `keep`, keeps its pixels: where they begin, or nothing where there is no room.
     ///
     /// # Errors
     /// `Lengths` where none is under way, or `out` is not as long as all views; `OutOfMemory`; `Call`.
@@ -164,12 +166,14 @@ impl ViewMaker {
         };
         let arrived = channel.arrived()?;
         let address = arrived.address();
-        // SAFETY: `send` saw to it that each view's image lies in the channel's buffer or among what is kept, which stay; the buffer holds the views.
+        // SAFETY: `send` saw to it that each view's image lies in the channel's buffer or among what is kept, which
+        // stay; the buffer holds the views.
         unsafe { views::make_uploaded(&self.device, 0, (views, address), side, out)? };
         if let Some(at) = kept {
             let Stretch { buffer, used } = &mut self.kept[at.stretch as usize];
             let (from, to) = (address + *start as u64, buffer.write().address() + at.byte as u64);
-            // SAFETY: so many bytes arrived from `start` on, and as many are free from `byte` on (`stretch`); nobody else knows of them yet.
+            // SAFETY: so many bytes arrived from `start` on, and as many are free from `byte` on (`stretch`);
+            // nobody else knows of them yet.
             unsafe { result::memcpy_dtod_async(to, from, pixels, self.device.raw_stream()) }
                 .map_err(failed("keeping images"))?;
             *used = at.byte + pixels;

@@ -2,15 +2,16 @@
 //
 // `coefficients` is [scale, shift, mean, inv_std], each one value a channel.
 
-// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, where x scale + shift is, or where a mask says that
-// the output is: of each pack of values a byte, of each value a bit, the first the lowest.
+// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, where x scale + shift is, or
+// where a mask says that the output is: of each pack of values a byte, of each value a bit, the first the lowest.
 constexpr u32 OPEN = 0;
 constexpr u32 OUTPUT = 1;
 constexpr u32 AFFINE = 2;
 constexpr u32 MASK = 3;
 
-// Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows. `pass.fetch(at)` reads what belongs
-// to a pack, AHEAD of which are on their way at once, and `pass.finish(at, fetched)` does the rest.
+// Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows.
+// `pass.fetch(at)` reads what belongs to a pack, AHEAD of which are on their way at once, and
+// `pass.finish(at, fetched)` does the rest.
 template <int N, u32 AHEAD, class Pass> DEVICE void for_packs(Pass pass, i64 values, u32 channels) {
     i64 stride = (i64)gridDim.x * blockDim.x * N;
     i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * N;
@@ -160,7 +161,8 @@ DEVICE void backward_sums(T *dy, const void *gate, const T *x, const float *coef
     row_sums<N, 2>(terms, rows, channels, lanes, rows_per_piece, partials, places);
 }
 
-// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g; `gate` tells where, as its `kind` says. `partials` as `row_sums` writes them.
+// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g; `gate` tells
+// where, as its `kind` says. `partials` as `row_sums` writes them.
 KERNEL(BY_THREES, batch_norm_backward_sums)
 (T *dy, u32 kind, const void *gate, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
  double *partials) {

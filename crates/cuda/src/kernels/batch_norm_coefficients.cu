@@ -1,8 +1,8 @@
 // From BatchNorm's sums to what its passes multiply by, one thread a channel, in f64.
 
-// `sums` is [sum of x, sum of x^2] over `count` values a channel; `coefficients` becomes [scale, shift, mean, inv_std]. `beta` may be null.
-// The averages that move towards mean and unbiased variance go to `new_mean` and `new_var`: the old ones stay until the step is known
-// to be sound. They may be null.
+// `sums` is [sum of x, sum of x^2] over `count` values a channel; `coefficients` becomes [scale, shift, mean,
+// inv_std]. `beta` may be null. The averages that move towards mean and unbiased variance go to `new_mean` and
+// `new_var`: the old ones stay until the step is known to be sound. They may be null.
 KERNEL(256, batch_norm_coefficients)
 (const double *sums, double count, const float *gamma, const float *beta, double epsilon, double keep, const float *running_mean,
  const float *running_var, float *coefficients, float *new_mean, float *new_var, u32 channels) {
@@ -39,7 +39,8 @@ KERNEL(256, batch_norm_frozen_coefficients)
     coefficients[3 * channels + c] = inv_std;
 }
 
-// `sums` is [sum of g, sum of g (x - mean)] of this worker: its share of the gradients of gamma and of beta, which may be null.
+// `sums` is [sum of g, sum of g (x - mean)] of this worker: its share of the gradients of gamma and of beta, which
+// may be null.
 KERNEL(256, batch_norm_parameter_gradients)
 (const double *sums, const float *coefficients, float *dgamma, float *dbeta, u32 channels) {
     u32 c = blockIdx.x * blockDim.x + threadIdx.x;
@@ -48,8 +49,8 @@ KERNEL(256, batch_norm_parameter_gradients)
     if (dbeta) dbeta[c] = (float)sums[c];
 }
 
-// `sums` as above but of all workers, over `count` values a channel, 0 where the statistics were constants. `abc` becomes [a, b, c] of
-// dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n).
+// `sums` as above but of all workers, over `count` values a channel, 0 where the statistics were constants. `abc`
+// becomes [a, b, c] of dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n).
 KERNEL(256, batch_norm_backward_coefficients)
 (const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
     u32 c = blockIdx.x * blockDim.x + threadIdx.x;

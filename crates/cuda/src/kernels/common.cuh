@@ -1,5 +1,5 @@
-// What every kernel uses. It is put in front of each source, which is compiled once for each type of element: -DELEMENT=float, bf16
-// or f16. Nothing of a CUDA toolkit is included.
+// What every kernel uses. It is put in front of each source, which is compiled once for each type of element:
+// -DELEMENT=float, bf16 or f16. Nothing of a CUDA toolkit is included.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -19,8 +19,8 @@ typedef long long i64;
 
 #define INFINITE __int_as_float(0x7f800000)
 
-// 16-bit floats as they lie in memory. Arithmetic is in f32: they are widened as they are read and rounded to nearest, ties to even,
-// as they are written.
+// 16-bit floats as they lie in memory. Arithmetic is in f32: they are widened as they are read and rounded to
+// nearest, ties to even, as they are written.
 struct bf16 {
     u16 bits;
 };

@@ -1,6 +1,7 @@
 // Softmax cross-entropy of rows of logits against class numbers, one warp a row.
 
-// `losses` gets -log softmax(logits)[label] of each row; dlogits becomes the gradient of their mean. A label of no class gives NaN.
+// `losses` gets -log softmax(logits)[label] of each row; dlogits becomes the gradient of their mean. A label of no
+// class gives NaN.
 KERNEL(256, softmax_cross_entropy)
 (const float *logits, const u32 *labels, float *losses, float *dlogits, u32 rows, u32 classes) {
     u32 row = row_of_warp(), lane = threadIdx.x % WARP;
@@ -14,7 +15,8 @@ KERNEL(256, softmax_cross_entropy)
     float mass = 0.0f;
     for (u32 i = lane; i < classes; i += WARP) mass += expf(logits[i] - most);
     mass = warp_sum(mass);
-    // Relative to the greatest throughout: its sum with the logarithm would lose digits that large logits do not have to spare.
+    // Relative to the greatest throughout: its sum with the logarithm would lose digits that large logits do not
+    // have to spare.
     if (lane == 0) losses[row] = label < classes ? logf(mass) - (logits[label] - most) : INFINITE - INFINITE;
     for (u32 i = lane; i < classes; i += WARP) {
         float gradient = expf(logits[i] - most) / mass / rows;

@@ -73,7 +73,8 @@ KERNEL(256, narrow_values)(const float *x, T *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return x; });
 }
 
-// Bytes to [0, 1]: x / 255 rounded once. The product with 1 / 255 may be the neighbour of that, which what is left of x tells.
+// Bytes to [0, 1]: x / 255 rounded once. The product with 1 / 255 may be the neighbour of that, which what is left
+// of x tells.
 KERNEL(256, unit_from_bytes)(const u8 *bytes, T *y, i64 count) {
     map(bytes, bytes, y, count, [](float x, float) {
         constexpr float part = 1.0f / 255.0f;

@@ -1,7 +1,7 @@
 // NT-Xent (Chen et al., arXiv:2002.05709, equation 1) in tiles of similarities.
 
-// A softmax seen so far: its greatest logit, the mass and the first moment of the exponentials relative to that, and the greatest logit of
-// a negative.
+// A softmax seen so far: its greatest logit, the mass and the first moment of the exponentials relative to that,
+// and the greatest logit of a negative.
 struct Seen {
     float peak, mass, moment, hardest;
 };
@@ -14,8 +14,8 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
     return {peak, a.mass * of_a + b.mass * of_b, a.moment * of_a + b.moment * of_b, b.hardest > a.hardest ? b.hardest : a.hardest};
 }
 
-// Grid: anchors / 64, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors, 4): lse, positive,
-// entropy, hardest.
+// Grid: anchors / 64, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors,
+// 4): lse, positive, entropy, hardest.
 KERNEL(256, nt_xent_forward)
 (const float *z, const float *all, Views n, u32 columns_per_split, Seen *seen, float *anchors_out) {
     alignas(16) SHARED float left[SLICE][PITCH];
@@ -81,7 +81,8 @@ KERNEL(256, nt_xent_anchors)(const Seen *seen, u32 splits, u32 anchors, float *o
     out[4 * anchor + 3] = all.hardest;
 }
 
-// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy; and lse by itself. One block of 1024.
+// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy; and lse by
+// itself. One block of 1024.
 KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, float *lse) {
     SHARED double places[32];
     double loss = 0.0, hits = 0.0, entropy = 0.0;
@@ -108,7 +109,8 @@ KERNEL(32, nt_xent_mean)(const double *sums, double views, float *loss) {
 }
 
 // Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
-// (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `lse` has one value a view of all workers.
+// (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `lse` has one value a view
+// of all workers.
 KERNEL(256, nt_xent_backward)
 (const float *z, const float *all, const float *lse, Views n, u32 columns_per_split, float *partials) {
     alignas(16) SHARED float left[SLICE][PITCH];

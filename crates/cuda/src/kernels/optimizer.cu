@@ -70,7 +70,8 @@ KERNEL(256, gradient_squares)(TensorList list, double *partials) {
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// What multiplies the rate of tensor t: coefficient |w| / |g + decay w|, and 1 where either is 0 (You et al., arXiv:1708.03888).
+// What multiplies the rate of tensor t: coefficient |w| / |g + decay w|, and 1 where either is 0 (You et al.,
+// arXiv:1708.03888).
 DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials, float coefficient, double *places) {
     double weights = 0.0, decayed = 0.0;
     for (u32 block = list.first_block[t] + threadIdx.x; block < list.first_block[t + 1]; block += blockDim.x) {
@@ -84,8 +85,9 @@ DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials,
     return *places;
 }
 
-// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w). The rate is *rate, times the trust
-// ratio of the adapted tensors where `partials` (of `lars_norms`, of the same list) is not null. Other tensors are not decayed.
+// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w). The rate is
+// *rate, times the trust ratio of the adapted tensors where `partials` (of `lars_norms`, of the same list) is not
+// null. Other tensors are not decayed.
 KERNEL(256, momentum_update)
 (TensorList list, const float *rate, const float *unscale, const double *finite, const double *partials, float coefficient, float momentum,
  float decay, u32 nesterov) {
@@ -104,8 +106,8 @@ KERNEL(256, momentum_update)
     });
 }
 
-// AdamW (Loshchilov and Hutter, arXiv:1711.05101); the state holds the first moment, then the second. `hyper` is [rate, 1 - beta1^step,
-// 1 - beta2^step].
+// AdamW (Loshchilov and Hutter, arXiv:1711.05101); the state holds the first moment, then the second. `hyper` is
+// [rate, 1 - beta1^step, 1 - beta2^step].
 KERNEL(256, adamw_update)
 (TensorList list, const float *hyper, const float *unscale, const double *finite, float beta1, float beta2, float epsilon, float decay) {
     if (*finite == 0.0) return;

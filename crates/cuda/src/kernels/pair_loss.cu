@@ -1,6 +1,8 @@
-// NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), with and without semi-hard negative mining.
+// NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), with and without semi-hard negative
+// mining.
 
-// A loss as `simclr_kernels::pair_loss` has it; 1 where it is so. The margin is m / tau: all is computed along s, not tau s.
+// A loss as `simclr_kernels::pair_loss` has it; 1 where it is so. The margin is m / tau: all is computed along s,
+// not tau s.
 struct PairLoss {
     u32 triplet, semi_hard;
     float margin;
@@ -24,8 +26,8 @@ DEVICE float pushed(const PairLoss &loss, float s, float positive) {
     return loss.triplet ? (s - positive + loss.margin > 0.0f ? 1.0f : 0.0f) : sigmoid(s);
 }
 
-// An anchor's negatives seen so far: the sums of what each loses and, of triplets, how many are active; or the greatest similarity below the
-// positive's and the least of all, with their places, the first of equals.
+// An anchor's negatives seen so far: the sums of what each loses and, of triplets, how many are active; or the
+// greatest similarity below the positive's and the least of all, with their places, the first of equals.
 struct Seen {
     float lost, active, below, least;
     u32 below_at, least_at;
@@ -38,7 +40,8 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
             least ? b.least : a.least, below ? b.below_at : a.below_at, least ? b.least_at : a.least_at};
 }
 
-// Grid: anchors / 64, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, with s(i,j) second.
+// Grid: anchors / 64, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, with s(i,j)
+// second.
 KERNEL(256, pair_loss_forward)
 (const float *z, const float *all, const float *anchors, Views n, PairLoss loss, u32 columns_per_split, Seen *seen) {
     alignas(16) SHARED float left[SLICE][PITCH];
@@ -117,7 +120,8 @@ KERNEL(256, pair_loss_pairs)
     losses[anchor] = unit * value;
 }
 
-// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy. One block of 1024.
+// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy. One block of
+// 1024.
 KERNEL(1024, pair_loss_figures)(const float *anchors, const float *losses, u32 count, double *sums) {
     SHARED double places[32];
     double loss = 0.0, hits = 0.0, entropy = 0.0;
@@ -137,8 +141,8 @@ KERNEL(1024, pair_loss_figures)(const float *anchors, const float *losses, u32 c
     }
 }
 
-// Where all negatives count. Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim), which nt_xent_gradient puts together;
-// `pairs` has one a view of all workers.
+// Where all negatives count. Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim), which
+// nt_xent_gradient puts together; `pairs` has one a view of all workers.
 KERNEL(256, pair_loss_backward)
 (const float *z, const float *all, const Pair *pairs, Views n, PairLoss loss, u32 columns_per_split, float *partials) {
     alignas(16) SHARED float left[SLICE][PITCH];
@@ -153,8 +157,8 @@ KERNEL(256, pair_loss_backward)
     });
 }
 
-// Where one negative was mined: a block an anchor, its threads along z. dz = factor *dy times what it mined, its positive, and those by
-// whom it was mined.
+// Where one negative was mined: a block an anchor, its threads along z. dz = factor *dy times what it mined, its
+// positive, and those by whom it was mined.
 KERNEL(256, pair_loss_backward_mined)
 (const float *all, const Pair *pairs, Views n, float factor, const float *dy, float *dz) {
     u32 anchor = blockIdx.x, place = n.offset + anchor, positive = positive_of(n, anchor);

@@ -1,12 +1,13 @@
 // Pooling over images, channels last.
 
-// Shapes of max pooling: (batch, in_height, in_width, channels) to (batch, out_height, out_width, channels), with `padding` above and at the left.
+// Shapes of max pooling: (batch, in_height, in_width, channels) to (batch, out_height, out_width, channels), with
+// `padding` above and at the left.
 struct Window {
     u32 batch, in_height, in_width, channels, out_height, out_width, side, stride, padding;
 };
 
-// The pixel and the first channel of a thread: a pack of N channels of each image that its block has. `packs` divides by their number a pixel,
-// `width` by an image's.
+// The pixel and the first channel of a thread: a pack of N channels of each image that its block has. `packs`
+// divides by their number a pixel, `width` by an image's.
 template <int N> struct Spot {
     u32 row, column, channel;
     DEVICE Spot(const Divisor &packs, const Divisor &width) {
@@ -18,8 +19,8 @@ template <int N> struct Spot {
     }
 };
 
-// Number i of a window's rows or columns that begin at `first`, or the nearest that lies in the image: in the window too, since it touches the
-// image.
+// Number i of a window's rows or columns that begin at `first`, or the nearest that lies in the image: in the
+// window too, since it touches the image.
 DEVICE u32 inside(int first, u32 i, u32 size) {
     int at = first + (int)i;
     return at < 0 ? 0 : (u32)at < size ? (u32)at : size - 1;
@@ -148,8 +149,8 @@ KERNEL(256, max_pool_backward)(const u8 *winners, const T *dy, T *dx, Window win
     }
 }
 
-// Windows of 3 x 3, 2 apart, with padding 1: the pixels of block (i, j) of 2 x 2 are only in windows (i, j) to (i + 1, j + 1), which its thread
-// reads once. Row c of the block is row c + 1 - 2 a of window i + a, columns likewise.
+// Windows of 3 x 3, 2 apart, with padding 1: the pixels of block (i, j) of 2 x 2 are only in windows (i, j) to (i +
+// 1, j + 1), which its thread reads once. Row c of the block is row c + 1 - 2 a of window i + a, columns likewise.
 template <int N>
 DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
@@ -206,8 +207,8 @@ KERNEL(256, max_pool_backward_halved)(const u8 *winners, const T *dy, T *dx, Win
     }
 }
 
-// Windows of 2 x 2 of (batch, height, width, channels) averaged to (batch, out_height, out_width, channels). `zeros` says whether what is beyond
-// the image counts, `add` whether a gradient is added.
+// Windows of 2 x 2 of (batch, height, width, channels) averaged to (batch, out_height, out_width, channels).
+// `zeros` says whether what is beyond the image counts, `add` whether a gradient is added.
 struct AvgPool {
     u32 batch, height, width, channels, out_height, out_width, stride, zeros, add;
 };

@@ -1,7 +1,7 @@
 // The last stage of sums, and what is known of a step by its sums.
 
-// `out[i]` = the sum over pieces of `partials[piece][i]`, in a fixed order. Blocks of whole warps, eight columns wide: threads
-// read as many pieces side by side as a block has rows.
+// `out[i]` = the sum over pieces of `partials[piece][i]`, in a fixed order. Blocks of whole warps, eight columns
+// wide: threads read as many pieces side by side as a block has rows.
 KERNEL(1024, sum_pieces)(const double *partials, u32 pieces, u32 width, double *out) {
     SHARED double places[32 * 8];
     u32 lane = threadIdx.x % 8, rank = threadIdx.x / 8, warp = threadIdx.x / WARP;
@@ -75,8 +75,8 @@ KERNEL(32, judge)
     verdict[ACCURACY_SUM] += accuracy;
 }
 
-// Dynamic loss scaling: the scale halves where a step was not finite, down to 1, and doubles after `interval` sound ones, up to 2^24. `since`
-// is the steps since it changed.
+// Dynamic loss scaling: the scale halves where a step was not finite, down to 1, and doubles after `interval` sound
+// ones, up to 2^24. `since` is the steps since it changed.
 KERNEL(32, update_loss_scale)(const double *finite, float *scale, float *unscale, float *since, u32 interval) {
     if (threadIdx.x != 0) return;
     float factor = *scale, steps = *since + 1.0f;

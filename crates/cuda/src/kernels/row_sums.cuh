@@ -1,18 +1,22 @@
-// Sums over rows of channels, two of them a channel, in f64 and in a fixed order: pieces of rows first, which `sum_pieces` adds up.
+// Sums over rows of channels, two of them a channel, in f64 and in a fixed order: pieces of rows first, which
+// `sum_pieces` adds up.
 
 // Terms that a thread adds up in f32 before their sum joins an f64 one.
 constexpr u32 RUN = 32;
 constexpr u32 SUM_THREADS = 256;
 
-// A block of 256 threads takes `lanes` (a power of two, at most 32) packs of N channels side by side, from pack blockIdx.x * lanes
-// on, and the rows of one piece. `terms.prepare(begin, channel)` is told where the piece begins; `terms.fetch(at)` reads what belongs to the N values from there + `at` on, AHEAD of which are on their way at once, and
-// `terms.add(at, fetched, first, second)` adds their terms. Sums in f64 wait in shared memory, where they take no registers from what is on its way.
-// `partials` is (pieces, 2, channels), `places` has room for 2 * N * SUM_THREADS values.
+// A block of 256 threads takes `lanes` (a power of two, at most 32) packs of N channels side by side, from pack
+// blockIdx.x * lanes on, and the rows of one piece. `terms.prepare(begin, channel)` is told where the piece begins;
+// `terms.fetch(at)` reads what belongs to the N values from there + `at` on, AHEAD of which are on their way at
+// once, and `terms.add(at, fetched, first, second)` adds their terms. Sums in f64 wait in shared memory, where they
+// take no registers from what is on its way. `partials` is (pieces, 2, channels), `places` has room for 2 * N *
+// SUM_THREADS values.
 template <int N, u32 AHEAD, class Terms>
 DEVICE void row_sums(Terms terms, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece, double *partials, double *places) {
     u32 lane = threadIdx.x % lanes, rank = threadIdx.x / lanes, ranks = SUM_THREADS / lanes;
     u32 channel = (blockIdx.x * lanes + lane) * N;
-    // The last piece first: what was written last is still in the cache, and the pass that follows begins with what is read last here.
+    // The last piece first: what was written last is still in the cache, and the pass that follows begins with what
+    // is read last here.
     u32 piece = gridDim.y - 1 - blockIdx.y;
     i64 begin = piece * rows_per_piece;
     i64 end = begin + rows_per_piece < rows ? begin + rows_per_piece : rows;

@@ -1,7 +1,9 @@
-// Selective kernels: images (batch, pixels, 2 channels) hold two streams of channels, one behind the other in each pixel.
+// Selective kernels: images (batch, pixels, 2 channels) hold two streams of channels, one behind the other in each
+// pixel.
 
-// The first pixel and the first channel of a thread, of every image that its block has: it goes over the pixels `slices` apart. Threads beside each
-// other have packs of N channels beside each other, and `packs` divides by their number in one stream.
+// The first pixel and the first channel of a thread, of every image that its block has: it goes over the pixels
+// `slices` apart. Threads beside each other have packs of N channels beside each other, and `packs` divides by
+// their number in one stream.
 template <int N> struct Share {
     u32 slice, channel;
     DEVICE Share(const Divisor &packs) {

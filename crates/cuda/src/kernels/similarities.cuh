@@ -1,7 +1,7 @@
 // Similarities of views in tiles of 64 x 64: the matrix of all never exists.
 //
-// Blocks of 16 x 16 threads, 4 x 4 similarities a thread. A block takes 64 anchors and one split of the other views; splits are put
-// together in their order by kernels of their own.
+// Blocks of 16 x 16 threads, 4 x 4 similarities a thread. A block takes 64 anchors and one split of the other
+// views; splits are put together in their order by kernels of their own.
 
 constexpr u32 TILE = 64;
 // Dimensions that are multiplied between two loads.
@@ -64,8 +64,9 @@ DEVICE void similarities(float (&s)[4][4], const float *z, const float *all, con
 // Where the other view of an anchor's image is, among all views.
 DEVICE u32 positive_of(const Views &n, u32 anchor) { return n.offset + (anchor + n.anchors / 2) % n.anchors; }
 
-// A split's part of the gradient: `partials` (splits, anchors, dim) gets the sum over its views k of w(i,k) z_k, where `weigh(s(i,k), i, k)` is
-// asked for every k but i itself. Grid: anchors / 64, splits, dim / 128. The tiles are shared memory.
+// A split's part of the gradient: `partials` (splits, anchors, dim) gets the sum over its views k of w(i,k) z_k,
+// where `weigh(s(i,k), i, k)` is asked for every k but i itself. Grid: anchors / 64, splits, dim / 128. The tiles
+// are shared memory.
 template <class Weigh>
 DEVICE void weighted_views(const float *z, const float *all, const Views &n, u32 columns_per_split, float *partials, float (*left)[PITCH],
                            float (*right)[PITCH], float (*weights)[PITCH], float (*values)[PART], const Weigh &weigh) {

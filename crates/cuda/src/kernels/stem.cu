@@ -1,7 +1,8 @@
 // Convolutions of few channels as ones of 8 channels or more, for which tensor cores are made: see `ops/stem.rs`.
 //
-// Value (a, b, c) of a packed pixel (i, j) is channel c of pixel (stride (i + first) + a, stride (j + first) + b), a and b below the stride, and 0 where
-// that lies beyond the image; behind these stride^2 C values stand zeros up to whole packs. Weights are packed alike, around tap `padding`.
+// Value (a, b, c) of a packed pixel (i, j) is channel c of pixel (stride (i + first) + a, stride (j + first) + b),
+// a and b below the stride, and 0 where that lies beyond the image; behind these stride^2 C values stand zeros up
+// to whole packs. Weights are packed alike, around tap `padding`.
 
 // Sizes of a packed convolution. `first` is floor(-padding / stride).
 struct Stem {
@@ -11,7 +12,8 @@ struct Stem {
     Divisor by_packed_width;
 };
 
-// The place of value `value` of a packed pixel: row and column below the stride, and the channel. False for what is no value of x.
+// The place of value `value` of a packed pixel: row and column below the stride, and the channel. False for what is
+// no value of x.
 struct Place {
     u32 row, column, channel;
     DEVICE bool of(u32 value, const Stem &s) {

@@ -1,7 +1,9 @@
-// A network's first convolution on tensor cores: 3 x 3 taps of stride 1 over 3 channels and a border of one zero, in 16 bits. See `ops/stem_mma.rs`.
+// A network's first convolution on tensor cores: 3 x 3 taps of stride 1 over 3 channels and a border of one zero,
+// in 16 bits. See `ops/stem_mma.rs`.
 //
-// A block of 8 warps walks over strips of 8 rows and 32 columns of outputs, a row a warp. The part of x under a strip lies in shared memory; that of the
-// next strip is on its way meanwhile. The 9 values under a row of taps lie side by side there, as they do in x.
+// A block of 8 warps walks over strips of 8 rows and 32 columns of outputs, a row a warp. The part of x under a
+// strip lies in shared memory; that of the next strip is on its way meanwhile. The 9 values under a row of taps lie
+// side by side there, as they do in x.
 
 #define BY_TWOS 256, 2
 
@@ -9,8 +11,8 @@ static_assert(WIDTH == 8, "tensor cores take pairs of 16 bits");
 constexpr u32 THREADS = 256, WARPS = THREADS / WARP;
 constexpr u32 ROWS = WARPS, COLUMNS = 32;
 constexpr u32 SIDE = 3, CHANNELS = 3, RUN = SIDE * CHANNELS, TAPS = SIDE * RUN;
-// Rows of a patch, the values of each, and how many values the rows and the copies of a patch lie apart. A copy ends half the banks of shared memory away
-// from where it begins.
+// Rows of a patch, the values of each, and how many values the rows and the copies of a patch lie apart. A copy
+// ends half the banks of shared memory away from where it begins.
 constexpr u32 PATCH_ROWS = ROWS + SIDE - 1, LINE = (COLUMNS + SIDE - 1) * CHANNELS, STEP = LINE + 2, COPY = PATCH_ROWS * STEP + 16;
 static_assert(STEP % 2 == 0 && COPY / 2 % 32 == 16, "pairs of values are read at once, from two copies side by side");
 // A patch is brought by groups of threads, a row at once each.
@@ -33,7 +35,8 @@ struct Strip {
     }
 };
 
-// A thread's share of a patch, on its way from x to shared memory. The patch begins a row above and a column left of its strip.
+// A thread's share of a patch, on its way from x to shared memory. The patch begins a row above and a column left
+// of its strip.
 struct Share {
     T values[FETCHES];
     DEVICE void fetch(const T *x, const Strip &strip, const Sizes &s) {
@@ -61,8 +64,9 @@ struct Share {
 template <class A, class B> constexpr bool SAME = false;
 template <class A> constexpr bool SAME<A, A> = true;
 
-// c += a b on tensor cores: a is 16 x 16, b 16 x 8, c 16 x 8 in f32. With lane = 4 g + t, a lane has of a, in pairs, rows g, g + 8, g, g + 8 at columns
-// 2 t (+ 8 in the second two), of b column g at rows 2 t (+ 8), and of c rows g and g + 8 at columns 2 t and 2 t + 1.
+// c += a b on tensor cores: a is 16 x 16, b 16 x 8, c 16 x 8 in f32. With lane = 4 g + t, a lane has of a, in
+// pairs, rows g, g + 8, g, g + 8 at columns 2 t (+ 8 in the second two), of b column g at rows 2 t (+ 8), and of c
+// rows g and g + 8 at columns 2 t and 2 t + 1.
 template <class E> DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #ifdef EMULATED
     emulated::multiply_add(c, a, b, [](u16 bits) { return widen(E{bits}); });
@@ -115,18 +119,20 @@ template <int N> DEVICE void store_words(T *to, const Pack<u32, N> &words) {
 #endif
 }
 
-// Products of pixels and taps: rows are 16 pixels side by side, columns 8 channels, and between them lie 32 values, 10 for each row of taps, of which the
-// last is 0, and two zeros. Such pairs of values begin at even places of x for even columns and at odd ones for odd columns, so that patches are kept twice, the
-// second copy one place further.
+// Products of pixels and taps: rows are 16 pixels side by side, columns 8 channels, and between them lie 32 values,
+// 10 for each row of taps, of which the last is 0, and two zeros. Such pairs of values begin at even places of x
+// for even columns and at odd ones for odd columns, so that patches are kept twice, the second copy one place further.
 constexpr u32 DEPTH = 32, PADDED_RUN = RUN + 1;
 // Words from a channel's weights to the next one's.
 constexpr u32 WEIGHTS_STEP = DEPTH / 2 + 1;
 
-// y of 8 TILES channels, and if `partials` is not null their sums and those of squares, (pieces, 2, channels), a piece a block. `patches` are two of two
-// copies each, `weights` has WEIGHTS_STEP words for each channel, `places` 4 TILES values for each thread.
+// y of 8 TILES channels, and if `partials` is not null their sums and those of squares, (pieces, 2, channels), a
+// piece a block. `patches` are two of two copies each, `weights` has WEIGHTS_STEP words for each channel, `places`
+// 4 TILES values for each thread.
 template <int TILES>
 DEVICE void convolve(const T *x, const float *w, T *y, double *partials, const Sizes &s, u32 *patches, u32 *weights, float *places) {
-    // Columns of tiles are channels in an order by which a lane has 2 TOGETHER channels side by side, to be written at once.
+    // Columns of tiles are channels in an order by which a lane has 2 TOGETHER channels side by side, to be written
+    // at once.
     constexpr int TOGETHER = TILES < 4 ? TILES : 4;
     constexpr u32 OUT = 8 * TILES;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4;
@@ -239,14 +245,16 @@ KERNEL(BY_TWOS, stem_mma_forward)(const T *x, const float *w, T *y, double *part
     }
 }
 
-// Gradients by weights. Products of taps and channels: rows are 16 taps, columns 8 channels, and between them lie 16 pixels. A warp has 8 EACH channels,
-// APART warps beside each other those of a block, and APART rows of a strip. Column g of tile n is channel EACH g + n, so that a lane reads its channels of a pixel at once, and no
-// other lane needs them.
+// Gradients by weights. Products of taps and channels: rows are 16 taps, columns 8 channels, and between them lie
+// 16 pixels. A warp has 8 EACH channels, APART warps beside each other those of a block, and APART rows of a strip.
+// Column g of tile n is channel EACH g + n, so that a lane reads its channels of a pixel at once, and no other lane
+// needs them.
 template <int EACH> struct Gradients {
     static constexpr int WORDS = EACH / 2;
     Pack<u32, WORDS> pixels[4];
 
-    // Of the pixels of a lane among the 16 from `column` on: `line` is where its channels of the first pixel of the row lie, whose width is 0 beyond the image.
+    // Of the pixels of a lane among the 16 from `column` on: `line` is where its channels of the first pixel of the
+    // row lie, whose width is 0 beyond the image.
     DEVICE void fetch(const T *line, u32 column, u32 width, u32 channels) {
         column += threadIdx.x % 4 * 2;
 #pragma unroll
@@ -276,7 +284,8 @@ template <int EACH, int APART> DEVICE void gather(const T *x, const T *dy, doubl
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4;
     const u32 own_row = warp / APART * APART;
     dy += blockIdx.y * OUT + (warp % APART * 8 + g) * EACH;
-    // Where the value under tap 8 q + g lies, for the first pixel of the lane. What is beyond the taps is computed with the first one's, and left out.
+    // Where the value under tap 8 q + g lies, for the first pixel of the lane. What is beyond the taps is computed
+    // with the first one's, and left out.
     u32 offset[4];
 #pragma unroll
     for (u32 q = 0; q < 4; ++q) {

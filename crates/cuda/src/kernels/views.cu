@@ -1,7 +1,7 @@
 // Views of images: crop, bicubic resize and flip, then operators that look at one pixel at a time, and a blur.
 //
-// The arithmetic is that of simclr-augment, in its order and without contraction (compiled with --fmad=false), but for the mean of grey
-// and the exponentials of the blur.
+// The arithmetic is that of simclr-augment, in its order and without contraction (compiled with --fmad=false), but
+// for the mean of grey and the exponentials of the blur.
 
 constexpr u32 MOST_STEPS = 16;
 // Half of the widest blur of a view of 16,384 pixels, and the centre.
@@ -112,7 +112,8 @@ struct Span {
     u32 first, begin, count;
 };
 
-// The taps of output `out` of `side` from `length` pixels; the weights, which sum to `gain`, are written from `weights` on.
+// The taps of output `out` of `side` from `length` pixels; the weights, which sum to `gain`, are written from
+// `weights` on.
 DEVICE Span taps_of(u32 out, u32 side, u32 length, float gain, float *weights) {
     double scale = (double)length / (double)side;
     double stretch = scale > 1.0 ? scale : 1.0, inverse = 1.0 / stretch, radius = 2.0 * stretch;
@@ -161,8 +162,9 @@ DEVICE Pixel resized(const u8 *image, const View &view, Span rows, const float *
     return clip(sum);
 }
 
-// One block a view: everything up to the blur. `spans` is (views, 2, side), `weights` (views, 2, side, most), rows before columns; `planes`
-// (views, 3, side, side) holds the view where an operator needs its mean, or a blur follows; `out` (views, side, side, 3).
+// One block a view: everything up to the blur. `spans` is (views, 2, side), `weights` (views, 2, side, most), rows
+// before columns; `planes` (views, 3, side, side) holds the view where an operator needs its mean, or a blur
+// follows; `out` (views, side, side, 3).
 KERNEL(1024, views_resize)
 (const u8 *images, const View *views, u32 side, Span *spans, float *weights, u32 most, float *planes, u8 *out) {
     SHARED double places[32];
@@ -209,8 +211,8 @@ KERNEL(1024, views_resize)
     }
 }
 
-// Weights from the centre outwards of a Gaussian, sampled up to a tenth of the view's side; returns how many there are. Those below 2e-4 of
-// the centre's are left out.
+// Weights from the centre outwards of a Gaussian, sampled up to a tenth of the view's side; returns how many there
+// are. Those below 2e-4 of the centre's are left out.
 DEVICE u32 gaussian(float *kernel, u32 *count, float sigma, u32 side) {
     float scale = -0.5f / (sigma * sigma);
     u32 radius = side / 20;

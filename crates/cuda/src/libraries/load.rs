@@ -1,7 +1,8 @@
 //! Loading libraries from where they were found.
 //!
-//! cudarc opens libraries by names such as `libcudnn.so.9` and knows only the loader's own places. A library that is loaded already is
-//! found under the name that it was built with, wherever its file is: so each is loaded here first, by its path, for good.
+//! cudarc opens libraries by names such as `libcudnn.so.9` and knows only the loader's own places. A library that
+//! is loaded already is found under the name that it was built with, wherever its file is: so each is loaded here
+//! first, by its path, for good.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ fn with<R>(path: &Path, body: impl FnOnce(&Handle) -> R) -> Result<R> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     if !loaded.contains_key(path) {
-        // SAFETY: what runs as the library is loaded is NVIDIA's; the search takes files of its libraries' names alone, from the places
-        // that the system's loader and the user's environment name.
+        // SAFETY: what runs as the library is loaded is NVIDIA's; the search takes files of its libraries' names
+        // alone, from the places that the system's loader and the user's environment name.
         let handle = unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
         let handle = handle.map_err(|e| CudaError::Load { path: path.into(), reason: e.to_string() })?;
         loaded.insert(path.to_owned(), handle);

@@ -93,8 +93,8 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// Looks for every library on this machine. Where this build can ask the driver, a compiler or a cuBLASLt of a CUDA newer than the driver
-    /// serves is passed over: what it makes would not be loaded.
+    /// Looks for every library on this machine. Where this build can ask the driver, a compiler or a cuBLASLt of a
+    /// CUDA newer than the driver serves is passed over: what it makes would not be loaded.
     pub fn find() -> Libraries {
         let places = Places::of_machine();
         let found = Libraries::find_in(&places);

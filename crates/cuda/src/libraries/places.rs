@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The folders that are looked through, in their order.
 ///
-/// First those where the system's loader looks by itself, since it takes what it finds there; then a CUDA toolkit; then the
-/// wheels of a Python environment.
+/// First those where the system's loader looks by itself, since it takes what it finds there; then a CUDA toolkit;
+/// then the wheels of a Python environment.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     folders: Vec<PathBuf>,
@@ -83,8 +83,8 @@ fn environments(root: &Path, set: impl Fn(&str) -> Option<OsString>) -> Vec<Path
         if !program.is_file() {
             continue;
         }
-        // A link of an environment leads to the interpreter that it was made with, which has other packages: it is not followed
-        // where the environment says that it is one.
+        // A link of an environment leads to the interpreter that it was made with, which has other packages: it is
+        // not followed where the environment says that it is one.
         let own = folder.parent().map(Path::to_path_buf);
         let real =
             fs::canonicalize(&program).ok().and_then(|file| Some(file.parent()?.parent()?.to_path_buf()));

@@ -18,7 +18,8 @@ pub(super) fn major(path: &Path) -> Option<u32> {
     digits.split('.').next()?.parse().ok()
 }
 
-/// The version of the wheel whose folder `nvidia/NAME/lib` the file is in: that of `nvidia_NAME-VERSION.dist-info` beside it.
+/// The version of the wheel whose folder `nvidia/NAME/lib` the file is in: that of `nvidia_NAME-VERSION.dist-info`
+/// beside it.
 fn from_package(library: Library, path: &Path) -> Option<String> {
     let package = match library {
         Library::Driver => return None,

@@ -1,7 +1,7 @@
 //! BatchNorm on rows of channels, with the residual addition and the ReLU that follow it.
 //!
-//! Statistics stay on the device: sums (f64, [sum; C, sum of squares; C]) become coefficients (f32, [scale; C, shift; C, mean; C, inv_std; C]).
-//! Between the two, workers exchange sums.
+//! Statistics stay on the device: sums (f64, [sum; C, sum of squares; C]) become coefficients (f32, [scale; C,
+//! shift; C, mean; C, inv_std; C]). Between the two, workers exchange sums.
 
 use super::reductions::sum_pieces;
 use super::sums::Plan;
@@ -43,7 +43,8 @@ impl<E: Element> Gate<'_, E> {
     }
 }
 
-/// Bytes of the mask of `values` values in rows of `channels`: one for each pack that kernels read at once, a bit a value.
+/// Bytes of the mask of `values` values in rows of `channels`: one for each pack that kernels read at once, a bit a
+/// value.
 pub fn mask_len<E: Element>(values: usize, channels: usize) -> usize {
     values / pack_width(channels, E::TYPE)
 }
@@ -61,7 +62,8 @@ fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -
     Ok(channels)
 }
 
-/// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its channels.
+/// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its
+/// channels.
 fn row_grid(kernel: &'static str, values: usize, channels: usize, element: ElementType) -> Result<[u32; 3]> {
     let width = pack_width(channels, element);
     let [blocks, ..] = grid(values.div_ceil(width));
@@ -76,8 +78,8 @@ fn row_grid(kernel: &'static str, values: usize, channels: usize, element: Eleme
     Ok([blocks as u32, 1, 1])
 }
 
-/// What a BatchNorm moves towards the batch's statistics: old and new values, (C) each. The new ones take effect when the step is known
-/// to be sound.
+/// What a BatchNorm moves towards the batch's statistics: old and new values, (C) each. The new ones take effect
+/// when the step is known to be sound.
 #[derive(Debug)]
 pub struct Averages<'a> {
     /// What an average keeps of itself: 0.9.
@@ -163,8 +165,8 @@ pub fn frozen_coefficients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one. `mask`, where one is wanted, becomes that of y > 0, of
-/// [`mask_len`] bytes, for [`Gate::Mask`].
+/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one. `mask`, where one is wanted,
+/// becomes that of y > 0, of [`mask_len`] bytes, for [`Gate::Mask`].
 pub fn forward<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,
@@ -199,8 +201,8 @@ pub fn forward<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open. Where `keep`, dy becomes
-/// g, which is the gradient of the residual, and spares the next pass the gate.
+/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open.
+/// Where `keep`, dy becomes g, which is the gradient of the residual, and spares the next pass the gate.
 pub fn backward_sums<E: Element>(
     gpu: &dyn Launcher,
     dy: SliceMut<E>,
@@ -241,7 +243,8 @@ pub fn backward_sums<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where it is the gate.
+    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where
+    // it is the gate.
     unsafe { gpu.launch(&launch)? };
     sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
 }
@@ -270,8 +273,8 @@ pub fn parameter_gradients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// [a; C, b; C, c; C] of dx = g a + x b + c, from the sums of all workers over `count` values a channel; none where the statistics were
-/// constants.
+/// [a; C, b; C, c; C] of dx = g a + x b + c, from the sums of all workers over `count` values a channel; none where
+/// the statistics were constants.
 pub fn backward_coefficients(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
@@ -325,6 +328,7 @@ pub fn backward_input<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above; the output or the mask is read where it is the gate; each thread reads its values of x before it writes them.
+    // SAFETY: lengths are checked above; the output or the mask is read where it is the gate; each thread reads its
+    // values of x before it writes them.
     unsafe { gpu.launch(&launch) }
 }

@@ -3,7 +3,8 @@
 use crate::launcher::{BLOCK, Launch, Launcher, arguments, exact_grid, expect_len, fits};
 use crate::{Module, Program, Result, Slice, SliceMut};
 
-/// `losses` gets `-log softmax(logits)[label]` of each row; `dlogits` becomes the gradient of their mean, (softmax - onehot) / rows.
+/// `losses` gets `-log softmax(logits)[label]` of each row; `dlogits` becomes the gradient of their mean, (softmax
+/// - onehot) / rows.
 ///
 /// `logits` is (labels.len(), classes). A label of no class gives NaN, since labels on the device cannot be looked at.
 pub fn softmax_cross_entropy(

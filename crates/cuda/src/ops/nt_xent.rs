@@ -10,8 +10,8 @@ const PROGRAM: Program = Program::of(Module::NtXent);
 /// Values of `Seen` in `nt_xent.cu`.
 const SEEN: usize = 4;
 
-/// Per anchor [lse, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. z is (anchors, dim), `all` (views, dim), and
-/// z is `all` from `shape.offset` on.
+/// Per anchor [lse, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. z is (anchors,
+/// dim), `all` (views, dim), and z is `all` from `shape.offset` on.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
@@ -37,7 +37,8 @@ pub fn forward(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Sums over this worker's anchors: [loss, anchors to which no negative is as similar as the positive, entropy]; and lse by itself.
+/// Sums over this worker's anchors: [loss, anchors to which no negative is as similar as the positive, entropy];
+/// and lse by itself.
 pub fn figures(
     gpu: &dyn Launcher,
     anchors: Slice<f32>,
@@ -65,8 +66,8 @@ pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f
     unsafe { gpu.launch(&launch) }
 }
 
-/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device. `lse` holds one value a view
-/// of all workers.
+/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device.
+/// `lse` holds one value a view of all workers.
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,

@@ -1,7 +1,7 @@
 //! Parameter updates, one launch for up to 64 tensors.
 //!
-//! What changes from step to step is read from the device, so that a captured step can be replayed: the rate, the factor that undoes the
-//! loss's scale, and whether the step is sound.
+//! What changes from step to step is read from the device, so that a captured step can be replayed: the rate, the
+//! factor that undoes the loss's scale, and whether the step is sound.
 
 use std::marker::PhantomData;
 
@@ -43,8 +43,8 @@ impl Raw {
     }
 }
 
-/// Tensors that one pass goes over. State is what the optimiser keeps of each: as many values for momentum, twice as many for AdamW, none
-/// where a pass needs none.
+/// Tensors that one pass goes over. State is what the optimiser keeps of each: as many values for momentum, twice
+/// as many for AdamW, none where a pass needs none.
 pub struct TensorList<'a> {
     lists: Vec<Raw>,
     /// Values of state for each value, the same for all tensors.
@@ -177,7 +177,8 @@ pub fn momentum_update(
             let partials = Scratch::of::<f64>(gpu, 2 * list.blocks() as usize)?;
             let arguments = arguments![*list, decay, unscale, partials.address()];
             let launch = Launch { program: PROGRAM, kernel: "lars_norms", grid, block: BLOCK, arguments };
-            // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials a block.
+            // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials a
+            // block.
             unsafe { gpu.launch(&launch)? };
             norms = Some(partials);
         }
@@ -238,7 +239,8 @@ pub fn adamw_update(
         ];
         let grid = [list.blocks(), 1, 1];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
-        // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two values of state for each.
+        // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two values of state
+        // for each.
         unsafe { gpu.launch(&launch)? };
     }
     Ok(())
@@ -255,7 +257,8 @@ pub fn gradient_squares(gpu: &dyn Launcher, tensors: &TensorList, sum: SliceMut<
         let arguments = arguments![*list, at];
         let grid = [list.blocks(), 1, 1];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
-        // SAFETY: a list holds tensors whose lengths were checked as they were added; there is a partial for each block of all lists.
+        // SAFETY: a list holds tensors whose lengths were checked as they were added; there is a partial for each
+        // block of all lists.
         unsafe { gpu.launch(&launch)? };
         at += u64::from(list.blocks()) * size_of::<f64>() as u64;
     }

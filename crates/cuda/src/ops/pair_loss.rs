@@ -1,4 +1,5 @@
-//! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), tiled: the 2N x 2N matrix of similarities never exists.
+//! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), tiled: the 2N x 2N matrix of
+//! similarities never exists.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::pair_loss::{MOST_VIEWS, PairLoss, Term};
@@ -38,8 +39,8 @@ fn checked(kernel: &'static str, shape: &ContrastiveShape, z: usize, all: usize)
     similarities::checked(kernel, shape, z, all)
 }
 
-/// Per anchor a `simclr_kernels::pair_loss::Pair` and its loss. z is (anchors, dim), `all` (views, dim), and z is `all` from `shape.offset` on;
-/// `anchors` is what [`super::nt_xent::forward`] found of the same views.
+/// Per anchor a `simclr_kernels::pair_loss::Pair` and its loss. z is (anchors, dim), `all` (views, dim), and z is
+/// `all` from `shape.offset` on; `anchors` is what [`super::nt_xent::forward`] found of the same views.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
@@ -88,8 +89,8 @@ pub fn figures(
     unsafe { gpu.launch(&launch) }
 }
 
-/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device. `pairs` holds one a view of
-/// all workers, as [`forward`] found them.
+/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device.
+/// `pairs` holds one a view of all workers, as [`forward`] found them.
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,

@@ -70,8 +70,8 @@ pub(super) fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result
 /// Launches a kernel of a thread for each pack of each pixel of images of `height` x `width` pixels.
 ///
 /// # Safety
-/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them for so many images, of so many
-/// pixels where there is a thread for each, of so many channels.
+/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them
+/// for so many images, of so many pixels where there is a thread for each, of so many channels.
 pub(super) unsafe fn run<E: Element>(
     gpu: &dyn Launcher,
     kernel: &'static str,
@@ -105,7 +105,8 @@ pub fn max_pool_forward<E: Element>(
     unsafe { run::<E>(gpu, NAME, &operands, &window, window.outputs()) }
 }
 
-/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Windows have at most 254 pixels.
+/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Windows have at
+/// most 254 pixels.
 ///
 /// A first pass finds which tap of each window that is, a byte each, so that the second, which gathers, looks at no x.
 pub fn max_pool_backward<E: Element>(

@@ -86,8 +86,8 @@ pub fn judge(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Dynamic loss scaling: `state` is the scale, 1 / scale and the steps since it changed, a value each. The scale halves where a step was not
-/// finite, down to 1, and doubles after `interval` sound ones, up to 2^24.
+/// Dynamic loss scaling: `state` is the scale, 1 / scale and the steps since it changed, a value each. The scale
+/// halves where a step was not finite, down to 1, and doubles after `interval` sound ones, up to 2^24.
 pub fn update_loss_scale(
     gpu: &dyn Launcher,
     finite: Slice<f64>,

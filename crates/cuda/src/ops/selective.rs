@@ -44,7 +44,8 @@ impl Streams {
     /// Launches a kernel with a thread for each pack of each slice.
     ///
     /// # Safety
-    /// `arguments` must be the first ones of `kernel`, the counts and the divisor its last, with memory for what these say.
+    /// `arguments` must be the first ones of `kernel`, the counts and the divisor its last, with memory for what
+    /// these say.
     unsafe fn run<E: Element>(
         &self,
         gpu: &dyn Launcher,
@@ -116,7 +117,8 @@ pub fn fuse_backward<E: Element>(
     unsafe { streams.run::<E>(gpu, NAME, &[&dy.address(), &dx.address(), &add]) }
 }
 
-/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two logits.
+/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two
+/// logits.
 pub fn select_forward<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,

@@ -1,4 +1,5 @@
-//! What losses over similarities share: their tiles, and the gradient that is put together from splits. See `similarities.cuh`.
+//! What losses over similarities share: their tiles, and the gradient that is put together from splits. See
+//! `similarities.cuh`.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 

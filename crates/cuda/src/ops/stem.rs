@@ -1,10 +1,11 @@
 //! Convolutions of few channels, such as a network's first, as ones of 8 channels or more.
 //!
-//! Tensor cores take 8 channels of a 16-bit type at once, and libraries are slow with less. Channels are therefore filled up with zeros. Where the
-//! stride is 2, the four pixels of a 2 x 2 block become channels of one first (space to depth), so that the packed convolution has stride 1:
-//! tap r of output p lies at row 2 p + r - padding = 2 (p + a) + b with b in {0, 1}, which is tap a - floor(-padding / 2) at row b of a block. A 7 x 7 kernel
-//! of stride 2 over 3 channels becomes a 4 x 4 kernel of stride 1 over 12, filled up to 16. The padding is part of the packed images.
-//! The result is the same up to the order of sums.
+//! Tensor cores take 8 channels of a 16-bit type at once, and libraries are slow with less. Channels are therefore
+//! filled up with zeros. Where the stride is 2, the four pixels of a 2 x 2 block become channels of one first
+//! (space to depth), so that the packed convolution has stride 1: tap r of output p lies at row 2 p + r - padding =
+//! 2 (p + a) + b with b in {0, 1}, which is tap a - floor(-padding / 2) at row b of a block. A 7 x 7 kernel of
+//! stride 2 over 3 channels becomes a 4 x 4 kernel of stride 1 over 12, filled up to 16. The padding is part of the
+//! packed images. The result is the same up to the order of sums.
 
 use std::marker::PhantomData;
 
@@ -50,7 +51,8 @@ struct Sizes {
     by_packed_width: Divisor,
 }
 
-/// Whether a convolution of elements of type `E` is faster packed: with less than 8 channels, in 16 bits, and a stride that can be packed.
+/// Whether a convolution of elements of type `E` is faster packed: with less than 8 channels, in 16 bits, and a
+/// stride that can be packed.
 pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
     g.in_channels < GROUP && (1..=2).contains(&g.stride) && E::TYPE.size() == 2
 }

@@ -1,8 +1,10 @@
-//! A network's first convolution on tensor cores, as small images have it: 3 x 3 taps of stride 1 over 3 channels and a border of one zero, in 16 bits.
+//! A network's first convolution on tensor cores, as small images have it: 3 x 3 taps of stride 1 over 3 channels
+//! and a border of one zero, in 16 bits.
 //!
-//! Its output is all that costs: x is read once, and the channels' sums are taken of what has just been computed. Terms are multiplied in 16 bits and
-//! added up in f32, 27 of them for an output. Sums over pixels are added up in f32 for at most 64 outputs (gradients: 1024) one after the other, then in f64, in an
-//! order that depends on the shape alone.
+//! Its output is all that costs: x is read once, and the channels' sums are taken of what has just been computed.
+//! Terms are multiplied in 16 bits and added up in f32, 27 of them for an output. Sums over pixels are added up in
+//! f32 for at most 64 outputs (gradients: 1024) one after the other, then in f64, in an order that depends on the
+//! shape alone.
 
 use simclr_kernels::Conv2dGeometry;
 
@@ -38,7 +40,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Pieces are enough for several rounds of the largest GPUs where there are as many strips, and have at most `most` strips.
+    /// Pieces are enough for several rounds of the largest GPUs where there are as many strips, and have at most
+    /// `most` strips.
     fn of<E: Element>(kernel: &'static str, g: &Conv2dGeometry, pieces: usize, most: usize) -> Result<Plan> {
         expect(kernel, serves::<E>(g), || {
             format!(
@@ -90,8 +93,8 @@ fn program<E: Element>() -> Program {
     Program::typed(Module::StemMma, E::TYPE)
 }
 
-/// y (N, H, W, K) of x (N, H, W, 3) and w (K, 3, 3, 3), both rounded to nearest, ties to even; and of y as it is stored, `sums` = [sum of each channel; K values,
-/// sum of its squares; K values].
+/// y (N, H, W, K) of x (N, H, W, 3) and w (K, 3, 3, 3), both rounded to nearest, ties to even; and of y as it is
+/// stored, `sums` = [sum of each channel; K values, sum of its squares; K values].
 ///
 /// # Errors
 /// `Lengths` for what [`serves`] does not, and lengths that do not belong together.
@@ -118,8 +121,8 @@ pub fn forward<E: Element>(
     };
     let to = partials.as_ref().map_or(0, Scratch::address);
     let arguments = arguments![x.address(), w.address(), y.address(), to, plan.sizes, plan.wide];
-    // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the channels, and there are partials for
-    // each piece or none are written.
+    // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the
+    // channels, and there are partials for each piece or none are written.
     unsafe { gpu.launch(&plan.launch(program::<E>(), NAME, arguments))? };
     match (partials, sums) {
         (Some(partials), Some(sums)) => sum_pieces(gpu, partials.as_ref(), plan.pieces, sums),
@@ -145,8 +148,8 @@ pub fn backward_weight<E: Element>(
     expect_len(NAME, "dw", dw.len(), g.weight_len())?;
     let partials = Scratch::of::<f64>(gpu, plan.pieces * g.weight_len())?;
     let arguments = arguments![x.address(), dy.address(), partials.address(), plan.sizes, plan.wide];
-    // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the channels, and there are partials for
-    // each piece.
+    // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the
+    // channels, and there are partials for each piece.
     unsafe { gpu.launch(&plan.launch(program::<E>(), NAME, arguments))? };
     let mut exact = Scratch::of::<f64>(gpu, g.weight_len())?;
     sum_pieces(gpu, partials.as_ref(), plan.pieces, exact.as_mut())?;

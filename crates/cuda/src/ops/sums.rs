@@ -19,10 +19,11 @@ impl Plan {
             if channels.is_multiple_of(element.width()) { channels / element.width() } else { channels };
         let lanes = packs.next_power_of_two().min(32);
         let columns = packs.div_ceil(lanes);
-        // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in each that their sums weigh
-        // little; a piece's values are counted in 32 bits.
+        // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in
+        // each that their sums weigh little; a piece's values are counted in 32 bits.
         let ranks = BLOCK as usize / lanes;
-        // So far may a thread look beyond the end, up to four reads of `ranks` rows each: together with a piece it is to fit into 32 bits.
+        // So far may a thread look beyond the end, up to four reads of `ranks` rows each: together with a piece it
+        // is to fit into 32 bits.
         fits(kernel, 4 * ranks * channels)?;
         let pieces = rows.div_ceil(16 * ranks).clamp(1, (3168 / columns).max(1));
         let pieces = pieces.max((rows * channels).div_ceil(1 << 30));

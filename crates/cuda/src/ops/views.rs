@@ -36,8 +36,9 @@ pub struct View {
 impl View {
     /// The view that `recipe` describes, of an image that begins at byte `image` of all images.
     ///
-    /// None where the kernels cannot make it: operators other than brightness, contrast, saturation, hue, grey, solarise, invert, flip and
-    /// one blur, a contrast after the blur, or more than sixteen. It is then made on the CPU.
+    /// None where the kernels cannot make it: operators other than brightness, contrast, saturation, hue, grey,
+    /// solarise, invert, flip and one blur, a contrast after the blur, or more than sixteen. It is then made on the
+    /// CPU.
     pub fn new(recipe: &Recipe, image: usize) -> Option<View> {
         let (width, height) = recipe.image;
         let crop = recipe.crop;
@@ -157,7 +158,8 @@ fn taps(length: u32, side: usize) -> usize {
     (length as usize).min((4.0 * stretch) as usize + 3)
 }
 
-/// How many of `views` views are made at once, of outputs that have `most` source pixels, and what intermediate memory each of them takes, in bytes.
+/// How many of `views` views are made at once, of outputs that have `most` source pixels, and what intermediate
+/// memory each of them takes, in bytes.
 fn at_once(views: usize, side: usize, most: usize) -> (usize, usize) {
     let each = size_of::<f32>() * (2 * 3 * side * side + 2 * side * most) + 24 * side;
     let parts = views.div_ceil((ROOM / each.max(1)).clamp(1, 65_535)).max(1);
@@ -165,14 +167,15 @@ fn at_once(views: usize, side: usize, most: usize) -> (usize, usize) {
     (views.div_ceil(parts).max(1), each)
 }
 
-/// Bytes of intermediate memory that [`make`] takes for `views` views of `side` x `side` pixels, where no side of an image is longer than `longest` pixels.
+/// Bytes of intermediate memory that [`make`] takes for `views` views of `side` x `side` pixels, where no side of
+/// an image is longer than `longest` pixels.
 pub fn room_to_make(views: usize, side: usize, longest: u32) -> usize {
     let (together, each) = at_once(views, side, taps(longest, side));
     together * each
 }
 
-/// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each `width * height * 3` bytes from
-/// its place on.
+/// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each
+/// `width * height * 3` bytes from its place on.
 pub fn make(
     gpu: &dyn Launcher,
     images: Slice<u8>,
@@ -191,7 +194,8 @@ pub fn make(
 /// The same of views that are on the GPU already.
 ///
 /// # Safety
-/// Each view's image must lie in readable memory, `view.image` bytes from address `images` on, and address `uploaded` must hold a copy of the views.
+/// Each view's image must lie in readable memory, `view.image` bytes from address `images` on, and address
+/// `uploaded` must hold a copy of the views.
 pub(crate) unsafe fn make_uploaded(
     gpu: &dyn Launcher,
     images: u64,
@@ -209,7 +213,8 @@ pub(crate) unsafe fn make_uploaded(
         let first = number * together;
         let at = out.address() + (first * len) as u64;
         let uploaded = uploaded + (first * size_of::<View>()) as u64;
-        // SAFETY: the views of this part have their places in `out`, by the lengths above; the rest is the caller's promise.
+        // SAFETY: the views of this part have their places in `out`, by the lengths above; the rest is the caller's
+        // promise.
         unsafe { some(gpu, images, (part, uploaded), side, most, at)? };
     }
     Ok(())
@@ -238,8 +243,8 @@ unsafe fn some(
         arguments![images, uploaded, width, spans.address(), weights.address(), taps, planes.address(), out];
     let block = if side > 64 { 1024 } else { 256 };
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [count, 1, 1], block, arguments };
-    // SAFETY: crops lie within images (the caller's promise); intermediate memory is sized as the kernel says, `most` being no less than the
-    // taps of any output.
+    // SAFETY: crops lie within images (the caller's promise); intermediate memory is sized as the kernel says,
+    // `most` being no less than the taps of any output.
     unsafe { gpu.launch(&launch)? };
     if views.iter().all(|view| view.blur == 0) {
         return Ok(());

@@ -108,7 +108,8 @@ fn masks_tell_what_outputs_tell() {
     for_each_type!(masks);
 }
 
-/// y with a mask and without, and backward by the mask and by y: the same bits. Some values of y are rounded to 0, some are NaN, some -0.
+/// y with a mask and without, and backward by the mask and by y: the same bits. Some values of y are rounded to 0,
+/// some are NaN, some -0.
 fn masks<E: Stored>() {
     for (rows, channels) in SHAPES {
         let len = rows * channels;

@@ -1,6 +1,8 @@
-//! Tensors of more than 2^32 values, as a ResNet-50 has them for 8,192 views of 224 x 224 pixels: passes over rows and values.
+//! Tensors of more than 2^32 values, as a ResNet-50 has them for 8,192 views of 224 x 224 pixels: passes over rows
+//! and values.
 //!
-//! Memory is sparse, and only the blocks at the corners of each grid are run. What they cover is filled here and there, above all from 2^31 and 2^32 on.
+//! Memory is sparse, and only the blocks at the corners of each grid are run. What they cover is filled here and
+//! there, above all from 2^31 and 2^32 on.
 
 use half::bf16;
 use simclr_cuda::Element;
@@ -13,8 +15,8 @@ use crate::support::*;
 type E = bf16;
 const ROWS: usize = 8192 * 112 * 112;
 
-/// Parts that the first and the last of `blocks` blocks cover in their rounds over `len` values, `each` at once: of the first rounds, of those at 2^31 and at
-/// 2^32, and of the last.
+/// Parts that the first and the last of `blocks` blocks cover in their rounds over `len` values, `each` at once: of
+/// the first rounds, of those at 2^31 and at 2^32, and of the last.
 fn parts(len: usize, blocks: usize, each: usize) -> Vec<(usize, usize)> {
     let round = blocks * each;
     let after =
@@ -46,7 +48,8 @@ fn batch_norm_counts_beyond_32_bits() {
     if compiler().is_none() {
         return;
     }
-    // Whole packs in rounds of 8192 blocks, and single values in rounds of a multiple of the channels; the pieces of the sums.
+    // Whole packs in rounds of 8192 blocks, and single values in rounds of a multiple of the channels; the pieces
+    // of the sums.
     batch_norm_of(64, 8192, 3168);
     batch_norm_of(63, 8253, 1584);
 }

@@ -1,4 +1,5 @@
-//! Images whose values are more than 2^32 in all: pooling, selective kernels and a network's first convolution. See `huge.rs`.
+//! Images whose values are more than 2^32 in all: pooling, selective kernels and a network's first convolution. See
+//! `huge.rs`.
 //!
 //! What the kernels say of the first image and the last is what they say of these alone.
 
@@ -51,7 +52,8 @@ fn max_pooling_counts_beyond_32_bits() {
     }
     let gpu = &Emulator::of_corners();
     const CHANNELS: usize = 64;
-    // What a block covers: so many values of the output, and their blocks of 2 x 2 pixels of the input, in rows of `WIDE`.
+    // What a block covers: so many values of the output, and their blocks of 2 x 2 pixels of the input, in rows of
+    // `WIDE`.
     const BLOCK: usize = 256 * 8;
     const WIDE: usize = BLOCK * 2;
     let one = PoolGeometry {
@@ -221,7 +223,8 @@ fn the_first_convolution_counts_beyond_32_bits() {
     let [mut y, mut own_y] = [many, one].map(|g| Sparse::<E>::zeros(g.output_len()));
     stem_mma::forward(gpu, &many, all.read(), w.read(), y.write(), None).unwrap();
     stem_mma::forward(gpu, &one, alone.read(), w.read(), own_y.write(), None).unwrap();
-    // The first strip is the first block's, the last one the last block's: 32 columns of 8 rows, of which these are the first and the last.
+    // The first strip is the first block's, the last one the last block's: 32 columns of 8 rows, of which these are
+    // the first and the last.
     let strip = 32 * 64;
     for (number, first) in [(0, 0), (many.batch - 1, outputs - strip)] {
         let got = y.part(number * outputs + first, strip);

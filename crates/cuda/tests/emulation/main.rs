@@ -1,6 +1,7 @@
 //! Every kernel, run on the CPU in place of a GPU, against the portable forms that specify it.
 //!
-//! What a GPU's compiler gets is translated by the system's C++ compiler: see `simclr-stand-in`. Without one these tests say that they were skipped.
+//! What a GPU's compiler gets is translated by the system's C++ compiler: see `simclr-stand-in`. Without one these
+//! tests say that they were skipped.
 
 mod batch_norm;
 mod elementwise;

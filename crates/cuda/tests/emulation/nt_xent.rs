@@ -14,8 +14,8 @@ fn views(count: usize, dim: usize, normalized: bool) -> Vec<f32> {
     z
 }
 
-/// Anchors, views before and after them, dimensions, temperature: one tile and several, tails of each kind, one worker of several,
-/// similarities far beyond what the exponential of a float can hold.
+/// Anchors, views before and after them, dimensions, temperature: one tile and several, tails of each kind, one
+/// worker of several, similarities far beyond what the exponential of a float can hold.
 const SHAPES: [(usize, usize, usize, usize, f32, bool); 8] = [
     (2, 0, 0, 1, 0.5, true),
     (6, 0, 0, 2, 0.1, true),

@@ -14,8 +14,9 @@ const LOSSES: [PairLoss; 4] = [
     PairLoss { term: Term::Margin(0.4), semi_hard: true },
 ];
 
-/// Anchors, views before and after them, dimensions, temperature, largest value: one tile and several, tails of each kind, one worker of
-/// several, enough views for several splits, similarities far beyond what the exponential of a float can hold.
+/// Anchors, views before and after them, dimensions, temperature, largest value: one tile and several, tails of
+/// each kind, one worker of several, enough views for several splits, similarities far beyond what the exponential
+/// of a float can hold.
 const SHAPES: [(usize, usize, usize, usize, f32, i32); 5] = [
     (4, 0, 0, 1, 1.0, 2),
     (6, 0, 0, 7, 0.5, 1),
@@ -24,7 +25,8 @@ const SHAPES: [(usize, usize, usize, usize, f32, i32); 5] = [
     (10, 6, 4, 129, 0.25, 3),
 ];
 
-/// Whole numbers, whose products are exact whatever the order of sums: what is mined is the same everywhere, and equals are equal.
+/// Whole numbers, whose products are exact whatever the order of sums: what is mined is the same everywhere, and
+/// equals are equal.
 fn whole(len: usize, most: i32, seed: u32) -> Vec<f32> {
     noise(len, seed).iter().map(|v| (v * (2 * most + 1) as f32).round()).collect()
 }

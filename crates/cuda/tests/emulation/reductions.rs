@@ -88,7 +88,8 @@ fn what_is_not_finite_is_noticed_and_the_scale_follows() {
         assert_eq!(judged(&[(3.0, 16.0), bad, (2.0, 4.0)]), want);
     }
     assert_eq!(judged(&[(1.0, f64::NAN), (2.0, 4.0)])[SOUND..=STEPS], [0.0, 0.0]);
-    // Gradients are told without their scale. What overflows by it is skipped, but a loss that is not finite is not, nor what overflows without.
+    // Gradients are told without their scale. What overflows by it is skipped, but a loss that is not finite is
+    // not, nor what overflows without.
     let infinite = (2.0, f64::INFINITY);
     let skipped = [2.0, 0.5, 2.0, 2.0, 1.0, 2.0, 5.5, 1.25, 0.0, 1.0];
     assert_eq!(judged_at(Some(4.0), &[(3.0, 64.0), infinite]), skipped);

@@ -5,8 +5,9 @@
 //! tag, image, width, height, checksum of the pixels, checksum of these five (4 bytes each), pixels
 //! ```
 //!
-//! Numbers are little-endian. Records are written by several threads, so that one that was not finished may lie among the last ones: what
-//! follows it is given up. A record's pixels are held against their checksum whenever they are read.
+//! Numbers are little-endian. Records are written by several threads, so that one that was not finished may lie
+//! among the last ones: what follows it is given up. A record's pixels are held against their checksum whenever
+//! they are read.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -50,8 +51,8 @@ pub(super) struct CacheFile {
 }
 
 impl CacheFile {
-    /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another `fingerprint` are
-    /// thrown away. Of records there will be at most `budget` bytes.
+    /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another
+    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes.
     pub fn open(
         path: &Path,
         fingerprint: u64,

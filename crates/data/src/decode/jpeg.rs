@@ -1,7 +1,7 @@
 //! JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
 //!
-//! Files of the common kind are decoded by `simclr-jpeg`, and no more of them than is needed. All others, and whatever is odd about a
-//! file, go to zune-jpeg, whose verdict counts.
+//! Files of the common kind are decoded by `simclr-jpeg`, and no more of them than is needed. All others, and
+//! whatever is odd about a file, go to zune-jpeg, whose verdict counts.
 
 use image::metadata::Orientation;
 use simclr_jpeg::{Error, Header, Rect, Scratch};

@@ -1,8 +1,8 @@
 //! Files of any supported format to 8-bit RGB.
 //!
 //! A format is recognised by its first bytes, never by the name of the file. The declared size is checked before
-//! memory is taken for the pixels. Grey becomes three equal channels, and the EXIF orientation is obeyed; [`DecodeOptions`] say
-//! how 16 bits become 8 and what transparency is laid over.
+//! memory is taken for the pixels. Grey becomes three equal channels, and the EXIF orientation is obeyed;
+//! [`DecodeOptions`] say how 16 bits become 8 and what transparency is laid over.
 
 mod format;
 mod jpeg;
@@ -95,8 +95,9 @@ pub fn decode_bytes<'a>(
     decode_part(name, bytes, options, &Region::whole, scratch)
 }
 
-/// As [`decode_bytes`], but only what `needed` says of the image, told its width and height after the EXIF orientation and the
-/// shrinking. Pixels outside of that are unspecified. Of formats that are only decoded whole it is not asked.
+/// As [`decode_bytes`], but only what `needed` says of the image, told its width and height after the EXIF
+/// orientation and the shrinking. Pixels outside of that are unspecified. Of formats that are only decoded whole it
+/// is not asked.
 ///
 /// # Errors
 /// As [`decode_bytes`]; damage outside of the part may go unnoticed.

@@ -9,7 +9,8 @@ pub struct DecodeOptions {
     pub background: [u8; 3],
     /// How stored values become 8 bits.
     pub window: Window,
-    /// Images whose shorter side has more pixels than this are shrunk to it (antialiased), their shape kept. `None`: none are.
+    /// Images whose shorter side has more pixels than this are shrunk to it (antialiased), their shape kept.
+    /// `None`: none are.
     pub shrink: Option<u32>,
 }
 

@@ -5,7 +5,8 @@ use image::{ImageBuffer, Rgb};
 
 use super::resize;
 
-/// The size at which the shorter side of an image of `size` has `side` pixels, its shape kept; `None` if it is no larger.
+/// The size at which the shorter side of an image of `size` has `side` pixels, its shape kept; `None` if it is no
+/// larger.
 pub(crate) fn target((width, height): (u32, u32), side: u32) -> Option<(u32, u32)> {
     let shorter = width.min(height);
     if shorter <= side || side == 0 {

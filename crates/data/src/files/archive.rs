@@ -53,7 +53,8 @@ pub(crate) fn by_folders(
     Ok(Opened { train, test, left_out })
 }
 
-/// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take the memory.
+/// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take
+/// the memory.
 pub(crate) const MAX_LABEL: u32 = 1 << 20;
 
 /// Classes that are numbers, up to the largest label.

@@ -1,7 +1,9 @@
-//! Parquet files with a column of images, as Hugging Face writes them: a struct of `bytes` and `path`, or plain binary values.
+//! Parquet files with a column of images, as Hugging Face writes them: a struct of `bytes` and `path`, or plain
+//! binary values.
 //!
-//! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an integer or text
-//! column called `label` or the like; Hugging Face's names of classes are found in the file's own description.
+//! A row group is a strand: its images are read from its beginning, a block of rows at a time. Labels come from an
+//! integer or text column called `label` or the like; Hugging Face's names of classes are found in the file's own
+//! description.
 
 mod labels;
 mod pages;

@@ -1,7 +1,7 @@
 //! Tar shards (WebDataset), one or many, as one data set.
 //!
-//! Shards that are not compressed are read at any place, so that every order costs the same. Compressed ones are read from their
-//! beginning, a block of members at a time (see `locality`).
+//! Shards that are not compressed are read at any place, so that every order costs the same. Compressed ones are
+//! read from their beginning, a block of members at a time (see `locality`).
 
 use std::fs::File;
 use std::io::Read;
@@ -197,8 +197,8 @@ impl Files for BlockReader<PackedShards> {
     }
 }
 
-/// Files of one kind (shards, tables), those to train on apart from those to test on, by their names. Where no name speaks of training,
-/// all are to train on.
+/// Files of one kind (shards, tables), those to train on apart from those to test on, by their names. Where no name
+/// speaks of training, all are to train on.
 pub(crate) fn split(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let splits: Vec<Option<Split>> =
         paths.iter().map(|path| split_of_path(&path.to_string_lossy())).collect();

@@ -1,8 +1,8 @@
 //! The image files of a tar archive: where they lie, and the labels beside them.
 //!
-//! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed one is decompressed
-//! once, to the end, with nothing kept. In WebDataset's layout a sample is the files of one name up to its first dot: `0017.jpg` and
-//! `0017.cls` are an image and its label, a number.
+//! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed
+//! one is decompressed once, to the end, with nothing kept. In WebDataset's layout a sample is the files of one
+//! name up to its first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -216,7 +216,8 @@ fn note<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The path in an extended header. Sizes beyond 8 GiB, which only it can state, would put all that follows out of place.
+/// The path in an extended header. Sizes beyond 8 GiB, which only it can state, would put all that follows out of
+/// place.
 fn pax_path(extended: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
     let mut path = None;
     for extension in PaxExtensions::new(extended) {

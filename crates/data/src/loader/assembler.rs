@@ -69,7 +69,8 @@ impl Assembler {
             if self.take(&run).is_err() {
                 return;
             }
-            // There is room for every run in circulation. In the end the workers may have gone before the last runs are taken.
+            // There is room for every run in circulation. In the end the workers may have gone before the last runs
+            // are taken.
             let _ = self.empty.send(run);
         }
     }

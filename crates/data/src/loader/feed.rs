@@ -17,8 +17,8 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::permutation::{Order, Orders};
 
-/// A run holds about this many bytes of views: small images are handed over by the dozen, so that the threads do not spend
-/// their time waking each other, and large ones singly.
+/// A run holds about this many bytes of views: small images are handed over by the dozen, so that the threads do
+/// not spend their time waking each other, and large ones singly.
 const RUN_BYTES: usize = 256 << 10;
 const LONGEST_RUN: usize = 32;
 
@@ -198,8 +198,8 @@ impl Drop for Feed {
         if let Some(shared) = &self.shared {
             shared.stop.store(true, Ordering::Relaxed);
         }
-        // Wakes the assembler if it waits for room. When it ends it drops its ends of the other channels, which wakes the
-        // workers; these look at `stop` between images.
+        // Wakes the assembler if it waits for room. When it ends it drops its ends of the other channels, which
+        // wakes the workers; these look at `stop` between images.
         self.ready = None;
         for thread in self.threads.drain(..) {
             // A panic has been reported when it happened; a destructor must not add another.

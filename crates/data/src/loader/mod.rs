@@ -9,8 +9,9 @@
 //!
 //! The places of an epoch (positions in its order of images) are cut into short runs. A worker takes an empty buffer,
 //! then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
-//! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place where it
-//! starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the workers run.
+//! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place
+//! where it starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the
+//! workers run.
 
 mod assembler;
 mod feed;
@@ -52,7 +53,8 @@ pub struct Position {
 pub struct Reading {
     /// Worker threads; at least 1.
     pub threads: usize,
-    /// Whether the first image that cannot be read ends it with [`DataError::Image`], instead of being passed over and listed.
+    /// Whether the first image that cannot be read ends it with [`DataError::Image`], instead of being passed over
+    /// and listed.
     pub strict: bool,
 }
 
@@ -76,8 +78,8 @@ pub struct LoaderConfig {
 /// One batch of N images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so that with two
-    /// branches the positive of view i is view (i + N) mod 2N. Empty where somebody else makes them.
+    /// 8-bit RGB, shape (branches x N, size, size, 3): first the N views of branch 0, then those of branch 1, so
+    /// that with two branches the positive of view i is view (i + N) mod 2N. Empty where somebody else makes them.
     pub views: Vec<u8>,
     /// The N images and the recipes of their views, where somebody else makes these ([`Loader::raw`]); otherwise empty.
     pub raw: Raw,
@@ -109,8 +111,8 @@ pub struct Skipped {
 /// An endless stream of batches for training, epoch after epoch; the last short batch of an epoch is dropped.
 ///
 /// Each epoch visits the images in an order that is a function of (seed, epoch), and draws the view of image i
-/// in branch b from the random stream (seed, epoch, i, b). A broken image is passed over, the next in order takes its place, and it
-/// is listed in [`Loader::skipped`]. Dropping the loader ends its threads.
+/// in branch b from the random stream (seed, epoch, i, b). A broken image is passed over, the next in order takes
+/// its place, and it is listed in [`Loader::skipped`]. Dropping the loader ends its threads.
 pub struct Loader {
     feed: Feed,
     batches_per_epoch: usize,
@@ -125,8 +127,9 @@ impl Loader {
         Self::start(dataset, config, rows, start)
     }
 
-    /// The same batches, but for their views, which are left to somebody else: [`Batch::raw`] has what they are made of. The pixels of images
-    /// that are `kept` elsewhere are not brought; where some may be, images are decoded whole.
+    /// The same batches, but for their views, which are left to somebody else: [`Batch::raw`] has what they are
+    /// made of. The pixels of images that are `kept` elsewhere are not brought; where some may be, images are
+    /// decoded whole.
     pub fn raw(
         dataset: Arc<dyn Dataset>,
         mut config: LoaderConfig,
@@ -159,8 +162,8 @@ impl Loader {
     /// The next batch, waiting for it if need be.
     ///
     /// # Errors
-    /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not hold one full
-    /// batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
+    /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not
+    /// hold one full batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self.feed.next()? {
             Some(batch) => Ok(batch),

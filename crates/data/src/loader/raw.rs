@@ -44,8 +44,8 @@ impl RawImage {
     }
 }
 
-/// Which images of a data set somebody keeps decoded: their pixels need not be brought again. The views are the same whether an image is
-/// kept or not.
+/// Which images of a data set somebody keeps decoded: their pixels need not be brought again. The views are the
+/// same whether an image is kept or not.
 #[derive(Debug)]
 pub struct Kept {
     /// Width and height of each; 0 of those that are not kept.

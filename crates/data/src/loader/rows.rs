@@ -70,7 +70,8 @@ impl Rows {
     /// What the views look at of an image of `width` x `height` pixels.
     fn needed(&self, epoch: u64, index: u32, width: u32, height: u32) -> Region {
         match self {
-            // Whoever keeps images keeps them whole. That also decides which images are broken, whether there is still room or not.
+            // Whoever keeps images keeps them whole. That also decides which images are broken, whether there is
+            // still room or not.
             Self::Raw { kept: Some(_), .. } => Region::whole(width, height),
             Self::Views { families, seed } | Self::Raw { families, seed, .. } => {
                 let crop = |branch: usize| {
@@ -87,7 +88,8 @@ impl Rows {
         }
     }
 
-    /// Makes of image `index` what it contributes: its views, one after another, are written into `out`, or it is added to `raw`.
+    /// Makes of image `index` what it contributes: its views, one after another, are written into `out`, or it is
+    /// added to `raw`.
     pub fn make(
         &self,
         dataset: &dyn Dataset,

@@ -2,9 +2,9 @@
 
 /// One loader's part of every batch, where several workers train together.
 ///
-/// With batches of n images a loader, the first loader has the first n places of each n x `of` places of an epoch's order, the second the
-/// next n, and so on: together they have the batches that one loader would make. What is left behind the last such batch is dealt
-/// evenly: it takes the place of broken images.
+/// With batches of n images a loader, the first loader has the first n places of each n x `of` places of an epoch's
+/// order, the second the next n, and so on: together they have the batches that one loader would make. What is left
+/// behind the last such batch is dealt evenly: it takes the place of broken images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     rank: u64,

@@ -35,7 +35,8 @@ pub(super) struct Shared {
 pub(super) struct Run {
     pub number: u64,
     pub span: Span,
-    /// For each place of the span: the image, or why there is none. Shorter than the span if its epoch was finished meanwhile.
+    /// For each place of the span: the image, or why there is none. Shorter than the span if its epoch was finished
+    /// meanwhile.
     pub outcomes: Vec<Result<u32, Skipped>>,
     /// The views of each place, those of one image side by side. Empty where views are not made.
     pub views: Vec<u8>,
@@ -51,8 +52,8 @@ pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Resul
         augment: Scratch::default(),
         order: (u64::MAX, Arc::default()),
     };
-    // The buffer comes before the claim: every claimed run is then sure to be filled, so the assembler, which waits for the
-    // lowest one, cannot wait for a worker that waits for a buffer.
+    // The buffer comes before the claim: every claimed run is then sure to be filled, so the assembler, which waits
+    // for the lowest one, cannot wait for a worker that waits for a buffer.
     for mut run in empty {
         run.number = shared.next_run.fetch_add(1, Ordering::Relaxed);
         let Some(span) = shared.plan.span(run.number) else {

@@ -1,8 +1,9 @@
 //! A data set that needs no files: coloured, textured objects, told apart by their shape alone.
 //!
-//! Each image shows one of ten shapes. Its colour, texture, size, place and angle, the background, its clutter, and the light are
-//! drawn from the same law for every class, and either object or background may be the brighter: no pixel and no
-//! average of pixels tells the class. What two random crops of an image share, whatever their colours, is the shape.
+//! Each image shows one of ten shapes. Its colour, texture, size, place and angle, the background, its clutter, and
+//! the light are drawn from the same law for every class, and either object or background may be the brighter: no
+//! pixel and no average of pixels tells the class. What two random crops of an image share, whatever their colours,
+//! is the shape.
 
 mod pattern;
 mod scene;

@@ -21,8 +21,9 @@ const RADIUS: [f32; 2] = [0.3, 0.46];
 /// training of a first try would not get past it.
 const LARGEST_TURN: f32 = std::f32::consts::FRAC_PI_4;
 
-/// How far the two colours of a surface lie apart at most, in each channel. Less than [`LEAST_CONTRAST`]: what is painted on a
-/// surface must not be plainer than the outline of the object, or it is what the encoder learns to tell images apart by.
+/// How far the two colours of a surface lie apart at most, in each channel. Less than [`LEAST_CONTRAST`]: what is
+/// painted on a surface must not be plainer than the outline of the object, or it is what the encoder learns to
+/// tell images apart by.
 const TEXTURE_CONTRAST: f32 = 0.25;
 
 /// The most blots on a background.

@@ -75,7 +75,8 @@ fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
     Ok(group)
 }
 
-/// Joins the group on a thread that is given up where another worker goes before it has joined: NCCL would wait for it for ever.
+/// Joins the group on a thread that is given up where another worker goes before it has joined: NCCL would wait for
+/// it for ever.
 fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<Communicator> {
     let (gone, (joining, wait)) = (host.gone(), channel());
     let (gpu, rank, size) = (gpu.clone(), host.rank(), host.size());

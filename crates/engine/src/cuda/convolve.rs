@@ -1,4 +1,5 @@
-//! What convolutions and products of a GPU share: how they may round, operands as they are taken, the result with its sums or without.
+//! What convolutions and products of a GPU share: how they may round, operands as they are taken, the result with
+//! its sums or without.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -7,10 +7,11 @@ use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// The mean of each window of 2 x 2 pixels, `stride` apart, which is 1 or 2: (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), C).
+/// The mean of each window of 2 x 2 pixels, `stride` apart, which is 1 or 2: (N, H, W, C) to (N, ceil(H / stride),
+/// ceil(W / stride), C).
 ///
-/// Windows that reach beyond the image, to its right or below, take that for zeros if `zeros`, else the mean over the pixels that they have:
-/// TensorFlow's paddings `VALID`, of an image padded by a row and a column, and `SAME`.
+/// Windows that reach beyond the image, to its right or below, take that for zeros if `zeros`, else the mean over
+/// the pixels that they have: TensorFlow's paddings `VALID`, of an image padded by a row and a column, and `SAME`.
 pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("avg_pool", x.tensor())?;
     let geometry = AvgPool { batch, height, width, channels, stride, zeros };

@@ -92,7 +92,8 @@ fn check(tape: &Tape, x: &Tensor, norm: &BatchNorm, residual: Option<&Tensor>) -
     }
 }
 
-/// What y is computed by, (4, C), and over how many values its mean and variance are, where they are the batch's: these move the running averages.
+/// What y is computed by, (4, C), and over how many values its mean and variance are, where they are the batch's:
+/// these move the running averages.
 fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, Option<f64>)> {
     let (device, channels) = (x.tensor().device(), x.tensor().last_dim());
     let batch = match tape.mode() {
@@ -122,7 +123,8 @@ fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, O
     Ok((to, Some(count)))
 }
 
-/// [sum of x; C, sum of x^2; C] over the batches of all workers, which bring as many images each, and how many values each is a sum of.
+/// [sum of x; C, sum of x^2; C] over the batches of all workers, which bring as many images each, and how many
+/// values each is a sum of.
 fn batch_sums(tape: &Tape, x: &Var) -> Result<(Tensor, f64)> {
     let x_value = x.tensor();
     let (channels, collective) = (x_value.last_dim(), tape.collective());

@@ -19,7 +19,8 @@ pub struct ContrastiveFigures {
 /// What [`ContrastiveFigures`] are made of, where the loss was computed.
 #[derive(Debug)]
 pub struct ContrastiveSums {
-    /// [sum of losses, anchors to which no negative is as similar as the positive, sum of entropies], f64, over the views of all workers.
+    /// [sum of losses, anchors to which no negative is as similar as the positive, sum of entropies], f64, over the
+    /// views of all workers.
     pub sums: Tensor,
     /// How many views there are.
     pub views: usize,

@@ -19,8 +19,8 @@ pub struct Conv2d {
 
 /// y (N, P, Q, K) = x (N, H, W, C) convolved (as in PyTorch: correlated) with w (K, R, S, C).
 ///
-/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, on a GPU f16 too, and y is what x is; w is f32.
-/// Products accumulate in f32.
+/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, on a GPU f16 too, and y is
+/// what x is; w is f32. Products accumulate in f32.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x.tensor())?;
     let [out_channels, kernel_height, kernel_width, weight_channels] =

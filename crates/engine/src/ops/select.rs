@@ -4,8 +4,9 @@ use crate::ops::{image_shape, row_shape};
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// y = a x1 + b x2, where x (N, H, W, 2 C) holds the streams x1 and x2 one behind the other, as do logits (N, 2 C) l1 and l2, and (a, b) =
-/// softmax(l1, l2) of each channel of each image: y (N, H, W, C). arXiv:1903.06586, equations 5 and 6.
+/// y = a x1 + b x2, where x (N, H, W, 2 C) holds the streams x1 and x2 one behind the other, as do logits (N, 2 C)
+/// l1 and l2, and (a, b) = softmax(l1, l2) of each channel of each image: y (N, H, W, C). arXiv:1903.06586,
+/// equations 5 and 6.
 pub fn select(tape: &mut Tape, x: &Var, logits: &Var) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("select", x.tensor())?;
     if !channels.is_multiple_of(2) {

@@ -14,7 +14,8 @@ pub enum FileFormat {
     Parquet,
     /// NumPy's: the matrix alone (rows, values), float32. The rest is in a CSV file beside it.
     Npy,
-    /// The tensors `features` (rows, values), float32, and `labels` (rows), int64, -1 for none. Names are in a CSV file beside it.
+    /// The tensors `features` (rows, values), float32, and `labels` (rows), int64, -1 for none. Names are in a CSV
+    /// file beside it.
     Safetensors,
 }
 

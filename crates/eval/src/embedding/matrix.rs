@@ -43,7 +43,8 @@ impl Matrix {
         self.file.write_all(bytes).map_err(EvalError::write(&self.path))
     }
 
-    /// Puts `header` in its place, and both files in theirs. Whenever it is cut short, no file is beside one of another embedding.
+    /// Puts `header` in its place, and both files in theirs. Whenever it is cut short, no file is beside one of
+    /// another embedding.
     pub fn finish(mut self, header: &[u8]) -> Result<(), EvalError> {
         debug_assert_eq!(header.len(), self.room, "a header keeps its length");
         let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(header));

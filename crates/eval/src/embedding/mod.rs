@@ -6,7 +6,8 @@
 //!                                            └─▶ safetensors  features.safetensors  + features.safetensors.csv
 //! ```
 //!
-//! Rows are written as they are computed; what is held of an image is its label at the most. A file comes whole or not at all.
+//! Rows are written as they are computed; what is held of an image is its label at the most. A file comes whole or
+//! not at all.
 
 mod companion;
 mod format;
@@ -50,12 +51,14 @@ pub struct Embedded {
     pub broken: Vec<Broken>,
 }
 
-/// Writes what `encoder` makes of the central crops of all `images` to `path`, as its [`FileFormat`] has it. The same bits for any number of threads.
+/// Writes what `encoder` makes of the central crops of all `images` to `path`, as its [`FileFormat`] has it. The
+/// same bits for any number of threads.
 ///
 /// `watch` is told after every batch how many images are done, and may end it: then nothing is written.
 ///
 /// # Errors
-/// [`EvalError::Write`], [`EvalError::Taken`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that cannot be read where reading is strict.
+/// [`EvalError::Write`], [`EvalError::Taken`], [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that
+/// cannot be read where reading is strict.
 pub fn embed(
     encoder: &TrainedEncoder,
     images: &Images,
@@ -96,8 +99,8 @@ pub fn embed(
     Ok(Embedded { images: done, dim, broken })
 }
 
-/// Puts all `images` through `model` and hands `sink` what comes out, a batch at a time, with the number of images done. Returns that number and the
-/// images that could not be read.
+/// Puts all `images` through `model` and hands `sink` what comes out, a batch at a time, with the number of images
+/// done. Returns that number and the images that could not be read.
 ///
 /// # Errors
 /// [`EvalError::NoImages`], the first of `sink`; an image that cannot be read where reading is strict.

@@ -1,5 +1,5 @@
-//! NumPy's format, version 1.0 (numpy.lib.format): a magic number, the length of the header, the header as a Python dictionary padded to a
-//! multiple of 64 bytes, the values in C order.
+//! NumPy's format, version 1.0 (numpy.lib.format): a magic number, the length of the header, the header as a Python
+//! dictionary padded to a multiple of 64 bytes, the values in C order.
 
 use std::path::Path;
 

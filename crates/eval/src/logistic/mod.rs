@@ -1,12 +1,12 @@
-//! Logistic regression on features, fitted by full-batch L-BFGS: multinomial where a row has one class, and one against all else for each
-//! class where it shows several.
+//! Logistic regression on features, fitted by full-batch L-BFGS: multinomial where a row has one class, and one
+//! against all else for each class where it shows several.
 //!
 //! The objective over standardised features x (mean 0, deviation 1 on the set that is fitted) is
 //!
 //! sum over rows of -log softmax(W x + b)\[label\] + l2 / 2 ||W||^2,
 //!
-//! the bias not being regularised; where rows show several classes, the loss of a row is the sum over classes of the logistic loss of
-//! showing it or not. `l2` is the weight of the protocol "45 log-spaced values from 1e-6 to 1e5";
+//! the bias not being regularised; where rows show several classes, the loss of a row is the sum over classes of
+//! the logistic loss of showing it or not. `l2` is the weight of the protocol "45 log-spaced values from 1e-6 to 1e5";
 //! scikit-learn's parameter is C = 1 / l2 (for more than two classes; with two it fits one weight vector, whose
 //! penalty is twice as strong). Per row, the weight is l2 / n.
 //!
@@ -59,7 +59,8 @@ pub struct LogisticRegression {
 /// Fits a classifier; `classes` may exceed the classes that occur.
 ///
 /// # Errors
-/// No rows, targets that do not fit the rows or the classes, fewer than two classes, or an `l2` that is negative or not finite.
+/// No rows, targets that do not fit the rows or the classes, fewer than two classes, or an `l2` that is negative or
+/// not finite.
 pub fn fit(
     data: Labelled,
     classes: usize,

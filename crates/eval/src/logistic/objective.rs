@@ -57,7 +57,8 @@ impl<'a> Objective<'a> {
         self.weight = l2 / self.targets.rows() as f64;
     }
 
-    /// The objective at `parameters` (`classes` rows of `dim` weights, then `classes` biases); `gradient` is overwritten.
+    /// The objective at `parameters` (`classes` rows of `dim` weights, then `classes` biases); `gradient` is
+    /// overwritten.
     pub(super) fn evaluate(&mut self, parameters: &[f64], gradient: &mut [f64]) -> f64 {
         let (dim, classes) = (self.dim, self.classes);
         let narrow: Vec<f32> = parameters.iter().map(|&p| p as f32).collect();

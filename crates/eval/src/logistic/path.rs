@@ -14,7 +14,8 @@ pub struct PathOptions {
     pub weights: Vec<f64>,
     /// What the weight is chosen by.
     pub metric: Metric,
-    /// Weaker weights are not tried once so many in a row improved neither the metric nor the loss on the validation rows.
+    /// Weaker weights are not tried once so many in a row improved neither the metric nor the loss on the
+    /// validation rows.
     pub patience: usize,
     /// The solver along the path.
     pub search: LbfgsOptions,
@@ -23,7 +24,8 @@ pub struct PathOptions {
 }
 
 impl Default for PathOptions {
-    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade), chosen by top-1 accuracy; patience 8, that is two decades.
+    /// 45 log-spaced weights from 1e-6 to 1e5 (four to a decade), chosen by top-1 accuracy; patience 8, that is two
+    /// decades.
     fn default() -> Self {
         let weights = (0..45).map(|i| 10f64.powf(-6.0 + 11.0 * f64::from(i) / 44.0)).collect();
         let refit = LbfgsOptions { max_iterations: 500, ..LbfgsOptions::default() };
@@ -62,7 +64,8 @@ pub struct PathOutcome {
 /// Goes from strong to weak, each fit starting from the one before.
 ///
 /// # Errors
-/// An empty split, targets that do not fit or are not what the metric judges, splits of different width, or no weight or one that is negative.
+/// An empty split, targets that do not fit or are not what the metric judges, splits of different width, or no
+/// weight or one that is negative.
 pub fn fit_path(
     train: Labelled,
     validation: Labelled,

@@ -27,11 +27,12 @@ use crate::report::{
 /// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
-/// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images. What is not there
-/// (yet) is left out. `pictures` are those of [`pictures`], or none.
+/// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images.
+/// What is not there (yet) is left out. `pictures` are those of [`pictures`], or none.
 ///
 /// # Errors
-/// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else are passed over.
+/// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else
+/// are passed over.
 pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
     let Pictures { classes, neighbours, maps } = pictures;
     let history = History::parse(&read(&run.metrics())?.unwrap_or_default());
@@ -229,7 +230,8 @@ fn row(evaluation: &Evaluation) -> AccuracyRow {
     }
 }
 
-/// Of the last protocol on the page but, where there is one, of logistic regression: it is the linear accuracy without settings.
+/// Of the last protocol on the page but, where there is one, of logistic regression: it is the linear accuracy
+/// without settings.
 fn per_class(evaluations: &[Evaluation]) -> PerClass {
     let linear = evaluations.iter().find(|evaluation| evaluation.protocol == "logistic");
     let Some(evaluation) = linear.or(evaluations.last()) else { return PerClass::default() };

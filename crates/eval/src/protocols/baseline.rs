@@ -15,17 +15,18 @@ use crate::EvalError;
 const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"baseline");
 /// Views in a batch.
 const BATCH: usize = 128;
-/// The fewest and the most batches that the averages are taken over, and how often at most each image is seen for them where that allows it: large
-/// photos take longer to decode than to encode.
+/// The fewest and the most batches that the averages are taken over, and how often at most each image is seen for
+/// them where that allows it: large photos take longer to decode than to encode.
 const BATCHES: [usize; 2] = [8, 16];
 const PASSES: usize = 4;
 
-/// The network of `config` before training: another draw of the same initialisation, with the running averages of its BatchNorms
-/// taken over views of `train`.
+/// The network of `config` before training: another draw of the same initialisation, with the running averages of
+/// its BatchNorms taken over views of `train`.
 ///
-/// A fresh network's running averages are 0 and 1. Evaluating with those would leave every layer at an arbitrary scale and make the
-/// baseline look worse than a random network is. So views as pretraining draws them (no labels) go through it, and the averages become the means
-/// over their batches: what pretraining with a learning rate of 0 would tend to.
+/// A fresh network's running averages are 0 and 1. Evaluating with those would leave every layer at an arbitrary
+/// scale and make the baseline look worse than a random network is. So views as pretraining draws them (no labels)
+/// go through it, and the averages become the means over their batches: what pretraining with a learning rate of 0
+/// would tend to.
 ///
 /// # Errors
 /// Images that cannot be read, views that cannot be drawn.
@@ -44,7 +45,8 @@ pub fn random_encoder(
     let reading = Reading { threads: device.threads(), strict: config.data.strict };
     let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
-    // Nothing flows back here: all that a tape need keep is what comes into each block. Averages that keep nothing of themselves are the batch's own.
+    // Nothing flows back here: all that a tape need keep is what comes into each block. Averages that keep nothing
+    // of themselves are the batch's own.
     let encoder = model.encoder.clone().with_memory(Memory::Blocks).with_norm_decay(0.0);
     let head = model.head.clone().with_norm_decay(0.0);
     let mut means: HashMap<ParameterId, Vec<f64>> = HashMap::new();

@@ -20,9 +20,10 @@ use crate::{EvalError, Targets};
 impl Sgd {
     /// The linear protocol for `images` training images of `image_size` pixels.
     ///
-    /// Up to 32 pixels that of CIFAR: 100 epochs of batch 512 at rate 0.1. Above, that of ImageNet: 90 epochs of batch 4096 at
-    /// 0.1 x batch / 256. Both with Nesterov momentum 0.9, a cosine and no decay (1e-6 in the official code). The batch is at most a
-    /// tenth of the images, so that small sets get steps enough, and at least one image, unless `batch` is given.
+    /// Up to 32 pixels that of CIFAR: 100 epochs of batch 512 at rate 0.1. Above, that of ImageNet: 90 epochs of
+    /// batch 4096 at 0.1 x batch / 256. Both with Nesterov momentum 0.9, a cosine and no decay (1e-6 in the
+    /// official code). The batch is at most a tenth of the images, so that small sets get steps enough, and at
+    /// least one image, unless `batch` is given.
     pub fn linear(image_size: usize, images: usize, batch: Option<usize>) -> Sgd {
         let small = image_size <= 32;
         let (epochs, usual) = if small { (100, 512) } else { (90, 4096) };
@@ -33,12 +34,13 @@ impl Sgd {
     }
 }
 
-/// Trains a dense layer with softmax cross-entropy on h of random crops and flips of the training images, and tests it on central crops.
+/// Trains a dense layer with softmax cross-entropy on h of random crops and flips of the training images, and tests
+/// it on central crops.
 ///
-/// The encoder is frozen: it is borrowed unchangeable, runs in evaluation mode (BatchNorm by its running averages), and no
-/// gradient reaches it. It has to run on every image of every epoch all the same, since each epoch draws other crops: that is
-/// nearly all of the cost, `epochs` forward passes over the training images, twice with a random encoder to compare with.
-/// [`logistic`](super::logistic) needs one.
+/// The encoder is frozen: it is borrowed unchangeable, runs in evaluation mode (BatchNorm by its running averages),
+/// and no gradient reaches it. It has to run on every image of every epoch all the same, since each epoch draws
+/// other crops: that is nearly all of the cost, `epochs` forward passes over the training images, twice with a
+/// random encoder to compare with. [`logistic`](super::logistic) needs one.
 ///
 /// # Errors
 /// Options out of range, a batch larger than the data set, [`EvalError::Diverged`], images that cannot be read.

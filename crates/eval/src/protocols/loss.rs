@@ -4,8 +4,8 @@ use simclr_engine::{Gradients, Result, Tape, Tensor, Var, ops};
 
 use crate::Targets;
 
-/// The mean loss of rows of class scores, (1), and the gradients of all that they come from: softmax cross-entropy where a row has one class,
-/// the sum of logistic losses of all classes where it shows several.
+/// The mean loss of rows of class scores, (1), and the gradients of all that they come from: softmax cross-entropy
+/// where a row has one class, the sum of logistic losses of all classes where it shows several.
 pub(super) fn backward_from_loss(
     tape: &mut Tape,
     scores: &Var,

@@ -25,8 +25,8 @@ const STEPS: usize = 1000;
 /// Takes the place of the image number in the key of the stream that draws where points begin.
 const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
 
-/// Maps of h and, where they were encoded, of z of at most 1,000 test images, as many of each class: t-SNE over unit vectors, of perplexity 30, less
-/// of fewer than 121 images. None of fewer than 20.
+/// Maps of h and, where they were encoded, of z of at most 1,000 test images, as many of each class: t-SNE over
+/// unit vectors, of perplexity 30, less of fewer than 121 images. None of fewer than 20.
 ///
 /// The same for any number of threads.
 ///
@@ -95,7 +95,8 @@ fn place(values: &[f32], dim: usize) -> Vec<f32> {
     })
 }
 
-/// The `count` nearest other rows of each; of equally near ones the first. (The crate's own search leaves that to chance.)
+/// The `count` nearest other rows of each; of equally near ones the first. (The crate's own search leaves that to
+/// chance.)
 fn neighbours(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
     let of = |at: usize| {
         let distance =

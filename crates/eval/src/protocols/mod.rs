@@ -7,8 +7,8 @@
 //!                                                                               └─▶ pictures ─▶ assemble_report
 //! ```
 //!
-//! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages; fine-tuning trains a copy of it. The
-//! same seed gives the same bits for any number of threads.
+//! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages; fine-tuning
+//! trains a copy of it. The same seed gives the same bits for any number of threads.
 //!
 //! | file | |
 //! |---|---|

@@ -65,7 +65,8 @@ impl Transformation {
         }
     }
 
-    /// The paper's accuracies on h and on z, of other networks trained with each of these among the augmentations (arXiv:2002.05709, table 3).
+    /// The paper's accuracies on h and on z, of other networks trained with each of these among the augmentations
+    /// (arXiv:2002.05709, table 3).
     pub fn paper(self) -> [f64; 2] {
         match self {
             Transformation::Gray => [0.993, 0.974],
@@ -160,13 +161,15 @@ pub struct ProbeOptions {
     pub strict: bool,
 }
 
-/// Transforms some of the `images`, at most 6,000, and finds out how well logistic regression on h and on z tells what was done: a third of the
-/// images judges what was learnt from the others. The paper trains networks of one hidden layer in its place.
+/// Transforms some of the `images`, at most 6,000, and finds out how well logistic regression on h and on z tells
+/// what was done: a third of the images judges what was learnt from the others. The paper trains networks of one
+/// hidden layer in its place.
 ///
 /// What is done to an image is a function of the seed and its number; the same bits for any number of threads.
 ///
 /// # Errors
-/// An image that cannot be read where reading is strict, else [`EvalError::TooFewToProbe`] where fewer than 30 can be read; features that are not finite.
+/// An image that cannot be read where reading is strict, else [`EvalError::TooFewToProbe`] where fewer than 30 can
+/// be read; features that are not finite.
 pub fn probe(
     (model, step): (&Model, u64),
     images: &Arc<dyn Dataset>,

@@ -32,8 +32,8 @@ impl Default for LogisticOptions {
     }
 }
 
-/// Fits a classifier on standardised h by L-BFGS with each L2 weight, keeps the one that does best on a stratified validation split of the
-/// training images, and fits it again on all of them (arXiv:2002.05709, B.8).
+/// Fits a classifier on standardised h by L-BFGS with each L2 weight, keeps the one that does best on a stratified
+/// validation split of the training images, and fits it again on all of them (arXiv:2002.05709, B.8).
 ///
 /// # Errors
 /// [`EvalError::TooFewToSplit`], options out of range, features that are not finite.

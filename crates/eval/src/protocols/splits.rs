@@ -15,8 +15,8 @@ use crate::EvalError;
 /// Class names given in a message.
 const NAMED: usize = 10;
 
-/// The images that classifiers learn from, and those that they are judged by. All have labels; those of the test images are
-/// numbered as the training images' are.
+/// The images that classifiers learn from, and those that they are judged by. All have labels; those of the test
+/// images are numbered as the training images' are.
 #[derive(Clone)]
 pub struct Splits {
     train: Arc<dyn Dataset>,
@@ -29,8 +29,8 @@ impl Splits {
     /// Two data sets. Classes are matched by name, so that a test set may lack some and order them otherwise.
     ///
     /// # Errors
-    /// [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`] for a test class
-    /// that the training images do not have.
+    /// [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`]
+    /// for a test class that the training images do not have.
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
         let train = matched("training", train, None)?;
         let test = matched("test", test, Some(train.classes()))?;
@@ -39,11 +39,13 @@ impl Splits {
 
     /// One data set, of which a share of every class (a fifth, say) is set apart to test on.
     ///
-    /// The encoder may have been pretrained on those images too. It never saw their labels; which of its checkpoints is the best may have been
-    /// decided by those of some of them ([`TrainedEncoder::chosen_by`](super::TrainedEncoder::chosen_by)).
+    /// The encoder may have been pretrained on those images too. It never saw their labels; which of its
+    /// checkpoints is the best may have been decided by those of some of them
+    /// ([`TrainedEncoder::chosen_by`](super::TrainedEncoder::chosen_by)).
     ///
     /// # Errors
-    /// As [`Splits::new`], [`EvalError::TooFewToSplit`], and [`EvalError::Option`] for a fraction that is not between 0 and 1.
+    /// As [`Splits::new`], [`EvalError::TooFewToSplit`], and [`EvalError::Option`] for a fraction that is not
+    /// between 0 and 1.
     pub fn hold_out(whole: Arc<dyn Dataset>, fraction: f64, seed: u64) -> Result<Splits, EvalError> {
         check_fraction("the share of test images", fraction)?;
         check_labelled("training", whole.as_ref())?;
@@ -70,7 +72,8 @@ impl Splits {
         Splits { origin: Some(origin), ..self }
     }
 
-    /// The same with fewer training images: as many of each class as of any other, drawn by `seed`. Fewer lie within more.
+    /// The same with fewer training images: as many of each class as of any other, drawn by `seed`. Fewer lie
+    /// within more.
     ///
     /// # Errors
     /// [`EvalError::Labels`] where a class would get no image, or there are not as many.
@@ -140,8 +143,8 @@ fn check_labelled(set: &'static str, dataset: &dyn Dataset) -> Result<(), EvalEr
     }
 }
 
-/// A data set of which every image has a label: numbered as in `classes`, which those of the training images are, or in its own way where it
-/// is the training images.
+/// A data set of which every image has a label: numbered as in `classes`, which those of the training images are,
+/// or in its own way where it is the training images.
 pub(super) fn matched(
     set: &'static str,
     images: Arc<dyn Dataset>,

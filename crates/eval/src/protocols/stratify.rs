@@ -5,8 +5,9 @@ use simclr_augment::Stream;
 /// Takes the place of the image number in the keys of the streams that draw parts.
 const STRATIFY: u64 = u64::from_le_bytes(*b"stratify");
 
-/// Splits the rows `0..labels.len()` at random into (the rest, a part), both ascending: of each class the part holds the share
-/// `fraction`, rounded, but at least one row and not all. A class with a single row stays whole in the rest.
+/// Splits the rows `0..labels.len()` at random into (the rest, a part), both ascending: of each class the part
+/// holds the share `fraction`, rounded, but at least one row and not all. A class with a single row stays whole in
+/// the rest.
 ///
 /// The same seed makes the same split.
 pub(super) fn stratify(labels: &[u32], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {

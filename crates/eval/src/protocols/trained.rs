@@ -32,8 +32,8 @@ pub struct TrainedEncoder {
     pub run: RunFolder,
     /// Its checkpoint.
     pub checkpoint: PathBuf,
-    /// The figure of held-out images by which it was chosen, where the best was asked for: `knn_top1`, which is by their labels, or
-    /// `holdout_contrastive_accuracy`, which is not.
+    /// The figure of held-out images by which it was chosen, where the best was asked for: `knn_top1`, which is by
+    /// their labels, or `holdout_contrastive_accuracy`, which is not.
     pub chosen_by: Option<String>,
     /// Steps of training behind it.
     pub step: u64,
@@ -45,8 +45,8 @@ impl TrainedEncoder {
     /// Loads the encoder of the run in `path`; the run may be in training meanwhile.
     ///
     /// # Errors
-    /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or a newer version's, or checkpoints
-    /// that are all damaged.
+    /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or a newer
+    /// version's, or checkpoints that are all damaged.
     pub fn load(path: &Path, which: WhichCheckpoint, device: &Device) -> Result<TrainedEncoder, EvalError> {
         let (run, _) = RunFolder::open(path, Arc::new(Disk))?;
         let checkpoints = run.checkpoints(1);

@@ -6,7 +6,8 @@ use super::html::{escape, page};
 use super::sections::{self, bar};
 use crate::study::{Judge, Order, Row, Study};
 
-/// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how often each was trained.
+/// The page of what came of a study so far. `recipe` is what all variants have in common, as TOML; `seeds` how
+/// often each was trained.
 pub fn study_page(study: &Study, rows: &[Row], seeds: usize, recipe: &str) -> String {
     let told: Vec<Judge> =
         Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some())).collect();

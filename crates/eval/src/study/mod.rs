@@ -79,7 +79,8 @@ impl Study {
     /// Reads a study; `origin` is named in messages.
     ///
     /// # Errors
-    /// [`TrainError::Syntax`] for what is no TOML or no study, [`TrainError::BadValue`] for a study of one variant and for two variants of one name.
+    /// [`TrainError::Syntax`] for what is no TOML or no study, [`TrainError::BadValue`] for a study of one variant
+    /// and for two variants of one name.
     pub fn parse(text: &str, origin: &str) -> Result<Study, EvalError> {
         let study: Study = toml::from_str(text).map_err(|error| TrainError::Syntax {
             origin: origin.to_owned(),

@@ -51,19 +51,22 @@ pub struct Imported {
     pub prefix: String,
     /// What the names of other networks in the file begin with.
     pub other_prefixes: Vec<String>,
-    /// Tensors that were left out: those of a classifier, of other networks, and those that do not begin with the prefix.
+    /// Tensors that were left out: those of a classifier, of other networks, and those that do not begin with the
+    /// prefix.
     pub left_out: Vec<String>,
     checkpoint: Checkpoint,
     from: String,
 }
 
 impl Imported {
-    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what [`StateDict`](crate::StateDict) wrote), one of
-    /// `torch.save` (a dictionary of tensors, or one in it; nothing in it is run), or a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its name without that, or a folder of one.
+    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what
+    /// [`StateDict`](crate::StateDict) wrote), one of `torch.save` (a dictionary of tensors, or one in it; nothing
+    /// in it is run), or a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its
+    /// name without that, or a folder of one.
     ///
     /// # Errors
-    /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape, or unknown. A file that
-    /// does not tell how images are normalised, where the options do not either.
+    /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape,
+    /// or unknown. A file that does not tell how images are normalised, where the options do not either.
     pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported> {
         let file = Weights::read(path, options.prefix.as_deref())?;
         let recognised = Recognised::of(&file)?;

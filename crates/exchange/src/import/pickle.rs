@@ -18,10 +18,12 @@ use crate::{ExchangeError, Result};
 /// How such a file begins: as a zip archive, or, before 2020, as a pickle of whatever protocol.
 const STARTS: [&[u8]; 2] = [ARCHIVE, b"\x80"];
 const ARCHIVE: &[u8] = b"PK\x03\x04";
-/// A file holds no more than this many times its length: `torch.save` compresses nothing, and weights cannot be compressed so far.
+/// A file holds no more than this many times its length: `torch.save` compresses nothing, and weights cannot be
+/// compressed so far.
 const TIMES: u64 = 4;
-/// The pickle of a ResNet takes some 20 to 200 kB, an optimiser's state as much again. Each of its bytes may become an object of some 180. That is so
-/// of files that are no archives too, where nothing tells the pickle's length before it is read: no more than the file's.
+/// The pickle of a ResNet takes some 20 to 200 kB, an optimiser's state as much again. Each of its bytes may become
+/// an object of some 180. That is so of files that are no archives too, where nothing tells the pickle's length
+/// before it is read: no more than the file's.
 const PICKLE_LIMIT: u64 = 4 << 20;
 const PICKLE: &str = "data.pkl";
 
@@ -29,7 +31,8 @@ const PICKLE: &str = "data.pkl";
 #[derive(Debug)]
 pub(super) struct Pickle {
     path: PathBuf,
-    /// Bytes of tensors that may still be read: tensors that share values, and views that repeat them, may claim any number.
+    /// Bytes of tensors that may still be read: tensors that share values, and views that repeat them, may claim
+    /// any number.
     left: Cell<u64>,
     tensors: HashMap<String, Tensor>,
 }

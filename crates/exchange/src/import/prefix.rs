@@ -1,4 +1,5 @@
-//! What stands before torchvision's names where a network is a part of another, and the numbers that stand for them where it was made a list.
+//! What stands before torchvision's names where a network is a part of another, and the numbers that stand for them
+//! where it was made a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,8 @@ const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
 const AVERAGE: &str = "bn1.running_mean";
 /// Of the first block's.
 const BLOCK: &str = "layer1.0.conv1.weight";
-/// The same behind the number of its stage, in a list of a ResNet's layers: `nn.Sequential(*resnet.children())` and the like.
+/// The same behind the number of its stage, in a list of a ResNet's layers: `nn.Sequential(*resnet.children())` and
+/// the like.
 const BLOCK_OF_STAGE: &str = ".0.conv1.weight";
 
 /// How the tensors of a ResNet are called in a file.

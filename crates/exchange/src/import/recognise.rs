@@ -68,7 +68,8 @@ fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
     }
 }
 
-/// The share that the gates of selective kernels squeeze to, 0 without gates. Narrow ones have their least width, whatever the share: the paper's, then.
+/// The share that the gates of selective kernels squeeze to, 0 without gates. Narrow ones have their least width,
+/// whatever the share: the paper's, then.
 fn selective_kernels(file: &Weights) -> f64 {
     const PAPER: f64 = 0.0625;
     match file.shape("layer4.0.attn.fc_reduce.weight") {

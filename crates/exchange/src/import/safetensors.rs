@@ -26,7 +26,8 @@ pub(super) struct Safetensors {
 }
 
 impl Safetensors {
-    /// Whether a file of so many bytes that begins so may be one: with the length of its header, and the header, which is JSON.
+    /// Whether a file of so many bytes that begins so may be one: with the length of its header, and the header,
+    /// which is JSON.
     pub fn begins(start: &[u8], length: u64) -> bool {
         matches!(start.split_first_chunk(), Some((header, [b'{', ..])) if u64::from_le_bytes(*header) < length)
     }

@@ -76,12 +76,12 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Reads what there is to know of a file's tensors: safetensors, a file of `torch.save`, or a checkpoint of TensorFlow. Of several networks
-    /// in one of PyTorch's it is that whose names begin with `prefix`.
+    /// Reads what there is to know of a file's tensors: safetensors, a file of `torch.save`, or a checkpoint of
+    /// TensorFlow. Of several networks in one of PyTorch's it is that whose names begin with `prefix`.
     ///
     /// # Errors
-    /// A file that is none of these, is damaged, or cannot be read; a checkpoint that is not of the official code; a file of several
-    /// networks, where none is given.
+    /// A file that is none of these, is damaged, or cannot be read; a checkpoint that is not of the official code;
+    /// a file of several networks, where none is given.
     pub fn read(path: &Path, prefix: Option<&str>) -> Result<Weights> {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;

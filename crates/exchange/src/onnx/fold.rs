@@ -15,8 +15,8 @@ pub(super) struct Folded {
     pub bias: Option<Vec<f32>>,
 }
 
-/// The layer of `weight` and `bias`, followed by `norm` where there is one: with s = gamma / sqrt(var + epsilon) its weights are s w, its
-/// bias s (b - mean) + beta. Computed in f64, rounded once.
+/// The layer of `weight` and `bias`, followed by `norm` where there is one: with s = gamma / sqrt(var + epsilon)
+/// its weights are s w, its bias s (b - mean) + beta. Computed in f64, rounded once.
 pub(super) fn fold(
     parameters: &Parameters,
     weight: ParameterId,

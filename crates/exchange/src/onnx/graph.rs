@@ -80,7 +80,8 @@ impl Graph<'_> {
         output
     }
 
-    /// What is done to images first. It cannot be folded into the convolution, which pads what comes out of it with zeros.
+    /// What is done to images first. It cannot be folded into the convolution, which pads what comes out of it with
+    /// zeros.
     fn normalize(&mut self, normalization: &Normalization, x: String) -> Result<String> {
         let (scale, shift) = normalization.scale_and_shift().map_err(TrainError::from)?;
         let sides = [1, scale.len(), 1, 1];

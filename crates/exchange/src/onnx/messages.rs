@@ -1,6 +1,7 @@
 //! The part of ONNX's protocol buffers that a ResNet needs, with the tags of `onnx.proto3` (IR version 8).
 //!
-//! Where the schema has a `oneof`, the fields that are needed stand here as optional ones: on the wire there is no difference.
+//! Where the schema has a `oneof`, the fields that are needed stand here as optional ones: on the wire there is no
+//! difference.
 
 use prost::Message;
 

@@ -1,9 +1,12 @@
-//! Networks as ONNX files: `images` (batch, 3, S, S), f32 RGB from 0 to 1, to `h` (batch, features), and to `z` (batch, dim) where the
-//! projection is asked for.
+//! Networks as ONNX files: `images` (batch, 3, S, S), f32 RGB from 0 to 1, to `h` (batch, features), and to `z`
+//! (batch, dim) where the projection is asked for.
 //!
-//! A file is for inference, in f32 whatever the precision of training: each BatchNorm is folded by its running averages into the convolution
-//! or dense layer before it (`fold.rs`), as runtimes would do on loading it. The operators are Conv, Relu, MaxPool, Add, GlobalAveragePool,
-//! Flatten, in a ResNet-D AveragePool, with selective kernels Split, Sub, Mul and Sigmoid, for a head Gemm and Identity, and Mul and Add where images are normalised (`encoder.normalize`), in the versions of opset 17; all weights are inside. The batch may have any size, S is that of training.
+//! A file is for inference, in f32 whatever the precision of training: each BatchNorm is folded by its running
+//! averages into the convolution or dense layer before it (`fold.rs`), as runtimes would do on loading it. The
+//! operators are Conv, Relu, MaxPool, Add, GlobalAveragePool, Flatten, in a ResNet-D AveragePool, with selective
+//! kernels Split, Sub, Mul and Sigmoid, for a head Gemm and Identity, and Mul and Add where images are normalised
+//! (`encoder.normalize`), in the versions of opset 17; all weights are inside. The batch may have any size, S is
+//! that of training.
 
 mod fold;
 mod graph;

@@ -128,7 +128,8 @@ fn average_pool(node: &NodeProto, Array(sides, x): &Array) -> Array {
     })
 }
 
-/// Every output pixel from the taps of its window that lie within the image: the number of each in the window, and its pixel.
+/// Every output pixel from the taps of its window that lie within the image: the number of each in the window, and
+/// its pixel.
 fn windows(
     node: &NodeProto,
     sides: &[usize],

@@ -109,7 +109,8 @@ fn pass<const SHIFT: i32>(v: [__m256i; 8]) -> [__m256i; 8] {
     out
 }
 
-/// A pass over the lower or the upper four values, in 32 bits: sum and difference of 0 and 4 come times 2^16, the others interleaved.
+/// A pass over the lower or the upper four values, in 32 bits: sum and difference of 0 and 4 come times 2^16, the
+/// others interleaved.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn half<const SHIFT: i32>(

@@ -1,6 +1,7 @@
 //! The inverse transform, upsampling and colours, in vectors where the processor has them.
 //!
-//! `portable` specifies what is computed; the other forms compute the same bits. This module holds all `unsafe` of the crate.
+//! `portable` specifies what is computed; the other forms compute the same bits. This module holds all `unsafe` of
+//! the crate.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -54,8 +55,8 @@ impl Isa {
         all
     }
 
-    /// The samples of two blocks, by row and column, of their coefficients and steps of quantisation: libjpeg's `jidctint.c` in the 16-bit
-    /// arithmetic of libjpeg-turbo.
+    /// The samples of two blocks, by row and column, of their coefficients and steps of quantisation: libjpeg's
+    /// `jidctint.c` in the 16-bit arithmetic of libjpeg-turbo.
     #[inline]
     pub(crate) fn inverse_dct(
         self,
@@ -66,7 +67,8 @@ impl Isa {
         dispatch!(self, inverse_dct(blocks, steps, out));
     }
 
-    /// Twice as many samples, weighted 3 to 1. `row` begins one sample before the first and has one more after the last.
+    /// Twice as many samples, weighted 3 to 1. `row` begins one sample before the first and has one more after the
+    /// last.
     pub(crate) fn upsample_across(self, row: &[u8], out: &mut [u8]) {
         dispatch!(self, upsample_across(row, out));
     }
@@ -86,8 +88,8 @@ impl Isa {
         portable::repeat_across(row, out);
     }
 
-    /// `count` pixels, red, green, blue, to the beginning of `out`, whose rest may be written over. The rows may be read as far as whole
-    /// vectors of 32 reach.
+    /// `count` pixels, red, green, blue, to the beginning of `out`, whose rest may be written over. The rows may be
+    /// read as far as whole vectors of 32 reach.
     pub(crate) fn to_rgb(self, luma: &[u8], cb: &[u8], cr: &[u8], count: usize, out: &mut [u8]) {
         dispatch!(self, to_rgb(luma, cb, cr, count, out));
     }

@@ -27,8 +27,8 @@ pub enum Gate<'a, E> {
 }
 
 /// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
-/// g being `dy` where the gate is open and zero elsewhere. Where `keep`, `dy` becomes g, which is the gradient of the residual, and
-/// spares the next pass the gate.
+/// g being `dy` where the gate is open and zero elsewhere. Where `keep`, `dy` becomes g, which is the gradient of
+/// the residual, and spares the next pass the gate.
 pub fn batch_norm_backward_sums<E: Element>(
     cpu: &Cpu,
     dy: &mut [E],
@@ -57,8 +57,8 @@ pub fn batch_norm_backward_sums<E: Element>(
     });
 }
 
-/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. dx takes the place of x, which
-/// nobody reads again: less memory moves than for a tensor of its own.
+/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. dx takes the
+/// place of x, which nobody reads again: less memory moves than for a tensor of its own.
 pub fn batch_norm_backward_input<E: Element>(
     cpu: &Cpu,
     dy: &[E],
@@ -228,8 +228,8 @@ impl<E: Element> Sums<'_, E> {
         let mut product = [simd.splat(0.0); NV];
         let mut mean = [simd.splat(0.0); NV];
         let mut out = [[0.0f32; 64]; 2];
-        // SAFETY: the assertions: every row has `here` values from its column on; gates have been checked to be as long as x
-        // or as a row; NV * LANES <= 64.
+        // SAFETY: the assertions: every row has `here` values from its column on; gates have been checked to be as
+        // long as x or as a row; NV * LANES <= 64.
         unsafe {
             for v in 0..NV {
                 mean[v] = load(simd, self.mean.as_ptr().add(column + v * S::LANES), lanes);
@@ -295,8 +295,8 @@ impl<E: Element> Input<'_, E> {
             for column in (0..len).step_by(S::LANES) {
                 let lanes = S::LANES.min(len - column);
                 let at = start + column;
-                // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions above and those at entry
-                // compare all other lengths.
+                // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions above and those
+                // at entry compare all other lengths.
                 unsafe {
                     let x = load(simd, self.x.as_ptr().add(at), lanes);
                     let dy = load(simd, self.dy.as_ptr().add(at), lanes);

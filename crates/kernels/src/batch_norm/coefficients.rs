@@ -110,7 +110,8 @@ pub fn parameter_gradients(sums: &[f64], coefficients: &[f32], dgamma: &mut [f32
 }
 
 /// [a; C, b; C, c; C] of dx = g a + x b + c, from backward's sums over `count` values a channel of all workers:
-/// dx = gamma / deviation (g - sum g / n - (x - mean) / variance sum g (x - mean) / n). Without a count the statistics were constants.
+/// dx = gamma / deviation (g - sum g / n - (x - mean) / variance sum g (x - mean) / n). Without a count the
+/// statistics were constants.
 pub fn backward_coefficients(sums: &[f64], count: Option<f64>, coefficients: &[f32], to: &mut [f32]) {
     let Coefficients { scale, mean, inv_std, .. } = Coefficients::of(coefficients);
     let channels = scale.len();

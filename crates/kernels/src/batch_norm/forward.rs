@@ -5,13 +5,14 @@ use crate::pieces::{repeated, repeats, rows_per_piece};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, Element};
 
-/// From this size on a result leaves the caches before anybody reads it: it is written past them, which spares reading what is
-/// overwritten.
+/// From this size on a result leaves the caches before anybody reads it: it is written past them, which spares
+/// reading what is overwritten.
 pub(super) const STREAM_BYTES: usize = 16 << 20;
 /// What writing past the caches needs addresses to be multiples of: whole cache lines.
 const LINE: usize = 64;
 
-/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN stays one.
+/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN
+/// stays one.
 pub fn batch_norm_forward<E: Element>(
     cpu: &Cpu,
     x: &[E],
@@ -79,8 +80,9 @@ impl<E: Element> Forward<'_, E> {
             for column in (0..len).step_by(S::LANES) {
                 let lanes = S::LANES.min(len - column);
                 let at = start + column;
-                // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions compare all other lengths.
-                // Streamed rows begin at whole cache lines, as `batch_norm_forward` has looked up, so full vectors are aligned.
+                // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions compare all
+                // other lengths. Streamed rows begin at whole cache lines, as `batch_norm_forward` has looked up,
+                // so full vectors are aligned.
                 unsafe {
                     let x = load(simd, self.x.as_ptr().add(at), lanes);
                     let scale = load(simd, self.scale.as_ptr().add(column), lanes);

@@ -220,8 +220,8 @@ mod tests {
         assert_eq!((dy, sums), ([10.0, 0.0, 0.0, 40.0], [10.0, 40.0, 0.0, 120.0]));
     }
 
-    /// The gate of a ReLU without residual is the same whether read from its output or found again from its input, and g
-    /// need not be kept; on channels around every vector width.
+    /// The gate of a ReLU without residual is the same whether read from its output or found again from its input,
+    /// and g need not be kept; on channels around every vector width.
     #[test]
     fn a_gate_found_again_is_the_gate() {
         for (rows, channels) in [(1, 1), (300, 3), (70, 17), (41, 64), (33, 300)] {

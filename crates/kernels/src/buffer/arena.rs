@@ -14,15 +14,17 @@ pub struct Place {
     pub offset: usize,
 }
 
-/// Stretches of memory, from which ranges are taken where they fit most closely, and whose free neighbours become one again.
+/// Stretches of memory, from which ranges are taken where they fit most closely, and whose free neighbours become
+/// one again.
 ///
-/// A network's tensors come in many sizes, each alive at another time: kept by size, what the early layers leave would be of no use to
-/// the late ones.
+/// A network's tensors come in many sizes, each alive at another time: kept by size, what the early layers leave
+/// would be of no use to the late ones.
 #[derive(Debug, Default)]
 pub struct Arena {
     /// Lengths, and how much of each was ever handed out, from its start.
     stretches: Vec<(usize, usize)>,
-    /// Free ranges in the order of their places, no two of them neighbours. There are few: a sorted list allocates nothing.
+    /// Free ranges in the order of their places, no two of them neighbours. There are few: a sorted list allocates
+    /// nothing.
     free: Vec<(Place, usize)>,
 }
 
@@ -42,8 +44,8 @@ impl Arena {
         Some(place)
     }
 
-    /// How long the stretch should be that is added for `bytes` that do not fit: as long as all before it, so that there
-    /// are few. What is never handed out is never touched.
+    /// How long the stretch should be that is added for `bytes` that do not fit: as long as all before it, so that
+    /// there are few. What is never handed out is never touched.
     pub fn next_stretch(&self, bytes: usize) -> usize {
         let all: usize = self.stretches.iter().map(|(len, _)| len).sum();
         size(bytes).max(all).max(LEAST)

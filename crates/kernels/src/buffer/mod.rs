@@ -16,7 +16,8 @@ use bytemuck::Pod;
 const ALIGNMENT: usize = 64;
 /// x86-64's large page: stretches of memory start on one, and ask the kernel for it.
 const HUGE_PAGE: usize = 2 << 20;
-/// From this size on buffers are parts of long stretches; smaller ones, of which some live for a whole run, would only break those up.
+/// From this size on buffers are parts of long stretches; smaller ones, of which some live for a whole run, would
+/// only break those up.
 const LARGE: usize = 1 << 20;
 
 /// An owned block of bytes aligned to at least 64.
@@ -71,8 +72,8 @@ impl Drop for Block {
 
 /// Recycles host memory, so that the steady state of training neither allocates nor faults pages in.
 ///
-/// Small buffers are kept by exact size. Large ones are ranges of a few long stretches, so that what a tensor leaves serves
-/// tensors of any size.
+/// Small buffers are kept by exact size. Large ones are ranges of a few long stretches, so that what a tensor
+/// leaves serves tensors of any size.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -108,8 +109,8 @@ impl Large {
         }
         let used = self.arena.used(place.stretch);
         let (block, touched) = &mut self.stretches[place.stretch];
-        // SAFETY: the arena hands out ranges within the length that the stretch was added with, so `used` and the range's offset
-        // are within the block, and what is beyond `touched` was never handed out.
+        // SAFETY: the arena hands out ranges within the length that the stretch was added with, so `used` and the
+        // range's offset are within the block, and what is beyond `touched` was never handed out.
         let start = unsafe {
             block.start.add(*touched).write_bytes(0, used - *touched);
             block.start.add(place.offset)
@@ -141,8 +142,8 @@ impl Large {
 }
 
 impl Pool {
-    /// A pool that counts like any other, with little memory behind it: of a buffer from a MiB on only the first MiB exists. For
-    /// finding out what a computation would take.
+    /// A pool that counts like any other, with little memory behind it: of a buffer from a MiB on only the first
+    /// MiB exists. For finding out what a computation would take.
     pub fn hollow() -> Pool {
         Pool { shared: Arc::new(Shared { hollow: true, ..Shared::default() }) }
     }
@@ -265,8 +266,8 @@ impl Buffer {
     /// The contents as values of `T`; bytes beyond a whole number of them are left out.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
-        // SAFETY: there are at least `len` initialised bytes, aligned for `T` (asserted above), and any bit pattern is a `T` since
-        // it is `Pod`.
+        // SAFETY: there are at least `len` initialised bytes, aligned for `T` (asserted above), and any bit pattern
+        // is a `T` since it is `Pod`.
         unsafe { std::slice::from_raw_parts(self.0.start().as_ptr().cast(), self.len() / size_of::<T>()) }
     }
 
@@ -285,7 +286,8 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the handle is taken out once, here, and not touched again.
         let mut handle = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Two last clones dropped at once may both see the other: then the handle is freed, and `Owned` gives back what it owns.
+        // Two last clones dropped at once may both see the other: then the handle is freed, and `Owned` gives back
+        // what it owns.
         let Some(pool) = Arc::get_mut(&mut handle).and_then(Owned::give_back) else { return };
         lock(&pool.shared.handles).push(handle);
     }

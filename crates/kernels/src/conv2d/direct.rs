@@ -23,7 +23,8 @@ use smallvec::SmallVec;
 /// One for each tap, without allocation up to 7 x 7.
 type PerTap<T> = SmallVec<[T; 49]>;
 
-/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from `offset`.
+/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from
+/// `offset`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     row: isize,
@@ -246,8 +247,9 @@ impl<E: Element> PieceKernel<'_, E> {
                     channels,
                     resume: i > 0 || add && blocks == 1,
                 };
-                // SAFETY: `check` has looked at the farthest unit that a pixel of this walk reads; it writes pixels of the
-                // class and the piece alone, which belong to nobody else, or `aside`, which has room for all of them.
+                // SAFETY: `check` has looked at the farthest unit that a pixel of this walk reads; it writes pixels
+                // of the class and the piece alone, which belong to nobody else, or `aside`, which has room for all
+                // of them.
                 unsafe {
                     if blocks == 1 {
                         tile::over_pixels::<S, E, E>(simd, panel, src, dst, walk.clone());
@@ -273,7 +275,8 @@ impl<E: Element> PieceKernel<'_, E> {
         if !self.sums.is_empty() {
             let row_len = class.to.width * class.to.channels;
             let start = self.piece.image * class.to.len() + self.piece.row * row_len;
-            // SAFETY: sums are taken of forward, whose piece is a stretch of whole rows, written just now by this thread.
+            // SAFETY: sums are taken of forward, whose piece is a stretch of whole rows, written just now by this
+            // thread.
             let y = unsafe { self.dst.slice(start, self.piece.images * self.piece.rows * row_len) };
             sums::channel_sums(simd, y, self.sums);
         }

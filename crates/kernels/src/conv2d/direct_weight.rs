@@ -6,8 +6,9 @@
 //! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels;
 //! then every tile of output channels by vectors of the run goes over all these pixels.
 //!
-//! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one instruction
-//! multiplies and adds over two images, and nothing is transposed. From there on there are half as many images.
+//! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one
+//! instruction multiplies and adds over two images, and nothing is transposed. From there on there are half as many
+//! images.
 
 use super::blocks::{Block, Blocks};
 use super::images::{self, Cut, Images, Piece, Window};
@@ -256,7 +257,8 @@ impl<E: Element> Unit<'_, E> {
         let tile_len = P * width;
         assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
 
-        // A pixel's output channels, and a tile's worth after them; the gap keeps pixels out of the same few cache sets.
+        // A pixel's output channels, and a tile's worth after them; the gap keeps pixels out of the same few cache
+        // sets.
         let dy_row = block.out_channels.next_multiple_of(P) + 16;
         let mut gradients = scratch::take(piece.images * piece.rows * output.width * dy_row);
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
@@ -291,8 +293,8 @@ impl<E: Element> Unit<'_, E> {
                         dy_pixel: dy_row,
                     };
                     let sums = &mut self.sums[index * tile_len..][..tile_len];
-                    // SAFETY: the farthest tile of the farthest pixel ends within `copy`, and `gradients` has whole tiles of P
-                    // units for each pixel, both by the assertions above; `sums` has a tile.
+                    // SAFETY: the farthest tile of the farthest pixel ends within `copy`, and `gradients` has whole
+                    // tiles of P units for each pixel, both by the assertions above; `sums` has a tile.
                     unsafe { outer::tile::<S, E, P, NV>(simd, &walk, sums.as_mut_ptr(), resume) }
                 }
             }
@@ -315,8 +317,8 @@ struct Rows {
     stride: usize,
 }
 
-/// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), zeros beyond the
-/// last channel. Pixels are read in their order, which is that of memory.
+/// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), zeros
+/// beyond the last channel. Pixels are read in their order, which is that of memory.
 #[inline(always)]
 fn join_pixels<E: Element>(
     images: &[E],

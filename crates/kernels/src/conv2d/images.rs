@@ -96,8 +96,8 @@ impl Window {
             && self.column as usize + self.columns <= shape.width
     }
 
-    /// Copies all channels of the window of every image to `to`, (image, row, column, channel), each pixel filled up with
-    /// zeros to `width` channels.
+    /// Copies all channels of the window of every image to `to`, (image, row, column, channel), each pixel filled
+    /// up with zeros to `width` channels.
     pub fn copy<E: Element>(&self, images: &[E], shape: &Images, width: usize, to: &mut [E]) {
         let inside = self.columns_inside(shape);
         for (index, row) in to.chunks_exact_mut(self.columns * width).enumerate() {

@@ -1,8 +1,8 @@
 //! Two-dimensional convolution, channels last: forward and the gradients to input and weights.
 //!
 //! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
-//! are the gradients of a scalar to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw are f32, and sums
-//! are taken in f32.
+//! are the gradients of a scalar to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw are f32,
+//! and sums are taken in f32.
 //!
 //! There are three forms: `portable`, which specifies, the direct one, which computes every convolution, and
 //! `winograd`, for those 3 x 3 convolutions with stride 1 where it is faster. Which one is used depends on the geometry
@@ -37,7 +37,8 @@ pub enum Write {
     Add,
 }
 
-/// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]` over r, s, c.
+/// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]`
+/// over r, s, c.
 ///
 /// Overwrites `y`. `sums`, of length 2K, receives what batch normalisation needs next: the sum of y per
 /// channel over (N, P, Q), then the sum of its squares.
@@ -65,8 +66,8 @@ pub fn conv2d_forward<E: Element>(
 }
 
 /// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
-/// [`conv2d_forward`] in which x[n, h, w, c] occurs. It is written to `dx` or, as `write` says, added to what is there: where x has
-/// another user whose gradient is known already, that spares a pass over both.
+/// [`conv2d_forward`] in which x[n, h, w, c] occurs. It is written to `dx` or, as `write` says, added to what is
+/// there: where x has another user whose gradient is known already, that spares a pass over both.
 ///
 /// # Panics
 ///

@@ -50,7 +50,8 @@ pub struct Walk {
     pub dy_pixel: usize,
 }
 
-/// Adds `dy[pixel][p] * x[pixel][v]`, summed over all pixels, to P x NV vectors of sums, or begins them unless `resume`.
+/// Adds `dy[pixel][p] * x[pixel][v]`, summed over all pixels, to P x NV vectors of sums, or begins them unless
+/// `resume`.
 ///
 /// # Safety
 ///
@@ -64,7 +65,8 @@ pub unsafe fn tile<S: Simd, E: Element, const P: usize, const NV: usize>(
 ) {
     let mut acc = [[simd.splat(0.0); NV]; P];
     let mut dy = walk.dy;
-    // SAFETY: the caller's promises; the pointers move by the distances of `walk`, past the last pixel without being read.
+    // SAFETY: the caller's promises; the pointers move by the distances of `walk`, past the last pixel without
+    // being read.
     unsafe {
         for image in 0..walk.images {
             for row in 0..walk.rows {

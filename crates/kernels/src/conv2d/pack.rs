@@ -12,8 +12,8 @@ pub struct Source<'a> {
     pub stride_out: usize,
 }
 
-/// The order: blocks of output channels; in each, blocks of units of input channels; in each, taps, units, and the block's
-/// output channels, filled up with zeros to whole vectors. A unit is one input channel in f32, two in bf16.
+/// The order: blocks of output channels; in each, blocks of units of input channels; in each, taps, units, and the
+/// block's output channels, filled up with zeros to whole vectors. A unit is one input channel in f32, two in bf16.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     /// Output channels.
@@ -144,8 +144,8 @@ fn pack_block<E: Element>(
         }
         return;
     }
-    // A transposition, by squares of a cache line: larger ones would overrun the ways of the first-level cache, since the
-    // rows of a filter often lie a power of two apart.
+    // A transposition, by squares of a cache line: larger ones would overrun the ways of the first-level cache,
+    // since the rows of a filter often lie a power of two apart.
     const SIDE: usize = 16;
     for (square, rows) in block.chunks_mut(SIDE * width).enumerate() {
         let begin = square * SIDE * E::PER_UNIT;

@@ -29,7 +29,8 @@ pub fn conv2d_forward(threads: &Threads, g: &Conv2dGeometry, x: &[f32], w: &[f32
     });
 }
 
-/// `dx[n, h, w, c]`: the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all (p, q, r, s, k) by which x[n, h, w, c] entered.
+/// `dx[n, h, w, c]`: the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all (p, q, r, s, k) by which x[n, h, w, c]
+/// entered.
 pub fn conv2d_backward_input(threads: &Threads, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let (height, width) = (g.out_height(), g.out_width());
     let dy_len = height * width * g.out_channels;
@@ -93,7 +94,8 @@ pub fn conv2d_backward_weight(threads: &Threads, g: &Conv2dGeometry, x: &[f32], 
     });
 }
 
-/// Writes `[sum of y per channel, sum of y * y per channel]` over all pixels of `y`, whose rows have `sums.len() / 2` channels.
+/// Writes `[sum of y per channel, sum of y * y per channel]` over all pixels of `y`, whose rows have
+/// `sums.len() / 2` channels.
 pub fn channel_sums(y: &[f32], sums: &mut [f64]) {
     let channels = sums.len() / 2;
     sums.fill(0.0);

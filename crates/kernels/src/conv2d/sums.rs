@@ -51,8 +51,8 @@ fn add<S: Simd, E: Element, const NV: usize>(
     let last = here - (NV - 1) * S::LANES;
     for pixel in 0..pixels {
         for v in 0..NV {
-            // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, and `last` is from 1 to
-            // LANES, by the assertions.
+            // SAFETY: `first + v * LANES + lanes <= first + here <= channels`, in pixel < pixels of `y`, and `last`
+            // is from 1 to LANES, by the assertions.
             let y = unsafe {
                 let from = y.as_ptr().add(pixel * channels + first + v * S::LANES);
                 if v == NV - 1 { E::load_first(simd, from, last) } else { E::load(simd, from) }

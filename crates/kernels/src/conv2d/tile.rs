@@ -39,8 +39,8 @@ pub trait Pixels {
 ///
 /// # Safety
 ///
-/// For every pixel (s, d): `src` is valid for reading at `s + run.offset + i`, i < `run.len`, for all runs; `dst` is valid
-/// for reading and writing `d..d + channels`, by nobody else.
+/// For every pixel (s, d): `src` is valid for reading at `s + run.offset + i`, i < `run.len`, for all runs; `dst`
+/// is valid for reading and writing `d..d + channels`, by nobody else.
 #[inline(always)]
 pub unsafe fn over_pixels<S: Simd, E: Element, D: Element>(
     simd: S,

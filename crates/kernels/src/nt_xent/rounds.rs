@@ -1,12 +1,13 @@
-//! Every pair once, in rounds of disjoint pairs, as in a tournament: a pair may change both of its members while others run.
+//! Every pair once, in rounds of disjoint pairs, as in a tournament: a pair may change both of its members while
+//! others run.
 
 use crate::Threads;
 
-/// Runs `meet` once on every pair of `items`, whose order it changes. Which pairs meet in which round depends on their number
-/// alone, so an item meets the others in the same order for any number of threads.
+/// Runs `meet` once on every pair of `items`, whose order it changes. Which pairs meet in which round depends on
+/// their number alone, so an item meets the others in the same order for any number of threads.
 ///
-/// The circle method: one place is fixed and the others move on by one a round; with an odd number, who would meet the fixed
-/// place rests.
+/// The circle method: one place is fixed and the others move on by one a round; with an odd number, who would meet
+/// the fixed place rests.
 pub fn all_pairs<T: Send>(threads: &Threads, items: &mut [T], meet: impl Fn(&mut T, &mut T) + Sync) {
     let half = items.len() / 2;
     let (front, back) = items.split_at_mut(items.len() - half);

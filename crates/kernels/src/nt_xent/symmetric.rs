@@ -62,8 +62,8 @@ impl Setting<'_> {
         }
     }
 
-    /// The column of row `row`'s positive in a tile of blocks `a` and `b`, if it is there. Views of other workers have theirs
-    /// there too, but nobody asks for it here.
+    /// The column of row `row`'s positive in a tile of blocks `a` and `b`, if it is there. Views of other workers
+    /// have theirs there too, but nobody asks for it here.
     #[inline(always)]
     fn positive(&self, (first_row, row): (usize, usize), (first, columns): (usize, usize)) -> Option<usize> {
         let column = self.shape.positive(first_row + row - self.shape.offset).wrapping_sub(first);
@@ -77,8 +77,8 @@ thread_local! {
     static GRADIENTS: Cell<Vec<Gradient<'static>>> = const { Cell::new(Vec::new()) };
 }
 
-/// What forward knows of a block's views so far: sums of e^(s - bound) and of s e^(s - bound), the greatest s of a negative,
-/// and s of the positive.
+/// What forward knows of a block's views so far: sums of e^(s - bound) and of s e^(s - bound), the greatest s of a
+/// negative, and s of the positive.
 struct Seen<'a> {
     block: usize,
     mass: &'a mut [f32],

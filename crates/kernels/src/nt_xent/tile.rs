@@ -17,10 +17,11 @@ pub struct Left<'a> {
     pub col_step: usize,
 }
 
-/// c = a b, or c += a b. a is (rows, depth), b (depth, [`PANEL`]), c (rows, width) with `c_row` between rows, width at most
-/// [`PANEL`].
+/// c = a b, or c += a b. a is (rows, depth), b (depth, [`PANEL`]), c (rows, width) with `c_row` between rows, width
+/// at most [`PANEL`].
 ///
-/// Rows are rounded up to a multiple of [`ROWS`] and width to one of 16: the operands must have, and c has room for, as many.
+/// Rows are rounded up to a multiple of [`ROWS`] and width to one of 16: the operands must have, and c has room
+/// for, as many.
 #[inline(always)]
 pub fn multiply<S: Simd>(
     simd: S,
@@ -45,8 +46,8 @@ pub fn multiply<S: Simd>(
             let a = Left { values: &a.values[row * a.row_step..], ..a };
             let (b, c) = (&b[column..], &mut c[row * c_row + column..]);
             // SAFETY: by the assertions above, rows `row..row + ROWS` and columns up to `depth` lie within a, columns
-            // `column..column + columns` of `depth` rows within b, and the tile of both within c; `columns` is the number of
-            // vectors times their lanes.
+            // `column..column + columns` of `depth` rows within b, and the tile of both within c; `columns` is the
+            // number of vectors times their lanes.
             unsafe {
                 match columns / S::LANES {
                     4 => tile::<S, 4>(simd, depth, a, b, c, c_row, accumulate),

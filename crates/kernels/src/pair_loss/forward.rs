@@ -76,7 +76,8 @@ fn hinge(x: f32) -> f32 {
     if x <= 0.0 { 0.0 } else { x }
 }
 
-/// For each anchor the sums over its negatives of the two terms of `terms(s(i,k), s(i,j))`, which are 0 of a similarity of -infinity.
+/// For each anchor the sums over its negatives of the two terms of `terms(s(i,k), s(i,j))`, which are 0 of a
+/// similarity of -infinity.
 #[inline(always)]
 fn over_negatives(
     shape: &ContrastiveShape,

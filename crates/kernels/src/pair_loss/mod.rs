@@ -1,5 +1,5 @@
-//! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, tables 2 and 4), with and without semi-hard negative mining, in
-//! tiles: the 2N x 2N matrix of similarities never exists.
+//! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, tables 2 and 4), with and without semi-hard
+//! negative mining, in tiles: the 2N x 2N matrix of similarities never exists.
 //!
 //! With s(i,k) = z_i . z_k / tau, table 2 gives the loss of an anchor i, its positive j and one negative k:
 //!
@@ -8,9 +8,9 @@
 //! | NT-Logistic | -log sigma(s(i,j)) - log sigma(-s(i,k)) |
 //! | margin triplet | max(tau s(i,k) - tau s(i,j) + m, 0) |
 //!
-//! An anchor's loss l_i is the mean of that over its 2(N - 1) negatives, so that the mean over anchors is that over all triples of the
-//! batch: an NT-Logistic positive counts once and its negatives share one place. With mining a single triple is left, that of the
-//! [semi-hard](PairLoss::semi_hard) negative.
+//! An anchor's loss l_i is the mean of that over its 2(N - 1) negatives, so that the mean over anchors is that over
+//! all triples of the batch: an NT-Logistic positive counts once and its negatives share one place. With mining a
+//! single triple is left, that of the [semi-hard](PairLoss::semi_hard) negative.
 //!
 //! **Gradient.** View i is an anchor, somebody's positive, and a negative of all others, so
 //!
@@ -18,15 +18,17 @@
 //! dz_i = u / tau * ( sum over negatives k of (w(i,k) + w(k,i)) z_k  -  (c_i + c_j) z_j )
 //! ```
 //!
-//! with u = 1 for NT-Logistic, tau for the triplet (its slope along tau s); w(i,k) = u^-1 dl_i/ds(i,k) and c_i = -u^-1 dl_i/ds(i,j):
+//! with u = 1 for NT-Logistic, tau for the triplet (its slope along tau s); w(i,k) = u^-1 dl_i/ds(i,k) and c_i =
+//! -u^-1 dl_i/ds(i,j):
 //!
 //! | loss | w(i,k), every negative | w(i,n) of the mined n, 0 for others | c_i |
 //! |---|---|---|---|
 //! | NT-Logistic | sigma(s(i,k)) / 2(N - 1) | sigma(s(i,n)) | sigma(-s(i,j)) |
 //! | margin triplet | \[triple is active\] / 2(N - 1) | \[triple is active\] | sum over k of w(i,k) |
 //!
-//! A triple is active where its loss is above 0. Which negative is mined counts as a constant. w is not symmetric: that of another worker's anchor
-//! comes from its [`Pair`], which workers exchange, so that no gradient has to travel back through the gather.
+//! A triple is active where its loss is above 0. Which negative is mined counts as a constant. w is not symmetric:
+//! that of another worker's anchor comes from its [`Pair`], which workers exchange, so that no gradient has to
+//! travel back through the gather.
 
 mod backward;
 mod forward;
@@ -42,9 +44,9 @@ use crate::nt_xent::Anchor;
 pub struct PairLoss {
     /// What a positive and a negative cost.
     pub term: Term,
-    /// Of an anchor's negatives, only the semi-hard one counts: the most similar of those that are less similar than the positive (Schroff et al.,
-    /// arXiv:1503.03832). Where there is none, the least similar of all, next to which it would come: an anchor never goes without. The
-    /// first of equals counts.
+    /// Of an anchor's negatives, only the semi-hard one counts: the most similar of those that are less similar
+    /// than the positive (Schroff et al., arXiv:1503.03832). Where there is none, the least similar of all, next to
+    /// which it would come: an anchor never goes without. The first of equals counts.
     pub semi_hard: bool,
 }
 
@@ -89,8 +91,8 @@ fn check(shape: &ContrastiveShape, z: &[f32], all: &[f32]) {
     assert!(shape.views > 2 && shape.views <= MOST_VIEWS, "negatives, whose places an f32 holds");
 }
 
-/// l_i and [`Pair`] of each anchor. z is (anchors, dim), `all` (views, dim), and z is `all` from `shape.offset` on; `anchors` is what
-/// [`crate::nt_xent::nt_xent_forward`] found of the same views.
+/// l_i and [`Pair`] of each anchor. z is (anchors, dim), `all` (views, dim), and z is `all` from `shape.offset` on;
+/// `anchors` is what [`crate::nt_xent::nt_xent_forward`] found of the same views.
 pub fn pair_loss_forward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
@@ -105,7 +107,8 @@ pub fn pair_loss_forward(
     forward::forward(cpu, shape, loss, (z, all), anchors, pairs, losses);
 }
 
-/// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors. `pairs` holds one a view of all workers. Overwrites dz.
+/// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors. `pairs` holds one a view of all
+/// workers. Overwrites dz.
 pub fn pair_loss_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,

@@ -94,7 +94,8 @@ fn direct(
     negatives.iter().sum::<f64>() / negatives.len() as f64
 }
 
-/// The positive of view `i` of a batch whose views before and after a worker's are those of workers as well, of two images each or one.
+/// The positive of view `i` of a batch whose views before and after a worker's are those of workers as well, of two
+/// images each or one.
 fn positive(shape: &ContrastiveShape, i: usize) -> usize {
     let within = |start: usize, len: usize| start + (i - start + len / 2) % len;
     let end = shape.offset + shape.anchors;
@@ -244,7 +245,8 @@ fn whole(z: &[f32], term: Term) -> (Vec<Pair>, Vec<f32>) {
 
 #[test]
 fn of_equals_the_first_is_mined_and_one_as_similar_as_the_positive_is_not() {
-    // First views 1, 0, 3, 2, 2, and second views 2, 3, 0, 2, 1. View 0 is as similar to each as that is large: its positive 2.
+    // First views 1, 0, 3, 2, 2, and second views 2, 3, 0, 2, 1. View 0 is as similar to each as that is large: its
+    // positive 2.
     let (pairs, losses) = whole(&[1.0, 0.0, 3.0, 2.0, 1.0, 2.0, 3.0, 0.0, 2.0, 1.0], Term::Margin(3.0));
     assert_eq!((pairs[0].positive, pairs[0].negative), (2.0, 4.0));
     assert_eq!(losses[0], 1.0 - 2.0 + 3.0);

@@ -18,7 +18,8 @@ pub struct Block {
     pub downsample: Option<Downsample>,
 }
 
-/// A shortcut that changes what x has: the mean of windows where there is a pool, a convolution of 1 x 1 and its BatchNorm.
+/// A shortcut that changes what x has: the mean of windows where there is a pool, a convolution of 1 x 1 and its
+/// BatchNorm.
 #[derive(Clone, Debug)]
 pub struct Downsample {
     /// What comes before the convolution, whose stride it has.
@@ -39,10 +40,12 @@ pub struct AvgPool {
 }
 
 impl Block {
-    /// Which convolution puts out two streams, where there are selective kernels: the one of 3 x 3 of a bottleneck block.
+    /// Which convolution puts out two streams, where there are selective kernels: the one of 3 x 3 of a bottleneck
+    /// block.
     pub const STREAMS: usize = 1;
 
-    /// A block from `inputs` to `outputs` channels, with `inner` between, whose first convolution of 3 x 3 has `stride`.
+    /// A block from `inputs` to `outputs` channels, with `inner` between, whose first convolution of 3 x 3 has
+    /// `stride`.
     pub(super) fn new(
         maker: &mut Maker,
         name: &str,

@@ -1,4 +1,5 @@
-//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it, and its variant D.
+//! ResNet v1 (arXiv:1512.03385, post-activation, stride on the 3 x 3 convolution), named as torchvision names it,
+//! and its variant D.
 
 mod block;
 mod selective;
@@ -26,7 +27,8 @@ pub enum Memory {
     Blocks,
 }
 
-/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features), by stem, blocks and the mean over all pixels.
+/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features), by stem, blocks and the mean over
+/// all pixels.
 #[derive(Clone, Debug)]
 pub struct ResNet {
     stem: StemLayers,

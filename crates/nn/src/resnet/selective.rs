@@ -1,4 +1,5 @@
-//! Selective kernels (arXiv:1903.06586) in the form of SimCLR v2 (arXiv:2006.10029): both streams have windows of 3 x 3.
+//! Selective kernels (arXiv:1903.06586) in the form of SimCLR v2 (arXiv:2006.10029): both streams have windows of 3
+//! x 3.
 
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Tape, Var};
@@ -10,8 +11,8 @@ use crate::layers::{Linear, Maker};
 /// Channels that are squeezed to, at least.
 const LEAST: usize = 32;
 
-/// What mixes two streams of channels, which one convolution of twice as many makes: of each image, how much of which stream each channel has,
-/// by the softmax of `select` of ReLU of `norm` of `reduce` of the streams' mean.
+/// What mixes two streams of channels, which one convolution of twice as many makes: of each image, how much of
+/// which stream each channel has, by the softmax of `select` of ReLU of `norm` of `reduce` of the streams' mean.
 #[derive(Clone, Debug)]
 pub struct SelectiveKernels {
     /// From C channels to few.
@@ -23,7 +24,8 @@ pub struct SelectiveKernels {
 }
 
 impl SelectiveKernels {
-    /// Of streams of `channels` channels, squeezed to the share `ratio` of them. Named as in timm, where a layer has its own name.
+    /// Of streams of `channels` channels, squeezed to the share `ratio` of them. Named as in timm, where a layer
+    /// has its own name.
     pub(super) fn new(
         maker: &mut Maker,
         name: &str,

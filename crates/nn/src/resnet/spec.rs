@@ -53,7 +53,8 @@ pub enum Stem {
 pub enum PoolPadding {
     /// For maxima as many on every side, for averages none: torchvision and timm.
     All,
-    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME, and what the official code has.
+    /// As few as put every pixel of the image into a window, an odd one at the right and below: TensorFlow's SAME,
+    /// and what the official code has.
     Same,
 }
 
@@ -63,8 +64,9 @@ pub enum Variant {
     /// One convolution before the first block, and shortcuts of stride 2: the pixels between are not seen by them.
     #[default]
     Standard,
-    /// ResNet-D (arXiv:1812.01187): three convolutions of 3 x 3 before the first block where the standard network has one of 7 x 7, and shortcuts that
-    /// average windows of 2 x 2 before a convolution of stride 1. Tensors are named as those of timm's `resnet50d`.
+    /// ResNet-D (arXiv:1812.01187): three convolutions of 3 x 3 before the first block where the standard network
+    /// has one of 7 x 7, and shortcuts that average windows of 2 x 2 before a convolution of stride 1. Tensors are
+    /// named as those of timm's `resnet50d`.
     D,
 }
 
@@ -73,14 +75,15 @@ pub enum Variant {
 pub struct ResNetSpec {
     /// Layers.
     pub depth: Depth,
-    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks. One of [`ResNetSpec::WIDTHS`].
+    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks. One of
+    /// [`ResNetSpec::WIDTHS`].
     pub width: f64,
     /// What stands before the blocks.
     pub stem: Stem,
     /// How it goes down to smaller images.
     pub variant: Variant,
-    /// Selective kernels in the place of the 3 x 3 convolutions of bottleneck blocks, whose gates squeeze channels to this share: 0.0625 in
-    /// SimCLR v2, from 0 to 1.
+    /// Selective kernels in the place of the 3 x 3 convolutions of bottleneck blocks, whose gates squeeze channels
+    /// to this share: 0.0625 in SimCLR v2, from 0 to 1.
     pub selective_kernels: Option<f64>,
     /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
     /// change (torchvision's ResNet-18 and 34 have none in the first stage).

@@ -47,7 +47,8 @@ impl StemLayers {
     /// From images of 3 channels to `channels`.
     pub(super) fn new(maker: &mut Maker, spec: &ResNetSpec, channels: usize) -> Result<StemLayers> {
         let inner = (channels / 2).max(1);
-        // Names as timm counts them, where a ReLU stands between one pair and the next; channels, side and stride of each convolution.
+        // Names as timm counts them, where a ReLU stands between one pair and the next; channels, side and stride
+        // of each convolution.
         let plan: &[(&str, &str, [usize; 2], usize, usize)] = match (spec.stem, spec.variant) {
             (Stem::Small, _) => &[("conv1", "bn1", [3, channels], 3, 1)],
             (Stem::ImageNet, Variant::Standard) => &[("conv1", "bn1", [3, channels], 7, 2)],

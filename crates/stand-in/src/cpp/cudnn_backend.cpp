@@ -1,5 +1,6 @@
-// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with or without sums of its channels. Stricter than cuDNN: an attribute
-// of a wrong type or length, one too many or one too few is refused. Follows cudnn.cpp, by which the convolutions are computed.
+// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with
+// or without sums of its channels. Stricter than cuDNN: an attribute of a wrong type or length, one too many or one
+// too few is refused. Follows cudnn.cpp, by which the convolutions are computed.
 
 #include <unistd.h>
 
@@ -126,8 +127,9 @@ API Status cudnnBackendSetAttribute(Descriptor *descriptor, int name, int type, 
     return refuse(BAD_PARAM, "no such attribute", name);
 }
 
-// The engines. 0 always serves without sums, slowly; 1 needs room and has a choice to make, but gives other bits each time for filters, and cannot add; 2 uses tensor
-// cores, which round f32; 3 rounds what it reads; 4 never works; 5 forgets to add; 6 serves with sums, which it adds to what is there.
+// The engines. 0 always serves without sums, slowly; 1 needs room and has a choice to make, but gives other bits
+// each time for filters, and cannot add; 2 uses tensor cores, which round f32; 3 rounds what it reads; 4 never
+// works; 5 forgets to add; 6 serves with sums, which it adds to what is there.
 enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL, SUMMING };
 static std::vector<int> notes_of(const Descriptor &engine) {
     bool wavers = engine.engine == ROOMY && engine.operation.pass == FILTER;

@@ -56,7 +56,8 @@ static std::map<u64, size_t> handles;
 static std::map<void *, size_t> pinned;
 static u64 next_handle = 1;
 
-// Captures are of the mode THREAD_LOCAL: what must not happen in one is refused to the thread that began it, and breaks it.
+// Captures are of the mode THREAD_LOCAL: what must not happen in one is refused to the thread that began it, and
+// breaks it.
 static bool breaks(bool (*which)(Stream *, Stream *), Stream *with) {
     bool any = false;
     for (Stream *stream : streams)

@@ -1,8 +1,9 @@
-// Lets a C++ compiler translate the kernels, and runs their blocks on the CPU: one fiber for each thread of a block, which runs until it
-// comes to a barrier. Blocks run one after another.
+// Lets a C++ compiler translate the kernels, and runs their blocks on the CPU: one fiber for each thread of a
+// block, which runs until it comes to a barrier. Blocks run one after another.
 //
-// Stricter than a GPU where that finds mistakes: shared memory begins as NaN in every block, every thread of a block must come to each barrier
-// and every lane of a warp to each shuffle, and threads and blocks can be run in other orders, which must not change a bit.
+// Stricter than a GPU where that finds mistakes: shared memory begins as NaN in every block, every thread of a
+// block must come to each barrier and every lane of a warp to each shuffle, and threads and blocks can be run in
+// other orders, which must not change a bit.
 
 #include <ucontext.h>
 
@@ -76,8 +77,8 @@ template <class V> inline V exchanged(V value, unsigned lane) {
     return value;
 }
 
-// c += a b as a warp's tensor cores do it, for 16-bit values in pairs: a is 16 x 16, b 16 x 8, c 16 x 8. Every lane computes its four values of c, one term
-// after the other, from what the other lanes show.
+// c += a b as a warp's tensor cores do it, for 16-bit values in pairs: a is 16 x 16, b 16 x 8, c 16 x 8. Every lane
+// computes its four values of c, one term after the other, from what the other lanes show.
 template <class Widen> inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], Widen widen) {
     // The values of a, then those of b, as they lie in the lane's registers.
     float own[12];

@@ -116,7 +116,8 @@ API Status ncclCommInitRank(Comm **comm, int size, UniqueId id, int rank) {
     *comm = made;
     return SUCCESS;
 }
-// What waits for the others ends; then captured steps are waited for, which refer to the group, until they are destroyed.
+// What waits for the others ends; then captured steps are waited for, which refer to the group, until they are
+// destroyed.
 API Status ncclCommAbort(Comm *comm) {
     comm->aborted = true;
     for (int other : comm->sockets)

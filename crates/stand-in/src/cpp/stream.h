@@ -1,5 +1,5 @@
-// What the stand-ins of the libraries ask of the driver's: `work(data)` when the stream comes to it, any number of times where it
-// is captured; `done(data)` when that will not happen again, if anybody cares.
+// What the stand-ins of the libraries ask of the driver's: `work(data)` when the stream comes to it, any number of
+// times where it is captured; `done(data)` when that will not happen again, if anybody cares.
 extern "C" void stand_in_enqueue(void *stream, void (*work)(void *), void *data, void (*done)(void *));
 // `work(data)` of such work, while other streams go on: it waits for what they do.
 extern "C" void stand_in_apart(void (*work)(void *), void *data);

@@ -46,7 +46,8 @@ impl Checkpoints {
         self.folder.join(format!("{START}{step:08}{END}"))
     }
 
-    /// Writes a checkpoint, and then removes the older ones that are no longer kept: when it returns, the checkpoint is on the disk.
+    /// Writes a checkpoint, and then removes the older ones that are no longer kept: when it returns, the
+    /// checkpoint is on the disk.
     ///
     /// That an old one cannot be removed is a warning, not an error.
     ///
@@ -65,7 +66,8 @@ impl Checkpoints {
     fn prune(&self, newest: &Checkpoint) -> Result<(), TrainError> {
         let step = newest.meta.step;
         let best = newest.meta.best.as_ref().map(super::Best::step);
-        // Those of later steps were left by a run that has since gone back: it will come to them again and replace them.
+        // Those of later steps were left by a run that has since gone back: it will come to them again and replace
+        // them.
         let mut old: Vec<_> = self.list()?.into_iter().filter(|&(s, _)| s <= step).collect();
         old.truncate(old.len().saturating_sub(self.keep));
         let left_over = self.entries()?.into_iter().filter(|path| is_left_over(path));
@@ -111,8 +113,9 @@ impl Checkpoints {
     /// The newest checkpoint that is intact; nothing where there is none at all.
     ///
     /// # Errors
-    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::Io`] when none can be used and one could not
-    /// be read, which may be intact; [`TrainError::NewerFormat`] when the newest intact one was written by a later version.
+    /// [`TrainError::NoGoodCheckpoint`] when there are some and all are damaged; [`TrainError::Io`] when none can
+    /// be used and one could not be read, which may be intact; [`TrainError::NewerFormat`] when the newest intact
+    /// one was written by a later version.
     pub fn latest_good(&self) -> Result<Option<Found>, TrainError> {
         self.newest_before(u64::MAX)
     }

@@ -1,13 +1,14 @@
 //! Checkpoints as safetensors files.
 //!
-//! A file is the length of its header (8 bytes, little-endian), the header (JSON) and the values of the tensors, as the safetensors
-//! format has it, so that any safetensors reader reads it. In addition the header begins with
+//! A file is the length of its header (8 bytes, little-endian), the header (JSON) and the values of the tensors, as
+//! the safetensors format has it, so that any safetensors reader reads it. In addition the header begins with
 //!
 //! ```text
 //! {"__metadata__":{"crc32c":"xxxxxxxx","format":"pt","simclr":"{\"format\":1,...}"}
 //! ```
 //!
-//! where `crc32c` is the checksum of the whole file with those eight digits being zeros: whichever byte changes, it is noticed.
+//! where `crc32c` is the checksum of the whole file with those eight digits being zeros: whichever byte changes, it
+//! is noticed.
 
 use std::io::{self, Read, Write};
 
@@ -113,7 +114,8 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// Reads a file of `length` bytes. Nothing is allocated before the sizes that the header gives have been checked against the length.
+/// Reads a file of `length` bytes. Nothing is allocated before the sizes that the header gives have been checked
+/// against the length.
 pub(super) fn decode(file: &mut dyn Read, length: u64) -> Result<Checkpoint, Fault> {
     let short = || damaged(format!("it is only {length} bytes long"));
     if length < (CHECKSUM_AT + DIGITS) as u64 {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where a run stands. With the tensors, this is everything that resuming needs: randomness is a function of seed and position.
+/// Where a run stands. With the tensors, this is everything that resuming needs: randomness is a function of seed
+/// and position.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meta {
@@ -17,7 +18,8 @@ pub struct Meta {
     pub seed: u64,
     /// Training images, so that another data set is noticed.
     pub images: u64,
-    /// A checksum (CRC-32C) of their names in order, so that as many others are noticed; none in a checkpoint from before there was one.
+    /// A checksum (CRC-32C) of their names in order, so that as many others are noticed; none in a checkpoint from
+    /// before there was one.
     #[serde(default)]
     pub names: Option<u32>,
     /// Length of the metrics log in bytes; what comes after it is written again.

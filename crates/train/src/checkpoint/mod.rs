@@ -37,7 +37,8 @@ impl Checkpoint {
     /// Writes the checkpoint to `path`, which then holds it whole or, after an error, what it held before.
     ///
     /// # Errors
-    /// [`TrainError::BadTensor`] for a shape that does not fit its values or a name that occurs twice; [`TrainError::Io`].
+    /// [`TrainError::BadTensor`] for a shape that does not fit its values or a name that occurs twice;
+    /// [`TrainError::Io`].
     pub fn write(&self, files: &dyn FileSystem, path: &Path) -> Result<(), TrainError> {
         let encoded = Encoded::new(self)?;
         write_atomically(files, path, |out| encoded.write(out))

@@ -1,5 +1,5 @@
-//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data, then the run that is begun with,
-//! then a file, then `--set`.
+//! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data,
+//! then the run that is begun with, then a file, then `--set`.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,8 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The merged tables, each value checked against its key. What begins with the encoder of another run has its encoder, and the size of its images.
+    /// The merged tables, each value checked against its key. What begins with the encoder of another run has its
+    /// encoder, and the size of its images.
     pub(super) fn merge(&self) -> Result<Table, TrainError> {
         let merged = self.merge_over(None)?;
         let from = merged.get("train").and_then(|train| train.get("from")).and_then(Value::as_str);
@@ -81,7 +82,8 @@ impl Layers<'_> {
             let (table, origin) = parse_set(set)?;
             overlay(&mut merged, table, &origin)?;
         }
-        // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels, unless they are others now.
+        // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels,
+        // unless they are others now.
         if let Some(base) = self.base
             && let Some(Value::Table(encoder)) = merged.get_mut("encoder")
             && encoder.get(VARIANT).and_then(Value::as_str) == Some(AUTO)

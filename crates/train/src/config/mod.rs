@@ -69,8 +69,8 @@ impl Config {
     /// Merges the layers, checks every value and settles what was left to the program.
     ///
     /// # Errors
-    /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that contradict each
-    /// other, a preset or file that is not there, text that is not TOML.
+    /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that
+    /// contradict each other, a preset or file that is not there, text that is not TOML.
     pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
         let mut config = Self::from_table(layers.merge()?, "the configuration")?;
         config.settle();
@@ -128,8 +128,8 @@ impl Config {
         }
     }
 
-    /// Lets `device` train as the configuration says. Where the encoder's activations have 16 bits, the dense layers, which stay f32, may round what
-    /// they multiply to tf32.
+    /// Lets `device` train as the configuration says. Where the encoder's activations have 16 bits, the dense
+    /// layers, which stay f32, may round what they multiply to tf32.
     ///
     /// # Errors
     /// [`TrainError::NeedsGpu`] of fp16 and tf32 on a CPU; [`TrainError::NetworkDoesNotFit`].
@@ -194,8 +194,8 @@ impl Config {
         Ok(())
     }
 
-    /// Replaces what was left to the program by what it decides, where that changes what is computed: a resolved configuration
-    /// means the same in every version and on every machine.
+    /// Replaces what was left to the program by what it decides, where that changes what is computed: a resolved
+    /// configuration means the same in every version and on every machine.
     fn settle(&mut self) {
         let size = self.data.image_size;
         self.view.blur_prob = Some(self.view.blur_prob_at(size));

@@ -136,7 +136,8 @@ words! {
     PoolPadding {
         /// The max pool by a pixel on every side, as torchvision has it, averages not at all, as timm has it.
         All = "all",
-        /// As TensorFlow's SAME, as the official code has it: images of even size by a pixel at the right and below alone.
+        /// As TensorFlow's SAME, as the official code has it: images of even size by a pixel at the right and below
+        /// alone.
         Same = "same",
     }
 }
@@ -146,7 +147,8 @@ words! {
     Normalize {
         /// Nothing, as in SimCLR.
         None = "none",
-        /// ImageNet's mean is taken away and the rest divided by its deviation, as torchvision's pretrained networks expect.
+        /// ImageNet's mean is taken away and the rest divided by its deviation, as torchvision's pretrained
+        /// networks expect.
         Imagenet = "imagenet",
     }
 }
@@ -238,8 +240,8 @@ words! {
         F32 = "f32",
         /// The encoder's activations and their gradients in bf16; parameters, momentum, sums, head and loss in f32.
         Bf16 = "bf16",
-        /// The same in f16, of more precision and less range, with dynamic loss scaling; on GPUs alone. Networks trained so are evaluated on a
-        /// CPU in f32.
+        /// The same in f16, of more precision and less range, with dynamic loss scaling; on GPUs alone. Networks
+        /// trained so are evaluated on a CPU in f32.
         Fp16 = "fp16",
         /// f32, whose products round what they multiply to 10 bits of precision; on GPUs alone.
         Tf32 = "tf32",
@@ -256,8 +258,8 @@ impl Precision {
 words! {
     /// What a training step keeps for its backward pass.
     Memory {
-        /// [`Memory::Full`] where it fits, else [`Memory::Blocks`]: chosen anew wherever the run is begun or taken up, since nothing that
-        /// is computed depends on it.
+        /// [`Memory::Full`] where it fits, else [`Memory::Blocks`]: chosen anew wherever the run is begun or taken
+        /// up, since nothing that is computed depends on it.
         Auto = "auto",
         /// Every activation.
         Full = "full",
@@ -505,7 +507,8 @@ pub struct TrainConfig {
     pub device: DeviceName,
     /// Threads of the network.
     pub threads: Auto<usize>,
-    /// Steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half hour in longer ones.
+    /// Steps between checkpoints; auto: at the ends of epochs, but no oftener than once a minute, and every half
+    /// hour in longer ones.
     pub checkpoint_every: Auto<u64>,
     /// Newest checkpoints kept, beside the best.
     pub keep_checkpoints: usize,

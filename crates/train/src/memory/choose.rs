@@ -52,7 +52,8 @@ impl fmt::Display for Gigabytes {
 /// The most that NCCL is expected to take of a GPU's memory.
 const NCCL: u64 = 3 << 29;
 
-/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`, as the worker `part` of it.
+/// Settles `config.train.memory` for a run whose `model` and `optimizer` stand already, on `images`, as the worker
+/// `part` of it.
 ///
 /// # Errors
 /// [`TrainError::DoesNotFit`] where the system tells how much memory there is, and it is too little.
@@ -73,7 +74,8 @@ pub fn choose(
     choose_within(config.train.memory, config.train.batch, &needs, left)
 }
 
-/// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a batch.
+/// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a
+/// batch.
 ///
 /// # Errors
 /// Those of [`choose`] and of `needs`.

@@ -15,7 +15,8 @@ pub struct Images {
     pub each: u64,
     /// The longest side of those that were looked at, in pixels.
     pub longest: u32,
-    /// Bytes that are kept in the system's memory by order (`data.cache = "ram"`). What is kept only where there is room is not counted.
+    /// Bytes that are kept in the system's memory by order (`data.cache = "ram"`). What is kept only where there is
+    /// room is not counted.
     pub cache: u64,
 }
 

@@ -31,7 +31,8 @@ pub struct Needs {
     pub loader: u64,
     /// What the figures after an epoch take beside a step: on a GPU, whose captured step has memory of its own.
     pub figures: u64,
-    /// Decoded images that are kept: by order (`data.cache = "ram"`), or on the GPU once it is known that there is room.
+    /// Decoded images that are kept: by order (`data.cache = "ram"`), or on the GPU once it is known that there is
+    /// room.
     pub images: u64,
 }
 
@@ -41,8 +42,8 @@ impl Needs {
         self.state + self.step + self.kernels + self.checkpoint + self.loader + self.figures + self.images
     }
 
-    /// Of a run of `config` with batches of `batch` images, `model` and `optimizer` being its state, as `memory` keeps activations.
-    /// What a GPU may keep of `images` is not counted.
+    /// Of a run of `config` with batches of `batch` images, `model` and `optimizer` being its state, as `memory`
+    /// keeps activations. What a GPU may keep of `images` is not counted.
     pub fn of(
         (model, optimizer): (&Model, &Optimizer),
         config: &Config,
@@ -92,7 +93,8 @@ impl Needs {
         })
     }
 
-    /// Of training with labels in batches of `batch` images, one view of each, by `pass`, `model` being tested between or after steps.
+    /// Of training with labels in batches of `batch` images, one view of each, by `pass`, `model` being tested
+    /// between or after steps.
     pub fn of_labelled(
         (model, optimizer): (&Model, &Optimizer),
         memory: Memory,
@@ -124,8 +126,8 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
         + optimizer.state().map(|(_, value)| bytes(value)).sum::<u64>()
 }
 
-/// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without computing it, so that
-/// the figures are exact.
+/// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without
+/// computing it, so that the figures are exact.
 pub fn step_use(
     state: (&Model, &Optimizer),
     config: &Config,

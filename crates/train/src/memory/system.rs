@@ -2,8 +2,8 @@
 
 use std::fs::read_to_string;
 
-/// Bytes of memory that programs may still take, where the system tells: what Linux calls available, or less where a control group
-/// (a container) allows less.
+/// Bytes of memory that programs may still take, where the system tells: what Linux calls available, or less where
+/// a control group (a container) allows less.
 pub fn available() -> Option<u64> {
     let machine = line_of(&read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let group = |name: &str| read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();

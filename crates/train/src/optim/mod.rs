@@ -63,7 +63,8 @@ impl Optimizer {
         self.rule.hyper(rate, self.steps)
     }
 
-    /// [`Optimizer::step`] on a GPU, in one go and with what [`Optimizer::advance`] gave, wherever it is when the step runs.
+    /// [`Optimizer::step`] on a GPU, in one go and with what [`Optimizer::advance`] gave, wherever it is when the
+    /// step runs.
     pub fn step_deferred(
         &mut self,
         deferred: Deferred,

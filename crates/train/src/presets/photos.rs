@@ -38,11 +38,11 @@ impl Choices {
     }
 }
 
-/// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small images, the
-/// colour strength that suits them.
+/// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small
+/// images, the colour strength that suits them.
 ///
-/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on with `memory` bytes and `threads` threads. An encoder
-/// that is `known`, with the size of its images, is not chosen.
+/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on with `memory`
+/// bytes and `threads` threads. An encoder that is `known`, with the size of its images, is not chosen.
 pub fn choose(
     (count, width, height): (usize, u32, u32),
     (memory, threads): (u64, usize),
@@ -128,12 +128,12 @@ fn steps(count: usize) -> String {
     if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
 }
 
-/// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and gradient) in f32 of what
-/// every convolution and BatchNorm puts out.
+/// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and
+/// gradient) in f32 of what every convolution and BatchNorm puts out.
 fn bytes_per_view(side: u32, width: f64) -> u64 {
     let pixels = f64::from(side) * f64::from(side);
-    // The large stem quarters each side before the first stage; the stages together hold 1 + 1/2 + 1/4 + 1/8 of the first's values,
-    // five layers of two outputs in each.
+    // The large stem quarters each side before the first stage; the stages together hold 1 + 1/2 + 1/4 + 1/8 of the
+    // first's values, five layers of two outputs in each.
     let (stem, first_stage) = if side > 32 { (pixels / 4.0, pixels / 16.0) } else { (pixels, pixels) };
     let values = 64.0 * width * (2.0 * stem + 10.0 * 1.875 * first_stage);
     ((8.0 * values) as u64).max(1)

@@ -28,7 +28,8 @@ impl Batches {
     /// Starts making batches as `config` says from `start` on, for `device`, with views made at `place`.
     ///
     /// # Errors
-    /// [`TrainError::Engine`] where views are to be made on a GPU and the device is none. What is wrong with the data, [`Batches::next`] tells.
+    /// [`TrainError::Engine`] where views are to be made on a GPU and the device is none. What is wrong with the
+    /// data, [`Batches::next`] tells.
     pub fn start(
         images: Arc<dyn Dataset>,
         config: LoaderConfig,
@@ -46,7 +47,8 @@ impl Batches {
         Ok(Batches { loader, gpu: Some(OnGpu { maker, ahead: None, kept }) })
     }
 
-    /// The next batch. Its views come into `out`, the place from which a GPU's step reads them; without one they are in the batch.
+    /// The next batch. Its views come into `out`, the place from which a GPU's step reads them; without one they
+    /// are in the batch.
     ///
     /// # Errors
     /// As [`Loader::next_batch`], and [`TrainError::Engine`].
@@ -66,7 +68,8 @@ impl Batches {
         Ok(batch)
     }
 
-    /// Where views are made on a GPU, sends the images of the batch after this one off, so that they travel while the step computes.
+    /// Where views are made on a GPU, sends the images of the batch after this one off, so that they travel while
+    /// the step computes.
     ///
     /// # Errors
     /// [`TrainError::Engine`]. What is wrong with the data, [`Batches::next`] tells.

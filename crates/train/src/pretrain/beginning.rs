@@ -21,11 +21,12 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    /// What a run of `config` on images of this identity begins with, where `train.from` names another run: its encoder with its running averages,
-    /// and its head where that is one like this run's.
+    /// What a run of `config` on images of this identity begins with, where `train.from` names another run: its
+    /// encoder with its running averages, and its head where that is one like this run's.
     ///
     /// # Errors
-    /// [`TrainError::Conflict`] of `train.from` where there is no such run, it has no checkpoint, or its encoder is another one.
+    /// [`TrainError::Conflict`] of `train.from` where there is no such run, it has no checkpoint, or its encoder is
+    /// another one.
     pub(super) fn of(config: &Config, identity: Identity) -> Result<Option<Beginning>, TrainError> {
         let Some(from) = config.train.begins_with() else { return Ok(None) };
         let problem = |problem: String| TrainError::Conflict {

@@ -20,7 +20,8 @@ pub(super) enum BestBy {
 }
 
 impl BestBy {
-    /// kNN accuracy where it is going to be measured, however seldom, else contrastive accuracy; nothing where neither will be.
+    /// kNN accuracy where it is going to be measured, however seldom, else contrastive accuracy; nothing where
+    /// neither will be.
     pub(super) fn choose(
         config: &TrainConfig,
         train: &Arc<dyn Dataset>,

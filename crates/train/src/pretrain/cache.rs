@@ -12,8 +12,8 @@ use crate::{Config, TrainError, memory};
 /// What is kept on disk unless more or less is asked for, in bytes.
 const DISK: u64 = 20 << 30;
 
-/// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only where a run that
-/// takes `memory`, on a GPU or not, leaves room.
+/// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only
+/// where a run that takes `memory`, on a GPU or not, leaves room.
 pub(super) fn kept(
     dataset: &Arc<dyn Dataset>,
     config: &Config,

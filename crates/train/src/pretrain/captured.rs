@@ -12,8 +12,10 @@ use crate::{Model, TrainError};
 
 /// Steps of one model and optimiser, with what they leave on the GPU.
 ///
-/// Nothing waits for a step: what it found is asked for by [`CapturedStep::figures`]. After a step that was not sound, those after it change
-/// nothing. Activations in f16 have their loss scaled dynamically; a step in which only scaled gradients overflow is skipped. The model's and the optimiser's tensors must stay the ones of the first step; their values may change.
+/// Nothing waits for a step: what it found is asked for by [`CapturedStep::figures`]. After a step that was not
+/// sound, those after it change nothing. Activations in f16 have their loss scaled dynamically; a step in which
+/// only scaled gradients overflow is skipped. The model's and the optimiser's tensors must stay the ones of the
+/// first step; their values may change.
 #[derive(Debug)]
 pub struct CapturedStep {
     pixels: Pixels,
@@ -45,7 +47,8 @@ impl CapturedStep {
         &mut self.pixels
     }
 
-    /// Starts a step on the views that are in [`CapturedStep::pixels`], together with the workers of `collective`, which must be the same each time.
+    /// Starts a step on the views that are in [`CapturedStep::pixels`], together with the workers of `collective`,
+    /// which must be the same each time.
     pub fn step(
         &mut self,
         model: &mut Model,

@@ -67,7 +67,8 @@ pub fn health(
     })
 }
 
-/// The mean of both branches' uniformities, as its authors compute it: the two views of an image are no independent draws.
+/// The mean of both branches' uniformities, as its authors compute it: the two views of an image are no independent
+/// draws.
 fn uniformity_of((first, second): (&[f32], &[f32]), dim: usize) -> Result<f64, TrainError> {
     let of = |branch| uniformity(Features::new(branch, dim)?);
     Ok((of(first)? + of(second)?) / 2.0)

@@ -4,7 +4,8 @@ use simclr_data::Dataset;
 
 use crate::checkpoint::Meta;
 
-/// What a checkpoint knows of the images of a run: how many there are, and how they are called. Their contents are not looked at.
+/// What a checkpoint knows of the images of a run: how many there are, and how they are called. Their contents are
+/// not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// How many images there are.

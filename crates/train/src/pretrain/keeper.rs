@@ -23,7 +23,8 @@ pub(super) struct Keeper<'r> {
 }
 
 impl<'r> Keeper<'r> {
-    /// Begins the logs in `folder`, or cuts them back to where `from` was saved. Returns the images that were passed over before.
+    /// Begins the logs in `folder`, or cuts them back to where `from` was saved. Returns the images that were
+    /// passed over before.
     pub(super) fn new(
         folder: &'r RunFolder,
         config: &TrainConfig,

@@ -78,8 +78,8 @@ pub struct Outcome {
     pub skipped: usize,
 }
 
-/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped. The start is random weights, or those of the run
-/// that `train.from` names.
+/// Trains on `dataset` as `config` says, in `run`, from `from` or from the start, until done or stopped. The start
+/// is random weights, or those of the run that `train.from` names.
 ///
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
 /// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
@@ -94,11 +94,13 @@ pub fn pretrain(
     lead(dataset, config, (run, from), &Team::ALONE, device, observer)
 }
 
-/// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same configuration and data.
+/// [`pretrain`] as worker 0 of `team`, which keeps the run: every other worker calls [`assist`] with the same
+/// configuration and data.
 ///
-/// Together they take the steps that one worker would, but for the rounding of sums: each has its part of every batch, negatives and
-/// BatchNorm's sums come from all. A broken image is replaced
-/// from the worker's own part of an epoch, which may run out sooner than all would. As many workers give the same bits each time. A run may be taken up by another number of them.
+/// Together they take the steps that one worker would, but for the rounding of sums: each has its part of every
+/// batch, negatives and BatchNorm's sums come from all. A broken image is replaced
+/// from the worker's own part of an epoch, which may run out sooner than all would. As many workers give the same
+/// bits each time. A run may be taken up by another number of them.
 ///
 /// # Errors
 /// Those of `pretrain`, and [`TrainError::Workers`] where the workers do not fit together or one has gone.
@@ -122,7 +124,8 @@ pub fn lead(
     team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())
 }
 
-/// Takes the part of a worker of `team` other than the first in a run that [`lead`] keeps. Returns whether all epochs are done.
+/// Takes the part of a worker of `team` other than the first in a run that [`lead`] keeps. Returns whether all
+/// epochs are done.
 ///
 /// # Errors
 /// As [`lead`].
@@ -138,7 +141,8 @@ pub fn assist(
     team.on(device, |team| Ok(Run::new(prepared, config, None, team)?.go(observer)?.finished))
 }
 
-/// What comes before the first step; the workers of a team agree on what they must agree on. Who has a `run` decides what it begins with.
+/// What comes before the first step; the workers of a team agree on what they must agree on. Who has a `run`
+/// decides what it begins with.
 fn prepare(
     dataset: &Arc<dyn Dataset>,
     config: &Config,

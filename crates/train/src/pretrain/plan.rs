@@ -108,7 +108,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Goes on from `state` with `dataset`, of which `held_out` images are set apart once `keep` has decided where decoded ones are kept.
+    /// Goes on from `state` with `dataset`, of which `held_out` images are set apart once `keep` has decided where
+    /// decoded ones are kept.
     pub(super) fn new(
         mut state: State,
         dataset: &Arc<dyn Dataset>,

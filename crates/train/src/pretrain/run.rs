@@ -186,7 +186,8 @@ impl<'r> Run<'r> {
         Batches::start(self.train.clone(), config, position, device, &self.plan.views)
     }
 
-    /// Takes the step of the next batch, and logs it where that is due. Returns whether it was the last of its epoch, and of all.
+    /// Takes the step of the next batch, and logs it where that is due. Returns whether it was the last of its
+    /// epoch, and of all.
     fn advance(
         &mut self,
         batches: &mut Batches,
@@ -230,8 +231,8 @@ impl<'r> Run<'r> {
         Ok(turn)
     }
 
-    /// Learns where the other workers are, after a step of `epoch`. Where one has come to the end of the epoch, all have: those that met fewer
-    /// broken images leave out what they have left.
+    /// Learns where the other workers are, after a step of `epoch`. Where one has come to the end of the epoch, all
+    /// have: those that met fewer broken images leave out what they have left.
     fn agree(
         &mut self,
         epoch: u64,
@@ -285,7 +286,8 @@ impl<'r> Run<'r> {
         Ok(Ended { finished, step, checkpoint: Some(checkpoint), skipped })
     }
 
-    /// Takes a step on `views`, or on those that a GPU has; or starts it where [`Run::settle`] is to learn what came of it.
+    /// Takes a step on `views`, or on those that a GPU has; or starts it where [`Run::settle`] is to learn what
+    /// came of it.
     fn step(&mut self, views: &[u8], rate: f64) -> Result<(), TrainError> {
         let State { model, optimizer, .. } = &mut self.state;
         let loss = &self.config.loss;
@@ -315,7 +317,8 @@ impl<'r> Run<'r> {
         let batch = ContrastiveFigures { loss, contrastive_accuracy, entropy };
         self.figures = StepFigures { batch, gradient_norm };
         let sums = &mut self.state.sums;
-        // The sums are those of the epoch, whose first step is known by how many were counted when they were last looked at.
+        // The sums are those of the epoch, whose first step is known by how many were counted when they were last
+        // looked at.
         let unsound = self.settled + (found.steps - sums.steps);
         self.settled = self.state.step;
         *sums =

@@ -23,7 +23,8 @@ const SHARE: u32 = 50;
 pub(super) struct Saver {
     checkpoints: Checkpoints,
     every: Auto<u64>,
-    /// The best state since the last checkpoint, where nothing else was to be saved then: it is written before the next one, which may name it.
+    /// The best state since the last checkpoint, where nothing else was to be saved then: it is written before the
+    /// next one, which may name it.
     best: Option<Checkpoint>,
     writing: Option<JoinHandle<Result<PathBuf, TrainError>>>,
     newest: Option<PathBuf>,

@@ -144,9 +144,9 @@ impl State {
     }
 }
 
-/// Each worker's next place in the epoch, of `workers`. Where they were as many before, each goes on where it was; otherwise what was
-/// behind them together is dealt anew. All have come equally far unless one met more broken images than another: then a few images of
-/// this one epoch are seen twice, or not at all.
+/// Each worker's next place in the epoch, of `workers`. Where they were as many before, each goes on where it was;
+/// otherwise what was behind them together is dealt anew. All have come equally far unless one met more broken
+/// images than another: then a few images of this one epoch are seen twice, or not at all.
 fn places_of(meta: &Meta, workers: usize) -> Vec<u64> {
     let known = meta.extra.get(WORKER_PLACES).and_then(serde_json::Value::as_array);
     let known: Option<Vec<u64>> =

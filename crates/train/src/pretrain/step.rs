@@ -93,8 +93,9 @@ pub(crate) fn forward_backward(
         Some(scale) => scale.gradient(),
         None => Tensor::full(&device, &[1], 1.0)?,
     };
-    // Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum. A GPU would start exchanges of single
-    // gradients behind those that it computes anyway: one of all takes fewer starts.
+    // Each worker holds the gradient of the global loss through its own views: the whole gradient is their sum. A
+    // GPU would start exchanges of single gradients behind those that it computes anyway: one of all takes fewer
+    // starts.
     let mut exchange = |_: ParameterId, gradient: &mut Tensor| match device.is_gpu() {
         true => Ok(()),
         false => collective.all_reduce(&mut std::iter::once(gradient)),

@@ -111,7 +111,8 @@ impl<'t> Team<'t> {
         self.part.of == 1
     }
 
-    /// Checks that all workers can compute one step together: on the same images, on processors of one kind, or on a GPU each.
+    /// Checks that all workers can compute one step together: on the same images, on processors of one kind, or on
+    /// a GPU each.
     ///
     /// # Errors
     /// [`TrainError::Workers`], the same for all.
@@ -174,14 +175,16 @@ impl<'t> Team<'t> {
         };
         let team = Team { collective: &*joined, part: self.part };
         let done = work(team).inspect_err(|error| told(&team, error))?;
-        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is sound, and its memory may still be read by
-        // their GPUs. What is done is done, whatever becomes of the others now.
+        // Whoever ends sooner is taken to have gone by those who still look whether all that they exchanged is
+        // sound, and its memory may still be read by their GPUs. What is done is done, whatever becomes of the
+        // others now.
         let _ = device.synchronize();
         let _ = team.collective.exchange(b"");
         Ok(done)
     }
 
-    /// What is kept for the backward pass by all: what one has to do without, none keeps, since what is computed again is exchanged again.
+    /// What is kept for the backward pass by all: what one has to do without, none keeps, since what is computed
+    /// again is exchanged again.
     pub(super) fn settle_memory(&self, own: Memory) -> Result<Memory, TrainError> {
         let mut blocks = [if own == Memory::Blocks { 1.0 } else { 0.0 }];
         self.collective.all_reduce_sum(&mut blocks)?;

@@ -1,4 +1,5 @@
-//! A connection to another worker: what is sent is written by a thread of its own, so that no two workers wait for each other to read.
+//! A connection to another worker: what is sent is written by a thread of its own, so that no two workers wait for
+//! each other to read.
 
 use std::io;
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -45,7 +46,8 @@ impl Link {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
-        // What a machine that was lost does not acknowledge would be sent again for a quarter of an hour, by those who only write, without an error.
+        // What a machine that was lost does not acknowledge would be sent again for a quarter of an hour, by those
+        // who only write, without an error.
         #[cfg(target_os = "linux")]
         rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENCE.as_millis() as u32)?;
         let (out, (outgoing, messages), (back, written)) = (stream.try_clone()?, channel(), channel());
@@ -163,7 +165,8 @@ fn head(kind: u8, length: usize) -> [u8; HEAD] {
     head
 }
 
-/// Writes `messages` until there will be no more or nobody takes them; where there are none for a while, that we are there.
+/// Writes `messages` until there will be no more or nobody takes them; where there are none for a while, that we
+/// are there.
 fn write_all(mut out: TcpStream, messages: &Receiver<Vec<u8>>, back: &Sender<Vec<u8>>, gone: &AtomicBool) {
     loop {
         let sent = match messages.recv_timeout(SAY_SO) {

@@ -1,7 +1,8 @@
 //! How workers find each other.
 //!
-//! Worker 0 listens where all know. Each other one listens too, at an address of its own, and tells worker 0 who it is and where; when all
-//! have come, worker 0 tells each where the others are, and each connects with those of lower rank.
+//! Worker 0 listens where all know. Each other one listens too, at an address of its own, and tells worker 0 who it
+//! is and where; when all have come, worker 0 tells each where the others are, and each connects with those of
+//! lower rank.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -270,7 +271,8 @@ fn connect(address: &str) -> io::Result<(TcpStream, IpAddr)> {
         match TcpStream::connect_timeout(&address, GREETING) {
             Ok(stream) => {
                 let own = stream.local_addr()?;
-                // Who connects with a port of its own machine at which nobody listens may be given that very port, and meet itself.
+                // Who connects with a port of its own machine at which nobody listens may be given that very port,
+                // and meet itself.
                 if stream.peer_addr()? != own {
                     return Ok((stream, own.ip()));
                 }

@@ -8,8 +8,8 @@
 //!     sums of gradients       piece j to worker j, which adds it up and sends the sum to all
 //! ```
 //!
-//! Values travel as they are: the network is trusted, and all workers compute on one kind of processor. Those on GPUs exchange here what is not the
-//! step's: tensors go by NCCL (`simclr_engine::between_gpus`).
+//! Values travel as they are: the network is trusted, and all workers compute on one kind of processor. Those on
+//! GPUs exchange here what is not the step's: tensors go by NCCL (`simclr_engine::between_gpus`).
 
 mod link;
 mod meet;

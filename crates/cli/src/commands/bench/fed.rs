@@ -90,8 +90,8 @@ impl Taker<'_> {
         Ok(())
     }
 
-    /// Takes `steps` steps on `images` as a run does, after as many as it takes to be under way; `alone` is how many views a second
-    /// the step takes alone.
+    /// Takes `steps` steps on `images` as a run does, after as many as it takes to be under way; `alone` is how
+    /// many views a second the step takes alone.
     pub fn fed(
         mut self,
         images: Arc<dyn Dataset>,

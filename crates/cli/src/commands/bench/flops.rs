@@ -2,8 +2,8 @@
 
 use simclr_engine::Parameters;
 
-/// Operations for one view: forward, and backward to inputs and weights. A multiplication and an addition are two; what is not a
-/// product (BatchNorm, ReLU, the loss, the optimiser) is not counted, being below a hundredth.
+/// Operations for one view: forward, and backward to inputs and weights. A multiplication and an addition are two;
+/// what is not a product (BatchNorm, ReLU, the loss, the optimiser) is not counted, being below a hundredth.
 pub fn per_view(parameters: &Parameters, image_size: usize) -> u64 {
     let layers = parameters.iter().filter(|(name, _, _)| name.ends_with("weight"));
     let mut total = 0;
@@ -81,7 +81,8 @@ mod tests {
         per_view(&parameters, side) as f64 / 1e9
     }
 
-    /// Against the counts of the literature: 1.82 and 4.09 billion multiplications and additions forward at 224 pixels, 4.35 of a ResNet-50-D.
+    /// Against the counts of the literature: 1.82 and 4.09 billion multiplications and additions forward at 224
+    /// pixels, 4.35 of a ResNet-50-D.
     #[test]
     fn counts_of_known_networks() {
         let standard = Variant::Standard;

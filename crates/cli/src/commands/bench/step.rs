@@ -72,7 +72,8 @@ pub struct Step {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     deterministic: bool,
 
-    /// What to keep for backward: full (every activation), blocks (the input of each residual block) or auto (full if it fits)
+    /// What to keep for backward: full (every activation), blocks (the input of each residual block) or auto (full
+    /// if it fits)
     #[arg(long, value_name = "NAME", default_value = "full")]
     memory: String,
 
@@ -138,15 +139,17 @@ struct Figures {
     gflops: f64,
     /// Of `peak_gflops`.
     share_of_peak: f64,
-    /// What the device was seen to reach in this precision: multiply-adds in registers on as many threads, or products on a GPU.
-    /// No limit: Winograd's convolutions save multiplications that are counted, and the machine may have been busy.
+    /// What the device was seen to reach in this precision: multiply-adds in registers on as many threads, or
+    /// products on a GPU. No limit: Winograd's convolutions save multiplications that are counted, and the machine
+    /// may have been busy.
     peak_gflops: f64,
     /// Bytes read and written by a copy on a GPU, in 10^9 a second.
     peak_gb_per_s: Option<f64>,
-    /// On a GPU, the seconds of a step in which each kernel does its operations at that rate, or moves its tensors at that bandwidth, whichever
-    /// takes longer.
+    /// On a GPU, the seconds of a step in which each kernel does its operations at that rate, or moves its tensors
+    /// at that bandwidth, whichever takes longer.
     floor_s: Option<f64>,
-    /// On a GPU: searches for the fastest convolutions and products before the first step, and their seconds. What they find is remembered.
+    /// On a GPU: searches for the fastest convolutions and products before the first step, and their seconds. What
+    /// they find is remembered.
     searches: usize,
     searching_s: f64,
     gflop_per_view: f64,
@@ -199,7 +202,8 @@ impl Step {
         if let Some(captured) = &mut captured {
             captured.pixels().write(&pixels)?;
         }
-        // Timing each kernel costs nothing on the processor; a GPU is waited for, which makes other steps of it, and is done after the others.
+        // Timing each kernel costs nothing on the processor; a GPU is waited for, which makes other steps of it,
+        // and is done after the others.
         profile.pause(device.is_gpu());
         let mut taker = Taker {
             config: &config,

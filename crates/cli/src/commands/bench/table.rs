@@ -31,7 +31,8 @@ pub struct Scale {
     pub peak: f64,
 }
 
-/// A row a kernel and shape, or one for all layers of a kind, where `detailed` is false. The last row is what no kernel accounts for.
+/// A row a kernel and shape, or one for all layers of a kind, where `detailed` is false. The last row is what no
+/// kernel accounts for.
 pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     let mut groups: Vec<(Work, String, Cost)> = Vec::new();
     for (work, cost) in profile.costs() {
@@ -54,7 +55,8 @@ pub fn rows(profile: &Profile, scale: Scale, detailed: bool) -> Vec<Row> {
     groups.into_iter().map(|(work, shape, cost)| Row::new(work, shape, cost, scale)).collect()
 }
 
-/// Seconds of a step in which no kernel is faster than its operations at the peak, and its bytes at `bandwidth` a second.
+/// Seconds of a step in which no kernel is faster than its operations at the peak, and its bytes at `bandwidth` a
+/// second.
 pub fn floor(profile: &Profile, scale: Scale, bandwidth: f64) -> f64 {
     let least = |cost: &Cost| (cost.flops as f64 / scale.peak).max(cost.bytes as f64 / bandwidth);
     profile.costs().iter().map(|(_, cost)| least(cost)).sum::<f64>() / scale.steps

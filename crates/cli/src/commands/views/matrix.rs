@@ -32,8 +32,9 @@ fn operators() -> Vec<(&'static str, Vec<ViewOp>)> {
     ]
 }
 
-/// The table, its views of `size` x `size` pixels: in row i and column j operator i, then operator j, on the diagonal the one alone;
-/// in the corner the identity, as the other branch sees it. All but `crop` act on one and the same crop.
+/// The table, its views of `size` x `size` pixels: in row i and column j operator i, then operator j, on the
+/// diagonal the one alone; in the corner the identity, as the other branch sees it. All but `crop` act on one and
+/// the same crop.
 pub fn draw(image: ImageRef<'_>, index: u32, size: u32, seed: u64) -> Result<RgbImage> {
     let operators = operators();
     let side = size * LEAST_SIDE.div_ceil(size).max(1);

@@ -159,7 +159,8 @@ impl Descriptor {
     /// Starts an execution plan, which this must be, on the operands of a variant pack.
     ///
     /// # Safety
-    /// The handle must live, and the addresses of the pack be those of memory that is as long as the plan's tensors say and lent as it uses them.
+    /// The handle must live, and the addresses of the pack be those of memory that is as long as the plan's tensors
+    /// say and lent as it uses them.
     pub unsafe fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
         // SAFETY: the caller's promise.
         let status = unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) };

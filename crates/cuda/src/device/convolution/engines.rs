@@ -72,8 +72,8 @@ pub(super) fn serving(config: &Descriptor, key: &Key) -> Result<Option<Recipe>> 
     }))
 }
 
-/// Whether an engine with these notes computes what a key asks for: sums in f32, no input rounded below its type but f32 to tf32 where that is
-/// allowed, and the same bits each time where they are asked for.
+/// Whether an engine with these notes computes what a key asks for: sums in f32, no input rounded below its type
+/// but f32 to tf32 where that is allowed, and the same bits each time where they are asked for.
 fn may_serve(notes: &[u32], key: &Key) -> bool {
     let has = |note: Note| notes.contains(&(note as u32));
     let exact = key.element == ElementType::F32 && !key.mode.tf32;
@@ -134,8 +134,8 @@ impl Plan {
     /// Starts it.
     ///
     /// # Safety
-    /// The handle must live; each operand must be memory as long as the key's geometry and types say and lent as the pass uses it, `room` memory of
-    /// [`Plan::workspace`] bytes.
+    /// The handle must live; each operand must be memory as long as the key's geometry and types say and lent as
+    /// the pass uses it, `room` memory of [`Plan::workspace`] bytes.
     pub unsafe fn run(&self, handle: cudnnHandle_t, key: &Key, operands: Operands, room: u64) -> Result<()> {
         let pack = operation::pack(key, operands, room)?;
         // SAFETY: the caller's promise.

@@ -22,8 +22,8 @@ pub(super) fn exists(pass: Pass, number: u32, math: u32) -> bool {
     number < algorithms(pass) && math <= FMA
 }
 
-/// What an algorithm did when it was timed: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of enumerations, since a newer
-/// cuDNN may know more of them.
+/// What an algorithm did when it was timed: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of
+/// enumerations, since a newer cuDNN may know more of them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Timed {

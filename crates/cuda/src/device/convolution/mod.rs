@@ -1,7 +1,8 @@
 //! Convolutions by cuDNN, channels last, summed in f32.
 //!
-//! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is found by timing the first few
-//! once, and remembered on disk for the version of cuDNN and the GPU's name. A convolution of single pixels is also tried as a product of matrices.
+//! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is
+//! found by timing the first few once, and remembered on disk for the version of cuDNN and the GPU's name. A
+//! convolution of single pixels is also tried as a product of matrices.
 
 mod backend;
 mod engines;
@@ -75,7 +76,8 @@ struct Key {
 }
 
 impl Key {
-    /// What [`Route::InTwo`] computes first: a result of the type of what is read, written over what is there. None where that is all.
+    /// What [`Route::InTwo`] computes first: a result of the type of what is read, written over what is there. None
+    /// where that is all.
     fn first(&self) -> Option<Key> {
         let pass = match self.pass {
             ConvolutionPass::ForwardWithSums => ConvolutionPass::Forward,
@@ -85,7 +87,8 @@ impl Key {
         (first != *self).then_some(first)
     }
 
-    /// Whether sums are wanted that cuDNN's do not serve for: those are in f32, and nobody says in which order they are added.
+    /// Whether sums are wanted that cuDNN's do not serve for: those are in f32, and nobody says in which order they
+    /// are added.
     fn sums_apart(&self) -> bool {
         let sums = self.pass == ConvolutionPass::ForwardWithSums;
         sums && (self.element == ElementType::F32 || self.mode.deterministic)
@@ -164,8 +167,8 @@ pub(super) struct Convolutions {
     limits: ConvolutionLimits,
 }
 
-// SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are all clones of each `Rc`, which are
-// dropped before the lock is given back.
+// SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are
+// all clones of each `Rc`, which are dropped before the lock is given back.
 unsafe impl Send for Convolutions {}
 
 impl Drop for Convolutions {
@@ -195,8 +198,8 @@ impl Device {
         self.convolve(&key, [lent(x), lent(w), lent_mut(y)], 0)
     }
 
-    /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed in f64, or where the type has 16
-    /// bits and it is faster, in f32 as y is made.
+    /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed
+    /// in f64, or where the type has 16 bits and it is faster, in f32 as y is made.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -247,7 +250,8 @@ impl Device {
         self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
     }
 
-    /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower, else rounded to that type.
+    /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower,
+    /// else rounded to that type.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -263,7 +267,8 @@ impl Device {
         self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
     }
 
-    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, and where the pass has sums, those.
+    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, and where
+    /// the pass has sums, those.
     fn convolve(&self, key: &Key, [x, w, y]: [Lent; 3], sums: u64) -> Result<()> {
         let g = &key.geometry;
         expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
@@ -346,7 +351,8 @@ impl Convolutions {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32)?;
                 let room = room(algorithm.workspace)?;
                 let address = room.as_ref().map_or(0, |memory| memory.address());
-                // SAFETY: the descriptions are those of operands as long as the key says; the workspace is as long as the algorithm's.
+                // SAFETY: the descriptions are those of operands as long as the key says; the workspace is as long
+                // as the algorithm's.
                 unsafe { legacy::run(self.handle, key.pass, &parts, *algorithm, operands, address) }
             }
             // SAFETY: operands are as long as the key says, and the result is lent exclusively.
@@ -412,7 +418,8 @@ fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
 
 fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {
     let channels = key.geometry.out_channels;
-    // SAFETY: y was just computed, and its length checked; the sums are lent exclusively, and their length was checked too.
+    // SAFETY: y was just computed, and its length checked; the sums are lent exclusively, and their length was
+    // checked too.
     let (y, sums) = unsafe {
         (Slice::<E>::from_raw(operands.y, key.len()), SliceMut::from_raw(operands.sums, 2 * channels))
     };

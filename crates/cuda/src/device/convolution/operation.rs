@@ -15,7 +15,8 @@ const IDS: [i64; 5] = [1, 2, 3, 4, 5];
 /// What addresses are multiples of: what `Slice` promises.
 const ALIGNMENT: i64 = 16;
 
-/// A graph of one convolution, and of sums of what it computes where they are wanted: finalised, with what it refers to.
+/// A graph of one convolution, and of sums of what it computes where they are wanted: finalised, with what it
+/// refers to.
 pub(super) struct Operation {
     // Dropped in this order: what refers to others goes before them.
     pub graph: Descriptor,
@@ -155,7 +156,8 @@ fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descrip
     Ok(sums)
 }
 
-/// Operands and workspace as a plan takes them. Sums, where there are any, are f32, those of squares behind the others as `sums_apart` says.
+/// Operands and workspace as a plan takes them. Sums, where there are any, are f32, those of squares behind the
+/// others as `sums_apart` says.
 pub(super) fn pack(key: &Key, operands: Operands, room: u64) -> Result<Descriptor> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
     let Operands { x, w, y, sums } = operands;

@@ -22,8 +22,8 @@ pub struct ConvolutionLimits {
 const TOGETHER: usize = 8;
 
 impl Default for ConvolutionLimits {
-    /// cuDNN counts a tensor's values in 31 bits. A sample is larger than a GPU's cache twice over, and keeps all of one busy for a tenth of a
-    /// millisecond: what is fastest on it is among the fastest on more.
+    /// cuDNN counts a tensor's values in 31 bits. A sample is larger than a GPU's cache twice over, and keeps all
+    /// of one busy for a tenth of a millisecond: what is fastest on it is among the fastest on more.
     fn default() -> ConvolutionLimits {
         ConvolutionLimits {
             values: i32::MAX as usize,
@@ -39,7 +39,8 @@ impl Key {
         Key { geometry: Conv2dGeometry { batch, ..self.geometry }, ..*self }
     }
 
-    /// The images of a piece, where a batch is computed in several: all of them have as many but for the last, which may have fewer.
+    /// The images of a piece, where a batch is computed in several: all of them have as many but for the last,
+    /// which may have fewer.
     pub fn piece(&self, limits: &ConvolutionLimits) -> Option<usize> {
         let one = self.of_images(1).geometry;
         let most = (limits.values / one.input_len().max(one.output_len())).max(1);
@@ -49,7 +50,8 @@ impl Key {
         (count > 1).then(|| self.geometry.batch.div_ceil(count).next_multiple_of(together))
     }
 
-    /// What ways to compute this are first timed on: as few images as tell, in powers of two, so that many batches share a sample.
+    /// What ways to compute this are first timed on: as few images as tell, in powers of two, so that many batches
+    /// share a sample.
     pub fn sample(&self, limits: &ConvolutionLimits) -> Key {
         let one = self.of_images(1).geometry;
         let bytes = (one.input_len() + one.output_len()) * self.element.size();
@@ -64,7 +66,8 @@ impl Key {
 }
 
 impl Device {
-    /// Sets how much of a convolution is computed at once, and how much a choice is made on. What was chosen before is chosen again.
+    /// Sets how much of a convolution is computed at once, and how much a choice is made on. What was chosen before
+    /// is chosen again.
     ///
     /// # Errors
     /// `Call` where cuDNN does not work.

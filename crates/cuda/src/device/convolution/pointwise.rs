@@ -1,5 +1,5 @@
-//! Convolutions of single pixels, which are products of matrices, by cuBLASLt. With a row for each pixel of x and y, and one for each output channel
-//! of w: y = x w^T, dx = dy w, dw = dy^T x.
+//! Convolutions of single pixels, which are products of matrices, by cuBLASLt. With a row for each pixel of x and
+//! y, and one for each output channel of w: y = x w^T, dx = dy w, dw = dy^T x.
 
 use half::{bf16, f16};
 use simclr_kernels::conv2d::Write;

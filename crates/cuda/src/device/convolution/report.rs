@@ -12,20 +12,21 @@ use crate::{Element, Result, SliceMut};
 /// A way to compute a convolution, timed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionTiming {
-    /// What it is, as it is remembered: "engine", its number in cuDNN and its choices; "algorithm" of the older interface,
-    /// likewise; "product" of matrices; or "in two", which is another way with a kernel of ours after it.
+    /// What it is, as it is remembered: "engine", its number in cuDNN and its choices; "algorithm" of the older
+    /// interface, likewise; "product" of matrices; or "in two", which is another way with a kernel of ours after it.
     pub what: String,
     /// Seconds that it takes.
     pub seconds: f64,
 }
 
 impl Device {
-    /// Times the ways to compute a pass of a convolution of type `E`: the one that is chosen first, that of cuDNN's older interface last, where it has
-    /// one and no sums are wanted. Weights' gradients are in f32; only a gradient of an input can be added. Nothing is remembered but what "in two" builds
-    /// on.
+    /// Times the ways to compute a pass of a convolution of type `E`: the one that is chosen first, that of cuDNN's
+    /// older interface last, where it has one and no sums are wanted. Weights' gradients are in f32; only a
+    /// gradient of an input can be added. Nothing is remembered but what "in two" builds on.
     ///
     /// # Errors
-    /// As [`Device::conv2d_forward`], also where cuDNN's graphs have no engine; `OutOfMemory` where operands have no room.
+    /// As [`Device::conv2d_forward`], also where cuDNN's graphs have no engine; `OutOfMemory` where operands have
+    /// no room.
     pub fn time_convolution<E: Element>(
         &self,
         g: &Conv2dGeometry,
@@ -72,7 +73,8 @@ impl Device {
         })
     }
 
-    /// Fills memory of `len` values with noise in [-1, 1): a GPU that multiplies the same values over and over runs faster than it would.
+    /// Fills memory of `len` values with noise in [-1, 1): a GPU that multiplies the same values over and over runs
+    /// faster than it would.
     fn noise<E: Element>(&self, at: u64, len: usize) -> Result<()> {
         let mut state = 1u32;
         let mut next = || {

@@ -27,8 +27,8 @@ const OF_BOTH: usize = 12;
 /// After so long no further engine is tried, once there are some.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SOME: usize = 3;
-/// Proposals come in the order that cuDNN expects: after so many in a row that take so much longer than the best, the rest of a list is passed over. One
-/// run of a slow engine can take longer than all others together.
+/// Proposals come in the order that cuDNN expects: after so many in a row that take so much longer than the best,
+/// the rest of a list is passed over. One run of a slow engine can take longer than all others together.
 const SLOW: usize = 2;
 const FAR: f64 = 3.0;
 /// How many are remembered: on more images than the sample's these are timed again.
@@ -40,7 +40,8 @@ const UNROUNDED: f64 = 0.95;
 pub(super) type Timed = Vec<(f64, Route)>;
 
 impl Convolutions {
-    /// The route for a key: remembered, or found by timing several on the operands, of which the result is overwritten where it will be.
+    /// The route for a key: remembered, or found by timing several on the operands, of which the result is
+    /// overwritten where it will be.
     pub(super) fn route(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Rc<Route>> {
         if let Some(route) = self.routes.get(key) {
             return Ok(route.clone());
@@ -84,7 +85,8 @@ impl Convolutions {
         if finalists.is_empty() {
             finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
         }
-        // Without room for what the result is added to, nothing is timed on all of it: the order stays that of the sample.
+        // Without room for what the result is added to, nothing is timed on all of it: the order stays that of the
+        // sample.
         let aside = self.aside(device, key);
         let mut best: Option<(f64, Route)> = None;
         for memo in finalists {
@@ -155,7 +157,8 @@ impl Convolutions {
         }
     }
 
-    /// The plan of an engine that is still among those that cuDNN proposes: not every choice that these make can be made by hand.
+    /// The plan of an engine that is still among those that cuDNN proposes: not every choice that these make can be
+    /// made by hand.
     fn proposed(&self, key: &Key, operation: &Rc<Operation>, recipe: &Recipe) -> Option<Plan> {
         [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK]
             .into_iter()
@@ -211,8 +214,8 @@ impl Convolutions {
         Ok(timed)
     }
 
-    /// Engines that compute what a key asks for, and the product where it is one, the fastest first: one at least. Something else takes `best`
-    /// seconds.
+    /// Engines that compute what a key asks for, and the product where it is one, the fastest first: one at least.
+    /// Something else takes `best` seconds.
     fn at_once(&mut self, device: &Device, key: &Key, operands: Operands, best: f64) -> Result<Timed> {
         let timed = self.engines(device, key, operands, best);
         if !pointwise::serves(key) {
@@ -304,7 +307,8 @@ impl Convolutions {
         self.time(device, key, route, operands, best).map(Some)
     }
 
-    /// Whether a route adds to what is there: an engine that took the factor of that for 0 would spoil gradients without a word.
+    /// Whether a route adds to what is there: an engine that took the factor of that for 0 would spoil gradients
+    /// without a word.
     fn adds(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<bool> {
         let at = operands.result(key.pass);
         fill(device, at, key.len(), key.output, f32::NAN)?;

@@ -1,7 +1,7 @@
 //! Products of matrices by cuBLASLt, with what follows them fused in, summed in f32.
 //!
-//! The library proposes algorithms; which of them serves is found by timing them once, and remembered on disk for the version of cuBLASLt and the
-//! GPU's name. Only those are taken that give the same bits each time.
+//! The library proposes algorithms; which of them serves is found by timing them once, and remembered on disk for
+//! the version of cuBLASLt and the GPU's name. Only those are taken that give the same bits each time.
 
 mod plan;
 mod search;
@@ -169,10 +169,11 @@ impl Drop for Products {
 }
 
 impl Device {
-    /// out = epilogue(a b), or epilogue(a b + out) where it is added to what is there; all row-major: `out` has a's rows and b's columns. It is of
-    /// the operands' type, or f32.
+    /// out = epilogue(a b), or epilogue(a b + out) where it is added to what is there; all row-major: `out` has a's
+    /// rows and b's columns. It is of the operands' type, or f32.
     ///
-    /// The first product of its kind times the algorithms that the library proposes, which a captured step must not be the first to do.
+    /// The first product of its kind times the algorithms that the library proposes, which a captured step must not
+    /// be the first to do.
     ///
     /// # Errors
     /// `Lengths` where shapes or types do not belong together, `Call` where the library refuses.
@@ -217,7 +218,8 @@ impl Device {
             empty => empty.insert(Products::new(self)?),
         };
         let plan = products.plan(self, &key, operands)?;
-        // SAFETY: the plan is for operands of this key, whose lengths were checked, and lent for as long as it takes to start the product.
+        // SAFETY: the plan is for operands of this key, whose lengths were checked, and lent for as long as it
+        // takes to start the product.
         unsafe { plan.run(self, operands) }
     }
 }

@@ -109,8 +109,8 @@ impl Problem {
         let stored = |rows, columns, turned| if turned { (columns, rows) } else { (rows, columns) };
         let (of_a, of_b) = (stored(rows, inner, a_turned), stored(inner, columns, b_turned));
         // out^T = b^T a^T: what is row-major here is the transpose there, so that the operands change places.
-        // SAFETY: the description lives, and these attributes are of these types; a `cublasOperation_t` is 0 for a matrix as it is, 1 for its
-        // transpose.
+        // SAFETY: the description lives, and these attributes are of these types; a `cublasOperation_t` is 0 for a
+        // matrix as it is, 1 for its transpose.
         unsafe {
             set(description.0, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(b_turned))?;
             set(description.0, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, i32::from(a_turned))?;
@@ -135,9 +135,9 @@ impl Problem {
         unsafe { set(self.description.0, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias) }
     }
 
-    /// The algorithms that the library proposes, best first as it believes, of those that give the same bits each time: that sum in one
-    /// sequence, or keep what they summed of parts in f32 and add that in a step of its own. The others let parts add to the result as they
-    /// come, or round them to its type.
+    /// The algorithms that the library proposes, best first as it believes, of those that give the same bits each
+    /// time: that sum in one sequence, or keep what they summed of parts in f32 and add that in a step of its own.
+    /// The others let parts add to the result as they come, or round them to its type.
     pub fn proposals(&self) -> Result<Vec<Choice>> {
         let preference = result::create_matmul_pref().map_err(failed)?;
         let preference = Owned(preference, result::destroy_matmul_pref);
@@ -206,7 +206,8 @@ impl Problem {
         let Operands { a, b, out, .. } = operands;
         let room = (choice.workspace > 0).then(|| device.pool().take(choice.workspace)).transpose()?;
         let (one, old) = (1f32, if self.adds { 1f32 } else { 0f32 });
-        // SAFETY: the caller's promise; the workspace is as long as is said; the factors are read before the call returns.
+        // SAFETY: the caller's promise; the workspace is as long as is said; the factors are read before the call
+        // returns.
         unsafe {
             result::matmul(
                 self.handle,

@@ -8,7 +8,8 @@ use crate::device::timing;
 use crate::{CudaError, Memory, Result, cache};
 
 impl Products {
-    /// The plan for a key: known, remembered on disk, or found by timing on the operands, of which `out` is overwritten where it will be.
+    /// The plan for a key: known, remembered on disk, or found by timing on the operands, of which `out` is
+    /// overwritten where it will be.
     pub(super) fn plan(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<&Plan> {
         if !self.plans.contains_key(key) {
             let problem = Problem::new(self.handle, key, operands)?;

@@ -1,7 +1,7 @@
 //! The pages of a column, decompressed.
 //!
-//! The `parquet` crate decompresses Zstandard with a library written in C. Here such a column is declared to be uncompressed, so
-//! that its pages come as they are stored, and they are decompressed by `ruzstd`.
+//! The `parquet` crate decompresses Zstandard with a library written in C. Here such a column is declared to be
+//! uncompressed, so that its pages come as they are stored, and they are decompressed by `ruzstd`.
 
 use std::io::Read;
 use std::sync::Arc;

@@ -24,10 +24,11 @@ use crate::EvalError;
 /// A fine-tuned network and how good it is.
 #[derive(Clone, Debug)]
 pub struct FineTuned {
-    /// Of the pretrained network, and beside it of the same one trained from random weights on the same images in the same steps.
+    /// Of the pretrained network, and beside it of the same one trained from random weights on the same images in
+    /// the same steps.
     pub evaluation: Evaluation,
-    /// The pretrained one as it is now: the encoder under torchvision's names, what was kept of the projection head under `head.`, and the
-    /// classifier, `fc.weight` and `fc.bias`, all in PyTorch's layouts.
+    /// The pretrained one as it is now: the encoder under torchvision's names, what was kept of the projection head
+    /// under `head.`, and the classifier, `fc.weight` and `fc.bias`, all in PyTorch's layouts.
     pub weights: Vec<NamedTensor>,
     /// Steps of fine-tuning.
     pub steps: u64,
@@ -35,15 +36,17 @@ pub struct FineTuned {
     pub classes: Vec<String>,
 }
 
-/// Puts a linear classifier on the encoder, or on a layer of its projection head, trains all of it with softmax cross-entropy on random crops
-/// and flips of a balanced subset of the training images, and tests it on central crops. The models themselves stay as they are.
+/// Puts a linear classifier on the encoder, or on a layer of its projection head, trains all of it with softmax
+/// cross-entropy on random crops and flips of a balanced subset of the training images, and tests it on central
+/// crops. The models themselves stay as they are.
 ///
-/// While it trains, BatchNorm normalises by the batch and its running averages follow; tests use the averages. Activations are stored as the
-/// models' are, but those in f16 as f32, so that no loss need be scaled. The same seed gives the same bits, for any number of threads.
+/// While it trains, BatchNorm normalises by the batch and its running averages follow; tests use the averages.
+/// Activations are stored as the models' are, but those in f16 as f32, so that no loss need be scaled. The same
+/// seed gives the same bits, for any number of threads.
 ///
 /// # Errors
-/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]), [`EvalError::BatchDoesNotFit`], a batch larger
-/// than the subset, [`EvalError::Diverged`], images that cannot be read.
+/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]),
+/// [`EvalError::BatchDoesNotFit`], a batch larger than the subset, [`EvalError::Diverged`], images that cannot be read.
 pub fn finetune(
     models: &Versus<Model>,
     data: &Splits,

@@ -11,26 +11,29 @@ use crate::protocols::sgd::Sgd;
 
 /// Images a step, at most: the paper's.
 const BATCH: usize = 4096;
-/// Steps of one epoch of all labels: those of ImageNet's 1,281,167 images in batches of 4096. A share of the labels has that share of steps.
+/// Steps of one epoch of all labels: those of ImageNet's 1,281,167 images in batches of 4096. A share of the labels
+/// has that share of steps.
 const STEPS: usize = 312;
 /// No smaller batch is chosen where there are twice as many images: BatchNorm normalises by it.
 const LEAST_BATCH: usize = 32;
 
-/// Settings of [`finetune`](super::finetune). What is `None` is as the paper has it (arXiv:2002.05709, B.5), scaled to the data set.
+/// Settings of [`finetune`](super::finetune). What is `None` is as the paper has it (arXiv:2002.05709, B.5), scaled
+/// to the data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FineTune {
     /// How many labels there are.
     pub labels: Labels,
     /// Times that each image is seen. The paper's: 60 with less than 10% of the labels, 30 from there on.
     pub epochs: Option<u64>,
-    /// Images a step. The paper's 4096, but as many steps an epoch as on ImageNet: the images that all labels would be of / 312, at least 32,
-    /// at most 4096, half of the subset, and what fits into memory.
+    /// Images a step. The paper's 4096, but as many steps an epoch as on ImageNet: the images that all labels would
+    /// be of / 312, at least 32, at most 4096, half of the subset, and what fits into memory.
     pub batch: Option<usize>,
     /// The rate of the first step, from which a cosine goes to 0. The paper's: 0.05 x batch / 256.
     pub rate: Option<f64>,
     /// Weight decay of weights: 0 in the paper.
     pub weight_decay: f64,
-    /// Layers of the projection head that are kept below the classifier: 0 in the paper, 1 in SimCLR v2 (arXiv:2006.10029).
+    /// Layers of the projection head that are kept below the classifier: 0 in the paper, 1 in SimCLR v2
+    /// (arXiv:2006.10029).
     pub head_layers: usize,
     /// What is kept for backward. Its bits are the same.
     pub memory: Memory,

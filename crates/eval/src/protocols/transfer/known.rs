@@ -31,7 +31,8 @@ const fn known(
     Known { name, title, classes, metric, paper }
 }
 
-/// Metrics: arXiv:2002.05709, B.8; figures: its table 8. Classes: arXiv:1805.08974, table 1, of which Caltech-101 counts that of the background.
+/// Metrics: arXiv:2002.05709, B.8; figures: its table 8. Classes: arXiv:1805.08974, table 1, of which Caltech-101
+/// counts that of the background.
 pub const KNOWN: [Known; 12] = [
     known("food101", "Food-101", 101, Metric::Top1, [0.769, 0.894, 0.883]),
     known("cifar10", "CIFAR-10", 10, Metric::Top1, [0.953, 0.986, 0.960]),

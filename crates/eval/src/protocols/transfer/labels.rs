@@ -9,8 +9,8 @@ use crate::{EvalError, Targets};
 
 /// A table of images and the classes that each shows.
 ///
-/// A line is an image's path, then its classes, in CSV; an image may have several lines, or one without classes. A first line that is
-/// no image's names the columns, and is passed over.
+/// A line is an image's path, then its classes, in CSV; an image may have several lines, or one without classes. A
+/// first line that is no image's names the columns, and is passed over.
 pub(super) struct ShownClasses {
     origin: String,
     /// The path of the first line.
@@ -52,11 +52,12 @@ impl ShownClasses {
         Ok(ShownClasses { origin: origin.to_owned(), first, shown, by_name })
     }
 
-    /// All classes, sorted, and what `images` show, which are all those of a data set, given by their paths. A line is an image's where the path
-    /// of one is the end of the other's.
+    /// All classes, sorted, and what `images` show, which are all those of a data set, given by their paths. A line
+    /// is an image's where the path of one is the end of the other's.
     ///
     /// # Errors
-    /// An image without a line, or with lines of several paths; a line that is two images'; a class that no image shows; fewer than two.
+    /// An image without a line, or with lines of several paths; a line that is two images'; a class that no image
+    /// shows; fewer than two.
     pub fn of(&self, images: &[String]) -> Result<(Vec<String>, Targets), EvalError> {
         let bad = |message| bad(&self.origin, message);
         // Whose each line is.

@@ -16,11 +16,13 @@ use crate::protocols::part::Part;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
-/// Fits a classifier on h of the central crops of `set`'s images by L-BFGS, with each weight of L2, keeps the one that its metric says does best
-/// on the validation images, and fits it again on those and the training images. The test images are looked at once, afterwards.
+/// Fits a classifier on h of the central crops of `set`'s images by L-BFGS, with each weight of L2, keeps the one
+/// that its metric says does best on the validation images, and fits it again on those and the training images. The
+/// test images are looked at once, afterwards.
 ///
 /// # Errors
-/// Features that are not finite, a part of which no image can be read, or the first image that cannot where reading is strict.
+/// Features that are not finite, a part of which no image can be read, or the first image that cannot where reading
+/// is strict.
 pub(super) fn linear(
     side: Side,
     model: &Model,

@@ -80,12 +80,12 @@ pub struct TransferOptions {
     pub tuning: Tuning,
 }
 
-/// Carries out `protocol` on a data set, as far as the run folder of `encoder` does not hold its results already; each result, and each rate and
-/// decay that is tried, is written there as it comes.
+/// Carries out `protocol` on a data set, as far as the run folder of `encoder` does not hold its results already;
+/// each result, and each rate and decay that is tried, is written there as it comes.
 ///
 /// # Errors
-/// Options out of range, images that cannot be read, features that are not finite, [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`],
-/// a result that cannot be written.
+/// Options out of range, images that cannot be read, features that are not finite, [`EvalError::BatchDoesNotFit`],
+/// [`EvalError::AllDiverged`], a result that cannot be written.
 pub fn transfer(
     encoder: &TrainedEncoder,
     set: &TransferSet,

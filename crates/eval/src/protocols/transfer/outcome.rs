@@ -17,7 +17,8 @@ use crate::{EvalError, Metric};
 
 /// Where entries lie, below `RUN/evaluation`.
 const FOLDER: &str = "transfer";
-/// The keys of a configuration that tell what is done to an image, before the first layer and in the network: tables, and keys.
+/// The keys of a configuration that tell what is done to an image, before the first layer and in the network:
+/// tables, and keys.
 const OF_ENCODERS: [&str; 6] =
     ["encoder.", "data.image_size", "data.shrink", "data.background", "data.window", "train.precision"];
 /// Those that random weights depend on beside them, with the averages of their BatchNorms.
@@ -47,13 +48,15 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// What a result depends on: another checkpoint, other images, another seed make another one, and results of it are computed anew.
+/// What a result depends on: another checkpoint, other images, another seed make another one, and results of it are
+/// computed anew.
 ///
-/// Images count by the paths that the suite writes, their names and classes; one that is replaced under its name goes unnoticed.
+/// Images count by the paths that the suite writes, their names and classes; one that is replaced under its name
+/// goes unnoticed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// A checksum of the encoder's weights and of those keys of its configuration that a result depends on; of the latter alone where training
-    /// begins from random weights.
+    /// A checksum of the encoder's weights and of those keys of its configuration that a result depends on; of the
+    /// latter alone where training begins from random weights.
     pub encoder: String,
     /// [`TransferSet::fingerprint`].
     pub data: String,
@@ -136,8 +139,8 @@ impl Identity {
     }
 }
 
-/// What a result by `protocol` depends on of a configuration, as far as it differs from the defaults: a key that a later version adds changes
-/// nothing, nor what such a key is settled to where it is not given.
+/// What a result by `protocol` depends on of a configuration, as far as it differs from the defaults: a key that a
+/// later version adds changes nothing, nor what such a key is settled to where it is not given.
 fn relevant(config: &Config, protocol: Protocol) -> String {
     // Under a linear classifier a random encoder may stand beside the trained one.
     let random = if protocol == Protocol::FineTune { &[][..] } else { &OF_RANDOM };
@@ -177,8 +180,8 @@ impl Entry {
         Ok(found.filter(|found| found.identity == fresh.identity).unwrap_or(fresh))
     }
 
-    /// How many fits or trainings of `options` it lacks: of a linear classifier one for each encoder; else one for each rate and decay that was not
-    /// tried, and one more on all images.
+    /// How many fits or trainings of `options` it lacks: of a linear classifier one for each encoder; else one for
+    /// each rate and decay that was not tried, and one more on all images.
     pub fn lacks(&self, options: &TransferOptions) -> usize {
         if !self.protocol.trains() {
             let missing = |outcome: &Option<Outcome>| usize::from(outcome.is_none());
@@ -251,7 +254,8 @@ impl Entry {
         self.known().map_or(&self.set, |known| known.title)
     }
 
-    /// What [another network](super::PAPERS_NETWORK) reached, as a fraction, where the paper judged the data set by the same metric.
+    /// What [another network](super::PAPERS_NETWORK) reached, as a fraction, where the paper judged the data set by
+    /// the same metric.
     pub fn paper(&self) -> Option<f64> {
         let known = self.known().filter(|known| known.metric == self.identity.metric)?;
         Some(known.paper(self.protocol))

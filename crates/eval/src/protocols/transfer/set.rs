@@ -13,7 +13,8 @@ use crate::protocols::splits::matched;
 use crate::protocols::stratify::stratify;
 use crate::{EvalError, Targets};
 
-/// The share of every class's training images that is set apart to choose settings by, where a suite names no such images.
+/// The share of every class's training images that is set apart to choose settings by, where a suite names no such
+/// images.
 const VALIDATION: f64 = 0.1;
 
 /// A data set on which an encoder is tried.
@@ -31,18 +32,20 @@ pub struct TransferSet {
     pub both: Part,
     /// What the choice is judged by, and nothing else.
     pub test: Part,
-    /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of which part they are in.
+    /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of
+    /// which part they are in.
     pub fingerprint: u32,
 }
 
 impl TransferSet {
-    /// Opens the data set that `spec` describes, each path by `open`. Classes are matched by name. Where no images to choose settings by are
-    /// named, `seed` draws a tenth of each class of those to learn from; of images that show several classes, the rarest counts.
+    /// Opens the data set that `spec` describes, each path by `open`. Classes are matched by name. Where no images
+    /// to choose settings by are named, `seed` draws a tenth of each class of those to learn from; of images that
+    /// show several classes, the rarest counts.
     ///
     /// # Errors
-    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
-    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of `train`, an image in two of the parts, a table of classes
-    /// that does not fit the images.
+    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::UnknownClass`],
+    /// [`EvalError::OneClass`], [`EvalError::TooFewToSplit`]; test images that are neither named nor part of
+    /// `train`, an image in two of the parts, a table of classes that does not fit the images.
     pub fn open(
         spec: &SetSpec,
         suite: &Path,

@@ -46,8 +46,9 @@ impl Suite {
     /// Reads a suite. Its paths are relative to its folder.
     ///
     /// # Errors
-    /// A file that is not there or cannot be read, and through [`EvalError::Train`] what is no TOML, a key that does not exist (naming the nearest), a value that does
-    /// not fit, and a data set without a metric that is not a [`Known`] one.
+    /// A file that is not there or cannot be read, and through [`EvalError::Train`] what is no TOML, a key that
+    /// does not exist (naming the nearest), a value that does not fit, and a data set without a metric that is not
+    /// a [`Known`] one.
     pub fn read(path: &Path) -> Result<Suite, EvalError> {
         let text = std::fs::read_to_string(path)
             .map_err(EvalError::read(path, "a suite of data sets, a TOML file"))?;

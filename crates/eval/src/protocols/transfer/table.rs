@@ -9,9 +9,10 @@ use super::outcome::{Entry, Outcome};
 use super::{KNOWN, Protocol};
 use crate::report::TransferRow;
 
-/// A line for each data set, protocol, length of training and seed, of the newest checkpoint with a result, and of several results the last of
-/// `entries`: the paper's data sets first, in its order, then others by name. Training from scratch stands in the line of fine-tuning, which it
-/// is the baseline of. Results of another checkpoint than the newest of `run` say so.
+/// A line for each data set, protocol, length of training and seed, of the newest checkpoint with a result, and of
+/// several results the last of `entries`: the paper's data sets first, in its order, then others by name. Training
+/// from scratch stands in the line of fine-tuning, which it is the baseline of. Results of another checkpoint than
+/// the newest of `run` say so.
 ///
 /// # Errors
 /// Checkpoints that cannot be listed.
@@ -72,7 +73,8 @@ fn row(entry: &Entry, beside: Option<&Entry>, several: bool, newest: Option<u64>
 }
 
 impl Entry {
-    /// Whether `other` is what it is to be compared with: the same network trained from scratch, for as long and on the same images.
+    /// Whether `other` is what it is to be compared with: the same network trained from scratch, for as long and on
+    /// the same images.
     pub fn is_beside(&self, other: &Entry) -> bool {
         let of = |entry: &Entry| (entry.identity.training, entry.identity.metric, entry.identity.seed);
         let same =

@@ -36,8 +36,9 @@ struct Judged {
 }
 
 impl Tuner<'_> {
-    /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once more, with what did best there, on
-    /// both, or where its loss becomes no number with what did next best, and looks at the test images. `save` is called whenever something has come to `entry`.
+    /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once
+    /// more, with what did best there, on both, or where its loss becomes no number with what did next best, and
+    /// looks at the test images. `save` is called whenever something has come to `entry`.
     ///
     /// # Errors
     /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], images that cannot be read, and those of `save`.
@@ -105,7 +106,8 @@ impl Tuner<'_> {
         }))
     }
 
-    /// [`Tuner::train_and_judge`], and nothing where the loss becomes no number: the rates of a grid go from too low to too high.
+    /// [`Tuner::train_and_judge`], and nothing where the loss becomes no number: the rates of a grid go from too
+    /// low to too high.
     fn unless_diverged(
         &self,
         part: &Part,

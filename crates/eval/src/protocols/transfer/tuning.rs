@@ -24,7 +24,8 @@ pub struct Tuning {
 pub struct Grid {
     /// Rates of the first step, from which a cosine goes to 0.
     pub rates: Vec<f64>,
-    /// Decays, which are divided by the rate: weights lose this share of themselves in a step at the first rate. 0 is none.
+    /// Decays, which are divided by the rate: weights lose this share of themselves in a step at the first rate. 0
+    /// is none.
     pub decays: Vec<f64>,
 }
 
@@ -99,8 +100,8 @@ impl Tuning {
     }
 }
 
-/// What running averages keep of themselves each step while a network is fine-tuned on `images` images: max(1 - 10 / s, 0.9), s steps an epoch,
-/// so that they are of a tenth of an epoch or more.
+/// What running averages keep of themselves each step while a network is fine-tuned on `images` images: max(1 - 10
+/// / s, 0.9), s steps an epoch, so that they are of a tenth of an epoch or more.
 pub(super) fn norm_decay(images: usize, batch: usize) -> f32 {
     let steps = (images / batch.max(1)).max(1);
     (1.0 - 10.0 / steps as f64).max(0.9) as f32

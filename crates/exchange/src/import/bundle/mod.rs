@@ -1,7 +1,8 @@
 //! A checkpoint of TensorFlow: a TensorBundle, of an index and files of values.
 //!
 //! `NAME.index` is a table (`table.rs`) of the tensors' names, each with its type, shape and place in one of the files
-//! `NAME.data-00000-of-00001`. Nothing is believed of a place before it is compared with the length of its file, and values have checksums.
+//! `NAME.data-00000-of-00001`. Nothing is believed of a place before it is compared with the length of its file,
+//! and values have checksums.
 
 mod messages;
 mod place;

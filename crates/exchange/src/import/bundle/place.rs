@@ -13,8 +13,8 @@ const NEWEST: &str = "checkpoint";
 /// Where a SavedModel has its checkpoint.
 const SAVED_MODEL: &str = "variables/variables.index";
 
-/// The index of the checkpoint that `path` means: the index itself, its name without `.index`, another file of the checkpoint, or a folder
-/// with one. None where it is none of these.
+/// The index of the checkpoint that `path` means: the index itself, its name without `.index`, another file of the
+/// checkpoint, or a folder with one. None where it is none of these.
 ///
 /// # Errors
 /// A folder of several checkpoints that does not say which, or of none.

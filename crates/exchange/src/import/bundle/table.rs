@@ -1,7 +1,8 @@
 //! The table that a TensorBundle's index is: the format of LevelDB's `.ldb` files
 //! (`doc/table_format.md` there), without compression.
 //!
-//! Blocks of sorted keys and values, each block with a checksum; a block of the blocks' places; and at the end a footer that says where that is.
+//! Blocks of sorted keys and values, each block with a checksum; a block of the blocks' places; and at the end a
+//! footer that says where that is.
 
 use simclr_train::tensorboard::masked_crc32c;
 
@@ -70,7 +71,8 @@ fn contents(blocks: &[u8], (offset, size): (usize, usize)) -> Result<&[u8]> {
 
 /// The keys and values of a block, `limit` at most.
 fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
-    // At the end: where keys begin that are written in full, and how many of these places there are. Only searches need them.
+    // At the end: where keys begin that are written in full, and how many of these places there are. Only searches
+    // need them.
     let damaged = || "a block is damaged".to_owned();
     let (rest, count) = contents.split_last_chunk().ok_or_else(damaged)?;
     let restarts = size_of::<u32>().checked_mul(u32::from_le_bytes(*count) as usize);

@@ -27,8 +27,9 @@ enum Kind {
 }
 
 impl Layers {
-    /// Those of the network that has as many as there are among these variables. Where shortcuts are known to be `pooled` it is a ResNet-D; version 1
-    /// of TensorFlow does not tell that of a ResNet-18 or 34 with the stem for small images, which is taken to be a standard one then.
+    /// Those of the network that has as many as there are among these variables. Where shortcuts are known to be
+    /// `pooled` it is a ResNet-D; version 1 of TensorFlow does not tell that of a ResNet-18 or 34 with the stem for
+    /// small images, which is taken to be a standard one then.
     ///
     /// # Errors
     /// Another number than any network here has, in words.

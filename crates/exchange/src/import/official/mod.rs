@@ -1,8 +1,9 @@
 //! Checkpoints of the official code (google-research/simclr), under torchvision's names.
 //!
-//! Its layers are numbered as they are made: `conv2d`, `conv2d_1`, ..., and `batch_normalization` likewise, under `base_model`. First comes the
-//! stem, then block after block, of a block the shortcut's projection before the branch. The projection head is under `head_contrastive`, a
-//! classifier under `head_supervised`. What an optimiser keeps of a variable is called by the variable's name and one more word.
+//! Its layers are numbered as they are made: `conv2d`, `conv2d_1`, ..., and `batch_normalization` likewise, under
+//! `base_model`. First comes the stem, then block after block, of a block the shortcut's projection before the
+//! branch. The projection head is under `head_contrastive`, a classifier under `head_supervised`. What an optimiser
+//! keeps of a variable is called by the variable's name and one more word.
 
 mod layers;
 mod objects;

@@ -1,7 +1,8 @@
 //! The names that TensorFlow 2 gives variables, as those of version 1.
 //!
-//! There a checkpoint has a graph of objects: a variable is where attributes and places in lists lead from the root, and what stands in the index
-//! is one of the ways there, not always the one by the official code's attributes (`model.resnet_model.block_groups[0]...`).
+//! There a checkpoint has a graph of objects: a variable is where attributes and places in lists lead from the
+//! root, and what stands in the index is one of the ways there, not always the one by the official code's
+//! attributes (`model.resnet_model.block_groups[0]...`).
 
 use std::collections::BTreeMap;
 
@@ -83,7 +84,8 @@ type Layer = Vec<(&'static str, String)>;
 pub(super) struct Told {
     /// What variables are called in version 1, by their names in the checkpoint.
     pub names: BTreeMap<String, String>,
-    /// Whether shortcuts begin with a pool. In a network without gates and with the stem for small images no variable shows that.
+    /// Whether shortcuts begin with a pool. In a network without gates and with the stem for small images no
+    /// variable shows that.
     pub pooled: bool,
 }
 

@@ -37,8 +37,8 @@ pub struct Correlation {
 }
 
 impl Correlation {
-    /// Tiles of `tiles` that are worked on together: few enough for the second-level cache where channels are few, enough to
-    /// make streaming the weights past them cheap where channels are many.
+    /// Tiles of `tiles` that are worked on together: few enough for the second-level cache where channels are few,
+    /// enough to make streaming the weights past them cheap where channels are many.
     fn group(&self, tiles: usize) -> usize {
         let most = if self.from.channels * self.to.channels > 256 * 256 { 96 } else { 48 };
         let groups = tiles.div_ceil(most);
@@ -123,8 +123,8 @@ impl Kernel for TransformWeights<'_> {
         let stream = self.stream && self.to.as_ptr().addr().is_multiple_of(LINE);
         for i in (0..tap).step_by(S::LANES) {
             let mut g = [[simd.splat(0.0); 3]; 3];
-            // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write, which begin at
-            // multiples of a vector.
+            // SAFETY: i + LANES <= tap, and there are 9 taps to read and 36 products of this size to write, which
+            // begin at multiples of a vector.
             unsafe {
                 for r in 0..3 {
                     for s in 0..3 {

@@ -29,8 +29,8 @@ pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
     // Tiles at an edge compute pixels that do not exist.
     let computed = g.out_height().next_multiple_of(SIDE) * g.out_width().next_multiple_of(SIDE);
     let wanted = g.out_height() * g.out_width();
-    // The weights' transform must be spread over several tiles; over more where the weights exceed the caches, and the direct
-    // form has products of bf16, which are twice as fast.
+    // The weights' transform must be spread over several tiles; over more where the weights exceed the caches, and
+    // the direct form has products of bf16, which are twice as fast.
     let tiles = g.batch * computed / (SIDE * SIDE);
     let streaming = E::PER_UNIT == 2 && g.in_channels * g.out_channels > 256 * 256;
     channels >= 16 && 2 * wanted >= computed && tiles >= if streaming { 192 } else { 16 }

@@ -77,8 +77,9 @@ pub fn sources<E: Element, const N: usize>(
     pixels
 }
 
-/// Asks for some channels of the pixels that the tile below reads beyond the N x N from (row, column) on, so that they are in
-/// the cache by then: the processor's own prefetching misses them, since a tile reads short pieces of many rows.
+/// Asks for some channels of the pixels that the tile below reads beyond the N x N from (row, column) on, so that
+/// they are in the cache by then: the processor's own prefetching misses them, since a tile reads short pieces of
+/// many rows.
 #[inline(always)]
 pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
     simd: S,

@@ -231,7 +231,8 @@ impl<E: Element> Unit<'_, E> {
             tiles::prefetch_below::<S, E, SIDE>(simd, self.dy, &shape, place, chosen);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
-                // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is written.
+                // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is
+                // written.
                 unsafe {
                     let dy = tiles::load(simd, &pixels, self.block.first_out + channel, lanes);
                     let z = plane::<S, OutputGradient, 4, 6>(simd, &dy);
