@@ -35,7 +35,7 @@ pub use environment::settle_environment;
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};
 pub use launcher::{Argument, Launch, Launcher, Memory};
-pub use libraries::{Found, Libraries, Library, Places};
+pub use libraries::{Found, Libraries, Library, SearchPath};
 pub use memory::{Slice, SliceMut};
 pub use sources::{Module, Program};
 

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use simclr_cuda::{Gpus, Libraries, Library, Places, Program};
+use simclr_cuda::{Gpus, Libraries, Library, Program, SearchPath};
 
 use crate::translate::{compiler, folder, library_of, plain, preamble};
 
@@ -49,7 +49,7 @@ pub fn libraries() -> Option<Libraries> {
     fs::create_dir_all(&home).unwrap_or_else(|e| panic!("{}: {e}", home.display()));
     files.iter().for_each(|(from, name)| place(from, &home.join(name)));
     let places =
-        Places::from(&home, |name| (name == "LD_LIBRARY_PATH").then(|| home.clone().into_os_string()));
+        SearchPath::from(&home, |name| (name == "LD_LIBRARY_PATH").then(|| home.clone().into_os_string()));
     Some(Libraries::find_in(&places))
 }
 

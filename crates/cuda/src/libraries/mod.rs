@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cuda")]
 mod load;
-mod places;
+mod search_path;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -10,7 +10,7 @@ mod version;
 use std::path::{Path, PathBuf};
 
 use crate::{CudaError, Result};
-pub use places::Places;
+pub use search_path::SearchPath;
 
 /// A library that training on a GPU can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,24 +96,24 @@ impl Libraries {
     /// Looks for every library on this machine. Where this build can ask the driver, a compiler or a cuBLASLt of a
     /// CUDA newer than the driver serves is passed over: what it makes would not be loaded.
     pub fn find() -> Libraries {
-        let places = Places::of_machine();
-        let found = Libraries::find_in(&places);
+        let search_path = SearchPath::of_machine();
+        let found = Libraries::find_in(&search_path);
         match found.served() {
-            Some(newest) => Libraries::find_up_to(&places, newest),
+            Some(newest) => Libraries::find_up_to(&search_path, newest),
             None => found,
         }
     }
 
-    /// Looks for every library in the given places. Nothing is loaded.
-    pub fn find_in(places: &Places) -> Libraries {
-        Libraries::find_up_to(places, u32::MAX)
+    /// Looks for every library in the given folders. Nothing is loaded.
+    pub fn find_in(search_path: &SearchPath) -> Libraries {
+        Libraries::find_up_to(search_path, u32::MAX)
     }
 
     /// The same without what is of a CUDA newer than `newest`, where the name of its file tells.
-    fn find_up_to(places: &Places, newest: u32) -> Libraries {
+    fn find_up_to(search_path: &SearchPath, newest: u32) -> Libraries {
         let look = |library: Library| {
             let of_cuda = matches!(library, Library::Nvrtc | Library::CublasLt);
-            let found = places.folders().iter().find_map(|folder| {
+            let found = search_path.folders().iter().find_map(|folder| {
                 let files = library.file_names().iter().map(|name| folder.join(name));
                 let mut real =
                     files.filter(|file| file.is_file()).map(|file| file.canonicalize().unwrap_or(file));

@@ -12,7 +12,7 @@ fn find(root: &Path, variables: &[(&str, &Path)]) -> Libraries {
     let variable = |name: &str| {
         variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_os_str().to_owned())
     };
-    Libraries::find_in(&Places::from(root, variable))
+    Libraries::find_in(&SearchPath::from(root, variable))
 }
 
 #[test]
@@ -88,9 +88,10 @@ fn what_is_newer_than_the_driver_serves_is_passed_over() {
     touch(&packages.join("cu13/lib/libnvrtc.so.13"));
     touch(&packages.join("cu13/lib/libcublasLt.so.13"));
     touch(&packages.join("cuda_nvrtc/lib/libnvrtc.so.12"));
-    let places = Places::from(&root, |name| (name == "VIRTUAL_ENV").then(|| venv.clone().into_os_string()));
+    let search_path =
+        SearchPath::from(&root, |name| (name == "VIRTUAL_ENV").then(|| venv.clone().into_os_string()));
     let file = |newest: u32, library: Library| {
-        let found = Libraries::find_up_to(&places, newest);
+        let found = Libraries::find_up_to(&search_path, newest);
         found.get(library).map(|found| found.path.file_name().unwrap().to_str().unwrap().to_owned())
     };
     assert_eq!(file(13, Library::Nvrtc).as_deref(), Some("libnvrtc.so.13"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Library;
-use super::places::listed;
+use super::search_path::listed;
 
 /// What the file's name tells (`libcudnn.so.9.10.2`), or the package of Python that it belongs to.
 pub(super) fn from_file(library: Library, path: &Path) -> Option<String> {

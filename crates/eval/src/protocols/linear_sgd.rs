@@ -10,8 +10,8 @@ use simclr_train::optim::Optimizer;
 
 use super::encode::encode_set;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
+use super::examples::Examples;
 use super::loss::backward_from_loss;
-use super::part::Part;
 use super::sgd::{Learner, Lessons, Sgd, Step, recognised};
 use super::splits::Splits;
 use super::versus::{Progress, Versus};
@@ -56,7 +56,7 @@ pub fn linear_sgd(
     let scores = models.try_map(|side, model| {
         let start = Instant::now();
         let mut classifier = Classifier::new(model, data.classes().len(), options)?;
-        let (part, reading) = (Part::labelled(data.train().clone()), data.reading(model));
+        let (part, reading) = (Examples::labelled(data.train().clone()), data.reading(model));
         let learnt = Lessons::new(side, model, &part, reading, options)?.teach(&mut classifier, watch)?;
         let test = encode_set(side, model, "test", data, false, watch)?;
         let scores = learnt.tested(classifier.scores(&test.h)?)?;

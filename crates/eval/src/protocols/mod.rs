@@ -23,7 +23,7 @@
 //! | `sgd` | what those share that train by SGD (`linear_sgd`, `finetune`, `transfer`): settings and the loop over epochs |
 //! | `network` | an encoder with a classifier, trained as one |
 //! | `loss` | what it minimises |
-//! | `part` | images and their targets |
+//! | `examples` | images and their targets |
 //! | [`transfer`] | an encoder on other data sets |
 //! | `probe` | what h and z know of what was done to an image |
 //! | `evaluation` | their result |
@@ -35,6 +35,7 @@ mod assemble;
 mod baseline;
 mod encode;
 mod evaluation;
+mod examples;
 mod finetune;
 mod knn;
 mod linear_sgd;
@@ -42,7 +43,6 @@ mod loss;
 mod maps;
 mod neighbours;
 mod network;
-mod part;
 mod places;
 mod probe;
 mod regression;
@@ -57,12 +57,12 @@ pub use assemble::{Pictures, assemble_report, pictures, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
+pub use examples::Examples;
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
 pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
-pub use part::Part;
 pub use places::{Placed, Seen, Shared};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic};

@@ -9,7 +9,7 @@ use simclr_train::config::{OptimConfig, OptimizerName, Scaling, ScheduleKind};
 use simclr_train::optim::Optimizer;
 use simclr_train::{Config, Model, Schedule};
 
-use super::part::Part;
+use super::examples::Examples;
 use super::versus::{Progress, Side};
 use crate::targets::Target;
 use crate::{EvalError, Targets};
@@ -181,7 +181,7 @@ impl<'s> Lessons<'s> {
     pub(super) fn new(
         side: Side,
         model: &Model,
-        part: &'s Part,
+        part: &'s Examples,
         reading: Reading,
         sgd: &'s Sgd,
     ) -> Result<Lessons<'s>, EvalError> {

@@ -14,8 +14,8 @@ pub use settings::FineTune;
 
 use super::encode::encode_set;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
+use super::examples::Examples;
 use super::network::{Network, trainable};
-use super::part::Part;
 use super::sgd::{Lessons, Sgd};
 use super::splits::Splits;
 use super::versus::{Progress, Side, Versus};
@@ -90,7 +90,7 @@ impl Tuned {
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Tuned, EvalError> {
         let start = Instant::now();
-        let (part, reading) = (Part::labelled(few.train().clone()), few.reading(network.model()));
+        let (part, reading) = (Examples::labelled(few.train().clone()), few.reading(network.model()));
         let learnt = Lessons::new(side, network.model(), &part, reading, sgd)?.teach(network, watch)?;
         let test = encode_set(side, network.model(), "test", few, false, watch)?;
         let scores = learnt.tested(network.scores(&test.h)?)?;

@@ -12,7 +12,7 @@ use super::set::TransferSet;
 use crate::logistic::{Labelled, PathOptions, fit_path};
 use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
-use crate::protocols::part::Part;
+use crate::protocols::examples::Examples;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
@@ -32,7 +32,7 @@ pub(super) fn linear(
 ) -> Result<Outcome, EvalError> {
     let start = Instant::now();
     let reading = Reading { threads: model.device.threads(), strict };
-    let mut encode = |name, part: &Part| Encoded::of((side, name), model, part, reading, watch);
+    let mut encode = |name, part: &Examples| Encoded::of((side, name), model, part, reading, watch);
     let train = encode("training", &set.train)?;
     let validation = encode("validation", &set.validation)?;
     let test = encode("test", &set.test)?;
@@ -65,7 +65,7 @@ impl Encoded {
     fn of(
         (side, name): (Side, &'static str),
         model: &Model,
-        part: &Part,
+        part: &Examples,
         reading: Reading,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Encoded, EvalError> {

@@ -7,7 +7,7 @@ use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
 use super::suite::SetSpec;
-use crate::protocols::part::Part;
+use crate::protocols::examples::Examples;
 use crate::protocols::places::{Placed, Seen};
 use crate::protocols::splits::matched;
 use crate::protocols::stratify::stratify;
@@ -25,13 +25,13 @@ pub struct TransferSet {
     /// The names of the classes, in the order of the labels of all parts.
     pub classes: Vec<String>,
     /// What is learnt from while settings are chosen.
-    pub train: Part,
+    pub train: Examples,
     /// What they are chosen by.
-    pub validation: Part,
+    pub validation: Examples,
     /// Both, to learn from once they are chosen.
-    pub both: Part,
+    pub both: Examples,
     /// What the choice is judged by, and nothing else.
-    pub test: Part,
+    pub test: Examples,
     /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of
     /// which part they are in.
     pub fingerprint: u32,
@@ -71,7 +71,7 @@ impl TransferSet {
                 let mut rows = 0..targets.rows() as u32;
                 let mut part = |Placed { images, .. }: Placed| {
                     let own: Vec<u32> = rows.by_ref().take(images.len()).collect();
-                    Part { images, targets: targets.select(&own) }
+                    Examples { images, targets: targets.select(&own) }
                 };
                 // In the order of `parts`.
                 (classes, part(train), part(test), validation.map(part))
@@ -81,9 +81,9 @@ impl TransferSet {
                 let classes = train.classes().to_vec();
                 let test = matched("test", test.images, Some(&classes))?;
                 let validation = validation
-                    .map(|part| matched("validation", part.images, Some(&classes)).map(Part::labelled))
+                    .map(|part| matched("validation", part.images, Some(&classes)).map(Examples::labelled))
                     .transpose()?;
-                (classes, Part::labelled(train), Part::labelled(test), validation)
+                (classes, Examples::labelled(train), Examples::labelled(test), validation)
             }
         };
         let (train, validation, both) = match validation {
@@ -131,7 +131,7 @@ fn without_test(spec: &SetSpec, suite: &Path) -> EvalError {
 }
 
 /// (The rest, the images to choose settings by).
-fn split(train: &Part, classes: usize, seed: u64) -> Result<(Part, Part), EvalError> {
+fn split(train: &Examples, classes: usize, seed: u64) -> Result<(Examples, Examples), EvalError> {
     let (rest, part) = stratify(&classes_to_split_by(&train.targets, classes), VALIDATION, seed);
     if part.is_empty() {
         return Err(EvalError::TooFewToSplit { purpose: "choose settings on some of them" });
@@ -153,7 +153,7 @@ fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
     rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
 }
 
-fn fingerprint(spec: &SetSpec, classes: &[String], parts: [&Part; 3]) -> u32 {
+fn fingerprint(spec: &SetSpec, classes: &[String], parts: [&Examples; 3]) -> u32 {
     let mut crc = 0;
     let mut text = |text: &str| {
         // Where one text ends and the next begins counts.
@@ -163,7 +163,7 @@ fn fingerprint(spec: &SetSpec, classes: &[String], parts: [&Part; 3]) -> u32 {
     // Names are relative to paths of the suite: another folder may hold others of the same names.
     text(&spec.written);
     classes.iter().for_each(|class| text(class));
-    for Part { images, targets } in parts {
+    for Examples { images, targets } in parts {
         text("part");
         for index in 0..images.len() {
             text(&images.name(index));

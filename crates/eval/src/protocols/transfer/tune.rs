@@ -11,8 +11,8 @@ use super::set::TransferSet;
 use super::tuning::{GridPoint, Tuning, norm_decay};
 use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
+use crate::protocols::examples::Examples;
 use crate::protocols::network::{Network, trainable};
-use crate::protocols::part::Part;
 use crate::protocols::sgd::Lessons;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
@@ -110,10 +110,10 @@ impl Tuner<'_> {
     /// low to too high.
     fn unless_diverged(
         &self,
-        part: &Part,
+        part: &Examples,
         rate: f64,
         decay: f64,
-        others: (&'static str, &Part),
+        others: (&'static str, &Examples),
         watch: &mut dyn FnMut(Progress),
     ) -> Result<Option<(Vec<BrokenImage>, Judged)>, EvalError> {
         match self.train_and_judge(part, rate, decay, others, watch) {
@@ -126,10 +126,10 @@ impl Tuner<'_> {
     /// Trains a copy on `part`, and has it look at `others`. Returns the images of `part` that could not be read, too.
     fn train_and_judge(
         &self,
-        part: &Part,
+        part: &Examples,
         rate: f64,
         decay: f64,
-        (name, others): (&'static str, &Part),
+        (name, others): (&'static str, &Examples),
         watch: &mut dyn FnMut(Progress),
     ) -> Result<(Vec<BrokenImage>, Judged), EvalError> {
         let batch = self.tuning.batch_of(self.set.train.len());

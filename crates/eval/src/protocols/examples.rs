@@ -9,37 +9,37 @@ use crate::Targets;
 
 /// Images and what each shows.
 #[derive(Clone)]
-pub struct Part {
+pub struct Examples {
     /// The images.
     pub images: Arc<dyn Dataset>,
     /// One for each.
     pub targets: Targets,
 }
 
-impl Part {
+impl Examples {
     /// Images that all have a label.
-    pub(super) fn labelled(images: Arc<dyn Dataset>) -> Part {
+    pub(super) fn labelled(images: Arc<dyn Dataset>) -> Examples {
         let targets = Targets::One((0..images.len()).filter_map(|index| images.label(index)).collect());
-        Part { images, targets }
+        Examples { images, targets }
     }
 
     /// Some of them, in that order.
-    pub(super) fn select(&self, rows: &[usize]) -> Part {
+    pub(super) fn select(&self, rows: &[usize]) -> Examples {
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
         let targets = self.targets.select(&rows);
-        Part { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
+        Examples { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
     }
 
     /// These, then `more`.
     ///
     /// # Errors
     /// Where images of one show one class and those of the other several.
-    pub(super) fn then(&self, more: &Part) -> Result<Part, MetricsError> {
+    pub(super) fn then(&self, more: &Examples) -> Result<Examples, MetricsError> {
         let sets = [&self.images, &more.images];
         let classes = Concat::classes_of(sets.into_iter().map(AsRef::as_ref));
         let sets = sets.map(|images| (String::new(), images.clone())).to_vec();
         let targets = self.targets.then(&more.targets)?;
-        Ok(Part { images: Arc::new(Concat::new(sets, classes)), targets })
+        Ok(Examples { images: Arc::new(Concat::new(sets, classes)), targets })
     }
 
     /// How many images there are.

@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 /// First those where the system's loader looks by itself, since it takes what it finds there; then a CUDA toolkit;
 /// then the wheels of a Python environment.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct SearchPath {
     folders: Vec<PathBuf>,
 }
 
-impl Places {
-    /// The places of this machine, as the environment names them.
-    pub fn of_machine() -> Places {
-        Places::from(Path::new("/"), |name| std::env::var_os(name))
+impl SearchPath {
+    /// The folders of this machine, as the environment names them.
+    pub fn of_machine() -> SearchPath {
+        SearchPath::from(Path::new("/"), |name| std::env::var_os(name))
     }
 
-    /// The places below `root`, with the environment that `variable` tells.
-    pub fn from(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> Places {
+    /// The folders below `root`, with the environment that `variable` tells.
+    pub fn from(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> SearchPath {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let mut places = Places::default();
+        let mut search_path = SearchPath::default();
         for folder in set("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths) {
-            places.add(folder);
+            search_path.add(folder);
         }
-        configured(root).into_iter().for_each(|folder| places.add(folder));
+        configured(root).into_iter().for_each(|folder| search_path.add(folder));
         for folder in [
             "usr/lib/x86_64-linux-gnu",
             "usr/lib/aarch64-linux-gnu",
@@ -35,19 +35,19 @@ impl Places {
             "usr/lib/wsl/lib",
             "run/opengl-driver/lib",
         ] {
-            places.add(root.join(folder));
+            search_path.add(root.join(folder));
         }
         let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set).map(PathBuf::from);
         for toolkit in toolkits.chain([root.join("usr/local/cuda"), root.join("opt/cuda")]) {
             for folder in ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"] {
-                places.add(toolkit.join(folder));
+                search_path.add(toolkit.join(folder));
             }
         }
         for environment in environments(root, set) {
-            places.add(environment.join("lib"));
-            wheels(&environment).into_iter().for_each(|folder| places.add(folder));
+            search_path.add(environment.join("lib"));
+            wheels(&environment).into_iter().for_each(|folder| search_path.add(folder));
         }
-        places
+        search_path
     }
 
     /// The folders, those that exist, in their order.
