@@ -147,17 +147,23 @@ impl Observer for Assisting {
 fn left_out_of_epochs(plan: &Plan) -> Option<String> {
     let batches = usize::try_from(plan.steps_per_epoch).ok().filter(|&batches| batches > 0)?;
     let left_out = plan.images % plan.batch;
-    (left_out * MANY_LEFT_OUT >= plan.images).then(|| {
-        format!(
-            "{} of the {} images make no whole batch of {} and are left out of each epoch, others each time; \
-             train.batch={} would leave out {}",
-            terminal::grouped(left_out as u64),
-            terminal::grouped(plan.images as u64),
-            plan.batch,
-            plan.images / (batches + 1),
-            plan.images % (plan.images / (batches + 1)).max(1),
-        )
-    })
+    if left_out * MANY_LEFT_OUT < plan.images {
+        return None;
+    }
+    // One step an epoch more; workers need a share of it each, and BatchNorm more than an image.
+    let smaller = plan.images / (batches + 1) / plan.workers * plan.workers;
+    let advice = match plan.images.checked_rem(smaller) {
+        Some(rest) if smaller > 1 && rest < left_out => {
+            format!("; train.batch={smaller} would leave out {}", terminal::grouped(rest as u64))
+        }
+        _ => String::new(),
+    };
+    Some(format!(
+        "{} of the {} images make no whole batch of {} and are left out of each epoch, others each time{advice}",
+        terminal::grouped(left_out as u64),
+        terminal::grouped(plan.images as u64),
+        plan.batch,
+    ))
 }
 
 /// Says a plan, which does or would do something over `epochs` epochs.

@@ -86,7 +86,7 @@ impl Sgd {
 
     /// The steps that are taken on `images`, of which those that make no whole batch are left out of an epoch.
     fn planned_steps(&self, images: usize) -> u64 {
-        self.steps.unwrap_or((images / self.batch) as u64 * self.epochs)
+        self.steps.unwrap_or_else(|| ((images / self.batch.max(1)) as u64).saturating_mul(self.epochs))
     }
 
     /// From the rate down to 0 one step after the last, as in the official code.
@@ -261,5 +261,8 @@ mod tests {
             assert!(rates.rate(last) > 0.0);
             assert_eq!(rates.rate(last + 1), 0.0);
         }
+        // More epochs than anybody can wait for are no fault of arithmetic.
+        assert_eq!(of(1, u64::MAX, None).planned_steps(1000), u64::MAX);
+        assert_eq!(of(1, u64::MAX, None).rates(1000).rate(1), 1.0);
     }
 }
