@@ -7,9 +7,6 @@ use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace
 use crate::terminal::Bar;
 use crate::{data, interrupt, terminal};
 
-/// One of so many images left out of each epoch is worth a warning.
-const MANY_LEFT_OUT: usize = 16;
-
 /// Shows a run's progress and hands it the user's wish to stop.
 pub struct Progress {
     epochs: u64,
@@ -142,30 +139,6 @@ impl Observer for Assisting {
     }
 }
 
-/// What is to be said of images that make no whole batch, where they are many: they are not seen in an epoch, and
-/// the schedule, which counts them as the official code's does, ends before its rate is 0.
-fn left_out_of_epochs(plan: &Plan) -> Option<String> {
-    let batches = usize::try_from(plan.steps_per_epoch).ok().filter(|&batches| batches > 0)?;
-    let left_out = plan.images % plan.batch;
-    if left_out * MANY_LEFT_OUT < plan.images {
-        return None;
-    }
-    // One step an epoch more; workers need a share of it each, and BatchNorm more than an image.
-    let smaller = plan.images / (batches + 1) / plan.workers * plan.workers;
-    let advice = match plan.images.checked_rem(smaller) {
-        Some(rest) if smaller > 1 && rest < left_out => {
-            format!("; train.batch={smaller} would leave out {}", terminal::grouped(rest as u64))
-        }
-        _ => String::new(),
-    };
-    Some(format!(
-        "{} of the {} images make no whole batch of {} and are left out of each epoch, others each time{advice}",
-        terminal::grouped(left_out as u64),
-        terminal::grouped(plan.images as u64),
-        plan.batch,
-    ))
-}
-
 /// Says a plan, which does or would do something over `epochs` epochs.
 pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
@@ -173,16 +146,14 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         images => format!(" ({} more held out)", terminal::grouped(images as u64)),
     };
     terminal::say(&format!(
-        "{does} on {}{held_out}: {} of {}, {} parameters, {}",
+        "{does} on {}{held_out}: {}, {} of {} images, {} parameters, {}",
         terminal::counted(plan.images, "image"),
         terminal::counted(epochs as usize, "epoch"),
-        terminal::counted(plan.steps_per_epoch as usize, "step"),
+        terminal::counted(plan.steps as usize, "step"),
+        terminal::grouped(plan.batch as u64),
         terminal::grouped(plan.parameters as u64),
         plan.device,
     ));
-    if let Some(warning) = left_out_of_epochs(plan) {
-        terminal::warn(&warning);
-    }
     if let Some(begins) = &plan.begins {
         terminal::say(begins);
     }

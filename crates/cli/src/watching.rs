@@ -1,6 +1,7 @@
 //! How an evaluation is watched: a bar on a terminal, a line a stage elsewhere.
 
 use simclr_eval::protocols::{Progress, Side};
+use simclr_train::Schedule;
 
 use crate::terminal::{self, Bar};
 
@@ -89,8 +90,9 @@ impl Watching {
 
 /// How `images` are learnt from by stochastic gradient descent: epochs, images a step, rate of the first step.
 pub fn training_plan(images: usize, (epochs, batch, rate): (u64, usize, f64)) -> String {
-    let (epochs, steps) = (terminal::counted(epochs as usize, "epoch"), images / batch.max(1));
-    format!("{epochs} of {}, batch {batch}, rate {rate:.4}", terminal::counted(steps, "step"))
+    let steps = Schedule::steps(images as u64, batch as u64, epochs);
+    let counted = |count: u64, what| terminal::counted(count as usize, what);
+    format!("{}, {}, batch {batch}, rate {rate:.4}", counted(epochs, "epoch"), counted(steps, "step"))
 }
 
 /// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".

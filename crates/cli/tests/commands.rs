@@ -94,7 +94,7 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let finetune = ["finetune", path(run), "--train", path(parts), "--labels", "50%", "--epochs", "2"];
     let reply = simclr(&[&finetune[..], &["--json"]].concat()).expect(
         0,
-        &["18 of 36 labels: 2 epochs of 2 steps, batch 9", "memory full", "finetune-50%.safetensors"],
+        &["18 of 36 labels: 2 epochs, 4 steps, batch 9", "memory full", "finetune-50%.safetensors"],
     );
     let result = reply.json();
     assert_eq!((&result["protocol"], &result["train_images"]), (&"finetune-50%".into(), &18.into()));
@@ -104,8 +104,9 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     assert_eq!(file.len(), 122);
     assert_eq!(file.tensor("fc.weight").unwrap().shape(), [6, 32]);
     let count = file.tensor("bn1.num_batches_tracked").unwrap();
-    // The run's ten steps and four more.
-    assert_eq!(count.data(), &14_i64.to_le_bytes());
+    // The run's eleven steps and four more.
+    // The run's eleven steps and four more.
+    assert_eq!(count.data(), &15_i64.to_le_bytes());
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let classes = &metadata.metadata().as_ref().unwrap()["classes"];
     assert!(classes.starts_with("[\"class 0\",") && classes.ends_with("\"class 5\"]"), "{classes}");
@@ -131,7 +132,7 @@ fn keys_are_listed_as_a_file_that_can_be_used() {
     fs::write(&file, listed).unwrap();
     let given = ["pretrain", path(&data), "--dry-run", "--config", path(&file), "--set"];
     simclr(&[&given[..], &["train.batch=4", "encoder.width=0.0625", "data.image_size=16"]].concat())
-        .expect(0, &["would train on 48 images: 100 epochs of 12 steps"]);
+        .expect(0, &["would train on 48 images: 100 epochs, 1,200 steps of 4 images"]);
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn a_dry_run_prints_a_configuration_that_can_be_used() {
     let run = dir.path().join("run");
     let mut words = pretrain(&data, &run, &["optim.rate=0.25"]);
     words.push("--dry-run".to_owned());
-    let reply = simclr(&words).expect(0, &["2 epochs of 3 steps"]);
+    let reply = simclr(&words).expect(0, &["2 epochs, 6 steps"]);
     assert!(!run.exists());
     let file = dir.path().join("config.toml");
     fs::write(&file, &reply.out).unwrap();

@@ -26,7 +26,6 @@ impl EvalLoader {
             rows: Rows::CentralCrop { size },
             order: Order::Natural,
             start: Position::default(),
-            endless: false,
             batch,
             share: Share::WHOLE,
             reading,

@@ -22,7 +22,7 @@
 //! let views = vec![family.clone(), family];
 //! let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
-//! for _ in 0..loader.batches_per_epoch() {
+//! for _ in 0..10 {
 //!     let batch = loader.next_batch()?;
 //!     // Two views of each image: view i and view i + 16 belong together.
 //!     assert_eq!(batch.views.len(), 2 * 16 * 32 * 32 * 3);

@@ -1,5 +1,6 @@
 //! The order of images in an epoch.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use simclr_augment::Stream;
@@ -27,10 +28,17 @@ pub(crate) fn shuffle(items: &mut [u32], stream: &mut Stream) {
 /// How a pass over the data set is ordered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
-    /// As the data set is numbered.
+    /// As the data set is numbered, once.
     Natural,
-    /// Shuffled anew in each epoch.
-    Shuffled { seed: u64 },
+    /// Shuffled anew in each epoch, epoch after epoch; no image comes twice within `apart` places.
+    Shuffled { seed: u64, apart: usize },
+}
+
+impl Order {
+    /// Whether one epoch follows the other.
+    pub fn is_endless(self) -> bool {
+        matches!(self, Order::Shuffled { .. })
+    }
 }
 
 /// The orders of the epochs in work, computed once and shared by all threads.
@@ -48,18 +56,22 @@ impl Orders {
     }
 
     pub fn of_epoch(&self, epoch: u64) -> Arc<[u32]> {
-        let epoch = match self.order {
-            Order::Natural => 0,
-            Order::Shuffled { .. } => epoch,
-        };
         // A poisoned lock holds a list that is still right: it is only ever pushed to or shortened.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, order)) = recent.iter().find(|(known, _)| *known == epoch) {
-            return Arc::clone(order);
+        let known = |recent: &[(u64, Arc<[u32]>)], epoch| {
+            recent.iter().find(|(known, _)| *known == epoch).map(|(_, order)| Arc::clone(order))
+        };
+        if let Some(order) = known(&recent, epoch) {
+            return order;
         }
         let order: Arc<[u32]> = match self.order {
             Order::Natural => (0..self.len as u32).collect(),
-            Order::Shuffled { seed } => self.locality.order(seed, epoch).into(),
+            Order::Shuffled { seed, apart } => {
+                let before = epoch.checked_sub(1).map(|before| {
+                    known(&recent, before).unwrap_or_else(|| self.shuffled(seed, apart, before).into())
+                });
+                self.after(before.as_deref(), seed, apart, epoch).into()
+            }
         };
         // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the
         // prefetch.
@@ -68,6 +80,41 @@ impl Orders {
         }
         recent.push((epoch, Arc::clone(&order)));
         order
+    }
+
+    /// The order of an epoch, of which nothing is known yet.
+    fn shuffled(&self, seed: u64, apart: usize, epoch: u64) -> Vec<u32> {
+        // An order differs from the plain one in its first `apart` places, and the next one looks at as many of the
+        // last: where the two do not meet, a plain order will do to begin with.
+        let first = if self.len >= 2 * apart { epoch } else { 0 };
+        let plain = self.locality.order(seed, first);
+        (first + 1..=epoch).fold(plain, |before, epoch| self.after(Some(&before), seed, apart, epoch))
+    }
+
+    /// The order of `epoch`, which follows the one `before`.
+    fn after(&self, before: Option<&[u32]>, seed: u64, apart: usize, epoch: u64) -> Vec<u32> {
+        let mut order = self.locality.order(seed, epoch);
+        if let Some(before) = before {
+            keep_apart(before, &mut order, apart);
+        }
+        order
+    }
+}
+
+/// Exchanges places of `order`, which follows `before` and has the same images, until at least `apart` - 1 others lie
+/// between an image and itself: then no `apart` places have an image twice, whichever of them make a batch.
+fn keep_apart(before: &[u32], order: &mut [u32], apart: usize) {
+    let apart = apart.min(order.len());
+    let tail = &before[before.len() - apart.saturating_sub(1)..];
+    // How far from the end of `before` an image lies, if it lies in the tail.
+    let places: HashMap<u32, usize> =
+        tail.iter().rev().zip(1..).map(|(&image, place)| (image, place)).collect();
+    for at in 0..apart.saturating_sub(1) {
+        let fits = |image: &u32| places.get(image).is_none_or(|place| at + place >= apart);
+        // Of the `apart` - `at` images up to place `apart`, one fewer are too near to themselves at most.
+        if let Some(next) = order[at..].iter().position(fits) {
+            order.swap(at, at + next);
+        }
     }
 }
 
@@ -106,10 +153,36 @@ mod tests {
     }
 
     #[test]
-    fn shared_orders_are_the_plain_ones() {
-        let orders = Orders::new(Order::Shuffled { seed: 5 }, &Made::new(20, 8, 1));
+    fn shared_orders_are_the_plain_ones_where_batches_end_with_the_epochs() {
+        let orders = Orders::new(Order::Shuffled { seed: 5, apart: 1 }, &Made::new(20, 8, 1));
         for epoch in [0, 1, 0, 2, 3, 0] {
             assert_eq!(*orders.of_epoch(epoch), permutation(20, 5, epoch));
+        }
+    }
+
+    #[test]
+    fn no_image_comes_twice_within_a_batch() {
+        for (len, apart) in [(40, 12), (40, 20), (40, 21), (40, 39), (40, 40), (7, 3), (1, 1), (2, 2)] {
+            let orders = || Orders::new(Order::Shuffled { seed: 5, apart }, &Made::new(len, 8, 1));
+            let shared = orders();
+            let all: Vec<Arc<[u32]>> = (0..20).map(|epoch| shared.of_epoch(epoch)).collect();
+            for (epoch, order) in all.iter().enumerate() {
+                // Wherever one begins, the order is the same, and each has all images.
+                assert_eq!(*order, orders().of_epoch(epoch as u64), "{len}, {apart}, epoch {epoch}");
+                let mut sorted = order.to_vec();
+                sorted.sort_unstable();
+                assert!(sorted.into_iter().eq(0..len as u32));
+                if len >= 2 * apart {
+                    assert_eq!(order[apart..], permutation(len, 5, epoch as u64)[apart..]);
+                }
+            }
+            let places = all.concat();
+            for batch in places.windows(apart) {
+                let mut distinct = batch.to_vec();
+                distinct.sort_unstable();
+                distinct.dedup();
+                assert_eq!(distinct.len(), apart, "{len}, {apart}: {batch:?}");
+            }
         }
     }
 }

@@ -331,11 +331,8 @@ fn batches_of_shards_are_a_function_of_the_place() {
     }
     let expected = batches(&open(dir.path()).unwrap(), 1, Default::default(), 42);
     for epoch in 0..2 {
-        let mut seen: Vec<u32> = expected
-            .iter()
-            .filter(|batch| batch.epoch == epoch)
-            .flat_map(|batch| batch.indices.clone())
-            .collect();
+        let mut seen: Vec<u32> =
+            expected[epoch * 21..][..21].iter().flat_map(|batch| batch.indices.clone()).collect();
         seen.sort_unstable();
         assert!(seen.into_iter().eq(0..210), "epoch {epoch}");
     }

@@ -64,7 +64,9 @@ fn training_passes_over_them() {
     let mut loader = Loader::new(source.train, config, Position::default());
     for epoch in 0..6 {
         let batch = loader.next_batch().unwrap();
-        assert_eq!((batch.epoch, batch.end_of_epoch, batch.indices.len()), (epoch, true, 12));
+        // Of 16 places four are passed over, the last of them with the next batch perhaps.
+        assert!((epoch * 16 + 12..=epoch * 16 + 16).contains(&batch.position.0), "{:?}", batch.position);
+        assert_eq!(batch.indices.len(), 12);
         let mut indices = batch.indices.clone();
         indices.sort_unstable();
         // All that can be read: "cut" and "empty" come first by name, "noise" and "text" after the good ones.

@@ -50,7 +50,7 @@ fn half(dataset: &Arc<dyn Dataset>, rank: usize, start: Position, batches: usize
 
 #[test]
 fn two_loaders_together_make_the_batches_of_one() {
-    // 70 images: four batches of 16, and six left over.
+    // 70 images: an epoch ends within the fifth batch of 16, and again within the ninth.
     let dataset = numbers(70, &[]);
     let whole = take(&dataset, config(16, 2), Position::default(), 12);
     let halves = [0, 1].map(|rank| half(&dataset, rank, Position::default(), 12));
@@ -62,7 +62,7 @@ fn two_loaders_together_make_the_batches_of_one() {
                 let views = &whole.views[(branch * 16 + rank * 8) * view..][..8 * view];
                 assert!(half.views[branch * 8 * view..][..8 * view] == *views, "the same views");
             }
-            assert_eq!(half.end_of_epoch, whole.end_of_epoch);
+            assert_eq!(2 * half.position.0, whole.position.0);
         }
     }
     let after = halves[1][5].position;
@@ -70,13 +70,12 @@ fn two_loaders_together_make_the_batches_of_one() {
 }
 
 #[test]
-fn a_loader_with_broken_images_takes_more_of_its_own() {
-    // 70 images, of which each loader has 3 beyond its batches; of those of the first batch two are broken.
+fn a_loader_with_broken_images_goes_on_to_its_next() {
+    // Of the first loader's first batch two images are broken.
     let broken = permutation(70, 11, 0)[1..3].iter().map(|&image| image as usize).collect::<Vec<_>>();
     let dataset = numbers(70, &broken);
     let [first, second] = [0, 1].map(|rank| half(&dataset, rank, Position::default(), 4));
-    assert_eq!((first[0].position.next, second[0].position.next), (10, 8));
-    assert!(first[3].end_of_epoch && second[3].end_of_epoch);
+    assert_eq!((first[0].position, second[0].position), (Position(10), Position(8)));
     let mut seen: Vec<u32> = first.iter().chain(&second).flat_map(|batch| batch.indices.clone()).collect();
     seen.sort_unstable();
     seen.dedup();
@@ -84,18 +83,56 @@ fn a_loader_with_broken_images_takes_more_of_its_own() {
 }
 
 #[test]
-fn an_epoch_sees_every_image_once_in_its_order() {
-    let dataset = numbers(64, &[]);
-    let batches = take(&dataset, config(16, 2), Position::default(), 12);
-    for (epoch, batches) in batches.chunks(4).enumerate() {
+fn epochs_follow_one_another_without_a_gap() {
+    // 60 images in batches of 16: 15 batches are 4 epochs.
+    for (images, broken) in [(60, &[][..]), (63, &[5, 40, 62][..])] {
+        let dataset = numbers(images, broken);
+        let batches = take(&dataset, config(16, 2), Position::default(), 15);
         let seen: Vec<u32> = batches.iter().flat_map(|batch| batch.indices.clone()).collect();
-        assert_eq!(seen, permutation(64, 11, epoch as u64));
-        let ends: Vec<bool> = batches.iter().map(|batch| batch.end_of_epoch).collect();
-        assert_eq!(ends, [false, false, false, true]);
-        assert!(batches.iter().all(|batch| batch.epoch == epoch as u64));
-        assert_eq!(batches[3].position, Position { epoch: epoch as u64 + 1, next: 0 });
-        assert_eq!(batches[1].position, Position { epoch: epoch as u64, next: 32 });
+        for epoch in seen.chunks(60) {
+            let distinct: BTreeSet<u32> = epoch.iter().copied().collect();
+            assert_eq!(distinct.len(), 60, "an epoch sees each image that can be read once");
+        }
+        for batch in &batches {
+            let distinct: BTreeSet<u32> = batch.indices.iter().copied().collect();
+            assert_eq!(distinct.len(), 16, "no image is twice in a batch");
+        }
+        if broken.is_empty() {
+            // Only what comes soon after an epoch may stand elsewhere than in the shuffled order.
+            assert_eq!(seen[..60], permutation(60, 11, 0));
+            assert_eq!(seen[76..120], permutation(60, 11, 1)[16..]);
+            let ends: Vec<u64> = batches.iter().map(|batch| batch.position.epochs(60)).collect();
+            assert_eq!(ends, [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4]);
+            assert!(batches.iter().zip(1..).all(|(batch, number)| batch.position == Position(16 * number)));
+        }
     }
+}
+
+#[test]
+fn views_are_drawn_for_the_epoch_that_an_image_belongs_to() {
+    // Two images of the third batch belong to the first epoch, two to the second.
+    let dataset = numbers(10, &[]);
+    let batch = &take(&dataset, config(4, 1), Position::default(), 3)[2];
+    for (place, epoch) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+        assert!(is_view(&dataset, batch, place, epoch), "place {place}");
+        assert!(!is_view(&dataset, batch, place, 1 - epoch), "place {place}");
+    }
+}
+
+/// Whether both views of the image in place `place` of a batch of 4 are those that `epoch` draws.
+fn is_view(dataset: &Arc<dyn Dataset>, batch: &Batch, place: usize, epoch: u64) -> bool {
+    let view = 8 * 8 * 3;
+    assert_eq!(batch.views.len(), 2 * 4 * view);
+    let family = &config(4, 1).views[0];
+    batch.views.chunks_exact(4 * view).enumerate().all(|(branch, views)| {
+        let (index, mut decode) = (batch.indices[place], DecodeScratch::default());
+        let image = dataset.read(index as usize, &mut decode).unwrap();
+        let mut stream = simclr_augment::Stream::new(11, epoch, u64::from(index), branch as u64);
+        let recipe = family.draw(image.width, image.height, &mut stream);
+        let mut expected = vec![0; view];
+        family.apply(image, &recipe, &mut Default::default(), &mut expected);
+        views[place * view..][..view] == expected
+    })
 }
 
 #[test]
@@ -103,31 +140,21 @@ fn broken_images_are_replaced_by_the_next_and_listed_once() {
     let broken = [3, 10, 17, 29];
     let dataset = numbers(40, &broken);
     let mut loader = Loader::new(Arc::clone(&dataset), config(6, 3), Position::default());
-    for epoch in 0..3 {
-        let good: Vec<u32> =
-            permutation(40, 11, epoch).into_iter().filter(|&i| !broken.contains(&(i as usize))).collect();
-        for (number, expected) in good.chunks_exact(6).enumerate() {
-            let batch = loader.next_batch().unwrap();
-            assert_eq!(batch.indices, expected);
-            assert_eq!(batch.labels, expected.iter().map(|i| i % 3).collect::<Vec<_>>());
-            assert_eq!(batch.end_of_epoch, number == 5);
-        }
+    let good: Vec<u32> =
+        permutation(40, 11, 0).into_iter().filter(|&i| !broken.contains(&(i as usize))).collect();
+    for expected in good.chunks_exact(6) {
+        let batch = loader.next_batch().unwrap();
+        assert_eq!(batch.indices, expected);
+        assert_eq!(batch.labels, expected.iter().map(|i| i % 3).collect::<Vec<_>>());
+    }
+    for _ in 0..12 {
+        assert!(!loader.next_batch().unwrap().indices.iter().any(|&i| broken.contains(&(i as usize))));
     }
     drop(loader.next_batch());
     let skipped = loader.skipped();
     let indices: BTreeSet<usize> = skipped.iter().map(|s| s.index as usize).collect();
     assert_eq!((skipped.len(), indices), (4, broken.into_iter().collect()));
     assert_eq!((skipped[0].reason.as_str(), skipped[0].name.starts_with("image ")), ("torn", true));
-}
-
-#[test]
-fn the_last_batch_is_known_as_such_even_if_what_follows_breaks() {
-    // 20 images, batches of 5, and one broken image after the third batch: the fourth cannot be filled.
-    let last = permutation(20, 11, 0)[19] as usize;
-    let dataset = numbers(20, &[last]);
-    let batches = take(&dataset, config(5, 2), Position::default(), 4);
-    let ends: Vec<(u64, bool)> = batches.iter().map(|batch| (batch.epoch, batch.end_of_epoch)).collect();
-    assert_eq!(ends, [(0, false), (0, false), (0, true), (1, false)]);
 }
 
 #[test]
@@ -146,21 +173,7 @@ fn resumes_from_any_batch_to_the_same_batches() {
 fn positives_lie_a_batch_apart() {
     let dataset = numbers(10, &[]);
     let batch = &take(&dataset, config(4, 1), Position::default(), 1)[0];
-    let view = 8 * 8 * 3;
-    assert_eq!(batch.views.len(), 2 * 4 * view);
-    let family = &config(4, 1).views[0];
-    let mut scratch = Default::default();
-    for (branch, views) in batch.views.chunks_exact(4 * view).enumerate() {
-        for (&index, seen) in batch.indices.iter().zip(views.chunks_exact(view)) {
-            let mut decode = DecodeScratch::default();
-            let image = dataset.read(index as usize, &mut decode).unwrap();
-            let mut stream = simclr_augment::Stream::new(11, 0, u64::from(index), branch as u64);
-            let recipe = family.draw(image.width, image.height, &mut stream);
-            let mut expected = vec![0; view];
-            family.apply(image, &recipe, &mut scratch, &mut expected);
-            assert!(seen == expected, "image {index}, branch {branch}");
-        }
-    }
+    assert!((0..4).all(|place| is_view(&dataset, batch, place, 0)));
 }
 
 #[test]
@@ -184,9 +197,9 @@ fn too_few_images_is_an_error_not_a_wait() {
     assert!(
         error(numbers(5, &[]), LoaderConfig { views: vec![], ..config(1, 1) }).starts_with("views: no view")
     );
-    // Not enough left in this epoch: it goes on with the next.
-    let batches = take(&numbers(8, &[]), config(6, 2), Position { epoch: 2, next: 5 }, 1);
-    assert_eq!((batches[0].epoch, batches[0].end_of_epoch), (3, true));
+    // Not enough left in this epoch: it is filled up from the next.
+    let batches = take(&numbers(8, &[]), config(6, 2), Position(2 * 8 + 5), 1);
+    assert_eq!(batches[0].position, Position(3 * 8 + 3));
 }
 
 #[test]
@@ -209,7 +222,6 @@ fn evaluation_reads_each_image_once_in_order() {
     assert_eq!(reference.len(), 5);
     assert_eq!(reference[4].indices.len(), 70 - 2 - 4 * 16);
     assert_eq!(reference[4].views.len(), 4 * 8 * 8 * 3);
-    assert!(reference[4].end_of_epoch);
     let indices: Vec<u32> = reference.iter().flat_map(|batch| batch.indices.clone()).collect();
     assert!(indices.into_iter().eq((0..70).filter(|i| ![4, 69].contains(i))));
     assert!(evaluate(&dataset, 3) == reference);

@@ -66,10 +66,10 @@ fn steps_end_it_in_the_middle_of_an_epoch() {
         }
     })
     .unwrap();
-    // 7 steps an epoch; the cosine would reach 0 in the 11th step.
+    // An epoch ends within the 8th step; the cosine would reach 0 in the 11th.
     let cosine = |step: f64| 0.5 * 0.5 * (1.0 + (std::f64::consts::PI * step / 11.0).cos());
     assert_eq!(told.iter().map(|&(epoch, epochs, _)| (epoch, epochs)).collect::<Vec<_>>(), [(1, 2), (2, 2)]);
-    assert!((told[0].2 - cosine(6.0)).abs() < 1e-12 && (told[1].2 - cosine(9.0)).abs() < 1e-12, "{told:?}");
+    assert!((told[0].2 - cosine(7.0)).abs() < 1e-12 && (told[1].2 - cosine(9.0)).abs() < 1e-12, "{told:?}");
 }
 
 #[test]

@@ -32,6 +32,13 @@ impl Schedule {
         }
     }
 
+    /// The steps that show each of `images` at least `epochs` times, `batch` at a time; the batch that ends an epoch
+    /// begins the next one.
+    pub fn steps(images: u64, batch: u64, epochs: u64) -> u64 {
+        let steps = (u128::from(images) * u128::from(epochs)).div_ceil(u128::from(batch.max(1)));
+        u64::try_from(steps).unwrap_or(u64::MAX)
+    }
+
     /// The rate of a step, counted from 0.
     pub fn rate(&self, step: u64) -> f64 {
         if step < self.warmup {
@@ -84,6 +91,18 @@ mod tests {
         let decay_steps = total_steps - warmup_steps;
         let completed = (step - warmup_steps).min(decay_steps) / decay_steps;
         scaled * 0.5 * (1.0 + (PI * completed).cos())
+    }
+
+    #[test]
+    fn steps_end_where_the_cosine_does() {
+        let steps = |images, batch| Schedule::steps(images, batch, 1000);
+        // The official code takes 50,000 x 1000 // 512 + 1; one less where nothing is left over.
+        assert_eq!((steps(50_000, 512), steps(51_200, 512), steps(1000, 600)), (97_657, 100_000, 1667));
+        for (images, batch) in [(50_000, 512), (1000, 600), (1000, 1000)] {
+            let schedule = Schedule::new(&config(batch, 1000, 1.0, Scaling::None, 10.0), images);
+            let last = schedule.rate(steps(images, batch as u64) - 1);
+            assert!(last > 0.0 && last < 1e-4, "{last}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The thread that puts runs in order and copies them into batches.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +25,8 @@ pub(super) struct Assembler {
     pub shared: Arc<Shared>,
     /// Images in a batch.
     pub batch: usize,
+    /// Places in an epoch.
+    pub epoch: u64,
     /// Whether a broken image ends it.
     pub strict: bool,
     pub filled: Receiver<Result<Run, String>>,
@@ -35,10 +36,8 @@ pub(super) struct Assembler {
     pub skipped: Arc<Mutex<Vec<Skipped>>>,
     /// The batch being filled.
     pub open: Option<Batch>,
-    /// A full batch kept back until it is known whether another follows in its epoch: images yet to come may be broken.
-    pub held: Option<Batch>,
-    /// Full batches of the present epoch.
-    pub made: usize,
+    /// Images of the present epoch that could be read; `None` where it was not read from its beginning.
+    pub usable: Option<usize>,
     /// The images in `skipped`.
     pub listed: HashSet<u32>,
 }
@@ -48,7 +47,8 @@ impl Assembler {
     pub fn run(mut self) {
         let mut early: HashMap<u64, Run> = HashMap::new();
         for number in 0.. {
-            if self.shared.plan.span(number).is_none() {
+            if self.shared.plan.places(number).is_none() {
+                self.finish();
                 return;
             }
             let run = loop {
@@ -77,15 +77,9 @@ impl Assembler {
 
     /// Copies the images of `run` into batches.
     fn take(&mut self, run: &Run) -> Result<(), Gone> {
-        let places = self.shared.plan.places;
         let row = self.shared.rows.branches() * self.shared.rows.view_bytes();
         let mut images = 0;
-        for (slot, (place, outcome)) in run.span.places.clone().zip(&run.outcomes).enumerate() {
-            // What follows the last full batch of an epoch is dropped, and not reported either: how far the
-            // workers had come when the batch was full is chance.
-            if self.shared.finished_epochs.load(Ordering::Relaxed) > run.span.epoch {
-                break;
-            }
+        for (slot, (place, outcome)) in run.places.clone().zip(&run.outcomes).enumerate() {
             match outcome {
                 Ok(index) => {
                     let image = Image {
@@ -94,15 +88,26 @@ impl Assembler {
                         raw: (&run.raw, images),
                     };
                     images += 1;
-                    self.add(image, Position { epoch: run.span.epoch, next: place + 1 })?;
+                    self.usable = self.usable.map(|usable| usable + 1);
+                    self.add(image, Position(place + 1))?;
                 }
                 Err(skipped) => self.skip(skipped)?,
             }
+            self.look_back(place + 1)?;
         }
-        match run.span.places.end == places {
-            true => self.end_epoch(run.span.epoch),
-            false => Ok(()),
+        Ok(())
+    }
+
+    /// Where an epoch ends: whether it would have filled a batch.
+    fn look_back(&mut self, after: u64) -> Result<(), Gone> {
+        if !after.is_multiple_of(self.epoch) || self.shared.plan.end.is_some() {
+            return Ok(());
         }
+        let usable = self.usable.replace(0).filter(|&usable| usable < self.batch);
+        let Some(usable) = usable else { return Ok(()) };
+        let broken = self.skipped.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let _ = self.ready.send(Err(DataError::TooFewImages { batch: self.batch, usable, broken }));
+        Err(Gone)
     }
 
     fn skip(&mut self, skipped: &Skipped) -> Result<(), Gone> {
@@ -135,21 +140,12 @@ impl Assembler {
         if !self.shared.dataset.classes().is_empty() {
             batch.labels.push(self.shared.dataset.label(index as usize).unwrap_or(NO_LABEL));
         }
-        batch.epoch = after.epoch;
         batch.position = after;
         if batch.indices.len() < self.batch {
             self.open = Some(batch);
             return Ok(());
         }
-        self.made += 1;
-        if let Some(before) = self.held.replace(batch) {
-            self.send(before)?;
-        }
-        let left = self.shared.plan.places - after.next;
-        match self.shared.plan.endless && left < self.batch as u64 {
-            true => self.send_last(after.epoch),
-            false => Ok(()),
-        }
+        self.send(batch)
     }
 
     /// An empty batch, in used buffers where some have come back.
@@ -160,8 +156,6 @@ impl Assembler {
             raw: Raw::default(),
             indices: Vec::with_capacity(self.batch),
             labels: Vec::with_capacity(self.batch),
-            epoch: 0,
-            end_of_epoch: false,
             position: Position::default(),
             waited: Duration::ZERO,
         });
@@ -169,42 +163,16 @@ impl Assembler {
         batch.raw.clear();
         batch.indices.clear();
         batch.labels.clear();
-        batch.end_of_epoch = false;
         batch
     }
 
-    fn end_epoch(&mut self, epoch: u64) -> Result<(), Gone> {
-        let Shared { plan, rows, .. } = &*self.shared;
-        let short = self.open.take();
-        if plan.endless {
-            let whole = epoch != plan.start.epoch || plan.start.next == 0;
-            if whole && self.made == 0 {
-                let broken = self.skipped.lock().unwrap_or_else(PoisonError::into_inner).len();
-                let usable = short.map_or(0, |batch| batch.indices.len());
-                let _ = self.ready.send(Err(DataError::TooFewImages { batch: self.batch, usable, broken }));
-                return Err(Gone);
-            }
-        } else if let Some(mut short) = short {
+    /// Sends the last batch, which may be short, where there is a last one.
+    fn finish(&mut self) {
+        if let Some(mut short) = self.open.take() {
             // One branch, so the images are the beginning of the buffer.
-            short.views.truncate(short.indices.len() * rows.view_bytes());
-            if let Some(before) = self.held.replace(short) {
-                self.send(before)?;
-            }
+            short.views.truncate(short.indices.len() * self.shared.rows.view_bytes());
+            let _ = self.send(short);
         }
-        self.send_last(epoch)?;
-        self.made = 0;
-        Ok(())
-    }
-
-    /// Sends the batch kept back, if there is one, as the last of its epoch.
-    fn send_last(&mut self, epoch: u64) -> Result<(), Gone> {
-        let Some(mut last) = self.held.take() else {
-            return Ok(());
-        };
-        last.end_of_epoch = true;
-        last.position = Position { epoch: epoch + 1, next: 0 };
-        self.shared.finished_epochs.store(epoch + 1, Ordering::Relaxed);
-        self.send(last)
     }
 
     fn send(&self, batch: Batch) -> Result<(), Gone> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::assembler::Assembler;
-use super::plan::{Plan, Span};
+use super::plan::Plan;
 use super::raw::Raw;
 use super::worker::{Run, Shared, work};
 use super::{Batch, Position, Reading, Rows, Share, Skipped};
@@ -29,10 +29,9 @@ const MOST: usize = 4096;
 pub(crate) struct Job {
     pub dataset: Arc<dyn Dataset>,
     pub rows: Rows,
+    /// Epoch after epoch where they are shuffled; otherwise once, and the last batch may be short.
     pub order: Order,
     pub start: Position,
-    /// True: epoch after epoch, short batches dropped. False: one epoch, the last batch may be short.
-    pub endless: bool,
     pub batch: usize,
     pub share: Share,
     pub reading: Reading,
@@ -67,8 +66,8 @@ impl Job {
             let reason = format!("{} images do not fit into memory; choose fewer", self.batch);
             return Err(DataError::Setting { key: "batch", reason });
         }
-        let own = self.share.places(images as u64, self.batch as u64) as usize;
-        if self.endless && own < self.batch {
+        let own = self.share.of_epoch(images);
+        if self.order.is_endless() && own < self.batch {
             return Err(DataError::TooFewImages { batch: self.batch, usable: own, broken: 0 });
         }
         Ok(())
@@ -108,7 +107,9 @@ impl Feed {
         recycled: Receiver<Batch>,
     ) -> Result<(), DataError> {
         let row = job.rows.branches() * job.rows.view_bytes();
-        let places = job.share.places(job.dataset.len() as u64, job.batch as u64);
+        let images = job.dataset.len();
+        let epoch = job.share.of_epoch(images) as u64;
+        let end = if job.order.is_endless() { None } else { Some(images as u64) };
         let run = (RUN_BYTES / job.rows.usual_bytes().max(1)).clamp(1, LONGEST_RUN);
         // Each worker has one run in hand and one waiting for it; the assembler may have some that came early.
         let runs = 2 * job.reading.threads + 2;
@@ -117,7 +118,7 @@ impl Feed {
         for _ in 0..runs {
             let blank = Run {
                 number: 0,
-                span: Span { epoch: 0, places: 0..0 },
+                places: 0..0,
                 outcomes: Vec::with_capacity(run),
                 views: vec![0; run * row],
                 raw: Raw::default(),
@@ -129,17 +130,17 @@ impl Feed {
             orders: Orders::new(job.order, &*job.dataset),
             dataset: job.dataset,
             rows: job.rows,
-            plan: Plan { start: job.start, places, run: run as u64, endless: job.endless },
+            plan: Plan { start: job.start, end, run: run as u64 },
             share: job.share,
             batch: job.batch as u64,
             next_run: AtomicU64::new(0),
-            finished_epochs: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
         self.shared = Some(Arc::clone(&shared));
         let assembler = Assembler {
             shared: Arc::clone(&shared),
             batch: job.batch,
+            epoch,
             strict: job.reading.strict,
             filled,
             empty: empty_in,
@@ -147,8 +148,7 @@ impl Feed {
             recycled,
             skipped: Arc::clone(&self.skipped),
             open: None,
-            held: None,
-            made: 0,
+            usable: job.start.0.is_multiple_of(epoch).then_some(0),
             listed: HashSet::new(),
         };
         self.thread("batches".to_owned(), move || assembler.run())?;

@@ -7,7 +7,7 @@
 //!    └───────────── empty runs ───────────────────┘  └──────── recycle() ────────┘
 //! ```
 //!
-//! The places of an epoch (positions in its order of images) are cut into short runs. A worker takes an empty buffer,
+//! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker takes an empty buffer,
 //! then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
 //! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place
 //! where it starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the
@@ -38,14 +38,16 @@ pub use share::Share;
 /// Stands in [`Batch::labels`] for an image without a label in a data set that has labels.
 pub const NO_LABEL: u32 = u32::MAX;
 
-/// A place in training: which epoch, and how many places of its order of images are behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Position {
-    /// The epoch, from 0.
-    pub epoch: u64,
-    /// The next place in the epoch's order of images, from 0; of a loader with a [`Share`], among its own places.
-    pub next: u64,
+/// How many places of training are behind. The orders of the epochs follow one another without a gap: of N images,
+/// place p is place p mod N in the order of epoch p / N. A loader with a [`Share`] counts its own places only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Epochs of `images` images that are behind.
+    pub fn epochs(self, images: usize) -> u64 {
+        self.0.checked_div(images as u64).unwrap_or(0)
+    }
 }
 
 /// How a loader reads. Has no influence on what is in its batches.
@@ -87,10 +89,6 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Their N labels; empty when the data set is unlabelled.
     pub labels: Vec<u32>,
-    /// The epoch.
-    pub epoch: u64,
-    /// True if this is the last batch of its epoch.
-    pub end_of_epoch: bool,
     /// Where the next batch starts. A loader started there goes on with the same batches.
     pub position: Position,
     /// How long [`Loader::next_batch`] waited for it.
@@ -108,14 +106,16 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// An endless stream of batches for training, epoch after epoch; the last short batch of an epoch is dropped.
+/// An endless stream of batches for training, epoch after epoch. A batch that is not full when an epoch ends is filled
+/// up from the next one, as in the official code, so that each epoch sees every image once; no image is twice in a
+/// batch.
 ///
-/// Each epoch visits the images in an order that is a function of (seed, epoch), and draws the view of image i
-/// in branch b from the random stream (seed, epoch, i, b). A broken image is passed over, the next in order takes
-/// its place, and it is listed in [`Loader::skipped`]. Dropping the loader ends its threads.
+/// Each epoch visits the images in an order that is a function of (seed, epoch) and of the size of all loaders' batches
+/// together, and draws the view of image i in branch b from the random stream (seed, epoch, i, b). A broken image is
+/// passed over, the next in order takes its place, and it is listed in [`Loader::skipped`]. Dropping the loader ends
+/// its threads.
 pub struct Loader {
     feed: Feed,
-    batches_per_epoch: usize,
 }
 
 impl Loader {
@@ -143,27 +143,15 @@ impl Loader {
 
     fn start(dataset: Arc<dyn Dataset>, config: LoaderConfig, rows: Rows, start: Position) -> Self {
         let LoaderConfig { batch, share, seed, reading, prefetch, .. } = config;
-        let places = share.places(dataset.len() as u64, batch as u64);
-        let batches_per_epoch = places.checked_div(batch as u64).unwrap_or(0) as usize;
-        let feed = Feed::start(Job {
-            dataset,
-            rows,
-            order: Order::Shuffled { seed },
-            start,
-            endless: true,
-            batch,
-            share,
-            reading,
-            prefetch,
-        });
-        Self { feed, batches_per_epoch }
+        let order = Order::Shuffled { seed, apart: share.whole(batch) };
+        Self { feed: Feed::start(Job { dataset, rows, order, start, batch, share, reading, prefetch }) }
     }
 
     /// The next batch, waiting for it if need be.
     ///
     /// # Errors
     /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not
-    /// hold one full batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
+    /// fill one batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self.feed.next()? {
             Some(batch) => Ok(batch),
@@ -179,10 +167,5 @@ impl Loader {
     /// The broken images met so far in the batches made, each once, in the order in which they were met.
     pub fn skipped(&self) -> Vec<Skipped> {
         self.feed.skipped()
-    }
-
-    /// Batches in an epoch if no image is broken: images of its share / batch, rounded down.
-    pub fn batches_per_epoch(&self) -> usize {
-        self.batches_per_epoch
     }
 }

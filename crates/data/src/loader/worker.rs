@@ -1,5 +1,6 @@
 //! A thread that reads images and makes their views.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use simclr_augment::Scratch;
 
-use super::plan::{Plan, Span};
+use super::plan::Plan;
 use super::raw::Raw;
 use super::{Rows, Share, Skipped};
 use crate::dataset::Dataset;
@@ -26,17 +27,15 @@ pub(super) struct Shared {
     pub batch: u64,
     /// The lowest run that no worker has claimed.
     pub next_run: AtomicU64,
-    /// Epochs below this have all their batches: the rest of their images need not be read.
-    pub finished_epochs: AtomicU64,
     pub stop: AtomicBool,
 }
 
 /// The buffers of one run, filled by a worker, emptied by the assembler, over and over.
 pub(super) struct Run {
     pub number: u64,
-    pub span: Span,
-    /// For each place of the span: the image, or why there is none. Shorter than the span if its epoch was finished
-    /// meanwhile.
+    /// The loader's own places.
+    pub places: Range<u64>,
+    /// For each place: the image, or why there is none.
     pub outcomes: Vec<Result<u32, Skipped>>,
     /// The views of each place, those of one image side by side. Empty where views are not made.
     pub views: Vec<u8>,
@@ -56,10 +55,10 @@ pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Resul
     // for the lowest one, cannot wait for a worker that waits for a buffer.
     for mut run in empty {
         run.number = shared.next_run.fetch_add(1, Ordering::Relaxed);
-        let Some(span) = shared.plan.span(run.number) else {
+        let Some(places) = shared.plan.places(run.number) else {
             return;
         };
-        run.span = span;
+        run.places = places;
         let result = match catch_unwind(AssertUnwindSafe(|| worker.fill(&mut run))) {
             Ok(()) => Ok(run),
             Err(panic) => Err(panic_text(&*panic)),
@@ -82,20 +81,21 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn fill(&mut self, run: &mut Run) {
-        let Shared { dataset, rows, orders, share, batch, finished_epochs, stop, .. } = self.shared;
-        let epoch = run.span.epoch;
-        if self.order.0 != epoch {
-            self.order = (epoch, orders.of_epoch(epoch));
-        }
+        let Shared { dataset, rows, orders, share, batch, stop, .. } = self.shared;
+        let images = dataset.len() as u64;
         run.outcomes.clear();
         run.raw.clear();
         let row = rows.branches() * rows.view_bytes();
-        for (slot, place) in run.span.places.clone().enumerate() {
-            if stop.load(Ordering::Relaxed) || finished_epochs.load(Ordering::Relaxed) > epoch {
+        for (slot, own) in run.places.clone().enumerate() {
+            if stop.load(Ordering::Relaxed) {
                 return;
             }
-            let order = &self.order.1;
-            let index = order[share.place(place, order.len() as u64, *batch) as usize];
+            let place = share.place(own, *batch);
+            let epoch = place / images;
+            if self.order.0 != epoch {
+                self.order = (epoch, orders.of_epoch(epoch));
+            }
+            let index = self.order.1[(place % images) as usize];
             let scratch = (&mut self.decode, &mut self.augment);
             let out = &mut run.views[slot * row..][..row];
             let made = rows.make(&**dataset, (epoch, index), scratch, out, &mut run.raw);

@@ -84,17 +84,20 @@ impl Sgd {
         }
     }
 
-    /// The steps that are taken on `images`, of which those that make no whole batch are left out of an epoch.
-    fn planned_steps(&self, images: usize) -> u64 {
-        self.steps.unwrap_or_else(|| ((images / self.batch.max(1)) as u64).saturating_mul(self.epochs))
-    }
-
-    /// From the rate down to 0 one step after the last, as in the official code.
+    /// From the rate down to 0 within a step of the last, as in the official code.
     fn rates(&self, images: usize) -> Schedule {
         let mut config = Config { optim: self.optim(), ..Config::default() };
-        config.train.batch = 1;
-        config.train.epochs = self.planned_steps(images);
-        Schedule::new(&config, 1)
+        let images = match self.steps {
+            Some(steps) => {
+                (config.train.batch, config.train.epochs) = (1, steps);
+                1
+            }
+            None => {
+                (config.train.batch, config.train.epochs) = (self.batch, self.epochs);
+                images as u64
+            }
+        };
+        Schedule::new(&config, images)
     }
 }
 
@@ -173,6 +176,7 @@ pub(super) struct Lessons<'s> {
     sgd: &'s Sgd,
     rates: Schedule,
     targets: &'s Targets,
+    images: usize,
     loader: Loader,
 }
 
@@ -189,7 +193,8 @@ impl<'s> Lessons<'s> {
         let (batch, seed) = (sgd.batch, sgd.seed ^ ANOTHER_DRAW);
         let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
         let loader = Loader::new(part.images.clone(), config, Position::default());
-        Ok(Lessons { side, sgd, rates: sgd.rates(part.len()), targets: &part.targets, loader })
+        let (images, rates) = (part.len(), sgd.rates(part.len()));
+        Ok(Lessons { side, sgd, rates, targets: &part.targets, images, loader })
     }
 
     /// Goes through all epochs, or as many as all steps take.
@@ -203,7 +208,7 @@ impl<'s> Lessons<'s> {
     ) -> Result<Learnt, EvalError> {
         let last = self.sgd.steps;
         let epochs = match last {
-            Some(steps) => steps.div_ceil(self.loader.batches_per_epoch().max(1) as u64),
+            Some(steps) => steps.saturating_mul(self.sgd.batch as u64).div_ceil(self.images.max(1) as u64),
             None => self.sgd.epochs,
         };
         let mut learnt = Learnt { steps: 0, epoch: 0, loss: 0.0, top1: 0.0, rate: 0.0, skipped: Vec::new() };
@@ -224,7 +229,7 @@ impl<'s> Lessons<'s> {
                 right += step.right;
                 images += targets.rows();
                 learnt.steps += 1;
-                let end = batch.end_of_epoch || last == Some(learnt.steps);
+                let end = batch.position.epochs(self.images) >= epoch || last == Some(learnt.steps);
                 self.loader.recycle(batch);
                 if end {
                     break rate;
@@ -245,24 +250,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cosine_ends_one_step_after_the_last_however_the_images_divide() {
+    fn the_cosine_ends_within_a_step_of_the_last_however_the_images_divide() {
         let of =
             |batch, epochs, steps| Sgd { batch, epochs, steps, rate: 1.0, ..Sgd::linear(224, 1000, None) };
-        // 63 images in batches of 32 are one step an epoch.
-        for (sgd, images, last) in [
-            (of(32, 30, None), 63, 30),
+        // 63 images in batches of 32 are 59.06 steps in 30 epochs.
+        for (sgd, images, steps) in [
+            (of(32, 30, None), 63, 60),
             (of(32, 30, None), 64, 60),
-            (of(256, 90, None), 408, 90),
+            (of(256, 90, None), 408, 144),
             (of(32, 1, Some(77)), 63, 77),
         ] {
             let rates = sgd.rates(images);
-            assert_eq!((sgd.planned_steps(images), rates.rate(0)), (last, 1.0));
-            assert!(rates.rate(last - 1) > 0.0 && rates.rate(last - 1) < 0.02, "{}", rates.rate(last - 1));
-            assert!(rates.rate(last) > 0.0);
-            assert_eq!(rates.rate(last + 1), 0.0);
+            if sgd.steps.is_none() {
+                assert_eq!(Schedule::steps(images as u64, sgd.batch as u64, sgd.epochs), steps);
+            }
+            assert_eq!(rates.rate(0), 1.0);
+            assert!(rates.rate(steps - 1) > 0.0 && rates.rate(steps - 1) < 0.01, "{}", rates.rate(steps - 1));
+            assert_eq!(rates.rate(steps + 1), 0.0);
         }
         // More epochs than anybody can wait for are no fault of arithmetic.
-        assert_eq!(of(1, u64::MAX, None).planned_steps(1000), u64::MAX);
+        assert_eq!(Schedule::steps(1000, 1, u64::MAX), u64::MAX);
         assert_eq!(of(1, u64::MAX, None).rates(1000).rate(1), 1.0);
     }
 }

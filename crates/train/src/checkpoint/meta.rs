@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 pub struct Meta {
     /// Optimiser steps done.
     pub step: u64,
-    /// The epoch of the next batch.
+    /// The epoch in which the next batch begins.
     pub epoch: u64,
-    /// The place of the next batch in that epoch's permutation, in images.
+    /// The place in that epoch's order of images where it does.
     pub next: u64,
     /// Seed of weights, order and views.
     pub seed: u64,

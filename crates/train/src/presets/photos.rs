@@ -90,7 +90,7 @@ pub fn choose(
     } else if fits <= from_count {
         format!("what half of {:.1} GiB of memory holds", memory as f64 / f64::from(1 << 30))
     } else {
-        format!("{count} photos to train on, in {} an epoch", steps(count / batch))
+        format!("{count} photos to train on, in about {} an epoch", steps((count + batch / 2) / batch))
     };
     reasons.push(("train.batch", format!("batch of {batch}: {limit}")));
 

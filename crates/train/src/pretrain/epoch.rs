@@ -17,7 +17,7 @@ impl Run<'_> {
         let (health, knn_top1) = self.measure(observer)?;
         let mean = |sum: f64| sum / steps.max(1) as f64;
         let record = EpochRecord {
-            epoch: self.state.position.epoch,
+            epoch: self.epochs(),
             step: self.state.step,
             train_loss: mean(loss),
             train_contrastive_accuracy: mean(contrastive_accuracy),
@@ -38,7 +38,7 @@ impl Run<'_> {
     ) -> Result<(Option<HealthFields>, Option<f64>), TrainError> {
         // One worker measures, the others wait.
         let Some(holdout) = self.holdout.as_ref().filter(|_| self.keeps()) else { return Ok((None, None)) };
-        let (epoch, train) = (self.state.position.epoch, &self.config.train);
+        let (epoch, train) = (self.epochs(), &self.config.train);
         let turn = |every: u64| every > 0 && (epoch.is_multiple_of(every) || epoch == train.epochs);
         let model = &self.state.model;
         let (mut figures, mut knn) = (None, None);

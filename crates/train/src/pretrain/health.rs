@@ -92,9 +92,14 @@ fn embed_pairs(
     };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
-    loop {
+    // Whole batches of the first epoch.
+    let (mut end, images) = (0, holdout.len() as u64);
+    while end + batch as u64 <= images {
         let batch = loader.next_batch()?;
-        let end = batch.end_of_epoch;
+        end = batch.position.0;
+        if end > images {
+            break;
+        }
         let (h, z) = model.embed(&batch.views)?;
         let (h_half, z_half) = (h.len() / 2, z.len() / 2);
         first.h.extend_from_slice(&h[..h_half]);
@@ -102,9 +107,6 @@ fn embed_pairs(
         second.h.extend_from_slice(&h[h_half..]);
         second.z.extend_from_slice(&z[z_half..]);
         loader.recycle(batch);
-        if end {
-            break;
-        }
     }
     first.h.append(&mut second.h);
     first.z.append(&mut second.z);

@@ -6,7 +6,7 @@ use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, Subset};
 use simclr_engine::Device;
 
-use crate::{Config, TrainError, memory};
+use crate::{Config, Schedule, TrainError, memory};
 
 use super::beginning::Beginning;
 use super::state::State;
@@ -32,8 +32,6 @@ pub struct Plan {
     pub begins: Option<String>,
     /// How many workers share the steps.
     pub workers: usize,
-    /// Steps in an epoch.
-    pub steps_per_epoch: u64,
     /// Values trained, of encoder and head together.
     pub parameters: usize,
     /// Where it runs.
@@ -83,12 +81,20 @@ pub(super) fn choose_memory(
 /// # Errors
 /// [`TrainError::BatchTooLarge`] where the others make no batch.
 pub fn held_out(config: &Config, images: usize) -> Result<usize, TrainError> {
-    let batch = config.train.batch;
-    let holdout = Some(config.data.holdout_of(images)).filter(|&count| count >= LEAST_HOLDOUT).unwrap_or(0);
-    if images - holdout < batch {
-        return Err(TrainError::BatchTooLarge { batch, images: images - holdout, holdout });
+    let (batch, left) = (config.train.batch, trained_on(config, images));
+    let holdout = images - left;
+    if left < batch {
+        return Err(TrainError::BatchTooLarge { batch, images: left, holdout });
     }
     Ok(holdout)
+}
+
+/// Images of `images` that are trained on.
+pub(super) fn trained_on(config: &Config, images: usize) -> usize {
+    match config.data.holdout_of(images) {
+        holdout if holdout >= LEAST_HOLDOUT => images - holdout,
+        _ => images,
+    }
 }
 
 /// What must be right before a network is made. Returns [`held_out`] of `images`.
@@ -125,16 +131,14 @@ impl Prepared {
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
         let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;
         memory.needs.images += views.to_keep(&sizes);
-        let steps_per_epoch = (train.len() / config.train.batch) as u64;
         let plan = Plan {
             images: train.len(),
             holdout: held_out,
             batch: config.train.batch,
-            steps: steps_per_epoch * config.train.epochs,
+            steps: Schedule::steps(train.len() as u64, config.train.batch as u64, config.train.epochs),
             done: state.step,
             begins: None,
             workers: part.of,
-            steps_per_epoch,
             parameters: state.model.parameters.trained_values(),
             device: device.to_string(),
             on_gpu: device.is_gpu(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, LoaderConfig, Position, Reading, Skipped};
+use simclr_data::{Dataset, LoaderConfig, Reading, Skipped};
 use simclr_engine::VerdictFigures;
 use simclr_engine::ops::ContrastiveFigures;
 
@@ -16,7 +16,6 @@ use super::best::BestBy;
 use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
 use super::state::{EpochSums, State};
-use super::team::Turn;
 use super::{
     Batches, CapturedStep, Observer, Outcome, StepFigures, StepRecord, Team, train_step, weight_norm,
 };
@@ -53,6 +52,14 @@ pub(super) struct Run<'r> {
     settled: u64,
     /// Of the last step that was looked at.
     figures: StepFigures,
+}
+
+/// What follows a step.
+struct Turn {
+    /// Whether an epoch ends with it.
+    end_of_epoch: bool,
+    /// Whether to stop, as all workers know.
+    stop: bool,
 }
 
 /// How a run ended, for a worker that may keep it.
@@ -133,8 +140,8 @@ impl<'r> Run<'r> {
                 observer.epoch(&record);
                 since = Since::now();
             }
-            // Several have agreed on it.
-            stopped = if self.team.is_alone() { observer.stop() } else { turn.stop };
+            // Several have agreed on it; one may be asked while it measures.
+            stopped = turn.stop || self.team.is_alone() && observer.stop();
             self.keep(stopped, turn.end_of_epoch, &batches, observer)?;
         }
         self.conclude()
@@ -169,7 +176,12 @@ impl<'r> Run<'r> {
     }
 
     fn is_finished(&self) -> bool {
-        self.state.position.epoch >= self.config.train.epochs
+        self.epochs() >= self.config.train.epochs
+    }
+
+    /// Epochs that are behind all workers together.
+    pub(super) fn epochs(&self) -> u64 {
+        self.state.behind().epochs(self.train.len())
     }
 
     /// Starts making batches.
@@ -182,12 +194,12 @@ impl<'r> Run<'r> {
             prefetch: 2,
             views: self.families.to_vec(),
         };
-        let (position, device) = (self.state.position, &self.state.model.device);
-        Batches::start(self.train.clone(), config, position, device, &self.plan.views)
+        let (next, device) = (self.state.places[self.team.part.rank], &self.state.model.device);
+        Batches::start(self.train.clone(), config, next, device, &self.plan.views)
     }
 
-    /// Takes the step of the next batch, and logs it where that is due. Returns whether it was the last of its
-    /// epoch, and of all.
+    /// Takes the step of the next batch, and logs it where that is due. Returns whether an epoch ends with it, and
+    /// whether to stop.
     fn advance(
         &mut self,
         batches: &mut Batches,
@@ -203,19 +215,10 @@ impl<'r> Run<'r> {
         if self.state.step == self.plan.done + 1 {
             self.note_searches(observer);
         }
-        let epoch = self.state.position.epoch;
-        // A loader whose places were dealt anew may have none left for a batch of the epoch.
-        let passed = batch.epoch > epoch;
-        let own = Turn { end_of_epoch: batch.end_of_epoch || passed, stop: observer.stop() };
-        self.state.position = batch.position;
+        let epochs = self.epochs();
+        let stop = self.team.take_turn(&mut self.state.places, batch.position, observer.stop())?;
         batches.recycle(batch);
-        let turn = match self.team.is_alone() {
-            true => {
-                self.state.places[0] = self.state.position.next;
-                own
-            }
-            false => self.agree(epoch, own, batches, observer)?,
-        };
+        let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
         // While the step computes.
         if !self.is_finished() {
             batches.bring()?;
@@ -227,27 +230,6 @@ impl<'r> Run<'r> {
                 keeper.logs.step(&record)?;
             }
             observer.step(&record);
-        }
-        Ok(turn)
-    }
-
-    /// Learns where the other workers are, after a step of `epoch`. Where one has come to the end of the epoch, all
-    /// have: those that met fewer broken images leave out what they have left.
-    fn agree(
-        &mut self,
-        epoch: u64,
-        own: Turn,
-        batches: &mut Batches,
-        observer: &mut dyn Observer,
-    ) -> Result<Turn, TrainError> {
-        let turn = self.team.take_turn(&mut self.state.places, self.state.position.next, own)?;
-        if turn.end_of_epoch {
-            self.state.places.fill(0);
-            let next = Position { epoch: epoch + 1, next: 0 };
-            if std::mem::replace(&mut self.state.position, next) != next {
-                self.note_skipped(batches, observer)?;
-                *batches = self.batches()?;
-            }
         }
         Ok(turn)
     }
@@ -370,7 +352,7 @@ impl<'r> Run<'r> {
         let (past, figures) = (std::mem::replace(since, Since::now()), &self.figures);
         Ok(StepRecord {
             step: self.state.step,
-            epoch: self.state.step as f64 / self.plan.steps_per_epoch as f64,
+            epoch: self.state.behind().0 as f64 / self.train.len() as f64,
             loss: figures.batch.loss,
             contrastive_accuracy: figures.batch.contrastive_accuracy,
             entropy: figures.batch.entropy,

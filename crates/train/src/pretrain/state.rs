@@ -5,6 +5,7 @@ use simclr_engine::{Device, LossScaleFigures};
 
 use super::Part;
 use super::identity::Identity;
+use super::plan::trained_on;
 use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
@@ -17,7 +18,7 @@ const SCALE: &str = "loss_scale";
 const SCALE_STEPS: &str = "loss_scale_steps";
 const SKIPPED_STEPS: &str = "skipped_steps";
 
-/// Each worker's next place in the epoch, where there are several.
+/// Each worker's places that are behind, where there are several.
 const WORKER_PLACES: &str = "worker_places";
 
 /// Sums over the steps of the epoch under way.
@@ -34,9 +35,8 @@ pub(super) struct State {
     pub(super) model: Model,
     pub(super) optimizer: Optimizer,
     pub(super) step: u64,
-    pub(super) position: Position,
-    /// The next place of each worker in the epoch, by rank.
-    pub(super) places: Vec<u64>,
+    /// How far each worker is, by rank, in its own places.
+    pub(super) places: Vec<Position>,
     pub(super) sums: EpochSums,
     /// The scale of the loss, where it is scaled, and steps skipped for it.
     pub(super) loss_scale: Option<LossScaleFigures>,
@@ -49,18 +49,21 @@ impl State {
     pub(super) fn new(config: &Config, device: &Device, workers: usize) -> Result<State, TrainError> {
         let model = Model::new(config, device)?;
         let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
-        let (position, sums) = (Position::default(), EpochSums::default());
         Ok(State {
             model,
             optimizer,
             step: 0,
-            position,
-            places: vec![0; workers],
-            sums,
+            places: vec![Position::default(); workers],
+            sums: EpochSums::default(),
             loss_scale: None,
             skipped_steps: 0,
             best: None,
         })
+    }
+
+    /// How far all workers together are.
+    pub(super) fn behind(&self) -> Position {
+        Position(self.places.iter().map(|place| place.0).sum())
     }
 
     /// The state that a checkpoint holds.
@@ -86,8 +89,7 @@ impl State {
         }
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
-        state.places = places_of(meta, part.of);
-        state.position = Position { epoch: meta.epoch, next: state.places[part.rank] };
+        state.places = places_of(meta, trained_on(config, meta.images as usize), part.of);
         let sum = |key: &str| meta.extra.get(key).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
         state.sums = EpochSums {
             steps: sum("epoch_steps") as u64,
@@ -125,12 +127,14 @@ impl State {
             extra.insert(SKIPPED_STEPS.into(), self.skipped_steps.into());
         }
         if self.places.len() > 1 {
-            extra.insert(WORKER_PLACES.into(), self.places.clone().into());
+            let places: Vec<u64> = self.places.iter().map(|place| place.0).collect();
+            extra.insert(WORKER_PLACES.into(), places.into());
         }
+        let (behind, images) = (self.behind(), trained_on(config, identity.images as usize));
         let meta = Meta {
             step: self.step,
-            epoch: self.position.epoch,
-            next: self.places.iter().sum(),
+            epoch: behind.epochs(images),
+            next: behind.0 % images.max(1) as u64,
             seed: config.train.seed,
             images: identity.images,
             names: Some(identity.names),
@@ -144,17 +148,21 @@ impl State {
     }
 }
 
-/// Each worker's next place in the epoch, of `workers`. Where they were as many before, each goes on where it was;
-/// otherwise what was behind them together is dealt anew. All have come equally far unless one met more broken
-/// images than another: then a few images of this one epoch are seen twice, or not at all.
-fn places_of(meta: &Meta, workers: usize) -> Vec<u64> {
+/// How far each of `workers` workers is, who train on `images` images. Where they were as many before, each goes on
+/// where it was; otherwise what is ahead of all is dealt anew. All have come equally far unless one met more broken
+/// images than another: then a few images are seen once more or once less.
+fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
+    let behind = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
     let known = meta.extra.get(WORKER_PLACES).and_then(serde_json::Value::as_array);
     let known: Option<Vec<u64>> =
         known.and_then(|places| places.iter().map(serde_json::Value::as_u64).collect());
-    match known.filter(|places| places.len() == workers) {
-        Some(places) => places,
-        None => vec![meta.next / workers as u64; workers],
-    }
+    // Once they were places of the epoch alone: such are dealt anew as well.
+    let sound = |places: &Vec<u64>| {
+        let sum = places.iter().try_fold(0u64, |sum, &place| sum.checked_add(place));
+        places.len() == workers && sum == Some(behind)
+    };
+    let places = known.filter(sound).unwrap_or_else(|| vec![behind / workers as u64; workers]);
+    places.into_iter().map(Position).collect()
 }
 
 #[cfg(test)]
@@ -163,12 +171,16 @@ mod tests {
 
     #[test]
     fn places_are_kept_or_dealt_anew() {
-        let mut meta = Meta { next: 96, ..Meta::default() };
-        assert_eq!(places_of(&meta, 1), [96]);
-        assert_eq!(places_of(&meta, 3), [32; 3]);
+        let found = |meta: &Meta, workers| places_of(meta, 100, workers).into_iter().map(|place| place.0);
+        let mut meta = Meta { epoch: 2, next: 96, ..Meta::default() };
+        assert!(found(&meta, 1).eq([296]));
+        assert!(found(&meta, 4).eq([74; 4]));
+        meta.extra.insert(WORKER_PLACES.into(), vec![147, 149].into());
+        assert!(found(&meta, 2).eq([147, 149]));
+        assert!(found(&meta, 1).eq([296]));
+        assert!(found(&meta, 4).eq([74; 4]));
+        // Those of the epoch alone.
         meta.extra.insert(WORKER_PLACES.into(), vec![47, 49].into());
-        assert_eq!(places_of(&meta, 2), [47, 49]);
-        assert_eq!(places_of(&meta, 1), [96]);
-        assert_eq!(places_of(&meta, 4), [24; 4]);
+        assert!(found(&meta, 2).eq([148; 2]));
     }
 }

@@ -1,7 +1,7 @@
 //! The workers of a run, and what they must agree on.
 
 use serde::{Deserialize, Serialize};
-use simclr_data::{DataError, Dataset, Share, Skipped};
+use simclr_data::{DataError, Dataset, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
 
 use super::Identity;
@@ -82,15 +82,6 @@ struct Common {
     instructions: String,
     /// The GPU, where it is one.
     gpu: Option<[u8; 16]>,
-}
-
-/// What workers tell each other after a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Turn {
-    /// Whether this was the last step of the epoch.
-    pub(super) end_of_epoch: bool,
-    /// Whether to stop.
-    pub(super) stop: bool,
 }
 
 impl<'t> Team<'t> {
@@ -201,16 +192,25 @@ impl<'t> Team<'t> {
         }
     }
 
-    /// Tells the others the next own place in the epoch, and what is wished; learns theirs, `places` by rank.
-    pub(super) fn take_turn(&self, places: &mut [u64], own: u64, wished: Turn) -> Result<Turn, TrainError> {
-        let one = |is: bool| if is { 1.0 } else { 0.0 };
-        let mut told = vec![0.0; places.len() + 2];
-        told[self.part.rank] = own as f64;
-        told[places.len()] = one(wished.end_of_epoch);
-        told[places.len() + 1] = one(wished.stop);
+    /// Tells the others how far this worker is after a step and whether it wishes to stop; learns how far they are,
+    /// `places` by rank. Returns whether any wishes to stop.
+    pub(super) fn take_turn(
+        &self,
+        places: &mut [Position],
+        own: Position,
+        stop: bool,
+    ) -> Result<bool, TrainError> {
+        if let ([only], true) = (&mut *places, self.is_alone()) {
+            *only = own;
+            return Ok(stop);
+        }
+        let mut told = vec![0.0; places.len() + 1];
+        // Exact: there are fewer than 2^53 places.
+        told[self.part.rank] = own.0 as f64;
+        told[places.len()] = if stop { 1.0 } else { 0.0 };
         self.collective.all_reduce_sum(&mut told)?;
-        places.iter_mut().zip(&told).for_each(|(place, &told)| *place = told as u64);
-        Ok(Turn { end_of_epoch: told[places.len()] > 0.0, stop: told[places.len() + 1] > 0.0 })
+        places.iter_mut().zip(&told).for_each(|(place, &told)| *place = Position(told as u64));
+        Ok(told[places.len()] > 0.0)
     }
 
     /// What all workers have passed over, those of this one among them.
