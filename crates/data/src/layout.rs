@@ -96,6 +96,13 @@ pub(crate) fn split_of_path(path: &str) -> Option<Split> {
     path.rsplit('/').find_map(|part| part.split(|c: char| !c.is_ascii_alphabetic()).find_map(split_named))
 }
 
+/// Which of several parts to test on is used: the first that has labels, if the training images have some, else the
+/// first. ImageNet's `test/` has none, its `val/` has.
+pub(crate) fn preferred_test(train_is_labelled: bool, labelled: impl IntoIterator<Item = bool>) -> usize {
+    let first = labelled.into_iter().position(|labelled| labelled);
+    first.filter(|_| train_is_labelled).unwrap_or(0)
+}
+
 /// Images of one part and their classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arranged {
@@ -105,33 +112,65 @@ pub(crate) struct Arranged {
     pub classes: Classes,
 }
 
-/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below a
-/// common root are parts, folders below that classes. The images that belong to neither are left out.
-pub(crate) fn arrange(folders: &[&[u8]]) -> (Arranged, Option<Arranged>) {
-    let root = common_root(folders.iter().copied());
-    let split = |folder: &[u8]| std::str::from_utf8(first(below(folder, root))).ok().and_then(split_named);
-    let splits: Vec<Option<Split>> = folders.iter().map(|folder| split(folder)).collect();
-    let part = |wanted: &dyn Fn(Option<Split>) -> bool| -> Vec<u32> {
-        (0..).zip(&splits).filter(|(_, split)| wanted(**split)).map(|(image, _)| image).collect()
-    };
-    let train = part(&|split| split == Some(Split::Train));
-    if train.is_empty() {
-        return (classed(folders, part(&|_| true)), None);
+/// Where parts and classes are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// In the folder that was given.
+    Given,
+    /// In the deepest folder that holds all images: archives often hold one folder that holds all else.
+    Common,
+}
+
+impl Root {
+    fn len<'a>(self, folders: impl Iterator<Item = &'a [u8]>) -> usize {
+        match self {
+            Self::Given => 0,
+            Self::Common => common_root(folders),
+        }
     }
-    let train = classed(folders, train);
-    let tests = (0..TEST_NAMES.len()).map(|name| part(&|split| split == Some(Split::Test(name))));
+}
+
+/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below the
+/// root are parts, folders below that classes. The images that belong to neither are left out.
+///
+/// A folder called `train` among others of which none is called like a part to test on is one of them, maybe a class;
+/// unless there are classes in it, and none without it.
+pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arranged>) {
+    let start = root.len(folders.iter().copied());
+    let inside = |image: u32| below(folders[image as usize], start);
+    let inside_part = |image: u32| below(inside(image), first(inside(image)).len());
+    let all = 0..folders.len() as u32;
+    let split = |image: u32| std::str::from_utf8(first(inside(image))).ok().and_then(split_named);
+    let splits: Vec<Option<Split>> = all.clone().map(split).collect();
+    let part = |wanted: Split| -> Vec<u32> {
+        all.clone().filter(|&image| splits[image as usize] == Some(wanted)).collect()
+    };
+    let whole = || classed(all.clone().collect(), inside, root);
+    let train = part(Split::Train);
+    if train.is_empty() {
+        return (whole(), None);
+    }
+    let train = classed(train, inside_part, root);
+    let tests = (0..TEST_NAMES.len()).map(|name| part(Split::Test(name)));
     let mut tests: Vec<Arranged> =
-        tests.filter(|test| !test.is_empty()).map(|test| classed(folders, test)).collect();
-    let labelled = tests.iter().position(|test| !test.classes.names.is_empty()).unwrap_or(0);
-    let test = (labelled < tests.len()).then(|| tests.swap_remove(labelled));
+        tests.filter(|test| !test.is_empty()).map(|test| classed(test, inside_part, root)).collect();
+    let labelled = |part: &Arranged| !part.classes.names.is_empty();
+    if tests.is_empty() && train.chosen.len() < folders.len() {
+        let whole = whole();
+        if labelled(&whole) || !labelled(&train) {
+            return (whole, None);
+        }
+    }
+    let test = preferred_test(labelled(&train), tests.iter().map(labelled));
+    let test = (test < tests.len()).then(|| tests.swap_remove(test));
     (train, test)
 }
 
-/// The classes of some of the images; those beside the class folders are dropped.
-fn classed(folders: &[&[u8]], chosen: Vec<u32>) -> Arranged {
-    let of = |image: u32| folders[image as usize];
-    let root = common_root(chosen.iter().map(|&image| of(image)));
-    let classes = classes(chosen.iter().map(|&image| below(of(image), root)));
+/// The classes of some of the images, which lie in `folder`; those beside the class folders are dropped.
+fn classed<'a>(chosen: Vec<u32>, folder: impl Fn(u32) -> &'a [u8], root: Root) -> Arranged {
+    let folders = chosen.iter().map(|&image| folder(image));
+    let start = root.len(folders.clone());
+    let classes = classes(folders.map(|folder| below(folder, start)));
     if !classes.labels.contains(&NO_LABEL) {
         return Arranged { chosen, classes };
     }
@@ -161,12 +200,12 @@ mod tests {
         let folders =
             ["set/train/a", "set/train/b", "set/train/b", "set/val/b", "set/val/b", "set/val/a", "set/extra"];
         let folders: Vec<&[u8]> = folders.iter().map(|folder| folder.as_bytes()).collect();
-        let (train, test) = arrange(&folders);
+        let (train, test) = arrange(&folders, Root::Common);
         let test = test.unwrap();
         assert_eq!((&train.chosen[..], &train.classes.labels[..]), (&[0, 1, 2][..], &[0, 1, 1][..]));
         assert_eq!((&test.chosen[..], &test.classes.labels[..]), (&[3, 4, 5][..], &[1, 1, 0][..]));
         // No parts: an album.
-        let (all, none) = arrange(&folders[6..]);
+        let (all, none) = arrange(&folders[6..], Root::Common);
         assert!(all.chosen == [0] && all.classes.names.is_empty() && none.is_none());
     }
 

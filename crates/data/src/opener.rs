@@ -9,11 +9,9 @@ use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
 use crate::error::{DataError, shown};
 use crate::files::archive::Opened;
-use crate::files::disk::{DiskFiles, folder};
-use crate::files::{ImageFiles, list, parquet, shards, zip};
+use crate::files::{disk, list, parquet, shards, zip};
 use crate::idx;
 use crate::index::Index;
-use crate::layout::{TEST_NAMES, TRAIN_NAMES};
 use crate::listing::{LeftOut, is_archive_name};
 use crate::names::{bytes_of, extension, os_name};
 use crate::pattern::expand;
@@ -83,14 +81,7 @@ impl Opener {
             ArchiveKind::Parquet => (parquet::open(paths, self.decode)?, SourceKind::Parquet),
             ArchiveKind::Zip => (zip::open(&paths[0], self.decode)?, SourceKind::Zip),
         };
-        let Opened { train, test, left_out } = opened;
-        Ok(Source {
-            train: Arc::new(train),
-            test: test.map(|test| Arc::new(test) as Arc<dyn Dataset>),
-            unlabelled: None,
-            kind,
-            left_out,
-        })
+        Ok(source(opened, kind))
     }
 
     fn open_folder(&mut self, path: &Path) -> Result<Source, DataError> {
@@ -109,19 +100,19 @@ impl Opener {
                 return open_idx(&train, test.as_ref(), self.decode);
             }
         }
-        match named(path, &TRAIN_NAMES).into_iter().next() {
-            Some(train) => self.open_parts(path, &train, &named(path, &TEST_NAMES)),
-            None => self.open_images_or_archives(path),
-        }
+        self.open_images_or_archives(path)
     }
 
     /// A folder of images, or of archives of one kind.
     fn open_images_or_archives(&mut self, path: &Path) -> Result<Source, DataError> {
         let listing = self.index.listing(path)?;
         if listing.images.len() > 0 {
-            let (images, left_out) = folder(path, listing, self.decode);
-            let kind = folder_kind(&images);
-            return Ok(Source { kind, train: Arc::new(images), test: None, unlabelled: None, left_out });
+            let opened = disk::open(path, listing, self.decode)?;
+            let kind = match opened.train.classes().is_empty() {
+                true => SourceKind::Folder,
+                false => SourceKind::ClassFolders,
+            };
+            return Ok(source(opened, kind));
         }
         let archives: Vec<PathBuf> =
             (0..listing.archives.len()).map(|i| path.join(os_name(&listing.archives.get(i)))).collect();
@@ -139,42 +130,6 @@ impl Opener {
             true => Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() }),
             false => self.open(&zips),
         }
-    }
-
-    /// A training folder, and the first of the test folders that is of use: ImageNet's `test/` has no labels, its
-    /// `val/` has.
-    fn open_parts(&mut self, whole: &Path, train: &Path, tests: &[PathBuf]) -> Result<Source, DataError> {
-        let listing = self.index.listing(train)?;
-        if listing.images.len() == 0 {
-            return self.open_images_or_archives(whole);
-        }
-        let (train, mut left_out) = folder(train, listing, self.decode);
-        let mut chosen: Option<(ImageFiles<DiskFiles>, LeftOut)> = None;
-        for test in tests {
-            let listing = self.index.listing(test)?;
-            if listing.images.len() == 0 {
-                continue;
-            }
-            let (mut images, test_left_out) = folder(test, listing, self.decode);
-            let labelled = !images.classes().is_empty();
-            if labelled {
-                images.relabel(train.classes(), |class| {
-                    let reason = "this class has no folder of the same name in the training part";
-                    DataError::malformed(&test.join(class), reason)
-                })?;
-            }
-            if labelled || chosen.is_none() {
-                chosen = Some((images, test_left_out));
-            }
-            if labelled || train.classes().is_empty() {
-                break;
-            }
-        }
-        let test = chosen.map(|(images, more)| {
-            left_out.extend(more);
-            Arc::new(images) as Arc<dyn Dataset>
-        });
-        Ok(Source { kind: folder_kind(&train), train: Arc::new(train), test, unlabelled: None, left_out })
     }
 
     fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {
@@ -235,21 +190,11 @@ fn archive_kind(path: &Path) -> Option<ArchiveKind> {
     }
 }
 
-/// The folders below `path` that are called by one of `names`, whether in small letters, capitalised or in capitals.
-fn named(path: &Path, names: &[&str]) -> Vec<PathBuf> {
-    let spellings = |name: &str| {
-        let (first, rest) = name.split_at(1);
-        [name.to_owned(), first.to_ascii_uppercase() + rest, name.to_ascii_uppercase()]
-    };
-    let existing = |name: &&str| spellings(name).into_iter().map(|name| path.join(name)).find(|p| p.is_dir());
-    names.iter().filter_map(existing).collect()
-}
-
-fn folder_kind(folder: &ImageFiles<DiskFiles>) -> SourceKind {
-    match folder.classes().is_empty() {
-        true => SourceKind::Folder,
-        false => SourceKind::ClassFolders,
-    }
+/// A data set of one folder or of archives of one kind.
+fn source(opened: Opened, kind: SourceKind) -> Source {
+    let Opened { train, test, left_out } = opened;
+    let test = test.map(|test| Arc::new(test) as Arc<dyn Dataset>);
+    Source { train: Arc::new(train), test, unlabelled: None, kind, left_out }
 }
 
 /// Several data sets as one.

@@ -70,7 +70,55 @@ fn train_and_test_share_the_numbers_of_classes() {
 
     picture(&dir.path().join("val/d/1.png"), 0);
     let error = error(dir.path());
-    assert!(error.contains("val/d") && error.contains("training part"), "{error}");
+    assert!(error.contains("the class \"d\" is in the test part alone"), "{error}");
+}
+
+#[test]
+fn what_lies_beside_the_parts_is_left_out_and_told() {
+    let dir = tempdir().unwrap();
+    for name in ["train/a/1.png", "train/a/2.png", "train/b/1.png", "extra/x.png", "stray.png"] {
+        picture(&dir.path().join(name), 0);
+    }
+    // Nothing is called a part to test on, but the classes are in train/.
+    let source = open(dir.path()).unwrap();
+    assert_eq!(names(&*source.train), ["train/a/1.png", "train/a/2.png", "train/b/1.png"]);
+    assert!(source.train.classes() == ["a", "b"] && source.test.is_none());
+    let left_out = |source: &simclr_data::Source| -> Vec<String> {
+        source.left_out.files.iter().map(|file| file.name.clone()).collect()
+    };
+    assert_eq!(left_out(&source), ["extra/x.png", "stray.png"]);
+    for name in ["test/a/1.png", "test/b/2.png", "test/b/3.png", "val/a/1.png"] {
+        picture(&dir.path().join(name), 0);
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!(names(&*source.test.clone().unwrap()), ["test/a/1.png", "test/b/2.png", "test/b/3.png"]);
+    assert_eq!(left_out(&source), ["extra/x.png", "stray.png", "val/a/1.png"]);
+    assert!(source.left_out.files[2].reason.contains("none of the parts"), "{:?}", source.left_out);
+}
+
+#[test]
+fn a_class_may_be_called_train() {
+    let dir = tempdir().unwrap();
+    let mut members = Vec::new();
+    for class in ["bus", "car", "train"] {
+        for number in 0..5 {
+            let name = format!("{class}/{number}.png");
+            picture(&dir.path().join("veh").join(&name), number);
+            members.push((name, common::png(number)));
+        }
+    }
+    let zip = dir.path().join("veh.zip");
+    fs::write(&zip, common::zip(&members, true)).unwrap();
+    for path in [dir.path().join("veh"), zip] {
+        let source = open(&path).unwrap();
+        assert_eq!((source.train.len(), source.left_out.count), (15, 0));
+        assert_eq!(source.train.classes(), ["bus", "car", "train"]);
+        assert!(source.test.is_none());
+    }
+    // Nor do photos beside a folder of that name vanish.
+    picture(&dir.path().join("album/train/1.png"), 0);
+    picture(&dir.path().join("album/1.png"), 0);
+    assert_eq!(open(&dir.path().join("album")).unwrap().train.len(), 2);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the members of an archive are to a data set.
+//! What image files in folders, on disk or in an archive, are to a data set.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,38 +6,36 @@ use std::sync::Arc;
 use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::DecodeOptions;
 use crate::error::DataError;
-use crate::layout::{Arranged, Classes, arrange, folder_of};
+use crate::layout::{Arranged, Classes, Root, arrange};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
-use crate::names::Names;
 
-/// Images of an archive, or of several.
+/// Images of a folder, an archive, or several.
 pub(crate) type ArchiveImages = ImageFiles<Arc<dyn Files>>;
 
-/// What an archive holds.
+/// What a folder or an archive holds.
 pub(crate) struct Opened {
     pub train: ArchiveImages,
     pub test: Option<ArchiveImages>,
     pub left_out: LeftOut,
 }
 
-/// The data set of members called `names`, with parts and classes by their folders.
+/// The data set of images that lie in `folders` (one for each), with parts and classes by these.
 pub(crate) fn by_folders(
     place: &Path,
     files: Arc<dyn Files>,
-    names: &Names,
+    folders: &[&[u8]],
+    root: Root,
     mut left_out: LeftOut,
     options: DecodeOptions,
 ) -> Result<Opened, DataError> {
-    let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
-    let (train, test) = arrange(&folders);
-    let used = train.chosen.len() + test.as_ref().map_or(0, |test| test.chosen.len());
-    if used < names.len() {
-        let used: std::collections::HashSet<u32> =
-            train.chosen.iter().chain(test.iter().flat_map(|test| &test.chosen)).copied().collect();
-        for stray in (0..names.len() as u32).filter(|image| !used.contains(image)) {
-            left_out.push(files.name(stray as usize), "lies beside the parts or classes, in none of them");
-        }
+    let (train, test) = arrange(folders, root);
+    let mut used = vec![false; folders.len()];
+    for &image in train.chosen.iter().chain(test.iter().flat_map(|test| &test.chosen)) {
+        used[image as usize] = true;
+    }
+    for stray in (0..used.len()).filter(|&image| !used[image]) {
+        left_out.push(files.name(stray), "in none of the parts or classes that are used");
     }
     let set =
         |arranged: Arranged| ImageFiles::some(files.clone(), arranged.chosen, arranged.classes, options);
@@ -45,7 +43,7 @@ pub(crate) fn by_folders(
     let test = match test {
         Some(test) => {
             let mut test = set(test);
-            test.relabel(&train.classes, |class| in_test_alone(place, class))?;
+            test.relabel(train.classes(), |class| in_test_alone(place, class))?;
             Some(test)
         }
         None => None,

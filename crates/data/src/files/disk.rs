@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Files, ImageFiles};
+use super::Files;
+use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::inert;
-use crate::layout::classes;
-use crate::listing::{LeftOut, Listing};
-use crate::loader::NO_LABEL;
+use crate::error::{DataError, inert};
+use crate::layout::Root;
+use crate::listing::Listing;
 use crate::names::os_name;
 
 /// The files of a listing.
@@ -31,29 +31,9 @@ impl Files for DiskFiles {
     }
 }
 
-/// The images of a listing, labelled where their folders are classes, and what was left out.
-pub(crate) fn folder(
-    root: &Path,
-    listing: Arc<Listing>,
-    options: DecodeOptions,
-) -> (ImageFiles<DiskFiles>, LeftOut) {
-    let mut left_out = listing.left_out.clone();
-    let images = &listing.images;
-    let mut classes = classes((0..images.len()).map(|index| images.folder(index)));
-    let strays = classes.labels.contains(&NO_LABEL);
-    let mut chosen: Vec<u32> = Vec::new();
-    if strays {
-        chosen = (0..images.len() as u32).filter(|&i| classes.labels[i as usize] != NO_LABEL).collect();
-        for index in (0..images.len()).filter(|&index| classes.labels[index] == NO_LABEL) {
-            let name = inert(&String::from_utf8_lossy(&images.get(index)));
-            left_out.push(name, "lies beside the class folders, in none of them");
-        }
-        classes.labels.retain(|&label| label != NO_LABEL);
-    }
-    let files = DiskFiles { root: root.to_owned(), listing };
-    let set = match strays {
-        true => ImageFiles::some(files, chosen, classes, options),
-        false => ImageFiles::new(files, classes, options),
-    };
-    (set, left_out)
+/// The images of a listing, with parts and classes by their folders.
+pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -> Result<Opened, DataError> {
+    let folders: Vec<&[u8]> = (0..listing.images.len()).map(|index| listing.images.folder(index)).collect();
+    let files = Arc::new(DiskFiles { root: root.to_owned(), listing: Arc::clone(&listing) });
+    by_folders(root, files, &folders, Root::Given, listing.left_out.clone(), options)
 }

@@ -15,11 +15,10 @@ use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
 use crate::index::{Index, Members};
-use crate::layout::{Split, TEST_NAMES, split_of_path};
+use crate::layout::{Root, Split, TEST_NAMES, folder_of, split_of_path};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
-use crate::names::Names;
 use crate::positioned::read_range;
 
 struct Shard {
@@ -234,17 +233,13 @@ pub(crate) fn open(
                 let set = ImageFiles::new(train.into_files(), numbered(labels), options);
                 Ok(Opened { train: set, test: None, left_out })
             }
-            None => {
-                let names = train.names();
-                by_folders(place, train.into_files(), &names, left_out, options)
-            }
+            None => train.by_folders(place, left_out, options),
         };
     }
     let test = load(&test, index, &mut left_out)?;
     let (Some(train_labels), Some(test_labels)) = (train.labels(), test.labels()) else {
         let part = |shards: Shards, left_out: LeftOut| -> Result<(ArchiveImages, LeftOut), DataError> {
-            let names = shards.names();
-            let opened = by_folders(place, shards.into_files(), &names, left_out, options)?;
+            let opened = shards.by_folders(place, left_out, options)?;
             Ok((opened.train, opened.left_out))
         };
         let (train, left_out) = part(train, left_out)?;
@@ -300,10 +295,17 @@ impl Shards {
         Some(self.shards.iter().flat_map(of).collect())
     }
 
-    fn names(&self) -> Names {
-        let mut names = Names::default();
-        self.shards.iter().flat_map(|shard| shard.members.names.iter()).for_each(|name| names.push(name));
-        names
+    /// The members, with parts and classes by their folders.
+    fn by_folders(
+        self,
+        place: &Path,
+        left_out: LeftOut,
+        options: DecodeOptions,
+    ) -> Result<Opened, DataError> {
+        let members: Vec<Arc<Members>> = self.shards.iter().map(|shard| shard.members.clone()).collect();
+        let names = members.iter().flat_map(|members| members.names.iter());
+        let folders: Vec<&[u8]> = names.map(folder_of).collect();
+        by_folders(place, self.into_files(), &folders, Root::Common, left_out, options)
     }
 
     fn into_files(mut self) -> Arc<dyn Files> {

@@ -13,6 +13,7 @@ use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
+use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
 use crate::names::Names;
 use crate::positioned::{Cursor, read_range};
@@ -145,5 +146,6 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     names.shrink_to_fit();
     let members = found.into_iter().map(|(_, member)| member).collect();
     let files = Arc::new(ZipFiles { file: Arc::new(file), names: names.clone(), members });
-    by_folders(path, files, &names, left_out, options)
+    let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
+    by_folders(path, files, &folders, Root::Common, left_out, options)
 }

@@ -1,17 +1,10 @@
 //! Where the images of a data set lie, so that one which is reached by two paths is known to be the same.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simclr_data::{Dataset, Source, SourceKind};
-
-/// The folders that a folder of images sets its parts apart in, in the order in which they are taken.
-const TRAIN: [&str; 2] = ["train", "training"];
-const TEST: [&str; 5] = ["test", "testing", "val", "validation", "valid"];
-/// Images by which such a folder is told.
-const LOOKED_AT: usize = 100;
 
 /// Images, and where they lie.
 #[derive(Clone)]
@@ -26,12 +19,9 @@ impl Placed {
     /// The training images of what was opened at `path`, and those that it sets apart to test on.
     pub fn all(source: Source, path: &Path) -> (Placed, Option<Placed>) {
         let Source { train, test, kind, .. } = source;
-        let place = |images: Arc<dyn Dataset>, names: &[&str]| {
-            let root = root(kind, path, images.as_ref(), names);
-            Placed { images, root }
-        };
-        let test = test.map(|test| place(test, &TEST));
-        (place(train, &TRAIN), test)
+        let root = root(kind, path);
+        let place = |images| Placed { images, root: root.clone() };
+        (place(train), test.map(place))
     }
 
     /// Whether the file at `path` is one of them, by whatever way it is reached.
@@ -52,12 +42,10 @@ impl Placed {
     }
 }
 
-fn root(kind: SourceKind, path: &Path, images: &dyn Dataset, names: &[&str]) -> PathBuf {
+/// The path that the names of the images of a data set at `path` are relative to.
+fn root(kind: SourceKind, path: &Path) -> PathBuf {
     let parent = || path.parent().unwrap_or(Path::new("")).to_owned();
     match kind {
-        SourceKind::Folder | SourceKind::ClassFolders => {
-            part_folder(path, images, names).unwrap_or_else(|| path.to_owned())
-        }
         // Several are called by their whole paths.
         SourceKind::Several(_) => PathBuf::new(),
         SourceKind::List => parent(),
@@ -66,26 +54,6 @@ fn root(kind: SourceKind, path: &Path, images: &dyn Dataset, names: &[&str]) -> 
         SourceKind::Shards if !path.exists() => parent(),
         _ => path.to_owned(),
     }
-}
-
-/// The folder below `path`, called by one of `names`, in which the images lie.
-fn part_folder(path: &Path, images: &dyn Dataset, names: &[&str]) -> Option<PathBuf> {
-    let folders = fs::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut folders: Vec<(usize, PathBuf)> = folders
-        .filter_map(|folder| {
-            let name = folder.file_name()?.to_str()?.to_ascii_lowercase();
-            Some((names.iter().position(|known| *known == name)?, folder))
-        })
-        .collect();
-    folders.sort();
-    let step = images.len().div_ceil(LOOKED_AT).max(1);
-    let found = |folder: &Path| {
-        (0..images.len()).step_by(step).filter(|&index| folder.join(images.name(index)).exists()).count()
-    };
-    let counted = folders.into_iter().map(|(_, folder)| (found(&folder), folder));
-    // Of equals the first.
-    let most = counted.reduce(|best, other| if other.0 > best.0 { other } else { best });
-    most.filter(|&(count, _)| count > 0).map(|(_, folder)| folder)
 }
 
 /// Images that a part has in common with one before it.
