@@ -160,6 +160,16 @@ pub(crate) fn shown(path: &Path) -> String {
     inert(&path.to_string_lossy())
 }
 
+/// Bytes as text that is inert: what is not UTF-8 is escaped too, so that names that differ stay apart.
+pub(crate) fn inert_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out += &inert(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| out += &format!("\\x{byte:02x}"));
+    }
+    out
+}
+
 /// Text with its control characters escaped, so that a file name cannot drive a terminal.
 pub(crate) fn inert(text: &str) -> String {
     if !text.chars().any(char::is_control) {

@@ -1,7 +1,8 @@
 //! What was found in folders and archives, kept in a file so that it need not be found again.
 //!
 //! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the
-//! folder that it lies in. An archive is as it was if its size and its time of change are. The file carries a
+//! folder that it lies in. What was left out because a link led nowhere or something could not be read may be there
+//! without such a change, so a listing with such things is not kept. An archive is as it was if its size and its time of change are. The file carries a
 //! checksum; what is damaged or of another version counts as absent.
 
 use std::fs;
@@ -14,7 +15,7 @@ use crate::error::DataError;
 use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanoseconds};
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 1\n";
+const MAGIC: &[u8] = b"simclr index 2\n";
 /// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
 /// tick of its clock.
 const TICK: u64 = 2_000_000_000;
@@ -80,6 +81,9 @@ impl Index {
         }
         let listed = nanoseconds(SystemTime::now());
         let listing = Arc::new(list(root)?);
+        if listing.passing {
+            return Ok(listing);
+        }
         self.put(known, Entry::Folder { root: real, listed, listing: Arc::clone(&listing) });
         Ok(listing)
     }
@@ -118,7 +122,7 @@ impl Index {
 fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
     listing.stamps.iter().all(|stamp| {
         stamp.changed.saturating_add(TICK) < listed
-            && changed(&root.join(os_name(&stamp.folder))).is_ok_and(|now| now == stamp.changed)
+            && changed(&root.join(os_name(&stamp.path))).is_ok_and(|now| now == stamp.changed)
     })
 }
 
@@ -136,7 +140,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
                 out.left_out(&listing.left_out);
                 out.number(listing.stamps.len() as u64);
                 for stamp in &listing.stamps {
-                    out.bytes(&stamp.folder);
+                    out.bytes(&stamp.path);
                     out.number(stamp.changed);
                 }
             }
@@ -176,8 +180,9 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
                     archives: input.paths()?,
                     left_out: input.left_out()?,
                     stamps: (0..input.number()?)
-                        .map(|_| Some(Stamp { folder: input.bytes()?.to_vec(), changed: input.number()? }))
+                        .map(|_| Some(Stamp { path: input.bytes()?.to_vec(), changed: input.number()? }))
                         .collect::<Option<_>>()?,
+                    passing: false,
                 }),
             },
             1 => {
@@ -330,8 +335,14 @@ mod tests {
         images.push(1, b"y.jpg");
         let mut left_out = LeftOut::default();
         left_out.push("n.txt".to_owned(), "not an image (.txt)");
-        let stamps = vec![Stamp { folder: b"deep".to_vec(), changed: u64::MAX }];
-        let listing = Listing { images, archives: Paths::default(), left_out: left_out.clone(), stamps };
+        let stamps = vec![Stamp { path: b"deep".to_vec(), changed: u64::MAX }];
+        let listing = Listing {
+            images,
+            archives: Paths::default(),
+            left_out: left_out.clone(),
+            stamps,
+            passing: false,
+        };
         let members = Members {
             names,
             offsets: vec![512, 1 << 40],
@@ -393,5 +404,31 @@ mod tests {
         assert!(again.grown && again.entries.len() == 1);
         fs::write(&file, "nonsense").unwrap();
         assert!(Index::load(&file).entries.is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_may_be_read_the_next_time_is_looked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("images");
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("a.jpg"), "").unwrap();
+        let target = dir.path().join("b.jpg");
+        std::os::unix::fs::symlink(&target, root.join("b.jpg")).unwrap();
+        let mut index = Index::default();
+        let listing = index.listing(&root).unwrap();
+        assert_eq!((listing.images.len(), listing.left_out.count), (1, 1));
+        assert!(index.entries.is_empty());
+        // No folder below the root changes.
+        fs::write(&target, "").unwrap();
+        assert_eq!(index.listing(&root).unwrap().images.len(), 2);
+
+        let empty = root.join("no_extension");
+        fs::write(&empty, "").unwrap();
+        let listing = index.listing(&root).unwrap();
+        assert_eq!(listing.left_out.files[0].reason, "the file is empty");
+        assert!(is_fresh(&root, u64::MAX, &listing));
+        fs::File::options().write(true).open(&empty).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(!is_fresh(&root, u64::MAX, &listing), "it was written");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::error::inert_bytes;
 use crate::loader::NO_LABEL;
 
 /// Names of the training and the test part, in the order of preference.
 pub(crate) const TRAIN_NAMES: [&str; 2] = ["train", "training"];
-pub(crate) const TEST_NAMES: [&str; 5] = ["test", "testing", "val", "validation", "valid"];
+pub(crate) const TEST_NAMES: [&str; 6] = ["test", "testing", "val", "validation", "valid", "dev"];
 
 /// Classes, and a label for each image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Cl
     }
     let number: HashMap<&[u8], u32> = counts.keys().copied().zip(0..).collect();
     Classes {
-        names: counts.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+        names: counts.keys().map(|name| inert_bytes(name)).collect(),
         labels: folders.map(|folder| number.get(first(folder)).copied().unwrap_or(NO_LABEL)).collect(),
     }
 }

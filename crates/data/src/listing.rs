@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::decode::{Format, MAGIC_BYTES, READ};
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert_bytes};
 use crate::names::{Names, Paths, bytes_of, extension, os_name};
 
 /// Extensions taken for images without opening the file: a million files must not be opened to be listed. What is in
@@ -21,6 +21,9 @@ const OTHER_EXTENSIONS: [&str; 20] = [
     "txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "toml", "md", "html", "pdf", "npy", "xmp",
     "aae", "mp4", "mov", "avi", "gz", "zst",
 ];
+
+/// Why a file in which there is nothing yet is left out.
+const EMPTY: &str = "the file is empty";
 
 /// How many left-out files are remembered by name.
 pub(crate) const REMEMBERED: usize = 1000;
@@ -58,11 +61,12 @@ impl LeftOut {
     }
 }
 
-/// A folder and when it was last changed: when an entry was added, removed or renamed.
+/// A folder and when it was last changed: when an entry was added, removed or renamed. Or a file, and when it was
+/// last written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Relative to the root, components separated by `/`.
-    pub folder: Vec<u8>,
+    pub path: Vec<u8>,
     /// Nanoseconds since 1970.
     pub changed: u64,
 }
@@ -74,8 +78,11 @@ pub(crate) struct Listing {
     /// Files that may hold many images. They count as left out as well.
     pub archives: Paths,
     pub left_out: LeftOut,
-    /// Every folder that was looked into.
+    /// Every folder that was looked into, and every file that was empty.
     pub stamps: Vec<Stamp>,
+    /// Whether something may be read the next time without any folder's changing: a link led nowhere, a folder or a
+    /// file could not be read. Such a listing holds once.
+    pub passing: bool,
 }
 
 /// Lists the images below `root`, following symbolic links; hidden files and folders are ignored.
@@ -134,7 +141,7 @@ impl Walk<'_> {
         let mut order: Vec<u32> = (0..kinds.len() as u32).collect();
         order.sort_unstable_by(|&a, &b| names.get(a as usize).cmp(names.get(b as usize)));
 
-        self.listing.stamps.push(Stamp { folder: relative.to_vec(), changed });
+        self.listing.stamps.push(Stamp { path: relative.to_vec(), changed });
         let number = self.listing.images.folders.len() as u32;
         self.listing.images.folders.push(relative);
         self.listing.archives.folders.push(relative);
@@ -156,7 +163,7 @@ impl Walk<'_> {
                 Ok(target) if target.is_dir() => (Kind::Folder, fs::canonicalize(path()).ok()),
                 Ok(target) if target.is_file() => (Kind::File, None),
                 Ok(_) => (Kind::Other, None),
-                Err(error) => return self.leave_out(folder, name, &error.to_string()),
+                Err(error) => return self.leave_out_for_now(folder, name, &error.to_string()),
             },
             kind => (kind, None),
         };
@@ -169,7 +176,7 @@ impl Walk<'_> {
                 }
                 // An unreadable corner is noted; an unreadable root is the user's mistake.
                 if let Err(error) = self.folder(&relative, real) {
-                    self.leave_out(folder, name, &error.to_string());
+                    self.leave_out_for_now(folder, name, &error.to_string());
                 }
             }
             Kind::File if is_archive_name(name) => {
@@ -177,15 +184,29 @@ impl Walk<'_> {
                 self.leave_out(folder, name, "an archive among images; to read it, give it by itself");
             }
             Kind::File => match looks_like_image(name, path) {
-                Ok(()) => self.listing.images.push(number, name),
-                Err(reason) => self.leave_out(folder, name, &reason),
+                Ok(Ok(())) => self.listing.images.push(number, name),
+                Ok(Err(reason)) => {
+                    if reason == EMPTY {
+                        // Its folder does not change when it is filled.
+                        let changed = changed(&path()).unwrap_or(0);
+                        self.listing.stamps.push(Stamp { path: relative.clone(), changed });
+                    }
+                    self.leave_out(folder, name, &reason);
+                }
+                Err(error) => self.leave_out_for_now(folder, name, &error.to_string()),
             },
             Kind::Link | Kind::Other => self.leave_out(folder, name, "not a regular file"),
         }
     }
 
+    /// Leaves out what may be there the next time, while its folder stays as it is.
+    fn leave_out_for_now(&mut self, folder: &[u8], name: &[u8], reason: &str) {
+        self.listing.passing = true;
+        self.leave_out(folder, name, reason);
+    }
+
     fn leave_out(&mut self, folder: &[u8], name: &[u8], reason: &str) {
-        self.listing.left_out.push(inert(&String::from_utf8_lossy(&join(folder, name))), reason);
+        self.listing.left_out.push(inert_bytes(&join(folder, name)), reason);
     }
 }
 
@@ -223,21 +244,22 @@ pub(crate) fn is_archive_name(name: &[u8]) -> bool {
         })
 }
 
-fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> Result<(), String> {
+/// Whether a file is an image by its name or its first bytes, or else why not; an error if these cannot be had.
+fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<Result<(), String>> {
     if is_image_name(name) {
-        return Ok(());
+        return Ok(Ok(()));
     }
     let extension = extension(name);
     if is_one_of(&OTHER_EXTENSIONS, extension) {
-        return Err(format!("not an image (.{})", String::from_utf8_lossy(extension).to_ascii_lowercase()));
+        let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
+        return Ok(Err(format!("not an image (.{extension})")));
     }
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
-    File::open(path())
-        .and_then(|file| file.take(MAGIC_BYTES as u64).read_to_end(&mut magic))
-        .map_err(|e| e.to_string())?;
-    match Format::of(&magic) {
+    File::open(path())?.take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
+    Ok(match Format::of(&magic) {
         Some(format) if format.is_read() => Ok(()),
         Some(format) => Err(format!("{format} is not read; convert it to {READ}")),
+        None if magic.is_empty() => Err(EMPTY.to_owned()),
         None => Err("not an image, by its first bytes".to_owned()),
-    }
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert_bytes};
 use crate::layout::Root;
 use crate::listing::Listing;
 use crate::names::os_name;
@@ -23,7 +23,7 @@ impl Files for DiskFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert(&String::from_utf8_lossy(&self.listing.images.get(index)))
+        inert_bytes(&self.listing.images.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {

@@ -15,7 +15,7 @@ use tar::{Archive, EntryType, PaxExtensions};
 
 use super::archive::MAX_LABEL;
 use super::zstd::ZstdFrames;
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert_bytes};
 use crate::index::Members;
 use crate::layout::folder_of;
 use crate::listing::is_image_name;
@@ -182,7 +182,7 @@ impl Found {
     }
 
     fn leave_out(&mut self, name: &[u8], reason: &str) {
-        self.members.left_out.push(inert(&String::from_utf8_lossy(name)), reason);
+        self.members.left_out.push(inert_bytes(name), reason);
     }
 
     fn finish(self) -> Result<Members, DataError> {
