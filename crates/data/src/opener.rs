@@ -9,6 +9,7 @@ use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
 use crate::error::{DataError, shown};
 use crate::files::archive::Opened;
+use crate::files::parts::Unnamed;
 use crate::files::{disk, list, parquet, shards, zip};
 use crate::idx;
 use crate::index::Index;
@@ -70,15 +71,26 @@ impl Opener {
         let metadata = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
         match archive_kind(path) {
             _ if metadata.is_dir() => self.open_folder(path),
-            Some(kind) => self.open_archives(kind, paths),
+            _ if !metadata.is_file() => {
+                let found = "is neither a folder nor a regular file".to_owned();
+                Err(DataError::Unrecognised { path: path.clone(), found })
+            }
+            Some(kind) => self.open_archives(kind, paths, Unnamed::Train),
             None => self.open_file(path),
         }
     }
 
-    fn open_archives(&mut self, kind: ArchiveKind, paths: &[PathBuf]) -> Result<Source, DataError> {
+    fn open_archives(
+        &mut self,
+        kind: ArchiveKind,
+        paths: &[PathBuf],
+        unnamed: Unnamed,
+    ) -> Result<Source, DataError> {
         let (opened, kind) = match kind {
-            ArchiveKind::Tar => (shards::open(paths, self.decode, &mut self.index)?, SourceKind::Shards),
-            ArchiveKind::Parquet => (parquet::open(paths, self.decode)?, SourceKind::Parquet),
+            ArchiveKind::Tar => {
+                (shards::open(paths, unnamed, self.decode, &mut self.index)?, SourceKind::Shards)
+            }
+            ArchiveKind::Parquet => (parquet::open(paths, unnamed, self.decode)?, SourceKind::Parquet),
             ArchiveKind::Zip => (zip::open(&paths[0], self.decode)?, SourceKind::Zip),
         };
         Ok(source(opened, kind))
@@ -122,7 +134,7 @@ impl Opener {
         for kind in [ArchiveKind::Parquet, ArchiveKind::Tar] {
             let archives = of(kind);
             if !archives.is_empty() {
-                return self.open_archives(kind, &archives);
+                return self.open_archives(kind, &archives, Unnamed::LeftOut);
             }
         }
         let zips = of(ArchiveKind::Zip);
@@ -154,9 +166,7 @@ impl Opener {
             return open_cifar(folder, &files, self.decode);
         }
         if list::is_list(path) {
-            let (train, test) = list::open(path, self.decode)?;
-            let test = test.map(|test| Arc::new(test) as Arc<dyn Dataset>);
-            return Ok(Source { test, ..Source::of(SourceKind::List, Arc::new(train)) });
+            return Ok(source(list::open(path, self.decode)?, SourceKind::List));
         }
         let mut head = Vec::new();
         std::fs::File::open(path)

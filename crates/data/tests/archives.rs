@@ -99,6 +99,19 @@ fn lists_of_paths() {
     let message = error(&at("strange.csv"));
     assert!(message.contains("strange.csv: the class \"horse\" is in the test part alone"), "{message}");
 
+    // Of several parts to test on the first with labels is used, the others are told.
+    write(
+        &at("parts.csv"),
+        "path,label,split\na/1.png,dog,train\na/2 b.png,,test\nc/3.png,dog,val\na/2 b.png,dog,dev\n",
+    );
+    let source = open(&at("parts.csv")).unwrap();
+    assert_eq!((colors(&*source.train), colors(&*source.test.unwrap())), (vec![0], vec![2]));
+    assert_eq!(source.left_out.count, 2);
+    assert!(source.left_out.files[0].reason.contains("another part"), "{:?}", source.left_out);
+    write(&at("parts.csv"), "path,split\na/1.png,train\nc/3.png,val2017\n");
+    let message = error(&at("parts.csv"));
+    assert!(message.contains("line 3 names a part \"val2017\""), "{message}");
+
     // A file that is not there is a broken image, not a broken list.
     write(&at("some.txt"), "a/1.png\na/missing.png\n");
     let source = open(&at("some.txt")).unwrap();
@@ -175,6 +188,16 @@ fn damaged_zip_archives_are_named_and_their_members_passed_over() {
     assert!(error(&file).contains("no images in it, only 1 other file ("));
 }
 
+#[test]
+fn members_of_a_zip_from_windows_lie_in_folders_too() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("set.zip");
+    let members = ["set\\a\\1.png", "set\\a\\2.png", "set\\b\\3.png"];
+    fs::write(&file, zip(&members.map(|name| (name.to_owned(), png(1))), true)).unwrap();
+    let source = open(&file).unwrap();
+    assert_eq!((source.train.classes(), source.train.len()), (&["a".to_owned(), "b".to_owned()][..], 3));
+}
+
 /// A zip whose directory declares another size than its data has.
 #[test]
 fn a_zip_bomb_is_refused() {
@@ -240,6 +263,24 @@ fn parts_of_shards_by_name_and_classes_by_folder() {
         (&["a".to_owned(), "b".to_owned()][..], vec![Some(1), Some(1), Some(0), Some(0)])
     );
     assert_eq!(source.train.name(3), format!("set/a/{long}"));
+}
+
+#[test]
+fn of_several_parts_to_test_on_the_labelled_one_is_used() {
+    let dir = tempdir().unwrap();
+    let unlabelled: Vec<_> = (4..9).map(|value| (format!("{value}.png"), png(value))).collect();
+    write(&dir.path().join("train-0.tar"), tar(&samples(0..4)));
+    write(&dir.path().join("test-0.tar"), tar(&unlabelled));
+    write(&dir.path().join("val-0.tar"), tar(&samples(9..12)));
+    write(&dir.path().join("extra-0.tar"), tar(&samples(12..14)));
+    let source = open(dir.path()).unwrap();
+    assert_eq!((colors(&*source.train), colors(&*source.test.unwrap())), (vec![0, 1, 2, 3], vec![9, 10, 11]));
+    let left_out: Vec<_> = source.left_out.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(left_out, ["extra-0.tar", "test-0.tar"]);
+    // Whoever names it wants it, whatever the folders above are called.
+    let paths = ["train-0.tar", "extra-0.tar"].map(|name| dir.path().join(name));
+    let source = several(&[&paths[0], &paths[1]]);
+    assert_eq!((colors(&*source.train), source.left_out.count), (vec![0, 1, 2, 3, 12, 13], 0));
 }
 
 #[test]

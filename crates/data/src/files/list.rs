@@ -1,12 +1,15 @@
 //! A text or CSV file that lists image files, with or without labels.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::archive::{ArchiveImages, Opened};
 use super::{Files, ImageFiles, in_test_alone, labels_among};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::{DataError, inert};
-use crate::layout::{Classes, Split, split_named};
+use crate::error::{DataError, inert, inert_bytes};
+use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
+use crate::listing::LeftOut;
 use crate::names::{Names, bytes_of, has_extension, os_name};
 
 /// Names of the columns, in the order of preference.
@@ -43,7 +46,7 @@ impl Files for ListedFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert(&String::from_utf8_lossy(self.paths.get(index)))
+        inert_bytes(self.paths.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -52,10 +55,7 @@ impl Files for ListedFiles {
 }
 
 /// The images to train and to test on that a list names.
-pub(crate) fn open(
-    list: &Path,
-    options: DecodeOptions,
-) -> Result<(ImageFiles<ListedFiles>, Option<ImageFiles<ListedFiles>>), DataError> {
+pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataError> {
     let bytes = std::fs::metadata(list).map_err(|e| DataError::io(list, e))?.len();
     let bad = |reason: String| DataError::Unrecognised {
         path: list.to_owned(),
@@ -71,7 +71,7 @@ pub(crate) fn open(
     let exists = |path: &str| folder.join(path).is_file();
     let tabs = has_extension(list, &["tsv"]);
     let rows = match has_extension(list, &["csv"]) || tabs {
-        true => parse_table(&text, if tabs { b'\t' } else { b',' }).map_err(bad)?,
+        true => parse_table(&text, if tabs { b'\t' } else { b',' }, exists).map_err(bad)?,
         false => parse_lines(&text, exists).map_err(bad)?,
     };
     // A list of what is not there is a list of something else.
@@ -87,22 +87,34 @@ pub(crate) fn open(
         return Err(bad(which));
     }
     // Whoever gives a validation part only by name wants to train on the rest.
-    let (test, train): (Vec<Row>, Vec<Row>) =
-        rows.into_iter().partition(|row| matches!(row.split, Some(Split::Test(_))));
-    let (train, test) = if train.is_empty() { (test, train) } else { (train, test) };
-    let train = collect(&folder, train, options);
-    let test = match test.is_empty() {
-        true => None,
-        false => {
-            let mut test = collect(&folder, test, options);
-            test.relabel(&train.classes, |class| in_test_alone(list, class))?;
-            Some(test)
+    let (mut train, mut tests) = (Vec::new(), BTreeMap::<usize, Vec<Row>>::new());
+    for row in rows {
+        match row.split {
+            Some(Split::Test(name)) => tests.entry(name).or_default().push(row),
+            Some(Split::Train) | None => train.push(row),
         }
-    };
-    Ok((train, test))
+    }
+    let mut tests: Vec<Vec<Row>> = tests.into_values().collect();
+    if train.is_empty() {
+        train = tests.drain(..).flatten().collect();
+    }
+    let labelled = |rows: &Vec<Row>| rows.iter().any(|row| row.label.is_some());
+    let used = preferred_test(labelled(&train), tests.iter().map(labelled));
+    let test = (used < tests.len()).then(|| tests.remove(used));
+    let mut left_out = LeftOut::default();
+    for row in tests.into_iter().flatten() {
+        left_out.push(inert(&row.path), "of another part to test on than the one that is used");
+    }
+    let train = collect(&folder, train, options);
+    let test = test.map(|test| {
+        let mut test = collect(&folder, test, options);
+        test.relabel(train.classes(), |class| in_test_alone(list, class))?;
+        Ok(test)
+    });
+    Ok(Opened { train, test: test.transpose()?, left_out })
 }
 
-fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles<ListedFiles> {
+fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ArchiveImages {
     let labels = || rows.iter().map(|row| row.label.as_deref());
     let classes = in_order(labels().flatten().collect());
     let labels = match classes.is_empty() {
@@ -114,7 +126,7 @@ fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles<
     rows.iter().for_each(|row| paths.push(bytes_of(row.path.as_ref()).unwrap_or_default()));
     paths.shrink_to_fit();
     let files = ListedFiles { folder: folder.to_owned(), paths };
-    ImageFiles::new(files, Classes { names, labels }, options)
+    ImageFiles::new(Arc::new(files), Classes { names, labels }, options)
 }
 
 /// Class names sorted: by their numbers where they all are numbers, else as text.
@@ -131,8 +143,16 @@ fn in_order(names: BTreeSet<&str>) -> Vec<&str> {
 pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<Vec<Row>, String> {
     let text = std::str::from_utf8(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))
         .map_err(|error| format!("it is not text in UTF-8, from byte {} on", error.valid_up_to()))?;
-    let lines: Vec<&str> =
-        text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    // An image may be called `#1.png`.
+    let is_image = |line: &str| {
+        let parted = [line.split_once('\t'), line.rsplit_once(' ')].into_iter().flatten();
+        exists(line) || parted.into_iter().any(|(path, _)| exists(path.trim_end()))
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && (!line.starts_with('#') || is_image(line)))
+        .collect();
     let first = lines.first().ok_or("it holds no paths")?;
     let tabs = first.contains('\t');
     let blanks =
@@ -154,39 +174,70 @@ pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<
 
 /// A table with a column of paths, and maybe one of labels and one of parts; without a head, the first column holds the
 /// paths and the second the labels.
-pub(crate) fn parse_table(text: &[u8], delimiter: u8) -> Result<Vec<Row>, String> {
+pub(crate) fn parse_table(
+    text: &[u8],
+    delimiter: u8,
+    exists: impl Fn(&str) -> bool,
+) -> Result<Vec<Row>, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text);
-    let mut records = reader.records().enumerate().map(|(line, record)| {
-        record.map_err(|error| format!("line {} is not read as CSV: {error}", line + 1))
+    let mut records = (1..).zip(reader.records()).map(|(line, record)| match record {
+        Ok(record) => Ok((line, record)),
+        Err(error) => Err(format!("line {line} is not read as CSV: {error}")),
     });
     let first = records.next().ok_or("it holds no lines")??;
-    let column = |names: &[&str]| {
-        names.iter().find_map(|name| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name)))
-    };
-    let head = column(&PATH_COLUMNS);
-    let (path_at, label_at, split_at) = match head {
-        Some(path) => (path, column(&LABEL_COLUMNS).filter(|&label| label != path), column(&SPLIT_COLUMNS)),
-        None => (0, Some(1), None),
-    };
+    let columns = Columns::of(&first.1, exists);
     let mut rows = Vec::new();
-    for record in head.is_none().then_some(Ok(first)).into_iter().chain(records) {
-        let record = record?;
+    for record in (!columns.headed).then_some(Ok(first)).into_iter().chain(records) {
+        let (line, record) = record?;
         let cell = |at: Option<usize>| {
             at.and_then(|at| record.get(at)).map(str::trim).filter(|cell| !cell.is_empty())
         };
-        if let Some(path) = cell(Some(path_at)) {
-            rows.push(Row {
-                path: path.to_owned(),
-                label: cell(label_at).map(str::to_owned),
-                split: cell(split_at).and_then(split_named),
-            });
+        if let Some(path) = cell(Some(columns.path)) {
+            let split = match cell(columns.split) {
+                Some(word) => Some(split_named(word).ok_or_else(|| {
+                    let known = [&TRAIN_NAMES[..], &TEST_NAMES].concat().join(", ");
+                    let word = inert(word);
+                    format!("line {line} names a part {word:?} that is not known; {known} would be right")
+                })?),
+                None => None,
+            };
+            rows.push(Row { path: path.to_owned(), label: cell(columns.label).map(str::to_owned), split });
         }
     }
     match rows.is_empty() {
         true => Err("it holds no paths; a column called \"path\" would be right".to_owned()),
         false => Ok(rows),
+    }
+}
+
+/// Where the cells of a table are.
+struct Columns {
+    path: usize,
+    label: Option<usize>,
+    split: Option<usize>,
+    /// Whether the first row is their head.
+    headed: bool,
+}
+
+impl Columns {
+    /// By the first row. It is a head if it names a column of paths; or one of labels or parts while what would be its
+    /// path is no file, and then the first of the other columns holds the paths.
+    fn of(first: &csv::StringRecord, exists: impl Fn(&str) -> bool) -> Self {
+        let column = |names: &[&str]| {
+            names.iter().find_map(|name| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name)))
+        };
+        let (label, split) = (column(&LABEL_COLUMNS), column(&SPLIT_COLUMNS));
+        let other = || {
+            let other = (0..first.len()).find(|&at| Some(at) != label && Some(at) != split)?;
+            let named = label.is_some() || split.is_some();
+            (named && !exists(first[other].trim())).then_some(other)
+        };
+        match column(&PATH_COLUMNS).or_else(other) {
+            Some(path) => Self { path, label: label.filter(|&label| label != path), split, headed: true },
+            None => Self { path: 0, label: Some(1), split: None, headed: false },
+        }
     }
 }
 
@@ -209,17 +260,33 @@ mod tests {
         assert_eq!(parse_lines(b"a b.jpg\tbig cat\n", none).unwrap(), [row("a b.jpg", Some("big cat"))]);
         assert!(parse_lines(b"\xff\xfe", none).unwrap_err().contains("UTF-8"));
         assert!(parse_lines(b"\n", none).is_err());
+        let lines = parse_lines(b"#1.png cat\n# note\n2.png dog\n", |path| path.ends_with(".png")).unwrap();
+        assert_eq!(lines, [row("#1.png", Some("cat")), row("2.png", Some("dog"))]);
     }
 
     #[test]
     fn tables_with_and_without_a_head() {
+        let none = |_: &str| false;
         let table =
-            parse_table(b"id,Path,label,split\n1,\"a,b.jpg\",cat,val\n2,c.jpg,,train\n", b',').unwrap();
+            parse_table(b"id,Path,label,split\n1,\"a,b.jpg\",cat,val\n2,c.jpg,,train\n", b',', none).unwrap();
         assert_eq!(table[0], Row { split: Some(Split::Test(2)), ..row("a,b.jpg", Some("cat")) });
         assert_eq!(table[1], Row { split: Some(Split::Train), ..row("c.jpg", None) });
-        assert_eq!(parse_table(b"a.jpg\tdog\n", b'\t').unwrap(), [row("a.jpg", Some("dog"))]);
-        assert!(parse_table(b"", b',').is_err());
-        assert!(parse_table(b"path\n", b',').is_err());
+        assert_eq!(parse_table(b"a.jpg\tdog\n", b'\t', none).unwrap(), [row("a.jpg", Some("dog"))]);
+        assert!(parse_table(b"", b',', none).is_err());
+        assert!(parse_table(b"path\n", b',', none).is_err());
+        // A head of which not all is known; and none, where the first cell is a file.
+        let expected = [row("a.jpg", Some("dog"))];
+        assert_eq!(parse_table(b"img_path,label\na.jpg,dog\n", b',', none).unwrap(), expected);
+        assert_eq!(parse_table(b"label,where\ndog,a.jpg\n", b',', none).unwrap(), expected);
+        let class = parse_table(b"a.jpg,class\n", b',', |path| path == "a.jpg").unwrap();
+        assert_eq!(class, [row("a.jpg", Some("class"))]);
+    }
+
+    #[test]
+    fn parts_that_are_not_known_are_named() {
+        let error = parse_table(b"path,split\na.jpg,train\nb.jpg,holdout\n", b',', |_| true).unwrap_err();
+        assert!(error.starts_with("line 3 names a part \"holdout\""), "{error}");
+        assert!(error.contains("train, training, test"), "{error}");
     }
 
     #[test]

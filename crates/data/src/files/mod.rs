@@ -5,6 +5,7 @@ mod blocks;
 pub(crate) mod disk;
 pub(crate) mod list;
 pub(crate) mod parquet;
+pub(crate) mod parts;
 pub(crate) mod shards;
 pub(crate) mod tar;
 pub(crate) mod zip;

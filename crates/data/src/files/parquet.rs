@@ -22,10 +22,10 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnDescriptor;
 
 use self::labels::Labels;
-use super::archive::{ArchiveImages, Opened};
+use super::archive::Opened;
 use super::blocks::{Block, BlockReader, Strands};
-use super::shards::split;
-use super::{Files, ImageFiles};
+use super::parts::{Parts, Unnamed};
+use super::{Files, ImageFiles, in_test_alone};
 use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
@@ -199,23 +199,23 @@ impl Files for BlockReader<Rows> {
 }
 
 /// Opens Parquet files: those to train on apart from those to test on, by their names.
-pub(crate) fn open(paths: &[PathBuf], options: DecodeOptions) -> Result<Opened, DataError> {
-    let (train, test) = split(paths);
-    let (train, train_labels) = load(&train)?;
-    if test.is_empty() {
-        let classes = train_labels.classes(None)?;
-        return Ok(Opened {
-            train: ImageFiles::new(train, classes, options),
-            test: None,
-            left_out: LeftOut::default(),
-        });
+pub(crate) fn open(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) -> Result<Opened, DataError> {
+    let mut left_out = LeftOut::default();
+    let parts = Parts::of(paths, unnamed, &mut left_out);
+    let (train, train_labels) = load(&parts.train)?;
+    let is_labelled = |(_, labels): &(_, Labels)| labels.is_some();
+    let test = parts.open_test(|| train_labels.is_some(), is_labelled, load, &mut left_out)?;
+    let Some((test, test_labels)) = test else {
+        let train = ImageFiles::new(train, train_labels.classes(None), options);
+        return Ok(Opened { train, test: None, left_out });
+    };
+    let train = ImageFiles::new(train, train_labels.classes(Some(&test_labels)), options);
+    let mut test = ImageFiles::new(test, test_labels.classes(Some(&train_labels)), options);
+    // Numbers stand for names, which are the same classes whatever their order is.
+    if test_labels.is_some() && !train.classes().is_empty() && train.classes() != test.classes() {
+        test.relabel(train.classes(), |class| in_test_alone(&paths[0], class))?;
     }
-    let (test, test_labels) = load(&test)?;
-    let classes = train_labels.classes(Some(&test_labels))?;
-    let test_classes = test_labels.classes(Some(&train_labels))?;
-    let train: ArchiveImages = ImageFiles::new(train, classes, options);
-    let test = ImageFiles::new(test, test_classes, options);
-    Ok(Opened { train, test: Some(test), left_out: LeftOut::default() })
+    Ok(Opened { train, test: Some(test), left_out })
 }
 
 /// Opens tables as the rows of one.

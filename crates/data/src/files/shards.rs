@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use super::archive::{ArchiveImages, Opened, by_folders, numbered};
 use super::blocks::{Block, BlockReader, Strands};
+use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert_bytes};
 use crate::index::{Index, Members};
-use crate::layout::{Root, Split, TEST_NAMES, folder_of, split_of_path};
+use crate::layout::{Root, arrange, folder_of};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
@@ -43,10 +44,10 @@ impl Shards {
 
     fn name(&self, index: usize) -> String {
         let (shard, member) = self.find(index);
-        let name = String::from_utf8_lossy(shard.members.names.get(member));
+        let name = inert_bytes(shard.members.names.get(member));
         match self.shards.len() {
-            1 => inert(&name),
-            _ => inert(&format!("{}/{name}", shard.path.file_name().unwrap_or_default().to_string_lossy())),
+            1 => name,
+            _ => format!("{}/{name}", file_name(&shard.path)),
         }
     }
 
@@ -196,38 +197,24 @@ impl Files for BlockReader<PackedShards> {
     }
 }
 
-/// Files of one kind (shards, tables), those to train on apart from those to test on, by their names. Where no name
-/// speaks of training, all are to train on.
-pub(crate) fn split(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let splits: Vec<Option<Split>> =
-        paths.iter().map(|path| split_of_path(&path.to_string_lossy())).collect();
-    let of = |wanted: Option<Split>| -> Vec<PathBuf> {
-        paths
-            .iter()
-            .zip(&splits)
-            .filter(|(_, split)| **split == wanted)
-            .map(|(path, _)| path.clone())
-            .collect()
-    };
-    let train = of(Some(Split::Train));
-    if train.is_empty() {
-        return (paths.to_vec(), Vec::new());
-    }
-    let test = (0..TEST_NAMES.len()).map(|name| of(Some(Split::Test(name)))).find(|test| !test.is_empty());
-    (train, test.unwrap_or_default())
-}
-
 /// Opens tar shards.
 pub(crate) fn open(
     paths: &[PathBuf],
+    unnamed: Unnamed,
     options: DecodeOptions,
     index: &mut Index,
 ) -> Result<Opened, DataError> {
     let place = &paths[0];
-    let (train, test) = split(paths);
     let mut left_out = LeftOut::default();
-    let train = load(&train, index, &mut left_out)?;
-    if test.is_empty() {
+    let parts = Parts::of(paths, unnamed, &mut left_out);
+    let train = load(&parts.train, index, &mut left_out)?;
+    let open = |paths: &[PathBuf]| {
+        let mut left_out = LeftOut::default();
+        Ok((load(paths, index, &mut left_out)?, left_out))
+    };
+    let is_labelled = |(test, _): &(Shards, LeftOut)| test.is_labelled();
+    let test = parts.open_test(|| train.is_labelled(), is_labelled, open, &mut left_out)?;
+    let Some((test, more)) = test else {
         return match train.labels() {
             Some(labels) => {
                 let set = ImageFiles::new(train.into_files(), numbered(labels), options);
@@ -235,8 +222,8 @@ pub(crate) fn open(
             }
             None => train.by_folders(place, left_out, options),
         };
-    }
-    let test = load(&test, index, &mut left_out)?;
+    };
+    left_out.extend(more);
     let (Some(train_labels), Some(test_labels)) = (train.labels(), test.labels()) else {
         let part = |shards: Shards, left_out: LeftOut| -> Result<(ArchiveImages, LeftOut), DataError> {
             let opened = shards.by_folders(place, left_out, options)?;
@@ -278,10 +265,6 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
     }
 }
 
-fn file_name(path: &Path) -> String {
-    inert(&path.file_name().unwrap_or_default().to_string_lossy())
-}
-
 impl Shards {
     /// The labels of all members; `None` where no shard has any.
     fn labels(&self) -> Option<Vec<u32>> {
@@ -293,6 +276,13 @@ impl Shards {
             false => shard.members.labels.clone(),
         };
         Some(self.shards.iter().flat_map(of).collect())
+    }
+
+    /// Whether members have labels, or lie in folders that are classes.
+    fn is_labelled(&self) -> bool {
+        let names = self.shards.iter().flat_map(|shard| shard.members.names.iter());
+        let folders: Vec<&[u8]> = names.map(folder_of).collect();
+        self.labels().is_some() || !arrange(&folders, Root::Common).0.classes.names.is_empty()
     }
 
     /// The members, with parts and classes by their folders.

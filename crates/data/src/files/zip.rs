@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert_bytes};
 use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
 use crate::names::Names;
@@ -40,7 +40,7 @@ impl Files for ZipFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert(&String::from_utf8_lossy(self.names.get(index)))
+        inert_bytes(self.names.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -106,10 +106,12 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
                 continue;
             }
         };
-        let name = entry.name_raw().to_vec();
+        // Some programs for Windows write their own separator.
+        let name: Vec<u8> =
+            entry.name_raw().iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
         let hidden =
             name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".") || part == b"__MACOSX");
-        if entry.is_dir() || hidden {
+        if name.ends_with(b"/") || hidden {
             continue;
         }
         let packed = entry.compressed_size();
@@ -133,7 +135,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
                 let member = Member { at, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
                 found.push((name, member));
             }
-            Err(reason) => left_out.push(inert(&String::from_utf8_lossy(&name)), reason),
+            Err(reason) => left_out.push(inert_bytes(&name), reason),
         }
     }
     if found.is_empty() {

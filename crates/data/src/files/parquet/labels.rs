@@ -1,12 +1,12 @@
 //! The labels of a table's rows: a column of numbers or of words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use parquet::basic::Type as Physical;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 
 use super::{Table, column, descriptor, guarded, read_rows};
-use crate::error::{DataError, inert};
+use crate::error::{DataError, inert, inert_bytes};
 use crate::files::archive::{MAX_LABEL, numbered};
 use crate::files::labels_among;
 use crate::layout::Classes;
@@ -30,7 +30,13 @@ impl Labels {
             return Ok(Self::None);
         }
         let (mut numbers, mut texts) = (Vec::new(), Vec::new());
-        for table in tables {
+        let (names, renumbered) = one_numbering(tables.iter().map(class_names).collect())
+            .map_err(|(table, reason)| DataError::malformed(&tables[table].path, reason))?;
+        for (table, new) in tables.iter().zip(renumbered) {
+            let number = |value: Option<i64>| match (number(value), &new) {
+                (label, Some(new)) => new.get(label as usize).copied().unwrap_or(NO_LABEL),
+                (label, None) => label,
+            };
             let Some(label) = table.label else { return Ok(Self::None) };
             let bad = |reason: String| DataError::malformed(&table.path, format!("its labels: {reason}"));
             for group in 0..table.metadata.num_row_groups() {
@@ -42,21 +48,30 @@ impl Labels {
                         column_of::<Int64Type>(table, group, label, |value| numbers.push(number(value)))
                     }
                     _ => column_of::<ByteArrayType>(table, group, label, |value: Option<ByteArray>| {
-                        texts.push(value.map(|text| inert(&String::from_utf8_lossy(text.data()))));
+                        texts.push(value.map(|text| inert_bytes(text.data())));
                     }),
                 })
                 .map_err(bad)?;
             }
         }
         Ok(match texts.is_empty() {
-            true => Self::Numbers { labels: numbers, names: class_names(&tables[0]) },
+            true => Self::Numbers { labels: numbers, names },
             false => Self::Texts(texts),
         })
     }
 
+    /// Whether any row has one.
+    pub fn is_some(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Numbers { labels, .. } => labels.iter().any(|&label| label != NO_LABEL),
+            Self::Texts(labels) => labels.iter().any(Option::is_some),
+        }
+    }
+
     /// Classes, numbered as in `other` too.
-    pub fn classes(&self, other: Option<&Self>) -> Result<Classes, DataError> {
-        Ok(match (self, other) {
+    pub fn classes(&self, other: Option<&Self>) -> Classes {
+        match (self, other) {
             (Self::Numbers { labels, names }, other) => {
                 let others = match other {
                     Some(Self::Numbers { labels, .. }) => &labels[..],
@@ -80,8 +95,39 @@ impl Labels {
                 Classes { names: names.into_iter().map(str::to_owned).collect(), labels }
             }
             (Self::None, _) => Classes::default(),
-        })
+        }
     }
+}
+
+/// The names of classes by number, and for each table what its numbers become, where it numbers them otherwise.
+type Numbering = (Option<Vec<String>>, Vec<Option<Vec<u32>>>);
+
+/// One numbering for tables of which each has names of its own, or none. Fails with the number of a table of which it
+/// is not known what its numbers stand for.
+fn one_numbering(tables: Vec<Option<Vec<String>>>) -> Result<Numbering, (usize, &'static str)> {
+    let mut named = tables.iter().flatten();
+    let Some(first) = named.next() else { return Ok((None, vec![None; tables.len()])) };
+    if named.all(|names| names == first) {
+        return Ok((Some(first.clone()), vec![None; tables.len()]));
+    }
+    let mut all: Vec<String> = Vec::new();
+    let mut number: HashMap<&str, u32> = HashMap::new();
+    let mut renumbered = Vec::with_capacity(tables.len());
+    for (table, names) in tables.iter().enumerate() {
+        let names = names.as_ref().ok_or((
+            table,
+            "numbers its classes without naming them, and the tables beside it do not agree which number is which \
+             class; give it by itself, or with tables of the same numbers",
+        ))?;
+        let new = names.iter().map(|name| {
+            *number.entry(name).or_insert_with(|| {
+                all.push(name.clone());
+                all.len() as u32 - 1
+            })
+        });
+        renumbered.push(Some(new.collect()));
+    }
+    Ok((Some(all), renumbered))
 }
 
 /// Numbers that are no label, negative ones among them, stand for none.
@@ -128,9 +174,21 @@ mod tests {
         let train = Labels::Texts(texts(300_000).chain([None]).collect());
         // What only the test part holds is a class too, and no row's number changes.
         let test = Labels::Texts(vec![Some("zebra".to_owned())]);
-        let classes = train.classes(Some(&test)).unwrap();
+        let classes = train.classes(Some(&test));
         assert_eq!((classes.names.len(), classes.names[30_000].as_str()), (30_001, "zebra"));
         assert!(classes.labels.iter().take(300_000).copied().eq((0..300_000).map(|at| at % 30_000)));
         assert_eq!(classes.labels[300_000], NO_LABEL);
+    }
+
+    #[test]
+    fn tables_that_number_classes_otherwise_are_joined_by_name() {
+        let names = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        let same = vec![names(&["cat", "dog"]), None, names(&["cat", "dog"])];
+        assert_eq!(one_numbering(same), Ok((names(&["cat", "dog"]), vec![None; 3])));
+        assert_eq!(one_numbering(vec![None; 2]), Ok((None, vec![None; 2])));
+        let other = vec![names(&["cat", "dog"]), names(&["car", "dog"])];
+        let expected = (names(&["cat", "dog", "car"]), vec![Some(vec![0, 1]), Some(vec![2, 1])]);
+        assert_eq!(one_numbering(other.clone()), Ok(expected));
+        assert_eq!(one_numbering([other, vec![None]].concat()).unwrap_err().0, 2);
     }
 }
