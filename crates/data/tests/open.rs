@@ -159,6 +159,36 @@ fn nothing_to_open() {
 
 #[cfg(unix)]
 #[test]
+fn a_pipe_is_not_waited_for() {
+    let dir = tempdir().unwrap();
+    picture(&dir.path().join("a.png"), 0);
+    let pipe = dir.path().join("pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::write(dir.path().join("list.txt"), "a.png\npipe.png\n").unwrap();
+    let source = open(&dir.path().join("list.txt")).unwrap();
+    let error_of = source.train.read(1, &mut DecodeScratch::default()).unwrap_err().to_string();
+    assert_eq!(error_of, "pipe.png: not a regular file");
+    assert!(error(&pipe).contains("neither a folder nor a regular file"));
+}
+
+#[cfg(unix)]
+#[test]
+fn classes_are_told_apart_whatever_the_bytes_of_their_names() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    for class in [&b"caf\xe9"[..], b"caf\xe8", b"tea"] {
+        for number in 0..2 {
+            let name = format!("{number}.png");
+            picture(&dir.path().join(std::ffi::OsStr::from_bytes(class)).join(name), number);
+        }
+    }
+    let source = open(dir.path()).unwrap();
+    assert_eq!(source.train.classes(), ["caf\\xe8", "caf\\xe9", "tea"]);
+    assert_eq!(source.train.name(0), "caf\\xe8/0.png");
+}
+
+#[cfg(unix)]
+#[test]
 fn links_are_followed_and_loops_noted() {
     let dir = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();

@@ -141,14 +141,19 @@ fn finish(
 /// Reads a file that may be an image into `out`.
 pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let bytes = file.metadata().map_err(|e| e.to_string())?.len();
+    let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    // Opening a pipe would wait for whoever writes into it.
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let bytes = metadata.len();
     if bytes > MAX_FILE_BYTES {
         return Err(format!(
             "the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
         ));
     }
     out.try_reserve(bytes as usize + 1).map_err(|_| format!("no memory for its {bytes} bytes"))?;
+    let file = File::open(path).map_err(|e| e.to_string())?;
     // One byte more than allowed, so that a file that grew meanwhile is noticed.
     file.take(MAX_FILE_BYTES + 1).read_to_end(out).map_err(|e| e.to_string())?;
     if out.len() as u64 > MAX_FILE_BYTES {
