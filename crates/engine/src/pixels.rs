@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::memory::{Memory, Place};
+use crate::tensor::count;
 use crate::{Device, EngineError, Result};
 
 /// 8-bit RGB images of one size on a device, (n, h, w, 3), rows from the top, channels interleaved.
@@ -54,7 +55,7 @@ impl Pixels {
         if shape[3] != 3 {
             return Err(EngineError::shape("pixels", "(n, h, w, 3)", shape));
         }
-        let memory = device.place().take(shape.iter().product());
+        let memory = device.place().take(count(&shape));
         let pixels = Pixels {
             shape,
             memory,
@@ -78,7 +79,7 @@ impl Pixels {
 
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        count(&self.shape)
     }
 
     /// Whether there are none.

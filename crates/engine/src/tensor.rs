@@ -72,6 +72,11 @@ pub struct Tensor {
     device: Device,
 }
 
+/// How many values have `shape`: the greatest number where that is beyond it, which no memory serves.
+pub(crate) fn count(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |values: usize, &size| values.saturating_mul(size))
+}
+
 impl Tensor {
     /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. Where a GPU has no memory
     /// left, whatever needs the values says so.
@@ -80,11 +85,15 @@ impl Tensor {
     }
 
     /// [`Tensor::empty`] of values of `dtype`.
+    ///
+    /// # Panics
+    ///
+    /// When `shape` has more sizes, or more values than there are addresses.
     pub fn empty_of(device: &Device, shape: &[usize], dtype: DType) -> Tensor {
         assert!(shape.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} dimensions, not {}", shape.len());
         let mut dims = [1; MAX_RANK];
         dims[..shape.len()].copy_from_slice(shape);
-        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let bytes = count(shape).saturating_mul(dtype.size());
         Tensor { dims, rank: shape.len(), dtype, memory: device.place().take(bytes), device: device.clone() }
     }
 
@@ -102,7 +111,7 @@ impl Tensor {
 
     /// A tensor of the given values, row-major.
     pub fn from_slice(device: &Device, shape: &[usize], values: &[f32]) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != values.len() {
+        if count(shape) != values.len() {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), values.len()));
         }
         let mut tensor = Tensor::empty(device, shape);
@@ -117,7 +126,7 @@ impl Tensor {
 
     /// 8-bit values mapped to [0, 1], as a loader's images are, stored as `dtype`.
     pub fn from_bytes(device: &Device, shape: &[usize], bytes: &[u8], dtype: DType) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != bytes.len() {
+        if count(shape) != bytes.len() {
             return Err(EngineError::shape("tensor", format!("{shape:?}"), bytes.len()));
         }
         let mut tensor = Tensor::empty_of(device, shape, dtype);
@@ -140,7 +149,7 @@ impl Tensor {
 
     /// The number of values.
     pub fn len(&self) -> usize {
-        self.shape().iter().product()
+        count(self.shape())
     }
 
     /// Whether there are no values.
@@ -374,6 +383,23 @@ mod tests {
         assert!(Tensor::from_vec(&device, &[2, 2], vec![0.0; 3]).is_err());
         let mut a = Tensor::zeros(&device, &[6]).unwrap();
         assert!(a.add_assign(&Tensor::zeros(&device, &[5]).unwrap()).is_err());
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_do_not_wrap() {
+        let device = Device::cpu(1).unwrap();
+        // 2^64 and 2^64 + 1 values: none and one, where that wraps.
+        for shape in [&[1 << 32, 1 << 32][..], &[274_177, 67_280_421_310_721]] {
+            assert!(Tensor::from_slice(&device, shape, &[]).is_err());
+            assert!(Tensor::from_slice(&device, shape, &[1.0]).is_err());
+            let refused = std::panic::catch_unwind(|| {
+                drop(Tensor::empty(&Device::cpu(1).unwrap(), shape));
+            })
+            .unwrap_err();
+            let said = refused.downcast_ref::<String>().unwrap();
+            assert!(said.contains("exceeds the address space"), "{said}");
+        }
+        assert!(Tensor::empty(&device, &[1 << 40, 1 << 40, 0]).is_empty());
     }
 
     #[test]

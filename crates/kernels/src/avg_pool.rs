@@ -1,6 +1,7 @@
 //! Average pooling by windows of 2 x 2 pixels, channels last.
 
 use crate::conv2d::Write;
+use crate::geometry::addressable;
 use crate::{Cpu, Element};
 
 /// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The
@@ -23,10 +24,10 @@ pub struct AvgPool {
 }
 
 impl AvgPool {
-    /// Whether all sizes are positive and windows leave no pixel out.
+    /// Whether all sizes are positive, windows leave no pixel out, and the tensors have addresses.
     pub fn is_valid(&self) -> bool {
-        [self.batch, self.height, self.width, self.channels].iter().all(|&size| size > 0)
-            && [1, 2].contains(&self.stride)
+        let sizes = [self.batch, self.height, self.width, self.channels];
+        sizes.iter().all(|&size| size > 0) && addressable(sizes.map(Some)) && [1, 2].contains(&self.stride)
     }
 
     /// Output rows.
@@ -166,6 +167,21 @@ mod tests {
                 zeros,
             })
         })
+    }
+
+    #[test]
+    fn what_has_no_addresses_is_not_valid() {
+        for (batch, height, width, channels) in [
+            (1, 1 << 32, 1 << 32, 1),
+            (1 << 63, 1, 1, 2),
+            (usize::MAX, 1, 1, 1),
+            (1 << 21, 1 << 21, 1 << 21, 2),
+        ] {
+            for stride in [1, 2] {
+                let g = AvgPool { batch, height, width, channels, stride, zeros: false };
+                assert!(!g.is_valid(), "{g:?}");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use crate::Cpu;
+use crate::geometry::{addressable, sum};
 use crate::product::{Operand, multiply};
 
 /// Anchors in a tile.
@@ -39,7 +40,8 @@ impl ContrastiveShape {
 
     pub(crate) fn check(&self, z: &[f32], all: &[f32]) {
         assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
-        assert!(self.offset + self.anchors <= self.views);
+        assert!(sum([self.offset, self.anchors]).is_some_and(|end| end <= self.views));
+        assert!(addressable([Some(self.views), Some(self.dim)]) && self.dim > 0, "z of {self:?}");
         assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
     }
 }

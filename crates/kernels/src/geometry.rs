@@ -1,5 +1,17 @@
 //! The shapes of convolutions and of pooling.
 
+/// Whether so many values, the product of `sizes`, have addresses, with room for what kernels add to them: whole
+/// vectors, an even number of channels, sums in f64. A size is none where it is itself beyond a `usize`.
+pub(crate) fn addressable<const N: usize>(sizes: [Option<usize>; N]) -> bool {
+    let values = sizes.into_iter().try_fold(1usize, |values, size| values.checked_mul(size?));
+    values.is_some_and(|values| values <= isize::MAX as usize >> 6)
+}
+
+/// A sum, if it is a `usize`.
+pub(crate) fn sum<const N: usize>(parts: [usize; N]) -> Option<usize> {
+    parts.into_iter().try_fold(0usize, usize::checked_add)
+}
+
 /// Shapes of a 2-D convolution on channels-last data, without dilation or groups.
 ///
 /// Input (N, H, W, C), weights (K, R, S, C), output (N, P, Q, K), all contiguous.
@@ -26,8 +38,14 @@ pub struct Conv2dGeometry {
 }
 
 impl Conv2dGeometry {
-    /// Whether all sizes are positive and the kernel fits into the padded input.
+    /// Whether all sizes are positive, the kernel fits into the padded input, and the tensors have addresses, with
+    /// the zeros, a kernel and a step around each image: no length that a kernel computes of it wraps.
     pub fn is_valid(&self) -> bool {
+        let around = |size, kernel| sum([size, self.padding, self.padding, kernel, self.stride]);
+        let (height, width) =
+            (around(self.in_height, self.kernel_height), around(self.in_width, self.kernel_width));
+        let channels = self.in_channels.max(self.out_channels);
+        let weights = [self.out_channels, self.kernel_height, self.kernel_width, self.in_channels].map(Some);
         let positive = [
             self.batch,
             self.in_height,
@@ -39,6 +57,8 @@ impl Conv2dGeometry {
             self.stride,
         ];
         positive.iter().all(|&v| v > 0)
+            && addressable([Some(self.batch), height, width, Some(channels)])
+            && addressable(weights)
             && self.in_height + 2 * self.padding >= self.kernel_height
             && self.in_width + 2 * self.padding >= self.kernel_width
     }
@@ -70,7 +90,8 @@ impl Conv2dGeometry {
 
     /// Floating-point operations of one pass by the definition (a multiplication and an addition count as two).
     pub fn flops(&self) -> u64 {
-        2 * self.output_len() as u64 * (self.kernel_height * self.kernel_width * self.in_channels) as u64
+        let products = (self.kernel_height * self.kernel_width * self.in_channels) as u64;
+        (2 * self.output_len() as u64).saturating_mul(products)
     }
 }
 
@@ -96,15 +117,19 @@ pub struct PoolGeometry {
 }
 
 impl PoolGeometry {
-    /// Whether all sizes are positive and every window touches the image.
+    /// Whether all sizes are positive, every window touches the image, and the tensors have addresses, with the
+    /// padding, a window and a step around each image.
     pub fn is_valid(&self) -> bool {
+        let [before, after] = self.padding;
+        let around = |size| sum([size, before, after, self.side, self.stride]);
+        let (height, width) = (around(self.in_height), around(self.in_width));
         let positive = [self.batch, self.in_height, self.in_width, self.channels, self.side, self.stride]
             .iter()
             .all(|&v| v > 0);
-        let padding: usize = self.padding.iter().sum();
         positive
-            && self.padding.iter().all(|&padding| padding < self.side)
-            && self.in_height.min(self.in_width) + padding >= self.side
+            && addressable([Some(self.batch), height, width, Some(self.channels)])
+            && before.max(after) < self.side
+            && self.in_height.min(self.in_width) + before + after >= self.side
     }
 
     /// P, output rows.
@@ -130,5 +155,59 @@ impl PoolGeometry {
     /// Windows along `len` rows or columns.
     fn windows(&self, len: usize) -> usize {
         (len + self.padding[0] + self.padding[1] - self.side) / self.stride + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONV: Conv2dGeometry = Conv2dGeometry {
+        batch: 2,
+        in_height: 5,
+        in_width: 5,
+        in_channels: 3,
+        out_channels: 4,
+        kernel_height: 3,
+        kernel_width: 3,
+        stride: 2,
+        padding: 1,
+    };
+
+    const POOL: PoolGeometry = PoolGeometry {
+        batch: 2,
+        in_height: 5,
+        in_width: 5,
+        channels: 3,
+        side: 3,
+        stride: 2,
+        padding: [1, 1],
+    };
+
+    /// The largest sizes, and those whose products wrap to something small.
+    const HUGE: [usize; 5] = [1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, usize::MAX];
+
+    #[test]
+    fn what_has_no_addresses_is_not_valid() {
+        assert!(CONV.is_valid() && POOL.is_valid());
+        for huge in HUGE {
+            for g in [
+                Conv2dGeometry { in_height: huge, in_width: huge, ..CONV },
+                Conv2dGeometry { in_height: huge, in_width: huge, stride: huge, ..CONV },
+                Conv2dGeometry { padding: huge, stride: huge, ..CONV },
+                Conv2dGeometry { kernel_height: huge, kernel_width: huge, padding: huge, ..CONV },
+                Conv2dGeometry { in_channels: huge, out_channels: huge, ..CONV },
+                Conv2dGeometry { batch: huge, out_channels: huge, ..CONV },
+            ] {
+                assert!(!g.is_valid(), "{g:?}");
+            }
+            for g in [
+                PoolGeometry { in_height: huge, in_width: huge, ..POOL },
+                PoolGeometry { side: huge, padding: [huge - 1; 2], stride: huge, ..POOL },
+                PoolGeometry { batch: huge, channels: huge, ..POOL },
+            ] {
+                assert!(!g.is_valid(), "{g:?}");
+            }
+        }
     }
 }

@@ -4,8 +4,8 @@ use crate::{Cpu, Element, PoolGeometry, scratch};
 
 /// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does.
 pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mut [E]) {
-    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
     assert!(g.is_valid(), "every window must touch the image");
+    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
     assert!(x.len() == g.input_len() && y.len() == g.batch * outputs * c);
     let image = g.in_height * g.in_width * c;
     cpu.threads.run_chunks(y, outputs * c, |n, y| {
@@ -30,8 +30,8 @@ pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mu
 
 /// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
 pub fn max_pool_backward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &[E], dy: &[E], dx: &mut [E]) {
-    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
     assert!(g.is_valid(), "every window must touch the image");
+    let (c, outputs) = (g.channels, g.out_height() * g.out_width());
     assert!(x.len() == g.input_len() && dx.len() == x.len());
     assert!(y.len() == g.batch * outputs * c && dy.len() == y.len());
     let (image, pooled) = (g.in_height * g.in_width * c, outputs * c);
@@ -136,6 +136,20 @@ mod tests {
         stride: 1,
         padding: [1, 1],
     };
+
+    #[test]
+    #[should_panic(expected = "every window must touch the image")]
+    fn images_that_wrap_are_refused() {
+        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE };
+        let g = PoolGeometry {
+            in_height: 1 << 32,
+            in_width: 1 << 32,
+            stride: 1 << 31,
+            padding: [0, 0],
+            ..BEYOND
+        };
+        max_pool_forward(&cpu, &g, &[0.0f32; 0], &mut [0.0; 4]);
+    }
 
     #[test]
     #[should_panic(expected = "every window must touch the image")]

@@ -80,7 +80,7 @@ impl<'a, T: Real> Operand<'a, T> {
 /// Panics when the shapes do not fit.
 pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate: bool) {
     assert_eq!(a.cols, b.rows, "columns of the left and rows of the right operand");
-    assert_eq!(out.len(), a.rows * b.cols, "values of the result");
+    assert_eq!(Some(out.len()), a.rows.checked_mul(b.cols), "values of the result");
     assert!(a.reach() <= a.values.len() && b.reach() <= b.values.len(), "operands within their slices");
     if out.is_empty() {
         return;
@@ -148,6 +148,14 @@ mod tests {
                 prop_assert_eq!(&out, &twice);
             }
         }
+    }
+
+    /// Two empty matrices whose product, by its sizes, has 2^64 + 1 values: as many as 1, where that wraps.
+    #[test]
+    #[should_panic(expected = "values of the result")]
+    fn refuses_a_result_beyond_the_address_space() {
+        let (rows, cols) = (274_177, 67_280_421_310_721);
+        multiply(Operand::new(&[0f32; 0], rows).t(), Operand::new(&[], cols), &mut [0.0], false);
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub struct Scratch<T: bytemuck::Pod> {
 /// A buffer of `len` numbers, aligned to 64 bytes. Its content is arbitrary but initialised: whatever an earlier
 /// use has left there.
 pub fn take<T: bytemuck::Pod>(len: usize) -> Scratch<T> {
+    const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
     let bytes = len.saturating_mul(size_of::<T>());
     Scratch { buffer: ManuallyDrop::new(find(bytes)), len, kind: PhantomData }
 }

@@ -154,6 +154,10 @@ impl Pool {
     }
 
     /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
+    ///
+    /// # Panics
+    ///
+    /// When so many bytes have no addresses, but for a [`Pool::hollow`] one.
     pub fn take(&self, bytes: usize) -> Buffer {
         let shared = &*self.shared;
         let size = bytes.max(ALIGNMENT);

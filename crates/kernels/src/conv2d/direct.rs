@@ -91,10 +91,10 @@ pub fn backward_input<E: Element>(
     dx: &mut [E],
     write: Write,
 ) {
+    // There is no pixel whose row or column is a remainder beyond the image.
     let classes = || {
-        (0..g.stride * g.stride)
-            .map(|i| input_class(g, i / g.stride, i % g.stride))
-            .filter(|class| class.rows > 0 && class.columns > 0)
+        (0..g.stride.min(g.in_height))
+            .flat_map(|row| (0..g.stride.min(g.in_width)).map(move |column| input_class(g, row, column)))
     };
     if write == Write::Over && classes().any(|class| class.taps.is_empty()) {
         cpu.threads.run_chunks(dx, 1 << 16, |_, dx| dx.fill(E::default()));
@@ -129,8 +129,8 @@ fn input_class(g: &Conv2dGeometry, row: usize, column: usize) -> Class {
         step: 1,
         first: (row, column),
         to_step: g.stride,
-        rows: g.in_height.saturating_sub(row).div_ceil(g.stride),
-        columns: g.in_width.saturating_sub(column).div_ceil(g.stride),
+        rows: (g.in_height - row).div_ceil(g.stride),
+        columns: (g.in_width - column).div_ceil(g.stride),
         taps: taps.collect(),
     }
 }

@@ -320,3 +320,40 @@ fn a_wrong_length_is_refused() {
     let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
     conv2d_forward::<f32>(&cpu, &g, &[0.0; 31], &[0.0; 36], &mut [0.0; 32], None);
 }
+
+/// Sizes whose products wrap to those of short slices: nothing is read or written beyond these.
+#[test]
+fn geometries_that_wrap_are_refused() {
+    // Inputs of 2^64 values and 4 outputs, outputs of 2^64 from one pixel, 2^64 zeros around a pixel.
+    for (g, x_len, y_len) in [
+        (geometry(1, 1 << 32, 1 << 32, 1, 1, (1, 1), 1 << 31, 0), 0, 4),
+        (geometry(1, 1, 1, 1, 1, (1, 1), 1, (1 << 31) - 1), 1, 1),
+        (geometry(1, 1, 1, 1, 1, (1, 1), 1 << 31, 1 << 31), 1, 9),
+        (geometry(1, 1, 1, 1, 1, (3, 3), 1, 1 << 63), 1, 1),
+    ] {
+        let w_len = g.kernel_height * g.kernel_width;
+        for pass in 0..3 {
+            let refused = std::panic::catch_unwind(|| {
+                let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+                let (mut x, mut w, mut y) = (vec![0.0f32; x_len], vec![0.0; w_len], vec![0.0; y_len]);
+                match pass {
+                    0 => conv2d_forward(&cpu, &g, &x, &w, &mut y, None),
+                    1 => conv2d_backward_input(&cpu, &g, &y, &w, &mut x, Write::Over),
+                    _ => conv2d_backward_weight(&cpu, &g, &x, &y, &mut w),
+                }
+            });
+            let said = *refused.unwrap_err().downcast::<String>().unwrap();
+            assert!(said.contains("not a convolution"), "{said}");
+        }
+    }
+}
+
+/// Only as many remainders are gone through as there are rows and columns.
+#[test]
+fn strides_far_beyond_the_image_take_no_time() {
+    let g = geometry(1, 2, 3, 1, 1, (1, 1), 1 << 24, 0);
+    let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+    let mut dx = [f32::NAN; 6];
+    conv2d_backward_input(&cpu, &g, &[3.0], &[2.0], &mut dx, Write::Over);
+    assert_eq!(dx, [6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+}

@@ -199,3 +199,11 @@ fn bits_do_not_depend_on_threads() {
         }
     }
 }
+
+/// z of 2^64 values, which wrap to none.
+#[test]
+#[should_panic(expected = "z of")]
+fn shapes_that_wrap_are_refused() {
+    let shape = ContrastiveShape { anchors: 2, views: 2, offset: 0, dim: 1 << 63, temperature: 1.0 };
+    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &[], &[], &mut [Anchor::default(); 2]);
+}
