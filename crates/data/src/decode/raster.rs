@@ -4,6 +4,8 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use tiff::decoder::Decoder;
+use tiff::tags::{ExtraSamples, Tag};
 
 use super::options::DecodeOptions;
 use super::{Format, MAX_PIXELS, Stored, check_size, resize};
@@ -15,9 +17,7 @@ pub(super) fn decode(
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
     let refused = |error: image::ImageError| match error {
-        image::ImageError::Unsupported(error) => {
-            format!("{format} of a kind that is not read ({error}); 8 or 16 bits a channel would be right")
-        }
+        image::ImageError::Unsupported(error) => unusual(format, &error.to_string()),
         error => format!("damaged {format}: {error}"),
     };
     let mut reader = ImageReader::with_format(
@@ -40,13 +40,20 @@ pub(super) fn decode(
     check_size(u64::from(width), u64::from(height))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let color = decoder.color_type();
+    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
+        // What is white in it is not known.
+        return Err(unusual(format, "floating-point values"));
+    }
     let area = width as usize * height as usize;
 
     if color == ColorType::Rgb8 {
         resize(pixels, area * 3)?;
         decoder.read_image(pixels).map_err(refused)?;
     } else {
-        let image = DynamicImage::from_decoder(decoder).map_err(refused)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
+        if format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes) {
+            divide_by_opacity(&mut image);
+        }
         resize(pixels, area * 3)?;
         to_rgb(image, options, pixels);
     }
@@ -57,6 +64,42 @@ pub(super) fn decode(
         grey: !color.has_color(),
         bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
     })
+}
+
+/// The message about a file of a kind that is not read.
+fn unusual(format: Format, what: &str) -> String {
+    format!(
+        "{format} of a kind that is not read ({what}); 8 or 16 bits a channel, grey or RGB, would be right"
+    )
+}
+
+/// Whether the colours of a TIFF are stored multiplied by their opacity.
+fn is_premultiplied(bytes: &[u8]) -> bool {
+    let kinds = Decoder::new(Cursor::new(bytes))
+        .and_then(|mut decoder| decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples));
+    kinds.is_ok_and(|kinds| {
+        kinds.is_some_and(|kinds| kinds.first() == Some(&ExtraSamples::AssociatedAlpha.to_u16()))
+    })
+}
+
+/// Undoes a multiplication of the colours by their opacity, the last value of each pixel.
+fn divide_by_opacity(image: &mut DynamicImage) {
+    fn each<const N: usize, T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], full: u32) {
+        for pixel in values.as_chunks_mut::<N>().0 {
+            let opacity: u32 = pixel[N - 1].into();
+            for value in &mut pixel[..N - 1] {
+                let divided = ((*value).into() * full + opacity / 2).checked_div(opacity).unwrap_or(0);
+                *value = T::try_from(divided.min(full)).unwrap_or(*value);
+            }
+        }
+    }
+    match image {
+        DynamicImage::ImageLumaA8(image) => each::<2, u8>(image, 255),
+        DynamicImage::ImageRgba8(image) => each::<4, u8>(image, 255),
+        DynamicImage::ImageLumaA16(image) => each::<2, u16>(image, 65_535),
+        DynamicImage::ImageRgba16(image) => each::<4, u16>(image, 65_535),
+        _ => {}
+    }
 }
 
 /// Brings any kind of pixels to 8-bit RGB: 16 bits through the window, transparency over the background.
