@@ -6,6 +6,9 @@ use image::{
 use simclr_data::{DecodeOptions, DecodeScratch, Window, decode_bytes, decode_file};
 use std::io::Cursor;
 use std::path::PathBuf;
+use tiff::encoder::colortype::{ColorType, RGB32Float, RGBA8, RGBA16, YCbCr8};
+use tiff::encoder::{TiffEncoder, TiffValue};
+use tiff::tags::Tag;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -203,6 +206,20 @@ fn truncated_jpegs_are_refused_wherever_they_are_cut() {
 }
 
 #[test]
+fn a_jpeg_of_which_half_is_missing_is_refused_whatever_follows() {
+    for name in ["colour.jpg", "grey.jpg", "subsampled.jpg", "restarts.jpg"] {
+        let whole = std::fs::read(golden(name)).unwrap();
+        let scan = whole.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let half = (scan + whole.len()) / 2;
+        let half = if whole[half - 1] == 0xff { half - 1 } else { half };
+        for end in [&[0xff, 0xd9][..], &[0xff, 0xd9, 0, 0, 0, 0xff, 0xd9]] {
+            let error = refusal(&[&whole[..half], end].concat());
+            assert!(error.contains("truncated JPEG: its coded data end early"), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
 fn truncated_lossless_files_are_refused() {
     for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm]
     {
@@ -210,6 +227,48 @@ fn truncated_lossless_files_are_refused() {
         let whole = encoded(picture, format);
         let error = refusal(&whole[..whole.len() / 2]);
         assert!(error.starts_with("picture.jpg: damaged"), "{format:?}: {error}");
+    }
+}
+
+/// A TIFF of 2 x 2 pixels of a kind that the `image` crate does not write.
+fn tiff<C: ColorType>(pixel: &[C::Inner], tags: &[(Tag, u16)]) -> Vec<u8>
+where
+    [C::Inner]: TiffValue,
+    C::Inner: Copy,
+{
+    let mut bytes = Cursor::new(Vec::new());
+    let mut encoder = TiffEncoder::new(&mut bytes).unwrap();
+    let mut image = encoder.new_image::<C>(2, 2).unwrap();
+    for (tag, value) in tags {
+        image.encoder().write_tag(*tag, *value).unwrap();
+    }
+    image.write_data(&pixel.repeat(4)).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn tiffs_that_store_colours_times_opacity_are_understood() {
+    let mut scratch = DecodeScratch::default();
+    let mut first = |bytes: Vec<u8>| {
+        let image = decode_bytes("x", &bytes, &DecodeOptions::default(), &mut scratch).unwrap();
+        [image.pixels[0], image.pixels[1], image.pixels[2]]
+    };
+    // Black at half opacity is grey over white, however it is stored; white stays white only where it is known how.
+    for (kind, expected) in [(2, [191, 191, 127]), (1, [255, 255, 127])] {
+        let bytes = tiff::<RGBA8>(&[128, 128, 0, 128], &[(Tag::ExtraSamples, kind)]);
+        assert_eq!(first(bytes), expected, "{kind}");
+        let deep = tiff::<RGBA16>(&[32896, 32896, 0, 32896], &[(Tag::ExtraSamples, kind)]);
+        assert_eq!(first(deep), expected, "{kind}");
+    }
+}
+
+#[test]
+fn tiffs_of_a_kind_that_is_not_read_are_named() {
+    let float = refusal(&tiff::<RGB32Float>(&[12.0, 200.0, 255.0], &[]));
+    assert!(float.contains("floating-point values"), "{float}");
+    let converted = refusal(&tiff::<YCbCr8>(&[12, 200, 255], &[]));
+    for message in [float, converted] {
+        assert!(message.contains("8 or 16 bits a channel, grey or RGB, would be right"), "{message}");
     }
 }
 

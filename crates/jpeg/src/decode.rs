@@ -75,7 +75,10 @@ impl Header<'_> {
                         ..columns.end.saturating_add(2).div_ceil(mcu_width).min(mcus)
                 }
             };
-            mcu_rows.next(wanted, planes).map_err(|reason| Error::Damaged { reason, rows: done as u32 })?;
+            mcu_rows.next(wanted, planes).map_err(|reason| match reason {
+                ENDS_EARLY => Error::EndsEarly { rows: done as u32 },
+                reason => Error::Damaged { reason, rows: done as u32 },
+            })?;
             for plane in &mut planes[1..] {
                 plane.extend(shape.chroma().0, 8 * number);
             }
@@ -156,11 +159,11 @@ impl<'a> McuRows<'a> {
             for (at, place) in places[..self.blocks].iter().enumerate() {
                 let (dc, ac) = self.tables.of(place.component);
                 let out = if wanted { &mut self.coefficients[at] } else { &mut unwanted };
-                contents[at] =
-                    block::decode(&mut self.reader, dc, ac, &mut self.means[place.component], out)?;
+                contents[at] = block::decode(&mut self.reader, dc, ac, &mut self.means[place.component], out)
+                    .map_err(|reason| self.unless_ended(reason))?;
             }
             if self.reader.overrun() {
-                return Err(ENDS_EARLY);
+                return Err(self.unless_ended(ENDS_EARLY));
             }
             if wanted {
                 self.reconstruct(mcu, &contents, planes);
@@ -168,6 +171,16 @@ impl<'a> McuRows<'a> {
         }
         self.number += 1;
         Ok(())
+    }
+
+    /// What is wrong: `reason`, unless the present interval has ended before.
+    fn unless_ended(&self, reason: &'static str) -> &'static str {
+        match self.reader.overrun() {
+            // What follows may be whole.
+            true if self.scan.interval(self.intervals).is_some() => "an interval ends early",
+            true => ENDS_EARLY,
+            false => reason,
+        }
     }
 
     fn begin_interval(&mut self) -> Result<(), &'static str> {

@@ -16,6 +16,12 @@ pub enum Error {
         /// The first row that was not written.
         rows: u32,
     },
+    /// The coded data end before the last row that is needed, or before one above it. Rows as above were written.
+    #[error("the coded data end early (rows from {rows} on)")]
+    EndsEarly {
+        /// The first row that was not written.
+        rows: u32,
+    },
     /// The buffer of pixels does not have the size of the image.
     #[error("{got} bytes for pixels: the image needs {expected}")]
     Buffer {

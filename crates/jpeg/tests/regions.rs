@@ -85,7 +85,7 @@ fn damage_is_met_at_the_same_row_whatever_is_needed() {
             let (whole, decoded) = decode(&damaged, &[Rect::whole(width, height)], Isa::PORTABLE);
             let rows = match decoded {
                 Ok(()) => height,
-                Err(Error::Damaged { rows, .. }) => rows,
+                Err(Error::Damaged { rows, .. } | Error::EndsEarly { rows }) => rows,
                 Err(error) => {
                     assert!(matches!(error, Error::Declined(_)), "{error}");
                     continue;
@@ -99,7 +99,10 @@ fn damage_is_met_at_the_same_row_whatever_is_needed() {
                 let (part, decoded) = decode(&damaged, &region, isa);
                 match decoded {
                     Ok(()) => assert!(region[0].top + region[0].height <= rows),
-                    Err(error) => assert!(matches!(error, Error::Damaged { rows: r, .. } if r == rows)),
+                    Err(error) => assert!(matches!(
+                        error,
+                        Error::Damaged { rows: r, .. } | Error::EndsEarly { rows: r } if r == rows
+                    )),
                 }
                 assert_equal_inside(&file.name, &region, width, rows, &part, &whole);
             }
@@ -109,7 +112,7 @@ fn damage_is_met_at_the_same_row_whatever_is_needed() {
 }
 
 #[test]
-fn data_that_end_early_are_damaged() {
+fn data_that_end_early_are_told() {
     for file in golden() {
         let whole = [Rect::whole(file.width, file.height)];
         let scan = file.file.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
@@ -120,7 +123,7 @@ fn data_that_end_early_are_damaged() {
             let short = [&file.file[..cut], &[0xff, 0xd9]].concat();
             let (_, decoded) = decode(&short, &whole, Isa::detect());
             let name = &file.name;
-            assert!(matches!(decoded, Err(Error::Damaged { .. })), "{name}, cut at {cut}: {decoded:?}");
+            assert!(matches!(decoded, Err(Error::EndsEarly { .. })), "{name}, cut at {cut}: {decoded:?}");
         }
         let (_, decoded) = decode(&file.file[..file.file.len() - 2], &whole, Isa::detect());
         assert!(decoded.unwrap_err().to_string().contains("before its end-of-image marker"));

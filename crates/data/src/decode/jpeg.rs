@@ -1,7 +1,7 @@
 //! JPEG: grey, YCbCr, RGB, CMYK and YCCK; baseline and progressive.
 //!
 //! Files of the common kind are decoded by `simclr-jpeg`, and no more of them than is needed. All others, and
-//! whatever is odd about a file, go to zune-jpeg, whose verdict counts.
+//! whatever is odd about a file, go to zune-jpeg, whose verdict counts, unless the coded data end early.
 
 use image::metadata::Orientation;
 use simclr_jpeg::{Error, Header, Rect, Scratch};
@@ -60,6 +60,10 @@ fn decode_common(
     let stored = Stored { width, height, orientation, bits: 8, grey };
     match header.decode(&region, scratch, pixels) {
         Ok(()) => Ok(stored),
+        // Others fill what is missing with grey, which must not be trained on.
+        Err(Error::EndsEarly { rows }) => {
+            Err(format!("truncated JPEG: its coded data end early, row {rows} of {height} is not whole"))
+        }
         // What was decoded stays: its pixels do not depend on how much was needed.
         Err(Error::Damaged { rows, .. }) => {
             decode_any(bytes, spare)?;
