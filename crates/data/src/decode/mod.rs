@@ -32,6 +32,10 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 /// The largest file that is read as an image, in bytes: 512 MiB.
 pub const MAX_FILE_BYTES: u64 = 512 << 20;
 
+/// Buffers that have grown beyond this, in bytes, are given back before the next image is decoded: one huge image
+/// shall not take the memory of all that follow. Photos of 20 megapixels stay below.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// The buffers that decoding needs, kept between images by each thread that reads.
 #[derive(Debug, Default)]
 pub struct DecodeScratch {
@@ -61,6 +65,18 @@ impl DecodeScratch {
     /// How the image was stored that was last read with this scratch space; `None` where it was no image file.
     pub fn stored(&self) -> Option<StoredAs> {
         self.stored
+    }
+
+    fn give_back(&mut self) {
+        if self.file.capacity() > KEPT_BYTES {
+            // It has copies of the coded data.
+            self.jpeg = simclr_jpeg::Scratch::default();
+        }
+        for buffer in [&mut self.file, &mut self.pixels, &mut self.turned] {
+            if buffer.capacity() > KEPT_BYTES {
+                *buffer = Vec::new();
+            }
+        }
     }
 
     /// For data sets whose images are not decoded from files.
@@ -108,6 +124,7 @@ pub fn decode_part<'a>(
     needed: &dyn Fn(u32, u32) -> Region,
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
+    scratch.give_back();
     let decoded = decode_into(bytes, options, needed, scratch);
     finish(decoded, || inert(name), scratch)
 }
@@ -121,6 +138,7 @@ pub(crate) fn decode_from<'a>(
     scratch: &'a mut DecodeScratch,
 ) -> Result<Decoded<'a>, DataError> {
     scratch.stored = None;
+    scratch.give_back();
     let mut file = std::mem::take(&mut scratch.file);
     let decoded = read(&mut file).and_then(|()| decode_into(&file, options, needed, scratch));
     scratch.file = file;
@@ -240,6 +258,17 @@ mod tests {
         assert!(check_size(65_500, 65_500).unwrap_err().contains("65500 x 65500"));
         assert!(check_size(u64::MAX, u64::MAX).is_err());
         assert!(check_size(0, 5).is_err());
+    }
+
+    #[test]
+    fn what_a_huge_image_took_is_given_back() {
+        let (options, mut scratch) = (DecodeOptions::default(), DecodeScratch::default());
+        for (side, kept) in [(4800, 3 * 4800 * 4800), (10, 300)] {
+            let header = format!("P5 {side} {side} 255\n").into_bytes();
+            let image = [header, vec![7; side * side]].concat();
+            assert_eq!(decode_bytes("x", &image, &options, &mut scratch).unwrap().pixels.len(), kept);
+            assert!((kept..2 * kept).contains(&scratch.pixels.capacity()), "{}", scratch.pixels.capacity());
+        }
     }
 
     #[test]
