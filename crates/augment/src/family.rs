@@ -79,15 +79,17 @@ impl ViewFamily {
         Ok(Self { shared: Some(law), ..self })
     }
 
-    /// The same family for images that are grey: saturation, hue and greyscale, which would change nothing, are
-    /// left out. All other draws stay as they are.
+    /// The same family for images that are grey: saturation, hue and greyscale, where they would change nothing, are
+    /// left out; behind noise, which colours an image, they stay. All other draws stay as they are.
     pub fn for_gray_images(self) -> Self {
         Self { gray: true, ..self }
     }
 
-    /// What [`ViewFamily::for_gray_images`] leaves out of this family, in words; empty if nothing.
+    /// What [`ViewFamily::for_gray_images`] always leaves out of this family, in words; empty if nothing.
     pub fn left_out_of_gray_images(&self) -> Vec<&'static str> {
-        let has = |wanted: fn(&ViewOp) -> bool| self.ops.iter().any(wanted);
+        let noise = |op: &ViewOp| matches!(op, ViewOp::GaussianNoise(law) if law.prob > 0.0);
+        let before_noise = self.ops.split(noise).next().unwrap_or_default();
+        let has = |wanted: fn(&ViewOp) -> bool| before_noise.iter().any(wanted);
         let jitter = has(|op| matches!(op, ViewOp::ColorJitter(law) if law.prob > 0.0 && law.strength > 0.0));
         let gray = has(|op| matches!(op, ViewOp::Grayscale(law) if law.prob > 0.0));
         let words = [("saturation", jitter), ("hue", jitter), ("greyscale", gray)];
@@ -133,7 +135,7 @@ impl ViewFamily {
             }
         }
         if self.gray {
-            steps.retain(|step| !step.means_nothing_on_gray());
+            steps.for_gray_image();
         }
         Recipe { image: (width, height), crop, flip, steps }
     }

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use simclr_augment::{
-    AspectLaw, Brightness, CropBox, RandomResizedCrop, Recipe, Step, Stream, ViewConfig, ViewFamily, ViewOp,
+    AspectLaw, BlurPadding, Brightness, CropBox, RandomResizedCrop, Recipe, Step, Stream, ViewConfig,
+    ViewFamily, ViewOp, ViewPreset,
 };
 
 const DRAWS: u64 = 20_000;
@@ -146,6 +147,72 @@ fn operators_are_independent_of_each_other() {
     assert_frequency("color and blur", both, drawn.len(), 0.4);
 }
 
+/// Fails unless two values are independent, by how often both lie in each of 3 x 3 cells of equal probability.
+fn assert_independent(what: &str, pairs: &[[f64; 2]]) {
+    let third = |at: usize| {
+        let mut values: Vec<f64> = pairs.iter().map(|pair| pair[at]).collect();
+        values.sort_by(f64::total_cmp);
+        let bounds = [values[values.len() / 3], values[2 * values.len() / 3]];
+        move |pair: &[f64; 2]| bounds.iter().filter(|&&bound| pair[at] >= bound).count()
+    };
+    let thirds = [third(0), third(1)];
+    let mut counts = [[0; 3]; 3];
+    pairs.iter().for_each(|pair| counts[thirds[0](pair)][thirds[1](pair)] += 1);
+    for (row, column) in (0..9).map(|cell| (cell / 3, cell % 3)) {
+        let name = format!("{what}: thirds {row} and {column}");
+        assert_frequency(&name, counts[row][column], pairs.len(), 1.0 / 9.0);
+    }
+}
+
+#[test]
+fn parameters_of_one_operator_are_independent_of_each_other() {
+    // Crops that always fit, of images so large that whole pixels are no matter.
+    let config = ViewConfig { crop_area: [0.1, 0.5], color_prob: 1.0, ..ViewConfig::default() };
+    const SIDE: u32 = 10_000_000;
+    let drawn = recipes(&config, 32, SIDE);
+    let pairs = |of: &dyn Fn(&Recipe) -> [f64; 2]| drawn.iter().map(of).collect::<Vec<_>>();
+    let place = |start: u32, length: u32| f64::from(start) / f64::from(SIDE - length);
+    let crop = |r: &Recipe| r.crop;
+    assert_independent(
+        "left and top",
+        &pairs(&|r| [place(crop(r).left, crop(r).width), place(crop(r).top, crop(r).height)]),
+    );
+    assert_independent(
+        "area and aspect",
+        &pairs(&|r| {
+            let (width, height) = (f64::from(crop(r).width), f64::from(crop(r).height));
+            [width * height, width / height]
+        }),
+    );
+    let factor = |r: &Recipe, of: fn(&Step) -> Option<f32>| f64::from(color(r).iter().find_map(of).unwrap());
+    let brightness = |step: &Step| match *step {
+        Step::Brightness(factor) => Some(factor),
+        _ => None,
+    };
+    let contrast = |step: &Step| match *step {
+        Step::Contrast(factor) => Some(factor),
+        _ => None,
+    };
+    assert_independent("brightness and contrast", &pairs(&|r| [factor(r, brightness), factor(r, contrast)]));
+}
+
+#[test]
+fn the_default_is_the_family_of_the_paper() {
+    let config = ViewConfig::default();
+    assert_eq!((config.color_strength, config.blur_padding), (1.0, BlurPadding::Zero));
+    let preset = ViewConfig { preset: ViewPreset::Simclr, ..ViewConfig::default() };
+    let draw = |config: &ViewConfig| recipes(config, 224, 300);
+    assert!(draw(&config) == draw(&preset));
+    // Factors reach 1 + 0.8 and the blur sees black beyond the border.
+    let steps: Vec<Step> = draw(&preset).iter().flat_map(|recipe| recipe.steps.to_vec()).collect();
+    assert!(steps.iter().any(|step| matches!(step, Step::Brightness(factor) if *factor > 1.75)));
+    let padding = |step: &Step| match step {
+        Step::Blur { padding, .. } => Some(*padding),
+        _ => None,
+    };
+    assert!(steps.iter().filter_map(padding).all(|padding| padding == BlurPadding::Zero));
+}
+
 #[test]
 fn factors_are_uniform_over_their_ranges() {
     for strength in [0.5f32, 1.0, 1.5] {
@@ -239,6 +306,25 @@ fn grey_images_lose_only_what_means_nothing() {
         lost += whole.steps.len() - kept.len();
     }
     assert!(lost > 200);
+}
+
+#[test]
+fn noise_colours_grey_images() {
+    let ops = r#"[{"op": "color_jitter", "prob": 1.0}, {"op": "gaussian_noise", "prob": 0.5},
+        {"op": "grayscale", "prob": 1.0}]"#;
+    let ops: Vec<ViewOp> = serde_json::from_str(ops).unwrap();
+    let family = ViewFamily::from_ops(&ops, 32).unwrap().for_gray_images();
+    assert_eq!(family.left_out_of_gray_images(), ["saturation", "hue"]);
+    let mut noisy = 0;
+    for image in 0..100 {
+        let recipe = family.draw(64, 64, &mut Stream::new(7, 0, image, 0));
+        let noise = recipe.steps.iter().any(|step| matches!(step, Step::Noise { .. }));
+        // Brightness and contrast come before.
+        assert_eq!(recipe.steps.len(), if noise { 4 } else { 2 }, "{:?}", recipe.steps);
+        assert_eq!(gray(&recipe), noise);
+        noisy += u32::from(noise);
+    }
+    assert!((20..80).contains(&noisy));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::loading;
 use common::numbered::Numbered;
+use simclr_augment::{ImageRef, Rotation, Scratch, Stream, ViewConfig, ViewOp};
 use simclr_data::{
     Batch, Cached, DataError, Dataset, DecodeOptions, DecodeScratch, EvalLoader, Loader, LoaderConfig,
     Position, Reading, Share, Subset, balanced_subset, permutation,
@@ -67,6 +68,30 @@ fn two_loaders_together_make_the_batches_of_one() {
     }
     let after = halves[1][5].position;
     assert_eq!(half(&dataset, 1, after, 6), halves[1][6..], "and go on anywhere");
+}
+
+#[test]
+fn each_branch_has_views_of_its_own_family() {
+    let dataset = Numbered::new(30, [9, 8], &[], 0);
+    let law = ViewConfig {
+        a: Some(vec![]),
+        b: Some(vec![ViewOp::Rotation(Rotation { prob: 1.0, degrees: [180.0, 180.0] })]),
+        ..ViewConfig::default()
+    };
+    let views = law.families(8).unwrap().to_vec();
+    let shared: Arc<dyn Dataset> = dataset.clone();
+    let batch = take(&shared, LoaderConfig { views, ..config(10, 2) }, Position::default(), 1).remove(0);
+    let (mut scratch, view) = (Scratch::default(), 3 * 8 * 8);
+    let whole = law.families(8).unwrap()[0].clone();
+    for (row, &image) in batch.indices.iter().enumerate() {
+        let pixels = &dataset.pixels[image as usize];
+        let recipe = whole.draw(9, 8, &mut Stream::new(0, 0, 0, 0));
+        let mut first = vec![0; view];
+        whole.apply(ImageRef { width: 9, height: 8, pixels }, &recipe, &mut scratch, &mut first);
+        let turned: Vec<u8> = first.as_chunks::<3>().0.iter().rev().flatten().copied().collect();
+        assert!(batch.views[row * view..][..view] == first, "branch 0 is only resized");
+        assert!(batch.views[(10 + row) * view..][..view] == turned, "branch 1 is turned as well");
+    }
 }
 
 #[test]

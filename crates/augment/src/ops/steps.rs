@@ -144,9 +144,15 @@ impl Steps {
 }
 
 impl Steps {
-    /// Keeps only the steps that `keep` says.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Step) -> bool) {
-        *self = self.iter().filter(|step| keep(step)).copied().collect();
+    /// Leaves out what changes nothing on an image that is grey: saturation, hue and greyscale, as long as no noise
+    /// has coloured it.
+    pub(crate) fn for_gray_image(&mut self) {
+        let mut gray = true;
+        let keeps = |step: &&Step| {
+            gray &= !matches!(step, Step::Noise { .. });
+            !(gray && step.means_nothing_on_gray())
+        };
+        *self = self.iter().filter(keeps).copied().collect();
     }
 }
 
