@@ -55,8 +55,9 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
         let problem = format!("it was imported from {from}, without the state of its training");
         return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
     }
+    let found = folder.checkpoints(config.train.keep_checkpoints).latest_good()?;
+    folder.check_config(&config, found.as_ref())?;
     let given = given(&config)?;
-    let found = folder.checkpoints(given.train.keep_checkpoints).latest_good()?;
     if found.is_some() {
         config.check_resume(&given)?;
     }

@@ -89,6 +89,19 @@ impl Config {
         Ok(config)
     }
 
+    /// The keys that a text of [`Config::to_toml`] lacks.
+    ///
+    /// # Errors
+    /// Text that is not TOML; `origin` is named in the message.
+    pub fn missing(text: &str, origin: &str) -> Result<Vec<&'static str>, TrainError> {
+        let given = layers::parse(text, origin)?;
+        let is_there = |key: &&Key| {
+            let (table, name) = key.split();
+            given.get(table).is_some_and(|table| table.get(name).is_some())
+        };
+        Ok(KEYS.iter().filter(|key| !is_there(key)).map(|key| key.path).collect())
+    }
+
     /// Checks a configuration built in code, as reading one checks it.
     ///
     /// # Errors

@@ -16,6 +16,9 @@
 //! RUN/encoder.onnx           its graph
 //! ```
 
+mod parts;
+mod removal;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,46 +28,16 @@ use serde::Serialize;
 use simclr_data::Skipped;
 use toml::Table;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{Checkpoints, Found};
+use crate::config::Difference;
 use crate::file_system::{FileSystem, TEMPORARY, read_text, write_atomically};
-use crate::tensorboard::EVENTS;
 use crate::{Config, TrainError};
 
-/// The file that makes a folder a run.
-pub(crate) const MARKER: &str = "run.toml";
-/// The key in it that says which file a network was imported from.
-const IMPORTED: &str = "imported";
-const CONFIG: &str = "config.toml";
-const LOCK: &str = "lock";
-const METRICS: &str = "metrics.jsonl";
-const CHECKPOINTS: &str = "checkpoints";
-const EVALUATION: &str = "evaluation";
-const INDEX: &str = "data.index";
-const CACHE: &str = "data.cache";
-const SKIPPED: &str = "skipped.jsonl";
-/// The file of the report.
-pub const REPORT: &str = "report.html";
-/// The file of the encoder's weights alone.
-pub const ENCODER: &str = "encoder.safetensors";
-/// The file of the encoder's graph.
-pub const ENCODER_ONNX: &str = "encoder.onnx";
-
-/// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be
-/// removed again.
-const PARTS: [&str; 12] = [
-    METRICS,
-    CHECKPOINTS,
-    EVALUATION,
-    INDEX,
-    CACHE,
-    SKIPPED,
-    REPORT,
-    ENCODER,
-    ENCODER_ONNX,
-    CONFIG,
-    MARKER,
-    LOCK,
-];
+pub(crate) use parts::MARKER;
+use parts::{
+    CACHE, CHECKPOINTS, CONFIG, EVALUATION, IMPORTED, INDEX, LOCK, METRICS, SKIPPED, evaluation_file,
+};
+pub use parts::{ENCODER, ENCODER_ONNX, REPORT};
 
 /// The highest format of a run folder that is read, and the one that is written.
 const FORMAT: u64 = 1;
@@ -160,34 +133,6 @@ impl RunFolder {
         Ok((run, config))
     }
 
-    /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
-    ///
-    /// # Errors
-    /// [`TrainError::NoRun`], [`TrainError::RunLocked`], [`TrainError::NotOnlyARun`], before which nothing is
-    /// removed; [`TrainError::Io`].
-    pub fn remove(path: &Path) -> Result<(), TrainError> {
-        if !Self::exists(path) {
-            return Err(TrainError::NoRun { path: path.to_path_buf() });
-        }
-        let _lock = lock(path)?;
-        let mut entries: Vec<(usize, PathBuf)> = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(TrainError::io("list", path))? {
-            let entry = entry.map_err(TrainError::io("list", path))?.path();
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let place =
-                place_of(&name).ok_or_else(|| TrainError::NotOnlyARun { path: path.to_path_buf(), name })?;
-            entries.push((place, entry));
-        }
-        entries.sort();
-        for (_, entry) in entries {
-            let is_folder = entry.symlink_metadata().is_ok_and(|found| found.is_dir());
-            let removed =
-                if is_folder { std::fs::remove_dir_all(&entry) } else { std::fs::remove_file(&entry) };
-            removed.map_err(TrainError::io("remove", &entry))?;
-        }
-        Ok(())
-    }
-
     /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which
     /// [`RunFolder::create`] makes again.
     pub fn exists(path: &Path) -> bool {
@@ -228,6 +173,53 @@ impl RunFolder {
         let path = self.path.join(CONFIG);
         let text = read_text(self.files.as_ref(), &path, TEXT_LIMIT)?;
         Config::from_toml(&text, &path.display().to_string())
+    }
+
+    /// Checks that `config`, as the folder records it, is what its newest checkpoint was trained with, but for what
+    /// may differ; where there is none, that no key is missing. A file that was cut off or edited would go on as
+    /// another run.
+    ///
+    /// # Errors
+    /// [`TrainError::CannotResume`] naming every key and its right value; [`TrainError::Damaged`]; [`TrainError::Io`].
+    pub fn check_config(&self, config: &Config, found: Option<&Found>) -> Result<(), TrainError> {
+        let path = self.path.join(CONFIG);
+        let missing = Config::missing(
+            &read_text(self.files.as_ref(), &path, TEXT_LIMIT)?,
+            &path.display().to_string(),
+        )?;
+        let Some(Found { path: checkpoint, checkpoint: saved, .. }) = found else {
+            return match missing.first() {
+                None => Ok(()),
+                Some(key) => {
+                    let more = match missing.len() {
+                        1 => String::new(),
+                        count => format!(" and {} more", count - 1),
+                    };
+                    let reason =
+                        format!("it lacks `{key}`{more}; write what is missing, or begin another run");
+                    Err(TrainError::Damaged { path, reason })
+                }
+            };
+        };
+        let trained = Config::from_toml(&saved.meta.config, &checkpoint.display().to_string())?;
+        let wrong = trained.differences(config).into_iter().filter(|difference| !difference.changes_nothing);
+        let wrong: Vec<_> = wrong
+            .map(|Difference { key, ours, theirs, .. }| match missing.contains(&key) {
+                true => format!("{key} = {ours}, which is missing"),
+                false => format!("{key} = {ours}, not {theirs}"),
+            })
+            .collect();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(TrainError::CannotResume {
+                path: self.path.clone(),
+                problem: format!(
+                    "its {CONFIG} is not what {} was trained with; it should say {}",
+                    checkpoint.display(),
+                    wrong.join("; ")
+                ),
+            }),
+        }
     }
 
     /// Writes a configuration in place of the one recorded: a resumed run may have other threads.
@@ -354,16 +346,6 @@ impl RunFolder {
         }
         write_atomically(self.files.as_ref(), &path, write)
     }
-}
-
-fn evaluation_file(protocol: &str) -> String {
-    format!("{EVALUATION}/{protocol}.json")
-}
-
-/// When an entry of a run folder is removed, or nothing for one that is not of a run.
-fn place_of(name: &str) -> Option<usize> {
-    let whole = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
-    if whole.starts_with(EVENTS) { Some(0) } else { PARTS.iter().position(|&part| part == whole) }
 }
 
 /// A new run may be made where nothing is, or only what an interrupted making leaves.

@@ -1,0 +1,39 @@
+//! What a run that was stopped, or whose files were touched meanwhile, is taken up again with.
+
+mod common;
+
+use std::fs;
+
+use common::{checkpoints, pretrain, resume, simclr, small_data};
+
+/// A configuration that was edited or cut off would go on as another run: the checkpoint knows what it was.
+#[test]
+fn a_configuration_that_is_not_that_of_the_checkpoint() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &["train.checkpoint_every=1", "train.keep_checkpoints=9"])).expect(0, &[]);
+    fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
+    let file = out.join("config.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+
+    let edited = whole.replace("batch = 16\n", "batch = 8\n").replace("temperature = 0.", "temperature = 1.");
+    fs::write(&file, &edited).unwrap();
+    simclr(&resume(&data, &out))
+        .expect(2, &["config.toml", "step-00000005", "train.batch = 16, not 8", "loss.temperature = 0."]);
+    let cut = &whole[..whole.find("[train]").unwrap()];
+    fs::write(&file, cut).unwrap();
+    simclr(&resume(&data, &out)).expect(2, &["config.toml", "train.batch = 16, which is missing"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), cut);
+
+    // What changes nothing may be changed in the file, too.
+    fs::write(&file, whole.replace("keep_checkpoints = 9\n", "keep_checkpoints = 2\n")).unwrap();
+    simclr(&resume(&data, &out)).expect(0, &["going on after step 5"]);
+    assert_eq!(checkpoints(&out).len(), 2);
+
+    // Without a checkpoint nobody knows what is missing.
+    checkpoints(&out).iter().for_each(|file| fs::remove_file(file).unwrap());
+    fs::write(&file, cut).unwrap();
+    simclr(&resume(&data, &out)).expect(1, &["config.toml is damaged", "lacks `train."]);
+    fs::write(&file, &whole).unwrap();
+    simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
+}
