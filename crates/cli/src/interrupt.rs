@@ -16,7 +16,8 @@ static STATE: AtomicU8 = AtomicU8::new(IDLE);
 /// What is said when Ctrl-C is pressed.
 static REPLY: Mutex<&str> = Mutex::new("");
 
-/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop.
+/// While it lives, Ctrl-C (or SIGTERM, or SIGHUP) is a request to stop. One that was answered holds for the rest of
+/// the program: whatever is watched later finds it.
 pub struct Watch(());
 
 impl Watch {
@@ -29,18 +30,23 @@ impl Watch {
             }
         });
         *REPLY.lock().unwrap_or_else(PoisonError::into_inner) = reply;
-        STATE.store(WATCHED, Ordering::SeqCst);
+        become_unless_requested(WATCHED);
         Watch(())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        STATE.store(IDLE, Ordering::SeqCst);
+        become_unless_requested(IDLE);
     }
 }
 
-/// Whether Ctrl-C was pressed since the watch began.
+fn become_unless_requested(state: u8) {
+    let next = |now: u8| (now != REQUESTED).then_some(state);
+    let _ = STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+}
+
+/// Whether Ctrl-C was pressed while somebody watched.
 pub fn requested() -> bool {
     STATE.load(Ordering::SeqCst) == REQUESTED
 }
@@ -52,5 +58,20 @@ fn on_signal() {
             terminal::say(&format!("{reply}; Ctrl-C again stops at once"));
         }
         Err(_) => std::process::exit(exit::INTERRUPTED.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_answered_is_found_by_the_next_watch() {
+        let first = Watch::start("stopping");
+        assert!(!requested());
+        on_signal();
+        drop(first);
+        let _second = Watch::start("stopping after this step");
+        assert!(requested());
     }
 }

@@ -8,19 +8,19 @@ use anyhow::{Context, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
-use simclr_train::checkpoint::{Checkpoint, Meta};
+use simclr_train::checkpoint::{Checkpoint, Found, Meta};
 use simclr_train::config::DeviceName;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{self, Outcome, lead};
-use simclr_train::run_folder::RunFolder;
+use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Config, TrainError};
 
-use crate::exit::Done;
-use crate::interrupt::Watch;
+use crate::exit::{Done, Stopped};
+use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
 use crate::settings::{Settings, Threads};
-use crate::terminal;
 use crate::workers::{Crew, Gathering, Place};
+use crate::{terminal, weights};
 
 /// A run folder, locked, with what is to be done in it.
 pub struct Training {
@@ -28,7 +28,7 @@ pub struct Training {
     pub folder: RunFolder,
     /// What is computed.
     pub config: Config,
-    from: Option<Checkpoint>,
+    from: Option<Found>,
     /// Whether the folder was made for this run, by us, just now.
     new: bool,
 }
@@ -64,31 +64,38 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
     if given != config {
         folder.write_config(&given)?;
     }
-    let from = match found {
+    match &found {
         Some(found) => {
             let Meta { step, epoch, .. } = found.checkpoint.meta;
             if epoch < given.train.epochs {
                 terminal::say(&format!("going on after step {step}, from {}", found.path.display()));
             }
-            Some(found.checkpoint)
         }
-        None => {
-            terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display()));
-            None
-        }
-    };
-    Ok(Training { folder, config: given, from, new: false })
+        None => terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display())),
+    }
+    Ok(Training { folder, config: given, from: found, new: false })
 }
 
 impl Training {
     /// Where the run stood when it was saved before, if it was.
     pub fn saved(&self) -> Option<&Meta> {
-        self.from.as_ref().map(|from| &from.meta)
+        self.from.as_ref().map(|from| &from.checkpoint.meta)
     }
 
     /// Whether all epochs were done before.
     pub fn is_finished(&self) -> bool {
         self.saved().is_some_and(|meta| meta.epoch >= self.config.train.epochs)
+    }
+
+    /// Leaves a run whose epochs are all done as one that was not stopped after its last checkpoint: with its encoder
+    /// in a file, and without the images that were kept for it.
+    pub fn complete(&self) -> Result<()> {
+        if let Some(from) = self.from.as_ref().filter(|_| !self.folder.path().join(ENCODER).exists()) {
+            let encoder = weights::export(&self.folder, &from.path)?;
+            terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
+        }
+        self.folder.remove_cache();
+        Ok(())
     }
 
     /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns
@@ -98,11 +105,16 @@ impl Training {
         let (place, threads) = (&gathering.place, gathering.threads(&self.config));
         let device = device_of_worker(train.device, place, threads).inspect_err(|_| self.abandon())?;
         let crew = gathering.gather(&self.config).inspect_err(|_| self.abandon())?;
+        if interrupt::requested() {
+            crew.team().leave("worker 0 was stopped");
+            self.abandon();
+            return Err(Stopped.into());
+        }
         drop(watch);
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
-        let run = (&self.folder, self.from.as_ref());
+        let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
         let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
         drop(progress);
         drop(watch);

@@ -37,3 +37,21 @@ fn a_configuration_that_is_not_that_of_the_checkpoint() {
     fs::write(&file, &whole).unwrap();
     simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
 }
+
+/// What comes after the last checkpoint is made up for: the encoder's file, and the images kept on disk go.
+#[test]
+fn a_run_that_was_killed_after_its_last_checkpoint() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &["data.cache=disk"])).expect(0, &[]);
+    let file = out.join("encoder.safetensors");
+    let encoder = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(out.join("data.cache"), "images").unwrap();
+    simclr(&resume(&data, &out)).expect(0, &["encoder: ", "encoder.safetensors", "is finished"]);
+    assert!(fs::read(&file).unwrap() == encoder && !out.join("data.cache").exists());
+    // One that was put there since is kept.
+    fs::write(&file, "mine").unwrap();
+    simclr(&resume(&data, &out)).expect(0, &["is finished"]);
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}

@@ -100,6 +100,7 @@ impl Pretrain {
         let (training, source) = if self.resume {
             let training = training::resume(out, &self.settings, self.threads)?;
             if training.is_finished() {
+                training.complete()?;
                 let epochs = training.config.train.epochs;
                 terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
                 return Ok(Done::Finished);

@@ -17,6 +17,7 @@ use simclr_train::{Config, Layers, TrainError};
 
 use crate::encoding::load_encoder;
 use crate::exit::{Done, usage};
+use crate::interrupt;
 use crate::judging::kept;
 use crate::settings::{Settings, Threads, from_to, seed};
 use crate::training::{self, Training};
@@ -97,7 +98,9 @@ impl Quickstart {
             source.train.classes().len(),
             terminal::grouped(source.test.as_ref().map_or(0, |test| test.len()) as u64),
         ));
-        if !training.is_finished() {
+        if training.is_finished() {
+            training.complete()?;
+        } else {
             let outcome = training.go(&source.train, &Gathering::ALONE)?;
             if !outcome.finished {
                 terminal::say(&format!("stopped after step {}, saved", outcome.step));
@@ -105,6 +108,13 @@ impl Quickstart {
                 return Ok(Done::Interrupted);
             }
             weights::export(&training.folder, &outcome.checkpoint)?;
+            if interrupt::requested() {
+                terminal::say(&format!(
+                    "stopped after training, saved; go on with: {}",
+                    self.resume_command()
+                ));
+                return Ok(Done::Interrupted);
+            }
         }
         let measured = self.measure(&source, &training.config)?;
         self.conclude(&measured, started)?;

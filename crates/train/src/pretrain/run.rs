@@ -262,8 +262,7 @@ impl<'r> Run<'r> {
             }
         };
         if finished {
-            // Nothing will be read again. What cannot be removed only takes room.
-            let _ = keeper.folder.files().remove(&keeper.folder.cache());
+            keeper.folder.remove_cache();
         }
         Ok(Ended { finished, step, checkpoint: Some(checkpoint), skipped })
     }

@@ -267,6 +267,11 @@ impl RunFolder {
         self.path.join(CACHE)
     }
 
+    /// Removes them once nothing is read any more. What cannot be removed only takes room.
+    pub fn remove_cache(&self) {
+        let _ = self.files.remove(&self.cache());
+    }
+
     /// The list of images that could not be used.
     pub fn skipped(&self) -> PathBuf {
         self.path.join(SKIPPED)
