@@ -29,7 +29,7 @@ pub struct Training {
     /// What is computed.
     pub config: Config,
     from: Option<Found>,
-    /// Whether the folder was made for this run, by us, just now.
+    /// Whether the run was made by us, just now.
     new: bool,
 }
 
@@ -143,14 +143,13 @@ impl Training {
         }
     }
 
-    /// Takes away a folder that was made for this run, in which no step was taken.
+    /// Takes away a run that is new, in which no step was taken.
     fn abandon(&self) {
         let unlogged = self.folder.metrics().metadata().map_or(true, |found| found.len() == 0);
         // Steps that were not logged yet may have been saved.
         let unsaved = || matches!(self.folder.checkpoints(1).list(), Ok(found) if found.is_empty());
         if self.new && unlogged && unsaved() {
-            // What cannot be removed stays, and the error that brought us here is the one to tell.
-            let _ = std::fs::remove_dir_all(self.folder.path());
+            self.folder.discard();
         }
     }
 }

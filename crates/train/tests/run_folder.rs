@@ -214,3 +214,19 @@ fn a_log_keeps_whole_lines_through_a_full_disk() {
         assert_eq!(text, expected, "fault at {at}");
     }
 }
+
+#[test]
+fn a_run_that_has_come_to_nothing_takes_nothing_of_the_users_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (new, there) = (folder.path().join("new"), folder.path().join("there"));
+    create(&new).unwrap().discard();
+    assert!(!new.exists());
+    fs::create_dir(&there).unwrap();
+    create(&there).unwrap().discard();
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 0);
+    let run = create(&new).unwrap();
+    fs::write(new.join("notes.txt"), "mine").unwrap();
+    run.discard();
+    assert_eq!(fs::read_dir(&new).unwrap().count(), 1);
+    assert_eq!(fs::read(new.join("notes.txt")).unwrap(), b"mine");
+}

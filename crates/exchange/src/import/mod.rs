@@ -101,8 +101,7 @@ impl Imported {
     pub fn save(&self, out: &Path) -> Result<()> {
         let run = RunFolder::create_imported(out, &self.config, &self.from, Arc::new(Disk))?;
         if let Err(error) = run.checkpoints(1).save(&self.checkpoint) {
-            // It was ours alone; what cannot be removed stays, and the error that brought us here is the one to tell.
-            let _ = std::fs::remove_dir_all(out);
+            run.discard();
             return Err(error.into());
         }
         Ok(())

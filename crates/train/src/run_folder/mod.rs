@@ -51,6 +51,8 @@ pub struct RunFolder {
     path: PathBuf,
     files: Arc<dyn FileSystem>,
     imported: Option<String>,
+    /// Whether the folder was made for it, by us.
+    is_new: bool,
     // Held for its lock.
     _lock: Option<File>,
 }
@@ -86,6 +88,7 @@ impl RunFolder {
     ) -> Result<Self, TrainError> {
         let text = config.to_toml()?;
         refuse_unless_free(path, files.as_ref(), imported.is_none())?;
+        let is_new = path.symlink_metadata().is_err();
         files.create_folder(path).map_err(TrainError::io("create", path))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // Best effort: a folder above may be closed to us, and then the system decides when its entry is on the
@@ -107,7 +110,7 @@ impl RunFolder {
         for (name, text) in [(MARKER, marker), (CONFIG, text)] {
             write_atomically(files.as_ref(), &path.join(name), |out| out.write_all(text.as_bytes()))?;
         }
-        Ok(Self { path: path.to_path_buf(), files, imported, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), files, imported, is_new, _lock: lock })
     }
 
     /// Opens a run to go on with it.
@@ -127,7 +130,7 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::resume`], without the lock.
     pub fn open(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
-        let mut run = Self { path: path.to_path_buf(), files, imported: None, _lock: None };
+        let mut run = Self { path: path.to_path_buf(), files, imported: None, is_new: false, _lock: None };
         run.read_marker()?;
         let config = run.read_config()?;
         Ok((run, config))

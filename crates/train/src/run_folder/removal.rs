@@ -1,5 +1,7 @@
 //! How a run is removed: its own parts, and nothing else.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::parts::place_of;
@@ -17,21 +19,51 @@ impl RunFolder {
             return Err(TrainError::NoRun { path: path.to_path_buf() });
         }
         let _lock = lock(path)?;
-        let mut entries: Vec<(usize, PathBuf)> = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(TrainError::io("list", path))? {
+        let Entries { parts, others } = Entries::of(path)?;
+        if let Some(name) = others.into_iter().next() {
+            return Err(TrainError::NotOnlyARun { path: path.to_path_buf(), name });
+        }
+        parts.iter().try_for_each(|part| remove_part(part).map_err(TrainError::io("remove", part)))
+    }
+
+    /// Takes a run that has come to nothing away again, and its folder if that was made for it. What else was put
+    /// there meanwhile stays, and so does what cannot be removed.
+    pub fn discard(&self) {
+        let Ok(Entries { parts, .. }) = Entries::of(&self.path) else { return };
+        for part in parts {
+            let _ = remove_part(&part);
+        }
+        if self.is_new {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// What is in a run folder.
+struct Entries {
+    /// The parts of a run, in the order in which they are removed.
+    parts: Vec<PathBuf>,
+    /// The names of everything else.
+    others: Vec<String>,
+}
+
+impl Entries {
+    fn of(path: &Path) -> Result<Entries, TrainError> {
+        let (mut parts, mut others) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(path).map_err(TrainError::io("list", path))? {
             let entry = entry.map_err(TrainError::io("list", path))?.path();
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let place =
-                place_of(&name).ok_or_else(|| TrainError::NotOnlyARun { path: path.to_path_buf(), name })?;
-            entries.push((place, entry));
+            match place_of(&name) {
+                Some(place) => parts.push((place, entry)),
+                None => others.push(name),
+            }
         }
-        entries.sort();
-        for (_, entry) in entries {
-            let is_folder = entry.symlink_metadata().is_ok_and(|found| found.is_dir());
-            let removed =
-                if is_folder { std::fs::remove_dir_all(&entry) } else { std::fs::remove_file(&entry) };
-            removed.map_err(TrainError::io("remove", &entry))?;
-        }
-        Ok(())
+        parts.sort();
+        Ok(Entries { parts: parts.into_iter().map(|(_, part)| part).collect(), others })
     }
+}
+
+fn remove_part(part: &Path) -> io::Result<()> {
+    let is_folder = part.symlink_metadata().is_ok_and(|found| found.is_dir());
+    if is_folder { fs::remove_dir_all(part) } else { fs::remove_file(part) }
 }
