@@ -111,6 +111,7 @@ fn is_usage_of_training(error: &TrainError) -> bool {
         | E::NotOnlyARun { .. }
         | E::NoRun { .. }
         | E::CannotResume { .. }
+        | E::NoBest { .. }
         | E::FeaturesDoNotFit { .. }
         | E::Views(_) => true,
         other => other.is_before_first_step(),

@@ -52,8 +52,8 @@ fn features_in_each_kind_of_file() {
         );
     }
     // What is there is replaced; nothing is left beside it.
-    let reply = embed("a.npy", &["--projection", "--best"])
-        .expect(0, &["a.npy: 47 rows of 16 values", "a.npy.csv: name"]);
+    let reply =
+        embed("a.npy", &["--projection"]).expect(0, &["a.npy: 47 rows of 16 values", "a.npy.csv: name"]);
     assert!(reply.out.is_empty());
     assert_eq!(shape(&dir.path().join("a.npy")), "(47, 16)");
     let lines = fs::read_to_string(dir.path().join("a.npy.csv")).unwrap();

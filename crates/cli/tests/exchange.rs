@@ -21,7 +21,7 @@ fn an_encoder_for_other_programs() {
     assert_eq!((&summary["file"], &summary["format"]), (&path(&onnx).into(), &"onnx".into()));
     assert_eq!(summary["bytes"], fs::metadata(&onnx).unwrap().len());
     let encoder = summary["parameters"].as_u64().unwrap();
-    let with_head = simclr(&[&words[..], &["--projection", "--best"]].concat()).expect(0, &[]).json();
+    let with_head = simclr(&[&words[..], &["--projection"]].concat()).expect(0, &[]).json();
     // Two dense layers, 32 to 32 to 16, and their BatchNorms.
     assert_eq!(with_head["parameters"], encoder + 32 * 32 + 2 * 32 + 32 * 16 + 16);
 
@@ -45,6 +45,8 @@ fn exports_that_cannot_be() {
     export(&["--to", "onnx", "--out", "a.pb"]).expect(2, &["--out a.pb", ".onnx"]);
     let nowhere = dir.path().join("nowhere/a.onnx");
     export(&["--to", "onnx", "--out", path(&nowhere)]).expect(2, &["there is no folder"]);
+    // No image was held out.
+    export(&["--to", "onnx", "--best"]).expect(2, &["is the best", "data.holdout", "without --best"]);
     export(&["--to", "onnx", "--projection"]).expect(2, &["--projection", "no projection head"]);
     simclr(&["export", path(&data), "--to", "onnx"]).expect(2, &["holds no run"]);
     assert!(!run.join("encoder.onnx").exists());

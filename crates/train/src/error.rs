@@ -150,6 +150,24 @@ pub enum TrainError {
         /// What is wrong with the newest.
         first: String,
     },
+    /// The best checkpoint of a run that calls none so.
+    #[error(
+        "none of the checkpoints in {} is the best: no figure of held-out images was measured (data.holdout, train.health_every, \
+         train.knn_every); without --best the newest is used",
+        folder.display()
+    )]
+    NoBest {
+        /// The checkpoints' folder.
+        folder: PathBuf,
+    },
+    /// A best checkpoint that cannot be used.
+    #[error("--best: {reason}; without --best the newest is used, {}", newest.display())]
+    BestLost {
+        /// What is wrong with it.
+        reason: String,
+        /// The newest that is intact.
+        newest: PathBuf,
+    },
     /// A checkpoint without a tensor that the network has.
     #[error("the checkpoint has no tensor {name:?}: it belongs to another network")]
     MissingTensor {

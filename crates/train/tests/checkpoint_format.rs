@@ -232,19 +232,25 @@ fn damaged_ones_are_stepped_over_and_named() {
 }
 
 #[test]
-fn a_best_that_is_damaged_or_gone_gives_way_to_the_newest() {
+fn a_best_that_is_damaged_or_gone_or_was_never_found_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let kept = store(folder.path(), 1);
-    kept.save(&example(1)).unwrap();
+    let mut first = example(1);
+    first.meta.best = None;
+    kept.save(&first).unwrap();
+    let message = kept.best().unwrap_err().to_string();
+    assert!(message.contains("is the best") && message.contains("data.holdout"), "{message}");
     let mut second = example(2);
     second.meta.best = Best::new(1, "knn", 0.5);
     kept.save(&second).unwrap();
     assert_eq!(steps(&kept), [1, 2]);
     fs::write(kept.path(1), "noise").unwrap();
-    let found = kept.best().unwrap().unwrap();
-    assert_eq!((found.checkpoint.meta.step, found.skipped.len()), (2, 1));
-    fs::remove_file(kept.path(1)).unwrap();
-    assert_eq!(kept.best().unwrap().unwrap().checkpoint.meta.step, 2);
+    for wrong in ["step-00000001.safetensors is damaged", "cannot read "] {
+        let message = kept.best().unwrap_err().to_string();
+        assert!(message.contains(wrong) && message.contains("without --best"), "{message}");
+        assert!(message.ends_with("step-00000002.safetensors"), "{message}");
+        let _ = fs::remove_file(kept.path(1));
+    }
 }
 
 proptest! {

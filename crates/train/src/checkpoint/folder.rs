@@ -120,26 +120,24 @@ impl Checkpoints {
         self.newest_before(u64::MAX)
     }
 
-    /// The checkpoint that the newest intact one calls the best, or the newest itself where it calls none.
+    /// The checkpoint that the newest intact one calls the best; nothing where there is none at all.
     ///
     /// # Errors
-    /// As [`Checkpoints::latest_good`]. A best one that is damaged is among the skipped of the newest.
+    /// As [`Checkpoints::latest_good`]; [`TrainError::NoBest`], [`TrainError::BestLost`].
     pub fn best(&self) -> Result<Option<Found>, TrainError> {
-        let Some(mut newest) = self.latest_good()? else {
+        let Some(newest) = self.latest_good()? else {
             return Ok(None);
         };
-        let step = newest.checkpoint.meta.step;
-        let Some(best) =
-            newest.checkpoint.meta.best.as_ref().map(super::Best::step).filter(|&best| best != step)
-        else {
+        let meta = &newest.checkpoint.meta;
+        let best = meta.best.as_ref().map(super::Best::step);
+        let best = best.ok_or_else(|| TrainError::NoBest { folder: self.folder.clone() })?;
+        if best == meta.step {
             return Ok(Some(newest));
-        };
-        match Checkpoint::read(self.files.as_ref(), &self.path(best)) {
-            Ok(checkpoint) => Ok(Some(Found { path: self.path(best), checkpoint, skipped: newest.skipped })),
-            Err(error) => {
-                newest.skipped.push(error);
-                Ok(Some(newest))
-            }
+        }
+        let path = self.path(best);
+        match Checkpoint::read(self.files.as_ref(), &path) {
+            Ok(checkpoint) => Ok(Some(Found { path, checkpoint, skipped: newest.skipped })),
+            Err(error) => Err(TrainError::BestLost { reason: error.to_string(), newest: newest.path }),
         }
     }
 
