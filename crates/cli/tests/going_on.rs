@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{checkpoints, pretrain, resume, simclr, small_data};
+use common::{checkpoints, path, pretrain, resume, simclr, small_data};
 
 /// A configuration that was edited or cut off would go on as another run: the checkpoint knows what it was.
 #[test]
@@ -54,4 +54,26 @@ fn a_run_that_was_killed_after_its_last_checkpoint() {
     fs::write(&file, "mine").unwrap();
     simclr(&resume(&data, &out)).expect(0, &["is finished"]);
     assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+/// An import that was killed before its network was written is made again by the same command, and says so.
+#[test]
+fn an_import_that_was_killed() {
+    let (dir, data) = small_data();
+    let (run, out) = (dir.path().join("run"), dir.path().join("imported"));
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    let file = run.join("encoder.safetensors");
+    let import = ["import", path(&file), "--out", path(&out)];
+    simclr(&import).expect(0, &[]);
+    let checkpoint = checkpoints(&out).pop().unwrap();
+    // As it is found when the program ends in the middle of the checkpoint.
+    fs::rename(&checkpoint, checkpoint.with_extension("safetensors.1-0.tmp")).unwrap();
+    simclr(&["knn", path(&out), "--train", path(&data)])
+        .expect(2, &["its import was interrupted; import encoder.safetensors again"]);
+    let from = [&pretrain(&data, &dir.path().join("next"), &[])[..], &["--from".into(), path(&out).into()]];
+    simclr(&from.concat()).expect(2, &["its import was interrupted"]);
+    simclr(&import).expect(0, &[]);
+    assert_eq!(fs::read_dir(out.join("checkpoints")).unwrap().count(), 1);
+    simclr(&["knn", path(&out), "--train", path(&data)]).expect(0, &["imported from"]);
+    simclr(&import).expect(2, &["already holds a run"]);
 }

@@ -139,11 +139,13 @@ pub enum EvalError {
         /// How many there were.
         trainings: usize,
     },
-    /// A run in which nothing was trained yet.
-    #[error("{} has no checkpoint yet; train it first: simclr pretrain DATA --out {} --resume", run.display(), run.display())]
+    /// A run in which nothing was trained yet, or whose import was interrupted.
+    #[error("{} has no checkpoint yet; {}", run.display(), first_step(run, imported.as_deref()))]
     NoCheckpoint {
         /// The run folder.
         run: PathBuf,
+        /// The file that it was to be imported from, if it was.
+        imported: Option<String>,
     },
     /// An error of the run folder, of a checkpoint or of the encoder.
     #[error(transparent)]
@@ -221,6 +223,17 @@ impl EvalError {
     /// An [`EvalError::Write`] from its parts, as a closure for `map_err`.
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         move |source| EvalError::Write { path: path.to_path_buf(), source }
+    }
+}
+
+/// How a run that has no checkpoint comes to one.
+fn first_step(run: &Path, imported: Option<&str>) -> String {
+    match imported {
+        Some(file) => format!(
+            "its import was interrupted; import {file} again: simclr import FILE --out {}",
+            run.display()
+        ),
+        None => format!("train it first: simclr pretrain DATA --out {} --resume", run.display()),
     }
 }
 

@@ -54,7 +54,10 @@ impl TrainedEncoder {
             WhichCheckpoint::Newest => checkpoints.latest_good()?,
             WhichCheckpoint::Best => checkpoints.best()?,
         };
-        let found = found.ok_or_else(|| EvalError::NoCheckpoint { run: path.to_path_buf() })?;
+        let found = found.ok_or_else(|| EvalError::NoCheckpoint {
+            run: path.to_path_buf(),
+            imported: run.imported().map(str::to_owned),
+        })?;
         let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
         let meta = &found.checkpoint.meta;
         let best =

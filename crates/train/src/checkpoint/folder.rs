@@ -168,6 +168,7 @@ fn step_of(path: &Path) -> Option<u64> {
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-fn is_left_over(path: &Path) -> bool {
+/// Whether a file of this path was left by a program that was stopped while it wrote a checkpoint.
+pub(crate) fn is_left_over(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == TEMPORARY) && step_of(&path.with_extension("")).is_some()
 }

@@ -6,6 +6,7 @@ mod meta;
 
 use std::path::Path;
 
+pub(crate) use folder::is_left_over;
 pub use folder::{Checkpoints, Found};
 pub use meta::{Best, Meta};
 

@@ -37,7 +37,11 @@ impl Beginning {
         let opened = RunFolder::open(from, Arc::new(Disk)).map_err(|error| problem(error.to_string()))?;
         let (run, theirs) = opened;
         let found = run.checkpoints(1).latest_good().map_err(|error| problem(error.to_string()))?;
-        let found = found.ok_or_else(|| problem("it has no checkpoint yet".to_owned()))?.checkpoint;
+        let none = match run.imported() {
+            Some(file) => format!("its import was interrupted; import {file} again"),
+            None => "it has no checkpoint yet".to_owned(),
+        };
+        let found = found.ok_or_else(|| problem(none))?.checkpoint;
 
         let there = Config { encoder: theirs.encoder, ..config.clone() };
         if let Some(Difference { key, ours, theirs, .. }) = config.differences(&there).into_iter().next() {

@@ -28,7 +28,7 @@ use serde::Serialize;
 use simclr_data::Skipped;
 use toml::Table;
 
-use crate::checkpoint::{Checkpoints, Found};
+use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
 use crate::file_system::{FileSystem, TEMPORARY, read_text, write_atomically};
 use crate::{Config, TrainError};
@@ -87,7 +87,7 @@ impl RunFolder {
         files: Arc<dyn FileSystem>,
     ) -> Result<Self, TrainError> {
         let text = config.to_toml()?;
-        refuse_unless_free(path, files.as_ref(), imported.is_none())?;
+        refuse_unless_free(path, &files, imported.is_none())?;
         let is_new = path.symlink_metadata().is_err();
         files.create_folder(path).map_err(TrainError::io("create", path))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -97,7 +97,7 @@ impl RunFolder {
         }
         let lock = lock(path)?;
         // Another process may have made a run between the first look and the lock.
-        refuse_unless_free(path, files.as_ref(), imported.is_none())?;
+        refuse_unless_free(path, &files, imported.is_none())?;
 
         let checkpoints = path.join(CHECKPOINTS);
         files.create_folder(&checkpoints).map_err(TrainError::io("create", &checkpoints))?;
@@ -356,23 +356,36 @@ impl RunFolder {
     }
 }
 
-/// A new run may be made where nothing is, or only what an interrupted making leaves.
-fn refuse_unless_free(path: &Path, files: &dyn FileSystem, trains: bool) -> Result<(), TrainError> {
+/// A new run may be made where nothing is, or only what an interrupted making leaves; an import also where another
+/// was interrupted before its network was written.
+fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) -> Result<(), TrainError> {
     let entries = match files.list(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(TrainError::io("list", path))?,
     };
-    if RunFolder::exists(path) {
-        return Err(TrainError::RunExists { path: path.to_path_buf(), trains });
+    let exists = RunFolder::exists(path);
+    let is_import = || {
+        let opened = RunFolder::open(path, Arc::clone(files));
+        opened.is_ok_and(|(run, _)| run.imported().is_some())
+    };
+    let taken = TrainError::RunExists { path: path.to_path_buf(), trains };
+    if exists && (trains || !is_import()) {
+        return Err(taken);
     }
     let temporary = |name: &str| format!("{name}.{TEMPORARY}");
-    let ours = [LOCK.to_owned(), MARKER.to_owned(), temporary(MARKER), temporary(CONFIG)];
+    let mut ours = vec![LOCK.to_owned(), MARKER.to_owned(), temporary(MARKER), temporary(CONFIG)];
+    ours.extend(exists.then(|| CONFIG.to_owned()));
     let left_over = |entry: &PathBuf| {
         let name = entry.file_name().unwrap_or_default();
         ours.iter().any(|ours| name == ours.as_str())
-            || (name == CHECKPOINTS && files.list(entry).is_ok_and(|inside| inside.is_empty()))
+            || (name == CHECKPOINTS
+                && files.list(entry).is_ok_and(|inside| inside.iter().all(|path| is_left_over(path))))
     };
-    if entries.iter().all(left_over) { Ok(()) } else { Err(TrainError::NotARun { path: path.to_path_buf() }) }
+    match (entries.iter().all(left_over), exists) {
+        (true, _) => Ok(()),
+        (false, true) => Err(taken),
+        (false, false) => Err(TrainError::NotARun { path: path.to_path_buf() }),
+    }
 }
 
 /// Locks a run folder for this process; nothing on a file system that has no locks.
