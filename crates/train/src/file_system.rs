@@ -4,11 +4,14 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::TrainError;
 
-/// Ending of files that are being written; one that is found was left by a program that was stopped.
-pub const TEMPORARY: &str = "tmp";
+/// Ending of files that are being written: `PATH.PROCESS-NUMBER.tmp`, so that two programs never write into one. What
+/// is found of a process that is gone was left by a program that was stopped.
+const TEMPORARY: &str = ".tmp";
 
 /// A file open for writing.
 pub trait Output: Write + Seek + Send {
@@ -29,7 +32,7 @@ pub trait Output: Write + Seek + Send {
 ///
 /// Every operation fails as its counterpart in [`std::fs`] does.
 pub trait FileSystem: fmt::Debug + Send + Sync {
-    /// Opens a file for writing, empty.
+    /// Makes a file that is not there yet, for writing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;
 
     /// Opens a file for writing at its end, creating it when it is not there. Also its length in bytes.
@@ -70,7 +73,7 @@ impl Output for File {
 
 impl FileSystem for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
-        Ok(Box::new(File::create(path)?))
+        Ok(Box::new(File::create_new(path)?))
     }
 
     fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
@@ -127,9 +130,17 @@ impl<'a> AtomicFile<'a> {
     /// # Errors
     /// Whatever the system reports.
     pub fn create(files: &'a dyn FileSystem, path: &Path) -> io::Result<Self> {
-        let temporary = temporary_of(path);
-        let out = BufWriter::new(files.create(&temporary)?);
-        Ok(Self { files, path: path.to_path_buf(), temporary, out, renamed: false })
+        loop {
+            let temporary = temporary_of(path);
+            match files.create(&temporary) {
+                // Left by a process that had our number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => {
+                    let out = BufWriter::new(created?);
+                    return Ok(Self { files, path: path.to_path_buf(), temporary, out, renamed: false });
+                }
+            }
+        }
     }
 
     /// Returns when everything written is on the disk, not yet in its place.
@@ -173,7 +184,7 @@ impl Seek for AtomicFile<'_> {
 impl Drop for AtomicFile<'_> {
     fn drop(&mut self) {
         if !self.renamed {
-            // Best effort: what cannot be removed now is overwritten by the next attempt.
+            // Best effort: what cannot be removed now is removed with what a stopped program leaves.
             let _ = self.files.remove(&self.temporary);
         }
     }
@@ -208,11 +219,26 @@ pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Resu
     String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8 text".to_owned()))
 }
 
+/// A name that no file has had in this process.
 fn temporary_of(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(TEMPORARY);
+    name.push(format!(".{}-{}{TEMPORARY}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     PathBuf::from(name)
+}
+
+/// The name of the file that a temporary one was to become, and the process that writes or wrote it.
+pub(crate) fn unfinished(name: &str) -> Option<(&str, u32)> {
+    let (whole, writer) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let (process, number) = writer.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    Some((whole, process.parse().ok()?))
+}
+
+/// Whether a process is known to have ended; only Linux tells without being asked in ways that are not safe.
+pub(crate) fn has_ended(process: u32) -> bool {
+    let processes = Path::new("/proc");
+    processes.join("self").exists() && !processes.join(process.to_string()).exists()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -247,6 +273,30 @@ mod tests {
         assert!(error.contains("a.txt") && error.contains("free some space"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(Disk.list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn two_who_write_one_file_do_not_meet_and_touch_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.npy");
+        let theirs = folder.path().join("x.npy.tmp");
+        fs::write(&theirs, "mine").unwrap();
+        let mut writers = ["first", "second"].map(|text| (text, AtomicFile::create(&Disk, &path).unwrap()));
+        for (text, file) in &mut writers {
+            file.write_all(text.as_bytes()).unwrap();
+        }
+        for (text, file) in writers {
+            file.commit().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::read_to_string(&theirs).unwrap(), "mine");
+        assert_eq!(Disk.list(folder.path()).unwrap().len(), 2);
+        let name = temporary_of(Path::new("x.npy")).into_os_string().into_string().unwrap();
+        assert_eq!(unfinished(&name), Some(("x.npy", process::id())));
+        assert!(
+            ["x.npy.tmp", "x.npy", "x.1-2.npy", "x.a-1.tmp"].iter().all(|name| unfinished(name).is_none())
+        );
+        assert!(!has_ended(process::id()));
     }
 
     #[test]

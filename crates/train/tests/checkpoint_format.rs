@@ -187,12 +187,12 @@ fn the_last_few_and_the_best_are_kept() {
     assert_eq!(kept.latest_good().unwrap().unwrap().checkpoint.meta.step, 9);
     fs::write(folder.path().join("checkpoints/notes.txt"), "mine").unwrap();
     fs::write(folder.path().join("checkpoints/step-1.safetensors"), "mine").unwrap();
-    fs::write(folder.path().join("checkpoints/step-00000007.safetensors.tmp"), "left over").unwrap();
+    fs::write(folder.path().join("checkpoints/step-00000007.safetensors.1-0.tmp"), "left over").unwrap();
     kept.save(&example(10)).unwrap();
     assert_eq!(steps(&kept), [9, 10]);
     assert!(folder.path().join("checkpoints/notes.txt").exists());
     assert!(folder.path().join("checkpoints/step-1.safetensors").exists());
-    assert!(!folder.path().join("checkpoints/step-00000007.safetensors.tmp").exists());
+    assert!(!folder.path().join("checkpoints/step-00000007.safetensors.1-0.tmp").exists());
 }
 
 #[test]

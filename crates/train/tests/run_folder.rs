@@ -130,7 +130,7 @@ fn a_run_is_removed_whatever_has_become_of_it_and_nothing_else_is() {
         let run = create(&path).unwrap();
         assert!(matches!(remove(), Err(TrainError::RunLocked { .. })));
         run.write_evaluation("knn", &0.5).unwrap();
-        for name in ["events.out.tfevents.1.simclr", "encoder.safetensors", "report.html.tmp"] {
+        for name in ["events.out.tfevents.1.simclr", "encoder.safetensors", "report.html.1-0.tmp"] {
             run.write(name, |out| out.write_all(b"?")).unwrap();
         }
         drop(run);

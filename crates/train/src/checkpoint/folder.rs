@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Checkpoint;
 use crate::TrainError;
-use crate::file_system::{FileSystem, TEMPORARY};
+use crate::file_system::{FileSystem, unfinished};
 
 const START: &str = "step-";
 const END: &str = ".safetensors";
@@ -163,12 +163,17 @@ impl Checkpoints {
 }
 
 fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix(START)?.strip_suffix(END)?;
+    step_of_name(path.file_name()?.to_str()?)
+}
+
+fn step_of_name(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(START)?.strip_suffix(END)?;
     let plain = digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten()
 }
 
 /// Whether a file of this path was left by a program that was stopped while it wrote a checkpoint.
 pub(crate) fn is_left_over(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == TEMPORARY) && step_of(&path.with_extension("")).is_some()
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    unfinished(&name).is_some_and(|(whole, _)| step_of_name(whole).is_some())
 }

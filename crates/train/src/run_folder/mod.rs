@@ -30,7 +30,7 @@ use toml::Table;
 
 use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
-use crate::file_system::{FileSystem, TEMPORARY, read_text, write_atomically};
+use crate::file_system::{FileSystem, read_text, unfinished, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use parts::MARKER;
@@ -121,6 +121,7 @@ impl RunFolder {
     pub fn resume(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
         let (mut run, _) = Self::open(path, files)?;
         run._lock = lock(path)?;
+        run.remove_unfinished();
         let config = run.read_config()?;
         Ok((run, config))
     }
@@ -372,12 +373,11 @@ fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) ->
     if exists && (trains || !is_import()) {
         return Err(taken);
     }
-    let temporary = |name: &str| format!("{name}.{TEMPORARY}");
-    let mut ours = vec![LOCK.to_owned(), MARKER.to_owned(), temporary(MARKER), temporary(CONFIG)];
-    ours.extend(exists.then(|| CONFIG.to_owned()));
     let left_over = |entry: &PathBuf| {
-        let name = entry.file_name().unwrap_or_default();
-        ours.iter().any(|ours| name == ours.as_str())
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        unfinished(&name).is_some_and(|(whole, _)| [MARKER, CONFIG].contains(&whole))
+            || [LOCK, MARKER].contains(&&*name)
+            || (name == CONFIG && exists)
             || (name == CHECKPOINTS
                 && files.list(entry).is_ok_and(|inside| inside.iter().all(|path| is_left_over(path))))
     };

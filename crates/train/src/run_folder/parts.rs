@@ -1,6 +1,6 @@
 //! What a run folder is made of.
 
-use crate::file_system::TEMPORARY;
+use crate::file_system::unfinished;
 use crate::tensorboard::EVENTS;
 
 /// The file that makes a folder a run.
@@ -46,6 +46,6 @@ pub(super) fn evaluation_file(protocol: &str) -> String {
 
 /// When an entry of a run folder is removed, or nothing for one that is not of a run.
 pub(super) fn place_of(name: &str) -> Option<usize> {
-    let whole = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')).unwrap_or(name);
+    let whole = unfinished(name).map_or(name, |(whole, _)| whole);
     if whole.starts_with(EVENTS) { Some(0) } else { PARTS.iter().position(|&part| part == whole) }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::parts::place_of;
 use super::{RunFolder, lock};
 use crate::TrainError;
+use crate::file_system::{has_ended, unfinished};
 
 impl RunFolder {
     /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
@@ -35,6 +36,18 @@ impl RunFolder {
         }
         if self.is_new {
             let _ = fs::remove_dir(&self.path);
+        }
+    }
+
+    /// Removes files of the run that programs which have ended left unfinished; those of checkpoints go when the next
+    /// one is saved. What cannot be removed stays.
+    pub(super) fn remove_unfinished(&self) {
+        let left_over = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            place_of(&name).is_some() && unfinished(&name).is_some_and(|(_, process)| has_ended(process))
+        };
+        for path in self.files.list(&self.path).unwrap_or_default().iter().filter(|path| left_over(path)) {
+            let _ = self.files.remove(path);
         }
     }
 }
