@@ -1,8 +1,9 @@
 //! Opening data sets, and saying what they are.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use simclr_data::{DataError, DecodeOptions, Index, Opener, Source};
+use simclr_data::{DataError, Dataset, DecodeOptions, Index, Opener, Source};
 
 use crate::terminal;
 
@@ -64,6 +65,13 @@ fn line(name: &str, source: &Source) -> String {
     }
     if classes > 0 {
         line += &format!(", {classes} classes");
+    }
+    // A data set that lacks labels here and there: pretraining uses these images, evaluation does not.
+    let parts = [Some(&source.train), source.test.as_ref()].into_iter().flatten();
+    let without = |part: &Arc<dyn Dataset>| (0..part.len()).filter(|&i| part.label(i).is_none()).count();
+    let without: usize = parts.filter(|part| !part.classes().is_empty()).map(without).sum();
+    if without > 0 {
+        line += &format!(", {} of no class", terminal::counted(without, "image"));
     }
     if source.left_out.count > 0 {
         line += &format!("; {} left out", terminal::counted(source.left_out.count, "other file"));

@@ -124,7 +124,6 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         E::Train(error) => is_usage_of_training(error),
         E::Data(error) => is_usage_of_data(error),
         E::NoLabels { .. }
-        | E::Unlabelled { .. }
         | E::UnknownClass { .. }
         | E::OneClass { .. }
         | E::TooFewToProbe { .. }

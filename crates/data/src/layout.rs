@@ -132,7 +132,8 @@ impl Root {
 }
 
 /// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below the
-/// root are parts, folders below that classes. The images that belong to neither are left out.
+/// root are parts, folders below that classes. The images beside the parts are left out; those beside the classes have
+/// no label.
 ///
 /// A folder called `train` among others of which none is called like a part to test on is one of them, maybe a class;
 /// unless there are classes in it, and none without it.
@@ -167,17 +168,12 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arrang
     (train, test)
 }
 
-/// The classes of some of the images, which lie in `folder`; those beside the class folders are dropped.
+/// The classes of some of the images, which lie in `folder`.
 fn classed<'a>(chosen: Vec<u32>, folder: impl Fn(u32) -> &'a [u8], root: Root) -> Arranged {
     let folders = chosen.iter().map(|&image| folder(image));
     let start = root.len(folders.clone());
     let classes = classes(folders.map(|folder| below(folder, start)));
-    if !classes.labels.contains(&NO_LABEL) {
-        return Arranged { chosen, classes };
-    }
-    let (chosen, labels) =
-        chosen.into_iter().zip(classes.labels).filter(|(_, label)| *label != NO_LABEL).unzip();
-    Arranged { chosen, classes: Classes { names: classes.names, labels } }
+    Arranged { chosen, classes }
 }
 
 #[cfg(test)]

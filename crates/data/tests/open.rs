@@ -33,9 +33,10 @@ fn class_folders_give_labels_at_any_depth() {
     let source = open(dir.path()).unwrap();
     assert_eq!(source.kind.to_string(), "folder, one sub-folder per class");
     assert_eq!(source.train.classes(), ["ant", "cat", "dog"]);
-    let labels: Vec<_> = (0..source.train.len()).map(|i| source.train.label(i).unwrap()).collect();
-    assert_eq!(labels, [0, 1, 1, 2, 2]);
-    assert_eq!(source.left_out.files[0].name, "stray.png");
+    // What lies beside the classes has no label; pretraining needs none.
+    let labels: Vec<_> = (0..source.train.len()).map(|i| source.train.label(i)).collect();
+    assert_eq!(labels, [Some(0), Some(1), Some(1), Some(2), Some(2), None]);
+    assert_eq!((source.train.name(5), source.left_out.count), ("stray.png".to_owned(), 0));
 }
 
 #[test]
@@ -94,6 +95,17 @@ fn what_lies_beside_the_parts_is_left_out_and_told() {
     assert_eq!(names(&*source.test.clone().unwrap()), ["test/a/1.png", "test/b/2.png", "test/b/3.png"]);
     assert_eq!(left_out(&source), ["extra/x.png", "stray.png", "val/a/1.png"]);
     assert!(source.left_out.files[2].reason.contains("none of the parts"), "{:?}", source.left_out);
+}
+
+#[test]
+fn a_test_part_without_labels_has_no_classes() {
+    let dir = tempdir().unwrap();
+    for name in ["train/a/1.png", "train/a/2.png", "train/b/1.png", "val/1.png"] {
+        picture(&dir.path().join(name), 0);
+    }
+    let source = open(dir.path()).unwrap();
+    let test = source.test.unwrap();
+    assert!(test.len() == 1 && test.classes().is_empty() && !source.train.classes().is_empty());
 }
 
 #[test]

@@ -22,18 +22,6 @@ pub enum EvalError {
         /// "training", "test" or "validation".
         set: &'static str,
     },
-    /// Images without a label in a data set that has labels.
-    #[error(
-        "{count} of the {set} images have no label, the first being {first}; move each into the folder of its class, or away"
-    )]
-    Unlabelled {
-        /// "training", "test" or "validation".
-        set: &'static str,
-        /// How many.
-        count: usize,
-        /// The name of the first.
-        first: String,
-    },
     /// A class of images to judge by that a classifier never learns.
     #[error(
         "class {class:?} of the {set} images is not among the {count} classes of the training images ({known})"

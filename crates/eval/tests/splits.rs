@@ -32,11 +32,21 @@ fn images_without_labels_are_refused() {
     let error = Splits::new(toy().shared(), bare.clone().shared()).unwrap_err();
     assert!(matches!(error, EvalError::NoLabels { set: "test" }));
     assert!(matches!(Splits::hold_out(bare.shared(), 0.2, 0), Err(EvalError::NoLabels { set: "training" })));
+    let none = Toy { labels: vec![None; 12], ..toy() };
+    assert!(matches!(Splits::new(none.shared(), toy().shared()), Err(EvalError::NoLabels { .. })));
+}
+
+#[test]
+fn only_images_with_a_label_count() {
+    let toy = || Toy::new(&RGB, 12, 1);
     let mut partly = toy();
     partly.labels[4] = None;
     partly.labels[9] = None;
-    let error = Splits::new(partly.shared(), toy().shared()).unwrap_err().to_string();
-    assert!(error.starts_with("2 of the training images have no label, the first being toy 4;"), "{error}");
+    let data = Splits::new(partly.clone().shared(), toy().shared()).unwrap();
+    assert_eq!((data.train().len(), data.test().len()), (10, 12));
+    assert!(data.train().label(4).is_some() && data.train().name(4) == "toy 5");
+    let data = Splits::hold_out(partly.shared(), 0.4, 3).unwrap();
+    assert_eq!(data.train().len() + data.test().len(), 10);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) fn by_folders(
         used[image as usize] = true;
     }
     for stray in (0..used.len()).filter(|&image| !used[image]) {
-        left_out.push(files.name(stray), "in none of the parts or classes that are used");
+        left_out.push(files.name(stray), "in none of the parts that are used");
     }
     let set =
         |arranged: Arranged| ImageFiles::some(files.clone(), arranged.chosen, arranged.classes, options);

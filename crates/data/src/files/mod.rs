@@ -87,7 +87,7 @@ impl<F: Files> ImageFiles<F> {
         self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
     }
 
-    /// Numbers the labels by `classes` (those of the training part) instead of by this set's own.
+    /// Numbers the labels by `classes` (those of the training part) instead of by this set's own, if it has any.
     ///
     /// # Errors
     /// What `unknown` says of a class that is not among them.
@@ -96,6 +96,9 @@ impl<F: Files> ImageFiles<F> {
         classes: &[String],
         unknown: impl FnOnce(&str) -> DataError,
     ) -> Result<(), DataError> {
+        if self.classes.is_empty() {
+            return Ok(());
+        }
         let new_label = new_labels(&self.classes, classes).map_err(unknown)?;
         for label in self.labels.iter_mut().filter(|label| **label != NO_LABEL) {
             *label = new_label[*label as usize];

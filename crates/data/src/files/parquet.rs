@@ -212,7 +212,7 @@ pub(crate) fn open(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) 
     let train = ImageFiles::new(train, train_labels.classes(Some(&test_labels)), options);
     let mut test = ImageFiles::new(test, test_labels.classes(Some(&train_labels)), options);
     // Numbers stand for names, which are the same classes whatever their order is.
-    if test_labels.is_some() && !train.classes().is_empty() && train.classes() != test.classes() {
+    if !train.classes().is_empty() && train.classes() != test.classes() {
         test.relabel(train.classes(), |class| in_test_alone(&paths[0], class))?;
     }
     Ok(Opened { train, test: Some(test), left_out })

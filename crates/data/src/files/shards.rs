@@ -231,9 +231,8 @@ pub(crate) fn open(
         };
         let (train, left_out) = part(train, left_out)?;
         let (mut test, left_out) = part(test, left_out)?;
-        let (train_classes, test_classes) = (crate::Dataset::classes(&train), crate::Dataset::classes(&test));
-        if !train_classes.is_empty() && !test_classes.is_empty() {
-            test.relabel(train_classes, |class| in_test_alone(place, class))?;
+        if !train.classes().is_empty() {
+            test.relabel(train.classes(), |class| in_test_alone(place, class))?;
         }
         return Ok(Opened { train, test: Some(test), left_out });
     };

@@ -15,8 +15,8 @@ use crate::EvalError;
 /// Class names given in a message.
 const NAMED: usize = 10;
 
-/// The images that classifiers learn from, and those that they are judged by. All have labels; those of the test
-/// images are numbered as the training images' are.
+/// The images that classifiers learn from, and those that they are judged by. All have labels, and those that have
+/// none are no part of it; the test images' are numbered as the training images' are.
 #[derive(Clone)]
 pub struct Splits {
     train: Arc<dyn Dataset>,
@@ -29,8 +29,8 @@ impl Splits {
     /// Two data sets. Classes are matched by name, so that a test set may lack some and order them otherwise.
     ///
     /// # Errors
-    /// [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`]
-    /// for a test class that the training images do not have.
+    /// [`EvalError::NoLabels`], [`EvalError::OneClass`], and [`EvalError::UnknownClass`] for a test class that the
+    /// training images do not have.
     pub fn new(train: Arc<dyn Dataset>, test: Arc<dyn Dataset>) -> Result<Splits, EvalError> {
         let train = matched("training", train, None)?;
         let test = matched("test", test, Some(train.classes()))?;
@@ -48,7 +48,7 @@ impl Splits {
     /// between 0 and 1.
     pub fn hold_out(whole: Arc<dyn Dataset>, fraction: f64, seed: u64) -> Result<Splits, EvalError> {
         check_fraction("the share of test images", fraction)?;
-        check_labelled("training", whole.as_ref())?;
+        let whole = labelled("training", whole)?;
         let labels: Vec<u32> = (0..whole.len()).filter_map(|index| whole.label(index)).collect();
         let (rest, part) = stratify(&labels, fraction, seed);
         if part.is_empty() {
@@ -130,27 +130,25 @@ pub(super) fn check_fraction(name: &'static str, fraction: f64) -> Result<(), Ev
     Err(EvalError::Option { name, found: fraction.to_string(), expected })
 }
 
-fn check_labelled(set: &'static str, dataset: &dyn Dataset) -> Result<(), EvalError> {
-    if dataset.classes().is_empty() {
-        return Err(EvalError::NoLabels { set });
-    }
-    let mut without = (0..dataset.len()).filter(|&index| dataset.label(index).is_none());
-    match without.next() {
-        Some(first) => {
-            Err(EvalError::Unlabelled { set, count: 1 + without.count(), first: dataset.name(first) })
-        }
-        None => Ok(()),
+/// The images that have a label: those beside the folders of the classes, say, have none.
+fn labelled(set: &'static str, images: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>, EvalError> {
+    let labelled: Vec<u32> =
+        (0..images.len() as u32).filter(|&index| images.label(index as usize).is_some()).collect();
+    match labelled.len() {
+        0 => Err(EvalError::NoLabels { set }),
+        all if all == images.len() => Ok(images),
+        _ => Ok(Arc::new(Subset::new(images, labelled))),
     }
 }
 
-/// A data set of which every image has a label: numbered as in `classes`, which those of the training images are,
-/// or in its own way where it is the training images.
+/// The labelled images of a data set: numbered as in `classes`, which those of the training images are, or in its own
+/// way where it is the training images.
 pub(super) fn matched(
     set: &'static str,
     images: Arc<dyn Dataset>,
     classes: Option<&[String]>,
 ) -> Result<Arc<dyn Dataset>, EvalError> {
-    check_labelled(set, images.as_ref())?;
+    let images = labelled(set, images)?;
     match (classes, images.classes()) {
         (None, [class]) => Err(EvalError::OneClass { class: class.clone() }),
         (Some(classes), own) if own != classes => renumber(set, images, classes),

@@ -73,12 +73,14 @@ impl Labels {
     pub fn classes(&self, other: Option<&Self>) -> Classes {
         match (self, other) {
             (Self::Numbers { labels, names }, other) => {
-                let others = match other {
-                    Some(Self::Numbers { labels, .. }) => &labels[..],
-                    _ => &[],
+                let (others, names_there) = match other {
+                    Some(Self::Numbers { labels, names }) => (&labels[..], names.as_ref()),
+                    _ => (&[][..], None),
                 };
                 let all = numbered(labels.iter().chain(others).copied().collect());
-                let names = names.clone().filter(|names| names.len() >= all.names.len()).unwrap_or(all.names);
+                // The numbers of a part without names are those of the other.
+                let names = names.as_ref().or(names_there).filter(|names| names.len() >= all.names.len());
+                let names = names.cloned().unwrap_or(all.names);
                 match names.is_empty() {
                     true => Classes::default(),
                     false => Classes { names, labels: labels.clone() },

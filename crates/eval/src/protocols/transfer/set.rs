@@ -43,8 +43,8 @@ impl TransferSet {
     /// show several classes, the rarest counts.
     ///
     /// # Errors
-    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::Unlabelled`], [`EvalError::UnknownClass`],
-    /// [`EvalError::OneClass`], [`EvalError::TooFewToSplit`]; test images that are neither named nor part of
+    /// Of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
+    /// [`EvalError::TooFewToSplit`]; test images that are neither named nor part of
     /// `train`, an image in two of the parts, a table of classes that does not fit the images.
     pub fn open(
         spec: &SetSpec,
