@@ -31,7 +31,7 @@ pub use device::{
     ProductMode, Searched, Source, ViewMaker,
 };
 pub use element::{Element, ElementType};
-pub use environment::settle_environment;
+pub use environment::{NCCL_SETTINGS, settle_environment};
 pub use error::{CudaError, Result};
 pub use gpus::{Gpu, Gpus};
 pub use launcher::{Argument, Launch, Launcher, Memory};

@@ -194,6 +194,14 @@ fn another_device_does_not_break_into_a_capture() {
                     captured.replay()?;
                     other.synchronize()?;
                     assert_eq!(other.values(small.read())?, values);
+                    // One with a handle of cuBLASLt goes meanwhile.
+                    let third = another_device().expect("there was one a moment ago");
+                    let mut product = third.buffer::<f32>(1)?;
+                    let two = third.buffer_of(&[2.0f32])?;
+                    let matrix = || Matrix::new(two.read(), 1);
+                    let (epilogue, mode) = (Epilogue::None, ProductMode::Exact);
+                    third.product(matrix()?, matrix()?, epilogue, mode, product.write(), Write::Over)?;
+                    assert_eq!(third.values(product.read())?, [4.0]);
                     Ok(arrived)
                 });
                 elsewhere.join().unwrap()

@@ -16,6 +16,7 @@ mod values;
 
 pub use emulator::{Emulator, Order, in_every_order};
 pub use libraries::{libraries, libraries_for_two_gpus};
+pub use simclr_cuda::Libraries;
 pub use sparse::Sparse;
 pub use translate::compiler;
 pub use values::{Guarded, Values};

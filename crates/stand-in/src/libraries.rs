@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use simclr_cuda::{Gpus, Libraries, Library, Program, SearchPath};
+use simclr_cuda::{Gpus, Libraries, Library, NCCL_SETTINGS, Program, SearchPath};
 
 use crate::translate::{compiler, folder, library_of, plain, preamble};
 
@@ -53,18 +53,21 @@ pub fn libraries() -> Option<Libraries> {
     Some(Libraries::find_in(&places))
 }
 
-/// What the program sets before there is a second thread, and a test cannot.
-const REGISTER: &str = "NCCL_GRAPH_REGISTER";
+/// Two GPUs of one process reach into each other's memory unless this is set. Processes of their own do not.
+const APART: (&str, &str) = ("NCCL_P2P_DIRECT_DISABLE", "1");
 
 /// Libraries for a test on two GPUs with NCCL: the machine's, where it has such, else the stand-in's. None where
 /// that cannot be had either. What is passed over is said, past what the test harness keeps to itself.
 pub fn libraries_for_two_gpus() -> Option<Libraries> {
     let say = |what: &str| drop(writeln!(io::stderr(), "SKIPPED {what}"));
+    // The program sets these before there is a second thread, which a test cannot.
+    let mut settings = NCCL_SETTINGS.into_iter().chain([APART]);
+    let unset = settings.find(|(name, value)| std::env::var_os(name).is_none_or(|found| found != *value));
     let own = Libraries::find();
     if own.get(Library::Nccl).is_none() || Gpus::find(&own).gpus.len() < 2 {
         say("on two GPUs: there are none, or no NCCL");
-    } else if std::env::var_os(REGISTER).is_none_or(|value| value != "0") {
-        say(&format!("on two GPUs: {REGISTER}=0 is needed in the environment"));
+    } else if let Some((name, value)) = unset {
+        say(&format!("on two GPUs: {name}={value} is needed in the environment"));
     } else {
         return Some(own);
     }

@@ -3,12 +3,13 @@
 
 #![cfg(feature = "cuda")]
 
+mod on_gpu;
 mod watching;
 
-use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use on_gpu::gpu;
 use simclr_data::{Dataset, Made};
 use simclr_engine::{DType, Device};
 use simclr_train::checkpoint::Checkpoint;
@@ -20,21 +21,7 @@ use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, Model, TrainError, memory};
 use watching::Watch;
 
-/// The device, one test at a time: while a step is captured, the stand-in refuses what others would wait for.
-fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let gpu = Device::cuda(0, 2).ok().or_else(|| {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 2).unwrap())
-    });
-    if gpu.is_none() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
-    }
-    gpu.map(|gpu| (gpu, alone))
-}
-
-/// Five steps an epoch on 8 x 8 pixels, three epochs.
+/// Five steps and a bit an epoch on 8 x 8 pixels, three epochs.
 fn config(sets: &[&str]) -> Config {
     let usual = [
         "data.image_size=8",
@@ -91,7 +78,7 @@ fn halved(scale: f64, skipped: f64) -> f64 {
 
 #[test]
 fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let whole = |sets: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         let (outcome, watch) = train(&device, folder.path(), &config(sets), None, None);
@@ -99,7 +86,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     };
     let ((f32, _), want) = whole(&["train.precision=f32"]);
     let ((half, bits), got) = whole(&[]);
-    assert_eq!((want.steps.len(), got.steps.len(), got.epochs.len()), (15, 15, 3));
+    assert_eq!((want.steps.len(), got.steps.len(), got.epochs.len()), (17, 17, 3));
     // So narrow a network has gradients that overflow at the scale where all begin: the first steps may be skipped,
     // which shifts the others.
     for (got, want) in got.steps.iter().zip(&want.steps) {
@@ -114,7 +101,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     assert!(health.holdout_contrastive_accuracy.is_finite() && got.epochs[2].knn_top1.is_some());
     let [scale, steps, skipped] = scale_of(&half);
     assert_eq!(scale, halved(65536.0, skipped));
-    assert!(steps > 0.0 && steps + skipped <= 15.0, "{steps} and {skipped}");
+    assert!(steps > 0.0 && steps + skipped <= 17.0, "{steps} and {skipped}");
     assert!(!f32.meta.extra.contains_key("loss_scale"));
 
     // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same
@@ -153,7 +140,7 @@ const STEEP: &str = "loss.temperature=1e-10";
 
 #[test]
 fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let folder = tempfile::tempdir().unwrap();
     let steep = config(&[STEEP, "train.epochs=4", "train.knn_every=0", "train.health_every=0"]);
     let (outcome, watch) = train(&device, folder.path(), &steep, None, Some(4));
@@ -186,7 +173,7 @@ fn memory_is_foreseen_and_a_processor_computes_in_f32() {
     let error = config(&[]).prepare(&cpu).unwrap_err().to_string();
     assert!(error.contains("needs a GPU") && error.contains("bf16"), "{error}");
     assert_eq!(Model::new(&config(&[]), &cpu).unwrap().activations(), DType::F32);
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let [half, bf16] = ["train.precision=fp16", "train.precision=bf16"].map(|precision| {
         let config = config(&[precision]);
         let model = Model::new(&config, &device).unwrap();

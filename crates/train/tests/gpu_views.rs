@@ -3,9 +3,11 @@
 
 #![cfg(feature = "cuda")]
 
-use std::io::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod on_gpu;
 
+use std::sync::Arc;
+
+use on_gpu::gpu;
 use simclr_augment::ViewConfig;
 use simclr_data::{
     Batch, DataError, Dataset, DecodeScratch, Decoded, Loader, LoaderConfig, Position, Reading, Region, Share,
@@ -69,20 +71,6 @@ impl Dataset for Sizes {
     }
 }
 
-/// The device, one test at a time: while a step is captured, the stand-in refuses what others would wait for.
-fn gpu() -> Option<(Device, MutexGuard<'static, ()>)> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let gpu = Device::cuda(0, 2).ok().or_else(|| {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 2).unwrap())
-    });
-    if gpu.is_none() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
-    }
-    gpu.map(|gpu| (gpu, alone))
-}
-
 fn loader() -> LoaderConfig {
     let config = ViewConfig { blur_prob: Some(0.5), ..ViewConfig::default() };
     LoaderConfig {
@@ -132,7 +120,7 @@ fn assert_same(got: &[Batch], want: &[Batch], what: &str) {
 
 #[test]
 fn the_views_are_those_of_the_processor() {
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let mut loader_of_cpu = Loader::new(Sizes::of(70), loader(), Position::default());
     let want: Vec<Batch> = (0..21).map(|_| loader_of_cpu.next_batch().unwrap()).collect();
     let all: usize = (0..70)
@@ -216,14 +204,14 @@ fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<Wa
 
 #[test]
 fn a_run_learns_the_same_wherever_its_views_are_made() {
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let on = |place: &str, stop_after| {
         train(&device, &config(&[&format!("data.views_on={place}")]), stop_after).unwrap()
     };
     let (cpu, gpu) = (on("cpu", None), on("gpu", None));
     assert!(matches!(cpu.plan.unwrap().views, ViewsPlace::Cpu(Some(_))));
     assert!(matches!(gpu.plan.unwrap().views, ViewsPlace::Gpu { keeps: 1.. }));
-    assert_eq!(cpu.losses.len(), 6);
+    assert_eq!(cpu.losses.len(), 8);
     for (step, (got, want)) in gpu.losses.iter().zip(&cpu.losses).enumerate() {
         assert!((got - want).abs() < 2e-2 * want, "step {step}: {got} for {want}");
     }
@@ -234,7 +222,7 @@ fn a_run_learns_the_same_wherever_its_views_are_made() {
 #[test]
 fn what_images_take_of_the_gpu_is_foreseen() {
     for (what, keeps) in [("cpu", 0), ("gpu", 0), ("gpu", 1 << 30)] {
-        let Some((device, _alone)) = gpu() else { return };
+        let Some((device, _alone)) = gpu(2) else { return };
         let config = config(&[&format!("data.views_on={what}"), "data.image_size=16"]);
         let images = Sizes::of(70);
         let mut model = simclr_train::Model::new(&config, &device).unwrap();
@@ -281,7 +269,7 @@ fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     };
     let cpu = Device::cpu(1).unwrap();
     assert!(refused(&cpu, &config(&["data.views_on=gpu"])).contains("the run is on cpu"));
-    let Some((device, _alone)) = gpu() else { return };
+    let Some((device, _alone)) = gpu(2) else { return };
     let rotated = "view.a=[{ op = \"random_resized_crop\" }, { op = \"rotation\" }]";
     let place = |sets: &[&str]| {
         let config = config(sets);

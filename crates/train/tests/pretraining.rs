@@ -1,5 +1,7 @@
 //! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod watching;
 
 use std::path::Path;
@@ -270,25 +272,11 @@ fn the_state_of_another_optimiser_is_refused() {
     assert!(error.contains("\"optimizer.conv1.weight\" has 108 values, 216 are needed"), "{error}");
 }
 
-/// A GPU, or what stands in for one; none where that cannot be had either, which is said.
-#[cfg(feature = "cuda")]
-fn gpu() -> Option<Device> {
-    use std::io::Write as _;
-    let gpu = Device::cuda(0, 1).ok().or_else(|| {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on a GPU: there is none");
-        simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, 1).unwrap())
-    });
-    if gpu.is_none() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED on the stand-in for a GPU: it needs a C++ compiler");
-    }
-    gpu
-}
-
 /// Steps are looked at every third time; the run goes on in the middle of an epoch as if it had not been stopped.
 #[cfg(feature = "cuda")]
 #[test]
 fn captured_steps_have_the_same_bits_across_a_stop() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu(1) else { return };
     let config = config(&["train.epochs=1", "train.log_every=3", "train.precision=bf16"]);
     let run = |stops: &[u64]| {
         let folder = tempfile::tempdir().unwrap();
@@ -316,7 +304,7 @@ fn captured_steps_have_the_same_bits_across_a_stop() {
 #[cfg(feature = "cuda")]
 #[test]
 fn captured_steps_of_other_losses_follow_those_of_the_processor() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu(1) else { return };
     for keys in [OTHER_LOSSES[0], OTHER_LOSSES[3]] {
         let config = config(&[&keys[..], &["train.epochs=1", "train.precision=f32"]].concat());
         let losses = |device: &Device| {
@@ -334,7 +322,7 @@ fn captured_steps_of_other_losses_follow_those_of_the_processor() {
 #[cfg(feature = "cuda")]
 #[test]
 fn a_captured_step_that_is_not_finite_ends_the_run() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu(1) else { return };
     let sets =
         ["train.epochs=1", "optim.name=sgd", "optim.rate=1e30", "optim.warmup_epochs=0", "train.log_every=4"];
     let config = config(&sets);
@@ -352,7 +340,7 @@ fn a_captured_step_that_is_not_finite_ends_the_run() {
 #[cfg(feature = "cuda")]
 #[test]
 fn checkpoints_move_between_devices() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu(1) else { return };
     let cpu = Device::cpu(1).unwrap();
     let config = config(&["train.epochs=1", "train.precision=f32"]);
     let run = |middle: &Device| {
@@ -379,7 +367,7 @@ fn checkpoints_move_between_devices() {
 #[cfg(feature = "cuda")]
 #[test]
 fn lines_of_a_gpu_are_rarer() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu(1) else { return };
     let config =
         config(&["train.epochs=1", "train.log_every=auto", "train.health_every=0", "train.knn_every=0"]);
     let logged = |device: &Device| {
@@ -395,7 +383,7 @@ fn lines_of_a_gpu_are_rarer() {
 #[cfg(feature = "cuda")]
 #[test]
 fn embedding_searches_for_kernels_twice() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = on_gpu::gpu_without_memories(1) else { return };
     let model = simclr_train::Model::new(&config(&["train.precision=f32"]), &gpu).unwrap();
     let image = |i: usize| (0..16 * 16 * 3).map(move |v| (v * 7 + i * 31) as u8);
     let embed = |count: usize| {

@@ -1,14 +1,14 @@
 //! A whole step as one thing: captured once, started again with one call.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 
 use super::pool::{Hold, Pool};
-use super::{Device, failed, lock};
+use super::{CAPTURES, Device, failed, lock};
 use crate::{CudaError, Result};
 
 /// A captured step. It reads and writes the memory of the buffers that the step used as it was captured, and has
@@ -56,6 +56,7 @@ impl Device {
             return Err(CudaError::Call { what: "capturing a step", reason });
         }
         let held = pool.usage().held;
+        let _capturing = CAPTURES.read().unwrap_or_else(PoisonError::into_inner);
         let stream = &self.shared.stream;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(&capturing)?;

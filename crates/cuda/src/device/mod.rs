@@ -18,7 +18,7 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::result::{self, DriverError};
@@ -79,6 +79,19 @@ struct Shared {
 /// What a failed call says.
 fn failed(what: &'static str) -> impl Fn(DriverError) -> CudaError {
     move |error| CudaError::Call { what, reason: error.to_string() }
+}
+
+/// Held for reading while a step is captured: what waits for the whole of a GPU would break the capture, whichever
+/// device of the process it belongs to.
+static CAPTURES: RwLock<()> = RwLock::new(());
+
+/// Destroys the handle of a library that waits for all work of the GPU as it does so. Where a step is being captured
+/// meanwhile, the handle stays until the process ends.
+fn destroy_between_captures<R>(destroy: impl FnOnce() -> R) {
+    let between = !matches!(CAPTURES.try_write(), Err(TryLockError::WouldBlock));
+    if between {
+        let _ = destroy();
+    }
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,7 +4,7 @@
 #include <thread>
 
 typedef int Status;
-constexpr Status SUCCESS = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15;
+constexpr Status SUCCESS = 0, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15;
 
 struct Layout {
     int type;
@@ -35,7 +35,8 @@ API Status cublasLtCreate(void **handle) {
     *handle = new int;
     return SUCCESS;
 }
-API Status cublasLtDestroy(void *) { return SUCCESS; }
+// Taken to wait for the whole GPU, as cuBLAS does.
+API Status cublasLtDestroy(void *) { return cuCtxSynchronize() ? EXECUTION_FAILED : SUCCESS; }
 API Status cublasLtMatrixLayoutCreate(Layout **layout, int type, u64 rows, u64 columns, i64 pitch) {
     int of = type == 0 ? 0 : type == 14 ? 1 : type == 2 ? 2 : -1;
     *layout = new Layout{of, rows, columns, pitch};

@@ -4,7 +4,7 @@
 #include <thread>
 
 typedef int Status;
-constexpr Status SUCCESS = 0, BAD_PARAM = 2000, NOT_SUPPORTED = 3000;
+constexpr Status SUCCESS = 0, BAD_PARAM = 2000, NOT_SUPPORTED = 3000, EXECUTION_FAILED = 5000;
 
 struct Handle {
     void *stream;
@@ -32,6 +32,8 @@ API Status cudnnCreate(Handle **handle) {
     return SUCCESS;
 }
 API Status cudnnDestroy(Handle *handle) {
+    // It waits for the whole GPU.
+    if (cuCtxSynchronize()) return EXECUTION_FAILED;
     delete handle;
     return SUCCESS;
 }

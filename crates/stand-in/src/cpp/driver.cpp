@@ -316,7 +316,7 @@ API Result cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z
                           Stream *stream, void **arguments, void **extra) {
     ALONE;
     IN_CONTEXT;
-    if (!x || !y || !z || y > 65535 || z > 65535 || !block || by != 1 || bz != 1 || shared || extra) return INVALID_VALUE;
+    if (!x || !y || !z || y > 65535 || z > 65535 || !block || block > 1024 || by != 1 || bz != 1 || shared || extra) return INVALID_VALUE;
     // Arguments are copied now, memory is looked at later.
     std::vector<std::shared_ptr<std::vector<char>>> copies;
     for (size_t i = 0; i < function->sizes.size(); ++i) {

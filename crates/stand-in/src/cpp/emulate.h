@@ -18,7 +18,10 @@
 #define EMULATED
 #define DEVICE inline __attribute__((unused))
 #define SHARED static __attribute__((section("emulated_shared")))
-#define KERNEL(threads, name) static void name
+// The first bound of a launch is the most threads of a block.
+#define KERNEL(bounds, name)                         \
+    static const unsigned bounds_of_##name[] = {bounds}; \
+    static void name
 
 // Where shared memory begins and ends: the linker knows. A library without any has neither.
 extern "C" {
@@ -243,6 +246,7 @@ template <class... A> unsigned sizes(void (*)(A...), size_t *out) {
     extern "C" __attribute__((visibility("default"))) const char *emulated_##name(void **arguments, unsigned given,        \
                                                                                   const unsigned *grid, unsigned threads,  \
                                                                                   int order) {                             \
+        if (threads > bounds_of_##name[0]) return "there are more threads in a block than it was compiled for";                    \
         return emulated::launch(&name, arguments, given, grid, threads, order);                                            \
     }
 

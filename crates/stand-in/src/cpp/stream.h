@@ -3,6 +3,8 @@
 extern "C" void stand_in_enqueue(void *stream, void (*work)(void *), void *data, void (*done)(void *));
 // `work(data)` of such work, while other streams go on: it waits for what they do.
 extern "C" void stand_in_apart(void (*work)(void *), void *data);
+// The driver's wait for everything, which breaks any capture.
+extern "C" int cuCtxSynchronize();
 
 #define API extern "C" __attribute__((visibility("default")))
 

@@ -12,6 +12,9 @@ use crate::{Config, Model, TrainError};
 const BATCHES: u64 = 4;
 /// What a thread's kernels hold between calls: transformed weights and tiles.
 const KERNELS: u64 = 64 << 20;
+/// What a GPU's kernels take beside tensors at most, however many threads start them: a convolution's algorithm is
+/// allowed so much.
+const KERNELS_OF_GPU: u64 = 1 << 30;
 
 /// A batch of images through a model and back, whatever it learns from.
 pub type Pass<'p> = &'p dyn Fn(&Model, Tensor) -> Result<(), TrainError>;
@@ -53,9 +56,8 @@ impl Needs {
     ) -> Result<Needs, TrainError> {
         let state = bytes_of(model, optimizer);
         let views = 2 * batch;
-        let threads = model.device.threads() as u64;
         // Three copies of z stand in the loss.
-        let kernels = threads * KERNELS + 3 * 4 * (views * model.head.dim()) as u64;
+        let kernels = |step| kernels_on(&model.device, step) + 3 * 4 * (views * model.head.dim()) as u64;
         let figures = config.data.holdout > 0;
         let beside_state = |batch, figures| {
             let found = go_through((model, optimizer), config, memory, batch, figures)?;
@@ -65,10 +67,11 @@ impl Needs {
         let pixels = views * image;
         if !model.device.is_gpu() {
             let measured = config.train.health_every > 0 || config.train.knn_every > 0;
+            let step = beside_state(Some(batch), figures)?;
             return Ok(Needs {
                 state,
-                step: beside_state(Some(batch), figures)?,
-                kernels,
+                step,
+                kernels: kernels(step),
                 checkpoint: if figures && measured { 2 * state } else { state },
                 loader: BATCHES * pixels as u64,
                 figures: 0,
@@ -82,10 +85,11 @@ impl Needs {
             }
             false => Pixels::needs_to_write(pixels),
         };
+        let step = beside_state(Some(batch), false)?;
         Ok(Needs {
             state,
-            step: beside_state(Some(batch), false)?,
-            kernels,
+            step,
+            kernels: kernels(step),
             checkpoint: 0,
             loader: loader as u64,
             figures: if figures { beside_state(None, true)? + (2 * PAIRS * image) as u64 } else { 0 },
@@ -109,14 +113,14 @@ impl Needs {
         } else {
             BATCHES * pixels as u64
         };
-        Ok(Needs {
-            state,
-            step: (found.held as u64).saturating_sub(state),
-            kernels: model.device.threads() as u64 * KERNELS,
-            loader,
-            ..Needs::default()
-        })
+        let step = (found.held as u64).saturating_sub(state);
+        Ok(Needs { state, step, kernels: kernels_on(&model.device, step), loader, ..Needs::default() })
     }
+}
+
+/// What kernels take beside tensors, in a step whose tensors take `step` bytes: on a GPU hardly more than these.
+fn kernels_on(device: &Device, step: u64) -> u64 {
+    if device.is_gpu() { KERNELS_OF_GPU.min(step) } else { device.threads() as u64 * KERNELS }
 }
 
 /// Bytes of parameters, running averages and the optimiser's state.

@@ -27,7 +27,7 @@ use half::{bf16, f16};
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::conv2d::Write;
 
-use super::{Device, lock, product};
+use super::{Device, destroy_between_captures, lock, product};
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::ops::{elementwise, reductions, sums};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
@@ -176,7 +176,7 @@ impl Drop for Convolutions {
         if self.context.bind_to_thread().is_ok() {
             self.routes.clear();
             // SAFETY: the handle was created and is destroyed once. There is nobody to tell a failure.
-            let _ = unsafe { result::destroy_handle(self.handle) };
+            destroy_between_captures(|| unsafe { result::destroy_handle(self.handle) });
         }
     }
 }

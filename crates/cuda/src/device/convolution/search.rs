@@ -237,7 +237,7 @@ impl Convolutions {
         let start = Instant::now();
         let operation = Rc::new(Operation::new(self.handle, key)?);
         let (mut timed, mut known) = (Timed::new(), Vec::new());
-        let mut error = none(key, "it proposes nothing that may serve");
+        let mut refused = None;
         for (mode, most) in [
             (Mode::CUDNN_HEUR_MODE_A, OF_FIRST),
             (Mode::CUDNN_HEUR_MODE_B, OF_BOTH),
@@ -249,8 +249,8 @@ impl Convolutions {
             }
             let proposals = match engines::proposals(&operation, mode) {
                 Ok(proposals) => proposals,
-                Err(other) => {
-                    error = other;
+                Err(error) => {
+                    refused.get_or_insert(error);
                     continue;
                 }
             };
@@ -268,12 +268,19 @@ impl Convolutions {
                         timed.push(found);
                     }
                     Ok(None) => {}
-                    Err(other) => error = other,
+                    Err(error) => {
+                        // The first says what is wrong: after one that faulted everything else fails as well.
+                        let first = refused.take().unwrap_or(error);
+                        if device.synchronize().is_err() {
+                            return Err(first);
+                        }
+                        refused = Some(first);
+                    }
                 }
             }
         }
         if timed.is_empty() {
-            return Err(error);
+            return Err(refused.unwrap_or_else(|| none(key, "it proposes nothing that may serve")));
         }
         timed.sort_by(|a, b| a.0.total_cmp(&b.0));
         Ok(timed)

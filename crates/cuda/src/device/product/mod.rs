@@ -15,7 +15,7 @@ use cudarc::cublaslt::sys::{self, cublasLtEpilogue_t, cublasLtHandle_t};
 use cudarc::driver::CudaContext;
 use simclr_kernels::conv2d::Write;
 
-use super::{Device, lock};
+use super::{Device, destroy_between_captures, lock};
 use crate::launcher::{expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use plan::Plan;
@@ -163,7 +163,7 @@ impl Drop for Products {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
             // SAFETY: the handle was created and is destroyed once. There is nobody to tell a failure.
-            let _ = unsafe { result::destroy_handle(self.handle) };
+            destroy_between_captures(|| unsafe { result::destroy_handle(self.handle) });
         }
     }
 }

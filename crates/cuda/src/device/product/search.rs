@@ -50,7 +50,7 @@ impl Products {
         };
         let out = aside.as_ref().map_or(operands.out, Memory::address);
         let operands = Operands { out, ..operands };
-        let search = || fastest(device, problem, &proposals, operands).ok_or_else(missing);
+        let search = || fastest(device, problem, &proposals, operands)?.ok_or_else(missing);
         let choice = device.counted_search(search)?;
         if let Some(folder) = &self.folder {
             cache::write(folder, &name, &bytes(&choice.algorithm));
@@ -60,19 +60,36 @@ impl Products {
     }
 }
 
-/// The fastest of those that work.
-fn fastest(device: &Device, problem: &Problem, proposals: &[Choice], operands: Operands) -> Option<Choice> {
-    let mut best = (f64::INFINITY, None);
+/// The fastest of those that work, if any does.
+///
+/// # Errors
+/// That of an algorithm after which nothing works any more, or the first where none works.
+fn fastest(
+    device: &Device,
+    problem: &Problem,
+    proposals: &[Choice],
+    operands: Operands,
+) -> Result<Option<Choice>> {
+    let (mut best, mut refused) = ((f64::INFINITY, None), None);
     for choice in proposals {
         // SAFETY: the operands are as the key says, but for a product that lies in memory of its own, as long.
         let mut run = || unsafe { problem.run(device, choice, operands) };
         match timing::seconds(device, best.0, &mut run) {
             Ok(seconds) if seconds < best.0 => best = (seconds, Some(*choice)),
-            // One that is slower, or does not work here after all.
-            _ => {}
+            Ok(_) => {}
+            Err(error) => {
+                let first = refused.take().unwrap_or(error);
+                if device.synchronize().is_err() {
+                    return Err(first);
+                }
+                refused = Some(first);
+            }
         }
     }
-    best.1
+    match (best.1, refused) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
 }
 
 /// An algorithm as it is stored: the library lets it be copied, and takes it back in the same version.
