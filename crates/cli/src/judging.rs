@@ -72,7 +72,7 @@ impl Judged {
         Ok(Versus { trained, random: Some(random) })
     }
 
-    /// Tells a result and writes it to the run folder; where that cannot be, it was told all the same.
+    /// Writes a result to the run folder and tells it: each is done where the other cannot be.
     pub fn conclude(
         &self,
         encoder: &TrainedEncoder,
@@ -87,6 +87,7 @@ impl Judged {
                 encoder.run.evaluation(&evaluation.protocol).display()
             ));
         }
+        let file = encoder.record(&mut evaluation);
         if self.encoding.json {
             terminal::print(&summary(&evaluation).to_string())?;
         } else {
@@ -94,8 +95,7 @@ impl Judged {
                 terminal::print(&line)?;
             }
         }
-        let file = encoder.record(&mut evaluation)?;
-        terminal::say(&format!("written to {}", file.display()));
+        terminal::say(&format!("written to {}", file?.display()));
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ pub fn check_place(out: &Path) -> Result<()> {
 
 /// Refuses to replace a file that is one of the images, or lies among them.
 pub fn check_apart(out: &Path, data: &[PathBuf]) -> Result<()> {
-    if is_among(out, data) { Err(among(out)) } else { Ok(()) }
+    if out.exists() && is_among(out, data) { Err(among(out)) } else { Ok(()) }
 }
 
 /// Refuses to replace an image of what was opened at `data`, which a list may name wherever it lies.
@@ -61,8 +61,20 @@ fn among(out: &Path) -> Error {
     usage(format!("--out {out}: is there already, among the images, and is not replaced; give another file"))
 }
 
-/// Whether a path is there, and is one of `data` or lies in one.
+/// Refuses a picture that would be one of the images from then on, and a run on them another.
+pub fn check_new_image(out: &Path, data: &[PathBuf]) -> Result<()> {
+    check_apart(out, data)?;
+    if !is_among(out, data) {
+        return Ok(());
+    }
+    let out = out.display();
+    Err(usage(format!("--out {out}: the picture would be one of the images; give a file elsewhere")))
+}
+
+/// Whether a path is, or would be once it is made, one of `data` or in one.
 pub fn is_among(out: &Path, data: &[PathBuf]) -> bool {
-    let Ok(out) = out.canonicalize() else { return false };
-    data.iter().filter_map(|path| path.canonicalize().ok()).any(|path| out.starts_with(path))
+    let Ok(whole) = std::path::absolute(out) else { return false };
+    let there = whole.ancestors().find_map(|path| path.canonicalize().ok());
+    let Some(there) = there else { return false };
+    data.iter().filter_map(|path| path.canonicalize().ok()).any(|path| there.starts_with(path))
 }

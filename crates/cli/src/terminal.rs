@@ -114,7 +114,9 @@ pub fn inert(text: &str) -> String {
 /// # Errors
 /// Whatever writing to it returns; a closed pipe is not a failure of the program.
 pub fn print(line: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{line}")
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot write to standard output: {error}"));
+    writeln!(io::stdout(), "{line}").map_err(named)
 }
 
 /// Hours, minutes and seconds: "1:02:03", "2:03".

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
-use common::{class_folders, path, pretrain, simclr, small_data};
+use common::{PROGRAM, class_folders, path, pretrain, simclr, small_data};
 use serde_json::{Value, json};
 
 /// A folder that takes nothing, be it read-only or full, is no reason to lose what was measured.
@@ -33,6 +34,28 @@ fn a_result_that_cannot_be_written_is_told() {
     simclr(&["transfer", path(&run), path(&suite)]).expect(2, &["cannot write into the folder", "transfer"]);
     let probe = simclr(&["probe", path(&run), path(&data), "--json"]).expect(1, &["evaluation"]);
     assert_eq!(probe.json()["rows"].as_array().unwrap().len(), 4);
+}
+
+/// Whoever reads the result may have gone, or have no room for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_told_is_written() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    for (words, file) in [
+        (["knn", path(&run), "--train", path(&data), "--no-random"].to_vec(), "knn.json"),
+        (["probe", path(&run), path(&data)].to_vec(), "probe/transformations.json"),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(PROGRAM).args(words).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && told.contains("cannot write to standard output"),
+            "{told}"
+        );
+        assert!(run.join("evaluation").join(file).is_file(), "{file}: {told}");
+    }
 }
 
 /// Images that are learnt from and tested on say nothing, by whatever path they are reached.
@@ -109,7 +132,7 @@ fn settings_and_images_stand_beside_the_figures() {
 
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    let judged = format!("<small>k = 7</small><br><small>6 test images of {}</small>", path(&other));
+    let judged = format!("<small>k = 7</small><br><small>6 test images of {}", path(&other));
     let apart = format!("<small>18 images set apart from {}</small>", path(&data));
     for words in
         [&judged, &apart, "<small>2 epochs of batch 5 at rate 0.1000</small>", "<h2>Accuracy by class: "]

@@ -103,4 +103,12 @@ fn the_report_holds_what_the_run_tells() {
         page.contains("data:image/png") && page.contains("&lt;b&gt;.jpg") && page.contains("image_size = 16")
     );
     assert!(page.contains("1 of 100 epochs"), "{}", report.subtitle);
+    assert!(!page.contains("after step"));
+
+    // Trained further, it shows what the result was of.
+    let later = line.replace("\"epoch\":1,\"step\":7", "\"epoch\":2,\"step\":14");
+    std::fs::write(run.metrics(), line.to_owned() + &later).unwrap();
+    let report = assemble_report(&run, &config(), Pictures::default()).unwrap();
+    let rests = [&report.accuracy[0].data, &report.figures[0].note];
+    assert!(rests.iter().all(|text| text.ends_with(", after step 7 of 14")), "{rests:?}");
 }

@@ -168,16 +168,13 @@ impl Ablate {
         if out::is_among(out, &data) {
             return refuse("it is among the images; give a folder elsewhere for the study's runs");
         }
-        // The file that describes a study may lie in its folder.
-        let is_ours = |path: &Path| {
-            RunFolder::exists(path)
-                || path.file_name().is_some_and(|name| name == REPORT)
-                || path.extension().is_some_and(|end| end == "toml")
-        };
+        // The file that describes a study may lie in its folder, alone before the first run.
+        let describes = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
         match fs::read_dir(out) {
             Ok(entries) => {
-                let mut found = entries.flatten().map(|entry| entry.path()).peekable();
-                match found.peek().is_none() || found.any(|path| is_ours(&path)) {
+                let found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+                let begun = found.iter().any(|path| RunFolder::exists(path));
+                match begun || found.iter().all(describes) {
                     true => Ok(()),
                     false => refuse("is not empty and holds no study; give a new or an empty folder"),
                 }

@@ -61,13 +61,6 @@ impl Data {
         self.out.as_deref().map(check).transpose()?;
         let whole = whole(&source);
         let found = self.look(&whole, self.strict || config.strict)?;
-        if let Some(out) = self.out.as_deref().filter(|_| found.readable > 0) {
-            let (sheet, shown) = samples(&whole)?;
-            sheet::save(&sheet, out)?;
-            let classes = whole.classes().len();
-            let of = if shown < classes { format!(", {shown} of {classes} classes") } else { String::new() };
-            terminal::say(&format!("samples: {}{of}", out.display()));
-        }
         if self.json {
             terminal::print(&object(&source, &whole, &found).to_string())?;
         } else {
@@ -75,15 +68,16 @@ impl Data {
                 terminal::print(&line)?;
             }
         }
-        match &self.out {
-            Some(out) if found.readable == 0 => {
-                bail!(
-                    "--out {}: none of the images can be read, so there are no samples to draw",
-                    out.display()
-                )
-            }
-            _ => Ok(Done::Finished),
+        let Some(out) = &self.out else { return Ok(Done::Finished) };
+        if found.readable == 0 {
+            bail!("--out {}: none of the images can be read, so there are no samples to draw", out.display());
         }
+        let (sheet, shown) = samples(&whole)?;
+        sheet::save(&sheet, out)?;
+        let classes = whole.classes().len();
+        let of = if shown < classes { format!(", {shown} of {classes} classes") } else { String::new() };
+        terminal::say(&format!("samples: {}{of}", out.display()));
+        Ok(Done::Finished)
     }
 
     fn look(&self, whole: &Concat, strict: bool) -> Result<Survey> {

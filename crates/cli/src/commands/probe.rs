@@ -58,9 +58,10 @@ impl Probe {
             let images = terminal::counted(found.skipped, "image");
             terminal::warn(&format!("{images} could not be read and do not count"));
         }
+        // Each is done where the other cannot be.
+        let file = found.record(&encoder.run);
         self.tell(&found)?;
-        let file = found.record(&encoder.run)?;
-        terminal::say(&format!("written to {}", file.display()));
+        terminal::say(&format!("written to {}", file?.display()));
         Ok(Done::Finished)
     }
 

@@ -83,14 +83,14 @@ impl Search {
         drop(watching);
         let seconds = start.elapsed().as_secs_f64();
         warn_of_broken(&found.broken, "cannot be found");
-        if let Some(out) = &self.out {
-            sheet::save(&drawn(&queries, &images, &found)?, out)?;
-            terminal::say(&format!("neighbours: {}", out.display()));
-        }
         if self.encoding.json {
             terminal::print(&self.object(&images, &found, seconds).to_string())?;
         } else {
             self.tell(&images, &found)?;
+        }
+        if let Some(out) = &self.out {
+            sheet::save(&drawn(&queries, &images, &found)?, out)?;
+            terminal::say(&format!("neighbours: {}", out.display()));
         }
         Ok(Done::Finished)
     }

@@ -48,7 +48,7 @@ food101, cifar10, cifar100, birdsnap, sun397, cars, aircraft, voc2007, dtd, pets
 paper's figures are shown next to theirs.
 
 Protocols:
-  linear    L-BFGS on the features of central crops, best of 45 L2 penalties
+  linear    L-BFGS on the features of central crops, best of up to 45 L2 penalties
   finetune  SGD on the whole encoder with random crops and flips, best of 7 rates x 8 decays
   scratch   the same from random weights
 
@@ -276,7 +276,7 @@ impl Transfer {
             let plan = match (lacking, protocol.trains()) {
                 (0, _) => "there already".to_owned(),
                 (fits, false) => {
-                    format!("{} to fit, 45 weights of L2", terminal::counted(fits, "classifier"))
+                    format!("{} to fit, up to 45 weights of L2", terminal::counted(fits, "classifier"))
                 }
                 (trainings, true) => format!(
                     "{} of {} of batch {}: {} rates x {} decays, then the best on all",

@@ -8,21 +8,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
+use simclr_train::file_system::{Disk, write_atomically};
 
-use crate::out::{check_apart, check_ending, check_place};
+use crate::out::{check_ending, check_new_image, check_place};
 
-/// Refuses what cannot become a sheet's file, before anything is computed: one of the images of `data` among others.
+/// Refuses what cannot become a sheet's file, before anything is computed: a place among the images of `data`
+/// among others.
 pub fn check_out(path: &Path, data: &[PathBuf]) -> Result<()> {
     check_ending(path, "png")?;
     check_place(path)?;
-    check_apart(path, data)
+    check_new_image(path, data)
 }
 
-/// Writes a sheet.
+/// Writes a sheet, whole or not at all.
 pub fn save(sheet: &RgbImage, path: &Path) -> Result<()> {
     let mut png = Vec::new();
     sheet.write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
-    std::fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))
+    Ok(write_atomically(&Disk, path, |out| out.write_all(&png))?)
 }
 
 /// RGB pixels as a picture.

@@ -42,7 +42,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         subtitle: subtitle(run, config, &history),
         encoder: encoder_name(run).to_owned(),
         figures: figures(&evaluations, &history),
-        accuracy: evaluations.iter().map(row).collect(),
+        accuracy: evaluations.iter().map(|evaluation| row(evaluation, &history)).collect(),
         transfer: transfer(run)?,
         probe: Probe::recorded(run)
             .map(|probe| Probes { step: probe.step, rows: probe.rows.iter().map(probed).collect() }),
@@ -185,8 +185,11 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
             label: format!("{} accuracy", evaluation.title()),
             value: percent(evaluation.trained.top1),
             note: match &evaluation.random {
-                Some(random) => format!("{} {}", evaluation.baseline(), percent(random.top1)),
-                None => String::new(),
+                Some(random) => {
+                    format!("{} {}", evaluation.baseline(), percent(random.top1))
+                        + &earlier(evaluation, history)
+                }
+                None => earlier(evaluation, history).trim_start_matches(", ").to_owned(),
             },
         });
     }
@@ -219,12 +222,20 @@ fn probed(row: &ProbeRow) -> Probed {
     }
 }
 
-fn row(evaluation: &Evaluation) -> AccuracyRow {
+/// Where a result is not that of the last step, of which it is.
+fn earlier(evaluation: &Evaluation, history: &History) -> String {
+    match (evaluation.step, history.last_step()) {
+        (Some(step), Some(last)) if step != last => format!(", after step {step} of {last}"),
+        _ => String::new(),
+    }
+}
+
+fn row(evaluation: &Evaluation, history: &History) -> AccuracyRow {
     let top = |scores: &Scores| TopAccuracy { top1: scores.top1, top5: scores.top5 };
     AccuracyRow {
         protocol: evaluation.title(),
         settings: evaluation.settings(),
-        data: evaluation.judged_by(),
+        data: evaluation.judged_by() + &earlier(evaluation, history),
         simclr: Some(top(&evaluation.trained)),
         random: evaluation.random.as_ref().map(top),
     }

@@ -59,6 +59,12 @@ impl History {
         history
     }
 
+    /// The last step that it tells of.
+    pub fn last_step(&self) -> Option<u64> {
+        let records = self.steps.values().chain(self.epochs.values());
+        records.filter_map(|record| record.get("step").and_then(Value::as_u64)).max()
+    }
+
     /// The points (epoch, value) of `key`, in order; steps without an epoch, and values that are missing or
     /// not finite, are left out.
     pub fn series(&self, kind: Kind, key: &str) -> Vec<(f64, f64)> {
