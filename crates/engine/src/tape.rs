@@ -200,6 +200,11 @@ impl<'a> Tape<'a> {
     }
 
     /// Walks back from `output` with its gradient `dy` and returns the gradients of all parameters that it depends on.
+    /// That is done once: what operators kept is freed on the way, whether a gradient reached them or not.
+    ///
+    /// # Errors
+    /// Those of the kernels, and [`EngineError::Value`] where `output` depends on no parameter, or on an operator
+    /// that backward has come by before.
     pub fn backward(&mut self, output: &Var, dy: Tensor) -> Result<Gradients> {
         self.backward_with(output, dy, &mut |_, _| Ok(()))
     }
@@ -271,8 +276,10 @@ impl<'a> Tape<'a> {
                 Node::Operator { inputs, backward } => {
                     // Taken even where no gradient arrived, so that what it kept is freed as the walk passes.
                     let (inputs, backward) = (std::mem::take(inputs), backward.take());
-                    let (Some(gradient), Some(backward)) = (slots[index].take(), backward) else {
-                        continue;
+                    let Some(gradient) = slots[index].take() else { continue };
+                    let Some(backward) = backward else {
+                        let what = "what operators kept is gone once backward has come by: record them again";
+                        return Err(EngineError::Value { op: "backward", what: what.into() });
                     };
                     let mut context =
                         BackwardContext { inputs: &inputs, slots: &mut slots, gradients, complete };

@@ -312,3 +312,22 @@ fn each_operator_passes_nan_on() {
         }
     }
 }
+
+/// What operators kept is freed as backward passes, also where no gradient reached them.
+#[test]
+fn backward_goes_by_once() {
+    let device = device();
+    let mut parameters = Parameters::new();
+    let id = parameter(&mut parameters, &device, "w", &[4, 5]);
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let x = tape.input(tensor(&device, "x", &[2, 5]));
+    let w = tape.parameter(id);
+    let [early, late] = [0, 1].map(|_| ops::linear(&mut tape, &x, &w, None).unwrap());
+    let dy = || tensor(&device, "dy", &[2, 4]);
+    let gradients = tape.backward(&late, dy()).unwrap();
+    assert!(gradients.get(id).is_some());
+    for output in [&late, &early] {
+        let said = tape.backward(output, dy()).unwrap_err().to_string();
+        assert_says(&said, &["backward", "record them again"]);
+    }
+}
