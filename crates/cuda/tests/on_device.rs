@@ -270,8 +270,8 @@ fn kernels_run_through_the_driver() {
     nt_xent::forward(gpu, &shape, on_z.read(), on_z.read(), found.write()).unwrap();
     let mut want = vec![simclr_kernels::nt_xent::Anchor::default(); anchors];
     simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, &z, &z, &mut want);
-    let lse: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
-    assert_close::<f32>("lse", &lse, &want.iter().map(|anchor| anchor.lse).collect::<Vec<_>>());
+    let losses: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
+    assert_close::<f32>("losses", &losses, &want.iter().map(|anchor| anchor.loss).collect::<Vec<_>>());
 
     let (side, width, height) = (70, 90, 60);
     let pixels: Vec<u8> = (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect();

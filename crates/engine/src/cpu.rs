@@ -442,9 +442,9 @@ impl Kernels for CpuKernels {
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
         let anchors: &[Anchor] = bytemuck::cast_slice(anchors.as_slice()?);
         for (anchor, lse) in anchors.iter().zip(lse.as_mut_slice()?) {
-            *lse = anchor.lse;
+            *lse = anchor.lse();
         }
-        sums.values_mut()?.copy_from_slice(&totals(anchors, anchors.iter().map(Anchor::loss)));
+        sums.values_mut()?.copy_from_slice(&totals(anchors, anchors.iter().map(|anchor| anchor.loss)));
         Ok(())
     }
 
@@ -455,15 +455,16 @@ impl Kernels for CpuKernels {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        (z, all): (&Tensor, &Tensor),
+        anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let factor = one_of(dy)? / shape.views as f32;
-        let (z, all, lse) = (z.as_slice()?, all.as_slice()?, lse.as_slice()?);
-        nt_xent::nt_xent_backward(&self.cpu, shape, z, all, lse, factor, dz.as_mut_slice()?);
+        let operands = (z.as_slice()?, all.as_slice()?);
+        let (anchors, lse) = (bytemuck::cast_slice(anchors.as_slice()?), lse.as_slice()?);
+        nt_xent::nt_xent_backward(&self.cpu, shape, operands, anchors, lse, factor, dz.as_mut_slice()?);
         Ok(())
     }
 

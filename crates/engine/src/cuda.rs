@@ -461,15 +461,15 @@ impl Kernels for CudaKernels {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        (z, all): (&Tensor, &Tensor),
+        anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
-        let (z, all, lse) = (z.gpu()?, all.gpu()?, lse.gpu()?);
+        let (operands, found) = ((z.gpu()?, all.gpu()?), (anchors.gpu()?, lse.gpu()?));
         let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
-        Ok(ops::nt_xent::backward(&self.gpu, shape, z, all, lse, factor, dy.gpu()?, dz)?)
+        Ok(ops::nt_xent::backward(&self.gpu, shape, operands, found, factor, dy.gpu()?, dz)?)
     }
 
     fn pair_loss_forward(

@@ -220,12 +220,13 @@ pub trait Kernels: Send + Sync {
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
     /// The mean loss over `views` anchors, (1), from such sums.
     fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
-    /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value.
+    /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value. `anchors` are this worker's,
+    /// `lse` those of all views.
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        operands: (&Tensor, &Tensor),
+        anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,

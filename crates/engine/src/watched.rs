@@ -363,16 +363,17 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        operands: (&Tensor, &Tensor),
+        anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
+        let (z, all) = operands;
         // The similarities again, and their weights times the views.
         let cost = (2 * product(z, all), bytes([z, all, dz]));
-        self.time(work, cost, |k| k.nt_xent_backward(shape, z, all, lse, dy, dz))
+        self.time(work, cost, |k| k.nt_xent_backward(shape, operands, anchors, lse, dy, dz))
     }
 
     fn pair_loss_forward(

@@ -39,11 +39,11 @@ fn main() {
         l2_normalize_forward(&cpu, &raw, dim, &mut z);
         nt_xent_forward(&cpu, &shape, &z, &z, &mut anchors);
         let turn = Instant::now();
-        lse.iter_mut().zip(&anchors).for_each(|(lse, anchor)| *lse = anchor.lse);
-        nt_xent_backward(&cpu, &shape, &z, &z, &lse, 1.0 / views as f32, &mut dz);
+        lse.iter_mut().zip(&anchors).for_each(|(lse, anchor)| *lse = anchor.lse());
+        nt_xent_backward(&cpu, &shape, (&z, &z), &anchors, &lse, 1.0 / views as f32, &mut dz);
         l2_normalize_backward(&cpu, &raw, &dz, dim, &mut gradient);
         let end = Instant::now();
-        loss = anchors.iter().map(|anchor| f64::from(anchor.loss())).sum::<f64>() / views as f64;
+        loss = anchors.iter().map(|anchor| f64::from(anchor.loss)).sum::<f64>() / views as f64;
         if repeat >= WARM_UP {
             forward.push((turn - start).as_secs_f64());
             backward.push((end - turn).as_secs_f64());

@@ -96,7 +96,7 @@ pub fn max(x: &[f32]) -> f32 {
     lanes.into_iter().fold(tail, f32::max)
 }
 
-/// For s of a row of logits and a maximum m: the sums of e^(s - m) and of s e^(s - m).
+/// For s of a row of logits and a maximum m: the sums of e^(s - m) and of (s - m) e^(s - m).
 #[inline(always)]
 pub fn exp_sums(s: &[f32], m: f32) -> (f32, f32) {
     let mut mass = [0f32; LANES];
@@ -104,17 +104,19 @@ pub fn exp_sums(s: &[f32], m: f32) -> (f32, f32) {
     let mut chunks = s.chunks_exact(LANES);
     for chunk in &mut chunks {
         for ((a, b), v) in mass.iter_mut().zip(moment.iter_mut()).zip(chunk) {
-            let e = exp(v - m);
+            let below = v - m;
+            let e = exp(below);
             *a += e;
             // A masked logit is -infinity and weighs nothing; its product would not be a number.
-            *b += if e > 0.0 { v * e } else { 0.0 };
+            *b += if e > 0.0 { below * e } else { 0.0 };
         }
     }
     let mut sums = (mass.iter().sum::<f32>(), moment.iter().sum::<f32>());
     for v in chunks.remainder() {
-        let e = exp(v - m);
+        let below = v - m;
+        let e = exp(below);
         sums.0 += e;
-        sums.1 += if e > 0.0 { v * e } else { 0.0 };
+        sums.1 += if e > 0.0 { below * e } else { 0.0 };
     }
     sums
 }
@@ -163,7 +165,8 @@ mod tests {
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let (mass, moment) = exp_sums(&a, 0.5);
             let want: f64 = a.iter().map(|&v| (f64::from(v) - 0.5).exp()).sum();
-            let want_moment: f64 = a.iter().map(|&v| f64::from(v) * (f64::from(v) - 0.5).exp()).sum();
+            let below = |v: f32| f64::from(v) - 0.5;
+            let want_moment: f64 = a.iter().map(|&v| below(v) * below(v).exp()).sum();
             assert!((f64::from(mass) - want).abs() <= 1e-5 * (1.0 + want));
             assert!((f64::from(moment) - want_moment).abs() <= 1e-4 * (1.0 + want));
         }

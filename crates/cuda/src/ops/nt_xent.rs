@@ -8,9 +8,9 @@ use crate::{Module, Program, Result, Slice, SliceMut};
 
 const PROGRAM: Program = Program::of(Module::NtXent);
 /// Values of `Seen` in `nt_xent.cu`.
-const SEEN: usize = 4;
+const SEEN: usize = 3;
 
-/// Per anchor [lse, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. z is (anchors,
+/// Per anchor [loss, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. z is (anchors,
 /// dim), `all` (views, dim), and z is `all` from `shape.offset` on.
 pub fn forward(
     gpu: &dyn Launcher,
@@ -67,25 +67,26 @@ pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f
 }
 
 /// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device.
-/// `lse` holds one value a view of all workers.
+/// `anchors` are those of [`forward`], `lse` holds one value a view of all workers.
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
-    z: Slice<f32>,
-    all: Slice<f32>,
-    lse: Slice<f32>,
+    (z, all): (Slice<f32>, Slice<f32>),
+    (anchors, lse): (Slice<f32>, Slice<f32>),
     factor: f32,
     dy: Slice<f32>,
     dz: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "nt_xent_backward";
     let (views, splits) = checked(NAME, shape, z.len(), all.len())?;
+    expect_len(NAME, "anchors", anchors.len(), 4 * shape.anchors)?;
     expect_len(NAME, "lse", lse.len(), shape.views)?;
     expect_len(NAME, "dy", dy.len(), 1)?;
     expect_len(NAME, "dz", dz.len(), z.len())?;
     let partials = Partials::of(gpu, NAME, shape, &splits)?;
+    let found = (anchors.address(), lse.address());
     let arguments =
-        arguments![z.address(), all.address(), lse.address(), views, splits.columns, partials.address()];
+        arguments![z.address(), all.address(), found.0, found.1, views, splits.columns, partials.address()];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: partials.grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above; `partials` has room for every split of every anchor.
     unsafe { gpu.launch(&launch)? };

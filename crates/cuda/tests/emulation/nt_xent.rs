@@ -40,8 +40,8 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let mut want = vec![Anchor::default(); anchors];
         cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
         // What other workers have found, near enough.
-        let mut lse = vec![want[0].lse; count];
-        lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse);
+        let mut lse = vec![want[0].lse(); count];
+        lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse());
         let (factor, dy) = (0.25, 2.0);
         let got = in_every_order(|gpu| {
             let (z, all, lse) = (Values::of(z), Values::of(&all), Values::of(&lse));
@@ -50,26 +50,26 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
             let (mut sums, mut own) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
             nt_xent::figures(gpu, out.read(), sums.write(), own.write()).unwrap();
             let (dy, mut dz) = (Values::of(&[dy]), Values::<f32>::fresh(anchors * dim));
-            let (z, all, lse) = (z.read(), all.read(), lse.read());
-            nt_xent::backward(gpu, &shape, z, all, lse, factor, dy.read(), dz.write()).unwrap();
+            let (operands, found) = ((z.read(), all.read()), (out.read(), lse.read()));
+            nt_xent::backward(gpu, &shape, operands, found, factor, dy.read(), dz.write()).unwrap();
             // One anchor has no negative: its hardest is minus infinity.
             (out.get(), sums.get(), own.get(), dz.get())
         });
         let what = format!("{shape:?}");
         let near = |got: f32, want: f32| got == want || (got - want).abs() <= 2e-5 * (1.0 + want.abs());
         for (got, want) in got.0.chunks_exact(4).zip(&want) {
-            let fits = near(got[0], want.lse) && near(got[1], want.positive) && near(got[3], want.hardest);
-            // Entropy is a difference of values as large as the greatest logit.
-            let entropy = (got[2] - want.entropy).abs() <= 1e-4 + 2e-6 * want.lse.abs();
+            let fits = near(got[0], want.loss) && near(got[1], want.positive) && near(got[3], want.hardest);
+            // Similarities are rounded differently, and entropy follows them.
+            let entropy = (got[2] - want.entropy).abs() <= 1e-4 + 2e-6 * want.lse().abs();
             assert!(fits && entropy, "{what}: {got:?} {want:?}");
         }
         let sum = |of: fn(&Anchor) -> f64| want.iter().map(of).sum::<f64>();
         let close = |got: f64, want: f64| (got - want).abs() <= 1e-4 * (1.0 + want.abs());
-        assert!(close(got.1[0], sum(|a| f64::from(a.lse) - f64::from(a.positive))), "{what}");
+        assert!(close(got.1[0], sum(|a| f64::from(a.loss))), "{what}");
         assert_eq!(got.1[1], sum(|a| f64::from(u8::from(a.positive > a.hardest))), "{what}");
-        assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| *lse == anchor[0]));
+        assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| *lse == anchor[1] + anchor[0]));
         let mut dz = vec![0.0; z.len()];
-        cpu::nt_xent_backward(&portable(), &shape, z, &all, &lse, factor * dy, &mut dz);
+        cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, factor * dy, &mut dz);
         let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
         let worst = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         // The difference of two exponentials may be small beside either.
@@ -94,8 +94,8 @@ fn many_views_are_cut_into_splits_that_join_again() {
         nt_xent::forward(gpu, &shape, z.read(), all.read(), out.write()).unwrap();
         out.get()
     });
-    let lse: Vec<f32> = got.iter().step_by(4).copied().collect();
-    assert_close("lse", &lse, &want.iter().map(|a| a.lse).collect::<Vec<_>>(), 1e-6);
+    let losses: Vec<f32> = got.iter().step_by(4).copied().collect();
+    assert_close("losses", &losses, &want.iter().map(|a| a.loss).collect::<Vec<_>>(), 1e-6);
 }
 
 #[test]

@@ -29,7 +29,13 @@ pub fn nt_xent_sums(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, 
     let (value, sums) =
         mean(tape, z.tensor(), shape.views, |sums| device.kernels().nt_xent_figures(&found, &mut own, sums))?;
     let lse = of_all_workers(tape.collective(), own)?;
-    let loss = tape.record(&[z], value, || NtXentBackward { shape, z: z.tensor().clone(), all, lse });
+    let loss = tape.record(&[z], value, || NtXentBackward {
+        shape,
+        z: z.tensor().clone(),
+        all,
+        anchors: found,
+        lse,
+    });
     Ok((loss, sums))
 }
 
@@ -37,6 +43,7 @@ pub(crate) struct NtXentBackward {
     shape: ContrastiveShape,
     z: Tensor,
     all: Tensor,
+    anchors: Tensor,
     lse: Tensor,
 }
 
@@ -45,8 +52,8 @@ impl NtXentBackward {
         let mut dz = Tensor::empty(self.z.device(), self.z.shape());
         self.z.device().kernels().nt_xent_backward(
             &self.shape,
-            &self.z,
-            &self.all,
+            (&self.z, &self.all),
+            &self.anchors,
             &self.lse,
             &dy,
             &mut dz,

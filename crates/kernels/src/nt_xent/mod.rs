@@ -16,13 +16,15 @@ mod tile;
 
 use crate::Cpu;
 use crate::contrastive::ContrastiveShape;
+use crate::math::exp;
 
 /// What forward finds for one anchor i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Anchor {
-    /// log of the sum over k != i of exp s(i,k).
-    pub lse: f32,
+    /// l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ), with the digits that log-sum-exp minus s(i,j)
+    /// lacks where it is small.
+    pub loss: f32,
     /// s(i,j) of the positive j.
     pub positive: f32,
     /// Entropy of softmax over k != i of s(i,k), in nats.
@@ -32,13 +34,52 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ).
-    pub fn loss(&self) -> f32 {
-        self.lse - self.positive
+    /// From what is known of the negatives relative to `reference`, m: their mass, the sum of e^(s - m), and its
+    /// moment, the sum of (s - m) e^(s - m).
+    #[inline(always)]
+    fn new(reference: f32, (mass, moment): (f32, f32), positive: f32, hardest: f32) -> Anchor {
+        let own = positive - reference;
+        let weight = exp(own);
+        let total = mass + weight;
+        let (loss, entropy) = if mass <= weight {
+            let loss = (mass / weight).ln_1p();
+            (loss, loss + (own * mass - moment) / total)
+        } else {
+            let log = total.ln();
+            (log - own, log - (moment + own * weight) / total)
+        };
+        Anchor { loss, positive, entropy, hardest }
+    }
+
+    /// log of the sum over k != i of exp s(i,k).
+    pub fn lse(&self) -> f32 {
+        self.positive + self.loss
+    }
+
+    /// 1 - p(i,j): what the negatives weigh in the softmax.
+    fn negatives(&self) -> f32 {
+        -(-self.loss).exp_m1()
     }
 }
 
-/// Per anchor: log-sum-exp, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim), and z is
+/// What backward goes by: this worker's anchors, and every view's log-sum-exp.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    anchors: &'a [Anchor],
+    lse: &'a [f32],
+}
+
+impl Known<'_> {
+    /// p(i,j) + p(j,i) - 2 for anchor `i` and its positive j: where both are nearly 1, the difference of what has
+    /// been rounded would be all error.
+    #[inline(always)]
+    fn positive_weight(&self, shape: &ContrastiveShape, i: usize) -> f32 {
+        let j = shape.positive(i) - shape.offset;
+        -(self.anchors[i].negatives() + self.anchors[j].negatives())
+    }
+}
+
+/// Per anchor: loss, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim), and z is
 /// `all` from `shape.offset` on.
 pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
     shape.check(z, all);
@@ -52,20 +93,21 @@ pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f3
 /// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors, so that no gradient has to travel back
 /// through the gather: dz_i = factor / tau (sum over k of (p(i,k) + p(k,i)) z_k - 2 z_j), p(i,k) = exp(s(i,k) - lse_i).
 ///
-/// `lse` holds one value a view of all workers. Overwrites dz.
+/// `anchors` is what [`nt_xent_forward`] found; `lse` holds one value a view of all workers. Overwrites dz.
 pub fn nt_xent_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
-    z: &[f32],
-    all: &[f32],
+    (z, all): (&[f32], &[f32]),
+    anchors: &[Anchor],
     lse: &[f32],
     factor: f32,
     dz: &mut [f32],
 ) {
     shape.check(z, all);
-    assert!(dz.len() == z.len() && lse.len() == shape.views);
+    assert!(dz.len() == z.len() && lse.len() == shape.views && anchors.len() == shape.anchors);
+    let known = Known { anchors, lse };
     match symmetric::bound(cpu, shape, all) {
-        Some(bound) => symmetric::backward(cpu, shape, all, lse, bound, factor, dz),
-        None => online::backward(cpu, shape, z, all, lse, factor, dz),
+        Some(bound) => symmetric::backward(cpu, shape, all, known, bound, factor, dz),
+        None => online::backward(cpu, shape, (z, all), known, factor, dz),
     }
 }

@@ -1,6 +1,6 @@
 //! The form for similarities of any size: every row keeps a running maximum.
 
-use super::Anchor;
+use super::{Anchor, Known};
 use crate::Cpu;
 use crate::contrastive::{ContrastiveShape, ROWS, gradient, walk, with_values};
 use crate::math::{exp, exp_sums, max};
@@ -25,9 +25,8 @@ fn forward_rows(
     anchors: &mut [Anchor],
     values: &mut [f32],
 ) {
-    // The running maximum of each row, and the mass and first moment of its softmax relative to that.
+    // The greatest s so far of each row's negatives, and the mass and moment of their exponentials relative to that.
     let mut running = [(f32::NEG_INFINITY, 0f32, 0f32); ROWS];
-    anchors.fill(Anchor { hardest: f32::NEG_INFINITY, ..Anchor::default() });
     walk(
         shape,
         operands,
@@ -36,33 +35,25 @@ fn forward_rows(
         #[inline(always)]
         |tile| {
             for (row, (anchor, (peak, mass, moment))) in anchors.iter_mut().zip(&mut running).enumerate() {
-                let positive = tile.positive(shape, row);
-                let s = &mut tile.values[row * tile.columns..][..tile.columns];
-                let mut highest = f32::NEG_INFINITY;
-                if let Some(positive) = positive {
-                    anchor.positive = s[positive];
-                    highest = s[positive];
-                    s[positive] = f32::NEG_INFINITY;
+                if let Some(positive) = tile.positive(shape, row) {
+                    anchor.positive = tile.values[row * tile.columns + positive];
                 }
-                let hardest = max(s);
-                if let Some(positive) = positive {
-                    s[positive] = anchor.positive;
+                let s = tile.negatives(shape, row);
+                let highest = max(s).max(*peak);
+                // Nothing but the anchor itself so far, or what is no number and has to stay visible.
+                let reference = if highest > f32::NEG_INFINITY { highest } else { 0.0 };
+                let (tile_mass, tile_moment) = exp_sums(s, reference);
+                if *peak > f32::NEG_INFINITY {
+                    let (rise, shrink) = (*peak - highest, exp(*peak - highest));
+                    (*mass, *moment) = (*mass * shrink, (*moment + *mass * rise) * shrink);
                 }
-                anchor.hardest = anchor.hardest.max(hardest);
-                highest = highest.max(hardest).max(*peak);
-                if highest == f32::NEG_INFINITY {
-                    continue; // Nothing but the anchor itself so far.
-                }
-                let shrink = exp(*peak - highest);
-                let (tile_mass, tile_moment) = exp_sums(s, highest);
-                (*peak, *mass, *moment) =
-                    (highest, *mass * shrink + tile_mass, *moment * shrink + tile_moment);
+                (*peak, *mass, *moment) = (highest, *mass + tile_mass, *moment + tile_moment);
             }
         },
     );
-    for (anchor, (peak, mass, moment)) in anchors.iter_mut().zip(running) {
-        anchor.lse = peak + mass.ln();
-        anchor.entropy = anchor.lse - moment / mass;
+    for (anchor, (hardest, mass, moment)) in anchors.iter_mut().zip(running) {
+        let reference = if hardest > f32::NEG_INFINITY { hardest } else { anchor.positive };
+        *anchor = Anchor::new(reference, (mass, moment), anchor.positive, hardest);
     }
 }
 
@@ -70,17 +61,16 @@ fn forward_rows(
 pub fn backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
-    z: &[f32],
-    all: &[f32],
-    lse: &[f32],
+    operands: (&[f32], &[f32]),
+    known: Known,
     factor: f32,
     dz: &mut [f32],
 ) {
-    let scale = factor / shape.temperature;
+    let (scale, lse) = (factor / shape.temperature, known.lse);
     gradient(
         cpu,
         shape,
-        (z, all),
+        operands,
         scale,
         dz,
         #[inline(always)]
@@ -92,7 +82,7 @@ pub fn backward(
                 let weights = &mut tile.values[row * tile.columns..][..tile.columns];
                 weights.iter_mut().zip(others).for_each(|(w, other)| *w = exp(*w - own) + exp(*w - other));
                 if let Some(positive) = positive {
-                    weights[positive] -= 2.0;
+                    weights[positive] = known.positive_weight(shape, tile.start + row);
                 }
             }
         },

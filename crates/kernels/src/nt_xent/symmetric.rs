@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use super::Anchor;
 use super::packed::{BLOCK, Blocks, Packed, Panels};
 use super::rounds::all_pairs;
 use super::tile::{Left, PANEL, multiply};
+use super::{Anchor, Known};
 use crate::contrastive::ContrastiveShape;
 use crate::math::{dot, exp};
 use crate::recycle::emptied;
@@ -77,8 +77,8 @@ thread_local! {
     static GRADIENTS: Cell<Vec<Gradient<'static>>> = const { Cell::new(Vec::new()) };
 }
 
-/// What forward knows of a block's views so far: sums of e^(s - bound) and of s e^(s - bound), the greatest s of a
-/// negative, and s of the positive.
+/// What forward knows of a block's views so far: over their negatives the sums of e^(s - bound) and of (s - bound)
+/// e^(s - bound) and the greatest s, and s of the positive.
 struct Seen<'a> {
     block: usize,
     mass: &'a mut [f32],
@@ -112,10 +112,8 @@ pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], bound: f32, anc
     for seen in &seen {
         let first = seen.block * BLOCK;
         for (i, anchor) in anchors[first..].iter_mut().take(BLOCK).enumerate() {
-            let (mass, moment) = (seen.mass[i], seen.moment[i]);
-            let lse = bound + mass.ln();
-            let (positive, hardest) = (seen.positive[i], seen.hardest[i]);
-            *anchor = Anchor { lse, positive, entropy: lse - moment / mass, hardest };
+            let negatives = (seen.mass[i], seen.moment[i]);
+            *anchor = Anchor::new(bound, negatives, seen.positive[i], seen.hardest[i]);
         }
     }
     SEEN.set(emptied(seen));
@@ -177,11 +175,8 @@ impl Kernel for Forward<'_, '_> {
             }
             if let Some(column) = setting.positive((first_row, row), (first, width)) {
                 let value = std::mem::replace(&mut s[column], f32::NEG_INFINITY);
-                let mass = exp(value - setting.bound);
-                rows.add(row, mass, value * mass);
                 rows.positive[row] = value;
                 if let Columns::Own(seen) = &mut columns {
-                    seen.add(column, mass, value * mass);
                     seen.positive[column] = value;
                 }
             }
@@ -210,8 +205,9 @@ fn sums(s: &[f32], bound: f32, down: &mut [[f32; BLOCK]; 3]) -> [f32; 3] {
     for (s, ((column_mass, column_moment), column_greatest)) in s.chunks_exact(LANES).zip(columns) {
         for lane in 0..LANES {
             let value = s[lane];
-            let e = exp(value - bound);
-            let m = if e > 0.0 { value * e } else { 0.0 };
+            let below = value - bound;
+            let e = exp(below);
+            let m = if e > 0.0 { below * e } else { 0.0 };
             mass[lane] += e;
             moment[lane] += m;
             greatest[lane] = if value > greatest[lane] { value } else { greatest[lane] };
@@ -234,7 +230,7 @@ pub fn backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
     all: &[f32],
-    lse: &[f32],
+    known: Known,
     bound: f32,
     factor: f32,
     dz: &mut [f32],
@@ -247,8 +243,8 @@ pub fn backward(
     let mut inverse = scratch::take::<f32>(blocks.count() * BLOCK);
     for (block, inverse) in inverse.chunks_exact_mut(BLOCK).enumerate() {
         let (first, len) = blocks.range(block);
-        let (known, padding) = inverse.split_at_mut(len);
-        known.iter_mut().zip(&lse[first..]).for_each(|(inverse, lse)| *inverse = exp(bound - lse));
+        let (values, padding) = inverse.split_at_mut(len);
+        values.iter_mut().zip(&known.lse[first..]).for_each(|(inverse, lse)| *inverse = exp(bound - lse));
         padding.fill(0.0);
     }
     let panels = dim.div_ceil(PANEL) * PANEL;
@@ -262,13 +258,13 @@ pub fn backward(
         let mut tile = scratch::take::<f32>(BLOCK * BLOCK);
         for other in std::iter::once(own.block).chain(blocks.own()..blocks.count()) {
             let columns = ToColumns::Others(other);
-            dispatch(cpu.isa, Backward { setting, rows, inverse, to: own, columns, tile: &mut tile });
+            dispatch(cpu.isa, Backward { setting, known, rows, inverse, to: own, columns, tile: &mut tile });
         }
     });
     all_pairs(&cpu.threads, &mut gradients, |a, b| {
         let mut tile = scratch::take::<f32>(BLOCK * BLOCK);
         let columns = ToColumns::Own(b);
-        dispatch(cpu.isa, Backward { setting, rows, inverse, to: a, columns, tile: &mut tile });
+        dispatch(cpu.isa, Backward { setting, known, rows, inverse, to: a, columns, tile: &mut tile });
     });
     GRADIENTS.set(emptied(gradients));
     let (scale, values) = (factor / shape.temperature, &*values);
@@ -290,6 +286,7 @@ enum ToColumns<'s, 'a> {
 
 struct Backward<'s, 'a> {
     setting: Setting<'s>,
+    known: Known<'s>,
     rows: Panels<'s>,
     /// e^(bound - lse), by block.
     inverse: &'s [f32],
@@ -303,7 +300,7 @@ impl Kernel for Backward<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Backward { setting, rows, inverse, to, columns, tile } = self;
+        let Backward { setting, known, rows, inverse, to, columns, tile } = self;
         let other = match &columns {
             ToColumns::Own(gradient) => gradient.block,
             ToColumns::Others(block) => *block,
@@ -322,7 +319,8 @@ impl Kernel for Backward<'_, '_> {
                 weights[row] = 0.0;
             }
             if let Some(column) = setting.positive((first_row, row), (first, width)) {
-                weights[column] -= 2.0;
+                let anchor = first_row + row - setting.shape.offset;
+                weights[column] = known.positive_weight(setting.shape, anchor);
             }
         }
         // The first tile of a block's own rows with themselves begins the sum.

@@ -30,10 +30,10 @@ fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
     let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
     let mut found = vec![Anchor::default(); anchors];
     nt_xent_forward(cpu, &shape, z, z, &mut found);
-    let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
+    let lse: Vec<f32> = found.iter().map(Anchor::lse).collect();
     let mut dz = vec![f32::NAN; z.len()];
-    nt_xent_backward(cpu, &shape, z, z, &lse, 1.0 / anchors as f32, &mut dz);
-    (found.iter().map(|a| f64::from(a.loss())).sum::<f64>() / anchors as f64, dz)
+    nt_xent_backward(cpu, &shape, (z, z), &found, &lse, 1.0 / anchors as f32, &mut dz);
+    (found.iter().map(|a| f64::from(a.loss)).sum::<f64>() / anchors as f64, dz)
 }
 
 fn cpu(isa: Isa, threads: usize) -> Cpu {
@@ -86,14 +86,15 @@ fn the_forms_agree() {
             online::forward(&cpu, &shape, z, &all, &mut found[1]);
             let near = |a: f32, b: f32| a == b || (a - b).abs() <= 2e-5 * (1.0 + b.abs());
             for (a, b) in found[0].iter().zip(&found[1]) {
-                assert!(near(a.lse, b.lse) && near(a.positive, b.positive), "{a:?} {b:?}");
+                assert!(near(a.loss, b.loss) && near(a.positive, b.positive), "{a:?} {b:?}");
                 assert!(near(a.entropy, b.entropy) && near(a.hardest, b.hardest), "{a:?} {b:?}");
             }
-            // Any lse will do for views of others.
+            // Any lse will do.
             let lse: Vec<f32> = (0..count).map(|i| 11.0 + (i % 7) as f32 * 0.3).collect();
             let mut gradients = [vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]];
-            symmetric::backward(&cpu, &shape, &all, &lse, bound, 0.5, &mut gradients[0]);
-            online::backward(&cpu, &shape, z, &all, &lse, 0.5, &mut gradients[1]);
+            let known = Known { anchors: &found[0], lse: &lse };
+            symmetric::backward(&cpu, &shape, &all, known, bound, 0.5, &mut gradients[0]);
+            online::backward(&cpu, &shape, (z, &all), known, 0.5, &mut gradients[1]);
             let scale = gradients[1].iter().fold(0f32, |most, v| most.max(v.abs()));
             for (a, b) in gradients[0].iter().zip(&gradients[1]) {
                 assert!((a - b).abs() <= 1e-5 * scale, "{anchors} {dim}: {a} {b}");
@@ -115,7 +116,7 @@ fn what_is_not_bounded_takes_the_other_form() {
 fn workers_compute_the_gradient_of_one() {
     let (count, dim) = (8, 4);
     let z = views(2 * count, dim);
-    let lse_of = |shape: &ContrastiveShape, own: &[f32]| {
+    let found_of = |shape: &ContrastiveShape, own: &[f32]| {
         let mut found = vec![Anchor::default(); shape.anchors];
         nt_xent_forward(&cpu(Isa::detect(), 1), shape, own, &z, &mut found);
         found
@@ -132,8 +133,8 @@ fn workers_compute_the_gradient_of_one() {
             (shape, &z[w * count * dim..(w + 1) * count * dim])
         })
         .collect();
-    let found: Vec<Anchor> = halves.iter().flat_map(|(shape, own)| lse_of(shape, own)).collect();
-    let lse: Vec<f32> = found.iter().map(|a| a.lse).collect();
+    let found: Vec<Anchor> = halves.iter().flat_map(|(shape, own)| found_of(shape, own)).collect();
+    let lse: Vec<f32> = found.iter().map(Anchor::lse).collect();
     let total = |z: &[f32]| -> f64 {
         // The same loss by the definition, positives staying within each worker's half.
         let s = |i: usize, k: usize| -> f64 {
@@ -147,11 +148,11 @@ fn workers_compute_the_gradient_of_one() {
             })
             .sum()
     };
-    let got: f64 = found.iter().map(|a| f64::from(a.loss())).sum();
+    let got: f64 = found.iter().map(|a| f64::from(a.loss)).sum();
     assert!((got - total(&z)).abs() < 1e-4);
-    for (shape, own) in &halves {
+    for ((shape, own), found) in halves.iter().zip(found.chunks_exact(count)) {
         let mut dz = vec![0.0; own.len()];
-        nt_xent_backward(&cpu(Isa::detect(), 1), shape, own, &z, &lse, 1.0, &mut dz);
+        nt_xent_backward(&cpu(Isa::detect(), 1), shape, (own, &z), found, &lse, 1.0, &mut dz);
         for (i, got) in dz.iter().enumerate() {
             let mut moved = z.clone();
             let at = shape.offset * dim + i;
@@ -183,7 +184,7 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
     let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 3, temperature: 0.1 };
     let mut found = [Anchor::default(); 8];
     nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &z, &z, &mut found);
-    assert!((found[0].loss() - 0.00071).abs() < 5e-6, "{}", found[0].loss());
+    assert!((found[0].loss - 0.00071).abs() < 5e-6, "{}", found[0].loss);
     assert!((found[0].positive - 9.0).abs() < 1e-5 && (found[0].hardest - 1.0).abs() < 1e-5);
     assert!(found[0].entropy > 0.0 && found[0].entropy < 0.02);
 }
@@ -206,4 +207,81 @@ fn bits_do_not_depend_on_threads() {
 fn shapes_that_wrap_are_refused() {
     let shape = ContrastiveShape { anchors: 2, views: 2, offset: 0, dim: 1 << 63, temperature: 1.0 };
     nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &[], &[], &mut [Anchor::default(); 2]);
+}
+
+/// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
+/// opposite.
+fn separated(images: usize, dim: usize) -> Vec<f32> {
+    let mut z = views(2 * images, dim);
+    for (view, z) in z.chunks_exact_mut(dim).enumerate() {
+        let image = view % images;
+        z.iter_mut().for_each(|v| *v *= 0.15);
+        z[image / 2] += if image.is_multiple_of(2) { 1.0 } else { -1.0 };
+        let norm = z.iter().map(|v| v * v).sum::<f32>().sqrt();
+        z.iter_mut().for_each(|v| *v /= norm);
+    }
+    z
+}
+
+/// [mean loss, mean entropy] and the gradient of the mean loss, in f64.
+fn exact(z: &[f32], dim: usize, temperature: f32) -> ([f64; 2], Vec<f64>) {
+    let count = z.len() / dim;
+    let row = |i: usize| &z[i * dim..][..dim];
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let tau = f64::from(temperature);
+    let positive = |i: usize| (i + count / 2) % count;
+    // Relative to the positive, which is greatest here: e^(s - s of the positive) of all others, and their sum.
+    let weights: Vec<(Vec<f64>, f64)> = (0..count)
+        .map(|i| {
+            let own = dot(row(i), row(positive(i)));
+            let weight = |k| ((dot(row(i), row(k)) - own) / tau).exp();
+            let weights: Vec<f64> =
+                (0..count).map(|k| if k == i || k == positive(i) { 0.0 } else { weight(k) }).collect();
+            let sum = weights.iter().sum();
+            (weights, sum)
+        })
+        .collect();
+    let (mut figures, mut dz) = ([0.0; 2], vec![0.0; z.len()]);
+    for (i, (own, sum)) in weights.iter().enumerate() {
+        let loss = sum.ln_1p();
+        figures[0] += loss / count as f64;
+        let spread: f64 = own.iter().filter(|&&w| w > 0.0).map(|w| w * -w.ln()).sum();
+        figures[1] += (loss + spread / (1.0 + sum)) / count as f64;
+        let mut add = |k: usize, weight: f64| {
+            for (dz, z) in dz[i * dim..][..dim].iter_mut().zip(row(k)) {
+                *dz += weight * f64::from(*z) / tau / count as f64;
+            }
+        };
+        for k in (0..count).filter(|&k| k != i && k != positive(i)) {
+            add(k, own[k] / (1.0 + sum) + weights[k].0[i] / (1.0 + weights[k].1));
+        }
+        let j = positive(i);
+        add(j, -(sum / (1.0 + sum) + weights[j].1 / (1.0 + weights[j].1)));
+    }
+    (figures, dz)
+}
+
+/// What is small has its digits too, on either side of the limit between the forms.
+#[test]
+fn small_losses_are_as_exact_as_large_ones() {
+    let dim = 80;
+    let z = separated(150, dim);
+    for temperature in [0.1, 0.05, 1.0 / 41.9, 1.0 / 42.1, 0.02] {
+        let (want, gradient) = exact(&z, dim, temperature);
+        assert!(want[0] < 0.02 && want[1] < 0.2);
+        for isa in Isa::all() {
+            let shape = ContrastiveShape { anchors: 300, views: 300, offset: 0, dim, temperature };
+            let mut found = vec![Anchor::default(); 300];
+            nt_xent_forward(&cpu(isa, 1), &shape, &z, &z, &mut found);
+            let mean = |of: fn(&Anchor) -> f32| found.iter().map(|a| f64::from(of(a))).sum::<f64>() / 300.0;
+            let (loss, dz) = loss(&cpu(isa, 1), &z, dim, temperature);
+            for (got, want) in [loss, mean(|a| a.entropy)].into_iter().zip(want) {
+                assert!((got / want - 1.0).abs() < 2e-5, "tau {temperature}, {isa:?}: {got:e} {want:e}");
+            }
+            let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            let off = squares(&mut dz.iter().zip(&gradient).map(|(got, want)| f64::from(*got) - want));
+            let size = squares(&mut gradient.iter().copied());
+            assert!(off < 2e-5 * size, "tau {temperature}, {isa:?}: the gradient is off by {:e}", off / size);
+        }
+    }
 }
