@@ -346,7 +346,7 @@ impl Kernels for CpuKernels {
         let (g, y) = (dense(x, w), y.as_mut_slice()?);
         conv2d::conv2d_forward(&self.cpu, &g, x.as_slice()?, w.as_slice()?, y, None);
         if let Some(bias) = bias {
-            columns::add_bias(y, bias.as_slice()?);
+            columns::add_bias(&self.cpu, y, bias.as_slice()?);
         }
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Kernels for CpuKernels {
     }
 
     fn column_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
-        columns::column_sums(x.as_slice()?, sums.as_mut_slice()?);
+        columns::column_sums(&self.cpu, x.as_slice()?, sums.as_mut_slice()?);
         Ok(())
     }
 
@@ -509,7 +509,8 @@ impl Kernels for CpuKernels {
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
         let classes = logits.last_dim();
-        Ok(cross_entropy::softmax_cross_entropy(logits.as_slice()?, labels, classes, dlogits.as_mut_slice()?))
+        let (logits, dlogits) = (logits.as_slice()?, dlogits.as_mut_slice()?);
+        Ok(cross_entropy::softmax_cross_entropy(&self.cpu, logits, labels, classes, dlogits))
     }
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {

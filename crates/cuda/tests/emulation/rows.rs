@@ -52,7 +52,8 @@ fn cross_entropy_is_the_portable_form() {
             (losses.get(), d.get())
         });
         let mut dlogits = vec![0.0; logits.len()];
-        let want = cpu_cross_entropy::softmax_cross_entropy(&logits, &labels, classes, &mut dlogits);
+        let want =
+            cpu_cross_entropy::softmax_cross_entropy(&portable(), &logits, &labels, classes, &mut dlogits);
         let loss: f64 = got.0.iter().map(|&v| f64::from(v)).sum::<f64>() / rows as f64;
         assert!((loss - want).abs() <= 1e-5 * (1.0 + want), "{loss} {want}");
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 / rows as f32;
