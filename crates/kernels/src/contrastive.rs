@@ -1,11 +1,10 @@
 //! What contrastive losses share: which views are anchors, and the walk over similarities in tiles, so that the 2N
 //! x 2N matrix of all never exists.
 
-use std::cell::Cell;
-
 use crate::Cpu;
 use crate::geometry::{addressable, sum};
 use crate::product::{Operand, multiply};
+use crate::scratch::{self, Scratch};
 
 /// Anchors in a tile.
 pub(crate) const ROWS: usize = 128;
@@ -96,17 +95,9 @@ impl Tile<'_> {
     }
 }
 
-thread_local! {
-    static VALUES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Lends the thread's tile, allocated once.
-pub(crate) fn with_values<R>(body: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut values = VALUES.take();
-    values.resize(ROWS * COLUMNS, 0.0);
-    let result = body(&mut values);
-    VALUES.set(values);
-    result
+/// Memory for a tile.
+pub(crate) fn values() -> Scratch<f32> {
+    scratch::take(ROWS * COLUMNS)
 }
 
 /// Shows `visit` the similarities of `rows` anchors from `start` on to all views, tile by tile, in `values`.
@@ -139,25 +130,24 @@ pub(crate) fn gradient(
     let d = shape.dim;
     cpu.threads.run_chunks(dz, ROWS * d, |piece, dz| {
         let rows = dz.len() / d;
-        with_values(|values| {
-            cpu.isa.vectorize(
-                #[inline(always)]
-                || {
-                    walk(
-                        shape,
-                        operands,
-                        (piece * ROWS, rows),
-                        values,
-                        #[inline(always)]
-                        |tile| {
-                            weigh(tile);
-                            let weights = Operand::new(tile.values, tile.columns);
-                            multiply(weights, tile.views(shape, operands.1), dz, tile.first > 0);
-                        },
-                    );
-                },
-            );
-        });
+        let mut values = values();
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || {
+                walk(
+                    shape,
+                    operands,
+                    (piece * ROWS, rows),
+                    &mut values,
+                    #[inline(always)]
+                    |tile| {
+                        weigh(tile);
+                        let weights = Operand::new(tile.values, tile.columns);
+                        multiply(weights, tile.views(shape, operands.1), dz, tile.first > 0);
+                    },
+                );
+            },
+        );
         dz.iter_mut().for_each(|v| *v *= scale);
     });
 }

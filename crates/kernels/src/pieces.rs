@@ -1,7 +1,5 @@
 //! Fixed pieces: how long tensors are cut, and how sums over rows are made the same for any number of threads.
 
-use std::cell::Cell;
-
 use crate::Cpu;
 use crate::scratch::{self, Scratch};
 
@@ -13,10 +11,6 @@ pub(crate) fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)
 }
 
-thread_local! {
-    static PARTIAL: Cell<Vec<f64>> = const { Cell::new(Vec::new()) };
-}
-
 /// Sums `width` quantities over `pieces` pieces: `piece(i, acc)` adds piece i's share to `acc` (`width` zeros), and
 /// the shares are added in the order of i into `out`, which is overwritten.
 pub(crate) fn sum_pieces(
@@ -26,10 +20,8 @@ pub(crate) fn sum_pieces(
     piece: impl Fn(usize, &mut [f64]) + Sync,
 ) {
     let width = out.len();
-    // Taken out for the call and put back, so that it is allocated once a thread and calls may nest.
-    let mut partial = PARTIAL.take();
-    partial.clear();
-    partial.resize(pieces * width, 0.0);
+    let mut partial = scratch::take::<f64>(pieces * width);
+    partial.fill(0.0);
     cpu.threads.run_chunks(&mut partial, width.max(1), &piece);
     out.fill(0.0);
     for share in partial.chunks_exact(width.max(1)) {
@@ -37,7 +29,6 @@ pub(crate) fn sum_pieces(
             *total += value;
         }
     }
-    PARTIAL.set(partial);
 }
 
 /// How many copies of a row of `channels` values make a row wide enough to fill vector registers.

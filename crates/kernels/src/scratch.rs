@@ -3,24 +3,19 @@
 //! After the first steps of a training run every request finds a buffer that is large enough, so the steady
 //! state allocates nothing.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 
-/// A cache line, and the width of the widest vector.
-const ALIGNMENT: usize = 64;
+use crate::buffer::block::{ALIGNMENT, Block, HUGE_PAGE};
 
-/// The size of a huge page, which spares address translations where a kernel jumps about in a buffer.
-const HUGE_PAGE: usize = 2 << 20;
 /// From this size on a buffer consists of huge pages, if the system grants them.
 const HUGE: usize = 512 << 10;
 
 thread_local! {
     /// The buffers of this thread that nobody is using.
-    static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer on loan from the thread's store, to which it returns when dropped.
@@ -28,7 +23,7 @@ thread_local! {
 /// A guard rather than a function that takes a closure: a closure's body is compiled on its own, without the
 /// vector instructions of the function around it.
 pub struct Scratch<T: bytemuck::Pod> {
-    buffer: ManuallyDrop<Buffer>,
+    buffer: ManuallyDrop<Block>,
     len: usize,
     kind: PhantomData<T>,
 }
@@ -48,7 +43,7 @@ impl<T: bytemuck::Pod> Deref for Scratch<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `find` gave at least `len` numbers, initialised, aligned to 64, owned by `self`; any bits make a
         // `Pod`.
-        unsafe { std::slice::from_raw_parts(self.buffer.start.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.buffer.start().as_ptr().cast(), self.len) }
     }
 }
 
@@ -56,7 +51,7 @@ impl<T: bytemuck::Pod> DerefMut for Scratch<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer.start.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.start().as_ptr().cast(), self.len) }
     }
 }
 
@@ -69,51 +64,24 @@ impl<T: bytemuck::Pod> Drop for Scratch<T> {
     }
 }
 
-struct Buffer {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl Buffer {
-    fn new(bytes: usize) -> Buffer {
-        let alignment = if bytes >= HUGE { HUGE_PAGE } else { ALIGNMENT };
-        // Room to spare, so that slowly growing requests do not allocate each time.
-        let roomy = bytes.checked_add(bytes / 8).and_then(|roomy| roomy.checked_next_multiple_of(alignment));
-        let layout = roomy.and_then(|size| Layout::from_size_align(size.max(4096), alignment).ok());
-        let Some(layout) = layout else {
-            panic!("a scratch buffer of {bytes} bytes exceeds the address space")
-        };
-        // SAFETY: the size is at least 4096.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        #[cfg(target_os = "linux")]
-        if alignment == HUGE_PAGE {
-            // SAFETY: the range is exactly the allocation above; the advice changes nothing but speed.
-            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
-        }
-        Buffer { start, layout }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed only here.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
-    }
+/// A block of `bytes` bytes and some more.
+fn new(bytes: usize) -> Block {
+    let alignment = if bytes >= HUGE { HUGE_PAGE } else { ALIGNMENT };
+    // Room to spare, so that slowly growing requests do not allocate each time.
+    let roomy = bytes.checked_add(bytes / 8).and_then(|roomy| roomy.checked_next_multiple_of(alignment));
+    Block::zeroed(roomy.unwrap_or(usize::MAX).max(4096), alignment)
 }
 
 /// The smallest free buffer that is large enough, or a new one.
-fn find(bytes: usize) -> Buffer {
+fn find(bytes: usize) -> Block {
     let found = FREE.with(|free| {
         let mut free = free.borrow_mut();
-        let fitting = (0..free.len())
-            .filter(|&i| free[i].layout.size() >= bytes)
-            .min_by_key(|&i| free[i].layout.size());
+        let fitting = (0..free.len()).filter(|&i| free[i].len() >= bytes).min_by_key(|&i| free[i].len());
         match fitting {
             Some(i) => Some(free.swap_remove(i)),
             None => {
                 // All are too small: the largest is replaced by the new one rather than kept beside it.
-                let largest = (0..free.len()).max_by_key(|&i| free[i].layout.size());
+                let largest = (0..free.len()).max_by_key(|&i| free[i].len());
                 if let Some(i) = largest {
                     free.swap_remove(i);
                 }
@@ -121,7 +89,7 @@ fn find(bytes: usize) -> Buffer {
             }
         }
     });
-    found.unwrap_or_else(|| Buffer::new(bytes))
+    found.unwrap_or_else(|| new(bytes))
 }
 
 #[cfg(test)]
@@ -154,7 +122,7 @@ mod tests {
     fn a_size_beyond_the_address_space_is_refused() {
         // With the room to spare, rounded up, the first comes to a few bytes modulo 2^64.
         for bytes in [usize::MAX / 9 * 8 + 8, usize::MAX - 1, usize::MAX] {
-            let refused = std::panic::catch_unwind(|| drop(Buffer::new(bytes))).unwrap_err();
+            let refused = std::panic::catch_unwind(|| drop(new(bytes))).unwrap_err();
             assert!(
                 refused.downcast_ref::<String>().unwrap().contains("exceeds the address space"),
                 "{bytes}"

@@ -1,8 +1,8 @@
 //! Host memory for tensors: aligned, on huge pages where large, recycled through a pool.
 
 pub mod arena;
+pub(crate) mod block;
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -10,65 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arena::{Arena, Place};
+use block::{ALIGNMENT, Block, HUGE_PAGE};
 use bytemuck::Pod;
 
-/// A cache line, and a whole AVX-512 vector.
-const ALIGNMENT: usize = 64;
-/// x86-64's large page: stretches of memory start on one, and ask the kernel for it.
-const HUGE_PAGE: usize = 2 << 20;
 /// From this size on buffers are parts of long stretches; smaller ones, of which some live for a whole run, would
 /// only break those up.
 const LARGE: usize = 1 << 20;
-
-/// An owned block of bytes aligned to at least 64.
-#[derive(Debug)]
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: a `Block` owns its memory exclusively, as a `Box<[u8]>` does.
-unsafe impl Send for Block {}
-// SAFETY: shared access only reads.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// A block of zeros.
-    fn zeroed(bytes: usize) -> Block {
-        let layout = Block::layout(bytes, ALIGNMENT);
-        // SAFETY: the layout's size is at least `ALIGNMENT`, so it is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Block { start, layout }
-    }
-
-    /// A stretch of memory that nobody has touched yet: NOT initialised. None where the system refuses so much.
-    fn untouched(bytes: usize) -> Option<Block> {
-        let layout = Block::layout(bytes, HUGE_PAGE);
-        // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range was allocated just above; advice changes no contents, and a refusal is harmless.
-        unsafe {
-            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE)
-        };
-        Some(Block { start, layout })
-    }
-
-    fn layout(bytes: usize, alignment: usize) -> Layout {
-        // A block of no bytes still gets an address of its own.
-        match Layout::from_size_align(bytes.max(ALIGNMENT), alignment) {
-            Ok(layout) => layout,
-            Err(_) => panic!("a buffer of {bytes} bytes exceeds the address space"),
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: `start` came from the global allocator with this very layout and is freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
 
 /// Recycles host memory, so that the steady state of training neither allocates nor faults pages in.
 ///
@@ -112,8 +59,8 @@ impl Large {
         // SAFETY: the arena hands out ranges within the length that the stretch was added with, so `used` and the
         // range's offset are within the block, and what is beyond `touched` was never handed out.
         let start = unsafe {
-            block.start.add(*touched).write_bytes(0, used - *touched);
-            block.start.add(place.offset)
+            block.start().add(*touched).write_bytes(0, used - *touched);
+            block.start().add(place.offset)
         };
         *touched = used;
         (place, Some(start))
@@ -130,7 +77,7 @@ impl Large {
             });
             match block {
                 Some(block) => self.stretches.push((block, 0)),
-                None => handle_alloc_error(Block::layout(least, HUGE_PAGE)),
+                None => Block::refused(least),
             }
         }
         self.arena.add(len);
@@ -165,7 +112,7 @@ impl Pool {
             let recycled = lock(&shared.free).get_mut(&size).and_then(Vec::pop);
             Memory::Small(recycled.unwrap_or_else(|| {
                 shared.held[0].fetch_add(size, Ordering::Relaxed);
-                Block::zeroed(size)
+                Block::zeroed(size, ALIGNMENT)
             }))
         } else {
             let mut large = lock(&shared.large);
@@ -173,7 +120,7 @@ impl Pool {
             shared.held[1].store(large.arena.used_in_all(), Ordering::Relaxed);
             match start {
                 Some(start) => Memory::Range(place, start),
-                None => Memory::Hollow(place, Block::zeroed(LARGE)),
+                None => Memory::Hollow(place, Block::zeroed(LARGE, ALIGNMENT)),
             }
         };
         let live = shared.live.fetch_add(size, Ordering::Relaxed) + size;
@@ -210,7 +157,7 @@ impl Pool {
     /// Gives memory that nobody uses back to the system: small buffers, and the large ones once none of them is in use.
     pub fn trim(&self) {
         let small = std::mem::take(&mut *lock(&self.shared.free));
-        let freed: usize = small.values().flatten().map(|block| block.layout.size()).sum();
+        let freed: usize = small.values().flatten().map(|block| block.len()).sum();
         self.shared.held[0].fetch_sub(freed, Ordering::Relaxed);
         let mut large = lock(&self.shared.large);
         if large.arena.is_idle() {
@@ -300,7 +247,7 @@ impl Drop for Buffer {
 impl Owned {
     fn len(&self) -> usize {
         match &self.memory {
-            Memory::Hollow(_, block) => self.bytes.min(block.layout.size()),
+            Memory::Hollow(_, block) => self.bytes.min(block.len()),
             _ => self.bytes,
         }
     }
@@ -308,7 +255,7 @@ impl Owned {
     fn start(&self) -> NonNull<u8> {
         match &self.memory {
             Memory::None => NonNull::dangling(),
-            Memory::Small(block) | Memory::Hollow(_, block) => block.start,
+            Memory::Small(block) | Memory::Hollow(_, block) => block.start(),
             Memory::Range(_, start) => *start,
         }
     }

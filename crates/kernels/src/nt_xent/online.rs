@@ -2,18 +2,17 @@
 
 use super::{Anchor, Known};
 use crate::Cpu;
-use crate::contrastive::{ContrastiveShape, ROWS, gradient, walk, with_values};
+use crate::contrastive::{ContrastiveShape, ROWS, gradient, values, walk};
 use crate::math::{exp, exp_sums, max};
 
 /// [`super::nt_xent_forward`].
 pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
     cpu.threads.run_chunks(anchors, ROWS, |piece, anchors| {
-        with_values(|values| {
-            cpu.isa.vectorize(
-                #[inline(always)]
-                || forward_rows(shape, (z, all), piece * ROWS, anchors, values),
-            )
-        });
+        let mut values = values();
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || forward_rows(shape, (z, all), piece * ROWS, anchors, &mut values),
+        );
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Pair, PairLoss, Term};
 use crate::Cpu;
-use crate::contrastive::{ContrastiveShape, ROWS, walk, with_values};
+use crate::contrastive::{ContrastiveShape, ROWS, values, walk};
 use crate::math::{sigmoid, softplus};
 use crate::nt_xent::Anchor;
 
@@ -25,48 +25,47 @@ pub fn forward(
         for (pair, anchor) in pairs.iter_mut().zip(&anchors[places]) {
             *pair = Pair { positive: anchor.positive, ..Pair::default() };
         }
-        with_values(|values| {
-            cpu.isa.vectorize(
-                #[inline(always)]
-                || match loss {
-                    PairLoss { term, semi_hard: true } => {
-                        of_mined(shape, term, operands, start, pairs, losses, values)
+        let values = &mut *values();
+        cpu.isa.vectorize(
+            #[inline(always)]
+            || match loss {
+                PairLoss { term, semi_hard: true } => {
+                    of_mined(shape, term, operands, start, pairs, losses, values)
+                }
+                PairLoss { term: Term::Logistic, .. } => {
+                    let sums = over_negatives(
+                        shape,
+                        operands,
+                        (start, pairs),
+                        values,
+                        #[inline(always)]
+                        |s, _| [softplus(s), 0.0],
+                    );
+                    for ((pair, loss), [sum, _]) in pairs.iter_mut().zip(losses).zip(sums) {
+                        pair.pull = sigmoid(-pair.positive);
+                        *loss = softplus(-pair.positive) + (sum / shape.negatives() as f64) as f32;
                     }
-                    PairLoss { term: Term::Logistic, .. } => {
-                        let sums = over_negatives(
-                            shape,
-                            operands,
-                            (start, pairs),
-                            values,
-                            #[inline(always)]
-                            |s, _| [softplus(s), 0.0],
-                        );
-                        for ((pair, loss), [sum, _]) in pairs.iter_mut().zip(losses).zip(sums) {
-                            pair.pull = sigmoid(-pair.positive);
-                            *loss = softplus(-pair.positive) + (sum / shape.negatives() as f64) as f32;
-                        }
+                }
+                PairLoss { term: Term::Margin(margin), .. } => {
+                    let margin = margin / shape.temperature;
+                    let sums = over_negatives(
+                        shape,
+                        operands,
+                        (start, pairs),
+                        values,
+                        #[inline(always)]
+                        |s, positive| {
+                            let short = s - positive + margin;
+                            [hinge(short), if short > 0.0 { 1.0 } else { 0.0 }]
+                        },
+                    );
+                    for ((pair, loss), [sum, active]) in pairs.iter_mut().zip(losses).zip(sums) {
+                        pair.pull = (active / shape.negatives() as f64) as f32;
+                        *loss = shape.temperature * (sum / shape.negatives() as f64) as f32;
                     }
-                    PairLoss { term: Term::Margin(margin), .. } => {
-                        let margin = margin / shape.temperature;
-                        let sums = over_negatives(
-                            shape,
-                            operands,
-                            (start, pairs),
-                            values,
-                            #[inline(always)]
-                            |s, positive| {
-                                let short = s - positive + margin;
-                                [hinge(short), if short > 0.0 { 1.0 } else { 0.0 }]
-                            },
-                        );
-                        for ((pair, loss), [sum, active]) in pairs.iter_mut().zip(losses).zip(sums) {
-                            pair.pull = (active / shape.negatives() as f64) as f32;
-                            *loss = shape.temperature * (sum / shape.negatives() as f64) as f32;
-                        }
-                    }
-                },
-            )
-        });
+                }
+            },
+        )
     });
 }
 
