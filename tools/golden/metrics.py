@@ -6,7 +6,7 @@
 import json
 
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 rng = np.random.default_rng(0)
 
@@ -77,13 +77,9 @@ def rank_me(rows, dim):
 def scores(rows=60, classes=7):
     x = np.round(rng.normal(size=(rows, classes)), 2)
     labels = rng.integers(0, classes, rows)
-    relevant = labels == 0
-    column = np.round(x[:, 0] + relevant, 1)  # one decimal: many ties
     return {
         "classes": classes, "scores": x.ravel().tolist(), "labels": labels.tolist(),
         "top3": float(top_k_accuracy_score(labels, x, k=3)),
-        "column": column.tolist(), "relevant": relevant.tolist(),
-        "area_average_precision": float(average_precision_score(relevant, column)),
     }
 
 

@@ -61,11 +61,6 @@ impl<'a, T: Real> Operand<'a, T> {
         Operand { values: &self.values[skip..], cols: count, ..self }
     }
 
-    /// `count` rows from `start` on. Panics when there are fewer.
-    pub fn rows(self, start: usize, count: usize) -> Self {
-        self.t().columns(start, count).t()
-    }
-
     /// The index of the last element plus one: what `values` must hold.
     fn reach(&self) -> usize {
         if self.rows == 0 || self.cols == 0 {

@@ -25,25 +25,6 @@ pub fn eleven_point_average_precision(
     Ok(Some((0..=10).map(best_at).sum::<f64>() / 11.0))
 }
 
-/// Average precision as the area under the stepped precision-recall curve: the sum over the distinct scores of
-/// (recall gained) x precision. `None` when nothing is relevant. Arguments as for [`eleven_point_average_precision`].
-///
-/// # Errors
-/// The two differ in length, or a score is NaN.
-pub fn area_average_precision(scores: &[f32], relevant: &[bool]) -> Result<Option<f64>, MetricsError> {
-    let curve = Curve::new(scores, relevant)?;
-    if curve.relevant == 0 {
-        return Ok(None);
-    }
-    let mut before = 0;
-    let mut area = 0.0;
-    for point in &curve.points {
-        area += (point.hits - before) as f64 / curve.relevant as f64 * point.precision();
-        before = point.hits;
-    }
-    Ok(Some(area))
-}
-
 /// Mean of [`eleven_point_average_precision`] over the classes that some image shows: the mAP of PASCAL VOC2007. 0
 /// where no class is shown.
 ///
@@ -126,8 +107,6 @@ mod tests {
         let (scores, relevant) = ([0.9, 0.8, 0.7, 0.1], [true, false, true, false]);
         let eleven = eleven_point_average_precision(&scores, &relevant).unwrap().unwrap();
         assert!((eleven - (6.0 + 5.0 * 2.0 / 3.0) / 11.0).abs() < 1e-12);
-        let area = area_average_precision(&scores, &relevant).unwrap().unwrap();
-        assert!((area - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
     }
 
     #[test]
@@ -147,15 +126,14 @@ mod tests {
     #[test]
     fn ties_are_retrieved_together() {
         let relevant = [true, false, false, false];
-        assert_eq!(area_average_precision(&[0.5; 4], &relevant), Ok(Some(0.25)));
         assert_eq!(eleven_point_average_precision(&[0.5; 4], &relevant), Ok(Some(0.25)));
     }
 
     #[test]
     fn nothing_relevant_and_bad_input() {
         assert_eq!(eleven_point_average_precision(&[0.5], &[false]), Ok(None));
-        assert_eq!(area_average_precision(&[], &[]), Ok(None));
-        assert!(area_average_precision(&[0.5], &[]).is_err());
-        assert!(area_average_precision(&[f32::NAN], &[true]).is_err());
+        assert_eq!(eleven_point_average_precision(&[], &[]), Ok(None));
+        assert!(eleven_point_average_precision(&[0.5], &[]).is_err());
+        assert!(eleven_point_average_precision(&[f32::NAN], &[true]).is_err());
     }
 }

@@ -12,7 +12,7 @@
 //! | [`mod@rank_me`] | effective rank of features |
 //! | [`mod@alignment`], [`mod@uniformity`], [`mod@spread`] | geometry of the projections on the sphere |
 //! | [`mod@pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
-//! | [`mod@average_precision`] | VOC 11-point, its mean over classes, and area |
+//! | [`mod@average_precision`] | VOC 11-point, and its mean over classes |
 
 #![forbid(unsafe_code)]
 
@@ -32,12 +32,12 @@ pub mod uniformity;
 
 pub use accuracy::{ClassCounts, accuracy, confusion, likeliest, top_k};
 pub use alignment::alignment;
-pub use average_precision::{area_average_precision, eleven_point_average_precision, eleven_point_map};
+pub use average_precision::{eleven_point_average_precision, eleven_point_map};
 pub use error::{MetricsError, check_labels};
 pub use features::Features;
 pub use knn::{Knn, KnnOutcome};
 pub use nearest_so_far::NearestSoFar;
-pub use neighbours::{Neighbours, nearest_neighbours, nearest_neighbours_within};
+pub use neighbours::{Neighbours, nearest_neighbours};
 pub use pairs::{PairFigures, pair_figures};
 pub use rank_me::rank_me;
 pub use spread::spread;

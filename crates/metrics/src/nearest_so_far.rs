@@ -45,7 +45,7 @@ impl NearestSoFar {
         if rows > expected {
             return Err(MetricsError::Shape { what: "rows to search, at most", expected, got: rows });
         }
-        let nearest = search(&self.queries, &block.normalised(), self.dim, self.k, false)?;
+        let nearest = search(&self.queries, &block.normalised(), self.dim, self.k)?;
         for (query, found) in self.found.iter_mut().enumerate() {
             let near = nearest.indices(query).iter().zip(nearest.similarities(query));
             found.extend(

@@ -72,17 +72,7 @@ pub fn nearest_neighbours(queries: Features, base: Features, k: usize) -> Result
             got: queries.dim(),
         });
     }
-    search(&queries.normalised(), &base.normalised(), base.dim(), k, false)
-}
-
-/// The `k` other rows most similar to each row of `features`: as [`nearest_neighbours`], but no row is its own
-/// neighbour (an equal row elsewhere is).
-///
-/// # Errors
-/// `k` is 0, or there are fewer than two rows.
-pub fn nearest_neighbours_within(features: Features, k: usize) -> Result<Neighbours, MetricsError> {
-    let normalised = features.normalised();
-    search(&normalised, &normalised, features.dim(), k, true)
+    search(&queries.normalised(), &base.normalised(), base.dim(), k)
 }
 
 /// The nearest of rows that are of unit length already.
@@ -91,15 +81,13 @@ pub(crate) fn search(
     base: &[f32],
     dim: usize,
     k: usize,
-    skip_self: bool,
 ) -> Result<Neighbours, MetricsError> {
     if k == 0 {
         return Err(MetricsError::TooFew { what: "neighbours k", least: 1, got: 0 });
     }
     let rows = base.len() / dim;
-    let least = 1 + usize::from(skip_self);
-    if rows < least {
-        return Err(MetricsError::TooFew { what: "rows to search", least, got: rows });
+    if rows == 0 {
+        return Err(MetricsError::TooFew { what: "rows to search", least: 1, got: 0 });
     }
     if u32::try_from(rows).is_err() {
         return Err(MetricsError::Shape {
@@ -108,7 +96,7 @@ pub(crate) fn search(
             got: rows,
         });
     }
-    let k = k.min(rows + 1 - least);
+    let k = k.min(rows);
     let count = queries.len() / dim;
     let base = transpose_tiles(base, dim);
     let mut indices = vec![0; count * k];
@@ -117,13 +105,11 @@ pub(crate) fn search(
         .par_chunks(QUERY_TILE * dim)
         .zip(indices.par_chunks_mut(QUERY_TILE * k))
         .zip(similarities.par_chunks_mut(QUERY_TILE * k))
-        .enumerate()
         .with_max_len(1)
         .for_each_init(
             || vec![0.0; QUERY_TILE * BASE_TILE],
-            |tile, (number, ((queries, indices), similarities))| {
-                let first = number * QUERY_TILE;
-                let nearest = search_tile(queries, &base, dim, k, skip_self.then_some(first), tile);
+            |tile, ((queries, indices), similarities)| {
+                let nearest = search_tile(queries, &base, dim, k, tile);
                 let places = indices.chunks_exact_mut(k).zip(similarities.chunks_exact_mut(k));
                 for (candidates, (indices, similarities)) in nearest.into_iter().zip(places) {
                     for (slot, candidate) in candidates.best().into_iter().enumerate() {
@@ -149,30 +135,16 @@ fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
     out
 }
 
-/// Goes over the whole base, in transposed tiles, for one tile of queries. `own` is the base index of the first
-/// query, to be skipped.
-fn search_tile(
-    queries: &[f32],
-    base: &[f32],
-    dim: usize,
-    k: usize,
-    own: Option<usize>,
-    tile: &mut [f32],
-) -> Vec<Candidates> {
+/// Goes over the whole base, in transposed tiles, for one tile of queries.
+fn search_tile(queries: &[f32], base: &[f32], dim: usize, k: usize, tile: &mut [f32]) -> Vec<Candidates> {
     let count = queries.len() / dim;
     let mut nearest: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
     for (number, columns) in base.chunks(BASE_TILE * dim).enumerate() {
         let width = columns.len() / dim;
         let tile = &mut tile[..count * width];
         multiply(Operand::new(queries, dim), Operand::new(columns, width), tile, false);
-        for (query, (candidates, row)) in nearest.iter_mut().zip(tile.chunks_exact_mut(width)).enumerate() {
-            let first = number * BASE_TILE;
-            if let Some(own) = own
-                && (first..first + width).contains(&(own + query))
-            {
-                row[own + query - first] = f32::NEG_INFINITY;
-            }
-            candidates.offer_all(first as u32, row);
+        for (candidates, row) in nearest.iter_mut().zip(tile.chunks_exact(width)) {
+            candidates.offer_all((number * BASE_TILE) as u32, row);
         }
     }
     nearest
@@ -247,15 +219,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// Every similarity, sorted.
-    fn naive(
-        queries: &[f32],
-        base: &[f32],
-        dim: usize,
-        query: usize,
-        skip: Option<usize>,
-    ) -> Vec<(f32, u32)> {
+    fn naive(queries: &[f32], base: &[f32], dim: usize, query: usize) -> Vec<(f32, u32)> {
         let mut all: Vec<(f32, u32)> = (base.chunks(dim).enumerate())
-            .filter(|(index, _)| Some(*index) != skip)
             .map(|(index, row)| {
                 let dot = row.iter().zip(&queries[query * dim..][..dim]).map(|(a, b)| a * b).sum();
                 (dot, index as u32)
@@ -288,18 +253,10 @@ mod tests {
             prop_assert_eq!(found.k(), k.min(rows));
             prop_assert_eq!(found.queries(), count);
             for query in (0..count).step_by(17) {
-                let expected = naive(&queries, &base, dim, query, None);
+                let expected = naive(&queries, &base, dim, query);
                 let got: Vec<(f32, u32)> =
                     found.similarities(query).iter().copied().zip(found.indices(query).iter().copied()).collect();
                 prop_assert_eq!(&got[..], &expected[..found.k()]);
-            }
-            let within = nearest_neighbours_within(Features::new(&base, dim).unwrap(), k).unwrap();
-            prop_assert_eq!(within.k(), k.min(rows - 1));
-            for row in (0..rows).step_by(97) {
-                let expected = naive(&base, &base, dim, row, Some(row));
-                let got: Vec<u32> = within.indices(row).to_vec();
-                let expected: Vec<u32> = expected[..within.k()].iter().map(|e| e.1).collect();
-                prop_assert_eq!(got, expected);
             }
         }
     }
@@ -312,7 +269,6 @@ mod tests {
         assert!(nearest_neighbours(one, one, 0).is_err());
         assert!(nearest_neighbours(one, none, 1).is_err());
         assert!(nearest_neighbours(one, other, 1).is_err());
-        assert!(nearest_neighbours_within(one, 1).is_err());
         assert_eq!(nearest_neighbours(one, one, 5).unwrap().indices(0), [0]);
         assert_eq!(nearest_neighbours(none, one, 5).unwrap().queries(), 0);
     }

@@ -30,7 +30,7 @@ fn figures_do_not_depend_on_the_number_of_threads() {
             pairs.entropy,
             pairs.contrastive_accuracy,
         ];
-        let near = nearest_neighbours_within(train, 5).unwrap();
+        let near = nearest_neighbours(test, train, 5).unwrap();
         (knn, bits.map(f64::to_bits), near)
     };
     let run =
