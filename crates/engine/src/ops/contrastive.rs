@@ -1,6 +1,7 @@
 //! What contrastive losses share: the views of all workers, and the figures of a batch.
 
 use simclr_kernels::contrastive::ContrastiveShape;
+use smallvec::SmallVec;
 
 use crate::ops::row_shape;
 use crate::{Collective, DType, EngineError, Result, Tape, Tensor, Var};
@@ -62,7 +63,7 @@ pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result
     if collective.size() == 1 {
         return Ok(own);
     }
-    let mut shape = own.shape().to_vec();
+    let mut shape: SmallVec<[usize; 4]> = own.shape().into();
     shape[0] *= collective.size();
     let mut all = Tensor::empty(own.device(), &shape);
     collective.gather(&own, &mut all)?;
