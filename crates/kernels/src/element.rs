@@ -157,8 +157,8 @@ impl Element for bf16 {
 #[inline(always)]
 fn narrow_bits(x: f32) -> u32 {
     let bits = x.to_bits();
-    let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    // Rounding would carry a NaN over into infinity or zero.
+    // Rounding would carry a NaN over into infinity or zero, and some beyond 32 bits.
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;
     if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded }
 }
@@ -183,7 +183,9 @@ mod tests {
             assert!(got.to_bits() == expected.to_bits() || x.is_nan() && got.widen().is_nan(), "{x:e}");
             assert_eq!(got.widen().to_bits(), got.to_f32().to_bits());
         }
-        assert!(bf16::narrow(f32::NAN).widen().is_nan());
+        for bits in [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001, 0xff80_0001] {
+            assert!(bf16::narrow(f32::from_bits(bits)).widen().is_nan());
+        }
     }
 
     #[test]

@@ -31,7 +31,8 @@ fn norm(x: &[f32]) -> f32 {
     if EPSILON > norm { EPSILON } else { norm }
 }
 
-/// dx = (dy - y (y . dy)) / |x|, with x the input; y is computed again from it. Overwrites dx.
+/// dx = (dy - y (y . dy)) / |x|, with x the input; y is computed again from it. Where |x| is at most [`EPSILON`], which
+/// does not depend on x, dx = dy / [`EPSILON`]. Overwrites dx.
 pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
     assert!(x.len() == dx.len() && dy.len() == dx.len() && x.len().is_multiple_of(width));
     let piece = rows_per_piece(width) * width;
@@ -42,7 +43,7 @@ pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx:
                 let rows = x[i * piece..].chunks_exact(width).zip(dy[i * piece..].chunks_exact(width));
                 for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
                     let norm = norm(x);
-                    let along = dot(x, dy) as f32 / (norm * norm);
+                    let along = if norm > EPSILON { dot(x, dy) as f32 / (norm * norm) } else { 0.0 };
                     dx.iter_mut()
                         .zip(x.iter().zip(dy))
                         .for_each(|(dx, (x, dy))| *dx = (dy - x * along) / norm);
@@ -50,4 +51,27 @@ pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx:
             },
         );
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Threads};
+
+    /// Rows of a norm below and above the least one: the gradient is that of what forward computes.
+    #[test]
+    fn a_row_of_almost_nothing_has_the_gradient_of_a_division() {
+        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+        let (x, dy) = ([6e-13f32, 6e-13, 0.0, 0.0, 3e-12, 4e-12], [3.0f32, -1.0, 2.0, 1.0, 1.0, 1.0]);
+        let (mut y, mut dx) = ([f32::NAN; 6], [f32::NAN; 6]);
+        l2_normalize_forward(&cpu, &x, 2, &mut y);
+        l2_normalize_backward(&cpu, &x, &dy, 2, &mut dx);
+        for (got, want) in y.iter().zip([0.6, 0.6, 0.0, 0.0, 0.6, 0.8]) {
+            assert!((got - want).abs() < 1e-6, "{y:?}");
+        }
+        // Of the last row: (dy - y 1.4) / 5e-12.
+        for (got, want) in dx.iter().zip([3e12, -1e12, 2e12, 1e12, 3.2e10, -2.4e10]) {
+            assert!((got - want).abs() < 1e-4 * 1e12, "{dx:?}");
+        }
+    }
 }

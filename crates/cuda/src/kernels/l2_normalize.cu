@@ -21,7 +21,7 @@ KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width)
     for (u32 i = threadIdx.x % WARP; i < width; i += WARP) y[i] = x[i] / norm;
 }
 
-// dx = (dy - y (y . dy)) / |x|, y being computed again from x.
+// dx = (dy - y (y . dy)) / |x|, y being computed again from x; dy / EPSILON where that takes the place of |x|.
 KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u32 rows, u32 width) {
     u32 row = row_of_warp();
     if (row >= rows) return;
@@ -29,6 +29,6 @@ KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u
     dy += (i64)row * width;
     dx += (i64)row * width;
     float norm = norm_of(x, width);
-    float along = (float)dot(x, dy, width) / (norm * norm);
+    float along = norm > EPSILON ? (float)dot(x, dy, width) / (norm * norm) : 0.0f;
     for (u32 i = threadIdx.x % WARP; i < width; i += WARP) dx[i] = (dy[i] - x[i] * along) / norm;
 }

@@ -357,3 +357,20 @@ fn strides_far_beyond_the_image_take_no_time() {
     conv2d_backward_input(&cpu, &g, &[3.0], &[2.0], &mut dx, Write::Over);
     assert_eq!(dx, [6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 }
+
+/// Many weights, and enough tiles for groups of the larger size, the last one with fewer.
+#[test]
+fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {
+    let g = geometry(17, 40, 39, 260, 256, (3, 3), 1, 1);
+    let o = operands::<f32>(&g);
+    let cpu = Cpu { threads: Threads::new(2).unwrap(), isa: Isa::detect() };
+    let run = |form: Form| {
+        let (mut y, mut sums) = (vec![f32::NAN; g.output_len()], vec![f64::NAN; 2 * g.out_channels]);
+        let forward = if form == Form::Direct { direct::forward } else { winograd::forward };
+        forward(&cpu, &g, &o.x, &o.w, &mut y, Some(&mut sums));
+        (y, sums)
+    };
+    let (direct, winograd) = (run(Form::Direct), run(Form::Winograd));
+    assert!(relative_rms(&winograd.0, &direct.0) < tolerance::<f32>());
+    assert!(relative_rms(&winograd.1, &direct.1) < tolerance::<f32>());
+}
