@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use simclr_kernels::recycle::emptied;
 
-use crate::tape::Node;
+use crate::tape::{BatchCoefficients, Node};
 use crate::{ParameterId, Tensor};
 
 /// Empty lists of one kind of value.
@@ -38,6 +38,7 @@ pub(crate) struct Spare {
     pub(crate) uses: Shelf<usize>,
     pub(crate) gradients: Shelf<Option<Tensor>>,
     pub(crate) averages: Shelf<(ParameterId, Tensor)>,
+    pub(crate) coefficients: Shelf<BatchCoefficients>,
 }
 
 /// The new values of running averages, in the order in which the operators ran.

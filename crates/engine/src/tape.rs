@@ -97,11 +97,17 @@ pub struct Tape<'a> {
     /// How often each parameter was used, inside of checkpointed segments too.
     uses: Vec<usize>,
     buffer_updates: Vec<(ParameterId, Tensor)>,
+    /// What the BatchNorms of a segment's first run normalised by, and what those of its second will, last first.
+    noted: Vec<BatchCoefficients>,
+    known: Vec<BatchCoefficients>,
     spare: Arc<Spare>,
     /// Inside of a checkpointed segment's first run nothing is recorded; in its second, averages are left alone.
     recording: bool,
     updating_buffers: bool,
 }
+
+/// A BatchNorm's coefficients, (4, C), and how many values its batch's statistics are over.
+pub(crate) type BatchCoefficients = (Tensor, f64);
 
 impl<'a> Tape<'a> {
     /// An empty tape over a network's parameters.
@@ -116,6 +122,8 @@ impl<'a> Tape<'a> {
             nodes: emptied(spare.nodes.take()),
             uses,
             buffer_updates: spare.averages.take(),
+            noted: Vec::new(),
+            known: Vec::new(),
             spare,
             recording: mode != Mode::Eval,
             updating_buffers: mode == Mode::Train,
@@ -180,21 +188,41 @@ impl<'a> Tape<'a> {
         }
     }
 
-    /// Runs `segment` keeping only its inputs: its inside is computed again when backward comes by.
+    /// The coefficients of the next BatchNorm, if they are those of a segment's first run.
+    pub(crate) fn known_coefficients(&mut self) -> Option<BatchCoefficients> {
+        self.known.pop()
+    }
+
+    /// Whether the segment's first run has left any that are still to come.
+    pub(crate) fn knows_coefficients(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// Notes them in a segment's first run, so that its second need not exchange sums again.
+    pub(crate) fn note_coefficients(&mut self, coefficients: &BatchCoefficients) {
+        if !self.recording {
+            self.noted.push(coefficients.clone());
+        }
+    }
+
+    /// Runs `segment` keeping only its inputs and what its BatchNorms normalise by: its inside is computed again when
+    /// backward comes by.
     ///
     /// The result is exact, BatchNorm over the whole batch included.
     pub fn checkpoint(&mut self, inputs: &[&Var], segment: &'a dyn Segment<'a>) -> Result<Var> {
-        let outer = std::mem::replace(&mut self.recording, false);
         let blind: SmallVec<[Var; 2]> = inputs.iter().map(|&var| Var { node: None, ..var.clone() }).collect();
-        let output = segment.forward(self, &blind);
-        self.recording = outer;
-        let output = output?;
         if !self.recording {
-            return Ok(output);
+            return segment.forward(self, &blind);
         }
+        self.recording = false;
+        self.noted = self.spare.coefficients.take();
+        let output = segment.forward(self, &blind);
+        self.recording = true;
+        let noted = std::mem::take(&mut self.noted);
+        let output = output?;
         let (parameters, collective, mode) = (self.parameters, self.collective, self.mode);
         let nodes: Inputs = inputs.iter().map(|var| var.node()).collect();
-        let backward = SegmentBackward { parameters, collective, mode, inputs: blind, segment };
+        let backward = SegmentBackward { parameters, collective, mode, inputs: blind, noted, segment };
         let node = self.push(Node::Operator { inputs: nodes, backward: Some(backward.into()) });
         Ok(Var { tensor: output.tensor, node: Some(node), sums: None })
     }
@@ -306,6 +334,7 @@ impl Drop for Tape<'_> {
         self.spare.nodes.put(std::mem::take(&mut self.nodes));
         self.spare.uses.put(std::mem::take(&mut self.uses));
         self.spare.averages.put(std::mem::take(&mut self.buffer_updates));
+        self.spare.coefficients.put(std::mem::take(&mut self.known));
     }
 }
 
@@ -361,6 +390,7 @@ pub(crate) struct SegmentBackward<'a> {
     collective: &'a dyn Collective,
     mode: Mode,
     inputs: SmallVec<[Var; 2]>,
+    noted: Vec<BatchCoefficients>,
     segment: &'a dyn Segment<'a>,
 }
 
@@ -368,6 +398,8 @@ impl SegmentBackward<'_> {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
         let mut tape = Tape::new(self.parameters, self.mode, self.collective);
         tape.updating_buffers = false;
+        tape.known = self.noted;
+        tape.known.reverse();
         let mut leaves: SmallVec<[Var; 2]> = SmallVec::new();
         for (input, var) in self.inputs.into_iter().enumerate() {
             let node = context.wants(input).then(|| tape.push(Node::SegmentInput));

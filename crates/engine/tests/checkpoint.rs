@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::network::{CHANNELS, Network, SIZE};
 use common::{bits, device, parameter, tensor};
 use simclr_engine::ops;
 use simclr_engine::{
-    Device, Mode, ParameterId, ParameterKind, Parameters, Result, Segment, SingleProcess, Tape, Tensor, Var,
+    Collective, Device, Mode, ParameterId, ParameterKind, Parameters, Result, Segment, SingleProcess, Tape,
+    Tensor, Var,
 };
 
 fn views(device: &Device, count: usize) -> Tensor {
@@ -54,6 +57,46 @@ fn a_checkpointed_step_has_the_bits_of_a_plain_one() {
         let expected = if mode == Mode::Train { buffers } else { 0 };
         assert_eq!(checkpointed.2.len(), expected);
     }
+}
+
+/// A worker that has nobody to exchange with, and counts how often it would.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Collective for Counting {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec()])
+    }
+
+    fn all_reduce(&self, _: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The second run of a segment normalises by what the first has found.
+#[test]
+fn a_checkpointed_step_exchanges_no_more_than_a_plain_one() {
+    let device = device();
+    let (parameters, network) = Network::new(&device);
+    let exchanges = |checkpoint: bool| {
+        let counting = Counting::default();
+        let mut tape = Tape::new(&parameters, Mode::Train, &counting);
+        let (loss, _) = network.loss(&mut tape, views(&device, 10), checkpoint).unwrap();
+        tape.backward(&loss, one(&device)).unwrap();
+        drop(tape);
+        counting.0.into_inner()
+    };
+    assert!(exchanges(false) > 2);
+    assert_eq!(exchanges(true), exchanges(false));
 }
 
 /// A dense layer and a ReLU.
