@@ -72,6 +72,15 @@ pub enum DataError {
         reason: String,
     },
 
+    /// No image can be read any more: their folder has gone, or the system cannot read from where it lies.
+    #[error("{}: {reason}; it was there when the images were listed: bring it back, then go on", shown(.path))]
+    Lost {
+        /// The folder, or an image in it.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+
     /// Labels were needed and the data set has none.
     #[error("this data set has no labels; put each class into a sub-folder of its own")]
     NoLabels,

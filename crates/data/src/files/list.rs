@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{ArchiveImages, Opened};
+use super::disk::lost;
 use super::{Files, ImageFiles, in_test_alone, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert, inert_bytes};
@@ -40,6 +41,12 @@ pub(crate) struct ListedFiles {
     paths: Names,
 }
 
+impl ListedFiles {
+    fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(os_name(self.paths.get(index)))
+    }
+}
+
 impl Files for ListedFiles {
     fn len(&self) -> usize {
         self.paths.len()
@@ -50,7 +57,11 @@ impl Files for ListedFiles {
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        read_file(&self.folder.join(os_name(self.paths.get(index))), out)
+        read_file(&self.path(index), out)
+    }
+
+    fn lost(&self, index: usize) -> Option<DataError> {
+        lost(&self.folder, &self.path(index))
     }
 }
 

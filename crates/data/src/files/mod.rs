@@ -31,6 +31,11 @@ pub(crate) trait Files: Send + Sync {
     /// Makes `out` the bytes of a file.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
 
+    /// Why none of the files can be read any more, asked once `index` could not be; nothing where others can.
+    fn lost(&self, _index: usize) -> Option<DataError> {
+        None
+    }
+
     /// How the files lie.
     fn locality(&self) -> Locality {
         Locality::free(self.len())
@@ -48,6 +53,10 @@ impl<F: Files + ?Sized> Files for std::sync::Arc<F> {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         (**self).read(index, out)
+    }
+
+    fn lost(&self, index: usize) -> Option<DataError> {
+        (**self).lost(index)
     }
 
     fn locality(&self) -> Locality {
@@ -164,5 +173,6 @@ impl<F: Files> Dataset for ImageFiles<F> {
         let file = self.file(index);
         let (read, name) = (|out: &mut Vec<u8>| self.files.read(file, out), || self.files.name(file));
         decode_from(read, name, &self.options, needed, scratch)
+            .map_err(|broken| self.files.lost(file).unwrap_or(broken))
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Assembler {
     pub epoch: u64,
     /// Whether a broken image ends it.
     pub strict: bool,
-    pub filled: Receiver<Result<Run, String>>,
+    pub filled: Receiver<Result<Run, DataError>>,
     pub empty: Sender<Run>,
     pub ready: Sender<Result<Batch, DataError>>,
     pub recycled: Receiver<Batch>,
@@ -59,8 +59,8 @@ impl Assembler {
                     Ok(Ok(run)) => {
                         early.insert(run.number, run);
                     }
-                    Ok(Err(reason)) => {
-                        let _ = self.ready.send(Err(DataError::Stopped(reason)));
+                    Ok(Err(error)) => {
+                        let _ = self.ready.send(Err(error));
                         return;
                     }
                     Err(_) => return,

@@ -151,7 +151,8 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not
-    /// fill one batch, [`DataError::Image`] where reading is strict, and [`DataError::Stopped`] after any of them.
+    /// fill one batch, [`DataError::Image`] where reading is strict, [`DataError::Lost`], and [`DataError::Stopped`] after any of
+    /// them.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self.feed.next()? {
             Some(batch) => Ok(batch),

@@ -90,6 +90,9 @@ impl Rows {
 
     /// Makes of image `index` what it contributes: its views, one after another, are written into `out`, or it is
     /// added to `raw`.
+    ///
+    /// # Errors
+    /// As [`Dataset::read_part`].
     pub fn make(
         &self,
         dataset: &dyn Dataset,
@@ -97,7 +100,8 @@ impl Rows {
         (decode, augment): (&mut DecodeScratch, &mut Scratch),
         out: &mut [u8],
         raw: &mut Raw,
-    ) -> Result<(), String> {
+    ) -> Result<(), DataError> {
+        let broken = |reason| DataError::Image { name: dataset.name(index as usize), reason };
         if let Self::Raw { families, seed, kept: Some(kept) } = self
             && let Some(size) = kept.size(index)
         {
@@ -105,10 +109,7 @@ impl Rows {
             return Ok(());
         }
         let needed = |width, height| self.needed(epoch, index, width, height);
-        let image = dataset.read_part(index as usize, &needed, decode).map_err(|error| match error {
-            DataError::Image { reason, .. } => reason,
-            other => other.to_string(),
-        })?;
+        let image = dataset.read_part(index as usize, &needed, decode)?;
         let size = (image.width, image.height);
         match self {
             Self::Views { families, seed } => {
@@ -122,13 +123,13 @@ impl Rows {
             Self::Raw { families, seed, kept } => {
                 let ImageRef { width, height, pixels } = image;
                 if pixels.len() != 3 * width as usize * height as usize || pixels.is_empty() {
-                    return Err(format!("{} bytes of {width} x {height} pixels", pixels.len()));
+                    return Err(broken(format!("{} bytes of {width} x {height} pixels", pixels.len())));
                 }
                 raw.add(image, kept.as_deref(), recipes(families, (*seed, epoch, index), size));
                 Ok(())
             }
             Self::CentralCrop { size } => {
-                central_crop(image, *size, augment, out).map_err(|error| error.to_string())
+                central_crop(image, *size, augment, out).map_err(|error| broken(error.to_string()))
             }
         }
     }

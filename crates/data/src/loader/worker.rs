@@ -13,7 +13,7 @@ use super::raw::Raw;
 use super::{Rows, Share, Skipped};
 use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
-use crate::error::inert;
+use crate::error::{DataError, inert};
 use crate::permutation::Orders;
 
 /// What all threads of a loader see.
@@ -44,7 +44,7 @@ pub(super) struct Run {
 }
 
 /// Fills empty runs until there are none, no more are wanted, or it is told to stop.
-pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Result<Run, String>>) {
+pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Result<Run, DataError>>) {
     let mut worker = Worker {
         shared,
         decode: DecodeScratch::default(),
@@ -60,12 +60,12 @@ pub(super) fn work(shared: &Shared, empty: &Receiver<Run>, filled: &Sender<Resul
         };
         run.places = places;
         let result = match catch_unwind(AssertUnwindSafe(|| worker.fill(&mut run))) {
-            Ok(()) => Ok(run),
-            Err(panic) => Err(panic_text(&*panic)),
+            Ok(filled) => filled.map(|()| run),
+            Err(panic) => Err(DataError::Stopped(panic_text(&*panic))),
         };
         // A worker that stops must not just vanish with a claimed run: the assembler may be waiting for it.
         let stopped = shared.stop.load(Ordering::Relaxed);
-        let result = if stopped { Err("it was told to".to_owned()) } else { result };
+        let result = if stopped { Err(DataError::Stopped("it was told to".to_owned())) } else { result };
         if filled.send(result).is_err() || stopped {
             return;
         }
@@ -80,7 +80,8 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn fill(&mut self, run: &mut Run) {
+    /// Fails where no image can be read any more.
+    fn fill(&mut self, run: &mut Run) -> Result<(), DataError> {
         let Shared { dataset, rows, orders, share, batch, stop, .. } = self.shared;
         let images = dataset.len() as u64;
         run.outcomes.clear();
@@ -88,7 +89,7 @@ impl Worker<'_> {
         let row = rows.branches() * rows.view_bytes();
         for (slot, own) in run.places.clone().enumerate() {
             if stop.load(Ordering::Relaxed) {
-                return;
+                return Ok(());
             }
             let place = share.place(own, *batch);
             let epoch = place / images;
@@ -99,13 +100,17 @@ impl Worker<'_> {
             let scratch = (&mut self.decode, &mut self.augment);
             let out = &mut run.views[slot * row..][..row];
             let made = rows.make(&**dataset, (epoch, index), scratch, out, &mut run.raw);
+            let skipped = |reason: &str| {
+                Err(Skipped { index, name: dataset.name(index as usize), reason: inert(reason) })
+            };
             run.outcomes.push(match made {
                 Ok(()) => Ok(index),
-                Err(reason) => {
-                    Err(Skipped { index, name: dataset.name(index as usize), reason: inert(&reason) })
-                }
+                Err(lost @ DataError::Lost { .. }) => return Err(lost),
+                Err(DataError::Image { reason, .. }) => skipped(&reason),
+                Err(other) => skipped(&other.to_string()),
             });
         }
+        Ok(())
     }
 }
 

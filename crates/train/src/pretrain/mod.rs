@@ -11,6 +11,7 @@ mod identity;
 mod keeper;
 mod plan;
 mod records;
+mod rescue;
 mod run;
 mod saving;
 mod state;

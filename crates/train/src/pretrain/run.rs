@@ -30,8 +30,8 @@ pub(super) struct Run<'r> {
     pub(super) config: &'r Config,
     pub(super) team: Team<'r>,
     /// What keeps it; of several workers the first alone does.
-    keeper: Option<Keeper<'r>>,
-    plan: Plan,
+    pub(super) keeper: Option<Keeper<'r>>,
+    pub(super) plan: Plan,
     pub(super) schedule: Schedule,
     /// Whether the projections were narrow when they were measured last.
     pub(super) narrow: bool,
@@ -46,6 +46,8 @@ pub(super) struct Run<'r> {
     /// Images that could not be used, those listed before the run was taken up again among them.
     pub(super) skipped: Vec<Skipped>,
     pub(super) state: State,
+    /// Whether the state is that after a step, as all workers know it.
+    pub(super) whole: bool,
     /// The steps, where a GPU takes them.
     captured: Option<CapturedStep>,
     /// Steps that are known to be sound, those before the run was taken up again among them.
@@ -111,6 +113,7 @@ impl<'r> Run<'r> {
             skipped,
             captured,
             settled: state.step,
+            whole: true,
             figures: StepFigures::default(),
             plan,
             state,
@@ -126,12 +129,19 @@ impl<'r> Run<'r> {
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
         let mut batches = self.batches()?;
+        let trained = self.train(&mut batches, observer);
+        trained.inspect_err(|error| self.rescue(error, observer))?;
+        self.conclude()
+    }
+
+    /// Takes step after step, and what comes between them.
+    fn train(&mut self, batches: &mut Batches, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let mut since = Since::now();
         let mut stopped = false;
         while !self.is_finished() && !stopped {
-            let turn = self.advance(&mut batches, &mut since, observer)?;
+            let turn = self.advance(batches, &mut since, observer)?;
             if turn.end_of_epoch {
-                self.note_skipped(&batches, observer)?;
+                self.note_skipped(batches, observer)?;
                 self.share_skipped(observer)?;
                 let record = self.end_epoch(observer)?;
                 if let Some(keeper) = &mut self.keeper {
@@ -142,9 +152,9 @@ impl<'r> Run<'r> {
             }
             // Several have agreed on it; one may be asked while it measures.
             stopped = turn.stop || self.team.is_alone() && observer.stop();
-            self.keep(stopped, turn.end_of_epoch, &batches, observer)?;
+            self.keep(stopped, turn.end_of_epoch, batches, observer)?;
         }
-        self.conclude()
+        Ok(())
     }
 
     /// Saves the state where that is due.
@@ -212,11 +222,13 @@ impl<'r> Run<'r> {
         since.views += 2 * batch.indices.len() * self.team.part.of;
         let rate = self.schedule.rate(self.state.step);
         self.step(&batch.views, rate)?;
+        self.whole = false;
         if self.state.step == self.plan.done + 1 {
             self.note_searches(observer);
         }
         let epochs = self.epochs();
         let stop = self.team.take_turn(&mut self.state.places, batch.position, observer.stop())?;
+        self.whole = true;
         batches.recycle(batch);
         let turn = Turn { end_of_epoch: self.epochs() > epochs, stop };
         // While the step computes.
@@ -290,7 +302,7 @@ impl<'r> Run<'r> {
     }
 
     /// Learns what came of the steps that were started.
-    fn settle(&mut self) -> Result<(), TrainError> {
+    pub(super) fn settle(&mut self) -> Result<(), TrainError> {
         let Some(captured) = &self.captured else { return Ok(()) };
         let found = captured.figures()?;
         self.team.collective.check()?;

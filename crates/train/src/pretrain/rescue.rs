@@ -1,0 +1,24 @@
+//! What is left of a run that ends with an error.
+
+use crate::TrainError;
+
+use super::Observer;
+use super::run::Run;
+
+impl Run<'_> {
+    /// What ended the run from outside (the data, the disk, another worker) costs none of the steps that were taken:
+    /// their state is saved once more where it is known, and the newest checkpoint is told.
+    pub(super) fn rescue(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+        let is_known = self.whole && !matches!(error, TrainError::NotFinite { .. }) && self.settle().is_ok();
+        let (step, done) = (self.state.step, self.plan.done);
+        let Some(keeper) = self.keeper.as_mut().filter(|_| is_known) else { return };
+        // The error that is told is the first.
+        let _ = keeper.saver.wait();
+        if step > done && keeper.saver.newest() != Some(keeper.saver.checkpoints().path(step)) {
+            let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
+        }
+        if let Some(path) = keeper.saver.newest() {
+            observer.note(&format!("saved to {}: once that is mended, go on with --resume", path.display()));
+        }
+    }
+}
