@@ -51,19 +51,21 @@ impl Cached {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`. What an
-    /// earlier program left there serves again, if it was of the same images (by their names and some that are
-    /// compared) decoded in the same way; damage is noticed.
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`; a disk that is
+    /// full sooner is given `spare_bytes` back, for others who write to it. What an earlier program left there
+    /// serves again, if it was of the same images (by their names and some that are compared) decoded in the same
+    /// way; damage is noticed.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be made.
     pub fn on_disk(
         inner: Arc<dyn Dataset>,
         decode: &DecodeOptions,
-        budget_bytes: u64,
+        (budget_bytes, spare_bytes): (u64, u64),
         path: &Path,
     ) -> Result<Self, DataError> {
-        let (file, places) = CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), budget_bytes)?;
+        let (file, places) =
+            CacheFile::open(path, fingerprint(&*inner, decode), inner.len(), (budget_bytes, spare_bytes))?;
         let mut cached = Self::new(inner, Store::Disk(file));
         for &(index, place) in &places {
             // Of an image that two threads read at once there are two records.

@@ -32,7 +32,7 @@ fn folder() -> (TempDir, PathBuf) {
 fn pass(images: &Arc<Numbered>, decode: &DecodeOptions, file: &Path) -> usize {
     images.reads.store(0, Ordering::Relaxed);
     let shared: Arc<dyn Dataset> = images.clone();
-    let cached = Cached::on_disk(shared, decode, 1 << 20, file).unwrap();
+    let cached = Cached::on_disk(shared, decode, (1 << 20, 0), file).unwrap();
     let mut scratch = DecodeScratch::default();
     for (index, expected) in images.pixels.iter().enumerate() {
         let image = cached.read(index, &mut scratch).unwrap();
@@ -104,7 +104,7 @@ fn many_threads_keep_within_the_budget() {
     let images = images(0);
     let shared: Arc<dyn Dataset> = images.clone();
     let budget = 40 * RECORD as u64 + 5;
-    let cached = Cached::on_disk(shared, &DecodeOptions::default(), budget, &file).unwrap();
+    let cached = Cached::on_disk(shared, &DecodeOptions::default(), (budget, 0), &file).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (cached, images) = (&cached, &images);

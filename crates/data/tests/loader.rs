@@ -275,7 +275,7 @@ fn a_cache_changes_nothing_and_keeps_to_its_budget() {
         assert_eq!(cached.used_bytes(), kept * image);
         let dir = tempfile::tempdir().unwrap();
         let (file, decode, room) = (dir.path().join("cache"), DecodeOptions::default(), budget + kept * 24);
-        let cached = Arc::new(Cached::on_disk(Arc::clone(&dataset), &decode, room, &file).unwrap());
+        let cached = Arc::new(Cached::on_disk(Arc::clone(&dataset), &decode, (room, 0), &file).unwrap());
         let shared: Arc<dyn Dataset> = Arc::clone(&cached) as _;
         assert!(take(&shared, config(8, 1), Position::default(), 18) == plain);
         assert_eq!(cached.used_bytes(), kept * (image + 24));

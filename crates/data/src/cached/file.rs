@@ -46,18 +46,21 @@ pub(super) struct CacheFile {
     end: AtomicU64,
     /// Where the last one ends at the latest.
     limit: u64,
+    /// What is given back to a disk that is full.
+    spare: u64,
     /// Set when a record could not be written.
     full: AtomicBool,
 }
 
 impl CacheFile {
     /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another
-    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes.
+    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes; where the disk is full before
+    /// that, the last `spare` bytes of them are given back to it.
     pub fn open(
         path: &Path,
         fingerprint: u64,
         images: usize,
-        budget: u64,
+        (budget, spare): (u64, u64),
     ) -> Result<(Self, Vec<(u32, Place)>), DataError> {
         let io = |error| DataError::io(path, error);
         let file =
@@ -67,6 +70,7 @@ impl CacheFile {
         let cache = Self {
             end: AtomicU64::new(START),
             limit: START.saturating_add(budget),
+            spare,
             full: AtomicBool::new(false),
             file,
         };
@@ -137,6 +141,8 @@ impl CacheFile {
             // Said once.
             if !self.full.swap(true, Ordering::Relaxed) {
                 tracing::warn!(%error, "the cache on disk can keep no more images");
+                // Images that lay there are found to be gone and read anew.
+                let _ = self.file.set_len(at.saturating_sub(self.spare).max(START));
             }
             return None;
         }

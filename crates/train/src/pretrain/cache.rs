@@ -12,6 +12,9 @@ use crate::{Config, TrainError, memory};
 /// What is kept on disk unless more or less is asked for, in bytes.
 const DISK: u64 = 20 << 30;
 
+/// What logs may come to, in bytes.
+const LOGS: u64 = 16 << 20;
+
 /// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only
 /// where a run that takes `memory`, on a GPU or not, leaves room.
 pub(super) fn kept(
@@ -40,7 +43,9 @@ pub(super) fn kept(
         (Cache::Ram, _) => in_memory(limit.unwrap_or(u64::MAX)),
         (Cache::Disk, Some(run)) => {
             let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK));
-            Arc::new(Cached::on_disk(dataset.clone(), &decode, limit, &run.cache())?)
+            // A new checkpoint is written before an old one goes, and the best one may come before it.
+            let spare = 2 * memory.needs.state + LOGS;
+            Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?)
         }
     })
 }
