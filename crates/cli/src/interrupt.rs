@@ -1,4 +1,4 @@
-//! Ctrl-C: the first lets the command come to a good end, the second stops at once.
+//! Signals. Ctrl-C: the first lets the command come to a good end, the second stops at once.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -49,6 +49,19 @@ fn become_unless_requested(state: u8) {
 /// Whether Ctrl-C was pressed while somebody watched.
 pub fn requested() -> bool {
     STATE.load(Ordering::SeqCst) == REQUESTED
+}
+
+/// Makes a file that grows beyond what is allowed (`ulimit -f`) an error of the write, which is told, where a signal
+/// would end the process.
+pub fn outlive_limits_of_files() {
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        // Held back for good: threads that start later inherit it.
+        if let Err(error) = SigSet::from(Signal::SIGXFSZ).thread_block() {
+            tracing::debug!("a limit on the size of files will end the program: {error}");
+        }
+    }
 }
 
 fn on_signal() {

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Before there is a second thread.
     simclr_cuda::settle_environment();
+    interrupt::outlive_limits_of_files();
     let program = commands::Program::from_arguments();
     log::start();
     log::leave_out_caught_panics();

@@ -6,6 +6,7 @@ use anyhow::{Error, Result};
 use simclr_data::Source;
 use simclr_eval::protocols::Placed;
 use simclr_train::file_system::{AtomicFile, Disk};
+use simclr_train::run_folder::RunFolder;
 
 use crate::exit::usage;
 
@@ -30,6 +31,10 @@ pub fn check_folder(folder: &Path) -> Result<()> {
 pub fn check_place(out: &Path) -> Result<()> {
     if out.is_dir() {
         return Err(usage(format!("--out {}: is a folder; give a file", out.display())));
+    }
+    if RunFolder::keeps(out) {
+        let out = out.display();
+        return Err(usage(format!("--out {out}: lies among the checkpoints of a run; give another file")));
     }
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {

@@ -143,6 +143,10 @@ impl Observer for Assisting {
 pub fn tell(does: &str, plan: &Plan, epochs: u64) {
     let held_out = match plan.holdout {
         0 => String::new(),
+        // Of more that may have been asked for.
+        images if images == (plan.images + images) / 10 => {
+            format!(" ({} more held out: a tenth, the most)", terminal::grouped(images as u64))
+        }
         images => format!(" ({} more held out)", terminal::grouped(images as u64)),
     };
     terminal::say(&format!(

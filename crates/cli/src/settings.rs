@@ -184,7 +184,8 @@ impl Settings {
         made: impl FnOnce(&Layers<'_>) -> Result<R>,
     ) -> Result<R> {
         if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
-            return Err(usage(format!("--config {}: no such file; give a TOML file", path.display())));
+            let found = if path.is_dir() { "is a folder" } else { "no such file" };
+            return Err(usage(format!("--config {}: {found}; give a TOML file", path.display())));
         }
         let mut sets = self.sets.clone();
         sets.extend(self.seed.map(|seed| format!("train.seed={seed}")));

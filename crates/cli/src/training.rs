@@ -51,18 +51,36 @@ pub fn resume_as(out: &Path, config: &Config) -> Result<Training> {
 
 fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
     let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
+    let (given, from) = continued(&folder, &config, given)?;
+    if given != config {
+        folder.write_config(&given)?;
+    }
+    Ok(Training { folder, config: given, from, new: false })
+}
+
+/// What [`resume`] would go on with, and where, without touching anything.
+pub fn look(out: &Path, settings: &Settings, threads: Threads) -> Result<(Config, Option<Meta>)> {
+    let (folder, config) = RunFolder::open(out, Arc::new(Disk))?;
+    let (given, from) = continued(&folder, &config, |config| settings.resolve_over(config, threads))?;
+    Ok((given, from.map(|from| from.checkpoint.meta)))
+}
+
+/// What a run that was begun with `config` goes on with, and its newest good checkpoint, which is told.
+fn continued(
+    folder: &RunFolder,
+    config: &Config,
+    given: impl FnOnce(&Config) -> Result<Config>,
+) -> Result<(Config, Option<Found>)> {
+    let out = folder.path();
     if let Some(from) = folder.imported() {
         let problem = format!("it was imported from {from}, without the state of its training");
         return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
     }
     let found = folder.checkpoints(config.train.keep_checkpoints).latest_good()?;
-    folder.check_config(&config, found.as_ref())?;
-    let given = given(&config)?;
+    folder.check_config(config, found.as_ref())?;
+    let given = given(config)?;
     if found.is_some() {
         config.check_resume(&given)?;
-    }
-    if given != config {
-        folder.write_config(&given)?;
     }
     match &found {
         Some(found) => {
@@ -73,7 +91,7 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
         }
         None => terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display())),
     }
-    Ok(Training { folder, config: given, from: found, new: false })
+    Ok((given, found))
 }
 
 impl Training {
@@ -161,7 +179,9 @@ fn may_be_before_first_step(error: &TrainError) -> bool {
             error,
             TrainError::Workers(_)
                 | TrainError::Engine(EngineError::Collective(_))
-                | TrainError::Data(DataError::TooFewImages { .. })
+                | TrainError::Data(
+                    DataError::TooFewImages { .. } | DataError::Image { .. } | DataError::Lost { .. }
+                )
         )
 }
 

@@ -23,6 +23,13 @@ fn a_path_that_is_not_there() {
     let config = dir.path().join("no.toml");
     simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(&config)])
         .expect(2, &["no.toml", "no such file"]);
+    for (given, wrong) in [(&data, "is a folder"), (&data.join("class 0/0.png"), "is no text")] {
+        simclr(&["pretrain", path(&data), "--out", path(&out), "--config", path(given)])
+            .expect(2, &[path(given), wrong, "give a TOML file"]);
+    }
+    let from = ["pretrain", path(&data), "--out", path(&out), "--from", path(&nowhere)];
+    simclr(&from).expect(2, &["--from: ", "nowhere holds no run: there is no such folder"]);
+    simclr(&["report", path(&data.join("class 0/0.png"))]).expect(2, &["holds no run: it is a file"]);
     for command in ["knn", "linear", "finetune"] {
         simclr(&[command, path(&nowhere), "--train", path(&data)]).expect(2, &["holds no run"]);
     }
@@ -76,6 +83,9 @@ fn broken_images_are_skipped_counted_and_listed() {
     assert_eq!(reply.json()["skipped"], 2);
     let written = fs::read_to_string(out.join("evaluation/knn.json")).unwrap();
     assert!(written.contains("class 1/cut.jpg") && written.contains("not an image"), "{written}");
+    let strict =
+        [&pretrain(&data, &dir.path().join("strict"), &["train.batch=25"])[..], &["--strict".into()]];
+    simclr(&strict.concat()).expect(1, &[path(&data), "data.strict", "class 1/", ".jpg: "]);
     for command in [&knn[..], &["linear", path(&out), "--train", path(&data), "--method", "sgd"]] {
         simclr(&[command, &["--strict"]].concat()).expect(1, &["error: class 1/", ".jpg: "]);
     }
@@ -371,13 +381,12 @@ fn labels_that_are_not_there() {
 fn files_that_cannot_grow() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");
-    // Blocks of 512 bytes: room for the text files, not for a checkpoint. Ignored, the signal becomes an error of
-    // the write.
+    // Blocks of 512 bytes: room for the text files, not for a checkpoint.
     let script = format!(
-        "trap '' XFSZ; ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {} train.checkpoint_every=3",
+        "ulimit -f 100; exec \"$PROGRAM\" pretrain \"$1\" --out \"$2\" --threads 1 --set {} train.checkpoint_every=3",
         TINY.join(" ")
     );
-    shell(&script, &[&data, &out]).expect(1, &["cannot write", "step-00000003"]);
+    shell(&script, &[&data, &out]).expect(1, &["cannot write", "step-00000003", "ulimit -f"]);
     simclr(&resume(&data, &out)).expect(0, &["no checkpoint yet"]);
 }
 

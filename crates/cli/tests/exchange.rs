@@ -45,6 +45,8 @@ fn exports_that_cannot_be() {
     export(&["--to", "onnx", "--out", "a.pb"]).expect(2, &["--out a.pb", ".onnx"]);
     let nowhere = dir.path().join("nowhere/a.onnx");
     export(&["--to", "onnx", "--out", path(&nowhere)]).expect(2, &["there is no folder"]);
+    let newest = checkpoints(&run).pop().unwrap();
+    export(&["--to", "torchvision", "--out", path(&newest)]).expect(2, &["among the checkpoints of a run"]);
     // No image was held out.
     export(&["--to", "onnx", "--best"]).expect(2, &["is the best", "data.holdout", "without --best"]);
     export(&["--to", "onnx", "--projection"]).expect(2, &["--projection", "no projection head"]);

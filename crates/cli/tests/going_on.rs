@@ -4,7 +4,9 @@ mod common;
 
 use std::fs;
 
-use common::{checkpoints, path, pretrain, resume, simclr, small_data};
+use common::{
+    assert_same_run, checkpoints, finish, path, pretrain, resume, simclr, small_data, start, wait_for,
+};
 
 /// A configuration that was edited or cut off would go on as another run: the checkpoint knows what it was.
 #[test]
@@ -76,4 +78,43 @@ fn an_import_that_was_killed() {
     assert_eq!(fs::read_dir(out.join("checkpoints")).unwrap().count(), 1);
     simclr(&["knn", path(&out), "--train", path(&data)]).expect(0, &["imported from"]);
     simclr(&import).expect(2, &["already holds a run"]);
+}
+
+/// Images that go in the middle of a run end it with what is wrong, and cost none of its steps.
+#[test]
+fn data_that_go_during_a_run() {
+    let (dir, data) = small_data();
+    let reference = dir.path().join("reference");
+    let sets = ["train.epochs=40", "train.batch=8", "data.cache=none"];
+    simclr(&pretrain(&data, &reference, &sets)).expect(0, &[]);
+    let (run, away) = (dir.path().join("run"), dir.path().join("away"));
+    let mut child = start(&pretrain(&data, &run, &sets));
+    assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
+    fs::rename(&data, &away).unwrap();
+    let saved = "once that is mended, go on with --resume";
+    let reply = finish(child).expect(1, &[path(&data), "No such file", "bring it back", saved]);
+    let newest = checkpoints(&run).pop().unwrap();
+    assert!(reply.err.contains(path(&newest)) && !run.join("skipped.jsonl").exists(), "{}", reply.err);
+    fs::rename(&away, &data).unwrap();
+    simclr(&resume(&data, &run)).expect(0, &["going on after step"]);
+    assert_same_run(&run, &reference);
+}
+
+/// What `--dry-run` plans is what would be done, or refused.
+#[test]
+fn a_dry_run_of_a_run_that_is_there() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    simclr(&pretrain(&data, &out, &["train.checkpoint_every=1", "train.keep_checkpoints=9"])).expect(0, &[]);
+    let dry = |words: Vec<String>| simclr(&[&words[..], &["--dry-run".to_owned()]].concat());
+    dry(resume(&data, &out)).expect(0, &["is finished"]);
+    fs::remove_file(checkpoints(&out).pop().unwrap()).unwrap();
+    let reply = dry(resume(&data, &out)).expect(0, &["going on after step 5", "would train"]);
+    assert!(reply.out.contains("batch = 16\n"), "{}", reply.out);
+    let other = [&resume(&data, &out)[..], &["--set", "train.batch=8"].map(str::to_owned)].concat();
+    dry(other).expect(2, &["train.batch", "is 8"]);
+    dry(pretrain(&data, &out, &[])).expect(2, &["already holds a run"]);
+    dry(pretrain(&data, &data, &[])).expect(2, &["not empty"]);
+    simclr(&["pretrain", path(&data), "--resume", "--dry-run"]).expect(2, &["give --out RUN"]);
+    assert_eq!(checkpoints(&out).len(), 5);
 }

@@ -92,7 +92,7 @@ pub enum TrainError {
         name: String,
     },
     /// A path that should be a run folder and is not.
-    #[error("{} holds no run: there is no {} in it", path.display(), crate::run_folder::MARKER)]
+    #[error("{} holds no run: {}", path.display(), no_run(path))]
     NoRun {
         /// The folder.
         path: PathBuf,
@@ -335,10 +335,19 @@ impl TrainError {
 
 fn io_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => "; free some space, then go on with --resume",
+        io::ErrorKind::StorageFull => "; free some space, then try again",
+        io::ErrorKind::FileTooLarge => "; allow larger files (ulimit -f)",
         io::ErrorKind::ReadOnlyFilesystem => "; give a folder that can be written to",
         io::ErrorKind::NotADirectory => "; a part of this path is a file: give a folder",
         _ => "",
+    }
+}
+
+fn no_run(path: &Path) -> String {
+    match path.metadata() {
+        Ok(found) if found.is_dir() => format!("there is no {} in it", crate::run_folder::MARKER),
+        Ok(_) => "it is a file; give the folder of a run".to_owned(),
+        Err(_) => "there is no such folder".to_owned(),
     }
 }
 

@@ -1,12 +1,14 @@
 //! `simclr pretrain`: images in, a run folder with an encoder out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_data::Source;
+use simclr_data::DataError;
 use simclr_train::config::Auto;
-use simclr_train::pretrain::{held_out, plan};
+use simclr_train::file_system::Disk;
+use simclr_train::pretrain::{Identity, held_out, plan};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
 
@@ -80,6 +82,7 @@ impl Pretrain {
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
+            RunFolder::open(from, Arc::new(Disk)).map_err(|error| usage(format!("--from: {error}")))?;
             // A run that is taken up again may be so from elsewhere.
             let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());
             let path =
@@ -91,8 +94,7 @@ impl Pretrain {
             return self.assist(&place, (*rank, *of), at);
         }
         if self.dry_run {
-            let source = Opening::new(self.settings.decode()?).open(&self.data)?;
-            return self.plan(&source, &place);
+            return self.plan(&place);
         }
         let Some(out) = self.out.as_deref() else {
             return Err(usage("--worker 0: it keeps the run; give --out RUN"));
@@ -101,8 +103,7 @@ impl Pretrain {
             let training = training::resume(out, &self.settings, self.threads)?;
             if training.is_finished() {
                 training.complete()?;
-                let epochs = training.config.train.epochs;
-                terminal::say(&format!("{} is finished: all {epochs} epochs are done", out.display()));
+                say_finished(out, &training.config);
                 return Ok(Done::Finished);
             }
             let index = training.folder.index();
@@ -127,7 +128,14 @@ impl Pretrain {
             (training, source)
         };
         let start = Some(Start { data: &self.data, out, on: self.on });
-        let outcome = training.go(&source.to_pretrain(), &Gathering { place, start })?;
+        let trained = training.go(&source.to_pretrain(), &Gathering { place, start });
+        let outcome = trained.map_err(|error| match error.downcast_ref() {
+            Some(TrainError::Data(DataError::Image { .. })) => {
+                let data: Vec<_> = self.data.iter().map(|path| path.display().to_string()).collect();
+                error.context(format!("an image of {} cannot be read (data.strict)", data.join(", ")))
+            }
+            _ => error,
+        })?;
         if !outcome.finished {
             terminal::say(&format!(
                 "stopped after step {}, saved to {}",
@@ -183,8 +191,31 @@ impl Pretrain {
     }
 
     /// What would be done: the configuration on standard output, so that it can be kept as a file, the rest beside it.
-    fn plan(&self, source: &Source, place: &Place) -> Result<Done> {
-        let config = self.settings.resolve(Some(source), self.threads)?;
+    /// What would be refused is refused.
+    fn plan(&self, place: &Place) -> Result<Done> {
+        let (config, source) = match (self.out.as_deref(), self.resume) {
+            (None, true) => return Err(usage("--resume: which run? give --out RUN")),
+            (Some(out), true) => {
+                let (config, saved) = training::look(out, &self.settings, self.threads)?;
+                if saved.as_ref().is_some_and(|meta| meta.epoch >= config.train.epochs) {
+                    say_finished(out, &config);
+                    return Ok(Done::Finished);
+                }
+                let source = Opening::new(config.data.decode()).open(&self.data)?;
+                let images = source.to_pretrain();
+                if let Some(problem) = saved.and_then(|meta| Identity::of(images.as_ref()).problem(&meta)) {
+                    return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
+                }
+                (config, source)
+            }
+            (out, false) => {
+                if let Some(out) = out {
+                    RunFolder::check_new(out, Arc::new(Disk))?;
+                }
+                let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+                (self.settings.resolve(Some(&source), self.threads)?, source)
+            }
+        };
         let device = training::device_of(&config)?;
         let plan = plan(&source.to_pretrain(), &config, &device, place.part())?;
         progress::tell("would train", &plan, config.train.epochs);
@@ -201,6 +232,10 @@ impl Pretrain {
             ));
         }
     }
+}
+
+fn say_finished(out: &Path, config: &Config) {
+    terminal::say(&format!("{} is finished: all {} epochs are done", out.display(), config.train.epochs));
 }
 
 fn resume_command(data: &[PathBuf], out: &Path) -> String {

@@ -152,7 +152,7 @@ fn finish(
 ) -> Result<Decoded<'_>, DataError> {
     match decoded {
         Ok((width, height)) => Ok(Decoded { width, height, pixels: &scratch.pixels }),
-        Err(reason) => Err(DataError::Image { name: name(), reason: inert(&reason) }),
+        Err(reason) => Err(DataError::Image { name: name(), reason: inert(reason.trim_end()) }),
     }
 }
 

@@ -2,15 +2,17 @@
 //! then the run that is begun with, then a file, then `--set`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::{Table, Value};
 
 use super::{Config, DataConfig, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
+use crate::TrainError;
 use crate::file_system::Disk;
+use crate::presets::{self, photos};
 use crate::run_folder::RunFolder;
-use crate::{TrainError, presets};
 
 /// Where a configuration comes from; each layer overrides those before it.
 #[derive(Debug, Clone, Default)]
@@ -74,13 +76,22 @@ impl Layers<'_> {
             overlay(&mut merged, known, "the run that is begun with")?;
         }
         if let Some(path) = self.file {
-            let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
             let origin = path.display().to_string();
+            let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+                ErrorKind::InvalidData => TrainError::Syntax {
+                    origin: origin.clone(),
+                    message: "is no text; give a TOML file".to_owned(),
+                },
+                _ => TrainError::io("read", path)(error),
+            })?;
             overlay(&mut merged, parse(&text, &origin)?, &origin)?;
         }
         for set in self.sets {
             let (table, origin) = parse_set(set)?;
             overlay(&mut merged, table, &origin)?;
+        }
+        if let Some(chosen) = &self.chosen {
+            photos::follow_epochs(chosen, &mut merged);
         }
         // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels,
         // unless they are others now.
@@ -102,7 +113,7 @@ fn opened(from: &Path) -> Result<Config, TrainError> {
         Err(error) => Err(TrainError::Conflict {
             origin: "the configuration".to_owned(),
             key: "train.from".to_owned(),
-            problem: format!("is {}: {error}", from.display()),
+            problem: format!("is no run to begin with: {error}"),
         }),
     }
 }

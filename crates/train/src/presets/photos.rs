@@ -95,7 +95,7 @@ pub fn choose(
     reasons.push(("train.batch", format!("batch of {batch}: {limit}")));
 
     let epochs = (IMAGES_SEEN / count.max(1)).clamp(10, 200);
-    let warmup = (epochs as f64 / 10.0).min(10.0);
+    let warmup = warmup_of(epochs as f64);
     reasons.push((
         "train.epochs",
         format!("{epochs} epochs: about {} thousand photos seen in all", (epochs * count).div_ceil(1000)),
@@ -122,6 +122,22 @@ pub fn choose(
         }
     }
     Choices { table, reasons }
+}
+
+fn warmup_of(epochs: f64) -> f64 {
+    (epochs / 10.0).min(10.0)
+}
+
+/// Has the warm-up that was `chosen` follow the epochs where others were asked for, and no other warm-up.
+pub(crate) fn follow_epochs(chosen: &Table, merged: &mut Table) {
+    let warmup = |table: &Table| table.get("optim")?.get("warmup_epochs")?.as_float();
+    let epochs = merged.get("train").and_then(|train| train.get("epochs")).and_then(Value::as_integer);
+    if let (Some(own), Some(epochs)) = (warmup(chosen), epochs)
+        && warmup(merged) == Some(own)
+        && let Some(Value::Table(optim)) = merged.get_mut("optim")
+    {
+        optim.insert("warmup_epochs".to_owned(), Value::from(warmup_of(epochs as f64)));
+    }
 }
 
 fn steps(count: usize) -> String {
@@ -195,6 +211,11 @@ mod tests {
         let said: Vec<&str> = choices.reasons_in(&config).collect();
         assert_eq!(said.len(), choices.reasons.len() - 2, "{said:?}");
         assert!(!said.iter().any(|reason| reason.contains("batch") || reason.contains("epochs")), "{said:?}");
+        // The warm-up follows, unless one was asked for.
+        assert_eq!(config.optim.warmup_epochs, 2.0);
+        let sets = ["train.epochs=20", "optim.warmup_epochs=3"].map(str::to_owned);
+        let config = Config::resolve(&Layers { sets: &sets, ..layers }).unwrap();
+        assert_eq!(config.optim.warmup_epochs, 3.0);
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl RunFolder {
         Self::make(path, config, Some(from.to_owned()), files)
     }
 
+    /// Checks that [`RunFolder::create`] would not refuse a folder.
+    ///
+    /// # Errors
+    /// As it.
+    pub fn check_new(path: &Path, files: Arc<dyn FileSystem>) -> Result<(), TrainError> {
+        refuse_unless_free(path, &files, true)
+    }
+
     fn make(
         path: &Path,
         config: &Config,
@@ -135,6 +143,15 @@ impl RunFolder {
         run.read_marker()?;
         let config = run.read_config()?;
         Ok((run, config))
+    }
+
+    /// Whether `file` lies, or would lie, among the checkpoints of a run.
+    pub fn keeps(file: &Path) -> bool {
+        let folder =
+            file.parent().map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()));
+        folder.is_some_and(|folder| {
+            folder.ends_with(CHECKPOINTS) && folder.parent().is_some_and(RunFolder::exists)
+        })
     }
 
     /// Whether `path` holds a run that can be resumed; not one whose making was interrupted, which
