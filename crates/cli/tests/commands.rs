@@ -153,6 +153,9 @@ fn a_dry_run_prints_a_configuration_that_can_be_used() {
 #[test]
 fn photos_chooses_and_says_why() {
     let (_dir, data) = small_data();
+    // The warm-up that is chosen follows epochs that are given.
+    let few = ["pretrain", path(&data), "--preset", "photos", "--dry-run", "--set", "train.epochs=2"];
+    assert!(simclr(&few).expect(0, &[]).out.contains("warmup_epochs = 0.2\n"));
     let reply = simclr(&["pretrain", path(&data), "--preset", "photos", "--dry-run"])
         .expect(0, &["photos: views of 32 x 32", "photos: batch of"]);
     assert!(reply.out.contains("image_size = 32"), "{}", reply.out);
