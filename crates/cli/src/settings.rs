@@ -142,11 +142,10 @@ impl Settings {
                 let Sample { width, height, .. } = Sample::of(&*images);
                 let count = threads.counted();
                 let memory = memory::available_bytes();
-                // What is begun with is known by everything else that was given. What is wrong with that alone may
-                // be right beside what is chosen, and is told below if it is not.
-                let known = self.layered(None, None, threads).ok();
-                let known = known.filter(|known| known.train.begins_with().is_some());
-                Some(photos::choose((images.len(), width, height), (memory, count), known.as_ref()))
+                // What is begun with is known by everything else that was given.
+                let known = self.layered(None, None, threads)?;
+                let known = known.train.begins_with().is_some().then_some(&known);
+                Some(photos::choose((images.len(), width, height), (memory, count), known))
             }
             _ => None,
         };

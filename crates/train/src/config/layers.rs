@@ -67,6 +67,7 @@ impl Layers<'_> {
         if let Some(chosen) = &self.chosen {
             overlay(&mut merged, chosen.clone(), "what the data suggests")?;
         }
+        let chosen_warmup = photos::warmup(&merged);
         if let Some(begun) = begun {
             let mut known = begun.to_table()?;
             known.retain(|name, _| ["data", "encoder"].contains(&name));
@@ -90,8 +91,8 @@ impl Layers<'_> {
             let (table, origin) = parse_set(set)?;
             overlay(&mut merged, table, &origin)?;
         }
-        if let Some(chosen) = &self.chosen {
-            photos::follow_epochs(chosen, &mut merged);
+        if self.preset == Some(photos::NAME) && self.base.is_none() {
+            photos::follow_epochs(chosen_warmup, &mut merged);
         }
         // Settled in the configuration below, where nobody says otherwise: it follows from the selective kernels,
         // unless they are others now.

@@ -7,6 +7,9 @@ use crate::{Config, resnet_spec};
 /// Sides of a view that are offered, in pixels.
 const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
 
+/// The preset's name.
+pub(crate) const NAME: &str = "photos";
+
 /// How much more the deeper networks hold on to, about.
 const BOTTLENECK: u64 = 5;
 
@@ -128,12 +131,16 @@ fn warmup_of(epochs: f64) -> f64 {
     (epochs / 10.0).min(10.0)
 }
 
-/// Has the warm-up that was `chosen` follow the epochs where others were asked for, and no other warm-up.
-pub(crate) fn follow_epochs(chosen: &Table, merged: &mut Table) {
-    let warmup = |table: &Table| table.get("optim")?.get("warmup_epochs")?.as_float();
+/// The warm-up of a configuration, in epochs.
+pub(crate) fn warmup(config: &Table) -> Option<f64> {
+    config.get("optim")?.get("warmup_epochs")?.as_float()
+}
+
+/// Has the warm-up follow the epochs where it is still the `chosen` one: others may have been asked for.
+pub(crate) fn follow_epochs(chosen: Option<f64>, merged: &mut Table) {
     let epochs = merged.get("train").and_then(|train| train.get("epochs")).and_then(Value::as_integer);
-    if let (Some(own), Some(epochs)) = (warmup(chosen), epochs)
-        && warmup(merged) == Some(own)
+    if let Some(epochs) = epochs
+        && warmup(merged) == chosen
         && let Some(Value::Table(optim)) = merged.get_mut("optim")
     {
         optim.insert("warmup_epochs".to_owned(), Value::from(warmup_of(epochs as f64)));
