@@ -7,8 +7,8 @@
 //!    └───────────── empty runs ───────────────────┘  └──────── recycle() ────────┘
 //! ```
 //!
-//! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker takes an empty buffer,
-//! then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
+//! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker
+//! takes an empty buffer, then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
 //! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place
 //! where it starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the
 //! workers run.
@@ -151,8 +151,8 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Setting`] for a configuration out of range, [`DataError::TooFewImages`] if an epoch does not
-    /// fill one batch, [`DataError::Image`] where reading is strict, [`DataError::Lost`], and [`DataError::Stopped`] after any of
-    /// them.
+    /// fill one batch, [`DataError::Image`] where reading is strict, [`DataError::Lost`], and
+    /// [`DataError::Stopped`] after any of them.
     pub fn next_batch(&mut self) -> Result<Batch, DataError> {
         match self.feed.next()? {
             Some(batch) => Ok(batch),
