@@ -23,7 +23,7 @@ use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
-use crate::exit::{Done, usage};
+use crate::exit::{Done, Stopped, usage};
 use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to};
 use crate::watching::Watching;
@@ -146,7 +146,12 @@ impl Ablate {
                 study.variants[planned.variant].name,
                 planned.seed
             ));
-            let Some(trial) = self.trial(planned, &source, &splits, &device)? else {
+            let trial = match self.trial(planned, &source, &splits, &device) {
+                // Before its first step.
+                Err(error) if error.is::<Stopped>() => None,
+                trial => trial?,
+            };
+            let Some(trial) = trial else {
                 terminal::say("go on with the same command");
                 return Ok(Done::Interrupted);
             };
