@@ -1,23 +1,24 @@
 //! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
 
+mod update;
+
 use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::Anchor;
-use simclr_kernels::optimizer::{AdamWStep, LarsStep, MomentumStep};
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
     Conv2dGeometry, Cpu, PoolGeometry, avg_pool, batch_norm, columns, conv2d, cross_entropy, elementwise,
-    l2_normalize, nt_xent, optimizer, pair_loss, pooling, selective, verdict,
+    l2_normalize, nt_xent, pair_loss, pooling, selective, verdict,
 };
 
 use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::{
-    Arithmetic, Bytes, Deferred, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule,
-    Stride, Tensor, Trained,
+    Arithmetic, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
+    Tensor, Trained,
 };
 
 pub(crate) struct CpuKernels {
@@ -514,54 +515,7 @@ impl Kernels for CpuKernels {
     }
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-        let (rate, corrections, unscale) = match stride {
-            Stride::Now { rate, step } => {
-                let [_, first, second] = rule.hyper(rate, step);
-                (rate, [first, second], None)
-            }
-            Stride::Deferred(Deferred { hyper, verdict, scale }) => {
-                if verdict.values.values::<f64>()?[TAKEN] == 0.0 {
-                    return Ok(());
-                }
-                let &[rate, first, second] = hyper.as_slice()? else {
-                    return Err(EngineError::shape("update", "[3] values of Rule::hyper", hyper.shape()));
-                };
-                let unscale = scale.map(|scale| one_of(&scale.unscale)).transpose()?;
-                (f64::from(rate), [first, second], unscale)
-            }
-        };
-        for Trained { gradient, value, state, adapted } in list {
-            let unscaled: Vec<f32>;
-            let g = match unscale {
-                Some(unscale) => {
-                    unscaled = gradient.as_slice()?.iter().map(|g| g * unscale).collect();
-                    &unscaled
-                }
-                None => gradient.as_slice()?,
-            };
-            let (w, v) = (value.as_mut_slice()?, state.as_mut_slice()?);
-            let decayed = |decay: f32| if *adapted { decay } else { 0.0 };
-            match *rule {
-                Rule::Lars { trust_coefficient, momentum, decay } if *adapted => {
-                    let step = LarsStep { rate, trust_coefficient, momentum, decay };
-                    optimizer::lars_update(&self.cpu, step, g, w, v);
-                }
-                Rule::Lars { momentum, .. } => {
-                    let step = MomentumStep { rate: rate as f32, momentum, decay: 0.0, nesterov: false };
-                    optimizer::momentum_update(&self.cpu, step, g, w, v);
-                }
-                Rule::Momentum { momentum, decay, nesterov } => {
-                    let step = MomentumStep { rate: rate as f32, momentum, decay: decayed(decay), nesterov };
-                    optimizer::momentum_update(&self.cpu, step, g, w, v);
-                }
-                Rule::AdamW { betas, epsilon, decay } => {
-                    let step =
-                        AdamWStep { rate: rate as f32, betas, epsilon, decay: decayed(decay), corrections };
-                    optimizer::adamw_update(&self.cpu, step, g, w, v);
-                }
-            }
-        }
-        Ok(())
+        update::update(&self.cpu, rule, stride, list)
     }
 
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Device;
-use crate::Result;
+use crate::{CudaError, Result};
 
 /// Rounds, of which the fastest counts, and how long each should be.
 const ROUNDS: usize = 3;
@@ -30,6 +30,16 @@ pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Resul
     }
     let count = (ROUND.as_secs_f64() / once.max(1e-6)).ceil().clamp(1.0, f64::from(MOST)) as u32;
     (0..ROUNDS).try_fold(once, |fastest, _| Ok(fastest.min(round(device, count, run)?)))
+}
+
+/// The first error of a search, which says what is wrong, after another; that error where the GPU does not work any
+/// more, since everything else would fail as well.
+pub(super) fn survived(device: &Device, first: Option<CudaError>, error: CudaError) -> Result<CudaError> {
+    let first = first.unwrap_or(error);
+    match device.synchronize() {
+        Ok(()) => Ok(first),
+        Err(_) => Err(first),
+    }
 }
 
 fn round(device: &Device, count: u32, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

@@ -268,14 +268,7 @@ impl Convolutions {
                         timed.push(found);
                     }
                     Ok(None) => {}
-                    Err(error) => {
-                        // The first says what is wrong: after one that faulted everything else fails as well.
-                        let first = refused.take().unwrap_or(error);
-                        if device.synchronize().is_err() {
-                            return Err(first);
-                        }
-                        refused = Some(first);
-                    }
+                    Err(error) => refused = Some(timing::survived(device, refused, error)?),
                 }
             }
         }

@@ -77,13 +77,7 @@ fn fastest(
         match timing::seconds(device, best.0, &mut run) {
             Ok(seconds) if seconds < best.0 => best = (seconds, Some(*choice)),
             Ok(_) => {}
-            Err(error) => {
-                let first = refused.take().unwrap_or(error);
-                if device.synchronize().is_err() {
-                    return Err(first);
-                }
-                refused = Some(first);
-            }
+            Err(error) => refused = Some(timing::survived(device, refused, error)?),
         }
     }
     match (best.1, refused) {
