@@ -22,12 +22,14 @@ pub enum ExchangeError {
     },
     /// A network that computes nothing.
     #[error(
-        "tensor `{name}` holds values that are not finite, so the network is useless: export an earlier checkpoint \
-         (--best), or import another file"
+        "tensor `{name}` holds {what}, so the network is useless: export an earlier checkpoint (--best), or import \
+         another file"
     )]
-    NotFinite {
+    Useless {
         /// The tensor.
         name: String,
+        /// The values that make it so.
+        what: &'static str,
     },
     /// A file of something else.
     #[error(

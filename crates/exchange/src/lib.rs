@@ -3,6 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | `trained` | a network with where it comes from, which is what is written |
+//! | `flaw` | values with which a network is useless |
 //! | `state_dict` | torchvision's names in a safetensors file |
 //! | `import` | the way back, into a run folder |
 //! | `onnx` | a graph that ONNX runtimes run |
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod flaw;
 mod import;
 pub mod onnx;
 mod state_dict;

@@ -6,7 +6,10 @@ use simclr_train::config::{Normalize, PoolPadding};
 use simclr_train::{Config, Model, TrainError};
 
 /// What the head's tensors are called by.
-const HEAD: &str = "head.";
+pub(crate) const HEAD: &str = "head.";
+
+/// No training takes more steps or epochs: beyond, readers of JSON round them.
+const MOST: u64 = 1 << 53;
 
 /// A network to be written, with what is written beside its weights.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +80,22 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Those beside the tensors of a file.
-    pub fn of(metadata: &HashMap<String, String>) -> Facts {
-        let number = |name: &str| metadata.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
-        let config = metadata.get("config").filter(|_| metadata.contains_key("program"));
-        Facts { config: config.cloned(), step: number("step"), epoch: number("epoch"), ..Facts::default() }
+    /// Those beside the tensors of a file; what another program wrote there says nothing.
+    ///
+    /// # Errors
+    /// A number that cannot be, in words.
+    pub fn of(metadata: &HashMap<String, String>) -> Result<Facts, String> {
+        if !metadata.contains_key("program") {
+            return Ok(Facts::default());
+        }
+        let number = |name: &str| match metadata.get(name) {
+            Some(text) => text.parse().ok().filter(|&number| number <= MOST).ok_or_else(|| {
+                format!("its metadata `{name}` is {text:?}, expected a whole number from 0 to {MOST}")
+            }),
+            None => Ok(0),
+        };
+        let config = metadata.get("config").cloned();
+        Ok(Facts { config, step: number("step")?, epoch: number("epoch")?, ..Facts::default() })
     }
 }
 

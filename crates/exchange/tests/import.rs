@@ -218,18 +218,22 @@ fn networks_that_are_lists_of_layers() {
 }
 
 #[test]
-fn values_of_16_bits() {
-    for dtype in [Dtype::F16, Dtype::BF16] {
+fn values_of_other_types() {
+    let stored = |dtype: Dtype, values: &[f32]| -> Vec<u8> {
+        let values = values.iter();
+        match dtype {
+            Dtype::F64 => values.flat_map(|&value| f64::from(value).to_le_bytes()).collect(),
+            Dtype::F16 => values.flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            _ => values.flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        }
+    };
+    for dtype in [Dtype::F64, Dtype::F16, Dtype::BF16] {
         let mut file = File::of(&TINY);
         let mut expected = Vec::new();
         for entry in file.entries.iter_mut().filter(|entry| entry.dtype == Dtype::F32) {
             let values = entry.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes));
-            let rounded: Vec<u8> = match dtype {
-                Dtype::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
-                _ => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
-            };
-            (entry.dtype, entry.bytes) = (dtype, rounded.clone());
-            expected.push((entry.name.clone(), rounded));
+            (entry.dtype, entry.bytes) = (dtype, stored(dtype, &values.collect::<Vec<_>>()));
+            expected.push((entry.name.clone(), entry.bytes.clone()));
         }
         let run = file.folder.path().join("run");
         file.read(&PLAIN).save(&run).unwrap();
@@ -237,11 +241,7 @@ fn values_of_16_bits() {
         for (name, bytes) in expected {
             let id = model.parameters.find(&name).unwrap();
             let (_, values) = simclr_nn::store_tensor(model.parameters.get(id)).unwrap();
-            let again: Vec<u8> = match dtype {
-                Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-                _ => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-            };
-            assert_eq!(again, bytes, "{name}");
+            assert_eq!(stored(dtype, &values), bytes, "{name}");
         }
     }
 }
@@ -269,6 +269,8 @@ fn networks_that_are_none() {
     );
     says(changed(&|f| f.add("optimizer.conv1.weight")), &["optimizer.conv1.weight", "checkpoint of simclr"]);
     says(changed(&|f| f.entry("bn1.weight").bytes[2..4].fill(0xff)), &["bn1.weight", "not finite"]);
+    let negative = |f: &mut File| f.entry("layer2.0.bn1.running_var").bytes[7] |= 0x80;
+    says(changed(&negative), &["layer2.0.bn1.running_var", "negative variances"]);
     says(
         changed(&|f| f.entry("conv1.weight").shape = vec![4, 27, 1, 1]),
         &["no ResNet", "[4, 27, 1, 1]", "[channels, 3, 7, 7]"],
@@ -287,11 +289,53 @@ fn networks_that_are_none() {
     };
     says(changed(&wide), &["bn1.bias", "is [2], expected [4]"]);
     let integers = |f: &mut File| f.entry("bn1.bias").dtype = Dtype::I32;
-    says(changed(&integers), &["bn1.bias", "I32", "F32, F16 or BF16"]);
+    says(changed(&integers), &["bn1.bias", "I32", "F64, F32, F16 or BF16"]);
     let options = ImportOptions { encoder: Some(EncoderName::Resnet50), ..PLAIN };
     says(File::of(&TINY).refused(&options), &["is a resnet18, not a resnet50"]);
     let options = ImportOptions { image_size: Some(4), ..PLAIN };
     says(File::of(&TINY).refused(&options), &["data.image_size", "4"]);
+}
+
+#[test]
+fn heads_that_almost_fit() {
+    let changed = |head: [&str; 2], name: &str, shape: [usize; 2]| {
+        let mut file = File::of(&[TINY[0], TINY[1], head[0], head[1]]);
+        let entry = file.entry(name);
+        entry.bytes.truncate(shape.iter().product::<usize>() * size_of::<f32>());
+        entry.shape = shape.to_vec();
+        file.refused(&PLAIN)
+    };
+    let linear = changed(["head.kind=linear", "head.dim=8"], "head.0.linear.weight", [8, 31]);
+    says(linear, &["is [8, 31], expected [8, 32] as in a head of one layer after 32 features"]);
+    let two = changed(["head.layers=2", "head.hidden=16"], "head.0.linear.weight", [16, 31]);
+    says(two, &["is [16, 31], expected [16, 32] as in a head of 2 layers after 32 features"]);
+    let three = changed(["head.layers=3", "head.hidden=24"], "head.1.linear.weight", [16, 24]);
+    says(three, &["is [16, 24], expected [24, 24] as in a head of 3 layers", "all as wide as the first, 24"]);
+    let mut file = File::of(&[TINY[0], TINY[1], "head.layers=2"]);
+    file.add("head.0.norm.weight");
+    says(file.refused(&PLAIN), &["`head.0.norm.weight` is no part of a head of 2 layers"]);
+}
+
+#[test]
+fn steps_and_epochs_that_cannot_be() {
+    let config = config(&TINY);
+    let model = model(&config);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.safetensors");
+    let read = |name: &str, value: &str| {
+        let dict = StateDict::new(&trained(&model, &config), false).unwrap();
+        dict.with_fact(name, value.to_owned()).write(&mut fs::File::create(&path).unwrap()).unwrap();
+        Imported::read(&path, &PLAIN)
+    };
+    for (name, value) in
+        [("step", "18446744073709551615"), ("step", "-1"), ("epoch", "9007199254740993"), ("epoch", "two")]
+    {
+        let message = read(name, value).unwrap_err().to_string();
+        says(message, &["net.safetensors", &format!("`{name}` is \"{value}\""), "0 to 9007199254740992"]);
+    }
+    let run = folder.path().join("run");
+    read("step", "9007199254740992").unwrap().save(&run).unwrap();
+    assert_eq!(newest(&run).meta.step, 1 << 53);
 }
 
 #[test]
@@ -321,7 +365,10 @@ fn files_that_are_none() {
         says(refused(other), &["net.bin", "no weights", "begins as none of these"]);
     }
     let whole = fs::read(File::of(&TINY).write()).unwrap();
-    says(refused(&whole[..whole.len() - 1]), &["no weights", "its header is damaged"]);
+    for end in [whole.len() - 4, whole.len() / 2, 100] {
+        says(refused(&whole[..end]), &["net.bin", "safetensors is damaged or cut short"]);
+    }
+    says(refused(&[&whole[..], &[0; 4]].concat()), &["net.bin", "safetensors is damaged or cut short"]);
     says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["no checkpoint of TensorFlow"]);
     let missing = folder.path().join("missing");
     says(Imported::read(&missing, &PLAIN).unwrap_err().to_string(), &["cannot read", "missing"]);

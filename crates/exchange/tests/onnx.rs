@@ -3,7 +3,7 @@
 mod common;
 
 use common::interpreter::{Array, run};
-use common::{config, difference, images, model, trained};
+use common::{config, difference, images, model, says, trained};
 use prost::Message;
 use simclr_exchange::onnx::messages::ModelProto;
 use simclr_exchange::{ExchangeError, OnnxFile};
@@ -137,9 +137,20 @@ fn a_network_that_computes_nothing_is_refused() {
     let config = config(&["encoder.width=0.0625", "data.image_size=16"]);
     let mut model = model(&config);
     let id = model.parameters.find("layer2.0.bn1.running_var").unwrap();
-    model.parameters.get_mut(id).as_mut_slice().unwrap()[1] = f32::NAN;
-    match OnnxFile::new(&trained(&model, &config), false).unwrap_err() {
-        ExchangeError::NotFinite { name } => assert_eq!(name, "layer2.0.bn1.running_var"),
-        other => panic!("{other}"),
+    for (value, expected) in [(f32::NAN, "values that are not finite"), (-0.25, "negative variances")] {
+        model.parameters.get_mut(id).as_mut_slice().unwrap()[1] = value;
+        match OnnxFile::new(&trained(&model, &config), false).unwrap_err() {
+            ExchangeError::Useless { name, what } => {
+                assert_eq!((name.as_str(), what), ("layer2.0.bn1.running_var", expected));
+            }
+            other => panic!("{other}"),
+        }
     }
+    model.parameters.get_mut(id).as_mut_slice().unwrap()[1] = 1.0;
+    for (name, value) in [("layer2.0.conv1.weight", 3e38), ("layer2.0.bn1.weight", 1e38)] {
+        let id = model.parameters.find(name).unwrap();
+        model.parameters.get_mut(id).as_mut_slice().unwrap().fill(value);
+    }
+    let message = OnnxFile::new(&trained(&model, &config), false).unwrap_err().to_string();
+    says(message, &["`layer2.0.bn1.weight`", "the layer before it infinite"]);
 }

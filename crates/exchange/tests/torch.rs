@@ -26,8 +26,9 @@ fn golden(file: &str) -> PathBuf {
 }
 
 /// Value `i` of tensor `k`, as the script has it.
-fn value(k: usize, i: usize) -> f32 {
-    ((31 * i + 7 * k) % 97) as f32 / 64.0 - 0.75
+fn value(k: usize, name: &str, i: usize) -> f32 {
+    let value = ((31 * i + 7 * k) % 97) as f32 / 64.0 - 0.75;
+    if name.ends_with(".running_var") { value.abs() } else { value }
 }
 
 fn check(file: &str, prefix: &str, left_out: &[&str], round: fn(f32) -> f32) {
@@ -46,7 +47,7 @@ fn check(file: &str, prefix: &str, left_out: &[&str], round: fn(f32) -> f32) {
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     assert_eq!(tensors.len(), 100);
     for (k, tensor) in tensors.iter().enumerate() {
-        let expected: Vec<f32> = (0..tensor.data.len()).map(|i| round(value(k, i))).collect();
+        let expected: Vec<f32> = (0..tensor.data.len()).map(|i| round(value(k, &tensor.name, i))).collect();
         assert_eq!(tensor.data, expected, "{file}: {}", tensor.name);
     }
 }
@@ -105,8 +106,19 @@ fn with_zeros(path: &Path, name: &str, zeros: usize) {
     out.finish().unwrap();
 }
 
+/// The value that tensors repeat, and how they do.
+struct Repeated<'a> {
+    storage: &'a str,
+    value: &'a [u8],
+    /// What stands last in the arguments of a tensor.
+    metadata: &'a [u8],
+}
+
+const ONES: Repeated = Repeated { storage: "FloatStorage", value: &1f32.to_le_bytes(), metadata: b"" };
+
 /// A pickle, as `torch.save` writes it, of tensors that all repeat one value.
-fn repeated(path: &Path, tensors: &[(String, Vec<usize>)]) {
+fn repeated(path: &Path, tensors: &[(String, Vec<usize>)], what: Repeated) {
+    let Repeated { storage, value, metadata } = what;
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let tuple = |sides: &[usize]| {
         let sides = sides.iter().flat_map(|&side| [&b"J"[..], &(side as u32).to_le_bytes()].concat());
@@ -115,18 +127,78 @@ fn repeated(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let mut pickle = b"\x80\x02}(".to_vec();
     for (name, sides) in tensors {
         pickle.extend([&text(name)[..], b"ctorch._utils\n_rebuild_tensor_v2\n(("].concat());
-        pickle.extend([&text("storage")[..], b"ctorch\nFloatStorage\n", &text("0"), &text("cpu")].concat());
+        let storage = format!("ctorch\n{storage}\n");
+        pickle.extend([&text("storage")[..], storage.as_bytes(), &text("0"), &text("cpu")].concat());
         pickle.extend([&b"K\x01tQK\x00"[..], &tuple(sides), &tuple(&vec![0; sides.len()])].concat());
-        pickle.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+        pickle.extend([b"\x89ccollections\nOrderedDict\n)R", metadata, b"tR"].concat());
     }
     pickle.extend(b"u.");
     let mut out = ZipWriter::new(File::create(path).unwrap());
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    for (name, bytes) in [("net/data.pkl", &pickle[..]), ("net/data/0", &1f32.to_le_bytes())] {
+    for (name, bytes) in [("net/data.pkl", &pickle[..]), ("net/data/0", value)] {
         out.start_file(name, options).unwrap();
         out.write_all(bytes).unwrap();
     }
     out.finish().unwrap();
+}
+
+/// Names and sides of the tensors of a ResNet-18.
+fn tensors_of(width: &str) -> Vec<(String, Vec<usize>)> {
+    let config = config(&[width, "data.image_size=224", "head.kind=none"]);
+    let tensors = model(&config).parameters;
+    let sides = |tensor: &simclr_engine::Tensor| simclr_nn::stored_shape(tensor);
+    tensors.iter().map(|(name, _, tensor)| (name.to_owned(), sides(tensor))).collect()
+}
+
+#[test]
+fn values_of_64_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, run) = (folder.path().join("net.pth"), folder.path().join("run"));
+    let third = Repeated { storage: "DoubleStorage", value: &(1.0 / 3.0_f64).to_le_bytes(), metadata: b"" };
+    repeated(&path, &tensors_of("encoder.width=0.015625"), third);
+    Imported::read(&path, &OPTIONS).unwrap().save(&run).unwrap();
+    for tensor in newest(&run).tensors {
+        assert!(tensor.data.iter().all(|&value| value == 1.0 / 3.0), "{}", tensor.name);
+    }
+}
+
+#[test]
+fn signs_that_are_turned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pth");
+    // As protocols 2, 4 and 5 have `{"neg": True}`, with and without names to remember things by.
+    for metadata in
+        [&b"}X\x03\0\0\0neg\x88s"[..], b"}q\x0cX\x03\0\0\0negq\r\x88s", b"}\x94\x8c\x03neg\x94\x88s"]
+    {
+        repeated(&path, &tensors_of("encoder.width=0.015625"), Repeated { metadata, ..ONES });
+        let message = Imported::read(&path, &OPTIONS).unwrap_err().to_string();
+        says(message, &["net.pth", "sign is turned", "resolve_neg()"]);
+    }
+    repeated(&path, &tensors_of("encoder.width=0.015625"), Repeated { metadata: b"}", ..ONES });
+    Imported::read(&path, &OPTIONS).unwrap();
+}
+
+#[test]
+fn what_no_state_dict_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.pt");
+    let archive = |name: &str, bytes: &[u8]| {
+        let mut out = ZipWriter::new(File::create(&path).unwrap());
+        out.start_file(name, SimpleFileOptions::default()).unwrap();
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap();
+    };
+    let says_what_to_do = |words: &[&str]| {
+        let message = Imported::read(&path, &OPTIONS).unwrap_err().to_string();
+        says(message.clone(), &["net.pt", "save `network.state_dict()` with torch.save"]);
+        says(message, words);
+    };
+    archive("net/models/model.json", b"{}");
+    says_what_to_do(&["data.pkl"]);
+    archive("net/data.pkl", b"\x80\x02c__torch__\nNet\n)\x81.");
+    says_what_to_do(&["__torch__"]);
+    fs::write(&path, b"\x80\x04].").unwrap();
+    says_what_to_do(&["list"]);
 }
 
 #[test]
@@ -141,15 +213,9 @@ fn a_small_file_holds_little() {
     with_zeros(&path, "plain/data/1000", 10_000);
     Imported::read(&path, &OPTIONS).unwrap();
 
-    let tensors_of = |width: &str| {
-        let config = config(&[width, "data.image_size=224", "head.kind=none"]);
-        let tensors = model(&config).parameters;
-        let sides = |tensor: &simclr_engine::Tensor| simclr_nn::stored_shape(tensor);
-        tensors.iter().map(|(name, _, tensor)| (name.to_owned(), sides(tensor))).collect::<Vec<_>>()
-    };
-    repeated(&path, &tensors_of("encoder.width=0.015625"));
+    repeated(&path, &tensors_of("encoder.width=0.015625"), ONES);
     Imported::read(&path, &OPTIONS).unwrap();
-    repeated(&path, &tensors_of("encoder.width=0.25"));
+    repeated(&path, &tensors_of("encoder.width=0.25"), ONES);
     says(refused(), &["tensor `layer", "with the tensors before it more than 4 times"]);
 }
 

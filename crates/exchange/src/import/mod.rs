@@ -14,11 +14,14 @@ use std::sync::Arc;
 use simclr_engine::Device;
 use simclr_nn::stored_shape;
 use simclr_train::checkpoint::{Checkpoint, Meta, NamedTensor};
-use simclr_train::config::{Config, EncoderConfig, EncoderName, Normalize, Precision, Stem};
+use simclr_train::config::{
+    Auto, Config, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, Precision, Stem,
+};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
 
+use crate::trained::HEAD;
 use crate::{ExchangeError, Result};
 use recognise::Recognised;
 use weights::Weights;
@@ -149,7 +152,6 @@ fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -
 
 /// The tensors of a network of this configuration.
 fn take_tensors(file: &Weights, config: &Config) -> Result<Vec<NamedTensor>> {
-    let network = || format!("a {} of width {}", config.encoder.name, config.encoder.width);
     let model = Model::new(config, &Device::dry().map_err(TrainError::from)?)?;
     let mut tensors = Vec::new();
     for (name, _, tensor) in model.parameters.iter() {
@@ -159,8 +161,10 @@ fn take_tensors(file: &Weights, config: &Config) -> Result<Vec<NamedTensor>> {
                 tensors.push(file.tensor(name)?);
                 continue;
             }
-            Some(shape) => format!("is {shape:?}, expected {expected:?} as in {}", network()),
-            None => format!("is missing; {} has it, {expected:?}", network()),
+            Some(shape) => {
+                format!("is {shape:?}, expected {expected:?} as in {}", whole(name, config, &model))
+            }
+            None => format!("is missing; {} has it, {expected:?}", whole(name, config, &model)),
         };
         return Err(file.problem(format!("tensor `{}` {problem}", file.called(name))));
     }
@@ -177,5 +181,24 @@ fn take_tensors(file: &Weights, config: &Config) -> Result<Vec<NamedTensor>> {
         true => "; this is a checkpoint of simclr, whose run folder can be used as it is",
         false => "",
     };
-    Err(file.problem(format!("tensor `{}`{others} no part of {}{advice}", file.called(name), network())))
+    let whole = whole(name, config, &model);
+    Err(file.problem(format!("tensor `{}`{others} no part of {whole}{advice}", file.called(name))))
+}
+
+/// What a tensor of this name would be a part of: the head, where there is one, or the encoder.
+fn whole(name: &str, config: &Config, model: &Model) -> String {
+    let features = model.encoder.features();
+    match &config.head {
+        HeadConfig { kind: HeadKind::Linear, .. } if name.starts_with(HEAD) => {
+            format!("a head of one layer after {features} features")
+        }
+        HeadConfig { kind: HeadKind::Nonlinear, layers, hidden: Auto::Value(hidden), .. }
+            if name.starts_with(HEAD) =>
+        {
+            format!(
+                "a head of {layers} layers after {features} features, whose hidden layers are all as wide as the first, {hidden}"
+            )
+        }
+        _ => format!("a {} of width {}", config.encoder.name, config.encoder.width),
+    }
 }

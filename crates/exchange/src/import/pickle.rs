@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use pytorch_reader::{DType, PytorchReader, Tensor};
+use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::weights::Source;
+use super::weights::{Source, TYPES, each};
 use crate::{ExchangeError, Result};
 
 /// How such a file begins: as a zip archive, or, before 2020, as a pickle of whatever protocol.
@@ -26,6 +26,9 @@ const TIMES: u64 = 4;
 /// before it is read: no more than the file's.
 const PICKLE_LIMIT: u64 = 4 << 20;
 const PICKLE: &str = "data.pkl";
+/// How a pickle of protocol 2 or later ends the arguments of a tensor whose sign is turned when it is read:
+/// `{"neg": True}`, where something may stand behind the name, to remember it by.
+const NEGATIVE: [&[u8]; 2] = [b"neg", b"\x88st"];
 
 /// A file whose pickle has been read. A tensor's name is the keys that lead to it, with points between them.
 #[derive(Debug)]
@@ -46,7 +49,8 @@ impl Pickle {
     /// Reads a file that begins with `start`, but no values yet.
     ///
     /// # Errors
-    /// A file that cannot be read, is none of PyTorch's, or would hold many times its length.
+    /// A file that cannot be read, is none of PyTorch's, would hold many times its length, or has tensors whose
+    /// sign is to be turned.
     pub fn read(path: &Path, start: &[u8]) -> Result<Pickle> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
         let problem = |problem| ExchangeError::Weights { path: path.to_owned(), problem };
@@ -54,8 +58,10 @@ impl Pickle {
             |error: &dyn Display| problem(format!("it cannot be read as a file of PyTorch's: {error}"));
         let file = File::open(path).map_err(io)?;
         let limit = file.metadata().map_err(io)?.len().saturating_mul(TIMES);
+        let mut pickles = Vec::new();
         if start.starts_with(ARCHIVE) {
-            let sizes = sizes(file).map_err(|error| unread(&error))?;
+            let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| unread(&error))?;
+            let sizes = sizes(&mut archive).map_err(|error| unread(&error))?;
             if sizes.pickle > PICKLE_LIMIT {
                 return Err(problem(format!(
                     "its {PICKLE} has {} bytes, expected at most {PICKLE_LIMIT}",
@@ -68,11 +74,32 @@ impl Pickle {
                     sizes.all
                 )));
             }
+            read_pickles(&mut archive, &mut pickles).map_err(|error| unread(&error))?;
+        } else {
+            file.take(PICKLE_LIMIT).read_to_end(&mut pickles).map_err(io)?;
         }
-        let reader = PytorchReader::new(path).map_err(|error| unread(&error))?;
+        let reader = PytorchReader::new(path).map_err(|error| match error {
+            PytorchError::Io(_) => unread(&error),
+            // Of TorchScript, `torch.export`, other programs' pickles.
+            _ => {
+                let error = error.to_string();
+                let error = error.trim_end_matches('.');
+                unread(&format!("{error}; save `network.state_dict()` with torch.save"))
+            }
+        })?;
+        // The reader does not tell of which tensors.
+        if turns_signs(&pickles) {
+            return Err(problem(
+                "it has tensors whose sign is turned when they are read (`tensor.is_neg()`): save \
+                 `tensor.resolve_neg()` in their places"
+                    .to_owned(),
+            ));
+        }
         Ok(Pickle { path: path.to_owned(), left: Cell::new(limit), tensors: reader.into_tensors() })
     }
 }
+
+type Archive = ZipArchive<BufReader<File>>;
 
 /// Bytes of what an archive holds, unpacked.
 #[derive(Default)]
@@ -82,8 +109,7 @@ struct Sizes {
     all: u64,
 }
 
-fn sizes(archive: File) -> std::result::Result<Sizes, ZipError> {
-    let mut archive = ZipArchive::new(BufReader::new(archive))?;
+fn sizes(archive: &mut Archive) -> std::result::Result<Sizes, ZipError> {
     let mut sizes = Sizes::default();
     for number in 0..archive.len() {
         // What unpacks to more than is said here is an error when it is read.
@@ -94,6 +120,28 @@ fn sizes(archive: File) -> std::result::Result<Sizes, ZipError> {
         }
     }
     Ok(sizes)
+}
+
+/// Reads the pickles of an archive.
+fn read_pickles(archive: &mut Archive, out: &mut Vec<u8>) -> std::result::Result<(), ZipError> {
+    for number in 0..archive.len() {
+        if archive.by_index_raw(number)?.name_raw().ends_with(PICKLE.as_bytes()) {
+            archive.by_index(number)?.take(PICKLE_LIMIT).read_to_end(out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a tensor of a pickle has the negative bit: its values are those that are stored with the sign turned.
+fn turns_signs(pickle: &[u8]) -> bool {
+    let [name, end] = NEGATIVE;
+    pickle.windows(name.len()).enumerate().filter(|(_, found)| *found == name).any(|(at, _)| {
+        let rest = match &pickle[at + name.len()..] {
+            [b'q', _, rest @ ..] | [b'r', _, _, _, _, rest @ ..] | [0x94, rest @ ..] => rest,
+            rest => rest,
+        };
+        rest.starts_with(end)
+    })
 }
 
 impl Source for Pickle {
@@ -116,14 +164,11 @@ impl Source for Pickle {
         self.left.set(left);
         let bytes = || tensor.read().map_err(|error| problem(format!("cannot be read: {error}")));
         Ok(match tensor.dtype() {
-            DType::F32 => bytes()?.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)).collect(),
-            DType::F16 => {
-                bytes()?.as_chunks().0.iter().map(|&bytes| f16::from_ne_bytes(bytes).to_f32()).collect()
-            }
-            DType::BF16 => {
-                bytes()?.as_chunks().0.iter().map(|&bytes| bf16::from_ne_bytes(bytes).to_f32()).collect()
-            }
-            other => return Err(problem(format!("is {other:?}, expected F32, F16 or BF16"))),
+            DType::F64 => each(&bytes()?, |bytes| f64::from_ne_bytes(bytes) as f32),
+            DType::F32 => each(&bytes()?, f32::from_ne_bytes),
+            DType::F16 => each(&bytes()?, |bytes| f16::from_ne_bytes(bytes).to_f32()),
+            DType::BF16 => each(&bytes()?, |bytes| bf16::from_ne_bytes(bytes).to_f32()),
+            other => return Err(problem(format!("is {other:?}, expected {TYPES}"))),
         })
     }
 }

@@ -9,9 +9,12 @@ use half::{bf16, f16};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
-use super::weights::{START, Source};
+use super::weights::{START, Source, TYPES, each};
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
+
+/// The format allows no longer header, in bytes.
+const LONGEST: u64 = 100_000_000;
 
 /// A file whose header has been read.
 #[derive(Debug)]
@@ -26,37 +29,42 @@ pub(super) struct Safetensors {
 }
 
 impl Safetensors {
-    /// Whether a file of so many bytes that begins so may be one: with the length of its header, and the header,
-    /// which is JSON.
-    pub fn begins(start: &[u8], length: u64) -> bool {
-        matches!(start.split_first_chunk(), Some((header, [b'{', ..])) if u64::from_le_bytes(*header) < length)
+    /// Whether a file that begins so is one: with the length of its header, and the header, which is JSON.
+    pub fn begins(start: &[u8]) -> bool {
+        matches!(start.split_first_chunk(), Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= LONGEST)
     }
 
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ExchangeError::NoWeights`], [`ExchangeError::Io`].
+    /// A file that is none, is damaged, or cannot be read.
     pub fn read(path: &Path) -> Result<Safetensors> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
-        let no_file = |reason: String| ExchangeError::NoWeights { path: path.to_owned(), reason };
         let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
         // Before all of it is read.
         let mut bytes = Vec::new();
         (&mut file).take(START).read_to_end(&mut bytes).map_err(io)?;
-        if !Safetensors::begins(&bytes, length) {
-            return Err(no_file("it begins as none of these".to_owned()));
+        if !Safetensors::begins(&bytes) {
+            let reason = "it begins as none of these".to_owned();
+            return Err(ExchangeError::NoWeights { path: path.to_owned(), reason });
         }
         file.read_to_end(&mut bytes).map_err(io)?;
-        let (length, header) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| no_file(format!("its header is damaged: {error}")))?;
+        let (length, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| ExchangeError::Weights {
+                path: path.to_owned(),
+                problem: format!("this file of safetensors is damaged or cut short: {error}"),
+            })?;
         let metadata = header.metadata().clone().unwrap_or_default();
         Ok(Safetensors { path: path.to_owned(), metadata, header, start: size_of::<u64>() + length, bytes })
     }
 
     /// What the file tells beside its tensors.
-    pub fn facts(&self) -> Facts {
+    ///
+    /// # Errors
+    /// Those of [`Facts::of`].
+    pub fn facts(&self) -> Result<Facts> {
         Facts::of(&self.metadata)
+            .map_err(|problem| ExchangeError::Weights { path: self.path.clone(), problem })
     }
 }
 
@@ -74,14 +82,11 @@ impl Source for Safetensors {
         // Reading the header has made sure that they lie within the file.
         let bytes = &self.bytes[self.start..][info.data_offsets.0..info.data_offsets.1];
         Ok(match info.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            Dtype::F16 => {
-                bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect()
-            }
-            Dtype::BF16 => {
-                bytes.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()).collect()
-            }
-            other => return Err(problem(format!("is {other:?}, expected F32, F16 or BF16"))),
+            Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
+            Dtype::F32 => each(bytes, f32::from_le_bytes),
+            Dtype::F16 => each(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => each(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            other => return Err(problem(format!("is {other:?}, expected {TYPES}"))),
         })
     }
 }

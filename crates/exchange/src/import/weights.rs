@@ -13,6 +13,7 @@ use super::official;
 use super::pickle::Pickle;
 use super::prefix::Naming;
 use super::safetensors::Safetensors;
+use crate::flaw::flaw;
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
@@ -102,12 +103,12 @@ impl Weights {
         }
         let (source, facts): (Box<dyn Source>, Facts) = match start(path)? {
             // The length of a header of safetensors may look like a pickle.
-            (start, length) if Pickle::begins(&start) && !Safetensors::begins(&start, length) => {
+            start if Pickle::begins(&start) && !Safetensors::begins(&start) => {
                 (Box::new(Pickle::read(path, &start)?), Facts::default())
             }
             _ => {
                 let file = Safetensors::read(path)?;
-                let facts = file.facts();
+                let facts = file.facts()?;
                 (Box::new(file), facts)
             }
         };
@@ -147,13 +148,13 @@ impl Weights {
     /// A tensor in f32, its sides as PyTorch has them.
     ///
     /// # Errors
-    /// Those of the file, and values that are not finite.
+    /// Those of the file, and values that are not finite or are negative variances.
     pub fn tensor(&self, name: &str) -> Result<NamedTensor> {
         let entry =
             self.tensors.get(name).ok_or_else(|| self.problem(format!("tensor `{name}` is missing")))?;
         let values = self.source.values(&entry.stored)?;
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err(ExchangeError::NotFinite { name: entry.stored.clone() });
+        if let Some(what) = flaw(name, &values) {
+            return Err(ExchangeError::Useless { name: entry.stored.clone(), what });
         }
         let data = match entry.layout {
             Layout::Torch => values,
@@ -174,15 +175,21 @@ const CLASSIFIER: &str = "fc.";
 /// So many bytes tell a file's format.
 pub(super) const START: u64 = 9;
 
-/// The first bytes of a file, and its length.
-fn start(path: &Path) -> Result<(Vec<u8>, u64)> {
+/// The first bytes of a file.
+fn start(path: &Path) -> Result<Vec<u8>> {
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|mut file| {
-            (&mut file).take(START).read_to_end(&mut start)?;
-            Ok((start, file.metadata()?.len()))
-        })
-        .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })
+        .and_then(|file| file.take(START).read_to_end(&mut start))
+        .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })?;
+    Ok(start)
+}
+
+/// The types of values that are read, for messages.
+pub(super) const TYPES: &str = "F64, F32, F16 or BF16";
+
+/// What `value` makes of each `N` bytes.
+pub(super) fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| value(bytes)).collect()
 }
 
 /// Values of (h, w, in, out) or (in, out) in the order of `shape`, (out, in, h, w) or (out, in).

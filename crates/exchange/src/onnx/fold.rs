@@ -4,6 +4,7 @@ use simclr_engine::ops::BatchNorm;
 use simclr_engine::{ParameterId, Parameters};
 use simclr_nn::store_tensor;
 
+use crate::flaw::flaw;
 use crate::{ExchangeError, Result};
 
 /// Weights and bias of one layer that does what a layer and its BatchNorm do.
@@ -23,10 +24,9 @@ pub(super) fn fold(
     bias: Option<ParameterId>,
     norm: Option<&BatchNorm>,
 ) -> Result<Folded> {
-    let values = |id: ParameterId| finite(parameters, id);
+    let values = |id: ParameterId| Ok::<_, ExchangeError>(checked(parameters, id)?.1);
     let bias = bias.map(values).transpose()?;
-    let (shape, mut folded) = store_tensor(parameters.get(weight))?;
-    check(parameters, weight, &folded)?;
+    let (shape, mut folded) = checked(parameters, weight)?;
     let Some(norm) = norm else {
         return Ok(Folded { shape, weight: folded, bias });
     };
@@ -40,20 +40,22 @@ pub(super) fn fold(
         row.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
         shift.push((scale * (of(&bias) - f64::from(mean[output])) + of(&beta)) as f32);
     }
-    check(parameters, norm.running_var, &shift)?;
-    check(parameters, norm.running_var, &folded)?;
+    if !shift.iter().chain(&folded).all(|value| value.is_finite()) {
+        let name = parameters.name(norm.gamma).to_owned();
+        return Err(ExchangeError::Useless {
+            name,
+            what: "values that make those of the layer before it infinite",
+        });
+    }
     Ok(Folded { shape, weight: folded, bias: Some(shift) })
 }
 
-fn finite(parameters: &Parameters, id: ParameterId) -> Result<Vec<f32>> {
-    let (_, values) = store_tensor(parameters.get(id))?;
-    check(parameters, id, &values)?;
-    Ok(values)
-}
-
-fn check(parameters: &Parameters, id: ParameterId, values: &[f32]) -> Result<()> {
-    match values.iter().all(|value| value.is_finite()) {
-        true => Ok(()),
-        false => Err(ExchangeError::NotFinite { name: parameters.name(id).to_owned() }),
+/// Sides and values of a parameter, as PyTorch has them.
+fn checked(parameters: &Parameters, id: ParameterId) -> Result<(Vec<usize>, Vec<f32>)> {
+    let (shape, values) = store_tensor(parameters.get(id))?;
+    let name = parameters.name(id);
+    match flaw(name, &values) {
+        Some(what) => Err(ExchangeError::Useless { name: name.to_owned(), what }),
+        None => Ok((shape, values)),
     }
 }

@@ -34,7 +34,7 @@ impl OnnxFile {
     /// The file of a network, without its head or with it.
     ///
     /// # Errors
-    /// [`ExchangeError::TooLarge`], [`ExchangeError::NotFinite`].
+    /// [`ExchangeError::TooLarge`], [`ExchangeError::Useless`].
     pub fn new(trained: &Trained, with_projection: bool) -> Result<OnnxFile> {
         let graph = graph::graph(trained.model, with_projection)?;
         let facts = trained.facts(true)?.into_iter();
