@@ -10,7 +10,6 @@ torchvision, safetensors. SIMCLR names the program
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -24,53 +23,32 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import checks
+from checks import PROGRAM, compare, simclr
+
 try:
     import timm
 except ImportError:
     timm = None
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = os.environ.get("SIMCLR", ROOT / "target/release/simclr")
-ALLOWED = 1e-5
 COUNT = 5
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def simclr(*words):
-    run = subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True)
-    if run.returncode != 0:
-        sys.exit(f"simclr {' '.join(map(str, words))}\n{run.stderr}")
-    return run.stdout
-
-
 def pictures(images, size, folder):
-    """Five of the images as PNGs of which `simclr` takes the central `size` pixels, unresized; and those pixels, from 0 to 1."""
-    # Above 32 pixels it takes 7/8 of an image.
-    assert size <= 32 or size % 7 == 0, f"images of {size} pixels: give 32 or less, or a multiple of 7"
-    side = size if size <= 32 else size * 8 // 7
+    """Five of the images in `folder`, for `simclr`; and their pixels that it takes, as PyTorch has them."""
+    side = checks.side_of(size)
     found = sorted(path for path in pathlib.Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if len(found) < COUNT:
         sys.exit(f"{images}: fewer than {COUNT} images")
-    folder.mkdir()
-    pixels = []
-    for number, path in enumerate(found[:: len(found) // COUNT][:COUNT]):
-        picture = Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number}.png")
-        border = (side - size) // 2
-        pixels.append(np.asarray(picture)[border : border + size, border : border + size])
-    return np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    chosen = [Image.open(path).convert("RGB") for path in found[:: len(found) // COUNT][:COUNT]]
+    resized = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in chosen])
+    return np.ascontiguousarray(checks.save(resized, size, folder).transpose(0, 3, 1, 2))
 
 
 def embed(run, folder, work, *words):
     simclr("embed", run, folder, "--out", work / "rows.npy", *words)
     return np.load(work / "rows.npy")
-
-
-def compare(what, got, expected):
-    difference = np.abs(got - expected).max() / np.abs(expected).max()
-    print(f"  {what}: {difference:.1e}")
-    if not difference <= ALLOWED:
-        sys.exit(f"{what} differs")
 
 
 def check_onnx(run, images, expected, work):

@@ -8,22 +8,18 @@ put over random images: h and z must be within 1e-5 of the largest value. Needs 
 program (default: target/release/simclr).
 """
 
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools/golden"))
-
 import numpy as np
-from PIL import Image
 
+import checks
+from checks import compare, simclr
+
+sys.path.insert(0, str(checks.ROOT / "tools/golden"))
 import official
 
-PROGRAM = os.environ.get("SIMCLR", ROOT / "target/release/simclr")
-ALLOWED = 1e-5
 NETWORKS = {
     "ResNet-50": dict(depth=50, width=1, size=224),
     "ResNet-50 2x, a head of three layers": dict(depth=50, width=2, size=224, layers=3, dim=64),
@@ -37,33 +33,13 @@ NETWORKS = {
 }
 
 
-def simclr(*words):
-    run = subprocess.run([PROGRAM, *map(str, words)], capture_output=True, text=True)
-    if run.returncode != 0:
-        sys.exit(f"simclr {' '.join(map(str, words))}\n{run.stderr}")
-
-
 def pictures(size, folder):
-    """Three random PNGs of which `simclr` takes the central `size` pixels, unresized; and those pixels, from 0 to 1."""
-    # Above 32 pixels it takes 7/8 of an image.
-    assert size <= 32 or size % 7 == 0
-    side = size if size <= 32 else size * 8 // 7
-    border = (side - size) // 2
+    """Three random pictures in `folder`, for `simclr`; and their pixels that it takes."""
+    side = checks.side_of(size)
     # Large patches with noise upon them: like images, not all the same in the mean.
     draw = np.random.default_rng(2)
     patches = draw.integers(0, 200, (3, 4, 4, 3)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)[:, :side, :side]
-    images = (patches + draw.integers(0, 56, patches.shape)).astype(np.uint8)
-    folder.mkdir()
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return images[:, border : border + size, border : border + size].astype(np.float32) / 255
-
-
-def compare(what, got, expected):
-    difference = np.abs(got - expected).max() / np.abs(expected).max()
-    print(f"  {what}: {difference:.1e}", flush=True)
-    if not difference <= ALLOWED:
-        sys.exit(f"{what} differs")
+    return checks.save((patches + draw.integers(0, 56, patches.shape)).astype(np.uint8), size, folder)
 
 
 def main():
