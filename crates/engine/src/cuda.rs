@@ -1,6 +1,20 @@
 //! The kernels of a GPU: those of `simclr-cuda`, on tensors.
 
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: those of the processor, and f16.
+macro_rules! typed {
+    ($tensor:expr, $E:ident => $body:expr) => {
+        match $tensor.dtype() {
+            crate::DType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            _ => crate::tensor::typed!($tensor, $E => $body),
+        }
+    };
+}
+
 mod convolve;
+mod norm_conv2d;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,8 +31,8 @@ use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
 use crate::tensor::Stored;
 use crate::{
-    Arithmetic, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
-    Tensor, Trained,
+    Arithmetic, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters, Result, Rule,
+    Stride, Tensor, Trained,
 };
 
 pub(crate) struct CudaKernels {
@@ -31,19 +45,6 @@ pub(crate) struct CudaKernels {
     deterministic: AtomicBool,
     /// Whether products of f32 may round to tf32.
     tf32: AtomicBool,
-}
-
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: those of the processor, and f16.
-macro_rules! typed {
-    ($tensor:expr, $E:ident => $body:expr) => {
-        match $tensor.dtype() {
-            crate::DType::F16 => {
-                type $E = half::f16;
-                $body
-            }
-            _ => crate::tensor::typed!($tensor, $E => $body),
-        }
-    };
 }
 
 impl CudaKernels {
@@ -138,6 +139,10 @@ impl Kernels for CudaKernels {
             }
         });
         Ok(())
+    }
+
+    fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
+        Some(self)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

@@ -7,7 +7,7 @@ use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
-use crate::{Arithmetic, Bytes, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
+use crate::{Arithmetic, Bytes, EngineError, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
 /// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,41 @@ pub struct NormParameters<'a> {
     pub averages: [&'a Tensor; 2],
 }
 
+/// A convolution of what a BatchNorm and a ReLU make of x, which is neither written nor kept. Coefficients are the
+/// BatchNorm's.
+pub trait NormConv2d {
+    /// Whether that is faster than one after the other, forward and backward: found out once for each geometry, y
+    /// being overwritten, and only outside of a step that is being captured.
+    fn pays(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<bool>;
+    /// y = relu(x scale + shift) * w; `sums` receives [sum of y; K, sum of y^2; K] over all pixels. Only where it
+    /// pays, as for [`NormConv2d::backward_weight`].
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: &mut Tensor,
+    ) -> Result<()>;
+    /// dw of it.
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()>;
+}
+
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
@@ -76,6 +111,11 @@ pub trait Kernels: Send + Sync {
         dy: &Tensor,
         dw: &mut Tensor,
     ) -> Result<()>;
+
+    /// The kernels of convolutions that normalise as they read, on a device that has some.
+    fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
+        None
+    }
 
     /// [sum of x; C, sum of x^2; C] over rows of C values.
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()>;
@@ -277,4 +317,13 @@ pub trait Kernels: Send + Sync {
 
     /// Sets what convolutions and products may do to be faster, from here on.
     fn set_arithmetic(&self, arithmetic: Arithmetic);
+}
+
+impl dyn Kernels + '_ {
+    /// [`Kernels::norm_conv2d`] of a device that had them a moment ago.
+    pub(crate) fn norm_conv2d_again(&self) -> Result<&dyn NormConv2d> {
+        let what =
+            || "a convolution that normalises as it reads goes back on the device that computed it".into();
+        self.norm_conv2d().ok_or_else(|| EngineError::Value { op: "norm_conv2d", what: what() })
+    }
 }

@@ -9,8 +9,8 @@ use simclr_kernels::pair_loss::PairLoss;
 
 use crate::profile::{Shape, Work};
 use crate::{
-    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormParameters, PoolGeometry, Result,
-    Rule, Stride, Tensor, Trained,
+    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters,
+    PoolGeometry, Result, Rule, Stride, Tensor, Trained,
 };
 
 /// What is done about every kernel that is called.
@@ -44,6 +44,7 @@ const INPUT: &str = "input gradient";
 const WEIGHT: &str = "weight gradient";
 const BACKWARD: &str = "backward";
 const PAIR_LOSS: &str = "pair_loss";
+const NORM_CONV2D: &str = "norm_conv2d";
 const COEFFICIENTS: &str = "coefficients";
 
 fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
@@ -67,6 +68,49 @@ impl<K: Kernels, W: Watch> Watched<K, W> {
         run: impl FnOnce(&K) -> Result<R>,
     ) -> Result<R> {
         self.watch.watch(Work { operator, pass, shape }, cost, || run(&self.inner))
+    }
+}
+
+impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
+    fn pays(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<bool> {
+        // A question, which computes nothing of a step.
+        self.inner.norm_conv2d().map_or(Ok(false), |fused| fused.pays(g, x, coefficients, w, y))
+    }
+
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, w, y]));
+        self.time((NORM_CONV2D, FORWARD, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).norm_conv2d_again()?.forward(g, x, coefficients, w, y, sums)
+        })
+    }
+
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, dy, dw]));
+        self.time((NORM_CONV2D, WEIGHT, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).norm_conv2d_again()?.backward_weight(g, x, coefficients, dy, dw)
+        })
     }
 }
 
@@ -105,6 +149,10 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     ) -> Result<()> {
         let cost = (g.flops(), bytes([x, dy, dw]));
         self.time(("conv2d", WEIGHT, Shape::window(g)), cost, |k| k.conv2d_backward_weight(g, x, dy, dw))
+    }
+
+    fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
+        self.inner.norm_conv2d().map(|_| self as &dyn NormConv2d)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

@@ -77,6 +77,29 @@ fn batch_norm_with_residual_and_relu_is_the_three_in_a_row() {
     }
 }
 
+#[test]
+fn a_convolution_behind_a_batch_norm_is_both_in_a_row() {
+    let device = device();
+    for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+        let mut parameters = Parameters::new();
+        let norm = norm(&mut parameters, &device, &[3, 7, 7, 8]);
+        let w = parameter(&mut parameters, &device, "w", &[16, 3, 3, 8]);
+        let x = parameters.find("x").unwrap();
+        let conv = Conv2d { stride: 2, padding: 1, channel_sums: true };
+        let fused = outcome(&parameters, mode, |tape| {
+            let x = tape.parameter(x);
+            ops::norm_conv2d(tape, x, &norm, w, conv)
+        });
+        let composed = outcome(&parameters, mode, |tape| {
+            let x = tape.parameter(x);
+            let y = ops::batch_norm(tape, &x, &norm, None, true)?;
+            let w = tape.parameter(w);
+            ops::conv2d(tape, &y, &w, conv)
+        });
+        assert!(fused.iter().map(bits).eq(composed.iter().map(bits)), "{mode:?}");
+    }
+}
+
 /// Algorithm 1 of arXiv:1502.03167 and the chain rule as that paper writes it, in f64 loops.
 #[test]
 fn batch_norm_is_the_papers() {

@@ -103,10 +103,20 @@ pub struct Conv {
 impl Conv {
     pub(crate) fn forward(&self, tape: &mut Tape, x: &Var) -> simclr_engine::Result<Var> {
         let w = tape.parameter(self.weight);
+        let options = self.options(tape);
+        ops::conv2d(tape, x, &w, options)
+    }
+
+    /// The same of ReLU(norm(x)).
+    pub(crate) fn after(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> simclr_engine::Result<Var> {
+        let options = self.options(tape);
+        ops::norm_conv2d(tape, x, norm, self.weight, options)
+    }
+
+    fn options(&self, tape: &Tape) -> ops::Conv2d {
         // Only the batch's statistics need the sums; running averages are there already.
         let channel_sums = tape.mode() == simclr_engine::Mode::Train;
-        let options = ops::Conv2d { stride: self.stride, padding: self.padding, channel_sums };
-        ops::conv2d(tape, x, &w, options)
+        ops::Conv2d { stride: self.stride, padding: self.padding, channel_sums }
     }
 }
 

@@ -138,6 +138,25 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
 /// A temperature at which every gradient is beyond f16, while the loss is not.
 const STEEP: &str = "loss.temperature=1e-10";
 
+/// Its convolutions may normalise as they read.
+#[test]
+fn a_run_that_need_not_repeat_is_near_that_of_f32() {
+    let Some((device, _alone)) = gpu(2) else { return };
+    let losses = |sets: &[&str]| -> Vec<f64> {
+        let sets = [&["encoder.width=0.125", "train.batch=4"], sets].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, watch) = train(&device, folder.path(), &config(&sets), None, Some(4));
+        outcome.unwrap();
+        watch.steps.iter().map(|step| step.loss).collect()
+    };
+    let want = losses(&["train.precision=f32"]);
+    let got = losses(&["train.deterministic=false"]);
+    assert_eq!((got.len(), want.len()), (4, 4));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 0.1 * want, "{got} for {want}");
+    }
+}
+
 #[test]
 fn skipped_steps_change_nothing_and_at_scale_1_the_run_ends() {
     let Some((device, _alone)) = gpu(2) else { return };

@@ -36,14 +36,64 @@ pub fn batch_norm(
     residual: Option<&Var>,
     relu: bool,
 ) -> Result<Var> {
+    let prepared = prepare(tape, x, norm, residual)?;
+    apply(tape, x, prepared, residual, relu)
+}
+
+/// A BatchNorm that is about to be applied: its parameters as they are used there, and what it normalises by.
+pub(super) struct Prepared {
+    gamma: Var,
+    beta: Option<Var>,
+    /// Stands in for inputs that are absent: it has no place of its own, and its gradient is never wanted.
+    absent: Var,
+    /// (4, C).
+    pub coefficients: Tensor,
+    count: Option<f64>,
+}
+
+impl Prepared {
+    /// What is recorded as its inputs.
+    pub fn inputs<'v>(&'v self, x: &'v Var, residual: Option<&'v Var>) -> [&'v Var; 4] {
+        let absent = &self.absent;
+        [x, &self.gamma, self.beta.as_ref().unwrap_or(absent), residual.unwrap_or(absent)]
+    }
+
+    /// What goes back behind a ReLU without a residual, from the gradient of what that leaves.
+    pub fn backward<'a>(&self, x: &Tensor, collective: &'a dyn Collective) -> BatchNormBackward<'a> {
+        BatchNormBackward {
+            x: x.clone(),
+            gate: KeptGate::Affine,
+            coefficients: self.coefficients.clone(),
+            count: self.count,
+            collective,
+        }
+    }
+}
+
+/// The first half of [`batch_norm`]: all but y.
+pub(super) fn prepare(
+    tape: &mut Tape,
+    x: &Var,
+    norm: &BatchNorm,
+    residual: Option<&Var>,
+) -> Result<Prepared> {
     check(tape, x.tensor(), norm, residual.map(Var::tensor))?;
     let gamma = tape.parameter(norm.gamma);
     let beta = norm.beta.map(|id| tape.parameter(id));
     let (coefficients, count) = coefficients(tape, x, norm)?;
-    let device = x.tensor().device();
-    // Inputs without a place of their own stand in for absent ones: their gradient is never wanted.
     let absent = tape.input(gamma.tensor().clone());
-    let inputs = [x, &gamma, beta.as_ref().unwrap_or(&absent), residual.unwrap_or(&absent)];
+    Ok(Prepared { gamma, beta, absent, coefficients, count })
+}
+
+/// The second half.
+pub(super) fn apply(
+    tape: &mut Tape,
+    x: &Var,
+    prepared: Prepared,
+    residual: Option<&Var>,
+    relu: bool,
+) -> Result<Var> {
+    let (device, inputs) = (x.tensor().device(), prepared.inputs(x, residual));
     let mut y = Tensor::empty_of(device, x.tensor().shape(), x.tensor().dtype());
     // Without a residual x itself tells where the output is positive.
     let mask_bytes = match relu && residual.is_some() && tape.records(&inputs) {
@@ -53,19 +103,17 @@ pub fn batch_norm(
     let mut mask = (mask_bytes > 0).then(|| Mask::empty(device, mask_bytes));
     let kernels = device.kernels();
     let residual_value = residual.map(Var::tensor);
-    kernels.batch_norm_forward(x.tensor(), &coefficients, residual_value, relu, &mut y, mask.as_mut())?;
+    let coefficients = &prepared.coefficients;
+    kernels.batch_norm_forward(x.tensor(), coefficients, residual_value, relu, &mut y, mask.as_mut())?;
     let collective = tape.collective();
     Ok(tape.record(&inputs, y.clone(), || BatchNormBackward {
-        x: x.tensor().clone(),
         gate: match (relu, residual, mask) {
             (false, ..) => KeptGate::Open,
             (true, None, _) => KeptGate::Affine,
             (true, Some(_), Some(mask)) => KeptGate::Mask(mask),
             (true, Some(_), None) => KeptGate::Output(y),
         },
-        coefficients,
-        count,
-        collective,
+        ..prepared.backward(x.tensor(), collective)
     }))
 }
 
@@ -166,10 +214,10 @@ impl KeptGate {
 }
 
 pub(crate) struct BatchNormBackward<'a> {
-    x: Tensor,
+    pub(super) x: Tensor,
     gate: KeptGate,
     /// (4, C): scale, shift, mean and 1 / deviation.
-    coefficients: Tensor,
+    pub(super) coefficients: Tensor,
     /// Values behind each mean; none where the statistics are constants.
     count: Option<f64>,
     collective: &'a dyn Collective,

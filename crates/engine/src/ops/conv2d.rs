@@ -22,12 +22,25 @@ pub struct Conv2d {
 /// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, on a GPU f16 too, and y is
 /// what x is; w is f32. Products accumulate in f32.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
-    let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x.tensor())?;
-    let [out_channels, kernel_height, kernel_width, weight_channels] =
-        image_shape("conv2d weights", w.tensor())?;
+    let geometry = geometry(x.tensor(), w.tensor(), conv)?;
+    let device = x.tensor().device();
+    let mut y = Tensor::empty_of(device, &output_shape(&geometry), x.tensor().dtype());
+    // On a GPU a convolution with sums may be another one than that without, and rounds differently.
+    let summed = conv.channel_sums && (device.is_gpu() || !tape.knows_coefficients());
+    let mut sums = summed.then(|| Tensor::empty_of(device, &[2 * geometry.out_channels], DType::F64));
+    device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_mut())?;
+    let y =
+        tape.record(&[x, w], y, || Conv2dBackward { geometry, x: x.tensor().clone(), w: w.tensor().clone() });
+    Ok(y.with_channel_sums(sums))
+}
+
+/// What is computed, of operands that belong together.
+pub(super) fn geometry(x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Conv2dGeometry> {
+    let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x)?;
+    let [out_channels, kernel_height, kernel_width, weight_channels] = image_shape("conv2d weights", w)?;
     if weight_channels != in_channels {
-        let expected = format!("weights (out, h, w, {in_channels}) for images {:?}", x.tensor().shape());
-        return Err(EngineError::shape("conv2d", expected, w.tensor().shape()));
+        let expected = format!("weights (out, h, w, {in_channels}) for images {:?}", x.shape());
+        return Err(EngineError::shape("conv2d", expected, w.shape()));
     }
     let geometry = Conv2dGeometry {
         batch,
@@ -45,17 +58,13 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
             format!("a kernel that fits into the padded image and positive sizes are needed: {geometry:?}");
         return Err(EngineError::Value { op: "conv2d", what });
     }
-    let shape = [batch, geometry.out_height(), geometry.out_width(), out_channels];
-    let device = x.tensor().device();
-    w.tensor().expect_type("conv2d weights", DType::F32)?;
-    let mut y = Tensor::empty_of(device, &shape, x.tensor().dtype());
-    // On a GPU a convolution with sums may be another one than that without, and rounds differently.
-    let summed = conv.channel_sums && (device.is_gpu() || !tape.knows_coefficients());
-    let mut sums = summed.then(|| Tensor::empty_of(device, &[2 * out_channels], DType::F64));
-    device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_mut())?;
-    let y =
-        tape.record(&[x, w], y, || Conv2dBackward { geometry, x: x.tensor().clone(), w: w.tensor().clone() });
-    Ok(y.with_channel_sums(sums))
+    w.expect_type("conv2d weights", DType::F32)?;
+    Ok(geometry)
+}
+
+/// (N, P, Q, K).
+pub(super) fn output_shape(g: &Conv2dGeometry) -> [usize; 4] {
+    [g.batch, g.out_height(), g.out_width(), g.out_channels]
 }
 
 pub(crate) struct Conv2dBackward {

@@ -12,6 +12,7 @@ mod global_avg_pool;
 mod l2_normalize;
 mod linear;
 mod max_pool;
+mod norm_conv2d;
 mod normalize;
 mod nt_xent;
 mod pair_loss;
@@ -29,6 +30,7 @@ pub use global_avg_pool::global_avg_pool;
 pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use max_pool::max_pool;
+pub use norm_conv2d::norm_conv2d;
 pub use normalize::{Normalization, normalize};
 pub use nt_xent::{nt_xent, nt_xent_sums};
 pub use pair_loss::{margin_triplet, nt_logistic};
@@ -47,6 +49,7 @@ use global_avg_pool::GlobalAvgPoolBackward;
 use l2_normalize::L2NormalizeBackward;
 use linear::LinearBackward;
 use max_pool::MaxPoolBackward;
+use norm_conv2d::NormConv2dBackward;
 use nt_xent::NtXentBackward;
 use pair_loss::PairLossBackward;
 use relu::ReluBackward;
@@ -94,6 +97,7 @@ recorded! {
     L2Normalize(L2NormalizeBackward),
     Linear(LinearBackward),
     MaxPool(MaxPoolBackward),
+    NormConv2d(NormConv2dBackward<'a>),
     NtXent(NtXentBackward),
     PairLoss(PairLossBackward),
     Relu(ReluBackward),

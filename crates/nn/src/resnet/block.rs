@@ -132,11 +132,21 @@ impl<'a> Segment<'a> for Block {
             None => x.clone(),
         };
         let mut y = x.clone();
+        // The BatchNorm that the next convolution may do as it reads.
+        let mut before: Option<&BatchNorm> = None;
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
             let last = i + 1 == self.layers.len();
-            y = conv.forward(tape, &y)?;
+            y = match before.take() {
+                Some(before) => conv.after(tape, y, before)?,
+                None => conv.forward(tape, &y)?,
+            };
+            let selective = self.selective.as_ref().filter(|_| i == Block::STREAMS);
+            if !last && selective.is_none() {
+                before = Some(norm);
+                continue;
+            }
             y = ops::batch_norm(tape, &y, norm, last.then_some(&shortcut), true)?;
-            if let Some(selective) = self.selective.as_ref().filter(|_| i == Block::STREAMS) {
+            if let Some(selective) = selective {
                 y = selective.forward(tape, &y)?;
             }
         }

@@ -1,5 +1,5 @@
 // cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with
-// or without sums of its channels. Stricter than cuDNN: an attribute of a wrong type or length, one too many or one
+// or without sums of its channels, and with or without scale, shift and ReLU before it. Stricter than cuDNN: an attribute of a wrong type or length, one too many or one
 // too few is refused. Follows cudnn.cpp, by which the convolutions are computed.
 
 #include <unistd.h>
@@ -12,14 +12,16 @@ typedef long long i64;
 constexpr Status NOT_FINALIZED = 2004, WRONG_TYPE = 2010, WRONG_PATTERN = 3001;
 
 enum Kind {
-    CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, FORWARD_OP = 10, FILTER_OP = 11, DATA_OP = 12, SUMS_OP = 14,
+    POINTWISE = 0, CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, FORWARD_OP = 10, FILTER_OP = 11, DATA_OP = 12,
+    POINTWISE_OP = 13, SUMS_OP = 14,
     GRAPH = 15,
     PACK = 16, TENSOR = 17,
 };
 enum Type {
     HANDLE = 0, DATA_TYPE = 1, BOOLEAN = 2, INT64 = 3, FLOAT = 4, VOID_PTR = 6, CONVOLUTION_MODE = 7, HEUR_MODE = 8, KNOB_TYPE = 9,
-    NUMERICAL_NOTE = 11, DESCRIPTOR = 15, SUMS_MODE = 16,
+    NUMERICAL_NOTE = 11, POINTWISE_MODE = 14, DESCRIPTOR = 15, SUMS_MODE = 16,
 };
+enum { ADD = 0, MUL = 1, RELU = 100 };
 static size_t size_of(int type) {
     switch (type) {
         case HANDLE: case INT64: case VOID_PTR: case DESCRIPTOR: return 8;
@@ -34,6 +36,9 @@ struct Rule {
 };
 static const Rule RULES[] = {
     {TENSOR, 900, INT64, 1, 1}, {TENSOR, 901, DATA_TYPE, 1, 1}, {TENSOR, 902, INT64, 4, 4}, {TENSOR, 903, INT64, 4, 4}, {TENSOR, 906, INT64, 1, 1},
+    {TENSOR, 907, BOOLEAN, 0, 1},
+    {POINTWISE, 0, POINTWISE_MODE, 1, 1}, {POINTWISE, 1, DATA_TYPE, 1, 1},
+    {POINTWISE_OP, 750, DESCRIPTOR, 1, 1}, {POINTWISE_OP, 751, DESCRIPTOR, 1, 1}, {POINTWISE_OP, 752, DESCRIPTOR, 0, 1}, {POINTWISE_OP, 753, DESCRIPTOR, 1, 1},
     {CONVOLUTION, 100, DATA_TYPE, 1, 1}, {CONVOLUTION, 101, CONVOLUTION_MODE, 1, 1}, {CONVOLUTION, 102, INT64, 2, 2},
     {CONVOLUTION, 103, INT64, 2, 2}, {CONVOLUTION, 104, INT64, 2, 2}, {CONVOLUTION, 105, INT64, 2, 2}, {CONVOLUTION, 106, INT64, 1, 1},
     {FORWARD_OP, 700, FLOAT, 1, 1}, {FORWARD_OP, 701, FLOAT, 1, 1}, {FORWARD_OP, 702, DESCRIPTOR, 1, 1}, {FORWARD_OP, 703, DESCRIPTOR, 1, 1},
@@ -44,7 +49,7 @@ static const Rule RULES[] = {
     {FILTER_OP, 716, DESCRIPTOR, 1, 1}, {FILTER_OP, 717, DESCRIPTOR, 1, 1},
     {SUMS_OP, 770, SUMS_MODE, 1, 1}, {SUMS_OP, 771, DATA_TYPE, 1, 1}, {SUMS_OP, 772, DESCRIPTOR, 1, 1}, {SUMS_OP, 773, DESCRIPTOR, 1, 1},
     {SUMS_OP, 774, DESCRIPTOR, 1, 1},
-    {GRAPH, 800, HANDLE, 1, 1}, {GRAPH, 801, DESCRIPTOR, 1, 2},
+    {GRAPH, 800, HANDLE, 1, 1}, {GRAPH, 801, DESCRIPTOR, 1, 5},
     {HEURISTICS, 200, HEUR_MODE, 1, 1}, {HEURISTICS, 201, DESCRIPTOR, 1, 1},
     {ENGINE, 1300, DESCRIPTOR, 1, 1}, {ENGINE, 1301, INT64, 1, 1},
     {KNOB, 600, KNOB_TYPE, 1, 1}, {KNOB, 601, INT64, 1, 1},
@@ -62,16 +67,21 @@ struct Operation {
     // Of sums, and of sums of squares, where they are wanted.
     bool with_sums;
     i64 of_sums[2];
+    // Whether x is what an operation before leaves, and then where that comes from: what is scaled, scale and shift.
+    bool normalised;
+    i64 of_norm[3];
 };
 typedef std::vector<std::pair<int, i64>> Knobs;
 // What a descriptor says is copied into those that refer to it, when they are finalised.
 struct Descriptor {
     int kind;
-    bool finalized;
+    bool finalized, between;
     std::map<int, std::vector<char>> attributes;
     Tensor tensor;
     i64 id, alignment;
     Operation operation;
+    // Of a pointwise operation: what it reads, the other operand where it has one, and what it leaves.
+    i64 of_pointwise[3];
     Handle *handle;
     int engine;
     Knobs knobs;
@@ -129,8 +139,8 @@ API Status cudnnBackendSetAttribute(Descriptor *descriptor, int name, int type, 
 
 // The engines. 0 always serves without sums, slowly; 1 needs room and has a choice to make, but gives other bits
 // each time for filters, and cannot add; 2 uses tensor cores, which round f32; 3 rounds what it reads; 4 never
-// works; 5 forgets to add; 6 serves with sums, which it adds to what is there.
-enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL, SUMMING };
+// works; 5 forgets to add; 6 serves with sums, which it adds to what is there; 7 with scale, shift and ReLU before.
+enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL, SUMMING, NORMALISING };
 static std::vector<int> notes_of(const Descriptor &engine) {
     bool wavers = engine.engine == ROOMY && engine.operation.pass == FILTER;
     if (wavers) return {4};
@@ -145,6 +155,9 @@ static bool knobs_fit(int engine, const Knobs &knobs) {
 }
 static std::vector<std::pair<int, Knobs>> proposals(const Descriptor &heuristics) {
     const Knobs both = {{14, 3}, {99, -1}};
+    // None has a window of more than 3 x 3 there.
+    if (heuristics.operation.normalised && heuristics.operation.w.h > 3) return {};
+    if (heuristics.operation.normalised) return {{BROKEN, {}}, {NORMALISING, {}}};
     if (heuristics.operation.with_sums) return {{SUMMING, {}}};
     if (heuristics.mode == 2) return {{SLOW, {}}};
     if (heuristics.mode == 1) return {{TENSOR_CORES, both}, {SLOW, {}}};
@@ -158,6 +171,7 @@ static Status finalize_tensor(Descriptor &d) {
     d.tensor = Tensor{type_of(d.value<int>(901)), int(n), int(h), int(w), int(c)};
     d.id = d.value<i64>(906);
     d.alignment = d.value<i64>(900);
+    d.between = d.attributes.count(907) && d.value<bool>(907);
     if (!last || n < 1 || c < 1 || h < 1 || w < 1 || d.tensor.type < 0) return refuse(NOT_SUPPORTED, "not a tensor with its channels last, id", int(d.id));
     return SUCCESS;
 }
@@ -173,7 +187,8 @@ static Status finalize_operation(Descriptor &d, Pass pass, int convolution, int 
     if (of_x.kind != TENSOR || of_w.kind != TENSOR || of_y.kind != TENSOR || d.part(convolution).kind != CONVOLUTION)
         return refuse(BAD_PARAM, "a part of an operation is of another kind");
     d.operation = Operation{pass, of_x.tensor, of_w.tensor, of_y.tensor, {of_x.id, of_w.id, of_y.id}, of_x.alignment,
-                            d.part(convolution).operation.convolution, d.value<float>(beta), false, {}};
+                            d.part(convolution).operation.convolution, d.value<float>(beta), false, {}, of_x.between, {}};
+    if (of_w.between || of_y.between) return refuse(BAD_PARAM, "weights or an output that are not in memory");
     Operation &op = d.operation;
     // The result may be wider than what is read.
     const Tensor &out = pass == FORWARD ? op.y : pass == DATA ? op.x : op.w, &in = pass == FORWARD ? op.x : op.y;
@@ -196,15 +211,57 @@ static Status finalize_sums(Descriptor &d) {
     }
     return d.value<int>(770) == 0 && d.value<int>(771) == 0 ? SUCCESS : refuse(NOT_SUPPORTED, "a kind of sums");
 }
+static Status finalize_pointwise(Descriptor &d) {
+    const Descriptor &of = d.part(750), &x = d.part(751), &y = d.part(753);
+    if (of.kind != POINTWISE || x.kind != TENSOR || y.kind != TENSOR) return refuse(BAD_PARAM, "a part of an operation is of another kind");
+    if (of.value<int>(1) != 0) return refuse(NOT_SUPPORTED, "a pointwise operation that is not computed in f32");
+    d.mode = of.value<int>(0);
+    if (d.mode != ADD && d.mode != MUL && d.mode != RELU) return refuse(NOT_SUPPORTED, "pointwise mode", d.mode);
+    bool two = d.attributes.count(752);
+    if (two == (d.mode == RELU)) return refuse(BAD_PARAM, "not as many operands as pointwise mode", d.mode);
+    d.tensor = x.tensor;
+    d.between = x.between;
+    d.of_pointwise[0] = x.id;
+    d.of_pointwise[2] = y.id;
+    if (memcmp(&x.tensor, &y.tensor, sizeof x.tensor) || x.id == y.id || !y.between) return refuse(BAD_PARAM, "what a pointwise operation leaves");
+    if (!two) return SUCCESS;
+    const Descriptor &other = d.part(752);
+    const Tensor &b = other.tensor;
+    d.of_pointwise[1] = other.id;
+    bool channels = other.kind == TENSOR && !other.between && b.type == x.tensor.type && b.n == 1 && b.c == x.tensor.c && b.h == 1 && b.w == 1;
+    return channels && other.id != x.id && other.id != y.id ? SUCCESS : refuse(BAD_PARAM, "not a value for each channel");
+}
+// Scale, shift and ReLU, in this order, of what is in memory, for the convolution that follows.
+static Status normalise(Operation &of, Descriptor *const *operations) {
+    const int modes[3] = {MUL, ADD, RELU};
+    i64 before = 0;
+    for (int i = 0; i < 3; ++i) {
+        const Descriptor &op = *operations[i];
+        if (op.kind != POINTWISE_OP || op.mode != modes[i]) return refuse(WRONG_PATTERN, "not scale, shift and ReLU", i);
+        if (op.between != (i > 0) || (i > 0 && op.of_pointwise[0] != before)) return refuse(WRONG_PATTERN, "not of what comes before", i);
+        if (i < 2) of.of_norm[i + 1] = op.of_pointwise[1];
+        before = op.of_pointwise[2];
+    }
+    of.of_norm[0] = operations[0]->of_pointwise[0];
+    bool same = before == of.ids[0] && !memcmp(&operations[0]->tensor, &of.x, sizeof of.x);
+    return same ? SUCCESS : refuse(WRONG_PATTERN, "a convolution of something else");
+}
 static Status finalize_graph(Descriptor &d) {
     auto operations = d.values<Descriptor *>(801);
-    d.operation = operations[0]->operation;
-    if (operations[0]->kind == SUMS_OP) return refuse(WRONG_PATTERN, "sums of nothing");
-    if (operations.size() == 1) return SUCCESS;
-    bool of_it = operations[1]->kind == SUMS_OP && d.operation.pass == FORWARD && operations[1]->id == d.operation.ids[2];
+    size_t at = 0;
+    while (at < operations.size() && operations[at]->kind == POINTWISE_OP) ++at;
+    if (at == operations.size() || operations[at]->kind == SUMS_OP) return refuse(WRONG_PATTERN, "no convolution");
+    d.operation = operations[at]->operation;
+    if (d.operation.normalised != (at > 0) || (at && at != 3)) return refuse(WRONG_PATTERN, "what comes before a convolution");
+    if (at)
+        if (Status wrong = normalise(d.operation, operations.data())) return wrong;
+    if (operations.size() == at + 1) return SUCCESS;
+    const Descriptor &sums = *operations[at + 1];
+    bool of_it = operations.size() == at + 2 && sums.kind == SUMS_OP && d.operation.pass == FORWARD && sums.id == d.operation.ids[2];
+    if (!of_it) return refuse(WRONG_PATTERN, "sums of something else");
     d.operation.with_sums = true;
-    for (int i = 0; i < 2; ++i) d.operation.of_sums[i] = operations[1]->operation.of_sums[i];
-    return of_it ? SUCCESS : refuse(WRONG_PATTERN, "sums of something else");
+    for (int i = 0; i < 2; ++i) d.operation.of_sums[i] = sums.operation.of_sums[i];
+    return SUCCESS;
 }
 static Status finalize_plan(Descriptor &d) {
     const Descriptor &config = d.part(401);
@@ -216,6 +273,12 @@ static Status finalize_plan(Descriptor &d) {
     bool wide = d.operation.x.c % 8 == 0 && d.operation.y.c % 8 == 0;
     // As on a GPU, sums are of f16 alone.
     bool half = wide && d.operation.x.type == 2;
+    if (d.operation.normalised != (d.engine == NORMALISING)) return refuse(WRONG_PATTERN, "engine", d.engine);
+    if (d.engine == NORMALISING) {
+        const Operation &op = d.operation;
+        bool serves = half && !op.beta && op.w.type == 2 && op.y.type == 2 && (op.pass == FORWARD ? op.with_sums : op.pass == FILTER);
+        return serves ? SUCCESS : refuse(WRONG_PATTERN, "engine", d.engine);
+    }
     if (d.operation.with_sums != (d.engine == SUMMING) || (d.engine == SUMMING && !half)) return refuse(WRONG_PATTERN, "engine", d.engine);
     if (d.engine == BROKEN || (d.engine == ROOMY && d.operation.beta) || (d.engine == TENSOR_CORES && !wide)) return refuse(WRONG_PATTERN, "engine", d.engine);
     return SUCCESS;
@@ -234,6 +297,7 @@ API Status cudnnBackendFinalize(Descriptor *descriptor) {
         case DATA_OP: status = finalize_operation(d, DATA, 708, 710, 709, 711, 706, 707); break;
         case FILTER_OP: status = finalize_operation(d, FILTER, 714, 716, 715, 717, 712, 713); break;
         case SUMS_OP: status = finalize_sums(d); break;
+        case POINTWISE_OP: status = finalize_pointwise(d); break;
         case GRAPH: status = finalize_graph(d); break;
         case HEURISTICS:
             d.operation = d.part(201).operation;
@@ -243,7 +307,7 @@ API Status cudnnBackendFinalize(Descriptor *descriptor) {
         case ENGINE:
             d.operation = d.part(1300).operation;
             d.engine = int(d.value<i64>(1301));
-            if (d.engine < 0 || d.engine > SUMMING) status = refuse(BAD_PARAM, "no engine", d.engine);
+            if (d.engine < 0 || d.engine > NORMALISING) status = refuse(BAD_PARAM, "no engine", d.engine);
             break;
         case CONFIG:
             d.operation = d.part(300).operation;
@@ -318,17 +382,30 @@ struct Started {
     Job job;
     int engine;
     float *sums[2];
+    // Of what is scaled, shifted and passed on before.
+    const void *norm[2];
 };
 static void run_engine(void *data) {
-    Started &started = *static_cast<Started *>(data);
-    run(&started.job);
-    const Tensor &y = started.job.y;
-    for (size_t i = 0; started.engine == SUMMING && i < (size_t)y.n * y.h * y.w * y.c; ++i) {
-        float value = value_at(started.job.out, y.type, i);
+    const Started &started = *static_cast<Started *>(data);
+    Job job = started.job;
+    const Tensor &x = job.x, &y = job.y;
+    // Each step is rounded to f16, as it is where it stays in registers.
+    std::vector<f16> activation;
+    for (size_t i = 0; started.engine == NORMALISING && i < (size_t)x.n * x.h * x.w * x.c; ++i) {
+        f16 scaled = Narrow<f16>::of(value_at(job.first, x.type, i) * value_at(started.norm[0], x.type, i % x.c));
+        f16 shifted = Narrow<f16>::of(widen(scaled) + value_at(started.norm[1], x.type, i % x.c));
+        activation.push_back(widen(shifted) <= 0.0f ? f16{0} : shifted);
+    }
+    if (started.engine == NORMALISING) job.first = activation.data();
+    run(&job);
+    for (size_t i = 0; started.sums[0] && i < (size_t)y.n * y.h * y.w * y.c; ++i) {
+        float value = value_at(job.out, y.type, i);
         started.sums[0][i % y.c] += value;
         started.sums[1][i % y.c] += value * value;
     }
     if (started.engine == SLOW) usleep(300);
+    // So that what is done at once can be the faster: of six images in f16, all others are slow.
+    if (started.engine != NORMALISING && x.n == 6 && x.type == 2 && job.pass != DATA) usleep(5000);
 }
 API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pack) {
     if (!plan->finalized || !pack->finalized || plan->kind != PLAN || pack->kind != PACK) return refuse(NOT_FINALIZED, "starting a plan");
@@ -336,9 +413,12 @@ API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pac
     const Operation &op = plan->operation;
     auto ids = pack->values<i64>(1000);
     auto pointers = pack->values<char *>(1001);
-    const i64 wanted[5] = {op.ids[0], op.ids[1], op.ids[2], op.of_sums[0], op.of_sums[1]};
-    char *of[5] = {};
-    const size_t operands = op.with_sums ? 5 : 3;
+    std::vector<i64> wanted = {op.normalised ? op.of_norm[0] : op.ids[0], op.ids[1], op.ids[2]};
+    if (op.with_sums) wanted.insert(wanted.end(), {op.of_sums[0], op.of_sums[1]});
+    const size_t norm = wanted.size();
+    if (op.normalised) wanted.insert(wanted.end(), {op.of_norm[1], op.of_norm[2]});
+    char *of[7] = {};
+    const size_t operands = wanted.size();
     if (ids.size() != operands) return refuse(BAD_PARAM, "not as many operands");
     for (size_t j = 0; j < operands; ++j) {
         for (size_t i = 0; i < ids.size(); ++i)
@@ -353,6 +433,9 @@ API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pac
     Job job{op.pass, op.x, op.w, op.y, op.convolution, first, second, out, plan->room ? room : nullptr, plan->room, add, false, wavers};
     bool single = (op.pass == FORWARD ? op.x : op.y).type == 0;
     job.factor = plan->engine == ROUNDING ? 1.1 : plan->engine == TENSOR_CORES && single ? 1.001 : 1.0;
-    stand_in_enqueue(handle->stream, run_engine, new Started{job, plan->engine, {(float *)of[3], (float *)of[4]}}, nullptr);
+    Started *started = new Started{job, plan->engine, {}, {}};
+    for (int i = 0; i < 2 && op.with_sums; ++i) started->sums[i] = (float *)of[3 + i];
+    for (int i = 0; i < 2 && op.normalised; ++i) started->norm[i] = of[norm + i];
+    stand_in_enqueue(handle->stream, run_engine, started, nullptr);
     return SUCCESS;
 }

@@ -69,9 +69,15 @@ impl Descriptor {
                 | Type::CUDNN_TYPE_HEUR_MODE
                 | Type::CUDNN_TYPE_KNOB_TYPE
                 | Type::CUDNN_TYPE_GENSTATS_MODE
+                | Type::CUDNN_TYPE_POINTWISE_MODE
         ));
         // SAFETY: an enumeration has 4 bytes.
         unsafe { self.set(name, of, &[value]) }
+    }
+
+    pub fn boolean(&self, name: Name, value: bool) -> Result<()> {
+        // SAFETY: the type is that of the value, C's `bool`.
+        unsafe { self.set(name, Type::CUDNN_TYPE_BOOLEAN, &[value]) }
     }
 
     pub fn handle(&self, name: Name, handle: sys::cudnnHandle_t) -> Result<()> {

@@ -2,17 +2,22 @@
 //!
 //! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is
 //! found by timing the first few once, and remembered on disk for the version of cuDNN and the GPU's name. A
-//! convolution of single pixels is also tried as a product of matrices.
+//! convolution of single pixels is also tried as a product of matrices. One whose input passes a BatchNorm and a ReLU
+//! may do these as it reads.
 
 mod backend;
 mod engines;
 mod legacy;
+mod normalised;
 mod operation;
+mod pays;
 mod pieces;
 mod pointwise;
+mod prologue;
 mod report;
 mod route;
 mod search;
+mod second;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -23,18 +28,17 @@ use std::sync::Arc;
 use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use cudarc::driver::CudaContext;
-use half::{bf16, f16};
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::conv2d::Write;
 
 use super::{Device, destroy_between_captures, lock, product};
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
-use crate::ops::{elementwise, reductions, sums};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use legacy::Parts;
 pub use pieces::ConvolutionLimits;
 pub use report::ConvolutionTiming;
 use route::Route;
+use second::{channel_sums, second, sums_apart, widen_sums};
 
 /// What is asked for, in errors.
 const NAME: &str = "a convolution";
@@ -73,6 +77,8 @@ struct Key {
     pass: ConvolutionPass,
     /// Whether the result is added to what is there.
     adds: bool,
+    /// Whether x is read through a BatchNorm's scale and shift and a ReLU.
+    normalised: bool,
 }
 
 impl Key {
@@ -80,7 +86,8 @@ impl Key {
     /// where that is all.
     fn first(&self) -> Option<Key> {
         let pass = match self.pass {
-            ConvolutionPass::ForwardWithSums => ConvolutionPass::Forward,
+            // Of what is normalised as it is read, cuDNN has no engines without sums that are compiled already.
+            ConvolutionPass::ForwardWithSums if !self.normalised => ConvolutionPass::Forward,
             pass => pass,
         };
         let first = Key { output: self.element, adds: false, pass, ..*self };
@@ -92,6 +99,17 @@ impl Key {
     fn sums_apart(&self) -> bool {
         let sums = self.pass == ConvolutionPass::ForwardWithSums;
         sums && (self.element == ElementType::F32 || self.mode.deterministic)
+    }
+
+    /// Whether it is done in two without a search: see [`Key::sums_apart`], and what is normalised as it is read has
+    /// a gradient of weights in its own type alone.
+    fn in_two(&self) -> bool {
+        self.sums_apart() || (self.normalised && self.first().is_some())
+    }
+
+    /// Whether cuDNN's older interface may compute it.
+    fn is_plain(&self) -> bool {
+        !self.normalised && self.first().is_none()
     }
 
     /// The number of values of the result.
@@ -112,6 +130,9 @@ struct Operands {
     y: u64,
     /// Of [`ConvolutionPass::ForwardWithSums`] alone: an f64 for each channel of y, then one for its square.
     sums: u64,
+    /// Where x is normalised as it is read: scale and shift, one after the other, a value of the key's type for each
+    /// channel of x.
+    norm: u64,
 }
 
 impl Operands {
@@ -164,6 +185,8 @@ pub(super) struct Convolutions {
     machine: String,
     folder: Option<PathBuf>,
     routes: HashMap<Key, Rc<Route>>,
+    /// Whether it is faster to normalise as a convolution reads: see [`Device::norm_conv2d_pays`].
+    pays: HashMap<Key, bool>,
     limits: ConvolutionLimits,
 }
 
@@ -195,7 +218,7 @@ impl Device {
         y: SliceMut<E>,
     ) -> Result<()> {
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::Forward, Write::Over);
-        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], 0)
+        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], [0; 2])
     }
 
     /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed
@@ -214,7 +237,7 @@ impl Device {
     ) -> Result<()> {
         expect_len(NAME, "sums", sums.len(), 2 * g.out_channels)?;
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::ForwardWithSums, Write::Over);
-        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], sums.address())
+        self.convolve(&key, [lent(x), lent(w), lent_mut(y)], [sums.address(), 0])
     }
 
     /// dx of a convolution, written or added to what is there. Where it is added, it may be rounded before.
@@ -231,7 +254,7 @@ impl Device {
         write: Write,
     ) -> Result<()> {
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardInput, write);
-        self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], 0)
+        self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], [0; 2])
     }
 
     /// dw of a convolution, of the type of the activations: sums are in f32, and rounded once.
@@ -247,7 +270,7 @@ impl Device {
         dw: SliceMut<E>,
     ) -> Result<()> {
         let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
+        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2])
     }
 
     /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower,
@@ -264,18 +287,13 @@ impl Device {
         dw: SliceMut<f32>,
     ) -> Result<()> {
         let key = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], 0)
+        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2])
     }
 
-    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, and where
-    /// the pass has sums, those.
-    fn convolve(&self, key: &Key, [x, w, y]: [Lent; 3], sums: u64) -> Result<()> {
-        let g = &key.geometry;
-        expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
-        expect_len(NAME, "the input", x.len, g.input_len())?;
-        expect_len(NAME, "the weights", w.len, g.weight_len())?;
-        expect_len(NAME, "the output", y.len, g.output_len())?;
-        let operands = Operands { x: x.address, w: w.address, y: y.address, sums };
+    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, with the
+    /// addresses of sums, where the pass has some, and of what x is normalised by, where it is.
+    fn convolve(&self, key: &Key, operands: [Lent; 3], others: [u64; 2]) -> Result<()> {
+        let operands = key.operands(operands, others)?;
         self.with_convolutions(|convolutions| convolutions.compute(self, key, operands))
     }
 
@@ -299,7 +317,18 @@ impl Key {
     ) -> Key {
         // Only f32 can be rounded to tf32: where it says nothing, it makes no two searches of one.
         let mode = ConvolutionMode { tf32: mode.tf32 && E::TYPE == ElementType::F32, ..mode };
-        Key { geometry: *g, element: E::TYPE, output: D::TYPE, mode, pass, adds: write == Write::Add }
+        let adds = write == Write::Add;
+        Key { geometry: *g, element: E::TYPE, output: D::TYPE, mode, pass, adds, normalised: false }
+    }
+
+    /// Operands of the right lengths: x, w and y, and the addresses of sums and of what x is normalised by.
+    fn operands(&self, [x, w, y]: [Lent; 3], [sums, norm]: [u64; 2]) -> Result<Operands> {
+        let g = &self.geometry;
+        expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
+        expect_len(NAME, "the input", x.len, g.input_len())?;
+        expect_len(NAME, "the weights", w.len, g.weight_len())?;
+        expect_len(NAME, "the output", y.len, g.output_len())?;
+        Ok(Operands { x: x.address, w: w.address, y: y.address, sums, norm })
     }
 }
 
@@ -312,6 +341,7 @@ impl Convolutions {
             machine: format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name()),
             folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
             routes: HashMap::new(),
+            pays: HashMap::new(),
             limits: ConvolutionLimits::default(),
         };
         // SAFETY: the handle was created, and the stream lives as long as the device.
@@ -371,57 +401,4 @@ impl Convolutions {
             },
         }
     }
-}
-
-/// The second half of [`Route::InTwo`]: adds or widens the result that lies at `from`.
-fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
-    match key.element {
-        ElementType::F32 => second_of::<f32>(device, key, from, to),
-        ElementType::Bf16 => second_of::<bf16>(device, key, from, to),
-        ElementType::F16 => second_of::<f16>(device, key, from, to),
-    }
-}
-
-fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
-    let len = key.len();
-    // SAFETY: the scratch memory was made for so many values of this type, and what was started before fills it.
-    let from = unsafe { Slice::<E>::from_raw(from, len) };
-    if key.adds {
-        // SAFETY: the result's length was checked, and it is lent exclusively.
-        return elementwise::add_assign(device, unsafe { SliceMut::from_raw(to, len) }, from);
-    }
-    // SAFETY: as above; without an addition, what is done in two is a result in f32.
-    elementwise::widen(device, from, unsafe { SliceMut::from_raw(to, len) })
-}
-
-/// How many f32 sums of channels are from those of their squares: enough that both begin at a multiple of 16 bytes.
-fn sums_apart(channels: usize) -> usize {
-    channels.next_multiple_of(4)
-}
-
-/// Brings sums that cuDNN left in f32 to where they are wanted.
-fn widen_sums(device: &Device, key: &Key, narrow: &Scratch, operands: Operands) -> Result<()> {
-    let channels = key.geometry.out_channels;
-    // SAFETY: the caller of the pass lends so many sums exclusively; their length was checked.
-    let sums = unsafe { SliceMut::from_raw(operands.sums, 2 * channels) };
-    reductions::widen_sums(device, narrow.as_ref(), sums_apart(channels), sums)
-}
-
-/// The second half of [`Route::InTwo`] where sums are wanted.
-fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
-    match key.element {
-        ElementType::F32 => channel_sums_of::<f32>(device, key, operands),
-        ElementType::Bf16 => channel_sums_of::<bf16>(device, key, operands),
-        ElementType::F16 => channel_sums_of::<f16>(device, key, operands),
-    }
-}
-
-fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {
-    let channels = key.geometry.out_channels;
-    // SAFETY: y was just computed, and its length checked; the sums are lent exclusively, and their length was
-    // checked too.
-    let (y, sums) = unsafe {
-        (Slice::<E>::from_raw(operands.y, key.len()), SliceMut::from_raw(operands.sums, 2 * channels))
-    };
-    sums::channel_sums(device, y, channels, sums)
 }

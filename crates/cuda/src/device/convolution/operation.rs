@@ -1,4 +1,5 @@
-//! A convolution as one of cuDNN's graphs: a single operation on three tensors, channels last.
+//! A convolution as one of cuDNN's graphs: an operation on three tensors, channels last, and what comes before and
+//! after it at once.
 
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
@@ -7,25 +8,30 @@ use cudarc::cudnn::sys::{
 };
 
 use super::backend::Descriptor;
+use super::prologue::Prologue;
 use super::{ConvolutionPass, Key, Operands, sums_apart};
 use crate::{ElementType, Result};
 
-/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients, then sums, and sums of squares.
-const IDS: [i64; 5] = [1, 2, 3, 4, 5];
+/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients,
+const IDS: [i64; 3] = [1, 2, 3];
+/// sums, and sums of squares,
+const SUMS: [i64; 2] = [4, 5];
+/// scale and shift.
+pub(super) const NORM: [i64; 2] = [6, 7];
 /// What addresses are multiples of: what `Slice` promises.
 const ALIGNMENT: i64 = 16;
 
-/// A graph of one convolution, and of sums of what it computes where they are wanted: finalised, with what it
-/// refers to.
+/// A graph of one convolution, of scale, shift and ReLU before it where it has them, and of sums of what it computes
+/// where they are wanted: finalised, with what it refers to.
 pub(super) struct Operation {
     // Dropped in this order: what refers to others goes before them.
     pub graph: Descriptor,
     _operations: Vec<Descriptor>,
-    _convolution: Descriptor,
+    _described: Vec<Descriptor>,
     _tensors: Vec<Descriptor>,
 }
 
-fn data_type(element: ElementType) -> u32 {
+pub(super) fn data_type(element: ElementType) -> u32 {
     let of = match element {
         ElementType::F32 => cudnnDataType_t::CUDNN_DATA_FLOAT,
         ElementType::Bf16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
@@ -35,8 +41,22 @@ fn data_type(element: ElementType) -> u32 {
 }
 
 /// Four sizes in cuDNN's order (outermost, channels, height, width), whose values lie channels last.
-fn tensor(id: i64, element: ElementType, [n, c, h, w]: [usize; 4]) -> Result<Descriptor> {
-    let [n, c, h, w] = [n, c, h, w].map(|size| size as i64);
+pub(super) fn tensor(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
+    let tensor = unfinished(id, element, sizes)?;
+    tensor.finalize()?;
+    Ok(tensor)
+}
+
+/// The same for what one operation leaves for the next, and which is never in memory.
+pub(super) fn between(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
+    let tensor = unfinished(id, element, sizes)?;
+    tensor.boolean(Name::CUDNN_ATTR_TENSOR_IS_VIRTUAL, true)?;
+    tensor.finalize()?;
+    Ok(tensor)
+}
+
+fn unfinished(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
+    let [n, c, h, w] = sizes.map(|size| size as i64);
     let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
     let of = data_type(element);
     tensor.constant(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, of)?;
@@ -44,7 +64,6 @@ fn tensor(id: i64, element: ElementType, [n, c, h, w]: [usize; 4]) -> Result<Des
     tensor.integers(Name::CUDNN_ATTR_TENSOR_STRIDES, &[h * w * c, 1, w * c, c])?;
     tensor.integers(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id])?;
     tensor.integers(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[ALIGNMENT])?;
-    tensor.finalize()?;
     Ok(tensor)
 }
 
@@ -59,7 +78,8 @@ impl Operation {
             ConvolutionPass::BackwardInput => [key.output, key.element, key.element],
             ConvolutionPass::BackwardWeight => [key.element, key.output, key.element],
         };
-        let x = tensor(IDS[0], of_x, [g.batch, g.in_channels, g.in_height, g.in_width])?;
+        let shape_of_x = [g.batch, g.in_channels, g.in_height, g.in_width];
+        let x = tensor(IDS[0], of_x, shape_of_x)?;
         let w = tensor(IDS[1], of_w, [g.out_channels, g.in_channels, g.kernel_height, g.kernel_width])?;
         let y = tensor(IDS[2], of_y, [g.batch, g.out_channels, g.out_height(), g.out_width()])?;
 
@@ -116,21 +136,30 @@ impl Operation {
                 ],
             ),
         };
+        let prologue = key.normalised.then(|| Prologue::new(&x, of_x, shape_of_x)).transpose()?;
         let operation = Descriptor::new(kind)?;
         operation.descriptors(names[0], &[&convolution])?;
-        operation.descriptors(names[1], &[&x])?;
+        operation.descriptors(names[1], &[prologue.as_ref().map_or(&x, |prologue| &prologue.activation)])?;
         operation.descriptors(names[2], &[&w])?;
         operation.descriptors(names[3], &[&y])?;
         operation.float(names[4], 1.0)?;
         operation.float(names[5], if key.adds { 1.0 } else { 0.0 })?;
         operation.finalize()?;
 
-        let (mut operations, mut tensors) = (vec![operation], vec![x, w, y]);
+        let (mut operations, mut tensors, mut described) = (Vec::new(), vec![x, w, y], vec![convolution]);
+        if let Some(prologue) = prologue {
+            operations.extend(prologue.operations);
+            described.extend(prologue.described);
+            tensors.extend(prologue.tensors);
+            tensors.push(prologue.activation);
+        }
+        operations.push(operation);
         if key.pass == ConvolutionPass::ForwardWithSums {
             let of = [1, g.out_channels, 1, 1];
-            tensors.push(tensor(IDS[3], ElementType::F32, of)?);
-            tensors.push(tensor(IDS[4], ElementType::F32, of)?);
-            operations.push(sums(&tensors[2], &tensors[3], &tensors[4])?);
+            let [sum, square] =
+                [tensor(SUMS[0], ElementType::F32, of)?, tensor(SUMS[1], ElementType::F32, of)?];
+            operations.push(sums(&tensors[2], &sum, &square)?);
+            tensors.extend([sum, square]);
         }
 
         let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
@@ -138,7 +167,7 @@ impl Operation {
         graph.descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &parts)?;
         graph.handle(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle)?;
         graph.finalize()?;
-        Ok(Operation { graph, _operations: operations, _convolution: convolution, _tensors: tensors })
+        Ok(Operation { graph, _operations: operations, _described: described, _tensors: tensors })
     }
 }
 
@@ -157,15 +186,22 @@ fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descrip
 }
 
 /// Operands and workspace as a plan takes them. Sums, where there are any, are f32, those of squares behind the
-/// others as `sums_apart` says.
+/// others as `sums_apart` says; a shift lies behind the scales.
 pub(super) fn pack(key: &Key, operands: Operands, room: u64) -> Result<Descriptor> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
-    let Operands { x, w, y, sums } = operands;
-    let squares = sums + (sums_apart(key.geometry.out_channels) * size_of::<f32>()) as u64;
-    let all = [x, w, y, sums, squares];
-    let count = if key.pass == ConvolutionPass::ForwardWithSums { 5 } else { 3 };
-    pack.integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &IDS[..count])?;
-    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &all[..count])?;
+    let Operands { x, w, y, sums, norm } = operands;
+    let (mut ids, mut addresses) = (IDS.to_vec(), vec![x, w, y]);
+    if key.pass == ConvolutionPass::ForwardWithSums {
+        ids.extend(SUMS);
+        let squares = sums + (sums_apart(key.geometry.out_channels) * size_of::<f32>()) as u64;
+        addresses.extend([sums, squares]);
+    }
+    if key.normalised {
+        ids.extend(NORM);
+        addresses.extend([norm, norm + (key.geometry.in_channels * key.element.size()) as u64]);
+    }
+    pack.integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &ids)?;
+    pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &addresses)?;
     pack.addresses(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[room])?;
     pack.finalize()?;
     Ok(pack)

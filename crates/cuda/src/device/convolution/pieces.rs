@@ -75,6 +75,7 @@ impl Device {
         self.with_convolutions(|convolutions| {
             convolutions.limits = limits;
             convolutions.routes.clear();
+            convolutions.pays.clear();
             Ok(())
         })
     }
@@ -204,6 +205,7 @@ mod tests {
             mode: ConvolutionMode { tf32: false, deterministic: true },
             pass,
             adds: false,
+            normalised: false,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{Element, ElementType, Result, Slice, SliceMut};
 pub(super) fn serves(key: &Key) -> bool {
     let g = &key.geometry;
     key.pass != ConvolutionPass::ForwardWithSums
+        && !key.normalised
         && (g.kernel_height, g.kernel_width, g.stride, g.padding) == (1, 1, 1, 0)
 }
 

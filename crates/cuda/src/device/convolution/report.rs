@@ -54,7 +54,7 @@ impl Device {
         let sums = self.buffer::<f64>(2 * g.out_channels)?;
         let [x, w, y, sums] =
             [x.read().address(), w.read().address(), y.read().address(), sums.read().address()];
-        let operands = Operands { x, w, y, sums };
+        let operands = Operands { x, w, y, sums, norm: 0 };
         self.noise::<E>(operands.x, g.input_len())?;
         self.noise::<E>(operands.w, g.weight_len())?;
         self.noise::<E>(operands.y, g.output_len())?;

@@ -67,8 +67,8 @@ impl Convolutions {
     }
 
     /// What needs no search.
-    fn known(&self, key: &Key) -> Option<Route> {
-        if key.sums_apart() {
+    pub(super) fn known(&self, key: &Key) -> Option<Route> {
+        if key.in_two() {
             return Some(Route::InTwo);
         }
         self.remembered(key).into_iter().find_map(|memo| self.recalled(key, memo))
@@ -130,7 +130,12 @@ impl Convolutions {
     }
 
     fn name(&self, key: &Key) -> String {
-        let text = format!("{} {key:?}", self.machine);
+        self.name_of(&format!("{key:?}"))
+    }
+
+    /// The name of a file on disk for something that is true of this machine alone.
+    pub(super) fn name_of(&self, what: &str) -> String {
+        let text = format!("{} {what}", self.machine);
         format!("{:032x}", cache::fingerprint(&[text.as_bytes()]))
     }
 
@@ -147,9 +152,10 @@ impl Convolutions {
             }
             Memo::Algorithm { number, math } => {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32).ok()?;
-                let serves = key.first().is_none();
-                let algorithm =
-                    serves.then(|| legacy::again(self.handle, key.pass, &parts, number, math)).flatten()?;
+                let algorithm = key
+                    .is_plain()
+                    .then(|| legacy::again(self.handle, key.pass, &parts, number, math))
+                    .flatten()?;
                 (algorithm.workspace <= WORKSPACE).then_some(Route::Algorithm(algorithm))
             }
             Memo::Product => pointwise::serves(key).then_some(Route::Product),
@@ -176,7 +182,7 @@ impl Convolutions {
         let aside = self.aside(device, key)?;
         let operands = into_aside(key, operands, &aside);
         let timed = match self.timed(device, key, operands) {
-            Err(error) if key.first().is_none() => match self.algorithm(device, key, operands)? {
+            Err(error) if key.is_plain() => match self.algorithm(device, key, operands)? {
                 Some(algorithm) => vec![(0.0, Route::Algorithm(algorithm))],
                 None => return Err(error),
             },

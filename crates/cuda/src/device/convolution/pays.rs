@@ -1,0 +1,173 @@
+//! Whether it is faster to normalise as a convolution reads than before it: timed once, and remembered.
+
+use std::rc::Rc;
+
+use half::f16;
+use simclr_kernels::Conv2dGeometry;
+
+use super::normalised::Norm;
+use super::{ConvolutionPass, Convolutions, Device, Key, Operands};
+use crate::device::timing;
+use crate::launcher::Scratch;
+use crate::ops::{batch_norm, elementwise};
+use crate::{CudaError, Result, Slice, cache};
+
+/// How far results may be off, relative to their size, before they are taken for wrong: what is scaled, shifted and
+/// passed on is rounded to f16 each time.
+const FAR: f64 = 0.05;
+
+/// The answers, as they are remembered.
+const AT_ONCE: &[u8] = b"at once";
+const APART: &[u8] = b"apart";
+
+/// What the passes of a step read: x, the weights in f32 and the BatchNorm's coefficients; and y, which they write.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub x: Slice<'a, f16>,
+    pub coefficients: Slice<'a, f32>,
+    pub w: Slice<'a, f32>,
+    pub y: u64,
+}
+
+/// What they leave beside y.
+struct Left {
+    sums: Scratch,
+    dw: Scratch,
+}
+
+impl Left {
+    fn new(device: &Device, g: &Conv2dGeometry) -> Result<Left> {
+        let sums = Scratch::of::<f64>(device, 2 * g.out_channels)?;
+        Ok(Left { sums, dw: Scratch::of::<f32>(device, g.weight_len())? })
+    }
+
+    fn is_close(&self, device: &Device, other: &Left) -> Result<bool> {
+        let sums = |of: &Left| device.values(of.sums.as_ref::<f64>());
+        let dw = |of: &Left| {
+            Ok(device.values(of.dw.as_ref::<f32>())?.into_iter().map(f64::from).collect::<Vec<_>>())
+        };
+        Ok(is_close(&sums(self)?, &sums(other)?) && is_close(&dw(self)?, &dw(other)?))
+    }
+}
+
+/// Whether values are those that are wanted, but for rounding, and but for what f16 cannot hold. Of what is not
+/// finite nothing can be told.
+fn is_close(got: &[f64], want: &[f64]) -> bool {
+    let held = |value: f64| value.clamp(f64::from(f16::MIN), f64::from(f16::MAX));
+    let (mut off, mut size) = (0.0, 0.0);
+    for (got, want) in got.iter().zip(want) {
+        off += (held(*got) - held(*want)).powi(2);
+        size += held(*want).powi(2);
+    }
+    !size.is_finite() || off.sqrt() <= FAR * size.sqrt()
+}
+
+impl Convolutions {
+    /// The answer that is on disk, if what it was found with is still there.
+    pub(super) fn recalled_pays(&mut self, passes: &[Key; 2]) -> Option<bool> {
+        let pays = self.remembered_pays(&passes[0])?;
+        if pays {
+            for key in passes.map(|key| key.first().unwrap_or(key)) {
+                let route = self.known(&key)?;
+                self.routes.insert(key, Rc::new(route));
+            }
+        }
+        self.pays.insert(passes[0], pays);
+        Some(pays)
+    }
+
+    /// What is found, or what another process has found meanwhile.
+    pub(super) fn searched_pays(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
+        let key = &passes[0];
+        let (works, faster) = match self.is_faster(device, passes, layer) {
+            Ok(faster) => (true, faster),
+            // Another time there may be room.
+            Err(CudaError::OutOfMemory { .. }) => {
+                self.pays.insert(*key, false);
+                return Ok(false);
+            }
+            Err(error) => {
+                timing::survived(device, None, error)?;
+                (false, false)
+            }
+        };
+        if let Some(folder) = &self.folder {
+            let name = self.name_of_pays(key);
+            // What is there is of no use any more.
+            cache::forget(folder, &name);
+            cache::write(folder, &name, if faster { AT_ONCE } else { APART });
+        }
+        let pays = works && self.remembered_pays(key).unwrap_or(faster);
+        self.pays.insert(*key, pays);
+        Ok(pays)
+    }
+
+    fn name_of_pays(&self, key: &Key) -> String {
+        self.name_of(&format!("at once or apart: {key:?}"))
+    }
+
+    fn remembered_pays(&self, key: &Key) -> Option<bool> {
+        let stored = cache::read(self.folder.as_ref()?, &self.name_of_pays(key))?;
+        [(AT_ONCE, true), (APART, false)].into_iter().find(|(text, _)| *text == stored).map(|(_, pays)| pays)
+    }
+
+    /// Whether both passes take less time than with a BatchNorm before them, y standing in for its gradient; not
+    /// where they compute something else.
+    fn is_faster(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
+        let g = passes[0].geometry;
+        let mut w = Scratch::of::<f16>(device, g.weight_len())?;
+        elementwise::narrow(device, layer.w, w.as_mut::<f16>())?;
+        let operands = Operands { x: layer.x.address(), w: w.address(), y: layer.y, sums: 0, norm: 0 };
+        let [at_once, apart] = [Left::new(device, &g)?, Left::new(device, &g)?];
+        let fused = |this: &mut Convolutions| {
+            passes.iter().try_for_each(|key| {
+                // Each pass narrows them for itself.
+                let norm = Norm::new(device, key, layer.coefficients)?;
+                this.pass(device, key, Operands { norm: norm.address(), ..operands }, &at_once)
+            })
+        };
+        // How each pass is computed is chosen when it first runs.
+        fused(self)?;
+
+        let plain = passes.map(|key| Key { normalised: false, ..key });
+        let mut activation = Scratch::of::<f16>(device, g.input_len())?;
+        let from = Operands { x: activation.address(), ..operands };
+        let mut composed = |this: &mut Convolutions| {
+            let to = activation.as_mut::<f16>();
+            batch_norm::forward(device, layer.x, layer.coefficients, None, true, to, None)?;
+            plain.iter().try_for_each(|key| this.pass(device, key, from, &apart))
+        };
+        composed(self)?;
+        if !at_once.is_close(device, &apart)? {
+            return Ok(false);
+        }
+        let other = timing::seconds(device, f64::INFINITY, &mut || composed(self))?;
+        Ok(timing::seconds(device, other, &mut || fused(self))? < other)
+    }
+
+    /// One pass, what it leaves beside y being put aside.
+    fn pass(&mut self, device: &Device, key: &Key, operands: Operands, left: &Left) -> Result<()> {
+        let operands = match key.pass {
+            ConvolutionPass::BackwardWeight => Operands { w: left.dw.address(), ..operands },
+            _ => Operands { sums: left.sums.address(), ..operands },
+        };
+        self.compute(device, key, operands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rounded_is_close_and_what_is_something_else_is_not() {
+        assert!(is_close(&[1.001, -2.0], &[1.0, -2.001]));
+        assert!(!is_close(&[1.0, 2.0], &[1.0, -2.0]));
+        assert!(!is_close(&[f64::NAN, 2.0], &[1.0, 2.0]));
+        assert!(!is_close(&[0.0, 0.0], &[1.0, 2.0]));
+        // Beyond f16, and where there is nothing to tell by.
+        assert!(is_close(&[f64::INFINITY, 1.0], &[1e6, 1.0]));
+        assert!(is_close(&[3.0], &[f64::NAN]));
+        assert!(is_close(&[0.0], &[0.0]));
+    }
+}
