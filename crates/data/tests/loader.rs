@@ -108,6 +108,22 @@ fn a_loader_with_broken_images_goes_on_to_its_next() {
 }
 
 #[test]
+fn no_image_is_twice_in_a_batch_that_passes_over_broken_ones() {
+    let broken: Vec<usize> = (0..9).collect();
+    let dataset = numbers(50, &broken);
+    for seed in 0..20 {
+        let all = take(&dataset, LoaderConfig { seed, ..config(32, 2) }, Position::default(), 30);
+        for batch in &all {
+            let distinct: BTreeSet<u32> = batch.indices.iter().copied().collect();
+            assert_eq!(distinct.len(), 32, "seed {seed}: {:?}", batch.indices);
+        }
+        // Whichever batch is the first, those after it are the same.
+        let rest = take(&dataset, LoaderConfig { seed, ..config(32, 1) }, all[9].position, 20);
+        assert!(rest.iter().zip(&all[10..]).all(|(a, b)| (&a.indices, &a.views) == (&b.indices, &b.views)));
+    }
+}
+
+#[test]
 fn epochs_follow_one_another_without_a_gap() {
     // 60 images in batches of 16: 15 batches are 4 epochs.
     for (images, broken) in [(60, &[][..]), (63, &[5, 40, 62][..])] {

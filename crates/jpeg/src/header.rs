@@ -43,6 +43,9 @@ struct Seen<'a> {
     ac: [Option<Spec<'a>>; 4],
     restart: usize,
     exif: Option<&'a [u8]>,
+    jfif: bool,
+    /// How Adobe's segment says that colours are coded.
+    transform: Option<u8>,
 }
 
 impl<'a> Header<'a> {
@@ -71,9 +74,8 @@ impl<'a> Header<'a> {
                         seen.exif = Some(exif);
                     }
                 }
-                0xee if data.starts_with(b"Adobe") && data.get(11) != Some(&1) => {
-                    return Err(Error::Declined("colours that are not YCbCr"));
-                }
+                0xe0 if data.starts_with(b"JFIF\0") => seen.jfif = true,
+                0xee if data.starts_with(b"Adobe") => seen.transform = data.get(11).copied(),
                 0xe0..=0xef | 0xfe => {}
                 0xc2..=0xcf => return Err(Error::Declined("progressive or another kind than baseline")),
                 _ => return Err(Error::Declined("a segment that is rarely seen")),
@@ -100,18 +102,38 @@ impl<'a> Seen<'a> {
 
     fn quantisation_tables(&mut self, mut data: &[u8]) -> Result<(), Error> {
         while let Some((&place, rest)) = data.split_first() {
-            // The upper half tells the precision: 0 is 8 bits.
-            let steps = self.steps.get_mut(usize::from(place)).ok_or(Error::Declined("steps of 16 bits"))?;
-            let (values, rest) =
-                rest.split_first_chunk::<64>().ok_or(Error::Declined("a short quantisation table"))?;
+            // The upper half tells the precision: 0 is 8 bits, 1 is 16.
+            let wide = match place >> 4 {
+                0 => false,
+                1 => true,
+                _ => return Err(Error::Declined("a quantisation table of a wrong kind")),
+            };
+            let steps = self.steps.get_mut(usize::from(place & 15));
+            let steps = steps.ok_or(Error::Declined("a fifth quantisation table"))?;
+            let (values, rest) = rest
+                .split_at_checked(if wide { 128 } else { 64 })
+                .ok_or(Error::Declined("a short quantisation table"))?;
             let mut natural = [0; 64];
-            for (&at, &value) in ZIGZAG.iter().zip(values) {
-                natural[usize::from(at)] = i16::from(value);
+            for (&at, value) in ZIGZAG.iter().zip(values.chunks_exact(values.len() / 64)) {
+                natural[usize::from(at)] = match *value {
+                    [value] | [0, value] => i16::from(value),
+                    _ => return Err(Error::Declined("steps beyond 8 bits")),
+                };
             }
             *steps = Some(natural);
             data = rest;
         }
         Ok(())
+    }
+
+    /// Whether three components of these ids are red, green and blue, by libjpeg's rules: JFIF knows YCbCr alone,
+    /// whatever else is said.
+    fn is_rgb(&self, ids: [u8; 3]) -> bool {
+        match (self.jfif, self.transform) {
+            (true, _) => false,
+            (false, Some(transform)) => transform == 0,
+            (false, None) => ids == *b"RGB",
+        }
     }
 
     /// All of it, at the scan header `scan`, which `rest` follows.
@@ -153,7 +175,7 @@ impl<'a> Seen<'a> {
         let (components, luma) = match *parts {
             // A single component is not interleaved: its sampling says nothing.
             [[_, h @ 0x10..=0x4f, _]] if (1..=4).contains(&(h & 15)) => ([component()?; 3], (1, 1)),
-            [[b'R', ..], [b'G', ..], [b'B', ..]] => {
+            [[r, ..], [g, ..], [b, ..]] if self.is_rgb([r, g, b]) => {
                 return Err(Error::Declined("colours that are not YCbCr"));
             }
             [[a, luma @ (0x11 | 0x12 | 0x21 | 0x22), _], [b, 0x11, _], [c, 0x11, _]]

@@ -149,9 +149,58 @@ fn other_kinds_are_declined() {
         let text = changed(at, value);
         assert!(text.contains(reason) && text.contains("left to another decoder"), "{text}");
     }
-    let adobe = [&[0xff, 0xd8, 0xff, 0xee, 0, 14], &b"Adobe\0d\0\0\0\0\0"[..], &file[2..]].concat();
-    assert!(Header::read(&adobe).unwrap_err().to_string().contains("not YCbCr"));
-    let mut ycbcr = adobe;
-    ycbcr[17] = 1;
-    assert!(Header::read(&ycbcr).is_ok());
+}
+
+#[test]
+fn colours_are_told_apart_as_libjpeg_does() {
+    let file = &golden()[20].file;
+    let (jfif, bare) = file[2..].split_at(18);
+    assert_eq!(&jfif[4..9], b"JFIF\0");
+    let is_read = |parts: &[&[u8]]| {
+        let read = Header::read(&[&[0xff, 0xd8], parts.concat().as_slice()].concat()).map(|_| ());
+        assert!(read.is_ok() || read.as_ref().unwrap_err().to_string().contains("not YCbCr"), "{read:?}");
+        read.is_ok()
+    };
+    let adobe = |transform| [&[0xff, 0xee, 0, 14], &b"Adobe\0d\0\0\0\0"[..], &[transform]].concat();
+    let with_ids = |ids: &[u8; 3]| {
+        let mut bytes = bare.to_vec();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for (i, id) in ids.iter().enumerate() {
+            (bytes[frame + 10 + 3 * i], bytes[scan + 5 + 2 * i]) = (*id, *id);
+        }
+        bytes
+    };
+    let rgb = &with_ids(b"RGB");
+    assert!(is_read(&[jfif, bare]) && is_read(&[bare]) && is_read(&[&adobe(1), bare]));
+    assert!(!is_read(&[&adobe(0), bare]) && !is_read(&[rgb]) && !is_read(&[&adobe(0), rgb]));
+    // JFIF, and Adobe where there is none, outdo what comes after them.
+    assert!(is_read(&[jfif, &adobe(0), bare]) && is_read(&[jfif, rgb]) && is_read(&[&adobe(1), rgb]));
+}
+
+#[test]
+fn steps_in_16_bits_are_those_in_8() {
+    let file = &golden()[20].file;
+    let (mut wide, mut at) = (file[..2].to_vec(), 2);
+    while file[at + 1] != 0xda {
+        let length = usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+        let segment = &file[at..at + 2 + length];
+        match segment[1] {
+            0xdb => {
+                for table in segment[4..].chunks(65) {
+                    wide.extend([0xff, 0xdb, 0, 131, 0x10 | table[0]]);
+                    wide.extend(table[1..].iter().flat_map(|step| [0, *step]));
+                }
+            }
+            _ => wide.extend(segment),
+        }
+        at += 2 + length;
+    }
+    wide.extend(&file[at..]);
+    let header = Header::read(file).unwrap();
+    let whole = [Rect { left: 0, top: 0, width: header.width, height: header.height }];
+    assert!(decode(&wide, &whole, Isa::PORTABLE).0 == decode(file, &whole, Isa::PORTABLE).0);
+    let first = wide.windows(2).position(|pair| pair == [0xff, 0xdb]).unwrap();
+    wide[first + 5] = 1;
+    assert!(Header::read(&wide).unwrap_err().to_string().contains("steps beyond 8 bits"));
 }

@@ -36,6 +36,8 @@ pub(super) struct Assembler {
     pub skipped: Arc<Mutex<Vec<Skipped>>>,
     /// The batch being filled.
     pub open: Option<Batch>,
+    /// The epoch in which it was begun.
+    pub begun: u64,
     /// Images of the present epoch that could be read; `None` where it was not read from its beginning.
     pub usable: Option<usize>,
     /// The images in `skipped`.
@@ -89,13 +91,25 @@ impl Assembler {
                     };
                     images += 1;
                     self.usable = self.usable.map(|usable| usable + 1);
-                    self.add(image, Position(place + 1))?;
+                    if !self.holds(*index, place / self.epoch) {
+                        self.add(image, Position(place + 1))?;
+                    }
                 }
                 Err(skipped) => self.skip(skipped)?,
             }
             self.look_back(place + 1)?;
         }
         Ok(())
+    }
+
+    /// Whether the open batch has an image already, which comes again in `epoch`. The orders of two epochs keep an
+    /// image as many places apart as a batch has images; one that passes over broken images spans more places.
+    fn holds(&mut self, index: u32, epoch: u64) -> bool {
+        let Some(open) = &self.open else {
+            self.begun = epoch;
+            return false;
+        };
+        epoch != self.begun && open.indices.contains(&index)
     }
 
     /// Where an epoch ends: whether it would have filled a batch.

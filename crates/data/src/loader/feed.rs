@@ -148,6 +148,7 @@ impl Feed {
             recycled,
             skipped: Arc::clone(&self.skipped),
             open: None,
+            begun: 0,
             usable: job.start.0.is_multiple_of(epoch).then_some(0),
             listed: HashSet::new(),
         };

@@ -112,8 +112,9 @@ pub struct Skipped {
 ///
 /// Each epoch visits the images in an order that is a function of (seed, epoch) and of the size of all loaders' batches
 /// together, and draws the view of image i in branch b from the random stream (seed, epoch, i, b). A broken image is
-/// passed over, the next in order takes its place, and it is listed in [`Loader::skipped`]. Dropping the loader ends
-/// its threads.
+/// passed over, the next in order takes its place, and it is listed in [`Loader::skipped`]; then an image that would
+/// come again in the batch in which one epoch follows another is passed over in the later one. Dropping the loader
+/// ends its threads.
 pub struct Loader {
     feed: Feed,
 }

@@ -23,7 +23,7 @@ pub(crate) fn equalize(planes: &mut Planes) {
         for row in plane.chunks_exact(pitch) {
             row[..side].iter().for_each(|&value| counts[level(value)] += 1);
         }
-        // The most frequent end of the scale does not count.
+        // The highest level that occurs does not count.
         let last = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
         let step = counts[..last].iter().sum::<usize>() / 255;
         if step == 0 {

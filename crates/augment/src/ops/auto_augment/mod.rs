@@ -119,9 +119,13 @@ fn step(op: Op, magnitude: u32, negative: bool) -> Step {
         Rotate => Step::Turn { degrees: signed(30.0) },
         Sharpness => Step::Sharpness(1.0 + signed(0.9)),
         ShearX => Step::ShearX(signed(0.3)),
-        // Thresholds are meant for 8-bit values: half a step lower, no rounding decides.
-        Solarize => Step::Solarize((255.0 * (1.0 - share) - 0.5) / 255.0),
+        Solarize => Step::Solarize((f32::from(solarized(magnitude)) - 0.5) / 255.0),
     }
+}
+
+/// The lowest of the levels of 8 bits that solarizing inverts: half a step below it no rounding decides.
+fn solarized(magnitude: u32) -> u16 {
+    (255 * 9_u32.saturating_sub(magnitude)).div_ceil(9) as u16
 }
 
 #[cfg(test)]
@@ -135,6 +139,11 @@ mod tests {
         assert_eq!(step(Rotate, 9, true), Step::Turn { degrees: -30.0 });
         assert_eq!(step(Color, 0, true), Step::Saturation(1.0));
         assert_eq!(step(ShearX, 9, false), Step::ShearX(0.3));
+        // What torchvision 0.29's `solarize` inverts first, at the magnitudes of the policy.
+        for (magnitude, level) in [(3, 170.0), (4, 142.0), (5, 114.0), (7, 57.0), (8, 29.0)] {
+            let Step::Solarize(from) = step(Solarize, magnitude, false) else { panic!("another step") };
+            assert!(((level - 1.0) / 255.0..level / 255.0).contains(&from), "{magnitude}: {from}");
+        }
     }
 
     #[test]
