@@ -156,6 +156,17 @@ impl Settings {
         Ok(config)
     }
 
+    /// Warns of keys that were given and mean nothing in `config`, which was made of these settings.
+    pub fn warn_of_idle(&self, config: &Config) -> Result<()> {
+        let given = self.with_layers(None, None, Threads::default(), |layers| Ok(layers.given()?))?;
+        for key in given {
+            if let Some(reason) = config.idle(key) {
+                terminal::warn(&format!("{key} is without effect beside {reason}"));
+            }
+        }
+        Ok(())
+    }
+
     /// How images are decoded, which must be known before they are looked at.
     pub fn decode(&self) -> Result<DecodeOptions> {
         self.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?.decode()))

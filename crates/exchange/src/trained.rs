@@ -42,7 +42,7 @@ impl Trained<'_> {
             ("preprocessing", self.preprocessing(normalizes)),
             ("step", self.step.to_string()),
             ("epoch", self.epoch.to_string()),
-            ("config", self.config.to_toml()?),
+            ("config", self.config.recipe_to_toml()?),
         ])
     }
 

@@ -46,7 +46,8 @@ pub struct EmbeddedBatch<'a> {
 /// The same bits for any number of threads.
 ///
 /// # Errors
-/// The first of `sink`; an image that cannot be read where reading is strict, an error of the network.
+/// The first of `sink`; an image that cannot be read where reading is strict, an error of the network, also
+/// [`TrainError::FeaturesNotFinite`].
 pub fn embed_images<E: From<TrainError>>(
     model: &Model,
     dataset: &Arc<dyn Dataset>,
@@ -57,6 +58,12 @@ pub fn embed_images<E: From<TrainError>>(
         EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
     while let Some(batch) = loader.next_batch().map_err(TrainError::from)? {
         let (h, z) = model.embed(&batch.views)?;
+        if let Some(row) =
+            first_not_finite(&h, batch.indices.len()).or(first_not_finite(&z, batch.indices.len()))
+        {
+            let image = dataset.name(batch.indices[row] as usize);
+            return Err(TrainError::FeaturesNotFinite { image }.into());
+        }
         sink(EmbeddedBatch { h: &h, z: &z, indices: &batch.indices, labels: &batch.labels })?;
         loader.recycle(batch);
     }
@@ -93,6 +100,12 @@ impl Embedding {
     }
 }
 
+/// The first of `rows` rows that has a value that is not finite.
+fn first_not_finite(values: &[f32], rows: usize) -> Option<usize> {
+    let at = values.iter().position(|value| !value.is_finite())?;
+    Some(at / (values.len() / rows).max(1))
+}
+
 /// Room for `width` values of each image.
 fn room_for(images: usize, width: usize) -> Result<Vec<f32>, TrainError> {
     let (mut values, count) = (Vec::new(), images.saturating_mul(width));
@@ -107,6 +120,17 @@ fn room_for(images: usize, width: usize) -> Result<Vec<f32>, TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_row_that_is_not_finite_is_found() {
+        let mut values = [0.5_f32; 12];
+        assert_eq!(first_not_finite(&values, 4), None);
+        assert_eq!(first_not_finite(&[], 0), None);
+        values[7] = f32::INFINITY;
+        assert_eq!(first_not_finite(&values, 4), Some(2));
+        values[2] = f32::NAN;
+        assert_eq!(first_not_finite(&values, 4), Some(0));
+    }
 
     #[test]
     fn features_that_do_not_fit_are_refused() {

@@ -188,11 +188,12 @@ pub enum TrainError {
     },
     /// Loss or gradients that are not numbers. Nothing was changed by the step.
     #[error(
-        "loss {loss} and gradient norm {gradient_norm} at step {step} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {advice}",
-        advice = last_good_advice(last_good.as_deref())
+        "loss {loss} and gradient norm {gradient_norm} at step {} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {}",
+        step + 1,
+        last_good_advice(last_good.as_deref(), *rate)
     )]
     NotFinite {
-        /// The step, from 0.
+        /// The step, from 0; in the message from 1, as `metrics.jsonl` counts.
         step: u64,
         /// Its rate.
         rate: f64,
@@ -249,6 +250,14 @@ pub enum TrainError {
         needed: u64,
         /// Bytes that there are, where the system tells.
         available: Option<u64>,
+    },
+    /// A network that computes nothing that can be used.
+    #[error(
+        "what the network makes of {image} is not finite (NaN or infinite): its weights are of no use; another checkpoint may have better ones"
+    )]
+    FeaturesNotFinite {
+        /// The first image of which that is so, as the data set calls it.
+        image: String,
     },
     /// A step that takes more memory than there is.
     #[error(
@@ -387,8 +396,12 @@ fn previous_advice(previous: Option<&Path>) -> String {
     }
 }
 
-fn last_good_advice(path: Option<&Path>) -> String {
-    let remedy = "lower optim.rate, lengthen optim.warmup_epochs or raise loss.temperature";
+fn last_good_advice(path: Option<&Path>, rate: f64) -> String {
+    // Without a rate the weights are still those that training began from.
+    let remedy = match rate > 0.0 {
+        true => "lower optim.rate, lengthen optim.warmup_epochs or raise loss.temperature",
+        false => "raise loss.temperature, or begin from other weights",
+    };
     match path {
         Some(path) => {
             format!("the last good checkpoint is {}; {remedy}, then start again or --resume", path.display())

@@ -43,6 +43,69 @@ fn the_reference_is_a_configuration_that_changes_nothing() {
 }
 
 #[test]
+fn a_recipe_is_one_text_for_any_number_of_threads() {
+    let [one, two] = [["train.threads=1", "data.workers=1"], ["train.threads=2", "data.workers=3"]]
+        .map(|sets| with_sets(&sets).unwrap());
+    let text = one.recipe_to_toml().unwrap();
+    assert_eq!(text, two.recipe_to_toml().unwrap());
+    assert_ne!(one.to_toml().unwrap(), two.to_toml().unwrap());
+    let again = Config::from_toml(&text, "recipe").unwrap();
+    assert!(again.differences(&two).iter().all(|difference| difference.changes_nothing));
+}
+
+#[test]
+fn keys_without_effect_are_known() {
+    for (sets, key, reason) in [
+        (&["head.kind=linear", "head.layers=5"][..], "head.layers", Some("head.kind=linear")),
+        (&["head.kind=linear", "head.dim=64"], "head.dim", None),
+        (&["head.kind=none", "head.dim=64"], "head.dim", Some("head.kind=none")),
+        (&["loss.margin=0.4"], "loss.margin", Some("loss.name=nt_xent")),
+        (&["loss.margin=0.4", "loss.name=margin_triplet"], "loss.margin", None),
+        (&["optim.beta2=0.9"], "optim.beta2", Some("optim.name=lars")),
+        (&["optim.beta2=0.9", "optim.name=adamw"], "optim.beta2", None),
+        (
+            &["optim.name=sgd", "optim.trust_coefficient=0.1"],
+            "optim.trust_coefficient",
+            Some("optim.name=sgd"),
+        ),
+        (&["view.preset=simclr", "view.color_strength=0.2"], "view.color_strength", Some("view.preset")),
+        (&["view.preset=simclr", "view.shared_crop=[0.5, 1]"], "view.shared_crop", None),
+        (&["data.image_size=32", "view.blur_sigma=[1, 2]"], "view.blur_sigma", Some("view.blur_prob=0")),
+        (&["data.image_size=96", "view.blur_sigma=[1, 2]"], "view.blur_sigma", None),
+        (&["view.color_prob=0", "view.brightness=additive"], "view.brightness", Some("view.color_prob=0")),
+        (&["data.cache=none", "data.cache_limit=2"], "data.cache_limit", Some("data.cache=none")),
+        (&["data.holdout=0", "train.knn_every=2"], "train.knn_every", Some("data.holdout=0")),
+        (
+            &["data.image_size=32", "encoder.pool_padding=same"],
+            "encoder.pool_padding",
+            Some("encoder.stem=small"),
+        ),
+        (&["train.batch=32"], "train.batch", None),
+    ] {
+        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+        let layers = Layers { sets: &sets, ..Layers::default() };
+        let config = Config::resolve(&layers).unwrap();
+        assert_eq!(config.idle(key).as_deref(), reason, "{sets:?}");
+        let mut given = layers.given().unwrap();
+        given.sort_unstable();
+        let mut keys: Vec<&str> = sets.iter().map(|set| set.split('=').next().unwrap()).collect();
+        keys.sort_unstable();
+        assert_eq!(given, keys);
+    }
+}
+
+#[test]
+fn values_that_f32_does_not_hold_are_refused() {
+    for (set, expected) in [
+        ("optim.epsilon=1e-50", "a number from 1e-30 to 1"),
+        ("loss.temperature=1e-40", "a number from 0.000001 to 1000000"),
+    ] {
+        let error = with_sets(&[set]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn the_defaults_are_the_papers() {
     let config = with_sets(&[]).unwrap();
     assert_eq!(config.data.image_size, 224);
@@ -197,8 +260,8 @@ fn unknown_keys_of_files_name_the_file() {
 fn wrong_values_name_key_value_and_what_would_be_right() {
     for (set, expected) in [
         ("encoder.width=0.001", "`encoder.width` is 0.001, expected a number from 0.015625 to 16"),
-        ("loss.temperature=0", "`loss.temperature` is 0, expected a number above 0"),
-        ("loss.temperature=nan", "`loss.temperature` is nan, expected a number above 0"),
+        ("loss.temperature=0", "`loss.temperature` is 0, expected a number from 0.000001 to 1000000"),
+        ("loss.temperature=nan", "`loss.temperature` is nan, expected a number from 0.000001 to 1000000"),
         ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
         ("optim.rate=fast", "`optim.rate` is \"fast\", expected a number above 0"),
         ("train.batch=1", "`train.batch` is 1, expected a whole number from 2 to 1048576"),

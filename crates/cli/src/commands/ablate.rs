@@ -290,7 +290,8 @@ impl Ablate {
                     // That a recipe does not converge is a result.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
-                        let failure = format!("did not converge: loss or gradient not finite at step {step}");
+                        let failure =
+                            format!("did not converge: loss or gradient not finite at step {}", step + 1);
                         training.folder.write_evaluation(FAILURE, &failure)?;
                         return failed(failure);
                     }

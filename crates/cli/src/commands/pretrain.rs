@@ -122,7 +122,7 @@ impl Pretrain {
             let config = self.settings.resolve(Some(&source), self.threads)?;
             held_out(&config, source.to_pretrain().len())?;
             place.part().batch(&config)?;
-            self.advise(&config);
+            self.advise(&config)?;
             let training = training::begin(out, config)?;
             opening.save(&training.folder.index());
             (training, source)
@@ -213,7 +213,9 @@ impl Pretrain {
                     RunFolder::check_new(out, Arc::new(Disk))?;
                 }
                 let source = Opening::new(self.settings.decode()?).open(&self.data)?;
-                (self.settings.resolve(Some(&source), self.threads)?, source)
+                let config = self.settings.resolve(Some(&source), self.threads)?;
+                self.settings.warn_of_idle(&config)?;
+                (config, source)
             }
         };
         let device = training::device_of(&config)?;
@@ -223,7 +225,7 @@ impl Pretrain {
         Ok(Done::Finished)
     }
 
-    fn advise(&self, config: &Config) {
+    fn advise(&self, config: &Config) -> Result<()> {
         if self.settings.preset.is_none() && self.settings.config.is_none() && self.settings.sets.is_empty() {
             terminal::say(&format!(
                 "no preset: ResNet-18 on {0} x {0} pixels, the paper's recipe; --preset photos chooses sizes from \
@@ -231,6 +233,7 @@ impl Pretrain {
                 config.data.image_size
             ));
         }
+        self.settings.warn_of_idle(config)
     }
 }
 

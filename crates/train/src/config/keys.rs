@@ -212,7 +212,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "loss.temperature",
-        Number(POSITIVE),
+        Number(Range::between(1e-6, 1e6)),
         "tau, by which similarities are divided; margin_triplet uses it only for the logged entropy and held-out loss",
     )
     .also(&["tau", "temp"]),
@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = &[
         Number(Range::between(0.0, 0.999999)),
         "AdamW: decay of the running average of squared gradients",
     ),
-    key("optim.epsilon", Number(POSITIVE), "AdamW: added to the square root in the denominator"),
+    key("optim.epsilon", Number(Range::between(1e-30, 1.0)), "AdamW: added to the square root in the denominator"),
     key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the learning rate rises from 0 to its peak")
         .also(&["warmup"]),
     key("optim.schedule", Word(&["cosine", "constant"]), "the learning rate after warm-up: cosine decay to 0, or constant"),

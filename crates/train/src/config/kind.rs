@@ -62,11 +62,15 @@ impl Range {
     }
 
     fn describe(&self) -> String {
+        let [low, high] = [self.low, self.high].map(|end| match (1e-6..1e15).contains(&end) || end == 0.0 {
+            true => end.to_string(),
+            false => format!("{end:e}"),
+        });
         match (self.low_included, self.high == f64::INFINITY) {
-            (true, true) => format!("of {} or more", self.low),
-            (false, true) => format!("above {}", self.low),
-            (true, false) => format!("from {} to {}", self.low, self.high),
-            (false, false) => format!("above {}, up to {}", self.low, self.high),
+            (true, true) => format!("of {low} or more"),
+            (false, true) => format!("above {low}"),
+            (true, false) => format!("from {low} to {high}"),
+            (false, false) => format!("above {low}, up to {high}"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::{Config, DataConfig, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
+use super::{Config, DataConfig, KEYS, Key, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
 use crate::TrainError;
 use crate::file_system::Disk;
 use crate::presets::{self, photos};
@@ -51,6 +51,40 @@ impl Layers<'_> {
         Ok(Config::from_table(self.merge_over(None)?, "the configuration")?.data)
     }
 
+    /// The keys that a user wrote, in the file or by `--set`, in the order of [`KEYS`].
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn given(&self) -> Result<Vec<&'static str>, TrainError> {
+        let mut given = Table::new();
+        self.overlay_given(&mut given)?;
+        let is_given = |key: &&Key| {
+            let (table, name) = key.split();
+            given.get(table).is_some_and(|table| table.get(name).is_some())
+        };
+        Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
+    }
+
+    /// Puts what the file and `--set` say over `merged`.
+    fn overlay_given(&self, merged: &mut Table) -> Result<(), TrainError> {
+        if let Some(path) = self.file {
+            let origin = path.display().to_string();
+            let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+                ErrorKind::InvalidData => TrainError::Syntax {
+                    origin: origin.clone(),
+                    message: "is no text; give a TOML file".to_owned(),
+                },
+                _ => TrainError::io("read", path)(error),
+            })?;
+            overlay(merged, parse(&text, &origin)?, &origin)?;
+        }
+        for set in self.sets {
+            let (table, origin) = parse_set(set)?;
+            overlay(merged, table, &origin)?;
+        }
+        Ok(())
+    }
+
     fn merge_over(&self, begun: Option<&Config>) -> Result<Table, TrainError> {
         const KERNELS: &str = "selective_kernels";
         const VARIANT: &str = "variant";
@@ -76,21 +110,7 @@ impl Layers<'_> {
             }
             overlay(&mut merged, known, "the run that is begun with")?;
         }
-        if let Some(path) = self.file {
-            let origin = path.display().to_string();
-            let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-                ErrorKind::InvalidData => TrainError::Syntax {
-                    origin: origin.clone(),
-                    message: "is no text; give a TOML file".to_owned(),
-                },
-                _ => TrainError::io("read", path)(error),
-            })?;
-            overlay(&mut merged, parse(&text, &origin)?, &origin)?;
-        }
-        for set in self.sets {
-            let (table, origin) = parse_set(set)?;
-            overlay(&mut merged, table, &origin)?;
-        }
+        self.overlay_given(&mut merged)?;
         if self.preset == Some(photos::NAME) && self.base.is_none() {
             photos::follow_epochs(chosen_warmup, &mut merged);
         }

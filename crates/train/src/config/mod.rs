@@ -2,6 +2,7 @@
 
 mod auto;
 mod device_name;
+mod idle;
 mod keys;
 mod kind;
 mod layers;

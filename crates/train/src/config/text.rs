@@ -20,6 +20,19 @@ impl Config {
         }))
     }
 
+    /// The same without the keys that change nothing of what a run computes: one text for any number of threads.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn recipe_to_toml(&self) -> Result<String, TrainError> {
+        let table = self.to_table()?;
+        Ok(write_tables(|key, out| {
+            if !key.changes_nothing {
+                let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
+            }
+        }))
+    }
+
     /// Every key with its default, its meaning and what it accepts, as a TOML file that changes nothing.
     pub fn reference() -> String {
         let table = Self::default().to_table().unwrap_or_default();

@@ -53,6 +53,7 @@ impl Views {
         let source = Opening::new(self.settings.decode()?).open(&self.data)?;
         out::check_no_image(&self.out, &source, &self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
+        self.settings.warn_of_idle(&config)?;
         let size = config.data.image_size;
         let dataset = source.train.as_ref();
         let RunViews { families, left_out } = RunViews::new(&config, dataset)?;

@@ -1,0 +1,61 @@
+//! Keys that mean nothing beside the values of others.
+
+use simclr_augment::ViewPreset;
+
+use super::{Cache, Config, HeadKind, LossName, OptimizerName, Stem, Variant};
+
+impl Config {
+    /// Why `key` is without effect in this configuration, where it is: what stands in its way, as `key=value`.
+    pub fn idle(&self, key: &str) -> Option<String> {
+        let (head, optimizer, loss) = (self.head.kind, self.optim.name, self.loss.name);
+        match key {
+            "data.cache_limit" => (self.data.cache == Cache::None).then(|| "data.cache=none".to_owned()),
+            "train.health_every" | "train.knn_every" => {
+                (self.data.holdout == 0).then(|| "data.holdout=0".to_owned())
+            }
+            "encoder.pool_padding" => {
+                let pools = self.encoder.stem == Stem::Imagenet || self.encoder.variant == Variant::D;
+                (!pools).then(|| "encoder.stem=small".to_owned())
+            }
+            "head.layers" | "head.hidden" => {
+                (head != HeadKind::Nonlinear).then(|| format!("head.kind={head}"))
+            }
+            "head.dim" | "head.batch_norm" => (head == HeadKind::None).then(|| format!("head.kind={head}")),
+            "loss.margin" => (loss != LossName::MarginTriplet).then(|| format!("loss.name={loss}")),
+            "optim.beta2" | "optim.epsilon" => {
+                (optimizer != OptimizerName::Adamw).then(|| format!("optim.name={optimizer}"))
+            }
+            "optim.trust_coefficient" => {
+                (optimizer != OptimizerName::Lars).then(|| format!("optim.name={optimizer}"))
+            }
+            _ => key.strip_prefix("view.").and_then(|key| self.idle_view(key)),
+        }
+    }
+
+    /// The same of a key of `[view]`.
+    fn idle_view(&self, key: &str) -> Option<String> {
+        let view = &self.view;
+        let of_shared_crop = ["crop_aspect", "crop_aspect_law"].contains(&key) && view.shared_crop.is_some();
+        if ["a", "b", "shared_crop"].contains(&key) || of_shared_crop {
+            return None;
+        }
+        if view.a.is_some() && view.b.is_some() {
+            return Some("the lists view.a and view.b".to_owned());
+        }
+        if key == "preset" {
+            return None;
+        }
+        if view.preset != ViewPreset::None {
+            return Some("view.preset".to_owned());
+        }
+        let off = |prob: f32, name: &str| (prob == 0.0).then(|| format!("view.{name}=0"));
+        match key {
+            "blur_sigma" | "blur_padding" => off(view.blur_prob_at(self.data.image_size), "blur_prob"),
+            "color_strength" => off(view.color_prob, "color_prob"),
+            "brightness" => {
+                off(view.color_prob, "color_prob").or_else(|| off(view.color_strength, "color_strength"))
+            }
+            _ => None,
+        }
+    }
+}
