@@ -132,7 +132,7 @@ pub struct Opened {
 
 impl Opened {
     fn name(&self) -> String {
-        self.paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        named(&self.paths)
     }
 
     /// The images to train on, and those to test on.
@@ -141,6 +141,11 @@ impl Opened {
         let path = self.paths.into_iter().next().unwrap_or_default();
         Placed::all(self.source, &path)
     }
+}
+
+/// What images of several paths are called in results.
+pub fn named(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it

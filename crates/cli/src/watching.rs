@@ -1,6 +1,7 @@
 //! How an evaluation is watched: a bar on a terminal, a line a stage elsewhere.
 
 use simclr_eval::protocols::{Progress, Side};
+use simclr_eval::report::short;
 use simclr_train::Schedule;
 
 use crate::terminal::{self, Bar};
@@ -92,7 +93,8 @@ impl Watching {
 pub fn training_plan(images: usize, (epochs, batch, rate): (u64, usize, f64)) -> String {
     let steps = Schedule::steps(images as u64, batch as u64, epochs);
     let counted = |count: u64, what| terminal::counted(count as usize, what);
-    format!("{}, {}, batch {batch}, rate {rate:.4}", counted(epochs, "epoch"), counted(steps, "step"))
+    let (epochs, steps, rate) = (counted(epochs, "epoch"), counted(steps, "step"), short(rate));
+    format!("{epochs}, {steps}, batch {batch}, rate {rate}")
 }
 
 /// A number of 0 or more in two digits: "3.2e-4", "1e-2", "0".

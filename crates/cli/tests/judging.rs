@@ -108,7 +108,7 @@ fn settings_and_images_stand_beside_the_figures() {
     assert!(!told.err.contains("--best"), "{}", told.err);
     assert!(measure("knn", &["--k", "7"]).out.starts_with("kNN, k = 7, 78 images"));
     let sgd = measure("linear", &["--method", "sgd", "--epochs", "2"]);
-    assert!(sgd.err.contains("78 images: 2 epochs, 23 steps, batch 7, rate 0.1000"), "{}", sgd.err);
+    assert!(sgd.err.contains("78 images: 2 epochs, 23 steps, batch 7, rate 0.1"), "{}", sgd.err);
     let words = ["78 images: 2 epochs, 32 steps, batch 5", "rate 0.1"];
     let sgd = simclr(
         &["linear", path(&run), "--train", path(&data), "--no-random"]

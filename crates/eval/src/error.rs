@@ -7,7 +7,7 @@ use simclr_data::DataError;
 
 use crate::embedding::Split;
 use crate::protocols::Labels;
-use crate::report::PictureError;
+use crate::report::{PictureError, short};
 
 /// Why an encoder could not be evaluated. Every message names what is wrong and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum EvalError {
     /// A data set without labels where a classifier is to be trained or tested.
     #[error(
         "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
-         into a sub-folder of its own"
+         into a sub-folder of its own, two classes at least: a single sub-folder is none"
     )]
     NoLabels {
         /// "training", "test" or "validation".
@@ -112,7 +112,7 @@ pub enum EvalError {
         largest: Option<usize>,
     },
     /// A classifier whose loss is no number any more, or has no gradient that is one.
-    #[error("{} in epoch {epoch} at rate {rate:.4}; lower the rate", not_finite(*loss))]
+    #[error("{} in epoch {epoch} at rate {}; lower the rate", not_finite(*loss), short(*rate))]
     Diverged {
         /// The epoch, from 1.
         epoch: u64,

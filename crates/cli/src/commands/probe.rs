@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow};
+use simclr_eval::protocols::{self, Probe as Probed, ProbeOptions, ProbeRow, Transformation};
 use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
 use crate::exit::Done;
+use crate::judging::named;
 use crate::settings::seed;
 use crate::watching::Watching;
 use crate::{data, terminal};
@@ -53,10 +54,14 @@ impl Probe {
         let mut watching = Watching::default();
         let of = (&encoder.model, encoder.step);
         let found = protocols::probe(of, &images, &options, &mut |progress| watching.see(progress))?;
+        let found = found.of(named(&self.data));
         drop(watching);
         if found.skipped > 0 {
             let images = terminal::counted(found.skipped, "image");
             terminal::warn(&format!("{images} could not be read and do not count"));
+        }
+        if !found.rows.iter().any(|row| row.transformation == Transformation::Gray) {
+            terminal::warn("all images are grey: whether they were made so cannot be told, and is left out");
         }
         // Each is done where the other cannot be.
         let file = found.record(&encoder.run);
@@ -77,7 +82,7 @@ impl Probe {
             };
             let rows: Vec<Value> = rows.iter().map(row).collect();
             let object = json!({
-                "rows": rows, "train_images": train_images, "test_images": test_images, "skipped": found.skipped,
+                "rows": rows, "train_images": train_images, "test_images": test_images, "skipped": found.skipped, "data": found.data, "seed": found.seed,
             });
             terminal::print(&object.to_string())?;
             return Ok(());

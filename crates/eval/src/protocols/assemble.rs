@@ -44,8 +44,11 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(|evaluation| row(evaluation, &history)).collect(),
         transfer: transfer(run)?,
-        probe: Probe::recorded(run)
-            .map(|probe| Probes { step: probe.step, rows: probe.rows.iter().map(probed).collect() }),
+        probe: Probe::recorded(run).map(|probe| Probes {
+            step: probe.step,
+            judged_by: probe.judged_by(),
+            rows: probe.rows.iter().map(probed).collect(),
+        }),
         per_class: per_class(&evaluations),
         history,
         classes,

@@ -205,7 +205,7 @@ impl Evaluation {
             (_, Some(((epochs, batch), rate)), _) => {
                 let rate = rate.as_f64().unwrap_or_default();
                 let plural = if epochs.as_u64() == Some(1) { "" } else { "s" };
-                format!("{epochs} epoch{plural} of batch {batch} at rate {rate:.4}")
+                format!("{epochs} epoch{plural} of batch {batch} at rate {}", short(rate))
             }
             (.., Some(l2)) => format!("L2 weight {}", short(l2)),
             _ => String::new(),

@@ -124,17 +124,36 @@ pub struct ProbeRow {
 pub struct Probe {
     /// Steps of training behind the encoder.
     pub step: u64,
+    /// The images, as they were named, where that is known.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// What drew what was done to them.
+    #[serde(default)]
+    pub seed: u64,
     /// Images that classifiers learnt from.
     pub train_images: usize,
     /// Images that they were judged by.
     pub test_images: usize,
     /// Images that could not be read.
     pub skipped: usize,
-    /// A row a transformation.
+    /// A row a transformation; that of grey is left out where all images are grey.
     pub rows: Vec<ProbeRow>,
 }
 
 impl Probe {
+    /// The same, of images that are called `data`.
+    #[must_use]
+    pub fn of(self, data: String) -> Probe {
+        Probe { data: Some(data), ..self }
+    }
+
+    /// The images that it was judged by, in words.
+    pub fn judged_by(&self) -> String {
+        let plural = if self.test_images == 1 { "" } else { "s" };
+        let of = self.data.as_ref().map_or(String::new(), |data| format!(" of {data}"));
+        format!("{} image{plural}{of}", self.test_images)
+    }
+
     /// Writes the results to a run folder. Returns the file.
     ///
     /// # Errors
@@ -179,10 +198,15 @@ pub fn probe(
     let stride = images.len().div_ceil(MOST).max(1);
     let chosen: Vec<usize> = (0..images.len()).step_by(stride).collect();
     enough(chosen.len())?;
-    let mut out = Probe { step, train_images: 0, test_images: 0, skipped: 0, rows: Vec::new() };
+    let seed = options.seed;
+    let mut out =
+        Probe { step, data: None, seed, train_images: 0, test_images: 0, skipped: 0, rows: Vec::new() };
     for (number, transformation) in Transformation::ALL.into_iter().enumerate() {
         let stream = |image: usize| Stream::new(options.seed, number as u64, image as u64, PROBED);
         let encoded = embed(model, (images, options.strict), &chosen, transformation, &stream, watch)?;
+        if transformation == Transformation::Gray && encoded.without_colour {
+            continue;
+        }
         let [train, test] = encoded.split();
         (out.train_images, out.test_images) = (train.labels.len(), test.labels.len());
         out.skipped = encoded.skipped.len();
@@ -216,6 +240,8 @@ const PROBED: u64 = u64::from_le_bytes(*b"probed..");
 struct Transformed {
     all: Embedding,
     skipped: Vec<Skipped>,
+    /// Whether no image had a colour before.
+    without_colour: bool,
 }
 
 impl Transformed {
@@ -246,7 +272,7 @@ fn embed(
 ) -> Result<Transformed, EvalError> {
     let mut all =
         Embedding { h_dim: model.encoder.features(), z_dim: model.head.dim(), ..Embedding::default() };
-    let mut skipped = Vec::new();
+    let (mut skipped, mut without_colour) = (Vec::new(), true);
     let size = model.image_size() as u32;
     for (at, chunk) in chosen.chunks(model.images_at_once()).enumerate() {
         let made = chunk.par_iter().map_init(Darkroom::default, |room, &image| {
@@ -256,10 +282,11 @@ fn embed(
         let mut views = Vec::new();
         for made in made.collect::<Vec<_>>() {
             match made {
-                Ok((image, class, view)) => {
+                Ok(Made { image, class, view, grey }) => {
                     views.extend_from_slice(&view);
                     all.indices.push(image as u32);
                     all.labels.push(class);
+                    without_colour &= grey;
                 }
                 Err((_, error)) if strict => return Err(error),
                 Err((image, error)) => skipped.push(Skipped {
@@ -283,7 +310,19 @@ fn embed(
         });
     }
     enough(all.labels.len())?;
-    Ok(Transformed { all, skipped })
+    Ok(Transformed { all, skipped, without_colour })
+}
+
+/// An image, transformed or not.
+struct Made {
+    /// Its number.
+    image: usize,
+    /// What was done to it.
+    class: u32,
+    /// Its central crop, RGB.
+    view: Vec<u8>,
+    /// Whether that had no colour before.
+    grey: bool,
 }
 
 /// What a thread makes its images with.
@@ -294,7 +333,7 @@ struct Darkroom {
 }
 
 impl Darkroom {
-    /// An image's number, what was done to it, and its central crop.
+    /// Reads and transforms an image.
     fn make(
         &mut self,
         images: &dyn Dataset,
@@ -302,10 +341,11 @@ impl Darkroom {
         size: u32,
         transformation: Transformation,
         stream: &mut Stream,
-    ) -> Result<(usize, u32, Vec<u8>), EvalError> {
+    ) -> Result<Made, EvalError> {
         let decoded = images.read(image, &mut self.decode)?;
         let mut view = vec![0; 3 * (size as usize).pow(2)];
         central_crop(decoded, size, &mut self.resize, &mut view)?;
+        let grey = view.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
         let (class, op) = transformation.draw(stream);
         if let Some(op) = op {
             let family = ViewFamily::from_ops(&[op], size)?;
@@ -316,29 +356,31 @@ impl Darkroom {
             family.apply(plain, &recipe, &mut self.resize, &mut changed);
             view = changed;
         }
-        Ok((image, class, view))
+        Ok(Made { image, class, view, grey })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use simclr_data::Made;
+    use simclr_data::Made as Drawn;
 
     use super::*;
 
     #[test]
     fn what_is_done_is_what_the_class_says() {
-        let images = Made::new(60, 32, 0);
+        let images = Drawn::new(60, 32, 0);
         let mut room = Darkroom::default();
         for transformation in Transformation::ALL {
             let classes = transformation.classes().len();
             let mut counts = vec![0; classes];
             for image in 0..images.len() {
                 let mut stream = Stream::new(7, 0, image as u64, PROBED);
-                let (_, class, view) = room.make(&images, image, 32, transformation, &mut stream).unwrap();
+                let Made { class, view, grey, .. } =
+                    room.make(&images, image, 32, transformation, &mut stream).unwrap();
                 let mut plain = vec![0; view.len()];
                 let decoded = images.read(image, &mut room.decode).unwrap();
                 central_crop(decoded, 32, &mut room.resize, &mut plain).unwrap();
+                assert!(!grey, "drawn in colour");
                 counts[class as usize] += 1;
                 assert_eq!(view == plain, class == 0, "{transformation:?} {class}");
                 match transformation {
@@ -366,7 +408,7 @@ mod tests {
             labels: (0..7).collect(),
             ..Embedding::default()
         };
-        let [train, test] = Transformed { all, skipped: vec![] }.split();
+        let [train, test] = Transformed { all, skipped: vec![], without_colour: false }.split();
         assert_eq!((test.labels, test.h), (vec![2, 5], vec![4.0, 5.0, 10.0, 11.0]));
         assert_eq!(train.indices, [10, 11, 13, 14, 16]);
     }

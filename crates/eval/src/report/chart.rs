@@ -83,7 +83,7 @@ impl Chart {
                 WIDTH - RIGHT,
                 LEFT - 7.0,
                 at + 4.0,
-                self.tick(tick),
+                self.tick(tick, y_axis.step),
             );
         }
         let floor = HEIGHT - BOTTOM;
@@ -94,7 +94,7 @@ impl Chart {
                 svg,
                 "<path class=\"axis\" d=\"M{at:.1} {floor}v4\"/><text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 floor + 18.0,
-                short(tick),
+                label(tick, x_axis.step),
             );
         }
         let _ = writeln!(
@@ -192,8 +192,12 @@ impl Chart {
         }
     }
 
-    fn tick(&self, value: f64) -> String {
-        if self.percent { format!("{}\u{202f}%", short(100.0 * value)) } else { short(value) }
+    fn tick(&self, value: f64, step: f64) -> String {
+        if self.percent {
+            format!("{}\u{202f}%", label(100.0 * value, 100.0 * step))
+        } else {
+            label(value, step)
+        }
     }
 
     fn value(&self, value: f64) -> String {
@@ -244,6 +248,17 @@ impl Axis {
     }
 }
 
+/// A tick, in as many digits as tell it from the next, `step` away.
+fn label(value: f64, step: f64) -> String {
+    let decimals = (-step.log10() - 1e-9).ceil();
+    // Where three digits are enough, or so many are too many.
+    if value.abs() < 500.0 * step || !(0.0..=6.0).contains(&decimals) {
+        return short(value);
+    }
+    let decimals = decimals as usize;
+    format!("{value:.decimals$}")
+}
+
 /// 1, 2 or 5 times a power of ten, so that about `ticks` steps make up `range`.
 fn nice_step(range: f64, ticks: u32) -> f64 {
     let rough = range / f64::from(ticks);
@@ -271,6 +286,21 @@ mod tests {
         let axis = Axis::around(0.0, 0.87);
         assert_eq!((axis.low, axis.high), (0.0, 1.0));
         assert_eq!(axis.ticks().len(), 6);
+    }
+
+    #[test]
+    fn ticks_differ() {
+        for (low, high) in
+            [(33.928, 34.0), (0.0, 0.87), (1203.4, 1203.9), (0.012, 0.0121), (5.0, 9e5), (-1e-9, 1e9)]
+        {
+            let axis = Axis::around(low, high);
+            let mut labels: Vec<String> = axis.ticks().iter().map(|tick| label(*tick, axis.step)).collect();
+            let count = labels.len();
+            labels.dedup();
+            assert_eq!(labels.len(), count, "{low} to {high}: {labels:?}");
+        }
+        let axis = Axis::around(33.928, 34.0);
+        assert_eq!(label(axis.ticks()[0], axis.step), "33.92");
     }
 
     #[test]

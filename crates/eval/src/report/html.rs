@@ -46,7 +46,7 @@ pub(crate) fn percent(fraction: f64) -> String {
 }
 
 /// A number in about three digits.
-pub(crate) fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
         "0".to_owned()

@@ -24,6 +24,7 @@ mod sections;
 mod study;
 
 pub use history::History;
+pub use html::short;
 pub use map::{ClassMap, MapPoint};
 pub use picture::{Picture, PictureError};
 pub use study::study_page;
@@ -131,6 +132,8 @@ pub struct TransferRow {
 pub struct Probes {
     /// Steps of training behind it.
     pub step: u64,
+    /// What it was judged by, in words.
+    pub judged_by: String,
     /// A row a transformation.
     pub rows: Vec<Probed>,
 }
@@ -249,6 +252,7 @@ mod tests {
             },
             probe: Some(Probes {
                 step: 7,
+                judged_by: EVIL.to_owned(),
                 rows: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
             }),
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
@@ -275,9 +279,9 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, probe, two pictures, a map's title twice and class twice, class, its protocol and data,
+        // four times, probe and its images, two pictures, a map's title twice and class twice, class, its protocol and data,
         // configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 32);
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 33);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

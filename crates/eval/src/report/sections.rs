@@ -110,14 +110,15 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
 }
 
 pub(super) fn probe(probes: Option<&Probes>) -> String {
-    let Some(Probes { step, rows }) = probes else { return String::new() };
+    let Some(Probes { step, judged_by, rows }) = probes else { return String::new() };
     let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
-         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each. \
+         <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each, judged by {}. \
          The paper’s are of other networks (arXiv:2002.05709, table 3).</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
          <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",
+        escape(judged_by),
     );
     for Probed { task, chance, h, z, paper } in rows {
         let _ = writeln!(

@@ -9,7 +9,7 @@ use simclr_train::config::{Difference, Variant};
 use simclr_train::run_folder::RunFolder;
 
 use super::known::Known;
-use super::tuning::{Grid, GridPoint};
+use super::tuning::GridPoint;
 use super::{Protocol, TransferOptions, TransferSet};
 use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::trained::TrainedEncoder;
@@ -190,7 +190,7 @@ impl Entry {
         }
         let grid = &options.tuning.grid;
         let untried = grid.points().filter(|&(rate, decay)| self.point(rate, decay).is_none()).count();
-        let is_last_done = untried == 0 && self.best(grid).is_some_and(|best| self.is_of(best));
+        let is_last_done = untried == 0 && self.best().is_some_and(|best| self.is_of(best));
         untried + usize::from(!is_last_done)
     }
 
@@ -199,9 +199,10 @@ impl Entry {
         self.grid.iter().find(|point| (point.rate, point.decay) == (rate, decay)).copied()
     }
 
-    /// What did best of a grid on the validation images, and does not fail on all; of equals the first.
-    pub(super) fn best(&self, grid: &Grid) -> Option<GridPoint> {
-        let tried = grid.points().filter_map(|(rate, decay)| self.point(rate, decay));
+    /// What did best of all that was tried on the validation images, and does not fail on all; of equals the first: a
+    /// smaller grid takes nothing back.
+    pub(super) fn best(&self) -> Option<GridPoint> {
+        let tried = self.grid.iter().copied();
         let better =
             |best: GridPoint, other: GridPoint| if other.validation > best.validation { other } else { best };
         tried.filter(|point| point.validation.is_some() && !point.fails_on_all).reduce(better)

@@ -37,7 +37,7 @@ struct Judged {
 
 impl Tuner<'_> {
     /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once
-    /// more, with what did best there, on both, or where its loss becomes no number with what did next best, and
+    /// more, with what did best there, here or in an earlier grid, on both, or where its loss becomes no number with what did next best, and
     /// looks at the test images. `save` is called whenever something has come to `entry`.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Tuner<'_> {
             save(entry)?;
         }
         // More images may be too much for a rate that a part of them was not too much for.
-        while let Some(best) = entry.best(grid) {
+        while let Some(best) = entry.best() {
             if entry.is_of(best) {
                 return Ok(());
             }
