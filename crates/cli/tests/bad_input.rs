@@ -198,6 +198,16 @@ fn a_batch_larger_than_the_data_set() {
 }
 
 #[test]
+fn keys_without_effect_are_warned_of() {
+    let (dir, data) = small_data();
+    let sets = ["loss.margin=0.4", "head.kind=none", "head.dim=64", "train.epochs=1", "--dry-run"];
+    let told = simclr(&pretrain(&data, &dir.path().join("run"), &sets));
+    let told = told.expect(0, &["loss.margin is without effect beside loss.name=nt_xent"]).err;
+    assert!(told.contains("head.dim is without effect beside head.kind=none"), "{told}");
+    assert_eq!(told.matches("without effect").count(), 2, "{told}");
+}
+
+#[test]
 fn settings_that_make_no_sense() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");

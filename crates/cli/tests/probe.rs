@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{class_folders, path, pretrain, simclr, small_data};
+use common::{class_folders, path, picture, pretrain, simclr, small_data};
 
 #[test]
 fn what_h_and_z_know_is_told_and_reported() {
@@ -25,7 +25,23 @@ fn what_h_and_z_know_is_told_and_reported() {
     assert_eq!(simclr(&[&command[..], &["--json"]].concat()).json(), json, "the same each time");
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("original or Sobel"));
+    assert!(page.contains("original or Sobel") && page.contains("judged by 16 images of "));
+}
+
+#[test]
+fn of_grey_images_nothing_is_said_of_colour() {
+    let (dir, data) = small_data();
+    let (run, grey) = (dir.path().join("run"), dir.path().join("grey"));
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    fs::create_dir(&grey).unwrap();
+    for number in 0..40 {
+        image::imageops::grayscale(&picture(40, number % 3, number))
+            .save(grey.join(format!("{number}.png")))
+            .unwrap();
+    }
+    let told = simclr(&["probe", path(&run), path(&grey), "--json"]).expect(0, &["all images are grey"]);
+    let rows = told.json()["rows"].clone();
+    assert!(rows.as_array().unwrap().len() == 3 && rows[0]["transformation"] == "rotation", "{rows}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use safetensors::{Dtype, SafeTensors};
 use simclr_data::{LeftOut, Reading, Source, SourceKind};
-use simclr_engine::Device;
+use simclr_engine::{Device, Tensor};
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, Vector, embed};
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
@@ -106,6 +106,19 @@ fn check_companion(path: &Path, images: &Images, all: &Embedding) {
         assert_eq!(line, &[format!("toy {number}"), split.to_owned(), label, class.to_owned()]);
     }
     assert_eq!(lines[153], ["toy 5", "test", "", ""]);
+}
+
+#[test]
+fn what_is_not_finite_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut encoder, images, path) = (encoder(folder.path(), 1), images(), folder.path().join("a.npy"));
+    let id = encoder.model.parameters.find("layer4.1.bn2.running_var").unwrap();
+    let channels = encoder.model.parameters.get(id).len();
+    let negative = Tensor::from_vec(&encoder.model.device, &[channels], vec![-1.0; channels]).unwrap();
+    encoder.model.parameters.set(id, negative).unwrap();
+    let error = write(&encoder, &images, Vector::H, &path).unwrap_err().to_string();
+    assert!(error.contains("what the network makes of") && error.contains("toy 0"), "{error}");
+    assert_eq!(names(folder.path()), ["run"]);
 }
 
 #[test]

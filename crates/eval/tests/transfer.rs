@@ -223,9 +223,11 @@ fn rates_and_decays_are_tried_once_each() {
         assert!(again.grid[2].fails_on_all && again.lacks(&options) == 0, "{again:?}");
         fs::write(whole.file(&encoder.run), serde_json::to_vec(&whole).unwrap()).unwrap();
 
-        // A smaller grid needs the last training alone, if that; other steps need everything.
-        let smaller = quick(&[0.1], &[1e-4]);
-        assert!(whole.lacks(&smaller) <= 1);
+        // A smaller grid takes nothing back of what was found; other steps need everything.
+        for smaller in [quick(&[0.1], &[1e-4]), quick(&[0.1], &[0.0]), quick(&[1e30], &[0.0])] {
+            let (kept, trainings) = measure_by(protocol, &encoder, &set, &smaller);
+            assert_eq!((whole.lacks(&smaller), trainings, kept), (0, 0, whole.clone()));
+        }
         let longer =
             TransferOptions { tuning: Tuning { steps: 13, ..options.tuning.clone() }, ..options.clone() };
         assert_eq!(Entry::take_up(&encoder, &set, protocol, &longer).unwrap().lacks(&longer), 5);
