@@ -214,7 +214,7 @@ fn settings_that_make_no_sense() {
     for (set, words) in [
         ("encoder.width=0", &["encoder.width", "0"][..]),
         ("encoder.width=-1", &["encoder.width"]),
-        ("loss.temperature=0", &["loss.temperature", "from 0.000001"]),
+        ("loss.temperature=0", &["loss.temperature", "from 1e-30"]),
         ("loss.temperature=nan", &["loss.temperature"]),
         ("optim.rte=1", &["optim.rte", "optim.rate"]),
         ("batch=8", &["train.batch"]),

@@ -124,7 +124,7 @@ fn keys_are_listed_as_a_file_that_can_be_used() {
     let listed = simclr(&["keys"]).expect(0, &[]).out;
     assert!(
         listed.contains("# tau, by which similarities are divided;")
-            && listed.contains("held-out loss\n# (a number from 0.000001 to 1000000)"),
+            && listed.contains("held-out loss\n# (a number from 1e-30 to 1e30)"),
         "{listed}"
     );
     let (dir, data) = small_data();

@@ -212,7 +212,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "loss.temperature",
-        Number(Range::between(1e-6, 1e6)),
+        Number(Range::between(1e-30, 1e30)),
         "tau, by which similarities are divided; margin_triplet uses it only for the logged entropy and held-out loss",
     )
     .also(&["tau", "temp"]),
