@@ -1,0 +1,107 @@
+//! Convolutions that normalise as they read.
+
+use simclr_engine::ops::{self, Conv2d};
+use simclr_engine::{Arithmetic, DType, Device, Mode, Parameters, Result, SingleProcess, Tape, Tensor, Var};
+
+use crate::common::{gpu, tensor};
+use crate::{Setting, TYPES, assert_close, compare, find, norm, outcome, rounded};
+
+/// x (6, 5, 6, 8), a BatchNorm of its channels, and the weights of what follows.
+const NORMALISED: Setting = Setting {
+    activations: &[("x", &[6, 5, 6, 8])],
+    parameters: &[("gamma", &[8]), ("beta", &[8]), ("w", &[16, 3, 3, 8])],
+    averages: &[("mean", &[8]), ("var", &[8])],
+};
+
+/// Without steps that repeat, convolutions may normalise as they read; what stands in for a GPU is slow with six
+/// images unless they do.
+fn free(gpu: &Device) {
+    gpu.set_arithmetic(Arithmetic { deterministic: false, ..Arithmetic::default() });
+}
+
+fn normalised(tape: &mut Tape, parameters: &Parameters, stride: usize) -> Result<Var> {
+    let x = tape.parameter(find(parameters, "x"));
+    let conv = Conv2d { stride, padding: 1, channel_sums: true };
+    ops::norm_conv2d(tape, x, &norm(parameters), find(parameters, "w"), conv)
+}
+
+#[test]
+fn convolutions_that_normalise_as_they_read() {
+    let Some(gpu) = gpu() else { return };
+    free(&gpu);
+    for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+        for stride in [1, 2] {
+            let what = format!("norm_conv2d /{stride}");
+            compare(&what, &gpu, &NORMALISED, mode, &TYPES, |tape, parameters| {
+                let y = normalised(tape, parameters, stride)?;
+                // The sums are of what was put out: a BatchNorm behind it takes them.
+                assert!(y.channel_sums().is_some());
+                Ok(y)
+            });
+        }
+    }
+}
+
+#[test]
+fn what_a_convolution_normalises_is_not_kept() {
+    let Some(gpu) = gpu() else { return };
+    let parameters = NORMALISED.on(&gpu, DType::F16);
+    let kept = || {
+        // The first time it is found out how.
+        normalised(&mut Tape::new(&parameters, Mode::Train, &SingleProcess), &parameters, 1).unwrap();
+        let before = gpu.memory().live;
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let _y = normalised(&mut tape, &parameters, 1).unwrap();
+        gpu.memory().live - before
+    };
+    let apart = kept();
+    free(&gpu);
+    let at_once = kept();
+    // A GPU may be faster with one after the other.
+    let activation = 2 * parameters.get(find(&parameters, "x")).len();
+    let on_stand_in = gpu.to_string().contains("stand-in");
+    assert!(!on_stand_in || at_once + activation <= apart, "{at_once} bytes instead of {apart}");
+}
+
+#[test]
+fn checkpointed_convolutions_normalise_as_they_did() {
+    let Some(gpu) = gpu() else { return };
+    free(&gpu);
+    let parameters = NORMALISED.on(&gpu, DType::F16);
+    let segment = |tape: &mut Tape, _: &[Var]| normalised(tape, &parameters, 2);
+    let plain = outcome(&parameters, Mode::Train, DType::F16, |tape| segment(tape, &[]));
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let y = tape.checkpoint(&[], &segment).unwrap();
+    let dy = rounded(&tensor(&gpu, "dy", y.tensor().shape()), DType::F16);
+    let gradients = tape.backward(&y, dy).unwrap();
+    let gradients = gradients.iter().map(|(_, gradient)| gradient.to_vec().unwrap());
+    let averages = plain[plain.len() - 2..].to_vec();
+    let got: Vec<_> = [y.tensor().to_vec().unwrap()].into_iter().chain(gradients).chain(averages).collect();
+    assert_close("checkpointed", DType::F16, &got, &plain);
+}
+
+#[test]
+fn a_captured_step_normalises_as_it_reads() {
+    let Some(gpu) = gpu() else { return };
+    free(&gpu);
+    let parameters = NORMALISED.on(&gpu, DType::F16);
+    let want = outcome(&parameters, Mode::Train, DType::F16, |tape| normalised(tape, &parameters, 1));
+    let dy = rounded(&tensor(&gpu, "dy", &[6, 5, 6, 16]), DType::F16);
+    let w = find(&parameters, "w");
+    let mut total = Tensor::zeros(&gpu, parameters.get(w).shape()).unwrap();
+    let step = gpu
+        .capture(|| {
+            let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+            let y = normalised(&mut tape, &parameters, 1)?;
+            let gradients = tape.backward(&y, dy.clone())?;
+            total.add_assign(gradients.get(w).unwrap())
+        })
+        .unwrap();
+    for _ in 0..2 {
+        step.replay().unwrap();
+    }
+    // Once before it was captured, and twice again.
+    let got = total.to_vec().unwrap();
+    let want: Vec<f32> = want[4].iter().map(|dw| 3.0 * dw).collect();
+    assert_close("a captured step", DType::F16, &[got], &[want]);
+}
