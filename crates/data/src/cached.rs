@@ -3,6 +3,7 @@
 mod file;
 
 use std::cell::Cell;
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,8 +52,8 @@ impl Cached {
         Self::new(inner, Store::Memory { budget: budget_bytes, used: AtomicU64::new(0) })
     }
 
-    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`; a disk that is
-    /// full sooner is given `spare_bytes` back, for others who write to it. What an earlier program left there
+    /// Keeps images of `inner`, decoded as `decode` says, in a file at `path`, within `budget_bytes`, and only while
+    /// `spare_bytes` are free on the disk beside it, for others who write to it. What an earlier program left there
     /// serves again, if it was of the same images (by their names and some that are compared) decoded in the same
     /// way; damage is noticed.
     ///
@@ -90,6 +91,15 @@ impl Cached {
         match &self.store {
             Store::Memory { used, .. } => used.load(Ordering::Relaxed),
             Store::Disk(file) => file.used(),
+        }
+    }
+
+    /// Gives `spare_bytes` back to a disk that is full all the same, once, and keeps no more images. Whether there
+    /// were any; a cache in memory has none.
+    pub fn give_way(&self) -> bool {
+        match &self.store {
+            Store::Memory { .. } => false,
+            Store::Disk(file) => file.give_way(),
         }
     }
 
@@ -142,6 +152,13 @@ impl Cached {
             // It is there, but damaged.
             Store::Disk(_) => {}
         }
+    }
+}
+
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, bytes) = (self.kept.len(), self.used_bytes());
+        f.debug_struct("Cached").field("images", &images).field("used_bytes", &bytes).finish_non_exhaustive()
     }
 }
 

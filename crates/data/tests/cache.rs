@@ -119,3 +119,19 @@ fn many_threads_keep_within_the_budget() {
     });
     assert_eq!(cached.used_bytes(), 40 * RECORD as u64);
 }
+
+#[test]
+fn what_is_to_stay_free_on_the_disk_is_left_free() {
+    let (_dir, file) = folder();
+    let images = images(0);
+    let shared: Arc<dyn Dataset> = images.clone();
+    // No disk has so much.
+    let spare = u64::MAX / 2;
+    let cached = Cached::on_disk(shared, &DecodeOptions::default(), (1 << 20, spare), &file).unwrap();
+    let mut scratch = DecodeScratch::default();
+    for (index, expected) in images.pixels.iter().enumerate() {
+        assert_eq!(cached.read(index, &mut scratch).unwrap().pixels, &expected[..]);
+    }
+    let kept = if cfg!(unix) { 0 } else { IMAGES * RECORD };
+    assert_eq!(cached.used_bytes(), kept as u64);
+}

@@ -20,6 +20,8 @@ use crate::positioned::{read_exact_at, write_all_at};
 
 const MAGIC: &[u8; 16] = b"simclr images 1\n";
 const START: u64 = 24;
+/// After so many more bytes the disk is asked anew what is free.
+const LOOK_EVERY: u64 = 16 << 20;
 const TAG: u32 = u32::from_le_bytes(*b"imag");
 /// Bytes before the pixels of a record.
 pub(super) const HEAD: u64 = 24;
@@ -46,16 +48,20 @@ pub(super) struct CacheFile {
     end: AtomicU64,
     /// Where the last one ends at the latest.
     limit: u64,
-    /// What is given back to a disk that is full.
+    /// What is left free on the disk, and given back to it where others have filled it.
     spare: u64,
-    /// Set when a record could not be written.
+    /// Where the disk is asked next what is free.
+    look_at: AtomicU64,
+    /// Set when no more records are written.
     full: AtomicBool,
+    /// Set when `spare` has been given back.
+    given: AtomicBool,
 }
 
 impl CacheFile {
     /// Opens the file at `path` with the images that it holds of a data set of `images` images: those of another
-    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes; where the disk is full before
-    /// that, the last `spare` bytes of them are given back to it.
+    /// `fingerprint` are thrown away. Of records there will be at most `budget` bytes, and fewer where less than
+    /// `spare` bytes would be left free on the disk.
     pub fn open(
         path: &Path,
         fingerprint: u64,
@@ -71,7 +77,9 @@ impl CacheFile {
             end: AtomicU64::new(START),
             limit: START.saturating_add(budget),
             spare,
+            look_at: AtomicU64::new(START),
             full: AtomicBool::new(false),
+            given: AtomicBool::new(false),
             file,
         };
         let places = if known { cache.scan(images).map_err(io)? } else { Vec::new() };
@@ -79,12 +87,14 @@ impl CacheFile {
         cache.file.set_len(end).map_err(io)?;
         write_all_at(&cache.file, &start(fingerprint), 0).map_err(io)?;
         cache.end.store(end, Ordering::Relaxed);
+        cache.look_at.store(end, Ordering::Relaxed);
         Ok((cache, places))
     }
 
     /// Forgets all images.
     pub fn clear(&self) -> std::io::Result<()> {
         self.end.store(START, Ordering::Relaxed);
+        self.look_at.store(START, Ordering::Relaxed);
         self.file.set_len(START)
     }
 
@@ -122,8 +132,41 @@ impl CacheFile {
         !self.full.load(Ordering::Relaxed) && end.is_some_and(|end| end <= self.limit)
     }
 
+    /// Keeps no more images.
+    fn stop(&self, reason: &str) {
+        // Said once.
+        if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(reason, "the cache on disk can keep no more images");
+        }
+    }
+
+    /// Keeps no more images where the disk, asked now and then, has little left.
+    fn look_at_disk(&self) {
+        let end = self.end.load(Ordering::Relaxed);
+        let due = |at: u64| (end >= at).then_some(end + LOOK_EVERY);
+        if self.look_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+            && free_bytes(&self.file).is_some_and(|free| free < self.spare.saturating_add(LOOK_EVERY))
+        {
+            self.stop("what is free on the disk is left to checkpoints and logs");
+        }
+    }
+
+    /// Gives the last `spare` bytes of records back to a disk that others have filled, the first time, and keeps no
+    /// more images. Whether there were any.
+    pub fn give_way(&self) -> bool {
+        if self.given.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.stop("the disk is full");
+        // Images that lay there are found to be gone and read anew.
+        let end = self.end.load(Ordering::Relaxed);
+        let cut = end.saturating_sub(self.spare).max(START);
+        cut < end && self.file.set_len(cut).is_ok()
+    }
+
     /// Writes an image, if there is room.
     pub fn put(&self, index: u32, image: Decoded<'_>) -> Option<Place> {
+        self.look_at_disk();
         if self.full.load(Ordering::Relaxed) {
             return None;
         }
@@ -138,12 +181,8 @@ impl CacheFile {
         record.extend(crc32c::crc32c(&record).to_le_bytes());
         record.extend_from_slice(image.pixels);
         if let Err(error) = write_all_at(&self.file, &record, at) {
-            // Said once.
-            if !self.full.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%error, "the cache on disk can keep no more images");
-                // Images that lay there are found to be gone and read anew.
-                let _ = self.file.set_len(at.saturating_sub(self.spare).max(START));
-            }
+            self.stop(&error.to_string());
+            self.give_way();
             return None;
         }
         Some(Place { offset: at + HEAD, width, height, checksum })
@@ -162,4 +201,15 @@ fn start(fingerprint: u64) -> [u8; START as usize] {
     start[..MAGIC.len()].copy_from_slice(MAGIC);
     start[MAGIC.len()..].copy_from_slice(&fingerprint.to_le_bytes());
     start
+}
+
+/// What programs may still write to the disk of `file`, where the system tells.
+fn free_bytes(file: &File) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::fstatvfs(file).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        None
+    }
 }

@@ -15,6 +15,19 @@ const DISK: u64 = 20 << 30;
 /// What logs may come to, in bytes.
 const LOGS: u64 = 16 << 20;
 
+/// A data set, and its cache where that is on the disk that the run is saved to.
+pub(super) struct Kept {
+    pub(super) images: Arc<dyn Dataset>,
+    pub(super) on_disk: Option<Arc<Cached>>,
+}
+
+impl Kept {
+    /// One that has no cache on disk.
+    pub(super) fn elsewhere(images: Arc<dyn Dataset>) -> Kept {
+        Kept { images, on_disk: None }
+    }
+}
+
 /// The data set with what is decoded once kept, where the configuration says and within its limit: by choice only
 /// where a run that takes `memory`, on a GPU or not, leaves room.
 pub(super) fn kept(
@@ -23,12 +36,12 @@ pub(super) fn kept(
     run: Option<&RunFolder>,
     (on_gpu, part): (bool, Part),
     memory: &memory::Choice,
-) -> Result<Arc<dyn Dataset>, TrainError> {
+) -> Result<Kept, TrainError> {
     let limit = config.data.cache_bytes();
     let available = || memory::available_bytes() / part.here as u64;
-    let in_memory = |bytes| Arc::new(Cached::in_memory(dataset.clone(), bytes));
+    let in_memory = |bytes| Kept::elsewhere(Arc::new(Cached::in_memory(dataset.clone(), bytes)));
     Ok(match (config.data.cache, run) {
-        (Cache::None, _) => dataset.clone(),
+        (Cache::None, _) => Kept::elsewhere(dataset.clone()),
         // A worker without a folder has no disk for it.
         (Cache::Auto, _) | (Cache::Disk, None) => {
             // Images are kept in the system's memory, where a GPU's network is not.
@@ -45,7 +58,8 @@ pub(super) fn kept(
             let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK));
             // A new checkpoint is written before an old one goes, and the best one may come before it.
             let spare = 2 * memory.needs.state + LOGS;
-            Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?)
+            let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?);
+            Kept { images: cached.clone(), on_disk: Some(cached) }
         }
     })
 }

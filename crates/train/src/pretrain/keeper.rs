@@ -1,6 +1,8 @@
 //! What keeps a run: its folder, its logs, its checkpoints.
 
-use simclr_data::Skipped;
+use std::sync::Arc;
+
+use simclr_data::{Cached, Skipped};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::TrainConfig;
@@ -23,12 +25,12 @@ pub(super) struct Keeper<'r> {
 }
 
 impl<'r> Keeper<'r> {
-    /// Begins the logs in `folder`, or cuts them back to where `from` was saved. Returns the images that were
-    /// passed over before.
+    /// Begins the logs in `folder`, or cuts them back to where `from` was saved; a cache on the disk gives way to
+    /// checkpoints. Returns the images that were passed over before.
     pub(super) fn new(
         folder: &'r RunFolder,
         config: &TrainConfig,
-        identity: Identity,
+        (identity, cache): (Identity, Option<Arc<Cached>>),
         from: Option<&Checkpoint>,
     ) -> Result<(Keeper<'r>, Vec<Skipped>), TrainError> {
         let files = folder.files().as_ref();
@@ -44,7 +46,7 @@ impl<'r> Keeper<'r> {
                 (Logs { metrics, events }, Vec::new())
             }
         };
-        let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every);
+        let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every, cache);
         Ok((Keeper { folder, logs, saver, identity }, skipped))
     }
 

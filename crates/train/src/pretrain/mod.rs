@@ -119,7 +119,8 @@ pub fn lead(
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
         let prepared = self::prepare(dataset, config, (Some(run), from), team, device)?;
-        Ok((prepared, Keeper::new(run, &config.train, identity, from)?))
+        let cache = prepared.cache.clone();
+        Ok((prepared, Keeper::new(run, &config.train, (identity, cache), from)?))
     };
     let (prepared, keeper) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
     team.on(device, |team| Run::new(prepared, config, Some(keeper), team)?.go(observer)?.outcome())

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Subset};
+use simclr_data::{Cached, Dataset, Subset};
 use simclr_engine::Device;
 
 use crate::{Config, Schedule, TrainError, memory};
 
 use super::beginning::Beginning;
+use super::cache::Kept;
 use super::state::State;
 use super::{Identity, Part, RunViews, ViewsPlace};
 
@@ -61,7 +62,9 @@ pub fn plan(
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, part.of)?;
     let memory = choose_memory(&state, dataset, config, part)?;
-    let prepared = Prepared::new(state, dataset, held_out, config, (memory, part), |_| Ok(dataset.clone()))?;
+    let prepared = Prepared::new(state, dataset, held_out, config, (memory, part), |_| {
+        Ok(Kept::elsewhere(dataset.clone()))
+    })?;
     Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
 }
 
@@ -111,6 +114,8 @@ pub(super) struct Prepared {
     pub(super) holdout: Option<Arc<dyn Dataset>>,
     /// The laws of the views, one a branch.
     pub(super) families: [ViewFamily; 2],
+    /// Decoded images on the disk of the run.
+    pub(super) cache: Option<Arc<Cached>>,
 }
 
 impl Prepared {
@@ -122,12 +127,13 @@ impl Prepared {
         held_out: usize,
         config: &Config,
         (mut memory, part): (memory::Choice, Part),
-        keep: impl FnOnce(&memory::Choice) -> Result<Arc<dyn Dataset>, TrainError>,
+        keep: impl FnOnce(&memory::Choice) -> Result<Kept, TrainError>,
     ) -> Result<Prepared, TrainError> {
         let device = state.model.device.clone();
         let sizes = memory::Images::of(config, &device, dataset.as_ref());
         state.model = state.model.with_memory(memory.memory);
-        let (train, holdout) = split(keep(&memory)?, config, held_out)?;
+        let Kept { images, on_disk: cache } = keep(&memory)?;
+        let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
         let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;
         memory.needs.images += views.to_keep(&sizes);
@@ -146,7 +152,7 @@ impl Prepared {
             views,
             memory,
         };
-        Ok(Prepared { plan, state, train, holdout, families })
+        Ok(Prepared { plan, state, train, holdout, families, cache })
     }
 }
 

@@ -89,7 +89,7 @@ impl<'r> Run<'r> {
         keeper: Option<(Keeper<'r>, Vec<Skipped>)>,
         team: Team<'r>,
     ) -> Result<Run<'r>, TrainError> {
-        let Prepared { plan, state, train, holdout, families } = prepared;
+        let Prepared { plan, state, train, holdout, families, cache: _ } = prepared;
         let (keeper, skipped) =
             keeper.map_or((None, Vec::new()), |(keeper, skipped)| (Some(keeper), skipped));
         let device = &state.model.device;

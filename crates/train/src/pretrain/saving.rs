@@ -2,8 +2,11 @@
 
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
+
+use simclr_data::Cached;
 
 use crate::TrainError;
 use crate::checkpoint::{Checkpoint, Checkpoints};
@@ -23,9 +26,11 @@ const SHARE: u32 = 50;
 pub(super) struct Saver {
     checkpoints: Checkpoints,
     every: Auto<u64>,
+    /// What gives way to a checkpoint where the disk is full.
+    cache: Option<Arc<Cached>>,
     /// The best state since the last checkpoint, where nothing else was to be saved then: it is written before the
-    /// next one, which may name it.
-    best: Option<Checkpoint>,
+    /// next one, which may name it, and kept until both are on the disk.
+    best: Option<Arc<Checkpoint>>,
     writing: Option<JoinHandle<Result<PathBuf, TrainError>>>,
     newest: Option<PathBuf>,
     /// When the newest was handed over, and how long training has waited for it.
@@ -34,10 +39,12 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    /// One for a run that starts now, with [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every).
-    pub(super) fn new(checkpoints: Checkpoints, every: Auto<u64>) -> Saver {
+    /// One for a run that starts now, with [`checkpoint_every`](crate::config::TrainConfig::checkpoint_every); a
+    /// `cache` on the same disk is worth less than a checkpoint.
+    pub(super) fn new(checkpoints: Checkpoints, every: Auto<u64>, cache: Option<Arc<Cached>>) -> Saver {
         let (best, writing, newest) = (None, None, None);
-        Saver { checkpoints, every, best, writing, newest, last: Instant::now(), held_up: Duration::ZERO }
+        let (last, held_up) = (Instant::now(), Duration::ZERO);
+        Saver { checkpoints, every, cache, best, writing, newest, last, held_up }
     }
 
     /// Whether the state after `step` is to be saved.
@@ -75,7 +82,7 @@ impl Saver {
         self.wait()?;
         self.held_up += start.elapsed();
         self.best = None;
-        self.best = Some(checkpoint()?);
+        self.best = Some(Arc::new(checkpoint()?));
         Ok(())
     }
 
@@ -90,17 +97,23 @@ impl Saver {
         let start = Instant::now();
         self.wait()?;
         let newest = checkpoint()?;
-        let held = self.best.take().filter(|held| {
+        let held = self.best.clone().filter(|held| {
             // Not where the newest is that state, or a better one.
             let (step, best) = (held.meta.step, newest.meta.best.as_ref());
             step != newest.meta.step && best.is_some_and(|best| best.step() == step)
         });
-        let checkpoints = self.checkpoints.clone();
+        let (checkpoints, cache) = (self.checkpoints.clone(), self.cache.clone());
+        let save = move |checkpoint: &Checkpoint| match checkpoints.save(checkpoint) {
+            Err(error) if error.is_full_disk() && cache.as_ref().is_some_and(|cache| cache.give_way()) => {
+                checkpoints.save(checkpoint)
+            }
+            saved => saved,
+        };
         let write = move || {
             if let Some(held) = held {
-                checkpoints.save(&held)?;
+                save(&held)?;
             }
-            checkpoints.save(&newest)
+            save(&newest)
         };
         let folder = self.checkpoints.folder();
         let writing = Builder::new().name("checkpoint".to_owned()).spawn(write);
@@ -117,6 +130,7 @@ impl Saver {
     pub(super) fn wait(&mut self) -> Result<(), TrainError> {
         if let Some(writing) = self.writing.take() {
             self.newest = Some(writing.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            self.best = None;
         }
         Ok(())
     }
@@ -153,11 +167,59 @@ fn is_worth(since: Duration, held_up: Duration, end_of_epoch: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::fs;
+    use std::io::{self, ErrorKind, Read};
+    use std::path::Path;
+
+    use simclr_data::{Dataset, DecodeOptions, DecodeScratch, Made};
 
     use super::*;
     use crate::checkpoint::{Best, Meta, NamedTensor};
-    use crate::file_system::Disk;
+    use crate::file_system::{Disk, FileSystem, Output};
+
+    /// A disk on which no file can be made while another is longer than it may be.
+    #[derive(Debug)]
+    struct Full {
+        by: PathBuf,
+        most: u64,
+    }
+
+    impl FileSystem for Full {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+            match fs::metadata(&self.by) {
+                Ok(by) if by.len() > self.most => Err(ErrorKind::StorageFull.into()),
+                _ => Disk.create(path),
+            }
+        }
+
+        fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
+            Disk.append(path)
+        }
+
+        fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
+            Disk.open(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            Disk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            Disk.remove(path)
+        }
+
+        fn create_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.create_folder(path)
+        }
+
+        fn sync_folder(&self, path: &Path) -> io::Result<()> {
+            Disk.sync_folder(path)
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+            Disk.list(path)
+        }
+    }
 
     fn checkpoint(step: u64, best: u64) -> Result<Checkpoint, TrainError> {
         let tensors = vec![NamedTensor { name: "w".to_owned(), shape: vec![2], data: vec![step as f32; 2] }];
@@ -196,7 +258,7 @@ mod tests {
     #[test]
     fn numbers_are_steps_and_auto_looks_at_the_clock() {
         let checkpoints = || Checkpoints::new(PathBuf::from("nowhere"), 1, Arc::new(Disk));
-        let mut saver = Saver::new(checkpoints(), Auto::Value(3));
+        let mut saver = Saver::new(checkpoints(), Auto::Value(3), None);
         let due: Vec<u64> = (1..10).filter(|&step| saver.is_due(step, step == 5)).collect();
         assert_eq!(due, [3, 6, 9]);
         saver.every = Auto::Auto;
@@ -208,7 +270,7 @@ mod tests {
     fn a_checkpoint_never_names_a_best_one_that_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(Disk));
-        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto);
+        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, None);
         saver.hold(|| checkpoint(10, 10)).unwrap();
         saver.hold(|| checkpoint(20, 20)).unwrap();
         assert!(steps(&checkpoints).is_empty());
@@ -225,11 +287,60 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_gives_way_to_a_checkpoint_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let by = folder.path().join("data.cache");
+        let images: Arc<dyn Dataset> = Arc::new(Made::new(20, 32, 0));
+        let spare = 5 * 3 * 32 * 32;
+        let cached = Arc::new(
+            Cached::on_disk(images.clone(), &DecodeOptions::default(), (1 << 20, spare), &by).unwrap(),
+        );
+        let mut scratch = DecodeScratch::default();
+        for index in 0..images.len() {
+            cached.read(index, &mut scratch).unwrap();
+        }
+        let whole = fs::metadata(&by).unwrap().len();
+        let files = Full { by: by.clone(), most: whole - spare };
+        let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(files));
+        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, Some(cached.clone()));
+        saver.hold(|| checkpoint(1, 1)).unwrap();
+        saver.save(|| checkpoint(2, 1)).unwrap();
+        saver.wait().unwrap();
+        assert_eq!(steps(&checkpoints), [1, 2]);
+        assert_eq!(fs::metadata(&by).unwrap().len(), whole - spare);
+        // What lay there is read from the data.
+        for index in 0..images.len() {
+            let own = cached.read(index, &mut scratch).unwrap().pixels.to_vec();
+            assert_eq!(own, images.read(index, &mut DecodeScratch::default()).unwrap().pixels, "{index}");
+        }
+        fs::OpenOptions::new().write(true).open(&by).unwrap().set_len(whole).unwrap();
+        saver.save(|| checkpoint(3, 1)).unwrap();
+        assert!(saver.wait().unwrap_err().is_full_disk());
+    }
+
+    #[test]
+    fn a_best_state_that_could_not_be_written_is_written_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let by = folder.path().join("other");
+        fs::write(&by, "full").unwrap();
+        let files = Full { by: by.clone(), most: 0 };
+        let checkpoints = Checkpoints::new(folder.path().join("checkpoints"), 1, Arc::new(files));
+        let mut saver = Saver::new(checkpoints.clone(), Auto::Auto, None);
+        saver.hold(|| checkpoint(1, 1)).unwrap();
+        saver.save(|| checkpoint(2, 1)).unwrap();
+        assert!(saver.wait().unwrap_err().is_full_disk());
+        fs::remove_file(by).unwrap();
+        saver.save(|| checkpoint(3, 1)).unwrap();
+        saver.wait().unwrap();
+        assert_eq!(steps(&checkpoints), [1, 3]);
+    }
+
+    #[test]
     fn a_write_that_fails_is_told_when_it_is_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoints");
         std::fs::write(&path, "in the way").unwrap();
-        let mut saver = Saver::new(Checkpoints::new(path, 1, Arc::new(Disk)), Auto::Auto);
+        let mut saver = Saver::new(Checkpoints::new(path, 1, Arc::new(Disk)), Auto::Auto, None);
         saver.save(|| checkpoint(1, 1)).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let error = loop {
