@@ -6,7 +6,7 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ const ALIVE: u8 = 1;
 const LAST_WORDS: u8 = 2;
 /// The longest last words that are read, in bytes.
 const MOST_WORDS: u64 = 64 << 10;
+
+/// So many messages may wait to be written. Fewer do: a worker goes on once the others have come as far.
+const QUEUE: usize = 16;
 
 /// A worker that sends nothing for so long says that it is there.
 const SAY_SO: Duration = Duration::from_secs(5);
@@ -33,7 +36,7 @@ pub(super) struct Link {
     rank: usize,
     incoming: BufReader<TcpStream>,
     /// None only while it is dropped.
-    outgoing: Option<Sender<Vec<u8>>>,
+    outgoing: Option<SyncSender<Vec<u8>>>,
     /// Messages that have been written, to be used again.
     written: Receiver<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
@@ -50,7 +53,9 @@ impl Link {
         // who only write, without an error.
         #[cfg(target_os = "linux")]
         rustix::net::sockopt::set_tcp_user_timeout(&stream, SILENCE.as_millis() as u32)?;
-        let (out, (outgoing, messages), (back, written)) = (stream.try_clone()?, channel(), channel());
+        // Queues of a fixed size: those without one allocate as messages pass.
+        let ((outgoing, messages), (back, written)) = (sync_channel(QUEUE), sync_channel(QUEUE));
+        let out = stream.try_clone()?;
         let thread = Builder::new().name(format!("to worker {rank}"));
         let thread = thread.spawn(move || write_all(out, &messages, &back, &gone))?;
         let incoming = BufReader::with_capacity(64 << 10, stream);
@@ -167,13 +172,18 @@ fn head(kind: u8, length: usize) -> [u8; HEAD] {
 
 /// Writes `messages` until there will be no more or nobody takes them; where there are none for a while, that we
 /// are there.
-fn write_all(mut out: TcpStream, messages: &Receiver<Vec<u8>>, back: &Sender<Vec<u8>>, gone: &AtomicBool) {
+fn write_all(
+    mut out: TcpStream,
+    messages: &Receiver<Vec<u8>>,
+    back: &SyncSender<Vec<u8>>,
+    gone: &AtomicBool,
+) {
     loop {
         let sent = match messages.recv_timeout(SAY_SO) {
             Ok(message) => {
                 let sent = out.write_all(&message);
-                // Whoever sent it may have gone.
-                let _ = back.send(message);
+                // Whoever sent it may have gone, or have enough of them.
+                let _ = back.try_send(message);
                 sent
             }
             Err(RecvTimeoutError::Timeout) => out.write_all(&head(ALIVE, 0)),

@@ -134,19 +134,20 @@ impl Collective for Workers {
                 round(&mesh.sums, values);
                 return Ok(());
             }
-            let pieces: Vec<Range<usize>> = pieces(values.len(), self.size).collect();
-            for (link, piece) in mesh.links.iter_mut().zip(&pieces) {
+            let length = values.len();
+            let piece = |rank| piece(length, rank, self.size);
+            for (rank, link) in mesh.links.iter_mut().enumerate() {
                 if let Some(link) = link {
-                    link.send(bytemuck::cast_slice(&values[piece.clone()]));
+                    link.send(bytemuck::cast_slice(&values[piece(rank)]));
                 }
             }
-            let own = &mut values[pieces[self.rank].clone()];
+            let own = &mut values[piece(self.rank)];
             mesh.add_up(own)?;
             round(&mesh.sums, own);
             mesh.send_to_all(bytemuck::cast_slice(own));
-            for (link, piece) in mesh.links.iter_mut().zip(&pieces) {
+            for (rank, link) in mesh.links.iter_mut().enumerate() {
                 if let Some(link) = link {
-                    link.take_into(bytemuck::cast_slice_mut(&mut values[piece.clone()]))?;
+                    link.take_into(bytemuck::cast_slice_mut(&mut values[piece(rank)]))?;
                 }
             }
             Ok(())
@@ -175,9 +176,9 @@ impl Collective for Workers {
     }
 }
 
-/// `length` values in one piece for each of `count` workers, as even as can be.
-fn pieces(length: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).map(move |i| length * i / count..length * (i + 1) / count)
+/// The piece of worker `rank` of `length` values, which are cut as evenly as can be.
+fn piece(length: usize, rank: usize, size: usize) -> Range<usize> {
+    length * rank / size..length * (rank + 1) / size
 }
 
 #[cfg(test)]
