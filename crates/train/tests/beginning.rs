@@ -1,5 +1,6 @@
 //! Training that begins with the encoder of another run.
 
+mod common;
 mod watching;
 
 use std::path::Path;
@@ -26,8 +27,7 @@ fn config(sets: &[&str]) -> Result<Config, TrainError> {
         "optim.name=sgd",
         "optim.rate=0.1",
     ];
-    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
-    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
+    common::small(&usual, sets)
 }
 
 fn images() -> Arc<dyn Dataset> {

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "cuda")]
 
+mod common;
 mod on_gpu;
 mod watching;
 
@@ -18,7 +19,7 @@ use simclr_train::file_system::Disk;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{Outcome, pretrain};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Layers, Model, TrainError, memory};
+use simclr_train::{Config, Model, TrainError, memory};
 use watching::Watch;
 
 /// Five steps and a bit an epoch on 8 x 8 pixels, three epochs.
@@ -33,8 +34,7 @@ fn config(sets: &[&str]) -> Config {
         "optim.warmup_epochs=0.5",
         "train.log_every=1",
     ];
-    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
-    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+    common::small(&usual, sets).unwrap()
 }
 
 /// Trains in `folder`, on from a checkpoint where one is given.
@@ -55,10 +55,9 @@ fn train(
 }
 
 /// What a run left, and all its bits.
-fn left(outcome: &Outcome) -> (Checkpoint, Vec<Vec<u32>>) {
+fn left(outcome: &Outcome) -> (Checkpoint, Vec<(String, Vec<u32>)>) {
     let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
-    let bits = checkpoint.tensors.iter().map(|tensor| tensor.data.iter().map(|v| v.to_bits()).collect());
-    let bits = bits.collect();
+    let bits = common::bits(&checkpoint);
     (checkpoint, bits)
 }
 

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "cuda")]
 
+mod common;
 mod on_gpu;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use simclr_train::pretrain::{
     Batches, CapturedStep, EpochRecord, Observer, Part, Plan, StepRecord, ViewsPlace, pretrain,
 };
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Layers, TrainError, memory};
+use simclr_train::{Config, TrainError, memory};
 
 const SIDE: u32 = 16;
 
@@ -183,8 +184,7 @@ fn config(sets: &[&str]) -> Config {
         "optim.warmup_epochs=0.5",
         "train.log_every=1",
     ];
-    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
-    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+    common::small(&usual, sets).unwrap()
 }
 
 fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<Watch, TrainError> {

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cuda")]
 
+mod common;
 mod watching;
 
 use std::path::Path;
@@ -11,14 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::scope;
 use std::time::Duration;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use common::{Broken, bits};
+use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Outcome, Team, assist, lead};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::workers::{Host, Patience, Workers};
-use simclr_train::{Config, Layers, TrainError};
+use simclr_train::{Config, TrainError};
 use watching::Watch;
 
 /// Two GPUs, one test at a time.
@@ -42,8 +44,7 @@ fn config(sets: &[&str]) -> Config {
         "optim.rate=0.01",
         "train.log_every=1",
     ];
-    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
-    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() }).unwrap()
+    common::small(&usual, sets).unwrap()
 }
 
 fn images() -> Arc<dyn Dataset> {
@@ -116,10 +117,6 @@ fn whole(devices: &[Device], config: &Config) -> (Checkpoint, Watch) {
     (Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), watch)
 }
 
-fn bits(checkpoint: &Checkpoint) -> Vec<Vec<u32>> {
-    checkpoint.tensors.iter().map(|tensor| tensor.data.iter().map(|v| v.to_bits()).collect()).collect()
-}
-
 #[test]
 fn two_gpus_take_the_steps_of_one() {
     let Some((gpus, _alone)) = gpus() else { return };
@@ -163,44 +160,12 @@ fn each_worker_needs_a_gpu_of_its_own() {
     }
 }
 
-/// Images of which some cannot be read.
-struct Torn(Made);
-
-impl Dataset for Torn {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        self.0.classes()
-    }
-
-    fn label(&self, index: usize) -> Option<u32> {
-        self.0.label(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.0.name(index)
-    }
-
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        part: &dyn Fn(u32, u32) -> Region,
-        scratch: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        if index.is_multiple_of(3) {
-            return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
-        }
-        self.0.read_part(index, part, scratch)
-    }
-}
-
 #[test]
 fn a_worker_that_fails_is_told_of_by_the_other_that_waits_for_it() {
     let Some((gpus, _alone)) = gpus() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let torn: Arc<dyn Dataset> = Arc::new(Torn(Made::new(96, 8, 0)));
+    let torn: Arc<dyn Dataset> =
+        Arc::new(Broken { images: Made::new(96, 8, 0), broken: (0..96).step_by(3).collect() });
     let config = config(&["data.strict=true", "data.holdout=0", "data.cache=none"]);
     let ((outcome, _), other) = train_on([images(), torn], &gpus, folder.path(), &config, None, None);
     for error in [outcome.unwrap_err(), other.unwrap().unwrap_err()] {

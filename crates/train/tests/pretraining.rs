@@ -1,5 +1,6 @@
 //! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
 
+mod common;
 #[cfg(feature = "cuda")]
 mod on_gpu;
 mod watching;
@@ -7,18 +8,19 @@ mod watching;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::bits;
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{EpochRecord, Outcome, Part, Plan, plan, pretrain};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Layers, TrainError};
+use simclr_train::{Config, TrainError};
 use watching::Watch;
 
 /// Ten steps an epoch on 16 x 16 pixels, two epochs.
 fn config(sets: &[&str]) -> Config {
-    let mut all: Vec<String> = [
+    let usual = [
         "data.image_size=16",
         "data.holdout=16",
         "encoder.width=0.0625",
@@ -26,11 +28,8 @@ fn config(sets: &[&str]) -> Config {
         "train.epochs=2",
         "optim.warmup_epochs=0.5",
         "train.log_every=1",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    all.extend(sets.iter().map(|&set| set.to_owned()));
-    Config::resolve(&Layers { preset: Some("small"), sets: &all, ..Layers::default() }).unwrap()
+    ];
+    common::small(&usual, sets).unwrap()
 }
 
 fn images() -> Arc<dyn Dataset> {
@@ -67,11 +66,6 @@ fn finished(config: &Config, threads: usize) -> Checkpoint {
     let outcome = train(folder.path(), config, None, threads, &mut Watch::default()).unwrap();
     assert!(outcome.finished && outcome.step == 20, "{outcome:?}");
     Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
-}
-
-fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
-    let tensors = checkpoint.tensors.iter();
-    tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
 /// What does not depend on the precision is shown in both.

@@ -1,56 +1,21 @@
 //! Several workers train as one would: the same steps, saved and taken up again by any number of them.
 
+mod common;
 mod watching;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::scope;
 
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use common::{Broken, bits};
+use simclr_data::{Dataset, Made};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Outcome, Part, Team, assist, lead, plan};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Layers, TrainError};
+use simclr_train::{Config, TrainError};
 use watching::Watch;
-
-/// Images of which some cannot be read.
-struct Broken {
-    images: Made,
-    broken: Vec<usize>,
-}
-
-impl Dataset for Broken {
-    fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        self.images.classes()
-    }
-
-    fn label(&self, index: usize) -> Option<u32> {
-        self.images.label(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.images.name(index)
-    }
-
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        part: &dyn Fn(u32, u32) -> Region,
-        scratch: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        if self.broken.contains(&index) {
-            let (name, reason) = (self.name(index), "torn".to_owned());
-            return Err(DataError::Image { name, reason });
-        }
-        self.images.read_part(index, part, scratch)
-    }
-}
 
 fn images(broken: &[usize]) -> Arc<dyn Dataset> {
     Arc::new(Broken { images: Made::new(181, 16, 0), broken: broken.to_vec() })
@@ -58,7 +23,7 @@ fn images(broken: &[usize]) -> Arc<dyn Dataset> {
 
 /// Ten steps and a bit an epoch, on 16 x 16 pixels, two epochs.
 fn config(sets: &[&str]) -> Config {
-    let mut all: Vec<String> = [
+    let usual = [
         "data.image_size=16",
         "data.holdout=16",
         "encoder.width=0.0625",
@@ -68,11 +33,8 @@ fn config(sets: &[&str]) -> Config {
         "optim.warmup_epochs=0.5",
         "optim.rate=0.01",
         "train.log_every=1",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    all.extend(sets.iter().map(|&set| set.to_owned()));
-    Config::resolve(&Layers { preset: Some("small"), sets: &all, ..Layers::default() }).unwrap()
+    ];
+    common::small(&usual, sets).unwrap()
 }
 
 /// What worker 0 comes to, with what it saw.
@@ -120,11 +82,6 @@ fn whole(workers: usize, config: &Config, images: &Arc<dyn Dataset>) -> (Checkpo
     let outcome = outcome.unwrap();
     assert!(outcome.finished && others.into_iter().all(|other| other.unwrap()));
     (Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), watch)
-}
-
-fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
-    let tensors = checkpoint.tensors.iter();
-    tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
 /// The greatest distance of a tensor from its like, relative to its length.

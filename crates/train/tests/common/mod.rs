@@ -1,0 +1,57 @@
+//! What tests of training share.
+
+#![allow(dead_code, reason = "not every test that includes this uses it")]
+
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use simclr_train::checkpoint::Checkpoint;
+use simclr_train::{Config, Layers, TrainError};
+
+/// The preset "small" with what is usual in a test, and then `sets`.
+pub fn small(usual: &[&str], sets: &[&str]) -> Result<Config, TrainError> {
+    let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
+}
+
+/// The bits of every tensor, with its name.
+pub fn bits(checkpoint: &Checkpoint) -> Vec<(String, Vec<u32>)> {
+    let tensors = checkpoint.tensors.iter();
+    tensors.map(|t| (t.name.clone(), t.data.iter().map(|v| v.to_bits()).collect())).collect()
+}
+
+/// Images of which some cannot be read.
+pub struct Broken {
+    pub images: Made,
+    /// Which.
+    pub broken: Vec<usize>,
+}
+
+impl Dataset for Broken {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.images.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.images.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        part: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        if self.broken.contains(&index) {
+            let (name, reason) = (self.name(index), "torn".to_owned());
+            return Err(DataError::Image { name, reason });
+        }
+        self.images.read_part(index, part, scratch)
+    }
+}
