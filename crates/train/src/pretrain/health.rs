@@ -164,3 +164,103 @@ pub fn features(
     let Embedding { h, labels, .. } = Embedding::of(model, dataset, false, reading, &mut |_| ())?;
     Ok((h, labels))
 }
+
+#[cfg(test)]
+mod tests {
+    use simclr_data::Made;
+    use simclr_engine::{Device, Tensor};
+
+    use super::*;
+    use crate::{Config, Layers};
+
+    /// Held-out images, all of which make whole batches.
+    const IMAGES: usize = 64;
+
+    fn config(sets: &[&str]) -> Config {
+        let usual = ["data.image_size=8", "encoder.width=0.125", "loss.temperature=0.5"];
+        let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+        Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap()
+    }
+
+    fn model(config: &Config) -> Model {
+        Model::new(config, &Device::cpu(1).unwrap()).unwrap()
+    }
+
+    /// A linear head of `dim` coordinates with a weight (dim, features) and a bias as `values` says.
+    fn with_head(dim: usize, values: impl Fn(usize, usize) -> f32, bias: f32) -> Model {
+        let sets = ["head.kind=linear", "head.batch_norm=false", &format!("head.dim={dim}")];
+        let mut model = model(&config(&sets));
+        let features = model.encoder.features();
+        let weight = (0..dim * features).map(|i| values(i / features, i % features)).collect();
+        for (name, shape, values) in [
+            ("head.0.linear.weight", &[dim, features][..], weight),
+            ("head.0.linear.bias", &[dim], vec![bias; dim]),
+        ] {
+            let id = model.parameters.find(name).unwrap();
+            let value = Tensor::from_vec(&model.device, shape, values).unwrap();
+            model.parameters.set(id, value).unwrap();
+        }
+        model
+    }
+
+    /// Some direction for each coordinate.
+    fn direction(coordinate: usize, feature: usize) -> f32 {
+        ((7 * coordinate + 3 * feature) as f32).sin()
+    }
+
+    fn health_of(config: &Config, model: &Model) -> Health {
+        let holdout: Arc<dyn Dataset> = Arc::new(Made::new(IMAGES, 8, 0));
+        let views = config.view.families(8).unwrap();
+        let reading = Reading { threads: 1, strict: true };
+        health(model, &config.loss, &holdout, &views, reading).unwrap()
+    }
+
+    #[test]
+    fn ranks_are_those_of_h_and_of_z() {
+        let same = config(&["head.kind=none"]);
+        let health = health_of(&same, &model(&same));
+        assert!(health.rank_me_h == health.rank_me_z && health.rank_me_h > 4.5, "{health:?}");
+        let health = health_of(&same, &with_head(4, direction, 0.0));
+        assert!(health.rank_me_z <= 4.0 + 1e-3 && health.rank_me_h > 4.5, "{health:?}");
+    }
+
+    #[test]
+    fn views_that_are_the_same_agree() {
+        let whole = ["view.crop_area=[1, 1]", "view.crop_aspect=[1, 1]", "view.flip=0"];
+        let colours = ["view.color_prob=0", "view.gray_prob=0"];
+        let config = config(&[&whole[..], &colours].concat());
+        let health = health_of(&config, &model(&config));
+        assert!(health.alignment.abs() < 1e-6 && health.contrastive_accuracy == 1.0, "{health:?}");
+        assert!(health.uniformity < -1e-3, "{health:?}");
+    }
+
+    #[test]
+    fn a_head_that_says_always_the_same_has_collapsed() {
+        let health = health_of(&config(&[]), &with_head(8, |_, _| 0.0, 0.5));
+        let others = (2 * IMAGES - 1) as f64;
+        assert!(health.spread < 1e-6 && (health.loss - others.ln()).abs() < 1e-5, "{health:?}");
+        assert!((health.contrastive_accuracy - 1.0 / others).abs() < 1e-9, "{health:?}");
+        assert!(health.alignment < 1e-6 && health.uniformity.abs() < 1e-6, "{health:?}");
+        assert!((health.rank_me_z - 1.0).abs() < 1e-3, "{health:?}");
+    }
+
+    #[test]
+    fn the_loss_is_of_unit_length_where_training_is() {
+        for (normalize, scale_matters) in [("loss.normalize=true", false), ("loss.normalize=false", true)] {
+            let config = config(&[normalize]);
+            let [one, two] =
+                [1.0, 2.0].map(|by| health_of(&config, &with_head(8, |i, j| by * direction(i, j), 0.0)));
+            assert_eq!((one.loss - two.loss).abs() > 1e-3, scale_matters, "{one:?} {two:?}");
+            assert!((one.spread - two.spread).abs() < 1e-6);
+        }
+    }
+
+    /// The same coordinates four times over vary as much, for all that each is half as long.
+    #[test]
+    fn spreads_of_heads_of_any_size_compare() {
+        let config = config(&[]);
+        let [few, many] =
+            [4, 16].map(|dim| health_of(&config, &with_head(dim, |i, j| direction(i % 4, j), 0.0)));
+        assert!(few.spread > 1e-3 && (many.spread / few.spread - 1.0).abs() < 1e-4, "{few:?} {many:?}");
+    }
+}
