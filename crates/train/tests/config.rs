@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use simclr_data::{DecodeOptions, Window};
 use simclr_train::config::{Auto, DeviceName, KEYS, OptimizerName, Precision, Scaling, Stem, Variant};
 use simclr_train::presets::PRESETS;
 use simclr_train::{Config, Layers, TrainError};
@@ -51,6 +52,15 @@ fn a_recipe_is_one_text_for_any_number_of_threads() {
     assert_ne!(one.to_toml().unwrap(), two.to_toml().unwrap());
     let again = Config::from_toml(&text, "recipe").unwrap();
     assert!(again.differences(&two).iter().all(|difference| difference.changes_nothing));
+}
+
+#[test]
+fn images_are_decoded_as_was_said() {
+    let sets = ["data.background=[1, 2, 3]", "data.window=[5, 9]", "data.shrink=7"];
+    let decode = with_sets(&sets).unwrap().data.decode();
+    let window = Window::Values { low: 5, high: 9 };
+    assert_eq!(decode, DecodeOptions { background: [1, 2, 3], window, shrink: Some(7) });
+    assert_eq!(with_sets(&[]).unwrap().data.decode().shrink, None);
 }
 
 #[test]

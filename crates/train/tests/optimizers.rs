@@ -6,7 +6,7 @@ use simclr_engine::{
 use simclr_train::config::{OptimConfig, OptimizerName};
 use simclr_train::optim::Optimizer;
 
-/// A weight (3, 2), a bias and a gamma, and the gradients that `sum of rates_k * (x w^T)_k` gives them.
+/// A weight (3, 2), a bias and the beta of a BatchNorm, which have the gradients of dy . (x w^T + bias + beta).
 struct Bench {
     device: Device,
     parameters: Parameters,
@@ -21,6 +21,7 @@ impl Bench {
         for (name, kind, shape, values) in [
             ("weight", ParameterKind::Weight, &[3, 2][..], &START[..]),
             ("bias", ParameterKind::Bias, &[3], &START[..3]),
+            ("beta", ParameterKind::Norm, &[3], &START[..3]),
         ] {
             let value = Tensor::from_slice(&device, shape, values).unwrap();
             parameters.add(name, kind, value).unwrap();
@@ -28,7 +29,7 @@ impl Bench {
         Bench { device, parameters }
     }
 
-    /// Gradients of dy . (x w^T + b) for one row x: dw = dy^T x, db = dy.
+    /// The gradients for one row x: dw = dy^T x, and dy of both others.
     fn gradients(&self, step: usize) -> (Gradients, Vec<f64>, Vec<f64>) {
         let x = [1.0 + step as f32, -0.5];
         let dy = [0.3, -0.2 * (step as f32 + 1.0), 0.7];
@@ -37,6 +38,11 @@ impl Bench {
         let w = tape.parameter(self.parameters.find("weight").unwrap());
         let b = tape.parameter(self.parameters.find("bias").unwrap());
         let y = ops::linear(&mut tape, &rows, &w, Some(&b)).unwrap();
+        // A BatchNorm would have its part in dw: nothing but a shift is needed.
+        let nothing = tape.input(Tensor::zeros(&self.device, &[3, 2]).unwrap());
+        let beta = tape.parameter(self.parameters.find("beta").unwrap());
+        let shift = ops::linear(&mut tape, &rows, &nothing, Some(&beta)).unwrap();
+        let y = ops::add(&mut tape, &y, &shift).unwrap();
         let gradients = tape.backward(&y, Tensor::from_slice(&self.device, &[1, 3], &dy).unwrap()).unwrap();
         let dw = dy.iter().flat_map(|d| x.iter().map(move |x| f64::from(*d) * f64::from(*x))).collect();
         (gradients, dw, dy.iter().map(|&d| f64::from(d)).collect())
@@ -47,8 +53,17 @@ impl Bench {
     }
 }
 
-fn config(name: OptimizerName, weight_decay: f64, nesterov: bool) -> OptimConfig {
-    OptimConfig { name, weight_decay, nesterov, ..OptimConfig::default() }
+/// Of every number one that is not the default.
+fn config(name: OptimizerName, weight_decay: f64) -> OptimConfig {
+    OptimConfig {
+        name,
+        weight_decay,
+        momentum: 0.8,
+        trust_coefficient: 0.01,
+        beta2: 0.9,
+        epsilon: 1e-2,
+        ..OptimConfig::default()
+    }
 }
 
 /// Runs six steps of `config` and of `naive`, which updates (w, state) with (g, rate, step, is a weight).
@@ -64,7 +79,7 @@ fn compare(config: &OptimConfig, naive: impl Fn(&mut [f64], &mut [[f64; 2]], &[f
         optimizer.step(rate, &mut bench.parameters, &gradients).unwrap();
         naive(&mut w, &mut w_state, &dw, rate, step + 1, true);
         naive(&mut b, &mut b_state, &db, rate, step + 1, false);
-        for (name, want) in [("weight", &w), ("bias", &b)] {
+        for (name, want) in [("weight", &w), ("bias", &b), ("beta", &b)] {
             for (got, want) in bench.value(name).iter().zip(want) {
                 assert!(
                     (f64::from(*got) - want).abs() < 2e-6 * (1.0 + want.abs()),
@@ -83,15 +98,16 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 fn lars_is_v_momentum_plus_rate_trust_decayed_gradient() {
     // Without decay too: a port that tests the decay instead of the norms stops adapting there.
     for decay in [0.0, 1e-4, 0.1] {
-        compare(&config(OptimizerName::Lars, decay, false), |w, state, g, rate, _, is_weight| {
+        let config = config(OptimizerName::Lars, decay);
+        compare(&config, |w, state, g, rate, _, is_weight| {
             let (decay, trust) = if is_weight {
                 let decayed = norm(w.iter().zip(g).map(|(w, g)| g + decay * w));
-                (decay, 0.001 * norm(w.iter().copied()) / decayed)
+                (decay, config.trust_coefficient * norm(w.iter().copied()) / decayed)
             } else {
                 (0.0, 1.0)
             };
             for ((w, v), g) in w.iter_mut().zip(state).zip(g) {
-                v[0] = 0.9 * v[0] + rate * trust * (g + decay * *w);
+                v[0] = config.momentum * v[0] + rate * trust * (g + decay * *w);
                 *w -= v[0];
             }
         });
@@ -111,12 +127,13 @@ fn the_trust_ratio_takes_the_norm_of_the_sum() {
 #[test]
 fn sgd_with_and_without_nesterov() {
     for nesterov in [false, true] {
-        compare(&config(OptimizerName::Sgd, 0.01, nesterov), |w, state, g, rate, _, is_weight| {
-            let decay = if is_weight { 0.01 } else { 0.0 };
+        let config = OptimConfig { nesterov, ..config(OptimizerName::Sgd, 0.01) };
+        compare(&config, |w, state, g, rate, _, is_weight| {
+            let decay = if is_weight { config.weight_decay } else { 0.0 };
             for ((w, v), g) in w.iter_mut().zip(state).zip(g) {
                 let push = rate * (g + decay * *w);
-                v[0] = 0.9 * v[0] + push;
-                *w -= if nesterov { 0.9 * v[0] + push } else { v[0] };
+                v[0] = config.momentum * v[0] + push;
+                *w -= if nesterov { config.momentum * v[0] + push } else { v[0] };
             }
         });
     }
@@ -124,13 +141,15 @@ fn sgd_with_and_without_nesterov() {
 
 #[test]
 fn adamw_keeps_decay_apart() {
-    compare(&config(OptimizerName::Adamw, 0.01, false), |w, state, g, rate, step, is_weight| {
-        let decay = if is_weight { 0.01 } else { 0.0 };
+    let config = config(OptimizerName::Adamw, 0.01);
+    let betas = [config.momentum, config.beta2];
+    compare(&config, |w, state, g, rate, step, is_weight| {
+        let decay = if is_weight { config.weight_decay } else { 0.0 };
         for ((w, [m, v]), g) in w.iter_mut().zip(state).zip(g) {
-            *m = 0.9 * *m + 0.1 * g;
-            *v = 0.999 * *v + 0.001 * g * g;
-            let (m, v) = (*m / (1.0 - 0.9f64.powi(step as i32)), *v / (1.0 - 0.999f64.powi(step as i32)));
-            *w -= rate * (m / (v.sqrt() + 1e-8) + decay * *w);
+            *m = betas[0] * *m + (1.0 - betas[0]) * g;
+            *v = betas[1] * *v + (1.0 - betas[1]) * g * g;
+            let [m, v] = [(*m, betas[0]), (*v, betas[1])].map(|(x, beta)| x / (1.0 - beta.powi(step as i32)));
+            *w -= rate * (m / (v.sqrt() + config.epsilon) + decay * *w);
         }
     });
 }

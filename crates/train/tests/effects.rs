@@ -1,0 +1,83 @@
+//! Every key of the loss, the head and the optimiser reaches what a step computes.
+
+mod common;
+
+use simclr_engine::{Device, SingleProcess};
+use simclr_train::config::KEYS;
+use simclr_train::optim::Optimizer;
+use simclr_train::pretrain::train_step;
+use simclr_train::{Model, Schedule};
+
+const SIDE: usize = 8;
+const BATCH: usize = 8;
+
+/// Two steps: the encoder's bits, which every key changes, and what it is a change of.
+fn trained(sets: &[&str]) -> Vec<Vec<u32>> {
+    let usual = [
+        "data.image_size=8",
+        "encoder.width=0.0625",
+        "train.batch=8",
+        "train.epochs=1",
+        "train.precision=f32",
+        "optim.rate=0.1",
+        "optim.warmup_epochs=0",
+    ];
+    let config = common::small(&usual, sets).unwrap();
+    let mut model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+    let mut optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
+    let schedule = Schedule::new(&config, 4 * BATCH as u64);
+    let views: Vec<u8> = (0..2 * BATCH * SIDE * SIDE * 3).map(|i| (i * i % 251) as u8).collect();
+    for step in [1, 2] {
+        let rate = schedule.rate(step);
+        let (model, optimizer) = (&mut model, &mut optimizer);
+        assert!(train_step(model, optimizer, &config.loss, &SingleProcess, &views, rate).unwrap().1);
+    }
+    let encoder = model.parameters.iter().filter(|(name, ..)| !name.starts_with("head."));
+    encoder.map(|(_, _, value)| value.to_vec().unwrap().iter().map(|v| v.to_bits()).collect()).collect()
+}
+
+const TRIPLETS: &str = "loss.name=margin_triplet";
+const SGD: &str = "optim.name=sgd";
+const ADAMW: &str = "optim.name=adamw";
+
+/// What a key is changed beside, and the change.
+const CHANGES: [(&[&str], &str); 24] = [
+    (&[], "loss.name=nt_logistic"),
+    (&["loss.name=nt_logistic"], "loss.mining=semi_hard"),
+    (&[TRIPLETS], "loss.mining=semi_hard"),
+    (&[], "loss.temperature=0.1"),
+    (&[TRIPLETS], "loss.margin=0.1"),
+    (&[], "loss.normalize=false"),
+    (&[], "head.kind=linear"),
+    (&[], "head.layers=3"),
+    (&[], "head.hidden=16"),
+    (&[], "head.dim=16"),
+    (&[], "head.batch_norm=true"),
+    (&[], "optim.name=sgd"),
+    (&[], "optim.rate=0.2"),
+    (&[], "optim.scaling=linear"),
+    (&[], "optim.momentum=0.8"),
+    (&[SGD], "optim.momentum=0.8"),
+    (&[ADAMW], "optim.momentum=0.8"),
+    (&[SGD], "optim.nesterov=true"),
+    (&[], "optim.weight_decay=0.1"),
+    (&[], "optim.trust_coefficient=0.01"),
+    (&[ADAMW], "optim.beta2=0.9"),
+    (&[ADAMW], "optim.epsilon=0.01"),
+    (&[], "optim.warmup_epochs=1"),
+    (&[], "optim.schedule=constant"),
+];
+
+#[test]
+fn every_key_reaches_the_computation() {
+    for (base, change) in CHANGES {
+        let expected = trained(base);
+        assert!(trained(base) == expected, "{base:?} is not the same twice");
+        assert!(trained(&[base, &[change]].concat()) != expected, "{change} beside {base:?} changes nothing");
+    }
+    let tables = ["loss.", "head.", "optim."];
+    for key in KEYS.iter().filter(|key| tables.iter().any(|table| key.path.starts_with(table))) {
+        let is_tested = CHANGES.iter().any(|(_, change)| change.split('=').next() == Some(key.path));
+        assert!(is_tested, "{} has no case", key.path);
+    }
+}
