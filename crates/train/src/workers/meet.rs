@@ -386,6 +386,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_workers_that_are_due_are_taken() {
+        let hello = |program: &str, rank, size| Hello {
+            program: program.to_owned(),
+            rank,
+            size,
+            port: 1,
+            machine: String::new(),
+        };
+        let (own, come) = (program(), [Some(()), None]);
+        assert_eq!(refusal(&hello(&own, 2, 3), 3, &come), None);
+        for (hello, why) in [
+            (hello("0.0.0", 2, 3), format!("it is simclr 0.0.0, worker 0 is {own}")),
+            (hello(&own, 2, 4), "it is one of 4 workers, worker 0 expects 3".to_owned()),
+            (hello(&own, 0, 3), "there is no worker 0 beside worker 0; 1 to 2 would be right".to_owned()),
+            (hello(&own, 3, 3), "there is no worker 3 beside worker 0; 1 to 2 would be right".to_owned()),
+            (hello(&own, 1, 3), "worker 1 is there already".to_owned()),
+        ] {
+            let said = refusal(&hello, 3, &come);
+            assert!(said.as_ref().is_some_and(|said| said.starts_with(&why)), "{said:?} is not {why:?}");
+        }
+    }
+
+    #[test]
     fn who_greets_byte_by_byte_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

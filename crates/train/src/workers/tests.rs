@@ -125,11 +125,9 @@ fn strangers_are_passed_over_and_wrong_workers_refused() {
     let workers = host.meet(2, patience(&mut || Ok(()))).unwrap();
     assert_eq!(workers.exchange(b"0").unwrap(), [b"0", b"1"]);
     assert_eq!(right.join().unwrap(), [b"0", b"1"]);
+    // Why it may not hear: worker 0 may have met the right one first.
     let refused = of_three.join().unwrap();
-    assert!(
-        refused.contains("one of 3 workers, worker 0 expects 2") || refused.contains("worker 0"),
-        "{refused}"
-    );
+    assert!(refused.contains("worker 0"), "{refused}");
 }
 
 #[test]
