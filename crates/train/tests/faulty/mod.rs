@@ -38,6 +38,7 @@ enum Undo {
 struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
+    interrupts: bool,
     stopped: bool,
     synced: HashMap<PathBuf, u64>,
     undo: Vec<Undo>,
@@ -52,6 +53,12 @@ impl Faulty {
     pub fn new(at: u64, fault: Fault) -> Self {
         let state = State { fault: Some((at, fault)), ..State::default() };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A disk without faults, of which each write is interrupted before it has done anything.
+    #[allow(dead_code, reason = "not every test that includes this uses it")]
+    pub fn interrupting() -> Self {
+        Self(Arc::new(Mutex::new(State { interrupts: true, ..State::default() })))
     }
 
     /// How many operations were asked for.
@@ -106,6 +113,10 @@ impl Faulty {
         }
     }
 
+    fn output(&self, inner: Box<dyn Output>, path: &Path, length: u64) -> FaultyOutput {
+        FaultyOutput { inner, path: path.to_path_buf(), length, disk: self.clone(), interrupted: false }
+    }
+
     fn stopped(&self) -> bool {
         self.state().stopped
     }
@@ -123,10 +134,16 @@ struct FaultyOutput {
     path: PathBuf,
     length: u64,
     disk: Faulty,
+    /// Whether the write that is tried again was interrupted.
+    interrupted: bool,
 }
 
 impl Write for FaultyOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted && self.disk.state().interrupts;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let was_stopped = self.disk.stopped();
         match self.disk.step() {
             Ok(()) => {
@@ -137,8 +154,7 @@ impl Write for FaultyOutput {
                 Ok(count)
             }
             Err(error) => {
-                // An interrupted write has done nothing and is to be tried again.
-                if !was_stopped && error.kind() != io::ErrorKind::Interrupted {
+                if !was_stopped {
                     self.inner.write_all(&bytes[..bytes.len() / 2])?;
                     self.length += (bytes.len() / 2) as u64;
                 }
@@ -186,7 +202,7 @@ impl FileSystem for Faulty {
         let mut state = self.state();
         state.undo.push(Undo::Restore(path.to_path_buf(), before));
         state.synced.insert(path.to_path_buf(), 0);
-        Ok(Box::new(FaultyOutput { inner, path: path.to_path_buf(), length: 0, disk: self.clone() }))
+        Ok(Box::new(self.output(inner, path, 0)))
     }
 
     fn append(&self, path: &Path) -> io::Result<(Box<dyn Output>, u64)> {
@@ -198,7 +214,7 @@ impl FileSystem for Faulty {
             state.undo.push(Undo::Restore(path.to_path_buf(), None));
         }
         state.synced.entry(path.to_path_buf()).or_insert(length);
-        Ok((Box::new(FaultyOutput { inner, path: path.to_path_buf(), length, disk: self.clone() }), length))
+        Ok((Box::new(self.output(inner, path, length)), length))
     }
 
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)> {
