@@ -131,23 +131,24 @@ fn every_figure_is_logged_and_finite() {
     train(folder.path(), &config(&[]), None, 1, &mut watch).unwrap();
     assert_eq!((watch.steps.len(), watch.epochs.len()), (20, 2));
     let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    for (kind, keys) in [
+    for (kind, count, keys) in [
         (
             "step",
+            20,
             "loss contrastive_accuracy entropy rate gradient_norm weight_norm views_per_s waited_s epoch",
         ),
         (
             "epoch",
+            2,
             "train_loss train_contrastive_accuracy holdout_loss holdout_contrastive_accuracy alignment uniformity \
              rank_me_h rank_me_z spread knn_top1 skipped",
         ),
     ] {
-        for line in log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
-            if line["kind"] == kind {
-                for key in keys.split_whitespace() {
-                    assert!(line[key].as_f64().is_some_and(f64::is_finite), "{kind} {key}: {line}");
-                }
-            }
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines: Vec<_> = lines.filter(|line| line["kind"] == kind).collect();
+        assert_eq!(lines.len(), count, "{kind}");
+        for (line, key) in lines.iter().flat_map(|line| keys.split_whitespace().map(move |key| (line, key))) {
+            assert!(line[key].as_f64().is_some_and(f64::is_finite), "{kind} {key}: {line}");
         }
     }
     assert!(

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use simclr_engine::Device;
+use simclr_engine::{Device, Result};
 use simclr_stand_in::Libraries;
 
 /// A device, for one test at a time: while a step is captured, others of the process may not wait for all work.
@@ -13,21 +13,20 @@ pub type Alone = (Device, MutexGuard<'static, ()>);
 /// said.
 #[allow(dead_code, reason = "not every test that includes this uses it")]
 pub fn gpu(threads: usize) -> Option<Alone> {
-    either(threads, || Device::cuda(0, threads).ok())
+    either(threads, || Device::cuda(0, threads))
 }
 
 /// The same, but nothing is remembered, and nothing will be.
 #[allow(dead_code, reason = "not every test that includes this uses it")]
 pub fn gpu_without_memories(threads: usize) -> Option<Alone> {
-    either(threads, || Device::cuda_with(&Libraries::find(), 0, threads).ok())
+    either(threads, || Device::cuda_with(&Libraries::find(), 0, threads))
 }
 
-fn either(threads: usize, own: impl FnOnce() -> Option<Device>) -> Option<Alone> {
+fn either(threads: usize, own: impl FnOnce() -> Result<Device>) -> Option<Alone> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
-    let gpu = own().or_else(|| {
-        say("on a GPU: there is none");
+    let gpu = own().map_err(|missing| say(&format!("on a GPU: {missing}"))).ok().or_else(|| {
         simclr_stand_in::libraries().map(|libraries| Device::cuda_with(&libraries, 0, threads).unwrap())
     });
     if gpu.is_none() {
