@@ -92,7 +92,7 @@ fn data_that_go_during_a_run() {
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     fs::rename(&data, &away).unwrap();
     let saved = "once that is mended, go on with --resume";
-    let reply = finish(child).expect(1, &[path(&data), "No such file", "bring it back", saved]);
+    let reply = finish(child).expect(1, &[path(&data), "No such file", "bring back what has gone", saved]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(path(&newest)) && !run.join("skipped.jsonl").exists(), "{}", reply.err);
     fs::rename(&away, &data).unwrap();

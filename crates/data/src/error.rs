@@ -72,13 +72,13 @@ pub enum DataError {
         reason: String,
     },
 
-    /// No image can be read any more: their folder has gone, or the system cannot read from where it lies.
-    #[error("{}: {reason}; it was there when the images were listed: bring it back, then go on", shown(.path))]
+    /// Images cannot be read any more: their folder or archive has gone, or the system cannot read from where it lies.
+    #[error("{}: {source}; images cannot be read any more: {}, then go on", shown(.path), remedy(.source))]
     Lost {
-        /// The folder, or an image in it.
+        /// One of the images, or the archive.
         path: PathBuf,
         /// What the system says.
-        reason: String,
+        source: io::Error,
     },
 
     /// Labels were needed and the data set has none.
@@ -149,6 +149,20 @@ impl DataError {
 
     pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// What lets images be read again.
+fn remedy(error: &io::Error) -> &'static str {
+    /// Of all Unix systems: too many files are open in all, or in the process.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match error.kind() {
+        io::ErrorKind::NotFound => "bring back what has gone",
+        _ if cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
+            "let more files be open (`ulimit -n`)"
+        }
+        _ => "see to the disk or the network that they are on",
     }
 }
 

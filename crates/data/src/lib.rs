@@ -44,6 +44,7 @@ mod dataset;
 mod decode;
 mod error;
 mod evaluation;
+mod fault;
 mod files;
 pub mod idx;
 mod index;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{ArchiveImages, Opened};
-use super::disk::lost;
 use super::{Files, ImageFiles, in_test_alone, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert, inert_bytes};
+use crate::fault::{Unread, probe_file};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
 use crate::listing::LeftOut;
 use crate::names::{Names, bytes_of, has_extension, os_name};
@@ -60,8 +60,8 @@ impl Files for ListedFiles {
         read_file(&self.path(index), out)
     }
 
-    fn lost(&self, index: usize) -> Option<DataError> {
-        lost(&self.folder, &self.path(index))
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        probe_file(self.path(index))
     }
 }
 
@@ -256,6 +256,7 @@ impl Columns {
 mod tests {
     use super::*;
     use crate::dataset::Dataset;
+    use crate::decode::DecodeScratch;
 
     fn row(path: &str, label: Option<&str>) -> Row {
         Row { path: path.to_owned(), label: label.map(str::to_owned), split: None }
@@ -311,6 +312,21 @@ mod tests {
         assert_eq!(files.classes()[7], "class\\t00007");
         assert!((0..300_000).all(|at| files.label(at) == Some(at as u32 % 30_000)));
         assert_eq!(files.label(300_000), None);
+    }
+
+    #[test]
+    fn a_broken_image_of_a_list_in_the_working_directory_is_broken_and_no_more() {
+        // Tests run in the folder of their crate.
+        let rows = ["Cargo.toml", "tests/golden/colour.jpg", "gone.jpg"].map(|path| row(path, None));
+        let files = collect(Path::new(""), rows.to_vec(), DecodeOptions::default());
+        let mut scratch = DecodeScratch::default();
+        let mut read = |index| files.read(index, &mut scratch).map(|_| ());
+        for _ in 0..2 {
+            for broken in [0, 2] {
+                assert!(matches!(read(broken), Err(DataError::Image { .. })), "{:?}", read(broken));
+            }
+            read(1).unwrap();
+        }
     }
 
     #[test]

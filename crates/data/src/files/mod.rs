@@ -13,10 +13,12 @@ pub(crate) mod zstd;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeOptions, DecodeScratch, Region, decode_from};
 use crate::error::DataError;
+use crate::fault::{Unread, lost};
 use crate::layout::Classes;
 use crate::loader::NO_LABEL;
 use crate::locality::Locality;
@@ -31,9 +33,10 @@ pub(crate) trait Files: Send + Sync {
     /// Makes `out` the bytes of a file.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
 
-    /// Why none of the files can be read any more, asked once `index` could not be; nothing where others can.
-    fn lost(&self, _index: usize) -> Option<DataError> {
-        None
+    /// Reads a file once more and drops it, asked once it was no image. Fails where it is the system that does not read
+    /// it, never for what is wrong in it.
+    fn probe(&self, _index: usize) -> Result<(), Unread> {
+        Ok(())
     }
 
     /// How the files lie.
@@ -55,8 +58,8 @@ impl<F: Files + ?Sized> Files for std::sync::Arc<F> {
         (**self).read(index, out)
     }
 
-    fn lost(&self, index: usize) -> Option<DataError> {
-        (**self).lost(index)
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        (**self).probe(index)
     }
 
     fn locality(&self) -> Locality {
@@ -73,18 +76,27 @@ pub(crate) struct ImageFiles<F> {
     /// One per image; empty when unlabelled.
     labels: Vec<u32>,
     options: DecodeOptions,
+    /// A file that could be read, the last one; [`NONE`] before.
+    known: AtomicUsize,
 }
+
+const NONE: usize = usize::MAX;
 
 impl<F: Files> ImageFiles<F> {
     /// All of `files`.
     pub fn new(files: F, classes: Classes, options: DecodeOptions) -> Self {
-        Self { files, chosen: None, classes: classes.names, labels: classes.labels, options }
+        Self::of(files, None, classes, options)
     }
 
     /// The files `chosen` (ascending), which `classes` describes.
     pub fn some(files: F, chosen: Vec<u32>, classes: Classes, options: DecodeOptions) -> Self {
         let chosen = (chosen.len() < files.len()).then_some(chosen);
-        Self { files, chosen, classes: classes.names, labels: classes.labels, options }
+        Self::of(files, chosen, classes, options)
+    }
+
+    fn of(files: F, chosen: Option<Vec<u32>>, classes: Classes, options: DecodeOptions) -> Self {
+        let Classes { names: classes, labels } = classes;
+        Self { files, chosen, classes, labels, options, known: AtomicUsize::new(NONE) }
     }
 
     /// The names of the classes.
@@ -171,8 +183,13 @@ impl<F: Files> Dataset for ImageFiles<F> {
         scratch: &'a mut DecodeScratch,
     ) -> Result<Decoded<'a>, DataError> {
         let file = self.file(index);
-        let (read, name) = (|out: &mut Vec<u8>| self.files.read(file, out), || self.files.name(file));
-        decode_from(read, name, &self.options, needed, scratch)
-            .map_err(|broken| self.files.lost(file).unwrap_or(broken))
+        let read = |out: &mut Vec<u8>| {
+            let read = self.files.read(file, out);
+            read.inspect(|()| self.known.store(file, Ordering::Relaxed))
+        };
+        decode_from(read, || self.files.name(file), &self.options, needed, scratch).map_err(|broken| {
+            let known = Some(self.known.load(Ordering::Relaxed)).filter(|&known| known != NONE);
+            lost((file, self.files.len()), known, |other| self.files.probe(other)).unwrap_or(broken)
+        })
     }
 }
