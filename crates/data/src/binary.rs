@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region, shrink};
 use crate::error::{DataError, inert};
+use crate::fault::{Unread, lost};
 
 /// The images of a binary file.
 pub(crate) trait Pixels: Send + Sync {
@@ -17,6 +18,11 @@ pub(crate) trait Pixels: Send + Sync {
 
     /// The pixels of image `index` as 8-bit RGB, or why it cannot be read.
     fn read<'a>(&'a self, index: usize, scratch: &'a mut DecodeScratch) -> Result<&'a [u8], String>;
+
+    /// Whether the system reads image `index`.
+    fn probe(&self, _index: usize) -> Result<(), Unread> {
+        Ok(())
+    }
 }
 
 /// One part of a binary data set.
@@ -69,8 +75,10 @@ impl<P: Pixels> Dataset for Binary<P> {
         _: &dyn Fn(u32, u32) -> Region,
         scratch: &'a mut DecodeScratch,
     ) -> Result<Decoded<'a>, DataError> {
-        self.image(index, scratch.unfiled())
-            .map_err(|reason| DataError::Image { name: self.name(index), reason })
+        self.image(index, scratch.unfiled()).map_err(|reason| {
+            lost((index, self.len()), None, |other| self.pixels.probe(other))
+                .unwrap_or_else(|| DataError::Image { name: self.name(index), reason })
+        })
     }
 }
 

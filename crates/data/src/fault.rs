@@ -1,11 +1,14 @@
 //! Errors of the system in reading images, told apart from what is wrong in these.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::decode::MAX_FILE_BYTES;
 use crate::error::DataError;
+use crate::positioned::Cursor;
 
 /// That the system does not read an image.
 #[derive(Debug)]
@@ -44,8 +47,66 @@ pub(crate) fn probe_file(path: PathBuf) -> Result<(), Unread> {
     read.map_err(|source| Unread { path, source, whole: false })
 }
 
+/// Reads the `len` bytes of `file` at `at` and drops them. That there are fewer is not the system's fault.
+pub(crate) fn probe_range(file: &Arc<File>, at: u64, len: u64) -> io::Result<()> {
+    let end = at.saturating_add(len.min(MAX_FILE_BYTES));
+    match drain(Cursor::new(Arc::clone(file), at, end)) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        read => read,
+    }
+}
+
 fn drain(mut from: impl Read) -> io::Result<()> {
     io::copy(&mut from, &mut io::sink()).map(drop)
+}
+
+/// The last error of the system on the way to what is read through others, which may keep no more of it than its text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault(Arc<AtomicI32>);
+
+impl Fault {
+    /// Notes an error, if it is one of the system.
+    pub fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| {
+            let code = error.raw_os_error().filter(|_| error.kind() != io::ErrorKind::Interrupted);
+            code.into_iter().for_each(|code| self.0.store(code, Ordering::Relaxed));
+        })
+    }
+
+    /// What was noted last.
+    pub fn get(&self) -> Option<io::Error> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&code| code != 0).map(io::Error::from_raw_os_error)
+    }
+
+    /// Forgets it.
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A reader whose errors are noted.
+#[derive(Debug)]
+pub(crate) struct Watched<R> {
+    inner: R,
+    fault: Fault,
+}
+
+impl<R> Watched<R> {
+    pub fn new(inner: R, fault: &Fault) -> Self {
+        Self { inner, fault: fault.clone() }
+    }
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.fault.note(self.inner.read(out))
+    }
+}
+
+impl<R: Seek> Seek for Watched<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +139,21 @@ mod tests {
         assert!(lost((4, 900), Some(7), only(7)).is_none());
         assert!(lost((4, 900), None, only(7)).is_none());
         assert!(lost((4, 900), Some(7), only(900)).is_some());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_what_the_system_says_is_its_fault() {
+        // At its beginning nothing is mapped.
+        let bad = Arc::new(File::open("/proc/self/mem").unwrap());
+        assert_eq!(probe_range(&bad, 0, 9).unwrap_err().raw_os_error(), Some(EIO));
+        let file = Arc::new(File::open("Cargo.toml").unwrap());
+        assert!(probe_range(&file, 0, 9).is_ok() && probe_range(&file, 0, u64::MAX).is_ok());
+        let fault = Fault::default();
+        let mut short = Watched::new(&b"abc"[..], &fault);
+        assert!(short.read_exact(&mut [0; 9]).is_err() && fault.get().is_none());
+        assert!(Watched::new(&*bad, &fault).read(&mut [0; 9]).is_err());
+        assert_eq!(fault.get().and_then(|error| error.raw_os_error()), Some(EIO));
     }
 
     #[cfg(unix)]

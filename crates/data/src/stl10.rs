@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::binary::{self, Binary, Pixels};
 use crate::decode::{DecodeScratch, resize};
 use crate::error::DataError;
+use crate::fault::{Unread, probe_range};
 use crate::positioned::read_range;
 
 /// Height and width of every image.
@@ -22,7 +24,8 @@ const CLASSES: [&str; 10] =
 /// One file of images.
 #[derive(Debug)]
 pub(crate) struct Images {
-    file: File,
+    path: PathBuf,
+    file: Arc<File>,
     count: usize,
 }
 
@@ -37,12 +40,12 @@ pub(crate) fn open(
     shrink: Option<u32>,
 ) -> Result<Binary<Images>, DataError> {
     let count = binary::records(images, IMAGE, "an STL-10")?;
-    let file = File::open(images).map_err(|e| DataError::io(images, e))?;
+    let file = Arc::new(File::open(images).map_err(|e| DataError::io(images, e))?);
     let (labels, classes) = match labels_of(images) {
         Some(path) => (read_labels(&path, count)?, class_names(&path)?),
         None => (Vec::new(), Vec::new()),
     };
-    Ok(Binary { pixels: Images { file, count }, labels, classes, part, shrink })
+    Ok(Binary { pixels: Images { path: images.to_owned(), file, count }, labels, classes, part, shrink })
 }
 
 fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, DataError> {
@@ -113,6 +116,14 @@ impl Pixels for Images {
         interleave(file, pixels);
         Ok(pixels)
     }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        probe_range(&self.file, (index * IMAGE) as u64, IMAGE as u64).map_err(|source| Unread {
+            path: self.path.clone(),
+            source,
+            whole: false,
+        })
+    }
 }
 
 /// Three planes of columns to rows of pixels.
@@ -121,5 +132,21 @@ fn interleave(planes: &[u8], pixels: &mut [u8]) {
     for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
         let from = at % side * side + at / side;
         *pixel = std::array::from_fn(|channel| planes[channel * PLANE + from]);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::dataset::Dataset;
+
+    #[test]
+    fn a_disk_that_fails_is_no_broken_image() {
+        // At its beginning nothing is mapped: an error of input.
+        let file = Arc::new(File::open("/proc/self/mem").unwrap());
+        let pixels = Images { path: "train_X.bin".into(), file, count: 9 };
+        let set = Binary { pixels, labels: Vec::new(), classes: Vec::new(), part: "train", shrink: None };
+        let error = set.read(3, &mut DecodeScratch::default()).unwrap_err();
+        assert!(matches!(error, DataError::Lost { .. }), "{error}");
     }
 }

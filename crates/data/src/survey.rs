@@ -66,7 +66,7 @@ struct Seen {
 /// Reads every image of `dataset` once with `threads` threads. `progress` is told the number of images read so far.
 ///
 /// # Errors
-/// With `strict`, the error of the first image that cannot be read.
+/// [`DataError::Lost`]; with `strict`, the error of the first image that cannot be read.
 pub fn survey(
     dataset: &dyn Dataset,
     threads: usize,
@@ -75,6 +75,7 @@ pub fn survey(
 ) -> Result<Survey, DataError> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let all: Mutex<Seen> = Mutex::default();
+    let lost: Mutex<Option<DataError>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
@@ -86,7 +87,10 @@ pub fn survey(
                     if index >= dataset.len() {
                         break;
                     }
-                    seen.look_at(dataset, index, &mut scratch);
+                    if let Err(error) = seen.look_at(dataset, index, &mut scratch) {
+                        *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        stop.store(true, Ordering::Relaxed);
+                    }
                     if strict && !seen.survey.broken.is_empty() {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -96,6 +100,9 @@ pub fn survey(
             });
         }
     });
+    if let Some(error) = lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
     let Seen { mut survey, widths, heights, prints } =
         all.into_inner().unwrap_or_else(PoisonError::into_inner);
     survey.broken.sort_by_key(|broken| broken.index);
@@ -110,7 +117,13 @@ pub fn survey(
 }
 
 impl Seen {
-    fn look_at(&mut self, dataset: &dyn Dataset, index: usize, scratch: &mut DecodeScratch) {
+    /// Fails where images cannot be read any more.
+    fn look_at(
+        &mut self,
+        dataset: &dyn Dataset,
+        index: usize,
+        scratch: &mut DecodeScratch,
+    ) -> Result<(), DataError> {
         let (print, grey, (low, high)) = match dataset.read(index, scratch) {
             Ok(image) => {
                 self.widths.push(image.width);
@@ -122,10 +135,12 @@ impl Seen {
             Err(error) => {
                 let reason = match error {
                     DataError::Image { reason, .. } => reason,
+                    lost @ DataError::Lost { .. } => return Err(lost),
                     other => other.to_string(),
                 };
                 let broken = Skipped { index: index as u32, name: dataset.name(index), reason };
-                return self.survey.broken.push(broken);
+                self.survey.broken.push(broken);
+                return Ok(());
             }
         };
         let Survey { readable, per_class, formats, grey: greys, deep, deep_values, .. } = &mut self.survey;
@@ -140,6 +155,7 @@ impl Seen {
             }
         }
         self.prints.push((print, index as u32));
+        Ok(())
     }
 
     fn join(&mut self, other: Self) {

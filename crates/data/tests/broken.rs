@@ -1,11 +1,17 @@
 //! A folder in which some images are broken, from listing to batches.
 
-use std::fs;
-use std::path::Path;
+mod common;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{gzip, loading, png, tar, zip, zstd};
 use image::{Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
-use simclr_data::{DataError, EvalLoader, Loader, LoaderConfig, Position, Reading, Share, Skipped, open};
+use simclr_data::{
+    DataError, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position, Reading, Share, Skipped,
+    open, survey,
+};
 use tempfile::{TempDir, tempdir};
 
 /// Twelve good images, among them one of a single pixel and one 30,000 pixels wide, and four broken ones.
@@ -114,4 +120,47 @@ fn strict_reading_ends_at_the_first_in_order() {
             error => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn an_archive_that_goes_is_lost_and_its_images_are_not_broken() {
+    let dir = tempdir().unwrap();
+    let members = |name: &str| (0..20u8).map(|i| (format!("{name}{i}.png"), png(i))).collect::<Vec<_>>();
+    let write = |name: &str, bytes: Vec<u8>| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/parquet/snappy.parquet");
+    let pairs: [[PathBuf; 2]; 4] = [
+        [write("a.tar", tar(&members("a"))), write("b.tar", tar(&members("b")))],
+        [write("a.tar.gz", gzip(tar(&members("a")))), write("b.tgz", gzip(tar(&members("b"))))],
+        [write("a.tar.zst", zstd(tar(&members("a")))), write("c.tar", tar(&members("c")))],
+        [write("a.parquet", fs::read(&table).unwrap()), write("b.parquet", fs::read(&table).unwrap())],
+    ];
+    for gone in 0..2 {
+        for paths in &pairs {
+            let set = Opener::default().open(paths).unwrap().train;
+            let away = dir.path().join("away");
+            fs::rename(&paths[gone], &away).unwrap();
+            let name = paths[gone].to_string_lossy();
+            let is_told = |error: DataError| {
+                let text = error.to_string();
+                assert!(matches!(error, DataError::Lost { .. }), "{name}: {text}");
+                assert!(text.starts_with(&*name) && text.contains("bring back what has gone"), "{text}");
+            };
+            is_told(
+                Loader::new(set.clone(), loading(40, 1, 2), Position::default()).next_batch().unwrap_err(),
+            );
+            is_told(survey(&*set, 2, false, &|_| ()).unwrap_err());
+            fs::rename(&away, &paths[gone]).unwrap();
+            let mut scratch = DecodeScratch::default();
+            assert!((0..40).all(|index| set.read(index, &mut scratch).is_ok()), "{name}: it is back");
+        }
+    }
+    // What is open stays.
+    let path = write("a.zip", zip(&members("a"), true));
+    let set = open(&path).unwrap().train;
+    fs::remove_file(&path).unwrap();
+    assert_eq!(survey(&*set, 2, false, &|_| ()).unwrap().readable, 20);
 }

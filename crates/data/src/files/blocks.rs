@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::fault::{Fault, Unread};
 use crate::locality::{BLOCK_BYTES, Blocks, WINDOW};
 
 /// Bytes of blocks that are kept: two windows and a half.
@@ -23,8 +25,11 @@ pub(crate) trait Strands: Send + Sync {
     /// A strand being read.
     type Stream: Send;
 
-    /// Begins to read a strand.
-    fn open(&self, strand: usize) -> Result<Self::Stream, String>;
+    /// The file that a strand is in.
+    fn path(&self, strand: usize) -> &Path;
+
+    /// Begins to read a strand. Errors of the system, then and later, are noted in `fault`.
+    fn open(&self, strand: usize, fault: &Fault) -> Result<Self::Stream, String>;
 
     /// Reads the next block of a strand, which is block `number` of all.
     fn next(&self, stream: &mut Self::Stream, number: usize) -> Result<Block, String>;
@@ -35,9 +40,15 @@ pub(crate) struct BlockReader<S: Strands> {
     source: S,
     blocks: Arc<Blocks>,
     kept: Mutex<Kept>,
-    /// One per strand. Whoever reads a strand holds its lock.
-    streams: Vec<Mutex<Reading<S::Stream>>>,
+    strands: Vec<Strand<S::Stream>>,
     open: Mutex<VecDeque<usize>>,
+}
+
+struct Strand<T> {
+    /// Whoever reads the strand holds its lock.
+    reading: Mutex<Reading<T>>,
+    /// Of the last time that it was opened.
+    fault: Fault,
 }
 
 enum Reading<T> {
@@ -91,8 +102,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<S: Strands> BlockReader<S> {
     pub fn new(source: S, blocks: Arc<Blocks>) -> Self {
-        let streams = (0..blocks.strands.len()).map(|_| Mutex::new(Reading::Not)).collect();
-        Self { source, blocks, kept: Mutex::default(), streams, open: Mutex::default() }
+        let strand = |_| Strand { reading: Mutex::new(Reading::Not), fault: Fault::default() };
+        let strands = (0..blocks.strands.len()).map(strand).collect();
+        Self { source, blocks, kept: Mutex::default(), strands, open: Mutex::default() }
     }
 
     pub fn source(&self) -> &S {
@@ -114,12 +126,22 @@ impl<S: Strands> BlockReader<S> {
         Ok(())
     }
 
+    /// Whether it was the system that did not read the strand of file `index`.
+    pub fn probe(&self, index: usize) -> Result<(), Unread> {
+        let strand = self.blocks.strand_of(self.blocks.block_of(index as u32));
+        match self.strands[strand].fault.get() {
+            Some(source) => Err(Unread { path: self.source.path(strand).to_owned(), source, whole: true }),
+            None => Ok(()),
+        }
+    }
+
     fn block(&self, number: usize) -> Result<Arc<Block>, String> {
         if let Some(block) = lock(&self.kept).get(number) {
             return Ok(block);
         }
         let strand = self.blocks.strand_of(number);
-        let mut reading = lock(&self.streams[strand]);
+        let Strand { reading, fault } = &self.strands[strand];
+        let mut reading = lock(reading);
         // Another thread may have read it meanwhile.
         if let Some(block) = lock(&self.kept).get(number) {
             return Ok(block);
@@ -129,17 +151,25 @@ impl<S: Strands> BlockReader<S> {
         {
             return Err(reason.clone());
         }
+        // What the system does not read now it may read another time.
+        let torn = |from, reason: &str| match fault.get() {
+            Some(_) => Reading::Not,
+            None => Reading::Broken { from, reason: reason.to_owned() },
+        };
         let (mut stream, mut next) = match std::mem::replace(&mut *reading, Reading::Not) {
             Reading::At { stream, next } if next <= number => (stream, next),
             _ => {
                 let first = self.blocks.blocks_of(strand).start;
-                (self.source.open(strand).inspect_err(|reason| *reading = broken(first, reason))?, first)
+                fault.clear();
+                let opened = self.source.open(strand, fault);
+                (opened.inspect_err(|reason| *reading = torn(first, reason))?, first)
             }
         };
         loop {
-            let block = Arc::new(
-                self.source.next(&mut stream, next).inspect_err(|reason| *reading = broken(next, reason))?,
-            );
+            let read = self.source.next(&mut stream, next);
+            // A block that the system broke off may hold some files.
+            let read = fault.get().map_or(read, |error| Err(error.to_string()));
+            let block = Arc::new(read.inspect_err(|reason| *reading = torn(next, reason))?);
             // What was passed over lies in the same window, unless the reading began in the middle of an epoch.
             if number - next < WINDOW {
                 lock(&self.kept).put(next, &block);
@@ -165,7 +195,7 @@ impl<S: Strands> BlockReader<S> {
             if open.len() > OPEN { open.pop_front() } else { None }
         };
         // One that is being read is in use and stays.
-        if let Some(mut reading) = closed.and_then(|strand| self.streams[strand].try_lock().ok())
+        if let Some(mut reading) = closed.and_then(|strand| self.strands[strand].reading.try_lock().ok())
             && matches!(*reading, Reading::At { .. })
         {
             *reading = Reading::Not;
@@ -173,33 +203,41 @@ impl<S: Strands> BlockReader<S> {
     }
 }
 
-fn broken<T>(from: usize, reason: &str) -> Reading<T> {
-    Reading::Broken { from, reason: reason.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::io;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    /// Strands of 4 blocks of 3 files; the file's bytes are its number. Strand 1 breaks in its third block.
+    /// Strands of 4 blocks of 3 files; the file's bytes are its number. Strand 1 breaks in its third block, and the
+    /// system may fail in the second of strand 2.
     #[derive(Default)]
     struct Counting {
         opened: AtomicUsize,
         read: AtomicUsize,
+        failing: AtomicBool,
     }
 
     impl Strands for Counting {
-        type Stream = usize;
+        type Stream = (usize, Fault);
 
-        fn open(&self, strand: usize) -> Result<usize, String> {
-            self.opened.fetch_add(1, Ordering::Relaxed);
-            Ok(4 * strand)
+        fn path(&self, _: usize) -> &Path {
+            Path::new("archive")
         }
 
-        fn next(&self, stream: &mut usize, number: usize) -> Result<Block, String> {
-            assert_eq!(*stream, number);
-            *stream += 1;
+        fn open(&self, strand: usize, fault: &Fault) -> Result<Self::Stream, String> {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            Ok((4 * strand, fault.clone()))
+        }
+
+        fn next(&self, (next, fault): &mut Self::Stream, number: usize) -> Result<Block, String> {
+            assert_eq!(*next, number);
+            *next += 1;
+            if number == 9 && self.failing.load(Ordering::Relaxed) {
+                // What is between may keep nothing of the error, nor fail.
+                let _ = fault.note::<()>(Err(io::Error::from_raw_os_error(5)));
+                return Ok(Block::default());
+            }
             self.read.fetch_add(1, Ordering::Relaxed);
             if number == 6 {
                 return Err("torn".to_owned());
@@ -239,6 +277,24 @@ mod tests {
             reader.read(17, &mut out).unwrap();
         }
         assert_eq!(reader.source.opened.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_the_system_did_not_read_is_read_another_time() {
+        let (reader, mut out) = (reader(), Vec::new());
+        reader.source.failing.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            reader.read(24, &mut out).unwrap();
+            assert!(reader.read(27, &mut out).is_err() && reader.read(30, &mut out).is_err());
+            let unread = reader.probe(27).unwrap_err();
+            assert_eq!((&*unread.path, unread.source.raw_os_error()), (Path::new("archive"), Some(5)));
+            assert!(unread.whole && reader.probe(12).is_ok());
+        }
+        reader.source.failing.store(false, Ordering::Relaxed);
+        reader.read(27, &mut out).unwrap();
+        assert!(out == [27] && reader.probe(27).is_ok());
+        // That a strand is torn is no fault of the system.
+        assert!(reader.read(20, &mut out).is_err() && reader.probe(20).is_ok());
     }
 
     #[test]

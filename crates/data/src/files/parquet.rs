@@ -29,6 +29,7 @@ use super::{Files, ImageFiles, in_test_alone};
 use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
+use crate::fault::{Fault, Unread, Watched};
 use crate::listing::LeftOut;
 use crate::locality::{BLOCK_BYTES, Blocks, Locality};
 use crate::positioned::{Cursor, read_exact_at};
@@ -43,29 +44,42 @@ const MAX_BLOCK_BYTES: usize = 32 * BLOCK_BYTES as usize;
 const MAX_PAGE_BYTES: i64 = 2 * MAX_FILE_BYTES as i64;
 
 /// A file that many threads read, each at its own place.
-struct Shared(Arc<File>, u64);
+struct Shared {
+    file: Arc<File>,
+    len: u64,
+    fault: Fault,
+}
+
+impl Shared {
+    fn open(path: &Path, fault: &Fault) -> std::io::Result<Self> {
+        let file = fault.note(File::open(path))?;
+        let len = fault.note(file.metadata())?.len();
+        Ok(Self { file: Arc::new(file), len, fault: fault.clone() })
+    }
+}
 
 impl Length for Shared {
     fn len(&self) -> u64 {
-        self.1
+        self.len
     }
 }
 
 impl ChunkReader for Shared {
-    type T = BufReader<Cursor>;
+    type T = BufReader<Watched<Cursor>>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(BufReader::new(Cursor::new(Arc::clone(&self.0), start.min(self.1), self.1)))
+        let cursor = Cursor::new(Arc::clone(&self.file), start.min(self.len), self.len);
+        Ok(BufReader::new(Watched::new(cursor, &self.fault)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<bytes::Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.1) {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.len) {
             return Err(ParquetError::EOF(format!(
                 "{length} bytes at {start} lie beyond the end of the file"
             )));
         }
         let mut bytes = vec![0; length];
-        read_exact_at(&self.0, &mut bytes, start)?;
+        self.fault.note(read_exact_at(&self.file, &mut bytes, start))?;
         Ok(bytes.into())
     }
 }
@@ -104,10 +118,14 @@ struct Column {
 impl Strands for Rows {
     type Stream = Column;
 
-    fn open(&self, strand: usize) -> Result<Column, String> {
+    fn path(&self, strand: usize) -> &Path {
+        &self.tables[self.groups[strand].table].path
+    }
+
+    fn open(&self, strand: usize, fault: &Fault) -> Result<Column, String> {
         let Group { table, group, .. } = self.groups[strand];
         let table = &self.tables[table];
-        let values = guarded(|| column::<ByteArrayType>(table, group, table.column))?;
+        let values = guarded(|| column::<ByteArrayType>(table, group, table.column, fault))?;
         let nullable = descriptor(table, table.column).max_def_level();
         Ok(Column { values, nullable })
     }
@@ -159,19 +177,22 @@ fn descriptor(table: &Table, column: usize) -> Arc<ColumnDescriptor> {
     table.metadata.file_metadata().schema_descr().column(column)
 }
 
-fn column<T: DataType>(table: &Table, group: usize, column: usize) -> Result<ColumnReaderImpl<T>, String> {
-    let file = File::open(&table.path).map_err(|error| error.to_string())?;
-    let len = file.metadata().map_err(|error| error.to_string())?.len();
+fn column<T: DataType>(
+    table: &Table,
+    group: usize,
+    column: usize,
+    fault: &Fault,
+) -> Result<ColumnReaderImpl<T>, String> {
+    let file = Shared::open(&table.path, fault).map_err(|error| error.to_string())?;
     let group = table.metadata.row_group(group);
     let chunk = group.column(column);
     let end = chunk.byte_range().0.checked_add(chunk.byte_range().1);
-    if end.is_none_or(|end| end > len) {
+    if end.is_none_or(|end| end > file.len) {
         return Err("a column lies beyond the end of the file, which is cut short".to_owned());
     }
     let rows = usize::try_from(group.num_rows()).map_err(|_| "declares a negative number of rows")?;
     let most = chunk.uncompressed_size().clamp(0, MAX_PAGE_BYTES) as u64;
-    let pages =
-        pages::open(Shared(Arc::new(file), len), chunk, rows, most).map_err(|error| error.to_string())?;
+    let pages = pages::open(file, chunk, rows, most).map_err(|error| error.to_string())?;
     Ok(ColumnReaderImpl::new(descriptor(table, column), pages))
 }
 
@@ -191,6 +212,10 @@ impl Files for BlockReader<Rows> {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         BlockReader::read(self, index, out)
+    }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        BlockReader::probe(self, index)
     }
 
     fn locality(&self) -> Locality {
@@ -263,10 +288,12 @@ fn load(paths: &[PathBuf]) -> Result<(Arc<dyn Files>, Labels), DataError> {
 }
 
 fn open_table(path: &Path) -> Result<Table, DataError> {
-    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
-    let len = file.metadata().map_err(|e| DataError::io(path, e))?.len();
-    guarded(|| described(path, Shared(Arc::new(file), len)))
-        .map_err(|reason| DataError::malformed(path, reason))
+    let fault = Fault::default();
+    let file = Shared::open(path, &fault).map_err(|e| DataError::io(path, e))?;
+    guarded(|| described(path, file)).map_err(|reason| match fault.get() {
+        Some(error) => DataError::io(path, error),
+        None => DataError::malformed(path, reason),
+    })
 }
 
 /// How much a column looks like that of the images, the likeliest first.
@@ -355,7 +382,7 @@ fn first_is_image(table: &Table) -> Result<(), String> {
         return Ok(());
     };
     let described = descriptor(table, table.column);
-    let mut reader = column::<ByteArrayType>(table, group, table.column)?;
+    let mut reader = column::<ByteArrayType>(table, group, table.column, &Fault::default())?;
     let values = read_rows(&mut reader, 1, described.max_def_level())?;
     match values.first() {
         Some(Some(value)) if Format::of(value.data()).is_none() => Err(format!(

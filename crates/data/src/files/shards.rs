@@ -15,6 +15,7 @@ use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, inert_bytes};
+use crate::fault::{Fault, Unread, probe_range};
 use crate::index::{Index, Members};
 use crate::layout::{Root, arrange, folder_of};
 use crate::listing::LeftOut;
@@ -59,6 +60,14 @@ impl Shards {
         let file = File::open(&shard.path).map_err(|error| error.to_string())?;
         read_range(&file, shard.members.offsets[member], len, out)
     }
+
+    fn probe_plain(&self, index: usize) -> Result<(), Unread> {
+        let (shard, member) = self.find(index);
+        let unread = |source, whole| Unread { path: shard.path.clone(), source, whole };
+        let file = File::open(&shard.path).map_err(|error| unread(error, true))?;
+        probe_range(&Arc::new(file), shard.members.offsets[member], shard.members.lens[member])
+            .map_err(|error| unread(error, false))
+    }
 }
 
 fn check_len(len: u64) -> Result<(), String> {
@@ -84,6 +93,10 @@ impl Files for PlainShards {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         self.0.read_plain(index, out)
+    }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        self.0.probe_plain(index)
     }
 }
 
@@ -113,6 +126,11 @@ impl PackedShards {
             }
         }
         Self { shards, blocks: Arc::new(blocks) }
+    }
+
+    fn shard(&self, strand: usize) -> &Shard {
+        let first = self.blocks.images(self.blocks.blocks_of(strand).start).start;
+        self.shards.find(first as usize).0
     }
 }
 
@@ -144,10 +162,13 @@ impl Unpacking {
 impl Strands for PackedShards {
     type Stream = Unpacking;
 
-    fn open(&self, strand: usize) -> Result<Unpacking, String> {
-        let first = self.blocks.images(self.blocks.blocks_of(strand).start).start;
-        let (shard, _) = self.shards.find(first as usize);
-        let reader = decompressed(&shard.path, shard.packing).map_err(|error| error.to_string())?;
+    fn path(&self, strand: usize) -> &Path {
+        &self.shard(strand).path
+    }
+
+    fn open(&self, strand: usize, fault: &Fault) -> Result<Unpacking, String> {
+        let shard = self.shard(strand);
+        let reader = decompressed(&shard.path, shard.packing, fault).map_err(|error| error.to_string())?;
         Ok(Unpacking { reader, at: 0 })
     }
 
@@ -189,6 +210,13 @@ impl Files for BlockReader<PackedShards> {
         match shard.packing {
             Packing::None => self.source().shards.read_plain(index, out),
             _ => BlockReader::read(self, index, out),
+        }
+    }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        match self.source().shards.find(index).0.packing {
+            Packing::None => self.source().shards.probe_plain(index),
+            _ => BlockReader::probe(self, index),
         }
     }
 

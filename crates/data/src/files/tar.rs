@@ -16,6 +16,7 @@ use tar::{Archive, EntryType, PaxExtensions};
 use super::archive::MAX_LABEL;
 use super::zstd::ZstdFrames;
 use crate::error::{DataError, inert_bytes};
+use crate::fault::{Fault, Watched};
 use crate::index::Members;
 use crate::layout::folder_of;
 use crate::listing::is_image_name;
@@ -50,18 +51,26 @@ impl Packing {
     }
 }
 
-/// The bytes of an archive once decompressed, from its beginning.
-pub(crate) fn decompressed(path: &Path, packing: Packing) -> std::io::Result<Box<dyn Read + Send>> {
-    let file = File::open(path)?;
-    let packed = file.metadata()?.len();
-    let reader = BufReader::with_capacity(256 << 10, file);
-    let unpacked: Box<dyn Read + Send> = match packing {
-        Packing::None => return Ok(Box::new(reader)),
+/// The bytes of an archive once decompressed, from its beginning. Errors of the system are noted.
+pub(crate) fn decompressed(
+    path: &Path,
+    packing: Packing,
+    fault: &Fault,
+) -> std::io::Result<Box<dyn Read + Send>> {
+    let file = fault.note(File::open(path))?;
+    let len = fault.note(file.metadata())?.len();
+    Ok(unpacked(Watched::new(file, fault), len, packing))
+}
+
+/// The same of an archive of `len` bytes.
+fn unpacked(packed: impl Read + Send + 'static, len: u64, packing: Packing) -> Box<dyn Read + Send> {
+    let reader = BufReader::with_capacity(256 << 10, packed);
+    let inner: Box<dyn Read + Send> = match packing {
+        Packing::None => return Box::new(reader),
         Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
         Packing::Zstd => Box::new(ZstdFrames::new(reader)),
     };
-    let most = packed.saturating_mul(MAX_GROWTH).saturating_add(SPARE);
-    Ok(Box::new(Bounded { inner: unpacked, left: most }))
+    Box::new(Bounded { inner, left: len.saturating_mul(MAX_GROWTH).saturating_add(SPARE) })
 }
 
 /// A stream that fails once it has grown beyond all measure.
@@ -85,31 +94,21 @@ impl<R: Read> Read for Bounded<R> {
 /// An archive that is damaged somewhere is read up to there, which is noted among what was left out.
 ///
 /// # Errors
-/// [`DataError`] if it cannot be read or is no tar archive. One without images is no error here.
+/// [`DataError`] if it cannot be read to its end or is no tar archive. One without images is no error here.
 pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
-    let mut found = Found::default();
+    let (mut found, fault) = (Found::default(), Fault::default());
     let end = match packing {
         Packing::None => {
             let file = File::open(path).map_err(io)?;
             let len = file.metadata().map_err(io)?.len();
             found.end = Some(len);
-            let mut archive = Archive::new(Cursor::new(Arc::new(file), 0, len));
+            let mut archive = Archive::new(Watched::new(Cursor::new(Arc::new(file), 0, len), &fault));
             archive.entries_with_seek().and_then(|entries| found.walk(entries.raw(true)))
         }
-        packing => {
-            let mut archive = Archive::new(decompressed(path, packing).map_err(io)?);
-            archive.entries().and_then(|entries| found.walk(entries.raw(true)))
-        }
+        packing => found.unpack(decompressed(path, packing, &fault).map_err(io)?),
     };
-    if let Err(error) = end {
-        if found.entries == 0 {
-            return Err(DataError::malformed(path, format!("not read as a tar archive: {error}")));
-        }
-        let reason = format!("cut short or damaged: {error}; what comes before is read");
-        found.members.left_out.push(format!("after entry {}", found.entries), reason);
-    }
-    found.finish()
+    found.finish(path, end, &fault)
 }
 
 #[derive(Default)]
@@ -123,6 +122,10 @@ struct Found {
 }
 
 impl Found {
+    fn unpack(&mut self, archive: impl Read) -> std::io::Result<()> {
+        Archive::new(archive).entries().and_then(|entries| self.walk(entries.raw(true)))
+    }
+
     fn walk<R: Read>(&mut self, entries: tar::Entries<'_, R>) -> std::io::Result<()> {
         // A long name comes before the entry that it belongs to.
         let mut name: Option<Vec<u8>> = None;
@@ -185,8 +188,20 @@ impl Found {
         self.members.left_out.push(inert_bytes(name), reason);
     }
 
-    fn finish(self) -> Result<Members, DataError> {
-        let Self { mut members, labels, .. } = self;
+    /// What was found up to the `end` of the walk.
+    fn finish(self, path: &Path, end: std::io::Result<()>, fault: &Fault) -> Result<Members, DataError> {
+        // What lies behind is there another time.
+        if let Some(error) = fault.get() {
+            return Err(DataError::io(path, error));
+        }
+        let Self { mut members, labels, entries, .. } = self;
+        if let Err(error) = end {
+            if entries == 0 {
+                return Err(DataError::malformed(path, format!("not read as a tar archive: {error}")));
+            }
+            let reason = format!("cut short or damaged: {error}; what comes before is read");
+            members.left_out.push(format!("after entry {entries}"), reason);
+        }
         if !labels.is_empty() {
             let of = |name| labels.get(sample(name)).copied().unwrap_or(NO_LABEL);
             members.labels = members.names.iter().map(of).collect();
@@ -239,6 +254,52 @@ fn pax_path(extended: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_archive_that_the_system_breaks_off_is_not_taken_for_a_short_one() {
+        /// Fails where its bytes end.
+        struct Failing(std::io::Cursor<Vec<u8>>);
+        impl Read for Failing {
+            fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+                match self.0.read(out)? {
+                    0 => Err(std::io::Error::from_raw_os_error(5)),
+                    count => Ok(count),
+                }
+            }
+        }
+        let mut builder = tar::Builder::new(Vec::new());
+        for name in ["a.jpg", "b.jpg"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(200_000);
+            builder.append_data(&mut header, name, std::io::repeat(7).take(200_000)).unwrap();
+        }
+        let plain = builder.into_inner().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        std::io::Write::write_all(&mut gzip, &plain).unwrap();
+        let level = ruzstd::encoding::CompressionLevel::Uncompressed;
+        let packed = [
+            (Packing::Zstd, ruzstd::encoding::compress_to_vec(&plain[..], level)),
+            (Packing::Gzip, gzip.finish().unwrap()),
+            (Packing::None, plain),
+        ];
+        for (packing, bytes) in packed {
+            let scan = |bytes: &[u8], fails: bool| {
+                let (mut found, fault) = (Found::default(), Fault::default());
+                let bytes = std::io::Cursor::new(bytes.to_vec());
+                let reader: Box<dyn Read + Send> =
+                    if fails { Box::new(Watched::new(Failing(bytes), &fault)) } else { Box::new(bytes) };
+                let end = found.unpack(unpacked(reader, 1 << 20, packing));
+                found.finish(Path::new("a.tar"), end, &fault)
+            };
+            assert_eq!(scan(&bytes, false).unwrap().names.len(), 2, "{packing:?}");
+            let part = &bytes[..bytes.len() * 2 / 5];
+            let cut = scan(part, false);
+            assert!(!matches!(cut, Err(DataError::Io { .. })), "{packing:?}: {cut:?}");
+            let error = scan(part, true).unwrap_err();
+            let DataError::Io { source, .. } = &error else { panic!("{packing:?}: {error}") };
+            assert_eq!(source.raw_os_error(), Some(5));
+        }
+    }
 
     #[test]
     fn samples_end_at_the_first_dot_of_the_name() {

@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
+use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, inert_bytes};
+use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
 use crate::names::Names;
@@ -29,6 +31,7 @@ struct Member {
 
 /// The image files of a zip archive, sorted by path.
 struct ZipFiles {
+    path: PathBuf,
     file: Arc<File>,
     names: Names,
     members: Vec<Member>,
@@ -67,6 +70,15 @@ impl Files for ZipFiles {
             false => Err("damaged: its checksum in the archive is another".to_owned()),
         }
     }
+
+    fn probe(&self, index: usize) -> Result<(), Unread> {
+        let Member { at, packed, .. } = self.members[index];
+        probe_range(&self.file, at, packed).map_err(|source| Unread {
+            path: self.path.clone(),
+            source,
+            whole: false,
+        })
+    }
 }
 
 /// Makes `out` what `packed` inflates to, which must be `bytes` long: no more is taken.
@@ -101,6 +113,9 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     for number in 0..archive.len() {
         let entry = match archive.by_index_raw(number) {
             Ok(entry) => entry,
+            Err(ZipError::Io(error)) if error.raw_os_error().is_some() => {
+                return Err(DataError::io(path, error));
+            }
             Err(error) => {
                 left_out.push(format!("entry {number}"), error.to_string());
                 continue;
@@ -147,7 +162,8 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     found.iter().for_each(|(name, _)| names.push(name));
     names.shrink_to_fit();
     let members = found.into_iter().map(|(_, member)| member).collect();
-    let files = Arc::new(ZipFiles { file: Arc::new(file), names: names.clone(), members });
+    let files =
+        Arc::new(ZipFiles { path: path.to_owned(), file: Arc::new(file), names: names.clone(), members });
     let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
     by_folders(path, files, &folders, Root::Common, left_out, options)
 }

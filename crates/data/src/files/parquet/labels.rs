@@ -7,6 +7,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Typ
 
 use super::{Table, column, descriptor, guarded, read_rows};
 use crate::error::{DataError, inert, inert_bytes};
+use crate::fault::Fault;
 use crate::files::archive::{MAX_LABEL, numbered};
 use crate::files::labels_among;
 use crate::layout::Classes;
@@ -145,7 +146,7 @@ fn column_of<T: DataType>(
     mut each: impl FnMut(Option<T::T>),
 ) -> Result<(), String> {
     let nullable = descriptor(table, at).max_def_level();
-    let mut reader = column::<T>(table, group, at)?;
+    let mut reader = column::<T>(table, group, at, &Fault::default())?;
     let mut left = table.metadata.row_group(group).num_rows().max(0) as usize;
     while left > 0 {
         let rows = left.min(1 << 16);
