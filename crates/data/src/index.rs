@@ -2,20 +2,21 @@
 //!
 //! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the
 //! folder that it lies in. What was left out because a link led nowhere or something could not be read may be there
-//! without such a change, so a listing with such things is not kept. An archive is as it was if its size and its time
-//! of change are. The file carries a checksum; what is damaged or of another version counts as absent.
+//! without such a change, so a listing with such things is not kept. An archive is as it was if its size and its times
+//! are: a copy over it may keep the time at which it was last written, not that at which it was changed. The file carries a checksum; what is damaged or of another version counts as absent.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::error::DataError;
 use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanoseconds};
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 2\n";
+const MAGIC: &[u8] = b"simclr index 3\n";
 /// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
 /// tick of its clock.
 const TICK: u64 = 2_000_000_000;
@@ -35,8 +36,18 @@ pub(crate) struct Members {
 
 #[derive(Clone, Debug)]
 enum Entry {
-    Folder { root: PathBuf, listed: u64, listing: Arc<Listing> },
-    Archive { path: PathBuf, len: u64, changed: u64, members: Arc<Members> },
+    Folder {
+        root: PathBuf,
+        listed: u64,
+        listing: Arc<Listing>,
+    },
+    /// With the times at which it was last written and changed.
+    Archive {
+        path: PathBuf,
+        len: u64,
+        times: [u64; 2],
+        members: Arc<Members>,
+    },
 }
 
 /// Listings of folders and archives.
@@ -62,9 +73,10 @@ impl Index {
         if !self.grown {
             return Ok(());
         }
-        let temporary = file.with_extension("part");
-        fs::write(&temporary, encode(&self.entries))?;
-        fs::rename(&temporary, file)?;
+        let temporary = temporary_of(file);
+        let put = fs::write(&temporary, encode(&self.entries)).and_then(|()| fs::rename(&temporary, file));
+        // The error that is told is the first.
+        put.inspect_err(|_| _ = fs::remove_file(&temporary))?;
         self.grown = false;
         Ok(())
     }
@@ -96,17 +108,17 @@ impl Index {
     ) -> Result<Arc<Members>, DataError> {
         let real = fs::canonicalize(path).map_err(|e| DataError::io(path, e))?;
         let metadata = fs::metadata(&real).map_err(|e| DataError::io(path, e))?;
-        let (len, changed) = (metadata.len(), metadata.modified().map_or(0, nanoseconds));
+        let (len, times) = (metadata.len(), times(&metadata));
         let known =
             self.entries.iter().position(|e| matches!(e, Entry::Archive { path, .. } if *path == real));
-        if let Some(Entry::Archive { len: then, changed: when, members, .. }) =
+        if let Some(Entry::Archive { len: len_then, times: times_then, members, .. }) =
             known.map(|at| &self.entries[at])
-            && (*then, *when) == (len, changed)
+            && (*len_then, *times_then) == (len, times)
         {
             return Ok(Arc::clone(members));
         }
         let members = Arc::new(scan()?);
-        self.put(known, Entry::Archive { path: real, len, changed, members: Arc::clone(&members) });
+        self.put(known, Entry::Archive { path: real, len, times, members: Arc::clone(&members) });
         Ok(members)
     }
 
@@ -124,6 +136,27 @@ fn is_fresh(root: &Path, listed: u64, listing: &Listing) -> bool {
         stamp.changed.saturating_add(TICK) < listed
             && changed(&root.join(os_name(&stamp.path))).is_ok_and(|now| now == stamp.changed)
     })
+}
+
+/// When a file was last written, and changed in any way where the system tells that, in nanoseconds since 1970.
+fn times(metadata: &fs::Metadata) -> [u64; 2] {
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()) as u64
+    };
+    #[cfg(not(unix))]
+    let changed = 0;
+    [metadata.modified().map_or(0, nanoseconds), changed]
+}
+
+/// A name that no file has had in this process: `FILE.PROCESS-NUMBER.tmp`, by which what is left of a program that was
+/// stopped is known as a part of a run.
+fn temporary_of(file: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    name.into()
 }
 
 fn encode(entries: &[Entry]) -> Vec<u8> {
@@ -144,11 +177,11 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
                     out.number(stamp.changed);
                 }
             }
-            Entry::Archive { path, len, changed, members } => {
+            Entry::Archive { path, len, times, members } => {
                 out.number(1);
                 out.bytes(bytes_of(path.as_os_str()).unwrap_or_default());
                 out.number(*len);
-                out.number(*changed);
+                times.iter().for_each(|&time| out.number(time));
                 out.names(&members.names);
                 out.numbers(members.offsets.iter().copied());
                 out.numbers(members.lens.iter().copied());
@@ -187,7 +220,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
             },
             1 => {
                 let path = os_name(input.bytes()?).into();
-                let (len, changed) = (input.number()?, input.number()?);
+                let (len, times) = (input.number()?, [input.number()?, input.number()?]);
                 let members = Members {
                     names: input.names()?,
                     offsets: input.numbers()?,
@@ -203,7 +236,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
                 let whole = members.offsets.len() == images
                     && members.lens.len() == images
                     && (members.labels.is_empty() || members.labels.len() == images);
-                Entry::Archive { path, len, changed, members: Arc::new(whole.then_some(members)?) }
+                Entry::Archive { path, len, times, members: Arc::new(whole.then_some(members)?) }
             }
             _ => return None,
         });
@@ -352,7 +385,7 @@ mod tests {
         };
         vec![
             Entry::Folder { root: "/data".into(), listed: 12345, listing: Arc::new(listing) },
-            Entry::Archive { path: "/a.tar".into(), len: 3, changed: 4, members: Arc::new(members) },
+            Entry::Archive { path: "/a.tar".into(), len: 3, times: [4, 5], members: Arc::new(members) },
         ]
     }
 
@@ -404,6 +437,49 @@ mod tests {
         assert!(again.grown && again.entries.len() == 1);
         fs::write(&file, "nonsense").unwrap();
         assert!(Index::load(&file).entries.is_empty());
+    }
+
+    #[test]
+    fn an_index_that_cannot_take_its_place_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        fs::create_dir(&file).unwrap();
+        let mut index = Index { entries: entries(), grown: true };
+        assert!(index.save(&file).is_err() && index.grown);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::remove_dir(&file).unwrap();
+        // Another program may be writing one.
+        fs::create_dir(file.with_extension("part")).unwrap();
+        index.save(&file).unwrap();
+        assert_eq!(Index::load(&file).entries.len(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_archive_of_the_same_size_and_time_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        fs::write(&path, "old").unwrap();
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut index = Index::default();
+        let mut scans = 0;
+        let mut members = |index: &mut Index| {
+            let scan = || {
+                scans += 1;
+                Ok(Members::default())
+            };
+            index.members(&path, scan).unwrap();
+            scans
+        };
+        assert_eq!([members(&mut index), members(&mut index)], [1, 1]);
+        // As `cp -p` does it, when the clock of the file system has moved on.
+        let changed = |path: &Path| times(&fs::metadata(path).unwrap())[1];
+        let before = changed(&path);
+        while changed(&path) == before {
+            fs::write(&path, "new").unwrap();
+            fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        }
+        assert_eq!(members(&mut index), 2);
     }
 
     #[cfg(unix)]
