@@ -33,7 +33,9 @@ impl Identity {
             ));
         }
         meta.names.filter(|&names| names != self.names).map(|_| {
-            "it was trained on a data set of as many images with other names, or in another order; give the same data".to_owned()
+            "it was trained on a data set of as many images with other names, or in another order; give the same data, \
+             several data sets by the same paths as then"
+                .to_owned()
         })
     }
 }
@@ -77,7 +79,7 @@ mod tests {
         assert_eq!(whole.problem(&meta), None);
         assert_eq!(of(&["a.jpg", "b.jpg"]), whole);
         for other in [&["a.jpg", "c.jpg"], &["b.jpg", "a.jpg"], &["a.jpgb", ".jpg"]] {
-            assert!(of(other).problem(&meta).unwrap().contains("other names"), "{other:?}");
+            assert!(of(other).problem(&meta).unwrap().contains("by the same paths"), "{other:?}");
         }
         assert!(of(&["a.jpg"]).problem(&meta).unwrap().contains("2 images, this one has 1"));
         // A checkpoint that knows no names.
