@@ -45,6 +45,29 @@ pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Cl
     }
 }
 
+/// The classes of a part to test on that does not tell them by itself, having one image of each or only one of those in
+/// `names`, those of the part to train on; `None` where another folder holds some of its images.
+fn known_classes<'a>(
+    folders: impl Iterator<Item = &'a [u8]>,
+    names: &[String],
+    root: Root,
+) -> Option<Classes> {
+    let number: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+    // The folder that holds all others may be above the one class that there is.
+    let depth = if root == Root::Given { 1 } else { usize::MAX };
+    let label = |folder: &[u8]| match folder {
+        [] => Some(NO_LABEL),
+        _ => folder
+            .split(|&byte| byte == b'/')
+            .take(depth)
+            .find_map(|name| number.get(&*inert_bytes(name)))
+            .copied(),
+    };
+    let labels: Vec<u32> = folders.map(label).collect::<Option<_>>()?;
+    let any = labels.iter().any(|&label| label != NO_LABEL);
+    any.then(|| Classes { names: names.to_vec(), labels })
+}
+
 /// The first component of a path.
 fn first(path: &[u8]) -> &[u8] {
     path.split(|&byte| byte == b'/').next().unwrap_or(path)
@@ -157,6 +180,10 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arrang
     let mut tests: Vec<Arranged> =
         tests.filter(|test| !test.is_empty()).map(|test| classed(test, inside_part, root)).collect();
     let labelled = |part: &Arranged| !part.classes.names.is_empty();
+    for test in tests.iter_mut().filter(|test| labelled(&train) && !labelled(test)) {
+        let folders = test.chosen.iter().map(|&image| inside_part(image));
+        test.classes = known_classes(folders, &train.classes.names, root).unwrap_or_default();
+    }
     if tests.is_empty() && train.chosen.len() < folders.len() {
         let whole = whole();
         if labelled(&whole) || !labelled(&train) {
@@ -201,6 +228,18 @@ mod tests {
         let test = test.unwrap();
         assert_eq!((&train.chosen[..], &train.classes.labels[..]), (&[0, 1, 2][..], &[0, 1, 1][..]));
         assert_eq!((&test.chosen[..], &test.classes.labels[..]), (&[3, 4, 5][..], &[1, 1, 0][..]));
+        // A part to test on with one class, with one image of each, with another folder, with none.
+        let of = |tests: &[&str]| {
+            let train = ["train/a", "train/b", "train/b"];
+            let folders: Vec<&[u8]> = train.iter().chain(tests).map(|folder| folder.as_bytes()).collect();
+            [Root::Given, Root::Common].map(|root| arrange(&folders, root).1.unwrap().classes.labels)
+        };
+        assert_eq!(of(&["test/b", "test/b", "test"]), [[1, 1, NO_LABEL]; 2]);
+        assert_eq!(of(&["test/b", "test/a"]), [[1, 0]; 2]);
+        let none: [Vec<u32>; 2] = [vec![], vec![]];
+        assert_eq!(of(&["test/b", "test/c"]), none);
+        assert_eq!(of(&["test", "test"]), none);
+        assert_eq!(of(&["test/more/b", "test/more/b"]), [vec![], vec![1, 1]]);
         // No parts: an album.
         let (all, none) = arrange(&folders[6..], Root::Common);
         assert!(all.chosen == [0] && all.classes.names.is_empty() && none.is_none());
