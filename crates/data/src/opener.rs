@@ -9,8 +9,8 @@ use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
 use crate::error::{DataError, shown};
 use crate::files::archive::Opened;
-use crate::files::parts::Unnamed;
-use crate::files::{disk, list, parquet, shards, zip};
+use crate::files::parts::{Parts, Unnamed};
+use crate::files::{disk, in_test_alone, list, new_labels, parquet, shards, zip};
 use crate::idx;
 use crate::index::Index;
 use crate::listing::{LeftOut, is_archive_name};
@@ -45,13 +45,16 @@ impl Opener {
             expanded
                 .extend(expand(path).map_err(|reason| DataError::Pattern { path: path.clone(), reason })?);
         }
-        // Shards are one data set, however many there are.
+        // Shards are one data set, however many there are; so are zip archives of which some are to test on.
+        let of_zips = || expanded.iter().filter(|path| archive_kind(path) == Some(ArchiveKind::Zip));
+        let zips: Vec<PathBuf> = of_zips().filter(|path| path.is_file()).cloned().collect();
+        let zips_have_test = Parts::of(&zips, Unnamed::Train, &mut LeftOut::default()).has_test();
         let mut groups: Vec<Vec<PathBuf>> = Vec::new();
         for path in expanded {
             let kind = archive_kind(&path).filter(|_| path.is_file());
             let last = groups.iter_mut().find(|group| kind.is_some() && archive_kind(&group[0]) == kind);
             match last {
-                Some(group) if kind != Some(ArchiveKind::Zip) => group.push(path),
+                Some(group) if kind != Some(ArchiveKind::Zip) || zips_have_test => group.push(path),
                 _ => groups.push(vec![path]),
             }
         }
@@ -91,7 +94,7 @@ impl Opener {
                 (shards::open(paths, unnamed, self.decode, &mut self.index)?, SourceKind::Shards)
             }
             ArchiveKind::Parquet => (parquet::open(paths, unnamed, self.decode)?, SourceKind::Parquet),
-            ArchiveKind::Zip => (zip::open(&paths[0], self.decode)?, SourceKind::Zip),
+            ArchiveKind::Zip => return open_zips(paths, unnamed, self.decode),
         };
         Ok(source(opened, kind))
     }
@@ -131,17 +134,13 @@ impl Opener {
         let of = |kind| -> Vec<PathBuf> {
             archives.iter().filter(|path| archive_kind(path) == Some(kind)).cloned().collect()
         };
-        for kind in [ArchiveKind::Parquet, ArchiveKind::Tar] {
+        for kind in [ArchiveKind::Parquet, ArchiveKind::Tar, ArchiveKind::Zip] {
             let archives = of(kind);
             if !archives.is_empty() {
                 return self.open_archives(kind, &archives, Unnamed::LeftOut);
             }
         }
-        let zips = of(ArchiveKind::Zip);
-        match zips.is_empty() {
-            true => Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() }),
-            false => self.open(&zips),
-        }
+        Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() })
     }
 
     fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {
@@ -205,6 +204,29 @@ fn source(opened: Opened, kind: SourceKind) -> Source {
     let Opened { train, test, left_out } = opened;
     let test = test.map(|test| Arc::new(test) as Arc<dyn Dataset>);
     Source { train: Arc::new(train), test, unlabelled: None, kind, left_out }
+}
+
+/// Opens zip archives: those to train on apart from those to test on, by their names.
+fn open_zips(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) -> Result<Source, DataError> {
+    let mut left_out = LeftOut::default();
+    let parts = Parts::of(paths, unnamed, &mut left_out);
+    let open = |paths: &[PathBuf]| -> Result<Source, DataError> {
+        let open = |path: &PathBuf| Ok((shown(path), source(zip::open(path, options)?, SourceKind::Zip)));
+        let mut sources = paths.iter().map(open).collect::<Result<Vec<_>, DataError>>()?;
+        Ok(if sources.len() == 1 { sources.swap_remove(0).1 } else { several(sources) })
+    };
+    let mut whole = open(&parts.train)?;
+    let is_labelled = |source: &Source| !source.train.classes().is_empty();
+    if let Some(test) = parts.open_test(|| is_labelled(&whole), is_labelled, open, &mut left_out)? {
+        let (classes, test) = (whole.train.classes().to_vec(), (test.left_out, test.train));
+        if !classes.is_empty() {
+            new_labels(test.1.classes(), &classes).map_err(|class| in_test_alone(&paths[0], class))?;
+        }
+        left_out.extend(test.0);
+        whole.test = Some(Arc::new(Concat::new(vec![(String::new(), test.1)], classes)));
+    }
+    whole.left_out.extend(left_out);
+    Ok(whole)
 }
 
 /// Several data sets as one.

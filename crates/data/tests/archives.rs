@@ -156,6 +156,38 @@ fn zip_archives_are_folders() {
 }
 
 #[test]
+fn zip_archives_are_parts_by_their_names() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let set = |values: std::ops::Range<u8>, classes: &[&str]| {
+        let name = |value: u8| format!("{}/{value}.png", classes[value as usize % classes.len()]);
+        zip(&values.map(|value| (name(value), png(value))).collect::<Vec<_>>(), true)
+    };
+    write(&at("train.zip"), set(0..6, &["ant", "bee", "cat"]));
+    write(&at("test.zip"), set(10..14, &["bee", "cat"]));
+    for source in [open(dir.path()).unwrap(), several(&[&at("test.zip"), &at("train.zip")])] {
+        assert_eq!((source.kind, colors(&*source.train)), (SourceKind::Zip, vec![0, 3, 1, 4, 2, 5]));
+        let test = source.test.unwrap();
+        assert_eq!((test.classes(), colors(&*test)), (source.train.classes(), vec![10, 12, 11, 13]));
+        assert_eq!(labels(&*test), [Some(1), Some(1), Some(2), Some(2)]);
+    }
+    // The other part to test on is left out, as what tells no part is.
+    write(&at("val.zip"), set(20..24, &["ant", "bee"]));
+    write(&at("more.zip"), set(30..34, &["ant", "bee"]));
+    let source = open(dir.path()).unwrap();
+    assert_eq!((source.train.len(), source.test.unwrap().len(), source.left_out.count), (6, 4, 2));
+    // Whoever names it wants it.
+    let source = several(&[&at("train.zip"), &at("more.zip"), &at("test.zip")]);
+    assert_eq!((source.kind, source.train.len()), (SourceKind::Several(2), 10));
+    assert_eq!(colors(&*source.test.unwrap()), [10, 12, 11, 13]);
+    write(&at("test.zip"), set(10..14, &["bee", "dog"]));
+    assert!(error(dir.path()).contains("the class \"dog\" is in the test part alone"));
+    // Without one to train on all are.
+    let source = several(&[&at("val.zip"), &at("more.zip")]);
+    assert!(source.train.len() == 8 && source.test.is_none());
+}
+
+#[test]
 fn damaged_zip_archives_are_named_and_their_members_passed_over() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("set.zip");

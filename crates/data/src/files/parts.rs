@@ -48,6 +48,11 @@ impl Parts {
         Self { train, tests: tests.into_values().collect() }
     }
 
+    /// Whether some are to test on.
+    pub fn has_test(&self) -> bool {
+        !self.tests.is_empty()
+    }
+
     /// The part to test on, as `open` makes it of its archives; those of others are left out.
     ///
     /// # Errors
@@ -59,7 +64,7 @@ impl Parts {
         mut open: impl FnMut(&[PathBuf]) -> Result<T, DataError>,
         left_out: &mut LeftOut,
     ) -> Result<Option<T>, DataError> {
-        if self.tests.is_empty() {
+        if !self.has_test() {
             return Ok(None);
         }
         let mut tests: Vec<T> = self.tests.iter().map(|paths| open(paths)).collect::<Result<_, _>>()?;
