@@ -3,7 +3,8 @@
 //! A folder is as it was if no folder below it has changed since: adding, removing or renaming a file changes the
 //! folder that it lies in. What was left out because a link led nowhere or something could not be read may be there
 //! without such a change, so a listing with such things is not kept. An archive is as it was if its size and its times
-//! are: a copy over it may keep the time at which it was last written, not that at which it was changed. The file carries a checksum; what is damaged or of another version counts as absent.
+//! are: a copy over it may keep the time at which it was last written, not that at which it was changed. The file
+//! carries a checksum; what is damaged or of another version counts as absent.
 
 use std::fs;
 use std::io;
