@@ -115,3 +115,63 @@ fn a_nan_reaches_the_loss() {
     });
     assert!(nan);
 }
+
+/// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
+/// opposite.
+fn separated(images: usize, dim: usize) -> Vec<f32> {
+    let mut z = views(2 * images, dim, true);
+    for (view, z) in z.chunks_exact_mut(dim).enumerate() {
+        let image = view % images;
+        z.iter_mut().for_each(|v| *v *= 0.15);
+        z[image / 2] += if image.is_multiple_of(2) { 1.0 } else { -1.0 };
+        let norm = z.iter().map(|v| v * v).sum::<f32>().sqrt();
+        z.iter_mut().for_each(|v| *v /= norm);
+    }
+    z
+}
+
+/// What is small has its digits too, as the portable form has them.
+#[test]
+fn small_losses_are_as_exact_as_large_ones() {
+    if compiler().is_none() {
+        return;
+    }
+    let (anchors, dim) = (140, 40);
+    let z = separated(anchors / 2, dim);
+    for temperature in [0.05, 0.02] {
+        let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
+        let mut want = vec![Anchor::default(); anchors];
+        cpu::nt_xent_forward(&portable(), &shape, &z, &z, &mut want);
+        let lse: Vec<f32> = want.iter().map(Anchor::lse).collect();
+        let mut gradient = vec![0.0; z.len()];
+        cpu::nt_xent_backward(&portable(), &shape, (&z, &z), &want, &lse, 1.0, &mut gradient);
+        let (found, dz) = in_every_order(|gpu| {
+            let (z, mut out, mut dz) =
+                (Values::of(&z), Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(anchors * dim));
+            nt_xent::forward(gpu, &shape, z.read(), z.read(), out.write()).unwrap();
+            let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
+            nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
+            let (dy, operands) = (Values::of(&[1.0]), (z.read(), z.read()));
+            let found = (out.read(), lse.read());
+            nt_xent::backward(gpu, &shape, operands, found, 1.0, dy.read(), dz.write()).unwrap();
+            (out.get(), dz.get())
+        });
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let off = |got: &mut dyn Iterator<Item = f32>, want: &[f32]| {
+            let apart = &mut got.zip(want).map(|(got, want)| f64::from(got) - f64::from(*want));
+            norm(apart) / norm(&mut want.iter().map(|v| f64::from(*v)))
+        };
+        let every_fourth = |from: usize| found.iter().skip(from).step_by(4).copied();
+        let [losses, entropies]: [Vec<f32>; 2] =
+            [want.iter().map(|a| a.loss).collect(), want.iter().map(|a| a.entropy).collect()];
+        assert!(losses.iter().all(|&loss| loss > 0.0 && loss < 0.02));
+        for (what, off) in [
+            ("losses", off(&mut every_fourth(0), &losses)),
+            ("entropies", off(&mut every_fourth(2), &entropies)),
+            ("the gradient", off(&mut dz.iter().copied(), &gradient)),
+        ] {
+            println!("tau {temperature}: {what} off by {off:.1e}");
+            assert!(off < 2e-5, "tau {temperature}: {what} off by {off:.1e}");
+        }
+    }
+}
