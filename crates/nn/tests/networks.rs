@@ -1,6 +1,6 @@
 //! Networks as torchvision has them: names, counts, shapes; and what block memory must not change.
 
-use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
+use simclr_engine::{Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
 use simclr_nn::{
     Depth, Head, HeadKind, HeadSpec, Linear, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
     load_tensor, store_tensor, stored_shape,
@@ -287,7 +287,7 @@ fn running_averages_keep_what_they_are_told() {
     let (net, parameters) = build(&spec(Depth::D50, 0.0625, Stem::ImageNet));
     let device = Device::cpu(1).unwrap();
     let pixels: Vec<f32> = (0..2 * 33 * 33 * 3).map(|i| (i * i % 97) as f32 / 97.0).collect();
-    let changed = |decay: f32| {
+    let after = |decay: f32| {
         let net = net.clone().with_norm_decay(decay);
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
         let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
@@ -296,11 +296,36 @@ fn running_averages_keep_what_they_are_told() {
         let updates: Vec<_> = updates.drain().collect();
         // 53 BatchNorms, each with a mean and a variance.
         assert_eq!(updates.len(), 2 * 53);
-        let moved = |(id, new): &(_, Tensor)| new.to_vec().unwrap() != parameters.get(*id).to_vec().unwrap();
-        updates.iter().filter(|update| moved(update)).count()
+        let values = |(id, new): &(ParameterId, Tensor)| {
+            let old = parameters.get(*id).to_vec().unwrap();
+            old.into_iter().zip(new.to_vec().unwrap()).collect::<Vec<_>>()
+        };
+        updates.iter().map(values).collect::<Vec<_>>()
     };
-    assert_eq!(changed(1.0), 0);
-    assert!(changed(0.9) > 100);
+    let (kept, mixed, batch) = (after(1.0), after(0.9), after(0.0));
+    assert!(kept.iter().flatten().all(|(old, new)| old == new));
+    for (i, (mixed, batch)) in mixed.iter().zip(&batch).enumerate() {
+        assert!(batch.iter().any(|(old, new)| old != new), "average {i}");
+        for ((old, mixed), (_, batch)) in mixed.iter().zip(batch) {
+            let want = 0.9 * old + 0.1 * batch;
+            assert!((mixed - want).abs() < 1e-5 * (1.0 + want.abs()), "average {i}: {mixed} {want}");
+        }
+    }
+    // The first BatchNorm's own figures, of what the first convolution puts out.
+    let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
+    let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
+    let weight = tape.parameter(parameters.find("conv1.weight").unwrap());
+    let conv = ops::Conv2d { stride: 2, padding: 3, channel_sums: false };
+    let put_out = ops::conv2d(&mut tape, &images, &weight, conv).unwrap().tensor().to_vec().unwrap();
+    let channels = batch[0].len();
+    for (channel, ((_, mean), (_, variance))) in batch[0].iter().zip(&batch[1]).enumerate() {
+        let values = || put_out.iter().skip(channel).step_by(channels).map(|&value| f64::from(value));
+        let count = values().count() as f64;
+        let own = values().sum::<f64>() / count;
+        let spread = values().map(|value| (value - own).powi(2)).sum::<f64>() / (count - 1.0);
+        assert!((f64::from(*mean) - own).abs() < 1e-5, "channel {channel}: {mean} {own}");
+        assert!((f64::from(*variance) / spread - 1.0).abs() < 1e-4, "channel {channel}: {variance} {spread}");
+    }
 }
 
 /// Mean and deviation of a parameter's values.
