@@ -53,6 +53,8 @@ fn a_step_is_close_to_f32() {
     let got = step(&parameters, &network, views(&device, 24, DType::Bf16), false);
     assert!((got.loss - want.loss).abs() < 0.01 * want.loss, "{} {}", got.loss, want.loss);
     assert_ne!(got.loss, want.loss);
+    assert_eq!((got.averages.len(), got.gradients.len()), (want.averages.len(), want.gradients.len()));
+    assert!(!got.averages.is_empty() && !got.gradients.is_empty());
     for (got, want) in got.averages.iter().zip(&want.averages) {
         assert!(relative_rms(got, want) < 0.02, "{got:?}");
     }
