@@ -5,7 +5,7 @@ mod common;
 use common::network::{CHANNELS, Network, SIZE};
 use common::{device, parameter, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
-use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor};
+use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var};
 
 const CONV: Conv2d = Conv2d { stride: 1, padding: 1, channel_sums: false };
 
@@ -29,101 +29,71 @@ fn assert_says(message: &str, parts: &[&str]) {
 
 #[test]
 fn wrong_shapes_name_operator_expected_and_got() {
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 7, 7, 3]));
-        let w = tape.input(tensor(device, "w", &[8, 3, 3, 4]));
-        ops::conv2d(tape, &x, &w, CONV)
-    });
-    assert_says(&said, &["conv2d", "(out, h, w, 3)", "[2, 7, 7, 3]", "[8, 3, 3, 4]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 147]));
-        let w = tape.input(tensor(device, "w", &[8, 3, 3, 3]));
-        ops::conv2d(tape, &x, &w, CONV)
-    });
-    assert_says(&said, &["conv2d", "(N, H, W, C)", "[2, 147]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        let w = tape.input(tensor(device, "w", &[8, 7, 7, 3]));
-        ops::conv2d(tape, &x, &w, Conv2d { padding: 1, ..CONV })
-    });
-    assert_says(&said, &["conv2d", "kernel"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        let w = tape.input(tensor(device, "w", &[8, 3, 3, 3]));
-        ops::conv2d(tape, &x, &w, Conv2d { stride: 0, ..CONV })
-    });
-    assert_says(&said, &["conv2d", "stride: 0"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[0, 4, 4, 3]));
-        let w = tape.input(tensor(device, "w", &[8, 3, 3, 3]));
-        ops::conv2d(tape, &x, &w, CONV)
-    });
-    assert_says(&said, &["conv2d", "0"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 5]));
-        let w = tape.input(tensor(device, "w", &[4, 6]));
-        ops::linear(tape, &x, &w, None)
-    });
-    assert_says(&said, &["linear", "6", "[2, 5]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 5]));
-        let w = tape.input(tensor(device, "w", &[4, 5]));
-        let bias = tape.input(tensor(device, "bias", &[5]));
-        ops::linear(tape, &x, &w, Some(&bias))
-    });
-    assert_says(&said, &["linear", "a bias [4]", "[5]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 0]));
-        let w = tape.input(tensor(device, "w", &[4, 0]));
-        ops::linear(tape, &x, &w, None)
-    });
-    assert_says(&said, &["linear", "[2, 0]"]);
-    let said = message(|tape, device| {
-        let (a, b) = (tape.input(tensor(device, "a", &[2, 5])), tape.input(tensor(device, "b", &[5, 2])));
-        ops::add(tape, &a, &b)
-    });
-    assert_says(&said, &["add", "[2, 5]", "[5, 2]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 5, 5]));
-        ops::global_avg_pool(tape, &x)
-    });
-    assert_says(&said, &["global_avg_pool", "(N, H, W, C)", "[2, 5, 5]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 0, 5, 3]));
-        ops::global_avg_pool(tape, &x)
-    });
-    assert_says(&said, &["global_avg_pool", "[2, 0, 5, 3]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 1, 1, 3]));
-        ops::max_pool(tape, &x, 3, 2, [0, 0])
-    });
-    assert_says(&said, &["max_pool", "window"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        ops::max_pool(tape, &x, 2, 2, [2, 2])
-    });
-    assert_says(&said, &["max_pool", "window", "padding: [2, 2]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        ops::avg_pool(tape, &x, 3, false)
-    });
-    assert_says(&said, &["avg_pool", "windows of 2 x 2", "stride: 3"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[2, 4, 4, 3]));
-        ops::fuse(tape, &x)
-    });
-    assert_says(&said, &["fuse", "(N, H, W, 2 C)", "[2, 4, 4, 3]"]);
-    let said = message(|tape, device| {
-        let (x, logits) = (tensor(device, "x", &[2, 4, 4, 6]), tensor(device, "logits", &[2, 3]));
-        let (x, logits) = (tape.input(x), tape.input(logits));
-        ops::select(tape, &x, &logits)
-    });
-    assert_says(&said, &["select", "[2, 6]", "[2, 3]"]);
-    let said = message(|tape, device| {
-        let x = tape.input(tensor(device, "x", &[12]));
-        ops::l2_normalize(tape, &x)
-    });
-    assert_says(&said, &["l2_normalize", "(N, C)", "[12]"]);
+    /// Shapes, what takes them, and what the error says.
+    type Case<'a> = (&'a [&'a [usize]], fn(&mut Tape, &[Var]) -> Result<Var>, &'a [&'a str]);
+    let cases: [Case; 17] = [
+        (
+            &[&[2, 7, 7, 3], &[8, 3, 3, 4]],
+            |tape, v| ops::conv2d(tape, &v[0], &v[1], CONV),
+            &["conv2d", "(out, h, w, 3)", "[2, 7, 7, 3]", "[8, 3, 3, 4]"],
+        ),
+        (
+            &[&[2, 147], &[8, 3, 3, 3]],
+            |tape, v| ops::conv2d(tape, &v[0], &v[1], CONV),
+            &["conv2d", "(N, H, W, C)", "[2, 147]"],
+        ),
+        (
+            &[&[2, 4, 4, 3], &[8, 7, 7, 3]],
+            |tape, v| ops::conv2d(tape, &v[0], &v[1], CONV),
+            &["conv2d", "kernel"],
+        ),
+        (
+            &[&[2, 4, 4, 3], &[8, 3, 3, 3]],
+            |tape, v| ops::conv2d(tape, &v[0], &v[1], Conv2d { stride: 0, ..CONV }),
+            &["conv2d", "stride: 0"],
+        ),
+        (&[&[0, 4, 4, 3], &[8, 3, 3, 3]], |tape, v| ops::conv2d(tape, &v[0], &v[1], CONV), &["conv2d", "0"]),
+        (&[&[2, 5], &[4, 6]], |tape, v| ops::linear(tape, &v[0], &v[1], None), &["linear", "6", "[2, 5]"]),
+        (
+            &[&[2, 5], &[4, 5], &[5]],
+            |tape, v| ops::linear(tape, &v[0], &v[1], Some(&v[2])),
+            &["linear", "a bias [4]", "[5]"],
+        ),
+        (&[&[2, 0], &[4, 0]], |tape, v| ops::linear(tape, &v[0], &v[1], None), &["linear", "[2, 0]"]),
+        (&[&[2, 5], &[5, 2]], |tape, v| ops::add(tape, &v[0], &v[1]), &["add", "[2, 5]", "[5, 2]"]),
+        (
+            &[&[2, 5, 5]],
+            |tape, v| ops::global_avg_pool(tape, &v[0]),
+            &["global_avg_pool", "(N, H, W, C)", "[2, 5, 5]"],
+        ),
+        (&[&[2, 0, 5, 3]], |tape, v| ops::global_avg_pool(tape, &v[0]), &["global_avg_pool", "[2, 0, 5, 3]"]),
+        (&[&[2, 1, 1, 3]], |tape, v| ops::max_pool(tape, &v[0], 3, 2, [0, 0]), &["max_pool", "window"]),
+        (
+            &[&[2, 4, 4, 3]],
+            |tape, v| ops::max_pool(tape, &v[0], 2, 2, [2, 2]),
+            &["max_pool", "window", "padding: [2, 2]"],
+        ),
+        (
+            &[&[2, 4, 4, 3]],
+            |tape, v| ops::avg_pool(tape, &v[0], 3, false),
+            &["avg_pool", "windows of 2 x 2", "stride: 3"],
+        ),
+        (&[&[2, 4, 4, 3]], |tape, v| ops::fuse(tape, &v[0]), &["fuse", "(N, H, W, 2 C)", "[2, 4, 4, 3]"]),
+        (
+            &[&[2, 4, 4, 6], &[2, 3]],
+            |tape, v| ops::select(tape, &v[0], &v[1]),
+            &["select", "[2, 6]", "[2, 3]"],
+        ),
+        (&[&[12]], |tape, v| ops::l2_normalize(tape, &v[0]), &["l2_normalize", "(N, C)", "[12]"]),
+    ];
+    for (shapes, operator, parts) in cases {
+        let said = message(|tape, device| {
+            let values: Vec<Var> =
+                shapes.iter().map(|shape| tape.input(tensor(device, "x", shape))).collect();
+            operator(tape, &values)
+        });
+        assert_says(&said, parts);
+    }
 }
 
 #[test]
