@@ -299,7 +299,7 @@ fn a_cache_changes_nothing_and_keeps_to_its_budget() {
 }
 
 #[test]
-fn holdout_and_balanced_subsets() {
+fn a_holdout_is_drawn_once_and_for_all() {
     let dataset = numbers(30, &[]);
     let (rest, held_out) = Subset::split_off_holdout(Arc::clone(&dataset), 8, 3).unwrap();
     assert_eq!((rest.len(), held_out.len()), (22, 8));
