@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{RGB, SIDE, Toy, config, models};
+use common::{RGB, SIDE, Toy, config, models, source};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use safetensors::{Dtype, SafeTensors};
-use simclr_data::{LeftOut, Reading, Source, SourceKind};
+use simclr_data::Reading;
 use simclr_engine::{Device, Tensor};
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, Vector, embed};
@@ -35,16 +35,6 @@ fn encoder(folder: &Path, threads: usize) -> TrainedEncoder {
         run.checkpoints(1).save(&Checkpoint { tensors, meta }).unwrap();
     }
     TrainedEncoder::load(&path, WhichCheckpoint::Newest, &Device::cpu(threads).unwrap()).unwrap()
-}
-
-fn source(train: Toy, test: Option<Toy>) -> Source {
-    Source {
-        train: train.shared(),
-        test: test.map(Toy::shared),
-        unlabelled: None,
-        kind: SourceKind::Made,
-        left_out: LeftOut::default(),
-    }
 }
 
 /// 150 images to train on, more than a batch, of which two are broken, and 20 to test on, of which one has no label.

@@ -5,7 +5,7 @@
 //! | `trained` | a network with where it comes from, which is what is written |
 //! | `flaw` | values with which a network is useless |
 //! | `state_dict` | torchvision's names in a safetensors file |
-//! | `import` | the way back, into a run folder |
+//! | `import` | the way back, into a run folder; a fine-tuned network, to be used |
 //! | `onnx` | a graph that ONNX runtimes run |
 
 #![forbid(unsafe_code)]
@@ -18,7 +18,7 @@ mod state_dict;
 mod trained;
 
 pub use error::ExchangeError;
-pub use import::{ImportOptions, Imported};
+pub use import::{FineTunedFile, ImportOptions, Imported};
 pub use onnx::OnnxFile;
 pub use state_dict::StateDict;
 pub use trained::Trained;

@@ -23,7 +23,7 @@ the same number of steps. Each class gets the same number of labels; the same se
 10% subset.
 
 The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: \
-the encoder, and the classifier as fc.weight and fc.bias.
+the encoder, and the classifier as fc.weight and fc.bias. `simclr predict` labels images with it.
 
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
@@ -95,6 +95,10 @@ impl Finetune {
         let concluded = self.judged.conclude(&encoder, &splits, tuned.evaluation.clone());
         let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
+        terminal::say(&format!(
+            "to label images with it: simclr predict {} PHOTOS --out labels.csv",
+            terminal::quoted_path(&file)
+        ));
         concluded?;
         Ok(Done::Finished)
     }

@@ -12,6 +12,7 @@ mod import;
 mod keys;
 mod knn;
 mod linear;
+mod predict;
 mod pretrain;
 mod probe;
 mod quickstart;
@@ -56,6 +57,7 @@ enum Command {
     Knn(knn::Knn),
     Linear(linear::Linear),
     Finetune(finetune::Finetune),
+    Predict(predict::Predict),
     Transfer(transfer::Transfer),
     Ablate(ablate::Ablate),
     Probe(probe::Probe),
@@ -88,6 +90,7 @@ impl Program {
             Command::Knn(command) => command.run(),
             Command::Linear(command) => command.run(),
             Command::Finetune(command) => command.run(),
+            Command::Predict(command) => command.run(),
             Command::Transfer(command) => command.run(),
             Command::Ablate(command) => command.run(),
             Command::Probe(command) => command.run(),

@@ -142,6 +142,11 @@ impl Images {
         &self.whole
     }
 
+    /// Whether they belong to several parts, or one of several.
+    pub fn is_divided(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     /// What is known of image `index`.
     pub fn image(&self, index: u32) -> Image<'_> {
         let label = self.whole.label(index as usize);

@@ -24,6 +24,7 @@
 //! | `network` | an encoder with a classifier, trained as one |
 //! | `loss` | what it minimises |
 //! | `examples` | images and their targets |
+//! | `predict` | what a fine-tuned network takes images for |
 //! | [`transfer`] | an encoder on other data sets |
 //! | `probe` | what h and z know of what was done to an image |
 //! | `evaluation` | their result |
@@ -44,6 +45,7 @@ mod maps;
 mod neighbours;
 mod network;
 mod places;
+mod predict;
 mod probe;
 mod regression;
 mod sgd;
@@ -64,6 +66,7 @@ pub use linear_sgd::linear_sgd;
 pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use places::{Placed, Seen, Shared};
+pub use predict::{Classifier, Predicted};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic};
 pub use sgd::Sgd;

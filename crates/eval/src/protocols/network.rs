@@ -28,9 +28,14 @@ pub(super) fn trainable(model: &Model) -> Model {
 }
 
 /// What stands on the encoder.
-struct Top {
+pub(super) struct Top {
     head_layers: usize,
     classifier: Linear,
+}
+
+/// The layer of the head that a tensor of this name is a part of, if it is of one.
+pub(super) fn head_layer(name: &str) -> Option<usize> {
+    name.strip_prefix("head.")?.split('.').next()?.parse().ok()
 }
 
 impl Network {
@@ -42,11 +47,9 @@ impl Network {
         sgd: &Sgd,
     ) -> Result<Network, EvalError> {
         let mut model = model.clone();
-        let inputs = model.head.dim_after(head_layers);
-        let classifier =
-            Linear::classifier("fc", inputs, classes, &model.device, sgd.seed, &mut model.parameters)?;
+        let top = Top::new(&mut model, classes, head_layers, sgd.seed)?;
         let optimizer = sgd.optimizer(&model.parameters)?;
-        Ok(Network { model, top: Top { head_layers, classifier }, optimizer })
+        Ok(Network { model, top, optimizer })
     }
 
     /// The model with all its parameters, the classifier's among them.
@@ -83,19 +86,13 @@ impl Network {
 
     /// Class scores of rows of h, BatchNorm by its running averages.
     pub(super) fn scores(&self, h: &[f32]) -> Result<Vec<f32>, EvalError> {
-        let Network { model, top, .. } = self;
-        let dim = model.encoder.features();
-        let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
-        let h = tape.input(Tensor::from_slice(&model.device, &[h.len() / dim, dim], h)?);
-        let kept = model.head.forward_first(&mut tape, &h, top.head_layers)?;
-        Ok(top.classifier.forward(&mut tape, &kept)?.tensor().to_vec()?)
+        self.top.scores(&self.model, h)
     }
 
     /// Every tensor that it needs, in PyTorch's layouts; none of the head's other layers.
     pub(super) fn tensors(&self) -> Result<Vec<NamedTensor>, EvalError> {
-        let layer = |name: &str| name.strip_prefix("head.")?.split('.').next()?.parse::<usize>().ok();
         let mut tensors = self.model.store()?;
-        tensors.retain(|tensor| layer(&tensor.name).is_none_or(|layer| layer < self.top.head_layers));
+        tensors.retain(|tensor| head_layer(&tensor.name).is_none_or(|layer| layer < self.top.head_layers));
         Ok(tensors)
     }
 
@@ -135,6 +132,28 @@ struct Pass {
 }
 
 impl Top {
+    /// A new classifier, its parameters among those of `model`.
+    pub(super) fn new(
+        model: &mut Model,
+        classes: usize,
+        head_layers: usize,
+        seed: u64,
+    ) -> Result<Top, EvalError> {
+        let inputs = model.head.dim_after(head_layers);
+        let classifier =
+            Linear::classifier("fc", inputs, classes, &model.device, seed, &mut model.parameters)?;
+        Ok(Top { head_layers, classifier })
+    }
+
+    /// Class scores of rows of h, BatchNorm by its running averages.
+    pub(super) fn scores(&self, model: &Model, h: &[f32]) -> Result<Vec<f32>, EvalError> {
+        let dim = model.encoder.features();
+        let mut tape = Tape::new(&model.parameters, Mode::Eval, &SingleProcess);
+        let h = tape.input(Tensor::from_slice(&model.device, &[h.len() / dim, dim], h)?);
+        let kept = model.head.forward_first(&mut tape, &h, self.head_layers)?;
+        Ok(self.classifier.forward(&mut tape, &kept)?.tensor().to_vec()?)
+    }
+
     /// From images and what they show to the gradients of all of `model` that is used.
     fn forward_backward(&self, model: &Model, images: Tensor, targets: &Targets) -> Result<Pass, TrainError> {
         let mut tape = Tape::new(&model.parameters, Mode::Train, &SingleProcess);

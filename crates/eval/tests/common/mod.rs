@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use simclr_augment::{Stream, ViewConfig};
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Region};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, LeftOut, Region, Source, SourceKind};
 use simclr_engine::Device;
 use simclr_eval::protocols::{Splits, Versus, random_encoder};
 use simclr_train::{Config, Model};
@@ -76,6 +76,17 @@ impl Dataset for Toy {
             return Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() });
         }
         Ok(Decoded { width: SIDE as u32, height: SIDE as u32, pixels: &self.pixels[index] })
+    }
+}
+
+/// Such images as data that were opened.
+pub fn source(train: Toy, test: Option<Toy>) -> Source {
+    Source {
+        train: train.shared(),
+        test: test.map(Toy::shared),
+        unlabelled: None,
+        kind: SourceKind::Made,
+        left_out: LeftOut::default(),
     }
 }
 

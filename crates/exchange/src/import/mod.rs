@@ -1,6 +1,7 @@
-//! A network from a file of another program, as a run folder.
+//! A network from a file: of another program, as a run folder; fine-tuned, as it is.
 
 mod bundle;
+mod fine_tuned;
 mod official;
 mod pickle;
 mod prefix;
@@ -20,6 +21,8 @@ use simclr_train::config::{
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
+
+pub use fine_tuned::FineTunedFile;
 
 use crate::trained::HEAD;
 use crate::{ExchangeError, Result};

@@ -58,6 +58,11 @@ impl Safetensors {
         Ok(Safetensors { path: path.to_owned(), metadata, header, start: size_of::<u64>() + length, bytes })
     }
 
+    /// What its metadata have under a name.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+
     /// What the file tells beside its tensors.
     ///
     /// # Errors

@@ -1,0 +1,199 @@
+//! `simclr predict`: what a fine-tuned network takes images for.
+
+use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use simclr_data::Reading;
+use simclr_eval::EvalError;
+use simclr_eval::embedding::{Images, Split};
+use simclr_eval::protocols::{Classifier, Predicted};
+use simclr_exchange::FineTunedFile;
+use simclr_train::file_system::{AtomicFile, Disk};
+use simclr_train::run_folder::RunFolder;
+
+use crate::data::Opening;
+use crate::encoding::warn_of_broken;
+use crate::exit::{Done, usage};
+use crate::interrupt::{self, Watch};
+use crate::settings::{OnDevice, Threads, at_least_one};
+use crate::watching::Watching;
+use crate::{data, out, terminal, training};
+
+const EXAMPLES: &str = "\
+Examples:
+  simclr finetune runs/first --train labelled/ --labels 100%
+  simclr predict runs/first photos/ --out labels.csv
+  simclr predict runs/first/evaluation/finetune-10%.safetensors photos/ --top 3 --json
+
+The table has the columns name, label and probability, in the order of the images; with --top N also \
+label_2, probability_2 and so on; and split after name where DATA has train/ and test/. Images are \
+looked at as `simclr finetune` looks at its test images: central crops. Where the images have labels, \
+all of classes that the network knows, the fraction that is recognised is told.";
+
+/// Label images with a network that `finetune` made, as a CSV table
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
+pub struct Predict {
+    /// A fine-tuned network (RUN/evaluation/finetune-*.safetensors), or the folder of a run that has one
+    #[arg(value_name = "FILE|RUN")]
+    network: PathBuf,
+
+    /// The images; several are read as one; train/ and test/ are both included
+    #[arg(required = true)]
+    data: Vec<PathBuf>,
+
+    /// The .csv file to write; - is standard output [default: -]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Classes to name of each image, the likeliest first
+    #[arg(long, value_name = "N", default_value = "1", value_parser = at_least_one::<usize>)]
+    top: usize,
+
+    /// Use only this part of the images: train, test or unlabelled
+    #[arg(long, value_name = "PART")]
+    split: Option<Split>,
+
+    /// Stop at the first image that cannot be read, instead of skipping it
+    #[arg(long)]
+    strict: bool,
+
+    #[command(flatten)]
+    threads: Threads,
+
+    #[command(flatten)]
+    on: OnDevice,
+
+    /// Print one JSON object on standard output, after the table if that is there too
+    #[arg(long)]
+    json: bool,
+}
+
+impl Predict {
+    pub fn run(mut self) -> Result<Done> {
+        self.out = self.out.filter(|out| out != Path::new("-"));
+        if let Some(out) = &self.out {
+            out::check_ending(out, "csv")?;
+            out::check_place(out)?;
+            out::check_apart(out, &self.data)?;
+        }
+        let file = network_of(&self.network)?;
+        let network = FineTunedFile::read(&file)?;
+        if self.top > network.classes.len() {
+            return Err(usage(format!(
+                "--top {}: {} knows {} classes; give at most that",
+                self.top,
+                file.display(),
+                network.classes.len()
+            )));
+        }
+        let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
+        let classifier = Classifier::new(&network.config, &network.tensors, network.classes, &device)?;
+        terminal::say(&terminal::inert(&format!(
+            "{}: {} of width {}, {} classes, {device}",
+            file.display(),
+            network.config.encoder.name,
+            network.config.encoder.width,
+            classifier.classes().len(),
+        )));
+        let source = Opening::new(network.config.data.decode()).open(&self.data)?;
+        let images = Images::of(&source, self.split)?;
+
+        let start = Instant::now();
+        let predicted = match self.write(&classifier, &images) {
+            Err(EvalError::Stopped) => return Ok(Done::Interrupted),
+            // The reader of the table may have seen enough.
+            Err(EvalError::Write { source, .. }) if self.out.is_none() => {
+                let error = format!("cannot write to standard output: {source}");
+                return Err(io::Error::new(source.kind(), error).into());
+            }
+            predicted => predicted?,
+        };
+        self.conclude(&predicted, start.elapsed().as_secs_f64())?;
+        Ok(Done::Finished)
+    }
+
+    /// Writes the table to its file, whole or not at all, or to standard output.
+    fn write(&self, classifier: &Classifier, images: &Images) -> Result<Predicted, EvalError> {
+        let reading = Reading { threads: classifier.device().threads(), strict: self.strict };
+        let count = images.dataset().len();
+        let mut watching = Watching::default();
+        let mut each = |done| {
+            watching.embedding(done, count);
+            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let Some(out) = &self.out else {
+            let _watch = Watch::start("stopping");
+            let name = Path::new("standard output");
+            return classifier.predict(images, self.top, reading, (&mut io::stdout(), name), &mut each);
+        };
+        let _watch = Watch::start("stopping: nothing will be written");
+        let failed = |source| EvalError::Write { path: out.clone(), source };
+        let mut file = AtomicFile::create(&Disk, out).map_err(failed)?;
+        let predicted = classifier.predict(images, self.top, reading, (&mut file, out), &mut each)?;
+        file.commit().map_err(failed)?;
+        Ok(predicted)
+    }
+
+    fn conclude(&self, predicted: &Predicted, seconds: f64) -> Result<()> {
+        let Predicted { images, top1, broken } = predicted;
+        warn_of_broken(broken, "have no row");
+        if let Some(out) = &self.out {
+            terminal::say(&format!("{}: {}", out.display(), terminal::counted(*images, "row")));
+        }
+        if let Some(top1) = top1 {
+            terminal::say(&format!("of the images with a label {} are recognised", terminal::percent(*top1)));
+        }
+        if self.json {
+            let object = json!({
+                "images": images,
+                "skipped": broken.len(),
+                "broken": broken,
+                "top1": top1,
+                "seconds": seconds,
+                "out": self.out.as_ref().map(|out| out.to_string_lossy()),
+            });
+            terminal::print(&object.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// The file of a network: `path` itself, or, where it is a run, that of its one fine-tuned network.
+fn network_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let (run, _) = RunFolder::open(path, Arc::new(Disk))?;
+    let mut found = match run.files().list(&run.evaluations()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        found => found?,
+    };
+    found.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("finetune-") && name.ends_with(".safetensors")
+    });
+    found.sort();
+    let run = path.display();
+    match &found[..] {
+        [file] => Ok(file.clone()),
+        [] => Err(usage(format!(
+            "{run} has no fine-tuned network; make one: simclr finetune {} --train LABELLED",
+            terminal::quoted_path(path)
+        ))),
+        several => {
+            let files: Vec<String> = several.iter().map(|file| terminal::quoted_path(file)).collect();
+            Err(usage(format!(
+                "{run} has {} fine-tuned networks; give one of them: {}",
+                several.len(),
+                files.join(", ")
+            )))
+        }
+    }
+}

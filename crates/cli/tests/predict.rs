@@ -1,0 +1,141 @@
+//! Labels for images by a network that was fine-tuned.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{class_folders, path, picture, pretrain, shell, simclr, small_data};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Folders with 48 images of three classes in `data`, and a run on them.
+fn trained() -> (TempDir, PathBuf, PathBuf) {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1", "optim.warmup_epochs=0"])).expect(0, &[]);
+    (dir, data, run)
+}
+
+fn finetune(run: &Path, data: &Path, labels: &str) -> common::Reply {
+    let words = ["finetune", path(run), "--train", path(data), "--labels", labels, "--epochs", "4"];
+    simclr(&[&words[..], &["--no-random", "--json"]].concat())
+}
+
+#[test]
+fn from_fine_tuning_to_a_table_of_labels() {
+    let (dir, data, run) = trained();
+    let parts = dir.path().join("parts");
+    fs::create_dir(&parts).unwrap();
+    fs::rename(&data, parts.join("train")).unwrap();
+    class_folders(&parts.join("test"), 3, 5);
+    let network = run.join("evaluation/finetune-50%.safetensors");
+    let how = format!("simclr predict {} PHOTOS --out labels.csv", path(&network));
+    let tuned = finetune(&run, &parts, "50%").expect(0, &[&how]).json();
+
+    let (test, out) = (parts.join("test"), dir.path().join("labels.csv"));
+    let words = ["predict", path(&run), path(&test), "--out", path(&out), "--json"];
+    let reply = simclr(&words).expect(0, &["labels.csv: 15 rows", "are recognised", "3 classes"]);
+    let mut told = reply.json();
+    assert!(told["seconds"].take().is_f64());
+    assert_eq!(
+        told,
+        json!({
+            "images": 15, "skipped": 0, "broken": [], "top1": tuned["top1"], "seconds": null, "out": out,
+        })
+    );
+    let table = fs::read_to_string(&out).unwrap();
+    assert!(table.starts_with("name,label,probability\nclass 0/0.png,class "), "{table}");
+    assert_eq!(table.lines().count(), 16);
+    // Nothing but the table on standard output, and the same from the file, on more threads.
+    for out in [&[][..], &["--out", "-"]] {
+        let words = ["predict", path(&network), path(&test), "--threads", "3"];
+        assert_eq!(simclr(&[&words[..], out].concat()).expect(0, &[]).out, table);
+    }
+
+    // Photos: no classes, and one that is broken.
+    let photos = dir.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    (0..3).for_each(|number| picture(30, number, number).save(photos.join(format!("{number}.png"))).unwrap());
+    fs::write(photos.join("1.png"), "no image").unwrap();
+    let words = ["predict", path(&network), path(&photos), "--top", "2"];
+    let reply = simclr(&[&words[..], &["--json"]].concat())
+        .expect(0, &["1 image could not be read and have no row", "1.png: not an image"]);
+    let told = reply.json();
+    assert_eq!((&told["images"], &told["skipped"], &told["top1"]), (&json!(2), &json!(1), &Value::Null));
+    assert!(reply.out.starts_with("name,label,probability,label_2,probability_2\n0.png,"), "{}", reply.out);
+    simclr(&[&words[..], &["--strict"]].concat()).expect(1, &["1.png: not an image"]);
+    let words = ["predict", path(&network), path(&photos), path(&test)];
+    assert_eq!(simclr(&words).expect(0, &[]).out.lines().count(), 18);
+    let words = ["predict", path(&network), path(&parts), "--split", "test"];
+    assert!(simclr(&words).expect(0, &[]).out.contains("class 0/0.png,test,class "));
+
+    // Half a table is none.
+    let script = "ulimit -f 1; exec \"$PROGRAM\" predict \"$1\" \"$2\" --out \"$3\" --top 3";
+    class_folders(&parts.join("many"), 3, 16);
+    let out = dir.path().join("full.csv");
+    shell(script, &[&network, &parts.join("many"), &out]).expect(1, &["cannot write", "full.csv"]);
+    assert!(!out.exists());
+    let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|file| !file.to_string_lossy().ends_with(".tmp")));
+    shell("\"$PROGRAM\" predict \"$1\" \"$2\" | head -n 1", &[&network, &test]).expect(0, &[]);
+}
+
+#[test]
+fn what_is_no_such_network() {
+    let (dir, data, run) = trained();
+    let predict = |network: &Path, more: &[&str]| {
+        simclr(&[&["predict", path(network), path(&data)][..], more].concat())
+    };
+    predict(&run, &[]).expect(2, &["run has no fine-tuned network", "simclr finetune"]);
+    predict(&data, &[]).expect(2, &["data holds no run"]);
+    predict(&dir.path().join("none"), &[]).expect(2, &["cannot read", "none"]);
+    predict(&run.join("config.toml"), &[]).expect(2, &["config.toml: is no file of safetensors", "finetune"]);
+    predict(&run.join("encoder.safetensors"), &[])
+        .expect(2, &["encoder.safetensors: it has no classifier", "`simclr finetune` wrote"]);
+    finetune(&run, &data, "6").expect(0, &[]);
+    let network = run.join("evaluation/finetune-6.safetensors");
+    predict(&run, &["--top", "4"]).expect(2, &["--top 4", "knows 3 classes"]);
+    predict(&run, &["--top", "0"]).expect(2, &["--top", "at least 1"]);
+    predict(&run, &["--out", "labels.txt"]).expect(2, &["labels.txt", ".csv"]);
+    predict(&run, &["--out", path(&dir.path().join("no/a.csv"))]).expect(2, &["there is no folder"]);
+    predict(&run, &["--split", "test"]).expect(2, &["no test images apart"]);
+    simclr(&["predict", path(&run)]).expect(2, &["<DATA>"]);
+    simclr(&["predict", path(&run), path(&dir.path().join("none"))]).expect(2, &["no such file or folder"]);
+    finetune(&run, &data, "9").expect(0, &[]);
+    predict(&run, &[])
+        .expect(2, &["2 fine-tuned networks", "finetune-6.safetensors", "finetune-9.safetensors"]);
+
+    // Whatever is changed in a file.
+    let bytes = fs::read(&network).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let facts = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();
+    let changed = dir.path().join("changed.safetensors");
+    let write = |without: &str, fact: (&str, Option<&str>)| {
+        let mut facts = facts.clone();
+        facts.remove(fact.0);
+        facts.extend(fact.1.map(|value| (fact.0.to_owned(), value.to_owned())));
+        let tensors: Vec<(String, TensorView<'_>)> =
+            file.tensors().into_iter().filter(|(name, _)| name != without).collect();
+        safetensors::serialize_to_file(tensors, Some(facts), &changed).unwrap();
+        predict(&changed, &[])
+    };
+    write("", ("", None)).expect(0, &[]);
+    write("fc.bias", ("", None)).expect(2, &["tensor `fc.bias` is missing"]);
+    write("layer4.1.bn2.running_var", ("", None)).expect(2, &["`layer4.1.bn2.running_var` is missing"]);
+    write("", ("classes", None)).expect(2, &["does not tell the names of its classes"]);
+    write("", ("classes", Some("cats"))).expect(2, &["`classes` is \"cats\", expected a list of names"]);
+    write("", ("classes", Some("[\"a\",\"b\"]"))).expect(2, &["`fc.weight` is [3, 32], expected [2, 32]"]);
+    write("", ("config", None)).expect(2, &["does not tell its configuration"]);
+    write("", ("program", None)).expect(2, &["does not tell its configuration"]);
+    write("", ("config", Some("train.batch = -1"))).expect(2, &["changed.safetensors", "train.batch"]);
+    fs::write(&changed, &bytes[..bytes.len() - 9]).unwrap();
+    predict(&changed, &[]).expect(2, &["damaged or cut short"]);
+    let mut useless = bytes.clone();
+    let end = useless.len();
+    useless[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&changed, useless).unwrap();
+    predict(&changed, &[]).expect(2, &["tensor `fc.bias` holds values that are not finite"]);
+}

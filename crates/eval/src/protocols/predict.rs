@@ -1,0 +1,181 @@
+//! What a fine-tuned network takes images for, as a table.
+
+use std::cmp::Ordering;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use simclr_data::Reading;
+use simclr_engine::Device;
+use simclr_metrics::likeliest;
+use simclr_nn::load_tensor;
+use simclr_train::checkpoint::NamedTensor;
+use simclr_train::{Config, Model, TrainError};
+
+use super::network::{Top, head_layer, trainable};
+use crate::EvalError;
+use crate::embedding::{Broken, Images, for_each_batch};
+
+/// A network that [`finetune`](super::finetune()) left, to be used.
+pub struct Classifier {
+    model: Model,
+    top: Top,
+    classes: Vec<String>,
+}
+
+/// A table that was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicted {
+    /// Its rows.
+    pub images: usize,
+    /// Of the images that have a label, the fraction whose class was the likeliest; `None` where there are none, or
+    /// not all of their classes are the network's.
+    pub top1: Option<f64>,
+    /// The images that could not be read, which have no row.
+    pub broken: Vec<Broken>,
+}
+
+impl Classifier {
+    /// A network of the configuration that it was pretrained with, of `weights` as [`FineTuned`](super::FineTuned)
+    /// has them: the encoder, what was kept of the head, and the classifier, whose outputs are `classes`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape, [`EvalError::HeadLayers`] for more of the head than there is.
+    pub fn new(
+        config: &Config,
+        weights: &[NamedTensor],
+        classes: Vec<String>,
+        device: &Device,
+    ) -> Result<Classifier, EvalError> {
+        let mut model = trainable(&Model::new(config, device)?);
+        let kept = weights.iter().filter_map(|tensor| head_layer(&tensor.name)).max();
+        let kept = kept.map_or(0, |last| last.saturating_add(1));
+        let layers = model.head.layers().len();
+        if kept > layers {
+            return Err(EvalError::HeadLayers { asked: kept, layers });
+        }
+        let top = Top::new(&mut model, classes.len(), kept, 0)?;
+        for id in model.parameters.ids() {
+            let name = model.parameters.name(id);
+            if head_layer(name).is_some_and(|layer| layer >= kept) {
+                continue;
+            }
+            let Some(stored) = weights.iter().find(|tensor| tensor.name == name) else {
+                return Err(TrainError::MissingTensor { name: name.to_owned() }.into());
+            };
+            load_tensor(&mut model.parameters, id, &stored.shape, &stored.data)?;
+        }
+        Ok(Classifier { model, top, classes })
+    }
+
+    /// The names of the classes.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// What it computes on.
+    pub fn device(&self) -> &Device {
+        &self.model.device
+    }
+
+    /// Writes a table of all `images` that can be read, in their order, as CSV to `out`, which errors call `name`:
+    /// the image's name, its likeliest class as `label` and that one's `probability`, then `label_2` and so on for
+    /// the `top` likeliest; after the name its part as `split`, where the images are in several. They are looked at
+    /// as [`finetune`](super::finetune()) looks at test images. The same bits for any number of threads.
+    ///
+    /// `watch` is told after every batch how many images are done, and may end it.
+    ///
+    /// # Errors
+    /// [`EvalError::Option`] for a `top` of 0 or of more classes than there are, [`EvalError::Write`],
+    /// [`EvalError::NoImages`], [`EvalError::Stopped`]; an image that cannot be read where reading is strict.
+    pub fn predict(
+        &self,
+        images: &Images,
+        top: usize,
+        reading: Reading,
+        (out, name): (&mut dyn Write, &Path),
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Predicted, EvalError> {
+        let count = self.classes.len();
+        if !(1..=count).contains(&top) {
+            let expected = "a number from 1 to that of the classes";
+            let found = format!("{top}, of {count} classes");
+            return Err(EvalError::Option { name: "top", found, expected });
+        }
+        let mut table = Table { lines: csv::Writer::from_writer(out), with_split: images.is_divided() };
+        table.head(top).map_err(EvalError::write(name))?;
+        let known = self.numbers_of(images.dataset().classes());
+        let (mut labelled, mut right) = (0_usize, 0_usize);
+        let (done, broken) = for_each_batch(&self.model, images, reading, &mut |batch, done| {
+            let scores = self.top.scores(&self.model, batch.h)?;
+            for (&index, scores) in batch.indices.iter().zip(scores.chunks_exact(count)) {
+                if !scores.iter().all(|score| score.is_finite()) {
+                    let image = images.image(index).name;
+                    return Err(TrainError::FeaturesNotFinite { image }.into());
+                }
+                table.row(images, index, &self.likeliest(scores, top)).map_err(EvalError::write(name))?;
+                let label = images.dataset().label(index as usize);
+                if let Some((known, label)) = known.as_ref().zip(label) {
+                    labelled += 1;
+                    right += usize::from(likeliest(scores) == known[label as usize]);
+                }
+            }
+            match watch(done) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(EvalError::Stopped),
+            }
+        })?;
+        table.lines.flush().map_err(EvalError::write(name))?;
+        let top1 = (labelled > 0).then(|| right as f64 / labelled as f64);
+        Ok(Predicted { images: done, top1, broken })
+    }
+
+    /// The numbers that `classes` have here; nothing where one of them is unknown.
+    fn numbers_of(&self, classes: &[String]) -> Option<Vec<u32>> {
+        let number = |class: &String| self.classes.iter().position(|known| known == class);
+        classes.iter().map(|class| number(class).map(|number| number as u32)).collect()
+    }
+
+    /// The `top` likeliest classes and their probabilities by softmax; of equals the lower class comes first.
+    fn likeliest(&self, scores: &[f32], top: usize) -> Vec<(&str, f64)> {
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let share = |score: f32| f64::from(score - most).exp();
+        let total: f64 = scores.iter().map(|&score| share(score)).sum();
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(Ordering::Equal));
+        let class = |class: usize| (self.classes[class].as_str(), share(scores[class]) / total);
+        order.into_iter().take(top).map(class).collect()
+    }
+}
+
+/// The lines of a table.
+struct Table<'o> {
+    lines: csv::Writer<&'o mut dyn Write>,
+    with_split: bool,
+}
+
+impl Table<'_> {
+    fn head(&mut self, top: usize) -> io::Result<()> {
+        let mut fields = vec!["name".to_owned()];
+        fields.extend(self.with_split.then(|| "split".to_owned()));
+        for rank in 1..=top {
+            let end = if rank == 1 { String::new() } else { format!("_{rank}") };
+            fields.extend([format!("label{end}"), format!("probability{end}")]);
+        }
+        self.line(&fields)
+    }
+
+    fn row(&mut self, images: &Images, index: u32, likeliest: &[(&str, f64)]) -> io::Result<()> {
+        let image = images.image(index);
+        let mut fields = vec![image.name];
+        fields.extend(image.split.map(|split| split.to_string()));
+        for (class, probability) in likeliest {
+            fields.extend([(*class).to_owned(), format!("{probability:.6}")]);
+        }
+        self.line(&fields)
+    }
+
+    fn line(&mut self, fields: &[String]) -> io::Result<()> {
+        self.lines.write_record(fields).map_err(io::Error::from)
+    }
+}

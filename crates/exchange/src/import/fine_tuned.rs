@@ -1,0 +1,95 @@
+//! A network with a classifier, as `simclr finetune` writes it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use simclr_engine::Device;
+use simclr_nn::stored_shape;
+use simclr_train::checkpoint::NamedTensor;
+use simclr_train::{Config, Model, TrainError};
+
+use super::safetensors::Safetensors;
+use super::weights::Source;
+use crate::flaw::flaw;
+use crate::trained::HEAD;
+use crate::{ExchangeError, Result};
+
+const WEIGHT: &str = "fc.weight";
+const BIAS: &str = "fc.bias";
+/// Where such files are.
+const ADVICE: &str =
+    "give a network that `simclr finetune` wrote, such as RUN/evaluation/finetune-10%.safetensors";
+
+/// A fine-tuned network that was read.
+#[derive(Clone, Debug)]
+pub struct FineTunedFile {
+    /// The configuration that it was pretrained with.
+    pub config: Config,
+    /// The encoder, what was kept of the projection head, and the classifier.
+    pub tensors: Vec<NamedTensor>,
+    /// The names of the classes, in the order of the classifier's outputs.
+    pub classes: Vec<String>,
+}
+
+impl FineTunedFile {
+    /// Reads what [`StateDict::of`](crate::StateDict::of) wrote of a fine-tuned network, with its `classes`.
+    ///
+    /// # Errors
+    /// A file that is none, is damaged or cannot be read, has no classifier or no names of classes, or of whose
+    /// tensors one is missing, of another shape, or useless.
+    pub fn read(path: &Path) -> Result<FineTunedFile> {
+        let problem = |problem: String| ExchangeError::Weights { path: path.to_owned(), problem };
+        let file = Safetensors::read(path).map_err(|error| match error {
+            ExchangeError::NoWeights { .. } => problem(format!("is no file of safetensors; {ADVICE}")),
+            other => other,
+        })?;
+        let shapes: HashMap<String, Vec<usize>> = file.tensors().into_iter().collect();
+        if !shapes.contains_key(WEIGHT) {
+            return Err(problem(format!("it has no classifier (tensor `{WEIGHT}`); {ADVICE}")));
+        }
+        let Some(config) = file.facts()?.config else {
+            return Err(problem(format!("it does not tell its configuration; {ADVICE}")));
+        };
+        let Some(classes) = file.fact("classes") else {
+            return Err(problem(format!("it does not tell the names of its classes; {ADVICE}")));
+        };
+        let classes: Vec<String> = serde_json::from_str(classes).map_err(|_| {
+            problem(format!("its metadata `classes` is {classes:?}, expected a list of names"))
+        })?;
+        let config = Config::from_toml(&config, &format!("{} (its configuration)", path.display()))?;
+        let mut tensors = Vec::new();
+        for (name, expected) in expected(&config, &shapes, classes.len())? {
+            match shapes.get(&name) {
+                Some(shape) if *shape == expected => {}
+                Some(shape) => {
+                    return Err(problem(format!("tensor `{name}` is {shape:?}, expected {expected:?}")));
+                }
+                None => return Err(problem(format!("tensor `{name}` is missing, expected {expected:?}"))),
+            }
+            let data = file.values(&name)?;
+            if let Some(what) = flaw(&name, &data) {
+                return Err(problem(format!("tensor `{name}` holds {what}, so the network is useless")));
+            }
+            tensors.push(NamedTensor { name, shape: expected, data });
+        }
+        Ok(FineTunedFile { config, tensors, classes })
+    }
+}
+
+/// The tensors of such a network with as many layers of its head as the file has, and their sides.
+fn expected(
+    config: &Config,
+    shapes: &HashMap<String, Vec<usize>>,
+    classes: usize,
+) -> Result<Vec<(String, Vec<usize>)>> {
+    let model = Model::new(config, &Device::dry().map_err(TrainError::from)?)?;
+    let layer = |i: usize| format!("{HEAD}{i}.");
+    let is_there = |i: &usize| shapes.keys().any(|name| name.starts_with(&layer(*i)));
+    let kept = (0..model.head.layers().len()).take_while(is_there).count();
+    let is_kept = |name: &str| !name.starts_with(HEAD) || (0..kept).any(|i| name.starts_with(&layer(i)));
+    let own = model.parameters.iter().filter(|(name, ..)| is_kept(name));
+    let mut all: Vec<_> = own.map(|(name, _, tensor)| (name.to_owned(), stored_shape(tensor))).collect();
+    all.push((WEIGHT.to_owned(), vec![classes, model.head.dim_after(kept)]));
+    all.push((BIAS.to_owned(), vec![classes]));
+    Ok(all)
+}
