@@ -6,11 +6,12 @@
 # CIFAR: train/CLASS/*.jpg and test/CLASS/*.jpg, or the CIFAR-10 binaries. OUT: a folder for the run, the text of all parts and what was found about the card. PYTHON: an
 # interpreter that has PyTorch and torchvision, or "-" for none. PART: what to do, in this order: steps, fed, run, large, pytorch [default: all].
 #
-# Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache, which
-# may be carried to another machine of the kind. A part that fails or takes too long does not keep the others from being done. About eight minutes on an H200.
+# Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache and, packed, in
+# OUT/cache.tgz: CACHE=FILE begins with such a file, of another machine with the same kind of card. A part that fails or takes too long does not keep the others from being done.
+# On an H200 `steps fed` take about four minutes, `run large` as long, and `pytorch` some more.
 #
-# The part `large` takes about 110 GB: on a GPU with less memory it is refused, and HUGE="--encoder resnet50 --size 224 --views 4096" takes about half of that. Its
-# peak of memory counts, in the process that searches, what the search took: call it twice for that figure.
+# The part `large` takes about 110 GB, or about half of that on a GPU with less memory than 120 GB, where it is 4,096 views. Its peak of memory counts, in the process that
+# searches, what the search took: call it twice for that figure.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=${PROGRAM:-$here/../target/release/simclr}
@@ -22,16 +23,27 @@ shift $(($# < 3 ? $# : 3))
 [ $# -gt 0 ] || set -- steps fed run large pytorch
 read -ra small <<<"${SMALL:---encoder resnet18 --size 32 --views 4096}"
 read -ra large <<<"${LARGE:---encoder resnet50 --size 224 --views 512}"
-read -ra huge <<<"${HUGE:---encoder resnet50 --size 224 --views 8192}"
+memory=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1)
+[ "${memory:-0}" -ge 120000 ] && views=8192 || views=4096
+read -ra huge <<<"${HUGE:---encoder resnet50 --size 224 --views $views}"
 epochs=${EPOCHS:-100}
 # Other keys of the run, such as SETS="optim.name=sgd optim.rate=0.24 optim.weight_decay=5e-4".
 sets=()
 for each in ${SETS:-}; do sets+=(--set "$each"); done
 mkdir -p "$out"
+[ -z "${CACHE:-}" ] || tar -C "$out" -xzf "$CACHE"
 XDG_CACHE_HOME=$(cd "$out" && pwd)/cache
 export XDG_CACHE_HOME
 failed=0
 exec > >(tee "$out/log") 2>&1
+log=$!
+# What was found so far, whatever ends this.
+finish() {
+    [ ! -d "$out/cache" ] || tar -C "$out" -czf "$out/cache.tgz" cache
+    exec >&- 2>&-
+    wait "$log"
+}
+trap finish EXIT
 
 # Says what is done and how long it took; at most so many seconds.
 timed() {
@@ -49,17 +61,19 @@ step() { timed "$1" "$program" bench step --device "$device" "${@:2}"; }
 steps() {
     step 60 "${small[@]}" --precision bf16 --steps 20
     step 60 "${small[@]}" --precision bf16 --deterministic false --steps 20 --quick
-    # f16 is a GPU's alone.
-    [ "$device" = cpu ] || step 60 "${small[@]}" --precision fp16 --deterministic false --steps 20 --quick
+    # f16 is a GPU's alone; its table has a row of norm_conv2d where cuDNN's graphs with BatchNorm were faster.
+    [ "$device" = cpu ] || step 60 "${small[@]}" --precision fp16 --deterministic false --steps 20
     step 90 "${large[@]}" --precision bf16 --steps 10
     [ "$device" = cpu ] || step 120 "${large[@]}" --precision fp16 --deterministic false --steps 10 --quick
 }
 fed() {
-    step 90 "${small[@]}" --precision bf16 --quick --data "$cifar"
+    step 90 "${small[@]}" --precision bf16 --steps 30 --quick --data "$cifar"
 }
 run() {
     rm -rf "$out/run"
-    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" "${sets[@]}" --device "$device"
+    # Training alone: no figures between epochs, a checkpoint now and then.
+    timed 400 "$program" pretrain "$cifar" --out "$out/run" --preset cifar10-short --set "train.epochs=$epochs" --set train.health_every=0 --set train.knn_every=0 \
+        --set train.checkpoint_every=2000 "${sets[@]}" --device "$device"
     timed 60 "$program" knn "$out/run" --train "$cifar" --device "$device"
     timed 120 "$program" linear "$out/run" --train "$cifar" --method logistic --device "$device"
 }

@@ -12,7 +12,7 @@ fn batch(number: usize) -> Vec<u8> {
 
 fn devices() -> Vec<Device> {
     #[cfg(feature = "cuda")]
-    let gpu = common::gpu();
+    let gpu = common::gpu().map(|(gpu, _)| gpu);
     #[cfg(not(feature = "cuda"))]
     let gpu = None;
     gpu.into_iter().chain([common::device()]).collect()

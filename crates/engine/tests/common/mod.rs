@@ -11,21 +11,25 @@ pub fn device() -> Device {
     Device::cpu(2).unwrap()
 }
 
-/// A GPU where there is one, else what stands in for one; none where that cannot be had either, which is said.
+/// A GPU where there is one, else what stands in for one; none where that cannot be had either, which is said. For
+/// one test at a time: while a step is captured, others of the process may not wait for all work.
 #[cfg(feature = "cuda")]
-pub fn gpu() -> Option<Device> {
+pub fn gpu() -> Option<(Device, std::sync::MutexGuard<'static, ()>)> {
     use std::io::Write as _;
+    use std::sync::{Mutex, PoisonError};
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     // Past what the test harness keeps to itself.
     let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
     match Device::cuda(0, 2) {
-        Ok(device) => return Some(device),
+        Ok(device) => return Some((device, alone)),
         Err(missing) => say(&format!("on a GPU: {missing}")),
     }
     let Some(libraries) = simclr_stand_in::libraries() else {
         say("on the stand-in for a GPU: it needs a C++ compiler");
         return None;
     };
-    Some(Device::cuda_with(&libraries, 0, 2).expect("the stand-in is a whole device"))
+    Some((Device::cuda_with(&libraries, 0, 2).expect("the stand-in is a whole device"), alone))
 }
 
 /// A tensor of [`values::uniform`] values.

@@ -134,7 +134,7 @@ fn norm(parameters: &Parameters) -> BatchNorm {
 
 #[test]
 fn convolutions() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     // batch, height, width, channels in, channels out, kernel, stride, padding
     let shapes = [
         (1, 7, 7, 1, 1, 3, 1, 1),
@@ -167,7 +167,7 @@ fn convolutions() {
 /// Of images, whose gradient nobody wants: on tensor cores in 16 bits.
 #[test]
 fn first_convolutions_of_small_images() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     for (n, h, w, k) in [(3, 33, 17, 64), (2, 7, 35, 128), (5, 32, 32, 64), (1, 1, 1, 16)] {
         let shape = [n, h, w, 3];
         let setting = Setting { activations: &[], parameters: &[("w", &[k, 3, 3, 3])], averages: &[] };
@@ -200,7 +200,7 @@ fn first_convolutions_of_small_images() {
 
 #[test]
 fn normalized_images() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     for dtype in TYPES {
         let [got, want] = [&gpu, &common::device()].map(|device| {
             let kept = if device.is_gpu() { dtype } else { DType::F32 };
@@ -217,7 +217,7 @@ fn normalized_images() {
 
 #[test]
 fn batch_norm_in_every_form() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let shapes: [&[usize]; 3] = [&[3, 7, 7, 5], &[2, 3, 3, 16], &[9, 6]];
     for shape in shapes {
         let channels = &shape[shape.len() - 1..];
@@ -252,7 +252,7 @@ fn batch_norm_in_every_form() {
 
 #[test]
 fn pooling_and_relu() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     for shape in [[2, 7, 7, 5], [1, 8, 5, 16], [3, 4, 4, 1]] {
         let setting = Setting { activations: &[("x", &shape)], parameters: &[], averages: &[] };
         compare(&format!("pooling {shape:?}"), &gpu, &setting, Mode::Train, &TYPES, |tape, parameters| {
@@ -266,7 +266,7 @@ fn pooling_and_relu() {
 
 #[test]
 fn averages_of_windows() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     for shape in [[2, 7, 6, 5], [1, 8, 5, 16]] {
         let setting = Setting { activations: &[("x", &shape)], parameters: &[], averages: &[] };
         for (stride, zeros) in [(1, false), (2, true), (2, false)] {
@@ -283,7 +283,7 @@ fn averages_of_windows() {
 
 #[test]
 fn selective_kernels() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     for [n, h, w, c] in [[2, 7, 7, 5], [3, 4, 4, 32]] {
         let (x, weight) = ([n, h, w, 2 * c], [2 * c, c]);
         let setting = Setting { activations: &[("x", &x)], parameters: &[("w", &weight)], averages: &[] };
@@ -300,7 +300,7 @@ fn selective_kernels() {
 
 #[test]
 fn dense_layers_and_losses() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let setting = Setting {
         activations: &[],
         parameters: &[("x", &[10, 7]), ("w", &[5, 7]), ("b", &[5])],
@@ -341,7 +341,7 @@ fn dense_layers_and_losses() {
 
 #[test]
 fn optimizers_and_sums() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let cpu = common::device();
     let rules = [
         Rule::Lars { trust_coefficient: 0.01, momentum: 0.9, decay: 1e-2 },
@@ -433,7 +433,7 @@ fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f
 
 #[test]
 fn scaled_gradients_are_taken_or_skipped() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let both = |scale, overflows| {
         let (want, scales, figures) = scaled_steps(&common::device(), scale, overflows);
         let (got, on_gpu, figures_on_gpu) = scaled_steps(&gpu, scale, overflows);
@@ -457,7 +457,7 @@ fn scaled_gradients_are_taken_or_skipped() {
 
 #[test]
 fn values_come_and_go() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let a = Tensor::from_slice(&gpu, &[3], &[1.0, 2.0, 3.1]).unwrap();
     let mut b = a.clone();
     b.add_assign(&a).unwrap();
@@ -503,7 +503,7 @@ fn ten_steps(device: &Device, dtype: DType) -> Vec<f32> {
 
 #[test]
 fn ten_steps_follow_the_cpu() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let cpu = common::device();
     for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::Bf16, 2e-2), (DType::F16, 1e-2)] {
         let (got, want) = (ten_steps(&gpu, dtype), ten_steps(&cpu, dtype));
@@ -520,7 +520,7 @@ fn ten_steps_follow_the_cpu() {
 /// blame.
 #[test]
 fn a_step_has_the_same_bits_each_time() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let (parameters, network) = Network::new(&gpu);
     // What stands in for a GPU does the same by its nature.
     let times = if Device::cuda(0, 1).is_ok() { 60 } else { 2 };

@@ -27,7 +27,7 @@ fn normalised(tape: &mut Tape, parameters: &Parameters, stride: usize) -> Result
 
 #[test]
 fn convolutions_that_normalise_as_they_read() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     free(&gpu);
     for mode in [Mode::Train, Mode::TrainFrozenNorm] {
         for stride in [1, 2] {
@@ -44,7 +44,7 @@ fn convolutions_that_normalise_as_they_read() {
 
 #[test]
 fn what_a_convolution_normalises_is_not_kept() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     let parameters = NORMALISED.on(&gpu, DType::F16);
     let kept = || {
         // The first time it is found out how.
@@ -65,7 +65,7 @@ fn what_a_convolution_normalises_is_not_kept() {
 
 #[test]
 fn checkpointed_convolutions_normalise_as_they_did() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     free(&gpu);
     let parameters = NORMALISED.on(&gpu, DType::F16);
     let segment = |tape: &mut Tape, _: &[Var]| normalised(tape, &parameters, 2);
@@ -83,7 +83,7 @@ fn checkpointed_convolutions_normalise_as_they_did() {
 
 #[test]
 fn a_captured_step_normalises_as_it_reads() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _alone)) = gpu() else { return };
     free(&gpu);
     let parameters = NORMALISED.on(&gpu, DType::F16);
     let want = outcome(&parameters, Mode::Train, DType::F16, |tape| normalised(tape, &parameters, 1));

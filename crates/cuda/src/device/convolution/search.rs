@@ -88,10 +88,17 @@ impl Convolutions {
         // Without room for what the result is added to, nothing is timed on all of it: the order stays that of the
         // sample.
         let aside = self.aside(device, key);
-        let mut best: Option<(f64, Route)> = None;
+        let (mut best, mut roomy) = (None::<(f64, Route)>, None);
         for memo in finalists {
             let Some(route) = self.recalled(key, memo) else { continue };
-            let Ok(aside) = &aside else { return Ok(route) };
+            let Ok(aside) = &aside else {
+                // What takes as much room itself comes last.
+                if !matches!(route, Route::InTwo) {
+                    return Ok(route);
+                }
+                roomy = Some(route);
+                continue;
+            };
             let operands = into_aside(key, operands, aside);
             // What these choose within themselves would be timed with them.
             let chooses = matches!(route, Route::Product | Route::InTwo);
@@ -105,13 +112,14 @@ impl Convolutions {
                 best = Some(timed);
             }
         }
-        match best {
-            Some((_, route)) => {
+        match (best, roomy) {
+            (Some((_, route)), _) => {
                 self.remember(key, &[route.memo()]);
                 Ok(route)
             }
+            (None, Some(route)) => Ok(route),
             // What serves the sample does not serve all of it.
-            None => self.found(device, key, operands).map(fastest),
+            (None, None) => self.found(device, key, operands).map(fastest),
         }
     }
 
@@ -182,9 +190,10 @@ impl Convolutions {
         let aside = self.aside(device, key)?;
         let operands = into_aside(key, operands, &aside);
         let timed = match self.timed(device, key, operands) {
-            Err(error) if key.is_plain() => match self.algorithm(device, key, operands)? {
-                Some(algorithm) => vec![(0.0, Route::Algorithm(algorithm))],
-                None => return Err(error),
+            // Where the older interface fails as well, the first error says why.
+            Err(error) if key.is_plain() => match self.algorithm(device, key, operands) {
+                Ok(Some(algorithm)) => vec![(0.0, Route::Algorithm(algorithm))],
+                _ => return Err(error),
             },
             timed => timed?,
         };
@@ -202,9 +211,11 @@ impl Convolutions {
     /// All ways that serve a key, the fastest first: one at least.
     pub(super) fn timed(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
         // What first writes the result elsewhere is known to work: engines that are far slower are soon given up.
-        let in_two = match key.first() {
-            Some(_) => Some(self.time(device, key, Route::InTwo, operands, f64::INFINITY)?),
-            None => None,
+        let in_two = match key.first().map(|_| self.time(device, key, Route::InTwo, operands, f64::INFINITY))
+        {
+            // Engines need no room for it.
+            Some(Err(CudaError::OutOfMemory { .. })) if !key.sums_apart() => None,
+            in_two => in_two.transpose()?,
         };
         let best = in_two.as_ref().map_or(f64::INFINITY, |(seconds, _)| *seconds);
         let at_once = match key.sums_apart() {
