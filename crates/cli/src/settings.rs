@@ -6,9 +6,10 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
+use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{DecodeOptions, Sample, Source};
 use simclr_train::config::{DataConfig, DeviceName};
-use simclr_train::presets::photos;
+use simclr_train::presets::photos::{self, Trainer};
 use simclr_train::{Config, Layers, memory};
 
 use crate::exit::usage;
@@ -116,6 +117,18 @@ impl Threads {
     }
 }
 
+/// What trains on `device`, and how much memory it has: not how many threads were asked for, on which nothing may
+/// depend that is computed.
+fn means(device: DeviceName) -> (Trainer, u64) {
+    if !device.is_gpu() {
+        return (Trainer::Processors(processors()), memory::available_bytes());
+    }
+    let gpus = Gpus::find(&Libraries::find()).gpus;
+    let number = if let DeviceName::Cuda(number) = device { number } else { 0 };
+    let memory = gpus.get(number).and_then(|gpu| gpu.memory);
+    (Trainer::Gpu, memory.unwrap_or_else(memory::available_bytes))
+}
+
 /// Processors that this program may use; 1 where the system does not tell.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -140,12 +153,11 @@ impl Settings {
             (Some(PHOTOS), Some(source)) => {
                 let images = source.to_pretrain();
                 let Sample { width, height, .. } = Sample::of(&*images);
-                let count = threads.counted();
-                let memory = memory::available_bytes();
-                // What is begun with is known by everything else that was given.
+                // What is begun with, and on what, is known by everything else that was given.
                 let known = self.layered(None, None, threads)?;
+                let means = means(known.train.device);
                 let known = known.train.begins_with().is_some().then_some(&known);
-                Some(photos::choose((images.len(), width, height), (memory, count), known))
+                Some(photos::choose((images.len(), width, height), means, known))
             }
             _ => None,
         };

@@ -13,6 +13,16 @@ pub struct Gpu {
     pub memory: Option<u64>,
 }
 
+impl Gpu {
+    /// What a GPU needs at least: earlier ones do not multiply bf16.
+    pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
+    /// Whether it is known to be too old.
+    pub fn is_too_old(&self) -> bool {
+        self.compute_capability.is_some_and(|found| found < Gpu::LEAST_CAPABILITY)
+    }
+}
+
 /// What the machine has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gpus {

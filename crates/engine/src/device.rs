@@ -54,7 +54,7 @@ pub fn has_gpu() -> bool {
             let libraries = simclr_cuda::Libraries::find();
             let found = simclr_cuda::Gpus::find(&libraries);
             found.problem.is_none()
-                && !found.gpus.is_empty()
+                && found.gpus.first().is_some_and(|gpu| !gpu.is_too_old())
                 && simclr_cuda::Device::needs(&libraries).is_ok()
         })
     }

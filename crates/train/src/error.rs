@@ -410,7 +410,10 @@ fn last_good_advice(path: Option<&Path>, rate: f64) -> String {
     };
     match path {
         Some(path) => {
-            format!("the last good checkpoint is {}; {remedy}, then start again or --resume", path.display())
+            format!(
+                "the last good checkpoint is {}; {remedy}, in a new run, which can begin with this one's encoder (--from)",
+                path.display()
+            )
         }
         None => format!("there is no checkpoint yet; {remedy}"),
     }

@@ -38,9 +38,23 @@ fn every_key_of_the_typed_form_is_documented_and_the_other_way_round() {
 
 #[test]
 fn the_reference_is_a_configuration_that_changes_nothing() {
-    let reference = Config::from_toml(&Config::reference(), "reference").unwrap();
-    assert_eq!(reference, with_sets(&[]).unwrap());
-    assert!(Config::reference().contains("# tau, by which similarities are divided"));
+    let text = Config::reference();
+    assert!(text.contains("# tau, by which similarities are divided"));
+    assert_eq!(Config::from_toml(&text, "reference").unwrap(), with_sets(&[]).unwrap());
+    // Nor does it with every key set to what stands there.
+    let set = |text: &str| {
+        let lines = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(set) if !set.starts_with(' ') => set,
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let (keys, operators) = text.split_once("# The operators of").unwrap();
+    let keys = set(keys);
+    assert_eq!(keys.lines().filter(|line| line.contains(" = ")).count(), KEYS.len());
+    assert_eq!(Config::from_toml(&keys, "reference").unwrap(), with_sets(&[]).unwrap());
+    let operators = Config::from_toml(&set(operators), "reference").unwrap();
+    assert_eq!(operators.view.a.map(|list| list.len()), Some(11));
 }
 
 #[test]

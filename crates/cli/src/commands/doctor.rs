@@ -164,7 +164,11 @@ fn described(gpu: &Gpu) -> String {
     let capability =
         gpu.compute_capability.map(|(major, minor)| format!(", compute capability {major}.{minor}"));
     let memory = gpu.memory.map(|bytes| format!(", {}", gigabytes(bytes)));
-    [Some(gpu.name.clone()), capability, memory].into_iter().flatten().collect()
+    let (major, minor) = Gpu::LEAST_CAPABILITY;
+    let too_old = gpu
+        .is_too_old()
+        .then(|| format!("; not used: it takes a compute capability of {major}.{minor} or later"));
+    [Some(gpu.name.clone()), capability, memory, too_old].into_iter().flatten().collect()
 }
 
 fn gigabytes(bytes: u64) -> String {

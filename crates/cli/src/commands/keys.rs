@@ -10,7 +10,7 @@ use crate::terminal;
 /// List every configuration key: its meaning, what it accepts, its default
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The output is a TOML file of the defaults, ready to be edited and passed to --config."
+    after_help = "The output is a TOML file of the defaults for --config: take away the # before a key to set it."
 )]
 pub struct Keys {}
 

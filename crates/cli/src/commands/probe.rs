@@ -105,7 +105,7 @@ impl Probe {
             ))?;
         }
         terminal::print(
-            "the paper's are of other networks, with these transformations in their pretraining (arXiv:2002.05709, table 3)",
+            "the paper's are of other networks, with these transformations in their pretraining, and of MLPs that tell (arXiv:2002.05709, table 3)",
         )?;
         Ok(())
     }

@@ -26,7 +26,7 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUmodule, CUstream};
 use cudarc::driver::{CudaContext, CudaStream};
 
 use crate::compile::{Capability, Compiler};
-use crate::{CudaError, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache};
+use crate::{CudaError, Gpu, Launch, Launcher, Libraries, Library, Memory, Program, Result, cache};
 
 pub use buffer::DeviceBuffer;
 pub use channel::Channel;
@@ -126,7 +126,7 @@ impl Device {
             attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32,
         );
         let name = context.name().map_err(&opening)?;
-        if capability < (8, 0) {
+        if capability < Gpu::LEAST_CAPABILITY {
             let (major, minor) = capability;
             let reason = format!("{name} has compute capability {major}.{minor}, bf16 needs 8.0 or later");
             return Err(CudaError::Call { what: "opening a GPU", reason });

@@ -58,9 +58,13 @@ impl Library {
     pub fn remedy(self) -> &'static str {
         match self {
             Library::Driver => "install the NVIDIA driver of the system",
-            Library::Nvrtc => "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit",
+            Library::Nvrtc => {
+                "pip install nvidia-cuda-nvrtc (-cu12 for a driver of CUDA 12), or install the CUDA toolkit"
+            }
             Library::Cudnn => "pip install nvidia-cudnn-cu12 (or -cu13), or install cuDNN 9",
-            Library::CublasLt => "pip install nvidia-cublas, or install the CUDA toolkit",
+            Library::CublasLt => {
+                "pip install nvidia-cublas (-cu12 for a driver of CUDA 12), or install the CUDA toolkit"
+            }
             Library::Nccl => "pip install nvidia-nccl-cu12 (or -cu13), or install NCCL 2",
         }
     }

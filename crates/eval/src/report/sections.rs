@@ -114,7 +114,7 @@ pub(super) fn probe(probes: Option<&Probes>) -> String {
     let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
          <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each, judged by {}. \
-         The paper’s are of other networks (arXiv:2002.05709, table 3).</p>\n\
+         The paper’s are of other networks, and of MLPs that tell (arXiv:2002.05709, table 3).</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
          <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",

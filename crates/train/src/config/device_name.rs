@@ -17,6 +17,17 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
+impl DeviceName {
+    /// Whether a GPU is asked for, or will be found.
+    pub fn is_gpu(self) -> bool {
+        match self {
+            DeviceName::Cuda(_) => true,
+            DeviceName::Auto => simclr_engine::has_gpu(),
+            DeviceName::Cpu => false,
+        }
+    }
+}
+
 /// What the names are, in words.
 pub(super) const DEVICES: &str = "\"auto\", \"cpu\", \"cuda\" or \"cuda:N\", N being a GPU's number from 0";
 

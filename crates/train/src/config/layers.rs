@@ -51,16 +51,18 @@ impl Layers<'_> {
         Ok(Config::from_table(self.merge_over(None)?, "the configuration")?.data)
     }
 
-    /// The keys that a user wrote, in the file or by `--set`, in the order of [`KEYS`].
+    /// The keys that a user set to other than their defaults, in the file or by `--set`, in the order of [`KEYS`].
     ///
     /// # Errors
     /// As [`Config::resolve`].
     pub fn given(&self) -> Result<Vec<&'static str>, TrainError> {
         let mut given = Table::new();
         self.overlay_given(&mut given)?;
+        let defaults = Config::default().to_table()?;
         let is_given = |key: &&Key| {
             let (table, name) = key.split();
-            given.get(table).is_some_and(|table| table.get(name).is_some())
+            let value = given.get(table).and_then(|table| table.get(name));
+            value.is_some() && value != defaults.get(table).and_then(|table| table.get(name))
         };
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }

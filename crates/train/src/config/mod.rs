@@ -221,12 +221,7 @@ impl Config {
             self.encoder.variant = if selective { Variant::D } else { Variant::Standard };
         }
         if self.train.precision == Precision::Auto {
-            let on_gpu = match self.train.device {
-                DeviceName::Cuda(_) => true,
-                DeviceName::Auto => simclr_engine::has_gpu(),
-                DeviceName::Cpu => false,
-            };
-            let multiplied = on_gpu || simclr_engine::has_bf16();
+            let multiplied = self.train.device.is_gpu() || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };
         }
     }

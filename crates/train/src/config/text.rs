@@ -5,6 +5,7 @@ use std::fmt::Write;
 use toml::Table;
 
 use super::kind::AUTO;
+use super::operators::OPERATORS;
 use super::{Config, KEYS, Key};
 use crate::TrainError;
 
@@ -33,14 +34,23 @@ impl Config {
         }))
     }
 
-    /// Every key with its default, its meaning and what it accepts, as a TOML file that changes nothing.
+    /// Every key with its default, its meaning and what it accepts, and every operator of a list of views, as a TOML
+    /// file that says nothing: what is to be set is to lose its `#`.
     pub fn reference() -> String {
         let table = Self::default().to_table().unwrap_or_default();
-        write_tables(|key, out| {
+        let mut out = write_tables(|key, out| {
             let _ = writeln!(out, "# {}", key.doc);
             let _ = writeln!(out, "# ({})", key.kind.describe());
-            let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
-        })
+            let _ = writeln!(out, "#{} = {}\n", key.split().1, value_of(&table, key));
+        });
+        let _ = writeln!(out, "\n# The operators of view.a and view.b, and what each may be set to:");
+        for (name, keys) in OPERATORS {
+            let _ = writeln!(out, "\n#[[view.a]]\n#op = \"{name}\"");
+            for (key, kind) in *keys {
+                let _ = writeln!(out, "#   {key}: {}", kind.describe());
+            }
+        }
+        out
     }
 
     pub(super) fn to_table(&self) -> Result<Table, TrainError> {

@@ -19,6 +19,35 @@ const STEPS: usize = 8;
 /// Images that an encoder should see in all before a run is worth its time, views counted once.
 const IMAGES_SEEN: usize = 400_000;
 
+/// What trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trainer {
+    /// So many processors.
+    Processors(usize),
+    /// A GPU.
+    Gpu,
+}
+
+impl Trainer {
+    /// The side of a view that it manages, in pixels, and the encoder's width.
+    fn affordable(self) -> (u32, f64) {
+        match self {
+            Trainer::Processors(0..=3) => (64, 0.25),
+            Trainer::Processors(4..=15) => (96, 0.5),
+            Trainer::Processors(16..=63) => (128, 1.0),
+            Trainer::Processors(_) | Trainer::Gpu => (224, 1.0),
+        }
+    }
+
+    fn manages(self) -> String {
+        match self {
+            Trainer::Processors(1) => "1 processor manages".to_owned(),
+            Trainer::Processors(count) => format!("{count} processors manage"),
+            Trainer::Gpu => "a GPU manages".to_owned(),
+        }
+    }
+}
+
 /// What was chosen, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choices {
@@ -44,25 +73,18 @@ impl Choices {
 /// Chooses `data.image_size`, `encoder.width`, `train.batch`, `train.epochs`, `optim.warmup_epochs` and, for small
 /// images, the colour strength that suits them.
 ///
-/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on with `memory`
-/// bytes and `threads` threads. An encoder that is `known`, with the size of its images, is not chosen.
+/// `count` images of about `width` x `height` pixels, of which some are held out, are trained on by `trainer`, which
+/// has `memory` bytes. An encoder that is `known`, with the size of its images, is not chosen.
 pub fn choose(
     (count, width, height): (usize, u32, u32),
-    (memory, threads): (u64, usize),
+    (trainer, memory): (Trainer, u64),
     known: Option<&Config>,
 ) -> Choices {
     let mut reasons = Vec::new();
     let count = count - Config::default().data.holdout_of(count);
-    let manage =
-        if threads == 1 { "1 thread manages".to_owned() } else { format!("{threads} threads manage") };
+    let (manage, (affordable, chosen_width)) = (trainer.manages(), trainer.affordable());
 
     let shorter = width.min(height);
-    let affordable = match threads {
-        0..=3 => 64,
-        4..=15 => 96,
-        16..=63 => 128,
-        _ => 224,
-    };
     let chosen = SIDES.into_iter().rev().find(|&side| side <= shorter.min(affordable)).unwrap_or(SIDES[0]);
     let side = known.map_or(chosen, |known| known.data.image_size);
     let choice = format!(
@@ -70,12 +92,7 @@ pub fn choose(
          in good time"
     );
 
-    let chosen = match threads {
-        0..=3 => 0.25,
-        4..=15 => 0.5,
-        _ => 1.0,
-    };
-    let encoder_width = known.map_or(chosen, |known| known.encoder.width);
+    let encoder_width = known.map_or(chosen_width, |known| known.encoder.width);
     if known.is_none() {
         reasons.push(("data.image_size", choice));
         reasons.push(("encoder.width", format!("encoder width {encoder_width}: what {manage} in good time")));
@@ -172,13 +189,14 @@ fn whole(n: usize) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::Trainer::{Gpu, Processors};
     use super::*;
     use crate::config::Layers;
 
     const GIB: u64 = 1 << 30;
 
-    fn resolved(count: usize, side: u32, memory: u64, threads: usize) -> Config {
-        let choices = choose((count, side, side), (memory, threads), None);
+    fn resolved(count: usize, side: u32, memory: u64, trainer: Trainer) -> Config {
+        let choices = choose((count, side, side), (trainer, memory), None);
         assert!(choices.reasons.len() >= 4);
         let chosen = Some(choices.table.clone());
         let config =
@@ -189,10 +207,11 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_photos_and_the_machine() {
-        assert_eq!(resolved(10_000, 4000, 16 * GIB, 2).data.image_size, 64);
-        assert_eq!(resolved(10_000, 4000, 64 * GIB, 128).data.image_size, 224);
-        assert_eq!(resolved(10_000, 50, 64 * GIB, 128).data.image_size, 32);
-        assert_eq!(resolved(10_000, 1, 64 * GIB, 128).data.image_size, 32);
+        assert_eq!(resolved(10_000, 4000, 16 * GIB, Processors(2)).data.image_size, 64);
+        assert_eq!(resolved(10_000, 4000, 64 * GIB, Processors(128)).data.image_size, 224);
+        assert_eq!(resolved(10_000, 4000, 64 * GIB, Gpu).encoder.width, 1.0);
+        assert_eq!(resolved(10_000, 50, 64 * GIB, Processors(128)).data.image_size, 32);
+        assert_eq!(resolved(10_000, 1, 64 * GIB, Processors(128)).data.image_size, 32);
     }
 
     #[test]
@@ -200,17 +219,18 @@ mod tests {
         let mut known = Config::default();
         known.encoder.name = crate::config::EncoderName::Resnet50;
         known.data.image_size = 96;
-        let Choices { table: chosen, reasons } = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known));
+        let Choices { table: chosen, reasons } =
+            choose((10_000, 500, 500), (Processors(2), 2 * GIB), Some(&known));
         assert!(!reasons.iter().any(|(key, _)| ["encoder.width", "data.image_size"].contains(key)));
         let batch = |table: &Table| table["train"]["batch"].as_integer().unwrap();
         known.encoder.name = crate::config::EncoderName::Resnet18;
-        let shallow = choose((10_000, 500, 500), (2 * GIB, 2), Some(&known)).table;
+        let shallow = choose((10_000, 500, 500), (Processors(2), 2 * GIB), Some(&known)).table;
         assert!(batch(&chosen) < batch(&shallow), "{} and {}", batch(&chosen), batch(&shallow));
     }
 
     #[test]
     fn what_was_asked_for_otherwise_is_not_explained() {
-        let choices = choose((720, 500, 400), (16 * GIB, 2), None);
+        let choices = choose((720, 500, 400), (Processors(2), 16 * GIB), None);
         let sets = ["train.batch=32", "train.epochs=20"].map(str::to_owned);
         let chosen = Some(choices.table.clone());
         let layers = Layers { preset: Some("photos"), chosen, sets: &sets, ..Layers::default() };
@@ -227,10 +247,10 @@ mod tests {
 
     #[test]
     fn the_batch_fits_the_memory_and_the_photos() {
-        assert_eq!(resolved(10_000, 500, 64 * GIB, 8).train.batch, 256);
-        assert!(resolved(10_000, 500, GIB / 4, 64).train.batch < 64);
-        assert_eq!(resolved(300, 500, 64 * GIB, 8).train.batch, 32);
-        assert_eq!(resolved(10, 500, 64 * GIB, 8).train.batch, 4);
+        assert_eq!(resolved(10_000, 500, 64 * GIB, Processors(8)).train.batch, 256);
+        assert!(resolved(10_000, 500, GIB / 4, Processors(64)).train.batch < 64);
+        assert_eq!(resolved(300, 500, 64 * GIB, Processors(8)).train.batch, 32);
+        assert_eq!(resolved(10, 500, 64 * GIB, Processors(8)).train.batch, 4);
     }
 
     #[test]
@@ -238,8 +258,8 @@ mod tests {
         for count in [0, 1, 2, 3, 17, 1000, 10_000_000] {
             for side in [0, 1, 32, 33, 100, 65_500] {
                 for memory in [0, 1, GIB, u64::MAX] {
-                    for threads in [0, 1, 2, 8, 1000] {
-                        let config = resolved(count, side, memory, threads);
+                    for trainer in [0, 1, 2, 8, 1000].map(Processors).into_iter().chain([Gpu]) {
+                        let config = resolved(count, side, memory, trainer);
                         assert!(count < 4 || config.train.batch <= count, "{count} {}", config.train.batch);
                     }
                 }
