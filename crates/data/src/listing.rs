@@ -22,6 +22,13 @@ const OTHER_EXTENSIONS: [&str; 20] = [
     "aae", "mp4", "mov", "avi", "gz", "zst",
 ];
 
+/// Extensions of what cameras store before they make an image of it. Many of these files are TIFFs, whose first page is
+/// a small preview.
+const RAW_EXTENSIONS: [&str; 20] = [
+    "3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "iiq", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf",
+    "rw2", "rwl", "sr2", "srw", "x3f",
+];
+
 /// Why a file in which there is nothing yet is left out.
 const EMPTY: &str = "the file is empty";
 
@@ -253,6 +260,10 @@ fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<
     if is_one_of(&OTHER_EXTENSIONS, extension) {
         let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
         return Ok(Err(format!("not an image (.{extension})")));
+    }
+    if is_one_of(&RAW_EXTENSIONS, extension) {
+        let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
+        return Ok(Err(format!("camera raw (.{extension}) is not read; convert it to JPEG or TIFF")));
     }
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
     File::open(path())?.take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;

@@ -141,6 +141,7 @@ fn other_files_are_left_out_and_listed() {
     fs::write(dir.path().join("notes.txt"), "text").unwrap();
     fs::write(dir.path().join("letter"), "text").unwrap();
     fs::write(dir.path().join("phone.heic"), b"\0\0\0\x20ftypheic").unwrap();
+    fs::write(dir.path().join("raw.NEF"), b"II*\0\x08\0\0\0").unwrap();
     let source = open(dir.path()).unwrap();
     assert_eq!(names(&*source.train), ["no_extension"]);
     let left_out: Vec<_> =
@@ -151,6 +152,7 @@ fn other_files_are_left_out_and_listed() {
             ("letter", "not an image, by its first bytes"),
             ("notes.txt", "not an image (.txt)"),
             ("phone.heic", "HEIC/AVIF is not read; convert it to JPEG, PNG, WebP, TIFF, BMP, GIF or PNM"),
+            ("raw.NEF", "camera raw (.nef) is not read; convert it to JPEG or TIFF"),
         ]
     );
 }
