@@ -420,7 +420,7 @@ fn a_full_disk() {
     let script = format!("unshare -rm sh -c '{}' sh \"$1\" \"$2\"", inside.replace('\'', r"'\''"));
     let reply = shell(&script, &[Path::new(&data), &disk]);
     if reply.code != Some(0) && !reply.out.contains("full:") {
-        eprintln!("SKIPPED: no small disk can be mounted here: {}", reply.err);
+        common::skipped(&format!(": no small disk can be mounted here: {}", reply.err));
         return;
     }
     let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "going on after step"]);
