@@ -57,12 +57,25 @@ fn a_study_from_file_to_table_and_again() {
     let losses = |folder: &str| metrics(&out.join(folder))[0]["loss"].as_f64().unwrap();
     assert_ne!(losses("tau-1-seed0"), losses("tau-1-seed1"));
     assert_ne!(losses("tau-1-seed0"), losses("as-it-is-seed0"));
-    simclr(&["knn", path(&out.join("no-head-seed1")), "--train", path(&data)]).expect(0, &[]);
 
     // What is there is neither trained nor measured again.
     let second = simclr(&words).expect(0, &[]);
-    assert!(!second.err.contains("training on") && !second.err.contains("images to go"), "{}", second.err);
+    assert!(
+        !second.err.contains("training on") && !second.err.contains(", training images"),
+        "{}",
+        second.err
+    );
     assert_eq!(second.json()["variants"][1], json["variants"][1]);
+    // By other images of the same names it is measured again, and then no more.
+    let other = dir.path().join("other");
+    class_folders(&other, 3, 16);
+    for measures in [true, false] {
+        let words = ablate(&study, &data, &out, &["--train", path(&other)]);
+        let reply = simclr(&words).expect(0, &[]);
+        assert_eq!(reply.err.contains(", training images"), measures, "{}", reply.err);
+        assert!(!reply.err.contains("training on"), "{}", reply.err);
+    }
+    simclr(&["knn", path(&out.join("no-head-seed1")), "--train", path(&data)]).expect(0, &[]);
     let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
     for words in ["variant", "tau 1", "20.5 %", "in the same order here, linear", "paper: somewhere"] {
         assert!(third.out.contains(words), "no {words} in {}", third.out);
@@ -82,6 +95,26 @@ fn a_recipe_that_does_not_converge_is_a_result() {
     assert!(reply.out.contains("too fast, seed 0: did not converge"), "{}", reply.out);
     let again = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
     assert!(again.out == reply.out && !again.err.contains("training on"), "{}", again.err);
+    assert!(!again.err.contains("beginning anew"), "{}", again.err);
+    // Of the recipe that it was, and of nothing else.
+    write(dir.path(), &text.replace("1e30", "0.1"));
+    let slower = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on"]);
+    assert!(!slower.out.contains("did not converge"), "{}", slower.out);
+}
+
+#[test]
+fn whether_other_images_converge_is_not_known() {
+    let (dir, data) = small_data();
+    let fast = ["1e30", "2e30"].map(|rate| {
+        format!("[[variant]]\nname = \"{rate}\"\nset = [\"optim.name=sgd\", \"optim.rate={rate}\"]\n")
+    });
+    let text = format!("title = \"Rates\"\n{}", fast.concat());
+    let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
+    simclr(&ablate(&study, &data, &out, &[])).expect(0, &["beyond what f32 holds"]);
+    fs::copy(data.join("class 0/3.png"), data.join("class 0/new.png")).unwrap();
+    simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on", "beyond what f32 holds"]);
+    let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
+    assert!(!third.err.contains("training on"), "{}", third.err);
 }
 
 #[test]

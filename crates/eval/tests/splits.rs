@@ -4,7 +4,7 @@ mod common;
 
 use common::{RGB, Toy};
 use simclr_eval::EvalError;
-use simclr_eval::protocols::Splits;
+use simclr_eval::protocols::{Origin, Splits};
 
 #[test]
 fn labels_are_matched_by_the_names_of_classes() {
@@ -69,4 +69,29 @@ fn held_out_images_are_a_share_of_every_class() {
     let few = Splits::hold_out(Toy::new(&RGB, 3, 1).shared(), 0.2, 3).unwrap_err();
     assert!(matches!(few, EvalError::TooFewToSplit { .. }));
     assert!(Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 1.0, 3).is_err());
+}
+
+#[test]
+fn other_images_have_another_fingerprint_and_so_have_other_classes_and_those_from_elsewhere() {
+    let origin = |train: &str| Origin {
+        train: train.to_owned(),
+        test: "test".to_owned(),
+        set_apart: false,
+        shared: 0,
+    };
+    let of = |train: Toy, from: &str| {
+        let test = Toy::new(&["red"], 3, 2).shared();
+        Splits::new(train.shared(), test).unwrap().of(origin(from)).fingerprint()
+    };
+    let toy = || Toy::new(&RGB, 9, 1);
+    let before = of(toy(), "here");
+    assert_eq!(of(toy(), "here"), before);
+    assert_ne!(of(toy(), "there"), before);
+    assert_ne!(of(Toy::new(&RGB, 8, 1), "here"), before);
+    let mut relabelled = toy();
+    relabelled.labels[0] = Some(1);
+    assert_ne!(of(relabelled, "here"), before);
+    let mut renamed = toy();
+    renamed.classes[1].push('s');
+    assert_ne!(of(renamed, "here"), before);
 }

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
@@ -270,17 +272,21 @@ impl Ablate {
     ) -> Result<Option<Trial>> {
         let Planned { variant, seed, config, folder } = planned;
         let images = source.to_pretrain();
-        let training = match RunFolder::exists(folder) {
-            true => training::resume_as(folder, config)?,
-            false => training::begin(folder, config.clone())?,
-        };
-        if let Some(problem) = training.saved().and_then(|meta| Identity::of(images.as_ref()).problem(meta)) {
-            return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
-        }
+        let identity = Identity::of(images.as_ref());
         let trial = Trial { variant: *variant, seed: *seed, scores: [None; 4], failure: None };
         let failed = |failure: String| Ok(Some(Trial { failure: Some(failure), ..trial.clone() }));
-        if let Some(failure) = recorded_failure(&training.folder) {
-            return failed(failure);
+        let training = match RunFolder::exists(folder) {
+            true => {
+                let (run, _) = RunFolder::open(folder, Arc::new(Disk))?;
+                if let Some(failure) = Failure::recorded(&run, config, identity) {
+                    return failed(failure);
+                }
+                training::resume_as(folder, config)?
+            }
+            false => training::begin(folder, config.clone())?,
+        };
+        if let Some(problem) = training.saved().and_then(|meta| identity.problem(meta)) {
+            return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
         }
         if !training.is_finished() {
             match training.go(&images, &Gathering::ALONE) {
@@ -292,7 +298,7 @@ impl Ablate {
                         terminal::warn(&error.to_string());
                         let failure =
                             format!("did not converge: loss or gradient not finite at step {}", step + 1);
-                        training.folder.write_evaluation(FAILURE, &failure)?;
+                        Failure::record(&training.folder, &failure, config, identity)?;
                         return failed(failure);
                     }
                     _ => return Err(error),
@@ -306,12 +312,12 @@ impl Ablate {
     /// What the encoder in `folder` is worth, in the order of [`Judge::ALL`].
     fn measure(&self, folder: &Path, splits: &Splits, device: &Device) -> Result<[Option<f64>; 4]> {
         let encoder = TrainedEncoder::load(folder, WhichCheckpoint::Newest, device)?;
-        let judged_by = [splits.train(), splits.test()].map(|set| Identity::of(set.as_ref()).names);
+        let judged_by = splits.fingerprint();
         let mut wanted = vec![Judge::Knn, Judge::Linear];
         wanted.extend(Some(Judge::LinearOfZ).filter(|_| self.projection));
         let mut scores = [None; 4];
         for &judge in &wanted {
-            scores[judge as usize] = measured(&encoder, judge, &judged_by);
+            scores[judge as usize] = measured(&encoder, judge, judged_by);
         }
         wanted.retain(|&judge| scores[judge as usize].is_none());
         if !wanted.is_empty() {
@@ -415,12 +421,33 @@ fn described(variant: &Variant) -> Value {
 /// Holds why a run of a study came to no end.
 const FAILURE: &str = "study/failure";
 
-/// Why a run came to no end, where it was tried before: it would again.
-fn recorded_failure(run: &RunFolder) -> Option<String> {
-    serde_json::from_slice(&fs::read(run.evaluation(FAILURE)).ok()?).ok()
+/// Why a run came to no end, and what it was.
+#[derive(Serialize, Deserialize)]
+struct Failure {
+    failure: String,
+    config: String,
+    images: u64,
+    names: u32,
 }
 
-/// Names the checksums of the images' names that a result is by.
+impl Failure {
+    fn record(run: &RunFolder, failure: &str, config: &Config, data: Identity) -> Result<(), TrainError> {
+        let Identity { images, names } = data;
+        let failure = Failure { failure: failure.to_owned(), config: config.to_toml()?, images, names };
+        run.write_evaluation(FAILURE, &failure)
+    }
+
+    /// Why a run of this configuration, on these images, came to no end before: it would again.
+    fn recorded(run: &RunFolder, config: &Config, data: Identity) -> Option<String> {
+        let path = run.evaluation(FAILURE);
+        let Failure { failure, config: tried, images, names } =
+            serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+        let tried = Config::from_toml(&tried, &path.display().to_string()).ok()?;
+        (tried.check_resume(config).is_ok() && data == Identity { images, names }).then_some(failure)
+    }
+}
+
+/// Names the fingerprint of the images that a result is by.
 const JUDGED_BY: &str = "judged_by";
 
 fn protocol_of(judge: Judge) -> &'static str {
@@ -432,7 +459,7 @@ fn protocol_of(judge: Judge) -> &'static str {
 }
 
 /// What was measured before of this very encoder, by these images.
-fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: &[u32; 2]) -> Option<f64> {
+fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f64> {
     let text = fs::read(encoder.run.evaluation(protocol_of(judge))).ok()?;
     let found: Evaluation = serde_json::from_slice(&text).ok()?;
     let same =

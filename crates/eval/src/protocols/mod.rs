@@ -25,6 +25,7 @@
 //! | `loss` | what it minimises |
 //! | `examples` | images and their targets |
 //! | `predict` | what a fine-tuned network takes images for |
+//! | `fingerprint` | whether these are the same as before |
 //! | [`transfer`] | an encoder on other data sets |
 //! | `probe` | what h and z know of what was done to an image |
 //! | `evaluation` | their result |
@@ -38,6 +39,7 @@ mod encode;
 mod evaluation;
 mod examples;
 mod finetune;
+mod fingerprint;
 mod knn;
 mod linear_sgd;
 mod loss;

@@ -8,7 +8,9 @@ use simclr_data::{
 use simclr_train::Model;
 
 use super::evaluation::Origin;
+use super::examples::Examples;
 use super::finetune::Labels;
+use super::fingerprint::fingerprint;
 use super::stratify::stratify;
 use crate::EvalError;
 
@@ -107,6 +109,15 @@ impl Splits {
     /// The names of the classes, in the order of the labels of both.
     pub fn classes(&self) -> &[String] {
         self.train.classes()
+    }
+
+    /// A checksum (CRC-32C) of where they come from, as it was named, of the names of all images, of their classes,
+    /// and of which part they are in. The contents of images are not looked at.
+    pub fn fingerprint(&self) -> u32 {
+        // Names are relative to where the images lie: another folder may hold others of the same names.
+        let origin = self.origin.iter().flat_map(|Origin { train, test, .. }| [train, test]);
+        let parts = [&self.train, &self.test].map(|images| Examples::labelled(images.clone()));
+        fingerprint(origin.chain(self.classes()), &[&parts[0], &parts[1]])
     }
 }
 

@@ -8,6 +8,7 @@ use simclr_train::TrainError;
 use super::labels::ShownClasses;
 use super::suite::SetSpec;
 use crate::protocols::examples::Examples;
+use crate::protocols::fingerprint::fingerprint;
 use crate::protocols::places::{Placed, Seen};
 use crate::protocols::splits::matched;
 use crate::protocols::stratify::stratify;
@@ -96,7 +97,9 @@ impl TransferSet {
                 (rest, part, train)
             }
         };
-        let fingerprint = fingerprint(spec, &classes, [&train, &validation, &test]);
+        // Names are relative to paths of the suite: another folder may hold others of the same names.
+        let texts = std::iter::once(&spec.written).chain(&classes);
+        let fingerprint = fingerprint(texts, &[&train, &validation, &test]);
         Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, fingerprint })
     }
 }
@@ -151,26 +154,6 @@ fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
     let rarest =
         |row: &[bool]| (0..classes).filter(|&class| row[class]).min_by_key(|&class| frequency[class]);
     rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
-}
-
-fn fingerprint(spec: &SetSpec, classes: &[String], parts: [&Examples; 3]) -> u32 {
-    let mut crc = 0;
-    let mut text = |text: &str| {
-        // Where one text ends and the next begins counts.
-        crc = crc32c::crc32c_append(crc, &(text.len() as u64).to_le_bytes());
-        crc = crc32c::crc32c_append(crc, text.as_bytes());
-    };
-    // Names are relative to paths of the suite: another folder may hold others of the same names.
-    text(&spec.written);
-    classes.iter().for_each(|class| text(class));
-    for Examples { images, targets } in parts {
-        text("part");
-        for index in 0..images.len() {
-            text(&images.name(index));
-        }
-        text(&format!("{targets:?}"));
-    }
-    crc
 }
 
 #[cfg(test)]
