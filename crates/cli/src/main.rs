@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     // Before there is a second thread.
     simclr_cuda::settle_environment();
     interrupt::outlive_limits_of_files();
+    interrupt::ignore_what_is_ignored();
     let program = commands::Program::from_arguments();
     log::start();
     log::leave_out_caught_panics();

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -36,14 +37,20 @@ fn killed_and_resumed() {
         finish(child);
     }
     if kills < 2 {
-        eprintln!(
-            "SKIPPED in part: the run was faster than who would kill it, which came in time {kills} of 4 times"
-        );
+        common::skipped(&format!(
+            " in part: the run was faster than who would kill it, which came in time {kills} of 4 times"
+        ));
     }
     let arguments =
         if run.join("config.toml").exists() { resume(&data, &run) } else { pretrain(&data, &run, &SETS) };
     simclr(&arguments).expect(0, &[]);
     assert_same_run(&run, &reference);
+}
+
+/// Sends signals, one right behind the other.
+fn send(signals: &[&str], child: &Child) {
+    let kills: Vec<String> = signals.iter().map(|signal| format!("kill {signal} {}", child.id())).collect();
+    common::shell(&kills.join(" && "), &[]).expect(0, &[]);
 }
 
 #[test]
@@ -57,7 +64,8 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let run = dir.path().join("a run");
     let mut child = start(&pretrain(&data, &run, &[&sets[..], &["data.cache=disk"]].concat()));
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    // What sits between a person and the program may pass a signal on that it got itself.
+    send(&["-INT", "-TERM"], &child);
     let reply = finish(child).expect(130, &["stopping", "go on with: simclr pretrain", "--resume"]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(&format!("saved to {}", newest.display())), "{}", reply.err);
@@ -71,6 +79,24 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert_same_run(&run, &reference);
     assert!(!run.join("data.cache").exists());
     simclr(&resume(&data, &run)).expect(0, &["is finished"]);
+}
+
+/// As `nohup` and `&` in a script have it; also the workers that are started.
+#[test]
+fn signals_that_were_to_be_ignored_are() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    let mut words = pretrain(&data, &run, &["train.epochs=40", "train.batch=8", "train.knn_every=0"]);
+    words.extend(["--workers".to_owned(), "2".to_owned()]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", common::PROGRAM]).args(&words);
+    let mut child = shell.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
+    let group = format!("kill -s HUP -- -{0} && kill -s INT -- -{0}", child.id());
+    common::shell(&group, &[]).expect(0, &[]);
+    let reply = finish(child).expect(0, &["saved to"]);
+    assert!(!reply.err.contains("stopping"), "{}", reply.err);
+    assert_eq!(losses(&run).len(), 40 * 6);
 }
 
 #[test]
