@@ -227,7 +227,7 @@ fn first_step(run: &Path, imported: Option<&str>) -> String {
 
 fn write_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "; free some space, or give a file elsewhere"
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "; give a file elsewhere",
@@ -255,4 +255,21 @@ fn not_finite(loss: f64) -> String {
 
 fn first_reason(first: Option<&str>) -> String {
     first.map_or(String::new(), |reason| format!("; the first: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_told_what_to_do() {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        for full in [StorageFull, QuotaExceeded, FileTooLarge] {
+            let message = EvalError::write(Path::new("h.npy"))(full.into()).to_string();
+            assert!(
+                message.starts_with("cannot write h.npy") && message.contains("free some space"),
+                "{message}"
+            );
+        }
+    }
 }

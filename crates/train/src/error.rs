@@ -350,7 +350,7 @@ impl TrainError {
 
 fn io_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => "; free some space, then try again",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space, then try again",
         io::ErrorKind::FileTooLarge => "; allow larger files (ulimit -f)",
         io::ErrorKind::ReadOnlyFilesystem => "; give a folder that can be written to",
         io::ErrorKind::NotADirectory => "; a part of this path is a file: give a folder",

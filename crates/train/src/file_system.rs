@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,9 @@ use crate::TrainError;
 /// Ending of files that are being written: `PATH.PROCESS-NUMBER.tmp`, so that two programs never write into one. What
 /// is found of a process that is gone was left by a program that was stopped.
 const TEMPORARY: &str = ".tmp";
+
+/// What Unix says (EBADF) of a file on which an operation makes no sense; it has no [`ErrorKind`].
+const BAD_FILE: i32 = 9;
 
 /// A file open for writing.
 pub trait Output: Write + Seek + Send {
@@ -86,7 +89,7 @@ impl FileSystem for Disk {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+            return Err(io::Error::from(ErrorKind::IsADirectory));
         }
         Ok((Box::new(file), metadata.len()))
     }
@@ -105,7 +108,25 @@ impl FileSystem for Disk {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         // Elsewhere a folder cannot be opened as a file, and renaming is durable by other means.
-        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+        if !cfg!(unix) {
+            return Ok(());
+        }
+        // Not every file system opens folders, or has a way to sync them (vboxsf, some of SMB and 9p), which is no
+        // reason to make no run. A disk that fails says something else.
+        let folder = match File::open(path) {
+            Err(error) if [ErrorKind::PermissionDenied, ErrorKind::IsADirectory].contains(&error.kind()) => {
+                return Ok(());
+            }
+            opened => opened?,
+        };
+        match folder.sync_all() {
+            Err(error)
+                if error.kind() == ErrorKind::InvalidInput || error.raw_os_error() == Some(BAD_FILE) =>
+            {
+                Ok(())
+            }
+            synced => synced,
+        }
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -134,7 +155,7 @@ impl<'a> AtomicFile<'a> {
             let temporary = temporary_of(path);
             match files.create(&temporary) {
                 // Left by a process that had our number.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
                     let out = BufWriter::new(created?);
                     return Ok(Self { files, path: path.to_path_buf(), temporary, out, renamed: false });
@@ -268,11 +289,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         fs::write(&path, "old").unwrap();
-        let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let error = write_atomically(&Disk, &path, |_| Err(full())).unwrap_err().to_string();
-        assert!(error.contains("a.txt") && error.contains("free some space"), "{error}");
+        for full in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let error = write_atomically(&Disk, &path, |_| Err(full.into())).unwrap_err().to_string();
+            assert!(error.contains("a.txt") && error.contains("free some space"), "{error}");
+        }
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(Disk.list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_no_failure_and_one_that_is_not_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        Disk.sync_folder(folder.path()).unwrap();
+        let gone = Disk.sync_folder(&folder.path().join("gone")).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+        if cfg!(target_os = "linux") {
+            let processes = Path::new("/proc/self");
+            assert_eq!(
+                File::open(processes).unwrap().sync_all().unwrap_err().kind(),
+                ErrorKind::InvalidInput
+            );
+            Disk.sync_folder(processes).unwrap();
+        }
     }
 
     #[test]
