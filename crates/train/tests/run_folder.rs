@@ -145,6 +145,31 @@ fn a_run_is_removed_whatever_has_become_of_it_and_nothing_else_is() {
     }
 }
 
+/// By programs that were killed; where the system does not tell which those are, all of it stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_left_unfinished_goes_when_a_run_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path()).unwrap();
+    run.write_evaluation("knn", &0.5).unwrap();
+    drop(run);
+    let file = |name: &str, process: u32| {
+        let path = folder.path().join(format!("{name}.{process}-0.tmp"));
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let gone = u32::MAX;
+    let left = [file("report.html", gone), file("evaluation/finetune-10.safetensors", gone)];
+    let kept = [
+        file("notes.txt", gone),
+        file("evaluation/knn.json", std::process::id()),
+        folder.path().join("evaluation/knn.json"),
+    ];
+    resume(folder.path()).unwrap();
+    assert!(left.iter().all(|path| !path.exists()), "{left:?}");
+    assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
+}
+
 #[test]
 fn results_are_written_whole() {
     let folder = tempfile::tempdir().unwrap();

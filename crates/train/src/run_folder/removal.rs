@@ -42,14 +42,20 @@ impl RunFolder {
     /// Removes files of the run that programs which have ended left unfinished; those of checkpoints go when the next
     /// one is saved. What cannot be removed stays.
     pub(super) fn remove_unfinished(&self) {
-        let left_over = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            place_of(&name).is_some() && unfinished(&name).is_some_and(|(_, process)| has_ended(process))
-        };
-        for path in self.files.list(&self.path).unwrap_or_default().iter().filter(|path| left_over(path)) {
-            let _ = self.files.remove(path);
+        let names = |folder: &Path| self.files.list(folder).unwrap_or_default().into_iter();
+        let parts = names(&self.path).filter(|path| place_of(&name_of(path)).is_some());
+        // A network that was fine-tuned is large.
+        let results = names(&self.evaluations());
+        let left_over =
+            |path: &PathBuf| unfinished(&name_of(path)).is_some_and(|(_, process)| has_ended(process));
+        for path in parts.chain(results).filter(left_over) {
+            let _ = self.files.remove(&path);
         }
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What is in a run folder.
@@ -65,7 +71,7 @@ impl Entries {
         let (mut parts, mut others) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(path).map_err(TrainError::io("list", path))? {
             let entry = entry.map_err(TrainError::io("list", path))?.path();
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = name_of(&entry);
             match place_of(&name) {
                 Some(place) => parts.push((place, entry)),
                 None => others.push(name),
