@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
-use simclr_data::Source;
+use simclr_data::{Source, SourceKind};
 use simclr_eval::protocols::Placed;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -69,11 +69,23 @@ fn among(out: &Path) -> Error {
 /// Refuses a picture that would be one of the images from then on, and a run on them another.
 pub fn check_new_image(out: &Path, data: &[PathBuf]) -> Result<()> {
     check_apart(out, data)?;
-    if !is_among(out, data) {
-        return Ok(());
+    check_elsewhere(out, data, "the picture would be one of the images")
+}
+
+/// Refuses a table among archives, which would be read in their place from then on; beside images it is left alone.
+pub fn check_new_archive(out: &Path, source: &Source, data: &[PathBuf]) -> Result<()> {
+    let is_table = out.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"));
+    match is_table && matches!(source.kind, SourceKind::Parquet | SourceKind::Shards | SourceKind::Zip) {
+        true => check_elsewhere(out, data, "the table would be read for the images"),
+        false => Ok(()),
     }
-    let out = out.display();
-    Err(usage(format!("--out {out}: the picture would be one of the images; give a file elsewhere")))
+}
+
+fn check_elsewhere(out: &Path, data: &[PathBuf], why: &str) -> Result<()> {
+    match is_among(out, data) {
+        true => Err(usage(format!("--out {}: {why}; give a file elsewhere", out.display()))),
+        false => Ok(()),
+    }
 }
 
 /// Whether a path is, or would be once it is made, one of `data` or in one.

@@ -101,6 +101,17 @@ fn what_cannot_be_written() {
     assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
     fs::remove_file(&list).unwrap();
 
+    // A table among archives would be read for them the next time; beside images it is not.
+    let [shards, own] = ["shards", "shards/own.parquet"].map(|name| dir.path().join(name));
+    fs::create_dir(&shards).unwrap();
+    shell("tar cf \"$1/0.tar\" -C \"$2\" .", &[&shards, &data]).expect(0, &[]);
+    simclr(&["embed", path(&run), path(&shards), "--out", path(&own)])
+        .expect(2, &["read for the images", "elsewhere"]);
+    assert!(!own.exists());
+    simclr(&["embed", path(&run), path(&shards), "--out", path(&shards.join("a.npy"))])
+        .expect(0, &["47 rows"]);
+    embed(&data.join("a.parquet"), &[]).expect(0, &["47 rows"]);
+
     // Blocks of 512 bytes: a part of the features finds room.
     let script = "ulimit -f 4; exec \"$PROGRAM\" embed \"$1\" \"$2\" --out \"$3\" --threads 1";
     for name in ["c.npy", "c.parquet", "c.safetensors"] {

@@ -112,6 +112,9 @@ fn killed_and_begun_again() {
     .collect();
     let plan = "finetune: 7 trainings of 20 steps of batch 16: 3 rates x 2 decays, then the best on all";
     simclr(&[&arguments[..], &["--dry-run".to_owned()]].concat()).expect(0, &[plan]);
+    let one = arguments.iter().map(|word| word.split_once(',').map_or(&word[..], |(first, _)| first));
+    let one: Vec<&str> = one.chain(["--dry-run"]).collect();
+    simclr(&one).expect(0, &["of batch 16: 1 rate x 1 decay, then the best on all"]);
 
     let folder = run.join("evaluation/transfer");
     let entry = || {

@@ -66,7 +66,9 @@ impl Embed {
         if self.projection {
             check_head(&encoder, &self.run)?;
         }
-        let images = Images::of(&open_for(&encoder, &self.data)?, self.split)?;
+        let source = open_for(&encoder, &self.data)?;
+        out::check_new_archive(&self.out, &source, &self.data)?;
+        let images = Images::of(&source, self.split)?;
         let vector = if self.projection { Vector::Z } else { Vector::H };
         let reading = self.encoding.reading(&encoder);
 

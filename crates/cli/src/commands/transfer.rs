@@ -280,12 +280,12 @@ impl Transfer {
                     format!("{} to fit, up to 45 weights of L2", terminal::counted(fits, "classifier"))
                 }
                 (trainings, true) => format!(
-                    "{} of {} of batch {}: {} rates x {} decays, then the best on all",
+                    "{} of {} of batch {}: {} x {}, then the best on all",
                     terminal::counted(trainings, "training"),
                     terminal::counted(options.tuning.steps as usize, "step"),
                     batch,
-                    options.tuning.grid.rates.len(),
-                    options.tuning.grid.decays.len(),
+                    terminal::counted(options.tuning.grid.rates.len(), "rate"),
+                    terminal::counted(options.tuning.grid.decays.len(), "decay"),
                 ),
             };
             terminal::say(&format!("  {}: {plan}", protocol.word()));
