@@ -105,7 +105,6 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     assert_eq!(file.tensor("fc.weight").unwrap().shape(), [6, 32]);
     let count = file.tensor("bn1.num_batches_tracked").unwrap();
     // The run's eleven steps and four more.
-    // The run's eleven steps and four more.
     assert_eq!(count.data(), &15_i64.to_le_bytes());
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let classes = &metadata.metadata().as_ref().unwrap()["classes"];
@@ -273,6 +272,40 @@ fn a_bench_in_json() {
     assert!(text.contains("portable") && text.contains("3x3 /2 16x16, 4 to 8"), "{text}");
     let blocks = simclr(&[&words[..], &["--memory", "blocks"]].concat()).expect(0, &[]).json();
     assert!(blocks["tensor_bytes"].as_u64() < figures["tensor_bytes"].as_u64(), "{blocks}");
+}
+
+#[test]
+fn a_bench_of_fed_steps() {
+    let (_dir, data) = small_data();
+    let words = ["bench", "step", "--width", "0.0625", "--size", "16", "--views", "16", "--steps", "2"];
+    let network = [
+        "--encoder",
+        "resnet50",
+        "--variant",
+        "d",
+        "--selective-kernels",
+        "0.0625",
+        "--deterministic",
+        "false",
+    ];
+    let fed = ["--data", path(&data), "--views-on", "cpu", "--threads", "1"];
+    let words = [&words[..], &network, &fed].concat();
+    let figures = simclr(&[&words[..], &["--quick", "--json"]].concat()).expect(0, &[]).json();
+    assert_eq!((&figures["variant"], &figures["deterministic"]), (&"d".into(), &false.into()));
+    assert_eq!((&figures["selective_kernels"], &figures["table"]), (&0.0625.into(), &serde_json::json!([])));
+    let fed = &figures["fed"];
+    assert_eq!((&fed["images"], &fed["kept_bytes"], &fed["views_s"]), (&48.into(), &0.into(), &().into()));
+    let [fast, alone] = [&fed["views_per_s"], &figures["views_per_s"]].map(|value| value.as_f64().unwrap());
+    assert!((fed["share_of_step"].as_f64().unwrap() - fast / alone).abs() < 1e-9 && fast > 0.0, "{figures}");
+    assert!(fed["waited_s_per_step"].as_f64().unwrap() >= 0.0, "{figures}");
+    let text = simclr(&words).expect(0, &[]).out;
+    for words in
+        ["resnet50 d width 0.0625, selective kernels 0.0625, 16 x 16", "fed with 48 images", "conv2d"]
+    {
+        assert!(text.contains(words), "no {words} in {text}");
+    }
+    let nowhere = [&words[..4], &["--data", "nowhere"]].concat();
+    simclr(&nowhere).expect(2, &["nowhere", "no such file or folder"]);
 }
 
 #[test]

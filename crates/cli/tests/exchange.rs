@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::{checkpoints, path, pretrain, resume, simclr, small_data};
 use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 
 #[test]
 fn an_encoder_for_other_programs() {
@@ -89,6 +90,37 @@ fn weights_that_come_back_as_a_run() {
     };
     assert_eq!(tensors(&one), tensors(&other));
     simclr(&resume(&data, &again)).expect(2, &["cannot resume", "imported from encoder.safetensors"]);
+}
+
+#[test]
+fn one_of_two_networks_in_a_file_normalised_as_it_is_told() {
+    let (dir, data) = small_data();
+    let [run, again, both] = ["run", "again", "both.safetensors"].map(|name| dir.path().join(name));
+    simclr(&pretrain(&data, &run, &[])).expect(0, &[]);
+    // The second knows a first convolution of zeros; neither says how images are normalised.
+    let bytes = fs::read(run.join("encoder.safetensors")).unwrap();
+    let zeros = vec![0; bytes.len()];
+    let encoder = SafeTensors::deserialize(&bytes).unwrap();
+    let two = encoder.iter().flat_map(|(name, tensor)| {
+        let data = if name == "conv1.weight" { &zeros[..tensor.data().len()] } else { tensor.data() };
+        let other = TensorView::new(tensor.dtype(), tensor.shape().to_vec(), data).unwrap();
+        [(format!("one.{name}"), tensor), (format!("other.{name}"), other)]
+    });
+    fs::write(&both, safetensors::serialize(two, None).unwrap()).unwrap();
+
+    let words = ["import", path(&both), "--out", path(&again), "--json"];
+    simclr(&words).expect(2, &["2 networks", "--prefix", "`one.`, `other.`"]);
+    let words = [&words[..], &["--prefix", "other"]].concat();
+    simclr(&words).expect(2, &["--normalize imagenet"]);
+    assert!(!again.exists());
+    let told = ["taken off the names: other.", "for --prefix: \"one.\"", "normalisation imagenet"];
+    let summary = simclr(&[&words[..], &["--normalize", "imagenet"]].concat()).expect(0, &told).json();
+    assert_eq!((&summary["prefix"], &summary["normalize"]), (&"other.".into(), &"imagenet".into()));
+    let saved = fs::read(checkpoints(&again).pop().unwrap()).unwrap();
+    let saved = SafeTensors::deserialize(&saved).unwrap();
+    let (_, first) =
+        saved.iter().find(|(name, _)| name.ends_with("conv1.weight") && !name.contains("layer")).unwrap();
+    assert!(first.data().iter().all(|&byte| byte == 0));
 }
 
 #[test]

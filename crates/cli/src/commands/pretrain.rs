@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_data::DataError;
+use simclr_data::{DataError, Source};
 use simclr_train::config::Auto;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Identity, held_out, plan};
@@ -16,7 +16,7 @@ use crate::data::Opening;
 use crate::exit::{Done, usage};
 use crate::interrupt::Watch;
 use crate::settings::{OnDevice, Settings, Threads};
-use crate::training;
+use crate::training::{self, Training};
 use crate::workers::{Crew, Gathering, Place, Start, Working};
 use crate::{data, progress, terminal, weights};
 
@@ -99,34 +99,8 @@ impl Pretrain {
         let Some(out) = self.out.as_deref() else {
             return Err(usage("--worker 0: it keeps the run; give --out RUN"));
         };
-        let (training, source) = if self.resume {
-            let training = training::resume(out, &self.settings, self.threads)?;
-            if training.is_finished() {
-                training.complete()?;
-                say_finished(out, &training.config);
-                return Ok(Done::Finished);
-            }
-            let index = training.folder.index();
-            let mut opening = Opening::with_index(training.config.data.decode(), &index);
-            let source = opening.open(&self.data)?;
-            opening.save(&index);
-            (training, source)
-        } else {
-            if RunFolder::exists(out) {
-                // Said before the configuration is looked at, which may have been left out because of the run that
-                // is there.
-                return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
-            }
-            let mut opening = Opening::new(self.settings.decode()?);
-            let source = opening.open(&self.data)?;
-            let config = self.settings.resolve(Some(&source), self.threads)?;
-            held_out(&config, source.to_pretrain().len())?;
-            place.part().batch(&config)?;
-            self.advise(&config)?;
-            let training = training::begin(out, config)?;
-            opening.save(&training.folder.index());
-            (training, source)
-        };
+        let opened = if self.resume { self.take_up(out)? } else { Some(self.begin(out, &place)?) };
+        let Some((training, source)) = opened else { return Ok(Done::Finished) };
         let start = Some(Start { data: &self.data, out, on: self.on });
         let trained = training.go(&source.to_pretrain(), &Gathering { place, start });
         let outcome = trained.map_err(|error| match error.downcast_ref() {
@@ -137,19 +111,52 @@ impl Pretrain {
             _ => error,
         })?;
         if !outcome.finished {
-            terminal::say(&format!(
-                "stopped after step {}, saved to {}",
-                outcome.step,
-                outcome.checkpoint.display()
-            ));
-            terminal::say(&format!(
-                "go on with: {}{}",
-                resume_command(&self.data, out),
-                self.working.again()
-            ));
+            let (step, saved) = (outcome.step, outcome.checkpoint.display());
+            terminal::say(&format!("stopped after step {step}, saved to {saved}"));
+            let again = resume_command(&self.data, out) + &self.working.again();
+            terminal::say(&format!("go on with: {again}"));
             return Ok(Done::Interrupted);
         }
-        let encoder = weights::export(&training.folder, &outcome.checkpoint)?;
+        self.conclude(out, &training, &source, &outcome.checkpoint)?;
+        Ok(Done::Finished)
+    }
+
+    /// Makes the run folder, once the images and the configuration are known to be good.
+    fn begin(&self, out: &Path, place: &Place) -> Result<(Training, Source)> {
+        if RunFolder::exists(out) {
+            // Said before the configuration is looked at, which may have been left out because of the run that is
+            // there.
+            return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
+        }
+        let mut opening = Opening::new(self.settings.decode()?);
+        let source = opening.open(&self.data)?;
+        let config = self.settings.resolve(Some(&source), self.threads)?;
+        held_out(&config, source.to_pretrain().len())?;
+        place.part().batch(&config)?;
+        self.advise(&config)?;
+        let training = training::begin(out, config)?;
+        opening.save(&training.folder.index());
+        Ok((training, source))
+    }
+
+    /// Takes the run up again; nothing of one that is finished.
+    fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
+        let training = training::resume(out, &self.settings, self.threads)?;
+        if training.is_finished() {
+            training.complete()?;
+            say_finished(out, &training.config);
+            return Ok(None);
+        }
+        let index = training.folder.index();
+        let mut opening = Opening::with_index(training.config.data.decode(), &index);
+        let source = opening.open(&self.data)?;
+        opening.save(&index);
+        Ok(Some((training, source)))
+    }
+
+    /// Writes the encoder of a finished run for other programs, and tells what to do with it.
+    fn conclude(&self, out: &Path, training: &Training, source: &Source, checkpoint: &Path) -> Result<()> {
+        let encoder = weights::export(&training.folder, checkpoint)?;
         terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
         weights::warn_of_other_networks(&training.config.encoder);
         if !source.train.classes().is_empty() {
@@ -159,7 +166,7 @@ impl Pretrain {
                 terminal::quoted_path(&self.data[0])
             ));
         }
-        Ok(Done::Finished)
+        Ok(())
     }
 
     /// Does the part of a worker of a run that worker 0 keeps and configures.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use simclr_engine::{Device, Isa, Level, Profile, SingleProcess};
+use simclr_engine::{Device, Isa, Level, MemoryUse, Peak, Profile, SingleProcess};
 use simclr_train::config::{DeviceName, Variant};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Part, train_step};
@@ -23,6 +23,8 @@ use crate::training::no_gpu;
 
 /// Steps that warm up caches, pools and the processor, and are not counted.
 const WARM_UP: usize = 2;
+/// Steps more on a GPU, in which each kernel is waited for.
+const PROFILED: usize = 2;
 /// Two views of each image of the largest batch.
 const MOST_VIEWS: usize = 2 << 20;
 /// The keys that arguments set.
@@ -169,6 +171,26 @@ struct Figures {
     table: Vec<Row>,
 }
 
+/// What the figures come from.
+struct Measured<'m> {
+    config: &'m Config,
+    device: &'m Device,
+    model: &'m Model,
+    profile: &'m Profile,
+    choice: &'m memory::Choice,
+    /// What was predicted of tensors.
+    tensors: MemoryUse,
+    /// What the device reaches.
+    reached: Peak,
+    /// Seconds of the steps, the fastest first.
+    seconds: Vec<f64>,
+    /// Steps that the profile is of, and their seconds.
+    profiled: (usize, f64),
+    /// Bytes that a GPU's buffers hold.
+    held: usize,
+    fed: Option<Fed>,
+}
+
 impl Step {
     pub fn run(self) -> Result<Done> {
         let config = self.config()?;
@@ -178,14 +200,9 @@ impl Step {
             data => Some(Opening::new(config.data.decode()).open(data)?.to_pretrain()),
         };
         // On a device of its own, so that what it takes there is free again for the step.
-        let peak = self.device()?.0.measured_peak()?;
+        let reached = self.device()?.0.measured_peak()?;
         let (device, profile) = self.device()?;
         config.prepare(&device)?;
-        let bandwidth = peak.bytes;
-        let peak = match config.train.precision.word() {
-            "bf16" | "fp16" => peak.bf16.unwrap_or(peak.f32),
-            _ => peak.f32,
-        };
         let mut model = Model::new(&config, &device)?;
         let mut optimizer = Optimizer::new(&config.optim, &model.parameters)?;
         let choice = memory::choose((&model, &optimizer), &config, &memory::Images::default(), Part::WHOLE)?;
@@ -193,7 +210,6 @@ impl Step {
         model = model.with_memory(choice.memory);
         let side = config.data.image_size as usize;
         let pixels = noise(self.views * side * side * 3);
-        let mut seconds = Vec::with_capacity(self.steps.into());
         // A GPU has its views already; how long they take to make and to bring is another question.
         let mut captured = match device.is_gpu() {
             true => Some(CapturedStep::new(&model, self.views)?),
@@ -212,25 +228,14 @@ impl Step {
             optimizer: &mut optimizer,
             captured: &mut captured,
         };
-        for number in 0..WARM_UP + usize::from(self.steps) {
-            if number == WARM_UP {
-                profile.clear();
-            }
-            let start = Instant::now();
-            taker.step(&pixels)?;
-            device.synchronize()?;
-            if number >= WARM_UP {
-                seconds.push(start.elapsed().as_secs_f64());
-            }
-        }
-        let (mut steps, mut whole) = (seconds.len(), seconds.iter().sum());
-        seconds.sort_by(f64::total_cmp);
-        let median = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0;
+        let seconds = self.time(&mut taker, &profile, &pixels)?;
+        let mut profiled = (seconds.len(), seconds.iter().sum());
         let fed = match images {
             None => None,
             Some(images) => {
                 profile.pause(true);
-                let fed = taker.fed(images, &choice, self.steps.into(), self.views as f64 / median)?;
+                let alone = self.views as f64 / median(&seconds);
+                let fed = taker.fed(images, &choice, self.steps.into(), alone)?;
                 profile.pause(device.is_gpu());
                 Some(fed)
             }
@@ -240,39 +245,75 @@ impl Step {
         drop(captured);
         if device.is_gpu() && !self.quick {
             profile.pause(false);
-            let start = Instant::now();
-            steps = 2;
-            for _ in 0..steps {
-                train_step(&mut model, &mut optimizer, &config.loss, &SingleProcess, &pixels, RATE)?;
-            }
-            device.synchronize()?;
-            whole = start.elapsed().as_secs_f64();
+            profiled = take_profiled(&config, &mut model, &mut optimizer, &pixels)?;
         }
-        let (searches, searching) = device.searched().unwrap_or_default();
+        let (config, device, model, profile, choice) = (&config, &device, &model, &profile, &choice);
+        self.tell(&self.figures(Measured {
+            config,
+            device,
+            model,
+            profile,
+            choice,
+            tensors,
+            reached,
+            seconds,
+            profiled,
+            held,
+            fed,
+        }))?;
+        Ok(Done::Finished)
+    }
+
+    /// Takes the steps; the seconds of each that counts, the fastest first.
+    fn time(&self, taker: &mut Taker, profile: &Profile, pixels: &[u8]) -> Result<Vec<f64>> {
+        let mut seconds = Vec::with_capacity(self.steps.into());
+        for number in 0..WARM_UP + usize::from(self.steps) {
+            if number == WARM_UP {
+                profile.clear();
+            }
+            let start = Instant::now();
+            taker.step(pixels)?;
+            taker.device.synchronize()?;
+            if number >= WARM_UP {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds)
+    }
+
+    fn figures(&self, measured: Measured) -> Figures {
+        let Measured { config, device, profile, choice, reached, seconds, fed, .. } = measured;
+        let peak = match config.train.precision.word() {
+            "bf16" | "fp16" => reached.bf16.unwrap_or(reached.f32),
+            _ => reached.f32,
+        };
+        let (steps, whole) = measured.profiled;
         let scale = Scale { steps: steps as f64, seconds: whole, peak };
         let timed = !self.quick && !profile.costs().is_empty();
-        let floor = bandwidth.filter(|_| timed).map(|bytes| table::floor(&profile, scale, bytes));
-        let flops = flops::per_view(&model.parameters, side);
-        let tensor_bytes = device.memory().peak;
+        let (searches, searching) = device.searched().unwrap_or_default();
+        let median = median(&seconds);
+        let flops = flops::per_view(&measured.model.parameters, config.data.image_size as usize);
         let gflops = flops as f64 * self.views as f64 / median / 1e9;
-        self.tell(&Figures {
+        let tensor_bytes = device.memory().peak;
+        Figures {
             views_per_s: self.views as f64 / median,
             peak_bytes: if device.is_gpu() {
-                held as u64
+                measured.held as u64
             } else {
                 peak_bytes().unwrap_or(tensor_bytes as u64)
             },
             tensor_bytes,
             predicted_peak_bytes: choice.needs.total(),
-            predicted_tensor_bytes: tensors.peak,
+            predicted_tensor_bytes: measured.tensors.peak,
             seconds_per_step: median,
             fastest_step_s: seconds[0],
             slowest_step_s: seconds[seconds.len() - 1],
             gflops,
             share_of_peak: 1e9 * gflops / peak,
             peak_gflops: peak / 1e9,
-            peak_gb_per_s: bandwidth.map(|bytes| bytes / 1e9),
-            floor_s: floor,
+            peak_gb_per_s: reached.bytes.map(|bytes| bytes / 1e9),
+            floor_s: reached.bytes.filter(|_| timed).map(|bytes| table::floor(profile, scale, bytes)),
             searches,
             searching_s: searching.as_secs_f64(),
             gflop_per_view: flops as f64 / 1e9,
@@ -288,9 +329,8 @@ impl Step {
             device: device.to_string(),
             threads: device.threads(),
             fed,
-            table: if timed { table::rows(&profile, scale, self.shapes) } else { Vec::new() },
-        })?;
-        Ok(Done::Finished)
+            table: if timed { table::rows(profile, scale, self.shapes) } else { Vec::new() },
+        }
     }
 
     /// The device, and what times its kernels.
@@ -415,6 +455,26 @@ fn by_argument(error: TrainError) -> anyhow::Error {
         _ => None,
     }
     .unwrap_or_else(|| error.into())
+}
+
+/// Takes steps of which each kernel is waited for; how many, and their seconds.
+fn take_profiled(
+    config: &Config,
+    model: &mut Model,
+    optimizer: &mut Optimizer,
+    pixels: &[u8],
+) -> Result<(usize, f64)> {
+    let start = Instant::now();
+    for _ in 0..PROFILED {
+        train_step(model, optimizer, &config.loss, &SingleProcess, pixels, RATE)?;
+    }
+    model.device.synchronize()?;
+    Ok((PROFILED, start.elapsed().as_secs_f64()))
+}
+
+/// Of values in order.
+fn median(values: &[f64]) -> f64 {
+    (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
 }
 
 /// The most memory that this process ever held, where the system tells.
