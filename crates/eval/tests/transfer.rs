@@ -12,7 +12,7 @@ use simclr_engine::Device;
 use simclr_eval::protocols::transfer::{
     Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
-use simclr_eval::protocols::{Pictures, TrainedEncoder, WhichCheckpoint, assemble_report};
+use simclr_eval::protocols::{Pictures, Progress, TrainedEncoder, WhichCheckpoint, assemble_report};
 use simclr_eval::{EvalError, Targets};
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::file_system::Disk;
@@ -248,6 +248,31 @@ fn rates_and_decays_are_tried_once_each() {
     let none = quick(&[], &[0.0]);
     let error = transfer(&later, &set, Protocol::FineTune, &none, &mut |_| ()).unwrap_err();
     assert!(matches!(error, EvalError::Option { name: "rates", .. }), "{error}");
+}
+
+#[test]
+fn two_that_try_parts_of_a_grid_at_once_find_what_one_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &models(2).trained, 3);
+    let set = open(TOYS, &toys(), 0).unwrap();
+    let options = quick(&[1e-6, 1e-5], &[0.0]);
+    // While one tries its first rate, another tries the rate that does best and is done.
+    let (better, mut other) = (quick(&[0.1], &[0.0]), None);
+    let mut told = 0;
+    let one = transfer(&encoder, &set, Protocol::FineTune, &options, &mut |progress| {
+        if other.is_none() {
+            other = Some(measure_by(Protocol::FineTune, &encoder, &set, &better).0);
+        }
+        told += usize::from(matches!(progress, Progress::Tried { .. }));
+    });
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let mut rates: Vec<f64> = one.grid.iter().map(|point| point.rate).collect();
+    rates.sort_by(f64::total_cmp);
+    assert_eq!((told, rates), (2, vec![1e-6, 1e-5, 0.1]));
+    // What the other trained on all images is not trained again.
+    assert_eq!((&one.trained, other.grid.len()), (&other.trained, 1));
+    let all = quick(&[1e-6, 1e-5, 0.1], &[0.0]);
+    assert_eq!(measure_by(Protocol::FineTune, &encoder, &set, &all), (one, 0));
 }
 
 #[test]

@@ -59,7 +59,7 @@ would be.
 Results are written to RUN/evaluation/transfer as they come, those of each learning rate and weight decay included. They are reused as \
 long as the checkpoint, what the suite says about the data set, the names and classes of the images, the seed, the steps and the batch \
 are the same; results for other steps, batches and seeds are kept as well. Of all learning rates and weight decays that were tried with \
-these, also by earlier commands, the best counts.
+these, also by earlier commands and by others that run at the same time, the best counts.
 
 Examples:
   simclr transfer runs/first suite.toml --dry-run

@@ -174,10 +174,14 @@ impl Entry {
             trained: None,
             random: None,
         };
-        let file = fresh.file(&encoder.run);
-        // What is no entry (any more) is computed again.
-        let found = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
-        Ok(found.filter(|found| found.identity == fresh.identity).unwrap_or(fresh))
+        Ok(fresh.saved(&encoder.run).unwrap_or(fresh))
+    }
+
+    /// What the run folder holds of the same. What is no entry (any more) is computed again.
+    fn saved(&self, run: &RunFolder) -> Option<Entry> {
+        let bytes = std::fs::read(self.file(run)).ok()?;
+        let found: Entry = serde_json::from_slice(&bytes).ok()?;
+        (found.identity == self.identity).then_some(found)
     }
 
     /// How many fits or trainings of `options` it lacks: of a linear classifier one for each encoder; else one for
@@ -223,12 +227,32 @@ impl Entry {
         })
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes it, whole or not at all, with what another process has found of the same meanwhile, which it takes in:
+    /// a grid may be tried in parts, on several GPUs at once.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
-    pub(super) fn save(&self, run: &RunFolder) -> Result<(), EvalError> {
+    pub(super) fn save(&mut self, run: &RunFolder) -> Result<(), EvalError> {
+        if let Some(saved) = self.saved(run) {
+            self.take_in(saved);
+        }
         Ok(run.write_evaluation(&self.name(), self)?)
+    }
+
+    /// Adds what `other` knows and it does not; of two outcomes the one that did better on the validation images.
+    fn take_in(&mut self, other: Entry) {
+        for point in other.grid {
+            match self.grid.iter_mut().find(|own| (own.rate, own.decay) == (point.rate, point.decay)) {
+                Some(own) => own.fails_on_all |= point.fails_on_all,
+                None => self.grid.push(point),
+            }
+        }
+        let better = |own: Option<Outcome>, other: Option<Outcome>| match (own, other) {
+            (Some(own), Some(other)) if other.validation > own.validation => Some(other),
+            (own, other) => own.or(other),
+        };
+        self.trained = better(self.trained.take(), other.trained);
+        self.random = better(self.random.take(), other.random);
     }
 
     /// The folder of all entries in a run folder.

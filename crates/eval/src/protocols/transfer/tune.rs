@@ -36,16 +36,17 @@ struct Judged {
 }
 
 impl Tuner<'_> {
-    /// Tries what `entry` lacks of the grid on the training images, by the validation images; then trains once
-    /// more, with what did best there, here or in an earlier grid, on both, or where its loss becomes no number with what did next best, and
-    /// looks at the test images. `save` is called whenever something has come to `entry`.
+    /// Tries what `entry` lacks of the grid on the training images, by the validation images. Then trains once more,
+    /// on both, with what did best of all that was ever tried, or where its loss becomes no number with what did next
+    /// best, and looks at the test images. `save` is called whenever something has come to `entry`, and may add what
+    /// others have found.
     ///
     /// # Errors
     /// [`EvalError::BatchDoesNotFit`], [`EvalError::AllDiverged`], images that cannot be read, and those of `save`.
     pub(super) fn complete(
         &self,
         entry: &mut Entry,
-        save: &mut dyn FnMut(&Entry) -> Result<(), EvalError>,
+        save: &mut dyn FnMut(&mut Entry) -> Result<(), EvalError>,
         watch: &mut dyn FnMut(Progress),
     ) -> Result<(), EvalError> {
         let grid = &self.tuning.grid;
