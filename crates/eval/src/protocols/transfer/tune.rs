@@ -13,7 +13,7 @@ use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::examples::Examples;
 use crate::protocols::network::{Network, trainable};
-use crate::protocols::sgd::Lessons;
+use crate::protocols::sgd::{Lessons, Sgd};
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
@@ -135,12 +135,7 @@ impl Tuner<'_> {
     ) -> Result<(Vec<BrokenImage>, Judged), EvalError> {
         let batch = self.tuning.batch_of(self.set.train.len());
         let sgd = self.tuning.sgd(batch, rate, decay, self.seed);
-        let mut model = trainable(self.model);
-        model.encoder = model.encoder.with_norm_decay(norm_decay(part.len(), batch));
-        let classes = self.set.classes.len();
-        let network = Network::new(&model, classes, 0, &sgd)?;
-        let choice = network.choose_memory(self.tuning.memory, batch)?;
-        let mut network = network.with_memory(choice.memory);
+        let mut network = self.network(part, &sgd)?;
         let reading = Reading { threads: network.model().device.threads(), strict: self.strict };
         let learnt =
             Lessons::new(self.side, network.model(), part, reading, &sgd)?.teach(&mut network, watch)?;
@@ -153,7 +148,56 @@ impl Tuner<'_> {
         Ok((BrokenImage::of("training", &learnt.skipped), judged))
     }
 
+    /// A copy under a new classifier, to be trained on `part`.
+    fn network(&self, part: &Examples, sgd: &Sgd) -> Result<Network, EvalError> {
+        let mut model = trainable(self.model);
+        model.encoder = model.encoder.with_norm_decay(norm_decay(part.len(), sgd.batch));
+        let network = Network::new(&model, self.set.classes.len(), 0, sgd)?;
+        let choice = network.choose_memory(self.tuning.memory, sgd.batch)?;
+        Ok(network.with_memory(choice.memory))
+    }
+
     fn score(&self, judged: &Judged) -> Result<f64, EvalError> {
         Ok(self.set.spec.metric.of(&judged.scores, &judged.targets, self.set.classes.len())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use simclr_data::{Source, made};
+    use simclr_engine::Device;
+    use simclr_train::Config;
+
+    use super::*;
+    use crate::protocols::transfer::Suite;
+
+    #[test]
+    fn averages_of_batch_norms_are_as_long_as_the_images_ask() {
+        let mut config = Config::default();
+        (config.data.image_size, config.encoder.width) = (16, 0.125);
+        let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+        let suite = "[[set]]\nname = \"own\"\ntrain = \"a\"\ntest = \"b\"\nmetric = \"top1\"";
+        let suite = Suite::parse(suite, Path::new("suite.toml")).unwrap();
+        let mut open = |_: &Path| Ok(Source { test: None, ..made(120, 0, 16, 0) });
+        let set = TransferSet::open(&suite.sets[0], &suite.path, 0, &mut open).unwrap();
+        let tuning = Tuning { steps: 1, batch: 1, ..Tuning::default() };
+        let tuner =
+            Tuner { side: Side::Trained, model: &model, set: &set, tuning: &tuning, seed: 0, strict: false };
+        let sgd = tuning.sgd(1, 0.1, 0.0, 0);
+        for part in [&set.train, &set.both] {
+            let network = tuner.network(part, &sgd).unwrap();
+            let encoder = &network.model().encoder;
+            let convolutions =
+                encoder.stem().layers.iter().chain(encoder.blocks().iter().flat_map(|b| &b.layers));
+            let shortcuts =
+                encoder.blocks().iter().filter_map(|block| Some(&block.downsample.as_ref()?.norm));
+            let decays: Vec<f32> =
+                convolutions.map(|(_, norm)| norm).chain(shortcuts).map(|norm| norm.decay).collect();
+            let expected = norm_decay(part.len(), 1);
+            assert!(expected > 0.9 && decays.len() == 20, "{expected} {}", decays.len());
+            assert!(decays.iter().all(|&decay| decay == expected), "{decays:?}, not {expected}");
+        }
     }
 }
