@@ -3,22 +3,6 @@
 use crate::MetricsError;
 use crate::error::check_labels;
 
-/// Fraction of `predictions` that equal their label; 0 where there are none.
-///
-/// # Errors
-/// The two differ in length.
-pub fn accuracy(predictions: &[u32], labels: &[u32]) -> Result<f64, MetricsError> {
-    if predictions.len() != labels.len() {
-        return Err(MetricsError::Shape {
-            what: "predictions, one per label",
-            expected: labels.len(),
-            got: predictions.len(),
-        });
-    }
-    let right = predictions.iter().zip(labels).filter(|(p, l)| p == l).count();
-    Ok(right as f64 / labels.len().max(1) as f64)
-}
-
 /// The class of the highest score; of equals the lowest. 0 where there are no scores.
 pub fn likeliest(scores: &[f32]) -> u32 {
     let mut best = 0;
@@ -136,10 +120,8 @@ mod tests {
         assert_eq!(counts.per_class(), [Some(0.75), Some(0.5), None, Some(0.0)]);
         assert_eq!(counts.mean_per_class(), 1.25 / 3.0);
         assert_eq!(counts.accuracy(), 4.0 / 7.0);
-        assert_eq!(accuracy(&predictions, &labels), Ok(4.0 / 7.0));
         assert!(ClassCounts::new(&[4], &[0], 4).is_err());
         assert!(confusion(&[0], &[0, 1], 4).is_err());
-        assert!(accuracy(&[0], &[]).is_err());
     }
 
     #[test]

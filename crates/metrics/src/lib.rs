@@ -6,31 +6,31 @@
 //!
 //! | file | figures |
 //! |---|---|
-//! | [`mod@neighbours`], [`mod@nearest_so_far`] | exact cosine nearest neighbours; among rows that come a block at a time |
-//! | [`mod@knn`] | the weighted kNN classifier |
-//! | [`mod@accuracy`] | top-k, per class, mean per class, confusion |
-//! | [`mod@rank_me`] | effective rank of features |
-//! | [`mod@alignment`], [`mod@uniformity`], [`mod@spread`] | geometry of the projections on the sphere |
-//! | [`mod@pairs`] | NT-Xent, contrastive accuracy and entropy of held-out pairs |
-//! | [`mod@average_precision`] | VOC 11-point, and its mean over classes |
+//! | `neighbours`, `nearest_so_far` | exact cosine nearest neighbours; among rows that come a block at a time |
+//! | `knn` | the weighted kNN classifier |
+//! | `accuracy` | top-k, per class, mean per class, confusion |
+//! | `rank_me` | effective rank of features |
+//! | `alignment`, `uniformity`, `spread` | geometry of the projections on the sphere |
+//! | `pairs` | NT-Xent, contrastive accuracy and entropy of held-out pairs |
+//! | `average_precision` | VOC 11-point, and its mean over classes |
 
 #![forbid(unsafe_code)]
 
-pub mod accuracy;
-pub mod alignment;
-pub mod average_precision;
+mod accuracy;
+mod alignment;
+mod average_precision;
 mod eigenvalues;
 mod error;
 mod features;
-pub mod knn;
-pub mod nearest_so_far;
-pub mod neighbours;
-pub mod pairs;
-pub mod rank_me;
-pub mod spread;
-pub mod uniformity;
+mod knn;
+mod nearest_so_far;
+mod neighbours;
+mod pairs;
+mod rank_me;
+mod spread;
+mod uniformity;
 
-pub use accuracy::{ClassCounts, accuracy, confusion, likeliest, top_k};
+pub use accuracy::{ClassCounts, confusion, likeliest, top_k};
 pub use alignment::alignment;
 pub use average_precision::{eleven_point_average_precision, eleven_point_map};
 pub use error::{MetricsError, check_labels};
