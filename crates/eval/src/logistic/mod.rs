@@ -27,7 +27,7 @@ pub use path::{PathOptions, PathOutcome, PathPoint, fit_path};
 
 use objective::Objective;
 use simclr_kernels::product::{Operand, multiply};
-use simclr_metrics::{Features, MetricsError, likeliest};
+use simclr_metrics::{Features, MetricsError};
 use standardize::Standardizer;
 
 use crate::Targets;
@@ -105,14 +105,6 @@ impl LogisticRegression {
         }
         Ok(scores(&self.parameters, &self.standardizer.apply(features), dim, self.classes))
     }
-
-    /// The likeliest class of every row; of equals the lower number.
-    ///
-    /// # Errors
-    /// As [`LogisticRegression::scores`].
-    pub fn predict(&self, features: Features) -> Result<Vec<u32>, MetricsError> {
-        Ok(self.scores(features)?.chunks_exact(self.classes).map(likeliest).collect())
-    }
 }
 
 /// W x + b for standardised `rows`.
@@ -150,7 +142,14 @@ fn check_l2(l2: f64) -> Result<(), MetricsError> {
 
 #[cfg(test)]
 mod tests {
+    use simclr_metrics::likeliest;
+
     use super::*;
+
+    /// The likeliest class of every row.
+    fn predictions(model: &LogisticRegression, features: Features) -> Vec<u32> {
+        model.scores(features).unwrap().chunks_exact(model.classes).map(likeliest).collect()
+    }
 
     #[test]
     fn separates_what_can_be_separated() {
@@ -161,7 +160,7 @@ mod tests {
         let features = Features::new(&values, 2).unwrap();
         let data = Labelled { features, targets: &targets };
         let model = fit(data, 3, 1e-3, &LbfgsOptions::default()).unwrap();
-        assert_eq!(model.predict(features).unwrap(), labels);
+        assert_eq!(predictions(&model, features), labels);
         assert_eq!(model.scores(features).unwrap().len(), 270);
     }
 
@@ -196,7 +195,7 @@ mod tests {
         let targets = Targets::One(labels.clone());
         let features = Features::new(&values, 2).unwrap();
         let model = fit(Labelled { features, targets: &targets }, 2, 1.0, &LbfgsOptions::default()).unwrap();
-        assert_eq!(model.predict(features).unwrap(), labels);
+        assert_eq!(predictions(&model, features), labels);
     }
 
     #[test]
