@@ -54,7 +54,7 @@ pub fn minimize(
     let mut gradient = vec![0.0; x.len()];
     let mut value = function(x, &mut gradient);
     let mut evaluations = 1;
-    let mut memory = Memory { steps: VecDeque::new(), capacity: options.memory.max(1) };
+    let mut memory = Memory { corrections: VecDeque::new(), capacity: options.memory.max(1) };
     let (mut trial, mut trial_gradient) = (x.to_vec(), gradient.clone());
     let mut iterations = 0;
     while iterations < options.max_iterations && largest(&gradient) > options.tolerance {
@@ -96,13 +96,14 @@ pub fn minimize(
     Solution { value, iterations, evaluations, gradient: largest(&gradient) }
 }
 
-/// The last steps and what they did to the gradient.
+/// The last corrections.
 struct Memory {
-    steps: VecDeque<Step>,
+    corrections: VecDeque<Correction>,
     capacity: usize,
 }
 
-struct Step {
+/// A step and what it did to the gradient.
+struct Correction {
     /// x_{k+1} - x_k.
     s: Vec<f64>,
     /// gradient_{k+1} - gradient_k.
@@ -116,33 +117,33 @@ impl Memory {
         let curvature = dot(&s, &y);
         // Rounding can turn a tiny step's curvature negative, which would spoil the estimate.
         if curvature > 1e-12 * dot(&y, &y) {
-            if self.steps.len() == self.capacity {
-                self.steps.pop_front();
+            if self.corrections.len() == self.capacity {
+                self.corrections.pop_front();
             }
-            self.steps.push_back(Step { s, y, rho: 1.0 / curvature });
+            self.corrections.push_back(Correction { s, y, rho: 1.0 / curvature });
         }
     }
 
     /// Minus the estimated inverse Hessian times the gradient (two-loop recursion).
     fn direction(&self, gradient: &[f64]) -> Vec<f64> {
         let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
-        let Some(last) = self.steps.back() else {
+        let Some(last) = self.corrections.back() else {
             // Nothing known of the curvature: a first step of length 1 at most.
             let shorten = 1.0 / dot(gradient, gradient).sqrt().max(1.0);
             q.iter_mut().for_each(|q| *q *= shorten);
             return q;
         };
-        let mut alphas = Vec::with_capacity(self.steps.len());
-        for step in self.steps.iter().rev() {
-            let alpha = step.rho * dot(&step.s, &q);
-            add(&mut q, -alpha, &step.y);
+        let mut alphas = Vec::with_capacity(self.corrections.len());
+        for correction in self.corrections.iter().rev() {
+            let alpha = correction.rho * dot(&correction.s, &q);
+            add(&mut q, -alpha, &correction.y);
             alphas.push(alpha);
         }
         let scale = 1.0 / (last.rho * dot(&last.y, &last.y));
         q.iter_mut().for_each(|q| *q *= scale);
-        for (step, alpha) in self.steps.iter().zip(alphas.iter().rev()) {
-            let beta = step.rho * dot(&step.y, &q);
-            add(&mut q, alpha - beta, &step.s);
+        for (correction, alpha) in self.corrections.iter().zip(alphas.iter().rev()) {
+            let beta = correction.rho * dot(&correction.y, &q);
+            add(&mut q, alpha - beta, &correction.s);
         }
         q
     }
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn steps_back_from_what_is_not_finite() {
-        // -ln(x) + x is NaN left of 0; from 0.01 the first full step overshoots to the right, later ones may not.
+        // x - ln(x) is NaN left of 0, where a full step from the flat side lands.
         let log = |x: &[f64], gradient: &mut [f64]| {
             gradient[0] = 1.0 - 1.0 / x[0];
             x[0] - x[0].ln()

@@ -32,7 +32,7 @@ pub(super) fn linear(
 ) -> Result<Outcome, EvalError> {
     let start = Instant::now();
     let reading = Reading { threads: model.device.threads(), strict };
-    let mut encode = |name, part: &Examples| Encoded::of((side, name), model, part, reading, watch);
+    let mut encode = |name, part: &Examples| EncodedPart::of((side, name), model, part, reading, watch);
     let train = encode("training", &set.train)?;
     let validation = encode("validation", &set.validation)?;
     let test = encode("test", &set.test)?;
@@ -55,24 +55,24 @@ pub(super) fn linear(
 }
 
 /// h of a part's images, and what they show.
-struct Encoded {
+struct EncodedPart {
     embedding: Embedding,
     targets: Targets,
     broken: Vec<BrokenImage>,
 }
 
-impl Encoded {
+impl EncodedPart {
     fn of(
         (side, name): (Side, &'static str),
         model: &Model,
         part: &Examples,
         reading: Reading,
         watch: &mut dyn FnMut(Progress),
-    ) -> Result<Encoded, EvalError> {
+    ) -> Result<EncodedPart, EvalError> {
         let embedding = encode_images((side, name), model, &part.images, false, reading, watch)?;
         let targets = part.targets.select(&embedding.indices);
         let broken = BrokenImage::of(name, &embedding.skipped);
-        Ok(Encoded { embedding, targets, broken })
+        Ok(EncodedPart { embedding, targets, broken })
     }
 
     fn features(&self) -> Result<Features<'_>, EvalError> {

@@ -73,10 +73,10 @@ impl Suite {
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut sets: Vec<SetSpec> = Vec::new();
         for (at, value) in tables.iter().enumerate() {
-            let entry = Entry::new(at, value, &origin)?;
-            let set = entry.read(folder)?;
+            let table = SetTable::new(at, value, &origin)?;
+            let set = table.read(folder)?;
             if sets.iter().any(|other| other.name.eq_ignore_ascii_case(&set.name)) {
-                return Err(entry.bad(
+                return Err(table.bad(
                     "name",
                     format!("{:?} again", set.name),
                     "another name for each data set",
@@ -98,15 +98,15 @@ impl Suite {
 }
 
 /// A data set's table.
-struct Entry<'t> {
+struct SetTable<'t> {
     /// What it is called in messages.
     place: String,
     table: &'t Table,
     origin: &'t str,
 }
 
-impl<'t> Entry<'t> {
-    fn new(at: usize, value: &'t Value, origin: &'t str) -> Result<Entry<'t>, EvalError> {
+impl<'t> SetTable<'t> {
+    fn new(at: usize, value: &'t Value, origin: &'t str) -> Result<SetTable<'t>, EvalError> {
         let place = format!("set[{at}]");
         let Some(table) = value.as_table() else {
             return Err(TrainError::BadValue {
@@ -122,7 +122,7 @@ impl<'t> Entry<'t> {
             Some(name) => format!("set.{name}"),
             None => place,
         };
-        Ok(Entry { place, table, origin })
+        Ok(SetTable { place, table, origin })
     }
 
     fn read(&self, folder: &Path) -> Result<SetSpec, EvalError> {
