@@ -119,7 +119,7 @@ fn same_bits_for_any_threads() {
 #[test]
 fn the_random_encoder_has_settled_averages() {
     let mut config = config();
-    // Views that are the images themselves, and a batch that is all of them: the averages must be the batch's figures.
+    // Views that are the images themselves: the averages must be close to the figures of all of them.
     config.view.crop_area = [1.0, 1.0];
     config.view.crop_aspect = [1.0, 1.0];
     config.view.flip = 0.0;
