@@ -87,6 +87,7 @@ impl Judged {
                 encoder.run.evaluation(&evaluation.protocol).display()
             ));
         }
+        let before = encoder.recorded(&evaluation.protocol);
         let file = encoder.record(&mut evaluation);
         if self.encoding.json {
             terminal::print(&summary(&evaluation).to_string())?;
@@ -96,8 +97,22 @@ impl Judged {
             }
         }
         terminal::say(&format!("written to {}", file?.display()));
+        if let Some(before) = before.filter(|before| !before.is_like(&evaluation)) {
+            terminal::say(&terminal::inert(&format!("  in place of {}", told(&before))));
+        }
         Ok(())
     }
+}
+
+/// A result in a few words: "56.4 % of 600 test images of A at step 7 (k = 200)".
+fn told(evaluation: &Evaluation) -> String {
+    let top1 = terminal::percent(evaluation.trained.top1);
+    let step = evaluation.step.map_or(String::new(), |step| format!(" at step {step}"));
+    let settings = match evaluation.settings() {
+        none if none.is_empty() => none,
+        some => format!(" ({some})"),
+    };
+    format!("{top1} of {}{step}{settings}", evaluation.judged_by())
 }
 
 /// Labelled images to learn from and to test on, decoded as the encoder's were.

@@ -94,12 +94,12 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let finetune = ["finetune", path(run), "--train", path(parts), "--labels", "50%", "--epochs", "2"];
     let reply = simclr(&[&finetune[..], &["--json"]].concat()).expect(
         0,
-        &["18 of 36 labels: 2 epochs, 4 steps, batch 9", "memory full", "finetune-50%.safetensors"],
+        &["18 of 36 labels: 2 epochs, 4 steps, batch 9", "memory full", "finetune-50%-epochs-2.safetensors"],
     );
     let result = reply.json();
-    assert_eq!((&result["protocol"], &result["train_images"]), (&"finetune-50%".into(), &18.into()));
+    assert_eq!((&result["protocol"], &result["train_images"]), (&"finetune-50%-epochs-2".into(), &18.into()));
     assert!(result["top5"].is_f64() && result["random_top1"].is_f64(), "{result}");
-    let bytes = fs::read(run.join("evaluation/finetune-50%.safetensors")).unwrap();
+    let bytes = fs::read(run.join("evaluation/finetune-50%-epochs-2.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), 122);
     assert_eq!(file.tensor("fc.weight").unwrap().shape(), [6, 32]);
@@ -107,14 +107,17 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     // The run's eleven steps and four more.
     assert_eq!(count.data(), &15_i64.to_le_bytes());
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let classes = &metadata.metadata().as_ref().unwrap()["classes"];
+    let metadata = metadata.metadata().as_ref().unwrap();
+    let settings: Value = serde_json::from_str(&metadata["finetune"]).unwrap();
+    assert_eq!((&settings["epochs"], &settings["seed"]), (&2.into(), &0.into()));
+    let classes = &metadata["classes"];
     assert!(classes.starts_with("[\"class 0\",") && classes.ends_with("\"class 5\"]"), "{classes}");
 
     let out = dir.join("tuned/here");
     let from_head = ["--head-layers", "1", "--no-random", "--out", path(&out)];
     let table = simclr(&[&finetune[..], &from_head].concat()).expect(0, &["tuned/here"]).out;
-    assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1"), "{table}");
-    let bytes = fs::read(out.join("finetune-50%-head-1.safetensors")).unwrap();
+    assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1, epochs 2"), "{table}");
+    let bytes = fs::read(out.join("finetune-50%-head-1-epochs-2.safetensors")).unwrap();
     assert!(SafeTensors::deserialize(&bytes).unwrap().tensor("head.0.linear.weight").is_ok());
 }
 

@@ -23,7 +23,7 @@ fn a_result_that_cannot_be_written_is_told() {
     assert!(measure("knn", &[])["top1"].is_f64());
     assert!(measure("linear", &[])["top1"].is_f64());
     assert!(measure("finetune", &["--epochs", "1", "--out", path(&out)])["top1"].is_f64());
-    assert!(out.join("finetune-10%.safetensors").is_file());
+    assert!(out.join("finetune-10%-epochs-1.safetensors").is_file());
     // What would take hours is refused at once.
     simclr(&["finetune", path(&run), "--train", path(&data)])
         .expect(2, &["cannot write into the folder", "evaluation"]);
@@ -87,9 +87,10 @@ fn test_images_that_are_learnt_from_are_counted() {
     }
     let reply = measure("knn", path(&parts), &[]);
     let named = json!({ "train": path(&parts), "test": path(&parts), "set_apart": false, "shared": 0 });
-    assert!(reply.json()["data"] == named && !reply.err.contains("learnt from"), "{}", reply.err);
+    assert!(reply.json()["data"] == named && !reply.err.contains("learnt from as well"), "{}", reply.err);
+    assert!(reply.err.contains("% of 24 test images of ") && reply.err.contains(", 24 of them learnt from"));
     let reply = measure("knn", path(&train), &["--test", path(&parts)]);
-    assert!(!reply.err.contains("learnt from"), "{}", reply.err);
+    assert!(!reply.err.contains("learnt from as well"), "{}", reply.err);
 }
 
 #[test]
@@ -105,8 +106,14 @@ fn settings_and_images_stand_beside_the_figures() {
     };
     let told = measure("knn", &[]);
     assert!(told.out.starts_with("kNN, k = 78, all there are to learn from, 78 images"), "{}", told.out);
-    assert!(!told.err.contains("--best"), "{}", told.err);
-    assert!(measure("knn", &["--k", "7"]).out.starts_with("kNN, k = 7, 78 images"));
+    assert!(!told.err.contains("--best") && !told.err.contains("in place of"), "{}", told.err);
+    assert!(!measure("knn", &[]).err.contains("in place of"));
+    let told = measure("knn", &["--k", "7"]);
+    assert!(told.out.starts_with("kNN, k = 7, 78 images"), "{}", told.out);
+    let before = format!(" % of 18 images set apart from {} at step ", path(&data));
+    for words in ["in place of ", &before, " (k = 78, all there are to learn from)"] {
+        assert!(told.err.contains(words), "no {words} in {}", told.err);
+    }
     let sgd = measure("linear", &["--method", "sgd", "--epochs", "2"]);
     assert!(sgd.err.contains("78 images: 2 epochs, 23 steps, batch 7, rate 0.1"), "{}", sgd.err);
     let words = ["78 images: 2 epochs, 32 steps, batch 5", "rate 0.1"];
@@ -119,8 +126,9 @@ fn settings_and_images_stand_beside_the_figures() {
     .expect(0, &words)
     .json();
     assert_eq!((&sgd["settings"]["batch"], &sgd["data"]["set_apart"]), (&5.into(), &true.into()));
-    for head in [&[][..], &["--head-layers", "1"]] {
-        measure("finetune", &[&["--labels", "6", "--epochs", "1"][..], head].concat());
+    for more in [&[][..], &["--head-layers", "1"], &["--seed", "5"]] {
+        let told = measure("finetune", &[&["--labels", "6", "--epochs", "1"][..], more].concat());
+        assert!(!told.err.contains("in place of"), "{}", told.err);
     }
     // The best checkpoint was chosen by labels of images that may be among those set apart.
     let best = ["knn", path(&run), "--train", path(&data), "--no-random", "--best", "--k", "7"];
@@ -142,8 +150,10 @@ fn settings_and_images_stand_beside_the_figures() {
     // What keeps a layer of the head comes after what does not.
     let place = |words: &str| page.find(words).unwrap();
     assert!(
-        place("<dt>fine-tuning, 6 labels accuracy") < place("<dt>fine-tuning, 6 labels, from head layer 1")
+        place("<dt>fine-tuning, 6 labels, epochs 1, seed 5")
+            < place("<dt>fine-tuning, 6 labels, from head layer 1")
     );
+    assert!(page.contains("<dt>fine-tuning, 6 labels, epochs 1 accuracy"), "{page}");
     let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }

@@ -58,8 +58,9 @@ fn everything_learns_and_the_models_stay_as_they_are() {
     assert!(evaluation.trained.top1 > 0.9, "{evaluation:?}");
     assert!(evaluation.random.as_ref().is_some_and(|random| random.details["steps"] == 25));
     assert_eq!((evaluation.train_images, evaluation.test_images, evaluation.classes), (60, 60, 3));
-    assert_eq!(evaluation.protocol, "finetune-50%");
-    assert_eq!(evaluation.title(), "fine-tuning, 50% of the labels");
+    assert_eq!(evaluation.protocol, "finetune-50%-epochs-5-batch-12-rate-0.05");
+    assert_eq!(evaluation.title(), "fine-tuning, 50% of the labels, epochs 5, batch 12, rate 0.05");
+    assert_eq!(evaluation.trained.details["seed"], 0);
     assert_eq!(evaluation.baseline(), "from scratch");
 }
 
@@ -76,7 +77,7 @@ fn from_a_layer_of_the_head() {
         assert!(tensor.name.starts_with("head.0."), "{}", tensor.name);
         assert_ne!(tensor.data, named(&before, &tensor.name).data, "{}", tensor.name);
     }
-    assert_eq!(tuned.evaluation.title(), "fine-tuning, 24 labels, from head layer 1");
+    assert_eq!(tuned.evaluation.title(), "fine-tuning, 24 labels, from head layer 1, epochs 1, rate 0.05");
     // From z: 16 values.
     let all = FineTune { head_layers: 2, ..options.clone() };
     let tuned = finetune(&models, &splits(), &all, &mut |_| ()).unwrap();

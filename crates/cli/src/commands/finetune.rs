@@ -23,12 +23,16 @@ the same number of steps. Each class gets the same number of labels; the same se
 10% subset.
 
 The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: \
-the encoder, and the classifier as fc.weight and fc.bias. `simclr predict` labels images with it.
+the encoder, and the classifier as fc.weight and fc.bias. `simclr predict` labels images with it. Settings that are given and not the \
+default are part of both names, such as finetune-10%-seed-1.
 
 Examples:
   simclr finetune runs/cifar --train cifar/ --labels 1%
   simclr finetune runs/first --train labelled/ --labels 200 --epochs 100 --no-random
   simclr finetune runs/v2 --train imagenet/train --test imagenet/val --labels 10% --head-layers 1 --json";
+
+/// What a result's details tell of how the network came about.
+const SETTINGS: [&str; 7] = ["labels", "head_layers", "epochs", "batch", "rate", "weight_decay", "seed"];
 
 /// Fine-tune a copy of an encoder on a few labels, to see what pretraining was worth
 #[derive(Args, Debug)]
@@ -117,7 +121,11 @@ impl Finetune {
         let TrainedEncoder { model, config, step, epoch, .. } = encoder;
         let trained = Trained { model, config, step: step + tuned.steps, epoch: *epoch };
         let classes = serde_json::to_string(&tuned.classes)?;
-        let network = StateDict::of(&trained, tuned.weights)?.with_fact("classes", classes);
+        let mut settings = tuned.evaluation.trained.details.clone();
+        settings.retain(|name, _| SETTINGS.contains(&name.as_str()));
+        let network = StateDict::of(&trained, tuned.weights)?
+            .with_fact("classes", classes)
+            .with_fact("finetune", serde_json::to_string(&settings)?);
         write_atomically(&Disk, &file, |out| network.write(out))?;
         Ok(file)
     }

@@ -105,7 +105,7 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
         let place = place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0));
         // The whole encoder comes before what goes on from a layer of the head.
-        (place, evaluation.protocol.clone())
+        (place, evaluation.protocol.contains("-head-"), evaluation.protocol.clone())
     });
     Ok(found)
 }

@@ -14,10 +14,23 @@ const FIVE: usize = 5;
 /// The most classes of which a confusion matrix is kept.
 const CONFUSED: usize = 100;
 
+/// What the names of fine-tuning's results begin with, before the labels.
+pub(super) const FINETUNE: &str = "finetune-";
+/// Settings that stand in those names where they are not the usual ones, and how titles tell them.
+const IN_NAME: [(&str, &str); 6] = [
+    ("head", "from head layer"),
+    ("epochs", "epochs"),
+    ("batch", "batch"),
+    ("rate", "rate"),
+    ("decay", "weight decay"),
+    ("seed", "seed"),
+];
+
 /// A protocol's result, as it is written to `RUN/evaluation/PROTOCOL.json`. Accuracies are fractions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// `knn`, `logistic`, `logistic_z` (of the projections), `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`.
+    /// `knn`, `logistic`, `logistic_z` (of the projections), `linear_sgd` or `finetune-LABELS`, such as `finetune-10%`,
+    /// with settings that are not the usual ones: `finetune-10%-seed-1`.
     pub protocol: String,
     /// Steps of training behind the encoder, where it came from a run.
     #[serde(default)]
@@ -194,6 +207,18 @@ impl Evaluation {
 
     /// The settings that it was found with, in words: those of the trained encoder, where they were chosen.
     pub fn settings(&self) -> String {
+        let mut settings = self.usual_settings();
+        let detail = |key: &str| self.trained.details.get(key);
+        let temperature = detail("temperature").and_then(Value::as_f64).filter(|&value| value != 0.1);
+        // The title of fine-tuning has its seed.
+        let seed = detail("seed").and_then(Value::as_u64).filter(|&seed| seed > 0 && !self.is_fine_tuning());
+        settings.extend(temperature.map(|temperature| format!(", temperature {}", short(temperature))));
+        settings.extend(seed.map(|seed| format!(", seed {seed}")));
+        settings
+    }
+
+    /// Those that are told even if nobody changed them.
+    fn usual_settings(&self) -> String {
         let details = &self.trained.details;
         let number = |key: &str| details.get(key).filter(|value| value.is_number());
         let (k, epochs, batch) = (number("k"), number("epochs"), number("batch"));
@@ -232,19 +257,96 @@ impl Evaluation {
 
     /// What the pretrained encoder is compared with, in words.
     pub fn baseline(&self) -> &'static str {
-        match self.fine_tuned() {
-            Some(_) => "from scratch",
-            None => "random encoder",
-        }
+        if self.is_fine_tuning() { "from scratch" } else { "random encoder" }
     }
 
-    /// `finetune-1%-head-2` in words.
-    fn fine_tuned(&self) -> Option<String> {
-        let (labels, layers) = match self.protocol.strip_prefix("finetune-")?.split_once("-head-") {
-            Some((labels, layers)) => (labels, format!(", from head layer {layers}")),
-            None => (self.protocol.strip_prefix("finetune-")?, String::new()),
+    /// Whether `other` is by the same checkpoint, images and settings, as far as both tell.
+    pub fn is_like(&self, other: &Evaluation) -> bool {
+        let of = |evaluation: &Evaluation| {
+            let Evaluation { protocol, step, data, train_images, test_images, .. } = evaluation;
+            (protocol.clone(), *step, data.clone(), [*train_images, *test_images], evaluation.settings())
         };
+        of(self) == of(other)
+    }
+
+    fn is_fine_tuning(&self) -> bool {
+        self.protocol.starts_with(FINETUNE)
+    }
+
+    /// `finetune-1%-head-2-seed-3` in words.
+    fn fine_tuned(&self) -> Option<String> {
+        let name = self.protocol.strip_prefix(FINETUNE)?;
+        let (labels, mut rest) = name.split_once('-').unwrap_or((name, ""));
         let of = if labels.ends_with('%') { "of the labels" } else { "labels" };
-        Some(format!("fine-tuning, {labels} {of}{layers}"))
+        let mut title = format!("fine-tuning, {labels} {of}");
+        while !rest.is_empty() {
+            let (key, values) = rest.split_once('-')?;
+            // A number may have a dash of its own: 1e-6.
+            let end = IN_NAME.iter().filter_map(|(key, _)| values.find(&format!("-{key}-"))).min();
+            let (value, more) = end.map_or((values, ""), |end| (&values[..end], &values[end + 1..]));
+            let (_, words) = IN_NAME.iter().find(|(known, _)| *known == key)?;
+            title += &format!(", {words} {value}");
+            rest = more;
+        }
+        Some(title)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn result(protocol: &str, details: Value) -> Evaluation {
+        let result = json!({
+            "protocol": protocol, "train_images": 9, "test_images": 9, "skipped": 0, "classes": 2, "top1": 0.5, "top5": null,
+            "mean_per_class": 0.5, "per_class": [], "details": details, "seconds": 1.0
+        });
+        serde_json::from_value(result).unwrap()
+    }
+
+    #[test]
+    fn names_in_words() {
+        for (name, title) in [
+            ("finetune-10%", "fine-tuning, 10% of the labels"),
+            ("finetune-500-head-2", "fine-tuning, 500 labels, from head layer 2"),
+            ("finetune-0.5%-rate-1e-6-seed-3", "fine-tuning, 0.5% of the labels, rate 1e-6, seed 3"),
+            (
+                "finetune-7-epochs-2-batch-4-decay-1e-30",
+                "fine-tuning, 7 labels, epochs 2, batch 4, weight decay 1e-30",
+            ),
+            // Of a later version.
+            ("finetune-7-colour-2", "finetune-7-colour-2"),
+        ] {
+            let result = result(name, json!({}));
+            assert_eq!((result.title().as_str(), result.baseline()), (title, "from scratch"));
+        }
+        assert_eq!(result("other", json!({})).baseline(), "random encoder");
+    }
+
+    #[test]
+    fn what_is_not_as_usual_is_told_and_makes_another_result() {
+        let knn = |details| result("knn", details);
+        let usual = knn(json!({ "k": 7, "temperature": 0.1 }));
+        assert_eq!(usual.settings(), "k = 7");
+        assert_eq!(knn(json!({ "k": 7, "temperature": 0.5 })).settings(), "k = 7, temperature 0.5");
+        let linear = |seed| result("logistic", json!({ "l2": 0.5, "seed": seed }));
+        assert_eq!(
+            (linear(0).settings(), linear(3).settings()),
+            ("L2 weight 0.5".into(), "L2 weight 0.5, seed 3".into())
+        );
+        assert!(usual.is_like(&Evaluation { seconds: 2.0, ..usual.clone() }));
+        // A file of an earlier version has no seed.
+        assert!(
+            linear(0).is_like(&result("logistic", json!({ "l2": 0.5 }))) && !linear(0).is_like(&linear(3))
+        );
+        for other in [
+            knn(json!({ "k": 8, "temperature": 0.1 })),
+            Evaluation { step: Some(1), ..usual.clone() },
+            Evaluation { test_images: 8, ..usual.clone() },
+        ] {
+            assert!(!usual.is_like(&other), "{other:?}");
+        }
     }
 }

@@ -62,6 +62,7 @@ pub fn logistic(
             ("validation_top1".to_owned(), json!(outcome.chosen.score)),
             ("validation_images".to_owned(), json!(part.len())),
             ("weights_tried".to_owned(), json!(outcome.tried.len())),
+            ("seed".to_owned(), json!(options.seed)),
             ("encoding_s".to_owned(), json!(encoded.seconds)),
             ("classifier_s".to_owned(), json!(own)),
         ]);

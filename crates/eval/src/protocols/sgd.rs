@@ -163,6 +163,7 @@ impl Learnt {
             ("batch".to_owned(), json!(sgd.batch)),
             ("rate".to_owned(), json!(sgd.rate)),
             ("weight_decay".to_owned(), json!(sgd.weight_decay)),
+            ("seed".to_owned(), json!(sgd.seed)),
             ("train_loss".to_owned(), json!(self.loss)),
             ("train_top1".to_owned(), json!(self.top1)),
             ("seconds".to_owned(), json!(seconds)),

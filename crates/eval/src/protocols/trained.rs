@@ -78,6 +78,11 @@ impl TrainedEncoder {
         encoder_name(&self.run)
     }
 
+    /// What the run holds of a protocol already; what is no result (any more) is none.
+    pub fn recorded(&self, protocol: &str) -> Option<Evaluation> {
+        serde_json::from_slice(&std::fs::read(self.run.evaluation(protocol)).ok()?).ok()
+    }
+
     /// Writes a result to the run, with the step of the checkpoint that it is of. Returns the file.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use simclr_train::{Model, memory};
 use super::labels::Labels;
 use crate::EvalError;
 use crate::protocols::Splits;
+use crate::protocols::evaluation::FINETUNE;
 use crate::protocols::network::{Network, trainable};
 use crate::protocols::sgd::Sgd;
 
@@ -56,12 +57,25 @@ impl FineTune {
         }
     }
 
-    /// The result's name: `finetune-10%`, with `-head-1` where a layer of the head is kept.
-    pub(super) fn protocol(&self) -> String {
-        match self.head_layers {
-            0 => format!("finetune-{}", self.labels),
-            layers => format!("finetune-{}-head-{layers}", self.labels),
-        }
+    /// The result's name, where the settings became `sgd` for `images` labelled ones of `of`: `finetune-10%`, with
+    /// what was given and is not as usual, such as `-head-1` where a layer of the head is kept.
+    pub(super) fn protocol(&self, sgd: &Sgd, images: usize, of: usize) -> String {
+        let plain = FineTune::new(self.labels);
+        let usual = plain.with_batch(sgd.batch, of);
+        let is_usual_batch = self.batch.is_none_or(|batch| batch == plain.sgd(images, of).batch);
+        // Not the long form of 1e-30.
+        let digits = |value: f64| format!("{value:?}").trim_end_matches(".0").to_owned();
+        let settings = [
+            ("head", self.head_layers == 0, self.head_layers.to_string()),
+            ("epochs", sgd.epochs == usual.epochs, sgd.epochs.to_string()),
+            ("batch", is_usual_batch, sgd.batch.to_string()),
+            ("rate", sgd.rate == usual.rate, digits(sgd.rate)),
+            ("decay", sgd.weight_decay == 0.0, digits(sgd.weight_decay)),
+            ("seed", sgd.seed == 0, sgd.seed.to_string()),
+        ];
+        let unusual = settings.into_iter().filter(|&(_, is_usual, _)| !is_usual);
+        let unusual: String = unusual.map(|(name, _, value)| format!("-{name}-{value}")).collect();
+        format!("{FINETUNE}{}{unusual}", self.labels)
     }
 
     /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter.
@@ -116,5 +130,36 @@ impl FineTune {
             }
             Err(other) => Err(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_what_is_not_as_usual() {
+        let plain = FineTune::new(Labels::Percent(10.0));
+        // 500 of 5000 images are learnt from in batches of 32.
+        let name = |options: FineTune| options.protocol(&options.sgd(500, 5000), 500, 5000);
+        assert_eq!(name(plain.clone()), "finetune-10%");
+        let given = FineTune { epochs: Some(30), batch: Some(32), rate: Some(0.00625), ..plain.clone() };
+        assert_eq!(name(given), "finetune-10%");
+        assert_eq!(
+            name(FineTune { rate: Some(1.0), seed: 3, ..plain.clone() }),
+            "finetune-10%-rate-1-seed-3"
+        );
+        // The usual rate follows the batch.
+        assert_eq!(name(FineTune { batch: Some(64), ..plain.clone() }), "finetune-10%-batch-64");
+        let all = FineTune {
+            epochs: Some(2),
+            rate: Some(1e-30),
+            weight_decay: 1e-4,
+            head_layers: 1,
+            ..plain.clone()
+        };
+        assert_eq!(name(all), "finetune-10%-head-1-epochs-2-rate-1e-30-decay-0.0001");
+        // A batch that had to be smaller for want of memory is nobody's choice.
+        assert_eq!(plain.protocol(&plain.with_batch(16, 5000), 500, 5000), "finetune-10%");
     }
 }
