@@ -72,15 +72,50 @@ pub fn code(result: Result<Done>) -> ExitCode {
 
 /// The error and its causes, those left out that the line above them says already.
 fn tell(error: &Error) {
-    let mut said = error.to_string();
+    let mut lines = error.chain().map(with_advice);
+    let mut said = lines.next().unwrap_or_default();
     terminal::error(&said);
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+    for cause in lines {
         if !said.contains(&cause) {
             terminal::say(&format!("  because: {}", terminal::inert(&cause)));
             said = cause;
         }
     }
+}
+
+/// An error, and how what it asks for is said on the command line.
+fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
+    let advice = error.downcast_ref().and_then(advice_on_evaluation);
+    match advice.or_else(|| error.downcast_ref().and_then(advice_on_exchange)) {
+        Some(advice) => format!("{error}: {advice}"),
+        None => error.to_string(),
+    }
+}
+
+fn advice_on_evaluation(error: &EvalError) -> Option<String> {
+    Some(match error {
+        EvalError::NoCheckpoint { run, imported: Some(_) } => {
+            format!("simclr import FILE --out {}", terminal::quoted_path(run))
+        }
+        EvalError::NoCheckpoint { run, imported: None } => {
+            format!("simclr pretrain DATA --out {} --resume", terminal::quoted_path(run))
+        }
+        EvalError::NoSplit { .. } => "leave --split out".to_owned(),
+        EvalError::Taken { .. } => "give another --out".to_owned(),
+        EvalError::UnknownFormat { .. } => "give --out such a name".to_owned(),
+        _ => return None,
+    })
+}
+
+fn advice_on_exchange(error: &ExchangeError) -> Option<String> {
+    let advice = match error {
+        ExchangeError::TooLarge { .. } => "--to torchvision",
+        ExchangeError::Useless { .. } => "--best",
+        ExchangeError::Several { .. } => "give it as --prefix",
+        ExchangeError::Unnormalized { .. } => "--normalize imagenet, or --normalize none",
+        _ => return None,
+    };
+    Some(advice.to_owned())
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -136,6 +171,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::NoSplit { .. }
         | E::NotThere { .. }
         | E::Taken { .. }
+        | E::UnknownFormat { .. }
         | E::AllDiverged { .. }
         | E::Views(_) => true,
         _ => false,
@@ -147,7 +183,11 @@ fn is_usage_of_exchange(error: &ExchangeError) -> bool {
     match error {
         E::Train(error) => is_usage_of_training(error),
         E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        E::TooLarge { .. } | E::NoWeights { .. } | E::Weights { .. } | E::Unnormalized { .. } => true,
+        E::TooLarge { .. }
+        | E::NoWeights { .. }
+        | E::Weights { .. }
+        | E::Several { .. }
+        | E::Unnormalized { .. } => true,
         _ => false,
     }
 }
@@ -173,6 +213,56 @@ fn is_usage_of_data(error: &DataError) -> bool {
 mod tests {
     use super::*;
     use anyhow::Context;
+    use simclr_eval::embedding::Split;
+
+    #[test]
+    fn what_is_asked_for_is_said_as_on_the_command_line() {
+        let imported = Some("a.pth".to_owned());
+        let told = |error: Error| with_advice(&*error);
+        for (error, end) in [
+            (
+                EvalError::NoCheckpoint { run: "my run".into(), imported },
+                "has no checkpoint yet; its import was interrupted; import a.pth again: simclr import FILE --out 'my run'",
+            ),
+            (
+                EvalError::NoCheckpoint { run: "run".into(), imported: None },
+                "train it first: simclr pretrain DATA --out run --resume",
+            ),
+            (
+                EvalError::NoSplit { split: Split::Test, there: Vec::new() },
+                "take all of them: leave --split out",
+            ),
+            (EvalError::Taken { path: "a.csv".into() }, "or write elsewhere: give another --out"),
+            (EvalError::UnknownFormat { path: "a.b".into() }, ".npy or .safetensors: give --out such a name"),
+            (EvalError::OneClass { class: "cat".to_owned() }, "give images of at least two classes"),
+        ] {
+            let told = told(error.into());
+            assert!(told.ends_with(end), "{told}");
+        }
+        let path = || "a.pth".into();
+        let prefixes = ["`q.`", "`k.`"].map(str::to_owned).to_vec();
+        for (error, end) in [
+            (
+                ExchangeError::TooLarge { bytes: 3 << 30, limit: 2 << 30 },
+                "in another format: --to torchvision",
+            ),
+            (
+                ExchangeError::Useless { name: "a".to_owned(), what: "NaN" },
+                "export an earlier checkpoint: --best",
+            ),
+            (
+                ExchangeError::Several { path: path(), prefixes },
+                "names begin with, one of `q.`, `k.`: give it as --prefix",
+            ),
+            (
+                ExchangeError::Unnormalized { path: path() },
+                "as SimCLR has them: --normalize imagenet, or --normalize none",
+            ),
+        ] {
+            let told = told(error.into());
+            assert!(told.ends_with(end), "{told}");
+        }
+    }
 
     #[test]
     fn the_user_and_the_world_are_told_apart() {

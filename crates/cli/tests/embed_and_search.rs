@@ -84,7 +84,8 @@ fn what_cannot_be_written() {
         simclr(&[&["embed", path(&run), path(&data), "--out", path(out)][..], more].concat())
     };
     let out = dir.path().join("a.npy");
-    embed(&dir.path().join("a.csv"), &[]).expect(2, &["--out is", "a.csv", ".parquet, .npy or .safetensors"]);
+    embed(&dir.path().join("a.csv"), &[])
+        .expect(2, &["a.csv: expected a file that ends in .parquet, .npy or .safetensors: give --out"]);
     embed(&dir.path().join("no/a.npy"), &[]).expect(2, &["there is no folder"]);
     embed(&out, &["--split", "training"]).expect(2, &["--split", "expected train, test or unlabelled"]);
     embed(&out, &["--split", "train"]).expect(2, &["no train images apart", "leave --split out"]);

@@ -128,7 +128,7 @@ pub enum EvalError {
         trainings: usize,
     },
     /// A run in which nothing was trained yet, or whose import was interrupted.
-    #[error("{} has no checkpoint yet; {}", run.display(), first_step(run, imported.as_deref()))]
+    #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref()))]
     NoCheckpoint {
         /// The run folder.
         run: PathBuf,
@@ -157,7 +157,7 @@ pub enum EvalError {
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// A part of a data set that it does not have.
-    #[error("there are no {split} images apart from others{}; leave --split out", parts(there))]
+    #[error("there are no {split} images apart from others{}; take all of them", parts(there))]
     NoSplit {
         /// The part asked for.
         split: Split,
@@ -167,6 +167,12 @@ pub enum EvalError {
     /// Somebody wished it to end.
     #[error("stopped before the end; nothing was written")]
     Stopped,
+    /// A file to write whose ending is that of no format.
+    #[error("{}: expected a file that ends in .parquet, .npy or .safetensors", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that the user names and that is not there.
     #[error("{}: no such file; give {expected}", path.display())]
     NotThere {
@@ -184,7 +190,7 @@ pub enum EvalError {
         source: io::Error,
     },
     /// A file that is there and would have to be replaced, though it is another's.
-    #[error("{}: is there already, and `embed` did not write it; move it away, or give another --out", path.display())]
+    #[error("{}: is there already, and `embed` did not write it; move it away, or write elsewhere", path.display())]
     Taken {
         /// The file.
         path: PathBuf,
@@ -215,13 +221,10 @@ impl EvalError {
 }
 
 /// How a run that has no checkpoint comes to one.
-fn first_step(run: &Path, imported: Option<&str>) -> String {
+fn first_step(imported: Option<&str>) -> String {
     match imported {
-        Some(file) => format!(
-            "its import was interrupted; import {file} again: simclr import FILE --out {}",
-            run.display()
-        ),
-        None => format!("train it first: simclr pretrain DATA --out {} --resume", run.display()),
+        Some(file) => format!("its import was interrupted; import {file} again"),
+        None => "train it first".to_owned(),
     }
 }
 

@@ -227,11 +227,11 @@ fn parts_of_a_data_set() {
     let fail = |source, split| Images::of(&source, Some(split)).unwrap_err().to_string();
     assert_eq!(
         fail(both(), Split::Unlabelled),
-        "there are no unlabelled images apart from others, only train and test; leave --split out"
+        "there are no unlabelled images apart from others, only train and test; take all of them"
     );
     assert_eq!(
         fail(source(Toy::new(&RGB, 9, 1), None), Split::Train),
-        "there are no train images apart from others; leave --split out"
+        "there are no train images apart from others; take all of them"
     );
     assert!("training".parse::<Split>().unwrap_err().contains("train, test"));
 }
@@ -241,7 +241,7 @@ fn nothing_is_left_behind_and_nothing_lost() {
     let folder = tempfile::tempdir().unwrap();
     let encoder = encoder(folder.path(), 1);
     let error = FileFormat::of(Path::new("a.csv")).unwrap_err().to_string();
-    assert_eq!(error, "--out is a.csv, expected a file that ends in .parquet, .npy or .safetensors");
+    assert_eq!(error, "a.csv: expected a file that ends in .parquet, .npy or .safetensors");
     let torn = Toy { broken: (0..6).collect(), ..Toy::new(&RGB, 6, 1) };
     let torn = Images::of(&source(torn, None), None).unwrap();
     for name in ["a.parquet", "a.npy", "a.safetensors"] {

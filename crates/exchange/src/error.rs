@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub enum ExchangeError {
     /// A network too large for an ONNX file.
     #[error(
-        "the network takes {:.2} GB, and an ONNX file, a protocol buffer, holds no more than {:.2} GB: export it with --to \
-         torchvision, or pretrain a narrower one (encoder.width)",
+        "the network takes {:.2} GB, and an ONNX file, a protocol buffer, holds no more than {:.2} GB; pretrain a narrower \
+         one (encoder.width), or export it in another format",
         *bytes as f64 / 1e9,
         *limit as f64 / 1e9
     )]
@@ -22,8 +22,7 @@ pub enum ExchangeError {
     },
     /// A network that computes nothing.
     #[error(
-        "tensor `{name}` holds {what}, so the network is useless: export an earlier checkpoint (--best), or import \
-         another file"
+        "tensor `{name}` holds {what}, so the network is useless; import another file, or export an earlier checkpoint"
     )]
     Useless {
         /// The tensor.
@@ -50,10 +49,18 @@ pub enum ExchangeError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// A file of several networks.
+    #[error("{}: it holds {} networks; choose one by what its names begin with, one of {}", path.display(), prefixes.len(), prefixes.join(", "))]
+    Several {
+        /// The file.
+        path: PathBuf,
+        /// What the names of each begin with, in quotes.
+        prefixes: Vec<String>,
+    },
     /// Weights of another program, with nothing said about the images that they take.
     #[error(
-        "{} does not tell how images are normalised: give --normalize imagenet for networks of torchvision, timm and most others, \
-         --normalize none for images from 0 to 1, as SimCLR has them",
+        "{} does not tell how images are normalised; say so: `imagenet` for networks of torchvision, timm and most others, `none` \
+         for images from 0 to 1, as SimCLR has them",
         path.display()
     )]
     Unnormalized {

@@ -139,7 +139,7 @@ fn files_of_other_programs() {
     ]);
     file.add("fc.weight");
     file.add("fc.bias");
-    assert!(file.refused(&ImportOptions::default()).contains("--normalize imagenet"));
+    assert!(file.refused(&ImportOptions::default()).contains("`imagenet`"));
     let options = ImportOptions { normalize: Some(Normalize::Imagenet), ..PLAIN };
     let imported = file.read(&options);
     assert_eq!(imported.left_out, ["fc.bias", "fc.weight"]);
@@ -177,7 +177,7 @@ fn networks_that_are_parts_of_others() {
         })
         .collect();
     file.entries.extend(other);
-    says(file.refused(&PLAIN), &["2 networks", "--prefix", "`module.encoder_k.`, `module.encoder_q.`"]);
+    says(file.refused(&PLAIN), &["2 networks", "`module.encoder_k.`, `module.encoder_q.`"]);
     for prefix in ["module.encoder_k", "module.encoder_k."] {
         let options = ImportOptions { prefix: Some(prefix.to_owned()), ..PLAIN };
         assert_eq!(file.read(&options).prefix, "module.encoder_k.");

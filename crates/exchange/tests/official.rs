@@ -98,7 +98,7 @@ fn every_way_to_name_a_checkpoint() {
     let options = ImportOptions { prefix: Some("base_model".to_owned()), ..OPTIONS };
     says(
         Imported::read(&folder.path().join(NAME), &options).unwrap_err().to_string(),
-        &["--prefix", "PyTorch"],
+        &["one network", "prefix", "PyTorch"],
     );
     let inner = folder.path().join("some.data-folder");
     fs::create_dir(&inner).unwrap();

@@ -25,16 +25,12 @@ impl FileFormat {
     /// The format of a file of this name.
     ///
     /// # Errors
-    /// [`EvalError::Option`] naming those that exist.
+    /// [`EvalError::UnknownFormat`].
     pub fn of(path: &Path) -> Result<FileFormat, EvalError> {
         let extension = path.extension().unwrap_or_default();
         let found =
             FileFormat::ALL.into_iter().find(|format| extension.eq_ignore_ascii_case(format.extension()));
-        found.ok_or_else(|| EvalError::Option {
-            name: "--out",
-            found: path.display().to_string(),
-            expected: "a file that ends in .parquet, .npy or .safetensors",
-        })
+        found.ok_or_else(|| EvalError::UnknownFormat { path: path.to_owned() })
     }
 
     fn extension(self) -> &'static str {

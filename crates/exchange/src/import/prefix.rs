@@ -2,6 +2,9 @@
 //! where it was made a list.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::{ExchangeError, Result};
 
 /// The first convolution of every ResNet, as torchvision and as ResNet-D call it.
 const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
@@ -28,29 +31,26 @@ impl Naming {
     /// How the tensors of the ResNet in a file are called, or, of several, of the one that is given.
     ///
     /// # Errors
-    /// Several with none given, or none that is given, in words.
-    pub fn choose(names: &[&str], given: Option<&str>) -> Result<Naming, String> {
+    /// Several with none given, or none that is given.
+    pub fn choose(path: &Path, names: &[&str], given: Option<&str>) -> Result<Naming> {
         let mut found = Naming::all(names);
-        let listed = |found: &[Naming]| {
-            found.iter().map(|naming| quoted(&naming.prefix)).collect::<Vec<_>>().join(", ")
-        };
+        let prefixes =
+            |found: &[Naming]| found.iter().map(|naming| quoted(&naming.prefix)).collect::<Vec<_>>();
+        let path = || path.to_owned();
+        let problem = |problem| ExchangeError::Weights { path: path(), problem };
         let at = match (given, &found[..]) {
             (None, []) => return Ok(Naming { prefix: String::new(), first_stage: None, others: Vec::new() }),
             (None, [_]) => 0,
             // A network by itself, whatever else there is.
             (None, [first, ..]) if first.prefix.is_empty() => 0,
             (None, several) => {
-                return Err(format!(
-                    "it holds {} networks: say which by --prefix, one of {}",
-                    several.len(),
-                    listed(several)
-                ));
+                return Err(ExchangeError::Several { path: path(), prefixes: prefixes(several) });
             }
             (Some(given), []) => {
-                return Err(format!(
+                return Err(problem(format!(
                     "it holds no ResNet under torchvision's names, after {} or anything else",
                     quoted(given)
-                ));
+                )));
             }
             (Some(given), several) => {
                 let is_given = |naming: &Naming| {
@@ -58,11 +58,11 @@ impl Naming {
                         || naming.prefix.strip_suffix('.').is_some_and(|prefix| prefix == given)
                 };
                 several.iter().position(is_given).ok_or_else(|| {
-                    format!(
+                    problem(format!(
                         "it holds no ResNet whose names begin with {}, but one after each of: {}",
                         quoted(given),
-                        listed(several)
-                    )
+                        prefixes(several).join(", ")
+                    ))
                 })?
             }
         };

@@ -87,7 +87,9 @@ impl Weights {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;
             if prefix.is_some() {
-                return Err(bundle.problem("it has one network: --prefix is for files of PyTorch".to_owned()));
+                return Err(bundle.problem(
+                    "it has one network; leave the prefix out, which is for files of PyTorch".to_owned(),
+                ));
             }
             let official::Renamed { tensors, left_out } = official::rename(&bundle)?;
             let facts = official::facts(&bundle);
@@ -114,8 +116,7 @@ impl Weights {
         };
         let stored = source.tensors();
         let names: Vec<&str> = stored.iter().map(|(name, _)| name.as_str()).collect();
-        let naming = Naming::choose(&names, prefix)
-            .map_err(|problem| ExchangeError::Weights { path: path.to_owned(), problem })?;
+        let naming = Naming::choose(path, &names, prefix)?;
         let (mut tensors, mut left_out) = (BTreeMap::new(), Vec::new());
         for (stored, sides) in stored {
             match naming.own(&stored).filter(|name| !name.starts_with(CLASSIFIER)) {
