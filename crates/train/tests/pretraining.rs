@@ -1,6 +1,7 @@
 //! The pretraining loop on made images: the same bits however it runs, and a clean stop where it cannot go on.
 
 mod common;
+mod events;
 #[cfg(feature = "cuda")]
 mod on_gpu;
 mod watching;
@@ -151,11 +152,49 @@ fn every_figure_is_logged_and_finite() {
             assert!(line[key].as_f64().is_some_and(f64::is_finite), "{kind} {key}: {line}");
         }
     }
-    assert!(
-        std::fs::read_dir(folder.path())
-            .unwrap()
-            .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents") })
-    );
+}
+
+/// The figures of both logs: the kind of line and the name in `metrics.jsonl`, and the tag in TensorBoard.
+const TAGS: [(&str, &str, &str); 18] = [
+    ("step", "loss", "train/loss"),
+    ("step", "contrastive_accuracy", "train/contrastive_accuracy"),
+    ("step", "entropy", "train/entropy"),
+    ("step", "rate", "train/rate"),
+    ("step", "gradient_norm", "train/gradient_norm"),
+    ("step", "weight_norm", "train/weight_norm"),
+    ("step", "views_per_s", "speed/views_per_s"),
+    ("step", "waited_s", "speed/waited_s"),
+    ("epoch", "train_loss", "epoch/train_loss"),
+    ("epoch", "train_contrastive_accuracy", "epoch/train_contrastive_accuracy"),
+    ("epoch", "holdout_loss", "holdout/loss"),
+    ("epoch", "holdout_contrastive_accuracy", "holdout/contrastive_accuracy"),
+    ("epoch", "alignment", "holdout/alignment"),
+    ("epoch", "uniformity", "holdout/uniformity"),
+    ("epoch", "rank_me_h", "holdout/rank_me_h"),
+    ("epoch", "rank_me_z", "holdout/rank_me_z"),
+    ("epoch", "spread", "holdout/spread_z"),
+    ("epoch", "knn_top1", "holdout/knn_top1"),
+];
+
+#[test]
+fn tensorboard_is_told_what_the_log_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&["train.health_every=2", "train.knn_every=2"]);
+    train(folder.path(), &config, None, 1, &mut Watch::default()).unwrap();
+    let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events = events::read(folder.path());
+    assert_eq!((events.len(), lines.len()), (22, 22));
+    for (line, event) in lines.iter().zip(events) {
+        // Of the first epoch there are no held-out figures.
+        let figure = |&(kind, name, tag): &(&str, &str, &str)| {
+            let value = line[name].as_f64().filter(|_| line["kind"] == kind)?;
+            Some((tag.to_owned(), value as f32))
+        };
+        let expected: Vec<(String, f32)> = TAGS.iter().filter_map(figure).collect();
+        assert_eq!((event.step, event.scalars), (line["step"].as_u64().unwrap(), expected), "{line}");
+    }
+    assert_eq!(lines[21].as_object().unwrap().len(), 14, "{}", lines[21]);
 }
 
 /// The losses beside NT-Xent, as keys.

@@ -1,6 +1,6 @@
 //! What a run tells while it goes: the lines of `metrics.jsonl`, and the same for TensorBoard.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::TrainError;
 use crate::metrics_log::MetricsLog;
@@ -60,8 +60,8 @@ pub struct EpochRecord {
     pub skipped: usize,
 }
 
-/// [`Health`] under the log's names.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// [`Health`] under the names of [`HealthFields::NAMES`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthFields {
     holdout_loss: f64,
     /// The share of held-out anchors whose positive is ranked first.
@@ -73,6 +73,39 @@ pub struct HealthFields {
     rank_me_z: f64,
     /// 1 in health, 0 at collapse.
     pub spread: f64,
+}
+
+impl HealthFields {
+    /// What each figure is called in `metrics.jsonl`, and in TensorBoard.
+    const NAMES: [(&str, &str); 7] = [
+        ("holdout_loss", "holdout/loss"),
+        ("holdout_contrastive_accuracy", "holdout/contrastive_accuracy"),
+        ("alignment", "holdout/alignment"),
+        ("uniformity", "holdout/uniformity"),
+        ("rank_me_h", "holdout/rank_me_h"),
+        ("rank_me_z", "holdout/rank_me_z"),
+        ("spread", "holdout/spread_z"),
+    ];
+
+    /// In the order of the names.
+    fn values(&self) -> [f64; 7] {
+        let &HealthFields {
+            holdout_loss,
+            holdout_contrastive_accuracy,
+            alignment,
+            uniformity,
+            rank_me_h,
+            rank_me_z,
+            spread,
+        } = self;
+        [holdout_loss, holdout_contrastive_accuracy, alignment, uniformity, rank_me_h, rank_me_z, spread]
+    }
+}
+
+impl Serialize for HealthFields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(HealthFields::NAMES.iter().map(|(name, _)| name).zip(self.values()))
+    }
 }
 
 impl From<Health> for HealthFields {
@@ -128,15 +161,7 @@ impl Logs {
             ("epoch/train_contrastive_accuracy", record.train_contrastive_accuracy),
         ];
         if let Some(health) = &record.health {
-            values.extend([
-                ("holdout/loss", health.holdout_loss),
-                ("holdout/contrastive_accuracy", health.holdout_contrastive_accuracy),
-                ("holdout/alignment", health.alignment),
-                ("holdout/uniformity", health.uniformity),
-                ("holdout/rank_me_h", health.rank_me_h),
-                ("holdout/rank_me_z", health.rank_me_z),
-                ("holdout/spread_z", health.spread),
-            ]);
+            values.extend(HealthFields::NAMES.iter().map(|&(_, tag)| tag).zip(health.values()));
         }
         values.extend(record.knn_top1.map(|knn| ("holdout/knn_top1", knn)));
         self.events.scalars(record.step, &values)
