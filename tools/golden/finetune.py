@@ -1,4 +1,4 @@
-"""Ten steps of fine-tuning a ResNet-18, in PyTorch: what crates/eval/src/protocols/finetune/network.rs must reach.
+"""Ten steps of fine-tuning a ResNet-18, in PyTorch: what crates/eval/src/protocols/network.rs must reach.
 
     python tools/golden/finetune.py > crates/eval/tests/golden/finetune.json
 
