@@ -87,6 +87,7 @@ impl Judged {
                 encoder.run.evaluation(&evaluation.protocol).display()
             ));
         }
+        warn_of_unlearnt(&evaluation.unlearnt, "");
         let before = encoder.recorded(&evaluation.protocol);
         let file = encoder.record(&mut evaluation);
         if self.encoding.json {
@@ -102,6 +103,18 @@ impl Judged {
         }
         Ok(())
     }
+}
+
+/// Warns of classes of which no training image could be read, `of` telling where.
+pub fn warn_of_unlearnt(classes: &[String], of: &str) {
+    let (which, whose) = match classes {
+        [] => return,
+        [class] => (format!("class {class:?}"), "its"),
+        [first, ..] => {
+            (format!("{} classes, such as {first:?},", terminal::grouped(classes.len() as u64)), "their")
+        }
+    };
+    terminal::warn(&format!("{of}no training image of {which} could be read, yet {whose} test images count"));
 }
 
 /// A result in a few words: "56.4 % of 600 test images of A at step 7 (k = 200)".

@@ -90,7 +90,17 @@ fn test_images_that_are_learnt_from_are_counted() {
     assert!(reply.json()["data"] == named && !reply.err.contains("learnt from as well"), "{}", reply.err);
     assert!(reply.err.contains("% of 24 test images of ") && reply.err.contains(", 24 of them learnt from"));
     let reply = measure("knn", path(&train), &["--test", path(&parts)]);
-    assert!(!reply.err.contains("learnt from as well"), "{}", reply.err);
+    assert!(
+        !reply.err.contains("learnt from as well") && !reply.err.contains("could be read"),
+        "{}",
+        reply.err
+    );
+    for image in fs::read_dir(train.join("class 2")).unwrap() {
+        fs::write(image.unwrap().path(), "no image").unwrap();
+    }
+    let reply = measure("knn", path(&parts), &[]);
+    let words = "warning: no training image of class \"class 2\" could be read, yet its test images count";
+    assert!(reply.err.contains(words), "{}", reply.err);
 }
 
 #[test]

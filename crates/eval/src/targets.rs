@@ -73,6 +73,20 @@ impl Targets {
         }
     }
 
+    /// Those of `classes` that no row shows.
+    pub(crate) fn missing(&self, classes: &[String]) -> Vec<String> {
+        let mut there = vec![false; classes.len()];
+        for row in 0..self.rows() {
+            match self.of(row) {
+                Target::One(class) => there[class] = true,
+                Target::Several(shown) => {
+                    there.iter_mut().zip(shown).for_each(|(there, shown)| *there |= shown);
+                }
+            }
+        }
+        classes.iter().zip(there).filter(|(_, there)| !there).map(|(class, _)| class.clone()).collect()
+    }
+
     /// Checks that there is one for each of `rows` rows, and none of a class that is not below `classes`.
     pub(crate) fn check(&self, rows: usize, classes: usize) -> Result<(), MetricsError> {
         match self {

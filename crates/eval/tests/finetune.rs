@@ -158,6 +158,7 @@ fn broken_images_are_left_out_and_counted() {
     let all = FineTune { epochs: Some(2), ..quick(Labels::Percent(100.0)) };
     let evaluation = finetune(&models, &data, &all, &mut |_| ()).unwrap().evaluation;
     assert_eq!((evaluation.train_images, evaluation.skipped), (100, 20));
+    assert!(evaluation.unlearnt.is_empty());
     let strict = finetune(&models, &data.strict(true), &all, &mut |_| ()).unwrap_err();
     assert!(strict.to_string().contains("torn"), "{strict}");
 }

@@ -177,7 +177,19 @@ fn broken_images_are_left_out_and_counted() {
         linear_sgd(&models, &data, &Sgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
     ] {
         assert_eq!((evaluation.train_images, evaluation.skipped), (118, 2));
+        assert!(evaluation.unlearnt.is_empty());
         assert!(evaluation.random.is_none());
+    }
+    let blue = (0..120).filter(|image| image % 3 == 2).collect();
+    let data =
+        Splits::new(Toy { broken: blue, ..Toy::new(&RGB, 120, 1) }.shared(), data.test().clone()).unwrap();
+    let encoded = encode(&models, &data, false, &mut |_| ()).unwrap();
+    for evaluation in [
+        knn(&encoded, &Knn::default()).unwrap(),
+        logistic(&encoded, &LogisticOptions::default(), &mut |_| ()).unwrap(),
+        linear_sgd(&models, &data, &Sgd { epochs: 1, ..quick() }, &mut |_| ()).unwrap(),
+    ] {
+        assert_eq!(evaluation.unlearnt, ["blue"]);
     }
     let torn = Toy { broken: (0..60).collect(), ..Toy::new(&RGB, 60, 2) };
     let data = Splits::new(Toy::new(&RGB, 120, 1).shared(), torn.shared()).unwrap();

@@ -287,7 +287,21 @@ fn a_few_broken_images_of_a_small_set() {
     for protocol in [Protocol::Linear, Protocol::FineTune] {
         let trained = measure_by(protocol, &encoder, &set, &options).0.trained.unwrap();
         assert_eq!((trained.train_images, trained.validation_images, trained.test_images), (30, 7, 11));
-        assert_eq!(trained.broken.len(), 4);
+        assert_eq!((trained.broken.len(), trained.unlearnt.len()), (4, 0));
+    }
+}
+
+#[test]
+fn a_class_without_an_image_to_learn_from_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = save(folder.path(), &models(2).trained, 3);
+    let mut toys = toys();
+    toys[0].1.broken = (0..120).filter(|image| image % 3 == 2).collect();
+    let set = open(TOYS, &toys, 0).unwrap();
+    for protocol in [Protocol::Linear, Protocol::FineTune] {
+        let trained = measure_by(protocol, &encoder, &set, &quick(&[0.1], &[0.0])).0.trained.unwrap();
+        assert_eq!((trained.unlearnt, trained.train_images), (vec!["blue".to_owned()], 80));
+        assert!(trained.score < 0.7, "{}", trained.score);
     }
 }
 

@@ -14,7 +14,7 @@ use simclr_eval::protocols::transfer::{
 use crate::data::Opening;
 use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
-use crate::judging::kept;
+use crate::judging::{kept, warn_of_unlearnt};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::watching::Watching;
 use crate::{out, terminal};
@@ -380,7 +380,9 @@ fn of_set(name: &str) -> String {
 }
 
 fn warn_of_broken(entry: &Entry, encoder: &TrainedEncoder) {
-    let broken = entry.trained.as_ref().map_or(0, |outcome| outcome.broken.len());
+    let outcome = entry.trained.as_ref();
+    warn_of_unlearnt(outcome.map_or(&[], |outcome| &outcome.unlearnt), &format!("{}: ", entry.set));
+    let broken = outcome.map_or(0, |outcome| outcome.broken.len());
     if broken > 0 {
         terminal::warn(&format!(
             "{}: {} could not be read and do not count, listed in {}",

@@ -47,6 +47,9 @@ pub struct Evaluation {
     /// Which these are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<BrokenImage>,
+    /// Classes of which no training image could be read; their test images count all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlearnt: Vec<String>,
     /// How many classes there are.
     pub classes: usize,
     /// The trained encoder's.
@@ -175,6 +178,8 @@ pub(super) struct Counts {
     pub(super) train: usize,
     pub(super) test: usize,
     pub(super) broken: Vec<BrokenImage>,
+    /// Classes of which no training image could be read.
+    pub(super) unlearnt: Vec<String>,
 }
 
 impl Evaluation {
@@ -187,6 +192,7 @@ impl Evaluation {
             test_images: counts.test,
             skipped: counts.broken.len(),
             broken: counts.broken,
+            unlearnt: counts.unlearnt,
             classes: scores.trained.per_class.len(),
             trained: scores.trained,
             random: scores.random,

@@ -8,7 +8,7 @@ use simclr_metrics::Knn;
 use super::encode::Encoded;
 use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
 use super::versus::Versus;
-use crate::EvalError;
+use crate::{EvalError, Targets};
 
 /// Classifies every test image by its most similar training images: `Knn::default()` is k = 200, cosine similarity
 /// s, votes weighted by exp(s / 0.1) (arXiv:1805.01978, section 3.4).
@@ -42,11 +42,12 @@ pub fn knn(encoded: &Versus<Encoded>, options: &Knn) -> Result<Evaluation, EvalE
 
 impl Counts {
     pub(super) fn of(encoded: &Encoded) -> Counts {
-        let Encoded { train, test, .. } = encoded;
+        let Encoded { train, test, classes, .. } = encoded;
         Counts {
             train: train.labels.len(),
             test: test.labels.len(),
             broken: BrokenImage::all(&train.skipped, &test.skipped),
+            unlearnt: Targets::One(train.labels.clone()).missing(classes),
         }
     }
 }

@@ -52,7 +52,7 @@ pub fn linear_sgd(
 ) -> Result<Evaluation, EvalError> {
     options.check(data.train().len())?;
     let start = Instant::now();
-    let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new() };
+    let mut counts = Counts { train: data.train().len(), test: 0, broken: Vec::new(), unlearnt: Vec::new() };
     let scores = models.try_map(|side, model| {
         let start = Instant::now();
         let mut classifier = Classifier::new(model, data.classes().len(), options)?;
@@ -62,7 +62,8 @@ pub fn linear_sgd(
         let scores = learnt.tested(classifier.scores(&test.h)?)?;
         let train = data.train().len() - learnt.skipped.len();
         let broken = BrokenImage::all(&learnt.skipped, &test.skipped);
-        counts = Counts { train, test: test.labels.len(), broken };
+        let unlearnt = learnt.unlearnt(&part, data.classes());
+        counts = Counts { train, test: test.labels.len(), broken, unlearnt };
         let details = learnt.details(options, start.elapsed().as_secs_f64());
         Scores::of_scores(&scores, &test.labels, data.classes(), details)
     })?;

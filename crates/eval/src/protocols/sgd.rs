@@ -1,5 +1,7 @@
 //! What protocols share that train a classifier by stochastic gradient descent: settings, and the loop over epochs.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{DataError, Loader, LoaderConfig, Position, Reading, Share, Skipped};
@@ -154,6 +156,13 @@ impl Learnt {
             true => Ok(scores),
             false => Err(EvalError::Diverged { epoch: self.epoch, rate: self.rate, loss: f64::NAN }),
         }
+    }
+
+    /// Those of `classes` of which it saw no image of `part`.
+    pub(super) fn unlearnt(&self, part: &Examples, classes: &[String]) -> Vec<String> {
+        let broken: HashSet<u32> = self.skipped.iter().map(|skipped| skipped.index).collect();
+        let seen: Vec<u32> = (0..part.len() as u32).filter(|row| !broken.contains(row)).collect();
+        part.targets.select(&seen).missing(classes)
     }
 
     /// What a result tells of it, with `seconds` for all.

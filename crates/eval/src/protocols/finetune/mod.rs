@@ -104,6 +104,7 @@ impl Tuned {
             train: few.train().len() - learnt.skipped.len(),
             test: test.labels.len(),
             broken: BrokenImage::all(&learnt.skipped, &test.skipped),
+            unlearnt: learnt.unlearnt(&part, few.classes()),
         };
         let scores = Scores::of_scores(&scores, &test.labels, few.classes(), details)?;
         Ok(Tuned { scores, counts, weights: network.tensors()?, steps: learnt.steps })

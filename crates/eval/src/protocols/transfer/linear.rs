@@ -49,6 +49,7 @@ pub(super) fn linear(
         train_images: train.targets.rows() + validation.targets.rows(),
         validation_images: validation.targets.rows(),
         test_images: test.targets.rows(),
+        unlearnt: train.targets.then(&validation.targets)?.missing(&set.classes),
         broken: [train.broken, validation.broken, test.broken].concat(),
         seconds: start.elapsed().as_secs_f64(),
     })

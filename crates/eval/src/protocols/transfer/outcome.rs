@@ -44,6 +44,9 @@ pub struct Outcome {
     /// Images of any of them that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<BrokenImage>,
+    /// Classes of which none of the images to learn from could be read; their test images count all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlearnt: Vec<String>,
     /// What it took.
     pub seconds: f64,
 }

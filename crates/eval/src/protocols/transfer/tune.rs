@@ -33,6 +33,8 @@ struct Judged {
     scores: Vec<f32>,
     targets: Targets,
     broken: Vec<BrokenImage>,
+    /// Classes that it never saw.
+    unlearnt: Vec<String>,
 }
 
 impl Tuner<'_> {
@@ -103,6 +105,7 @@ impl Tuner<'_> {
             validation_images: best.validation_images,
             test_images: judged.targets.rows(),
             broken,
+            unlearnt: judged.unlearnt,
             seconds: start.elapsed().as_secs_f64(),
         }))
     }
@@ -144,6 +147,7 @@ impl Tuner<'_> {
             scores: learnt.tested(network.scores(&seen.h)?)?,
             targets: others.targets.select(&seen.indices),
             broken: BrokenImage::of(name, &seen.skipped),
+            unlearnt: learnt.unlearnt(part, &self.set.classes),
         };
         Ok((BrokenImage::of("training", &learnt.skipped), judged))
     }
