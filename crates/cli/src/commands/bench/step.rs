@@ -199,8 +199,11 @@ impl Step {
             [] => None,
             data => Some(Opening::new(config.data.decode()).open(data)?.to_pretrain()),
         };
-        // On a device of its own, so that what it takes there is free again for the step.
-        let reached = self.device()?.0.measured_peak()?;
+        // On a device of its own, so that what it takes there is free again for the step. It stays open: with a GPU's
+        // last device the driver's context would go.
+        let (first, _) = self.device()?;
+        let reached = first.measured_peak()?;
+        first.trim();
         let (device, profile) = self.device()?;
         config.prepare(&device)?;
         let mut model = Model::new(&config, &device)?;
