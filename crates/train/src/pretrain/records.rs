@@ -60,7 +60,7 @@ pub struct EpochRecord {
     pub skipped: usize,
 }
 
-/// [`Health`] under the names of [`HealthFields::NAMES`].
+/// [`Health`] under the names that `metrics.jsonl` and TensorBoard have for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthFields {
     holdout_loss: f64,
