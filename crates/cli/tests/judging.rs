@@ -3,9 +3,10 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use common::{PROGRAM, class_folders, path, pretrain, simclr, small_data};
+use common::{PROGRAM, class_folders, path, picture, pretrain, simclr, small_data};
 use serde_json::{Value, json};
 
 /// A folder that takes nothing, be it read-only or full, is no reason to lose what was measured.
@@ -166,6 +167,36 @@ fn settings_and_images_stand_beside_the_figures() {
     assert!(page.contains("<dt>fine-tuning, 6 labels, epochs 1 accuracy"), "{page}");
     let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
+}
+
+#[test]
+fn images_without_labels_have_neighbours_and_maps() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let (few, one) = (dir.path().join("few"), dir.path().join("one"));
+    fs::create_dir(&few).unwrap();
+    (0..6).for_each(|number| picture(20, 1, number).save(few.join(format!("{number}.png"))).unwrap());
+    class_folders(&one, 1, 24);
+    let page = |images: &Path| {
+        let words = ["report", path(&run), "--train", path(images), "--device", "cpu"];
+        simclr(&words).expect(0, &["no classes: neighbours and maps are of all images"]);
+        fs::read_to_string(run.join("report.html")).unwrap()
+    };
+    // Each beside all others, and not beside itself; too few for a map.
+    let shown = page(&few);
+    assert_eq!(shown.matches("title=\"cosine similarity").count(), 6 * 5);
+    assert!(!shown.contains("<h2>Maps"));
+    // One class is none.
+    let shown = page(&one);
+    assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
+    assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
+    assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
+    assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
+    // Whoever gives test images means classes.
+    let words = ["report", path(&run), "--train", path(&few), "--test", path(&few)];
+    simclr(&words).expect(2, &["the training images have no labels"]);
+    simclr(&["report", path(&run), "--device", "gpu"]).expect(2, &["--device"]);
 }
 
 #[test]

@@ -1,18 +1,20 @@
 //! `simclr report`: a run as one HTML page.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{Pictures, Versus, assemble_report, encode, pictures, write_report};
-use simclr_train::config::DeviceName;
+use simclr_eval::embedding::Images;
+use simclr_eval::protocols::{
+    Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures, write_report,
+};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 
-use crate::encoding::load_encoder;
+use crate::encoding::{load_encoder, open_for};
 use crate::exit::Done;
-use crate::judging::splits;
-use crate::settings::Threads;
+use crate::judging::{Opened, pair};
+use crate::settings::{OnDevice, Threads};
 use crate::watching::Watching;
 use crate::{terminal, training};
 
@@ -22,16 +24,20 @@ pub struct Report {
     /// The run folder
     run: PathBuf,
 
-    /// Labelled images: show nearest neighbours among them, and t-SNE maps of the test images
+    /// Images: show nearest neighbours among them and t-SNE maps, of the test images if they have labels, else of all
     #[arg(long, value_name = "DATA")]
     train: Option<PathBuf>,
 
-    /// Test images, whose neighbours and maps are shown [default: the test images of --train, or a fifth of its images]
+    /// Labelled test images, whose neighbours and maps are shown [default: the test images of --train, or a fifth of
+    /// its images]
     #[arg(long, value_name = "DATA", requires = "train")]
     test: Option<PathBuf>,
 
     #[command(flatten)]
     threads: Threads,
+
+    #[command(flatten)]
+    on: OnDevice,
 }
 
 impl Report {
@@ -39,20 +45,34 @@ impl Report {
         let (run, config) = RunFolder::open(&self.run, std::sync::Arc::new(Disk))?;
         let pictures = match &self.train {
             None => Pictures::default(),
-            Some(train) => {
-                let device = training::device(DeviceName::Auto, self.threads.count())?;
-                let encoder = load_encoder(&self.run, false, &device)?;
-                let splits =
-                    splits(&encoder, train, self.test.as_deref())?.strict(encoder.config.data.strict);
-                let size = encoder.model.image_size();
-                let mut watching = Watching::default();
-                let models = Versus::alone(encoder.model);
-                let encoded = encode(&models, &splits, true, &mut |progress| watching.see(progress))?;
-                pictures(&encoded.trained, &splits, size)?
-            }
+            Some(train) => self.pictures(train)?,
         };
         let page = write_report(&run, &assemble_report(&run, &config, pictures)?)?;
         terminal::say(&format!("report: {}", page.display()));
         Ok(Done::Finished)
+    }
+
+    /// Those of images of which at least two classes are known, or of images without labels.
+    fn pictures(&self, train: &Path) -> Result<Pictures> {
+        let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
+        let encoder = load_encoder(&self.run, false, &device)?;
+        let open = |path: &Path| {
+            let paths = vec![path.to_owned()];
+            anyhow::Ok(Opened { source: open_for(&encoder, &paths)?, paths })
+        };
+        let train = open(train)?;
+        let (size, strict) = (encoder.model.image_size(), encoder.config.data.strict);
+        let mut watching = Watching::default();
+        let mut watch = |progress| watching.see(progress);
+        let images = Images::of(&train.source, None)?;
+        if self.test.is_none() && images.dataset().classes().len() < 2 {
+            terminal::say("no classes: neighbours and maps are of all images");
+            let embedding = encode_all(&encoder.model, images.dataset(), strict, &mut watch)?;
+            return Ok(unlabelled_pictures(&embedding, images.dataset().as_ref(), size)?);
+        }
+        let test = self.test.as_deref().map(open).transpose()?;
+        let splits = pair(train, test)?.strict(strict);
+        let encoded = encode(&Versus::alone(encoder.model.clone()), &splits, true, &mut watch)?;
+        Ok(pictures(&encoded.trained, &splits, size)?)
     }
 }

@@ -4,14 +4,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use simclr_train::Config;
+use simclr_data::Dataset;
 use simclr_train::config::{OptimizerName, Stem, Variant};
 use simclr_train::run_folder::{REPORT, RunFolder};
+use simclr_train::{Config, Embedding};
 
 use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
-use super::maps::class_maps;
-use super::neighbours::{NeighbourOptions, neighbour_rows};
+use super::maps::{class_maps, maps};
+use super::neighbours::{NeighbourOptions, neighbour_rows, unlabelled_rows};
 use super::probe::{Probe, ProbeRow};
 use super::splits::Splits;
 use super::trained::encoder_name;
@@ -59,10 +60,10 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
     })
 }
 
-/// What a page shows of labelled images.
+/// What a page shows of images.
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
-    /// How many classes they have.
+    /// How many classes they have; 0 where they have no labels.
     pub classes: usize,
     /// Nearest neighbours of some.
     pub neighbours: Vec<NeighbourRow>,
@@ -77,6 +78,20 @@ pub struct Pictures {
 pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
     let neighbours = neighbour_rows(encoded, data, image_size, &NeighbourOptions::default())?;
     Ok(Pictures { classes: data.classes().len(), neighbours, maps: class_maps(encoded)? })
+}
+
+/// Those of `images` of which no labels are known, and `embedding` is what an encoder of images of `image_size` pixels
+/// a side makes: some with their neighbours among all others, and maps in one colour.
+///
+/// # Errors
+/// Those of [`pictures`].
+pub fn unlabelled_pictures(
+    embedding: &Embedding,
+    images: &dyn Dataset,
+    image_size: usize,
+) -> Result<Pictures, EvalError> {
+    let neighbours = unlabelled_rows(embedding, images, image_size, &NeighbourOptions::default())?;
+    Ok(Pictures { classes: 0, neighbours, maps: maps(embedding, &[])? })
 }
 
 /// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.

@@ -71,6 +71,20 @@ pub fn encode(
     })
 }
 
+/// h and z of all `images`, with labels or without.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_all(
+    model: &Model,
+    images: &Arc<dyn Dataset>,
+    strict: bool,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Embedding, EvalError> {
+    let reading = Reading { threads: model.device.threads(), strict };
+    encode_images((Side::Trained, "given"), model, images, true, reading, watch)
+}
+
 /// One of the sets, "training" or "test".
 pub(super) fn encode_set(
     side: Side,

@@ -6,6 +6,7 @@ use bhtsne::{Neighbor, tSNE};
 use rayon::ThreadPoolBuilder;
 use simclr_augment::Stream;
 use simclr_metrics::Features;
+use simclr_train::Embedding;
 
 use super::encode::Encoded;
 use super::neighbours::choose;
@@ -33,15 +34,18 @@ const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
 /// # Errors
 /// Features that are not finite.
 pub fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
-    let Encoded { test, classes, .. } = encoded;
-    let rows = choose(&test.labels, classes.len(), MOST, 0);
+    maps(&encoded.test, &encoded.classes)
+}
+
+/// The same of all images of a set; without `classes` none is of one.
+pub(super) fn maps(set: &Embedding, classes: &[String]) -> Result<Vec<ClassMap>, EvalError> {
+    let labels = if classes.is_empty() { &vec![0; set.indices.len()] } else { &set.labels };
+    let rows = choose(labels, classes.len().max(1), MOST, 0);
     if rows.len() < LEAST {
         return Ok(Vec::new());
     }
-    let sets = [
-        ("h, the encoder\u{2019}s", &test.h, test.h_dim),
-        ("z, the projection\u{2019}s", &test.z, test.z_dim),
-    ];
+    let sets =
+        [("h, the encoder\u{2019}s", &set.h, set.h_dim), ("z, the projection\u{2019}s", &set.z, set.z_dim)];
     let sets: Vec<_> = sets.into_iter().filter(|(_, values, _)| !values.is_empty()).collect();
     for &(_, values, dim) in &sets {
         Features::new(values, dim)?;
@@ -57,11 +61,11 @@ pub fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
     let maps = sets.iter().zip(placed).filter(|(_, places)| places.iter().all(|place| place.is_finite()));
     let maps = maps.map(|((title, ..), places)| ClassMap {
         title: (*title).to_owned(),
-        classes: classes.clone(),
+        classes: classes.to_vec(),
         points: places
             .chunks_exact(2)
             .zip(&rows)
-            .map(|(place, &row)| MapPoint { x: place[0], y: place[1], class: test.labels[row] as usize })
+            .map(|(place, &row)| MapPoint { x: place[0], y: place[1], class: labels[row] as usize })
             .collect(),
     });
     Ok(maps.filter(|map| !map.points.is_empty()).collect())
@@ -113,8 +117,6 @@ fn neighbours(rows: &[&[f32]], count: usize) -> Vec<Vec<Neighbor<f32>>> {
 
 #[cfg(test)]
 mod tests {
-    use simclr_train::Embedding;
-
     use super::*;
 
     /// Rows about one of three directions each, and z that says nothing.

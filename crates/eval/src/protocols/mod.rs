@@ -57,9 +57,9 @@ mod trained;
 pub mod transfer;
 mod versus;
 
-pub use assemble::{Pictures, assemble_report, pictures, write_report};
+pub use assemble::{Pictures, assemble_report, pictures, unlabelled_pictures, write_report};
 pub use baseline::random_encoder;
-pub use encode::{Encoded, encode};
+pub use encode::{Encoded, encode, encode_all};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use examples::Examples;
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};

@@ -3,6 +3,7 @@
 use simclr_augment::{Scratch, Stream, central_crop, central_crop_box};
 use simclr_data::{Dataset, DecodeScratch};
 use simclr_metrics::{Features, nearest_neighbours};
+use simclr_train::Embedding;
 
 use super::encode::Encoded;
 use super::splits::Splits;
@@ -49,24 +50,64 @@ pub fn neighbour_rows(
     if rows.is_empty() || options.neighbours == 0 {
         return Ok(Vec::new());
     }
-    let dim = test.h_dim;
-    let queries: Vec<f32> = rows.iter().flat_map(|&row| &test.h[row * dim..][..dim]).copied().collect();
-    let nearest =
-        nearest_neighbours(Features::new(&queries, dim)?, encoded.train_features()?, options.neighbours)?;
+    let nearest = nearest(test, &rows, train, options.neighbours)?;
     let mut camera = Camera::new(image_size);
-    let shown = rows.iter().enumerate().map(|(query, &row)| {
-        let near = nearest.indices(query).iter().zip(nearest.similarities(query));
-        let neighbours = near.map(|(&near, &similarity)| {
-            let picture = camera.picture(data.train().as_ref(), train.indices[near as usize] as usize)?;
-            Ok((picture, f64::from(similarity)))
+    let shown = rows.iter().zip(nearest).map(|(&row, near)| {
+        let near = near.into_iter().map(|(near, similarity)| {
+            Ok((camera.picture(data.train().as_ref(), train.indices[near] as usize)?, similarity))
         });
-        let neighbours = neighbours.collect::<Result<_, EvalError>>()?;
+        let neighbours = near.collect::<Result<_, EvalError>>()?;
         Ok(NeighbourRow {
             query: camera.picture(data.test().as_ref(), test.indices[row] as usize)?,
             neighbours,
         })
     });
     shown.collect()
+}
+
+/// Some of `images`, drawn at random, each with those of the others whose h is most like its own; of no class.
+///
+/// # Errors
+/// As [`neighbour_rows`].
+pub(super) fn unlabelled_rows(
+    embedding: &Embedding,
+    images: &dyn Dataset,
+    image_size: usize,
+    options: &NeighbourOptions,
+) -> Result<Vec<NeighbourRow>, EvalError> {
+    let rows = choose(&vec![0; embedding.indices.len()], 1, options.queries, options.seed);
+    if rows.is_empty() || options.neighbours == 0 {
+        return Ok(Vec::new());
+    }
+    // One more: an image is most like itself.
+    let nearest = nearest(embedding, &rows, embedding, options.neighbours + 1)?;
+    let mut camera = Camera { with_class: false, ..Camera::new(image_size) };
+    let shown = rows.iter().zip(nearest).map(|(&row, near)| {
+        let others = near.into_iter().filter(|&(near, _)| near != row).take(options.neighbours);
+        let others = others.map(|(near, similarity)| {
+            Ok((camera.picture(images, embedding.indices[near] as usize)?, similarity))
+        });
+        let neighbours = others.collect::<Result<_, EvalError>>()?;
+        Ok(NeighbourRow { query: camera.picture(images, embedding.indices[row] as usize)?, neighbours })
+    });
+    shown.collect()
+}
+
+/// For each of `rows` of `queries` the `count` rows of `among` that are most like it, and their cosines.
+fn nearest(
+    queries: &Embedding,
+    rows: &[usize],
+    among: &Embedding,
+    count: usize,
+) -> Result<Vec<Vec<(usize, f64)>>, EvalError> {
+    let dim = queries.h_dim;
+    let h: Vec<f32> = rows.iter().flat_map(|&row| &queries.h[row * dim..][..dim]).copied().collect();
+    let nearest = nearest_neighbours(Features::new(&h, dim)?, Features::new(&among.h, dim)?, count)?;
+    let of = |query: usize| {
+        let found = nearest.indices(query).iter().zip(nearest.similarities(query));
+        found.map(|(&row, &similarity)| (row as usize, f64::from(similarity))).collect()
+    };
+    Ok((0..rows.len()).map(of).collect())
 }
 
 /// At most `count` rows drawn at random, from classes evenly spread over all that occur; ordered by class.
@@ -96,6 +137,8 @@ pub(super) fn choose(labels: &[u32], classes: usize, count: usize, seed: u64) ->
 /// Makes pictures of images.
 struct Camera {
     side: u32,
+    /// Whether a picture tells the class of its image.
+    with_class: bool,
     decode: DecodeScratch,
     resize: Scratch,
     pixels: Vec<u8>,
@@ -105,14 +148,16 @@ impl Camera {
     fn new(image_size: usize) -> Camera {
         let side = u32::try_from(image_size).unwrap_or(SIDE).clamp(1, SIDE);
         let pixels = vec![0; 3 * (side as usize).pow(2)];
-        Camera { side, decode: DecodeScratch::default(), resize: Scratch::default(), pixels }
+        let (decode, resize) = (DecodeScratch::default(), Scratch::default());
+        Camera { side, with_class: true, decode, resize, pixels }
     }
 
     fn picture(&mut self, dataset: &dyn Dataset, index: usize) -> Result<Picture, EvalError> {
         let needed = |width, height| central_crop_box(width, height, self.side).into();
         let image = dataset.read_part(index, &needed, &mut self.decode)?;
         central_crop(image, self.side, &mut self.resize, &mut self.pixels)?;
-        let class = dataset.label(index).map(|label| dataset.classes()[label as usize].clone());
+        let label = dataset.label(index).filter(|_| self.with_class);
+        let class = label.map(|label| dataset.classes()[label as usize].clone());
         Ok(Picture::new(self.side, self.side, &self.pixels, class)?)
     }
 }

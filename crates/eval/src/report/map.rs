@@ -16,7 +16,7 @@ const NAMED: usize = 24;
 pub struct ClassMap {
     /// Heading.
     pub title: String,
-    /// The names of the classes.
+    /// The names of the classes; none where images are of no class.
     pub classes: Vec<String>,
     /// The images.
     pub points: Vec<MapPoint>,
@@ -29,7 +29,7 @@ pub struct MapPoint {
     pub x: f32,
     /// Likewise.
     pub y: f32,
-    /// Its class.
+    /// Its class; 0 where there are none.
     pub class: usize,
 }
 
@@ -41,6 +41,11 @@ impl ClassMap {
             "<figure class=\"chart\"><figcaption>{}</figcaption>\n<svg viewBox=\"0 0 {SIDE} {SIDE}\" role=\"img\" aria-label=\"{0}\">\n",
             escape(&self.title)
         );
+        if self.classes.is_empty() {
+            out.push_str("<g class=\"c0\" fill=\"var(--c)\">");
+            self.points.iter().for_each(|point| out += &window.circle(point));
+            out.push_str("</g>\n");
+        }
         for (class, name) in self.classes.iter().enumerate() {
             let mut own = self.points.iter().filter(|point| point.class == class).peekable();
             if own.peek().is_none() {
@@ -52,10 +57,7 @@ impl ClassMap {
                 colour(class, self.classes.len()),
                 escape(name)
             );
-            for point in own {
-                let (x, y) = window.place(point);
-                let _ = write!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\"/>");
-            }
+            own.for_each(|point| out += &window.circle(point));
             out.push_str("</g>\n");
         }
         out + "</svg></figure>\n"
@@ -66,10 +68,11 @@ impl ClassMap {
 pub(super) fn section(maps: &[ClassMap]) -> String {
     let Some(first) = maps.first() else { return String::new() };
     let mut out = format!(
-        "<section>\n<h2>Maps</h2>\n<p>{} test images by t-SNE: near to each other is what the network holds to be alike.</p>\n",
-        first.points.len()
+        "<section>\n<h2>Maps</h2>\n<p>{} {} by t-SNE: near to each other is what the network holds to be alike.</p>\n",
+        first.points.len(),
+        if first.classes.is_empty() { "images" } else { "test images" }
     );
-    if first.classes.len() <= NAMED {
+    if (1..=NAMED).contains(&first.classes.len()) {
         out.push_str("<p class=\"key\">");
         for (class, name) in first.classes.iter().enumerate() {
             let _ = write!(
@@ -118,9 +121,10 @@ impl Window {
         })
     }
 
-    fn place(&self, point: &MapPoint) -> (f64, f64) {
+    fn circle(&self, point: &MapPoint) -> String {
         let along = |value: f32, low: f64| EDGE + (f64::from(value) - low) * self.scale;
-        (along(point.x, self.left), along(point.y, self.top))
+        let (x, y) = (along(point.x, self.left), along(point.y, self.top));
+        format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\"/>")
     }
 }
 
@@ -141,6 +145,10 @@ mod tests {
             assert!(svg.contains(words), "no {words} in {svg}");
         }
         assert!(!svg.contains("empty") && section(std::slice::from_ref(&map)).contains("empty"));
+        // Of no class.
+        let plain = section(&[ClassMap { classes: vec![], ..map.clone() }]);
+        assert!(plain.matches("<circle").count() == 3 && plain.contains("<p>3 images by t-SNE"), "{plain}");
+        assert!(!plain.contains("<title>") && !plain.contains("\"key\""), "{plain}");
         // One place for all, and none.
         let one = ClassMap { points: vec![point(2.0, 2.0, 0); 3], ..map.clone() };
         assert!(one.render().contains("<circle") && !one.render().contains("NaN"));
