@@ -31,7 +31,7 @@ fn from_fine_tuning_to_a_table_of_labels() {
     fs::create_dir(&parts).unwrap();
     fs::rename(&data, parts.join("train")).unwrap();
     class_folders(&parts.join("test"), 3, 5);
-    let network = run.join("evaluation/finetune-50%.safetensors");
+    let network = run.join("evaluation/finetune-50%-epochs-4.safetensors");
     let how = format!("simclr predict {} PHOTOS --out labels.csv", path(&network));
     let tuned = finetune(&run, &parts, "50%").expect(0, &[&how]).json();
 
@@ -96,7 +96,7 @@ fn what_is_no_such_network() {
     predict(&run.join("encoder.safetensors"), &[])
         .expect(2, &["encoder.safetensors: it has no classifier", "`simclr finetune` wrote"]);
     finetune(&run, &data, "6").expect(0, &[]);
-    let network = run.join("evaluation/finetune-6.safetensors");
+    let network = run.join("evaluation/finetune-6-epochs-4.safetensors");
     predict(&run, &["--top", "4"]).expect(2, &["--top 4", "knows 3 classes"]);
     predict(&run, &["--top", "0"]).expect(2, &["--top", "at least 1"]);
     predict(&run, &["--out", "labels.txt"]).expect(2, &["labels.txt", ".csv"]);
@@ -105,8 +105,10 @@ fn what_is_no_such_network() {
     simclr(&["predict", path(&run)]).expect(2, &["<DATA>"]);
     simclr(&["predict", path(&run), path(&dir.path().join("none"))]).expect(2, &["no such file or folder"]);
     finetune(&run, &data, "9").expect(0, &[]);
-    predict(&run, &[])
-        .expect(2, &["2 fine-tuned networks", "finetune-6.safetensors", "finetune-9.safetensors"]);
+    predict(&run, &[]).expect(
+        2,
+        &["2 fine-tuned networks", "finetune-6-epochs-4.safetensors", "finetune-9-epochs-4.safetensors"],
+    );
 
     // Whatever is changed in a file.
     let bytes = fs::read(&network).unwrap();
