@@ -193,6 +193,10 @@ fn images_without_labels_have_neighbours_and_maps() {
     assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
     assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
+    for told in [true, false] {
+        let said = simclr(&["report", path(&run)]).expect(0, &["report.html"]);
+        assert_eq!(said.err.contains("loses its neighbours and maps"), told);
+    }
     // Whoever gives test images means classes.
     let words = ["report", path(&run), "--train", path(&few), "--test", path(&few)];
     simclr(&words).expect(2, &["the training images have no labels"]);

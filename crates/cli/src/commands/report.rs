@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use simclr_eval::embedding::Images;
 use simclr_eval::protocols::{
-    Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures, write_report,
+    Pictures, Versus, assemble_report, encode, encode_all, pictures, shows_pictures, unlabelled_pictures,
+    write_report,
 };
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
@@ -44,7 +45,12 @@ impl Report {
     pub fn run(self) -> Result<Done> {
         let (run, config) = RunFolder::open(&self.run, std::sync::Arc::new(Disk))?;
         let pictures = match &self.train {
-            None => Pictures::default(),
+            None => {
+                if shows_pictures(&run) {
+                    terminal::say("without --train the page loses its neighbours and maps of images");
+                }
+                Pictures::default()
+            }
             Some(train) => self.pictures(train)?,
         };
         let page = write_report(&run, &assemble_report(&run, &config, pictures)?)?;

@@ -20,6 +20,7 @@ use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
+use crate::report::sections::NEIGHBOURS;
 use crate::report::{
     AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Probed, Probes, Report,
     SkippedFile, TopAccuracy, Transfer,
@@ -92,6 +93,11 @@ pub fn unlabelled_pictures(
 ) -> Result<Pictures, EvalError> {
     let neighbours = unlabelled_rows(embedding, images, image_size, &NeighbourOptions::default())?;
     Ok(Pictures { classes: 0, neighbours, maps: maps(embedding, &[])? })
+}
+
+/// Whether the page that is there shows pictures of images, which the next one has only where it is given some.
+pub fn shows_pictures(run: &RunFolder) -> bool {
+    std::fs::read_to_string(run.report()).is_ok_and(|page| page.contains(NEIGHBOURS))
 }
 
 /// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.

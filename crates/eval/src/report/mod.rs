@@ -20,7 +20,7 @@ pub mod history;
 pub(crate) mod html;
 mod map;
 pub mod picture;
-mod sections;
+pub(crate) mod sections;
 mod study;
 
 pub use history::History;

@@ -197,11 +197,14 @@ pub(super) fn per_class(PerClass { protocol, data, classes }: &PerClass, encoder
     out + "</section>\n"
 }
 
+/// What a page has that shows neighbours.
+pub(crate) const NEIGHBOURS: &str = "<h2>Nearest neighbours</h2>";
+
 pub(super) fn neighbours(rows: &[NeighbourRow], classes: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut out = String::from("<section>\n<h2>Nearest neighbours</h2>\n");
+    let mut out = format!("<section>\n{NEIGHBOURS}\n");
     let labelled = rows.iter().any(|row| row.query.class.is_some());
     out.push_str("<p>Left an image, then those that the encoder holds to be most like it, nearest first.");
     let shown: HashSet<&str> = rows.iter().filter_map(|row| row.query.class.as_deref()).collect();
