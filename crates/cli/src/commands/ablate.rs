@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
-use simclr_eval::protocols::{
-    self, Evaluation, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint,
-};
+use simclr_eval::protocols::{self, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint};
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
 use simclr_eval::study::{Judge, Order, Row, Study, Trial, Variant, rows};
@@ -460,8 +458,7 @@ fn protocol_of(judge: Judge) -> &'static str {
 
 /// What was measured before of this very encoder, by these images.
 fn measured(encoder: &TrainedEncoder, judge: Judge, judged_by: u32) -> Option<f64> {
-    let text = fs::read(encoder.run.evaluation(protocol_of(judge))).ok()?;
-    let found: Evaluation = serde_json::from_slice(&text).ok()?;
+    let found = encoder.recorded(protocol_of(judge))?;
     let same =
         found.step == Some(encoder.step) && found.trained.details.get(JUDGED_BY) == Some(&json!(judged_by));
     same.then_some(found.trained.top1)
