@@ -19,6 +19,8 @@ pub enum Module {
     Elementwise,
     /// The last stage of sums.
     Reductions,
+    /// Pixels that a stride meets.
+    Strided,
     /// Convolutions of few channels, packed.
     Stem,
     /// A network's first convolution on tensor cores; for types of 16 bits.
@@ -39,7 +41,7 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 15] = [
+    pub const ALL: [Module; 16] = [
         Module::ChannelSums,
         Module::BatchNorm,
         Module::BatchNormCoefficients,
@@ -47,6 +49,7 @@ impl Module {
         Module::Selective,
         Module::Elementwise,
         Module::Reductions,
+        Module::Strided,
         Module::Stem,
         Module::StemMma,
         Module::L2Normalize,
@@ -64,9 +67,9 @@ impl Module {
 
     /// The types of elements for each of which it is compiled; none where it is the same for all.
     pub fn elements(self) -> &'static [ElementType] {
-        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Selective, Stem, StemMma};
+        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Selective, Stem, StemMma, Strided};
         match self {
-            ChannelSums | BatchNorm | Pooling | Selective | Elementwise | Stem => &ElementType::ALL,
+            ChannelSums | BatchNorm | Pooling | Selective | Elementwise | Strided | Stem => &ElementType::ALL,
             StemMma => &[ElementType::Bf16, ElementType::F16],
             _ => &[],
         }
@@ -86,6 +89,7 @@ impl Module {
             Module::Selective => ("selective", None, include_str!("kernels/selective.cu")),
             Module::Elementwise => ("elementwise", None, include_str!("kernels/elementwise.cu")),
             Module::Reductions => ("reductions", None, include_str!("kernels/reductions.cu")),
+            Module::Strided => ("strided", None, include_str!("kernels/strided.cu")),
             Module::Stem => ("stem", None, include_str!("kernels/stem.cu")),
             Module::StemMma => ("stem_mma", None, include_str!("kernels/stem_mma.cu")),
             Module::L2Normalize => ("l2_normalize", None, include_str!("kernels/l2_normalize.cu")),

@@ -263,8 +263,11 @@ fn single_pixels_are_tried_as_products() {
             // There convolutions are slow.
             assert!(!on_stand_in || timed[0].what == "product", "{pass:?}: {timed:?}");
             let strided = Conv2dGeometry { stride: 2, ..g };
-            let timed = device.time_convolution::<bf16>(&strided, mode, pass, Write::Over).unwrap();
-            assert!(timed.iter().all(|way| way.what != "product"), "{pass:?}: {timed:?}");
+            for write in [Write::Over, Write::Add] {
+                let timed = device.time_convolution::<bf16>(&strided, mode, pass, write).unwrap();
+                assert!(timed.iter().all(|way| way.what != "product"), "{pass:?}: {timed:?}");
+                assert!(timed.iter().any(|way| way.what == "strided"), "{pass:?}: {timed:?}");
+            }
         }
     }
     drop(device);
@@ -286,12 +289,67 @@ fn single_pixels_are_tried_as_products() {
     }
 }
 
+/// A file of the cache: what it is, FNV-1a of 128 bits over the length of the text and the text, and the text.
+fn remembered(text: &[u8]) -> Vec<u8> {
+    let mut sum = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    for byte in (text.len() as u64).to_le_bytes().iter().chain(text) {
+        sum = (sum ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
+    }
+    [b"simclr cache 1\n", &sum.to_le_bytes()[..], text].concat()
+}
+
+#[test]
+fn pixels_that_a_stride_meets_are_multiplied_as_the_definition_says() {
+    strided::<f32>();
+    strided::<bf16>();
+    strided::<f16>();
+}
+
+fn strided<E: Stored>() {
+    if device().is_none() {
+        return;
+    }
+    let libraries = simclr_stand_in::libraries().unwrap_or_else(simclr_cuda::Libraries::find);
+    let folder = tempfile::tempdir().unwrap();
+    let files = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder.path().join("convolutions")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    for (batch, side, channels, out, stride) in [(3, 5, 16, 24, 2), (2, 7, 5, 3, 3)] {
+        let g = Conv2dGeometry { padding: 0, ..geometry(batch, side, channels, out, 1, stride) };
+        let old = narrowed::<E>(&noise(g.input_len(), 4));
+        let run = |old| {
+            let device = Device::open_with(0, &libraries, Some(folder.path())).unwrap();
+            let case = Case::<E>::new(&device, g);
+            (case.run(&device, EXACT, old), case.wanted(old))
+        };
+        for old in [Some(&old[..]), None] {
+            run(old);
+            // Whatever was the fastest.
+            for path in files() {
+                fs::write(path, remembered(b"strided")).unwrap();
+            }
+            let (got, want) = run(old);
+            assert_close::<E>(&format!("y of {g:?}"), &got.y, &want.y);
+            assert_close::<E>(&format!("dx of {g:?}"), &got.dx, &want.dx);
+            assert_close::<E>(&format!("dw of {g:?}"), &got.dw, &want.dw);
+            assert_close::<E>(&format!("dw in f32 of {g:?}"), &got.wide_dw, &want.wide_dw);
+            let kept =
+                files().iter().filter(|path| fs::read(path).unwrap() == remembered(b"strided")).count();
+            assert!(kept >= 3, "forward, dx and dw: {kept}");
+            assert!(run(old).0 == got, "the same bits each time");
+            fs::remove_dir_all(folder.path().join("convolutions")).unwrap();
+        }
+    }
+}
+
 #[test]
 fn all_passes_can_be_captured() {
     let Some((device, _alone)) = device() else { return };
     captured(&device, geometry(2, 7, 16, 16, 3, 2));
     // Perhaps products.
     captured(&device, geometry(2, 4, 16, 24, 1, 1));
+    captured(&device, geometry(2, 5, 16, 24, 1, 2));
     // In three pieces.
     let limits = ConvolutionLimits { values: 8 * 9 * 16, ..ConvolutionLimits::default() };
     device.set_convolution_limits(limits).unwrap();

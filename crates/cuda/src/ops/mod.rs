@@ -17,5 +17,6 @@ pub mod selective;
 mod similarities;
 pub mod stem;
 pub mod stem_mma;
+pub mod strided;
 pub mod sums;
 pub mod views;

@@ -16,5 +16,6 @@ mod rows;
 mod selective;
 mod stem;
 mod stem_mma;
+mod strided;
 mod support;
 mod views;

@@ -18,6 +18,7 @@ mod report;
 mod route;
 mod search;
 mod second;
+mod strided;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -387,6 +388,10 @@ impl Convolutions {
             }
             // SAFETY: operands are as long as the key says, and the result is lent exclusively.
             Route::Product => unsafe { pointwise::run(device, key, operands) },
+            Route::Strided => match key.together() {
+                Some(together) => self.strided(device, key, &together, operands),
+                None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} meets every pixel") }),
+            },
             Route::InTwo => match key.first() {
                 Some(first) if key.pass == ConvolutionPass::ForwardWithSums => {
                     self.compute(device, &first, operands)?;

@@ -13,7 +13,8 @@ use crate::{Element, Result, SliceMut};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionTiming {
     /// What it is, as it is remembered: "engine", its number in cuDNN and its choices; "algorithm" of the older
-    /// interface, likewise; "product" of matrices; or "in two", which is another way with a kernel of ours after it.
+    /// interface, likewise; "product" of matrices; "strided", a product of the pixels that the stride meets; or "in
+    /// two", which is another way with a kernel of ours after it.
     pub what: String,
     /// Seconds that it takes.
     pub seconds: f64,

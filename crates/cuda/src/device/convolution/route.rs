@@ -10,6 +10,7 @@ use super::legacy::{self, Algorithm};
 const KNOBS: usize = 64;
 
 const PRODUCT: &str = "product";
+const STRIDED: &str = "strided";
 const IN_TWO: &str = "in two";
 
 /// A way to compute a convolution.
@@ -20,6 +21,8 @@ pub(super) enum Route {
     Algorithm(Algorithm),
     /// A product of matrices.
     Product,
+    /// The pixels that the stride meets are brought together, or put back, by a kernel of ours.
+    Strided,
     /// The result is written elsewhere, in the activations' type, then added or widened by a kernel of ours.
     InTwo,
 }
@@ -30,6 +33,7 @@ pub(super) enum Memo {
     Engine { recipe: Recipe },
     Algorithm { number: u32, math: u32 },
     Product,
+    Strided,
     InTwo,
 }
 
@@ -39,6 +43,7 @@ impl Route {
             Route::Engine(plan) => Memo::Engine { recipe: plan.recipe.clone() },
             Route::Algorithm(of) => Memo::Algorithm { number: of.number, math: of.math },
             Route::Product => Memo::Product,
+            Route::Strided => Memo::Strided,
             Route::InTwo => Memo::InTwo,
         }
     }
@@ -57,6 +62,7 @@ impl Memo {
             }
             Memo::Algorithm { number, math } => format!("algorithm {number} {math}"),
             Memo::Product => PRODUCT.to_owned(),
+            Memo::Strided => STRIDED.to_owned(),
             Memo::InTwo => IN_TWO.to_owned(),
         }
     }
@@ -65,6 +71,7 @@ impl Memo {
     pub fn read(pass: ConvolutionPass, text: &str) -> Option<Memo> {
         match text {
             PRODUCT => return Some(Memo::Product),
+            STRIDED => return Some(Memo::Strided),
             IN_TWO => return Some(Memo::InTwo),
             _ => {}
         }
@@ -100,6 +107,7 @@ mod tests {
             engine(vec![(2, 0), (14, -3)]),
             Memo::Algorithm { number: 5, math: 1 },
             Memo::Product,
+            Memo::Strided,
             Memo::InTwo,
         ] {
             assert_eq!(Memo::read(pass, &memo.text()), Some(memo));
@@ -109,6 +117,7 @@ mod tests {
             "in",
             "in two 1",
             "product 1",
+            "strided 2",
             "engine",
             "engine x",
             "engine 5 3",

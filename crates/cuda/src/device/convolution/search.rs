@@ -101,7 +101,7 @@ impl Convolutions {
             };
             let operands = into_aside(key, operands, aside);
             // What these choose within themselves would be timed with them.
-            let chooses = matches!(route, Route::Product | Route::InTwo);
+            let chooses = matches!(route, Route::Product | Route::Strided | Route::InTwo);
             if chooses && self.run(device, key, &route, operands).is_err() {
                 continue;
             }
@@ -138,7 +138,9 @@ impl Convolutions {
     }
 
     fn name(&self, key: &Key) -> String {
-        self.name_of(&format!("{key:?}"))
+        // What was remembered before there was this way is not looked at.
+        let ways = key.together().map_or("", |_| " or strided");
+        self.name_of(&format!("{key:?}{ways}"))
     }
 
     /// The name of a file on disk for something that is true of this machine alone.
@@ -167,6 +169,7 @@ impl Convolutions {
                 (algorithm.workspace <= WORKSPACE).then_some(Route::Algorithm(algorithm))
             }
             Memo::Product => pointwise::serves(key).then_some(Route::Product),
+            Memo::Strided => key.together().map(|_| Route::Strided),
             Memo::InTwo => key.first().map(|_| Route::InTwo),
         }
     }
@@ -235,10 +238,12 @@ impl Convolutions {
     /// Something else takes `best` seconds.
     fn at_once(&mut self, device: &Device, key: &Key, operands: Operands, best: f64) -> Result<Timed> {
         let timed = self.engines(device, key, operands, best);
-        if !pointwise::serves(key) {
-            return timed;
-        }
-        match self.time(device, key, Route::Product, operands, f64::INFINITY) {
+        let product = match (pointwise::serves(key), key.together()) {
+            (true, _) => Route::Product,
+            (false, Some(_)) => Route::Strided,
+            (false, None) => return timed,
+        };
+        match self.time(device, key, product, operands, f64::INFINITY) {
             Ok(product) => {
                 let mut timed = timed.unwrap_or_default();
                 timed.insert(timed.partition_point(|(seconds, _)| *seconds <= product.0), product);

@@ -1,0 +1,64 @@
+//! Convolutions of single pixels with a stride: the pixels that they meet are brought together first, or put back in
+//! the end, so that the rest is a product of matrices.
+
+use half::{bf16, f16};
+use simclr_kernels::conv2d::Write;
+
+use super::{ConvolutionPass, Convolutions, Key, Operands};
+use crate::device::Device;
+use crate::launcher::Scratch;
+use crate::ops::strided;
+use crate::{Element, ElementType, Result, Slice, SliceMut};
+
+impl Key {
+    /// What [`super::route::Route::Strided`] computes of the pixels that the stride meets; none where it meets all, or
+    /// more is asked for than a product.
+    pub(super) fn together(&self) -> Option<Key> {
+        let plain = self.pass != ConvolutionPass::ForwardWithSums && !self.normalised;
+        (plain && strided::serves(&self.geometry)).then(|| Key {
+            geometry: strided::together(&self.geometry),
+            adds: false,
+            ..*self
+        })
+    }
+}
+
+impl Convolutions {
+    /// Computes a convolution of which `together` is left.
+    pub(super) fn strided(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        together: &Key,
+        operands: Operands,
+    ) -> Result<()> {
+        match key.element {
+            ElementType::F32 => self.strided_of::<f32>(device, key, together, operands),
+            ElementType::Bf16 => self.strided_of::<bf16>(device, key, together, operands),
+            ElementType::F16 => self.strided_of::<f16>(device, key, together, operands),
+        }
+    }
+
+    fn strided_of<E: Element>(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        together: &Key,
+        operands: Operands,
+    ) -> Result<()> {
+        let g = &key.geometry;
+        let mut pixels = Scratch::of::<E>(device, together.geometry.input_len())?;
+        let of_pixels = Operands { x: pixels.address(), ..operands };
+        if key.pass == ConvolutionPass::BackwardInput {
+            self.compute(device, together, of_pixels)?;
+            // SAFETY: x is as long as the key says, and lent exclusively.
+            let dx = unsafe { SliceMut::<E>::from_raw(operands.x, g.input_len()) };
+            let write = if key.adds { Write::Add } else { Write::Over };
+            return strided::scatter(device, g, pixels.as_ref(), dx, write);
+        }
+        // SAFETY: x is as long as the key says.
+        let x = unsafe { Slice::<E>::from_raw(operands.x, g.input_len()) };
+        strided::gather(device, g, x, pixels.as_mut())?;
+        self.compute(device, together, of_pixels)
+    }
+}
