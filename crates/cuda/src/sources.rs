@@ -78,17 +78,18 @@ impl Module {
     /// Name, what it includes (name and text), and its own text.
     fn parts(self) -> (&'static str, Option<Include>, &'static str) {
         let sums = Some(("row_sums.cuh", include_str!("kernels/row_sums.cuh")));
+        let pieces = Some(("pieces.cuh", include_str!("kernels/pieces.cuh")));
         let similarities = Some(("similarities.cuh", include_str!("kernels/similarities.cuh")));
         match self {
             Module::ChannelSums => ("channel_sums", sums, include_str!("kernels/channel_sums.cu")),
             Module::BatchNorm => ("batch_norm", sums, include_str!("kernels/batch_norm.cu")),
             Module::BatchNormCoefficients => {
-                ("batch_norm_coefficients", None, include_str!("kernels/batch_norm_coefficients.cu"))
+                ("batch_norm_coefficients", pieces, include_str!("kernels/batch_norm_coefficients.cu"))
             }
             Module::Pooling => ("pooling", None, include_str!("kernels/pooling.cu")),
             Module::Selective => ("selective", None, include_str!("kernels/selective.cu")),
             Module::Elementwise => ("elementwise", None, include_str!("kernels/elementwise.cu")),
-            Module::Reductions => ("reductions", None, include_str!("kernels/reductions.cu")),
+            Module::Reductions => ("reductions", pieces, include_str!("kernels/reductions.cu")),
             Module::Strided => ("strided", None, include_str!("kernels/strided.cu")),
             Module::Stem => ("stem", None, include_str!("kernels/stem.cu")),
             Module::StemMma => ("stem_mma", None, include_str!("kernels/stem_mma.cu")),

@@ -17,8 +17,8 @@ use simclr_kernels::{
 use crate::loss_scale::rescaled;
 use crate::tensor::{Stored, typed};
 use crate::{
-    Arithmetic, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result, Rule, Stride,
-    Tensor, Trained,
+    Arithmetic, BackwardSums, Bytes, EngineError, Gate, Kernels, LossScale, Mask, NormParameters, Result,
+    Rule, Stride, Tensor, Trained,
 };
 
 pub(crate) struct CpuKernels {
@@ -202,26 +202,21 @@ impl Kernels for CpuKernels {
         x: &Tensor,
         coefficients: &Tensor,
         keep: bool,
-        sums: &mut Tensor,
+        to: BackwardSums,
     ) -> Result<()> {
-        let coefficients = Coefficients::of(coefficients.as_slice()?);
-        let (mean, sums) = (coefficients.mean, &mut sums.values_mut()?[..2 * x.last_dim()]);
+        let all = coefficients.as_slice()?;
+        let coefficients = Coefficients::of(all);
+        let (mean, sums) = (coefficients.mean, &mut to.sums.values_mut()?[..2 * x.last_dim()]);
         typed!(x, E => {
             let (dy, gate, x) = (dy.values_mut::<E>()?, typed_gate(gate, coefficients)?, x.values()?);
             batch_norm::batch_norm_backward_sums(&self.cpu, dy, gate, x, mean, keep, sums)
         });
-        Ok(())
-    }
-
-    fn batch_norm_parameter_gradients(
-        &self,
-        sums: &Tensor,
-        coefficients: &Tensor,
-        dgamma: &mut Tensor,
-        dbeta: &mut Tensor,
-    ) -> Result<()> {
-        let (sums, coefficients) = (sums_of(sums, dgamma.len())?, coefficients.as_slice()?);
-        batch_norm::parameter_gradients(sums, coefficients, dgamma.as_mut_slice()?, dbeta.as_mut_slice()?);
+        if let Some([dgamma, dbeta]) = to.gradients {
+            batch_norm::parameter_gradients(sums, all, dgamma.as_mut_slice()?, dbeta.as_mut_slice()?);
+        }
+        if let Some((count, abc)) = to.coefficients {
+            batch_norm::backward_coefficients(sums, count, all, abc.as_mut_slice()?);
+        }
         Ok(())
     }
 

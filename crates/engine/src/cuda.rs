@@ -31,8 +31,8 @@ use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
 use crate::tensor::Stored;
 use crate::{
-    Arithmetic, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters, Result, Rule,
-    Stride, Tensor, Trained,
+    Arithmetic, BackwardSums, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters,
+    Result, Rule, Stride, Tensor, Trained,
 };
 
 pub(crate) struct CudaKernels {
@@ -222,27 +222,21 @@ impl Kernels for CudaKernels {
         x: &Tensor,
         coefficients: &Tensor,
         keep: bool,
-        sums: &mut Tensor,
+        to: BackwardSums,
     ) -> Result<()> {
-        let (coefficients, sums) = (coefficients.gpu()?, sums.gpu_mut(&self.gpu)?);
+        let gpu = &self.gpu;
+        let mut to_gpu = ops::batch_norm::BackwardSums::from(to.sums.gpu_mut(gpu)?);
+        if let Some([dgamma, dbeta]) = to.gradients {
+            to_gpu.gradients = Some([dgamma.gpu_mut(gpu)?, dbeta.gpu_mut(gpu)?]);
+        }
+        if let Some((count, abc)) = to.coefficients {
+            to_gpu.coefficients = Some((count, abc.gpu_mut(gpu)?));
+        }
         typed!(x, E => {
-            let (dy, gate) = (dy.gpu_mut::<E>(&self.gpu)?, typed_gate(gate)?);
-            ops::batch_norm::backward_sums(&self.gpu, dy, gate, x.gpu()?, coefficients, keep, sums)?
+            let (dy, gate, x) = (dy.gpu_mut::<E>(gpu)?, typed_gate(gate)?, x.gpu()?);
+            ops::batch_norm::backward_sums(gpu, dy, gate, x, coefficients.gpu()?, keep, to_gpu)?
         });
         Ok(())
-    }
-
-    fn batch_norm_parameter_gradients(
-        &self,
-        sums: &Tensor,
-        coefficients: &Tensor,
-        dgamma: &mut Tensor,
-        dbeta: &mut Tensor,
-    ) -> Result<()> {
-        let gradients = [dgamma, dbeta].map(|gradient| gradient.gpu_mut(&self.gpu));
-        let [dgamma, dbeta] = gradients;
-        let (sums, coefficients) = (sums.gpu()?, coefficients.gpu()?);
-        Ok(ops::batch_norm::parameter_gradients(&self.gpu, sums, coefficients, Some(dgamma?), Some(dbeta?))?)
     }
 
     fn batch_norm_backward_coefficients(

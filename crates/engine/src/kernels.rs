@@ -44,6 +44,18 @@ pub struct NormParameters<'a> {
     pub averages: [&'a Tensor; 2],
 }
 
+/// Where a BatchNorm's backward pass leaves its sums, and what follows from them.
+#[derive(Debug)]
+pub struct BackwardSums<'a> {
+    /// [sum of g; C, sum of g (x - mean); C].
+    pub sums: &'a mut Tensor,
+    /// dgamma and dbeta, (C) each, of this worker's share.
+    pub gradients: Option<[&'a mut Tensor; 2]>,
+    /// What [`Kernels::batch_norm_backward_coefficients`] makes of these sums and of this count, where no other
+    /// worker's are added.
+    pub coefficients: Option<(Option<f64>, &'a mut Tensor)>,
+}
+
 /// A convolution of what a BatchNorm and a ReLU make of x, which is neither written nor kept. Coefficients are the
 /// BatchNorm's.
 pub trait NormConv2d {
@@ -148,7 +160,7 @@ pub trait Kernels: Send + Sync {
         y: &mut Tensor,
         mask: Option<&mut Mask>,
     ) -> Result<()>;
-    /// [sum of g; C, sum of g (x - mean); C], g = dy where the gate is open; where `keep`, dy becomes g.
+    /// Sums over g = dy where the gate is open, and what follows from them; where `keep`, dy becomes g.
     fn batch_norm_backward_sums(
         &self,
         dy: &mut Tensor,
@@ -156,15 +168,7 @@ pub trait Kernels: Send + Sync {
         x: &Tensor,
         coefficients: &Tensor,
         keep: bool,
-        sums: &mut Tensor,
-    ) -> Result<()>;
-    /// dgamma and dbeta, from backward's sums.
-    fn batch_norm_parameter_gradients(
-        &self,
-        sums: &Tensor,
-        coefficients: &Tensor,
-        dgamma: &mut Tensor,
-        dbeta: &mut Tensor,
+        to: BackwardSums,
     ) -> Result<()>;
     /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers; without a count the statistics were
     /// constants.

@@ -9,8 +9,8 @@ use simclr_kernels::pair_loss::PairLoss;
 
 use crate::profile::{Shape, Work};
 use crate::{
-    Arithmetic, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters,
-    PoolGeometry, Result, Rule, Stride, Tensor, Trained,
+    Arithmetic, BackwardSums, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormConv2d,
+    NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
 };
 
 /// What is done about every kernel that is called.
@@ -210,24 +210,12 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         x: &Tensor,
         coefficients: &Tensor,
         keep: bool,
-        sums: &mut Tensor,
+        to: BackwardSums,
     ) -> Result<()> {
         let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
         let kept = keep.then_some(&*dy);
         let cost = (0, bytes([dy, x]) + gate.bytes() as u64 + bytes_of(kept));
-        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, sums))
-    }
-
-    fn batch_norm_parameter_gradients(
-        &self,
-        sums: &Tensor,
-        coefficients: &Tensor,
-        dgamma: &mut Tensor,
-        dbeta: &mut Tensor,
-    ) -> Result<()> {
-        let work = ("batch_norm", COEFFICIENTS, Shape::Rows(dgamma.len()));
-        let cost = (0, bytes([sums, dgamma, dbeta]));
-        self.time(work, cost, |k| k.batch_norm_parameter_gradients(sums, coefficients, dgamma, dbeta))
+        self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, to))
     }
 
     fn batch_norm_backward_coefficients(

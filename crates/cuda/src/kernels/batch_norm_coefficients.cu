@@ -1,4 +1,4 @@
-// From BatchNorm's sums to what its passes multiply by, one thread a channel, in f64.
+// From BatchNorm's sums to what its passes multiply by, in f64; one thread a channel where nothing else is said.
 
 // `sums` is [sum of x, sum of x^2] over `count` values a channel; `coefficients` becomes [scale, shift, mean,
 // inv_std]. `beta` may be null. The averages that move towards mean and unbiased variance go to `new_mean` and
@@ -39,29 +39,45 @@ KERNEL(256, batch_norm_frozen_coefficients)
     coefficients[3 * channels + c] = inv_std;
 }
 
-// `sums` is [sum of g, sum of g (x - mean)] of this worker: its share of the gradients of gamma and of beta, which
-// may be null.
-KERNEL(256, batch_norm_parameter_gradients)
-(const double *sums, const float *coefficients, float *dgamma, float *dbeta, u32 channels) {
-    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
-    if (dgamma) dgamma[c] = (float)(sums[channels + c] * (double)coefficients[3 * channels + c]);
-    if (dbeta) dbeta[c] = (float)sums[c];
-}
-
-// `sums` as above but of all workers, over `count` values a channel, 0 where the statistics were constants. `abc`
-// becomes [a, b, c] of dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n).
-KERNEL(256, batch_norm_backward_coefficients)
-(const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
-    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
+// [a, b, c] of dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n), from the
+// sums of g and of g (x - mean) over `count` values of channel c, 0 where the statistics were constants.
+DEVICE void backward_coefficients(double sum, double product, double count, const float *coefficients, float *abc, u32 c, u32 channels) {
     double a = coefficients[c], mean = coefficients[2 * channels + c], inv_std = coefficients[3 * channels + c];
     double slope = 0.0, constant = 0.0;
     if (count > 0.0) {
-        slope = -a * inv_std * inv_std * sums[channels + c] / count;
-        constant = -a * sums[c] / count - slope * mean;
+        slope = -a * inv_std * inv_std * product / count;
+        constant = -a * sum / count - slope * mean;
     }
     abc[c] = (float)a;
     abc[channels + c] = (float)slope;
     abc[2 * channels + c] = (float)constant;
+}
+
+// `sums` becomes [sum of g, sum of g (x - mean)] of this worker, of which `partials` are pieces; `dgamma` and `dbeta`
+// its share of the gradients; `abc` what follows where no other worker's sums are added. The latter three may be null.
+// Blocks as of `sum_of_pieces`: half of a block's columns are sums of g, the others those of the same channels' products.
+KERNEL(1024, batch_norm_backward_totals)
+(const double *partials, u32 pieces, const float *coefficients, double count, double *sums, float *dgamma, float *dbeta, float *abc,
+ u32 channels) {
+    SHARED double places[32 * COLUMNS];
+    u32 lane = threadIdx.x % COLUMNS, c = blockIdx.x * (COLUMNS / 2) + lane % (COLUMNS / 2);
+    bool first = lane < COLUMNS / 2;
+    u32 column = c < channels ? (first ? c : channels + c) : 2 * channels;
+    double sum = sum_of_pieces(partials, pieces, 2 * channels, column, places);
+    if (threadIdx.x >= WARP) return;
+    double product = __shfl_xor_sync(ALL_LANES, sum, COLUMNS / 2);
+    if (threadIdx.x >= COLUMNS / 2 || c >= channels) return;
+    sums[c] = sum;
+    sums[channels + c] = product;
+    if (dgamma) dgamma[c] = (float)(product * (double)coefficients[3 * channels + c]);
+    if (dbeta) dbeta[c] = (float)sum;
+    if (abc) backward_coefficients(sum, product, count, coefficients, abc, c, channels);
+}
+
+// `abc` from such sums of all workers.
+KERNEL(256, batch_norm_backward_coefficients)
+(const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
+    u32 c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    backward_coefficients(sums[c], sums[channels + c], count, coefficients, abc, c, channels);
 }

@@ -1,26 +1,11 @@
 // The last stage of sums, and what is known of a step by its sums.
 
-// `out[i]` = the sum over pieces of `partials[piece][i]`, in a fixed order. Blocks of whole warps, eight columns
-// wide: threads read as many pieces side by side as a block has rows.
+// `out[i]` = the sum over pieces of `partials[piece][i]`.
 KERNEL(1024, sum_pieces)(const double *partials, u32 pieces, u32 width, double *out) {
-    SHARED double places[32 * 8];
-    u32 lane = threadIdx.x % 8, rank = threadIdx.x / 8, warp = threadIdx.x / WARP;
-    u32 column = blockIdx.x * 8 + lane;
-    double sum = 0.0;
-    if (column < width) {
-#pragma unroll 8
-        for (u32 piece = rank; piece < pieces; piece += blockDim.x / 8) sum += partials[(i64)piece * width + column];
-    }
-    // A warp has four pieces of each column.
-    sum += __shfl_xor_sync(ALL_LANES, sum, 8);
-    sum += __shfl_xor_sync(ALL_LANES, sum, 16);
-    if (threadIdx.x % WARP < 8) places[warp * 8 + lane] = sum;
-    __syncthreads();
-    if (threadIdx.x < 8 && column < width) {
-        sum = 0.0;
-        for (u32 w = 0; w < blockDim.x / WARP; ++w) sum += places[w * 8 + lane];
-        out[column] = sum;
-    }
+    SHARED double places[32 * COLUMNS];
+    u32 column = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
+    double sum = sum_of_pieces(partials, pieces, width, column, places);
+    if (threadIdx.x < COLUMNS && column < width) out[column] = sum;
 }
 
 // f64 to f32.

@@ -1,5 +1,5 @@
 // Sums over rows of channels, two of them a channel, in f64 and in a fixed order: pieces of rows first, which
-// `sum_pieces` adds up.
+// `sum_of_pieces` adds up.
 
 // Terms that a thread adds up in f32 before their sum joins an f64 one.
 constexpr u32 RUN = 32;

@@ -3,7 +3,7 @@
 //! Statistics stay on the device: sums (f64, [sum; C, sum of squares; C]) become coefficients (f32, [scale; C,
 //! shift; C, mean; C, inv_std; C]). Between the two, workers exchange sums.
 
-use super::reductions::sum_pieces;
+use super::reductions::piece_grid;
 use super::sums::Plan;
 use crate::launcher::{
     BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits, grid,
@@ -201,21 +201,38 @@ pub fn forward<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// The sums that backward needs: `sums` = [sum of g; C, sum of g (x - mean); C], g being dy where the gate is open.
-/// Where `keep`, dy becomes g, which is the gradient of the residual, and spares the next pass the gate.
-pub fn backward_sums<E: Element>(
+/// Where [`backward_sums`] leaves what follows from its sums.
+#[derive(Debug)]
+pub struct BackwardSums<'a> {
+    /// [sum of g; C, sum of g (x - mean); C].
+    pub sums: SliceMut<'a, f64>,
+    /// This worker's share of the gradients of gamma and of beta, (C) each.
+    pub gradients: Option<[SliceMut<'a, f32>; 2]>,
+    /// What [`backward_coefficients`] makes of these sums and of this count, where no other worker's are added.
+    pub coefficients: Option<(Option<f64>, SliceMut<'a, f32>)>,
+}
+
+/// The sums alone.
+impl<'a> From<SliceMut<'a, f64>> for BackwardSums<'a> {
+    fn from(sums: SliceMut<'a, f64>) -> BackwardSums<'a> {
+        BackwardSums { sums, gradients: None, coefficients: None }
+    }
+}
+
+/// The sums that backward needs, g being dy where the gate is open, and what follows from them. Where `keep`, dy
+/// becomes g, which is the gradient of the residual, and spares the next pass the gate.
+pub fn backward_sums<'a, E: Element>(
     gpu: &dyn Launcher,
     dy: SliceMut<E>,
     gate: Gate<E>,
     x: Slice<E>,
     coefficients: Slice<f32>,
     keep: bool,
-    sums: SliceMut<f64>,
+    to: impl Into<BackwardSums<'a>>,
 ) -> Result<()> {
     const NAME: &str = "batch_norm_backward_sums";
     let channels = channels_of(NAME, x, coefficients)?;
     expect_len(NAME, "dy", dy.len(), x.len())?;
-    expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     let (kind, gate) = gate.parts(NAME, x.len(), channels)?;
     // Without a gate dy is g already.
     let keep = u32::from(keep && kind != 0);
@@ -246,29 +263,45 @@ pub fn backward_sums<E: Element>(
     // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where
     // it is the gate.
     unsafe { gpu.launch(&launch)? };
-    sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
+    backward_totals(gpu, partials.as_ref(), plan.pieces as usize, coefficients, to.into())
 }
 
-/// This worker's share of the gradients of gamma and of beta, from its own sums.
-pub fn parameter_gradients(
+/// The sums from their pieces, (pieces, 2, C), and what follows from them.
+pub fn backward_totals(
     gpu: &dyn Launcher,
-    sums: Slice<f64>,
+    partials: Slice<f64>,
+    pieces: usize,
     coefficients: Slice<f32>,
-    dgamma: Option<SliceMut<f32>>,
-    dbeta: Option<SliceMut<f32>>,
+    to: BackwardSums,
 ) -> Result<()> {
-    const NAME: &str = "batch_norm_parameter_gradients";
-    let channels = sums.len() / 2;
+    const NAME: &str = "batch_norm_backward_totals";
+    let BackwardSums { sums, gradients, coefficients: abc } = to;
+    let channels = coefficients.len() / 4;
     expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
-    for gradient in [&dgamma, &dbeta].into_iter().flatten() {
+    expect_len(NAME, "sums", sums.len(), 2 * channels)?;
+    expect_len(NAME, "partials", partials.len(), pieces * sums.len())?;
+    for gradient in gradients.iter().flatten() {
         expect_len(NAME, "a gradient", gradient.len(), channels)?;
     }
-    let [dgamma, dbeta] =
-        [&dgamma, &dbeta].map(|gradient| gradient.as_ref().map_or(0, |slice| slice.address()));
-    let width = fits(NAME, channels)?;
-    let arguments = arguments![sums.address(), coefficients.address(), dgamma, dbeta, width];
-    let grid = exact_grid(NAME, channels)?;
-    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
+    if let Some((_, abc)) = &abc {
+        expect_len(NAME, "abc", abc.len(), 3 * channels)?;
+    }
+    let [dgamma, dbeta] = gradients.map_or([0; 2], |gradients| gradients.map(|slice| slice.address()));
+    let (count, abc) = abc.map_or((None, 0), |(count, abc)| (count, abc.address()));
+    let (count, terms, width) = (count.unwrap_or(0.0), fits(NAME, pieces)?, fits(NAME, channels)?);
+    let arguments = arguments![
+        partials.address(),
+        terms,
+        coefficients.address(),
+        count,
+        sums.address(),
+        dgamma,
+        dbeta,
+        abc,
+        width
+    ];
+    let (grid, block) = piece_grid(pieces, fits(NAME, sums.len())?);
+    let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block, arguments };
     // SAFETY: lengths are checked above; the kernel leaves out what is null.
     unsafe { gpu.launch(&launch) }
 }

@@ -13,15 +13,16 @@ pub fn sum_pieces(gpu: &dyn Launcher, partials: Slice<f64>, pieces: usize, out: 
     expect_len(NAME, "partials", partials.len(), pieces * out.len())?;
     let (count, width) = (fits(NAME, pieces)?, fits(NAME, out.len())?);
     let arguments = arguments![partials.address(), count, width, out.address()];
-    let launch = Launch {
-        program: PROGRAM,
-        kernel: NAME,
-        grid: [width.div_ceil(8).max(1), 1, 1],
-        block: 8 * pieces.next_power_of_two().clamp(4, 128) as u32,
-        arguments,
-    };
+    let (grid, block) = piece_grid(pieces, width);
+    let launch = Launch { program: PROGRAM, kernel: NAME, grid, block, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch) }
+}
+
+/// The grid and the threads of a block that add up so many pieces of `width` columns: see `pieces.cuh`.
+pub(super) fn piece_grid(pieces: usize, width: u32) -> ([u32; 3], u32) {
+    let rows = pieces.next_power_of_two().clamp(4, 128) as u32;
+    ([width.div_ceil(8).max(1), 1, 1], 8 * rows)
 }
 
 /// The first values of f64 sums, as many as `out` has, in f32.

@@ -1,4 +1,4 @@
-use simclr_cuda::ops::{batch_norm, sums};
+use simclr_cuda::ops::{batch_norm, reductions, sums};
 use simclr_kernels::batch_norm as cpu;
 
 use crate::support::*;
@@ -170,6 +170,43 @@ fn bits<E: Stored>(values: &[E]) -> Vec<u32> {
     widened(values).into_iter().map(f32::to_bits).collect()
 }
 
+/// What follows from backward's sums of many pieces, at once and one after the other: the same bits. What is not asked
+/// for is left out.
+#[test]
+fn what_follows_from_backward_sums_is_the_same_at_once() {
+    if compiler().is_none() {
+        return;
+    }
+    for (pieces, channels) in [(1, 1), (3, 4), (9, 70), (1500, 5), (129, 64)] {
+        let partials: Vec<f64> = noise(pieces * 2 * channels, 1).into_iter().map(f64::from).collect();
+        let coefficients = noise(4 * channels, 2);
+        in_every_order(|gpu| {
+            let (partials, coefficients) = (Values::of(&partials), Values::of(&coefficients));
+            let [mut sums, mut known, mut plain] = [0; 3].map(|_| Values::<f64>::fresh(2 * channels));
+            let [mut dgamma, mut dbeta] = [0; 2].map(|_| Values::<f32>::fresh(channels));
+            let [mut abc, mut apart] = [0; 2].map(|_| Values::<f32>::fresh(3 * channels));
+            let (p, c) = (partials.read(), coefficients.read());
+            reductions::sum_pieces(gpu, p, pieces, known.write()).unwrap();
+            batch_norm::backward_totals(gpu, p, pieces, c, plain.write().into()).unwrap();
+            let to = batch_norm::BackwardSums {
+                sums: sums.write(),
+                gradients: Some([dgamma.write(), dbeta.write()]),
+                coefficients: Some((Some(640.0), abc.write())),
+            };
+            batch_norm::backward_totals(gpu, p, pieces, c, to).unwrap();
+            batch_norm::backward_coefficients(gpu, known.read(), Some(640.0), c, apart.write()).unwrap();
+            let what = format!("{pieces} x {channels}");
+            let known = known.get();
+            assert!(sums.get() == known && plain.get() == known && abc.get() == apart.get(), "{what}");
+            let inv_std = &coefficients.get()[3 * channels..];
+            for i in 0..channels {
+                let gradient = (known[channels + i] * f64::from(inv_std[i])) as f32;
+                assert_eq!((dgamma.get()[i], dbeta.get()[i]), (gradient, known[i] as f32), "{what}");
+            }
+        });
+    }
+}
+
 #[test]
 fn coefficients_are_those_of_the_engine() {
     if compiler().is_none() {
@@ -205,13 +242,22 @@ fn coefficients_are_those_of_the_engine() {
             let running = [old_mean.read(), old_var.read()];
             batch_norm::frozen_coefficients(gpu, running, g, b, eps as f32, frozen.write()).unwrap();
             let (mut dgamma, mut dbeta) = (Values::<f32>::fresh(channels), Values::<f32>::fresh(channels));
-            let (to_gamma, to_beta) = (Some(dgamma.write()), Some(dbeta.write()));
-            batch_norm::parameter_gradients(gpu, s, out.read(), to_gamma, to_beta).unwrap();
-            batch_norm::parameter_gradients(gpu, s, out.read(), None, None).unwrap();
             let (mut abc, mut constant) =
                 (Values::<f32>::fresh(3 * channels), Values::<f32>::fresh(3 * channels));
             batch_norm::backward_coefficients(gpu, s, Some(count), out.read(), abc.write()).unwrap();
             batch_norm::backward_coefficients(gpu, s, None, out.read(), constant.write()).unwrap();
+            // The same at once, from sums in one piece.
+            for (count, apart) in [(Some(count), &abc), (None, &constant)] {
+                let (mut total, mut once) =
+                    (Values::<f64>::fresh(2 * channels), Values::<f32>::fresh(3 * channels));
+                let to = batch_norm::BackwardSums {
+                    sums: total.write(),
+                    gradients: Some([dgamma.write(), dbeta.write()]),
+                    coefficients: Some((count, once.write())),
+                };
+                batch_norm::backward_totals(gpu, s, 1, out.read(), to).unwrap();
+                assert!(total.get() == sums.get() && once.get() == apart.get(), "{channels}, {count:?}");
+            }
             let outs = [out.get(), bare.get(), frozen.get(), abc.get(), constant.get()];
             (outs, mean.get(), var.get(), dgamma.get(), dbeta.get())
         });

@@ -4,7 +4,8 @@ use simclr_kernels::batch_norm::NormConstants;
 
 use crate::tape::BackwardContext;
 use crate::{
-    Collective, DType, EngineError, Gate, Mask, Mode, NormParameters, ParameterId, Result, Tape, Tensor, Var,
+    BackwardSums, Collective, DType, EngineError, Gate, Mask, Mode, NormParameters, ParameterId, Result,
+    Tape, Tensor, Var,
 };
 
 /// A BatchNorm's parameters and constants.
@@ -230,26 +231,31 @@ impl BatchNormBackward<'_> {
         let mut gate = self.gate.lend();
         let mut sums = Tensor::empty_of(&device, &[2 * channels], DType::F64);
         let keep = context.wants(3);
-        device.kernels().batch_norm_backward_sums(&mut dy, gate, &self.x, coefficients, keep, &mut sums)?;
+        // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
+        let mut gradients = (context.wants(1) || context.wants(2))
+            .then(|| [0, 1].map(|_| Tensor::empty(&device, &[channels])));
+        let mut backward = (context.wants(0) || keep).then(|| Tensor::empty(&device, &[3, channels]));
+        // Constant statistics need nobody's sums.
+        let alone = self.count.is_none() || self.collective.size() == 1;
+        let to = BackwardSums {
+            sums: &mut sums,
+            gradients: gradients.as_mut().map(|[dgamma, dbeta]| [dgamma, dbeta]),
+            coefficients: backward.as_mut().filter(|_| alone).map(|backward| (self.count, backward)),
+        };
+        let kernels = device.kernels();
+        kernels.batch_norm_backward_sums(&mut dy, gate, &self.x, coefficients, keep, to)?;
         if keep {
             gate = Gate::Open;
         }
-        // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
-        if context.wants(1) || context.wants(2) {
-            let [mut dgamma, mut dbeta] = [0, 1].map(|_| Tensor::empty(&device, &[channels]));
-            device.kernels().batch_norm_parameter_gradients(&sums, coefficients, &mut dgamma, &mut dbeta)?;
+        if let Some([dgamma, dbeta]) = gradients {
             context.give(1, dgamma)?;
             context.give(2, dbeta)?;
         }
-        if !context.wants(0) && !keep {
-            return Ok(());
-        }
-        if self.count.is_some() {
+        let Some(mut backward) = backward else { return Ok(()) };
+        if !alone {
             self.collective.all_reduce(&mut std::iter::once(&mut sums))?;
+            kernels.batch_norm_backward_coefficients(&sums, self.count, coefficients, &mut backward)?;
         }
-        let mut backward = Tensor::empty(&device, &[3, channels]);
-        let kernels = device.kernels();
-        kernels.batch_norm_backward_coefficients(&sums, self.count, coefficients, &mut backward)?;
         let mut dx = self.x;
         kernels.batch_norm_backward_input(&dy, gate, &mut dx, coefficients, &backward)?;
         context.give(0, dx)?;
