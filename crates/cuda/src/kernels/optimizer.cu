@@ -4,7 +4,9 @@
 
 constexpr u32 MOST_TENSORS = 64;
 // Values that a block of 256 threads covers.
-constexpr u32 CHUNK = 32768;
+constexpr u32 CHUNK = 8192;
+// Of which a thread has so many on their way at once.
+constexpr u32 AHEAD = 4;
 
 struct TensorList {
     float *weight[MOST_TENSORS];
@@ -31,11 +33,27 @@ DEVICE u32 tensor_of(const TensorList &list) {
 
 DEVICE bool is_adapted(const TensorList &list, u32 t) { return list.adapted[t / 32] >> (t % 32) & 1; }
 
-// Calls `step(i)` for this thread's values of the block's chunk of tensor t.
-template <class Step> DEVICE void for_chunk(const TensorList &list, u32 t, Step step) {
+// What a pass reads of a value.
+struct Read {
+    float weight, gradient, first, second;
+};
+
+// For this thread's values of the block's chunk of tensor t, `fetch(i)` reads what belongs to one, before
+// `finish(i, read)` does the rest.
+template <class Fetch, class Finish> DEVICE void for_chunk(const TensorList &list, u32 t, Fetch fetch, Finish finish) {
     u64 begin = (u64)(blockIdx.x - list.first_block[t]) * CHUNK;
     u64 end = begin + CHUNK < list.length[t] ? begin + CHUNK : list.length[t];
-    for (u64 i = begin + threadIdx.x; i < end; i += blockDim.x) step(i);
+    for (u64 i = begin + threadIdx.x; i < end; i += AHEAD * blockDim.x) {
+        Read read[AHEAD];
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; ++u) {
+            if (i + u * blockDim.x < end) read[u] = fetch(i + u * blockDim.x);
+        }
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; ++u) {
+            if (i + u * blockDim.x < end) finish(i + u * blockDim.x, read[u]);
+        }
+    }
 }
 
 // `partials[block]` is [|w|^2, |g + decay w|^2] of the block's chunk, g being the gradient times *unscale.
@@ -44,8 +62,9 @@ KERNEL(256, lars_norms)(TensorList list, float decay, const float *unscale, doub
     u32 t = tensor_of(list);
     double weights = 0.0, decayed = 0.0;
     float factor = *unscale;
-    for_chunk(list, t, [&](u64 i) {
-        float w = list.weight[t][i], d = fmaf(decay, w, list.gradient[t][i] * factor);
+    auto fetch = [&](u64 i) { return Read{list.weight[t][i], list.gradient[t][i]}; };
+    for_chunk(list, t, fetch, [&](u64, const Read &read) {
+        float w = read.weight, d = fmaf(decay, w, read.gradient * factor);
         weights += (double)w * w;
         decayed += (double)d * d;
     });
@@ -62,8 +81,9 @@ KERNEL(256, gradient_squares)(TensorList list, double *partials) {
     SHARED double places[8];
     u32 t = tensor_of(list);
     double sum = 0.0;
-    for_chunk(list, t, [&](u64 i) {
-        float g = list.gradient[t][i];
+    auto fetch = [&](u64 i) { return Read{0.0f, list.gradient[t][i]}; };
+    for_chunk(list, t, fetch, [&](u64, const Read &read) {
+        float g = read.gradient;
         sum += (double)g * g;
     });
     sum = block_sum(sum, places);
@@ -97,9 +117,10 @@ KERNEL(256, momentum_update)
     bool adapted = is_adapted(list, t);
     float step = *rate, factor = *unscale, own_decay = adapted ? decay : 0.0f;
     if (adapted && partials) step = (float)(step * trust_ratio(list, t, partials, coefficient, places));
-    for_chunk(list, t, [&](u64 i) {
-        float w = list.weight[t][i], v = list.state[t][i];
-        float push = step * fmaf(own_decay, w, list.gradient[t][i] * factor);
+    auto fetch = [&](u64 i) { return Read{list.weight[t][i], list.gradient[t][i], list.state[t][i]}; };
+    for_chunk(list, t, fetch, [&](u64 i, const Read &read) {
+        float w = read.weight, v = read.first;
+        float push = step * fmaf(own_decay, w, read.gradient * factor);
         v = fmaf(momentum, v, push);
         list.state[t][i] = v;
         list.weight[t][i] = w - (nesterov ? fmaf(momentum, v, push) : v);
@@ -115,10 +136,11 @@ KERNEL(256, adamw_update)
     float rate = hyper[0], c1 = hyper[1], c2 = hyper[2], factor = *unscale;
     float own_decay = is_adapted(list, t) ? decay : 0.0f;
     float *first = list.state[t], *second = list.state[t] + list.length[t];
-    for_chunk(list, t, [&](u64 i) {
-        float g = list.gradient[t][i] * factor, w = list.weight[t][i];
-        float m = fmaf(beta1, first[i], (1.0f - beta1) * g);
-        float v = fmaf(beta2, second[i], (1.0f - beta2) * g * g);
+    auto fetch = [&](u64 i) { return Read{list.weight[t][i], list.gradient[t][i], first[i], second[i]}; };
+    for_chunk(list, t, fetch, [&](u64 i, const Read &read) {
+        float g = read.gradient * factor, w = read.weight;
+        float m = fmaf(beta1, read.first, (1.0f - beta1) * g);
+        float v = fmaf(beta2, read.second, (1.0f - beta2) * g * g);
         first[i] = m;
         second[i] = v;
         list.weight[t][i] = w - rate * (m / c1 / (sqrtf(v / c2) + epsilon) + own_decay * w);
@@ -129,5 +151,6 @@ KERNEL(256, adamw_update)
 KERNEL(256, replace)(TensorList list, const double *finite) {
     if (*finite == 0.0) return;
     u32 t = tensor_of(list);
-    for_chunk(list, t, [&](u64 i) { list.weight[t][i] = list.gradient[t][i]; });
+    auto fetch = [&](u64 i) { return Read{0.0f, list.gradient[t][i]}; };
+    for_chunk(list, t, fetch, [&](u64 i, const Read &read) { list.weight[t][i] = read.gradient; });
 }

@@ -12,7 +12,7 @@ use crate::{Module, Program, Result, Slice, SliceMut};
 const PROGRAM: Program = Program::of(Module::Optimizer);
 const MOST: usize = 64;
 /// Values that a block covers.
-const CHUNK: usize = 32_768;
+const CHUNK: usize = 8192;
 
 /// `TensorList` of `optimizer.cu`.
 #[repr(C)]

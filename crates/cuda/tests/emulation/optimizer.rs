@@ -6,7 +6,7 @@ use simclr_stand_in::{Emulator, Values, compiler, in_every_order};
 
 /// Lengths around a chunk and more tensors than one launch takes.
 fn lengths() -> Vec<usize> {
-    let mut lengths = vec![1, 32_768, 32_769, 70_000, 0];
+    let mut lengths = vec![1, 8192, 8193, 32_768, 70_000, 0];
     lengths.extend((0..70).map(|i| 3 + 11 * i));
     lengths
 }
