@@ -41,8 +41,8 @@ KERNEL(256, batch_norm_frozen_coefficients)
 
 // [a, b, c] of dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n), from the
 // sums of g and of g (x - mean) over `count` values of channel c, 0 where the statistics were constants.
-DEVICE void backward_coefficients(double sum, double product, double count, const float *coefficients, float *abc, u32 c, u32 channels) {
-    double a = coefficients[c], mean = coefficients[2 * channels + c], inv_std = coefficients[3 * channels + c];
+DEVICE void backward_coefficients(double sum, double product, double count, double a, double mean, double inv_std, float *abc, u32 c,
+                                  u32 channels) {
     double slope = 0.0, constant = 0.0;
     if (count > 0.0) {
         slope = -a * inv_std * inv_std * product / count;
@@ -61,17 +61,17 @@ KERNEL(1024, batch_norm_backward_totals)
  u32 channels) {
     SHARED double places[32 * COLUMNS];
     u32 lane = threadIdx.x % COLUMNS, c = blockIdx.x * (COLUMNS / 2) + lane % (COLUMNS / 2);
-    bool first = lane < COLUMNS / 2;
-    u32 column = c < channels ? (first ? c : channels + c) : 2 * channels;
+    u32 column = c >= channels ? 2 * channels : lane < COLUMNS / 2 ? c : channels + c;
     double sum = sum_of_pieces(partials, pieces, 2 * channels, column, places);
     if (threadIdx.x >= WARP) return;
     double product = __shfl_xor_sync(ALL_LANES, sum, COLUMNS / 2);
     if (threadIdx.x >= COLUMNS / 2 || c >= channels) return;
+    double a = coefficients[c], mean = coefficients[2 * channels + c], inv_std = coefficients[3 * channels + c];
     sums[c] = sum;
     sums[channels + c] = product;
-    if (dgamma) dgamma[c] = (float)(product * (double)coefficients[3 * channels + c]);
+    if (dgamma) dgamma[c] = (float)(product * inv_std);
     if (dbeta) dbeta[c] = (float)sum;
-    if (abc) backward_coefficients(sum, product, count, coefficients, abc, c, channels);
+    if (abc) backward_coefficients(sum, product, count, a, mean, inv_std, abc, c, channels);
 }
 
 // `abc` from such sums of all workers.
@@ -79,5 +79,6 @@ KERNEL(256, batch_norm_backward_coefficients)
 (const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
     u32 c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
-    backward_coefficients(sums[c], sums[channels + c], count, coefficients, abc, c, channels);
+    double a = coefficients[c], mean = coefficients[2 * channels + c], inv_std = coefficients[3 * channels + c];
+    backward_coefficients(sums[c], sums[channels + c], count, a, mean, inv_std, abc, c, channels);
 }
