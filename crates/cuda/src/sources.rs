@@ -75,30 +75,33 @@ impl Module {
         }
     }
 
-    /// Name, what it includes (name and text), and its own text.
-    fn parts(self) -> (&'static str, Option<Include>, &'static str) {
-        let sums = Some(("row_sums.cuh", include_str!("kernels/row_sums.cuh")));
-        let pieces = Some(("pieces.cuh", include_str!("kernels/pieces.cuh")));
-        let similarities = Some(("similarities.cuh", include_str!("kernels/similarities.cuh")));
+    /// Name, what it includes in this order, and its own text.
+    fn parts(self) -> (&'static str, &'static [Include], &'static str) {
+        const SUMS: Include = ("row_sums.cuh", include_str!("kernels/row_sums.cuh"));
+        const PIECES: Include = ("pieces.cuh", include_str!("kernels/pieces.cuh"));
+        const TENSOR_CORE: Include = ("tensor_core.cuh", include_str!("kernels/tensor_core.cuh"));
+        const SIMILARITIES: Include = ("similarities.cuh", include_str!("kernels/similarities.cuh"));
         match self {
-            Module::ChannelSums => ("channel_sums", sums, include_str!("kernels/channel_sums.cu")),
-            Module::BatchNorm => ("batch_norm", sums, include_str!("kernels/batch_norm.cu")),
+            Module::ChannelSums => ("channel_sums", &[SUMS], include_str!("kernels/channel_sums.cu")),
+            Module::BatchNorm => ("batch_norm", &[SUMS], include_str!("kernels/batch_norm.cu")),
             Module::BatchNormCoefficients => {
-                ("batch_norm_coefficients", pieces, include_str!("kernels/batch_norm_coefficients.cu"))
+                ("batch_norm_coefficients", &[PIECES], include_str!("kernels/batch_norm_coefficients.cu"))
             }
-            Module::Pooling => ("pooling", None, include_str!("kernels/pooling.cu")),
-            Module::Selective => ("selective", None, include_str!("kernels/selective.cu")),
-            Module::Elementwise => ("elementwise", None, include_str!("kernels/elementwise.cu")),
-            Module::Reductions => ("reductions", pieces, include_str!("kernels/reductions.cu")),
-            Module::Strided => ("strided", None, include_str!("kernels/strided.cu")),
-            Module::Stem => ("stem", None, include_str!("kernels/stem.cu")),
-            Module::StemMma => ("stem_mma", None, include_str!("kernels/stem_mma.cu")),
-            Module::L2Normalize => ("l2_normalize", None, include_str!("kernels/l2_normalize.cu")),
-            Module::CrossEntropy => ("cross_entropy", None, include_str!("kernels/cross_entropy.cu")),
-            Module::NtXent => ("nt_xent", similarities, include_str!("kernels/nt_xent.cu")),
-            Module::PairLoss => ("pair_loss", similarities, include_str!("kernels/pair_loss.cu")),
-            Module::Optimizer => ("optimizer", None, include_str!("kernels/optimizer.cu")),
-            Module::Views => ("views", None, include_str!("kernels/views.cu")),
+            Module::Pooling => ("pooling", &[], include_str!("kernels/pooling.cu")),
+            Module::Selective => ("selective", &[], include_str!("kernels/selective.cu")),
+            Module::Elementwise => ("elementwise", &[], include_str!("kernels/elementwise.cu")),
+            Module::Reductions => ("reductions", &[PIECES], include_str!("kernels/reductions.cu")),
+            Module::Strided => ("strided", &[], include_str!("kernels/strided.cu")),
+            Module::Stem => ("stem", &[], include_str!("kernels/stem.cu")),
+            Module::StemMma => ("stem_mma", &[TENSOR_CORE], include_str!("kernels/stem_mma.cu")),
+            Module::L2Normalize => ("l2_normalize", &[], include_str!("kernels/l2_normalize.cu")),
+            Module::CrossEntropy => ("cross_entropy", &[], include_str!("kernels/cross_entropy.cu")),
+            Module::NtXent => ("nt_xent", &[TENSOR_CORE, SIMILARITIES], include_str!("kernels/nt_xent.cu")),
+            Module::PairLoss => {
+                ("pair_loss", &[TENSOR_CORE, SIMILARITIES], include_str!("kernels/pair_loss.cu"))
+            }
+            Module::Optimizer => ("optimizer", &[], include_str!("kernels/optimizer.cu")),
+            Module::Views => ("views", &[], include_str!("kernels/views.cu")),
         }
     }
 }
@@ -146,8 +149,8 @@ impl Program {
             self.element.map(|element| format!("#define ELEMENT {}\n", element.name())).unwrap_or_default();
         let common = include_str!("kernels/common.cuh");
         // Types of elements are declared in the common part, where the macro is used.
-        let includes =
-            includes.map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).unwrap_or_default();
+        let includes: String =
+            includes.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect();
         format!("{element}#line 1 \"common.cuh\"\n{common}\n{includes}#line 1 \"{name}.cu\"\n{own}")
     }
 

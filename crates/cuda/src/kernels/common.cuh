@@ -14,7 +14,8 @@ typedef long long i64;
 #define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #endif
 
-// In place of a kernel's threads: 256, and registers for three blocks side by side.
+// In place of a kernel's threads: 256, and registers for two or three blocks side by side.
+#define BY_TWOS 256, 2
 #define BY_THREES 256, 3
 
 #define INFINITE __int_as_float(0x7f800000)

@@ -5,8 +5,6 @@
 // strip lies in shared memory; that of the next strip is on its way meanwhile. The 9 values under a row of taps lie
 // side by side there, as they do in x.
 
-#define BY_TWOS 256, 2
-
 static_assert(WIDTH == 8, "tensor cores take pairs of 16 bits");
 constexpr u32 THREADS = 256, WARPS = THREADS / WARP;
 constexpr u32 ROWS = WARPS, COLUMNS = 32;
@@ -60,43 +58,6 @@ struct Share {
         for (u32 u = 0; u < FETCHES; ++u) patch[u * GROUPS * STEP] = values[u];
     }
 };
-
-template <class A, class B> constexpr bool SAME = false;
-template <class A> constexpr bool SAME<A, A> = true;
-
-// c += a b on tensor cores: a is 16 x 16, b 16 x 8, c 16 x 8 in f32. With lane = 4 g + t, a lane has of a, in
-// pairs, rows g, g + 8, g, g + 8 at columns 2 t (+ 8 in the second two), of b column g at rows 2 t (+ 8), and of c
-// rows g and g + 8 at columns 2 t and 2 t + 1.
-template <class E> DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-#ifdef EMULATED
-    emulated::multiply_add(c, a, b, [](u16 bits) { return widen(E{bits}); });
-#else
-    if constexpr (SAME<E, bf16>) {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    } else {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    }
-#endif
-}
-
-// Two values rounded, the first in the lower half.
-template <class E> DEVICE u32 narrow_pair(float first, float second) {
-#ifdef EMULATED
-    return Narrow<E>::of(first).bits | (u32)Narrow<E>::of(second).bits << 16;
-#else
-    u32 bits;
-    if constexpr (SAME<E, bf16>) {
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
-    } else {
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
-    }
-    return bits;
-#endif
-}
 
 // The lower halves of two words, or the upper ones; that of the first in the lower half.
 template <bool UPPER> DEVICE u32 halves(u32 first, u32 second) {
