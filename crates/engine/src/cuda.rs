@@ -439,12 +439,12 @@ impl Kernels for CudaKernels {
     fn nt_xent_forward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
+        _: &Tensor,
         all: &Tensor,
         anchors: &mut Tensor,
     ) -> Result<()> {
-        let (z, all, anchors) = (z.gpu()?, all.gpu()?, anchors.gpu_mut(&self.gpu)?);
-        Ok(ops::nt_xent::forward(&self.gpu, shape, z, all, anchors)?)
+        let (all, anchors) = (all.gpu()?, anchors.gpu_mut(&self.gpu)?);
+        Ok(ops::nt_xent::forward(&self.gpu, shape, all, anchors)?)
     }
 
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
@@ -460,29 +460,29 @@ impl Kernels for CudaKernels {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        (z, all): (&Tensor, &Tensor),
+        (_, all): (&Tensor, &Tensor),
         anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
-        let (operands, found) = ((z.gpu()?, all.gpu()?), (anchors.gpu()?, lse.gpu()?));
+        let (all, found) = (all.gpu()?, (anchors.gpu()?, lse.gpu()?));
         let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
-        Ok(ops::nt_xent::backward(&self.gpu, shape, operands, found, factor, dy.gpu()?, dz)?)
+        Ok(ops::nt_xent::backward(&self.gpu, shape, all, found, factor, dy.gpu()?, dz)?)
     }
 
     fn pair_loss_forward(
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (z, all): (&Tensor, &Tensor),
+        (_, all): (&Tensor, &Tensor),
         anchors: &Tensor,
         pairs: &mut Tensor,
         losses: &mut Tensor,
     ) -> Result<()> {
-        let (operands, anchors) = ((z.gpu()?, all.gpu()?), anchors.gpu()?);
+        let (all, anchors) = (all.gpu()?, anchors.gpu()?);
         let (pairs, losses) = (pairs.gpu_mut(&self.gpu)?, losses.gpu_mut(&self.gpu)?);
-        Ok(ops::pair_loss::forward(&self.gpu, shape, loss, operands, anchors, pairs, losses)?)
+        Ok(ops::pair_loss::forward(&self.gpu, shape, loss, all, anchors, pairs, losses)?)
     }
 
     fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()> {
@@ -494,14 +494,14 @@ impl Kernels for CudaKernels {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (z, all): (&Tensor, &Tensor),
+        (_, all): (&Tensor, &Tensor),
         pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
-        let (operands, pairs) = ((z.gpu()?, all.gpu()?), pairs.gpu()?);
+        let (all, pairs) = (all.gpu()?, pairs.gpu()?);
         let (factor, dz) = (1.0 / shape.views as f32, dz.gpu_mut(&self.gpu)?);
-        Ok(ops::pair_loss::backward(&self.gpu, shape, loss, operands, pairs, factor, dy.gpu()?, dz)?)
+        Ok(ops::pair_loss::backward(&self.gpu, shape, loss, all, pairs, factor, dy.gpu()?, dz)?)
     }
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {

@@ -19,54 +19,84 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
     return {peak, left.mass + right.mass, left.moment + right.moment};
 }
 
-// Grid: anchors / 64, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors,
-// 4): loss, positive, entropy, hardest.
-KERNEL(256, nt_xent_forward)
-(const float *z, const float *all, Views n, u32 columns_per_split, Seen *seen, float *anchors_out) {
-    alignas(16) SHARED float left[SLICE][PITCH];
-    alignas(16) SHARED float right[SLICE][PITCH];
-    u32 start = blockIdx.x * TILE, x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
-    u32 begin = blockIdx.y * columns_per_split;
-    u32 end = begin + columns_per_split < n.views ? begin + columns_per_split : n.views;
-    Seen own[4];
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) own[i] = {-INFINITE, 0.0f, 0.0f};
-    for (u32 first = begin; first < end; first += TILE) {
-        float s[4][4];
-        similarities(s, z, all, n, start, first, left, right);
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) {
-            u32 anchor = start + y + i;
-            if (anchor >= n.anchors) continue;
-            u32 positive = positive_of(n, anchor);
-            float peak = own[i].peak;
-#pragma unroll
-            for (u32 j = 0; j < 4; ++j) {
-                u32 k = first + x + j;
-                if (k >= end || k == n.offset + anchor) continue;
-                if (k == positive) anchors_out[4 * anchor + 1] = s[i][j];
-                else if (s[i][j] > peak) peak = s[i][j];
-            }
-            own[i] = raised(own[i], peak);
-#pragma unroll
-            for (u32 j = 0; j < 4; ++j) {
-                u32 k = first + x + j;
-                if (k >= end || k == n.offset + anchor || k == positive) continue;
-                float below = s[i][j] - peak, e = expf(below);
-                own[i].mass += e;
-                own[i].moment += below * e;
-            }
+// Halves of all views. Grid: groups of 16 views, of whole tiles. `across` may be null.
+KERNEL(256, split_views)(const float *z, Views n, Halves all) {
+    constexpr u32 GROUP = 16;
+    SHARED float up[GROUP];
+    const u32 first = blockIdx.x * GROUP;
+    for (u32 row = threadIdx.x / WARP; row < GROUP; row += THREADS / WARP) {
+        const u32 view = first + row;
+        float most = 0.0f;
+        for (u32 d = threadIdx.x % WARP; view < n.views && d < n.dim; d += WARP) {
+            float size = fabsf(z[(u64)view * n.dim + d]);
+            if (size > most) most = size;
+        }
+        most = warp_max(most);
+        if (threadIdx.x % WARP == 0) {
+            const Scale scale(most);
+            up[row] = scale.up;
+            all.scales[view] = scale.down;
         }
     }
+    __syncthreads();
+    auto value = [&](u32 row, u32 d) { return first + row < n.views && d < n.dim ? z[(u64)(first + row) * n.dim + d] * up[row] : 0.0f; };
+    const u32 chunks = n.slabs() * SLAB / 16;
+    const u64 tile = (u64)(first / TILE) * n.slabs() * WORDS;
+    for (u32 i = threadIdx.x; i < chunks * GROUP * 4; i += THREADS) {
+        const u32 t = i % 4, row = i / 4 % GROUP, chunk = i / (4 * GROUP), d = chunk * 16 + 2 * t;
+        Pack<u32, 4> words;
+        halve(value(row, d), value(row, d + 1), words.v[0], words.v[2]);
+        halve(value(row, d + 8), value(row, d + 9), words.v[1], words.v[3]);
+        *reinterpret_cast<Pack<u32, 4> *>(all.along + tile + (u64)chunk * STEP + (first % TILE + row) * 16 + t * 4) = words;
+    }
+    if (!all.across) return;
+    for (u32 i = threadIdx.x; i < n.slabs() * SLAB * 4; i += THREADS) {
+        const u32 t = i % 4, d = i / 4, row = 2 * t;
+        Pack<u32, 4> words;
+        halve(value(row, d), value(row + 1, d), words.v[0], words.v[2]);
+        halve(value(row + 8, d), value(row + 9, d), words.v[1], words.v[3]);
+        *reinterpret_cast<Pack<u32, 4> *>(all.across + tile + (u64)(d / SLAB) * WORDS + first % TILE / 16 * STEP + d % SLAB * 16 + t * 4) = words;
+    }
+}
+
+// Grid: anchors / 128, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors,
+// 4): loss, positive, entropy, hardest.
+KERNEL(BY_TWOS, nt_xent_forward)(Halves all, Views n, u32 columns_per_split, Seen *seen, float *anchors_out) {
+    alignas(16) SHARED u32 room[2 * WORDS];
+    const Anchors own(all, n);
+    Seen found[2];
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        for (int step = 8; step > 0; step /= 2) {
-            Seen other = {__shfl_xor_sync(ALL_LANES, own[i].peak, step), __shfl_xor_sync(ALL_LANES, own[i].mass, step),
-                          __shfl_xor_sync(ALL_LANES, own[i].moment, step)};
-            own[i] = joined(own[i], other);
+    for (u32 row = 0; row < 2; ++row) found[row] = {-INFINITE, 0.0f, 0.0f};
+    for_each_tile(room, own, all, n, columns_per_split, [&](const float (&s)[8][4], const Columns &columns, u32) {
+#pragma unroll
+        for (u32 row = 0; row < 2; ++row) {
+            float peak = found[row].peak;
+#pragma unroll
+            for (u32 i = 0; i < 16; ++i) {
+                const float value = s[i / 2][2 * row + i % 2];
+                if (columns.are_pair(row, i / 2, i % 2)) anchors_out[4 * own.anchor[row] + 1] = value;
+                if (columns.is_negative(row, i / 2, i % 2) && value > peak) peak = value;
+            }
+            found[row] = raised(found[row], peak);
+#pragma unroll
+            for (u32 i = 0; i < 16; ++i) {
+                const bool counts = columns.is_negative(row, i / 2, i % 2);
+                const float below = s[i / 2][2 * row + i % 2] - peak, e = expf(below);
+                found[row].mass += counts ? e : 0.0f;
+                found[row].moment += counts ? below * e : 0.0f;
+            }
         }
-        u32 anchor = start + y + i;
-        if (x == 0 && anchor < n.anchors) seen[(i64)blockIdx.y * n.anchors + anchor] = own[i];
+    });
+    if (!own.any) return;
+#pragma unroll
+    for (u32 row = 0; row < 2; ++row) {
+        Seen &all_lanes = found[row];
+        for (int step = 2; step > 0; step /= 2) {
+            Seen other = {__shfl_xor_sync(ALL_LANES, all_lanes.peak, step), __shfl_xor_sync(ALL_LANES, all_lanes.mass, step),
+                          __shfl_xor_sync(ALL_LANES, all_lanes.moment, step)};
+            all_lanes = joined(all_lanes, other);
+        }
+        if (threadIdx.x % 4 == 0 && Anchors::inside(row, n)) seen[(i64)blockIdx.y * n.anchors + own.anchor[row]] = all_lanes;
     }
 }
 
@@ -118,20 +148,19 @@ KERNEL(32, nt_xent_mean)(const double *sums, double views, float *loss) {
     if (threadIdx.x == 0) *loss = (float)(sums[0] / views);
 }
 
-// Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
+// Grid: anchors / 128, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
 // (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `anchors` are forward's, `lse`
 // has one value a view of all workers.
-KERNEL(256, nt_xent_backward)
-(const float *z, const float *all, const float *anchors, const float *lse, Views n, u32 columns_per_split, float *partials) {
-    alignas(16) SHARED float left[SLICE][PITCH];
-    alignas(16) SHARED float right[SLICE][PITCH];
-    alignas(16) SHARED float weights[TILE][PITCH];
-    alignas(16) SHARED float values[SLICE][PART];
-    weighted_views(z, all, n, columns_per_split, partials, left, right, weights, values, [&](float s, u32 anchor, u32 k) {
-        // p + p - 2 by what the negatives of both weigh, 1 - p each: where p is nearly 1 it is all error.
-        if (k == positive_of(n, anchor)) return expm1f(-anchors[4 * anchor]) + expm1f(-anchors[4 * (k - n.offset)]);
-        return expf(s - lse[n.offset + anchor]) + expf(s - lse[k]);
-    });
+KERNEL(BY_TWOS, nt_xent_backward)
+(Halves all, const float *anchors, const float *lse, Views n, u32 columns_per_split, float *partials) {
+    alignas(16) SHARED u32 room[2 * WORDS];
+    // p + p - 2 by what the negatives of both weigh, 1 - p each: where p is nearly 1 it is all error.
+    auto pull = [&](u32 anchor) {
+        return expm1f(-anchors[4 * anchor]) + expm1f(-anchors[4 * (positive_of(n, anchor) - n.offset)]);
+    };
+    auto known = [&](u32 k) { return lse[k]; };
+    auto push = [](float s, float mine, float theirs) { return expf(s - mine) + expf(s - theirs); };
+    weighted_views(room, all, n, columns_per_split, partials, known, pull, push);
 }
 
 // dz = factor *dy / tau times the sum of the splits.

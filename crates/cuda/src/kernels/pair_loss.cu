@@ -40,57 +40,51 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
             least ? b.least : a.least, below ? b.below_at : a.below_at, least ? b.least_at : a.least_at};
 }
 
-// Grid: anchors / 64, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, with s(i,j)
+// Grid: anchors / 128, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, with s(i,j)
 // second.
-KERNEL(256, pair_loss_forward)
-(const float *z, const float *all, const float *anchors, Views n, PairLoss loss, u32 columns_per_split, Seen *seen) {
-    alignas(16) SHARED float left[SLICE][PITCH];
-    alignas(16) SHARED float right[SLICE][PITCH];
-    u32 start = blockIdx.x * TILE, x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4;
-    u32 begin = blockIdx.y * columns_per_split;
-    u32 end = begin + columns_per_split < n.views ? begin + columns_per_split : n.views;
-    Seen own[4];
+KERNEL(BY_TWOS, pair_loss_forward)
+(Halves all, const float *anchors, Views n, PairLoss loss, u32 columns_per_split, Seen *seen) {
+    alignas(16) SHARED u32 room[2 * WORDS];
+    const Anchors own(all, n);
+    Seen found[2];
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) own[i] = {0.0f, 0.0f, -INFINITE, INFINITE, 0, 0};
-    for (u32 first = begin; first < end; first += TILE) {
-        float s[4][4];
-        similarities(s, z, all, n, start, first, left, right);
+    for (u32 row = 0; row < 2; ++row) found[row] = {0.0f, 0.0f, -INFINITE, INFINITE, 0, 0};
+    for_each_tile(room, own, all, n, columns_per_split, [&](const float (&s)[8][4], const Columns &columns, u32 first) {
 #pragma unroll
-        for (u32 i = 0; i < 4; ++i) {
-            u32 anchor = start + y + i;
-            if (anchor >= n.anchors) continue;
-            u32 place = positive_of(n, anchor);
-            float positive = anchors[4 * anchor + 1];
+        for (u32 row = 0; row < 2; ++row) {
+            const float positive = anchors[4 * own.anchor[row] + 1];
+            Seen &seen_yet = found[row];
 #pragma unroll
-            for (u32 j = 0; j < 4; ++j) {
-                u32 k = first + x + j;
-                if (k >= end || k == n.offset + anchor || k == place) continue;
+            for (u32 i = 0; i < 16; ++i) {
+                const float value = s[i / 2][2 * row + i % 2];
+                if (!columns.is_negative(row, i / 2, i % 2)) continue;
                 if (!loss.semi_hard) {
-                    own[i].lost += lost(loss, s[i][j], positive);
-                    if (loss.triplet) own[i].active += pushed(loss, s[i][j], positive);
+                    seen_yet.lost += lost(loss, value, positive);
+                    if (loss.triplet) seen_yet.active += pushed(loss, value, positive);
                     continue;
                 }
-                if (s[i][j] < positive && s[i][j] > own[i].below) {
-                    own[i].below = s[i][j];
-                    own[i].below_at = k;
+                if (value < positive && value > seen_yet.below) {
+                    seen_yet.below = value;
+                    seen_yet.below_at = view_of(first, i / 2, i % 2);
                 }
-                if (s[i][j] < own[i].least) {
-                    own[i].least = s[i][j];
-                    own[i].least_at = k;
+                if (value < seen_yet.least) {
+                    seen_yet.least = value;
+                    seen_yet.least_at = view_of(first, i / 2, i % 2);
                 }
             }
         }
-    }
+    });
+    if (!own.any) return;
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        for (int step = 8; step > 0; step /= 2) {
-            Seen other = {__shfl_xor_sync(ALL_LANES, own[i].lost, step),     __shfl_xor_sync(ALL_LANES, own[i].active, step),
-                          __shfl_xor_sync(ALL_LANES, own[i].below, step),    __shfl_xor_sync(ALL_LANES, own[i].least, step),
-                          __shfl_xor_sync(ALL_LANES, own[i].below_at, step), __shfl_xor_sync(ALL_LANES, own[i].least_at, step)};
-            own[i] = joined(own[i], other);
+    for (u32 row = 0; row < 2; ++row) {
+        Seen &all_lanes = found[row];
+        for (int step = 2; step > 0; step /= 2) {
+            Seen other = {__shfl_xor_sync(ALL_LANES, all_lanes.lost, step),     __shfl_xor_sync(ALL_LANES, all_lanes.active, step),
+                          __shfl_xor_sync(ALL_LANES, all_lanes.below, step),    __shfl_xor_sync(ALL_LANES, all_lanes.least, step),
+                          __shfl_xor_sync(ALL_LANES, all_lanes.below_at, step), __shfl_xor_sync(ALL_LANES, all_lanes.least_at, step)};
+            all_lanes = joined(all_lanes, other);
         }
-        u32 anchor = start + y + i;
-        if (x == 0 && anchor < n.anchors) seen[(i64)blockIdx.y * n.anchors + anchor] = own[i];
+        if (threadIdx.x % 4 == 0 && Anchors::inside(row, n)) seen[(i64)blockIdx.y * n.anchors + own.anchor[row]] = all_lanes;
     }
 }
 
@@ -141,20 +135,16 @@ KERNEL(1024, pair_loss_figures)(const float *anchors, const float *losses, u32 c
     }
 }
 
-// Where all negatives count. Grid: anchors / 64, splits, dim / 128. `partials` is (splits, anchors, dim), which
+// Where all negatives count. Grid: anchors / 128, splits, dim / 128. `partials` is (splits, anchors, dim), which
 // nt_xent_gradient puts together; `pairs` has one a view of all workers.
-KERNEL(256, pair_loss_backward)
-(const float *z, const float *all, const Pair *pairs, Views n, PairLoss loss, u32 columns_per_split, float *partials) {
-    alignas(16) SHARED float left[SLICE][PITCH];
-    alignas(16) SHARED float right[SLICE][PITCH];
-    alignas(16) SHARED float weights[TILE][PITCH];
-    alignas(16) SHARED float values[SLICE][PART];
-    float share = 1.0f / (float)(n.views - 2);
-    weighted_views(z, all, n, columns_per_split, partials, left, right, weights, values, [&](float s, u32 anchor, u32 k) {
-        const Pair own = pairs[n.offset + anchor], other = pairs[k];
-        if (k == positive_of(n, anchor)) return -(own.pull + other.pull);
-        return share * (pushed(loss, s, own.positive) + pushed(loss, s, other.positive));
-    });
+KERNEL(BY_TWOS, pair_loss_backward)
+(Halves all, const Pair *pairs, Views n, PairLoss loss, u32 columns_per_split, float *partials) {
+    alignas(16) SHARED u32 room[2 * WORDS];
+    const float share = 1.0f / (float)(n.views - 2);
+    auto pull = [&](u32 anchor) { return -(pairs[n.offset + anchor].pull + pairs[positive_of(n, anchor)].pull); };
+    auto known = [&](u32 k) { return pairs[k].positive; };
+    auto push = [&](float s, float mine, float theirs) { return share * (pushed(loss, s, mine) + pushed(loss, s, theirs)); };
+    weighted_views(room, all, n, columns_per_split, partials, known, pull, push);
 }
 
 // Where one negative was mined: a block an anchor, its threads along z. dz = factor *dy times what it mined, its

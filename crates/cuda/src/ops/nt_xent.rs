@@ -1,8 +1,9 @@
 //! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities never exists.
+//! Products are made on tensor cores, to the precision of f32.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 
-use super::similarities::{Partials, checked};
+use super::similarities::{Halves, Partials, Pass, checked};
 use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect_len, fits};
 use crate::{Module, Program, Result, Slice, SliceMut};
 
@@ -10,21 +11,20 @@ const PROGRAM: Program = Program::of(Module::NtXent);
 /// Values of `Seen` in `nt_xent.cu`.
 const SEEN: usize = 3;
 
-/// Per anchor [loss, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. z is (anchors,
-/// dim), `all` (views, dim), and z is `all` from `shape.offset` on.
+/// Per anchor [loss, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. `all` is (views,
+/// dim), this worker's anchors from `shape.offset` on among them.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
-    z: Slice<f32>,
     all: Slice<f32>,
     anchors: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "nt_xent_forward";
-    let (views, splits) = checked(NAME, shape, z.len(), all.len())?;
+    let (views, splits) = checked(NAME, shape, all.len())?;
     expect_len(NAME, "anchors", anchors.len(), 4 * shape.anchors)?;
     let seen = Scratch::of::<f32>(gpu, splits.count * shape.anchors * SEEN)?;
-    let arguments =
-        arguments![z.address(), all.address(), views, splits.columns, seen.address(), anchors.address()];
+    let halves = Halves::of(gpu, shape, views, all, Pass::Forward)?;
+    let arguments = arguments![halves.addresses(), views, splits.columns, seen.address(), anchors.address()];
     let blocks = [splits.rows, fits(NAME, splits.count)?, 1];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: blocks, block: BLOCK, arguments };
     // SAFETY: lengths are checked above; `seen` has room for every split of every anchor.
@@ -71,22 +71,23 @@ pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
-    (z, all): (Slice<f32>, Slice<f32>),
+    all: Slice<f32>,
     (anchors, lse): (Slice<f32>, Slice<f32>),
     factor: f32,
     dy: Slice<f32>,
     dz: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "nt_xent_backward";
-    let (views, splits) = checked(NAME, shape, z.len(), all.len())?;
+    let (views, splits) = checked(NAME, shape, all.len())?;
     expect_len(NAME, "anchors", anchors.len(), 4 * shape.anchors)?;
     expect_len(NAME, "lse", lse.len(), shape.views)?;
     expect_len(NAME, "dy", dy.len(), 1)?;
-    expect_len(NAME, "dz", dz.len(), z.len())?;
+    expect_len(NAME, "dz", dz.len(), shape.anchors * shape.dim)?;
     let partials = Partials::of(gpu, NAME, shape, &splits)?;
     let found = (anchors.address(), lse.address());
+    let halves = Halves::of(gpu, shape, views, all, Pass::Backward)?;
     let arguments =
-        arguments![z.address(), all.address(), found.0, found.1, views, splits.columns, partials.address()];
+        arguments![halves.addresses(), found.0, found.1, views, splits.columns, partials.address()];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: partials.grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above; `partials` has room for every split of every anchor.
     unsafe { gpu.launch(&launch)? };

@@ -4,7 +4,7 @@
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::pair_loss::{MOST_VIEWS, PairLoss, Term};
 
-use super::similarities::{self, Partials, Splits, Views};
+use super::similarities::{self, Halves, Partials, Pass, Splits, Views};
 use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, exact_grid, expect, expect_len, fits};
 use crate::{Module, Program, Result, Slice, SliceMut};
 
@@ -33,32 +33,33 @@ impl Kind {
     }
 }
 
-fn checked(kernel: &'static str, shape: &ContrastiveShape, z: usize, all: usize) -> Result<(Views, Splits)> {
+fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize) -> Result<(Views, Splits)> {
     let sound = shape.views > 2 && shape.views <= MOST_VIEWS;
     expect(kernel, sound, || format!("negatives are needed, of at most {MOST_VIEWS} views: {shape:?}"))?;
-    similarities::checked(kernel, shape, z, all)
+    similarities::checked(kernel, shape, all)
 }
 
-/// Per anchor a `simclr_kernels::pair_loss::Pair` and its loss. z is (anchors, dim), `all` (views, dim), and z is
-/// `all` from `shape.offset` on; `anchors` is what [`super::nt_xent::forward`] found of the same views.
+/// Per anchor a `simclr_kernels::pair_loss::Pair` and its loss. `all` is (views, dim), this worker's anchors from
+/// `shape.offset` on among them; `anchors` is what [`super::nt_xent::forward`] found of the same views.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    (z, all): (Slice<f32>, Slice<f32>),
+    all: Slice<f32>,
     anchors: Slice<f32>,
     pairs: SliceMut<f32>,
     losses: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "pair_loss_forward";
-    let (views, splits) = checked(NAME, shape, z.len(), all.len())?;
+    let (views, splits) = checked(NAME, shape, all.len())?;
     expect_len(NAME, "anchors", anchors.len(), 4 * shape.anchors)?;
     expect_len(NAME, "pairs", pairs.len(), PAIR * shape.anchors)?;
     expect_len(NAME, "losses", losses.len(), shape.anchors)?;
     let (kind, count) = (Kind::of(loss, shape), fits(NAME, splits.count)?);
     let seen = Scratch::of::<f32>(gpu, splits.count * shape.anchors * SEEN)?;
-    let [z, all, anchors] = [z, all, anchors].map(|values| values.address());
-    let arguments = arguments![z, all, anchors, views, kind, splits.columns, seen.address()];
+    let halves = Halves::of(gpu, shape, views, all, Pass::Forward)?;
+    let anchors = anchors.address();
+    let arguments = arguments![halves.addresses(), anchors, views, kind, splits.columns, seen.address()];
     let grid = [splits.rows, count, 1];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above; `seen` has room for every split of every anchor.
@@ -95,17 +96,17 @@ pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    (z, all): (Slice<f32>, Slice<f32>),
+    all: Slice<f32>,
     pairs: Slice<f32>,
     factor: f32,
     dy: Slice<f32>,
     dz: SliceMut<f32>,
 ) -> Result<()> {
     const NAME: &str = "pair_loss_backward";
-    let (views, splits) = checked(NAME, shape, z.len(), all.len())?;
+    let (views, splits) = checked(NAME, shape, all.len())?;
     expect_len(NAME, "pairs", pairs.len(), PAIR * shape.views)?;
     expect_len(NAME, "dy", dy.len(), 1)?;
-    expect_len(NAME, "dz", dz.len(), z.len())?;
+    expect_len(NAME, "dz", dz.len(), shape.anchors * shape.dim)?;
     let factor = factor * loss.term.unit(shape.temperature) / shape.temperature;
     if loss.semi_hard {
         let arguments = arguments![all.address(), pairs.address(), views, factor, dy.address(), dz.address()];
@@ -116,16 +117,9 @@ pub fn backward(
         return unsafe { gpu.launch(&launch) };
     }
     let partials = Partials::of(gpu, NAME, shape, &splits)?;
-    let kind = Kind::of(loss, shape);
-    let arguments = arguments![
-        z.address(),
-        all.address(),
-        pairs.address(),
-        views,
-        kind,
-        splits.columns,
-        partials.address()
-    ];
+    let (kind, halves) = (Kind::of(loss, shape), Halves::of(gpu, shape, views, all, Pass::Backward)?);
+    let arguments =
+        arguments![halves.addresses(), pairs.address(), views, kind, splits.columns, partials.address()];
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: partials.grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above; `partials` has room for every split of every anchor.
     unsafe { gpu.launch(&launch)? };

@@ -1,14 +1,24 @@
-//! What losses over similarities share: their tiles, and the gradient that is put together from splits. See
-//! `similarities.cuh`.
+//! What losses over similarities share: the views in halves of 16 bits, their tiles, and the gradient that is put
+//! together from splits. See `similarities.cuh`.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 
 use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits, grid};
 use crate::{Module, Program, Result, Slice, SliceMut};
 
+/// Anchors of a block.
+const ANCHORS: usize = 128;
+/// Views of a tile, and dimensions of a slab.
 const TILE: usize = 64;
 /// Dimensions of dz that a block computes.
 const PART: usize = 128;
+/// Views that a block splits in halves.
+const GROUP: usize = 16;
+/// Blocks at work at once: two on each multiprocessor of the largest GPUs.
+const BLOCKS: usize = 264;
+
+/// Of [`PROGRAM`] are kernels that all such losses launch.
+const PROGRAM: Program = Program::of(Module::NtXent);
 
 /// `Views` of `similarities.cuh`.
 #[repr(C)]
@@ -21,6 +31,63 @@ pub(super) struct Views {
     inverse_temperature: f32,
 }
 
+/// `Halves` of `similarities.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Addresses {
+    along: u64,
+    across: u64,
+    scales: u64,
+}
+
+/// Which halves of views a pass multiplies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Similarities alone.
+    Forward,
+    /// Similarities, and weights with views.
+    Backward,
+}
+
+/// Views in halves of 16 bits, as tensor cores take them.
+pub(super) struct Halves {
+    along: Scratch,
+    across: Option<Scratch>,
+    scales: Scratch,
+}
+
+impl Halves {
+    /// Of `all`, whose length is known to be right.
+    pub fn of(
+        gpu: &dyn Launcher,
+        shape: &ContrastiveShape,
+        views: Views,
+        all: Slice<f32>,
+        pass: Pass,
+    ) -> Result<Halves> {
+        const NAME: &str = "split_views";
+        let rows = shape.views.next_multiple_of(TILE);
+        let words = || Scratch::of::<u32>(gpu, rows * shape.dim.next_multiple_of(TILE));
+        let halves = Halves {
+            along: words()?,
+            across: (pass == Pass::Backward).then(words).transpose()?,
+            scales: Scratch::of::<f32>(gpu, rows)?,
+        };
+        let arguments = arguments![all.address(), views, halves.addresses()];
+        let grid = [fits(NAME, rows / GROUP)?, 1, 1];
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
+        // SAFETY: `all` has as many views, and there is room for whole tiles of them.
+        unsafe { gpu.launch(&launch)? };
+        Ok(halves)
+    }
+
+    /// Where they are, as kernels take them.
+    pub fn addresses(&self) -> Addresses {
+        let across = self.across.as_ref().map_or(0, Scratch::address);
+        Addresses { along: self.along.address(), across, scales: self.scales.address() }
+    }
+}
+
 /// How the other views are cut, so that enough blocks are at work.
 pub(super) struct Splits {
     pub rows: u32,
@@ -30,8 +97,8 @@ pub(super) struct Splits {
 
 impl Splits {
     fn of(kernel: &'static str, shape: &ContrastiveShape) -> Result<Splits> {
-        let (rows, tiles) = (shape.anchors.div_ceil(TILE), shape.views.div_ceil(TILE));
-        let wanted = (512 / rows).clamp(1, tiles);
+        let (rows, tiles) = (shape.anchors.div_ceil(ANCHORS), shape.views.div_ceil(TILE));
+        let wanted = (BLOCKS / rows).clamp(1, tiles);
         let columns = tiles.div_ceil(wanted) * TILE;
         Ok(Splits {
             rows: fits(kernel, rows)?,
@@ -42,19 +109,13 @@ impl Splits {
 }
 
 /// The views and their splits, once lengths are known to belong together.
-pub(super) fn checked(
-    kernel: &'static str,
-    shape: &ContrastiveShape,
-    z: usize,
-    all: usize,
-) -> Result<(Views, Splits)> {
+pub(super) fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize) -> Result<(Views, Splits)> {
     let sound = shape.anchors >= 2
         && shape.anchors.is_multiple_of(2)
         && shape.dim > 0
         && shape.offset + shape.anchors <= shape.views
         && shape.temperature > 0.0;
     expect(kernel, sound, || format!("two views of every image are needed: {shape:?}"))?;
-    expect_len(kernel, "z", z, shape.anchors * shape.dim)?;
     expect_len(kernel, "all", all, shape.views * shape.dim)?;
     let views = Views {
         anchors: fits(kernel, shape.anchors)?,
@@ -96,8 +157,7 @@ impl Partials {
         expect_len(NAME, "parts", self.values.as_ref::<f32>().len(), self.splits as usize * dz.len())?;
         let arguments =
             arguments![self.address(), self.splits, dz.len() as i64, factor, dy.address(), dz.address()];
-        let program = Program::of(Module::NtXent);
-        let launch = Launch { program, kernel: NAME, grid: grid(dz.len()), block: BLOCK, arguments };
+        let launch = Launch { program: PROGRAM, kernel: NAME, grid: grid(dz.len()), block: BLOCK, arguments };
         // SAFETY: there are as many parts as the kernel reads, and dy is one value.
         unsafe { gpu.launch(&launch) }
     }

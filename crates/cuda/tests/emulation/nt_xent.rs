@@ -5,26 +5,35 @@ use simclr_kernels::nt_xent::{self as cpu, Anchor};
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};
 
-fn views(count: usize, dim: usize, normalized: bool) -> Vec<f32> {
+/// Unit vectors, or values of about so many in either direction.
+fn views(count: usize, dim: usize, size: Option<f32>) -> Vec<f32> {
     let mut z = noise(count * dim, (count + dim) as u32);
-    for row in z.chunks_exact_mut(dim).filter(|_| normalized) {
-        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|v| *v /= norm);
+    for row in z.chunks_exact_mut(dim) {
+        let factor = size.map_or_else(|| 1.0 / length(row), |size| 2.0 * size);
+        row.iter_mut().for_each(|v| *v *= factor);
     }
     z
 }
 
-/// Anchors, views before and after them, dimensions, temperature: one tile and several, tails of each kind, one
-/// worker of several, similarities far beyond what the exponential of a float can hold.
-const SHAPES: [(usize, usize, usize, usize, f32, bool); 8] = [
-    (2, 0, 0, 1, 0.5, true),
-    (6, 0, 0, 2, 0.1, true),
-    (64, 0, 0, 16, 0.1, true),
-    (66, 0, 0, 33, 0.1, true),
-    (140, 130, 20, 70, 0.2, true),
-    (130, 0, 0, 200, 0.02, true),
-    (34, 0, 0, 128, 0.005, false),
-    (10, 64, 64, 257, 1.0, false),
+fn length(row: &[f32]) -> f32 {
+    row.iter().map(|v| v * v).sum::<f32>().sqrt()
+}
+
+/// Anchors, views before and after them, dimensions, temperature, size: one tile and several, tails of each kind, one
+/// worker of several, similarities far beyond what the exponential of a float can hold, large values and small ones.
+const SHAPES: [(usize, usize, usize, usize, f32, Option<f32>); 12] = [
+    (2, 0, 0, 1, 0.5, None),
+    (6, 0, 0, 2, 0.1, None),
+    (64, 0, 0, 16, 0.1, None),
+    (66, 0, 0, 33, 0.1, None),
+    (140, 130, 20, 70, 0.2, None),
+    (130, 0, 0, 200, 0.02, None),
+    (34, 0, 0, 128, 0.005, Some(0.5)),
+    (10, 64, 64, 257, 1.0, Some(0.5)),
+    (18, 37, 10, 130, 0.05, None),
+    (26, 5, 130, 100, 0.07, None),
+    (30, 3, 40, 5, 2e5, Some(1e3)),
+    (16, 1, 0, 24, 1e-5, Some(1e-3)),
 ];
 
 #[test]
@@ -32,26 +41,28 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
     if compiler().is_none() {
         return;
     }
-    for (anchors, before, after, dim, temperature, normalized) in SHAPES {
+    for (anchors, before, after, dim, temperature, size) in SHAPES {
         let count = before + anchors + after;
-        let all = views(count, dim, normalized);
+        let all = views(count, dim, size);
         let z = &all[before * dim..][..anchors * dim];
         let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
         cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
         // What other workers have found, near enough.
         let mut lse = vec![want[0].lse(); count];
-        lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse());
         let (factor, dy) = (0.25, 2.0);
         let got = in_every_order(|gpu| {
-            let (z, all, lse) = (Values::of(z), Values::of(&all), Values::of(&lse));
+            let all = Values::of(&all);
             let mut out = Values::<f32>::fresh(4 * anchors);
-            nt_xent::forward(gpu, &shape, z.read(), all.read(), out.write()).unwrap();
+            nt_xent::forward(gpu, &shape, all.read(), out.write()).unwrap();
             let (mut sums, mut own) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
             nt_xent::figures(gpu, out.read(), sums.write(), own.write()).unwrap();
-            let (dy, mut dz) = (Values::of(&[dy]), Values::<f32>::fresh(anchors * dim));
-            let (operands, found) = ((z.read(), all.read()), (out.read(), lse.read()));
-            nt_xent::backward(gpu, &shape, operands, found, factor, dy.read(), dz.write()).unwrap();
+            let mut lse = lse.clone();
+            lse[before..before + anchors].copy_from_slice(&own.get());
+            let (lse, dy, mut dz) =
+                (Values::of(&lse), Values::of(&[dy]), Values::<f32>::fresh(anchors * dim));
+            let found = (out.read(), lse.read());
+            nt_xent::backward(gpu, &shape, all.read(), found, factor, dy.read(), dz.write()).unwrap();
             // One anchor has no negative: its hardest is minus infinity.
             (out.get(), sums.get(), own.get(), dz.get())
         });
@@ -68,12 +79,17 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         assert!(close(got.1[0], sum(|a| f64::from(a.loss))), "{what}");
         assert_eq!(got.1[1], sum(|a| f64::from(u8::from(a.positive > a.hardest))), "{what}");
         assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| *lse == anchor[1] + anchor[0]));
+        lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse());
         let mut dz = vec![0.0; z.len()];
         cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, factor * dy, &mut dz);
         let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
         let worst = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         // The difference of two exponentials may be small beside either.
-        assert!(worst <= 2e-5 * scale.max(0.5 / temperature * factor), "{what}: {worst} of {scale}");
+        let longest = all.chunks_exact(dim).map(length).fold(0f32, f32::max);
+        assert!(
+            worst <= 2e-5 * scale.max(0.5 / temperature * factor * longest),
+            "{what}: {worst} of {scale}"
+        );
     }
 }
 
@@ -84,14 +100,14 @@ fn many_views_are_cut_into_splits_that_join_again() {
     }
     let (anchors, dim) = (64, 8);
     let count = 64 * 12;
-    let all = views(count, dim, true);
+    let all = views(count, dim, None);
     let shape = ContrastiveShape { anchors, views: count, offset: 128, dim, temperature: 0.1 };
     let z = &all[128 * dim..][..anchors * dim];
     let mut want = vec![Anchor::default(); anchors];
     cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
     let got = in_every_order(|gpu| {
-        let (z, all, mut out) = (Values::of(z), Values::of(&all), Values::<f32>::fresh(4 * anchors));
-        nt_xent::forward(gpu, &shape, z.read(), all.read(), out.write()).unwrap();
+        let (all, mut out) = (Values::of(&all), Values::<f32>::fresh(4 * anchors));
+        nt_xent::forward(gpu, &shape, all.read(), out.write()).unwrap();
         out.get()
     });
     let losses: Vec<f32> = got.iter().step_by(4).copied().collect();
@@ -103,12 +119,12 @@ fn a_nan_reaches_the_loss() {
     if compiler().is_none() {
         return;
     }
-    let mut z = views(8, 4, true);
+    let mut z = views(8, 4, None);
     z[5] = f32::NAN;
     let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.1 };
     let nan = in_every_order(|gpu| {
         let (z, mut out) = (Values::of(&z), Values::<f32>::fresh(32));
-        nt_xent::forward(gpu, &shape, z.read(), z.read(), out.write()).unwrap();
+        nt_xent::forward(gpu, &shape, z.read(), out.write()).unwrap();
         let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(8));
         nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
         sums.get()[0].is_nan()
@@ -119,7 +135,7 @@ fn a_nan_reaches_the_loss() {
 /// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
 /// opposite.
 fn separated(images: usize, dim: usize) -> Vec<f32> {
-    let mut z = views(2 * images, dim, true);
+    let mut z = views(2 * images, dim, None);
     for (view, z) in z.chunks_exact_mut(dim).enumerate() {
         let image = view % images;
         z.iter_mut().for_each(|v| *v *= 0.15);
@@ -148,12 +164,11 @@ fn small_losses_are_as_exact_as_large_ones() {
         let (found, dz) = in_every_order(|gpu| {
             let (z, mut out, mut dz) =
                 (Values::of(&z), Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(anchors * dim));
-            nt_xent::forward(gpu, &shape, z.read(), z.read(), out.write()).unwrap();
+            nt_xent::forward(gpu, &shape, z.read(), out.write()).unwrap();
             let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
             nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
-            let (dy, operands) = (Values::of(&[1.0]), (z.read(), z.read()));
-            let found = (out.read(), lse.read());
-            nt_xent::backward(gpu, &shape, operands, found, 1.0, dy.read(), dz.write()).unwrap();
+            let (dy, found) = (Values::of(&[1.0]), (out.read(), lse.read()));
+            nt_xent::backward(gpu, &shape, z.read(), found, 1.0, dy.read(), dz.write()).unwrap();
             (out.get(), dz.get())
         });
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();

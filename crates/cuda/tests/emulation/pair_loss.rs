@@ -38,24 +38,22 @@ fn run(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    (z, all): (&[f32], &[f32]),
+    all: &[f32],
     others: &[f32],
     (factor, dy): (f32, f32),
 ) -> Found {
-    let (z, all, mut anchors) = (Values::of(z), Values::of(all), Values::<f32>::fresh(4 * shape.anchors));
-    nt_xent::forward(gpu, shape, z.read(), all.read(), anchors.write()).unwrap();
+    let (all, mut anchors) = (Values::of(all), Values::<f32>::fresh(4 * shape.anchors));
+    nt_xent::forward(gpu, shape, all.read(), anchors.write()).unwrap();
     let (mut pairs, mut losses) =
         (Values::<f32>::fresh(4 * shape.anchors), Values::<f32>::fresh(shape.anchors));
-    let operands = (z.read(), all.read());
-    pair_loss::forward(gpu, shape, loss, operands, anchors.read(), pairs.write(), losses.write()).unwrap();
+    pair_loss::forward(gpu, shape, loss, all.read(), anchors.read(), pairs.write(), losses.write()).unwrap();
     let mut sums = Values::<f64>::fresh(3);
     pair_loss::figures(gpu, anchors.read(), losses.read(), sums.write()).unwrap();
     let mut known = others.to_vec();
     known[4 * shape.offset..][..4 * shape.anchors].copy_from_slice(&pairs.get());
     let (known, dy) = (Values::of(&known), Values::of(&[dy]));
     let mut dz = Values::<f32>::fresh(shape.anchors * shape.dim);
-    let operands = (z.read(), all.read());
-    pair_loss::backward(gpu, shape, loss, operands, known.read(), factor, dy.read(), dz.write()).unwrap();
+    pair_loss::backward(gpu, shape, loss, all.read(), known.read(), factor, dy.read(), dz.write()).unwrap();
     (pairs.get(), losses.get(), sums.get(), dz.get())
 }
 
@@ -83,7 +81,7 @@ fn losses_pairs_and_gradient_are_those_of_the_portable_form() {
         let others: Vec<f32> = values_of(&known);
         known[before..before + anchors].copy_from_slice(&pairs);
         let (factor, dy) = (0.25, 2.0);
-        let got = in_every_order(|gpu| run(gpu, &shape, loss, (z, &all), &others, (factor, dy)));
+        let got = in_every_order(|gpu| run(gpu, &shape, loss, &all, &others, (factor, dy)));
 
         let what = format!("{loss:?} {shape:?}");
         let want_pairs = values_of(&pairs);
@@ -119,7 +117,7 @@ fn a_nan_reaches_the_loss() {
     let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.5 };
     for loss in LOSSES {
         let nan = in_every_order(|gpu| {
-            let (_, losses, sums, _) = run(gpu, &shape, loss, (&z, &z), &[0.0; 32], (1.0, 1.0));
+            let (_, losses, sums, _) = run(gpu, &shape, loss, &z, &[0.0; 32], (1.0, 1.0));
             losses[1].is_nan() && sums[0].is_nan()
         });
         assert!(nan, "{loss:?}");
@@ -138,14 +136,12 @@ fn lengths_and_places_are_checked() {
         let (z, mut dz, dy) = (Values::of(&z), Values::<f32>::fresh(32), Values::of(&[1.0]));
         let pairs = Values::of(&[1.0, 0.5, 1e9, 0.5].repeat(8));
         let loss = PairLoss { term: Term::Logistic, semi_hard: true };
-        let operands = (z.read(), z.read());
-        pair_loss::backward(gpu, &shape, loss, operands, pairs.read(), 1.0, dy.read(), dz.write()).unwrap();
+        pair_loss::backward(gpu, &shape, loss, z.read(), pairs.read(), 1.0, dy.read(), dz.write()).unwrap();
         let lonely = ContrastiveShape { anchors: 2, views: 2, ..shape };
         let (two, few) = (Values::of(&[1.0; 8]), Values::of(&[1.0; 8]));
         let (mut pairs, mut losses) = (Values::<f32>::fresh(8), Values::<f32>::fresh(2));
-        let operands = (two.read(), two.read());
         let error =
-            pair_loss::forward(gpu, &lonely, loss, operands, few.read(), pairs.write(), losses.write());
+            pair_loss::forward(gpu, &lonely, loss, two.read(), few.read(), pairs.write(), losses.write());
         assert!(error.unwrap_err().to_string().contains("negatives are needed"));
         dz.get()
     });
