@@ -74,6 +74,9 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
             let entropy = (got[2] - want.entropy).abs() <= 1e-4 + 2e-6 * want.lse().abs();
             assert!(fits && entropy, "{what}: {got:?} {want:?}");
         }
+        // s(i,j) and s(j,i) are the same bits.
+        let positive = |i: usize| got.0[4 * (i % anchors) + 1];
+        assert!((0..anchors).all(|i| positive(i) == positive(i + anchors / 2)), "{what}");
         let sum = |of: fn(&Anchor) -> f64| want.iter().map(of).sum::<f64>();
         let close = |got: f64, want: f64| (got - want).abs() <= 1e-4 * (1.0 + want.abs());
         assert!(close(got.1[0], sum(|a| f64::from(a.loss))), "{what}");
