@@ -343,44 +343,6 @@ fn strided<E: Stored>() {
     }
 }
 
-/// A gradient of weights is computed beside what comes next, of what was there as it was asked for.
-#[test]
-fn what_is_computed_beside_others_meets_none_of_them() {
-    let Some((device, _alone)) = device() else { return };
-    let g = geometry(3, 9, 16, 24, 3, 1);
-    for captured in [false, true] {
-        let case = Case::<bf16>::new(&device, g);
-        let want = case.wanted(None).wide_dw;
-        // The way is known, and memory of such sizes is there to be used again.
-        case.run(&device, EXACT, None);
-        let mut dw = device.buffer::<f32>(g.weight_len()).unwrap();
-        let mut kept = device.zeros::<bf16>(g.input_len()).unwrap();
-        let mut twice = device.zeros::<f32>(g.weight_len()).unwrap();
-        let mut step = || {
-            device.copy(case.on_x.read(), kept.write())?;
-            let mut dy = device.buffer::<bf16>(g.output_len())?;
-            device.copy(case.on_dy.read(), dy.write())?;
-            device.conv2d_backward_weight_f32(&g, EXACT, kept.read(), dy.read(), dw.write())?;
-            // In place of dy, perhaps, and of x.
-            drop(dy);
-            let mut other = device.buffer::<bf16>(g.output_len())?;
-            device.clear(other.write())?;
-            device.clear(kept.write())?;
-            device.copy(dw.read(), twice.write())
-        };
-        if captured {
-            let graph = device.capture(step).unwrap();
-            device.clear(twice.write()).unwrap();
-            graph.replay().unwrap();
-        } else {
-            step().unwrap();
-        }
-        let got = device.values(twice.read()).unwrap();
-        assert_close::<bf16>(&format!("dw, captured: {captured}"), &got, &want);
-        assert!(widened(&device.values(kept.read()).unwrap()).iter().all(|value| *value == 0.0));
-    }
-}
-
 #[test]
 fn all_passes_can_be_captured() {
     let Some((device, _alone)) = device() else { return };

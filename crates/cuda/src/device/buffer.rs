@@ -31,7 +31,6 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// All values, to be read by kernels.
     pub fn read(&self) -> Slice<'_, T> {
-        self.range.before_use(false);
         // SAFETY: the range is so long, begins at a multiple of 4096 and lives as long; whatever bits it holds are
         // a `T`, which is `Pod`.
         unsafe { Slice::from_raw(self.range.address(), self.len) }
@@ -39,7 +38,6 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// All values, to be written by kernels.
     pub fn write(&mut self) -> SliceMut<'_, T> {
-        self.range.before_use(true);
         // SAFETY: as above, and the borrow is exclusive.
         unsafe { SliceMut::from_raw(self.range.address(), self.len) }
     }
@@ -52,7 +50,6 @@ impl DeviceBuffer<u8> {
     /// `Lengths` where they are no whole values.
     pub fn read_as<T: Pod>(&self) -> Result<Slice<'_, T>> {
         let len = self.len_of::<T>()?;
-        self.range.before_use(false);
         // SAFETY: so many values lie in the range, which begins at a multiple of 4096; whatever bits it holds are a
         // `T`, which is `Pod`.
         Ok(unsafe { Slice::from_raw(self.range.address(), len) })
@@ -64,7 +61,6 @@ impl DeviceBuffer<u8> {
     /// As [`DeviceBuffer::read_as`].
     pub fn write_as<T: Pod>(&mut self) -> Result<SliceMut<'_, T>> {
         let len = self.len_of::<T>()?;
-        self.range.before_use(true);
         // SAFETY: as above, and the borrow is exclusive.
         Ok(unsafe { SliceMut::from_raw(self.range.address(), len) })
     }
@@ -89,9 +85,10 @@ impl Device {
     /// # Errors
     /// `OutOfMemory` where the GPU has not as much.
     pub fn buffer<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
+        self.bind()?;
         // No GPU has as much as does not fit into a `usize`.
         let bytes = len.saturating_mul(size_of::<T>());
-        Ok(DeviceBuffer { range: self.take(bytes)?, len, values: PhantomData })
+        Ok(DeviceBuffer { range: self.pool().take(bytes)?, len, values: PhantomData })
     }
 
     /// A buffer of zeros.

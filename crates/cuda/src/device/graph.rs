@@ -36,7 +36,6 @@ impl Device {
     /// Whatever `step` returns; `Call` where it does something that cannot be captured, such as a copy to the host.
     pub fn capture(&self, mut step: impl FnMut() -> Result<()>) -> Result<Graph> {
         self.refuse_in_capture("a capture")?;
-        self.shared.beside.join()?;
         let own = Arc::new(self.pool().another()?);
         let outer = std::mem::replace(&mut *lock(&self.shared.pool), own.clone());
         // Whatever the step uses was made before it, or is of its own pool: one that it drops as it runs must stay
@@ -63,13 +62,10 @@ impl Device {
         stream.begin_capture(mode).map_err(&capturing)?;
         self.shared.capturing.store(true, Ordering::Relaxed);
         let stepped = step();
-        // What is captured beside the stream must come back to it.
-        let joined = self.shared.beside.join();
         self.shared.capturing.store(false, Ordering::Relaxed);
         // Whatever the step says, the stream must leave its capture.
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
-        let ended = joined.or_else(|_| self.shared.beside.join());
-        stepped.and(ended)?;
+        stepped?;
         let graph = graph.map_err(&capturing)?.ok_or_else(|| CudaError::Call {
             what: "capturing a step",
             reason: "it started nothing".to_owned(),

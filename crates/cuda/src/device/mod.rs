@@ -1,6 +1,5 @@
 //! A GPU: its stream, its memory, the kernels that it has loaded, and the libraries that work on it.
 
-mod beside;
 mod buffer;
 mod channel;
 mod communicator;
@@ -40,12 +39,8 @@ pub use pool::MemoryUse;
 pub use product::{Epilogue, Matrix, ProductMode};
 pub use views::{KeptAt, Source, ViewMaker};
 
-use beside::Beside;
-use pool::{Pool, Range};
+use pool::Pool;
 use staging::Staging;
-
-/// The first stream's priority: above that of others, which have 0. A driver takes the nearest that it has.
-const FIRST: i32 = -1;
 
 /// Searches for the fastest way to compute something: what a start costs where nothing is remembered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,8 +55,6 @@ pub struct Searched {
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
-    /// Whether work is started on the second stream.
-    second: bool,
 }
 
 struct Shared {
@@ -71,7 +64,6 @@ struct Shared {
     modules: Mutex<Modules>,
     staging: Mutex<Staging>,
     pool: Mutex<Arc<Pool>>,
-    beside: Arc<Beside>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     compiler: Compiler,
@@ -82,13 +74,6 @@ struct Shared {
     cache: Option<PathBuf>,
     capturing: AtomicBool,
     searched: Mutex<Searched>,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // What is under way knows the pool, which knows of the second stream. There is nobody to tell a failure.
-        let _ = self.beside.join();
-    }
 }
 
 /// What a failed call says.
@@ -148,19 +133,15 @@ impl Device {
         }
         let compiler = Compiler::new(libraries)?.with_cache(cache.map(|folder| folder.join("kernels")));
         check_versions(&compiler, libraries)?;
-        // What the second stream does is to fill the gaps of the first.
-        let stream = context.new_stream_with_priority(FIRST).map_err(&opening)?;
-        let beside = Arc::new(Beside::new(&context, &stream)?);
-        let pool = Pool::new(&context, &stream, &beside)?;
+        let stream = context.new_stream().map_err(&opening)?;
+        let pool = Pool::new(&context, &stream)?;
         Ok(Device {
-            second: false,
             shared: Arc::new(Shared {
                 convolutions: Mutex::new(None),
                 products: Mutex::new(None),
                 modules: Mutex::new(Modules { context: context.clone(), loaded: HashMap::new() }),
                 staging: Mutex::new(Staging::new(context.clone())),
                 pool: Mutex::new(Arc::new(pool)),
-                beside,
                 stream,
                 context,
                 compiler,
@@ -215,11 +196,6 @@ impl Device {
     /// [`CudaError::Call`].
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
-        if self.second {
-            let second = self.shared.beside.stream();
-            return second.synchronize().map_err(failed("waiting for the GPU"));
-        }
-        self.shared.beside.join()?;
         self.shared.stream.synchronize().map_err(failed("waiting for the GPU"))
     }
 
@@ -230,8 +206,6 @@ impl Device {
 
     /// Counts what is a search.
     fn counted_search<T>(&self, search: impl FnOnce() -> Result<T>) -> Result<T> {
-        // What is timed is alone.
-        self.synchronize()?;
         let (start, before) = (Instant::now(), self.searched());
         let found = search();
         let mut searched = lock(&self.shared.searched);
@@ -255,8 +229,7 @@ impl Device {
     }
 
     fn raw_stream(&self) -> CUstream {
-        let stream = if self.second { self.shared.beside.stream() } else { &self.shared.stream };
-        stream.cu_stream()
+        self.shared.stream.cu_stream()
     }
 
     /// An error where a step is being captured, in which `what` would do something else each time than what was
@@ -272,18 +245,6 @@ impl Device {
     /// The pool that buffers now come from.
     fn pool(&self) -> Arc<Pool> {
         lock(&self.shared.pool).clone()
-    }
-
-    /// Memory from it.
-    fn take(&self, bytes: usize) -> Result<Range> {
-        self.bind()?;
-        let taken = self.pool().take(bytes);
-        // What was given back may be free once the second stream is done.
-        if taken.is_err() && !self.second && self.shared.beside.is_busy() {
-            self.shared.beside.join()?;
-            return self.pool().take(bytes);
-        }
-        taken
     }
 
     fn function(&self, program: Program, kernel: &'static str) -> Result<CUfunction> {
@@ -348,9 +309,8 @@ impl Drop for Modules {
     }
 }
 
-// SAFETY: kernels are started on one stream, which runs them in order, or beside it, as `beside.rs` says; memory
-// comes from the pool at multiples of 4096, and what is given back to it is used again only by what is started later
-// on the same stream, once nothing that was started before is under way on the other.
+// SAFETY: kernels are started on one stream, which runs them in order; memory comes from the pool at multiples of
+// 4096, and what is given back to it is used again only by what is started later on the same stream.
 unsafe impl Launcher for Device {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.bind()?;
@@ -366,12 +326,14 @@ unsafe impl Launcher for Device {
     }
 
     fn scratch(&self, bytes: usize) -> Result<Box<dyn Memory>> {
-        Ok(Box::new(self.take(bytes)?))
+        self.bind()?;
+        Ok(Box::new(self.pool().take(bytes)?))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Box<dyn Memory>> {
         self.refuse_in_capture("an upload")?;
-        let range = self.take(bytes.len())?;
+        self.bind()?;
+        let range = self.pool().take(bytes.len())?;
         // SAFETY: the range has so many bytes, and nobody else has them.
         unsafe { lock(&self.shared.staging).send(bytes, range.address(), self.raw_stream()) }?;
         Ok(Box::new(range))

@@ -15,7 +15,6 @@ use cudarc::driver::sys::{
 use cudarc::driver::{CudaContext, CudaStream};
 use simclr_kernels::buffer::arena::{Arena, Place};
 
-use super::beside::Beside;
 use super::failed;
 use crate::{CudaError, Memory, Result};
 
@@ -35,9 +34,8 @@ pub struct MemoryUse {
 
 pub(super) struct Pool {
     context: Arc<CudaContext>,
-    /// On which everything runs that uses its memory, but for what runs beside it.
+    /// On which everything runs that uses its memory.
     stream: Arc<CudaStream>,
-    beside: Arc<Beside>,
     state: Mutex<State>,
 }
 
@@ -56,8 +54,6 @@ struct State {
     clock: u64,
     /// When each hold that there is was made.
     holds: Vec<u64>,
-    /// Whether everything that is given back is held.
-    withholding: bool,
     /// What was given back and is held: from when to when it was a range, and where it lies.
     withheld: Vec<(Span<u64>, Place, usize)>,
 }
@@ -80,7 +76,7 @@ pub(super) struct Hold {
 
 impl Pool {
     /// A pool with addresses for all memory of the GPU, and nothing behind them yet, for what runs on `stream`.
-    pub fn new(context: &Arc<CudaContext>, stream: &Arc<CudaStream>, beside: &Arc<Beside>) -> Result<Pool> {
+    pub fn new(context: &Arc<CudaContext>, stream: &Arc<CudaStream>) -> Result<Pool> {
         let asking = failed("reserving addresses");
         context.bind_to_thread().map_err(&asking)?;
         let managed = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED;
@@ -116,20 +112,14 @@ impl Pool {
             peak: 0,
             clock: 0,
             holds: Vec::new(),
-            withholding: false,
             withheld: Vec::new(),
         };
-        Ok(Pool {
-            context: context.clone(),
-            stream: stream.clone(),
-            beside: beside.clone(),
-            state: Mutex::new(state),
-        })
+        Ok(Pool { context: context.clone(), stream: stream.clone(), state: Mutex::new(state) })
     }
 
     /// A pool beside this one, of the same GPU.
     pub fn another(&self) -> Result<Pool> {
-        Pool::new(&self.context, &self.stream, &self.beside)
+        Pool::new(&self.context, &self.stream)
     }
 
     /// A range of `bytes`, whose contents are arbitrary.
@@ -165,18 +155,6 @@ impl Pool {
         Hold { pool: self.clone(), made }
     }
 
-    /// Keeps everything that is given back from now on from serving others.
-    pub fn withhold(&self) {
-        self.lock().withholding = true;
-    }
-
-    /// Ends that.
-    pub fn release(&self) {
-        let mut state = self.lock();
-        state.withholding = false;
-        state.give_back_what_is_free();
-    }
-
     pub fn usage(&self) -> MemoryUse {
         let state = self.lock();
         MemoryUse { live: state.live, held: state.held, peak: state.peak }
@@ -201,19 +179,9 @@ impl State {
         now
     }
 
-    /// Whether a hold was made while there was this range, or everything is held.
+    /// Whether a hold was made while there was this range.
     fn is_held(&self, life: &Span<u64>) -> bool {
-        self.withholding || self.holds.iter().any(|made| life.contains(made))
-    }
-
-    fn give_back_what_is_free(&mut self) {
-        for (life, place, bytes) in std::mem::take(&mut self.withheld) {
-            if self.is_held(&life) {
-                self.withheld.push((life, place, bytes));
-            } else {
-                self.arena.give_back(place, bytes);
-            }
-        }
+        self.holds.iter().any(|made| life.contains(made))
     }
 
     /// Puts memory behind the addresses up to offset `end`.
@@ -297,13 +265,6 @@ fn properties(context: &CudaContext) -> CUmemAllocationProp {
     properties
 }
 
-impl Range {
-    /// Before it is read, or written, by what is started from now on.
-    pub fn before_use(&self, written: bool) {
-        self.pool.beside.before_use(self.address..self.address + self.bytes as u64, written);
-    }
-}
-
 impl Memory for Range {
     fn address(&self) -> u64 {
         self.address
@@ -327,7 +288,13 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.holds.retain(|made| *made != self.made);
-        state.give_back_what_is_free();
+        for (life, place, bytes) in std::mem::take(&mut state.withheld) {
+            if state.is_held(&life) {
+                state.withheld.push((life, place, bytes));
+            } else {
+                state.arena.give_back(place, bytes);
+            }
+        }
     }
 }
 

@@ -15,8 +15,7 @@
 
 typedef int Result;
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
-                 NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_UNJOINED = 904,
-                 CAPTURED_EVENT = 907,
+                 NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
                  CAPTURE_WRONG_THREAD = 908;
 constexpr size_t TOTAL = size_t(1) << 30, GRANULE = 2 << 20;
 constexpr int DEVICES = 2;
@@ -31,15 +30,10 @@ struct Stream {
     Graph *capture = nullptr;
     std::thread::id by;
     bool invalidated = false, running = false;
-    // Whether it takes part in the capture of another stream, and how much of its work that does not wait for yet.
-    bool joined = false;
-    u64 unjoined = 0;
 };
 struct Event {
     Stream *stream = nullptr;
     u64 at = 0;
-    // Of a capture that it was recorded in, which is over once its stream has left it.
-    Graph *capture = nullptr;
 };
 struct Module {
     void *library;
@@ -85,7 +79,6 @@ static bool this_threads_or_with(Stream *stream, Stream *with) { return stream =
 static void ask(Stream *stream, Work work) {
     if (stream->capture) {
         stream->capture->work.push_back(std::move(work));
-        if (stream->joined) ++stream->unjoined;
         return;
     }
     stream->waiting.push_back(std::move(work));
@@ -202,7 +195,6 @@ API Result cuStreamCreate(Stream **stream, unsigned) {
     streams.push_back(*stream);
     return SUCCESS;
 }
-API Result cuStreamCreateWithPriority(Stream **stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
 API Result cuStreamDestroy_v2(Stream *stream) {
     ALONE;
     // What was asked for is still done; events may refer to it.
@@ -214,24 +206,9 @@ API Result cuStreamSynchronize(Stream *stream) {
     NOT_IN_CAPTURE(stream);
     return finish(stream);
 }
-// A stream that waits for what was captured is captured with it, in the order of all that was asked for, and must be
-// waited for before the capture ends.
 API Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
     ALONE;
     IN_CONTEXT;
-    if (event->capture) {
-        bool over = true;
-        for (Stream *other : streams) over = over && other->capture != event->capture;
-        if (over || (stream->capture && stream->capture != event->capture)) return CAPTURED_EVENT;
-        if (!stream->capture) {
-            stream->capture = event->capture;
-            stream->by = std::this_thread::get_id();
-            stream->invalidated = false;
-            stream->joined = true;
-        }
-        if (event->stream->joined) event->stream->unjoined = 0;
-        return SUCCESS;
-    }
     if (stream->capture) {
         stream->invalidated = true;
         return CAPTURE_UNSUPPORTED;
@@ -254,18 +231,9 @@ API Result cuStreamEndCapture(Stream *stream, Graph **graph) {
     ALONE;
     IN_CONTEXT;
     if (stream->by != std::this_thread::get_id()) return CAPTURE_WRONG_THREAD;
-    bool unjoined = false;
-    for (Stream *other : streams) {
-        if (other == stream || other->capture != stream->capture) continue;
-        unjoined = unjoined || other->unjoined > 0;
-        stream->invalidated = stream->invalidated || other->invalidated;
-        other->capture = nullptr;
-        other->joined = false;
-        other->unjoined = 0;
-    }
-    *graph = stream->invalidated || unjoined ? nullptr : stream->capture;
+    *graph = stream->invalidated ? nullptr : stream->capture;
     stream->capture = nullptr;
-    return *graph ? SUCCESS : unjoined ? CAPTURE_UNJOINED : CAPTURE_INVALIDATED;
+    return *graph ? SUCCESS : CAPTURE_INVALIDATED;
 }
 API Result cuStreamIsCapturing(Stream *stream, int *status) {
     ALONE;
@@ -299,16 +267,15 @@ API Result cuEventCreate(Event **event, unsigned) {
 API Result cuEventRecord(Event *event, Stream *stream) {
     ALONE;
     IN_CONTEXT;
+    NOT_IN_CAPTURE(stream);
     event->stream = stream;
     event->at = stream->asked;
-    event->capture = stream->capture;
     return SUCCESS;
 }
 API Result cuEventSynchronize(Event *event) {
     ALONE;
     IN_CONTEXT;
     NOT_IN_CAPTURE(event->stream);
-    if (event->capture) return CAPTURED_EVENT;
     if (event->stream) run_to(event->stream, event->at);
     return failed ? LAUNCH_FAILED : SUCCESS;
 }

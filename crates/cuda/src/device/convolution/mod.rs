@@ -32,7 +32,6 @@ use cudarc::driver::CudaContext;
 use simclr_kernels::Conv2dGeometry;
 use simclr_kernels::conv2d::Write;
 
-use super::beside::{read_by, written_by};
 use super::{Device, destroy_between_captures, lock, product};
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
@@ -183,8 +182,6 @@ fn failed(error: CudnnError) -> CudaError {
 pub(super) struct Convolutions {
     context: Arc<CudaContext>,
     handle: sys::cudnnHandle_t,
-    /// Of the stream that the handle's work is started on.
-    stream: sys::cudaStream_t,
     /// What routes on disk are for.
     machine: String,
     folder: Option<PathBuf>,
@@ -278,7 +275,7 @@ impl Device {
     }
 
     /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower,
-    /// else rounded to that type. It is computed beside what is started next.
+    /// else rounded to that type.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -291,8 +288,7 @@ impl Device {
         dw: SliceMut<f32>,
     ) -> Result<()> {
         let key = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        let (reads, writes) = ([read_by(&x), read_by(&dy)], written_by(&dw));
-        self.beside(reads, writes, |device| device.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2]))
+        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2])
     }
 
     /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, with the
@@ -305,12 +301,10 @@ impl Device {
     fn with_convolutions<T>(&self, work: impl FnOnce(&mut Convolutions) -> Result<T>) -> Result<T> {
         self.bind()?;
         let mut convolutions = lock(&self.shared.convolutions);
-        let convolutions = match &mut *convolutions {
+        work(match &mut *convolutions {
             Some(convolutions) => convolutions,
             empty => empty.insert(Convolutions::new(self)?),
-        };
-        convolutions.follow(self.raw_stream().cast())?;
-        work(convolutions)
+        })
     }
 }
 
@@ -342,26 +336,18 @@ impl Key {
 impl Convolutions {
     fn new(device: &Device) -> Result<Convolutions> {
         let handle = result::create_handle().map_err(failed)?;
-        Ok(Convolutions {
+        let convolutions = Convolutions {
             context: device.shared.context.clone(),
             handle,
-            stream: std::ptr::null_mut(),
             machine: format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name()),
             folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
             routes: HashMap::new(),
             pays: HashMap::new(),
             limits: ConvolutionLimits::default(),
-        })
-    }
-
-    /// Starts what comes on a stream of the device.
-    fn follow(&mut self, stream: sys::cudaStream_t) -> Result<()> {
-        if self.stream != stream {
-            // SAFETY: the handle was created, and the stream lives as long as the device.
-            unsafe { result::set_stream(self.handle, stream) }.map_err(failed)?;
-            self.stream = stream;
-        }
-        Ok(())
+        };
+        // SAFETY: the handle was created, and the stream lives as long as the device.
+        unsafe { result::set_stream(handle, device.raw_stream().cast()) }.map_err(failed)?;
+        Ok(convolutions)
     }
 
     /// Computes a convolution of operands that are as long as the key says.

@@ -204,7 +204,7 @@ impl Problem {
     pub unsafe fn run(&self, device: &Device, choice: &Choice, operands: Operands) -> Result<()> {
         self.take_bias(operands)?;
         let Operands { a, b, out, .. } = operands;
-        let room = (choice.workspace > 0).then(|| device.take(choice.workspace)).transpose()?;
+        let room = (choice.workspace > 0).then(|| device.pool().take(choice.workspace)).transpose()?;
         let (one, old) = (1f32, if self.adds { 1f32 } else { 0f32 });
         // SAFETY: the caller's promise; the workspace is as long as is said; the factors are read before the call
         // returns.

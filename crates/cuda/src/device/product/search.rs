@@ -41,7 +41,7 @@ impl Products {
         };
         // What the product is added to must outlive the search.
         let [rows, columns, _] = key.sizes;
-        let aside = key.adds.then(|| device.take(rows * columns * key.output.size())).transpose();
+        let aside = key.adds.then(|| device.pool().take(rows * columns * key.output.size())).transpose();
         let aside = match aside {
             Ok(aside) => aside,
             // Without room to try them, the library's belief counts, for this time.
