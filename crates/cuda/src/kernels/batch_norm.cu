@@ -56,16 +56,16 @@ template <int N, bool RESIDUAL, bool MASKED> struct Forward {
         float v[N];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            v[i] = affine(widen(fetched.x.v[i]), scale[i], shift[i]);
-            if constexpr (RESIDUAL) v[i] += widen(fetched.residual.v[i]);
+            v[i] = affine(widen(fetched.x, i), scale[i], shift[i]);
+            if constexpr (RESIDUAL) v[i] += widen(fetched.residual, i);
             v[i] = at_least(floor, v[i]);
         }
         store(y + at, v);
         if constexpr (MASKED) {
-            // Of what was stored: the smallest values may have been rounded to 0.
+            // Of what was stored.
             u32 open = 0;
 #pragma unroll
-            for (int i = 0; i < N; ++i) open |= (u32)(widen(Narrow<T>::of(v[i])) > 0.0f) << i;
+            for (int i = 0; i < N; ++i) open |= (u32)stays_positive<T>(v[i]) << i;
             mask[(u64)at / N] = (u8)open;
         }
     }
@@ -108,18 +108,18 @@ template <int N, u32 GATE> struct Gated {
     u32 mask;
     DEVICE static Gated of(const T *dy, const T *x, const void *gate, i64 at) {
         Gated pack;
-        pack.dy = *reinterpret_cast<const Pack<T, N> *>(dy + at);
-        pack.x = *reinterpret_cast<const Pack<T, N> *>(x + at);
+        pack.dy = load_pack<N>(dy + at);
+        pack.x = load_pack<N>(x + at);
         const void *told = gate_at<N, GATE>(gate, at);
-        if constexpr (GATE == OUTPUT) pack.y = *reinterpret_cast<const Pack<T, N> *>(told);
+        if constexpr (GATE == OUTPUT) pack.y = load_pack<N>(reinterpret_cast<const T *>(told));
         if constexpr (GATE == MASK) pack.mask = *reinterpret_cast<const u8 *>(told);
         return pack;
     }
     // dy where the gate is open, else 0.
     DEVICE float g(int i, float scale, float shift) const {
-        float value = widen(dy.v[i]);
-        if constexpr (GATE == OUTPUT) return widen(y.v[i]) > 0.0f ? value : 0.0f;
-        if constexpr (GATE == AFFINE) return affine(widen(x.v[i]), scale, shift) > 0.0f ? value : 0.0f;
+        float value = widen(dy, i);
+        if constexpr (GATE == OUTPUT) return widen(y, i) > 0.0f ? value : 0.0f;
+        if constexpr (GATE == AFFINE) return affine(widen(x, i), scale, shift) > 0.0f ? value : 0.0f;
         if constexpr (GATE == MASK) return mask >> i & 1 ? value : 0.0f;
         return value;
     }
@@ -148,7 +148,7 @@ template <int N, u32 GATE> struct Products {
         for (int i = 0; i < N; ++i) {
             g[i] = fetched.g(i, scale[i], shift[i]);
             sum[i] += g[i];
-            product[i] = fmaf(g[i], widen(fetched.x.v[i]) - mean[i], product[i]);
+            product[i] = fmaf(g[i], widen(fetched.x, i) - mean[i], product[i]);
         }
         if (keep) store(dy + at, g);
     }
@@ -203,7 +203,7 @@ template <int N, u32 GATE> struct Backward {
     DEVICE void finish(i64 at, const Fetched &fetched) const {
         float v[N];
 #pragma unroll
-        for (int i = 0; i < N; ++i) v[i] = fmaf(fetched.g(i, scale[i], shift[i]), a[i], fmaf(widen(fetched.x.v[i]), b[i], c[i]));
+        for (int i = 0; i < N; ++i) v[i] = fmaf(fetched.g(i, scale[i], shift[i]), a[i], fmaf(widen(fetched.x, i), b[i], c[i]));
         store(x + at, v);
     }
 };

@@ -4,11 +4,11 @@ template <int N> struct Squares {
     typedef Pack<T, N> Fetched;
     const T *x;
     DEVICE void prepare(i64 begin, u32) { x += begin; }
-    DEVICE Fetched fetch(u32 at) const { return *reinterpret_cast<const Fetched *>(x + at); }
+    DEVICE Fetched fetch(u32 at) const { return load_pack<N>(x + at); }
     DEVICE void add(u32, const Fetched &fetched, float (&sum)[N], float (&square)[N]) const {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            float v = widen(fetched.v[i]);
+            float v = widen(fetched, i);
             sum[i] += v;
             square[i] = fmaf(v, v, square[i]);
         }

@@ -64,11 +64,33 @@ template <> struct Narrow<f16> {
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {
     T v[N];
 };
-template <int N, class T> DEVICE void load(float (&out)[N], const T *from) {
-    Pack<T, N> pack = *reinterpret_cast<const Pack<T, N> *>(from);
-#pragma unroll
-    for (int i = 0; i < N; ++i) out[i] = widen(pack.v[i]);
+// Value i of a pack.
+template <class T, int N> DEVICE float widen(const Pack<T, N> &pack, int i) { return widen(pack.v[i]); }
+#ifndef EMULATED
+template <int N> DEVICE float widen(const Pack<bf16, N> &pack, int i) {
+    if constexpr (N % 2 == 0) {
+        // Out of words: taken apart into values first, every second one would cost three instructions for one.
+        u32 word = reinterpret_cast<const u32 *>(&pack)[i / 2];
+        return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+    }
+    return widen(pack.v[i]);
 }
+#endif
+template <int N, class T> DEVICE void unpack(float (&out)[N], const Pack<T, N> &pack) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) out[i] = widen(pack, i);
+}
+// A pack at once: what is taken apart into words would else be read word by word.
+template <int N, class T> DEVICE Pack<T, N> load_pack(const T *from) {
+#ifndef EMULATED
+    if constexpr (sizeof(Pack<T, N>) == 16) {
+        uint4 bits = *reinterpret_cast<const uint4 *>(from);
+        return *reinterpret_cast<Pack<T, N> *>(&bits);
+    }
+#endif
+    return *reinterpret_cast<const Pack<T, N> *>(from);
+}
+template <int N, class T> DEVICE void load(float (&out)[N], const T *from) { unpack(out, load_pack<N>(from)); }
 // A pack from memory that is not read again soon: what is in the caches stays there.
 template <int N, class T> DEVICE Pack<T, N> load_once(const T *from) {
 #ifndef EMULATED
@@ -78,10 +100,6 @@ template <int N, class T> DEVICE Pack<T, N> load_once(const T *from) {
     }
 #endif
     return *reinterpret_cast<const Pack<T, N> *>(from);
-}
-template <int N, class T> DEVICE void unpack(float (&out)[N], const Pack<T, N> &pack) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) out[i] = widen(pack.v[i]);
 }
 template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
     Pack<T, N> pack;
@@ -149,4 +167,17 @@ DEVICE float affine(float x, float scale, float shift) { return fmaf(x, scale, s
 DEVICE bool is_nan(float x) { return x != x; }
 
 // The greater of both. Unlike fmaxf it keeps a NaN, which must reach the loss to be noticed.
-DEVICE float at_least(float floor, float value) { return floor > value ? floor : value; }
+DEVICE float at_least(float floor, float value) {
+#ifdef EMULATED
+    return floor > value ? floor : value;
+#else
+    float greater;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(greater) : "f"(floor), "f"(value));
+    return greater;
+#endif
+}
+
+// Whether a value is still positive once it is rounded to T: half of the least positive number is rounded to 0.
+template <class T> DEVICE bool stays_positive(float value) { return value > 0.0f; }
+template <> DEVICE bool stays_positive<bf16>(float value) { return value > 0x1p-134f; }
+template <> DEVICE bool stays_positive<f16>(float value) { return value > 0x1p-25f; }

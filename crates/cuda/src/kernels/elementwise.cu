@@ -14,8 +14,8 @@ template <class A, class B, class C, class F> DEVICE void map(const A *a, const 
         for (u32 u = 0; u < AHEAD; ++u) {
             i64 pack = i + u * stride;
             if (pack >= packs) continue;
-            first[u] = *reinterpret_cast<const Pack<A, WIDTH> *>(a + pack * WIDTH);
-            second[u] = *reinterpret_cast<const Pack<B, WIDTH> *>(b + pack * WIDTH);
+            first[u] = load_pack<WIDTH>(a + pack * WIDTH);
+            second[u] = load_pack<WIDTH>(b + pack * WIDTH);
         }
 #pragma unroll
         for (u32 u = 0; u < AHEAD; ++u) {

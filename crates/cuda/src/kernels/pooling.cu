@@ -166,7 +166,7 @@ DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Win
             // What is beyond the last window is read from the last one, and not used.
             u64 at = first + (u64)((i / 2 && below ? w.out_width : 0) + (i % 2 && beside ? 1 : 0)) * w.channels;
             winner[i] = *reinterpret_cast<const Pack<u8, N> *>(winners + at);
-            gradient[i] = *reinterpret_cast<const Pack<T, N> *>(dy + at);
+            gradient[i] = load_pack<N>(dy + at);
         }
         float sum[4][N];
 #pragma unroll
@@ -317,7 +317,7 @@ template <int N> DEVICE void avg_forward(const T *x, float *y, u32 batch, u32 pi
         for (u32 i = 0; i < AHEAD; ++i) {
             if (pixel + i >= pixels) continue;
 #pragma unroll
-            for (int j = 0; j < N; ++j) sum[j] += widen(values[i].v[j]);
+            for (int j = 0; j < N; ++j) sum[j] += widen(values[i], j);
         }
     }
 #pragma unroll

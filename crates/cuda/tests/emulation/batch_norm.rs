@@ -1,3 +1,4 @@
+use simclr_cuda::ElementType;
 use simclr_cuda::ops::{batch_norm, reductions, sums};
 use simclr_kernels::batch_norm as cpu;
 
@@ -118,11 +119,20 @@ fn masks<E: Stored>() {
             let at = (i * 1237 + i) % len;
             (x[at], residual[at]) = (tiny, 0.0);
         }
+        // The least of each type: half of it is rounded to 0, three quarters are not.
+        let least = match E::TYPE {
+            ElementType::F32 => f32::from_bits(1),
+            ElementType::Bf16 => 2f32.powi(-133),
+            ElementType::F16 => 2f32.powi(-24),
+        };
+        for at in (0..len).step_by(5) {
+            (x[at], residual[at]) = (least, 0.0);
+        }
         let [x, residual, dy] = [&x, &residual, &dy].map(|values| narrowed::<E>(values));
         let mut coefficients = [4, 5, 6, 7].map(|seed| noise(channels, seed)).concat();
-        // Of every second channel y is x + residual.
+        // Of every second channel y is x, or a part of it, + residual.
         for c in (0..channels).step_by(2) {
-            (coefficients[c], coefficients[channels + c]) = (1.0, -0.0);
+            (coefficients[c], coefficients[channels + c]) = ([1.0, 0.5, 0.75][c / 2 % 3], -0.0);
         }
         let abc = noise(3 * channels, 8);
         for with_residual in [true, false] {
