@@ -8,7 +8,7 @@
 #
 # Needs `cargo build --release --features cuda` first. The first run on a machine times cuDNN's engines, some seconds a network; what it finds is kept in OUT/cache and, packed, in
 # OUT/cache.tgz: CACHE=FILE begins with such a file, of another machine with the same kind of card. A part that fails or takes too long does not keep the others from being done.
-# On an H200 `steps fed` take about four minutes, `run large` as long, and `pytorch` some more.
+# On an H200 `steps fed` take about a minute and a half, `run large` three minutes, and `pytorch` some more.
 #
 # The part `large` takes about 110 GB, or about half of that on a GPU with less memory than 120 GB, where it is 4,096 views. Its peak of memory counts, in the process that
 # searches, what the search took: call it twice for that figure.
