@@ -131,7 +131,9 @@ KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, flo
         loss += a[0];
         hits += a[1] > a[3] ? 1.0 : 0.0;
         entropy += a[2];
-        lse[i] = a[1] + a[0];
+        // No less than any similarity, however it is rounded; a NaN stays.
+        float sum = a[1] + a[0], least = a[3] > a[1] ? a[3] : a[1];
+        lse[i] = least > sum ? least : sum;
     }
     loss = block_sum(loss, places);
     hits = block_sum(hits, places);

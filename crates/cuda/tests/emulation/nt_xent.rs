@@ -81,12 +81,15 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let close = |got: f64, want: f64| (got - want).abs() <= 1e-4 * (1.0 + want.abs());
         assert!(close(got.1[0], sum(|a| f64::from(a.loss))), "{what}");
         assert_eq!(got.1[1], sum(|a| f64::from(u8::from(a.positive > a.hardest))), "{what}");
-        assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| *lse == anchor[1] + anchor[0]));
+        let fits = |lse: f32, a: &[f32]| lse == (a[1] + a[0]).max(a[1]).max(a[3]);
+        assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| fits(*lse, anchor)), "{what}");
         lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse());
         let mut dz = vec![0.0; z.len()];
         cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, factor * dy, &mut dz);
         let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
-        let worst = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        // A NaN is the worst.
+        let off = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs());
+        let worst = off.fold(0f32, |worst, v| if v > worst || v.is_nan() { v } else { worst });
         // The difference of two exponentials may be small beside either.
         let longest = all.chunks_exact(dim).map(length).fold(0f32, f32::max);
         assert!(
@@ -96,25 +99,60 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
     }
 }
 
+/// So many views that a split has several tiles, the last of them not whole.
 #[test]
 fn many_views_are_cut_into_splits_that_join_again() {
     if compiler().is_none() {
         return;
     }
-    let (anchors, dim) = (64, 8);
-    let count = 64 * 12;
+    let (anchors, dim, offset) = (6, 70, 128);
+    let count = 64 * 600 + 5;
     let all = views(count, dim, None);
-    let shape = ContrastiveShape { anchors, views: count, offset: 128, dim, temperature: 0.1 };
-    let z = &all[128 * dim..][..anchors * dim];
+    let shape = ContrastiveShape { anchors, views: count, offset, dim, temperature: 0.1 };
+    let z = &all[offset * dim..][..anchors * dim];
     let mut want = vec![Anchor::default(); anchors];
     cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
-    let got = in_every_order(|gpu| {
-        let (all, mut out) = (Values::of(&all), Values::<f32>::fresh(4 * anchors));
+    // What other workers have found, near enough.
+    let lse = vec![want[0].lse(); count];
+    let mut gradient = vec![0.0; z.len()];
+    cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, 1.0, &mut gradient);
+    let (found, dz) = in_every_order(|gpu| {
+        let (all, lse, dy) = (Values::of(&all), Values::of(&lse), Values::of(&[1.0]));
+        let (mut out, mut dz) = (Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(z.len()));
         nt_xent::forward(gpu, &shape, all.read(), out.write()).unwrap();
-        out.get()
+        let found = (out.read(), lse.read());
+        nt_xent::backward(gpu, &shape, all.read(), found, 1.0, dy.read(), dz.write()).unwrap();
+        (out.get(), dz.get())
     });
-    let losses: Vec<f32> = got.iter().step_by(4).copied().collect();
+    let losses: Vec<f32> = found.iter().step_by(4).copied().collect();
     assert_close("losses", &losses, &want.iter().map(|a| a.loss).collect::<Vec<_>>(), 1e-6);
+    assert_close("the gradient", &dz, &gradient, 1e-5);
+}
+
+#[test]
+fn probabilities_are_at_most_1_however_large_similarities_are() {
+    if compiler().is_none() {
+        return;
+    }
+    let (anchors, dim) = (48, 128);
+    for (size, temperature) in [(90.0, 1.0), (270.0, 0.1), (900.0, 0.1)] {
+        let z = views(anchors, dim, Some(size));
+        let largest = z.iter().fold(0f32, |most, v| most.max(v.abs()));
+        let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
+        let dz = in_every_order(|gpu| {
+            let (z, mut out) = (Values::of(&z), Values::<f32>::fresh(4 * anchors));
+            nt_xent::forward(gpu, &shape, z.read(), out.write()).unwrap();
+            let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(anchors));
+            nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
+            let (dy, mut dz) = (Values::of(&[1.0]), Values::<f32>::fresh(anchors * dim));
+            let found = (out.read(), lse.read());
+            nt_xent::backward(gpu, &shape, z.read(), found, 1.0, dy.read(), dz.write()).unwrap();
+            dz.get()
+        });
+        // Each view weighs at most 1 in the gradient of another, and 1 in its own.
+        let most = (anchors + 1) as f32 * largest / temperature;
+        assert!(dz.iter().all(|v| v.abs() <= most), "{size}, tau {temperature}");
+    }
 }
 
 #[test]
@@ -122,17 +160,22 @@ fn a_nan_reaches_the_loss() {
     if compiler().is_none() {
         return;
     }
+    for what in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert!(reaches_the_loss(what), "{what}");
+    }
+}
+
+fn reaches_the_loss(what: f32) -> bool {
     let mut z = views(8, 4, None);
-    z[5] = f32::NAN;
+    z[5] = what;
     let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 4, temperature: 0.1 };
-    let nan = in_every_order(|gpu| {
+    in_every_order(|gpu| {
         let (z, mut out) = (Values::of(&z), Values::<f32>::fresh(32));
         nt_xent::forward(gpu, &shape, z.read(), out.write()).unwrap();
         let (mut sums, mut lse) = (Values::<f64>::fresh(3), Values::<f32>::fresh(8));
         nt_xent::figures(gpu, out.read(), sums.write(), lse.write()).unwrap();
         sums.get()[0].is_nan()
-    });
-    assert!(nan);
+    })
 }
 
 /// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or

@@ -51,9 +51,13 @@ impl Anchor {
         Anchor { loss, positive, entropy, hardest }
     }
 
-    /// log of the sum over k != i of exp s(i,k).
+    /// log of the sum over k != i of exp s(i,k): no less than any of these. Where they are large, the sum of loss and
+    /// positive may be rounded to less, by so much that probabilities would be far above 1.
     pub fn lse(&self) -> f32 {
-        self.positive + self.loss
+        let sum = self.positive + self.loss;
+        // A NaN stays.
+        let least = if self.hardest > self.positive { self.hardest } else { self.positive };
+        if least > sum { least } else { sum }
     }
 
     /// 1 - p(i,j): what the negatives weigh in the softmax.

@@ -190,6 +190,24 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
 }
 
 #[test]
+fn probabilities_are_at_most_1_however_large_similarities_are() {
+    let (count, dim) = (48, 128);
+    for (size, temperature) in [(1e3, 1.0), (3e3, 0.1), (1e4, 0.1), (1e6, 1.0)] {
+        let z: Vec<f32> = views(count, dim).into_iter().map(|v| v * size).collect();
+        let largest = z.iter().fold(0f32, |most, v| most.max(v.abs()));
+        // Each of count views weighs at most 1 in the gradient of another, and 1 in its own.
+        let most = (count + 1) as f32 * largest / temperature / count as f32;
+        for isa in Isa::all() {
+            let (got, dz) = loss(&cpu(isa, 1), &z, dim, temperature);
+            assert!(
+                got.is_finite() && dz.iter().all(|v| v.abs() <= most),
+                "{isa:?}, {size}, tau {temperature}"
+            );
+        }
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_threads() {
     let z = views(600, 24);
     for temperature in [0.2, 0.02] {
