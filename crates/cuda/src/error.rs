@@ -46,7 +46,13 @@ pub enum CudaError {
         what: String,
     },
     /// The GPU has not as much memory.
-    #[error("the GPU has no {wanted} bytes left: buffers take {live} bytes, {held} are held ({reason})")]
+    #[error(
+        "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); a smaller batch takes less, and \
+         what else uses the GPU may leave more",
+        gigabytes(*wanted),
+        gigabytes(*live),
+        gigabytes(*held)
+    )]
     OutOfMemory {
         /// What was asked for, in bytes.
         wanted: usize,
@@ -57,4 +63,9 @@ pub enum CudaError {
         /// What the driver says.
         reason: String,
     },
+}
+
+/// Bytes as people read them.
+fn gigabytes(bytes: usize) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
 }

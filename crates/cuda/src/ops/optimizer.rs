@@ -101,7 +101,7 @@ impl<'a> TensorList<'a> {
             return Ok(());
         }
         // Block numbers have 32 bits.
-        expect("a list of tensors", len < 1 << 40, || format!("a tensor of {len} values"))?;
+        expect("a list of tensors", len < 1 << 38, || format!("a tensor of {len} values"))?;
         if self.lists.last().is_none_or(|list| list.count as usize == MOST) {
             self.lists.push(Raw::EMPTY);
         }

@@ -89,7 +89,8 @@ fn other_convolutions_and_lengths_are_refused() {
     ] {
         assert!(!strided::serves(&other));
         in_every_order(|gpu| {
-            let (x, mut to) = (Values::<f32>::fresh(g.input_len()), Values::<f32>::fresh(64));
+            let together = strided::together(&other).input_len();
+            let (x, mut to) = (Values::<f32>::fresh(g.input_len()), Values::<f32>::fresh(together));
             assert!(strided::gather(gpu, &other, x.read(), to.write()).is_err(), "{other:?}");
         });
     }

@@ -92,11 +92,11 @@ impl Convolutions {
         for memo in finalists {
             let Some(route) = self.recalled(key, memo) else { continue };
             let Ok(aside) = &aside else {
-                // What takes as much room itself comes last.
-                if !matches!(route, Route::InTwo) {
+                // What takes room itself comes last.
+                if !matches!(route, Route::InTwo | Route::Strided) {
                     return Ok(route);
                 }
-                roomy = Some(route);
+                roomy.get_or_insert(route);
                 continue;
             };
             let operands = into_aside(key, operands, aside);
