@@ -285,7 +285,7 @@ pub enum TrainError {
     ViewsOnGpu(String),
     /// Training in a precision that takes a GPU, without one.
     #[error(
-        "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; \"bf16\" or \"f32\" would be right"
+        "train.precision is \"{precision}\", which needs a GPU, but the run is on {device}; a GPU (\"cuda\"), \"bf16\" or \"f32\" would be right"
     )]
     NeedsGpu {
         /// What was asked for.

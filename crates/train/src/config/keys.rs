@@ -258,7 +258,7 @@ pub const KEYS: &[Key] = &[
     key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
     key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")
         .also(&["dtype", "amp"]),
-    key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU for the same kind of card and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which is faster, most of all in fp16"),
+    key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU for the same kind of card and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which may be faster in fp16 (by 2.5% for ResNet-18 on an H200; in bf16 not)"),
     key(
         "train.memory",
         Word(&["auto", "full", "blocks"]),
