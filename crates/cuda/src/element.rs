@@ -45,6 +45,11 @@ impl ElementType {
     pub fn width(self) -> usize {
         16 / self.size()
     }
+
+    /// Values that kernels read at once from rows of `channels`.
+    pub(crate) fn pack_width(self, channels: usize) -> usize {
+        if channels.is_multiple_of(self.width()) { self.width() } else { 1 }
+    }
 }
 
 impl Element for f32 {

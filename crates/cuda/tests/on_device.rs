@@ -59,7 +59,9 @@ fn too_much_is_refused_and_leaves_the_device_sound() {
             assert!(matches!(error, CudaError::OutOfMemory { .. }), "{error}");
         }
     }
-    assert!(matches!(device.buffer::<u8>(1 << 50), Err(CudaError::OutOfMemory { .. })));
+    let error = device.buffer::<u8>(1 << 50).unwrap_err();
+    assert!(matches!(error, CudaError::OutOfMemory { .. }), "{error}");
+    assert!(error.to_string().starts_with("the GPU has no 1125899.91 GB left: tensors take "), "{error}");
     // 8 bytes modulo 2^64.
     assert!(matches!(device.buffer::<f64>(usize::MAX / 8 + 2), Err(CudaError::OutOfMemory { .. })));
     assert_eq!(device.memory().live, live);

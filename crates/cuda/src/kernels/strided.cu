@@ -25,7 +25,7 @@ template <int N> DEVICE void gather(const T *x, T *to, const Strided &s) {
     u32 shares = s.rows * s.columns * s.by_packs.value, length = s.height * s.width * s.channels;
     for_images(s, shares, [&](u32 image, u32 index) {
         const T *from = x + (u64)image * length + origin(s, index, N);
-        *reinterpret_cast<Pack<T, N> *>(to + ((u64)image * shares + index) * N) = *reinterpret_cast<const Pack<T, N> *>(from);
+        *reinterpret_cast<Pack<T, N> *>(to + ((u64)image * shares + index) * N) = load_pack<N>(from);
     });
 }
 

@@ -46,12 +46,7 @@ impl<E: Element> Gate<'_, E> {
 /// Bytes of the mask of `values` values in rows of `channels`: one for each pack that kernels read at once, a bit a
 /// value.
 pub fn mask_len<E: Element>(values: usize, channels: usize) -> usize {
-    values / pack_width(channels, E::TYPE)
-}
-
-/// Values that kernels read at once from rows of `channels`.
-fn pack_width(channels: usize, element: ElementType) -> usize {
-    if channels.is_multiple_of(element.width()) { element.width() } else { 1 }
+    values / E::TYPE.pack_width(channels)
 }
 
 /// How many channels coefficients are for; `x` must be rows of them.
@@ -65,7 +60,7 @@ fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -
 /// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its
 /// channels.
 fn row_grid(kernel: &'static str, values: usize, channels: usize, element: ElementType) -> Result<[u32; 3]> {
-    let width = pack_width(channels, element);
+    let width = element.pack_width(channels);
     let [blocks, ..] = grid(values.div_ceil(width));
     let block = width * BLOCK as usize;
     let mut divisor = (block, channels);

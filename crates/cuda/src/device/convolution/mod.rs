@@ -388,10 +388,7 @@ impl Convolutions {
             }
             // SAFETY: operands are as long as the key says, and the result is lent exclusively.
             Route::Product => unsafe { pointwise::run(device, key, operands) },
-            Route::Strided => match key.together() {
-                Some(together) => self.strided(device, key, &together, operands),
-                None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} meets every pixel") }),
-            },
+            Route::Strided => self.strided(device, key, operands),
             Route::InTwo => match key.first() {
                 Some(first) if key.pass == ConvolutionPass::ForwardWithSums => {
                     self.compute(device, &first, operands)?;

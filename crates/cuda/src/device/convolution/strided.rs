@@ -4,11 +4,11 @@
 use half::{bf16, f16};
 use simclr_kernels::conv2d::Write;
 
-use super::{ConvolutionPass, Convolutions, Key, Operands};
+use super::{ConvolutionPass, Convolutions, Key, NAME, Operands};
 use crate::device::Device;
 use crate::launcher::Scratch;
 use crate::ops::strided;
-use crate::{Element, ElementType, Result, Slice, SliceMut};
+use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 
 impl Key {
     /// What [`super::route::Route::Strided`] computes of the pixels that the stride meets; none where it meets all, or
@@ -24,33 +24,25 @@ impl Key {
 }
 
 impl Convolutions {
-    /// Computes a convolution of which `together` is left.
-    pub(super) fn strided(
-        &mut self,
-        device: &Device,
-        key: &Key,
-        together: &Key,
-        operands: Operands,
-    ) -> Result<()> {
+    /// Computes a convolution of which [`Key::together`] is left.
+    pub(super) fn strided(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
         match key.element {
-            ElementType::F32 => self.strided_of::<f32>(device, key, together, operands),
-            ElementType::Bf16 => self.strided_of::<bf16>(device, key, together, operands),
-            ElementType::F16 => self.strided_of::<f16>(device, key, together, operands),
+            ElementType::F32 => self.strided_of::<f32>(device, key, operands),
+            ElementType::Bf16 => self.strided_of::<bf16>(device, key, operands),
+            ElementType::F16 => self.strided_of::<f16>(device, key, operands),
         }
     }
 
-    fn strided_of<E: Element>(
-        &mut self,
-        device: &Device,
-        key: &Key,
-        together: &Key,
-        operands: Operands,
-    ) -> Result<()> {
+    fn strided_of<E: Element>(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
         let g = &key.geometry;
+        let together = key.together().ok_or_else(|| CudaError::Call {
+            what: NAME,
+            reason: format!("{key:?} meets every pixel, or asks for more than a product"),
+        })?;
         let mut pixels = Scratch::of::<E>(device, together.geometry.input_len())?;
         let of_pixels = Operands { x: pixels.address(), ..operands };
         if key.pass == ConvolutionPass::BackwardInput {
-            self.compute(device, together, of_pixels)?;
+            self.compute(device, &together, of_pixels)?;
             // SAFETY: x is as long as the key says, and lent exclusively.
             let dx = unsafe { SliceMut::<E>::from_raw(operands.x, g.input_len()) };
             let write = if key.adds { Write::Add } else { Write::Over };
@@ -59,6 +51,6 @@ impl Convolutions {
         // SAFETY: x is as long as the key says.
         let x = unsafe { Slice::<E>::from_raw(operands.x, g.input_len()) };
         strided::gather(device, g, x, pixels.as_mut())?;
-        self.compute(device, together, of_pixels)
+        self.compute(device, &together, of_pixels)
     }
 }
