@@ -22,7 +22,7 @@ mod measure {
     use half::bf16;
     use simclr_cuda::ops::batch_norm::{self, Gate};
     use simclr_cuda::ops::stem::{self, Packing};
-    use simclr_cuda::ops::{elementwise, pooling, stem_mma, sums};
+    use simclr_cuda::ops::{elementwise, first_layer, pooling, sums};
     use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Result};
     use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
@@ -272,21 +272,23 @@ mod measure {
             self.time("weight gradient, packed before", least, || {
                 gpu.conv2d_backward_weight_f32(packed, MODE, images.read(), y.read(), packed_dw.write())
             })?;
-            if !stem_mma::serves::<bf16>(&g) {
+            if !first_layer::serves::<bf16>(&g) {
                 return Ok(());
             }
             let mut weights = gpu.buffer::<f32>(g.weight_len())?;
             elementwise::widen(gpu, w.read(), weights.write())?;
-            let mut totals = gpu.buffer::<f64>(2 * g.out_channels)?;
-            self.time("forward on tensor cores, with sums", least, || {
-                let (y, totals) = (y.write(), totals.write());
-                stem_mma::forward(gpu, &g, x.read(), weights.read(), y, Some(totals))
+            let (x, w) = (x.read(), weights.read());
+            let (mut sums, mut again) = (gpu.buffer(2 * g.out_channels)?, gpu.buffer(2 * g.out_channels)?);
+            let coefficients = gpu.buffer_of(&vec![0.5f32; 4 * g.out_channels])?;
+            let coefficients = coefficients.read();
+            let mut correlations = gpu.buffer(first_layer::correlations_len(&g))?;
+            self.time("a first layer at once: sums", 2 * x.len(), || {
+                first_layer::sums(gpu, &g, x, w, sums.write())
             })?;
-            self.time("forward on tensor cores, no sums", least, || {
-                stem_mma::forward(gpu, &g, x.read(), weights.read(), y.write(), None)
-            })?;
-            self.time("weight gradient on tensor cores", least, || {
-                stem_mma::backward_weight(gpu, &g, x.read(), y.read(), dw.write())
+            self.time("forward", least, || first_layer::forward(gpu, &g, x, w, coefficients, y.write()))?;
+            self.time("backward", least, || {
+                let (dy, correlations, to) = (y.read(), correlations.write(), again.write().into());
+                first_layer::backward_sums(gpu, &g, x, w, coefficients, dy, correlations, to)
             })
         }
     }

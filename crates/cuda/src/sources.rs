@@ -23,8 +23,8 @@ pub enum Module {
     Strided,
     /// Convolutions of few channels, packed.
     Stem,
-    /// A network's first convolution on tensor cores; for types of 16 bits.
-    StemMma,
+    /// A network's first layer on tensor cores; for types of 16 bits.
+    FirstLayer,
     /// L2 normalisation.
     L2Normalize,
     /// Softmax cross-entropy.
@@ -51,7 +51,7 @@ impl Module {
         Module::Reductions,
         Module::Strided,
         Module::Stem,
-        Module::StemMma,
+        Module::FirstLayer,
         Module::L2Normalize,
         Module::CrossEntropy,
         Module::NtXent,
@@ -67,10 +67,10 @@ impl Module {
 
     /// The types of elements for each of which it is compiled; none where it is the same for all.
     pub fn elements(self) -> &'static [ElementType] {
-        use Module::{BatchNorm, ChannelSums, Elementwise, Pooling, Selective, Stem, StemMma, Strided};
+        use Module::{BatchNorm, ChannelSums, Elementwise, FirstLayer, Pooling, Selective, Stem, Strided};
         match self {
             ChannelSums | BatchNorm | Pooling | Selective | Elementwise | Strided | Stem => &ElementType::ALL,
-            StemMma => &[ElementType::Bf16, ElementType::F16],
+            FirstLayer => &[ElementType::Bf16, ElementType::F16],
             _ => &[],
         }
     }
@@ -93,7 +93,7 @@ impl Module {
             Module::Reductions => ("reductions", &[PIECES], include_str!("kernels/reductions.cu")),
             Module::Strided => ("strided", &[], include_str!("kernels/strided.cu")),
             Module::Stem => ("stem", &[], include_str!("kernels/stem.cu")),
-            Module::StemMma => ("stem_mma", &[TENSOR_CORE], include_str!("kernels/stem_mma.cu")),
+            Module::FirstLayer => ("first_layer", &[TENSOR_CORE], include_str!("kernels/first_layer.cu")),
             Module::L2Normalize => ("l2_normalize", &[], include_str!("kernels/l2_normalize.cu")),
             Module::CrossEntropy => ("cross_entropy", &[], include_str!("kernels/cross_entropy.cu")),
             Module::NtXent => ("nt_xent", &[TENSOR_CORE, SIMILARITIES], include_str!("kernels/nt_xent.cu")),

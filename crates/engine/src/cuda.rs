@@ -14,12 +14,13 @@ macro_rules! typed {
 }
 
 mod convolve;
+mod first_layer;
 mod norm_conv2d;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use half::{bf16, f16};
 use simclr_cuda::ops::stem::{self, Packing};
-use simclr_cuda::ops::stem_mma;
 use simclr_cuda::{Device, DeviceBuffer, Epilogue, Matrix, Slice, ops};
 use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
@@ -31,8 +32,8 @@ use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
 use crate::tensor::Stored;
 use crate::{
-    Arithmetic, BackwardSums, Bytes, Deferred, Gate, Kernels, LossScale, Mask, NormConv2d, NormParameters,
-    Result, Rule, Stride, Tensor, Trained,
+    Arithmetic, BackwardSums, Bytes, DType, Deferred, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
+    NormParameters, Result, Rule, Stride, Tensor, Trained,
 };
 
 pub(crate) struct CudaKernels {
@@ -56,6 +57,20 @@ impl CudaKernels {
             deterministic: AtomicBool::new(true),
             tf32: AtomicBool::new(false),
         })
+    }
+}
+
+impl CudaKernels {
+    fn backward_sums<'a>(&self, to: BackwardSums<'a>) -> Result<ops::batch_norm::BackwardSums<'a>> {
+        let gpu = &self.gpu;
+        let mut on_gpu = ops::batch_norm::BackwardSums::from(to.sums.gpu_mut(gpu)?);
+        if let Some([dgamma, dbeta]) = to.gradients {
+            on_gpu.gradients = Some([dgamma.gpu_mut(gpu)?, dbeta.gpu_mut(gpu)?]);
+        }
+        if let Some((count, abc)) = to.coefficients {
+            on_gpu.coefficients = Some((count, abc.gpu_mut(gpu)?));
+        }
+        Ok(on_gpu)
     }
 }
 
@@ -84,10 +99,7 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         typed!(x, E => {
             let y = y.gpu_mut(&self.gpu)?;
-            if stem_mma::serves::<E>(g) {
-                let sums = sums.map(|sums| sums.gpu_mut(&self.gpu)).transpose()?;
-                stem_mma::forward::<E>(&self.gpu, g, x.gpu()?, w.gpu()?, y, sums)?
-            } else if stem::pays::<E>(g) {
+            if stem::pays::<E>(g) {
                 let packing = Packing::of(g)?;
                 let x = self.packed::<E>(&packing, x)?;
                 let mut packed = self.gpu.buffer::<E>(packing.geometry().weight_len())?;
@@ -125,9 +137,7 @@ impl Kernels for CudaKernels {
     ) -> Result<()> {
         let dw = dw.gpu_mut(&self.gpu)?;
         typed!(x, E => {
-            if stem_mma::serves::<E>(g) {
-                stem_mma::backward_weight::<E>(&self.gpu, g, x.gpu()?, dy.gpu()?, dw)?
-            } else if stem::pays::<E>(g) {
+            if stem::pays::<E>(g) {
                 let packing = Packing::of(g)?;
                 let (x, packed) = (self.packed::<E>(&packing, x)?, packing.geometry());
                 let mut packed_dw = self.gpu.buffer(packed.weight_len())?;
@@ -143,6 +153,15 @@ impl Kernels for CudaKernels {
 
     fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
         Some(self)
+    }
+
+    fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
+        let serves = match images.dtype() {
+            DType::Bf16 => ops::first_layer::serves::<bf16>(g),
+            DType::F16 => ops::first_layer::serves::<f16>(g),
+            DType::F32 | DType::F64 => false,
+        };
+        serves.then_some(self)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
@@ -224,17 +243,10 @@ impl Kernels for CudaKernels {
         keep: bool,
         to: BackwardSums,
     ) -> Result<()> {
-        let gpu = &self.gpu;
-        let mut to_gpu = ops::batch_norm::BackwardSums::from(to.sums.gpu_mut(gpu)?);
-        if let Some([dgamma, dbeta]) = to.gradients {
-            to_gpu.gradients = Some([dgamma.gpu_mut(gpu)?, dbeta.gpu_mut(gpu)?]);
-        }
-        if let Some((count, abc)) = to.coefficients {
-            to_gpu.coefficients = Some((count, abc.gpu_mut(gpu)?));
-        }
+        let (gpu, to) = (&self.gpu, self.backward_sums(to)?);
         typed!(x, E => {
             let (dy, gate, x) = (dy.gpu_mut::<E>(gpu)?, typed_gate(gate)?, x.gpu()?);
-            ops::batch_norm::backward_sums(gpu, dy, gate, x, coefficients.gpu()?, keep, to_gpu)?
+            ops::batch_norm::backward_sums(gpu, dy, gate, x, coefficients.gpu()?, keep, to)?
         });
         Ok(())
     }

@@ -91,6 +91,44 @@ pub trait NormConv2d {
     ) -> Result<()>;
 }
 
+/// A network's first layer at once: a convolution of images, of which nobody wants the gradient, a BatchNorm and a
+/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's, g is dy
+/// where the ReLU lets values through.
+pub trait FirstLayer {
+    /// `sums` receives [sum of y; K, sum of y^2; K] over all pixels.
+    fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()>;
+    /// `to` becomes relu(y scale + shift).
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        images: &Tensor,
+        w: &Tensor,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()>;
+    /// What the BatchNorm's backward needs; and the correlations, f64. With p the values under the taps of a pixel and
+    /// a 1 behind them, R S C + 1, that is for each channel the sum over pixels of g p, (K, R S C + 1), and below it
+    /// the sum of p p^T.
+    fn backward_sums(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        coefficients: &Tensor,
+        dy: &Tensor,
+        correlations: &mut Tensor,
+        to: BackwardSums,
+    ) -> Result<()>;
+    /// dw, from the correlations and from what [`Kernels::batch_norm_backward_coefficients`] leaves.
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        correlations: &Tensor,
+        backward: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()>;
+}
+
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
@@ -126,6 +164,12 @@ pub trait Kernels: Send + Sync {
 
     /// The kernels of convolutions that normalise as they read, on a device that has some.
     fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
+        None
+    }
+
+    /// The kernels of a first layer of such images, on a device that has some.
+    fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
+        let _ = (g, images);
         None
     }
 
@@ -326,8 +370,16 @@ pub trait Kernels: Send + Sync {
 impl dyn Kernels + '_ {
     /// [`Kernels::norm_conv2d`] of a device that had them a moment ago.
     pub(crate) fn norm_conv2d_again(&self) -> Result<&dyn NormConv2d> {
-        let what =
-            || "a convolution that normalises as it reads goes back on the device that computed it".into();
-        self.norm_conv2d().ok_or_else(|| EngineError::Value { op: "norm_conv2d", what: what() })
+        again("norm_conv2d", self.norm_conv2d())
     }
+
+    /// [`Kernels::first_layer`] likewise.
+    pub(crate) fn first_layer_again(&self, g: &Conv2dGeometry, images: &Tensor) -> Result<&dyn FirstLayer> {
+        again("first_layer", self.first_layer(g, images))
+    }
+}
+
+fn again<T>(op: &'static str, kernels: Option<T>) -> Result<T> {
+    let what = || "what was computed at once goes back on the device that computed it".into();
+    kernels.ok_or_else(|| EngineError::Value { op, what: what() })
 }

@@ -9,7 +9,7 @@ use simclr_kernels::pair_loss::PairLoss;
 
 use crate::profile::{Shape, Work};
 use crate::{
-    Arithmetic, BackwardSums, Bytes, Conv2dGeometry, Gate, Kernels, LossScale, Mask, NormConv2d,
+    Arithmetic, BackwardSums, Bytes, Conv2dGeometry, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
     NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
 };
 
@@ -45,7 +45,10 @@ const WEIGHT: &str = "weight gradient";
 const BACKWARD: &str = "backward";
 const PAIR_LOSS: &str = "pair_loss";
 const NORM_CONV2D: &str = "norm_conv2d";
+const FIRST_LAYER: &str = "first_layer";
 const COEFFICIENTS: &str = "coefficients";
+const STATISTICS: &str = "statistics";
+const BACKWARD_SUMS: &str = "backward sums";
 
 fn bytes<const COUNT: usize>(tensors: [&Tensor; COUNT]) -> u64 {
     tensors.into_iter().map(|x| (x.len() * x.dtype().size()) as u64).sum()
@@ -114,6 +117,62 @@ impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
     }
 }
 
+impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
+    fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let cost = (g.flops(), bytes([images, w, sums]));
+        self.time((FIRST_LAYER, STATISTICS, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).first_layer_again(g, images)?.sums(g, images, w, sums)
+        })
+    }
+
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        images: &Tensor,
+        w: &Tensor,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([images, w, to]));
+        self.time((FIRST_LAYER, FORWARD, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).first_layer_again(g, images)?.forward(g, images, w, coefficients, to)
+        })
+    }
+
+    fn backward_sums(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        coefficients: &Tensor,
+        dy: &Tensor,
+        correlations: &mut Tensor,
+        to: BackwardSums,
+    ) -> Result<()> {
+        let (images, w) = operands;
+        // y again, and its gradient's products with images.
+        let cost = (2 * g.flops(), bytes([images, w, dy, correlations]));
+        self.time((FIRST_LAYER, BACKWARD_SUMS, Shape::window(g)), cost, |k| {
+            let kernels = (k as &dyn Kernels).first_layer_again(g, images)?;
+            kernels.backward_sums(g, operands, coefficients, dy, correlations, to)
+        })
+    }
+
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        correlations: &Tensor,
+        backward: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (0, bytes([operands.1, correlations, backward, dw]));
+        self.time((FIRST_LAYER, WEIGHT, Shape::window(g)), cost, |k| {
+            let kernels = (k as &dyn Kernels).first_layer_again(g, operands.0)?;
+            kernels.backward_weight(g, operands, correlations, backward, dw)
+        })
+    }
+}
+
 impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn conv2d_forward(
         &self,
@@ -155,8 +214,12 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.inner.norm_conv2d().map(|_| self as &dyn NormConv2d)
     }
 
+    fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
+        self.inner.first_layer(g, images).map(|_| self as &dyn FirstLayer)
+    }
+
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {
-        let work = ("batch_norm", "statistics", Shape::Rows(x.last_dim()));
+        let work = ("batch_norm", STATISTICS, Shape::Rows(x.last_dim()));
         self.time(work, (0, bytes([x])), |k| k.channel_sums(x, sums))
     }
 
@@ -212,7 +275,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         keep: bool,
         to: BackwardSums,
     ) -> Result<()> {
-        let work = ("batch_norm", "backward sums", Shape::Rows(x.last_dim()));
+        let work = ("batch_norm", BACKWARD_SUMS, Shape::Rows(x.last_dim()));
         let kept = keep.then_some(&*dy);
         let cost = (0, bytes([dy, x]) + gate.bytes() as u64 + bytes_of(kept));
         self.time(work, cost, |k| k.batch_norm_backward_sums(dy, gate, x, coefficients, keep, to))

@@ -100,6 +100,28 @@ fn a_convolution_behind_a_batch_norm_is_both_in_a_row() {
     }
 }
 
+#[test]
+fn a_first_layer_is_the_three_in_a_row() {
+    let device = device();
+    for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+        let mut parameters = Parameters::new();
+        let norm = norm(&mut parameters, &device, &[3, 7, 7, 8]);
+        let w = parameter(&mut parameters, &device, "w", &[8, 3, 3, 3]);
+        let images = tensor(&device, "images", &[3, 7, 7, 3]);
+        let conv = Conv2d { stride: 1, padding: 1, channel_sums: true };
+        let fused = outcome(&parameters, mode, |tape| {
+            let images = tape.input(images.clone());
+            ops::first_layer(tape, &images, w, conv, &norm)
+        });
+        let composed = outcome(&parameters, mode, |tape| {
+            let (images, w) = (tape.input(images.clone()), tape.parameter(w));
+            let y = ops::conv2d(tape, &images, &w, conv)?;
+            ops::batch_norm(tape, &y, &norm, None, true)
+        });
+        assert!(fused.iter().map(bits).eq(composed.iter().map(bits)), "{mode:?}");
+    }
+}
+
 /// Algorithm 1 of arXiv:1502.03167 and the chain rule as that paper writes it, in f64 loops.
 #[test]
 fn batch_norm_is_the_papers() {

@@ -5,7 +5,7 @@
 
 use half::bf16;
 use simclr_cuda::ops::stem::{self, Packing};
-use simclr_cuda::ops::{pooling, selective, stem_mma};
+use simclr_cuda::ops::{first_layer, pooling, selective};
 use simclr_kernels::conv2d::Write;
 use simclr_kernels::selective as portable_form;
 use simclr_kernels::{Conv2dGeometry, PoolGeometry};
@@ -221,8 +221,12 @@ fn the_first_convolution_counts_beyond_32_bits() {
     let all = images(many.batch, inputs, &[(0, &x[..]), (many.batch - 1, &x)]);
     let alone = images(1, inputs, &[(0, &x[..])]);
     let [mut y, mut own_y] = [many, one].map(|g| Sparse::<E>::zeros(g.output_len()));
-    stem_mma::forward(gpu, &many, all.read(), w.read(), y.write(), None).unwrap();
-    stem_mma::forward(gpu, &one, alone.read(), w.read(), own_y.write(), None).unwrap();
+    // y and as much of it below 0, behind the ReLU: y + 10 is positive.
+    let coefficients: Vec<f32> = [1.0, 10.0, 10.0, 1.0].into_iter().flat_map(|v| [v; 64]).collect();
+    let coefficients = images(1, coefficients.len(), &[(0, &coefficients[..])]);
+    let coefficients = coefficients.read();
+    first_layer::forward(gpu, &many, all.read(), w.read(), coefficients, y.write()).unwrap();
+    first_layer::forward(gpu, &one, alone.read(), w.read(), coefficients, own_y.write()).unwrap();
     // The first strip is the first block's, the last one the last block's: 32 columns of 8 rows, of which these are
     // the first and the last.
     let strip = 32 * 64;
@@ -239,8 +243,14 @@ fn the_first_convolution_counts_beyond_32_bits() {
         dy.put(number * outputs + first, &noisy);
         own_dy.put(first, &noisy);
     }
-    let [mut dw, mut own_dw] = [0; 2].map(|_| Sparse::<f32>::zeros(one.weight_len()));
-    stem_mma::backward_weight(gpu, &many, all.read(), dy.read(), dw.write()).unwrap();
-    stem_mma::backward_weight(gpu, &one, alone.read(), own_dy.read(), own_dw.write()).unwrap();
-    assert_close("dw", &dw.part(0, one.weight_len()), &own_dw.part(0, one.weight_len()), 1e-6);
+    let gradient = |g: &Conv2dGeometry, x: &Sparse<E>, dy: &Sparse<E>| {
+        let mut correlations = Sparse::<f64>::zeros(first_layer::correlations_len(g));
+        let mut sums = Sparse::<f64>::zeros(2 * g.out_channels);
+        let (x, dy, to) = (x.read(), dy.read(), sums.write().into());
+        first_layer::backward_sums(gpu, g, x, w.read(), coefficients, dy, correlations.write(), to).unwrap();
+        correlations.part(0, g.out_channels * 28)
+    };
+    let [got, want] = [gradient(&many, &all, &dy), gradient(&one, &alone, &own_dy)];
+    assert!(want.iter().any(|v| *v != 0.0));
+    assert_close("correlations", &got, &want, 1e-6);
 }

@@ -5,6 +5,7 @@
 
 mod batch_norm;
 mod elementwise;
+mod first_layer;
 mod huge;
 mod huge_images;
 mod nt_xent;
@@ -15,7 +16,6 @@ mod reductions;
 mod rows;
 mod selective;
 mod stem;
-mod stem_mma;
 mod strided;
 mod support;
 mod views;

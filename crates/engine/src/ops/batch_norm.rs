@@ -4,8 +4,8 @@ use simclr_kernels::batch_norm::NormConstants;
 
 use crate::tape::BackwardContext;
 use crate::{
-    BackwardSums, Collective, DType, EngineError, Gate, Mask, Mode, NormParameters, ParameterId, Result,
-    Tape, Tensor, Var,
+    BackwardSums, Collective, DType, Device, EngineError, Gate, Mask, Mode, NormParameters, ParameterId,
+    Result, Tape, Tensor, Var,
 };
 
 /// A BatchNorm's parameters and constants.
@@ -47,27 +47,36 @@ pub(super) struct Prepared {
     beta: Option<Var>,
     /// Stands in for inputs that are absent: it has no place of its own, and its gradient is never wanted.
     absent: Var,
-    /// (4, C).
-    pub coefficients: Tensor,
-    count: Option<f64>,
+    /// (4, C), and how many values each mean is of, where it is not a constant.
+    found: (Tensor, Option<f64>),
 }
 
 impl Prepared {
     /// What is recorded as its inputs.
     pub fn inputs<'v>(&'v self, x: &'v Var, residual: Option<&'v Var>) -> [&'v Var; 4] {
-        let absent = &self.absent;
-        [x, &self.gamma, self.beta.as_ref().unwrap_or(absent), residual.unwrap_or(absent)]
+        let [gamma, beta] = self.parameters();
+        [x, gamma, beta, residual.unwrap_or(&self.absent)]
+    }
+
+    /// gamma, and beta or what stands in for it.
+    pub fn parameters(&self) -> [&Var; 2] {
+        [&self.gamma, self.beta.as_ref().unwrap_or(&self.absent)]
+    }
+
+    /// (4, C).
+    pub fn coefficients(&self) -> &Tensor {
+        &self.found.0
+    }
+
+    /// What backward normalises by.
+    pub fn statistics<'a>(&self, collective: &'a dyn Collective) -> Statistics<'a> {
+        let (coefficients, count) = self.found.clone();
+        Statistics { coefficients, count, collective }
     }
 
     /// What goes back behind a ReLU without a residual, from the gradient of what that leaves.
     pub fn backward<'a>(&self, x: &Tensor, collective: &'a dyn Collective) -> BatchNormBackward<'a> {
-        BatchNormBackward {
-            x: x.clone(),
-            gate: KeptGate::Affine,
-            coefficients: self.coefficients.clone(),
-            count: self.count,
-            collective,
-        }
+        BatchNormBackward { x: x.clone(), gate: KeptGate::Affine, statistics: self.statistics(collective) }
     }
 }
 
@@ -78,12 +87,42 @@ pub(super) fn prepare(
     norm: &BatchNorm,
     residual: Option<&Var>,
 ) -> Result<Prepared> {
-    check(tape, x.tensor(), norm, residual.map(Var::tensor))?;
+    let x_value = x.tensor();
+    if let Some(residual) = residual.map(Var::tensor).filter(|residual| residual.shape() != x_value.shape()) {
+        let expected = format!("a residual {:?}", x_value.shape());
+        return Err(EngineError::shape("batch_norm", expected, residual.shape()));
+    }
+    let device = x_value.device();
+    prepare_sums(tape, device, x_value.shape(), norm, || {
+        if let Some(known) = x.channel_sums() {
+            return Ok(known.clone());
+        }
+        let mut sums = Tensor::empty_of(device, &[2 * x_value.last_dim()], DType::F64);
+        device.kernels().channel_sums(x_value, &mut sums)?;
+        Ok(sums)
+    })
+}
+
+/// The same of an x of which only the shape is there; `sums` makes [sum of x; C, sum of x^2; C].
+pub(super) fn prepare_sums(
+    tape: &mut Tape,
+    device: &Device,
+    shape: &[usize],
+    norm: &BatchNorm,
+    sums: impl FnOnce() -> Result<Tensor>,
+) -> Result<Prepared> {
+    check(tape, shape, norm)?;
     let gamma = tape.parameter(norm.gamma);
     let beta = norm.beta.map(|id| tape.parameter(id));
-    let (coefficients, count) = coefficients(tape, x, norm)?;
+    let found = coefficients(tape, device, norm, |tape| {
+        // Workers bring as many images each.
+        let (mut sums, collective) = (sums()?, tape.collective());
+        collective.all_reduce(&mut std::iter::once(&mut sums))?;
+        let values = shape.iter().product::<usize>() / gamma.tensor().len();
+        Ok((sums, (values * collective.size()) as f64))
+    })?;
     let absent = tape.input(gamma.tensor().clone());
-    Ok(Prepared { gamma, beta, absent, coefficients, count })
+    Ok(Prepared { gamma, beta, absent, found })
 }
 
 /// The second half.
@@ -104,7 +143,7 @@ pub(super) fn apply(
     let mut mask = (mask_bytes > 0).then(|| Mask::empty(device, mask_bytes));
     let kernels = device.kernels();
     let residual_value = residual.map(Var::tensor);
-    let coefficients = &prepared.coefficients;
+    let coefficients = prepared.coefficients();
     kernels.batch_norm_forward(x.tensor(), coefficients, residual_value, relu, &mut y, mask.as_mut())?;
     let collective = tape.collective();
     Ok(tape.record(&inputs, y.clone(), || BatchNormBackward {
@@ -118,12 +157,13 @@ pub(super) fn apply(
     }))
 }
 
-/// That x has channels and pixels, a residual the shape of x, and parameters a value a channel.
-fn check(tape: &Tape, x: &Tensor, norm: &BatchNorm, residual: Option<&Tensor>) -> Result<()> {
-    let (channels, parameters) = (x.last_dim(), tape.parameters());
+/// That x has channels and pixels, and parameters a value a channel.
+fn check(tape: &Tape, shape: &[usize], norm: &BatchNorm) -> Result<()> {
+    let parameters = tape.parameters();
     let gamma = parameters.get(norm.gamma);
-    if x.is_empty() || gamma.shape() != [channels] {
-        return Err(EngineError::shape("batch_norm", format!("(..., {})", gamma.len()), x.shape()));
+    let channels = shape.last().copied().unwrap_or(1);
+    if shape.contains(&0) || gamma.shape() != [channels] {
+        return Err(EngineError::shape("batch_norm", format!("(..., {})", gamma.len()), shape));
     }
     for id in [Some(norm.running_mean), Some(norm.running_var), norm.beta].into_iter().flatten() {
         let shape = parameters.get(id).shape();
@@ -132,28 +172,28 @@ fn check(tape: &Tape, x: &Tensor, norm: &BatchNorm, residual: Option<&Tensor>) -
             return Err(EngineError::shape("batch_norm", expected, shape));
         }
     }
-    match residual.filter(|residual| residual.shape() != x.shape()) {
-        Some(residual) => {
-            let expected = format!("a residual {:?}", x.shape());
-            Err(EngineError::shape("batch_norm", expected, residual.shape()))
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What y is computed by, (4, C), and over how many values its mean and variance are, where they are the batch's:
-/// these move the running averages.
-fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, Option<f64>)> {
-    let (device, channels) = (x.tensor().device(), x.tensor().last_dim());
+/// these move the running averages. `batch_sums` makes [sum of x; C, sum of x^2; C] over the batches of all workers,
+/// and how many values each is a sum of.
+fn coefficients<'a>(
+    tape: &mut Tape<'a>,
+    device: &Device,
+    norm: &BatchNorm,
+    batch_sums: impl FnOnce(&Tape<'a>) -> Result<(Tensor, f64)>,
+) -> Result<(Tensor, Option<f64>)> {
     if let Some(known) = tape.known_coefficients() {
         tape.note_coefficients(&known);
         return Ok((known.0, Some(known.1)));
     }
     let batch = match tape.mode() {
-        Mode::Train => Some(batch_sums(tape, x)?),
+        Mode::Train => Some(batch_sums(tape)?),
         Mode::Eval | Mode::TrainFrozenNorm => None,
     };
     let parameters = tape.parameters();
+    let channels = parameters.get(norm.gamma).len();
     let averages = [norm.running_mean, norm.running_var].map(|id| parameters.get(id));
     let beta = norm.beta.map(|id| parameters.get(id));
     let own = NormParameters { gamma: parameters.get(norm.gamma), beta, averages };
@@ -178,23 +218,6 @@ fn coefficients(tape: &mut Tape, x: &Var, norm: &BatchNorm) -> Result<(Tensor, O
     Ok((found.0, Some(count)))
 }
 
-/// [sum of x; C, sum of x^2; C] over the batches of all workers, which bring as many images each, and how many
-/// values each is a sum of.
-fn batch_sums(tape: &Tape, x: &Var) -> Result<(Tensor, f64)> {
-    let x_value = x.tensor();
-    let (channels, collective) = (x_value.last_dim(), tape.collective());
-    let mut sums = match x.channel_sums() {
-        Some(known) => known.clone(),
-        None => {
-            let mut sums = Tensor::empty_of(x_value.device(), &[2 * channels], DType::F64);
-            x_value.device().kernels().channel_sums(x_value, &mut sums)?;
-            sums
-        }
-    };
-    collective.all_reduce(&mut std::iter::once(&mut sums))?;
-    Ok((sums, (x_value.len() / channels * collective.size()) as f64))
-}
-
 /// What backward finds the ReLU's gate by.
 enum KeptGate {
     Open,
@@ -214,49 +237,69 @@ impl KeptGate {
     }
 }
 
-pub(crate) struct BatchNormBackward<'a> {
-    pub(super) x: Tensor,
-    gate: KeptGate,
+/// What a BatchNorm's backward normalises by.
+pub(super) struct Statistics<'a> {
     /// (4, C): scale, shift, mean and 1 / deviation.
-    pub(super) coefficients: Tensor,
+    pub coefficients: Tensor,
     /// Values behind each mean; none where the statistics are constants.
     count: Option<f64>,
     collective: &'a dyn Collective,
 }
 
-impl BatchNormBackward<'_> {
-    pub(crate) fn backward(self, mut dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let device = dy.device().clone();
-        let (channels, coefficients) = (self.x.last_dim(), &self.coefficients);
-        let mut gate = self.gate.lend();
-        let mut sums = Tensor::empty_of(&device, &[2 * channels], DType::F64);
-        let keep = context.wants(3);
+impl Statistics<'_> {
+    /// Gives the gradients of gamma and beta, inputs 1 and 2, where they are wanted, of what `sums` leaves; and where
+    /// `wanted` returns (3, C), what [`crate::Kernels::batch_norm_backward_coefficients`] makes of all workers' sums.
+    pub fn backward(
+        &self,
+        device: &Device,
+        context: &mut BackwardContext,
+        wanted: bool,
+        sums: impl FnOnce(BackwardSums) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
+        let channels = self.coefficients.last_dim();
+        let mut own = Tensor::empty_of(device, &[2 * channels], DType::F64);
         // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
         let mut gradients = (context.wants(1) || context.wants(2))
-            .then(|| [0, 1].map(|_| Tensor::empty(&device, &[channels])));
-        let mut backward = (context.wants(0) || keep).then(|| Tensor::empty(&device, &[3, channels]));
+            .then(|| [0, 1].map(|_| Tensor::empty(device, &[channels])));
+        let mut backward = wanted.then(|| Tensor::empty(device, &[3, channels]));
         // Constant statistics need nobody's sums.
         let alone = self.count.is_none() || self.collective.size() == 1;
-        let to = BackwardSums {
-            sums: &mut sums,
+        sums(BackwardSums {
+            sums: &mut own,
             gradients: gradients.as_mut().map(|[dgamma, dbeta]| [dgamma, dbeta]),
             coefficients: backward.as_mut().filter(|_| alone).map(|backward| (self.count, backward)),
-        };
-        let kernels = device.kernels();
-        kernels.batch_norm_backward_sums(&mut dy, gate, &self.x, coefficients, keep, to)?;
-        if keep {
-            gate = Gate::Open;
-        }
+        })?;
         if let Some([dgamma, dbeta]) = gradients {
             context.give(1, dgamma)?;
             context.give(2, dbeta)?;
         }
-        let Some(mut backward) = backward else { return Ok(()) };
-        if !alone {
-            self.collective.all_reduce(&mut std::iter::once(&mut sums))?;
-            kernels.batch_norm_backward_coefficients(&sums, self.count, coefficients, &mut backward)?;
+        if let Some(backward) = backward.as_mut().filter(|_| !alone) {
+            self.collective.all_reduce(&mut std::iter::once(&mut own))?;
+            let kernels = device.kernels();
+            kernels.batch_norm_backward_coefficients(&own, self.count, &self.coefficients, backward)?;
         }
-        let mut dx = self.x;
+        Ok(backward)
+    }
+}
+
+pub(crate) struct BatchNormBackward<'a> {
+    pub(super) x: Tensor,
+    gate: KeptGate,
+    pub(super) statistics: Statistics<'a>,
+}
+
+impl BatchNormBackward<'_> {
+    pub(crate) fn backward(self, mut dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let BatchNormBackward { x, gate, statistics } = self;
+        let device = dy.device().clone();
+        let (kernels, coefficients) = (device.kernels(), &statistics.coefficients);
+        let keep = context.wants(3);
+        let backward = statistics.backward(&device, context, context.wants(0) || keep, |to| {
+            kernels.batch_norm_backward_sums(&mut dy, gate.lend(), &x, coefficients, keep, to)
+        })?;
+        let Some(backward) = backward else { return Ok(()) };
+        let gate = if keep { Gate::Open } else { gate.lend() };
+        let mut dx = x;
         kernels.batch_norm_backward_input(&dy, gate, &mut dx, coefficients, &backward)?;
         context.give(0, dx)?;
         context.give(3, dy)

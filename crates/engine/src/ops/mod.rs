@@ -7,6 +7,7 @@ mod avg_pool;
 mod batch_norm;
 mod contrastive;
 mod conv2d;
+mod first_layer;
 mod fuse;
 mod global_avg_pool;
 mod l2_normalize;
@@ -25,6 +26,7 @@ pub use avg_pool::avg_pool;
 pub use batch_norm::{BatchNorm, batch_norm};
 pub use contrastive::{ContrastiveFigures, ContrastiveSums};
 pub use conv2d::{Conv2d, conv2d};
+pub use first_layer::first_layer;
 pub use fuse::fuse;
 pub use global_avg_pool::global_avg_pool;
 pub use l2_normalize::l2_normalize;
@@ -44,6 +46,7 @@ use add::AddBackward;
 use avg_pool::AvgPoolBackward;
 use batch_norm::BatchNormBackward;
 use conv2d::Conv2dBackward;
+use first_layer::FirstLayerBackward;
 use fuse::FuseBackward;
 use global_avg_pool::GlobalAvgPoolBackward;
 use l2_normalize::L2NormalizeBackward;
@@ -92,6 +95,7 @@ recorded! {
     AvgPool(AvgPoolBackward),
     BatchNorm(BatchNormBackward<'a>),
     Conv2d(Conv2dBackward),
+    FirstLayer(FirstLayerBackward<'a>),
     Fuse(FuseBackward),
     GlobalAvgPool(GlobalAvgPoolBackward),
     L2Normalize(L2NormalizeBackward),

@@ -26,7 +26,7 @@ pub fn norm_conv2d(
     if let Some(fused) = device.kernels().norm_conv2d().filter(|_| wanted) {
         let w = tape.parameters().get(weight);
         let geometry = geometry(x.tensor(), w, conv)?;
-        let coefficients = &prepared.coefficients;
+        let coefficients = prepared.coefficients();
         let mut y = Tensor::empty_of(&device, &output_shape(&geometry), x.tensor().dtype());
         if fused.pays(&geometry, x.tensor(), coefficients, w, &mut y)? {
             let mut sums = Tensor::empty_of(&device, &[2 * geometry.out_channels], DType::F64);
@@ -62,7 +62,7 @@ impl NormConv2dBackward<'_> {
         if context.wants(4) {
             let mut dw = Tensor::empty(&device, w.shape());
             let fused = kernels.norm_conv2d_again()?;
-            fused.backward_weight(&geometry, &norm.x, &norm.coefficients, &dy, &mut dw)?;
+            fused.backward_weight(&geometry, &norm.x, &norm.statistics.coefficients, &dy, &mut dw)?;
             context.give(4, dw)?;
         }
         if !(0..3).any(|input| context.wants(input)) {

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod first_layer;
 mod norm_conv2d;
 
 use common::network::{CHANNELS, Network, SIZE};
@@ -142,8 +143,7 @@ fn convolutions() {
         (2, 8, 5, 3, 16, 7, 2, 3),
         (5, 6, 6, 4, 33, 1, 2, 0),
         (2, 1, 1, 3, 5, 1, 1, 0),
-        // First layers of networks, whose few channels are packed in bf16, unless tensor cores have kernels of
-        // their own.
+        // First layers of networks, whose few channels are packed in bf16.
         (3, 9, 9, 3, 8, 3, 1, 1),
         (2, 15, 13, 3, 8, 7, 2, 3),
         (3, 9, 9, 3, 16, 3, 1, 1),
@@ -161,40 +161,6 @@ fn convolutions() {
             let (a, b) = (ops::conv2d(tape, &x, &w, conv)?, ops::conv2d(tape, &x, &w, conv)?);
             ops::add(tape, &a, &b)
         });
-    }
-}
-
-/// Of images, whose gradient nobody wants: on tensor cores in 16 bits.
-#[test]
-fn first_convolutions_of_small_images() {
-    let Some((gpu, _alone)) = gpu() else { return };
-    for (n, h, w, k) in [(3, 33, 17, 64), (2, 7, 35, 128), (5, 32, 32, 64), (1, 1, 1, 16)] {
-        let shape = [n, h, w, 3];
-        let setting = Setting { activations: &[], parameters: &[("w", &[k, 3, 3, 3])], averages: &[] };
-        for dtype in TYPES {
-            let [got, want] = [&gpu, &common::device()].map(|device| {
-                let kept = if device.is_gpu() { dtype } else { DType::F32 };
-                let parameters = setting.on(device, DType::F32);
-                // Both begin with the same rounded values.
-                let x = rounded(&tensor(device, "x", &shape), dtype).cast(kept).unwrap();
-                outcome(&parameters, Mode::Train, dtype, |tape: &mut Tape| {
-                    let (x, w) = (tape.input(x.clone()), tape.parameter(find(&parameters, "w")));
-                    let conv = Conv2d { stride: 1, padding: 1, channel_sums: true };
-                    let y = ops::conv2d(tape, &x, &w, conv)?;
-                    let sums = y.channel_sums().unwrap().to_vec()?;
-                    let mut expected = vec![0.0; 2 * k];
-                    for row in y.tensor().to_vec()?.chunks(k) {
-                        for (i, v) in row.iter().enumerate() {
-                            expected[i] += v;
-                            expected[k + i] += v * v;
-                        }
-                    }
-                    assert!(relative_rms(&sums, &expected) < 1e-4, "sums of {shape:?} to {k} in {dtype:?}");
-                    Ok(y)
-                })
-            });
-            assert_close(&format!("{shape:?} to {k}"), dtype, &got, &want);
-        }
     }
 }
 

@@ -82,8 +82,7 @@ impl<'a> Segment<'a> for StemLayers {
             None => images[0].clone(),
         };
         for (conv, norm) in &self.layers {
-            x = conv.forward(tape, &x)?;
-            x = ops::batch_norm(tape, &x, norm, None, true)?;
+            x = conv.first(tape, &x, norm)?;
         }
         match self.pool {
             Some(pool) => {

@@ -1,0 +1,70 @@
+//! A network's first layer, at once where a device has kernels for it: nobody wants the gradient of images, so that
+//! what the convolution puts out need be neither written nor kept.
+
+use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare_sums};
+use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};
+use crate::tape::BackwardContext;
+use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
+
+/// ReLU([`batch_norm`] of [`conv2d`] of images with the weights `weight`).
+///
+/// In 16 bits, what is done at once is not rounded in between.
+pub fn first_layer(
+    tape: &mut Tape,
+    images: &Var,
+    weight: ParameterId,
+    conv: Conv2d,
+    norm: &BatchNorm,
+) -> Result<Var> {
+    let (x, device) = (images.tensor(), images.tensor().device().clone());
+    let geometry = geometry(x, tape.parameters().get(weight), conv)?;
+    let at_once = device.kernels().first_layer(&geometry, x);
+    let Some(at_once) = at_once.filter(|_| !images.needs_gradient()) else {
+        let w = tape.parameter(weight);
+        let y = conv2d(tape, images, &w, conv)?;
+        return batch_norm(tape, &y, norm, None, true);
+    };
+    let w = tape.parameter(weight);
+    let shape = output_shape(&geometry);
+    let sums = || {
+        let mut sums = Tensor::empty_of(&device, &[2 * geometry.out_channels], DType::F64);
+        at_once.sums(&geometry, x, w.tensor(), &mut sums)?;
+        Ok(sums)
+    };
+    let prepared = prepare_sums(tape, &device, &shape, norm, sums)?;
+    let mut y = Tensor::empty_of(&device, &shape, x.dtype());
+    at_once.forward(&geometry, x, w.tensor(), prepared.coefficients(), &mut y)?;
+    let [gamma, beta] = prepared.parameters();
+    let collective = tape.collective();
+    Ok(tape.record(&[&w, gamma, beta], y, || FirstLayerBackward {
+        geometry,
+        images: x.clone(),
+        w: w.tensor().clone(),
+        statistics: prepared.statistics(collective),
+    }))
+}
+
+pub(crate) struct FirstLayerBackward<'a> {
+    geometry: Conv2dGeometry,
+    images: Tensor,
+    w: Tensor,
+    statistics: Statistics<'a>,
+}
+
+impl FirstLayerBackward<'_> {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let FirstLayerBackward { geometry, images, w, statistics } = &self;
+        let device = dy.device().clone();
+        let at_once = device.kernels().first_layer_again(geometry, images)?;
+        let operands = (images, w);
+        let (channels, kinds) = (geometry.out_channels, geometry.weight_len() / geometry.out_channels + 1);
+        let mut correlations = Tensor::empty_of(&device, &[channels + kinds, kinds], DType::F64);
+        let backward = statistics.backward(&device, context, context.wants(0), |to| {
+            at_once.backward_sums(geometry, operands, &statistics.coefficients, &dy, &mut correlations, to)
+        })?;
+        let Some(backward) = backward else { return Ok(()) };
+        let mut dw = Tensor::empty(&device, w.shape());
+        at_once.backward_weight(geometry, operands, &correlations, &backward, &mut dw)?;
+        context.give(0, dw)
+    }
+}

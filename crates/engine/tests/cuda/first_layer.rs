@@ -1,0 +1,120 @@
+//! First layers: in 16 bits, and of small images, at once.
+
+use simclr_engine::ops::{self, Conv2d};
+use simclr_engine::{
+    DType, Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var,
+};
+
+use crate::common::{self, gpu, tensor};
+use crate::{Setting, TYPES, assert_close, find, norm, outcome, rounded};
+
+const MODES: [Mode; 2] = [Mode::Train, Mode::TrainFrozenNorm];
+
+/// Images (N, H, W, 3) that begin with the same values on both devices. The processor keeps f32: what is done at
+/// once is not rounded in between.
+fn images(device: &Device, size: [usize; 3], dtype: DType) -> Tensor {
+    let kept = if device.is_gpu() { dtype } else { DType::F32 };
+    let [n, h, w] = size;
+    rounded(&tensor(device, "images", &[n, h, w, 3]), dtype).cast(kept).unwrap()
+}
+
+fn layer(tape: &mut Tape, parameters: &Parameters, images: &Var) -> Result<Var> {
+    let conv = Conv2d { stride: 1, padding: 1, channel_sums: true };
+    ops::first_layer(tape, images, find(parameters, "w"), conv, &norm(parameters))
+}
+
+/// A layer of `channels` channels, on a device. Weights are such as `dtype` has: the ReLU lets the same through.
+fn parameters(device: &Device, channels: usize, with_beta: bool, dtype: DType) -> Parameters {
+    let all: [(&str, &[usize]); 2] = [("gamma", &[channels]), ("beta", &[channels])];
+    let averages: &[(&str, &[usize])] = &[("mean", &[channels]), ("var", &[channels])];
+    let setting = Setting { activations: &[], parameters: &all[..1 + usize::from(with_beta)], averages };
+    let mut parameters = setting.on(device, DType::F32);
+    let w = rounded(&tensor(device, "w", &[channels, 3, 3, 3]), dtype).cast(DType::F32).unwrap();
+    parameters.add("w", ParameterKind::Weight, w).unwrap();
+    parameters
+}
+
+#[test]
+fn first_layers_of_small_images() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    for (size, k, with_beta) in [
+        ([3, 33, 17], 64, true),
+        ([2, 7, 35], 128, false),
+        ([5, 32, 32], 64, true),
+        ([2, 2, 1], 16, false),
+        // There are no kernels for these channels: what is one after the other is rounded in between.
+        ([3, 9, 9], 24, true),
+    ] {
+        let types = if k == 24 { &TYPES[..1] } else { &TYPES[..] };
+        for (dtype, mode) in types.iter().flat_map(|&dtype| MODES.map(|mode| (dtype, mode))) {
+            let [got, want] = [&gpu, &common::device()].map(|device| {
+                let parameters = parameters(device, k, with_beta, dtype);
+                let x = images(device, size, dtype);
+                outcome(&parameters, mode, dtype, |tape| {
+                    let x = tape.input(x.clone());
+                    layer(tape, &parameters, &x)
+                })
+            });
+            assert_close(&format!("{size:?} to {k}, {mode:?}"), dtype, &got, &want);
+        }
+    }
+}
+
+#[test]
+fn what_the_convolution_puts_out_is_not_kept() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    let parameters = parameters(&gpu, 64, true, DType::Bf16);
+    let (size, outputs) = ([2, 32, 32], 2 * 32 * 32 * 64);
+    let kept = |dtype| {
+        let x = images(&gpu, size, dtype);
+        let before = gpu.memory().live;
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let x = tape.input(x);
+        let _y = layer(&mut tape, &parameters, &x).unwrap();
+        gpu.memory().live - before
+    };
+    let [apart, at_once] = [DType::F32, DType::Bf16].map(kept);
+    assert!(apart >= 2 * 4 * outputs, "{apart} bytes");
+    assert!(at_once < 2 * 2 * outputs, "{at_once} bytes");
+}
+
+#[test]
+fn a_wanted_gradient_of_images_is_given() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    let mut parameters = parameters(&gpu, 16, true, DType::Bf16);
+    let x = images(&gpu, [2, 5, 6], DType::Bf16);
+    let id = parameters.add("x", ParameterKind::Weight, x).unwrap();
+    let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+    let x = tape.parameter(id);
+    let y = layer(&mut tape, &parameters, &x).unwrap();
+    let dy = rounded(&tensor(&gpu, "dy", y.tensor().shape()), DType::Bf16);
+    let gradients = tape.backward(&y, dy).unwrap();
+    assert!(gradients.get(id).unwrap().to_vec().unwrap().iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn checkpointed_first_layers_are_the_same_to_the_bit() {
+    let Some((gpu, _alone)) = gpu() else { return };
+    let parameters = parameters(&gpu, 64, true, DType::Bf16);
+    let x = images(&gpu, [3, 9, 7], DType::Bf16);
+    let segment = |tape: &mut Tape, x: &[Var]| layer(tape, &parameters, &x[0]);
+    let [plain, again] = [false, true].map(|checkpointed| {
+        let forward = |tape: &mut Tape| {
+            let x = tape.input(x.clone());
+            segment(tape, &[x])
+        };
+        if !checkpointed {
+            return outcome(&parameters, Mode::Train, DType::Bf16, forward);
+        }
+        let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+        let x = tape.input(x.clone());
+        let y = tape.checkpoint(&[&x], &segment).unwrap();
+        let dy = rounded(&tensor(&gpu, "dy", y.tensor().shape()), DType::Bf16);
+        let gradients = tape.backward(&y, dy).unwrap();
+        let gradients = gradients.iter().map(|(_, gradient)| gradient.to_vec().unwrap());
+        let mut averages = tape.into_buffer_updates();
+        let averages = averages.drain().map(|(_, value)| value.to_vec().unwrap());
+        [y.tensor().to_vec().unwrap()].into_iter().chain(gradients).chain(averages).collect()
+    });
+    assert!(plain == again);
+}
