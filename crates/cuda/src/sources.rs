@@ -9,6 +9,8 @@ pub enum Module {
     ChannelSums,
     /// BatchNorm's passes.
     BatchNorm,
+    /// Two BatchNorms whose sum passes a ReLU.
+    NormPair,
     /// What BatchNorm's passes multiply by.
     BatchNormCoefficients,
     /// Pooling.
@@ -41,9 +43,10 @@ pub enum Module {
 
 impl Module {
     /// All of them.
-    pub const ALL: [Module; 16] = [
+    pub const ALL: [Module; 17] = [
         Module::ChannelSums,
         Module::BatchNorm,
+        Module::NormPair,
         Module::BatchNormCoefficients,
         Module::Pooling,
         Module::Selective,
@@ -67,9 +70,13 @@ impl Module {
 
     /// The types of elements for each of which it is compiled; none where it is the same for all.
     pub fn elements(self) -> &'static [ElementType] {
-        use Module::{BatchNorm, ChannelSums, Elementwise, FirstLayer, Pooling, Selective, Stem, Strided};
+        use Module::{
+            BatchNorm, ChannelSums, Elementwise, FirstLayer, NormPair, Pooling, Selective, Stem, Strided,
+        };
         match self {
-            ChannelSums | BatchNorm | Pooling | Selective | Elementwise | Strided | Stem => &ElementType::ALL,
+            ChannelSums | BatchNorm | NormPair | Pooling | Selective | Elementwise | Strided | Stem => {
+                &ElementType::ALL
+            }
             FirstLayer => &[ElementType::Bf16, ElementType::F16],
             _ => &[],
         }
@@ -77,13 +84,15 @@ impl Module {
 
     /// Name, what it includes in this order, and its own text.
     fn parts(self) -> (&'static str, &'static [Include], &'static str) {
+        const PACKS: Include = ("packs.cuh", include_str!("kernels/packs.cuh"));
         const SUMS: Include = ("row_sums.cuh", include_str!("kernels/row_sums.cuh"));
         const PIECES: Include = ("pieces.cuh", include_str!("kernels/pieces.cuh"));
         const TENSOR_CORE: Include = ("tensor_core.cuh", include_str!("kernels/tensor_core.cuh"));
         const SIMILARITIES: Include = ("similarities.cuh", include_str!("kernels/similarities.cuh"));
         match self {
             Module::ChannelSums => ("channel_sums", &[SUMS], include_str!("kernels/channel_sums.cu")),
-            Module::BatchNorm => ("batch_norm", &[SUMS], include_str!("kernels/batch_norm.cu")),
+            Module::BatchNorm => ("batch_norm", &[PACKS, SUMS], include_str!("kernels/batch_norm.cu")),
+            Module::NormPair => ("norm_pair", &[PACKS, SUMS], include_str!("kernels/norm_pair.cu")),
             Module::BatchNormCoefficients => {
                 ("batch_norm_coefficients", &[PIECES], include_str!("kernels/batch_norm_coefficients.cu"))
             }

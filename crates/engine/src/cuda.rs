@@ -16,6 +16,7 @@ macro_rules! typed {
 mod convolve;
 mod first_layer;
 mod norm_conv2d;
+mod norm_pair;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +34,7 @@ use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 use crate::tensor::Stored;
 use crate::{
     Arithmetic, BackwardSums, Bytes, DType, Deferred, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
-    NormParameters, Result, Rule, Stride, Tensor, Trained,
+    NormPair, NormParameters, Result, Rule, Stride, Tensor, Trained,
 };
 
 pub(crate) struct CudaKernels {
@@ -162,6 +163,10 @@ impl Kernels for CudaKernels {
             DType::F32 | DType::F64 => false,
         };
         serves.then_some(self)
+    }
+
+    fn norm_pair(&self) -> Option<&dyn NormPair> {
+        Some(self)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

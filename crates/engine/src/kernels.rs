@@ -129,6 +129,36 @@ pub trait FirstLayer {
     ) -> Result<()>;
 }
 
+/// Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: what the shortcut adds is
+/// never in memory. Coefficients are the BatchNorms', the mask tells where the output is positive, and g is dy there.
+pub trait NormPair {
+    /// y = relu(x scale + shift of both), and its mask.
+    fn forward(
+        &self,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        y: &mut Tensor,
+        mask: &mut Mask,
+    ) -> Result<()>;
+    /// Sums over g for both, and what follows from them.
+    fn backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        to: [BackwardSums; 2],
+    ) -> Result<()>;
+    /// Each x becomes dx = g a + x b + c.
+    fn backward_input(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&mut Tensor; 2],
+        backward: [&Tensor; 2],
+    ) -> Result<()>;
+}
+
 /// The kernels of a device.
 ///
 /// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
@@ -170,6 +200,11 @@ pub trait Kernels: Send + Sync {
     /// The kernels of a first layer of such images, on a device that has some.
     fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
         let _ = (g, images);
+        None
+    }
+
+    /// The kernels of pairs of BatchNorms, on a device that has some.
+    fn norm_pair(&self) -> Option<&dyn NormPair> {
         None
     }
 
@@ -376,6 +411,11 @@ impl dyn Kernels + '_ {
     /// [`Kernels::first_layer`] likewise.
     pub(crate) fn first_layer_again(&self, g: &Conv2dGeometry, images: &Tensor) -> Result<&dyn FirstLayer> {
         again("first_layer", self.first_layer(g, images))
+    }
+
+    /// [`Kernels::norm_pair`] likewise.
+    pub(crate) fn norm_pair_again(&self) -> Result<&dyn NormPair> {
+        again("norm_pair", self.norm_pair())
     }
 }
 

@@ -49,7 +49,7 @@ pub use captured::Captured;
 pub use collective::{Collective, SingleProcess, ThreadGroup};
 pub use device::{Arithmetic, Device, MemoryUse, Peak, has_bf16, has_gpu};
 pub use error::EngineError;
-pub use kernels::{BackwardSums, FirstLayer, Gate, Kernels, NormConv2d, NormParameters};
+pub use kernels::{BackwardSums, FirstLayer, Gate, Kernels, NormConv2d, NormPair, NormParameters};
 pub use loss_scale::{LossScale, LossScaleFigures};
 pub use mask::Mask;
 pub use parameters::{ParameterId, ParameterKind, Parameters};

@@ -10,7 +10,7 @@ use simclr_kernels::pair_loss::PairLoss;
 use crate::profile::{Shape, Work};
 use crate::{
     Arithmetic, BackwardSums, Bytes, Conv2dGeometry, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
-    NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
+    NormPair, NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
 };
 
 /// What is done about every kernel that is called.
@@ -45,6 +45,7 @@ const WEIGHT: &str = "weight gradient";
 const BACKWARD: &str = "backward";
 const PAIR_LOSS: &str = "pair_loss";
 const NORM_CONV2D: &str = "norm_conv2d";
+const NORM_PAIR: &str = "norm_pair";
 const FIRST_LAYER: &str = "first_layer";
 const COEFFICIENTS: &str = "coefficients";
 const STATISTICS: &str = "statistics";
@@ -173,6 +174,49 @@ impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
     }
 }
 
+impl<K: Kernels, W: Watch> NormPair for Watched<K, W> {
+    fn forward(
+        &self,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        y: &mut Tensor,
+        mask: &mut Mask,
+    ) -> Result<()> {
+        let work = (NORM_PAIR, FORWARD, Shape::Rows(x[0].last_dim()));
+        let cost = (0, bytes([x[0], x[1], y]) + mask.bytes() as u64);
+        self.time(work, cost, |k| (k as &dyn Kernels).norm_pair_again()?.forward(x, coefficients, y, mask))
+    }
+
+    fn backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        to: [BackwardSums; 2],
+    ) -> Result<()> {
+        let work = (NORM_PAIR, BACKWARD_SUMS, Shape::Rows(dy.last_dim()));
+        let cost = (0, bytes([dy, x[0], x[1]]) + mask.bytes() as u64);
+        self.time(work, cost, |k| {
+            (k as &dyn Kernels).norm_pair_again()?.backward_sums(dy, mask, x, coefficients, to)
+        })
+    }
+
+    fn backward_input(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&mut Tensor; 2],
+        backward: [&Tensor; 2],
+    ) -> Result<()> {
+        let work = (NORM_PAIR, INPUT, Shape::Rows(dy.last_dim()));
+        let cost = (0, bytes([dy]) + 2 * bytes([&*x[0], &*x[1]]) + mask.bytes() as u64);
+        self.time(work, cost, |k| {
+            (k as &dyn Kernels).norm_pair_again()?.backward_input(dy, mask, x, backward)
+        })
+    }
+}
+
 impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn conv2d_forward(
         &self,
@@ -216,6 +260,10 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
 
     fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
         self.inner.first_layer(g, images).map(|_| self as &dyn FirstLayer)
+    }
+
+    fn norm_pair(&self) -> Option<&dyn NormPair> {
+        self.inner.norm_pair().map(|_| self as &dyn NormPair)
     }
 
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()> {

@@ -101,6 +101,29 @@ fn a_convolution_behind_a_batch_norm_is_both_in_a_row() {
 }
 
 #[test]
+fn a_pair_of_batch_norms_is_both_their_sum_and_a_relu() {
+    let device = device();
+    for mode in [Mode::Train, Mode::TrainFrozenNorm] {
+        let mut parameters = Parameters::new();
+        let norm = norm(&mut parameters, &device, &[3, 7, 7, 8]);
+        let [x, residual] = ["x", "residual"].map(|name| parameters.find(name).unwrap());
+        let fused = outcome(&parameters, mode, |tape| {
+            let (x, residual) = (tape.parameter(x), tape.parameter(residual));
+            ops::norm_pair(tape, (x, &norm), (residual, &norm))
+        });
+        let composed = outcome(&parameters, mode, |tape| {
+            let (x, residual) = (tape.parameter(x), tape.parameter(residual));
+            let x = ops::batch_norm(tape, &x, &norm, None, false)?;
+            let residual = ops::batch_norm(tape, &residual, &norm, None, false)?;
+            let sum = ops::add(tape, &x, &residual)?;
+            ops::relu(tape, &sum)
+        });
+        // Averages come in the order of the operators.
+        assert_close(&fused[..5], &composed[..5], 1e-6);
+    }
+}
+
+#[test]
 fn a_first_layer_is_the_three_in_a_row() {
     let device = device();
     for mode in [Mode::Train, Mode::TrainFrozenNorm] {

@@ -9,26 +9,6 @@ constexpr u32 OUTPUT = 1;
 constexpr u32 AFFINE = 2;
 constexpr u32 MASK = 3;
 
-// Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows.
-// `pass.fetch(at)` reads what belongs to a pack, AHEAD of which are on their way at once, and
-// `pass.finish(at, fetched)` does the rest.
-template <int N, u32 AHEAD, class Pass> DEVICE void for_packs(Pass pass, i64 values, u32 channels) {
-    i64 stride = (i64)gridDim.x * blockDim.x * N;
-    i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * N;
-    pass.prepare((u32)first % channels);
-    for (i64 at = first; at < values; at += AHEAD * stride) {
-        typename Pass::Fetched fetched[AHEAD];
-#pragma unroll
-        for (u32 u = 0; u < AHEAD; ++u) {
-            if (at + u * stride < values) fetched[u] = pass.fetch(at + u * stride);
-        }
-#pragma unroll
-        for (u32 u = 0; u < AHEAD; ++u) {
-            if (at + u * stride < values) pass.finish(at + u * stride, fetched[u]);
-        }
-    }
-}
-
 template <int N, bool RESIDUAL, bool MASKED> struct Forward {
     struct Fetched {
         Pack<T, N> x, residual;
@@ -142,13 +122,13 @@ template <int N, u32 GATE> struct Products {
         load(mean, coefficients + 2 * channels + channel);
     }
     DEVICE Fetched fetch(u32 at) const { return Fetched::of(dy, x, gate, at); }
-    DEVICE void add(u32 at, const Fetched &fetched, float (&sum)[N], float (&product)[N]) const {
+    DEVICE void add(u32 at, const Fetched &fetched, float (&sums)[2][N]) const {
         float g[N];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             g[i] = fetched.g(i, scale[i], shift[i]);
-            sum[i] += g[i];
-            product[i] = fmaf(g[i], widen(fetched.x, i) - mean[i], product[i]);
+            sums[0][i] += g[i];
+            sums[1][i] = fmaf(g[i], widen(fetched.x, i) - mean[i], sums[1][i]);
         }
         if (keep) store(dy + at, g);
     }

@@ -53,16 +53,17 @@ DEVICE void backward_coefficients(double sum, double product, double count, doub
     abc[2 * channels + c] = (float)constant;
 }
 
-// `sums` becomes [sum of g, sum of g (x - mean)] of this worker, of which `partials` are pieces; `dgamma` and `dbeta`
+// `sums` becomes [sum of g, sum of g (x - mean)] of this worker, of which `partials` are pieces of `width` values, the
+// first beginning at 0 and the second at `products`; `dgamma` and `dbeta`
 // its share of the gradients; `abc` what follows where no other worker's sums are added. The latter three may be null.
 // Blocks as of `sum_of_pieces`: half of a block's columns are sums of g, the others those of the same channels' products.
 KERNEL(1024, batch_norm_backward_totals)
-(const double *partials, u32 pieces, const float *coefficients, double count, double *sums, float *dgamma, float *dbeta, float *abc,
- u32 channels) {
+(const double *partials, u32 pieces, u32 width, u32 products, const float *coefficients, double count, double *sums, float *dgamma,
+ float *dbeta, float *abc, u32 channels) {
     SHARED double places[32 * COLUMNS];
     u32 lane = threadIdx.x % COLUMNS, c = blockIdx.x * (COLUMNS / 2) + lane % (COLUMNS / 2);
-    u32 column = c >= channels ? 2 * channels : lane < COLUMNS / 2 ? c : channels + c;
-    double sum = sum_of_pieces(partials, pieces, 2 * channels, column, places);
+    u32 column = c >= channels ? width : lane < COLUMNS / 2 ? c : products + c;
+    double sum = sum_of_pieces(partials, pieces, width, column, places);
     if (threadIdx.x >= WARP) return;
     double product = __shfl_xor_sync(ALL_LANES, sum, COLUMNS / 2);
     if (threadIdx.x >= COLUMNS / 2 || c >= channels) return;

@@ -5,12 +5,12 @@ template <int N> struct Squares {
     const T *x;
     DEVICE void prepare(i64 begin, u32) { x += begin; }
     DEVICE Fetched fetch(u32 at) const { return load_pack<N>(x + at); }
-    DEVICE void add(u32, const Fetched &fetched, float (&sum)[N], float (&square)[N]) const {
+    DEVICE void add(u32, const Fetched &fetched, float (&sums)[2][N]) const {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             float v = widen(fetched, i);
-            sum[i] += v;
-            square[i] = fmaf(v, v, square[i]);
+            sums[0][i] += v;
+            sums[1][i] = fmaf(v, v, sums[1][i]);
         }
     }
 };

@@ -50,7 +50,7 @@ pub fn mask_len<E: Element>(values: usize, channels: usize) -> usize {
 }
 
 /// How many channels coefficients are for; `x` must be rows of them.
-fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -> Result<usize> {
+pub(super) fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -> Result<usize> {
     let channels = coefficients.len() / 4;
     let fits = channels > 0 && coefficients.len() == 4 * channels && x.len().is_multiple_of(channels);
     expect(kernel, fits, || format!("{} coefficients for {} values", coefficients.len(), x.len()))?;
@@ -59,7 +59,12 @@ fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -
 
 /// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its
 /// channels.
-fn row_grid(kernel: &'static str, values: usize, channels: usize, element: ElementType) -> Result<[u32; 3]> {
+pub(super) fn row_grid(
+    kernel: &'static str,
+    values: usize,
+    channels: usize,
+    element: ElementType,
+) -> Result<[u32; 3]> {
     let width = element.pack_width(channels);
     let [blocks, ..] = grid(values.div_ceil(width));
     let block = width * BLOCK as usize;
@@ -258,14 +263,16 @@ pub fn backward_sums<'a, E: Element>(
     // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where
     // it is the gate.
     unsafe { gpu.launch(&launch)? };
-    backward_totals(gpu, partials.as_ref(), plan.pieces as usize, coefficients, to.into())
+    backward_totals(gpu, partials.as_ref(), plan.pieces as usize, 1, coefficients, to.into())
 }
 
-/// The sums from their pieces, (pieces, 2, C), and what follows from them.
+/// The sums from their pieces, (pieces, 1 + norms, C), and what follows from them. The first C values of a piece are
+/// sums of g, those after `norm` C more the sums of g (x - mean) of this BatchNorm.
 pub fn backward_totals(
     gpu: &dyn Launcher,
     partials: Slice<f64>,
     pieces: usize,
+    norm: usize,
     coefficients: Slice<f32>,
     to: BackwardSums,
 ) -> Result<()> {
@@ -274,7 +281,11 @@ pub fn backward_totals(
     let channels = coefficients.len() / 4;
     expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
-    expect_len(NAME, "partials", partials.len(), pieces * sums.len())?;
+    let (width, products) = (partials.len() / pieces.max(1), norm * channels);
+    expect_len(NAME, "partials", partials.len(), pieces * width)?;
+    expect(NAME, (channels..width).contains(&products) && products + channels <= width, || {
+        format!("pieces of {width} values hold no products of {channels} channels from {products} on")
+    })?;
     for gradient in gradients.iter().flatten() {
         expect_len(NAME, "a gradient", gradient.len(), channels)?;
     }
@@ -283,17 +294,21 @@ pub fn backward_totals(
     }
     let [dgamma, dbeta] = gradients.map_or([0; 2], |gradients| gradients.map(|slice| slice.address()));
     let (count, abc) = abc.map_or((None, 0), |(count, abc)| (count, abc.address()));
-    let (count, terms, width) = (count.unwrap_or(0.0), fits(NAME, pieces)?, fits(NAME, channels)?);
+    let count = count.unwrap_or(0.0);
+    let (terms, channels) = (fits(NAME, pieces)?, fits(NAME, channels)?);
+    let (width, products) = (fits(NAME, width)?, fits(NAME, products)?);
     let arguments = arguments![
         partials.address(),
         terms,
+        width,
+        products,
         coefficients.address(),
         count,
         sums.address(),
         dgamma,
         dbeta,
         abc,
-        width
+        channels
     ];
     let (grid, block) = piece_grid(pieces, fits(NAME, sums.len())?);
     let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block, arguments };

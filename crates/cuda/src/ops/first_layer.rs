@@ -197,7 +197,7 @@ pub fn backward_sums<E: Element>(
     drop(partials);
 
     const SUMS: &str = "first_layer_backward_sums";
-    let mut sums = Scratch::of::<f64>(gpu, 2 * channels)?;
+    let sums = Scratch::of::<f64>(gpu, 2 * channels)?;
     let count = fits(SUMS, channels)?;
     let arguments =
         arguments![correlations.address(), w.address(), coefficients.address(), sums.address(), count];
@@ -205,7 +205,7 @@ pub fn backward_sums<E: Element>(
     let launch = Launch { program: program::<E>(), kernel: SUMS, grid, block: BLOCK, arguments };
     // SAFETY: lengths are checked above.
     unsafe { gpu.launch(&launch)? };
-    batch_norm::backward_totals(gpu, sums.as_mut().as_slice(), 1, coefficients, to)
+    batch_norm::backward_totals(gpu, sums.as_ref(), 1, 1, coefficients, to)
 }
 
 /// dw (K, 3, 3, 3), of the correlations and of [a; K, b; K, c; K] as [`batch_norm::backward_coefficients`] leaves

@@ -9,6 +9,7 @@ pub mod cross_entropy;
 pub mod elementwise;
 pub mod first_layer;
 pub mod l2_normalize;
+pub mod norm_pair;
 pub mod nt_xent;
 pub mod optimizer;
 pub mod pair_loss;

@@ -197,13 +197,13 @@ fn what_follows_from_backward_sums_is_the_same_at_once() {
             let [mut abc, mut apart] = [0; 2].map(|_| Values::<f32>::fresh(3 * channels));
             let (p, c) = (partials.read(), coefficients.read());
             reductions::sum_pieces(gpu, p, pieces, known.write()).unwrap();
-            batch_norm::backward_totals(gpu, p, pieces, c, plain.write().into()).unwrap();
+            batch_norm::backward_totals(gpu, p, pieces, 1, c, plain.write().into()).unwrap();
             let to = batch_norm::BackwardSums {
                 sums: sums.write(),
                 gradients: Some([dgamma.write(), dbeta.write()]),
                 coefficients: Some((Some(640.0), abc.write())),
             };
-            batch_norm::backward_totals(gpu, p, pieces, c, to).unwrap();
+            batch_norm::backward_totals(gpu, p, pieces, 1, c, to).unwrap();
             batch_norm::backward_coefficients(gpu, known.read(), Some(640.0), c, apart.write()).unwrap();
             let what = format!("{pieces} x {channels}");
             let known = known.get();
@@ -265,7 +265,7 @@ fn coefficients_are_those_of_the_engine() {
                     gradients: Some([dgamma.write(), dbeta.write()]),
                     coefficients: Some((count, once.write())),
                 };
-                batch_norm::backward_totals(gpu, s, 1, out.read(), to).unwrap();
+                batch_norm::backward_totals(gpu, s, 1, 1, out.read(), to).unwrap();
                 assert!(total.get() == sums.get() && once.get() == apart.get(), "{channels}, {count:?}");
             }
             let outs = [out.get(), bare.get(), frozen.get(), abc.get(), constant.get()];

@@ -6,7 +6,7 @@
 
 use half::bf16;
 use simclr_cuda::Element;
-use simclr_cuda::ops::{batch_norm, cross_entropy, elementwise, l2_normalize, optimizer, sums};
+use simclr_cuda::ops::{batch_norm, cross_entropy, elementwise, l2_normalize, norm_pair, optimizer, sums};
 use simclr_kernels::l2_normalize as cpu_l2;
 use simclr_stand_in::{Emulator, Sparse, compiler};
 
@@ -127,6 +127,66 @@ fn batch_norm_of(channels: usize, blocks: usize, pieces: usize) {
     batch_norm::backward_input(gpu, dy.read(), gate, x.write(), coefficients.read(), abc.read()).unwrap();
     for ((start, count), dx) in parts.iter().zip(expected) {
         assert!(widened(&x.part(*start, *count)) == dx, "dx from value {start} of {ROWS} x {channels} on");
+    }
+}
+
+/// A pair of which the second adds nothing is the first alone, with the same blocks and pieces.
+#[test]
+fn pairs_of_batch_norms_count_beyond_32_bits() {
+    if compiler().is_none() {
+        return;
+    }
+    for (channels, blocks) in [(64, 8192), (63, 8253)] {
+        let gpu = &Emulator::of_corners();
+        let len = ROWS * channels;
+        let width = if channels.is_multiple_of(E::TYPE.width()) { E::TYPE.width() } else { 1 };
+        let parts = parts(len, blocks, 256 * width);
+        let [mut x, mut again, mut other] = [1, 1, 2].map(|seed| noisy(len, &parts, seed));
+        let mut dy = noisy(len, &parts, 3);
+        let coefficients = dense(&noise(4 * channels, 4));
+        let nothing = dense(&vec![0f32; 4 * channels]);
+        let (abc, of_other) = (dense(&noise(3 * channels, 5)), dense(&noise(3 * channels, 6)));
+        let [mut y, mut alone] = [0; 2].map(|_| Sparse::<E>::zeros(len));
+        let [mut mask, mut own_mask] =
+            [0; 2].map(|_| Sparse::<u8>::zeros(batch_norm::mask_len::<E>(len, channels)));
+        let [mut sums, mut other_sums, mut own_sums] = [0; 3].map(|_| Sparse::<f64>::zeros(2 * channels));
+
+        let by = [coefficients.read(), nothing.read()];
+        norm_pair::forward(gpu, [x.read(), other.read()], by, y.write(), mask.write()).unwrap();
+        let to = [sums.write().into(), other_sums.write().into()];
+        let xs = [x.read(), other.read()];
+        norm_pair::backward_sums(gpu, dy.read(), mask.read(), xs, by, to).unwrap();
+        let before: Vec<Vec<E>> = parts.iter().map(|(start, count)| other.part(*start, *count)).collect();
+        let xs = [x.write(), other.write()];
+        norm_pair::backward_input(gpu, dy.read(), mask.read(), xs, [abc.read(), of_other.read()]).unwrap();
+
+        let (to, by) = (alone.write(), coefficients.read());
+        batch_norm::forward(gpu, again.read(), by, None, true, to, Some(own_mask.write())).unwrap();
+        let gate = batch_norm::Gate::Mask(own_mask.read());
+        let to = own_sums.write();
+        batch_norm::backward_sums(gpu, dy.write(), gate, again.read(), by, false, to).unwrap();
+        batch_norm::backward_input(gpu, dy.read(), gate, again.write(), by, abc.read()).unwrap();
+
+        assert!(sums.part(0, 2 * channels) == own_sums.part(0, 2 * channels));
+        assert!(other_sums.part(0, channels) == own_sums.part(0, channels));
+        let factors = of_other.part(0, 3 * channels);
+        for ((start, count), before) in parts.iter().zip(before) {
+            let what = format!("from value {start} of {ROWS} x {channels} on");
+            assert!(y.part(*start, *count) == alone.part(*start, *count), "y {what}");
+            assert!(x.part(*start, *count) == again.part(*start, *count), "dx {what}");
+            let bits = mask.part(start / width, count / width);
+            assert!(bits == own_mask.part(start / width, count / width), "the mask {what}");
+            let (dy, dx) = (dy.part(*start, *count), other.part(*start, *count));
+            for i in 0..*count {
+                let [a, b, c] = [0, 1, 2].map(|k| factors[k * channels + (start + i) % channels]);
+                let open = bits[i / width] >> (i % width) & 1 == 1;
+                let g = if open { dy[i].widen() } else { 0.0 };
+                assert!(
+                    dx[i] == E::narrow(g.mul_add(a, before[i].widen().mul_add(b, c))),
+                    "value {i} {what}"
+                );
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod elementwise;
 mod first_layer;
 mod huge;
 mod huge_images;
+mod norm_pair;
 mod nt_xent;
 mod optimizer;
 mod pair_loss;

@@ -247,38 +247,68 @@ pub(super) struct Statistics<'a> {
 }
 
 impl Statistics<'_> {
-    /// Gives the gradients of gamma and beta, inputs 1 and 2, where they are wanted, of what `sums` leaves; and where
-    /// `wanted` returns (3, C), what [`crate::Kernels::batch_norm_backward_coefficients`] makes of all workers' sums.
-    pub fn backward(
+    /// Where the sums of a backward go: input `gamma` of the operator is that, and beta the next one. What
+    /// [`crate::Kernels::batch_norm_backward_coefficients`] makes of all workers' sums may be `wanted`.
+    pub fn sums(
         &self,
         device: &Device,
-        context: &mut BackwardContext,
+        context: &BackwardContext,
+        gamma: usize,
         wanted: bool,
-        sums: impl FnOnce(BackwardSums) -> Result<()>,
-    ) -> Result<Option<Tensor>> {
+    ) -> StatisticsSums<'_> {
         let channels = self.coefficients.last_dim();
-        let mut own = Tensor::empty_of(device, &[2 * channels], DType::F64);
         // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
-        let mut gradients = (context.wants(1) || context.wants(2))
+        let gradients = (context.wants(gamma) || context.wants(gamma + 1))
             .then(|| [0, 1].map(|_| Tensor::empty(device, &[channels])));
-        let mut backward = wanted.then(|| Tensor::empty(device, &[3, channels]));
-        // Constant statistics need nobody's sums.
-        let alone = self.count.is_none() || self.collective.size() == 1;
-        sums(BackwardSums {
-            sums: &mut own,
-            gradients: gradients.as_mut().map(|[dgamma, dbeta]| [dgamma, dbeta]),
-            coefficients: backward.as_mut().filter(|_| alone).map(|backward| (self.count, backward)),
-        })?;
-        if let Some([dgamma, dbeta]) = gradients {
-            context.give(1, dgamma)?;
-            context.give(2, dbeta)?;
+        StatisticsSums {
+            of: self,
+            gamma,
+            sums: Tensor::empty_of(device, &[2 * channels], DType::F64),
+            gradients,
+            backward: wanted.then(|| Tensor::empty(device, &[3, channels])),
         }
-        if let Some(backward) = backward.as_mut().filter(|_| !alone) {
-            self.collective.all_reduce(&mut std::iter::once(&mut own))?;
-            let kernels = device.kernels();
-            kernels.batch_norm_backward_coefficients(&own, self.count, &self.coefficients, backward)?;
+    }
+}
+
+/// Sums on their way back.
+pub(super) struct StatisticsSums<'s> {
+    of: &'s Statistics<'s>,
+    gamma: usize,
+    sums: Tensor,
+    gradients: Option<[Tensor; 2]>,
+    backward: Option<Tensor>,
+}
+
+impl StatisticsSums<'_> {
+    /// Constant statistics need nobody's sums.
+    fn alone(&self) -> bool {
+        self.of.count.is_none() || self.of.collective.size() == 1
+    }
+
+    /// Where a kernel is to leave them, and what follows from them.
+    pub fn to(&mut self) -> BackwardSums<'_> {
+        let alone = self.alone();
+        BackwardSums {
+            sums: &mut self.sums,
+            gradients: self.gradients.as_mut().map(|[dgamma, dbeta]| [dgamma, dbeta]),
+            coefficients: self.backward.as_mut().filter(|_| alone).map(|to| (self.of.count, to)),
         }
-        Ok(backward)
+    }
+
+    /// Gives the gradients of gamma and beta once a kernel has left them, and returns (3, C), where it is wanted, of
+    /// all workers' sums.
+    pub fn give(mut self, device: &Device, context: &mut BackwardContext) -> Result<Option<Tensor>> {
+        if let Some([dgamma, dbeta]) = self.gradients.take() {
+            context.give(self.gamma, dgamma)?;
+            context.give(self.gamma + 1, dbeta)?;
+        }
+        let alone = self.alone();
+        if let Some(backward) = self.backward.as_mut().filter(|_| !alone) {
+            self.of.collective.all_reduce(&mut std::iter::once(&mut self.sums))?;
+            let (kernels, coefficients) = (device.kernels(), &self.of.coefficients);
+            kernels.batch_norm_backward_coefficients(&self.sums, self.of.count, coefficients, backward)?;
+        }
+        Ok(self.backward)
     }
 }
 
@@ -294,10 +324,9 @@ impl BatchNormBackward<'_> {
         let device = dy.device().clone();
         let (kernels, coefficients) = (device.kernels(), &statistics.coefficients);
         let keep = context.wants(3);
-        let backward = statistics.backward(&device, context, context.wants(0) || keep, |to| {
-            kernels.batch_norm_backward_sums(&mut dy, gate.lend(), &x, coefficients, keep, to)
-        })?;
-        let Some(backward) = backward else { return Ok(()) };
+        let mut sums = statistics.sums(&device, context, 1, context.wants(0) || keep);
+        kernels.batch_norm_backward_sums(&mut dy, gate.lend(), &x, coefficients, keep, sums.to())?;
+        let Some(backward) = sums.give(&device, context)? else { return Ok(()) };
         let gate = if keep { Gate::Open } else { gate.lend() };
         let mut dx = x;
         kernels.batch_norm_backward_input(&dy, gate, &mut dx, coefficients, &backward)?;

@@ -59,10 +59,10 @@ impl FirstLayerBackward<'_> {
         let operands = (images, w);
         let (channels, kinds) = (geometry.out_channels, geometry.weight_len() / geometry.out_channels + 1);
         let mut correlations = Tensor::empty_of(&device, &[channels + kinds, kinds], DType::F64);
-        let backward = statistics.backward(&device, context, context.wants(0), |to| {
-            at_once.backward_sums(geometry, operands, &statistics.coefficients, &dy, &mut correlations, to)
-        })?;
-        let Some(backward) = backward else { return Ok(()) };
+        let (coefficients, mut sums) =
+            (&statistics.coefficients, statistics.sums(&device, context, 1, context.wants(0)));
+        at_once.backward_sums(geometry, operands, coefficients, &dy, &mut correlations, sums.to())?;
+        let Some(backward) = sums.give(&device, context)? else { return Ok(()) };
         let mut dw = Tensor::empty(&device, w.shape());
         at_once.backward_weight(geometry, operands, &correlations, &backward, &mut dw)?;
         context.give(0, dw)

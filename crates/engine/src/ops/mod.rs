@@ -14,6 +14,7 @@ mod l2_normalize;
 mod linear;
 mod max_pool;
 mod norm_conv2d;
+mod norm_pair;
 mod normalize;
 mod nt_xent;
 mod pair_loss;
@@ -33,6 +34,7 @@ pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use max_pool::max_pool;
 pub use norm_conv2d::norm_conv2d;
+pub use norm_pair::norm_pair;
 pub use normalize::{Normalization, normalize};
 pub use nt_xent::{nt_xent, nt_xent_sums};
 pub use pair_loss::{margin_triplet, nt_logistic};
@@ -53,6 +55,7 @@ use l2_normalize::L2NormalizeBackward;
 use linear::LinearBackward;
 use max_pool::MaxPoolBackward;
 use norm_conv2d::NormConv2dBackward;
+use norm_pair::NormPairBackward;
 use nt_xent::NtXentBackward;
 use pair_loss::PairLossBackward;
 use relu::ReluBackward;
@@ -102,6 +105,7 @@ recorded! {
     Linear(LinearBackward),
     MaxPool(MaxPoolBackward),
     NormConv2d(NormConv2dBackward<'a>),
+    NormPair(NormPairBackward<'a>),
     NtXent(NtXentBackward),
     PairLoss(PairLossBackward),
     Relu(ReluBackward),

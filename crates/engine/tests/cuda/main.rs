@@ -7,6 +7,7 @@
 mod common;
 mod first_layer;
 mod norm_conv2d;
+mod norm_pair;
 
 use common::network::{CHANNELS, Network, SIZE};
 use common::{gpu, tensor, values};

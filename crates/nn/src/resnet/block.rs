@@ -110,7 +110,8 @@ impl Downsample {
         Ok(Downsample { pool, conv, norm })
     }
 
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<Var> {
+    /// All but its BatchNorm, and that.
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<(Var, &'a BatchNorm)> {
         let pooled;
         let x = match self.pool {
             Some(AvgPool { stride, zeros }) => {
@@ -119,35 +120,33 @@ impl Downsample {
             }
             None => x,
         };
-        let y = self.conv.forward(tape, x)?;
-        ops::batch_norm(tape, &y, &self.norm, None, false)
+        Ok((self.conv.forward(tape, x)?, &self.norm))
     }
 }
 
 impl<'a> Segment<'a> for Block {
     fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> simclr_engine::Result<Var> {
         let x = &inputs[0];
-        let shortcut = match &self.downsample {
-            Some(downsample) => downsample.forward(tape, x)?,
-            None => x.clone(),
-        };
+        let mut shortcut =
+            self.downsample.as_ref().map(|downsample| downsample.forward(tape, x)).transpose()?;
         let mut y = x.clone();
         // The BatchNorm that the next convolution may do as it reads.
         let mut before: Option<&BatchNorm> = None;
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
-            let last = i + 1 == self.layers.len();
             y = match before.take() {
                 Some(before) => conv.after(tape, y, before)?,
                 None => conv.forward(tape, &y)?,
             };
-            let selective = self.selective.as_ref().filter(|_| i == Block::STREAMS);
-            if !last && selective.is_none() {
-                before = Some(norm);
-                continue;
-            }
-            y = ops::batch_norm(tape, &y, norm, last.then_some(&shortcut), true)?;
-            if let Some(selective) = selective {
+            if i + 1 == self.layers.len() {
+                y = match shortcut.take() {
+                    Some(shortcut) => ops::norm_pair(tape, (y, norm), shortcut)?,
+                    None => ops::batch_norm(tape, &y, norm, Some(x), true)?,
+                };
+            } else if let Some(selective) = self.selective.as_ref().filter(|_| i == Block::STREAMS) {
+                y = ops::batch_norm(tape, &y, norm, None, true)?;
                 y = selective.forward(tape, &y)?;
+            } else {
+                before = Some(norm);
             }
         }
         Ok(y)

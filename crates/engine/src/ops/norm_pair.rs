@@ -1,0 +1,64 @@
+//! The end of a residual block with a shortcut of its own: two BatchNorms, their sum and a ReLU, at once where a device
+//! has kernels for it.
+
+use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare};
+use crate::tape::BackwardContext;
+use crate::{EngineError, Mask, Result, Tape, Tensor, Var};
+
+/// ReLU([`batch_norm`] of `branch` + [`batch_norm`] of `shortcut`), both of one shape. They are given away: nothing but
+/// the tape keeps them longer than they are needed.
+///
+/// In 16 bits, what is done at once is not rounded in between.
+pub fn norm_pair(tape: &mut Tape, branch: (Var, &BatchNorm), shortcut: (Var, &BatchNorm)) -> Result<Var> {
+    let [(x, norm), (other, other_norm)] = [branch, shortcut];
+    let device = x.tensor().device().clone();
+    let Some(at_once) = device.kernels().norm_pair() else {
+        let residual = batch_norm(tape, &other, other_norm, None, false)?;
+        drop(other);
+        return batch_norm(tape, &x, norm, Some(&residual), true);
+    };
+    if other.tensor().shape() != x.tensor().shape() {
+        let expected = format!("a shortcut {:?}", x.tensor().shape());
+        return Err(EngineError::shape("norm_pair", expected, other.tensor().shape()));
+    }
+    // In the order of what is one after the other, which is that of their averages.
+    let second = prepare(tape, &other, other_norm, None)?;
+    let first = prepare(tape, &x, norm, None)?;
+    let mut y = Tensor::empty_of(&device, x.tensor().shape(), x.tensor().dtype());
+    let mut mask = Mask::empty(&device, device.kernels().batch_norm_mask(x.tensor())?);
+    let coefficients = [first.coefficients(), second.coefficients()];
+    at_once.forward([x.tensor(), other.tensor()], coefficients, &mut y, &mut mask)?;
+    let ([gamma, beta], [other_gamma, other_beta]) = (first.parameters(), second.parameters());
+    let collective = tape.collective();
+    Ok(tape.record(&[&x, gamma, beta, &other, other_gamma, other_beta], y, || NormPairBackward {
+        x: [x.tensor().clone(), other.tensor().clone()],
+        mask,
+        statistics: [first.statistics(collective), second.statistics(collective)],
+    }))
+}
+
+pub(crate) struct NormPairBackward<'a> {
+    x: [Tensor; 2],
+    mask: Mask,
+    statistics: [Statistics<'a>; 2],
+}
+
+impl NormPairBackward<'_> {
+    pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
+        let NormPairBackward { x: [mut x, mut other], mask, statistics: [first, second] } = self;
+        let device = dy.device().clone();
+        let at_once = device.kernels().norm_pair_again()?;
+        // Both dx are made at once.
+        let wanted = context.wants(0) || context.wants(3);
+        let mut sums = first.sums(&device, context, 1, wanted);
+        let mut other_sums = second.sums(&device, context, 4, wanted);
+        let coefficients = [&first.coefficients, &second.coefficients];
+        at_once.backward_sums(&dy, &mask, [&x, &other], coefficients, [sums.to(), other_sums.to()])?;
+        let backward = [sums.give(&device, context)?, other_sums.give(&device, context)?];
+        let [Some(backward), Some(other_backward)] = backward else { return Ok(()) };
+        at_once.backward_input(&dy, &mask, [&mut x, &mut other], [&backward, &other_backward])?;
+        drop(dy);
+        context.give(0, x)?;
+        context.give(3, other)
+    }
+}
