@@ -13,6 +13,7 @@ macro_rules! typed {
     };
 }
 
+mod batch_norm;
 mod convolve;
 mod first_layer;
 mod norm_conv2d;
@@ -31,11 +32,11 @@ use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
-use crate::tensor::Stored;
 use crate::{
     Arithmetic, BackwardSums, Bytes, DType, Deferred, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
     NormPair, NormParameters, Result, Rule, Stride, Tensor, Trained,
 };
+use batch_norm::typed_gate;
 
 pub(crate) struct CudaKernels {
     gpu: Device,
@@ -59,29 +60,6 @@ impl CudaKernels {
             tf32: AtomicBool::new(false),
         })
     }
-}
-
-impl CudaKernels {
-    fn backward_sums<'a>(&self, to: BackwardSums<'a>) -> Result<ops::batch_norm::BackwardSums<'a>> {
-        let gpu = &self.gpu;
-        let mut on_gpu = ops::batch_norm::BackwardSums::from(to.sums.gpu_mut(gpu)?);
-        if let Some([dgamma, dbeta]) = to.gradients {
-            on_gpu.gradients = Some([dgamma.gpu_mut(gpu)?, dbeta.gpu_mut(gpu)?]);
-        }
-        if let Some((count, abc)) = to.coefficients {
-            on_gpu.coefficients = Some((count, abc.gpu_mut(gpu)?));
-        }
-        Ok(on_gpu)
-    }
-}
-
-fn typed_gate<'a, E: Stored>(gate: Gate<'a>) -> Result<ops::batch_norm::Gate<'a, E>> {
-    Ok(match gate {
-        Gate::Open => ops::batch_norm::Gate::Open,
-        Gate::Output(y) => ops::batch_norm::Gate::Output(y.gpu()?),
-        Gate::Affine => ops::batch_norm::Gate::Affine,
-        Gate::Mask(mask) => ops::batch_norm::Gate::Mask(mask.gpu()?),
-    })
 }
 
 /// A tensor as rows of its last size.

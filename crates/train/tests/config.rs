@@ -107,6 +107,8 @@ fn keys_without_effect_are_known() {
             "encoder.pool_padding",
             Some("encoder.stem=small"),
         ),
+        (&["train.device=cpu", "train.deterministic=false"], "train.deterministic", Some("train.device=cpu")),
+        (&["train.deterministic=false"], "train.deterministic", None),
         (&["train.batch=32"], "train.batch", None),
     ] {
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();

@@ -441,6 +441,8 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     }
     partials += (u64)blockIdx.x * (s.out_channels + KINDS) * KINDS;
     constexpr u32 VALUES = 4 * PAIRS * WARP;
+    // Others may still read what lies in `places`.
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4 * (int)PAIRS * TILES; ++i) {
         places[warp * TILES * VALUES + i * WARP + lane] = sum[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];

@@ -2,7 +2,7 @@
 
 use simclr_augment::ViewPreset;
 
-use super::{Cache, Config, HeadKind, LossName, OptimizerName, Stem, Variant};
+use super::{Cache, Config, DeviceName, HeadKind, LossName, OptimizerName, Stem, Variant};
 
 impl Config {
     /// Why `key` is without effect in this configuration, where it is: what stands in its way, as `key=value`.
@@ -27,6 +27,10 @@ impl Config {
             }
             "optim.trust_coefficient" => {
                 (optimizer != OptimizerName::Lars).then(|| format!("optim.name={optimizer}"))
+            }
+            // The processor gives the same bits each time.
+            "train.deterministic" => {
+                (self.train.device == DeviceName::Cpu).then(|| "train.device=cpu".to_owned())
             }
             _ => key.strip_prefix("view.").and_then(|key| self.idle_view(key)),
         }

@@ -1,0 +1,151 @@
+//! Operators that some devices do at once.
+
+use super::{BACKWARD_SUMS, FORWARD, INPUT, STATISTICS, WEIGHT, Watch, Watched, bytes};
+use crate::profile::Shape;
+use crate::{BackwardSums, Conv2dGeometry, FirstLayer, Kernels, Mask, NormConv2d, NormPair, Result, Tensor};
+
+const NORM_CONV2D: &str = "norm_conv2d";
+const FIRST_LAYER: &str = "first_layer";
+const NORM_PAIR: &str = "norm_pair";
+
+impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
+    fn pays(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<bool> {
+        // A question, which computes nothing of a step.
+        self.inner.norm_conv2d().map_or(Ok(false), |fused| fused.pays(g, x, coefficients, w, y))
+    }
+
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        w: &Tensor,
+        y: &mut Tensor,
+        sums: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, w, y]));
+        self.time((NORM_CONV2D, FORWARD, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).norm_conv2d_again()?.forward(g, x, coefficients, w, y, sums)
+        })
+    }
+
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        x: &Tensor,
+        coefficients: &Tensor,
+        dy: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([x, dy, dw]));
+        self.time((NORM_CONV2D, WEIGHT, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).norm_conv2d_again()?.backward_weight(g, x, coefficients, dy, dw)
+        })
+    }
+}
+
+impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
+    fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()> {
+        let cost = (g.flops(), bytes([images, w, sums]));
+        self.time((FIRST_LAYER, STATISTICS, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).first_layer_again(g, images)?.sums(g, images, w, sums)
+        })
+    }
+
+    fn forward(
+        &self,
+        g: &Conv2dGeometry,
+        images: &Tensor,
+        w: &Tensor,
+        coefficients: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (g.flops(), bytes([images, w, to]));
+        self.time((FIRST_LAYER, FORWARD, Shape::window(g)), cost, |k| {
+            (k as &dyn Kernels).first_layer_again(g, images)?.forward(g, images, w, coefficients, to)
+        })
+    }
+
+    fn backward_sums(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        coefficients: &Tensor,
+        dy: &Tensor,
+        correlations: &mut Tensor,
+        to: BackwardSums,
+    ) -> Result<()> {
+        let (images, w) = operands;
+        // y again, and its gradient's products with images.
+        let cost = (2 * g.flops(), bytes([images, w, dy, correlations]));
+        self.time((FIRST_LAYER, BACKWARD_SUMS, Shape::window(g)), cost, |k| {
+            let kernels = (k as &dyn Kernels).first_layer_again(g, images)?;
+            kernels.backward_sums(g, operands, coefficients, dy, correlations, to)
+        })
+    }
+
+    fn backward_weight(
+        &self,
+        g: &Conv2dGeometry,
+        operands: (&Tensor, &Tensor),
+        correlations: &Tensor,
+        backward: &Tensor,
+        dw: &mut Tensor,
+    ) -> Result<()> {
+        let cost = (0, bytes([operands.1, correlations, backward, dw]));
+        self.time((FIRST_LAYER, WEIGHT, Shape::window(g)), cost, |k| {
+            let kernels = (k as &dyn Kernels).first_layer_again(g, operands.0)?;
+            kernels.backward_weight(g, operands, correlations, backward, dw)
+        })
+    }
+}
+
+impl<K: Kernels, W: Watch> NormPair for Watched<K, W> {
+    fn forward(
+        &self,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        y: &mut Tensor,
+        mask: &mut Mask,
+    ) -> Result<()> {
+        let work = (NORM_PAIR, FORWARD, Shape::Rows(x[0].last_dim()));
+        let cost = (0, bytes([x[0], x[1], y]) + mask.bytes() as u64);
+        self.time(work, cost, |k| (k as &dyn Kernels).norm_pair_again()?.forward(x, coefficients, y, mask))
+    }
+
+    fn backward_sums(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&Tensor; 2],
+        coefficients: [&Tensor; 2],
+        to: [BackwardSums; 2],
+    ) -> Result<()> {
+        let work = (NORM_PAIR, BACKWARD_SUMS, Shape::Rows(dy.last_dim()));
+        let cost = (0, bytes([dy, x[0], x[1]]) + mask.bytes() as u64);
+        self.time(work, cost, |k| {
+            (k as &dyn Kernels).norm_pair_again()?.backward_sums(dy, mask, x, coefficients, to)
+        })
+    }
+
+    fn backward_input(
+        &self,
+        dy: &Tensor,
+        mask: &Mask,
+        x: [&mut Tensor; 2],
+        backward: [&Tensor; 2],
+    ) -> Result<()> {
+        let work = (NORM_PAIR, INPUT, Shape::Rows(dy.last_dim()));
+        let cost = (0, bytes([dy]) + 2 * bytes([&*x[0], &*x[1]]) + mask.bytes() as u64);
+        self.time(work, cost, |k| {
+            (k as &dyn Kernels).norm_pair_again()?.backward_input(dy, mask, x, backward)
+        })
+    }
+}
