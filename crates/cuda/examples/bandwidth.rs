@@ -22,7 +22,7 @@ mod measure {
     use half::bf16;
     use simclr_cuda::ops::batch_norm::{self, Gate};
     use simclr_cuda::ops::stem::{self, Packing};
-    use simclr_cuda::ops::{elementwise, first_layer, pooling, sums};
+    use simclr_cuda::ops::{elementwise, first_layer, norm_pair, pooling, sums};
     use simclr_cuda::{ConvolutionMode, Device, DeviceBuffer, Result};
     use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 
@@ -194,7 +194,20 @@ mod measure {
                     batch_norm::backward_input(gpu, dy.read(), gate, x.write(), coefficients, abc)
                 })?;
             }
-            Ok(())
+            let mut other = self.same(&x)?;
+            self.time("a pair, forward", 3 * tensor + mask.len(), || {
+                let (xs, to) = ([x.read(), other.read()], mask.write());
+                norm_pair::forward(gpu, xs, [coefficients; 2], y.write(), to)
+            })?;
+            let mut again = gpu.buffer::<f64>(2 * channels)?;
+            self.time("a pair, backward sums", 3 * tensor + mask.len(), || {
+                let (xs, to) = ([x.read(), other.read()], [totals.write().into(), again.write().into()]);
+                norm_pair::backward_sums(gpu, dy.read(), mask.read(), xs, [coefficients; 2], to)
+            })?;
+            self.time("a pair, backward input", 5 * tensor + mask.len(), || {
+                let xs = [x.write(), other.write()];
+                norm_pair::backward_input(gpu, dy.read(), mask.read(), xs, [abc; 2])
+            })
         }
 
         fn max_pool(&self, views: usize, size: usize, channels: usize) -> Result<()> {
@@ -282,11 +295,11 @@ mod measure {
             let coefficients = gpu.buffer_of(&vec![0.5f32; 4 * g.out_channels])?;
             let coefficients = coefficients.read();
             let mut correlations = gpu.buffer(first_layer::correlations_len(&g))?;
-            self.time("a first layer at once: sums", 2 * x.len(), || {
-                first_layer::sums(gpu, &g, x, w, sums.write())
+            self.time("first layer, sums", 2 * x.len(), || first_layer::sums(gpu, &g, x, w, sums.write()))?;
+            self.time("first layer, forward", least, || {
+                first_layer::forward(gpu, &g, x, w, coefficients, y.write())
             })?;
-            self.time("forward", least, || first_layer::forward(gpu, &g, x, w, coefficients, y.write()))?;
-            self.time("backward", least, || {
+            self.time("first layer, backward", least, || {
                 let (dy, correlations, to) = (y.read(), correlations.write(), again.write().into());
                 first_layer::backward_sums(gpu, &g, x, w, coefficients, dy, correlations, to)
             })

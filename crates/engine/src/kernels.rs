@@ -92,8 +92,8 @@ pub trait NormConv2d {
 }
 
 /// A network's first layer at once: a convolution of images, of which nobody wants the gradient, a BatchNorm and a
-/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's, g is dy
-/// where the ReLU lets values through.
+/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's, operands
+/// images and weights; g is dy where the ReLU lets values through.
 pub trait FirstLayer {
     /// `sums` receives [sum of y; K, sum of y^2; K] over all pixels.
     fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()>;
@@ -106,9 +106,9 @@ pub trait FirstLayer {
         coefficients: &Tensor,
         to: &mut Tensor,
     ) -> Result<()>;
-    /// What the BatchNorm's backward needs; and the correlations, f64. With p the values under the taps of a pixel and
-    /// a 1 behind them, R S C + 1, that is for each channel the sum over pixels of g p, (K, R S C + 1), and below it
-    /// the sum of p p^T.
+    /// What [`BackwardSums`] says of y in x's place; and the correlations, f64, (K + R S C + 1, R S C + 1). With p the
+    /// values under the taps of a pixel and a 1 behind them, those are for each channel the sum over pixels of g p,
+    /// and below them the sum of p p^T.
     fn backward_sums(
         &self,
         g: &Conv2dGeometry,
@@ -118,7 +118,7 @@ pub trait FirstLayer {
         correlations: &mut Tensor,
         to: BackwardSums,
     ) -> Result<()>;
-    /// dw, from the correlations and from what [`Kernels::batch_norm_backward_coefficients`] leaves.
+    /// dw, from the correlations and from what [`Kernels::batch_norm_backward_coefficients`] leaves, (3, K).
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
@@ -129,8 +129,9 @@ pub trait FirstLayer {
     ) -> Result<()>;
 }
 
-/// Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: what the shortcut adds is
-/// never in memory. Coefficients are the BatchNorms', the mask tells where the output is positive, and g is dy there.
+/// Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: what the shortcut
+/// adds is never in memory. Coefficients are the BatchNorms', the mask tells where the output is positive, and g is dy
+/// there.
 pub trait NormPair {
     /// y = relu(x scale + shift of both), and its mask.
     fn forward(
@@ -203,7 +204,7 @@ pub trait Kernels: Send + Sync {
         None
     }
 
-    /// The kernels of pairs of BatchNorms, on a device that has some.
+    /// The kernels of pairs of BatchNorms, on a device that has some, and masks.
     fn norm_pair(&self) -> Option<&dyn NormPair> {
         None
     }

@@ -107,15 +107,10 @@ impl Conv {
         ops::conv2d(tape, x, &w, options)
     }
 
-    /// ReLU(norm(.)) of it, at the beginning of a network.
-    pub(crate) fn first(
-        &self,
-        tape: &mut Tape,
-        images: &Var,
-        norm: &BatchNorm,
-    ) -> simclr_engine::Result<Var> {
+    /// ReLU(norm(.)) of it. x is images, of which nobody wants the gradient.
+    pub(crate) fn first(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> simclr_engine::Result<Var> {
         let options = self.options(tape);
-        ops::first_layer(tape, images, self.weight, options, norm)
+        ops::first_layer(tape, x, self.weight, options, norm)
     }
 
     /// The same of ReLU(norm(x)).

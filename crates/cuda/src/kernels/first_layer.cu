@@ -121,10 +121,12 @@ struct Taps {
 // What `convolve` does with outputs: their sums and those of squares go to `partials`, (pieces, 2, channels), a piece
 // a block, or y becomes relu(output scale + shift).
 constexpr int SUMS = 0, NORMALIZE = 1;
+// Values of a thread lie so far apart that those of one channel, which a warp adds up side by side, are in many banks.
+constexpr u32 PLACES = THREADS + 4;
 
 // Of 8 TILES channels a block; rows of products are 16 pixels side by side, columns 8 channels. A warp has a row of a
 // strip. `patches` are two of two copies each, `weights` has WEIGHTS_STEP words for each channel, `places` 4 TILES
-// values for each thread.
+// values for each of PLACES threads.
 template <int TILES, int PURPOSE>
 DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y, double *partials, const Sizes &s, u32 *patches,
                      u32 *weights, float *places) {
@@ -169,7 +171,7 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
         T *line = y + ((u64)strip.image * s.height + row) * s.width * s.out_channels + own;
         // Not unrolled: registers are full of weights and of what channels have.
 #pragma unroll 1
-        for (u32 m = 0; m < COLUMNS / 16; ++m) {
+        for (u32 m = 0; m < COLUMNS / 16 && strip.column + m * 16 < s.width; ++m) {
             u32 a[2][4];
 #pragma unroll
             for (int q = 0; q < 4; ++q) {
@@ -218,13 +220,13 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
     }
     if constexpr (PURPOSE == SUMS) {
 #pragma unroll
-        for (int i = 0; i < 4 * TILES; ++i) places[i * THREADS + threadIdx.x] = of_channel[i / (2 * TILES)][i % (2 * TILES)];
+        for (int i = 0; i < 4 * TILES; ++i) places[i * PLACES + threadIdx.x] = of_channel[i / (2 * TILES)][i % (2 * TILES)];
         __syncthreads();
         for (u32 i = threadIdx.x; i < 2 * OUT; i += THREADS) {
             // Over all lanes that have the channel: `value` is where it is among the lane's.
             u32 channel = i % OUT, n = channel / (8 * TOGETHER) * TOGETHER + channel % (2 * TOGETHER) / 2, value = i / OUT * 2 * TILES + 2 * n + channel % 2;
             double total = 0.0;
-            for (u32 from = channel / (2 * TOGETHER) % 4; from < THREADS; from += 4) total += places[value * THREADS + from];
+            for (u32 from = channel / (2 * TOGETHER) % 4; from < THREADS; from += 4) total += places[value * PLACES + from];
             partials[((u64)blockIdx.x * 2 + i / OUT) * s.out_channels + first + channel] = total;
         }
     }
@@ -234,7 +236,7 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
 KERNEL(BY_TWOS, first_layer_sums)(const T *x, const float *w, double *partials, Sizes s, u32 wide) {
     SHARED u32 patches[2 * COPY];
     SHARED u32 weights[64 * WEIGHTS_STEP];
-    SHARED float places[32 * THREADS];
+    SHARED float places[32 * PLACES];
     if (wide) {
         convolve<8, SUMS>(x, w, nullptr, nullptr, partials, s, patches, weights, places);
     } else {
@@ -257,10 +259,9 @@ template <int EACH> struct Gradients {
     static constexpr int WORDS = EACH / 2;
     Pack<u32, WORDS> pixels[4];
 
-    // `line` is where the lane's channels of the first pixel of the row lie, whose width is 0 beyond the image.
-    DEVICE void fetch(const T *line, u32 column, u32 width, u32 channels) {
-        column += threadIdx.x % 4 * 2;
-        const T *first = line + column * channels;
+    // `first` is where the lane's channels of its first pixel lie, in `column` of a row whose width is 0 beyond the
+    // image.
+    DEVICE void fetch(const T *first, u32 column, u32 width, u32 channels) {
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
             u32 further = i / 2 * 8 + i % 2;
@@ -279,15 +280,23 @@ template <int EACH> struct Gradients {
     }
 };
 
-// The two values of a pair where z is positive, else 0.
-DEVICE u32 gated(u32 pair, float first, float second) {
-    return pair & ((first > 0.0f ? 0xffffu : 0u) | (second > 0.0f ? 0xffff0000u : 0u));
+// The two values of a pair where z is negative, else 0.
+DEVICE u32 where_negative(u32 pair, float first, float second) {
+#ifdef EMULATED
+    return pair & ((first < 0.0f ? 0xffffu : 0u) | (second < 0.0f ? 0xffff0000u : 0u));
+#else
+    // Signs of both, repeated: NaN as arithmetic makes it has none.
+    u32 mask;
+    asm("prmt.b32 %0, %1, %2, 0xffbb;" : "=r"(mask) : "r"(__float_as_uint(first)), "r"(__float_as_uint(second)));
+    return pair & mask;
+#endif
 }
 
 // What all sums over pixels of a gradient are made of: of each channel the sums of g times the value under each tap,
 // and of g, g being dy where the ReLU let values through; then of each two taps, and of a tap and 1, the sums of
 // products of the values under them.
 constexpr u32 KINDS = TAPS + 1;
+constexpr u32 CORRELATE_PLACES = WARPS * 2 * 4 * PAIRS * (WARP + 2);
 
 // Products of channels and pixels, then of what these let through and taps: rows are 16 channels, TILES of them a
 // warp, columns 8 pixels and then 8 taps. APART warps beside each other have the channels of a block, and APART rows
@@ -295,8 +304,8 @@ constexpr u32 KINDS = TAPS + 1;
 // of a pixel at once, and no other lane needs them; what the first product leaves in a lane is what it brings to the
 // second one.
 //
-// `partials` is (pieces, (channels + KINDS) KINDS). `patches` are two of two copies each; `places` has a value for
-// each of 8 warps, 32 taps and 16 TILES channels or 32 / APART taps.
+// `partials` is (pieces, (channels + KINDS) KINDS). `patches` are two of two copies each; `places` has CORRELATE_PLACES
+// values.
 template <int TILES, int APART>
 DEVICE void correlate(const T *x, const float *w, const float *coefficients, const T *dy, double *partials, const Sizes &s, u32 *patches,
                       u32 *weights, float *places) {
@@ -323,7 +332,8 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     }
     for (u32 i = threadIdx.x; i < OUT / 2; i += THREADS) {
         const float *scale = coefficients + first + 2 * i, *shift = scale + s.out_channels;
-        affines[i] = Affine{{scale[0], shift[0], scale[1], shift[1]}};
+        // Negated, to see by a sign where the ReLU's input is positive; 0 has none then.
+        affines[i] = Affine{{-scale[0], 0.0f - shift[0], -scale[1], 0.0f - shift[1]}};
     }
     filters += warp % APART * 2 * TILES * WARP + lane;
     dy += first + own_channel;
@@ -350,14 +360,16 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     Share share;
     // Those of the row that comes next.
     Gradients<EACH> gradients[PARTS];
-    auto fetch = [&](u32 part, const Strip &strip, u32 row) {
-        const T *line = dy + ((u64)strip.image * s.height + strip.row + row) * s.width * s.out_channels;
-        gradients[part].fetch(line, strip.column + part * 16, strip.row + row < s.height ? s.width : 0, s.out_channels);
+    auto lane_at = [&](u32 image, u32 row, u32 column) {
+        return dy + (((u64)image * s.height + row) * s.width + column + 2 * t) * s.out_channels;
     };
     Strip strip(blockIdx.x, s);
     share.fetch(x, strip, s);
 #pragma unroll
-    for (u32 part = 0; part < PARTS; ++part) fetch(part, strip, own_row);
+    for (u32 part = 0; part < PARTS; ++part) {
+        const u32 row = strip.row + own_row, column = strip.column + part * 16;
+        gradients[part].fetch(lane_at(strip.image, row, column), column + 2 * t, row < s.height ? s.width : 0, s.out_channels);
+    }
     u32 turn = 0;
     for (u32 index = blockIdx.x; index < s.strips; index += gridDim.x, turn ^= 1) {
         u32 *words = patches + turn * COPY;
@@ -369,42 +381,24 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
         const u32 rows = s.height - strip.row, columns = s.width - strip.column;
         const bool goes_on = index + gridDim.x < s.strips;
         const Strip next(index + (goes_on ? gridDim.x : 0), s);
-        if (goes_on) share.fetch(x, next, s);
 #pragma unroll 1
         for (u32 row = own_row; row < own_row + APART; ++row) {
             // Behind the last strip its first row comes once more, in vain.
             const bool is_last = row + 1 == own_row + APART;
             const u32 image = is_last ? next.image : strip.image, next_row = is_last ? next.row + own_row : strip.row + row + 1;
             const u32 first_column = is_last ? next.column : strip.column, width = next_row < s.height ? s.width : 0;
-            const T *next_line = dy + ((u64)image * s.height + next_row) * s.width * s.out_channels;
+            const T *next_line = lane_at(image, next_row, first_column);
+#ifndef EMULATED
+            // Or it would be found anew for each load.
+            asm volatile("" : "+l"(next_line));
+#endif
 #pragma unroll
             for (u32 part = 0; part < PARTS; ++part) {
                 const u32 column = part * 16;
-                if (row < rows && column < columns) {
-                    // Of pairs of pixels the values under tap 8 q + g, none where a pixel is beyond the image.
-                    u32 under[PAIRS][2];
-#pragma unroll
-                    for (u32 late = 0; late < 2; ++late) {
-                        const u32 at = column + late * 8;
-                        u32 inside = 0xffffffff;
-                        if (at + 2 * t + 1 >= columns) inside = at + 2 * t < columns ? 0xffff : 0;
-#pragma unroll
-                        for (u32 q = 0; q < PAIRS; ++q) {
-                            const T *pair = patch + offset[q] + row * STEP + at * CHANNELS;
-                            under[q][late] = halves<false>(pair[0].bits, pair[CHANNELS].bits);
-                            if (q == TAPS / 8 && is_one) under[q][late] = ones;
-                            under[q][late] &= inside;
-                        }
-                    }
-#pragma unroll
-                    for (int m = 0; m < SQUARES; ++m) {
-                        const bool upper = APART == 2 ? warp % 2 : m;
-                        u32 a[4];
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) a[i] = upper ? under[2 + i % 2][i / 2] : under[i % 2][i / 2];
-#pragma unroll
-                        for (u32 q = 0; q < PAIRS; ++q) multiply_add<T>(square[m][q], a, under[q]);
-                    }
+                // g of these pixels, none where the row is beyond the image.
+                u32 open[TILES][4];
+                const bool inside_image = row < rows && column < columns;
+                if (inside_image) {
                     u32 pixel[2][2][2];
 #pragma unroll
                     for (u32 q = 0; q < PAIRS; ++q) {
@@ -415,7 +409,6 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
                     }
 #pragma unroll
                     for (int m = 0; m < TILES; ++m) {
-                        u32 a[4];
                         const Affine by = affines[own_channel / 2 + m];
                         const Filter filter[2] = {filters[2 * m * WARP], filters[(2 * m + 1) * WARP]};
 #pragma unroll
@@ -427,29 +420,61 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
                             for (int i = 0; i < 4; ++i) z[i] = affine(z[i], by.v[i / 2 * 2], by.v[i / 2 * 2 + 1]);
 #pragma unroll
                             for (int n = 0; n < 2; ++n) {
-                                a[2 * late + n] = gated(gradients[part].pair(2 * m + n, late), z[2 * n], z[2 * n + 1]);
+                                open[m][2 * late + n] = where_negative(gradients[part].pair(2 * m + n, late), z[2 * n], z[2 * n + 1]);
                             }
                         }
-#pragma unroll
-                        for (u32 q = 0; q < PAIRS; ++q) multiply_add<T>(sum[m][q], a, under[q]);
                     }
                 }
-                gradients[part].fetch(next_line, first_column + column, width, s.out_channels);
+                gradients[part].fetch(next_line + column * s.out_channels, first_column + column + 2 * t, width, s.out_channels);
+                // Here registers are free for it.
+                if (part + 1 == PARTS && is_last && goes_on) share.fetch(x, next, s);
+                if (!inside_image) continue;
+                // Of pairs of pixels the values under tap 8 q + g, none where a pixel is beyond the image.
+                u32 under[PAIRS][2];
+#pragma unroll
+                for (u32 late = 0; late < 2; ++late) {
+                    const u32 at = column + late * 8;
+                    u32 inside = 0xffffffff;
+                    if (at + 2 * t + 1 >= columns) inside = at + 2 * t < columns ? 0xffff : 0;
+#pragma unroll
+                    for (u32 q = 0; q < PAIRS; ++q) {
+                        const T *pair = patch + offset[q] + row * STEP + at * CHANNELS;
+                        under[q][late] = halves<false>(pair[0].bits, pair[CHANNELS].bits);
+                        if (q == TAPS / 8 && is_one) under[q][late] = ones;
+                        under[q][late] &= inside;
+                    }
+                }
+#pragma unroll
+                for (int m = 0; m < SQUARES; ++m) {
+                    const bool upper = APART == 2 ? warp % 2 : m;
+                    u32 a[4];
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) a[i] = upper ? under[2 + i % 2][i / 2] : under[i % 2][i / 2];
+#pragma unroll
+                    for (u32 q = 0; q < PAIRS; ++q) multiply_add<T>(square[m][q], a, under[q]);
+                }
+#pragma unroll
+                for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+                    for (u32 q = 0; q < PAIRS; ++q) multiply_add<T>(sum[m][q], open[m], under[q]);
+                }
             }
         }
         strip = next;
     }
     partials += (u64)blockIdx.x * (s.out_channels + KINDS) * KINDS;
-    constexpr u32 VALUES = 4 * PAIRS * WARP;
+    // A warp's values lie a little further apart than its lanes, so that those of one channel are in many banks.
+    constexpr u32 LANES = WARP + 2, VALUES = 4 * PAIRS * LANES;
+    static_assert(8 * 2 * VALUES == CORRELATE_PLACES, "for each warp two tiles");
     // Others may still read what lies in `places`.
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4 * (int)PAIRS * TILES; ++i) {
-        places[warp * TILES * VALUES + i * WARP + lane] = sum[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];
+        places[warp * TILES * VALUES + i * LANES + lane] = sum[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];
     }
     __syncthreads();
     // Where a warp has row g or g + 8 and column `kind` of a tile.
-    auto place = [](u32 row, u32 kind) { return (kind / 8 * 4 + row / 8 * 2 + kind % 2) * WARP + row % 8 * 4 + kind % 8 / 2; };
+    auto place = [](u32 row, u32 kind) { return (kind / 8 * 4 + row / 8 * 2 + kind % 2) * LANES + row % 8 * 4 + kind % 8 / 2; };
     for (u32 i = threadIdx.x; i < OUT * KINDS; i += THREADS) {
         u32 channel = i / KINDS, own = channel % (8 * EACH);
         const float *from = places + (channel / (8 * EACH) * TILES + own % EACH / 2) * VALUES + place(own / EACH + own % 2 * 8, i % KINDS);
@@ -463,7 +488,7 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4 * (int)PAIRS * SQUARES; ++i) {
-        places[warp * SQUARES * VALUES + i * WARP + lane] = square[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];
+        places[warp * SQUARES * VALUES + i * LANES + lane] = square[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < KINDS * KINDS; i += THREADS) {
@@ -482,7 +507,8 @@ KERNEL(BY_TWOS, first_layer_correlations)
 (const T *x, const float *w, const float *coefficients, const T *dy, double *partials, Sizes s, u32 wide) {
     SHARED u32 patches[2 * COPY];
     SHARED u32 weights[64 * WEIGHTS_STEP];
-    SHARED float places[WARPS * 32 * 32];
+    // Read 16 bytes at once.
+    alignas(16) SHARED float places[CORRELATE_PLACES];
     if (wide) {
         correlate<2, 2>(x, w, coefficients, dy, partials, s, patches, weights, places);
     } else {

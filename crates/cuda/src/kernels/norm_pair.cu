@@ -123,10 +123,13 @@ template <int N> struct Backward {
 
 // Of both x becomes dx = g a + x b + c.
 KERNEL(BY_TWOS, norm_pair_backward_input)
-(const T *dy, const u8 *mask, T *branch, T *shortcut, const float *of_branch, const float *of_shortcut, i64 values, u32 channels) {
+(const T *dy, const u8 *mask, T *branch, T *shortcut, const float *abc_of_branch, const float *abc_of_shortcut, i64 values,
+ u32 channels) {
     if (channels % WIDTH == 0) {
-        for_packs<WIDTH, 2>(Backward<WIDTH>{dy, mask, {branch, shortcut}, {of_branch, of_shortcut}, channels}, values, channels);
+        Backward<WIDTH> pass{dy, mask, {branch, shortcut}, {abc_of_branch, abc_of_shortcut}, channels};
+        for_packs<WIDTH, 2>(pass, values, channels);
     } else {
-        for_packs<1, 2>(Backward<1>{dy, mask, {branch, shortcut}, {of_branch, of_shortcut}, channels}, values, channels);
+        Backward<1> pass{dy, mask, {branch, shortcut}, {abc_of_branch, abc_of_shortcut}, channels};
+        for_packs<1, 2>(pass, values, channels);
     }
 }

@@ -267,7 +267,7 @@ pub fn backward_sums<'a, E: Element>(
 }
 
 /// The sums from their pieces, (pieces, 1 + norms, C), and what follows from them. The first C values of a piece are
-/// sums of g, those after `norm` C more the sums of g (x - mean) of this BatchNorm.
+/// sums of g, the next ones sums of g (x - mean) of one BatchNorm after the other; `norm` is this one's number, from 1.
 pub fn backward_totals(
     gpu: &dyn Launcher,
     partials: Slice<f64>,

@@ -159,6 +159,7 @@ fn first_layers_are_a_convolution_a_batch_norm_and_a_relu() {
         }
         // Blocks for several strips.
         compared::<bf16>(&geometry([1100, 1, 1, 16]));
+        compared::<bf16>(&geometry([600, 2, 1, 64]));
     }
 }
 
@@ -177,7 +178,15 @@ fn compared<E: Stored>(g: &Conv2dGeometry) {
             assert_close(&what("sums"), &sums[half.clone()], &want.sums[half], 1e-5);
         }
         assert_close(&what("output"), &output, &want.output, tolerance::<E>());
-        // A single pixel is its own mean: what is left of it is noise.
+        // All but few are the exact ones, rounded: terms are added in another order. A single pixel is its own mean:
+        // what is left of it is noise.
+        let same = widened(&narrowed::<E>(&want.output)).iter().zip(&output).filter(|(a, b)| a == b).count();
+        assert!(
+            count(g) < 2.0 || same * 100 >= output.len() * 99,
+            "{same} of {}, {}",
+            output.len(),
+            what("output")
+        );
         if count(g) < 2.0 {
             continue;
         }

@@ -247,8 +247,8 @@ pub(super) struct Statistics<'a> {
 }
 
 impl Statistics<'_> {
-    /// Where the sums of a backward go: input `gamma` of the operator is that, and beta the next one. What
-    /// [`crate::Kernels::batch_norm_backward_coefficients`] makes of all workers' sums may be `wanted`.
+    /// Where the sums of a backward go. `gamma` is gamma's number among the operator's inputs, beta's is the next;
+    /// `wanted` is whether what [`crate::Kernels::batch_norm_backward_coefficients`] makes of them is needed.
     pub fn sums(
         &self,
         device: &Device,

@@ -6,12 +6,18 @@ use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};
 use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
 
-/// ReLU([`batch_norm`] of [`conv2d`] of images with the weights `weight`).
+/// ReLU([`batch_norm`] of [`conv2d`] of images (N, H, W, C) with the weights `weight`, (K, R, S, C)): (N, P, Q, K).
+/// Images are given away: nothing but the tape keeps them longer than they are needed.
 ///
-/// In 16 bits, what is done at once is not rounded in between.
+/// It is done at once where the device has kernels for such images and nobody wants their gradient; in 16 bits, what
+/// the convolution puts out is not rounded then. Anything else than images will do, but inside of a segment that is
+/// checkpointed its gradient must not be wanted: the first run would not know of it.
+///
+/// # Errors
+/// As [`conv2d`] and [`batch_norm`].
 pub fn first_layer(
     tape: &mut Tape,
-    images: &Var,
+    images: Var,
     weight: ParameterId,
     conv: Conv2d,
     norm: &BatchNorm,
@@ -21,7 +27,8 @@ pub fn first_layer(
     let at_once = device.kernels().first_layer(&geometry, x);
     let Some(at_once) = at_once.filter(|_| !images.needs_gradient()) else {
         let w = tape.parameter(weight);
-        let y = conv2d(tape, images, &w, conv)?;
+        let y = conv2d(tape, &images, &w, conv)?;
+        drop(images);
         return batch_norm(tape, &y, norm, None, true);
     };
     let w = tape.parameter(weight);

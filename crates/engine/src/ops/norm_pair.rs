@@ -5,26 +5,30 @@ use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare};
 use crate::tape::BackwardContext;
 use crate::{EngineError, Mask, Result, Tape, Tensor, Var};
 
-/// ReLU([`batch_norm`] of `branch` + [`batch_norm`] of `shortcut`), both of one shape. They are given away: nothing but
-/// the tape keeps them longer than they are needed.
+/// ReLU([`batch_norm`] of `branch` + [`batch_norm`] of `shortcut`), both (..., C) of one shape. They are given away:
+/// nothing but the tape keeps them longer than they are needed.
 ///
-/// In 16 bits, what is done at once is not rounded in between.
+/// In 16 bits, where it is done at once, what the shortcut adds is not rounded.
+///
+/// # Errors
+/// As [`batch_norm`], and where shapes differ.
 pub fn norm_pair(tape: &mut Tape, branch: (Var, &BatchNorm), shortcut: (Var, &BatchNorm)) -> Result<Var> {
     let [(x, norm), (other, other_norm)] = [branch, shortcut];
     let device = x.tensor().device().clone();
+    if other.tensor().shape() != x.tensor().shape() {
+        let expected = format!("a shortcut {:?}", x.tensor().shape());
+        return Err(EngineError::shape("norm_pair", expected, other.tensor().shape()));
+    }
     let Some(at_once) = device.kernels().norm_pair() else {
         let residual = batch_norm(tape, &other, other_norm, None, false)?;
         drop(other);
         return batch_norm(tape, &x, norm, Some(&residual), true);
     };
-    if other.tensor().shape() != x.tensor().shape() {
-        let expected = format!("a shortcut {:?}", x.tensor().shape());
-        return Err(EngineError::shape("norm_pair", expected, other.tensor().shape()));
-    }
     // In the order of what is one after the other, which is that of their averages.
     let second = prepare(tape, &other, other_norm, None)?;
     let first = prepare(tape, &x, norm, None)?;
     let mut y = Tensor::empty_of(&device, x.tensor().shape(), x.tensor().dtype());
+    // Made in vain where nothing is recorded: it is small.
     let mut mask = Mask::empty(&device, device.kernels().batch_norm_mask(x.tensor())?);
     let coefficients = [first.coefficients(), second.coefficients()];
     at_once.forward([x.tensor(), other.tensor()], coefficients, &mut y, &mut mask)?;

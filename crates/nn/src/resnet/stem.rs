@@ -81,8 +81,13 @@ impl<'a> Segment<'a> for StemLayers {
             Some(normalization) => ops::normalize(tape, &images[0], normalization)?,
             None => images[0].clone(),
         };
-        for (conv, norm) in &self.layers {
-            x = conv.first(tape, &x, norm)?;
+        for (i, (conv, norm)) in self.layers.iter().enumerate() {
+            if i == 0 {
+                x = conv.first(tape, x, norm)?;
+            } else {
+                x = conv.forward(tape, &x)?;
+                x = ops::batch_norm(tape, &x, norm, None, true)?;
+            }
         }
         match self.pool {
             Some(pool) => {

@@ -131,7 +131,8 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
 }
 
 /// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without
-/// computing it, so that the figures are exact.
+/// computing it, as the processor would: there the figures are exact. A GPU keeps a little less where it does at once
+/// what comes one after the other here.
 pub fn step_use(
     state: (&Model, &Optimizer),
     config: &Config,
