@@ -69,6 +69,11 @@ fn outcome(
 ) -> Vec<Vec<f32>> {
     let mut tape = Tape::new(parameters, mode, &SingleProcess);
     let y = forward(&mut tape).unwrap();
+    outcome_of(tape, y, dtype)
+}
+
+/// The same of what a tape has recorded.
+fn outcome_of(mut tape: Tape, y: Var, dtype: DType) -> Vec<Vec<f32>> {
     let dy = rounded(&tensor(y.tensor().device(), "dy", y.tensor().shape()), dtype);
     let dy = dy.cast(y.tensor().dtype()).unwrap();
     let gradients = tape.backward(&y, dy).unwrap();
