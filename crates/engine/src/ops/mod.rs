@@ -34,7 +34,7 @@ pub use l2_normalize::l2_normalize;
 pub use linear::linear;
 pub use max_pool::max_pool;
 pub use norm_conv2d::norm_conv2d;
-pub use norm_pair::norm_pair;
+pub use norm_pair::{Shortcut, norm_pair, norm_shortcut};
 pub use normalize::{Normalization, normalize};
 pub use nt_xent::{nt_xent, nt_xent_sums};
 pub use pair_loss::{margin_triplet, nt_logistic};

@@ -5,25 +5,48 @@ use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare};
 use crate::tape::BackwardContext;
 use crate::{EngineError, Mask, Result, Tape, Tensor, Var};
 
-/// ReLU([`batch_norm`] of `branch` + [`batch_norm`] of `shortcut`), both (..., C) of one shape. They are given away:
-/// nothing but the tape keeps them longer than they are needed.
+/// What a block's branch is added to, behind a BatchNorm of its own.
+#[derive(Debug)]
+pub struct Shortcut<'n>(Held<'n>);
+
+#[derive(Debug)]
+enum Held<'n> {
+    /// The BatchNorm is to come, together with the branch's.
+    Before(Var, &'n BatchNorm),
+    /// It is done.
+    Behind(Var),
+}
+
+/// [`batch_norm`] of x for [`norm_pair`]: right away where the device does one after the other, since x may still be
+/// in its caches. x is given away: nothing but the tape keeps it longer than it is needed.
+///
+/// # Errors
+/// As [`batch_norm`].
+pub fn norm_shortcut<'n>(tape: &mut Tape, x: Var, norm: &'n BatchNorm) -> Result<Shortcut<'n>> {
+    Ok(Shortcut(match x.tensor().device().kernels().norm_pair() {
+        Some(_) => Held::Before(x, norm),
+        None => Held::Behind(batch_norm(tape, &x, norm, None, false)?),
+    }))
+}
+
+/// ReLU([`batch_norm`] of the branch x + `shortcut`), both (..., C) of one shape and on one device. x is given away,
+/// as the shortcut was.
 ///
 /// In 16 bits, where it is done at once, what the shortcut adds is not rounded.
 ///
 /// # Errors
 /// As [`batch_norm`], and where shapes differ.
-pub fn norm_pair(tape: &mut Tape, branch: (Var, &BatchNorm), shortcut: (Var, &BatchNorm)) -> Result<Var> {
-    let [(x, norm), (other, other_norm)] = [branch, shortcut];
-    let device = x.tensor().device().clone();
-    if other.tensor().shape() != x.tensor().shape() {
-        let expected = format!("a shortcut {:?}", x.tensor().shape());
-        return Err(EngineError::shape("norm_pair", expected, other.tensor().shape()));
-    }
-    let Some(at_once) = device.kernels().norm_pair() else {
-        let residual = batch_norm(tape, &other, other_norm, None, false)?;
-        drop(other);
-        return batch_norm(tape, &x, norm, Some(&residual), true);
+pub fn norm_pair(tape: &mut Tape, x: Var, norm: &BatchNorm, shortcut: Shortcut) -> Result<Var> {
+    let (other, other_norm) = match shortcut.0 {
+        Held::Behind(residual) => return batch_norm(tape, &x, norm, Some(&residual), true),
+        Held::Before(other, other_norm) => (other, other_norm),
     };
+    if other.tensor().shape() != x.tensor().shape() {
+        let expected = format!("a residual {:?}", x.tensor().shape());
+        return Err(EngineError::shape("batch_norm", expected, other.tensor().shape()));
+    }
+    let device = x.tensor().device().clone();
+    let at_once = device.kernels().norm_pair_again()?;
     // In the order of what is one after the other, which is that of their averages.
     let second = prepare(tape, &other, other_norm, None)?;
     let first = prepare(tape, &x, norm, None)?;

@@ -1,6 +1,6 @@
 //! Residual blocks.
 
-use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::ops::{self, BatchNorm, Shortcut};
 use simclr_engine::{Segment, Tape, Var};
 
 use super::{PoolPadding, ResNetSpec, SelectiveKernels, Variant};
@@ -110,8 +110,7 @@ impl Downsample {
         Ok(Downsample { pool, conv, norm })
     }
 
-    /// All but its BatchNorm, and that.
-    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<(Var, &'a BatchNorm)> {
+    fn forward<'a>(&'a self, tape: &mut Tape<'a>, x: &Var) -> simclr_engine::Result<Shortcut<'a>> {
         let pooled;
         let x = match self.pool {
             Some(AvgPool { stride, zeros }) => {
@@ -120,7 +119,8 @@ impl Downsample {
             }
             None => x,
         };
-        Ok((self.conv.forward(tape, x)?, &self.norm))
+        let y = self.conv.forward(tape, x)?;
+        ops::norm_shortcut(tape, y, &self.norm)
     }
 }
 
@@ -139,7 +139,7 @@ impl<'a> Segment<'a> for Block {
             };
             if i + 1 == self.layers.len() {
                 y = match shortcut.take() {
-                    Some(shortcut) => ops::norm_pair(tape, (y, norm), shortcut)?,
+                    Some(shortcut) => ops::norm_pair(tape, y, norm, shortcut)?,
                     None => ops::batch_norm(tape, &y, norm, Some(x), true)?,
                 };
             } else if let Some(selective) = self.selective.as_ref().filter(|_| i == Block::STREAMS) {
