@@ -34,6 +34,14 @@ fn parameters(device: &Device, channels: usize, with_beta: bool, dtype: DType) -
     parameters
 }
 
+/// Output, gradients and new averages, with a dy of `dtype`.
+fn plain(parameters: &Parameters, mode: Mode, images: &Tensor, dtype: DType) -> Vec<Vec<f32>> {
+    outcome(parameters, mode, dtype, |tape| {
+        let images = tape.input(images.clone());
+        layer(tape, parameters, images)
+    })
+}
+
 #[test]
 fn first_layers_of_small_images() {
     let Some((gpu, _alone)) = gpu() else { return };
@@ -50,10 +58,7 @@ fn first_layers_of_small_images() {
             let [got, want] = [&gpu, &common::device()].map(|device| {
                 let parameters = parameters(device, k, with_beta, dtype);
                 let x = images(device, size, dtype);
-                outcome(&parameters, mode, dtype, |tape| {
-                    let x = tape.input(x.clone());
-                    layer(tape, &parameters, x)
-                })
+                plain(&parameters, mode, &x, dtype)
             });
             assert_close(&format!("{size:?} to {k}, {mode:?}"), dtype, &got, &want);
         }
@@ -97,10 +102,7 @@ fn checkpointed_first_layers_are_the_same_to_the_bit() {
     let Some((gpu, _alone)) = gpu() else { return };
     let parameters = parameters(&gpu, 64, true, DType::Bf16);
     let x = images(&gpu, [3, 9, 7], DType::Bf16);
-    let plain = outcome(&parameters, Mode::Train, DType::Bf16, |tape| {
-        let x = tape.input(x.clone());
-        layer(tape, &parameters, x)
-    });
+    let plain = plain(&parameters, Mode::Train, &x, DType::Bf16);
     let segment = |tape: &mut Tape, x: &[Var]| layer(tape, &parameters, x[0].clone());
     let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
     let x = tape.input(x);
@@ -113,10 +115,7 @@ fn a_captured_first_layer_is_computed_each_time() {
     let Some((gpu, _alone)) = gpu() else { return };
     let parameters = parameters(&gpu, 64, true, DType::Bf16);
     let x = images(&gpu, [3, 9, 7], DType::Bf16);
-    let plain = outcome(&parameters, Mode::Train, DType::Bf16, |tape| {
-        let x = tape.input(x.clone());
-        layer(tape, &parameters, x)
-    });
+    let plain = plain(&parameters, Mode::Train, &x, DType::Bf16);
     let dy = rounded(&tensor(&gpu, "dy", &[3, 9, 7, 64]), DType::Bf16);
     let w = find(&parameters, "w");
     let mut total = Tensor::zeros(&gpu, parameters.get(w).shape()).unwrap();
