@@ -24,6 +24,11 @@ const OUT_BLOCK: usize = 128;
 const UNITS: usize = 32;
 /// Pixels that are gone through at a time: a tile's part of their copies stays in the first-level cache.
 const PIXELS: usize = 128;
+/// How many pixels ahead of those that are packed memory is asked for: two images are two streams, which the processor
+/// follows too late by itself.
+const AHEAD: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// How the work is cut; depends on the geometry alone, but for the shape of the tiles.
 #[derive(Clone, Copy, Debug)]
@@ -232,7 +237,7 @@ fn window(g: &Conv2dGeometry, piece: &Piece) -> Window {
 impl<E: Element> Unit<'_, E> {
     /// Copies the block's input channels of the pixels that a piece needs, as [`Operand`] says.
     #[inline(always)]
-    fn copy_inputs(&self, piece: &Piece, width: usize, to: &mut [f32]) {
+    fn copy_inputs<S: Simd>(&self, simd: S, piece: &Piece, width: usize, to: &mut [f32]) {
         let g = &self.plan.g;
         let input = Images::input(g);
         let x = images_of::<E>(self.x, &input, piece);
@@ -240,7 +245,7 @@ impl<E: Element> Unit<'_, E> {
         if one_by_one(g) {
             let (first, columns) = (piece.row * g.stride, g.out_width());
             let rows = Rows { first, count: piece.rows, columns, stride: g.stride };
-            join_pixels::<E>(x, &input, &rows, chosen, width, piece.images, to);
+            join_pixels::<S, E>(simd, x, &input, &rows, chosen, width, piece.images, to);
         } else {
             window(g, piece).copy_units(x, &input, chosen, to);
         }
@@ -264,14 +269,14 @@ impl<E: Element> Unit<'_, E> {
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
         let chosen = block.first_out..block.first_out + block.out_channels;
         let dy = images_of::<E>(self.dy, &output, piece);
-        join_pixels::<E>(dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
+        join_pixels::<S, E>(simd, dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
 
         let operand = Operand::new(plan, block, piece, width);
         // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
         let mut copy = scratch::take(operand.len + width);
         let (inside, slack) = copy.split_at_mut(operand.len);
         slack.fill(0.0);
-        self.copy_inputs(piece, width, inside);
+        self.copy_inputs(simd, piece, width, inside);
         let end =
             operand.last_tile(g.kernel_height, run_tiles) + operand.last_pixel(piece, output.width) + width;
         assert!(end <= copy.len(), "a piece reads {end} numbers of {}", copy.len());
@@ -320,7 +325,8 @@ struct Rows {
 /// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), zeros
 /// beyond the last channel. Pixels are read in their order, which is that of memory.
 #[inline(always)]
-fn join_pixels<E: Element>(
+fn join_pixels<S: Simd, E: Element>(
+    simd: S,
     images: &[E],
     shape: &Images,
     rows: &Rows,
@@ -341,6 +347,12 @@ fn join_pixels<E: Element>(
                 let at = (row * shape.width + column) * shape.channels;
                 let first = &first[at..][chosen.clone()];
                 let second = second.map(|second| &second[at..][chosen.clone()]);
+                for from in [Some(first), second].into_iter().flatten() {
+                    let ahead = from.as_ptr().wrapping_add(AHEAD * shape.channels).cast::<f32>();
+                    for line in (0..size_of_val(from)).step_by(LINE) {
+                        simd.prefetch(ahead.wrapping_byte_add(line));
+                    }
+                }
                 let mut to = pixel * width;
                 let mut done = 0;
                 while done < first.len() {

@@ -186,15 +186,28 @@ fn join_row<E: Element>(
 /// Joins values one by one, with zeros where there is no second image.
 #[inline(always)]
 pub fn join<E: Element>(first: &[E], second: Option<&[E]>, to: &mut [f32]) {
+    let (first, first_rest) = first.as_chunks::<JOINED>();
+    let (to, to_rest) = to.as_chunks_mut::<JOINED>();
     match second {
         Some(second) => {
+            let (second, second_rest) = second.as_chunks::<JOINED>();
             for (to, (a, b)) in to.iter_mut().zip(first.iter().zip(second)) {
+                *to = std::array::from_fn(|i| E::unit([a[i], b[i]]));
+            }
+            for (to, (a, b)) in to_rest.iter_mut().zip(first_rest.iter().zip(second_rest)) {
                 *to = E::unit([*a, *b]);
             }
         }
-        None => to.iter_mut().zip(first).for_each(|(to, a)| *to = E::unit([*a, E::default()])),
+        None => {
+            let alone = |a: E| E::unit([a, E::default()]);
+            to.iter_mut().zip(first).for_each(|(to, a)| *to = a.map(alone));
+            to_rest.iter_mut().zip(first_rest).for_each(|(to, a)| *to = alone(*a));
+        }
     }
 }
+
+/// Values that are joined at a time: one vector of the widest registers.
+const JOINED: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -6,9 +6,10 @@ use crate::simd::Simd;
 
 /// The tile (P, NV) that computes the fewest numbers beyond `out_channels` times `len`.
 pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize) {
-    // All fill the registers: 32 with 16 lanes, 16 with fewer.
+    // All keep enough sums in registers, 32 with 16 lanes and 16 with fewer, to hide the latency of additions. Among
+    // equals the first, which is the fastest; the last waits for its reads, one for each product.
     let tiles: &[(usize, usize)] =
-        if lanes == 16 { &[(8, 3), (6, 4), (12, 2), (16, 1)] } else { &[(6, 2), (12, 1)] };
+        if lanes == 16 { &[(8, 3), (8, 2), (6, 4), (12, 2), (16, 1)] } else { &[(6, 2), (12, 1)] };
     let computed =
         |&&(p, v): &&(usize, usize)| out_channels.next_multiple_of(p) * len.next_multiple_of(v * lanes);
     tiles.iter().min_by_key(computed).copied().unwrap_or(tiles[0])
@@ -27,6 +28,7 @@ pub fn with_tile<S: Simd>(simd: S, tile: (usize, usize), work: impl Tiled) {
         (16, (8, 3)) => work.run::<S, 8, 3>(simd),
         (16, (6, 4)) => work.run::<S, 6, 4>(simd),
         (16, (12, 2)) => work.run::<S, 12, 2>(simd),
+        (16, (8, 2)) => work.run::<S, 8, 2>(simd),
         (16, (16, 1)) => work.run::<S, 16, 1>(simd),
         (_, (6, 2)) => work.run::<S, 6, 2>(simd),
         (_, (12, 1)) => work.run::<S, 12, 1>(simd),
