@@ -163,7 +163,7 @@ fn run<E: Element>(
     let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
     let dst = SharedMut::new(dst);
     let mut packed = scratch::take(packing.len());
-    packing.pack::<E>(&cpu.threads, weights, channels, &offsets, &mut packed);
+    packing.pack::<E>(cpu, weights, channels, &offsets, &mut packed);
     let packed = &packed[..];
     let work = |index: usize, sums: &mut [f64]| {
         dispatch(

@@ -121,6 +121,7 @@ impl Window {
 
     /// Copies some channels of the window as units to `to`, (unit of images, row, column, channel): a unit holds the
     /// same channel of `E::PER_UNIT` images, zeros where there is no image.
+    #[inline(always)]
     pub fn copy_units<E: Element>(
         &self,
         images: &[E],

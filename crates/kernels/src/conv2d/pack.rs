@@ -1,7 +1,7 @@
 //! Weights in the order in which the tiles read them, rounded where activations are bf16.
 
 use super::tile::Run;
-use crate::{Element, Threads};
+use crate::{Cpu, Element};
 use smallvec::SmallVec;
 
 /// Which packed number is which weight: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
@@ -90,7 +90,7 @@ impl Packing {
     /// Packs the weights of all taps, whose first elements lie at `offsets`, `channels` input channels each.
     pub fn pack<E: Element>(
         &self,
-        threads: &Threads,
+        cpu: &Cpu,
         source: Source,
         channels: usize,
         offsets: &[usize],
@@ -100,7 +100,7 @@ impl Packing {
         assert_eq!(self.inner, channels.div_ceil(E::PER_UNIT));
         assert_eq!(offsets.len(), self.taps);
         let block_len = self.outer_block * self.inner * self.taps;
-        threads.run_chunks(packed, block_len, |o, mut packed| {
+        cpu.threads.run_chunks(packed, block_len, |o, mut packed| {
             let first = o * self.outer_block;
             for i in 0..self.inner_blocks() {
                 for offset in offsets {
@@ -110,7 +110,11 @@ impl Packing {
                     let from =
                         &source.weights[offset + first * source.stride_out + done * source.stride_in..];
                     let size = (channels - done, self.channels(o));
-                    pack_block::<E>(source, from, size, self.width(o), block);
+                    let width = self.width(o);
+                    cpu.isa.vectorize(
+                        #[inline(always)]
+                        || pack_block::<E>(source, from, size, width, block),
+                    );
                     packed = rest;
                 }
             }
@@ -120,50 +124,74 @@ impl Packing {
 
 /// Packs `block.len() / width` units of one tap, whose first element is `from[0]`, of as many input and output channels
 /// as `size` says.
+#[inline(always)]
 fn pack_block<E: Element>(
     source: Source,
     from: &[f32],
+    size: (usize, usize),
+    width: usize,
+    block: &mut [f32],
+) {
+    if source.stride_out == 1 {
+        pack_rows::<E>(from, source.stride_in, size, width, block);
+    } else {
+        assert_eq!(source.stride_in, 1, "weights are contiguous in their input or their output channels");
+        transpose::<E>(from, source.stride_out, size, width, block);
+    }
+}
+
+/// Joins rows of output channels, each input channel's `stride` after the one before.
+#[inline(always)]
+fn pack_rows<E: Element>(
+    from: &[f32],
+    stride: usize,
     (inputs, channels): (usize, usize),
     width: usize,
     block: &mut [f32],
 ) {
     let unit = |low: f32, high: f32| E::unit([low, high].map(E::narrow));
-    if source.stride_out == 1 {
-        for (i, row) in block.chunks_exact_mut(width).enumerate() {
-            let at = |input: usize| &from[input * source.stride_in..][..channels];
-            let low = at(i * E::PER_UNIT);
-            if E::PER_UNIT == 1 {
-                row[..channels].copy_from_slice(low);
-            } else if i * 2 + 1 < inputs {
-                let pairs = low.iter().zip(at(i * 2 + 1));
-                row.iter_mut().zip(pairs).for_each(|(to, (low, high))| *to = unit(*low, *high));
-            } else {
-                row.iter_mut().zip(low).for_each(|(to, low)| *to = unit(*low, 0.0));
-            }
-            row[channels..].fill(0.0);
+    for (i, row) in block.chunks_exact_mut(width).enumerate() {
+        let at = |input: usize| &from[input * stride..][..channels];
+        let low = at(i * E::PER_UNIT);
+        if E::PER_UNIT == 1 {
+            row[..channels].copy_from_slice(low);
+        } else if i * 2 + 1 < inputs {
+            let pairs = low.iter().zip(at(i * 2 + 1));
+            row.iter_mut().zip(pairs).for_each(|(to, (low, high))| *to = unit(*low, *high));
+        } else {
+            row.iter_mut().zip(low).for_each(|(to, low)| *to = unit(*low, 0.0));
         }
-        return;
+        row[channels..].fill(0.0);
     }
-    // A transposition, by squares of a cache line: larger ones would overrun the ways of the first-level cache,
-    // since the rows of a filter often lie a power of two apart.
+}
+
+/// Joins and transposes rows of input channels, each output channel's `stride` after the one before: by squares of a
+/// cache line, since larger ones would overrun the ways of the first-level cache, rows of a filter often lying a power
+/// of two apart.
+#[inline(always)]
+fn transpose<E: Element>(
+    from: &[f32],
+    stride: usize,
+    (inputs, channels): (usize, usize),
+    width: usize,
+    block: &mut [f32],
+) {
     const SIDE: usize = 16;
     for (square, rows) in block.chunks_mut(SIDE * width).enumerate() {
         let begin = square * SIDE * E::PER_UNIT;
+        let known = (inputs - begin).min(SIDE * E::PER_UNIT);
         for first in (0..width).step_by(SIDE) {
-            let here = SIDE.min(width - first);
-            for o in first..first + here {
-                let known = o < channels;
-                let column = if known { &from[o * source.stride_out..] } else { &[] };
-                for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let input = begin + i * E::PER_UNIT;
-                    row[o] = if !known {
-                        0.0
-                    } else if E::PER_UNIT == 2 && input + 1 < inputs {
-                        unit(column[input * source.stride_in], column[(input + 1) * source.stride_in])
-                    } else {
-                        unit(column[input * source.stride_in], 0.0)
-                    };
-                }
+            let mut units = [[0.0; SIDE]; SIDE];
+            for (o, units) in (first..channels).zip(&mut units) {
+                let mut values = [E::default(); 2 * SIDE];
+                let weights = &from[o * stride + begin..][..known];
+                values.iter_mut().zip(weights).for_each(|(to, weight)| *to = E::narrow(*weight));
+                *units =
+                    std::array::from_fn(|i| E::unit([values[i * E::PER_UNIT], values[i * E::PER_UNIT + 1]]));
+            }
+            for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                let to = &mut row[first..width.min(first + SIDE)];
+                to.iter_mut().zip(&units).for_each(|(to, units)| *to = units[i]);
             }
         }
     }

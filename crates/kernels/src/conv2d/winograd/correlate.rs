@@ -63,7 +63,7 @@ pub fn run<E: Element>(
     let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
     let packing = Packing::whole(shape.to.channels, shape.from.channels, 9, lanes, vectors);
     let mut packed = scratch::take(packing.len());
-    packing.pack::<f32>(&cpu.threads, weights, shape.from.channels, offsets, &mut packed);
+    packing.pack::<f32>(cpu, weights, shape.from.channels, offsets, &mut packed);
     let products = Packing { taps: PRODUCTS, ..packing };
     let mut transformed = scratch::take::<f32>(products.len());
     // What exceeds the caches before it is used need not be brought into them to be written.
