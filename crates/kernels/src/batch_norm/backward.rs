@@ -3,11 +3,11 @@
 // Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
 #![allow(clippy::needless_range_loop)]
 
-use super::{F32_ROWS, load};
+use super::{F32_ROWS, fold, load, store};
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Cpu, Element};
+use crate::simd::{Kernel, LINE, Simd, dispatch};
+use crate::{Cpu, Element, scratch};
 
 /// Where the ReLU behind the BatchNorm let values through, and so gradients back.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +120,12 @@ trait Kind<E>: Copy {
     ///
     /// There must be `lanes` values from `at` and from `column` on.
     unsafe fn pass<S: Simd>(self, simd: S, g: S::V, x: S::V, at: usize, column: usize, lanes: usize) -> S::V;
+
+    /// Asks for what [`Kind::pass`] will read at value `at`, which may lie anywhere.
+    #[inline(always)]
+    fn ahead<S: Simd>(self, simd: S, at: usize) {
+        let _ = (simd, at);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -137,6 +143,11 @@ impl<E: Element> Kind<E> for &[E] {
     unsafe fn pass<S: Simd>(self, simd: S, g: S::V, _: S::V, at: usize, _: usize, lanes: usize) -> S::V {
         // SAFETY: the caller's promise.
         simd.where_positive(unsafe { load(simd, self.as_ptr().wrapping_add(at), lanes) }, g)
+    }
+
+    #[inline(always)]
+    fn ahead<S: Simd>(self, simd: S, at: usize) {
+        simd.prefetch(self.as_ptr().wrapping_add(at).cast());
     }
 }
 
@@ -180,85 +191,76 @@ impl<E: Element> Sums<'_, E> {
     #[inline(always)]
     fn with<S: Simd, const KEEP: bool>(mut self, simd: S, gate: impl Kind<E>) {
         let wide = self.mean.len();
+        let channels = self.acc.len() / 2;
+        let mut partial = scratch::take::<f32>(2 * wide);
+        // More rows at a time spare reading and writing their sums; but what was asked for ahead must still be in the
+        // first-level cache when its turn comes.
+        let most = if wide <= 512 { 8 } else { 4 };
         for start in (0..self.x.len()).step_by(F32_ROWS * wide) {
             let len = (self.x.len() - start).min(F32_ROWS * wide);
-            let mut column = 0;
-            while column < wide {
-                // Rows that reach this column; the last may be shorter than `wide`, but holds whole rows of channels.
-                let rows = len / wide + usize::from(column < len % wide);
-                let end = if len / wide == 0 { len } else { wide };
-                let tail = len % wide;
-                // Four vectors at a time hide the latency of the additions; not where the last row ends in between.
-                let all = |span: usize| column + span <= end && (tail <= column || tail >= column + span);
-                let span = if all(4 * S::LANES) {
-                    self.strip::<S, 4, KEEP>(simd, gate, start, column, rows, S::LANES);
-                    4 * S::LANES
-                } else {
-                    let mut lanes = S::LANES.min(end.saturating_sub(column));
-                    if tail > column {
-                        lanes = lanes.min(tail - column);
-                    }
-                    if lanes == 0 {
-                        break;
-                    }
-                    self.strip::<S, 1, KEEP>(simd, gate, start, column, rows, lanes);
-                    lanes
-                };
-                column += span;
+            partial.fill(0.0);
+            let mut done = 0;
+            while done < len {
+                let here = len - done;
+                let rows = if here >= most * wide { most } else { 1 };
+                // The last row of all may be shorter; it holds whole rows of channels.
+                let columns = here.min(wide);
+                match rows {
+                    8 => self.rows::<S, 8, KEEP>(simd, gate, start + done, columns, &mut partial),
+                    4 => self.rows::<S, 4, KEEP>(simd, gate, start + done, columns, &mut partial),
+                    _ => self.rows::<S, 1, KEEP>(simd, gate, start + done, columns, &mut partial),
+                }
+                done += rows * columns;
             }
+            let (sums, products) = partial.split_at_mut(wide);
+            fold(sums, &mut self.acc[..channels]);
+            fold(products, &mut self.acc[channels..]);
         }
     }
 
-    /// Adds `rows` rows of NV vectors, the last of `lanes` values, from value `start` and column `column` on.
+    /// Adds the first `columns` values of R rows, from value `start` on, to `partial` (sums of g, then of products),
+    /// and asks for the R rows that follow: so many short streams are more than the processor follows by itself.
     #[inline(always)]
-    fn strip<S: Simd, const NV: usize, const KEEP: bool>(
+    fn rows<S: Simd, const R: usize, const KEEP: bool>(
         &mut self,
         simd: S,
         gate: impl Kind<E>,
         start: usize,
-        column: usize,
-        rows: usize,
-        lanes: usize,
+        columns: usize,
+        partial: &mut [f32],
     ) {
         let wide = self.mean.len();
-        let here = (NV - 1) * S::LANES + lanes;
-        assert!(rows > 0 && column + here <= wide && lanes <= S::LANES);
-        assert!(start + (rows - 1) * wide + column + here <= self.x.len() && self.dy.len() == self.x.len());
-        let mut sum = [simd.splat(0.0); NV];
-        let mut product = [simd.splat(0.0); NV];
-        let mut mean = [simd.splat(0.0); NV];
-        let mut out = [[0.0f32; 64]; 2];
-        // SAFETY: the assertions: every row has `here` values from its column on; gates have been checked to be as
-        // long as x or as a row; NV * LANES <= 64.
-        unsafe {
-            for v in 0..NV {
-                mean[v] = load(simd, self.mean.as_ptr().add(column + v * S::LANES), lanes);
-            }
-            for row in 0..rows {
-                for v in 0..NV {
-                    let at = start + row * wide + column + v * S::LANES;
+        assert!(columns <= wide && partial.len() == 2 * wide);
+        assert!(start + (R - 1) * wide + columns <= self.x.len() && self.dy.len() == self.x.len());
+        let (sums, products) = partial.split_at_mut(wide);
+        for column in (0..columns).step_by(S::LANES) {
+            let lanes = S::LANES.min(columns - column);
+            // SAFETY: there are `lanes` values from `column` on in each of the R rows, and in the repeated row, by the
+            // assertions above; gates have been checked to be as long as x or as a row.
+            unsafe {
+                let [sum_at, product_at] = [&mut *sums, products].map(|v| v.as_mut_ptr().add(column));
+                let mean = load(simd, self.mean.as_ptr().add(column), lanes);
+                let [mut sum, mut product] = [sum_at, product_at].map(|v| load(simd, v.cast_const(), lanes));
+                for row in 0..R {
+                    let at = start + row * wide + column;
                     let x = load(simd, self.x.as_ptr().add(at), lanes);
                     let dy = load(simd, self.dy.as_ptr().add(at), lanes);
-                    let g = gate.pass(simd, dy, x, at, column + v * S::LANES, lanes);
-                    if KEEP {
-                        E::store_first(simd, self.dy.as_mut_ptr().add(at), g, lanes);
+                    let g = gate.pass(simd, dy, x, at, column, lanes);
+                    if (column * size_of::<E>()).is_multiple_of(LINE) {
+                        let next = at + R * wide;
+                        simd.prefetch(self.x.as_ptr().wrapping_add(next).cast());
+                        simd.prefetch(self.dy.as_ptr().wrapping_add(next).cast());
+                        gate.ahead(simd, next);
                     }
-                    sum[v] = simd.add(sum[v], g);
-                    product[v] = simd.add(product[v], simd.mul(g, simd.sub(x, mean[v])));
+                    if KEEP {
+                        store(simd, self.dy.as_mut_ptr().add(at), g, lanes);
+                    }
+                    sum = simd.add(sum, g);
+                    product = simd.add(product, simd.mul(g, simd.sub(x, mean)));
                 }
+                simd.store_first(sum_at, sum, lanes);
+                simd.store_first(product_at, product, lanes);
             }
-            for v in 0..NV {
-                simd.store(out[0].as_mut_ptr().add(v * S::LANES), sum[v]);
-                simd.store(out[1].as_mut_ptr().add(v * S::LANES), product[v]);
-            }
-        }
-        let (sums, products) = self.acc.split_at_mut(self.acc.len() / 2);
-        let channels = sums.len();
-        let mut channel = column % channels;
-        for i in 0..here {
-            sums[channel] += f64::from(out[0][i]);
-            products[channel] += f64::from(out[1][i]);
-            channel = if channel + 1 == channels { 0 } else { channel + 1 };
         }
     }
 }
@@ -303,11 +305,7 @@ impl<E: Element> Input<'_, E> {
                     let g = gate.pass(simd, dy, x, at, column, lanes);
                     let [a, b, c] = [a, b, c].map(|v| load(simd, v.as_ptr().add(column), lanes));
                     let dx = simd.add(simd.add(simd.mul(g, a), simd.mul(x, b)), c);
-                    if lanes == S::LANES {
-                        E::store(simd, self.x.as_mut_ptr().add(at), dx);
-                    } else {
-                        E::store_first(simd, self.x.as_mut_ptr().add(at), dx, lanes);
-                    }
+                    store(simd, self.x.as_mut_ptr().add(at), dx, lanes);
                 }
             }
         }

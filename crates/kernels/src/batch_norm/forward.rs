@@ -2,14 +2,12 @@
 
 use super::load;
 use crate::pieces::{repeated, repeats, rows_per_piece};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element};
 
 /// From this size on a result leaves the caches before anybody reads it: it is written past them, which spares
 /// reading what is overwritten.
 pub(super) const STREAM_BYTES: usize = 16 << 20;
-/// What writing past the caches needs addresses to be multiples of: whole cache lines.
-const LINE: usize = 64;
 
 /// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN
 /// stays one.

@@ -74,6 +74,17 @@ unsafe fn load<S: Simd, E: Element>(simd: S, from: *const E, lanes: usize) -> S:
     unsafe { if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) } }
 }
 
+/// Rounds and writes `lanes` values.
+///
+/// # Safety
+///
+/// There must be room for them.
+#[inline(always)]
+unsafe fn store<S: Simd, E: Element>(simd: S, to: *mut E, v: S::V, lanes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { if lanes == S::LANES { E::store(simd, to, v) } else { E::store_first(simd, to, v, lanes) } }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +235,7 @@ mod tests {
     /// and g need not be kept; on channels around every vector width.
     #[test]
     fn a_gate_found_again_is_the_gate() {
-        for (rows, channels) in [(1, 1), (300, 3), (70, 17), (41, 64), (33, 300)] {
+        for (rows, channels) in [(1, 1), (300, 3), (70, 17), (41, 64), (33, 300), (23, 600)] {
             let x = noise(rows * channels, 1);
             let g = noise(rows * channels, 2);
             let [scale, shift, mean, b, c] = [3, 4, 5, 6, 7].map(|seed| noise(channels, seed));

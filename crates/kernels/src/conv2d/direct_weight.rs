@@ -14,7 +14,7 @@ use super::blocks::{Block, Blocks};
 use super::images::{self, Cut, Images, Piece, Window};
 use super::outer::{self, Tiled, Walk};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::ops::Range;
 
@@ -27,8 +27,6 @@ const PIXELS: usize = 128;
 /// How many pixels ahead of those that are packed memory is asked for: two images are two streams, which the processor
 /// follows too late by itself.
 const AHEAD: usize = 4;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// How the work is cut; depends on the geometry alone, but for the shape of the tiles.
 #[derive(Clone, Copy, Debug)]

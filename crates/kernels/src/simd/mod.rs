@@ -16,6 +16,9 @@ use crate::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Level;
 
+/// Bytes of a cache line: what [`Simd::prefetch`] asks for, and what streams had better begin at.
+pub(crate) const LINE: usize = 64;
+
 /// Operations on vectors of [`Simd::LANES`] numbers.
 pub trait Simd: Copy {
     /// A vector.

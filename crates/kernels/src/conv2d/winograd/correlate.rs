@@ -11,7 +11,7 @@ use crate::conv2d::pack::{Packing, Source};
 use crate::conv2d::sums;
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element, scratch};
 use smallvec::SmallVec;
 
@@ -21,8 +21,6 @@ const TOGETHER: usize = 16;
 const INNER: usize = 256;
 /// From this size on transformed weights are written past the caches.
 const STREAM_BYTES: usize = 4 << 20;
-/// What that needs addresses to be multiples of.
-const LINE: usize = 64;
 /// Tiles whose outputs are summed by channel in 32 bits before the sum goes into 64.
 const SUMMED: usize = 8;
 

@@ -4,7 +4,7 @@ use crate::Element;
 use crate::conv2d::images::Images;
 use crate::conv2d::tile::Pixels;
 use crate::shared::SharedMut;
-use crate::simd::Simd;
+use crate::simd::{LINE, Simd};
 use std::ops::Range;
 
 /// Rows and columns of output pixels in a tile.
@@ -88,7 +88,6 @@ pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
     (image, row, column): (usize, isize, isize),
     channels: Range<usize>,
 ) {
-    const LINE: usize = 64;
     let above = N - SIDE;
     for i in 0..SIDE {
         let pixel = (row + (N + i) as isize) * shape.width as isize + column + above as isize;
