@@ -14,6 +14,7 @@ use simclr_train::{Model, memory};
 
 use crate::data::Opening;
 use crate::encoding::Encoding;
+use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
 use crate::watching::Watching;
@@ -46,9 +47,10 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Loads the encoder and opens the images.
-    pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
+    /// Loads the encoder and opens the images; refuses an `out` that takes no results before any work is done.
+    pub fn load(&self, out: Option<&Path>) -> Result<(TrainedEncoder, Splits)> {
         let encoder = self.encoding.load(&self.run)?;
+        out::check_folder(&folder_for(&encoder, out))?;
         let splits = splits(&encoder, &self.train, self.test.as_deref())?;
         let strict = self.encoding.is_strict(&encoder);
         Ok((encoder, splits.strict(strict)))
@@ -72,24 +74,25 @@ impl Judged {
         Ok(Versus { trained, random: Some(random) })
     }
 
-    /// Writes a result to the run folder and tells it: each is done where the other cannot be.
+    /// Writes a result to `out`, or the run folder, and tells it: each is done where the other cannot be.
     pub fn conclude(
         &self,
-        encoder: &TrainedEncoder,
-        splits: &Splits,
+        (encoder, splits): (&TrainedEncoder, &Splits),
         mut evaluation: Evaluation,
+        out: Option<&Path>,
     ) -> Result<()> {
+        let folder = folder_for(encoder, out);
         evaluation.data = splits.origin().cloned();
         if evaluation.skipped > 0 {
             terminal::warn(&format!(
                 "{} could not be read and do not count, listed in {}",
                 terminal::counted(evaluation.skipped, "image"),
-                encoder.run.evaluation(&evaluation.protocol).display()
+                Evaluation::file(&folder, &evaluation.protocol).display()
             ));
         }
         warn_of_unlearnt(&evaluation.unlearnt, "");
-        let before = encoder.recorded(&evaluation.protocol);
-        let file = encoder.record(&mut evaluation);
+        let before = Evaluation::read(&folder, &evaluation.protocol);
+        let file = encoder.record_in(&folder, &mut evaluation);
         if self.encoding.json {
             terminal::print(&summary(&evaluation).to_string())?;
         } else {
@@ -103,6 +106,11 @@ impl Judged {
         }
         Ok(())
     }
+}
+
+/// Where results of an encoder go: to `out`, or to its run.
+pub fn folder_for(encoder: &TrainedEncoder, out: Option<&Path>) -> PathBuf {
+    out.map_or_else(|| encoder.run.evaluations(), Path::to_owned)
 }
 
 /// Warns of classes of which no training image could be read, `of` telling where.

@@ -116,6 +116,9 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let out = dir.join("tuned/here");
     let from_head = ["--head-layers", "1", "--no-random", "--out", path(&out)];
     let table = simclr(&[&finetune[..], &from_head].concat()).expect(0, &["tuned/here"]).out;
+    // With its result; what the run holds stays that of the network there.
+    let name = "finetune-50%-head-1-epochs-2.json";
+    assert!(out.join(name).is_file() && !run.join("evaluation").join(name).exists());
     assert!(table.contains("fine-tuning, 50% of the labels, from head layer 1, epochs 2"), "{table}");
     let bytes = fs::read(out.join("finetune-50%-head-1-epochs-2.safetensors")).unwrap();
     assert!(SafeTensors::deserialize(&bytes).unwrap().tensor("head.0.linear.weight").is_ok());

@@ -6,35 +6,39 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{PROGRAM, class_folders, path, picture, pretrain, simclr, small_data};
+use common::{PROGRAM, class_folders, path, picture, pretrain, shell, simclr, small_data};
 use serde_json::{Value, json};
 
-/// A folder that takes nothing, be it read-only or full, is no reason to lose what was measured.
+/// A disk that is full by then is no reason to lose what was measured; a folder that takes nothing is refused at once.
 #[test]
 fn a_result_that_cannot_be_written_is_told() {
     let (dir, data) = small_data();
-    let (run, out) = (dir.path().join("run"), dir.path().join("tuned"));
+    let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
-    // Where the folder of results would be; permissions would not keep everybody out.
-    fs::write(run.join("evaluation"), "").unwrap();
-    let measure = |command: &str, more: &[&str]| {
-        let words = [command, path(&run), "--train", path(&data), "--no-random", "--json"];
-        simclr(&[&words[..], more].concat()).expect(1, &["error: cannot ", "evaluation"]).json()
+    let full = |command: &str| {
+        let script = format!("ulimit -f 0; exec \"$PROGRAM\" {command}");
+        shell(&script, &[&run, &data]).expect(1, &["error: cannot write", "evaluation"]).json()
     };
-    assert!(measure("knn", &[])["top1"].is_f64());
-    assert!(measure("linear", &[])["top1"].is_f64());
-    assert!(measure("finetune", &["--epochs", "1", "--out", path(&out)])["top1"].is_f64());
-    assert!(out.join("finetune-10%-epochs-1.safetensors").is_file());
-    // What would take hours is refused at once.
-    simclr(&["finetune", path(&run), "--train", path(&data)])
-        .expect(2, &["cannot write into the folder", "evaluation"]);
+    for command in ["knn", "linear", "finetune"] {
+        let result = full(&format!("{command} \"$1\" --train \"$2\" --no-random --json"));
+        assert!(result["top1"].is_f64(), "{command}: {result}");
+    }
+    assert_eq!(full("probe \"$1\" \"$2\" --json")["rows"].as_array().unwrap().len(), 4);
+
+    // Where the folder of results would be; permissions would not keep everybody out.
+    fs::remove_dir_all(run.join("evaluation")).unwrap();
+    fs::write(run.join("evaluation"), "").unwrap();
+    for command in ["knn", "linear", "finetune", "probe"] {
+        let words = [command, path(&run), "--train", path(&data)];
+        let words = if command == "probe" { ["probe", path(&run), path(&data), "--json"] } else { words };
+        let refused = simclr(&words).expect(2, &["cannot write into the folder", "evaluation"]);
+        assert!(refused.out.is_empty(), "{command}: {}", refused.out);
+    }
     let suite = dir.path().join("suite.toml");
     class_folders(&dir.path().join("other/train"), 3, 8);
     class_folders(&dir.path().join("other/test"), 3, 2);
     fs::write(&suite, "[[set]]\nname = \"own\"\ntrain = \"other\"\nmetric = \"top1\"\n").unwrap();
     simclr(&["transfer", path(&run), path(&suite)]).expect(2, &["cannot write into the folder", "transfer"]);
-    let probe = simclr(&["probe", path(&run), path(&data), "--json"]).expect(1, &["evaluation"]);
-    assert_eq!(probe.json()["rows"].as_array().unwrap().len(), 4);
 }
 
 /// Whoever reads the result may have gone, or have no room for it.

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, TrainedEncoder};
+use simclr_eval::protocols::{self, Evaluation, FineTune, FineTuned, Labels, TrainedEncoder};
 use simclr_exchange::{StateDict, Trained};
 use simclr_train::file_system::{Disk, write_atomically};
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
-use crate::judging::Judged;
+use crate::judging::{Judged, folder_for};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
+use crate::terminal;
 use crate::watching::Watching;
-use crate::{out, terminal};
 
 const EXAMPLES: &str = "\
 The paper's semi-supervised protocol: SGD with Nesterov momentum 0.9, a cosine schedule without warm-up, random crops and flips, BatchNorm \
@@ -22,8 +22,8 @@ with batch statistics; tested on central crops. For comparison, the same network
 the same number of steps. Each class gets the same number of labels; the same seed draws the same ones, and the 1% subset is part of the \
 10% subset.
 
-The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, or in --out, under torchvision's names: \
-the encoder, and the classifier as fc.weight and fc.bias. `simclr predict` labels images with it. Settings that are given and not the \
+The fine-tuned network is saved next to its result, as RUN/evaluation/finetune-10%.safetensors, under torchvision's names: \
+the encoder, and the classifier as fc.weight and fc.bias. With --out both lie there, and the run and its report keep what they have. `simclr predict` labels images with it. Settings that are given and not the \
 default are part of both names, such as finetune-10%-seed-1.
 
 Examples:
@@ -66,7 +66,7 @@ pub struct Finetune {
     #[arg(long, value_name = "N", default_value_t = 0)]
     head_layers: usize,
 
-    /// Folder for the fine-tuned network [default: evaluation/ in the run folder]
+    /// Folder for the fine-tuned network and its result [default: evaluation/ in the run folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -77,8 +77,7 @@ pub struct Finetune {
 
 impl Finetune {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load()?;
-        out::check_folder(&self.out.clone().unwrap_or_else(|| encoder.run.evaluations()))?;
+        let (encoder, splits) = self.judged.load(self.out.as_deref())?;
         prepare_to_train(&encoder)?;
         let options = FineTune {
             epochs: self.epochs,
@@ -95,8 +94,9 @@ impl Finetune {
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
-        // A run folder that takes no result is no reason to lose the network, which may go elsewhere.
-        let concluded = self.judged.conclude(&encoder, &splits, tuned.evaluation.clone());
+        // A result that cannot be told is no reason to lose the network.
+        let concluded =
+            self.judged.conclude((&encoder, &splits), tuned.evaluation.clone(), self.out.as_deref());
         let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
         terminal::say(&format!(
@@ -107,17 +107,12 @@ impl Finetune {
         Ok(Done::Finished)
     }
 
-    /// Writes the fine-tuned network.
+    /// Writes the fine-tuned network beside its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
-        let beside = encoder.run.evaluation(&tuned.evaluation.protocol).with_extension("safetensors");
-        let file = match (&self.out, beside.file_name()) {
-            (Some(out), Some(name)) => out.join(name),
-            _ => beside,
-        };
-        if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder)
-                .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;
-        }
+        let folder = folder_for(encoder, self.out.as_deref());
+        let file = Evaluation::file(&folder, &tuned.evaluation.protocol).with_extension("safetensors");
+        fs::create_dir_all(&folder)
+            .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;
         let TrainedEncoder { model, config, step, epoch, .. } = encoder;
         let trained = Trained { model, config, step: step + tuned.steps, epoch: *epoch };
         let classes = serde_json::to_string(&tuned.classes)?;

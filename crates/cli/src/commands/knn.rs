@@ -33,13 +33,13 @@ pub struct Knn {
 
 impl Knn {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load()?;
+        let (encoder, splits) = self.judged.load(None)?;
         let mut watching = Watching::default();
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
         let options = Classifier { k: self.k, temperature: self.temperature };
-        self.judged.conclude(&encoder, &splits, protocols::knn(&encoded, &options)?)?;
+        self.judged.conclude((&encoder, &splits), protocols::knn(&encoded, &options)?, None)?;
         Ok(Done::Finished)
     }
 }

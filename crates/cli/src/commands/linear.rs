@@ -56,11 +56,11 @@ enum Method {
 impl Linear {
     pub fn run(self) -> Result<Done> {
         self.check()?;
-        let (encoder, splits) = self.judged.load()?;
+        let (encoder, splits) = self.judged.load(None)?;
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut watching)?;
         drop(watching);
-        self.judged.conclude(&encoder, &splits, evaluation)?;
+        self.judged.conclude((&encoder, &splits), evaluation, None)?;
         Ok(Done::Finished)
     }
 

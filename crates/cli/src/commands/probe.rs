@@ -13,7 +13,7 @@ use crate::exit::Done;
 use crate::judging::named;
 use crate::settings::seed;
 use crate::watching::Watching;
-use crate::{data, terminal};
+use crate::{data, out, terminal};
 
 const ABOUT: &str = "\
 The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are made grey, rotated, \
@@ -45,6 +45,7 @@ pub struct Probe {
 impl Probe {
     pub fn run(self) -> Result<Done> {
         let encoder = self.encoding.load(&self.run)?;
+        out::check_folder(&encoder.run.evaluations())?;
         let images = open_for(&encoder, &self.data)?.to_pretrain();
         let options = ProbeOptions {
             with_z: encoder.config.head.kind != HeadKind::None,

@@ -1,5 +1,7 @@
 //! What a protocol finds.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
@@ -198,6 +200,16 @@ impl Evaluation {
             random: scores.random,
             seconds,
         }
+    }
+
+    /// The file in `folder` that is the result of a protocol.
+    pub fn file(folder: &Path, protocol: &str) -> PathBuf {
+        folder.join(format!("{protocol}.json"))
+    }
+
+    /// What `folder` holds of a protocol; what is no result (any more) is none.
+    pub fn read(folder: &Path, protocol: &str) -> Option<Evaluation> {
+        serde_json::from_slice(&std::fs::read(Evaluation::file(folder, protocol)).ok()?).ok()
     }
 
     /// The protocol in words.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simclr_engine::Device;
-use simclr_train::file_system::Disk;
+use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Model};
+use simclr_train::{Config, Model, TrainError};
 
 use super::evaluation::Evaluation;
 use crate::EvalError;
@@ -80,17 +80,31 @@ impl TrainedEncoder {
 
     /// What the run holds of a protocol already; what is no result (any more) is none.
     pub fn recorded(&self, protocol: &str) -> Option<Evaluation> {
-        serde_json::from_slice(&std::fs::read(self.run.evaluation(protocol)).ok()?).ok()
+        Evaluation::read(&self.run.evaluations(), protocol)
     }
 
     /// Writes a result to the run, with the step of the checkpoint that it is of. Returns the file.
     ///
     /// # Errors
-    /// [`EvalError::Train`] when it cannot be written.
+    /// As for [`TrainedEncoder::record_in`].
     pub fn record(&self, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
+        self.record_in(&self.run.evaluations(), evaluation)
+    }
+
+    /// The same to another folder, which need not be there yet.
+    ///
+    /// # Errors
+    /// [`EvalError::Train`] when it cannot be written.
+    pub fn record_in(&self, folder: &Path, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
         evaluation.step = Some(self.step);
-        self.run.write_evaluation(&evaluation.protocol, evaluation)?;
-        Ok(self.run.evaluation(&evaluation.protocol))
+        let (files, file) = (self.run.files(), Evaluation::file(folder, &evaluation.protocol));
+        let failed = |source| TrainError::Io { action: "create", path: folder.to_owned(), source };
+        files.create_folder(folder).map_err(failed)?;
+        write_atomically(files.as_ref(), &file, |out| {
+            serde_json::to_writer_pretty(&mut *out, evaluation)?;
+            out.write_all(b"\n")
+        })?;
+        Ok(file)
     }
 }
 
