@@ -193,6 +193,16 @@ pub(crate) fn inert_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// The name of an image: bytes as [`inert_bytes`] has them, and backslashes escaped too, so that what was escaped and
+/// what a file is called are told apart.
+pub(crate) fn name_of(bytes: &[u8]) -> String {
+    if !bytes.contains(&b'\\') {
+        return inert_bytes(bytes);
+    }
+    let parts: Vec<String> = bytes.split(|&byte| byte == b'\\').map(inert_bytes).collect();
+    parts.join("\\\\")
+}
+
 /// Text with its control characters escaped, so that a file name cannot drive a terminal.
 pub(crate) fn inert(text: &str) -> String {
     if !text.chars().any(char::is_control) {

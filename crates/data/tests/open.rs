@@ -203,6 +203,19 @@ fn classes_are_told_apart_whatever_the_bytes_of_their_names() {
 
 #[cfg(unix)]
 #[test]
+fn names_are_told_apart_whatever_is_escaped_in_them() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    for name in [&b"new\nline.png"[..], b"new\\nline.png", b"a\\\xe9.png"] {
+        picture(&dir.path().join("photos").join(std::ffi::OsStr::from_bytes(name)), 1);
+    }
+    let source = open(dir.path()).unwrap();
+    let names: Vec<String> = (0..3).map(|index| source.train.name(index)).collect();
+    assert_eq!(names, ["photos/a\\\\\\xe9.png", "photos/new\\nline.png", "photos/new\\\\nline.png"]);
+}
+
+#[cfg(unix)]
+#[test]
 fn links_are_followed_and_loops_noted() {
     let dir = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();

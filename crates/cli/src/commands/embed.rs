@@ -25,7 +25,10 @@ A .parquet file has the columns name, split, label, class and features (a list o
 label and class are null where there is none. An .npy file is only the matrix, one row per image. A \
 .safetensors file holds features and labels (int64, -1 for none). Next to either of these two, \
 FILE.csv lists the name, split, label and class of each row. The metadata of Parquet and safetensors files \
-hold the classes, the step, and a fingerprint of the encoder. Rows are in the order of the images.";
+hold the classes, the step, and a fingerprint of the encoder. Rows are in the order of the images.
+
+A name is the path of an image within DATA, with \\\\ for a backslash, \\n, \\t and the like for a control \
+character, and \\x and two digits for a byte that is not UTF-8.";
 
 /// Write an encoder's features of images to a file: Parquet, NumPy or safetensors
 #[derive(Args, Debug)]

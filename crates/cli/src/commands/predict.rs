@@ -31,7 +31,7 @@ Examples:
   simclr predict runs/first photos/ --out labels.csv
   simclr predict runs/first/evaluation/finetune-10%.safetensors photos/ --top 3 --json
 
-The table has the columns name, label and probability, in the order of the images; with --top N also \
+The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the order of the images; with --top N also \
 label_2, probability_2 and so on; and split after name where DATA has train/ and test/. Images are \
 looked at as `simclr finetune` looks at its test images: central crops. Where the images have labels, \
 all of classes that the network knows, the fraction that is recognised is told.";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::{DataError, inert_bytes};
+use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_file};
 use crate::layout::Root;
 use crate::listing::Listing;
@@ -30,7 +30,7 @@ impl Files for DiskFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert_bytes(&self.listing.images.get(index))
+        name_of(&self.listing.images.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::archive::{ArchiveImages, Opened};
 use super::{Files, ImageFiles, in_test_alone, labels_among};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::{DataError, inert, inert_bytes};
+use crate::error::{DataError, inert, name_of};
 use crate::fault::{Unread, probe_file};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
 use crate::listing::LeftOut;
@@ -53,7 +53,7 @@ impl Files for ListedFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert_bytes(self.paths.get(index))
+        name_of(self.paths.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {

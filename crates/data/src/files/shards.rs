@@ -14,7 +14,7 @@ use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles, in_test_alone};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
-use crate::error::{DataError, inert_bytes};
+use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
 use crate::index::{Index, Members};
 use crate::layout::{Root, arrange, folder_of};
@@ -45,7 +45,7 @@ impl Shards {
 
     fn name(&self, index: usize) -> String {
         let (shard, member) = self.find(index);
-        let name = inert_bytes(shard.members.names.get(member));
+        let name = name_of(shard.members.names.get(member));
         match self.shards.len() {
             1 => name,
             _ => format!("{}/{name}", file_name(&shard.path)),

@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
-use crate::error::{DataError, inert_bytes};
+use crate::error::{DataError, inert_bytes, name_of};
 use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
@@ -43,7 +43,7 @@ impl Files for ZipFiles {
     }
 
     fn name(&self, index: usize) -> String {
-        inert_bytes(self.names.get(index))
+        name_of(self.names.get(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {

@@ -33,7 +33,8 @@ impl Placed {
 
     /// Where an image lies.
     pub fn path(&self, index: usize) -> PathBuf {
-        self.root.join(self.images.name(index))
+        // A name has its backslashes twice.
+        self.root.join(self.images.name(index).replace("\\\\", "\\"))
     }
 
     /// Where each lies, folders apart by `/`.
