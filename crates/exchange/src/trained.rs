@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use simclr_augment::central_crop_box;
 use simclr_train::config::{Normalize, PoolPadding};
 use simclr_train::{Config, Model, TrainError};
 
@@ -48,12 +49,20 @@ impl Trained<'_> {
 
     /// How images become a network's input, for people.
     fn preprocessing(&self, normalizes: bool) -> String {
-        let bytes = "RGB, 8-bit values divided by 255";
+        let size = self.model.image_size();
+        let square = size as u32;
+        let part = match central_crop_box(square, square, square).width < square {
+            true => "the central square of 7/8 of the shorter side",
+            false => "the whole image",
+        };
+        let bytes = format!(
+            "{part}, resized to {size} x {size} (bicubic, antialiased); RGB, 8-bit values divided by 255"
+        );
         match self.config.encoder.normalize.constants() {
             Some([mean, deviation]) if !normalizes => {
                 format!("{bytes}, less {mean:?}, divided by {deviation:?}")
             }
-            _ => bytes.to_owned(),
+            _ => bytes,
         }
     }
 }

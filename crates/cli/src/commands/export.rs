@@ -26,6 +26,14 @@ values from 0 to 1 (bytes divided by 255), where S is the run's image size. Outp
 --projection also `z`.
   onnxruntime.InferenceSession(\"encoder.onnx\").run([\"h\"], {\"images\": images})
 
+Neither file crops or resizes images. `simclr embed` and the evaluations do, before the network sees them, and whoever compares with them \
+does the same: the central square of 7/8 of the shorter side, or the whole image, square or not, where S is at most 32, resized to S x S by \
+bicubic interpolation with antialiasing. As Pillow does it, but for the rounding of bytes:
+  side = round(0.875 * min(image.size))
+  left, top = [(length - side + 1) // 2 for length in image.size]
+  image.crop((left, top, left + side, top + side)).resize((S, S), Image.Resampling.BICUBIC)
+(for S up to 32 without the crop). The files' metadata say so as `preprocessing`.
+
 torchvision: safetensors under the names of torchvision's ResNets, for images from 0 to 1, normalised only if the run \
 has encoder.normalize (the file's metadata say how).
   torchvision.models.resnet50().load_state_dict(safetensors.torch.load_file(FILE), strict=False)
