@@ -44,8 +44,17 @@ fn from_fine_tuning_to_a_table_of_labels() {
         told,
         json!({
             "images": 15, "skipped": 0, "broken": [], "top1": tuned["top1"], "seconds": null, "out": out,
+            "splits": [{ "split": null, "labelled": 15, "top1": tuned["top1"] }],
         })
     );
+    // What was learnt from does not count with the rest.
+    let words = ["predict", path(&run), path(&parts), "--json"];
+    let of =
+        ["of the test images with a label ", "of the training images with a label ", "may have learnt from"];
+    let told = simclr(&words).expect(0, &of).json();
+    assert_eq!((&told["images"], &told["top1"]), (&json!(63), &tuned["top1"]));
+    assert_eq!(told["splits"][1], json!({ "split": "test", "labelled": 15, "top1": tuned["top1"] }));
+    assert_eq!((&told["splits"][0]["split"], &told["splits"][0]["labelled"]), (&json!("train"), &json!(48)));
     let table = fs::read_to_string(&out).unwrap();
     assert!(table.starts_with("name,label,probability\nclass 0/0.png,class "), "{table}");
     assert_eq!(table.lines().count(), 16);

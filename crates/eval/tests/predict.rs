@@ -9,7 +9,7 @@ use common::{RGB, Toy, config, models, source, splits};
 use simclr_data::Reading;
 use simclr_engine::Device;
 use simclr_eval::EvalError;
-use simclr_eval::embedding::Images;
+use simclr_eval::embedding::{Images, Split};
 use simclr_eval::protocols::{Classifier, FineTune, FineTuned, Labels, Predicted, Versus, finetune};
 
 /// One of few labels and few steps, so that not all images are recognised.
@@ -49,7 +49,7 @@ fn labels_are_those_that_fine_tuning_was_judged_by() {
         let (table, predicted) = predict(&classifier(&tuned, 2), &test_images(), 3).unwrap();
         let scores = &tuned.evaluation.trained;
         assert!(scores.top1 > 0.2 && scores.top1 < 1.0, "{head_layers}: {scores:?} says little");
-        assert_eq!((predicted.images, predicted.top1), (60, Some(scores.top1)), "{head_layers}");
+        assert_eq!((predicted.images, predicted.top1()), (60, Some(scores.top1)), "{head_layers}");
         assert!(table.starts_with("name,label,probability,label_2,probability_2,label_3,probability_3\n"));
         let mut confusion = vec![vec![0; 3]; 3];
         for (index, row) in rows(&table).iter().enumerate() {
@@ -100,11 +100,18 @@ fn classes_are_matched_by_name_and_quoted() {
     let (table, predicted) = accuracy(&tuned, &["blue", "red", "green"]);
     assert!(table.starts_with("name,split,label,probability\ntoy 0,train,"), "{table}");
     assert!(table.lines().count() == 64 && table.lines().last().unwrap().starts_with("toy 2,test,"));
-    assert!(predicted.top1.is_some());
-    assert_eq!(accuracy(&tuned, &["red", "pink"]).1.top1, None);
+    let [train, test] = predicted.recognised[..] else { panic!("{predicted:?}") };
+    assert_eq!(
+        (train.split, train.labelled, test.split, test.labelled),
+        (Some(Split::Train), 60, Some(Split::Test), 3)
+    );
+    assert!(train.top1().is_some() && predicted.top1() == test.top1());
+    let learnt = Predicted { recognised: vec![train], ..predicted };
+    assert_eq!(learnt.top1(), train.top1());
+    assert_eq!(accuracy(&tuned, &["red", "pink"]).1.top1(), None);
     let unlabelled = Toy { classes: Vec::new(), labels: vec![None; 4], ..Toy::new(&RGB, 4, 2) };
     let images = Images::of(&source(unlabelled, None), None).unwrap();
-    assert_eq!(predict(&classifier(&tuned, 1), &images, 1).unwrap().1.top1, None);
+    assert_eq!(predict(&classifier(&tuned, 1), &images, 1).unwrap().1.top1(), None);
     tuned.classes = vec!["a \"b\", c".to_owned(); 3];
     let (table, _) = predict(&classifier(&tuned, 1), &images, 1).unwrap();
     assert!(table.contains("toy 0,\"a \"\"b\"\", c\",0."), "{table}");

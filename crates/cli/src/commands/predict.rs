@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use simclr_data::Reading;
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
-use simclr_eval::protocols::{Classifier, Predicted};
+use simclr_eval::protocols::{Classifier, Predicted, Recognised};
 use simclr_exchange::FineTunedFile;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -34,7 +34,9 @@ Examples:
 The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the order of the images; with --top N also \
 label_2, probability_2 and so on; and split after name where DATA has train/ and test/. Images are \
 looked at as `simclr finetune` looks at its test images: central crops. Where the images have labels, \
-all of classes that the network knows, the fraction that is recognised is told.";
+all of classes that the network knows, the fraction that is recognised is told, of training and test \
+images apart: the network may have learnt from the former. `top1` of --json is that of the test images, \
+where DATA has train/ and test/.";
 
 /// Label images with a network that `finetune` made, as a CSV table
 #[derive(Args, Debug)]
@@ -142,20 +144,31 @@ impl Predict {
     }
 
     fn conclude(&self, predicted: &Predicted, seconds: f64) -> Result<()> {
-        let Predicted { images, top1, broken } = predicted;
+        let Predicted { images, recognised, broken } = predicted;
         warn_of_broken(broken, "have no row");
         if let Some(out) = &self.out {
             terminal::say(&format!("{}: {}", out.display(), terminal::counted(*images, "row")));
         }
-        if let Some(top1) = top1 {
-            terminal::say(&format!("of the images with a label {} are recognised", terminal::percent(*top1)));
+        for part in recognised {
+            let Some(top1) = part.top1() else { continue };
+            let (which, rest) = match part.split {
+                None => ("", ""),
+                Some(Split::Test) => ("test ", ""),
+                Some(Split::Train) => ("training ", ", but the network may have learnt from them"),
+                Some(Split::Unlabelled) => ("other ", ""),
+            };
+            let top1 = terminal::percent(top1);
+            terminal::say(&format!("of the {which}images with a label {top1} are recognised{rest}"));
         }
         if self.json {
+            let part = |part: &Recognised| json!({ "split": part.split, "labelled": part.labelled, "top1": part.top1() });
+            let parts: Vec<Value> = recognised.iter().map(part).collect();
             let object = json!({
                 "images": images,
                 "skipped": broken.len(),
                 "broken": broken,
-                "top1": top1,
+                "top1": predicted.top1(),
+                "splits": parts,
                 "seconds": seconds,
                 "out": self.out.as_ref().map(|out| out.to_string_lossy()),
             });

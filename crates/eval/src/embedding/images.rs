@@ -147,6 +147,12 @@ impl Images {
         !self.parts.is_empty()
     }
 
+    /// The parts that they belong to; one that is `None` where there are none.
+    pub fn splits(&self) -> impl Iterator<Item = Option<Split>> {
+        let whole = (!self.is_divided()).then_some(None);
+        self.parts.iter().map(|(_, split)| Some(*split)).chain(whole)
+    }
+
     /// What is known of image `index`.
     pub fn image(&self, index: u32) -> Image<'_> {
         let label = self.whole.label(index as usize);

@@ -68,7 +68,7 @@ pub use linear_sgd::linear_sgd;
 pub use maps::class_maps;
 pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use places::{Placed, Seen, Shared};
-pub use predict::{Classifier, Predicted};
+pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic};
 pub use sgd::Sgd;

@@ -14,7 +14,7 @@ use simclr_train::{Config, Model, TrainError};
 
 use super::network::{Top, head_layer, trainable};
 use crate::EvalError;
-use crate::embedding::{Broken, Images, for_each_batch};
+use crate::embedding::{Broken, Images, Split, for_each_batch};
 
 /// A network that [`finetune`](super::finetune()) left, to be used.
 pub struct Classifier {
@@ -28,11 +28,39 @@ pub struct Classifier {
 pub struct Predicted {
     /// Its rows.
     pub images: usize,
-    /// Of the images that have a label, the fraction whose class was the likeliest; `None` where there are none, or
-    /// not all of their classes are the network's.
-    pub top1: Option<f64>,
+    /// How many were recognised, part by part.
+    pub recognised: Vec<Recognised>,
     /// The images that could not be read, which have no row.
     pub broken: Vec<Broken>,
+}
+
+/// How many images of a part were recognised: their class was the likeliest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recognised {
+    /// The part; `None` where the data set has none.
+    pub split: Option<Split>,
+    /// Its images that have a label; none where not all classes are the network's.
+    pub labelled: usize,
+    /// Those of them that were recognised.
+    pub right: usize,
+}
+
+impl Recognised {
+    /// The fraction that was recognised; `None` where there is no label.
+    pub fn top1(self) -> Option<f64> {
+        (self.labelled > 0).then(|| self.right as f64 / self.labelled as f64)
+    }
+}
+
+impl Predicted {
+    /// The fraction that was recognised, of the images to test on where they are a part, else of all.
+    pub fn top1(&self) -> Option<f64> {
+        let test = self.recognised.iter().find(|part| part.split == Some(Split::Test)).copied();
+        let all = |of: fn(&Recognised) -> usize| self.recognised.iter().map(of).sum();
+        let all =
+            || Recognised { split: None, labelled: all(|part| part.labelled), right: all(|part| part.right) };
+        test.unwrap_or_else(all).top1()
+    }
 }
 
 impl Classifier {
@@ -105,7 +133,8 @@ impl Classifier {
         let mut table = Table { lines: csv::Writer::from_writer(out), with_split: images.is_divided() };
         table.head(top).map_err(EvalError::write(name))?;
         let known = self.numbers_of(images.dataset().classes());
-        let (mut labelled, mut right) = (0_usize, 0_usize);
+        let part = |split| Recognised { split, labelled: 0, right: 0 };
+        let mut recognised: Vec<Recognised> = images.splits().map(part).collect();
         let (done, broken) = for_each_batch(&self.model, images, reading, &mut |batch, done| {
             let scores = self.top.scores(&self.model, batch.h)?;
             for (&index, scores) in batch.indices.iter().zip(scores.chunks_exact(count)) {
@@ -114,10 +143,11 @@ impl Classifier {
                     return Err(TrainError::FeaturesNotFinite { image }.into());
                 }
                 table.row(images, index, &self.likeliest(scores, top)).map_err(EvalError::write(name))?;
-                let label = images.dataset().label(index as usize);
-                if let Some((known, label)) = known.as_ref().zip(label) {
-                    labelled += 1;
-                    right += usize::from(likeliest(scores) == known[label as usize]);
+                let image = images.image(index);
+                let part = recognised.iter_mut().find(|part| part.split == image.split);
+                if let (Some(known), Some(label), Some(part)) = (&known, image.label, part) {
+                    part.labelled += 1;
+                    part.right += usize::from(likeliest(scores) == known[label as usize]);
                 }
             }
             match watch(done) {
@@ -126,8 +156,7 @@ impl Classifier {
             }
         })?;
         table.lines.flush().map_err(EvalError::write(name))?;
-        let top1 = (labelled > 0).then(|| right as f64 / labelled as f64);
-        Ok(Predicted { images: done, top1, broken })
+        Ok(Predicted { images: done, recognised, broken })
     }
 
     /// The numbers that `classes` have here; nothing where one of them is unknown.
