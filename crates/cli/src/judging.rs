@@ -91,6 +91,7 @@ impl Judged {
             ));
         }
         warn_of_unlearnt(&evaluation.unlearnt, "");
+        warn_of_one_answer(&evaluation, encoder.name());
         let before = Evaluation::read(&folder, &evaluation.protocol);
         let file = encoder.record_in(&folder, &mut evaluation);
         if self.encoding.json {
@@ -123,6 +124,20 @@ pub fn warn_of_unlearnt(classes: &[String], of: &str) {
         }
     };
     terminal::warn(&format!("{of}no training image of {which} could be read, yet {whose} test images count"));
+}
+
+/// Warns where all test images were taken for one class.
+fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
+    let sides =
+        [Some((name, &evaluation.trained)), evaluation.random.as_ref().map(|it| (evaluation.baseline(), it))];
+    for (name, scores) in sides.into_iter().flatten() {
+        let Some(class) = scores.only_answer() else { continue };
+        let advice = if evaluation.protocol == "knn" { "; a smaller --k tells more" } else { "" };
+        terminal::warn(&format!(
+            "{name}: all {} test images are taken for {class:?}, so that the figure is that class's share of them{advice}",
+            terminal::grouped(evaluation.test_images as u64)
+        ));
+    }
 }
 
 /// A result in a few words: "56.4 % of 600 test images of A at step 7 (k = 200)".

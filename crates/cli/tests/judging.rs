@@ -120,13 +120,13 @@ fn settings_and_images_stand_beside_the_figures() {
         simclr(&[&words[..], more].concat()).expect(0, &[])
     };
     let told = measure("knn", &[]);
-    assert!(told.out.starts_with("kNN, k = 78, all there are to learn from, 78 images"), "{}", told.out);
+    assert!(told.out.starts_with("kNN, k = 8, 78 images"), "{}", told.out);
     assert!(!told.err.contains("--best") && !told.err.contains("in place of"), "{}", told.err);
     assert!(!measure("knn", &[]).err.contains("in place of"));
     let told = measure("knn", &["--k", "7"]);
     assert!(told.out.starts_with("kNN, k = 7, 78 images"), "{}", told.out);
     let before = format!(" % of 18 images set apart from {} at step ", path(&data));
-    for words in ["in place of ", &before, " (k = 78, all there are to learn from)"] {
+    for words in ["in place of ", &before, " (k = 8)"] {
         assert!(told.err.contains(words), "no {words} in {}", told.err);
     }
     let sgd = measure("linear", &["--method", "sgd", "--epochs", "2"]);
@@ -195,6 +195,34 @@ fn images_without_labels_have_neighbours_and_maps() {
     let shown = page(&one);
     assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
     assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
+/// Where most images are of one class, all of them as neighbours know no other.
+#[test]
+fn one_answer_to_everything_is_warned_of() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let uneven = dir.path().join("uneven");
+    class_folders(&uneven, 1, 60);
+    class_folders(&uneven, 3, 5);
+    let measure = |more: &[&str]| {
+        let words = ["knn", path(&run), "--train", path(&uneven)];
+        simclr(&[&words[..], more].concat()).expect(0, &[])
+    };
+    let told = measure(&["--k", "200"]);
+    assert!(told.out.starts_with("kNN, k = 56, all there are to learn from, 56 images"), "{}", told.out);
+    for name in ["SimCLR", "random encoder"] {
+        let words = format!("warning: {name}: all 14 test images are taken for \"class 0\", so that");
+        assert!(told.err.contains(&words) && told.err.contains("a smaller --k"), "{}", told.err);
+    }
+    let told = measure(&[]);
+    assert!(
+        told.out.starts_with("kNN, k = 6, 56 images") && !told.err.contains("are taken for"),
+        "{}{}",
+        told.out,
+        told.err
+    );
+}
+
     assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
     for told in [true, false] {

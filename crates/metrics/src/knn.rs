@@ -32,7 +32,18 @@ pub struct KnnOutcome {
     pub predictions: Vec<u32>,
 }
 
+/// Where there are fewer training images, the usual number of neighbours is a tenth of them.
+const FEW: usize = 400;
+
 impl Knn {
+    /// The usual one where there are `images` training images: k = 200, of fewer than 400 a tenth, at least one. The
+    /// nearest of few images are to decide, not the class that has most of them.
+    pub fn among(images: usize) -> Knn {
+        let usual = Knn::default();
+        let k = if images < FEW { ((images + 5) / 10).max(1) } else { usual.k };
+        Knn { k, ..usual }
+    }
+
     /// Classifies the test features and compares with their labels.
     ///
     /// # Errors
@@ -114,6 +125,14 @@ fn best_five(votes: &[f64]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_images_have_few_neighbours() {
+        for (images, k) in [(0, 1), (1, 1), (14, 1), (15, 2), (194, 19), (399, 40), (400, 200), (50_000, 200)]
+        {
+            assert_eq!(Knn::among(images), Knn { k, ..Knn::default() }, "{images}");
+        }
+    }
 
     #[test]
     fn near_votes_outweigh_many() {

@@ -332,7 +332,9 @@ impl Ablate {
                         Some(z) => protocols::logistic(&Versus::alone(z), &options, &mut watch)?,
                         None => continue,
                     },
-                    Judge::Knn | Judge::Contrastive => protocols::knn(&encoded, &Knn::default())?,
+                    Judge::Knn | Judge::Contrastive => {
+                        protocols::knn(&encoded, &Knn::among(splits.train().len()))?
+                    }
                 };
                 protocol_of(judge).clone_into(&mut evaluation.protocol);
                 evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));

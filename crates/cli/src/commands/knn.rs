@@ -22,9 +22,9 @@ pub struct Knn {
     #[command(flatten)]
     judged: Judged,
 
-    /// Number of neighbours that vote
-    #[arg(long, value_name = "N", default_value = "200", value_parser = at_least_one::<usize>)]
-    k: usize,
+    /// Number of neighbours that vote [default: 200; a tenth of the training images where they are fewer than 400]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
+    k: Option<usize>,
 
     /// A neighbour with cosine similarity s votes with weight exp(s / T)
     #[arg(long, value_name = "T", default_value = "0.1", value_parser = above_zero)]
@@ -38,7 +38,8 @@ impl Knn {
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
-        let options = Classifier { k: self.k, temperature: self.temperature };
+        let usual = Classifier::among(splits.train().len());
+        let options = Classifier { k: self.k.unwrap_or(usual.k), temperature: self.temperature };
         self.judged.conclude((&encoder, &splits), protocols::knn(&encoded, &options)?, None)?;
         Ok(Done::Finished)
     }

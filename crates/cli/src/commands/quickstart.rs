@@ -188,7 +188,7 @@ impl Quickstart {
         let random = random_encoder(&encoder.config, splits.train(), &device, &mut watch)?;
         let models = Versus { trained: encoder.model.clone(), random: Some(random) };
         let encoded = protocols::encode(&models, &splits, true, &mut watch)?;
-        let mut knn = protocols::knn(&encoded, &Knn::default())?;
+        let mut knn = protocols::knn(&encoded, &Knn::among(splits.train().len()))?;
         let mut linear = protocols::logistic(&encoded, &LogisticOptions::default(), &mut watch)?;
         drop(watching);
         let made = || "made images".to_owned();

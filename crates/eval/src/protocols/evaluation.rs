@@ -136,6 +136,16 @@ pub struct ClassScore {
 }
 
 impl Scores {
+    /// The class that all test images were taken for, where they are of several: such figures tell how many images
+    /// that class has, and nothing of an encoder. Not known above 100 classes.
+    pub fn only_answer(&self) -> Option<&str> {
+        let answers =
+            |class: usize| self.confusion.iter().any(|row| row.get(class).is_some_and(|&images| images > 0));
+        let mut answered = (0..self.confusion.len()).filter(|&class| answers(class));
+        let only = answered.next().filter(|_| answered.next().is_none() && self.top1 < 1.0);
+        Some(self.per_class.get(only?)?.name.as_str())
+    }
+
     /// From the class predicted for every test image, and the fraction whose class was among the five likeliest.
     pub(super) fn of_predictions(
         predictions: &[u32],
@@ -322,6 +332,23 @@ mod tests {
             "mean_per_class": 0.5, "per_class": [], "details": details, "seconds": 1.0
         });
         serde_json::from_value(result).unwrap()
+    }
+
+    #[test]
+    fn one_answer_is_that_of_several_classes() {
+        let scores = |confusion: Value, top1: f64| -> Scores {
+            let class = |name: &str| json!({ "name": name, "accuracy": null, "images": 1 });
+            let classes = [class("a"), class("b")];
+            let scores = json!({
+                "top1": top1, "top5": null, "mean_per_class": 0.5, "per_class": classes, "confusion": confusion,
+            });
+            serde_json::from_value(scores).unwrap()
+        };
+        assert_eq!(scores(json!([[0, 3], [0, 5]]), 0.625).only_answer(), Some("b"));
+        assert_eq!(scores(json!([[1, 2], [0, 5]]), 0.75).only_answer(), None);
+        // All images are of that class, or the matrix was not kept.
+        assert_eq!(scores(json!([[0, 0], [0, 5]]), 1.0).only_answer(), None);
+        assert_eq!(scores(json!([]), 0.5).only_answer(), None);
     }
 
     #[test]

@@ -113,8 +113,8 @@ fn embed_pairs(
     Ok(first)
 }
 
-/// kNN accuracy (k = 200, cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training images.
-/// Nothing without labels.
+/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training
+/// images. Nothing without labels.
 pub fn holdout_knn(
     model: &Model,
     train: &Arc<dyn Dataset>,
@@ -131,7 +131,7 @@ pub fn holdout_knn(
         return Ok(None);
     }
     let dim = model.encoder.features();
-    let outcome = Knn::default().evaluate(
+    let outcome = Knn::among(train_labels.len()).evaluate(
         Features::new(&train_h, dim)?,
         &train_labels,
         Features::new(&test_h, dim)?,
