@@ -350,13 +350,14 @@ fn two_sources_strictly_and_again() {
     fs::copy(data.join("class 0/3.png"), more.join("a.png")).unwrap();
     fs::write(more.join("broken.jpg"), "no image").unwrap();
     let mut words = pretrain(&data, &out, &["train.batch=49", "data.cache=disk"]);
-    words.insert(2, path(&more).to_owned());
+    words.insert(1, path(&more).to_owned());
     words.push("--strict".to_owned());
     simclr(&words).expect(1, &["2 data sets, 50 images", "more/broken.jpg: not an image"]);
     // No step was taken: the folder is free for the next try.
     assert!(!out.exists());
     fs::remove_file(more.join("broken.jpg")).unwrap();
-    simclr(&words).expect(0, &["2 data sets, 49 images"]);
+    let labelled = format!("simclr knn {} --train {}", path(&out), path(&data));
+    simclr(&words).expect(0, &["2 data sets, 49 images", &labelled]);
     assert!(!out.join("data.cache").exists());
 }
 

@@ -159,14 +159,31 @@ impl Pretrain {
         let encoder = weights::export(&training.folder, checkpoint)?;
         terminal::say(&format!("encoder: {} (torchvision's names)", encoder.display()));
         weights::warn_of_other_networks(&training.config.encoder);
-        if !source.train.classes().is_empty() {
+        if let Some(labelled) = self.labelled(source) {
             terminal::say(&format!(
                 "how good is it? simclr knn {} --train {}",
                 terminal::quoted_path(out),
-                terminal::quoted_path(&self.data[0])
+                terminal::quoted_path(labelled)
             ));
         }
         Ok(())
+    }
+
+    /// The first of DATA whose images have labels of at least two classes.
+    fn labelled(&self, source: &Source) -> Option<&PathBuf> {
+        let images = &source.train;
+        let mut found: Vec<Option<u32>> = vec![None; self.data.len()];
+        for (index, label) in (0..images.len()).filter_map(|index| Some((index, images.label(index)?))) {
+            // Images of several data sets are called by their whole paths.
+            let place = match found.len() {
+                1 => 0,
+                _ => self.data.iter().position(|path| Path::new(&images.name(index)).starts_with(path))?,
+            };
+            if *found[place].get_or_insert(label) != label {
+                return Some(&self.data[place]);
+            }
+        }
+        None
     }
 
     /// Does the part of a worker of a run that worker 0 keeps and configures.
