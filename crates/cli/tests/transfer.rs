@@ -174,6 +174,7 @@ fn what_is_wrong_is_named() {
             &format!("{two}test = \"parts/val\"\nvalidation = \"parts/../parts/val\"\n"),
             "`set.own.validation` is of images that test has too",
         ),
+        (&whole.replace("other", "bare"), "the training images have no labels"),
         ("", "`set` is nowhere"),
         ("[[set]\n", "TOML parse error"),
         (&format!("{whole}validaton = \"other\"\n"), "`set.own.validaton`; did you mean validation?"),
@@ -187,6 +188,22 @@ fn what_is_wrong_is_named() {
         ),
         (&format!("{set}metric = \"map11\"\nlabels = \"none.csv\"\n"), "none.csv"),
     ];
+    // All faults at once, also where the fault is that nothing has labels.
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    fs::copy(dir.path().join("other/test/class 0/0.png"), dir.path().join("bare/0.png")).unwrap();
+    fs::copy(dir.path().join("other/test/class 1/0.png"), dir.path().join("bare/1.png")).unwrap();
+    let bare = whole.replace("other", "bare");
+    let gone = whole.replace("other", "nowhere").replace("own", "gone");
+    let suite = write(dir.path(), &format!("{bare}{}{gone}", whole.replace("own", "fine")));
+    for dry in [&[][..], &["--dry-run"]] {
+        let all = [
+            "warning: data set own: the training images have no labels",
+            "nowhere: no such file",
+            "nothing is evaluated, for the faults of data set own; data set gone",
+        ];
+        let reply = simclr(&[&["transfer", path(&run), path(&suite)], dry].concat()).expect(2, &all);
+        assert!(reply.out.is_empty() && !reply.err.contains("sets none apart"), "{}", reply.err);
+    }
     for (text, expected) in cases {
         let suite = write(dir.path(), text);
         let reply = simclr(&["transfer", path(&run), path(&suite)]);

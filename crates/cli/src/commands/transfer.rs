@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use simclr_eval::protocols::TrainedEncoder;
 use simclr_eval::protocols::transfer::{
-    Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, SetSpec, Suite, TransferOptions, TransferSet, Tuning,
-    table, transfer,
+    Entry, Grid, Outcome, PAPERS_NETWORK, Protocol, Suite, TransferOptions, TransferSet, Tuning, table,
+    transfer,
 };
 
 use crate::data::Opening;
@@ -230,7 +230,7 @@ impl Transfer {
         TransferOptions { with_random: !self.no_random, strict, seed: self.seed, tuning }
     }
 
-    /// Opens all data sets before anything is computed, so that what is wrong with the last is known at once.
+    /// Opens all data sets before anything is computed, so that what is wrong with any is known at once.
     fn open(&self, encoder: &TrainedEncoder, suite: &Suite) -> Result<Vec<TransferSet>> {
         let index = encoder.run.index();
         let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
@@ -240,12 +240,23 @@ impl Transfer {
             source.test = source.test.map(kept);
             Ok(source)
         };
-        let mut each = |spec: &SetSpec| {
-            TransferSet::open(spec, &suite.path, self.seed, &mut open).with_context(|| of_set(&spec.name))
-        };
-        let sets = suite.sets.iter().map(&mut each).collect::<Result<_>>()?;
+        let (mut sets, mut faults) = (Vec::new(), Vec::new());
+        for spec in &suite.sets {
+            match TransferSet::open(spec, &suite.path, self.seed, &mut open) {
+                Ok(set) => sets.push(set),
+                Err(fault) => faults.push((of_set(&spec.name), fault)),
+            }
+        }
         opening.save(&index);
-        Ok(sets)
+        let mut all = faults.iter().map(|(set, _)| &set[..]).collect::<Vec<_>>().join("; ");
+        if faults.len() > 1 {
+            faults.iter().for_each(|(set, fault)| terminal::warn(&format!("{set}: {fault}")));
+            all = format!("nothing is evaluated, for the faults of {all}");
+        }
+        match faults.into_iter().next() {
+            Some((_, first)) => Err(Error::from(first).context(all)),
+            None => Ok(sets),
+        }
     }
 
     /// Says what is going to be done on a data set; the same in JSON.

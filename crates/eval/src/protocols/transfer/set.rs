@@ -59,7 +59,13 @@ impl TransferSet {
         let test = match (&spec.test, own_test) {
             (Some(path), _) => other(path)?,
             (None, Some(test)) => test,
-            (None, None) => return Err(without_test(spec, suite)),
+            (None, None) => {
+                // Where nothing has labels, images to test on would be of no use.
+                if spec.labels.is_none() {
+                    matched("training", train.images, None)?;
+                }
+                return Err(without_test(spec, suite));
+            }
         };
         let validation = spec.validation.as_ref().map(other).transpose()?;
         let mut parts = vec![("train", &train), ("test", &test)];
