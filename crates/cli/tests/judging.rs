@@ -153,8 +153,28 @@ fn settings_and_images_stand_beside_the_figures() {
     let reply = simclr(&[&best[..], &["--test", path(&other)]].concat()).expect(0, &[]);
     assert!(!reply.err.contains("--best: "), "{}", reply.err);
 
+    let words = [
+        "finetune",
+        path(&run),
+        "--train",
+        path(&other),
+        "--test",
+        path(&data),
+        "--no-random",
+        "--epochs",
+        "1",
+    ];
+    simclr(&[&words[..], &["--labels", "100%"]].concat()).expect(0, &[]);
+    measure("finetune", &["--labels", "50%", "--epochs", "1"]);
     simclr(&["report", path(&run)]).expect(0, &[]);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
+    // Side by side, figures tell of which images they are.
+    let tiles =
+        [(&other, "6 test images of"), (&data, "18 images set apart from"), (&data, "96 test images of")];
+    for (set, images) in tiles {
+        let note = format!("<dd class=\"note\">{images} {}</dd>", path(set));
+        assert!(page.contains(&note), "no {note} in {page}");
+    }
     let judged = format!("<small>k = 7</small><br><small>6 test images of {}", path(&other));
     let apart = format!("<small>18 images set apart from {}</small>", path(&data));
     for words in
@@ -168,33 +188,13 @@ fn settings_and_images_stand_beside_the_figures() {
         place("<dt>fine-tuning, 6 labels, epochs 1, seed 5")
             < place("<dt>fine-tuning, 6 labels, from head layer 1")
     );
+    let shares = ["<dt>fine-tuning, 6 labels", "<dt>fine-tuning, 50% of", "<dt>fine-tuning, 100% of"];
+    assert!(shares.map(place).is_sorted(), "{page}");
     assert!(page.contains("<dt>fine-tuning, 6 labels, epochs 1 accuracy"), "{page}");
     let written: Value = serde_json::from_slice(&fs::read(run.join("evaluation/knn.json")).unwrap()).unwrap();
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }
 
-#[test]
-fn images_without_labels_have_neighbours_and_maps() {
-    let (dir, data) = small_data();
-    let run = dir.path().join("run");
-    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
-    let (few, one) = (dir.path().join("few"), dir.path().join("one"));
-    fs::create_dir(&few).unwrap();
-    (0..6).for_each(|number| picture(20, 1, number).save(few.join(format!("{number}.png"))).unwrap());
-    class_folders(&one, 1, 24);
-    let page = |images: &Path| {
-        let words = ["report", path(&run), "--train", path(images), "--device", "cpu"];
-        simclr(&words).expect(0, &["no classes: neighbours and maps are of all images"]);
-        fs::read_to_string(run.join("report.html")).unwrap()
-    };
-    // Each beside all others, and not beside itself; too few for a map.
-    let shown = page(&few);
-    assert_eq!(shown.matches("title=\"cosine similarity").count(), 6 * 5);
-    assert!(!shown.contains("<h2>Maps"));
-    // One class is none.
-    let shown = page(&one);
-    assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
-    assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
 /// Where most images are of one class, all of them as neighbours know no other.
 #[test]
 fn one_answer_to_everything_is_warned_of() {
@@ -223,6 +223,28 @@ fn one_answer_to_everything_is_warned_of() {
     );
 }
 
+#[test]
+fn images_without_labels_have_neighbours_and_maps() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let (few, one) = (dir.path().join("few"), dir.path().join("one"));
+    fs::create_dir(&few).unwrap();
+    (0..6).for_each(|number| picture(20, 1, number).save(few.join(format!("{number}.png"))).unwrap());
+    class_folders(&one, 1, 24);
+    let page = |images: &Path| {
+        let words = ["report", path(&run), "--train", path(images), "--device", "cpu"];
+        simclr(&words).expect(0, &["no classes: neighbours and maps are of all images"]);
+        fs::read_to_string(run.join("report.html")).unwrap()
+    };
+    // Each beside all others, and not beside itself; too few for a map.
+    let shown = page(&few);
+    assert_eq!(shown.matches("title=\"cosine similarity").count(), 6 * 5);
+    assert!(!shown.contains("<h2>Maps"));
+    // One class is none.
+    let shown = page(&one);
+    assert_eq!(shown.matches("title=\"cosine similarity").count(), 10 * 8);
+    assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
     assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
     for told in [true, false] {

@@ -26,7 +26,7 @@ use crate::report::{
     SkippedFile, TopAccuracy, Transfer,
 };
 
-/// Order of the protocols on the page; fine-tuning comes after, by its number of labels, and others.
+/// Order of the protocols on the page; fine-tuning comes after, by its labels, and others.
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images.
@@ -124,9 +124,10 @@ fn evaluations(run: &RunFolder) -> Result<Vec<Evaluation>, EvalError> {
     let mut found: Vec<Evaluation> = results(&json_files(run, &run.evaluations())?)?;
     found.sort_by_cached_key(|evaluation| {
         let place = ORDER.iter().position(|name| *name == evaluation.protocol);
-        let place = place.map_or((ORDER.len(), evaluation.train_images), |place| (place, 0));
+        let labels = evaluation.labels().map(|(share, number)| (share, number.to_bits()));
         // The whole encoder comes before what goes on from a layer of the head.
-        (place, evaluation.protocol.contains("-head-"), evaluation.protocol.clone())
+        let head = evaluation.protocol.contains("-head-");
+        (place.unwrap_or(ORDER.len()), labels, head, evaluation.protocol.clone())
     });
     Ok(found)
 }
@@ -204,17 +205,16 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
 /// Accuracies, then what the last epoch tells.
 fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
     let mut figures: Vec<Figure> = Vec::new();
+    // Figures of other images stand beside each other as if they could be compared.
+    let differ = evaluations.windows(2).any(|pair| pair[0].judged_by() != pair[1].judged_by());
     for evaluation in evaluations {
+        let random =
+            evaluation.random.as_ref().map(|it| format!("{} {}", evaluation.baseline(), percent(it.top1)));
+        let notes = [random, differ.then(|| evaluation.judged_by()), earlier(evaluation, history)];
         figures.push(Figure {
             label: format!("{} accuracy", evaluation.title()),
             value: percent(evaluation.trained.top1),
-            note: match &evaluation.random {
-                Some(random) => {
-                    format!("{} {}", evaluation.baseline(), percent(random.top1))
-                        + &earlier(evaluation, history)
-                }
-                None => earlier(evaluation, history).trim_start_matches(", ").to_owned(),
-            },
+            note: notes.into_iter().flatten().collect::<Vec<_>>().join(", "),
         });
     }
     let last = |kind, key| history.series(kind, key).last().map(|&(_, value)| value);
@@ -247,10 +247,10 @@ fn probed(row: &ProbeRow) -> Probed {
 }
 
 /// Where a result is not that of the last step, of which it is.
-fn earlier(evaluation: &Evaluation, history: &History) -> String {
+fn earlier(evaluation: &Evaluation, history: &History) -> Option<String> {
     match (evaluation.step, history.last_step()) {
-        (Some(step), Some(last)) if step != last => format!(", after step {step} of {last}"),
-        _ => String::new(),
+        (Some(step), Some(last)) if step != last => Some(format!("after step {step} of {last}")),
+        _ => None,
     }
 }
 
@@ -259,7 +259,11 @@ fn row(evaluation: &Evaluation, history: &History) -> AccuracyRow {
     AccuracyRow {
         protocol: evaluation.title(),
         settings: evaluation.settings(),
-        data: evaluation.judged_by() + &earlier(evaluation, history),
+        data: [Some(evaluation.judged_by()), earlier(evaluation, history)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", "),
         simclr: Some(top(&evaluation.trained)),
         random: evaluation.random.as_ref().map(top),
     }

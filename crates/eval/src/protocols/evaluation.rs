@@ -297,6 +297,14 @@ impl Evaluation {
         of(self) == of(other)
     }
 
+    /// The labels that it was fine-tuned with, as its name has them: whether it is a share, and the number.
+    pub(super) fn labels(&self) -> Option<(bool, f64)> {
+        let name = self.protocol.strip_prefix(FINETUNE)?;
+        let labels = name.split('-').next()?;
+        let number = labels.strip_suffix('%').unwrap_or(labels).parse().ok();
+        Some((labels.ends_with('%'), number.filter(|&number: &f64| number >= 0.0)?))
+    }
+
     fn is_fine_tuning(&self) -> bool {
         self.protocol.starts_with(FINETUNE)
     }
@@ -332,6 +340,14 @@ mod tests {
             "mean_per_class": 0.5, "per_class": [], "details": details, "seconds": 1.0
         });
         serde_json::from_value(result).unwrap()
+    }
+
+    #[test]
+    fn labels_are_numbers() {
+        let labels = |name| result(name, json!({})).labels();
+        assert_eq!(labels("finetune-0.5%-rate-1e-6"), Some((true, 0.5)));
+        assert_eq!(labels("finetune-500"), Some((false, 500.0)));
+        assert_eq!([labels("finetune-many"), labels("knn")], [None, None]);
     }
 
     #[test]
