@@ -60,8 +60,17 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
 
 /// What [`resume`] would go on with, and where, without touching anything.
 pub fn look(out: &Path, settings: &Settings, threads: Threads) -> Result<(Config, Option<Meta>)> {
+    glance(out, |config| settings.resolve_over(config, threads))
+}
+
+/// The same of a run that is to be as `config` says: the checkpoint that it would go on with.
+pub fn look_as(out: &Path, config: &Config) -> Result<Option<Meta>> {
+    Ok(glance(out, |_| Ok(config.clone()))?.1)
+}
+
+fn glance(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
     let (folder, config) = RunFolder::open(out, Arc::new(Disk))?;
-    let (given, from) = continued(&folder, &config, |config| settings.resolve_over(config, threads))?;
+    let (given, from) = continued(&folder, &config, given)?;
     Ok((given, from.map(|from| from.checkpoint.meta)))
 }
 

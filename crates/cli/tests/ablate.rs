@@ -66,6 +66,12 @@ fn a_study_from_file_to_table_and_again() {
         second.err
     );
     assert_eq!(second.json()["variants"][1], json["variants"][1]);
+    // The plan tells what of it is there.
+    let dry = |seeds: &str| simclr(&ablate(&study, &data, &out, &["--seeds", seeds, "--dry-run", "--json"]));
+    let planned =
+        dry("2").expect(0, &["36 steps in all", "6 of 6 runs are there already, 0 steps left"]).json();
+    assert_eq!((&planned["trained"], &planned["steps_left"]), (&6.into(), &0.into()));
+    dry("3").expect(0, &["54 steps in all", "6 of 9 runs are there already, 18 steps left"]);
     // By other images of the same names it is measured again, and then no more.
     let other = dir.path().join("other");
     class_folders(&other, 3, 16);
@@ -82,7 +88,10 @@ fn a_study_from_file_to_table_and_again() {
     }
     // A run that was begun by another recipe is not taken for one of this.
     let words = ablate(&study, &data, &out, &["--set", "optim.rate=0.5"]);
-    simclr(&words).expect(2, &["`optim.rate` is 0.5, the run was begun with"]);
+    for dry in [&[][..], &["--dry-run".to_owned()]] {
+        let refused = "`optim.rate` is 0.5, the run was begun with";
+        simclr(&[&words[..3], dry, &words[3..]].concat()).expect(2, &[refused]);
+    }
 }
 
 #[test]
@@ -96,6 +105,7 @@ fn a_recipe_that_does_not_converge_is_a_result() {
     let again = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
     assert!(again.out == reply.out && !again.err.contains("training on"), "{}", again.err);
     assert!(!again.err.contains("beginning anew"), "{}", again.err);
+    simclr(&ablate(&study, &data, &out, &["--dry-run"])).expect(0, &["4 of 4 runs are there already"]);
     // Of the recipe that it was, and of nothing else.
     write(dir.path(), &text.replace("1e30", "0.1"));
     let slower = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on"]);

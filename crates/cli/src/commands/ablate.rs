@@ -110,6 +110,8 @@ struct Planned {
     variant: usize,
     seed: u64,
     config: Config,
+    /// Steps of its training.
+    steps: u64,
     folder: PathBuf,
 }
 
@@ -121,13 +123,22 @@ impl Ablate {
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(Some(&source), self.threads)?;
         let device = training::device_of(&base)?;
-        let (planned, steps) = self.plan(&study, &base, &source, &device)?;
+        let planned = self.plan(&study, &base, &source, &device)?;
         let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
+            let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
+            let (trained, left) = self.progress(&planned, &source)?;
+            if left < steps {
+                terminal::say(&format!(
+                    "{trained} of {} are there already, {} left",
+                    terminal::counted(planned.len(), "run"),
+                    terminal::counted(left as usize, "step"),
+                ));
+            }
             if self.json {
                 let variants: Vec<Value> = study.variants.iter().map(described).collect();
                 let object = json!({
                     "study": study.title, "source": study.source, "seeds": self.seeds, "steps": steps,
-                    "variants": variants,
+                    "trained": trained, "steps_left": left, "variants": variants,
                 });
                 terminal::print(&object.to_string())?;
             }
@@ -189,17 +200,11 @@ impl Ablate {
         }
     }
 
-    /// All runs, checked before the first begins, and told; and the steps of all. One seed of all variants comes
-    /// before the next, so that they can soon be compared.
-    fn plan(
-        &self,
-        study: &Study,
-        base: &Config,
-        source: &Source,
-        device: &Device,
-    ) -> Result<(Vec<Planned>, u64)> {
-        let (images, mut steps) = (source.to_pretrain(), 0);
-        let mut planned = Vec::new();
+    /// All runs, checked before the first begins, and told. One seed of all variants comes before the next, so that
+    /// they can soon be compared.
+    fn plan(&self, study: &Study, base: &Config, source: &Source, device: &Device) -> Result<Vec<Planned>> {
+        let images = source.to_pretrain();
+        let mut planned: Vec<Planned> = Vec::new();
         for seed in base.train.seed..base.train.seed + self.seeds {
             for (variant, spec) in study.variants.iter().enumerate() {
                 let own = Settings { sets: spec.set.clone(), seed: Some(seed), ..Settings::default() };
@@ -212,12 +217,13 @@ impl Ablate {
                     )));
                 }
                 // What differs between seeds takes neither more memory nor more steps.
-                if seed == base.train.seed {
-                    steps += plan(&images, &config, device, Part::WHOLE).with_context(of_variant)?.steps;
-                }
+                let steps = match planned.get(variant) {
+                    Some(first) => first.steps,
+                    None => plan(&images, &config, device, Part::WHOLE).with_context(of_variant)?.steps,
+                };
                 let name = format!("{}-seed{seed}", spec.folder());
                 let folder = self.out.as_deref().unwrap_or(Path::new("")).join(name);
-                planned.push(Planned { variant, seed, config, folder });
+                planned.push(Planned { variant, seed, config, steps, folder });
             }
         }
         let changed: HashSet<Vec<String>> = planned
@@ -230,7 +236,7 @@ impl Ablate {
                 "two variants are the same: what they change is what --preset, --config or --set says already",
             );
         }
-        steps *= self.seeds;
+        let steps: u64 = planned.iter().map(|planned| planned.steps).sum();
         terminal::say(&format!(
             "{}: {} x {}, {} in all",
             study.title,
@@ -244,7 +250,32 @@ impl Ablate {
                 if changes.is_empty() { "the recipe as it is".to_owned() } else { changes.join(", ") };
             terminal::say(&terminal::inert(&format!("  {}: {changes}", variant.name)));
         }
-        Ok((planned, steps))
+        Ok(planned)
+    }
+
+    /// How many runs are trained, or did not converge, and the steps that the others have to go. What would not be
+    /// gone on with is refused.
+    fn progress(&self, planned: &[Planned], source: &Source) -> Result<(usize, u64)> {
+        let identity = Identity::of(source.to_pretrain().as_ref());
+        let (mut trained, mut left) = (0, 0);
+        for Planned { config, steps, folder, .. } in planned {
+            let mut done = 0;
+            // Without --out there is none.
+            if self.out.is_some() && RunFolder::exists(folder) {
+                let (run, _) = RunFolder::open(folder, Arc::new(Disk))?;
+                if Failure::recorded(&run, config, identity).is_some() {
+                    done = *steps;
+                } else if let Some(meta) = training::look_as(folder, config)? {
+                    if let Some(problem) = identity.problem(&meta) {
+                        return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
+                    }
+                    done = if meta.epoch >= config.train.epochs { *steps } else { meta.step.min(*steps) };
+                }
+            }
+            trained += usize::from(done == *steps);
+            left += *steps - done;
+        }
+        Ok((trained, left))
     }
 
     /// The images that all variants are measured by.
@@ -268,7 +299,7 @@ impl Ablate {
         splits: &Splits,
         device: &Device,
     ) -> Result<Option<Trial>> {
-        let Planned { variant, seed, config, folder } = planned;
+        let Planned { variant, seed, config, folder, .. } = planned;
         let images = source.to_pretrain();
         let identity = Identity::of(images.as_ref());
         let trial = Trial { variant: *variant, seed: *seed, scores: [None; 4], failure: None };
