@@ -31,7 +31,7 @@ A name is the path of an image within DATA, with \\\\ for a backslash, \\n, \\t 
 character, and \\x and two digits for a byte that is not UTF-8.
 
 The encoder sees the central square of 7/8 of an image's shorter side, or the whole image where the run's \
-image size is at most 32, resized to that size (bicubic, antialiased). Who compares with an exported encoder \
+image size is at most 32, resized to that size (bicubic, antialiased). Whoever compares with an exported encoder \
 does the same: see `simclr export --help`.";
 
 /// Write an encoder's features of images to a file: Parquet, NumPy or safetensors

@@ -26,8 +26,9 @@ values from 0 to 1 (bytes divided by 255), where S is the run's image size. Outp
 --projection also `z`.
   onnxruntime.InferenceSession(\"encoder.onnx\").run([\"h\"], {\"images\": images})
 
-Neither file crops or resizes images. `simclr embed` and the evaluations do, before the network sees them, and whoever compares with them \
-does the same: the central square of 7/8 of the shorter side, or the whole image, square or not, where S is at most 32, resized to S x S by \
+Neither file crops or resizes images. `simclr embed` and the evaluations do, before the network sees them, and whoever \
+compares with them does the same: of the upright image (as data.window, data.background and data.shrink have it) the \
+central square of 7/8 of the shorter side, or all of it, square or not, where S is at most 32; resized to S x S by \
 bicubic interpolation with antialiasing. As Pillow does it, but for the rounding of bytes:
   side = round(0.875 * min(image.size))
   left, top = [(length - side + 1) // 2 for length in image.size]

@@ -31,12 +31,12 @@ Examples:
   simclr predict runs/first photos/ --out labels.csv
   simclr predict runs/first/evaluation/finetune-10%.safetensors photos/ --top 3 --json
 
-The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the order of the images; with --top N also \
-label_2, probability_2 and so on; and split after name where DATA has train/ and test/. Images are \
-looked at as `simclr finetune` looks at its test images: central crops. Where the images have labels, \
-all of classes that the network knows, the fraction that is recognised is told, of training and test \
-images apart: the network may have learnt from the former. `top1` of --json is that of the test images, \
-where DATA has train/ and test/.";
+The table has the columns name (escaped as in `simclr embed --help`), label and probability, in the \
+order of the images; with --top N also label_2, probability_2 and so on; and split after name where \
+DATA has train/ and test/. Images are looked at as `simclr finetune` looks at its test images: central \
+crops. Where the images have labels, all of classes that the network knows, the fraction that is \
+recognised is told, of training and test images apart: the network may have learnt from the former. \
+`top1` of --json is that of the test images, where DATA has train/ and test/.";
 
 /// Label images with a network that `finetune` made, as a CSV table
 #[derive(Args, Debug)]
