@@ -152,6 +152,10 @@ fn a_search_and_its_picture() {
     simclr(&["search", path(&run), path(&data)]).expect(2, &["--query"]);
     simclr(&["search", path(&run), path(&data), "--query", "none.png"])
         .expect(2, &["none.png: no such file"]);
+    if cfg!(unix) {
+        simclr(&["search", path(&run), path(&data), "--query", "/dev/null"])
+            .expect(2, &["/dev/null: is not a regular file"]);
+    }
     simclr(&["search", path(&run), path(&data), "--query", path(&data)]).expect(2, &["is a folder"]);
     let broken = data.join("class 1/5.png");
     simclr(&["search", path(&run), path(&data), "--query", path(&broken)])

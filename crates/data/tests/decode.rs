@@ -305,6 +305,36 @@ fn noise_and_other_formats_are_named() {
     assert!(refusal(b"\0\0\0\x20ftypheic....").contains("HEIC/AVIF is not read; convert it"));
     assert!(refusal(b"P5 is a label").contains("not an image"));
     assert!(refusal(b"").contains("the file is empty"));
+    let header =
+        [&b"BM\x64\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0"[..], &(-5i32).to_le_bytes(), &[0, 0, 0, 128, 1, 0, 24]];
+    let bmp = [&header.concat()[..], &[0; 25]].concat();
+    assert_eq!(refusal(&bmp), "picture.jpg: damaged BMP: Negative width (-5)");
+    // A pixel of three channels that are CIELab.
+    let tags: [[u32; 3]; 9] = [
+        [256, 1, 1],
+        [257, 1, 1],
+        [258, 3, 122],
+        [259, 1, 1],
+        [262, 1, 8],
+        [273, 1, 128],
+        [277, 1, 3],
+        [278, 1, 1],
+        [279, 1, 3],
+    ];
+    let entry = |[tag, count, value]: [u32; 3]| {
+        [&(tag as u16).to_le_bytes()[..], &[3, 0], &count.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let head = b"II*\0\x08\0\0\0\x09\0".to_vec();
+    let tiff =
+        [head, tags.into_iter().flat_map(entry).collect(), vec![0; 4], [8, 0].repeat(3), vec![1; 3]].concat();
+    let told = refusal(&tiff);
+    assert!(
+        told.starts_with(
+            "picture.jpg: TIFF of a kind that is not read (Photometric interpretation CIELab with"
+        ),
+        "{told}"
+    );
+    assert!(!told.contains("unsupported") && told.contains("); 8 or 16 bits a channel"), "{told}");
     let mut headed = vec![0xff, 0xd8, 0xff, 0xe0];
     headed.extend(&noise);
     assert!(refusal(&headed).contains("JPEG"));

@@ -66,7 +66,7 @@ impl Search {
     pub fn run(self) -> Result<Done> {
         self.check()?;
         let encoder = self.encoding.load(&self.run)?;
-        let source = open_for(&encoder, &self.data)?;
+        let source = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?;
         if let Some(out) = &self.out {
             out::check_no_image(out, &source, &self.data)?;
         }
@@ -98,7 +98,11 @@ impl Search {
     /// Refuses what cannot be, before anything is loaded.
     fn check(&self) -> Result<()> {
         if let Some(query) = self.queries.iter().find(|query| !query.is_file()) {
-            let what = if query.is_dir() { "is a folder" } else { "no such file" };
+            let what = match query {
+                folder if folder.is_dir() => "is a folder",
+                other if other.exists() => "is not a regular file",
+                _ => "no such file",
+            };
             return Err(usage(format!("--query {}: {what}; give an image", query.display())));
         }
         let Some(out) = &self.out else { return Ok(()) };

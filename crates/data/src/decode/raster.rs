@@ -1,9 +1,11 @@
 //! PNG, WebP, BMP, TIFF, GIF and PNM, through the `image` crate.
 
+use std::error::Error;
 use std::io::Cursor;
 
+use image::error::{UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
 
@@ -17,8 +19,12 @@ pub(super) fn decode(
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
     let refused = |error: image::ImageError| match error {
-        image::ImageError::Unsupported(error) => unusual(format, &error.to_string()),
-        error => format!("damaged {format}: {error}"),
+        image::ImageError::Unsupported(error) => unusual(format, &unsupported(&error)),
+        // What stands around it names the format once more.
+        error => match error.source() {
+            Some(cause) => format!("damaged {format}: {cause}"),
+            None => format!("damaged {format}: {error}"),
+        },
     };
     let mut reader = ImageReader::with_format(
         Cursor::new(bytes),
@@ -64,6 +70,18 @@ pub(super) fn decode(
         grey: !color.has_color(),
         bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
     })
+}
+
+/// What it is that a decoder does not read.
+fn unsupported(error: &UnsupportedError) -> String {
+    match error.kind() {
+        UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) => format!("{bits} bits a pixel"),
+        UnsupportedErrorKind::Color(color) => format!("pixels of the kind {color:?}"),
+        UnsupportedErrorKind::GenericFeature(what) => {
+            what.strip_suffix(" is unsupported").map_or(what.clone(), str::to_owned)
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The message about a file of a kind that is not read.
