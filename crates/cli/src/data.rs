@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, DecodeOptions, Index, Opener, Source};
+use simclr_data::{DataError, Dataset, Index, LeftOutFile, Opener, Source};
+use simclr_train::config::DataConfig;
 
-use crate::terminal;
+use crate::terminal::{self, LISTED};
 
 /// What DATA may be, for help texts.
 pub const FORMS: &str = "\
@@ -17,26 +18,43 @@ binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows i
 /// Opens data sets, and remembers what it finds in their folders and archives.
 pub struct Opening {
     opener: Opener,
+    strict: bool,
 }
 
 impl Opening {
-    /// Decodes images as `decode` says.
-    pub fn new(decode: DecodeOptions) -> Opening {
-        Opening { opener: Opener { decode, index: Index::default() } }
+    /// Decodes images as `config` says.
+    pub fn new(config: &DataConfig) -> Opening {
+        let opener = Opener { decode: config.decode(), index: Index::default() };
+        Opening { opener, strict: config.strict }
     }
 
     /// The same, with what an earlier run found.
-    pub fn with_index(decode: DecodeOptions, index: &Path) -> Opening {
-        Opening { opener: Opener { decode, index: Index::load(index) } }
+    pub fn with_index(config: &DataConfig, index: &Path) -> Opening {
+        let mut opening = Opening::new(config);
+        opening.opener.index = Index::load(index);
+        opening
     }
 
-    /// Opens one or several data sets as one, and says what it is.
+    /// The same; whether something that cannot be read is an error, whatever the configuration says.
+    pub fn strict(self, strict: bool) -> Opening {
+        Opening { strict, ..self }
+    }
+
+    /// Opens one or several data sets as one, says what it is, and warns of what cannot be read.
     pub fn open(&mut self, paths: &[PathBuf]) -> Result<Source, DataError> {
         let source = self.opener.open(paths)?;
         let shown: Vec<String> =
             paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();
         terminal::say(&line(&shown.join(" "), &source));
-        Ok(source)
+        match source.left_out.broken.first() {
+            Some(LeftOutFile { name, reason }) if self.strict => {
+                Err(DataError::Image { name: name.clone(), reason: format!("{reason} (data.strict)") })
+            }
+            _ => {
+                warn_of_broken(&source.left_out.broken);
+                Ok(source)
+            }
+        }
     }
 
     /// Keeps what was found. Without it a later start only takes longer.
@@ -51,6 +69,16 @@ impl Opening {
 pub fn say_left_out(operators: &[&str]) {
     if !operators.is_empty() {
         terminal::say(&format!("grey images: {} left out of the views", operators.join(", ")));
+    }
+}
+
+fn warn_of_broken(broken: &[LeftOutFile]) {
+    for LeftOutFile { name, reason } in broken.iter().take(LISTED) {
+        terminal::warn(&format!("{name}: {reason}"));
+    }
+    if let Some(more) = broken.len().checked_sub(LISTED).filter(|&more| more > 0) {
+        let more = terminal::grouped(more as u64);
+        terminal::warn(&format!("{more} more folders or files cannot be read; simclr data --json lists all"));
     }
 }
 

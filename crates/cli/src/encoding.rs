@@ -108,10 +108,10 @@ pub fn check_head(encoder: &TrainedEncoder, run: &Path) -> Result<()> {
     }
 }
 
-/// Opens images to be decoded as the encoder's own were.
-pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf]) -> Result<Source> {
+/// Opens images to be decoded as the encoder's own were. With `strict`, something that cannot be read is an error.
+pub fn open_for(encoder: &TrainedEncoder, data: &[PathBuf], strict: bool) -> Result<Source> {
     let index = encoder.run.index();
-    let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
+    let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
     let source = opening.open(data)?;
     opening.save(&index);
     Ok(source)

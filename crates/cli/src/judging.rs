@@ -51,8 +51,8 @@ impl Judged {
     pub fn load(&self, out: Option<&Path>) -> Result<(TrainedEncoder, Splits)> {
         let encoder = self.encoding.load(&self.run)?;
         out::check_folder(&folder_for(&encoder, out))?;
-        let splits = splits(&encoder, &self.train, self.test.as_deref())?;
         let strict = self.encoding.is_strict(&encoder);
+        let splits = splits(&encoder, &self.train, self.test.as_deref(), strict)?;
         Ok((encoder, splits.strict(strict)))
     }
 
@@ -151,10 +151,11 @@ fn told(evaluation: &Evaluation) -> String {
     format!("{top1} of {}{step}{settings}", evaluation.judged_by())
 }
 
-/// Labelled images to learn from and to test on, decoded as the encoder's were.
-pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>) -> Result<Splits> {
+/// Labelled images to learn from and to test on, decoded as the encoder's were. With `strict`, something that cannot be
+/// read is an error.
+pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, strict: bool) -> Result<Splits> {
     let index = encoder.run.index();
-    let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
+    let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
     let mut open = |path: &Path| {
         let paths = vec![path.to_owned()];
         Ok::<_, DataError>(Opened { source: opening.open(&paths)?, paths })

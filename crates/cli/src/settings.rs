@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::Args;
 use simclr_cuda::{Gpus, Libraries};
-use simclr_data::{DecodeOptions, Sample, Source};
+use simclr_data::{Sample, Source};
 use simclr_train::config::{DataConfig, DeviceName};
 use simclr_train::presets::photos::{self, Trainer};
 use simclr_train::{Config, Layers, memory};
@@ -179,9 +179,9 @@ impl Settings {
         Ok(())
     }
 
-    /// How images are decoded, which must be known before they are looked at.
-    pub fn decode(&self) -> Result<DecodeOptions> {
-        self.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?.decode()))
+    /// The table `[data]`: how images are decoded must be known before they are looked at.
+    pub fn data(&self) -> Result<DataConfig> {
+        self.with_layers(None, None, Threads::default(), |layers| Ok(layers.data()?))
     }
 
     /// The configuration of a run that is taken up again, with what was given changed.

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{class_folders, path, simclr, small_data};
+use common::{class_folders, path, pretrain, simclr, small_data};
 use image::{ImageBuffer, Rgb};
 use serde_json::json;
 
@@ -78,4 +78,25 @@ fn colour_images_of_16_bits_have_a_range() {
     assert!(told.contains("2 images of only 0 to 7 out of 255: set data.window"), "{told}");
     let told = simclr(&["data", path(dir.path()), "--set", "data.window=image"]).expect(0, &[]).out;
     assert!(told.contains("2 images of 0 to 255 out of 255"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_beside_images_is_warned_of() {
+    let (dir, data) = small_data();
+    std::os::unix::fs::symlink("nowhere", data.join("class 3")).unwrap();
+    let told = "class 3: a link that leads nowhere";
+    let warned = simclr(&["data", path(&data)]).expect(0, &[&format!("warning: {told}")]).out;
+    assert!(warned.contains("broken       1\n") && warned.contains(told), "{warned}");
+    let found = simclr(&["data", path(&data), "--json"]).json();
+    assert_eq!(
+        (&found["unreadable"][0]["name"], &found["left_out"]["count"]),
+        (&json!("class 3"), &json!(0))
+    );
+    for strict in [&["--strict"][..], &["--set", "data.strict=true"]] {
+        simclr(&[&["data", path(&data)], strict].concat()).expect(1, &["error: ", told, "data.strict"]);
+    }
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["data.strict=true"])).expect(1, &["error: ", told]);
+    assert!(!run.exists());
 }

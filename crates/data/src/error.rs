@@ -168,6 +168,9 @@ fn remedy(error: &io::Error) -> &'static str {
 
 /// What is there instead of images.
 fn others(left_out: &LeftOut) -> String {
+    if let Some(broken) = left_out.broken.first() {
+        return format!(" that can be read ({}: {})", broken.name, broken.reason);
+    }
     match (left_out.count, left_out.files.first()) {
         (0, _) => ", nor any other files".to_owned(),
         (1, Some(file)) => format!(", only 1 other file ({}: {})", file.name, file.reason),

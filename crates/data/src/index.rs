@@ -17,7 +17,7 @@ use crate::error::DataError;
 use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanoseconds};
 use crate::names::{Names, Paths, bytes_of, os_name};
 
-const MAGIC: &[u8] = b"simclr index 3\n";
+const MAGIC: &[u8] = b"simclr index 4\n";
 /// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
 /// tick of its clock.
 const TICK: u64 = 2_000_000_000;
@@ -33,6 +33,8 @@ pub(crate) struct Members {
     /// Their labels, `NO_LABEL` for those without; empty if none has one.
     pub labels: Vec<u32>,
     pub left_out: LeftOut,
+    /// What is wrong with the archive where its end is missing or damaged.
+    pub broken: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -188,6 +190,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
                 out.numbers(members.lens.iter().copied());
                 out.numbers(members.labels.iter().map(|&label| label.into()));
                 out.left_out(&members.left_out);
+                out.bytes(members.broken.as_deref().unwrap_or_default().as_bytes());
             }
         }
     }
@@ -232,6 +235,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
                         .map(|n| u32::try_from(n).ok())
                         .collect::<Option<_>>()?,
                     left_out: input.left_out()?,
+                    broken: Some(input.text()?).filter(|reason| !reason.is_empty()),
                 };
                 let images = members.names.len();
                 let whole = members.offsets.len() == images
@@ -278,6 +282,7 @@ impl Writer {
         self.names(&paths.files);
     }
 
+    /// A listing with something broken is not kept, and what is wrong with an archive is beside this.
     fn left_out(&mut self, left_out: &LeftOut) {
         self.number(left_out.count as u64);
         self.number(left_out.files.len() as u64);
@@ -350,7 +355,11 @@ impl<'a> Reader<'a> {
             files.push(LeftOutFile { name: self.text()?, reason: self.text()? });
         }
         // More than are remembered could not be joined with others.
-        (files.len() <= count.min(crate::listing::REMEMBERED)).then_some(LeftOut { count, files })
+        (files.len() <= count.min(crate::listing::REMEMBERED)).then_some(LeftOut {
+            count,
+            files,
+            ..LeftOut::default()
+        })
     }
 }
 
@@ -383,6 +392,7 @@ mod tests {
             lens: vec![0, 300],
             labels: vec![7, u32::MAX],
             left_out,
+            broken: Some("torn".to_owned()),
         };
         vec![
             Entry::Folder { root: "/data".into(), listed: 12345, listing: Arc::new(listing) },
@@ -493,13 +503,13 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         fs::write(root.join("a.jpg"), "").unwrap();
         let target = dir.path().join("b.jpg");
-        std::os::unix::fs::symlink(&target, root.join("b.jpg")).unwrap();
+        std::os::unix::fs::symlink(&target, root.join("b")).unwrap();
         let mut index = Index::default();
         let listing = index.listing(&root).unwrap();
-        assert_eq!((listing.images.len(), listing.left_out.count), (1, 1));
+        assert_eq!((listing.images.len(), listing.left_out.broken.len()), (1, 1));
         assert!(index.entries.is_empty());
         // No folder below the root changes.
-        fs::write(&target, "").unwrap();
+        fs::write(&target, b"\xff\xd8\xff").unwrap();
         assert_eq!(index.listing(&root).unwrap().images.len(), 2);
 
         let empty = root.join("no_extension");

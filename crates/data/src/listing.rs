@@ -44,13 +44,16 @@ pub struct LeftOutFile {
     pub reason: String,
 }
 
-/// The files among the images that are not read. Hidden files are not counted.
+/// What lies among the images and is not read. Hidden files are not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// How many there are.
+    /// How many files there are that are of no use here.
     pub count: usize,
     /// The first thousand of them.
     pub files: Vec<LeftOutFile>,
+    /// What may hold images and cannot be read: folders, links that lead nowhere, archives from where they are cut
+    /// short. It is not among the others.
+    pub broken: Vec<LeftOutFile>,
 }
 
 impl LeftOut {
@@ -61,7 +64,12 @@ impl LeftOut {
         }
     }
 
+    pub(crate) fn push_broken(&mut self, name: String, reason: impl Into<String>) {
+        self.broken.push(LeftOutFile { name, reason: reason.into() });
+    }
+
     pub(crate) fn extend(&mut self, other: LeftOut) {
+        self.broken.extend(other.broken);
         self.count += other.count;
         let room = REMEMBERED - self.files.len();
         self.files.extend(other.files.into_iter().take(room));
@@ -101,7 +109,9 @@ pub(crate) fn list(root: &Path) -> Result<Listing, DataError> {
     images.folder_of.shrink_to_fit();
     images.files.shrink_to_fit();
     stamps.shrink_to_fit();
-    left_out.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for files in [&mut left_out.files, &mut left_out.broken] {
+        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    }
     Ok(walk.listing)
 }
 
@@ -170,7 +180,7 @@ impl Walk<'_> {
                 Ok(target) if target.is_dir() => (Kind::Folder, fs::canonicalize(path()).ok()),
                 Ok(target) if target.is_file() => (Kind::File, None),
                 Ok(_) => (Kind::Other, None),
-                Err(error) => return self.leave_out_for_now(folder, name, &error.to_string()),
+                Err(error) => return self.broken_link(folder, number, name, &error),
             },
             kind => (kind, None),
         };
@@ -183,7 +193,7 @@ impl Walk<'_> {
                 }
                 // An unreadable corner is noted; an unreadable root is the user's mistake.
                 if let Err(error) = self.folder(&relative, real) {
-                    self.leave_out_for_now(folder, name, &error.to_string());
+                    self.broken(folder, name, &format!("the folder cannot be read: {error}"));
                 }
             }
             Kind::File if is_archive_name(name) => {
@@ -200,16 +210,30 @@ impl Walk<'_> {
                     }
                     self.leave_out(folder, name, &reason);
                 }
-                Err(error) => self.leave_out_for_now(folder, name, &error.to_string()),
+                Err(error) => self.broken(folder, name, &format!("the file cannot be read: {error}")),
             },
             Kind::Link | Kind::Other => self.leave_out(folder, name, "not a regular file"),
         }
     }
 
-    /// Leaves out what may be there the next time, while its folder stays as it is.
-    fn leave_out_for_now(&mut self, folder: &[u8], name: &[u8], reason: &str) {
+    /// A link whose target cannot be had. By its name it may be an image, which is broken like others, or a file that
+    /// is not read anyway.
+    fn broken_link(&mut self, folder: &[u8], number: u32, name: &[u8], error: &std::io::Error) {
         self.listing.passing = true;
-        self.leave_out(folder, name, reason);
+        match kind_by_name(name) {
+            Some(Ok(())) => self.listing.images.push(number, name),
+            Some(Err(reason)) if !is_archive_name(name) => self.leave_out(folder, name, &reason),
+            _ if error.kind() == std::io::ErrorKind::NotFound => {
+                self.broken(folder, name, "a link that leads nowhere");
+            }
+            _ => self.broken(folder, name, &format!("a link that cannot be followed: {error}")),
+        }
+    }
+
+    /// Notes what may be read the next time, while its folder stays as it is.
+    fn broken(&mut self, folder: &[u8], name: &[u8], reason: &str) {
+        self.listing.passing = true;
+        self.listing.left_out.push_broken(inert_bytes(&join(folder, name)), reason);
     }
 
     fn leave_out(&mut self, folder: &[u8], name: &[u8], reason: &str) {
@@ -251,19 +275,24 @@ pub(crate) fn is_archive_name(name: &[u8]) -> bool {
         })
 }
 
+/// Whether a file is an image by its name, or else why not; nothing where the name does not tell.
+fn kind_by_name(name: &[u8]) -> Option<Result<(), String>> {
+    let extension = extension(name);
+    if is_image_name(name) {
+        return Some(Ok(()));
+    }
+    let lower = || String::from_utf8_lossy(extension).to_ascii_lowercase();
+    if is_one_of(&OTHER_EXTENSIONS, extension) {
+        return Some(Err(format!("not an image (.{})", lower())));
+    }
+    is_one_of(&RAW_EXTENSIONS, extension)
+        .then(|| Err(format!("camera raw (.{}) is not read; convert it to JPEG or TIFF", lower())))
+}
+
 /// Whether a file is an image by its name or its first bytes, or else why not; an error if these cannot be had.
 fn looks_like_image(name: &[u8], path: impl Fn() -> PathBuf) -> std::io::Result<Result<(), String>> {
-    if is_image_name(name) {
-        return Ok(Ok(()));
-    }
-    let extension = extension(name);
-    if is_one_of(&OTHER_EXTENSIONS, extension) {
-        let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
-        return Ok(Err(format!("not an image (.{extension})")));
-    }
-    if is_one_of(&RAW_EXTENSIONS, extension) {
-        let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
-        return Ok(Err(format!("camera raw (.{extension}) is not read; convert it to JPEG or TIFF")));
+    if let Some(told) = kind_by_name(name) {
+        return Ok(told);
     }
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
     File::open(path())?.take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;

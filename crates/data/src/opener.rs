@@ -137,7 +137,9 @@ impl Opener {
         for kind in [ArchiveKind::Parquet, ArchiveKind::Tar, ArchiveKind::Zip] {
             let archives = of(kind);
             if !archives.is_empty() {
-                return self.open_archives(kind, &archives, Unnamed::LeftOut);
+                let mut source = self.open_archives(kind, &archives, Unnamed::LeftOut)?;
+                source.left_out.broken.extend_from_slice(&listing.left_out.broken);
+                return Ok(source);
             }
         }
         Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() })
@@ -241,7 +243,9 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let mut left_out = LeftOut::default();
     for (path, source) in &sources {
         let mut own = source.left_out.clone();
-        own.files.iter_mut().for_each(|file| file.name.insert_str(0, &prefix(path)));
+        // An archive that is broken is called by its own name.
+        let others = own.broken.iter_mut().filter(|file| !path.ends_with(&file.name));
+        own.files.iter_mut().chain(others).for_each(|file| file.name.insert_str(0, &prefix(path)));
         left_out.extend(own);
     }
     let joined = |sets: Vec<(String, Arc<dyn Dataset>)>| -> Option<Arc<dyn Dataset>> {

@@ -325,6 +325,39 @@ fn damaged_shards_are_read_up_to_the_damage() {
     let read = source.train.len();
     assert!((3..7).contains(&read), "{read}");
     assert_eq!(colors(&*source.train), (0..read as u8).collect::<Vec<u8>>());
+    let broken = |source: &Source| -> String {
+        let Source { left_out, .. } = source;
+        assert_eq!(left_out.broken.len(), 1, "{left_out:?}");
+        format!("{}: {}", left_out.broken[0].name, left_out.broken[0].reason)
+    };
+    // Each image has two files beside it.
+    let told = broken(&source);
+    assert!(told.starts_with("a.tar: the archive is cut short: it ends within entry "), "{told}");
+    let entry: usize = told.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!((3 * read..3 * read + 3).contains(&(entry - 1)), "{told}");
+    // Of another file among folders and archives too, each time.
+    let mut opener = Opener::default();
+    for _ in 0..2 {
+        let source = opener.open(&[file.clone(), PathBuf::from("tests/golden")]).unwrap();
+        assert!(broken(&source).ends_with(&told));
+    }
+    // Within the head of an entry, and between two of them: some writers end there.
+    write(&file, &whole[..1024 + 100]);
+    assert!(
+        broken(&open(&file).unwrap())
+            .starts_with("a.tar: the archive is cut short or damaged after entry 1 (")
+    );
+    for packed in [false, true] {
+        let pack = |bytes: &[u8]| if packed { gzip(bytes.to_vec()) } else { bytes.to_vec() };
+        write(&file, pack(&whole[..whole.len() - 1024]));
+        let source = open(&file).unwrap();
+        assert!(source.left_out.broken.is_empty() && source.train.len() == 10);
+        let left_out = &source.left_out.files[0];
+        assert_eq!(left_out.name, "a.tar: after entry 30");
+        assert!(left_out.reason.contains("end is missing"), "{left_out:?}");
+        write(&file, pack(&whole));
+        assert_eq!(open(&file).unwrap().left_out.count, 0);
+    }
     // Nothing of it is whole.
     write(&file, &whole[..550]);
     let message = error(&file);
@@ -334,7 +367,7 @@ fn damaged_shards_are_read_up_to_the_damage() {
     let file = dir.path().join("b.tar.gz");
     write(&file, &packed[..packed.len() * 2 / 3]);
     let source = open(&file).unwrap();
-    assert!(source.left_out.files[0].reason.contains("cut short or damaged"), "{:?}", source.left_out);
+    assert!(broken(&source).starts_with("b.tar.gz: the archive is cut short or damaged after entry "));
     assert!(!source.train.is_empty());
 
     // Found whole, then damaged before it is read.

@@ -227,6 +227,50 @@ fn links_are_followed_and_loops_noted() {
     assert_eq!(source.left_out.count, 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_is_told_apart_from_what_is_left_out() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempdir().unwrap();
+    picture(&dir.path().join("a.png"), 0);
+    picture(&dir.path().join("locked/b.png"), 0);
+    for link in ["album", "gone.png", "gone.txt", "gone.tar.gz"] {
+        symlink("nowhere", dir.path().join(link)).unwrap();
+    }
+    symlink("round", dir.path().join("round")).unwrap();
+    let locked = dir.path().join("locked");
+    let lock = |mode| fs::set_permissions(&locked, fs::Permissions::from_mode(mode)).unwrap();
+    lock(0);
+    // Nothing is locked to root.
+    let is_root = fs::read_dir(&locked).is_ok();
+    let source = open(dir.path());
+    lock(0o755);
+    let source = source.unwrap();
+    let broken = |source: &simclr_data::Source| -> Vec<String> {
+        source.left_out.broken.iter().map(|file| format!("{}: {}", file.name, file.reason)).collect()
+    };
+    let mut told = broken(&source);
+    if !is_root {
+        let folder = told.remove(2);
+        assert!(folder.starts_with("locked: the folder cannot be read: "), "{folder}");
+    }
+    assert_eq!(told[..2], ["album: a link that leads nowhere", "gone.tar.gz: a link that leads nowhere"]);
+    assert!(told.len() == 3 && told[2].starts_with("round: a link that cannot be followed: "), "{told:?}");
+    assert_eq!(source.left_out.count, 1, "{:?}", source.left_out);
+    // One that is an image by its name is a broken one.
+    assert_eq!(names(&*source.train)[..2], ["a.png", "gone.png"]);
+    assert!(source.train.read(1, &mut DecodeScratch::default()).is_err());
+
+    // Beside shards too, and where nothing else is.
+    fs::create_dir(dir.path().join("shards")).unwrap();
+    fs::write(dir.path().join("shards/a.tar"), common::tar(&[("1.png".to_owned(), common::png(1))])).unwrap();
+    symlink("nowhere", dir.path().join("shards/b.tar")).unwrap();
+    assert_eq!(broken(&open(&dir.path().join("shards")).unwrap()), ["b.tar: a link that leads nowhere"]);
+    fs::remove_file(dir.path().join("shards/a.tar")).unwrap();
+    let message = error(&dir.path().join("shards"));
+    assert!(message.contains("no images in it that can be read (b.tar: a link"), "{message}");
+}
+
 /// `count` CIFAR records; image i has the label i mod `classes` and the planes i, i + 1, i + 2.
 fn cifar(count: usize, classes: usize, coarse: bool) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -119,7 +119,7 @@ impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let study = Study::find(&self.study)?;
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
-        let mut opening = Opening::new(self.settings.decode()?);
+        let mut opening = Opening::new(&self.settings.data()?);
         let source = opening.open(&self.data)?;
         let base = self.settings.resolve(Some(&source), self.threads)?;
         let device = training::device_of(&base)?;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
-use simclr_data::{Concat, Dataset, DecodeScratch, Source, Spread, Survey, survey};
+use simclr_data::{Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, survey};
 
 use crate::data::{FORMS, Opening};
 use crate::exit::Done;
@@ -56,11 +56,12 @@ impl Data {
     pub fn run(self) -> Result<Done> {
         self.out.as_deref().map(|out| check_out(out, &self.data)).transpose()?;
         let config = self.settings.resolve()?;
-        let source = Opening::new(config.decode()).open(&self.data)?;
+        let strict = self.strict || config.strict;
+        let source = Opening::new(&config).strict(strict).open(&self.data)?;
         let check = |out| out::check_no_image(out, &source, &self.data);
         self.out.as_deref().map(check).transpose()?;
         let whole = whole(&source);
-        let found = self.look(&whole, self.strict || config.strict)?;
+        let found = self.look(&whole, strict)?;
         if self.json {
             terminal::print(&object(&source, &whole, &found).to_string())?;
         } else {
@@ -155,12 +156,12 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
     if let Some(&without) = without.filter(|&&n| n > 0 && !classes.is_empty()) {
         lines.push(row("", format!("{} without a label", count(without))));
     }
-    lines.push(row("broken", count(found.broken.len())));
-    let broken = found.broken.iter().take(LISTED);
-    lines.extend(
-        broken.map(|broken| row("", format!("{}: {}", terminal::inert(&broken.name), broken.reason))),
-    );
-    lines.extend(more(found.broken.len()));
+    let beside = &source.left_out.broken;
+    lines.push(row("broken", count(found.broken.len() + beside.len())));
+    let images = found.broken.iter().map(|image| (terminal::inert(&image.name), &image.reason));
+    let broken = beside.iter().map(|file| (file.name.clone(), &file.reason)).chain(images);
+    lines.extend(broken.take(LISTED).map(|(name, reason)| row("", format!("{name}: {reason}"))));
+    lines.extend(more(found.broken.len() + beside.len()));
     lines.push(row("duplicates", count(found.superfluous())));
     for group in found.duplicates.iter().take(LISTED) {
         let names: Vec<String> =
@@ -213,12 +214,10 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         .iter()
         .map(|group| group.iter().map(|&image| whole.name(image as usize)).collect())
         .collect();
-    let left_out: Vec<Value> = source
-        .left_out
-        .files
-        .iter()
-        .map(|file| json!({ "name": file.name, "reason": file.reason }))
-        .collect();
+    let listed = |files: &[LeftOutFile]| -> Vec<Value> {
+        files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
+    };
+    let LeftOut { count, files, broken } = &source.left_out;
     json!({
         "kind": source.kind.to_string(),
         "images": whole.len(),
@@ -235,7 +234,8 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,
-        "left_out": { "count": source.left_out.count, "files": left_out },
+        "left_out": { "count": count, "files": listed(files) },
+        "unreadable": listed(broken),
     })
 }
 

@@ -73,7 +73,7 @@ impl Embed {
         if self.projection {
             check_head(&encoder, &self.run)?;
         }
-        let source = open_for(&encoder, &self.data)?;
+        let source = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?;
         out::check_new_archive(&self.out, &source, &self.data)?;
         let images = Images::of(&source, self.split)?;
         let vector = if self.projection { Vector::Z } else { Vector::H };

@@ -104,7 +104,7 @@ impl Predict {
             network.config.encoder.width,
             classifier.classes().len(),
         )));
-        let source = Opening::new(network.config.data.decode()).open(&self.data)?;
+        let source = Opening::new(&network.config.data).strict(self.strict).open(&self.data)?;
         let images = Images::of(&source, self.split)?;
 
         let start = Instant::now();

@@ -128,7 +128,7 @@ impl Pretrain {
             // there.
             return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
         }
-        let mut opening = Opening::new(self.settings.decode()?);
+        let mut opening = Opening::new(&self.settings.data()?);
         let source = opening.open(&self.data)?;
         let config = self.settings.resolve(Some(&source), self.threads)?;
         held_out(&config, source.to_pretrain().len())?;
@@ -148,7 +148,7 @@ impl Pretrain {
             return Ok(None);
         }
         let index = training.folder.index();
-        let mut opening = Opening::with_index(training.config.data.decode(), &index);
+        let mut opening = Opening::with_index(&training.config.data, &index);
         let source = opening.open(&self.data)?;
         opening.save(&index);
         Ok(Some((training, source)))
@@ -201,7 +201,7 @@ impl Pretrain {
             config.train.device = self.on.device.unwrap_or(config.train.device);
             // What worker 0 has found in the data, where its folder is in reach.
             let index = self.out.as_deref().map(RunFolder::index_of).unwrap_or_default();
-            let source = Opening::with_index(config.data.decode(), &index).open(&self.data)?;
+            let source = Opening::with_index(&config.data, &index).open(&self.data)?;
             training::assist(&source.to_pretrain(), &config, place, &crew)
         };
         let done = work().inspect_err(|error| crew.team().leave(&error.to_string()));
@@ -225,7 +225,7 @@ impl Pretrain {
                     say_finished(out, &config);
                     return Ok(Done::Finished);
                 }
-                let source = Opening::new(config.data.decode()).open(&self.data)?;
+                let source = Opening::new(&config.data).open(&self.data)?;
                 let images = source.to_pretrain();
                 if let Some(problem) = saved.and_then(|meta| Identity::of(images.as_ref()).problem(&meta)) {
                     return Err(TrainError::CannotResume { path: out.to_path_buf(), problem }.into());
@@ -236,7 +236,7 @@ impl Pretrain {
                 if let Some(out) = out {
                     RunFolder::check_new(out, Arc::new(Disk))?;
                 }
-                let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+                let source = Opening::new(&self.settings.data()?).open(&self.data)?;
                 let config = self.settings.resolve(Some(&source), self.threads)?;
                 self.settings.warn_of_idle(&config)?;
                 (config, source)

@@ -46,7 +46,7 @@ impl Probe {
     pub fn run(self) -> Result<Done> {
         let encoder = self.encoding.load(&self.run)?;
         out::check_folder(&encoder.run.evaluations())?;
-        let images = open_for(&encoder, &self.data)?.to_pretrain();
+        let images = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?.to_pretrain();
         let options = ProbeOptions {
             with_z: encoder.config.head.kind != HeadKind::None,
             seed: self.seed,

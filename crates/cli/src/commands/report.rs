@@ -62,12 +62,12 @@ impl Report {
     fn pictures(&self, train: &Path) -> Result<Pictures> {
         let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let encoder = load_encoder(&self.run, false, &device)?;
+        let (size, strict) = (encoder.model.image_size(), encoder.config.data.strict);
         let open = |path: &Path| {
             let paths = vec![path.to_owned()];
-            anyhow::Ok(Opened { source: open_for(&encoder, &paths)?, paths })
+            anyhow::Ok(Opened { source: open_for(&encoder, &paths, strict)?, paths })
         };
         let train = open(train)?;
-        let (size, strict) = (encoder.model.image_size(), encoder.config.data.strict);
         let mut watching = Watching::default();
         let mut watch = |progress| watching.see(progress);
         let images = Images::of(&train.source, None)?;

@@ -233,7 +233,8 @@ impl Transfer {
     /// Opens all data sets before anything is computed, so that what is wrong with any is known at once.
     fn open(&self, encoder: &TrainedEncoder, suite: &Suite) -> Result<Vec<TransferSet>> {
         let index = encoder.run.index();
-        let mut opening = Opening::with_index(encoder.config.data.decode(), &index);
+        let strict = self.encoding.is_strict(encoder);
+        let mut opening = Opening::with_index(&encoder.config.data, &index).strict(strict);
         let mut open = |path: &Path| {
             let mut source = opening.open(&[path.to_owned()])?;
             source.train = kept(source.train);

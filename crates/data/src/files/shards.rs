@@ -280,6 +280,9 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
         let mut own = members.left_out.clone();
         own.files.iter_mut().for_each(|file| file.name = format!("{}: {}", file_name(path), file.name));
         left_out.extend(own);
+        if let Some(reason) = &members.broken {
+            left_out.push_broken(file_name(path), reason);
+        }
         let first = u32::try_from(shards.len).map_err(|_| {
             DataError::malformed(path, format!("more than {} images in all shards", u32::MAX))
         })?;

@@ -30,6 +30,9 @@ const MAX_NOTE: u64 = 1 << 20;
 const MAX_GROWTH: u64 = 200;
 const SPARE: u64 = 1 << 30;
 
+/// What an archive is made of, in bytes: an entry begins with one, and so does what follows it.
+const BLOCK: u64 = 512;
+
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -73,6 +76,20 @@ fn unpacked(packed: impl Read + Send + 'static, len: u64, packing: Packing) -> B
     Box::new(Bounded { inner, left: len.saturating_mul(MAX_GROWTH).saturating_add(SPARE) })
 }
 
+/// A stream, and how much was read of it.
+struct Counted<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
 /// A stream that fails once it has grown beyond all measure.
 struct Bounded<R> {
     inner: R,
@@ -91,7 +108,8 @@ impl<R: Read> Read for Bounded<R> {
 
 /// Finds the image files of the archive at `path`.
 ///
-/// An archive that is damaged somewhere is read up to there, which is noted among what was left out.
+/// An archive that is cut short or damaged somewhere is read up to there, and noted as broken. One of which only the mark
+/// at the end is missing, which some writers leave out, may be whole: that is noted among what was left out.
 ///
 /// # Errors
 /// [`DataError`] if it cannot be read to its end or is no tar archive. One without images is no error here.
@@ -103,6 +121,7 @@ pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> 
             let file = File::open(path).map_err(io)?;
             let len = file.metadata().map_err(io)?.len();
             found.end = Some(len);
+            found.total = len;
             let mut archive = Archive::new(Watched::new(Cursor::new(Arc::new(file), 0, len), &fault));
             archive.entries_with_seek().and_then(|entries| found.walk(entries.raw(true)))
         }
@@ -116,14 +135,21 @@ struct Found {
     members: Members,
     /// Labels by the name of their sample.
     labels: HashMap<Vec<u8>, u32>,
-    /// The bytes of the archive, where they are known.
+    /// The bytes of the archive; of one that is compressed, those that were read.
+    total: u64,
+    /// The same, where they were known before.
     end: Option<u64>,
     entries: usize,
+    /// Where the next entry, or the mark of the end, begins.
+    next: u64,
 }
 
 impl Found {
     fn unpack(&mut self, archive: impl Read) -> std::io::Result<()> {
-        Archive::new(archive).entries().and_then(|entries| self.walk(entries.raw(true)))
+        let mut archive = Archive::new(Counted { inner: archive, count: 0 });
+        let end = archive.entries().and_then(|entries| self.walk(entries.raw(true)));
+        self.total = archive.into_inner().count;
+        end
     }
 
     fn walk<R: Read>(&mut self, entries: tar::Entries<'_, R>) -> std::io::Result<()> {
@@ -131,6 +157,8 @@ impl Found {
         let mut name: Option<Vec<u8>> = None;
         for entry in entries {
             let mut entry = entry?;
+            let blocks = entry.header().entry_size()?.div_ceil(BLOCK);
+            self.next = entry.raw_file_position().saturating_add(blocks.saturating_mul(BLOCK));
             let kind = entry.header().entry_type();
             match kind {
                 EntryType::GNULongName => {
@@ -164,7 +192,7 @@ impl Found {
                     self.leave_out(name, "not an image, by its name");
                 }
             } else if self.end.is_some_and(|end| at.checked_add(len).is_none_or(|last| last > end)) {
-                self.leave_out(name, "lies beyond the end of the archive, which is cut short");
+                self.leave_out(name, "reaches beyond the end of the archive, which is cut short");
             } else {
                 self.members.names.push(name);
                 self.members.offsets.push(at);
@@ -194,13 +222,24 @@ impl Found {
         if let Some(error) = fault.get() {
             return Err(DataError::io(path, error));
         }
-        let Self { mut members, labels, entries, .. } = self;
-        if let Err(error) = end {
-            if entries == 0 {
+        let Self { mut members, labels, entries, total, next, .. } = self;
+        match end {
+            Err(error) if entries == 0 => {
                 return Err(DataError::malformed(path, format!("not read as a tar archive: {error}")));
             }
-            let reason = format!("cut short or damaged: {error}; what comes before is read");
-            members.left_out.push(format!("after entry {entries}"), reason);
+            Err(error) => {
+                let reason = format!("the archive is cut short or damaged after entry {entries} ({error})");
+                members.broken = Some(reason);
+            }
+            Ok(()) if next > total => {
+                members.broken = Some(format!("the archive is cut short: it ends within entry {entries}"));
+            }
+            // A block of zeros would have been read.
+            Ok(()) if next == total && entries > 0 => {
+                let reason = "the mark of the archive's end is missing: it may be cut short here";
+                members.left_out.push(format!("after entry {entries}"), reason);
+            }
+            Ok(()) => {}
         }
         if !labels.is_empty() {
             let of = |name| labels.get(sample(name)).copied().unwrap_or(NO_LABEL);

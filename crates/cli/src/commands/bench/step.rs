@@ -197,7 +197,7 @@ impl Step {
         // What cannot be opened is said before anything is measured.
         let images = match &self.data[..] {
             [] => None,
-            data => Some(Opening::new(config.data.decode()).open(data)?.to_pretrain()),
+            data => Some(Opening::new(&config.data).open(data)?.to_pretrain()),
         };
         // On a device of its own, so that what it takes there is free again for the step. It stays open: with a GPU's
         // last device the driver's context would go.

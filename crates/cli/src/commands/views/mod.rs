@@ -50,7 +50,7 @@ pub struct Views {
 impl Views {
     pub fn run(self) -> Result<Done> {
         check_out(&self.out, &self.data)?;
-        let source = Opening::new(self.settings.decode()?).open(&self.data)?;
+        let source = Opening::new(&self.settings.data()?).open(&self.data)?;
         out::check_no_image(&self.out, &source, &self.data)?;
         let config = self.settings.resolve(Some(&source), Threads::default())?;
         self.settings.warn_of_idle(&config)?;
