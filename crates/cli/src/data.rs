@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, Index, LeftOutFile, Opener, Source};
+use simclr_data::{DataError, Dataset, Index, LeftOut, LeftOutFile, Opener, Source};
 use simclr_train::config::DataConfig;
 
 use crate::terminal::{self, LISTED};
 
 /// What DATA may be, for help texts.
 pub const FORMS: &str = "\
-DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either; tar shards \
+DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either (and unlabelled/, \
+to pretrain on); tar shards \
 (WebDataset: a folder of them, one file, or a pattern such as 'shard-{000..146}.tar'; .tar.gz and .tar.zst too); Parquet \
 files with a column of images (Hugging Face); a .zip; a list of paths (.txt, .csv); CIFAR-10, CIFAR-100 or STL-10 \
 binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows it). Several are read as one.";
@@ -101,8 +102,13 @@ fn line(name: &str, source: &Source) -> String {
     if without > 0 {
         line += &format!(", {} of no class", terminal::counted(without, "image"));
     }
-    if source.left_out.count > 0 {
-        line += &format!("; {} left out", terminal::counted(source.left_out.count, "other file"));
+    let LeftOut { count, images, .. } = source.left_out;
+    if images > 0 {
+        let images = terminal::counted(images, "image");
+        line += &format!("; {images} left out, outside of the parts that are used");
+    }
+    if count > images {
+        line += &format!("; {} left out", terminal::counted(count - images, "other file"));
     }
     line
 }

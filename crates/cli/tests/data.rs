@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{class_folders, path, pretrain, simclr, small_data};
+use common::{class_folders, path, picture, pretrain, simclr, small_data};
 use image::{ImageBuffer, Rgb};
 use serde_json::json;
 
@@ -99,4 +99,24 @@ fn what_cannot_be_read_beside_images_is_warned_of() {
     let run = dir.path().join("run");
     simclr(&pretrain(&data, &run, &["data.strict=true"])).expect(1, &["error: ", told]);
     assert!(!run.exists());
+}
+
+#[test]
+fn classes_that_nothing_is_learnt_of_hinder_evaluations_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    class_folders(&data.join("train"), 2, 12);
+    class_folders(&data.join("test"), 3, 4);
+    picture(20, 1, 1).save(data.join("stray.png")).unwrap();
+    let told = simclr(&["data", path(&data)]).expect(0, &["; 1 image left out, outside of the parts"]).out;
+    assert!(told.contains("1 in the test part alone, which evaluations refuse: class 2\n"), "{told}");
+    let found = simclr(&["data", path(&data), "--json"]).json();
+    assert_eq!(
+        (&found["classes_in_test_alone"], &found["left_out"]["images"]),
+        (&json!(["class 2"]), &json!(1))
+    );
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.batch=8"])).expect(0, &[]);
+    simclr(&["knn", path(&run), "--train", path(&data)])
+        .expect(2, &["class \"class 2\" of the test images is not among the 2 classes"]);
 }

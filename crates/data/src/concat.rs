@@ -7,6 +7,7 @@ use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::files::new_labels;
+use crate::loader::NO_LABEL;
 use crate::locality::Locality;
 
 /// Data sets one after another. Their classes are those of all of them, known by their names; images of a data set
@@ -33,7 +34,7 @@ impl Concat {
         let parts = sets
             .into_iter()
             .map(|(prefix, set)| {
-                let labels = new_labels(set.classes(), &classes).unwrap_or_default();
+                let labels = new_labels(set.classes(), &classes);
                 let first = len;
                 len += set.len();
                 Part { set, first, prefix, labels }
@@ -69,7 +70,7 @@ impl Dataset for Concat {
 
     fn label(&self, index: usize) -> Option<u32> {
         let (part, index) = self.part(index);
-        part.set.label(index).map(|label| part.labels[label as usize])
+        part.set.label(index).map(|label| part.labels[label as usize]).filter(|&label| label != NO_LABEL)
     }
 
     fn name(&self, index: usize) -> String {

@@ -82,7 +82,9 @@ pub enum DataError {
     },
 
     /// Labels were needed and the data set has none.
-    #[error("this data set has no labels; put each class into a sub-folder of its own")]
+    #[error(
+        "this data set has no labels; put each class into a sub-folder of its own, at least two of these"
+    )]
     NoLabels,
 
     /// A balanced subset that would leave a class without image, or is larger than what it is drawn from.

@@ -282,7 +282,7 @@ impl Writer {
         self.names(&paths.files);
     }
 
-    /// A listing with something broken is not kept, and what is wrong with an archive is beside this.
+    /// A listing with something broken is not kept, what is wrong with an archive is beside this, and parts come later.
     fn left_out(&mut self, left_out: &LeftOut) {
         self.number(left_out.count as u64);
         self.number(left_out.files.len() as u64);

@@ -8,6 +8,8 @@ use crate::loader::NO_LABEL;
 /// Names of the training and the test part, in the order of preference.
 pub(crate) const TRAIN_NAMES: [&str; 2] = ["train", "training"];
 pub(crate) const TEST_NAMES: [&str; 6] = ["test", "testing", "val", "validation", "valid", "dev"];
+/// Names of a folder beside these whose images have no labels and are to pretrain on.
+const UNLABELLED_NAMES: [&str; 2] = ["unlabelled", "unlabeled"];
 
 /// Classes, and a label for each image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,22 +22,17 @@ pub(crate) struct Classes {
 
 /// The classes of images that lie in `folders` (one for each image, relative, components separated by `/`).
 ///
-/// They are labelled if at least two folders of the first level hold images directly, at least one of them more
-/// than one image: then the class of an image is the folder of the first level that it lies in, at any depth.
-/// Otherwise (albums by year and month, one folder per image, a single folder) they are not.
+/// They are labelled if at least two folders of the first level hold images at any depth, at least one of them more
+/// than one image: then the class of an image is the folder of the first level that it lies in. Where images lie beside
+/// these folders, two of them must hold images directly. Otherwise (one folder per image, a single folder) they are
+/// not.
 pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Classes {
-    // Images per first-level folder: (directly in it, in all).
-    let mut counts: BTreeMap<&[u8], (usize, usize)> = BTreeMap::new();
-    for folder in folders.clone().filter(|folder| !folder.is_empty()) {
-        let class = first(folder);
-        let counts = counts.entry(class).or_default();
-        counts.0 += usize::from(folder.len() == class.len());
-        counts.1 += 1;
-    }
-    let holding_images = counts.values().filter(|counts| counts.0 > 0).count();
+    let counts = count(folders.clone());
+    let any_beside = folders.clone().any(<[u8]>::is_empty);
+    let is_class = |counts: &&Counts| !any_beside || counts.directly > 0;
     // One image in every folder is a way of storing images, not of naming classes.
-    let more_than_one = counts.values().any(|counts| counts.1 > 1);
-    if holding_images < 2 || !more_than_one {
+    let more_than_one = counts.values().any(|counts| counts.in_all > 1);
+    if counts.values().filter(is_class).count() < 2 || !more_than_one {
         return Classes::default();
     }
     let number: HashMap<&[u8], u32> = counts.keys().copied().zip(0..).collect();
@@ -43,6 +40,25 @@ pub(crate) fn classes<'a>(folders: impl Iterator<Item = &'a [u8]> + Clone) -> Cl
         names: counts.keys().map(|name| inert_bytes(name)).collect(),
         labels: folders.map(|folder| number.get(first(folder)).copied().unwrap_or(NO_LABEL)).collect(),
     }
+}
+
+/// Images in a folder.
+#[derive(Default)]
+struct Counts {
+    directly: usize,
+    in_all: usize,
+}
+
+/// The images in each folder of the first level.
+fn count<'a>(folders: impl Iterator<Item = &'a [u8]>) -> BTreeMap<&'a [u8], Counts> {
+    let mut counts: BTreeMap<&[u8], Counts> = BTreeMap::new();
+    for folder in folders.filter(|folder| !folder.is_empty()) {
+        let class = first(folder);
+        let counts = counts.entry(class).or_default();
+        counts.directly += usize::from(folder.len() == class.len());
+        counts.in_all += 1;
+    }
+    counts
 }
 
 /// The classes of a part to test on that does not tell them by itself, having one image of each or only one of those in
@@ -136,6 +152,15 @@ pub(crate) struct Arranged {
     pub classes: Classes,
 }
 
+/// The parts of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrangement {
+    pub train: Arranged,
+    pub test: Option<Arranged>,
+    /// More images to pretrain on, without classes.
+    pub unlabelled: Option<Arranged>,
+}
+
 /// Where parts and classes are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
@@ -154,13 +179,13 @@ impl Root {
     }
 }
 
-/// Parts and classes of images that lie in `folders` (one for each image): `train/` and `test/` (or `val/`) below the
-/// root are parts, folders below that classes. The images beside the parts are left out; those beside the classes have
-/// no label.
+/// Parts and classes of images that lie in `folders` (one for each image): `train/`, `test/` (or `val/`) and
+/// `unlabelled/` below the root are parts, folders below the first two classes. The images beside the parts are left
+/// out; those beside the classes have no label.
 ///
-/// A folder called `train` among others of which none is called like a part to test on is one of them, maybe a class;
-/// unless there are classes in it, and none without it.
-pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arranged>) {
+/// A folder called `train` among others of which none is called like another part is one of them, maybe a class; unless
+/// there are classes in it, and the others do not hold images directly, as those of classes do.
+pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> Arrangement {
     let start = root.len(folders.iter().copied());
     let inside = |image: u32| below(folders[image as usize], start);
     let inside_part = |image: u32| below(inside(image), first(inside(image)).len());
@@ -170,11 +195,16 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arrang
     let part = |wanted: Split| -> Vec<u32> {
         all.clone().filter(|&image| splits[image as usize] == Some(wanted)).collect()
     };
-    let whole = || classed(all.clone().collect(), inside, root);
+    let whole =
+        || Arrangement { train: classed(all.clone().collect(), inside, root), ..Arrangement::default() };
     let train = part(Split::Train);
     if train.is_empty() {
-        return (whole(), None);
+        return whole();
     }
+    let is_unlabelled = |image: &u32| {
+        UNLABELLED_NAMES.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(first(inside(*image))))
+    };
+    let unlabelled: Vec<u32> = all.clone().filter(is_unlabelled).collect();
     let train = classed(train, inside_part, root);
     let tests = (0..TEST_NAMES.len()).map(|name| part(Split::Test(name)));
     let mut tests: Vec<Arranged> =
@@ -184,15 +214,19 @@ pub(crate) fn arrange(folders: &[&[u8]], root: Root) -> (Arranged, Option<Arrang
         let folders = test.chosen.iter().map(|&image| inside_part(image));
         test.classes = known_classes(folders, &train.classes.names, root).unwrap_or_default();
     }
-    if tests.is_empty() && train.chosen.len() < folders.len() {
+    if tests.is_empty() && unlabelled.is_empty() && train.chosen.len() < folders.len() {
         let whole = whole();
-        if labelled(&whole) || !labelled(&train) {
-            return (whole, None);
+        let counts = count(all.clone().map(inside));
+        let is_class =
+            labelled(&whole.train) && counts.values().filter(|counts| counts.directly > 0).count() > 1;
+        if is_class || !labelled(&train) {
+            return whole;
         }
     }
     let test = preferred_test(labelled(&train), tests.iter().map(labelled));
     let test = (test < tests.len()).then(|| tests.swap_remove(test));
-    (train, test)
+    let unlabelled = (!unlabelled.is_empty()).then(|| Arranged { chosen: unlabelled, ..Arranged::default() });
+    Arrangement { train, test, unlabelled }
 }
 
 /// The classes of some of the images, which lie in `folder`.
@@ -224,7 +258,7 @@ mod tests {
         let folders =
             ["set/train/a", "set/train/b", "set/train/b", "set/val/b", "set/val/b", "set/val/a", "set/extra"];
         let folders: Vec<&[u8]> = folders.iter().map(|folder| folder.as_bytes()).collect();
-        let (train, test) = arrange(&folders, Root::Common);
+        let Arrangement { train, test, .. } = arrange(&folders, Root::Common);
         let test = test.unwrap();
         assert_eq!((&train.chosen[..], &train.classes.labels[..]), (&[0, 1, 2][..], &[0, 1, 1][..]));
         assert_eq!((&test.chosen[..], &test.classes.labels[..]), (&[3, 4, 5][..], &[1, 1, 0][..]));
@@ -232,7 +266,7 @@ mod tests {
         let of = |tests: &[&str]| {
             let train = ["train/a", "train/b", "train/b"];
             let folders: Vec<&[u8]> = train.iter().chain(tests).map(|folder| folder.as_bytes()).collect();
-            [Root::Given, Root::Common].map(|root| arrange(&folders, root).1.unwrap().classes.labels)
+            [Root::Given, Root::Common].map(|root| arrange(&folders, root).test.unwrap().classes.labels)
         };
         assert_eq!(of(&["test/b", "test/b", "test"]), [[1, 1, NO_LABEL]; 2]);
         assert_eq!(of(&["test/b", "test/a"]), [[1, 0]; 2]);
@@ -241,7 +275,7 @@ mod tests {
         assert_eq!(of(&["test", "test"]), none);
         assert_eq!(of(&["test/more/b", "test/more/b"]), [vec![], vec![1, 1]]);
         // No parts: an album.
-        let (all, none) = arrange(&folders[6..], Root::Common);
+        let Arrangement { train: all, test: none, .. } = arrange(&folders[6..], Root::Common);
         assert!(all.chosen == [0] && all.classes.names.is_empty() && none.is_none());
     }
 

@@ -51,6 +51,8 @@ pub struct LeftOut {
     pub count: usize,
     /// The first thousand of them.
     pub files: Vec<LeftOutFile>,
+    /// How many of them are images that lie in none of the parts that are used.
+    pub images: usize,
     /// What may hold images and cannot be read: folders, links that lead nowhere, archives from where they are cut
     /// short. It is not among the others.
     pub broken: Vec<LeftOutFile>,
@@ -71,6 +73,7 @@ impl LeftOut {
     pub(crate) fn extend(&mut self, other: LeftOut) {
         self.broken.extend(other.broken);
         self.count += other.count;
+        self.images += other.images;
         let room = REMEMBERED - self.files.len();
         self.files.extend(other.files.into_iter().take(room));
     }

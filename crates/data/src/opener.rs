@@ -8,9 +8,9 @@ use crate::concat::Concat;
 use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
 use crate::error::{DataError, shown};
-use crate::files::archive::Opened;
+use crate::files::archive::{ArchiveImages, Opened};
 use crate::files::parts::{Parts, Unnamed};
-use crate::files::{disk, in_test_alone, list, new_labels, parquet, shards, zip};
+use crate::files::{disk, list, parquet, shards, with_others, zip};
 use crate::idx;
 use crate::index::Index;
 use crate::listing::{LeftOut, is_archive_name};
@@ -122,7 +122,7 @@ impl Opener {
     fn open_images_or_archives(&mut self, path: &Path) -> Result<Source, DataError> {
         let listing = self.index.listing(path)?;
         if listing.images.len() > 0 {
-            let opened = disk::open(path, listing, self.decode)?;
+            let opened = disk::open(path, listing, self.decode);
             let kind = match opened.train.classes().is_empty() {
                 true => SourceKind::Folder,
                 false => SourceKind::ClassFolders,
@@ -203,9 +203,9 @@ fn archive_kind(path: &Path) -> Option<ArchiveKind> {
 
 /// A data set of one folder or of archives of one kind.
 fn source(opened: Opened, kind: SourceKind) -> Source {
-    let Opened { train, test, left_out } = opened;
-    let test = test.map(|test| Arc::new(test) as Arc<dyn Dataset>);
-    Source { train: Arc::new(train), test, unlabelled: None, kind, left_out }
+    let Opened { train, test, unlabelled, left_out } = opened;
+    let part = |part: Option<ArchiveImages>| part.map(|part| Arc::new(part) as Arc<dyn Dataset>);
+    Source { train: Arc::new(train), test: part(test), unlabelled: part(unlabelled), kind, left_out }
 }
 
 /// Opens zip archives: those to train on apart from those to test on, by their names.
@@ -220,12 +220,12 @@ fn open_zips(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) -> Res
     let mut whole = open(&parts.train)?;
     let is_labelled = |source: &Source| !source.train.classes().is_empty();
     if let Some(test) = parts.open_test(|| is_labelled(&whole), is_labelled, open, &mut left_out)? {
-        let (classes, test) = (whole.train.classes().to_vec(), (test.left_out, test.train));
-        if !classes.is_empty() {
-            new_labels(test.1.classes(), &classes).map_err(|class| in_test_alone(&paths[0], class))?;
-        }
-        left_out.extend(test.0);
-        whole.test = Some(Arc::new(Concat::new(vec![(String::new(), test.1)], classes)));
+        let classes = match test.train.classes() {
+            [] => Vec::new(),
+            own => with_others(whole.train.classes(), own),
+        };
+        left_out.extend(test.left_out);
+        whole.test = Some(Arc::new(Concat::new(vec![(String::new(), test.train)], classes)));
     }
     whole.left_out.extend(left_out);
     Ok(whole)
@@ -239,7 +239,10 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     };
     let train = part(|source| Some(source.train.clone()));
     let (test, unlabelled) = (part(|source| source.test.clone()), part(|source| source.unlabelled.clone()));
-    let classes = Concat::classes_of(train.iter().chain(&test).map(|(_, set)| &**set));
+    let classes_of =
+        |sets: &[(String, Arc<dyn Dataset>)]| Concat::classes_of(sets.iter().map(|(_, set)| &**set));
+    let classes = classes_of(&train);
+    let of_test = with_others(&classes, &classes_of(&test));
     let mut left_out = LeftOut::default();
     for (path, source) in &sources {
         let mut own = source.left_out.clone();
@@ -248,13 +251,13 @@ fn several(sources: Vec<(String, Source)>) -> Source {
         own.files.iter_mut().chain(others).for_each(|file| file.name.insert_str(0, &prefix(path)));
         left_out.extend(own);
     }
-    let joined = |sets: Vec<(String, Arc<dyn Dataset>)>| -> Option<Arc<dyn Dataset>> {
-        (!sets.is_empty()).then(|| Arc::new(Concat::new(sets, classes.clone())) as Arc<dyn Dataset>)
+    let joined = |sets: Vec<(String, Arc<dyn Dataset>)>, classes: &[String]| -> Option<Arc<dyn Dataset>> {
+        (!sets.is_empty()).then(|| Arc::new(Concat::new(sets, classes.to_vec())) as Arc<dyn Dataset>)
     };
     let kinds = sources.len();
-    let unlabelled = joined(unlabelled);
-    let test = joined(test);
-    let train: Arc<dyn Dataset> = Arc::new(Concat::new(train, classes.clone()));
+    let unlabelled = joined(unlabelled, &classes);
+    let test = joined(test, &of_test);
+    let train: Arc<dyn Dataset> = Arc::new(Concat::new(train, classes));
     Source { train, test, unlabelled, kind: SourceKind::Several(kinds), left_out }
 }
 

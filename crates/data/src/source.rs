@@ -15,9 +15,11 @@ use crate::opener::Opener;
 pub struct Source {
     /// The images to train on.
     pub train: Arc<dyn Dataset>,
-    /// The images to test on, where the data set sets some apart. Its classes are numbered as those of `train`.
+    /// The images to test on, where the data set sets some apart. Its classes are numbered as those of `train`, behind
+    /// which come those that it alone has.
     pub test: Option<Arc<dyn Dataset>>,
-    /// More images to train on without labels, where the data set sets some apart (STL-10).
+    /// More images to train on without labels, where the data set sets some apart (STL-10; `unlabelled/` beside
+    /// `train/`).
     pub unlabelled: Option<Arc<dyn Dataset>>,
     /// What kind of data set it is.
     pub kind: SourceKind,
@@ -104,10 +106,10 @@ impl Source {
     }
 }
 
-/// Opens whatever data set is at `path`: a folder of images (searched recursively), one folder per class, `train/` and
-/// `test/` (or `val/`) below it, CIFAR-10, CIFAR-100 or STL-10 binaries, IDX files, tar shards (WebDataset),
-/// Parquet files with a column of images, a zip archive, a text or CSV file of paths. [`Opener`] opens several at
-/// once, and keeps what it finds.
+/// Opens whatever data set is at `path`: a folder of images (searched recursively), one folder per class, `train/`,
+/// `test/` (or `val/`) and `unlabelled/` below it, CIFAR-10, CIFAR-100 or STL-10 binaries, IDX files, tar shards
+/// (WebDataset), Parquet files with a column of images, a zip archive, a text or CSV file of paths. [`Opener`] opens
+/// several at once, and keeps what it finds.
 ///
 /// # Errors
 /// [`DataError`] naming the path or file, what is wrong, and what would be right.

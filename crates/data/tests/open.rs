@@ -69,9 +69,90 @@ fn train_and_test_share_the_numbers_of_classes() {
     assert_eq!(test.classes(), ["a", "b", "c"]);
     assert_eq!((0..3).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(), [1, 1, 2]);
 
-    picture(&dir.path().join("val/d/1.png"), 0);
-    let error = error(dir.path());
-    assert!(error.contains("the class \"d\" is in the test part alone"), "{error}");
+    // A class that nothing is learnt of comes behind the others.
+    picture(&dir.path().join("val/aa/1.png"), 0);
+    let source = open(dir.path()).unwrap();
+    let test = source.test.unwrap();
+    assert_eq!(
+        (source.train.classes(), test.classes()),
+        (&test.classes()[..3], &["a", "b", "c", "aa"].map(String::from)[..])
+    );
+    assert_eq!((0..4).map(|i| test.label(i).unwrap()).collect::<Vec<_>>(), [3, 1, 1, 2]);
+}
+
+#[test]
+fn a_part_to_test_on_may_have_labels_alone() {
+    let dir = tempdir().unwrap();
+    let names = ["train/1.png", "train/2.png", "test/a/1.png", "test/a/2.png", "test/b/1.png"];
+    names.iter().for_each(|name| picture(&dir.path().join("set").join(name), 0));
+    let zips = dir.path().join("zips");
+    fs::create_dir(&zips).unwrap();
+    let members = |part: &str| -> Vec<(String, Vec<u8>)> {
+        let of_part = names.iter().filter_map(|name| name.strip_prefix(part));
+        of_part.map(|name| (name.to_owned(), common::png(0))).collect()
+    };
+    fs::write(zips.join("train.zip"), common::zip(&members("train/"), true)).unwrap();
+    fs::write(zips.join("test.zip"), common::zip(&members("test/"), true)).unwrap();
+    for path in [dir.path().join("set"), zips] {
+        let source = open(&path).unwrap();
+        let test = source.test.unwrap();
+        assert!(source.train.classes().is_empty());
+        assert_eq!(
+            (test.classes(), test.label(0), test.label(2)),
+            (&["a", "b"].map(String::from)[..], Some(0), Some(1))
+        );
+    }
+}
+
+#[test]
+fn classes_are_the_folders_of_the_first_level() {
+    let dir = tempdir().unwrap();
+    for name in ["daisy/s1/1.png", "daisy/s2/1.png", "iris/s1/1.png", "iris/s2/more/1.png"] {
+        picture(&dir.path().join("set").join(name), 0);
+        picture(&dir.path().join("parts/train").join(name), 0);
+        picture(&dir.path().join("parts/test").join(name), 0);
+    }
+    for path in ["set", "parts"] {
+        let source = open(&dir.path().join(path)).unwrap();
+        assert_eq!(
+            (source.kind, source.train.classes()),
+            (SourceKind::ClassFolders, &["daisy", "iris"].map(String::from)[..])
+        );
+        assert_eq!((source.train.label(1), source.train.label(3)), (Some(0), Some(1)));
+        assert_eq!(source.test.map(|test| test.label(2)), (path == "parts").then_some(Some(1)));
+    }
+    // With an image beside them they are albums.
+    picture(&dir.path().join("set/1.png"), 0);
+    assert_eq!(open(&dir.path().join("set")).unwrap().kind, SourceKind::Folder);
+    // What lies beside train/ does not become a class by this.
+    picture(&dir.path().join("more/train/a/1.png"), 0);
+    picture(&dir.path().join("more/train/b/1.png"), 0);
+    picture(&dir.path().join("more/train/b/2.png"), 0);
+    picture(&dir.path().join("more/extra/b/1.png"), 0);
+    let source = open(&dir.path().join("more")).unwrap();
+    assert_eq!((source.train.classes(), source.left_out.images), (&["a", "b"].map(String::from)[..], 1));
+}
+
+#[test]
+fn a_folder_of_unlabelled_images_beside_train_is_to_pretrain_on() {
+    let dir = tempdir().unwrap();
+    let parts = ["train/a/1.png", "train/a/2.png", "train/b/1.png", "test/a/1.png"];
+    for name in parts.iter().chain(&["Unlabeled/x/1.png", "Unlabeled/2.png", "stray.png"]) {
+        picture(&dir.path().join(name), 0);
+    }
+    let source = open(dir.path()).unwrap();
+    let unlabelled = source.unlabelled.clone().unwrap();
+    assert_eq!(names(&*unlabelled), ["Unlabeled/2.png", "Unlabeled/x/1.png"]);
+    assert!(unlabelled.classes().is_empty());
+    assert_eq!((source.to_pretrain().len(), source.test.unwrap().len(), source.left_out.images), (5, 1, 1));
+    fs::remove_dir_all(dir.path().join("test")).unwrap();
+    fs::remove_dir_all(dir.path().join("train/b")).unwrap();
+    let source = open(dir.path()).unwrap();
+    assert_eq!((source.train.len(), source.unlabelled.unwrap().len()), (2, 2));
+    // Without a part to train on it is a folder like others.
+    fs::remove_dir_all(dir.path().join("train")).unwrap();
+    let source = open(dir.path()).unwrap();
+    assert!(source.train.len() == 3 && source.unlabelled.is_none());
 }
 
 #[test]
@@ -94,6 +175,7 @@ fn what_lies_beside_the_parts_is_left_out_and_told() {
     let source = open(dir.path()).unwrap();
     assert_eq!(names(&*source.test.clone().unwrap()), ["test/a/1.png", "test/b/2.png", "test/b/3.png"]);
     assert_eq!(left_out(&source), ["extra/x.png", "stray.png", "val/a/1.png"]);
+    assert_eq!((source.left_out.count, source.left_out.images), (3, 3));
     assert!(source.left_out.files[2].reason.contains("none of the parts"), "{:?}", source.left_out);
 }
 

@@ -16,7 +16,7 @@ pub enum EvalError {
     /// A data set without labels where a classifier is to be trained or tested.
     #[error(
         "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
-         into a sub-folder of its own, two classes at least: a single sub-folder is none"
+         into a sub-folder of its own, at least two of these, right below the folder that is given"
     )]
     NoLabels {
         /// "training", "test" or "validation".

@@ -98,7 +98,18 @@ impl Data {
 fn whole(source: &Source) -> Concat {
     let mut sets: Vec<(String, Arc<dyn Dataset>)> = vec![(String::new(), source.to_pretrain())];
     sets.extend(source.test.iter().map(|test| ("test: ".to_owned(), test.clone())));
-    Concat::new(sets, source.train.classes().to_vec())
+    // Where the images to test on have labels, their classes are those of both parts.
+    let classes = source.test.as_ref().map_or(&[][..], |test| test.classes());
+    let classes = if classes.is_empty() { source.train.classes() } else { classes };
+    Concat::new(sets, classes.to_vec())
+}
+
+/// The classes of which no image is to train on, where others are.
+fn in_test_alone<'a>(source: &Source, whole: &'a Concat) -> &'a [String] {
+    match source.train.classes().len() {
+        0 => &[],
+        learnt => whole.classes().get(learnt..).unwrap_or_default(),
+    }
 }
 
 fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
@@ -153,6 +164,14 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         names.take(LISTED).map(|(name, &n)| row("", format!("{} {}", count(n), terminal::inert(name)))),
     );
     lines.extend(more(classes.len()));
+    let alone = in_test_alone(source, whole);
+    if !alone.is_empty() {
+        let names: Vec<String> = alone.iter().take(LISTED).map(|name| terminal::inert(name)).collect();
+        let rest = if alone.len() > LISTED { ", ..." } else { "" };
+        let count = count(alone.len());
+        let names = names.join(", ") + rest;
+        lines.push(row("", format!("{count} in the test part alone, which evaluations refuse: {names}")));
+    }
     if let Some(&without) = without.filter(|&&n| n > 0 && !classes.is_empty()) {
         lines.push(row("", format!("{} without a label", count(without))));
     }
@@ -217,7 +236,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     let listed = |files: &[LeftOutFile]| -> Vec<Value> {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
-    let LeftOut { count, files, broken } = &source.left_out;
+    let LeftOut { count, files, images, broken } = &source.left_out;
     json!({
         "kind": source.kind.to_string(),
         "images": whole.len(),
@@ -227,6 +246,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "readable": found.readable,
         "broken": found.broken,
         "classes": classes,
+        "classes_in_test_alone": in_test_alone(source, whole),
         "formats": found.formats,
         "grey": found.grey,
         "sixteen_bit": found.deep,
@@ -234,7 +254,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,
-        "left_out": { "count": count, "files": listed(files) },
+        "left_out": { "count": count, "images": images, "files": listed(files) },
         "unreadable": listed(broken),
     })
 }

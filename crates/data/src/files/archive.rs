@@ -1,12 +1,10 @@
 //! What image files in folders, on disk or in an archive, are to a data set.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::{Files, ImageFiles, in_test_alone};
+use super::{Files, ImageFiles};
 use crate::decode::DecodeOptions;
-use crate::error::DataError;
-use crate::layout::{Arranged, Classes, Root, arrange};
+use crate::layout::{Arranged, Arrangement, Classes, Root, arrange};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 
@@ -17,38 +15,36 @@ pub(crate) type ArchiveImages = ImageFiles<Arc<dyn Files>>;
 pub(crate) struct Opened {
     pub train: ArchiveImages,
     pub test: Option<ArchiveImages>,
+    pub unlabelled: Option<ArchiveImages>,
     pub left_out: LeftOut,
 }
 
 /// The data set of images that lie in `folders` (one for each), with parts and classes by these.
 pub(crate) fn by_folders(
-    place: &Path,
     files: Arc<dyn Files>,
     folders: &[&[u8]],
     root: Root,
     mut left_out: LeftOut,
     options: DecodeOptions,
-) -> Result<Opened, DataError> {
-    let (train, test) = arrange(folders, root);
+) -> Opened {
+    let Arrangement { train, test, unlabelled } = arrange(folders, root);
     let mut used = vec![false; folders.len()];
-    for &image in train.chosen.iter().chain(test.iter().flat_map(|test| &test.chosen)) {
+    let parts = [Some(&train), test.as_ref(), unlabelled.as_ref()];
+    for &image in parts.into_iter().flatten().flat_map(|part| &part.chosen) {
         used[image as usize] = true;
     }
     for stray in (0..used.len()).filter(|&image| !used[image]) {
         left_out.push(files.name(stray), "in none of the parts that are used");
+        left_out.images += 1;
     }
     let set =
         |arranged: Arranged| ImageFiles::some(files.clone(), arranged.chosen, arranged.classes, options);
     let train = set(train);
-    let test = match test {
-        Some(test) => {
-            let mut test = set(test);
-            test.relabel(train.classes(), |class| in_test_alone(place, class))?;
-            Some(test)
-        }
-        None => None,
-    };
-    Ok(Opened { train, test, left_out })
+    let mut test = test.map(set);
+    if let Some(test) = &mut test {
+        test.relabel(train.classes());
+    }
+    Opened { train, test, unlabelled: unlabelled.map(set), left_out }
 }
 
 /// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, read_file};
-use crate::error::{DataError, name_of};
+use crate::error::name_of;
 use crate::fault::{Unread, probe_file};
 use crate::layout::Root;
 use crate::listing::Listing;
@@ -43,8 +43,8 @@ impl Files for DiskFiles {
 }
 
 /// The images of a listing, with parts and classes by their folders.
-pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -> Result<Opened, DataError> {
+pub(crate) fn open(root: &Path, listing: Arc<Listing>, options: DecodeOptions) -> Opened {
     let folders: Vec<&[u8]> = (0..listing.images.len()).map(|index| listing.images.folder(index)).collect();
     let files = Arc::new(DiskFiles { root: root.to_owned(), listing: Arc::clone(&listing) });
-    by_folders(root, files, &folders, Root::Given, listing.left_out.clone(), options)
+    by_folders(files, &folders, Root::Given, listing.left_out.clone(), options)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::archive::{ArchiveImages, Opened};
-use super::{Files, ImageFiles, in_test_alone, labels_among};
+use super::{Files, ImageFiles, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert, name_of};
 use crate::fault::{Unread, probe_file};
@@ -117,12 +117,11 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         left_out.push(inert(&row.path), "of another part to test on than the one that is used");
     }
     let train = collect(&folder, train, options);
-    let test = test.map(|test| {
-        let mut test = collect(&folder, test, options);
-        test.relabel(train.classes(), |class| in_test_alone(list, class))?;
-        Ok(test)
-    });
-    Ok(Opened { train, test: test.transpose()?, left_out })
+    let mut test = test.map(|test| collect(&folder, test, options));
+    if let Some(test) = &mut test {
+        test.relabel(train.classes());
+    }
+    Ok(Opened { train, test, unlabelled: None, left_out })
 }
 
 fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ArchiveImages {

@@ -11,8 +11,7 @@ pub(crate) mod tar;
 pub(crate) mod zip;
 pub(crate) mod zstd;
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dataset::{Dataset, Decoded};
@@ -108,39 +107,30 @@ impl<F: Files> ImageFiles<F> {
         self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
     }
 
-    /// Numbers the labels by `classes` (those of the training part) instead of by this set's own, if it has any.
-    ///
-    /// # Errors
-    /// What `unknown` says of a class that is not among them.
-    pub fn relabel(
-        &mut self,
-        classes: &[String],
-        unknown: impl FnOnce(&str) -> DataError,
-    ) -> Result<(), DataError> {
+    /// Numbers the labels by `known` (the classes of the training part), and behind them by those that this set alone
+    /// has, instead of by its own, if it has any.
+    pub fn relabel(&mut self, known: &[String]) {
         if self.classes.is_empty() {
-            return Ok(());
+            return;
         }
-        let new_label = new_labels(&self.classes, classes).map_err(unknown)?;
+        let classes = with_others(known, &self.classes);
+        let new_label = new_labels(&self.classes, &classes);
         for label in self.labels.iter_mut().filter(|label| **label != NO_LABEL) {
             *label = new_label[*label as usize];
         }
-        self.classes = classes.to_vec();
-        Ok(())
+        self.classes = classes;
     }
 }
 
-/// What is wrong with `place`, of whose classes this one is in no training part.
-pub(crate) fn in_test_alone(place: &Path, class: &str) -> DataError {
-    let reason = format!(
-        "the class {class:?} is in the test part alone; give images of it to the training part, or take it out of the test part"
-    );
-    DataError::malformed(place, reason)
+/// The `known` classes, and behind them those of `own` that are not among them.
+pub(crate) fn with_others(known: &[String], own: &[String]) -> Vec<String> {
+    let there: HashSet<&String> = known.iter().collect();
+    known.iter().chain(own.iter().filter(|class| !there.contains(class))).cloned().collect()
 }
 
-/// For each of `own` classes, its number among `known`; fails with the first that is not there.
-pub(crate) fn new_labels<'a>(own: &'a [String], known: &[String]) -> Result<Vec<u32>, &'a str> {
-    let number: HashMap<&str, u32> = known.iter().map(String::as_str).zip(0..).collect();
-    own.iter().map(|class| number.get(class.as_str()).copied().ok_or(class.as_str())).collect()
+/// For each of `own` classes, its number among `known`; [`NO_LABEL`] for one that is not there.
+pub(crate) fn new_labels(own: &[String], known: &[String]) -> Vec<u32> {
+    labels_among(own.iter().map(|class| Some(class.as_str())), known.iter().map(String::as_str))
 }
 
 /// For each image's class, its number among `classes`; [`NO_LABEL`] for none.

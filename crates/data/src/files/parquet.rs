@@ -25,7 +25,7 @@ use self::labels::Labels;
 use super::archive::Opened;
 use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed};
-use super::{Files, ImageFiles, in_test_alone};
+use super::{Files, ImageFiles};
 use crate::caught::caught;
 use crate::decode::{DecodeOptions, Format, MAX_FILE_BYTES};
 use crate::error::{DataError, inert};
@@ -232,15 +232,15 @@ pub(crate) fn open(paths: &[PathBuf], unnamed: Unnamed, options: DecodeOptions) 
     let test = parts.open_test(|| train_labels.is_some(), is_labelled, load, &mut left_out)?;
     let Some((test, test_labels)) = test else {
         let train = ImageFiles::new(train, train_labels.classes(None), options);
-        return Ok(Opened { train, test: None, left_out });
+        return Ok(Opened { train, test: None, unlabelled: None, left_out });
     };
     let train = ImageFiles::new(train, train_labels.classes(Some(&test_labels)), options);
     let mut test = ImageFiles::new(test, test_labels.classes(Some(&train_labels)), options);
     // Numbers stand for names, which are the same classes whatever their order is.
     if !train.classes().is_empty() && train.classes() != test.classes() {
-        test.relabel(train.classes(), |class| in_test_alone(&paths[0], class))?;
+        test.relabel(train.classes());
     }
-    Ok(Opened { train, test: Some(test), left_out })
+    Ok(Opened { train, test: Some(test), unlabelled: None, left_out })
 }
 
 /// Opens tables as the rows of one.

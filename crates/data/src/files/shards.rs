@@ -8,11 +8,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::archive::{ArchiveImages, Opened, by_folders, numbered};
+use super::archive::{Opened, by_folders, numbered};
 use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
-use super::{Files, ImageFiles, in_test_alone};
+use super::{Files, ImageFiles};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
@@ -232,7 +232,6 @@ pub(crate) fn open(
     options: DecodeOptions,
     index: &mut Index,
 ) -> Result<Opened, DataError> {
-    let place = &paths[0];
     let mut left_out = LeftOut::default();
     let parts = Parts::of(paths, unnamed, &mut left_out);
     let train = load(&parts.train, index, &mut left_out)?;
@@ -246,30 +245,24 @@ pub(crate) fn open(
         return match train.labels() {
             Some(labels) => {
                 let set = ImageFiles::new(train.into_files(), numbered(labels), options);
-                Ok(Opened { train: set, test: None, left_out })
+                Ok(Opened { train: set, test: None, unlabelled: None, left_out })
             }
-            None => train.by_folders(place, left_out, options),
+            None => Ok(train.by_folders(left_out, options)),
         };
     };
     left_out.extend(more);
     let (Some(train_labels), Some(test_labels)) = (train.labels(), test.labels()) else {
-        let part = |shards: Shards, left_out: LeftOut| -> Result<(ArchiveImages, LeftOut), DataError> {
-            let opened = shards.by_folders(place, left_out, options)?;
-            Ok((opened.train, opened.left_out))
-        };
-        let (train, left_out) = part(train, left_out)?;
-        let (mut test, left_out) = part(test, left_out)?;
-        if !train.classes().is_empty() {
-            test.relabel(train.classes(), |class| in_test_alone(place, class))?;
-        }
-        return Ok(Opened { train, test: Some(test), left_out });
+        let train = train.by_folders(left_out, options);
+        let Opened { train: mut test, left_out, .. } = test.by_folders(train.left_out, options);
+        test.relabel(train.train.classes());
+        return Ok(Opened { test: Some(test), left_out, ..train });
     };
     // The classes of both, so that a label means the same in each.
     let both: Vec<u32> = train_labels.iter().chain(&test_labels).copied().collect();
     let classes = |labels| crate::layout::Classes { labels, ..numbered(both.clone()) };
     let train = ImageFiles::new(train.into_files(), classes(train_labels), options);
     let test = ImageFiles::new(test.into_files(), classes(test_labels), options);
-    Ok(Opened { train, test: Some(test), left_out })
+    Ok(Opened { train, test: Some(test), unlabelled: None, left_out })
 }
 
 fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<Shards, DataError> {
@@ -312,20 +305,15 @@ impl Shards {
     fn is_labelled(&self) -> bool {
         let names = self.shards.iter().flat_map(|shard| shard.members.names.iter());
         let folders: Vec<&[u8]> = names.map(folder_of).collect();
-        self.labels().is_some() || !arrange(&folders, Root::Common).0.classes.names.is_empty()
+        self.labels().is_some() || !arrange(&folders, Root::Common).train.classes.names.is_empty()
     }
 
     /// The members, with parts and classes by their folders.
-    fn by_folders(
-        self,
-        place: &Path,
-        left_out: LeftOut,
-        options: DecodeOptions,
-    ) -> Result<Opened, DataError> {
+    fn by_folders(self, left_out: LeftOut, options: DecodeOptions) -> Opened {
         let members: Vec<Arc<Members>> = self.shards.iter().map(|shard| shard.members.clone()).collect();
         let names = members.iter().flat_map(|members| members.names.iter());
         let folders: Vec<&[u8]> = names.map(folder_of).collect();
-        by_folders(place, self.into_files(), &folders, Root::Common, left_out, options)
+        by_folders(self.into_files(), &folders, Root::Common, left_out, options)
     }
 
     fn into_files(mut self) -> Arc<dyn Files> {

@@ -165,5 +165,5 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let files =
         Arc::new(ZipFiles { path: path.to_owned(), file: Arc::new(file), names: names.clone(), members });
     let folders: Vec<&[u8]> = names.iter().map(folder_of).collect();
-    by_folders(path, files, &folders, Root::Common, left_out, options)
+    Ok(by_folders(files, &folders, Root::Common, left_out, options))
 }
