@@ -58,12 +58,7 @@ pub fn embed_images<E: From<TrainError>>(
         EvalLoader::new(dataset.clone(), model.image_size() as u32, model.images_at_once(), reading);
     while let Some(batch) = loader.next_batch().map_err(TrainError::from)? {
         let (h, z) = model.embed(&batch.views)?;
-        if let Some(row) =
-            first_not_finite(&h, batch.indices.len()).or(first_not_finite(&z, batch.indices.len()))
-        {
-            let image = dataset.name(batch.indices[row] as usize);
-            return Err(TrainError::FeaturesNotFinite { image }.into());
-        }
+        check_finite([&h, &z], dataset.as_ref(), &batch.indices)?;
         sink(EmbeddedBatch { h: &h, z: &z, indices: &batch.indices, labels: &batch.labels })?;
         loader.recycle(batch);
     }
@@ -97,6 +92,21 @@ impl Embedding {
             Ok(())
         })?;
         Ok(all)
+    }
+}
+
+/// Checks what a model made of the images `indices` of `dataset`, one after the other.
+///
+/// # Errors
+/// [`TrainError::FeaturesNotFinite`].
+pub(crate) fn check_finite(
+    made: [&[f32]; 2],
+    dataset: &dyn Dataset,
+    indices: &[u32],
+) -> Result<(), TrainError> {
+    match made.into_iter().find_map(|values| first_not_finite(values, indices.len())) {
+        Some(row) => Err(TrainError::FeaturesNotFinite { image: dataset.name(indices[row] as usize) }),
+        None => Ok(()),
     }
 }
 

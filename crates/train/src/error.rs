@@ -186,9 +186,9 @@ pub enum TrainError {
         /// The values of the tensor that it is for.
         needed: usize,
     },
-    /// Loss or gradients that are not numbers. Nothing was changed by the step.
+    /// Training that went beyond what numbers can tell. What comes of the step is not saved.
     #[error(
-        "loss {loss} and gradient norm {gradient_norm} at step {} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {}",
+        "{what} at step {} (rate {rate:.4e}) are beyond what f32 holds, or no numbers; {}",
         step + 1,
         last_good_advice(last_good.as_deref(), *rate)
     )]
@@ -197,10 +197,9 @@ pub enum TrainError {
         step: u64,
         /// Its rate.
         rate: f64,
-        /// Its loss.
-        loss: f64,
-        /// Its gradient's norm.
-        gradient_norm: f64,
+        /// What is not finite: its loss and gradient, which then have changed nothing, or what the network has become
+        /// with it.
+        what: String,
         /// The newest checkpoint.
         last_good: Option<PathBuf>,
     },
@@ -258,6 +257,12 @@ pub enum TrainError {
     FeaturesNotFinite {
         /// The first image of which that is so, as the data set calls it.
         image: String,
+    },
+    /// A network that is not to be saved, since nothing can come of it.
+    #[error("the values of `{tensor}` are not finite (NaN or infinite)")]
+    WeightsNotFinite {
+        /// The first of its tensors of which that is so.
+        tensor: String,
     },
     /// A step that takes more memory than there is.
     #[error(

@@ -19,7 +19,7 @@ fn example(step: u64) -> Checkpoint {
     let extra = serde_json::json!({ "loss_sum": 0.1 + 0.2, "text": "\u{1F980} \"quoted\"" });
     Checkpoint {
         tensors: vec![
-            tensor("layer1.0.conv1.weight", &[1, 2, 3], odd),
+            tensor("optimizer.layer1.0.conv1.weight", &[1, 2, 3], odd),
             tensor("bn1.running_mean", &[2], vec![0.5, -0.5]),
             tensor("scalar \"odd\" name \u{1F980}", &[], vec![7.0]),
         ],
@@ -69,7 +69,7 @@ fn any_safetensors_reader_reads_it() {
     let (_, bytes) = written(folder.path(), &example(5));
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), 3);
-    assert_eq!(file.tensor("layer1.0.conv1.weight").unwrap().shape(), [1, 2, 3]);
+    assert_eq!(file.tensor("optimizer.layer1.0.conv1.weight").unwrap().shape(), [1, 2, 3]);
     assert_eq!(
         file.tensor("bn1.running_mean").unwrap().data(),
         bytemuck::cast_slice::<f32, u8>(&[0.5, -0.5])
@@ -229,6 +229,27 @@ fn damaged_ones_are_stepped_over_and_named() {
     fs::create_dir(kept.path(20)).unwrap();
     let message = kept.latest_good().unwrap_err().to_string();
     assert!(message.starts_with("cannot read ") && message.contains("step-00000020"), "{message}");
+}
+
+/// Values of the optimiser cost nothing but steps; the network is all that is used.
+#[test]
+fn a_network_that_is_not_finite_is_stepped_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = store(folder.path(), 9);
+    kept.save(&example(4)).unwrap();
+    let mut spoiled = example(5);
+    spoiled.tensors[1].data[1] = f32::INFINITY;
+    spoiled.meta.best = Best::new(5, "knn", 0.5);
+    kept.save(&spoiled).unwrap();
+    let found = kept.latest_good().unwrap().unwrap();
+    assert_eq!(found.path, kept.path(4));
+    let what = "step-00000005.safetensors is damaged: the values of `bn1.running_mean` are not finite";
+    assert!(found.skipped[0].to_string().contains(what), "{:?}", found.skipped);
+    let message = kept.load(5).unwrap_err().to_string();
+    assert!(message.contains(what) && message.contains("step-00000004.safetensors"), "{message}");
+    fs::remove_file(kept.path(4)).unwrap();
+    let message = kept.latest_good().unwrap_err().to_string();
+    assert!(message.contains("must be started anew") && message.contains("not finite"), "{message}");
 }
 
 #[test]

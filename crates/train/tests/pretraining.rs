@@ -6,11 +6,12 @@ mod events;
 mod on_gpu;
 mod watching;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use common::bits;
-use simclr_data::{Dataset, Made};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -273,6 +274,94 @@ fn a_loss_that_is_not_finite_stops_before_it_spoils_anything() {
         averages.flat_map(|t| &t.data).all(|v| v.is_finite()),
         "running averages took part in the bad step"
     );
+}
+
+/// A running average that is not finite spoils no step: it is what images are measured with later.
+#[test]
+fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
+    for (held_out, tensor, value, what) in [
+        ("data.holdout=16", "bn1.running_mean", f32::NAN, "the features of held-out images at step 10 (rate"),
+        (
+            "data.holdout=0",
+            "bn1.running_var",
+            f32::INFINITY,
+            "the values of `bn1.running_var` at step 22 (rate",
+        ),
+        // Features do not tell this one.
+        (
+            "data.holdout=16",
+            "bn1.running_var",
+            f32::INFINITY,
+            "the values of `bn1.running_var` at step 10 (rate",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&[held_out]);
+        let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
+        let outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
+        let mut spoiled = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+        let tensors = spoiled.tensors.iter_mut();
+        tensors.filter(|found| found.name == tensor).for_each(|found| found.data.fill(value));
+        let error = train(folder.path(), &config, Some(&spoiled), 1, &mut Watch::default()).unwrap_err();
+        assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.starts_with(what) && error.contains("lower optim.rate"), "{error}");
+        assert!(error.contains(&outcome.checkpoint.display().to_string()), "{error}");
+        let kept = RunFolder::open(folder.path(), Arc::new(Disk)).unwrap().0.checkpoints(9).list().unwrap();
+        assert_eq!(kept.iter().map(|&(step, _)| step).collect::<Vec<_>>(), [3], "{error}");
+    }
+}
+
+/// Images of which every seventh is broken.
+struct Broken(Made);
+
+impl Dataset for Broken {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.0.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        needed: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        match index % 7 {
+            0 => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
+            _ => self.0.read_part(index, needed, scratch),
+        }
+    }
+}
+
+#[test]
+fn broken_images_are_listed_once_the_held_out_ones_too() {
+    let images: Arc<dyn Dataset> = Arc::new(Broken(Made::new(176, 16, 0)));
+    let broken: BTreeSet<String> = (0..176).step_by(7).map(|index| images.name(index)).collect();
+    for (knn_every, health_every) in [(0, 1), (1, 0), (1, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = [format!("train.knn_every={knn_every}"), format!("train.health_every={health_every}")];
+        let config = config(&sets.each_ref().map(String::as_str));
+        let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+        let mut watch = Watch::default();
+        let device = Device::cpu(1).unwrap();
+        let outcome = pretrain(&images, &config, &run, None, &device, &mut watch).unwrap();
+        let listed = run.read_skipped().unwrap();
+        assert_eq!((listed.len(), outcome.skipped), (broken.len(), broken.len()), "{listed:?}");
+        assert_eq!(listed.into_iter().map(|skipped| skipped.name).collect::<BTreeSet<_>>(), broken);
+        assert_eq!(watch.epochs.last().map(|epoch| epoch.skipped), Some(broken.len()));
+    }
 }
 
 #[test]

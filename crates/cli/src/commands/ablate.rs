@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
+use simclr_eval::EvalError;
 use simclr_eval::protocols::{self, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint};
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
@@ -325,8 +326,10 @@ impl Ablate {
                     // That a recipe does not converge is a result.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
-                        let failure =
-                            format!("did not converge: loss or gradient not finite at step {}", step + 1);
+                        let failure = format!(
+                            "did not converge: loss, gradient or network not finite at step {}",
+                            step + 1
+                        );
                         Failure::record(&training.folder, &failure, config, identity)?;
                         return failed(failure);
                     }
@@ -335,7 +338,13 @@ impl Ablate {
             }
         }
         drop(training);
-        Ok(Some(Trial { scores: self.measure(folder, splits, device)?, ..trial }))
+        match self.measure(folder, splits, device) {
+            Err(error) if is_useless(&error) => {
+                terminal::warn(&error.to_string());
+                failed(format!("did not converge: {error}"))
+            }
+            scores => Ok(Some(Trial { scores: scores?, ..trial })),
+        }
     }
 
     /// What the encoder in `folder` is worth, in the order of [`Judge::ALL`].
@@ -447,6 +456,11 @@ fn described(variant: &Variant) -> Value {
     json!({
         "name": variant.name, "set": variant.set, "paper": variant.paper.map(|paper| paper / 100.0),
     })
+}
+
+/// Whether a network was found to compute nothing that can be measured.
+fn is_useless(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::FeaturesNotFinite { .. })))
 }
 
 /// Holds why a run of a study came to no end.

@@ -99,9 +99,10 @@ impl Checkpoints {
     /// Reads the checkpoint of a step.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`]; for a damaged one, the newest intact one before it is named.
+    /// As [`Checkpoint::read`]; for a damaged one, the newest intact one before it is named. One whose network holds
+    /// values that are not finite counts as damaged.
     pub fn load(&self, step: u64) -> Result<Checkpoint, TrainError> {
-        match Checkpoint::read(self.files.as_ref(), &self.path(step)) {
+        match self.read(&self.path(step)) {
             Err(TrainError::CheckpointDamaged { path, reason, .. }) => {
                 let previous = self.newest_before(step).ok().flatten().map(|found| found.path);
                 Err(TrainError::CheckpointDamaged { path, reason, previous })
@@ -135,16 +136,28 @@ impl Checkpoints {
             return Ok(Some(newest));
         }
         let path = self.path(best);
-        match Checkpoint::read(self.files.as_ref(), &path) {
+        match self.read(&path) {
             Ok(checkpoint) => Ok(Some(Found { path, checkpoint, skipped: newest.skipped })),
             Err(error) => Err(TrainError::BestLost { reason: error.to_string(), newest: newest.path }),
+        }
+    }
+
+    fn read(&self, path: &Path) -> Result<Checkpoint, TrainError> {
+        let checkpoint = Checkpoint::read(self.files.as_ref(), path)?;
+        match checkpoint.check_finite() {
+            Ok(()) => Ok(checkpoint),
+            Err(error) => Err(TrainError::CheckpointDamaged {
+                path: path.to_path_buf(),
+                reason: error.to_string(),
+                previous: None,
+            }),
         }
     }
 
     fn newest_before(&self, step: u64) -> Result<Option<Found>, TrainError> {
         let mut skipped: Vec<TrainError> = Vec::new();
         for (_, path) in self.list()?.into_iter().rev().filter(|&(s, _)| s < step) {
-            match Checkpoint::read(self.files.as_ref(), &path) {
+            match self.read(&path) {
                 Ok(checkpoint) => {
                     return Ok(Some(Found { path, checkpoint, skipped }));
                 }

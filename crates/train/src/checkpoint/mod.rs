@@ -14,6 +14,9 @@ use crate::TrainError;
 use crate::file_system::{FileSystem, write_atomically};
 use format::{Encoded, FORMAT, Fault};
 
+/// Prefix of the optimiser's tensors in a checkpoint.
+pub(crate) const OPTIMIZER: &str = "optimizer.";
+
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {
@@ -64,11 +67,23 @@ impl Checkpoint {
         format::decode(&mut &*bytes, bytes.len() as u64).map_err(broken)
     }
 
+    /// Checks that all values of the network are finite: nothing can come of another one.
+    ///
+    /// # Errors
+    /// [`TrainError::WeightsNotFinite`].
+    pub(crate) fn check_finite(&self) -> Result<(), TrainError> {
+        let mut network = self.tensors.iter().filter(|tensor| !tensor.name.starts_with(OPTIMIZER));
+        match network.find(|tensor| !tensor.data.iter().all(|value| value.is_finite())) {
+            Some(tensor) => Err(TrainError::WeightsNotFinite { tensor: tensor.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Reads a checkpoint and verifies its checksum.
     ///
     /// # Errors
-    /// [`TrainError::CheckpointDamaged`] when a single byte differs from what was written, [`TrainError::NewerFormat`],
-    /// [`TrainError::Io`].
+    /// [`TrainError::CheckpointDamaged`] when a single byte differs from what was written,
+    /// [`TrainError::NewerFormat`], [`TrainError::Io`].
     pub fn read(files: &dyn FileSystem, path: &Path) -> Result<Self, TrainError> {
         let (mut file, length) = files.open(path).map_err(TrainError::io("read", path))?;
         format::decode(&mut file, length).map_err(|fault| match fault {

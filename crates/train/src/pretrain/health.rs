@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use simclr_augment::ViewFamily;
-use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share, Subset};
+use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share, Skipped, Subset};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
 
 use crate::config::LossConfig;
+use crate::embedding::check_finite;
 use crate::{Embedding, Model, TrainError};
 
 /// The most training images that the kNN figure looks at.
@@ -43,20 +44,24 @@ struct Embedded {
     z: Vec<f32>,
 }
 
-/// Computes [`Health`] on `holdout`, whose views are drawn from `views` (one family a branch).
+/// Computes [`Health`] on `holdout`, whose views are drawn from `views` (one family a branch). Beside it are the
+/// broken images of `holdout`, each once.
+///
+/// # Errors
+/// [`TrainError::FeaturesNotFinite`], and what is wrong with the images.
 pub fn health(
     model: &Model,
     loss: &LossConfig,
     holdout: &Arc<dyn Dataset>,
     views: &[ViewFamily],
     reading: Reading,
-) -> Result<Health, TrainError> {
-    let Embedded { h, z } = embed_pairs(model, holdout, views, reading)?;
+) -> Result<(Health, Vec<Skipped>), TrainError> {
+    let (Embedded { h, z }, skipped) = embed_pairs(model, holdout, views, reading)?;
     let h = Features::new(&h, model.encoder.features())?;
     let branches = z.split_at(z.len() / 2);
     let z = Features::new(&z, model.head.dim())?;
     let pairs = pair_figures(z, loss.temperature, loss.normalize)?;
-    Ok(Health {
+    let health = Health {
         loss: pairs.loss,
         contrastive_accuracy: pairs.contrastive_accuracy,
         alignment: alignment(z)?,
@@ -64,7 +69,8 @@ pub fn health(
         rank_me_h: rank_me(h)?,
         rank_me_z: rank_me(z)?,
         spread: spread(z)? * (z.dim() as f64).sqrt(),
-    })
+    };
+    Ok((health, skipped))
 }
 
 /// The mean of both branches' uniformities, as its authors compute it: the two views of an image are no independent
@@ -79,7 +85,7 @@ fn embed_pairs(
     holdout: &Arc<dyn Dataset>,
     views: &[ViewFamily],
     reading: Reading,
-) -> Result<Embedded, TrainError> {
+) -> Result<(Embedded, Vec<Skipped>), TrainError> {
     // Several batches, so that some images may be broken; as even as can be, so that few are left over.
     let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
     let config = LoaderConfig {
@@ -92,15 +98,17 @@ fn embed_pairs(
     };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
-    // Whole batches of the first epoch.
+    // Whole batches of the first epoch; a last one in part, so that every image has been read.
     let (mut end, images) = (0, holdout.len() as u64);
-    while end + batch as u64 <= images {
+    while end < images {
         let batch = loader.next_batch()?;
         end = batch.position.0;
         if end > images {
             break;
         }
         let (h, z) = model.embed(&batch.views)?;
+        let both = [&batch.indices[..], &batch.indices].concat();
+        check_finite([&h, &z], holdout.as_ref(), &both)?;
         let (h_half, z_half) = (h.len() / 2, z.len() / 2);
         first.h.extend_from_slice(&h[..h_half]);
         first.z.extend_from_slice(&z[..z_half]);
@@ -110,35 +118,42 @@ fn embed_pairs(
     }
     first.h.append(&mut second.h);
     first.z.append(&mut second.z);
-    Ok(first)
+    Ok((first, loader.skipped()))
 }
 
-/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training
-/// images. Nothing without labels.
+/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training images,
+/// and the broken ones of the held-out images. No accuracy without labels.
+///
+/// # Errors
+/// As [`health`].
 pub fn holdout_knn(
     model: &Model,
     train: &Arc<dyn Dataset>,
     holdout: &Arc<dyn Dataset>,
     reading: Reading,
-) -> Result<Option<f64>, TrainError> {
+) -> Result<(Option<f64>, Vec<Skipped>), TrainError> {
     if !can_measure_knn(train, holdout) {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
-    let (bank, holdout) = (labelled(train, BANK), labelled(holdout, usize::MAX));
-    let (train_h, train_labels) = features(model, &bank, reading)?;
-    let (test_h, test_labels) = features(model, &holdout, reading)?;
-    if train_labels.is_empty() || test_labels.is_empty() {
-        return Ok(None);
+    let (bank, asked) = (labelled(train, BANK), labelled(holdout, usize::MAX));
+    let embedded = |set: Subset| Embedding::of(model, &(Arc::new(set) as _), false, reading, &mut |_| ());
+    let bank = embedded(bank)?;
+    let numbers = asked.indices().to_vec();
+    let mut test = embedded(asked)?;
+    // As the held-out images are numbered.
+    test.skipped.iter_mut().for_each(|skipped| skipped.index = numbers[skipped.index as usize]);
+    if bank.labels.is_empty() || test.labels.is_empty() {
+        return Ok((None, test.skipped));
     }
     let dim = model.encoder.features();
-    let outcome = Knn::among(train_labels.len()).evaluate(
-        Features::new(&train_h, dim)?,
-        &train_labels,
-        Features::new(&test_h, dim)?,
-        &test_labels,
+    let outcome = Knn::among(bank.labels.len()).evaluate(
+        Features::new(&bank.h, dim)?,
+        &bank.labels,
+        Features::new(&test.h, dim)?,
+        &test.labels,
         train.classes().len(),
     )?;
-    Ok(Some(outcome.top1))
+    Ok((Some(outcome.top1), test.skipped))
 }
 
 /// Whether there are labels for [`holdout_knn`].
@@ -148,21 +163,11 @@ pub(super) fn can_measure_knn(train: &Arc<dyn Dataset>, holdout: &Arc<dyn Datase
 }
 
 /// At most `most` of the images that have a label: where only some have one, the others say nothing.
-fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Arc<dyn Dataset> {
+fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Subset {
     let labelled: Vec<u32> =
         (0..set.len() as u32).filter(|&image| set.label(image as usize).is_some()).collect();
     let stride = labelled.len().div_ceil(most).max(1);
-    Arc::new(Subset::new(set.clone(), labelled.into_iter().step_by(stride).collect()))
-}
-
-/// h of the central crops of every image, and the labels.
-pub fn features(
-    model: &Model,
-    dataset: &Arc<dyn Dataset>,
-    reading: Reading,
-) -> Result<(Vec<f32>, Vec<u32>), TrainError> {
-    let Embedding { h, labels, .. } = Embedding::of(model, dataset, false, reading, &mut |_| ())?;
-    Ok((h, labels))
+    Subset::new(set.clone(), labelled.into_iter().step_by(stride).collect())
 }
 
 #[cfg(test)]
@@ -212,7 +217,7 @@ mod tests {
         let holdout: Arc<dyn Dataset> = Arc::new(Made::new(IMAGES, 8, 0));
         let views = config.view.families(8).unwrap();
         let reading = Reading { threads: 1, strict: true };
-        health(model, &config.loss, &holdout, &views, reading).unwrap()
+        health(model, &config.loss, &holdout, &views, reading).unwrap().0
     }
 
     #[test]

@@ -51,18 +51,29 @@ impl<'r> Keeper<'r> {
     }
 
     /// Keeps the state, the best so far, until the next one is saved.
+    ///
+    /// # Errors
+    /// [`TrainError::WeightsNotFinite`], and those of the logs and of what was written meanwhile.
     pub(super) fn hold(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
         let (metrics, events) = (self.logs.metrics.length(), self.logs.events.length());
         let Keeper { saver, identity, .. } = self;
-        saver.hold(|| state.checkpoint(config, *identity, metrics, events))
+        saver.hold(|| sound(state.checkpoint(config, *identity, metrics, events)?))
     }
 
     /// Starts to save the state; the logs are on the disk before it.
+    ///
+    /// # Errors
+    /// As [`Keeper::hold`].
     pub(super) fn save(&mut self, state: &State, config: &Config) -> Result<(), TrainError> {
         let Keeper { saver, logs, identity, .. } = self;
         saver.save(|| {
             let (metrics, events) = (logs.metrics.sync()?, logs.events.sync()?);
-            state.checkpoint(config, *identity, metrics, events)
+            sound(state.checkpoint(config, *identity, metrics, events)?)
         })
     }
+}
+
+/// A checkpoint from which a run can go on.
+fn sound(checkpoint: Checkpoint) -> Result<Checkpoint, TrainError> {
+    checkpoint.check_finite().map(|()| checkpoint)
 }

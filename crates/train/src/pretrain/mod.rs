@@ -34,7 +34,7 @@ use crate::{Config, TrainError, memory};
 pub use batches::Batches;
 pub use captured::CapturedStep;
 pub(crate) use health::PAIRS;
-pub use health::{Health, features, health, holdout_knn};
+pub use health::{Health, health, holdout_knn};
 pub use identity::Identity;
 pub use plan::{Plan, held_out, plan};
 pub use records::{EpochRecord, HealthFields, StepRecord};

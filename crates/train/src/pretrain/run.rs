@@ -129,7 +129,7 @@ impl<'r> Run<'r> {
     pub(super) fn go(mut self, observer: &mut dyn Observer) -> Result<Ended, TrainError> {
         observer.started(&self.plan);
         let mut batches = self.batches()?;
-        let trained = self.train(&mut batches, observer);
+        let trained = self.train(&mut batches, observer).map_err(|error| self.explain(error));
         trained.inspect_err(|error| self.rescue(error, observer))?;
         self.conclude()
     }
@@ -292,7 +292,7 @@ impl<'r> Run<'r> {
         let (figures, taken) = train_step(model, optimizer, loss, self.team.collective, views, rate)?;
         self.figures = figures;
         if !taken {
-            return Err(self.not_finite(self.state.step));
+            return Err(self.not_finite(self.state.step, self.figures_in_words()));
         }
         self.state.step += 1;
         self.state.sums.steps += 1;
@@ -318,23 +318,32 @@ impl<'r> Run<'r> {
             EpochSums { steps: found.steps, loss: found.loss_sum, contrastive_accuracy: found.accuracy_sum };
         self.state.skipped_steps = found.skipped;
         self.state.loss_scale = captured.loss_scale()?;
-        if found.sound { Ok(()) } else { Err(self.not_finite(unsound)) }
+        if found.sound { Ok(()) } else { Err(self.not_finite(unsound, self.figures_in_words())) }
     }
 
-    /// Step number `step` was not finite.
-    fn not_finite(&mut self, step: u64) -> TrainError {
+    /// What was found of the last step that was looked at.
+    fn figures_in_words(&self) -> String {
+        format!("loss {} and gradient norm {}", self.figures.batch.loss, self.figures.gradient_norm)
+    }
+
+    /// An error of what comes between steps, as one of the step before it where that has spoiled the network.
+    fn explain(&mut self, error: TrainError) -> TrainError {
+        let what = match error {
+            TrainError::FeaturesNotFinite { .. } => "the features of held-out images".to_owned(),
+            TrainError::WeightsNotFinite { tensor } => format!("the values of `{tensor}`"),
+            error => return error,
+        };
+        self.not_finite(self.state.step.saturating_sub(1), what)
+    }
+
+    /// With step number `step`, `what` was not finite.
+    fn not_finite(&mut self, step: u64, what: String) -> TrainError {
         let last_good = self.keeper.as_mut().and_then(|keeper| {
             // One that could not be written is not there: the one before it is named.
             let _ = keeper.saver.wait();
             keeper.saver.checkpoints().latest_good().ok().flatten().map(|found| found.path)
         });
-        TrainError::NotFinite {
-            step,
-            rate: self.schedule.rate(step),
-            loss: self.figures.batch.loss,
-            gradient_norm: self.figures.gradient_norm,
-            last_good,
-        }
+        TrainError::NotFinite { step, rate: self.schedule.rate(step), what, last_good }
     }
 
     /// Tells the GPU from which sums to go on.
@@ -391,7 +400,12 @@ impl<'r> Run<'r> {
         self.list_skipped(met, observer)
     }
 
-    fn list_skipped(&mut self, met: Vec<Skipped>, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    /// Lists those of the broken images `met` that are not listed yet.
+    pub(super) fn list_skipped(
+        &mut self,
+        met: Vec<Skipped>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         let before = self.skipped.len();
         let mut known: HashSet<u32> = self.skipped.iter().map(|known| known.index).collect();
         self.skipped.extend(met.into_iter().filter(|met| known.insert(met.index)));

@@ -6,12 +6,9 @@ use simclr_engine::{Device, LossScaleFigures};
 use super::Part;
 use super::identity::Identity;
 use super::plan::trained_on;
-use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor};
+use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor, OPTIMIZER};
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
-
-/// Prefix of the optimiser's tensors in a checkpoint.
-const OPTIMIZER: &str = "optimizer.";
 
 /// What is known of the loss's scale, under these names beside the tensors.
 const SCALE: &str = "loss_scale";
