@@ -7,6 +7,9 @@ use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace
 use crate::terminal::Bar;
 use crate::{data, interrupt, terminal};
 
+/// So many bytes of decoded images are told, when they are kept in memory.
+const WORTH_TELLING: u64 = 1_000_000_000;
+
 /// Shows a run's progress and hands it the user's wish to stop.
 pub struct Progress {
     epochs: u64,
@@ -166,6 +169,9 @@ pub fn tell(does: &str, plan: &Plan, epochs: u64) {
         workers => format!("{workers} workers share each batch; in each, "),
     };
     terminal::say(&format!("{each}{}", plan.memory));
+    if plan.cached.bytes >= WORTH_TELLING || plan.cached.shrunk.is_some() {
+        terminal::say(&plan.cached.to_string());
+    }
     data::say_left_out(&plan.left_out);
     if plan.views != ViewsPlace::Cpu(None) {
         terminal::say(&plan.views.to_string());

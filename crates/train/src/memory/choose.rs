@@ -41,7 +41,8 @@ impl fmt::Display for Choice {
     }
 }
 
-struct Gigabytes(u64);
+/// Bytes, told as "1.25 GB".
+pub(crate) struct Gigabytes(pub(crate) u64);
 
 impl fmt::Display for Gigabytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

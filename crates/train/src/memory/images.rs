@@ -15,6 +15,8 @@ pub struct Images {
     pub each: u64,
     /// The longest side of those that were looked at, in pixels.
     pub longest: u32,
+    /// The shorter side of most of them, in pixels.
+    pub shorter: u32,
     /// Bytes that are kept in the system's memory by order (`data.cache = "ram"`). What is kept only where there is
     /// room is not counted.
     pub cache: u64,
@@ -23,10 +25,10 @@ pub struct Images {
 impl Images {
     /// Those of `dataset`, in a run of `config` on `device`; looked at only where it matters.
     pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset) -> Images {
-        let by_order = config.data.cache == Cache::Ram;
-        if !by_order && !device.is_gpu() {
+        if config.data.cache == Cache::None && !device.is_gpu() {
             return Images::default();
         }
+        let by_order = config.data.cache == Cache::Ram;
         let images = Images::look(dataset);
         let limit = config.data.cache_bytes().unwrap_or(u64::MAX);
         Images { cache: if by_order { images.all.min(limit) } else { 0 }, ..images }
@@ -34,7 +36,7 @@ impl Images {
 
     /// Those of `dataset`, of which none is kept by order.
     pub fn look(dataset: &dyn Dataset) -> Images {
-        let Sample { bytes: each, longest, .. } = Sample::of(dataset);
-        Images { all: each * dataset.len() as u64, each, longest, cache: 0 }
+        let Sample { bytes: each, width, height, longest, .. } = Sample::of(dataset);
+        Images { all: each * dataset.len() as u64, each, longest, shorter: width.min(height), cache: 0 }
     }
 }

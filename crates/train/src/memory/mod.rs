@@ -6,6 +6,7 @@ mod needs;
 mod state;
 mod system;
 
+pub(crate) use choose::Gigabytes;
 pub use choose::{Choice, choose, choose_for};
 pub use images::Images;
 pub use needs::{Needs, Pass, step_use};

@@ -34,8 +34,8 @@ pub struct Needs {
     pub loader: u64,
     /// What the figures after an epoch take beside a step: on a GPU, whose captured step has memory of its own.
     pub figures: u64,
-    /// Decoded images that are kept: by order (`data.cache = "ram"`), or on the GPU once it is known that there is
-    /// room.
+    /// Decoded images that are kept: by order (`data.cache = "ram"`), and once it is known that there is room for
+    /// more.
     pub images: u64,
 }
 

@@ -1,11 +1,13 @@
 //! Where the decoded images of a run are kept.
 
+use std::fmt;
 use std::sync::Arc;
 
 use simclr_data::{Cached, Dataset};
 
 use super::Part;
 use crate::config::Cache;
+use crate::memory::Gigabytes;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
@@ -14,6 +16,12 @@ const DISK: u64 = 20 << 30;
 
 /// What logs may come to, in bytes.
 const LOGS: u64 = 16 << 20;
+
+/// Images are far larger than views where the shorter side of most is so many times as long.
+const FAR_LARGER: u32 = 4;
+
+/// So many bytes of images that are far larger than views are many.
+const MANY: u64 = 1 << 30;
 
 /// A data set, and its cache where that is on the disk that the run is saved to.
 pub(super) struct Kept {
@@ -37,13 +45,32 @@ pub(super) fn kept(
     (on_gpu, part): (bool, Part),
     memory: &memory::Choice,
 ) -> Result<Kept, TrainError> {
-    let limit = config.data.cache_bytes();
-    let available = || memory::available_bytes() / part.here as u64;
-    let in_memory = |bytes| Kept::elsewhere(Arc::new(Cached::in_memory(dataset.clone(), bytes)));
     Ok(match (config.data.cache, run) {
         (Cache::None, _) => Kept::elsewhere(dataset.clone()),
-        // A worker without a folder has no disk for it.
-        (Cache::Auto, _) | (Cache::Disk, None) => {
+        (Cache::Disk, Some(run)) => {
+            let (decode, limit) = (config.data.decode(), config.data.cache_bytes().unwrap_or(DISK));
+            // A new checkpoint is written before an old one goes, and the best one may come before it.
+            let spare = 2 * memory.needs.state + LOGS;
+            let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?);
+            Kept { images: cached.clone(), on_disk: Some(cached) }
+        }
+        _ => {
+            let bytes = most_in_memory(config, (on_gpu, part), memory);
+            Kept::elsewhere(Arc::new(Cached::in_memory(dataset.clone(), bytes)))
+        }
+    })
+}
+
+/// The most bytes of decoded images that a worker keeps in the system's memory.
+fn most_in_memory(config: &Config, (on_gpu, part): (bool, Part), memory: &memory::Choice) -> u64 {
+    let limit = config.data.cache_bytes();
+    match config.data.cache {
+        Cache::None => 0,
+        // The first worker has the run's folder; the others have no disk for it.
+        Cache::Disk if part.rank == 0 => 0,
+        Cache::Ram => limit.unwrap_or(u64::MAX),
+        Cache::Auto | Cache::Disk => {
+            let available = || memory::available_bytes() / part.here as u64;
             // Images are kept in the system's memory, where a GPU's network is not.
             let (available, taken) = match (on_gpu, memory.available) {
                 (false, Some(available)) => (available, memory.needs.total()),
@@ -51,15 +78,107 @@ pub(super) fn kept(
                 (true, _) => (available(), 0),
             };
             let room = available.saturating_sub(taken);
-            in_memory(room.min(limit.unwrap_or(available / 4)))
+            room.min(limit.unwrap_or(available / 4))
         }
-        (Cache::Ram, _) => in_memory(limit.unwrap_or(u64::MAX)),
-        (Cache::Disk, Some(run)) => {
-            let (decode, limit) = (config.data.decode(), limit.unwrap_or(DISK));
-            // A new checkpoint is written before an old one goes, and the best one may come before it.
-            let spare = 2 * memory.needs.state + LOGS;
-            let cached = Arc::new(Cached::on_disk(dataset.clone(), &decode, (limit, spare), &run.cache())?);
-            Kept { images: cached.clone(), on_disk: Some(cached) }
+    }
+}
+
+/// Decoded images that are going to be kept in the system's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InMemory {
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes that all images take.
+    pub of: u64,
+    /// What `data.shrink` could be where images are far larger than views, and many or too many to be kept; and the
+    /// bytes that all take then.
+    pub shrunk: Option<(u32, u64)>,
+    /// Whether the network is in a GPU's memory instead.
+    beside_gpu: bool,
+}
+
+impl InMemory {
+    /// Those of a worker `part` in a run that takes `memory`, on a GPU or not, of such `images`.
+    pub(super) fn of(
+        config: &Config,
+        (on_gpu, part): (bool, Part),
+        memory: &memory::Choice,
+        images: &memory::Images,
+    ) -> InMemory {
+        let bytes = images.all.min(most_in_memory(config, (on_gpu, part), memory));
+        let side = config.data.image_size.saturating_mul(FAR_LARGER);
+        let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > MANY);
+        let shrunk = (config.data.shrink == 0 && is_hard && images.shorter > side).then(|| {
+            let scale = f64::from(side) / f64::from(images.shorter);
+            (side, (images.all as f64 * scale * scale) as u64)
+        });
+        InMemory { bytes, of: images.all, shrunk, beside_gpu: on_gpu }
+    }
+}
+
+impl fmt::Display for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = Gigabytes(self.bytes);
+        match self.beside_gpu {
+            true => write!(f, "{bytes} of the system's memory are for decoded images, which are kept")?,
+            false => write!(f, "{bytes} of that are for decoded images, which are kept")?,
         }
-    })
+        if self.bytes < self.of {
+            write!(f, " (data.cache) as far as they fit: all take {}", Gigabytes(self.of))?;
+        } else {
+            f.write_str(" (data.cache)")?;
+        }
+        match self.shrunk {
+            Some((side, bytes)) => write!(
+                f,
+                "; they are far larger than the views: with data.shrink={side} all take {}",
+                Gigabytes(bytes)
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layers;
+    use crate::config::Memory;
+    use crate::memory::Needs;
+
+    fn in_memory(sets: &[&str], shorter: u32, all: u64) -> InMemory {
+        let sets: Vec<String> =
+            ["data.image_size=64"].iter().chain(sets).map(|&set| set.to_owned()).collect();
+        let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+        let needs = Needs { step: 2 << 30, ..Needs::default() };
+        let choice = memory::Choice { memory: Memory::Full, needs, full: None, available: Some(16 << 30) };
+        let images = memory::Images { all, shorter, ..memory::Images::default() };
+        InMemory::of(&config, (false, Part::WHOLE), &choice, &images)
+    }
+
+    #[test]
+    fn what_is_going_to_be_kept_is_known() {
+        let bytes = |sets: &[&str]| in_memory(sets, 100, 9 << 30).bytes;
+        assert_eq!(bytes(&[]), 4 << 30, "a quarter of what there is");
+        assert_eq!(bytes(&["data.cache_limit=20"]), 9 << 30);
+        assert_eq!(bytes(&["data.cache=ram"]), 9 << 30);
+        assert_eq!(bytes(&["data.cache=ram", "data.cache_limit=3"]), 3 << 30);
+        assert_eq!((bytes(&["data.cache=none"]), bytes(&["data.cache=disk"])), (0, 0));
+        assert_eq!(in_memory(&[], 100, 1 << 20).bytes, 1 << 20);
+    }
+
+    #[test]
+    fn large_images_are_better_shrunk() {
+        let shrunk = |sets: &[&str], shorter, all| in_memory(sets, shorter, all).shrunk;
+        assert_eq!(shrunk(&[], 2560, 3 << 30), Some((256, (3 << 30) / 100)));
+        assert_eq!(shrunk(&["data.cache=disk"], 2560, 3 << 30), Some((256, (3 << 30) / 100)));
+        // Nobody minds few, or those that are hardly larger; what was chosen is not advised against.
+        assert_eq!(shrunk(&[], 2560, 1 << 29), None);
+        assert_eq!(shrunk(&[], 256, 3 << 30), None);
+        assert_eq!(shrunk(&["data.shrink=2000"], 2000, 3 << 30), None);
+        assert_eq!(shrunk(&["data.cache=none"], 2560, 3 << 30), None);
+        let told = in_memory(&[], 2560, 30 << 30).to_string();
+        assert!(told.starts_with("4.29 GB of that") && told.contains("all take 32.21 GB;"), "{told}");
+        assert!(told.ends_with("with data.shrink=256 all take 0.32 GB"), "{told}");
+    }
 }

@@ -32,6 +32,7 @@ use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
 pub use batches::Batches;
+pub use cache::InMemory;
 pub use captured::CapturedStep;
 pub(crate) use health::PAIRS;
 pub use health::{Health, health, holdout_knn};
@@ -166,14 +167,15 @@ fn prepare(
         Some(checkpoint) => State::restore(checkpoint, config, device, part)?,
         None => State::new(config, device, part.of)?,
     };
-    let mut memory = plan::choose_memory(&state, dataset, config, part)?;
+    let sizes = memory::Images::of(config, device, dataset.as_ref());
+    let mut memory = plan::choose_memory(&state, &sizes, config, part)?;
     if team.settle_memory(memory.memory)? != memory.memory {
         let train = TrainConfig { memory: Memory::Blocks, ..config.train.clone() };
         let blocks = Config { train, ..config.clone() };
-        memory = plan::choose_memory(&state, dataset, &blocks, part)?;
+        memory = plan::choose_memory(&state, &sizes, &blocks, part)?;
     }
     let keep = |memory: &memory::Choice| cache::kept(dataset, config, run, (device.is_gpu(), part), memory);
-    let mut prepared = Prepared::new(state, dataset, held_out, config, (memory, part), keep)?;
+    let mut prepared = Prepared::new(state, &sizes, held_out, config, (memory, part), keep)?;
     prepared.plan.begins = beginning.map(|beginning| beginning.words);
     Ok(prepared)
 }

@@ -9,7 +9,7 @@ use simclr_engine::Device;
 use crate::{Config, Schedule, TrainError, memory};
 
 use super::beginning::Beginning;
-use super::cache::Kept;
+use super::cache::{InMemory, Kept};
 use super::state::State;
 use super::{Identity, Part, RunViews, ViewsPlace};
 
@@ -45,6 +45,8 @@ pub struct Plan {
     pub views: ViewsPlace,
     /// What is kept for the backward pass, and the memory that the run takes.
     pub memory: memory::Choice,
+    /// Decoded images that are kept in the system's memory.
+    pub cached: InMemory,
 }
 
 /// What [`pretrain`](super::pretrain) would do with `dataset`, as the worker `part` of it.
@@ -61,22 +63,22 @@ pub fn plan(
     part.batch(config)?;
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;
     let state = State::new(config, device, part.of)?;
-    let memory = choose_memory(&state, dataset, config, part)?;
-    let prepared = Prepared::new(state, dataset, held_out, config, (memory, part), |_| {
+    let sizes = memory::Images::of(config, device, dataset.as_ref());
+    let memory = choose_memory(&state, &sizes, config, part)?;
+    let prepared = Prepared::new(state, &sizes, held_out, config, (memory, part), |_| {
         Ok(Kept::elsewhere(dataset.clone()))
     })?;
     Ok(Plan { begins: beginning.map(|beginning| beginning.words), ..prepared.plan })
 }
 
-/// What the worker `part` keeps for the backward pass.
+/// What the worker `part` keeps for the backward pass, with images of such `sizes`.
 pub(super) fn choose_memory(
     state: &State,
-    dataset: &Arc<dyn Dataset>,
+    sizes: &memory::Images,
     config: &Config,
     part: Part,
 ) -> Result<memory::Choice, TrainError> {
-    let sizes = memory::Images::of(config, &state.model.device, dataset.as_ref());
-    memory::choose((&state.model, &state.optimizer), config, &sizes, part)
+    memory::choose((&state.model, &state.optimizer), config, sizes, part)
 }
 
 /// Images of `images` that are held out.
@@ -119,24 +121,24 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Goes on from `state` with `dataset`, of which `held_out` images are set apart once `keep` has decided where
-    /// decoded ones are kept.
+    /// Goes on from `state` with images of such `sizes`, of which `held_out` are set apart once `keep` has decided
+    /// where decoded ones are kept.
     pub(super) fn new(
         mut state: State,
-        dataset: &Arc<dyn Dataset>,
+        sizes: &memory::Images,
         held_out: usize,
         config: &Config,
         (mut memory, part): (memory::Choice, Part),
         keep: impl FnOnce(&memory::Choice) -> Result<Kept, TrainError>,
     ) -> Result<Prepared, TrainError> {
         let device = state.model.device.clone();
-        let sizes = memory::Images::of(config, &device, dataset.as_ref());
         state.model = state.model.with_memory(memory.memory);
         let Kept { images, on_disk: cache } = keep(&memory)?;
+        let cached = InMemory::of(config, (device.is_gpu(), part), &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
         let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;
-        memory.needs.images += views.to_keep(&sizes);
+        memory.needs.images = if device.is_gpu() { views.to_keep(sizes) } else { cached.bytes };
         let plan = Plan {
             images: train.len(),
             holdout: held_out,
@@ -151,6 +153,7 @@ impl Prepared {
             left_out,
             views,
             memory,
+            cached,
         };
         Ok(Prepared { plan, state, train, holdout, families, cache })
     }
