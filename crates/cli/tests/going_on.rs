@@ -115,6 +115,10 @@ fn a_dry_run_of_a_run_that_is_there() {
     dry(other).expect(2, &["train.batch", "is 8"]);
     dry(pretrain(&data, &out, &[])).expect(2, &["already holds a run"]);
     dry(pretrain(&data, &data, &[])).expect(2, &["not empty"]);
+    let longer = [&resume(&data, &out)[..], &["--set", "train.epochs=9"].map(str::to_owned)].concat();
+    let instead = format!("a schedule of its own: simclr pretrain {} --from {}", path(&data), path(&out));
+    simclr(&longer).expect(2, &["`train.epochs` is 9", &instead]);
+    dry(longer).expect(2, &[&instead]);
     simclr(&["pretrain", path(&data), "--resume", "--dry-run"]).expect(2, &["give --out RUN"]);
     assert_eq!(checkpoints(&out).len(), 5);
 }

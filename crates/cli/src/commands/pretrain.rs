@@ -141,7 +141,8 @@ impl Pretrain {
 
     /// Takes the run up again; nothing of one that is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
-        let training = training::resume(out, &self.settings, self.threads)?;
+        let resumed = training::resume(out, &self.settings, self.threads);
+        let training = resumed.map_err(|error| self.longer(error, out))?;
         if training.is_finished() {
             training.complete()?;
             say_finished(out, &training.config);
@@ -220,7 +221,8 @@ impl Pretrain {
         let (config, source) = match (self.out.as_deref(), self.resume) {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
-                let (config, saved) = training::look(out, &self.settings, self.threads)?;
+                let looked = training::look(out, &self.settings, self.threads);
+                let (config, saved) = looked.map_err(|error| self.longer(error, out))?;
                 if saved.as_ref().is_some_and(|meta| meta.epoch >= config.train.epochs) {
                     say_finished(out, &config);
                     return Ok(Done::Finished);
@@ -247,6 +249,21 @@ impl Pretrain {
         progress::tell("would train", &plan, config.train.epochs);
         terminal::print(config.to_toml()?.trim_end())?;
         Ok(Done::Finished)
+    }
+
+    /// Says what to do instead of resuming the run in `out` for more epochs.
+    fn longer(&self, error: anyhow::Error, out: &Path) -> anyhow::Error {
+        let is_of_epochs =
+            matches!(error.downcast_ref(), Some(TrainError::Conflict { key, .. }) if key == "train.epochs");
+        if !is_of_epochs {
+            return error;
+        }
+        let data: Vec<String> = self.data.iter().map(|path| terminal::quoted_path(path)).collect();
+        usage(format!(
+            "{error}, which can continue from this one's encoder, with a schedule of its own: simclr pretrain {} --from {} --out NEW",
+            data.join(" "),
+            terminal::quoted_path(out)
+        ))
     }
 
     fn advise(&self, config: &Config) -> Result<()> {
