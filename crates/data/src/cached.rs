@@ -73,7 +73,10 @@ impl Cached {
             let _ = cached.kept[index as usize].set(Kept::OnDisk(place));
         }
         if !cached.is_true() {
-            tracing::warn!(path = %path.display(), "the images kept on disk are no longer those of the data; they are kept anew");
+            tracing::warn!(
+                "{} holds images that are no longer those of the data; they are kept anew",
+                path.display()
+            );
             cached.kept = blank(cached.kept.len());
             if let Store::Disk(file) = &cached.store {
                 file.clear().map_err(|error| DataError::io(path, error))?;

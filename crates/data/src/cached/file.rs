@@ -136,7 +136,7 @@ impl CacheFile {
     fn stop(&self, reason: &str) {
         // Said once.
         if !self.full.swap(true, Ordering::Relaxed) {
-            tracing::warn!(reason, "the cache on disk can keep no more images");
+            tracing::warn!("the cache on disk can keep no more images: {reason}");
         }
     }
 
