@@ -131,8 +131,9 @@ fn bytes_of(model: &Model, optimizer: &Optimizer) -> u64 {
 }
 
 /// What the tensors of a run take, the state, a step and the figures after an epoch: all is gone through without
-/// computing it, as the processor would: there the figures are exact. A GPU keeps a little less where it does at once
-/// what comes one after the other here.
+/// computing it, as the processor would: there the figures are exact. A GPU keeps less where it does at once what comes
+/// one after the other here, and more by the masks of BatchNorms with a residual and a ReLU, a bit for each value: all
+/// in all a little less for ResNet-18, and a sixteenth more for ResNet-50 in 16 bits.
 pub fn step_use(
     state: (&Model, &Optimizer),
     config: &Config,
