@@ -4,6 +4,8 @@ mod common;
 
 use std::fs;
 
+use image::RgbImage;
+
 use common::{
     assert_same_run, checkpoints, finish, path, pretrain, resume, simclr, small_data, start, wait_for,
 };
@@ -113,12 +115,20 @@ fn a_dry_run_of_a_run_that_is_there() {
     assert!(reply.out.contains("batch = 16\n"), "{}", reply.out);
     let other = [&resume(&data, &out)[..], &["--set", "train.batch=8"].map(str::to_owned)].concat();
     dry(other).expect(2, &["train.batch", "is 8"]);
-    dry(pretrain(&data, &out, &[])).expect(2, &["already holds a run"]);
-    dry(pretrain(&data, &data, &[])).expect(2, &["not empty"]);
     let longer = [&resume(&data, &out)[..], &["--set", "train.epochs=9"].map(str::to_owned)].concat();
     let instead = format!("a schedule of its own: simclr pretrain {} --from {}", path(&data), path(&out));
     simclr(&longer).expect(2, &["`train.epochs` is 9", &instead]);
     dry(longer).expect(2, &[&instead]);
+    dry(pretrain(&data, &out, &[])).expect(2, &["already holds a run"]);
+    dry(pretrain(&data, &data, &[])).expect(2, &["not empty"]);
     simclr(&["pretrain", path(&data), "--resume", "--dry-run"]).expect(2, &["give --out RUN"]);
     assert_eq!(checkpoints(&out).len(), 5);
+
+    // Another image in the place of one.
+    let class = fs::read_dir(&data).unwrap().next().unwrap().unwrap().path();
+    let image = fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    RgbImage::new(99, 77).save_with_format(&image, image::ImageFormat::Bmp).unwrap();
+    for words in [&resume(&data, &out)[..], &[&resume(&data, &out)[..], &["--dry-run".into()]].concat()] {
+        simclr(words).expect(2, &["cannot resume", "their files have other sizes"]);
+    }
 }

@@ -199,6 +199,10 @@ impl Dataset for Cached {
         self.inner.name(index)
     }
 
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        self.inner.stored_bytes(index)
+    }
+
     fn locality(&self) -> Locality {
         self.inner.locality()
     }

@@ -78,6 +78,11 @@ impl Dataset for Concat {
         format!("{}{}", part.prefix, part.set.name(index))
     }
 
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        let (part, index) = self.part(index);
+        part.set.stored_bytes(index)
+    }
+
     fn locality(&self) -> Locality {
         Locality::chain(self.parts.iter().map(|part| part.set.locality()))
     }

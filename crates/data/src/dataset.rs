@@ -31,6 +31,12 @@ pub trait Dataset: Send + Sync {
     /// How image `index` is called in messages: its path within the data set, or its number.
     fn name(&self, index: usize) -> String;
 
+    /// Bytes that image `index` takes where it is stored, encoded: of images that are files, or members of archives
+    /// that tell it. Nothing of it is read.
+    fn stored_bytes(&self, _index: usize) -> Option<u64> {
+        None
+    }
+
     /// Which images are best read together; orders of epochs respect it.
     fn locality(&self) -> Locality {
         Locality::free(self.len())

@@ -119,6 +119,10 @@ impl Dataset for Subset {
         self.whole.name(self.indices[index] as usize)
     }
 
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        self.whole.stored_bytes(self.indices[index] as usize)
+    }
+
     fn locality(&self) -> Locality {
         self.whole.locality().restrict(&self.indices)
     }

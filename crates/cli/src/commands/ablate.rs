@@ -473,22 +473,26 @@ struct Failure {
     config: String,
     images: u64,
     names: u32,
+    #[serde(default)]
+    sizes: Option<u32>,
 }
 
 impl Failure {
     fn record(run: &RunFolder, failure: &str, config: &Config, data: Identity) -> Result<(), TrainError> {
-        let Identity { images, names } = data;
-        let failure = Failure { failure: failure.to_owned(), config: config.to_toml()?, images, names };
+        let Identity { images, names, sizes } = data;
+        let failure =
+            Failure { failure: failure.to_owned(), config: config.to_toml()?, images, names, sizes };
         run.write_evaluation(FAILURE, &failure)
     }
 
     /// Why a run of this configuration, on these images, came to no end before: it would again.
     fn recorded(run: &RunFolder, config: &Config, data: Identity) -> Option<String> {
         let path = run.evaluation(FAILURE);
-        let Failure { failure, config: tried, images, names } =
+        let Failure { failure, config: tried, images, names, sizes } =
             serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
         let tried = Config::from_toml(&tried, &path.display().to_string()).ok()?;
-        (tried.check_resume(config).is_ok() && data == Identity { images, names }).then_some(failure)
+        let same = (data.images, data.names) == (images, names) && sizes.is_none_or(|_| sizes == data.sizes);
+        (same && tried.check_resume(config).is_ok()).then_some(failure)
     }
 }
 

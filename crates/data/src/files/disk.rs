@@ -33,6 +33,10 @@ impl Files for DiskFiles {
         name_of(&self.listing.images.get(index))
     }
 
+    fn bytes(&self, index: usize) -> Option<u64> {
+        self.path(index).metadata().ok().map(|found| found.len())
+    }
+
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         read_file(&self.path(index), out)
     }

@@ -56,6 +56,10 @@ impl Files for ListedFiles {
         name_of(self.paths.get(index))
     }
 
+    fn bytes(&self, index: usize) -> Option<u64> {
+        self.path(index).metadata().ok().map(|found| found.len())
+    }
+
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         read_file(&self.path(index), out)
     }

@@ -29,6 +29,11 @@ pub(crate) trait Files: Send + Sync {
     /// How a file is called in messages, control characters escaped.
     fn name(&self, index: usize) -> String;
 
+    /// How many bytes a file has, where that is known without reading it.
+    fn bytes(&self, _index: usize) -> Option<u64> {
+        None
+    }
+
     /// Makes `out` the bytes of a file.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
 
@@ -51,6 +56,10 @@ impl<F: Files + ?Sized> Files for std::sync::Arc<F> {
 
     fn name(&self, index: usize) -> String {
         (**self).name(index)
+    }
+
+    fn bytes(&self, index: usize) -> Option<u64> {
+        (**self).bytes(index)
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -157,6 +166,10 @@ impl<F: Files> Dataset for ImageFiles<F> {
 
     fn name(&self, index: usize) -> String {
         self.files.name(self.file(index))
+    }
+
+    fn stored_bytes(&self, index: usize) -> Option<u64> {
+        self.files.bytes(self.file(index))
     }
 
     fn locality(&self) -> Locality {

@@ -52,6 +52,11 @@ impl Shards {
         }
     }
 
+    fn bytes(&self, index: usize) -> u64 {
+        let (shard, member) = self.find(index);
+        shard.members.lens[member]
+    }
+
     fn read_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let (shard, member) = self.find(index);
         let len = shard.members.lens[member];
@@ -89,6 +94,10 @@ impl Files for PlainShards {
 
     fn name(&self, index: usize) -> String {
         self.0.name(index)
+    }
+
+    fn bytes(&self, index: usize) -> Option<u64> {
+        Some(self.0.bytes(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
@@ -203,6 +212,10 @@ impl Files for BlockReader<PackedShards> {
 
     fn name(&self, index: usize) -> String {
         self.source().shards.name(index)
+    }
+
+    fn bytes(&self, index: usize) -> Option<u64> {
+        Some(self.source().shards.bytes(index))
     }
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {

@@ -46,6 +46,10 @@ impl Files for ZipFiles {
         name_of(self.names.get(index))
     }
 
+    fn bytes(&self, index: usize) -> Option<u64> {
+        Some(self.members[index].bytes)
+    }
+
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let member = self.members[index];
         if member.bytes > MAX_FILE_BYTES {

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn all_of_the_encoder_is_taken_and_nothing_of_the_optimiser() {
         let (folder, config_of_first) = (tempfile::tempdir().unwrap(), config(&[]));
-        let identity = Identity { images: 9, names: 7 };
+        let identity = Identity { images: 9, names: 7, sizes: None };
         let first = folder.path().join("first");
         let run = RunFolder::create(&first, &config_of_first, Arc::new(Disk)).unwrap();
         let state = State::new(&config_of_first, &Device::cpu(1).unwrap(), 1).unwrap();

@@ -4,14 +4,23 @@ use simclr_data::Dataset;
 
 use crate::checkpoint::Meta;
 
-/// What a checkpoint knows of the images of a run: how many there are, and how they are called. Their contents are
-/// not looked at.
+/// Files whose sizes are looked at, at most.
+const SIZED: usize = 4096;
+
+/// The name of [`Identity::sizes`] beside a checkpoint's tensors.
+pub(super) const SIZES: &str = "sizes";
+
+/// What a checkpoint knows of the images of a run: how many there are, how they are called, and how large their files
+/// are. Their contents are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// How many images there are.
     pub images: u64,
     /// The CRC-32C of all names in order, each followed by a zero byte.
     pub names: u32,
+    /// The CRC-32C of the sizes of files, of 4096 spread evenly where there are more; none where the data set does not
+    /// tell any.
+    pub sizes: Option<u32>,
 }
 
 impl Identity {
@@ -21,7 +30,13 @@ impl Identity {
             let crc = crc32c::crc32c_append(crc, dataset.name(index).as_bytes());
             crc32c::crc32c_append(crc, &[0])
         });
-        Identity { images: dataset.len() as u64, names }
+        let stride = dataset.len().div_ceil(SIZED).max(1);
+        let sizes: Vec<Option<u64>> =
+            (0..dataset.len()).step_by(stride).map(|index| dataset.stored_bytes(index)).collect();
+        let crc =
+            |crc, bytes: &Option<u64>| crc32c::crc32c_append(crc, &bytes.unwrap_or(u64::MAX).to_le_bytes());
+        let sizes = sizes.iter().any(Option::is_some).then(|| sizes.iter().fold(0, crc));
+        Identity { images: dataset.len() as u64, names, sizes }
     }
 
     /// What is wrong with going on from a checkpoint with these images, if anything is.
@@ -32,9 +47,18 @@ impl Identity {
                 meta.images, self.images
             ));
         }
-        meta.names.filter(|&names| names != self.names).map(|_| {
-            "it was trained on a data set of as many images with other names, or in another order; give the same data, \
-             several data sets by the same paths as then"
+        if meta.names.is_some_and(|names| names != self.names) {
+            return Some(
+                "it was trained on a data set of as many images with other names, or in another order; give the same \
+                 data, several data sets by the same paths as then"
+                    .to_owned(),
+            );
+        }
+        let then = meta.extra.get(SIZES).and_then(serde_json::Value::as_u64);
+        let differ = then.zip(self.sizes).is_some_and(|(then, now)| then != u64::from(now));
+        differ.then(|| {
+            "it was trained on images of which some have changed since: their files have other sizes; give the same \
+             data, or begin another run"
                 .to_owned()
         })
     }
@@ -46,7 +70,8 @@ mod tests {
 
     use super::*;
 
-    struct Named(Vec<&'static str>);
+    /// Images of these names, whose files have the bytes of their names and so many more, where that is told.
+    struct Named(Vec<&'static str>, Option<u64>);
 
     impl Dataset for Named {
         fn len(&self) -> usize {
@@ -61,6 +86,9 @@ mod tests {
         fn name(&self, index: usize) -> String {
             self.0[index].to_owned()
         }
+        fn stored_bytes(&self, index: usize) -> Option<u64> {
+            self.1.map(|more| self.0[index].len() as u64 + more)
+        }
         fn read_part<'a>(
             &'a self,
             _: usize,
@@ -73,7 +101,7 @@ mod tests {
 
     #[test]
     fn other_images_are_noticed() {
-        let of = |names: &[&'static str]| Identity::of(&Named(names.to_vec()));
+        let of = |names: &[&'static str]| Identity::of(&Named(names.to_vec(), None));
         let whole = of(&["a.jpg", "b.jpg"]);
         let meta = Meta { images: whole.images, names: Some(whole.names), ..Meta::default() };
         assert_eq!(whole.problem(&meta), None);
@@ -84,5 +112,17 @@ mod tests {
         assert!(of(&["a.jpg"]).problem(&meta).unwrap().contains("2 images, this one has 1"));
         // A checkpoint that knows no names.
         assert_eq!(of(&["c.jpg", "d.jpg"]).problem(&Meta { names: None, ..meta }), None);
+    }
+
+    #[test]
+    fn files_of_other_sizes_are_noticed_where_sizes_are_known() {
+        let of = |more| Identity::of(&Named(vec!["a.jpg", "b.jpg"], more));
+        let (unknown, then, now) = (of(None), of(Some(0)), of(Some(1)));
+        assert_eq!((unknown.sizes, then.names), (None, now.names));
+        let before = Meta { images: 2, names: Some(then.names), ..Meta::default() };
+        let mut meta = before.clone();
+        meta.extra.insert(SIZES.into(), then.sizes.into());
+        assert_eq!((then.problem(&meta), unknown.problem(&meta), now.problem(&before)), (None, None, None));
+        assert!(now.problem(&meta).unwrap().contains("other sizes"));
     }
 }

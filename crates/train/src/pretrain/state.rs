@@ -4,7 +4,7 @@ use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
 use super::Part;
-use super::identity::Identity;
+use super::identity::{Identity, SIZES};
 use super::plan::trained_on;
 use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor, OPTIMIZER};
 use crate::optim::Optimizer;
@@ -122,6 +122,9 @@ impl State {
             extra.insert(SCALE.into(), f64::from(scale).into());
             extra.insert(SCALE_STEPS.into(), steps.into());
             extra.insert(SKIPPED_STEPS.into(), self.skipped_steps.into());
+        }
+        if let Some(sizes) = identity.sizes {
+            extra.insert(SIZES.into(), sizes.into());
         }
         if self.places.len() > 1 {
             let places: Vec<u64> = self.places.iter().map(|place| place.0).collect();

@@ -111,7 +111,7 @@ impl<'t> Team<'t> {
         if self.is_alone() {
             return Ok(());
         }
-        let Identity { images, names } = Identity::of(dataset);
+        let Identity { images, names, .. } = Identity::of(dataset);
         let own = Common { images, names, instructions: device.instructions(), gpu: device.gpu_id()? };
         let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
