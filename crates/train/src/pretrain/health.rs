@@ -137,23 +137,23 @@ pub fn holdout_knn(
     }
     let (bank, asked) = (labelled(train, BANK), labelled(holdout, usize::MAX));
     let embedded = |set: Subset| Embedding::of(model, &(Arc::new(set) as _), false, reading, &mut |_| ());
-    let bank = embedded(bank)?;
+    let Embedding { h: train_h, labels: train_labels, .. } = embedded(bank)?;
     let numbers = asked.indices().to_vec();
-    let mut test = embedded(asked)?;
+    let Embedding { h: test_h, labels: test_labels, mut skipped, .. } = embedded(asked)?;
     // As the held-out images are numbered.
-    test.skipped.iter_mut().for_each(|skipped| skipped.index = numbers[skipped.index as usize]);
-    if bank.labels.is_empty() || test.labels.is_empty() {
-        return Ok((None, test.skipped));
+    skipped.iter_mut().for_each(|skipped| skipped.index = numbers[skipped.index as usize]);
+    if train_labels.is_empty() || test_labels.is_empty() {
+        return Ok((None, skipped));
     }
     let dim = model.encoder.features();
-    let outcome = Knn::among(bank.labels.len()).evaluate(
-        Features::new(&bank.h, dim)?,
-        &bank.labels,
-        Features::new(&test.h, dim)?,
-        &test.labels,
+    let outcome = Knn::among(train_labels.len()).evaluate(
+        Features::new(&train_h, dim)?,
+        &train_labels,
+        Features::new(&test_h, dim)?,
+        &test_labels,
         train.classes().len(),
     )?;
-    Ok((Some(outcome.top1), test.skipped))
+    Ok((Some(outcome.top1), skipped))
 }
 
 /// Whether there are labels for [`holdout_knn`].
