@@ -118,15 +118,13 @@ impl InMemory {
 
 impl fmt::Display for InMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = Gigabytes(self.bytes);
-        match self.beside_gpu {
-            true => write!(f, "{bytes} of the system's memory are for decoded images, which are kept")?,
-            false => write!(f, "{bytes} of that are for decoded images, which are kept")?,
-        }
-        if self.bytes < self.of {
-            write!(f, " (data.cache) as far as they fit: all take {}", Gigabytes(self.of))?;
-        } else {
-            f.write_str(" (data.cache)")?;
+        let (bytes, all) = (Gigabytes(self.bytes), Gigabytes(self.of));
+        let place = if self.beside_gpu { "the system's memory" } else { "that" };
+        let kept = format!("{bytes} of {place} are for decoded images, which are kept (data.cache)");
+        match self.bytes {
+            0 => write!(f, "decoded, all images take {all}")?,
+            bytes if bytes < self.of => write!(f, "{kept} as far as they fit: all take {all}")?,
+            _ => f.write_str(&kept)?,
         }
         match self.shrunk {
             Some((side, bytes)) => write!(
@@ -180,5 +178,7 @@ mod tests {
         let told = in_memory(&[], 2560, 30 << 30).to_string();
         assert!(told.starts_with("4.29 GB of that") && told.contains("all take 32.21 GB;"), "{told}");
         assert!(told.ends_with("with data.shrink=256 all take 0.32 GB"), "{told}");
+        let told = in_memory(&["data.cache=disk"], 2560, 30 << 30).to_string();
+        assert!(told.starts_with("decoded, all images take 32.21 GB; they are far larger"), "{told}");
     }
 }
