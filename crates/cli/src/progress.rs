@@ -1,5 +1,6 @@
 //! How a run is watched: a bar on a terminal, a line an epoch elsewhere.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use simclr_train::pretrain::{EpochRecord, Observer, Plan, StepRecord, ViewsPlace};
@@ -13,6 +14,7 @@ const WORTH_TELLING: u64 = 1_000_000_000;
 /// Shows a run's progress and hands it the user's wish to stop.
 pub struct Progress {
     epochs: u64,
+    again: String,
     plan: Option<Plan>,
     batch: usize,
     bar: Option<Bar>,
@@ -22,11 +24,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run over `epochs` epochs in batches of `batch` images.
-    pub fn new(epochs: u64, batch: usize) -> Progress {
+    /// Of a run over `epochs` epochs in batches of `batch` images, which goes on with the command `again`.
+    pub fn new(epochs: u64, batch: usize, again: &str) -> Progress {
         let now = Instant::now();
         Progress {
             epochs,
+            again: again.to_owned(),
             plan: None,
             batch,
             bar: None,
@@ -112,6 +115,14 @@ impl Observer for Progress {
 
     fn note(&mut self, message: &str) {
         terminal::say(message);
+    }
+
+    fn rescued(&mut self, checkpoint: &Path) {
+        terminal::say(&format!(
+            "saved to {}: once that is mended, go on with: {}",
+            checkpoint.display(),
+            self.again
+        ));
     }
 
     fn stop(&self) -> bool {

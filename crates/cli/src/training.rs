@@ -126,8 +126,9 @@ impl Training {
     }
 
     /// Trains until done, or until Ctrl-C, as `gathering` says alone or together with others. A data set that turns
-    /// out too small, a batch too large, a device or workers that are not there leave no folder behind.
-    pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering) -> Result<Outcome> {
+    /// out too small, a batch too large, a device or workers that are not there leave no folder behind. After an error
+    /// that cost no step, the command `again` is said to go on with it.
+    pub fn go(&self, dataset: &Arc<dyn Dataset>, gathering: &Gathering, again: &str) -> Result<Outcome> {
         let (watch, train) = (Watch::start("stopping"), &self.config.train);
         let (place, threads) = (&gathering.place, gathering.threads(&self.config));
         let device = device_of_worker(train.device, place, threads).inspect_err(|_| self.abandon())?;
@@ -140,7 +141,7 @@ impl Training {
         drop(watch);
         let started = Instant::now();
         let watch = Watch::start("stopping: finishing this step and saving");
-        let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch);
+        let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch, again);
         let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
         let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
         drop(progress);

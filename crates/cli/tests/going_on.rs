@@ -93,13 +93,27 @@ fn data_that_go_during_a_run() {
     let mut child = start(&pretrain(&data, &run, &sets));
     assert!(wait_for(&run, 2, &mut child), "{}", finish(child).err);
     fs::rename(&data, &away).unwrap();
-    let saved = "once that is mended, go on with --resume";
-    let reply = finish(child).expect(1, &[path(&data), "No such file", "bring back what has gone", saved]);
+    let again = format!("once that is mended, go on with: simclr {}", resume(&data, &run).join(" "));
+    let reply = finish(child).expect(1, &[path(&data), "No such file", "bring back what has gone", &again]);
     let newest = checkpoints(&run).pop().unwrap();
     assert!(reply.err.contains(path(&newest)) && !run.join("skipped.jsonl").exists(), "{}", reply.err);
     fs::rename(&away, &data).unwrap();
     simclr(&resume(&data, &run)).expect(0, &["going on after step"]);
     assert_same_run(&run, &reference);
+}
+
+/// A study has no `--resume`: it goes on with the command that began it.
+#[test]
+fn data_that_go_during_a_study() {
+    let (dir, data) = small_data();
+    let (out, away) = (dir.path().join("study"), dir.path().join("away"));
+    let sets = ["train.epochs=40", "train.batch=8", "data.cache=none"];
+    let study = [&["ablate".into(), "head".into()][..], &pretrain(&data, &out, &sets)[1..]].concat();
+    let mut child = start(&study);
+    assert!(wait_for(&out.join("none-seed0"), 2, &mut child), "{}", finish(child).err);
+    fs::rename(&data, &away).unwrap();
+    let reply = finish(child).expect(1, &["once that is mended, go on with: the same command"]);
+    assert!(!reply.err.contains("--resume"), "{}", reply.err);
 }
 
 /// What `--dry-run` plans is what would be done, or refused.

@@ -267,6 +267,7 @@ fn a_loss_that_is_not_finite_stops_before_it_spoils_anything() {
     assert!(step >= 1);
     let last_good = last_good.as_ref().unwrap();
     assert!(error.to_string().contains(&last_good.display().to_string()), "{error}");
+    assert!(error.to_string().ends_with("begin with this one's encoder (train.from)"), "{error}");
     let checkpoint = Checkpoint::read(&Disk, last_good).unwrap();
     assert_eq!(checkpoint.meta.step, step);
     let averages = checkpoint.tensors.iter().filter(|t| t.name.contains("running_"));

@@ -319,7 +319,7 @@ impl Ablate {
             return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
         }
         if !training.is_finished() {
-            match training.go(&images, &Gathering::ALONE) {
+            match training.go(&images, &Gathering::ALONE, "the same command") {
                 Ok(outcome) if outcome.finished => {}
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {

@@ -102,7 +102,8 @@ impl Pretrain {
         let opened = if self.resume { self.take_up(out)? } else { Some(self.begin(out, &place)?) };
         let Some((training, source)) = opened else { return Ok(Done::Finished) };
         let start = Some(Start { data: &self.data, out, on: self.on });
-        let trained = training.go(&source.to_pretrain(), &Gathering { place, start });
+        let again = resume_command(&self.data, out) + &self.working.again();
+        let trained = training.go(&source.to_pretrain(), &Gathering { place, start }, &again);
         let outcome = trained.map_err(|error| match error.downcast_ref() {
             Some(TrainError::Data(DataError::Image { .. })) => {
                 let data: Vec<_> = self.data.iter().map(|path| path.display().to_string()).collect();
@@ -113,7 +114,6 @@ impl Pretrain {
         if !outcome.finished {
             let (step, saved) = (outcome.step, outcome.checkpoint.display());
             terminal::say(&format!("stopped after step {step}, saved to {saved}"));
-            let again = resume_command(&self.data, out) + &self.working.again();
             terminal::say(&format!("go on with: {again}"));
             return Ok(Done::Interrupted);
         }

@@ -101,7 +101,7 @@ impl Quickstart {
         if training.is_finished() {
             training.complete()?;
         } else {
-            let outcome = training.go(&source.train, &Gathering::ALONE)?;
+            let outcome = training.go(&source.train, &Gathering::ALONE, &self.resume_command())?;
             if !outcome.finished {
                 terminal::say(&format!("stopped after step {}, saved", outcome.step));
                 terminal::say(&format!("go on with: {}", self.resume_command()));

@@ -20,7 +20,7 @@ mod team;
 mod views;
 mod views_on;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simclr_data::Dataset;
@@ -63,6 +63,9 @@ pub trait Observer {
     fn warn(&mut self, message: &str);
     /// Something is as it should be, but could surprise.
     fn note(&mut self, _message: &str) {}
+    /// The run ends with an error that was none of its steps', which are all in `checkpoint`: once what failed is
+    /// mended, it can go on from there.
+    fn rescued(&mut self, _checkpoint: &Path) {}
     /// Whether to stop after this step. What was done is saved first.
     fn stop(&self) -> bool;
 }

@@ -18,7 +18,7 @@ impl Run<'_> {
             let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
         }
         if let Some(path) = keeper.saver.newest() {
-            observer.note(&format!("saved to {}: once that is mended, go on with --resume", path.display()));
+            observer.rescued(&path);
         }
     }
 }
