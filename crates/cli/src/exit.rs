@@ -86,7 +86,9 @@ fn tell(error: &Error) {
 /// An error, and how what it asks for is said on the command line.
 fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
     let advice = error.downcast_ref().and_then(advice_on_evaluation);
-    match advice.or_else(|| error.downcast_ref().and_then(advice_on_exchange)) {
+    let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_exchange));
+    let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_training));
+    match advice.or_else(|| error.downcast_ref().and_then(advice_on_data)) {
         Some(advice) => format!("{error}: {advice}"),
         None => error.to_string(),
     }
@@ -94,6 +96,8 @@ fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn advice_on_evaluation(error: &EvalError) -> Option<String> {
     Some(match error {
+        EvalError::Train(error) => return advice_on_training(error),
+        EvalError::Data(error) => return advice_on_data(error),
         EvalError::NoCheckpoint { run, imported: Some(_) } => {
             format!("simclr import FILE --out {}", terminal::quoted_path(run))
         }
@@ -109,6 +113,10 @@ fn advice_on_evaluation(error: &EvalError) -> Option<String> {
 
 fn advice_on_exchange(error: &ExchangeError) -> Option<String> {
     let advice = match error {
+        ExchangeError::Train(error) => return advice_on_training(error),
+        ExchangeError::NotFineTuned { .. } => {
+            "`simclr finetune` writes one, such as RUN/evaluation/finetune-10%.safetensors"
+        }
         ExchangeError::TooLarge { .. } => "--to torchvision",
         ExchangeError::Useless { .. } => "--best",
         ExchangeError::Several { .. } => "give it as --prefix",
@@ -116,6 +124,22 @@ fn advice_on_exchange(error: &ExchangeError) -> Option<String> {
         _ => return None,
     };
     Some(advice.to_owned())
+}
+
+fn advice_on_training(error: &TrainError) -> Option<String> {
+    let advice = match error {
+        TrainError::Data(error) => return advice_on_data(error),
+        TrainError::RunExists { trains: true, .. } => "--resume",
+        TrainError::NoBest { .. } | TrainError::BestLost { .. } => "leave --best out",
+        TrainError::SharedGpu { .. } => "--device cuda:0, --device cuda:1 and so on, or --device cpu",
+        _ => return None,
+    };
+    Some(advice.to_owned())
+}
+
+fn advice_on_data(error: &DataError) -> Option<String> {
+    let is_unreadable = matches!(error, DataError::TooFewImages { usable: 0 | 1, .. });
+    is_unreadable.then(|| "`simclr data` tells what is wrong with each".to_owned())
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -185,6 +209,7 @@ fn is_usage_of_exchange(error: &ExchangeError) -> bool {
         E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
         E::TooLarge { .. }
         | E::NoWeights { .. }
+        | E::NotFineTuned { .. }
         | E::Weights { .. }
         | E::Several { .. }
         | E::Unnormalized { .. } => true,
@@ -234,6 +259,10 @@ mod tests {
             ),
             (EvalError::Taken { path: "a.csv".into() }, "or write elsewhere: give another --out"),
             (EvalError::UnknownFormat { path: "a.b".into() }, ".npy or .safetensors: give --out such a name"),
+            (
+                TrainError::NoBest { folder: "run".into() }.into(),
+                "the newest can be used instead: leave --best out",
+            ),
             (EvalError::OneClass { class: "cat".to_owned() }, "give images of at least two classes"),
         ] {
             let told = told(error.into());
@@ -258,6 +287,36 @@ mod tests {
                 ExchangeError::Unnormalized { path: path() },
                 "as SimCLR has them: --normalize imagenet, or --normalize none",
             ),
+            (
+                ExchangeError::NotFineTuned { path: path(), problem: "it has no classifier".to_owned() },
+                "give a network that was fine-tuned: `simclr finetune` writes one, such as RUN/evaluation/finetune-10%.safetensors",
+            ),
+            (
+                TrainError::BestLost { reason: "torn".to_owned(), newest: "b".into() }.into(),
+                "torn; the newest can be used instead, b: leave --best out",
+            ),
+        ] {
+            let told = told(error.into());
+            assert!(told.ends_with(end), "{told}");
+        }
+        for (error, end) in [
+            (
+                TrainError::RunExists { path: path(), trains: true },
+                "give another folder, or go on with this one: --resume",
+            ),
+            (
+                TrainError::RunExists { path: path(), trains: false },
+                "already holds a run; give another folder",
+            ),
+            (
+                TrainError::SharedGpu { one: 0, other: 1, gpu: "H200".to_owned() },
+                "or the processor: --device cuda:0, --device cuda:1 and so on, or --device cpu",
+            ),
+            (
+                DataError::TooFewImages { batch: 2, usable: 1, broken: 3 }.into(),
+                "give images that can be read: `simclr data` tells what is wrong with each",
+            ),
+            (DataError::TooFewImages { batch: 9, usable: 4, broken: 3 }.into(), "choose a smaller batch"),
         ] {
             let told = told(error.into());
             assert!(told.ends_with(end), "{told}");

@@ -188,6 +188,7 @@ fn may_be_before_first_step(error: &TrainError) -> bool {
         || matches!(
             error,
             TrainError::Workers(_)
+                | TrainError::SharedGpu { .. }
                 | TrainError::Engine(EngineError::Collective(_))
                 | TrainError::Data(
                     DataError::TooFewImages { .. } | DataError::Image { .. } | DataError::Lost { .. }
@@ -238,9 +239,13 @@ fn device_of_worker(name: DeviceName, place: &Place, threads: usize) -> Result<D
     Ok(device)
 }
 
+/// How a program is had that uses GPUs, in one that cannot; to be added to why it cannot.
+pub const GPU_ADVICE: &str =
+    if BUILT_IN { "" } else { ": cargo install --locked --path crates/cli --features cuda" };
+
 /// The error of a GPU that was asked for and cannot be had.
 pub fn no_gpu(name: DeviceName, error: EngineError) -> anyhow::Error {
-    let message = format!("--device {name} (train.device): {error}; simclr doctor tells more");
+    let message = format!("--device {name} (train.device): {error}{GPU_ADVICE}; simclr doctor tells more");
     anyhow::Error::new(error).context(message)
 }
 

@@ -100,7 +100,7 @@ fn a_device_that_is_not_there() {
     for device in ["cuda", "cuda:9"] {
         let given = [&pretrain(&data, &out, &[])[..], &["--device".into(), device.into()]].concat();
         let name = format!("--device {device} (train.device): ");
-        simclr(&given).expect(1, &[&name, "feature `cuda`", "simclr doctor"]);
+        simclr(&given).expect(1, &[&name, "feature `cuda`", "cargo install", "simclr doctor"]);
         simclr(&["bench", "step", "--device", device]).expect(1, &[&name, "feature `cuda`"]);
     }
     let sets = ["train.batch=25", "train.device=cuda"];
@@ -290,7 +290,8 @@ fn an_output_folder_that_is_taken() {
     let out = dir.path().join("run");
     simclr(&pretrain(&data, &out, &[])).expect(0, &[]);
     let before = fs::read(&checkpoints(&out)[0]).unwrap();
-    simclr(&pretrain(&data, &out, &[])).expect(2, &["already holds a run", "--resume"]);
+    simclr(&pretrain(&data, &out, &[]))
+        .expect(2, &["already holds a run", "or go on with this one: --resume"]);
     simclr(&["quickstart", "--out", path(&out)]).expect(2, &["already holds a run", "--force"]);
     // Its figures would be replaced by those of made images.
     simclr(&["quickstart", "--out", path(&out), "--resume"]).expect(2, &["a run of pretrain"]);

@@ -98,7 +98,7 @@ fn what_cannot_be_written() {
     fs::write(&list, format!("{}\n", path(&data.join("class 0/1.png")))).unwrap();
     simclr(&["embed", path(&run), path(&list), "--out", path(&out)])
         .expect(2, &["a.npy.csv", "among the images"]);
-    embed(&out, &[]).expect(2, &["a.npy.csv: is there already", "another --out"]);
+    embed(&out, &[]).expect(2, &["a.npy.csv: is there already", "no list of images that", "another --out"]);
     assert!(!out.exists() && fs::read_to_string(&list).unwrap().ends_with("1.png\n"));
     fs::remove_file(&list).unwrap();
 

@@ -49,7 +49,8 @@ fn exports_that_cannot_be() {
     let newest = checkpoints(&run).pop().unwrap();
     export(&["--to", "torchvision", "--out", path(&newest)]).expect(2, &["among the checkpoints of a run"]);
     // No image was held out.
-    export(&["--to", "onnx", "--best"]).expect(2, &["is the best", "data.holdout", "without --best"]);
+    export(&["--to", "onnx", "--best"])
+        .expect(2, &["is the best", "data.holdout", "instead: leave --best out"]);
     export(&["--to", "onnx", "--projection"]).expect(2, &["--projection", "no projection head"]);
     simclr(&["export", path(&data), "--to", "onnx"]).expect(2, &["holds no run"]);
     assert!(!run.join("encoder.onnx").exists());

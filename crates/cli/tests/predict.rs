@@ -102,8 +102,10 @@ fn what_is_no_such_network() {
     predict(&data, &[]).expect(2, &["data holds no run"]);
     predict(&dir.path().join("none"), &[]).expect(2, &["cannot read", "none"]);
     predict(&run.join("config.toml"), &[]).expect(2, &["config.toml: is no file of safetensors", "finetune"]);
-    predict(&run.join("encoder.safetensors"), &[])
-        .expect(2, &["encoder.safetensors: it has no classifier", "`simclr finetune` wrote"]);
+    predict(&run.join("encoder.safetensors"), &[]).expect(
+        2,
+        &["encoder.safetensors: it has no classifier", "was fine-tuned: `simclr finetune` writes"],
+    );
     finetune(&run, &data, "6").expect(0, &[]);
     let network = run.join("evaluation/finetune-6-epochs-4.safetensors");
     predict(&run, &["--top", "4"]).expect(2, &["--top 4", "knows 3 classes"]);

@@ -90,7 +90,7 @@ mod asked {
     use super::{Gpu, Gpus, Libraries};
 
     pub fn gpus(_: &Libraries, _: &mut Gpus) -> Result<Vec<Gpu>, String> {
-        Err("this program was built without the feature `cuda`: cargo build --release --features cuda".into())
+        Err("this build lacks the feature `cuda`".into())
     }
 }
 

@@ -114,7 +114,7 @@ pub enum DataError {
     #[error(
         "batch = {batch} is more than the {usable} readable images of the data set ({broken} are broken); {}",
         match usable {
-            0 | 1 => "give images that can be read: `simclr data` tells what is wrong with each",
+            0 | 1 => "give images that can be read",
             _ => "choose a smaller batch",
         }
     )]

@@ -14,6 +14,10 @@ use crate::profile::Profile;
 use crate::watched::{Skip, Watched};
 use crate::{EngineError, Kernels, Result};
 
+/// Why a build has no GPUs.
+#[cfg(not(feature = "cuda"))]
+pub(crate) const NO_CUDA: &str = "this build lacks the feature `cuda`";
+
 /// A processor that holds tensors and runs operators. Cheap to clone; clones are the same device.
 #[derive(Clone)]
 pub struct Device {
@@ -148,9 +152,7 @@ impl Device {
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (ordinal, threads);
-            let what =
-                "this program was built without the feature `cuda`: cargo build --release --features cuda";
-            Err(EngineError::Device(what.into()))
+            Err(EngineError::Device(NO_CUDA.to_owned()))
         }
     }
 

@@ -63,7 +63,7 @@ pub fn impossible_on_gpu(family: &ViewFamily) -> Option<&'static str> {
     #[cfg(not(feature = "cuda"))]
     {
         let _ = family;
-        Some("anything: this program was built without the feature `cuda`")
+        Some(crate::device::NO_CUDA)
     }
 }
 

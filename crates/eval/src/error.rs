@@ -190,7 +190,10 @@ pub enum EvalError {
         source: io::Error,
     },
     /// A file that is there and would have to be replaced, though it is another's.
-    #[error("{}: is there already, and `embed` did not write it; move it away, or write elsewhere", path.display())]
+    #[error(
+        "{}: is there already, and is no list of images that was written with features; move it away, or write elsewhere",
+        path.display()
+    )]
     Taken {
         /// The file.
         path: PathBuf,

@@ -49,6 +49,14 @@ pub enum ExchangeError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// A file that is no fine-tuned network.
+    #[error("{}: {problem}; give a network that was fine-tuned", path.display())]
+    NotFineTuned {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        problem: String,
+    },
     /// A file of several networks.
     #[error("{}: it holds {} networks; choose one by what its names begin with, one of {}", path.display(), prefixes.len(), prefixes.join(", "))]
     Several {

@@ -14,7 +14,7 @@ pub enum TrainError {
     /// A configuration key that does not exist.
     #[error("{origin}: unknown key `{key}`; {hint}")]
     UnknownKey {
-        /// Where it was written: a file, a preset, a `--set`.
+        /// Where it was written: a file, a preset, a setting (`table.key=value`).
         origin: String,
         /// The full dotted path as written.
         key: String,
@@ -24,7 +24,7 @@ pub enum TrainError {
     /// A configuration value of the wrong type or outside its range.
     #[error("{origin}: `{key}` is {found}, expected {expected}")]
     BadValue {
-        /// Where it was written: a file, a preset, a `--set`.
+        /// Where it was written: a file, a preset, a setting (`table.key=value`).
         origin: String,
         /// The full dotted path.
         key: String,
@@ -43,10 +43,10 @@ pub enum TrainError {
         /// What is wrong, and what would be right.
         problem: String,
     },
-    /// Text that is not TOML, or a `--set` that is not `table.key=value`.
+    /// Text that is not TOML, or a setting that is not `table.key=value`.
     #[error("{origin}: {message}")]
     Syntax {
-        /// Where it was written: a file or a `--set`.
+        /// Where it was written: a file or a setting.
         origin: String,
         /// What is wrong and where.
         message: String,
@@ -153,7 +153,7 @@ pub enum TrainError {
     /// The best checkpoint of a run that calls none so.
     #[error(
         "none of the checkpoints in {} is the best: no figure of held-out images was measured (data.holdout, train.health_every, \
-         train.knn_every); without --best the newest is used",
+         train.knn_every); the newest can be used instead",
         folder.display()
     )]
     NoBest {
@@ -161,7 +161,7 @@ pub enum TrainError {
         folder: PathBuf,
     },
     /// A best checkpoint that cannot be used.
-    #[error("--best: {reason}; without --best the newest is used, {}", newest.display())]
+    #[error("the best checkpoint cannot be used: {reason}; the newest can be used instead, {}", newest.display())]
     BestLost {
         /// What is wrong with it.
         reason: String,
@@ -298,6 +298,18 @@ pub enum TrainError {
         /// What it is on.
         device: String,
     },
+    /// Two workers on one GPU.
+    #[error(
+        "workers {one} and {other} compute on the same GPU, {gpu}; give each its own, or take fewer workers, or the processor"
+    )]
+    SharedGpu {
+        /// The number of one.
+        one: usize,
+        /// The number of the other.
+        other: usize,
+        /// The GPU.
+        gpu: String,
+    },
     /// Workers that cannot train together.
     #[error("{0}")]
     Workers(String),
@@ -372,7 +384,7 @@ fn no_run(path: &Path) -> String {
 }
 
 fn going_on(trains: bool) -> &'static str {
-    if trains { ", or --resume to go on with this one" } else { "" }
+    if trains { ", or go on with this one" } else { "" }
 }
 
 fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {

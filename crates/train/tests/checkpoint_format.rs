@@ -268,7 +268,7 @@ fn a_best_that_is_damaged_or_gone_or_was_never_found_is_told() {
     fs::write(kept.path(1), "noise").unwrap();
     for wrong in ["step-00000001.safetensors is damaged", "cannot read "] {
         let message = kept.best().unwrap_err().to_string();
-        assert!(message.contains(wrong) && message.contains("without --best"), "{message}");
+        assert!(message.contains(wrong) && message.contains("the newest can be used instead"), "{message}");
         assert!(message.ends_with("step-00000002.safetensors"), "{message}");
         let _ = fs::remove_file(kept.path(1));
     }

@@ -265,7 +265,7 @@ fn unknown_keys_name_the_nearest() {
     ] {
         let message = message(&[set]);
         assert!(message.contains("unknown key `") && message.contains(near), "{set}: {message}");
-        assert!(message.starts_with(&format!("--set {set}: ")), "{message}");
+        assert!(message.starts_with(&format!("setting {set}: ")), "{message}");
     }
 }
 
@@ -395,7 +395,10 @@ fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
     assert_eq!(resumed(&[], None), saved);
     saved.check_resume(&resumed(&["train.threads=4", "train.keep_checkpoints=9"], None)).unwrap();
     let message = saved.check_resume(&resumed(&[], Some("cifar10"))).unwrap_err().to_string();
-    assert!(message.contains("--resume: `data.image_size` is 32, the run was begun with 224"), "{message}");
+    assert!(
+        message.starts_with("the configuration: `data.image_size` is 32, the run was begun with 224"),
+        "{message}"
+    );
 }
 
 const LISTS: &str = r#"

@@ -50,7 +50,10 @@ fn a_folder_that_holds_something_is_refused_and_left_alone() {
     let path = folder.path().join("run");
     drop(create(&path).unwrap());
     let message = create(&path).unwrap_err().to_string();
-    assert!(message.contains("already holds a run") && message.contains("--resume"), "{message}");
+    assert!(
+        message.ends_with("already holds a run; give another folder, or go on with this one"),
+        "{message}"
+    );
 
     let other = folder.path().join("other");
     for name in ["photo.jpg", "config.toml"] {

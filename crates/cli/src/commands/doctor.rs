@@ -12,6 +12,7 @@ use simclr_train::memory;
 use crate::exit::Done;
 use crate::settings::processors;
 use crate::terminal;
+use crate::training::GPU_ADVICE;
 
 /// Show what this machine has for training: CPU, memory, GPUs, libraries, and what each missing library is for
 #[derive(Args, Debug)]
@@ -58,6 +59,11 @@ impl Machine {
         }
     }
 
+    /// Why no GPU can be used, and what would help in a build for the CPU.
+    fn problem(&self) -> Option<String> {
+        self.gpus.problem.as_ref().map(|problem| format!("{problem}{GPU_ADVICE}"))
+    }
+
     fn lines(&self) -> Vec<String> {
         let row = |name: &str, text: String| format!("{name:<13} {text}");
         let build =
@@ -75,7 +81,7 @@ impl Machine {
         for (number, gpu) in self.gpus.gpus.iter().enumerate() {
             lines.push(row(&format!("GPU {number}"), described(gpu)));
         }
-        if let Some(problem) = &self.gpus.problem {
+        if let Some(problem) = self.problem() {
             let what = if self.gpus.gpus.is_empty() { "none" } else { "not used" };
             lines.push(row("GPU", format!("{what}: {problem}")));
         }
@@ -144,7 +150,7 @@ impl Machine {
             "memory_bytes": total,
             "available_bytes": available,
             "gpus": self.gpus.gpus.iter().map(gpu).collect::<Vec<_>>(),
-            "gpu_problem": self.gpus.problem,
+            "gpu_problem": self.problem(),
             "gpu_driver": self.gpus.driver,
             "driver_cuda": self.gpus.cuda,
             "libraries": self.libraries.iter().map(library).collect::<Vec<_>>(),

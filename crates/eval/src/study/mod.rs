@@ -46,7 +46,7 @@ pub struct Study {
 pub struct Variant {
     /// Its name.
     pub name: String,
-    /// Keys and values, as `--set` takes them; none: the recipe as it is.
+    /// Settings (`table.key=value`); none: the recipe as it is.
     #[serde(default)]
     pub set: Vec<String>,
     /// Somebody else's figure, in per cent.

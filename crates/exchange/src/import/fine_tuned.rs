@@ -1,4 +1,4 @@
-//! A network with a classifier, as `simclr finetune` writes it.
+//! A network that was fine-tuned: with a classifier.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,9 +16,6 @@ use crate::{ExchangeError, Result};
 
 const WEIGHT: &str = "fc.weight";
 const BIAS: &str = "fc.bias";
-/// Where such files are.
-const ADVICE: &str =
-    "give a network that `simclr finetune` wrote, such as RUN/evaluation/finetune-10%.safetensors";
 
 /// A fine-tuned network that was read.
 #[derive(Clone, Debug)]
@@ -35,23 +32,24 @@ impl FineTunedFile {
     /// Reads what [`StateDict::of`](crate::StateDict::of) wrote of a fine-tuned network, with its `classes`.
     ///
     /// # Errors
-    /// A file that is none, is damaged or cannot be read, has no classifier or no names of classes, or of whose
-    /// tensors one is missing, of another shape, or useless.
+    /// [`ExchangeError::NotFineTuned`] of another file; one that is damaged or cannot be read, or of whose tensors one
+    /// is missing, of another shape, or useless.
     pub fn read(path: &Path) -> Result<FineTunedFile> {
         let problem = |problem: String| ExchangeError::Weights { path: path.to_owned(), problem };
+        let lacks = |problem: String| ExchangeError::NotFineTuned { path: path.to_owned(), problem };
         let file = Safetensors::read(path).map_err(|error| match error {
-            ExchangeError::NoWeights { .. } => problem(format!("is no file of safetensors; {ADVICE}")),
+            ExchangeError::NoWeights { .. } => lacks("is no file of safetensors".to_owned()),
             other => other,
         })?;
         let shapes: HashMap<String, Vec<usize>> = file.tensors().into_iter().collect();
         if !shapes.contains_key(WEIGHT) {
-            return Err(problem(format!("it has no classifier (tensor `{WEIGHT}`); {ADVICE}")));
+            return Err(lacks(format!("it has no classifier (tensor `{WEIGHT}`)")));
         }
         let Some(config) = file.facts()?.config else {
-            return Err(problem(format!("it does not tell its configuration; {ADVICE}")));
+            return Err(lacks("it does not tell its configuration".to_owned()));
         };
         let Some(classes) = file.fact("classes") else {
-            return Err(problem(format!("it does not tell the names of its classes; {ADVICE}")));
+            return Err(lacks("it does not tell the names of its classes".to_owned()));
         };
         let classes: Vec<String> = serde_json::from_str(classes).map_err(|_| {
             problem(format!("its metadata `classes` is {classes:?}, expected a list of names"))

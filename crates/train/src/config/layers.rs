@@ -1,5 +1,5 @@
 //! Layering: defaults (or the configuration of a resumed run), then a preset, then what was chosen from the data,
-//! then the run that is begun with, then a file, then `--set`.
+//! then the run that is begun with, then a file, then settings (`table.key=value`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -51,7 +51,7 @@ impl Layers<'_> {
         Ok(Config::from_table(self.merge_over(None)?, "the configuration")?.data)
     }
 
-    /// The keys that a user set to other than their defaults, in the file or by `--set`, in the order of [`KEYS`].
+    /// The keys that a user set to other than their defaults, in the file or by a setting, in the order of [`KEYS`].
     ///
     /// # Errors
     /// As [`Config::resolve`].
@@ -67,7 +67,7 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
-    /// Puts what the file and `--set` say over `merged`.
+    /// Puts what the file and the settings say over `merged`.
     fn overlay_given(&self, merged: &mut Table) -> Result<(), TrainError> {
         if let Some(path) = self.file {
             let origin = path.display().to_string();
@@ -222,7 +222,7 @@ fn found(value: &Value) -> String {
 
 /// `table.key=value` as a table, and how to name it in messages.
 fn parse_set(set: &str) -> Result<(Table, String), TrainError> {
-    let origin = format!("--set {set}");
+    let origin = format!("setting {set}");
     let syntax = |message: &str| TrainError::Syntax { origin: origin.clone(), message: message.to_owned() };
     let (path, text) = set.split_once('=').ok_or_else(|| syntax("expected table.key=value"))?;
     let path = path.trim();

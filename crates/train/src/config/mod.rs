@@ -133,7 +133,7 @@ impl Config {
         match self.differences(given).into_iter().find(|difference| !difference.changes_nothing) {
             None => Ok(()),
             Some(Difference { key, ours, theirs, .. }) => Err(TrainError::Conflict {
-                origin: "--resume".to_owned(),
+                origin: "the configuration".to_owned(),
                 key: key.to_owned(),
                 problem: format!(
                     "is {theirs}, the run was begun with {ours}; leave it out, or begin another run"

@@ -142,10 +142,7 @@ impl<'t> Team<'t> {
             .enumerate()
             .find_map(|(rank, other)| Some((all[..rank].iter().position(|one| same(one, other))?, rank)));
         match shared {
-            Some((one, other)) => wrong(format!(
-                "workers {one} and {other} compute on the same GPU, {}; give each its own (--device cuda:0, --device cuda:1), or take fewer workers, or --device cpu",
-                first.instructions
-            )),
+            Some((one, other)) => Err(TrainError::SharedGpu { one, other, gpu: first.instructions.clone() }),
             None => Ok(()),
         }
     }

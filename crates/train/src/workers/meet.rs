@@ -104,8 +104,8 @@ impl Host {
             };
             let Some((mut stream, from)) = accept(&self.listener, end, &mut patience)? else {
                 return Err(problem(format!(
-                    "after {} seconds there is nothing of worker {} of {size}; start each with --workers {size}, its own --worker and \
-                     the same --meet",
+                    "after {} seconds there is nothing of worker {} of {size}; start each with the same number of workers, a \
+                     number of its own and the same address to meet at",
                     patience.most.as_secs(),
                     missing(&come)
                 )));
@@ -161,8 +161,8 @@ impl Workers {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() >= end => {
                     return Err(problem(format!(
-                        "worker 0 is not to be found at {address} after {} seconds: {error}; is it started, with --worker 0 and the same --meet, and \
-                         does a firewall let that port through?",
+                        "worker 0 is not to be found at {address} after {} seconds: {error}; is it started, as worker 0 and with the same \
+                         address to meet at, and does a firewall let that port through?",
                         patience.most.as_secs()
                     )));
                 }
@@ -232,12 +232,12 @@ fn refusal<T>(hello: &Hello, size: usize, come: &[Option<T>]) -> Option<String> 
     }
     if *wanted != size {
         return Some(format!(
-            "it is one of {wanted} workers, worker 0 expects {size}; give the same --workers everywhere"
+            "it is one of {wanted} workers, worker 0 expects {size}; give the same number everywhere"
         ));
     }
     match rank.checked_sub(1).and_then(|i| come.get(i)) {
         None => Some(format!("there is no worker {rank} beside worker 0; 1 to {} would be right", size - 1)),
-        Some(Some(_)) => Some(format!("worker {rank} is there already; give each a --worker of its own")),
+        Some(Some(_)) => Some(format!("worker {rank} is there already; give each a number of its own")),
         Some(None) => None,
     }
 }

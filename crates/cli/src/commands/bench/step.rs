@@ -453,7 +453,7 @@ fn by_argument(error: TrainError) -> anyhow::Error {
         }
         TrainError::Syntax { origin, message } => ARGUMENTS
             .iter()
-            .find(|(path, _)| origin.starts_with(&format!("--set {path}=")))
+            .find(|(path, _)| origin.starts_with(&format!("setting {path}=")))
             .map(|(_, name)| usage(format!("{name}: {message}"))),
         _ => None,
     }
