@@ -52,6 +52,29 @@ impl ElementType {
     }
 }
 
+/// Evaluates an expression with `$E` standing for the Rust type of an [`ElementType`].
+#[cfg(feature = "cuda")]
+macro_rules! typed {
+    ($element:expr, $E:ident => $body:expr) => {
+        match $element {
+            $crate::ElementType::F32 => {
+                type $E = f32;
+                $body
+            }
+            $crate::ElementType::Bf16 => {
+                type $E = half::bf16;
+                $body
+            }
+            $crate::ElementType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+        }
+    };
+}
+#[cfg(feature = "cuda")]
+pub(crate) use typed;
+
 impl Element for f32 {
     const TYPE: ElementType = ElementType::F32;
 }

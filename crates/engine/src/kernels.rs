@@ -92,8 +92,8 @@ pub trait NormConv2d {
 }
 
 /// A network's first layer at once: a convolution of images, of which nobody wants the gradient, a BatchNorm and a
-/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's, operands
-/// images and weights; g is dy where the ReLU lets values through.
+/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's; g is
+/// dy where the ReLU lets values through.
 pub trait FirstLayer {
     /// `sums` receives [sum of y; K, sum of y^2; K] over all pixels.
     fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()>;
@@ -112,7 +112,8 @@ pub trait FirstLayer {
     fn backward_sums(
         &self,
         g: &Conv2dGeometry,
-        operands: (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         coefficients: &Tensor,
         dy: &Tensor,
         correlations: &mut Tensor,
@@ -122,7 +123,8 @@ pub trait FirstLayer {
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
-        operands: (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         correlations: &Tensor,
         backward: &Tensor,
         dw: &mut Tensor,

@@ -68,7 +68,7 @@ impl<K: Kernels, W: Watch> Watched<K, W> {
         &self,
         (operator, pass, shape): (&'static str, &'static str, Shape),
         cost: (u64, u64),
-        run: impl FnOnce(&K) -> Result<R>,
+        run: impl FnOnce(&dyn Kernels) -> Result<R>,
     ) -> Result<R> {
         self.watch.watch(Work { operator, pass, shape }, cost, || run(&self.inner))
     }

@@ -31,7 +31,8 @@ impl FirstLayer for CudaKernels {
     fn backward_sums(
         &self,
         g: &Conv2dGeometry,
-        (images, w): (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         coefficients: &Tensor,
         dy: &Tensor,
         correlations: &mut Tensor,
@@ -49,7 +50,8 @@ impl FirstLayer for CudaKernels {
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
-        (images, w): (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         correlations: &Tensor,
         backward: &Tensor,
         dw: &mut Tensor,

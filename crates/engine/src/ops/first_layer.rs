@@ -63,15 +63,14 @@ impl FirstLayerBackward<'_> {
         let FirstLayerBackward { geometry, images, w, statistics } = &self;
         let device = dy.device().clone();
         let at_once = device.kernels().first_layer_again(geometry, images)?;
-        let operands = (images, w);
         let (channels, kinds) = (geometry.out_channels, geometry.weight_len() / geometry.out_channels + 1);
         let mut correlations = Tensor::empty_of(&device, &[channels + kinds, kinds], DType::F64);
         let (coefficients, mut sums) =
             (&statistics.coefficients, statistics.sums(&device, context, 1, context.wants(0)));
-        at_once.backward_sums(geometry, operands, coefficients, &dy, &mut correlations, sums.to())?;
+        at_once.backward_sums(geometry, images, w, coefficients, &dy, &mut correlations, sums.to())?;
         let Some(backward) = sums.give(&device, context)? else { return Ok(()) };
         let mut dw = Tensor::empty(&device, w.shape());
-        at_once.backward_weight(geometry, operands, &correlations, &backward, &mut dw)?;
+        at_once.backward_weight(geometry, images, w, &correlations, &backward, &mut dw)?;
         context.give(0, dw)
     }
 }

@@ -32,7 +32,7 @@ impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
     ) -> Result<()> {
         let cost = (g.flops(), bytes([x, w, y]));
         self.time((NORM_CONV2D, FORWARD, Shape::window(g)), cost, |k| {
-            (k as &dyn Kernels).norm_conv2d_again()?.forward(g, x, coefficients, w, y, sums)
+            k.norm_conv2d_again()?.forward(g, x, coefficients, w, y, sums)
         })
     }
 
@@ -46,7 +46,7 @@ impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
     ) -> Result<()> {
         let cost = (g.flops(), bytes([x, dy, dw]));
         self.time((NORM_CONV2D, WEIGHT, Shape::window(g)), cost, |k| {
-            (k as &dyn Kernels).norm_conv2d_again()?.backward_weight(g, x, coefficients, dy, dw)
+            k.norm_conv2d_again()?.backward_weight(g, x, coefficients, dy, dw)
         })
     }
 }
@@ -55,7 +55,7 @@ impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
     fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()> {
         let cost = (g.flops(), bytes([images, w, sums]));
         self.time((FIRST_LAYER, STATISTICS, Shape::window(g)), cost, |k| {
-            (k as &dyn Kernels).first_layer_again(g, images)?.sums(g, images, w, sums)
+            k.first_layer_again(g, images)?.sums(g, images, w, sums)
         })
     }
 
@@ -69,40 +69,41 @@ impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
     ) -> Result<()> {
         let cost = (g.flops(), bytes([images, w, to]));
         self.time((FIRST_LAYER, FORWARD, Shape::window(g)), cost, |k| {
-            (k as &dyn Kernels).first_layer_again(g, images)?.forward(g, images, w, coefficients, to)
+            k.first_layer_again(g, images)?.forward(g, images, w, coefficients, to)
         })
     }
 
     fn backward_sums(
         &self,
         g: &Conv2dGeometry,
-        operands: (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         coefficients: &Tensor,
         dy: &Tensor,
         correlations: &mut Tensor,
         to: BackwardSums,
     ) -> Result<()> {
-        let (images, w) = operands;
         // y again, and its gradient's products with images.
         let cost = (2 * g.flops(), bytes([images, w, dy, correlations]));
         self.time((FIRST_LAYER, BACKWARD_SUMS, Shape::window(g)), cost, |k| {
-            let kernels = (k as &dyn Kernels).first_layer_again(g, images)?;
-            kernels.backward_sums(g, operands, coefficients, dy, correlations, to)
+            let kernels = k.first_layer_again(g, images)?;
+            kernels.backward_sums(g, images, w, coefficients, dy, correlations, to)
         })
     }
 
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
-        operands: (&Tensor, &Tensor),
+        images: &Tensor,
+        w: &Tensor,
         correlations: &Tensor,
         backward: &Tensor,
         dw: &mut Tensor,
     ) -> Result<()> {
-        let cost = (0, bytes([operands.1, correlations, backward, dw]));
+        let cost = (0, bytes([w, correlations, backward, dw]));
         self.time((FIRST_LAYER, WEIGHT, Shape::window(g)), cost, |k| {
-            let kernels = (k as &dyn Kernels).first_layer_again(g, operands.0)?;
-            kernels.backward_weight(g, operands, correlations, backward, dw)
+            let kernels = k.first_layer_again(g, images)?;
+            kernels.backward_weight(g, images, w, correlations, backward, dw)
         })
     }
 }
@@ -117,7 +118,7 @@ impl<K: Kernels, W: Watch> NormPair for Watched<K, W> {
     ) -> Result<()> {
         let work = (NORM_PAIR, FORWARD, Shape::Rows(x[0].last_dim()));
         let cost = (0, bytes([x[0], x[1], y]) + mask.bytes() as u64);
-        self.time(work, cost, |k| (k as &dyn Kernels).norm_pair_again()?.forward(x, coefficients, y, mask))
+        self.time(work, cost, |k| k.norm_pair_again()?.forward(x, coefficients, y, mask))
     }
 
     fn backward_sums(
@@ -130,9 +131,7 @@ impl<K: Kernels, W: Watch> NormPair for Watched<K, W> {
     ) -> Result<()> {
         let work = (NORM_PAIR, BACKWARD_SUMS, Shape::Rows(dy.last_dim()));
         let cost = (0, bytes([dy, x[0], x[1]]) + mask.bytes() as u64);
-        self.time(work, cost, |k| {
-            (k as &dyn Kernels).norm_pair_again()?.backward_sums(dy, mask, x, coefficients, to)
-        })
+        self.time(work, cost, |k| k.norm_pair_again()?.backward_sums(dy, mask, x, coefficients, to))
     }
 
     fn backward_input(
@@ -144,8 +143,6 @@ impl<K: Kernels, W: Watch> NormPair for Watched<K, W> {
     ) -> Result<()> {
         let work = (NORM_PAIR, INPUT, Shape::Rows(dy.last_dim()));
         let cost = (0, bytes([dy]) + 2 * bytes([&*x[0], &*x[1]]) + mask.bytes() as u64);
-        self.time(work, cost, |k| {
-            (k as &dyn Kernels).norm_pair_again()?.backward_input(dy, mask, x, backward)
-        })
+        self.time(work, cost, |k| k.norm_pair_again()?.backward_input(dy, mask, x, backward))
     }
 }

@@ -6,6 +6,7 @@ use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use simclr_kernels::Conv2dGeometry;
 
+use super::operation::data_type;
 use super::{ConvolutionPass as Pass, Key, NAME, Operands, failed};
 use crate::{CudaError, ElementType, Result};
 
@@ -71,20 +72,11 @@ impl Parts {
                 .map_err(|_| CudaError::Lengths { kernel: NAME, what: format!("{g:?} is too large") })?;
         }
         let [n, h, w, c, k, r, s, stride, padding, p, q] = sizes;
-        let (element, math) = match element {
-            ElementType::F32 if tf32 => {
-                (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)
-            }
-            ElementType::F32 => {
-                (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnMathType_t::CUDNN_FMA_MATH)
-            }
-            ElementType::Bf16 => {
-                (sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)
-            }
-            ElementType::F16 => {
-                (sys::cudnnDataType_t::CUDNN_DATA_HALF, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH)
-            }
+        let math = match element {
+            ElementType::F32 if !tf32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
+        let element = data_type(element);
         let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
         // Null where one could not be created: `drop` leaves those out.
         let mut parts = Parts {

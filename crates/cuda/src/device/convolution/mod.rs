@@ -113,6 +113,16 @@ impl Key {
         !self.normalised && self.first().is_none()
     }
 
+    /// The types of x, w and y, or of the gradients that are read or written in their place.
+    fn types(&self) -> [ElementType; 3] {
+        let (of, result) = (self.element, self.output);
+        match self.pass {
+            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => [of, of, result],
+            ConvolutionPass::BackwardInput => [result, of, of],
+            ConvolutionPass::BackwardWeight => [of, result, of],
+        }
+    }
+
     /// The number of values of the result.
     fn len(&self) -> usize {
         match self.pass {

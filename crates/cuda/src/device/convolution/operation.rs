@@ -31,13 +31,12 @@ pub(super) struct Operation {
     _tensors: Vec<Descriptor>,
 }
 
-pub(super) fn data_type(element: ElementType) -> u32 {
-    let of = match element {
+pub(super) fn data_type(element: ElementType) -> cudnnDataType_t {
+    match element {
         ElementType::F32 => cudnnDataType_t::CUDNN_DATA_FLOAT,
         ElementType::Bf16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
         ElementType::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
-    };
-    of as u32
+    }
 }
 
 /// Four sizes in cuDNN's order (outermost, channels, height, width), whose values lie channels last.
@@ -58,7 +57,7 @@ pub(super) fn between(id: i64, element: ElementType, sizes: [usize; 4]) -> Resul
 fn unfinished(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
     let [n, c, h, w] = sizes.map(|size| size as i64);
     let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
-    let of = data_type(element);
+    let of = data_type(element) as u32;
     tensor.constant(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, of)?;
     tensor.integers(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, &[n, c, h, w])?;
     tensor.integers(Name::CUDNN_ATTR_TENSOR_STRIDES, &[h * w * c, 1, w * c, c])?;
@@ -71,20 +70,14 @@ impl Operation {
     /// The operation of a key; where its result is added, the factor of what was there is 1.
     pub fn new(handle: cudnnHandle_t, key: &Key) -> Result<Operation> {
         let g = &key.geometry;
-        let [of_x, of_w, of_y] = match key.pass {
-            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => {
-                [key.element, key.element, key.output]
-            }
-            ConvolutionPass::BackwardInput => [key.output, key.element, key.element],
-            ConvolutionPass::BackwardWeight => [key.element, key.output, key.element],
-        };
+        let [of_x, of_w, of_y] = key.types();
         let shape_of_x = [g.batch, g.in_channels, g.in_height, g.in_width];
         let x = tensor(IDS[0], of_x, shape_of_x)?;
         let w = tensor(IDS[1], of_w, [g.out_channels, g.in_channels, g.kernel_height, g.kernel_width])?;
         let y = tensor(IDS[2], of_y, [g.batch, g.out_channels, g.out_height(), g.out_width()])?;
 
         let convolution = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
-        let float = data_type(ElementType::F32);
+        let float = data_type(ElementType::F32) as u32;
         convolution.constant(Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, Type::CUDNN_TYPE_DATA_TYPE, float)?;
         let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION as u32;
         convolution.constant(
@@ -179,7 +172,7 @@ fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descrip
     sums.descriptors(Name::CUDNN_ATTR_OPERATION_GENSTATS_SQSUMDESC, &[square])?;
     let mode = cudnnGenStatsMode_t::CUDNN_GENSTATS_SUM_SQSUM as u32;
     sums.constant(Name::CUDNN_ATTR_OPERATION_GENSTATS_MODE, Type::CUDNN_TYPE_GENSTATS_MODE, mode)?;
-    let float = data_type(ElementType::F32);
+    let float = data_type(ElementType::F32) as u32;
     sums.constant(Name::CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, Type::CUDNN_TYPE_DATA_TYPE, float)?;
     sums.finalize()?;
     Ok(sums)

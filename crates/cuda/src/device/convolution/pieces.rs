@@ -85,11 +85,7 @@ impl Operands {
     /// The same from image `first` on.
     fn from(self, key: &Key, first: usize) -> Operands {
         let one = key.of_images(1).geometry;
-        let [of_x, of_y] = match key.pass {
-            ConvolutionPass::BackwardInput => [key.output, key.element],
-            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => [key.element, key.output],
-            ConvolutionPass::BackwardWeight => [key.element, key.element],
-        };
+        let [of_x, _, of_y] = key.types();
         let x = self.x + (first * one.input_len() * of_x.size()) as u64;
         let y = self.y + (first * one.output_len() * of_y.size()) as u64;
         Operands { x, y, ..self }

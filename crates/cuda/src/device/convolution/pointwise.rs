@@ -1,11 +1,11 @@
 //! Convolutions of single pixels, which are products of matrices, by cuBLASLt. With a row for each pixel of x and
 //! y, and one for each output channel of w: y = x w^T, dx = dy w, dw = dy^T x.
 
-use half::{bf16, f16};
 use simclr_kernels::conv2d::Write;
 
 use super::{ConvolutionPass, Key, Operands};
 use crate::device::{Device, Epilogue, Matrix, ProductMode};
+use crate::element::typed;
 use crate::{Element, ElementType, Result, Slice, SliceMut};
 
 /// Whether a product is all that a convolution asks for.
@@ -23,13 +23,10 @@ pub(super) fn serves(key: &Key) -> bool {
 pub(super) unsafe fn run(device: &Device, key: &Key, operands: Operands) -> Result<()> {
     // SAFETY: the caller's promise, and these are the key's types.
     unsafe {
-        match (key.element, key.output) {
-            (ElementType::F32, _) => run_as::<f32, f32>(device, key, operands),
-            (ElementType::Bf16, ElementType::F32) => run_as::<bf16, f32>(device, key, operands),
-            (ElementType::Bf16, _) => run_as::<bf16, bf16>(device, key, operands),
-            (ElementType::F16, ElementType::F32) => run_as::<f16, f32>(device, key, operands),
-            (ElementType::F16, _) => run_as::<f16, f16>(device, key, operands),
-        }
+        typed!(key.element, E => match key.output {
+            ElementType::F32 => run_as::<E, f32>(device, key, operands),
+            _ => run_as::<E, E>(device, key, operands),
+        })
     }
 }
 

@@ -50,7 +50,7 @@ impl Prologue {
 fn described(mode: Mode) -> Result<Descriptor> {
     let pointwise = Descriptor::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?;
     pointwise.constant(Name::CUDNN_ATTR_POINTWISE_MODE, Type::CUDNN_TYPE_POINTWISE_MODE, mode as u32)?;
-    let float = data_type(ElementType::F32);
+    let float = data_type(ElementType::F32) as u32;
     pointwise.constant(Name::CUDNN_ATTR_POINTWISE_MATH_PREC, Type::CUDNN_TYPE_DATA_TYPE, float)?;
     pointwise.finalize()?;
     Ok(pointwise)

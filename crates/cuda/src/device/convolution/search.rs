@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use cudarc::cudnn::sys::cudnnBackendHeurMode_t as Mode;
-use half::{bf16, f16};
 
 use super::backend::Descriptor;
 use super::engines::{self, Plan, Recipe};
@@ -13,6 +12,7 @@ use super::operation::Operation;
 use super::route::{Memo, Route};
 use super::{Convolutions, Device, Key, NAME, Operands, pointwise};
 use crate::device::timing;
+use crate::element::typed;
 use crate::launcher::Launcher;
 use crate::ops::elementwise;
 use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut, cache};
@@ -381,25 +381,13 @@ fn none(key: &Key, reason: &str) -> CudaError {
 /// Sets `len` values of a type, from an address on, which is that of as many.
 fn fill(device: &Device, at: u64, len: usize, of: ElementType, value: f32) -> Result<()> {
     // SAFETY: callers own as many values there.
-    unsafe {
-        match of {
-            ElementType::F32 => elementwise::fill::<f32>(device, SliceMut::from_raw(at, len), value),
-            ElementType::Bf16 => elementwise::fill::<bf16>(device, SliceMut::from_raw(at, len), value),
-            ElementType::F16 => elementwise::fill::<f16>(device, SliceMut::from_raw(at, len), value),
-        }
-    }
+    unsafe { typed!(of, E => elementwise::fill::<E>(device, SliceMut::from_raw(at, len), value)) }
 }
 
 /// The value of a type at an address.
 fn value(device: &Device, at: u64, of: ElementType) -> Result<f32> {
     let mut wide = device.buffer::<f32>(1)?;
     // SAFETY: callers own a value there.
-    unsafe {
-        match of {
-            ElementType::F32 => elementwise::widen::<f32>(device, Slice::from_raw(at, 1), wide.write()),
-            ElementType::Bf16 => elementwise::widen::<bf16>(device, Slice::from_raw(at, 1), wide.write()),
-            ElementType::F16 => elementwise::widen::<f16>(device, Slice::from_raw(at, 1), wide.write()),
-        }
-    }?;
+    unsafe { typed!(of, E => elementwise::widen::<E>(device, Slice::from_raw(at, 1), wide.write())) }?;
     Ok(device.values(wide.read())?[0])
 }

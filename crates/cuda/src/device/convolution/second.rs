@@ -1,21 +1,16 @@
 //! What kernels of ours do once cuDNN is done: a result is added or widened, sums are brought to where they are wanted,
 //! or made.
 
-use half::{bf16, f16};
-
 use super::{Key, Operands};
 use crate::device::Device;
+use crate::element::typed;
 use crate::launcher::Scratch;
 use crate::ops::{elementwise, reductions, sums};
-use crate::{Element, ElementType, Result, Slice, SliceMut};
+use crate::{Element, Result, Slice, SliceMut};
 
 /// The second half of [`super::route::Route::InTwo`]: adds or widens the result that lies at `from`.
 pub(super) fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
-    match key.element {
-        ElementType::F32 => second_of::<f32>(device, key, from, to),
-        ElementType::Bf16 => second_of::<bf16>(device, key, from, to),
-        ElementType::F16 => second_of::<f16>(device, key, from, to),
-    }
+    typed!(key.element, E => second_of::<E>(device, key, from, to))
 }
 
 fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
@@ -45,11 +40,7 @@ pub(super) fn widen_sums(device: &Device, key: &Key, narrow: &Scratch, operands:
 
 /// The second half of [`super::route::Route::InTwo`] where sums are wanted.
 pub(super) fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
-    match key.element {
-        ElementType::F32 => channel_sums_of::<f32>(device, key, operands),
-        ElementType::Bf16 => channel_sums_of::<bf16>(device, key, operands),
-        ElementType::F16 => channel_sums_of::<f16>(device, key, operands),
-    }
+    typed!(key.element, E => channel_sums_of::<E>(device, key, operands))
 }
 
 fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {

@@ -1,14 +1,14 @@
 //! Convolutions of single pixels with a stride: the pixels that they meet are brought together first, or put back in
 //! the end, so that the rest is a product of matrices.
 
-use half::{bf16, f16};
 use simclr_kernels::conv2d::Write;
 
 use super::{ConvolutionPass, Convolutions, Key, NAME, Operands};
 use crate::device::Device;
+use crate::element::typed;
 use crate::launcher::Scratch;
 use crate::ops::strided;
-use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
+use crate::{CudaError, Element, Result, Slice, SliceMut};
 
 impl Key {
     /// What [`super::route::Route::Strided`] computes of the pixels that the stride meets; none where it meets all, or
@@ -26,11 +26,7 @@ impl Key {
 impl Convolutions {
     /// Computes a convolution of which [`Key::together`] is left.
     pub(super) fn strided(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
-        match key.element {
-            ElementType::F32 => self.strided_of::<f32>(device, key, operands),
-            ElementType::Bf16 => self.strided_of::<bf16>(device, key, operands),
-            ElementType::F16 => self.strided_of::<f16>(device, key, operands),
-        }
+        typed!(key.element, E => self.strided_of::<E>(device, key, operands))
     }
 
     fn strided_of<E: Element>(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
