@@ -6,6 +6,7 @@ use cudarc::cudnn::sys::{
     cudnnBackendDescriptorType_t as Kind, cudnnConvolutionMode_t, cudnnDataType_t, cudnnGenStatsMode_t,
     cudnnHandle_t,
 };
+use simclr_kernels::Conv2dGeometry;
 
 use super::backend::Descriptor;
 use super::prologue::Prologue;
@@ -76,59 +77,8 @@ impl Operation {
         let w = tensor(IDS[1], of_w, [g.out_channels, g.in_channels, g.kernel_height, g.kernel_width])?;
         let y = tensor(IDS[2], of_y, [g.batch, g.out_channels, g.out_height(), g.out_width()])?;
 
-        let convolution = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
-        let float = data_type(ElementType::F32) as u32;
-        convolution.constant(Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, Type::CUDNN_TYPE_DATA_TYPE, float)?;
-        let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION as u32;
-        convolution.constant(
-            Name::CUDNN_ATTR_CONVOLUTION_CONV_MODE,
-            Type::CUDNN_TYPE_CONVOLUTION_MODE,
-            mode,
-        )?;
-        let (padding, stride) = ([g.padding as i64; 2], [g.stride as i64; 2]);
-        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
-        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &padding)?;
-        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &padding)?;
-        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
-        convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &stride)?;
-        convolution.finalize()?;
-
-        // The kind of operation, and its attributes: convolution, x, w, y, alpha, beta.
-        let (kind, names) = match key.pass {
-            ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => (
-                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-                [
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
-                ],
-            ),
-            ConvolutionPass::BackwardInput => (
-                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-                [
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
-                ],
-            ),
-            ConvolutionPass::BackwardWeight => (
-                Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-                [
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                    Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
-                ],
-            ),
-        };
+        let convolution = convolution(g)?;
+        let (kind, names) = operation_names(key.pass);
         let prologue = key.normalised.then(|| Prologue::new(&x, of_x, shape_of_x)).transpose()?;
         let operation = Descriptor::new(kind)?;
         operation.descriptors(names[0], &[&convolution])?;
@@ -161,6 +111,62 @@ impl Operation {
         graph.handle(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, handle)?;
         graph.finalize()?;
         Ok(Operation { graph, _operations: operations, _described: described, _tensors: tensors })
+    }
+}
+
+/// How a kernel moves over an image, and that sums are in f32.
+fn convolution(g: &Conv2dGeometry) -> Result<Descriptor> {
+    let convolution = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
+    let float = data_type(ElementType::F32) as u32;
+    convolution.constant(Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, Type::CUDNN_TYPE_DATA_TYPE, float)?;
+    let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION as u32;
+    convolution.constant(Name::CUDNN_ATTR_CONVOLUTION_CONV_MODE, Type::CUDNN_TYPE_CONVOLUTION_MODE, mode)?;
+    let (padding, stride) = ([g.padding as i64; 2], [g.stride as i64; 2]);
+    convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
+    convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &padding)?;
+    convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &padding)?;
+    convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
+    convolution.integers(Name::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, &stride)?;
+    convolution.finalize()?;
+    Ok(convolution)
+}
+
+/// The kind of a pass's operation, and the names of its attributes: convolution, x, w, y, alpha, beta.
+fn operation_names(pass: ConvolutionPass) -> (Kind, [Name; 6]) {
+    match pass {
+        ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+            ],
+        ),
+        ConvolutionPass::BackwardInput => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+            ],
+        ),
+        ConvolutionPass::BackwardWeight => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+            [
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+                Name::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+            ],
+        ),
     }
 }
 
