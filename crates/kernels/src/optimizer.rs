@@ -30,7 +30,7 @@ pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
 ///
 /// `decayed` is the norm of the SUM g + decay w. Ports that add the norms |g| + decay |w| instead underestimate the
 /// ratio wherever gradient and weights oppose each other. Without decay it still adapts.
-pub fn trust_ratio(weight: f64, decayed: f64, coefficient: f64) -> f64 {
+fn trust_ratio(weight: f64, decayed: f64, coefficient: f64) -> f64 {
     if weight > 0.0 && decayed > 0.0 { coefficient * weight / decayed } else { 1.0 }
 }
 
@@ -134,6 +134,16 @@ pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moment
 mod tests {
     use super::*;
     use crate::{Isa, Threads};
+
+    #[test]
+    fn the_trust_ratio_takes_the_norm_of_the_sum() {
+        // g opposes w: |g + decay w| = 0.5, while |g| + decay |w| would be 1.5.
+        let cpu = Cpu { isa: Isa::PORTABLE, threads: Threads::new(1).unwrap() };
+        let (weight, decayed) = lars_norms(&cpu, &[1.0], &[-1.0], 0.5);
+        assert_eq!(trust_ratio(weight.sqrt(), decayed.sqrt(), 0.001), 0.002);
+        assert_eq!(trust_ratio(0.0, 1.0, 0.001), 1.0);
+        assert_eq!(trust_ratio(1.0, 0.0, 0.001), 1.0);
+    }
 
     #[test]
     fn adamw_gives_the_same_bits_on_any_number_of_threads() {
