@@ -29,7 +29,6 @@ impl EvalLoader {
             batch,
             share: Share::WHOLE,
             reading,
-            prefetch: 2,
         });
         Self { feed }
     }

@@ -20,7 +20,8 @@
 //! let source = open(photos)?;
 //! let family = ViewFamily::first_branch(&ViewConfig::default(), 32)?;
 //! let views = vec![family.clone(), family];
-//! let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 1, reading: Reading { threads: 2, strict: false }, prefetch: 2, views };
+//! let reading = Reading { threads: 2, strict: false };
+//! let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 1, reading, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
 //! for _ in 0..10 {
 //!     let batch = loader.next_batch()?;

@@ -74,7 +74,7 @@ impl Orders {
             }
         };
         // Two epochs are in work where one ends and the next begins; more when the data set is smaller than the
-        // prefetch.
+        // batches that are made ahead.
         if recent.len() == 2 {
             recent.remove(0);
         }

@@ -64,7 +64,6 @@ fn training_passes_over_them() {
         share: Share::WHOLE,
         seed: 4,
         reading: Reading { threads: 3, strict: false },
-        prefetch: 1,
         views,
     };
     let mut loader = Loader::new(source.train, config, Position::default());
@@ -109,7 +108,7 @@ fn strict_reading_ends_at_the_first_in_order() {
         assert!(loader.next_batch().unwrap().is_none());
 
         let views = vec![family.clone()];
-        let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 4, reading, prefetch: 1, views };
+        let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 4, reading, views };
         let mut loader = Loader::new(train.clone(), config, Position::default());
         let broken = ["cut.jpg", "empty.png", "noise.jpg", "text.jpeg"];
         let names: Vec<String> =

@@ -29,7 +29,6 @@ fn views(set: Arc<dyn Dataset>) -> Vec<Vec<u8>> {
         share: Share::WHOLE,
         seed: 3,
         reading: Reading { threads: 2, strict: false },
-        prefetch: 2,
         views: vec![family.clone(), family],
     };
     let mut loader = Loader::new(set, config, Position::default());

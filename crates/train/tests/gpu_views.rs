@@ -79,7 +79,6 @@ fn loader() -> LoaderConfig {
         share: Share::WHOLE,
         seed: 5,
         reading: Reading { threads: 2, strict: false },
-        prefetch: 2,
         views: config.families(SIDE).unwrap().to_vec(),
     }
 }

@@ -22,8 +22,10 @@ use crate::permutation::{Order, Orders};
 const RUN_BYTES: usize = 256 << 10;
 const LONGEST_RUN: usize = 32;
 
-/// The most threads and the most batches ahead that are accepted.
+/// The most threads that are accepted.
 const MOST: usize = 4096;
+/// Finished batches that are kept ready.
+const AHEAD: usize = 2;
 
 /// What a feed makes.
 pub(crate) struct Job {
@@ -35,24 +37,19 @@ pub(crate) struct Job {
     pub batch: usize,
     pub share: Share,
     pub reading: Reading,
-    pub prefetch: usize,
 }
 
 impl Job {
     fn check(&self) -> Result<(), DataError> {
         let threads = self.reading.threads;
-        for (key, value) in [("batch", self.batch), ("threads", threads), ("prefetch", self.prefetch)] {
+        for (key, value) in [("batch", self.batch), ("threads", threads)] {
             if value == 0 {
                 return Err(DataError::Setting { key, reason: "is 0; at least 1 would be right".to_owned() });
             }
         }
-        for (key, value) in [("threads", threads), ("prefetch", self.prefetch)] {
-            if value > MOST {
-                return Err(DataError::Setting {
-                    key,
-                    reason: format!("is {value}; at most {MOST} would be right"),
-                });
-            }
+        if threads > MOST {
+            let reason = format!("is {threads}; at most {MOST} would be right");
+            return Err(DataError::Setting { key: "threads", reason });
         }
         self.rows.check()?;
         let images = self.dataset.len();
@@ -87,10 +84,8 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub fn start(job: Job) -> Self {
-        // A number out of range is refused below, through this very channel.
-        let prefetch = job.prefetch.clamp(1, MOST);
-        let (ready_in, ready) = bounded(prefetch);
-        let (recycled, recycled_out) = bounded(prefetch + 2);
+        let (ready_in, ready) = bounded(AHEAD);
+        let (recycled, recycled_out) = bounded(AHEAD + 2);
         let mut feed =
             Self { ready: Some(ready), recycled, skipped: Arc::default(), shared: None, threads: Vec::new() };
         if let Err(error) = job.check().and_then(|()| feed.spawn(job, ready_in.clone(), recycled_out)) {

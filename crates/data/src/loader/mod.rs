@@ -71,8 +71,6 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// How the images are read.
     pub reading: Reading,
-    /// Finished batches kept ready; at least 1.
-    pub prefetch: usize,
     /// The law of the views of each branch, all of one size: two for pretraining, one for training a classifier.
     pub views: Vec<ViewFamily>,
 }
@@ -143,9 +141,9 @@ impl Loader {
     }
 
     fn start(dataset: Arc<dyn Dataset>, config: LoaderConfig, rows: Rows, start: Position) -> Self {
-        let LoaderConfig { batch, share, seed, reading, prefetch, .. } = config;
+        let LoaderConfig { batch, share, seed, reading, .. } = config;
         let order = Order::Shuffled { seed, apart: share.whole(batch) };
-        Self { feed: Feed::start(Job { dataset, rows, order, start, batch, share, reading, prefetch }) }
+        Self { feed: Feed::start(Job { dataset, rows, order, start, batch, share, reading }) }
     }
 
     /// The next batch, waiting for it if need be.

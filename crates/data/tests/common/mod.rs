@@ -84,7 +84,6 @@ pub fn loading(batch: usize, seed: u64, threads: usize) -> LoaderConfig {
         share: Share::WHOLE,
         seed,
         reading: Reading { threads, strict: false },
-        prefetch: 2,
         views: vec![family.clone(), family],
     }
 }

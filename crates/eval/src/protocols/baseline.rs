@@ -43,7 +43,7 @@ pub fn random_encoder(
     let batch = (BATCH / views.len()).min(train.len().div_ceil(2));
     let batches = (PASSES * train.len() / batch.max(1)).clamp(BATCHES[0], BATCHES[1]);
     let reading = Reading { threads: device.threads(), strict: config.data.strict };
-    let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
+    let loader = LoaderConfig { batch, share: Share::WHOLE, seed, reading, views };
     let mut loader = Loader::new(train.clone(), loader, Position::default());
     // Nothing flows back here: all that a tape need keep is what comes into each block. Averages that keep nothing
     // of themselves are the batch's own.

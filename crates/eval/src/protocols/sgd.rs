@@ -201,7 +201,7 @@ impl<'s> Lessons<'s> {
     ) -> Result<Lessons<'s>, EvalError> {
         let views = vec![ViewFamily::first_branch(&ViewConfig::crop_flip(), model.image_size() as u32)?];
         let (batch, seed) = (sgd.batch, sgd.seed ^ ANOTHER_DRAW);
-        let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, prefetch: 2, views };
+        let config = LoaderConfig { batch, share: Share::WHOLE, seed, reading, views };
         let loader = Loader::new(part.images.clone(), config, Position::default());
         let (images, rates) = (part.len(), sgd.rates(part.len()));
         Ok(Lessons { side, sgd, rates, targets: &part.targets, images, loader })

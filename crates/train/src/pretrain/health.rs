@@ -88,14 +88,7 @@ fn embed_pairs(
 ) -> Result<(Embedded, Vec<Skipped>), TrainError> {
     // Several batches, so that some images may be broken; as even as can be, so that few are left over.
     let batch = holdout.len() / holdout.len().div_ceil(PAIRS).max(LEAST_BATCHES);
-    let config = LoaderConfig {
-        batch,
-        share: Share::WHOLE,
-        seed: VIEW_SEED,
-        reading,
-        prefetch: 2,
-        views: views.to_vec(),
-    };
+    let config = LoaderConfig { batch, share: Share::WHOLE, seed: VIEW_SEED, reading, views: views.to_vec() };
     let mut loader = Loader::new(holdout.clone(), config, Position::default());
     let (mut first, mut second) = (Embedded { h: vec![], z: vec![] }, Embedded { h: vec![], z: vec![] });
     // Whole batches of the first epoch; a last one in part, so that every image has been read.

@@ -201,7 +201,6 @@ impl<'r> Run<'r> {
             share: self.team.part.share(),
             seed: self.config.train.seed,
             reading: self.reading,
-            prefetch: 2,
             views: self.families.to_vec(),
         };
         let (next, device) = (self.state.places[self.team.part.rank], &self.state.model.device);

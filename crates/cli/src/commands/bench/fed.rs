@@ -109,7 +109,6 @@ impl Taker<'_> {
             share: Share::WHOLE,
             seed: 0,
             reading: Reading { threads: self.device.threads(), strict: false },
-            prefetch: 2,
             views: families.to_vec(),
         };
         let count = images.len();
