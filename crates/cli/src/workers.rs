@@ -39,9 +39,9 @@ const LOCAL_RANK: &str = "LOCAL_RANK";
 /// Train with several processes
 #[derive(Args, Clone, Debug, Default)]
 pub struct Working {
-    /// Train with N processes that share every batch (the result of one, but for the rounding of sums): all on this machine, or, with --meet,
-    /// wherever you start them. On GPUs each local process takes the next one from --device; a process started by
-    /// hand takes exactly that one
+    /// Train with N processes that share every batch (the result of one, but for the rounding of sums): all on this
+    /// machine, or, with --meet, wherever you start them. On GPUs each local process takes the next one from --device;
+    /// a process started by hand takes exactly that one
     #[arg(long, value_name = "N", value_parser = from_to(1, MOST), help_heading = "Workers")]
     workers: Option<usize>,
 

@@ -1,7 +1,8 @@
 //! How fast cuDNN's convolutions of two encoders are, each pass by itself: the engine that is chosen, and the
 //! algorithm of the older interface.
 //!
-//!     cargo run --release -p simclr-cuda --features cuda --example convolutions -- [--f32|--tf32|--f16] [--any] [--add] [--all] [WORD ...]
+//!     cargo run --release -p simclr-cuda --features cuda --example convolutions -- \
+//!         [--f32|--tf32|--f16] [--any] [--add] [--all] [WORD ...]
 //!
 //! The forward pass is measured without and with the sums that a BatchNorm needs. Only lines whose text holds every
 //! WORD are measured, such as `resnet18 input`. `--any` also allows what gives other bits each time, `--add` adds

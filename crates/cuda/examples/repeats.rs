@@ -2,9 +2,9 @@
 //! at 32 x 32, in f16 and bf16.
 //!
 //! `cargo run --release -p simclr-cuda --features cuda --example repeats [-- VIEWS]`, 512 views unless said
-//! otherwise. A line says what was the fastest when it was timed by itself (`in two`: sums apart, which repeat) and in how
-//! many of a hundred calls the sums differ from the first's. Calls choose for themselves: where two ways take as long,
-//! they may choose the other.
+//! otherwise. A line says what was the fastest when it was timed by itself (`in two`: sums apart, which repeat) and in
+//! how many of a hundred calls the sums differ from the first's. Calls choose for themselves: where two ways take as
+//! long, they may choose the other.
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -58,8 +58,10 @@ impl Var {
 /// The nodes of an operator's inputs, where these need gradients.
 type Inputs = SmallVec<[Option<usize>; 4]>;
 
-// A box around the large variant would be allocated at every step.
-#[allow(clippy::large_enum_variant)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box around the large variant would be allocated at every step"
+)]
 #[derive(Debug)]
 pub(crate) enum Node<'a> {
     /// Something whose gradient is asked for: a parameter, or an input of a checkpointed segment.

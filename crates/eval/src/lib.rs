@@ -1,5 +1,5 @@
 //! Evaluation protocols: kNN, linear, logistic regression, fine-tuning, transfer, ablation studies, and the report;
-//! features in files, and search among them
+//! features in files, and search among them.
 
 #![forbid(unsafe_code)]
 

@@ -7,6 +7,7 @@
 //! | `state_dict` | torchvision's names in a safetensors file |
 //! | `import` | the way back, into a run folder; a fine-tuned network, to be used |
 //! | `onnx` | a graph that ONNX runtimes run |
+//! | `error` | what can go wrong |
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! What the processor could reach: the rate of independent multiply-adds in registers. No kernel computes more; one that
-//! saves multiplications, as Winograd's does, is counted by those that it stands for, and may seem to.
+//! What the processor could reach: the rate of independent multiply-adds in registers. No kernel computes more; one
+//! that saves multiplications, as Winograd's does, is counted by those that it stands for, and may seem to.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,15 @@ pub fn f32_flops(cpu: &Cpu) -> f64 {
 
 /// Operations per second of dot products of bf16 pairs that accumulate in f32. None without AVX512_BF16.
 pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
-    #[cfg(target_arch = "x86_64")]
-    if cpu.isa.level() == Level::Avx512Bf16 {
-        // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 and its BF16 part.
-        return Some(flops(cpu, 2 * 16, || unsafe { bf16_dots() }));
+    if cpu.isa.level() != Level::Avx512Bf16 {
+        return None;
     }
-    let _ = Level::Avx512Bf16;
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 and its BF16 part.
+        Some(flops(cpu, 2 * 16, || unsafe { bf16_dots() }))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
     None
 }
 

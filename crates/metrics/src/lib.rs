@@ -13,6 +13,9 @@
 //! | `alignment`, `uniformity`, `spread` | geometry of the projections on the sphere |
 //! | `pairs` | NT-Xent, contrastive accuracy and entropy of held-out pairs |
 //! | `average_precision` | VOC 11-point, and its mean over classes |
+//! | `features` | their matrix, checked |
+//! | `eigenvalues` | those of a symmetric matrix, for `rank_me` |
+//! | `error` | what can be wrong with the input |
 
 #![forbid(unsafe_code)]
 

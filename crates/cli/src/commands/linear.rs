@@ -46,8 +46,9 @@ pub struct Linear {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    /// Logistic regression by L-BFGS on the features of central crops, standardised (mean 0 and deviation 1 each), with
-    /// the L2 penalty chosen on a validation split, of 45 from 1e-6 to 1e5, those left out that come long after the best
+    /// Logistic regression by L-BFGS on the features of central crops, standardised (mean 0 and deviation 1 each),
+    /// with the L2 penalty chosen on a validation split, of 45 from 1e-6 to 1e5, those left out that come long after
+    /// the best
     Logistic,
     /// SGD on random crops and flips: the paper's protocol; each epoch is one pass over the images
     Sgd,

@@ -1,7 +1,6 @@
 //! Running the program as a user does, on tiny data.
 
-// Each test program uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::fs;
 use std::io::{self, Write};

@@ -54,8 +54,9 @@ DEVICE void backward_coefficients(double sum, double product, double count, doub
 }
 
 // `sums` becomes [sum of g, sum of g (x - mean)] of this worker, of which `partials` are pieces of `width` values, the
-// first beginning at 0 and the second at `products`; `dgamma` and `dbeta` its share of the gradients; `abc` what follows
-// where no other worker's sums are added. The latter three may be null. Blocks as of `sum_of_pieces`: half of a block's columns are sums of g, the others those of the same channels' products.
+// first beginning at 0 and the second at `products`; `dgamma` and `dbeta` its share of the gradients; `abc` what
+// follows where no other worker's sums are added. The latter three may be null. Blocks as of `sum_of_pieces`: half of
+// a block's columns are sums of g, the others those of the same channels' products.
 KERNEL(1024, batch_norm_backward_totals)
 (const double *partials, u32 pieces, u32 width, u32 products, const float *coefficients, double count, double *sums, float *dgamma,
  float *dbeta, float *abc, u32 channels) {

@@ -4,7 +4,8 @@
 //! Memory is all that costs: x is small, and what is computed of it is cheap. So what the convolution puts out, y, is
 //! neither written nor kept. It is computed for its sums, again for relu(y scale + shift), and a third time in backward
 //! to know where the ReLU let values through. There dy is read once. Let g be dy where the ReLU is open, p the values
-//! under the taps of a pixel. BatchNorm makes dy_conv = g a + y b + c of it (a, b and c a channel), and y = w p, so that
+//! under the taps of a pixel. BatchNorm makes dy_conv = g a + y b + c of it (a, b and c a channel), and y = w p, so
+//! that
 //!
 //! ```text
 //! dw = sum of dy_conv p^T = a sum of g p^T + b w (sum of p p^T) + c sum of p^T,

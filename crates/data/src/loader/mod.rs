@@ -8,10 +8,10 @@
 //! ```
 //!
 //! The orders of the epochs follow one another without a gap, and their places are cut into short runs. A worker
-//! takes an empty buffer, then the lowest run that nobody has taken, and fills it; the assembler takes the runs in their order and
-//! copies the views into batches, passing over broken images. What is in a batch is thereby a function of the place
-//! where it starts, never of who was faster. The buffers in circulation bound both the memory and how far ahead the
-//! workers run.
+//! takes an empty buffer, then the lowest run that nobody has taken, and fills it; the assembler takes the runs in
+//! their order and copies the views into batches, passing over broken images. What is in a batch is thereby a function
+//! of the place where it starts, never of who was faster. The buffers in circulation bound both the memory and how far
+//! ahead the workers run.
 
 mod assembler;
 mod feed;

@@ -1,5 +1,5 @@
 //! What the tests of data sets share: small pictures and archives of them, made in memory.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod numbered;
 

@@ -1,5 +1,5 @@
 //! What the engine's tests share: reproducible values, a small network, and the check of gradients.
-#![allow(dead_code)] // Each test binary uses its own part.
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod gradient_check;
 pub mod network;

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! TrainedEncoder::load(RUN) ──▶ Versus<Model> ──┬─▶ encode ──▶ Versus<Encoded> ──┬─▶ knn ──────┐
-//! Splits::new(train, test) ─────────────────────┤                               ├─▶ logistic ──┼─▶ Evaluation ─▶ RUN/evaluation/
+//! Splits::new(train, test) ─────────────────────┤                               ├─▶ logistic ──┼─▶ Evaluation
 //!                                               └─▶ linear_sgd, finetune ───────│──────────────┘
 //!                                                                               └─▶ pictures ─▶ assemble_report
 //! ```
 //!
-//! The encoder is lent to every protocol unchangeable, and BatchNorm runs by its running averages; fine-tuning
-//! trains a copy of it. The same seed gives the same bits for any number of threads.
+//! Evaluations are kept in RUN/evaluation/. The encoder is lent to every protocol unchangeable, and BatchNorm runs by
+//! its running averages; fine-tuning trains a copy of it. The same seed gives the same bits for any number of threads.
 //!
 //! | file | |
 //! |---|---|
@@ -20,7 +20,7 @@
 //! | `versus` | the trained and the random one, side by side |
 //! | `encode` | h of all images |
 //! | `knn`, `regression`, `linear_sgd`, `finetune` | the protocols |
-//! | `sgd` | what those share that train by SGD (`linear_sgd`, `finetune`, `transfer`): settings and the loop over epochs |
+//! | `sgd` | what those share that train by SGD (`linear_sgd`, `finetune`, `transfer`): settings and the loop |
 //! | `network` | an encoder with a classifier, trained as one |
 //! | `loss` | what it minimises |
 //! | `examples` | images and their targets |

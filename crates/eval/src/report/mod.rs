@@ -279,8 +279,8 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, probe and its images, two pictures, a map's title twice and class twice, class, its protocol and data,
-        // configuration, skipped file twice.
+        // four times, probe and its images, two pictures, a map's title twice and class twice, class, its protocol and
+        // data, configuration, skipped file twice.
         assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 33);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {

@@ -1,6 +1,6 @@
 //! A toy data set and encoders for it.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::sync::Arc;
 

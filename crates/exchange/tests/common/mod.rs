@@ -1,7 +1,6 @@
 //! Networks to write, and what is written run again.
 
-// Each test program uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod interpreter;
 

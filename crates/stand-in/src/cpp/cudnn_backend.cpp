@@ -1,6 +1,7 @@
 // cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with
-// or without sums of its channels, and with or without scale, shift and ReLU before it. Stricter than cuDNN: an attribute of a wrong type or length, one too many or one
-// too few is refused. Follows cudnn.cpp, by which the convolutions are computed.
+// or without sums of its channels, and with or without scale, shift and ReLU before it. Stricter than cuDNN: an
+// attribute of a wrong type or length, one too many or one too few is refused. Follows cudnn.cpp, by which the
+// convolutions are computed.
 
 #include <unistd.h>
 

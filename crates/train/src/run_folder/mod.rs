@@ -7,7 +7,7 @@
 //! RUN/metrics.jsonl          the metrics log
 //! RUN/events.out.tfevents.*  the same for TensorBoard
 //! RUN/checkpoints/           step-XXXXXXXX.safetensors
-//! RUN/evaluation/            one JSON file a protocol
+//! RUN/evaluation/            one JSON file a protocol; fine-tuned networks
 //! RUN/data.index             what was found in the data's folders and archives, to start sooner next time
 //! RUN/data.cache             decoded images, where they are kept on disk and until the run is finished
 //! RUN/skipped.jsonl          images that could not be used

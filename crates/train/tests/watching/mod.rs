@@ -1,7 +1,6 @@
 //! Watching a run, which several tests do.
 
-// Each test program looks at a part of what was seen.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program looks at a part of what was seen")]
 
 use std::sync::mpsc::Sender;
 

@@ -234,8 +234,8 @@ impl Convolutions {
         Ok(timed)
     }
 
-    /// Engines that compute what a key asks for, and the product where it is one of all pixels or of those that a stride
-    /// meets, the fastest first: one at least. Something else takes `best` seconds.
+    /// Engines that compute what a key asks for, and the product where it is one of all pixels or of those that a
+    /// stride meets, the fastest first: one at least. Something else takes `best` seconds.
     fn at_once(&mut self, device: &Device, key: &Key, operands: Operands, best: f64) -> Result<Timed> {
         let timed = self.engines(device, key, operands, best);
         let product = match (pointwise::serves(key), key.together()) {
@@ -302,7 +302,6 @@ impl Convolutions {
     }
 
     /// Times a proposal, unless it may not serve or is known already.
-    #[expect(clippy::too_many_arguments, reason = "the state of one search")]
     fn engine(
         &mut self,
         device: &Device,
