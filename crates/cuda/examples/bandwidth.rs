@@ -280,10 +280,10 @@ mod measure {
                 gpu.conv2d_forward(packed, MODE, images.read(), weights.read(), y.write())
             })?;
             self.time("weight gradient as it is", least, || {
-                gpu.conv2d_backward_weight_f32(&g, MODE, x.read(), y.read(), dw.write())
+                gpu.conv2d_backward_weight(&g, MODE, x.read(), y.read(), dw.write())
             })?;
             self.time("weight gradient, packed before", least, || {
-                gpu.conv2d_backward_weight_f32(packed, MODE, images.read(), y.read(), packed_dw.write())
+                gpu.conv2d_backward_weight(packed, MODE, images.read(), y.read(), packed_dw.write())
             })?;
             if !first_layer::serves::<bf16>(&g) {
                 return Ok(());

@@ -111,6 +111,7 @@ fn a_captured_step_does_what_the_step_did() {
     let weight = device.buffer_of(&noise(width * width, 2)).unwrap();
     let filter = device.buffer_of(&noise(g.weight_len(), 3)).unwrap();
     let image = device.buffer_of(&noise(g.input_len(), 4)).unwrap();
+    let half = device.buffer_of(&[0.5f32]).unwrap();
     // x = relu(x w) / 2 + channel sums of a convolution, over and over.
     let step = |x: &mut simclr_cuda::DeviceBuffer<f32>, total: &mut simclr_cuda::DeviceBuffer<f64>| {
         let mut y = device.buffer::<f32>(rows * width)?;
@@ -118,7 +119,7 @@ fn a_captured_step_does_what_the_step_did() {
         device.product(a, b, Epilogue::None, ProductMode::Exact, y.write(), Write::Over)?;
         let mut z = device.buffer::<f32>(rows * width)?;
         elementwise::relu_forward(&device, y.read(), z.write())?;
-        elementwise::scale(&device, z.write(), 0.5)?;
+        elementwise::scale_by(&device, z.write(), half.read())?;
         device.copy(z.read(), x.write())?;
         let mut features = device.buffer::<f32>(g.output_len())?;
         device.conv2d_forward(&g, mode, image.read(), filter.read(), features.write())?;
@@ -150,13 +151,12 @@ fn a_step_whose_buffers_are_gone_writes_into_nobody_elses() {
     let Some(device) = another_device() else { return };
     let ones = vec![1f32; 5000];
     let mut x = device.buffer_of(&ones).unwrap();
-    let halve = |x: &mut simclr_cuda::DeviceBuffer<f32>| elementwise::scale(&device, x.write(), 0.5);
-    let graph = device.capture(|| halve(&mut x)).unwrap();
+    let graph = device.capture(|| elementwise::fill(&device, x.write(), 2.0)).unwrap();
     let place = x.read().address();
     drop(x);
     let mut y = device.buffer_of(&ones).unwrap();
     assert_ne!(y.read().address(), place);
-    let later = device.capture(|| halve(&mut y)).unwrap();
+    let later = device.capture(|| elementwise::fill(&device, y.write(), 0.5)).unwrap();
     graph.replay().unwrap();
     assert!(device.values(y.read()).unwrap().iter().all(|v| *v == 0.5));
     // What was gone before the later step is none of its buffers.
@@ -177,9 +177,10 @@ fn another_device_does_not_break_into_a_capture() {
     let Some(other) = another_device() else { return };
     let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let mut x = device.buffer_of(&values).unwrap();
+    let half = device.buffer_of(&[0.5f32]).unwrap();
     let graph = device
         .capture(|| {
-            elementwise::scale(&device, x.write(), 0.5)?;
+            elementwise::scale_by(&device, x.write(), half.read())?;
             let copied = std::thread::scope(|scope| {
                 let elsewhere = scope.spawn(|| {
                     let mut channel = Channel::new(&other, 4000)?;
@@ -209,7 +210,7 @@ fn another_device_does_not_break_into_a_capture() {
                 elsewhere.join().unwrap()
             });
             assert_eq!(copied?, bytemuck::cast_slice::<f32, u8>(&values));
-            elementwise::scale(&device, x.write(), 0.5)
+            elementwise::scale_by(&device, x.write(), half.read())
         })
         .unwrap();
     drop(other);
@@ -239,8 +240,8 @@ fn what_cannot_be_captured_is_refused_and_the_device_goes_on() {
     assert!(error.is_err(), "more memory than the first time");
     let failing = device.capture(|| Err(CudaError::Call { what: "a step", reason: "it failed".into() }));
     assert_eq!(failing.unwrap_err().to_string(), "a step failed: it failed");
-    elementwise::scale(&device, x.write(), 2.0).unwrap();
-    assert_eq!(device.values(x.read()).unwrap(), [2.0, 4.0]);
+    elementwise::fill(&device, x.write(), 3.0).unwrap();
+    assert_eq!(device.values(x.read()).unwrap(), [3.0; 2]);
 }
 
 #[test]

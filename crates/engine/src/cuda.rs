@@ -121,10 +121,10 @@ impl Kernels for CudaKernels {
                 let (x, packed) = (self.packed::<E>(&packing, x)?, packing.geometry());
                 let mut packed_dw = self.gpu.buffer(packed.weight_len())?;
                 let (x, to) = (x.read(), packed_dw.write());
-                self.gpu.conv2d_backward_weight_f32::<E>(packed, self.convolutions(), x, dy.gpu()?, to)?;
+                self.gpu.conv2d_backward_weight::<E>(packed, self.convolutions(), x, dy.gpu()?, to)?;
                 stem::unpack_weights(&self.gpu, &packing, packed_dw.read(), dw)?
             } else {
-                self.gpu.conv2d_backward_weight_f32::<E>(g, self.convolutions(), x.gpu()?, dy.gpu()?, dw)?
+                self.gpu.conv2d_backward_weight::<E>(g, self.convolutions(), x.gpu()?, dy.gpu()?, dw)?
             }
         });
         Ok(())

@@ -47,11 +47,6 @@ KERNEL(256, add_assign)(T *a, const T *b, i64 count) {
     map(a, b, a, count, [](float a, float b) { return a + b; });
 }
 
-// a *= factor.
-KERNEL(256, scale)(T *a, float factor, i64 count) {
-    map(a, a, a, count, [=](float a, float) { return a * factor; });
-}
-
 // a *= *factor, a value that the device computed.
 KERNEL(256, scale_by)(T *a, const float *factor, i64 count) {
     float by = *factor;

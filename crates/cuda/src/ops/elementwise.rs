@@ -48,13 +48,6 @@ pub fn add_assign<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, b: Slice<E>) -
     unsafe { run::<E>(gpu, "add_assign", a.len(), arguments) }
 }
 
-/// a *= factor.
-pub fn scale<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, factor: f32) -> Result<()> {
-    let arguments = arguments![a.address(), factor, a.len() as i64];
-    // SAFETY: the one slice is as long as is said.
-    unsafe { run::<E>(gpu, "scale", a.len(), arguments) }
-}
-
 /// a *= factor, a value on the device.
 pub fn scale_by<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, factor: Slice<f32>) -> Result<()> {
     expect_len("scale_by", "factor", factor.len(), 1)?;

@@ -208,7 +208,7 @@ fn passes_over_values_count_beyond_32_bits() {
         let want: Vec<f32> = before.iter().zip(b).map(|(a, b)| E::narrow(a + b).widen()).collect();
         assert!(a == want, "from value {start} on");
     }
-    elementwise::scale(gpu, a.write(), 2.0).unwrap();
+    elementwise::scale_by(gpu, a.write(), dense(&[2.0f32]).read()).unwrap();
     assert_eq!(widened(&a.part(len - 5, 5)), [3.0; 5]);
 
     let mut bytes = Sparse::<u8>::zeros(len);

@@ -268,28 +268,12 @@ impl Device {
         self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], [0; 2])
     }
 
-    /// dw of a convolution, of the type of the activations: sums are in f32, and rounded once.
-    ///
-    /// # Errors
-    /// As [`Device::conv2d_forward`].
-    pub fn conv2d_backward_weight<E: Element>(
-        &self,
-        g: &Conv2dGeometry,
-        mode: ConvolutionMode,
-        x: Slice<E>,
-        dy: Slice<E>,
-        dw: SliceMut<E>,
-    ) -> Result<()> {
-        let key = Key::of::<E, E>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
-        self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2])
-    }
-
     /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower,
     /// else rounded to that type.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
-    pub fn conv2d_backward_weight_f32<E: Element>(
+    pub fn conv2d_backward_weight<E: Element>(
         &self,
         g: &Conv2dGeometry,
         mode: ConvolutionMode,

@@ -1,10 +1,9 @@
 //! Parts of a batch: what is computed at once, and what a choice is made on.
 
-use super::{ConvolutionPass, Convolutions, Device, Key, Operands, channel_sums};
-use crate::launcher::Scratch;
+use super::{ConvolutionPass, Convolutions, Device, Key, NAME, Operands, channel_sums};
+use crate::launcher::{Scratch, expect};
 use crate::ops::elementwise;
-use crate::{Element, ElementType, Result, SliceMut};
-use half::{bf16, f16};
+use crate::{ElementType, Result, SliceMut};
 use simclr_kernels::Conv2dGeometry;
 
 /// How much is computed at once, and how much a choice is made on.
@@ -112,15 +111,7 @@ impl Convolutions {
                 self.in_pieces(device, &forward, images, operands)?;
                 channel_sums(device, key, operands)
             }
-            ConvolutionPass::BackwardWeight => match key.output {
-                ElementType::F32 => {
-                    // SAFETY: the result has so many values of this type, and is lent exclusively.
-                    let dw = unsafe { SliceMut::from_raw(operands.w, key.len()) };
-                    self.weight_in_pieces(device, key, images, operands, dw)
-                }
-                ElementType::Bf16 => self.rounded_weight_in_pieces::<bf16>(device, key, images, operands),
-                ElementType::F16 => self.rounded_weight_in_pieces::<f16>(device, key, images, operands),
-            },
+            ConvolutionPass::BackwardWeight => self.weight_in_pieces(device, key, images, operands),
         }
     }
 
@@ -144,32 +135,19 @@ impl Convolutions {
         key: &Key,
         images: usize,
         operands: Operands,
-        mut dw: SliceMut<f32>,
     ) -> Result<()> {
-        let key = Key { output: ElementType::F32, ..*key };
+        expect(NAME, key.output == ElementType::F32, || format!("{key:?} has no sum of pieces in f32"))?;
+        // SAFETY: the result has so many values of this type, and is lent exclusively.
+        let mut dw = unsafe { SliceMut::from_raw(operands.w, key.len()) };
         let part = Scratch::of::<f32>(device, key.len())?;
         let mut first = true;
-        self.each_piece(&key, images, operands, |this, key, operands| {
+        self.each_piece(key, images, operands, |this, key, operands| {
             if std::mem::take(&mut first) {
                 return this.compute(device, key, Operands { w: dw.address(), ..operands });
             }
             this.compute(device, key, Operands { w: part.address(), ..operands })?;
             elementwise::add_assign::<f32>(device, dw.reborrow(), part.as_ref())
         })
-    }
-
-    fn rounded_weight_in_pieces<E: Element>(
-        &mut self,
-        device: &Device,
-        key: &Key,
-        images: usize,
-        operands: Operands,
-    ) -> Result<()> {
-        let mut wide = Scratch::of::<f32>(device, key.len())?;
-        self.weight_in_pieces(device, key, images, operands, wide.as_mut())?;
-        // SAFETY: the result has so many values of this type, and is lent exclusively.
-        let dw = unsafe { SliceMut::<E>::from_raw(operands.w, key.len()) };
-        elementwise::narrow(device, wide.as_ref(), dw)
     }
 }
 
