@@ -11,7 +11,7 @@ use crate::decode::DecodeScratch;
 use crate::error::DataError;
 
 /// Height and width of every image.
-pub const SIDE: u32 = 32;
+const SIDE: u32 = 32;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const IMAGE: usize = 3 * PLANE;
 
@@ -20,7 +20,7 @@ const CIFAR10_CLASSES: [&str; 10] =
 
 /// Which of the two data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
+pub(crate) enum Variant {
     /// 10 classes, one label byte.
     Cifar10,
     /// 100 classes, the fine label after the coarse one.
@@ -36,7 +36,7 @@ impl Variant {
     }
 
     /// The number of classes.
-    pub fn classes(self) -> usize {
+    pub(crate) fn classes(self) -> usize {
         match self {
             Self::Cifar10 => 10,
             Self::Cifar100 => 100,
@@ -44,7 +44,7 @@ impl Variant {
     }
 
     /// Bytes of one image with its labels.
-    pub fn record_bytes(self) -> usize {
+    pub(crate) fn record_bytes(self) -> usize {
         self.label_bytes() + IMAGE
     }
 }
@@ -78,12 +78,7 @@ pub(crate) fn load(
 ///
 /// # Errors
 /// A sentence, if `bytes` is not a whole number of records or a label is out of range.
-pub fn append(
-    bytes: &[u8],
-    variant: Variant,
-    pixels: &mut Vec<u8>,
-    labels: &mut Vec<u8>,
-) -> Result<(), String> {
+fn append(bytes: &[u8], variant: Variant, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), String> {
     let record = variant.record_bytes();
     if !bytes.len().is_multiple_of(record) {
         return Err(format!(
@@ -187,5 +182,36 @@ impl Pixels for Images {
 
     fn read<'a>(&'a self, index: usize, _: &'a mut DecodeScratch) -> Result<&'a [u8], String> {
         Ok(&self.0[index * IMAGE..(index + 1) * IMAGE])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_and_is_all_or_an_error(
+            records in 0usize..3,
+            extra in 0usize..5,
+            fill: u8,
+            label: u8,
+            hundred: bool,
+        ) {
+            let variant = if hundred { Variant::Cifar100 } else { Variant::Cifar10 };
+            let mut bytes = vec![fill; records * variant.record_bytes() + extra];
+            for record in bytes.chunks_exact_mut(variant.record_bytes()) {
+                record[usize::from(hundred)] = label;
+            }
+            let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+            let result = append(&bytes, variant, &mut pixels, &mut labels);
+            let right = extra == 0 && (records == 0 || usize::from(label) < variant.classes());
+            prop_assert_eq!(result.is_ok(), right);
+            if right {
+                prop_assert_eq!(labels, vec![label; records]);
+                prop_assert_eq!(pixels, vec![fill; records * 3072]);
+            }
+        }
     }
 }

@@ -13,18 +13,18 @@ use crate::error::DataError;
 
 /// A parsed IDX file of unsigned bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Idx {
+struct Idx {
     /// The dimensions, outermost first.
-    pub dims: Vec<usize>,
+    dims: Vec<usize>,
     /// Where the elements lie within the file.
-    pub data: Range<usize>,
+    data: Range<usize>,
 }
 
 /// Reads the header of an IDX file and checks that `bytes` holds exactly the elements that it declares.
 ///
 /// # Errors
 /// A sentence saying what is wrong.
-pub fn parse(bytes: &[u8]) -> Result<Idx, String> {
+fn parse(bytes: &[u8]) -> Result<Idx, String> {
     let [0, 0, kind, dimensions, rest @ ..] = bytes else {
         return Err(
             "not an IDX file: it does not begin with two zero bytes, a type and a dimension count".to_owned()
@@ -217,5 +217,43 @@ impl Pixels for Images {
         scratch.pixels.extend(stored.iter().flat_map(|&grey| [grey; 3]));
         self.window.apply_to_grey(&mut scratch.pixels);
         Ok(&scratch.pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn never_panics_and_stays_within_the_file(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(parsed) = parse(&bytes) {
+                prop_assert!(parsed.data.end == bytes.len());
+                prop_assert_eq!(parsed.dims.iter().product::<usize>(), parsed.data.len());
+            }
+        }
+
+        #[test]
+        fn headers_are_believed_only_if_the_file_bears_them_out(
+            dims in proptest::collection::vec(any::<u32>(), 0..6),
+            data in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut bytes = vec![0, 0, 8, dims.len() as u8];
+            bytes.extend(dims.iter().flat_map(|dim| dim.to_be_bytes()));
+            bytes.extend(&data);
+            let declared = dims.iter().fold(1u128, |product, &dim| product.saturating_mul(u128::from(dim)));
+            prop_assert_eq!(parse(&bytes).is_ok(), declared == data.len() as u128);
+        }
+
+        #[test]
+        fn round_trips(height in 1usize..5, width in 1usize..5, count in 1usize..5) {
+            let mut bytes = vec![0, 0, 8, 3];
+            bytes.extend([count, height, width].iter().flat_map(|&dim| (dim as u32).to_be_bytes()));
+            bytes.extend(vec![7; count * height * width]);
+            let parsed = parse(&bytes).unwrap();
+            prop_assert_eq!(parsed.dims, vec![count, height, width]);
+            prop_assert_eq!(parsed.data, 16..bytes.len());
+        }
     }
 }

@@ -39,7 +39,7 @@
 mod binary;
 mod cached;
 mod caught;
-pub mod cifar;
+mod cifar;
 mod concat;
 mod dataset;
 mod decode;
@@ -47,7 +47,7 @@ mod error;
 mod evaluation;
 mod fault;
 mod files;
-pub mod idx;
+mod idx;
 mod index;
 mod layout;
 mod listing;
@@ -61,7 +61,7 @@ mod permutation;
 mod positioned;
 mod sample;
 mod source;
-pub mod stl10;
+mod stl10;
 mod subset;
 mod survey;
 

@@ -14,7 +14,7 @@ use crate::fault::{Unread, probe_range};
 use crate::positioned::read_range;
 
 /// Height and width of every image.
-pub const SIDE: u32 = 96;
+const SIDE: u32 = 96;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const IMAGE: usize = 3 * PLANE;
 
