@@ -63,8 +63,8 @@ pub trait Observer {
     fn warn(&mut self, message: &str);
     /// Something is as it should be, but could surprise.
     fn note(&mut self, _message: &str) {}
-    /// The run ends with an error that was none of its steps', which are all in `checkpoint`: once what failed is
-    /// mended, it can go on from there.
+    /// The run ends with an error that came from outside and cost none of its steps, as far as they could be saved:
+    /// once what failed is mended, it can go on from `checkpoint`, its newest.
     fn rescued(&mut self, _checkpoint: &Path) {}
     /// Whether to stop after this step. What was done is saved first.
     fn stop(&self) -> bool;
