@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::decode::{Format, MAGIC_BYTES, READ};
-use crate::error::{DataError, inert_bytes};
+use crate::error::{DataError, name_of};
 use crate::names::{Names, Paths, bytes_of, extension, os_name};
 
 /// Extensions taken for images without opening the file: a million files must not be opened to be listed. What is in
@@ -236,11 +236,11 @@ impl Walk<'_> {
     /// Notes what may be read the next time, while its folder stays as it is.
     fn broken(&mut self, folder: &[u8], name: &[u8], reason: &str) {
         self.listing.passing = true;
-        self.listing.left_out.push_broken(inert_bytes(&join(folder, name)), reason);
+        self.listing.left_out.push_broken(name_of(&join(folder, name)), reason);
     }
 
     fn leave_out(&mut self, folder: &[u8], name: &[u8], reason: &str) {
-        self.listing.left_out.push(inert_bytes(&join(folder, name)), reason);
+        self.listing.left_out.push(name_of(&join(folder, name)), reason);
     }
 }
 

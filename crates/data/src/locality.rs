@@ -128,7 +128,7 @@ impl Locality {
     }
 
     /// True if each image can be read by itself.
-    pub(crate) fn is_free(&self) -> bool {
+    pub fn is_free(&self) -> bool {
         self.parts.iter().all(|part| part.blocks.is_none())
     }
 

@@ -246,9 +246,13 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let mut left_out = LeftOut::default();
     for (path, source) in &sources {
         let mut own = source.left_out.clone();
-        // An archive that is broken is called by its own name.
-        let others = own.broken.iter_mut().filter(|file| !path.ends_with(&file.name));
-        own.files.iter_mut().chain(others).for_each(|file| file.name.insert_str(0, &prefix(path)));
+        // Archives that are given themselves go by the path of one of them, and lie beside it.
+        let place = Path::new(path);
+        let beside =
+            place.parent().filter(|_| !place.is_dir()).map(|parent| parent.join("").display().to_string());
+        let before = beside.unwrap_or_else(|| prefix(path));
+        own.broken.iter_mut().for_each(|file| file.name.insert_str(0, &before));
+        own.files.iter_mut().for_each(|file| file.name.insert_str(0, &prefix(path)));
         left_out.extend(own);
     }
     let joined = |sets: Vec<(String, Arc<dyn Dataset>)>, classes: &[String]| -> Option<Arc<dyn Dataset>> {

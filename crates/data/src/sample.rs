@@ -11,6 +11,8 @@ const LOOKED_AT: usize = 16;
 pub struct Sample {
     /// How many were looked at; those that could not be read are not counted.
     pub images: usize,
+    /// The median of their shorter sides, in pixels.
+    pub shorter: u32,
     /// The median of their widths, in pixels.
     pub width: u32,
     /// The median of their heights, in pixels.
@@ -32,9 +34,10 @@ impl Sample {
             true
         });
         let images = widths.len();
+        let shorter = median(widths.iter().zip(&heights).map(|(width, height)| *width.min(height)).collect());
         let longest = widths.iter().chain(&heights).max().copied().unwrap_or(0);
         let (width, height) = (median(widths), median(heights));
-        Self { images, width, height, longest, bytes: bytes / images.max(1) as u64 }
+        Self { images, shorter, width, height, longest, bytes: bytes / images.max(1) as u64 }
     }
 }
 
@@ -49,13 +52,23 @@ pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     end && grey > 0
 }
 
+/// Images that are tried in place of one that cannot be read.
+const INSTEAD: usize = 3;
+
 /// Shows `each` up to `count` of the images that can be read, until it has seen enough; whether it wanted all.
 fn look(dataset: &dyn Dataset, count: usize, mut each: impl FnMut(Decoded<'_>) -> bool) -> bool {
     let stride = dataset.len().div_ceil(count.max(1)).max(1);
     let mut scratch = DecodeScratch::default();
-    (0..dataset.len()).step_by(stride).all(|index| match dataset.read(index, &mut scratch) {
-        Ok(image) => each(image),
-        Err(_) => true,
+    (0..dataset.len()).step_by(stride).all(|first| {
+        let next = first..dataset.len().min(first + stride.min(1 + INSTEAD));
+        let mut seen = None;
+        for index in next {
+            if let Ok(image) = dataset.read(index, &mut scratch) {
+                seen = Some(each(image));
+                break;
+            }
+        }
+        seen.unwrap_or(true)
     })
 }
 
@@ -67,16 +80,49 @@ fn median(mut values: Vec<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DataError;
+    use crate::decode::Region;
     use crate::made::Made;
+
+    /// Images of which every second one is broken, the first among them.
+    struct EverySecond(Made);
+
+    impl Dataset for EverySecond {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+        fn label(&self, _: usize) -> Option<u32> {
+            None
+        }
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+        fn read_part<'a>(
+            &'a self,
+            index: usize,
+            needed: &dyn Fn(u32, u32) -> Region,
+            scratch: &'a mut DecodeScratch,
+        ) -> Result<Decoded<'a>, DataError> {
+            match index % 2 {
+                0 => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
+                _ => self.0.read_part(index, needed, scratch),
+            }
+        }
+    }
 
     #[test]
     fn the_size_of_a_few() {
         let sample = Sample::of(&Made::new(50, 24, 1));
-        assert_eq!((sample.width, sample.height, sample.longest), (24, 24, 24));
+        assert_eq!((sample.shorter, sample.width, sample.height, sample.longest), (24, 24, 24, 24));
         assert_eq!(sample.bytes, 3 * 24 * 24);
         assert!(!all_grey(&Made::new(50, 24, 1), 16));
         assert!(!all_grey(&Made::new(0, 24, 1), 16));
         assert!((8..=16).contains(&sample.images));
         assert_eq!(Sample::of(&Made::new(0, 24, 1)), Sample::default());
+        // Images that cannot be read have others in their place.
+        assert_eq!(Sample::of(&EverySecond(Made::new(64, 24, 1))).images, 16);
     }
 }

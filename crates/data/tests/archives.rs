@@ -354,6 +354,19 @@ fn damaged_shards_are_read_up_to_the_damage() {
         let source = opener.open(&[file.clone(), PathBuf::from("tests/golden")]).unwrap();
         assert!(broken(&source).ends_with(&told));
     }
+    // As do several that are given themselves.
+    let first = dir.path().join("0.tar");
+    write(&first, tar(&samples(0..2)));
+    let source = opener.open(&[first.clone(), file.clone(), PathBuf::from("tests/golden")]).unwrap();
+    let beside = format!("{}: the archive is cut short", file.display());
+    assert!(broken(&source).starts_with(&beside), "{}", broken(&source));
+    // One that is none among others.
+    write(&first, &whole[..300]);
+    let source = open(dir.path()).unwrap();
+    assert!(
+        source.left_out.broken.iter().any(|file| file.name == "0.tar" && file.reason.contains("tar archive"))
+    );
+    fs::remove_file(&first).unwrap();
     // Within the head of an entry, and between two of them: some writers end there.
     write(&file, &whole[..1024 + 100]);
     assert!(

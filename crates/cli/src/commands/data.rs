@@ -98,10 +98,8 @@ impl Data {
 fn whole(source: &Source) -> Concat {
     let mut sets: Vec<(String, Arc<dyn Dataset>)> = vec![(String::new(), source.to_pretrain())];
     sets.extend(source.test.iter().map(|test| ("test: ".to_owned(), test.clone())));
-    // Where the images to test on have labels, their classes are those of both parts.
-    let classes = source.test.as_ref().map_or(&[][..], |test| test.classes());
-    let classes = if classes.is_empty() { source.train.classes() } else { classes };
-    Concat::new(sets, classes.to_vec())
+    let classes = Concat::classes_of(sets.iter().map(|(_, set)| &**set));
+    Concat::new(sets, classes)
 }
 
 /// The classes of which no image is to train on, where others are.

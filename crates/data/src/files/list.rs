@@ -119,6 +119,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let mut left_out = LeftOut::default();
     for row in tests.into_iter().flatten() {
         left_out.push(inert(&row.path), "of another part to test on than the one that is used");
+        left_out.images += 1;
     }
     let train = collect(&folder, train, options);
     let mut test = test.map(|test| collect(&folder, test, options));

@@ -15,7 +15,7 @@ use tar::{Archive, EntryType, PaxExtensions};
 
 use super::archive::MAX_LABEL;
 use super::zstd::ZstdFrames;
-use crate::error::{DataError, inert_bytes};
+use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Watched};
 use crate::index::Members;
 use crate::layout::folder_of;
@@ -108,11 +108,11 @@ impl<R: Read> Read for Bounded<R> {
 
 /// Finds the image files of the archive at `path`.
 ///
-/// An archive that is cut short or damaged somewhere is read up to there, and noted as broken. One of which only the mark
-/// at the end is missing, which some writers leave out, may be whole: that is noted among what was left out.
+/// An archive that is cut short or damaged somewhere, or is none, is read up to there, and noted as broken. One of which only the
+/// mark at the end is missing, which some writers leave out, may be whole: that is noted among what was left out.
 ///
 /// # Errors
-/// [`DataError`] if it cannot be read to its end or is no tar archive. One without images is no error here.
+/// [`DataError`] if it cannot be opened, or read any more. One without images is no error here.
 pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> {
     let io = |e| DataError::io(path, e);
     let (mut found, fault) = (Found::default(), Fault::default());
@@ -213,7 +213,7 @@ impl Found {
     }
 
     fn leave_out(&mut self, name: &[u8], reason: &str) {
-        self.members.left_out.push(inert_bytes(name), reason);
+        self.members.left_out.push(name_of(name), reason);
     }
 
     /// What was found up to the `end` of the walk.
@@ -225,7 +225,7 @@ impl Found {
         let Self { mut members, labels, entries, total, next, .. } = self;
         match end {
             Err(error) if entries == 0 => {
-                return Err(DataError::malformed(path, format!("not read as a tar archive: {error}")));
+                members.broken = Some(format!("not read as a tar archive: {error}"));
             }
             Err(error) => {
                 let reason = format!("the archive is cut short or damaged after entry {entries} ({error})");

@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::Files;
 use super::archive::{Opened, by_folders};
 use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
-use crate::error::{DataError, inert_bytes, name_of};
+use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
 use crate::listing::{LeftOut, is_image_name};
@@ -154,7 +154,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
                 let member = Member { at, packed, bytes: entry.size(), checksum: entry.crc32(), deflated };
                 found.push((name, member));
             }
-            Err(reason) => left_out.push(inert_bytes(&name), reason),
+            Err(reason) => left_out.push(name_of(&name), reason),
         }
     }
     if found.is_empty() {

@@ -6,6 +6,9 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 type Frame<R> = StreamingDecoder<R, FrameDecoder>;
 
+/// What the decoder tells is for its authors.
+const BROKEN: &str = "incomplete or damaged Zstandard data";
+
 /// Zstandard frames one after another, as parallel compressors write them, decompressed.
 pub(crate) struct ZstdFrames<R: BufRead> {
     /// Between two frames.
@@ -24,7 +27,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         loop {
             if let Some(frame) = &mut self.frame {
-                let count = frame.read(out)?;
+                let count = frame.read(out).map_err(|error| std::io::Error::new(error.kind(), BROKEN))?;
                 if count > 0 || out.is_empty() {
                     return Ok(count);
                 }
