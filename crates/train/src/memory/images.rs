@@ -25,7 +25,13 @@ pub struct Images {
 impl Images {
     /// Those of `dataset`, in a run of `config` on `device`; looked at only where it matters.
     pub fn of(config: &Config, device: &Device, dataset: &dyn Dataset) -> Images {
-        if config.data.cache == Cache::None && !device.is_gpu() {
+        // What is kept where there is room is told; but not at the price of going through an archive.
+        let matters = match config.data.cache {
+            Cache::None => false,
+            Cache::Auto => dataset.locality().is_free(),
+            Cache::Ram | Cache::Disk => true,
+        };
+        if !matters && !device.is_gpu() {
             return Images::default();
         }
         let by_order = config.data.cache == Cache::Ram;
@@ -36,7 +42,7 @@ impl Images {
 
     /// Those of `dataset`, of which none is kept by order.
     pub fn look(dataset: &dyn Dataset) -> Images {
-        let Sample { bytes: each, width, height, longest, .. } = Sample::of(dataset);
-        Images { all: each * dataset.len() as u64, each, longest, shorter: width.min(height), cache: 0 }
+        let Sample { bytes: each, shorter, longest, .. } = Sample::of(dataset);
+        Images { all: each * dataset.len() as u64, each, longest, shorter, cache: 0 }
     }
 }

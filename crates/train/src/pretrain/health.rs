@@ -114,8 +114,8 @@ fn embed_pairs(
     Ok((first, loader.skipped()))
 }
 
-/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training images,
-/// and the broken ones of the held-out images. No accuracy without labels.
+/// kNN accuracy ([`Knn::among`], cosine, weights exp(s / 0.1)) of held-out images against at most 10,000 training
+/// images, and the broken ones of the held-out images. No accuracy without labels.
 ///
 /// # Errors
 /// As [`health`].

@@ -79,6 +79,8 @@ pub struct Team<'t> {
 struct Common {
     images: u64,
     names: u32,
+    /// Of their files, where they are known.
+    sizes: Option<u32>,
     instructions: String,
     /// The GPU, where it is one.
     gpu: Option<[u8; 16]>,
@@ -111,8 +113,8 @@ impl<'t> Team<'t> {
         if self.is_alone() {
             return Ok(());
         }
-        let Identity { images, names, .. } = Identity::of(dataset);
-        let own = Common { images, names, instructions: device.instructions(), gpu: device.gpu_id()? };
+        let Identity { images, names, sizes } = Identity::of(dataset);
+        let own = Common { images, names, sizes, instructions: device.instructions(), gpu: device.gpu_id()? };
         let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
         // The same words everywhere: every worker has seen the same.
@@ -127,6 +129,11 @@ impl<'t> Team<'t> {
             if other.names != first.names {
                 return wrong(format!(
                     "worker {rank} has other images than worker 0, or in another order; give every worker the same data"
+                ));
+            }
+            if other.sizes.zip(first.sizes).is_some_and(|(other, first)| other != first) {
+                return wrong(format!(
+                    "worker {rank} has images whose files have other sizes than those of worker 0; give every worker the same data"
                 ));
             }
             if other.instructions != first.instructions {
