@@ -84,7 +84,7 @@ fn tell(error: &Error) {
 }
 
 /// An error, and how what it asks for is said on the command line.
-fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn with_advice(error: &(dyn std::error::Error + 'static)) -> String {
     let advice = error.downcast_ref().and_then(advice_on_evaluation);
     let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_exchange));
     let advice = advice.or_else(|| error.downcast_ref().and_then(advice_on_training));

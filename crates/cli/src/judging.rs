@@ -132,7 +132,8 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
         [Some((name, &evaluation.trained)), evaluation.random.as_ref().map(|it| (evaluation.baseline(), it))];
     for (name, scores) in sides.into_iter().flatten() {
         let Some(class) = scores.only_answer() else { continue };
-        let advice = if evaluation.protocol == "knn" { "; a smaller --k may tell more" } else { "" };
+        let is_wide = scores.details.get("k").and_then(Value::as_u64).is_some_and(|k| k > 1);
+        let advice = if is_wide { "; a smaller --k may tell more" } else { "" };
         terminal::warn(&format!(
             "{name}: all {} test images are taken for {class:?}, so that the figure is that class's share of them{advice}",
             terminal::grouped(evaluation.test_images as u64)

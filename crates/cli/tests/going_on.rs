@@ -130,9 +130,17 @@ fn a_dry_run_of_a_run_that_is_there() {
     let other = [&resume(&data, &out)[..], &["--set", "train.batch=8"].map(str::to_owned)].concat();
     dry(other).expect(2, &["train.batch", "is 8"]);
     let longer = [&resume(&data, &out)[..], &["--set", "train.epochs=9"].map(str::to_owned)].concat();
-    let instead = format!("a schedule of its own: simclr pretrain {} --from {}", path(&data), path(&out));
-    simclr(&longer).expect(2, &["`train.epochs` is 9", &instead]);
-    dry(longer).expect(2, &[&instead]);
+    let config = out.join("config.toml");
+    let instead =
+        ["pretrain", path(&data), "--from", path(&out), "--config", path(&config), "--set", "train.epochs=9"];
+    let told = format!("a schedule of its own: simclr {} --out NEW", instead.join(" "));
+    simclr(&longer).expect(2, &["`train.epochs` is 9", &told]);
+    dry(longer).expect(2, &[&told]);
+    let next = dir.path().join("next");
+    let reply =
+        dry([&instead[..], &["--out", path(&next)]].concat().into_iter().map(str::to_owned).collect());
+    let reply = reply.expect(0, &["would train"]);
+    assert!(reply.out.contains("batch = 16\n") && reply.out.contains("epochs = 9\n"), "{}", reply.out);
     dry(pretrain(&data, &out, &[])).expect(2, &["already holds a run"]);
     dry(pretrain(&data, &data, &[])).expect(2, &["not empty"]);
     simclr(&["pretrain", path(&data), "--resume", "--dry-run"]).expect(2, &["give --out RUN"]);

@@ -428,7 +428,7 @@ fn last_good_advice(path: Option<&Path>, rate: f64) -> String {
     match path {
         Some(path) => {
             format!(
-                "the last good checkpoint is {}; {remedy}, in a new run, which can begin with this one's encoder (train.from)",
+                "the last checkpoint before that is {}; {remedy}, in a new run, which can begin with this one's encoder (train.from)",
                 path.display()
             )
         }

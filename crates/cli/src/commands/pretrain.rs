@@ -176,10 +176,9 @@ impl Pretrain {
         let mut found: Vec<Option<u32>> = vec![None; self.data.len()];
         for (index, label) in (0..images.len()).filter_map(|index| Some((index, images.label(index)?))) {
             // Images of several data sets are called by their whole paths.
-            let place = match found.len() {
-                1 => 0,
-                _ => self.data.iter().position(|path| Path::new(&images.name(index)).starts_with(path))?,
-            };
+            let name = if found.len() == 1 { String::new() } else { images.name(index) };
+            let is_of = |path: &PathBuf| found.len() == 1 || Path::new(&name).starts_with(path);
+            let Some(place) = self.data.iter().position(is_of) else { continue };
             if *found[place].get_or_insert(label) != label {
                 return Some(&self.data[place]);
             }
@@ -259,10 +258,13 @@ impl Pretrain {
             return error;
         }
         let data: Vec<String> = self.data.iter().map(|path| terminal::quoted_path(path)).collect();
+        let sets: String =
+            self.settings.sets.iter().map(|set| format!(" --set {}", terminal::quoted(set))).collect();
         usage(format!(
-            "{error}, which can continue from this one's encoder, with a schedule of its own: simclr pretrain {} --from {} --out NEW",
+            "{error}, which can continue from this one's encoder, with a schedule of its own: simclr pretrain {} --from {} --config {}{sets} --out NEW",
             data.join(" "),
-            terminal::quoted_path(out)
+            terminal::quoted_path(out),
+            terminal::quoted_path(&out.join("config.toml"))
         ))
     }
 

@@ -13,7 +13,7 @@ use simclr_eval::protocols::transfer::{
 
 use crate::data::Opening;
 use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
-use crate::exit::{Done, usage};
+use crate::exit::{Done, usage, with_advice};
 use crate::judging::{kept, warn_of_unlearnt};
 use crate::settings::{above_zero, at_least_one, seed, zero_or_more};
 use crate::watching::Watching;
@@ -251,7 +251,7 @@ impl Transfer {
         opening.save(&index);
         let mut all = faults.iter().map(|(set, _)| &set[..]).collect::<Vec<_>>().join("; ");
         if faults.len() > 1 {
-            faults.iter().for_each(|(set, fault)| terminal::warn(&format!("{set}: {fault}")));
+            faults.iter().for_each(|(set, fault)| terminal::warn(&format!("{set}: {}", with_advice(fault))));
             all = format!("nothing is evaluated, for the faults of {all}");
         }
         match faults.into_iter().next() {
