@@ -32,7 +32,8 @@ pub struct KnnOutcome {
     pub predictions: Vec<u32>,
 }
 
-/// Where there are fewer training images, the usual number of neighbours is a tenth of them.
+/// Where there are fewer training images, the usual number of neighbours is a tenth of them: 200 would be more than
+/// half. From here on it is what the field reports.
 const FEW: usize = 400;
 
 impl Knn {

@@ -26,7 +26,7 @@ use crate::report::{
     SkippedFile, TopAccuracy, Transfer,
 };
 
-/// Order of the protocols on the page; fine-tuning comes after, by its labels, and others.
+/// Order of the protocols on the page; others come after, and fine-tuning last, by its labels.
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images.

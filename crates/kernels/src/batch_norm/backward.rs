@@ -193,12 +193,12 @@ impl<E: Element> Sums<'_, E> {
         let wide = self.mean.len();
         let channels = self.acc.len() / 2;
         let mut partial = scratch::take::<f32>(2 * wide);
+        partial.fill(0.0);
         // More rows at a time spare reading and writing their sums; but what was asked for ahead must still be in the
         // first-level cache when its turn comes.
         let most = if wide <= 512 { 8 } else { 4 };
         for start in (0..self.x.len()).step_by(F32_ROWS * wide) {
             let len = (self.x.len() - start).min(F32_ROWS * wide);
-            partial.fill(0.0);
             let mut done = 0;
             while done < len {
                 let here = len - done;
