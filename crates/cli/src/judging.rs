@@ -10,6 +10,7 @@ use simclr_data::{Cached, DataError, Dataset, Source};
 use simclr_eval::protocols::{
     Evaluation, Origin, Placed, Scores, Seen, Shared, Splits, TrainedEncoder, Versus, random_encoder,
 };
+use simclr_train::run_folder::result_file;
 use simclr_train::{Model, memory};
 
 use crate::data::Opening;
@@ -87,7 +88,7 @@ impl Judged {
             terminal::warn(&format!(
                 "{} could not be read and do not count, listed in {}",
                 terminal::counted(evaluation.skipped, "image"),
-                Evaluation::file(&folder, &evaluation.protocol).display()
+                result_file(&folder, &evaluation.protocol).display()
             ));
         }
         warn_of_unlearnt(&evaluation.unlearnt, "");

@@ -43,11 +43,10 @@ impl Concat {
         Self { parts, classes, len }
     }
 
-    /// The classes of all of `sets`: in the order of one that begins with those of each other, where there is such a
+    /// The classes of all of `sets`, of each of which they are given: in the order of one that begins with those of each other, where there is such a
     /// one, which may be another order than by name; else sorted.
-    pub fn classes_of<'a>(sets: impl Iterator<Item = &'a dyn Dataset>) -> Vec<String> {
-        let labelled: Vec<&[String]> =
-            sets.map(Dataset::classes).filter(|classes| !classes.is_empty()).collect();
+    pub fn classes_of<'a>(sets: impl Iterator<Item = &'a [String]>) -> Vec<String> {
+        let labelled: Vec<&[String]> = sets.filter(|classes| !classes.is_empty()).collect();
         match labelled.iter().max_by_key(|classes| classes.len()) {
             Some(longest) if labelled.iter().all(|classes| longest.starts_with(classes)) => longest.to_vec(),
             _ => labelled.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().cloned().collect(),
@@ -108,37 +107,12 @@ impl Dataset for Concat {
 mod tests {
     use super::*;
 
-    struct Of(Vec<String>);
-
-    impl Dataset for Of {
-        fn len(&self) -> usize {
-            0
-        }
-        fn classes(&self) -> &[String] {
-            &self.0
-        }
-        fn label(&self, _: usize) -> Option<u32> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            index.to_string()
-        }
-        fn read_part<'a>(
-            &'a self,
-            index: usize,
-            _: &dyn Fn(u32, u32) -> Region,
-            _: &'a mut DecodeScratch,
-        ) -> Result<Decoded<'a>, DataError> {
-            unreachable!("there is no image {index}")
-        }
-    }
-
     #[test]
     fn classes_keep_the_order_of_those_that_begin_with_the_others() {
         let joined = |sets: &[&str]| {
-            let sets: Vec<Of> =
-                sets.iter().map(|set| Of(set.split_whitespace().map(str::to_owned).collect())).collect();
-            Concat::classes_of(sets.iter().map(|set| set as &dyn Dataset)).join(" ")
+            let sets: Vec<Vec<String>> =
+                sets.iter().map(|set| set.split_whitespace().map(str::to_owned).collect()).collect();
+            Concat::classes_of(sets.iter().map(Vec::as_slice)).join(" ")
         };
         // Behind the classes that are learnt come those that are in a test part alone.
         assert_eq!(joined(&["b a c", "", "b a c aa"]), "b a c aa");

@@ -240,7 +240,7 @@ fn several(sources: Vec<(String, Source)>) -> Source {
     let train = part(|source| Some(source.train.clone()));
     let (test, unlabelled) = (part(|source| source.test.clone()), part(|source| source.unlabelled.clone()));
     let classes_of =
-        |sets: &[(String, Arc<dyn Dataset>)]| Concat::classes_of(sets.iter().map(|(_, set)| &**set));
+        |sets: &[(String, Arc<dyn Dataset>)]| Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
     let classes = classes_of(&train);
     let of_test = with_others(&classes, &classes_of(&test));
     let mut left_out = LeftOut::default();

@@ -80,38 +80,7 @@ fn median(mut values: Vec<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DataError;
-    use crate::decode::Region;
     use crate::made::Made;
-
-    /// Images of which every second one is broken, the first among them.
-    struct EverySecond(Made);
-
-    impl Dataset for EverySecond {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn classes(&self) -> &[String] {
-            &[]
-        }
-        fn label(&self, _: usize) -> Option<u32> {
-            None
-        }
-        fn name(&self, index: usize) -> String {
-            self.0.name(index)
-        }
-        fn read_part<'a>(
-            &'a self,
-            index: usize,
-            needed: &dyn Fn(u32, u32) -> Region,
-            scratch: &'a mut DecodeScratch,
-        ) -> Result<Decoded<'a>, DataError> {
-            match index % 2 {
-                0 => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
-                _ => self.0.read_part(index, needed, scratch),
-            }
-        }
-    }
 
     #[test]
     fn the_size_of_a_few() {
@@ -122,7 +91,5 @@ mod tests {
         assert!(!all_grey(&Made::new(0, 24, 1), 16));
         assert!((8..=16).contains(&sample.images));
         assert_eq!(Sample::of(&Made::new(0, 24, 1)), Sample::default());
-        // Images that cannot be read have others in their place.
-        assert_eq!(Sample::of(&EverySecond(Made::new(64, 24, 1))).images, 16);
     }
 }

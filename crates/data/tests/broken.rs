@@ -5,12 +5,13 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::numbered::Numbered;
 use common::{gzip, loading, png, tar, zip, zstd};
 use image::{Rgb, RgbImage};
 use simclr_augment::{ViewConfig, ViewFamily};
 use simclr_data::{
-    DataError, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position, Reading, Share, Skipped,
-    open, survey,
+    DataError, DecodeScratch, EvalLoader, Loader, LoaderConfig, Opener, Position, Reading, Sample, Share,
+    Skipped, open, survey,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -162,4 +163,12 @@ fn an_archive_that_goes_is_lost_and_its_images_are_not_broken() {
     let set = open(&path).unwrap().train;
     fs::remove_file(&path).unwrap();
     assert_eq!(survey(&*set, 2, false, &|_| ()).unwrap().readable, 20);
+}
+
+/// A sample looks at others in the place of those that cannot be read.
+#[test]
+fn a_sample_passes_over_them() {
+    let every_second: Vec<usize> = (0..64).step_by(2).collect();
+    let sample = Sample::of(&*Numbered::new(64, [24, 30], &every_second, 0));
+    assert_eq!((sample.images, sample.shorter, sample.longest), (16, 24, 30));
 }

@@ -98,7 +98,7 @@ impl Data {
 fn whole(source: &Source) -> Concat {
     let mut sets: Vec<(String, Arc<dyn Dataset>)> = vec![(String::new(), source.to_pretrain())];
     sets.extend(source.test.iter().map(|test| ("test: ".to_owned(), test.clone())));
-    let classes = Concat::classes_of(sets.iter().map(|(_, set)| &**set));
+    let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
     Concat::new(sets, classes)
 }
 

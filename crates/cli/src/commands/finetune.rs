@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use simclr_eval::protocols::{self, Evaluation, FineTune, FineTuned, Labels, TrainedEncoder};
+use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, TrainedEncoder};
 use simclr_exchange::{StateDict, Trained};
 use simclr_train::file_system::{Disk, write_atomically};
+use simclr_train::run_folder::result_file;
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
@@ -110,7 +111,7 @@ impl Finetune {
     /// Writes the fine-tuned network beside its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
         let folder = folder_for(encoder, self.out.as_deref());
-        let file = Evaluation::file(&folder, &tuned.evaluation.protocol).with_extension("safetensors");
+        let file = result_file(&folder, &tuned.evaluation.protocol).with_extension("safetensors");
         fs::create_dir_all(&folder)
             .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;
         let TrainedEncoder { model, config, step, epoch, .. } = encoder;

@@ -129,7 +129,7 @@ impl Images {
             parts.push((first, *split));
             first += set.len() as u32;
         }
-        let classes = Concat::classes_of(chosen.iter().map(|(_, set)| set.as_ref()));
+        let classes = Concat::classes_of(chosen.iter().map(|(_, set)| set.classes()));
         let sets = chosen.into_iter().map(|(_, set)| (String::new(), set.clone())).collect();
         Ok(Images {
             whole: Arc::new(Concat::new(sets, classes)),

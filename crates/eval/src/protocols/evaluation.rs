@@ -1,11 +1,12 @@
 //! What a protocol finds.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simclr_data::Skipped;
 use simclr_metrics::{ClassCounts, confusion, likeliest, top_k};
+use simclr_train::run_folder::result_file;
 
 use super::versus::Versus;
 use crate::EvalError;
@@ -212,14 +213,9 @@ impl Evaluation {
         }
     }
 
-    /// The file in `folder` that is the result of a protocol.
-    pub fn file(folder: &Path, protocol: &str) -> PathBuf {
-        folder.join(format!("{protocol}.json"))
-    }
-
     /// What `folder` holds of a protocol; what is no result (any more) is none.
     pub fn read(folder: &Path, protocol: &str) -> Option<Evaluation> {
-        serde_json::from_slice(&std::fs::read(Evaluation::file(folder, protocol)).ok()?).ok()
+        serde_json::from_slice(&std::fs::read(result_file(folder, protocol)).ok()?).ok()
     }
 
     /// The protocol in words.

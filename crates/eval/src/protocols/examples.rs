@@ -36,7 +36,7 @@ impl Examples {
     /// Where images of one show one class and those of the other several.
     pub(super) fn then(&self, more: &Examples) -> Result<Examples, MetricsError> {
         let sets = [&self.images, &more.images];
-        let classes = Concat::classes_of(sets.into_iter().map(AsRef::as_ref));
+        let classes = Concat::classes_of(sets.into_iter().map(|set| set.classes()));
         let sets = sets.map(|images| (String::new(), images.clone())).to_vec();
         let targets = self.targets.then(&more.targets)?;
         Ok(Examples { images: Arc::new(Concat::new(sets, classes)), targets })

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simclr_engine::Device;
-use simclr_train::file_system::{Disk, write_atomically};
+use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
-use simclr_train::{Config, Model, TrainError};
+use simclr_train::{Config, Model};
 
 use super::evaluation::Evaluation;
 use crate::EvalError;
@@ -97,14 +97,7 @@ impl TrainedEncoder {
     /// [`EvalError::Train`] when it cannot be written.
     pub fn record_in(&self, folder: &Path, evaluation: &mut Evaluation) -> Result<PathBuf, EvalError> {
         evaluation.step = Some(self.step);
-        let (files, file) = (self.run.files(), Evaluation::file(folder, &evaluation.protocol));
-        let failed = |source| TrainError::Io { action: "create", path: folder.to_owned(), source };
-        files.create_folder(folder).map_err(failed)?;
-        write_atomically(files.as_ref(), &file, |out| {
-            serde_json::to_writer_pretty(&mut *out, evaluation)?;
-            out.write_all(b"\n")
-        })?;
-        Ok(file)
+        Ok(self.run.write_result(folder, &evaluation.protocol, evaluation)?)
     }
 }
 

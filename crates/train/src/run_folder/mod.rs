@@ -34,10 +34,8 @@ use crate::file_system::{FileSystem, read_text, unfinished, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use parts::MARKER;
-use parts::{
-    CACHE, CHECKPOINTS, CONFIG, EVALUATION, IMPORTED, INDEX, LOCK, METRICS, SKIPPED, evaluation_file,
-};
-pub use parts::{ENCODER, ENCODER_ONNX, REPORT};
+use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
+pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
 
 /// The highest format of a run folder that is read, and the one that is written.
 const FORMAT: u64 = 1;
@@ -305,7 +303,7 @@ impl RunFolder {
 
     /// The result of an evaluation protocol.
     pub fn evaluation(&self, protocol: &str) -> PathBuf {
-        self.path.join(evaluation_file(protocol))
+        result_file(&self.evaluations(), protocol)
     }
 
     /// The folder of the results of protocols.
@@ -323,10 +321,25 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::Io`].
     pub fn write_evaluation(&self, protocol: &str, result: &impl Serialize) -> Result<(), TrainError> {
-        self.write(&evaluation_file(protocol), |out| {
+        self.write_result(&self.evaluations(), protocol, result).map(drop)
+    }
+
+    /// The same to another folder, which need not be there yet. Returns the file.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn write_result(
+        &self,
+        folder: &Path,
+        protocol: &str,
+        result: &impl Serialize,
+    ) -> Result<PathBuf, TrainError> {
+        let file = result_file(folder, protocol);
+        self.write_at(&file, |out| {
             serde_json::to_writer_pretty(&mut *out, result)?;
             out.write_all(b"\n")
-        })
+        })?;
+        Ok(file)
     }
 
     /// Writes the list of images that could not be used, one JSON object a line, whole or not at all.
@@ -366,11 +379,18 @@ impl RunFolder {
         relative: &str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), TrainError> {
-        let path = self.path.join(relative);
+        self.write_at(&self.path.join(relative), write)
+    }
+
+    fn write_at(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), TrainError> {
         if let Some(folder) = path.parent() {
             self.files.create_folder(folder).map_err(TrainError::io("create", folder))?;
         }
-        write_atomically(self.files.as_ref(), &path, write)
+        write_atomically(self.files.as_ref(), path, write)
     }
 }
 

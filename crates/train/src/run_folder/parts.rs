@@ -1,5 +1,7 @@
 //! What a run folder is made of.
 
+use std::path::{Path, PathBuf};
+
 use crate::file_system::unfinished;
 use crate::tensorboard::EVENTS;
 
@@ -39,9 +41,9 @@ pub(super) const PARTS: [&str; 12] = [
     LOCK,
 ];
 
-/// Where the result of an evaluation protocol is.
-pub(super) fn evaluation_file(protocol: &str) -> String {
-    format!("{EVALUATION}/{protocol}.json")
+/// The file that is the result of an evaluation protocol, in the folder of these.
+pub fn result_file(folder: &Path, protocol: &str) -> PathBuf {
+    folder.join(format!("{protocol}.json"))
 }
 
 /// When an entry of a run folder is removed, or nothing for one that is not of a run.
