@@ -193,6 +193,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::HeadLayers { .. }
         | E::BatchDoesNotFit { .. }
         | E::NoSplit { .. }
+        | E::NoFeatures { .. }
         | E::NotThere { .. }
         | E::Taken { .. }
         | E::UnknownFormat { .. }

@@ -1,4 +1,4 @@
-//! How a run is watched: a bar on a terminal, a line an epoch elsewhere.
+//! How a run is watched: a bar on a terminal; elsewhere a line an epoch, and now and then one within long epochs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +11,11 @@ use crate::{data, interrupt, terminal};
 /// So many bytes of decoded images are told, when they are kept in memory.
 const WORTH_TELLING: u64 = 1_000_000_000;
 
+/// Without a bar, the first line of how fast it goes and when it would end comes after so long, ...
+const FIRST_LINE: Duration = Duration::from_secs(20);
+/// ... and the next within an epoch after so long without any.
+const NEXT_LINE: Duration = Duration::from_secs(300);
+
 /// Shows a run's progress and hands it the user's wish to stop.
 pub struct Progress {
     epochs: u64,
@@ -18,9 +23,12 @@ pub struct Progress {
     plan: Option<Plan>,
     batch: usize,
     bar: Option<Bar>,
-    started: Instant,
+    /// From when on, and after how many steps, the time of a step is known.
+    timed_from: (Instant, u64),
     epoch_started: Instant,
     epoch_first_step: u64,
+    /// When a line is due, unless an epoch ends before.
+    line_due: Instant,
 }
 
 impl Progress {
@@ -33,16 +41,18 @@ impl Progress {
             plan: None,
             batch,
             bar: None,
-            started: now,
+            timed_from: (now, 0),
             epoch_started: now,
             epoch_first_step: 0,
+            line_due: now,
         }
     }
 
     fn left(&self, step: u64) -> Option<Duration> {
         let plan = self.plan.as_ref()?;
-        let done = step.checked_sub(plan.done).filter(|&done| done > 0)?;
-        let per_step = self.started.elapsed().as_secs_f64() / done as f64;
+        let (start, before) = self.timed_from;
+        let done = step.checked_sub(before).filter(|&done| done > 0)?;
+        let per_step = start.elapsed().as_secs_f64() / done as f64;
         Duration::try_from_secs_f64(per_step * plan.steps.saturating_sub(step) as f64).ok()
     }
 }
@@ -62,21 +72,38 @@ impl Observer for Progress {
         }
         self.epoch_first_step = plan.done;
         self.plan = Some(plan.clone());
-        self.started = Instant::now();
-        self.epoch_started = self.started;
+        self.epoch_started = Instant::now();
+        self.timed_from = (self.epoch_started, plan.done);
+        self.line_due = self.epoch_started + FIRST_LINE;
     }
 
     fn step(&mut self, record: &StepRecord) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(record.step);
-            bar.set_message(format!(
-                "epoch {:.1}/{}  loss {:.3}  contrastive {}  {} views/s",
-                record.epoch,
-                self.epochs,
-                record.loss,
-                terminal::percent(record.contrastive_accuracy),
-                terminal::grouped(record.views_per_s as u64),
-            ));
+        // The first step on a GPU tries kernels: no step after it takes as long.
+        let tries = self.plan.as_ref().is_some_and(|plan| plan.on_gpu && plan.done == self.timed_from.1);
+        if tries {
+            self.timed_from = (Instant::now(), record.step);
+        }
+        if self.bar.is_none() && Instant::now() < self.line_due {
+            return;
+        }
+        let shown = format!(
+            "epoch {:.1}/{}  loss {:.3}  contrastive {}  {} views/s",
+            record.epoch,
+            self.epochs,
+            record.loss,
+            terminal::percent(record.contrastive_accuracy),
+            terminal::grouped(record.views_per_s as u64),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(record.step);
+                bar.set_message(shown);
+            }
+            None => {
+                let left = self.left(record.step).map_or_else(String::new, left);
+                terminal::say(&(shown + &left));
+                self.line_due = Instant::now() + NEXT_LINE;
+            }
         }
     }
 
@@ -101,12 +128,13 @@ impl Observer for Progress {
             line += &format!(", kNN {}", terminal::percent(knn));
         }
         line += &format!("  {} views/s", terminal::grouped(speed as u64));
-        if let Some(left) = self.left(record.step).filter(|_| record.epoch < self.epochs) {
-            line += &format!("  {} left", terminal::clock(left));
+        if let Some(time) = self.left(record.step).filter(|_| record.epoch < self.epochs) {
+            line += &left(time);
         }
         terminal::say(&line);
         self.epoch_first_step = record.step;
         self.epoch_started = Instant::now();
+        self.line_due = self.line_due.max(self.epoch_started + NEXT_LINE);
     }
 
     fn warn(&mut self, message: &str) {
@@ -151,6 +179,10 @@ impl Observer for Assisting {
     fn stop(&self) -> bool {
         interrupt::requested()
     }
+}
+
+fn left(time: Duration) -> String {
+    format!("  {} left", terminal::clock(time))
 }
 
 /// Says a plan, which does or would do something over `epochs` epochs.

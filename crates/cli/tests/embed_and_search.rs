@@ -176,3 +176,30 @@ fn a_search_and_its_picture() {
     let search = ["search", path(&run), path(&list), "--query", path(&other), "--out", path(&own)];
     simclr(&search).expect(2, &[kept]);
 }
+
+#[test]
+fn a_search_among_features_written_before() {
+    let (dir, data, run) = trained();
+    let own = data.join("class 2/7.png");
+    let [features, sheet, again] = ["f.parquet", "found.png", "again.png"].map(|name| dir.path().join(name));
+    simclr(&["embed", path(&run), path(&data), "--out", path(&features)]).expect(0, &[]);
+    let among_images = ["search", path(&run), path(&data), "--query", path(&own), "--k", "5"];
+    let stored = ["search", path(&run), "--features", path(&features), "--query", path(&own), "--k", "5"];
+    let expected = simclr(&among_images).expect(0, &[]).out;
+    assert_eq!(simclr(&stored).expect(0, &[]).out, expected);
+    // The pictures are those of DATA.
+    simclr(&[&among_images[..], &["--out", path(&sheet)]].concat()).expect(0, &[]);
+    simclr(&[&stored[..], &[path(&data), "--out", path(&again)]].concat()).expect(0, &[]);
+    assert_eq!(fs::read(&sheet).unwrap(), fs::read(&again).unwrap());
+
+    let fail = |more: &[&str], words: &[&str]| simclr(&[&stored[..], more].concat()).expect(2, words);
+    fail(&["--out", path(&sheet)], &["give DATA too"]);
+    fail(&[path(&data)], &["leave one out"]);
+    fail(&["--split", "test"], &["no test images apart", "leave --split out"]);
+    fail(&[path(&data.join("class 0")), "--out", path(&sheet)], &["is not among the images of DATA"]);
+    fail(&["--out", path(&features), path(&data)], &[".png"]);
+    let matrix = dir.path().join("f.npy");
+    simclr(&["embed", path(&run), path(&data), "--out", path(&matrix)]).expect(0, &[]);
+    let words = ["search", path(&run), "--features", path(&matrix), "--query", path(&own)];
+    simclr(&words).expect(2, &["f.npy: is no file of features that can be read"]);
+}

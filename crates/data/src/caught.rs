@@ -14,8 +14,11 @@ pub fn is_panic_caught() -> bool {
     CATCHING.get()
 }
 
-/// What `read` returns; if it panics, that `what` failed.
-pub(crate) fn caught<T>(what: &dyn Display, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// What `read` returns; if it panics, that `what` failed. For readers of file formats which are not our own.
+///
+/// # Errors
+/// Those of `read`, and its panic.
+pub fn caught<T>(what: &dyn Display, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = CATCHING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(read));
     CATCHING.set(before);

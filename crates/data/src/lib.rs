@@ -66,7 +66,7 @@ mod subset;
 mod survey;
 
 pub use cached::Cached;
-pub use caught::is_panic_caught;
+pub use caught::{caught, is_panic_caught};
 pub use concat::Concat;
 pub use dataset::{Dataset, Decoded};
 pub use decode::{

@@ -173,6 +173,14 @@ pub enum EvalError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that holds no features to search, or not those of this encoder.
+    #[error("{}: {reason}", path.display())]
+    NoFeatures {
+        /// The file.
+        path: PathBuf,
+        /// What it holds instead, and what would be right.
+        reason: String,
+    },
     /// A file that the user names and that is not there.
     #[error("{}: no such file; give {expected}", path.display())]
     NotThere {

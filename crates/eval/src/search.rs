@@ -8,7 +8,7 @@ use simclr_metrics::{Features, NearestSoFar};
 use simclr_train::{Embedding, Model};
 
 use crate::EvalError;
-use crate::embedding::{Broken, Images, for_each_batch};
+use crate::embedding::{Broken, Images, Split, StoredFeatures, for_each_batch};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Found {
 /// An image like a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
-    /// Its number among the images.
+    /// Its number among the images, or its row.
     pub image: u32,
     /// The cosine of its h and the query's, in [-1, 1] up to rounding.
     pub similarity: f32,
@@ -44,22 +44,66 @@ pub fn search(
     reading: Reading,
     each: &mut dyn FnMut(usize),
 ) -> Result<Found, EvalError> {
-    let queries: Arc<dyn Dataset> = Arc::new(queries);
-    let asked = Embedding::of(model, &queries, false, Reading { strict: true, ..reading }, &mut |_| ())?;
-    let mut nearest = NearestSoFar::new(Features::new(&asked.h, asked.h_dim)?, k)?;
+    let (mut nearest, dim) = begun(model, queries, k, reading)?;
     let mut indices = Vec::new();
     let (count, broken) = for_each_batch(model, images, reading, &mut |batch, done| {
-        nearest.add(Features::new(batch.h, asked.h_dim)?)?;
+        nearest.add(Features::new(batch.h, dim)?)?;
         indices.extend_from_slice(batch.indices);
         each(done);
         Ok(())
     })?;
+    Ok(Found { neighbours: listed(nearest, &indices)?, images: count, broken })
+}
+
+/// The same among features that were written before, of all images or those of one part.
+///
+/// # Errors
+/// A query that cannot be read, [`EvalError::NoFeatures`], [`EvalError::NoSplit`], a `k` of 0.
+pub fn search_stored(
+    model: &Model,
+    queries: Queries,
+    (stored, only): (&StoredFeatures, Option<Split>),
+    k: usize,
+    reading: Reading,
+) -> Result<Found, EvalError> {
+    let rows = stored.of(only)?;
+    let (mut nearest, dim) = begun(model, queries, k, reading)?;
+    let (mut first, mut wanted) = (0, rows.as_slice());
+    stored.for_each_group(dim, &mut |group| {
+        let count = group.len() / dim;
+        let (here, later) = wanted.split_at(wanted.partition_point(|&row| (row as usize) < first + count));
+        if here.len() == count {
+            nearest.add(Features::new(group, dim)?)?;
+        } else {
+            let of = |&row: &u32| &group[(row as usize - first) * dim..][..dim];
+            nearest.add(Features::new(&here.iter().flat_map(of).copied().collect::<Vec<f32>>(), dim)?)?;
+        }
+        (first, wanted) = (first + count, later);
+        Ok(())
+    })?;
+    Ok(Found { neighbours: listed(nearest, &rows)?, images: rows.len(), broken: Vec::new() })
+}
+
+/// A search for queries among rows of so many values.
+fn begun(
+    model: &Model,
+    queries: Queries,
+    k: usize,
+    reading: Reading,
+) -> Result<(NearestSoFar, usize), EvalError> {
+    let queries: Arc<dyn Dataset> = Arc::new(queries);
+    let asked = Embedding::of(model, &queries, false, Reading { strict: true, ..reading }, &mut |_| ())?;
+    Ok((NearestSoFar::new(Features::new(&asked.h, asked.h_dim)?, k)?, asked.h_dim))
+}
+
+/// What was found, by the numbers of the images that came, in their order.
+fn listed(nearest: NearestSoFar, images: &[u32]) -> Result<Vec<Vec<Neighbour>>, EvalError> {
     let nearest = nearest.finish()?;
     let neighbours = (0..nearest.queries()).map(|query| {
         let found = nearest.indices(query).iter().zip(nearest.similarities(query));
-        found.map(|(&row, &similarity)| Neighbour { image: indices[row as usize], similarity }).collect()
+        found.map(|(&row, &similarity)| Neighbour { image: images[row as usize], similarity }).collect()
     });
-    Ok(Found { neighbours: neighbours.collect(), images: count, broken })
+    Ok(neighbours.collect())
 }
 
 /// Image files to search for.

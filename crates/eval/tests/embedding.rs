@@ -14,9 +14,9 @@ use safetensors::{Dtype, SafeTensors};
 use simclr_data::Reading;
 use simclr_engine::{Device, Tensor};
 use simclr_eval::EvalError;
-use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, Vector, embed};
+use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, StoredFeatures, Vector, embed};
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
-use simclr_eval::search::{Neighbour, Queries, search};
+use simclr_eval::search::{Neighbour, Queries, search, search_stored};
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
@@ -324,4 +324,45 @@ fn a_search_finds_the_image_itself_first() {
     assert!(fail(folder.path().join("none.png"), 3).contains("none.png"));
     assert!(fail(files[0].clone(), 0).contains("neighbours k"));
     assert!(images.dataset().classes().len() == 3);
+}
+
+#[test]
+fn a_search_among_stored_features_finds_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = saved(folder.path(), &Toy::new(&RGB, 9, 1));
+    let (encoder, images) = (encoder(folder.path(), 1), images());
+    let queries = || Queries { files: files[2..5].to_vec(), decode: config().data.decode() };
+    let [h, z, other] = ["h.parquet", "z.parquet", "other.parquet"].map(|name| folder.path().join(name));
+    write(&encoder, &images, Vector::H, &h).unwrap();
+    let stored = StoredFeatures::open(&h, &encoder.model, 7).unwrap();
+    assert_eq!(stored.len(), 168);
+    let find = |only| search_stored(&encoder.model, queries(), (&stored, only), 9, READING).unwrap();
+    let among_images = search(&encoder.model, queries(), &images, 9, READING, &mut |_| ()).unwrap();
+    let found = find(None);
+    assert_eq!((found.images, found.broken.len()), (168, 0));
+    for (stored_near, near) in found.neighbours.iter().zip(&among_images.neighbours) {
+        assert_eq!(stored_near.len(), 9);
+        for (row, image) in stored_near.iter().zip(near) {
+            assert_eq!(stored.image(row.image), images.image(image.image));
+            assert_eq!(row.similarity, image.similarity);
+        }
+    }
+    // One part alone: of 20 images, the nearest are those of the test part.
+    let found = find(Some(Split::Test));
+    assert_eq!(found.images, 20);
+    assert!(found.neighbours.iter().flatten().all(|row| stored.image(row.image).split == Some(Split::Test)));
+
+    let fail = |path: &Path, model: &Model, step| match StoredFeatures::open(path, model, step) {
+        Ok(_) => panic!("{}", path.display()),
+        Err(error) => error.to_string(),
+    };
+    write(&encoder, &images, Vector::Z, &z).unwrap();
+    assert!(fail(&z, &encoder.model, 7).contains("holds z"));
+    fs::write(&other, "no table").unwrap();
+    assert!(fail(&other, &encoder.model, 7).contains("no file of features"));
+    assert!(fail(folder.path(), &encoder.model, 7).contains("is no file"));
+    assert!(fail(&folder.path().join("none"), &encoder.model, 7).contains("no such file"));
+    let random = models(1).random.unwrap();
+    let error = fail(&h, &random, 9);
+    assert!(error.contains("another encoder (step 7) than this one of step 9"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! `simclr search`: the images that are most like a given one.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -7,8 +8,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::{Dataset, DecodeScratch, Decoded};
-use simclr_eval::embedding::{Image, Images, Split};
-use simclr_eval::search::{Found, Neighbour, Queries, search};
+use simclr_eval::embedding::{Image, Images, Split, StoredFeatures};
+use simclr_eval::protocols::TrainedEncoder;
+use simclr_eval::search::{Found, Neighbour, Queries, search, search_stored};
 
 use crate::encoding::{Encoding, open_for, warn_of_broken};
 use crate::exit::{Done, usage};
@@ -22,7 +24,9 @@ use crate::{data, out, terminal};
 const EXAMPLES: &str = "\
 Examples:
   simclr search runs/first photos/ --query cat.jpg
-  simclr search runs/first photos/ --query cat.jpg --query dog.jpg --k 20 --out neighbours.png";
+  simclr search runs/first photos/ --query cat.jpg --query dog.jpg --k 20 --out neighbours.png
+  simclr embed runs/first photos/ --out features.parquet    # once, then many searches without DATA:
+  simclr search runs/first --features features.parquet --query cat.jpg";
 
 /// Side of the pictures of a sheet in pixels.
 const SIDE: u32 = 128;
@@ -39,8 +43,13 @@ pub struct Search {
     run: PathBuf,
 
     /// The images to search; several are read as one; train/ and test/ are both searched
-    #[arg(required = true)]
+    #[arg(required_unless_present = "features")]
     data: Vec<PathBuf>,
+
+    /// Search these features, a .parquet file that `simclr embed` wrote with this encoder, so that
+    /// no image but the query goes through it again; only --out then needs DATA
+    #[arg(long, value_name = "FILE")]
+    features: Option<PathBuf>,
 
     /// The image to search for; may be repeated
     #[arg(long = "query", value_name = "IMAGE", required = true)]
@@ -66,33 +75,50 @@ impl Search {
     pub fn run(self) -> Result<Done> {
         self.check()?;
         let encoder = self.encoding.load(&self.run)?;
-        let source = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?;
-        if let Some(out) = &self.out {
-            out::check_no_image(out, &source, &self.data)?;
-        }
-        let images = Images::of(&source, self.split)?;
+        let base = self.base(&encoder)?;
         let queries = Queries { files: self.queries.clone(), decode: encoder.config.data.decode() };
         let reading = self.encoding.reading(&encoder);
 
         let start = Instant::now();
-        let count = images.dataset().len();
-        let mut watching = Watching::default();
-        let found = search(&encoder.model, queries.clone(), &images, self.k, reading, &mut |done| {
-            watching.embedding(done, count);
-        })?;
-        drop(watching);
+        let found = match &base {
+            Base::Images(images) => {
+                let count = images.dataset().len();
+                let mut watching = Watching::default();
+                search(&encoder.model, queries.clone(), images, self.k, reading, &mut |done| {
+                    watching.embedding(done, count);
+                })?
+            }
+            Base::Features { stored, .. } => {
+                search_stored(&encoder.model, queries.clone(), (stored, self.split), self.k, reading)?
+            }
+        };
         let seconds = start.elapsed().as_secs_f64();
         warn_of_broken(&found.broken, "cannot be found");
         if self.encoding.json {
-            terminal::print(&self.object(&images, &found, seconds).to_string())?;
+            terminal::print(&self.object(&base, &found, seconds).to_string())?;
         } else {
-            self.tell(&images, &found)?;
+            self.tell(&base, &found)?;
         }
         if let Some(out) = &self.out {
-            sheet::save(&drawn(&queries, &images, &found)?, out)?;
+            sheet::save(&drawn(&queries, &base, &found)?, out)?;
             terminal::say(&format!("neighbours: {}", out.display()));
         }
         Ok(Done::Finished)
+    }
+
+    /// Opens what is searched.
+    fn base(&self, encoder: &TrainedEncoder) -> Result<Base> {
+        let opened = || -> Result<Images> {
+            let source = open_for(encoder, &self.data, self.encoding.is_strict(encoder))?;
+            if let Some(out) = &self.out {
+                out::check_no_image(out, &source, &self.data)?;
+            }
+            Ok(Images::of(&source, self.split)?)
+        };
+        let Some(file) = &self.features else { return Ok(Base::Images(opened()?)) };
+        let stored = StoredFeatures::open(file, &encoder.model, encoder.step)?;
+        let images = (!self.data.is_empty()).then(opened).transpose()?;
+        Ok(Base::Features { stored, images })
     }
 
     /// Refuses what cannot be, before anything is loaded.
@@ -105,6 +131,18 @@ impl Search {
             };
             return Err(usage(format!("--query {}: {what}; give an image", query.display())));
         }
+        match (&self.features, &self.out) {
+            (Some(_), Some(_)) if self.data.is_empty() => {
+                return Err(usage("--out draws the images that are found; give DATA too"));
+            }
+            (Some(file), None) if !self.data.is_empty() => {
+                let file = file.display();
+                return Err(usage(format!(
+                    "DATA is not searched beside --features {file}, and only --out needs it; leave one out"
+                )));
+            }
+            _ => {}
+        }
         let Some(out) = &self.out else { return Ok(()) };
         if self.queries.len() > ROWS {
             let queries = self.queries.len();
@@ -115,13 +153,13 @@ impl Search {
         sheet::check_out(out, &[&self.data[..], &self.queries].concat())
     }
 
-    fn tell(&self, images: &Images, found: &Found) -> Result<()> {
+    fn tell(&self, base: &Base, found: &Found) -> Result<()> {
         for (query, neighbours) in self.queries.iter().zip(&found.neighbours) {
             if self.queries.len() > 1 {
                 terminal::print(&terminal::inert(&format!("{}:", query.display())))?;
             }
             for (rank, Neighbour { image, similarity }) in (1..).zip(neighbours) {
-                let image = images.image(*image);
+                let image = base.image(*image);
                 let class = image.class.map_or(String::new(), |class| format!("  ({class})"));
                 let line = format!("{rank:>4}  {similarity:>7.4}  {}{class}", image.place());
                 terminal::print(&terminal::inert(&line))?;
@@ -130,9 +168,9 @@ impl Search {
         Ok(())
     }
 
-    fn object(&self, images: &Images, found: &Found, seconds: f64) -> Value {
+    fn object(&self, base: &Base, found: &Found, seconds: f64) -> Value {
         let neighbour = |(rank, Neighbour { image, similarity }): (usize, &Neighbour)| {
-            let Image { name, split, label, class } = images.image(*image);
+            let Image { name, split, label, class } = base.image(*image);
             json!({
                 "rank": rank, "similarity": similarity, "name": name, "split": split, "label": label, "class": class,
             })
@@ -152,8 +190,56 @@ impl Search {
     }
 }
 
+/// What is searched.
+enum Base {
+    Images(Images),
+    /// With the images that the features are of, where they are drawn.
+    Features {
+        stored: StoredFeatures,
+        images: Option<Images>,
+    },
+}
+
+impl Base {
+    /// What is known of an image.
+    fn image(&self, number: u32) -> Image<'_> {
+        match self {
+            Base::Images(images) => images.image(number),
+            Base::Features { stored, .. } => stored.image(number),
+        }
+    }
+
+    /// The data set to read what was found from, and the number in it of each.
+    fn pictures(&self, found: &Found) -> Result<(&dyn Dataset, HashMap<u32, usize>)> {
+        let numbers = found.neighbours.iter().flatten().map(|neighbour| neighbour.image);
+        match self {
+            Base::Images(images) => {
+                Ok((images.dataset().as_ref(), numbers.map(|number| (number, number as usize)).collect()))
+            }
+            Base::Features { stored, images } => {
+                let images = images.as_ref().ok_or_else(|| usage("--out needs DATA"))?;
+                let mut wanted: HashMap<String, u32> =
+                    numbers.map(|number| (stored.image(number).place(), number)).collect();
+                let all = 0..images.dataset().len() as u32;
+                let places = all.filter_map(|image| {
+                    let number = wanted.remove(&images.image(image).place())?;
+                    Some((number, image as usize))
+                });
+                let places = places.collect();
+                match wanted.keys().min() {
+                    Some(place) => Err(usage(format!(
+                        "{place} was found, and is not among the images of DATA; give those that the features are of"
+                    ))),
+                    None => Ok((images.dataset().as_ref(), places)),
+                }
+            }
+        }
+    }
+}
+
 /// A sheet: a row for each query, what was found beside it.
-fn drawn(queries: &Queries, images: &Images, found: &Found) -> Result<image::RgbImage> {
+fn drawn(queries: &Queries, base: &Base, found: &Found) -> Result<image::RgbImage> {
+    let (pictures, places) = base.pictures(found)?;
     let mut scratch = DecodeScratch::default();
     let rows = found.neighbours.iter().enumerate().map(|(query, neighbours)| {
         let name = queries.files[query].file_name().map_or(Path::new(""), Path::new);
@@ -162,11 +248,11 @@ fn drawn(queries: &Queries, images: &Images, found: &Found) -> Result<image::Rgb
             vec![written(&name.to_string_lossy(), "query", query as u32 + 1)],
         )?;
         let cells = neighbours.iter().take(COLUMNS).map(|Neighbour { image, similarity }| {
-            let shown = images.image(*image);
+            let shown = base.image(*image);
             let class = shown.class.zip(shown.label).map(|(class, label)| written(class, "class", label));
             let name = written(&shown.name, "image", *image);
             let words = [Some(format!("{similarity:.4}")), class, Some(name)];
-            cell(images.dataset().read(*image as usize, &mut scratch)?, words.into_iter().flatten().collect())
+            cell(pictures.read(places[image], &mut scratch)?, words.into_iter().flatten().collect())
         });
         Ok(Row { cells: cells.collect::<Result<_>>()?, head })
     });

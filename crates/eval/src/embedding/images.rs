@@ -22,7 +22,7 @@ pub enum Split {
 }
 
 impl Split {
-    const ALL: [Split; 3] = [Split::Train, Split::Test, Split::Unlabelled];
+    pub(super) const ALL: [Split; 3] = [Split::Train, Split::Test, Split::Unlabelled];
 
     /// Its name.
     pub fn word(self) -> &'static str {

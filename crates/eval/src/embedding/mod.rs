@@ -16,6 +16,7 @@ mod matrix;
 mod npy;
 mod parquet;
 mod safetensors;
+mod stored;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -26,10 +27,29 @@ use simclr_train::{EmbeddedBatch, Model, embed_images};
 
 pub use format::FileFormat;
 pub use images::{Broken, Image, Images, Split};
+pub use stored::StoredFeatures;
 
 use crate::EvalError;
 use crate::protocols::TrainedEncoder;
 use format::{Description, Rows};
+
+/// What a file says of itself, where its format has a place for it.
+mod notes {
+    use simclr_train::{Model, TrainError};
+
+    pub const FEATURES: &str = "features";
+    /// The value of [`FEATURES`] where they are h.
+    pub const OF_H: &str = "h";
+    /// The names of the classes, as JSON.
+    pub const CLASSES: &str = "classes";
+    pub const FINGERPRINT: &str = "fingerprint";
+    pub const STEP: &str = "step";
+
+    /// What tells an encoder from another.
+    pub fn fingerprint(model: &Model) -> Result<String, TrainError> {
+        Ok(format!("{:08x}", model.fingerprint()?))
+    }
+}
 
 /// Which of the two vectors of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +99,10 @@ pub fn embed(
             most_rows: images.dataset().len(),
             dim,
             notes: vec![
-                ("features", if vector == Vector::H { "h" } else { "z" }.to_owned()),
-                ("classes", json!(classes).to_string()),
-                ("fingerprint", format!("{:08x}", model.fingerprint()?)),
-                ("step", encoder.step.to_string()),
+                (notes::FEATURES, if vector == Vector::H { notes::OF_H } else { "z" }.to_owned()),
+                (notes::CLASSES, json!(classes).to_string()),
+                (notes::FINGERPRINT, notes::fingerprint(model)?),
+                (notes::STEP, encoder.step.to_string()),
             ],
         },
     )?;

@@ -18,7 +18,7 @@ use super::format::{Description, Rows, Writer};
 use super::images::Image;
 use crate::EvalError;
 
-const SCHEMA: &str = "message embedding {
+pub(super) const SCHEMA: &str = "message embedding {
     REQUIRED BINARY name (STRING);
     OPTIONAL BINARY split (STRING);
     OPTIONAL INT64 label;
@@ -37,7 +37,7 @@ pub(super) struct Table {
     writer: SerializedFileWriter<AtomicFile<'static>>,
     dim: usize,
     /// Features of a full group.
-    most_values: usize,
+    pub(super) most_values: usize,
     group: Group,
 }
 

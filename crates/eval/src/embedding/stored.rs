@@ -1,0 +1,332 @@
+//! Features read back from the table that `embed` wrote: what is sought among them need not be encoded again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use parquet::column::reader::ColumnReaderImpl;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::schema::parser::parse_message_type;
+use simclr_data::caught;
+use simclr_train::Model;
+
+use super::images::{Image, Split};
+use super::notes;
+use super::parquet::SCHEMA;
+use crate::EvalError;
+
+/// The columns of [`SCHEMA`] that are read. A class is the name of a label, which the notes have.
+const NAME: usize = 0;
+const SPLIT: usize = 1;
+const LABEL: usize = 2;
+const FEATURES: usize = 4;
+
+/// The h of images in a .parquet file, with what is known of each.
+pub struct StoredFeatures {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    classes: Vec<String>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    split: Option<Split>,
+    label: Option<u32>,
+}
+
+impl StoredFeatures {
+    /// Opens a file that holds features of `model`, which is that of step `step`.
+    ///
+    /// # Errors
+    /// [`EvalError::NotThere`], [`EvalError::Io`]; [`EvalError::NoFeatures`] where it is another file, or damaged, or
+    /// of another encoder.
+    pub fn open(path: &Path, model: &Model, step: u64) -> Result<StoredFeatures, EvalError> {
+        let file = File::open(path).map_err(EvalError::read(path, "a .parquet file of features"))?;
+        if file.metadata().is_ok_and(|file| !file.is_file()) {
+            return Err(unfit(path, "is no file; give a .parquet file of features"));
+        }
+        let (reader, said) = guarded(path, || described(file))?;
+        if said.of != notes::OF_H {
+            return Err(unfit(
+                path,
+                "holds z, and images are compared by h; write h, without the projection",
+            ));
+        }
+        if said.fingerprint != notes::fingerprint(model)? {
+            let from =
+                if said.step == step.to_string() { String::new() } else { format!(" (step {})", said.step) };
+            return Err(unfit(
+                path,
+                format!(
+                    "holds features of another encoder{from} than this one of step {step}; write it anew with this one"
+                ),
+            ));
+        }
+        let rows = guarded(path, || rows(&reader, said.classes.len()))?;
+        if rows.is_empty() {
+            return Err(unfit(path, "holds no images"));
+        }
+        Ok(StoredFeatures { path: path.to_path_buf(), reader, classes: said.classes, rows })
+    }
+
+    /// The number of images.
+    #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// What is known of the image of row `row`.
+    pub fn image(&self, row: u32) -> Image<'_> {
+        let Row { name, split, label } = &self.rows[row as usize];
+        let class = label.map(|label| self.classes[label as usize].as_str());
+        Image { name: name.clone(), split: *split, label: *label, class }
+    }
+
+    /// The rows of the images of one part, or all.
+    ///
+    /// # Errors
+    /// [`EvalError::NoSplit`] for a part of which there are none.
+    pub(crate) fn of(&self, only: Option<Split>) -> Result<Vec<u32>, EvalError> {
+        let is_wanted = |row: &Row| only.is_none_or(|only| row.split == Some(only));
+        let rows: Vec<u32> =
+            (0..).zip(&self.rows).filter(|(_, row)| is_wanted(row)).map(|(i, _)| i).collect();
+        match only {
+            Some(split) if rows.is_empty() => {
+                let is_there = |split: &Split| self.rows.iter().any(|row| row.split == Some(*split));
+                let there = Split::ALL.iter().filter(|split| is_there(split)).map(|split| split.word());
+                Err(EvalError::NoSplit { split, there: there.collect() })
+            }
+            _ => Ok(rows),
+        }
+    }
+
+    /// Hands `sink` all rows of `dim` values, some at a time, in their order.
+    ///
+    /// # Errors
+    /// [`EvalError::NoFeatures`] where the file is damaged or its rows have another number of values; the first of
+    /// `sink`.
+    pub(crate) fn for_each_group(
+        &self,
+        dim: usize,
+        sink: &mut dyn FnMut(&[f32]) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        for group in 0..self.reader.num_row_groups() {
+            let features = guarded(&self.path, || features(&*self.reader.get_row_group(group)?, dim))?;
+            sink(&features)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a file says of itself.
+struct Said {
+    of: String,
+    classes: Vec<String>,
+    fingerprint: String,
+    step: String,
+}
+
+fn described(file: File) -> Result<(SerializedFileReader<File>, Said), ParquetError> {
+    let reader = SerializedFileReader::new(file)?;
+    let about = reader.metadata().file_metadata();
+    if about.schema() != &parse_message_type(SCHEMA)? {
+        return Err(damaged("it has other columns"));
+    }
+    let note = |name: &str| {
+        let all = about.key_value_metadata().into_iter().flatten();
+        let value = all.filter(|note| note.key == name).find_map(|note| note.value.clone());
+        value.ok_or_else(|| damaged(format!("it does not tell its {name}")))
+    };
+    let classes = serde_json::from_str(&note(notes::CLASSES)?).map_err(|error| damaged(error.to_string()))?;
+    let said = Said {
+        of: note(notes::FEATURES)?,
+        classes,
+        fingerprint: note(notes::FINGERPRINT)?,
+        step: note(notes::STEP)?,
+    };
+    Ok((reader, said))
+}
+
+fn rows(reader: &SerializedFileReader<File>, classes: usize) -> Result<Vec<Row>, ParquetError> {
+    let mut rows = Vec::new();
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        let names = column::<ByteArrayType>(&*group, NAME)?;
+        let splits = column::<ByteArrayType>(&*group, SPLIT)?;
+        let labels = column::<Int64Type>(&*group, LABEL)?;
+        for ((name, split), label) in names.optional().zip(splits.optional()).zip(labels.optional()) {
+            let name = name.as_ref().map(text).transpose()?.unwrap_or_default();
+            let split = match split {
+                Some(word) => Some(text(&word)?.parse().map_err(damaged)?),
+                None => None,
+            };
+            let label = match label {
+                Some(label) => {
+                    let label = u32::try_from(label).ok().filter(|&label| (label as usize) < classes);
+                    Some(label.ok_or_else(|| damaged("a label is that of no class"))?)
+                }
+                None => None,
+            };
+            rows.push(Row { name, split, label });
+        }
+    }
+    if u32::try_from(rows.len()).is_err() {
+        return Err(damaged("it has more rows than can be numbered"));
+    }
+    Ok(rows)
+}
+
+fn features(group: &dyn RowGroupReader, dim: usize) -> Result<Vec<f32>, ParquetError> {
+    let Column { values, repeats, .. } = column::<FloatType>(group, FEATURES)?;
+    // A list begins where the level is 0.
+    let begins = |place: usize| place.is_multiple_of(dim);
+    let is_even = values.len() == repeats.len()
+        && values.len().is_multiple_of(dim)
+        && repeats.iter().enumerate().all(|(place, &level)| (level == 0) == begins(place));
+    if is_even { Ok(values) } else { Err(damaged(format!("not every image has {dim} values"))) }
+}
+
+/// A column of a row group, with the levels that it has.
+struct Column<T> {
+    values: Vec<T>,
+    /// Of a column whose values may be missing: 1 where there is one.
+    present: Vec<i16>,
+    repeats: Vec<i16>,
+    rows: usize,
+}
+
+impl<T> Column<T> {
+    /// Each row's value.
+    fn optional(self) -> impl Iterator<Item = Option<T>> {
+        let (may_miss, present) = (!self.present.is_empty(), self.present);
+        let mut values = self.values.into_iter();
+        (0..self.rows).map(move |row| if may_miss && present[row] == 0 { None } else { values.next() })
+    }
+}
+
+fn column<T: DataType>(group: &dyn RowGroupReader, number: usize) -> Result<Column<T::T>, ParquetError> {
+    let reader = T::get_column_reader(group.get_column_reader(number)?);
+    let mut reader: ColumnReaderImpl<T> = reader.ok_or_else(|| damaged("a column is of another type"))?;
+    let all = group.metadata().num_rows() as usize;
+    let mut column = Column { values: Vec::new(), present: Vec::new(), repeats: Vec::new(), rows: 0 };
+    while column.rows < all {
+        let Column { values, present, repeats, rows } = &mut column;
+        let (read, ..) = reader.read_records(all - *rows, Some(present), Some(repeats), values)?;
+        if read == 0 {
+            return Err(damaged("a column ends before the others"));
+        }
+        *rows += read;
+    }
+    Ok(column)
+}
+
+fn text(bytes: &ByteArray) -> Result<String, ParquetError> {
+    bytes.as_utf8().map(str::to_owned)
+}
+
+fn damaged(what: impl Into<String>) -> ParquetError {
+    ParquetError::General(what.into())
+}
+
+/// What `read` returns, its errors as those of the file at `path`.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, EvalError> {
+    let told = |error: ParquetError| match error {
+        ParquetError::General(what) => what,
+        other => other.to_string(),
+    };
+    caught(&"the Parquet reader", || read().map_err(told))
+        .map_err(|why| unfit(path, format!("is no file of features that can be read ({why}); write it anew")))
+}
+
+fn unfit(path: &Path, reason: impl Into<String>) -> EvalError {
+    EvalError::NoFeatures { path: path.to_path_buf(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::{Description, Rows, Writer};
+    use super::super::parquet::Table;
+    use super::*;
+
+    /// Rows of three values, two in a group, of two classes; every third without a label.
+    fn written(path: &Path, count: u32) {
+        let notes = [(notes::FEATURES, "h"), (notes::CLASSES, r#"["odd", "even"]"#)];
+        let notes = notes.into_iter().chain([(notes::FINGERPRINT, "0badcafe"), (notes::STEP, "7")]);
+        let notes = notes.map(|(name, note)| (name, note.to_owned())).collect();
+        let what = Description { most_rows: count as usize, dim: 3, notes };
+        let mut table = Box::new(Table::create(path, &what).unwrap());
+        table.most_values = 8;
+        let features: Vec<f32> = (0..3 * count).map(|value| value as f32).collect();
+        let image = |row: u32| {
+            let label = (!row.is_multiple_of(3)).then_some(u32::from(row.is_multiple_of(2)));
+            let split = Some(if row < 4 { Split::Train } else { Split::Test });
+            Image { name: format!("{row}.png"), split, label, class: label.map(|_| "not read") }
+        };
+        table.write(&Rows { features: &features, images: (0..count).map(image).collect() }).unwrap();
+        table.finish().unwrap();
+    }
+
+    #[test]
+    fn many_groups_are_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        written(&path, 7);
+        let (reader, said) = described(File::open(&path).unwrap()).unwrap();
+        assert_eq!((said.of.as_str(), said.fingerprint.as_str(), said.step.as_str()), ("h", "0badcafe", "7"));
+        let rows = rows(&reader, said.classes.len()).unwrap();
+        let stored = StoredFeatures { path, reader, classes: said.classes, rows };
+        assert_eq!(stored.len(), 7);
+        assert_eq!(
+            [stored.image(2), stored.image(6)],
+            [
+                Image {
+                    name: "2.png".to_owned(),
+                    split: Some(Split::Train),
+                    label: Some(1),
+                    class: Some("even")
+                },
+                Image { name: "6.png".to_owned(), split: Some(Split::Test), label: None, class: None },
+            ]
+        );
+        assert_eq!(stored.of(Some(Split::Test)).unwrap(), [4, 5, 6]);
+        assert!(matches!(
+            stored.of(Some(Split::Unlabelled)),
+            Err(EvalError::NoSplit { there, .. }) if there == ["train", "test"]
+        ));
+        let mut groups = Vec::new();
+        stored.for_each_group(3, &mut |group| Ok(groups.push(group.to_vec()))).unwrap();
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6, 6, 3]);
+        assert!(groups.concat().iter().enumerate().all(|(place, &value)| value == place as f32));
+        let error = stored.for_each_group(2, &mut |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("not every image has 2 values"), "{error}");
+    }
+
+    #[test]
+    fn damage_is_told_or_changes_values_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        written(&path, 7);
+        let whole = std::fs::read(&path).unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            guarded(&path, || {
+                let (reader, said) = described(File::open(&path).unwrap())?;
+                let rows = rows(&reader, said.classes.len())?;
+                for group in 0..reader.num_row_groups() {
+                    features(&*reader.get_row_group(group)?, 3)?;
+                }
+                Ok(rows.len())
+            })
+        };
+        assert_eq!(read(&whole).unwrap(), 7);
+        assert!((0..whole.len()).step_by(7).all(|end| read(&whole[..end]).is_err()));
+        // No panic, and no more rows than there were.
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x55;
+            assert!(read(&bytes).is_ok_and(|rows| rows <= 7) || read(&bytes).is_err());
+        }
+    }
+}
