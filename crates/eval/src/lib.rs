@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod base64;
 pub mod embedding;
 mod error;
 pub mod logistic;

@@ -21,8 +21,8 @@ Examples:
   simclr embed runs/first photos/ --out features.parquet
   simclr embed runs/cifar cifar/ --split test --out test.npy --json
 
-A .parquet file has the columns name, split, label, class and features (a list of float32); split, \
-label and class are null where there is none. An .npy file is only the matrix, one row per image. A \
+A .parquet file has the columns name, split, label, class and features (a list of float32, to Arrow's \
+readers of a fixed length, as vector databases want it); split, label and class are null where there is none. An .npy file is only the matrix, one row per image. A \
 .safetensors file holds features and labels (int64, -1 for none). Next to either of these two, \
 FILE.csv lists the name, split, label and class of each row. The metadata of Parquet and safetensors files \
 hold the classes, the step, and a fingerprint of the encoder. Rows are in the order of the images.

@@ -10,7 +10,8 @@ use crate::EvalError;
 /// A kind of file, known by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// A table with the columns `name`, `split`, `label`, `class` and `features`, a list of float32.
+    /// A table with the columns `name`, `split`, `label`, `class` and `features`, a list of float32, to
+    /// Arrow's readers of a fixed length.
     Parquet,
     /// NumPy's: the matrix alone (rows, values), float32. The rest is in a CSV file beside it.
     Npy,

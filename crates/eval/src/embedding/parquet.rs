@@ -1,6 +1,7 @@
 //! Parquet: a table with a column for each thing that is known of an image, and its features as a list.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use simclr_train::file_system::{AtomicFile, Disk};
 use super::format::{Description, Rows, Writer};
 use super::images::Image;
 use crate::EvalError;
+use crate::base64::base64;
 
 pub(super) const SCHEMA: &str = "message embedding {
     REQUIRED BINARY name (STRING);
@@ -25,6 +27,12 @@ pub(super) const SCHEMA: &str = "message embedding {
     OPTIONAL BINARY class (STRING);
     REQUIRED GROUP features (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
 }";
+
+/// What Arrow's readers take the columns for, as pyarrow writes it (`tools/golden/arrow_schema.py`): features are a list
+/// of a fixed length, as vector databases want it, which Parquet itself cannot say.
+const ARROW_SCHEMA: &[u8; 400] = include_bytes!("arrow_schema.bin");
+/// Where that length is put into it.
+const ARROW_LENGTH: Range<usize> = 128..132;
 
 /// Features of one row group, which are held until it is full: 32 MiB.
 const GROUP_VALUES: usize = 8 << 20;
@@ -55,6 +63,7 @@ impl Table {
     pub fn create(path: &Path, what: &Description) -> Result<Table, EvalError> {
         let file = AtomicFile::create(&Disk, path).map_err(EvalError::write(path))?;
         let notes = what.notes.iter().map(|(name, note)| KeyValue::new((*name).to_owned(), note.clone()));
+        let notes = notes.chain([KeyValue::new("ARROW:schema".to_owned(), arrow_schema(what.dim))]);
         let (name, features) = (ColumnPath::from("name"), features_column());
         // Names differ and floats do not shrink: dictionaries and compression would only take time.
         let properties = WriterProperties::builder()
@@ -169,6 +178,13 @@ fn features_column() -> ColumnPath {
     ColumnPath::new(["features", "list", "element"].map(str::to_owned).to_vec())
 }
 
+/// The Arrow schema of features of `dim` values, as it stands in a file.
+fn arrow_schema(dim: usize) -> String {
+    let mut schema = *ARROW_SCHEMA;
+    schema[ARROW_LENGTH].copy_from_slice(&(dim as i32).to_le_bytes());
+    base64(&schema)
+}
+
 /// What the system said, where it is that.
 fn io_error(error: ParquetError) -> io::Error {
     match error {
@@ -186,6 +202,11 @@ mod tests {
     use parquet::record::{Field, RowAccessor};
 
     use super::*;
+
+    #[test]
+    fn the_arrow_schema_is_that_of_pyarrow() {
+        assert_eq!(arrow_schema(512), include_str!("../../tests/golden/arrow_schema_512.txt"));
+    }
 
     #[test]
     fn many_groups_are_one_table() {

@@ -296,7 +296,11 @@ mod tests {
             Err(EvalError::NoSplit { there, .. }) if there == ["train", "test"]
         ));
         let mut groups = Vec::new();
-        stored.for_each_group(3, &mut |group| Ok(groups.push(group.to_vec()))).unwrap();
+        let mut keep = |group: &[f32]| {
+            groups.push(group.to_vec());
+            Ok(())
+        };
+        stored.for_each_group(3, &mut keep).unwrap();
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6, 6, 3]);
         assert!(groups.concat().iter().enumerate().all(|(place, &value)| value == place as f32));
         let error = stored.for_each_group(2, &mut |_| Ok(())).unwrap_err().to_string();

@@ -12,7 +12,7 @@
 //! | `study` | the page of an ablation study |
 //! | `map` | images as points, as SVG |
 //! | [`picture`] | RGB pixels as an inline PNG |
-//! | `html` | escaping, numbers, base64 |
+//! | `html` | escaping, numbers |
 
 pub mod chart;
 mod curves;

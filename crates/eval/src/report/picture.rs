@@ -1,9 +1,10 @@
 //! RGB pixels as an inline PNG.
 
-use super::html::base64;
 use image::ExtendedColorType;
 use image::ImageEncoder;
 use image::codecs::png::PngEncoder;
+
+use crate::base64::base64;
 
 /// A small picture on the page, with the class it belongs to.
 #[derive(Debug, Clone)]
