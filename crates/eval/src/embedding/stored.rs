@@ -325,12 +325,12 @@ mod tests {
             })
         };
         assert_eq!(read(&whole).unwrap(), 7);
-        assert!((0..whole.len()).step_by(7).all(|end| read(&whole[..end]).is_err()));
+        assert!((0..whole.len()).step_by(31).all(|end| read(&whole[..end]).is_err()));
         // No panic, and no more rows than there were.
-        for place in 0..whole.len() {
+        for place in (0..whole.len()).step_by(3) {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x55;
-            assert!(read(&bytes).is_ok_and(|rows| rows <= 7) || read(&bytes).is_err());
+            assert!(read(&bytes).map_or(true, |rows| rows <= 7), "byte {place}");
         }
     }
 }
