@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::fmt;
+use std::marker::PhantomData;
 
 use crate::{CudaError, Program, Result, Slice, SliceMut};
 
@@ -58,17 +59,19 @@ pub trait Memory: fmt::Debug {
     fn address(&self) -> u64;
 }
 
-/// Memory for values of `T` between two kernels.
+/// Memory for so many values of `T` between two kernels.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct Scratch<T> {
     memory: Box<dyn Memory>,
     len: usize,
+    of: PhantomData<T>,
 }
 
-impl Scratch {
-    pub fn of<T>(gpu: &dyn Launcher, len: usize) -> Result<Scratch> {
+impl<T> Scratch<T> {
+    pub fn new(gpu: &dyn Launcher, len: usize) -> Result<Scratch<T>> {
         // No device has as much as does not fit into a `usize`.
-        Ok(Scratch { memory: gpu.scratch(len.saturating_mul(size_of::<T>()))?, len })
+        let memory = gpu.scratch(len.saturating_mul(size_of::<T>()))?;
+        Ok(Scratch { memory, len, of: PhantomData })
     }
 
     pub fn address(&self) -> u64 {
@@ -76,13 +79,13 @@ impl Scratch {
     }
 
     /// Its values. Kernels that are launched from here write them before they read them.
-    pub fn as_mut<T>(&mut self) -> SliceMut<'_, T> {
-        // SAFETY: the memory was made for so many values and is borrowed exclusively.
+    pub fn as_mut(&mut self) -> SliceMut<'_, T> {
+        // SAFETY: the memory was made for so many values of this type and is borrowed exclusively.
         unsafe { SliceMut::from_raw(self.memory.address(), self.len) }
     }
 
-    pub fn as_ref<T>(&self) -> Slice<'_, T> {
-        // SAFETY: the memory was made for so many values; callers launch what writes them first.
+    pub fn as_ref(&self) -> Slice<'_, T> {
+        // SAFETY: the memory was made for so many values of this type; callers launch what writes them first.
         unsafe { Slice::from_raw(self.memory.address(), self.len) }
     }
 }

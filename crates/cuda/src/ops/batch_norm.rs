@@ -238,7 +238,7 @@ pub fn backward_sums<'a, E: Element>(
     let keep = u32::from(keep && kind != 0);
     let rows = x.len() / channels;
     let plan = Plan::new(NAME, rows, channels, E::TYPE)?;
-    let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
+    let partials = Scratch::<f64>::new(gpu, plan.pieces as usize * 2 * channels)?;
     let width = fits(NAME, channels)?;
     let arguments = arguments![
         dy.address(),

@@ -124,7 +124,7 @@ pub fn sums<E: Element>(
     expect_operands(NAME, g, x, w)?;
     let width = 2 * g.out_channels;
     expect_len(NAME, "sums", sums.len(), width)?;
-    let partials = Scratch::of::<f64>(gpu, plan.pieces * width)?;
+    let partials = Scratch::<f64>::new(gpu, plan.pieces * width)?;
     let arguments = arguments![x.address(), w.address(), partials.address(), plan.sizes, plan.wide];
     // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the
     // channels, and there are partials for each piece.
@@ -182,7 +182,7 @@ pub fn backward_sums<E: Element>(
     expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
     expect_len(NAME, "dy", dy.len(), g.output_len())?;
     expect_len(NAME, "correlations", correlations.len(), width)?;
-    let partials = Scratch::of::<f64>(gpu, plan.pieces * width)?;
+    let partials = Scratch::<f64>::new(gpu, plan.pieces * width)?;
     let arguments = arguments![
         x.address(),
         w.address(),
@@ -198,7 +198,7 @@ pub fn backward_sums<E: Element>(
     drop(partials);
 
     const SUMS: &str = "first_layer_backward_sums";
-    let sums = Scratch::of::<f64>(gpu, 2 * channels)?;
+    let sums = Scratch::<f64>::new(gpu, 2 * channels)?;
     let count = fits(SUMS, channels)?;
     let arguments =
         arguments![correlations.address(), w.address(), coefficients.address(), sums.address(), count];

@@ -63,7 +63,7 @@ pub fn backward_sums<E: Element>(
     let rows = len / channels;
     let plan = Plan::new(NAME, rows, channels, E::TYPE)?;
     let pieces = plan.pieces as usize;
-    let partials = Scratch::of::<f64>(gpu, pieces * 3 * channels)?;
+    let partials = Scratch::<f64>::new(gpu, pieces * 3 * channels)?;
     let width = fits(NAME, channels)?;
     let [[branch, shortcut], [of_branch, of_shortcut]] =
         [x.map(|x| x.address()), coefficients.map(|values| values.address())];

@@ -22,7 +22,7 @@ pub fn forward(
     const NAME: &str = "nt_xent_forward";
     let (views, splits) = checked(NAME, shape, all.len())?;
     expect_len(NAME, "anchors", anchors.len(), 4 * shape.anchors)?;
-    let seen = Scratch::of::<f32>(gpu, splits.count * shape.anchors * SEEN)?;
+    let seen = Scratch::<f32>::new(gpu, splits.count * shape.anchors * SEEN)?;
     let halves = Halves::of(gpu, shape, views, all, Pass::Forward)?;
     let arguments = arguments![halves.addresses(), views, splits.columns, seen.address(), anchors.address()];
     let blocks = [splits.rows, fits(NAME, splits.count)?, 1];

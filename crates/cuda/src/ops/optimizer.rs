@@ -174,7 +174,7 @@ pub fn momentum_update(
         let grid = [list.blocks(), 1, 1];
         let mut norms = None;
         if trust_coefficient.is_some() {
-            let partials = Scratch::of::<f64>(gpu, 2 * list.blocks() as usize)?;
+            let partials = Scratch::<f64>::new(gpu, 2 * list.blocks() as usize)?;
             let arguments = arguments![*list, decay, unscale, partials.address()];
             let launch = Launch { program: PROGRAM, kernel: "lars_norms", grid, block: BLOCK, arguments };
             // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials a
@@ -251,7 +251,7 @@ pub fn gradient_squares(gpu: &dyn Launcher, tensors: &TensorList, sum: SliceMut<
     const NAME: &str = "gradient_squares";
     expect_len(NAME, "sum", sum.len(), 1)?;
     let blocks: usize = tensors.lists.iter().map(|list| list.blocks() as usize).sum();
-    let partials = Scratch::of::<f64>(gpu, blocks)?;
+    let partials = Scratch::<f64>::new(gpu, blocks)?;
     let mut at = partials.address();
     for list in &tensors.lists {
         let arguments = arguments![*list, at];

@@ -56,7 +56,7 @@ pub fn forward(
     expect_len(NAME, "pairs", pairs.len(), PAIR * shape.anchors)?;
     expect_len(NAME, "losses", losses.len(), shape.anchors)?;
     let (kind, count) = (Kind::of(loss, shape), fits(NAME, splits.count)?);
-    let seen = Scratch::of::<f32>(gpu, splits.count * shape.anchors * SEEN)?;
+    let seen = Scratch::<f32>::new(gpu, splits.count * shape.anchors * SEEN)?;
     let halves = Halves::of(gpu, shape, views, all, Pass::Forward)?;
     let anchors = anchors.address();
     let arguments = arguments![halves.addresses(), anchors, views, kind, splits.columns, seen.address()];

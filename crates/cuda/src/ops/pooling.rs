@@ -126,7 +126,7 @@ pub fn max_pool_backward<E: Element>(
     expect_len(NAME, "dy", dy.len(), outputs)?;
     let taps = g.side.saturating_mul(g.side);
     expect(NAME, taps < 255, || format!("windows of {taps} pixels, at most 254 can be told apart"))?;
-    let winners = Scratch::of::<u8>(gpu, outputs)?;
+    let winners = Scratch::<u8>::new(gpu, outputs)?;
     let operands = [x.address(), y.address(), winners.address()];
     // SAFETY: lengths are checked above; there is a winner for each output.
     unsafe { run::<E>(gpu, WINNERS, &operands, &window, window.outputs())? };

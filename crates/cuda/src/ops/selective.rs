@@ -37,8 +37,8 @@ impl Streams {
     }
 
     /// Room for sums of each slice.
-    fn partials(&self, gpu: &dyn Launcher) -> Result<Scratch> {
-        Scratch::of::<f32>(gpu, self.batch * self.slices * self.channels)
+    fn partials(&self, gpu: &dyn Launcher) -> Result<Scratch<f32>> {
+        Scratch::<f32>::new(gpu, self.batch * self.slices * self.channels)
     }
 
     /// Launches a kernel with a thread for each pack of each slice.

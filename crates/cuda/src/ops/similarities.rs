@@ -51,9 +51,9 @@ pub(super) enum Pass {
 
 /// Views in halves of 16 bits, as tensor cores take them.
 pub(super) struct Halves {
-    along: Scratch,
-    across: Option<Scratch>,
-    scales: Scratch,
+    along: Scratch<u32>,
+    across: Option<Scratch<u32>>,
+    scales: Scratch<f32>,
 }
 
 impl Halves {
@@ -67,11 +67,11 @@ impl Halves {
     ) -> Result<Halves> {
         const NAME: &str = "split_views";
         let rows = shape.views.next_multiple_of(TILE);
-        let words = || Scratch::of::<u32>(gpu, rows * shape.dim.next_multiple_of(TILE));
+        let words = || Scratch::<u32>::new(gpu, rows * shape.dim.next_multiple_of(TILE));
         let halves = Halves {
             along: words()?,
             across: (pass == Pass::Backward).then(words).transpose()?,
-            scales: Scratch::of::<f32>(gpu, rows)?,
+            scales: Scratch::<f32>::new(gpu, rows)?,
         };
         let arguments = arguments![all.address(), views, halves.addresses()];
         let grid = [fits(NAME, rows / GROUP)?, 1, 1];
@@ -129,7 +129,7 @@ pub(super) fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize
 
 /// Room for each split's part of a gradient, (splits, anchors, dim), and the grid of the kernel that fills it.
 pub(super) struct Partials {
-    values: Scratch,
+    values: Scratch<f32>,
     splits: u32,
     pub grid: [u32; 3],
 }
@@ -143,7 +143,7 @@ impl Partials {
     ) -> Result<Partials> {
         let count = fits(kernel, splits.count)?;
         let grid = [splits.rows, count, fits(kernel, shape.dim.div_ceil(PART))?];
-        let values = Scratch::of::<f32>(gpu, splits.count * shape.anchors * shape.dim)?;
+        let values = Scratch::<f32>::new(gpu, splits.count * shape.anchors * shape.dim)?;
         Ok(Partials { values, splits: count, grid })
     }
 
@@ -154,7 +154,7 @@ impl Partials {
     /// dz = factor dy times the sum of the parts, once they are filled. dz has anchors x dim values.
     pub fn join(self, gpu: &dyn Launcher, factor: f32, dy: Slice<f32>, dz: SliceMut<f32>) -> Result<()> {
         const NAME: &str = "nt_xent_gradient";
-        expect_len(NAME, "parts", self.values.as_ref::<f32>().len(), self.splits as usize * dz.len())?;
+        expect_len(NAME, "parts", self.values.as_ref().len(), self.splits as usize * dz.len())?;
         let arguments =
             arguments![self.address(), self.splits, dz.len() as i64, factor, dy.address(), dz.address()];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid: grid(dz.len()), block: BLOCK, arguments };

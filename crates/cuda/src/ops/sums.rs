@@ -50,7 +50,7 @@ pub fn channel_sums<E: Element>(
     expect_len(NAME, "sums", sums.len(), 2 * channels)?;
     let rows = x.len() / channels;
     let plan = Plan::new(NAME, rows, channels, E::TYPE)?;
-    let partials = Scratch::of::<f64>(gpu, plan.pieces as usize * 2 * channels)?;
+    let partials = Scratch::<f64>::new(gpu, plan.pieces as usize * 2 * channels)?;
     let count = fits(NAME, channels)?;
     let arguments =
         arguments![x.address(), rows as i64, count, plan.lanes, plan.rows_per_piece, partials.address()];
@@ -69,7 +69,7 @@ pub fn channel_sums<E: Element>(
 /// The sum of every column of rows.
 pub fn column_sums<E: Element>(gpu: &dyn Launcher, x: Slice<E>, sums: SliceMut<f32>) -> Result<()> {
     let columns = sums.len();
-    let mut exact = Scratch::of::<f64>(gpu, 2 * columns)?;
+    let mut exact = Scratch::<f64>::new(gpu, 2 * columns)?;
     channel_sums(gpu, x, columns, exact.as_mut())?;
     narrow_sums(gpu, exact.as_ref(), sums)
 }

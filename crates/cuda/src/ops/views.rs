@@ -235,9 +235,9 @@ unsafe fn some(
     const NAME: &str = "views_resize";
     let area = side * side;
     // A span is three numbers.
-    let spans = Scratch::of::<u32>(gpu, views.len() * 2 * side * 3)?;
-    let weights = Scratch::of::<f32>(gpu, views.len() * 2 * side * most)?;
-    let planes = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
+    let spans = Scratch::<u32>::new(gpu, views.len() * 2 * side * 3)?;
+    let weights = Scratch::<f32>::new(gpu, views.len() * 2 * side * most)?;
+    let planes = Scratch::<f32>::new(gpu, views.len() * 3 * area)?;
     let (width, taps, count) = (fits(NAME, side)?, fits(NAME, most)?, fits(NAME, views.len())?);
     let arguments =
         arguments![images, uploaded, width, spans.address(), weights.address(), taps, planes.address(), out];
@@ -249,7 +249,7 @@ unsafe fn some(
     if views.iter().all(|view| view.blur == 0) {
         return Ok(());
     }
-    let rows = Scratch::of::<f32>(gpu, views.len() * 3 * area)?;
+    let rows = Scratch::<f32>::new(gpu, views.len() * 3 * area)?;
     let grid = [fits(NAME, area.div_ceil(256))?, count, 1];
     let arguments = arguments![uploaded, width, planes.address(), rows.address()];
     let launch = Launch { program: PROGRAM, kernel: "views_blur_rows", grid, block: 256, arguments };

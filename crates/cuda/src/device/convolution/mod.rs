@@ -361,9 +361,9 @@ impl Convolutions {
                 let room = room(plan.workspace)?;
                 let address = room.as_ref().map_or(0, |memory| memory.address());
                 if key.pass == ConvolutionPass::ForwardWithSums {
-                    let mut narrow = Scratch::of::<f32>(device, 2 * sums_apart(key.geometry.out_channels))?;
+                    let mut narrow = Scratch::<f32>::new(device, 2 * sums_apart(key.geometry.out_channels))?;
                     // cuDNN does not say whether it adds to what is there.
-                    device.clear(narrow.as_mut::<f32>())?;
+                    device.clear(narrow.as_mut())?;
                     let with = Operands { sums: narrow.address(), ..operands };
                     // SAFETY: as below; the sums lie as far apart as the plan's tensors are placed.
                     unsafe { plan.run(self.handle, key, with, address) }?;

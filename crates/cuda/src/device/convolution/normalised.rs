@@ -124,14 +124,14 @@ fn passes<E: Element>(g: &Conv2dGeometry, mode: ConvolutionMode) -> [Key; 2] {
 }
 
 /// Scale and shift as cuDNN takes them.
-pub(super) struct Norm(Scratch);
+pub(super) struct Norm(Scratch<f16>);
 
 impl Norm {
     pub fn new(device: &Device, key: &Key, coefficients: Slice<f32>) -> Result<Norm> {
         let channels = key.geometry.in_channels;
         expect_len(NAME, "coefficients", coefficients.len(), 4 * channels)?;
-        let mut narrow = Scratch::of::<f16>(device, 2 * channels)?;
-        elementwise::narrow(device, coefficients.part(0, 2 * channels)?, narrow.as_mut::<f16>())?;
+        let mut narrow = Scratch::<f16>::new(device, 2 * channels)?;
+        elementwise::narrow(device, coefficients.part(0, 2 * channels)?, narrow.as_mut())?;
         Ok(Norm(narrow))
     }
 

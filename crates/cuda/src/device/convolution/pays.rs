@@ -31,21 +31,20 @@ pub(super) struct Layer<'a> {
 
 /// What they leave beside y.
 struct Left {
-    sums: Scratch,
-    dw: Scratch,
+    sums: Scratch<f64>,
+    dw: Scratch<f32>,
 }
 
 impl Left {
     fn new(device: &Device, g: &Conv2dGeometry) -> Result<Left> {
-        let sums = Scratch::of::<f64>(device, 2 * g.out_channels)?;
-        Ok(Left { sums, dw: Scratch::of::<f32>(device, g.weight_len())? })
+        let sums = Scratch::<f64>::new(device, 2 * g.out_channels)?;
+        Ok(Left { sums, dw: Scratch::<f32>::new(device, g.weight_len())? })
     }
 
     fn is_close(&self, device: &Device, other: &Left) -> Result<bool> {
-        let sums = |of: &Left| device.values(of.sums.as_ref::<f64>());
-        let dw = |of: &Left| {
-            Ok(device.values(of.dw.as_ref::<f32>())?.into_iter().map(f64::from).collect::<Vec<_>>())
-        };
+        let sums = |of: &Left| device.values(of.sums.as_ref());
+        let dw =
+            |of: &Left| Ok(device.values(of.dw.as_ref())?.into_iter().map(f64::from).collect::<Vec<_>>());
         Ok(is_close(&sums(self)?, &sums(other)?) && is_close(&dw(self)?, &dw(other)?))
     }
 }
@@ -115,8 +114,8 @@ impl Convolutions {
     /// where they compute something else.
     fn is_faster(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
         let g = passes[0].geometry;
-        let mut w = Scratch::of::<f16>(device, g.weight_len())?;
-        elementwise::narrow(device, layer.w, w.as_mut::<f16>())?;
+        let mut w = Scratch::<f16>::new(device, g.weight_len())?;
+        elementwise::narrow(device, layer.w, w.as_mut())?;
         let operands = Operands { x: layer.x.address(), w: w.address(), y: layer.y, sums: 0, norm: 0 };
         let [at_once, apart] = [Left::new(device, &g)?, Left::new(device, &g)?];
         let fused = |this: &mut Convolutions| {
@@ -130,10 +129,10 @@ impl Convolutions {
         fused(self)?;
 
         let plain = passes.map(|key| Key { normalised: false, ..key });
-        let mut activation = Scratch::of::<f16>(device, g.input_len())?;
+        let mut activation = Scratch::<f16>::new(device, g.input_len())?;
         let from = Operands { x: activation.address(), ..operands };
         let mut composed = |this: &mut Convolutions| {
-            let to = activation.as_mut::<f16>();
+            let to = activation.as_mut();
             batch_norm::forward(device, layer.x, layer.coefficients, None, true, to, None)?;
             plain.iter().try_for_each(|key| this.pass(device, key, from, &apart))
         };

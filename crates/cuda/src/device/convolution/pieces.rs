@@ -139,7 +139,7 @@ impl Convolutions {
         expect(NAME, key.output == ElementType::F32, || format!("{key:?} has no sum of pieces in f32"))?;
         // SAFETY: the result has so many values of this type, and is lent exclusively.
         let mut dw = unsafe { SliceMut::from_raw(operands.w, key.len()) };
-        let part = Scratch::of::<f32>(device, key.len())?;
+        let part = Scratch::<f32>::new(device, key.len())?;
         let mut first = true;
         self.each_piece(key, images, operands, |this, key, operands| {
             if std::mem::take(&mut first) {

@@ -31,7 +31,12 @@ pub(super) fn sums_apart(channels: usize) -> usize {
 }
 
 /// Brings sums that cuDNN left in f32 to where they are wanted.
-pub(super) fn widen_sums(device: &Device, key: &Key, narrow: &Scratch, operands: Operands) -> Result<()> {
+pub(super) fn widen_sums(
+    device: &Device,
+    key: &Key,
+    narrow: &Scratch<f32>,
+    operands: Operands,
+) -> Result<()> {
     let channels = key.geometry.out_channels;
     // SAFETY: the caller of the pass lends so many sums exclusively; their length was checked.
     let sums = unsafe { SliceMut::from_raw(operands.sums, 2 * channels) };

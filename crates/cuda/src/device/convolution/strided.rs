@@ -35,7 +35,7 @@ impl Convolutions {
             what: NAME,
             reason: format!("{key:?} meets every pixel, or asks for more than a product"),
         })?;
-        let mut pixels = Scratch::of::<E>(device, together.geometry.input_len())?;
+        let mut pixels = Scratch::<E>::new(device, together.geometry.input_len())?;
         let of_pixels = Operands { x: pixels.address(), ..operands };
         if key.pass == ConvolutionPass::BackwardInput {
             self.compute(device, &together, of_pixels)?;
