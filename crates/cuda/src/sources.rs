@@ -70,47 +70,41 @@ impl Module {
 
     /// The types of elements for each of which it is compiled; none where it is the same for all.
     pub fn elements(self) -> &'static [ElementType] {
-        use Module::{
-            BatchNorm, ChannelSums, Elementwise, FirstLayer, NormPair, Pooling, Selective, Stem, Strided,
-        };
-        match self {
-            ChannelSums | BatchNorm | NormPair | Pooling | Selective | Elementwise | Strided | Stem => {
-                &ElementType::ALL
-            }
-            FirstLayer => &[ElementType::Bf16, ElementType::F16],
-            _ => &[],
-        }
+        self.parts().1
     }
 
-    /// Name, what it includes in this order, and its own text.
-    fn parts(self) -> (&'static str, &'static [Include], &'static str) {
+    /// Name, the types of elements that it is compiled for, what it includes in this order, and its own text.
+    fn parts(self) -> (&'static str, &'static [ElementType], &'static [Include], &'static str) {
         const PACKS: Include = ("packs.cuh", include_str!("kernels/packs.cuh"));
         const SUMS: Include = ("row_sums.cuh", include_str!("kernels/row_sums.cuh"));
         const PIECES: Include = ("pieces.cuh", include_str!("kernels/pieces.cuh"));
         const TENSOR_CORE: Include = ("tensor_core.cuh", include_str!("kernels/tensor_core.cuh"));
         const SIMILARITIES: Include = ("similarities.cuh", include_str!("kernels/similarities.cuh"));
+        const EACH: &[ElementType] = &ElementType::ALL;
+        const OF_16_BITS: &[ElementType] = &[ElementType::Bf16, ElementType::F16];
+        macro_rules! parts {
+            ($name:literal, $elements:expr, $includes:expr) => {
+                ($name, $elements, &$includes, include_str!(concat!("kernels/", $name, ".cu")))
+            };
+        }
         match self {
-            Module::ChannelSums => ("channel_sums", &[SUMS], include_str!("kernels/channel_sums.cu")),
-            Module::BatchNorm => ("batch_norm", &[PACKS, SUMS], include_str!("kernels/batch_norm.cu")),
-            Module::NormPair => ("norm_pair", &[PACKS, SUMS], include_str!("kernels/norm_pair.cu")),
-            Module::BatchNormCoefficients => {
-                ("batch_norm_coefficients", &[PIECES], include_str!("kernels/batch_norm_coefficients.cu"))
-            }
-            Module::Pooling => ("pooling", &[], include_str!("kernels/pooling.cu")),
-            Module::Selective => ("selective", &[], include_str!("kernels/selective.cu")),
-            Module::Elementwise => ("elementwise", &[], include_str!("kernels/elementwise.cu")),
-            Module::Reductions => ("reductions", &[PIECES], include_str!("kernels/reductions.cu")),
-            Module::Strided => ("strided", &[], include_str!("kernels/strided.cu")),
-            Module::Stem => ("stem", &[], include_str!("kernels/stem.cu")),
-            Module::FirstLayer => ("first_layer", &[TENSOR_CORE], include_str!("kernels/first_layer.cu")),
-            Module::L2Normalize => ("l2_normalize", &[], include_str!("kernels/l2_normalize.cu")),
-            Module::CrossEntropy => ("cross_entropy", &[], include_str!("kernels/cross_entropy.cu")),
-            Module::NtXent => ("nt_xent", &[TENSOR_CORE, SIMILARITIES], include_str!("kernels/nt_xent.cu")),
-            Module::PairLoss => {
-                ("pair_loss", &[TENSOR_CORE, SIMILARITIES], include_str!("kernels/pair_loss.cu"))
-            }
-            Module::Optimizer => ("optimizer", &[], include_str!("kernels/optimizer.cu")),
-            Module::Views => ("views", &[], include_str!("kernels/views.cu")),
+            Module::ChannelSums => parts!("channel_sums", EACH, [SUMS]),
+            Module::BatchNorm => parts!("batch_norm", EACH, [PACKS, SUMS]),
+            Module::NormPair => parts!("norm_pair", EACH, [PACKS, SUMS]),
+            Module::BatchNormCoefficients => parts!("batch_norm_coefficients", &[], [PIECES]),
+            Module::Pooling => parts!("pooling", EACH, []),
+            Module::Selective => parts!("selective", EACH, []),
+            Module::Elementwise => parts!("elementwise", EACH, []),
+            Module::Reductions => parts!("reductions", &[], [PIECES]),
+            Module::Strided => parts!("strided", EACH, []),
+            Module::Stem => parts!("stem", EACH, []),
+            Module::FirstLayer => parts!("first_layer", OF_16_BITS, [TENSOR_CORE]),
+            Module::L2Normalize => parts!("l2_normalize", &[], []),
+            Module::CrossEntropy => parts!("cross_entropy", &[], []),
+            Module::NtXent => parts!("nt_xent", &[], [TENSOR_CORE, SIMILARITIES]),
+            Module::PairLoss => parts!("pair_loss", &[], [TENSOR_CORE, SIMILARITIES]),
+            Module::Optimizer => parts!("optimizer", &[], []),
+            Module::Views => parts!("views", &[], []),
         }
     }
 }
@@ -153,7 +147,7 @@ impl Program {
 
     /// The text that is compiled. It includes nothing.
     pub fn source(self) -> String {
-        let (name, includes, own) = self.module.parts();
+        let (name, _, includes, own) = self.module.parts();
         let element =
             self.element.map(|element| format!("#define ELEMENT {}\n", element.name())).unwrap_or_default();
         let common = include_str!("kernels/common.cuh");
@@ -170,7 +164,7 @@ impl Program {
 
     /// The names of its kernels.
     pub fn kernels(self) -> Vec<&'static str> {
-        let (_, _, own) = self.module.parts();
+        let (.., own) = self.module.parts();
         let heads = own.split("KERNEL(").skip(1);
         heads.filter_map(|head| head.split_once(')')?.0.split_once(", ").map(|(_, name)| name)).collect()
     }
