@@ -134,6 +134,9 @@ impl Key {
 }
 
 /// Addresses of x, w and y, or of the gradient that is read or written in their place.
+///
+/// Wherever they go with a key, they are as long as it says, and lent until its pass is launched, the result and the
+/// sums exclusively: [`Key::operands`] checks it, and who puts another address in the place of one sees to it.
 #[derive(Debug, Clone, Copy)]
 struct Operands {
     x: u64,
@@ -367,7 +370,8 @@ impl Convolutions {
                     let with = Operands { sums: narrow.address(), ..operands };
                     // SAFETY: as below; the sums lie as far apart as the plan's tensors are placed.
                     unsafe { plan.run(self.handle, key, with, address) }?;
-                    return widen_sums(device, key, &narrow, operands);
+                    // SAFETY: these are the operands of a pass with sums.
+                    return unsafe { widen_sums(device, key, &narrow, operands) };
                 }
                 // SAFETY: operands are as long as the key says; the workspace is as long as the plan says.
                 unsafe { plan.run(self.handle, key, operands, address) }
@@ -382,16 +386,19 @@ impl Convolutions {
             }
             // SAFETY: operands are as long as the key says, and the result is lent exclusively.
             Route::Product => unsafe { pointwise::run(device, key, operands) },
-            Route::Strided => self.strided(device, key, operands),
+            // SAFETY: the same.
+            Route::Strided => unsafe { self.strided(device, key, operands) },
             Route::InTwo => match key.first() {
                 Some(first) if key.pass == ConvolutionPass::ForwardWithSums => {
                     self.compute(device, &first, operands)?;
-                    channel_sums(device, key, operands)
+                    // SAFETY: these are the operands of a pass with sums, and y was just computed.
+                    unsafe { channel_sums(device, key, operands) }
                 }
                 Some(first) => {
                     let aside = device.scratch(key.len() * key.element.size())?;
                     self.compute(device, &first, operands.into(key.pass, aside.address()))?;
-                    second(device, key, aside.address(), operands.result(key.pass))
+                    // SAFETY: the memory was made for as many values, and just filled; the result is lent exclusively.
+                    unsafe { second(device, key, aside.address(), operands.result(key.pass)) }
                 }
                 None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} is not done in two") }),
             },

@@ -109,9 +109,13 @@ impl Convolutions {
             ConvolutionPass::ForwardWithSums => {
                 let forward = Key { pass: ConvolutionPass::Forward, ..*key };
                 self.in_pieces(device, &forward, images, operands)?;
-                channel_sums(device, key, operands)
+                // SAFETY: these are the key's operands, and y was just computed.
+                unsafe { channel_sums(device, key, operands) }
             }
-            ConvolutionPass::BackwardWeight => self.weight_in_pieces(device, key, images, operands),
+            // SAFETY: these are the key's operands.
+            ConvolutionPass::BackwardWeight => unsafe {
+                self.weight_in_pieces(device, key, images, operands)
+            },
         }
     }
 
@@ -129,7 +133,10 @@ impl Convolutions {
     }
 
     /// A gradient of weights as the sum of those of the pieces, in f32 and in their order.
-    fn weight_in_pieces(
+    ///
+    /// # Safety
+    /// The operands must be as long as the key says, and the result lent exclusively.
+    unsafe fn weight_in_pieces(
         &mut self,
         device: &Device,
         key: &Key,
@@ -137,7 +144,7 @@ impl Convolutions {
         operands: Operands,
     ) -> Result<()> {
         expect(NAME, key.output == ElementType::F32, || format!("{key:?} has no sum of pieces in f32"))?;
-        // SAFETY: the result has so many values of this type, and is lent exclusively.
+        // SAFETY: the caller's promise, and this is the result's type.
         let mut dw = unsafe { SliceMut::from_raw(operands.w, key.len()) };
         let part = Scratch::<f32>::new(device, key.len())?;
         let mut first = true;

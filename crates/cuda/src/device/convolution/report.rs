@@ -56,9 +56,12 @@ impl Device {
         let [x, w, y, sums] =
             [x.read().address(), w.read().address(), y.read().address(), sums.read().address()];
         let operands = Operands { x, w, y, sums, norm: 0 };
-        self.noise::<E>(operands.x, g.input_len())?;
-        self.noise::<E>(operands.w, g.weight_len())?;
-        self.noise::<E>(operands.y, g.output_len())?;
+        // SAFETY: the buffers have room for so many values, and are nobody else's.
+        unsafe {
+            self.noise::<E>(operands.x, g.input_len())?;
+            self.noise::<E>(operands.w, g.weight_len())?;
+            self.noise::<E>(operands.y, g.output_len())?;
+        }
         self.with_convolutions(|convolutions| {
             let mut timed = convolutions.timed(self, &key, operands)?;
             let plain = key.first().unwrap_or(key);
@@ -76,7 +79,10 @@ impl Device {
 
     /// Fills memory of `len` values with noise in [-1, 1): a GPU that multiplies the same values over and over runs
     /// faster than it would.
-    fn noise<E: Element>(&self, at: u64, len: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// The caller must own as many values there.
+    unsafe fn noise<E: Element>(&self, at: u64, len: usize) -> Result<()> {
         let mut state = 1u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -86,7 +92,7 @@ impl Device {
         let noise = self.buffer_of(&values)?;
         for start in (0..len).step_by(values.len().max(1)) {
             let count = values.len().min(len - start);
-            // SAFETY: the noise is so long; the caller owns `len` values at `at`, of which these are some.
+            // SAFETY: the noise is so long, and these are some of the values that the caller owns.
             let (from, to) = unsafe {
                 let to = at + (start * E::TYPE.size()) as u64;
                 (crate::Slice::from_raw(noise.read().address(), count), SliceMut::<E>::from_raw(to, count))

@@ -332,9 +332,11 @@ impl Convolutions {
     /// without a word.
     fn adds(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<bool> {
         let at = operands.result(key.pass);
-        fill(device, at, key.len(), key.output, f32::NAN)?;
+        // SAFETY: the result is as long as the key says, and lent exclusively.
+        unsafe { fill(device, at, key.len(), key.output, f32::NAN) }?;
         self.run(device, key, route, operands)?;
-        let first = value(device, at, key.output)?;
+        // SAFETY: the same.
+        let first = unsafe { value(device, at, key.output) }?;
         Ok(first.is_nan())
     }
 
@@ -377,16 +379,22 @@ fn none(key: &Key, reason: &str) -> CudaError {
     CudaError::Call { what: NAME, reason: format!("cuDNN has no engine for {key:?}: {reason}") }
 }
 
-/// Sets `len` values of a type, from an address on, which is that of as many.
-fn fill(device: &Device, at: u64, len: usize, of: ElementType, value: f32) -> Result<()> {
-    // SAFETY: callers own as many values there.
+/// Sets `len` values of a type, from an address on.
+///
+/// # Safety
+/// The caller must own as many values there.
+unsafe fn fill(device: &Device, at: u64, len: usize, of: ElementType, value: f32) -> Result<()> {
+    // SAFETY: the caller's promise.
     unsafe { typed!(of, E => elementwise::fill::<E>(device, SliceMut::from_raw(at, len), value)) }
 }
 
 /// The value of a type at an address.
-fn value(device: &Device, at: u64, of: ElementType) -> Result<f32> {
+///
+/// # Safety
+/// The caller must own one there.
+unsafe fn value(device: &Device, at: u64, of: ElementType) -> Result<f32> {
     let mut wide = device.buffer::<f32>(1)?;
-    // SAFETY: callers own a value there.
+    // SAFETY: the caller's promise.
     unsafe { typed!(of, E => elementwise::widen::<E>(device, Slice::from_raw(at, 1), wide.write())) }?;
     Ok(device.values(wide.read())?[0])
 }

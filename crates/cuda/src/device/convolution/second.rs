@@ -9,19 +9,28 @@ use crate::ops::{elementwise, reductions, sums};
 use crate::{Element, Result, Slice, SliceMut};
 
 /// The second half of [`super::route::Route::InTwo`]: adds or widens the result that lies at `from`.
-pub(super) fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
-    typed!(key.element, E => second_of::<E>(device, key, from, to))
+///
+/// # Safety
+/// `from` and `to` must be as long as the key's result, `from` of the type that is read, and filled by what was
+/// started before; `to` must be lent exclusively.
+pub(super) unsafe fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
+    // SAFETY: the caller's promise, and this is the key's type.
+    unsafe { typed!(key.element, E => second_of::<E>(device, key, from, to)) }
 }
 
-fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
+/// The same for operands of type `E`.
+///
+/// # Safety
+/// As [`second`], and the type must be that of the key.
+unsafe fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
     let len = key.len();
-    // SAFETY: the scratch memory was made for so many values of this type, and what was started before fills it.
+    // SAFETY: the caller's promise.
     let from = unsafe { Slice::<E>::from_raw(from, len) };
     if key.adds {
-        // SAFETY: the result's length was checked, and it is lent exclusively.
+        // SAFETY: the caller's promise; what is added to has the type that is read.
         return elementwise::add_assign(device, unsafe { SliceMut::from_raw(to, len) }, from);
     }
-    // SAFETY: as above; without an addition, what is done in two is a result in f32.
+    // SAFETY: the caller's promise; without an addition, what is done in two is a result in f32.
     elementwise::widen(device, from, unsafe { SliceMut::from_raw(to, len) })
 }
 
@@ -31,27 +40,37 @@ pub(super) fn sums_apart(channels: usize) -> usize {
 }
 
 /// Brings sums that cuDNN left in f32 to where they are wanted.
-pub(super) fn widen_sums(
+///
+/// # Safety
+/// The pass must have sums, and those be lent exclusively.
+pub(super) unsafe fn widen_sums(
     device: &Device,
     key: &Key,
     narrow: &Scratch<f32>,
     operands: Operands,
 ) -> Result<()> {
     let channels = key.geometry.out_channels;
-    // SAFETY: the caller of the pass lends so many sums exclusively; their length was checked.
+    // SAFETY: the caller's promise.
     let sums = unsafe { SliceMut::from_raw(operands.sums, 2 * channels) };
     reductions::widen_sums(device, narrow.as_ref(), sums_apart(channels), sums)
 }
 
 /// The second half of [`super::route::Route::InTwo`] where sums are wanted.
-pub(super) fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
-    typed!(key.element, E => channel_sums_of::<E>(device, key, operands))
+///
+/// # Safety
+/// As [`widen_sums`]; y must be as long as the key says, and filled by what was started before.
+pub(super) unsafe fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
+    // SAFETY: the caller's promise, and this is the key's type.
+    unsafe { typed!(key.element, E => channel_sums_of::<E>(device, key, operands)) }
 }
 
-fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {
+/// The same for operands of type `E`.
+///
+/// # Safety
+/// As [`channel_sums`], and the type must be that of the key.
+unsafe fn channel_sums_of<E: Element>(device: &Device, key: &Key, operands: Operands) -> Result<()> {
     let channels = key.geometry.out_channels;
-    // SAFETY: y was just computed, and its length checked; the sums are lent exclusively, and their length was
-    // checked too.
+    // SAFETY: the caller's promise.
     let (y, sums) = unsafe {
         (Slice::<E>::from_raw(operands.y, key.len()), SliceMut::from_raw(operands.sums, 2 * channels))
     };

@@ -25,11 +25,24 @@ impl Key {
 
 impl Convolutions {
     /// Computes a convolution of which [`Key::together`] is left.
-    pub(super) fn strided(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
-        typed!(key.element, E => self.strided_of::<E>(device, key, operands))
+    ///
+    /// # Safety
+    /// The operands must be as long as the key says, and the result lent exclusively.
+    pub(super) unsafe fn strided(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
+        // SAFETY: the caller's promise, and this is the key's type.
+        unsafe { typed!(key.element, E => self.strided_of::<E>(device, key, operands)) }
     }
 
-    fn strided_of<E: Element>(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
+    /// The same for operands of type `E`.
+    ///
+    /// # Safety
+    /// As [`Convolutions::strided`], and the type must be that of the key.
+    unsafe fn strided_of<E: Element>(
+        &mut self,
+        device: &Device,
+        key: &Key,
+        operands: Operands,
+    ) -> Result<()> {
         let g = &key.geometry;
         let together = key.together().ok_or_else(|| CudaError::Call {
             what: NAME,
@@ -39,12 +52,12 @@ impl Convolutions {
         let of_pixels = Operands { x: pixels.address(), ..operands };
         if key.pass == ConvolutionPass::BackwardInput {
             self.compute(device, &together, of_pixels)?;
-            // SAFETY: x is as long as the key says, and lent exclusively.
+            // SAFETY: the caller's promise; x is the result.
             let dx = unsafe { SliceMut::<E>::from_raw(operands.x, g.input_len()) };
             let write = if key.adds { Write::Add } else { Write::Over };
             return strided::scatter(device, g, pixels.as_ref(), dx, write);
         }
-        // SAFETY: x is as long as the key says.
+        // SAFETY: the caller's promise.
         let x = unsafe { Slice::<E>::from_raw(operands.x, g.input_len()) };
         strided::gather(device, g, x, pixels.as_mut())?;
         self.compute(device, &together, of_pixels)
