@@ -24,8 +24,7 @@ mod gpu {
     use simclr_cuda::{
         ConvolutionMode, ConvolutionPass, ConvolutionTiming, CudaError, Device, Libraries, Library,
     };
-    use simclr_kernels::Conv2dGeometry;
-    use simclr_kernels::conv2d::Write;
+    use simclr_kernels::{Conv2dGeometry, Write};
 
     /// Side of the input, its channels, those of the output, side of the kernel, stride, and how often the encoder
     /// has it.

@@ -26,8 +26,7 @@ mod measured {
     use simclr_cuda::{
         ConvolutionMode, ConvolutionPass, Device, Epilogue, Libraries, Matrix, ProductMode, Result,
     };
-    use simclr_kernels::Conv2dGeometry;
-    use simclr_kernels::conv2d::Write;
+    use simclr_kernels::{Conv2dGeometry, Write};
 
     /// Side of the images, channels in and out, and how many layers are so.
     const LAYERS: [(usize, usize, usize, usize); 12] = [

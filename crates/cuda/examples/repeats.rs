@@ -22,8 +22,7 @@ mod measured {
 
     use half::{bf16, f16};
     use simclr_cuda::{ConvolutionMode, ConvolutionPass, Device, Element, Libraries, Result};
-    use simclr_kernels::Conv2dGeometry;
-    use simclr_kernels::conv2d::Write;
+    use simclr_kernels::{Conv2dGeometry, Write};
 
     /// Side of the images, channels in and out, stride.
     const LAYERS: [(usize, usize, usize, usize); 7] = [

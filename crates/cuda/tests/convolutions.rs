@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
 use half::{bf16, f16};
 use simclr_cuda::{ConvolutionLimits, ConvolutionMode, ConvolutionPass, Device, DeviceBuffer};
-use simclr_kernels::conv2d::{Write, portable};
-use simclr_kernels::{Conv2dGeometry, Threads};
+use simclr_kernels::conv2d::portable;
+use simclr_kernels::{Conv2dGeometry, Threads, Write};
 
 const EXACT: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
 const PASSES: [ConvolutionPass; 4] = [

@@ -11,8 +11,7 @@ use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Device, Epilogue, Launcher, Matrix, ProductMode};
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::conv2d::Write;
-use simclr_kernels::{Cpu, Isa, Threads};
+use simclr_kernels::{Cpu, Isa, Threads, Write};
 
 fn portable() -> Cpu {
     Cpu { threads: Threads::new(2).unwrap(), isa: Isa::PORTABLE }

@@ -9,8 +9,7 @@ mod common;
 use common::{Stored, geometry, narrowed, open, widened};
 use half::{bf16, f16};
 use simclr_cuda::{ConvolutionLimits, ConvolutionMode, Device, DeviceBuffer, ElementType};
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 const EXACT: ConvolutionMode = ConvolutionMode { tf32: false, deterministic: true };
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
 use half::{bf16, f16};
 use simclr_cuda::{CudaError, Device, DeviceBuffer, Epilogue, Libraries, Matrix, ProductMode};
-use simclr_kernels::Threads;
-use simclr_kernels::conv2d::{Write, portable};
+use simclr_kernels::conv2d::portable;
+use simclr_kernels::{Threads, Write};
 
 /// What follows a product in these tests.
 #[derive(Debug, Clone, Copy, PartialEq)]

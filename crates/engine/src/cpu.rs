@@ -2,16 +2,14 @@
 
 mod update;
 
-use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::{Averages, Coefficients, NormConstants};
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::conv2d::Write;
 use simclr_kernels::nt_xent::Anchor;
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
 use simclr_kernels::{
-    Conv2dGeometry, Cpu, PoolGeometry, avg_pool, batch_norm, columns, conv2d, cross_entropy, elementwise,
-    l2_normalize, nt_xent, pair_loss, pooling, selective, verdict,
+    AvgPoolGeometry, Conv2dGeometry, Cpu, PoolGeometry, Write, avg_pool, batch_norm, columns, conv2d,
+    cross_entropy, elementwise, l2_normalize, nt_xent, pair_loss, pooling, selective, verdict,
 };
 
 use crate::loss_scale::rescaled;
@@ -270,12 +268,18 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    fn avg_pool_forward(&self, g: &AvgPoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
         typed!(x, E => avg_pool::avg_pool_forward::<E>(&self.cpu, g, x.values()?, y.values_mut()?));
         Ok(())
     }
 
-    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+    fn avg_pool_backward(
+        &self,
+        g: &AvgPoolGeometry,
+        dy: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()> {
         typed!(dy, E => avg_pool::avg_pool_backward::<E>(&self.cpu, g, dy.values()?, dx.values_mut()?, write));
         Ok(())
     }

@@ -24,13 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::{bf16, f16};
 use simclr_cuda::ops::stem::{self, Packing};
 use simclr_cuda::{Device, DeviceBuffer, Epilogue, Matrix, Slice, ops};
-use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
 use simclr_kernels::verdict::TAKEN;
-use simclr_kernels::{Conv2dGeometry, PoolGeometry};
+use simclr_kernels::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry, Write};
 
 use crate::{
     Arithmetic, BackwardSums, Bytes, DType, Deferred, FirstLayer, Gate, Kernels, LossScale, Mask, NormConv2d,
@@ -281,12 +279,18 @@ impl Kernels for CudaKernels {
         Ok(())
     }
 
-    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    fn avg_pool_forward(&self, g: &AvgPoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
         typed!(x, E => ops::avg_pool::avg_pool_forward::<E>(&self.gpu, g, x.gpu()?, y.gpu_mut(&self.gpu)?)?);
         Ok(())
     }
 
-    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+    fn avg_pool_backward(
+        &self,
+        g: &AvgPoolGeometry,
+        dy: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()> {
         typed!(dy, E => {
             let dx = dx.gpu_mut(&self.gpu)?;
             ops::avg_pool::avg_pool_backward::<E>(&self.gpu, g, dy.gpu()?, dx, write)?

@@ -1,11 +1,9 @@
 //! The one trait that a device implements: every kernel that the operators call.
 
-use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
-use simclr_kernels::{Conv2dGeometry, PoolGeometry};
+use simclr_kernels::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry, Write};
 
 use crate::{Arithmetic, Bytes, EngineError, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
@@ -283,9 +281,15 @@ pub trait Kernels: Send + Sync {
         dx: &mut Tensor,
     ) -> Result<()>;
     /// Average pooling by windows of 2 x 2.
-    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()>;
+    fn avg_pool_forward(&self, g: &AvgPoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of average pooling, written or added.
-    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()>;
+    fn avg_pool_backward(
+        &self,
+        g: &AvgPoolGeometry,
+        dy: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()>;
     /// (N, H, W, C) to (N, C).
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of global average pooling.

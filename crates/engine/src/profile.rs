@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use simclr_kernels::avg_pool::AvgPool;
+use simclr_kernels::AvgPoolGeometry;
 
 use crate::watched::Watch;
 use crate::{Conv2dGeometry, PoolGeometry, Result};
@@ -63,7 +63,7 @@ impl Shape {
         }
     }
 
-    pub(crate) fn avg_pool(g: &AvgPool) -> Shape {
+    pub(crate) fn avg_pool(g: &AvgPoolGeometry) -> Shape {
         Shape::Window {
             kernel: [2, 2],
             stride: g.stride,

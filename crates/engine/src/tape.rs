@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use simclr_kernels::Write;
 use simclr_kernels::recycle::emptied;
 use smallvec::SmallVec;
 
@@ -365,10 +366,13 @@ impl BackwardContext<'_> {
         self.inputs[input].is_some()
     }
 
-    /// Takes what is known of an input's gradient so far, if its other users have given some. An operator that can
-    /// add to it in place does so, and gives the sum back.
-    pub(crate) fn take(&mut self, input: usize) -> Option<Tensor> {
-        self.slots[self.inputs[input]?].take()
+    /// Where the gradient of input number `input` goes, for an operator that can add in place: added to what the
+    /// input's other users have given, if some have, else written to what `empty` makes. It is given back then.
+    pub(crate) fn sum(&mut self, input: usize, empty: impl FnOnce() -> Tensor) -> (Tensor, Write) {
+        match self.inputs[input].and_then(|node| self.slots[node].take()) {
+            Some(known) => (known, Write::Add),
+            None => (empty(), Write::Over),
+        }
     }
 
     /// Hands over the gradient of an input: moved where it is the first, added where the input has several users.

@@ -3,11 +3,10 @@
 
 mod at_once;
 
-use simclr_kernels::avg_pool::AvgPool;
 use simclr_kernels::batch_norm::NormConstants;
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::conv2d::Write;
 use simclr_kernels::pair_loss::PairLoss;
+use simclr_kernels::{AvgPoolGeometry, Write};
 
 use crate::profile::{Shape, Work};
 use crate::{
@@ -228,12 +227,18 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, (0, bytes([x, y, dy, dx])), |k| k.max_pool_backward(g, x, y, dy, dx))
     }
 
-    fn avg_pool_forward(&self, g: &AvgPool, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    fn avg_pool_forward(&self, g: &AvgPoolGeometry, x: &Tensor, y: &mut Tensor) -> Result<()> {
         let work = ("avg_pool", FORWARD, Shape::avg_pool(g));
         self.time(work, (0, bytes([x, y])), |k| k.avg_pool_forward(g, x, y))
     }
 
-    fn avg_pool_backward(&self, g: &AvgPool, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()> {
+    fn avg_pool_backward(
+        &self,
+        g: &AvgPoolGeometry,
+        dy: &Tensor,
+        dx: &mut Tensor,
+        write: Write,
+    ) -> Result<()> {
         let work = ("avg_pool", INPUT, Shape::avg_pool(g));
         let read = (write == Write::Add).then_some(&*dx);
         let cost = (0, bytes([dy, dx]) + bytes_of(read));

@@ -4,10 +4,10 @@
 //! f32 or bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s.
 //! With one thread that thread's own time is taken, which other programs on the machine disturb less.
 
-use simclr_kernels::conv2d::{Write, conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
+use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;
 use simclr_kernels::peak::f32_flops;
-use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Threads};
+use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Threads, Write};
 use std::time::{Duration, Instant};
 
 /// (name, batch, side, input channels, output channels, kernel, stride).

@@ -1,55 +1,8 @@
 //! Average pooling by windows of 2 x 2 pixels, channels last.
 
-use crate::conv2d::Write;
-use crate::geometry::addressable;
-use crate::{Cpu, Element};
+use crate::{AvgPoolGeometry, Cpu, Element, Write};
 
-/// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The
-/// windows at the lower and right edge may reach one pixel beyond the image.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AvgPool {
-    /// N, images.
-    pub batch: usize,
-    /// H, rows.
-    pub height: usize,
-    /// W, columns.
-    pub width: usize,
-    /// C, channels.
-    pub channels: usize,
-    /// Pixels between windows, both ways: 1 or 2.
-    pub stride: usize,
-    /// Whether what lies beyond the image counts as zeros. Else a mean is over the pixels of its window that lie
-    /// inside.
-    pub zeros: bool,
-}
-
-impl AvgPool {
-    /// Whether all sizes are positive, windows leave no pixel out, and the tensors have addresses.
-    pub fn is_valid(&self) -> bool {
-        let sizes = [self.batch, self.height, self.width, self.channels];
-        sizes.iter().all(|&size| size > 0) && addressable(sizes.map(Some)) && [1, 2].contains(&self.stride)
-    }
-
-    /// Output rows.
-    pub fn out_height(&self) -> usize {
-        self.height.div_ceil(self.stride)
-    }
-
-    /// Output columns.
-    pub fn out_width(&self) -> usize {
-        self.width.div_ceil(self.stride)
-    }
-
-    /// Values in the input.
-    pub fn input_len(&self) -> usize {
-        self.batch * self.height * self.width * self.channels
-    }
-
-    /// Values in the output.
-    pub fn output_len(&self) -> usize {
-        self.batch * self.out_height() * self.out_width() * self.channels
-    }
-
+impl AvgPoolGeometry {
     /// What each row or column of window number `window` weighs, of an image that has `size`.
     fn share(&self, window: usize, size: usize) -> f32 {
         if self.zeros || window * self.stride + 1 < size { 0.5 } else { 1.0 }
@@ -71,7 +24,7 @@ impl AvgPool {
 }
 
 /// y, each value the mean of its window.
-pub fn avg_pool_forward<E: Element>(cpu: &Cpu, g: &AvgPool, x: &[E], y: &mut [E]) {
+pub fn avg_pool_forward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, x: &[E], y: &mut [E]) {
     assert!(g.is_valid() && x.len() == g.input_len() && y.len() == g.output_len());
     let (image, width) = (g.height * g.width * g.channels, g.out_width());
     cpu.threads.run_chunks(y, g.out_height() * width * g.channels, |n, y| {
@@ -85,7 +38,7 @@ pub fn avg_pool_forward<E: Element>(cpu: &Cpu, g: &AvgPool, x: &[E], y: &mut [E]
 }
 
 /// dx of [`avg_pool_forward`], written or added: of each pixel its weight in the windows that it is in, times their dy.
-pub fn avg_pool_backward<E: Element>(cpu: &Cpu, g: &AvgPool, dy: &[E], dx: &mut [E], write: Write) {
+pub fn avg_pool_backward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, dy: &[E], dx: &mut [E], write: Write) {
     assert!(g.is_valid() && dx.len() == g.input_len() && dy.len() == g.output_len());
     let pooled = g.out_height() * g.out_width() * g.channels;
     cpu.threads.run_chunks(dx, g.height * g.width * g.channels, |n, dx| {
@@ -138,7 +91,7 @@ mod tests {
     }
 
     /// Every window by itself, as it is defined.
-    fn by_definition(g: &AvgPool, x: &[f32]) -> Vec<f32> {
+    fn by_definition(g: &AvgPoolGeometry, x: &[f32]) -> Vec<f32> {
         let mut y = Vec::new();
         for n in 0..g.batch {
             for (p, q) in (0..g.out_height()).flat_map(|p| (0..g.out_width()).map(move |q| (p, q))) {
@@ -156,9 +109,9 @@ mod tests {
         y
     }
 
-    fn geometries() -> impl Iterator<Item = AvgPool> {
+    fn geometries() -> impl Iterator<Item = AvgPoolGeometry> {
         SHAPES.into_iter().flat_map(|(batch, height, width, channels)| {
-            [(1, false), (1, true), (2, false), (2, true)].map(|(stride, zeros)| AvgPool {
+            [(1, false), (1, true), (2, false), (2, true)].map(|(stride, zeros)| AvgPoolGeometry {
                 batch,
                 height,
                 width,
@@ -178,7 +131,7 @@ mod tests {
             (1 << 21, 1 << 21, 1 << 21, 2),
         ] {
             for stride in [1, 2] {
-                let g = AvgPool { batch, height, width, channels, stride, zeros: false };
+                let g = AvgPoolGeometry { batch, height, width, channels, stride, zeros: false };
                 assert!(!g.is_valid(), "{g:?}");
             }
         }

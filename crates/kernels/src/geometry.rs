@@ -158,6 +158,53 @@ impl PoolGeometry {
     }
 }
 
+/// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The
+/// windows at the lower and right edge may reach one pixel beyond the image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AvgPoolGeometry {
+    /// N, images.
+    pub batch: usize,
+    /// H, rows.
+    pub height: usize,
+    /// W, columns.
+    pub width: usize,
+    /// C, channels.
+    pub channels: usize,
+    /// Pixels between windows, both ways: 1 or 2.
+    pub stride: usize,
+    /// Whether what lies beyond the image counts as zeros. Else a mean is over the pixels of its window that lie
+    /// inside.
+    pub zeros: bool,
+}
+
+impl AvgPoolGeometry {
+    /// Whether all sizes are positive, windows leave no pixel out, and the tensors have addresses.
+    pub fn is_valid(&self) -> bool {
+        let sizes = [self.batch, self.height, self.width, self.channels];
+        sizes.iter().all(|&size| size > 0) && addressable(sizes.map(Some)) && [1, 2].contains(&self.stride)
+    }
+
+    /// Output rows.
+    pub fn out_height(&self) -> usize {
+        self.height.div_ceil(self.stride)
+    }
+
+    /// Output columns.
+    pub fn out_width(&self) -> usize {
+        self.width.div_ceil(self.stride)
+    }
+
+    /// Values in the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.height * self.width * self.channels
+    }
+
+    /// Values in the output.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.channels
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ pub mod threads;
 pub mod verdict;
 
 pub use element::Element;
-pub use geometry::{Conv2dGeometry, PoolGeometry};
+pub use geometry::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry};
 pub use isa::Isa;
 pub use threads::Threads;
 
@@ -44,4 +44,13 @@ pub struct Cpu {
     pub threads: Threads,
     /// The instruction set, detected once or forced.
     pub isa: Isa,
+}
+
+/// What becomes of what a result's memory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// It is overwritten.
+    Over,
+    /// The result is added to it, before it is rounded.
+    Add,
 }

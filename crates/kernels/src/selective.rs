@@ -4,9 +4,8 @@
 //! Images (N, pixels, 2 C) hold C channels of one stream, then those of the other. `fuse` makes (N, C) of them,
 //! from which a small network makes logits (N, 2 C); `select` mixes the streams by these, to (N, pixels, C).
 
-use crate::conv2d::Write;
 use crate::math::sigmoid;
-use crate::{Cpu, Element, scratch};
+use crate::{Cpu, Element, Write, scratch};
 
 /// y (N, C): the mean over all pixels of the sum of both streams.
 pub fn fuse_forward<E: Element>(cpu: &Cpu, x: &[E], pixels: usize, channels: usize, y: &mut [f32]) {

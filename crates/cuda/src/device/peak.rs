@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytemuck::Pod;
 use half::bf16;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use super::{Device, Epilogue, Matrix, ProductMode};
 use crate::{Element, Result};

@@ -1,7 +1,6 @@
 //! Average pooling by windows of 2 x 2 pixels, channels last.
 
-use simclr_kernels::avg_pool::AvgPool;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{AvgPoolGeometry, Write};
 
 use super::pooling::run;
 use crate::launcher::{Launcher, expect, expect_len, fits, fits_image};
@@ -23,7 +22,7 @@ struct Windows {
 }
 
 impl Windows {
-    fn new(kernel: &'static str, g: &AvgPool, write: Write) -> Result<Windows> {
+    fn new(kernel: &'static str, g: &AvgPoolGeometry, write: Write) -> Result<Windows> {
         expect(kernel, g.is_valid(), || format!("windows must be 1 or 2 apart, of images: {g:?}"))?;
         fits_image(kernel, g.height.saturating_mul(g.width).saturating_mul(g.channels))?;
         let count = |value| fits(kernel, value);
@@ -44,7 +43,7 @@ impl Windows {
 /// y, each value the mean of its window.
 pub fn avg_pool_forward<E: Element>(
     gpu: &dyn Launcher,
-    g: &AvgPool,
+    g: &AvgPoolGeometry,
     x: Slice<E>,
     y: SliceMut<E>,
 ) -> Result<()> {
@@ -61,7 +60,7 @@ pub fn avg_pool_forward<E: Element>(
 /// dx of [`avg_pool_forward`], written or added: of each pixel its weight in the windows that it is in, times their dy.
 pub fn avg_pool_backward<E: Element>(
     gpu: &dyn Launcher,
-    g: &AvgPool,
+    g: &AvgPoolGeometry,
     dy: Slice<E>,
     dx: SliceMut<E>,
     write: Write,

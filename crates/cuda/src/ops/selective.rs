@@ -1,6 +1,6 @@
 //! Selective kernels: two streams of channels in images (N, pixels, 2 C), and what mixes them.
 
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use super::pooling::packs;
 use crate::divisor::Divisor;

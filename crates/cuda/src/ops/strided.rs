@@ -1,8 +1,7 @@
 //! The pixels that a convolution of single pixels meets with its stride, brought together and put back: what is left
 //! of such a convolution is a product of matrices.
 
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 use crate::divisor::Divisor;
 use crate::launcher::{BLOCK, Launch, Launcher, arguments, expect, expect_len, fits, fits_image, image_grid};

@@ -6,9 +6,8 @@
 use half::bf16;
 use simclr_cuda::ops::stem::{self, Packing};
 use simclr_cuda::ops::{first_layer, pooling, selective};
-use simclr_kernels::conv2d::Write;
 use simclr_kernels::selective as portable_form;
-use simclr_kernels::{Conv2dGeometry, PoolGeometry};
+use simclr_kernels::{Conv2dGeometry, PoolGeometry, Write};
 use simclr_stand_in::{Emulator, Sparse, compiler};
 
 use crate::support::*;

@@ -1,7 +1,6 @@
 use simclr_cuda::ops::{avg_pool, pooling};
-use simclr_kernels::avg_pool::{self as cpu_avg_pool, AvgPool};
-use simclr_kernels::conv2d::Write;
-use simclr_kernels::{PoolGeometry, pooling as cpu};
+use simclr_kernels::avg_pool as cpu_avg_pool;
+use simclr_kernels::{AvgPoolGeometry, PoolGeometry, Write, pooling as cpu};
 
 use crate::support::*;
 use simclr_stand_in::{Values, in_every_order};
@@ -67,7 +66,7 @@ fn average_pool<E: Stored>() {
     let shapes = [(1, 1, 1, 1), (2, 8, 6, 16), (3, 7, 9, 5), (1, 1, 4, 24), (2, 5, 2, 8), (1, 2, 1, 3)];
     for (batch, height, width, channels) in shapes {
         for (stride, zeros) in [(1, false), (1, true), (2, false), (2, true)] {
-            let g = AvgPool { batch, height, width, channels, stride, zeros };
+            let g = AvgPoolGeometry { batch, height, width, channels, stride, zeros };
             let x = narrowed::<E>(&noise(g.input_len(), 7));
             let (dy, known) = (narrowed::<E>(&noise(g.output_len(), 8)), narrowed::<E>(&noise(x.len(), 9)));
             let got = in_every_order(|gpu| {

@@ -1,5 +1,5 @@
 use simclr_cuda::ops::selective;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 use simclr_kernels::selective as cpu;
 
 use crate::support::*;

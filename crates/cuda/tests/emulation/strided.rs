@@ -1,6 +1,5 @@
 use simclr_cuda::ops::strided;
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 use crate::support::*;
 use simclr_stand_in::{Values, compiler, in_every_order};

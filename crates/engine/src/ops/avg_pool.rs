@@ -1,7 +1,6 @@
 //! Average pooling by windows of 2 x 2, which a ResNet-D's shortcuts begin with.
 
-use simclr_kernels::avg_pool::AvgPool;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::AvgPoolGeometry;
 
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
@@ -14,7 +13,7 @@ use crate::{EngineError, Result, Tape, Tensor, Var};
 /// the pixels that they have: TensorFlow's paddings `VALID`, of an image padded by a row and a column, and `SAME`.
 pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("avg_pool", x.tensor())?;
-    let geometry = AvgPool { batch, height, width, channels, stride, zeros };
+    let geometry = AvgPoolGeometry { batch, height, width, channels, stride, zeros };
     if !geometry.is_valid() {
         let what = format!("windows of 2 x 2 must be 1 or 2 apart: {geometry:?}");
         return Err(EngineError::Value { op: "avg_pool", what });
@@ -27,18 +26,14 @@ pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<
 }
 
 pub(crate) struct AvgPoolBackward {
-    geometry: AvgPool,
+    geometry: AvgPoolGeometry,
 }
 
 impl AvgPoolBackward {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let AvgPool { batch, height, width, channels, .. } = self.geometry;
-        let (mut dx, write) = match context.take(0) {
-            Some(known) => (known, Write::Add),
-            None => {
-                (Tensor::empty_of(dy.device(), &[batch, height, width, channels], dy.dtype()), Write::Over)
-            }
-        };
+        let AvgPoolGeometry { batch, height, width, channels, .. } = self.geometry;
+        let shape = [batch, height, width, channels];
+        let (mut dx, write) = context.sum(0, || Tensor::empty_of(dy.device(), &shape, dy.dtype()));
         dy.device().kernels().avg_pool_backward(&self.geometry, &dy, &mut dx, write)?;
         context.give(0, dx)
     }

@@ -1,7 +1,5 @@
 //! 2-D convolution without bias: BatchNorm follows and has one.
 
-use simclr_kernels::conv2d::Write;
-
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, EngineError, Result, Tape, Tensor, Var};
@@ -82,10 +80,7 @@ impl Conv2dBackward {
             context.give(1, dw)?;
         }
         if context.wants(0) {
-            let (mut dx, write) = match context.take(0) {
-                Some(known) => (known, Write::Add),
-                None => (Tensor::empty_of(&device, self.x.shape(), dy.dtype()), Write::Over),
-            };
+            let (mut dx, write) = context.sum(0, || Tensor::empty_of(&device, self.x.shape(), dy.dtype()));
             // x is not needed any more: its memory may serve what comes next.
             drop(self.x);
             device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx, write)?;

@@ -1,7 +1,5 @@
 //! Fuse, the first step of selective kernels: what both streams have, in one vector an image.
 
-use simclr_kernels::conv2d::Write;
-
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{DType, EngineError, Result, Tape, Tensor, Var};
@@ -26,10 +24,7 @@ pub(crate) struct FuseBackward {
 
 impl FuseBackward {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let (mut dx, write) = match context.take(0) {
-            Some(known) => (known, Write::Add),
-            None => (Tensor::empty_of(dy.device(), &self.shape, self.dtype), Write::Over),
-        };
+        let (mut dx, write) = context.sum(0, || Tensor::empty_of(dy.device(), &self.shape, self.dtype));
         dy.device().kernels().fuse_backward(&dy, &mut dx, write)?;
         context.give(0, dx)
     }

@@ -1,7 +1,7 @@
 //! A BatchNorm, its ReLU and the convolution that follows, at once where a device is faster so: what stands between
 //! them is then neither written nor kept.
 
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use crate::ops::batch_norm::{BatchNorm, BatchNormBackward, apply, prepare};
 use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};

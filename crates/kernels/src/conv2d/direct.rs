@@ -13,11 +13,11 @@
 
 use super::images::{Cut, Images, Piece, Window};
 use super::pack::{self, Packing, Source};
+use super::sums;
 use super::tile::{self, Panel, Pixels};
-use super::{Write, sums};
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Conv2dGeometry, Cpu, Element, scratch};
+use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
 use smallvec::SmallVec;
 
 /// One for each tap, without allocation up to 7 x 7.

@@ -26,16 +26,7 @@ mod tests;
 mod tile;
 mod winograd;
 
-use crate::{Conv2dGeometry, Cpu, Element};
-
-/// What becomes of what a result's memory holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
-    /// It is overwritten.
-    Over,
-    /// The result is added to it, before it is rounded.
-    Add,
-}
+use crate::{Conv2dGeometry, Cpu, Element, Write};
 
 /// Convolves: `y[n, p, q, k] = sum of x[n, p * stride + r - padding, q * stride + s - padding, c] * w[k, r, s, c]`
 /// over r, s, c.

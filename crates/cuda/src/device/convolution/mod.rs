@@ -29,8 +29,7 @@ use std::sync::Arc;
 use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use cudarc::driver::CudaContext;
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 use super::{Device, destroy_between_captures, lock, product};
 use crate::launcher::{Launcher, Scratch, expect, expect_len};

@@ -6,8 +6,7 @@
 //! both passes together are faster than with a BatchNorm before them, and nothing is asked to repeat.
 
 use half::f16;
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 use super::pays::Layer;
 use super::{ConvolutionMode, ConvolutionPass, Convolutions, Device, Key, Lent, NAME, lent, lent_mut};

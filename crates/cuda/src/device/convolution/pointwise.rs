@@ -1,7 +1,7 @@
 //! Convolutions of single pixels, which are products of matrices, by cuBLASLt. With a row for each pixel of x and
 //! y, and one for each output channel of w: y = x w^T, dx = dy w, dw = dy^T x.
 
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use super::{ConvolutionPass, Key, Operands};
 use crate::device::{Device, Epilogue, Matrix, ProductMode};

@@ -1,7 +1,6 @@
 //! How fast each way to compute a convolution is, for measurements.
 
-use simclr_kernels::Conv2dGeometry;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::{Conv2dGeometry, Write};
 
 use super::route::Route;
 use super::{ConvolutionMode, ConvolutionPass, Device, Key, NAME, Operands};

@@ -1,7 +1,7 @@
 //! Convolutions of single pixels with a stride: the pixels that they meet are brought together first, or put back in
 //! the end, so that the rest is a product of matrices.
 
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use super::{ConvolutionPass, Convolutions, Key, NAME, Operands};
 use crate::device::Device;

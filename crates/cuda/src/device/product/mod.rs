@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{self, cublasLtEpilogue_t, cublasLtHandle_t};
 use cudarc::driver::CudaContext;
-use simclr_kernels::conv2d::Write;
+use simclr_kernels::Write;
 
 use super::{Device, destroy_between_captures, lock};
 use crate::launcher::{expect, expect_len};

@@ -5,14 +5,13 @@
 
 use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
-use crate::conv2d::Write;
 use crate::conv2d::images::Images;
 use crate::conv2d::pack::{Packing, Source};
 use crate::conv2d::sums;
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, LINE, Simd, dispatch};
-use crate::{Cpu, Element, scratch};
+use crate::{Cpu, Element, Write, scratch};
 use smallvec::SmallVec;
 
 /// Input channels of a transformed tile that lie together: (tile, block of channels, product, channel).

@@ -5,10 +5,9 @@ mod tiles;
 mod transform;
 mod weight;
 
-use super::Write;
 use super::images::Images;
 use super::pack::Source;
-use crate::{Conv2dGeometry, Cpu, Element};
+use crate::{Conv2dGeometry, Cpu, Element, Write};
 use correlate::Correlation;
 use tiles::SIDE;
 
