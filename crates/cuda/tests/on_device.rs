@@ -300,7 +300,7 @@ fn nt_xent_of(device: &Device, anchors: usize, dim: usize) {
     let mut found = device.buffer::<f32>(4 * anchors).unwrap();
     nt_xent::forward(gpu, &shape, on_z.read(), found.write()).unwrap();
     let mut want = vec![simclr_kernels::nt_xent::Anchor::default(); anchors];
-    simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, &z, &z, &mut want);
+    simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, (&z, &z), &mut want);
     let losses: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
     assert_close::<f32>("losses", &losses, &want.iter().map(|anchor| anchor.loss).collect::<Vec<_>>());
     let (mut figures, mut lse) = (device.buffer::<f64>(3).unwrap(), device.buffer::<f32>(anchors).unwrap());

@@ -430,12 +430,11 @@ impl Kernels for CpuKernels {
     fn nt_xent_forward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        (z, all): (&Tensor, &Tensor),
         anchors: &mut Tensor,
     ) -> Result<()> {
         let anchors = bytemuck::cast_slice_mut(anchors.as_mut_slice()?);
-        nt_xent::nt_xent_forward(&self.cpu, shape, z.as_slice()?, all.as_slice()?, anchors);
+        nt_xent::nt_xent_forward(&self.cpu, shape, (z.as_slice()?, all.as_slice()?), anchors);
         Ok(())
     }
 

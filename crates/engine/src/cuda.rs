@@ -438,8 +438,7 @@ impl Kernels for CudaKernels {
     fn nt_xent_forward(
         &self,
         shape: &ContrastiveShape,
-        _: &Tensor,
-        all: &Tensor,
+        (_, all): (&Tensor, &Tensor),
         anchors: &mut Tensor,
     ) -> Result<()> {
         let (all, anchors) = (all.gpu()?, anchors.gpu_mut(&self.gpu)?);

@@ -341,8 +341,7 @@ pub trait Kernels: Send + Sync {
     fn nt_xent_forward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        operands: (&Tensor, &Tensor),
         anchors: &mut Tensor,
     ) -> Result<()>;
     /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of

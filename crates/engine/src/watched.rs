@@ -351,12 +351,11 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn nt_xent_forward(
         &self,
         shape: &ContrastiveShape,
-        z: &Tensor,
-        all: &Tensor,
+        (z, all): (&Tensor, &Tensor),
         anchors: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", FORWARD, Shape::Rows(shape.dim));
-        self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, z, all, anchors))
+        self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, (z, all), anchors))
     }
 
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {

@@ -366,7 +366,8 @@ fn nt_xent_is_algorithm_1_and_its_gradient() {
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
         let z = tape.parameter(id);
         let z = ops::l2_normalize(&mut tape, &z).unwrap();
-        let (loss, figures) = ops::nt_xent(&mut tape, &z, temperature).unwrap();
+        let (loss, sums) = ops::nt_xent(&mut tape, &z, temperature).unwrap();
+        let figures = sums.figures().unwrap();
         let one = Tensor::full(&device, &[1], 1.0).unwrap();
         let gradients = tape.backward(&loss, one).unwrap();
         let got = gradients.get(id).unwrap().as_slice().unwrap();
@@ -402,7 +403,8 @@ fn figures_of_nt_xent_are_those_of_the_softmax() {
     let parameters = Parameters::new();
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
     let var = tape.input(Tensor::from_slice(&device, &[count, dim], &z).unwrap());
-    let (_, figures) = ops::nt_xent(&mut tape, &var, temperature).unwrap();
+    let (_, sums) = ops::nt_xent(&mut tape, &var, temperature).unwrap();
+    let figures = sums.figures().unwrap();
     let (mut entropy, mut first) = (0.0, 0);
     for i in 0..count {
         let s: Vec<f64> = (0..count)

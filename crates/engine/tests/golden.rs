@@ -150,7 +150,8 @@ impl<'g> Case<'g> {
                 if self.flag("normalize") {
                     z = ops::l2_normalize(tape, &z)?;
                 }
-                let (loss, figures) = ops::nt_xent(tape, &z, self.setting("temperature") as f32)?;
+                let (loss, sums) = ops::nt_xent(tape, &z, self.setting("temperature") as f32)?;
+                let figures = sums.figures()?;
                 extra.push(("y", figures.loss));
                 extra.push(("entropy", figures.entropy));
                 extra.push(("accuracy", figures.contrastive_accuracy));
@@ -272,7 +273,7 @@ fn the_worked_example_of_nt_xent() {
     let parameters = Parameters::new();
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
     let all = tape.input(Tensor::from_vec(&device, &[8, 3], z.clone()).unwrap());
-    let (_, figures) = ops::nt_xent(&mut tape, &all, 0.1).unwrap();
+    let figures = ops::nt_xent(&mut tape, &all, 0.1).unwrap().1.figures().unwrap();
     // Each l(i,j), and l(1,2) in particular, from the definition in 64-bit floats.
     let s = |i: usize, k: usize| -> f64 {
         let row = |i: usize| &z[3 * i..3 * i + 3];
@@ -303,7 +304,7 @@ fn the_worked_example_of_nt_xent() {
         sum.ln() - s(i, (i + 4) % 8)
     };
     let all = tape.input(Tensor::from_vec(&device, &[8, 3], lowered.clone()).unwrap());
-    let (_, figures) = ops::nt_xent(&mut tape, &all, 0.1).unwrap();
+    let figures = ops::nt_xent(&mut tape, &all, 0.1).unwrap().1.figures().unwrap();
     let others: f64 = (1..8).map(l).sum();
     let first = 8.0 * figures.loss - others;
     assert!((first - 1.13).abs() < 5e-3, "l(1,2) = {first}");

@@ -94,7 +94,7 @@ fn two_and_four_workers_compute_the_step_of_one() {
 fn loss(tape: &mut Tape, z: &Var, number: usize) -> Result<(Var, ContrastiveSums)> {
     let semi_hard = number.is_multiple_of(2);
     match number {
-        0 => ops::nt_xent_sums(tape, z, 0.5),
+        0 => ops::nt_xent(tape, z, 0.5),
         1 | 2 => ops::nt_logistic(tape, z, 0.5, semi_hard),
         _ => ops::margin_triplet(tape, z, 0.5, 0.4, semi_hard),
     }

@@ -47,7 +47,7 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let z = &all[before * dim..][..anchors * dim];
         let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
-        cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
+        cpu::nt_xent_forward(&portable(), &shape, (z, &all), &mut want);
         // What other workers have found, near enough.
         let mut lse = vec![want[0].lse(); count];
         let (factor, dy) = (0.25, 2.0);
@@ -111,7 +111,7 @@ fn many_views_are_cut_into_splits_that_join_again() {
     let shape = ContrastiveShape { anchors, views: count, offset, dim, temperature: 0.1 };
     let z = &all[offset * dim..][..anchors * dim];
     let mut want = vec![Anchor::default(); anchors];
-    cpu::nt_xent_forward(&portable(), &shape, z, &all, &mut want);
+    cpu::nt_xent_forward(&portable(), &shape, (z, &all), &mut want);
     // What other workers have found, near enough.
     let lse = vec![want[0].lse(); count];
     let mut gradient = vec![0.0; z.len()];
@@ -203,7 +203,7 @@ fn small_losses_are_as_exact_as_large_ones() {
     for temperature in [0.05, 0.02] {
         let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
-        cpu::nt_xent_forward(&portable(), &shape, &z, &z, &mut want);
+        cpu::nt_xent_forward(&portable(), &shape, (&z, &z), &mut want);
         let lse: Vec<f32> = want.iter().map(Anchor::lse).collect();
         let mut gradient = vec![0.0; z.len()];
         cpu::nt_xent_backward(&portable(), &shape, (&z, &z), &want, &lse, 1.0, &mut gradient);

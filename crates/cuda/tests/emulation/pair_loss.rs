@@ -70,7 +70,7 @@ fn losses_pairs_and_gradient_are_those_of_the_portable_form() {
         let z = &all[before * dim..][..anchors * dim];
         let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut found = vec![Anchor::default(); anchors];
-        nt_xent_forward(&portable(), &shape, z, &all, &mut found);
+        nt_xent_forward(&portable(), &shape, (z, &all), &mut found);
         let (mut pairs, mut losses) = (vec![Pair::default(); anchors], vec![0.0; anchors]);
         cpu::pair_loss_forward(&portable(), &shape, loss, (z, &all), &found, &mut pairs, &mut losses);
         // What other workers may have found.

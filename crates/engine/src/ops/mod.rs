@@ -36,7 +36,7 @@ pub use max_pool::max_pool;
 pub use norm_conv2d::norm_conv2d;
 pub use norm_pair::{Shortcut, norm_pair, norm_shortcut};
 pub use normalize::{Normalization, normalize};
-pub use nt_xent::{nt_xent, nt_xent_sums};
+pub use nt_xent::nt_xent;
 pub use pair_loss::{margin_triplet, nt_logistic};
 pub use relu::relu;
 pub use select::select;

@@ -2,7 +2,7 @@
 
 use simclr_kernels::contrastive::ContrastiveShape;
 
-use super::contrastive::{ContrastiveFigures, ContrastiveSums, all_views, mean, of_all_workers};
+use super::contrastive::{ContrastiveSums, all_views, mean, of_all_workers};
 use crate::tape::BackwardContext;
 use crate::{Result, Tape, Tensor, Var};
 
@@ -13,18 +13,15 @@ use crate::{Result, Tape, Tensor, Var};
 /// i + n modulo 2n. Every worker brings as many. Normalise z first for the paper's cosine similarity. Negatives come
 /// from all workers; each worker's gradient is that of the global loss with respect to its own z, whole.
 ///
-/// The result has one value; the figures are for people.
-pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, ContrastiveFigures)> {
-    let (loss, sums) = nt_xent_sums(tape, z, temperature)?;
-    Ok((loss, sums.figures()?))
-}
-
-/// [`nt_xent`] whose figures nobody waits for.
-pub fn nt_xent_sums(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, ContrastiveSums)> {
+/// The loss has one value; the sums are for people, and nobody waits for them.
+///
+/// # Errors
+/// A z that is not two views each of at least two images; a temperature that is not above 0.
+pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, ContrastiveSums)> {
     let (shape, all) = all_views("nt_xent", tape, z, temperature)?;
     let device = z.tensor().device();
     let mut found = Tensor::empty(device, &[shape.anchors, 4]);
-    device.kernels().nt_xent_forward(&shape, z.tensor(), &all, &mut found)?;
+    device.kernels().nt_xent_forward(&shape, (z.tensor(), &all), &mut found)?;
     let mut own = Tensor::empty(device, &[shape.anchors]);
     let (value, sums) =
         mean(tape, z.tensor(), shape.views, |sums| device.kernels().nt_xent_figures(&found, &mut own, sums))?;

@@ -74,7 +74,7 @@ fn pair_loss(
     }
     let device = z.tensor().device();
     let mut anchors = Tensor::empty(device, &[shape.anchors, 4]);
-    device.kernels().nt_xent_forward(&shape, z.tensor(), &all, &mut anchors)?;
+    device.kernels().nt_xent_forward(&shape, (z.tensor(), &all), &mut anchors)?;
     let (mut own, mut losses) =
         (Tensor::empty(device, &[shape.anchors, 4]), Tensor::empty(device, &[shape.anchors]));
     let operands = (z.tensor(), &all);

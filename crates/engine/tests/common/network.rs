@@ -145,6 +145,7 @@ impl Network {
             }
         }
         let z = ops::l2_normalize(tape, &z)?;
-        ops::nt_xent(tape, &z, 0.5)
+        let (loss, sums) = ops::nt_xent(tape, &z, 0.5)?;
+        Ok((loss, sums.figures()?))
     }
 }

@@ -85,12 +85,17 @@ impl Known<'_> {
 
 /// Per anchor: loss, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim), and z is
 /// `all` from `shape.offset` on.
-pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
+pub fn nt_xent_forward(
+    cpu: &Cpu,
+    shape: &ContrastiveShape,
+    (z, all): (&[f32], &[f32]),
+    anchors: &mut [Anchor],
+) {
     shape.check(z, all);
     assert_eq!(anchors.len(), shape.anchors);
     match symmetric::bound(cpu, shape, all) {
         Some(bound) => symmetric::forward(cpu, shape, all, bound, anchors),
-        None => online::forward(cpu, shape, z, all, anchors),
+        None => online::forward(cpu, shape, (z, all), anchors),
     }
 }
 

@@ -6,12 +6,12 @@ use crate::contrastive::{ContrastiveShape, ROWS, gradient, values, walk};
 use crate::math::{exp, exp_sums, max};
 
 /// [`super::nt_xent_forward`].
-pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, z: &[f32], all: &[f32], anchors: &mut [Anchor]) {
+pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, operands: (&[f32], &[f32]), anchors: &mut [Anchor]) {
     cpu.threads.run_chunks(anchors, ROWS, |piece, anchors| {
         let mut values = values();
         cpu.isa.vectorize(
             #[inline(always)]
-            || forward_rows(shape, (z, all), piece * ROWS, anchors, &mut values),
+            || forward_rows(shape, operands, piece * ROWS, anchors, &mut values),
         );
     });
 }

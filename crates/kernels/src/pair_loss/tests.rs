@@ -48,7 +48,7 @@ fn shape_of((anchors, before, after, dim): (usize, usize, usize, usize)) -> Cont
 fn forward(cpu: &Cpu, shape: &ContrastiveShape, loss: PairLoss, all: &[f32]) -> (Vec<Pair>, Vec<f32>) {
     let z = own(shape, all);
     let mut anchors = vec![Anchor::default(); shape.anchors];
-    nt_xent_forward(cpu, shape, z, all, &mut anchors);
+    nt_xent_forward(cpu, shape, (z, all), &mut anchors);
     let (mut pairs, mut losses) = (vec![Pair::default(); shape.anchors], vec![f32::NAN; shape.anchors]);
     pair_loss_forward(cpu, shape, loss, (z, all), &anchors, &mut pairs, &mut losses);
     (pairs, losses)

@@ -111,7 +111,7 @@ pub(crate) fn forward_backward(
 fn contrastive(tape: &mut Tape, z: &Var, loss: &LossConfig) -> simclr_engine::Result<(Var, ContrastiveSums)> {
     let (temperature, semi_hard) = (loss.temperature as f32, loss.mining == Mining::SemiHard);
     match loss.name {
-        LossName::NtXent => ops::nt_xent_sums(tape, z, temperature),
+        LossName::NtXent => ops::nt_xent(tape, z, temperature),
         LossName::NtLogistic => ops::nt_logistic(tape, z, temperature, semi_hard),
         LossName::MarginTriplet => ops::margin_triplet(tape, z, temperature, loss.margin as f32, semi_hard),
     }
