@@ -41,6 +41,7 @@ mod spare;
 mod tape;
 mod tensor;
 mod update;
+mod verdict;
 mod view_maker;
 mod watched;
 
@@ -62,7 +63,8 @@ pub(crate) use simclr_kernels::{Conv2dGeometry, PoolGeometry};
 pub use spare::BufferUpdates;
 pub use tape::{Gradients, Mode, Segment, Tape, Var};
 pub use tensor::{DType, Stored, Tensor};
-pub use update::{Deferred, Rule, Stride, Trained, Verdict, VerdictFigures};
+pub use update::{Deferred, Rule, Stride, Trained};
+pub use verdict::{Verdict, VerdictFigures};
 pub use view_maker::{KeptAt, Source, ViewMaker, impossible_on_gpu};
 
 /// What every fallible function of this crate returns.
