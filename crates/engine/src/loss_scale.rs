@@ -89,3 +89,46 @@ pub(crate) fn rescaled(taken: bool, scale: f32, steps: f32) -> (f32, f32) {
         (true, steps) => (scale, steps),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    /// The figures after a step from these, whose gradients have the sum of squares `squares`.
+    fn after(scale: f32, steps: u32, squares: f64) -> (f32, u32) {
+        let device = Device::cpu(1).unwrap();
+        let filled = |values: &[f64]| {
+            let mut tensor = Tensor::empty_of(&device, &[values.len()], DType::F64);
+            tensor.write(values).unwrap();
+            tensor
+        };
+        let mut factor = LossScale::new(&device).unwrap();
+        factor.set(LossScaleFigures { scale, steps }).unwrap();
+        let mut verdict = Verdict::new(&device).unwrap();
+        verdict.judge(&filled(&[4.0, 2.0, 1.0]), &filled(&[squares]), 4, Some(&factor)).unwrap();
+        factor.update(&verdict).unwrap();
+        let figures = factor.figures().unwrap();
+        // What undoes it goes with it.
+        assert_eq!(factor.unscale.to_vec().unwrap(), [1.0 / figures.scale]);
+        (figures.scale, figures.steps)
+    }
+
+    #[test]
+    fn the_factor_follows_the_steps() {
+        let begun = LossScale::new(&Device::cpu(1).unwrap()).unwrap().figures().unwrap();
+        assert_eq!(begun, LossScaleFigures { scale: 65536.0, steps: 0 });
+        // It doubles after 2,000 sound steps, up to 2^24.
+        assert_eq!(after(65536.0, 1998, 1.0), (65536.0, 1999));
+        assert_eq!(after(65536.0, 1999, 1.0), (131_072.0, 0));
+        assert_eq!(after(8_388_608.0, 1999, 1.0), (16_777_216.0, 0));
+        assert_eq!(after(16_777_216.0, 1999, 1.0), (16_777_216.0, 0));
+        // It halves where gradients overflow, down to 1.
+        assert_eq!(after(65536.0, 1999, f64::INFINITY), (32768.0, 0));
+        assert_eq!(after(2.0, 5, f64::NAN), (1.0, 0));
+        assert_eq!(after(1.0, 5, f64::INFINITY), (1.0, 0));
+        // One that began below grows as any other.
+        assert_eq!(after(0.25, 1999, 1.0), (0.5, 0));
+        assert_eq!(after(0.25, 1999, f64::INFINITY), (0.25, 0));
+    }
+}

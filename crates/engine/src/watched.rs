@@ -466,6 +466,8 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
 
 #[cfg(test)]
 mod tests {
+    use simclr_kernels::pair_loss::Term;
+
     use super::*;
     use crate::{Device, Isa, Mode, ParameterKind, Parameters, SingleProcess, Tape, ops};
 
@@ -502,5 +504,58 @@ mod tests {
         assert_eq!((cost.flops, cost.bytes), (2 * 4 * 25 * 2 * 9, 4 * (100 + 18 + 200)));
         profile.clear();
         assert!(profile.costs().is_empty());
+    }
+    /// What shares of a peak are taken of: 2 operations for each product that a definition adds up.
+    #[test]
+    fn operations_are_those_of_the_definition() {
+        let (device, profile) = Device::cpu_profiled(1, Isa::detect()).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(&device, shape).unwrap();
+        let cost = |run: &dyn Fn(&dyn Kernels) -> Result<()>| {
+            profile.clear();
+            run(device.kernels()).unwrap();
+            let costs = profile.costs();
+            assert_eq!(costs.len(), 1);
+            (costs[0].1.flops, costs[0].1.bytes)
+        };
+
+        let g = Conv2dGeometry {
+            batch: 4,
+            in_height: 5,
+            in_width: 5,
+            in_channels: 1,
+            out_channels: 2,
+            kernel_height: 3,
+            kernel_width: 3,
+            stride: 1,
+            padding: 1,
+        };
+        let (x, w, y) = (zeros(&[4, 5, 5, 1]), zeros(&[2, 3, 3, 1]), zeros(&[4, 5, 5, 2]));
+        let (flops, bytes) = (2 * 4 * 25 * 2 * 9, 4 * (100 + 18 + 200));
+        let forward = cost(&|k| k.conv2d_forward(&g, &x, &w, &mut zeros(y.shape()), None));
+        let weight = cost(&|k| k.conv2d_backward_weight(&g, &x, &y, &mut zeros(w.shape())));
+        let [input, added] = [Write::Over, Write::Add]
+            .map(|write| cost(&|k| k.conv2d_backward_input(&g, &y, &w, &mut zeros(x.shape()), write)));
+        assert_eq!([forward, weight, input], [(flops, bytes); 3]);
+        assert_eq!(added, (flops, bytes + 4 * 100));
+
+        // Of 4 anchors with 8 views, of 3 values each.
+        let shape = ContrastiveShape { anchors: 4, views: 8, offset: 0, dim: 3, temperature: 1.0 };
+        let (z, all, dy) = (zeros(&[4, 3]), zeros(&[8, 3]), zeros(&[1]));
+        let (found, lse, pairs) = (zeros(&[4, 4]), zeros(&[8]), zeros(&[8, 4]));
+        let similarities = 2 * 4 * 8 * 3;
+        let (forward, _) = cost(&|k| k.nt_xent_forward(&shape, (&z, &all), &mut zeros(&[4, 4])));
+        let (backward, _) =
+            cost(&|k| k.nt_xent_backward(&shape, (&z, &all), &found, &lse, &dy, &mut zeros(&[4, 3])));
+        assert_eq!([forward, backward], [similarities, 2 * similarities]);
+        for (semi_hard, products) in [(false, 2 * similarities), (true, 0)] {
+            let loss = PairLoss { term: Term::Logistic, semi_hard };
+            let (forward, _) = cost(&|k| {
+                let (mut own, mut losses) = (zeros(&[4, 4]), zeros(&[4]));
+                k.pair_loss_forward(&shape, loss, (&z, &all), &found, &mut own, &mut losses)
+            });
+            let (backward, _) =
+                cost(&|k| k.pair_loss_backward(&shape, loss, (&z, &all), &pairs, &dy, &mut zeros(&[4, 3])));
+            assert_eq!([forward, backward], [similarities, products]);
+        }
     }
 }

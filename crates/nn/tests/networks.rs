@@ -1,6 +1,7 @@
 //! Networks as torchvision has them: names, counts, shapes; and what block memory must not change.
 
-use simclr_engine::{Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor, ops};
+use simclr_engine::ops::{self, BatchNorm};
+use simclr_engine::{Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor, Var};
 use simclr_nn::{
     Depth, Head, HeadKind, HeadSpec, Linear, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
     load_tensor, store_tensor, stored_shape,
@@ -29,10 +30,16 @@ fn outline(spec: &ResNetSpec) -> (ResNet, Parameters) {
 
 #[test]
 fn parameters_are_those_of_torchvision() {
-    // (depth, values trained without the classifier, width of h): narrow networks are counted below, since drawing
-    // sixty million values takes a while.
-    for (depth, values, features) in [(Depth::D18, 11_176_512, 512), (Depth::D50, 23_508_032, 2048)] {
-        let (net, parameters) = build(&spec(depth, 1.0, Stem::ImageNet));
+    // (depth, values trained without the classifier, width of h); torchvision has no ResNet-200, this is timm's.
+    for (depth, values, features) in [
+        (Depth::D18, 11_689_512 - 513_000, 512),
+        (Depth::D34, 21_797_672 - 513_000, 512),
+        (Depth::D50, 25_557_032 - 2_049_000, 2048),
+        (Depth::D101, 44_549_160 - 2_049_000, 2048),
+        (Depth::D152, 60_192_808 - 2_049_000, 2048),
+        (Depth::D200, 64_673_832 - 2_049_000, 2048),
+    ] {
+        let (net, parameters) = outline(&spec(depth, 1.0, Stem::ImageNet));
         assert_eq!((parameters.trained_values(), net.features()), (values, features), "{depth:?}");
     }
     // Tensors without num_batches_tracked (one a BatchNorm) and without fc.
@@ -42,8 +49,9 @@ fn parameters_are_those_of_torchvision() {
         (Depth::D50, 320 - 53 - 2),
         (Depth::D101, 626 - 104 - 2),
         (Depth::D152, 932 - 155 - 2),
+        (Depth::D200, 1220 - 203 - 2),
     ] {
-        assert_eq!(build(&spec(depth, 0.0625, Stem::ImageNet)).1.len(), tensors, "{depth:?}");
+        assert_eq!(outline(&spec(depth, 0.0625, Stem::ImageNet)).1.len(), tensors, "{depth:?}");
     }
 }
 
@@ -178,26 +186,66 @@ fn sizes_that_cannot_be_are_refused() {
     }
 }
 
+/// z and new running averages of every kind of head are those of its layers in a row, which parameters' names tell.
 #[test]
-fn every_kind_of_head_returns_something() {
+fn a_head_is_its_layers_in_a_row() {
     let device = Device::cpu(1).unwrap();
-    for kind in [HeadKind::None, HeadKind::Linear, HeadKind::Nonlinear] {
-        for (layers, batch_norm) in [(2, true), (2, false), (3, true)] {
+    for (kind, layers, widths) in [
+        (HeadKind::None, 2, &[16][..]),
+        (HeadKind::Linear, 2, &[16, 8]),
+        (HeadKind::Nonlinear, 2, &[16, 12, 8]),
+        (HeadKind::Nonlinear, 3, &[16, 12, 12, 8]),
+    ] {
+        for batch_norm in [true, false] {
             let mut parameters = Parameters::new();
-            let head = Head::new(
-                &HeadSpec { kind, layers, hidden: Some(12), dim: 8, batch_norm },
-                16,
-                &device,
-                0,
-                &mut parameters,
-            )
-            .unwrap();
-            let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+            let spec = HeadSpec { kind, layers, hidden: Some(12), dim: 8, batch_norm };
+            let head = Head::new(&spec, 16, &device, 0, &mut parameters).unwrap();
+            // Biases are zeros at first.
+            for id in parameters.ids().collect::<Vec<_>>() {
+                if parameters.kind(id) == ParameterKind::Bias {
+                    let values = parameters.get_mut(id).as_mut_slice().unwrap();
+                    values.iter_mut().enumerate().for_each(|(i, value)| *value = (i as f32).cos());
+                }
+            }
             let h: Vec<f32> = (0..6 * 16).map(|i| (i as f32).sin()).collect();
-            let h = tape.input(Tensor::from_vec(&device, &[6, 16], h).unwrap());
-            let z = head.forward(&mut tape, &h).unwrap();
-            assert_eq!(z.tensor().shape(), [6, if kind == HeadKind::None { 16 } else { 8 }]);
-            assert!(z.tensor().as_slice().unwrap().iter().any(|&v| v != 0.0));
+            let run = |of: &dyn Fn(&mut Tape, &Var) -> Var| {
+                let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
+                let h = tape.input(Tensor::from_slice(&device, &[6, 16], &h).unwrap());
+                let z = of(&mut tape, &h);
+                let averages: Vec<_> =
+                    tape.into_buffer_updates().iter().map(|(id, t)| (id, t.to_vec().unwrap())).collect();
+                (z.tensor().to_vec().unwrap(), averages)
+            };
+            let composed = run(&|tape, h| {
+                let mut z = h.clone();
+                for (i, width) in widths.windows(2).enumerate() {
+                    let last = i + 2 == widths.len();
+                    let find = |name: &str| parameters.find(&format!("head.{i}.{name}"));
+                    let weight = find("linear.weight").unwrap();
+                    assert_eq!(parameters.get(weight).shape(), [width[1], width[0]], "{spec:?}");
+                    let weight = tape.parameter(weight);
+                    let bias = find("linear.bias").map(|id| tape.parameter(id));
+                    assert_eq!(bias.is_some(), !batch_norm, "{spec:?}");
+                    z = ops::linear(tape, &z, &weight, bias.as_ref()).unwrap();
+                    if batch_norm {
+                        let norm = BatchNorm {
+                            gamma: find("bn.weight").unwrap(),
+                            beta: find("bn.bias"),
+                            running_mean: find("bn.running_mean").unwrap(),
+                            running_var: find("bn.running_var").unwrap(),
+                            epsilon: 1e-5,
+                            decay: 0.9,
+                        };
+                        assert_eq!(norm.beta.is_none(), last, "{spec:?}");
+                        z = ops::batch_norm(tape, &z, &norm, None, false).unwrap();
+                    }
+                    if !last {
+                        z = ops::relu(tape, &z).unwrap();
+                    }
+                }
+                z
+            });
+            assert_eq!(run(&|tape, h| head.forward(tape, h).unwrap()), composed, "{spec:?}");
         }
     }
 }

@@ -127,3 +127,39 @@ pub fn backward_coefficients(sums: &[f64], count: Option<f64>, coefficients: &[f
         to[2 * channels + i] = constant as f32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSTANTS: NormConstants = NormConstants { epsilon: 1e-5, decay: 0.75 };
+
+    /// The coefficients of one channel, of gamma 2 and beta 3, and its new averages, which were 8.
+    fn of(sums: [f64; 2], count: f64) -> ([f32; 4], [f32; 2]) {
+        let (mut coefficients, [mut mean, mut variance]) = ([0.0; 4], [[0.0]; 2]);
+        let averages = Averages { old: [&[8.0]; 2], new: [&mut mean, &mut variance] };
+        batch_coefficients(CONSTANTS, (&sums, count), &[2.0], Some(&[3.0]), averages, &mut coefficients);
+        (coefficients, [mean[0], variance[0]])
+    }
+
+    #[test]
+    fn a_constant_channel_has_no_variance_however_its_squares_are_rounded() {
+        let inv_std = (1.0 / f64::from(CONSTANTS.epsilon).sqrt()) as f32;
+        let scale = 2.0 * inv_std;
+        let want = ([scale, 3.0 - scale * 1000.0, 1000.0, inv_std], [256.0, 6.0]);
+        // Of squares that are 10^6, f32 loses up to 0.03.
+        for lost in [0.0, 0.03, 0.5] {
+            assert_eq!(of([4e3, 4.0 * (1e6 - lost)], 4.0), want, "{lost}");
+        }
+        let (coefficients, averages) = of([f64::NAN, 1.0], 4.0);
+        assert!(coefficients[0].is_nan() && averages.iter().all(|average| average.is_nan()));
+    }
+
+    #[test]
+    fn of_one_value_the_variance_is_none() {
+        assert_eq!(of([1000.0, 1e6], 1.0), of([4e3, 4e6], 4.0));
+        // Of two it is unbiased: 1 in place of 1/2.
+        let (_, averages) = of([1.0, 1.0], 2.0);
+        assert_eq!(averages, [6.125, 6.125]);
+    }
+}
