@@ -229,6 +229,14 @@ impl EvalError {
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> EvalError {
         move |source| EvalError::Write { path: path.to_path_buf(), source }
     }
+
+    /// The same of a line of CSV: the system's own error, of which csv's conversion would hide the kind.
+    pub(crate) fn write_line(path: &Path) -> impl FnOnce(csv::Error) -> EvalError {
+        move |error| match error.into_kind() {
+            csv::ErrorKind::Io(source) => EvalError::write(path)(source),
+            other => EvalError::write(path)(io::Error::other(format!("{other:?}"))),
+        }
+    }
 }
 
 /// How a run that has no checkpoint comes to one.

@@ -51,7 +51,7 @@ impl Companion {
     }
 
     fn line(&mut self, fields: [&str; 4]) -> Result<(), EvalError> {
-        self.lines.write_record(fields).map_err(|error| EvalError::write(&self.path)(error.into()))
+        self.lines.write_record(fields).map_err(EvalError::write_line(&self.path))
     }
 
     /// The file with all that was written on the disk, not yet in its place.

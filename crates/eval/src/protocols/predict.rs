@@ -1,7 +1,7 @@
 //! What a fine-tuned network takes images for, as a table.
 
 use std::cmp::Ordering;
-use std::io::{self, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -131,7 +131,7 @@ impl Classifier {
             return Err(EvalError::Option { name: "top", found, expected });
         }
         let mut table = Table { lines: csv::Writer::from_writer(out), with_split: images.is_divided() };
-        table.head(top).map_err(EvalError::write(name))?;
+        table.head(top).map_err(EvalError::write_line(name))?;
         let known = self.numbers_of(images.dataset().classes());
         let part = |split| Recognised { split, labelled: 0, right: 0 };
         let mut recognised: Vec<Recognised> = images.splits().map(part).collect();
@@ -142,7 +142,8 @@ impl Classifier {
                     let image = images.image(index).name;
                     return Err(TrainError::FeaturesNotFinite { image }.into());
                 }
-                table.row(images, index, &self.likeliest(scores, top)).map_err(EvalError::write(name))?;
+                let ranked = self.likeliest(scores, top);
+                table.row(images, index, &ranked).map_err(EvalError::write_line(name))?;
                 let image = images.image(index);
                 let part = recognised.iter_mut().find(|part| part.split == image.split);
                 if let (Some(known), Some(label), Some(part)) = (&known, image.label, part) {
@@ -184,7 +185,7 @@ struct Table<'o> {
 }
 
 impl Table<'_> {
-    fn head(&mut self, top: usize) -> io::Result<()> {
+    fn head(&mut self, top: usize) -> csv::Result<()> {
         let mut fields = vec!["name".to_owned()];
         fields.extend(self.with_split.then(|| "split".to_owned()));
         for rank in 1..=top {
@@ -194,7 +195,7 @@ impl Table<'_> {
         self.line(&fields)
     }
 
-    fn row(&mut self, images: &Images, index: u32, likeliest: &[(&str, f64)]) -> io::Result<()> {
+    fn row(&mut self, images: &Images, index: u32, likeliest: &[(&str, f64)]) -> csv::Result<()> {
         let image = images.image(index);
         let mut fields = vec![image.name];
         fields.extend(image.split.map(|split| split.to_string()));
@@ -204,7 +205,7 @@ impl Table<'_> {
         self.line(&fields)
     }
 
-    fn line(&mut self, fields: &[String]) -> io::Result<()> {
-        self.lines.write_record(fields).map_err(io::Error::from)
+    fn line(&mut self, fields: &[String]) -> csv::Result<()> {
+        self.lines.write_record(fields)
     }
 }
