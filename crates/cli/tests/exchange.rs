@@ -76,6 +76,7 @@ fn weights_that_come_back_as_a_run() {
     assert_eq!(top1(&again), top1(&run));
     let words = ["linear", path(&again), "--train", path(&data), "--json"];
     simclr(&words).expect(0, &["again: resnet18 of width 0.0625, imported from encoder.safetensors, cpu"]);
+    simclr(&[&words[..], &["--projection"]].concat()).expect(2, &["--projection: ", "no projection head"]);
     simclr(&["report", path(&again)]).expect(0, &["report.html"]);
     let page = fs::read_to_string(again.join("report.html")).unwrap();
     assert!(page.contains("imported from encoder.safetensors"));

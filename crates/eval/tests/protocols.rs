@@ -93,7 +93,7 @@ fn protocols_on_features_tell_classes_apart() {
     }
     assert_eq!(by_regression.trained.details["validation_images"], 12);
     // z in the place of h.
-    let projected = Versus::alone(encoded.trained.clone().projected().unwrap());
+    let projected = Versus::alone(encoded.trained.projected().unwrap());
     assert_eq!(projected.trained.train.h_dim, 16);
     assert!(knn(&projected, &Knn { k: 20, ..Knn::default() }).unwrap().trained.top1 > 0.8);
 }

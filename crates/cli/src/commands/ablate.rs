@@ -368,15 +368,11 @@ impl Ablate {
                 let options = LogisticOptions::default();
                 let mut evaluation = match judge {
                     Judge::Linear => protocols::logistic(&encoded, &options, &mut watch)?,
-                    Judge::LinearOfZ => match encoded.trained.clone().projected() {
-                        Some(z) => protocols::logistic(&Versus::alone(z), &options, &mut watch)?,
-                        None => continue,
-                    },
+                    Judge::LinearOfZ => protocols::logistic_z(&encoded, &options, &mut watch)?,
                     Judge::Knn | Judge::Contrastive => {
                         protocols::knn(&encoded, &Knn::among(splits.train().len()))?
                     }
                 };
-                protocol_of(judge).clone_into(&mut evaluation.protocol);
                 evaluation.trained.details.insert(JUDGED_BY.to_owned(), json!(judged_by));
                 evaluation.data = splits.origin().cloned();
                 encoder.record(&mut evaluation)?;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use simclr_eval::protocols::{self, Evaluation, LogisticOptions, Sgd, Splits, TrainedEncoder};
 
+use crate::encoding::check_head;
 use crate::exit::{Done, usage};
 use crate::judging::Judged;
 use crate::settings::{above_zero, at_least_one, seed};
@@ -13,7 +14,8 @@ use crate::watching::{Watching, training_plan};
 const EXAMPLES: &str = "\
 Examples:
   simclr linear runs/cifar --train cifar/
-  simclr linear runs/cifar --train cifar/train --test cifar/test --method sgd --epochs 30 --json";
+  simclr linear runs/cifar --train cifar/train --test cifar/test --method sgd --epochs 30 --json
+  simclr linear runs/cifar --train cifar/ --projection";
 
 /// Evaluate an encoder by a linear classifier on its frozen features
 #[derive(Args, Debug)]
@@ -25,6 +27,10 @@ pub struct Linear {
     /// How the classifier is trained
     #[arg(long, value_enum, default_value_t = Method::Logistic)]
     method: Method,
+
+    /// Evaluate z, the output of the projection head, instead of h; for --method logistic
+    #[arg(long)]
+    projection: bool,
 
     /// Epochs of --method sgd [default: 100 for images up to 32 pixels, 90 above]
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
@@ -58,6 +64,9 @@ impl Linear {
     pub fn run(self) -> Result<Done> {
         self.check()?;
         let (encoder, splits) = self.judged.load(None)?;
+        if self.projection {
+            check_head(&encoder, &self.judged.run)?;
+        }
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut watching)?;
         drop(watching);
@@ -65,8 +74,13 @@ impl Linear {
         Ok(Done::Finished)
     }
 
-    /// What only SGD takes is refused beside logistic regression, which would leave it out of account.
+    /// What only the other method takes is refused, which would be left out of account.
     fn check(&self) -> Result<()> {
+        if self.projection && self.method == Method::Sgd {
+            return Err(usage(
+                "--projection is for --method logistic; leave it out, or leave --method sgd out",
+            ));
+        }
         let given = [
             ("--epochs", self.epochs.is_some()),
             ("--batch", self.batch.is_some()),
@@ -89,9 +103,10 @@ impl Linear {
         if self.method == Method::Logistic {
             let models = self.judged.versus(encoder, splits, watching)?;
             let mut watch = |progress| watching.see(progress);
-            let encoded = protocols::encode(&models, splits, false, &mut watch)?;
+            let encoded = protocols::encode(&models, splits, self.projection, &mut watch)?;
             let options = LogisticOptions { seed: self.seed, ..LogisticOptions::default() };
-            return Ok(protocols::logistic(&encoded, &options, &mut watch)?);
+            let fit = if self.projection { protocols::logistic_z } else { protocols::logistic };
+            return Ok(fit(&encoded, &options, &mut watch)?);
         }
         let batch = self.batch.map(|batch| batch as usize);
         let usual = Sgd::linear(encoder.model.image_size(), splits.train().len(), batch);

@@ -42,12 +42,22 @@ impl Encoded {
     }
 
     /// The same with z in the place of h, to evaluate the projection; nothing where it was encoded without z.
-    pub fn projected(self) -> Option<Encoded> {
-        let project = |set: Embedding| {
-            let present = !set.z.is_empty();
-            present.then(|| Embedding { h: set.z, h_dim: set.z_dim, z: Vec::new(), ..set })
+    pub fn projected(&self) -> Option<Encoded> {
+        let project = |set: &Embedding| {
+            let Embedding { z, z_dim, indices, labels, skipped, .. } = set;
+            let (indices, labels, skipped) = (indices.clone(), labels.clone(), skipped.clone());
+            let present = !z.is_empty();
+            present.then(|| Embedding {
+                h: z.clone(),
+                h_dim: *z_dim,
+                indices,
+                labels,
+                skipped,
+                ..Embedding::default()
+            })
         };
-        Some(Encoded { train: project(self.train)?, test: project(self.test)?, ..self })
+        let (train, test) = (project(&self.train)?, project(&self.test)?);
+        Some(Encoded { train, test, classes: self.classes.clone(), seconds: self.seconds })
     }
 }
 

@@ -70,7 +70,7 @@ pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use places::{Placed, Seen, Shared};
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
-pub use regression::{LogisticOptions, logistic};
+pub use regression::{LogisticOptions, logistic, logistic_z};
 pub use sgd::Sgd;
 pub use splits::Splits;
 pub use trained::{TrainedEncoder, WhichCheckpoint};

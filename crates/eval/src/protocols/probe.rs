@@ -220,7 +220,7 @@ pub fn probe(
             Ok::<f64, EvalError>(found.trained.top1)
         };
         let z = match options.with_z {
-            true => encoded.clone().projected().map(&mut fit).transpose()?,
+            true => encoded.projected().map(&mut fit).transpose()?,
             false => None,
         };
         out.rows.push(ProbeRow { transformation, chance, h: fit(encoded)?, z });

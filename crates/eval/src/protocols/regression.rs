@@ -71,6 +71,22 @@ pub fn logistic(
     Ok(Evaluation::new("logistic", Counts::of(&encoded.trained), scores, seconds))
 }
 
+/// As [`logistic`], of z in the place of h.
+///
+/// # Errors
+/// As [`logistic`], and where images were encoded without z.
+pub fn logistic_z(
+    encoded: &Versus<Encoded>,
+    options: &LogisticOptions,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Evaluation, EvalError> {
+    let projected = encoded.try_map(|_, encoded| {
+        let (found, expected) = ("without z".to_owned(), "one with z");
+        encoded.projected().ok_or(EvalError::Option { name: "the encoding", found, expected })
+    })?;
+    Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(&projected, options, watch)? })
+}
+
 /// Some rows of an embedding.
 struct Rows {
     values: Vec<f32>,
