@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
 mod error;
 mod flaw;
 mod import;

@@ -9,6 +9,9 @@ use simclr_train::{Config, Model, TrainError};
 /// What the head's tensors are called by.
 pub(crate) const HEAD: &str = "head.";
 
+/// What the program that wrote a file is called by in its metadata.
+const PROGRAM: &str = "program";
+
 /// No training takes more steps or epochs: beyond, readers of JSON round them.
 const MOST: u64 = 1 << 53;
 
@@ -36,7 +39,7 @@ impl Trained<'_> {
     /// itself, where they are to be.
     pub(crate) fn facts(&self, normalizes: bool) -> Result<Vec<(&'static str, String)>, TrainError> {
         Ok(vec![
-            ("program", program()),
+            (PROGRAM, program()),
             ("encoder", self.config.encoder.name.to_string()),
             ("width", self.config.encoder.width.to_string()),
             ("image_size", self.model.image_size().to_string()),
@@ -94,7 +97,7 @@ impl Facts {
     /// # Errors
     /// A number that cannot be, in words.
     pub fn of(metadata: &HashMap<String, String>) -> Result<Facts, String> {
-        if !metadata.contains_key("program") {
+        if !is_own(metadata) {
             return Ok(Facts::default());
         }
         let number = |name: &str| match metadata.get(name) {
@@ -106,6 +109,11 @@ impl Facts {
         let config = metadata.get("config").cloned();
         Ok(Facts { config, step: number("step")?, epoch: number("epoch")?, ..Facts::default() })
     }
+}
+
+/// Whether a file with these metadata was written here.
+pub(crate) fn is_own(metadata: &HashMap<String, String>) -> bool {
+    metadata.contains_key(PROGRAM)
 }
 
 /// Whether a tensor of this name is written: those of the head, where it is asked for.

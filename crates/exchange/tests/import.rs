@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use simclr_engine::Device;
-use simclr_exchange::{ImportOptions, Imported, StateDict};
+use simclr_exchange::{FineTunedFile, ImportOptions, Imported, StateDict};
+use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::{EncoderName, Normalize, Precision};
 use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
@@ -336,6 +338,61 @@ fn steps_and_epochs_that_cannot_be() {
     let run = folder.path().join("run");
     read("step", "9007199254740992").unwrap().save(&run).unwrap();
     assert_eq!(newest(&run).meta.step, 1 << 53);
+}
+
+#[test]
+fn a_changed_file_is_noticed() {
+    let config = config(&TINY);
+    let model = model(&config);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.safetensors");
+    let mut tensors = model.store().unwrap();
+    for (name, shape) in [("fc.weight", vec![2, 32]), ("fc.bias", vec![2])] {
+        let data = vec![0.5; shape.iter().product()];
+        tensors.push(NamedTensor { name: name.to_owned(), shape, data });
+    }
+    let dict = StateDict::of(&trained(&model, &config), tensors).unwrap();
+    let mut whole = Vec::new();
+    dict.with_fact("classes", r#"["cat", "dog"]"#.to_owned()).write(&mut whole).unwrap();
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let options = ImportOptions::default();
+        (Imported::read(&path, &options).map(drop), FineTunedFile::read(&path).map(drop))
+    };
+    let fits = |bytes: &[u8]| matches!(read(bytes), (Ok(()), Ok(())));
+    let refused = |bytes: &[u8]| {
+        for result in <[_; 2]>::from(read(bytes)) {
+            says(result.unwrap_err().to_string(), &["net.safetensors", "damaged", "match its checksum"]);
+        }
+    };
+    assert!(fits(&whole));
+    let (header, metadata) = SafeTensors::read_metadata(&whole).unwrap();
+    let place = |text: &str| whole.windows(text.len()).position(|bytes| bytes == text.as_bytes()).unwrap();
+    let inside = (8 + header..whole.len()).step_by(1 + whole.len() / 40);
+    for at in inside.chain([whole.len() - 1, place("cat"), place("temperature = ") + 16]) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        refused(&damaged);
+    }
+
+    // As another program writes it again: in another order, with the metadata or others.
+    let mut metadata = metadata.metadata().clone().unwrap();
+    let file = SafeTensors::deserialize(&whole).unwrap();
+    let again = |metadata: &HashMap<String, String>, first: f32| {
+        let mut tensors = file.tensors();
+        let bias = [first, 0.5].map(f32::to_le_bytes).concat();
+        tensors.retain(|(name, _)| name != "fc.bias");
+        tensors.push(("fc.bias".to_owned(), TensorView::new(Dtype::F32, vec![2], &bias).unwrap()));
+        safetensors::serialize(tensors, Some(metadata.clone())).unwrap()
+    };
+    assert!(fits(&again(&metadata, 0.5)));
+    refused(&again(&metadata, 0.25));
+    metadata.remove("checksum").unwrap();
+    assert!(fits(&again(&metadata, 0.25)));
+    // What others mean by that name is theirs.
+    let other = HashMap::from([("checksum".to_owned(), "none".to_owned())]);
+    fs::write(&path, again(&other, 0.5)).unwrap();
+    assert!(Imported::read(&path, &PLAIN).is_ok());
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::tensor::Metadata;
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
 use super::weights::{START, Source, TYPES, each};
-use crate::trained::Facts;
+use crate::checksum::{CHECKSUM, Checksum};
+use crate::trained::{Facts, is_own};
 use crate::{ExchangeError, Result};
 
 /// The format allows no longer header, in bytes.
@@ -55,7 +56,34 @@ impl Safetensors {
                 problem: format!("this file of safetensors is damaged or cut short: {error}"),
             })?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Safetensors { path: path.to_owned(), metadata, header, start: size_of::<u64>() + length, bytes })
+        let start = size_of::<u64>() + length;
+        let file = Safetensors { path: path.to_owned(), metadata, header, start, bytes };
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Compares the contents with the checksum that is written beside them here; other programs write none.
+    fn check(&self) -> Result<()> {
+        let Some(stored) = self.fact(CHECKSUM).filter(|_| is_own(&self.metadata)) else {
+            return Ok(());
+        };
+        let mut checksum = Checksum::of_metadata(&self.metadata);
+        for (name, info) in self.header.tensors() {
+            checksum.add_tensor(&name, info.dtype, &info.shape, [self.bytes_of(info)]);
+        }
+        if checksum.digits() == stored {
+            return Ok(());
+        }
+        let problem = format!(
+            "it is damaged, or another program changed it: its contents do not match its checksum; write or copy it \
+            again, or, where the change was meant, take `{CHECKSUM}` out of its metadata"
+        );
+        Err(ExchangeError::Weights { path: self.path.clone(), problem })
+    }
+
+    /// Reading the header has made sure that they lie within the file.
+    fn bytes_of(&self, info: &TensorInfo) -> &[u8] {
+        &self.bytes[self.start..][info.data_offsets.0..info.data_offsets.1]
     }
 
     /// What its metadata have under a name.
@@ -84,8 +112,7 @@ impl Source for Safetensors {
             problem: format!("tensor `{name}` {what}"),
         };
         let info = self.header.info(name).ok_or_else(|| problem("is missing".to_owned()))?;
-        // Reading the header has made sure that they lie within the file.
-        let bytes = &self.bytes[self.start..][info.data_offsets.0..info.data_offsets.1];
+        let bytes = self.bytes_of(info);
         Ok(match info.dtype {
             Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
             Dtype::F32 => each(bytes, f32::from_le_bytes),
