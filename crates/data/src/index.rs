@@ -10,12 +10,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::error::DataError;
 use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanoseconds};
 use crate::names::{Names, Paths, bytes_of, os_name};
+use crate::temporary::temporary_of;
 
 const MAGIC: &[u8] = b"simclr index 4\n";
 /// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
@@ -151,15 +151,6 @@ fn times(metadata: &fs::Metadata) -> [u64; 2] {
     #[cfg(not(unix))]
     let changed = 0;
     [metadata.modified().map_or(0, nanoseconds), changed]
-}
-
-/// A name that no file has had in this process: `FILE.PROCESS-NUMBER.tmp`, by which what is left of a program that was
-/// stopped is known as a part of a run.
-fn temporary_of(file: &Path) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    name.into()
 }
 
 fn encode(entries: &[Entry]) -> Vec<u8> {

@@ -64,6 +64,7 @@ mod source;
 mod stl10;
 mod subset;
 mod survey;
+mod temporary;
 
 pub use cached::Cached;
 pub use caught::{caught, is_panic_caught};
@@ -88,3 +89,4 @@ pub use sample::{Sample, all_grey};
 pub use source::{Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
 pub use survey::{Spread, Survey, survey};
+pub use temporary::{temporary_of, unfinished};

@@ -4,14 +4,10 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use simclr_data::temporary_of;
 
 use crate::TrainError;
-
-/// Ending of files that are being written: `PATH.PROCESS-NUMBER.tmp`, so that two programs never write into one. What
-/// is found of a process that is gone was left by a program that was stopped.
-const TEMPORARY: &str = ".tmp";
 
 /// What Unix says (EBADF) of a file on which an operation makes no sense; it has no [`ErrorKind`].
 const BAD_FILE: i32 = 9;
@@ -240,22 +236,6 @@ pub(crate) fn read_text(files: &dyn FileSystem, path: &Path, limit: u64) -> Resu
     String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8 text".to_owned()))
 }
 
-/// A name that no file has had in this process.
-fn temporary_of(path: &Path) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}-{}{TEMPORARY}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    PathBuf::from(name)
-}
-
-/// The name of the file that a temporary one was to become, and the process that writes or wrote it.
-pub(crate) fn unfinished(name: &str) -> Option<(&str, u32)> {
-    let (whole, writer) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    let (process, number) = writer.split_once('-')?;
-    number.parse::<u64>().ok()?;
-    Some((whole, process.parse().ok()?))
-}
-
 /// Whether a process is known to have ended; only Linux tells without being asked in ways that are not safe.
 pub(crate) fn has_ended(process: u32) -> bool {
     let processes = Path::new("/proc");
@@ -329,12 +309,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&theirs).unwrap(), "mine");
         assert_eq!(Disk.list(folder.path()).unwrap().len(), 2);
-        let name = temporary_of(Path::new("x.npy")).into_os_string().into_string().unwrap();
-        assert_eq!(unfinished(&name), Some(("x.npy", process::id())));
-        assert!(
-            ["x.npy.tmp", "x.npy", "x.1-2.npy", "x.a-1.tmp"].iter().all(|name| unfinished(name).is_none())
-        );
-        assert!(!has_ended(process::id()));
+        assert!(!has_ended(std::process::id()));
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use simclr_data::unfinished;
+
 use super::Checkpoint;
 use crate::TrainError;
-use crate::file_system::{FileSystem, unfinished};
+use crate::file_system::FileSystem;
 
 const START: &str = "step-";
 const END: &str = ".safetensors";

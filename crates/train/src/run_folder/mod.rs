@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use simclr_data::Skipped;
+use simclr_data::{Skipped, unfinished};
 use toml::Table;
 
 use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
-use crate::file_system::{FileSystem, read_text, unfinished, write_atomically};
+use crate::file_system::{FileSystem, read_text, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use parts::MARKER;

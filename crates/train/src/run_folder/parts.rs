@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::file_system::unfinished;
+use simclr_data::unfinished;
+
 use crate::tensorboard::EVENTS;
 
 /// The file that makes a folder a run.

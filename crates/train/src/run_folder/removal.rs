@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simclr_data::unfinished;
+
 use super::parts::place_of;
 use super::{RunFolder, lock};
 use crate::TrainError;
-use crate::file_system::{has_ended, unfinished};
+use crate::file_system::has_ended;
 
 impl RunFolder {
     /// Removes a run that no process is training, whatever has become of its files; an empty folder stays.
