@@ -120,7 +120,7 @@ impl Observer for Progress {
         if let Some(health) = &record.health {
             line += &format!(
                 "  held out: contrastive {}, rank {:.0}",
-                terminal::percent(health.holdout_contrastive_accuracy),
+                terminal::percent(health.contrastive_accuracy),
                 health.rank_me_h
             );
         }

@@ -97,7 +97,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
         assert!(got.loss_scale.is_some() && want.loss_scale.is_none() && want.skipped_steps.is_none());
     }
     let health = got.epochs[2].health.as_ref().expect("images are held out");
-    assert!(health.holdout_contrastive_accuracy.is_finite() && got.epochs[2].knn_top1.is_some());
+    assert!(health.contrastive_accuracy.is_finite() && got.epochs[2].knn_top1.is_some());
     let [scale, steps, skipped] = scale_of(&half);
     assert_eq!(scale, halved(65536.0, skipped));
     assert!(steps > 0.0 && steps + skipped <= 17.0, "{steps} and {skipped}");

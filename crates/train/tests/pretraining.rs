@@ -236,8 +236,7 @@ fn a_run_does_what_was_planned() {
 #[test]
 fn the_best_state_is_told_by_one_figure() {
     let knn = |epoch: &EpochRecord| epoch.knn_top1;
-    let contrastive =
-        |epoch: &EpochRecord| epoch.health.as_ref().map(|health| health.holdout_contrastive_accuracy);
+    let contrastive = |epoch: &EpochRecord| epoch.health.as_ref().map(|health| health.contrastive_accuracy);
     type Figure<'a> = &'a dyn Fn(&EpochRecord) -> Option<f64>;
     for (knn_every, health_every, name, figure) in [
         (2, 1, "knn_top1", &knn as Figure),

@@ -40,7 +40,7 @@ impl BestBy {
             BestBy::Knn => ("knn_top1", epoch.knn_top1),
             BestBy::ContrastiveAccuracy => (
                 "holdout_contrastive_accuracy",
-                epoch.health.as_ref().map(|health| health.holdout_contrastive_accuracy),
+                epoch.health.as_ref().map(|health| health.contrastive_accuracy),
             ),
         };
         let new = value.and_then(|value| Best::new(epoch.step, figure, value));

@@ -6,18 +6,26 @@ use crate::TrainError;
 
 use super::run::Run;
 use super::state::EpochSums;
-use super::{EpochRecord, HealthFields, Observer, health, holdout_knn};
+use super::{EpochRecord, Health, Observer, health, holdout_knn};
 
 /// Below this spread of normalised z (1 in health) the run is collapsing.
 const COLLAPSE: f64 = 0.2;
+
+/// Where no spread is measured, the run is collapsing when the similarities of a batch deviate by less than this: of a
+/// spread s they deviate by about s^2 at most, of directions that fill d dimensions evenly by 1 / sqrt(d).
+const FLAT: f64 = 0.01;
+
+/// Above this temperature entropy says nothing of similarities: what they take from it is lost in rounding.
+const HOT: f64 = 1.0;
 
 impl Run<'_> {
     /// Measures where it is the turn of a figure, and finds out whether the state is the best so far.
     pub(super) fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<EpochRecord, TrainError> {
         let EpochSums { steps, loss, contrastive_accuracy } = std::mem::take(&mut self.state.sums);
         self.set_sums()?;
-        let Measured { health, knn_top1, skipped } = self.measure(observer)?;
+        let Measured { health, knn_top1, skipped } = self.measure()?;
         self.list_skipped(skipped, observer)?;
+        self.watch_for_collapse(health.as_ref(), observer);
         let mean = |sum: f64| sum / steps.max(1) as f64;
         let record = EpochRecord {
             epoch: self.epochs(),
@@ -35,7 +43,7 @@ impl Run<'_> {
     }
 
     /// Health figures and kNN accuracy of the held-out images, each in its turn.
-    fn measure(&mut self, observer: &mut dyn Observer) -> Result<Measured, TrainError> {
+    fn measure(&self) -> Result<Measured, TrainError> {
         let mut measured = Measured::default();
         // One worker measures, the others wait.
         let Some(holdout) = self.holdout.as_ref().filter(|_| self.keeps()) else { return Ok(measured) };
@@ -45,17 +53,7 @@ impl Run<'_> {
         if turn(train.health_every) {
             let (found, skipped) = health(model, &self.config.loss, holdout, &self.families, self.reading)?;
             measured.skipped = skipped;
-            // Narrow projections are how training begins: they are no fault unless they stay so, warm-up behind them.
-            let narrow = found.spread < COLLAPSE && self.state.step >= self.schedule.warmup_steps();
-            let stays = std::mem::replace(&mut self.narrow, narrow) || epoch == train.epochs;
-            if narrow && stays {
-                observer.warn(&format!(
-                    "the projections are collapsing: their spread is {:.2} of what is healthy; \
-                     lower optim.rate or raise loss.temperature",
-                    found.spread
-                ));
-            }
-            measured.health = Some(HealthFields::from(found));
+            measured.health = Some(found);
         }
         if turn(train.knn_every) {
             let (top1, skipped) = holdout_knn(model, &self.train, holdout, self.reading)?;
@@ -66,12 +64,46 @@ impl Run<'_> {
         measured.skipped.iter_mut().for_each(|skipped| skipped.index += self.train.len() as u32);
         Ok(measured)
     }
+
+    /// Warns of projections that all point the same way. Without held-out figures the last step tells, at no cost.
+    fn watch_for_collapse(&mut self, health: Option<&Health>, observer: &mut dyn Observer) {
+        let train = &self.config.train;
+        let (narrow, found) = match health {
+            Some(Health { spread, .. }) => {
+                (*spread < COLLAPSE, format!("their spread is {spread:.2} of what is healthy"))
+            }
+            None if self.keeps() && (self.holdout.is_none() || train.health_every == 0) => {
+                let deviation = self.deviation_of_similarities();
+                let narrow = deviation.is_some_and(|deviation| deviation < FLAT);
+                (narrow, "every view is about as similar to all others".to_owned())
+            }
+            // It is not their turn.
+            None => return,
+        };
+        // Narrow projections are how training begins: they are no fault unless they stay so, warm-up behind them.
+        let narrow = narrow && self.state.step >= self.schedule.warmup_steps();
+        let stays = std::mem::replace(&mut self.narrow, narrow) || self.epochs() == train.epochs;
+        if narrow && stays {
+            observer.warn(&format!(
+                "the projections are collapsing: {found}; lower optim.rate or raise loss.temperature"
+            ));
+        }
+    }
+
+    /// The standard deviation of the similarities in the last step, where it is small and can be told: a softmax that
+    /// is nearly uniform lacks half the variance of its logits of the largest entropy.
+    fn deviation_of_similarities(&self) -> Option<f64> {
+        let loss = &self.config.loss;
+        let largest = ((2 * self.config.train.batch - 1) as f64).ln();
+        let lacking = (largest - self.figures.batch.entropy).max(0.0);
+        (loss.normalize && loss.temperature <= HOT).then(|| loss.temperature * (2.0 * lacking).sqrt())
+    }
 }
 
 /// What the held-out images tell after an epoch, and those of them that are broken.
 #[derive(Default)]
 struct Measured {
-    health: Option<HealthFields>,
+    health: Option<Health>,
     knn_top1: Option<f64>,
     skipped: Vec<Skipped>,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
 use simclr_augment::ViewFamily;
 use simclr_data::{Dataset, Loader, LoaderConfig, Position, Reading, Share, Skipped, Subset};
 use simclr_metrics::{Features, Knn, alignment, pair_figures, rank_me, spread, uniformity};
@@ -19,7 +20,7 @@ const LEAST_BATCHES: usize = 4;
 /// Keys the views of held-out images: the same views every epoch, and none that training draws.
 const VIEW_SEED: u64 = 0x6865_616c_7468;
 
-/// Held-out figures of an epoch.
+/// Held-out figures of an epoch. They are written under the names that `metrics.jsonl` has for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// NT-Xent among the held-out views, whatever loss is minimised.
@@ -36,6 +37,30 @@ pub struct Health {
     pub rank_me_z: f64,
     /// Mean standard deviation of normalised z's coordinates, times sqrt(d): about 1 in health, 0 at collapse.
     pub spread: f64,
+}
+
+/// A figure's name in `metrics.jsonl`, its tag in TensorBoard, and its value.
+type Figure = (&'static str, &'static str, fn(&Health) -> f64);
+
+impl Health {
+    /// All figures.
+    pub(super) const FIGURES: [Figure; 7] = [
+        ("holdout_loss", "holdout/loss", |health| health.loss),
+        ("holdout_contrastive_accuracy", "holdout/contrastive_accuracy", |health| {
+            health.contrastive_accuracy
+        }),
+        ("alignment", "holdout/alignment", |health| health.alignment),
+        ("uniformity", "holdout/uniformity", |health| health.uniformity),
+        ("rank_me_h", "holdout/rank_me_h", |health| health.rank_me_h),
+        ("rank_me_z", "holdout/rank_me_z", |health| health.rank_me_z),
+        ("spread", "holdout/spread_z", |health| health.spread),
+    ];
+}
+
+impl Serialize for Health {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Health::FIGURES.map(|(name, _, figure)| (name, figure(self))))
+    }
 }
 
 /// h and z of both views of a set of images: first views first.
@@ -165,7 +190,7 @@ fn labelled(set: &Arc<dyn Dataset>, most: usize) -> Subset {
 
 #[cfg(test)]
 mod tests {
-    use simclr_data::Made;
+    use simclr_data::{DataError, DecodeScratch, Decoded, Made, Region};
     use simclr_engine::{Device, Tensor};
 
     use super::*;
@@ -251,6 +276,50 @@ mod tests {
             assert_eq!((one.loss - two.loss).abs() > 1e-3, scale_matters, "{one:?} {two:?}");
             assert!((one.spread - two.spread).abs() < 1e-6);
         }
+    }
+
+    /// The views of one branch are all alike, those of the other far apart.
+    #[test]
+    fn uniformity_is_the_mean_of_both_branches() {
+        let (same, apart) = ([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, -1.0, 0.0]);
+        let of = |first, second| uniformity_of((first, second), 2).unwrap();
+        assert!(of(&same, &same).abs() < 1e-6 && (of(&apart, &apart) + 8.0).abs() < 1e-6);
+        assert!((of(&same, &apart) + 4.0).abs() < 1e-6 && (of(&apart, &same) + 4.0).abs() < 1e-6);
+    }
+
+    /// Made images, all of one class.
+    struct OfClass(Made, u32);
+
+    impl Dataset for OfClass {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn classes(&self) -> &[String] {
+            self.0.classes()
+        }
+        fn label(&self, _: usize) -> Option<u32> {
+            Some(self.1)
+        }
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+        fn read_part<'a>(
+            &'a self,
+            index: usize,
+            part: &dyn Fn(u32, u32) -> Region,
+            scratch: &'a mut DecodeScratch,
+        ) -> Result<Decoded<'a>, DataError> {
+            self.0.read_part(index, part, scratch)
+        }
+    }
+
+    #[test]
+    fn held_out_images_ask_those_trained_on() {
+        let config = config(&[]);
+        let of = |class| Arc::new(OfClass(Made::new(16, 8, 0), class)) as Arc<dyn Dataset>;
+        let reading = Reading { threads: 1, strict: true };
+        let top1 = |held_out| holdout_knn(&model(&config), &of(0), &of(held_out), reading).unwrap().0;
+        assert_eq!([top1(0), top1(1)], [Some(1.0), Some(0.0)]);
     }
 
     /// The same coordinates four times over vary as much, for all that each is half as long.

@@ -38,7 +38,7 @@ pub(crate) use health::PAIRS;
 pub use health::{Health, health, holdout_knn};
 pub use identity::Identity;
 pub use plan::{Plan, held_out, plan};
-pub use records::{EpochRecord, HealthFields, StepRecord};
+pub use records::{EpochRecord, StepRecord};
 pub(crate) use step::forward_backward;
 pub use step::{StepFigures, train_step, weight_norm};
 pub use team::{Part, Team};

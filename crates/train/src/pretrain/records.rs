@@ -1,6 +1,6 @@
 //! What a run tells while it goes: the lines of `metrics.jsonl`, and the same for TensorBoard.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::TrainError;
 use crate::metrics_log::MetricsLog;
@@ -52,74 +52,12 @@ pub struct EpochRecord {
     pub train_contrastive_accuracy: f64,
     /// Held-out figures, where images are held out and it is their turn.
     #[serde(flatten)]
-    pub health: Option<HealthFields>,
+    pub health: Option<Health>,
     /// kNN accuracy of held-out images, where there are labels and it is its turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_top1: Option<f64>,
     /// Images that could not be used so far.
     pub skipped: usize,
-}
-
-/// [`Health`] under the names that `metrics.jsonl` and TensorBoard have for it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HealthFields {
-    holdout_loss: f64,
-    /// The share of held-out anchors whose positive is ranked first.
-    pub holdout_contrastive_accuracy: f64,
-    alignment: f64,
-    uniformity: f64,
-    /// Effective rank of h.
-    pub rank_me_h: f64,
-    rank_me_z: f64,
-    /// 1 in health, 0 at collapse.
-    pub spread: f64,
-}
-
-impl HealthFields {
-    /// What each figure is called in `metrics.jsonl`, and in TensorBoard.
-    const NAMES: [(&str, &str); 7] = [
-        ("holdout_loss", "holdout/loss"),
-        ("holdout_contrastive_accuracy", "holdout/contrastive_accuracy"),
-        ("alignment", "holdout/alignment"),
-        ("uniformity", "holdout/uniformity"),
-        ("rank_me_h", "holdout/rank_me_h"),
-        ("rank_me_z", "holdout/rank_me_z"),
-        ("spread", "holdout/spread_z"),
-    ];
-
-    /// In the order of the names.
-    fn values(&self) -> [f64; 7] {
-        let &HealthFields {
-            holdout_loss,
-            holdout_contrastive_accuracy,
-            alignment,
-            uniformity,
-            rank_me_h,
-            rank_me_z,
-            spread,
-        } = self;
-        [holdout_loss, holdout_contrastive_accuracy, alignment, uniformity, rank_me_h, rank_me_z, spread]
-    }
-}
-
-impl Serialize for HealthFields {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(HealthFields::NAMES.iter().map(|(name, _)| name).zip(self.values()))
-    }
-}
-
-impl From<Health> for HealthFields {
-    fn from(health: Health) -> HealthFields {
-        HealthFields {
-            holdout_loss: health.loss,
-            holdout_contrastive_accuracy: health.contrastive_accuracy,
-            alignment: health.alignment,
-            uniformity: health.uniformity,
-            rank_me_h: health.rank_me_h,
-            rank_me_z: health.rank_me_z,
-            spread: health.spread,
-        }
-    }
 }
 
 /// Writes records to both logs.
@@ -139,7 +77,7 @@ struct Line<'a, T> {
 impl Logs {
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<(), TrainError> {
         self.metrics.append(&Line { kind: "step", record })?;
-        let values = [
+        let mut values = vec![
             ("train/loss", record.loss),
             ("train/contrastive_accuracy", record.contrastive_accuracy),
             ("train/entropy", record.entropy),
@@ -148,10 +86,9 @@ impl Logs {
             ("train/weight_norm", record.weight_norm),
             ("speed/views_per_s", record.views_per_s),
             ("speed/waited_s", record.waited_s),
-            ("train/loss_scale", record.loss_scale.unwrap_or_default()),
         ];
-        let told = if record.loss_scale.is_some() { &values[..] } else { &values[..8] };
-        self.events.scalars(record.step, told)
+        values.extend(record.loss_scale.map(|scale| ("train/loss_scale", scale)));
+        self.events.scalars(record.step, &values)
     }
 
     pub(super) fn epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
@@ -161,7 +98,7 @@ impl Logs {
             ("epoch/train_contrastive_accuracy", record.train_contrastive_accuracy),
         ];
         if let Some(health) = &record.health {
-            values.extend(HealthFields::NAMES.iter().map(|&(_, tag)| tag).zip(health.values()));
+            values.extend(Health::FIGURES.map(|(_, tag, figure)| (tag, figure(health))));
         }
         values.extend(record.knn_top1.map(|knn| ("holdout/knn_top1", knn)));
         self.events.scalars(record.step, &values)

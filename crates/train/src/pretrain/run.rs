@@ -33,7 +33,7 @@ pub(super) struct Run<'r> {
     pub(super) keeper: Option<Keeper<'r>>,
     pub(super) plan: Plan,
     pub(super) schedule: Schedule,
-    /// Whether the projections were narrow when they were measured last.
+    /// Whether the projections were narrow when they were last looked at.
     pub(super) narrow: bool,
     /// Steps between lines of the log.
     log_every: u64,
@@ -53,7 +53,7 @@ pub(super) struct Run<'r> {
     /// Steps that are known to be sound, those before the run was taken up again among them.
     settled: u64,
     /// Of the last step that was looked at.
-    figures: StepFigures,
+    pub(super) figures: StepFigures,
 }
 
 /// What follows a step.

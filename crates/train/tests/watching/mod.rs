@@ -15,6 +15,7 @@ pub struct Watch {
     pub plan: Option<Plan>,
     pub steps: Vec<StepRecord>,
     pub epochs: Vec<EpochRecord>,
+    pub warnings: Vec<String>,
 }
 
 impl Observer for Watch {
@@ -34,7 +35,9 @@ impl Observer for Watch {
         self.epochs.push(record.clone());
     }
 
-    fn warn(&mut self, _message: &str) {}
+    fn warn(&mut self, message: &str) {
+        self.warnings.push(message.to_owned());
+    }
 
     fn stop(&self) -> bool {
         self.stop_after.is_some_and(|steps| self.steps.last().is_some_and(|last| last.step >= steps))
