@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use simclr_train::TrainError;
-use simclr_train::checkpoint::{Best, Checkpoint, Checkpoints, Meta, NamedTensor};
+use simclr_train::checkpoint::{Best, Checkpoint, Checkpoints, Extra, Meta, NamedTensor};
 use simclr_train::file_system::Disk;
 
 fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> NamedTensor {
@@ -16,7 +16,7 @@ fn tensor(name: &str, shape: &[usize], data: Vec<f32>) -> NamedTensor {
 
 fn example(step: u64) -> Checkpoint {
     let odd = vec![f32::NAN, -0.0, f32::INFINITY, f32::MIN_POSITIVE / 4.0, 1.0 / 3.0, -1e30];
-    let extra = serde_json::json!({ "loss_sum": 0.1 + 0.2, "text": "\u{1F980} \"quoted\"" });
+    let other = serde_json::json!({ "loss_sum": 0.1 + 0.2, "text": "\u{1F980} \"quoted\"" });
     Checkpoint {
         tensors: vec![
             tensor("optimizer.layer1.0.conv1.weight", &[1, 2, 3], odd),
@@ -34,7 +34,13 @@ fn example(step: u64) -> Checkpoint {
             events_bytes: 99,
             best: Best::new(step, "knn", 0.1 + 0.2),
             config: "[train]\nbatch = 2\n".into(),
-            extra: extra.as_object().unwrap().clone(),
+            extra: Extra {
+                epoch_loss: 0.1 + 0.2,
+                loss_scale: Some(1024.0),
+                worker_places: Some(vec![u64::MAX, 0]),
+                other: other.as_object().unwrap().clone(),
+                ..Extra::default()
+            },
         },
     }
 }
@@ -126,19 +132,39 @@ fn lengths_that_lie_take_no_memory() {
     }
 }
 
+/// A file whose header says something else, as long, with the checksum of what it says now.
+fn reworded(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = bytes.to_vec();
+    let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let at = bytes.windows(8).position(|w| w == b"\"crc32c\"").unwrap() + 10;
+    bytes[at..at + 8].fill(b'0');
+    let checksum = format!("{:08x}", crc32c::crc32c(&bytes));
+    bytes[at..at + 8].copy_from_slice(checksum.as_bytes());
+    bytes
+}
+
+#[test]
+fn what_came_later_may_be_missing_and_is_not_misread() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, bytes) = written(folder.path(), &example(5));
+    fs::write(&path, reworded(&bytes, r#"\"epoch_loss\":"#, r#"\"older_loss\":"#)).unwrap();
+    let extra = Checkpoint::read(&Disk, &path).unwrap().meta.extra;
+    assert_eq!((extra.epoch_loss, extra.loss_scale), (0.0, Some(1024.0)));
+    for wrong in ["true  ", "\\\"10\\\"", "[1024]"] {
+        let wrong = format!(r#"\"loss_scale\":{wrong}"#);
+        fs::write(&path, reworded(&bytes, r#"\"loss_scale\":1024.0"#, &wrong)).unwrap();
+        let message = Checkpoint::read(&Disk, &path).unwrap_err().to_string();
+        assert!(message.contains("is damaged: its record cannot be read"), "{message}");
+    }
+}
+
 #[test]
 fn a_later_format_is_not_called_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (path, bytes) = written(folder.path(), &example(5));
-    let text = |bytes: &[u8], from: &str, to: &str| {
-        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
-        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
-    };
-    let mut later = text(&bytes, r#"{\"format\":1,"#, r#"{\"format\":9,"#);
-    let at = later.windows(8).position(|w| w == b"\"crc32c\"").unwrap() + 10;
-    later[at..at + 8].fill(b'0');
-    let checksum = format!("{:08x}", crc32c::crc32c(&later));
-    later[at..at + 8].copy_from_slice(checksum.as_bytes());
+    let later = reworded(&bytes, r#"{\"format\":1,"#, r#"{\"format\":9,"#);
     fs::write(&path, later).unwrap();
     let message = Checkpoint::read(&Disk, &path).unwrap_err().to_string();
     assert!(message.contains("has format 9") && message.contains("reads formats up to 1"), "{message}");

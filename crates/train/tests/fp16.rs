@@ -63,8 +63,9 @@ fn left(outcome: &Outcome) -> (Checkpoint, Vec<(String, Vec<u32>)>) {
 
 /// The loss's scale, steps since it changed, and steps skipped.
 fn scale_of(checkpoint: &Checkpoint) -> [f64; 3] {
-    ["loss_scale", "loss_scale_steps", "skipped_steps"]
-        .map(|name| checkpoint.meta.extra[name].as_f64().unwrap())
+    let extra = &checkpoint.meta.extra;
+    let [steps, skipped] = [extra.loss_scale_steps.map(u64::from), extra.skipped_steps];
+    [extra.loss_scale.unwrap(), steps.unwrap() as f64, skipped.unwrap() as f64]
 }
 
 /// So much larger a scale overflows, though not for long.
@@ -101,7 +102,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
     let [scale, steps, skipped] = scale_of(&half);
     assert_eq!(scale, halved(65536.0, skipped));
     assert!(steps > 0.0 && steps + skipped <= 17.0, "{steps} and {skipped}");
-    assert!(!f32.meta.extra.contains_key("loss_scale"));
+    assert_eq!(f32.meta.extra.loss_scale, None);
 
     // Stopped, and taken up again with a scale that overflows: it comes down, and training goes on, again the same
     // across another stop.
@@ -116,7 +117,7 @@ fn a_run_is_near_that_of_f32_and_the_same_across_a_stop() {
             let (outcome, _) = train(&device, folder.path(), &config(&[]), Some(&checkpoint), None);
             assert_eq!(left(&outcome.unwrap()).1, bits, "the same bits across a stop");
         }
-        checkpoint.meta.extra.insert("loss_scale".into(), high.into());
+        checkpoint.meta.extra.loss_scale = Some(high);
         let (outcome, watch) = train(&device, folder.path(), &config(&[]), Some(&checkpoint), second_stop);
         for step in &watch.steps {
             let skipped = step.skipped_steps.unwrap() as f64 - before;

@@ -30,9 +30,39 @@ pub struct Meta {
     pub best: Option<Best>,
     /// The resolved configuration, as TOML.
     pub config: String,
-    /// Anything else that must survive, such as sums in the middle of an epoch.
+    /// Anything else that must survive.
     #[serde(default)]
-    pub extra: Map<String, Value>,
+    pub extra: Extra,
+}
+
+/// What came to a checkpoint's record with time; each may be missing in an older one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extra {
+    /// Steps of the epoch under way.
+    pub epoch_steps: u64,
+    /// The sum of their losses.
+    pub epoch_loss: f64,
+    /// The sum of their contrastive accuracies.
+    pub epoch_contrastive_accuracy: f64,
+    /// What the loss is multiplied by, where it is scaled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// Sound steps since that changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale_steps: Option<u32>,
+    /// Steps skipped for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_steps: Option<u64>,
+    /// A checksum of the sizes of the images' files, where the data set tells any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<u32>,
+    /// Each worker's places that are behind, where there are several workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_places: Option<Vec<u64>>,
+    /// What else is there.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// The best checkpoint so far, and by what figure.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 pub(crate) use folder::is_left_over;
 pub use folder::{Checkpoints, Found};
-pub use meta::{Best, Meta};
+pub use meta::{Best, Extra, Meta};
 
 use crate::TrainError;
 use crate::file_system::{FileSystem, write_atomically};

@@ -7,9 +7,6 @@ use crate::checkpoint::Meta;
 /// Files whose sizes are looked at, at most.
 const SIZED: usize = 4096;
 
-/// The name of [`Identity::sizes`] beside a checkpoint's tensors.
-pub(super) const SIZES: &str = "sizes";
-
 /// What a checkpoint knows of the images of a run: how many there are, how they are called, and how large their files
 /// are. Their contents are not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +51,7 @@ impl Identity {
                     .to_owned(),
             );
         }
-        let then = meta.extra.get(SIZES).and_then(serde_json::Value::as_u64);
-        let differ = then.zip(self.sizes).is_some_and(|(then, now)| then != u64::from(now));
+        let differ = meta.extra.sizes.zip(self.sizes).is_some_and(|(then, now)| then != now);
         differ.then(|| {
             "it was trained on images of which some have changed since: their files have other sizes; give the same \
              data, or begin another run"
@@ -121,7 +117,7 @@ mod tests {
         assert_eq!((unknown.sizes, then.names), (None, now.names));
         let before = Meta { images: 2, names: Some(then.names), ..Meta::default() };
         let mut meta = before.clone();
-        meta.extra.insert(SIZES.into(), then.sizes.into());
+        meta.extra.sizes = then.sizes;
         assert_eq!((then.problem(&meta), unknown.problem(&meta), now.problem(&before)), (None, None, None));
         assert!(now.problem(&meta).unwrap().contains("other sizes"));
     }

@@ -4,19 +4,11 @@ use simclr_data::Position;
 use simclr_engine::{Device, LossScaleFigures};
 
 use super::Part;
-use super::identity::{Identity, SIZES};
+use super::identity::Identity;
 use super::plan::trained_on;
-use crate::checkpoint::{Best, Checkpoint, Meta, NamedTensor, OPTIMIZER};
+use crate::checkpoint::{Best, Checkpoint, Extra, Meta, NamedTensor, OPTIMIZER};
 use crate::optim::Optimizer;
 use crate::{Config, Model, TrainError};
-
-/// What is known of the loss's scale, under these names beside the tensors.
-const SCALE: &str = "loss_scale";
-const SCALE_STEPS: &str = "loss_scale_steps";
-const SKIPPED_STEPS: &str = "skipped_steps";
-
-/// Each worker's places that are behind, where there are several.
-const WORKER_PLACES: &str = "worker_places";
 
 /// Sums over the steps of the epoch under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -87,16 +79,15 @@ impl State {
         state.optimizer.set_steps(meta.step);
         state.step = meta.step;
         state.places = places_of(meta, trained_on(config, meta.images as usize), part.of);
-        let sum = |key: &str| meta.extra.get(key).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+        let extra = &meta.extra;
         state.sums = EpochSums {
-            steps: sum("epoch_steps") as u64,
-            loss: sum("epoch_loss"),
-            contrastive_accuracy: sum("epoch_contrastive_accuracy"),
+            steps: extra.epoch_steps,
+            loss: extra.epoch_loss,
+            contrastive_accuracy: extra.epoch_contrastive_accuracy,
         };
-        let known = meta.extra.contains_key(SCALE);
-        state.loss_scale =
-            known.then(|| LossScaleFigures { scale: sum(SCALE) as f32, steps: sum(SCALE_STEPS) as u32 });
-        state.skipped_steps = sum(SKIPPED_STEPS) as u64;
+        let steps = extra.loss_scale_steps.unwrap_or(0);
+        state.loss_scale = extra.loss_scale.map(|scale| LossScaleFigures { scale: scale as f32, steps });
+        state.skipped_steps = extra.skipped_steps.unwrap_or(0);
         state.best = meta.best.clone();
         Ok(state)
     }
@@ -114,22 +105,17 @@ impl State {
             let name = format!("{OPTIMIZER}{}", self.model.parameters.name(id));
             tensors.push(NamedTensor { name, shape: value.shape().to_vec(), data: value.to_vec()? });
         }
-        let mut extra = serde_json::Map::new();
-        extra.insert("epoch_steps".into(), self.sums.steps.into());
-        extra.insert("epoch_loss".into(), self.sums.loss.into());
-        extra.insert("epoch_contrastive_accuracy".into(), self.sums.contrastive_accuracy.into());
-        if let Some(LossScaleFigures { scale, steps }) = self.loss_scale {
-            extra.insert(SCALE.into(), f64::from(scale).into());
-            extra.insert(SCALE_STEPS.into(), steps.into());
-            extra.insert(SKIPPED_STEPS.into(), self.skipped_steps.into());
-        }
-        if let Some(sizes) = identity.sizes {
-            extra.insert(SIZES.into(), sizes.into());
-        }
-        if self.places.len() > 1 {
-            let places: Vec<u64> = self.places.iter().map(|place| place.0).collect();
-            extra.insert(WORKER_PLACES.into(), places.into());
-        }
+        let extra = Extra {
+            epoch_steps: self.sums.steps,
+            epoch_loss: self.sums.loss,
+            epoch_contrastive_accuracy: self.sums.contrastive_accuracy,
+            loss_scale: self.loss_scale.map(|figures| figures.scale.into()),
+            loss_scale_steps: self.loss_scale.map(|figures| figures.steps),
+            skipped_steps: self.loss_scale.map(|_| self.skipped_steps),
+            sizes: identity.sizes,
+            worker_places: (self.places.len() > 1).then(|| self.places.iter().map(|place| place.0).collect()),
+            ..Extra::default()
+        };
         let (behind, images) = (self.behind(), trained_on(config, identity.images as usize));
         let meta = Meta {
             step: self.step,
@@ -153,15 +139,13 @@ impl State {
 /// images than another: then a few images are seen once more or once less.
 fn places_of(meta: &Meta, images: usize, workers: usize) -> Vec<Position> {
     let behind = meta.epoch.saturating_mul(images as u64).saturating_add(meta.next);
-    let known = meta.extra.get(WORKER_PLACES).and_then(serde_json::Value::as_array);
-    let known: Option<Vec<u64>> =
-        known.and_then(|places| places.iter().map(serde_json::Value::as_u64).collect());
     // Once they were places of the epoch alone: such are dealt anew as well.
-    let sound = |places: &Vec<u64>| {
+    let sound = |places: &&Vec<u64>| {
         let sum = places.iter().try_fold(0u64, |sum, &place| sum.checked_add(place));
         places.len() == workers && sum == Some(behind)
     };
-    let places = known.filter(sound).unwrap_or_else(|| vec![behind / workers as u64; workers]);
+    let known = meta.extra.worker_places.as_ref().filter(sound);
+    let places = known.cloned().unwrap_or_else(|| vec![behind / workers as u64; workers]);
     places.into_iter().map(Position).collect()
 }
 
@@ -175,12 +159,12 @@ mod tests {
         let mut meta = Meta { epoch: 2, next: 96, ..Meta::default() };
         assert!(found(&meta, 1).eq([296]));
         assert!(found(&meta, 4).eq([74; 4]));
-        meta.extra.insert(WORKER_PLACES.into(), vec![147, 149].into());
+        meta.extra.worker_places = Some(vec![147, 149]);
         assert!(found(&meta, 2).eq([147, 149]));
         assert!(found(&meta, 1).eq([296]));
         assert!(found(&meta, 4).eq([74; 4]));
         // Those of the epoch alone.
-        meta.extra.insert(WORKER_PLACES.into(), vec![47, 49].into());
+        meta.extra.worker_places = Some(vec![47, 49]);
         assert!(found(&meta, 2).eq([148; 2]));
     }
 }
