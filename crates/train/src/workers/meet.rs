@@ -148,13 +148,17 @@ impl Workers {
     /// Connects worker `rank`, from 1, of `size` with worker 0, which listens at `address`, and with all others.
     ///
     /// # Errors
-    /// [`TrainError::Workers`] where not all came in time or worker 0 refuses, and what `patience` says.
+    /// [`TrainError::Workers`] where there is no such worker, not all came in time or worker 0 refuses, and what
+    /// `patience` says.
     pub fn join(
         rank: usize,
         size: usize,
         address: &str,
         mut patience: Patience,
     ) -> Result<Workers, TrainError> {
+        if !(1..size).contains(&rank) {
+            return Err(problem(format!("there is no worker {rank} beside worker 0 of {size}")));
+        }
         let end = Instant::now() + patience.most;
         let (mut first, own) = loop {
             match connect(address) {
@@ -405,6 +409,16 @@ mod tests {
         ] {
             let said = refusal(&hello, 3, &come);
             assert!(said.as_ref().is_some_and(|said| said.starts_with(&why)), "{said:?} is not {why:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_joins_nobody() {
+        for (rank, size) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (2, 2)] {
+            // Nobody is asked, who would not be waited for either.
+            let patience = Patience { most: Duration::ZERO, check: &mut || Ok(()) };
+            let error = Workers::join(rank, size, "127.0.0.1:1", patience).unwrap_err().to_string();
+            assert_eq!(error, format!("there is no worker {rank} beside worker 0 of {size}"));
         }
     }
 
