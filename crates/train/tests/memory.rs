@@ -75,3 +75,22 @@ fn a_large_batch_is_predicted_without_its_memory() {
     let grown = of(Memory::Full, 200_000) / full;
     assert!((1.95..2.05).contains(&grown), "{grown}");
 }
+
+#[test]
+fn checkpoints_take_a_copy_of_the_state_and_one_of_the_best_where_there_is_one() {
+    for (sets, copies) in [
+        (&["data.holdout=16"][..], 2),
+        (&["data.holdout=16", "train.health_every=0"], 2),
+        (&["data.holdout=16", "train.knn_every=0"], 2),
+        (&["data.holdout=16", "train.health_every=0", "train.knn_every=0"], 1),
+        (&["data.holdout=0"], 1),
+    ] {
+        let usual = ["encoder.width=0.0625", "data.image_size=16", "train.batch=8"];
+        let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
+        let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
+        let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+        let optimizer = Optimizer::new(&config.optim, &model.parameters).unwrap();
+        let needs = Needs::of((&model, &optimizer), &config, Memory::Full, 8, &Images::default()).unwrap();
+        assert_eq!(needs.checkpoint, copies * needs.state, "{sets:?}");
+    }
+}

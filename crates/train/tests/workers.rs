@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::scope;
 
 use common::{Broken, bits};
-use simclr_data::{Dataset, Made};
+use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region, Subset};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -236,28 +236,70 @@ fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
     }
 }
 
+/// Images whose files have so many bytes each.
+struct OfSize(Arc<dyn Dataset>, u64);
+
+impl Dataset for OfSize {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.0.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn stored_bytes(&self, _: usize) -> Option<u64> {
+        Some(self.1)
+    }
+
+    fn read_part<'a>(
+        &'a self,
+        index: usize,
+        part: &dyn Fn(u32, u32) -> Region,
+        scratch: &'a mut DecodeScratch,
+    ) -> Result<Decoded<'a>, DataError> {
+        self.0.read_part(index, part, scratch)
+    }
+}
+
 #[test]
 fn workers_that_do_not_fit_together_stop_and_say_why() {
-    let small = config(&[]);
-    let folder = tempfile::tempdir().unwrap();
-    let other: Arc<dyn Dataset> = Arc::new(Made::new(190, 16, 0));
-    let mut group = ThreadGroup::new(2);
-    let second = group.pop().unwrap();
-    let run = RunFolder::create(folder.path(), &small, Arc::new(Disk)).unwrap();
-    let errors = scope(|scope| {
-        let config = &small;
-        let assisting = scope.spawn(move || {
-            let device = Device::cpu(1).unwrap();
-            assist(&other, config, &Team::new(&second, 1), &device, &mut Watch::default())
-                .unwrap_err()
-                .to_string()
+    let [fewer, more]: [Arc<dyn Dataset>; 2] = [181, 190].map(|count| Arc::new(Made::new(count, 16, 0)) as _);
+    let others: Arc<dyn Dataset> = Arc::new(Subset::new(more.clone(), (9..190).collect()));
+    let sized = |bytes| Arc::new(OfSize(fewer.clone(), bytes)) as Arc<dyn Dataset>;
+    for (pair, wrong) in [
+        ([&fewer, &more], "has 190 images, worker 0 181"),
+        ([&fewer, &others], "has other images than worker 0, or in another order"),
+        ([&sized(10), &sized(11)], "has images whose files have other sizes than those of worker 0"),
+    ] {
+        let config = config(&[]);
+        let folder = tempfile::tempdir().unwrap();
+        let mut group = ThreadGroup::new(2);
+        let second = group.pop().unwrap();
+        let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+        let errors = scope(|scope| {
+            let config = &config;
+            let assisting = scope.spawn(move || {
+                let device = Device::cpu(1).unwrap();
+                assist(pair[1], config, &Team::new(&second, 1), &device, &mut Watch::default())
+                    .unwrap_err()
+                    .to_string()
+            });
+            let (team, device) = (Team::new(&group[0], 1), Device::cpu(1).unwrap());
+            let led = lead(pair[0], config, (&run, None), &team, &device, &mut Watch::default());
+            [led.unwrap_err().to_string(), assisting.join().unwrap()]
         });
-        let (team, device) = (Team::new(&group[0], 1), Device::cpu(1).unwrap());
-        let led = lead(&images(&[]), config, (&run, None), &team, &device, &mut Watch::default());
-        [led.unwrap_err().to_string(), assisting.join().unwrap()]
-    });
-    let expected = "worker 1 has 190 images, worker 0 181; give every worker the same data";
-    assert!(errors.iter().all(|error| error == expected), "{errors:?}");
+        let expected = format!("worker 1 {wrong}; give every worker the same data");
+        assert!(errors.iter().all(|error| *error == expected), "{errors:?}");
+    }
 }
 
 #[test]
