@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Memory;
+use crate::memory::Gigabytes;
 
 /// What can go wrong in configuring, recording and resuming a run.
 ///
@@ -227,8 +228,8 @@ pub enum TrainError {
     },
     /// There is no room for the network itself.
     #[error(
-        "the network and the state of its optimiser take {:.2} GB of memory, {:.2} GB are available: lower encoder.width or choose a \
-         smaller encoder.name, or end other programs", *needed as f64 / 1e9, *available as f64 / 1e9
+        "the network and the state of its optimiser take {} of memory, {} are available: lower encoder.width or choose a \
+         smaller encoder.name, or end other programs", Gigabytes(*needed), Gigabytes(*available)
     )]
     NetworkDoesNotFit {
         /// Bytes of parameters and the optimiser's state.
@@ -238,9 +239,9 @@ pub enum TrainError {
     },
     /// What a network makes of a whole data set is more than memory holds.
     #[error(
-        "the features of {images} images take {:.2} GB of memory{}: give fewer images, or end other programs",
-        *needed as f64 / 1e9,
-        available.map_or_else(String::new, |available| format!(", {:.2} GB are available", available as f64 / 1e9))
+        "the features of {images} images take {} of memory{}: give fewer images, or end other programs",
+        Gigabytes(*needed),
+        available.map_or_else(String::new, |available| format!(", {} are available", Gigabytes(available)))
     )]
     FeaturesDoNotFit {
         /// Images of the data set.
@@ -266,9 +267,9 @@ pub enum TrainError {
     },
     /// A step that takes more memory than there is.
     #[error(
-        "a batch of {batch} images takes about {:.2} GB of memory with train.memory={memory}, and {:.2} GB are available; {}",
-        *needed as f64 / 1e9,
-        *available as f64 / 1e9,
+        "a batch of {batch} images takes about {} of memory with train.memory={memory}, and {} are available; {}",
+        Gigabytes(*needed),
+        Gigabytes(*available),
         fitting_advice(*largest_batch, *blocks)
     )]
     DoesNotFit {
@@ -401,7 +402,7 @@ fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {
 fn fitting_advice(largest_batch: Option<usize>, blocks: Option<u64>) -> String {
     let mut advice = match blocks {
         Some(bytes) => {
-            format!("set train.memory=blocks, with which it takes {:.2} GB, or ", bytes as f64 / 1e9)
+            format!("set train.memory=blocks, with which it takes {}, or ", Gigabytes(bytes))
         }
         None => String::new(),
     };

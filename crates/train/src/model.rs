@@ -190,16 +190,13 @@ pub fn resnet_spec(config: &Config) -> ResNetSpec {
             EncoderName::Resnet200 => Depth::D200,
         },
         width: encoder.width,
-        stem: match encoder.stem {
+        stem: match encoder.stem_at(config.data.image_size) {
             config::Stem::Imagenet => simclr_nn::Stem::ImageNet,
-            config::Stem::Small => simclr_nn::Stem::Small,
-            config::Stem::Auto if config.data.image_size > 32 => simclr_nn::Stem::ImageNet,
-            config::Stem::Auto => simclr_nn::Stem::Small,
+            config::Stem::Small | config::Stem::Auto => simclr_nn::Stem::Small,
         },
-        variant: match encoder.variant {
+        variant: match encoder.settled_variant() {
             config::Variant::D => simclr_nn::Variant::D,
-            config::Variant::Auto if encoder.selective_kernels > 0.0 => simclr_nn::Variant::D,
-            config::Variant::Auto | config::Variant::Standard => simclr_nn::Variant::Standard,
+            config::Variant::Standard | config::Variant::Auto => simclr_nn::Variant::Standard,
         },
         selective_kernels: Some(encoder.selective_kernels).filter(|&ratio| ratio > 0.0),
         projection_shortcuts: encoder.shortcut == Shortcut::Projection,

@@ -213,13 +213,8 @@ impl Config {
     fn settle(&mut self) {
         let size = self.data.image_size;
         self.view.blur_prob = Some(self.view.blur_prob_at(size));
-        if self.encoder.stem == Stem::Auto {
-            self.encoder.stem = if size > 32 { Stem::Imagenet } else { Stem::Small };
-        }
-        if self.encoder.variant == Variant::Auto {
-            let selective = self.encoder.selective_kernels > 0.0;
-            self.encoder.variant = if selective { Variant::D } else { Variant::Standard };
-        }
+        self.encoder.stem = self.encoder.stem_at(size);
+        self.encoder.variant = self.encoder.settled_variant();
         if self.train.precision == Precision::Auto {
             let multiplied = self.train.device.is_gpu() || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };

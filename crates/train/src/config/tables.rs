@@ -369,6 +369,26 @@ impl Default for EncoderConfig {
     }
 }
 
+impl EncoderConfig {
+    /// The first layers for images of `size` pixels; never [`Stem::Auto`].
+    pub fn stem_at(&self, size: u32) -> Stem {
+        match self.stem {
+            Stem::Auto if size > 32 => Stem::Imagenet,
+            Stem::Auto => Stem::Small,
+            given => given,
+        }
+    }
+
+    /// The variant; never [`Variant::Auto`].
+    pub fn settled_variant(&self) -> Variant {
+        match self.variant {
+            Variant::Auto if self.selective_kernels > 0.0 => Variant::D,
+            Variant::Auto => Variant::Standard,
+            given => given,
+        }
+    }
+}
+
 /// `[head]`: the projection from h to z, used in pretraining only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -15,10 +15,7 @@ impl Config {
     /// # Errors
     /// A whole number above `i64::MAX`, which TOML does not have and [`Config::resolve`] does not let through.
     pub fn to_toml(&self) -> Result<String, TrainError> {
-        let table = self.to_table()?;
-        Ok(write_tables(|key, out| {
-            let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
-        }))
+        self.keys_to_toml(|_| true)
     }
 
     /// The same without the keys that change nothing of what a run computes: one text for any number of threads.
@@ -26,9 +23,13 @@ impl Config {
     /// # Errors
     /// As [`Config::to_toml`].
     pub fn recipe_to_toml(&self) -> Result<String, TrainError> {
+        self.keys_to_toml(|key| !key.changes_nothing)
+    }
+
+    fn keys_to_toml(&self, is_written: impl Fn(&Key) -> bool) -> Result<String, TrainError> {
         let table = self.to_table()?;
         Ok(write_tables(|key, out| {
-            if !key.changes_nothing {
+            if is_written(key) {
                 let _ = writeln!(out, "{} = {}", key.split().1, value_of(&table, key));
             }
         }))

@@ -4,7 +4,8 @@ use std::fmt;
 
 use simclr_engine::Device;
 
-use super::{Images, Needs, available};
+use super::state::left;
+use super::{Images, Needs};
 use crate::config::Memory;
 use crate::optim::Optimizer;
 use crate::pretrain::Part;
@@ -64,15 +65,20 @@ pub fn choose(
     images: &Images,
     part: Part,
 ) -> Result<Choice, TrainError> {
-    // Of GPUs each worker has its own, on which NCCL is going to take memory too.
-    let left = left(&model.device)?.map(|left| match (model.device.is_gpu(), part.of) {
-        (true, 1) => left,
-        (true, _) => left - NCCL.min(left / 16),
-        (false, _) => left / part.here as u64,
-    });
+    let left = left(&model.device)?.map(|left| share_of(left, model.device.is_gpu(), part));
     let needs =
         |memory, batch: usize| Needs::of((model, optimizer), config, memory, batch.div_ceil(part.of), images);
     choose_within(config.train.memory, config.train.batch, &needs, left)
+}
+
+/// What the worker `part` may take of `left` bytes. Of GPUs each has its own, on which NCCL is going to take memory
+/// too.
+fn share_of(left: u64, on_gpu: bool, part: Part) -> u64 {
+    match (on_gpu, part.of) {
+        (true, 1) => left,
+        (true, _) => left - NCCL.min(left / 16),
+        (false, _) => left / part.here as u64,
+    }
 }
 
 /// [`choose`] for training of any kind on `device`: `needs` says what it takes, by what is kept and the images in a
@@ -87,14 +93,6 @@ pub fn choose_for(
     needs: &dyn Fn(Memory, usize) -> Result<Needs, TrainError>,
 ) -> Result<Choice, TrainError> {
     choose_within(memory, batch, needs, left(device)?)
-}
-
-/// Bytes that are free where `device` computes, where the system tells.
-fn left(device: &Device) -> Result<Option<u64>, TrainError> {
-    Ok(match device.free_bytes()? {
-        Some(free) => Some(free),
-        None => available(),
-    })
 }
 
 fn choose_within(
@@ -158,6 +156,14 @@ mod tests {
         let needs =
             |memory, batch| Needs::of((&model, &optimizer), &config, memory, batch, &Images::default());
         choose_within(config.train.memory, config.train.batch, &needs, left)
+    }
+
+    #[test]
+    fn workers_share_a_machine_but_not_a_gpu() {
+        let of = |of, here, on_gpu| share_of(64 << 30, on_gpu, Part { rank: 0, of, here });
+        assert_eq!([of(1, 1, false), of(4, 1, false), of(4, 2, false)], [64 << 30, 64 << 30, 32 << 30]);
+        assert_eq!([of(1, 1, true), of(4, 2, true)], [64 << 30, (64 << 30) - NCCL]);
+        assert_eq!(share_of(16, true, Part { rank: 1, of: 2, here: 2 }), 15);
     }
 
     #[test]

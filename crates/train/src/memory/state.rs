@@ -11,11 +11,15 @@ use crate::{Config, Model, TrainError};
 /// # Errors
 /// [`TrainError::NetworkDoesNotFit`] where it is known how much memory there is, and it is too little.
 pub fn check_state(config: &Config, device: &Device) -> Result<(), TrainError> {
-    let left = match device.free_bytes()? {
+    check_within(config, left(device)?)
+}
+
+/// Bytes that are free where `device` computes, where the system tells.
+pub(super) fn left(device: &Device) -> Result<Option<u64>, TrainError> {
+    Ok(match device.free_bytes()? {
         Some(free) => Some(free),
         None => available(),
-    };
-    check_within(config, left)
+    })
 }
 
 fn check_within(config: &Config, left: Option<u64>) -> Result<(), TrainError> {
