@@ -9,6 +9,7 @@ use clap::Args;
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Sample, Source};
 use simclr_train::config::{DataConfig, DeviceName};
+use simclr_train::presets::batch;
 use simclr_train::presets::photos::{self, Trainer};
 use simclr_train::{Config, Layers, memory};
 
@@ -147,7 +148,8 @@ impl DataSettings {
 }
 
 impl Settings {
-    /// The configuration for training on `source`. What `photos` chooses is said.
+    /// The configuration for training on `source`. What `photos` chooses is said, and what batch is where that is left
+    /// to the program.
     pub fn resolve(&self, source: Option<&Source>, threads: Threads) -> Result<Config> {
         let chosen = match (self.preset.as_deref(), source) {
             (Some(PHOTOS), Some(source)) => {
@@ -162,7 +164,15 @@ impl Settings {
             _ => None,
         };
         let table = chosen.as_ref().map(|chosen| chosen.table.clone());
-        let config = self.layered(None, table, threads)?;
+        let mut config = self.layered(None, table, threads)?;
+        if let Some(source) = source
+            && self.with_layers(None, None, threads, |layers| Ok(layers.leaves_batch()?))?
+        {
+            let (_, memory) = means(config.train.device);
+            let (size, reason) = batch::choose(&config, source.to_pretrain().len(), memory)?;
+            config.train.batch = size;
+            terminal::say(&format!("train.batch=auto: {reason}"));
+        }
         let reasons = chosen.iter().flat_map(|chosen| chosen.reasons_in(&config));
         reasons.for_each(|reason| terminal::say(&format!("photos: {reason}")));
         Ok(config)

@@ -389,7 +389,7 @@ fn going_on(trains: bool) -> &'static str {
 }
 
 fn batch_advice(batch: usize, images: usize, holdout: usize) -> String {
-    let fewer = format!("lower train.batch to at most {images}");
+    let fewer = format!("lower train.batch to at most {images}, or have it chosen (train.batch=auto)");
     match (images, holdout) {
         (0 | 1, 0) => "give at least 2 images".to_owned(),
         (0 | 1, _) => "set data.holdout=0, or give more images".to_owned(),

@@ -293,9 +293,10 @@ fn wrong_values_name_key_value_and_what_would_be_right() {
         ("loss.temperature=nan", "`loss.temperature` is nan, expected a number from 1e-30 to 1e30"),
         ("optim.rate=inf", "`optim.rate` is inf, expected a number above 0"),
         ("optim.rate=fast", "`optim.rate` is \"fast\", expected a number above 0"),
-        ("train.batch=1", "`train.batch` is 1, expected a whole number from 2 to 1048576"),
-        ("train.batch=1e3", "`train.batch` is 1000.0, expected a whole number"),
-        ("train.batch=-5", "`train.batch` is -5, expected a whole number"),
+        ("train.batch=1", "`train.batch` is 1, expected \"auto\" or a whole number from 2 to 1048576"),
+        ("train.batch=1e3", "`train.batch` is 1000.0, expected \"auto\" or a whole number"),
+        ("train.batch=many", "`train.batch` is \"many\", expected \"auto\" or a whole number"),
+        ("train.batch=-5", "`train.batch` is -5, expected \"auto\" or a whole number"),
         ("train.epochs=0", "`train.epochs` is 0, expected a whole number"),
         ("train.seed=-1", "`train.seed` is -1, expected a whole number of 0 or more"),
         ("data.image_size=0", "`data.image_size` is 0, expected a whole number from 8 to 1024"),
@@ -399,6 +400,24 @@ fn a_run_goes_on_with_its_own_configuration_and_with_other_threads() {
         message.starts_with("the configuration: `data.image_size` is 32, the run was begun with 224"),
         "{message}"
     );
+}
+
+#[test]
+fn a_batch_that_is_left_to_the_program_is_the_recipes_until_the_images_are_known() {
+    let sets = ["train.batch=50".to_owned(), "train.batch=auto".to_owned()];
+    let batch =
+        |layers: &Layers| (Config::resolve(layers).unwrap().train.batch, layers.leaves_batch().unwrap());
+    let (given, left) =
+        (Layers { sets: &sets[..1], ..Layers::default() }, Layers { sets: &sets, ..Layers::default() });
+    assert_eq!((batch(&given), batch(&left)), ((50, false), (256, true)));
+    assert_eq!(batch(&Layers { preset: Some("cifar10"), ..left.clone() }), (512, true));
+    let chosen = Some("[train]\nbatch = 64\n".parse().unwrap());
+    assert_eq!(batch(&Layers { preset: Some("photos"), chosen, ..left.clone() }), (64, true));
+    // A run goes on with its own.
+    let base = with_sets(&["train.batch=12"]).unwrap();
+    assert_eq!(batch(&Layers { base: Some(&base), ..left.clone() }), (12, true));
+    assert_eq!(left.given().unwrap(), ["train.batch"]);
+    assert_eq!(Config::from_toml("[train]\nbatch = \"auto\"", "mine.toml").unwrap().train.batch, 256);
 }
 
 const LISTS: &str = r#"

@@ -253,7 +253,11 @@ pub const KEYS: &[Key] = &[
     key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the learning rate rises from 0 to its peak")
         .also(&["warmup"]),
     key("optim.schedule", Word(&["cosine", "constant"]), "the learning rate after warm-up: cosine decay to 0, or constant"),
-    key("train.batch", Whole(2, 1 << 20), "images per step; each gives two views")
+    key(
+        "train.batch",
+        WholeOrAuto(2, 1 << 20),
+        "images per step; each gives two views; auto: the preset's number (256 without one), halved until an epoch has 8 steps, and half of the memory holds one",
+    )
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
     key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")

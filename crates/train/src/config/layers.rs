@@ -67,6 +67,17 @@ impl Layers<'_> {
         Ok(KEYS.iter().filter(is_given).map(|key| key.path).collect())
     }
 
+    /// Whether the size of a batch is left to the program (`train.batch = "auto"`). In the resolved configuration it is
+    /// then that of the layers below, from which [`presets::batch::choose`] goes out.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn leaves_batch(&self) -> Result<bool, TrainError> {
+        let mut given = Table::new();
+        self.overlay_given(&mut given)?;
+        Ok(batch_of(&given).and_then(Value::as_str) == Some(AUTO))
+    }
+
     /// Puts what the file and the settings say over `merged`.
     fn overlay_given(&self, merged: &mut Table) -> Result<(), TrainError> {
         if let Some(path) = self.file {
@@ -112,7 +123,7 @@ impl Layers<'_> {
             }
             overlay(&mut merged, known, "the run that is begun with")?;
         }
-        self.overlay_given(&mut merged)?;
+        overlay_batch(&mut merged, |merged| self.overlay_given(merged))?;
         if self.preset == Some(photos::NAME) && self.base.is_none() {
             photos::follow_epochs(chosen_warmup, &mut merged);
         }
@@ -127,6 +138,25 @@ impl Layers<'_> {
         }
         Ok(merged)
     }
+}
+
+fn batch_of(config: &Table) -> Option<&Value> {
+    config.get("train")?.get("batch")
+}
+
+/// Has `put` put values over those of `merged`, where a batch that is left to the program stays what it was.
+pub(super) fn overlay_batch(
+    merged: &mut Table,
+    put: impl FnOnce(&mut Table) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let below = batch_of(merged).cloned();
+    put(merged)?;
+    if batch_of(merged).and_then(Value::as_str) == Some(AUTO)
+        && let (Some(below), Some(Value::Table(train))) = (below, merged.get_mut("train"))
+    {
+        train.insert("batch".to_owned(), below);
+    }
+    Ok(())
 }
 
 /// The configuration of the run in `from`.

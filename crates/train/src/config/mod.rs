@@ -84,7 +84,8 @@ impl Config {
     /// As [`Config::resolve`]; `origin` is named in the message.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, TrainError> {
         let mut merged = Self::default().to_table()?;
-        layers::overlay(&mut merged, layers::parse(text, origin)?, origin)?;
+        let given = layers::parse(text, origin)?;
+        layers::overlay_batch(&mut merged, |merged| layers::overlay(merged, given, origin))?;
         let mut config = Self::from_table(merged, origin)?;
         config.settle();
         Ok(config)

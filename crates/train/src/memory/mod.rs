@@ -9,6 +9,7 @@ mod system;
 pub(crate) use choose::Gigabytes;
 pub use choose::{Choice, choose, choose_for};
 pub use images::Images;
+pub(crate) use needs::fits_in;
 pub use needs::{Needs, Pass, step_use};
 pub use state::check_state;
 pub use system::{available, available_bytes, total};

@@ -143,6 +143,19 @@ pub fn step_use(
     go_through(state, config, memory, Some(batch), config.data.holdout > 0)
 }
 
+/// Whether `bytes` hold a run of `config` with a step of so many images, by the same way: nothing is made for it.
+pub(crate) fn fits_in(
+    config: &Config,
+    bytes: u64,
+) -> Result<impl Fn(usize) -> Result<bool, TrainError>, TrainError> {
+    let model = Model::new(config, &Device::dry()?)?;
+    let optimizer = Optimizer::new(&config.optim, &model.parameters)?;
+    Ok(move |batch| {
+        let found = go_through((&model, &optimizer), config, config.train.memory, Some(batch), false)?;
+        Ok(found.held as u64 <= bytes)
+    })
+}
+
 /// What the state takes, with a step of `batch` images and the figures after an epoch, each where asked for.
 fn go_through(
     state: (&Model, &Optimizer),

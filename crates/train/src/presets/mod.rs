@@ -1,5 +1,6 @@
 //! Presets: named differences from the default configuration.
 
+pub mod batch;
 pub mod photos;
 
 use toml::Table;

@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use super::batch;
 use crate::{Config, resnet_spec};
 
 /// Sides of a view that are offered, in pixels.
@@ -12,9 +13,6 @@ pub(crate) const NAME: &str = "photos";
 
 /// How much more the deeper networks hold on to, about.
 const BOTTLENECK: u64 = 5;
-
-/// The fewest steps in an epoch of which a batch is chosen, where there are photos enough.
-const STEPS: usize = 8;
 
 /// Images that an encoder should see in all before a run is worth its time, views counted once.
 const IMAGES_SEEN: usize = 400_000;
@@ -102,17 +100,16 @@ pub fn choose(
         if known.is_some_and(|known| resnet_spec(known).depth.is_bottleneck()) { BOTTLENECK } else { 1 };
     let per_image = 2 * times * bytes_per_view(side, encoder_width);
     let fits = usize::try_from(memory / 2 / per_image).unwrap_or(usize::MAX);
-    // A step an epoch is no training.
-    let from_count = (count / STEPS).max(count.min(2 * STEPS) / 2);
-    let batch = power_of_two_up_to(fits.min(from_count).clamp(2, 256));
-    let limit = if batch == 256 {
+    let from_count = batch::suiting(count);
+    let size = power_of_two_up_to(fits.min(from_count).clamp(2, 256));
+    let limit = if size == 256 {
         "as large as is useful here".to_owned()
     } else if fits <= from_count {
-        format!("what half of {:.1} GiB of memory holds", memory as f64 / f64::from(1 << 30))
+        batch::of_memory(memory)
     } else {
-        format!("{count} photos to train on, in about {} an epoch", steps((count + batch / 2) / batch))
+        batch::of_count(count, size, "photos")
     };
-    reasons.push(("train.batch", format!("batch of {batch}: {limit}")));
+    reasons.push(("train.batch", format!("batch of {size}: {limit}")));
 
     let epochs = (IMAGES_SEEN / count.max(1)).clamp(10, 200);
     let warmup = warmup_of(epochs as f64);
@@ -124,7 +121,7 @@ pub fn choose(
     let mut changes = vec![
         ("data", "image_size", Value::from(side)),
         ("encoder", "width", Value::from(encoder_width)),
-        ("train", "batch", whole(batch)),
+        ("train", "batch", whole(size)),
         ("train", "epochs", whole(epochs)),
         ("optim", "warmup_epochs", Value::from(warmup)),
     ];
@@ -162,10 +159,6 @@ pub(crate) fn follow_epochs(chosen: Option<f64>, merged: &mut Table) {
     {
         optim.insert("warmup_epochs".to_owned(), Value::from(warmup_of(epochs as f64)));
     }
-}
-
-fn steps(count: usize) -> String {
-    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
 }
 
 /// An estimate of what one view of a ResNet-18 holds on to in a training step, in bytes: two copies (value and
@@ -210,8 +203,21 @@ mod tests {
         assert_eq!(resolved(10_000, 4000, 16 * GIB, Processors(2)).data.image_size, 64);
         assert_eq!(resolved(10_000, 4000, 64 * GIB, Processors(128)).data.image_size, 224);
         assert_eq!(resolved(10_000, 4000, 64 * GIB, Gpu).encoder.width, 1.0);
+        let sizes = [1, 3, 4, 15, 16, 63, 64].map(|processors| {
+            let config = resolved(10_000, 4000, 64 * GIB, Processors(processors));
+            (config.data.image_size, config.encoder.width)
+        });
+        let [few, some, many] = [(64, 0.25), (96, 0.5), (128, 1.0)];
+        assert_eq!(sizes, [few, few, some, some, many, many, (224, 1.0)]);
         assert_eq!(resolved(10_000, 50, 64 * GIB, Processors(128)).data.image_size, 32);
         assert_eq!(resolved(10_000, 1, 64 * GIB, Processors(128)).data.image_size, 32);
+    }
+
+    #[test]
+    fn epochs_follow_the_images_to_be_seen() {
+        let epochs = |count| resolved(count, 500, 64 * GIB, Processors(8)).train.epochs;
+        // Of 10,000 images 512 are held out, of 1,000 a tenth.
+        assert_eq!([1_000, 10_000, 100_000].map(epochs), [200, 42, 10]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub use captured::CapturedStep;
 pub(crate) use health::PAIRS;
 pub use health::{Health, health, holdout_knn};
 pub use identity::Identity;
+pub(crate) use plan::trained_on;
 pub use plan::{Plan, held_out, plan};
 pub use records::{EpochRecord, StepRecord};
 pub(crate) use step::forward_backward;

@@ -95,7 +95,7 @@ pub fn held_out(config: &Config, images: usize) -> Result<usize, TrainError> {
 }
 
 /// Images of `images` that are trained on.
-pub(super) fn trained_on(config: &Config, images: usize) -> usize {
+pub(crate) fn trained_on(config: &Config, images: usize) -> usize {
     match config.data.holdout_of(images) {
         holdout if holdout >= LEAST_HOLDOUT => images - holdout,
         _ => images,

@@ -1,0 +1,94 @@
+//! `train.batch = "auto"`: a batch that suits the images and the machine.
+
+use crate::memory::fits_in;
+use crate::pretrain::trained_on;
+use crate::{Config, TrainError};
+
+/// The fewest steps in an epoch of which a batch is chosen, where there are images enough.
+const STEPS: usize = 8;
+
+/// The batch of `config`, halved until it suits `count` images, of which some are held out, and half of the `memory`,
+/// in bytes, of what trains. Beside it a sentence on why.
+///
+/// # Errors
+/// Those of a network that cannot be.
+pub fn choose(config: &Config, count: usize, memory: u64) -> Result<(usize, String), TrainError> {
+    let (images, usual) = (trained_on(config, count), config.train.batch);
+    let from_count = halved_to(usual, suiting(images));
+    let fits = fits_in(config, memory / 2)?;
+    let mut batch = from_count;
+    while batch > 2 && !fits(batch)? {
+        batch = halved_to(batch, batch - 1);
+    }
+    let limit = if batch == usual {
+        "as usual for this recipe".to_owned()
+    } else if batch < from_count {
+        of_memory(memory)
+    } else {
+        of_count(images, batch, "images")
+    };
+    Ok((batch, format!("batch of {batch}: {limit}")))
+}
+
+/// The largest batch that suits so many images to train on: a step an epoch is no training.
+pub(super) fn suiting(count: usize) -> usize {
+    (count / STEPS).max(count.min(2 * STEPS) / 2)
+}
+
+/// Why a batch is not larger, where memory is the reason.
+pub(super) fn of_memory(bytes: u64) -> String {
+    format!("what half of {:.1} GiB of memory holds", bytes as f64 / f64::from(1 << 30))
+}
+
+/// Why a batch is not larger, where the number of images is the reason.
+pub(super) fn of_count(count: usize, batch: usize, images: &str) -> String {
+    let steps = match (count + batch / 2) / batch {
+        1 => "1 step".to_owned(),
+        steps => format!("{steps} steps"),
+    };
+    format!("{count} {images} to train on, in about {steps} an epoch")
+}
+
+/// `batch`, halved until it is at most `most`, but at least 2.
+fn halved_to(mut batch: usize, most: usize) -> usize {
+    while batch > most.max(2) {
+        batch = (batch / 2).max(2);
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layers;
+
+    const GIB: u64 = 1 << 30;
+
+    fn config(preset: &str, sets: &[&str]) -> Config {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::resolve(&Layers { preset: Some(preset), sets: &sets, ..Layers::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_recipes_batch_is_halved_until_an_epoch_has_steps() {
+        let small = config("small", &[]);
+        let of = |count| choose(&small, count, 64 * GIB).unwrap();
+        assert_eq!(of(50_000), (256, "batch of 256: as usual for this recipe".to_owned()));
+        assert_eq!(of(240).1, "batch of 16: 216 images to train on, in about 14 steps an epoch");
+        assert_eq!([0, 1, 3, 10, 100].map(|count| of(count).0), [2, 2, 2, 4, 8]);
+        assert_eq!(choose(&config("cifar10", &[]), 50_000, 64 * GIB).unwrap().0, 512);
+        let odd = config("small", &["train.batch=100"]);
+        assert_eq!(choose(&odd, 240, 64 * GIB).unwrap().0, 25);
+    }
+
+    #[test]
+    fn half_of_the_memory_holds_it() {
+        let config = config("small", &["train.precision=f32"]);
+        let of = |memory| choose(&config, 50_000, memory).unwrap();
+        let mut batches: Vec<usize> = [GIB, GIB / 2, GIB / 4, GIB / 8, 0].map(|memory| of(memory).0).to_vec();
+        let (batch, why) = of(GIB / 4);
+        assert!((4..256).contains(&batch) && why.contains("what half of 0.2 GiB of memory holds"), "{why}");
+        assert!(batches.is_sorted_by(|a, b| a >= b), "{batches:?}");
+        assert_eq!(batches.pop(), Some(2));
+    }
+}
