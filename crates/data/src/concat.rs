@@ -43,8 +43,8 @@ impl Concat {
         Self { parts, classes, len }
     }
 
-    /// The classes of all of `sets`, of each of which they are given: in the order of one that begins with those of each other, where there is such a
-    /// one, which may be another order than by name; else sorted.
+    /// All classes of several data sets, of which `sets` are the lists. Where one list begins with each of the others
+    /// they are in its order, which need not be that of their names; else sorted.
     pub fn classes_of<'a>(sets: impl Iterator<Item = &'a [String]>) -> Vec<String> {
         let labelled: Vec<&[String]> = sets.filter(|classes| !classes.is_empty()).collect();
         match labelled.iter().max_by_key(|classes| classes.len()) {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use simclr_data::{
-    DataError, Dataset, DecodeScratch, Decoded, Locality, Reading, Region, Subset, balanced_subset,
-};
+use simclr_data::{Concat, Dataset, Reading, Subset, balanced_subset};
 use simclr_train::Model;
 
 use super::evaluation::Origin;
@@ -172,17 +170,11 @@ fn renumber(
     images: Arc<dyn Dataset>,
     classes: &[String],
 ) -> Result<Arc<dyn Dataset>, EvalError> {
-    let number = |class: &String| {
-        let found = classes.iter().position(|known| known == class);
-        found.map(|label| label as u32).ok_or_else(|| EvalError::UnknownClass {
-            set,
-            class: class.clone(),
-            count: classes.len(),
-            known: named(classes),
-        })
-    };
-    let labels = images.classes().iter().map(number).collect::<Result<_, _>>()?;
-    Ok(Arc::new(Renumbered { inner: images, classes: classes.to_vec(), labels }))
+    if let Some(class) = images.classes().iter().find(|class| !classes.contains(class)) {
+        let (class, count, known) = (class.clone(), classes.len(), named(classes));
+        return Err(EvalError::UnknownClass { set, class, count, known });
+    }
+    Ok(Arc::new(Concat::new(vec![(String::new(), images)], classes.to_vec())))
 }
 
 fn named(classes: &[String]) -> String {
@@ -191,43 +183,4 @@ fn named(classes: &[String]) -> String {
         text.push_str(", ...");
     }
     text
-}
-
-/// A data set under another's class numbers.
-struct Renumbered {
-    inner: Arc<dyn Dataset>,
-    classes: Vec<String>,
-    /// The new label of each old one.
-    labels: Vec<u32>,
-}
-
-impl Dataset for Renumbered {
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn label(&self, index: usize) -> Option<u32> {
-        self.inner.label(index).map(|label| self.labels[label as usize])
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.inner.name(index)
-    }
-
-    fn locality(&self) -> Locality {
-        self.inner.locality()
-    }
-
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        needed: &dyn Fn(u32, u32) -> Region,
-        scratch: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        self.inner.read_part(index, needed, scratch)
-    }
 }
