@@ -328,6 +328,12 @@ fn a_quickstart_in_small() {
     for key in ["top1", "random_top1", "knn_top1", "random_knn_top1"] {
         assert!((0.0..=1.0).contains(&figures[key].as_f64().unwrap()), "{figures}");
     }
+    // What it is judged by is no part of the 100 images that it learnt from.
+    for file in ["knn", "logistic"] {
+        let written = fs::read(run.join(format!("evaluation/{file}.json"))).unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!((&written["train_images"], &written["test_images"]), (&100.into(), &25.into()));
+    }
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("data:image/png"));
     assert!(run.join("encoder.safetensors").exists());
@@ -340,6 +346,8 @@ fn a_quickstart_in_small() {
     simclr(&["knn", path(&run), "--train", path(&data), "--no-random"]).expect(0, &[]);
     let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "100", "--resume", "--json"]);
     assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
+    let other = ["quickstart", "--out", path(&run), "--images", "140", "--resume"];
+    simclr(&other).expect(2, &["--images 140: ", "was trained on 100; give --images 100"]);
     // On what the configuration says, as it was trained.
     let nowhere =
         ["quickstart", "--out", path(&run), "--images", "100", "--resume", "--set", "train.device=cuda:99"];

@@ -107,6 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn no_image_to_train_on_is_one_to_test_on() {
+        let parts = made(30, 30, 16, 3);
+        let images = |set: &Arc<dyn Dataset>| -> Vec<Vec<u8>> {
+            let mut scratch = DecodeScratch::default();
+            (0..set.len()).map(|index| set.read(index, &mut scratch).unwrap().pixels.to_vec()).collect()
+        };
+        let (train, test) = (images(&parts.train), images(&parts.test.unwrap()));
+        assert!(train.iter().all(|image| !test.contains(image)));
+    }
+
+    #[test]
     fn classes_do_not_differ_in_their_mean_colour() {
         let set = Made::new(2000, 16, 1);
         let mut scratch = DecodeScratch::default();
