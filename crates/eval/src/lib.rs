@@ -14,6 +14,13 @@ pub mod search;
 pub mod study;
 mod targets;
 
+/// The toy data set of the tests, which name this crate as others do.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
+extern crate self as simclr_eval;
+
 pub use error::EvalError;
 pub use metric::Metric;
 pub use targets::Targets;

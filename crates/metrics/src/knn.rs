@@ -129,6 +129,7 @@ mod tests {
 
     #[test]
     fn few_images_have_few_neighbours() {
+        assert_eq!(Knn::default(), Knn { k: 200, temperature: 0.1 });
         for (images, k) in [(0, 1), (1, 1), (14, 1), (15, 2), (194, 19), (399, 40), (400, 200), (50_000, 200)]
         {
             assert_eq!(Knn::among(images), Knn { k, ..Knn::default() }, "{images}");

@@ -167,6 +167,29 @@ mod tests {
     }
 
     #[test]
+    fn the_last_fit_learns_from_the_validation_rows_too() {
+        let (dim, options) = (5, PathOptions::default());
+        let ((a, a_labels), (b, b_labels)) = (noisy(40, dim, 1), noisy(60, dim, 2));
+        let of = |values, targets| Labelled { features: Features::new(values, dim).unwrap(), targets };
+        let PathOutcome { model, chosen, .. } =
+            fit_path(of(&a, &a_labels), of(&b, &b_labels), 2, &options).unwrap();
+        let (values, labels) = ([&a[..], &b[..]].concat(), a_labels.then(&b_labels).unwrap());
+        let all = crate::logistic::fit(of(&values, &labels), 2, chosen.l2, &options.refit).unwrap();
+        assert!((model.objective - all.objective).abs() < 1e-4 * all.objective, "{model:?}, not {all:?}");
+    }
+
+    #[test]
+    fn of_equal_scores_the_lowest_loss_decides() {
+        // One column without noise: each weight, however strong, tells the classes apart.
+        let values: Vec<f32> = (0..40).map(|i| (i % 2) as f32).collect();
+        let labels = Targets::One((0..40).map(|i| i % 2).collect());
+        let data = Labelled { features: Features::new(&values, 1).unwrap(), targets: &labels };
+        let PathOutcome { chosen, tried, .. } = fit_path(data, data, 2, &PathOptions::default()).unwrap();
+        assert!(tried.len() > 20 && tried.iter().all(|point| point.score == 1.0), "{tried:?}");
+        assert!(tried.iter().all(|point| point.loss >= chosen.loss), "{chosen:?} of {tried:?}");
+    }
+
+    #[test]
     fn the_default_weights_are_those_of_the_protocol() {
         let weights = PathOptions::default().weights;
         assert_eq!(weights.len(), 45);

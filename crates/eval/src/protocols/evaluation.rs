@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn five_guesses_count_where_there_are_more_classes() {
+        let top5 = |classes: usize| {
+            let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+            // The likeliest class is the first, the least likely the last.
+            let scores: Vec<f32> = (0..4 * classes).map(|at| -((at % classes) as f32)).collect();
+            Scores::of_scores(&scores, &[0, 1, 4, classes as u32 - 1], &names, Map::new()).unwrap().top5
+        };
+        assert_eq!([top5(5), top5(6), top5(7)], [None, Some(0.75), Some(0.75)]);
+    }
+
+    #[test]
     fn one_answer_is_that_of_several_classes() {
         let scores = |confusion: Value, top1: f64| -> Scores {
             let class = |name: &str| json!({ "name": name, "accuracy": null, "images": 1 });

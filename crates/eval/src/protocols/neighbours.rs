@@ -165,6 +165,30 @@ impl Camera {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::{SIDE, Toy};
+
+    #[test]
+    fn rows_after_a_broken_image_are_shown_as_the_images_that_they_are() {
+        let classes = ["a", "b", "c", "d"];
+        let train = Toy { broken: vec![1], ..Toy::new(&classes, 4, 1) };
+        let data = Splits::new(train.shared(), Toy::new(&classes, 4, 2).shared()).unwrap();
+        // An axis for each class; the second training image has no row.
+        let embedding = |indices: &[u32]| Embedding {
+            h: indices.iter().flat_map(|&own| (0..4).map(move |axis| f32::from(axis == own))).collect(),
+            h_dim: 4,
+            indices: indices.to_vec(),
+            labels: indices.to_vec(),
+            ..Embedding::default()
+        };
+        let classes = data.classes().to_vec();
+        let encoded =
+            Encoded { train: embedding(&[0, 2, 3]), test: embedding(&[0, 2, 3]), classes, seconds: 0.0 };
+        let options = NeighbourOptions { queries: 3, neighbours: 1, seed: 0 };
+        let rows = neighbour_rows(&encoded, &data, SIDE, &options).unwrap();
+        let shown = rows.iter().map(|row| (row.query.class.clone(), row.neighbours[0].0.class.clone()));
+        let same = |class: &str| (Some(class.to_owned()), Some(class.to_owned()));
+        assert_eq!(shown.collect::<Vec<_>>(), ["a", "c", "d"].map(same));
+    }
 
     #[test]
     fn queries_are_spread_over_classes() {

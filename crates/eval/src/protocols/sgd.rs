@@ -257,7 +257,55 @@ impl<'s> Lessons<'s> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::common::{SIDE, Toy, models};
+
+    /// Keeps what it is shown and learns nothing; every third image is one that it recognises.
+    struct Pupil(Vec<Vec<u8>>);
+
+    impl Learner for Pupil {
+        const NAME: &'static str = "a test";
+
+        fn step(&mut self, images: &[u8], targets: &Targets, _: f64) -> Result<Step, EvalError> {
+            self.0.extend(images.chunks_exact(3 * SIDE * SIDE).map(<[u8]>::to_vec));
+            Ok(Step { loss: 1.0, right: targets.rows() / 3, sound: true })
+        }
+    }
+
+    #[test]
+    fn learners_see_random_crops_and_flips_in_the_images_own_colours() {
+        // Red grows to the right, green downwards.
+        let place = |at: usize| [(at % SIDE * 8) as u8, (at / SIDE * 8) as u8, 77];
+        let image: Vec<u8> = (0..SIDE * SIDE).flat_map(place).collect();
+        let toy = Toy { pixels: vec![image.clone(); 12], ..Toy::new(&["a", "b", "c"], 12, 1) };
+        let (part, model) = (Examples::labelled(Arc::new(toy)), models(1).trained);
+        let sgd = Sgd { epochs: 4, batch: 6, ..Sgd::linear(SIDE, 12, None) };
+        let reading = Reading { threads: 1, strict: true };
+        let (mut pupil, mut told) = (Pupil(Vec::new()), Vec::new());
+        let lessons = Lessons::new(Side::Trained, &model, &part, reading, &sgd).unwrap();
+        let learnt = lessons.teach(&mut pupil, &mut |progress| {
+            if let Progress::Epoch { top1, loss, .. } = progress {
+                told.push((top1, loss));
+            }
+        });
+        let details = learnt.unwrap().details(&sgd, 0.0);
+        assert_eq!(told, [(1.0 / 3.0, 1.0); 4]);
+        assert_eq!((&details["train_top1"], &details["train_loss"]), (&json!(1.0 / 3.0), &json!(1.0)));
+        let Pupil(views) = pupil;
+        assert_eq!(views.len(), 48);
+        let last = 3 * (SIDE - 1);
+        let is_flipped = |view: &&Vec<u8>| view[0] > view[last];
+        let flipped = views.iter().filter(is_flipped).count();
+        assert!((10..=38).contains(&flipped), "{flipped} of 48 views are flipped");
+        for view in &views {
+            // Crops of this image are the same in each row of red and each column of green; the blue is everywhere.
+            assert!(view.chunks_exact(3).all(|pixel| pixel[2] == 77), "other colours");
+            assert!(view[last + 1] == view[1] && view[0] != view[last], "no crop");
+        }
+        assert!(views.iter().filter(|view| **view == image).count() < 5, "whole images");
+    }
 
     #[test]
     fn the_cosine_ends_within_a_step_of_the_last_however_the_images_divide() {

@@ -12,7 +12,7 @@ pub struct Picture {
     pub(super) width: u32,
     /// The PNG in base64.
     pub(super) png: String,
-    pub(super) class: Option<String>,
+    pub(crate) class: Option<String>,
 }
 
 /// Pixels that make no picture.

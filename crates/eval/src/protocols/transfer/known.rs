@@ -75,6 +75,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_papers_figures() {
+        // Table 8, in per cent, in its order.
+        for (protocol, row) in [
+            (Protocol::Linear, "76.9 95.3 80.2 48.4 65.9 60.0 61.2 84.2 78.9 89.2 93.9 95.0"),
+            (Protocol::FineTune, "89.4 98.6 89.0 78.2 68.1 92.1 87.0 86.6 77.8 92.1 94.1 97.6"),
+            (Protocol::Scratch, "88.3 96.0 81.9 77.0 53.7 91.3 84.8 69.4 64.1 82.7 72.5 92.5"),
+        ] {
+            let ours = KNOWN.iter().map(|known| format!("{:.1}", 100.0 * known.paper(protocol)));
+            assert_eq!(ours.collect::<Vec<_>>().join(" "), row, "{protocol:?}");
+        }
+    }
+
+    #[test]
     fn the_papers_metrics() {
         let of = |metric| KNOWN.iter().filter(move |known| known.metric == metric).map(|known| known.name);
         assert!(of(Metric::MeanPerClass).eq(["aircraft", "pets", "caltech101", "flowers102"]));

@@ -289,3 +289,36 @@ impl Entry {
         Some(known.paper(self.protocol))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_settings_that_do_as_well_the_first_is_taken() {
+        let point = |rate: f64, validation: Option<f64>, fails_on_all: bool| GridPoint {
+            rate,
+            decay: 0.0,
+            validation,
+            validation_images: 9,
+            fails_on_all,
+            seconds: 0.0,
+        };
+        let identity = json!({ "encoder": "", "data": "", "metric": "top1", "seed": 0, "version": 1 });
+        let entry = json!({
+            "set": "a", "protocol": "finetune", "identity": identity, "step": 1, "classes": 2, "trained": null, "random": null,
+        });
+        let mut entry: Entry = serde_json::from_value(entry).unwrap();
+        assert_eq!(entry.best(), None);
+        entry.grid = vec![
+            point(0.1, None, false),
+            point(0.2, Some(0.5), false),
+            point(0.3, Some(0.7), false),
+            point(0.4, Some(0.7), false),
+            point(0.5, Some(0.9), true),
+        ];
+        assert_eq!(entry.best().map(|best| best.rate), Some(0.3));
+    }
+}
