@@ -152,6 +152,40 @@ fn other_kinds_are_declined() {
 }
 
 #[test]
+fn odd_tables_and_frames_are_declined_and_fill_bytes_passed_over() {
+    let file = &golden()[20].file;
+    let place = |marker: u8| file.windows(2).position(|pair| pair == [0xff, marker]).unwrap();
+    let with = |at: usize, more: &[u8]| [&file[..at], more, &file[at..]].concat();
+    let reason = |bytes: &[u8]| Header::read(bytes).unwrap_err().to_string();
+    let segment_at = |at: usize| {
+        let length = usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+        &file[at..at + 2 + length]
+    };
+    let (frame, steps, codes) = (place(0xc0), place(0xdb), place(0xc4));
+    let twice = with(frame, segment_at(frame));
+    assert!(reason(&twice).contains("two frames"), "{}", reason(&twice));
+    // The byte behind a table's length: of which kind it is, and which of four.
+    for (table, value, told) in [
+        (steps, 4, "fifth quantisation table"),
+        (steps, 0x20, "quantisation table of a wrong kind"),
+        (codes, file[codes + 4] & 0x10 | 4, "fifth Huffman table"),
+        (codes, 0x20, "Huffman table of a wrong kind"),
+    ] {
+        let mut bytes = file.clone();
+        bytes[table + 4] = value;
+        assert!(reason(&bytes).contains(told), "{}", reason(&bytes));
+    }
+    // Any marker may have some before it.
+    let whole = |bytes: &[u8]| {
+        let Header { width, height, .. } = Header::read(bytes).unwrap();
+        decode(bytes, &[Rect { left: 0, top: 0, width, height }], Isa::PORTABLE).0
+    };
+    for at in [frame, steps, codes, place(0xda)] {
+        assert!(whole(&with(at, &[0xff; 3])) == whole(file));
+    }
+}
+
+#[test]
 fn colours_are_told_apart_as_libjpeg_does() {
     let file = &golden()[20].file;
     let (jfif, bare) = file[2..].split_at(18);
