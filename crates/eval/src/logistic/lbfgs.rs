@@ -25,7 +25,7 @@ impl Default for LbfgsOptions {
 
 /// Where the solver stopped.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Solution {
+pub(super) struct Solution {
     /// The value there.
     pub value: f64,
     /// Iterations done.
@@ -46,7 +46,7 @@ const SEARCH: usize = 40;
 /// Minimises `function` from `x` on, in place. `function(x, gradient)` returns the value and overwrites the gradient.
 ///
 /// Never ends above where it started. A value that is not finite counts as too high and shortens the step.
-pub fn minimize(
+pub(super) fn minimize(
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,
     x: &mut [f64],
     options: &LbfgsOptions,

@@ -12,18 +12,18 @@
 //!
 //! | file | |
 //! |---|---|
-//! | [`lbfgs`] | the solver, of any smooth function |
+//! | `lbfgs` | the solver, of any smooth function |
 //! | `objective` | the sum above and its gradient, many threads, same bits for any number |
 //! | `standardize` | means and deviations |
-//! | [`path`] | the weight chosen on a validation split |
+//! | `path` | the weight chosen on a validation split |
 
-pub mod lbfgs;
+mod lbfgs;
 mod objective;
-pub mod path;
+mod path;
 mod standardize;
 
 pub use lbfgs::LbfgsOptions;
-pub use path::{PathOptions, PathOutcome, PathPoint, fit_path};
+pub(crate) use path::{PathOptions, fit_path};
 
 use objective::Objective;
 use simclr_kernels::product::{Operand, multiply};

@@ -9,7 +9,7 @@ use crate::{Metric, Targets};
 
 /// Which weights are tried, and how hard.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PathOptions {
+pub(crate) struct PathOptions {
     /// The L2 weights to choose from.
     pub weights: Vec<f64>,
     /// What the weight is chosen by.
@@ -37,7 +37,7 @@ impl Default for PathOptions {
 
 /// One weight's score on the validation split.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PathPoint {
+pub(crate) struct PathPoint {
     /// The L2 weight.
     pub l2: f64,
     /// The metric of the validation rows.
@@ -50,7 +50,7 @@ pub struct PathPoint {
 
 /// The chosen classifier and how it was chosen.
 #[derive(Debug, Clone)]
-pub struct PathOutcome {
+pub(crate) struct PathOutcome {
     /// Fitted on training and validation rows together, with the chosen weight.
     pub model: LogisticRegression,
     /// The weight with the highest score; of equals the one of lowest loss.
@@ -66,7 +66,7 @@ pub struct PathOutcome {
 /// # Errors
 /// An empty split, targets that do not fit or are not what the metric judges, splits of different width, or no
 /// weight or one that is negative.
-pub fn fit_path(
+pub(crate) fn fit_path(
     train: Labelled,
     validation: Labelled,
     classes: usize,

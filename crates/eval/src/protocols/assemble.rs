@@ -13,7 +13,7 @@ use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
 use super::maps::{class_maps, maps};
 use super::neighbours::{NeighbourOptions, neighbour_rows, unlabelled_rows};
-use super::probe::{Probe, ProbeRow};
+use super::probe::Probe;
 use super::splits::Splits;
 use super::trained::encoder_name;
 use super::transfer::{Entry, PAPERS_NETWORK, table};
@@ -22,8 +22,8 @@ use crate::report::history::Kind;
 use crate::report::html::percent;
 use crate::report::sections::NEIGHBOURS;
 use crate::report::{
-    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Probed, Probes, Report,
-    SkippedFile, TopAccuracy, Transfer,
+    AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Report, TopAccuracy,
+    Transfer,
 };
 
 /// Order of the protocols on the page; others come after, and fine-tuning last, by its labels.
@@ -46,18 +46,14 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         figures: figures(&evaluations, &history),
         accuracy: evaluations.iter().map(|evaluation| row(evaluation, &history)).collect(),
         transfer: transfer(run)?,
-        probe: Probe::recorded(run).map(|probe| Probes {
-            step: probe.step,
-            judged_by: probe.judged_by(),
-            rows: probe.rows.iter().map(probed).collect(),
-        }),
+        probe: Probe::recorded(run),
         per_class: per_class(&evaluations),
         history,
         classes,
         neighbours,
         maps,
         config: config.to_toml()?,
-        skipped: run.read_skipped()?.into_iter().map(SkippedFile::from).collect(),
+        skipped: run.read_skipped()?,
     })
 }
 
@@ -65,17 +61,17 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
     /// How many classes they have; 0 where they have no labels.
-    pub classes: usize,
+    classes: usize,
     /// Nearest neighbours of some.
-    pub neighbours: Vec<NeighbourRow>,
+    neighbours: Vec<NeighbourRow>,
     /// Where they lie.
-    pub maps: Vec<ClassMap>,
+    maps: Vec<ClassMap>,
 }
 
 /// Those of images that went through an encoder of images of `image_size` pixels a side.
 ///
 /// # Errors
-/// Those of [`neighbour_rows`] and [`class_maps`].
+/// Features that are not finite, an image that can no longer be read.
 pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
     let neighbours = neighbour_rows(encoded, data, image_size, &NeighbourOptions::default())?;
     Ok(Pictures { classes: data.classes().len(), neighbours, maps: class_maps(encoded)? })
@@ -233,17 +229,6 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         });
     }
     figures
-}
-
-fn probed(row: &ProbeRow) -> Probed {
-    let ProbeRow { transformation, chance, h, z } = row;
-    Probed {
-        task: transformation.title().to_owned(),
-        chance: *chance,
-        h: *h,
-        z: *z,
-        paper: transformation.paper(),
-    }
 }
 
 /// Where a result is not that of the last step, of which it is.

@@ -33,7 +33,7 @@ const PLACES: u64 = u64::from_le_bytes(*b"mapplace");
 ///
 /// # Errors
 /// Features that are not finite.
-pub fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
+pub(super) fn class_maps(encoded: &Encoded) -> Result<Vec<ClassMap>, EvalError> {
     maps(&encoded.test, &encoded.classes)
 }
 

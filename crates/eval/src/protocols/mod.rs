@@ -65,8 +65,6 @@ pub use examples::Examples;
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
-pub use maps::class_maps;
-pub use neighbours::{NeighbourOptions, neighbour_rows};
 pub use places::{Placed, Seen, Shared};
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};

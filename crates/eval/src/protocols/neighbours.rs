@@ -17,7 +17,7 @@ const SIDE: u32 = 96;
 
 /// Settings of [`neighbour_rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeighbourOptions {
+pub(super) struct NeighbourOptions {
     /// Test images shown.
     pub queries: usize,
     /// Training images shown beside each.
@@ -39,7 +39,7 @@ impl Default for NeighbourOptions {
 ///
 /// # Errors
 /// Features that are not finite, an image that can no longer be read.
-pub fn neighbour_rows(
+pub(super) fn neighbour_rows(
     encoded: &Encoded,
     data: &Splits,
     image_size: usize,
@@ -165,7 +165,8 @@ impl Camera {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::{SIDE, Toy};
+    use crate::common::{SIDE, Toy, models, splits};
+    use crate::protocols::{Versus, encode};
 
     #[test]
     fn rows_after_a_broken_image_are_shown_as_the_images_that_they_are() {
@@ -188,6 +189,16 @@ mod tests {
         let shown = rows.iter().map(|row| (row.query.class.clone(), row.neighbours[0].0.class.clone()));
         let same = |class: &str| (Some(class.to_owned()), Some(class.to_owned()));
         assert_eq!(shown.collect::<Vec<_>>(), ["a", "c", "d"].map(same));
+    }
+
+    #[test]
+    fn neighbours_come_nearest_first() {
+        let (models, data) = (Versus::alone(models(2).trained), splits());
+        let encoded = encode(&models, &data, false, &mut |_| ()).unwrap().trained;
+        let options = NeighbourOptions { queries: 3, neighbours: 4, seed: 0 };
+        let rows = neighbour_rows(&encoded, &data, SIDE, &options).unwrap();
+        assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [4; 3]);
+        assert!(rows.iter().all(|row| row.neighbours.windows(2).all(|pair| pair[0].1 >= pair[1].1)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const NAME: f64 = 28.0;
 
 /// A chart of one or several lines over the epochs.
 #[derive(Debug, Clone)]
-pub struct Chart {
+pub(super) struct Chart {
     /// Heading.
     pub title: String,
     /// A few words on what good looks like.
@@ -35,7 +35,7 @@ pub struct Chart {
 
 /// A line.
 #[derive(Debug, Clone)]
-pub struct Series {
+pub(super) struct Series {
     /// Its name; may be empty where there is one line.
     pub name: String,
     /// (epoch, value), in order of the epoch, finite.
@@ -52,7 +52,7 @@ struct Group {
 
 impl Chart {
     /// The chart as a `<figure>`; nothing where no line has a point.
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let lines: Vec<(&Series, Vec<Group>)> = (self.series.iter())
             .filter(|series| !series.points.is_empty())
             .map(|series| (series, group(&series.points)))

@@ -13,7 +13,7 @@ const NAMED: usize = 24;
 
 /// Images as points of a plane.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClassMap {
+pub(crate) struct ClassMap {
     /// Heading.
     pub title: String,
     /// The names of the classes; none where images are of no class.
@@ -24,7 +24,7 @@ pub struct ClassMap {
 
 /// An image on a map.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MapPoint {
+pub(crate) struct MapPoint {
     /// Where it lies; only distances mean something.
     pub x: f32,
     /// Likewise.

@@ -6,67 +6,70 @@
 //! | file | |
 //! |---|---|
 //! | [`history`] | `metrics.jsonl` as series |
-//! | [`chart`] | a line chart as SVG |
+//! | `chart` | a line chart as SVG |
 //! | `curves` | which series go on which chart |
 //! | `sections` | tables, bars, pictures, lists |
 //! | `study` | the page of an ablation study |
 //! | `map` | images as points, as SVG |
-//! | [`picture`] | RGB pixels as an inline PNG |
+//! | `picture` | RGB pixels as an inline PNG |
 //! | `html` | escaping, numbers |
 
-pub mod chart;
+mod chart;
 mod curves;
 pub mod history;
 pub(crate) mod html;
 mod map;
-pub mod picture;
+mod picture;
 pub(crate) mod sections;
 mod study;
 
 pub use history::History;
 pub use html::short;
-pub use map::{ClassMap, MapPoint};
-pub use picture::{Picture, PictureError};
+pub(crate) use map::{ClassMap, MapPoint};
+pub(crate) use picture::Picture;
+pub use picture::PictureError;
 pub use study::study_page;
 
 use simclr_data::Skipped;
 
-/// What a page shows. Parts that are empty are left out.
+use crate::protocols::Probe;
+
+/// What a page shows, from [`assemble_report`](crate::protocols::assemble_report). Parts that are empty are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Heading and title of the page.
-    pub title: String,
+    pub(crate) title: String,
     /// A sentence under the heading: what was trained, on what.
-    pub subtitle: String,
+    pub(crate) subtitle: String,
     /// What tables call the trained encoder.
-    pub encoder: String,
+    pub(crate) encoder: String,
     /// Figures at the top.
-    pub figures: Vec<Figure>,
+    pub(crate) figures: Vec<Figure>,
     /// Accuracies by protocol.
-    pub accuracy: Vec<AccuracyRow>,
+    pub(crate) accuracy: Vec<AccuracyRow>,
     /// What was found on other data sets.
-    pub transfer: Transfer,
+    pub(crate) transfer: Transfer,
     /// What h and z know of what was done to an image.
-    pub probe: Option<Probes>,
+    pub(crate) probe: Option<Probe>,
     /// What went on while training.
-    pub history: History,
+    pub(crate) history: History,
     /// How many classes the images have that neighbours are shown of.
-    pub classes: usize,
+    pub(crate) classes: usize,
     /// Nearest neighbours of some images.
-    pub neighbours: Vec<NeighbourRow>,
+    pub(crate) neighbours: Vec<NeighbourRow>,
     /// Where images lie.
-    pub maps: Vec<ClassMap>,
+    pub(crate) maps: Vec<ClassMap>,
     /// Accuracy of each class.
-    pub per_class: PerClass,
+    pub(crate) per_class: PerClass,
     /// The resolved configuration, as TOML.
-    pub config: String,
+    pub(crate) config: String,
     /// Files that were skipped.
-    pub skipped: Vec<SkippedFile>,
+    pub(crate) skipped: Vec<Skipped>,
 }
 
 /// A figure with its name, such as "linear accuracy", "56.4 %".
 #[derive(Debug, Clone, PartialEq)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// What it is.
     pub label: String,
     /// The figure, formatted.
@@ -77,7 +80,7 @@ pub struct Figure {
 
 /// Top-1 and top-5 accuracy, as fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TopAccuracy {
+pub(crate) struct TopAccuracy {
     /// Fraction recognised at once.
     pub top1: f64,
     /// Fraction among the first five; `None` where it says nothing (five classes or fewer).
@@ -86,7 +89,7 @@ pub struct TopAccuracy {
 
 /// A protocol's accuracies, of the trained and of a randomly initialised encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AccuracyRow {
+pub(crate) struct AccuracyRow {
     /// The protocol, such as "kNN".
     pub protocol: String,
     /// Its settings, such as "k = 200", or empty.
@@ -101,7 +104,7 @@ pub struct AccuracyRow {
 
 /// What an encoder is worth on other data sets.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Transfer {
+pub(crate) struct Transfer {
     /// A line a data set and protocol.
     pub rows: Vec<TransferRow>,
     /// The network of the paper's figures.
@@ -127,35 +130,9 @@ pub struct TransferRow {
     pub paper: Option<f64>,
 }
 
-/// What h and z of one checkpoint know.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Probes {
-    /// Steps of training behind it.
-    pub step: u64,
-    /// What it was judged by, in words.
-    pub judged_by: String,
-    /// A row a transformation.
-    pub rows: Vec<Probed>,
-}
-
-/// How well a linear classifier tells what was done to an image: accuracies.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Probed {
-    /// What is to be told apart.
-    pub task: String,
-    /// What guessing reaches.
-    pub chance: f64,
-    /// On h.
-    pub h: f64,
-    /// On z, where there is one.
-    pub z: Option<f64>,
-    /// The paper's on h and on z, of other networks.
-    pub paper: [f64; 2],
-}
-
 /// Accuracies of classes by one protocol.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct PerClass {
+pub(crate) struct PerClass {
     /// The protocol.
     pub protocol: String,
     /// The images that it was judged by.
@@ -166,7 +143,7 @@ pub struct PerClass {
 
 /// How much of a class is recognised, as fractions.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClassAccuracy {
+pub(crate) struct ClassAccuracy {
     /// The class.
     pub class: String,
     /// With the trained encoder.
@@ -177,26 +154,11 @@ pub struct ClassAccuracy {
 
 /// An image and what the encoder holds to be most like it.
 #[derive(Debug, Clone)]
-pub struct NeighbourRow {
+pub(crate) struct NeighbourRow {
     /// The image.
     pub query: Picture,
     /// Its neighbours, nearest first, with their cosine similarities.
     pub neighbours: Vec<(Picture, f64)>,
-}
-
-/// A file that could not be used.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SkippedFile {
-    /// Its name.
-    pub name: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl From<Skipped> for SkippedFile {
-    fn from(Skipped { name, reason, .. }: Skipped) -> Self {
-        Self { name, reason }
-    }
 }
 
 impl Report {
@@ -206,7 +168,7 @@ impl Report {
             sections::figures(&self.figures),
             sections::accuracy(&self.accuracy, &self.encoder),
             sections::transfer(&self.transfer, &self.encoder),
-            sections::probe(self.probe.as_ref()),
+            self.probe.as_ref().map_or(String::new(), sections::probe),
             curves::section(&self.history),
             sections::neighbours(&self.neighbours, self.classes),
             map::section(&self.maps),
@@ -221,6 +183,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocols::{ProbeRow, Transformation};
 
     const EVIL: &str = "<script>alert('1')</script>\"&\u{1b}[31m\u{202e}";
 
@@ -250,10 +213,14 @@ mod tests {
                 }],
                 papers_network: EVIL.to_owned(),
             },
-            probe: Some(Probes {
+            probe: Some(Probe {
                 step: 7,
-                judged_by: EVIL.to_owned(),
-                rows: vec![Probed { task: EVIL.to_owned(), chance: 0.5, h: 0.9, z: None, paper: [0.9, 0.6] }],
+                data: Some(EVIL.to_owned()),
+                seed: 0,
+                train_images: 9,
+                test_images: 9,
+                skipped: 0,
+                rows: vec![ProbeRow { transformation: Transformation::Gray, chance: 0.5, h: 0.9, z: None }],
             }),
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
             classes: 2,
@@ -269,7 +236,7 @@ mod tests {
                 classes: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
             },
             config: EVIL.to_owned(),
-            skipped: vec![SkippedFile { name: EVIL.to_owned(), reason: EVIL.to_owned() }],
+            skipped: vec![Skipped { index: 0, name: EVIL.to_owned(), reason: EVIL.to_owned() }],
         }
     }
 
@@ -279,9 +246,9 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, probe and its images, two pictures, a map's title twice and class twice, class, its protocol and
+        // four times, a probe's images, two pictures, a map's title twice and class twice, class, its protocol and
         // data, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 33);
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 32);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

@@ -8,7 +8,7 @@ use crate::base64::base64;
 
 /// A small picture on the page, with the class it belongs to.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub(crate) struct Picture {
     pub(super) width: u32,
     /// The PNG in base64.
     pub(super) png: String,
@@ -50,7 +50,12 @@ impl Picture {
     ///
     /// # Errors
     /// [`PictureError`] when the pixels do not fit the size.
-    pub fn new(width: u32, height: u32, pixels: &[u8], class: Option<String>) -> Result<Self, PictureError> {
+    pub(crate) fn new(
+        width: u32,
+        height: u32,
+        pixels: &[u8],
+        class: Option<String>,
+    ) -> Result<Self, PictureError> {
         let expected = u64::from(width) * u64::from(height) * 3;
         if pixels.is_empty() || pixels.len() as u64 != expected {
             return Err(PictureError::Size { width, height, expected, got: pixels.len() });

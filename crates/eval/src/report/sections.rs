@@ -1,12 +1,13 @@
 //! Tables, bars, pictures and lists of the page.
 
 use super::html::{escape, percent};
-use super::{
-    AccuracyRow, ClassAccuracy, Figure, NeighbourRow, PerClass, Picture, Probed, Probes, SkippedFile,
-    TopAccuracy, Transfer,
-};
+use super::{AccuracyRow, ClassAccuracy, Figure, NeighbourRow, PerClass, Picture, TopAccuracy, Transfer};
 use std::collections::HashSet;
 use std::fmt::Write;
+
+use simclr_data::Skipped;
+
+use crate::protocols::{Probe, ProbeRow};
 
 /// Classes shown one by one; of more, the best and the worst.
 const CLASSES: usize = 40;
@@ -109,8 +110,8 @@ pub(super) fn transfer(Transfer { rows, papers_network }: &Transfer, encoder: &s
     out + "</tbody>\n</table></div>\n</section>\n"
 }
 
-pub(super) fn probe(probes: Option<&Probes>) -> String {
-    let Some(Probes { step, judged_by, rows }) = probes else { return String::new() };
+pub(super) fn probe(probe: &Probe) -> String {
+    let Probe { step, rows, .. } = probe;
     let mut out = format!(
         "<section>\n<h2>What h and z know of what was done to an image</h2>\n\
          <p class=\"key\"><i class=\"c0\"></i> h, the encoder’s <i class=\"c1\"></i> z, the projection’s, at step {step}: logistic regression on each, judged by {}. \
@@ -118,13 +119,14 @@ pub(super) fn probe(probes: Option<&Probes>) -> String {
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">what is told apart</th><th scope=\"col\" class=\"bars\"></th>\
          <th scope=\"col\">chance</th><th scope=\"col\">h</th><th scope=\"col\">z</th><th scope=\"col\">paper’s<br>h</th>\
          <th scope=\"col\">paper’s<br>z</th></tr></thead>\n<tbody>\n",
-        escape(judged_by),
+        escape(&probe.judged_by()),
     );
-    for Probed { task, chance, h, z, paper } in rows {
+    for ProbeRow { transformation, chance, h, z } in rows {
+        let paper = transformation.paper();
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td class=\"bars\">{}{}</td><td>{}</td><td class=\"first\">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escape(task),
+            escape(transformation.title()),
             bar(0, Some(*h)),
             bar(1, *z),
             percent(*chance),
@@ -255,7 +257,7 @@ pub(super) fn config(summary: &str, config: &str) -> String {
     format!("<section>\n<details><summary>{summary}</summary>\n<pre>{text}</pre>\n</details>\n</section>\n")
 }
 
-pub(super) fn skipped(files: &[SkippedFile]) -> String {
+pub(super) fn skipped(files: &[Skipped]) -> String {
     if files.is_empty() {
         return String::new();
     }
