@@ -34,13 +34,25 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// `from` must be valid for reading `lanes` values.
     unsafe fn load_first<S: Simd>(simd: S, from: *const Self, lanes: usize) -> S::V;
+    /// [`Element::load_first`], faster where `lanes` are all.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be valid for reading `lanes` values.
+    #[inline(always)]
+    unsafe fn load_some<S: Simd>(simd: S, from: *const Self, lanes: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if lanes == S::LANES { Self::load(simd, from) } else { Self::load_first(simd, from, lanes) }
+        }
+    }
     /// Rounds and writes a vector.
     ///
     /// # Safety
     ///
     /// `to` must be valid for writing `S::LANES` values.
     unsafe fn store<S: Simd>(simd: S, to: *mut Self, v: S::V);
-    /// Rounds and writes a vector past the caches: see [`Simd::finish_streams`].
+    /// Rounds and writes a vector past the caches: see `Simd::finish_streams`.
     ///
     /// # Safety
     ///
@@ -52,6 +64,18 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// `to` must be valid for writing `lanes` values.
     unsafe fn store_first<S: Simd>(simd: S, to: *mut Self, v: S::V, lanes: usize);
+    /// [`Element::store_first`], faster where `lanes` are all.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be valid for writing `lanes` values.
+    #[inline(always)]
+    unsafe fn store_some<S: Simd>(simd: S, to: *mut Self, v: S::V, lanes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if lanes == S::LANES { Self::store(simd, to, v) } else { Self::store_first(simd, to, v, lanes) }
+        }
+    }
 }
 
 mod private {

@@ -3,7 +3,7 @@
 // Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
 #![allow(clippy::needless_range_loop)]
 
-use super::{F32_ROWS, fold, load, store};
+use super::{F32_ROWS, fold};
 use crate::pieces::{repeated, repeats, rows_per_piece, sum_pieces};
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, LINE, Simd, dispatch};
@@ -142,7 +142,7 @@ impl<E: Element> Kind<E> for &[E] {
     #[inline(always)]
     unsafe fn pass<S: Simd>(self, simd: S, g: S::V, _: S::V, at: usize, _: usize, lanes: usize) -> S::V {
         // SAFETY: the caller's promise.
-        simd.where_positive(unsafe { load(simd, self.as_ptr().wrapping_add(at), lanes) }, g)
+        simd.where_positive(unsafe { E::load_some(simd, self.as_ptr().wrapping_add(at), lanes) }, g)
     }
 
     #[inline(always)]
@@ -156,7 +156,7 @@ impl<E: Element> Kind<E> for (&[f32], &[f32]) {
     unsafe fn pass<S: Simd>(self, simd: S, g: S::V, x: S::V, _: usize, column: usize, lanes: usize) -> S::V {
         // SAFETY: the caller's promise.
         let [scale, shift] =
-            unsafe { [self.0, self.1].map(|v| load(simd, v.as_ptr().wrapping_add(column), lanes)) };
+            unsafe { [self.0, self.1].map(|v| f32::load_some(simd, v.as_ptr().wrapping_add(column), lanes)) };
         // Rounded twice, as forward does: both must agree on every sign.
         simd.where_positive(simd.add(simd.mul(x, scale), shift), g)
     }
@@ -239,12 +239,13 @@ impl<E: Element> Sums<'_, E> {
             // assertions above; gates have been checked to be as long as x or as a row.
             unsafe {
                 let [sum_at, product_at] = [&mut *sums, products].map(|v| v.as_mut_ptr().add(column));
-                let mean = load(simd, self.mean.as_ptr().add(column), lanes);
-                let [mut sum, mut product] = [sum_at, product_at].map(|v| load(simd, v.cast_const(), lanes));
+                let mean = f32::load_some(simd, self.mean.as_ptr().add(column), lanes);
+                let [mut sum, mut product] =
+                    [sum_at, product_at].map(|v| f32::load_some(simd, v.cast_const(), lanes));
                 for row in 0..R {
                     let at = start + row * wide + column;
-                    let x = load(simd, self.x.as_ptr().add(at), lanes);
-                    let dy = load(simd, self.dy.as_ptr().add(at), lanes);
+                    let x = E::load_some(simd, self.x.as_ptr().add(at), lanes);
+                    let dy = E::load_some(simd, self.dy.as_ptr().add(at), lanes);
                     let g = gate.pass(simd, dy, x, at, column, lanes);
                     if (column * size_of::<E>()).is_multiple_of(LINE) {
                         let next = at + R * wide;
@@ -253,7 +254,7 @@ impl<E: Element> Sums<'_, E> {
                         gate.ahead(simd, next);
                     }
                     if KEEP {
-                        store(simd, self.dy.as_mut_ptr().add(at), g, lanes);
+                        E::store_some(simd, self.dy.as_mut_ptr().add(at), g, lanes);
                     }
                     sum = simd.add(sum, g);
                     product = simd.add(product, simd.mul(g, simd.sub(x, mean)));
@@ -300,12 +301,12 @@ impl<E: Element> Input<'_, E> {
                 // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions above and those
                 // at entry compare all other lengths.
                 unsafe {
-                    let x = load(simd, self.x.as_ptr().add(at), lanes);
-                    let dy = load(simd, self.dy.as_ptr().add(at), lanes);
+                    let x = E::load_some(simd, self.x.as_ptr().add(at), lanes);
+                    let dy = E::load_some(simd, self.dy.as_ptr().add(at), lanes);
                     let g = gate.pass(simd, dy, x, at, column, lanes);
-                    let [a, b, c] = [a, b, c].map(|v| load(simd, v.as_ptr().add(column), lanes));
+                    let [a, b, c] = [a, b, c].map(|v| f32::load_some(simd, v.as_ptr().add(column), lanes));
                     let dx = simd.add(simd.add(simd.mul(g, a), simd.mul(x, b)), c);
-                    store(simd, self.x.as_mut_ptr().add(at), dx, lanes);
+                    E::store_some(simd, self.x.as_mut_ptr().add(at), dx, lanes);
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! BatchNorm's forward, once scale and shift are known.
 
-use super::load;
 use crate::pieces::{repeated, repeats, rows_per_piece};
 use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element};
@@ -59,7 +58,7 @@ impl<E: Element> Kernel for Forward<'_, E> {
                 assert_eq!(residual.len(), self.x.len());
                 let add = |at, lanes, v| {
                     // SAFETY: the residual is as long as x, in which these values are.
-                    simd.add(v, unsafe { load(simd, residual.as_ptr().wrapping_add(at), lanes) })
+                    simd.add(v, unsafe { E::load_some(simd, residual.as_ptr().wrapping_add(at), lanes) })
                 };
                 if stream { self.with::<S, true>(simd, add) } else { self.with::<S, false>(simd, add) }
             }
@@ -82,9 +81,9 @@ impl<E: Element> Forward<'_, E> {
                 // other lengths. Streamed rows begin at whole cache lines, as `batch_norm_forward` has looked up,
                 // so full vectors are aligned.
                 unsafe {
-                    let x = load(simd, self.x.as_ptr().add(at), lanes);
-                    let scale = load(simd, self.scale.as_ptr().add(column), lanes);
-                    let shift = load(simd, self.shift.as_ptr().add(column), lanes);
+                    let x = E::load_some(simd, self.x.as_ptr().add(at), lanes);
+                    let scale = f32::load_some(simd, self.scale.as_ptr().add(column), lanes);
+                    let shift = f32::load_some(simd, self.shift.as_ptr().add(column), lanes);
                     // Rounded twice: backward's gate must agree on every sign.
                     let v = add(at, lanes, simd.add(simd.mul(x, scale), shift));
                     let v = simd.max(floor, v);

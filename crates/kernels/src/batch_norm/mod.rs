@@ -9,7 +9,6 @@ mod coefficients;
 mod forward;
 
 use crate::pieces::{repeats, rows_per_piece, sum_pieces};
-use crate::simd::Simd;
 use crate::{Cpu, Element, scratch};
 
 pub use backward::{Gate, batch_norm_backward_input, batch_norm_backward_sums};
@@ -61,28 +60,6 @@ fn fold(wide: &mut [f32], acc: &mut [f64]) {
             *v = 0.0;
         }
     }
-}
-
-/// Reads `lanes` values.
-///
-/// # Safety
-///
-/// They must exist.
-#[inline(always)]
-unsafe fn load<S: Simd, E: Element>(simd: S, from: *const E, lanes: usize) -> S::V {
-    // SAFETY: the caller's promise.
-    unsafe { if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) } }
-}
-
-/// Rounds and writes `lanes` values.
-///
-/// # Safety
-///
-/// There must be room for them.
-#[inline(always)]
-unsafe fn store<S: Simd, E: Element>(simd: S, to: *mut E, v: S::V, lanes: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { if lanes == S::LANES { E::store(simd, to, v) } else { E::store_first(simd, to, v, lanes) } }
 }
 
 #[cfg(test)]

@@ -159,7 +159,6 @@ fn run<E: Element>(
     let packing =
         Packing::new(class.to.channels, channels.div_ceil(E::PER_UNIT), class.taps.len(), lanes, vectors);
     let cut = cut(class);
-    let pieces = cut.pieces();
     let offsets: PerTap<usize> = class.taps.iter().map(|tap| tap.offset).collect();
     let dst = SharedMut::new(dst);
     let mut packed = scratch::take(packing.len());
@@ -171,14 +170,7 @@ fn run<E: Element>(
             PieceKernel { class, packing: &packing, packed, piece: cut.piece(index), src, dst, write, sums },
         )
     };
-    match sums {
-        None => cpu.threads.run(pieces, |index| work(index, &mut [])),
-        Some(sums) => {
-            let mut piece_sums = scratch::take(pieces * sums.len());
-            cpu.threads.run_chunks(&mut piece_sums, sums.len(), work);
-            sums::reduce(&piece_sums, sums);
-        }
-    }
+    sums::over(cpu, cut.pieces(), sums, work);
 }
 
 struct PieceKernel<'a, E> {

@@ -1,7 +1,7 @@
 //! Sums of a convolution's output by channel, taken while it is still in the cache.
 
-use crate::Element;
 use crate::simd::Simd;
+use crate::{Cpu, Element, scratch};
 
 /// Pixels that are summed in 32 bits before the sum goes into 64.
 const BLOCK: usize = 64;
@@ -14,37 +14,35 @@ pub fn channel_sums<S: Simd, E: Element>(simd: S, y: &[E], sums: &mut [f64]) {
     let channels = sums.len() / 2;
     assert_eq!(y.len() % channels, 0, "whole pixels");
     sums.fill(0.0);
-    let (plain, squares) = sums.split_at_mut(channels);
     for block in y.chunks(BLOCK * channels) {
-        let pixels = block.len() / channels;
         let mut first = 0;
         while first < channels {
             // Four vectors at a time hide the latency of the additions.
             if channels - first >= 4 * S::LANES {
-                add::<S, E, 4>(simd, block, pixels, channels, first, 4 * S::LANES, plain, squares);
+                add::<S, E, 4>(simd, block, (first, 4 * S::LANES), sums);
                 first += 4 * S::LANES;
             } else {
                 let here = S::LANES.min(channels - first);
-                add::<S, E, 1>(simd, block, pixels, channels, first, here, plain, squares);
+                add::<S, E, 1>(simd, block, (first, here), sums);
                 first += here;
             }
         }
     }
 }
 
+/// Adds the sums of `here` channels from the `first` on.
 #[inline(always)]
 fn add<S: Simd, E: Element, const NV: usize>(
     simd: S,
     y: &[E],
-    pixels: usize,
-    channels: usize,
-    first: usize,
-    here: usize,
-    plain: &mut [f64],
-    squares: &mut [f64],
+    (first, here): (usize, usize),
+    sums: &mut [f64],
 ) {
     const { assert!(NV * S::LANES <= BUFFERED) };
-    assert!(y.len() == pixels * channels && first + here <= channels);
+    let channels = sums.len() / 2;
+    let (plain, squares) = sums.split_at_mut(channels);
+    let pixels = y.len() / channels;
+    assert!(first + here <= channels);
     assert!((NV - 1) * S::LANES < here && here <= NV * S::LANES);
     let mut sum = [simd.splat(0.0); NV];
     let mut square = [simd.splat(0.0); NV];
@@ -75,10 +73,16 @@ fn add<S: Simd, E: Element, const NV: usize>(
     }
 }
 
-/// Adds up the sums of all pieces, in their order.
-pub fn reduce(pieces: &[f64], sums: &mut [f64]) {
+/// Does the work of all pieces, each with room for its own sums, and adds these up in their order; where none are
+/// wanted, without any room.
+pub fn over(cpu: &Cpu, pieces: usize, sums: Option<&mut [f64]>, work: impl Fn(usize, &mut [f64]) + Sync) {
+    let Some(sums) = sums else {
+        return cpu.threads.run(pieces, |index| work(index, &mut []));
+    };
+    let mut of_pieces = scratch::take(pieces * sums.len());
+    cpu.threads.run_chunks(&mut of_pieces, sums.len(), work);
     sums.fill(0.0);
-    for piece in pieces.chunks_exact(sums.len()) {
+    for piece in of_pieces.chunks_exact(sums.len()) {
         for (sum, piece) in sums.iter_mut().zip(piece) {
             *sum += piece;
         }

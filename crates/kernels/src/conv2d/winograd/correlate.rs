@@ -92,15 +92,7 @@ pub fn run<E: Element>(
             },
         );
     };
-    let groups = tiles.len().div_ceil(group);
-    match sums {
-        None => cpu.threads.run(groups, |index| work(index, &mut [])),
-        Some(sums) => {
-            let mut group_sums = scratch::take(groups * sums.len());
-            cpu.threads.run_chunks(&mut group_sums, sums.len(), work);
-            sums::reduce(&group_sums, sums);
-        }
-    }
+    sums::over(cpu, tiles.len().div_ceil(group), sums, work);
 }
 
 /// Transforms a block of packed weights: nine taps to 36 products, each (input channel, output channel).

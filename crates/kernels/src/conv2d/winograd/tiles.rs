@@ -142,10 +142,7 @@ pub unsafe fn load<S: Simd, E: Element, const N: usize>(
     for i in 0..N {
         for j in 0..N {
             // SAFETY: the caller's promise.
-            d[i][j] = unsafe {
-                let from = pixels[i][j].add(channel);
-                if lanes == S::LANES { E::load(simd, from) } else { E::load_first(simd, from, lanes) }
-            };
+            d[i][j] = unsafe { E::load_some(simd, pixels[i][j].add(channel), lanes) };
         }
     }
     d
