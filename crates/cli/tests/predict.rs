@@ -82,10 +82,10 @@ fn from_fine_tuning_to_a_table_of_labels() {
     let words = ["predict", path(&network), path(&parts), "--split", "test"];
     assert!(simclr(&words).expect(0, &[]).out.contains("class 0/0.png,test,class "));
 
-    // Half a table is none. It is longer than what is written at once.
+    // Half a table is none. It is longer than what two buffers hold.
     let many = dir.path().join("many");
-    class_folders(&many, 1, 48);
-    for number in 0..48 {
+    class_folders(&many, 1, 80);
+    for number in 0..80 {
         let name = |name: &str| many.join(format!("class 0/{name}.png"));
         fs::rename(name(&number.to_string()), name(&format!("{number:0200}"))).unwrap();
     }
