@@ -197,7 +197,6 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::NotThere { .. }
         | E::Taken { .. }
         | E::UnknownFormat { .. }
-        | E::AllDiverged { .. }
         | E::Views(_) => true,
         _ => false,
     }

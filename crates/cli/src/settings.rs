@@ -1,14 +1,17 @@
 //! The arguments that make a configuration, shared by commands that train.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
-use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
+use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
 use simclr_data::{Sample, Source};
 use simclr_train::config::{DataConfig, DeviceName};
+use simclr_train::presets::PRESETS;
 use simclr_train::presets::batch;
 use simclr_train::presets::photos::{self, Trainer};
 use simclr_train::{Config, Layers, memory};
@@ -23,7 +26,13 @@ const PHOTOS: &str = "photos";
 pub struct Settings {
     /// Start from a preset: cifar10, cifar10-short (100 epochs), imagenet, small (32 x 32 on a CPU), photos (a
     /// folder of your own)
-    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = suggesting(PRESETS.iter().map(|preset| preset.name)),
+        hide_possible_values = true,
+        help_heading = "Configuration"
+    )]
     pub preset: Option<String>,
 
     /// Read keys from a TOML file
@@ -64,7 +73,7 @@ pub struct Threads {
 pub struct OnDevice {
     /// Device that computes the network: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works
     /// (train.device) [default: auto]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = device(), hide_possible_values = true)]
     pub device: Option<DeviceName>,
 }
 
@@ -104,6 +113,56 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
 pub fn zero_or_more(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| *number >= 0.0 && f64::is_finite(*number));
     number.ok_or_else(|| "expected a number of 0 or more".to_owned())
+}
+
+/// One of some words, for arguments.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    word: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(move |&value| word(value))).try_map(move |given| {
+        all.iter().copied().find(|&value| word(value) == given).ok_or("not among the possible values")
+    })
+}
+
+/// Any text, of which shells complete these words: for arguments whose help lists them already, and whose faults are
+/// told better elsewhere.
+pub fn suggesting(words: impl IntoIterator<Item = &'static str>) -> Suggesting<StringValueParser> {
+    Suggesting { parser: StringValueParser::new(), words: words.into_iter().collect() }
+}
+
+/// The same with the words of an enumeration.
+pub fn suggesting_of<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Suggesting<StringValueParser> {
+    suggesting(all.iter().map(|&value| word(value)))
+}
+
+/// A device, for arguments.
+pub fn device() -> impl TypedValueParser<Value = DeviceName> {
+    Suggesting { parser: DeviceName::from_str, words: vec!["auto", "cpu", "cuda"] }
+}
+
+/// What `parser` takes, of which some words are suggested.
+#[derive(Clone)]
+pub struct Suggesting<P> {
+    parser: P,
+    words: Vec<&'static str>,
+}
+
+impl<P: TypedValueParser> TypedValueParser for Suggesting<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<P::Value, clap::Error> {
+        self.parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().map(PossibleValue::new)))
+    }
 }
 
 impl Threads {

@@ -53,7 +53,8 @@ fn a_study_from_file_to_table_and_again() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Temperatures") && page.contains("loss.temperature=1"));
 
-    // Each is a run of its own, with its seed.
+    // Each is a run of its own, with its seed, and its encoder in a file.
+    assert!(out.join("tau-1-seed1").join("encoder.safetensors").is_file());
     let losses = |folder: &str| metrics(&out.join(folder))[0]["loss"].as_f64().unwrap();
     assert_ne!(losses("tau-1-seed0"), losses("tau-1-seed1"));
     assert_ne!(losses("tau-1-seed0"), losses("as-it-is-seed0"));

@@ -346,8 +346,10 @@ fn a_quickstart_in_small() {
     simclr(&["knn", path(&run), "--train", path(&data), "--no-random"]).expect(0, &[]);
     let resumed = simclr(&["quickstart", "--out", path(&run), "--images", "100", "--resume", "--json"]);
     assert_eq!(resumed.expect(0, &[]).json()["top1"], figures["top1"]);
-    let other = ["quickstart", "--out", path(&run), "--images", "140", "--resume"];
-    simclr(&other).expect(2, &["--images 140: ", "was trained on 100; give --images 100"]);
+    for other in ["90", "140"] {
+        let words = ["quickstart", "--out", path(&run), "--images", other, "--resume"];
+        simclr(&words).expect(2, &[&format!("--images {other}"), "was trained on 100; give --images 100"]);
+    }
     // On what the configuration says, as it was trained.
     let nowhere =
         ["quickstart", "--out", path(&run), "--images", "100", "--resume", "--set", "train.device=cuda:99"];
@@ -383,6 +385,13 @@ fn shells_complete_commands_and_options() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
+    // Words that no list of possible values refuses others than.
+    let script = simclr(&["completions", "bash"]).expect(0, &[]).out;
+    for words in ["cifar10 cifar10-short imagenet small photos", "auto full blocks", "auto cpu cuda"] {
+        assert!(script.contains(words), "{words}");
+    }
+    let help = simclr(&["pretrain", "--help"]).expect(0, &[]).out;
+    assert_eq!(help.matches("cifar10-short").count(), 1, "{help}");
     simclr(&["completions", "cmd"]).expect(2, &["bash"]);
 }
 

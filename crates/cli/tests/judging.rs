@@ -195,6 +195,34 @@ fn settings_and_images_stand_beside_the_figures() {
     assert_eq!((&written["details"]["k"], &written["data"]["test"]), (&7.into(), &path(&other).into()));
 }
 
+#[test]
+fn arguments_reach_what_is_trained() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let settings = |words: &[&str]| {
+        let data = ["--train", path(&data), "--no-random", "--json"];
+        let words = [&words[..1], &[path(&run)], &data, &words[1..]].concat();
+        simclr(&words).expect(0, &[]).json()["settings"].clone()
+    };
+    // The seed draws the images that the L2 weight is chosen on.
+    assert_eq!(settings(&["linear", "--seed", "3"])["seed"], 3);
+    let sgd = &["linear", "--method", "sgd", "--epochs", "2"][..];
+    let finetune = &["finetune", "--labels", "6", "--epochs", "2"][..];
+    for (usual, changes) in [
+        (sgd, &[("--rate", "0.5"), ("--seed", "3")][..]),
+        (finetune, &[("--rate", "0.5"), ("--seed", "3"), ("--weight-decay", "0.5")]),
+    ] {
+        let before = settings(usual);
+        for &(argument, value) in changes {
+            let after = settings(&[usual, &[argument, value]].concat());
+            let key = argument.trim_start_matches('-').replace('-', "_");
+            assert_eq!(after[&key].as_f64(), value.parse().ok(), "{usual:?} {argument}: {after}");
+            assert_ne!(after["train_loss"], before["train_loss"], "{usual:?} {argument}");
+        }
+    }
+}
+
 /// Where most images are of one class, all of them as neighbours know no other.
 #[test]
 fn one_answer_to_everything_is_warned_of() {

@@ -226,12 +226,12 @@ fn what_is_wrong_is_named() {
     let hopeless =
         ["--protocol", "finetune", "--steps", "3", "--batch", "8", "--rates", "1e30", "--decays", "0"];
     simclr(&[&["transfer", path(&run), path(&suite)], &hopeless[..]].concat())
-        .expect(2, &["no result: data set own, finetune", "the loss became no number", "give lower rates"]);
+        .expect(1, &["no result: data set own, finetune", "the loss became no number", "give lower rates"]);
     // The other data sets and protocols are gone on with.
     let both = write(dir.path(), &(whole.clone() + &whole.replace("own", "next")));
     let linear = ["--protocol", "linear,finetune", "--json"];
     let reply = simclr(&[&["transfer", path(&run), path(&both)], &linear[..], &hopeless[2..]].concat())
-        .expect(2, &["no result: data set own, finetune; data set next, finetune", "give lower rates"]);
+        .expect(1, &["no result: data set own, finetune; data set next, finetune", "give lower rates"]);
     let json = reply.json();
     let sets = json["results"].as_array().unwrap().iter().map(|result| &result["set"]);
     assert_eq!(sets.collect::<Vec<_>>(), ["own", "next"]);

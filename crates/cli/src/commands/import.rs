@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use simclr_exchange::{ImportOptions, Imported};
 use simclr_train::config::{EncoderName, Normalize, Precision, Stem, Variant};
 
 use crate::exit::Done;
-use crate::settings::from_to;
+use crate::settings::{from_to, one_of};
 use crate::terminal;
 
 const EXAMPLES: &str = "\
@@ -142,14 +141,4 @@ fn listed(names: &[String]) -> String {
         0..=SHOWN => shown,
         count => format!("{shown} and {} more", count - SHOWN),
     }
-}
-
-/// One of some words, for arguments.
-fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [T],
-    word: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(move |&value| word(value))).try_map(move |given| {
-        all.iter().copied().find(|&value| word(value) == given).ok_or("not among the possible values")
-    })
 }

@@ -55,6 +55,11 @@ pub struct Variant {
 }
 
 impl Study {
+    /// The names of the studies that are built in.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|&(name, _)| name)
+    }
+
     /// A built-in study by its name, or that of a TOML file.
     ///
     /// # Errors

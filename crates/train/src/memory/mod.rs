@@ -12,4 +12,4 @@ pub use images::Images;
 pub(crate) use needs::fits_in;
 pub use needs::{Needs, Pass, step_use};
 pub use state::check_state;
-pub use system::{available, available_bytes, total};
+pub use system::{available, available_bytes, peak, total};

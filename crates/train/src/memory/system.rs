@@ -22,9 +22,14 @@ pub fn available_bytes() -> u64 {
     available().unwrap_or(UNKNOWN)
 }
 
-/// A line of Linux's /proc/meminfo, in bytes.
-fn line_of(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+/// The most bytes of memory that this process ever held, where the system tells.
+pub fn peak() -> Option<u64> {
+    line_of(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// A line of Linux's /proc/meminfo or /proc/self/status, in bytes.
+fn line_of(file: &str, name: &str) -> Option<u64> {
+    let line = file.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 

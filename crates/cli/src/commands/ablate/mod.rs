@@ -1,5 +1,8 @@
 //! `simclr ablate`: one recipe, trained again and again with one thing changed at a time.
 
+mod failure;
+mod table;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +11,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
 use simclr_engine::Device;
@@ -16,20 +18,21 @@ use simclr_eval::EvalError;
 use simclr_eval::protocols::{self, LogisticOptions, Splits, TrainedEncoder, Versus, WhichCheckpoint};
 use simclr_eval::report::history::{History, Kind};
 use simclr_eval::report::study_page;
-use simclr_eval::study::{Judge, Order, Row, Study, Trial, Variant, rows};
+use simclr_eval::study::{Judge, Study, Trial, rows};
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::{Identity, Part, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
+use self::failure::Failure;
 use crate::data::Opening;
 use crate::exit::{Done, Stopped, usage};
 use crate::judging::{Opened, pair};
-use crate::settings::{OnDevice, Settings, Threads, from_to};
+use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
 use crate::workers::Gathering;
-use crate::{data, out, terminal, training};
+use crate::{data, out, terminal, training, weights};
 
 const EXAMPLES: &str = "\
 STUDY is one of the paper's, or a TOML file:
@@ -62,6 +65,7 @@ Examples:
 #[command(after_help = format!("{EXAMPLES}\n\n{}", data::FORMS))]
 pub struct Ablate {
     /// What to vary: a study of the paper, or a TOML file
+    #[arg(value_parser = suggesting(Study::built_in()), hide_possible_values = true)]
     study: String,
 
     /// The images to pretrain on; several are read as one
@@ -136,7 +140,7 @@ impl Ablate {
                 ));
             }
             if self.json {
-                let variants: Vec<Value> = study.variants.iter().map(described).collect();
+                let variants: Vec<Value> = study.variants.iter().map(table::described).collect();
                 let object = json!({
                     "study": study.title, "source": study.source, "seeds": self.seeds, "steps": steps,
                     "trained": trained, "steps_left": left, "variants": variants,
@@ -170,7 +174,7 @@ impl Ablate {
             trials.push(trial);
             self.write_page(&out, &study, &trials, &base)?;
         }
-        self.tell(&study, &rows(&study, &trials))?;
+        table::tell((&study, self.seeds), &rows(&study, &trials), self.json)?;
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
         Ok(Done::Finished)
     }
@@ -318,9 +322,13 @@ impl Ablate {
         if let Some(problem) = training.saved().and_then(|meta| identity.problem(meta)) {
             return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
         }
-        if !training.is_finished() {
+        if training.is_finished() {
+            training.complete()?;
+        } else {
             match training.go(&images, &Gathering::ALONE, "the same command") {
-                Ok(outcome) if outcome.finished => {}
+                Ok(outcome) if outcome.finished => {
+                    weights::export(&training.folder, &outcome.checkpoint)?;
+                }
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {
                     // That a recipe does not converge is a result.
@@ -390,106 +398,11 @@ impl Ablate {
         write_atomically(&Disk, &out.join(REPORT), |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }
-
-    fn tell(&self, study: &Study, rows: &[Row]) -> Result<()> {
-        let told = Judge::ALL.into_iter().filter(|&judge| rows.iter().any(|row| row.mean(judge).is_some()));
-        let told: Vec<Judge> = told.collect();
-        let order = |judge| Order::of(rows, judge);
-        if self.json {
-            let row = |row: &Row| {
-                let mut object = described(row.variant);
-                told.iter().for_each(|&judge| object[judge.word()] = json!(row.mean(judge)));
-                object["failures"] = json!(row.failures);
-                object
-            };
-            let order: serde_json::Map<String, Value> = told
-                .iter()
-                .filter_map(|&judge| Some((judge.word().to_owned(), json!(order(judge)?))))
-                .collect();
-            let object = json!({
-                "study": study.title, "source": study.source, "seeds": self.seeds,
-                "variants": rows.iter().map(row).collect::<Vec<Value>>(), "order": order,
-            });
-            terminal::print(&object.to_string())?;
-            return Ok(());
-        }
-        let width = rows.iter().map(|row| row.variant.name.chars().count()).max().unwrap_or(0).max(8);
-        let heads: Vec<String> = told.iter().map(|judge| format!("{:>14}", judge.title())).collect();
-        terminal::print(&format!("{:<width$} {} {:>8}", "variant", heads.join(" "), "paper"))?;
-        for row in rows {
-            let cells: Vec<String> = told
-                .iter()
-                .map(|&judge| row.mean(judge).map_or(format!("{:>14}", "-"), |mean| format!("{mean:>14}")))
-                .collect();
-            let paper = row.variant.paper.map_or("-".to_owned(), |paper| format!("{paper:.1} %"));
-            terminal::print(&format!(
-                "{:<width$} {} {paper:>8}",
-                terminal::inert(&row.variant.name),
-                cells.join(" ")
-            ))?;
-        }
-        if let Some(Order { pairs, agreeing }) = order(Judge::Linear) {
-            terminal::print(&format!(
-                "pairs that the paper puts in an order: {pairs}; in the same order here, linear: {agreeing}"
-            ))?;
-        }
-        if let Some(source) =
-            study.source.as_ref().filter(|_| rows.iter().any(|row| row.variant.paper.is_some()))
-        {
-            terminal::print(&terminal::inert(&format!("paper: {source}")))?;
-        }
-        for row in rows {
-            for failure in &row.failures {
-                terminal::print(&terminal::inert(&format!("{}, {failure}", row.variant.name)))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A variant in JSON: its figure, like all others there, as a fraction.
-fn described(variant: &Variant) -> Value {
-    json!({
-        "name": variant.name, "set": variant.set, "paper": variant.paper.map(|paper| paper / 100.0),
-    })
 }
 
 /// Whether a network was found to compute nothing that can be measured.
 fn is_useless(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(EvalError::Train(TrainError::FeaturesNotFinite { .. })))
-}
-
-/// Holds why a run of a study came to no end.
-const FAILURE: &str = "study/failure";
-
-/// Why a run came to no end, and what it was.
-#[derive(Serialize, Deserialize)]
-struct Failure {
-    failure: String,
-    config: String,
-    images: u64,
-    names: u32,
-    #[serde(default)]
-    sizes: Option<u32>,
-}
-
-impl Failure {
-    fn record(run: &RunFolder, failure: &str, config: &Config, data: Identity) -> Result<(), TrainError> {
-        let Identity { images, names, sizes } = data;
-        let failure =
-            Failure { failure: failure.to_owned(), config: config.to_toml()?, images, names, sizes };
-        run.write_evaluation(FAILURE, &failure)
-    }
-
-    /// Why a run of this configuration, on these images, came to no end before: it would again.
-    fn recorded(run: &RunFolder, config: &Config, data: Identity) -> Option<String> {
-        let path = run.evaluation(FAILURE);
-        let Failure { failure, config: tried, images, names, sizes } =
-            serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-        let tried = Config::from_toml(&tried, &path.display().to_string()).ok()?;
-        let same = (data.images, data.names) == (images, names) && sizes.is_none_or(|_| sizes == data.sizes);
-        (same && tried.check_resume(config).is_ok()).then_some(failure)
-    }
 }
 
 /// Names the fingerprint of the images that a result is by.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, MemoryUse, Peak, Profile, SingleProcess};
-use simclr_train::config::{DeviceName, Variant};
+use simclr_train::config::{DeviceName, EncoderName, Memory, Precision, Variant, ViewsOn};
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{CapturedStep, Part, train_step};
 use simclr_train::{Config, Layers, Model, TrainError, memory};
@@ -17,7 +17,7 @@ use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
-use crate::settings::{Threads, from_to};
+use crate::settings::{Threads, device, from_to, suggesting_of};
 use crate::terminal;
 use crate::training::no_gpu;
 
@@ -43,7 +43,13 @@ const ARGUMENTS: [(&str, &str); 8] = [
 #[derive(Args, Debug)]
 pub struct Step {
     /// resnet18, 34, 50, 101, 152 or 200
-    #[arg(long, value_name = "NAME", default_value = "resnet18")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "resnet18",
+        value_parser = suggesting_of(EncoderName::ALL, EncoderName::word),
+        hide_possible_values = true
+    )]
     encoder: String,
 
     /// Multiplies the channels of every stage
@@ -51,7 +57,13 @@ pub struct Step {
     width: String,
 
     /// How the network downsamples: standard, d (a ResNet-D), or auto (d with selective kernels, else standard)
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        value_parser = suggesting_of(Variant::ALL, Variant::word),
+        hide_possible_values = true
+    )]
     variant: String,
 
     /// Selective kernels, whose gates squeeze channels to this fraction: 0.0625 in SimCLR v2; 0: no selective kernels
@@ -67,7 +79,13 @@ pub struct Step {
     views: usize,
 
     /// Arithmetic: f32, bf16, on a GPU also fp16 and tf32, or auto: bf16 where it is fast, else f32
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        value_parser = suggesting_of(Precision::ALL, Precision::word),
+        hide_possible_values = true
+    )]
     precision: String,
 
     /// true: the same bits each time; false: whatever is faster on a GPU
@@ -76,7 +94,13 @@ pub struct Step {
 
     /// What to keep for backward: full (every activation), blocks (the input of each residual block) or auto (full
     /// if it fits)
-    #[arg(long, value_name = "NAME", default_value = "full")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "full",
+        value_parser = suggesting_of(Memory::ALL, Memory::word),
+        hide_possible_values = true
+    )]
     memory: String,
 
     /// Number of steps to take the median of
@@ -84,7 +108,13 @@ pub struct Step {
     steps: u16,
 
     /// Device: cpu, cuda or cuda:N (an NVIDIA GPU), or auto: a GPU if one works
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "cpu",
+        value_parser = device(),
+        hide_possible_values = true
+    )]
     device: DeviceName,
 
     /// Also time steps that are fed with views of DATA's images (as for pretrain) by the loader
@@ -92,7 +122,14 @@ pub struct Step {
     data: Vec<PathBuf>,
 
     /// Where the views of --data are made: auto, cpu or gpu (data.views_on)
-    #[arg(long, value_name = "PLACE", default_value = "auto", requires = "data")]
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "auto",
+        requires = "data",
+        value_parser = suggesting_of(ViewsOn::ALL, ViewsOn::word),
+        hide_possible_values = true
+    )]
     views_on: String,
 
     /// Instruction set to compute with [default: the best that the CPU has]
@@ -155,15 +192,15 @@ struct Figures {
     searches: usize,
     searching_s: f64,
     gflop_per_view: f64,
-    encoder: String,
+    encoder: EncoderName,
     width: f64,
-    variant: String,
+    variant: Variant,
     selective_kernels: f64,
     size: u32,
     views: usize,
-    precision: String,
+    precision: Precision,
     deterministic: bool,
-    memory: String,
+    memory: Memory,
     device: String,
     threads: usize,
     /// What it is with real images, where there are some.
@@ -287,8 +324,8 @@ impl Step {
 
     fn figures(&self, measured: Measured) -> Figures {
         let Measured { config, device, profile, choice, reached, seconds, fed, .. } = measured;
-        let peak = match config.train.precision.word() {
-            "bf16" | "fp16" => reached.bf16.unwrap_or(reached.f32),
+        let peak = match config.train.precision {
+            Precision::Bf16 | Precision::Fp16 => reached.bf16.unwrap_or(reached.f32),
             _ => reached.f32,
         };
         let (steps, whole) = measured.profiled;
@@ -304,7 +341,7 @@ impl Step {
             peak_bytes: if device.is_gpu() {
                 measured.held as u64
             } else {
-                peak_bytes().unwrap_or(tensor_bytes as u64)
+                memory::peak().unwrap_or(tensor_bytes as u64)
             },
             tensor_bytes,
             predicted_peak_bytes: choice.needs.total(),
@@ -320,15 +357,15 @@ impl Step {
             searches,
             searching_s: searching.as_secs_f64(),
             gflop_per_view: flops as f64 / 1e9,
-            encoder: config.encoder.name.to_string(),
+            encoder: config.encoder.name,
             width: config.encoder.width,
-            variant: config.encoder.variant.to_string(),
+            variant: config.encoder.variant,
             selective_kernels: config.encoder.selective_kernels,
             size: config.data.image_size,
             views: self.views,
-            precision: config.train.precision.to_string(),
+            precision: config.train.precision,
             deterministic: config.train.deterministic,
-            memory: choice.memory.to_string(),
+            memory: choice.memory,
             device: device.to_string(),
             threads: device.threads(),
             fed,
@@ -392,7 +429,7 @@ impl Step {
             return Ok(());
         }
         let Figures { encoder, width, size, views, precision, device, .. } = figures;
-        let variant = if figures.variant == Variant::D.word() { " d" } else { "" };
+        let variant = if figures.variant == Variant::D { " d" } else { "" };
         let selective = match figures.selective_kernels {
             0.0 => String::new(),
             share => format!(", selective kernels {share}"),
@@ -478,13 +515,6 @@ fn take_profiled(
 /// Of values in order.
 fn median(values: &[f64]) -> f64 {
     (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
-}
-
-/// The most memory that this process ever held, where the system tells.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes without pattern (xorshift64*): a step's time must not depend on what is in the images.
