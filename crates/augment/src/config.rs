@@ -237,6 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_have_names() {
+        let crop = ViewOp::RandomResizedCrop(RandomResizedCrop::default());
+        let flip = ViewOp::HorizontalFlip(HorizontalFlip::default());
+        assert_eq!(ViewPreset::CropOnly.ops(), [crop.clone()]);
+        assert_eq!(ViewPreset::Supervised.ops(), [crop, flip]);
+        // The two versions of the authors' code differ in brightness alone.
+        let mut first = ViewPreset::Simclr.ops();
+        assert_eq!(first.len(), 5);
+        let ViewOp::ColorJitter(jitter) = &mut first[2] else { panic!("{first:?}") };
+        assert_eq!(jitter.brightness, Brightness::Multiplicative);
+        jitter.brightness = Brightness::Additive;
+        assert_eq!(ViewPreset::SimclrV1.ops(), first);
+    }
+
+    #[test]
     fn messages_name_the_key_the_value_and_what_would_be_right() {
         let base = ViewConfig::default();
         let cases = [

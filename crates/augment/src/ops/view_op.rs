@@ -83,3 +83,25 @@ impl ViewOp {
         law!(self, Self::RandomResizedCrop(_) => (), law => law.draw(side, stream, steps))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of the operators of studies, which no key of `[view]` sets.
+    #[test]
+    fn defaults_stay_what_they_are() {
+        for (op, whole) in [
+            ("solarize", r#""prob":1.0,"threshold":[0.5,0.5]"#),
+            ("cutout", r#""prob":1.0,"side":[0.25,0.5],"fill":0.0"#),
+            ("rotation", r#""prob":1.0,"degrees":[90.0,270.0]"#),
+            ("gaussian_noise", r#""prob":1.0,"sigma":[0.05,0.2]"#),
+            ("sobel", r#""prob":1.0"#),
+            ("auto_augment", r#""prob":1.0,"policy":"imagenet""#),
+        ] {
+            let named: ViewOp = serde_json::from_str(&format!(r#"{{"op":"{op}"}}"#)).unwrap();
+            let told: ViewOp = serde_json::from_str(&format!(r#"{{"op":"{op}",{whole}}}"#)).unwrap();
+            assert_eq!(named, told);
+        }
+    }
+}
