@@ -279,6 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn four_strands_are_read_at_once() {
+        let (blocks, locality) = (blocks(), Locality::blocks(Arc::new(blocks())));
+        let order = locality.order(1, 0);
+        let mut strands: Vec<usize> =
+            order[..160].iter().map(|&image| blocks.strand_of(blocks.block_of(image))).collect();
+        strands.sort_unstable();
+        let sizes: Vec<usize> = strands.chunk_by(|a, b| a == b).map(<[usize]>::len).collect();
+        assert_eq!(sizes, [40; 4]);
+        // As `permutation`, it stays what it is: checkpoints hold a place in it.
+        assert_eq!(order[..10], [477, 784, 1121, 461, 283, 279, 460, 483, 270, 472]);
+    }
+
+    #[test]
     fn parts_are_mixed_and_each_image_comes_once() {
         let whole = Locality::chain([Locality::free(500), Locality::blocks(Arc::new(blocks()))]);
         let order = whole.order(9, 2);

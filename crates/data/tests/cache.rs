@@ -66,6 +66,20 @@ fn images_of_other_data_or_otherwise_decoded_do_not() {
 }
 
 #[test]
+fn a_tenth_that_changed_is_noticed_wherever_it_lies() {
+    let decode = DecodeOptions::default();
+    for first in [0, 43, 90] {
+        let (_dir, file) = folder();
+        let mut images = images(0);
+        pass(&images, &decode, &file);
+        for pixels in &mut Arc::get_mut(&mut images).unwrap().pixels[first..first + IMAGES / 10] {
+            pixels[0] ^= 1;
+        }
+        assert!(pass(&images, &decode, &file) >= IMAGES, "from image {first} on");
+    }
+}
+
+#[test]
 fn a_file_cut_short_serves_as_far_as_it_goes() {
     let (_dir, file) = folder();
     let (images, decode) = (images(0), DecodeOptions::default());

@@ -34,6 +34,7 @@ fn everything_is_counted_for_any_number_of_threads() {
     let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();
     assert_eq!(formats, [("BMP", 1), ("PNG", 6), ("TIFF", 1)]);
     assert_eq!(expected.width, Spread { least: 4, median: 4, most: 20 });
+    assert_eq!(expected.height, Spread { least: 3, median: 3, most: 9 });
     let names: Vec<String> = expected.duplicates[0].iter().map(|&i| source.train.name(i as usize)).collect();
     assert_eq!(names, ["a/2.png", "a/zz.png", "b/same.bmp"]);
     assert_eq!((expected.duplicates.len(), expected.superfluous()), (1, 2));

@@ -156,6 +156,16 @@ fn finish(
     }
 }
 
+/// Refuses a file that is too large to be one image.
+pub(crate) fn check_file_bytes(bytes: u64) -> Result<(), String> {
+    match bytes > MAX_FILE_BYTES {
+        true => Err(format!(
+            "the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Reads a file that may be an image into `out`.
 pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
     out.clear();
@@ -165,11 +175,7 @@ pub(crate) fn read_file(path: &Path, out: &mut Vec<u8>) -> Result<(), String> {
         return Err("not a regular file".to_owned());
     }
     let bytes = metadata.len();
-    if bytes > MAX_FILE_BYTES {
-        return Err(format!(
-            "the file has {bytes} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
-        ));
-    }
+    check_file_bytes(bytes)?;
     out.try_reserve(bytes as usize + 1).map_err(|_| format!("no memory for its {bytes} bytes"))?;
     let file = File::open(path).map_err(|e| e.to_string())?;
     // One byte more than allowed, so that a file that grew meanwhile is noticed.

@@ -13,7 +13,7 @@ use super::blocks::{Block, BlockReader, Strands};
 use super::parts::{Parts, Unnamed, file_name};
 use super::tar::{Packing, decompressed, scan};
 use super::{Files, ImageFiles};
-use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
+use crate::decode::{DecodeOptions, MAX_FILE_BYTES, check_file_bytes};
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Unread, probe_range};
 use crate::index::{Index, Members};
@@ -60,7 +60,7 @@ impl Shards {
     fn read_plain(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let (shard, member) = self.find(index);
         let len = shard.members.lens[member];
-        check_len(len)?;
+        check_file_bytes(len)?;
         // Opened anew each time: a set may have more shards than a process may have files open.
         let file = File::open(&shard.path).map_err(|error| error.to_string())?;
         read_range(&file, shard.members.offsets[member], len, out)
@@ -72,15 +72,6 @@ impl Shards {
         let file = File::open(&shard.path).map_err(|error| unread(error, true))?;
         probe_range(&Arc::new(file), shard.members.offsets[member], shard.members.lens[member])
             .map_err(|error| unread(error, false))
-    }
-}
-
-fn check_len(len: u64) -> Result<(), String> {
-    match len > MAX_FILE_BYTES {
-        true => Err(format!(
-            "the file has {len} bytes, more than the {MAX_FILE_BYTES} that are read as one image"
-        )),
-        false => Ok(()),
     }
 }
 
@@ -187,7 +178,7 @@ impl Strands for PackedShards {
         for index in images {
             let (shard, member) = self.shards.find(index as usize);
             let (offset, len) = (shard.members.offsets[member], shard.members.lens[member]);
-            if let Err(reason) = check_len(len) {
+            if let Err(reason) = check_file_bytes(len) {
                 block.files.push(Err(reason));
                 continue;
             }

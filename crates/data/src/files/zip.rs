@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
 use super::archive::{Opened, by_folders};
-use crate::decode::{DecodeOptions, MAX_FILE_BYTES};
+use crate::decode::{DecodeOptions, check_file_bytes};
 use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_range};
 use crate::layout::{Root, folder_of};
@@ -52,12 +52,7 @@ impl Files for ZipFiles {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         let member = self.members[index];
-        if member.bytes > MAX_FILE_BYTES {
-            return Err(format!(
-                "the file has {} bytes, more than the {MAX_FILE_BYTES} that are read as one image",
-                member.bytes
-            ));
-        }
+        check_file_bytes(member.bytes)?;
         if member.deflated {
             inflate(
                 Cursor::new(Arc::clone(&self.file), member.at, member.at + member.packed),
