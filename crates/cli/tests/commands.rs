@@ -171,6 +171,21 @@ fn photos_chooses_and_says_why() {
 }
 
 #[test]
+fn a_batch_is_chosen_and_told() {
+    let (dir, data) = small_data();
+    let plan = ["pretrain", path(&data), "--preset", "small", "--dry-run", "--set"];
+    let reply = simclr(&[&plan[..], &["train.batch=auto"]].concat())
+        .expect(0, &["train.batch=auto: batch of 8: 48 images to train on, in about 6 steps an epoch"]);
+    assert!(reply.out.contains("\nbatch = 8\n"), "{}", reply.out);
+    // The last word counts.
+    let file = dir.path().join("config.toml");
+    fs::write(&file, "[train]\nbatch = \"auto\"\n").unwrap();
+    let given = [&plan[..], &["train.batch=12", "--config", path(&file)]].concat();
+    let reply = simclr(&given).expect(0, &[]);
+    assert!(!reply.err.contains("auto") && reply.out.contains("\nbatch = 12\n"), "{}", reply.out);
+}
+
+#[test]
 fn views_as_a_picture() {
     let (dir, data) = small_data();
     let out = dir.path().join("grid.png");

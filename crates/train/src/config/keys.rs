@@ -256,7 +256,7 @@ pub const KEYS: &[Key] = &[
     key(
         "train.batch",
         WholeOrAuto(2, 1 << 20),
-        "images per step; each gives two views; auto: the preset's number (256 without one), halved until an epoch has 8 steps, and half of the memory holds one",
+        "images per step; each gives two views; auto: the preset's number (256 without one), halved until an epoch has 8 steps and half of the memory holds it",
     )
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
