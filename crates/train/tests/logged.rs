@@ -108,7 +108,7 @@ fn an_epoch_is_logged_with_the_means_of_its_own_steps() {
 
 /// The length of everything that is trained, or of the distance between two networks.
 fn norm(model: &Model, other: Option<&Model>) -> f64 {
-    let trained = model.parameters.ids().into_iter().filter(|&id| model.parameters.kind(id).is_trained());
+    let trained = model.parameters.ids().filter(|&id| model.parameters.kind(id).is_trained());
     let squares = trained.map(|id| {
         let values = model.parameters.get(id).to_vec().unwrap();
         let others = match other {
