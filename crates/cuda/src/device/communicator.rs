@@ -172,11 +172,6 @@ impl Device {
 }
 
 impl Communicator {
-    /// GPUs of the group.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
     /// Starts what `body` asks for as one exchange, of values that are there for `'b`. Every worker asks for the
     /// same in the same order.
     ///

@@ -172,11 +172,6 @@ impl Device {
         &self.shared.name
     }
 
-    /// Its compute capability, major and minor.
-    pub fn capability(&self) -> Capability {
-        self.shared.capability
-    }
-
     /// What buffers take.
     pub fn memory(&self) -> MemoryUse {
         lock(&self.shared.pool).usage()
