@@ -146,6 +146,23 @@ mod tests {
     }
 
     #[test]
+    fn momentum_is_its_equation() {
+        let cpu = Cpu { isa: Isa::detect(), threads: Threads::new(1).unwrap() };
+        // v = 0.5 * 4 + 0.25 * (2 + 0.125 * 16) = 3, w = 16 - 3; Nesterov looks ahead by 0.5 * 3 + 1.
+        for (nesterov, w_after) in [(false, 13.0), (true, 13.5)] {
+            let step = MomentumStep { rate: 0.25, momentum: 0.5, decay: 0.125, nesterov };
+            let (mut w, mut v) = ([16.0], [4.0]);
+            momentum_update(&cpu, step, &[2.0], &mut w, &mut v);
+            assert_eq!((w, v), ([w_after], [3.0]));
+        }
+        // LARS at a trust ratio of 0.5 * 16 / (2 + 0.125 * 16) = 2.
+        let step = LarsStep { rate: 0.125, trust_coefficient: 0.5, momentum: 0.5, decay: 0.125 };
+        let (mut w, mut v) = ([16.0], [4.0]);
+        lars_update(&cpu, step, &[2.0], &mut w, &mut v);
+        assert_eq!((w, v), ([13.0], [3.0]));
+    }
+
+    #[test]
     fn adamw_gives_the_same_bits_on_any_number_of_threads() {
         let betas = [0.9, 0.999];
         let corrections = bias_corrections(betas, 3);
