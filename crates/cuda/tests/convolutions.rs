@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
+use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{ConvolutionLimits, ConvolutionMode, ConvolutionPass, Device, DeviceBuffer};
 use simclr_kernels::conv2d::portable;
@@ -117,9 +117,9 @@ fn convolutions<E: Stored>() {
         // Added the first time, when nothing is chosen yet.
         for old in [Some(&old[..]), None] {
             let (got, want) = (case.run(&device, mode, old), case.wanted(old));
-            assert_close::<E>(&format!("y of {g:?}"), &got.y, &want.y);
-            assert_close::<E>(&format!("dx of {g:?}"), &got.dx, &want.dx);
-            assert_close::<E>(&format!("dw of {g:?}"), &got.dw, &want.dw);
+            assert_close(&format!("y of {g:?}"), &got.y, &want.y, tolerance::<E>());
+            assert_close(&format!("dx of {g:?}"), &got.dx, &want.dx, tolerance::<E>());
+            assert_close(&format!("dw of {g:?}"), &got.dw, &want.dw, tolerance::<E>());
             assert!(!deterministic || case.run(&device, mode, old) == got, "the same bits each time: {g:?}");
         }
         let mut wrong = device.buffer::<E>(g.output_len() + 1).unwrap();
@@ -147,7 +147,7 @@ fn channel_sums<E: Stored>() {
             let (x, w) = (case.on_x.read(), case.on_w.read());
             device.conv2d_forward_with_sums(&g, EXACT, x, w, y.write(), sums.write()).unwrap();
             let y = widened(&device.values(y.read()).unwrap());
-            assert_close::<E>(&format!("y of {g:?}"), &y, &case.wanted(None).y);
+            assert_close(&format!("y of {g:?}"), &y, &case.wanted(None).y, tolerance::<E>());
             let mut want = vec![0.0; 2 * g.out_channels];
             for (i, value) in y.iter().enumerate() {
                 want[i % g.out_channels] += value;
@@ -156,7 +156,7 @@ fn channel_sums<E: Stored>() {
             let got: Vec<f32> = device.values(sums.read()).unwrap().into_iter().map(|v| v as f32).collect();
             // Sums may be of what was not rounded yet.
             for (got, want) in got.chunks_exact(g.out_channels).zip(want.chunks_exact(g.out_channels)) {
-                assert_close::<E>(&format!("sums of {g:?}"), got, want);
+                assert_close(&format!("sums of {g:?}"), got, want, tolerance::<E>());
             }
         }
         let mut y = device.buffer::<E>(g.output_len()).unwrap();
@@ -175,7 +175,7 @@ fn tf32_is_close() {
     let want = case.wanted(None);
     for (got, want) in [(&got.y, &want.y), (&got.dx, &want.dx), (&got.dw, &want.dw)] {
         // f16 has the precision of tf32.
-        assert_close::<f16>("tf32", got, want);
+        assert_close("tf32", got, want, tolerance::<f16>());
     }
 }
 
@@ -325,9 +325,9 @@ fn strided<E: Stored>() {
                 fs::write(path, remembered(b"strided")).unwrap();
             }
             let (got, want) = run(old);
-            assert_close::<E>(&format!("y of {g:?}"), &got.y, &want.y);
-            assert_close::<E>(&format!("dx of {g:?}"), &got.dx, &want.dx);
-            assert_close::<E>(&format!("dw of {g:?}"), &got.dw, &want.dw);
+            assert_close(&format!("y of {g:?}"), &got.y, &want.y, tolerance::<E>());
+            assert_close(&format!("dx of {g:?}"), &got.dx, &want.dx, tolerance::<E>());
+            assert_close(&format!("dw of {g:?}"), &got.dw, &want.dw, tolerance::<E>());
             let kept =
                 files().iter().filter(|path| fs::read(path).unwrap() == remembered(b"strided")).count();
             assert!(kept >= 3, "forward, dx and dw: {kept}");

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
+use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{ConvolutionLimits, ConvolutionMode, Device, DeviceBuffer, Result};
 use simclr_kernels::conv2d::portable;
@@ -83,15 +83,20 @@ fn both_passes_are_those_of_the_definition() {
                 .norm_conv2d_backward_weight(&g, FREE, x, coefficients, on_dy.read(), dw.write())
                 .unwrap_or_else(|error| panic!("{g:?}: {error}"));
             let y = widened(&device.values(y.read()).unwrap());
-            assert_close::<f16>(&format!("y of {g:?}"), &y, &want);
-            assert_close::<f16>(&format!("dw of {g:?}"), &device.values(dw.read()).unwrap(), &want_dw);
+            assert_close(&format!("y of {g:?}"), &y, &want, tolerance::<f16>());
+            assert_close(
+                &format!("dw of {g:?}"),
+                &device.values(dw.read()).unwrap(),
+                &want_dw,
+                tolerance::<f16>(),
+            );
             let mut want = vec![0.0; 2 * g.out_channels];
             for (i, value) in y.iter().enumerate() {
                 want[i % g.out_channels] += value;
                 want[g.out_channels + i % g.out_channels] += value * value;
             }
             let sums: Vec<f32> = device.values(sums.read()).unwrap().into_iter().map(|v| v as f32).collect();
-            assert_close::<f16>(&format!("sums of {g:?}"), &sums, &want);
+            assert_close(&format!("sums of {g:?}"), &sums, &want, tolerance::<f16>());
         }
     }
 }
@@ -207,7 +212,7 @@ fn it_is_captured_once_it_is_known() {
         device.clear(dw.write()).unwrap();
         graph.replay().unwrap();
         let got = values(&device, &y, &dw);
-        assert_close::<f16>("y", &got.0, &want.0);
-        assert_close::<f16>("dw", &got.1, &want.1);
+        assert_close("y", &got.0, &want.0, tolerance::<f16>());
+        assert_close("dw", &got.1, &want.1, tolerance::<f16>());
     }
 }

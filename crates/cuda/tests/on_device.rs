@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
-use common::{another_device, assert_close, device, geometry, noise};
+use common::{another_device, assert_close, device, geometry, noise, tolerance};
 use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Device, Epilogue, Launcher, Matrix, ProductMode};
@@ -302,7 +302,12 @@ fn nt_xent_of(device: &Device, anchors: usize, dim: usize) {
     let mut want = vec![simclr_kernels::nt_xent::Anchor::default(); anchors];
     simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, (&z, &z), &mut want);
     let losses: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
-    assert_close::<f32>("losses", &losses, &want.iter().map(|anchor| anchor.loss).collect::<Vec<_>>());
+    assert_close(
+        "losses",
+        &losses,
+        &want.iter().map(|anchor| anchor.loss).collect::<Vec<_>>(),
+        tolerance::<f32>(),
+    );
     let (mut figures, mut lse) = (device.buffer::<f64>(3).unwrap(), device.buffer::<f32>(anchors).unwrap());
     nt_xent::figures(gpu, found.read(), figures.write(), lse.write()).unwrap();
     let (dy, mut dz) = (device.buffer_of(&[1f32]).unwrap(), device.buffer::<f32>(z.len()).unwrap());
@@ -312,5 +317,5 @@ fn nt_xent_of(device: &Device, anchors: usize, dim: usize) {
     let mut gradient = vec![0.0; z.len()];
     let operands = (&z[..], &z[..]);
     simclr_kernels::nt_xent::nt_xent_backward(&portable(), &shape, operands, &want, &lse, 1.0, &mut gradient);
-    assert_close::<f32>("gradient", &device.values(dz.read()).unwrap(), &gradient);
+    assert_close("gradient", &device.values(dz.read()).unwrap(), &gradient, tolerance::<f32>());
 }

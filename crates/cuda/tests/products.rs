@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Stored, assert_close, device, geometry, narrowed, noise, widened};
+use common::{Stored, assert_close, device, geometry, narrowed, noise, tolerance, widened};
 use half::{bf16, f16};
 use simclr_cuda::{CudaError, Device, DeviceBuffer, Epilogue, Libraries, Matrix, ProductMode};
 use simclr_kernels::conv2d::portable;
@@ -74,7 +74,7 @@ fn compare<E: Stored, D: Stored>(device: &Device, shape: Shape, after: After, wr
     let bias = if after == After::Nothing { &[] } else { &bias[..] };
     let want = naive(shape, &widened(&a), &widened(&b), old, bias, after == After::BiasRelu);
     let got = widened(&device.values(out.read()).unwrap());
-    assert_close::<D>(&format!("{shape:?} {after:?} {write:?}"), &got, &want);
+    assert_close(&format!("{shape:?} {after:?} {write:?}"), &got, &want, tolerance::<D>());
 }
 
 const TURNS: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];
@@ -118,7 +118,7 @@ fn a_convolution_of_single_pixels_is_a_product() {
     let product = |a, b, want: &[f32]| {
         let mut out = device.buffer::<f32>(want.len()).unwrap();
         device.product(a, b, Epilogue::None, ProductMode::Exact, out.write(), Write::Over).unwrap();
-        assert_close::<f32>("a pass", &device.values(out.read()).unwrap(), want);
+        assert_close("a pass", &device.values(out.read()).unwrap(), want, tolerance::<f32>());
     };
     let mut want = vec![0.0; g.output_len()];
     portable::conv2d_forward(&threads, &g, &x, &w, &mut want);
@@ -235,7 +235,7 @@ fn chosen_algorithms_are_remembered_and_damaged_ones_chosen_again() {
     let added = run(Write::Add);
     assert_eq!(files(&folder.path().join("products")).len(), 2);
     let want: Vec<f32> = first.iter().zip(&old).map(|(new, old)| new + old).collect();
-    assert_close::<f32>("added", &added, &want);
+    assert_close("added", &added, &want, tolerance::<f32>());
 }
 
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {

@@ -19,4 +19,6 @@ mod selective;
 mod stem;
 mod strided;
 mod support;
+#[path = "../common/values.rs"]
+mod values;
 mod views;
