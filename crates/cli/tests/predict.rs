@@ -131,10 +131,11 @@ fn what_is_no_such_network() {
         &["2 fine-tuned networks", "finetune-6-epochs-4.safetensors", "finetune-9-epochs-4.safetensors"],
     );
 
-    // Whatever is changed in a file.
+    // Whatever is changed in a file, and meant: without the checksum.
     let bytes = fs::read(&network).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let facts = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();
+    let mut facts = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();
+    assert!(facts.remove("checksum").is_some());
     let changed = dir.path().join("changed.safetensors");
     let write = |without: &str, fact: (&str, Option<&str>)| {
         let mut facts = facts.clone();
@@ -156,9 +157,13 @@ fn what_is_no_such_network() {
     write("", ("config", Some("train.batch = -1"))).expect(2, &["changed.safetensors", "train.batch"]);
     fs::write(&changed, &bytes[..bytes.len() - 9]).unwrap();
     predict(&changed, &[]).expect(2, &["damaged or cut short"]);
-    let mut useless = bytes.clone();
-    let end = useless.len();
-    useless[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    fs::write(&changed, useless).unwrap();
-    predict(&changed, &[]).expect(2, &["tensor `fc.bias` holds values that are not finite"]);
+    let useless = |mut bytes: Vec<u8>| {
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(&changed, bytes).unwrap();
+        predict(&changed, &[])
+    };
+    useless(bytes.clone()).expect(2, &["its contents do not match its checksum"]);
+    write("", ("", None)).expect(0, &[]);
+    useless(fs::read(&changed).unwrap()).expect(2, &["tensor `", "holds values that are not finite"]);
 }
