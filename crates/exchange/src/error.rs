@@ -1,6 +1,7 @@
 //! The crate's one error type.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 /// Why an encoder could not be written or read. Every message says what is wrong, of which file or tensor if it is
 /// one, and what would be right.
@@ -89,4 +90,16 @@ pub enum ExchangeError {
     /// An error of a network.
     #[error(transparent)]
     Nn(#[from] simclr_nn::NnError),
+}
+
+impl ExchangeError {
+    /// Something wrong with the weights of a file.
+    pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> ExchangeError {
+        ExchangeError::Weights { path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// The same of one tensor.
+    pub(crate) fn tensor(path: &Path, name: &str, what: impl Display) -> ExchangeError {
+        ExchangeError::weights(path, format!("tensor `{name}` {what}"))
+    }
 }

@@ -103,6 +103,16 @@ fn what_was_written_comes_back_to_the_bit() {
         (&["encoder.width=0.0625", "encoder.variant=d", "encoder.shortcut=projection"], false),
         (&["encoder.name=resnet50", "encoder.width=0.0625", "encoder.variant=d", "data.image_size=40"], true),
         (&["encoder.name=resnet50", "encoder.width=0.0625", "encoder.selective_kernels=0.0625"], true),
+        // Wide enough for gates that tell the share.
+        (
+            &[
+                "encoder.name=resnet50",
+                "encoder.width=0.25",
+                "encoder.selective_kernels=0.5",
+                "data.image_size=40",
+            ],
+            false,
+        ),
     ] {
         let config = config(sets);
         let model = model(&config);

@@ -11,8 +11,8 @@ use serde_json::Value;
 use simclr_engine::Device;
 use simclr_exchange::{ImportOptions, Imported};
 use simclr_train::Model;
+use simclr_train::checksum::masked_crc32c;
 use simclr_train::config::{EncoderName, Normalize, PoolPadding, Shortcut};
-use simclr_train::tensorboard::masked_crc32c;
 
 const SIZE: u32 = 40;
 const OPTIONS: ImportOptions =

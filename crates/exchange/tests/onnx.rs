@@ -5,8 +5,9 @@ mod common;
 use common::interpreter::{Array, run};
 use common::{config, difference, images, model, says, trained};
 use prost::Message;
+use safetensors::SafeTensors;
 use simclr_exchange::onnx::messages::ModelProto;
-use simclr_exchange::{ExchangeError, OnnxFile};
+use simclr_exchange::{ExchangeError, OnnxFile, StateDict};
 use simclr_train::Model;
 
 /// 8-bit images as a graph takes them: (n, 3, S, S), from 0 to 1.
@@ -95,6 +96,23 @@ fn heads_of_all_kinds() {
     ] {
         agrees(&[&["encoder.width=0.0625", "data.image_size=8"], head].concat());
     }
+}
+
+#[test]
+fn what_is_left_to_do_with_images_is_told() {
+    let bytes = "the central square of 7/8 of the shorter side, resized to 40 x 40 (bicubic, antialiased); RGB, \
+        8-bit values divided by 255";
+    let config = config(&["encoder.width=0.0625", "data.image_size=40", "encoder.normalize=imagenet"]);
+    let model = model(&config);
+    // The graph normalises images, a dictionary of tensors does not.
+    let file = decoded(&OnnxFile::new(&trained(&model, &config), false).unwrap());
+    let told = file.metadata_props.iter().find(|entry| entry.key == "preprocessing").unwrap();
+    assert_eq!(told.value, bytes);
+    let mut tensors = Vec::new();
+    StateDict::new(&trained(&model, &config), false).unwrap().write(&mut tensors).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&tensors).unwrap();
+    let normalized = format!("{bytes}, less [0.485, 0.456, 0.406], divided by [0.229, 0.224, 0.225]");
+    assert_eq!(metadata.metadata().as_ref().unwrap()["preprocessing"], normalized);
 }
 
 #[test]

@@ -14,6 +14,7 @@
 
 mod append_log;
 pub mod checkpoint;
+pub mod checksum;
 pub mod config;
 mod embedding;
 mod error;
@@ -26,7 +27,7 @@ pub mod presets;
 pub mod pretrain;
 pub mod run_folder;
 pub mod schedule;
-pub mod tensorboard;
+mod tensorboard;
 pub mod workers;
 
 pub use config::{Config, Layers};

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::TrainError;
 use crate::append_log::AppendLog;
+use crate::checksum::masked_crc32c;
 use crate::file_system::FileSystem;
 
 /// How the names of these files begin.
@@ -74,8 +75,8 @@ impl EventLog {
         self.0.sync()
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
+    #[cfg(test)]
+    fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -149,12 +150,6 @@ fn record(contents: &[u8]) -> Vec<u8> {
     let length = (contents.len() as u64).to_le_bytes();
     let checksum = |bytes: &[u8]| masked_crc32c(bytes).to_le_bytes();
     [&length[..], &checksum(&length), contents, &checksum(contents)].concat()
-}
-
-/// The CRC-32C of `bytes` as TensorFlow's files have it, rotated and offset: a checksum of data that contains its
-/// own checksum says little.
-pub fn masked_crc32c(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]

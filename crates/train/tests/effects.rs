@@ -1,7 +1,9 @@
-//! Every key of the loss, the head and the optimiser reaches what a step computes.
+//! Every key of the encoder, the loss, the head and the optimiser reaches what a step computes, and every key of the
+//! views what is made of images.
 
 mod common;
 
+use simclr_augment::{ImageRef, Scratch, Stream};
 use simclr_engine::{Device, SingleProcess};
 use simclr_train::config::KEYS;
 use simclr_train::optim::Optimizer;
@@ -41,7 +43,15 @@ const SGD: &str = "optim.name=sgd";
 const ADAMW: &str = "optim.name=adamw";
 
 /// What a key is changed beside, and the change.
-const CHANGES: [(&[&str], &str); 24] = [
+const CHANGES: [(&[&str], &str); 32] = [
+    (&[], "encoder.name=resnet34"),
+    (&[], "encoder.width=0.125"),
+    (&[], "encoder.stem=imagenet"),
+    (&[], "encoder.variant=d"),
+    (&["encoder.name=resnet50"], "encoder.selective_kernels=0.0625"),
+    (&[], "encoder.shortcut=projection"),
+    (&["encoder.stem=imagenet"], "encoder.pool_padding=same"),
+    (&[], "encoder.normalize=imagenet"),
     (&[], "loss.name=nt_logistic"),
     (&["loss.name=nt_logistic"], "loss.mining=semi_hard"),
     (&[TRIPLETS], "loss.mining=semi_hard"),
@@ -75,9 +85,64 @@ fn every_key_reaches_the_computation() {
         assert!(trained(base) == expected, "{base:?} is not the same twice");
         assert!(trained(&[base, &[change]].concat()) != expected, "{change} beside {base:?} changes nothing");
     }
-    let tables = ["loss.", "head.", "optim."];
+    assert_complete(&["encoder.", "loss.", "head.", "optim."], &CHANGES);
+}
+
+/// Every key of these tables is changed.
+fn assert_complete(tables: &[&str], changes: &[(&[&str], &str)]) {
     for key in KEYS.iter().filter(|key| tables.iter().any(|table| key.path.starts_with(table))) {
-        let is_tested = CHANGES.iter().any(|(_, change)| change.split('=').next() == Some(key.path));
+        let is_tested = changes.iter().any(|(_, change)| change.split('=').next() == Some(key.path));
         assert!(is_tested, "{} has no case", key.path);
     }
+}
+
+/// Views of both branches of an image, some for each.
+fn views(sets: &[&str]) -> Vec<u8> {
+    // A blur reaches as far as a twentieth of it.
+    const SIZE: u32 = 40;
+    let config = common::small(&["data.image_size=40"], sets).unwrap();
+    let pixels: Vec<u8> = (0..24 * 20 * 3_u32).map(|i| (i * i % 251) as u8).collect();
+    let image = ImageRef::new(24, 20, &pixels).unwrap();
+    let mut scratch = Scratch::default();
+    let mut all = Vec::new();
+    for (branch, family) in config.view.families(SIZE).unwrap().iter().enumerate() {
+        for index in 0..8 {
+            let mut view = vec![0; family.view_len()];
+            let recipe = family.draw(image.width, image.height, &mut Stream::new(1, 0, index, branch as u64));
+            family.apply(image, &recipe, &mut scratch, &mut view);
+            all.extend(view);
+        }
+    }
+    all
+}
+
+const BLUR: &str = "view.blur_prob=1";
+
+const CHANGES_OF_VIEWS: [(&[&str], &str); 15] = [
+    (&[], "view.crop_area=[0.5, 1.0]"),
+    (&[], "view.crop_aspect=[1.0, 1.0]"),
+    (&[], "view.crop_aspect_law=log_uniform"),
+    (&[], "view.shared_crop=[0.1, 0.2]"),
+    (&[], "view.flip=1"),
+    (&[], "view.color_strength=2"),
+    (&[], "view.color_prob=0"),
+    (&[], "view.gray_prob=1"),
+    (&[], BLUR),
+    (&[BLUR], "view.blur_sigma=[3.0, 4.0]"),
+    (&[BLUR], "view.blur_padding=reflect"),
+    (&[], "view.brightness=additive"),
+    (&[], "view.preset=crop-only"),
+    (&[], "view.a=[{op = \"sobel\"}]"),
+    (&[], "view.b=[{op = \"sobel\"}]"),
+];
+
+#[test]
+fn every_key_reaches_the_views() {
+    for (base, change) in CHANGES_OF_VIEWS {
+        assert!(
+            views(&[base, &[change]].concat()) != views(base),
+            "{change} beside {base:?} changes nothing"
+        );
+    }
+    assert_complete(&["view."], &CHANGES_OF_VIEWS);
 }

@@ -35,7 +35,7 @@ impl FineTunedFile {
     /// [`ExchangeError::NotFineTuned`] of another file; one that is damaged or cannot be read, or of whose tensors one
     /// is missing, of another shape, or useless.
     pub fn read(path: &Path) -> Result<FineTunedFile> {
-        let problem = |problem: String| ExchangeError::Weights { path: path.to_owned(), problem };
+        let problem = |problem: String| ExchangeError::weights(path, problem);
         let lacks = |problem: String| ExchangeError::NotFineTuned { path: path.to_owned(), problem };
         let file = Safetensors::read(path).map_err(|error| match error {
             ExchangeError::NoWeights { .. } => lacks("is no file of safetensors".to_owned()),

@@ -53,7 +53,7 @@ impl Pickle {
     /// sign is to be turned.
     pub fn read(path: &Path, start: &[u8]) -> Result<Pickle> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
-        let problem = |problem| ExchangeError::Weights { path: path.to_owned(), problem };
+        let problem = |problem: String| ExchangeError::weights(path, problem);
         let unread =
             |error: &dyn Display| problem(format!("it cannot be read as a file of PyTorch's: {error}"));
         let file = File::open(path).map_err(io)?;
@@ -150,25 +150,22 @@ impl Source for Pickle {
     }
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let problem = |what: String| ExchangeError::Weights {
-            path: self.path.clone(),
-            problem: format!("tensor `{name}` {what}"),
-        };
-        let tensor = self.tensors.get(name).ok_or_else(|| problem("is missing".to_owned()))?;
+        let problem = |what: &str| ExchangeError::tensor(&self.path, name, what);
+        let tensor = self.tensors.get(name).ok_or_else(|| problem("is missing"))?;
         let Some(left) = self.left.get().checked_sub(tensor.byte_len() as u64) else {
-            return Err(problem(format!(
+            return Err(problem(&format!(
                 "takes {} bytes, with the tensors before it more than {TIMES} times what its file has",
                 tensor.byte_len()
             )));
         };
         self.left.set(left);
-        let bytes = || tensor.read().map_err(|error| problem(format!("cannot be read: {error}")));
+        let bytes = || tensor.read().map_err(|error| problem(&format!("cannot be read: {error}")));
         Ok(match tensor.dtype() {
             DType::F64 => each(&bytes()?, |bytes| f64::from_ne_bytes(bytes) as f32),
             DType::F32 => each(&bytes()?, f32::from_ne_bytes),
             DType::F16 => each(&bytes()?, |bytes| f16::from_ne_bytes(bytes).to_f32()),
             DType::BF16 => each(&bytes()?, |bytes| bf16::from_ne_bytes(bytes).to_f32()),
-            other => return Err(problem(format!("is {other:?}, expected {TYPES}"))),
+            other => return Err(problem(&format!("is {other:?}, expected {TYPES}"))),
         })
     }
 }

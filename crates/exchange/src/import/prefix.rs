@@ -36,15 +36,14 @@ impl Naming {
         let mut found = Naming::all(names);
         let prefixes =
             |found: &[Naming]| found.iter().map(|naming| quoted(&naming.prefix)).collect::<Vec<_>>();
-        let path = || path.to_owned();
-        let problem = |problem| ExchangeError::Weights { path: path(), problem };
+        let problem = |problem: String| ExchangeError::weights(path, problem);
         let at = match (given, &found[..]) {
             (None, []) => return Ok(Naming { prefix: String::new(), first_stage: None, others: Vec::new() }),
             (None, [_]) => 0,
             // A network by itself, whatever else there is.
             (None, [first, ..]) if first.prefix.is_empty() => 0,
             (None, several) => {
-                return Err(ExchangeError::Several { path: path(), prefixes: prefixes(several) });
+                return Err(ExchangeError::Several { path: path.to_owned(), prefixes: prefixes(several) });
             }
             (Some(given), []) => {
                 return Err(problem(format!(

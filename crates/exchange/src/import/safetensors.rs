@@ -50,11 +50,9 @@ impl Safetensors {
             return Err(ExchangeError::NoWeights { path: path.to_owned(), reason });
         }
         file.read_to_end(&mut bytes).map_err(io)?;
-        let (length, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| ExchangeError::Weights {
-                path: path.to_owned(),
-                problem: format!("this file of safetensors is damaged or cut short: {error}"),
-            })?;
+        let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            ExchangeError::weights(path, format!("this file of safetensors is damaged or cut short: {error}"))
+        })?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let start = size_of::<u64>() + length;
         let file = Safetensors { path: path.to_owned(), metadata, header, start, bytes };
@@ -78,7 +76,7 @@ impl Safetensors {
             "it is damaged, or another program changed it: its contents do not match its checksum; write or copy it \
             again, or, where the change was meant, take `{CHECKSUM}` out of its metadata"
         );
-        Err(ExchangeError::Weights { path: self.path.clone(), problem })
+        Err(ExchangeError::weights(&self.path, problem))
     }
 
     /// Reading the header has made sure that they lie within the file.
@@ -96,8 +94,7 @@ impl Safetensors {
     /// # Errors
     /// Those of [`Facts::of`].
     pub fn facts(&self) -> Result<Facts> {
-        Facts::of(&self.metadata)
-            .map_err(|problem| ExchangeError::Weights { path: self.path.clone(), problem })
+        Facts::of(&self.metadata).map_err(|problem| ExchangeError::weights(&self.path, problem))
     }
 }
 
@@ -107,18 +104,15 @@ impl Source for Safetensors {
     }
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
-        let problem = |what: String| ExchangeError::Weights {
-            path: self.path.clone(),
-            problem: format!("tensor `{name}` {what}"),
-        };
-        let info = self.header.info(name).ok_or_else(|| problem("is missing".to_owned()))?;
+        let problem = |what: &str| ExchangeError::tensor(&self.path, name, what);
+        let info = self.header.info(name).ok_or_else(|| problem("is missing"))?;
         let bytes = self.bytes_of(info);
         Ok(match info.dtype {
             Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
             Dtype::F32 => each(bytes, f32::from_le_bytes),
             Dtype::F16 => each(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => each(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            other => return Err(problem(format!("is {other:?}, expected {TYPES}"))),
+            other => return Err(problem(&format!("is {other:?}, expected {TYPES}"))),
         })
     }
 }

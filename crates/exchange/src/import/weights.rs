@@ -166,7 +166,7 @@ impl Weights {
 
     /// An error of this file.
     pub fn problem(&self, problem: String) -> ExchangeError {
-        ExchangeError::Weights { path: self.path.clone(), problem }
+        ExchangeError::weights(&self.path, problem)
     }
 }
 

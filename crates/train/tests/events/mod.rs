@@ -1,4 +1,4 @@
-//! Reads TensorBoard event files as `simclr_train::tensorboard` writes them, checksums left aside.
+//! Reads TensorBoard event files as runs have them, checksums left aside.
 
 use std::path::Path;
 

@@ -14,7 +14,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
-use simclr_train::tensorboard::masked_crc32c;
+use simclr_train::checksum::masked_crc32c;
 
 use self::messages::{BundleEntry, BundleHeader};
 pub(super) use self::place::index_of;
@@ -62,7 +62,7 @@ impl Bundle {
     /// A file that cannot be read, is damaged, or is no index of values that are little-endian.
     pub fn read(index: &Path) -> Result<Bundle> {
         let io = |source| ExchangeError::Io { path: index.to_owned(), source };
-        let problem = |problem| ExchangeError::Weights { path: index.to_owned(), problem };
+        let problem = |problem: String| ExchangeError::weights(index, problem);
         let mut file = File::open(index).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         if length > INDEX_LIMIT {
@@ -112,7 +112,7 @@ impl Bundle {
         let Some(entry) = self.entries.get(name).filter(|entry| entry.dtype == STRING) else {
             return Ok(None);
         };
-        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        let told = |what: &str| self.told(name, what);
         let stored = match usize::try_from(entry.size) {
             Ok(size) if size as u64 <= TEXT_LIMIT => self.bytes(name, entry, size)?,
             _ => return Err(told(&format!("takes {} bytes, expected at most {TEXT_LIMIT}", entry.size))),
@@ -129,7 +129,7 @@ impl Bundle {
 
     /// The bytes of a tensor of values of `each` bytes.
     fn array(&self, name: &str, entry: &BundleEntry, each: usize) -> Result<Vec<u8>> {
-        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        let told = |what: &str| self.told(name, what);
         let expected = sides(entry)
             .and_then(|sides| sides.iter().try_fold(each, |bytes, &side| bytes.checked_mul(side)))
             .ok_or_else(|| told("has a shape that cannot be"))?;
@@ -145,7 +145,7 @@ impl Bundle {
 
     /// The `size` bytes that stand at a tensor's place.
     fn bytes(&self, name: &str, entry: &BundleEntry, size: usize) -> Result<Vec<u8>> {
-        let told = |what: &str| self.problem(format!("tensor `{name}` {what}"));
+        let told = |what: &str| self.told(name, what);
         if !entry.slices.is_empty() {
             return Err(told("was saved in parts, which is not read here"));
         }
@@ -167,9 +167,14 @@ impl Bundle {
         self.index.with_extension(format!("data-{number:05}-of-{:05}", self.shards))
     }
 
+    /// An error of one of its tensors.
+    fn told(&self, name: &str, what: &str) -> ExchangeError {
+        ExchangeError::tensor(&self.index, name, what)
+    }
+
     /// An error of this checkpoint.
     pub fn problem(&self, problem: String) -> ExchangeError {
-        ExchangeError::Weights { path: self.index.clone(), problem }
+        ExchangeError::weights(&self.index, problem)
     }
 }
 
@@ -181,12 +186,12 @@ impl Source for Bundle {
 
     fn values(&self, name: &str) -> Result<Vec<f32>> {
         let Some(entry) = self.entries.get(name) else {
-            return Err(self.problem(format!("tensor `{name}` is missing")));
+            return Err(self.told(name, "is missing"));
         };
         if entry.dtype != FLOAT {
             let known = TYPES.iter().find(|(number, _)| *number == entry.dtype);
             let found = known.map_or_else(|| format!("type {}", entry.dtype), |(_, name)| (*name).to_owned());
-            return Err(self.problem(format!("tensor `{name}` is {found}, expected DT_FLOAT")));
+            return Err(self.told(name, &format!("is {found}, expected DT_FLOAT")));
         }
         let bytes = self.array(name, entry, size_of::<f32>())?;
         Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())

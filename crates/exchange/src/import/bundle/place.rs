@@ -74,7 +74,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
             last.display()
         ),
     };
-    Err(ExchangeError::Weights { path: folder.to_owned(), problem })
+    Err(ExchangeError::weights(folder, problem))
 }
 
 /// What the file `checkpoint` names, whose first line is `model_checkpoint_path: "NAME"`.

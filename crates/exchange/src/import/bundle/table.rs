@@ -4,7 +4,7 @@
 //! Blocks of sorted keys and values, each block with a checksum; a block of the blocks' places; and at the end a
 //! footer that says where that is.
 
-use simclr_train::tensorboard::masked_crc32c;
+use simclr_train::checksum::masked_crc32c;
 
 /// Two places, padded to 40 bytes, and the magic number.
 const FOOTER: usize = 48;
