@@ -149,22 +149,27 @@ mod tests {
         // A rate that f32 holds exactly, as the device does.
         let (rate, step, gradient) = (0.375, 3, tensor(&[0.5, -2.0, 1.0]));
         let verdict = Verdict::new(&device).unwrap();
+        // A power of two: nothing is rounded.
+        let scale = LossScale::new(&device).unwrap();
+        let scaled = tensor(&[0.5, -2.0, 1.0].map(|g| g * scale.figures().unwrap().scale));
         for rule in &rules {
-            let updated = |stride: Stride| {
+            let updated = |gradient: &Tensor, stride: Stride| {
                 let mut value = tensor(&[1.0, 2.0, -3.0]);
                 let mut state = tensor(&vec![0.25; 3 * rule.copies()]);
-                let mut list =
-                    [Trained { gradient: &gradient, value: &mut value, state: &mut state, adapted: true }];
+                let mut list = [Trained { gradient, value: &mut value, state: &mut state, adapted: true }];
                 device.update(rule, stride, &mut list)?;
                 Ok::<_, EngineError>((value.to_vec()?, state.to_vec()?))
             };
-            let deferred = |hyper: &Tensor| {
-                updated(Stride::Deferred(Deferred { hyper, verdict: &verdict, scale: None }))
+            let deferred = |gradient: &Tensor, hyper: &Tensor, scale: Option<&LossScale>| {
+                updated(gradient, Stride::Deferred(Deferred { hyper, verdict: &verdict, scale }))
             };
-            let now = updated(Stride::Now { rate, step }).unwrap();
+            let now = updated(&gradient, Stride::Now { rate, step }).unwrap();
             assert!(now.0 != [1.0, 2.0, -3.0]);
-            assert_eq!(deferred(&tensor(&rule.hyper(rate, step))).unwrap(), now);
-            assert!(deferred(&tensor(&[0.375])).unwrap_err().to_string().contains("[3]"));
+            let hyper = tensor(&rule.hyper(rate, step));
+            assert_eq!(deferred(&gradient, &hyper, None).unwrap(), now);
+            assert_eq!(deferred(&scaled, &hyper, Some(&scale)).unwrap(), now);
+            let error = deferred(&gradient, &tensor(&[0.375]), None).unwrap_err().to_string();
+            assert!(error.contains("[3]"), "{error}");
         }
     }
 }
