@@ -240,7 +240,7 @@ mod tests {
     fn lists_that_have_names() {
         let crop = ViewOp::RandomResizedCrop(RandomResizedCrop::default());
         let flip = ViewOp::HorizontalFlip(HorizontalFlip::default());
-        assert_eq!(ViewPreset::CropOnly.ops(), [crop.clone()]);
+        assert_eq!(ViewPreset::CropOnly.ops(), std::slice::from_ref(&crop));
         assert_eq!(ViewPreset::Supervised.ops(), [crop, flip]);
         // The two versions of the authors' code differ in brightness alone.
         let mut first = ViewPreset::Simclr.ops();

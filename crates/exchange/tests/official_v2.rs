@@ -16,6 +16,9 @@ const CHANNELS: usize = 4;
 /// What gates squeeze to at least (`min_dim`).
 const SQUEEZED: usize = 32;
 
+/// Shapes and values of tensors by their names.
+type Variables = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// A convolution or a BatchNorm, in the order of the official code: sides of the first, channels of the second.
 enum Layer {
     Conv([usize; 4], String),
@@ -56,7 +59,7 @@ fn layers() -> Vec<Layer> {
 }
 
 /// The variables of these layers by their names there, and what each is called here. No two hold the same values.
-fn variables(layers: &[Layer]) -> (BTreeMap<String, (Vec<usize>, Vec<f32>)>, Vec<[String; 2]>) {
+fn variables(layers: &[Layer]) -> (Variables, Vec<[String; 2]>) {
     let (mut variables, mut names) = (BTreeMap::new(), Vec::new());
     let mut add = |theirs: String, ours: String, shape: &[usize]| {
         let first = 31 * names.len();
@@ -94,7 +97,7 @@ fn variables(layers: &[Layer]) -> (BTreeMap<String, (Vec<usize>, Vec<f32>)>, Vec
 }
 
 /// Writes variables as TensorFlow does: values one after another, and an index of one block.
-fn write(checkpoint: &Path, variables: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+fn write(checkpoint: &Path, variables: &Variables) {
     let varint = |number: usize| {
         let mut bytes = Vec::new();
         encode_varint(number as u64, &mut bytes);
