@@ -99,6 +99,8 @@ fn keys_without_effect_are_known() {
         (&["view.preset=simclr", "view.shared_crop=[0.5, 1]"], "view.shared_crop", None),
         (&["data.image_size=32", "view.blur_sigma=[1, 2]"], "view.blur_sigma", Some("view.blur_prob=0")),
         (&["data.image_size=96", "view.blur_sigma=[1, 2]"], "view.blur_sigma", None),
+        (&["data.image_size=19", "view.blur_prob=1"], "view.blur_prob", Some("data.image_size=19")),
+        (&["data.image_size=20", "view.blur_prob=1"], "view.blur_prob", None),
         (&["view.color_prob=0", "view.brightness=additive"], "view.brightness", Some("view.color_prob=0")),
         (&["data.cache=none", "data.cache_limit=2"], "data.cache_limit", Some("data.cache=none")),
         (&["data.holdout=0", "train.knn_every=2"], "train.knn_every", Some("data.holdout=0")),

@@ -39,6 +39,13 @@ impl Default for GaussianBlur {
     }
 }
 
+impl GaussianBlur {
+    /// Whether it changes views of `size` x `size` pixels: its kernel has one pixel below 20.
+    pub fn changes(size: u32) -> bool {
+        radius(size as usize) > 0
+    }
+}
+
 impl Draw for GaussianBlur {
     fn check(&self) -> Result<(), AugmentError> {
         check::probability("gaussian_blur.prob", self.prob.unwrap_or(0.0))?;

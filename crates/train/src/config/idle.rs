@@ -1,6 +1,6 @@
 //! Keys that mean nothing beside the values of others.
 
-use simclr_augment::ViewPreset;
+use simclr_augment::{GaussianBlur, ViewPreset};
 
 use super::{Cache, Config, DeviceName, HeadKind, LossName, OptimizerName, Stem, Variant};
 
@@ -53,8 +53,11 @@ impl Config {
             return Some("view.preset".to_owned());
         }
         let off = |prob: f32, name: &str| (prob == 0.0).then(|| format!("view.{name}=0"));
+        let size = self.data.image_size;
+        let too_small = || (!GaussianBlur::changes(size)).then(|| format!("data.image_size={size}"));
         match key {
-            "blur_sigma" | "blur_padding" => off(view.blur_prob_at(self.data.image_size), "blur_prob"),
+            "blur_prob" if view.blur_prob_at(size) > 0.0 => too_small(),
+            "blur_sigma" | "blur_padding" => off(view.blur_prob_at(size), "blur_prob").or_else(too_small),
             "color_strength" => off(view.color_prob, "color_prob"),
             "brightness" => {
                 off(view.color_prob, "color_prob").or_else(|| off(view.color_strength, "color_strength"))
