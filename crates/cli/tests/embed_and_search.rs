@@ -192,6 +192,15 @@ fn a_search_among_features_written_before() {
     simclr(&[&stored[..], &[path(&data), "--out", path(&again)]].concat()).expect(0, &[]);
     assert_eq!(fs::read(&sheet).unwrap(), fs::read(&again).unwrap());
 
+    // Two of one name have the same picture.
+    let (list, twice) = (dir.path().join("list.txt"), dir.path().join("twice.parquet"));
+    fs::write(&list, format!("{0}\n{0}\n{1}\n", path(&own), path(&data.join("class 0/1.png")))).unwrap();
+    simclr(&["embed", path(&run), path(&list), "--out", path(&twice)]).expect(0, &["3 rows"]);
+    let words = ["search", path(&run), path(&list), "--query", path(&own), "--out"];
+    simclr(&[&words[..], &[path(&sheet)]].concat()).expect(0, &[]);
+    simclr(&[&words[..], &[path(&again), "--features", path(&twice)]].concat()).expect(0, &[]);
+    assert_eq!(fs::read(&sheet).unwrap(), fs::read(&again).unwrap());
+
     let fail = |more: &[&str], words: &[&str]| simclr(&[&stored[..], more].concat()).expect(2, words);
     fail(&["--out", path(&sheet)], &["give DATA too"]);
     fail(&[path(&data)], &["leave one out"]);

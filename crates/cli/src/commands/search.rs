@@ -218,14 +218,16 @@ impl Base {
             }
             Base::Features { stored, images } => {
                 let images = images.as_ref().ok_or_else(|| usage("--out needs DATA"))?;
-                let mut wanted: HashMap<String, u32> =
-                    numbers.map(|number| (stored.image(number).place(), number)).collect();
-                let all = 0..images.dataset().len() as u32;
-                let places = all.filter_map(|image| {
-                    let number = wanted.remove(&images.image(image).place())?;
-                    Some((number, image as usize))
-                });
-                let places = places.collect();
+                // A list may name an image twice, and an archive hold two of a name.
+                let mut wanted: HashMap<String, Vec<u32>> = HashMap::new();
+                for number in numbers {
+                    wanted.entry(stored.image(number).place()).or_default().push(number);
+                }
+                let mut places = HashMap::new();
+                for image in 0..images.dataset().len() {
+                    let of_this = wanted.remove(&images.image(image as u32).place()).unwrap_or_default();
+                    places.extend(of_this.into_iter().map(|number| (number, image)));
+                }
                 match wanted.keys().min() {
                     Some(place) => Err(usage(format!(
                         "{place} was found, and is not among the images of DATA; give those that the features are of"

@@ -185,7 +185,14 @@ fn features(group: &dyn RowGroupReader, dim: usize) -> Result<Vec<f32>, ParquetE
     let is_even = values.len() == repeats.len()
         && values.len().is_multiple_of(dim)
         && repeats.iter().enumerate().all(|(place, &level)| (level == 0) == begins(place));
-    if is_even { Ok(values) } else { Err(damaged(format!("not every image has {dim} values"))) }
+    if !is_even {
+        return Err(damaged(format!("not every image has {dim} values")));
+    }
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(damaged("a value is not finite"))
+    }
 }
 
 /// A column of a row group, with the levels that it has.
