@@ -12,6 +12,8 @@ use crate::simd::Simd;
 pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + private::Sealed {
     /// How many values make a unit of 32 bits, which is what a register tile of the convolution multiplies.
     const PER_UNIT: usize;
+    /// Whether it is bf16: see `Kernel::BF16`.
+    const BF16: bool;
 
     /// The value in f32, exactly.
     fn widen(self) -> f32;
@@ -86,6 +88,7 @@ mod private {
 
 impl Element for f32 {
     const PER_UNIT: usize = 1;
+    const BF16: bool = false;
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -132,6 +135,7 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const PER_UNIT: usize = 2;
+    const BF16: bool = true;
 
     #[inline(always)]
     fn widen(self) -> f32 {

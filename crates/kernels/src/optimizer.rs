@@ -115,7 +115,7 @@ pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moment
     assert!(g.len() == w.len() && moments.len() == 2 * w.len());
     let AdamWStep { rate, betas: [b1, b2], epsilon, decay, corrections: [c1, c2] } = step;
     let (first, second) = moments.split_at_mut(w.len());
-    cpu.threads.run_chunk_triples([first, second, w], PIECE, |i, [m, v, w]| {
+    cpu.threads.run_chunks_alike([first, second, w], PIECE, |i, [m, v, w]| {
         let g = &g[i * PIECE..i * PIECE + w.len()];
         cpu.isa.vectorize(
             #[inline(always)]

@@ -49,6 +49,7 @@ struct Lanes;
 
 impl Kernel for Lanes {
     type Output = usize;
+    const BF16: bool = false;
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> usize {
         S::LANES
@@ -59,6 +60,7 @@ struct MultiplyAdds;
 
 impl Kernel for MultiplyAdds {
     type Output = ();
+    const BF16: bool = false;
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let factor = simd.splat(std::hint::black_box(0.5));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::shared::SharedMut;
+
 /// A pool of worker threads that runs numbered pieces.
 ///
 /// Which thread runs a piece is left to the pool, so a piece must write only what no other piece writes, and
@@ -43,23 +45,23 @@ impl Threads {
     /// Runs `piece(0)`, ..., `piece(pieces - 1)`, each once, on any thread and in any order, and returns when
     /// all are done.
     pub fn run(&self, pieces: usize, piece: impl Fn(usize) + Sync) {
+        self.share(pieces, &piece);
+    }
+
+    // Not generic, so that the pool's machinery is compiled once and not for every kernel.
+    fn share(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
         use rayon::prelude::*;
-        if pieces == 1 || self.count() == 1 {
+        if pieces <= 1 || self.count() == 1 {
             // Nothing to share: stay on the calling thread and spare the hand-over.
             (0..pieces).for_each(piece);
         } else {
-            self.pool.install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(&piece));
+            self.pool.install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(piece));
         }
     }
 
     /// Cuts `data` into chunks of `len` values (the last may be shorter) and runs `piece(index, chunk)` on each.
     pub fn run_chunks<T: Send>(&self, data: &mut [T], len: usize, piece: impl Fn(usize, &mut [T]) + Sync) {
-        use rayon::prelude::*;
-        if data.len() <= len || self.count() == 1 {
-            data.chunks_mut(len).enumerate().for_each(|(i, chunk)| piece(i, chunk));
-        } else {
-            self.pool.install(|| data.par_chunks_mut(len).enumerate().for_each(|(i, chunk)| piece(i, chunk)));
-        }
+        self.run_chunks_alike([data], len, |i, [chunk]| piece(i, chunk));
     }
 
     /// Cuts two slices of one length alike and runs `piece(index, chunk of a, chunk of b)`.
@@ -70,32 +72,30 @@ impl Threads {
         len: usize,
         piece: impl Fn(usize, &mut [A], &mut [B]) + Sync,
     ) {
-        use rayon::prelude::*;
         assert_eq!(a.len(), b.len(), "both slices are cut alike");
-        if a.len() <= len || self.count() == 1 {
-            a.chunks_mut(len).zip(b.chunks_mut(len)).enumerate().for_each(|(i, (a, b))| piece(i, a, b));
-        } else {
-            let pairs = a.par_chunks_mut(len).zip(b.par_chunks_mut(len)).enumerate();
-            self.pool.install(|| pairs.for_each(|(i, (a, b))| piece(i, a, b)));
-        }
+        let b = SharedMut::new(b);
+        self.run_chunks(a, len, |i, a| {
+            // SAFETY: chunks are disjoint, each runs once, and `b` is borrowed until all are done.
+            let b = unsafe { b.slice(i * len, a.len()) };
+            piece(i, a, b);
+        });
     }
 
-    /// Cuts three slices of one length alike and runs `piece(index, chunks)`.
-    pub fn run_chunk_triples<T: Send>(
+    /// Cuts slices of one length alike and runs `piece(index, chunks)`.
+    pub fn run_chunks_alike<T: Send, const N: usize>(
         &self,
-        [a, b, c]: [&mut [T]; 3],
+        slices: [&mut [T]; N],
         len: usize,
-        piece: impl Fn(usize, [&mut [T]; 3]) + Sync,
+        piece: impl Fn(usize, [&mut [T]; N]) + Sync,
     ) {
-        use rayon::prelude::*;
-        assert!(a.len() == b.len() && a.len() == c.len(), "all slices are cut alike");
-        if a.len() <= len || self.count() == 1 {
-            let chunks = a.chunks_mut(len).zip(b.chunks_mut(len)).zip(c.chunks_mut(len));
-            chunks.enumerate().for_each(|(i, ((a, b), c))| piece(i, [a, b, c]));
-        } else {
-            let chunks = a.par_chunks_mut(len).zip(b.par_chunks_mut(len)).zip(c.par_chunks_mut(len));
-            self.pool.install(|| chunks.enumerate().for_each(|(i, ((a, b), c))| piece(i, [a, b, c])));
-        }
+        let total = slices.first().map_or(0, |slice| slice.len());
+        assert!(slices.iter().all(|slice| slice.len() == total), "all slices are cut alike");
+        let slices = slices.map(SharedMut::new);
+        self.run(total.div_ceil(len), |i| {
+            let start = i * len;
+            // SAFETY: chunks are disjoint, each runs once, and the slices are borrowed until all are done.
+            piece(i, slices.map(|slice| unsafe { slice.slice(start, len.min(total - start)) }));
+        });
     }
 }
 

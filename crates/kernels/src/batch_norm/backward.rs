@@ -173,6 +173,7 @@ struct Sums<'a, E> {
 
 impl<E: Element> Kernel for Sums<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
@@ -275,6 +276,7 @@ struct Input<'a, E> {
 
 impl<E: Element> Kernel for Input<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -48,6 +48,7 @@ struct Forward<'a, E> {
 
 impl<E: Element> Kernel for Forward<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

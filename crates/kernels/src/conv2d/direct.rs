@@ -186,6 +186,7 @@ struct PieceKernel<'a, E> {
 
 impl<E: Element> Kernel for PieceKernel<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -134,6 +134,7 @@ struct MakePlan<'a>(&'a Conv2dGeometry);
 
 impl Kernel for MakePlan<'_> {
     type Output = Plan;
+    const BF16: bool = false;
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Plan {
         Plan::new(self.0, S::LANES)
@@ -152,6 +153,7 @@ struct Unit<'a, E> {
 
 impl<E: Element> Kernel for Unit<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -76,6 +76,7 @@ pub struct Width;
 
 impl Kernel for Width {
     type Output = (usize, usize);
+    const BF16: bool = false;
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Self::Output {
         (S::LANES, max_vectors::<S>())

@@ -151,6 +151,7 @@ struct Forward<'s, 'a> {
 
 impl Kernel for Forward<'_, '_> {
     type Output = ();
+    const BF16: bool = false;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
@@ -297,6 +298,7 @@ struct Backward<'s, 'a> {
 
 impl Kernel for Backward<'_, '_> {
     type Output = ();
+    const BF16: bool = false;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {

@@ -118,6 +118,7 @@ mod tests {
 
     impl Kernel for Case<'_> {
         type Output = ();
+        const BF16: bool = false;
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let (row_step, col_step) = if self.transposed { (1, 16) } else { (32, 1) };

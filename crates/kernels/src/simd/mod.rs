@@ -116,6 +116,8 @@ pub trait Simd: Copy {
 pub trait Kernel {
     /// What the work returns.
     type Output;
+    /// Whether it handles bf16: what does not is the same with AVX512_BF16 as without, and compiled once for both.
+    const BF16: bool;
     /// Does it. Mark the implementation, and all that it calls with `simd`, `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
@@ -131,7 +133,9 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: an `Isa` of this level exists only where `Isa::detect` found AVX-512 F, BW, DQ and VL.
         Level::Avx512 => return unsafe { avx512::run(kernel) },
         // SAFETY: likewise, and AVX512_BF16.
-        Level::Avx512Bf16 => return unsafe { avx512::run_bf16(kernel) },
+        Level::Avx512Bf16 if K::BF16 => return unsafe { avx512::run_bf16(kernel) },
+        // SAFETY: as for `Avx512`, which this level includes.
+        Level::Avx512Bf16 => return unsafe { avx512::run(kernel) },
     }
     let _ = isa;
     kernel.run(portable::Portable)
@@ -146,6 +150,7 @@ mod tests {
 
     impl Kernel for Roundtrip {
         type Output = ();
+        const BF16: bool = true;
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let from: Vec<f32> = (0..S::LANES + 1).map(|i| i as f32 + 1.0).collect();
@@ -178,6 +183,7 @@ mod tests {
 
     impl Kernel for Bf16Roundtrip {
         type Output = ();
+        const BF16: bool = true;
         #[inline(always)]
         fn run<S: Simd>(self, simd: S) {
             let numbers = [1.003, -2.7, f32::MAX, f32::INFINITY, -0.0, 3.0e-38, 1.003_906_2, 1.011_718_7];

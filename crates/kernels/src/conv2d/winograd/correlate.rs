@@ -104,6 +104,7 @@ struct TransformWeights<'a> {
 
 impl Kernel for TransformWeights<'_> {
     type Output = ();
+    const BF16: bool = false;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
@@ -152,6 +153,7 @@ struct Group<'a, E> {
 
 impl<E: Element> Kernel for Group<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {

@@ -151,6 +151,7 @@ mod tests {
         struct Columns<L, const I: usize, const O: usize>(Matrix<L>);
         impl<L: Line<I, O>, const I: usize, const O: usize> Kernel for Columns<L, I, O> {
             type Output = Vec<Vec<f64>>;
+            const BF16: bool = false;
             fn run<S: Simd>(self, simd: S) -> Vec<Vec<f64>> {
                 let mut matrix = vec![vec![0.0; I]; O];
                 for j in 0..I {

@@ -100,6 +100,7 @@ struct Unit<'a, E> {
 
 impl<E: Element> Kernel for Unit<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
