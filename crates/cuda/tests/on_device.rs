@@ -300,7 +300,7 @@ fn nt_xent_of(device: &Device, anchors: usize, dim: usize) {
     let mut found = device.buffer::<f32>(4 * anchors).unwrap();
     nt_xent::forward(gpu, &shape, on_z.read(), found.write()).unwrap();
     let mut want = vec![simclr_kernels::nt_xent::Anchor::default(); anchors];
-    simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, (&z, &z), &mut want);
+    simclr_kernels::nt_xent::nt_xent_forward(&portable(), &shape, &z, &mut want);
     let losses: Vec<f32> = device.values(found.read()).unwrap().into_iter().step_by(4).collect();
     assert_close(
         "losses",
@@ -315,7 +315,6 @@ fn nt_xent_of(device: &Device, anchors: usize, dim: usize) {
     nt_xent::backward(gpu, &shape, on_z.read(), known, 1.0, dy.read(), dz.write()).unwrap();
     let lse: Vec<f32> = want.iter().map(simclr_kernels::nt_xent::Anchor::lse).collect();
     let mut gradient = vec![0.0; z.len()];
-    let operands = (&z[..], &z[..]);
-    simclr_kernels::nt_xent::nt_xent_backward(&portable(), &shape, operands, &want, &lse, 1.0, &mut gradient);
+    simclr_kernels::nt_xent::nt_xent_backward(&portable(), &shape, &z, &want, &lse, 1.0, &mut gradient);
     assert_close("gradient", &device.values(dz.read()).unwrap(), &gradient, tolerance::<f32>());
 }

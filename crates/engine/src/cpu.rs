@@ -427,14 +427,9 @@ impl Kernels for CpuKernels {
         Ok(())
     }
 
-    fn nt_xent_forward(
-        &self,
-        shape: &ContrastiveShape,
-        (z, all): (&Tensor, &Tensor),
-        anchors: &mut Tensor,
-    ) -> Result<()> {
+    fn nt_xent_forward(&self, shape: &ContrastiveShape, all: &Tensor, anchors: &mut Tensor) -> Result<()> {
         let anchors = bytemuck::cast_slice_mut(anchors.as_mut_slice()?);
-        nt_xent::nt_xent_forward(&self.cpu, shape, (z.as_slice()?, all.as_slice()?), anchors);
+        nt_xent::nt_xent_forward(&self.cpu, shape, all.as_slice()?, anchors);
         Ok(())
     }
 
@@ -454,16 +449,16 @@ impl Kernels for CpuKernels {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        (z, all): (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let factor = one_of(dy)? / shape.views as f32;
-        let operands = (z.as_slice()?, all.as_slice()?);
+        let all = all.as_slice()?;
         let (anchors, lse) = (bytemuck::cast_slice(anchors.as_slice()?), lse.as_slice()?);
-        nt_xent::nt_xent_backward(&self.cpu, shape, operands, anchors, lse, factor, dz.as_mut_slice()?);
+        nt_xent::nt_xent_backward(&self.cpu, shape, all, anchors, lse, factor, dz.as_mut_slice()?);
         Ok(())
     }
 
@@ -471,16 +466,16 @@ impl Kernels for CpuKernels {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (z, all): (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         pairs: &mut Tensor,
         losses: &mut Tensor,
     ) -> Result<()> {
-        let operands = (z.as_slice()?, all.as_slice()?);
+        let all = all.as_slice()?;
         let anchors = bytemuck::cast_slice(anchors.as_slice()?);
         let pairs = bytemuck::cast_slice_mut(pairs.as_mut_slice()?);
         let losses = losses.as_mut_slice()?;
-        pair_loss::pair_loss_forward(&self.cpu, shape, loss, operands, anchors, pairs, losses);
+        pair_loss::pair_loss_forward(&self.cpu, shape, loss, all, anchors, pairs, losses);
         Ok(())
     }
 
@@ -494,15 +489,15 @@ impl Kernels for CpuKernels {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (z, all): (&Tensor, &Tensor),
+        all: &Tensor,
         pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let factor = one_of(dy)? / shape.views as f32;
-        let operands = (z.as_slice()?, all.as_slice()?);
+        let all = all.as_slice()?;
         let (pairs, dz) = (bytemuck::cast_slice(pairs.as_slice()?), dz.as_mut_slice()?);
-        pair_loss::pair_loss_backward(&self.cpu, shape, loss, operands, pairs, factor, dz);
+        pair_loss::pair_loss_backward(&self.cpu, shape, loss, all, pairs, factor, dz);
         Ok(())
     }
 

@@ -435,12 +435,7 @@ impl Kernels for CudaKernels {
         Ok(ops::l2_normalize::l2_normalize_backward(&self.gpu, x.gpu()?, dy, x.last_dim(), dx)?)
     }
 
-    fn nt_xent_forward(
-        &self,
-        shape: &ContrastiveShape,
-        (_, all): (&Tensor, &Tensor),
-        anchors: &mut Tensor,
-    ) -> Result<()> {
+    fn nt_xent_forward(&self, shape: &ContrastiveShape, all: &Tensor, anchors: &mut Tensor) -> Result<()> {
         let (all, anchors) = (all.gpu()?, anchors.gpu_mut(&self.gpu)?);
         Ok(ops::nt_xent::forward(&self.gpu, shape, all, anchors)?)
     }
@@ -458,7 +453,7 @@ impl Kernels for CudaKernels {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        (_, all): (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
@@ -473,7 +468,7 @@ impl Kernels for CudaKernels {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (_, all): (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         pairs: &mut Tensor,
         losses: &mut Tensor,
@@ -492,7 +487,7 @@ impl Kernels for CudaKernels {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        (_, all): (&Tensor, &Tensor),
+        all: &Tensor,
         pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,

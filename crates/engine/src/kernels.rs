@@ -337,13 +337,8 @@ pub trait Kernels: Send + Sync {
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of L2 normalisation.
     fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
-    /// NT-Xent's figures of each anchor: (anchors, 4), one [`simclr_kernels::nt_xent::Anchor`] a row.
-    fn nt_xent_forward(
-        &self,
-        shape: &ContrastiveShape,
-        operands: (&Tensor, &Tensor),
-        anchors: &mut Tensor,
-    ) -> Result<()>;
+    /// NT-Xent's figures of each anchor, from z of all workers: (anchors, 4), one [`simclr_kernels::nt_xent::Anchor`] a row.
+    fn nt_xent_forward(&self, shape: &ContrastiveShape, all: &Tensor, anchors: &mut Tensor) -> Result<()>;
     /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of
     /// entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
@@ -354,7 +349,7 @@ pub trait Kernels: Send + Sync {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
@@ -366,7 +361,7 @@ pub trait Kernels: Send + Sync {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         pairs: &mut Tensor,
         losses: &mut Tensor,
@@ -379,7 +374,7 @@ pub trait Kernels: Send + Sync {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,

@@ -57,6 +57,11 @@ fn bytes_of(tensor: Option<&Tensor>) -> u64 {
     tensor.map_or(0, |x| bytes([x]))
 }
 
+/// Operations of all similarities of the anchors to all views.
+fn similarities(shape: &ContrastiveShape) -> u64 {
+    2 * (shape.anchors * shape.views * shape.dim) as u64
+}
+
 /// Operations of a product of `rows` rows with a weight matrix.
 fn product(rows: &Tensor, w: &Tensor) -> u64 {
     2 * (rows.len() / rows.last_dim().max(1) * w.len()) as u64
@@ -348,14 +353,9 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         self.time(work, (0, bytes([x, dy, dx])), |k| k.l2_normalize_backward(x, dy, dx))
     }
 
-    fn nt_xent_forward(
-        &self,
-        shape: &ContrastiveShape,
-        (z, all): (&Tensor, &Tensor),
-        anchors: &mut Tensor,
-    ) -> Result<()> {
+    fn nt_xent_forward(&self, shape: &ContrastiveShape, all: &Tensor, anchors: &mut Tensor) -> Result<()> {
         let work = ("nt_xent", FORWARD, Shape::Rows(shape.dim));
-        self.time(work, (product(z, all), bytes([z, all])), |k| k.nt_xent_forward(shape, (z, all), anchors))
+        self.time(work, (similarities(shape), bytes([all])), |k| k.nt_xent_forward(shape, all, anchors))
     }
 
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()> {
@@ -371,32 +371,30 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
-        let (z, all) = operands;
         // The similarities again, and their weights times the views.
-        let cost = (2 * product(z, all), bytes([z, all, dz]));
-        self.time(work, cost, |k| k.nt_xent_backward(shape, operands, anchors, lse, dy, dz))
+        let cost = (2 * similarities(shape), bytes([all, dz]));
+        self.time(work, cost, |k| k.nt_xent_backward(shape, all, anchors, lse, dy, dz))
     }
 
     fn pair_loss_forward(
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         anchors: &Tensor,
         pairs: &mut Tensor,
         losses: &mut Tensor,
     ) -> Result<()> {
         let work = (PAIR_LOSS, FORWARD, Shape::Rows(shape.dim));
-        let (z, all) = operands;
-        let cost = (product(z, all), bytes([z, all, anchors, pairs, losses]));
-        self.time(work, cost, |k| k.pair_loss_forward(shape, loss, operands, anchors, pairs, losses))
+        let cost = (similarities(shape), bytes([all, anchors, pairs, losses]));
+        self.time(work, cost, |k| k.pair_loss_forward(shape, loss, all, anchors, pairs, losses))
     }
 
     fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()> {
@@ -408,17 +406,16 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         &self,
         shape: &ContrastiveShape,
         loss: PairLoss,
-        operands: (&Tensor, &Tensor),
+        all: &Tensor,
         pairs: &Tensor,
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = (PAIR_LOSS, BACKWARD, Shape::Rows(shape.dim));
-        let (z, all) = operands;
         // The similarities again, and their weights times the views; or for each view the few that count.
-        let products = if loss.semi_hard { 0 } else { 2 * product(z, all) };
-        let cost = (products, bytes([z, all, pairs, dz]));
-        self.time(work, cost, |k| k.pair_loss_backward(shape, loss, operands, pairs, dy, dz))
+        let products = if loss.semi_hard { 0 } else { 2 * similarities(shape) };
+        let cost = (products, bytes([all, pairs, dz]));
+        self.time(work, cost, |k| k.pair_loss_backward(shape, loss, all, pairs, dy, dz))
     }
 
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64> {
@@ -540,21 +537,21 @@ mod tests {
 
         // Of 4 anchors with 8 views, of 3 values each.
         let shape = ContrastiveShape { anchors: 4, views: 8, offset: 0, dim: 3, temperature: 1.0 };
-        let (z, all, dy) = (zeros(&[4, 3]), zeros(&[8, 3]), zeros(&[1]));
+        let (all, dy) = (zeros(&[8, 3]), zeros(&[1]));
         let (found, lse, pairs) = (zeros(&[4, 4]), zeros(&[8]), zeros(&[8, 4]));
         let similarities = 2 * 4 * 8 * 3;
-        let (forward, _) = cost(&|k| k.nt_xent_forward(&shape, (&z, &all), &mut zeros(&[4, 4])));
+        let (forward, _) = cost(&|k| k.nt_xent_forward(&shape, &all, &mut zeros(&[4, 4])));
         let (backward, _) =
-            cost(&|k| k.nt_xent_backward(&shape, (&z, &all), &found, &lse, &dy, &mut zeros(&[4, 3])));
+            cost(&|k| k.nt_xent_backward(&shape, &all, &found, &lse, &dy, &mut zeros(&[4, 3])));
         assert_eq!([forward, backward], [similarities, 2 * similarities]);
         for (semi_hard, products) in [(false, 2 * similarities), (true, 0)] {
             let loss = PairLoss { term: Term::Logistic, semi_hard };
             let (forward, _) = cost(&|k| {
                 let (mut own, mut losses) = (zeros(&[4, 4]), zeros(&[4]));
-                k.pair_loss_forward(&shape, loss, (&z, &all), &found, &mut own, &mut losses)
+                k.pair_loss_forward(&shape, loss, &all, &found, &mut own, &mut losses)
             });
             let (backward, _) =
-                cost(&|k| k.pair_loss_backward(&shape, loss, (&z, &all), &pairs, &dy, &mut zeros(&[4, 3])));
+                cost(&|k| k.pair_loss_backward(&shape, loss, &all, &pairs, &dy, &mut zeros(&[4, 3])));
             assert_eq!([forward, backward], [similarities, products]);
         }
     }

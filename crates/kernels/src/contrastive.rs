@@ -37,11 +37,11 @@ impl ContrastiveShape {
         self.views - 2
     }
 
-    pub(crate) fn check(&self, z: &[f32], all: &[f32]) {
+    pub(crate) fn check(&self, all: &[f32]) {
         assert!(self.anchors >= 2 && self.anchors.is_multiple_of(2), "two views of every image");
         assert!(sum([self.offset, self.anchors]).is_some_and(|end| end <= self.views));
         assert!(addressable([Some(self.views), Some(self.dim)]) && self.dim > 0, "z of {self:?}");
-        assert!(z.len() == self.anchors * self.dim && all.len() == self.views * self.dim);
+        assert_eq!(all.len(), self.views * self.dim);
     }
 }
 
@@ -74,10 +74,11 @@ impl Tile<'_> {
 
     /// Fills it with s(i,k) = z_i . z_k / tau; an anchor's similarity to itself becomes -infinity.
     #[inline(always)]
-    fn fill(&mut self, shape: &ContrastiveShape, (z, all): (&[f32], &[f32])) {
+    fn fill(&mut self, shape: &ContrastiveShape, all: &[f32]) {
         let (d, columns) = (shape.dim, self.columns);
         let rows = self.values.len() / columns;
-        let anchors = Operand::new(&z[self.start * d..(self.start + rows) * d], d);
+        let own = shape.offset + self.start;
+        let anchors = Operand::new(&all[own * d..(own + rows) * d], d);
         multiply(anchors, self.views(shape, all).t(), self.values, false);
         self.values.iter_mut().for_each(|s| *s /= shape.temperature);
         for row in 0..rows {
@@ -104,7 +105,7 @@ pub(crate) fn values() -> Scratch<f32> {
 #[inline(always)]
 pub(crate) fn walk(
     shape: &ContrastiveShape,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     (start, rows): (usize, usize),
     values: &mut [f32],
     mut visit: impl FnMut(&mut Tile),
@@ -112,7 +113,7 @@ pub(crate) fn walk(
     for first in (0..shape.views).step_by(COLUMNS) {
         let columns = COLUMNS.min(shape.views - first);
         let mut tile = Tile { start, first, columns, values: &mut values[..rows * columns] };
-        tile.fill(shape, operands);
+        tile.fill(shape, all);
         visit(&mut tile);
     }
 }
@@ -122,7 +123,7 @@ pub(crate) fn walk(
 pub(crate) fn gradient(
     cpu: &Cpu,
     shape: &ContrastiveShape,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     scale: f32,
     dz: &mut [f32],
     weigh: impl Fn(&mut Tile) + Sync,
@@ -136,14 +137,14 @@ pub(crate) fn gradient(
             || {
                 walk(
                     shape,
-                    operands,
+                    all,
                     (piece * ROWS, rows),
                     &mut values,
                     #[inline(always)]
                     |tile| {
                         weigh(tile);
                         let weights = Operand::new(tile.values, tile.columns);
-                        multiply(weights, tile.views(shape, operands.1), dz, tile.first > 0);
+                        multiply(weights, tile.views(shape, all), dz, tile.first > 0);
                     },
                 );
             },

@@ -44,10 +44,9 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
     for (anchors, before, after, dim, temperature, size) in SHAPES {
         let count = before + anchors + after;
         let all = views(count, dim, size);
-        let z = &all[before * dim..][..anchors * dim];
         let shape = ContrastiveShape { anchors, views: count, offset: before, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
-        cpu::nt_xent_forward(&portable(), &shape, (z, &all), &mut want);
+        cpu::nt_xent_forward(&portable(), &shape, &all, &mut want);
         // What other workers have found, near enough.
         let mut lse = vec![want[0].lse(); count];
         let (factor, dy) = (0.25, 2.0);
@@ -84,8 +83,8 @@ fn anchors_and_gradient_are_those_of_the_portable_form() {
         let fits = |lse: f32, a: &[f32]| lse == (a[1] + a[0]).max(a[1]).max(a[3]);
         assert!(got.2.iter().zip(got.0.chunks_exact(4)).all(|(lse, anchor)| fits(*lse, anchor)), "{what}");
         lse[before..before + anchors].iter_mut().zip(&want).for_each(|(lse, anchor)| *lse = anchor.lse());
-        let mut dz = vec![0.0; z.len()];
-        cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, factor * dy, &mut dz);
+        let mut dz = vec![0.0; anchors * dim];
+        cpu::nt_xent_backward(&portable(), &shape, &all, &want, &lse, factor * dy, &mut dz);
         let scale = dz.iter().fold(0f32, |most, v| most.max(v.abs()));
         // A NaN is the worst.
         let off = got.3.iter().zip(&dz).map(|(a, b)| (a - b).abs());
@@ -109,16 +108,15 @@ fn many_views_are_cut_into_splits_that_join_again() {
     let count = 64 * 600 + 5;
     let all = views(count, dim, None);
     let shape = ContrastiveShape { anchors, views: count, offset, dim, temperature: 0.1 };
-    let z = &all[offset * dim..][..anchors * dim];
     let mut want = vec![Anchor::default(); anchors];
-    cpu::nt_xent_forward(&portable(), &shape, (z, &all), &mut want);
+    cpu::nt_xent_forward(&portable(), &shape, &all, &mut want);
     // What other workers have found, near enough.
     let lse = vec![want[0].lse(); count];
-    let mut gradient = vec![0.0; z.len()];
-    cpu::nt_xent_backward(&portable(), &shape, (z, &all), &want, &lse, 1.0, &mut gradient);
+    let mut gradient = vec![0.0; anchors * dim];
+    cpu::nt_xent_backward(&portable(), &shape, &all, &want, &lse, 1.0, &mut gradient);
     let (found, dz) = in_every_order(|gpu| {
         let (all, lse, dy) = (Values::of(&all), Values::of(&lse), Values::of(&[1.0]));
-        let (mut out, mut dz) = (Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(z.len()));
+        let (mut out, mut dz) = (Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(anchors * dim));
         nt_xent::forward(gpu, &shape, all.read(), out.write()).unwrap();
         let found = (out.read(), lse.read());
         nt_xent::backward(gpu, &shape, all.read(), found, 1.0, dy.read(), dz.write()).unwrap();
@@ -203,10 +201,10 @@ fn small_losses_are_as_exact_as_large_ones() {
     for temperature in [0.05, 0.02] {
         let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
         let mut want = vec![Anchor::default(); anchors];
-        cpu::nt_xent_forward(&portable(), &shape, (&z, &z), &mut want);
+        cpu::nt_xent_forward(&portable(), &shape, &z, &mut want);
         let lse: Vec<f32> = want.iter().map(Anchor::lse).collect();
         let mut gradient = vec![0.0; z.len()];
-        cpu::nt_xent_backward(&portable(), &shape, (&z, &z), &want, &lse, 1.0, &mut gradient);
+        cpu::nt_xent_backward(&portable(), &shape, &z, &want, &lse, 1.0, &mut gradient);
         let (found, dz) = in_every_order(|gpu| {
             let (z, mut out, mut dz) =
                 (Values::of(&z), Values::<f32>::fresh(4 * anchors), Values::<f32>::fresh(anchors * dim));

@@ -21,24 +21,17 @@ pub fn nt_xent(tape: &mut Tape, z: &Var, temperature: f32) -> Result<(Var, Contr
     let (shape, all) = all_views("nt_xent", tape, z, temperature)?;
     let device = z.tensor().device();
     let mut found = Tensor::empty(device, &[shape.anchors, 4]);
-    device.kernels().nt_xent_forward(&shape, (z.tensor(), &all), &mut found)?;
+    device.kernels().nt_xent_forward(&shape, &all, &mut found)?;
     let mut own = Tensor::empty(device, &[shape.anchors]);
     let (value, sums) =
         mean(tape, z.tensor(), shape.views, |sums| device.kernels().nt_xent_figures(&found, &mut own, sums))?;
     let lse = of_all_workers(tape.collective(), own)?;
-    let loss = tape.record(&[z], value, || NtXentBackward {
-        shape,
-        z: z.tensor().clone(),
-        all,
-        anchors: found,
-        lse,
-    });
+    let loss = tape.record(&[z], value, || NtXentBackward { shape, all, anchors: found, lse });
     Ok((loss, sums))
 }
 
 pub(crate) struct NtXentBackward {
     shape: ContrastiveShape,
-    z: Tensor,
     all: Tensor,
     anchors: Tensor,
     lse: Tensor,
@@ -46,15 +39,9 @@ pub(crate) struct NtXentBackward {
 
 impl NtXentBackward {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let mut dz = Tensor::empty(self.z.device(), self.z.shape());
-        self.z.device().kernels().nt_xent_backward(
-            &self.shape,
-            (&self.z, &self.all),
-            &self.anchors,
-            &self.lse,
-            &dy,
-            &mut dz,
-        )?;
+        let NtXentBackward { shape, all, anchors, lse } = self;
+        let mut dz = Tensor::empty(dy.device(), &[shape.anchors, shape.dim]);
+        dy.device().kernels().nt_xent_backward(&shape, &all, &anchors, &lse, &dy, &mut dz)?;
         context.give(0, dz)
     }
 }

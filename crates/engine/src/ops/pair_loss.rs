@@ -74,33 +74,30 @@ fn pair_loss(
     }
     let device = z.tensor().device();
     let mut anchors = Tensor::empty(device, &[shape.anchors, 4]);
-    device.kernels().nt_xent_forward(&shape, (z.tensor(), &all), &mut anchors)?;
+    device.kernels().nt_xent_forward(&shape, &all, &mut anchors)?;
     let (mut own, mut losses) =
         (Tensor::empty(device, &[shape.anchors, 4]), Tensor::empty(device, &[shape.anchors]));
-    let operands = (z.tensor(), &all);
-    device.kernels().pair_loss_forward(&shape, loss, operands, &anchors, &mut own, &mut losses)?;
+    device.kernels().pair_loss_forward(&shape, loss, &all, &anchors, &mut own, &mut losses)?;
     let (value, sums) = mean(tape, z.tensor(), shape.views, |sums| {
         device.kernels().pair_loss_figures(&anchors, &losses, sums)
     })?;
     let pairs = of_all_workers(tape.collective(), own)?;
-    let z_kept = z.tensor().clone();
-    let loss = tape.record(&[z], value, || PairLossBackward { shape, loss, z: z_kept, all, pairs });
+    let loss = tape.record(&[z], value, || PairLossBackward { shape, loss, all, pairs });
     Ok((loss, sums))
 }
 
 pub(crate) struct PairLossBackward {
     shape: ContrastiveShape,
     loss: PairLoss,
-    z: Tensor,
     all: Tensor,
     pairs: Tensor,
 }
 
 impl PairLossBackward {
     pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
-        let PairLossBackward { shape, loss, z, all, pairs } = self;
-        let mut dz = Tensor::empty(z.device(), z.shape());
-        z.device().kernels().pair_loss_backward(&shape, loss, (&z, &all), &pairs, &dy, &mut dz)?;
+        let PairLossBackward { shape, loss, all, pairs } = self;
+        let mut dz = Tensor::empty(dy.device(), &[shape.anchors, shape.dim]);
+        dy.device().kernels().pair_loss_backward(&shape, loss, &all, &pairs, &dy, &mut dz)?;
         context.give(0, dz)
     }
 }

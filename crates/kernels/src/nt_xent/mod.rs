@@ -83,19 +83,13 @@ impl Known<'_> {
     }
 }
 
-/// Per anchor: loss, positive and hardest similarity, entropy. z is (anchors, dim), `all` (views, dim), and z is
-/// `all` from `shape.offset` on.
-pub fn nt_xent_forward(
-    cpu: &Cpu,
-    shape: &ContrastiveShape,
-    (z, all): (&[f32], &[f32]),
-    anchors: &mut [Anchor],
-) {
-    shape.check(z, all);
+/// Per anchor: loss, positive and hardest similarity, entropy. `all` is z of all workers, (views, dim).
+pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], anchors: &mut [Anchor]) {
+    shape.check(all);
     assert_eq!(anchors.len(), shape.anchors);
     match symmetric::bound(cpu, shape, all) {
         Some(bound) => symmetric::forward(cpu, shape, all, bound, anchors),
-        None => online::forward(cpu, shape, (z, all), anchors),
+        None => online::forward(cpu, shape, all, anchors),
     }
 }
 
@@ -106,17 +100,19 @@ pub fn nt_xent_forward(
 pub fn nt_xent_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
-    (z, all): (&[f32], &[f32]),
+    all: &[f32],
     anchors: &[Anchor],
     lse: &[f32],
     factor: f32,
     dz: &mut [f32],
 ) {
-    shape.check(z, all);
-    assert!(dz.len() == z.len() && lse.len() == shape.views && anchors.len() == shape.anchors);
+    shape.check(all);
+    assert!(
+        dz.len() == shape.anchors * shape.dim && lse.len() == shape.views && anchors.len() == shape.anchors
+    );
     let known = Known { anchors, lse };
     match symmetric::bound(cpu, shape, all) {
         Some(bound) => symmetric::backward(cpu, shape, all, known, bound, factor, dz),
-        None => online::backward(cpu, shape, (z, all), known, factor, dz),
+        None => online::backward(cpu, shape, all, known, factor, dz),
     }
 }

@@ -6,12 +6,12 @@ use crate::contrastive::{ContrastiveShape, ROWS, gradient, values, walk};
 use crate::math::{exp, exp_sums, max};
 
 /// [`super::nt_xent_forward`].
-pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, operands: (&[f32], &[f32]), anchors: &mut [Anchor]) {
+pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], anchors: &mut [Anchor]) {
     cpu.threads.run_chunks(anchors, ROWS, |piece, anchors| {
         let mut values = values();
         cpu.isa.vectorize(
             #[inline(always)]
-            || forward_rows(shape, operands, piece * ROWS, anchors, &mut values),
+            || forward_rows(shape, all, piece * ROWS, anchors, &mut values),
         );
     });
 }
@@ -19,7 +19,7 @@ pub fn forward(cpu: &Cpu, shape: &ContrastiveShape, operands: (&[f32], &[f32]), 
 #[inline(always)]
 fn forward_rows(
     shape: &ContrastiveShape,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     start: usize,
     anchors: &mut [Anchor],
     values: &mut [f32],
@@ -28,7 +28,7 @@ fn forward_rows(
     let mut running = [(f32::NEG_INFINITY, 0f32, 0f32); ROWS];
     walk(
         shape,
-        operands,
+        all,
         (start, anchors.len()),
         values,
         #[inline(always)]
@@ -57,19 +57,12 @@ fn forward_rows(
 }
 
 /// [`super::nt_xent_backward`].
-pub fn backward(
-    cpu: &Cpu,
-    shape: &ContrastiveShape,
-    operands: (&[f32], &[f32]),
-    known: Known,
-    factor: f32,
-    dz: &mut [f32],
-) {
+pub fn backward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], known: Known, factor: f32, dz: &mut [f32]) {
     let (scale, lse) = (factor / shape.temperature, known.lse);
     gradient(
         cpu,
         shape,
-        operands,
+        all,
         scale,
         dz,
         #[inline(always)]

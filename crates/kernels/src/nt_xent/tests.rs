@@ -29,10 +29,10 @@ fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
     let anchors = z.len() / dim;
     let shape = ContrastiveShape { anchors, views: anchors, offset: 0, dim, temperature };
     let mut found = vec![Anchor::default(); anchors];
-    nt_xent_forward(cpu, &shape, (z, z), &mut found);
+    nt_xent_forward(cpu, &shape, z, &mut found);
     let lse: Vec<f32> = found.iter().map(Anchor::lse).collect();
     let mut dz = vec![f32::NAN; z.len()];
-    nt_xent_backward(cpu, &shape, (z, z), &found, &lse, 1.0 / anchors as f32, &mut dz);
+    nt_xent_backward(cpu, &shape, z, &found, &lse, 1.0 / anchors as f32, &mut dz);
     (found.iter().map(|a| f64::from(a.loss)).sum::<f64>() / anchors as f64, dz)
 }
 
@@ -83,7 +83,7 @@ fn the_forms_agree() {
             let bound = symmetric::bound(&cpu, &shape, &all).unwrap();
             let mut found = [vec![Anchor::default(); anchors], vec![Anchor::default(); anchors]];
             symmetric::forward(&cpu, &shape, &all, bound, &mut found[0]);
-            online::forward(&cpu, &shape, (z, &all), &mut found[1]);
+            online::forward(&cpu, &shape, &all, &mut found[1]);
             let near = |a: f32, b: f32| a == b || (a - b).abs() <= 2e-5 * (1.0 + b.abs());
             for (a, b) in found[0].iter().zip(&found[1]) {
                 assert!(near(a.loss, b.loss) && near(a.positive, b.positive), "{a:?} {b:?}");
@@ -94,7 +94,7 @@ fn the_forms_agree() {
             let mut gradients = [vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]];
             let known = Known { anchors: &found[0], lse: &lse };
             symmetric::backward(&cpu, &shape, &all, known, bound, 0.5, &mut gradients[0]);
-            online::backward(&cpu, &shape, (z, &all), known, 0.5, &mut gradients[1]);
+            online::backward(&cpu, &shape, &all, known, 0.5, &mut gradients[1]);
             let scale = gradients[1].iter().fold(0f32, |most, v| most.max(v.abs()));
             for (a, b) in gradients[0].iter().zip(&gradients[1]) {
                 assert!((a - b).abs() <= 1e-5 * scale, "{anchors} {dim}: {a} {b}");
@@ -116,24 +116,21 @@ fn what_is_not_bounded_takes_the_other_form() {
 fn workers_compute_the_gradient_of_one() {
     let (count, dim) = (8, 4);
     let z = views(2 * count, dim);
-    let found_of = |shape: &ContrastiveShape, own: &[f32]| {
+    let found_of = |shape: &ContrastiveShape| {
         let mut found = vec![Anchor::default(); shape.anchors];
-        nt_xent_forward(&cpu(Isa::detect(), 1), shape, (own, &z), &mut found);
+        nt_xent_forward(&cpu(Isa::detect(), 1), shape, &z, &mut found);
         found
     };
     let halves: Vec<_> = (0..2)
-        .map(|w| {
-            let shape = ContrastiveShape {
-                anchors: count,
-                views: 2 * count,
-                offset: w * count,
-                dim,
-                temperature: 0.5,
-            };
-            (shape, &z[w * count * dim..(w + 1) * count * dim])
+        .map(|w| ContrastiveShape {
+            anchors: count,
+            views: 2 * count,
+            offset: w * count,
+            dim,
+            temperature: 0.5,
         })
         .collect();
-    let found: Vec<Anchor> = halves.iter().flat_map(|(shape, own)| found_of(shape, own)).collect();
+    let found: Vec<Anchor> = halves.iter().flat_map(found_of).collect();
     let lse: Vec<f32> = found.iter().map(Anchor::lse).collect();
     let total = |z: &[f32]| -> f64 {
         // The same loss by the definition, positives staying within each worker's half.
@@ -150,9 +147,9 @@ fn workers_compute_the_gradient_of_one() {
     };
     let got: f64 = found.iter().map(|a| f64::from(a.loss)).sum();
     assert!((got - total(&z)).abs() < 1e-4);
-    for ((shape, own), found) in halves.iter().zip(found.chunks_exact(count)) {
-        let mut dz = vec![0.0; own.len()];
-        nt_xent_backward(&cpu(Isa::detect(), 1), shape, (own, &z), found, &lse, 1.0, &mut dz);
+    for (shape, found) in halves.iter().zip(found.chunks_exact(count)) {
+        let mut dz = vec![0.0; count * dim];
+        nt_xent_backward(&cpu(Isa::detect(), 1), shape, &z, found, &lse, 1.0, &mut dz);
         for (i, got) in dz.iter().enumerate() {
             let mut moved = z.clone();
             let at = shape.offset * dim + i;
@@ -183,7 +180,7 @@ fn figures_of_an_anchor_are_those_of_its_softmax() {
     let z: Vec<f32> = pairs.concat();
     let shape = ContrastiveShape { anchors: 8, views: 8, offset: 0, dim: 3, temperature: 0.1 };
     let mut found = [Anchor::default(); 8];
-    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, (&z, &z), &mut found);
+    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &z, &mut found);
     assert!((found[0].loss - 0.00071).abs() < 5e-6, "{}", found[0].loss);
     assert!((found[0].positive - 9.0).abs() < 1e-5 && (found[0].hardest - 1.0).abs() < 1e-5);
     assert!(found[0].entropy > 0.0 && found[0].entropy < 0.02);
@@ -224,7 +221,7 @@ fn bits_do_not_depend_on_threads() {
 #[should_panic(expected = "z of")]
 fn shapes_that_wrap_are_refused() {
     let shape = ContrastiveShape { anchors: 2, views: 2, offset: 0, dim: 1 << 63, temperature: 1.0 };
-    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, (&[], &[]), &mut [Anchor::default(); 2]);
+    nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &[], &mut [Anchor::default(); 2]);
 }
 
 /// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
@@ -290,7 +287,7 @@ fn small_losses_are_as_exact_as_large_ones() {
         for isa in Isa::all() {
             let shape = ContrastiveShape { anchors: 300, views: 300, offset: 0, dim, temperature };
             let mut found = vec![Anchor::default(); 300];
-            nt_xent_forward(&cpu(isa, 1), &shape, (&z, &z), &mut found);
+            nt_xent_forward(&cpu(isa, 1), &shape, &z, &mut found);
             let mean = |of: fn(&Anchor) -> f32| found.iter().map(|a| f64::from(of(a))).sum::<f64>() / 300.0;
             let (loss, dz) = loss(&cpu(isa, 1), &z, dim, temperature);
             for (got, want) in [loss, mean(|a| a.entropy)].into_iter().zip(want) {

@@ -10,7 +10,7 @@ pub fn of_all(
     cpu: &Cpu,
     shape: &ContrastiveShape,
     term: Term,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     pairs: &[Pair],
     scale: f32,
     dz: &mut [f32],
@@ -19,7 +19,7 @@ pub fn of_all(
     gradient(
         cpu,
         shape,
-        operands,
+        all,
         scale,
         dz,
         #[inline(always)]

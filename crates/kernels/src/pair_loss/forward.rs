@@ -14,7 +14,7 @@ pub fn forward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     anchors: &[Anchor],
     pairs: &mut [Pair],
     losses: &mut [f32],
@@ -30,12 +30,12 @@ pub fn forward(
             #[inline(always)]
             || match loss {
                 PairLoss { term, semi_hard: true } => {
-                    of_mined(shape, term, operands, start, pairs, losses, values)
+                    of_mined(shape, term, all, start, pairs, losses, values)
                 }
                 PairLoss { term: Term::Logistic, .. } => {
                     let sums = over_negatives(
                         shape,
-                        operands,
+                        all,
                         (start, pairs),
                         values,
                         #[inline(always)]
@@ -50,7 +50,7 @@ pub fn forward(
                     let margin = margin / shape.temperature;
                     let sums = over_negatives(
                         shape,
-                        operands,
+                        all,
                         (start, pairs),
                         values,
                         #[inline(always)]
@@ -80,7 +80,7 @@ fn hinge(x: f32) -> f32 {
 #[inline(always)]
 fn over_negatives(
     shape: &ContrastiveShape,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     (start, pairs): (usize, &[Pair]),
     values: &mut [f32],
     terms: impl Fn(f32, f32) -> [f32; 2],
@@ -88,7 +88,7 @@ fn over_negatives(
     let mut sums = [[0f64; 2]; ROWS];
     walk(
         shape,
-        operands,
+        all,
         (start, pairs.len()),
         values,
         #[inline(always)]
@@ -134,7 +134,7 @@ struct Mined {
 fn of_mined(
     shape: &ContrastiveShape,
     term: Term,
-    operands: (&[f32], &[f32]),
+    all: &[f32],
     start: usize,
     pairs: &mut [Pair],
     losses: &mut [f32],
@@ -144,7 +144,7 @@ fn of_mined(
         [Mined { below: f32::NEG_INFINITY, below_at: 0, least: f32::INFINITY, least_at: 0 }; ROWS];
     walk(
         shape,
-        operands,
+        all,
         (start, pairs.len()),
         values,
         #[inline(always)]

@@ -86,25 +86,24 @@ pub struct Pair {
 /// As many views have places that an f32 holds exactly.
 pub const MOST_VIEWS: usize = 1 << 24;
 
-fn check(shape: &ContrastiveShape, z: &[f32], all: &[f32]) {
-    shape.check(z, all);
+fn check(shape: &ContrastiveShape, all: &[f32]) {
+    shape.check(all);
     assert!(shape.views > 2 && shape.views <= MOST_VIEWS, "negatives, whose places an f32 holds");
 }
 
-/// l_i and [`Pair`] of each anchor. z is (anchors, dim), `all` (views, dim), and z is `all` from `shape.offset` on;
-/// `anchors` is what [`crate::nt_xent::nt_xent_forward`] found of the same views.
+/// l_i and [`Pair`] of each anchor. `all` is z of all workers, (views, dim); `anchors` is what [`crate::nt_xent::nt_xent_forward`] found of the same views.
 pub fn pair_loss_forward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    (z, all): (&[f32], &[f32]),
+    all: &[f32],
     anchors: &[Anchor],
     pairs: &mut [Pair],
     losses: &mut [f32],
 ) {
-    check(shape, z, all);
+    check(shape, all);
     assert!([anchors.len(), pairs.len(), losses.len()] == [shape.anchors; 3]);
-    forward::forward(cpu, shape, loss, (z, all), anchors, pairs, losses);
+    forward::forward(cpu, shape, loss, all, anchors, pairs, losses);
 }
 
 /// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors. `pairs` holds one a view of all
@@ -113,17 +112,17 @@ pub fn pair_loss_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
     loss: PairLoss,
-    (z, all): (&[f32], &[f32]),
+    all: &[f32],
     pairs: &[Pair],
     factor: f32,
     dz: &mut [f32],
 ) {
-    check(shape, z, all);
-    assert!(dz.len() == z.len() && pairs.len() == shape.views);
+    check(shape, all);
+    assert!(dz.len() == shape.anchors * shape.dim && pairs.len() == shape.views);
     let scale = factor * loss.term.unit(shape.temperature) / shape.temperature;
     if loss.semi_hard {
         backward::of_mined(cpu, shape, all, pairs, scale, dz);
     } else {
-        backward::of_all(cpu, shape, loss.term, (z, all), pairs, scale, dz);
+        backward::of_all(cpu, shape, loss.term, all, pairs, scale, dz);
     }
 }

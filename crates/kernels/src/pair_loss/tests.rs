@@ -46,16 +46,11 @@ fn shape_of((anchors, before, after, dim): (usize, usize, usize, usize)) -> Cont
 
 /// What forward finds for a worker's anchors.
 fn forward(cpu: &Cpu, shape: &ContrastiveShape, loss: PairLoss, all: &[f32]) -> (Vec<Pair>, Vec<f32>) {
-    let z = own(shape, all);
     let mut anchors = vec![Anchor::default(); shape.anchors];
-    nt_xent_forward(cpu, shape, (z, all), &mut anchors);
+    nt_xent_forward(cpu, shape, all, &mut anchors);
     let (mut pairs, mut losses) = (vec![Pair::default(); shape.anchors], vec![f32::NAN; shape.anchors]);
-    pair_loss_forward(cpu, shape, loss, (z, all), &anchors, &mut pairs, &mut losses);
+    pair_loss_forward(cpu, shape, loss, all, &anchors, &mut pairs, &mut losses);
     (pairs, losses)
-}
-
-fn own<'a>(shape: &ContrastiveShape, all: &'a [f32]) -> &'a [f32] {
-    &all[shape.offset * shape.dim..][..shape.anchors * shape.dim]
 }
 
 /// All similarities of an anchor, in f64.
@@ -159,7 +154,7 @@ fn gradients_are_those_of_finite_differences_over_all_workers() {
                 (0..shape.views).map(of).sum()
             };
             let mut dz = vec![f32::NAN; shape.anchors * shape.dim];
-            pair_loss_backward(&cpu, &shape, loss, (own(&shape, &all), &all), &pairs, 0.5, &mut dz);
+            pair_loss_backward(&cpu, &shape, loss, &all, &pairs, 0.5, &mut dz);
             for (at, got) in dz.iter().enumerate() {
                 let mut moved = wide.clone();
                 let place = shape.offset * shape.dim + at;
@@ -186,7 +181,7 @@ fn gradients_are_those_of_the_sum_on_every_shape() {
             let pairs: Vec<Pair> =
                 workers(&shape).iter().flat_map(|shape| forward(&cpu, shape, loss, &all).0).collect();
             let mut dz = vec![f32::NAN; shape.anchors * shape.dim];
-            pair_loss_backward(&cpu, &shape, loss, (own(&shape, &all), &all), &pairs, 1.0, &mut dz);
+            pair_loss_backward(&cpu, &shape, loss, &all, &pairs, 1.0, &mut dz);
             let share = 1.0 / shape.negatives() as f64;
             let weight = |s: f64, i: usize, k: usize| match loss {
                 PairLoss { semi_hard: true, .. } if pairs[i].negative as usize != k => 0.0,
@@ -238,7 +233,7 @@ fn bits_do_not_depend_on_threads() {
             let cpu = cpu(Isa::detect(), threads);
             let (pairs, losses) = forward(&cpu, &shape, loss, &z);
             let mut dz = vec![f32::NAN; z.len()];
-            pair_loss_backward(&cpu, &shape, loss, (&z, &z), &pairs, 1.0, &mut dz);
+            pair_loss_backward(&cpu, &shape, loss, &z, &pairs, 1.0, &mut dz);
             (pairs, losses, dz)
         };
         let one = run(1);
