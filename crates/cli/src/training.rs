@@ -10,7 +10,6 @@ use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
 use simclr_train::checkpoint::{Checkpoint, Found, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{self, Outcome, lead};
 use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Config, TrainError};
@@ -35,7 +34,7 @@ pub struct Training {
 
 /// Makes the run folder.
 pub fn begin(out: &Path, config: Config) -> Result<Training> {
-    let folder = RunFolder::create(out, &config, Arc::new(Disk))?;
+    let folder = RunFolder::create(out, &config)?;
     Ok(Training { folder, config, from: None, new: true })
 }
 
@@ -50,7 +49,7 @@ pub fn resume_as(out: &Path, config: &Config) -> Result<Training> {
 }
 
 fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
-    let (folder, config) = RunFolder::resume(out, Arc::new(Disk))?;
+    let (folder, config) = RunFolder::resume(out)?;
     let (given, from) = continued(&folder, &config, given)?;
     if given != config {
         folder.write_config(&given)?;
@@ -69,7 +68,7 @@ pub fn look_as(out: &Path, config: &Config) -> Result<Option<Meta>> {
 }
 
 fn glance(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
-    let (folder, config) = RunFolder::open(out, Arc::new(Disk))?;
+    let (folder, config) = RunFolder::open(out)?;
     let (given, from) = continued(&folder, &config, given)?;
     Ok((given, from.map(|from| from.checkpoint.meta)))
 }

@@ -5,7 +5,6 @@ mod common;
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use common::{RGB, SIDE, Toy, config, models, source};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -18,7 +17,6 @@ use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, StoredFeatures
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
 use simclr_eval::search::{Neighbour, Queries, search, search_stored};
 use simclr_train::checkpoint::{Checkpoint, Meta};
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Embedding, Model};
 
@@ -29,7 +27,7 @@ const READING: Reading = Reading { threads: 1, strict: false };
 fn encoder(folder: &Path, threads: usize) -> TrainedEncoder {
     let path = folder.join("run");
     if !path.exists() {
-        let run = RunFolder::create(&path, &config(), Arc::new(Disk)).unwrap();
+        let run = RunFolder::create(&path, &config()).unwrap();
         let meta = Meta { step: 7, config: config().to_toml().unwrap(), ..Meta::default() };
         let tensors = models(1).trained.store().unwrap();
         run.checkpoints(1).save(&Checkpoint { tensors, meta }).unwrap();

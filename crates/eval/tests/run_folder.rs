@@ -3,7 +3,6 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use common::{SIDE, config, models, splits};
 use simclr_engine::Device;
@@ -13,7 +12,6 @@ use simclr_eval::protocols::{
 };
 use simclr_metrics::Knn;
 use simclr_train::checkpoint::{Best, Checkpoint, Meta};
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
 
@@ -32,7 +30,7 @@ fn what_is_no_encoder_is_said() {
     let error = load(folder.path(), WhichCheckpoint::Newest).unwrap_err();
     assert!(matches!(error, EvalError::Train(TrainError::NoRun { .. })), "{error}");
     let path = folder.path().join("run");
-    RunFolder::create(&path, &config(), Arc::new(Disk)).unwrap();
+    RunFolder::create(&path, &config()).unwrap();
     let error = load(&path, WhichCheckpoint::Best).unwrap_err().to_string();
     assert!(error.ends_with("has no checkpoint yet; train it first"), "{error}");
 }
@@ -40,7 +38,7 @@ fn what_is_no_encoder_is_said() {
 #[test]
 fn the_newest_good_and_the_best_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(&folder.path().join("run"), &config(), Arc::new(Disk)).unwrap();
+    let run = RunFolder::create(&folder.path().join("run"), &config()).unwrap();
     let device = Device::cpu(2).unwrap();
     let model = |seed| Model::with_seed(&config(), &device, seed).unwrap();
     let best = || Best::new(1, "knn_top1", 0.5);
@@ -63,7 +61,7 @@ fn the_newest_good_and_the_best_checkpoint() {
 #[test]
 fn the_report_holds_what_the_run_tells() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(&folder.path().join("first"), &config(), Arc::new(Disk)).unwrap();
+    let run = RunFolder::create(&folder.path().join("first"), &config()).unwrap();
     // With nothing there yet, it is a page all the same.
     let empty = assemble_report(&run, &config(), Pictures::default()).unwrap().render();
     assert!(empty.contains("<h1>first</h1>") && !empty.contains("<h2>Accuracy</h2>"));

@@ -15,7 +15,6 @@ use simclr_eval::protocols::transfer::{
 use simclr_eval::protocols::{Pictures, Progress, TrainedEncoder, WhichCheckpoint, assemble_report};
 use simclr_eval::{EvalError, Targets};
 use simclr_train::checkpoint::{Checkpoint, Meta};
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
@@ -27,8 +26,8 @@ fn options() -> TransferOptions {
 fn save(folder: &Path, model: &Model, step: u64) -> TrainedEncoder {
     let path = folder.join("run");
     let run = match RunFolder::exists(&path) {
-        true => RunFolder::open(&path, Arc::new(Disk)).unwrap().0,
-        false => RunFolder::create(&path, &config(), Arc::new(Disk)).unwrap(),
+        true => RunFolder::open(&path).unwrap().0,
+        false => RunFolder::create(&path, &config()).unwrap(),
     };
     let meta = Meta { step, epoch: step, config: config().to_toml().unwrap(), ..Meta::default() };
     run.checkpoints(5).save(&Checkpoint { tensors: model.store().unwrap(), meta }).unwrap();

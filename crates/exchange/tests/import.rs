@@ -5,7 +5,6 @@ mod common;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use common::{config, images, model, newest, says, trained};
 use half::{bf16, f16};
@@ -15,7 +14,6 @@ use simclr_engine::Device;
 use simclr_exchange::{FineTunedFile, ImportOptions, Imported, StateDict};
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::{EncoderName, Normalize, Precision};
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
@@ -133,7 +131,7 @@ fn what_was_written_comes_back_to_the_bit() {
         }
         assert_eq!(config_again.encoder, config.encoder);
         assert_eq!((config_again.loss, config_again.data), (config.loss, config.data));
-        let (folder, _) = RunFolder::open(&run, Arc::new(Disk)).unwrap();
+        let (folder, _) = RunFolder::open(&run).unwrap();
         assert_eq!(folder.imported(), Some("a.safetensors"));
         let meta = newest(&run).meta;
         assert_eq!((meta.step, meta.epoch), (7, 2));

@@ -36,7 +36,7 @@ fn images() -> Arc<dyn Dataset> {
 
 /// A whole run in `folder`: its last checkpoint.
 fn train(folder: &Path, config: &Config) -> Checkpoint {
-    let run = RunFolder::create(folder, config, Arc::new(Disk)).unwrap();
+    let run = RunFolder::create(folder, config).unwrap();
     let device = Device::cpu(1).unwrap();
     let outcome = pretrain(&images(), config, &run, None, &device, &mut Watch::default()).unwrap();
     Checkpoint::read(&Disk, &outcome.checkpoint).unwrap()
@@ -90,7 +90,7 @@ fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_sa
 
     let mut group = ThreadGroup::new(2);
     let (second, leader) = (group.pop().unwrap(), group.pop().unwrap());
-    let run = RunFolder::create(&folder.path().join("two"), &config, Arc::new(Disk)).unwrap();
+    let run = RunFolder::create(&folder.path().join("two"), &config).unwrap();
     let outcome = scope(|scope| {
         let config = &config;
         let other = scope.spawn(move || {
@@ -107,8 +107,8 @@ fn all_workers_begin_with_it_and_so_does_a_run_that_was_stopped_before_it_was_sa
 
     // A run without a checkpoint knows from its configuration what it began with.
     let begun = folder.path().join("begun");
-    drop(RunFolder::create(&begun, &config, Arc::new(Disk)).unwrap());
-    let (run, known) = RunFolder::resume(&begun, Arc::new(Disk)).unwrap();
+    drop(RunFolder::create(&begun, &config).unwrap());
+    let (run, known) = RunFolder::resume(&begun).unwrap();
     let device = Device::cpu(1).unwrap();
     let outcome = pretrain(&images(), &known, &run, None, &device, &mut Watch::default()).unwrap();
     let (_, other) = compare(&Checkpoint::read(&Disk, &outcome.checkpoint).unwrap(), &trained);
@@ -125,7 +125,7 @@ fn what_cannot_be_begun_with_is_refused_by_name() {
     assert!(config(&["train.from=\"\""]).unwrap_err().to_string().contains("\"none\""));
 
     let small = config(&[]).unwrap();
-    drop(RunFolder::create(&folder.path().join("empty"), &small, Arc::new(Disk)).unwrap());
+    drop(RunFolder::create(&folder.path().join("empty"), &small).unwrap());
     let planned = |config: &Config| plan(&images(), config, &Device::cpu(1).unwrap(), Part::WHOLE);
     let empty = planned(&config(&[&at("empty")]).unwrap()).unwrap_err().to_string();
     assert!(empty.contains("no checkpoint yet"), "{empty}");

@@ -47,8 +47,8 @@ fn train(
 ) -> (Result<Outcome, TrainError>, Watch) {
     let images: Arc<dyn Dataset> = Arc::new(Made::new(96, 8, 0));
     let run = match from {
-        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
-        None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
+        Some(_) => RunFolder::resume(folder).unwrap().0,
+        None => RunFolder::create(folder, config).unwrap(),
     };
     let mut watch = Watch { stop_after, ..Watch::default() };
     (pretrain(&images, config, &run, from, device, &mut watch), watch)

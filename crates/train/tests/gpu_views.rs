@@ -189,11 +189,11 @@ fn config(sets: &[&str]) -> Config {
 fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<Watch, TrainError> {
     let folder = tempfile::tempdir().unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
-    let run = RunFolder::create(folder.path(), config, Arc::new(Disk))?;
+    let run = RunFolder::create(folder.path(), config)?;
     let outcome = pretrain(&Sizes::of(70), config, &run, None, device, &mut watch)?;
     if stop_after.is_some() {
         drop(run);
-        let (run, _) = RunFolder::resume(folder.path(), Arc::new(Disk))?;
+        let (run, _) = RunFolder::resume(folder.path())?;
         let from = simclr_train::checkpoint::Checkpoint::read(&Disk, &outcome.checkpoint)?;
         watch.stop_after = None;
         pretrain(&Sizes::of(70), config, &run, Some(&from), device, &mut watch)?;

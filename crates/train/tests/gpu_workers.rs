@@ -87,8 +87,8 @@ fn train_on(
     stop_after: Option<u64>,
 ) -> (Led, Option<Result<bool, TrainError>>) {
     let run = match from {
-        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
-        None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
+        Some(_) => RunFolder::resume(folder).unwrap().0,
+        None => RunFolder::create(folder, config).unwrap(),
     };
     let mut watch = Watch { stop_after, ..Watch::default() };
     let [first, other] = devices else {
@@ -218,7 +218,7 @@ fn a_worker_that_was_killed_is_given_up() {
     let worker = host.meet(2, Patience { most: Duration::from_secs(120), check: &mut || Ok(()) }).unwrap();
     let (config, images) = long("train.log_every=1");
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+    let run = RunFolder::create(folder.path(), &config).unwrap();
     let (tell, told) = channel();
     let mut watch = Watch { tell: Some(tell), ..Watch::default() };
     let outcome = scope(|scope| {

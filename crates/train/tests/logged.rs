@@ -46,8 +46,8 @@ fn train(
     stop_after: Option<u64>,
 ) -> (Watch, Checkpoint) {
     let run = match from {
-        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
-        None => RunFolder::create(folder, config, Arc::new(Disk)).unwrap(),
+        Some(_) => RunFolder::resume(folder).unwrap().0,
+        None => RunFolder::create(folder, config).unwrap(),
     };
     let mut watch = Watch { stop_after, ..Watch::default() };
     let device = Device::cpu(1).unwrap();

@@ -56,8 +56,8 @@ fn train_on(
     watch: &mut Watch,
 ) -> Result<Outcome, TrainError> {
     let run = match from {
-        Some(_) => RunFolder::resume(folder, Arc::new(Disk))?.0,
-        None => RunFolder::create(folder, config, Arc::new(Disk))?,
+        Some(_) => RunFolder::resume(folder)?.0,
+        None => RunFolder::create(folder, config)?,
     };
     pretrain(&images(), config, &run, from, device, watch)
 }
@@ -307,7 +307,7 @@ fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
         let error = error.to_string();
         assert!(error.starts_with(what) && error.contains("lower optim.rate"), "{error}");
         assert!(error.contains(&outcome.checkpoint.display().to_string()), "{error}");
-        let kept = RunFolder::open(folder.path(), Arc::new(Disk)).unwrap().0.checkpoints(9).list().unwrap();
+        let kept = RunFolder::open(folder.path()).unwrap().0.checkpoints(9).list().unwrap();
         assert_eq!(kept.iter().map(|&(step, _)| step).collect::<Vec<_>>(), [3], "{error}");
     }
 }
@@ -353,7 +353,7 @@ fn broken_images_are_listed_once_the_held_out_ones_too() {
         let folder = tempfile::tempdir().unwrap();
         let sets = [format!("train.knn_every={knn_every}"), format!("train.health_every={health_every}")];
         let config = config(&sets.each_ref().map(String::as_str));
-        let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+        let run = RunFolder::create(folder.path(), &config).unwrap();
         let mut watch = Watch::default();
         let device = Device::cpu(1).unwrap();
         let outcome = pretrain(&images, &config, &run, None, &device, &mut watch).unwrap();
@@ -377,7 +377,7 @@ fn a_batch_larger_than_the_data_and_other_data_are_refused() {
     let mut watch = Watch { stop_after: Some(2), ..Watch::default() };
     let outcome = train(folder.path(), &config, None, 1, &mut watch).unwrap();
     let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
-    let (run, _) = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap();
+    let (run, _) = RunFolder::resume(folder.path()).unwrap();
     let fewer: Arc<dyn Dataset> = Arc::new(Made::new(100, 16, 0));
     let device = Device::cpu(1).unwrap();
     let error = pretrain(&fewer, &config, &run, Some(&checkpoint), &device, &mut watch).unwrap_err();

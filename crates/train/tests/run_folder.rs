@@ -10,7 +10,6 @@ use std::sync::Arc;
 use faulty::{Fault, Faulty, Loss};
 use simclr_data::Skipped;
 use simclr_train::checkpoint::{Checkpoint, Meta};
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
@@ -19,11 +18,11 @@ fn config() -> Config {
 }
 
 fn create(path: &Path) -> Result<RunFolder, TrainError> {
-    RunFolder::create(path, &config(), Arc::new(Disk))
+    RunFolder::create(path, &config())
 }
 
 fn resume(path: &Path) -> Result<(RunFolder, Config), TrainError> {
-    RunFolder::resume(path, Arc::new(Disk))
+    RunFolder::resume(path)
 }
 
 #[test]
@@ -79,7 +78,7 @@ fn two_processes_cannot_train_in_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path()).unwrap();
     assert!(matches!(resume(folder.path()), Err(TrainError::RunLocked { .. })));
-    RunFolder::open(folder.path(), Arc::new(Disk)).unwrap();
+    RunFolder::open(folder.path()).unwrap();
     drop(run);
     let first = resume(folder.path()).unwrap();
     assert!(matches!(resume(folder.path()), Err(TrainError::RunLocked { .. })));
@@ -205,20 +204,20 @@ fn check(path: &Path, made: bool, what: &str) {
 fn making_a_run_survives_every_fault() {
     let folder = tempfile::tempdir().unwrap();
     let files = Faulty::default();
-    RunFolder::create(&folder.path().join("run"), &config(), Arc::new(files.clone())).unwrap();
+    RunFolder::create_on(&folder.path().join("run"), &config(), Arc::new(files.clone())).unwrap();
     for at in 0..files.operations() {
         for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");
             let made =
-                RunFolder::create(&path, &config(), Arc::new(Faulty::new(at, Fault::Error(kind)))).is_ok();
+                RunFolder::create_on(&path, &config(), Arc::new(Faulty::new(at, Fault::Error(kind)))).is_ok();
             check(&path, made, &format!("{kind} at {at}"));
         }
         for loss in [Loss::Nothing, Loss::Data, Loss::DataAndNames] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");
             let files = Faulty::new(at, Fault::Stop);
-            let made = RunFolder::create(&path, &config(), Arc::new(files.clone())).is_ok();
+            let made = RunFolder::create_on(&path, &config(), Arc::new(files.clone())).is_ok();
             files.cut_power(loss);
             check(&path, made, &format!("{loss:?} at {at}"));
         }

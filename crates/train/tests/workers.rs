@@ -49,8 +49,8 @@ fn train(
     stop_after: Option<u64>,
 ) -> (Led, Vec<Result<bool, TrainError>>) {
     let run = match from {
-        Some(_) => RunFolder::resume(folder, Arc::new(Disk)).unwrap().0,
-        None => RunFolder::create(folder, &configs[0], Arc::new(Disk)).unwrap(),
+        Some(_) => RunFolder::resume(folder).unwrap().0,
+        None => RunFolder::create(folder, &configs[0]).unwrap(),
     };
     let mut group = ThreadGroup::new(configs.len());
     let others = group.split_off(1);
@@ -197,7 +197,7 @@ fn epochs_end_for_all_whoever_meets_the_broken_images_and_these_are_listed_once(
     assert!(watch.epochs.iter().map(|epoch| epoch.epoch).eq(1..=3));
     // Three times 141 images that can be read are 26 batches of 16 and a bit.
     assert!((26..=27).contains(&outcome.step), "{}", outcome.step);
-    let run = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap().0;
+    let run = RunFolder::resume(folder.path()).unwrap().0;
     let mut listed: Vec<u32> = run.read_skipped().unwrap().iter().map(|skipped| skipped.index).collect();
     let count = listed.len();
     listed.sort_unstable();
@@ -216,12 +216,12 @@ fn all_end_an_epoch_that_is_dealt_anew_in_its_middle() {
     let folder = tempfile::tempdir().unwrap();
     let ((outcome, _), _) = train(folder.path(), std::slice::from_ref(&config), &images, None, None);
     assert!(outcome.unwrap().finished);
-    let saved = RunFolder::resume(folder.path(), Arc::new(Disk)).unwrap().0.checkpoints(100).list().unwrap();
+    let saved = RunFolder::resume(folder.path()).unwrap().0.checkpoints(100).list().unwrap();
     assert!(saved.len() > 12);
     for (step, path) in saved {
         let from = Checkpoint::read(&Disk, &path).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        drop(RunFolder::create(copy.path(), &config, Arc::new(Disk)).unwrap());
+        drop(RunFolder::create(copy.path(), &config).unwrap());
         for log in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
             if log.is_file() {
                 std::fs::copy(&log, copy.path().join(log.file_name().unwrap())).unwrap();
@@ -284,7 +284,7 @@ fn workers_that_do_not_fit_together_stop_and_say_why() {
         let folder = tempfile::tempdir().unwrap();
         let mut group = ThreadGroup::new(2);
         let second = group.pop().unwrap();
-        let run = RunFolder::create(folder.path(), &config, Arc::new(Disk)).unwrap();
+        let run = RunFolder::create(folder.path(), &config).unwrap();
         let errors = scope(|scope| {
             let config = &config;
             let assisting = scope.spawn(move || {

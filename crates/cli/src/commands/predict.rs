@@ -3,7 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -183,7 +182,7 @@ fn network_of(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let (run, _) = RunFolder::open(path, Arc::new(Disk))?;
+    let (run, _) = RunFolder::open(path)?;
     let mut found = match run.files().list(&run.evaluations()) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         found => found?,

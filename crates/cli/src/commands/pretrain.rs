@@ -1,13 +1,11 @@
 //! `simclr pretrain`: images in, a run folder with an encoder out.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use simclr_data::{DataError, Source};
 use simclr_train::config::Auto;
-use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{Identity, held_out, plan};
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, TrainError};
@@ -82,7 +80,7 @@ impl Pretrain {
         }
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         if let Some(from) = &self.from {
-            RunFolder::open(from, Arc::new(Disk)).map_err(|error| usage(format!("--from: {error}")))?;
+            RunFolder::open(from).map_err(|error| usage(format!("--from: {error}")))?;
             // A run that is taken up again may be so from elsewhere.
             let path = std::path::absolute(from).unwrap_or_else(|_| from.clone());
             let path =
@@ -235,7 +233,7 @@ impl Pretrain {
             }
             (out, false) => {
                 if let Some(out) = out {
-                    RunFolder::check_new(out, Arc::new(Disk))?;
+                    RunFolder::check_new(out)?;
                 }
                 let source = Opening::new(&self.settings.data()?).open(&self.data)?;
                 let config = self.settings.resolve(Some(&source), self.threads)?;

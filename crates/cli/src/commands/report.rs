@@ -9,7 +9,6 @@ use simclr_eval::protocols::{
     Pictures, Versus, assemble_report, encode, encode_all, pictures, shows_pictures, unlabelled_pictures,
     write_report,
 };
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 
 use crate::encoding::{load_encoder, open_for};
@@ -43,7 +42,7 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<Done> {
-        let (run, config) = RunFolder::open(&self.run, std::sync::Arc::new(Disk))?;
+        let (run, config) = RunFolder::open(&self.run)?;
         let pictures = match &self.train {
             None => {
                 if shows_pictures(&run) {

@@ -1,10 +1,8 @@
 //! The encoder of a run folder.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use simclr_engine::Device;
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
@@ -48,7 +46,7 @@ impl TrainedEncoder {
     /// [`EvalError::NoCheckpoint`], and through [`EvalError::Train`] a folder that holds no run or a newer
     /// version's, or checkpoints that are all damaged.
     pub fn load(path: &Path, which: WhichCheckpoint, device: &Device) -> Result<TrainedEncoder, EvalError> {
-        let (run, _) = RunFolder::open(path, Arc::new(Disk))?;
+        let (run, _) = RunFolder::open(path)?;
         let checkpoints = run.checkpoints(1);
         let found = match which {
             WhichCheckpoint::Newest => checkpoints.latest_good()?,

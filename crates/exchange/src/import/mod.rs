@@ -10,7 +10,6 @@ mod safetensors;
 mod weights;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use simclr_engine::Device;
 use simclr_nn::stored_shape;
@@ -18,7 +17,6 @@ use simclr_train::checkpoint::{Checkpoint, Meta, NamedTensor};
 use simclr_train::config::{
     Auto, Config, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, Precision, Stem,
 };
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Model, TrainError};
 
@@ -105,7 +103,7 @@ impl Imported {
     /// # Errors
     /// Those of [`RunFolder::create`] and of writing a checkpoint; nothing is left behind then.
     pub fn save(&self, out: &Path) -> Result<()> {
-        let run = RunFolder::create_imported(out, &self.config, &self.from, Arc::new(Disk))?;
+        let run = RunFolder::create_imported(out, &self.config, &self.from)?;
         if let Err(error) = run.checkpoints(1).save(&self.checkpoint) {
             run.discard();
             return Err(error.into());

@@ -5,12 +5,10 @@
 pub mod interpreter;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use simclr_engine::{Device, ParameterKind};
 use simclr_exchange::Trained;
 use simclr_train::checkpoint::Checkpoint;
-use simclr_train::file_system::Disk;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, Model};
 
@@ -62,7 +60,7 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// The newest checkpoint of a run.
 pub fn newest(run: &Path) -> Checkpoint {
-    let (run, _) = RunFolder::open(run, Arc::new(Disk)).unwrap();
+    let (run, _) = RunFolder::open(run).unwrap();
     run.checkpoints(1).latest_good().unwrap().unwrap().checkpoint
 }
 

@@ -4,13 +4,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use toml::{Table, Value};
 
 use super::{Config, DataConfig, KEYS, Key, TrainConfig, keys, kind::AUTO, kind::Kind, operators};
 use crate::TrainError;
-use crate::file_system::Disk;
 use crate::presets::{self, photos};
 use crate::run_folder::RunFolder;
 
@@ -161,7 +159,7 @@ pub(super) fn overlay_batch(
 
 /// The configuration of the run in `from`.
 fn opened(from: &Path) -> Result<Config, TrainError> {
-    match RunFolder::open(from, Arc::new(Disk)) {
+    match RunFolder::open(from) {
         Ok((_, config)) => Ok(config),
         Err(error) => Err(TrainError::Conflict {
             origin: "the configuration".to_owned(),

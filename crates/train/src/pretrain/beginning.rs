@@ -1,14 +1,11 @@
 //! Training that begins with the encoder of another run.
 
-use std::sync::Arc;
-
 use simclr_engine::Device;
 use simclr_nn::{load_tensor, stored_shape};
 
 use super::{Identity, State};
 use crate::checkpoint::Checkpoint;
 use crate::config::Difference;
-use crate::file_system::Disk;
 use crate::run_folder::RunFolder;
 use crate::{Config, TrainError};
 
@@ -34,7 +31,7 @@ impl Beginning {
             key: "train.from".to_owned(),
             problem: format!("is {}: {problem}", from.display()),
         };
-        let opened = RunFolder::open(from, Arc::new(Disk)).map_err(|error| problem(error.to_string()))?;
+        let opened = RunFolder::open(from).map_err(|error| problem(error.to_string()))?;
         let (run, theirs) = opened;
         let found = run.checkpoints(1).latest_good().map_err(|error| problem(error.to_string()))?;
         let none = match run.imported() {
@@ -98,7 +95,7 @@ mod tests {
         let (folder, config_of_first) = (tempfile::tempdir().unwrap(), config(&[]));
         let identity = Identity { images: 9, names: 7, sizes: None };
         let first = folder.path().join("first");
-        let run = RunFolder::create(&first, &config_of_first, Arc::new(Disk)).unwrap();
+        let run = RunFolder::create(&first, &config_of_first).unwrap();
         let state = State::new(&config_of_first, &Device::cpu(1).unwrap(), 1).unwrap();
         let mut saved = state.checkpoint(&config_of_first, identity, 5, 6).unwrap();
         for (i, NamedTensor { data, .. }) in saved.tensors.iter_mut().enumerate() {

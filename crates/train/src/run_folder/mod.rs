@@ -30,7 +30,7 @@ use toml::Table;
 
 use crate::checkpoint::{Checkpoints, Found, is_left_over};
 use crate::config::Difference;
-use crate::file_system::{FileSystem, read_text, write_atomically};
+use crate::file_system::{Disk, FileSystem, read_text, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use parts::MARKER;
@@ -61,7 +61,15 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
     /// [`TrainError::RunLocked`], [`TrainError::Io`].
-    pub fn create(path: &Path, config: &Config, files: Arc<dyn FileSystem>) -> Result<Self, TrainError> {
+    pub fn create(path: &Path, config: &Config) -> Result<Self, TrainError> {
+        Self::create_on(path, config, Arc::new(Disk))
+    }
+
+    /// The same with other file operations.
+    ///
+    /// # Errors
+    /// As [`RunFolder::create`].
+    pub fn create_on(path: &Path, config: &Config, files: Arc<dyn FileSystem>) -> Result<Self, TrainError> {
         Self::make(path, config, None, files)
     }
 
@@ -69,20 +77,16 @@ impl RunFolder {
     ///
     /// # Errors
     /// As [`RunFolder::create`].
-    pub fn create_imported(
-        path: &Path,
-        config: &Config,
-        from: &str,
-        files: Arc<dyn FileSystem>,
-    ) -> Result<Self, TrainError> {
-        Self::make(path, config, Some(from.to_owned()), files)
+    pub fn create_imported(path: &Path, config: &Config, from: &str) -> Result<Self, TrainError> {
+        Self::make(path, config, Some(from.to_owned()), Arc::new(Disk))
     }
 
     /// Checks that [`RunFolder::create`] would not refuse a folder.
     ///
     /// # Errors
     /// As it.
-    pub fn check_new(path: &Path, files: Arc<dyn FileSystem>) -> Result<(), TrainError> {
+    pub fn check_new(path: &Path) -> Result<(), TrainError> {
+        let files: Arc<dyn FileSystem> = Arc::new(Disk);
         refuse_unless_free(path, &files, true)
     }
 
@@ -124,8 +128,8 @@ impl RunFolder {
     /// # Errors
     /// [`TrainError::NoRun`], [`TrainError::NewerFormat`], [`TrainError::RunLocked`], [`TrainError::Io`], and those of
     /// [`Config::from_toml`].
-    pub fn resume(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
-        let (mut run, _) = Self::open(path, files)?;
+    pub fn resume(path: &Path) -> Result<(Self, Config), TrainError> {
+        let (mut run, _) = Self::open(path)?;
         run._lock = lock(path)?;
         run.remove_unfinished();
         let config = run.read_config()?;
@@ -136,7 +140,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// As [`RunFolder::resume`], without the lock.
-    pub fn open(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
+    pub fn open(path: &Path) -> Result<(Self, Config), TrainError> {
+        Self::open_on(path, Arc::new(Disk))
+    }
+
+    fn open_on(path: &Path, files: Arc<dyn FileSystem>) -> Result<(Self, Config), TrainError> {
         let mut run = Self { path: path.to_path_buf(), files, imported: None, is_new: false, _lock: None };
         run.read_marker()?;
         let config = run.read_config()?;
@@ -403,7 +411,7 @@ fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) ->
     };
     let exists = RunFolder::exists(path);
     let is_import = || {
-        let opened = RunFolder::open(path, Arc::clone(files));
+        let opened = RunFolder::open_on(path, Arc::clone(files));
         opened.is_ok_and(|(run, _)| run.imported().is_some())
     };
     let taken = TrainError::RunExists { path: path.to_path_buf(), trains };

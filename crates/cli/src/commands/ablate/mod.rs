@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -267,7 +266,7 @@ impl Ablate {
             let mut done = 0;
             // Without --out there is none.
             if self.out.is_some() && RunFolder::exists(folder) {
-                let (run, _) = RunFolder::open(folder, Arc::new(Disk))?;
+                let (run, _) = RunFolder::open(folder)?;
                 if Failure::recorded(&run, config, identity).is_some() {
                     done = *steps;
                 } else if let Some(meta) = training::look_as(folder, config)? {
@@ -311,7 +310,7 @@ impl Ablate {
         let failed = |failure: String| Ok(Some(Trial { failure: Some(failure), ..trial.clone() }));
         let training = match RunFolder::exists(folder) {
             true => {
-                let (run, _) = RunFolder::open(folder, Arc::new(Disk))?;
+                let (run, _) = RunFolder::open(folder)?;
                 if let Some(failure) = Failure::recorded(&run, config, identity) {
                     return failed(failure);
                 }
