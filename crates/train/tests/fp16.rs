@@ -10,6 +10,7 @@ mod watching;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::run_in;
 use on_gpu::gpu;
 use simclr_data::{Dataset, Made};
 use simclr_engine::{DType, Device};
@@ -18,23 +19,12 @@ use simclr_train::config::Memory;
 use simclr_train::file_system::Disk;
 use simclr_train::optim::Optimizer;
 use simclr_train::pretrain::{Outcome, pretrain};
-use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, TrainError, memory};
 use watching::Watch;
 
 /// Five steps and a bit an epoch on 8 x 8 pixels, three epochs.
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=8",
-        "data.holdout=16",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=3",
-        "train.precision=fp16",
-        "optim.warmup_epochs=0.5",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&["data.image_size=8", "train.epochs=3", "train.precision=fp16"], sets)
 }
 
 /// Trains in `folder`, on from a checkpoint where one is given.
@@ -46,10 +36,7 @@ fn train(
     stop_after: Option<u64>,
 ) -> (Result<Outcome, TrainError>, Watch) {
     let images: Arc<dyn Dataset> = Arc::new(Made::new(96, 8, 0));
-    let run = match from {
-        Some(_) => RunFolder::resume(folder).unwrap().0,
-        None => RunFolder::create(folder, config).unwrap(),
-    };
+    let run = run_in(folder, config, from).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     (pretrain(&images, config, &run, from, device, &mut watch), watch)
 }

@@ -5,21 +5,22 @@
 
 mod common;
 mod on_gpu;
+mod watching;
 
 use std::sync::Arc;
 
+use common::run_in;
 use on_gpu::gpu;
 use simclr_augment::ViewConfig;
 use simclr_data::{
     Batch, DataError, Dataset, DecodeScratch, Decoded, Loader, LoaderConfig, Position, Reading, Region, Share,
 };
 use simclr_engine::{Device, Pixels, SingleProcess};
+use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
-use simclr_train::pretrain::{
-    Batches, CapturedStep, EpochRecord, Observer, Part, Plan, StepRecord, ViewsPlace, pretrain,
-};
-use simclr_train::run_folder::RunFolder;
+use simclr_train::pretrain::{Batches, CapturedStep, Part, Plan, ViewsPlace, pretrain};
 use simclr_train::{Config, TrainError, memory};
+use watching::Watch;
 
 const SIDE: u32 = 16;
 
@@ -150,55 +151,23 @@ fn the_views_are_those_of_the_processor() {
     }
 }
 
-/// Watches, and stops after a number of steps.
-#[derive(Default)]
-struct Watch {
-    stop_after: Option<u64>,
-    plan: Option<Plan>,
-    losses: Vec<f64>,
-}
-
-impl Observer for Watch {
-    fn started(&mut self, plan: &Plan) {
-        self.plan = Some(plan.clone());
-    }
-    fn step(&mut self, record: &StepRecord) {
-        self.losses.push(record.loss);
-    }
-    fn epoch(&mut self, _: &EpochRecord) {}
-    fn warn(&mut self, _: &str) {}
-    fn stop(&self) -> bool {
-        self.stop_after.is_some_and(|steps| self.losses.len() as u64 >= steps)
-    }
-}
-
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=8",
-        "data.holdout=0",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=2",
-        "train.precision=f32",
-        "optim.warmup_epochs=0.5",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&["data.image_size=8", "data.holdout=0", "train.precision=f32"], sets)
 }
 
-fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<Watch, TrainError> {
+/// Trains and, where it stops after some steps, goes on to the end: the plan and the losses of all steps.
+fn train(device: &Device, config: &Config, stop_after: Option<u64>) -> Result<(Plan, Vec<f64>), TrainError> {
     let folder = tempfile::tempdir().unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
-    let run = RunFolder::create(folder.path(), config)?;
-    let outcome = pretrain(&Sizes::of(70), config, &run, None, device, &mut watch)?;
-    if stop_after.is_some() {
-        drop(run);
-        let (run, _) = RunFolder::resume(folder.path())?;
-        let from = simclr_train::checkpoint::Checkpoint::read(&Disk, &outcome.checkpoint)?;
-        watch.stop_after = None;
-        pretrain(&Sizes::of(70), config, &run, Some(&from), device, &mut watch)?;
+    let go_on = |from: Option<&Checkpoint>, watch: &mut Watch| {
+        let run = run_in(folder.path(), config, from)?;
+        pretrain(&Sizes::of(70), config, &run, from, device, watch)
+    };
+    let outcome = go_on(None, &mut watch)?;
+    if watch.stop_after.take().is_some() {
+        go_on(Some(&Checkpoint::read(&Disk, &outcome.checkpoint)?), &mut watch)?;
     }
-    Ok(watch)
+    Ok((watch.plan.unwrap(), watch.steps.iter().map(|step| step.loss).collect()))
 }
 
 #[test]
@@ -207,15 +176,15 @@ fn a_run_learns_the_same_wherever_its_views_are_made() {
     let on = |place: &str, stop_after| {
         train(&device, &config(&[&format!("data.views_on={place}")]), stop_after).unwrap()
     };
-    let (cpu, gpu) = (on("cpu", None), on("gpu", None));
-    assert!(matches!(cpu.plan.unwrap().views, ViewsPlace::Cpu(Some(_))));
-    assert!(matches!(gpu.plan.unwrap().views, ViewsPlace::Gpu { keeps: 1.. }));
-    assert_eq!(cpu.losses.len(), 8);
-    for (step, (got, want)) in gpu.losses.iter().zip(&cpu.losses).enumerate() {
+    let ((plan_of_cpu, cpu), (plan_of_gpu, gpu)) = (on("cpu", None), on("gpu", None));
+    assert!(matches!(plan_of_cpu.views, ViewsPlace::Cpu(Some(_))));
+    assert!(matches!(plan_of_gpu.views, ViewsPlace::Gpu { keeps: 1.. }));
+    assert_eq!(cpu.len(), 8);
+    for (step, (got, want)) in gpu.iter().zip(&cpu).enumerate() {
         assert!((got - want).abs() < 2e-2 * want, "step {step}: {got} for {want}");
     }
     // Stopped in the middle of an epoch and taken up again, with nothing kept yet: the same bits.
-    assert_eq!(on("gpu", Some(3)).losses, gpu.losses);
+    assert_eq!(on("gpu", Some(3)).1, gpu);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::scope;
 use std::time::Duration;
 
-use common::{Broken, bits};
+use common::{Broken, bits, run_in};
 use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
@@ -33,18 +33,7 @@ fn gpus() -> Option<([Device; 2], MutexGuard<'static, ()>)> {
 
 /// One epoch of five steps and a bit on 8 x 8 pixels.
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=8",
-        "data.holdout=16",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=1",
-        "train.precision=f32",
-        "optim.warmup_epochs=0.5",
-        "optim.rate=0.01",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&["data.image_size=8", "train.epochs=1", "train.precision=f32", "optim.rate=0.01"], sets)
 }
 
 fn images() -> Arc<dyn Dataset> {
@@ -86,10 +75,7 @@ fn train_on(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> (Led, Option<Result<bool, TrainError>>) {
-    let run = match from {
-        Some(_) => RunFolder::resume(folder).unwrap().0,
-        None => RunFolder::create(folder, config).unwrap(),
-    };
+    let run = run_in(folder, config, from).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     let [first, other] = devices else {
         let led = lead(&images, config, (&run, from), &Team::ALONE, &devices[0], &mut watch);

@@ -6,12 +6,12 @@ mod watching;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::run_in;
 use simclr_data::{Dataset, Made, Reading, Subset};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
 use simclr_train::pretrain::{RunViews, health, holdout_knn, pretrain};
-use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model, Schedule};
 use watching::Watch;
 
@@ -21,17 +21,7 @@ const TRAINED: u64 = 160;
 
 /// Two epochs on 16 x 16 pixels.
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=16",
-        "data.holdout=16",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=2",
-        "train.precision=f32",
-        "optim.warmup_epochs=0.5",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&["train.precision=f32"], sets)
 }
 
 fn images(config: &Config) -> Arc<dyn Dataset> {
@@ -45,10 +35,7 @@ fn train(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> (Watch, Checkpoint) {
-    let run = match from {
-        Some(_) => RunFolder::resume(folder).unwrap().0,
-        None => RunFolder::create(folder, config).unwrap(),
-    };
+    let run = run_in(folder, config, from).unwrap();
     let mut watch = Watch { stop_after, ..Watch::default() };
     let device = Device::cpu(1).unwrap();
     let outcome = pretrain(&images(config), config, &run, from, &device, &mut watch).unwrap();

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::bits;
-use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
+use common::{Broken, bits, run_in};
+use simclr_data::{Dataset, Made};
 use simclr_engine::Device;
 use simclr_train::checkpoint::Checkpoint;
 use simclr_train::file_system::Disk;
@@ -22,16 +22,7 @@ use watching::Watch;
 
 /// Ten steps an epoch on 16 x 16 pixels, two epochs.
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=16",
-        "data.holdout=16",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=2",
-        "optim.warmup_epochs=0.5",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&[], sets)
 }
 
 fn images() -> Arc<dyn Dataset> {
@@ -55,11 +46,7 @@ fn train_on(
     from: Option<&Checkpoint>,
     watch: &mut Watch,
 ) -> Result<Outcome, TrainError> {
-    let run = match from {
-        Some(_) => RunFolder::resume(folder)?.0,
-        None => RunFolder::create(folder, config)?,
-    };
-    pretrain(&images(), config, &run, from, device, watch)
+    pretrain(&images(), config, &run_in(folder, config, from)?, from, device, watch)
 }
 
 /// The checkpoint of a whole run: its tensors and where it stands.
@@ -312,43 +299,12 @@ fn a_network_that_is_not_finite_ends_the_run_and_is_not_saved() {
     }
 }
 
-/// Images of which every seventh is broken.
-struct Broken(Made);
-
-impl Dataset for Broken {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        self.0.classes()
-    }
-
-    fn label(&self, index: usize) -> Option<u32> {
-        self.0.label(index)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.0.name(index)
-    }
-
-    fn read_part<'a>(
-        &'a self,
-        index: usize,
-        needed: &dyn Fn(u32, u32) -> Region,
-        scratch: &'a mut DecodeScratch,
-    ) -> Result<Decoded<'a>, DataError> {
-        match index % 7 {
-            0 => Err(DataError::Image { name: self.name(index), reason: "torn".to_owned() }),
-            _ => self.0.read_part(index, needed, scratch),
-        }
-    }
-}
-
 #[test]
 fn broken_images_are_listed_once_the_held_out_ones_too() {
-    let images: Arc<dyn Dataset> = Arc::new(Broken(Made::new(176, 16, 0)));
-    let broken: BTreeSet<String> = (0..176).step_by(7).map(|index| images.name(index)).collect();
+    let every_seventh = (0..176).step_by(7);
+    let images: Arc<dyn Dataset> =
+        Arc::new(Broken { images: Made::new(176, 16, 0), broken: every_seventh.clone().collect() });
+    let broken: BTreeSet<String> = every_seventh.map(|index| images.name(index)).collect();
     for (knn_every, health_every) in [(0, 1), (1, 0), (1, 1)] {
         let folder = tempfile::tempdir().unwrap();
         let sets = [format!("train.knn_every={knn_every}"), format!("train.health_every={health_every}")];

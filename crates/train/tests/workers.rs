@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::scope;
 
-use common::{Broken, bits};
+use common::{Broken, bits, run_in};
 use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region, Subset};
 use simclr_engine::{Device, ThreadGroup};
 use simclr_train::checkpoint::Checkpoint;
@@ -23,18 +23,7 @@ fn images(broken: &[usize]) -> Arc<dyn Dataset> {
 
 /// Ten steps and a bit an epoch, on 16 x 16 pixels, two epochs.
 fn config(sets: &[&str]) -> Config {
-    let usual = [
-        "data.image_size=16",
-        "data.holdout=16",
-        "encoder.width=0.0625",
-        "train.batch=16",
-        "train.epochs=2",
-        "train.precision=f32",
-        "optim.warmup_epochs=0.5",
-        "optim.rate=0.01",
-        "train.log_every=1",
-    ];
-    common::small(&usual, sets).unwrap()
+    common::usual(&["train.precision=f32", "optim.rate=0.01"], sets)
 }
 
 /// What worker 0 comes to, with what it saw.
@@ -48,10 +37,7 @@ fn train(
     from: Option<&Checkpoint>,
     stop_after: Option<u64>,
 ) -> (Led, Vec<Result<bool, TrainError>>) {
-    let run = match from {
-        Some(_) => RunFolder::resume(folder).unwrap().0,
-        None => RunFolder::create(folder, &configs[0]).unwrap(),
-    };
+    let run = run_in(folder, &configs[0], from).unwrap();
     let mut group = ThreadGroup::new(configs.len());
     let others = group.split_off(1);
     scope(|scope| {

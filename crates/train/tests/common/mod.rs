@@ -2,14 +2,40 @@
 
 #![allow(dead_code, reason = "not every test that includes this uses it")]
 
+use std::path::Path;
+
 use simclr_data::{DataError, Dataset, DecodeScratch, Decoded, Made, Region};
 use simclr_train::checkpoint::Checkpoint;
+use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Layers, TrainError};
 
 /// The preset "small" with what is usual in a test, and then `sets`.
 pub fn small(usual: &[&str], sets: &[&str]) -> Result<Config, TrainError> {
     let sets: Vec<String> = usual.iter().chain(sets).map(|&set| set.to_owned()).collect();
     Config::resolve(&Layers { preset: Some("small"), sets: &sets, ..Layers::default() })
+}
+
+/// A run on 16 x 16 pixels in batches of 16, two epochs, every step logged, with what a test has of its `own`, and
+/// then `sets`.
+pub fn usual(own: &[&str], sets: &[&str]) -> Config {
+    let usual = [
+        "data.image_size=16",
+        "data.holdout=16",
+        "encoder.width=0.0625",
+        "train.batch=16",
+        "train.epochs=2",
+        "optim.warmup_epochs=0.5",
+        "train.log_every=1",
+    ];
+    small(&[&usual, own].concat(), sets).unwrap()
+}
+
+/// The run in `folder`: taken up again where it goes on `from` a checkpoint, made otherwise.
+pub fn run_in(folder: &Path, config: &Config, from: Option<&Checkpoint>) -> Result<RunFolder, TrainError> {
+    match from {
+        Some(_) => Ok(RunFolder::resume(folder)?.0),
+        None => RunFolder::create(folder, config),
+    }
 }
 
 /// The bits of every tensor, with its name.
