@@ -19,8 +19,6 @@ use simclr_train::{Config, Layers, memory};
 use crate::exit::usage;
 use crate::terminal;
 
-const PHOTOS: &str = "photos";
-
 /// Where a configuration comes from; later ones override earlier ones.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Settings {
@@ -209,10 +207,10 @@ impl DataSettings {
 impl Settings {
     /// The configuration for training on `source`. What `photos` chooses is said, and what batch is where that is left
     /// to the program.
-    pub fn resolve(&self, source: Option<&Source>, threads: Threads) -> Result<Config> {
-        let chosen = match (self.preset.as_deref(), source) {
-            (Some(PHOTOS), Some(source)) => {
-                let images = source.to_pretrain();
+    pub fn resolve(&self, source: &Source, threads: Threads) -> Result<Config> {
+        let images = source.to_pretrain();
+        let chosen = match self.preset.as_deref() {
+            Some(photos::NAME) => {
                 let Sample { width, height, .. } = Sample::of(&*images);
                 // What is begun with, and on what, is known by everything else that was given.
                 let known = self.layered(None, None, threads)?;
@@ -224,11 +222,9 @@ impl Settings {
         };
         let table = chosen.as_ref().map(|chosen| chosen.table.clone());
         let mut config = self.layered(None, table, threads)?;
-        if let Some(source) = source
-            && self.with_layers(None, None, threads, |layers| Ok(layers.leaves_batch()?))?
-        {
+        if self.with_layers(None, None, threads, |layers| Ok(layers.leaves_batch()?))? {
             let (_, memory) = means(config.train.device);
-            let (size, reason) = batch::choose(&config, source.to_pretrain().len(), memory)?;
+            let (size, reason) = batch::choose(&config, images.len(), memory)?;
             config.train.batch = size;
             terminal::say(&format!("train.batch=auto: {reason}"));
         }

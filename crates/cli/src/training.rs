@@ -17,7 +17,6 @@ use simclr_train::{Config, TrainError};
 use crate::exit::{Done, Stopped};
 use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
-use crate::settings::{Settings, Threads};
 use crate::workers::{Crew, Gathering, Place};
 use crate::{terminal, weights};
 
@@ -38,17 +37,9 @@ pub fn begin(out: &Path, config: Config) -> Result<Training> {
     Ok(Training { folder, config, from: None, new: true })
 }
 
-/// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over.
-pub fn resume(out: &Path, settings: &Settings, threads: Threads) -> Result<Training> {
-    reopen(out, |config| settings.resolve_over(config, threads))
-}
-
-/// The same of a run that is to be as `config` says.
-pub fn resume_as(out: &Path, config: &Config) -> Result<Training> {
-    reopen(out, |_| Ok(config.clone()))
-}
-
-fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
+/// Takes a run up again, from its newest good checkpoint; damaged ones are named and passed over. `given` makes of the
+/// configuration that it was begun with the one that it goes on with.
+pub fn resume(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<Training> {
     let (folder, config) = RunFolder::resume(out)?;
     let (given, from) = continued(&folder, &config, given)?;
     if given != config {
@@ -58,16 +49,7 @@ fn reopen(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<T
 }
 
 /// What [`resume`] would go on with, and where, without touching anything.
-pub fn look(out: &Path, settings: &Settings, threads: Threads) -> Result<(Config, Option<Meta>)> {
-    glance(out, |config| settings.resolve_over(config, threads))
-}
-
-/// The same of a run that is to be as `config` says: the checkpoint that it would go on with.
-pub fn look_as(out: &Path, config: &Config) -> Result<Option<Meta>> {
-    Ok(glance(out, |_| Ok(config.clone()))?.1)
-}
-
-fn glance(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
+pub fn look(out: &Path, given: impl FnOnce(&Config) -> Result<Config>) -> Result<(Config, Option<Meta>)> {
     let (folder, config) = RunFolder::open(out)?;
     let (given, from) = continued(&folder, &config, given)?;
     Ok((given, from.map(|from| from.checkpoint.meta)))

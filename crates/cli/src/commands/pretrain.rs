@@ -128,7 +128,7 @@ impl Pretrain {
         }
         let mut opening = Opening::new(&self.settings.data()?);
         let source = opening.open(&self.data)?;
-        let config = self.settings.resolve(Some(&source), self.threads)?;
+        let config = self.settings.resolve(&source, self.threads)?;
         held_out(&config, source.to_pretrain().len())?;
         place.part().batch(&config)?;
         self.advise(&config)?;
@@ -139,7 +139,7 @@ impl Pretrain {
 
     /// Takes the run up again; nothing of one that is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
-        let resumed = training::resume(out, &self.settings, self.threads);
+        let resumed = training::resume(out, |config| self.settings.resolve_over(config, self.threads));
         let training = resumed.map_err(|error| self.longer(error, out))?;
         if training.is_finished() {
             training.complete()?;
@@ -218,7 +218,7 @@ impl Pretrain {
         let (config, source) = match (self.out.as_deref(), self.resume) {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
-                let looked = training::look(out, &self.settings, self.threads);
+                let looked = training::look(out, |config| self.settings.resolve_over(config, self.threads));
                 let (config, saved) = looked.map_err(|error| self.longer(error, out))?;
                 if saved.as_ref().is_some_and(|meta| meta.epoch >= config.train.epochs) {
                     say_finished(out, &config);
@@ -236,7 +236,7 @@ impl Pretrain {
                     RunFolder::check_new(out)?;
                 }
                 let source = Opening::new(&self.settings.data()?).open(&self.data)?;
-                let config = self.settings.resolve(Some(&source), self.threads)?;
+                let config = self.settings.resolve(&source, self.threads)?;
                 self.settings.warn_of_idle(&config)?;
                 (config, source)
             }

@@ -149,7 +149,7 @@ impl Quickstart {
     fn training(&self) -> Result<Training> {
         if self.resume {
             let settings = Settings { sets: self.sets.clone(), seed: self.seed, ..Settings::default() };
-            return training::resume(&self.out, &settings, self.threads);
+            return training::resume(&self.out, |config| settings.resolve_over(config, self.threads));
         }
         if RunFolder::exists(&self.out) {
             if !self.force {

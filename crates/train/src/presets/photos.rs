@@ -9,7 +9,7 @@ use crate::{Config, resnet_spec};
 const SIDES: [u32; 6] = [32, 64, 96, 128, 160, 224];
 
 /// The preset's name.
-pub(crate) const NAME: &str = "photos";
+pub const NAME: &str = "photos";
 
 /// How much more the deeper networks hold on to, about.
 const BOTTLENECK: u64 = 5;

@@ -125,7 +125,7 @@ impl Ablate {
         self.settings.sets.extend(self.on.device.map(|device| format!("train.device={device}")));
         let mut opening = Opening::new(&self.settings.data()?);
         let source = opening.open(&self.data)?;
-        let base = self.settings.resolve(Some(&source), self.threads)?;
+        let base = self.settings.resolve(&source, self.threads)?;
         let device = training::device_of(&base)?;
         let planned = self.plan(&study, &base, &source, &device)?;
         let Some(out) = self.out.clone().filter(|_| !self.dry_run) else {
@@ -269,7 +269,7 @@ impl Ablate {
                 let (run, _) = RunFolder::open(folder)?;
                 if Failure::recorded(&run, config, identity).is_some() {
                     done = *steps;
-                } else if let Some(meta) = training::look_as(folder, config)? {
+                } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
                     if let Some(problem) = identity.problem(&meta) {
                         return Err(TrainError::CannotResume { path: folder.clone(), problem }.into());
                     }
@@ -314,7 +314,7 @@ impl Ablate {
                 if let Some(failure) = Failure::recorded(&run, config, identity) {
                     return failed(failure);
                 }
-                training::resume_as(folder, config)?
+                training::resume(folder, |_| Ok(config.clone()))?
             }
             false => training::begin(folder, config.clone())?,
         };

@@ -77,7 +77,7 @@ impl Views {
         if let Some(size) = self.size {
             self.settings.sets.push(format!("data.image_size={size}"));
         }
-        let config = self.settings.resolve(Some(&source), Threads::default())?;
+        let config = self.settings.resolve(&source, Threads::default())?;
         let RunViews { families, left_out } = RunViews::new(&config, source.train.as_ref())?;
         data::say_left_out(&left_out);
         let work = Work {

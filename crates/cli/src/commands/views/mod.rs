@@ -52,7 +52,7 @@ impl Views {
         check_out(&self.out, &self.data)?;
         let source = Opening::new(&self.settings.data()?).open(&self.data)?;
         out::check_no_image(&self.out, &source, &self.data)?;
-        let config = self.settings.resolve(Some(&source), Threads::default())?;
+        let config = self.settings.resolve(&source, Threads::default())?;
         self.settings.warn_of_idle(&config)?;
         let size = config.data.image_size;
         let dataset = source.train.as_ref();
