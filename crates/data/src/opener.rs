@@ -8,9 +8,9 @@ use crate::concat::Concat;
 use crate::dataset::Dataset;
 use crate::decode::{DecodeOptions, Format};
 use crate::error::{DataError, shown};
-use crate::files::archive::{ArchiveImages, Opened};
+use crate::files::archive::Opened;
 use crate::files::parts::{Parts, Unnamed};
-use crate::files::{disk, list, parquet, shards, with_others, zip};
+use crate::files::{ImageFiles, disk, list, parquet, shards, with_others, zip};
 use crate::idx;
 use crate::index::Index;
 use crate::listing::{LeftOut, is_archive_name};
@@ -204,7 +204,7 @@ fn archive_kind(path: &Path) -> Option<ArchiveKind> {
 /// A data set of one folder or of archives of one kind.
 fn source(opened: Opened, kind: SourceKind) -> Source {
     let Opened { train, test, unlabelled, left_out } = opened;
-    let part = |part: Option<ArchiveImages>| part.map(|part| Arc::new(part) as Arc<dyn Dataset>);
+    let part = |part: Option<ImageFiles>| part.map(|part| Arc::new(part) as Arc<dyn Dataset>);
     Source { train: Arc::new(train), test: part(test), unlabelled: part(unlabelled), kind, left_out }
 }
 

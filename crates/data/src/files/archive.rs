@@ -8,14 +8,11 @@ use crate::layout::{Arranged, Arrangement, Classes, Root, arrange};
 use crate::listing::LeftOut;
 use crate::loader::NO_LABEL;
 
-/// Images of a folder, an archive, or several.
-pub(crate) type ArchiveImages = ImageFiles<Arc<dyn Files>>;
-
 /// What a folder or an archive holds.
 pub(crate) struct Opened {
-    pub train: ArchiveImages,
-    pub test: Option<ArchiveImages>,
-    pub unlabelled: Option<ArchiveImages>,
+    pub train: ImageFiles,
+    pub test: Option<ImageFiles>,
+    pub unlabelled: Option<ImageFiles>,
     pub left_out: LeftOut,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::archive::{ArchiveImages, Opened};
+use super::archive::Opened;
 use super::{Files, ImageFiles, labels_among};
 use crate::decode::{DecodeOptions, read_file};
 use crate::error::{DataError, inert, name_of};
@@ -129,7 +129,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     Ok(Opened { train, test, unlabelled: None, left_out })
 }
 
-fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ArchiveImages {
+fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles {
     let labels = || rows.iter().map(|row| row.label.as_deref());
     let classes = in_order(labels().flatten().collect());
     let labels = match classes.is_empty() {

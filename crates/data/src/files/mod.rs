@@ -12,6 +12,7 @@ pub(crate) mod zip;
 pub(crate) mod zstd;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::dataset::{Dataset, Decoded};
@@ -49,35 +50,9 @@ pub(crate) trait Files: Send + Sync {
     }
 }
 
-impl<F: Files + ?Sized> Files for std::sync::Arc<F> {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-
-    fn name(&self, index: usize) -> String {
-        (**self).name(index)
-    }
-
-    fn bytes(&self, index: usize) -> Option<u64> {
-        (**self).bytes(index)
-    }
-
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        (**self).read(index, out)
-    }
-
-    fn probe(&self, index: usize) -> Result<(), Unread> {
-        (**self).probe(index)
-    }
-
-    fn locality(&self) -> Locality {
-        (**self).locality()
-    }
-}
-
 /// Some or all of the images of [`Files`], with their classes.
-pub(crate) struct ImageFiles<F> {
-    files: F,
+pub(crate) struct ImageFiles {
+    files: Arc<dyn Files>,
     /// The files that are images of this set, ascending; `None` for all.
     chosen: Option<Vec<u32>>,
     classes: Vec<String>,
@@ -90,19 +65,19 @@ pub(crate) struct ImageFiles<F> {
 
 const NONE: usize = usize::MAX;
 
-impl<F: Files> ImageFiles<F> {
+impl ImageFiles {
     /// All of `files`.
-    pub fn new(files: F, classes: Classes, options: DecodeOptions) -> Self {
+    pub fn new(files: Arc<dyn Files>, classes: Classes, options: DecodeOptions) -> Self {
         Self::of(files, None, classes, options)
     }
 
     /// The files `chosen` (ascending), which `classes` describes.
-    pub fn some(files: F, chosen: Vec<u32>, classes: Classes, options: DecodeOptions) -> Self {
+    pub fn some(files: Arc<dyn Files>, chosen: Vec<u32>, classes: Classes, options: DecodeOptions) -> Self {
         let chosen = (chosen.len() < files.len()).then_some(chosen);
         Self::of(files, chosen, classes, options)
     }
 
-    fn of(files: F, chosen: Option<Vec<u32>>, classes: Classes, options: DecodeOptions) -> Self {
+    fn of(files: Arc<dyn Files>, chosen: Option<Vec<u32>>, classes: Classes, options: DecodeOptions) -> Self {
         let Classes { names: classes, labels } = classes;
         Self { files, chosen, classes, labels, options, known: AtomicUsize::new(NONE) }
     }
@@ -151,7 +126,7 @@ pub(crate) fn labels_among<'a>(
     images.map(|class| class.and_then(|class| number.get(class).copied()).unwrap_or(NO_LABEL)).collect()
 }
 
-impl<F: Files> Dataset for ImageFiles<F> {
+impl Dataset for ImageFiles {
     fn len(&self) -> usize {
         self.chosen.as_ref().map_or(self.files.len(), Vec::len)
     }
