@@ -3,6 +3,10 @@
 use simclr_nn::ResNetSpec;
 
 use super::kind::{Kind, Range};
+use super::tables::{
+    Cache, EncoderName, HeadKind, LossName, Memory, Mining, Normalize, OptimizerName, PoolPadding, Precision,
+    Scaling, ScheduleKind, Shortcut, Stem, Variant, ViewsOn,
+};
 use Kind::{
     Color, Flag, Interval, IntervalOrAuto, Number, NumberOrAuto, Operators, Whole, WholeOrAuto, Word,
 };
@@ -45,6 +49,9 @@ const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
 }
 
 const MANY: u64 = i64::MAX as u64;
+pub(super) const ASPECT_LAW: Kind = Word(&["uniform", "log_uniform"]);
+pub(super) const BLUR_PADDING: Kind = Word(&["zero", "reflect"]);
+pub(super) const BRIGHTNESS: Kind = Word(&["multiplicative", "additive"]);
 const PROBABILITY: Kind = Number(Range::between(0.0, 1.0));
 const POSITIVE: Range = Range::above(0.0, f64::INFINITY);
 const NOT_NEGATIVE: Range = Range::between(0.0, f64::INFINITY);
@@ -66,7 +73,7 @@ pub const KEYS: &[Key] = &[
         .changes_nothing(),
     key(
         "data.cache",
-        Word(&["auto", "none", "ram", "disk"]),
+        Word(Cache::WORDS),
         "where decoded images are kept: in memory (ram), in a file in the run folder (disk), or nowhere (none); auto: in memory, as far as there is room",
     )
     .changes_nothing(),
@@ -79,7 +86,7 @@ pub const KEYS: &[Key] = &[
     .changes_nothing(),
     key(
         "data.views_on",
-        Word(&["auto", "cpu", "gpu"]),
+        Word(ViewsOn::WORDS),
         "where views are made in pretraining; auto: on the GPU that computes the network, if it has their operators, else on the CPU",
     )
     .changes_nothing(),
@@ -107,7 +114,7 @@ pub const KEYS: &[Key] = &[
         .also(&["ratio"]),
     key(
         "view.crop_aspect_law",
-        Word(&["uniform", "log_uniform"]),
+        ASPECT_LAW,
         "distribution of the aspect ratio: uniform as in the official code, log_uniform as in torchvision",
     ),
     key(
@@ -128,12 +135,12 @@ pub const KEYS: &[Key] = &[
     key("view.blur_sigma", Interval(Range::above(0.0, 1000.0)), "standard deviation of the blur in pixels"),
     key(
         "view.blur_padding",
-        Word(&["zero", "reflect"]),
+        BLUR_PADDING,
         "what the blur sees beyond the border: black (zero), as in the official code, or the mirrored view (reflect), as in torchvision",
     ),
     key(
         "view.brightness",
-        Word(&["multiplicative", "additive"]),
+        BRIGHTNESS,
         "how brightness is changed: multiplicative as in v2 of the official code, additive as in its v1",
     ),
     key(
@@ -149,7 +156,7 @@ pub const KEYS: &[Key] = &[
     key("view.b", Operators, "the operators of the second branch, likewise: tables [[view.b]]"),
     key(
         "encoder.name",
-        Word(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]),
+        Word(EncoderName::WORDS),
         "the ResNet",
     )
     .also(&["arch", "model", "backbone", "depth"]),
@@ -160,12 +167,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "encoder.stem",
-        Word(&["auto", "imagenet", "small"]),
+        Word(Stem::WORDS),
         "first layers. imagenet: 7 x 7 convolution of stride 2 and max pool; small: 3 x 3 convolution of stride 1; auto: small for images up to 32 pixels",
     ),
     key(
         "encoder.variant",
-        Word(&["auto", "standard", "d"]),
+        Word(Variant::WORDS),
         "d: a ResNet-D, with three 3 x 3 convolutions in the imagenet stem, and shortcuts that average 2 x 2 pixels to downsample; auto: d with selective kernels, else standard",
     ),
     key(
@@ -176,21 +183,21 @@ pub const KEYS: &[Key] = &[
     .also(&["sk_ratio", "sk"]),
     key(
         "encoder.shortcut",
-        Word(&["auto", "projection"]),
+        Word(Shortcut::WORDS),
         "which shortcuts are projections. auto: those where the shape changes; projection: those of the first block of every stage",
     ),
     key(
         "encoder.pool_padding",
-        Word(&["all", "same"]),
+        Word(PoolPadding::WORDS),
         "padding of the max pool after the first convolutions: all is one pixel on every side, as in torchvision; same is TensorFlow's, as in the official code, which pads images of even size only at the right and the bottom; of a ResNet-D's shortcuts too, where all is timm's",
     ),
     key(
         "encoder.normalize",
-        Word(&["none", "imagenet"]),
+        Word(Normalize::WORDS),
         "none: the network takes images as they are, from 0 to 1; imagenet: it subtracts ImageNet's mean and divides by its standard deviation, as torchvision's pretrained networks expect",
     )
     .also(&["mean", "std"]),
-    key("head.kind", Word(&["none", "linear", "nonlinear"]), "the projection head"),
+    key("head.kind", Word(HeadKind::WORDS), "the projection head"),
     key("head.layers", Whole(2, 8), "dense layers of a nonlinear head"),
     key(
         "head.hidden",
@@ -202,12 +209,12 @@ pub const KEYS: &[Key] = &[
     key("head.batch_norm", Flag, "BatchNorm after every dense layer of the head; false: biases instead"),
     key(
         "loss.name",
-        Word(&["nt_xent", "nt_logistic", "margin_triplet"]),
+        Word(LossName::WORDS),
         "the contrastive loss; the paper compares the other two with nt_xent (tables 2 and 4); the loss of held-out images is always nt_xent",
     ),
     key(
         "loss.mining",
-        Word(&["none", "semi_hard"]),
+        Word(Mining::WORDS),
         "none: all negatives count; semi_hard: for each anchor only the most similar negative that is less similar than the positive (nt_logistic and margin_triplet only)",
     ),
     key(
@@ -222,7 +229,7 @@ pub const KEYS: &[Key] = &[
         "margin_triplet: how much more similar the positive should be than a negative; the paper tries 0, 0.4, 0.8 and 1.6",
     ),
     key("loss.normalize", Flag, "scale z to unit length before the similarities"),
-    key("optim.name", Word(&["lars", "sgd", "adamw"]), "the optimiser").also(&["optimizer", "optimiser"]),
+    key("optim.name", Word(OptimizerName::WORDS), "the optimiser").also(&["optimizer", "optimiser"]),
     key("optim.rate", Number(POSITIVE), "learning rate, before it is scaled with the batch").also(&[
         "lr",
         "learning_rate",
@@ -230,7 +237,7 @@ pub const KEYS: &[Key] = &[
     ]),
     key(
         "optim.scaling",
-        Word(&["none", "linear", "sqrt"]),
+        Word(Scaling::WORDS),
         "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch)",
     )
     .also(&["learning_rate_scaling"]),
@@ -252,7 +259,7 @@ pub const KEYS: &[Key] = &[
     key("optim.epsilon", Number(Range::between(1e-30, 1.0)), "AdamW: added to the square root in the denominator"),
     key("optim.warmup_epochs", Number(NOT_NEGATIVE), "epochs over which the learning rate rises from 0 to its peak")
         .also(&["warmup"]),
-    key("optim.schedule", Word(&["cosine", "constant"]), "the learning rate after warm-up: cosine decay to 0, or constant"),
+    key("optim.schedule", Word(ScheduleKind::WORDS), "the learning rate after warm-up: cosine decay to 0, or constant"),
     key(
         "train.batch",
         WholeOrAuto(2, 1 << 20),
@@ -260,12 +267,12 @@ pub const KEYS: &[Key] = &[
     )
         .also(&["batch_size", "bs"]),
     key("train.epochs", Whole(1, 1 << 30), "passes over the images"),
-    key("train.precision", Word(&["auto", "f32", "bf16", "fp16", "tf32"]), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")
+    key("train.precision", Word(Precision::WORDS), "type of the encoder's activations; fp16: on a GPU only, with dynamic loss scaling; tf32: on a GPU only, f32 with faster products; auto: bf16 on a GPU and on a CPU with AVX512_BF16, else f32")
         .also(&["dtype", "amp"]),
     key("train.deterministic", Flag, "the same seed gives the same bits, on a GPU for the same kind of card and the same remembered choice of kernels; false: a GPU may use sums and algorithms whose rounding differs from run to run, which may be faster in fp16 (by 2.5% for ResNet-18 on an H200; in bf16 not)"),
     key(
         "train.memory",
-        Word(&["auto", "full", "blocks"]),
+        Word(Memory::WORDS),
         "what is kept for backward. full: every activation; blocks: one per residual block, the rest is computed again; auto: full if it fits",
     )
     .also(&["checkpointing"])

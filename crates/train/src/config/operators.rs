@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use super::keys::{ASPECT_LAW, BLUR_PADDING, BRIGHTNESS};
 use super::kind::{Kind, Range};
 use super::nearest::nearest;
 use Kind::{Interval, Number, Word};
@@ -20,23 +21,13 @@ pub(super) const OPERATORS: &[Operator] = &[
         &[
             ("area", Interval(FRACTION)),
             ("aspect", Interval(Range::between(0.01, 100.0))),
-            ("aspect_law", Word(&["uniform", "log_uniform"])),
+            ("aspect_law", ASPECT_LAW),
         ],
     ),
     ("horizontal_flip", &[PROB]),
-    (
-        "color_jitter",
-        &[
-            PROB,
-            ("strength", Number(Range::between(0.0, 2.5))),
-            ("brightness", Word(&["multiplicative", "additive"])),
-        ],
-    ),
+    ("color_jitter", &[PROB, ("strength", Number(Range::between(0.0, 2.5))), ("brightness", BRIGHTNESS)]),
     ("grayscale", &[PROB]),
-    (
-        "gaussian_blur",
-        &[PROB, ("sigma", Interval(Range::above(0.0, 1000.0))), ("padding", Word(&["zero", "reflect"]))],
-    ),
+    ("gaussian_blur", &[PROB, ("sigma", Interval(Range::above(0.0, 1000.0))), ("padding", BLUR_PADDING)]),
     ("solarize", &[PROB, ("threshold", Interval(UNIT))]),
     ("cutout", &[PROB, ("side", Interval(FRACTION)), ("fill", Number(UNIT))]),
     ("rotation", &[PROB, ("degrees", Interval(Range::between(90.0, 270.0)))]),

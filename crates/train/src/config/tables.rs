@@ -20,6 +20,9 @@ macro_rules! words {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// The words that stand for them, in the same order.
+            pub const WORDS: &[&'static str] = &[$($word,)+];
+
             /// The word that stands for it in a configuration.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
