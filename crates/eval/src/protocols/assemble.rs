@@ -12,7 +12,7 @@ use simclr_train::{Config, Embedding};
 use super::encode::Encoded;
 use super::evaluation::{Evaluation, Scores};
 use super::maps::{class_maps, maps};
-use super::neighbours::{NeighbourOptions, neighbour_rows, unlabelled_rows};
+use super::neighbours::{neighbour_rows, unlabelled_rows};
 use super::probe::Probe;
 use super::splits::Splits;
 use super::trained::encoder_name;
@@ -73,7 +73,7 @@ pub struct Pictures {
 /// # Errors
 /// Features that are not finite, an image that can no longer be read.
 pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
-    let neighbours = neighbour_rows(encoded, data, image_size, &NeighbourOptions::default())?;
+    let neighbours = neighbour_rows(encoded, data, image_size)?;
     Ok(Pictures { classes: data.classes().len(), neighbours, maps: class_maps(encoded)? })
 }
 
@@ -87,7 +87,7 @@ pub fn unlabelled_pictures(
     images: &dyn Dataset,
     image_size: usize,
 ) -> Result<Pictures, EvalError> {
-    let neighbours = unlabelled_rows(embedding, images, image_size, &NeighbourOptions::default())?;
+    let neighbours = unlabelled_rows(embedding, images, image_size)?;
     Ok(Pictures { classes: 0, neighbours, maps: maps(embedding, &[])? })
 }
 

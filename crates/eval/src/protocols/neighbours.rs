@@ -15,25 +15,14 @@ const QUERIES: u64 = u64::from_le_bytes(*b"queries.");
 /// The longest side of a picture.
 const SIDE: u32 = 96;
 
-/// Settings of [`neighbour_rows`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NeighbourOptions {
-    /// Test images shown.
-    pub queries: usize,
-    /// Training images shown beside each.
-    pub neighbours: usize,
-    /// Draws the test images.
-    pub seed: u64,
-}
+/// Images shown, drawn from [`SEED`].
+const SHOWN: usize = 10;
+/// Images shown beside each.
+const NEIGHBOURS: usize = 8;
+const SEED: u64 = 0;
 
-impl Default for NeighbourOptions {
-    /// Ten images with eight neighbours each.
-    fn default() -> Self {
-        NeighbourOptions { queries: 10, neighbours: 8, seed: 0 }
-    }
-}
-
-/// Test images, of as many classes as there is room for, each with the training images whose h is most like its own.
+/// Ten test images, of as many classes as there is room for, each with the eight training images whose h is most like
+/// its own.
 ///
 /// The pictures are central crops at the size that the encoder sees (`image_size`), at most 96 pixels.
 ///
@@ -43,29 +32,14 @@ pub(super) fn neighbour_rows(
     encoded: &Encoded,
     data: &Splits,
     image_size: usize,
-    options: &NeighbourOptions,
 ) -> Result<Vec<NeighbourRow>, EvalError> {
     let (train, test) = (&encoded.train, &encoded.test);
-    let rows = choose(&test.labels, data.classes().len(), options.queries, options.seed);
-    if rows.is_empty() || options.neighbours == 0 {
-        return Ok(Vec::new());
-    }
-    let nearest = nearest(test, &rows, train, options.neighbours)?;
-    let mut camera = Camera::new(image_size);
-    let shown = rows.iter().zip(nearest).map(|(&row, near)| {
-        let near = near.into_iter().map(|(near, similarity)| {
-            Ok((camera.picture(data.train().as_ref(), train.indices[near] as usize)?, similarity))
-        });
-        let neighbours = near.collect::<Result<_, EvalError>>()?;
-        Ok(NeighbourRow {
-            query: camera.picture(data.test().as_ref(), test.indices[row] as usize)?,
-            neighbours,
-        })
-    });
-    shown.collect()
+    let shown = choose(&test.labels, data.classes().len(), SHOWN, SEED);
+    let (train, test) = ((train, data.train().as_ref()), (test, data.test().as_ref()));
+    rows(test, &shown, Some(train), Camera::new(image_size))
 }
 
-/// Some of `images`, drawn at random, each with those of the others whose h is most like its own; of no class.
+/// Ten of `images`, drawn at random, each with those eight of the others whose h is most like its own; of no class.
 ///
 /// # Errors
 /// As [`neighbour_rows`].
@@ -73,22 +47,34 @@ pub(super) fn unlabelled_rows(
     embedding: &Embedding,
     images: &dyn Dataset,
     image_size: usize,
-    options: &NeighbourOptions,
 ) -> Result<Vec<NeighbourRow>, EvalError> {
-    let rows = choose(&vec![0; embedding.indices.len()], 1, options.queries, options.seed);
-    if rows.is_empty() || options.neighbours == 0 {
+    let shown = choose(&vec![0; embedding.indices.len()], 1, SHOWN, SEED);
+    rows((embedding, images), &shown, None, Camera { with_class: false, ..Camera::new(image_size) })
+}
+
+/// An encoder's output of images, and these.
+type Images<'a> = (&'a Embedding, &'a dyn Dataset);
+
+/// The rows `shown` of `queries`, each with its neighbours among other images, or where there are none among its own.
+fn rows(
+    queries: Images<'_>,
+    shown: &[usize],
+    others: Option<Images<'_>>,
+    mut camera: Camera,
+) -> Result<Vec<NeighbourRow>, EvalError> {
+    if shown.is_empty() {
         return Ok(Vec::new());
     }
-    // One more: an image is most like itself.
-    let nearest = nearest(embedding, &rows, embedding, options.neighbours + 1)?;
-    let mut camera = Camera { with_class: false, ..Camera::new(image_size) };
-    let shown = rows.iter().zip(nearest).map(|(&row, near)| {
-        let others = near.into_iter().filter(|&(near, _)| near != row).take(options.neighbours);
-        let others = others.map(|(near, similarity)| {
-            Ok((camera.picture(images, embedding.indices[near] as usize)?, similarity))
-        });
-        let neighbours = others.collect::<Result<_, EvalError>>()?;
-        Ok(NeighbourRow { query: camera.picture(images, embedding.indices[row] as usize)?, neighbours })
+    let among = others.unwrap_or(queries);
+    // One more of its own: an image is most like itself.
+    let nearest = nearest(queries.0, shown, among.0, NEIGHBOURS + usize::from(others.is_none()))?;
+    let mut picture =
+        |(embedding, images): Images<'_>, row: usize| camera.picture(images, embedding.indices[row] as usize);
+    let shown = shown.iter().zip(nearest).map(|(&row, near)| {
+        let near = near.into_iter().filter(|&(near, _)| others.is_some() || near != row).take(NEIGHBOURS);
+        let near = near.map(|(near, similarity)| Ok((picture(among, near)?, similarity)));
+        let neighbours = near.collect::<Result<_, EvalError>>()?;
+        Ok(NeighbourRow { query: picture(queries, row)?, neighbours })
     });
     shown.collect()
 }
@@ -184,8 +170,7 @@ mod tests {
         let classes = data.classes().to_vec();
         let encoded =
             Encoded { train: embedding(&[0, 2, 3]), test: embedding(&[0, 2, 3]), classes, seconds: 0.0 };
-        let options = NeighbourOptions { queries: 3, neighbours: 1, seed: 0 };
-        let rows = neighbour_rows(&encoded, &data, SIDE, &options).unwrap();
+        let rows = neighbour_rows(&encoded, &data, SIDE).unwrap();
         let shown = rows.iter().map(|row| (row.query.class.clone(), row.neighbours[0].0.class.clone()));
         let same = |class: &str| (Some(class.to_owned()), Some(class.to_owned()));
         assert_eq!(shown.collect::<Vec<_>>(), ["a", "c", "d"].map(same));
@@ -195,9 +180,8 @@ mod tests {
     fn neighbours_come_nearest_first() {
         let (models, data) = (Versus::alone(models(2).trained), splits());
         let encoded = encode(&models, &data, false, &mut |_| ()).unwrap().trained;
-        let options = NeighbourOptions { queries: 3, neighbours: 4, seed: 0 };
-        let rows = neighbour_rows(&encoded, &data, SIDE, &options).unwrap();
-        assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [4; 3]);
+        let rows = neighbour_rows(&encoded, &data, SIDE).unwrap();
+        assert_eq!(rows.iter().map(|row| row.neighbours.len()).collect::<Vec<_>>(), [NEIGHBOURS; SHOWN]);
         assert!(rows.iter().all(|row| row.neighbours.windows(2).all(|pair| pair[0].1 >= pair[1].1)));
     }
 
