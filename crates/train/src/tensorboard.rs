@@ -1,12 +1,12 @@
 //! TensorBoard event files.
 //!
 //! A file is a sequence of records: length (8 bytes, little-endian), masked CRC-32C of those bytes, contents,
-//! masked CRC-32C of the contents. The contents are a protocol buffer
-//! `Event { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }` with
-//! `Summary { 1: repeated Value { 1: string tag, 2: float simple_value } }`.
+//! masked CRC-32C of the contents, which are a protocol buffer [`Event`].
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost::Message;
 
 use crate::TrainError;
 use crate::append_log::AppendLog;
@@ -35,7 +35,7 @@ impl EventLog {
         let now = now();
         let path = folder.join(format!("{EVENTS}{:010}.simclr", now as u64));
         let mut log = AppendLog::create(files, &path)?;
-        log.append(&record(&event(now, 0, &Contents::Version)))?;
+        log.append(&record(&Event::version(now)))?;
         Ok(Self(log))
     }
 
@@ -59,7 +59,7 @@ impl EventLog {
     /// # Errors
     /// [`TrainError::Io`].
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), TrainError> {
-        self.0.append(&record(&event(now(), step, &Contents::Scalars(values))))
+        self.0.append(&record(&Event::scalars(now(), step, values)))
     }
 
     /// The length in bytes, whether on the disk or on its way there.
@@ -94,62 +94,52 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-enum Contents<'a> {
-    Version,
-    Scalars(&'a [(&'a str, f64)]),
+#[derive(Message)]
+struct Event {
+    /// Seconds since 1970.
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
 }
 
-fn event(wall_time: f64, step: u64, contents: &Contents<'_>) -> Vec<u8> {
-    let mut event = vec![field(1, FIXED64)];
-    event.extend_from_slice(&wall_time.to_le_bytes());
-    if step != 0 {
-        event.push(field(2, VARINT));
-        varint(&mut event, step);
+#[derive(Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    values: Vec<Value>,
+}
+
+#[derive(Message)]
+struct Value {
+    #[prost(string, tag = "1")]
+    tag: String,
+    // Optional, so that 0 is written.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
+
+impl Event {
+    fn version(wall_time: f64) -> Event {
+        Event { wall_time, file_version: Some(VERSION.to_owned()), ..Event::default() }
     }
-    match contents {
-        Contents::Version => bytes_field(&mut event, 3, VERSION.as_bytes()),
-        Contents::Scalars(values) => {
-            let mut summary = Vec::new();
-            for (tag, value) in *values {
-                let mut entry = Vec::new();
-                bytes_field(&mut entry, 1, tag.as_bytes());
-                entry.push(field(2, FIXED32));
-                entry.extend_from_slice(&(*value as f32).to_le_bytes());
-                bytes_field(&mut summary, 1, &entry);
-            }
-            bytes_field(&mut event, 5, &summary);
-        }
+
+    fn scalars(wall_time: f64, step: u64, values: &[(&str, f64)]) -> Event {
+        let value =
+            |&(tag, value): &(&str, f64)| Value { tag: tag.to_owned(), simple_value: Some(value as f32) };
+        let summary = Some(Summary { values: values.iter().map(value).collect() });
+        Event { wall_time, step: step as i64, summary, ..Event::default() }
     }
-    event
 }
 
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const BYTES: u8 = 2;
-const FIXED32: u8 = 5;
-
-const fn field(number: u8, wire_type: u8) -> u8 {
-    number << 3 | wire_type
-}
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(field(number, BYTES));
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn record(contents: &[u8]) -> Vec<u8> {
+fn record(event: &Event) -> Vec<u8> {
+    let contents = event.encode_to_vec();
     let length = (contents.len() as u64).to_le_bytes();
     let checksum = |bytes: &[u8]| masked_crc32c(bytes).to_le_bytes();
-    [&length[..], &checksum(&length), contents, &checksum(contents)].concat()
+    [&length[..], &checksum(&length), &contents, &checksum(&contents)].concat()
 }
 
 #[cfg(test)]
@@ -165,16 +155,12 @@ mod tests {
     #[test]
     fn equal_to_the_bytes_of_tensorboard() {
         let events = [
-            event(1_700_000_000.25, 0, &Contents::Version),
-            event(1_700_000_001.5, 0, &Contents::Scalars(&[("train/loss", 5.5)])),
-            event(
-                1_700_000_002.75,
-                300,
-                &Contents::Scalars(&[("train/loss", 0.1), ("gr\u{f6}\u{df}e", -1e30)]),
-            ),
-            event(1_700_000_003.0, u64::from(u32::MAX) + 1, &Contents::Scalars(&[("train/rate", 0.0)])),
+            Event::version(1_700_000_000.25),
+            Event::scalars(1_700_000_001.5, 0, &[("train/loss", 5.5)]),
+            Event::scalars(1_700_000_002.75, 300, &[("train/loss", 0.1), ("gr\u{f6}\u{df}e", -1e30)]),
+            Event::scalars(1_700_000_003.0, u64::from(u32::MAX) + 1, &[("train/rate", 0.0)]),
         ];
-        let bytes: Vec<u8> = events.iter().flat_map(|event| record(event)).collect();
+        let bytes: Vec<u8> = events.iter().flat_map(record).collect();
         assert_eq!(bytes, GOLDEN);
     }
 

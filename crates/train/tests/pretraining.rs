@@ -180,7 +180,9 @@ fn tensorboard_is_told_what_the_log_is() {
             Some((tag.to_owned(), value as f32))
         };
         let expected: Vec<(String, f32)> = TAGS.iter().filter_map(figure).collect();
-        assert_eq!((event.step, event.scalars), (line["step"].as_u64().unwrap(), expected), "{line}");
+        let scalars = event.summary.unwrap().values.into_iter();
+        let scalars: Vec<_> = scalars.map(|value| (value.tag, value.simple_value.unwrap())).collect();
+        assert_eq!((event.step, scalars), (line["step"].as_i64().unwrap(), expected), "{line}");
     }
     assert_eq!(lines[21].as_object().unwrap().len(), 14, "{}", lines[21]);
 }
