@@ -93,7 +93,7 @@ fn begun(
 ) -> Result<(NearestSoFar, usize), EvalError> {
     let queries: Arc<dyn Dataset> = Arc::new(queries);
     let asked = Embedding::of(model, &queries, false, Reading { strict: true, ..reading }, &mut |_| ())?;
-    Ok((NearestSoFar::new(Features::new(&asked.h, asked.h_dim)?, k)?, asked.h_dim))
+    Ok((NearestSoFar::new(asked.features()?, k)?, asked.h_dim))
 }
 
 /// What was found, by the numbers of the images that came, in their order.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use simclr_data::{Dataset, EvalLoader, Reading, Skipped};
+use simclr_metrics::{Features, MetricsError};
 
 use crate::memory::available;
 use crate::{Model, TrainError};
@@ -93,6 +94,37 @@ impl Embedding {
         })?;
         Ok(all)
     }
+
+    /// Some of the rows, in the order of `rows`.
+    pub fn select(&self, rows: &[usize]) -> Embedding {
+        let values = |all: &[f32], dim: usize| {
+            let dim = if all.is_empty() { 0 } else { dim };
+            let mut some = Vec::with_capacity(rows.len() * dim);
+            rows.iter().for_each(|&row| some.extend_from_slice(&all[row * dim..][..dim]));
+            some
+        };
+        let numbers = |all: &[u32]| match all.is_empty() {
+            true => Vec::new(),
+            false => rows.iter().map(|&row| all[row]).collect(),
+        };
+        Embedding {
+            h: values(&self.h, self.h_dim),
+            h_dim: self.h_dim,
+            z: values(&self.z, self.z_dim),
+            z_dim: self.z_dim,
+            indices: numbers(&self.indices),
+            labels: numbers(&self.labels),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// h, to be measured.
+    ///
+    /// # Errors
+    /// A value that is not finite.
+    pub fn features(&self) -> Result<Features<'_>, MetricsError> {
+        Features::new(&self.h, self.h_dim)
+    }
 }
 
 /// Checks what a model made of the images `indices` of `dataset`, one after the other.
@@ -140,6 +172,20 @@ mod tests {
         assert_eq!(first_not_finite(&values, 4), Some(2));
         values[2] = f32::NAN;
         assert_eq!(first_not_finite(&values, 4), Some(0));
+    }
+
+    #[test]
+    fn rows_are_selected_with_what_there_is_of_them() {
+        let all = Embedding {
+            h: (0..6).map(|value| value as f32).collect(),
+            h_dim: 2,
+            z_dim: 3,
+            indices: vec![4, 5, 6],
+            ..Embedding::default()
+        };
+        let some = all.select(&[2, 0]);
+        assert_eq!((some.h, some.indices), (vec![4.0, 5.0, 0.0, 1.0], vec![6, 4]));
+        assert!(some.z.is_empty() && some.labels.is_empty());
     }
 
     #[test]

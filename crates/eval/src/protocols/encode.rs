@@ -30,7 +30,7 @@ impl Encoded {
     /// # Errors
     /// A value that is not finite.
     pub fn train_features(&self) -> Result<Features<'_>, EvalError> {
-        Ok(Features::new(&self.train.h, self.train.h_dim)?)
+        Ok(self.train.features()?)
     }
 
     /// h of the test images.
@@ -38,7 +38,7 @@ impl Encoded {
     /// # Errors
     /// A value that is not finite.
     pub fn test_features(&self) -> Result<Features<'_>, EvalError> {
-        Ok(Features::new(&self.test.h, self.test.h_dim)?)
+        Ok(self.test.features()?)
     }
 
     /// The same with z in the place of h, to evaluate the projection; nothing where it was encoded without z.

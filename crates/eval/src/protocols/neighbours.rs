@@ -2,7 +2,7 @@
 
 use simclr_augment::{Scratch, Stream, central_crop, central_crop_box};
 use simclr_data::{Dataset, DecodeScratch};
-use simclr_metrics::{Features, nearest_neighbours};
+use simclr_metrics::nearest_neighbours;
 use simclr_train::Embedding;
 
 use super::encode::Encoded;
@@ -86,9 +86,7 @@ fn nearest(
     among: &Embedding,
     count: usize,
 ) -> Result<Vec<Vec<(usize, f64)>>, EvalError> {
-    let dim = queries.h_dim;
-    let h: Vec<f32> = rows.iter().flat_map(|&row| &queries.h[row * dim..][..dim]).copied().collect();
-    let nearest = nearest_neighbours(Features::new(&h, dim)?, Features::new(&among.h, dim)?, count)?;
+    let nearest = nearest_neighbours(queries.select(rows).features()?, among.features()?, count)?;
     let of = |query: usize| {
         let found = nearest.indices(query).iter().zip(nearest.similarities(query));
         found.map(|(&row, &similarity)| (row as usize, f64::from(similarity))).collect()

@@ -249,14 +249,7 @@ impl Transformed {
     fn split(&self) -> [Embedding; 2] {
         let part = |judged: bool| {
             let rows = (0..self.all.labels.len()).filter(|row| (row % JUDGED == JUDGED - 1) == judged);
-            let mut part = Embedding { h_dim: self.all.h_dim, z_dim: self.all.z_dim, ..Embedding::default() };
-            for row in rows {
-                part.h.extend_from_slice(&self.all.h[row * part.h_dim..][..part.h_dim]);
-                part.z.extend_from_slice(&self.all.z[row * part.z_dim..][..part.z_dim]);
-                part.indices.push(self.all.indices[row]);
-                part.labels.push(self.all.labels[row]);
-            }
-            part
+            self.all.select(&rows.collect::<Vec<_>>())
         };
         [part(false), part(true)]
     }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use serde_json::{Map, json};
-use simclr_metrics::Features;
 use simclr_train::Embedding;
 
 use super::encode::Encoded;
@@ -87,21 +86,18 @@ pub fn logistic_z(
 
 /// Some rows of an embedding.
 struct Rows {
-    values: Vec<f32>,
-    dim: usize,
+    embedding: Embedding,
     targets: Targets,
 }
 
 impl Rows {
     fn of(all: &Embedding, rows: &[usize]) -> Rows {
-        let dim = all.h_dim;
-        let mut values = Vec::with_capacity(rows.len() * dim);
-        rows.iter().for_each(|&row| values.extend_from_slice(&all.h[row * dim..][..dim]));
-        let labels = rows.iter().map(|&row| all.labels[row]).collect();
-        Rows { values, dim, targets: Targets::One(labels) }
+        let mut embedding = all.select(rows);
+        let targets = Targets::One(std::mem::take(&mut embedding.labels));
+        Rows { embedding, targets }
     }
 
     fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
-        Ok(Labelled { features: Features::new(&self.values, self.dim)?, targets: &self.targets })
+        Ok(Labelled { features: self.embedding.features()?, targets: &self.targets })
     }
 }

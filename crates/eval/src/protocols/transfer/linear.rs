@@ -77,7 +77,7 @@ impl EncodedPart {
     }
 
     fn features(&self) -> Result<Features<'_>, EvalError> {
-        Ok(Features::new(&self.embedding.h, self.embedding.h_dim)?)
+        Ok(self.embedding.features()?)
     }
 
     fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
