@@ -13,7 +13,6 @@ use simclr_eval::protocols::{
 };
 use simclr_metrics::Knn;
 use simclr_train::Model;
-use simclr_train::config::ScheduleKind;
 
 fn quick() -> Sgd {
     Sgd { epochs: 8, batch: 16, rate: 0.5, ..Sgd::linear(SIDE, 120, None) }
@@ -203,7 +202,6 @@ fn options_out_of_range_are_errors() {
     let fail = |options: Sgd| linear_sgd(&models, &data, &options, &mut |_| ()).unwrap_err();
     assert_eq!(fail(Sgd { epochs: 0, ..quick() }).to_string(), "epochs is 0, expected at least 1");
     assert!(matches!(fail(Sgd { rate: f64::NAN, ..quick() }), EvalError::Option { name: "rate", .. }));
-    assert!(matches!(fail(Sgd { momentum: 1.0, ..quick() }), EvalError::Option { .. }));
     assert!(matches!(fail(Sgd { rate: 1e38, ..quick() }), EvalError::Diverged { .. }));
     let batch = fail(Sgd { batch: 200, ..quick() }).to_string();
     assert!(batch.contains("batch = 200") && batch.contains("120"), "{batch}");
@@ -226,6 +224,6 @@ fn settings_of_linear_sgd_follow_the_images() {
     // The rate goes with the batch that is taken, whoever chose it; that of small images does not.
     assert_eq!(of(224, 2560, Some(512)), (90, 512, 0.2));
     assert_eq!(of(32, 50_000, Some(64)), (100, 64, 0.1));
-    let Sgd { steps, momentum, weight_decay, schedule, .. } = Sgd::linear(224, 2560, None);
-    assert_eq!((steps, momentum, weight_decay, schedule), (None, 0.9, 0.0, ScheduleKind::Cosine));
+    let Sgd { steps, weight_decay, .. } = Sgd::linear(224, 2560, None);
+    assert_eq!((steps, weight_decay), (None, 0.0));
 }

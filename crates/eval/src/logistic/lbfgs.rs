@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-/// When to stop, and how much to remember.
+/// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LbfgsOptions {
     /// Iterations at most.
@@ -12,14 +12,12 @@ pub struct LbfgsOptions {
     pub tolerance: f64,
     /// Stop when an iteration lowers the value by less than this, relative to the value.
     pub progress: f64,
-    /// Steps that the curvature is estimated from.
-    pub memory: usize,
 }
 
 impl Default for LbfgsOptions {
-    /// 1000 iterations, gradient 1e-5, progress 1e-9, 10 steps.
+    /// 1000 iterations, gradient 1e-5, progress 1e-9.
     fn default() -> Self {
-        LbfgsOptions { max_iterations: 1000, tolerance: 1e-5, progress: 1e-9, memory: 10 }
+        LbfgsOptions { max_iterations: 1000, tolerance: 1e-5, progress: 1e-9 }
     }
 }
 
@@ -40,6 +38,8 @@ pub(super) struct Solution {
 const DECREASE: f64 = 1e-4;
 /// The slope must rise to this share of what it was (curvature).
 const CURVATURE: f64 = 0.9;
+/// Steps that the curvature is estimated from.
+const REMEMBERED: usize = 10;
 /// Halvings and doublings of a step before the search gives up.
 const SEARCH: usize = 40;
 
@@ -54,7 +54,7 @@ pub(super) fn minimize(
     let mut gradient = vec![0.0; x.len()];
     let mut value = function(x, &mut gradient);
     let mut evaluations = 1;
-    let mut memory = Memory { corrections: VecDeque::new(), capacity: options.memory.max(1) };
+    let mut memory = Memory { corrections: VecDeque::new() };
     let (mut trial, mut trial_gradient) = (x.to_vec(), gradient.clone());
     let mut iterations = 0;
     while iterations < options.max_iterations && largest(&gradient) > options.tolerance {
@@ -99,7 +99,6 @@ pub(super) fn minimize(
 /// The last corrections.
 struct Memory {
     corrections: VecDeque<Correction>,
-    capacity: usize,
 }
 
 /// A step and what it did to the gradient.
@@ -117,7 +116,7 @@ impl Memory {
         let curvature = dot(&s, &y);
         // Rounding can turn a tiny step's curvature negative, which would spoil the estimate.
         if curvature > 1e-12 * dot(&y, &y) {
-            if self.corrections.len() == self.capacity {
+            if self.corrections.len() == REMEMBERED {
                 self.corrections.pop_front();
             }
             self.corrections.push_back(Correction { s, y, rho: 1.0 / curvature });
@@ -165,8 +164,7 @@ fn largest(gradient: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const TIGHT: LbfgsOptions =
-        LbfgsOptions { max_iterations: 500, tolerance: 1e-8, progress: 0.0, memory: 10 };
+    const TIGHT: LbfgsOptions = LbfgsOptions { max_iterations: 500, tolerance: 1e-8, progress: 0.0 };
 
     #[test]
     fn a_badly_scaled_bowl() {

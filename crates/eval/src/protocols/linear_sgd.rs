@@ -5,7 +5,6 @@ use std::time::Instant;
 use simclr_engine::{Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::Linear;
 use simclr_train::Model;
-use simclr_train::config::ScheduleKind;
 use simclr_train::optim::Optimizer;
 
 use super::encode::encode_set;
@@ -29,8 +28,7 @@ impl Sgd {
         let (epochs, usual) = if small { (100, 512) } else { (90, 4096) };
         let batch = batch.unwrap_or(usual.min(images / 10).max(1));
         let rate = if small { 0.1 } else { 0.1 * batch as f64 / 256.0 };
-        let schedule = ScheduleKind::Cosine;
-        Sgd { epochs, steps: None, batch, rate, momentum: 0.9, weight_decay: 0.0, schedule, seed: 0 }
+        Sgd { epochs, steps: None, batch, rate, weight_decay: 0.0, seed: 0 }
     }
 }
 

@@ -177,7 +177,6 @@ mod tests {
     use serde_json::Value;
     use simclr_engine::Device;
     use simclr_train::Config;
-    use simclr_train::config::ScheduleKind;
 
     use super::formula::{IMAGES, set_weights, values, views};
     use super::*;
@@ -203,9 +202,8 @@ precision = "f32"
         };
         let config = Config::from_toml(CONFIG, "the test").unwrap();
         let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
-        let (momentum, schedule) = (0.9, ScheduleKind::Cosine);
         let (epochs, steps, batch) = (1, None, 2 * IMAGES);
-        let sgd = Sgd { epochs, steps, batch, rate: 2e-4, momentum, weight_decay: 0.1, schedule, seed: 0 };
+        let sgd = Sgd { epochs, steps, batch, rate: 2e-4, weight_decay: 0.1, seed: 0 };
         let mut network = Network::new(&model, 10, 1, &sgd).unwrap();
         set_weights(&mut network.model);
         let after = golden["parameters_after"].as_object().unwrap();

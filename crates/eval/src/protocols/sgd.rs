@@ -19,7 +19,11 @@ use crate::{EvalError, Targets};
 /// Keeps the draws apart from those of pretraining, which may have had the same images and the same seed.
 const ANOTHER_DRAW: u64 = u64::from_le_bytes(*b"classify");
 
-/// Settings of stochastic gradient descent on random crops and flips.
+/// Nesterov momentum.
+const MOMENTUM: f64 = 0.9;
+
+/// Settings of stochastic gradient descent on random crops and flips, with Nesterov momentum 0.9 and a cosine from the
+/// rate down to 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     /// Times that each image is seen.
@@ -30,12 +34,8 @@ pub struct Sgd {
     pub batch: usize,
     /// The rate of the first step, as it is: not scaled by the batch.
     pub rate: f64,
-    /// Nesterov momentum.
-    pub momentum: f64,
     /// Weight decay of weights (not of biases and BatchNorms).
     pub weight_decay: f64,
-    /// From the rate down to 0, or constant.
-    pub schedule: ScheduleKind,
     /// Draws the classifier, the order of the images and the views.
     pub seed: u64,
 }
@@ -58,12 +58,11 @@ impl Sgd {
         let range = |name, value: f64, fits: bool, expected| {
             if fits { Ok(()) } else { Err(EvalError::Option { name, found: value.to_string(), expected }) }
         };
-        let (rate, momentum, decay) = (self.rate, self.momentum, self.weight_decay);
+        let (rate, decay) = (self.rate, self.weight_decay);
         range("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
         range("steps", self.steps.unwrap_or(1) as f64, self.steps != Some(0), "at least 1")?;
         range("batch", self.batch as f64, self.batch > 0, "at least 1")?;
         range("rate", rate, rate > 0.0 && rate.is_finite(), "a number above 0")?;
-        range("momentum", momentum, (0.0..1.0).contains(&momentum), "a number from 0 to below 1")?;
         range("weight decay", decay, decay >= 0.0 && decay.is_finite(), "a number of at least 0")
     }
 
@@ -77,11 +76,11 @@ impl Sgd {
             name: OptimizerName::Sgd,
             rate: self.rate,
             scaling: Scaling::None,
-            momentum: self.momentum,
+            momentum: MOMENTUM,
             nesterov: true,
             weight_decay: self.weight_decay,
             warmup_epochs: 0.0,
-            schedule: self.schedule,
+            schedule: ScheduleKind::Cosine,
             ..OptimConfig::default()
         }
     }

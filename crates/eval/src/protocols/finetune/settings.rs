@@ -1,6 +1,6 @@
 //! The protocol's settings, and what becomes of those that are not given.
 
-use simclr_train::config::{Memory, ScheduleKind};
+use simclr_train::config::Memory;
 use simclr_train::{Model, memory};
 
 use super::labels::Labels;
@@ -91,9 +91,7 @@ impl FineTune {
             steps: None,
             batch,
             rate: self.rate.unwrap_or(0.05 * batch as f64 / 256.0),
-            momentum: 0.9,
             weight_decay: self.weight_decay,
-            schedule: ScheduleKind::Cosine,
             seed: self.seed,
         }
     }

@@ -1,7 +1,7 @@
 //! How fine-tuning trains, and the settings among which it chooses.
 
 use serde::{Deserialize, Serialize};
-use simclr_train::config::{Memory, ScheduleKind};
+use simclr_train::config::Memory;
 
 use crate::EvalError;
 use crate::protocols::sgd::Sgd;
@@ -87,16 +87,7 @@ impl Tuning {
 
     /// One training in batches of `batch`.
     pub(super) fn sgd(&self, batch: usize, rate: f64, decay: f64, seed: u64) -> Sgd {
-        Sgd {
-            epochs: 1,
-            steps: Some(self.steps),
-            batch,
-            rate,
-            momentum: 0.9,
-            weight_decay: decay / rate,
-            schedule: ScheduleKind::Cosine,
-            seed,
-        }
+        Sgd { epochs: 1, steps: Some(self.steps), batch, rate, weight_decay: decay / rate, seed }
     }
 }
 
