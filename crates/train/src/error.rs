@@ -340,6 +340,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// [`TrainError::Conflict`] of the configuration as a whole, wherever the key was set.
+    pub(crate) fn conflict(key: &str, problem: String) -> TrainError {
+        TrainError::Conflict { origin: "the configuration".to_owned(), key: key.to_owned(), problem }
+    }
+
     /// Whether it is found before a run's first step that what is configured cannot be trained on these images and
     /// this machine.
     pub fn is_before_first_step(&self) -> bool {

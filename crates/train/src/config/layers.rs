@@ -161,11 +161,7 @@ pub(super) fn overlay_batch(
 fn opened(from: &Path) -> Result<Config, TrainError> {
     match RunFolder::open(from) {
         Ok((_, config)) => Ok(config),
-        Err(error) => Err(TrainError::Conflict {
-            origin: "the configuration".to_owned(),
-            key: "train.from".to_owned(),
-            problem: format!("is no run to begin with: {error}"),
-        }),
+        Err(error) => Err(TrainError::conflict("train.from", format!("is no run to begin with: {error}"))),
     }
 }
 

@@ -133,13 +133,10 @@ impl Config {
     pub fn check_resume(&self, given: &Self) -> Result<(), TrainError> {
         match self.differences(given).into_iter().find(|difference| !difference.changes_nothing) {
             None => Ok(()),
-            Some(Difference { key, ours, theirs, .. }) => Err(TrainError::Conflict {
-                origin: "the configuration".to_owned(),
-                key: key.to_owned(),
-                problem: format!(
-                    "is {theirs}, the run was begun with {ours}; leave it out, or begin another run"
-                ),
-            }),
+            Some(Difference { key, ours, theirs, .. }) => Err(TrainError::conflict(
+                key,
+                format!("is {theirs}, the run was begun with {ours}; leave it out, or begin another run"),
+            )),
         }
     }
 

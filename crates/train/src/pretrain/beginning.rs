@@ -26,11 +26,8 @@ impl Beginning {
     /// another one.
     pub(super) fn of(config: &Config, identity: Identity) -> Result<Option<Beginning>, TrainError> {
         let Some(from) = config.train.begins_with() else { return Ok(None) };
-        let problem = |problem: String| TrainError::Conflict {
-            origin: "the configuration".to_owned(),
-            key: "train.from".to_owned(),
-            problem: format!("is {}: {problem}", from.display()),
-        };
+        let problem =
+            |problem: String| TrainError::conflict("train.from", format!("is {}: {problem}", from.display()));
         let opened = RunFolder::open(from).map_err(|error| problem(error.to_string()))?;
         let (run, theirs) = opened;
         let found = run.checkpoints(1).latest_good().map_err(|error| problem(error.to_string()))?;

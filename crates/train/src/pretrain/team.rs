@@ -57,13 +57,12 @@ impl Part {
             below if below >= 2 * of => format!("{below} or {above}"),
             _ => above.to_string(),
         };
-        Err(TrainError::Conflict {
-            origin: "the configuration".to_owned(),
-            key: "train.batch".to_owned(),
-            problem: format!(
+        Err(TrainError::conflict(
+            "train.batch",
+            format!(
                 "is {batch}, of which {of} workers cannot each have as many, and at least 2; {right} would be right"
             ),
-        })
+        ))
     }
 }
 
