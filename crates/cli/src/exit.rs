@@ -98,11 +98,12 @@ fn advice_on_evaluation(error: &EvalError) -> Option<String> {
     Some(match error {
         EvalError::Train(error) => return advice_on_training(error),
         EvalError::Data(error) => return advice_on_data(error),
-        EvalError::NoCheckpoint { run, imported: Some(_) } => {
+        EvalError::NoCheckpoint { run, imported: Some(_), .. } => {
             format!("simclr import FILE --out {}", terminal::quoted_path(run))
         }
-        EvalError::NoCheckpoint { run, imported: None } => {
-            format!("simclr pretrain DATA --out {} --resume", terminal::quoted_path(run))
+        EvalError::NoCheckpoint { run, imported: None, failure } => {
+            let change = if failure.is_some() { " --set optim.rate=..." } else { "" };
+            format!("simclr pretrain DATA --out {} --resume{change}", terminal::quoted_path(run))
         }
         EvalError::NoSplit { .. } => "leave --split out".to_owned(),
         EvalError::Taken { .. } => "give another --out".to_owned(),
@@ -246,11 +247,11 @@ mod tests {
         let told = |error: Error| with_advice(&*error);
         for (error, end) in [
             (
-                EvalError::NoCheckpoint { run: "my run".into(), imported },
+                EvalError::NoCheckpoint { run: "my run".into(), imported, failure: None },
                 "has no checkpoint yet; its import was interrupted; import a.pth again: simclr import FILE --out 'my run'",
             ),
             (
-                EvalError::NoCheckpoint { run: "run".into(), imported: None },
+                EvalError::NoCheckpoint { run: "run".into(), imported: None, failure: None },
                 "train it first: simclr pretrain DATA --out run --resume",
             ),
             (

@@ -10,7 +10,7 @@ use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
 use simclr_train::checkpoint::{Checkpoint, Found, Meta};
 use simclr_train::config::DeviceName;
-use simclr_train::pretrain::{self, Outcome, lead};
+use simclr_train::pretrain::{self, Failure, Outcome, lead};
 use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Config, TrainError};
 
@@ -80,6 +80,16 @@ fn continued(
             }
         }
         None => terminal::say(&format!("{} has no checkpoint yet: beginning anew", out.display())),
+    }
+    if let Some(failure) = Failure::of(folder).filter(|_| config.check_resume(&given).is_ok()) {
+        let instead = match found {
+            Some(_) => format!("begin another from its encoder (--from {})", terminal::quoted_path(out)),
+            None => "set other keys with --set".to_owned(),
+        };
+        terminal::warn(&format!(
+            "before, it {failure}. On the same images it will again: {instead}, such as a lower optim.rate, a longer \
+             optim.warmup_epochs or a higher loss.temperature"
+        ));
     }
     Ok((given, found))
 }

@@ -154,3 +154,26 @@ fn a_dry_run_of_a_run_that_is_there() {
         simclr(words).expect(2, &["cannot resume", "their files have other sizes"]);
     }
 }
+
+#[test]
+fn a_run_whose_numbers_ended_it_says_so() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    let fast = ["optim.name=sgd", "optim.rate=1e30"];
+    simclr(&pretrain(&data, &run, &fast)).expect(1, &["beyond what f32 holds"]);
+    let page = || fs::read_to_string(run.join("report.html")).unwrap();
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    assert!(page().contains("0 of 2 epochs") && page().contains("It stopped at step "), "{}", page());
+    let advice = "--resume --set optim.rate=...";
+    let knn = ["knn", path(&run), "--train", path(&data)];
+    simclr(&knn).expect(2, &["has no checkpoint yet; it stopped at step ", "lower optim.rate", advice]);
+    simclr(&resume(&data, &run))
+        .expect(1, &["before, it stopped at step ", "On the same images it will again"]);
+
+    let mut slower = resume(&data, &run);
+    slower.extend(["--set", "optim.rate=0.01"].map(str::to_owned));
+    let reply = simclr(&slower).expect(0, &["beginning anew"]);
+    assert!(!reply.err.contains("before, it"), "{}", reply.err);
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    assert!(!page().contains("stopped at step"));
+}

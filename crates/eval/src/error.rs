@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use simclr_data::DataError;
+use simclr_train::pretrain::Failure;
 
 use crate::embedding::Split;
 use crate::protocols::Labels;
@@ -128,12 +129,14 @@ pub enum EvalError {
         trainings: usize,
     },
     /// A run in which nothing was trained yet, or whose import was interrupted.
-    #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref()))]
+    #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref(), failure.as_ref()))]
     NoCheckpoint {
         /// The run folder.
         run: PathBuf,
         /// The file that it was to be imported from, if it was.
         imported: Option<String>,
+        /// What ended its training, if something did.
+        failure: Option<Failure>,
     },
     /// An error of the run folder, of a checkpoint or of the encoder.
     #[error(transparent)]
@@ -240,10 +243,13 @@ impl EvalError {
 }
 
 /// How a run that has no checkpoint comes to one.
-fn first_step(imported: Option<&str>) -> String {
-    match imported {
-        Some(file) => format!("its import was interrupted; import {file} again"),
-        None => "train it first".to_owned(),
+fn first_step(imported: Option<&str>, failure: Option<&Failure>) -> String {
+    match (imported, failure) {
+        (Some(file), _) => format!("its import was interrupted; import {file} again"),
+        (None, Some(failure)) => format!(
+            "it {failure}; train it with a lower optim.rate, a longer optim.warmup_epochs or a higher loss.temperature"
+        ),
+        (None, None) => "train it first".to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use simclr_data::Dataset;
 use simclr_train::config::{OptimizerName, Stem, Variant};
+use simclr_train::pretrain::Failure;
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, Embedding};
 
@@ -186,8 +187,9 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
         (done, of) if done == of => format!("{of} epochs"),
         (done, of) => format!("{done} of {of} epochs"),
     };
+    let end = Failure::of(run).map_or_else(String::new, |failure| format!(" It {failure}."));
     format!(
-        "SimCLR, {network}, {done} of batch {}, {}, {}, seed {}.",
+        "SimCLR, {network}, {done} of batch {}, {}, {}, seed {}.{end}",
         config.train.batch,
         match config.optim.name {
             OptimizerName::Adamw => "AdamW".to_owned(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simclr_engine::Device;
+use simclr_train::pretrain::Failure;
 use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Model};
 
@@ -55,6 +56,7 @@ impl TrainedEncoder {
         let found = found.ok_or_else(|| EvalError::NoCheckpoint {
             run: path.to_path_buf(),
             imported: run.imported().map(str::to_owned),
+            failure: Failure::of(&run),
         })?;
         let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
         let meta = &found.checkpoint.meta;

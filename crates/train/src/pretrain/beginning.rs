@@ -3,7 +3,7 @@
 use simclr_engine::Device;
 use simclr_nn::{load_tensor, stored_shape};
 
-use super::{Identity, State};
+use super::{Failure, Identity, State};
 use crate::checkpoint::Checkpoint;
 use crate::config::Difference;
 use crate::run_folder::RunFolder;
@@ -31,9 +31,10 @@ impl Beginning {
         let opened = RunFolder::open(from).map_err(|error| problem(error.to_string()))?;
         let (run, theirs) = opened;
         let found = run.checkpoints(1).latest_good().map_err(|error| problem(error.to_string()))?;
-        let none = match run.imported() {
-            Some(file) => format!("its import was interrupted; import {file} again"),
-            None => "it has no checkpoint yet".to_owned(),
+        let none = match (run.imported(), Failure::of(&run)) {
+            (Some(file), _) => format!("its import was interrupted; import {file} again"),
+            (None, Some(failure)) => format!("it has no checkpoint: it {failure}"),
+            (None, None) => "it has no checkpoint yet".to_owned(),
         };
         let found = found.ok_or_else(|| problem(none))?.checkpoint;
 

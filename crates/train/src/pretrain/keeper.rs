@@ -21,7 +21,7 @@ pub(super) struct Keeper<'r> {
     pub(super) folder: &'r RunFolder,
     pub(super) logs: Logs,
     pub(super) saver: Saver,
-    identity: Identity,
+    pub(super) identity: Identity,
 }
 
 impl<'r> Keeper<'r> {
@@ -46,6 +46,8 @@ impl<'r> Keeper<'r> {
                 (Logs { metrics, events }, Vec::new())
             }
         };
+        // What ended it before is no more true once it goes on.
+        folder.remove_failure()?;
         let saver = Saver::new(folder.checkpoints(config.keep_checkpoints), config.checkpoint_every, cache);
         Ok((Keeper { folder, logs, saver, identity }, skipped))
     }

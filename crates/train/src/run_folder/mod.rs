@@ -10,6 +10,7 @@
 //! RUN/evaluation/            one JSON file a protocol; fine-tuned networks
 //! RUN/data.index             what was found in the data's folders and archives, to start sooner next time
 //! RUN/data.cache             decoded images, where they are kept on disk and until the run is finished
+//! RUN/failure.json           what ended the run, where its numbers did
 //! RUN/skipped.jsonl          images that could not be used
 //! RUN/report.html            the report
 //! RUN/encoder.safetensors    the encoder's weights as other programs load them
@@ -34,7 +35,7 @@ use crate::file_system::{Disk, FileSystem, read_text, write_atomically};
 use crate::{Config, TrainError};
 
 pub(crate) use parts::MARKER;
-use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
+use parts::{CACHE, CHECKPOINTS, CONFIG, EVALUATION, FAILURE, IMPORTED, INDEX, LOCK, METRICS, SKIPPED};
 pub use parts::{ENCODER, ENCODER_ONNX, REPORT, result_file};
 
 /// The highest format of a run folder that is read, and the one that is written.
@@ -299,6 +300,33 @@ impl RunFolder {
         let _ = self.files.remove(&self.cache());
     }
 
+    /// What ended the run, where its numbers did.
+    pub fn failure(&self) -> PathBuf {
+        self.path.join(FAILURE)
+    }
+
+    /// Writes that, whole or not at all.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn write_failure(&self, failure: &impl Serialize) -> Result<(), TrainError> {
+        self.write_json(&self.failure(), failure)
+    }
+
+    /// Removes it, where there is one.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn remove_failure(&self) -> Result<(), TrainError> {
+        let path = self.failure();
+        match self.files.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(TrainError::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The list of images that could not be used.
     pub fn skipped(&self) -> PathBuf {
         self.path.join(SKIPPED)
@@ -343,10 +371,7 @@ impl RunFolder {
         result: &impl Serialize,
     ) -> Result<PathBuf, TrainError> {
         let file = result_file(folder, protocol);
-        self.write_at(&file, |out| {
-            serde_json::to_writer_pretty(&mut *out, result)?;
-            out.write_all(b"\n")
-        })?;
+        self.write_json(&file, result)?;
         Ok(file)
     }
 
@@ -388,6 +413,13 @@ impl RunFolder {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), TrainError> {
         self.write_at(&self.path.join(relative), write)
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
+        self.write_at(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, value)?;
+            out.write_all(b"\n")
+        })
     }
 
     fn write_at(

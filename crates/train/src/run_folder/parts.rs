@@ -17,6 +17,7 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 pub(super) const EVALUATION: &str = "evaluation";
 pub(super) const INDEX: &str = "data.index";
 pub(super) const CACHE: &str = "data.cache";
+pub(super) const FAILURE: &str = "failure.json";
 pub(super) const SKIPPED: &str = "skipped.jsonl";
 /// The file of the report.
 pub const REPORT: &str = "report.html";
@@ -27,12 +28,13 @@ pub const ENCODER_ONNX: &str = "encoder.onnx";
 
 /// What a run folder may hold beside [`EVENTS`], in the order in which it is removed: while it is a run, it can be
 /// removed again.
-pub(super) const PARTS: [&str; 12] = [
+pub(super) const PARTS: [&str; 13] = [
     METRICS,
     CHECKPOINTS,
     EVALUATION,
     INDEX,
     CACHE,
+    FAILURE,
     SKIPPED,
     REPORT,
     ENCODER,

@@ -1,6 +1,5 @@
 //! `simclr ablate`: one recipe, trained again and again with one thing changed at a time.
 
-mod failure;
 mod table;
 
 use std::collections::HashSet;
@@ -20,11 +19,10 @@ use simclr_eval::report::study_page;
 use simclr_eval::study::{Judge, Study, Trial, rows};
 use simclr_metrics::Knn;
 use simclr_train::file_system::{Disk, write_atomically};
-use simclr_train::pretrain::{Identity, Part, plan};
+use simclr_train::pretrain::{Failure, Identity, Part, plan};
 use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
-use self::failure::Failure;
 use crate::data::Opening;
 use crate::exit::{Done, Stopped, usage};
 use crate::judging::{Opened, pair};
@@ -267,7 +265,7 @@ impl Ablate {
             // Without --out there is none.
             if self.out.is_some() && RunFolder::exists(folder) {
                 let (run, _) = RunFolder::open(folder)?;
-                if Failure::recorded(&run, config, identity).is_some() {
+                if Failure::of(&run).is_some_and(|failure| failure.is_of(config, identity)) {
                     done = *steps;
                 } else if let (_, Some(meta)) = training::look(folder, |_| Ok(config.clone()))? {
                     if let Some(problem) = identity.problem(&meta) {
@@ -311,8 +309,9 @@ impl Ablate {
         let training = match RunFolder::exists(folder) {
             true => {
                 let (run, _) = RunFolder::open(folder)?;
-                if let Some(failure) = Failure::recorded(&run, config, identity) {
-                    return failed(failure);
+                // It would come again.
+                if let Some(failure) = Failure::of(&run).filter(|failure| failure.is_of(config, identity)) {
+                    return failed(not_converged(failure.step));
                 }
                 training::resume(folder, |_| Ok(config.clone()))?
             }
@@ -333,12 +332,7 @@ impl Ablate {
                     // That a recipe does not converge is a result.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
-                        let failure = format!(
-                            "did not converge: loss, gradient or network not finite at step {}",
-                            step + 1
-                        );
-                        Failure::record(&training.folder, &failure, config, identity)?;
-                        return failed(failure);
+                        return failed(not_converged(step + 1));
                     }
                     _ => return Err(error),
                 },
@@ -397,6 +391,10 @@ impl Ablate {
         write_atomically(&Disk, &out.join(REPORT), |file| file.write_all(page.as_bytes()))?;
         Ok(())
     }
+}
+
+fn not_converged(step: u64) -> String {
+    format!("did not converge: loss, gradient or network not finite at step {step}")
 }
 
 /// Whether a network was found to compute nothing that can be measured.
