@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simclr_data::{DataError, Dataset, Index, LeftOut, LeftOutFile, Opener, Source};
+use anyhow::{Result, bail};
+use simclr_data::{
+    DataError, Dataset, DecodeScratch, Glance, Index, LeftOut, LeftOutFile, Opener, Source, Tones, Values,
+    Window,
+};
 use simclr_train::config::DataConfig;
 
 use crate::terminal::{self, LISTED};
@@ -64,6 +68,77 @@ impl Opening {
             terminal::warn(&format!("{}: {error}; the data will be listed again", index.display()));
         }
     }
+}
+
+/// Fewer images than this are few for contrastive learning.
+const FEW: usize = 100;
+
+/// Warns of images from which nothing or little can be learnt, as far as a few of them tell.
+///
+/// # Errors
+/// That none of them can be read.
+pub fn look_at(images: &dyn Dataset, window: Window) -> Result<()> {
+    let Glance { images: looked_at, superfluous, tones } = Glance::at(images);
+    if looked_at == 0 {
+        check_any_is_readable(images)?;
+    }
+    for (kind, values) in dark(&tones, window) {
+        terminal::warn(&format!("{kind} (of {looked_at} looked at): {values}"));
+    }
+    if 2 * superfluous >= looked_at.max(2) {
+        terminal::warn(&format!(
+            "{superfluous} of {looked_at} images looked at have the same pixels as another of them: nothing is learnt \
+             from telling equal images apart; `simclr data` lists duplicates"
+        ));
+    }
+    if images.len() < FEW {
+        terminal::warn(&format!(
+            "only {}: an encoder learns by telling each image from many others; give some hundreds at least",
+            terminal::counted(images.len(), "image")
+        ));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// That none of the images can be read, and why the first cannot.
+fn check_any_is_readable(images: &dyn Dataset) -> Result<()> {
+    let (mut scratch, mut first) = (DecodeScratch::default(), None);
+    for index in 0..images.len() {
+        match images.read(index, &mut scratch) {
+            Ok(_) => return Ok(()),
+            Err(error) => first = first.or(Some(error.to_string())),
+        }
+    }
+    let first = first.unwrap_or_default();
+    bail!("none of the images can be read; `simclr data` tells what is wrong with each (the first: {first})")
+}
+
+/// Images that are stored with 16 bits a channel.
+pub const DEEP: &str = "16 bits";
+
+/// The kinds of images that the window leaves dark or flat, with their values and what would be right.
+pub fn dark(tones: &Tones, window: Window) -> impl Iterator<Item = (&'static str, String)> {
+    let of_only = |Values { images, least, most }| {
+        format!("{} of only {least} to {most} out of 255", terminal::counted(images, "image"))
+    };
+    let deep = (tones.deep.are_narrow() && window != Window::Image).then(|| {
+        let advice =
+            "set data.window to \"image\", or to the stored values that are to become [black, white]";
+        (DEEP, format!("{}: {advice}", of_only(tones.deep)))
+    });
+    let grey = match window {
+        Window::Values { low, high } if high > u16::from(u8::MAX) && tones.grey.images > 0 => Some((
+            "8 bits, grey",
+            format!(
+                "{}: data.window=[{low}, {high}] lies beyond the 255 that these store; data.window=\"image\" suits \
+                 images of both kinds",
+                of_only(tones.grey)
+            ),
+        )),
+        _ => None,
+    };
+    deep.into_iter().chain(grey)
 }
 
 /// Says which operators mean nothing on the images, which are grey.

@@ -139,7 +139,10 @@ fn nothing_but_broken_images() {
     for number in 0..20 {
         fs::write(data.join(format!("{number}.jpg")), "no image").unwrap();
     }
-    simclr(&pretrain(&data, &out, &[])).expect(2, &["20 are broken", "images that can be read"]);
+    simclr(&pretrain(&data, &out, &[])).expect(1, &["none of the images can be read", "0.jpg: "]);
+    let photos = ["pretrain", path(&data), "--preset", "photos", "--dry-run"];
+    let reply = simclr(&photos).expect(1, &["none of the images can be read"]);
+    assert!(!reply.err.contains("0 x 0"), "{}", reply.err);
     // No step was taken: the folder is free for the next try.
     assert!(!out.exists());
     simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.png"))])

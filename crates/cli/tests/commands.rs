@@ -225,7 +225,11 @@ fn grey_images_of_16_bits() {
     let draw = |window: &str| {
         let words =
             ["views", path(data), "--out", path(&out), "--images", "1", "--set", "data.image_size=32"];
-        simclr(&[&words[..], &["--set", window]].concat()).expect(0, &[left_out]);
+        let reply = simclr(&[&words[..], &["--set", window]].concat()).expect(0, &[left_out]);
+        assert_eq!(
+            reply.err.contains("out of 255: set data.window"),
+            window.ends_with("full")
+        );
         let sheet = image::open(&out).unwrap().into_rgb8();
         // Within the picture on the left.
         (40..140).map(|x| u64::from(sheet.get_pixel(x, 60).0[0])).max().unwrap()
@@ -237,7 +241,12 @@ fn grey_images_of_16_bits() {
     assert!(told("data.window=[0,399]").contains("48 images of 0 to 255 out of 255"));
     let bench = ["bench", "views", path(data), path(data), "--size", "16", "--seconds", "1"];
     simclr(&[&bench[..], &["--set", "data.window=[0,399]"]].concat()).expect(0, &[left_out, "96 images"]);
-    simclr(&pretrain(data, &run, &["data.window=[0,399]"])).expect(0, &[left_out]);
+    let reply = simclr(&pretrain(data, &run, &["data.window=[0,399]"])).expect(0, &[left_out]);
+    assert!(!reply.err.contains("data.window") && reply.err.contains("only 48 images"), "{}", reply.err);
+    let dark = pretrain(data, &dir.path().join("dark"), &["data.window=full"]);
+    let hint = ["16 bits (of 16 looked at): 16 images of only 0 to ", " out of 255: set data.window to"];
+    simclr(&[&dark[..], &["--dry-run".into()]].concat()).expect(0, &hint);
+    simclr(&dark).expect(0, &hint);
     // Without such operators there is nothing to say.
     let words =
         ["views", path(data), "--out", path(&out), "--set", "view.preset=crop-only", "data.image_size=32"];

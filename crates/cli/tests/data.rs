@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{class_folders, path, picture, pretrain, simclr, small_data};
-use image::{ImageBuffer, Rgb};
+use image::{ImageBuffer, Luma, Rgb};
 use serde_json::json;
 
 #[test]
@@ -78,6 +78,36 @@ fn colour_images_of_16_bits_have_a_range() {
     assert!(told.contains("2 images of only 0 to 7 out of 255: set data.window"), "{told}");
     let told = simclr(&["data", path(dir.path()), "--set", "data.window=image"]).expect(0, &[]).out;
     assert!(told.contains("2 images of 0 to 255 out of 255"), "{told}");
+}
+
+#[test]
+fn a_window_beyond_what_grey_images_of_8_bits_store() {
+    let (dir, data) = small_data();
+    for number in 0..16 {
+        image::GrayImage::from_fn(20, 20, |x, y| Luma([(x * 12 + y + number) as u8]))
+            .save(data.join(format!("class 0/{number}.png")))
+            .unwrap();
+    }
+    let told = |window: &str| simclr(&["data", path(&data), "--set", window]).expect(0, &[]).out;
+    let hint = "8 bits, grey 16 images of only 0 to 16 out of 255: data.window=[0, 4095] lies beyond the 255";
+    assert!(told("data.window=[0,4095]").contains(hint), "{}", told("data.window=[0,4095]"));
+    for window in ["full", "image", "[0,255]"] {
+        assert!(!told(&format!("data.window={window}")).contains("8 bits"), "{window}");
+    }
+    let out = dir.path().join("views.png");
+    simclr(&["views", path(&data), "--out", path(&out), "--set", "data.window=[0,4095]"])
+        .expect(0, &["8 bits, grey (of 16 looked at): ", "lies beyond the 255"]);
+}
+
+#[test]
+fn images_that_are_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..120 {
+        common::picture(20, 0, 3).save(dir.path().join(format!("{number}.png"))).unwrap();
+    }
+    let words = ["pretrain", path(dir.path()), "--dry-run"];
+    let reply = simclr(&words).expect(0, &["15 of 16 images looked at have the same pixels"]);
+    assert!(!reply.err.contains("only "), "{}", reply.err);
 }
 
 #[cfg(unix)]

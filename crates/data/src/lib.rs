@@ -47,6 +47,7 @@ mod error;
 mod evaluation;
 mod fault;
 mod files;
+mod glance;
 mod idx;
 mod index;
 mod layout;
@@ -65,6 +66,7 @@ mod stl10;
 mod subset;
 mod survey;
 mod temporary;
+mod tones;
 
 pub use cached::Cached;
 pub use caught::{caught, is_panic_caught};
@@ -76,6 +78,7 @@ pub use decode::{
 };
 pub use error::DataError;
 pub use evaluation::EvalLoader;
+pub use glance::Glance;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
 pub use loader::{
@@ -90,3 +93,4 @@ pub use source::{Source, SourceKind, open};
 pub use subset::{Subset, balanced_subset};
 pub use survey::{Spread, Survey, survey};
 pub use temporary::{temporary_of, unfinished};
+pub use tones::{Tones, Values};

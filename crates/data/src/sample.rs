@@ -1,10 +1,10 @@
 //! What a few images tell about all of them.
 
 use crate::dataset::{Dataset, Decoded};
-use crate::decode::DecodeScratch;
+use crate::decode::{DecodeScratch, StoredAs};
 
 /// Images that a [`Sample`] looks at.
-const LOOKED_AT: usize = 16;
+pub(crate) const LOOKED_AT: usize = 16;
 
 /// What some of the images of a data set, spread evenly over it, are like once decoded. All 0 if none could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,10 +27,11 @@ impl Sample {
     /// Looks at up to 16 images. The same images for the same data set.
     pub fn of(dataset: &dyn Dataset) -> Self {
         let (mut widths, mut heights, mut bytes) = (Vec::new(), Vec::new(), 0);
-        look(dataset, LOOKED_AT, |image| {
-            widths.push(image.width);
-            heights.push(image.height);
-            bytes += image.pixels.len() as u64;
+        let size = |image: Decoded<'_>| (image.width, image.height, image.pixels.len() as u64);
+        look(dataset, LOOKED_AT, size, |(width, height, length), _| {
+            widths.push(width);
+            heights.push(height);
+            bytes += length;
             true
         });
         let images = widths.len();
@@ -45,9 +46,11 @@ impl Sample {
 /// Operators that change colours then mean nothing. The first that is not decides.
 pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
     let mut grey = 0;
-    let end = look(dataset, count, |image| {
+    let is_grey =
+        |image: Decoded<'_>| image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
+    let end = look(dataset, count, is_grey, |is_grey, _| {
         grey += 1;
-        image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b)
+        is_grey
     });
     end && grey > 0
 }
@@ -55,20 +58,20 @@ pub fn all_grey(dataset: &dyn Dataset, count: usize) -> bool {
 /// Images that are tried in place of one that cannot be read.
 const INSTEAD: usize = 3;
 
-/// Shows `each` up to `count` of the images that can be read, until it has seen enough; whether it wanted all.
-fn look(dataset: &dyn Dataset, count: usize, mut each: impl FnMut(Decoded<'_>) -> bool) -> bool {
+/// Looks at up to `count` of the images that can be read. `more` is told what was `seen` of each, and how it was stored,
+/// until it has enough; whether it wanted all.
+pub(crate) fn look<T>(
+    dataset: &dyn Dataset,
+    count: usize,
+    seen: impl Fn(Decoded<'_>) -> T,
+    mut more: impl FnMut(T, Option<StoredAs>) -> bool,
+) -> bool {
     let stride = dataset.len().div_ceil(count.max(1)).max(1);
     let mut scratch = DecodeScratch::default();
     (0..dataset.len()).step_by(stride).all(|first| {
-        let next = first..dataset.len().min(first + stride.min(1 + INSTEAD));
-        let mut seen = None;
-        for index in next {
-            if let Ok(image) = dataset.read(index, &mut scratch) {
-                seen = Some(each(image));
-                break;
-            }
-        }
-        seen.unwrap_or(true)
+        let mut next = first..dataset.len().min(first + stride.min(1 + INSTEAD));
+        let found = next.find_map(|index| dataset.read(index, &mut scratch).ok().map(&seen));
+        found.is_none_or(|found| more(found, scratch.stored()))
     })
 }
 

@@ -10,6 +10,7 @@ use crate::dataset::{Dataset, Decoded};
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
 use crate::loader::Skipped;
+use crate::tones::{Tones, Values};
 
 /// The smallest, the median and the largest of some numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,10 +36,8 @@ pub struct Survey {
     pub formats: BTreeMap<String, usize>,
     /// Images all of whose pixels have three equal channels.
     pub grey: usize,
-    /// Images that are stored with 16 bits a channel.
-    pub deep: usize,
-    /// The darkest and the brightest 8-bit value that the window makes of them, in any channel.
-    pub deep_values: Option<(u8, u8)>,
+    /// What the window makes of the images that it acts on.
+    pub tones: Tones,
     /// Widths in pixels.
     pub width: Spread,
     /// Heights in pixels.
@@ -124,13 +123,12 @@ impl Seen {
         index: usize,
         scratch: &mut DecodeScratch,
     ) -> Result<(), DataError> {
-        let (print, grey, (low, high)) = match dataset.read(index, scratch) {
+        let (print, grey, values) = match dataset.read(index, scratch) {
             Ok(image) => {
                 self.widths.push(image.width);
                 self.heights.push(image.height);
                 let grey = image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
-                let values = image.pixels.iter().fold((255, 0), |(low, high), &v| (v.min(low), v.max(high)));
-                (print(image), grey, values)
+                (print(image), grey, Values::of(image))
             }
             Err(error) => {
                 let reason = match error {
@@ -143,27 +141,23 @@ impl Seen {
                 return Ok(());
             }
         };
-        let Survey { readable, per_class, formats, grey: greys, deep, deep_values, .. } = &mut self.survey;
+        let Survey { readable, per_class, formats, grey: greys, tones, .. } = &mut self.survey;
         *readable += 1;
         *greys += usize::from(grey);
         per_class[dataset.label(index).map_or(dataset.classes().len(), |label| label as usize)] += 1;
         if let Some(stored) = scratch.stored() {
             *formats.entry(stored.format.to_string()).or_default() += 1;
-            if stored.bits > 8 {
-                *deep += 1;
-                *deep_values = wider(*deep_values, Some((low, high)));
-            }
+            tones.count(values, stored);
         }
         self.prints.push((print, index as u32));
         Ok(())
     }
 
     fn join(&mut self, other: Self) {
-        let Survey { readable, broken, per_class, formats, grey, deep, deep_values, .. } = &mut self.survey;
+        let Survey { readable, broken, per_class, formats, grey, tones, .. } = &mut self.survey;
         *readable += other.survey.readable;
         *grey += other.survey.grey;
-        *deep += other.survey.deep;
-        *deep_values = wider(*deep_values, other.survey.deep_values);
+        tones.add(other.survey.tones);
         broken.extend(other.survey.broken);
         per_class.resize(other.survey.per_class.len(), 0);
         per_class.iter_mut().zip(other.survey.per_class).for_each(|(all, more)| *all += more);
@@ -176,15 +170,8 @@ impl Seen {
     }
 }
 
-/// The range that holds both.
-fn wider(one: Option<(u8, u8)>, other: Option<(u8, u8)>) -> Option<(u8, u8)> {
-    match (one, other) {
-        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
-        _ => one.or(other),
-    }
-}
-
-fn print(image: Decoded) -> u64 {
+/// The same for the same pixels.
+pub(crate) fn print(image: Decoded) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write_u32(image.width);
     hasher.write_u32(image.height);

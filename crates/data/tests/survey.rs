@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{picture, png};
-use simclr_data::{Spread, open, survey};
+use simclr_data::{Spread, Values, open, survey};
 use tempfile::tempdir;
 
 #[test]
@@ -26,9 +26,9 @@ fn everything_is_counted_for_any_number_of_threads() {
         .unwrap();
     let source = open(dir.path()).unwrap();
     let expected = survey(&*source.train, 1, false, &|_| ()).unwrap();
-    assert_eq!((expected.readable, expected.grey, expected.deep), (8, 6, 2));
+    assert_eq!((expected.readable, expected.grey, expected.tones.deep.images), (8, 6, 2));
     // Of all channels, grey or not.
-    assert_eq!(expected.deep_values, Some((0, 9)));
+    assert_eq!(expected.tones.deep, Values { images: 2, least: 0, most: 9 });
     assert_eq!((expected.broken.len(), expected.broken[0].name.as_str()), (1, "a/broken.jpg"));
     assert_eq!(expected.per_class, [3, 5, 0]);
     let formats: Vec<_> = expected.formats.iter().map(|(name, &count)| (name.as_str(), count)).collect();

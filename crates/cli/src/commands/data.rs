@@ -8,9 +8,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
-use simclr_data::{Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, survey};
+use simclr_data::{
+    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window, survey,
+};
 
-use crate::data::{FORMS, Opening};
+use crate::data::{DEEP, FORMS, Opening, dark};
 use crate::exit::Done;
 use crate::out;
 use crate::settings::{DataSettings, Threads};
@@ -65,7 +67,7 @@ impl Data {
         if self.json {
             terminal::print(&object(&source, &whole, &found).to_string())?;
         } else {
-            for line in lines(&source, &whole, &found) {
+            for line in lines(&source, &whole, &found, config.window) {
                 terminal::print(&line)?;
             }
         }
@@ -110,7 +112,7 @@ fn in_test_alone<'a>(source: &Source, whole: &'a Concat) -> &'a [String] {
     }
 }
 
-fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
+fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec<String> {
     let count = |number: usize| terminal::grouped(number as u64);
     let row = |name: &str, text: String| format!("{name:<12} {text}");
     let range = |Spread { least, median, most }| match least == most {
@@ -127,18 +129,13 @@ fn lines(source: &Source, whole: &Concat, found: &Survey) -> Vec<String> {
         lines.push(row("width", range(found.width)));
         lines.push(row("height", range(found.height)));
     }
-    if found.deep > 0 {
-        let (low, high) = found.deep_values.unwrap_or_default();
-        // Less than a quarter of what there is room for.
-        let values = match high.saturating_sub(low) < 64 {
-            true => format!(
-                "of only {low} to {high} out of 255: set data.window to \"image\", or to the stored values that are to \
-                 become [black, white]"
-            ),
-            false => format!("of {low} to {high} out of 255, as data.window maps them"),
-        };
-        lines.push(row("16 bits", format!("{} {values}", terminal::counted(found.deep, "image"))));
+    let Values { images: deep, least, most } = found.tones.deep;
+    let dark: Vec<_> = dark(&found.tones, window).collect();
+    if deep > 0 && !dark.iter().any(|(kind, _)| *kind == DEEP) {
+        let images = terminal::counted(deep, "image");
+        lines.push(row(DEEP, format!("{images} of {least} to {most} out of 255, as data.window maps them")));
     }
+    lines.extend(dark.into_iter().map(|(kind, values)| row(kind, values)));
     let grey = match found.grey == found.readable {
         true => "all; operators that change colours mean nothing here".to_owned(),
         false => count(found.grey),
@@ -235,6 +232,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
     let LeftOut { count, files, images, broken } = &source.left_out;
+    let Values { images: deep, least, most } = found.tones.deep;
     json!({
         "kind": source.kind.to_string(),
         "images": whole.len(),
@@ -247,8 +245,8 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "classes_in_test_alone": in_test_alone(source, whole),
         "formats": found.formats,
         "grey": found.grey,
-        "sixteen_bit": found.deep,
-        "sixteen_bit_values": found.deep_values.map(|(low, high)| json!({ "least": low, "most": high })),
+        "sixteen_bit": deep,
+        "sixteen_bit_values": (deep > 0).then(|| json!({ "least": least, "most": most })),
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,

@@ -126,8 +126,10 @@ impl Pretrain {
             // there.
             return Err(TrainError::RunExists { path: out.to_path_buf(), trains: true }.into());
         }
-        let mut opening = Opening::new(&self.settings.data()?);
+        let decoding = self.settings.data()?;
+        let mut opening = Opening::new(&decoding);
         let source = opening.open(&self.data)?;
+        data::look_at(&*source.to_pretrain(), decoding.window)?;
         let config = self.settings.resolve(&source, self.threads)?;
         held_out(&config, source.to_pretrain().len())?;
         place.part().batch(&config)?;
@@ -235,7 +237,9 @@ impl Pretrain {
                 if let Some(out) = out {
                     RunFolder::check_new(out)?;
                 }
-                let source = Opening::new(&self.settings.data()?).open(&self.data)?;
+                let decoding = self.settings.data()?;
+                let source = Opening::new(&decoding).open(&self.data)?;
+                data::look_at(&*source.to_pretrain(), decoding.window)?;
                 let config = self.settings.resolve(&source, self.threads)?;
                 self.settings.warn_of_idle(&config)?;
                 (config, source)

@@ -85,7 +85,8 @@ impl Run<'_> {
         let stays = std::mem::replace(&mut self.narrow, narrow) || self.epochs() == train.epochs;
         if narrow && stays {
             observer.warn(&format!(
-                "the projections are collapsing: {found}; lower optim.rate or raise loss.temperature"
+                "the projections are collapsing: {found}; see that the images differ and are not all dark \
+                 (data.window), lower optim.rate or raise loss.temperature"
             ));
         }
     }

@@ -4,7 +4,7 @@ mod matrix;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use simclr_augment::{ImageRef, Scratch, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, permutation};
@@ -50,8 +50,10 @@ pub struct Views {
 impl Views {
     pub fn run(self) -> Result<Done> {
         check_out(&self.out, &self.data)?;
-        let source = Opening::new(&self.settings.data()?).open(&self.data)?;
+        let decoding = self.settings.data()?;
+        let source = Opening::new(&decoding).open(&self.data)?;
         out::check_no_image(&self.out, &source, &self.data)?;
+        data::look_at(&*source.train, decoding.window)?;
         let config = self.settings.resolve(&source, Threads::default())?;
         self.settings.warn_of_idle(&config)?;
         let size = config.data.image_size;
@@ -74,9 +76,6 @@ impl Views {
                 Ok(image) => rows.push(self.row(dataset, index, image, &families, seed)?),
                 Err(error) => terminal::warn(&format!("passed over {error}")),
             }
-        }
-        if rows.is_empty() && table.is_none() {
-            bail!("none of the images can be read; `simclr data` tells what is wrong with each");
         }
         let what = match &table {
             Some(_) => format!("operators by operators, views of {size} x {size} pixels"),

@@ -1,0 +1,66 @@
+//! Whether anything can be learnt from images, as far as a few of them tell.
+
+use std::collections::HashSet;
+
+use crate::dataset::Dataset;
+use crate::sample::{LOOKED_AT, look};
+use crate::survey::print;
+use crate::tones::{Tones, Values};
+
+/// Images that are looked at where each costs more than itself, such as a block of an archive.
+const FEW: usize = 4;
+
+/// What a few images, spread evenly over a data set, are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// How many were looked at; those that could not be read are not counted.
+    pub images: usize,
+    /// How many of them have the same pixels as one looked at before.
+    pub superfluous: usize,
+    /// Their values, as far as the window acts on them.
+    pub tones: Tones,
+}
+
+impl Glance {
+    /// Looks at up to 16 images, or 4 where each costs more than itself. The same images for the same data set.
+    pub fn at(dataset: &dyn Dataset) -> Glance {
+        let (mut prints, mut glance) = (HashSet::new(), Glance::default());
+        let count = if dataset.locality().is_free() { LOOKED_AT } else { FEW };
+        look(
+            dataset,
+            count,
+            |image| (print(image), Values::of(image)),
+            |(print, values), stored| {
+                glance.images += 1;
+                glance.superfluous += usize::from(!prints.insert(print));
+                stored.iter().for_each(|&stored| glance.tones.count(values, stored));
+                true
+            },
+        );
+        glance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::made::Made;
+
+    #[test]
+    fn images_that_differ_and_one_again_and_again() {
+        let made = Made::new(50, 24, 1);
+        let glance = Glance::at(&made);
+        assert!((8..=16).contains(&glance.images));
+        assert_eq!((glance.superfluous, glance.tones), (0, Tones::default()));
+
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..20 {
+            let image = image::ImageBuffer::from_fn(9, 9, |x, y| image::Luma([(400 * x + y) as u16]));
+            image.save(folder.path().join(format!("{number}.png"))).unwrap();
+        }
+        let glance = Glance::at(crate::open(folder.path()).unwrap().train.as_ref());
+        assert_eq!(glance.superfluous, glance.images - 1);
+        assert_eq!(glance.tones.deep, Values { images: glance.images, least: 0, most: 12 });
+        assert!(glance.tones.deep.are_narrow() && !glance.tones.grey.are_narrow());
+    }
+}
