@@ -226,10 +226,7 @@ fn grey_images_of_16_bits() {
         let words =
             ["views", path(data), "--out", path(&out), "--images", "1", "--set", "data.image_size=32"];
         let reply = simclr(&[&words[..], &["--set", window]].concat()).expect(0, &[left_out]);
-        assert_eq!(
-            reply.err.contains("out of 255: set data.window"),
-            window.ends_with("full")
-        );
+        assert_eq!(reply.err.contains("out of 255: set data.window"), window.ends_with("full"));
         let sheet = image::open(&out).unwrap().into_rgb8();
         // Within the picture on the left.
         (40..140).map(|x| u64::from(sheet.get_pixel(x, 60).0[0])).max().unwrap()

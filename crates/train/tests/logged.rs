@@ -194,3 +194,20 @@ fn projections_that_stay_narrow_are_warned_of() {
         assert!(warnings[0].contains("lower optim.rate or raise loss.temperature"), "{warnings:?}");
     }
 }
+
+#[test]
+fn a_loss_that_stands_at_that_of_guessing_is_warned_of_once() {
+    let told = |sets: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&[&["train.epochs=4", "optim.warmup_epochs=1"], sets].concat());
+        let (watch, _) = train(folder.path(), &config, None, None);
+        let guessing = (2.0 * config.train.batch as f64 - 1.0).ln();
+        let said = format!("the loss stands at that of guessing ({guessing:.3} = ln ");
+        watch.warnings.iter().filter(|warning| warning.starts_with(&said)).count()
+    };
+    assert_eq!(told(&["loss.temperature=1e30"]), 1);
+    // At the end of a run there is no epoch after, nor a warm-up to wait for.
+    assert_eq!(told(&["loss.temperature=1e30", "train.epochs=1"]), 1);
+    assert_eq!(told(&[]), 0);
+    assert_eq!(told(&["loss.temperature=1e30", "loss.name=nt_logistic"]), 0);
+}

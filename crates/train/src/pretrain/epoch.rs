@@ -2,7 +2,8 @@
 
 use simclr_data::Skipped;
 
-use crate::TrainError;
+use crate::config::{LossConfig, LossName};
+use crate::{Config, TrainError};
 
 use super::run::Run;
 use super::state::EpochSums;
@@ -15,6 +16,9 @@ const COLLAPSE: f64 = 0.2;
 /// spread s they deviate by about s^2 at most, of directions that fill d dimensions evenly by 1 / sqrt(d).
 const FLAT: f64 = 0.01;
 
+/// Where the mean loss of an epoch is nearer than this to that of guessing, in nats, nothing is told apart.
+const NEAR: f64 = 0.01;
+
 /// Above this temperature entropy says nothing of similarities: what they take from it is lost in rounding.
 const HOT: f64 = 1.0;
 
@@ -25,8 +29,10 @@ impl Run<'_> {
         self.set_sums()?;
         let Measured { health, knn_top1, skipped } = self.measure()?;
         self.list_skipped(skipped, observer)?;
-        self.watch_for_collapse(health.as_ref(), observer);
         let mean = |sum: f64| sum / steps.max(1) as f64;
+        if !self.watch_for_collapse(health.as_ref(), observer) {
+            self.watch_for_guessing(mean(loss), observer);
+        }
         let record = EpochRecord {
             epoch: self.epochs(),
             step: self.state.step,
@@ -66,7 +72,8 @@ impl Run<'_> {
     }
 
     /// Warns of projections that all point the same way. Without held-out figures the last step tells, at no cost.
-    fn watch_for_collapse(&mut self, health: Option<&Health>, observer: &mut dyn Observer) {
+    /// Returns whether it did.
+    fn watch_for_collapse(&mut self, health: Option<&Health>, observer: &mut dyn Observer) -> bool {
         let train = &self.config.train;
         let (narrow, found) = match health {
             Some(Health { spread, .. }) => {
@@ -78,7 +85,7 @@ impl Run<'_> {
                 (narrow, "every view is about as similar to all others".to_owned())
             }
             // It is not their turn.
-            None => return,
+            None => return false,
         };
         // Narrow projections are how training begins: they are no fault unless they stay so, warm-up behind them.
         let narrow = narrow && self.state.step >= self.schedule.warmup_steps();
@@ -87,6 +94,33 @@ impl Run<'_> {
             observer.warn(&format!(
                 "the projections are collapsing: {found}; see that the images differ and are not all dark \
                  (data.window), lower optim.rate or raise loss.temperature"
+            ));
+        }
+        narrow && stays
+    }
+
+    /// Warns, once, of a loss that stays what it is where all candidates are equally likely.
+    fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) {
+        let Config { train, loss: LossConfig { name, .. }, .. } = self.config;
+        if *name != LossName::NtXent || !self.keeps() || self.guessing == Guessing::Told {
+            return;
+        }
+        let candidates = 2 * train.batch - 1;
+        let guessing = (candidates as f64).ln();
+        let is_last = self.epochs() == train.epochs;
+        // As the projections may be narrow while the rate warms up, so may the loss tell nothing.
+        let stands =
+            (loss - guessing).abs() < NEAR && (is_last || self.state.step >= self.schedule.warmup_steps());
+        let stood = self.guessing == Guessing::Stood;
+        self.guessing = match stands {
+            true if stood || is_last => Guessing::Told,
+            true => Guessing::Stood,
+            false => Guessing::Not,
+        };
+        if self.guessing == Guessing::Told {
+            observer.warn(&format!(
+                "the loss stands at that of guessing ({guessing:.3} = ln {candidates}): nothing is learnt; lower \
+                 loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }
     }
@@ -99,6 +133,15 @@ impl Run<'_> {
         let lacking = (largest - self.figures.batch.entropy).max(0.0);
         (loss.normalize && loss.temperature <= HOT).then(|| loss.temperature * (2.0 * lacking).sqrt())
     }
+}
+
+/// Whether the loss of the epoch before was that of guessing, and whether that was warned of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Guessing {
+    #[default]
+    Not,
+    Stood,
+    Told,
 }
 
 /// What the held-out images tell after an epoch, and those of them that are broken.

@@ -13,6 +13,7 @@ use simclr_engine::ops::ContrastiveFigures;
 use crate::{Config, Schedule, TrainError};
 
 use super::best::BestBy;
+use super::epoch::Guessing;
 use super::keeper::Keeper;
 use super::plan::{Plan, Prepared};
 use super::state::{EpochSums, State};
@@ -35,6 +36,7 @@ pub(super) struct Run<'r> {
     pub(super) schedule: Schedule,
     /// Whether the projections were narrow when they were last looked at.
     pub(super) narrow: bool,
+    pub(super) guessing: Guessing,
     /// Steps between lines of the log.
     log_every: u64,
     pub(super) train: Arc<dyn Dataset>,
@@ -106,6 +108,7 @@ impl<'r> Run<'r> {
             schedule: Schedule::new(config, train.len() as u64),
             log_every,
             narrow: false,
+            guessing: Guessing::default(),
             best_by: BestBy::choose(&config.train, &train, holdout.as_ref()).filter(|_| keeper.is_some()),
             keeper,
             families,
