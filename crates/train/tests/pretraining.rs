@@ -239,8 +239,8 @@ fn the_best_state_is_told_by_one_figure() {
         let outcome = train(folder.path(), &config(&sets.map(|set| &**set)), None, 1, &mut watch).unwrap();
         let best = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap().meta.best.unwrap();
         let measured = watch.epochs.iter().filter_map(|epoch| Some((epoch.step, figure(epoch)?)));
-        // The first of those that are equally good.
-        let (step, value) = measured.reduce(|a, b| if b.1 > a.1 { b } else { a }).unwrap();
+        // The last of those that are equally good.
+        let (step, value) = measured.reduce(|a, b| if b.1 >= a.1 { b } else { a }).unwrap();
         assert_eq!((best.figure(), best.step(), best.value()), (name, step, value));
     }
 }

@@ -55,7 +55,8 @@ pub struct Finetune {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     batch: Option<u32>,
 
-    /// Initial learning rate [default: 0.05 x batch / 256]
+    /// Initial learning rate of both networks [default: 0.05 x batch / 256, the paper's for pretrained ones; from
+    /// scratch a higher one may do better]
     #[arg(long, value_name = "X", value_parser = above_zero)]
     rate: Option<f64>,
 
@@ -98,6 +99,11 @@ impl Finetune {
         // A result that cannot be told is no reason to lose the network.
         let concluded =
             self.judged.conclude((&encoder, &splits), tuned.evaluation.clone(), self.out.as_deref());
+        if self.rate.is_none() && tuned.evaluation.random.is_some() {
+            terminal::say(
+                "the learning rate is the paper's for pretrained networks; for a fair comparison try others for both: --rate",
+            );
+        }
         let file = self.keep(&encoder, tuned)?;
         terminal::say(&format!("the fine-tuned network: {}", file.display()));
         terminal::say(&format!(

@@ -151,7 +151,7 @@ impl Predict {
         for part in recognised {
             let Some(top1) = part.top1() else { continue };
             let (which, rest) = match part.split {
-                None => ("", ""),
+                None => ("", ", but the network may have learnt from some of them"),
                 Some(Split::Test) => ("test ", ""),
                 Some(Split::Train) => ("training ", ", but the network may have learnt from them"),
                 Some(Split::Unlabelled) => ("other ", ""),

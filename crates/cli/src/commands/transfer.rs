@@ -50,7 +50,8 @@ paper's figures are shown next to theirs.
 Protocols:
   linear    L-BFGS on the features of central crops, best of up to 45 L2 penalties
   finetune  SGD on the whole encoder with random crops and flips, best of 7 rates x 8 decays
-  scratch   the same from random weights
+  scratch   the same from random weights, with the same grid and steps (the paper, whose figures are shown, searched rates up to 1 and \
+decays up to 0.03 in 40,000 steps: --rates, --decays and --steps)
 
 The settings are chosen on the validation images. The final model then learns from those too, and the test images are used once. A grid of \
 56 trainings of 20,000 steps needs a GPU: --steps, --rates and --decays make it smaller, and --dry-run says how many trainings there \

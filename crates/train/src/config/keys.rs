@@ -238,7 +238,7 @@ pub const KEYS: &[Key] = &[
     key(
         "optim.scaling",
         Word(Scaling::WORDS),
-        "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch)",
+        "peak learning rate: none = rate, linear = rate x batch / 256, sqrt = rate x sqrt(batch) (the paper: optim.rate=0.075)",
     )
     .also(&["learning_rate_scaling"]),
     key(
