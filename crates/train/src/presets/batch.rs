@@ -46,6 +46,7 @@ pub(super) fn of_count(count: usize, batch: usize, images: &str) -> String {
         1 => "1 step".to_owned(),
         steps => format!("{steps} steps"),
     };
+    let images = if count == 1 { images.trim_end_matches('s') } else { images };
     format!("{count} {images} to train on, in about {steps} an epoch")
 }
 

@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::batch;
+use crate::pretrain::trained_on;
 use crate::{Config, resnet_spec};
 
 /// Sides of a view that are offered, in pixels.
@@ -79,7 +80,7 @@ pub fn choose(
     known: Option<&Config>,
 ) -> Choices {
     let mut reasons = Vec::new();
-    let count = count - Config::default().data.holdout_of(count);
+    let count = trained_on(&Config::default(), count);
     let (manage, (affordable, chosen_width)) = (trainer.manages(), trainer.affordable());
 
     let shorter = width.min(height);
