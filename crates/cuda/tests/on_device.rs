@@ -11,10 +11,10 @@ use simclr_augment::{Recipe, Scratch, ViewConfig, ViewFamily};
 use simclr_cuda::ops::{batch_norm, elementwise, nt_xent, sums, views};
 use simclr_cuda::{Channel, ConvolutionMode, CudaError, Device, Epilogue, Launcher, Matrix, ProductMode};
 use simclr_kernels::contrastive::ContrastiveShape;
-use simclr_kernels::{Cpu, Isa, Threads, Write};
+use simclr_kernels::{Cpu, Isa, Write};
 
 fn portable() -> Cpu {
-    Cpu { threads: Threads::new(2).unwrap(), isa: Isa::PORTABLE }
+    Cpu::new(2, Isa::PORTABLE).unwrap()
 }
 
 #[test]

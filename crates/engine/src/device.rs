@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use simclr_kernels::buffer::Pool;
 use simclr_kernels::isa::Level;
-use simclr_kernels::{Cpu, Isa, Threads, peak};
+use simclr_kernels::{Cpu, Isa, peak};
 
 use crate::cpu::CpuKernels;
 use crate::memory::Place;
@@ -351,8 +351,7 @@ impl Device {
 }
 
 fn cpu(threads: usize, isa: Isa) -> Result<Cpu> {
-    let threads = Threads::new(threads).map_err(|e| EngineError::Device(e.to_string()))?;
-    Ok(Cpu { threads, isa })
+    Cpu::new(threads, isa).map_err(|error| EngineError::Device(error.to_string()))
 }
 
 impl fmt::Display for Device {

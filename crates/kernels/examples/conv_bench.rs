@@ -7,7 +7,7 @@
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
 use simclr_kernels::isa::Level;
 use simclr_kernels::peak::f32_flops;
-use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Threads, Write};
+use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Write};
 use std::time::{Duration, Instant};
 
 /// (name, batch, side, input channels, output channels, kernel, stride).
@@ -47,14 +47,13 @@ fn main() {
     };
     let half = arguments.next().as_deref() == Some("bf16");
     let only = arguments.next();
-    let threads = match Threads::new(count) {
-        Ok(threads) => threads,
+    let cpu = match Cpu::new(count, isa) {
+        Ok(cpu) => cpu,
         Err(error) => {
             eprintln!("{error}");
             return;
         }
     };
-    let cpu = Cpu { threads, isa };
     let peak = f32_flops(&cpu) / 1e9;
     println!("{} threads, {}, peak {peak:.0} GFLOP/s", cpu.threads.count(), isa.level());
     println!("{:26} {:>14} {:>14} {:>14}", "layer", "forward", "input", "weight");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::l2_normalize::{l2_normalize_backward, l2_normalize_forward};
 use simclr_kernels::nt_xent::{Anchor, nt_xent_backward, nt_xent_forward};
-use simclr_kernels::{Cpu, Isa, Threads};
+use simclr_kernels::{Cpu, Isa};
 
 const REPEATS: usize = 7;
 const WARM_UP: usize = 2;
@@ -18,14 +18,13 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|word| word.parse::<usize>());
     let mut next = |default| arguments.next().and_then(Result::ok).unwrap_or(default);
     let (views, dim, threads) = (next(8192), next(128), next(2));
-    let threads = match Threads::new(threads) {
-        Ok(threads) => threads,
+    let cpu = match Cpu::new(threads, Isa::detect()) {
+        Ok(cpu) => cpu,
         Err(error) => {
             eprintln!("{error}");
             return;
         }
     };
-    let cpu = Cpu { threads, isa: Isa::detect() };
     let shape = ContrastiveShape { anchors: views, views, offset: 0, dim, temperature: 0.5 };
 
     let raw = values(views * dim);

@@ -81,14 +81,11 @@ fn weigh<E: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::{cpu, waves};
 
     const SHAPES: [(usize, usize, usize, usize); 6] =
         [(1, 1, 1, 1), (2, 4, 6, 3), (3, 5, 7, 17), (1, 1, 4, 2), (2, 3, 2, 8), (1, 2, 1, 33)];
-
-    fn values(len: usize, by: f32) -> Vec<f32> {
-        (0..len).map(|i| (i as f32 * by).sin()).collect()
-    }
 
     /// Every window by itself, as it is defined.
     fn by_definition(g: &AvgPoolGeometry, x: &[f32]) -> Vec<f32> {
@@ -140,12 +137,12 @@ mod tests {
     #[test]
     fn forward_is_its_definition_and_backward_its_transpose() {
         for g in geometries() {
-            let (x, dy) = (values(g.input_len(), 0.7), values(g.output_len(), 1.3));
+            let (x, dy) = (waves(g.input_len(), 0.7), waves(g.output_len(), 1.3));
             let want = by_definition(&g, &x);
             let mut results = Vec::new();
             for isa in Isa::all() {
                 for threads in [1, 2, 4] {
-                    let cpu = Cpu { threads: Threads::new(threads).unwrap(), isa };
+                    let cpu = cpu(isa, threads);
                     let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
                     avg_pool_forward(&cpu, &g, &x, &mut y);
                     avg_pool_backward(&cpu, &g, &dy, &mut dx, Write::Over);

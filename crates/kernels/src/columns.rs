@@ -40,11 +40,8 @@ pub fn column_sums(cpu: &Cpu, x: &[f32], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
-
-    fn cpu(isa: Isa, threads: usize) -> Cpu {
-        Cpu { threads: Threads::new(threads).unwrap(), isa }
-    }
+    use crate::Isa;
+    use crate::testing::{cpu, waves};
 
     #[test]
     fn biases_and_column_sums() {
@@ -59,7 +56,7 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_threads_or_instruction_set() {
         let (rows, width) = (300, 513);
-        let x: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.3).sin()).collect();
+        let x = waves(rows * width, 0.3);
         let run = |cpu: Cpu| {
             let (mut c, mut sums) = (x.clone(), vec![f32::NAN; width]);
             add_bias(&cpu, &mut c, &x[..width]);

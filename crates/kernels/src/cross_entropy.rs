@@ -54,7 +54,8 @@ fn of_row(row: &[f32], label: usize, count: f32, gradient: &mut [f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     #[test]
     fn it_is_its_definition_and_bits_do_not_depend_on_threads_or_instruction_set() {
@@ -62,7 +63,7 @@ mod tests {
             let logits: Vec<f32> = (0..rows * classes).map(|i| (i as f32 * 0.7).sin() * 4.0).collect();
             let labels: Vec<u32> = (0..rows).map(|row| (row * 7 % classes) as u32).collect();
             let run = |isa, threads| {
-                let cpu = Cpu { threads: Threads::new(threads).unwrap(), isa };
+                let cpu = cpu(isa, threads);
                 let mut gradient = vec![f32::NAN; logits.len()];
                 (softmax_cross_entropy(&cpu, &logits, &labels, classes, &mut gradient), gradient)
             };

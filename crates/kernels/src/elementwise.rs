@@ -82,11 +82,12 @@ pub fn sum_of_squares(cpu: &Cpu, x: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     #[test]
     fn each_pass_does_what_it_says_past_a_piece() {
-        let cpu = Cpu { threads: Threads::new(2).unwrap(), isa: Isa::detect() };
+        let cpu = cpu(Isa::detect(), 2);
         let x: Vec<f32> = (0..PIECE + 77).map(|i| (i % 7) as f32 - 3.0).collect();
         let mut y = vec![9.0; x.len()];
         relu_forward(&cpu, &x, &mut y);

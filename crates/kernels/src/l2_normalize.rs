@@ -56,12 +56,13 @@ pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     /// Rows of a norm below and above the least one: the gradient is that of what forward computes.
     #[test]
     fn a_row_of_almost_nothing_has_the_gradient_of_a_division() {
-        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+        let cpu = cpu(Isa::detect(), 1);
         let (x, dy) = ([6e-13f32, 6e-13, 0.0, 0.0, 3e-12, 4e-12], [3.0f32, -1.0, 2.0, 1.0, 1.0, 1.0]);
         let (mut y, mut dx) = ([f32::NAN; 6], [f32::NAN; 6]);
         l2_normalize_forward(&cpu, &x, 2, &mut y);

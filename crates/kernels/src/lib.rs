@@ -29,13 +29,15 @@ mod scratch;
 pub mod selective;
 mod shared;
 mod simd;
+#[cfg(test)]
+mod testing;
 mod threads;
 pub mod verdict;
 
 pub use element::Element;
 pub use geometry::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry};
 pub use isa::Isa;
-pub use threads::Threads;
+pub use threads::{Threads, ThreadsError};
 
 /// What every kernel needs to run: the threads to run on and the instruction set to use.
 #[derive(Debug, Clone)]
@@ -44,6 +46,16 @@ pub struct Cpu {
     pub threads: Threads,
     /// The instruction set, detected once or forced.
     pub isa: Isa,
+}
+
+impl Cpu {
+    /// `threads` new threads (0: as many as the processor has) with `isa`.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    pub fn new(threads: usize, isa: Isa) -> Result<Cpu, ThreadsError> {
+        Ok(Cpu { threads: Threads::new(threads)?, isa })
+    }
 }
 
 /// What becomes of what a result's memory holds.

@@ -133,12 +133,13 @@ pub fn adamw_update(cpu: &Cpu, step: AdamWStep, g: &[f32], w: &mut [f32], moment
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     #[test]
     fn the_trust_ratio_takes_the_norm_of_the_sum() {
         // g opposes w: |g + decay w| = 0.5, while |g| + decay |w| would be 1.5.
-        let cpu = Cpu { isa: Isa::PORTABLE, threads: Threads::new(1).unwrap() };
+        let cpu = cpu(Isa::PORTABLE, 1);
         let (weight, decayed) = lars_norms(&cpu, &[1.0], &[-1.0], 0.5);
         assert_eq!(trust_ratio(weight.sqrt(), decayed.sqrt(), 0.001), 0.002);
         assert_eq!(trust_ratio(0.0, 1.0, 0.001), 1.0);
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn momentum_is_its_equation() {
-        let cpu = Cpu { isa: Isa::detect(), threads: Threads::new(1).unwrap() };
+        let cpu = cpu(Isa::detect(), 1);
         // v = 0.5 * 4 + 0.25 * (2 + 0.125 * 16) = 3, w = 16 - 3; Nesterov looks ahead by 0.5 * 3 + 1.
         for (nesterov, w_after) in [(false, 13.0), (true, 13.5)] {
             let step = MomentumStep { rate: 0.25, momentum: 0.5, decay: 0.125, nesterov };
@@ -171,7 +172,7 @@ mod tests {
         let len = 2 * PIECE + 17;
         let values = |factor: f32| (0..len).map(move |i| (i % 1009) as f32 * factor);
         let updated = |threads: usize| {
-            let cpu = Cpu { isa: Isa::detect(), threads: Threads::new(threads).unwrap() };
+            let cpu = cpu(Isa::detect(), threads);
             let g: Vec<f32> = values(0.01).collect();
             let mut w: Vec<f32> = values(-0.02).collect();
             let mut moments: Vec<f32> = values(0.03).chain(values(0.04)).collect();

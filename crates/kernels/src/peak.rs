@@ -92,12 +92,13 @@ fn bf16_dots() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     #[test]
     fn every_level_has_a_rate() {
         for isa in Isa::all() {
-            let cpu = Cpu { threads: Threads::new(1).unwrap(), isa };
+            let cpu = cpu(isa, 1);
             let rate = f32_flops(&cpu);
             assert!(rate.is_finite() && rate > 0.0, "{rate}");
             assert_eq!(bf16_flops(&cpu).is_some(), isa.level() == Level::Avx512Bf16);

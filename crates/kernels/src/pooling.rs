@@ -124,7 +124,8 @@ pub fn global_avg_pool_backward<E: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
 
     /// One pixel, padded by as much as a window has on each side, so that some windows would touch nothing of it.
     const BEYOND: PoolGeometry = PoolGeometry {
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "every window must touch the image")]
     fn images_that_wrap_are_refused() {
-        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE };
+        let cpu = cpu(Isa::PORTABLE, 1);
         let g = PoolGeometry {
             in_height: 1 << 32,
             in_width: 1 << 32,
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "every window must touch the image")]
     fn windows_beside_the_image_have_no_gradient() {
-        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE };
+        let cpu = cpu(Isa::PORTABLE, 1);
         max_pool_backward(&cpu, &BEYOND, &[1.0f32], &[1.0; 9], &[1.0; 9], &mut [0.0]);
     }
 }

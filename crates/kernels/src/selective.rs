@@ -167,13 +167,10 @@ fn softmax(cpu: &Cpu, logits: &[f32], shares: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::{cpu, waves};
 
     const SHAPES: [(usize, usize, usize); 5] = [(1, 1, 1), (3, 49, 17), (2, 5, 64), (5, 16, 3), (1, 200, 8)];
-
-    fn values(len: usize, by: f32) -> Vec<f32> {
-        (0..len).map(|i| 2.0 * (i as f32 * by).sin()).collect()
-    }
 
     fn close(what: &str, got: &[f32], want: &[f64]) {
         let scale = want.iter().fold(1e-3f64, |most, v| most.max(v.abs()));
@@ -186,8 +183,8 @@ mod tests {
     #[test]
     fn forward_and_backward_are_their_definitions() {
         for (batch, pixels, channels) in SHAPES {
-            let (x, logits) = (values(2 * batch * pixels * channels, 0.7), values(2 * batch * channels, 1.9));
-            let (dy, dfused) = (values(batch * pixels * channels, 1.3), values(batch * channels, 0.4));
+            let (x, logits) = (waves(2 * batch * pixels * channels, 0.7), waves(2 * batch * channels, 1.9));
+            let (dy, dfused) = (waves(batch * pixels * channels, 1.3), waves(batch * channels, 0.4));
             let at = |n: usize, p: usize, s: usize, c: usize| {
                 f64::from(x[((n * pixels + p) * 2 + s) * channels + c])
             };
@@ -218,7 +215,7 @@ mod tests {
             let mut results = Vec::new();
             for isa in Isa::all() {
                 for threads in [1, 2, 4] {
-                    let cpu = Cpu { threads: Threads::new(threads).unwrap(), isa };
+                    let cpu = cpu(isa, threads);
                     let mut got =
                         [fused.len(), dy.len(), logits.len(), x.len()].map(|len| vec![f32::NAN; len]);
                     let [y, z, dl, fused_dx] = &mut got;
@@ -245,7 +242,7 @@ mod tests {
 
     #[test]
     fn logits_far_apart_choose_one_stream() {
-        let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE };
+        let cpu = cpu(Isa::PORTABLE, 1);
         let (mut x, logits) = (vec![3.0f32, 5.0], [1e30f32, -1e30]);
         let (mut y, mut dlogits) = ([0.0f32], [0.0f32; 2]);
         select_forward(&cpu, &x, &logits, 1, 1, &mut y);

@@ -1,12 +1,12 @@
 //! What the tests of kernels share.
 
-use simclr_kernels::{Cpu, Isa, Threads};
+use simclr_kernels::{Cpu, Isa};
 
 pub use crate::values::*;
 
 /// The portable forms, which specify what kernels compute.
 pub fn portable() -> Cpu {
-    Cpu { threads: Threads::new(1).unwrap(), isa: Isa::PORTABLE }
+    Cpu::new(1, Isa::PORTABLE).unwrap()
 }
 
 /// Calls `$test::<E>()` for every type of element, unless there is no compiler.

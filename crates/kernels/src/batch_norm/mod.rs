@@ -65,12 +65,9 @@ fn fold(wide: &mut [f32], acc: &mut [f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Threads};
+    use crate::Isa;
+    use crate::testing::cpu;
     use half::bf16;
-
-    fn cpu(isa: Isa, threads: usize) -> Cpu {
-        Cpu { threads: Threads::new(threads).unwrap(), isa }
-    }
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);

@@ -2,6 +2,7 @@
 
 use super::testing::{geometry, values};
 use super::*;
+use crate::testing::cpu;
 use crate::{Isa, Threads};
 use half::bf16;
 
@@ -305,7 +306,7 @@ fn check_added<E: Element>(g: &Conv2dGeometry) {
 #[test]
 fn bf16_at_odd_addresses() {
     let g = geometry(3, 6, 6, 8, 20, (1, 1), 1, 0);
-    let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+    let cpu = cpu(Isa::detect(), 1);
     let o = operands::<bf16>(&g);
     let shifted = |v: &[bf16]| [&[bf16::ONE], v].concat();
     let (x, mut y) = (shifted(&o.x), shifted(&vec![bf16::ZERO; g.output_len()]));
@@ -317,7 +318,7 @@ fn bf16_at_odd_addresses() {
 #[should_panic(expected = "input of")]
 fn a_wrong_length_is_refused() {
     let g = geometry(1, 4, 4, 2, 2, (3, 3), 1, 1);
-    let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+    let cpu = cpu(Isa::detect(), 1);
     conv2d_forward::<f32>(&cpu, &g, &[0.0; 31], &[0.0; 36], &mut [0.0; 32], None);
 }
 
@@ -334,7 +335,7 @@ fn geometries_that_wrap_are_refused() {
         let w_len = g.kernel_height * g.kernel_width;
         for pass in 0..3 {
             let refused = std::panic::catch_unwind(|| {
-                let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+                let cpu = cpu(Isa::detect(), 1);
                 let (mut x, mut w, mut y) = (vec![0.0f32; x_len], vec![0.0; w_len], vec![0.0; y_len]);
                 match pass {
                     0 => conv2d_forward(&cpu, &g, &x, &w, &mut y, None),
@@ -352,7 +353,7 @@ fn geometries_that_wrap_are_refused() {
 #[test]
 fn strides_far_beyond_the_image_take_no_time() {
     let g = geometry(1, 2, 3, 1, 1, (1, 1), 1 << 24, 0);
-    let cpu = Cpu { threads: Threads::new(1).unwrap(), isa: Isa::detect() };
+    let cpu = cpu(Isa::detect(), 1);
     let mut dx = [f32::NAN; 6];
     conv2d_backward_input(&cpu, &g, &[3.0], &[2.0], &mut dx, Write::Over);
     assert_eq!(dx, [6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
@@ -363,7 +364,7 @@ fn strides_far_beyond_the_image_take_no_time() {
 fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {
     let g = geometry(17, 40, 39, 260, 256, (3, 3), 1, 1);
     let o = operands::<f32>(&g);
-    let cpu = Cpu { threads: Threads::new(2).unwrap(), isa: Isa::detect() };
+    let cpu = cpu(Isa::detect(), 2);
     let run = |form: Form| {
         let (mut y, mut sums) = (vec![f32::NAN; g.output_len()], vec![f64::NAN; 2 * g.out_channels]);
         let forward = if form == Form::Direct { direct::forward } else { winograd::forward };

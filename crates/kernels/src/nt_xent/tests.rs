@@ -1,14 +1,6 @@
 use super::*;
-use crate::{Isa, Threads};
-
-fn views(count: usize, dim: usize) -> Vec<f32> {
-    let mut z: Vec<f32> = (0..count * dim).map(|i| ((i * i + 3 * i) as f32 * 0.37).sin()).collect();
-    for row in z.chunks_exact_mut(dim) {
-        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|v| *v /= norm);
-    }
-    z
-}
+use crate::Isa;
+use crate::testing::{cpu, views};
 
 /// The paper's loops (algorithm 1), as they stand, in f64.
 fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
@@ -34,10 +26,6 @@ fn loss(cpu: &Cpu, z: &[f32], dim: usize, temperature: f32) -> (f64, Vec<f32>) {
     let mut dz = vec![f32::NAN; z.len()];
     nt_xent_backward(cpu, &shape, z, &found, &lse, 1.0 / anchors as f32, &mut dz);
     (found.iter().map(|a| f64::from(a.loss)).sum::<f64>() / anchors as f64, dz)
-}
-
-fn cpu(isa: Isa, threads: usize) -> Cpu {
-    Cpu { threads: Threads::new(threads).unwrap(), isa }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
+use crate::Isa;
 use crate::nt_xent::nt_xent_forward;
-use crate::{Isa, Threads};
+use crate::testing::{cpu, views};
 
 const TEMPERATURE: f32 = 0.5;
 
@@ -24,20 +25,6 @@ const SHAPES: [(usize, usize, usize, usize); 8] = [
     (140, 130, 20, 33),
     (258, 0, 300, 16),
 ];
-
-fn views(count: usize, dim: usize) -> Vec<f32> {
-    let mut z: Vec<f32> = (0..count * dim).map(|i| ((i * i + 3 * i) as f32 * 0.37 + 1.0).sin()).collect();
-    // Of one value, nothing but its sign would be left.
-    for row in z.chunks_exact_mut(dim).filter(|_| dim > 1) {
-        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|v| *v /= norm);
-    }
-    z
-}
-
-fn cpu(isa: Isa, threads: usize) -> Cpu {
-    Cpu { threads: Threads::new(threads).unwrap(), isa }
-}
 
 fn shape_of((anchors, before, after, dim): (usize, usize, usize, usize)) -> ContrastiveShape {
     let views = before + anchors + after;
