@@ -50,6 +50,11 @@ impl ElementType {
     pub(crate) fn pack_width(self, channels: usize) -> usize {
         if channels.is_multiple_of(self.width()) { self.width() } else { 1 }
     }
+
+    /// How many such packs a row has.
+    pub(crate) fn packs(self, channels: usize) -> usize {
+        channels / self.pack_width(channels)
+    }
 }
 
 /// Evaluates an expression with `$E` standing for the Rust type of an [`ElementType`].

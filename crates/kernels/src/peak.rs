@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Simd, dispatch, lanes};
 use crate::{Cpu, isa::Level};
 
 /// Independent sums: more than latency times throughput of a multiply-add on any processor so far.
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(60);
 
 /// Operations per second in f32 on all threads of `cpu`, a multiply-add being two.
 pub fn f32_flops(cpu: &Cpu) -> f64 {
-    flops(cpu, dispatch(cpu.isa, Lanes), || dispatch(cpu.isa, MultiplyAdds))
+    flops(cpu, lanes(cpu.isa), || dispatch(cpu.isa, MultiplyAdds))
 }
 
 /// Operations per second of dot products of bf16 pairs that accumulate in f32. None without AVX512_BF16.
@@ -43,17 +43,6 @@ fn flops(cpu: &Cpu, lanes: usize, piece: impl Fn() + Sync) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     operations / best
-}
-
-struct Lanes;
-
-impl Kernel for Lanes {
-    type Output = usize;
-    const BF16: bool = false;
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::LANES
-    }
 }
 
 struct MultiplyAdds;

@@ -30,8 +30,8 @@ impl Device {
     /// # Errors
     /// `OutOfMemory` where there is no room for it, `Call` where the driver refuses.
     pub fn peak(&self, side: usize) -> Result<Peak> {
-        let f32 = self.product_rate::<f32>(side / 2)?;
-        let bf16 = self.product_rate::<bf16>(side)?;
+        let f32 = self.product_rate(side / 2, |value| value)?;
+        let bf16 = self.product_rate(side, bf16::from_f32)?;
         let len = 16 * side * side;
         let from = self.zeros::<u8>(len)?;
         let mut to = self.zeros::<u8>(len)?;
@@ -39,12 +39,13 @@ impl Device {
         Ok(Peak { f32, bf16, bytes: 2.0 * len as f64 / seconds })
     }
 
-    fn product_rate<E: Element + Pod + From16>(&self, side: usize) -> Result<f64> {
+    fn product_rate<E: Element + Pod>(&self, side: usize, of: fn(f32) -> E) -> Result<f64> {
         // Zeros would let the GPU run faster than data do.
         let mut state = 1_u32;
         let noise = |_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            E::of((state >> 16) as i16)
+            // In [-1, 1).
+            of(f32::from((state >> 16) as i16) / 32_768.0)
         };
         let values: Vec<E> = (0..side * side).map(noise).collect();
         let matrix = self.buffer_of(&values)?;
@@ -69,22 +70,5 @@ impl Device {
             }
         }
         Ok(best)
-    }
-}
-
-/// A value in (-1, 1) from 16 bits.
-trait From16 {
-    fn of(bits: i16) -> Self;
-}
-
-impl From16 for f32 {
-    fn of(bits: i16) -> f32 {
-        f32::from(bits) / 32_768.0
-    }
-}
-
-impl From16 for bf16 {
-    fn of(bits: i16) -> bf16 {
-        bf16::from_f32(f32::of(bits))
     }
 }

@@ -60,13 +60,6 @@ pub(super) fn program<E: Element>() -> Program {
     Program::typed(Module::Pooling, E::TYPE)
 }
 
-/// How many packs of channels a pixel has.
-pub(super) fn packs<E: Element>(kernel: &'static str, channels: usize) -> Result<usize> {
-    let width = E::TYPE.width();
-    fits(kernel, channels)?;
-    Ok(if channels.is_multiple_of(width) { channels / width } else { channels })
-}
-
 /// Launches a kernel of a thread for each pack of each pixel of images of `height` x `width` pixels.
 ///
 /// # Safety
@@ -79,7 +72,7 @@ pub(super) unsafe fn run<E: Element>(
     window: &dyn Argument,
     [batch, height, width, channels]: [u32; 4],
 ) -> Result<()> {
-    let packs = packs::<E>(kernel, channels as usize)?;
+    let packs = E::TYPE.packs(channels as usize);
     let grid = image_grid(kernel, batch as usize, height as usize * width as usize * packs)?;
     let (by_packs, by_width) = (Divisor::by(packs as u32), Divisor::by(width));
     let mut arguments: Vec<&dyn Argument> = operands.iter().map(|address| address as &dyn Argument).collect();
@@ -150,7 +143,7 @@ pub fn global_avg_pool_forward<E: Element>(
 ) -> Result<()> {
     const NAME: &str = "global_avg_pool_forward";
     let (batch, pixels, count) = sizes(NAME, y.len(), x.len(), pixels, channels)?;
-    let packs = packs::<E>(NAME, channels)?;
+    let packs = E::TYPE.packs(channels);
     let by_packs = Divisor::by(fits(NAME, packs)?);
     let grid = exact_grid(NAME, fits_image(NAME, batch as usize * packs)? as usize)?;
     let arguments = arguments![x.address(), y.address(), batch, pixels, count, by_packs];
@@ -169,7 +162,7 @@ pub fn global_avg_pool_backward<E: Element>(
 ) -> Result<()> {
     const NAME: &str = "global_avg_pool_backward";
     let (batch, pixels, count) = sizes(NAME, dy.len(), dx.len(), pixels, channels)?;
-    let packs = packs::<E>(NAME, channels)?;
+    let packs = E::TYPE.packs(channels);
     let by_packs = Divisor::by(fits(NAME, packs)?);
     let grid = exact_grid(NAME, fits_image(NAME, batch as usize * packs)? as usize)?;
     let arguments = arguments![dy.address(), dx.address(), batch, pixels, count, by_packs];

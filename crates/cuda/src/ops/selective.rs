@@ -2,7 +2,6 @@
 
 use simclr_kernels::Write;
 
-use super::pooling::packs;
 use crate::divisor::Divisor;
 use crate::launcher::{
     Argument, BLOCK, Launch, Launcher, Scratch, expect, expect_len, fits, fits_image, image_grid,
@@ -33,7 +32,7 @@ impl Streams {
         let (batch, slices) = (len / image, pixels.div_ceil(PIXELS));
         let count = |value| fits(kernel, value);
         let counts = [count(batch)?, count(pixels)?, count(channels)?, count(slices)?];
-        Ok(Streams { batch, channels, slices, packs: packs::<E>(kernel, channels)?, counts })
+        Ok(Streams { batch, channels, slices, packs: E::TYPE.packs(channels), counts })
     }
 
     /// Room for sums of each slice.

@@ -38,7 +38,7 @@ fn sizes<E: Element>(kernel: &'static str, g: &Conv2dGeometry) -> Result<(Sizes,
     let of_pixels = serves(g) && g.is_valid();
     expect(kernel, of_pixels, || format!("a convolution of single pixels with a stride is needed: {g:?}"))?;
     let count = |value| fits(kernel, value);
-    let packs = g.in_channels / E::TYPE.pack_width(g.in_channels);
+    let packs = E::TYPE.packs(g.in_channels);
     let sizes = Sizes {
         batch: count(g.batch)?,
         height: count(g.in_height)?,

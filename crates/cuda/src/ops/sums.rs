@@ -15,7 +15,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn new(kernel: &'static str, rows: usize, channels: usize, element: ElementType) -> Result<Plan> {
-        let packs = channels / element.pack_width(channels);
+        let packs = element.packs(channels);
         let lanes = packs.next_power_of_two().min(32);
         let columns = packs.div_ceil(lanes);
         // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in

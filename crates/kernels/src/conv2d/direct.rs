@@ -16,7 +16,7 @@ use super::pack::{self, Packing, Source};
 use super::sums;
 use super::tile::{self, Panel, Pixels};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
 use smallvec::SmallVec;
 
@@ -154,7 +154,8 @@ fn run<E: Element>(
     write: Write,
     sums: Option<&mut [f64]>,
 ) {
-    let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
+    let lanes = simd::lanes(cpu.isa);
+    let vectors = tile::max_vectors(lanes);
     let channels = class.from.channels;
     let packing =
         Packing::new(class.to.channels, channels.div_ceil(E::PER_UNIT), class.taps.len(), lanes, vectors);

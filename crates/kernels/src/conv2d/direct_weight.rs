@@ -14,7 +14,7 @@ use super::blocks::{Block, Blocks};
 use super::images::{self, Cut, Images, Piece, Window};
 use super::outer::{self, Tiled, Walk};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, LINE, Simd, dispatch};
+use crate::simd::{Kernel, LINE, Simd, dispatch, lanes};
 use crate::{Conv2dGeometry, Cpu, Element, scratch};
 use std::ops::Range;
 
@@ -79,7 +79,7 @@ impl Plan {
 /// See [`super::conv2d_backward_weight`].
 pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     let units = Conv2dGeometry { batch: g.batch.div_ceil(E::PER_UNIT), ..*g };
-    let plan = dispatch(cpu.isa, MakePlan(&units));
+    let plan = Plan::new(&units, lanes(cpu.isa));
     let unit_len = plan.sums_len();
     let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
     // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
@@ -127,17 +127,6 @@ fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut<f32>) {
                 }
             }
         }
-    }
-}
-
-struct MakePlan<'a>(&'a Conv2dGeometry);
-
-impl Kernel for MakePlan<'_> {
-    type Output = Plan;
-    const BF16: bool = false;
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Plan {
-        Plan::new(self.0, S::LANES)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sums of a convolution's output by channel, taken while it is still in the cache.
 
+use crate::pieces::sum_pieces;
 use crate::simd::Simd;
-use crate::{Cpu, Element, scratch};
+use crate::{Cpu, Element};
 
 /// Pixels that are summed in 32 bits before the sum goes into 64.
 const BLOCK: usize = 64;
@@ -76,15 +77,8 @@ fn add<S: Simd, E: Element, const NV: usize>(
 /// Does the work of all pieces, each with room for its own sums, and adds these up in their order; where none are
 /// wanted, without any room.
 pub fn over(cpu: &Cpu, pieces: usize, sums: Option<&mut [f64]>, work: impl Fn(usize, &mut [f64]) + Sync) {
-    let Some(sums) = sums else {
-        return cpu.threads.run(pieces, |index| work(index, &mut []));
-    };
-    let mut of_pieces = scratch::take(pieces * sums.len());
-    cpu.threads.run_chunks(&mut of_pieces, sums.len(), work);
-    sums.fill(0.0);
-    for piece in of_pieces.chunks_exact(sums.len()) {
-        for (sum, piece) in sums.iter_mut().zip(piece) {
-            *sum += piece;
-        }
+    match sums {
+        Some(sums) => sum_pieces(cpu, pieces, sums, work),
+        None => cpu.threads.run(pieces, |index| work(index, &mut [])),
     }
 }

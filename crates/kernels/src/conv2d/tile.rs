@@ -5,7 +5,7 @@
 
 use crate::Element;
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd};
+use crate::simd::Simd;
 
 /// A stretch of units that is contiguous in the source, at `offset` from a pixel's first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,26 +61,14 @@ pub unsafe fn over_pixels<S: Simd, E: Element, D: Element>(
             (16, 2) => tiles::<S, E, D, 12, 2>(simd, panel, src, dst, pixels),
             (_, 2) => tiles::<S, E, D, 6, 2>(simd, panel, src, dst, pixels),
             (_, 1) => tiles::<S, E, D, 12, 1>(simd, panel, src, dst, pixels),
-            _ => unreachable!("blocks have at most {} vectors", max_vectors::<S>()),
+            _ => unreachable!("blocks have at most {} vectors", max_vectors(S::LANES)),
         }
     }
 }
 
-/// The most vectors of output channels that a tile has.
-pub const fn max_vectors<S: Simd>() -> usize {
-    if S::LANES == 16 { 4 } else { 2 }
-}
-
-/// Asks for an instruction set's numbers in a vector and [`max_vectors`].
-pub struct Width;
-
-impl Kernel for Width {
-    type Output = (usize, usize);
-    const BF16: bool = false;
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Self::Output {
-        (S::LANES, max_vectors::<S>())
-    }
+/// The most vectors, of `lanes` numbers, of output channels that a tile has.
+pub const fn max_vectors(lanes: usize) -> usize {
+    if lanes == 16 { 4 } else { 2 }
 }
 
 #[inline(always)]

@@ -122,6 +122,22 @@ pub trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// Numbers in a vector of `isa`.
+pub fn lanes(isa: Isa) -> usize {
+    struct Lanes;
+
+    impl Kernel for Lanes {
+        type Output = usize;
+        const BF16: bool = false;
+        #[inline(always)]
+        fn run<S: Simd>(self, _: S) -> usize {
+            S::LANES
+        }
+    }
+
+    dispatch(isa, Lanes)
+}
+
 /// Runs `kernel`, compiled for `isa`.
 #[inline]
 pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {

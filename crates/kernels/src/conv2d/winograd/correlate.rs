@@ -10,7 +10,7 @@ use crate::conv2d::pack::{Packing, Source};
 use crate::conv2d::sums;
 use crate::conv2d::tile::{self, Panel, Run};
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, LINE, Simd, dispatch};
+use crate::simd::{self, Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element, Write, scratch};
 use smallvec::SmallVec;
 
@@ -57,7 +57,8 @@ pub fn run<E: Element>(
     dst: &mut [E],
     sums: Option<&mut [f64]>,
 ) {
-    let (lanes, vectors) = dispatch(cpu.isa, tile::Width);
+    let lanes = simd::lanes(cpu.isa);
+    let vectors = tile::max_vectors(lanes);
     let packing = Packing::whole(shape.to.channels, shape.from.channels, 9, lanes, vectors);
     let mut packed = scratch::take(packing.len());
     packing.pack::<f32>(cpu, weights, shape.from.channels, offsets, &mut packed);
