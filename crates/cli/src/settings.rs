@@ -272,7 +272,11 @@ impl Settings {
         made: impl FnOnce(&Layers<'_>) -> Result<R>,
     ) -> Result<R> {
         if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
-            let found = if path.is_dir() { "is a folder" } else { "no such file" };
+            let found = match path.metadata() {
+                Ok(found) if found.is_dir() => "is a folder",
+                Ok(_) => "is no regular file",
+                Err(_) => "no such file",
+            };
             return Err(usage(format!("--config {}: {found}; give a TOML file", path.display())));
         }
         let mut sets = self.sets.clone();

@@ -22,9 +22,7 @@ pub enum ExchangeError {
         limit: usize,
     },
     /// A network that computes nothing.
-    #[error(
-        "tensor `{name}` holds {what}, so the network is useless; import another file, or export an earlier checkpoint"
-    )]
+    #[error("tensor `{name}` holds {what}, so the network is useless; export an earlier checkpoint")]
     Useless {
         /// The tensor.
         name: String,

@@ -383,7 +383,7 @@ fn io_advice(error: &io::Error) -> &'static str {
 
 fn no_run(path: &Path) -> String {
     match path.metadata() {
-        Ok(found) if found.is_dir() => format!("there is no {} in it", crate::run_folder::MARKER),
+        Ok(found) if found.is_dir() => format!("there is no {} in it", crate::run_folder::missing(path)),
         Ok(_) => "it is a file; give the folder of a run".to_owned(),
         Err(_) => "there is no such folder".to_owned(),
     }

@@ -71,6 +71,8 @@ fn a_folder_that_holds_something_is_refused_and_left_alone() {
     fs::write(&file, "x").unwrap();
     assert!(create(&file).unwrap_err().to_string().contains("file: "));
     assert!(resume(&folder.path().join("nowhere")).unwrap_err().to_string().contains("holds no run"));
+    fs::remove_file(other.join("config.toml")).unwrap();
+    assert!(resume(&other).unwrap_err().to_string().ends_with("there is no config.toml in it"));
 }
 
 #[test]

@@ -38,7 +38,11 @@ const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 /// are passed over.
 pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
     let Pictures { classes, neighbours, maps } = pictures;
-    let history = History::parse(&read(&run.metrics())?.unwrap_or_default());
+    let log = run.metrics();
+    let history = History::parse(&read(&log)?.unwrap_or_default());
+    if history.damaged() > 0 {
+        tracing::warn!("{}: lines that are no record are left out: {}", log.display(), history.damaged());
+    }
     let evaluations = evaluations(run)?;
     Ok(Report {
         title: title(run.path()),

@@ -10,6 +10,8 @@ use std::path::Path;
 pub struct History {
     steps: BTreeMap<u64, Map<String, Value>>,
     epochs: BTreeMap<u64, Map<String, Value>>,
+    /// See [`History::damaged`].
+    damaged: usize,
 }
 
 /// Which records a series is taken from.
@@ -34,11 +36,12 @@ impl History {
     /// `{"kind": "epoch", "epoch": 1, ...}`, other keys being numbers.
     ///
     /// Of several records of one step (a run that was killed and resumed) the last stands. Records of another
-    /// kind are passed over, and so are lines that are no record, such as the half-written end of a killed run.
+    /// kind are passed over, and so are lines that are no record: see [`History::damaged`].
     pub fn parse(bytes: &[u8]) -> History {
         let mut history = History::default();
-        for line in bytes.split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let Ok(Value::Object(record)) = serde_json::from_slice(line) else {
+                history.damaged += usize::from(line.ends_with(b"\n"));
                 continue;
             };
             let number = |key: &str| record.get(key).and_then(Value::as_u64);
@@ -57,6 +60,11 @@ impl History {
             }
         }
         history
+    }
+
+    /// Lines that are no record, but for the half-written end of a killed run.
+    pub fn damaged(&self) -> usize {
+        self.damaged
     }
 
     /// The last step that it tells of.
@@ -101,5 +109,6 @@ mod tests {
         assert_eq!(history.series(Kind::Epoch, "knn_top1"), [(1.0, 0.25)]);
         assert!(history.series(Kind::Epoch, "rank_me_h").is_empty());
         assert!(history.series(Kind::Epoch, "loss").is_empty());
+        assert_eq!(history.damaged(), 1);
     }
 }

@@ -110,12 +110,8 @@ impl Study {
                     "another name for each variant",
                 );
             }
-            if variant.paper.is_some_and(|paper| !(0.0..=100.0).contains(&paper)) {
-                return wrong(
-                    "variant.paper",
-                    format!("{:?}", variant.paper),
-                    "a figure in per cent, 0 to 100",
-                );
+            if let Some(paper) = variant.paper.filter(|paper| !(0.0..=100.0).contains(paper)) {
+                return wrong("variant.paper", paper.to_string(), "a figure in per cent, 0 to 100");
             }
         }
         Ok(study)

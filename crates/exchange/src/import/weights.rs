@@ -155,7 +155,8 @@ impl Weights {
             self.tensors.get(name).ok_or_else(|| self.problem(format!("tensor `{name}` is missing")))?;
         let values = self.source.values(&entry.stored)?;
         if let Some(what) = flaw(name, &values) {
-            return Err(ExchangeError::Useless { name: entry.stored.clone(), what });
+            let problem = format!("tensor `{}` holds {what}, so the network is useless", entry.stored);
+            return Err(self.problem(problem));
         }
         let data = match entry.layout {
             Layout::Torch => values,

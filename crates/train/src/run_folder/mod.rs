@@ -434,6 +434,11 @@ impl RunFolder {
     }
 }
 
+/// Which of the two files that make a folder a run is not there.
+pub(crate) fn missing(path: &Path) -> &'static str {
+    if path.join(MARKER).exists() { CONFIG } else { MARKER }
+}
+
 /// A new run may be made where nothing is, or only what an interrupted making leaves; an import also where another
 /// was interrupted before its network was written.
 fn refuse_unless_free(path: &Path, files: &Arc<dyn FileSystem>, trains: bool) -> Result<(), TrainError> {

@@ -380,7 +380,8 @@ impl Ablate {
                 scores[judge as usize] = Some(evaluation.trained.top1);
             }
         }
-        let history = History::read(&encoder.run.metrics()).context("the run's log cannot be read")?;
+        let log = encoder.run.metrics();
+        let history = History::read(&log).with_context(|| format!("{} cannot be read", log.display()))?;
         let contrastive = history.series(Kind::Epoch, "train_contrastive_accuracy");
         scores[Judge::Contrastive as usize] = contrastive.last().map(|&(_, value)| value);
         Ok(scores)

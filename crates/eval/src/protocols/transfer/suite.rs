@@ -10,6 +10,9 @@ use super::known::{KNOWN, Known};
 use crate::{EvalError, Metric};
 
 /// The keys of a data set.
+/// Letters of a name: with what is put behind it, it still names a file.
+const LONGEST: usize = 100;
+
 const KEYS: [&str; 6] = ["name", "train", "test", "validation", "metric", "labels"];
 
 /// What a suite's file lists.
@@ -134,12 +137,10 @@ impl<'t> SetTable<'t> {
         }
         let name = self.required("name", "a name, such as \"cifar10\"")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
-            return Err(self.bad(
-                "name",
-                format!("{name:?}"),
-                "letters, digits, and - _ . between them: it names a file",
-            ));
+        if !(1..=LONGEST).contains(&name.len()) || name.starts_with('.') || !name.chars().all(fits) {
+            let expected =
+                format!("up to {LONGEST} letters, digits, and - _ . between them: it names a file");
+            return Err(self.bad("name", format!("{name:?}"), expected));
         }
         let path = |key| Ok::<_, EvalError>(self.text(key)?.map(|path| folder.join(path)));
         let train = folder.join(self.required("train", "the path of the images to learn from")?);
@@ -200,8 +201,8 @@ impl<'t> SetTable<'t> {
         format!("{}.{key}", self.place)
     }
 
-    fn bad(&self, key: &str, found: String, expected: &str) -> EvalError {
-        let (origin, key, expected) = (self.origin.to_owned(), self.key(key), expected.to_owned());
+    fn bad(&self, key: &str, found: String, expected: impl Into<String>) -> EvalError {
+        let (origin, key, expected) = (self.origin.to_owned(), self.key(key), expected.into());
         TrainError::BadValue { origin, key, found, expected }.into()
     }
 }
@@ -267,6 +268,7 @@ mod tests {
             (&(set(whole) + &set(whole)), "`set.own.name` is \"own\" again"),
             ("[[set]]\nname = \"flowrs102\"\ntrain = \"a\"", "did you mean flowers102?"),
             ("[[set]]\nname = \"../up\"\ntrain = \"a\"\nmetric = \"top1\"", "it names a file"),
+            (&set(whole).replace("own", &"a".repeat(101)), "up to 100 letters"),
         ];
         for (text, expected) in cases {
             let error = parse(text).unwrap_err();
