@@ -120,13 +120,13 @@ fn settings_and_images_stand_beside_the_figures() {
         simclr(&[&words[..], more].concat()).expect(0, &[])
     };
     let told = measure("knn", &[]);
-    assert!(told.out.starts_with("kNN, k = 8, 78 images"), "{}", told.out);
+    assert!(told.out.starts_with("kNN, k = 7, 78 images"), "{}", told.out);
     assert!(!told.err.contains("--best") && !told.err.contains("in place of"), "{}", told.err);
     assert!(!measure("knn", &[]).err.contains("in place of"));
-    let told = measure("knn", &["--k", "7"]);
-    assert!(told.out.starts_with("kNN, k = 7, 78 images"), "{}", told.out);
+    let told = measure("knn", &["--k", "8"]);
+    assert!(told.out.starts_with("kNN, k = 8, 78 images"), "{}", told.out);
     let before = format!(" % of 18 images set apart from {} at step ", path(&data));
-    for words in ["in place of ", &before, " (k = 8)"] {
+    for words in ["in place of ", &before, " (k = 7)"] {
         assert!(told.err.contains(words), "no {words} in {}", told.err);
     }
     let sgd = measure("linear", &["--method", "sgd", "--epochs", "2"]);
@@ -244,7 +244,7 @@ fn one_answer_to_everything_is_warned_of() {
     }
     let told = measure(&[]);
     assert!(
-        told.out.starts_with("kNN, k = 6, 56 images") && !told.err.contains("are taken for"),
+        told.out.starts_with("kNN, k = 5, 56 images") && !told.err.contains("are taken for"),
         "{}{}",
         told.out,
         told.err

@@ -32,17 +32,13 @@ pub struct KnnOutcome {
     pub predictions: Vec<u32>,
 }
 
-/// Where there are fewer training images, the usual number of neighbours is a tenth of them: 200 would be more than
-/// half. From here on it is what the field reports.
-const FEW: usize = 400;
-
 impl Knn {
-    /// The usual one where there are `images` training images: k = 200, of fewer than 400 a tenth, at least one. The
-    /// nearest of few images are to decide, not the class that has most of them.
+    /// The usual one where there are `images` training images: a tenth of them, at least one and at most the 200 that
+    /// the field reports, which that is from 2,000 images on. The nearest of few images are to decide, not the class
+    /// that has most of them.
     pub fn among(images: usize) -> Knn {
         let usual = Knn::default();
-        let k = if images < FEW { ((images + 5) / 10).max(1) } else { usual.k };
-        Knn { k, ..usual }
+        Knn { k: (images / 10).clamp(1, usual.k), ..usual }
     }
 
     /// Classifies the test features and compares with their labels.
@@ -130,7 +126,8 @@ mod tests {
     #[test]
     fn few_images_have_few_neighbours() {
         assert_eq!(Knn::default(), Knn { k: 200, temperature: 0.1 });
-        for (images, k) in [(0, 1), (1, 1), (14, 1), (15, 2), (194, 19), (399, 40), (400, 200), (50_000, 200)]
+        for (images, k) in
+            [(0, 1), (1, 1), (19, 1), (20, 2), (399, 39), (400, 40), (1999, 199), (2000, 200), (50_000, 200)]
         {
             assert_eq!(Knn::among(images), Knn { k, ..Knn::default() }, "{images}");
         }

@@ -22,7 +22,7 @@ pub struct Knn {
     #[command(flatten)]
     judged: Judged,
 
-    /// Number of neighbours that vote [default: 200; a tenth of the training images where they are fewer than 400]
+    /// Number of neighbours that vote [default: a tenth of the training images, at least 1 and at most 200]
     #[arg(long, value_name = "N", value_parser = at_least_one::<usize>)]
     k: Option<usize>,
 
