@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::copies::Extent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeOptions, DecodeScratch, Region};
 use crate::error::DataError;
@@ -201,6 +202,10 @@ impl Dataset for Cached {
 
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         self.inner.stored_bytes(index)
+    }
+
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.inner.print(index, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::copies::Extent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
@@ -81,6 +82,11 @@ impl Dataset for Concat {
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         let (part, index) = self.part(index);
         part.set.stored_bytes(index)
+    }
+
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        let (part, index) = self.part(index);
+        part.set.print(index, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

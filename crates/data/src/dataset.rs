@@ -2,6 +2,7 @@
 
 use simclr_augment::ImageRef;
 
+use crate::copies::{Extent, pixel_print};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
 use crate::locality::Locality;
@@ -35,6 +36,15 @@ pub trait Dataset: Send + Sync {
     /// that tell it. Nothing of it is read.
     fn stored_bytes(&self, _index: usize) -> Option<u64> {
         None
+    }
+
+    /// A hash of image `index` by which copies of it are known, of all of it or of a sample: of the bytes of a file,
+    /// which is not decoded, or else of the pixels. `None` where it cannot be read.
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        match extent {
+            Extent::Sample => Some(0),
+            Extent::Whole => self.read(index, scratch).ok().map(pixel_print),
+        }
     }
 
     /// Which images are best read together; orders of epochs respect it.

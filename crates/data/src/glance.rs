@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::copies::pixel_print;
 use crate::dataset::Dataset;
 use crate::sample::{LOOKED_AT, look};
-use crate::survey::print;
 use crate::tones::{Tones, Values};
 
 /// Images that are looked at where each costs more than itself, such as a block of an archive.
@@ -29,7 +29,7 @@ impl Glance {
         look(
             dataset,
             count,
-            |image| (print(image), Values::of(image)),
+            |image| (pixel_print(image), Values::of(image)),
             |(print, values), stored| {
                 glance.images += 1;
                 glance.superfluous += usize::from(!prints.insert(print));

@@ -3,7 +3,8 @@
 //! [`open`] recognises what a path holds, a [`Loader`] turns a data set into batches of augmented views, and an
 //! [`EvalLoader`] into central crops in order. The batches are a function of (data set, seed, place), whatever the
 //! number of threads. An [`Opener`] opens several paths as one, says how images are decoded, and keeps what it
-//! found; a [`survey`] reads every image once and tells what there is.
+//! found; a [`survey`] reads every image once and tells what there is; [`copies`] finds images that are there more
+//! than once.
 //!
 //! A folder to batches:
 //!
@@ -41,6 +42,7 @@ mod cached;
 mod caught;
 mod cifar;
 mod concat;
+mod copies;
 mod dataset;
 mod decode;
 mod error;
@@ -71,6 +73,7 @@ mod tones;
 pub use cached::Cached;
 pub use caught::{caught, is_panic_caught};
 pub use concat::Concat;
+pub use copies::{Extent, contradicting, copies};
 pub use dataset::{Dataset, Decoded};
 pub use decode::{
     DecodeOptions, DecodeScratch, Format, MAX_FILE_BYTES, MAX_PIXELS, Region, StoredAs, Window, decode_bytes,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use simclr_augment::Stream;
 
+use crate::copies::Extent;
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeScratch, Region};
 use crate::error::DataError;
@@ -121,6 +122,10 @@ impl Dataset for Subset {
 
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         self.whole.stored_bytes(self.indices[index] as usize)
+    }
+
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        self.whole.print(self.indices[index] as usize, extent, scratch)
     }
 
     fn locality(&self) -> Locality {

@@ -1,12 +1,12 @@
 //! What all images of a data set are: every one is read once.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::dataset::{Dataset, Decoded};
+use crate::copies::pixel_print;
+use crate::dataset::Dataset;
 use crate::decode::DecodeScratch;
 use crate::error::DataError;
 use crate::loader::Skipped;
@@ -128,7 +128,7 @@ impl Seen {
                 self.widths.push(image.width);
                 self.heights.push(image.height);
                 let grey = image.pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b);
-                (print(image), grey, Values::of(image))
+                (pixel_print(image), grey, Values::of(image))
             }
             Err(error) => {
                 let reason = match error {
@@ -168,15 +168,6 @@ impl Seen {
         self.heights.extend(other.heights);
         self.prints.extend(other.prints);
     }
-}
-
-/// The same for the same pixels.
-pub(crate) fn print(image: Decoded) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write_u32(image.width);
-    hasher.write_u32(image.height);
-    hasher.write(image.pixels);
-    hasher.finish()
 }
 
 fn spread(mut values: Vec<u32>) -> Spread {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Files;
 use super::archive::{Opened, by_folders};
-use crate::decode::{DecodeOptions, read_file};
+use crate::decode::{DecodeOptions, read_file, read_sample};
 use crate::error::name_of;
 use crate::fault::{Unread, probe_file};
 use crate::layout::Root;
@@ -39,6 +39,10 @@ impl Files for DiskFiles {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         read_file(&self.path(index), out)
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        read_sample(&self.path(index), out)
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {

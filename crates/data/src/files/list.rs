@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::archive::Opened;
 use super::{Files, ImageFiles, labels_among};
-use crate::decode::{DecodeOptions, read_file};
+use crate::decode::{DecodeOptions, read_file, read_sample};
 use crate::error::{DataError, inert, name_of};
 use crate::fault::{Unread, probe_file};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
@@ -62,6 +62,10 @@ impl Files for ListedFiles {
 
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
         read_file(&self.path(index), out)
+    }
+
+    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        read_sample(&self.path(index), out)
     }
 
     fn probe(&self, index: usize) -> Result<(), Unread> {

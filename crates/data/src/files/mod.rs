@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::copies::{Extent, byte_print};
 use crate::dataset::{Dataset, Decoded};
 use crate::decode::{DecodeOptions, DecodeScratch, Region, decode_from};
 use crate::error::DataError;
@@ -37,6 +38,12 @@ pub(crate) trait Files: Send + Sync {
 
     /// Makes `out` the bytes of a file.
     fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String>;
+
+    /// Makes `out` some bytes of a file by which most are told apart, where that is quicker than to read it; else none.
+    fn sample(&self, _index: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        out.clear();
+        Ok(())
+    }
 
     /// Reads a file once more and drops it, asked once it was no image. Fails where it is the system that does not read
     /// it, never for what is wrong in it.
@@ -145,6 +152,15 @@ impl Dataset for ImageFiles {
 
     fn stored_bytes(&self, index: usize) -> Option<u64> {
         self.files.bytes(self.file(index))
+    }
+
+    fn print(&self, index: usize, extent: Extent, scratch: &mut DecodeScratch) -> Option<u64> {
+        let file = self.file(index);
+        let read = match extent {
+            Extent::Sample => self.files.sample(file, &mut scratch.file),
+            Extent::Whole => self.files.read(file, &mut scratch.file),
+        };
+        read.ok().map(|()| byte_print(&scratch.file))
     }
 
     fn locality(&self) -> Locality {
