@@ -8,11 +8,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::{Cached, DataError, Dataset, Source};
 use simclr_eval::protocols::{
-    Evaluation, Origin, Placed, Scores, Seen, Shared, Splits, TrainedEncoder, Versus, random_encoder,
+    Evaluation, Origin, Placed, Scores, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_train::run_folder::result_file;
 use simclr_train::{Model, memory};
 
+use crate::copies::{self, Shared};
 use crate::data::Opening;
 use crate::encoding::Encoding;
 use crate::out;
@@ -164,7 +165,7 @@ pub fn splits(encoder: &TrainedEncoder, train: &Path, test: Option<&Path>, stric
     };
     let (train, test) = (open(train)?, test.map(open).transpose()?);
     opening.save(&index);
-    let splits = pair(train, test)?;
+    let splits = pair(train, test, encoder.model.device.threads())?;
     let set_apart = splits.origin().is_some_and(|origin| origin.set_apart);
     if set_apart && encoder.chosen_by.as_deref() == Some("knn_top1") {
         terminal::warn(
@@ -203,46 +204,59 @@ pub fn named(paths: &[PathBuf]) -> String {
 }
 
 /// Images to learn from and to test on: those that `test` has to test on or else all, or those of `train`; where it
-/// has none, a part of its images is set apart. Images that are in both are warned of.
-pub fn pair(train: Opened, test: Option<Opened>) -> Result<Splits> {
+/// has none, a part of its images is set apart. Images that are in both are warned of, whatever they are called there,
+/// and so are labels that contradict each other. Contents are compared with `threads` threads.
+pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Splits> {
     let names = [train.name(), test.as_ref().unwrap_or(&train).name()];
     let origin = |set_apart, shared| {
         let [train, test] = names;
         Origin { train, test, set_apart, shared }
     };
     let (train, own) = train.parts();
-    let (test, shared) = match test.map(Opened::parts) {
-        Some((images, test)) => {
-            let test = test.unwrap_or(images);
-            let mut seen = Seen::default();
-            seen.add("training", &train);
-            let shared = seen.add("test", &test);
-            (test, shared)
-        }
+    let test = match test.map(Opened::parts) {
+        Some((images, test)) => test.unwrap_or(images),
         None => match own {
-            Some(test) => (test, None),
-            None => return Ok(set_apart(train.images)?.of(origin(true, 0))),
+            Some(test) => test,
+            None => return Ok(set_apart(&train, threads)?.of(origin(true, 0))),
         },
     };
-    if let Some(Shared { images, first, .. }) = &shared {
-        terminal::warn(&format!(
-            "{} of the {} test images {} learnt from as well, such as {}: the figures tell little of images that are new; \
-             give others to --test",
-            terminal::grouped(*images as u64),
-            terminal::grouped(test.images.len() as u64),
-            if *images == 1 { "is" } else { "are" },
-            first.display(),
-        ));
-    }
-    let shared = shared.map_or(0, |shared| shared.images);
+    let shared = warn_of_shared(&train, &test, threads);
     Ok(Splits::new(kept(train.images), kept(test.images))?.of(origin(false, shared)))
 }
 
-/// Images of which a part of every class is set apart to test on.
-fn set_apart(images: Arc<dyn Dataset>) -> Result<Splits> {
-    let splits = Splits::hold_out(kept(images), SET_APART, 0)?;
+/// How many of the test images are among those to train on.
+fn warn_of_shared(train: &Placed, test: &Placed, threads: usize) -> usize {
+    let both = copies::Both::of(train, test);
+    let found = copies::find(&both.images, threads);
+    copies::warn_of_contradicting(&both.images, &found);
+    let Some(Shared { images, first, like }) = both.shared(&found) else { return 0 };
+    terminal::warn(&format!(
+        "{} of the {} test images {} learnt from as well, such as {}{}: the figures tell little of images that are new; \
+         give others to --test",
+        terminal::grouped(images as u64),
+        terminal::grouped(test.images.len() as u64),
+        if images == 1 { "is" } else { "are" },
+        first.display(),
+        if like == first { String::new() } else { format!(", the same as {}", like.display()) },
+    ));
+    images
+}
+
+/// Images of which a part of every class is set apart to test on, copies on one side.
+fn set_apart(train: &Placed, threads: usize) -> Result<Splits> {
+    let images = &train.images;
+    let found = copies::find(images, threads);
+    copies::warn_of_contradicting(images, &found);
+    let splits = Splits::hold_out(kept(images.clone()), &found, SET_APART, 0)?;
+    let together = match found.iter().map(|group| group.len() - 1).sum() {
+        0 => String::new(),
+        1 => "; the 1 that is a copy of another stays with it".to_owned(),
+        count => {
+            format!("; the {} that are copies of others stay with them", terminal::grouped(count as u64))
+        }
+    };
     terminal::say(&format!(
-        "no test images: {} of {}, the same share of each class, are set apart",
+        "no test images: {} of {}, the same share of each class, are set apart{together}",
         terminal::grouped(splits.test().len() as u64),
         terminal::grouped((splits.test().len() + splits.train().len()) as u64),
     ));

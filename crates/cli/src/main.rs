@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod copies;
 mod data;
 mod encoding;
 mod exit;

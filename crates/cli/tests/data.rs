@@ -24,6 +24,9 @@ fn data_tells_what_is_there() {
     assert_eq!(found["classes"][2], json!({ "name": "class 2", "images": 17 }));
     assert_eq!(found["broken"][0]["name"], "class 1/broken.jpg");
     assert_eq!(found["duplicates"], json!([["class 0/3.png", "class 2/again.png"]]));
+    let label = |name: &str, class: &str| json!({ "name": name, "class": class });
+    let both = [label("class 0/3.png", "class 0"), label("class 2/again.png", "class 2")];
+    assert_eq!(found["mislabelled"], json!([both]));
     assert_eq!(found["width"]["median"], 20);
     assert_eq!(image::open(&sheet).unwrap().height(), 12 + 3 * (128 + 4 + 16 + 12));
 

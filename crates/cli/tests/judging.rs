@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{PROGRAM, class_folders, path, picture, pretrain, shell, simclr, small_data};
+use common::{PROGRAM, class_folders, numbered_folders, path, picture, pretrain, shell, simclr, small_data};
 use serde_json::{Value, json};
 
 /// A disk that is full by then is no reason to lose what was measured; a folder that takes nothing is refused at once.
@@ -71,7 +71,7 @@ fn test_images_that_are_learnt_from_are_counted() {
     simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
     let parts = dir.path().join("parts");
     class_folders(&parts.join("train"), 3, 8);
-    class_folders(&parts.join("test"), 3, 2);
+    numbered_folders(&parts.join("test"), 3, 100..102);
     let (train, around) = (parts.join("train"), parts.join("test/../train"));
     let measure = |command: &str, train: &str, test: &[&str]| {
         let words = [&[command, path(&run), "--train", train, "--no-random", "--json"][..], test].concat();
@@ -100,12 +100,73 @@ fn test_images_that_are_learnt_from_are_counted() {
         "{}",
         reply.err
     );
+    // The same bytes under other names; in a part of the same data set, and in one that is given.
+    let copies = dir.path().join("copies");
+    numbered_folders(&copies, 3, 200..203);
+    for class in 0..3 {
+        let class = format!("class {class}");
+        fs::copy(train.join(&class).join("5.png"), copies.join(&class).join("new.png")).unwrap();
+    }
+    fs::copy(train.join("class 0/7.png"), parts.join("test/class 0/old.png")).unwrap();
+    for (trained, test, shared) in [(&train, &["--test", path(&copies)][..], (3, 12)), (&parts, &[], (1, 7))]
+    {
+        let reply = measure("knn", path(trained), test);
+        let (images, of) = shared;
+        let told = format!("{images} of the {of} test images");
+        assert!(reply.err.contains(&told) && reply.err.contains(".png, the same as "), "{}", reply.err);
+        assert_eq!(reply.json()["data"]["shared"], images);
+    }
     for image in fs::read_dir(train.join("class 2")).unwrap() {
         fs::write(image.unwrap().path(), "no image").unwrap();
     }
     let reply = measure("knn", path(&parts), &[]);
     let words = "warning: no training image of class \"class 2\" could be read, yet its test images count";
     assert!(reply.err.contains(words), "{}", reply.err);
+}
+
+/// What is learnt by heart is no accuracy: an image that is listed twice, or copied, is not on both sides.
+#[test]
+fn copies_are_set_apart_together() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    for class in 0..3 {
+        let folder = data.join(format!("class {class}"));
+        (0..16).for_each(|n| {
+            drop(fs::copy(folder.join(format!("{n}.png")), folder.join(format!("{n} too.png"))))
+        });
+    }
+    // Labels of which nothing can be known.
+    let list = |line: &dyn Fn(u32, u32, &str) -> String| {
+        let images = (0..48).map(|n| (n / 16, n % 16, ["a", "b", "c"][(n * n / 3 + n / 7) as usize % 3]));
+        images.map(|(class, number, label)| line(class, number, label)).collect::<String>()
+    };
+    let twice = list(&|class, n, label| format!("class {class}/{n}.png,{label}\n").repeat(2));
+    let copied = list(&|class, n, label| {
+        format!("class {class}/{n}.png,{label}\nclass {class}/{n} too.png,{label}\n")
+    });
+    let file = data.join("list.csv");
+    let measure = |list: &str| {
+        fs::write(&file, format!("path,label\n{list}")).unwrap();
+        let words = ["knn", path(&run), "--train", path(&file), "--no-random", "--json", "--k", "1"];
+        simclr(&words).expect(0, &[])
+    };
+    for list in [twice, copied.clone()] {
+        let reply = measure(&list);
+        let result = reply.json();
+        assert!(reply.err.contains("; the 48 that are copies of others stay with them"), "{}", reply.err);
+        assert!(!reply.err.contains("several classes"), "{}", reply.err);
+        assert!(result["top1"].as_f64().unwrap() < 0.8, "{result}");
+        assert!((16..=22).contains(&result["test_images"].as_u64().unwrap()), "{result}");
+    }
+    let wrong = copied + "class 0/0.png,d\nclass 0/1.png,d\n";
+    let told = "2 images are labelled as of several classes, such as class 0/0.png of ";
+    for words in ["warning: ", told, " = class 0/0.png of \"d\"; correct the labels"] {
+        let reply = measure(&wrong);
+        assert!(reply.err.contains(words), "no {words} in {}", reply.err);
+    }
+    let shown = simclr(&["data", path(&file)]).expect(0, &[]).out;
+    assert!(shown.contains("mislabelled  2, of several classes\n"), "{shown}");
 }
 
 #[test]
@@ -149,7 +210,7 @@ fn settings_and_images_stand_beside_the_figures() {
     let best = ["knn", path(&run), "--train", path(&data), "--no-random", "--best", "--k", "7"];
     simclr(&best).expect(0, &["warning: --best: this checkpoint was chosen by the labels"]);
     let other = dir.path().join("other");
-    class_folders(&other, 3, 2);
+    numbered_folders(&other, 3, 100..102);
     let reply = simclr(&[&best[..], &["--test", path(&other)]].concat()).expect(0, &[]);
     assert!(!reply.err.contains("--best: "), "{}", reply.err);
 

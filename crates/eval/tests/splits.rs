@@ -31,7 +31,10 @@ fn images_without_labels_are_refused() {
     let bare = Toy { classes: vec![], labels: vec![None; 12], ..toy() };
     let error = Splits::new(toy().shared(), bare.clone().shared()).unwrap_err();
     assert!(matches!(error, EvalError::NoLabels { set: "test" }));
-    assert!(matches!(Splits::hold_out(bare.shared(), 0.2, 0), Err(EvalError::NoLabels { set: "training" })));
+    assert!(matches!(
+        Splits::hold_out(bare.shared(), &[], 0.2, 0),
+        Err(EvalError::NoLabels { set: "training" })
+    ));
     let none = Toy { labels: vec![None; 12], ..toy() };
     assert!(matches!(Splits::new(none.shared(), toy().shared()), Err(EvalError::NoLabels { .. })));
 }
@@ -45,13 +48,13 @@ fn only_images_with_a_label_count() {
     let data = Splits::new(partly.clone().shared(), toy().shared()).unwrap();
     assert_eq!((data.train().len(), data.test().len()), (10, 12));
     assert!(data.train().label(4).is_some() && data.train().name(4) == "toy 5");
-    let data = Splits::hold_out(partly.shared(), 0.4, 3).unwrap();
+    let data = Splits::hold_out(partly.shared(), &[], 0.4, 3).unwrap();
     assert_eq!(data.train().len() + data.test().len(), 10);
 }
 
 #[test]
 fn held_out_images_are_a_share_of_every_class() {
-    let data = Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 0.2, 3).unwrap();
+    let data = Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), &[], 0.2, 3).unwrap();
     assert_eq!((data.train().len(), data.test().len()), (48, 12));
     for class in 0..3 {
         assert_eq!((0..12).filter(|&index| data.test().label(index) == Some(class)).count(), 4);
@@ -65,10 +68,25 @@ fn held_out_images_are_a_share_of_every_class() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 60);
-    assert_eq!(names(&data), names(&Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 0.2, 3).unwrap()));
-    let few = Splits::hold_out(Toy::new(&RGB, 3, 1).shared(), 0.2, 3).unwrap_err();
+    assert_eq!(names(&data), names(&Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), &[], 0.2, 3).unwrap()));
+    let few = Splits::hold_out(Toy::new(&RGB, 3, 1).shared(), &[], 0.2, 3).unwrap_err();
     assert!(matches!(few, EvalError::TooFewToSplit { .. }));
-    assert!(Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), 1.0, 3).is_err());
+    assert!(Splits::hold_out(Toy::new(&RGB, 60, 1).shared(), &[], 1.0, 3).is_err());
+}
+
+#[test]
+fn copies_stay_on_one_side() {
+    let mut toy = Toy::new(&RGB, 60, 1);
+    toy.labels[0] = None;
+    // Images 3 and 33, 6 and 36, and so on.
+    let copies: Vec<Vec<u32>> = (0..30).step_by(3).map(|image| vec![image, image + 30]).collect();
+    let data = Splits::hold_out(toy.shared(), &copies, 0.2, 3).unwrap();
+    let tested: Vec<String> = (0..data.test().len()).map(|index| data.test().name(index)).collect();
+    assert_eq!(data.train().len() + data.test().len(), 59);
+    for group in &copies[1..] {
+        let inside = group.iter().filter(|image| tested.contains(&format!("toy {image}"))).count();
+        assert!(inside != 1, "{group:?} {tested:?}");
+    }
 }
 
 #[test]

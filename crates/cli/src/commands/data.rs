@@ -9,9 +9,11 @@ use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
 use simclr_data::{
-    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window, survey,
+    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window, contradicting,
+    survey,
 };
 
+use crate::copies::labelled;
 use crate::data::{DEEP, FORMS, Opening, dark};
 use crate::exit::Done;
 use crate::out;
@@ -184,6 +186,12 @@ fn lines(source: &Source, whole: &Concat, found: &Survey, window: Window) -> Vec
         lines.push(row("", names.join(" = ") + &rest));
     }
     lines.extend(more(found.duplicates.len()));
+    let contradicting = contradicting(whole, &found.duplicates);
+    if !contradicting.is_empty() {
+        lines.push(row("mislabelled", format!("{}, of several classes", count(contradicting.len()))));
+        lines.extend(contradicting.iter().take(LISTED).map(|group| row("", labelled(whole, group))));
+        lines.extend(more(contradicting.len()));
+    }
     if source.left_out.count > 0 {
         lines.push(row("left out", terminal::counted(source.left_out.count, "file")));
         let files = source.left_out.files.iter().take(LISTED);
@@ -228,6 +236,15 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         .iter()
         .map(|group| group.iter().map(|&image| whole.name(image as usize)).collect())
         .collect();
+    let class = |label: u32| whole.classes().get(label as usize);
+    let image = |&image: &u32| {
+        let image = image as usize;
+        json!({ "name": whole.name(image), "class": whole.label(image).and_then(class) })
+    };
+    let mislabelled: Vec<Vec<Value>> = contradicting(whole, &found.duplicates)
+        .into_iter()
+        .map(|group| group.iter().map(image).collect())
+        .collect();
     let listed = |files: &[LeftOutFile]| -> Vec<Value> {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
@@ -250,6 +267,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "width": spread(found.width),
         "height": spread(found.height),
         "duplicates": duplicates,
+        "mislabelled": mislabelled,
         "left_out": { "count": count, "images": images, "files": listed(files) },
         "unreadable": listed(broken),
     })

@@ -76,7 +76,7 @@ impl Report {
             return Ok(unlabelled_pictures(&embedding, images.dataset().as_ref(), size)?);
         }
         let test = self.test.as_deref().map(open).transpose()?;
-        let splits = pair(train, test)?.strict(strict);
+        let splits = pair(train, test, device.threads())?.strict(strict);
         let encoded = encode(&Versus::alone(encoder.model.clone()), &splits, true, &mut watch)?;
         Ok(pictures(&encoded.trained, &splits, size)?)
     }

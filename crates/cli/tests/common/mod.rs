@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -124,10 +125,15 @@ pub fn picture(side: u32, class: u32, number: u32) -> RgbImage {
 
 /// A folder with one sub-folder per class and `count` images of 20 x 20 pixels in each.
 pub fn class_folders(folder: &Path, classes: u32, count: u32) {
+    numbered_folders(folder, classes, 0..count);
+}
+
+/// The same of the images of these numbers: other numbers below 448, other images.
+pub fn numbered_folders(folder: &Path, classes: u32, numbers: Range<u32>) {
     for class in 0..classes {
         let folder = folder.join(format!("class {class}"));
         fs::create_dir_all(&folder).unwrap();
-        for number in 0..count {
+        for number in numbers.clone() {
             picture(20, class, number).save(folder.join(format!("{number}.png"))).unwrap();
         }
     }

@@ -65,7 +65,7 @@ pub use examples::Examples;
 pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
-pub use places::{Placed, Seen, Shared};
+pub use places::Placed;
 pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic, logistic_z};

@@ -57,33 +57,31 @@ fn root(kind: SourceKind, path: &Path) -> PathBuf {
     }
 }
 
-/// Images that a part has in common with one before it.
+/// An image that a part has in common with one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shared {
+pub(super) struct Shared {
     /// The part before it.
     pub with: &'static str,
-    /// How many.
-    pub images: usize,
-    /// Where the first of them lies.
-    pub first: PathBuf,
+    /// Where it lies.
+    pub at: PathBuf,
 }
 
 /// The images of some parts, by where they lie.
 #[derive(Default)]
-pub struct Seen {
+pub(super) struct Seen {
     canonical: Canonical,
     parts: HashMap<PathBuf, &'static str>,
 }
 
 impl Seen {
-    /// Adds the images of a part called `name`; tells which of them another part before it has.
+    /// Adds the images of a part called `name`; tells the first of them that another part before it has.
     pub fn add(&mut self, name: &'static str, part: &Placed) -> Option<Shared> {
-        let mut shared: Option<Shared> = None;
+        let mut shared = None;
         for index in 0..part.images.len() {
-            let with = *self.parts.entry(self.canonical.of(part.path(index))).or_insert(name);
+            let at = part.path(index);
+            let with = *self.parts.entry(self.canonical.of(at.clone())).or_insert(name);
             if with != name {
-                let first = || Shared { with, images: 0, first: part.path(index) };
-                shared.get_or_insert_with(first).images += 1;
+                shared.get_or_insert(Shared { with, at });
             }
         }
         shared

@@ -9,7 +9,7 @@ use super::evaluation::Origin;
 use super::examples::Examples;
 use super::finetune::Labels;
 use super::fingerprint::fingerprint;
-use super::stratify::stratify;
+use super::stratify::stratify_together;
 use crate::EvalError;
 
 /// Class names given in a message.
@@ -37,7 +37,8 @@ impl Splits {
         Ok(Splits { train, test, origin: None, strict: false })
     }
 
-    /// One data set, of which a share of every class (a fifth, say) is set apart to test on.
+    /// One data set, of which a share of every class (a fifth, say) is set apart to test on. The images of each of
+    /// `copies`, which are the same, stay together.
     ///
     /// The encoder may have been pretrained on those images too. It never saw their labels; which of its
     /// checkpoints is the best may have been decided by those of some of them
@@ -46,11 +47,22 @@ impl Splits {
     /// # Errors
     /// As [`Splits::new`], [`EvalError::TooFewToSplit`], and [`EvalError::Option`] for a fraction that is not
     /// between 0 and 1.
-    pub fn hold_out(whole: Arc<dyn Dataset>, fraction: f64, seed: u64) -> Result<Splits, EvalError> {
+    pub fn hold_out(
+        whole: Arc<dyn Dataset>,
+        copies: &[Vec<u32>],
+        fraction: f64,
+        seed: u64,
+    ) -> Result<Splits, EvalError> {
         check_fraction("the share of test images", fraction)?;
+        // Rows are numbered without the images that have no label.
+        let has_label = |image: &u32| whole.label(*image as usize).is_some();
+        let images: Vec<u32> = (0..whole.len() as u32).filter(has_label).collect();
+        let row = |image: &u32| images.binary_search(image).ok();
+        let together: Vec<Vec<usize>> =
+            copies.iter().map(|group| group.iter().filter_map(row).collect()).collect();
         let whole = labelled("training", whole)?;
         let labels: Vec<u32> = (0..whole.len()).filter_map(|index| whole.label(index)).collect();
-        let (rest, part) = stratify(&labels, fraction, seed);
+        let (rest, part) = stratify_together(&labels, &together, fraction, seed);
         if part.is_empty() {
             return Err(EvalError::TooFewToSplit { purpose: "set some apart for the test" });
         }

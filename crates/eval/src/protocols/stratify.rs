@@ -1,5 +1,7 @@
 //! A part of every class.
 
+use std::collections::{HashMap, HashSet};
+
 use simclr_augment::Stream;
 
 /// Takes the place of the image number in the keys of the streams that draw parts.
@@ -11,10 +13,28 @@ const STRATIFY: u64 = u64::from_le_bytes(*b"stratify");
 ///
 /// The same seed makes the same split.
 pub(super) fn stratify(labels: &[u32], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    stratify_together(labels, &[], fraction, seed)
+}
+
+/// The same, the rows of each of `groups`, ascending, on one side. They count as of the class of their first, and go
+/// where they do not make the part larger than the share, unless it would be empty. Where there are no groups, the
+/// split is that of [`stratify`].
+pub(super) fn stratify_together(
+    labels: &[u32],
+    groups: &[Vec<usize>],
+    fraction: f64,
+    seed: u64,
+) -> (Vec<usize>, Vec<usize>) {
+    let with: HashMap<usize, &[usize]> =
+        groups.iter().filter_map(|group| Some((*group.first()?, &group[1..]))).collect();
+    let followers: HashSet<usize> = with.values().copied().flatten().copied().collect();
+    let size = |row: &usize| 1 + with.get(row).map_or(0, |others| others.len());
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut by_class = vec![Vec::new(); classes];
     for (row, &label) in labels.iter().enumerate() {
-        by_class[label as usize].push(row);
+        if !followers.contains(&row) {
+            by_class[label as usize].push(row);
+        }
     }
     let (mut rest, mut part) = (Vec::new(), Vec::new());
     for (label, mut rows) in by_class.into_iter().enumerate() {
@@ -22,10 +42,30 @@ pub(super) fn stratify(labels: &[u32], fraction: f64, seed: u64) -> (Vec<usize>,
         for i in (1..rows.len()).rev() {
             rows.swap(i, stream.below(i as u32 + 1) as usize);
         }
-        let most = rows.len().saturating_sub(1);
-        let count = ((rows.len() as f64 * fraction).round() as usize).max(1).min(most);
-        part.extend(rows.drain(..count));
-        rest.extend(rows);
+        let all: usize = rows.iter().map(size).sum();
+        let wanted = ((all as f64 * fraction).round() as usize).max(1);
+        let mut taken = 0;
+        let mut fits = |row: &usize| {
+            let fits = taken + size(row) <= wanted;
+            taken += if fits { size(row) } else { 0 };
+            fits
+        };
+        let (mut chosen, mut others): (Vec<usize>, Vec<usize>) =
+            if rows.len() > 1 { rows.into_iter().partition(&mut fits) } else { (Vec::new(), rows) };
+        // All of them are larger than the share, or none is.
+        if chosen.is_empty() && others.len() > 1 {
+            let smallest = (0..others.len()).min_by_key(|&at| size(&others[at])).unwrap_or(0);
+            chosen.push(others.remove(smallest));
+        } else if others.is_empty() {
+            others.extend(chosen.pop());
+        }
+        part.extend(chosen);
+        rest.extend(others);
+    }
+    for side in [&mut rest, &mut part] {
+        let others: Vec<usize> =
+            side.iter().filter_map(|row| with.get(row)).copied().flatten().copied().collect();
+        side.extend(others);
     }
     rest.sort_unstable();
     part.sort_unstable();
@@ -50,5 +90,32 @@ mod tests {
         assert_eq!(stratify(&labels, 0.1, 7), (rest, part.clone()));
         assert_ne!(stratify(&labels, 0.1, 8).1, part);
         assert_eq!(stratify(&[], 0.1, 7), (vec![], vec![]));
+    }
+
+    #[test]
+    fn groups_stay_on_one_side() {
+        let labels: Vec<u32> = [vec![0; 60], vec![1; 60]].concat();
+        assert_eq!(stratify_together(&labels, &[], 0.2, 3), stratify(&labels, 0.2, 3));
+        // Every row twice, in class 1 as well; and one image thirty times.
+        let pairs: Vec<Vec<usize>> = (0..15).map(|row| vec![row, 59 - row]).collect();
+        let groups = [pairs, vec![(60..90).collect(), vec![90, 91]]].concat();
+        let (rest, part) = stratify_together(&labels, &groups, 0.2, 3);
+        let count = |class| part.iter().filter(|&&row| labels[row] == class).count();
+        assert_eq!([count(0), count(1)], [12, 12]);
+        for group in &groups {
+            let inside = group.iter().filter(|row| part.contains(row)).count();
+            assert!(inside == 0 || inside == group.len(), "{group:?}");
+        }
+        let mut all = [rest, part].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..labels.len()));
+        // Of two images, ten times each, one is to test on; a single one stays whole.
+        let two = [(0..10).collect(), (10..20).collect::<Vec<usize>>()];
+        assert_eq!(stratify_together(&[0; 20], &two, 0.2, 1).1.len(), 10);
+        assert_eq!(stratify_together(&[0; 10], &two[..1], 0.2, 1).1.len(), 0);
+        // What has two classes is of that of its first.
+        let (rest, part) =
+            stratify_together(&[0, 1, 0, 1, 0, 1], &[vec![0, 1], vec![2, 3], vec![4, 5]], 0.2, 1);
+        assert_eq!((rest.len(), part.len()), (4, 2));
     }
 }

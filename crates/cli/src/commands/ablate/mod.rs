@@ -290,7 +290,7 @@ impl Ablate {
             Some(path) => open(path)?,
             None => Opened { source: source.clone(), paths: self.data.clone() },
         };
-        pair(train, self.test.as_ref().map(open).transpose()?)
+        pair(train, self.test.as_ref().map(open).transpose()?, self.threads.counted())
     }
 
     /// Trains and measures one variant with one seed, as far as that was not done before. Nothing where Ctrl-C came.

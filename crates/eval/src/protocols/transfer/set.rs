@@ -118,7 +118,7 @@ fn refuse_shared(parts: &[(&'static str, &Placed)], spec: &SetSpec, suite: &Path
             return Err(TrainError::BadValue {
                 origin: suite.display().to_string(),
                 key: format!("set.{}.{key}", spec.name),
-                found: format!("of images that {} has too, such as {}", shared.with, shared.first.display()),
+                found: format!("of images that {} has too, such as {}", shared.with, shared.at.display()),
                 expected: "train, validation and test without a common image; where train has test images of its own, test is \
                            those: else name all of them, such as own/train, own/val and own/test"
                     .to_owned(),
