@@ -17,7 +17,7 @@ use crate::listing::{LeftOut, LeftOutFile, Listing, Stamp, changed, list, nanose
 use crate::names::{Names, Paths, bytes_of, os_name};
 use crate::temporary::temporary_of;
 
-const MAGIC: &[u8] = b"simclr index 4\n";
+const MAGIC: &[u8] = b"simclr index 5\n";
 /// A folder that changed so shortly before it was listed, in nanoseconds, may have changed again within the same
 /// tick of its clock.
 const TICK: u64 = 2_000_000_000;

@@ -1,7 +1,8 @@
 //! The image files of a tar archive: where they lie, and the labels beside them.
 //!
 //! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed
-//! one is decompressed once, to the end, with nothing kept. In WebDataset's layout a sample is the files of one
+//! one is decompressed once, to the end of the file, where its checksum is, with nothing kept. What follows the mark
+//! of an archive's end is read on: archives that were put one behind another are one. In WebDataset's layout a sample is the files of one
 //! name up to its first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
 
 use std::collections::HashMap;
@@ -32,6 +33,11 @@ const SPARE: u64 = 1 << 30;
 
 /// What an archive is made of, in bytes: an entry begins with one, and so does what follows it.
 const BLOCK: u64 = 512;
+/// The mark of an archive's end: two blocks of zeros.
+const MARK: u64 = 2 * BLOCK;
+/// Writers fill an archive with zeros to a multiple of this many bytes, or of a power of two up to the second.
+const RECORD: u64 = 20 * BLOCK;
+const MAX_RECORD: u64 = 1 << 20;
 
 /// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +114,9 @@ impl<R: Read> Read for Bounded<R> {
 
 /// Finds the image files of the archive at `path`.
 ///
-/// An archive that is cut short or damaged somewhere, or is none, is read up to there, and noted as broken. One of which only the
-/// mark at the end is missing, which some writers leave out, may be whole: that is noted among what was left out.
+/// An archive that is cut short or damaged somewhere, or is none, is read up to there, and noted as broken. So is one
+/// with zeros where there should be entries, which is read on behind them. One of which only the mark at the end, or
+/// half of it, is missing, which some writers leave out, may be whole: that is noted among what was left out.
 ///
 /// # Errors
 /// [`DataError`] if it cannot be opened, or read any more. One without images is no error here.
@@ -123,6 +130,7 @@ pub(crate) fn scan(path: &Path, packing: Packing) -> Result<Members, DataError> 
             found.end = Some(len);
             found.total = len;
             let mut archive = Archive::new(Watched::new(Cursor::new(Arc::new(file), 0, len), &fault));
+            archive.set_ignore_zeros(true);
             archive.entries_with_seek().and_then(|entries| found.walk(entries.raw(true)))
         }
         packing => found.unpack(decompressed(path, packing, &fault).map_err(io)?),
@@ -142,11 +150,16 @@ struct Found {
     entries: usize,
     /// Where the next entry, or the mark of the end, begins.
     next: u64,
+    /// Where the archive begins, of several one behind another the last.
+    start: u64,
+    /// What is wrong where zeros lie between entries, the first time.
+    hole: Option<String>,
 }
 
 impl Found {
     fn unpack(&mut self, archive: impl Read) -> std::io::Result<()> {
         let mut archive = Archive::new(Counted { inner: archive, count: 0 });
+        archive.set_ignore_zeros(true);
         let end = archive.entries().and_then(|entries| self.walk(entries.raw(true)));
         self.total = archive.into_inner().count;
         end
@@ -157,6 +170,7 @@ impl Found {
         let mut name: Option<Vec<u8>> = None;
         for entry in entries {
             let mut entry = entry?;
+            self.pass_zeros(entry.raw_header_position());
             let blocks = entry.header().entry_size()?.div_ceil(BLOCK);
             self.next = entry.raw_file_position().saturating_add(blocks.saturating_mul(BLOCK));
             let kind = entry.header().entry_type();
@@ -202,6 +216,22 @@ impl Found {
         Ok(())
     }
 
+    /// Looks at the zeros, if any, before the header of an entry at `header`: they end one archive, or are a hole.
+    fn pass_zeros(&mut self, header: u64) {
+        let zeros = header.saturating_sub(self.next);
+        if zeros == 0 {
+            return;
+        }
+        if (MARK..record(header - self.start) + MARK).contains(&zeros) {
+            self.start = header;
+        } else if self.hole.is_none() {
+            self.hole = Some(format!(
+                "{zeros} bytes of zeros at byte {} of the archive, after entry {}, but it goes on: entries may be missing there",
+                self.next, self.entries
+            ));
+        }
+    }
+
     fn label(&mut self, name: &[u8], text: &[u8]) {
         let label = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u32>().ok());
         match label.filter(|&label| label <= MAX_LABEL) {
@@ -222,25 +252,32 @@ impl Found {
         if let Some(error) = fault.get() {
             return Err(DataError::io(path, error));
         }
-        let Self { mut members, labels, entries, total, next, .. } = self;
-        match end {
-            Err(error) if entries == 0 => {
-                members.broken = Some(format!("not read as a tar archive: {error}"));
+        let Self { mut members, labels, entries, total, next, start, hole, end: known } = self;
+        let zeros = total.saturating_sub(next);
+        let wrong = match end {
+            Err(error) if entries == 0 => Some(format!("not read as a tar archive: {error}")),
+            // Only of a stream is it known how far it was read.
+            Err(error) if known.is_none() && zeros >= MARK => {
+                Some(format!("the archive has {entries} entries and its end, but is damaged ({error})"))
             }
             Err(error) => {
-                let reason = format!("the archive is cut short or damaged after entry {entries} ({error})");
-                members.broken = Some(reason);
+                Some(format!("the archive is cut short or damaged after entry {entries} ({error})"))
             }
             Ok(()) if next > total => {
-                members.broken = Some(format!("the archive is cut short: it ends within entry {entries}"));
+                Some(format!("the archive is cut short: it ends within entry {entries}"))
             }
-            // A block of zeros would have been read.
-            Ok(()) if next == total && entries > 0 => {
-                let reason = "the mark of the archive's end is missing: it may be cut short here";
-                members.left_out.push(format!("after entry {entries}"), reason);
-            }
-            Ok(()) => {}
+            Ok(()) if zeros >= record(total - start).max(RECORD) + MARK => Some(format!(
+                "the archive is cut short or damaged: after entry {entries} it is {zeros} bytes of zeros"
+            )),
+            Ok(()) => None,
+        };
+        if wrong.is_none() && zeros < MARK && entries > 0 {
+            let missing = if zeros == 0 { "the mark" } else { "half of the mark" };
+            let reason = format!("{missing} of the archive's end is missing: it may be cut short here");
+            members.left_out.push(format!("after entry {entries}"), reason);
         }
+        let reasons: Vec<String> = hole.into_iter().chain(wrong).collect();
+        members.broken = (!reasons.is_empty()).then(|| reasons.join("; "));
         if !labels.is_empty() {
             let of = |name| labels.get(sample(name)).copied().unwrap_or(NO_LABEL);
             members.labels = members.names.iter().map(of).collect();
@@ -250,6 +287,12 @@ impl Found {
         members.lens.shrink_to_fit();
         Ok(members)
     }
+}
+
+/// What an archive of `len` bytes may have been filled to a multiple of.
+fn record(len: u64) -> u64 {
+    let power = 1 << len.trailing_zeros().min(MAX_RECORD.trailing_zeros());
+    if len.is_multiple_of(RECORD) { RECORD.max(power) } else { power }
 }
 
 /// A path up to the first dot of its last component.

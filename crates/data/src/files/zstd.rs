@@ -9,7 +9,8 @@ type Frame<R> = StreamingDecoder<R, FrameDecoder>;
 /// What the decoder tells is for its authors.
 const BROKEN: &str = "incomplete or damaged Zstandard data";
 
-/// Zstandard frames one after another, as parallel compressors write them, decompressed.
+/// Zstandard frames one after another, as parallel compressors write them, decompressed. The checksum of a frame that
+/// has one is looked at when its end is read.
 pub(crate) struct ZstdFrames<R: BufRead> {
     /// Between two frames.
     reader: Option<R>,
@@ -30,6 +31,10 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 let count = frame.read(out).map_err(|error| std::io::Error::new(error.kind(), BROKEN))?;
                 if count > 0 || out.is_empty() {
                     return Ok(count);
+                }
+                let stored = frame.decoder.get_checksum_from_data();
+                if stored.is_some() && stored != frame.decoder.get_calculated_checksum() {
+                    return Err(std::io::Error::other("its checksum in the Zstandard data is another"));
                 }
                 self.reader = self.frame.take().map(Frame::into_inner);
             }
