@@ -271,13 +271,20 @@ pub fn kept(dataset: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
 /// A result in one JSON object, accuracies as fractions.
 pub fn summary(evaluation: &Evaluation) -> Value {
     let Evaluation { trained, random, .. } = evaluation;
+    let largest = trained.largest_class();
     json!({
         "protocol": evaluation.protocol,
         "top1": trained.top1,
+        "interval": trained.interval,
         "top5": trained.top5,
         "mean_per_class": trained.mean_per_class,
         "random_top1": random.as_ref().map(|random| random.top1),
+        "random_interval": random.as_ref().and_then(|random| random.interval),
         "random_top5": random.as_ref().and_then(|random| random.top5),
+        "random_mean_per_class": random.as_ref().map(|random| random.mean_per_class),
+        "largest_class": largest.map(|(name, share)| json!({ "name": name, "share": share })),
+        "per_class": trained.per_class,
+        "confusion": trained.confusion,
         "settings": trained.details,
         "data": evaluation.data,
         "train_images": evaluation.train_images,
@@ -308,14 +315,23 @@ fn table(evaluation: &Evaluation, name: &str) -> Vec<String> {
     let width = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0).max(16);
     let score_line = |name: &str, scores: &Scores| {
         let top5 = scores.top5.map_or("-".to_owned(), terminal::percent);
-        format!("{name:<width$} {:>8} {top5:>8}", terminal::percent(scores.top1))
+        let interval = scores.interval.map_or(String::new(), |[low, high]| {
+            format!("{:.1} to {}", 100.0 * low, terminal::percent(high))
+        });
+        let [top1, by_class] = [scores.top1, scores.mean_per_class].map(terminal::percent);
+        format!("{name:<width$} {top1:>8} {top5:>8} {by_class:>15} {interval:>17}")
     };
-    lines.push(format!("{:<width$} {:>8} {:>8}", "", "top-1", "top-5"));
+    let heads = ["top-1", "top-5", "mean per class", "95 % of top-1"];
+    lines.push(format!("{:<width$} {:>8} {:>8} {:>15} {:>17}", "", heads[0], heads[1], heads[2], heads[3]));
     lines.push(score_line(name, &evaluation.trained));
     lines.extend(evaluation.random.as_ref().map(|random| score_line(evaluation.baseline(), random)));
+    lines.extend(evaluation.trained.no_better_than().map(|(class, share)| {
+        format!("always {:?} would be right on {}", terminal::inert(class), terminal::percent(share))
+    }));
     for (class, name) in listed.iter().zip(names) {
-        let accuracy = class.accuracy.map_or("no images".to_owned(), terminal::percent);
-        lines.push(format!("  {name:<width$} {accuracy:>8}", width = width - 2));
+        let accuracy = class.accuracy.map_or("-".to_owned(), terminal::percent);
+        let images = terminal::counted(class.images as usize, "test image");
+        lines.push(format!("  {name:<width$} {accuracy:>8}  of {images}", width = width - 2));
     }
     lines
 }

@@ -169,6 +169,58 @@ fn copies_are_set_apart_together() {
     assert!(shown.contains("mislabelled  2, of several classes\n"), "{shown}");
 }
 
+/// Where 22 of 24 test images are of one class, to be right on fewer is no achievement.
+#[test]
+fn uneven_classes_are_told() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let uneven = dir.path().join("uneven");
+    numbered_folders(&uneven, 1, 100..120);
+    numbered_folders(&uneven, 3, 120..122);
+    fs::remove_dir_all(uneven.join("class 1")).unwrap();
+    let measure = |command: &str, more: &[&str]| {
+        let words = [command, path(&run), "--train", path(&data), "--test", path(&uneven)];
+        simclr(&[&words[..], more].concat()).expect(0, &[])
+    };
+    for (command, more) in
+        [("knn", &[][..]), ("linear", &[]), ("finetune", &["--labels", "6", "--epochs", "1"])]
+    {
+        let reply = measure(command, &[more, &["--json"]].concat());
+        let result = reply.json();
+        assert_eq!(result["largest_class"]["name"], "class 0");
+        assert_eq!(result["largest_class"]["share"], 22.0 / 24.0);
+        let images: Vec<&Value> =
+            result["per_class"].as_array().unwrap().iter().map(|class| &class["images"]).collect();
+        assert_eq!(images, [22, 0, 2]);
+        assert_eq!(result["confusion"].as_array().unwrap().len(), 3);
+        assert!(result["random_mean_per_class"].is_f64() && result["random_interval"].is_array(), "{result}");
+        let end = |at: usize| result["interval"][at].as_f64().unwrap();
+        let top1 = result["top1"].as_f64().unwrap();
+        assert!(0.0 <= end(0) && end(0) < top1 && top1 <= end(1) && end(1) <= 1.0, "{result}");
+        let told = measure(command, more).out;
+        for words in
+            ["mean per class     95 % of top-1\n", " to ", " %  of 22 test images\n", "-  of 0 test images\n"]
+        {
+            assert!(told.contains(words), "no {words} in {told}");
+        }
+        let always = "always \"class 0\" would be right on 91.7 %\n";
+        assert_eq!(told.contains(always), 22.0 / 24.0 >= end(0), "{told}");
+    }
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    for title in ["kNN", "linear, logistic regression", "fine-tuning, 6 labels, epochs 1"] {
+        assert!(page.contains(&format!("<h3>{title}</h3>")), "no {title} in {page}");
+    }
+    assert_eq!(page.matches("<dd class=\"note\">95\u{202f}% interval ").count(), 3);
+    assert_eq!(page.matches("<dd class=\"note\">mean per class ").count(), 3);
+    assert_eq!(
+        page.matches(&format!("<dd class=\"note\">24 test images of {}</dd>", path(&uneven))).count(),
+        3
+    );
+    assert_eq!(page.matches(">of 22</span>").count(), 3);
+}
+
 #[test]
 fn settings_and_images_stand_beside_the_figures() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,7 +291,7 @@ fn settings_and_images_stand_beside_the_figures() {
     let judged = format!("<small>k = 7</small><br><small>6 test images of {}", path(&other));
     let apart = format!("<small>18 images set apart from {}</small>", path(&data));
     for words in
-        [&judged, &apart, "<small>2 epochs of batch 5 at rate 0.1</small>", "<h2>Accuracy by class: "]
+        [&judged, &apart, "<small>2 epochs of batch 5 at rate 0.1</small>", "<h2>Accuracy by class</h2>\n"]
     {
         assert!(page.contains(words), "no {words} in {page}");
     }
@@ -303,6 +355,10 @@ fn one_answer_to_everything_is_warned_of() {
         let words = format!("warning: {name}: all 14 test images are taken for \"class 0\", so that");
         assert!(told.err.contains(&words) && told.err.contains("a smaller --k"), "{}", told.err);
     }
+    simclr(&["report", path(&run)]).expect(0, &[]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("<p class=\"warning\">All test images are taken for class 0: "), "{page}");
+    assert!(page.contains("<dd class=\"note\">always class 0 would be right on "), "{page}");
     let told = measure(&[]);
     assert!(
         told.out.starts_with("kNN, k = 5, 56 images") && !told.err.contains("are taken for"),
@@ -355,7 +411,8 @@ fn long_names_keep_columns_straight() {
     fs::rename(data.join("class 0"), data.join(long)).unwrap();
     fs::rename(data.join("class 1"), data.join(&longer)).unwrap();
     let table = simclr(&["knn", path(&run), "--train", path(&data)]).expect(0, &[]).out;
-    let ends: Vec<usize> = table.lines().skip(2).map(|line| line.find(" %").unwrap()).collect();
+    let lines = table.lines().skip(2).filter(|line| !line.starts_with("always"));
+    let ends: Vec<usize> = lines.map(|line| line.find(" %").unwrap()).collect();
     assert!(ends.len() == 5 && ends.iter().all(|end| *end == ends[0]), "{table}");
     assert!(table.contains(long) && table.contains(&format!("~{}", &longer[..39])), "{table}");
 }

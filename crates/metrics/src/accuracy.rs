@@ -81,10 +81,30 @@ impl ClassCounts {
         present.iter().sum::<f64>() / present.len().max(1) as f64
     }
 
+    /// The 95 % interval of [`ClassCounts::accuracy`], as [`wilson`] has it.
+    pub fn interval(&self) -> [f64; 2] {
+        wilson(self.recognised.iter().sum(), self.images.iter().sum())
+    }
+
     /// Fraction of all images that were recognised; 0 where there are none.
     pub fn accuracy(&self) -> f64 {
         self.recognised.iter().sum::<u64>() as f64 / self.images.iter().sum::<u64>().max(1) as f64
     }
+}
+
+/// What a fraction of `images` may be where of so many `right` were found to be: the 95 % interval of Wilson (1927),
+/// which holds for few images too, and for fractions near 0 and 1. (0, 1) where there are no images.
+pub fn wilson(right: u64, images: u64) -> [f64; 2] {
+    if images == 0 {
+        return [0.0, 1.0];
+    }
+    /// Of the normal distribution, 2.5 % lie above so many deviations.
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = images as f64;
+    let p = right as f64 / n;
+    let centre = p + Z * Z / (2.0 * n);
+    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    [centre - half, centre + half].map(|end| (end / (1.0 + Z * Z / n)).clamp(0.0, 1.0))
 }
 
 /// How many images of each class (rows) were taken for each class (columns): `classes` squared numbers.
@@ -122,6 +142,22 @@ mod tests {
         assert_eq!(counts.accuracy(), 4.0 / 7.0);
         assert!(ClassCounts::new(&[4], &[0], 4).is_err());
         assert!(confusion(&[0], &[0, 1], 4).is_err());
+    }
+
+    #[test]
+    fn intervals_are_those_of_wilson() {
+        // The formula in Python.
+        for (right, images, expected) in [
+            (0, 10, [0.0, 0.277_532_799_862_889_1]),
+            (5, 10, [0.236_593_090_512_564_22, 0.763_406_909_487_435_8]),
+            (81, 92, [0.798_464_204_066_493_8, 0.931_908_651_911_837_6]),
+            (10, 10, [0.722_467_200_137_110_9, 1.0]),
+        ] {
+            let found = wilson(right, images);
+            let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9);
+            assert!(near, "{right} of {images}: {found:?}");
+        }
+        assert_eq!(wilson(0, 0), [0.0, 1.0]);
     }
 
     #[test]

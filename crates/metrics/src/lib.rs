@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `neighbours`, `nearest_so_far` | exact cosine nearest neighbours; among rows that come a block at a time |
 //! | `knn` | the weighted kNN classifier |
-//! | `accuracy` | top-k, per class, mean per class, confusion |
+//! | `accuracy` | top-k, its interval, per class, mean per class, confusion |
 //! | `rank_me` | effective rank of features |
 //! | `alignment`, `uniformity`, `spread` | geometry of the projections on the sphere |
 //! | `pairs` | NT-Xent, contrastive accuracy and entropy of held-out pairs |
@@ -33,7 +33,7 @@ mod rank_me;
 mod spread;
 mod uniformity;
 
-pub use accuracy::{ClassCounts, confusion, likeliest, top_k};
+pub use accuracy::{ClassCounts, confusion, likeliest, top_k, wilson};
 pub use alignment::alignment;
 pub use average_precision::{eleven_point_average_precision, eleven_point_map};
 pub use error::{MetricsError, check_labels};

@@ -52,7 +52,7 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         accuracy: evaluations.iter().map(|evaluation| row(evaluation, &history)).collect(),
         transfer: transfer(run)?,
         probe: Probe::recorded(run),
-        per_class: per_class(&evaluations),
+        per_class: evaluations.iter().map(per_class).collect(),
         history,
         classes,
         neighbours,
@@ -207,16 +207,25 @@ fn subtitle(run: &RunFolder, config: &Config, history: &History) -> String {
 /// Accuracies, then what the last epoch tells.
 fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
     let mut figures: Vec<Figure> = Vec::new();
-    // Figures of other images stand beside each other as if they could be compared.
-    let differ = evaluations.windows(2).any(|pair| pair[0].judged_by() != pair[1].judged_by());
     for evaluation in evaluations {
+        let scores = &evaluation.trained;
+        let interval = scores
+            .interval
+            .map(|[low, high]| format!("95\u{202f}% interval {} to {}", percent(low), percent(high)));
         let random =
             evaluation.random.as_ref().map(|it| format!("{} {}", evaluation.baseline(), percent(it.top1)));
-        let notes = [random, differ.then(|| evaluation.judged_by()), earlier(evaluation, history)];
+        // Where classes are equal it is top-1.
+        let by_class = scores.per_class.windows(2).any(|pair| pair[0].images != pair[1].images);
+        let by_class = by_class.then(|| format!("mean per class {}", percent(scores.mean_per_class)));
+        let always = scores.no_better_than();
+        let always =
+            always.map(|(class, share)| format!("always {class} would be right on {}", percent(share)));
+        let judged_by = Some(evaluation.judged_by());
+        let notes = [interval, by_class, random, always, judged_by, earlier(evaluation, history)];
         figures.push(Figure {
             label: format!("{} accuracy", evaluation.title()),
             value: percent(evaluation.trained.top1),
-            note: notes.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            notes: notes.into_iter().flatten().collect(),
         });
     }
     let last = |kind, key| history.series(kind, key).last().map(|&(_, value)| value);
@@ -224,14 +233,14 @@ fn figures(evaluations: &[Evaluation], history: &History) -> Vec<Figure> {
         figures.push(Figure {
             label: "contrastive accuracy".to_owned(),
             value: percent(accuracy),
-            note: "of held-out images, last epoch".to_owned(),
+            notes: vec!["of held-out images, last epoch".to_owned()],
         });
     }
     if let Some(rank) = last(Kind::Epoch, "rank_me_h") {
         figures.push(Figure {
             label: "effective rank of h".to_owned(),
             value: format!("{rank:.1}"),
-            note: "RankMe, last epoch".to_owned(),
+            notes: vec!["RankMe, last epoch".to_owned()],
         });
     }
     figures
@@ -260,15 +269,24 @@ fn row(evaluation: &Evaluation, history: &History) -> AccuracyRow {
     }
 }
 
-/// Of the last protocol on the page but, where there is one, of logistic regression: it is the linear accuracy
-/// without settings.
-fn per_class(evaluations: &[Evaluation]) -> PerClass {
-    let linear = evaluations.iter().find(|evaluation| evaluation.protocol == "logistic");
-    let Some(evaluation) = linear.or(evaluations.last()) else { return PerClass::default() };
+fn per_class(evaluation: &Evaluation) -> PerClass {
     let random = evaluation.random.as_ref().map(|scores| &scores.per_class);
     let classes = evaluation.trained.per_class.iter().enumerate().filter_map(|(label, class)| {
         let random = random.and_then(|classes| classes.get(label)?.accuracy);
-        Some(ClassAccuracy { class: class.name.clone(), simclr: class.accuracy?, random })
+        Some(ClassAccuracy {
+            class: class.name.clone(),
+            images: class.images,
+            simclr: class.accuracy?,
+            random,
+        })
     });
-    PerClass { protocol: evaluation.title(), data: evaluation.judged_by(), classes: classes.collect() }
+    let warning = evaluation.trained.only_answer().map_or(String::new(), |class| {
+        format!("All test images are taken for {class}: the figure is that class’s share of them.")
+    });
+    PerClass {
+        protocol: evaluation.title(),
+        data: evaluation.judged_by(),
+        warning,
+        classes: classes.collect(),
+    }
 }

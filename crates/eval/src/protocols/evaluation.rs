@@ -111,6 +111,9 @@ impl BrokenImage {
 pub struct Scores {
     /// Fraction of test images whose class was found.
     pub top1: f64,
+    /// The 95 % interval of that by the number of test images; `None` in results of earlier versions.
+    #[serde(default)]
+    pub interval: Option<[f64; 2]>,
     /// Fraction whose class was among the five likeliest; `None` with five classes or fewer.
     pub top5: Option<f64>,
     /// Mean of the classes' accuracies, those without test images left out.
@@ -147,6 +150,20 @@ impl Scores {
         Some(self.per_class.get(only?)?.name.as_str())
     }
 
+    /// The class that most test images are of, the first of equals, and its share of them.
+    pub fn largest_class(&self) -> Option<(&str, f64)> {
+        let all: u64 = self.per_class.iter().map(|class| class.images).sum();
+        let largest = self.per_class.iter().rev().max_by_key(|class| class.images)?;
+        (all > 0).then(|| (largest.name.as_str(), largest.images as f64 / all as f64))
+    }
+
+    /// [`Scores::largest_class`], where to answer nothing else may be right as often: its share is not below the
+    /// interval of top-1.
+    pub fn no_better_than(&self) -> Option<(&str, f64)> {
+        let least = self.interval.map_or(self.top1, |[least, _]| least);
+        self.largest_class().filter(|&(_, share)| share >= least)
+    }
+
     /// From the class predicted for every test image, and the fraction whose class was among the five likeliest.
     pub(super) fn of_predictions(
         predictions: &[u32],
@@ -165,6 +182,7 @@ impl Scores {
         };
         Ok(Scores {
             top1: counts.accuracy(),
+            interval: Some(counts.interval()),
             top5: (classes.len() > FIVE).then_some(top5),
             mean_per_class: counts.mean_per_class(),
             per_class: per_class.collect(),

@@ -59,8 +59,8 @@ pub struct Report {
     pub(crate) neighbours: Vec<NeighbourRow>,
     /// Where images lie.
     pub(crate) maps: Vec<ClassMap>,
-    /// Accuracy of each class.
-    pub(crate) per_class: PerClass,
+    /// Accuracy of each class, by each protocol.
+    pub(crate) per_class: Vec<PerClass>,
     /// The resolved configuration, as TOML.
     pub(crate) config: String,
     /// Files that were skipped.
@@ -74,8 +74,8 @@ pub(crate) struct Figure {
     pub label: String,
     /// The figure, formatted.
     pub value: String,
-    /// What to compare it with, or empty.
-    pub note: String,
+    /// What to compare it with, and what it is of: a line each.
+    pub notes: Vec<String>,
 }
 
 /// Top-1 and top-5 accuracy, as fractions.
@@ -137,6 +137,8 @@ pub(crate) struct PerClass {
     pub protocol: String,
     /// The images that it was judged by.
     pub data: String,
+    /// What is wrong with the figures, or empty.
+    pub warning: String,
     /// The classes.
     pub classes: Vec<ClassAccuracy>,
 }
@@ -146,6 +148,8 @@ pub(crate) struct PerClass {
 pub(crate) struct ClassAccuracy {
     /// The class.
     pub class: String,
+    /// Its test images.
+    pub images: u64,
     /// With the trained encoder.
     pub simclr: f64,
     /// With the random encoder.
@@ -193,7 +197,11 @@ mod tests {
             title: EVIL.to_owned(),
             subtitle: EVIL.to_owned(),
             encoder: EVIL.to_owned(),
-            figures: vec![Figure { label: EVIL.to_owned(), value: EVIL.to_owned(), note: EVIL.to_owned() }],
+            figures: vec![Figure {
+                label: EVIL.to_owned(),
+                value: EVIL.to_owned(),
+                notes: vec![EVIL.to_owned()],
+            }],
             accuracy: vec![AccuracyRow {
                 protocol: EVIL.to_owned(),
                 settings: EVIL.to_owned(),
@@ -230,11 +238,17 @@ mod tests {
                 classes: vec![EVIL.to_owned()],
                 points: vec![MapPoint { x: 0.0, y: 1.0, class: 0 }; 2],
             }],
-            per_class: PerClass {
+            per_class: vec![PerClass {
                 protocol: EVIL.to_owned(),
                 data: EVIL.to_owned(),
-                classes: vec![ClassAccuracy { class: EVIL.to_owned(), simclr: 0.5, random: Some(0.1) }],
-            },
+                warning: EVIL.to_owned(),
+                classes: vec![ClassAccuracy {
+                    class: EVIL.to_owned(),
+                    images: 9,
+                    simclr: 0.5,
+                    random: Some(0.1),
+                }],
+            }],
             config: EVIL.to_owned(),
             skipped: vec![Skipped { index: 0, name: EVIL.to_owned(), reason: EVIL.to_owned() }],
         }
@@ -246,9 +260,9 @@ mod tests {
         assert!(!page.contains("<script"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         // Title twice, subtitle, the encoder six times, figure thrice, protocol with settings and data, transfer
-        // four times, a probe's images, two pictures, a map's title twice and class twice, class, its protocol and
-        // data, configuration, skipped file twice.
-        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 32);
+        // four times, a probe's images, two pictures, a map's title twice and class twice, class, its protocol,
+        // data and warning, configuration, skipped file twice.
+        assert_eq!(page.matches("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;").count(), 33);
         // Nothing is fetched from anywhere.
         for outside in ["http://", "https://", "url(", "@import", "<link"] {
             assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(outside), "{outside}");

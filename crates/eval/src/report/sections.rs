@@ -20,13 +20,11 @@ pub(super) fn figures(figures: &[Figure]) -> String {
     }
     let mut out = String::from("<dl class=\"figures\">\n");
     for figure in figures {
-        let note = match figure.note.as_str() {
-            "" => String::new(),
-            note => format!("<dd class=\"note\">{}</dd>", escape(note)),
-        };
+        let note = |note: &String| format!("<dd class=\"note\">{}</dd>", escape(note));
+        let notes: String = figure.notes.iter().map(note).collect();
         let _ = writeln!(
             out,
-            "<div><dt>{}</dt><dd>{}</dd>{note}</div>",
+            "<div><dt>{}</dt><dd>{}</dd>{notes}</div>",
             escape(&figure.label),
             escape(&figure.value)
         );
@@ -157,14 +155,33 @@ pub(super) fn bar(colour: usize, fraction: Option<f64>) -> String {
     format!("<span class=\"bar c{colour}\" style=\"width:{:.1}%\"></span>", 100.0 * fraction.clamp(0.0, 1.0))
 }
 
-pub(super) fn per_class(PerClass { protocol, data, classes }: &PerClass, encoder: &str) -> String {
-    if classes.is_empty() {
+pub(super) fn per_class(protocols: &[PerClass], encoder: &str) -> String {
+    let protocols: Vec<&PerClass> = protocols.iter().filter(|of| !of.classes.is_empty()).collect();
+    if protocols.is_empty() {
         return String::new();
     }
+    let mut out = String::from("<section>\n<h2>Accuracy by class</h2>\n");
+    let has_random = protocols.iter().any(|of| of.classes.iter().any(|class| class.random.is_some()));
+    if has_random {
+        let _ = writeln!(
+            out,
+            "<p class=\"key\"><i class=\"c0\"></i> {} <i class=\"mark\"></i> the same network without pretraining; behind \
+             each figure the number of test images</p>",
+            escape(encoder)
+        );
+    }
+    protocols.into_iter().for_each(|of| classes_of(of, &mut out));
+    out + "</section>\n"
+}
+
+/// The classes by one protocol, the best first.
+fn classes_of(PerClass { protocol, data, warning, classes }: &PerClass, out: &mut String) {
     let mut sorted: Vec<&ClassAccuracy> = classes.iter().collect();
     sorted.sort_by(|a, b| b.simclr.total_cmp(&a.simclr));
-    let mut out =
-        format!("<section>\n<h2>Accuracy by class: {}</h2>\n<p>{}.</p>\n", escape(protocol), escape(data));
+    let _ = writeln!(out, "<h3>{}</h3>\n<p>{}.</p>", escape(protocol), escape(data));
+    if !warning.is_empty() {
+        let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(warning));
+    }
     if sorted.len() > CLASSES {
         let _ =
             writeln!(out, "<p>The {0} best and the {0} worst of {1} classes.</p>", CLASSES / 2, sorted.len());
@@ -182,21 +199,15 @@ pub(super) fn per_class(PerClass { protocol, data, classes }: &PerClass, encoder
         };
         let _ = writeln!(
             out,
-            "<li><span class=\"class\">{}</span><span class=\"track\">{}{random}</span><span class=\"number\">{}</span></li>",
+            "<li><span class=\"class\">{}</span><span class=\"track\">{}{random}</span><span class=\"number\">{}</span>\
+             <span class=\"images\" title=\"test images\">of {}</span></li>",
             escape(&class.class),
             bar(0, Some(class.simclr)),
             percent(class.simclr),
+            class.images,
         );
     }
     out.push_str("</ul>\n");
-    if classes.iter().any(|class| class.random.is_some()) {
-        let _ = writeln!(
-            out,
-            "<p class=\"key\"><i class=\"c0\"></i> {} <i class=\"mark\"></i> the same network without pretraining</p>",
-            escape(encoder)
-        );
-    }
-    out + "</section>\n"
 }
 
 /// What a page has that shows neighbours.
