@@ -9,6 +9,7 @@ use simclr_data::DataError;
 use simclr_eval::EvalError;
 use simclr_exchange::ExchangeError;
 use simclr_train::TrainError;
+use simclr_train::config::KEYS;
 
 use crate::terminal;
 
@@ -50,6 +51,16 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
+/// How a run goes on that an error ended which cost it no step; said after the error.
+#[derive(Debug)]
+pub struct Rescued(pub String);
+
+impl fmt::Display for Rescued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// An error of the user's, from its message.
 pub fn usage(message: impl Into<String>) -> Error {
     Usage(message.into()).into()
@@ -72,7 +83,8 @@ pub fn code(result: Result<Done>) -> ExitCode {
 
 /// The error and its causes, those left out that the line above them says already.
 fn tell(error: &Error) {
-    let mut lines = error.chain().map(with_advice);
+    let rescued = error.downcast_ref::<Rescued>().map(ToString::to_string);
+    let mut lines = error.chain().map(with_advice).filter(|line| Some(line) != rescued.as_ref());
     let mut said = lines.next().unwrap_or_default();
     terminal::error(&said);
     for cause in lines {
@@ -80,6 +92,9 @@ fn tell(error: &Error) {
             terminal::say(&format!("  because: {}", terminal::inert(&cause)));
             said = cause;
         }
+    }
+    if let Some(rescued) = &rescued {
+        terminal::say(rescued);
     }
 }
 
@@ -139,8 +154,18 @@ fn advice_on_training(error: &TrainError) -> Option<String> {
 }
 
 fn advice_on_data(error: &DataError) -> Option<String> {
-    let is_unreadable = matches!(error, DataError::TooFewImages { usable: 0 | 1, .. });
-    is_unreadable.then(|| "`simclr data` tells what is wrong with each".to_owned())
+    match error {
+        DataError::TooFewImages { usable: 0 | 1, .. } => {
+            Some("`simclr data` tells what is wrong with each".to_owned())
+        }
+        DataError::NotFound(path) => {
+            let set = path.to_str()?;
+            let (key, _) = set.split_once('=')?;
+            let is_key = KEYS.iter().any(|known| known.path == key);
+            is_key.then(|| format!("to set a key of the configuration, --set {}", terminal::quoted(set)))
+        }
+        _ => None,
+    }
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

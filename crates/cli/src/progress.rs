@@ -29,6 +29,10 @@ pub struct Progress {
     epoch_first_step: u64,
     /// When a line is due, unless an epoch ends before.
     line_due: Instant,
+    /// How the run goes on where an error ends it that cost no step.
+    pub rescued: Option<String>,
+    /// Images that could not be used, as of the last epoch and of the one before it.
+    skipped: [usize; 2],
 }
 
 impl Progress {
@@ -45,7 +49,14 @@ impl Progress {
             epoch_started: now,
             epoch_first_step: 0,
             line_due: now,
+            rescued: None,
+            skipped: [0; 2],
         }
+    }
+
+    /// Whether some of so many images that could not be used were met, and warned of, in the last epoch.
+    pub fn has_just_told_of(&self, skipped: usize) -> bool {
+        skipped > self.skipped[0]
     }
 
     fn left(&self, step: u64) -> Option<Duration> {
@@ -132,6 +143,7 @@ impl Observer for Progress {
             line += &left(time);
         }
         terminal::say(&line);
+        self.skipped = [self.skipped[1], record.skipped];
         self.epoch_first_step = record.step;
         self.epoch_started = Instant::now();
         self.line_due = self.line_due.max(self.epoch_started + NEXT_LINE);
@@ -146,11 +158,8 @@ impl Observer for Progress {
     }
 
     fn rescued(&mut self, checkpoint: &Path) {
-        terminal::say(&format!(
-            "saved to {}: once that is mended, go on with: {}",
-            checkpoint.display(),
-            self.again
-        ));
+        let (checkpoint, again) = (checkpoint.display(), &self.again);
+        self.rescued = Some(format!("saved to {checkpoint}: once that is mended, go on with: {again}"));
     }
 
     fn stop(&self) -> bool {

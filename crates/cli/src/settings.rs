@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
@@ -14,7 +14,7 @@ use simclr_train::config::{DataConfig, DeviceName};
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::batch;
 use simclr_train::presets::photos::{self, Trainer};
-use simclr_train::{Config, Layers, memory};
+use simclr_train::{Config, Layers, TrainError, memory};
 
 use crate::exit::usage;
 use crate::terminal;
@@ -252,6 +252,21 @@ impl Settings {
     /// The configuration of a run that is taken up again, with what was given changed.
     pub fn resolve_over(&self, base: &Config, threads: Threads) -> Result<Config> {
         self.layered(Some(base), None, threads)
+    }
+
+    /// An error of resuming, with the preset named where a key is wrong that it set and nobody else.
+    pub fn named(&self, error: Error) -> Error {
+        let Some(TrainError::Conflict { key, problem, .. }) = error.downcast_ref() else { return error };
+        let given = self.with_layers(None, None, Threads::default(), |layers| Ok(layers.given()?));
+        let is_given = given.is_ok_and(|given| given.contains(&key.as_str()))
+            || self.sets.iter().any(|set| set.starts_with(&format!("{key}=")));
+        match &self.preset {
+            Some(preset) if !is_given => {
+                let origin = format!("--preset {preset}");
+                TrainError::Conflict { origin, key: key.clone(), problem: problem.clone() }.into()
+            }
+            _ => error,
+        }
     }
 
     fn layered(

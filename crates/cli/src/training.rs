@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use simclr_cuda::BUILT_IN;
 use simclr_data::{DataError, Dataset};
 use simclr_engine::{Device, EngineError};
@@ -14,7 +14,7 @@ use simclr_train::pretrain::{self, Failure, Outcome, lead};
 use simclr_train::run_folder::{ENCODER, RunFolder};
 use simclr_train::{Config, TrainError};
 
-use crate::exit::{Done, Stopped};
+use crate::exit::{Done, Rescued, Stopped};
 use crate::interrupt::{self, Watch};
 use crate::progress::{Assisting, Progress};
 use crate::workers::{Crew, Gathering, Place};
@@ -135,13 +135,18 @@ impl Training {
         let mut progress = Progress::new(self.config.train.epochs, self.config.train.batch, again);
         let run = (&self.folder, self.from.as_ref().map(|from| &from.checkpoint));
         let result = lead(dataset, &self.config, run, &crew.team(), &device, &mut progress);
+        let rescued = progress.rescued.take();
+        let just_told = result.as_ref().is_ok_and(|outcome| progress.has_just_told_of(outcome.skipped));
         drop(progress);
         drop(watch);
         drop(crew);
         if result.as_ref().is_err_and(may_be_before_first_step) {
             self.abandon();
         }
-        let outcome = result?;
+        let outcome = match (result, rescued) {
+            (Err(error), Some(rescued)) => return Err(Error::new(error).context(Rescued(rescued))),
+            (result, _) => result?,
+        };
         if outcome.finished {
             terminal::say(&format!(
                 "{} in {}, saved to {}",
@@ -150,7 +155,9 @@ impl Training {
                 self.folder.path().display()
             ));
         }
-        self.say_skipped(outcome.skipped);
+        if !just_told {
+            self.say_skipped(outcome.skipped);
+        }
         Ok(outcome)
     }
 

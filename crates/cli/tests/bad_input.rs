@@ -75,6 +75,15 @@ fn broken_images_are_skipped_counted_and_listed() {
     let reply = simclr(&pretrain(&data, &out, &["train.batch=25"]))
         .expect(0, &["1 other file left out", "2 images could not be used", "skipped.jsonl"]);
     assert!(reply.err.contains("52 images"), "{}", reply.err);
+    // Where the last epoch has just told of them, the end does not again.
+    let told = |reply: &common::Reply| reply.err.matches("could not be used").count();
+    let all = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let last = all.lines().rfind(|line| line.contains("\"kind\":\"epoch\"")).unwrap();
+    let first = all.lines().find(|line| line.contains("\"kind\":\"epoch\"")).unwrap();
+    let skipped = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["skipped"].as_u64();
+    let warnings = 1 + usize::from(skipped(first) > Some(0) && skipped(last) > skipped(first));
+    let again = usize::from(skipped(first) == skipped(last));
+    assert_eq!(told(&reply), warnings + again, "{}", reply.err);
     let listed = fs::read_to_string(out.join("skipped.jsonl")).unwrap();
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert!(listed.contains("cut.jpg") && listed.contains("noise.jpg"), "{listed}");
@@ -289,6 +298,29 @@ fn settings_that_make_no_sense() {
 }
 
 #[test]
+fn keys_that_are_given_as_options_or_as_data() {
+    let (dir, data) = small_data();
+    let out = dir.path().join("run");
+    let words = ["pretrain", path(&data), "--out", path(&out)];
+    for (given, set) in [
+        (&["--epochs", "5"][..], "--set train.epochs=5"),
+        (&["--batch-size=64"], "--set train.batch=64"),
+        (&["--temperature"], "--set loss.temperature=..."),
+    ] {
+        let reply = simclr(&[&words[..], given].concat()).expect(2, &["unexpected argument", set]);
+        assert!(!reply.err.contains("similar argument"), "{}", reply.err);
+    }
+    let reply = simclr(&[&words[..], &["--nonsense"]].concat()).expect(2, &["unexpected argument"]);
+    assert!(!reply.err.contains("this is a key"), "{}", reply.err);
+    // A command without such keys.
+    let reply = simclr(&["doctor", "--epochs", "5"]).expect(2, &["unexpected argument"]);
+    assert!(!reply.err.contains("this is a key"), "{}", reply.err);
+    simclr(&[&words[..], &["train.epochs=40"]].concat())
+        .expect(2, &["train.epochs=40: no such file or folder", "--set train.epochs=40"]);
+    assert!(!out.exists());
+}
+
+#[test]
 fn an_output_folder_that_is_taken() {
     let (dir, data) = small_data();
     let out = dir.path().join("run");
@@ -429,5 +461,9 @@ fn a_full_disk() {
         return;
     }
     let reply = reply.expect(0, &["cannot write", "No space left", "free some space", "going on after step"]);
+    // The newest that is there is told, after what is to be mended.
+    let newest = reply.out.lines().filter(|line| line.starts_with("step-")).max().unwrap();
+    let at = |words: &str| reply.err.find(words).unwrap_or_else(|| panic!("no {words}: {}", reply.err));
+    assert!(at("No space left") < at(&format!("checkpoints/{newest}: once that is mended")), "{}", reply.err);
     assert!(reply.out.contains("full: 1") && reply.out.contains("then: 0"), "{}\n{}", reply.out, reply.err);
 }

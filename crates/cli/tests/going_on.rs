@@ -177,3 +177,18 @@ fn a_run_whose_numbers_ended_it_says_so() {
     simclr(&["report", path(&run)]).expect(0, &[]);
     assert!(!page().contains("stopped at step"));
 }
+
+#[test]
+fn a_preset_that_contradicts_a_run_is_named() {
+    let (dir, data) = small_data();
+    let run = dir.path().join("run");
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    let with = |more: &[&str]| {
+        let more = more.iter().map(|&word| word.to_owned()).collect();
+        simclr(&[resume(&data, &run), more].concat())
+    };
+    with(&["--preset", "cifar10"]).expect(2, &["error: --preset cifar10: `", "the run was begun with"]);
+    let reply =
+        with(&["--preset", "cifar10", "--set", "data.image_size=64"]).expect(2, &["`data.image_size` is 64"]);
+    assert!(!reply.err.contains("--preset cifar10: "), "{}", reply.err);
+}

@@ -9,8 +9,8 @@ use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
 use simclr_data::{
-    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window, contradicting,
-    survey,
+    Concat, Dataset, DecodeScratch, LeftOut, LeftOutFile, Source, Spread, Survey, Values, Window,
+    contradicting, survey,
 };
 
 use crate::copies::labelled;

@@ -142,7 +142,7 @@ impl Pretrain {
     /// Takes the run up again; nothing of one that is finished.
     fn take_up(&self, out: &Path) -> Result<Option<(Training, Source)>> {
         let resumed = training::resume(out, |config| self.settings.resolve_over(config, self.threads));
-        let training = resumed.map_err(|error| self.longer(error, out))?;
+        let training = resumed.map_err(|error| self.longer(self.settings.named(error), out))?;
         if training.is_finished() {
             training.complete()?;
             say_finished(out, &training.config);
@@ -221,7 +221,7 @@ impl Pretrain {
             (None, true) => return Err(usage("--resume: which run? give --out RUN")),
             (Some(out), true) => {
                 let looked = training::look(out, |config| self.settings.resolve_over(config, self.threads));
-                let (config, saved) = looked.map_err(|error| self.longer(error, out))?;
+                let (config, saved) = looked.map_err(|error| self.longer(self.settings.named(error), out))?;
                 if saved.as_ref().is_some_and(|meta| meta.epoch >= config.train.epochs) {
                     say_finished(out, &config);
                     return Ok(Done::Finished);

@@ -312,6 +312,11 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
+/// The first key of this name, whatever its table, or of this name in other programs.
+pub fn key_called(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.also.contains(&name) || key.split().1 == name)
+}
+
 /// Whether a table of this name exists.
 pub(super) fn is_table(name: &str) -> bool {
     KEYS.iter().any(|key| key.split().0 == name)
@@ -321,7 +326,7 @@ pub(super) fn is_table(name: &str) -> bool {
 pub(super) fn hint(path: &str) -> String {
     let word = path.to_lowercase();
     let last = word.rsplit('.').next().unwrap_or_default();
-    let alias = KEYS.iter().find(|key| key.also.contains(&last) || key.split().1 == last);
+    let alias = key_called(last);
     let near = alias.map(|key| key.path).or_else(|| {
         // A misspelt key of the right table is likelier than a like-sounding key of another one.
         let table = path.split_once('.').map(|(table, _)| table).filter(|table| is_table(table));

@@ -18,7 +18,7 @@ use toml::Table;
 
 pub use auto::Auto;
 pub use device_name::DeviceName;
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, key_called};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
 pub(crate) use layers::parse;

@@ -21,8 +21,9 @@ impl Run<'_> {
         if step > done && keeper.saver.newest() != Some(keeper.saver.checkpoints().path(step)) {
             let _ = keeper.save(&self.state, self.config).and_then(|()| keeper.saver.wait());
         }
-        if let Some(path) = keeper.saver.newest() {
-            observer.rescued(&path);
+        // One may be there of which the saver only knows that another, written after it, is not.
+        if let Ok(Some(found)) = keeper.saver.checkpoints().latest_good() {
+            observer.rescued(&found.path);
         }
     }
 }
