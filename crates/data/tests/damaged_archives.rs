@@ -28,8 +28,7 @@ fn broken(source: &Source) -> String {
 
 #[test]
 fn the_checksum_behind_a_compressed_archive_is_compared() {
-    let packers: [(&str, fn(Vec<u8>) -> Vec<u8>, usize); 2] = [("a.tar.gz", gzip, 8), ("a.tar.zst", zstd, 4)];
-    for (name, pack, trailer) in packers {
+    for (name, pack, trailer) in [("a.tar.gz", gzip as fn(Vec<u8>) -> Vec<u8>, 8), ("a.tar.zst", zstd, 4)] {
         let mut packed = pack(images());
         assert_eq!(broken(&opened(name, packed.clone())), "");
         let at = packed.len() - trailer;
