@@ -5,7 +5,13 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use common::{batches, colors, error};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use simclr_data::{DecodeScratch, SourceKind, open};
 use tempfile::tempdir;
 
@@ -87,6 +93,70 @@ fn what_is_no_table_of_images_is_named() {
         let message = error(&file);
         assert!(message.starts_with(&file.display().to_string()), "{message}");
     }
+}
+
+/// A table of two row groups, each with one image of the values 50 and 60, that have no checksum of their own. The
+/// page of the second has one: the crate that writes the table writes none, so that it is put in.
+fn table_with_a_checksum() -> Vec<u8> {
+    let schema = parse_message_type("message m { required binary image; }").unwrap();
+    let options = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema.into(), options.into()).unwrap();
+    for value in [50, 60] {
+        let mut rows = writer.next_row_group().unwrap();
+        let mut column = rows.next_column().unwrap().unwrap();
+        let image = ByteArray::from([&b"P6 4 3 255\n"[..], &[value; 36]].concat());
+        column.typed::<ByteArrayType>().write_batch(&[image], None, None).unwrap();
+        column.close().unwrap();
+        rows.close().unwrap();
+    }
+    let mut bytes = writer.into_inner().unwrap();
+
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(bytes.clone())).unwrap();
+    let mut groups = metadata.row_groups().to_vec();
+    let (start, len) = groups[1].column(0).byte_range();
+    let (start, end) = (start as usize, (start + len) as usize);
+    // In Thrift: the kind of page and its two sizes, each a field and one byte that holds twice the number. The
+    // checksum is the next field, of five bytes, and shortens the step to the one after it by one.
+    let head = bytes[start..].first_chunk::<7>().unwrap();
+    assert!(matches!(head, [0x15, 0, 0x15, 0..128, 0x15, 0..128, 0x2c]), "{head:?}");
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&bytes[end - usize::from(head[5]) / 2..end]);
+    let checksum = checksum.sum() as i32;
+    let zigzag = ((checksum << 1) ^ (checksum >> 31)) as u32;
+    let field: Vec<u8> = [0x15]
+        .into_iter()
+        .chain((0..5).map(|part| (zigzag >> (7 * part)) as u8 & 0x7f | if part < 4 { 0x80 } else { 0 }))
+        .chain([0x1c])
+        .collect();
+    bytes.truncate(end);
+    bytes.splice(start + 6..start + 7, field);
+
+    let column = groups[1].column(0).clone().into_builder();
+    let column = column.set_total_compressed_size(len as i64 + 6).build().unwrap();
+    groups[1] = groups[1].clone().into_builder().set_column_metadata(vec![column]).build().unwrap();
+    let metadata = metadata.into_builder().set_row_groups(groups).build();
+    ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
+    bytes
+}
+
+#[test]
+fn the_checksum_of_a_page_is_compared() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("a.parquet");
+    let mut bytes = table_with_a_checksum();
+    fs::write(&file, &bytes).unwrap();
+    assert_eq!(colors(&*open(&file).unwrap().train), [50, 60]);
+    let at = bytes.windows(36).position(|pixels| pixels == [60; 36]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let (source, mut scratch) = (open(&file).unwrap(), DecodeScratch::default());
+    assert_eq!(source.train.read(0, &mut scratch).unwrap().pixels[0], 50);
+    let message = source.train.read(1, &mut scratch).unwrap_err().to_string();
+    assert!(message.starts_with("a.parquet row 1: ") && message.contains("checksum"), "{message}");
 }
 
 /// Whatever is damaged, opening and reading return.
