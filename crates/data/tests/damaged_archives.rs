@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{gzip, names, png, tar, zstd};
+use common::{colors, gzip, names, png, tar, zip, zstd};
 use simclr_data::{Source, open};
 use tempfile::tempdir;
 
@@ -95,5 +95,43 @@ fn zeros_or_anything_else_in_the_place_of_the_end_are_told() {
         let half = opened("a.tar", pack([entries, &[0; 512]].concat()));
         assert_eq!((broken(&half), half.left_out.count), (String::new(), 1));
         assert!(half.left_out.files[0].reason.starts_with("half of the mark"), "{:?}", half.left_out);
+    }
+}
+
+#[test]
+fn an_entry_of_a_zip_that_another_hides_is_told() {
+    let members = ["a/1.png", "a/2.png", "a/3.png"].map(String::from);
+    let members: Vec<_> = members.into_iter().zip(0..).map(|(name, value)| (name, png(value))).collect();
+    let mut bytes = zip(&members, false);
+    for at in 0..bytes.len() - 7 {
+        if bytes[at..].starts_with(b"a/2.png") {
+            bytes[at + 2] = b'1';
+        }
+    }
+    let source = opened("a.zip", bytes);
+    assert_eq!((colors(&*source.train), source.left_out.count), (vec![1, 2], 1));
+    let reason = &source.left_out.files[0].reason;
+    assert!(reason.contains("the name of a later one"), "{reason}");
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_names() {
+    let members = ["../../a/1.png", "./a/2.png", "a/../3.png", ".a/4.png", "a/.5.png"].map(String::from);
+    let members: Vec<_> = members.into_iter().zip(0..).map(|(name, value)| (name, png(value))).collect();
+    // The library that writes tar refuses such names.
+    let mut archive = Vec::new();
+    for (name, bytes) in &members {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        archive.extend_from_slice(header.as_bytes());
+        archive.extend_from_slice(bytes);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.extend([0; 1024]);
+    for (name, bytes) in [("a.zip", zip(&members, true)), ("a.tar", archive)] {
+        let source = opened(name, bytes);
+        assert_eq!((source.train.len(), source.left_out.count), (3, 0), "{:?}", names(&*source.train));
     }
 }

@@ -44,6 +44,13 @@ pub(crate) fn by_folders(
     Opened { train, test, unlabelled: unlabelled.map(set), left_out }
 }
 
+/// Whether a file of an archive, or a folder that it lies in, is hidden. Nothing is written where a name leads, so that
+/// `..` in it does no harm.
+pub(super) fn is_hidden(name: &[u8]) -> bool {
+    let parts = name.split(|&byte| byte == b'/');
+    parts.filter(|&part| part != b"." && part != b"..").any(|part| part.starts_with(b"."))
+}
+
 /// The largest label that is a number. All classes up to the largest have a name: one wrong number shall not take
 /// the memory.
 pub(crate) const MAX_LABEL: u32 = 1 << 20;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType, PaxExtensions};
 
-use super::archive::MAX_LABEL;
+use super::archive::{MAX_LABEL, is_hidden};
 use super::zstd::ZstdFrames;
 use crate::error::{DataError, name_of};
 use crate::fault::{Fault, Watched};
@@ -192,7 +192,7 @@ impl Found {
             self.entries += 1;
             let name = name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
             let name = name.strip_prefix(b"./").unwrap_or(&name);
-            if kind.is_dir() || name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".")) {
+            if kind.is_dir() || is_hidden(name) {
                 continue;
             }
             let (at, len) = (entry.raw_file_position(), entry.header().size()?);

@@ -11,7 +11,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::Files;
-use super::archive::{Opened, by_folders};
+use super::archive::{Opened, by_folders, is_hidden};
 use crate::decode::{DecodeOptions, check_file_bytes};
 use crate::error::{DataError, name_of};
 use crate::fault::{Unread, probe_range};
@@ -108,6 +108,10 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     };
     let mut archive = ZipArchive::new(BufReader::new(again)).map_err(|error| bad(error.to_string()))?;
     let mut left_out = LeftOut::default();
+    if archive.has_duplicate_names() {
+        let reason = "have the name of a later one, which alone is read";
+        left_out.push("one or more entries".to_owned(), reason);
+    }
     let mut found: Vec<(Vec<u8>, Member)> = Vec::new();
     for number in 0..archive.len() {
         let entry = match archive.by_index_raw(number) {
@@ -123,9 +127,8 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         // Some programs for Windows write their own separator.
         let name: Vec<u8> =
             entry.name_raw().iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
-        let hidden =
-            name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".") || part == b"__MACOSX");
-        if name.ends_with(b"/") || hidden {
+        let for_macs = name.split(|&byte| byte == b'/').any(|part| part == b"__MACOSX");
+        if name.ends_with(b"/") || for_macs || is_hidden(&name) {
             continue;
         }
         let packed = entry.compressed_size();
