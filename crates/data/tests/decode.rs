@@ -273,6 +273,26 @@ fn tiffs_of_a_kind_that_is_not_read_are_named() {
 }
 
 #[test]
+fn jpegs_of_a_kind_that_is_not_read_are_named() {
+    let whole = std::fs::read(golden("colour.jpg")).unwrap();
+    let frame = whole.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (place, value, kind) in [
+        (1, 0xc9, "arithmetic coding"),
+        (1, 0xca, "arithmetic coding"),
+        (1, 0xc3, "lossless"),
+        (1, 0xc5, "hierarchical"),
+        (4, 12, "12 bits a channel"),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[frame + place] = value;
+        let message = refusal(&bytes);
+        let expected =
+            format!("picture.jpg: JPEG of a kind that is not read ({kind}); baseline or progressive");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
 fn bombs_are_refused_from_their_header() {
     // The size of the frame, in a file of a few hundred bytes.
     let mut bytes = std::fs::read(golden("colour.jpg")).unwrap();

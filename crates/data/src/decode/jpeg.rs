@@ -10,6 +10,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::jpeg_header::Frame;
 use super::orientation::{seen_size, stored_box};
 use super::{DecodeOptions, Region, Stored, Window, check_size, jpeg_header, resize};
 
@@ -77,6 +78,12 @@ fn decode_common(
 
 /// Decodes a file of any kind, whole.
 fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+    let frame = jpeg_header::frame(bytes);
+    if let Some(kind) = frame.and_then(Frame::unread_kind) {
+        return Err(format!(
+            "JPEG of a kind that is not read ({kind}); baseline or progressive with 8 bits a channel would be right"
+        ));
+    }
     // The side is bounded by the format itself (16 bits); the area is what costs memory and is checked below.
     let options = DecoderOptions::default()
         .set_max_width(usize::from(u16::MAX))
@@ -99,7 +106,7 @@ fn decode_any(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
         height: height as u32,
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
         bits: 8,
-        grey: jpeg_header::components(bytes) == Some(1),
+        grey: frame.is_some_and(|frame| frame.components == 1),
     })
 }
 
