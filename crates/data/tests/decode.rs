@@ -273,6 +273,33 @@ fn tiffs_of_a_kind_that_is_not_read_are_named() {
 }
 
 #[test]
+fn the_second_channel_of_a_grey_tiff_is_named() {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut directory = TiffEncoder::new(&mut bytes).unwrap();
+    let mut image = directory.image_directory().unwrap();
+    let at = image.write_data(&[9u8; 8][..]).unwrap() as u16;
+    for (tag, value) in [
+        (Tag::ImageWidth, 2),
+        (Tag::ImageLength, 2),
+        (Tag::PhotometricInterpretation, 1),
+        (Tag::SamplesPerPixel, 2),
+        (Tag::ExtraSamples, 2),
+        (Tag::StripOffsets, at),
+        (Tag::StripByteCounts, 8),
+        (Tag::RowsPerStrip, 2),
+    ] {
+        image.write_tag(tag, value).unwrap();
+    }
+    image.write_tag(Tag::BitsPerSample, &[8u16, 8][..]).unwrap();
+    image.finish().unwrap();
+    let message = refusal(&bytes.into_inner());
+    assert!(
+        message.contains("(grey with a second channel, which may be its opacity, of 8 bits)"),
+        "{message}"
+    );
+}
+
+#[test]
 fn jpegs_of_a_kind_that_is_not_read_are_named() {
     let whole = std::fs::read(golden("colour.jpg")).unwrap();
     let frame = whole.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
@@ -290,6 +317,29 @@ fn jpegs_of_a_kind_that_is_not_read_are_named() {
             format!("picture.jpg: JPEG of a kind that is not read ({kind}); baseline or progressive");
         assert!(message.starts_with(&expected), "{message}");
     }
+}
+
+#[test]
+fn a_gif_that_shows_nothing_of_its_image_is_refused() {
+    let picture = RgbaImage::from_pixel(3, 2, image::Rgba([10, 20, 30, 255]));
+    let whole = encoded(picture, ImageFormat::Gif);
+    let at = whole.windows(9).position(|bytes| bytes == [0x2c, 0, 0, 0, 0, 3, 0, 2, 0]).unwrap();
+    let moved = |left: u16, top: u16| {
+        let mut bytes = whole.clone();
+        bytes[at + 1..at + 3].copy_from_slice(&left.to_le_bytes());
+        bytes[at + 3..at + 5].copy_from_slice(&top.to_le_bytes());
+        bytes
+    };
+    for (left, top) in [(3, 0), (2048, 0), (0, 2)] {
+        let message = refusal(&moved(left, top));
+        assert_eq!(
+            message, "picture.jpg: damaged GIF: its first image lies outside of its 3 x 2 pixels",
+            "{left} {top}"
+        );
+    }
+    let mut scratch = DecodeScratch::default();
+    let image = decode_bytes("x", &moved(2, 1), &DecodeOptions::default(), &mut scratch).unwrap();
+    assert_eq!((&image.pixels[..3], &image.pixels[15..]), (&[255; 3][..], &[10, 20, 30][..]));
 }
 
 #[test]

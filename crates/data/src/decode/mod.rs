@@ -5,6 +5,7 @@
 //! [`DecodeOptions`] say how 16 bits become 8 and what transparency is laid over.
 
 mod format;
+mod gif;
 mod jpeg;
 mod jpeg_header;
 mod options;

@@ -5,12 +5,12 @@ use std::io::Cursor;
 
 use image::error::{UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ColorType, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use tiff::decoder::Decoder;
 use tiff::tags::{ExtraSamples, Tag};
 
 use super::options::DecodeOptions;
-use super::{Format, MAX_PIXELS, Stored, check_size, resize};
+use super::{Format, MAX_PIXELS, Stored, check_size, gif, resize};
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -19,7 +19,10 @@ pub(super) fn decode(
     pixels: &mut Vec<u8>,
 ) -> Result<Stored, String> {
     let refused = |error: image::ImageError| match error {
-        image::ImageError::Unsupported(error) => unusual(format, &unsupported(&error)),
+        image::ImageError::Unsupported(error) => {
+            let of_tiff = Some(bytes).filter(|_| format == Format::Tiff).and_then(channels_of_tiff);
+            unusual(format, &of_tiff.unwrap_or_else(|| unsupported(&error)))
+        }
         // What stands around it names the format once more.
         error => match error.source() {
             Some(cause) => format!("damaged {format}: {cause}"),
@@ -46,22 +49,37 @@ pub(super) fn decode(
     check_size(u64::from(width), u64::from(height))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let color = decoder.color_type();
-    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
-        // What is white in it is not known.
-        return Err(unusual(format, "floating-point values"));
+    if format == Format::Gif && gif::is_off_canvas(bytes, width, height) {
+        return Err(format!("damaged GIF: its first image lies outside of its {width} x {height} pixels"));
     }
-    let area = width as usize * height as usize;
+    let bytes_of_rgb = width as usize * height as usize * 3;
+    let premultiplied = format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes);
 
-    if color == ColorType::Rgb8 {
-        resize(pixels, area * 3)?;
-        decoder.read_image(pixels).map_err(refused)?;
-    } else {
-        let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
-        if format == Format::Tiff && color.has_alpha() && is_premultiplied(bytes) {
-            divide_by_opacity(&mut image);
+    match color {
+        ColorType::Rgb8 => {
+            resize(pixels, bytes_of_rgb)?;
+            decoder.read_image(pixels).map_err(refused)?;
         }
-        resize(pixels, area * 3)?;
-        to_rgb(image, options, pixels);
+        ColorType::L8 | ColorType::La8 | ColorType::Rgba8 => {
+            let mut stored: Vec<u8> = room(decoder.total_bytes())?;
+            decoder.read_image(&mut stored).map_err(refused)?;
+            if premultiplied {
+                divide_by_opacity(&mut stored, color, u8::MAX.into());
+            }
+            resize(pixels, bytes_of_rgb)?;
+            to_rgb(&mut stored, color, options, pixels);
+        }
+        ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16 => {
+            let mut stored: Vec<u16> = room(decoder.total_bytes())?;
+            decoder.read_image(bytemuck::cast_slice_mut(&mut stored)).map_err(refused)?;
+            if premultiplied {
+                divide_by_opacity(&mut stored, color, u16::MAX.into());
+            }
+            resize(pixels, bytes_of_rgb)?;
+            deep_to_rgb(&stored, color, options, pixels);
+        }
+        // What is white in it is not known.
+        _ => return Err(unusual(format, "floating-point values")),
     }
     Ok(Stored {
         width,
@@ -70,6 +88,28 @@ pub(super) fn decode(
         grey: !color.has_color(),
         bits: if color.bytes_per_pixel() > color.channel_count() { 16 } else { 8 },
     })
+}
+
+/// Room for `bytes` of values; refuses instead of aborting.
+fn room<T: Clone + Default>(bytes: u64) -> Result<Vec<T>, String> {
+    let len = bytes as usize / size_of::<T>();
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| format!("no memory for its {bytes} bytes of pixels"))?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
+/// The channels of a TIFF that has others than the usual ones.
+fn channels_of_tiff(bytes: &[u8]) -> Option<String> {
+    match Decoder::new(Cursor::new(bytes)).ok()?.colortype().ok()? {
+        tiff::ColorType::Multiband { bit_depth, num_samples: 2 } => {
+            Some(format!("grey with a second channel, which may be its opacity, of {bit_depth} bits"))
+        }
+        tiff::ColorType::Multiband { bit_depth, num_samples } => {
+            Some(format!("{num_samples} channels of {bit_depth} bits"))
+        }
+        _ => None,
+    }
 }
 
 /// What it is that a decoder does not read.
@@ -100,80 +140,79 @@ fn is_premultiplied(bytes: &[u8]) -> bool {
     })
 }
 
-/// Undoes a multiplication of the colours by their opacity, the last value of each pixel.
-fn divide_by_opacity(image: &mut DynamicImage) {
-    fn each<const N: usize, T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], full: u32) {
-        for pixel in values.as_chunks_mut::<N>().0 {
-            let opacity: u32 = pixel[N - 1].into();
-            for value in &mut pixel[..N - 1] {
-                let divided = ((*value).into() * full + opacity / 2).checked_div(opacity).unwrap_or(0);
-                *value = T::try_from(divided.min(full)).unwrap_or(*value);
-            }
+/// Undoes a multiplication of the colours by their opacity, the last value of each pixel; `full` is that of what is
+/// opaque.
+fn divide_by_opacity<T: Copy + Into<u32> + TryFrom<u32>>(values: &mut [T], color: ColorType, full: u32) {
+    for pixel in values.chunks_exact_mut(color.channel_count().into()) {
+        let Some((opacity, channels)) = pixel.split_last_mut() else { continue };
+        let opacity: u32 = (*opacity).into();
+        for value in channels {
+            let divided = ((*value).into() * full + opacity / 2).checked_div(opacity).unwrap_or(0);
+            *value = T::try_from(divided.min(full)).unwrap_or(*value);
         }
-    }
-    match image {
-        DynamicImage::ImageLumaA8(image) => each::<2, u8>(image, 255),
-        DynamicImage::ImageRgba8(image) => each::<4, u8>(image, 255),
-        DynamicImage::ImageLumaA16(image) => each::<2, u16>(image, 65_535),
-        DynamicImage::ImageRgba16(image) => each::<4, u16>(image, 65_535),
-        _ => {}
     }
 }
 
-/// Brings any kind of pixels to 8-bit RGB: 16 bits through the window, transparency over the background.
-fn to_rgb(image: DynamicImage, options: &DecodeOptions, out: &mut [u8]) {
-    let window = options.window;
+/// Brings 8-bit values other than RGB to that: grey through the window, transparency over the background.
+fn to_rgb(stored: &mut [u8], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
     let over = |value: u8, alpha: u8, channel: usize| over(value, alpha, options.background[channel]);
-    let rgb = out.as_chunks_mut::<3>().0;
-    match image {
-        DynamicImage::ImageLuma8(grey) => {
-            for (out, &value) in rgb.iter_mut().zip(grey.as_raw()) {
+    match color {
+        ColorType::L8 => {
+            options.window.apply_to_grey(stored);
+            for (out, &value) in out.as_chunks_mut::<3>().0.iter_mut().zip(&*stored) {
                 *out = [value; 3];
             }
-            window.apply_to_grey(out);
         }
-        DynamicImage::ImageLumaA8(mut grey) => {
-            let mut values: Vec<u8> = grey.pixels().map(|pixel| pixel.0[0]).collect();
-            window.apply_to_grey(&mut values);
-            for (pixel, value) in grey.pixels_mut().zip(values) {
-                pixel.0[0] = value;
-            }
-            for (out, &[value, alpha]) in rgb.iter_mut().zip(grey.as_raw().as_chunks::<2>().0) {
+        ColorType::La8 => {
+            let stored = stored.as_chunks_mut::<2>().0;
+            // The window is that of the grey values alone: they are put together where there is room.
+            let grey = &mut out[..stored.len()];
+            grey.iter_mut().zip(&*stored).for_each(|(value, pixel)| *value = pixel[0]);
+            options.window.apply_to_grey(grey);
+            stored.iter_mut().zip(grey).for_each(|(pixel, value)| pixel[0] = *value);
+            for (out, &[value, alpha]) in out.as_chunks_mut::<3>().0.iter_mut().zip(&*stored) {
                 *out = std::array::from_fn(|channel| over(value, alpha, channel));
             }
         }
-        DynamicImage::ImageLuma16(grey) => {
-            let map = window.of_16_bits(grey.as_raw().iter().copied());
-            for (out, &value) in rgb.iter_mut().zip(grey.as_raw()) {
+        _ => {
+            for (out, rgba) in out.as_chunks_mut::<3>().0.iter_mut().zip(stored.as_chunks::<4>().0) {
+                *out = std::array::from_fn(|channel| over(rgba[channel], rgba[3], channel));
+            }
+        }
+    }
+}
+
+/// Brings 16-bit values to 8-bit RGB through the window, transparency over the background.
+fn deep_to_rgb(stored: &[u16], color: ColorType, options: &DecodeOptions, out: &mut [u8]) {
+    let window = options.window;
+    let over =
+        |value: u8, alpha: u16, channel: usize| over(value, opacity(alpha), options.background[channel]);
+    let rgb = out.as_chunks_mut::<3>().0;
+    match color {
+        ColorType::L16 => {
+            let map = window.of_16_bits(stored.iter().copied());
+            for (out, &value) in rgb.iter_mut().zip(stored) {
                 *out = [map(value); 3];
             }
         }
-        DynamicImage::ImageLumaA16(grey) => {
-            let pixels = grey.as_raw().as_chunks::<2>().0;
+        ColorType::La16 => {
+            let pixels = stored.as_chunks::<2>().0;
             let map = window.of_16_bits(pixels.iter().map(|pixel| pixel[0]));
             for (out, &[value, alpha]) in rgb.iter_mut().zip(pixels) {
-                *out = std::array::from_fn(|channel| over(map(value), opacity(alpha), channel));
+                *out = std::array::from_fn(|channel| over(map(value), alpha, channel));
             }
         }
-        DynamicImage::ImageRgb16(color) => {
-            let map = window.of_16_bits(color.as_raw().iter().copied());
-            for (out, pixel) in rgb.iter_mut().zip(color.as_raw().as_chunks::<3>().0) {
+        ColorType::Rgb16 => {
+            let map = window.of_16_bits(stored.iter().copied());
+            for (out, pixel) in rgb.iter_mut().zip(stored.as_chunks::<3>().0) {
                 *out = pixel.map(&map);
             }
         }
-        DynamicImage::ImageRgba16(color) => {
-            let pixels = color.as_raw().as_chunks::<4>().0;
+        _ => {
+            let pixels = stored.as_chunks::<4>().0;
             let map = window.of_16_bits(pixels.iter().flat_map(|pixel| pixel[..3].iter().copied()));
             for (out, pixel) in rgb.iter_mut().zip(pixels) {
-                *out = std::array::from_fn(|channel| over(map(pixel[channel]), opacity(pixel[3]), channel));
-            }
-        }
-        other if !other.color().has_alpha() => {
-            out.copy_from_slice(other.into_rgb8().as_raw());
-        }
-        other => {
-            for (out, rgba) in rgb.iter_mut().zip(other.into_rgba8().as_raw().as_chunks::<4>().0) {
-                *out = std::array::from_fn(|channel| over(rgba[channel], rgba[3], channel));
+                *out = std::array::from_fn(|channel| over(map(pixel[channel]), pixel[3], channel));
             }
         }
     }
