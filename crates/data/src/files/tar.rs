@@ -2,8 +2,8 @@
 //!
 //! Archives are read, never extracted. An archive that is not compressed is read by its headers alone; a compressed
 //! one is decompressed once, to the end of the file, where its checksum is, with nothing kept. What follows the mark
-//! of an archive's end is read on: archives that were put one behind another are one. In WebDataset's layout a sample is the files of one
-//! name up to its first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
+//! of an archive's end is read on: archives that were put one behind another are one. In WebDataset's layout a sample
+//! is the files of one name up to its first dot: `0017.jpg` and `0017.cls` are an image and its label, a number.
 
 use std::collections::HashMap;
 use std::fs::File;
