@@ -17,7 +17,9 @@ pub const FORMS: &str = "\
 DATA is a folder of images (searched recursively), one sub-folder per class, train/ and test/ of either (and unlabelled/, \
 to pretrain on); tar shards \
 (WebDataset: a folder of them, one file, or a pattern such as 'shard-{000..146}.tar'; .tar.gz and .tar.zst too); Parquet \
-files with a column of images (Hugging Face); a .zip; a list of paths (.txt, .csv); CIFAR-10, CIFAR-100 or STL-10 \
+files with a column of images (Hugging Face); a .zip; a list of paths (.txt, one a line; .csv or .tsv, its columns \
+path, or file, image and the like; label or class; and split, with train and test; relative paths are looked up from the \
+list's folder); CIFAR-10, CIFAR-100 or STL-10 \
 binaries; or IDX files (MNIST). The kind is detected (`simclr data DATA` shows it). Several are read as one.";
 
 /// Opens data sets, and remembers what it finds in their folders and archives.
@@ -51,6 +53,7 @@ impl Opening {
         let shown: Vec<String> =
             paths.iter().map(|path| terminal::inert(&path.display().to_string())).collect();
         terminal::say(&line(&shown.join(" "), &source));
+        source.left_out.notes.iter().for_each(|note| terminal::say(note));
         match source.left_out.broken.first() {
             Some(LeftOutFile { name, reason }) if self.strict => {
                 Err(DataError::Image { name: name.clone(), reason: format!("{reason} (data.strict)") })

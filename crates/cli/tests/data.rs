@@ -153,3 +153,32 @@ fn classes_that_nothing_is_learnt_of_hinder_evaluations_alone() {
     simclr(&["knn", path(&run), "--train", path(&data)])
         .expect(2, &["class \"class 2\" of the test images is not among the 2 classes"]);
 }
+
+#[test]
+fn lists_of_other_separators_columns_and_folders() {
+    let (_dir, data) = small_data();
+    let list = |name: &str, text: &str| {
+        let list = data.join(name);
+        fs::write(&list, text).unwrap();
+        list
+    };
+    let rows = |separator: &str, column: &str| -> String {
+        let row = |number: u32| format!("class {0}/{number}.png{separator}class {0}\n", number % 3);
+        format!("path{separator}{column}\n") + &(0..16).map(row).collect::<String>()
+    };
+    for separator in [",", ";", "\t"] {
+        let list = list("list.csv", &rows(separator, "label"));
+        let reply = simclr(&["data", path(&list), "--json"]).expect(0, &["16 images, 3 classes"]);
+        assert_eq!(reply.json()["notes"], json!([]));
+    }
+    let breeds = list("breeds.csv", &rows(",", "breed"));
+    let note =
+        "breeds.csv: no labels: of the columns beside that of paths, \"breed\", none is called label, class";
+    simclr(&["data", path(&breeds)]).expect(0, &[note]);
+    simclr(&["pretrain", path(&breeds), "--dry-run", "--set", "train.batch=8"]).expect(0, &[note]);
+    let elsewhere = list("elsewhere.csv", &rows(";", "label").replace("class", "images/class"));
+    let from =
+        format!("looked up from its folder, {}, and semicolons are taken to separate cells", path(&data));
+    simclr(&["data", path(&elsewhere)])
+        .expect(2, &["none of the first 16 paths", "images/class 0/0.png", &from]);
+}

@@ -83,7 +83,8 @@ pub enum DataError {
 
     /// Labels were needed and the data set has none.
     #[error(
-        "this data set has no labels; put each class into a sub-folder of its own, at least two of these"
+        "this data set has no labels; put each class into a sub-folder of its own, at least two of these, or list the images \
+         in a .csv file with the columns path and label"
     )]
     NoLabels,
 

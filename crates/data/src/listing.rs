@@ -56,6 +56,8 @@ pub struct LeftOut {
     /// What may hold images and cannot be read: folders, links that lead nowhere, archives from where they are cut
     /// short. It is not among the others.
     pub broken: Vec<LeftOutFile>,
+    /// What else was found and not understood, in sentences.
+    pub notes: Vec<String>,
 }
 
 impl LeftOut {
@@ -72,6 +74,7 @@ impl LeftOut {
 
     pub(crate) fn extend(&mut self, other: LeftOut) {
         self.broken.extend(other.broken);
+        self.notes.extend(other.notes);
         self.count += other.count;
         self.images += other.images;
         let room = REMEMBERED - self.files.len();

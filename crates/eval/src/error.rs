@@ -17,7 +17,8 @@ pub enum EvalError {
     /// A data set without labels where a classifier is to be trained or tested.
     #[error(
         "the {set} images have no labels, and without labels there is no accuracy; put the images of each class \
-         into a sub-folder of its own, at least two of these, right below the folder that is given"
+         into a sub-folder of its own, at least two of these, right below the folder that is given; or list them in a \
+         .csv file with the columns path and label"
     )]
     NoLabels {
         /// "training", "test" or "validation".

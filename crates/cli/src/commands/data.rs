@@ -248,7 +248,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
     let listed = |files: &[LeftOutFile]| -> Vec<Value> {
         files.iter().map(|file| json!({ "name": file.name, "reason": file.reason })).collect()
     };
-    let LeftOut { count, files, images, broken } = &source.left_out;
+    let LeftOut { count, files, images, broken, notes } = &source.left_out;
     let Values { images: deep, least, most } = found.tones.deep;
     json!({
         "kind": source.kind.to_string(),
@@ -270,6 +270,7 @@ fn object(source: &Source, whole: &Concat, found: &Survey) -> Value {
         "mislabelled": mislabelled,
         "left_out": { "count": count, "images": images, "files": listed(files) },
         "unreadable": listed(broken),
+        "notes": notes,
     })
 }
 

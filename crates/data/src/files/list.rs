@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::archive::Opened;
 use super::{Files, ImageFiles, labels_among};
 use crate::decode::{DecodeOptions, read_file, read_sample};
-use crate::error::{DataError, inert, name_of};
+use crate::error::{DataError, inert, name_of, shown};
 use crate::fault::{Unread, probe_file};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
 use crate::listing::LeftOut;
@@ -88,10 +88,12 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let text = std::fs::read(list).map_err(|e| DataError::io(list, e))?;
     let folder = list.parent().unwrap_or(Path::new("")).to_owned();
     let exists = |path: &str| folder.join(path).is_file();
-    let tabs = has_extension(list, &["tsv"]);
-    let rows = match has_extension(list, &["csv"]) || tabs {
-        true => parse_table(&text, if tabs { b'\t' } else { b',' }, exists).map_err(bad)?,
-        false => parse_lines(&text, exists).map_err(bad)?,
+    let usual = if has_extension(list, &["tsv"]) { b'\t' } else { b',' };
+    let is_table = has_extension(list, &["csv", "tsv"]);
+    let delimiter = is_table.then(|| delimiter_of(&text, usual, exists));
+    let Table { rows, note } = match delimiter {
+        Some(delimiter) => parse_table(&text, delimiter, exists).map_err(bad)?,
+        None => Table { rows: parse_lines(&text, exists).map_err(bad)?, note: None },
     };
     // A list of what is not there is a list of something else.
     let looked_at = rows.iter().take(100);
@@ -103,7 +105,16 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
                 format!("none of the first {count} paths in it, such as {:?}, is a file", row.path)
             }
         };
-        return Err(bad(which));
+        if rows.is_empty() {
+            return Err(bad(which));
+        }
+        let cells = delimiter.map_or_else(String::new, |delimiter| {
+            format!(", and {} taken to separate cells", words_of(delimiter))
+        });
+        let from = if folder.as_os_str().is_empty() { ".".to_owned() } else { shown(&folder) };
+        return Err(bad(format!(
+            "{which}; paths that are relative are looked up from its folder, {from}{cells}"
+        )));
     }
     // Whoever gives a validation part only by name wants to train on the rest.
     let (mut train, mut tests) = (Vec::new(), BTreeMap::<usize, Vec<Row>>::new());
@@ -121,6 +132,7 @@ pub(crate) fn open(list: &Path, options: DecodeOptions) -> Result<Opened, DataEr
     let used = preferred_test(labelled(&train), tests.iter().map(labelled));
     let test = (used < tests.len()).then(|| tests.remove(used));
     let mut left_out = LeftOut::default();
+    left_out.notes.extend(note.map(|note| format!("{}: {note}", shown(list))));
     for row in tests.into_iter().flatten() {
         left_out.push(inert(&row.path), "of another part to test on than the one that is used");
         left_out.images += 1;
@@ -191,13 +203,44 @@ pub(crate) fn parse_lines(text: &[u8], exists: impl Fn(&str) -> bool) -> Result<
         .collect())
 }
 
+/// What separates the cells of a table, by its first line: the first of some separators with which a cell of it is the
+/// name of a column or a file, the `usual` one before others; else one that is in it.
+fn delimiter_of(text: &[u8], usual: u8, exists: impl Fn(&str) -> bool) -> u8 {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let line = String::from_utf8_lossy(text.split(|&byte| byte == b'\n').next().unwrap_or_default());
+    let known = [&PATH_COLUMNS[..], &LABEL_COLUMNS, &SPLIT_COLUMNS].concat();
+    let is_cell = |cell: &str| {
+        let cell = cell.trim().trim_matches('"');
+        known.iter().any(|name| name.eq_ignore_ascii_case(cell)) || (!cell.is_empty() && exists(cell))
+    };
+    let separators = [usual, b',', b';', b'\t'];
+    let fits = |&&separator: &&u8| line.split(char::from(separator)).any(is_cell);
+    let separates = |&&separator: &&u8| line.contains(char::from(separator));
+    *separators.iter().find(fits).or_else(|| separators.iter().find(separates)).unwrap_or(&usual)
+}
+
+fn words_of(delimiter: u8) -> &'static str {
+    match delimiter {
+        b',' => "commas are",
+        b';' => "semicolons are",
+        _ => "tabs are",
+    }
+}
+
+/// What a table holds.
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    /// What is to be said of its columns.
+    note: Option<String>,
+}
+
 /// A table with a column of paths, and maybe one of labels and one of parts; without a head, the first column holds the
 /// paths and the second the labels.
 pub(crate) fn parse_table(
     text: &[u8],
     delimiter: u8,
     exists: impl Fn(&str) -> bool,
-) -> Result<Vec<Row>, String> {
+) -> Result<Table, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text);
@@ -207,6 +250,7 @@ pub(crate) fn parse_table(
     });
     let first = records.next().ok_or("it holds no lines")??;
     let columns = Columns::of(&first.1, exists);
+    let note = columns.note(&first.1);
     let mut rows = Vec::new();
     for record in (!columns.headed).then_some(Ok(first)).into_iter().chain(records) {
         let (line, record) = record?;
@@ -227,7 +271,7 @@ pub(crate) fn parse_table(
     }
     match rows.is_empty() {
         true => Err("it holds no paths; a column called \"path\" would be right".to_owned()),
-        false => Ok(rows),
+        false => Ok(Table { rows, note }),
     }
 }
 
@@ -258,6 +302,16 @@ impl Columns {
             None => Self { path: 0, label: Some(1), split: None, headed: false },
         }
     }
+
+    /// What is to be said of a head that has columns of which none is known to hold labels.
+    fn note(&self, head: &csv::StringRecord) -> Option<String> {
+        let others = (0..head.len()).filter(|&at| at != self.path && Some(at) != self.split);
+        let others: Vec<String> = others.map(|at| format!("{:?}", head[at].trim())).collect();
+        (self.headed && self.label.is_none() && !others.is_empty()).then(|| {
+            let (others, known) = (others.join(", "), LABEL_COLUMNS.join(", "));
+            format!("no labels: of the columns beside that of paths, {others}, none is called {known}")
+        })
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +322,10 @@ mod tests {
 
     fn row(path: &str, label: Option<&str>) -> Row {
         Row { path: path.to_owned(), label: label.map(str::to_owned), split: None }
+    }
+
+    fn rows_of(text: &[u8], delimiter: u8, exists: impl Fn(&str) -> bool) -> Result<Vec<Row>, String> {
+        parse_table(text, delimiter, exists).map(|table| table.rows)
     }
 
     #[test]
@@ -288,23 +346,48 @@ mod tests {
     fn tables_with_and_without_a_head() {
         let none = |_: &str| false;
         let table =
-            parse_table(b"id,Path,label,split\n1,\"a,b.jpg\",cat,val\n2,c.jpg,,train\n", b',', none).unwrap();
+            rows_of(b"id,Path,label,split\n1,\"a,b.jpg\",cat,val\n2,c.jpg,,train\n", b',', none).unwrap();
         assert_eq!(table[0], Row { split: Some(Split::Test(2)), ..row("a,b.jpg", Some("cat")) });
         assert_eq!(table[1], Row { split: Some(Split::Train), ..row("c.jpg", None) });
-        assert_eq!(parse_table(b"a.jpg\tdog\n", b'\t', none).unwrap(), [row("a.jpg", Some("dog"))]);
-        assert!(parse_table(b"", b',', none).is_err());
-        assert!(parse_table(b"path\n", b',', none).is_err());
+        assert_eq!(rows_of(b"a.jpg\tdog\n", b'\t', none).unwrap(), [row("a.jpg", Some("dog"))]);
+        assert!(rows_of(b"", b',', none).is_err());
+        assert!(rows_of(b"path\n", b',', none).is_err());
         // A head of which not all is known; and none, where the first cell is a file.
         let expected = [row("a.jpg", Some("dog"))];
-        assert_eq!(parse_table(b"img_path,label\na.jpg,dog\n", b',', none).unwrap(), expected);
-        assert_eq!(parse_table(b"label,where\ndog,a.jpg\n", b',', none).unwrap(), expected);
-        let class = parse_table(b"a.jpg,class\n", b',', |path| path == "a.jpg").unwrap();
+        assert_eq!(rows_of(b"img_path,label\na.jpg,dog\n", b',', none).unwrap(), expected);
+        assert_eq!(rows_of(b"label,where\ndog,a.jpg\n", b',', none).unwrap(), expected);
+        let class = rows_of(b"a.jpg,class\n", b',', |path| path == "a.jpg").unwrap();
         assert_eq!(class, [row("a.jpg", Some("class"))]);
     }
 
     #[test]
+    fn separators_are_seen_in_the_first_line() {
+        let delimiter =
+            |text: &[u8], usual| char::from(delimiter_of(text, usual, |path| path.ends_with(".jpg")));
+        assert_eq!(delimiter(b"path;label\na.jpg;cat\n", b','), ';');
+        assert_eq!(delimiter(b"\xef\xbb\xbf\"File\"\tx,y\n", b','), '\t');
+        assert_eq!(delimiter(b"x,y.jpg;cat\n", b','), ';');
+        assert_eq!(delimiter(b"a.jpg,cat;dog\n", b','), ',');
+        assert_eq!(delimiter(b"path,label\n", b'\t'), ',');
+        assert_eq!(delimiter(b"path\n", b'\t'), '\t');
+        // Nothing of it is known.
+        assert_eq!(delimiter(b"where;what\n", b','), ';');
+        assert_eq!(delimiter(b"where,what;who\n", b','), ',');
+    }
+
+    #[test]
+    fn columns_that_are_not_understood_are_named() {
+        let note = |text: &[u8]| parse_table(text, b',', |_| false).unwrap().note;
+        let told = note(b"path,breed,split,age\na.jpg,pug,train,3\n").unwrap();
+        assert!(told.contains("\"breed\", \"age\", none is called label, class, "), "{told}");
+        assert_eq!(note(b"path,breed,label\na.jpg,pug,dog\n"), None);
+        assert_eq!(note(b"path,split\na.jpg,train\n"), None);
+        assert_eq!(note(b"a.jpg,pug\n"), None);
+    }
+
+    #[test]
     fn parts_that_are_not_known_are_named() {
-        let error = parse_table(b"path,split\na.jpg,train\nb.jpg,holdout\n", b',', |_| true).unwrap_err();
+        let error = rows_of(b"path,split\na.jpg,train\nb.jpg,holdout\n", b',', |_| true).unwrap_err();
         assert!(error.starts_with("line 3 names a part \"holdout\""), "{error}");
         assert!(error.contains("train, training, test"), "{error}");
     }
