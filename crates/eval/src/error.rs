@@ -130,14 +130,14 @@ pub enum EvalError {
         trainings: usize,
     },
     /// A run in which nothing was trained yet, or whose import was interrupted.
-    #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref(), failure.as_ref()))]
+    #[error("{} has no checkpoint yet; {}", run.display(), first_step(imported.as_deref(), failure.as_deref()))]
     NoCheckpoint {
         /// The run folder.
         run: PathBuf,
         /// The file that it was to be imported from, if it was.
         imported: Option<String>,
         /// What ended its training, if something did.
-        failure: Option<Failure>,
+        failure: Option<Box<Failure>>,
     },
     /// An error of the run folder, of a checkpoint or of the encoder.
     #[error(transparent)]

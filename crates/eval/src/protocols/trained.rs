@@ -56,7 +56,7 @@ impl TrainedEncoder {
         let found = found.ok_or_else(|| EvalError::NoCheckpoint {
             run: path.to_path_buf(),
             imported: run.imported().map(str::to_owned),
-            failure: Failure::of(&run),
+            failure: Failure::of(&run).map(Box::new),
         })?;
         let (model, config) = Model::from_checkpoint(&found.checkpoint, device)?;
         let meta = &found.checkpoint.meta;
