@@ -29,7 +29,7 @@ pub enum DataError {
         /// The folder or archive.
         path: PathBuf,
         /// The files that are there.
-        left_out: LeftOut,
+        left_out: Box<LeftOut>,
     },
 
     /// A pattern of paths that stands for none.

@@ -142,7 +142,7 @@ impl Opener {
                 return Ok(source);
             }
         }
-        Err(DataError::NoImages { path: path.to_owned(), left_out: listing.left_out.clone() })
+        Err(DataError::NoImages { path: path.to_owned(), left_out: Box::new(listing.left_out.clone()) })
     }
 
     fn open_file(&mut self, path: &Path) -> Result<Source, DataError> {

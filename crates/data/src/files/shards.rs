@@ -287,7 +287,7 @@ fn load(paths: &[PathBuf], index: &mut Index, left_out: &mut LeftOut) -> Result<
         shards.shards.push(Shard { path: path.clone(), packing, members, first });
     }
     match shards.len {
-        0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: left_out.clone() }),
+        0 => Err(DataError::NoImages { path: paths[0].clone(), left_out: Box::new(left_out.clone()) }),
         _ => Ok(shards),
     }
 }

@@ -156,7 +156,7 @@ pub(crate) fn open(path: &Path, options: DecodeOptions) -> Result<Opened, DataEr
         }
     }
     if found.is_empty() {
-        return Err(DataError::NoImages { path: path.to_owned(), left_out });
+        return Err(DataError::NoImages { path: path.to_owned(), left_out: Box::new(left_out) });
     }
     // As a folder is sorted: component by component.
     found.sort_by(|(a, _), (b, _)| a.split(|&byte| byte == b'/').cmp(b.split(|&byte| byte == b'/')));

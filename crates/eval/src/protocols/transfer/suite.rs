@@ -172,7 +172,7 @@ impl<'t> SetTable<'t> {
     fn metric(&self, word: &str) -> Result<Metric, EvalError> {
         let words = Metric::ALL.map(Metric::word);
         let found = Metric::ALL.into_iter().find(|metric| metric.word() == word);
-        found.ok_or_else(|| self.bad("metric", format!("{word:?}"), &one_of(word, &words)))
+        found.ok_or_else(|| self.bad("metric", format!("{word:?}"), one_of(word, &words)))
     }
 
     fn without_metric(&self, name: &str) -> EvalError {
