@@ -30,7 +30,10 @@ impl Run<'_> {
         let Measured { health, knn_top1, skipped } = self.measure()?;
         self.list_skipped(skipped, observer)?;
         let mean = |sum: f64| sum / steps.max(1) as f64;
-        if !self.watch_for_collapse(health.as_ref(), observer) {
+        // Of projections that are narrow because nothing is learnt at such a temperature, that is to be said.
+        let is_hot = self.config.loss.temperature > HOT;
+        let guesses = is_hot && self.watch_for_guessing(mean(loss), observer);
+        if !guesses && !self.watch_for_collapse(health.as_ref(), observer) && !is_hot {
             self.watch_for_guessing(mean(loss), observer);
         }
         let record = EpochRecord {
@@ -99,11 +102,11 @@ impl Run<'_> {
         narrow && stays
     }
 
-    /// Warns, once, of a loss that stays what it is where all candidates are equally likely.
-    fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) {
+    /// Warns, once, of a loss that stays what it is where all candidates are equally likely. Returns whether it has.
+    fn watch_for_guessing(&mut self, loss: f64, observer: &mut dyn Observer) -> bool {
         let Config { train, loss: LossConfig { name, .. }, .. } = self.config;
         if *name != LossName::NtXent || !self.keeps() || self.guessing == Guessing::Told {
-            return;
+            return self.guessing == Guessing::Told;
         }
         let candidates = 2 * train.batch - 1;
         let guessing = (candidates as f64).ln();
@@ -123,6 +126,7 @@ impl Run<'_> {
                  loss.temperature if it is above 1, raise optim.rate if it is tiny, and see that the images differ"
             ));
         }
+        self.guessing == Guessing::Told
     }
 
     /// The standard deviation of the similarities in the last step, where it is small and can be told: a softmax that
