@@ -36,7 +36,9 @@ fn the_checksum_behind_a_compressed_archive_is_compared() {
         let source = opened(name, packed);
         assert_eq!(source.train.len(), 12);
         let told = broken(&source);
-        let expected = format!("{name}: the archive has 12 entries and its end, but is damaged (");
+        let expected = format!(
+            "{name}: damaged: zeros follow entry 12, but the archive does not end there as it should ("
+        );
         assert!(told.starts_with(&expected) && told.contains("checksum"), "{told}");
     }
 }
@@ -57,6 +59,17 @@ fn images_behind_a_hole_are_read_and_it_is_told() {
                 format!("{name}: {zeros} bytes of zeros at byte 3072 of the archive, after entry 3, ");
             assert!(told.starts_with(&expected) && told.contains("goes on"), "{told}");
         }
+    }
+}
+
+#[test]
+fn a_header_of_zeros_is_told() {
+    let mut whole = images();
+    whole[6 * 512..7 * 512].fill(0);
+    for (name, bytes) in [("a.tar", whole.clone()), ("a.tar.gz", gzip(whole))] {
+        let source = opened(name, bytes);
+        let told = broken(&source);
+        assert!(source.train.len() == 3 && told.contains("damaged") && told.contains("entry 3"), "{told}");
     }
 }
 

@@ -257,9 +257,9 @@ impl Found {
         let wrong = match end {
             Err(error) if entries == 0 => Some(format!("not read as a tar archive: {error}")),
             // Only of a stream is it known how far it was read.
-            Err(error) if known.is_none() && zeros >= MARK => {
-                Some(format!("the archive has {entries} entries and its end, but is damaged ({error})"))
-            }
+            Err(error) if known.is_none() && zeros >= MARK => Some(format!(
+                "damaged: zeros follow entry {entries}, but the archive does not end there as it should ({error})"
+            )),
             Err(error) => {
                 Some(format!("the archive is cut short or damaged after entry {entries} ({error})"))
             }
