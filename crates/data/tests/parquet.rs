@@ -95,9 +95,9 @@ fn what_is_no_table_of_images_is_named() {
     }
 }
 
-/// A table of two row groups, each with one image of the values 50 and 60, that have no checksum of their own. The
-/// page of the second has one: the crate that writes the table writes none, so that it is put in.
-fn table_with_a_checksum() -> Vec<u8> {
+/// A table of row groups with one image each, of these values, that have no checksum of their own. The page of the last
+/// has one: the crate that writes the table writes none, so that it is put in.
+fn table_with_a_checksum(values: &[u8]) -> Vec<u8> {
     let schema = parse_message_type("message m { required binary image; }").unwrap();
     let options = WriterProperties::builder()
         .set_dictionary_enabled(false)
@@ -105,7 +105,7 @@ fn table_with_a_checksum() -> Vec<u8> {
         .set_offset_index_disabled(true)
         .build();
     let mut writer = SerializedFileWriter::new(Vec::new(), schema.into(), options.into()).unwrap();
-    for value in [50, 60] {
+    for &value in values {
         let mut rows = writer.next_row_group().unwrap();
         let mut column = rows.next_column().unwrap().unwrap();
         let image = ByteArray::from([&b"P6 4 3 255\n"[..], &[value; 36]].concat());
@@ -117,7 +117,8 @@ fn table_with_a_checksum() -> Vec<u8> {
 
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(bytes.clone())).unwrap();
     let mut groups = metadata.row_groups().to_vec();
-    let (start, len) = groups[1].column(0).byte_range();
+    let last = groups.len() - 1;
+    let (start, len) = groups[last].column(0).byte_range();
     let (start, end) = (start as usize, (start + len) as usize);
     // In Thrift: the kind of page and its two sizes, each a field and one byte that holds twice the number. The
     // checksum is the next field, of five bytes, and shortens the step to the one after it by one.
@@ -135,9 +136,9 @@ fn table_with_a_checksum() -> Vec<u8> {
     bytes.truncate(end);
     bytes.splice(start + 6..start + 7, field);
 
-    let column = groups[1].column(0).clone().into_builder();
+    let column = groups[last].column(0).clone().into_builder();
     let column = column.set_total_compressed_size(len as i64 + 6).build().unwrap();
-    groups[1] = groups[1].clone().into_builder().set_column_metadata(vec![column]).build().unwrap();
+    groups[last] = groups[last].clone().into_builder().set_column_metadata(vec![column]).build().unwrap();
     let metadata = metadata.into_builder().set_row_groups(groups).build();
     ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
     bytes
@@ -147,7 +148,7 @@ fn table_with_a_checksum() -> Vec<u8> {
 fn the_checksum_of_a_page_is_compared() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("a.parquet");
-    let mut bytes = table_with_a_checksum();
+    let mut bytes = table_with_a_checksum(&[50, 60]);
     fs::write(&file, &bytes).unwrap();
     assert_eq!(colors(&*open(&file).unwrap().train), [50, 60]);
     let at = bytes.windows(36).position(|pixels| pixels == [60; 36]).unwrap();
@@ -157,6 +158,12 @@ fn the_checksum_of_a_page_is_compared() {
     assert_eq!(source.train.read(0, &mut scratch).unwrap().pixels[0], 50);
     let message = source.train.read(1, &mut scratch).unwrap_err().to_string();
     assert!(message.starts_with("a.parquet row 1: ") && message.contains("checksum"), "{message}");
+    // The first page, which is looked at before: the table may hold others.
+    let mut bytes = table_with_a_checksum(&[60]);
+    let at = bytes.windows(36).position(|pixels| pixels == [60; 36]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    assert!(open(&file).unwrap().train.read(0, &mut scratch).is_err());
 }
 
 /// Whatever is damaged, opening and reading return.
