@@ -231,7 +231,7 @@ fn what_images_take_of_the_gpu_is_foreseen() {
 #[test]
 fn what_a_gpu_cannot_make_is_made_on_the_processor() {
     let refused = |device: &Device, config: &Config| {
-        let error = train(device, config, None).err().expect("it is refused").to_string();
+        let error = train(device, config, None).expect_err("it is refused").to_string();
         assert!(error.contains("data.views_on is \"gpu\""), "{error}");
         error
     };
