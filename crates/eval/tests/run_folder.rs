@@ -99,5 +99,5 @@ fn the_report_holds_what_the_run_tells() {
     std::fs::write(run.metrics(), line.to_owned() + &later).unwrap();
     let page = assemble_report(&run, &config(), Pictures::default()).unwrap().render();
     // In the table and at the top.
-    assert_eq!(page.matches(", after step 7 of 14</").count(), 2);
+    assert_eq!(page.matches("after step 7 of 14</").count(), 2);
 }
