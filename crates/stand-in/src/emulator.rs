@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use simclr_cuda::{CudaError, Launch, Launcher, Memory, Program, Result};
@@ -14,7 +14,7 @@ use crate::values::Guarded;
 type Entry = unsafe extern "C" fn(*const *const c_void, u32, *const u32, u32, i32) -> *const c_char;
 
 /// The libraries that were translated, each once. A library has one set of threads: it runs one kernel at a time.
-static LIBRARIES: Mutex<BTreeMap<Program, Library>> = Mutex::new(BTreeMap::new());
+static LIBRARIES: Mutex<BTreeMap<Program, Arc<Mutex<Library>>>> = Mutex::new(BTreeMap::new());
 
 /// In which order threads and blocks run.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,8 @@ pub fn in_every_order<R: PartialEq>(test: impl Fn(&Emulator) -> R) -> R {
 // parts of it are; memory is allocated as long and aligned as was asked for.
 unsafe impl Launcher for Emulator {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
-        let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-        let library = libraries.entry(launch.program).or_insert_with(|| translated(launch.program));
+        let library = library(launch.program);
+        let library = library.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("emulated_{}", launch.kernel);
         // SAFETY: the name is that of an exported function of this signature, which the header defines; the
         // arguments are the caller's promise.
@@ -93,6 +93,12 @@ unsafe impl Launcher for Emulator {
         memory.write(bytes);
         Ok(Box::new(memory))
     }
+}
+
+/// The library of a program, for one kernel at a time.
+fn library(program: Program) -> Arc<Mutex<Library>> {
+    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    libraries.entry(program).or_insert_with(|| Arc::new(Mutex::new(translated(program)))).clone()
 }
 
 /// The library of a program, loaded.

@@ -5,6 +5,7 @@
 // block must come to each barrier and every lane of a warp to each shuffle, and threads and blocks can be run in
 // other orders, which must not change a bit.
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -38,7 +39,9 @@ struct Triple {
 enum class State { READY, AT_BLOCK, AT_WARP, DONE };
 
 struct Thread {
-    ucontext_t context;
+    // Where it goes on, if its fiber has begun.
+    jmp_buf place;
+    bool begun;
     State state;
     // What the thread shows the other lanes of its warp.
     unsigned char shown[48];
@@ -49,7 +52,7 @@ constexpr unsigned WARP_SIZE = 32;
 
 static std::vector<Thread> threads;
 static std::vector<char> stacks;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static unsigned current;
 static void (*entry)(void *);
 static void *entry_data;
@@ -60,15 +63,41 @@ static emulated::Triple threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-static void wait_at(State barrier) {
-    threads[current].state = barrier;
-    swapcontext(&threads[current].context, &scheduler);
+// Lets the scheduler go on, until it comes back to the thread. A swapcontext would ask the system for its mask of
+// signals each time, which takes longer than most kernels have to do between two barriers.
+static void leave(State state) {
+    threads[current].state = state;
+    if (!_setjmp(threads[current].place)) _longjmp(scheduler, 1);
 }
 
+static void wait_at(State barrier) { leave(barrier); }
+
+// A fiber serves as the same thread of block after block.
 static void begin() {
-    entry(entry_data);
-    threads[current].state = State::DONE;
-    swapcontext(&threads[current].context, &scheduler);
+    for (;;) {
+        entry(entry_data);
+        leave(State::DONE);
+    }
+}
+
+// Runs the current thread until it leaves.
+static void go_on() {
+    if (_setjmp(scheduler)) return;
+    Thread &thread = threads[current];
+    if (thread.begun) _longjmp(thread.place, 1);
+    thread.begun = true;
+    static ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = stacks.data() + current * STACK;
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, begin, 0);
+    setcontext(&context);
+}
+
+// Those that are in the middle of something will not end it.
+static void begin_anew() {
+    for (Thread &thread : threads) thread.begun = false;
 }
 
 template <class V> inline V exchanged(V value, unsigned lane) {
@@ -141,29 +170,24 @@ static bool permutes(unsigned count, int order) {
 static const char *run_block(unsigned count, int order) {
     size_t shared = __start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0;
     if (shared) std::memset(__start_emulated_shared, 0xff, shared);
-    for (unsigned i = 0; i < count; ++i) {
-        Thread &thread = threads[i];
-        thread.state = State::READY;
-        getcontext(&thread.context);
-        thread.context.uc_stack.ss_sp = stacks.data() + i * STACK;
-        thread.context.uc_stack.ss_size = STACK;
-        thread.context.uc_link = nullptr;
-        makecontext(&thread.context, begin, 0);
-    }
+    for (unsigned i = 0; i < count; ++i) threads[i].state = State::READY;
     for (;;) {
         bool all_done = true;
         for (unsigned i = 0; i < count; ++i) {
             current = place(i, count, order);
             if (threads[current].state == State::READY) {
                 threadIdx = {current, 0, 0};
-                swapcontext(&scheduler, &threads[current].context);
+                go_on();
             }
             all_done = all_done && threads[current].state == State::DONE;
         }
         if (all_done) return nullptr;
         bool ready = false;
         for (unsigned i = 0; i < count; ++i) ready = ready || threads[i].state == State::READY;
-        if (!ready && !release(count)) return "threads of a block or lanes of a warp do not come to the same barrier";
+        if (!ready && !release(count)) {
+            begin_anew();
+            return "threads of a block or lanes of a warp do not come to the same barrier";
+        }
     }
 }
 
@@ -189,6 +213,8 @@ static const char *run(const unsigned *grid, unsigned count, int order) {
     if (threads.size() < count) {
         threads.resize(count);
         stacks.resize(count * STACK);
+        // Stacks have moved.
+        begin_anew();
     }
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {count, 1, 1};
