@@ -286,6 +286,7 @@ pub fn summary(evaluation: &Evaluation) -> Value {
         "per_class": trained.per_class,
         "confusion": trained.confusion,
         "settings": trained.details,
+        "random_settings": random.as_ref().map(|random| &random.details),
         "data": evaluation.data,
         "train_images": evaluation.train_images,
         "test_images": evaluation.test_images,

@@ -33,24 +33,28 @@ impl Watching {
                 self.advance(detail.clone(), detail, done as u64, batches as u64);
             }
             Progress::Fitting { side } => self.begin(format!("{side}, logistic regression"), None),
-            Progress::Planned { images, of, epochs, batch, rate, memory } => {
+            Progress::Planned { images, of, epochs, batch, rate, rates, memory } => {
+                let choice = match rates {
+                    1 => String::new(),
+                    more => format!(" or what does best of {more}, tried on four fifths of the labels"),
+                };
                 terminal::say(&format!(
-                    "{} of {} labels: {}",
+                    "{} of {} labels: {}{choice}",
                     terminal::grouped(images as u64),
                     terminal::grouped(of as u64),
                     training_plan(images, (epochs, batch, rate)),
                 ));
                 terminal::say(&memory.to_string());
             }
-            Progress::Tried { number, of, rate, decay, score, .. } => {
+            Progress::Tried { side, number, of, rate, decay, score } => {
                 let found = score.map_or("the loss became no number".to_owned(), |score| {
                     format!("{} on validation", terminal::percent(score))
                 });
-                let (rate, decay) = (scientific(rate), scientific(decay));
-                terminal::say(&format!(
-                    "{}{number} of {of}: rate {rate}, decay {decay}: {found}",
-                    self.subject
-                ));
+                let settings = match decay {
+                    Some(decay) => format!("rate {}, decay {}", scientific(rate), scientific(decay)),
+                    None => format!("{side}, rate {}", short(rate)),
+                };
+                terminal::say(&format!("{}{number} of {of}: {settings}: {found}", self.subject));
             }
             Progress::Epoch { side, learner, epoch, epochs, loss, top1, .. } => {
                 let detail =

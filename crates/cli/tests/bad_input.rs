@@ -290,6 +290,8 @@ fn settings_that_make_no_sense() {
         ("finetune", ["--labels", "0%"], "a share, such as 1%"),
         ("finetune", ["--labels", "many"], "a share, such as 1%"),
         ("finetune", ["--weight-decay", "-1"], "a number of 0 or more"),
+        ("finetune", ["--rate", "0"], "a number above 0"),
+        ("finetune", ["--rate", "0.1,fast"], "or tuned"),
         ("finetune", ["--head-layers", "-1"], "invalid"),
     ] {
         let given = [command, "run", "--train", path(&data), argument[0], argument[1]];

@@ -117,6 +117,25 @@ fn fine_tune(run: &Path, parts: &Path, dir: &Path) {
     let classes = &metadata["classes"];
     assert!(classes.starts_with("[\"class 0\",") && classes.ends_with("\"class 5\"]"), "{classes}");
 
+    let tuned = ["--rate", "tuned", "--json"];
+    let reply = simclr(&[&finetune[..], &tuned].concat()).expect(
+        0,
+        &[
+            "or what does best of 4, tried on four fifths of the labels",
+            "4 of 4: trained encoder, rate 0.0527: ",
+            "4 of 4: random encoder, rate 0.0527: ",
+        ],
+    );
+    let result = reply.json();
+    assert_eq!(result["protocol"], "finetune-50%-epochs-2-rate-tuned");
+    for settings in [&result["settings"], &result["random_settings"]] {
+        let tried = settings["rates"].as_array().unwrap();
+        assert!(
+            tried.len() == 4 && tried.iter().any(|trial| trial["rate"] == settings["rate"]),
+            "{settings}"
+        );
+    }
+
     let out = dir.join("tuned/here");
     let from_head = ["--head-layers", "1", "--no-random", "--out", path(&out)];
     let table = simclr(&[&finetune[..], &from_head].concat()).expect(0, &["tuned/here"]).out;

@@ -8,13 +8,13 @@ use common::{RGB, Toy, config, models, splits};
 use simclr_data::made;
 use simclr_engine::Device;
 use simclr_eval::EvalError;
-use simclr_eval::protocols::{FineTune, FineTuned, Labels, Progress, Side, Splits, Versus, finetune};
+use simclr_eval::protocols::{FineTune, FineTuned, Labels, Progress, Rate, Side, Splits, Versus, finetune};
 use simclr_train::checkpoint::NamedTensor;
 use simclr_train::config::Memory;
 use simclr_train::{Model, memory};
 
 fn quick(labels: Labels) -> FineTune {
-    FineTune { epochs: Some(5), batch: Some(12), rate: Some(0.05), ..FineTune::new(labels) }
+    FineTune { epochs: Some(5), batch: Some(12), rate: Rate::Is(0.05), ..FineTune::new(labels) }
 }
 
 const HALF: Labels = Labels::Percent(50.0);
@@ -126,7 +126,7 @@ fn settings_follow_the_paper_and_the_images() {
     let given = FineTune {
         epochs: Some(7),
         batch: Some(64),
-        rate: Some(1.0),
+        rate: Rate::Is(1.0),
         weight_decay: 0.5,
         ..FineTune::new(one)
     };
@@ -141,13 +141,58 @@ fn what_cannot_be_done_is_said() {
     let few = fail(quick(Labels::Percent(1.0))).to_string();
     assert!(few.starts_with("labels 1%: ") && few.contains("a number from 3 to 120"), "{few}");
     assert!(matches!(fail(quick(Labels::Images(121))), EvalError::Labels { .. }));
-    let rate = FineTune { rate: Some(-1.0), ..quick(HALF) };
+    let rate = FineTune { rate: Rate::Is(-1.0), ..quick(HALF) };
     assert!(matches!(fail(rate), EvalError::Option { name: "rate", .. }));
     let batch = fail(FineTune { batch: Some(61), ..quick(HALF) }).to_string();
     assert!(batch.contains("batch = 61") && batch.contains("60"), "{batch}");
-    let diverged = fail(FineTune { rate: Some(1e30), ..quick(HALF) });
+    let diverged = fail(FineTune { rate: Rate::Is(1e30), ..quick(HALF) });
     assert!(matches!(diverged, EvalError::Diverged { epoch: 1, .. }), "{diverged}");
     assert!(diverged.to_string().contains("in epoch 1 at rate "), "{diverged}");
+}
+
+/// A rate that does nothing, one that learns, and one that diverges.
+#[test]
+fn each_network_has_the_rate_that_does_best_on_a_part_of_its_labels() {
+    let rates = [1e30, 1e-12, 0.05];
+    let options = FineTune { rate: Rate::BestOf(rates.to_vec()), ..quick(HALF) };
+    let mut tried = Vec::new();
+    let tuned = finetune(&models(2), &splits(), &options, &mut |progress| match progress {
+        Progress::Tried { side, rate, score, decay: None, .. } => tried.push((side, rate, score.is_some())),
+        Progress::Planned { rate, rates, .. } => assert_eq!((rate, rates), (1e-12, 3)),
+        _ => {}
+    })
+    .unwrap();
+    let of = |side| [(side, 1e-12, true), (side, 0.05, true), (side, 1e30, false)];
+    assert_eq!(tried, [of(Side::Trained), of(Side::Random)].concat());
+    let FineTuned { evaluation, steps, .. } = tuned;
+    assert_eq!(evaluation.protocol, "finetune-50%-epochs-5-batch-12-rate-1e-12+0.05+1e30");
+    // It learnt from all of the labels once the rate was chosen.
+    assert_eq!((evaluation.train_images, steps), (60, 25));
+    for scores in [&evaluation.trained, evaluation.random.as_ref().unwrap()] {
+        let details = &scores.details;
+        assert_eq!((&details["rate"], &details["validation_images"]), (&0.05.into(), &12.into()));
+        let trials = details["rates"].as_array().unwrap();
+        assert_eq!(trials.len(), 3);
+        assert!(trials[1]["validation"].as_f64() > trials[0]["validation"].as_f64(), "{trials:?}");
+        assert!(trials[2]["validation"].is_null(), "{trials:?}");
+    }
+    // The same as at that rate from the beginning.
+    let given = finetune(&models(2), &splits(), &quick(HALF), &mut |_| ()).unwrap();
+    assert_eq!(
+        bits(&given.weights),
+        bits(&finetune(&models(2), &splits(), &options, &mut |_| ()).unwrap().weights)
+    );
+
+    let fail = |rates: &[f64], labels| {
+        let options = FineTune { rate: Rate::BestOf(rates.to_vec()), ..quick(labels) };
+        finetune(&models(2), &splits(), &options, &mut |_| ()).unwrap_err()
+    };
+    assert!(matches!(fail(&[1e30, 1e31], HALF), EvalError::AllDiverged { trainings: 2 }));
+    assert!(matches!(fail(&[0.1, -1.0], HALF), EvalError::Option { name: "rate", .. }));
+    assert!(matches!(fail(&[], HALF), EvalError::Option { name: "rate", .. }));
+    let single = FineTune { batch: Some(3), rate: Rate::Tuned, ..quick(Labels::Images(3)) };
+    let single = finetune(&models(2), &splits(), &single, &mut |_| ()).unwrap_err();
+    assert!(single.to_string().contains("choose the rate"), "{single}");
 }
 
 #[test]

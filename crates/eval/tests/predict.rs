@@ -10,12 +10,12 @@ use simclr_data::Reading;
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
-use simclr_eval::protocols::{Classifier, FineTune, FineTuned, Labels, Predicted, Versus, finetune};
+use simclr_eval::protocols::{Classifier, FineTune, FineTuned, Labels, Predicted, Rate, Versus, finetune};
 
 /// One of few labels and few steps, so that not all images are recognised.
 fn tuned(head_layers: usize) -> FineTuned {
     let few = FineTune::new(Labels::Images(12));
-    let options = FineTune { epochs: Some(1), batch: Some(6), rate: Some(0.002), head_layers, ..few };
+    let options = FineTune { epochs: Some(1), batch: Some(6), rate: Rate::Is(0.002), head_layers, ..few };
     finetune(&Versus::alone(models(2).trained), &splits(), &options, &mut |_| ()).unwrap()
 }
 

@@ -272,7 +272,11 @@ impl Evaluation {
             (_, Some(((epochs, batch), rate)), _) => {
                 let rate = rate.as_f64().unwrap_or_default();
                 let plural = if epochs.as_u64() == Some(1) { "" } else { "s" };
-                format!("{epochs} epoch{plural} of batch {batch} at rate {}", short(rate))
+                let others = self.random.as_ref().and_then(|random| random.details.get("rate")?.as_f64());
+                let other = others
+                    .filter(|&other| other != rate)
+                    .map_or(String::new(), |other| format!(" ({}: {})", self.baseline(), short(other)));
+                format!("{epochs} epoch{plural} of batch {batch} at rate {}{other}", short(rate))
             }
             (.., Some(l2)) => format!("L2 weight {}", short(l2)),
             _ => String::new(),

@@ -62,7 +62,7 @@ pub use baseline::random_encoder;
 pub use encode::{Encoded, encode, encode_all};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};
 pub use examples::Examples;
-pub use finetune::{BadLabels, FineTune, FineTuned, Labels, finetune};
+pub use finetune::{BadLabels, BadRate, FineTune, FineTuned, Labels, Rate, finetune};
 pub use knn::knn;
 pub use linear_sgd::linear_sgd;
 pub use places::Placed;

@@ -67,8 +67,10 @@ pub enum Progress {
         epochs: u64,
         /// Images a step.
         batch: usize,
-        /// The rate of the first step.
+        /// The rate of the first step, the lowest where there is a choice.
         rate: f64,
+        /// How many rates are tried with either encoder; 1 where there is no choice.
+        rates: usize,
         /// What is kept for backward, and the memory that it takes.
         memory: memory::Choice,
     },
@@ -99,8 +101,8 @@ pub enum Progress {
         of: usize,
         /// The rate of the first step.
         rate: f64,
-        /// The decay, before it was divided by the rate.
-        decay: f64,
+        /// The decay, before it was divided by the rate, where there is a choice of those.
+        decay: Option<f64>,
         /// The metric of the validation images, or nothing where the loss became no number.
         score: Option<f64>,
     },

@@ -1,25 +1,26 @@
 //! The semi-supervised protocol: the whole encoder is fine-tuned on a few labels (arXiv:2002.05709, section 6 and B.5).
 
 mod labels;
+mod rate;
 mod settings;
+mod training;
 
 use std::time::Instant;
 
-use serde_json::json;
 use simclr_train::Model;
 use simclr_train::checkpoint::NamedTensor;
 
 pub use labels::{BadLabels, Labels};
+pub use rate::{BadRate, Rate};
 pub use settings::FineTune;
 
-use super::encode::encode_set;
-use super::evaluation::{BrokenImage, Counts, Evaluation, Scores};
-use super::examples::Examples;
-use super::network::{Network, trainable};
-use super::sgd::{Lessons, Sgd};
+use super::evaluation::Evaluation;
+use super::network::trainable;
+use super::sgd::Sgd;
 use super::splits::Splits;
-use super::versus::{Progress, Side, Versus};
+use super::versus::{Progress, Versus};
 use crate::EvalError;
+use training::{Training, Tuned};
 
 /// A fine-tuned network and how good it is.
 #[derive(Clone, Debug)]
@@ -45,8 +46,9 @@ pub struct FineTuned {
 /// seed gives the same bits, for any number of threads.
 ///
 /// # Errors
-/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]),
-/// [`EvalError::BatchDoesNotFit`], a batch larger than the subset, [`EvalError::Diverged`], images that cannot be read.
+/// Options out of range, a subset that leaves a class without images ([`EvalError::Labels`]), or all classes without a
+/// second one to choose a rate by ([`EvalError::TooFewToSplit`]), [`EvalError::BatchDoesNotFit`], a batch larger than the
+/// subset, [`EvalError::Diverged`], [`EvalError::AllDiverged`], images that cannot be read.
 pub fn finetune(
     models: &Versus<Model>,
     data: &Splits,
@@ -58,55 +60,17 @@ pub fn finetune(
     let few = data.labelled(options.labels, options.seed)?;
     let images = few.train().len();
     let (sgd, memory) = options.settle(&models.trained, few.classes().len(), images, of)?;
+    let parts = options.parts(&few)?;
+    let rates = options.rate.rates(sgd.batch);
     let Sgd { epochs, batch, rate, .. } = sgd;
-    watch(Progress::Planned { images, of, epochs, batch, rate, memory });
+    watch(Progress::Planned { images, of, epochs, batch, rate, rates: rates.len(), memory });
     let both = models.try_map(|side, model| {
-        let model = trainable(model).with_memory(memory.memory);
-        let mut network = Network::new(&model, few.classes().len(), options.head_layers, &sgd)?;
-        Tuned::of(side, &mut network, &few, options, &sgd, watch)
+        let model = &trainable(model).with_memory(memory.memory);
+        Training { side, model, few: &few, options, sgd: &sgd }.run(&rates, parts.as_ref(), watch)
     })?;
     let Tuned { counts, weights, steps, .. } = both.trained;
     let scores = Versus { trained: both.trained.scores, random: both.random.map(|random| random.scores) };
     let seconds = start.elapsed().as_secs_f64();
     let evaluation = Evaluation::new(&options.protocol(&sgd, images, of), counts, scores, seconds);
     Ok(FineTuned { evaluation, weights, steps, classes: few.classes().to_vec() })
-}
-
-/// One side's outcome.
-struct Tuned {
-    scores: Scores,
-    counts: Counts,
-    weights: Vec<NamedTensor>,
-    steps: u64,
-}
-
-impl Tuned {
-    fn of(
-        side: Side,
-        network: &mut Network,
-        few: &Splits,
-        options: &FineTune,
-        sgd: &Sgd,
-        watch: &mut dyn FnMut(Progress),
-    ) -> Result<Tuned, EvalError> {
-        let start = Instant::now();
-        let (part, reading) = (Examples::labelled(few.train().clone()), few.reading(network.model()));
-        let learnt = Lessons::new(side, network.model(), &part, reading, sgd)?.teach(network, watch)?;
-        let test = encode_set(side, network.model(), "test", few, false, watch)?;
-        let scores = learnt.tested(network.scores(&test.h)?)?;
-        let mut details = learnt.details(sgd, start.elapsed().as_secs_f64());
-        details.extend([
-            ("labels".to_owned(), json!(options.labels.to_string())),
-            ("head_layers".to_owned(), json!(options.head_layers)),
-            ("steps".to_owned(), json!(learnt.steps)),
-        ]);
-        let counts = Counts {
-            train: few.train().len() - learnt.skipped.len(),
-            test: test.labels.len(),
-            broken: BrokenImage::all(&learnt.skipped, &test.skipped),
-            unlearnt: learnt.unlearnt(&part, few.classes()),
-        };
-        let scores = Scores::of_scores(&scores, &test.labels, few.classes(), details)?;
-        Ok(Tuned { scores, counts, weights: network.tensors()?, steps: learnt.steps })
-    }
 }

@@ -4,6 +4,8 @@ use simclr_train::config::Memory;
 use simclr_train::{Model, memory};
 
 use super::labels::Labels;
+use super::rate::{Rate, digits};
+use super::training::Parts;
 use crate::EvalError;
 use crate::protocols::Splits;
 use crate::protocols::evaluation::FINETUNE;
@@ -29,8 +31,8 @@ pub struct FineTune {
     /// Images a step. The paper's 4096, but as many steps an epoch as on ImageNet: the images that all labels would
     /// be of / 312, at least 32, at most 4096, half of the subset, and what fits into memory.
     pub batch: Option<usize>,
-    /// The rate of the first step, from which a cosine goes to 0. The paper's: 0.05 x batch / 256.
-    pub rate: Option<f64>,
+    /// The rate of the first step, and whether each network has its own.
+    pub rate: Rate,
     /// Weight decay of weights: 0 in the paper.
     pub weight_decay: f64,
     /// Layers of the projection head that are kept below the classifier: 0 in the paper, 1 in SimCLR v2
@@ -49,7 +51,7 @@ impl FineTune {
             labels,
             epochs: None,
             batch: None,
-            rate: None,
+            rate: Rate::Paper,
             weight_decay: 0.0,
             head_layers: 0,
             memory: Memory::Auto,
@@ -63,13 +65,11 @@ impl FineTune {
         let plain = FineTune::new(self.labels);
         let usual = plain.with_batch(sgd.batch, of);
         let is_usual_batch = self.batch.is_none_or(|batch| batch == plain.sgd(images, of).batch);
-        // Not the long form of 1e-30.
-        let digits = |value: f64| format!("{value:?}").trim_end_matches(".0").to_owned();
         let settings = [
             ("head", self.head_layers == 0, self.head_layers.to_string()),
             ("epochs", sgd.epochs == usual.epochs, sgd.epochs.to_string()),
             ("batch", is_usual_batch, sgd.batch.to_string()),
-            ("rate", sgd.rate == usual.rate, digits(sgd.rate)),
+            ("rate", self.rate.rates(sgd.batch) == plain.rate.rates(sgd.batch), self.rate.to_string()),
             ("decay", sgd.weight_decay == 0.0, digits(sgd.weight_decay)),
             ("seed", sgd.seed == 0, sgd.seed.to_string()),
         ];
@@ -78,7 +78,8 @@ impl FineTune {
         format!("{FINETUNE}{}{unusual}", self.labels)
     }
 
-    /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter.
+    /// Everything settled for `images` labelled ones of `of`, as far as memory does not matter; at the lowest rate, where
+    /// there is a choice.
     pub fn sgd(&self, images: usize, of: usize) -> Sgd {
         let usual = (of / STEPS).clamp(LEAST_BATCH, BATCH).min(images / 2).max(1);
         self.with_batch(self.batch.unwrap_or(usual), of)
@@ -90,7 +91,7 @@ impl FineTune {
             epochs: self.epochs.unwrap_or(epochs),
             steps: None,
             batch,
-            rate: self.rate.unwrap_or(0.05 * batch as f64 / 256.0),
+            rate: self.rate.rates(batch).first().copied().unwrap_or(f64::NAN),
             weight_decay: self.weight_decay,
             seed: self.seed,
         }
@@ -103,7 +104,14 @@ impl FineTune {
     pub fn check(&self, model: &Model, data: &Splits) -> Result<(), EvalError> {
         let few = data.labelled(self.labels, self.seed)?;
         self.settle(model, few.classes().len(), few.train().len(), data.train().len())?;
+        self.parts(&few)?;
         Ok(())
+    }
+
+    /// The labels of `few` as a rate is chosen by them; nothing where there is no choice.
+    pub(super) fn parts(&self, few: &Splits) -> Result<Option<Parts>, EvalError> {
+        let chooses = matches!(self.rate, Rate::Tuned | Rate::BestOf(_));
+        chooses.then(|| Parts::draw(few, self.seed)).transpose()
     }
 
     /// Everything settled, with a batch that fits into memory, and what is kept for backward.
@@ -120,6 +128,9 @@ impl FineTune {
         }
         let sgd = self.sgd(images, of);
         sgd.check(images)?;
+        for rate in self.rate.rates(sgd.batch) {
+            Sgd { rate, ..sgd.clone() }.check(images)?;
+        }
         let network = Network::new(&trainable(model), classes, self.head_layers, &sgd)?;
         match network.choose_memory(self.memory, sgd.batch) {
             Ok(choice) => Ok((sgd, choice)),
@@ -141,17 +152,20 @@ mod tests {
         // 500 of 5000 images are learnt from in batches of 32.
         let name = |options: FineTune| options.protocol(&options.sgd(500, 5000), 500, 5000);
         assert_eq!(name(plain.clone()), "finetune-10%");
-        let given = FineTune { epochs: Some(30), batch: Some(32), rate: Some(0.00625), ..plain.clone() };
+        let given = FineTune { epochs: Some(30), batch: Some(32), rate: Rate::Is(0.00625), ..plain.clone() };
         assert_eq!(name(given), "finetune-10%");
         assert_eq!(
-            name(FineTune { rate: Some(1.0), seed: 3, ..plain.clone() }),
+            name(FineTune { rate: Rate::Is(1.0), seed: 3, ..plain.clone() }),
             "finetune-10%-rate-1-seed-3"
         );
+        assert_eq!(name(FineTune { rate: Rate::Tuned, ..plain.clone() }), "finetune-10%-rate-tuned");
+        let of_two = FineTune { rate: Rate::BestOf(vec![0.1, 1.0]), seed: 1, ..plain.clone() };
+        assert_eq!(name(of_two), "finetune-10%-rate-0.1+1-seed-1");
         // The usual rate follows the batch.
         assert_eq!(name(FineTune { batch: Some(64), ..plain.clone() }), "finetune-10%-batch-64");
         let all = FineTune {
             epochs: Some(2),
-            rate: Some(1e-30),
+            rate: Rate::Is(1e-30),
             weight_decay: 1e-4,
             head_layers: 1,
             ..plain.clone()

@@ -67,7 +67,14 @@ impl Tuner<'_> {
             )?;
             let validation = judged.as_ref().map(|(_, judged)| self.score(judged)).transpose()?;
             let validation_images = judged.map_or(0, |(_, judged)| judged.targets.rows());
-            watch(Progress::Tried { side: self.side, number, of, rate, decay, score: validation });
+            watch(Progress::Tried {
+                side: self.side,
+                number,
+                of,
+                rate,
+                decay: Some(decay),
+                score: validation,
+            });
             let seconds = start.elapsed().as_secs_f64();
             let fails_on_all = false;
             entry.grid.push(GridPoint { rate, decay, validation, validation_images, fails_on_all, seconds });

@@ -1,0 +1,170 @@
+//! One network, fine-tuned and tested.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::json;
+use simclr_data::Reading;
+use simclr_train::Model;
+use simclr_train::checkpoint::NamedTensor;
+
+use super::settings::FineTune;
+use crate::protocols::encode::{encode_images, encode_set};
+use crate::protocols::evaluation::{BrokenImage, Counts, Scores};
+use crate::protocols::examples::Examples;
+use crate::protocols::network::Network;
+use crate::protocols::sgd::{Lessons, Sgd};
+use crate::protocols::splits::Splits;
+use crate::protocols::stratify::stratify;
+use crate::protocols::versus::{Progress, Side};
+use crate::{EvalError, Metric};
+
+/// The share of each class's labels by which a rate is chosen.
+const VALIDATION: f64 = 0.2;
+
+/// What a network is fine-tuned on, and how.
+pub(super) struct Training<'t> {
+    pub(super) side: Side,
+    /// Never changed.
+    pub(super) model: &'t Model,
+    /// The images that labels are given of, and those to test on.
+    pub(super) few: &'t Splits,
+    pub(super) options: &'t FineTune,
+    /// At the lowest of the rates.
+    pub(super) sgd: &'t Sgd,
+}
+
+/// What became of it.
+pub(super) struct Tuned {
+    pub(super) scores: Scores,
+    pub(super) counts: Counts,
+    pub(super) weights: Vec<NamedTensor>,
+    pub(super) steps: u64,
+}
+
+/// The labels while a rate is chosen: those to learn from, and those to judge it by.
+pub(super) struct Parts {
+    rest: Examples,
+    validation: Examples,
+}
+
+/// A rate that was tried.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Trial {
+    rate: f64,
+    /// The fraction of the validation images that were recognised; `None` where the loss became no number.
+    validation: Option<f64>,
+}
+
+impl Parts {
+    /// Draws them from the labels of `few`.
+    ///
+    /// # Errors
+    /// [`EvalError::TooFewToSplit`]
+    pub(super) fn draw(few: &Splits, seed: u64) -> Result<Parts, EvalError> {
+        let all = Examples::labelled(few.train().clone());
+        let labels: Vec<u32> = (0..all.len()).filter_map(|row| all.images.label(row)).collect();
+        let (rest, part) = stratify(&labels, VALIDATION, seed);
+        match part.is_empty() {
+            true => Err(EvalError::TooFewToSplit { purpose: "choose the rate by some of them" }),
+            false => Ok(Parts { rest: all.select(&rest), validation: all.select(&part) }),
+        }
+    }
+}
+
+impl Training<'_> {
+    /// Trains at the rate of [`Training::sgd`]; or, given `parts` of the labels, at that of `rates` which does best on
+    /// them: of equals the lowest, and where the loss on all labels becomes no number, what did next best.
+    ///
+    /// # Errors
+    /// [`EvalError::Diverged`], or [`EvalError::AllDiverged`] where there was a choice; images that cannot be read.
+    pub(super) fn run(
+        &self,
+        rates: &[f64],
+        parts: Option<&Parts>,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<Tuned, EvalError> {
+        let start = Instant::now();
+        let Some(parts) = parts else { return self.at(self.sgd.rate, start, watch) };
+        let mut trials = Vec::new();
+        for (number, &rate) in (1..).zip(rates) {
+            let validation = unless_diverged(self.validate(rate, parts, watch))?;
+            let (side, of) = (self.side, rates.len());
+            watch(Progress::Tried { side, number, of, rate, decay: None, score: validation });
+            trials.push(Trial { rate, validation });
+        }
+        let mut best: Vec<(f64, f64)> =
+            trials.iter().filter_map(|trial| Some((trial.validation?, trial.rate))).collect();
+        // Stable, so that of equals the lowest rate comes first.
+        best.sort_by(|one, other| other.0.total_cmp(&one.0));
+        for (_, rate) in best {
+            if let Some(mut tuned) = unless_diverged(self.at(rate, start, watch))? {
+                tuned.scores.details.extend([
+                    ("rates".to_owned(), json!(trials)),
+                    ("validation_images".to_owned(), json!(parts.validation.len())),
+                ]);
+                return Ok(tuned);
+            }
+        }
+        Err(EvalError::AllDiverged { trainings: rates.len() })
+    }
+
+    /// Trains on all labels, and looks at the test images.
+    fn at(&self, rate: f64, start: Instant, watch: &mut dyn FnMut(Progress)) -> Result<Tuned, EvalError> {
+        let sgd = Sgd { rate, ..self.sgd.clone() };
+        let (few, mut network) = (self.few, self.network(&sgd)?);
+        let part = Examples::labelled(few.train().clone());
+        let learnt = Lessons::new(self.side, network.model(), &part, self.reading(), &sgd)?
+            .teach(&mut network, watch)?;
+        let test = encode_set(self.side, network.model(), "test", few, false, watch)?;
+        let scores = learnt.tested(network.scores(&test.h)?)?;
+        let mut details = learnt.details(&sgd, start.elapsed().as_secs_f64());
+        details.extend([
+            ("labels".to_owned(), json!(self.options.labels.to_string())),
+            ("head_layers".to_owned(), json!(self.options.head_layers)),
+            ("steps".to_owned(), json!(learnt.steps)),
+        ]);
+        let counts = Counts {
+            train: few.train().len() - learnt.skipped.len(),
+            test: test.labels.len(),
+            broken: BrokenImage::all(&learnt.skipped, &test.skipped),
+            unlearnt: learnt.unlearnt(&part, few.classes()),
+        };
+        let scores = Scores::of_scores(&scores, &test.labels, few.classes(), details)?;
+        Ok(Tuned { scores, counts, weights: network.tensors()?, steps: learnt.steps })
+    }
+
+    /// How many of the validation images a copy recognises that learnt from the rest.
+    fn validate(
+        &self,
+        rate: f64,
+        Parts { rest, validation }: &Parts,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<f64, EvalError> {
+        let sgd = Sgd { rate, batch: self.sgd.batch.min(rest.len()), ..self.sgd.clone() };
+        let mut network = self.network(&sgd)?;
+        let learnt = Lessons::new(self.side, network.model(), rest, self.reading(), &sgd)?
+            .teach(&mut network, watch)?;
+        let which = (self.side, "validation");
+        let seen = encode_images(which, network.model(), &validation.images, false, self.reading(), watch)?;
+        let scores = learnt.tested(network.scores(&seen.h)?)?;
+        Ok(Metric::Top1.of(&scores, &validation.targets.select(&seen.indices), self.few.classes().len())?)
+    }
+
+    /// A copy of the model under a new classifier.
+    fn network(&self, sgd: &Sgd) -> Result<Network, EvalError> {
+        Network::new(self.model, self.few.classes().len(), self.options.head_layers, sgd)
+    }
+
+    fn reading(&self) -> Reading {
+        self.few.reading(self.model)
+    }
+}
+
+/// Nothing where a loss became no number.
+fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T>, EvalError> {
+    match found {
+        Err(EvalError::Diverged { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
