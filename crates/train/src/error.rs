@@ -319,7 +319,7 @@ pub enum TrainError {
     Engine(#[from] simclr_engine::EngineError),
     /// An error of a network.
     #[error(transparent)]
-    Nn(#[from] simclr_nn::NnError),
+    Nn(simclr_nn::NnError),
     /// An error of the data.
     #[error(transparent)]
     Data(#[from] simclr_data::DataError),
@@ -337,6 +337,16 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+/// An error of the engine is one, wherever it came up.
+impl From<simclr_nn::NnError> for TrainError {
+    fn from(error: simclr_nn::NnError) -> Self {
+        match error {
+            simclr_nn::NnError::Engine(error) => TrainError::Engine(error),
+            other => TrainError::Nn(other),
+        }
+    }
 }
 
 impl TrainError {

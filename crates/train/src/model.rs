@@ -43,6 +43,7 @@ impl Model {
 
     /// The same with another seed: a random encoder to compare with.
     pub fn with_seed(config: &Config, device: &Device, seed: u64) -> Result<Model, TrainError> {
+        let config = &config.resolved()?;
         let image_size = config.data.image_size as usize;
         let mut parameters = Parameters::new();
         let spec = resnet_spec(config);

@@ -347,8 +347,9 @@ fn the_state_of_another_optimiser_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
     let outcome = train(folder.path(), &config(&["optim.name=sgd"]), None, 1, &mut watch).unwrap();
-    let checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
+    let mut checkpoint = Checkpoint::read(&Disk, &outcome.checkpoint).unwrap();
     let other = config(&["optim.name=adamw"]);
+    checkpoint.meta.config = other.to_toml().unwrap();
     let error = train(folder.path(), &other, Some(&checkpoint), 1, &mut watch).unwrap_err().to_string();
     assert!(error.contains("\"optimizer.conv1.weight\" has 108 values, 216 are needed"), "{error}");
 }

@@ -73,9 +73,7 @@ impl Config {
     /// A key that does not exist (naming the nearest), a value of the wrong type or out of range, values that
     /// contradict each other, a preset or file that is not there, text that is not TOML.
     pub fn resolve(layers: &Layers<'_>) -> Result<Self, TrainError> {
-        let mut config = Self::from_table(layers.merge()?, "the configuration")?;
-        config.settle();
-        Ok(config)
+        Ok(Self::from_table(layers.merge()?, "the configuration")?.settled())
     }
 
     /// Reads a configuration as [`Config::to_toml`] writes it; keys that are absent have their defaults.
@@ -86,9 +84,7 @@ impl Config {
         let mut merged = Self::default().to_table()?;
         let given = layers::parse(text, origin)?;
         layers::overlay_batch(&mut merged, |merged| layers::overlay(merged, given, origin))?;
-        let mut config = Self::from_table(merged, origin)?;
-        config.settle();
-        Ok(config)
+        Ok(Self::from_table(merged, origin)?.settled())
     }
 
     /// The keys that a text of [`Config::to_toml`] lacks.
@@ -112,6 +108,15 @@ impl Config {
         let origin = "the configuration";
         layers::overlay(&mut Table::new(), self.to_table()?, origin)?;
         self.agree(origin)
+    }
+
+    /// The same, with what was left to the program settled, as reading a configuration does it: what a run goes by.
+    ///
+    /// # Errors
+    /// Those of [`Config::validate`].
+    pub fn resolved(&self) -> Result<Self, TrainError> {
+        self.validate()?;
+        Ok(self.clone().settled())
     }
 
     /// The keys whose values differ from those of `other`, both being valid.
@@ -208,7 +213,7 @@ impl Config {
 
     /// Replaces what was left to the program by what it decides, where that changes what is computed: a resolved
     /// configuration means the same in every version and on every machine.
-    fn settle(&mut self) {
+    fn settled(mut self) -> Self {
         let size = self.data.image_size;
         self.view.blur_prob = Some(self.view.blur_prob_at(size));
         self.encoder.stem = self.encoder.stem_at(size);
@@ -217,5 +222,6 @@ impl Config {
             let multiplied = self.train.device.is_gpu() || simclr_engine::has_bf16();
             self.train.precision = if multiplied { Precision::Bf16 } else { Precision::F32 };
         }
+        self
     }
 }

@@ -91,6 +91,16 @@ pub struct Outcome {
 ///
 /// The same configuration on the same data gives the same bits for any number of threads, and however often the run
 /// is interrupted and taken up again; on a GPU, unless `train.deterministic` is false.
+///
+/// `config` is [resolved](Config::resolved) first, but for `train.device` and `train.threads`, which `device` decides.
+/// To go on with a run, take it and its configuration from [`RunFolder::resume`], and the newest of its
+/// [`RunFolder::checkpoints`] that is good.
+///
+/// # Errors
+/// Those of [`Config::validate`]; [`TrainError::Conflict`] where `from` was trained by another configuration, in more
+/// than what changes nothing; [`TrainError::CannotResume`] where it was trained on other images;
+/// [`TrainError::BatchTooLarge`], [`TrainError::DoesNotFit`]; [`TrainError::NotFinite`] where it diverges; images that
+/// cannot be read, a folder that cannot be written to.
 pub fn pretrain(
     dataset: &Arc<dyn Dataset>,
     config: &Config,
@@ -121,7 +131,13 @@ pub fn lead(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let identity = Identity::of(dataset.as_ref());
+    let resolved = || config.resolved().inspect_err(|error| team.leave(&error.to_string()));
+    let config = &resolved()?;
     let prepare = || {
+        if let Some(checkpoint) = from {
+            let begun = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
+            begun.check_resume(config)?;
+        }
         if let Some(problem) = from.and_then(|checkpoint| identity.problem(&checkpoint.meta)) {
             return Err(TrainError::CannotResume { path: run.path().to_path_buf(), problem });
         }
@@ -145,9 +161,12 @@ pub fn assist(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<bool, TrainError> {
-    let prepared = prepare(dataset, config, (None, None), team, device)
-        .inspect_err(|error| team.leave(&error.to_string()))?;
-    team.on(device, |team| Ok(Run::new(prepared, config, None, team)?.go(observer)?.finished))
+    let prepare = || {
+        let config = config.resolved()?;
+        Ok((prepare(dataset, &config, (None, None), team, device)?, config))
+    };
+    let (prepared, config) = prepare().inspect_err(|error: &TrainError| team.leave(&error.to_string()))?;
+    team.on(device, |team| Ok(Run::new(prepared, &config, None, team)?.go(observer)?.finished))
 }
 
 /// What comes before the first step; the workers of a team agree on what they must agree on. Who has a `run`

@@ -59,6 +59,7 @@ pub fn plan(
     device: &Device,
     part: Part,
 ) -> Result<Plan, TrainError> {
+    let config = &config.resolved()?;
     let held_out = check(config, dataset.len(), device)?;
     part.batch(config)?;
     let beginning = Beginning::of(config, Identity::of(dataset.as_ref()))?;

@@ -57,10 +57,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes a new run in a folder that does not exist, is empty, or holds a run whose making was interrupted.
+    /// Makes a new run in a folder that does not exist, is empty, or holds a run whose making was interrupted. It keeps
+    /// `config` as it is [resolved](Config::resolved).
     ///
     /// # Errors
-    /// [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
+    /// Those of [`Config::validate`], [`TrainError::RunExists`], [`TrainError::NotARun`] for a folder that holds anything else,
     /// [`TrainError::RunLocked`], [`TrainError::Io`].
     pub fn create(path: &Path, config: &Config) -> Result<Self, TrainError> {
         Self::create_on(path, config, Arc::new(Disk))
@@ -97,7 +98,7 @@ impl RunFolder {
         imported: Option<String>,
         files: Arc<dyn FileSystem>,
     ) -> Result<Self, TrainError> {
-        let text = config.to_toml()?;
+        let text = config.resolved()?.to_toml()?;
         refuse_unless_free(path, &files, imported.is_none())?;
         let is_new = path.symlink_metadata().is_err();
         files.create_folder(path).map_err(TrainError::io("create", path))?;
