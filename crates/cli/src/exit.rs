@@ -81,21 +81,30 @@ pub fn code(result: Result<Done>) -> ExitCode {
     }
 }
 
-/// The error and its causes, those left out that the line above them says already.
 fn tell(error: &Error) {
-    let rescued = error.downcast_ref::<Rescued>().map(ToString::to_string);
-    let mut lines = error.chain().map(with_advice).filter(|line| Some(line) != rescued.as_ref());
-    let mut said = lines.next().unwrap_or_default();
-    terminal::error(&said);
-    for cause in lines {
-        if !said.contains(&cause) {
-            terminal::say(&format!("  because: {}", terminal::inert(&cause)));
-            said = cause;
-        }
-    }
-    if let Some(rescued) = &rescued {
+    let mut lines = lines(error).into_iter();
+    terminal::error(&lines.next().unwrap_or_default());
+    lines.for_each(|cause| terminal::say(&format!("  because: {}", terminal::inert(&cause))));
+    if let Some(Rescued(rescued)) = error.downcast_ref() {
         terminal::say(rescued);
     }
+}
+
+/// An error and its causes in one line, for one that does not end the command.
+pub fn in_a_line(error: &Error) -> String {
+    lines(error).join("; because: ")
+}
+
+/// The error and its causes, those left out that the line above them says already.
+fn lines(error: &Error) -> Vec<String> {
+    let rescued = error.downcast_ref::<Rescued>().map(ToString::to_string);
+    let mut lines: Vec<String> = Vec::new();
+    for line in error.chain().map(with_advice).filter(|line| Some(line) != rescued.as_ref()) {
+        if !lines.last().is_some_and(|said| said.contains(&line)) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// An error, and how what it asks for is said on the command line.
@@ -172,7 +181,8 @@ fn is_broken_pipe(error: &Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn is_usage(error: &Error) -> bool {
+/// Whether an error is the user's.
+pub fn is_usage(error: &Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || cause.downcast_ref().is_some_and(is_usage_of_training)

@@ -96,14 +96,18 @@ fn a_study_from_file_to_table_and_again() {
 }
 
 #[test]
-fn a_recipe_that_does_not_converge_is_a_result() {
+fn a_recipe_that_does_not_converge_is_told_after_the_others() {
     let (dir, data) = small_data();
-    let text =
-        format!("{STUDY}[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n");
+    let fast = "[[variant]]\nname = \"too fast\"\nset = [\"optim.name=sgd\", \"optim.rate=1e30\"]\n";
+    let text = STUDY.replacen("[[variant]]", &format!("{fast}[[variant]]"), 1);
     let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
-    let reply = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["beyond what f32 holds"]);
+    let told = ["beyond what f32 holds", "4 of 4: no head", "error: no result: too fast, seed 0\n"];
+    let reply = simclr(&ablate(&study, &data, &out, &[])).expect(1, &told);
+    assert!(reply.err.contains("  because: did not converge: "), "{}", reply.err);
     assert!(reply.out.contains("too fast, seed 0: did not converge"), "{}", reply.out);
-    let again = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("no head") && page.contains("too fast, seed 0: did not converge"), "{page}");
+    let again = simclr(&ablate(&study, &data, &out, &[])).expect(1, &told[2..]);
     assert!(again.out == reply.out && !again.err.contains("training on"), "{}", again.err);
     assert!(!again.err.contains("beginning anew"), "{}", again.err);
     simclr(&ablate(&study, &data, &out, &["--dry-run"])).expect(0, &["4 of 4 runs are there already"]);
@@ -111,6 +115,26 @@ fn a_recipe_that_does_not_converge_is_a_result() {
     write(dir.path(), &text.replace("1e30", "0.1"));
     let slower = simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on"]);
     assert!(!slower.out.contains("did not converge"), "{}", slower.out);
+}
+
+/// Whatever becomes of one run, the others are trained and measured.
+#[test]
+fn a_run_that_fails_does_not_keep_the_others() {
+    let (dir, data) = small_data();
+    let (study, out) = (write(dir.path(), STUDY), dir.path().join("out"));
+    // A file lies where the folder of its results would be.
+    fs::create_dir(&out).unwrap();
+    simclr(&pretrain(&data, &out.join("as-it-is-seed0"), &[])).expect(0, &[]);
+    let broken = out.join("as-it-is-seed0/evaluation");
+    fs::write(&broken, "").unwrap();
+    let told = ["warning: as it is, seed 0: ", "3 of 3: no head", "error: no result: as it is, seed 0\n"];
+    let reply = simclr(&ablate(&study, &data, &out, &["--json"])).expect(1, &told);
+    let json = reply.json();
+    assert!(json["variants"][0]["failures"][0].as_str().unwrap().contains("evaluation"), "{json}");
+    assert!(json["variants"][1]["knn"]["mean"].is_f64() && json["variants"][2]["knn"]["mean"].is_f64());
+    fs::remove_file(&broken).unwrap();
+    let whole = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
+    assert!(!whole.err.contains("training on"), "{}", whole.err);
 }
 
 #[test]
@@ -121,10 +145,11 @@ fn whether_other_images_converge_is_not_known() {
     });
     let text = format!("title = \"Rates\"\n{}", fast.concat());
     let (study, out) = (write(dir.path(), &text), dir.path().join("out"));
-    simclr(&ablate(&study, &data, &out, &[])).expect(0, &["beyond what f32 holds"]);
+    let told = ["beyond what f32 holds", "no result: 1e30, seed 0; 2e30, seed 0"];
+    simclr(&ablate(&study, &data, &out, &[])).expect(1, &told);
     fs::copy(data.join("class 0/3.png"), data.join("class 0/new.png")).unwrap();
-    simclr(&ablate(&study, &data, &out, &[])).expect(0, &["training on", "beyond what f32 holds"]);
-    let third = simclr(&ablate(&study, &data, &out, &[])).expect(0, &[]);
+    simclr(&ablate(&study, &data, &out, &[])).expect(1, &["training on", "beyond what f32 holds"]);
+    let third = simclr(&ablate(&study, &data, &out, &[])).expect(1, &[]);
     assert!(!third.err.contains("training on"), "{}", third.err);
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::{DataError, Source};
@@ -24,7 +24,7 @@ use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
-use crate::exit::{Done, Stopped, usage};
+use crate::exit::{Done, Stopped, in_a_line, is_usage, usage};
 use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
@@ -50,7 +50,8 @@ STUDY is one of the paper's, or a TOML file:
   paper = 60.1                 # optional: a published figure to compare with, in per cent
 
 What all variants have in common comes from --preset, --config and --set. Each training is a run folder in DIR, which other commands accept; \
-DIR/report.html compares those that are finished. With the same arguments, a second run reuses finished results and continues interrupted \
+DIR/report.html compares those that are finished. One that fails, or does not converge, does not keep the others: it is told at the end, with \
+exit code 1. With the same arguments, a second run reuses finished results and continues interrupted \
 ones.
 
 Examples:
@@ -117,6 +118,13 @@ struct Planned {
     folder: PathBuf,
 }
 
+impl Planned {
+    /// That it came to no end.
+    fn failed(&self, why: String) -> Trial {
+        Trial { variant: self.variant, seed: self.seed, scores: [None; 4], failure: Some(why) }
+    }
+}
+
 impl Ablate {
     pub fn run(mut self) -> Result<Done> {
         let study = Study::find(&self.study)?;
@@ -152,17 +160,20 @@ impl Ablate {
 
         let mut trials: Vec<Trial> = Vec::new();
         for (number, planned) in planned.iter().enumerate() {
-            terminal::say(&format!(
-                "{} of {}: {}, seed {}",
-                number + 1,
-                study.variants.len() as u64 * self.seeds,
-                study.variants[planned.variant].name,
-                planned.seed
-            ));
+            let name = format!("{}, seed {}", study.variants[planned.variant].name, planned.seed);
+            let of = study.variants.len() as u64 * self.seeds;
+            terminal::say(&terminal::inert(&format!("{} of {of}: {name}", number + 1)));
             let trial = match self.trial(planned, &source, &splits, &device) {
                 // Before its first step.
                 Err(error) if error.is::<Stopped>() => None,
-                trial => trial?,
+                // What was given suits none of the others either.
+                Err(error) if is_usage(&error) => return Err(error),
+                Err(error) => {
+                    let failure = in_a_line(&error);
+                    terminal::warn(&format!("{name}: {failure}"));
+                    Some(planned.failed(failure))
+                }
+                Ok(trial) => trial,
             };
             let Some(trial) = trial else {
                 terminal::say("go on with the same command");
@@ -173,7 +184,14 @@ impl Ablate {
         }
         table::tell((&study, self.seeds), &rows(&study, &trials), self.json)?;
         terminal::say(&format!("report: {}", out.join(REPORT).display()));
-        Ok(Done::Finished)
+        let failures = trials.iter().filter_map(|trial| Some((trial, trial.failure.clone()?)));
+        let (failed, why): (Vec<String>, Vec<String>) = failures
+            .map(|(trial, why)| (format!("{}, seed {}", study.variants[trial.variant].name, trial.seed), why))
+            .unzip();
+        match why.into_iter().next() {
+            Some(first) => Err(anyhow!(first).context(format!("no result: {}", failed.join("; ")))),
+            None => Ok(Done::Finished),
+        }
     }
 
     /// Refuses a folder that is anything but a study's, before anything is written into it.
@@ -304,8 +322,7 @@ impl Ablate {
         let Planned { variant, seed, config, folder, .. } = planned;
         let images = source.to_pretrain();
         let identity = Identity::of(images.as_ref());
-        let trial = Trial { variant: *variant, seed: *seed, scores: [None; 4], failure: None };
-        let failed = |failure: String| Ok(Some(Trial { failure: Some(failure), ..trial.clone() }));
+        let failed = |why: String| Ok(Some(planned.failed(why)));
         let training = match RunFolder::exists(folder) {
             true => {
                 let (run, _) = RunFolder::open(folder)?;
@@ -329,7 +346,7 @@ impl Ablate {
                 }
                 Ok(_) => return Ok(None),
                 Err(error) => match error.downcast_ref() {
-                    // That a recipe does not converge is a result.
+                    // It would not the next time either.
                     Some(TrainError::NotFinite { step, .. }) => {
                         terminal::warn(&error.to_string());
                         return failed(not_converged(step + 1));
@@ -344,7 +361,7 @@ impl Ablate {
                 terminal::warn(&error.to_string());
                 failed(format!("did not converge: {error}"))
             }
-            scores => Ok(Some(Trial { scores: scores?, ..trial })),
+            scores => Ok(Some(Trial { variant: *variant, seed: *seed, scores: scores?, failure: None })),
         }
     }
 
