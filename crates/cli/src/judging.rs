@@ -16,6 +16,7 @@ use simclr_train::{Model, memory};
 use crate::copies::{self, Shared};
 use crate::data::Opening;
 use crate::encoding::Encoding;
+use crate::exit::usage;
 use crate::out;
 use crate::sheet::grid::shortened;
 use crate::terminal::{self, LISTED};
@@ -45,14 +46,41 @@ pub struct Judged {
     pub no_random: bool,
 
     #[command(flatten)]
+    pub results: Results,
+
+    #[command(flatten)]
     pub encoding: Encoding,
 }
 
+/// Where results go.
+#[derive(Args, Clone, Debug)]
+pub struct Results {
+    /// Folder for what is found, so that the run and its report keep what they have [default: evaluation/ in the run
+    /// folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Results {
+    /// The folder for those of an encoder.
+    pub fn folder(&self, encoder: &TrainedEncoder) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| encoder.run.evaluations())
+    }
+
+    /// Refuses a folder that takes none, before any work is done.
+    pub fn check(&self, encoder: &TrainedEncoder) -> Result<()> {
+        match (out::check_folder(&self.folder(encoder)), &self.out) {
+            (Err(error), None) => Err(usage(format!("{error}; give another: --out DIR"))),
+            (checked, _) => checked,
+        }
+    }
+}
+
 impl Judged {
-    /// Loads the encoder and opens the images; refuses an `out` that takes no results before any work is done.
-    pub fn load(&self, out: Option<&Path>) -> Result<(TrainedEncoder, Splits)> {
+    /// Loads the encoder and opens the images; refuses a folder that takes no results before any work is done.
+    pub fn load(&self) -> Result<(TrainedEncoder, Splits)> {
         let encoder = self.encoding.load(&self.run)?;
-        out::check_folder(&folder_for(&encoder, out))?;
+        self.results.check(&encoder)?;
         let strict = self.encoding.is_strict(&encoder);
         let splits = splits(&encoder, &self.train, self.test.as_deref(), strict)?;
         Ok((encoder, splits.strict(strict)))
@@ -76,14 +104,13 @@ impl Judged {
         Ok(Versus { trained, random: Some(random) })
     }
 
-    /// Writes a result to `out`, or the run folder, and tells it: each is done where the other cannot be.
+    /// Writes a result to its folder and tells it: each is done where the other cannot be.
     pub fn conclude(
         &self,
         (encoder, splits): (&TrainedEncoder, &Splits),
         mut evaluation: Evaluation,
-        out: Option<&Path>,
     ) -> Result<()> {
-        let folder = folder_for(encoder, out);
+        let folder = self.results.folder(encoder);
         evaluation.data = splits.origin().cloned();
         if evaluation.skipped > 0 {
             terminal::warn(&format!(
@@ -109,11 +136,6 @@ impl Judged {
         }
         Ok(())
     }
-}
-
-/// Where results of an encoder go: to `out`, or to its run.
-pub fn folder_for(encoder: &TrainedEncoder, out: Option<&Path>) -> PathBuf {
-    out.map_or_else(|| encoder.run.evaluations(), Path::to_owned)
 }
 
 /// Warns of classes of which no training image could be read, `of` telling where.

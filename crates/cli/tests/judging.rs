@@ -31,8 +31,28 @@ fn a_result_that_cannot_be_written_is_told() {
     for command in ["knn", "linear", "finetune", "probe"] {
         let words = [command, path(&run), "--train", path(&data)];
         let words = if command == "probe" { ["probe", path(&run), path(&data), "--json"] } else { words };
-        let refused = simclr(&words).expect(2, &["cannot write into the folder", "evaluation"]);
+        let refused =
+            simclr(&words).expect(2, &["cannot write into the folder", "evaluation", "give another: --out"]);
         assert!(refused.out.is_empty(), "{command}: {}", refused.out);
+    }
+    // Nothing of a run need be written to where results go elsewhere.
+    fs::remove_file(run.join("data.index")).unwrap();
+    fs::create_dir(run.join("data.index")).unwrap();
+    let out = dir.path().join("some/where");
+    for (command, file) in [
+        ("knn", "knn.json"),
+        ("linear", "logistic.json"),
+        ("finetune", "finetune-10%.safetensors"),
+        ("probe", "probe/transformations.json"),
+    ] {
+        let words = [command, path(&run), "--train", path(&data), "--out", path(&out)];
+        let words = if command == "probe" {
+            ["probe", path(&run), path(&data), "--json", "--out", path(&out)]
+        } else {
+            words
+        };
+        simclr(&words).expect(0, &["the data will be listed again", path(&out)]);
+        assert!(out.join(file).is_file(), "{command}");
     }
     let suite = dir.path().join("suite.toml");
     class_folders(&dir.path().join("other/train"), 3, 8);
@@ -395,6 +415,13 @@ fn images_without_labels_have_neighbours_and_maps() {
     for told in [true, false] {
         let said = simclr(&["report", path(&run)]).expect(0, &["report.html"]);
         assert_eq!(said.err.contains("loses its neighbours and maps"), told);
+    }
+    let elsewhere = dir.path().join("page.html");
+    simclr(&["report", path(&run), "--out", path(&elsewhere)]).expect(0, &[path(&elsewhere)]);
+    assert_eq!(fs::read(elsewhere).unwrap(), fs::read(run.join("report.html")).unwrap());
+    for (page, wrong) in [("page.txt", ".html"), ("no/page.html", "there is no folder")] {
+        let page = dir.path().join(page);
+        simclr(&["report", path(&run), "--out", path(&page)]).expect(2, &[path(&page), wrong]);
     }
     // Whoever gives test images means classes.
     let words = ["report", path(&run), "--train", path(&few), "--test", path(&few)];

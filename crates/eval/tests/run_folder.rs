@@ -83,7 +83,8 @@ fn the_report_holds_what_the_run_tells() {
 
     let pictures = pictures(&encoded.trained, &data, SIDE).unwrap();
     let report = assemble_report(&run, &config(), pictures).unwrap();
-    let page = std::fs::read_to_string(write_report(&run, &report).unwrap()).unwrap();
+    write_report(&report, &run.report()).unwrap();
+    let page = std::fs::read_to_string(run.report()).unwrap();
     let count = |text: &str| page.matches(text).count();
     assert_eq!((count("<th scope=\"row\">"), count("<th scope=\"row\">kNN")), (1, 1));
     assert_eq!((count("random encoder"), count("<span class=\"class\">")), (1, 3));

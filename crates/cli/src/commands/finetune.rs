@@ -12,7 +12,7 @@ use simclr_train::run_folder::result_file;
 
 use crate::encoding::{memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage};
-use crate::judging::{Judged, folder_for};
+use crate::judging::Judged;
 use crate::settings::{at_least_one, seed, zero_or_more};
 use crate::terminal;
 use crate::watching::Watching;
@@ -70,10 +70,6 @@ pub struct Finetune {
     #[arg(long, value_name = "N", default_value_t = 0)]
     head_layers: usize,
 
-    /// Folder for the fine-tuned network and its result [default: evaluation/ in the run folder]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-
     /// Seed for the subset, the classifier, the order and the crops
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed)]
     seed: u64,
@@ -81,7 +77,7 @@ pub struct Finetune {
 
 impl Finetune {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load(self.out.as_deref())?;
+        let (encoder, splits) = self.judged.load()?;
         prepare_to_train(&encoder)?;
         let options = FineTune {
             epochs: self.epochs,
@@ -99,8 +95,7 @@ impl Finetune {
         let tuned = protocols::finetune(&models, &splits, &options, &mut |progress| watching.see(progress))?;
         drop(watching);
         // A result that cannot be told is no reason to lose the network.
-        let concluded =
-            self.judged.conclude((&encoder, &splits), tuned.evaluation.clone(), self.out.as_deref());
+        let concluded = self.judged.conclude((&encoder, &splits), tuned.evaluation.clone());
         if self.rate.is_none() && tuned.evaluation.random.is_some() {
             terminal::say(
                 "the learning rate is the paper's for pretrained networks; for a fair comparison let each have its own: \
@@ -119,7 +114,7 @@ impl Finetune {
 
     /// Writes the fine-tuned network beside its result.
     fn keep(&self, encoder: &TrainedEncoder, tuned: FineTuned) -> Result<PathBuf> {
-        let folder = folder_for(encoder, self.out.as_deref());
+        let folder = self.judged.results.folder(encoder);
         let file = result_file(&folder, &tuned.evaluation.protocol).with_extension("safetensors");
         fs::create_dir_all(&folder)
             .map_err(|error| usage(format!("cannot make the folder {}: {error}", folder.display())))?;

@@ -33,14 +33,14 @@ pub struct Knn {
 
 impl Knn {
     pub fn run(self) -> Result<Done> {
-        let (encoder, splits) = self.judged.load(None)?;
+        let (encoder, splits) = self.judged.load()?;
         let mut watching = Watching::default();
         let models = self.judged.versus(&encoder, &splits, &mut watching)?;
         let encoded = protocols::encode(&models, &splits, false, &mut |progress| watching.see(progress))?;
         drop(watching);
         let usual = Classifier::among(splits.train().len());
         let options = Classifier { k: self.k.unwrap_or(usual.k), temperature: self.temperature };
-        self.judged.conclude((&encoder, &splits), protocols::knn(&encoded, &options)?, None)?;
+        self.judged.conclude((&encoder, &splits), protocols::knn(&encoded, &options)?)?;
         Ok(Done::Finished)
     }
 }

@@ -63,14 +63,14 @@ enum Method {
 impl Linear {
     pub fn run(self) -> Result<Done> {
         self.check()?;
-        let (encoder, splits) = self.judged.load(None)?;
+        let (encoder, splits) = self.judged.load()?;
         if self.projection {
             check_head(&encoder, &self.judged.run)?;
         }
         let mut watching = Watching::default();
         let evaluation = self.measure(&encoder, &splits, &mut watching)?;
         drop(watching);
-        self.judged.conclude((&encoder, &splits), evaluation, None)?;
+        self.judged.conclude((&encoder, &splits), evaluation)?;
         Ok(Done::Finished)
     }
 

@@ -10,10 +10,10 @@ use simclr_train::config::HeadKind;
 
 use crate::encoding::{Encoding, open_for};
 use crate::exit::Done;
-use crate::judging::named;
+use crate::judging::{Results, named};
 use crate::settings::seed;
 use crate::watching::Watching;
-use crate::{data, out, terminal};
+use crate::{data, terminal};
 
 const ABOUT: &str = "\
 The paper's table 3: z, which is discarded after training, has lost information that h still holds. Some images are made grey, rotated, \
@@ -39,13 +39,16 @@ pub struct Probe {
     seed: u64,
 
     #[command(flatten)]
+    results: Results,
+
+    #[command(flatten)]
     encoding: Encoding,
 }
 
 impl Probe {
     pub fn run(self) -> Result<Done> {
         let encoder = self.encoding.load(&self.run)?;
-        out::check_folder(&encoder.run.evaluations())?;
+        self.results.check(&encoder)?;
         let images = open_for(&encoder, &self.data, self.encoding.is_strict(&encoder))?.to_pretrain();
         let options = ProbeOptions {
             with_z: encoder.config.head.kind != HeadKind::None,
@@ -65,7 +68,7 @@ impl Probe {
             terminal::warn("all images are grey: whether they were made so cannot be told, and is left out");
         }
         // Each is done where the other cannot be.
-        let file = found.record(&encoder.run);
+        let file = found.record(&encoder.run, &self.results.folder(&encoder));
         self.tell(&found)?;
         terminal::say(&format!("written to {}", file?.display()));
         Ok(Done::Finished)

@@ -201,7 +201,8 @@ impl Quickstart {
         let size = encoder.model.image_size();
         let pictures = protocols::pictures(&encoded.trained, &splits, size)?;
         let TrainedEncoder { run, config, .. } = &encoder;
-        let page = protocols::write_report(run, &protocols::assemble_report(run, config, pictures)?)?;
+        let page = run.report();
+        protocols::write_report(&protocols::assemble_report(run, config, pictures)?, &page)?;
         Ok(Measured { knn, linear, page })
     }
 

@@ -12,11 +12,11 @@ use simclr_eval::protocols::{
 use simclr_train::run_folder::RunFolder;
 
 use crate::encoding::{load_encoder, open_for};
-use crate::exit::Done;
+use crate::exit::{Done, usage};
 use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Threads};
 use crate::watching::Watching;
-use crate::{terminal, training};
+use crate::{out, terminal, training};
 
 /// Write a run as one HTML page: curves, accuracies, configuration
 #[derive(Args, Debug)]
@@ -33,6 +33,10 @@ pub struct Report {
     #[arg(long, value_name = "DATA", requires = "train")]
     test: Option<PathBuf>,
 
+    /// The .html file to write [default: report.html in the run folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -43,6 +47,7 @@ pub struct Report {
 impl Report {
     pub fn run(self) -> Result<Done> {
         let (run, config) = RunFolder::open(&self.run)?;
+        let page = self.page(&run)?;
         let pictures = match &self.train {
             None => {
                 if shows_pictures(&run) {
@@ -52,9 +57,23 @@ impl Report {
             }
             Some(train) => self.pictures(train)?,
         };
-        let page = write_report(&run, &assemble_report(&run, &config, pictures)?)?;
+        write_report(&assemble_report(&run, &config, pictures)?, &page)?;
         terminal::say(&format!("report: {}", page.display()));
         Ok(Done::Finished)
+    }
+
+    /// The file of the page; one that cannot be written is refused before any work is done.
+    fn page(&self, run: &RunFolder) -> Result<PathBuf> {
+        let Some(page) = &self.out else {
+            let checked = out::check_folder(run.path());
+            checked.map_err(|error| usage(format!("{error}; write the page elsewhere: --out FILE")))?;
+            return Ok(run.report());
+        };
+        out::check_ending(page, "html")?;
+        out::check_place(page)?;
+        let data: Vec<PathBuf> = self.train.iter().chain(&self.test).cloned().collect();
+        out::check_apart(page, &data)?;
+        Ok(page.clone())
     }
 
     /// Those of images of which at least two classes are known, or of images without labels.

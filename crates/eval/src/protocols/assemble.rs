@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use simclr_data::Dataset;
 use simclr_train::config::{OptimizerName, Stem, Variant};
+use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::pretrain::Failure;
-use simclr_train::run_folder::{REPORT, RunFolder};
+use simclr_train::run_folder::RunFolder;
 use simclr_train::{Config, Embedding};
 
 use super::encode::Encoded;
@@ -101,14 +102,13 @@ pub fn shows_pictures(run: &RunFolder) -> bool {
     std::fs::read_to_string(run.report()).is_ok_and(|page| page.contains(NEIGHBOURS))
 }
 
-/// Writes the page to `RUN/report.html`, whole or not at all. Returns the file.
+/// Writes the page to a file, whole or not at all; that of a run is [`RunFolder::report`].
 ///
 /// # Errors
 /// [`EvalError::Train`] when it cannot be written.
-pub fn write_report(run: &RunFolder, report: &Report) -> Result<PathBuf, EvalError> {
+pub fn write_report(report: &Report, file: &Path) -> Result<(), EvalError> {
     let page = report.render();
-    run.write(REPORT, |out| out.write_all(page.as_bytes()))?;
-    Ok(run.report())
+    Ok(write_atomically(&Disk, file, |out| out.write_all(page.as_bytes()))?)
 }
 
 /// A file's bytes; nothing where it is not there.

@@ -1,6 +1,6 @@
 //! What h and z know of what was done to an image (paper, table 3).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -154,13 +154,13 @@ impl Probe {
         format!("{} image{plural}{of}", self.test_images)
     }
 
-    /// Writes the results to a run folder. Returns the file.
+    /// Writes the results of the encoder of `run` to a folder, of which the run's is
+    /// [`RunFolder::evaluations`]. Returns the file.
     ///
     /// # Errors
     /// [`EvalError::Train`] when it cannot be written.
-    pub fn record(&self, run: &RunFolder) -> Result<PathBuf, EvalError> {
-        run.write_evaluation(FILE, self)?;
-        Ok(run.evaluation(FILE))
+    pub fn record(&self, run: &RunFolder, folder: &Path) -> Result<PathBuf, EvalError> {
+        Ok(run.write_result(folder, FILE, self)?)
     }
 
     /// What was written before, if anything was that can be read.
