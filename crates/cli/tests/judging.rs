@@ -412,13 +412,22 @@ fn images_without_labels_have_neighbours_and_maps() {
     assert!(shown.contains("<p>24 images by t-SNE") && shown.contains("<h2>Nearest neighbours"), "{shown}");
     assert_eq!(shown.matches(" r=\"2.4\"/>").count(), 2 * 24);
     assert!(!shown.contains("class 0") && !shown.contains("same class"), "{shown}");
-    for told in [true, false] {
-        let said = simclr(&["report", path(&run)]).expect(0, &["report.html"]);
-        assert_eq!(said.err.contains("loses its neighbours and maps"), told);
-    }
+    // What was shown stays, while it is of the newest checkpoint; also on a page elsewhere.
     let elsewhere = dir.path().join("page.html");
-    simclr(&["report", path(&run), "--out", path(&elsewhere)]).expect(0, &[path(&elsewhere)]);
-    assert_eq!(fs::read(elsewhere).unwrap(), fs::read(run.join("report.html")).unwrap());
+    for out in [&run.join("report.html"), &elsewhere] {
+        let told = ["neighbours and maps of images are those of the page before", path(out)];
+        simclr(&["report", path(&run), "--out", path(out)]).expect(0, &told);
+        assert_eq!(fs::read_to_string(out).unwrap(), shown);
+    }
+    let newest = run.join("checkpoints/step-00000003.safetensors");
+    fs::copy(&newest, newest.with_file_name("step-00000004.safetensors")).unwrap();
+    simclr(&["report", path(&run)]).expect(0, &["left out: those before are of step 3", "--train DATA"]);
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("<h2>Training") && !page.contains("<h2>Nearest neighbours"), "{page}");
+    let said = simclr(&["report", path(&run)]).expect(0, &["report.html"]).err;
+    assert!(!said.contains("neighbours"), "{said}");
+    let told = ["are left out: only the run's own page keeps them, not ", path(&elsewhere)];
+    simclr(&["report", path(&run), "--out", path(&elsewhere)]).expect(0, &told);
     for (page, wrong) in [("page.txt", ".html"), ("no/page.html", "there is no folder")] {
         let page = dir.path().join(page);
         simclr(&["report", path(&run), "--out", path(&page)]).expect(2, &[path(&page), wrong]);

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{SIDE, config, models, splits};
+use common::{config, models, splits};
 use simclr_engine::Device;
 use simclr_eval::EvalError;
 use simclr_eval::protocols::{
@@ -81,7 +81,7 @@ fn the_report_holds_what_the_run_tells() {
     std::fs::write(run.metrics(), line).unwrap();
     std::fs::write(run.skipped(), "{\"index\":3,\"name\":\"<b>.jpg\",\"reason\":\"torn\"}\n{\"na").unwrap();
 
-    let pictures = pictures(&encoded.trained, &data, SIDE).unwrap();
+    let pictures = pictures(&encoded.trained, &data, &encoder).unwrap();
     let report = assemble_report(&run, &config(), pictures).unwrap();
     write_report(&report, &run.report()).unwrap();
     let page = std::fs::read_to_string(run.report()).unwrap();
@@ -94,6 +94,9 @@ fn the_report_holds_what_the_run_tells() {
     );
     assert!(page.contains("1 of 100 epochs"));
     assert!(!page.contains("after step"));
+    let before = Pictures::before(&run.report()).unwrap();
+    assert_eq!(before.step(), 7);
+    assert_eq!(assemble_report(&run, &config(), before).unwrap().render(), page);
 
     // Trained further, it shows what the result was of.
     let later = line.replace("\"epoch\":1,\"step\":7", "\"epoch\":2,\"step\":14");

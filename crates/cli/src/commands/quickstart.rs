@@ -198,8 +198,7 @@ impl Quickstart {
         encoder.record(&mut knn)?;
         encoder.record(&mut linear)?;
 
-        let size = encoder.model.image_size();
-        let pictures = protocols::pictures(&encoded.trained, &splits, size)?;
+        let pictures = protocols::pictures(&encoded.trained, &splits, &encoder)?;
         let TrainedEncoder { run, config, .. } = &encoder;
         let page = run.report();
         protocols::write_report(&protocols::assemble_report(run, config, pictures)?, &page)?;

@@ -6,8 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use simclr_eval::embedding::Images;
 use simclr_eval::protocols::{
-    Pictures, Versus, assemble_report, encode, encode_all, pictures, shows_pictures, unlabelled_pictures,
-    write_report,
+    Pictures, Versus, assemble_report, encode, encode_all, pictures, unlabelled_pictures, write_report,
 };
 use simclr_train::run_folder::RunFolder;
 
@@ -25,6 +24,7 @@ pub struct Report {
     run: PathBuf,
 
     /// Images: show nearest neighbours among them and t-SNE maps, of the test images if they have labels, else of all
+    /// [default: keep those of the page before, if they are of the same checkpoint]
     #[arg(long, value_name = "DATA")]
     train: Option<PathBuf>,
 
@@ -49,12 +49,7 @@ impl Report {
         let (run, config) = RunFolder::open(&self.run)?;
         let page = self.page(&run)?;
         let pictures = match &self.train {
-            None => {
-                if shows_pictures(&run) {
-                    terminal::say("without --train the page loses its neighbours and maps of images");
-                }
-                Pictures::default()
-            }
+            None => kept(&run, &page)?,
             Some(train) => self.pictures(train)?,
         };
         write_report(&assemble_report(&run, &config, pictures)?, &page)?;
@@ -80,7 +75,7 @@ impl Report {
     fn pictures(&self, train: &Path) -> Result<Pictures> {
         let device = training::device(self.on.device.unwrap_or_default(), self.threads.count())?;
         let encoder = load_encoder(&self.run, false, &device)?;
-        let (size, strict) = (encoder.model.image_size(), encoder.config.data.strict);
+        let strict = encoder.config.data.strict;
         let open = |path: &Path| {
             let paths = vec![path.to_owned()];
             anyhow::Ok(Opened { source: open_for(&encoder, &paths, strict)?, paths })
@@ -92,11 +87,35 @@ impl Report {
         if self.test.is_none() && images.dataset().classes().len() < 2 {
             terminal::say("no classes: neighbours and maps are of all images");
             let embedding = encode_all(&encoder.model, images.dataset(), strict, &mut watch)?;
-            return Ok(unlabelled_pictures(&embedding, images.dataset().as_ref(), size)?);
+            return Ok(unlabelled_pictures(&embedding, images.dataset().as_ref(), &encoder)?);
         }
         let test = self.test.as_deref().map(open).transpose()?;
         let splits = pair(train, test, device.threads())?.strict(strict);
         let encoded = encode(&Versus::alone(encoder.model.clone()), &splits, true, &mut watch)?;
-        Ok(pictures(&encoded.trained, &splits, size)?)
+        Ok(pictures(&encoded.trained, &splits, &encoder)?)
     }
+}
+
+/// What the run's page shows of images already, where that is of the newest checkpoint; what `page`, which is going to
+/// be written, loses is told.
+fn kept(run: &RunFolder, page: &Path) -> Result<Pictures> {
+    let newest = run.checkpoints(1).list()?.last().map(|&(step, _)| step);
+    let lost = match Pictures::before(&run.report()) {
+        Some(before) if newest == Some(before.step()) => {
+            terminal::say("neighbours and maps of images are those of the page before; --train shows others");
+            return Ok(before);
+        }
+        Some(before) => {
+            format!("those before are of step {}, and there is another checkpoint now", before.step())
+        }
+        // They may be of another run.
+        None if Pictures::before(page).is_some() => {
+            format!("only the run's own page keeps them, not {}", page.display())
+        }
+        None => return Ok(Pictures::default()),
+    };
+    terminal::warn(&format!(
+        "neighbours and maps of images are left out: {lost}; --train DATA shows them anew"
+    ));
+    Ok(Pictures::default())
 }

@@ -17,12 +17,12 @@ use super::maps::{class_maps, maps};
 use super::neighbours::{neighbour_rows, unlabelled_rows};
 use super::probe::Probe;
 use super::splits::Splits;
-use super::trained::encoder_name;
+use super::trained::{TrainedEncoder, encoder_name};
 use super::transfer::{Entry, PAPERS_NETWORK, table};
 use crate::EvalError;
 use crate::report::history::Kind;
 use crate::report::html::percent;
-use crate::report::sections::NEIGHBOURS;
+use crate::report::kept;
 use crate::report::{
     AccuracyRow, ClassAccuracy, ClassMap, Figure, History, NeighbourRow, PerClass, Report, TopAccuracy,
     Transfer,
@@ -32,13 +32,13 @@ use crate::report::{
 const ORDER: [&str; 4] = ["knn", "logistic", "logistic_z", "linear_sgd"];
 
 /// Everything that a run folder tells, as a page: its metrics log, configuration, evaluations, and skipped images.
-/// What is not there (yet) is left out. `pictures` are those of [`pictures`], or none.
+/// What is not there (yet) is left out. `pictures` are those of [`pictures`] or [`Pictures::before`], or none.
 ///
 /// # Errors
 /// [`EvalError::Io`] for a file that is there and cannot be read. Files of `evaluation/` that hold something else
 /// are passed over.
 pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> Result<Report, EvalError> {
-    let Pictures { classes, neighbours, maps } = pictures;
+    let Pictures { step, kept, classes, neighbours, maps } = pictures;
     let log = run.metrics();
     let history = History::parse(&read(&log)?.unwrap_or_default());
     if history.damaged() > 0 {
@@ -55,6 +55,8 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
         probe: Probe::recorded(run),
         per_class: evaluations.iter().map(per_class).collect(),
         history,
+        step,
+        kept,
         classes,
         neighbours,
         maps,
@@ -66,6 +68,10 @@ pub fn assemble_report(run: &RunFolder, config: &Config, pictures: Pictures) -> 
 /// What a page shows of images.
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
+    /// Steps of training behind the encoder.
+    step: u64,
+    /// As the page before shows them.
+    kept: String,
     /// How many classes they have; 0 where they have no labels.
     classes: usize,
     /// Nearest neighbours of some.
@@ -74,32 +80,42 @@ pub struct Pictures {
     maps: Vec<ClassMap>,
 }
 
-/// Those of images that went through an encoder of images of `image_size` pixels a side.
+impl Pictures {
+    /// Those that the page in a file shows, where it shows some; that of a run is [`RunFolder::report`].
+    pub fn before(page: &Path) -> Option<Pictures> {
+        let page = std::fs::read_to_string(page).ok()?;
+        let (step, kept) = kept::find(&page)?;
+        Some(Pictures { step, kept: kept.to_owned(), ..Pictures::default() })
+    }
+
+    /// Steps of training behind the encoder that they are of.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+}
+
+/// Those of images that went through `encoder`.
 ///
 /// # Errors
 /// Features that are not finite, an image that can no longer be read.
-pub fn pictures(encoded: &Encoded, data: &Splits, image_size: usize) -> Result<Pictures, EvalError> {
-    let neighbours = neighbour_rows(encoded, data, image_size)?;
-    Ok(Pictures { classes: data.classes().len(), neighbours, maps: class_maps(encoded)? })
+pub fn pictures(encoded: &Encoded, data: &Splits, encoder: &TrainedEncoder) -> Result<Pictures, EvalError> {
+    let neighbours = neighbour_rows(encoded, data, encoder.model.image_size())?;
+    let (classes, maps) = (data.classes().len(), class_maps(encoded)?);
+    Ok(Pictures { step: encoder.step, classes, neighbours, maps, ..Pictures::default() })
 }
 
-/// Those of `images` of which no labels are known, and `embedding` is what an encoder of images of `image_size` pixels
-/// a side makes: some with their neighbours among all others, and maps in one colour.
+/// Those of `images` of which no labels are known, and `embedding` is what `encoder` makes: some with their neighbours
+/// among all others, and maps in one colour.
 ///
 /// # Errors
 /// Those of [`pictures`].
 pub fn unlabelled_pictures(
     embedding: &Embedding,
     images: &dyn Dataset,
-    image_size: usize,
+    encoder: &TrainedEncoder,
 ) -> Result<Pictures, EvalError> {
-    let neighbours = unlabelled_rows(embedding, images, image_size)?;
-    Ok(Pictures { classes: 0, neighbours, maps: maps(embedding, &[])? })
-}
-
-/// Whether the page that is there shows pictures of images, which the next one has only where it is given some.
-pub fn shows_pictures(run: &RunFolder) -> bool {
-    std::fs::read_to_string(run.report()).is_ok_and(|page| page.contains(NEIGHBOURS))
+    let neighbours = unlabelled_rows(embedding, images, encoder.model.image_size())?;
+    Ok(Pictures { step: encoder.step, neighbours, maps: maps(embedding, &[])?, ..Pictures::default() })
 }
 
 /// Writes the page to a file, whole or not at all; that of a run is [`RunFolder::report`].

@@ -57,7 +57,7 @@ mod trained;
 pub mod transfer;
 mod versus;
 
-pub use assemble::{Pictures, assemble_report, pictures, shows_pictures, unlabelled_pictures, write_report};
+pub use assemble::{Pictures, assemble_report, pictures, unlabelled_pictures, write_report};
 pub use baseline::random_encoder;
 pub use encode::{Encoded, encode, encode_all};
 pub use evaluation::{BrokenImage, ClassScore, Evaluation, Origin, Scores};

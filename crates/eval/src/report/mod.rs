@@ -11,6 +11,7 @@
 //! | `sections` | tables, bars, pictures, lists |
 //! | `study` | the page of an ablation study |
 //! | `map` | images as points, as SVG |
+//! | `kept` | what the next page shows of images |
 //! | `picture` | RGB pixels as an inline PNG |
 //! | `html` | escaping, numbers |
 
@@ -18,9 +19,10 @@ mod chart;
 mod curves;
 pub mod history;
 pub(crate) mod html;
+pub(crate) mod kept;
 mod map;
 mod picture;
-pub(crate) mod sections;
+mod sections;
 mod study;
 
 pub use history::History;
@@ -53,6 +55,10 @@ pub struct Report {
     pub(crate) probe: Option<Probe>,
     /// What went on while training.
     pub(crate) history: History,
+    /// Steps of training behind what made neighbours and maps of images.
+    pub(crate) step: u64,
+    /// The part with these of a page before, where there are none of this one.
+    pub(crate) kept: String,
     /// How many classes the images have that neighbours are shown of.
     pub(crate) classes: usize,
     /// Nearest neighbours of some images.
@@ -168,14 +174,15 @@ pub(crate) struct NeighbourRow {
 impl Report {
     /// The page.
     pub fn render(&self) -> String {
+        let shown = sections::neighbours(&self.neighbours, self.classes) + &map::section(&self.maps);
+        let images = if shown.is_empty() { &self.kept } else { &shown };
         let parts = [
             sections::figures(&self.figures),
             sections::accuracy(&self.accuracy, &self.encoder),
             sections::transfer(&self.transfer, &self.encoder),
             self.probe.as_ref().map_or(String::new(), sections::probe),
             curves::section(&self.history),
-            sections::neighbours(&self.neighbours, self.classes),
-            map::section(&self.maps),
+            kept::marked(self.step, images),
             sections::per_class(&self.per_class, &self.encoder),
             sections::config("Configuration", &self.config),
             sections::skipped(&self.skipped),
@@ -231,6 +238,8 @@ mod tests {
                 rows: vec![ProbeRow { transformation: Transformation::Gray, chance: 0.5, h: 0.9, z: None }],
             }),
             history: History::parse(b"{\"kind\":\"step\",\"step\":1,\"epoch\":0.5,\"loss\":5.5}\n"),
+            step: 7,
+            kept: String::new(),
             classes: 2,
             neighbours: vec![NeighbourRow { query: picture(), neighbours: vec![(picture(), 0.9)] }],
             maps: vec![ClassMap {
@@ -270,6 +279,15 @@ mod tests {
     }
 
     #[test]
+    fn the_next_page_keeps_what_is_shown_of_images() {
+        let page = full().render();
+        let (step, images) = kept::find(&page).unwrap();
+        assert!(step == 7 && images.contains("<h2>Maps</h2>") && images.contains("data:image/png"));
+        let next = Report { neighbours: vec![], maps: vec![], kept: images.to_owned(), ..full() };
+        assert_eq!(next.render(), page);
+    }
+
+    #[test]
     fn what_is_left_out_is_said() {
         assert!(full().render().contains("These are of 1 of the 2 classes."));
         assert!(!Report { classes: 1, ..full() }.render().contains("of the 1 class"));
@@ -281,7 +299,7 @@ mod tests {
         let mut open: Vec<&str> = Vec::new();
         for tag in page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()) {
             let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
-            if tag.ends_with('/') || ["!doctype", "meta", "img", "br"].contains(&name) {
+            if tag.ends_with('/') || ["!doctype", "!--", "meta", "img", "br"].contains(&name) {
                 continue;
             }
             if tag.starts_with('/') {

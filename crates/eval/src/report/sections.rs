@@ -210,14 +210,11 @@ fn classes_of(PerClass { protocol, data, warning, classes }: &PerClass, out: &mu
     out.push_str("</ul>\n");
 }
 
-/// What a page has that shows neighbours.
-pub(crate) const NEIGHBOURS: &str = "<h2>Nearest neighbours</h2>";
-
 pub(super) fn neighbours(rows: &[NeighbourRow], classes: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut out = format!("<section>\n{NEIGHBOURS}\n");
+    let mut out = String::from("<section>\n<h2>Nearest neighbours</h2>\n");
     let labelled = rows.iter().any(|row| row.query.class.is_some());
     out.push_str("<p>Left an image, then those that the encoder holds to be most like it, nearest first.");
     let shown: HashSet<&str> = rows.iter().filter_map(|row| row.query.class.as_deref()).collect();
