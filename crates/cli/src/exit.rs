@@ -230,7 +230,7 @@ fn is_usage_of_evaluation(error: &EvalError) -> bool {
         | E::BatchDoesNotFit { .. }
         | E::NoSplit { .. }
         | E::NoFeatures { .. }
-        | E::NotThere { .. }
+        | E::NotAFile { .. }
         | E::Taken { .. }
         | E::UnknownFormat { .. }
         | E::Views(_) => true,
@@ -244,6 +244,7 @@ fn is_usage_of_exchange(error: &ExchangeError) -> bool {
         E::Train(error) => is_usage_of_training(error),
         E::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
         E::TooLarge { .. }
+        | E::NotAFile { .. }
         | E::NoWeights { .. }
         | E::NotFineTuned { .. }
         | E::Weights { .. }

@@ -32,6 +32,10 @@ pub fn check_place(out: &Path) -> Result<()> {
     if out.is_dir() {
         return Err(usage(format!("--out {}: is a folder; give a file", out.display())));
     }
+    // What is written takes its place.
+    if out.exists() && !out.is_file() {
+        return Err(usage(format!("--out {}: is no regular file; give another name", out.display())));
+    }
     if RunFolder::keeps(out) {
         let out = out.display();
         return Err(usage(format!("--out {out}: lies among the checkpoints of a run; give another file")));

@@ -9,7 +9,7 @@ use anyhow::{Error, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Args, Command};
 use simclr_cuda::{Gpus, Libraries};
-use simclr_data::{Sample, Source};
+use simclr_data::{Sample, Source, not_a_file};
 use simclr_train::config::{DataConfig, DeviceName};
 use simclr_train::presets::PRESETS;
 use simclr_train::presets::batch;
@@ -286,12 +286,9 @@ impl Settings {
         threads: Threads,
         made: impl FnOnce(&Layers<'_>) -> Result<R>,
     ) -> Result<R> {
-        if let Some(path) = self.config.as_deref().filter(|path| !path.is_file()) {
-            let found = match path.metadata() {
-                Ok(found) if found.is_dir() => "is a folder",
-                Ok(_) => "is no regular file",
-                Err(_) => "no such file",
-            };
+        if let Some(path) = &self.config
+            && let Some(found) = not_a_file(path)
+        {
             return Err(usage(format!("--config {}: {found}; give a TOML file", path.display())));
         }
         let mut sets = self.sets.clone();

@@ -40,6 +40,38 @@ fn a_path_that_is_not_there() {
     simclr(&["views", path(&data), "--out", path(&dir.path().join("grid.jpg"))]).expect(2, &[".png"]);
 }
 
+/// Whoever opened a pipe would wait for ever, and a device may have no end.
+#[test]
+#[cfg(unix)]
+fn what_is_no_regular_file_is_not_opened() {
+    let (dir, data) = small_data();
+    let [run, pipe, new] = ["run", "pipe.toml", "new"].map(|name| dir.path().join(name));
+    simclr(&pretrain(&data, &run, &["train.epochs=1"])).expect(0, &[]);
+    shell("mkfifo \"$1\" \"$1.npy\"", &[&pipe]).expect(0, &[]);
+    let image = data.join("class 0/0.png");
+    for special in [path(&pipe), "/dev/zero"] {
+        for words in [
+            &["pretrain", path(&data), "--out", path(&new), "--config", special][..],
+            &["transfer", path(&run), special],
+            &["ablate", special, path(&data), "--out", path(&new)],
+            &["import", special, "--out", path(&new)],
+            &["search", path(&run), "--query", path(&image), "--features", special],
+            &["predict", special, path(&data)],
+        ] {
+            simclr(words).expect(2, &[&format!("{special}: is no regular file; give a")]);
+        }
+    }
+    let suite = dir.path().join("suite.toml");
+    let set = "[[set]]\nname = \"a\"\ntrain = \"data/class 0\"\ntest = \"data/class 1\"\n\
+        metric = \"map11\"\nlabels = \"pipe.toml\"\n";
+    fs::write(&suite, set).unwrap();
+    simclr(&["transfer", path(&run), path(&suite)])
+        .expect(2, &["pipe.toml: is no regular file; give a table"]);
+    // Nor is it replaced.
+    let out = ["embed", path(&run), path(&data), "--out", &format!("{}.npy", path(&pipe))];
+    simclr(&out).expect(2, &["pipe.toml.npy: is no regular file"]);
+}
+
 #[test]
 fn folders_without_images() {
     let dir = tempdir().unwrap();

@@ -154,7 +154,7 @@ fn a_search_and_its_picture() {
         .expect(2, &["none.png: no such file"]);
     if cfg!(unix) {
         simclr(&["search", path(&run), path(&data), "--query", "/dev/null"])
-            .expect(2, &["/dev/null: is not a regular file"]);
+            .expect(2, &["/dev/null: is no regular file"]);
     }
     simclr(&["search", path(&run), path(&data), "--query", path(&data)]).expect(2, &["is a folder"]);
     let broken = data.join("class 1/5.png");

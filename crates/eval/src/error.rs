@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use simclr_data::DataError;
+use simclr_data::{DataError, not_a_file};
 use simclr_train::pretrain::Failure;
 
 use crate::embedding::Split;
@@ -185,11 +185,13 @@ pub enum EvalError {
         /// What it holds instead, and what would be right.
         reason: String,
     },
-    /// A file that the user names and that is not there.
-    #[error("{}: no such file; give {expected}", path.display())]
-    NotThere {
-        /// The file.
+    /// A file that the user names and that is none, or is not there.
+    #[error("{}: {found}; give {expected}", path.display())]
+    NotAFile {
+        /// The path.
         path: PathBuf,
+        /// What is there.
+        found: &'static str,
         /// What would be right.
         expected: &'static str,
     },
@@ -221,11 +223,15 @@ pub enum EvalError {
 }
 
 impl EvalError {
-    /// What keeps a file that the user names from being read, as a closure for `map_err`.
-    pub(crate) fn read(path: &Path, expected: &'static str) -> impl FnOnce(io::Error) -> EvalError {
-        move |source| match source.kind() {
-            io::ErrorKind::NotFound => EvalError::NotThere { path: path.to_path_buf(), expected },
-            _ => EvalError::Io { path: path.to_path_buf(), source },
+    /// What `read` makes of a file that the user names, which should be `expected`; it is not opened if it is none.
+    pub(crate) fn read<'p, T>(
+        path: &'p Path,
+        expected: &'static str,
+        read: impl FnOnce(&'p Path) -> io::Result<T>,
+    ) -> Result<T, EvalError> {
+        match not_a_file(path) {
+            Some(found) => Err(EvalError::NotAFile { path: path.to_path_buf(), found, expected }),
+            None => read(path).map_err(|source| EvalError::Io { path: path.to_path_buf(), source }),
         }
     }
 

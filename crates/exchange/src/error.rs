@@ -40,6 +40,14 @@ pub enum ExchangeError {
         /// What is wrong.
         reason: String,
     },
+    /// A path that is no file, or nothing.
+    #[error("{}: {found}; give a file of weights", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
     /// Weights of another network than there are here.
     #[error("{}: {problem}", path.display())]
     Weights {

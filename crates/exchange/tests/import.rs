@@ -436,5 +436,8 @@ fn files_that_are_none() {
     says(refused(&[&whole[..], &[0; 4]].concat()), &["net.bin", "safetensors is damaged or cut short"]);
     says(Imported::read(folder.path(), &PLAIN).unwrap_err().to_string(), &["no checkpoint of TensorFlow"]);
     let missing = folder.path().join("missing");
-    says(Imported::read(&missing, &PLAIN).unwrap_err().to_string(), &["cannot read", "missing"]);
+    says(
+        Imported::read(&missing, &PLAIN).unwrap_err().to_string(),
+        &["missing", "no such file; give a file of weights"],
+    );
 }

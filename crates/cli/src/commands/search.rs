@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use simclr_data::{Dataset, DecodeScratch, Decoded};
+use simclr_data::{Dataset, DecodeScratch, Decoded, not_a_file};
 use simclr_eval::embedding::{Image, Images, Split, StoredFeatures};
 use simclr_eval::protocols::TrainedEncoder;
 use simclr_eval::search::{Found, Neighbour, Queries, search, search_stored};
@@ -123,13 +123,9 @@ impl Search {
 
     /// Refuses what cannot be, before anything is loaded.
     fn check(&self) -> Result<()> {
-        if let Some(query) = self.queries.iter().find(|query| !query.is_file()) {
-            let what = match query {
-                folder if folder.is_dir() => "is a folder",
-                other if other.exists() => "is not a regular file",
-                _ => "no such file",
-            };
-            return Err(usage(format!("--query {}: {what}; give an image", query.display())));
+        if let Some((query, found)) = self.queries.iter().find_map(|query| Some((query, not_a_file(query)?)))
+        {
+            return Err(usage(format!("--query {}: {found}; give an image", query.display())));
         }
         match (&self.features, &self.out) {
             (Some(_), Some(_)) if self.data.is_empty() => {

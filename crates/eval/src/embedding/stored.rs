@@ -40,13 +40,10 @@ impl StoredFeatures {
     /// Opens a file that holds features of `model`, which is that of step `step`.
     ///
     /// # Errors
-    /// [`EvalError::NotThere`], [`EvalError::Io`]; [`EvalError::NoFeatures`] where it is another file, or damaged, or
+    /// [`EvalError::NotAFile`], [`EvalError::Io`]; [`EvalError::NoFeatures`] where it is another file, or damaged, or
     /// of another encoder.
     pub fn open(path: &Path, model: &Model, step: u64) -> Result<StoredFeatures, EvalError> {
-        let file = File::open(path).map_err(EvalError::read(path, "a .parquet file of features"))?;
-        if file.metadata().is_ok_and(|file| !file.is_file()) {
-            return Err(unfit(path, "is no file; give a .parquet file of features"));
-        }
+        let file = EvalError::read(path, "a .parquet file of features", File::open)?;
         let (reader, said) = guarded(path, || described(file))?;
         if said.of != notes::OF_H {
             return Err(unfit(

@@ -10,6 +10,7 @@ mod table;
 use std::path::Path;
 
 use serde::Deserialize;
+use simclr_data::not_a_file;
 use simclr_train::TrainError;
 
 use crate::EvalError;
@@ -63,21 +64,20 @@ impl Study {
     /// A built-in study by its name, or that of a TOML file.
     ///
     /// # Errors
-    /// [`EvalError::Option`] where `name` is neither, [`EvalError::Io`], and those of [`Study::parse`].
+    /// [`EvalError::Option`] where `name` is neither, [`EvalError::NotAFile`], [`EvalError::Io`], and those of [`Study::parse`].
     pub fn find(name: &str) -> Result<Study, EvalError> {
         if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return Study::parse(text, name);
         }
         let path = Path::new(name);
-        if !path.is_file() {
+        if not_a_file(path) == Some("no such file") {
             return Err(EvalError::Option {
                 name: "STUDY",
                 found: format!("{name:?}"),
                 expected: "a TOML file, or a study that is built in: losses, temperature, head, batch, color or views",
             });
         }
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| EvalError::Io { path: path.to_owned(), source })?;
+        let text = EvalError::read(path, "a study, a TOML file", std::fs::read_to_string)?;
         Study::parse(&text, name)
     }
 

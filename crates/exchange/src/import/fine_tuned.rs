@@ -39,6 +39,7 @@ impl FineTunedFile {
         let lacks = |problem: String| ExchangeError::NotFineTuned { path: path.to_owned(), problem };
         let file = Safetensors::read(path).map_err(|error| match error {
             ExchangeError::NoWeights { .. } => lacks("is no file of safetensors".to_owned()),
+            ExchangeError::NotAFile { found, .. } => lacks(found.to_owned()),
             other => other,
         })?;
         let shapes: HashMap<String, Vec<usize>> = file.tensors().into_iter().collect();

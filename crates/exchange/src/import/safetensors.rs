@@ -1,7 +1,6 @@
 //! A safetensors file of weights.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
-use super::weights::{START, Source, TYPES, each};
+use super::weights::{START, Source, TYPES, each, open};
 use crate::checksum::{CHECKSUM, Checksum};
 use crate::trained::{Facts, is_own};
 use crate::{ExchangeError, Result};
@@ -41,7 +40,7 @@ impl Safetensors {
     /// A file that is none, is damaged, or cannot be read.
     pub fn read(path: &Path) -> Result<Safetensors> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = open(path)?;
         // Before all of it is read.
         let mut bytes = Vec::new();
         (&mut file).take(START).read_to_end(&mut bytes).map_err(io)?;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use simclr_data::not_a_file;
 use simclr_train::checkpoint::NamedTensor;
 
 use super::bundle::{self, Bundle};
@@ -177,11 +178,23 @@ const CLASSIFIER: &str = "fc.";
 /// So many bytes tell a file's format.
 pub(super) const START: u64 = 9;
 
+/// Opens a file of weights.
+///
+/// # Errors
+/// [`ExchangeError::NotAFile`], [`ExchangeError::Io`].
+pub(super) fn open(path: &Path) -> Result<File> {
+    match not_a_file(path) {
+        Some(found) => Err(ExchangeError::NotAFile { path: path.to_owned(), found }),
+        None => File::open(path).map_err(|source| ExchangeError::Io { path: path.to_owned(), source }),
+    }
+}
+
 /// The first bytes of a file.
 fn start(path: &Path) -> Result<Vec<u8>> {
     let mut start = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(START).read_to_end(&mut start))
+    open(path)?
+        .take(START)
+        .read_to_end(&mut start)
         .map_err(|source| ExchangeError::Io { path: path.to_owned(), source })?;
     Ok(start)
 }

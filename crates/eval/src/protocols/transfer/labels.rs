@@ -24,8 +24,8 @@ pub(super) struct ShownClasses {
 impl ShownClasses {
     /// Reads the table at `path`.
     pub fn read(path: &Path) -> Result<ShownClasses, EvalError> {
-        let text = std::fs::read(path)
-            .map_err(EvalError::read(path, "a table of images and the classes that each shows, in CSV"))?;
+        let expected = "a table of images and the classes that each shows, in CSV";
+        let text = EvalError::read(path, expected, std::fs::read)?;
         ShownClasses::parse(&text, &path.display().to_string())
     }
 

@@ -53,8 +53,7 @@ impl Suite {
     /// does not exist (naming the nearest), a value that does not fit, and a data set without a metric that is not
     /// a [`Known`] one.
     pub fn read(path: &Path) -> Result<Suite, EvalError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(EvalError::read(path, "a suite of data sets, a TOML file"))?;
+        let text = EvalError::read(path, "a suite of data sets, a TOML file", std::fs::read_to_string)?;
         Suite::parse(&text, path)
     }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use simclr_data::not_a_file;
+
 use super::table;
 use crate::{ExchangeError, Result};
 
@@ -32,6 +34,9 @@ pub(in crate::import) fn index_of(path: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn ends_as_table(path: &Path) -> bool {
+    if not_a_file(path).is_some() {
+        return false;
+    }
     let mut end = Vec::new();
     fs::File::open(path)
         .and_then(|mut file| {

@@ -1,0 +1,40 @@
+//! Whether a path can be read as a file.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// What is at a path that is no file to read: "no such file", "is a folder" or "is no regular file"; nothing where it is
+/// one, or the system does not tell.
+///
+/// Whoever opens a pipe waits for another to write into it, and what a device gives may have no end.
+pub fn not_a_file(path: &Path) -> Option<&'static str> {
+    match path.metadata() {
+        Ok(found) if found.is_file() => None,
+        Ok(found) if found.is_dir() => Some("is a folder"),
+        Ok(_) => Some("is no regular file"),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Some("no such file")
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        assert_eq!(
+            (not_a_file(&file), not_a_file(folder.path())),
+            (Some("no such file"), Some("is a folder"))
+        );
+        std::fs::write(&file, "").unwrap();
+        assert_eq!((not_a_file(&file), not_a_file(&file.join("b"))), (None, Some("no such file")));
+        if cfg!(unix) {
+            assert_eq!(not_a_file(Path::new("/dev/zero")), Some("is no regular file"));
+        }
+    }
+}
