@@ -130,6 +130,7 @@ fn advice_on_evaluation(error: &EvalError) -> Option<String> {
             format!("simclr pretrain DATA --out {} --resume{change}", terminal::quoted_path(run))
         }
         EvalError::NoSplit { .. } => "leave --split out".to_owned(),
+        EvalError::NoFeatures { .. } => "simclr embed RUN DATA --out FILE.parquet".to_owned(),
         EvalError::Taken { .. } => "give another --out".to_owned(),
         EvalError::UnknownFormat { .. } => "give --out such a name".to_owned(),
         _ => return None,
@@ -143,6 +144,9 @@ fn advice_on_exchange(error: &ExchangeError) -> Option<String> {
             "`simclr finetune` writes one, such as RUN/evaluation/finetune-10%.safetensors"
         }
         ExchangeError::TooLarge { .. } => "--to torchvision",
+        ExchangeError::Graph { .. } => {
+            "what `simclr export RUN --to torchvision` writes, or a file of torch.save"
+        }
         ExchangeError::Useless { .. } => "--best",
         ExchangeError::Several { .. } => "give it as --prefix",
         ExchangeError::Unnormalized { .. } => "--normalize imagenet, or --normalize none",
@@ -246,6 +250,7 @@ fn is_usage_of_exchange(error: &ExchangeError) -> bool {
         E::TooLarge { .. }
         | E::NotAFile { .. }
         | E::NoWeights { .. }
+        | E::Graph { .. }
         | E::NotFineTuned { .. }
         | E::Weights { .. }
         | E::Several { .. }
@@ -295,6 +300,10 @@ mod tests {
                 "take all of them: leave --split out",
             ),
             (EvalError::Taken { path: "a.csv".into() }, "or write elsewhere: give another --out"),
+            (
+                EvalError::NoFeatures { path: "a.npy".into(), reason: "is no .parquet file".to_owned() },
+                "a.npy: is no .parquet file: simclr embed RUN DATA --out FILE.parquet",
+            ),
             (EvalError::UnknownFormat { path: "a.b".into() }, ".npy or .safetensors: give --out such a name"),
             (
                 TrainError::NoBest { folder: "run".into() }.into(),
@@ -311,6 +320,10 @@ mod tests {
             (
                 ExchangeError::TooLarge { bytes: 3 << 30, limit: 2 << 30 },
                 "in another format: --to torchvision",
+            ),
+            (
+                ExchangeError::Graph { path: "a.onnx".into() },
+                "in safetensors or a file of PyTorch's: what `simclr export RUN --to torchvision` writes, or a file of torch.save",
             ),
             (
                 ExchangeError::Useless { name: "a".to_owned(), what: "NaN" },

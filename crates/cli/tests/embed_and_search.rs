@@ -150,6 +150,8 @@ fn a_search_and_its_picture() {
     let text = simclr(&[&words[..], &["--query", path(&other)]].concat()).expect(0, &[]).out;
     assert!(text.lines().nth(5).is_some_and(|line| line.ends_with("other.png:")), "{text}");
     simclr(&["search", path(&run), path(&data)]).expect(2, &["--query"]);
+    let ways = ["give DATA", "or --features FILE.parquet", &format!("simclr embed {} DATA", path(&run))];
+    simclr(&["search", path(&run), "--query", path(&own)]).expect(2, &ways);
     simclr(&["search", path(&run), path(&data), "--query", "none.png"])
         .expect(2, &["none.png: no such file"]);
     if cfg!(unix) {
@@ -210,5 +212,9 @@ fn a_search_among_features_written_before() {
     let matrix = dir.path().join("f.npy");
     simclr(&["embed", path(&run), path(&data), "--out", path(&matrix)]).expect(0, &[]);
     let words = ["search", path(&run), "--features", path(&matrix), "--query", path(&own)];
-    simclr(&words).expect(2, &["f.npy: is no file of features that can be read"]);
+    simclr(&words).expect(2, &["f.npy: is no .parquet file", "simclr embed RUN DATA --out FILE.parquet"]);
+    let damaged = dir.path().join("g.parquet");
+    fs::write(&damaged, &fs::read(&features).unwrap()[..999]).unwrap();
+    let words = ["search", path(&run), "--features", path(&damaged), "--query", path(&own)];
+    simclr(&words).expect(2, &["g.parquet: is no file of features that can be read"]);
 }

@@ -144,6 +144,14 @@ fn imports_that_cannot_be() {
     let pickle = dir.path().join("net.pth");
     fs::write(&pickle, "PK\x03\x04").unwrap();
     import(&pickle, &[]).expect(2, &["net.pth", "cannot be read as a file of PyTorch's"]);
+    // Our own, a protocol buffer; and what is none.
+    let onnx = dir.path().join("net.ONNX");
+    simclr(&["export", path(&run), "--to", "onnx", "--out", path(&dir.path().join("a.onnx"))]).expect(0, &[]);
+    fs::rename(dir.path().join("a.onnx"), &onnx).unwrap();
+    let told = ["net.ONNX: ONNX, a graph of operators, is not read", "`simclr export RUN --to torchvision`"];
+    import(&onnx, &[]).expect(2, &told);
+    fs::write(&onnx, "words").unwrap();
+    import(&onnx, &[]).expect(2, &told);
     assert!(!out.exists());
     simclr(&["import", path(&encoder), "--out", path(&data)]).expect(2, &["not empty"]);
 }

@@ -40,6 +40,15 @@ pub enum ExchangeError {
         /// What is wrong.
         reason: String,
     },
+    /// A file of ONNX.
+    #[error(
+        "{}: ONNX, a graph of operators, is not read; give the weights of the network, in safetensors or a file of PyTorch's",
+        path.display()
+    )]
+    Graph {
+        /// The file.
+        path: PathBuf,
+    },
     /// A path that is no file, or nothing.
     #[error("{}: {found}; give a file of weights", path.display())]
     NotAFile {

@@ -42,8 +42,7 @@ pub struct Search {
     /// The run folder
     run: PathBuf,
 
-    /// The images to search; several are read as one; train/ and test/ are both searched
-    #[arg(required_unless_present = "features")]
+    /// The images to search, unless --features is given; several are read as one; train/ and test/ are both searched
     data: Vec<PathBuf>,
 
     /// Search these features, a .parquet file that `simclr embed` wrote with this encoder, so that
@@ -128,6 +127,13 @@ impl Search {
             return Err(usage(format!("--query {}: {found}; give an image", query.display())));
         }
         match (&self.features, &self.out) {
+            (None, _) if self.data.is_empty() => {
+                return Err(usage(format!(
+                    "nothing to search: give DATA, the images, or --features FILE.parquet, their features, which are written \
+                     by: simclr embed {} DATA --out FILE.parquet",
+                    terminal::quoted_path(&self.run)
+                )));
+            }
             (Some(_), Some(_)) if self.data.is_empty() => {
                 return Err(usage("--out draws the images that are found; give DATA too"));
             }

@@ -1,6 +1,7 @@
 //! Features read back from the table that `embed` wrote: what is sought among them need not be encoded again.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use parquet::column::reader::ColumnReaderImpl;
@@ -44,6 +45,12 @@ impl StoredFeatures {
     /// of another encoder.
     pub fn open(path: &Path, model: &Model, step: u64) -> Result<StoredFeatures, EvalError> {
         let file = EvalError::read(path, "a .parquet file of features", File::open)?;
+        if !begins_as_table(&file) {
+            return Err(unfit(
+                path,
+                "is no .parquet file, the one format in which features are searched; write them so",
+            ));
+        }
         let (reader, said) = guarded(path, || described(file))?;
         if said.of != notes::OF_H {
             return Err(unfit(
@@ -115,6 +122,12 @@ impl StoredFeatures {
         }
         Ok(())
     }
+}
+
+/// Whether a file is meant as Parquet, damaged or not.
+fn begins_as_table(mut file: &File) -> bool {
+    let mut start = [0; 4];
+    file.read_exact(&mut start).is_ok() && start == *b"PAR1"
 }
 
 /// What a file says of itself.

@@ -104,7 +104,12 @@ impl Weights {
                 source: Box::new(bundle),
             });
         }
-        let (source, facts): (Box<dyn Source>, Facts) = match start(path)? {
+        let begun = start(path)?;
+        let is_graph = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("onnx"));
+        if is_graph && !Pickle::begins(&begun) && !Safetensors::begins(&begun) {
+            return Err(ExchangeError::Graph { path: path.to_owned() });
+        }
+        let (source, facts): (Box<dyn Source>, Facts) = match begun {
             // The length of a header of safetensors may look like a pickle.
             start if Pickle::begins(&start) && !Safetensors::begins(&start) => {
                 (Box::new(Pickle::read(path, &start)?), Facts::default())
