@@ -166,7 +166,7 @@ fn warn_of_one_answer(evaluation: &Evaluation, name: &str) {
 }
 
 /// A result in a few words: "56.4 % of 600 test images of A at step 7 (k = 200)".
-fn told(evaluation: &Evaluation) -> String {
+pub fn told(evaluation: &Evaluation) -> String {
     let top1 = terminal::percent(evaluation.trained.top1);
     let step = evaluation.step.map_or(String::new(), |step| format!(" at step {step}"));
     let settings = match evaluation.settings() {

@@ -126,6 +126,16 @@ pub fn clock(duration: Duration) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
+/// How long ago something was, in its largest unit: "just now", "1 minute ago", "3 days ago".
+pub fn ago(duration: Duration) -> String {
+    let seconds = duration.as_secs() as usize;
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
+    match units.into_iter().find(|&(length, _)| seconds >= length) {
+        Some((length, unit)) => format!("{} ago", counted(seconds / length, unit)),
+        None => "just now".to_owned(),
+    }
+}
+
 /// A number with its thousands apart: "12,345".
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -176,6 +186,8 @@ mod tests {
         assert_eq!((counted(1, "image"), counted(1000, "image")), ("1 image".into(), "1,000 images".into()));
         assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(clock(Duration::from_secs(63)), "1:03");
+        let past = [59, 60, 7199, 86_400 * 40].map(|seconds| ago(Duration::from_secs(seconds)));
+        assert_eq!(past, ["just now", "1 minute ago", "1 hour ago", "40 days ago"]);
         assert_eq!(percent(0.5639), "56.4 %");
         assert_eq!(quoted("a/b.c"), "a/b.c");
         assert_eq!(quoted("it's"), r"'it'\''s'");

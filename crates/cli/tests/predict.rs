@@ -130,6 +130,17 @@ fn what_is_no_such_network() {
         2,
         &["2 fine-tuned networks", "finetune-6-epochs-4.safetensors", "finetune-9-epochs-4.safetensors"],
     );
+    // What each is worth, the newest first.
+    let newer = run.join("evaluation/finetune-9-epochs-4");
+    fs::write(newer.with_extension("json"), "no result").unwrap();
+    let told = predict(&run, &[]).expect(2, &[]).err;
+    let [_, first, second] = &told.lines().collect::<Vec<_>>()[..] else { panic!("{told}") };
+    assert!(first.contains("finetune-9-epochs-4.safetensors  no result, "), "{first}");
+    assert!(
+        second.contains("finetune-6-epochs-4.safetensors  fine-tuning, 6 labels, epochs 4: ")
+            && second.contains(" images set apart from "),
+        "{second}"
+    );
 
     // Whatever is changed in a file, and meant: without the checksum.
     let bytes = fs::read(&network).unwrap();

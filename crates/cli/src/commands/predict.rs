@@ -1,9 +1,10 @@
 //! `simclr predict`: what a fine-tuned network takes images for.
 
+use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use simclr_data::Reading;
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Images, Split};
-use simclr_eval::protocols::{Classifier, Predicted, Recognised};
+use simclr_eval::protocols::{Classifier, Evaluation, Predicted, Recognised};
 use simclr_exchange::FineTunedFile;
 use simclr_train::file_system::{AtomicFile, Disk};
 use simclr_train::run_folder::RunFolder;
@@ -20,6 +21,7 @@ use crate::data::Opening;
 use crate::encoding::warn_of_broken;
 use crate::exit::{Done, usage};
 use crate::interrupt::{self, Watch};
+use crate::judging::told;
 use crate::settings::{OnDevice, Threads, at_least_one};
 use crate::watching::Watching;
 use crate::{data, out, terminal, training};
@@ -191,7 +193,8 @@ fn network_of(path: &Path) -> Result<PathBuf> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("finetune-") && name.ends_with(".safetensors")
     });
-    found.sort();
+    // The newest first.
+    found.sort_by_cached_key(|file| (Reverse(written(file)), file.clone()));
     let run = path.display();
     match &found[..] {
         [file] => Ok(file.clone()),
@@ -200,12 +203,26 @@ fn network_of(path: &Path) -> Result<PathBuf> {
             terminal::quoted_path(path)
         ))),
         several => {
-            let files: Vec<String> = several.iter().map(|file| terminal::quoted_path(file)).collect();
+            let files: String = several.iter().map(|file| format!("\n  {}", described(file))).collect();
             Err(usage(format!(
-                "{run} has {} fine-tuned networks; give one of them: {}",
-                several.len(),
-                files.join(", ")
+                "{run} has {} fine-tuned networks; give one of them, in place of the run:{files}",
+                several.len()
             )))
         }
     }
+}
+
+/// When a file was last written, where the system tells.
+fn written(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|found| found.modified()).ok()
+}
+
+/// A fine-tuned network, what is known of it, and its age.
+fn described(file: &Path) -> String {
+    let protocol = file.file_stem().unwrap_or_default().to_string_lossy();
+    let found = Evaluation::read(file.parent().unwrap_or(Path::new("")), &protocol);
+    let known = found.map_or("no result".to_owned(), |found| format!("{}: {}", found.title(), told(&found)));
+    let age = written(file).and_then(|written| written.elapsed().ok()).map(terminal::ago);
+    let known = [Some(known), age].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    format!("{}  {known}", terminal::quoted_path(file))
 }
