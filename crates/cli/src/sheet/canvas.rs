@@ -20,8 +20,11 @@ pub fn written(name: &str, thing: &str, number: u32) -> String {
     }
 }
 
+/// A letter that can be seen; the font has some without any ink.
 fn raster(letter: char) -> Option<RasterizedChar> {
-    get_raster(letter, FontWeight::Regular, RasterHeight::Size16)
+    let raster = get_raster(letter, FontWeight::Regular, RasterHeight::Size16)?;
+    let is_seen = letter.is_whitespace() || raster.rows().any(|row| row.iter().any(|&ink| ink > 0));
+    is_seen.then_some(raster)
 }
 
 /// A picture being made.
@@ -77,8 +80,21 @@ mod tests {
         for name in ["daisy", "Gänseblümchen", "mák", "pâquerette", "stokrotka łąkowa"] {
             assert_eq!(written(name, "class", 3), name);
         }
-        for name in ["ромашка", "雛菊", "a\u{301}"] {
+        // Of the last, a letter would be there and not be seen.
+        for name in ["ромашка", "雛菊", "a\u{301}", "a\u{200b}", "\u{ad}"] {
             assert_eq!(written(name, "class", 3), "class 3");
+        }
+    }
+
+    #[test]
+    fn letters_that_the_font_lacks_are_seen() {
+        let ink = |text: &str| {
+            let mut canvas = Canvas::new(2 * LETTER, LINE);
+            canvas.write(text, 0, 0, 0);
+            canvas.into_image().pixels().filter(|pixel| pixel.0[0] < 100).count()
+        };
+        for letter in ["ж", "雛", "\u{ad}", "\u{85}"] {
+            assert_eq!(ink(letter), ink("?"), "{letter:?}");
         }
     }
 }

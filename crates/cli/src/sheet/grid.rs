@@ -40,7 +40,9 @@ pub fn draw(rows: &[Row], size: u32, legend: &str) -> RgbImage {
     };
     let columns = 1 + rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
     let full_height = rows.iter().map(|row| height(row) + GAP).sum::<usize>() + 2 * GAP + LINE;
-    let mut canvas = Canvas::new(columns * (column + GAP) + GAP, full_height);
+    // A few narrow columns leave no room for it.
+    let full_width = (columns * (column + GAP) + GAP).max(legend.chars().count() * LETTER + 2 * GAP);
+    let mut canvas = Canvas::new(full_width, full_height);
     canvas.write(legend, GAP, GAP, FAINT);
     let mut y = 2 * GAP + LINE;
     for row in rows {
@@ -106,6 +108,16 @@ mod tests {
         assert!(!red(12, 40) && red(12, 167) && red(139, 167 - 40));
         // There are words below.
         assert!((12..140).any(|x| (172..188).any(|y| sheet.get_pixel(x, y).0[0] < 180)));
+    }
+
+    #[test]
+    fn a_long_legend_has_room() {
+        let legend = "legend ".repeat(20) + "|";
+        let row = Row { head: cell(32, 32, &[]), cells: vec![cell(32, 32, &[])] };
+        let sheet = draw(&[row], 32, &legend);
+        assert_eq!(sheet.width() as usize, 141 * LETTER + 2 * GAP);
+        let last = sheet.width() - (GAP + LETTER) as u32..sheet.width() - GAP as u32;
+        assert!(last.into_iter().any(|x| (12..28).any(|y| sheet.get_pixel(x, y).0[0] < 180)));
     }
 
     #[test]
