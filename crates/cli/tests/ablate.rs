@@ -162,7 +162,7 @@ fn what_is_wrong_is_said_before_anything_is_trained() {
         simclr(&ablate(&study, &data, &out, &[])).expect(2, words);
         assert!(!out.exists());
     };
-    wrong("title = 3", &["study.toml", "expected a string"]);
+    wrong("title = 3", &["study.toml, line 1: `title` is 3, expected text in quotes"]);
     wrong("title = \"t\"\n[[variant]]\nname = \"a\"\n", &["at least two"]);
     let with = |set: &str| format!("{STUDY}[[variant]]\nname = \"x\"\nset = [\"{set}\"]\n");
     wrong(&with("loss.temprature=1"), &["variant \"x\"", "did you mean", "loss.temperature"]);

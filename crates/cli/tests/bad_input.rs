@@ -273,7 +273,7 @@ fn settings_that_make_no_sense() {
     let file = dir.path().join("c.toml");
     let given = ["pretrain", path(&data), "--out", path(&out), "--config", path(&file)];
     fs::write(&file, "[trian]\nbatch = 8\n").unwrap();
-    simclr(&given).expect(2, &["c.toml", "trian.batch", "train.batch"]);
+    simclr(&given).expect(2, &["c.toml, line 2: unknown key `trian.batch`; did you mean `train.batch`?"]);
     fs::write(&file, "[train\nbatch = 8\n").unwrap();
     simclr(&given).expect(2, &["c.toml"]);
     simclr(&["pretrain", path(&data), "--out", path(&out), "--preset", "cifar11"]).expect(2, &["cifar10"]);

@@ -177,7 +177,10 @@ fn what_is_wrong_is_named() {
         (&whole.replace("other", "bare"), "the training images have no labels"),
         ("", "`set` is nowhere"),
         ("[[set]\n", "TOML parse error"),
-        (&format!("{whole}validaton = \"other\"\n"), "`set.own.validaton`; did you mean validation?"),
+        (
+            &format!("{whole}validaton = \"other\"\n"),
+            "line 5: unknown key `set.own.validaton`; did you mean `validation`?",
+        ),
         (set, "`set.own.metric` is nowhere"),
         (&format!("{set}metric = \"top5\"\n"), "did you mean top1?"),
         (&whole.replace("other", "nowhere"), "nowhere: no such file"),

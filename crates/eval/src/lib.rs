@@ -13,6 +13,7 @@ pub mod report;
 pub mod search;
 pub mod study;
 mod targets;
+mod toml_file;
 
 /// The toy data set of the tests, which name this crate as others do.
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::Memory;
+use crate::config::{Memory, with_line};
 use crate::memory::Gigabytes;
 
 /// What can go wrong in configuring, recording and resuming a run.
@@ -367,6 +367,16 @@ impl TrainError {
                 | TrainError::ViewsOnGpu(_)
                 | TrainError::NeedsGpu { .. }
         )
+    }
+
+    /// The same of a key in a text, with its line.
+    pub(crate) fn in_text(mut self, text: &str) -> TrainError {
+        if let TrainError::UnknownKey { origin, key, .. } | TrainError::BadValue { origin, key, .. } =
+            &mut self
+        {
+            *origin = with_line(origin, text, key);
+        }
+        self
     }
 
     /// Whether what is being written to has no room left.

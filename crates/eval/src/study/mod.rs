@@ -9,11 +9,10 @@ mod table;
 
 use std::path::Path;
 
-use serde::Deserialize;
 use simclr_data::not_a_file;
-use simclr_train::TrainError;
 
 use crate::EvalError;
+use crate::toml_file::{Keys, TomlFile};
 
 pub use table::{Judge, Mean, Order, Row, Trial, rows};
 
@@ -28,30 +27,24 @@ const BUILT_IN: [(&str, &str); 6] = [
 ];
 
 /// One recipe in several variants.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Study {
     /// What is studied.
     pub title: String,
     /// Where the figures beside the variants are from, and of what they are.
-    #[serde(default)]
     pub source: Option<String>,
     /// The variants, in the order in which they are told.
-    #[serde(rename = "variant")]
     pub variants: Vec<Variant>,
 }
 
 /// A variant: what is different in it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     /// Its name.
     pub name: String,
     /// Settings (`table.key=value`); none: the recipe as it is.
-    #[serde(default)]
     pub set: Vec<String>,
     /// Somebody else's figure, in per cent.
-    #[serde(default)]
     pub paper: Option<f64>,
 }
 
@@ -84,41 +77,48 @@ impl Study {
     /// Reads a study; `origin` is named in messages.
     ///
     /// # Errors
-    /// [`TrainError::Syntax`] for what is no TOML or no study, [`TrainError::BadValue`] for a study of one variant
-    /// and for two variants of one name.
+    /// Through [`EvalError::Train`] what is no TOML, a key that does not exist (naming the nearest), a value that does
+    /// not fit, a study of one variant, and two variants of one name.
     pub fn parse(text: &str, origin: &str) -> Result<Study, EvalError> {
-        let study: Study = toml::from_str(text).map_err(|error| TrainError::Syntax {
-            origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        let wrong = |key: &str, found: String, expected: &str| {
-            let (origin, key, expected) = (origin.to_owned(), key.to_owned(), expected.to_owned());
-            Err(TrainError::BadValue { origin, key, found, expected }.into())
-        };
-        if study.variants.len() < 2 {
-            return wrong("variant", format!("{} of them", study.variants.len()), "at least two, to compare");
+        let file = TomlFile::parse(text, origin)?;
+        let top = file.top();
+        top.check(&["title", "source", "variant"])?;
+        let title = top.required("title", "what is studied, such as \"Width\"")?.to_owned();
+        let source = top.text("source")?.map(str::to_owned);
+        let mut variants: Vec<Variant> = Vec::new();
+        for keys in file.tables("variant")? {
+            let variant = Variant::read(&keys)?;
+            if variants.iter().any(|other| other.folder() == variant.folder()) {
+                let again = format!("{:?} again", variant.name);
+                return Err(keys.bad("name", again, "another name for each variant"));
+            }
+            variants.push(variant);
         }
-        for (at, variant) in study.variants.iter().enumerate() {
-            let folder = variant.folder();
-            if folder.is_empty() {
-                return wrong("variant.name", format!("{:?}", variant.name), "a name with letters or digits");
+        match variants.len() {
+            0 | 1 => {
+                let expected = "at least two tables [[variant]], to compare";
+                Err(top.bad("variant", format!("{} of them", variants.len()), expected))
             }
-            if study.variants[..at].iter().any(|other| other.folder() == folder) {
-                return wrong(
-                    "variant.name",
-                    format!("{:?} again", variant.name),
-                    "another name for each variant",
-                );
-            }
-            if let Some(paper) = variant.paper.filter(|paper| !(0.0..=100.0).contains(paper)) {
-                return wrong("variant.paper", paper.to_string(), "a figure in per cent, 0 to 100");
-            }
+            _ => Ok(Study { title, source, variants }),
         }
-        Ok(study)
     }
 }
 
 impl Variant {
+    fn read(keys: &Keys<'_>) -> Result<Variant, EvalError> {
+        keys.check(&["name", "set", "paper"])?;
+        let name = keys.required("name", "a name, such as \"half\"")?.to_owned();
+        let (set, paper) = (keys.texts("set")?, keys.number("paper")?);
+        if let Some(paper) = paper.filter(|paper| !(0.0..=100.0).contains(paper)) {
+            return Err(keys.bad("paper", paper.to_string(), "a figure in per cent, 0 to 100"));
+        }
+        let variant = Variant { name, set, paper };
+        match variant.folder().is_empty() {
+            false => Ok(variant),
+            true => Err(keys.bad("name", format!("{:?}", variant.name), "a name with letters or digits")),
+        }
+    }
+
     /// Its name as that of a folder: small letters, digits, points and hyphens.
     pub fn folder(&self) -> String {
         let mut folder = String::new();
@@ -207,15 +207,31 @@ mod tests {
     fn what_is_wrong_is_named() {
         let two = "title = \"t\"\n[[variant]]\nname = \"a\"\n[[variant]]\n";
         for (text, words) in [
-            ("title = ", "expected"),
-            ("title = \"t\"\nvariant = []", "at least two"),
-            (&*format!("{two}name = \"A \""), "again"),
-            (&*format!("{two}name = \"-\""), "letters or digits"),
-            (&*format!("{two}name = \"b\"\npapper = 3"), "unknown field `papper`"),
-            (&*format!("{two}name = \"b\"\npaper = 300"), "per cent"),
+            ("title = ", "s.toml: TOML parse error at line 1"),
+            ("title = 3", "s.toml, line 1: `title` is 3, expected text in quotes"),
+            ("", "s.toml: `title` is nowhere, expected what is studied"),
+            ("title = \"t\"", "s.toml: `variant` is 0 of them, expected at least two"),
+            ("title = \"t\"\n[variant]\nname = \"a\"", "line 2: `variant` is one table, expected tables"),
+            (two, "s.toml, line 4: `variant[1].name` is nowhere, expected a name"),
+            (&format!("{two}name = \"A \""), "line 5: `variant.A .name` is \"A \" again"),
+            (&format!("{two}name = \"-\""), "letters or digits"),
+            (
+                &format!("{two}name = \"b\"\npapper = 3"),
+                "line 6: unknown key `variant.b.papper`; did you mean `paper`?",
+            ),
+            (&format!("{two}zzz = 3"), "unknown key `variant[1].zzz`; the keys are name, set, paper"),
+            (
+                &format!("{two}name = \"b\"\npaper = 300"),
+                "`variant.b.paper` is 300, expected a figure in per cent",
+            ),
+            (&format!("{two}name = \"b\"\npaper = \"3\""), "`variant.b.paper` is \"3\", expected a number"),
+            (
+                &format!("{two}name = \"b\"\nset = \"a=1\""),
+                "`variant.b.set` is \"a=1\", expected a list of texts",
+            ),
         ] {
             let error = Study::parse(text, "s.toml").unwrap_err().to_string();
-            assert!(error.contains("s.toml") && error.contains(words), "{error}");
+            assert!(error.contains("s.toml") && error.contains(words), "{text}: {error}");
         }
         let error = Study::find("losess").unwrap_err().to_string();
         assert!(error.contains("losses, temperature"), "{error}");

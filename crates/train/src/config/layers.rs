@@ -87,7 +87,7 @@ impl Layers<'_> {
                 },
                 _ => TrainError::io("read", path)(error),
             })?;
-            overlay(merged, parse(&text, &origin)?, &origin)?;
+            overlay(merged, parse(&text, &origin)?, &origin).map_err(|error| error.in_text(&text))?;
         }
         for set in self.sets {
             let (table, origin) = parse_set(set)?;

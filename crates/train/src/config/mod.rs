@@ -6,6 +6,7 @@ mod idle;
 mod keys;
 mod kind;
 mod layers;
+mod line;
 pub(crate) mod nearest;
 mod operators;
 mod tables;
@@ -22,6 +23,7 @@ pub use keys::{KEYS, Key, key_called};
 pub use kind::{Kind, Range};
 pub use layers::Layers;
 pub(crate) use layers::parse;
+pub use line::with_line;
 pub use nearest::nearest;
 pub use tables::{
     Cache, DataConfig, EncoderConfig, EncoderName, HeadConfig, HeadKind, LossConfig, LossName, Memory,

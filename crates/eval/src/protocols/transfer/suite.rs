@@ -2,17 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use simclr_train::TrainError;
 use simclr_train::config::nearest;
-use toml::{Table, Value};
 
 use super::known::{KNOWN, Known};
+use crate::toml_file::{Keys, TomlFile};
 use crate::{EvalError, Metric};
 
-/// The keys of a data set.
 /// Letters of a name: with what is put behind it, it still names a file.
 const LONGEST: usize = 100;
-
+/// The keys of a data set.
 const KEYS: [&str; 6] = ["name", "train", "test", "validation", "metric", "labels"];
 
 /// What a suite's file lists.
@@ -63,106 +61,68 @@ impl Suite {
     /// As [`Suite::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Suite, EvalError> {
         let origin = path.display().to_string();
-        let table: Table = text.parse().map_err(|error: toml::de::Error| TrainError::Syntax {
-            origin: origin.clone(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        if let Some(key) = table.keys().find(|key| *key != "set") {
+        let file = TomlFile::parse(text, &origin)?;
+        if let Some(key) = file.top().table.keys().find(|key| *key != "set") {
             let hint = "a suite is a list of data sets, each a table [[set]]".to_owned();
-            return Err(TrainError::UnknownKey { origin, key: key.clone(), hint }.into());
+            return Err(file.top().unknown(key, hint));
         }
-        let tables = table.get("set").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut sets: Vec<SetSpec> = Vec::new();
-        for (at, value) in tables.iter().enumerate() {
-            let table = SetTable::new(at, value, &origin)?;
+        for keys in file.tables("set")? {
+            let table = SetTable(keys);
             let set = table.read(folder)?;
             if sets.iter().any(|other| other.name.eq_ignore_ascii_case(&set.name)) {
-                return Err(table.bad(
-                    "name",
-                    format!("{:?} again", set.name),
-                    "another name for each data set",
-                ));
+                let again = format!("{:?} again", set.name);
+                return Err(table.0.bad("name", again, "another name for each data set"));
             }
             sets.push(set);
         }
         match sets.is_empty() {
             false => Ok(Suite { path: path.to_path_buf(), sets }),
-            true => Err(TrainError::BadValue {
-                origin,
-                key: "set".to_owned(),
-                found: "nowhere".to_owned(),
-                expected: "a table [[set]] for each data set, with name, train and test".to_owned(),
+            true => {
+                let expected = "a table [[set]] for each data set, with name, train and test";
+                Err(file.top().bad("set", "nowhere".to_owned(), expected))
             }
-            .into()),
         }
     }
 }
 
 /// A data set's table.
-struct SetTable<'t> {
-    /// What it is called in messages.
-    place: String,
-    table: &'t Table,
-    origin: &'t str,
-}
+struct SetTable<'t>(Keys<'t>);
 
-impl<'t> SetTable<'t> {
-    fn new(at: usize, value: &'t Value, origin: &'t str) -> Result<SetTable<'t>, EvalError> {
-        let place = format!("set[{at}]");
-        let Some(table) = value.as_table() else {
-            return Err(TrainError::BadValue {
-                origin: origin.to_owned(),
-                key: place,
-                found: value.to_string(),
-                expected: "a table [[set]]".to_owned(),
-            }
-            .into());
-        };
-        // A name says more than a number does.
-        let place = match table.get("name").and_then(Value::as_str) {
-            Some(name) => format!("set.{name}"),
-            None => place,
-        };
-        Ok(SetTable { place, table, origin })
-    }
-
+impl SetTable<'_> {
     fn read(&self, folder: &Path) -> Result<SetSpec, EvalError> {
-        if let Some(key) = self.table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let hint = suggestion(key, &KEYS);
-            return Err(
-                TrainError::UnknownKey { origin: self.origin.to_owned(), key: self.key(key), hint }.into()
-            );
-        }
-        let name = self.required("name", "a name, such as \"cifar10\"")?;
+        let SetTable(keys) = self;
+        keys.check(&KEYS)?;
+        let name = keys.required("name", "a name, such as \"cifar10\"")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if !(1..=LONGEST).contains(&name.len()) || name.starts_with('.') || !name.chars().all(fits) {
             let expected =
                 format!("up to {LONGEST} letters, digits, and - _ . between them: it names a file");
-            return Err(self.bad("name", format!("{name:?}"), expected));
+            return Err(keys.bad("name", format!("{name:?}"), expected));
         }
-        let path = |key| Ok::<_, EvalError>(self.text(key)?.map(|path| folder.join(path)));
-        let train = folder.join(self.required("train", "the path of the images to learn from")?);
+        let path = |key| Ok::<_, EvalError>(keys.text(key)?.map(|path| folder.join(path)));
+        let train = folder.join(keys.required("train", "the path of the images to learn from")?);
         let (test, validation, labels) = (path("test")?, path("validation")?, path("labels")?);
         let known = Known::of(name);
-        let metric = match (self.text("metric")?, known) {
+        let metric = match (keys.text("metric")?, known) {
             (Some(word), _) => self.metric(word)?,
             (None, Some(known)) => known.metric,
             (None, None) => return Err(self.without_metric(name)),
         };
         match (&labels, metric.of_several()) {
-            (None, true) => Err(self.bad(
+            (None, true) => Err(keys.bad(
                 "labels",
                 "nowhere".to_owned(),
                 "a table of images and the classes that each shows, which map11 judges",
             )),
-            (Some(_), false) => Err(self.bad(
+            (Some(_), false) => Err(keys.bad(
                 "metric",
                 format!("{:?}", metric.word()),
                 "\"map11\" where labels gives several classes to an image; else leave labels out",
             )),
             _ => {
-                let written = self.table.to_string();
+                let written = keys.table.to_string();
                 Ok(SetSpec { name: name.to_owned(), train, test, validation, labels, metric, known, written })
             }
         }
@@ -171,7 +131,7 @@ impl<'t> SetTable<'t> {
     fn metric(&self, word: &str) -> Result<Metric, EvalError> {
         let words = Metric::ALL.map(Metric::word);
         let found = Metric::ALL.into_iter().find(|metric| metric.word() == word);
-        found.ok_or_else(|| self.bad("metric", format!("{word:?}"), one_of(word, &words)))
+        found.ok_or_else(|| self.0.bad("metric", format!("{word:?}"), one_of(word, &words)))
     }
 
     fn without_metric(&self, name: &str) -> EvalError {
@@ -181,28 +141,7 @@ impl<'t> SetTable<'t> {
             "one of {words}, or one of the names whose metric is known: {}",
             suggestion(name, &names)
         );
-        self.bad("metric", "nowhere".to_owned(), &expected)
-    }
-
-    fn text(&self, key: &str) -> Result<Option<&'t str>, EvalError> {
-        match self.table.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-            Some(other) => Err(self.bad(key, other.to_string(), "text in quotes")),
-        }
-    }
-
-    fn required(&self, key: &str, expected: &str) -> Result<&'t str, EvalError> {
-        self.text(key)?.ok_or_else(|| self.bad(key, "nowhere".to_owned(), expected))
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.place)
-    }
-
-    fn bad(&self, key: &str, found: String, expected: impl Into<String>) -> EvalError {
-        let (origin, key, expected) = (self.origin.to_owned(), self.key(key), expected.into());
-        TrainError::BadValue { origin, key, found, expected }.into()
+        self.0.bad("metric", "nowhere".to_owned(), expected)
     }
 }
 
@@ -251,15 +190,18 @@ mod tests {
         let set = |lines: &str| format!("[[set]]\nname = \"own\"\n{lines}\n");
         let whole = "train = \"a\"\nmetric = \"top1\"";
         let cases = [
-            ("", "few.toml: `set` is nowhere"),
+            ("", "few.toml: `set` is nowhere, expected a table [[set]] for each"),
             ("sets = 1", "unknown key `sets`"),
-            ("[set]\nname = \"a\"", "`set` is nowhere"),
-            ("set = [1]", "`set[0]` is 1"),
-            ("[[set]]\ntrain = \"a\"", "`set[0].name` is nowhere"),
+            (
+                "[set]\nname = \"a\"",
+                "few.toml, line 1: `set` is one table, expected tables, each below a line [[set]]",
+            ),
+            ("set = [1]", "line 1: `set[0]` is 1, expected tables"),
+            ("\n[[set]]\ntrain = \"a\"", "few.toml, line 2: `set[0].name` is nowhere"),
             ("[[set]]\nname = ", "few.toml: TOML parse error"),
-            (&set("trian = \"a\""), "unknown key `set.own.trian`; did you mean train?"),
+            (&set("trian = \"a\""), "few.toml, line 3: unknown key `set.own.trian`; did you mean `train`?"),
             (&set(""), "`set.own.train` is nowhere"),
-            (&set("train = 3"), "`set.own.train` is 3, expected text"),
+            (&set("train = 3"), "few.toml, line 3: `set.own.train` is 3, expected text"),
             (&set("train = \"a\""), "`set.own.metric` is nowhere"),
             (&set("train = \"a\"\nmetric = \"top-1\""), "did you mean top1?"),
             (&set("train = \"a\"\nmetric = \"map11\""), "`set.own.labels` is nowhere"),
@@ -271,7 +213,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let error = parse(text).unwrap_err();
-            assert!(error.contains("suites/few.toml: ") && error.contains(expected), "{text}: {error}");
+            assert!(error.starts_with("suites/few.toml") && error.contains(expected), "{text}: {error}");
         }
     }
 }
