@@ -15,8 +15,10 @@ const BOTTOM: f64 = 30.0;
 const POINTS: usize = 200;
 /// Points of a line that answer to hovering.
 const HOVERED: usize = 60;
-/// Least distance between the names of two lines.
-const NAME: f64 = 28.0;
+/// Least distance between the names of two lines, each with its value below.
+const NAME: f64 = 33.0;
+/// Where the name of the axis below begins, right of its end: clear of a number of five digits there.
+const EPOCH: f64 = 24.0;
 
 /// A chart of one or several lines over the epochs.
 #[derive(Debug, Clone)]
@@ -100,7 +102,7 @@ impl Chart {
         let _ = writeln!(
             svg,
             "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">epoch</text>",
-            WIDTH - RIGHT + 16.0,
+            WIDTH - RIGHT + EPOCH,
             floor + 18.0
         );
         for (number, (series, groups)) in lines.iter().enumerate() {
@@ -321,6 +323,30 @@ mod tests {
             }
         }
         assert_eq!(chart(vec![]).render(), "");
+    }
+
+    #[test]
+    fn words_do_not_touch() {
+        let mut chart = chart(vec![(1000.0, 0.5), (10_000.0, 1.0)]);
+        let other = |name: &str| Series { name: name.to_owned(), ..chart.series[0].clone() };
+        chart.series = vec![other("a"), other("b"), other("c")];
+        let svg = chart.render();
+        let number = |text: &str, key: &str| -> f64 {
+            let rest = text.split_once(&format!("{key}=\"")).unwrap().1;
+            rest.split('"').next().unwrap().parse().unwrap()
+        };
+        let words = |class: &'static str| svg.lines().filter(move |line| line.contains(class));
+        let mut heights: Vec<f64> =
+            words("\"name c").chain(words("\"value c")).map(|line| number(line, "y")).collect();
+        heights.sort_by(f64::total_cmp);
+        assert!(
+            heights.len() == 6 && heights.windows(2).all(|pair| pair[1] - pair[0] >= 15.0),
+            "{heights:?}"
+        );
+        // A digit is some 7 wide.
+        let (tick, name) = (words(">10000</text>").next().unwrap(), words(">epoch</text>").next().unwrap());
+        let tick = tick.split_once("<text").unwrap().1;
+        assert!(number(name, " x") - number(tick, " x") >= 2.5 * 7.0 + 4.0, "{svg}");
     }
 
     #[test]
