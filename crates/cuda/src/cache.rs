@@ -65,10 +65,48 @@ pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
     }
 }
 
-/// Makes room for something else under a name.
-pub(crate) fn forget(folder: &Path, name: &str) {
-    // What cannot be removed stays, and is found to be of no use again.
-    let _ = fs::remove_file(folder.join(name));
+/// What was found by trying, which holds for one machine: a folder of files, or nothing where there is no folder.
+pub(crate) struct Remembered {
+    folder: Option<PathBuf>,
+    machine: String,
+}
+
+impl Remembered {
+    /// What is in a folder of the cache that is true of `machine`: the libraries that were used, with their versions,
+    /// and the GPU.
+    pub(crate) fn new(cache: Option<&Path>, folder: &str, machine: String) -> Remembered {
+        Remembered { folder: cache.map(|cache| cache.join(folder)), machine }
+    }
+
+    /// What it is true of.
+    pub(crate) fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// What was found for a key.
+    pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        read(self.folder.as_ref()?, &self.name(key))
+    }
+
+    /// Remembers what was found for a key, unless another process has found something meanwhile, which stays.
+    pub(crate) fn put(&self, key: &str, payload: &[u8]) {
+        if let Some(folder) = &self.folder {
+            write(folder, &self.name(key), payload);
+        }
+    }
+
+    /// Makes room for something else where what is there is of no use any more.
+    pub(crate) fn forget(&self, key: &str) {
+        if let Some(folder) = &self.folder {
+            // What cannot be removed stays, and is found to be of no use again.
+            let _ = fs::remove_file(folder.join(self.name(key)));
+        }
+    }
+
+    fn name(&self, key: &str) -> String {
+        let text = format!("{} {key}", self.machine);
+        format!("{:032x}", fingerprint(&[text.as_bytes()]))
+    }
 }
 
 #[cfg(test)]
@@ -99,8 +137,25 @@ mod tests {
         write(&folder, "x", b"another");
         assert_eq!(read(&folder, "x").as_deref(), Some(&b"another"[..]));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        forget(&folder, "x");
-        assert_eq!(read(&folder, "x"), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_one_machine_and_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |machine: &str| Remembered::new(Some(dir.path()), "a", machine.to_owned());
+        let (one, other) = (of("one"), of("other"));
+        one.put("key", b"payload");
+        assert_eq!(one.get("key").as_deref(), Some(&b"payload"[..]));
+        assert_eq!(of("one").get("key").as_deref(), Some(&b"payload"[..]));
+        assert_eq!((one.get("another"), other.get("key")), (None, None));
+        // The name that such a file has had from the beginning.
+        assert!(dir.path().join("a").join(format!("{:032x}", fingerprint(&[b"one key"]))).exists());
+        one.forget("key");
+        assert_eq!(one.get("key"), None);
+        let nowhere = Remembered::new(None, "a", "one".to_owned());
+        nowhere.put("key", b"payload");
+        nowhere.forget("key");
+        assert_eq!(nowhere.get("key"), None);
     }
 
     #[test]

@@ -22,7 +22,6 @@ mod strided;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,6 +31,7 @@ use cudarc::driver::CudaContext;
 use simclr_kernels::{Conv2dGeometry, Write};
 
 use super::{Device, destroy_between_captures, lock, product};
+use crate::cache::Remembered;
 use crate::launcher::{Launcher, Scratch, expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use legacy::Parts;
@@ -194,9 +194,8 @@ fn failed(error: CudnnError) -> CudaError {
 pub(super) struct Convolutions {
     context: Arc<CudaContext>,
     handle: sys::cudnnHandle_t,
-    /// What routes on disk are for.
-    machine: String,
-    folder: Option<PathBuf>,
+    /// What was found in other processes.
+    remembered: Remembered,
     routes: HashMap<Key, Rc<Route>>,
     /// Whether it is faster to normalise as a convolution reads: see [`Device::norm_conv2d_pays`].
     pays: HashMap<Key, bool>,
@@ -332,11 +331,11 @@ impl Key {
 impl Convolutions {
     fn new(device: &Device) -> Result<Convolutions> {
         let handle = result::create_handle().map_err(failed)?;
+        let machine = format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name());
         let convolutions = Convolutions {
             context: device.shared.context.clone(),
             handle,
-            machine: format!("cuDNN {}, {} on {}", result::get_version(), product::version(), device.name()),
-            folder: device.shared.cache.as_ref().map(|folder| folder.join("convolutions")),
+            remembered: Remembered::new(device.shared.cache.as_deref(), "convolutions", machine),
             routes: HashMap::new(),
             pays: HashMap::new(),
             limits: ConvolutionLimits::default(),

@@ -10,7 +10,7 @@ use super::{ConvolutionPass, Convolutions, Device, Key, Operands};
 use crate::device::timing;
 use crate::launcher::Scratch;
 use crate::ops::{batch_norm, elementwise};
-use crate::{CudaError, Result, Slice, cache};
+use crate::{CudaError, Result, Slice};
 
 /// How far results may be off, relative to their size, before they are taken for wrong: what is scaled, shifted and
 /// passed on is rounded to f16 each time.
@@ -90,23 +90,16 @@ impl Convolutions {
                 (false, false)
             }
         };
-        if let Some(folder) = &self.folder {
-            let name = self.name_of_pays(key);
-            // What is there is of no use any more.
-            cache::forget(folder, &name);
-            cache::write(folder, &name, if faster { AT_ONCE } else { APART });
-        }
+        let name = name(key);
+        self.remembered.forget(&name);
+        self.remembered.put(&name, if faster { AT_ONCE } else { APART });
         let pays = works && self.remembered_pays(key).unwrap_or(faster);
         self.pays.insert(*key, pays);
         Ok(pays)
     }
 
-    fn name_of_pays(&self, key: &Key) -> String {
-        self.name_of(&format!("at once or apart: {key:?}"))
-    }
-
     fn remembered_pays(&self, key: &Key) -> Option<bool> {
-        let stored = cache::read(self.folder.as_ref()?, &self.name_of_pays(key))?;
+        let stored = self.remembered.get(&name(key))?;
         [(AT_ONCE, true), (APART, false)].into_iter().find(|(text, _)| *text == stored).map(|(_, pays)| pays)
     }
 
@@ -152,6 +145,10 @@ impl Convolutions {
         };
         self.compute(device, key, operands)
     }
+}
+
+fn name(key: &Key) -> String {
+    format!("at once or apart: {key:?}")
 }
 
 #[cfg(test)]

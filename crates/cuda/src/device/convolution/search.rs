@@ -15,7 +15,7 @@ use crate::device::timing;
 use crate::element::typed;
 use crate::launcher::Launcher;
 use crate::ops::elementwise;
-use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut, cache};
+use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut};
 
 /// The most that a route may take for itself.
 const WORKSPACE: usize = 1 << 30;
@@ -58,10 +58,7 @@ impl Convolutions {
 
     /// What is found, or what another process has found meanwhile: on the next start all go on with that.
     fn searched(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
-        if let Some(folder) = &self.folder {
-            // What is there is of no use any more.
-            cache::forget(folder, &self.name(key));
-        }
+        self.remembered.forget(&name(key));
         let chosen = self.chosen(device, key, operands)?;
         Ok(self.known(key).unwrap_or(chosen))
     }
@@ -71,7 +68,7 @@ impl Convolutions {
         if key.in_two() {
             return Some(Route::InTwo);
         }
-        self.remembered(key).into_iter().find_map(|memo| self.recalled(key, memo))
+        self.memos(key).into_iter().find_map(|memo| self.recalled(key, memo))
     }
 
     /// The best of those that are the fastest on a sample of the batch.
@@ -81,7 +78,7 @@ impl Convolutions {
         if sample == *key {
             return self.found(device, key, operands).map(fastest);
         }
-        let mut finalists = self.remembered(&sample);
+        let mut finalists = self.memos(&sample);
         if finalists.is_empty() {
             finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
         }
@@ -124,29 +121,15 @@ impl Convolutions {
     }
 
     /// What is on disk for a key, the fastest first.
-    fn remembered(&self, key: &Key) -> Vec<Memo> {
-        let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &self.name(key)));
+    fn memos(&self, key: &Key) -> Vec<Memo> {
+        let stored = self.remembered.get(&name(key));
         let text = stored.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         text.lines().take(FINALISTS).map_while(|line| Memo::read(key.pass, line)).collect()
     }
 
     fn remember(&self, key: &Key, memos: &[Memo]) {
-        if let Some(folder) = &self.folder {
-            let lines: Vec<String> = memos.iter().map(Memo::text).collect();
-            cache::write(folder, &self.name(key), lines.join("\n").as_bytes());
-        }
-    }
-
-    fn name(&self, key: &Key) -> String {
-        // What was remembered before there was this way is not looked at.
-        let ways = key.together().map_or("", |_| " or strided");
-        self.name_of(&format!("{key:?}{ways}"))
-    }
-
-    /// The name of a file on disk for something that is true of this machine alone.
-    pub(super) fn name_of(&self, what: &str) -> String {
-        let text = format!("{} {what}", self.machine);
-        format!("{:032x}", cache::fingerprint(&[text.as_bytes()]))
+        let lines: Vec<String> = memos.iter().map(Memo::text).collect();
+        self.remembered.put(&name(key), lines.join("\n").as_bytes());
     }
 
     /// What is remembered, if cuDNN still has it: it may be of another driver.
@@ -366,6 +349,13 @@ impl Convolutions {
         // SAFETY: operands are as long as the key says; the workspace has `size` bytes.
         unsafe { legacy::fastest(self.handle, key, &parts, operands, address, size) }
     }
+}
+
+/// What a route is remembered under.
+fn name(key: &Key) -> String {
+    // What was remembered before there was this way is not looked at.
+    let ways = key.together().map_or("", |_| " or strided");
+    format!("{key:?}{ways}")
 }
 
 fn into_aside(key: &Key, operands: Operands, aside: &Option<Box<dyn Memory>>) -> Operands {

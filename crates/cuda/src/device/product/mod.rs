@@ -7,7 +7,6 @@ mod plan;
 mod search;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cudarc::cublaslt::result::{self, CublasError};
@@ -16,6 +15,7 @@ use cudarc::driver::CudaContext;
 use simclr_kernels::Write;
 
 use super::{Device, destroy_between_captures, lock};
+use crate::cache::Remembered;
 use crate::launcher::{expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use plan::Plan;
@@ -138,9 +138,8 @@ fn failed(error: CublasError) -> CudaError {
 pub(super) struct Products {
     context: Arc<CudaContext>,
     handle: cublasLtHandle_t,
-    /// What algorithms on disk are for.
-    machine: String,
-    folder: Option<PathBuf>,
+    /// What was found in other processes.
+    remembered: Remembered,
     plans: HashMap<Key, Plan>,
 }
 
@@ -149,11 +148,11 @@ unsafe impl Send for Products {}
 
 impl Products {
     fn new(device: &Device) -> Result<Products> {
+        let machine = format!("{} on {}", version(), device.name());
         Ok(Products {
             context: device.shared.context.clone(),
             handle: result::create_handle().map_err(failed)?,
-            machine: format!("{} on {}", version(), device.name()),
-            folder: device.shared.cache.as_ref().map(|folder| folder.join("products")),
+            remembered: Remembered::new(device.shared.cache.as_deref(), "products", machine),
             plans: HashMap::new(),
         })
     }

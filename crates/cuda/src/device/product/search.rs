@@ -5,7 +5,7 @@ use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use super::plan::{Choice, Plan, Problem};
 use super::{Device, Key, NAME, Operands, Products};
 use crate::device::timing;
-use crate::{CudaError, Memory, Result, cache};
+use crate::{CudaError, Memory, Result};
 
 impl Products {
     /// The plan for a key: known, remembered on disk, or found by timing on the operands, of which `out` is
@@ -20,24 +20,17 @@ impl Products {
     }
 
     fn choice(&self, device: &Device, key: &Key, problem: &Problem, operands: Operands) -> Result<Choice> {
-        let text = format!("{} {key:?}", self.machine);
-        let name = format!("{:032x}", cache::fingerprint(&[text.as_bytes()]));
-        let known = || {
-            let stored = self.folder.as_ref().and_then(|folder| cache::read(folder, &name));
-            stored.and_then(|bytes| algorithm(&bytes)).and_then(|known| problem.checked(&known))
-        };
+        let name = format!("{key:?}");
+        let known = || problem.checked(&algorithm(&self.remembered.get(&name)?)?);
         if let Some(choice) = known() {
             return Ok(choice);
         }
         device.refuse_in_capture("choosing an algorithm")?;
-        if let Some(folder) = &self.folder {
-            // What is there is of no use any more.
-            cache::forget(folder, &name);
-        }
+        self.remembered.forget(&name);
         let proposals = problem.proposals()?;
         let missing = || CudaError::Call {
             what: NAME,
-            reason: format!("{} has no algorithm for {key:?}", self.machine),
+            reason: format!("{} has no algorithm for {name}", self.remembered.machine()),
         };
         // What the product is added to must outlive the search.
         let [rows, columns, _] = key.sizes;
@@ -52,9 +45,7 @@ impl Products {
         let operands = Operands { out, ..operands };
         let search = || fastest(device, problem, &proposals, operands)?.ok_or_else(missing);
         let choice = device.counted_search(search)?;
-        if let Some(folder) = &self.folder {
-            cache::write(folder, &name, &bytes(&choice.algorithm));
-        }
+        self.remembered.put(&name, &bytes(&choice.algorithm));
         // Another process may have found one meanwhile: on the next start all go on with that.
         Ok(known().unwrap_or(choice))
     }
