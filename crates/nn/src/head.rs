@@ -9,21 +9,9 @@ use crate::{NnError, Result};
 
 /// Which function g is (arXiv:2002.05709, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
-    /// z = h.
-    None,
-    /// One dense layer.
-    Linear,
-    /// Dense layers with ReLU between them.
-    Nonlinear,
-}
-
-/// A head's shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSpec {
-    /// Which function.
-    pub kind: HeadKind,
-    /// Dense layers of a nonlinear head: 2 in the paper, 3 in SimCLR v2.
+    /// Dense layers, with ReLU between them. With none z = h, one is the linear head, and of nonlinear heads the
+    /// paper's has 2, SimCLR v2's 3.
     pub layers: usize,
     /// Width between the layers; that of h where none is given.
     pub hidden: Option<usize>,
@@ -37,7 +25,7 @@ pub struct HeadSpec {
 impl Default for HeadSpec {
     /// Linear(d, d), BatchNorm, ReLU, Linear(d, 128), BatchNorm.
     fn default() -> HeadSpec {
-        HeadSpec { kind: HeadKind::Nonlinear, layers: 2, hidden: None, dim: 128, batch_norm: true }
+        HeadSpec { layers: 2, hidden: None, dim: 128, batch_norm: true }
     }
 }
 
@@ -70,17 +58,7 @@ impl Head {
         seed: u64,
         parameters: &mut Parameters,
     ) -> Result<Head> {
-        let count = match spec.kind {
-            HeadKind::None => 0,
-            HeadKind::Linear => 1,
-            HeadKind::Nonlinear => spec.layers,
-        };
-        if spec.kind == HeadKind::Nonlinear && count < 2 {
-            let problem =
-                format!("a nonlinear head has at least 2 layers, not {count}; one layer is the linear head");
-            return Err(NnError::Spec { what: "head.layers", problem });
-        }
-        if count > 0 && spec.dim == 0 {
+        if spec.layers > 0 && spec.dim == 0 {
             return Err(NnError::Spec { what: "head.dim", problem: "must be at least 1".into() });
         }
         if spec.hidden == Some(0) {
@@ -89,8 +67,8 @@ impl Head {
         let mut inputs = features;
         let mut maker = Maker { device, seed, parameters };
         let mut layers = Vec::new();
-        for i in 0..count {
-            let last = i + 1 == count;
+        for i in 0..spec.layers {
+            let last = i + 1 == spec.layers;
             let outputs = if last { spec.dim } else { spec.hidden.unwrap_or(features) };
             // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases
             // need outputs of a scale near one, since nothing adapts their rate to a smaller one.

@@ -27,7 +27,7 @@ mod layout;
 mod resnet;
 
 pub use error::NnError;
-pub use head::{Head, HeadKind, HeadLayer, HeadSpec};
+pub use head::{Head, HeadLayer, HeadSpec};
 pub use layers::{Conv, Linear};
 pub use layout::{load_tensor, store_tensor, stored_shape};
 pub use resnet::{

@@ -3,7 +3,7 @@
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor, Var};
 use simclr_nn::{
-    Depth, Head, HeadKind, HeadSpec, Linear, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
+    Depth, Head, HeadSpec, Linear, MaxPool, Memory, PoolPadding, ResNet, ResNetSpec, Stem, Variant,
     load_tensor, store_tensor, stored_shape,
 };
 
@@ -180,25 +180,18 @@ fn sizes_that_cannot_be_are_refused() {
         let error = ResNet::new(&spec, &device, 0, &mut Parameters::new()).unwrap_err().to_string();
         assert!(error.starts_with("encoder.selective_kernels") && error.contains(said), "{error}");
     }
-    for (kind, layers, dim) in [(HeadKind::Nonlinear, 1, 8), (HeadKind::Linear, 1, 0)] {
-        let head = HeadSpec { kind, layers, hidden: None, dim, batch_norm: true };
-        assert!(Head::new(&head, 16, &device, 0, &mut Parameters::new()).is_err());
-    }
+    let head = HeadSpec { layers: 1, hidden: None, dim: 0, batch_norm: true };
+    assert!(Head::new(&head, 16, &device, 0, &mut Parameters::new()).is_err());
 }
 
 /// z and new running averages of every kind of head are those of its layers in a row, which parameters' names tell.
 #[test]
 fn a_head_is_its_layers_in_a_row() {
     let device = Device::cpu(1).unwrap();
-    for (kind, layers, widths) in [
-        (HeadKind::None, 2, &[16][..]),
-        (HeadKind::Linear, 2, &[16, 8]),
-        (HeadKind::Nonlinear, 2, &[16, 12, 8]),
-        (HeadKind::Nonlinear, 3, &[16, 12, 12, 8]),
-    ] {
+    for (layers, widths) in [(0, &[16][..]), (1, &[16, 8]), (2, &[16, 12, 8]), (3, &[16, 12, 12, 8])] {
         for batch_norm in [true, false] {
             let mut parameters = Parameters::new();
-            let spec = HeadSpec { kind, layers, hidden: Some(12), dim: 8, batch_norm };
+            let spec = HeadSpec { layers, hidden: Some(12), dim: 8, batch_norm };
             let head = Head::new(&spec, 16, &device, 0, &mut parameters).unwrap();
             // Biases are zeros at first.
             for id in parameters.ids().collect::<Vec<_>>() {
@@ -390,8 +383,8 @@ fn moments(parameters: &Parameters, name: &str) -> (f64, f64) {
 fn a_fresh_network_has_the_official_codes_deviations() {
     let device = Device::cpu(1).unwrap();
     let (_, mut parameters) = build(&spec(Depth::D18, 1.0, Stem::ImageNet));
-    let head = |kind, batch_norm, dim| HeadSpec { kind, batch_norm, dim, layers: 2, ..HeadSpec::default() };
-    Head::new(&head(HeadKind::Nonlinear, true, 128), 512, &device, 0, &mut parameters).unwrap();
+    let head = |batch_norm, dim| HeadSpec { batch_norm, dim, layers: 2, ..HeadSpec::default() };
+    Head::new(&head(true, 128), 512, &device, 0, &mut parameters).unwrap();
     // sqrt(1 / (channels in x kernel^2)), and 0.01 for dense layers that a BatchNorm follows.
     for (name, expected) in [
         ("conv1.weight", (1.0 / (3.0 * 49.0_f64)).sqrt()),
@@ -415,7 +408,7 @@ fn a_fresh_network_has_the_official_codes_deviations() {
         assert_eq!(moments(&parameters, name), (value, 0.0), "{name}");
     }
     let mut plain = Parameters::new();
-    Head::new(&head(HeadKind::Nonlinear, false, 128), 512, &device, 0, &mut plain).unwrap();
+    Head::new(&head(false, 128), 512, &device, 0, &mut plain).unwrap();
     assert!((moments(&plain, "head.0.linear.weight").1 / (1.0 / 512.0_f64).sqrt() - 1.0).abs() < 0.03);
     assert_eq!(moments(&plain, "head.0.linear.bias"), (0.0, 0.0));
     let mut classifier = Parameters::new();

@@ -7,7 +7,7 @@ use simclr_engine::{DType, Device, Mode, Parameters, SingleProcess, Tape, Tensor
 use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor};
-use crate::config::{self, EncoderName, Precision, Shortcut};
+use crate::config::{self, EncoderName, HeadKind, Precision, Shortcut};
 use crate::{Config, TrainError};
 
 /// The fewest images that a GPU embeds at once.
@@ -178,18 +178,24 @@ impl Model {
     }
 }
 
-/// The encoder that a configuration describes.
-pub fn resnet_spec(config: &Config) -> ResNetSpec {
-    let encoder = &config.encoder;
-    ResNetSpec {
-        depth: match encoder.name {
+impl From<EncoderName> for Depth {
+    fn from(name: EncoderName) -> Depth {
+        match name {
             EncoderName::Resnet18 => Depth::D18,
             EncoderName::Resnet34 => Depth::D34,
             EncoderName::Resnet50 => Depth::D50,
             EncoderName::Resnet101 => Depth::D101,
             EncoderName::Resnet152 => Depth::D152,
             EncoderName::Resnet200 => Depth::D200,
-        },
+        }
+    }
+}
+
+/// The encoder that a configuration describes.
+pub fn resnet_spec(config: &Config) -> ResNetSpec {
+    let encoder = &config.encoder;
+    ResNetSpec {
+        depth: encoder.name.into(),
         width: encoder.width,
         stem: match encoder.stem_at(config.data.image_size) {
             config::Stem::Imagenet => simclr_nn::Stem::ImageNet,
@@ -211,12 +217,11 @@ pub fn resnet_spec(config: &Config) -> ResNetSpec {
 fn head_spec(config: &Config) -> HeadSpec {
     let head = &config.head;
     HeadSpec {
-        kind: match head.kind {
-            config::HeadKind::None => simclr_nn::HeadKind::None,
-            config::HeadKind::Linear => simclr_nn::HeadKind::Linear,
-            config::HeadKind::Nonlinear => simclr_nn::HeadKind::Nonlinear,
+        layers: match head.kind {
+            HeadKind::None => 0,
+            HeadKind::Linear => 1,
+            HeadKind::Nonlinear => head.layers,
         },
-        layers: head.layers,
         hidden: head.hidden.value(),
         dim: head.dim,
         batch_norm: head.batch_norm,

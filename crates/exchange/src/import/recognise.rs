@@ -4,7 +4,6 @@ use simclr_nn::{Depth, SelectiveKernels};
 use simclr_train::config::{
     Auto, EncoderConfig, EncoderName, HeadConfig, HeadKind, Normalize, PoolPadding, Shortcut, Stem, Variant,
 };
-use simclr_train::{Config, resnet_spec};
 
 use super::weights::Weights;
 use crate::Result;
@@ -91,7 +90,7 @@ fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
     };
     let blocks: [usize; 4] = std::array::from_fn(|stage| blocks_of(stage + 1));
     let found = EncoderName::ALL.iter().copied().find(|&name| {
-        let depth = depth_of(name);
+        let depth = Depth::from(name);
         depth.blocks() == blocks && depth.is_bottleneck() == bottleneck
     });
     found.ok_or_else(|| {
@@ -102,13 +101,6 @@ fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
             known.join(", ")
         ))
     })
-}
-
-/// The blocks of a network.
-pub(super) fn depth_of(name: EncoderName) -> Depth {
-    let mut config = Config::default();
-    config.encoder.name = name;
-    resnet_spec(&config).depth
 }
 
 /// The head, none where there is not one.

@@ -15,6 +15,7 @@ mod text;
 use serde::{Deserialize, Serialize};
 use simclr_augment::ViewConfig;
 use simclr_engine::{Arithmetic, Device};
+use simclr_nn::Depth;
 use toml::Table;
 
 pub use auto::Auto;
@@ -197,7 +198,7 @@ impl Config {
             return conflict("optim.nesterov", problem);
         }
         let (name, ratio) = (self.encoder.name, self.encoder.selective_kernels);
-        if ratio > 0.0 && !name.is_bottleneck() {
+        if ratio > 0.0 && !Depth::from(name).is_bottleneck() {
             let problem = format!(
                 "is {ratio}, which needs bottleneck blocks: encoder.name = \"resnet50\" or deeper, not {name}"
             );

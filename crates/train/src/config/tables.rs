@@ -93,11 +93,6 @@ impl EncoderName {
             Self::Resnet200 => 200,
         }
     }
-
-    /// Whether its blocks are bottlenecks, 1 x 1, 3 x 3 and 1 x 1.
-    pub const fn is_bottleneck(self) -> bool {
-        self.depth() >= 50
-    }
 }
 
 words! {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use simclr_nn::Depth;
 use simclr_train::config::EncoderName;
 
 use super::{CONV, ENCODER, NORM, number};
-use crate::import::recognise::depth_of;
 
 /// What the convolutions of a network and its BatchNorms are called here, in the order in which they are made there.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Layers {
 }
 
 fn made(name: EncoderName, kind: Kind) -> Layers {
-    let depth = depth_of(name);
+    let depth = Depth::from(name);
     let mut layers = Layers::default();
     if kind == (Kind::Selective { deep: true }) {
         layers.add("conv1.0", "conv1.1");
