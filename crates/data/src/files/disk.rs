@@ -13,9 +13,9 @@ use crate::listing::Listing;
 use crate::names::os_name;
 
 /// The files of a listing.
-pub(crate) struct DiskFiles {
-    root: PathBuf,
-    listing: Arc<Listing>,
+pub(super) struct DiskFiles {
+    pub root: PathBuf,
+    pub listing: Arc<Listing>,
 }
 
 impl DiskFiles {

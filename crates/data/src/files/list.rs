@@ -1,17 +1,17 @@
 //! A text or CSV file that lists image files, with or without labels.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::Opened;
-use super::{Files, ImageFiles, labels_among};
-use crate::decode::{DecodeOptions, read_file, read_sample};
-use crate::error::{DataError, inert, name_of, shown};
-use crate::fault::{Unread, probe_file};
+use super::disk::DiskFiles;
+use super::{ImageFiles, labels_among};
+use crate::decode::DecodeOptions;
+use crate::error::{DataError, inert, shown};
 use crate::layout::{Classes, Split, TEST_NAMES, TRAIN_NAMES, preferred_test, split_named};
-use crate::listing::LeftOut;
-use crate::names::{Names, bytes_of, has_extension, os_name};
+use crate::listing::{LeftOut, Listing};
+use crate::names::{bytes_of, has_extension};
 
 /// Names of the columns, in the order of preference.
 const PATH_COLUMNS: [&str; 9] =
@@ -33,44 +33,6 @@ pub(crate) struct Row {
     path: String,
     label: Option<String>,
     split: Option<Split>,
-}
-
-/// Image files by their paths, absolute or relative to the folder of their list.
-pub(crate) struct ListedFiles {
-    folder: PathBuf,
-    paths: Names,
-}
-
-impl ListedFiles {
-    fn path(&self, index: usize) -> PathBuf {
-        self.folder.join(os_name(self.paths.get(index)))
-    }
-}
-
-impl Files for ListedFiles {
-    fn len(&self) -> usize {
-        self.paths.len()
-    }
-
-    fn name(&self, index: usize) -> String {
-        name_of(self.paths.get(index))
-    }
-
-    fn bytes(&self, index: usize) -> Option<u64> {
-        self.path(index).metadata().ok().map(|found| found.len())
-    }
-
-    fn read(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        read_file(&self.path(index), out)
-    }
-
-    fn sample(&self, index: usize, out: &mut Vec<u8>) -> Result<(), String> {
-        read_sample(&self.path(index), out)
-    }
-
-    fn probe(&self, index: usize) -> Result<(), Unread> {
-        probe_file(self.path(index))
-    }
 }
 
 /// The images to train and to test on that a list names.
@@ -153,10 +115,12 @@ fn collect(folder: &Path, rows: Vec<Row>, options: DecodeOptions) -> ImageFiles 
         false => labels_among(labels(), classes.iter().copied()),
     };
     let names = classes.into_iter().map(inert).collect();
-    let mut paths = Names::default();
-    rows.iter().for_each(|row| paths.push(bytes_of(row.path.as_ref()).unwrap_or_default()));
-    paths.shrink_to_fit();
-    let files = ListedFiles { folder: folder.to_owned(), paths };
+    // Paths as they are given, absolute or relative to the list's folder.
+    let mut listing = Listing::default();
+    listing.images.folders.push(b"");
+    rows.iter().for_each(|row| listing.images.push(0, bytes_of(row.path.as_ref()).unwrap_or_default()));
+    listing.images.files.shrink_to_fit();
+    let files = DiskFiles { root: folder.to_owned(), listing: Arc::new(listing) };
     ImageFiles::new(Arc::new(files), Classes { names, labels }, options)
 }
 
