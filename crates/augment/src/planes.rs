@@ -44,6 +44,21 @@ impl Planes {
         self.values.chunks_exact_mut(self.pitch).map(move |row| &mut row[..side])
     }
 
+    /// Fills each place (x, y) with what was at the place that `from` says, or with black where that is none. `spare`
+    /// holds what was there.
+    pub fn resample(&mut self, spare: &mut Vec<f32>, from: impl Fn(usize, usize) -> Option<(usize, usize)>) {
+        let (side, pitch) = (self.side, self.pitch);
+        for plane in self.split_mut() {
+            spare.clear();
+            spare.extend_from_slice(plane);
+            for y in 0..side {
+                for x in 0..side {
+                    plane[y * pitch + x] = from(x, y).map_or(0.0, |(x, y)| spare[y * pitch + x]);
+                }
+            }
+        }
+    }
+
     /// Row `y` of each plane, with its padding.
     #[inline(always)]
     pub fn row_mut(&mut self, y: usize) -> [&mut [f32]; 3] {

@@ -45,20 +45,13 @@ impl Draw for Rotation {
 
 /// Turns the view counterclockwise by that many right angles.
 pub(crate) fn rotate(planes: &mut Planes, quarters: u32, spare: &mut Vec<f32>) {
-    let (side, pitch) = (planes.side(), planes.pitch());
-    for plane in planes.split_mut() {
-        spare.clear();
-        spare.extend_from_slice(plane);
-        for y in 0..side {
-            for x in 0..side {
-                let (from_y, from_x) = match quarters % 4 {
-                    0 => (y, x),
-                    1 => (x, side - 1 - y),
-                    2 => (side - 1 - y, side - 1 - x),
-                    _ => (side - 1 - x, y),
-                };
-                plane[y * pitch + x] = spare[from_y * pitch + from_x];
-            }
-        }
-    }
+    let last = planes.side().saturating_sub(1);
+    planes.resample(spare, |x, y| {
+        Some(match quarters % 4 {
+            0 => (x, y),
+            1 => (last - y, x),
+            2 => (last - x, last - y),
+            _ => (y, last - x),
+        })
+    });
 }

@@ -19,20 +19,11 @@ pub(crate) fn shear_x(planes: &mut Planes, level: f32, spare: &mut Vec<f32>) {
 
 /// Fills each place with the pixel nearest to where `from` says that it comes from.
 fn sample(planes: &mut Planes, spare: &mut Vec<f32>, from: impl Fn(f64, f64) -> (f64, f64)) {
-    let (side, pitch) = (planes.side(), planes.pitch());
-    for plane in planes.split_mut() {
-        spare.clear();
-        spare.extend_from_slice(plane);
-        for y in 0..side {
-            for x in 0..side {
-                let (from_x, from_y) = from(x as f64, y as f64);
-                let (from_x, from_y) = (from_x.round_ties_even(), from_y.round_ties_even());
-                let inside = |place: f64| (0.0..side as f64).contains(&place);
-                plane[y * pitch + x] = match inside(from_x) && inside(from_y) {
-                    true => spare[from_y as usize * pitch + from_x as usize],
-                    false => 0.0,
-                };
-            }
-        }
-    }
+    let side = planes.side() as f64;
+    planes.resample(spare, |x, y| {
+        let (x, y) = from(x as f64, y as f64);
+        let (x, y) = (x.round_ties_even(), y.round_ties_even());
+        let inside = |place: f64| (0.0..side).contains(&place);
+        (inside(x) && inside(y)).then_some((x as usize, y as usize))
+    });
 }
