@@ -38,30 +38,21 @@ pub fn train_step(
     rate: f64,
 ) -> Result<(StepFigures, bool), TrainError> {
     let device = model.device.clone();
-    device.install(|| step_inside(model, optimizer, loss, collective, views, rate))
-}
+    device.install(|| {
+        let images = model.images(views)?;
+        let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images, None)?;
 
-fn step_inside(
-    model: &mut Model,
-    optimizer: &mut Optimizer,
-    loss: &LossConfig,
-    collective: &dyn Collective,
-    views: &[u8],
-    rate: f64,
-) -> Result<(StepFigures, bool), TrainError> {
-    let images = model.images(views)?;
-    let Pass { sums, gradients, mut averages } = forward_backward(model, loss, collective, images, None)?;
-
-    let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
-    let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
-    if !figures.is_finite() {
-        return Ok((figures, false));
-    }
-    for (id, average) in averages.drain() {
-        model.parameters.set(id, average)?;
-    }
-    optimizer.step(rate, &mut model.parameters, &gradients)?;
-    Ok((figures, true))
+        let squares = model.device.sum_of_squares(gradients.iter().map(|(_, gradient)| gradient))?;
+        let figures = StepFigures { batch: sums.figures()?, gradient_norm: squares.sqrt() };
+        if !figures.is_finite() {
+            return Ok((figures, false));
+        }
+        for (id, average) in averages.drain() {
+            model.parameters.set(id, average)?;
+        }
+        optimizer.step(rate, &mut model.parameters, &gradients)?;
+        Ok((figures, true))
+    })
 }
 
 /// What forward and backward leave for the update.
