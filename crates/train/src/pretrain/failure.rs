@@ -18,10 +18,8 @@ pub struct Failure {
     /// What was not finite: its loss and gradient, or what the network had become with it.
     pub what: String,
     config: String,
-    images: u64,
-    names: u32,
-    #[serde(default)]
-    sizes: Option<u32>,
+    #[serde(flatten)]
+    data: Identity,
 }
 
 impl Failure {
@@ -37,9 +35,8 @@ impl Failure {
         data: Identity,
     ) -> Result<(), TrainError> {
         let TrainError::NotFinite { step, what, .. } = error else { return Ok(()) };
-        let Identity { images, names, sizes } = data;
         let (step, what, config) = (step + 1, what.clone(), config.to_toml()?);
-        run.write_failure(&Failure { step, what, config, images, names, sizes })
+        run.write_failure(&Failure { step, what, config, data })
     }
 
     /// What ended a run when it was last trained; nothing where that went on to its end or to somebody's wish.
@@ -49,8 +46,8 @@ impl Failure {
 
     /// Whether it was met with this configuration, on these images: then it will be again.
     pub fn is_of(&self, config: &Config, data: Identity) -> bool {
-        let same = (data.images, data.names) == (self.images, self.names)
-            && self.sizes.is_none_or(|_| self.sizes == data.sizes);
+        let then = self.data;
+        let same = then == Identity { sizes: then.sizes.and(data.sizes), ..data };
         let tried = Config::from_toml(&self.config, "the configuration that failed");
         same && tried.is_ok_and(|tried| tried.check_resume(config).is_ok())
     }
@@ -60,5 +57,32 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { step, what, .. } = self;
         write!(f, "stopped at step {step}: {what} are beyond what f32 holds, or no numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_folders_is_read_whatever_it_knows_of_files() {
+        // As a run has it, with what was left to the program decided.
+        let config = Config::from_toml(&Config::default().to_toml().unwrap(), "the defaults").unwrap();
+        let data = Identity { images: 9, names: 7, sizes: Some(5) };
+        let (what, config_text) = ("loss and gradient".to_owned(), config.to_toml().unwrap());
+        let failure = Failure { step: 3, what, config: config_text, data };
+        let mut written = serde_json::to_value(&failure).unwrap();
+        assert_eq!(
+            (&written["images"], &written["names"], &written["sizes"]),
+            (&9.into(), &7.into(), &5.into())
+        );
+        assert_eq!(serde_json::from_value::<Failure>(written.clone()).unwrap(), failure);
+        assert!(failure.is_of(&config, data));
+        assert!(!failure.is_of(&config, Identity { sizes: Some(6), ..data }));
+        assert!(!failure.is_of(&config, Identity { names: 8, ..data }));
+        // From before sizes were known.
+        written.as_object_mut().unwrap().remove("sizes");
+        let old: Failure = serde_json::from_value(written).unwrap();
+        assert!(old.is_of(&config, data) && !old.is_of(&config, Identity { images: 8, ..data }));
     }
 }

@@ -1,5 +1,6 @@
 //! Whether a run is taken up with the images that it began with.
 
+use serde::{Deserialize, Serialize};
 use simclr_data::Dataset;
 
 use crate::checkpoint::Meta;
@@ -9,7 +10,7 @@ const SIZED: usize = 4096;
 
 /// What a checkpoint knows of the images of a run: how many there are, how they are called, and how large their files
 /// are. Their contents are not looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// How many images there are.
     pub images: u64,

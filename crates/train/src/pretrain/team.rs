@@ -76,10 +76,8 @@ pub struct Team<'t> {
 /// What all workers must have in common.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Common {
-    images: u64,
-    names: u32,
-    /// Of their files, where they are known.
-    sizes: Option<u32>,
+    #[serde(flatten)]
+    data: Identity,
     instructions: String,
     /// The GPU, where it is one.
     gpu: Option<[u8; 16]>,
@@ -112,25 +110,25 @@ impl<'t> Team<'t> {
         if self.is_alone() {
             return Ok(());
         }
-        let Identity { images, names, sizes } = Identity::of(dataset);
-        let own = Common { images, names, sizes, instructions: device.instructions(), gpu: device.gpu_id()? };
+        let data = Identity::of(dataset);
+        let own = Common { data, instructions: device.instructions(), gpu: device.gpu_id()? };
         let all: Vec<Common> = self.exchange(&own)?;
         let wrong = |what: String| Err(TrainError::Workers(what));
         // The same words everywhere: every worker has seen the same.
         let Some(first) = all.first() else { return Ok(()) };
         for (rank, other) in all.iter().enumerate().skip(1) {
-            if other.images != first.images {
+            if other.data.images != first.data.images {
                 return wrong(format!(
                     "worker {rank} has {} images, worker 0 {}; give every worker the same data",
-                    other.images, first.images
+                    other.data.images, first.data.images
                 ));
             }
-            if other.names != first.names {
+            if other.data.names != first.data.names {
                 return wrong(format!(
                     "worker {rank} has other images than worker 0, or in another order; give every worker the same data"
                 ));
             }
-            if other.sizes.zip(first.sizes).is_some_and(|(other, first)| other != first) {
+            if other.data.sizes.zip(first.data.sizes).is_some_and(|(other, first)| other != first) {
                 return wrong(format!(
                     "worker {rank} has images whose files have other sizes than those of worker 0; give every worker the same data"
                 ));
