@@ -2,6 +2,7 @@
 
 use crate::family::{check_size, view_len};
 use crate::passes::{Input, Pass};
+use crate::simd;
 use crate::{AugmentError, CropBox, ImageRef, Scratch};
 
 /// Fraction of the shorter side that the central crop keeps.
@@ -57,7 +58,10 @@ pub fn central_crop(
     let Scratch { isa, resizer, planes, .. } = scratch;
     planes.prepare(size as usize);
     resizer.prepare(crop, size, false);
-    isa.run(Pass { planes, from: Input::Image(resizer, image, crop), ops: &[], out: Some(out), mean: false });
+    simd::run(
+        *isa,
+        Pass { planes, from: Input::Image(resizer, image, crop), ops: &[], out: Some(out), mean: false },
+    );
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::ops::blur::{self, Blur};
 use crate::ops::{MOST_STEPS, cutout, gaussian_noise, horizontal_flip, rotation, sobel};
 use crate::passes::{Input, Pass, PixelOp};
 use crate::planes::Planes;
+use crate::simd;
 use crate::{
     AugmentError, CropBox, ImageRef, RandomResizedCrop, Recipe, Scratch, Step, Steps, Stream, ViewConfig,
     ViewOp,
@@ -173,14 +174,14 @@ impl ViewFamily {
                 rest = after;
             }
             let Some((&step, after)) = rest.split_first() else {
-                isa.run(Pass { planes, from, ops, out: Some(out), mean: false });
+                simd::run(*isa, Pass { planes, from, ops, out: Some(out), mean: false });
                 return;
             };
             let contrast = matches!(step, Step::Contrast(_));
             if contrast || !ops.is_empty() || matches!(from, Input::Image(..)) {
                 let from = std::mem::replace(&mut from, Input::Planes);
                 let pass = Pass { planes: &mut *planes, from, ops, out: None, mean: contrast };
-                let value = isa.run(pass);
+                let value = simd::run(*isa, pass);
                 mean = contrast.then_some(value);
             }
             if contrast {
@@ -193,7 +194,7 @@ impl ViewFamily {
                 Step::Blur { sigma, padding } if blurrer.prepare(blur::radius(planes.side()), sigma) => {
                     let last = rest.is_empty();
                     let out = last.then_some(&mut *out);
-                    isa.run(Blur { blurrer: &mut *blurrer, planes: &mut *planes, padding, out });
+                    simd::run(*isa, Blur { blurrer: &mut *blurrer, planes: &mut *planes, padding, out });
                     if last {
                         return;
                     }

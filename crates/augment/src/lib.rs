@@ -72,5 +72,5 @@ pub use ops::solarize::Solarize;
 pub use ops::{Step, Steps, ViewOp};
 pub use recipe::Recipe;
 pub use scratch::Scratch;
-pub use simd::Isa;
+pub use simclr_isa::Isa;
 pub use stream::Stream;

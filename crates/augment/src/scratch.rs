@@ -1,10 +1,11 @@
 //! Buffers kept from one view to the next.
 
+use simclr_isa::Isa;
+
 use crate::ops::blur::Blurrer;
 use crate::passes::PixelOp;
 use crate::planes::Planes;
 use crate::resize::Resizer;
-use crate::simd::Isa;
 
 /// All temporary memory of [`crate::ViewFamily::apply`] and [`crate::central_crop`]: one for each thread,
 /// never shared.

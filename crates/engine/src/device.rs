@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use simclr_kernels::buffer::Pool;
-use simclr_kernels::isa::Level;
-use simclr_kernels::{Cpu, Isa, peak};
+use simclr_kernels::{Cpu, Isa, Level, peak};
 
 use crate::cpu::CpuKernels;
 use crate::memory::Place;

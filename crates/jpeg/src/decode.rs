@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use simclr_isa::Isa;
+
 use crate::bits::BitReader;
 use crate::block::{self, Coefficients, Contents};
 use crate::planes::Planes;
@@ -9,7 +11,7 @@ use crate::rect::{self, Rect};
 use crate::rows::Shape;
 use crate::scan::Scan;
 use crate::scratch::Tables;
-use crate::simd::{Isa, mean};
+use crate::simd::{self, mean};
 use crate::{Error, Header, Scratch};
 
 /// The most blocks of an MCU.
@@ -203,7 +205,7 @@ impl<'a> McuRows<'a> {
                 }
             } else {
                 let blocks = pair.map(|at| &self.coefficients[at]);
-                self.isa.inverse_dct(blocks, steps, &mut samples);
+                simd::inverse_dct(self.isa, blocks, steps, &mut samples);
             }
             for (samples, at) in samples.iter().zip(pair) {
                 if contents[at] == Contents::Detail {

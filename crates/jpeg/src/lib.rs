@@ -45,4 +45,4 @@ pub use error::Error;
 pub use header::Header;
 pub use rect::Rect;
 pub use scratch::Scratch;
-pub use simd::Isa;
+pub use simclr_isa::Isa;

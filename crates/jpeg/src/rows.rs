@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use simclr_isa::Isa;
+
 use crate::planes::{MARGIN, Planes};
-use crate::simd::Isa;
+use crate::simd;
 
 /// The chroma of one row, as fine as luma.
 #[derive(Default)]
@@ -56,7 +58,7 @@ impl Lines {
         let (across, down) = shape.luma;
         if (across, down) == (1, 1) {
             let [cb, cr] = [0, 1].map(|which: usize| chroma[which].row(y, columns.start as isize));
-            return isa.to_rgb(luma, cb, cr, count, out);
+            return simd::to_rgb(isa, luma, cb, cr, count, out);
         }
         // Chroma from the sample of the first column to that of the last.
         let first = columns.start / across;
@@ -69,14 +71,14 @@ impl Lines {
             let [near, far] = [near, far].map(|row| plane.row(row, first as isize - 1));
             match (across, down) {
                 // Too narrow a plane is not interpolated.
-                (2, _) if width <= 2 => isa.repeat_across(&near[1..], line),
-                (2, 1) => isa.upsample_across(near, line),
-                (2, _) => isa.upsample_both(near, far, line),
-                _ => isa.upsample_down(&near[1..], &far[1..], 1 + (y & 1) as u16, line),
+                (2, _) if width <= 2 => simd::repeat_across(&near[1..], line),
+                (2, 1) => simd::upsample_across(isa, near, line),
+                (2, _) => simd::upsample_both(isa, near, far, line),
+                _ => simd::upsample_down(isa, &near[1..], &far[1..], 1 + (y & 1) as u16, line),
             }
         }
         let skipped = columns.start - across * first;
         let [cb, cr] = &self.0;
-        isa.to_rgb(luma, &cb[skipped..], &cr[skipped..], count, out);
+        simd::to_rgb(isa, luma, &cb[skipped..], &cr[skipped..], count, out);
     }
 }

@@ -1,11 +1,12 @@
 //! What decoding needs beside the pixels, kept from one image to the next.
 
+use simclr_isa::Isa;
+
 use crate::header::Component;
 use crate::huffman::{Ac, Codes, Kept};
 use crate::planes::Planes;
 use crate::rows::Lines;
 use crate::scan::Scan;
-use crate::simd::Isa;
 
 /// Buffers and tables that are kept from one image to the next.
 #[derive(Default)]

@@ -4,8 +4,8 @@
 //! f32 or bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s.
 //! With one thread that thread's own time is taken, which other programs on the machine disturb less.
 
+use simclr_kernels::Level;
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
-use simclr_kernels::isa::Level;
 use simclr_kernels::peak::f32_flops;
 use simclr_kernels::{Conv2dGeometry, Cpu, Element, Isa, Write};
 use std::time::{Duration, Instant};

@@ -14,7 +14,6 @@ pub mod cross_entropy;
 mod element;
 pub mod elementwise;
 mod geometry;
-pub mod isa;
 pub mod l2_normalize;
 mod math;
 pub mod nt_xent;
@@ -36,7 +35,7 @@ pub mod verdict;
 
 pub use element::Element;
 pub use geometry::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry};
-pub use isa::Isa;
+pub use simclr_isa::{Isa, Level};
 pub use threads::{Threads, ThreadsError};
 
 /// What every kernel needs to run: the threads to run on and the instruction set to use.

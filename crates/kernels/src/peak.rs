@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::simd::{Kernel, Simd, dispatch, lanes};
-use crate::{Cpu, isa::Level};
+use crate::{Cpu, Level};
 
 /// Independent sums: more than latency times throughput of a multiply-add on any processor so far.
 const CHAINS: usize = 12;

@@ -188,7 +188,8 @@ fn mirror(line: &mut [f32], radius: usize, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Isa;
+    use crate::simd::run;
+    use simclr_isa::Isa;
 
     /// The definition, in f64.
     fn naive(plane: &[f32], side: usize, radius: usize, sigma: f32, padding: BlurPadding) -> Vec<f32> {
@@ -233,7 +234,7 @@ mod tests {
             row.copy_from_slice(source);
         }
         if blurrer.prepare(radius, sigma) {
-            Isa::PORTABLE.run(Blur { blurrer, planes: &mut planes, padding, out: None });
+            run(Isa::PORTABLE, Blur { blurrer, planes: &mut planes, padding, out: None });
         }
         planes.rows_mut().flat_map(|row| row.to_vec()).collect()
     }

@@ -32,7 +32,8 @@ pub(crate) fn hue<V: Vector>([red, green, blue]: [V; 3], turn: f32) -> [V; 3] {
 mod tests {
     use super::*;
     use crate::simd::kernels::{PixelMap, map_row};
-    use crate::simd::{BLOCK, Isa, Task};
+    use crate::simd::{BLOCK, Task, run};
+    use simclr_isa::Isa;
 
     #[derive(Clone, Copy)]
     struct Only(f32);
@@ -57,7 +58,7 @@ mod tests {
     }
 
     fn turned(pixel: [f32; 3], turn: f32) -> [f32; 3] {
-        Isa::PORTABLE.run(Turn(pixel, turn))
+        run(Isa::PORTABLE, Turn(pixel, turn))
     }
 
     fn close(a: [f32; 3], b: [f32; 3]) -> bool {

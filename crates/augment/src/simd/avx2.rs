@@ -1,7 +1,7 @@
 //! Eight lanes, AVX2.
 //!
 //! The functions below call AVX2 instructions without asking for them: they are private to [`super`], which reaches
-//! them only through an [`super::Isa`] whose level proves AVX2.
+//! them only through an [`simclr_isa::Isa`] whose level proves AVX2.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};

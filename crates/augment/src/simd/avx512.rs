@@ -1,7 +1,7 @@
 //! Sixteen lanes, AVX-512.
 //!
 //! The functions below call AVX-512 instructions without asking for them: they are private to [`super`], which
-//! reaches them only through an [`super::Isa`] whose level proves AVX-512 F and BW.
+//! reaches them only through an [`simclr_isa::Isa`] whose level proves AVX-512 F and BW.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};

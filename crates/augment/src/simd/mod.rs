@@ -1,4 +1,4 @@
-//! Vectors of `f32` on the instruction sets that they are written for, detected once.
+//! Vectors of `f32` on the instruction sets that they are written for.
 //!
 //! The passes over a view are written once, over the trait [`Vector`], and instantiated for each instruction set.
 //! All of its operations are exactly rounded, lane by lane, so that every form computes the same bits; [`portable`]
@@ -17,79 +17,23 @@ mod portable;
 mod tests;
 mod vector;
 
-use std::fmt;
+use simclr_isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use simclr_isa::Level;
 
 pub(crate) use aligned::Aligned;
 pub(crate) use vector::{BLOCK, Vector, each, round_up};
 
-/// A level of vector instructions, proven present on this processor: one above [`Isa::PORTABLE`] can only be had from
-/// [`Isa::detect`] or [`Isa::all`], which ask the processor.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Isa(Level);
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Level {
-    Portable,
-    Avx2,
-    Avx512,
-}
-
-impl Isa {
-    /// Plain Rust, which runs everywhere and specifies what the others compute.
-    pub const PORTABLE: Isa = Isa(Level::Portable);
-
-    /// The best level that this processor has.
-    pub fn detect() -> Isa {
+/// Runs `task` with the vectors of `isa`.
+pub(crate) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
+    match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2");
-            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                return Isa(Level::Avx512);
-            }
-            if avx2 {
-                return Isa(Level::Avx2);
-            }
-        }
-        Isa::PORTABLE
-    }
-
-    /// Every level that this processor has, portable first.
-    pub fn all() -> Vec<Isa> {
-        let best = Isa::detect();
-        [Level::Portable, Level::Avx2, Level::Avx512]
-            .map(Isa)
-            .into_iter()
-            .filter(|&isa| isa <= best)
-            .collect()
-    }
-
-    /// Runs `task` with the vectors of this level.
-    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa` of this level exists only where `detect` found AVX2.
-            Level::Avx2 => unsafe { with_avx2(task) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa` of this level exists only where `detect` found AVX-512 F and BW.
-            Level::Avx512 => unsafe { with_avx512(task) },
-            _ => task.run::<portable::Array>(),
-        }
-    }
-}
-
-impl Default for Isa {
-    fn default() -> Self {
-        Self::detect()
-    }
-}
-
-impl fmt::Display for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-        })
+        // SAFETY: an `Isa` of this level exists only where AVX2 was detected.
+        Level::Avx2 => unsafe { with_avx2(task) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` of these levels exists only where AVX-512 F and BW were detected.
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { with_avx512(task) },
+        _ => task.run::<portable::Array>(),
     }
 }
 

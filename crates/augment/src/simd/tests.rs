@@ -69,7 +69,7 @@ fn every_form_computes_the_same_bits() {
         }
         let bytes: Vec<u8> = (0..BLOCK).map(|_| (next() * 127.0 + 128.0) as u8).collect();
         let offsets: Vec<u32> = (0..BLOCK).map(|_| ((next() + 1.0) * 23.9) as u32).collect();
-        let run = |isa: Isa| isa.run(All { a: &a, b: &b, bytes: &bytes, offsets: &offsets });
+        let run = |isa: Isa| super::run(isa, All { a: &a, b: &b, bytes: &bytes, offsets: &offsets });
         let expected = run(Isa::PORTABLE);
         for isa in Isa::all() {
             assert_eq!(run(isa), expected, "{isa}");

@@ -23,7 +23,7 @@ fn transforms_are_the_same_bits() {
             std::array::from_fn(|_| std::array::from_fn(|_| 1 + (next() % 255) as i16));
         let run = |isa: Isa| {
             let mut out = [[0; 64]; 2];
-            isa.inverse_dct([&blocks[0], &blocks[1]], [&steps[0], &steps[1]], &mut out);
+            inverse_dct(isa, [&blocks[0], &blocks[1]], [&steps[0], &steps[1]], &mut out);
             out
         };
         for isa in Isa::all() {
@@ -38,7 +38,7 @@ fn a_mean_alone_is_the_transform_of_it() {
         let mut block = [0; 128];
         block[0] = value;
         let mut out = [[0; 64]; 2];
-        Isa::PORTABLE.inverse_dct([&block; 2], [&[1; 64]; 2], &mut out);
+        inverse_dct(Isa::PORTABLE, [&block; 2], [&[1; 64]; 2], &mut out);
         assert_eq!(out, [[mean(value, 1); 64]; 2], "{value}");
     }
 }
@@ -52,16 +52,16 @@ fn rows_are_the_same_bits() {
         for count in (0..70).chain([200]) {
             let lines = |isa: Isa| {
                 let mut out = vec![vec![0; 2 * count]; 3];
-                isa.upsample_across(&a, &mut out[0]);
-                isa.upsample_both(&a, &b, &mut out[1]);
-                isa.upsample_down(&a, &b, 1 + count as u16 % 2, &mut out[2]);
+                upsample_across(isa, &a, &mut out[0]);
+                upsample_both(isa, &a, &b, &mut out[1]);
+                upsample_down(isa, &a, &b, 1 + count as u16 % 2, &mut out[2]);
                 out
             };
             assert_eq!(lines(isa), lines(Isa::PORTABLE), "{isa:?}, {count}");
             for spare in [0, 50, 100] {
                 let pixels = |isa: Isa| {
                     let mut out = vec![0; 3 * count + spare];
-                    isa.to_rgb(&a, &b, &c, count, &mut out);
+                    to_rgb(isa, &a, &b, &c, count, &mut out);
                     out.truncate(3 * count);
                     out
                 };
@@ -80,7 +80,7 @@ fn colours_are_those_of_libjpeg() {
         let y: Vec<u8> = cb.iter().map(|cb| cb.wrapping_mul(cr)).collect();
         for isa in Isa::all() {
             let mut out = vec![0; 3 * 256];
-            isa.to_rgb(&y, &cb, &[cr; 256], 256, &mut out);
+            to_rgb(isa, &y, &cb, &[cr; 256], 256, &mut out);
             for (at, pixel) in out.as_chunks::<3>().0.iter().enumerate() {
                 let (y, b, r) = (i32::from(y[at]), at as i32 - 128, i32::from(cr) - 128);
                 let red = y + ((fix(1.402) * r + 32768) >> 16);

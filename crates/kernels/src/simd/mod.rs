@@ -14,7 +14,7 @@ use half::bf16;
 
 use crate::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::isa::Level;
+use crate::Level;
 
 /// Bytes of a cache line: what [`Simd::prefetch`] asks for, and what streams had better begin at.
 pub(crate) const LINE: usize = 64;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use simclr_engine::{Device, Isa, Level, MemoryUse, Peak, Profile, SingleProcess};
 use simclr_train::config::{DeviceName, EncoderName, Memory, Precision, Variant, ViewsOn};
@@ -17,7 +17,7 @@ use super::table::{Row, Scale};
 use super::{flops, table};
 use crate::data::Opening;
 use crate::exit::{Done, usage};
-use crate::settings::{Threads, device, from_to, suggesting_of};
+use crate::settings::{Threads, device, from_to, one_of, suggesting_of};
 use crate::terminal;
 use crate::training::no_gpu;
 
@@ -133,8 +133,8 @@ pub struct Step {
     views_on: String,
 
     /// Instruction set to compute with [default: the best that the CPU has]
-    #[arg(long, value_name = "NAME")]
-    isa: Option<IsaName>,
+    #[arg(long, value_name = "NAME", value_parser = one_of(&Level::ALL, Level::name))]
+    isa: Option<Level>,
 
     /// Print only the step's time; the table takes two more steps on a GPU, synchronised after each kernel
     #[arg(long, conflicts_with = "shapes")]
@@ -150,16 +150,6 @@ pub struct Step {
     /// Print one JSON object on standard output
     #[arg(long)]
     json: bool,
-}
-
-/// Instruction sets, as `--isa` names them.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum IsaName {
-    Portable,
-    Avx2,
-    Avx512,
-    #[value(name = "avx512bf16")]
-    Avx512Bf16,
 }
 
 #[derive(Serialize)]
@@ -387,13 +377,7 @@ impl Step {
     }
 
     fn isa(&self) -> Result<Isa> {
-        let Some(name) = self.isa else { return Ok(Isa::detect()) };
-        let level = match name {
-            IsaName::Portable => Level::Portable,
-            IsaName::Avx2 => Level::Avx2,
-            IsaName::Avx512 => Level::Avx512,
-            IsaName::Avx512Bf16 => Level::Avx512Bf16,
-        };
+        let Some(level) = self.isa else { return Ok(Isa::detect()) };
         Isa::forced(level).ok_or_else(|| {
             let there: Vec<_> = Isa::all().into_iter().map(|isa| isa.level().to_string()).collect();
             usage(format!("--isa {level}: this processor has {}", there.join(", ")))

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
-use simclr_augment::{ImageRef, Recipe, Scratch, Step, Steps, Stream, ViewFamily};
+use simclr_augment::{ImageRef, Isa, Recipe, Scratch, Step, Steps, Stream, ViewFamily};
 use simclr_data::{Dataset, DecodeScratch, Region, permutation};
+use simclr_engine::Level;
 use simclr_train::pretrain::RunViews;
 
 use crate::data::{self, Opening};
@@ -96,7 +97,8 @@ impl Views {
             threads,
             size: config.data.image_size,
             images: work.indices.len(),
-            isa: simclr_augment::Isa::detect().to_string(),
+            // Views have no form of their own above it.
+            isa: Isa::detect().at_most(Level::Avx512).to_string(),
             stages_us,
         })?;
         Ok(Done::Finished)

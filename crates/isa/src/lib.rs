@@ -1,4 +1,6 @@
-//! The instruction sets that kernels are written for, detected once at start.
+//! The instruction sets that vector code is written for, detected by asking the processor.
+//!
+//! An [`Isa`] proves that its instructions exist: the `unsafe` blocks of the crates that use them rely on it.
 
 use std::fmt;
 
@@ -9,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Isa(Level);
 
-/// The name of a level, for choosing a kernel's form.
+/// The name of a level, for choosing the form of what is computed. Each includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// Plain Rust.
@@ -20,6 +22,21 @@ pub enum Level {
     Avx512,
     /// AVX-512 with BF16 dot products.
     Avx512Bf16,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+
+    /// Its name in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
+        }
+    }
 }
 
 impl Isa {
@@ -56,10 +73,12 @@ impl Isa {
 
     /// Every level that this processor has, portable first: what tests run over.
     pub fn all() -> Vec<Isa> {
-        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16]
-            .into_iter()
-            .filter_map(Isa::forced)
-            .collect()
+        Level::ALL.into_iter().filter_map(Isa::forced).collect()
+    }
+
+    /// The same, or `level` where that is lower: for what has no form of its own above it.
+    pub fn at_most(self, level: Level) -> Isa {
+        Isa(self.0.min(level))
     }
 
     /// The level.
@@ -101,14 +120,21 @@ fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+impl Default for Isa {
+    fn default() -> Self {
+        Self::detect()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-            Level::Avx512Bf16 => "avx512bf16",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -122,6 +148,11 @@ mod tests {
         assert_eq!(all[0], Isa::PORTABLE);
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(all.last(), Some(&Isa::detect()));
+        for isa in all {
+            assert_eq!(isa.at_most(Level::Avx512Bf16), isa);
+            assert_eq!(isa.at_most(Level::Portable), Isa::PORTABLE);
+            assert!(isa.at_most(Level::Avx2) <= isa && isa.at_most(Level::Avx2).level() <= Level::Avx2);
+        }
     }
 
     #[test]
