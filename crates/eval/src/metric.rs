@@ -1,38 +1,26 @@
 //! The one figure by which a data set judges a classifier.
 
-use serde::{Deserialize, Serialize};
 use simclr_metrics::{ClassCounts, MetricsError, eleven_point_map, likeliest, top_k};
+use simclr_train::words;
 
 use crate::Targets;
 
-/// A figure from 0 to 1, higher being better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Metric {
-    /// Fraction of images whose class is the likeliest.
-    #[default]
-    #[serde(rename = "top1")]
-    Top1,
-    /// Mean over the classes of that fraction, so that rare classes count as much as frequent ones.
-    #[serde(rename = "mean_per_class")]
-    MeanPerClass,
-    /// Mean over the classes of the 11-point average precision, for images that show several classes (PASCAL VOC2007).
-    #[serde(rename = "map11")]
-    ElevenPointMap,
+words! {
+    /// A figure from 0 to 1, higher being better.
+    #[derive(Hash, Default)]
+    Metric {
+        /// Fraction of images whose class is the likeliest.
+        #[default]
+        Top1 = "top1",
+        /// Mean over the classes of that fraction, so that rare classes count as much as frequent ones.
+        MeanPerClass = "mean_per_class",
+        /// Mean over the classes of the 11-point average precision, for images that show several classes
+        /// (PASCAL VOC2007).
+        ElevenPointMap = "map11",
+    }
 }
 
 impl Metric {
-    /// All of them.
-    pub const ALL: [Metric; 3] = [Metric::Top1, Metric::MeanPerClass, Metric::ElevenPointMap];
-
-    /// As a suite names it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Metric::Top1 => "top1",
-            Metric::MeanPerClass => "mean_per_class",
-            Metric::ElevenPointMap => "map11",
-        }
-    }
-
     /// In words.
     pub fn title(self) -> &'static str {
         match self {
@@ -90,8 +78,5 @@ mod tests {
         assert_eq!(Metric::ElevenPointMap.of(&scores, &several, 2), Ok(1.0));
         assert!(Metric::ElevenPointMap.of(&scores, &one, 2).is_err());
         assert!(Metric::Top1.of(&scores, &several, 2).is_err());
-        for metric in Metric::ALL {
-            assert_eq!(serde_json::to_value(metric).unwrap(), metric.word());
-        }
     }
 }

@@ -42,7 +42,7 @@ pub struct Import {
     out: PathBuf,
 
     /// The network that it must be [default: any]
-    #[arg(long, value_name = "NAME", value_parser = one_of(EncoderName::ALL, EncoderName::word))]
+    #[arg(long, value_name = "NAME", value_parser = one_of(&EncoderName::ALL, EncoderName::word))]
     encoder: Option<EncoderName>,
 
     /// Side of its images in pixels [default: what the file says, else 224, or 32 if the first convolution is 3 x 3]
@@ -51,7 +51,7 @@ pub struct Import {
 
     /// How its images are normalised, which PyTorch files do not say: imagenet (torchvision, timm), or none (from 0
     /// to 1)
-    #[arg(long, value_name = "HOW", value_parser = one_of(Normalize::ALL, Normalize::word))]
+    #[arg(long, value_name = "HOW", value_parser = one_of(&Normalize::ALL, Normalize::word))]
     normalize: Option<Normalize>,
 
     /// Prefix of the tensor names of the network to import, if the file holds several

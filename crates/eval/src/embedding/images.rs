@@ -6,45 +6,29 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use simclr_data::{Concat, Dataset, Skipped, Source};
+use simclr_train::words;
 
 use crate::EvalError;
 
-/// A part of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// The images to train on.
-    Train,
-    /// The images to test on.
-    Test,
-    /// Images that are there to train on without labels (STL-10).
-    Unlabelled,
+words! {
+    /// A part of a data set.
+    Split {
+        /// The images to train on.
+        Train = "train",
+        /// The images to test on.
+        Test = "test",
+        /// Images that are there to train on without labels (STL-10).
+        Unlabelled = "unlabelled",
+    }
 }
 
 impl Split {
-    pub(super) const ALL: [Split; 3] = [Split::Train, Split::Test, Split::Unlabelled];
-
-    /// Its name.
-    pub fn word(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Test => "test",
-            Split::Unlabelled => "unlabelled",
-        }
-    }
-
     fn of(self, source: &Source) -> Option<&Arc<dyn Dataset>> {
         match self {
             Split::Train => Some(&source.train),
             Split::Test => source.test.as_ref(),
             Split::Unlabelled => source.unlabelled.as_ref(),
         }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
     }
 }
 

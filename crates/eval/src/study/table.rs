@@ -3,43 +3,31 @@
 use std::fmt;
 
 use serde::Serialize;
+use simclr_train::words;
 
 use super::{Study, Variant};
 
-/// What judges a variant. All are fractions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Judge {
-    /// kNN accuracy on h.
-    Knn,
-    /// Accuracy of logistic regression on h.
-    Linear,
-    /// The same on z.
-    LinearOfZ,
-    /// Contrastive accuracy of the last epoch of training.
-    Contrastive,
+words! {
+    /// What judges a variant, in the order of columns. All are fractions.
+    Judge {
+        /// kNN accuracy on h.
+        Knn = "knn",
+        /// Accuracy of logistic regression on h.
+        Linear = "linear",
+        /// The same on z.
+        LinearOfZ = "linear_of_z",
+        /// Contrastive accuracy of the last epoch of training.
+        Contrastive = "contrastive",
+    }
 }
 
 impl Judge {
-    /// All of them, in the order of columns.
-    pub const ALL: [Judge; 4] = [Judge::Knn, Judge::Linear, Judge::LinearOfZ, Judge::Contrastive];
-
     /// The head of its column.
     pub fn title(self) -> &'static str {
         match self {
             Judge::Knn => "kNN",
             Judge::Linear => "linear",
             Judge::LinearOfZ => "linear on z",
-            Judge::Contrastive => "contrastive",
-        }
-    }
-
-    /// Its name in JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Judge::Knn => "knn",
-            Judge::Linear => "linear",
-            Judge::LinearOfZ => "linear_of_z",
             Judge::Contrastive => "contrastive",
         }
     }

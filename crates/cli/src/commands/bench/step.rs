@@ -47,7 +47,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "resnet18",
-        value_parser = suggesting_of(EncoderName::ALL, EncoderName::word),
+        value_parser = suggesting_of(&EncoderName::ALL, EncoderName::word),
         hide_possible_values = true
     )]
     encoder: String,
@@ -61,7 +61,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "auto",
-        value_parser = suggesting_of(Variant::ALL, Variant::word),
+        value_parser = suggesting_of(&Variant::ALL, Variant::word),
         hide_possible_values = true
     )]
     variant: String,
@@ -83,7 +83,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "auto",
-        value_parser = suggesting_of(Precision::ALL, Precision::word),
+        value_parser = suggesting_of(&Precision::ALL, Precision::word),
         hide_possible_values = true
     )]
     precision: String,
@@ -98,7 +98,7 @@ pub struct Step {
         long,
         value_name = "NAME",
         default_value = "full",
-        value_parser = suggesting_of(Memory::ALL, Memory::word),
+        value_parser = suggesting_of(&Memory::ALL, Memory::word),
         hide_possible_values = true
     )]
     memory: String,
@@ -127,7 +127,7 @@ pub struct Step {
         value_name = "PLACE",
         default_value = "auto",
         requires = "data",
-        value_parser = suggesting_of(ViewsOn::ALL, ViewsOn::word),
+        value_parser = suggesting_of(&ViewsOn::ALL, ViewsOn::word),
         hide_possible_values = true
     )]
     views_on: String,

@@ -21,7 +21,7 @@ mod table;
 mod tune;
 mod tuning;
 
-use serde::{Deserialize, Serialize};
+use simclr_train::words;
 
 pub use known::{KNOWN, Known, PAPERS_NETWORK};
 pub use outcome::{Entry, Identity, Outcome, Training};
@@ -36,31 +36,20 @@ use super::versus::{Progress, Side};
 use crate::EvalError;
 use tune::Tuner;
 
-/// How a data set is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// A linear classifier on h, the encoder frozen.
-    Linear,
-    /// The whole encoder, trained further under a linear classifier.
-    FineTune,
-    /// The same from random weights.
-    Scratch,
+words! {
+    /// How a data set is used.
+    #[derive(PartialOrd, Ord)]
+    Protocol {
+        /// A linear classifier on h, the encoder frozen.
+        Linear = "linear",
+        /// The whole encoder, trained further under a linear classifier.
+        FineTune = "finetune",
+        /// The same from random weights.
+        Scratch = "scratch",
+    }
 }
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Protocol; 3] = [Protocol::Linear, Protocol::FineTune, Protocol::Scratch];
-
-    /// As files and messages name it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Protocol::Linear => "linear",
-            Protocol::FineTune => "finetune",
-            Protocol::Scratch => "scratch",
-        }
-    }
-
     /// Whether all of the encoder is trained, with many settings, rather than a classifier on it fitted.
     pub fn trains(self) -> bool {
         self != Protocol::Linear
