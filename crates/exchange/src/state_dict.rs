@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 
 use safetensors::Dtype;
 use serde_json::{Map, json};
 use simclr_train::checkpoint::NamedTensor;
+use simclr_train::file_system::{Disk, write_atomically};
 
 use crate::checksum::{CHECKSUM, Checksum};
 use crate::trained::is_written;
@@ -54,7 +56,15 @@ impl StateDict {
         self
     }
 
-    /// Writes the file.
+    /// Writes the file to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// Whatever the system reports, with the path.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Ok(write_atomically(&Disk, path, |out| self.write(out))?)
+    }
+
+    /// Writes the contents of the file to `out`.
     ///
     /// # Errors
     /// Those of `out`.

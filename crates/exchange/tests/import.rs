@@ -117,7 +117,7 @@ fn what_was_written_comes_back_to_the_bit() {
         let dict = StateDict::new(&trained(&model, &config), with_head).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (file, run) = (folder.path().join("a.safetensors"), folder.path().join("run"));
-        dict.write(&mut fs::File::create(&file).unwrap()).unwrap();
+        dict.save(&file).unwrap();
         let imported = Imported::read(&file, &ImportOptions::default()).unwrap();
         imported.save(&run).unwrap();
         assert_eq!(imported.parameters(), trained(&model, &config).parameters(with_head));
@@ -334,7 +334,7 @@ fn steps_and_epochs_that_cannot_be() {
     let path = folder.path().join("net.safetensors");
     let read = |name: &str, value: &str| {
         let dict = StateDict::new(&trained(&model, &config), false).unwrap();
-        dict.with_fact(name, value.to_owned()).write(&mut fs::File::create(&path).unwrap()).unwrap();
+        dict.with_fact(name, value.to_owned()).save(&path).unwrap();
         Imported::read(&path, &PLAIN)
     };
     for (name, value) in

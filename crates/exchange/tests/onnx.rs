@@ -150,6 +150,14 @@ fn a_file_tells_what_it_is() {
     // The same bytes each time, and more of them with the head.
     assert_eq!(OnnxFile::new(&trained, false).unwrap().bytes(), plain.bytes());
     assert!(OnnxFile::new(&trained, true).unwrap().bytes().len() > plain.bytes().len());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.onnx");
+    plain.save(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), plain.bytes());
+    says(
+        plain.save(folder.path()).unwrap_err().to_string(),
+        &["cannot write", &folder.path().display().to_string()],
+    );
 }
 
 #[test]

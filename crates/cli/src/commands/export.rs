@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use simclr_engine::Device;
 use simclr_exchange::{OnnxFile, StateDict, Trained};
-use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::{ENCODER, ENCODER_ONNX};
 
 use crate::encoding::{check_head, load_encoder};
@@ -109,14 +108,10 @@ impl Export {
         let out = self.out.unwrap_or_else(|| self.run.join(file));
         match self.to {
             Format::Torchvision => {
-                let tensors = StateDict::new(&trained, self.projection)?;
-                write_atomically(&Disk, &out, |out| tensors.write(out))?;
+                StateDict::new(&trained, self.projection)?.save(&out)?;
                 warn_of_other_networks(&encoder.config.encoder);
             }
-            Format::Onnx => {
-                let graph = OnnxFile::new(&trained, self.projection)?;
-                write_atomically(&Disk, &out, |out| out.write_all(graph.bytes()))?;
-            }
+            Format::Onnx => OnnxFile::new(&trained, self.projection)?.save(&out)?,
         }
         let bytes = out.metadata()?.len();
         let parameters = trained.parameters(self.projection);

@@ -7,7 +7,6 @@ use anyhow::Result;
 use clap::Args;
 use simclr_eval::protocols::{self, FineTune, FineTuned, Labels, Rate, TrainedEncoder};
 use simclr_exchange::{StateDict, Trained};
-use simclr_train::file_system::{Disk, write_atomically};
 use simclr_train::run_folder::result_file;
 
 use crate::encoding::{memory_to_train, prepare_to_train};
@@ -123,10 +122,10 @@ impl Finetune {
         let classes = serde_json::to_string(&tuned.classes)?;
         let mut settings = tuned.evaluation.trained.details.clone();
         settings.retain(|name, _| SETTINGS.contains(&name.as_str()));
-        let network = StateDict::of(&trained, tuned.weights)?
+        StateDict::of(&trained, tuned.weights)?
             .with_fact("classes", classes)
-            .with_fact("finetune", serde_json::to_string(&settings)?);
-        write_atomically(&Disk, &file, |out| network.write(out))?;
+            .with_fact("finetune", serde_json::to_string(&settings)?)
+            .save(&file)?;
         Ok(file)
     }
 }

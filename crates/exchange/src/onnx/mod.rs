@@ -12,7 +12,10 @@ mod fold;
 mod graph;
 pub mod messages;
 
+use std::path::Path;
+
 use prost::Message;
+use simclr_train::file_system::{Disk, write_atomically};
 
 use crate::{ExchangeError, Result, Trained};
 use messages::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
@@ -56,6 +59,14 @@ impl OnnxFile {
             bytes if bytes > LIMIT => Err(ExchangeError::TooLarge { bytes, limit: LIMIT }),
             _ => Ok(OnnxFile { bytes: model.encode_to_vec() }),
         }
+    }
+
+    /// Writes the file to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// Whatever the system reports, with the path.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Ok(write_atomically(&Disk, path, |out| out.write_all(&self.bytes))?)
     }
 
     /// The contents.
