@@ -119,6 +119,7 @@ fn what_was_written_comes_back_to_the_bit() {
         let (file, run) = (folder.path().join("a.safetensors"), folder.path().join("run"));
         dict.save(&file).unwrap();
         let imported = Imported::read(&file, &ImportOptions::default()).unwrap();
+        let in_memory = imported.model(&Device::cpu(1).unwrap()).unwrap();
         imported.save(&run).unwrap();
         assert_eq!(imported.parameters(), trained(&model, &config).parameters(with_head));
 
@@ -126,6 +127,7 @@ fn what_was_written_comes_back_to_the_bit() {
         let bytes = images(&model, 2);
         let ((h, z), (h_again, z_again)) = (model.embed(&bytes).unwrap(), again.embed(&bytes).unwrap());
         assert_eq!(h, h_again, "{sets:?}");
+        assert_eq!(in_memory.embed(&bytes).unwrap(), (h_again, z_again.clone()), "{sets:?}");
         if with_head {
             assert_eq!(z, z_again, "{sets:?}");
         }

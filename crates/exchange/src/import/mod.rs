@@ -46,7 +46,34 @@ pub struct ImportOptions {
     pub precision: Option<Precision>,
 }
 
-/// A network that was read.
+/// A network that was read: a [`Model`], or a run folder.
+///
+/// What a run wrote as `encoder.safetensors`, used again:
+///
+/// ```
+/// use simclr_engine::Device;
+/// use simclr_exchange::{ImportOptions, Imported};
+/// # use simclr_exchange::{StateDict, Trained};
+/// # use simclr_train::{Config, Layers, Model};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("encoder.safetensors");
+/// # let sets = ["encoder.width=0.0625", "data.image_size=16", "train.precision=f32"].map(String::from);
+/// # let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() })?;
+/// # let written = Model::new(&config, &Device::cpu(1)?)?;
+/// # StateDict::new(&Trained { model: &written, config: &config, step: 1, epoch: 1 }, false)?.save(&file)?;
+/// let imported = Imported::read(&file, &ImportOptions::default())?;
+/// let model = imported.model(&Device::cpu(0)?)?;
+/// // Two images (n, S, S, 3).
+/// let side = model.image_size();
+/// let images = vec![200; 2 * side * side * 3];
+/// let (h, _) = model.embed(&images)?;
+/// assert_eq!(h.len(), 2 * model.encoder.features());
+/// # assert_eq!(h, written.embed(&images)?.0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Imported {
     /// What it is. A network of another program has the defaults where this says how it was trained.
@@ -96,6 +123,15 @@ impl Imported {
             checkpoint: Checkpoint { tensors, meta },
             from,
         })
+    }
+
+    /// The network itself, without a folder. One whose file has no head has none: its z is h.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn model(&self, device: &Device) -> Result<Model> {
+        let (model, _) = Model::from_checkpoint(&self.checkpoint, device)?;
+        Ok(model)
     }
 
     /// Makes a run folder of it, in a folder that does not exist or is empty.
