@@ -13,7 +13,8 @@ use crate::locality::Locality;
 /// allocates nothing in the steady state.
 pub type Decoded<'a> = ImageRef<'a>;
 
-/// Images numbered from 0 to `len() - 1`, each the same at every read.
+/// Images numbered from 0 to `len() - 1`, each the same at every read. [`InMemory`](crate::InMemory) is one for images
+/// in memory, and shows how another is written.
 pub trait Dataset: Send + Sync {
     /// The number of images, broken ones included.
     fn len(&self) -> usize;
@@ -26,7 +27,8 @@ pub trait Dataset: Send + Sync {
     /// The names of the classes, in the order of their labels; empty when the data set is unlabelled.
     fn classes(&self) -> &[String];
 
-    /// The label of image `index`, less than `classes().len()`; `None` in an unlabelled data set.
+    /// The label of image `index`, less than `classes().len()`; `None` in an unlabelled data set, and for an image
+    /// without a label in one whose others have some.
     fn label(&self, index: usize) -> Option<u32>;
 
     /// How image `index` is called in messages: its path within the data set, or its number.

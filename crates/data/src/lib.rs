@@ -4,7 +4,7 @@
 //! [`EvalLoader`] into central crops in order. The batches are a function of (data set, seed, place), whatever the
 //! number of threads. An [`Opener`] opens several paths as one, says how images are decoded, and keeps what it
 //! found; a [`survey`] reads every image once and tells what there is; [`copies`] finds images that are there more
-//! than once.
+//! than once. Images that a program already has are an [`InMemory`].
 //!
 //! A folder to batches:
 //!
@@ -51,6 +51,7 @@ mod fault;
 mod files;
 mod glance;
 mod idx;
+mod in_memory;
 mod index;
 mod layout;
 mod listing;
@@ -83,6 +84,7 @@ pub use decode::{
 pub use error::DataError;
 pub use evaluation::EvalLoader;
 pub use glance::Glance;
+pub use in_memory::InMemory;
 pub use index::Index;
 pub use listing::{LeftOut, LeftOutFile};
 pub use loader::{

@@ -54,6 +54,8 @@ pub enum SourceKind {
     Several(usize),
     /// Images rendered by this program.
     Made,
+    /// Images that a program holds in memory.
+    InMemory,
 }
 
 impl fmt::Display for SourceKind {
@@ -71,6 +73,7 @@ impl fmt::Display for SourceKind {
             Self::Cifar100 => "CIFAR-100 binaries",
             Self::Idx => "IDX files",
             Self::Made => "made images",
+            Self::InMemory => "images in memory",
         })
     }
 }
@@ -90,7 +93,7 @@ impl fmt::Debug for Source {
 
 impl Source {
     /// A data set without any parts.
-    pub(crate) fn of(kind: SourceKind, train: Arc<dyn Dataset>) -> Self {
+    pub fn of(kind: SourceKind, train: Arc<dyn Dataset>) -> Self {
         Self { train, test: None, unlabelled: None, kind, left_out: LeftOut::default() }
     }
 
