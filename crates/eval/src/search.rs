@@ -30,7 +30,7 @@ pub struct Neighbour {
     pub similarity: f32,
 }
 
-/// The `k` of `images` that are most like each query, fewer where there are not so many. Nothing is held of the
+/// The `k` of `images` that are most like each of `queries` ([`Queries`] of files, or any other data set), fewer where there are not so many. Nothing is held of the
 /// others. `each` is told after every batch how many images are done.
 ///
 /// # Errors
@@ -38,7 +38,7 @@ pub struct Neighbour {
 /// `k` of 0.
 pub fn search(
     model: &Model,
-    queries: Queries,
+    queries: &Arc<dyn Dataset>,
     images: &Images,
     k: usize,
     reading: Reading,
@@ -61,7 +61,7 @@ pub fn search(
 /// A query that cannot be read, [`EvalError::NoFeatures`], [`EvalError::NoSplit`], a `k` of 0.
 pub fn search_stored(
     model: &Model,
-    queries: Queries,
+    queries: &Arc<dyn Dataset>,
     (stored, only): (&StoredFeatures, Option<Split>),
     k: usize,
     reading: Reading,
@@ -87,12 +87,11 @@ pub fn search_stored(
 /// A search for queries among rows of so many values.
 fn begun(
     model: &Model,
-    queries: Queries,
+    queries: &Arc<dyn Dataset>,
     k: usize,
     reading: Reading,
 ) -> Result<(NearestSoFar, usize), EvalError> {
-    let queries: Arc<dyn Dataset> = Arc::new(queries);
-    let asked = Embedding::of(model, &queries, false, Reading { strict: true, ..reading }, &mut |_| ())?;
+    let asked = Embedding::of(model, queries, false, Reading { strict: true, ..reading }, &mut |_| ())?;
     Ok((NearestSoFar::new(asked.features()?, k)?, asked.h_dim))
 }
 
@@ -106,7 +105,7 @@ fn listed(nearest: NearestSoFar, images: &[u32]) -> Result<Vec<Vec<Neighbour>>, 
     Ok(neighbours.collect())
 }
 
-/// Image files to search for.
+/// Image files to search for, as a data set.
 #[derive(Clone, Debug)]
 pub struct Queries {
     /// The files.

@@ -5,12 +5,13 @@ mod common;
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{RGB, SIDE, Toy, config, models, source};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use safetensors::{Dtype, SafeTensors};
-use simclr_data::Reading;
+use simclr_data::{Dataset, Reading, Subset};
 use simclr_engine::{Device, Tensor};
 use simclr_eval::EvalError;
 use simclr_eval::embedding::{Embedded, FileFormat, Images, Split, StoredFeatures, Vector, embed};
@@ -295,12 +296,14 @@ fn a_search_finds_the_image_itself_first() {
     let toy = Toy { broken: vec![2], ..Toy::new(&RGB, 150, 1) };
     let files = saved(folder.path(), &toy);
     let images = Images::of(&source(toy, None), None).unwrap();
-    let queries =
-        Queries { files: vec![files[140].clone(), files[7].clone()], decode: config().data.decode() };
+    let of_files = |files: Vec<PathBuf>| -> Arc<dyn Dataset> {
+        Arc::new(Queries { files, decode: config().data.decode() })
+    };
+    let queries = of_files(vec![files[140].clone(), files[7].clone()]);
     let find = |threads, k| {
         let encoder = encoder(folder.path(), threads);
         let reading = Reading { threads, ..READING };
-        search(&encoder.model, queries.clone(), &images, k, reading, &mut |_| ()).unwrap()
+        search(&encoder.model, &queries, &images, k, reading, &mut |_| ()).unwrap()
     };
     let found = find(1, 5);
     assert_eq!((found.images, found.broken.len()), (149, 1));
@@ -316,12 +319,18 @@ fn a_search_finds_the_image_itself_first() {
 
     let encoder = encoder(folder.path(), 1);
     let fail = |file: PathBuf, k| {
-        let queries = Queries { files: vec![file], ..queries.clone() };
-        search(&encoder.model, queries, &images, k, READING, &mut |_| ()).unwrap_err().to_string()
+        search(&encoder.model, &of_files(vec![file]), &images, k, READING, &mut |_| ())
+            .unwrap_err()
+            .to_string()
     };
     assert!(fail(folder.path().join("none.png"), 3).contains("none.png"));
     assert!(fail(files[0].clone(), 0).contains("neighbours k"));
     assert!(images.dataset().classes().len() == 3);
+    // Images and queries that are no files.
+    let toy = Toy { broken: vec![2], ..Toy::new(&RGB, 150, 1) }.shared();
+    let of_toy: Arc<dyn Dataset> = Arc::new(Subset::new(toy.clone(), vec![140, 7]));
+    let same = search(&encoder.model, &of_toy, &Images::new(toy), 5, READING, &mut |_| ()).unwrap();
+    assert_eq!(same, found);
 }
 
 #[test]
@@ -329,13 +338,14 @@ fn a_search_among_stored_features_finds_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let files = saved(folder.path(), &Toy::new(&RGB, 9, 1));
     let (encoder, images) = (encoder(folder.path(), 1), images());
-    let queries = || Queries { files: files[2..5].to_vec(), decode: config().data.decode() };
+    let queries: Arc<dyn Dataset> =
+        Arc::new(Queries { files: files[2..5].to_vec(), decode: config().data.decode() });
     let [h, z, other] = ["h.parquet", "z.parquet", "other.parquet"].map(|name| folder.path().join(name));
     write(&encoder, &images, Vector::H, &h).unwrap();
     let stored = StoredFeatures::open(&h, &encoder.model, 7).unwrap();
     assert_eq!(stored.len(), 168);
-    let find = |only| search_stored(&encoder.model, queries(), (&stored, only), 9, READING).unwrap();
-    let among_images = search(&encoder.model, queries(), &images, 9, READING, &mut |_| ()).unwrap();
+    let find = |only| search_stored(&encoder.model, &queries, (&stored, only), 9, READING).unwrap();
+    let among_images = search(&encoder.model, &queries, &images, 9, READING, &mut |_| ()).unwrap();
     let found = find(None);
     assert_eq!((found.images, found.broken.len()), (168, 0));
     for (stored_near, near) in found.neighbours.iter().zip(&among_images.neighbours) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -75,7 +76,8 @@ impl Search {
         self.check()?;
         let encoder = self.encoding.load(&self.run)?;
         let base = self.base(&encoder)?;
-        let queries = Queries { files: self.queries.clone(), decode: encoder.config.data.decode() };
+        let decode = encoder.config.data.decode();
+        let queries: Arc<dyn Dataset> = Arc::new(Queries { files: self.queries.clone(), decode });
         let reading = self.encoding.reading(&encoder);
 
         let start = Instant::now();
@@ -83,12 +85,12 @@ impl Search {
             Base::Images(images) => {
                 let count = images.dataset().len();
                 let mut watching = Watching::default();
-                search(&encoder.model, queries.clone(), images, self.k, reading, &mut |done| {
+                search(&encoder.model, &queries, images, self.k, reading, &mut |done| {
                     watching.embedding(done, count);
                 })?
             }
             Base::Features { stored, .. } => {
-                search_stored(&encoder.model, queries.clone(), (stored, self.split), self.k, reading)?
+                search_stored(&encoder.model, &queries, (stored, self.split), self.k, reading)?
             }
         };
         let seconds = start.elapsed().as_secs_f64();
@@ -99,7 +101,7 @@ impl Search {
             self.tell(&base, &found)?;
         }
         if let Some(out) = &self.out {
-            sheet::save(&drawn(&queries, &base, &found)?, out)?;
+            sheet::save(&drawn(queries.as_ref(), &base, &found)?, out)?;
             terminal::say(&format!("neighbours: {}", out.display()));
         }
         Ok(Done::Finished)
@@ -242,11 +244,12 @@ impl Base {
 }
 
 /// A sheet: a row for each query, what was found beside it.
-fn drawn(queries: &Queries, base: &Base, found: &Found) -> Result<image::RgbImage> {
+fn drawn(queries: &dyn Dataset, base: &Base, found: &Found) -> Result<image::RgbImage> {
     let (pictures, places) = base.pictures(found)?;
     let mut scratch = DecodeScratch::default();
     let rows = found.neighbours.iter().enumerate().map(|(query, neighbours)| {
-        let name = queries.files[query].file_name().map_or(Path::new(""), Path::new);
+        let name = queries.name(query);
+        let name = Path::new(&name).file_name().unwrap_or_default();
         let head = cell(
             queries.read(query, &mut scratch)?,
             vec![written(&name.to_string_lossy(), "query", query as u32 + 1)],

@@ -91,6 +91,11 @@ fn placed(split: Option<Split>, name: &str) -> String {
 }
 
 impl Images {
+    /// The images of one data set, which has no parts.
+    pub fn new(images: Arc<dyn Dataset>) -> Images {
+        Images { whole: images, parts: Vec::new() }
+    }
+
     /// All images of `source`, or those of one part.
     ///
     /// # Errors
