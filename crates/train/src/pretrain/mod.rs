@@ -54,24 +54,29 @@ use plan::Prepared;
 use run::Run;
 use state::State;
 
-/// Somebody who watches a run, and may stop it.
+/// Somebody who watches a run, and may stop it; `()` does neither. Whoever watches implements what is of interest.
 pub trait Observer {
     /// The run is about to take its first step.
-    fn started(&mut self, plan: &Plan);
+    fn started(&mut self, _plan: &Plan) {}
     /// A step was logged.
-    fn step(&mut self, record: &StepRecord);
+    fn step(&mut self, _record: &StepRecord) {}
     /// An epoch has ended.
-    fn epoch(&mut self, record: &EpochRecord);
+    fn epoch(&mut self, _record: &EpochRecord) {}
     /// Something is worth a line.
-    fn warn(&mut self, message: &str);
+    fn warn(&mut self, _message: &str) {}
     /// Something is as it should be, but could surprise.
     fn note(&mut self, _message: &str) {}
     /// The run ends with an error that came from outside and cost none of its steps, as far as they could be saved:
     /// once what failed is mended, it can go on from `checkpoint`, its newest.
     fn rescued(&mut self, _checkpoint: &Path) {}
     /// Whether to stop after this step. What was done is saved first.
-    fn stop(&self) -> bool;
+    fn stop(&self) -> bool {
+        false
+    }
 }
+
+/// Nobody.
+impl Observer for () {}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
