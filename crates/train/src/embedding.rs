@@ -161,6 +161,8 @@ fn room_for(images: usize, width: usize) -> Result<Vec<f32>, TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use simclr_engine::Device;
+
     use super::*;
 
     #[test]
@@ -186,6 +188,24 @@ mod tests {
         let some = all.select(&[2, 0]);
         assert_eq!((some.h, some.indices), (vec![4.0, 5.0, 0.0, 1.0], vec![6, 4]));
         assert!(some.z.is_empty() && some.labels.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_whole_images_or_none() {
+        let mut config = crate::Config::default();
+        config.encoder.width = 0.0625;
+        config.data.image_size = 16;
+        let model = Model::new(&config, &Device::cpu(1).unwrap()).unwrap();
+        assert_eq!(model.embed(&[]).unwrap(), (Vec::new(), Vec::new()));
+        assert_eq!(model.embed(&[7; 2 * 768]).unwrap().0.len(), 2 * model.encoder.features());
+        for bytes in [&[7; 767][..], &[7; 769]] {
+            let error = model.embed(bytes).unwrap_err().to_string();
+            let got = bytes.len();
+            assert_eq!(
+                error,
+                format!("images: expected images of 16 x 16 x 3 = 768 bytes each, got {got} bytes")
+            );
+        }
     }
 
     #[test]

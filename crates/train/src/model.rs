@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use simclr_engine::ops::Normalization;
-use simclr_engine::{DType, Device, Mode, Parameters, SingleProcess, Tape, Tensor};
+use simclr_engine::{DType, Device, EngineError, Mode, Parameters, SingleProcess, Tape, Tensor};
 use simclr_nn::{Depth, Head, HeadSpec, ResNet, ResNetSpec, load_tensor, store_tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor};
@@ -37,6 +37,9 @@ pub struct Model {
 impl Model {
     /// A model as `config` describes it, its parameters drawn from `config.train.seed`. On a CPU one of fp16
     /// computes in f32: see [`Config::prepare`] for what trains.
+    ///
+    /// # Errors
+    /// A size that no network can have; those of the device.
     pub fn new(config: &Config, device: &Device) -> Result<Model, TrainError> {
         Model::with_seed(config, device, config.train.seed)
     }
@@ -84,6 +87,9 @@ impl Model {
     }
 
     /// The model of a checkpoint, as its own configuration describes it.
+    ///
+    /// # Errors
+    /// A configuration that cannot be read, and as [`Model::new`] and [`Model::load`].
     pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<(Model, Config), TrainError> {
         let config = Config::from_toml(&checkpoint.meta.config, "the checkpoint's configuration")?;
         let mut model = Model::new(&config, device)?;
@@ -97,9 +103,12 @@ impl Model {
     }
 
     /// Images (n, S, S, 3) of 8 bits as the encoder's input.
+    ///
+    /// # Errors
+    /// Bytes that are not a whole number of such images; those of the device.
     pub fn images(&self, bytes: &[u8]) -> Result<Tensor, TrainError> {
         let side = self.image_size;
-        let shape = [bytes.len() / (side * side * 3), side, side, 3];
+        let shape = [self.count(bytes)?, side, side, 3];
         Ok(Tensor::from_bytes(&self.device, &shape, bytes, self.activations)?)
     }
 
@@ -121,10 +130,34 @@ impl Model {
         }
     }
 
-    /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()).
+    /// How many images these bytes are.
+    fn count(&self, bytes: &[u8]) -> Result<usize, TrainError> {
+        let side = self.image_size;
+        let size = side * side * 3;
+        if size > 0 && bytes.len().is_multiple_of(size) {
+            return Ok(bytes.len() / size);
+        }
+        let expected = format!("images of {side} x {side} x 3 = {size} bytes each");
+        let got = format!("{} bytes", bytes.len());
+        Err(EngineError::Shape { op: "images", expected, got }.into())
+    }
+
+    /// h and z of images, BatchNorm by its running averages: row-major (n, features) and (n, head.dim()), neither
+    /// normalised. No image gives no values.
+    ///
+    /// `bytes` are 8-bit RGB images (n, S, S, 3) with S = [`Model::image_size`], rows from the top, interleaved: of
+    /// larger ones the [central crops](simclr_augment::central_crop()), which is how evaluations look at images.
+    /// [`Model::images_at_once`] of them are a good number; several threads may embed with one model.
+    ///
+    /// # Errors
+    /// [`EngineError::Shape`] for bytes that are not a whole number of images; those
+    /// of the device.
     pub fn embed(&self, bytes: &[u8]) -> Result<(Vec<f32>, Vec<f32>), TrainError> {
         let size = self.image_size * self.image_size * 3;
-        let count = bytes.len() / size;
+        let count = self.count(bytes)?;
+        if count == 0 {
+            return Ok((Vec::new(), Vec::new()));
+        }
         let padded = self.embedded_with(count);
         let bytes = match padded == count {
             true => Cow::Borrowed(bytes),
@@ -166,6 +199,9 @@ impl Model {
     }
 
     /// Takes every tensor from a checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::MissingTensor`], a tensor of another shape; some tensors may have been taken then.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         for id in self.parameters.ids() {
             let name = self.parameters.name(id).to_owned();

@@ -20,6 +20,9 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser that has not seen a step yet. `config.rate` and its scaling and schedule are not used: the rate
     /// comes with each step.
+    ///
+    /// # Errors
+    /// A device that has no memory for the state.
     pub fn new(config: &OptimConfig, parameters: &Parameters) -> Result<Optimizer> {
         let rule = rule_of(config);
         let state = parameters

@@ -29,6 +29,10 @@ impl StepFigures {
 /// Parameters, running averages and the optimiser change only once loss and gradients are known to be finite;
 /// otherwise nothing has changed, and the second value is false. The loss is not scaled: what trains in fp16 is
 /// [`CapturedStep`](super::CapturedStep).
+///
+/// # Errors
+/// Bytes that are not a whole number of [images](Model::images), an odd number of these or fewer than 4; workers that do not answer, and those
+/// of the device. Nothing has changed then, but where the update itself failed.
 pub fn train_step(
     model: &mut Model,
     optimizer: &mut Optimizer,
