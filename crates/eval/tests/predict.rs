@@ -51,6 +51,10 @@ fn labels_are_those_that_fine_tuning_was_judged_by() {
         assert!(scores.top1 > 0.2 && scores.top1 < 1.0, "{head_layers}: {scores:?} says little");
         assert_eq!((predicted.images, predicted.top1()), (60, Some(scores.top1)), "{head_layers}");
         assert!(table.starts_with("name,label,probability,label_2,probability_2,label_3,probability_3\n"));
+        // The same images in memory: small ones, of which the central crop is the whole.
+        let pixels = Toy::new(&RGB, 60, 2).pixels.concat();
+        let probabilities = classifier(&tuned, 2).probabilities(&pixels).unwrap();
+        assert_eq!(probabilities.len(), 60 * 3);
         let mut confusion = vec![vec![0; 3]; 3];
         for (index, row) in rows(&table).iter().enumerate() {
             assert_eq!(row[0], format!("toy {index}"));
@@ -58,6 +62,7 @@ fn labels_are_those_that_fine_tuning_was_judged_by() {
             confusion[index % 3][taken] += 1;
             let shares: Vec<f64> = [2, 4, 6].map(|field| row[field].parse().unwrap()).to_vec();
             assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{row:?}");
+            assert!((probabilities[3 * index + taken] - shares[0]).abs() < 1e-6, "{row:?}");
             assert!(shares[0] >= shares[1] && shares[1] >= shares[2], "{row:?}");
         }
         assert_eq!(confusion, scores.confusion, "{head_layers}");
@@ -152,6 +157,10 @@ fn what_cannot_be_done_is_said() {
         .for_each(|tensor| tensor.data.fill(3e38));
     let error = predict(&classifier(&wild, 1), &test_images(), 1).unwrap_err().to_string();
     assert!(error.contains("toy 0 is not finite"), "{error}");
+    let in_memory = |bytes: &[u8]| classifier(&wild, 1).probabilities(bytes);
+    assert!(in_memory(&Toy::new(&RGB, 2, 2).pixels.concat()).unwrap_err().to_string().contains("image 0"));
+    assert!(in_memory(&[0; 5]).unwrap_err().to_string().contains("16 x 16 x 3"));
+    assert!(in_memory(&[]).unwrap().is_empty());
     let reading = Reading { threads: 1, strict: false };
     let stop = &mut |_| ControlFlow::Break(());
     let out = (&mut Vec::new() as &mut dyn std::io::Write, Path::new("labels.csv"));

@@ -101,6 +101,29 @@ impl Classifier {
         &self.classes
     }
 
+    /// Side S of the images that it takes, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.model.image_size()
+    }
+
+    /// The probability of each class by softmax, row-major (n, classes), for images (n, S, S, 3) in memory: 8-bit RGB
+    /// as [`Model::embed`] takes them, [central crops](simclr_augment::central_crop()) of larger ones.
+    ///
+    /// # Errors
+    /// As [`Model::embed`], and [`TrainError::FeaturesNotFinite`], which calls the images by their numbers.
+    pub fn probabilities(&self, bytes: &[u8]) -> Result<Vec<f64>, EvalError> {
+        let (h, _) = self.model.embed(bytes)?;
+        if h.is_empty() {
+            return Ok(Vec::new());
+        }
+        let scores = self.top.scores(&self.model, &h)?;
+        let rows = scores.chunks_exact(self.classes.len()).enumerate().map(|(image, scores)| {
+            check_finite(scores, || format!("image {image}"))?;
+            Ok(softmax(scores))
+        });
+        Ok(rows.collect::<Result<Vec<_>, EvalError>>()?.concat())
+    }
+
     /// What it computes on.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -138,10 +161,7 @@ impl Classifier {
         let (done, broken) = for_each_batch(&self.model, images, reading, &mut |batch, done| {
             let scores = self.top.scores(&self.model, batch.h)?;
             for (&index, scores) in batch.indices.iter().zip(scores.chunks_exact(count)) {
-                if !scores.iter().all(|score| score.is_finite()) {
-                    let image = images.image(index).name;
-                    return Err(TrainError::FeaturesNotFinite { image }.into());
-                }
+                check_finite(scores, || images.image(index).name)?;
                 let ranked = self.likeliest(scores, top);
                 table.row(images, index, &ranked).map_err(EvalError::write_line(name))?;
                 let image = images.image(index);
@@ -168,13 +188,30 @@ impl Classifier {
 
     /// The `top` likeliest classes and their probabilities by softmax; of equals the lower class comes first.
     fn likeliest(&self, scores: &[f32], top: usize) -> Vec<(&str, f64)> {
-        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let share = |score: f32| f64::from(score - most).exp();
-        let total: f64 = scores.iter().map(|&score| share(score)).sum();
+        let probabilities = softmax(scores);
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(Ordering::Equal));
-        let class = |class: usize| (self.classes[class].as_str(), share(scores[class]) / total);
+        let class = |class: usize| (self.classes[class].as_str(), probabilities[class]);
         order.into_iter().take(top).map(class).collect()
+    }
+}
+
+/// The probabilities of the classes with these scores.
+fn softmax(scores: &[f32]) -> Vec<f64> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shares: Vec<f64> = scores.iter().map(|&score| f64::from(score - most).exp()).collect();
+    let total: f64 = shares.iter().sum();
+    shares.into_iter().map(|share| share / total).collect()
+}
+
+/// Checks the class scores of an image that `name` calls.
+///
+/// # Errors
+/// [`TrainError::FeaturesNotFinite`].
+fn check_finite(scores: &[f32], name: impl FnOnce() -> String) -> Result<(), TrainError> {
+    match scores.iter().all(|score| score.is_finite()) {
+        true => Ok(()),
+        false => Err(TrainError::FeaturesNotFinite { image: name() }),
     }
 }
 
