@@ -10,26 +10,26 @@
 //! One image to two views:
 //!
 //! ```
-//! use simclr_augment::{ImageRef, Scratch, Stream, ViewConfig, ViewFamily};
+//! use simclr_augment::{ImageRef, Scratch, Stream, ViewConfig};
 //!
 //! # fn main() -> Result<(), simclr_augment::AugmentError> {
 //! let pixels: Vec<u8> = (0..48 * 40 * 3).map(|i| (i % 251) as u8).collect();
 //! let image = ImageRef::new(48, 40, &pixels)?;
 //!
 //! let config = ViewConfig { color_strength: 0.5, ..ViewConfig::default() };
-//! let family = ViewFamily::first_branch(&config, 32)?;
+//! // One for each branch: their laws may differ.
+//! let families = config.families(32)?;
 //! let mut scratch = Scratch::default();
-//! let mut views = vec![0; 2 * family.view_len()];
+//! let mut views = [vec![0; families[0].view_len()], vec![0; families[1].view_len()]];
 //!
 //! let (seed, epoch, index) = (1, 0, 17);
-//! for (branch, out) in views.chunks_exact_mut(family.view_len()).enumerate() {
+//! for (branch, (family, out)) in families.iter().zip(&mut views).enumerate() {
 //!     let mut stream = Stream::new(seed, epoch, index, branch as u64);
 //!     let recipe = family.draw(image.width, image.height, &mut stream);
 //!     println!("view {branch}: {}", recipe.describe().join(", "));
 //!     family.apply(image, &recipe, &mut scratch, out);
 //! }
-//! # let (a, b) = views.split_at(family.view_len());
-//! # assert_ne!(a, b);
+//! # assert_ne!(views[0], views[1]);
 //! # Ok(())
 //! # }
 //! ```

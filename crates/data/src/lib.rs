@@ -9,7 +9,7 @@
 //! A folder to batches:
 //!
 //! ```
-//! use simclr_augment::{ViewConfig, ViewFamily};
+//! use simclr_augment::ViewConfig;
 //! use simclr_data::{Loader, LoaderConfig, Position, Reading, Share, open};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,8 +19,7 @@
 //! #     image::RgbImage::from_pixel(40, 30, image::Rgb([number; 3])).save(photos.join(format!("{number}.png")))?;
 //! # }
 //! let source = open(photos)?;
-//! let family = ViewFamily::first_branch(&ViewConfig::default(), 32)?;
-//! let views = vec![family.clone(), family];
+//! let views = ViewConfig::default().families(32)?.to_vec();
 //! let reading = Reading { threads: 2, strict: false };
 //! let config = LoaderConfig { batch: 16, share: Share::WHOLE, seed: 1, reading, views };
 //! let mut loader = Loader::new(source.to_pretrain(), config, Position::default());
