@@ -268,6 +268,16 @@ fn evaluation_reads_each_image_once_in_order() {
     assert!(evaluate(&dataset, 3) == reference);
 }
 
+#[test]
+fn central_crops_of_no_size_are_refused() {
+    for size in [0, 16_385, u32::MAX] {
+        let mut loader = EvalLoader::new(numbers(4, &[]), size, 2, Reading { threads: 1, strict: false });
+        let error = loader.next_batch().unwrap_err();
+        assert!(matches!(error, DataError::Setting { .. }), "{error:?}");
+        assert!(error.to_string().contains(&format!("size = {size}: must be a side")), "{error}");
+    }
+}
+
 fn evaluate(dataset: &Arc<dyn Dataset>, threads: usize) -> Vec<Batch> {
     let mut loader = EvalLoader::new(Arc::clone(dataset), 8, 16, Reading { threads, strict: false });
     let mut batches = Vec::new();

@@ -49,8 +49,11 @@ impl Rows {
     pub fn check(&self) -> Result<(), DataError> {
         let wrong = |reason: String| Err(DataError::Setting { key: "views", reason });
         match self {
-            Self::CentralCrop { size: 0 } => wrong("size 0; at least 1 would be right".to_owned()),
-            Self::CentralCrop { .. } => Ok(()),
+            // A family of them has the same bounds.
+            Self::CentralCrop { size } => match ViewFamily::from_ops(&[], *size) {
+                Ok(_) => Ok(()),
+                Err(error) => wrong(error.to_string()),
+            },
             Self::Views { families, .. } | Self::Raw { families, .. } => {
                 let Some(first) = families.first() else {
                     return wrong("no view family; one or two would be right".to_owned());
