@@ -17,7 +17,8 @@ pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
     if size <= UNCROPPED {
         return CropBox::whole(width, height);
     }
-    let side = (KEPT * f64::from(width.min(height))).round_ties_even().max(1.0) as u32;
+    let shorter = width.min(height);
+    let side = ((KEPT * f64::from(shorter)).round_ties_even().max(1.0) as u32).min(shorter);
     // Half a pixel goes to the top and to the left, as in the authors' code.
     CropBox { left: (width - side).div_ceil(2), top: (height - side).div_ceil(2), width: side, height: side }
 }
@@ -28,6 +29,9 @@ pub fn central_crop_box(width: u32, height: u32, size: u32) -> CropBox {
 /// # Errors
 /// [`AugmentError::OutOfRange`] for a `size` outside of 1 to 16,384, [`AugmentError::OutputLength`] when
 /// `out` does not hold exactly one view.
+///
+/// # Panics
+/// When `image` was not made by [`ImageRef::new`] and is none.
 ///
 /// ```
 /// use simclr_augment::{ImageRef, Scratch, central_crop};
@@ -76,6 +80,8 @@ mod tests {
         assert_eq!(central_crop_box(500, 375, 224), crop(86, 24, 328));
         assert_eq!(central_crop_box(1, 30_000, 224), crop(0, 15_000, 1));
         assert_eq!(central_crop_box(40, 50, 32), CropBox::whole(40, 50));
+        // Of no pixels, none.
+        assert_eq!(central_crop_box(0, 5, 224), crop(0, 3, 0));
     }
 
     #[test]

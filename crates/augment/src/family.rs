@@ -149,7 +149,8 @@ impl ViewFamily {
     ///
     /// # Panics
     /// When `out` is not [`ViewFamily::view_len`] bytes long, or when `recipe` was drawn for an image of
-    /// another size.
+    /// another size. When `image` was not made by [`ImageRef::new`] and is none, and when `recipe` was not drawn and
+    /// its crop lies outside of the image, or what a [`Step::Cutout`] covers outside of the view.
     pub fn apply(&self, image: ImageRef<'_>, recipe: &Recipe, scratch: &mut Scratch, out: &mut [u8]) {
         assert_eq!(out.len(), self.view_len(), "length of the view's buffer");
         assert_eq!(

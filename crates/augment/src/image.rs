@@ -2,7 +2,8 @@
 
 use crate::AugmentError;
 
-/// An 8-bit RGB image that someone else owns.
+/// An 8-bit RGB image that someone else owns. [`ImageRef::new`] checks what its fields promise; what uses one of which
+/// it is not true may panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageRef<'a> {
     /// Width in pixels, at least 1.
