@@ -1,6 +1,7 @@
 //! Several data sets as one.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::copies::Extent;
@@ -57,6 +58,13 @@ impl Concat {
     fn part(&self, index: usize) -> (&Part, usize) {
         let part = &self.parts[self.parts.partition_point(|part| part.first <= index) - 1];
         (part, index - part.first)
+    }
+}
+
+impl fmt::Debug for Concat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, classes) = (&self.len, &self.classes);
+        f.debug_struct("Concat").field("images", images).field("classes", classes).finish_non_exhaustive()
     }
 }
 

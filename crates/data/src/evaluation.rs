@@ -13,6 +13,7 @@ use crate::permutation::Order;
 ///
 /// In its batches `views` has shape (n, size, size, 3), where n = `indices.len()` is `batch` in all but the last
 /// one, which may be shorter. Broken images are passed over and listed in [`EvalLoader::skipped`].
+#[derive(Debug)]
 pub struct EvalLoader {
     feed: Feed,
 }

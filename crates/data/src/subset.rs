@@ -1,5 +1,6 @@
 //! Parts of a data set.
 
+use std::fmt;
 use std::sync::Arc;
 
 use simclr_augment::Stream;
@@ -101,6 +102,12 @@ pub fn balanced_subset(whole: Arc<dyn Dataset>, images: usize, seed: u64) -> Res
     }
     indices.sort_unstable();
     Ok(Subset { whole, indices })
+}
+
+impl fmt::Debug for Subset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subset").field("indices", &self.indices).finish_non_exhaustive()
+    }
 }
 
 impl Dataset for Subset {

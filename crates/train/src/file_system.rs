@@ -141,6 +141,12 @@ pub struct AtomicFile<'a> {
     renamed: bool,
 }
 
+impl fmt::Debug for AtomicFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl<'a> AtomicFile<'a> {
     /// Starts writing what is to be at `path`.
     ///

@@ -1,6 +1,7 @@
 //! The threads behind a loader and the channels between them.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -80,6 +81,12 @@ pub(crate) struct Feed {
     /// `None` when the job was refused.
     shared: Option<Arc<Shared>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
 }
 
 impl Feed {

@@ -113,6 +113,7 @@ pub struct Skipped {
 /// passed over, the next in order takes its place, and it is listed in [`Loader::skipped`]; then an image that would
 /// come again in the batch in which one epoch follows another is passed over in the later one. Dropping the loader
 /// ends its threads.
+#[derive(Debug)]
 pub struct Loader {
     feed: Feed,
 }

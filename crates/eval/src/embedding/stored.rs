@@ -1,5 +1,6 @@
 //! Features read back from the table that `embed` wrote: what is sought among them need not be encoded again.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,13 @@ struct Row {
     name: String,
     split: Option<Split>,
     label: Option<u32>,
+}
+
+impl fmt::Debug for StoredFeatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, rows) = (&self.path, self.rows.len());
+        f.debug_struct("StoredFeatures").field("path", path).field("rows", &rows).finish_non_exhaustive()
+    }
 }
 
 impl StoredFeatures {

@@ -1,5 +1,6 @@
 //! Images, and what each is to be told apart by.
 
+use std::fmt;
 use std::sync::Arc;
 
 use simclr_data::{Concat, Dataset, Subset};
@@ -14,6 +15,13 @@ pub struct Examples {
     pub images: Arc<dyn Dataset>,
     /// One for each.
     pub targets: Targets,
+}
+
+impl fmt::Debug for Examples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, targets) = (self.images.len(), &self.targets);
+        f.debug_struct("Examples").field("images", &images).field("targets", targets).finish()
+    }
 }
 
 impl Examples {

@@ -28,6 +28,7 @@ pub(super) fn trainable(model: &Model) -> Model {
 }
 
 /// What stands on the encoder.
+#[derive(Debug)]
 pub(super) struct Top {
     head_layers: usize,
     classifier: Linear,

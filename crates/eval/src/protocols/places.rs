@@ -1,6 +1,7 @@
 //! Where the images of a data set lie, so that one which is reached by two paths is known to be the same.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,13 @@ pub struct Placed {
     pub images: Arc<dyn Dataset>,
     /// The path that their names are relative to.
     root: PathBuf,
+}
+
+impl fmt::Debug for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, root) = (self.images.len(), &self.root);
+        f.debug_struct("Placed").field("images", &images).field("root", root).finish()
+    }
 }
 
 impl Placed {

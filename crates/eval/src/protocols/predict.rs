@@ -17,6 +17,7 @@ use crate::EvalError;
 use crate::embedding::{Broken, Images, Split, for_each_batch};
 
 /// A network that [`finetune`](super::finetune()) left, to be used.
+#[derive(Debug)]
 pub struct Classifier {
     model: Model,
     top: Top,

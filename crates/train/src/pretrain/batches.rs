@@ -1,5 +1,6 @@
 //! The batches of a run, with their views where the step reads them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use simclr_augment::Recipe;
@@ -22,6 +23,13 @@ struct OnGpu {
     ahead: Option<Result<Batch, DataError>>,
     /// Where images are kept, and who is told of it.
     kept: Option<(Vec<Option<KeptAt>>, Arc<Kept>)>,
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on_gpu = self.gpu.is_some();
+        f.debug_struct("Batches").field("loader", &self.loader).field("views_on_gpu", &on_gpu).finish()
+    }
 }
 
 impl Batches {

@@ -1,5 +1,7 @@
 //! The workers of a run, and what they must agree on.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use simclr_data::{DataError, Dataset, Position, Share, Skipped};
 use simclr_engine::{Collective, Device, SingleProcess, between_gpus};
@@ -81,6 +83,12 @@ struct Common {
     instructions: String,
     /// The GPU, where it is one.
     gpu: Option<[u8; 16]>,
+}
+
+impl fmt::Debug for Team<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team").field("part", &self.part).finish_non_exhaustive()
+    }
 }
 
 impl<'t> Team<'t> {

@@ -4,6 +4,7 @@
 //! is and where; when all have come, worker 0 tells each where the others are, and each connects with those of
 //! lower rank.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -32,6 +33,12 @@ pub struct Patience<'p> {
     pub most: Duration,
     /// Fails where waiting has no sense any more.
     pub check: &'p mut dyn FnMut() -> Result<(), TrainError>,
+}
+
+impl fmt::Debug for Patience<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Patience").field("most", &self.most).finish_non_exhaustive()
+    }
 }
 
 /// Who somebody is that connects.

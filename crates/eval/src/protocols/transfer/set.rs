@@ -19,7 +19,7 @@ use crate::{EvalError, Targets};
 const VALIDATION: f64 = 0.1;
 
 /// A data set on which an encoder is tried.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TransferSet {
     /// As its suite describes it.
     pub spec: SetSpec,
