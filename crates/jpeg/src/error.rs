@@ -3,6 +3,7 @@
 /// Why a file was not decoded, or not to its end. Neither is a verdict that the file is broken: another decoder may
 /// read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file is of a kind that this decoder leaves to others. No pixel was written.
     #[error("{0}: left to another decoder")]

@@ -2,6 +2,7 @@
 
 /// Why a figure cannot be computed from what was given.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// Two inputs do not fit together.
     #[error("{what}: expected {expected}, got {got}")]

@@ -17,6 +17,7 @@ pub(crate) struct Picture {
 
 /// Pixels that make no picture.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PictureError {
     /// The number of bytes is not width x height x 3, or is 0.
     #[error(
