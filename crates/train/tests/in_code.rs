@@ -80,7 +80,8 @@ fn a_run_goes_on_with_its_own_recipe_alone() {
 fn what_is_out_of_range_is_named_before_anything_is_made() {
     let images: Arc<dyn Dataset> = Arc::new(Made::new(176, 16, 0));
     let device = Device::cpu(1).unwrap();
-    let changes: [(&str, fn(&mut Config)); 6] = [
+    type Change = fn(&mut Config);
+    let changes: [(&str, Change); 6] = [
         ("train.epochs", |config| config.train.epochs = 0),
         ("train.batch", |config| config.train.batch = 0),
         ("train.log_every", |config| config.train.log_every = Auto::Value(0)),
