@@ -1,4 +1,4 @@
-//! Pretrains on images in memory, goes on where it was stopped, and asks nearest neighbours how good h is:
+//! Pretrains on images in memory, goes on from the newest checkpoint, and asks nearest neighbours how good h is:
 //! `cargo run --release -p simclr-train --example pretrain -- RUN`.
 
 use std::path::PathBuf;
