@@ -1,11 +1,10 @@
 //! The features h of image files, by the encoder of a run:
 //! `cargo run --release -p simclr-eval --example embed -- RUN IMAGE...`.
 
-use std::fs;
 use std::path::PathBuf;
 
 use simclr_augment::{Scratch, central_crop};
-use simclr_data::{DecodeScratch, decode_bytes};
+use simclr_data::{DecodeScratch, decode_file};
 use simclr_engine::Device;
 use simclr_eval::protocols::{TrainedEncoder, WhichCheckpoint};
 
@@ -20,8 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut decoding, mut cropping) = (DecodeScratch::default(), Scratch::default());
     let mut crop = vec![0; side * side * 3];
     for path in arguments {
-        let bytes = fs::read(&path)?;
-        let image = decode_bytes(&path.to_string_lossy(), &bytes, &options, &mut decoding)?;
+        let image = decode_file(&path, &options, &mut decoding)?;
         central_crop(image, side as u32, &mut cropping, &mut crop)?;
         // Several crops, one after another, give as many rows.
         let (h, _) = model.embed(&crop)?;

@@ -85,7 +85,7 @@ fn most_in_memory(config: &Config, (on_gpu, part): (bool, Part), memory: &memory
 
 /// Decoded images that are going to be kept in the system's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InMemory {
+pub struct CachedImages {
     /// Bytes of them.
     pub bytes: u64,
     /// Bytes that all images take.
@@ -97,14 +97,14 @@ pub struct InMemory {
     beside_gpu: bool,
 }
 
-impl InMemory {
+impl CachedImages {
     /// Those of a worker `part` in a run that takes `memory`, on a GPU or not, of such `images`.
     pub(super) fn of(
         config: &Config,
         (on_gpu, part): (bool, Part),
         memory: &memory::Choice,
         images: &memory::Images,
-    ) -> InMemory {
+    ) -> CachedImages {
         let bytes = images.all.min(most_in_memory(config, (on_gpu, part), memory));
         let side = config.data.image_size.saturating_mul(FAR_LARGER);
         let is_hard = config.data.cache != Cache::None && (bytes < images.all || bytes > MANY);
@@ -112,11 +112,11 @@ impl InMemory {
             let scale = f64::from(side) / f64::from(images.shorter);
             (side, (images.all as f64 * scale * scale) as u64)
         });
-        InMemory { bytes, of: images.all, shrunk, beside_gpu: on_gpu }
+        CachedImages { bytes, of: images.all, shrunk, beside_gpu: on_gpu }
     }
 }
 
-impl fmt::Display for InMemory {
+impl fmt::Display for CachedImages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bytes, all) = (Gigabytes(self.bytes), Gigabytes(self.of));
         let place = if self.beside_gpu { "the system's memory" } else { "that" };
@@ -144,14 +144,14 @@ mod tests {
     use crate::config::Memory;
     use crate::memory::Needs;
 
-    fn in_memory(sets: &[&str], shorter: u32, all: u64) -> InMemory {
+    fn in_memory(sets: &[&str], shorter: u32, all: u64) -> CachedImages {
         let sets: Vec<String> =
             ["data.image_size=64"].iter().chain(sets).map(|&set| set.to_owned()).collect();
         let config = Config::resolve(&Layers { sets: &sets, ..Layers::default() }).unwrap();
         let needs = Needs { step: 2 << 30, ..Needs::default() };
         let choice = memory::Choice { memory: Memory::Full, needs, full: None, available: Some(16 << 30) };
         let images = memory::Images { all, shorter, ..memory::Images::default() };
-        InMemory::of(&config, (false, Part::WHOLE), &choice, &images)
+        CachedImages::of(&config, (false, Part::WHOLE), &choice, &images)
     }
 
     #[test]

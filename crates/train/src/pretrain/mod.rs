@@ -33,7 +33,7 @@ use crate::run_folder::RunFolder;
 use crate::{Config, TrainError, memory};
 
 pub use batches::Batches;
-pub use cache::InMemory;
+pub use cache::CachedImages;
 pub use captured::CapturedStep;
 pub use failure::Failure;
 pub(crate) use health::PAIRS;

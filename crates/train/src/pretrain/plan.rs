@@ -9,7 +9,7 @@ use simclr_engine::Device;
 use crate::{Config, Schedule, TrainError, memory};
 
 use super::beginning::Beginning;
-use super::cache::{InMemory, Kept};
+use super::cache::{CachedImages, Kept};
 use super::state::State;
 use super::{Identity, Part, RunViews, ViewsPlace};
 
@@ -46,7 +46,7 @@ pub struct Plan {
     /// What is kept for the backward pass, and the memory that the run takes.
     pub memory: memory::Choice,
     /// Decoded images that are kept in the system's memory.
-    pub cached: InMemory,
+    pub cached: CachedImages,
 }
 
 /// What [`pretrain`](super::pretrain) would do with `dataset`, as the worker `part` of it.
@@ -135,7 +135,7 @@ impl Prepared {
         let device = state.model.device.clone();
         state.model = state.model.with_memory(memory.memory);
         let Kept { images, on_disk: cache } = keep(&memory)?;
-        let cached = InMemory::of(config, (device.is_gpu(), part), &memory, sizes);
+        let cached = CachedImages::of(config, (device.is_gpu(), part), &memory, sizes);
         let (train, holdout) = split(images, config, held_out)?;
         let RunViews { families, left_out } = RunViews::new(config, &*train)?;
         let views = ViewsPlace::decide(config, &device, &families, &*train, &memory)?;

@@ -24,7 +24,7 @@ use simclr_train::run_folder::{REPORT, RunFolder};
 use simclr_train::{Config, TrainError};
 
 use crate::data::Opening;
-use crate::exit::{Done, Stopped, in_a_line, is_usage, usage};
+use crate::exit::{Done, Rescued, Stopped, in_a_line, is_usage, usage};
 use crate::judging::{Opened, pair};
 use crate::settings::{OnDevice, Settings, Threads, from_to, suggesting};
 use crate::watching::Watching;
@@ -166,8 +166,9 @@ impl Ablate {
             let trial = match self.trial(planned, &source, &splits, &device) {
                 // Before its first step.
                 Err(error) if error.is::<Stopped>() => None,
-                // What was given suits none of the others either.
-                Err(error) if is_usage(&error) => return Err(error),
+                // What was given suits none of the others either; what failed from outside would fail them too, and
+                // costs nothing once it is mended.
+                Err(error) if is_usage(&error) || error.is::<Rescued>() => return Err(error),
                 Err(error) => {
                     let failure = in_a_line(&error);
                     terminal::warn(&format!("{name}: {failure}"));
