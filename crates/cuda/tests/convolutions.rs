@@ -255,8 +255,9 @@ fn single_pixels_are_tried_as_products() {
         for mode in [EXACT, ConvolutionMode { tf32: true, deterministic: false }] {
             let timed = device.time_convolution::<bf16>(&g, mode, pass, Write::Over).unwrap();
             assert!(timed.iter().any(|way| way.what == "product"), "{pass:?}: {timed:?}");
-            // There convolutions are slow.
-            assert!(!on_stand_in || timed[0].what == "product", "{pass:?}: {timed:?}");
+            // There convolutions are slow; in two is a product that is rounded afterwards.
+            let is_product = ["product", "in two"].contains(&timed[0].what.as_str());
+            assert!(!on_stand_in || is_product, "{pass:?}: {timed:?}");
             let strided = Conv2dGeometry { stride: 2, ..g };
             for write in [Write::Over, Write::Add] {
                 let timed = device.time_convolution::<bf16>(&strided, mode, pass, write).unwrap();
