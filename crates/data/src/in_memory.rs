@@ -120,9 +120,11 @@ impl InMemory {
     }
 
     fn image(&self, index: usize) -> Result<ImageRef<'_>, DataError> {
-        let (width, height, pixels) = &self.images[index];
-        ImageRef::new(*width, *height, pixels)
-            .map_err(|error| DataError::Image { name: self.name(index), reason: error.to_string() })
+        let bad = |reason: String| DataError::Image { name: self.name(index), reason };
+        let Some((width, height, pixels)) = self.images.get(index) else {
+            return Err(bad(format!("there are {} images, numbered from 0", self.images.len())));
+        };
+        ImageRef::new(*width, *height, pixels).map_err(|error| bad(error.to_string()))
     }
 }
 
@@ -185,5 +187,6 @@ mod tests {
         let some = two().with_labels(vec![None, Some(1)], classes()).unwrap();
         assert_eq!((some.label(0), some.label(1), two().label(1)), (None, Some(1), None));
         assert_eq!(some.read(1, &mut DecodeScratch::default()).unwrap().pixels, [7; 3]);
+        assert!(some.read(2, &mut DecodeScratch::default()).is_err());
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use simclr_data::{Concat, Dataset, Subset};
 use simclr_metrics::MetricsError;
 
-use crate::Targets;
+use super::stratify::stratify;
+use crate::{EvalError, Targets};
 
 /// Images and what each shows.
 #[derive(Clone)]
@@ -38,6 +39,25 @@ impl Examples {
         Examples { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
     }
 
+    /// (The rest, the `share` of each of the `classes` that `seed` draws); of images that show several classes, the
+    /// rarest counts.
+    ///
+    /// # Errors
+    /// [`EvalError::TooFewToSplit`], with the `purpose`.
+    pub(super) fn set_apart(
+        &self,
+        classes: usize,
+        share: f64,
+        purpose: &'static str,
+        seed: u64,
+    ) -> Result<(Examples, Examples), EvalError> {
+        let (rest, part) = stratify(&classes_to_split_by(&self.targets, classes), share, seed);
+        match part.is_empty() {
+            true => Err(EvalError::TooFewToSplit { purpose }),
+            false => Ok((self.select(&rest), self.select(&part))),
+        }
+    }
+
     /// These, then `more`.
     ///
     /// # Errors
@@ -58,5 +78,33 @@ impl Examples {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
+    }
+}
+
+/// One class for each row: its own, or of several the rarest. Rows that show none are a class of their own.
+fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
+    let shown = match targets {
+        Targets::One(labels) => return labels.clone(),
+        Targets::Several { shown, .. } => shown,
+    };
+    let rows = || shown.chunks_exact(classes);
+    let images = |class: usize| rows().filter(|row| row[class]).count();
+    let frequency: Vec<usize> = (0..classes).map(images).collect();
+    let rarest =
+        |row: &[bool]| (0..classes).filter(|&class| row[class]).min_by_key(|&class| frequency[class]);
+    rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_classes_the_rarest_is_split_by() {
+        let [t, f] = [true, false];
+        let shown = vec![t, f, f, /**/ t, t, f, /**/ t, f, t, /**/ f, t, f, /**/ f, f, f];
+        let targets = Targets::Several { classes: 3, shown };
+        assert_eq!(classes_to_split_by(&targets, 3), [0, 1, 2, 1, 3]);
+        assert_eq!(classes_to_split_by(&Targets::One(vec![2, 0]), 3), [2, 0]);
     }
 }

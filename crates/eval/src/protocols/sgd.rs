@@ -179,6 +179,14 @@ impl Learnt {
     }
 }
 
+/// Nothing where the loss became no number, which rates that are tried may be too high for.
+pub(super) fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T>, EvalError> {
+    match found {
+        Err(EvalError::Diverged { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// The epochs of one side's training.
 pub(super) struct Lessons<'s> {
     side: Side,

@@ -13,9 +13,8 @@ use crate::protocols::encode::{encode_images, encode_set};
 use crate::protocols::evaluation::{BrokenImage, Counts, Scores};
 use crate::protocols::examples::Examples;
 use crate::protocols::network::Network;
-use crate::protocols::sgd::{Lessons, Sgd};
+use crate::protocols::sgd::{Lessons, Sgd, unless_diverged};
 use crate::protocols::splits::Splits;
-use crate::protocols::stratify::stratify;
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Metric};
 
@@ -62,13 +61,9 @@ impl Parts {
     /// # Errors
     /// [`EvalError::TooFewToSplit`]
     pub(super) fn draw(few: &Splits, seed: u64) -> Result<Parts, EvalError> {
-        let all = Examples::labelled(few.train().clone());
-        let labels: Vec<u32> = (0..all.len()).filter_map(|row| all.images.label(row)).collect();
-        let (rest, part) = stratify(&labels, VALIDATION, seed);
-        match part.is_empty() {
-            true => Err(EvalError::TooFewToSplit { purpose: "choose the rate by some of them" }),
-            false => Ok(Parts { rest: all.select(&rest), validation: all.select(&part) }),
-        }
+        let (all, purpose) = (Examples::labelled(few.train().clone()), "choose the rate by some of them");
+        let (rest, validation) = all.set_apart(few.classes().len(), VALIDATION, purpose, seed)?;
+        Ok(Parts { rest, validation })
     }
 }
 
@@ -158,13 +153,5 @@ impl Training<'_> {
 
     fn reading(&self) -> Reading {
         self.few.reading(self.model)
-    }
-}
-
-/// Nothing where a loss became no number.
-fn unless_diverged<T>(found: Result<T, EvalError>) -> Result<Option<T>, EvalError> {
-    match found {
-        Err(EvalError::Diverged { .. }) => Ok(None),
-        other => other.map(Some),
     }
 }

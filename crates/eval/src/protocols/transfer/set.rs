@@ -7,12 +7,11 @@ use simclr_train::TrainError;
 
 use super::labels::ShownClasses;
 use super::suite::SetSpec;
+use crate::EvalError;
 use crate::protocols::examples::Examples;
 use crate::protocols::fingerprint::fingerprint;
 use crate::protocols::places::{Placed, Seen};
 use crate::protocols::splits::matched;
-use crate::protocols::stratify::stratify;
-use crate::{EvalError, Targets};
 
 /// The share of every class's training images that is set apart to choose settings by, where a suite names no such
 /// images.
@@ -99,7 +98,8 @@ impl TransferSet {
                 (train, validation, both)
             }
             None => {
-                let (rest, part) = split(&train, classes.len(), seed)?;
+                let (rest, part) =
+                    train.set_apart(classes.len(), VALIDATION, "choose settings on some of them", seed)?;
                 (rest, part, train)
             }
         };
@@ -137,41 +137,4 @@ fn without_test(spec: &SetSpec, suite: &Path) -> EvalError {
         expected: format!("the path of the images to test on: {} sets none apart", spec.train.display()),
     }
     .into()
-}
-
-/// (The rest, the images to choose settings by).
-fn split(train: &Examples, classes: usize, seed: u64) -> Result<(Examples, Examples), EvalError> {
-    let (rest, part) = stratify(&classes_to_split_by(&train.targets, classes), VALIDATION, seed);
-    if part.is_empty() {
-        return Err(EvalError::TooFewToSplit { purpose: "choose settings on some of them" });
-    }
-    Ok((train.select(&rest), train.select(&part)))
-}
-
-/// One class for each row: its own, or of several the rarest. Rows that show none are a class of their own.
-fn classes_to_split_by(targets: &Targets, classes: usize) -> Vec<u32> {
-    let shown = match targets {
-        Targets::One(labels) => return labels.clone(),
-        Targets::Several { shown, .. } => shown,
-    };
-    let rows = || shown.chunks_exact(classes);
-    let images = |class: usize| rows().filter(|row| row[class]).count();
-    let frequency: Vec<usize> = (0..classes).map(images).collect();
-    let rarest =
-        |row: &[bool]| (0..classes).filter(|&class| row[class]).min_by_key(|&class| frequency[class]);
-    rows().map(|row| rarest(row).unwrap_or(classes) as u32).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_several_classes_the_rarest_is_split_by() {
-        let [t, f] = [true, false];
-        let shown = vec![t, f, f, /**/ t, t, f, /**/ t, f, t, /**/ f, t, f, /**/ f, f, f];
-        let targets = Targets::Several { classes: 3, shown };
-        assert_eq!(classes_to_split_by(&targets, 3), [0, 1, 2, 1, 3]);
-        assert_eq!(classes_to_split_by(&Targets::One(vec![2, 0]), 3), [2, 0]);
-    }
 }

@@ -13,7 +13,7 @@ use crate::protocols::encode::encode_images;
 use crate::protocols::evaluation::BrokenImage;
 use crate::protocols::examples::Examples;
 use crate::protocols::network::{Network, trainable};
-use crate::protocols::sgd::{Lessons, Sgd};
+use crate::protocols::sgd::{Lessons, Sgd, unless_diverged};
 use crate::protocols::versus::{Progress, Side};
 use crate::{EvalError, Targets};
 
@@ -58,13 +58,9 @@ impl Tuner<'_> {
                 continue;
             }
             let start = Instant::now();
-            let judged = self.unless_diverged(
-                &self.set.train,
-                rate,
-                decay,
-                ("validation", &self.set.validation),
-                watch,
-            )?;
+            let validation = ("validation", &self.set.validation);
+            let judged =
+                unless_diverged(self.train_and_judge(&self.set.train, rate, decay, validation, watch))?;
             let validation = judged.as_ref().map(|(_, judged)| self.score(judged)).transpose()?;
             let validation_images = judged.map_or(0, |(_, judged)| judged.targets.rows());
             watch(Progress::Tried {
@@ -99,7 +95,8 @@ impl Tuner<'_> {
     fn refit(&self, best: GridPoint, watch: &mut dyn FnMut(Progress)) -> Result<Option<Outcome>, EvalError> {
         let start = Instant::now();
         let GridPoint { rate, decay, .. } = best;
-        let learnt = self.unless_diverged(&self.set.both, rate, decay, ("test", &self.set.test), watch)?;
+        let test = ("test", &self.set.test);
+        let learnt = unless_diverged(self.train_and_judge(&self.set.both, rate, decay, test, watch))?;
         let Some((mut broken, judged)) = learnt else { return Ok(None) };
         let score = self.score(&judged)?;
         let train_images = self.set.both.len() - broken.len();
@@ -115,23 +112,6 @@ impl Tuner<'_> {
             unlearnt: judged.unlearnt,
             seconds: start.elapsed().as_secs_f64(),
         }))
-    }
-
-    /// [`Tuner::train_and_judge`], and nothing where the loss becomes no number: the rates of a grid go from too
-    /// low to too high.
-    fn unless_diverged(
-        &self,
-        part: &Examples,
-        rate: f64,
-        decay: f64,
-        others: (&'static str, &Examples),
-        watch: &mut dyn FnMut(Progress),
-    ) -> Result<Option<(Vec<BrokenImage>, Judged)>, EvalError> {
-        match self.train_and_judge(part, rate, decay, others, watch) {
-            Ok(learnt) => Ok(Some(learnt)),
-            Err(EvalError::Diverged { .. }) => Ok(None),
-            Err(other) => Err(other),
-        }
     }
 
     /// Trains a copy on `part`, and has it look at `others`. Returns the images of `part` that could not be read, too.
