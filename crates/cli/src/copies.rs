@@ -1,6 +1,5 @@
 //! The same image more than once: in both parts of an evaluation, or of several classes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,40 +47,22 @@ pub fn labelled(images: &dyn Dataset, group: &[u32]) -> String {
 }
 
 /// The images to train on, and behind them those to test on.
-pub struct Both<'p> {
-    pub images: Arc<dyn Dataset>,
-    train: &'p Placed,
-    test: &'p Placed,
+pub fn both(train: &Placed, test: &Placed) -> Arc<dyn Dataset> {
+    let sets = [train, test].map(|part| (String::new(), part.images.clone()));
+    let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
+    Arc::new(Concat::new(sets.into(), classes))
 }
 
-/// Test images that are learnt from as well.
-pub struct Shared {
-    /// How many.
-    pub images: usize,
-    /// Where the first of them lies.
-    pub first: PathBuf,
-    /// Where the same image to train on lies.
-    pub like: PathBuf,
-}
-
-impl<'p> Both<'p> {
-    pub fn of(train: &'p Placed, test: &'p Placed) -> Both<'p> {
-        let sets = [train, test].map(|part| (String::new(), part.images.clone()));
-        let classes = Concat::classes_of(sets.iter().map(|(_, set)| set.classes()));
-        Both { images: Arc::new(Concat::new(sets.into(), classes)), train, test }
-    }
-
-    /// Those of `groups` of the same images that lie in both parts.
-    pub fn shared(&self, groups: &[Vec<u32>]) -> Option<Shared> {
-        let before = self.train.images.len();
-        let split = |group: &Vec<u32>| {
-            let at = group.partition_point(|&image| (image as usize) < before);
-            (at > 0 && at < group.len())
-                .then(|| (group[0] as usize, group[at] as usize - before, group.len() - at))
-        };
-        let found: Vec<(usize, usize, usize)> = groups.iter().filter_map(split).collect();
-        let &(like, first, _) = found.iter().min_by_key(|&&(_, first, _)| first)?;
-        let images = found.iter().map(|&(.., images)| images).sum();
-        Some(Shared { images, first: self.test.path(first), like: self.train.path(like) })
-    }
+/// Warns of test images, `of` of them there are, that are learnt from as well, as the first is, called like that and
+/// like this there; of those of a data set called `set`, where there are several, with what to do.
+pub fn warn_of_shared(set: Option<&str>, images: usize, of: usize, [first, like]: [&str; 2], advice: &str) {
+    terminal::warn(&format!(
+        "{}{} of the {} test images {} learnt from as well, such as {first}{}: the figures tell little of images that are new; \
+         {advice}",
+        set.map_or(String::new(), |set| format!("{set}: ")),
+        terminal::grouped(images as u64),
+        terminal::grouped(of as u64),
+        if images == 1 { "is" } else { "are" },
+        if like == first { String::new() } else { format!(", the same as {like}") },
+    ));
 }

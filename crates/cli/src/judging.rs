@@ -8,12 +8,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use simclr_data::{Cached, DataError, Dataset, Source};
 use simclr_eval::protocols::{
-    Evaluation, Origin, Placed, Scores, Splits, TrainedEncoder, Versus, random_encoder,
+    Evaluation, Origin, Placed, Scores, SharedImages, Splits, TrainedEncoder, Versus, random_encoder,
 };
 use simclr_train::run_folder::result_file;
 use simclr_train::{Model, memory};
 
-use crate::copies::{self, Shared};
+use crate::copies;
 use crate::data::Opening;
 use crate::encoding::Encoding;
 use crate::exit::usage;
@@ -248,20 +248,14 @@ pub fn pair(train: Opened, test: Option<Opened>, threads: usize) -> Result<Split
 
 /// How many of the test images are among those to train on.
 fn warn_of_shared(train: &Placed, test: &Placed, threads: usize) -> usize {
-    let both = copies::Both::of(train, test);
-    let found = copies::find(&both.images, threads);
-    copies::warn_of_contradicting(&both.images, &found);
-    let Some(Shared { images, first, like }) = both.shared(&found) else { return 0 };
-    terminal::warn(&format!(
-        "{} of the {} test images {} learnt from as well, such as {}{}: the figures tell little of images that are new; \
-         give others to --test",
-        terminal::grouped(images as u64),
-        terminal::grouped(test.images.len() as u64),
-        if images == 1 { "is" } else { "are" },
-        first.display(),
-        if like == first { String::new() } else { format!(", the same as {}", like.display()) },
-    ));
-    images
+    let both = copies::both(train, test);
+    let found = copies::find(&both, threads);
+    copies::warn_of_contradicting(&both, &found);
+    let Some(shared) = SharedImages::of(&found, train.images.len()) else { return 0 };
+    let [first, like] =
+        [test.path(shared.first), train.path(shared.like)].map(|path| path.display().to_string());
+    copies::warn_of_shared(None, shared.images, test.images.len(), [&first, &like], "give others to --test");
+    shared.images
 }
 
 /// Images of which a part of every class is set apart to test on, copies on one side.

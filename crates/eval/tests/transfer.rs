@@ -12,7 +12,9 @@ use simclr_engine::Device;
 use simclr_eval::protocols::transfer::{
     Entry, Grid, Protocol, Suite, TransferOptions, TransferSet, Tuning, transfer,
 };
-use simclr_eval::protocols::{Pictures, Progress, TrainedEncoder, WhichCheckpoint, assemble_report};
+use simclr_eval::protocols::{
+    Pictures, Progress, SharedImages, TrainedEncoder, WhichCheckpoint, assemble_report,
+};
 use simclr_eval::{EvalError, Targets};
 use simclr_train::checkpoint::{Checkpoint, Meta};
 use simclr_train::run_folder::RunFolder;
@@ -46,7 +48,7 @@ fn open(toml: &str, toys: &[(&str, Toy)], seed: u64) -> Result<TransferSet, Eval
         let kind = SourceKind::Folder;
         Ok(Source { train, test: None, unlabelled: None, kind, left_out: LeftOut::default() })
     };
-    TransferSet::open(&suite.sets[0], &suite.path, seed, &mut open)
+    TransferSet::open(&suite.sets[0], &suite.path, seed, 2, &mut open)
 }
 
 const TOYS: &str =
@@ -177,6 +179,25 @@ fn settings_are_chosen_by_the_validation_images_alone() {
 }
 
 /// Everything but the time it took.
+#[test]
+fn copies_stay_on_one_side_and_those_to_test_on_are_told() {
+    let (mut train, mut test) = (Toy::new(&RGB, 120, 1), Toy::new(&RGB, 60, 2));
+    // Each of the first thirty twice.
+    for image in 0..30 {
+        train.pixels[image + 60] = train.pixels[image].clone();
+    }
+    test.pixels[7] = train.pixels[100].clone();
+    test.pixels[9] = train.pixels[3].clone();
+    let set = open(TOYS, &[("train", train), ("test", test)], 4).unwrap();
+    let names: Vec<String> = (0..set.validation.len()).map(|row| set.validation.images.name(row)).collect();
+    let chosen_by = |image: usize| names.contains(&format!("toy {image}"));
+    assert_eq!(set.train.len() + set.validation.len(), 120);
+    assert!((0..30).all(|image| chosen_by(image) == chosen_by(image + 60)), "{names:?}");
+    assert!((0..30).any(chosen_by), "{names:?}");
+    assert_eq!(set.shared, Some(SharedImages { images: 2, first: 7, like: 100 }));
+    assert_eq!(open(TOYS, &toys(), 4).unwrap().shared, None);
+}
+
 fn timeless(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     entry.grid.iter_mut().for_each(|point| point.seconds = 0.0);

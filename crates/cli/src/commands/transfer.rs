@@ -11,6 +11,7 @@ use simclr_eval::protocols::transfer::{
     transfer,
 };
 
+use crate::copies;
 use crate::data::Opening;
 use crate::encoding::{Encoding, memory_to_train, prepare_to_train};
 use crate::exit::{Done, usage, with_advice};
@@ -244,7 +245,7 @@ impl Transfer {
         };
         let (mut sets, mut faults) = (Vec::new(), Vec::new());
         for spec in &suite.sets {
-            match TransferSet::open(spec, &suite.path, self.seed, &mut open) {
+            match TransferSet::open(spec, &suite.path, self.seed, encoder.model.device.threads(), &mut open) {
                 Ok(set) => sets.push(set),
                 Err(fault) => faults.push((of_set(&spec.name), fault)),
             }
@@ -273,6 +274,12 @@ impl Transfer {
             set.classes.len(),
             set.spec.metric.title(),
         ));
+        if let Some(shared) = set.shared {
+            let (first, like) = (set.test.images.name(shared.first), set.both.images.name(shared.like));
+            let advice = "take them out of one of the two";
+            let of = set.test.len();
+            copies::warn_of_shared(Some(&set.spec.name), shared.images, of, [&first, &like], advice);
+        }
         if let Some(known) = set.spec.known.filter(|known| !known.has(set.classes.len())) {
             terminal::warn(&format!(
                 "{}: {} has {} classes and this has {}: the paper's figure is of other images and does not stand beside it; \
@@ -317,6 +324,7 @@ impl Transfer {
             "train_images": set.train.len(),
             "validation_images": set.validation.len(),
             "test_images": set.test.len(),
+            "shared_images": set.shared.map_or(0, |shared| shared.images),
             "protocols": protocols,
         }))
     }

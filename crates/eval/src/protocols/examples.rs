@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use simclr_data::{Concat, Dataset, Subset};
+use simclr_data::{Concat, Dataset, Subset, copies};
 use simclr_metrics::MetricsError;
 
 use super::stratify::stratify;
@@ -39,19 +39,25 @@ impl Examples {
         Examples { images: Arc::new(Subset::new(self.images.clone(), rows)), targets }
     }
 
+    /// Groups of rows that hold the same image, each ascending; contents are compared with `threads` threads.
+    pub(super) fn same(&self, threads: usize) -> Vec<Vec<u32>> {
+        copies(&*self.images, threads, &|_| ())
+    }
+
     /// (The rest, the `share` of each of the `classes` that `seed` draws); of images that show several classes, the
-    /// rarest counts.
+    /// rarest counts. The rows of each of `same`, which hold the same image ([`Examples::same`]), stay together.
     ///
     /// # Errors
     /// [`EvalError::TooFewToSplit`], with the `purpose`.
     pub(super) fn set_apart(
         &self,
         classes: usize,
+        same: &[Vec<u32>],
         share: f64,
         purpose: &'static str,
         seed: u64,
     ) -> Result<(Examples, Examples), EvalError> {
-        let (rest, part) = stratify(&classes_to_split_by(&self.targets, classes), share, seed);
+        let (rest, part) = stratify(&classes_to_split_by(&self.targets, classes), same, share, seed);
         match part.is_empty() {
             true => Err(EvalError::TooFewToSplit { purpose }),
             false => Ok((self.select(&rest), self.select(&part))),

@@ -13,7 +13,8 @@
 //! | file | |
 //! |---|---|
 //! | `splits` | labelled training and test images whose classes agree |
-//! | `places` | where images lie, and which are in two parts |
+//! | `places` | where images lie, and which paths are in two parts |
+//! | `shared` | which are in two parts by their contents |
 //! | `stratify` | a part of every class |
 //! | `trained` | the encoder of a run folder |
 //! | `baseline` | the random encoder to compare with |
@@ -51,6 +52,7 @@ mod predict;
 mod probe;
 mod regression;
 mod sgd;
+mod shared;
 mod splits;
 mod stratify;
 mod trained;
@@ -70,6 +72,7 @@ pub use predict::{Classifier, Predicted, Recognised};
 pub use probe::{Probe, ProbeOptions, ProbeRow, Transformation, probe};
 pub use regression::{LogisticOptions, logistic, logistic_z};
 pub use sgd::Sgd;
+pub use shared::SharedImages;
 pub use splits::Splits;
 pub use trained::{TrainedEncoder, WhichCheckpoint};
 pub use versus::{Progress, Side, Versus};

@@ -1,5 +1,6 @@
 //! The linear protocol by logistic regression: a classifier on features that are computed once.
 
+use std::cmp::Ordering;
 use std::time::Instant;
 
 use serde_json::{Map, json};
@@ -30,7 +31,8 @@ impl Default for LogisticOptions {
 }
 
 /// Fits a classifier on standardised h by L-BFGS with each of 45 L2 weights from 1e-6 to 1e5, keeps the one that does best on a stratified
-/// validation split of the training images, and fits it again on all of them (arXiv:2002.05709, B.8).
+/// validation split of the training images, and fits it again on all of them (arXiv:2002.05709, B.8). Images whose h
+/// are the same to the bit, such as copies, stay on one side.
 ///
 /// # Errors
 /// [`EvalError::TooFewToSplit`], options out of range, features that are not finite.
@@ -44,7 +46,8 @@ pub fn logistic(
     let scores = encoded.try_map(|side, encoded| {
         watch(Progress::Fitting { side });
         let start = Instant::now();
-        let (rest, part) = stratify(&encoded.train.labels, options.validation, options.seed);
+        let (labels, same) = (&encoded.train.labels, same_images(&encoded.train));
+        let (rest, part) = stratify(labels, &same, options.validation, options.seed);
         if part.is_empty() {
             return Err(EvalError::TooFewToSplit { purpose: "choose the L2 weight on some of them" });
         }
@@ -84,6 +87,19 @@ pub fn logistic_z(
     Ok(Evaluation { protocol: "logistic_z".to_owned(), ..logistic(&projected, options, watch)? })
 }
 
+/// Groups of rows whose h are the same to the bit, each ascending.
+fn same_images(embedding: &Embedding) -> Vec<Vec<u32>> {
+    let row = |&row: &u32| &embedding.h[row as usize * embedding.h_dim..][..embedding.h_dim];
+    let compare = |a: &u32, b: &u32| {
+        let values = row(a).iter().zip(row(b));
+        values.map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    };
+    let mut rows: Vec<u32> = (0..embedding.indices.len() as u32).collect();
+    rows.sort_unstable_by(|a, b| compare(a, b).then(a.cmp(b)));
+    let groups = rows.chunk_by(|a, b| compare(a, b).is_eq()).filter(|group| group.len() > 1);
+    groups.map(<[u32]>::to_vec).collect()
+}
+
 /// Some rows of an embedding.
 struct Rows {
     embedding: Embedding,
@@ -99,5 +115,20 @@ impl Rows {
 
     fn labelled(&self) -> Result<Labelled<'_>, EvalError> {
         Ok(Labelled { features: self.embedding.features()?, targets: &self.targets })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_equal_features_are_the_same_image() {
+        let h = vec![
+            1.0, 0.0, /**/ 0.0, 2.0, /**/ 1.0, 0.0, /**/ 1.0, 0.5, /**/ 0.0, 2.0,
+            /**/ 1.0, 0.0,
+        ];
+        let embedding = Embedding { h, h_dim: 2, indices: vec![4, 5, 6, 8, 9, 10], ..Embedding::default() };
+        assert_eq!(same_images(&embedding), [vec![1, 4], vec![0, 2, 5]]);
     }
 }

@@ -9,7 +9,7 @@ use super::evaluation::Origin;
 use super::examples::Examples;
 use super::finetune::Labels;
 use super::fingerprint::fingerprint;
-use super::stratify::stratify_together;
+use super::stratify::stratify;
 use crate::EvalError;
 
 /// Class names given in a message.
@@ -57,12 +57,12 @@ impl Splits {
         // Rows are numbered without the images that have no label.
         let has_label = |image: &u32| whole.label(*image as usize).is_some();
         let images: Vec<u32> = (0..whole.len() as u32).filter(has_label).collect();
-        let row = |image: &u32| images.binary_search(image).ok();
-        let together: Vec<Vec<usize>> =
+        let row = |image: &u32| images.binary_search(image).ok().map(|row| row as u32);
+        let together: Vec<Vec<u32>> =
             copies.iter().map(|group| group.iter().filter_map(row).collect()).collect();
         let whole = labelled("training", whole)?;
         let labels: Vec<u32> = (0..whole.len()).filter_map(|index| whole.label(index)).collect();
-        let (rest, part) = stratify_together(&labels, &together, fraction, seed);
+        let (rest, part) = stratify(&labels, &together, fraction, seed);
         if part.is_empty() {
             return Err(EvalError::TooFewToSplit { purpose: "set some apart for the test" });
         }

@@ -11,23 +11,19 @@ const STRATIFY: u64 = u64::from_le_bytes(*b"stratify");
 /// holds the share `fraction`, rounded, but at least one row and not all. A class with a single row stays whole in
 /// the rest.
 ///
+/// The rows of each of `together`, ascending, stay on one side. They count as of the class of their first, and go where
+/// they do not make the part larger than the share, unless it would be empty.
+///
 /// The same seed makes the same split.
-pub(super) fn stratify(labels: &[u32], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    stratify_together(labels, &[], fraction, seed)
-}
-
-/// The same, the rows of each of `groups`, ascending, on one side. They count as of the class of their first, and go
-/// where they do not make the part larger than the share, unless it would be empty. Where there are no groups, the
-/// split is that of [`stratify`].
-pub(super) fn stratify_together(
+pub(super) fn stratify(
     labels: &[u32],
-    groups: &[Vec<usize>],
+    together: &[Vec<u32>],
     fraction: f64,
     seed: u64,
 ) -> (Vec<usize>, Vec<usize>) {
-    let with: HashMap<usize, &[usize]> =
-        groups.iter().filter_map(|group| Some((*group.first()?, &group[1..]))).collect();
-    let followers: HashSet<usize> = with.values().copied().flatten().copied().collect();
+    let with: HashMap<usize, &[u32]> =
+        together.iter().filter_map(|group| Some((*group.first()? as usize, &group[1..]))).collect();
+    let followers: HashSet<usize> = with.values().copied().flatten().map(|&row| row as usize).collect();
     let size = |row: &usize| 1 + with.get(row).map_or(0, |others| others.len());
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut by_class = vec![Vec::new(); classes];
@@ -64,7 +60,7 @@ pub(super) fn stratify_together(
     }
     for side in [&mut rest, &mut part] {
         let others: Vec<usize> =
-            side.iter().filter_map(|row| with.get(row)).copied().flatten().copied().collect();
+            side.iter().filter_map(|row| with.get(row)).copied().flatten().map(|&row| row as usize).collect();
         side.extend(others);
     }
     rest.sort_unstable();
@@ -80,42 +76,40 @@ mod tests {
     fn every_class_gives_its_share() {
         // 100 of class 0, 50 of class 1, none of class 2, two of class 3, one of class 4.
         let labels: Vec<u32> = [vec![0; 100], vec![1; 50], vec![3; 2], vec![4; 1]].concat();
-        let (rest, part) = stratify(&labels, 0.1, 7);
+        let (rest, part) = stratify(&labels, &[], 0.1, 7);
         let count = |rows: &[usize], class| rows.iter().filter(|&&row| labels[row] == class).count();
         assert_eq!([0, 1, 3, 4].map(|class| count(&part, class)), [10, 5, 1, 0]);
         assert_eq!([0, 1, 3, 4].map(|class| count(&rest, class)), [90, 45, 1, 1]);
         let mut all = [rest.clone(), part.clone()].concat();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..labels.len()));
-        assert_eq!(stratify(&labels, 0.1, 7), (rest, part.clone()));
-        assert_ne!(stratify(&labels, 0.1, 8).1, part);
-        assert_eq!(stratify(&[], 0.1, 7), (vec![], vec![]));
+        assert_eq!(stratify(&labels, &[], 0.1, 7), (rest, part.clone()));
+        assert_ne!(stratify(&labels, &[], 0.1, 8).1, part);
+        assert_eq!(stratify(&[], &[], 0.1, 7), (vec![], vec![]));
     }
 
     #[test]
     fn groups_stay_on_one_side() {
         let labels: Vec<u32> = [vec![0; 60], vec![1; 60]].concat();
-        assert_eq!(stratify_together(&labels, &[], 0.2, 3), stratify(&labels, 0.2, 3));
         // Every row twice, in class 1 as well; and one image thirty times.
-        let pairs: Vec<Vec<usize>> = (0..15).map(|row| vec![row, 59 - row]).collect();
+        let pairs: Vec<Vec<u32>> = (0..15).map(|row| vec![row, 59 - row]).collect();
         let groups = [pairs, vec![(60..90).collect(), vec![90, 91]]].concat();
-        let (rest, part) = stratify_together(&labels, &groups, 0.2, 3);
+        let (rest, part) = stratify(&labels, &groups, 0.2, 3);
         let count = |class| part.iter().filter(|&&row| labels[row] == class).count();
         assert_eq!([count(0), count(1)], [12, 12]);
         for group in &groups {
-            let inside = group.iter().filter(|row| part.contains(row)).count();
+            let inside = group.iter().filter(|&&row| part.contains(&(row as usize))).count();
             assert!(inside == 0 || inside == group.len(), "{group:?}");
         }
         let mut all = [rest, part].concat();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..labels.len()));
         // Of two images, ten times each, one is to test on; a single one stays whole.
-        let two = [(0..10).collect(), (10..20).collect::<Vec<usize>>()];
-        assert_eq!(stratify_together(&[0; 20], &two, 0.2, 1).1.len(), 10);
-        assert_eq!(stratify_together(&[0; 10], &two[..1], 0.2, 1).1.len(), 0);
+        let two = [(0..10).collect(), (10..20).collect::<Vec<u32>>()];
+        assert_eq!(stratify(&[0; 20], &two, 0.2, 1).1.len(), 10);
+        assert_eq!(stratify(&[0; 10], &two[..1], 0.2, 1).1.len(), 0);
         // What has two classes is of that of its first.
-        let (rest, part) =
-            stratify_together(&[0, 1, 0, 1, 0, 1], &[vec![0, 1], vec![2, 3], vec![4, 5]], 0.2, 1);
+        let (rest, part) = stratify(&[0, 1, 0, 1, 0, 1], &[vec![0, 1], vec![2, 3], vec![4, 5]], 0.2, 1);
         assert_eq!((rest.len(), part.len()), (4, 2));
     }
 }

@@ -60,7 +60,7 @@ pub fn finetune(
     let few = data.labelled(options.labels, options.seed)?;
     let images = few.train().len();
     let (sgd, memory) = options.settle(&models.trained, few.classes().len(), images, of)?;
-    let parts = options.parts(&few)?;
+    let parts = options.parts(&few, models.trained.device.threads())?;
     let rates = options.rate.rates(sgd.batch);
     let Sgd { epochs, batch, rate, .. } = sgd;
     watch(Progress::Planned { images, of, epochs, batch, rate, rates: rates.len(), memory });

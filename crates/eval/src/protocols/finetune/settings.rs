@@ -104,14 +104,15 @@ impl FineTune {
     pub fn check(&self, model: &Model, data: &Splits) -> Result<(), EvalError> {
         let few = data.labelled(self.labels, self.seed)?;
         self.settle(model, few.classes().len(), few.train().len(), data.train().len())?;
-        self.parts(&few)?;
+        self.parts(&few, model.device.threads())?;
         Ok(())
     }
 
     /// The labels of `few` as a rate is chosen by them; nothing where there is no choice.
-    pub(super) fn parts(&self, few: &Splits) -> Result<Option<Parts>, EvalError> {
+    /// Contents are compared with `threads` threads.
+    pub(super) fn parts(&self, few: &Splits, threads: usize) -> Result<Option<Parts>, EvalError> {
         let chooses = matches!(self.rate, Rate::Tuned | Rate::BestOf(_));
-        chooses.then(|| Parts::draw(few, self.seed)).transpose()
+        chooses.then(|| Parts::draw(few, self.seed, threads)).transpose()
     }
 
     /// Everything settled, with a batch that fits into memory, and what is kept for backward.

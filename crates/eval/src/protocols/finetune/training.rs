@@ -56,13 +56,15 @@ struct Trial {
 }
 
 impl Parts {
-    /// Draws them from the labels of `few`.
+    /// Draws them from the labels of `few`; the same image stays on one side. Contents are compared with `threads`
+    /// threads.
     ///
     /// # Errors
     /// [`EvalError::TooFewToSplit`]
-    pub(super) fn draw(few: &Splits, seed: u64) -> Result<Parts, EvalError> {
+    pub(super) fn draw(few: &Splits, seed: u64, threads: usize) -> Result<Parts, EvalError> {
         let (all, purpose) = (Examples::labelled(few.train().clone()), "choose the rate by some of them");
-        let (rest, validation) = all.set_apart(few.classes().len(), VALIDATION, purpose, seed)?;
+        let same = all.same(threads);
+        let (rest, validation) = all.set_apart(few.classes().len(), &same, VALIDATION, purpose, seed)?;
         Ok(Parts { rest, validation })
     }
 }
@@ -153,5 +155,33 @@ impl Training<'_> {
 
     fn reading(&self) -> Reading {
         self.few.reading(self.model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use simclr_data::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn the_same_image_is_not_on_both_sides() {
+        // Forty of each of two classes; the second half is the first once more.
+        let image = |index: u8| (8, 8, vec![index % 40; 8 * 8 * 3]);
+        let labels = (0..80).map(|index| index % 2).collect::<Vec<u32>>();
+        let classes = ["even", "odd"].map(str::to_owned).to_vec();
+        let images =
+            InMemory::new((0..80).map(image).collect()).unwrap().with_labels(labels, classes).unwrap();
+        let few = Splits::new(Arc::new(images.clone()), Arc::new(images)).unwrap();
+        let parts = Parts::draw(&few, 3, 2).unwrap();
+        let names = |part: &Examples| -> HashSet<usize> {
+            let number = |row| part.images.name(row)["image ".len()..].parse::<usize>().unwrap() % 40;
+            (0..part.len()).map(number).collect()
+        };
+        assert_eq!((parts.rest.len(), parts.validation.len()), (64, 16));
+        assert!(names(&parts.rest).is_disjoint(&names(&parts.validation)));
     }
 }

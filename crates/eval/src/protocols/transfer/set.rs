@@ -11,6 +11,7 @@ use crate::EvalError;
 use crate::protocols::examples::Examples;
 use crate::protocols::fingerprint::fingerprint;
 use crate::protocols::places::{Placed, Seen};
+use crate::protocols::shared::SharedImages;
 use crate::protocols::splits::matched;
 
 /// The share of every class's training images that is set apart to choose settings by, where a suite names no such
@@ -32,6 +33,8 @@ pub struct TransferSet {
     pub both: Examples,
     /// What the choice is judged by, and nothing else.
     pub test: Examples,
+    /// Test images that are learnt from as well, under another name: rows of `test`, and of `both`.
+    pub shared: Option<SharedImages>,
     /// A checksum (CRC-32C) of what the suite says of it, of the names of all images, of their classes, and of
     /// which part they are in.
     pub fingerprint: u32,
@@ -40,7 +43,8 @@ pub struct TransferSet {
 impl TransferSet {
     /// Opens the data set that `spec` describes, each path by `open`. Classes are matched by name. Where no images
     /// to choose settings by are named, `seed` draws a tenth of each class of those to learn from; of images that
-    /// show several classes, the rarest counts.
+    /// show several classes, the rarest counts; the same image stays on one side. Contents are compared with `threads`
+    /// threads.
     ///
     /// # Errors
     /// Of `open`; [`EvalError::NoLabels`], [`EvalError::UnknownClass`], [`EvalError::OneClass`],
@@ -50,6 +54,7 @@ impl TransferSet {
         spec: &SetSpec,
         suite: &Path,
         seed: u64,
+        threads: usize,
         open: &mut dyn FnMut(&Path) -> Result<Source, DataError>,
     ) -> Result<TransferSet, EvalError> {
         let mut all = |path: &PathBuf| Ok::<_, DataError>(Placed::all(open(path)?, path));
@@ -92,21 +97,28 @@ impl TransferSet {
                 (classes, Examples::labelled(train), Examples::labelled(test), validation)
             }
         };
-        let (train, validation, both) = match validation {
-            Some(validation) => {
-                let both = train.then(&validation)?;
-                (train, validation, both)
-            }
+        let both = match &validation {
+            Some(validation) => train.then(validation)?,
+            None => train.clone(),
+        };
+        let same = both.then(&test)?.same(threads);
+        let shared = SharedImages::of(&same, both.len());
+        let (train, validation) = match validation {
+            Some(validation) => (train, validation),
             None => {
-                let (rest, part) =
-                    train.set_apart(classes.len(), VALIDATION, "choose settings on some of them", seed)?;
-                (rest, part, train)
+                let learnt = |group: &Vec<u32>| {
+                    let rows = group.iter().copied().filter(|&row| (row as usize) < both.len());
+                    rows.collect::<Vec<u32>>()
+                };
+                let (same, purpose): (Vec<_>, _) =
+                    (same.iter().map(learnt).collect(), "choose settings on some of them");
+                both.set_apart(classes.len(), &same, VALIDATION, purpose, seed)?
             }
         };
         // Names are relative to paths of the suite: another folder may hold others of the same names.
         let texts = std::iter::once(&spec.written).chain(&classes);
         let fingerprint = fingerprint(texts, &[&train, &validation, &test]);
-        Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, fingerprint })
+        Ok(TransferSet { spec: spec.clone(), classes, train, validation, both, test, shared, fingerprint })
     }
 }
 
