@@ -1,17 +1,17 @@
-//! Workers that exchange tensors on GPUs.
+//! Exchange of tensors between workers on GPUs.
 
 use crate::{Collective, Device, Result};
 
-/// The workers of `host`, who exchange tensors on GPUs, each on its own `device`, by NCCL, within captured steps
-/// too; what is in host memory they exchange as before. None where the device is no GPU, or the worker alone: then
-/// `host` does.
+/// A collective of the workers of `host`, each with a GPU, `device`, of its own. Tensors are exchanged by NCCL, also
+/// within captured steps; values in host memory still go through `host`. Returns `None` if the device is not a GPU
+/// or there is only one worker: use `host` itself then.
 ///
-/// All workers call it at once. Whoever is found to have gone ([`Collective::gone`]) ends what others wait for;
-/// [`Collective::check`] tells it.
+/// All workers must call this together. When a worker is found to have gone ([`Collective::gone`]), the exchanges
+/// that wait for it end, and [`Collective::check`] reports it.
 ///
 /// # Errors
-/// [`EngineError::Collective`](crate::EngineError::Collective) where NCCL is missing or refuses, of any worker, and
-/// those of [`Collective::exchange`].
+/// [`EngineError::Collective`](crate::EngineError::Collective) if NCCL is missing or fails on any worker, and those
+/// of [`Collective::exchange`].
 pub fn between_gpus<'h>(
     host: &'h dyn Collective,
     device: &Device,

@@ -1,23 +1,22 @@
-//! A step that a GPU runs again by itself.
+//! Steps that are captured on a GPU and replayed.
 
 use std::fmt;
 
 use crate::{Device, EngineError, Result};
 
-/// A step that was captured on a GPU: all its kernels are started by one call, and nothing is decided again on the
-/// processor.
+/// A step that was captured on a GPU: one call starts all its kernels, without any further decisions on the CPU.
 pub struct Captured {
     #[cfg(feature = "cuda")]
     graph: simclr_cuda::Graph,
 }
 
 impl Device {
-    /// Runs `step`, then captures it, on a GPU. Every tensor and all pixels that it uses must have been made
-    /// before, and stay: of one that was dropped, what the step writes is lost. None that it makes may outlive it.
-    /// It may neither read values back nor bring new ones.
+    /// Runs `step` on a GPU, then captures it. All tensors and pixels that it uses must exist before it and stay alive:
+    /// what the step writes to a dropped one is lost. Those that it makes must not outlive it. It may neither read
+    /// values back to the host nor send new ones.
     ///
     /// # Errors
-    /// Whatever `step` returns, and [`EngineError::Device`] where it cannot be captured, or the device is no GPU.
+    /// Whatever `step` returns, and [`EngineError::Device`] if it cannot be captured or the device is not a GPU.
     pub fn capture<E: From<EngineError> + fmt::Display>(
         &self,
         step: impl FnMut() -> std::result::Result<(), E>,
@@ -38,12 +37,12 @@ impl Device {
             };
         }
         drop(step);
-        Err(EngineError::Device(format!("{self} captures no steps: that takes a GPU")).into())
+        Err(EngineError::Device(format!("{self} cannot capture steps: a GPU is needed")).into())
     }
 }
 
 impl Captured {
-    /// Bytes that the step's intermediate values take of the GPU's memory, for as long as it lives: beside
+    /// Bytes of GPU memory that the step's intermediate values take for as long as it lives, on top of
     /// [`Device::memory`].
     pub fn held(&self) -> usize {
         #[cfg(feature = "cuda")]
@@ -52,10 +51,10 @@ impl Captured {
         0
     }
 
-    /// Starts the step once more. Returns before it has ended.
+    /// Starts the step again. Returns before it has ended.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where the GPU refuses.
+    /// [`EngineError::Device`] if the GPU fails to start it.
     pub fn replay(&self) -> Result<()> {
         #[cfg(feature = "cuda")]
         self.graph.replay()?;

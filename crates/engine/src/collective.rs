@@ -1,4 +1,4 @@
-//! What workers exchange, as the operators see it.
+//! The exchange between workers, as the operators see it.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -7,8 +7,8 @@ use crate::{DType, EngineError, Result, Tensor};
 
 /// Exchange between the workers of one training run.
 ///
-/// Every worker calls the same functions in the same order with values of the same number. All get the same sums,
-/// to the bit, and the same again next time: where processors exchange, sums are taken in the order of ranks.
+/// Every worker calls the same functions in the same order with the same number of values. All get the same sums,
+/// bit for bit, and the same again next time: between CPUs, sums are taken in the order of ranks.
 pub trait Collective: Send + Sync {
     /// This worker's number, from 0.
     fn rank(&self) -> usize;
@@ -16,10 +16,10 @@ pub trait Collective: Send + Sync {
     /// How many workers there are.
     fn size(&self) -> usize;
 
-    /// What every worker brings, by rank. Lengths may differ.
+    /// Returns what every worker brought, by rank. Lengths may differ.
     ///
     /// # Errors
-    /// [`EngineError::Collective`], here and below: a worker has gone, or brings what is not expected of it.
+    /// [`EngineError::Collective`], here and below: a worker has gone, or sent something unexpected.
     fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// Replaces `values` by their sum over workers.
@@ -39,7 +39,7 @@ pub trait Collective: Send + Sync {
         Ok(())
     }
 
-    /// The same of many values. Sums are taken in f64 and rounded once.
+    /// [`Collective::all_reduce_sum`] for f32. Sums are taken in f64 and rounded once.
     ///
     /// # Errors
     /// Those of [`Collective::exchange`].
@@ -73,8 +73,8 @@ pub trait Collective: Send + Sync {
     /// Replaces the values of each tensor, f32 or f64, by their sum over workers.
     ///
     /// # Errors
-    /// Those of [`Collective::exchange`], and tensors where this collective does not reach them: what exchanges on
-    /// GPUs is [`between_gpus`](crate::between_gpus).
+    /// Those of [`Collective::exchange`], and tensors on a device that this collective does not reach: for GPUs use
+    /// [`between_gpus`](crate::between_gpus).
     fn all_reduce(&self, list: &mut dyn Iterator<Item = &mut Tensor>) -> Result<()> {
         if self.size() == 1 {
             return Ok(());
@@ -96,8 +96,8 @@ pub trait Collective: Send + Sync {
         self.all_gather(own.as_slice()?, all.as_mut_slice()?)
     }
 
-    /// Whether what was exchanged is what all brought. On GPUs an exchange that nobody waits for has no other way
-    /// to say that a worker has gone: ask before what came of it is used.
+    /// Checks that all exchanges so far succeeded. Exchanges on GPUs are asynchronous and have no other way to report
+    /// that a worker has gone: call this before using their results.
     ///
     /// # Errors
     /// Those of [`Collective::exchange`].
@@ -105,16 +105,17 @@ pub trait Collective: Send + Sync {
         Ok(())
     }
 
-    /// What becomes true once another worker is found to have gone by those who do not wait for it, if there is such.
+    /// A flag, if there is one, that becomes true once another worker is found to have gone, even while no exchange
+    /// waits for it.
     fn gone(&self) -> Option<Arc<AtomicBool>> {
         None
     }
 
-    /// Tells the others why this worker stops, so that they can say it.
+    /// Tells the other workers why this one stops, so that they can report it.
     fn leave(&self, _why: &str) {}
 }
 
-/// The `count` values that worker `rank` brought.
+/// The `count` values that worker `rank` sent.
 fn values_of<T: bytemuck::AnyBitPattern>(
     rank: usize,
     bytes: &[u8],
@@ -126,7 +127,7 @@ fn values_of<T: bytemuck::AnyBitPattern>(
     Ok(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned))
 }
 
-/// One worker: nothing to exchange.
+/// A single worker, with nothing to exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SingleProcess;
 
@@ -160,16 +161,16 @@ struct Meeting {
 
 #[derive(Debug, Default)]
 struct MeetingState {
-    /// What each worker brought to the present exchange.
+    /// What each worker brought to the current exchange.
     brought: Vec<Option<Vec<u8>>>,
-    /// Everybody's contributions of the exchange that just ended, until all have taken them.
+    /// All contributions to the exchange that just ended, until every worker has taken them.
     result: Option<Arc<Vec<Vec<u8>>>>,
     taken: usize,
     left: bool,
 }
 
 impl ThreadGroup {
-    /// Makes `size` connected workers, one for each thread to take.
+    /// Makes `size` connected workers, one for each thread.
     pub fn new(size: usize) -> Vec<ThreadGroup> {
         let state = MeetingState { brought: vec![None; size], ..MeetingState::default() };
         let shared = Arc::new(Meeting { size, state: Mutex::new(state), changed: Condvar::new() });
@@ -193,12 +194,12 @@ impl Collective for ThreadGroup {
         self.shared.size
     }
 
-    /// Brings `own` and waits until everybody has brought theirs.
+    /// Contributes `own` and waits until every worker has contributed.
     fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         let wait = |state| self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         let gone = || EngineError::Collective("another worker has stopped".into());
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // The exchange before must have been taken by all.
+        // Every worker must have taken the result of the previous exchange.
         while state.result.is_some() {
             if state.left {
                 return Err(gone());
@@ -278,7 +279,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(move || other.all_reduce_sum(&mut [1.0, 2.0]));
             let error = workers[0].all_reduce_sum(&mut [1.0]).unwrap_err();
-            assert!(error.to_string().contains("worker 1 brought 16 bytes where 8 are due"), "{error}");
+            assert!(error.to_string().contains("worker 1 sent 16 bytes where 8 were expected"), "{error}");
         });
     }
 }

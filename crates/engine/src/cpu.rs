@@ -1,4 +1,4 @@
-//! The CPU as a device: tensors become slices, and the kernels of `simclr-kernels` do the work.
+//! The CPU as a device: calls the kernels of `simclr-kernels` on the slices of tensors.
 
 mod update;
 
@@ -23,7 +23,7 @@ pub(crate) struct CpuKernels {
     pub(crate) cpu: Cpu,
 }
 
-/// A dense layer of `rows` rows as a convolution of images of one pixel.
+/// A dense layer on the rows of `rows`, as a convolution of images of one pixel.
 fn dense(rows: &Tensor, w: &Tensor) -> Conv2dGeometry {
     let (outputs, inputs) = (w.len() / w.last_dim(), w.last_dim());
     Conv2dGeometry {
@@ -39,7 +39,7 @@ fn dense(rows: &Tensor, w: &Tensor) -> Conv2dGeometry {
     }
 }
 
-/// [sum of losses, anchors whose positive is nearest, sum of entropies].
+/// [sum of losses, number of anchors whose positive is nearest, sum of entropies].
 fn totals(anchors: &[Anchor], losses: impl Iterator<Item = f32>) -> [f64; 3] {
     let mut totals = [0.0; 3];
     for (anchor, loss) in anchors.iter().zip(losses) {
@@ -67,20 +67,20 @@ fn typed_gate<'a, E: Stored>(
     })
 }
 
-/// The processor reads outputs, which are in its caches or soon will be.
+/// The CPU has no masks: it reads outputs, which are in its caches or soon will be.
 fn no_masks() -> EngineError {
     EngineError::Value {
         op: "batch_norm",
-        what: "masks are for GPUs: the CPU finds gates by outputs".to_owned(),
+        what: "masks are for GPUs only: the CPU finds the gate of a ReLU from its output".to_owned(),
     }
 }
 
-/// The first 2C of a tensor of sums; a count may follow them.
+/// The first 2C values of a tensor of sums; a count may follow them.
 fn sums_of(sums: &Tensor, channels: usize) -> Result<&[f64]> {
     Ok(&sums.values()?[..2 * channels])
 }
 
-/// The value of a tensor of one.
+/// The value of a tensor with one value.
 fn one_of(x: &Tensor) -> Result<f32> {
     let mut value = [0.0];
     x.read(&mut value)?;
@@ -544,6 +544,6 @@ impl Kernels for CpuKernels {
         scale.steps.write(&[steps])
     }
 
-    /// The CPU has nothing to choose: each precision has one arithmetic, and the same bits each time.
+    /// Does nothing: on the CPU each precision has one arithmetic, which gives the same bits each time.
     fn set_arithmetic(&self, _: Arithmetic) {}
 }

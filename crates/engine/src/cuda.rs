@@ -1,6 +1,6 @@
-//! The kernels of a GPU: those of `simclr-cuda`, on tensors.
+//! The GPU as a device: calls the kernels of `simclr-cuda` on tensors.
 
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: those of the processor, and f16.
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: the CPU's types, and f16.
 macro_rules! typed {
     ($tensor:expr, $E:ident => $body:expr) => {
         match $tensor.dtype() {
@@ -38,11 +38,11 @@ use batch_norm::typed_gate;
 
 pub(crate) struct CudaKernels {
     gpu: Device,
-    /// 1 on the GPU: what leaves a gradient as it is.
+    /// 1 on the GPU: the factor that leaves gradients as they are.
     one: DeviceBuffer<f32>,
-    /// 1 on the GPU: a step is known to be sound before it is taken.
+    /// 1 on the GPU: the verdict for a step that is known to be sound before its update starts.
     sound: DeviceBuffer<f64>,
-    /// Whether the same step gives the same bits.
+    /// Whether the same step must give the same bits each time.
     deterministic: AtomicBool,
     /// Whether products of f32 may round to tf32.
     tf32: AtomicBool,
@@ -60,7 +60,7 @@ impl CudaKernels {
     }
 }
 
-/// A tensor as rows of its last size.
+/// A tensor as a matrix whose rows have the tensor's last size.
 fn rows(x: &Tensor) -> Result<Matrix<'_, f32>> {
     Ok(Matrix::new(x.gpu()?, x.last_dim())?)
 }
@@ -580,7 +580,7 @@ impl Kernels for CudaKernels {
     }
 }
 
-/// The value of a verdict that says whether the last step is taken.
+/// The value of a verdict that tells whether the last step is taken.
 fn taken(verdict: &Tensor) -> Result<Slice<'_, f64>> {
     Ok(verdict.gpu::<f64>()?.part(TAKEN, 1)?)
 }

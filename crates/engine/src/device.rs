@@ -27,7 +27,7 @@ struct Shared {
     name: String,
     place: Place,
     kernels: Box<dyn Kernels>,
-    /// What is left to the processor.
+    /// For the work that stays on the CPU.
     cpu: Cpu,
 }
 
@@ -36,19 +36,19 @@ struct Shared {
 pub struct MemoryUse {
     /// In tensors that are alive.
     pub live: usize,
-    /// Obtained from the system: alive, or waiting to be used again.
+    /// Obtained from the system: alive, or kept for reuse.
     pub held: usize,
     /// The most that was ever alive at once.
     pub peak: usize,
 }
 
-/// Whether this processor multiplies bf16 by instructions of its own (AVX512_BF16); elsewhere bf16 is converted,
-/// and f32 is faster.
+/// Whether this CPU has instructions to multiply bf16 (AVX512_BF16). Without them bf16 is converted, and f32 is
+/// faster.
 pub fn has_bf16() -> bool {
     Isa::detect().level() == Level::Avx512Bf16
 }
 
-/// Whether [`Device::auto`] is going to find a GPU: whether the driver has one, and all libraries are there.
+/// Whether [`Device::auto`] will find a GPU: whether the driver has one, and all libraries are present.
 pub fn has_gpu() -> bool {
     #[cfg(feature = "cuda")]
     {
@@ -65,24 +65,24 @@ pub fn has_gpu() -> bool {
     false
 }
 
-/// What a device reaches at most, measured.
+/// The measured peak rates of a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {
     /// Operations per second in f32, a multiplication and an addition being two: multiply-adds in registers on the
     /// CPU, the product of large matrices on a GPU.
     pub f32: f64,
-    /// The same of bf16 values summed in f32, where the device has instructions for them.
+    /// The same for bf16 values summed in f32, if the device has instructions for them.
     pub bf16: Option<f64>,
-    /// Bytes per second of a copy from a GPU's memory to itself, those read and those written.
+    /// Bytes per second, read plus written, of a copy within a GPU's memory.
     pub bytes: Option<f64>,
 }
 
-/// What a GPU may do to be faster.
+/// Which arithmetic a GPU may use to be faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arithmetic {
-    /// Whether only algorithms may serve that give the same bits each time.
+    /// Whether to use only algorithms that give the same bits each time.
     pub deterministic: bool,
-    /// Whether products of f32 values, in convolutions and dense layers, may round them to tf32: 10 bits of
+    /// Whether products of f32 values, in convolutions and dense layers, may round the values to tf32: 10 bits of
     /// precision. Sums stay f32.
     pub tf32: bool,
 }
@@ -95,7 +95,7 @@ impl Default for Arithmetic {
 }
 
 impl Device {
-    /// The CPU, with `threads` threads (0: one a core) and the best instruction set that it has.
+    /// The CPU, with `threads` threads (0: one per core) and its best instruction set.
     pub fn cpu(threads: usize) -> Result<Device> {
         Device::cpu_with(threads, Isa::detect())
     }
@@ -113,8 +113,8 @@ impl Device {
         Ok((Device::of(&cpu, Pool::default(), kernels), profile))
     }
 
-    /// [`Device::cuda`], timing every kernel while the profile is not paused: the GPU is then waited for before and
-    /// after each.
+    /// [`Device::cuda`], timing every kernel while the profile is not paused, which waits for the GPU before and after
+    /// each.
     ///
     /// # Errors
     /// As [`Device::cuda`].
@@ -130,15 +130,15 @@ impl Device {
         Device::cuda(ordinal, threads).map(|device| (device, Profile::default()))
     }
 
-    /// A device whose kernels do nothing and whose large tensors (above a MiB) have no values, while
-    /// [`Device::memory`] tells what they would take: to learn what a computation needs before it is done.
+    /// A device for dry runs: its kernels do nothing and its large tensors (above a MiB) have no values, but
+    /// [`Device::memory`] reports what they would take. Tells how much memory a computation needs before it runs.
     pub fn dry() -> Result<Device> {
         let cpu = cpu(1, Isa::PORTABLE)?;
         let kernels = Watched { inner: CpuKernels { cpu: cpu.clone() }, watch: Skip };
         Ok(Device::of(&cpu, Pool::hollow(), kernels))
     }
 
-    /// NVIDIA GPU number `ordinal`, from 0; `threads` threads (0: one a core) do what is left to the processor.
+    /// NVIDIA GPU number `ordinal`, from 0; `threads` threads (0: one per core) do the work that stays on the CPU.
     ///
     /// # Errors
     /// [`EngineError::Device`] says what is missing: the feature `cuda` of this build, a library, or a GPU.
@@ -155,14 +155,14 @@ impl Device {
         }
     }
 
-    /// [`Device::cuda`] with libraries that were found elsewhere: for tests, on what stands in for a GPU.
+    /// [`Device::cuda`] with given libraries: for tests with a stand-in for a GPU.
     #[cfg(feature = "cuda")]
     pub fn cuda_with(libraries: &simclr_cuda::Libraries, ordinal: usize, threads: usize) -> Result<Device> {
         let gpu = simclr_cuda::Device::open_with(ordinal, libraries, None)?;
         Device::on(&gpu, ordinal, threads, crate::cuda::CudaKernels::new(&gpu)?)
     }
 
-    /// GPU number `ordinal` where it works, else the CPU, and why no GPU was taken.
+    /// GPU number `ordinal` if it works, else the CPU and the reason why the GPU is not used.
     pub fn auto(ordinal: usize, threads: usize) -> Result<(Device, Option<EngineError>)> {
         match Device::cuda(ordinal, threads) {
             Ok(device) => Ok((device, None)),
@@ -187,7 +187,7 @@ impl Device {
         })
     }
 
-    /// Bytes that tensors may still take, where the device has memory of its own: none on the CPU, which shares the
+    /// Bytes still free for tensors, if the device has memory of its own; `None` for the CPU, which shares the
     /// system's.
     pub fn free_bytes(&self) -> Result<Option<u64>> {
         match &self.shared.place {
@@ -201,12 +201,12 @@ impl Device {
         }
     }
 
-    /// Whether it is a GPU.
+    /// Whether this is a GPU.
     pub fn is_gpu(&self) -> bool {
         !matches!(self.shared.place, Place::Host(_))
     }
 
-    /// Whether it is a [`Device::dry`] one, for whose tensors no values need be made.
+    /// Whether this is a [`Device::dry`] device, whose tensors need no values.
     pub fn is_dry(&self) -> bool {
         matches!(&self.shared.place, Place::Host(pool) if pool.is_hollow())
     }
@@ -224,12 +224,12 @@ impl Device {
         }
     }
 
-    /// Threads that kernels run on.
+    /// The number of threads that kernels run on.
     pub fn threads(&self) -> usize {
         self.shared.cpu.threads.count()
     }
 
-    /// What kernels compute with, a GPU's name or the processor's instruction set: with another one they round
+    /// What kernels compute with, a GPU's name or the CPU's instruction set: with a different one they round
     /// differently.
     pub fn instructions(&self) -> String {
         match &self.shared.place {
@@ -239,10 +239,10 @@ impl Device {
         }
     }
 
-    /// What tells a GPU from every other one; nothing of the CPU.
+    /// The unique id of a GPU; `None` for the CPU.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where the GPU does not say.
+    /// [`EngineError::Device`] if the GPU does not report it.
     pub fn gpu_id(&self) -> Result<Option<[u8; 16]>> {
         match &self.shared.place {
             Place::Host(_) => Ok(None),
@@ -251,13 +251,13 @@ impl Device {
         }
     }
 
-    /// Runs `work` on one of the device's threads. Each kernel that `work` calls starts there at once, instead of
-    /// being handed over and waited for by a thread that does nothing else.
+    /// Runs `work` on one of the device's threads. The kernels that `work` calls then start there directly, instead of
+    /// being handed over by a thread that only waits for them.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.shared.cpu.threads.install(work)
     }
 
-    /// What the device's tensors take.
+    /// The memory that the device's tensors take.
     pub fn memory(&self) -> MemoryUse {
         match &self.shared.place {
             Place::Host(pool) => {
@@ -271,18 +271,18 @@ impl Device {
         }
     }
 
-    /// Gives memory that no tensor uses back to the system.
+    /// Returns memory that no tensor uses to the system.
     pub fn trim(&self) {
         match &self.shared.place {
             Place::Host(pool) => pool.trim(),
-            // What the driver refuses now it refuses the next kernel too, whose error is told.
+            // An error is ignored here: the next kernel will meet it too, and report it.
             #[cfg(feature = "cuda")]
             Place::Gpu(gpu) => drop(gpu.trim()),
         }
     }
 
-    /// On a GPU, how many searches for the fastest convolution or product there were, and how long they took
-    /// together: what a start costs where nothing is remembered from another.
+    /// On a GPU, the number of searches for the fastest convolution or product, and their total time: what a start
+    /// costs if no results of earlier searches are stored.
     pub fn searched(&self) -> Option<(usize, Duration)> {
         match &self.shared.place {
             Place::Host(_) => None,
@@ -294,10 +294,10 @@ impl Device {
         }
     }
 
-    /// The most that the device reaches, measured in about a tenth of a second.
+    /// Measures the device's peak rates, in about a tenth of a second.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where a GPU refuses.
+    /// [`EngineError::Device`] if a GPU fails.
     pub fn measured_peak(&self) -> Result<Peak> {
         match &self.shared.place {
             Place::Host(_) => {
@@ -312,16 +312,16 @@ impl Device {
         }
     }
 
-    /// Sets what convolutions and products may do to be faster, from here on. A captured step keeps what it was
-    /// captured with; a CPU has no choice.
+    /// Sets the arithmetic of convolutions and products from now on. A captured step keeps that with which it was
+    /// captured; on a CPU this has no effect.
     pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
         self.kernels().set_arithmetic(arithmetic);
     }
 
-    /// Waits until everything that was started has ended.
+    /// Waits until all started work has ended.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where any of it failed.
+    /// [`EngineError::Device`] if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
         match &self.shared.place {
             Place::Host(_) => Ok(()),
@@ -334,7 +334,7 @@ impl Device {
         &self.shared.place
     }
 
-    /// Copies bytes on all threads: one alone does not fill the memory's bandwidth.
+    /// Copies bytes on all threads: a single one does not saturate the memory bandwidth.
     #[cfg(feature = "cuda")]
     pub(crate) fn copy_bytes(&self, from: &[u8], to: &mut [u8]) {
         const PIECE: usize = 1 << 20;

@@ -1,20 +1,20 @@
-//! What can go wrong in the engine.
+//! The engine's errors.
 
-/// An error of the engine: a misuse found before any kernel ran, or a device that cannot serve.
+/// An error of the engine: misuse found before any kernel ran, or a failure of the device or of an exchange.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// An operand has another shape than the operator takes.
+    /// An operand does not have the shape that the operator expects.
     #[error("{op}: expected {expected}, got {got}")]
     Shape {
         /// The operator.
         op: &'static str,
-        /// What it takes.
+        /// What the operator expects.
         expected: String,
         /// What it was given.
         got: String,
     },
-    /// A value outside of what the operator is defined for.
+    /// A value for which the operator is not defined.
     #[error("{op}: {what}")]
     Value {
         /// The operator.
@@ -22,10 +22,10 @@ pub enum EngineError {
         /// What is wrong, and what would be right.
         what: String,
     },
-    /// Two parameters of one name.
+    /// Two parameters with the same name.
     #[error("there are two parameters named {0:?}: every parameter needs a name of its own")]
     DuplicateParameter(String),
-    /// The device cannot be had.
+    /// The device is missing, or has failed.
     #[error("{0}")]
     Device(String),
     /// Workers could not exchange data.
@@ -34,10 +34,10 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// That of a worker that brings other than what is due.
+    /// The error for a worker that sent `brought` bytes where `due` were expected.
     pub fn mismatch(rank: usize, brought: u64, due: usize) -> EngineError {
         EngineError::Collective(format!(
-            "worker {rank} brought {brought} bytes where {due} are due: it does not compute the same step"
+            "worker {rank} sent {brought} bytes where {due} were expected: it does not compute the same step"
         ))
     }
 

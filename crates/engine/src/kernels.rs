@@ -7,7 +7,7 @@ use simclr_kernels::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry, Write};
 
 use crate::{Arithmetic, Bytes, EngineError, LossScale, Mask, Result, Rule, Stride, Tensor, Trained};
 
-/// Where the ReLU behind a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
+/// Where the ReLU after a BatchNorm let values through: see [`simclr_kernels::batch_norm::Gate`].
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'a> {
     /// Everywhere: there is no ReLU.
@@ -21,7 +21,7 @@ pub enum Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Bytes that are read to know it.
+    /// Bytes that a kernel reads to evaluate the gate.
     pub fn bytes(&self) -> usize {
         match self {
             Gate::Output(y) => y.len() * y.dtype().size(),
@@ -42,23 +42,23 @@ pub struct NormParameters<'a> {
     pub averages: [&'a Tensor; 2],
 }
 
-/// Where a BatchNorm's backward pass leaves its sums, and what follows from them.
+/// Where a BatchNorm's backward pass writes its sums and what is computed from them.
 #[derive(Debug)]
 pub struct BackwardSums<'a> {
     /// [sum of g; C, sum of g (x - mean); C].
     pub sums: &'a mut Tensor,
     /// dgamma and dbeta, (C) each, of this worker's share.
     pub gradients: Option<[&'a mut Tensor; 2]>,
-    /// What [`Kernels::batch_norm_backward_coefficients`] makes of these sums and of this count, where no other
-    /// worker's are added.
+    /// The count and the output of [`Kernels::batch_norm_backward_coefficients`], computed from these sums if no
+    /// other worker's are to be added.
     pub coefficients: Option<(Option<f64>, &'a mut Tensor)>,
 }
 
-/// A convolution of what a BatchNorm and a ReLU make of x, which is neither written nor kept. Coefficients are the
+/// A fused BatchNorm, ReLU and convolution of x: the ReLU's output is neither written nor kept. Coefficients are the
 /// BatchNorm's.
 pub trait NormConv2d {
-    /// Whether that is faster than one after the other, forward and backward: found out once for each geometry, y
-    /// being overwritten, and only outside of a step that is being captured.
+    /// Whether this is faster than the separate operators, forward and backward. Measured once for each geometry,
+    /// which overwrites y, and never while a step is being captured.
     fn pays(
         &self,
         g: &Conv2dGeometry,
@@ -67,8 +67,8 @@ pub trait NormConv2d {
         w: &Tensor,
         y: &mut Tensor,
     ) -> Result<bool>;
-    /// y = relu(x scale + shift) * w; `sums` receives [sum of y; K, sum of y^2; K] over all pixels. Only where it
-    /// pays, as for [`NormConv2d::backward_weight`].
+    /// y = relu(x scale + shift) * w; `sums` receives [sum of y; K, sum of y^2; K] over all pixels. Call this and
+    /// [`NormConv2d::backward_weight`] only where [`NormConv2d::pays`] returned true.
     fn forward(
         &self,
         g: &Conv2dGeometry,
@@ -78,7 +78,7 @@ pub trait NormConv2d {
         y: &mut Tensor,
         sums: &mut Tensor,
     ) -> Result<()>;
-    /// dw of it.
+    /// dw of the convolution.
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
@@ -89,9 +89,9 @@ pub trait NormConv2d {
     ) -> Result<()>;
 }
 
-/// A network's first layer at once: a convolution of images, of which nobody wants the gradient, a BatchNorm and a
-/// ReLU. What the convolution puts out, y, is neither written nor kept. Coefficients are the BatchNorm's; g is
-/// dy where the ReLU lets values through.
+/// A network's fused first layer: a convolution of images, whose gradient is not needed, a BatchNorm and a ReLU. The
+/// convolution's output, y, is neither written nor kept. Coefficients are the BatchNorm's; g is dy where the ReLU
+/// lets values through.
 pub trait FirstLayer {
     /// `sums` receives [sum of y; K, sum of y^2; K] over all pixels.
     fn sums(&self, g: &Conv2dGeometry, images: &Tensor, w: &Tensor, sums: &mut Tensor) -> Result<()>;
@@ -104,9 +104,9 @@ pub trait FirstLayer {
         coefficients: &Tensor,
         to: &mut Tensor,
     ) -> Result<()>;
-    /// What [`BackwardSums`] says of y in x's place; and the correlations, f64, (K + R S C + 1, R S C + 1). With p the
-    /// values under the taps of a pixel and a 1 behind them, those are for each channel the sum over pixels of g p,
-    /// and below them the sum of p p^T.
+    /// The [`BackwardSums`], with y in the place of x, and the correlations, f64, (K + R S C + 1, R S C + 1). With p
+    /// the values under the taps of a pixel, followed by a 1, the first K rows are the sums over pixels of g p, one for
+    /// each channel, and the rows below them are the sum of p p^T.
     fn backward_sums(
         &self,
         g: &Conv2dGeometry,
@@ -117,7 +117,7 @@ pub trait FirstLayer {
         correlations: &mut Tensor,
         to: BackwardSums,
     ) -> Result<()>;
-    /// dw, from the correlations and from what [`Kernels::batch_norm_backward_coefficients`] leaves, (3, K).
+    /// dw, from the correlations and the output of [`Kernels::batch_norm_backward_coefficients`], (3, K).
     fn backward_weight(
         &self,
         g: &Conv2dGeometry,
@@ -129,11 +129,11 @@ pub trait FirstLayer {
     ) -> Result<()>;
 }
 
-/// Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: what the shortcut
-/// adds is never in memory. Coefficients are the BatchNorms', the mask tells where the output is positive, and g is dy
-/// there.
+/// The fused end of a residual block: the BatchNorms of its branch and of its shortcut, their sum, and a ReLU. What
+/// the shortcut adds is never written to memory. Coefficients are the BatchNorms', the mask marks where the output is
+/// positive, and g is dy there.
 pub trait NormPair {
-    /// y = relu(x scale + shift of both), and its mask.
+    /// y = relu(sum of both x scale + shift), and its mask.
     fn forward(
         &self,
         x: [&Tensor; 2],
@@ -141,7 +141,7 @@ pub trait NormPair {
         y: &mut Tensor,
         mask: &mut Mask,
     ) -> Result<()>;
-    /// Sums over g for both, and what follows from them.
+    /// The [`BackwardSums`] over g of both.
     fn backward_sums(
         &self,
         dy: &Tensor,
@@ -150,7 +150,7 @@ pub trait NormPair {
         coefficients: [&Tensor; 2],
         to: [BackwardSums; 2],
     ) -> Result<()>;
-    /// Each x becomes dx = g a + x b + c.
+    /// Overwrites each x with dx = g a + x b + c.
     fn backward_input(
         &self,
         dy: &Tensor,
@@ -162,11 +162,11 @@ pub trait NormPair {
 
 /// The kernels of a device.
 ///
-/// Operators check shapes before they call; a kernel may rely on them. Outputs are allocated by the caller and
-/// overwritten, unless said otherwise. Sums over many values are f64. What a step computes stays on the device
-/// until somebody asks for it: coefficients of a BatchNorm are tensors (4, C), [scale, shift, mean, 1 / deviation].
+/// Operators check shapes before they call a kernel, which may rely on them. Outputs are allocated by the caller and
+/// overwritten, unless stated otherwise. Sums over many values are f64. Results stay on the device until they are
+/// read: coefficients of a BatchNorm are tensors (4, C), [scale, shift, mean, 1 / deviation].
 pub trait Kernels: Send + Sync {
-    /// y = x * w; `sums`, where asked for, receives [sum of y; K, sum of y^2; K] over all pixels.
+    /// y = x * w; `sums`, if given, receives [sum of y; K, sum of y^2; K] over all pixels.
     fn conv2d_forward(
         &self,
         g: &Conv2dGeometry,
@@ -193,25 +193,26 @@ pub trait Kernels: Send + Sync {
         dw: &mut Tensor,
     ) -> Result<()>;
 
-    /// The kernels of convolutions that normalise as they read, on a device that has some.
+    /// The kernels for a fused BatchNorm, ReLU and convolution, if the device has any.
     fn norm_conv2d(&self) -> Option<&dyn NormConv2d> {
         None
     }
 
-    /// The kernels of a first layer of such images, on a device that has some.
+    /// The kernels for a fused first layer on such images, if the device has any.
     fn first_layer(&self, g: &Conv2dGeometry, images: &Tensor) -> Option<&dyn FirstLayer> {
         let _ = (g, images);
         None
     }
 
-    /// The kernels of pairs of BatchNorms, on a device that has some, and masks.
+    /// The kernels for fused pairs of BatchNorms, if the device has any: it then has masks too.
     fn norm_pair(&self) -> Option<&dyn NormPair> {
         None
     }
 
     /// [sum of x; C, sum of x^2; C] over rows of C values.
     fn channel_sums(&self, x: &Tensor, sums: &mut Tensor) -> Result<()>;
-    /// The coefficients of a batch, from its sums over `count` values a channel; the averages move.
+    /// The coefficients of a batch, from its sums and their count of values per channel; `averages` receives the new
+    /// running averages.
     fn batch_coefficients(
         &self,
         constants: NormConstants,
@@ -220,17 +221,17 @@ pub trait Kernels: Send + Sync {
         averages: [&mut Tensor; 2],
         coefficients: &mut Tensor,
     ) -> Result<()>;
-    /// The coefficients of the running averages.
+    /// The coefficients from the running averages.
     fn frozen_coefficients(
         &self,
         epsilon: f32,
         parameters: NormParameters,
         coefficients: &mut Tensor,
     ) -> Result<()>;
-    /// Bytes of the mask by which backward finds the gate of a ReLU behind a BatchNorm of x and a residual: 0 where
-    /// it reads the output instead.
+    /// The size in bytes of the mask that tells backward the gate of a ReLU after a BatchNorm of x plus a residual; 0
+    /// if backward reads the output instead.
     fn batch_norm_mask(&self, x: &Tensor) -> Result<usize>;
-    /// y = act(x scale + shift + residual). `mask`, where there is one, becomes that of y > 0.
+    /// y = act(x scale + shift + residual). `mask`, if given, receives where y > 0.
     fn batch_norm_forward(
         &self,
         x: &Tensor,
@@ -240,7 +241,7 @@ pub trait Kernels: Send + Sync {
         y: &mut Tensor,
         mask: Option<&mut Mask>,
     ) -> Result<()>;
-    /// Sums over g = dy where the gate is open, and what follows from them; where `keep`, dy becomes g.
+    /// The [`BackwardSums`] over g, which is dy where the gate is open; if `keep`, overwrites dy with g.
     fn batch_norm_backward_sums(
         &self,
         dy: &mut Tensor,
@@ -250,7 +251,7 @@ pub trait Kernels: Send + Sync {
         keep: bool,
         to: BackwardSums,
     ) -> Result<()>;
-    /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers; without a count the statistics were
+    /// (3, C): a, b and c of dx = g a + x b + c, from the sums of all workers. Without a count, the statistics are
     /// constants.
     fn batch_norm_backward_coefficients(
         &self,
@@ -259,7 +260,7 @@ pub trait Kernels: Send + Sync {
         coefficients: &Tensor,
         to: &mut Tensor,
     ) -> Result<()>;
-    /// x becomes dx = g a + x b + c a channel, g = dy where the gate is open.
+    /// Overwrites x with dx = g a + x b + c, by channel, where g is dy where the gate is open.
     fn batch_norm_backward_input(
         &self,
         dy: &Tensor,
@@ -294,13 +295,13 @@ pub trait Kernels: Send + Sync {
     fn global_avg_pool_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of global average pooling.
     fn global_avg_pool_backward(&self, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
-    /// (N, H, W, 2 C) to (N, C): the mean of the sum of both streams.
+    /// (N, H, W, 2 C) to (N, C): the mean over pixels of the sum of both streams.
     fn fuse_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of fusing, written or added.
     fn fuse_backward(&self, dy: &Tensor, dx: &mut Tensor, write: Write) -> Result<()>;
     /// (N, H, W, 2 C) to (N, H, W, C): both streams, mixed by the softmax of logits (N, 2 C).
     fn select_forward(&self, x: &Tensor, logits: &Tensor, y: &mut Tensor) -> Result<()>;
-    /// Gradients of selecting: x becomes dx.
+    /// The gradients of selecting; overwrites x with dx.
     fn select_backward(
         &self,
         dy: &Tensor,
@@ -320,32 +321,32 @@ pub trait Kernels: Send + Sync {
 
     /// y = max(x, 0).
     fn relu_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
-    /// Clears dy where y is not positive.
+    /// Sets dy to 0 where y is not positive.
     fn relu_backward(&self, y: &Tensor, dy: &mut Tensor) -> Result<()>;
     /// a += b.
     fn add_assign(&self, a: &mut Tensor, b: &Tensor) -> Result<()>;
     /// a *= factor, a tensor of one value.
     fn scale(&self, a: &mut Tensor, factor: &Tensor) -> Result<()>;
-    /// Every value of a, of f32, becomes `value`.
+    /// Sets every value of a, which is f32, to `value`.
     fn fill(&self, a: &mut Tensor, value: f32) -> Result<()>;
-    /// Bytes to [0, 1].
+    /// Maps bytes to [0, 1].
     fn unit_from_bytes(&self, bytes: Bytes, y: &mut Tensor) -> Result<()>;
     /// The sum of squares of all values of all tensors, f64, (1).
     fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()>;
 
-    /// Rows over their norm.
+    /// Divides each row by its L2 norm.
     fn l2_normalize_forward(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
     /// dx of L2 normalisation.
     fn l2_normalize_backward(&self, x: &Tensor, dy: &Tensor, dx: &mut Tensor) -> Result<()>;
-    /// NT-Xent's figures of each anchor, from z of all workers: (anchors, 4), one [`simclr_kernels::nt_xent::Anchor`] a row.
+    /// NT-Xent's figures per anchor, from all workers' z: (anchors, 4), a [`simclr_kernels::nt_xent::Anchor`] per row.
     fn nt_xent_forward(&self, shape: &ContrastiveShape, all: &Tensor, anchors: &mut Tensor) -> Result<()>;
-    /// Of the anchors: log-sum-exps (anchors), and [sum of losses, anchors whose positive is nearest, sum of
-    /// entropies].
+    /// From the anchors: their log-sum-exps, (anchors), and [sum of losses, number of anchors whose positive is
+    /// nearest, sum of entropies].
     fn nt_xent_figures(&self, anchors: &Tensor, lse: &mut Tensor, sums: &mut Tensor) -> Result<()>;
-    /// The mean loss over `views` anchors, (1), from such sums.
+    /// The mean loss over `views` anchors, (1), from those sums.
     fn mean_loss(&self, sums: &Tensor, views: usize, loss: &mut Tensor) -> Result<()>;
-    /// NT-Xent's gradient, of the mean over all views, times dy, a tensor of one value. `anchors` are this worker's,
-    /// `lse` those of all views.
+    /// The gradient of NT-Xent's mean over all views, times dy, a tensor of one value. `anchors` are this worker's,
+    /// `lse` the log-sum-exps of all views.
     fn nt_xent_backward(
         &self,
         shape: &ContrastiveShape,
@@ -355,8 +356,8 @@ pub trait Kernels: Send + Sync {
         dy: &Tensor,
         dz: &mut Tensor,
     ) -> Result<()>;
-    /// Pair losses: of each anchor a row of `pairs` (anchors, 4), [`simclr_kernels::pair_loss::Pair`], and its
-    /// loss, (anchors). `anchors` are those of [`Kernels::nt_xent_forward`].
+    /// Pair losses: for each anchor a [`simclr_kernels::pair_loss::Pair`], a row of `pairs` (anchors, 4), and its loss,
+    /// (anchors). `anchors` are those of [`Kernels::nt_xent_forward`].
     fn pair_loss_forward(
         &self,
         shape: &ContrastiveShape,
@@ -366,10 +367,10 @@ pub trait Kernels: Send + Sync {
         pairs: &mut Tensor,
         losses: &mut Tensor,
     ) -> Result<()>;
-    /// [sum of losses, anchors whose positive is nearest, sum of entropies].
+    /// [sum of losses, number of anchors whose positive is nearest, sum of entropies].
     fn pair_loss_figures(&self, anchors: &Tensor, losses: &Tensor, sums: &mut Tensor) -> Result<()>;
-    /// A pair loss's gradient, of the mean over all views, times dy, a tensor of one value. `pairs` are those of
-    /// all workers.
+    /// The gradient of a pair loss's mean over all views, times dy, a tensor of one value. `pairs` are those of all
+    /// workers.
     fn pair_loss_backward(
         &self,
         shape: &ContrastiveShape,
@@ -382,9 +383,9 @@ pub trait Kernels: Send + Sync {
     /// Mean cross-entropy and its gradient.
     fn softmax_cross_entropy(&self, logits: &Tensor, labels: &[u32], dlogits: &mut Tensor) -> Result<f64>;
 
-    /// One step of an optimiser on each of a list.
+    /// One optimiser step on each parameter of `list`.
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()>;
-    /// Each first tensor gets the values of the second, where a [`crate::Verdict`]'s values say that the last step
+    /// Copies the second tensor of each pair to the first, if the values of a [`crate::Verdict`] say that the last step
     /// is taken.
     fn replace(&self, verdict: &Tensor, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()>;
     /// [`crate::Verdict::judge`].
@@ -396,15 +397,15 @@ pub trait Kernels: Send + Sync {
         scale: Option<&LossScale>,
         verdict: &mut Tensor,
     ) -> Result<()>;
-    /// [`LossScale::update`], after a verdict of these values.
+    /// [`LossScale::update`], after a verdict with these values.
     fn update_loss_scale(&self, verdict: &Tensor, scale: &mut LossScale) -> Result<()>;
 
-    /// Sets what convolutions and products may do to be faster, from here on.
+    /// Sets the [`Arithmetic`] of convolutions and products from now on.
     fn set_arithmetic(&self, arithmetic: Arithmetic);
 }
 
 impl dyn Kernels + '_ {
-    /// [`Kernels::norm_conv2d`] of a device that had them a moment ago.
+    /// [`Kernels::norm_conv2d`] in backward, on the device whose forward pass used them.
     pub(crate) fn norm_conv2d_again(&self) -> Result<&dyn NormConv2d> {
         again("norm_conv2d", self.norm_conv2d())
     }
@@ -421,6 +422,7 @@ impl dyn Kernels + '_ {
 }
 
 fn again<T>(op: &'static str, kernels: Option<T>) -> Result<T> {
-    let what = || "what was computed at once goes back on the device that computed it".into();
+    let what =
+        || "the backward pass of a fused operator must run on the device that ran its forward pass".into();
     kernels.ok_or_else(|| EngineError::Value { op, what: what() })
 }

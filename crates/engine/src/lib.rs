@@ -1,7 +1,7 @@
 //! The training engine: tensors, the tape, one file per operator, kernels per device.
 //!
-//! An operator of [`ops`] is the size of a layer. It runs its kernel at once and, when the [`Tape`] records, leaves
-//! behind what its backward needs. [`Tape::backward`] walks the record once, from the loss to the parameters.
+//! An operator in [`ops`] is about a layer in size. It runs its kernel immediately and, if the [`Tape`] records,
+//! saves what its backward pass needs. [`Tape::backward`] walks the record once, from the loss to the parameters.
 //!
 //! ```
 //! use simclr_engine::{Collective, Device, Mode, Parameters, ParameterKind, SingleProcess, Tape, Tensor, ops};
@@ -67,5 +67,5 @@ pub use update::{Deferred, Rule, Stride, Trained};
 pub use verdict::{Verdict, VerdictFigures};
 pub use view_maker::{KeptAt, Source, ViewMaker, impossible_on_gpu};
 
-/// What every fallible function of this crate returns.
+/// The result type of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, EngineError>;

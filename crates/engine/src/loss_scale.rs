@@ -1,15 +1,15 @@
-//! Dynamic loss scaling: what lets gradients in f16 neither vanish nor overflow (Micikevicius et al.,
+//! Dynamic loss scaling, which keeps gradients in f16 from vanishing and from overflowing (Micikevicius et al.,
 //! arXiv:1710.03740, section 3.2).
 
 use crate::{Device, EngineError, Result, Tensor, Verdict};
 
-/// The factor that a loss has in front of its backward pass, on the device that computes it.
+/// The factor that a loss is multiplied by before its backward pass, kept on the device.
 ///
 /// Backward starts from it in place of 1; updates and verdicts undo it. It halves where gradients overflow and
 /// doubles after [`LossScale::INTERVAL`] sound steps, as PyTorch's `GradScaler` does, up to 2^24.
 #[derive(Debug)]
 pub struct LossScale {
-    /// The factor, what undoes it, and steps since it changed: f32, (1) each.
+    /// The factor, its inverse, and the steps since it changed: f32, (1) each.
     pub(crate) scale: Tensor,
     pub(crate) unscale: Tensor,
     pub(crate) steps: Tensor,
@@ -18,14 +18,14 @@ pub struct LossScale {
 /// The figures of a [`LossScale`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScaleFigures {
-    /// The factor, at least 1 unless it began below.
+    /// The factor, at least 1 unless it was set to less.
     pub scale: f32,
     /// Sound steps since it changed.
     pub steps: u32,
 }
 
 impl Default for LossScaleFigures {
-    /// Where training begins.
+    /// The figures with which training begins.
     fn default() -> Self {
         LossScaleFigures { scale: 65536.0, steps: 0 }
     }
@@ -35,7 +35,7 @@ impl LossScale {
     /// Sound steps after which the factor doubles.
     pub const INTERVAL: u32 = 2000;
 
-    /// Of a run that begins.
+    /// The loss scale at the start of a run.
     pub fn new(device: &Device) -> Result<LossScale> {
         let one = || Tensor::zeros(device, &[1]);
         let mut scale = LossScale { scale: one()?, unscale: one()?, steps: one()? };
@@ -48,13 +48,13 @@ impl LossScale {
         self.scale.clone()
     }
 
-    /// Follows a step that was judged.
+    /// Updates the factor after a step that was judged.
     pub fn update(&mut self, verdict: &Verdict) -> Result<()> {
         let device = self.scale.device().clone();
         device.kernels().update_loss_scale(&verdict.values, self)
     }
 
-    /// The figures, once all steps that were started have ended.
+    /// The figures, after waiting for all started steps to end.
     pub fn figures(&self) -> Result<LossScaleFigures> {
         let ([mut scale], [mut steps]) = ([0.0f32], [0.0f32]);
         self.scale.read(std::slice::from_mut(&mut scale))?;
@@ -65,7 +65,7 @@ impl LossScale {
     /// Replaces the figures.
     ///
     /// # Errors
-    /// A factor that is not a number above 0.
+    /// A factor that is not a finite number above 0.
     pub fn set(&mut self, figures: LossScaleFigures) -> Result<()> {
         let LossScaleFigures { scale, steps } = figures;
         if !(scale > 0.0 && scale.is_finite()) {
@@ -78,7 +78,7 @@ impl LossScale {
     }
 }
 
-/// [`LossScale::update`] on plain values, `taken` being whether the step was: as the kernel of a GPU does it.
+/// [`LossScale::update`] on plain values, as a GPU's kernel does it; `taken` is whether the step was taken.
 pub(crate) fn rescaled(taken: bool, scale: f32, steps: f32) -> (f32, f32) {
     const MOST: f32 = 16_777_216.0;
     match (taken, steps + 1.0) {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::DType;
 
-    /// The figures after a step from these, whose gradients have the sum of squares `squares`.
+    /// The figures after one step from `scale` and `steps`, whose gradients have the sum of squares `squares`.
     fn after(scale: f32, steps: u32, squares: f64) -> (f32, u32) {
         let device = Device::cpu(1).unwrap();
         let filled = |values: &[f64]| {
@@ -109,7 +109,7 @@ mod tests {
         verdict.judge(&filled(&[4.0, 2.0, 1.0]), &filled(&[squares]), 4, Some(&factor)).unwrap();
         factor.update(&verdict).unwrap();
         let figures = factor.figures().unwrap();
-        // What undoes it goes with it.
+        // The inverse follows the factor.
         assert_eq!(factor.unscale.to_vec().unwrap(), [1.0 / figures.scale]);
         (figures.scale, figures.steps)
     }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(after(65536.0, 1999, f64::INFINITY), (32768.0, 0));
         assert_eq!(after(2.0, 5, f64::NAN), (1.0, 0));
         assert_eq!(after(1.0, 5, f64::INFINITY), (1.0, 0));
-        // One that began below grows as any other.
+        // A factor that began below 1 grows like any other.
         assert_eq!(after(0.25, 1999, 1.0), (0.5, 0));
         assert_eq!(after(0.25, 1999, f64::INFINITY), (0.25, 0));
     }

@@ -3,14 +3,14 @@
 use crate::Device;
 use crate::memory::Memory;
 
-/// Where a BatchNorm's output was positive, as the kernels of its device lay it out. It is a small part of the
-/// output, and stands in for it in backward.
+/// Where a BatchNorm's output was positive, in the layout of its device's kernels. It is far smaller than the output,
+/// which it replaces in backward.
 #[derive(Clone)]
 pub struct Mask(Memory);
 
 impl Mask {
-    /// A mask of so many bytes, which are arbitrary until written. Where a GPU has no memory left, whatever needs
-    /// them says so.
+    /// A mask of `bytes` bytes, which are arbitrary until written. If a GPU is out of memory, the first operation that
+    /// needs them returns the error.
     pub fn empty(device: &Device, bytes: usize) -> Mask {
         Mask(device.place().take(bytes))
     }
@@ -20,7 +20,7 @@ impl Mask {
         self.0.bytes()
     }
 
-    /// The bytes for the kernels of a GPU.
+    /// The bytes for a GPU's kernels.
     #[cfg(feature = "cuda")]
     pub(crate) fn gpu(&self) -> crate::Result<simclr_cuda::Slice<'_, u8>> {
         self.0.gpu()

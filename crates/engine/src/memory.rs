@@ -1,4 +1,4 @@
-//! Where a tensor's values are: in host memory, or in that of a GPU.
+//! Where a tensor's values are: in host memory or on a GPU.
 
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::{EngineError, Result};
 #[derive(Clone)]
 pub(crate) enum Memory {
     Host(Buffer),
-    /// Where the GPU had not as much, the error is kept for the first who needs the values.
+    /// If the GPU was out of memory, holds the error for the first operation that needs the values.
     #[cfg(feature = "cuda")]
     Gpu(std::result::Result<Arc<DeviceBuffer<u8>>, Arc<CudaError>>),
 }
 
-/// What hands out memory.
+/// The source of a device's memory.
 pub(crate) enum Place {
     Host(Pool),
     #[cfg(feature = "cuda")]
@@ -27,7 +27,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// So many bytes of arbitrary values.
+    /// Allocates `bytes` bytes of arbitrary values.
     pub(crate) fn take(&self, bytes: usize) -> Memory {
         match self {
             Place::Host(pool) => Memory::Host(pool.take(bytes)),
@@ -47,7 +47,7 @@ impl Memory {
         }
     }
 
-    /// The values, where they are in host memory.
+    /// The values, if they are in host memory.
     pub(crate) fn host<E: Pod>(&self) -> Result<&[E]> {
         match self {
             Memory::Host(buffer) => Ok(buffer.as_slice()),
@@ -99,7 +99,7 @@ impl Memory {
 
 #[cfg(feature = "cuda")]
 impl Memory {
-    /// The values, where they are on a GPU.
+    /// The values, if they are on a GPU.
     pub(crate) fn gpu<E: Pod>(&self) -> Result<Slice<'_, E>> {
         match self {
             Memory::Gpu(Ok(buffer)) => Ok(buffer.read_as()?),
@@ -125,7 +125,7 @@ impl Memory {
     }
 }
 
-/// Cannot be: whoever asks to write has copied what was shared.
+/// Unreachable: callers make the buffer unique before they write.
 fn shared() -> EngineError {
     EngineError::Value { op: "tensor", what: "values to be written are shared".to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Named tensors of a network: what is trained, and what is kept beside it.
+//! Named tensors of a network: trained ones, and running averages kept beside them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::{EngineError, Result, Tensor};
 pub struct ParameterId(usize);
 
 impl ParameterId {
-    /// The place of a number, as [`ParameterId::index`] gave it.
+    /// The id of an index, as returned by [`ParameterId::index`].
     pub fn from_index(index: usize) -> ParameterId {
         ParameterId(index)
     }
@@ -51,7 +51,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// None yet.
+    /// An empty list.
     pub fn new() -> Parameters {
         Parameters::default()
     }
@@ -82,12 +82,12 @@ impl Parameters {
         self.entries.is_empty()
     }
 
-    /// All places, in order.
+    /// The ids of all tensors, in order.
     pub fn ids(&self) -> impl Iterator<Item = ParameterId> + use<> {
         (0..self.entries.len()).map(ParameterId)
     }
 
-    /// The place of a name.
+    /// The id of the tensor with this name.
     pub fn find(&self, name: &str) -> Option<ParameterId> {
         self.by_name.get(name).copied()
     }
@@ -122,17 +122,17 @@ impl Parameters {
         Ok(())
     }
 
-    /// Name, kind and tensor of each, in order.
+    /// The name, kind and value of each tensor, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, ParameterKind, &Tensor)> {
         self.entries.iter().map(|(name, kind, value)| (name.as_str(), *kind, value))
     }
 
-    /// Place, kind and tensor of each, in order, to be changed in place.
+    /// The id, kind and value of each tensor, in order, to be changed in place.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ParameterId, ParameterKind, &mut Tensor)> {
         self.entries.iter_mut().enumerate().map(|(i, (_, kind, value))| (ParameterId(i), *kind, value))
     }
 
-    /// How many values are trained.
+    /// The number of trained values.
     pub fn trained_values(&self) -> usize {
         self.entries.iter().filter(|(_, kind, _)| kind.is_trained()).map(|(_, _, value)| value.len()).sum()
     }

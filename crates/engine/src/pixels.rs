@@ -1,4 +1,4 @@
-//! 8-bit pixels on a device: what a loader brings and a step reads.
+//! 8-bit pixels on a device, which a loader writes and a step reads.
 
 use std::fmt;
 
@@ -9,27 +9,27 @@ use crate::{Device, EngineError, Result};
 /// 8-bit RGB images of one size on a device, (n, h, w, 3), rows from the top, channels interleaved.
 ///
 /// They stay at one address for as long as they live, so that a captured step may read them. Writing them is not
-/// part of such a step: on a GPU it returns at once, and what is started later sees the new pixels, what was
-/// started before the old ones.
+/// part of such a step. On a GPU, writing returns immediately: work that is started later sees the new pixels, work
+/// that was started before sees the old ones.
 pub struct Pixels {
     shape: [usize; 4],
     memory: Memory,
     device: Device,
-    /// What brings them to a GPU, made when it is first needed.
+    /// Uploads them to a GPU; made by the first write.
     #[cfg(feature = "cuda")]
     upload: Option<Upload>,
 }
 
-/// Ways to a GPU.
+/// The number of channels of an upload.
 const WAYS: usize = 2;
 
-/// Bytes where they are.
+/// Bytes in host memory or on a GPU.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Bytes<'a> {
     /// In host memory.
     Host(&'a [u8]),
-    /// In a GPU's.
+    /// In a GPU's memory.
     #[cfg(feature = "cuda")]
     Gpu(simclr_cuda::Slice<'a, u8>),
 }
@@ -49,7 +49,7 @@ impl Pixels {
     /// Room for images of `shape`, (n, h, w, 3). Their values are arbitrary until written.
     ///
     /// # Errors
-    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] where a GPU has not as much
+    /// [`EngineError::Shape`] for another number of channels, [`EngineError::Device`] if a GPU does not have enough
     /// memory.
     pub fn new(device: &Device, shape: [usize; 4]) -> Result<Pixels> {
         if shape[3] != 3 {
@@ -67,7 +67,7 @@ impl Pixels {
         Ok(pixels)
     }
 
-    /// Bytes of a GPU's memory that `len` bytes of pixels take with what brings them, once they were written.
+    /// Bytes of GPU memory that `len` bytes of pixels take once they are written, including their upload buffers.
     pub fn needs_to_write(len: usize) -> usize {
         (1 + WAYS) * len
     }
@@ -92,7 +92,7 @@ impl Pixels {
         &self.device
     }
 
-    /// All bytes where they are.
+    /// All bytes, in place.
     pub(crate) fn bytes(&self) -> Result<Bytes<'_>> {
         match self.device.place() {
             Place::Host(_) => Ok(Bytes::Host(self.memory.host()?)),
@@ -101,10 +101,10 @@ impl Pixels {
         }
     }
 
-    /// Replaces all pixels. To a GPU they go through pinned memory and beside its other work.
+    /// Replaces all pixels. They go to a GPU through pinned memory, in parallel with its other work.
     ///
     /// # Errors
-    /// [`EngineError::Shape`] for another number of bytes, [`EngineError::Device`] where the device refuses.
+    /// [`EngineError::Shape`] for another number of bytes, [`EngineError::Device`] if the device fails.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() != self.len() {
             return Err(EngineError::shape("pixels", format!("{} bytes", self.len()), bytes.len()));
@@ -112,7 +112,7 @@ impl Pixels {
         match self.device.place() {
             Place::Host(_) => {
                 let to = self.memory.host_mut::<u8>(self.device.place())?;
-                // Of a dry device's memory only the beginning exists.
+                // Only the beginning of a dry device's memory exists.
                 let there = to.len().min(bytes.len());
                 to[..there].copy_from_slice(&bytes[..there]);
                 Ok(())
@@ -130,7 +130,7 @@ impl Pixels {
         }
     }
 
-    /// The bytes for the kernels of a GPU.
+    /// The bytes for a GPU's kernels, for writing.
     #[cfg(feature = "cuda")]
     pub(crate) fn gpu_mut(&mut self, gpu: &simclr_cuda::Device) -> Result<simclr_cuda::SliceMut<'_, u8>> {
         self.memory.gpu_mut(gpu)
@@ -153,7 +153,7 @@ impl fmt::Debug for Pixels {
     }
 }
 
-/// Two ways to a GPU, in turn: while the one before is still needed, the next is filled.
+/// Two channels to a GPU, used in turn: one is filled while the other is still in use.
 #[cfg(feature = "cuda")]
 struct Upload {
     channels: [simclr_cuda::Channel; WAYS],

@@ -1,4 +1,4 @@
-//! Where a step's time goes: what the calls of each kernel cost, on a device whose kernels are timed.
+//! Where a step's time goes: the cost of each kernel's calls, on a device whose kernels are timed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,11 +36,11 @@ pub enum Shape {
         /// Input and output channels.
         channels: [usize; 2],
     },
-    /// A product of matrices: inputs and outputs of a row.
+    /// A product of matrices: input and output values per row.
     Product([usize; 2]),
-    /// Rows of so many values.
+    /// Rows of this many values.
     Rows(usize),
-    /// As many values as there are.
+    /// Any number of values.
     Any,
 }
 
@@ -72,7 +72,7 @@ impl Shape {
         }
     }
 
-    /// What is left of the shape when layers of one kind are taken together: a window's size and stride.
+    /// The part of the shape that layers of one kind have in common: a window's size and stride.
     pub fn kind(&self) -> String {
         match self {
             Shape::Window { kernel: [rows, columns], stride, .. } => format!("{rows}x{columns} /{stride}"),
@@ -94,16 +94,16 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What the calls of one [`Work`] took and did, together.
+/// The total cost of all calls of one [`Work`].
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Cost {
     /// How often it ran.
     pub calls: u64,
     /// How long it took.
     pub time: Duration,
-    /// Operations by the definition, a multiplication and an addition being two; 0 where only values move.
+    /// Operations by the definition, a multiplication and an addition being two; 0 where values are only moved.
     pub flops: u64,
-    /// Bytes of the tensors read and written, each counted once a call.
+    /// Bytes of the tensors read and written, each counted once per call.
     pub bytes: u64,
 }
 
@@ -116,12 +116,12 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// The figures of a profiled device. Clones are the same figures.
+/// The figures of a profiled device. Clones share the same figures.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     costs: Arc<Mutex<HashMap<Work, Cost>>>,
     paused: Arc<AtomicBool>,
-    /// Whose work is waited for before and after each kernel.
+    /// The GPU to wait for before and after each kernel.
     #[cfg(feature = "cuda")]
     gpu: Option<simclr_cuda::Device>,
 }
@@ -132,7 +132,7 @@ impl Profile {
         self.lock().clear();
     }
 
-    /// Kernels are timed no longer, or again: on a GPU, timing keeps them from following one another.
+    /// Pauses or resumes timing, which on a GPU keeps kernels from following one another without a gap.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }
@@ -142,7 +142,7 @@ impl Profile {
         Profile { gpu: Some(gpu.clone()), ..Profile::default() }
     }
 
-    /// Waits for what was started, where it runs by itself.
+    /// On a GPU, waits for the work that was started.
     fn settle(&self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = &self.gpu {
@@ -151,7 +151,7 @@ impl Profile {
         Ok(())
     }
 
-    /// What was measured, in the order of operators, passes and shapes.
+    /// The costs measured so far, sorted by operator, pass and shape.
     pub fn costs(&self) -> Vec<(Work, Cost)> {
         let mut costs: Vec<_> = self.lock().iter().map(|(work, cost)| (*work, *cost)).collect();
         costs.sort_unstable_by_key(|(work, _)| *work);

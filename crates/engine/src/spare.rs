@@ -1,4 +1,4 @@
-//! Lists that one step leaves to the next, so that the steady state of training allocates none.
+//! Lists whose memory one step leaves to the next, so that training allocates none once it is under way.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,12 +18,12 @@ impl<T> Default for Shelf<T> {
 }
 
 impl<T> Shelf<T> {
-    /// An empty list.
+    /// Takes an empty list, with memory if any was put back.
     pub(crate) fn take(&self) -> Vec<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    /// Keeps the memory of `list`.
+    /// Puts back the memory of `list`, for reuse.
     pub(crate) fn put<U>(&self, list: Vec<U>) {
         if list.capacity() > 0 {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(emptied(list));
@@ -54,7 +54,7 @@ impl BufferUpdates {
         self.list.iter().map(|(id, value)| (*id, value))
     }
 
-    /// Takes all out.
+    /// Removes and returns all of them.
     pub fn drain(&mut self) -> impl Iterator<Item = (ParameterId, Tensor)> {
         self.list.drain(..)
     }

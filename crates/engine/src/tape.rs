@@ -1,4 +1,4 @@
-//! The tape: what ran, and how to go back.
+//! The tape: a record of the operators that ran, for the backward pass.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::{Collective, EngineError, ParameterId, Parameters, Result, Tensor};
 /// Whether BatchNorm normalises by the batch or by its running averages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// By the batch, and the running averages learn from it; the tape records.
+    /// By the batch, which also updates the running averages; the tape records.
     Train,
     /// By the running averages; nothing is recorded.
     Eval,
-    /// By the running averages, while the tape records: for training on a frozen normalisation.
+    /// By the running averages, while the tape records: for training with frozen normalisation.
     TrainFrozenNorm,
 }
 
@@ -41,12 +41,12 @@ impl Var {
         self.node.is_some()
     }
 
-    /// Per-channel [sum; C, sum of squares; C] over all pixels, where the operator that made the value left them.
+    /// Per-channel [sum; C, sum of squares; C] over all pixels, if the operator that made the value computed them.
     pub fn channel_sums(&self) -> Option<&Tensor> {
         self.sums.as_ref()
     }
 
-    /// The value with its channel sums at hand for a BatchNorm that may follow.
+    /// Attaches the value's channel sums, for a BatchNorm that may follow.
     pub(crate) fn with_channel_sums(self, sums: Option<Tensor>) -> Var {
         Var { sums, ..self }
     }
@@ -56,7 +56,7 @@ impl Var {
     }
 }
 
-/// The nodes of an operator's inputs, where these need gradients.
+/// The nodes of an operator's inputs; `None` for an input that needs no gradient.
 type Inputs = SmallVec<[Option<usize>; 4]>;
 
 #[allow(
@@ -65,8 +65,9 @@ type Inputs = SmallVec<[Option<usize>; 4]>;
 )]
 #[derive(Debug)]
 pub(crate) enum Node<'a> {
-    /// Something whose gradient is asked for: a parameter, or an input of a checkpointed segment.
+    /// A parameter whose gradient is wanted.
     Parameter(ParameterId),
+    /// An input of a checkpointed segment.
     SegmentInput,
     Operator {
         inputs: Inputs,
@@ -76,7 +77,7 @@ pub(crate) enum Node<'a> {
 
 /// A part of a network that can be run again: see [`Tape::checkpoint`].
 pub trait Segment<'a>: Sync {
-    /// The output of `inputs`. It must depend on nothing but these and parameters.
+    /// Computes the output from `inputs`. It must depend on nothing but these and parameters.
     fn forward(&'a self, tape: &mut Tape<'a>, inputs: &[Var]) -> Result<Var>;
 }
 
@@ -97,19 +98,19 @@ pub struct Tape<'a> {
     collective: &'a dyn Collective,
     mode: Mode,
     nodes: Vec<Node<'a>>,
-    /// How often each parameter was used, inside of checkpointed segments too.
+    /// How often each parameter was used, including inside checkpointed segments.
     uses: Vec<usize>,
     buffer_updates: Vec<(ParameterId, Tensor)>,
-    /// What the BatchNorms of a segment's first run normalised by, and what those of its second will, last first.
+    /// The coefficients that BatchNorms note in a segment's first run, and those left for its second run, last first.
     noted: Vec<BatchCoefficients>,
     known: Vec<BatchCoefficients>,
     spare: Arc<Spare>,
-    /// Inside of a checkpointed segment's first run nothing is recorded; in its second, averages are left alone.
+    /// The first run of a checkpointed segment records nothing; the second leaves running averages alone.
     recording: bool,
     updating_buffers: bool,
 }
 
-/// A BatchNorm's coefficients, (4, C), and how many values its batch's statistics are over.
+/// A BatchNorm's coefficients, (4, C), and the number of values behind each of its batch statistics.
 pub(crate) type BatchCoefficients = (Tensor, f64);
 
 impl<'a> Tape<'a> {
@@ -143,18 +144,18 @@ impl<'a> Tape<'a> {
         self.collective
     }
 
-    /// The parameters that this tape was made over.
+    /// The parameters that this tape was made for.
     pub fn parameters(&self) -> &'a Parameters {
         self.parameters
     }
 
-    /// A value that no gradient is wanted of.
+    /// A value that needs no gradient.
     pub fn input(&mut self, tensor: Tensor) -> Var {
         Var { tensor, node: None, sums: None }
     }
 
-    /// A parameter. Call it where the parameter is used, each time: its gradient is complete as soon as backward
-    /// has come by the first use.
+    /// A parameter. Call this at every use of it: its gradient is complete once backward has passed the first of these
+    /// uses.
     pub fn parameter(&mut self, id: ParameterId) -> Var {
         let tensor = self.parameters.get(id).clone();
         self.uses[id.index()] += 1;
@@ -163,8 +164,8 @@ impl<'a> Tape<'a> {
         Var { tensor, node, sums: None }
     }
 
-    /// Records an operator that made `output` from `inputs`. `backward` is called only if a gradient is wanted of any
-    /// input and the tape records; otherwise what it would keep is never kept.
+    /// Records an operator that made `output` from `inputs`. `backward` is called only if the tape records and some
+    /// input needs a gradient; otherwise nothing is kept for it.
     pub(crate) fn record<B: Into<Recorded<'a>>>(
         &mut self,
         inputs: &[&Var],
@@ -178,38 +179,38 @@ impl<'a> Tape<'a> {
         Var { tensor: output, node, sums: None }
     }
 
-    /// Whether an operator of `inputs` is recorded.
+    /// Whether an operator on `inputs` would be recorded.
     pub(crate) fn records(&self, inputs: &[&Var]) -> bool {
         self.recording && inputs.iter().any(|var| var.needs_gradient())
     }
 
-    /// Notes the new value of a running average. It takes effect by [`Tape::into_buffer_updates`], once the caller
-    /// knows the step to be sound.
+    /// Notes the new value of a running average. The caller applies it through [`Tape::into_buffer_updates`], once it
+    /// knows that the step is sound.
     pub fn update_buffer(&mut self, id: ParameterId, value: Tensor) {
         if self.updating_buffers {
             self.buffer_updates.push((id, value));
         }
     }
 
-    /// The coefficients of the next BatchNorm, if they are those of a segment's first run.
+    /// Takes the coefficients of the next BatchNorm, if the segment's first run noted them.
     pub(crate) fn known_coefficients(&mut self) -> Option<BatchCoefficients> {
         self.known.pop()
     }
 
-    /// Whether the segment's first run has left any that are still to come.
+    /// Whether there are still coefficients that the segment's first run noted.
     pub(crate) fn knows_coefficients(&self) -> bool {
         !self.known.is_empty()
     }
 
-    /// Notes them in a segment's first run, so that its second need not exchange sums again.
+    /// In a segment's first run, notes coefficients so that the second need not exchange sums again.
     pub(crate) fn note_coefficients(&mut self, coefficients: &BatchCoefficients) {
         if !self.recording {
             self.noted.push(coefficients.clone());
         }
     }
 
-    /// Runs `segment` keeping only its inputs and what its BatchNorms normalise by: its inside is computed again when
-    /// backward comes by.
+    /// Runs `segment`, keeping only its inputs and its BatchNorms' coefficients: backward runs it again to compute the
+    /// rest.
     ///
     /// The result is exact, BatchNorm over the whole batch included.
     pub fn checkpoint(&mut self, inputs: &[&Var], segment: &'a dyn Segment<'a>) -> Result<Var> {
@@ -230,18 +231,18 @@ impl<'a> Tape<'a> {
         Ok(Var { tensor: output.tensor, node: Some(node), sums: None })
     }
 
-    /// Walks back from `output` with its gradient `dy` and returns the gradients of all parameters that it depends on.
-    /// That is done once: what operators kept is freed on the way, whether a gradient reached them or not.
+    /// Walks back from `output` with its gradient `dy` and returns the gradients of all parameters that `output`
+    /// depends on. This works only once: the walk frees what operators kept, whether a gradient reached them or not.
     ///
     /// # Errors
-    /// Those of the kernels, and [`EngineError::Value`] where `output` depends on no parameter, or on an operator
-    /// that backward has come by before.
+    /// Those of the kernels, and [`EngineError::Value`] if `output` depends on no parameter, or on an operator that
+    /// backward has already passed.
     pub fn backward(&mut self, output: &Var, dy: Tensor) -> Result<Gradients> {
         self.backward_with(output, dy, &mut |_, _| Ok(()))
     }
 
-    /// [`Tape::backward`], calling `complete` the moment a parameter's gradient is final, once for each. The walk
-    /// goes on when it returns.
+    /// Like [`Tape::backward`], but calls `complete` once for each parameter, as soon as its gradient is final. The
+    /// walk continues when `complete` returns.
     pub fn backward_with(
         &mut self,
         output: &Var,
@@ -264,7 +265,7 @@ impl<'a> Tape<'a> {
         }
         let slots = self.walk(last, dy, &mut gradients, complete)?;
         self.spare.gradients.put(slots);
-        // Parameters with a use that the walk did not come by, since `output` does not depend on it.
+        // Parameters with a use that the walk did not reach, because `output` does not depend on it.
         for id in self.parameters.ids() {
             if std::mem::take(&mut gradients.awaited[id.index()]) > 0
                 && let Some(gradient) = &mut gradients.by_parameter[id.index()]
@@ -275,7 +276,7 @@ impl<'a> Tape<'a> {
         Ok(gradients)
     }
 
-    /// The walk itself; returns what reached the segment's inputs, by node.
+    /// The walk itself. Returns the gradients that reached a segment's inputs, indexed by node.
     fn walk(
         &mut self,
         last: usize,
@@ -305,11 +306,11 @@ impl<'a> Tape<'a> {
                     }
                 }
                 Node::Operator { inputs, backward } => {
-                    // Taken even where no gradient arrived, so that what it kept is freed as the walk passes.
+                    // Taken even if no gradient arrived, so that the walk frees what the operator kept.
                     let (inputs, backward) = (std::mem::take(inputs), backward.take());
                     let Some(gradient) = slots[index].take() else { continue };
                     let Some(backward) = backward else {
-                        let what = "what operators kept is gone once backward has come by: record them again";
+                        let what = "backward has already freed what this operator kept: record it again";
                         return Err(EngineError::Value { op: "backward", what: what.into() });
                     };
                     let mut context =
@@ -366,8 +367,9 @@ impl BackwardContext<'_> {
         self.inputs[input].is_some()
     }
 
-    /// Where the gradient of input number `input` goes, for an operator that can add in place: added to what the
-    /// input's other users have given, if some have, else written to what `empty` makes. It is given back then.
+    /// The tensor for the gradient of input number `input`, for an operator that can add in place: the sum of what the
+    /// input's other users have given, to be added to, or a new one from `empty`, to be overwritten. The operator then
+    /// hands it over with `give`.
     pub(crate) fn sum(&mut self, input: usize, empty: impl FnOnce() -> Tensor) -> (Tensor, Write) {
         match self.inputs[input].and_then(|node| self.slots[node].take()) {
             Some(known) => (known, Write::Add),
@@ -375,7 +377,7 @@ impl BackwardContext<'_> {
         }
     }
 
-    /// Hands over the gradient of an input: moved where it is the first, added where the input has several users.
+    /// Hands over the gradient of an input: moves it if it is the first, else adds it to that of the other users.
     pub(crate) fn give(&mut self, input: usize, gradient: Tensor) -> Result<()> {
         let Some(node) = self.inputs[input] else {
             return Ok(());
@@ -430,7 +432,7 @@ impl SegmentBackward<'_> {
 #[derive(Debug)]
 pub struct Gradients {
     by_parameter: Vec<Option<Tensor>>,
-    /// Uses of each parameter that backward has not come by yet.
+    /// Uses of each parameter that backward has not passed yet.
     awaited: Vec<usize>,
     spare: Arc<Spare>,
 }
@@ -455,7 +457,7 @@ impl Gradients {
         self.by_parameter.get(id.index())?.as_ref()
     }
 
-    /// Each becomes its sum over all workers. On a GPU it is one exchange.
+    /// Replaces each gradient by its sum over all workers. On a GPU this is one exchange.
     ///
     /// # Errors
     /// Those of [`Collective::all_reduce`].
@@ -463,7 +465,7 @@ impl Gradients {
         collective.all_reduce(&mut self.by_parameter.iter_mut().flatten())
     }
 
-    /// Each parameter that has a gradient, with it, in order.
+    /// The parameters that have a gradient, in order, each with its gradient.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
         let gradients = self.by_parameter.iter().enumerate();
         gradients.filter_map(|(i, gradient)| Some((ParameterId::from_index(i), gradient.as_ref()?)))

@@ -18,17 +18,17 @@ const MAX_RANK: usize = 4;
 pub enum DType {
     /// 32-bit IEEE floats.
     F32,
-    /// The upper halves of these: as wide a range, 8 bits of precision. For activations and their gradients.
+    /// The upper halves of 32-bit floats: the same range, 8 bits of precision. For activations and their gradients.
     Bf16,
-    /// 16-bit IEEE floats: 11 bits of precision, up to 65,504. For activations and their gradients, on GPUs alone.
+    /// 16-bit IEEE floats: 11 bits of precision, up to 65,504. For activations and their gradients, on GPUs only.
     F16,
     /// 64-bit IEEE floats. For sums over many values: statistics, norms, the loss.
     F64,
 }
 
-/// A Rust type that tensors hold.
+/// A Rust type that a tensor can hold.
 pub trait Stored: Pod {
-    /// Its name.
+    /// The corresponding [`DType`].
     const DTYPE: DType;
 }
 
@@ -49,7 +49,7 @@ impl Stored for f64 {
 }
 
 impl DType {
-    /// Bytes that a value takes.
+    /// The size of a value in bytes.
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
@@ -72,14 +72,14 @@ pub struct Tensor {
     device: Device,
 }
 
-/// How many values have `shape`: the greatest number where that is beyond it, which no memory serves.
+/// The number of values in `shape`, saturating at `usize::MAX`, which cannot be allocated.
 pub(crate) fn count(shape: &[usize]) -> usize {
     shape.iter().fold(1, |values: usize, &size| values.saturating_mul(size))
 }
 
 impl Tensor {
-    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. Where a GPU has no memory
-    /// left, whatever needs the values says so.
+    /// A tensor whose values are arbitrary until written. `shape` has at most four sizes. If a GPU is out of memory,
+    /// the first operation that needs the values returns the error.
     pub fn empty(device: &Device, shape: &[usize]) -> Tensor {
         Tensor::empty_of(device, shape, DType::F32)
     }
@@ -88,7 +88,7 @@ impl Tensor {
     ///
     /// # Panics
     ///
-    /// When `shape` has more sizes, or more values than there are addresses.
+    /// If `shape` has more than four sizes, or its values exceed the address space.
     pub fn empty_of(device: &Device, shape: &[usize], dtype: DType) -> Tensor {
         assert!(shape.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} dimensions, not {}", shape.len());
         let mut dims = [1; MAX_RANK];
@@ -162,7 +162,7 @@ impl Tensor {
         self.shape().last().copied().unwrap_or(1)
     }
 
-    /// Pixels of an image, where there are images (N, H, W, C).
+    /// The number of pixels per image, for images (N, H, W, C).
     pub(crate) fn pixels(&self) -> usize {
         match self.shape() {
             [_, pixels @ .., _] => pixels.iter().product(),
@@ -180,12 +180,12 @@ impl Tensor {
         &self.device
     }
 
-    /// The f32 values in place. An error where they are of another type or not in host memory.
+    /// The f32 values in place. An error if they have another type or are not in host memory.
     pub fn as_slice(&self) -> Result<&[f32]> {
         self.values()
     }
 
-    /// The values in place. An error where they are of another type or not in host memory.
+    /// The values in place. An error if they have another type or are not in host memory.
     pub fn values<E: Stored>(&self) -> Result<&[E]> {
         self.check_type::<E>()?;
         self.memory.host()
@@ -203,15 +203,15 @@ impl Tensor {
         self.memory.host_mut(device.place())
     }
 
-    /// Copies all values into `to`, wherever they are. An error where they are of another type or not as many.
+    /// Copies all values into `to`, wherever they are. An error if the type or the number of values differs.
     pub fn read<E: Stored>(&self, to: &mut [E]) -> Result<()> {
         self.check_type::<E>()?;
         self.check_len(to.len())?;
         self.memory.read(self.device.place(), to)
     }
 
-    /// Replaces all values, wherever they are; other clones keep theirs. An error where they are of another type or
-    /// not as many.
+    /// Replaces all values, wherever they are; other clones keep theirs. An error if the type or the number of values
+    /// differs.
     pub fn write<E: Stored>(&mut self, values: &[E]) -> Result<()> {
         self.check_type::<E>()?;
         self.check_len(values.len())?;
@@ -264,7 +264,7 @@ impl Tensor {
         Ok(cast)
     }
 
-    /// The values for the kernels of a GPU, on which they must be.
+    /// The values for a GPU's kernels. An error if they are not on a GPU.
     #[cfg(feature = "cuda")]
     pub(crate) fn gpu<E: Stored>(&self) -> Result<simclr_cuda::Slice<'_, E>> {
         self.check_type::<E>()?;
@@ -281,7 +281,7 @@ impl Tensor {
         self.memory.gpu_mut(gpu)
     }
 
-    /// An error of operator `op` unless the values are of `dtype`.
+    /// Returns an error of operator `op` unless the values are of `dtype`.
     pub(crate) fn expect_type(&self, op: &'static str, dtype: DType) -> Result<()> {
         if self.dtype == dtype {
             return Ok(());
@@ -289,7 +289,7 @@ impl Tensor {
         Err(EngineError::Value { op, what: format!("{dtype:?} is needed, {self:?} was given") })
     }
 
-    /// self += other, in place where nobody shares the values.
+    /// self += other, in place if no clone shares the values.
     pub fn add_assign(&mut self, other: &Tensor) -> Result<()> {
         if self.shape() != other.shape() {
             return Err(EngineError::shape("add", format!("{:?}", self.shape()), other.shape()));
@@ -306,7 +306,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// What kernels of activations say to types that they have no form for.
+/// The error of activation kernels for a type that they do not support.
 pub(crate) fn not_activations(x: &Tensor) -> EngineError {
     let needed = match (x.dtype, x.device.is_gpu()) {
         (_, true) => "f32, bf16 or f16 is needed",
@@ -316,8 +316,8 @@ pub(crate) fn not_activations(x: &Tensor) -> EngineError {
     EngineError::Value { op: "kernel", what: format!("{needed}, {x:?} was given") }
 }
 
-/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values: of the types that the
-/// processor computes with.
+/// Evaluates an expression with `$E` standing for the Rust type of a tensor's values, for the types that the CPU
+/// computes with.
 macro_rules! typed {
     ($tensor:expr, $E:ident => $body:expr) => {
         match $tensor.dtype() {
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn sizes_beyond_all_memory_do_not_wrap() {
         let device = Device::cpu(1).unwrap();
-        // 2^64 and 2^64 + 1 values: none and one, where that wraps.
+        // 2^64 and 2^64 + 1 values, which would wrap to 0 and 1.
         for shape in [&[1 << 32, 1 << 32][..], &[274_177, 67_280_421_310_721]] {
             assert!(Tensor::from_slice(&device, shape, &[]).is_err());
             assert!(Tensor::from_slice(&device, shape, &[1.0]).is_err());

@@ -1,13 +1,13 @@
-//! What an optimiser does with gradients, at once or when the device comes to it.
+//! Optimiser updates, applied immediately or when the device reaches them.
 
 use crate::{DType, Device, EngineError, LossScale, Result, Tensor, Verdict, bias_corrections};
 
-/// An optimiser, with what stays the same from step to step.
+/// An optimiser, with the settings that stay the same from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// Momentum, at a rate that is adapted to each weight (You et al., arXiv:1708.03888).
+    /// Momentum, with a learning rate adapted to each weight tensor (You et al., arXiv:1708.03888).
     Lars {
-        /// 0.001 by custom.
+        /// Usually 0.001.
         trust_coefficient: f64,
         /// 0.9 by custom.
         momentum: f32,
@@ -20,7 +20,7 @@ pub enum Rule {
         momentum: f32,
         /// L2 weight decay.
         decay: f32,
-        /// Look ahead by one step of momentum.
+        /// Whether to look ahead by one step of momentum.
         nesterov: bool,
     },
     /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
@@ -29,13 +29,13 @@ pub enum Rule {
         betas: [f32; 2],
         /// Added to the root of the second moment.
         epsilon: f32,
-        /// Weight decay, multiplied by the rate.
+        /// Weight decay, multiplied by the learning rate.
         decay: f32,
     },
 }
 
 impl Rule {
-    /// Values of state for each value of a parameter.
+    /// The number of state values per value of a parameter.
     pub fn copies(&self) -> usize {
         match self {
             Rule::AdamW { .. } => 2,
@@ -43,7 +43,7 @@ impl Rule {
         }
     }
 
-    /// What changes from step to step: [rate, 1 - beta1^step, 1 - beta2^step], the latter two being 1 without moments.
+    /// What changes from step to step: [rate, 1 - beta1^step, 1 - beta2^step], the last two 1 without moments.
     pub fn hyper(&self, rate: f64, step: u64) -> [f32; 3] {
         let [first, second] = match *self {
             Rule::AdamW { betas, .. } => bias_corrections(betas, step),
@@ -60,39 +60,39 @@ pub struct Trained<'a> {
     pub gradient: &'a Tensor,
     /// The parameter.
     pub value: &'a mut Tensor,
-    /// [`Rule::copies`] values for each of the parameter's.
+    /// The optimiser's state: [`Rule::copies`] values per value of the parameter.
     pub state: &'a mut Tensor,
-    /// Whether it is decayed, and LARS adapts its rate: true of weights, false of biases and BatchNorms.
+    /// Whether it decays and LARS adapts its rate: true for weights, false for biases and BatchNorms.
     pub adapted: bool,
 }
 
-/// How far an update goes.
+/// Where an update's learning rate and step come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Stride<'a> {
-    /// As far as is known by now.
+    /// From the caller, now.
     Now {
         /// The learning rate.
         rate: f64,
         /// Steps done, this one included.
         step: u64,
     },
-    /// As far as stands on the device when the update runs, which may be long after it was captured.
+    /// From the device, when the update runs: that may be long after it was captured.
     Deferred(Deferred<'a>),
 }
 
-/// What an update reads on the device.
+/// What a deferred update reads on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Deferred<'a> {
     /// [`Rule::hyper`], (3).
     pub hyper: &'a Tensor,
-    /// Nothing is changed by a step that is not sound.
+    /// A step that this verdict does not take changes nothing.
     pub verdict: &'a Verdict,
-    /// What the gradients were multiplied by, if they were: it is undone.
+    /// What the gradients were multiplied by, if anything: the update undoes it.
     pub scale: Option<&'a LossScale>,
 }
 
 impl Device {
-    /// One step of an optimiser on parameters that are all here, each with a gradient of its shape.
+    /// Takes one optimiser step on parameters of this device, each with a gradient of its shape.
     pub fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
         for trained in list.iter() {
             if trained.gradient.shape() != trained.value.shape() {
@@ -108,7 +108,7 @@ impl Device {
         self.kernels().update(rule, stride, list)
     }
 
-    /// Each first tensor gets the values of the second, where the verdict is that the last step is taken.
+    /// Copies the second tensor of each pair to the first, if the verdict is that the last step is taken.
     pub fn replace(&self, verdict: &Verdict, list: &mut [(&mut Tensor, &Tensor)]) -> Result<()> {
         for (to, from) in list.iter() {
             if to.shape() != from.shape() {
@@ -125,7 +125,7 @@ impl Device {
         Ok(sum)
     }
 
-    /// [`Device::squares`], waited for.
+    /// [`Device::squares`], read back to the host.
     pub fn sum_of_squares<'t>(&self, list: impl IntoIterator<Item = &'t Tensor>) -> Result<f64> {
         let mut sum = [0.0];
         self.squares(list)?.read(&mut sum)?;
@@ -146,10 +146,10 @@ mod tests {
             Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: true },
             Rule::AdamW { betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.1 },
         ];
-        // A rate that f32 holds exactly, as the device does.
+        // A rate that f32, the device's type for it, holds exactly.
         let (rate, step, gradient) = (0.375, 3, tensor(&[0.5, -2.0, 1.0]));
         let verdict = Verdict::new(&device).unwrap();
-        // A power of two: nothing is rounded.
+        // A power of two, so that nothing is rounded.
         let scale = LossScale::new(&device).unwrap();
         let scaled = tensor(&[0.5, -2.0, 1.0].map(|g| g * scale.figures().unwrap().scale));
         for rule in &rules {

@@ -1,4 +1,4 @@
-//! What a device knows of its steps before anybody has asked.
+//! What a device records about its steps, for the host to read later.
 
 use simclr_kernels::verdict::{
     ACCURACY, ACCURACY_SUM, ENTROPY, LOSS, LOSS_SUM, NORM, SKIPPED, SOUND, STEPS, TAKEN, VALUES,
@@ -6,7 +6,7 @@ use simclr_kernels::verdict::{
 
 use crate::{DType, Device, EngineError, LossScale, Result, Tensor};
 
-/// What a device found of its steps, and whether all were sound: after one that was not, nothing is changed any more.
+/// What a device found about its steps, and whether all were sound: after an unsound step, nothing changes any more.
 #[derive(Debug)]
 pub struct Verdict {
     /// [`simclr_kernels::verdict`], f64.
@@ -18,37 +18,37 @@ pub struct Verdict {
 pub struct VerdictFigures {
     /// The loss of the last step, or of the first that was not sound.
     pub loss: f64,
-    /// The share of its anchors to which no negative is as similar as the positive.
+    /// The share of its anchors whose positive is more similar than every negative.
     pub contrastive_accuracy: f64,
     /// Mean entropy of its softmax over candidates, in nats.
     pub entropy: f64,
     /// |g| over all parameters, of the last step that was not skipped.
     pub gradient_norm: f64,
-    /// Whether all steps had a finite loss and, skipped ones apart, gradient.
+    /// Whether all steps had a finite loss and, except for skipped steps, a finite gradient.
     pub sound: bool,
-    /// Sound steps since the sums were set, skipped ones among them.
+    /// Sound steps since the sums were set, including skipped ones.
     pub steps: u64,
-    /// The sum of their losses, from what it was set to.
+    /// The sum of their losses, on top of what it was set to.
     pub loss_sum: f64,
     /// The sum of their contrastive accuracies.
     pub accuracy_sum: f64,
-    /// Steps that were skipped, from what it was set to: only their scaled gradients were not finite.
+    /// Skipped steps, on top of what it was set to: only their scaled gradients were non-finite.
     pub skipped: u64,
 }
 
 impl Verdict {
-    /// Of no steps yet.
+    /// A verdict on no steps yet.
     pub fn new(device: &Device) -> Result<Verdict> {
         let mut verdict = Verdict { values: Tensor::empty_of(device, &[VALUES], DType::F64) };
         verdict.set(&VerdictFigures { sound: true, ..VerdictFigures::default() })?;
         Ok(verdict)
     }
 
-    /// Judges a step by the sums of its loss over `views` anchors, as [`crate::ops::ContrastiveSums`] has them, and
-    /// by the sum of squares of its gradients.
+    /// Judges a step by the sums over its `views` anchors, as in [`crate::ops::ContrastiveSums`], and by the sum of
+    /// squares of its gradients.
     ///
-    /// Where these were multiplied by a `scale` above 1 and only they are not finite, the step is skipped: it
-    /// counts as sound and changes nothing.
+    /// If the gradients were multiplied by a `scale` above 1 and only they are non-finite, the step is skipped: it
+    /// counts as sound but changes nothing.
     pub fn judge(
         &mut self,
         sums: &Tensor,
@@ -65,7 +65,7 @@ impl Verdict {
         device.kernels().judge(sums, squares, views, scale, &mut self.values)
     }
 
-    /// The figures, once all steps that were started have ended.
+    /// The figures, after waiting for all started steps to end.
     pub fn figures(&self) -> Result<VerdictFigures> {
         let mut values = [0.0; VALUES];
         self.values.read(&mut values)?;
@@ -82,7 +82,7 @@ impl Verdict {
         })
     }
 
-    /// Replaces the figures: steps to come are added to these sums.
+    /// Replaces the figures: later steps are added to these sums.
     pub fn set(&mut self, figures: &VerdictFigures) -> Result<()> {
         let sound = if figures.sound { 1.0 } else { 0.0 };
         let mut values = [0.0; VALUES];

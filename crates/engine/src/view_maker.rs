@@ -1,4 +1,4 @@
-//! Views made on a GPU.
+//! Making views on a GPU.
 
 use simclr_augment::{Recipe, ViewFamily};
 
@@ -7,13 +7,13 @@ use crate::{Device, EngineError, Pixels, Result};
 /// Where an image's pixels are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Among those that are sent with its views, from this byte on.
+    /// Among the pixels sent with its views, from this byte on.
     Sent(usize),
-    /// Kept from a batch before.
+    /// Kept from an earlier batch.
     Kept(KeptAt),
 }
 
-/// A place among what a [`ViewMaker`] keeps.
+/// A place among the pixels that a [`ViewMaker`] keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptAt {
     #[cfg(feature = "cuda")]
@@ -22,13 +22,13 @@ pub struct KeptAt {
     nowhere: Nowhere,
 }
 
-/// What there is none of without GPUs.
+/// Has no values: without GPUs there are no places and no view makers.
 #[cfg(not(feature = "cuda"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nowhere {}
 
 impl KeptAt {
-    /// The place so many bytes later.
+    /// The place `bytes` bytes later.
     pub fn after(self, bytes: usize) -> KeptAt {
         #[cfg(feature = "cuda")]
         return KeptAt { place: self.place.after(bytes) };
@@ -40,9 +40,9 @@ impl KeptAt {
     }
 }
 
-/// Makes views of decoded images on a GPU: the same as `simclr-augment` makes, but for rounding (1 of 255).
+/// Makes views of decoded images on a GPU: the same as those of `simclr-augment`, except for rounding (1 of 255).
 ///
-/// [`ViewMaker::send`] brings a batch while the GPU works on those before, [`ViewMaker::make`] makes its views; two
+/// [`ViewMaker::send`] sends a batch while the GPU works on earlier ones, and [`ViewMaker::make`] makes its views; two
 /// batches may be under way. Images may be kept on the GPU for later batches, within a limit.
 #[derive(Debug)]
 pub struct ViewMaker {
@@ -56,7 +56,7 @@ pub struct ViewMaker {
     nowhere: Nowhere,
 }
 
-/// What of a family's operators a GPU cannot make, in words.
+/// Describes the operators of a family that a GPU cannot run, if there are any.
 pub fn impossible_on_gpu(family: &ViewFamily) -> Option<&'static str> {
     #[cfg(feature = "cuda")]
     return simclr_cuda::ops::views::impossible(family);
@@ -68,15 +68,15 @@ pub fn impossible_on_gpu(family: &ViewFamily) -> Option<&'static str> {
 }
 
 fn not_a_gpu(device: &Device) -> EngineError {
-    EngineError::Value { op: "views", what: format!("they are made on a GPU, which {device} is not") }
+    EngineError::Value { op: "views", what: format!("a GPU is needed, {device} is not one") }
 }
 
 #[cfg(feature = "cuda")]
 impl ViewMaker {
-    /// One that keeps up to `limit` bytes of images.
+    /// A view maker that keeps up to `limit` bytes of images.
     ///
     /// # Errors
-    /// [`EngineError::Value`] where the device is no GPU.
+    /// [`EngineError::Value`] if the device is not a GPU.
     pub fn new(device: &Device, limit: usize) -> Result<ViewMaker> {
         match device.place() {
             crate::memory::Place::Gpu(gpu) => Ok(ViewMaker {
@@ -88,23 +88,23 @@ impl ViewMaker {
         }
     }
 
-    /// Bytes of a GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes,
-    /// of images of `pixels` bytes in all, whose sides have no more than `longest` pixels each.
+    /// Bytes of GPU memory that it takes to send and make batches of `views` views of `side` x `side` pixels, from
+    /// images of `pixels` bytes in total, none of whose sides is longer than `longest` pixels.
     pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
         simclr_cuda::ViewMaker::needs(views, pixels, side, longest)
     }
 
-    /// Bytes of a GPU's memory that keeping `bytes` bytes of images takes.
+    /// Bytes of GPU memory that it takes to keep `bytes` bytes of images.
     pub fn to_keep(bytes: usize) -> usize {
         simclr_cuda::ViewMaker::to_keep(bytes)
     }
 
-    /// Sends `pixels` off, 8-bit RGB images one after another, and the recipes of `count` views of these images or
-    /// of others that are kept. Returns before they are there.
+    /// Sends `pixels`, 8-bit RGB images one after another, and the recipes of `count` views of these images or of
+    /// kept ones. Returns before they have arrived.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where two batches are under way, an image is not there, a recipe cannot be made on a
-    /// GPU ([`impossible_on_gpu`]), or the device refuses.
+    /// [`EngineError::Device`] if two batches are under way, an image is missing, a recipe cannot be made on a GPU
+    /// ([`impossible_on_gpu`]), or the device fails.
     pub fn send<'r>(
         &mut self,
         pixels: &[u8],
@@ -120,12 +120,12 @@ impl ViewMaker {
         Ok(self.maker.send(views)?)
     }
 
-    /// Makes the views of the oldest batch under way, in the order of all work; with `keep`, keeps its pixels:
-    /// where they begin, or nothing where there is no room.
+    /// Makes the views of the oldest batch under way, in order with the GPU's other work. With `keep`, keeps the
+    /// batch's pixels and returns where they begin, or `None` if there is no room for them.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where none is under way, `out` has not as many images as there are views or lies
-    /// elsewhere, or the device refuses.
+    /// [`EngineError::Shape`] if `out` is on another device or its images are not square; [`EngineError::Device`] if no
+    /// batch is under way, `out` does not have one image per view, or the device fails.
     pub fn make(&mut self, keep: bool, out: &mut Pixels) -> Result<Option<KeptAt>> {
         let side = out.shape()[1];
         if out.device() != &self.device || out.shape()[2] != side {
@@ -135,13 +135,13 @@ impl ViewMaker {
         Ok(kept.map(|place| KeptAt { place }))
     }
 
-    /// Bytes of images that are kept.
+    /// Bytes of images kept so far.
     pub fn kept(&self) -> usize {
         self.maker.kept()
     }
 }
 
-/// Without GPUs there is none, and nothing that it would do.
+/// Without GPUs no view maker can exist.
 #[cfg(not(feature = "cuda"))]
 #[allow(missing_docs)]
 impl ViewMaker {

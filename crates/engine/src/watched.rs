@@ -1,5 +1,5 @@
-//! Kernels each call of which is watched, with what it computes and moves: they are timed, or do nothing, to learn
-//! what a step takes.
+//! A wrapper around [`Kernels`] that sees each call with its FLOPs and bytes: to time it, or to skip it in the dry run
+//! that measures memory.
 
 mod at_once;
 
@@ -14,9 +14,9 @@ use crate::{
     NormPair, NormParameters, PoolGeometry, Result, Rule, Stride, Tensor, Trained,
 };
 
-/// What is done about every kernel that is called.
+/// What to do about each kernel call.
 pub(crate) trait Watch: Send + Sync {
-    /// Runs `kernel`, or does not; `cost` holds its operations and bytes.
+    /// Runs `kernel` or skips it. `cost` holds its operations and bytes.
     fn watch<R: Default>(
         &self,
         work: Work,
@@ -34,7 +34,7 @@ impl Watch for Skip {
     }
 }
 
-/// The kernels of `inner`, each call of which is watched.
+/// The kernels of `inner`, with `watch` watching each call.
 pub(crate) struct Watched<K, W> {
     pub(crate) inner: K,
     pub(crate) watch: W,
@@ -57,12 +57,12 @@ fn bytes_of(tensor: Option<&Tensor>) -> u64 {
     tensor.map_or(0, |x| bytes([x]))
 }
 
-/// Operations of all similarities of the anchors to all views.
+/// The operations for the similarities of the anchors to all views.
 fn similarities(shape: &ContrastiveShape) -> u64 {
     2 * (shape.anchors * shape.views * shape.dim) as u64
 }
 
-/// Operations of a product of `rows` rows with a weight matrix.
+/// The operations for a product of the rows of `rows` with a weight matrix.
 fn product(rows: &Tensor, w: &Tensor) -> u64 {
     2 * (rows.len() / rows.last_dim().max(1) * w.len()) as u64
 }
@@ -329,7 +329,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     }
 
     fn fill(&self, a: &mut Tensor, value: f32) -> Result<()> {
-        // Not of a step, but of what comes before it.
+        // Not watched: this is not part of a step, but of the work before it.
         self.inner.fill(a, value)
     }
 
@@ -339,7 +339,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     }
 
     fn sum_of_squares(&self, list: &mut dyn Iterator<Item = &Tensor>, sum: &mut Tensor) -> Result<()> {
-        // How many bytes they are is known once they were gone through.
+        // The number of bytes is known only after going through the list.
         self.time(("optimizer", "sum of squares", Shape::Any), (0, 0), |k| k.sum_of_squares(list, sum))
     }
 
@@ -378,7 +378,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = ("nt_xent", BACKWARD, Shape::Rows(shape.dim));
-        // The similarities again, and their weights times the views.
+        // Recomputes the similarities, and multiplies their weights with the views.
         let cost = (2 * similarities(shape), bytes([all, dz]));
         self.time(work, cost, |k| k.nt_xent_backward(shape, all, anchors, lse, dy, dz))
     }
@@ -412,7 +412,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
         dz: &mut Tensor,
     ) -> Result<()> {
         let work = (PAIR_LOSS, BACKWARD, Shape::Rows(shape.dim));
-        // The similarities again, and their weights times the views; or for each view the few that count.
+        // The same as in NT-Xent's backward; or, for each view, only the few negatives that count.
         let products = if loss.semi_hard { 0 } else { 2 * similarities(shape) };
         let cost = (products, bytes([all, pairs, dz]));
         self.time(work, cost, |k| k.pair_loss_backward(shape, loss, all, pairs, dy, dz))
@@ -425,7 +425,7 @@ impl<K: Kernels, W: Watch> Kernels for Watched<K, W> {
     }
 
     fn update(&self, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
-        // LARS reads weights and gradients once more, for their norms.
+        // LARS reads weights and gradients a second time, for their norms.
         let twice = matches!(rule, Rule::Lars { .. });
         let moved = list.iter().map(|Trained { gradient: g, value: w, state: v, adapted }| {
             bytes([g, w, v, w, v]) + if twice && *adapted { bytes([w, g]) } else { 0 }
@@ -494,7 +494,7 @@ mod tests {
 
         let costs = profile.costs();
         let passes: Vec<_> = costs.iter().map(|(work, cost)| (work.pass, cost.calls)).collect();
-        // The images need no gradient.
+        // No input gradient: the images need none.
         assert_eq!(passes, [(FORWARD, 1), (WEIGHT, 1)]);
         let (work, cost) = costs[0];
         assert_eq!(work.shape.to_string(), "3x3 /1 5x5, 1 to 2");
@@ -502,7 +502,7 @@ mod tests {
         profile.clear();
         assert!(profile.costs().is_empty());
     }
-    /// What shares of a peak are taken of: 2 operations for each product that a definition adds up.
+    /// The operations that shares of the peak are based on: 2 for each product that a definition adds up.
     #[test]
     fn operations_are_those_of_the_definition() {
         let (device, profile) = Device::cpu_profiled(1, Isa::detect()).unwrap();
@@ -535,7 +535,7 @@ mod tests {
         assert_eq!([forward, weight, input], [(flops, bytes); 3]);
         assert_eq!(added, (flops, bytes + 4 * 100));
 
-        // Of 4 anchors with 8 views, of 3 values each.
+        // 4 anchors and 8 views, of 3 values each.
         let shape = ContrastiveShape { anchors: 4, views: 8, offset: 0, dim: 3, temperature: 1.0 };
         let (all, dy) = (zeros(&[8, 3]), zeros(&[1]));
         let (found, lse, pairs) = (zeros(&[4, 4]), zeros(&[8]), zeros(&[8, 4]));

@@ -1,4 +1,4 @@
-//! Activations in bf16: what a step computes stays close to f32, and keeps all that f32 promises.
+//! Activations in bf16: a step's results stay close to f32's, and keep all guarantees of f32.
 
 mod common;
 
@@ -43,8 +43,8 @@ fn relative_rms(got: &Tensor, want: &Tensor) -> f64 {
     (sum(&mut got.iter().zip(want).map(|(a, b)| a - b)) / sum(&mut want.iter().copied())).sqrt()
 }
 
-/// Each layer rounds activations by up to 2^-9, forward and backward, and ReLUs near zero change sides: the
-/// gradient of the first layer, which all of that reaches, is off by 13%.
+/// Each layer rounds activations by up to 2^-9, forward and backward, and ReLUs near zero change sides. All of this
+/// adds up in the gradient of the first layer, which is off by 13%.
 #[test]
 fn a_step_is_close_to_f32() {
     let device = Device::cpu(2).unwrap();
@@ -59,7 +59,7 @@ fn a_step_is_close_to_f32() {
         assert!(relative_rms(got, want) < 0.02, "{got:?}");
     }
     for (got, want) in got.gradients.iter().zip(&want.gradients) {
-        // Parameters' gradients are f32 whatever activations are.
+        // The gradients of parameters are f32, whatever the type of activations.
         assert_eq!(got.dtype(), DType::F32);
         let error = relative_rms(got, want);
         assert!(error < 0.2, "gradient {got:?}: {error}");
@@ -89,7 +89,7 @@ fn h_is_f32() {
     assert_eq!(h.tensor().dtype(), DType::F32);
 }
 
-/// What computes in f32 alone says so.
+/// Operators that compute only in f32 report other types.
 #[test]
 fn operators_without_a_bf16_form_are_errors() {
     let device = Device::cpu(1).unwrap();

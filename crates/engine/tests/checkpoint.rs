@@ -20,7 +20,7 @@ fn one(device: &Device) -> Tensor {
     Tensor::full(device, &[1], 1.0).unwrap()
 }
 
-/// What a step leaves: bits of the loss, of each gradient and of each running average.
+/// The results of a step: bits of the loss, of each gradient and of each running average.
 type Step = (Vec<u32>, Vec<Vec<u32>>, Vec<(usize, Vec<u32>)>);
 
 fn step(parameters: &Parameters, network: &Network, views: Tensor, checkpoint: bool, mode: Mode) -> Step {
@@ -52,14 +52,14 @@ fn a_checkpointed_step_has_the_bits_of_a_plain_one() {
         let plain = step(&parameters, &network, views(&device, 10), false, mode);
         let checkpointed = step(&parameters, &network, views(&device, 10), true, mode);
         assert!(plain == checkpointed, "{mode:?}");
-        // Each running average moves once, although its BatchNorm ran twice.
+        // Each running average is updated once, although its BatchNorm ran twice.
         let buffers = parameters.ids().filter(|&id| parameters.kind(id) == ParameterKind::Buffer).count();
         let expected = if mode == Mode::Train { buffers } else { 0 };
         assert_eq!(checkpointed.2.len(), expected);
     }
 }
 
-/// A worker that has nobody to exchange with, and counts how often it would.
+/// A worker without others that counts how often it would exchange.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
@@ -82,7 +82,7 @@ impl Collective for Counting {
     }
 }
 
-/// The second run of a segment normalises by what the first has found.
+/// The second run of a segment normalises by the statistics of the first.
 #[test]
 fn a_checkpointed_step_exchanges_no_more_than_a_plain_one() {
     let device = device();
@@ -152,7 +152,7 @@ fn segments_nest() {
     let (plain, calls) = run(false);
     let (nested, nested_calls) = run(true);
     assert!(plain == nested);
-    // w is used twice: it is complete, and said to be, only after its first use has been passed.
+    // w is used twice: its gradient is reported complete only after backward has passed its first use.
     assert_eq!(calls.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [v, w]);
     assert!(calls == nested_calls);
     assert!(calls[1].1 == plain[w.index()]);
@@ -213,7 +213,7 @@ fn backward_gives_back_what_forward_kept() {
     let gradients = tape.backward(&loss, one(&device)).unwrap();
     drop((gradients, loss));
     let after = device.memory().live;
-    // The tape is still there, with nothing but the new running averages.
+    // The tape still exists, but holds only the new running averages.
     assert!(after - before < (kept - before) / 10, "{before} {kept} {after}");
     drop(tape);
     assert_eq!(device.memory().live, before);

@@ -1,4 +1,4 @@
-//! Operators against what they are made of: compositions of smaller ones, and loops written as the papers write them.
+//! Operators against their definitions: compositions of smaller operators, and loops written as in the papers.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{bits, deviation, device, parameter, tensor};
 use simclr_engine::ops::{self, BatchNorm, Conv2d};
 use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var};
 
-/// Output and all gradients of what `forward` computes, for a dy named "dy".
+/// The output and all gradients of `forward`, for a dy named "dy".
 fn outcome(parameters: &Parameters, mode: Mode, forward: impl Fn(&mut Tape) -> Result<Var>) -> Vec<Tensor> {
     let mut tape = Tape::new(parameters, mode, &SingleProcess);
     let y = forward(&mut tape).unwrap();
@@ -28,7 +28,7 @@ fn assert_close(got: &[Tensor], want: &[Tensor], tolerance: f64) {
     }
 }
 
-/// A BatchNorm with averages of its own, and what it normalises: x, and a residual.
+/// A BatchNorm with its running averages and its inputs: x and a residual.
 fn norm(parameters: &mut Parameters, device: &Device, shape: &[usize]) -> BatchNorm {
     parameter(parameters, device, "x", shape);
     parameter(parameters, device, "residual", shape);
@@ -134,7 +134,7 @@ fn a_pair_of_batch_norms_is_both_their_sum_and_a_relu() {
     }
 }
 
-/// The processor has no kernels for all at once.
+/// The CPU has no fused kernels for it.
 #[test]
 fn a_first_layer_is_the_three_in_a_row() {
     let device = device();
@@ -157,7 +157,7 @@ fn a_first_layer_is_the_three_in_a_row() {
     }
 }
 
-/// Algorithm 1 of arXiv:1502.03167 and the chain rule as that paper writes it, in f64 loops.
+/// Algorithm 1 of arXiv:1502.03167, and that paper's form of the chain rule, in f64 loops.
 #[test]
 fn batch_norm_is_the_papers() {
     let device = device();
@@ -210,7 +210,7 @@ fn batch_norm_is_the_papers() {
     }
 }
 
-/// A mean far from zero costs digits of the variance, but must not cost it altogether.
+/// A mean far from zero costs the variance some digits, but must not cost all of them.
 #[test]
 fn batch_norm_stands_a_mean_of_thirty_deviations() {
     let device = device();
@@ -225,7 +225,7 @@ fn batch_norm_stands_a_mean_of_thirty_deviations() {
     let x = parameters.get_mut(x_id).as_mut_slice().unwrap();
     x.iter_mut().for_each(|x| *x += 17.3);
     let got = outcome(&parameters, Mode::Train, flat);
-    // Neither y nor any gradient sees the shift, nor the running variance; the running mean does.
+    // The shift changes neither y, nor any gradient, nor the running variance; it changes only the running mean.
     for i in [0, 1, 2, 3, 5] {
         let off = deviation(got[i].as_slice().unwrap(), want[i].as_slice().unwrap());
         println!("result {i} off by {off:.1e}");
@@ -254,7 +254,7 @@ fn channel_sums_of_a_convolution_are_those_that_batch_norm_takes() {
     }
 }
 
-/// c (m, n) = a (m, k) b (k, n), by the definition, with a or b given transposed.
+/// c (m, n) = a (m, k) b (k, n), by the definition; a or b may be given transposed.
 fn product(
     m: usize,
     n: usize,
@@ -266,8 +266,8 @@ fn product(
     (0..m * n).map(|at| sum(at / n, at % n) as f32).collect()
 }
 
-/// Both streams under logits of no preference are a convolution that takes half of each; what is fused is a product
-/// of the mean with two ones.
+/// With equal logits, selecting is a convolution that takes half of each stream; fusing is a product of the mean with
+/// two ones.
 #[test]
 fn streams_are_fused_and_selected_as_products_do_it() {
     let device = device();
@@ -377,7 +377,7 @@ fn nt_xent_is_algorithm_1_and_its_gradient() {
         let want = algorithm_1(&z, dim, temperature);
         assert!((figures.loss - want).abs() < 1e-6 * want.max(1.0), "{} {want}", figures.loss);
         assert!((f64::from(loss.tensor().as_slice().unwrap()[0]) - want).abs() < 1e-6 * want.max(1.0));
-        // In 64-bit floats differences are good to nine digits.
+        // In f64, finite differences are good to nine digits.
         let want: Vec<f32> = (0..z.len())
             .map(|i| {
                 let at = |value| {
@@ -394,7 +394,7 @@ fn nt_xent_is_algorithm_1_and_its_gradient() {
     }
 }
 
-/// Entropy and accuracy are those of each anchor's softmax over all others.
+/// Entropy and accuracy are those of each anchor's softmax over all other views.
 #[test]
 fn figures_of_nt_xent_are_those_of_the_softmax() {
     let device = device();
@@ -428,7 +428,7 @@ fn l2_normalize_is_the_projection_onto_the_sphere() {
     let device = device();
     let mut parameters = Parameters::new();
     let id = parameter(&mut parameters, &device, "x", &[9, 37]);
-    // A row of nothing has no direction; it must give nothing, and no NaN.
+    // A row of zeros has no direction: its output must be zeros, not NaN.
     parameters.get_mut(id).as_mut_slice().unwrap()[37..74].fill(0.0);
     let got = outcome(&parameters, Mode::Train, |tape| {
         let x = tape.parameter(id);
@@ -456,7 +456,7 @@ fn l2_normalize_is_the_projection_onto_the_sphere() {
     }
 }
 
-/// The loss of large logits is finite, and its gradient that of the softmax.
+/// The loss of large logits is finite, and its gradient is that of the softmax.
 #[test]
 fn softmax_cross_entropy_survives_large_logits() {
     let device = device();
@@ -475,7 +475,7 @@ fn softmax_cross_entropy_survives_large_logits() {
     assert!(deviation(gradient, &[1.0, -1.0, 0.0, p[0] - 1.0, p[1], p[2]]) < 1e-6);
 }
 
-/// Values that backward must not have changed by working in place.
+/// Working in place, backward must not change values that others use.
 #[test]
 fn gradients_of_several_users_do_not_write_over_each_other() {
     let device = device();

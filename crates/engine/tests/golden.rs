@@ -12,11 +12,11 @@ use simclr_engine::{
     Device, Mode, ParameterId, ParameterKind, Parameters, Result, SingleProcess, Tape, Tensor, Var,
 };
 
-/// Allowed of a value, relative to the root mean square of its tensor; and of the digest, relative to the norm. PyTorch
-/// computed in 64-bit floats, so this is our own rounding.
+/// The allowed error of a value, relative to the root mean square of its tensor, and of the digest, relative to the
+/// norm. PyTorch computed in f64, so the error is our own rounding.
 fn tolerance(op: &str) -> f64 {
     match op {
-        // Winograd's transforms cost a digit.
+        // The transforms of Winograd's algorithm cost a digit.
         "conv2d" => 1e-5,
         _ => 2e-6,
     }
@@ -81,7 +81,7 @@ impl<'g> Case<'g> {
         }
     }
 
-    /// Runs the operator; figures that only some operators have go to `extra`.
+    /// Runs the operator. Adds the figures that only some operators have to `extra`.
     fn forward(&self, tape: &mut Tape, extra: &mut Vec<(&'static str, f64)>) -> Result<Var> {
         let input = |tape: &mut Tape, key: &str| tape.parameter(self.inputs[key]);
         let optional = |tape: &mut Tape, key: &str| self.inputs.contains_key(key).then(|| input(tape, key));
@@ -183,7 +183,7 @@ impl<'g> Case<'g> {
         }
     }
 
-    /// Compares a result with what was kept of PyTorch's and returns how far it is off.
+    /// Compares a result with the stored part of PyTorch's and returns its error.
     fn compare(&self, result: &str, got: &[f32]) -> f64 {
         let want = &self.results[result];
         assert!(!want.is_null(), "{}: nothing was kept of {result}", self.name);
@@ -197,7 +197,7 @@ impl<'g> Case<'g> {
         for (got, want) in kept.zip(numbers(&want["values"])) {
             worst = worst.max((f64::from(*got) - want).abs() / typical.max(want.abs()));
         }
-        // Written so that a NaN fails.
+        // In this form, so that a NaN fails.
         let close = worst <= tolerance(self.op);
         assert!(close, "{}: {result} is off by {worst:.1e}", self.name);
         worst
@@ -261,7 +261,7 @@ fn every_operator_agrees_with_pytorch() {
     assert_eq!(seen.len(), 15, "operators: {seen:?}");
 }
 
-/// The worked example of the loss: plain products, tau = 0.1, four images of two views.
+/// The worked example of the loss: plain products, tau = 0.1, two views of each of four images.
 #[test]
 fn the_worked_example_of_nt_xent() {
     let device = device();
@@ -274,7 +274,7 @@ fn the_worked_example_of_nt_xent() {
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
     let all = tape.input(Tensor::from_vec(&device, &[8, 3], z.clone()).unwrap());
     let figures = ops::nt_xent(&mut tape, &all, 0.1).unwrap().1.figures().unwrap();
-    // Each l(i,j), and l(1,2) in particular, from the definition in 64-bit floats.
+    // Each l(i,j), and l(1,2) in particular, by the definition in f64.
     let s = |i: usize, k: usize| -> f64 {
         let row = |i: usize| &z[3 * i..3 * i + 3];
         let product = row(i).iter().zip(row(k)).map(|(a, b)| f64::from(*a) * f64::from(*b));
@@ -289,8 +289,8 @@ fn the_worked_example_of_nt_xent() {
     let mean = (0..8).map(|i| l(i, s(i, (i + 4) % 8))).sum::<f64>() / 8.0;
     assert!((figures.loss - mean).abs() < 1e-6, "{} {mean}", figures.loss);
 
-    // The same with s(1,2) lowered to 0.1: z2 with a first value of 0.1 instead. What z2 has to do with other anchors
-    // changes with it, so that l(1,2) is what is left of the sum after all others are taken away.
+    // The same with s(1,2) lowered to 0.1, by setting z2's first value to 0.1. This also changes the losses of other
+    // anchors, so l(1,2) is found by subtracting all of those from the sum.
     assert!((l(0, 1.0) - 1.13).abs() < 5e-3);
     let mut lowered = z.clone();
     lowered[12] = 0.1;

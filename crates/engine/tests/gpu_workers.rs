@@ -1,4 +1,4 @@
-//! Exchange of tensors between GPUs, or between what stands in for them: sums, gathers, and a worker that never comes.
+//! Exchange of tensors between GPUs, or between stand-ins for them: sums, gathers, and a worker that never comes.
 
 #![cfg(feature = "cuda")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use simclr_engine::{Collective, DType, Device, Result, Tensor, ThreadGroup, between_gpus};
 
-/// Workers of one process, of whom others may be said to have gone.
+/// Workers of one process, with a flag that tells them that another has gone.
 struct Watched {
     group: ThreadGroup,
     gone: Arc<AtomicBool>,
@@ -71,7 +71,7 @@ fn tensors_are_exchanged_and_who_never_comes_is_given_up() {
                 }
                 between.all_reduce(&mut std::iter::once(&mut single)).unwrap();
                 gpu.synchronize().unwrap();
-                assert!(gone.load(Ordering::Relaxed), "nobody has come");
+                assert!(gone.load(Ordering::Relaxed), "the exchange ended although no other worker came");
                 let told = between.check().unwrap_err().to_string();
                 assert!(told.contains("another worker has stopped"), "{told}");
             });

@@ -1,4 +1,4 @@
-//! Every operator's gradients against finite differences, awkward shapes included.
+//! Every operator's gradients against finite differences, including awkward shapes.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn batch_norm_in_every_form() {
                 let variances = simclr_engine::Tensor::from_vec(&device, &channels, variances).unwrap();
                 let running_var = average("var", variances);
                 let norm = BatchNorm { gamma, beta, running_mean, running_var, epsilon: 1e-5, decay: 0.9 };
-                // Without a batch of its own to be normalised by, an average of many ReLUs has many kinks near.
+                // If not normalised by its own batch, an average of many ReLUs has many kinks nearby.
                 let step = if relu { 1e-3 } else { Check::CURVED.step };
                 let check = Check { mode, step, ..Check::CURVED };
                 let what = format!(
@@ -114,7 +114,7 @@ fn avg_pool() {
             let mut parameters = Parameters::new();
             let x = parameter(&mut parameters, &device, "x", &shape);
             let what = format!("avg_pool {shape:?} / {stride}, zeros {zeros}");
-            // With another user of x, whose gradient is added to.
+            // With a second user of x, so that one gradient is added to the other.
             check_gradients(&what, &parameters, Check::LINEAR, |tape| {
                 let x = tape.parameter(x);
                 let pooled = ops::avg_pool(tape, &x, stride, zeros)?;
@@ -150,7 +150,7 @@ fn fuse_and_select() {
         let what = format!("fuse {n} x {h} x {w} x {c}");
         check_gradients(&what, &parameters, Check::CURVED, |tape| {
             let (x, logits) = (tape.parameter(x), tape.parameter(logits));
-            // With another user of x, to whose gradient is added.
+            // With a second user of x, so that one gradient is added to the other.
             let selected = ops::select(tape, &x, &logits)?;
             let (selected, fused) = (ops::global_avg_pool(tape, &selected)?, ops::fuse(tape, &x)?);
             ops::add(tape, &fused, &selected)
@@ -187,7 +187,7 @@ fn relu_and_add() {
     let device = device();
     let mut parameters = Parameters::new();
     let shape = [3, 7, 5];
-    // Away from the kink by more than the step.
+    // All values are further from the kink than the step.
     let values = uniform("x", 105).iter().map(|u| u + 0.2f32.copysign(*u)).collect();
     let a = parameter_of(&mut parameters, &device, "x", &shape, values);
     let b = parameter(&mut parameters, &device, "b", &shape);
@@ -222,7 +222,7 @@ fn nt_xent() {
             let device = device();
             let mut parameters = Parameters::new();
             let z = parameter(&mut parameters, &device, "z", &[anchors, dim]);
-            // A sharper temperature bends the loss more.
+            // The lower the temperature, the more the loss curves.
             let step = 1e-2 * temperature;
             let check = Check { step, tolerance: 4e-3, ..Check::CURVED };
             let what = format!("nt_xent {anchors} x {dim}, tau {temperature}, normalize {normalize}");
@@ -237,7 +237,7 @@ fn nt_xent() {
     }
 }
 
-/// The loss of z number `form` of four: NT-Logistic and margin triplet, all negatives and mined ones.
+/// One of four losses of z, by `form`: NT-Logistic and margin triplet, each with all negatives or mined ones.
 fn pair_loss(tape: &mut Tape, z: &Var, temperature: f32, form: usize) -> Result<Var> {
     let semi_hard = form % 2 == 1;
     let (loss, _) = match form / 2 {
@@ -251,14 +251,14 @@ fn pair_loss(tape: &mut Tape, z: &Var, temperature: f32, form: usize) -> Result<
 fn pair_losses() {
     for (anchors, dim, temperature) in [(4, 1, 1.0), (6, 7, 0.5), (14, 3, 1.0), (30, 5, 1.0)] {
         for (form, normalize) in (0..4).flat_map(|form| [(form, false), (form, true)]) {
-            // Of one value, normalising leaves nothing but the sign.
+            // Normalising rows of one value would leave only their signs.
             if normalize && dim == 1 {
                 continue;
             }
             let device = device();
             let mut parameters = Parameters::new();
             let z = parameter(&mut parameters, &device, "z", &[anchors, dim]);
-            // So small a step that no triple becomes active on the way, nor another negative the one that is mined.
+            // The step is so small that no triplet becomes active within it, and no other negative is mined.
             let check = Check { step: 1e-3, tolerance: 4e-3, ..Check::CURVED };
             let what =
                 format!("pair loss {form}, {anchors} x {dim}, tau {temperature}, normalize {normalize}");

@@ -1,4 +1,4 @@
-//! What goes in wrong comes out as an error that says so; what is not a number stays visible.
+//! Wrong input is reported by an error that names it, and NaN stays visible.
 
 mod common;
 
@@ -9,7 +9,7 @@ use simclr_engine::{Device, Mode, ParameterKind, Parameters, Result, SingleProce
 
 const CONV: Conv2d = Conv2d { stride: 1, padding: 1, channel_sums: false };
 
-/// The message of the error that `run` must end in.
+/// The message of the error that `run` must return.
 fn message<T>(run: impl FnOnce(&mut Tape, &Device) -> Result<T>) -> String {
     let device = device();
     let parameters = Parameters::new();
@@ -29,7 +29,7 @@ fn assert_says(message: &str, parts: &[&str]) {
 
 #[test]
 fn wrong_shapes_name_operator_expected_and_got() {
-    /// Shapes, what takes them, and what the error says.
+    /// Input shapes, an operator, and the parts of its error's message.
     type Case<'a> = (&'a [&'a [usize]], fn(&mut Tape, &[Var]) -> Result<Var>, &'a [&'a str]);
     let cases: [Case; 17] = [
         (
@@ -215,7 +215,7 @@ fn evaluation_records_nothing_and_changes_nothing() {
     assert!(tape.into_buffer_updates().iter().next().is_none());
 }
 
-/// A value that is no number must reach the loss, where training looks for it: no maximum may swallow it.
+/// Any NaN or infinity must make the loss NaN, where training looks for it: no maximum may swallow it.
 #[test]
 fn not_a_number_reaches_the_loss_from_everywhere() {
     let device = device();
@@ -285,7 +285,7 @@ fn each_operator_passes_nan_on() {
     }
 }
 
-/// What operators kept is freed as backward passes, also where no gradient reached them.
+/// Backward frees what operators kept, even if no gradient reached them.
 #[test]
 fn backward_goes_by_once() {
     let device = device();
@@ -300,6 +300,6 @@ fn backward_goes_by_once() {
     assert!(gradients.get(id).is_some());
     for output in [&late, &early] {
         let said = tape.backward(output, dy()).unwrap_err().to_string();
-        assert_says(&said, &["backward", "record them again"]);
+        assert_says(&said, &["backward", "record it again"]);
     }
 }

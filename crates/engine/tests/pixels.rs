@@ -1,4 +1,4 @@
-//! 8-bit pixels on the CPU and on a GPU, or on what stands in for one.
+//! 8-bit pixels on the CPU and on a GPU, or on a stand-in for one.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn devices() -> Vec<Device> {
 fn what_is_started_sees_the_pixels_that_were_written_before() {
     for device in devices() {
         let mut pixels = Pixels::new(&device, SHAPE).unwrap();
-        // More batches than ways to the device, none of them waited for.
+        // More batches than there are channels to the device, without waiting for any of them.
         let made: Vec<Tensor> = (0..5)
             .map(|number| {
                 pixels.write(&batch(number)).unwrap();

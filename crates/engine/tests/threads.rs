@@ -6,7 +6,7 @@ use common::network::{CHANNELS, Network, SIZE};
 use common::{bits, tensor};
 use simclr_engine::{Device, Mode, SingleProcess, Tape, Tensor};
 
-/// Bits of the loss, all gradients and all averages after a few steps of plain descent.
+/// Bits of the loss, all gradients and all averages after a few steps of plain gradient descent.
 fn train(threads: usize, views: usize) -> Vec<Vec<u32>> {
     let device = Device::cpu(threads).unwrap();
     let (mut parameters, network) = Network::new(&device);
@@ -38,7 +38,7 @@ fn train(threads: usize, views: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn one_two_and_four_threads_train_the_same_bits() {
-    // A batch of one piece, one that no number of threads divides, and one of several pieces.
+    // A batch of one piece, one that no thread count divides, and one of several pieces.
     for views in [4, 14, 78] {
         let one = train(1, views);
         assert!(one.iter().flatten().all(|v| f32::from_bits(*v).is_finite()));

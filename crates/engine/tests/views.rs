@@ -1,4 +1,4 @@
-//! Views made on a GPU, or on what stands in for one, against those of the CPU.
+//! Views made on a GPU, or on a stand-in for one, against those of the CPU.
 
 #![cfg(feature = "cuda")]
 
@@ -14,14 +14,14 @@ fn family() -> ViewFamily {
     ViewFamily::first_branch(&config, SIDE).unwrap()
 }
 
-/// Decoded images one after another: where each begins, its width and height.
+/// Decoded images one after another: the start, width and height of each.
 struct Images {
     bytes: Vec<u8>,
     places: Vec<(usize, u32, u32)>,
 }
 
 impl Images {
-    /// Some of many sizes, which depend on `batch`.
+    /// Some images of many sizes; how many depends on `batch`.
     fn of(batch: usize) -> Images {
         let mut images = Images { bytes: Vec::new(), places: Vec::new() };
         for i in 0..5 + batch as u32 {
@@ -82,7 +82,7 @@ fn views_are_those_of_the_cpu_wherever_their_images_are() {
     let mut maker = ViewMaker::new(&device, 1 << 20).unwrap();
     let batches: Vec<Images> = (0..4).map(Images::of).collect();
     let mut kept = Vec::new();
-    // One batch ahead, as a run does; the first epoch brings the images.
+    // One batch ahead, as in a run; only the first epoch sends the images.
     for epoch in 0..3 {
         let mut pending: Option<(usize, Vec<Recipe>, Pixels)> = None;
         let mut finished = Vec::new();

@@ -1,4 +1,4 @@
-//! Several workers compute the step of one: BatchNorm statistics and negatives are global.
+//! Several workers together compute the same step as one: BatchNorm statistics and negatives are global.
 
 mod common;
 
@@ -12,7 +12,7 @@ use simclr_engine::{
 
 const IMAGES: usize = 8;
 
-/// What one worker has after its step.
+/// The results of one worker's step.
 struct Outcome {
     figures: ContrastiveFigures,
     loss: f32,
@@ -72,7 +72,7 @@ fn two_and_four_workers_compute_the_step_of_one() {
             for (got, want) in outcome.averages.iter().zip(&whole.averages) {
                 assert!(deviation(got, want) < 1e-6);
             }
-            // Nothing but the share of the work may tell workers apart.
+            // Workers may differ in nothing but their share of the work.
             assert!(outcome.averages == outcomes[0].averages);
             assert_eq!(outcome.loss.to_bits(), outcomes[0].loss.to_bits());
         }
@@ -90,7 +90,7 @@ fn two_and_four_workers_compute_the_step_of_one() {
     }
 }
 
-/// The loss of z by its number: NT-Xent, then NT-Logistic and margin triplet, of all negatives and of mined ones.
+/// The loss of z with this number: NT-Xent, then NT-Logistic and margin triplet, with all negatives or mined ones.
 fn loss(tape: &mut Tape, z: &Var, number: usize) -> Result<(Var, ContrastiveSums)> {
     let semi_hard = number.is_multiple_of(2);
     match number {
@@ -100,7 +100,7 @@ fn loss(tape: &mut Tape, z: &Var, number: usize) -> Result<(Var, ContrastiveSums
     }
 }
 
-/// The gather's backward brings home what a worker's views did as negatives elsewhere.
+/// Backward through the gather returns the gradients of a worker's views as negatives of other workers.
 #[test]
 fn gradients_of_every_loss_flow_through_the_gather() {
     let (dim, size) = (5, 4);

@@ -1,4 +1,4 @@
-//! Exchange by NCCL beside another one between processors, and a thread that watches over it.
+//! Exchange by NCCL, beside the exchange between CPUs, and a thread that watches over it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +10,14 @@ use simclr_cuda::{Communicator, Device, GROUP_ID};
 
 use crate::{Collective, DType, EngineError, Result, Tensor};
 
-/// How often it is looked whether a worker has gone.
+/// How often to check whether a worker has gone.
 const LOOK: Duration = Duration::from_millis(500);
-/// More than a worker sends to another without an answer.
+/// More messages than a worker sends to another without waiting for an answer.
 const LAST_WORDS: usize = 8;
-/// How long GPUs may take to connect.
+/// The time limit for connecting the GPUs.
 const CONNECTING: Duration = Duration::from_secs(300);
 
-/// Workers who exchange tensors on GPUs, and everything else as `host` does.
+/// Workers that exchange tensors on GPUs, and everything else through `host`.
 pub(super) struct BetweenGpus<'h> {
     host: &'h dyn Collective,
     gpu: Device,
@@ -33,7 +33,7 @@ impl<'h> BetweenGpus<'h> {
         Ok(BetweenGpus { host, gpu: gpu.clone(), communicator, watch })
     }
 
-    /// What came of a call of `host`. Who is found to have gone there has gone for all that waits.
+    /// Passes on the result of a call to `host`. An error sets the `gone` flag, which ends exchanges that wait.
     fn heard<R>(&self, result: Result<R>) -> Result<R> {
         if let (Err(_), Some(gone)) = (&result, self.host.gone()) {
             gone.store(true, Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl<'h> BetweenGpus<'h> {
         result
     }
 
-    /// What came of an exchange on the GPU; where the group was left, why.
+    /// Passes on the result of starting an exchange on the GPU, or, if the group was left, why it was.
     fn started<E: Into<EngineError>>(&self, started: std::result::Result<(), E>) -> Result<()> {
         match started {
             Err(_) if self.communicator.has_left() => self.check(),
@@ -50,13 +50,14 @@ impl<'h> BetweenGpus<'h> {
     }
 }
 
-/// The group that worker 0 has begun. What one worker lacks must not leave the others waiting: all hear of it.
+/// Returns the id of the group that worker 0 creates. If any worker cannot take part, all workers get its error, so
+/// that none is left waiting.
 fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
     let own = match host.rank() {
         0 => gpu.new_group().map(Vec::from),
         _ => gpu.can_exchange().map(|()| Vec::new()),
     };
-    // One byte, whether it went well, then what there is, or what is wrong.
+    // One byte for success or failure, then the data or the error message.
     let words = match &own {
         Ok(bytes) => [&[1], bytes.as_slice()].concat(),
         Err(error) => [&[0], error.to_string().as_bytes()].concat(),
@@ -67,7 +68,7 @@ fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
             Some((1, bytes)) if rank == 0 && bytes.len() == GROUP_ID => group.copy_from_slice(bytes),
             Some((1, [])) if rank > 0 => {}
             other => {
-                let why = other.map_or("it says nothing".into(), |(_, why)| String::from_utf8_lossy(why));
+                let why = other.map_or("it gave no reason".into(), |(_, why)| String::from_utf8_lossy(why));
                 return Err(EngineError::Collective(format!("worker {rank}: {why}")));
             }
         }
@@ -75,17 +76,17 @@ fn told(host: &dyn Collective, gpu: &Device) -> Result<[u8; GROUP_ID]> {
     Ok(group)
 }
 
-/// Joins the group on a thread that is given up where another worker goes before it has joined: NCCL would wait for
-/// it for ever.
+/// Joins the group on a separate thread, which is abandoned if another worker goes before it has joined: NCCL would
+/// wait for that worker for ever.
 fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<Communicator> {
     let (gone, (joining, wait)) = (host.gone(), channel());
     let (gpu, rank, size) = (gpu.clone(), host.rank(), host.size());
     let problem = |what: String| EngineError::Collective(what);
     Builder::new()
         .name("joining a group of GPUs".to_owned())
-        // Where nobody waits any more it is of no use.
+        // Sending fails only if this function has given up waiting.
         .spawn(move || drop(joining.send(gpu.join_group(group, rank, size))))
-        .map_err(|error| problem(format!("a thread that joins a group of GPUs: {error}")))?;
+        .map_err(|error| problem(format!("starting the thread that joins a group of GPUs: {error}")))?;
     let end = Instant::now() + CONNECTING;
     loop {
         match wait.recv_timeout(LOOK) {
@@ -99,7 +100,7 @@ fn joined(host: &dyn Collective, gpu: &Device, group: [u8; GROUP_ID]) -> Result<
             Err(_) => {
                 let seconds = CONNECTING.as_secs();
                 return Err(problem(format!(
-                    "GPUs were not connected within {seconds} seconds: does the network let NCCL through, and NCCL_SOCKET_IFNAME name the right one? \
+                    "GPUs were not connected within {seconds} seconds: does the network let NCCL through, and does NCCL_SOCKET_IFNAME name the right interface? \
                      NCCL_DEBUG=INFO tells more"
                 )));
             }
@@ -163,7 +164,7 @@ impl Collective for BetweenGpus<'_> {
         if !self.communicator.has_left() {
             return self.host.check();
         }
-        // Whoever has gone may have said why, behind what it sent before.
+        // The worker that has gone may have sent its reason, behind earlier messages.
         for _ in 0..LAST_WORDS {
             self.heard(self.host.exchange(b""))?;
         }
@@ -174,7 +175,7 @@ impl Collective for BetweenGpus<'_> {
         self.host.gone()
     }
 
-    /// What the GPU still waits for is given up: nobody comes.
+    /// Also aborts the exchanges that the GPU still waits for.
     fn leave(&self, why: &str) {
         self.host.leave(why);
         self.communicator.leave();
@@ -182,15 +183,15 @@ impl Collective for BetweenGpus<'_> {
 }
 
 impl Drop for BetweenGpus<'_> {
-    /// Waits for what was started, while it is still watched who has gone.
+    /// Waits for what was started while the watch still runs, so that a worker that has gone does not block it.
     fn drop(&mut self) {
-        // Whoever used what failed was told.
+        // An error here was already reported to whoever used the results.
         let _ = self.gpu.synchronize();
         drop(self.watch.take());
     }
 }
 
-/// A thread that gives up exchanges which wait for a worker that has gone, or for a connection that has broken.
+/// A thread that aborts exchanges when a worker has gone or a connection has broken.
 struct Watch {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -208,8 +209,9 @@ impl Watch {
             }
         };
         let thread = Builder::new().name("watch over workers".to_owned()).spawn(watch);
-        let thread =
-            thread.map_err(|error| EngineError::Device(format!("a thread that watches: {error}")))?;
+        let thread = thread.map_err(|error| {
+            EngineError::Device(format!("starting the thread that watches over workers: {error}"))
+        })?;
         Ok(Watch { end: Some(end), thread: Some(thread) })
     }
 }
@@ -218,7 +220,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was reported when it happened.
+            // A panic was already reported when it happened.
             let _ = thread.join();
         }
     }

@@ -7,7 +7,7 @@ use simclr_kernels::{Cpu, optimizer};
 use super::one_of;
 use crate::{Deferred, EngineError, Result, Rule, Stride, Trained};
 
-/// One step of an optimiser on each of `list`; none where the verdict on a deferred one is against it.
+/// One optimiser step on each of `list`; none if it is deferred and the verdict is against it.
 pub(super) fn update(cpu: &Cpu, rule: &Rule, stride: Stride, list: &mut [Trained]) -> Result<()> {
     let (rate, corrections, unscale) = match stride {
         Stride::Now { rate, step } => {

@@ -1,4 +1,4 @@
-//! What kernels of BatchNorms take and leave.
+//! Conversions of what BatchNorm kernels read and write.
 
 use simclr_cuda::ops::batch_norm;
 
@@ -7,7 +7,7 @@ use crate::tensor::Stored;
 use crate::{BackwardSums, Gate, Result};
 
 impl CudaKernels {
-    /// Where sums go, and what follows from them.
+    /// Where a kernel writes its sums and what is computed from them.
     pub(super) fn backward_sums<'a>(&self, to: BackwardSums<'a>) -> Result<batch_norm::BackwardSums<'a>> {
         let gpu = &self.gpu;
         let mut on_gpu = batch_norm::BackwardSums::from(to.sums.gpu_mut(gpu)?);
@@ -21,7 +21,7 @@ impl CudaKernels {
     }
 }
 
-/// A gate of a BatchNorm of values of type `E`.
+/// The gate of a BatchNorm on values of type `E`.
 pub(super) fn typed_gate<'a, E: Stored>(gate: Gate<'a>) -> Result<batch_norm::Gate<'a, E>> {
     Ok(match gate {
         Gate::Open => batch_norm::Gate::Open,

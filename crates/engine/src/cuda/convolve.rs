@@ -1,5 +1,5 @@
-//! What convolutions and products of a GPU share: how they may round, operands as they are taken, the result with
-//! its sums or without.
+//! Code shared by a GPU's convolutions and products: how they may round, conversion of operands, and results with or
+//! without sums.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use crate::tensor::Stored;
 use crate::{Result, Tensor};
 
 impl CudaKernels {
-    /// f32 stays exact.
+    /// How convolutions may compute: whether f32 may round to tf32, and whether results must be deterministic.
     pub(super) fn convolutions(&self) -> ConvolutionMode {
         let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         ConvolutionMode { tf32: load(&self.tf32), deterministic: load(&self.deterministic) }
@@ -23,14 +23,14 @@ impl CudaKernels {
         if self.tf32.load(Ordering::Relaxed) { ProductMode::Tf32 } else { ProductMode::Exact }
     }
 
-    /// Weights, f32, as a convolution of activations of type `E` takes them.
+    /// f32 weights, converted to the type `E` of a convolution's activations.
     pub(super) fn narrowed<E: Stored + Element>(&self, w: &Tensor) -> Result<DeviceBuffer<E>> {
         let mut narrow = self.gpu.buffer::<E>(w.len())?;
         elementwise::narrow(&self.gpu, w.gpu()?, narrow.write())?;
         Ok(narrow)
     }
 
-    /// y, and where they are wanted, its channels' sums.
+    /// Computes y and, if wanted, its sums by channel.
     pub(super) fn convolve<E: Stored + Element>(
         &self,
         g: &Conv2dGeometry,
@@ -49,7 +49,7 @@ impl CudaKernels {
         Ok(())
     }
 
-    /// The images of a convolution, packed.
+    /// Packs the images of a convolution.
     pub(super) fn packed<E: Stored + Element>(
         &self,
         packing: &Packing<E>,

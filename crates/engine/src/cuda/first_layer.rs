@@ -1,4 +1,4 @@
-//! A network's first layer at once, on a GPU: of small images, in 16 bits.
+//! A network's fused first layer on a GPU: for small images, in 16 bits.
 
 use simclr_cuda::ops::first_layer;
 use simclr_kernels::Conv2dGeometry;

@@ -1,4 +1,4 @@
-//! Convolutions that normalise as they read, on a GPU: in f16 alone, and not where steps must have the same bits.
+//! Fused BatchNorm, ReLU and convolution on a GPU: only in f16, and not if the same step must give the same bits.
 
 use half::f16;
 use simclr_kernels::Conv2dGeometry;

@@ -1,4 +1,4 @@
-//! Pairs of BatchNorms whose sum passes a ReLU, on a GPU.
+//! Fused pairs of BatchNorms, their sum and a ReLU, on a GPU.
 
 use simclr_cuda::ops::norm_pair;
 

@@ -3,7 +3,7 @@
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// y = a + b of one shape. BatchNorm takes a residual of its own; this is the plain form.
+/// y = a + b, which have the same shape. For a BatchNorm and a residual, use that operator's own argument instead.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     if a.tensor().shape() != b.tensor().shape() {
         return Err(EngineError::shape("add", format!("{:?}", a.tensor().shape()), b.tensor().shape()));

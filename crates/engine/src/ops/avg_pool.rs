@@ -1,4 +1,4 @@
-//! Average pooling by windows of 2 x 2, which a ResNet-D's shortcuts begin with.
+//! Average pooling by windows of 2 x 2, with which a ResNet-D's shortcuts begin.
 
 use simclr_kernels::AvgPoolGeometry;
 
@@ -6,11 +6,11 @@ use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// The mean of each window of 2 x 2 pixels, `stride` apart, which is 1 or 2: (N, H, W, C) to (N, ceil(H / stride),
+/// The mean of each window of 2 x 2 pixels, at a `stride` of 1 or 2: (N, H, W, C) to (N, ceil(H / stride),
 /// ceil(W / stride), C).
 ///
-/// Windows that reach beyond the image, to its right or below, take that for zeros if `zeros`, else the mean over
-/// the pixels that they have: TensorFlow's paddings `VALID`, of an image padded by a row and a column, and `SAME`.
+/// Where windows reach beyond the image, to its right or below, missing pixels count as zeros if `zeros`, and are
+/// left out of the mean otherwise: TensorFlow's `VALID`, on an image padded by a row and a column, and `SAME`.
 pub fn avg_pool(tape: &mut Tape, x: &Var, stride: usize, zeros: bool) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("avg_pool", x.tensor())?;
     let geometry = AvgPoolGeometry { batch, height, width, channels, stride, zeros };

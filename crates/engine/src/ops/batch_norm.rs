@@ -13,7 +13,7 @@ use crate::{
 pub struct BatchNorm {
     /// gamma, (C).
     pub gamma: ParameterId,
-    /// beta, (C), where there is one.
+    /// beta, (C), if there is one.
     pub beta: Option<ParameterId>,
     /// Running average of the mean, (C).
     pub running_mean: ParameterId,
@@ -21,15 +21,15 @@ pub struct BatchNorm {
     pub running_var: ParameterId,
     /// Added to the variance: 1e-5.
     pub epsilon: f32,
-    /// What an average keeps of itself each step: 0.9.
+    /// The share of itself that an average keeps each step: 0.9.
     pub decay: f32,
 }
 
-/// y = act(gamma (x - mean) / sqrt(var + epsilon) + beta + residual), act being ReLU if `relu`.
+/// y = act(gamma (x - mean) / sqrt(var + epsilon) + beta + residual), where act is ReLU if `relu`.
 ///
-/// x and residual are (..., C). In training, mean and biased variance are taken over every pixel of every image of
-/// every worker (the paper's global BatchNorm), the variance between workers' means included; otherwise they are the
-/// running averages. arXiv:1502.03167, algorithm 1.
+/// x and residual are (..., C). In training, the mean and the biased variance are those of all pixels of all images
+/// of all workers (the paper's global BatchNorm), including the variance between workers' means; otherwise they are
+/// the running averages. arXiv:1502.03167, algorithm 1.
 pub fn batch_norm(
     tape: &mut Tape,
     x: &Var,
@@ -41,24 +41,24 @@ pub fn batch_norm(
     apply(tape, x, prepared, residual, relu)
 }
 
-/// A BatchNorm that is about to be applied: its parameters as they are used there, and what it normalises by.
+/// A BatchNorm that is about to be applied: its parameters as values on the tape, and its coefficients.
 pub(super) struct Prepared {
     gamma: Var,
     beta: Option<Var>,
-    /// Stands in for inputs that are absent: it has no place of its own, and its gradient is never wanted.
+    /// Stands in for absent inputs: it has no node on the tape, so that its gradient is never wanted.
     absent: Var,
-    /// (4, C), and how many values each mean is of, where it is not a constant.
+    /// The coefficients, (4, C), and the number of values behind each mean, if it is not a constant.
     found: (Tensor, Option<f64>),
 }
 
 impl Prepared {
-    /// What is recorded as its inputs.
+    /// The inputs to record.
     pub fn inputs<'v>(&'v self, x: &'v Var, residual: Option<&'v Var>) -> [&'v Var; 4] {
         let [gamma, beta] = self.parameters();
         [x, gamma, beta, residual.unwrap_or(&self.absent)]
     }
 
-    /// gamma, and beta or what stands in for it.
+    /// gamma, and beta or its stand-in.
     pub fn parameters(&self) -> [&Var; 2] {
         [&self.gamma, self.beta.as_ref().unwrap_or(&self.absent)]
     }
@@ -68,19 +68,19 @@ impl Prepared {
         &self.found.0
     }
 
-    /// What backward normalises by.
+    /// What backward needs to normalise.
     pub fn statistics<'a>(&self, collective: &'a dyn Collective) -> Statistics<'a> {
         let (coefficients, count) = self.found.clone();
         Statistics { coefficients, count, collective }
     }
 
-    /// What goes back behind a ReLU without a residual, from the gradient of what that leaves.
+    /// The backward of a BatchNorm and a ReLU without a residual, from the gradient of the ReLU's output.
     pub fn backward<'a>(&self, x: &Tensor, collective: &'a dyn Collective) -> BatchNormBackward<'a> {
         BatchNormBackward { x: x.clone(), gate: KeptGate::Affine, statistics: self.statistics(collective) }
     }
 }
 
-/// The first half of [`batch_norm`]: all but y.
+/// The first half of [`batch_norm`]: everything but y.
 pub(super) fn prepare(
     tape: &mut Tape,
     x: &Var,
@@ -103,7 +103,7 @@ pub(super) fn prepare(
     })
 }
 
-/// The same of an x of which only the shape is there; `sums` makes [sum of x; C, sum of x^2; C].
+/// [`prepare`] for an x of which only the shape exists; `sums` makes [sum of x; C, sum of x^2; C].
 pub(super) fn prepare_sums(
     tape: &mut Tape,
     device: &Device,
@@ -115,7 +115,7 @@ pub(super) fn prepare_sums(
     let gamma = tape.parameter(norm.gamma);
     let beta = norm.beta.map(|id| tape.parameter(id));
     let found = coefficients(tape, device, norm, |tape| {
-        // Workers bring as many images each.
+        // All workers have the same number of images.
         let (mut sums, collective) = (sums()?, tape.collective());
         collective.all_reduce(&mut std::iter::once(&mut sums))?;
         let values = shape.iter().product::<usize>() / gamma.tensor().len();
@@ -125,7 +125,7 @@ pub(super) fn prepare_sums(
     Ok(Prepared { gamma, beta, absent, found })
 }
 
-/// The second half.
+/// The second half of [`batch_norm`]: y.
 pub(super) fn apply(
     tape: &mut Tape,
     x: &Var,
@@ -135,7 +135,7 @@ pub(super) fn apply(
 ) -> Result<Var> {
     let (device, inputs) = (x.tensor().device(), prepared.inputs(x, residual));
     let mut y = Tensor::empty_of(device, x.tensor().shape(), x.tensor().dtype());
-    // Without a residual x itself tells where the output is positive.
+    // Without a residual, x itself shows where the output is positive.
     let mask_bytes = match relu && residual.is_some() && tape.records(&inputs) {
         true => device.kernels().batch_norm_mask(x.tensor())?,
         false => 0,
@@ -157,7 +157,7 @@ pub(super) fn apply(
     }))
 }
 
-/// That x has channels and pixels, and parameters a value a channel.
+/// Checks that x has channels and pixels, and that the parameters have one value per channel.
 fn check(tape: &Tape, shape: &[usize], norm: &BatchNorm) -> Result<()> {
     let parameters = tape.parameters();
     let gamma = parameters.get(norm.gamma);
@@ -175,9 +175,9 @@ fn check(tape: &Tape, shape: &[usize], norm: &BatchNorm) -> Result<()> {
     Ok(())
 }
 
-/// What y is computed by, (4, C), and over how many values its mean and variance are, where they are the batch's:
-/// these move the running averages. `batch_sums` makes [sum of x; C, sum of x^2; C] over the batches of all workers,
-/// and how many values each is a sum of.
+/// The coefficients of y, (4, C), and, if mean and variance are the batch's, which also moves the running averages,
+/// the number of values that they are over. `batch_sums` makes [sum of x; C, sum of x^2; C] over the batches of all
+/// workers, and the number of values in each sum.
 fn coefficients<'a>(
     tape: &mut Tape<'a>,
     device: &Device,
@@ -218,7 +218,7 @@ fn coefficients<'a>(
     Ok((found.0, Some(count)))
 }
 
-/// What backward finds the ReLU's gate by.
+/// What backward keeps to find the ReLU's gate.
 enum KeptGate {
     Open,
     Output(Tensor),
@@ -237,18 +237,18 @@ impl KeptGate {
     }
 }
 
-/// What a BatchNorm's backward normalises by.
+/// The statistics that a BatchNorm's backward needs.
 pub(super) struct Statistics<'a> {
     /// (4, C): scale, shift, mean and 1 / deviation.
     pub coefficients: Tensor,
-    /// Values behind each mean; none where the statistics are constants.
+    /// The number of values behind each mean; `None` if the statistics are constants.
     count: Option<f64>,
     collective: &'a dyn Collective,
 }
 
 impl Statistics<'_> {
-    /// Where the sums of a backward go. `gamma` is gamma's number among the operator's inputs, beta's is the next;
-    /// `wanted` is whether what [`crate::Kernels::batch_norm_backward_coefficients`] makes of them is needed.
+    /// Room for the sums of a backward pass. `gamma` is gamma's number among the operator's inputs, beta's is the next;
+    /// `wanted` is whether the output of [`crate::Kernels::batch_norm_backward_coefficients`] is needed.
     pub fn sums(
         &self,
         device: &Device,
@@ -257,7 +257,7 @@ impl Statistics<'_> {
         wanted: bool,
     ) -> StatisticsSums<'_> {
         let channels = self.coefficients.last_dim();
-        // A parameter's gradient is this worker's share: all parameters' gradients are summed over workers at once.
+        // A parameter's gradient is this worker's share: the gradients of all parameters are summed over workers later.
         let gradients = (context.wants(gamma) || context.wants(gamma + 1))
             .then(|| [0, 1].map(|_| Tensor::empty(device, &[channels])));
         StatisticsSums {
@@ -270,7 +270,7 @@ impl Statistics<'_> {
     }
 }
 
-/// Sums on their way back.
+/// The sums of a backward pass.
 pub(super) struct StatisticsSums<'s> {
     of: &'s Statistics<'s>,
     gamma: usize,
@@ -280,12 +280,12 @@ pub(super) struct StatisticsSums<'s> {
 }
 
 impl StatisticsSums<'_> {
-    /// Constant statistics need nobody's sums.
+    /// Whether no other worker's sums are needed: constant statistics need none.
     fn alone(&self) -> bool {
         self.of.count.is_none() || self.of.collective.size() == 1
     }
 
-    /// Where a kernel is to leave them, and what follows from them.
+    /// Where a kernel is to write the sums and what is computed from them.
     pub fn to(&mut self) -> BackwardSums<'_> {
         let alone = self.alone();
         BackwardSums {
@@ -295,8 +295,8 @@ impl StatisticsSums<'_> {
         }
     }
 
-    /// Gives the gradients of gamma and beta once a kernel has left them, and returns (3, C), where it is wanted, of
-    /// all workers' sums.
+    /// Gives the gradients of gamma and beta after a kernel has written them, and returns the backward coefficients,
+    /// (3, C), from the sums of all workers, if they are wanted.
     pub fn give(mut self, device: &Device, context: &mut BackwardContext) -> Result<Option<Tensor>> {
         if let Some([dgamma, dbeta]) = self.gradients.take() {
             context.give(self.gamma, dgamma)?;

@@ -1,4 +1,4 @@
-//! What contrastive losses share: the views of all workers, and the figures of a batch.
+//! Code shared by the contrastive losses: the views of all workers, and the figures of a batch.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 use smallvec::SmallVec;
@@ -6,29 +6,29 @@ use smallvec::SmallVec;
 use crate::ops::row_shape;
 use crate::{Collective, DType, EngineError, Result, Tape, Tensor, Var};
 
-/// What a contrastive loss tells about a batch, over the views of all workers.
+/// The figures of a contrastive loss on a batch, over the views of all workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ContrastiveFigures {
     /// The mean loss of an anchor.
     pub loss: f64,
-    /// The share of anchors to which no negative is as similar as the positive.
+    /// The share of anchors whose positive is more similar than every negative.
     pub contrastive_accuracy: f64,
     /// The mean entropy of the softmax over an anchor's candidates, in nats; at most ln(2N - 1).
     pub entropy: f64,
 }
 
-/// What [`ContrastiveFigures`] are made of, where the loss was computed.
+/// The sums behind [`ContrastiveFigures`], on the device that computed the loss.
 #[derive(Debug)]
 pub struct ContrastiveSums {
-    /// [sum of losses, anchors to which no negative is as similar as the positive, sum of entropies], f64, over the
-    /// views of all workers.
+    /// [sum of losses, number of anchors whose positive is more similar than every negative, sum of entropies], f64,
+    /// over the views of all workers.
     pub sums: Tensor,
     /// How many views there are.
     pub views: usize,
 }
 
 impl ContrastiveSums {
-    /// The figures. On a GPU this waits for all that was started.
+    /// The figures. On a GPU this waits for all started work.
     pub fn figures(&self) -> Result<ContrastiveFigures> {
         let mut totals = [0.0; 3];
         self.sums.read(&mut totals)?;
@@ -37,7 +37,7 @@ impl ContrastiveSums {
     }
 }
 
-/// Checks z, (2n, d), and brings the views of all workers together.
+/// Checks z, (2n, d), and gathers the views of all workers.
 pub(super) fn all_views(
     op: &'static str,
     tape: &Tape,
@@ -58,7 +58,7 @@ pub(super) fn all_views(
     Ok((shape, of_all_workers(collective, z.tensor().clone())?))
 }
 
-/// The rows of all workers, by rank, from each one's `own`, of as many.
+/// Gathers the rows of all workers, by rank; each brings the same number of rows, `own`.
 pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result<Tensor> {
     if collective.size() == 1 {
         return Ok(own);
@@ -70,7 +70,7 @@ pub(super) fn of_all_workers(collective: &dyn Collective, own: Tensor) -> Result
     Ok(all)
 }
 
-/// The mean loss, (1), and the sums over all workers, from the sums that `figures` writes of this worker's anchors.
+/// The mean loss, (1), and the sums over all workers. `figures` writes the sums over this worker's anchors.
 pub(super) fn mean(
     tape: &Tape,
     z: &Tensor,

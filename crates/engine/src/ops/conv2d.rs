@@ -1,4 +1,4 @@
-//! 2-D convolution without bias: BatchNorm follows and has one.
+//! 2-D convolution without bias: the BatchNorm that follows has one.
 
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
@@ -11,19 +11,19 @@ pub struct Conv2d {
     pub stride: usize,
     /// Zeros added on every side.
     pub padding: usize,
-    /// Leave per-channel sums of the output for the BatchNorm that follows, while they are in registers.
+    /// Whether to sum the output by channel for the BatchNorm that follows, while the values are in registers.
     pub channel_sums: bool,
 }
 
 /// y (N, P, Q, K) = x (N, H, W, C) convolved (as in PyTorch: correlated) with w (K, R, S, C).
 ///
-/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, on a GPU f16 too, and y is
-/// what x is; w is f32. Products accumulate in f32.
+/// P = (H + 2 padding - R) / stride + 1, rounded down, Q likewise. x may be f32 or bf16, and on a GPU f16, and y has
+/// the type of x; w is f32. Products accumulate in f32.
 pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     let geometry = geometry(x.tensor(), w.tensor(), conv)?;
     let device = x.tensor().device();
     let mut y = Tensor::empty_of(device, &output_shape(&geometry), x.tensor().dtype());
-    // On a GPU a convolution with sums may be another one than that without, and rounds differently.
+    // On a GPU, the convolution with sums may be a different algorithm than the one without, and round differently.
     let summed = conv.channel_sums && (device.is_gpu() || !tape.knows_coefficients());
     let mut sums = summed.then(|| Tensor::empty_of(device, &[2 * geometry.out_channels], DType::F64));
     device.kernels().conv2d_forward(&geometry, x.tensor(), w.tensor(), &mut y, sums.as_mut())?;
@@ -32,7 +32,7 @@ pub fn conv2d(tape: &mut Tape, x: &Var, w: &Var, conv: Conv2d) -> Result<Var> {
     Ok(y.with_channel_sums(sums))
 }
 
-/// What is computed, of operands that belong together.
+/// The geometry of a convolution, after checking that the operands fit together.
 pub(super) fn geometry(x: &Tensor, w: &Tensor, conv: Conv2d) -> Result<Conv2dGeometry> {
     let [batch, in_height, in_width, in_channels] = image_shape("conv2d", x)?;
     let [out_channels, kernel_height, kernel_width, weight_channels] = image_shape("conv2d weights", w)?;
@@ -81,7 +81,7 @@ impl Conv2dBackward {
         }
         if context.wants(0) {
             let (mut dx, write) = context.sum(0, || Tensor::empty_of(&device, self.x.shape(), dy.dtype()));
-            // x is not needed any more: its memory may serve what comes next.
+            // x is not needed any more: its memory can be reused by what follows.
             drop(self.x);
             device.kernels().conv2d_backward_input(&self.geometry, &dy, &self.w, &mut dx, write)?;
             context.give(0, dx)?;

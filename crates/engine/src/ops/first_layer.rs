@@ -1,5 +1,5 @@
-//! A network's first layer, at once where a device has kernels for it: nobody wants the gradient of images, so that
-//! what the convolution puts out need be neither written nor kept.
+//! A network's first layer, fused where a device has kernels for it: the gradient of images is not needed, so that the
+//! convolution's output need be neither written nor kept.
 
 use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare_sums};
 use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};
@@ -7,11 +7,11 @@ use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, ParameterId, Result, Tape, Tensor, Var};
 
 /// ReLU([`batch_norm`] of [`conv2d`] of images (N, H, W, C) with the weights `weight`, (K, R, S, C)): (N, P, Q, K).
-/// Images are given away: nothing but the tape keeps them longer than they are needed.
+/// Takes the images by value, so that nothing but the tape keeps them longer than needed.
 ///
-/// It is done at once where the device has kernels for such images and nobody wants their gradient; in 16 bits, what
-/// the convolution puts out is not rounded then. Anything else than images will do, but inside of a segment that is
-/// checkpointed its gradient must not be wanted: the first run would not know of it.
+/// It is fused if the device has kernels for such images and their gradient is not needed; in 16 bits, the
+/// convolution's output is then not rounded. `images` may be any other tensor, but inside a checkpointed segment its
+/// gradient must not be needed, because the segment's first run does not know that it is.
 ///
 /// # Errors
 /// As [`conv2d`] and [`batch_norm`].

@@ -1,11 +1,11 @@
-//! Fuse, the first step of selective kernels: what both streams have, in one vector an image.
+//! Fuse, the first step of selective kernels: sums up both streams in one vector per image.
 
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{DType, EngineError, Result, Tape, Tensor, Var};
 
-/// The mean over all pixels of x1 + x2, x holding the streams x1 and x2 one behind the other: (N, H, W, 2 C) to (N,
-/// C), in f32 whatever x is. arXiv:1903.06586, equations 1 and 2.
+/// The mean over all pixels of x1 + x2, where x holds the channels of stream x1, then those of x2: (N, H, W, 2 C) to
+/// (N, C), in f32 whatever the type of x. arXiv:1903.06586, equations 1 and 2.
 pub fn fuse(tape: &mut Tape, x: &Var) -> Result<Var> {
     let shape @ [batch, _, _, channels] = image_shape("fuse", x.tensor())?;
     if !channels.is_multiple_of(2) {

@@ -1,10 +1,10 @@
-//! Global average pooling: h, the representation.
+//! Global average pooling, which makes h, the representation.
 
 use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{DType, Result, Tape, Tensor, Var};
 
-/// The mean over all pixels: (N, H, W, C) to (N, C), in f32 whatever x is.
+/// The mean over all pixels: (N, H, W, C) to (N, C), in f32 whatever the type of x.
 pub fn global_avg_pool(tape: &mut Tape, x: &Var) -> Result<Var> {
     let shape @ [batch, _, _, channels] = image_shape("global_avg_pool", x.tensor())?;
     let device = x.tensor().device();

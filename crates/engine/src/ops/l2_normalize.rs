@@ -1,4 +1,4 @@
-//! L2 normalisation: rows onto the unit sphere.
+//! L2 normalisation, which puts rows onto the unit sphere.
 
 use crate::ops::row_shape;
 use crate::tape::BackwardContext;

@@ -4,9 +4,10 @@ use crate::ops::image_shape;
 use crate::tape::BackwardContext;
 use crate::{EngineError, PoolGeometry, Result, Tape, Tensor, Var};
 
-/// The greatest value of each `side` x `side` window, `stride` apart. (N, H, W, C) to (N, P, Q, C).
+/// The maximum of each `side` x `side` window, at stride `stride`. (N, H, W, C) to (N, P, Q, C).
 ///
-/// `padding` are the rows added above and below, and as many columns at the left and at the right; they never win.
+/// `padding` is the number of rows added above and below, and likewise of columns at the left and right; padding is
+/// never the maximum.
 pub fn max_pool(tape: &mut Tape, x: &Var, side: usize, stride: usize, padding: [usize; 2]) -> Result<Var> {
     let [batch, in_height, in_width, channels] = image_shape("max_pool", x.tensor())?;
     let geometry = PoolGeometry { batch, in_height, in_width, channels, side, stride, padding };

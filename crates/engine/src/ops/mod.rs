@@ -1,4 +1,4 @@
-//! The operators, one a file: what it computes, its shapes, its forward and its backward side by side.
+//! The operators, one per file: what each computes, its shapes, and its forward and backward side by side.
 //!
 //! Images are channels last, (N, H, W, C); rows of features are (N, C).
 
@@ -62,16 +62,16 @@ use relu::ReluBackward;
 use select::SelectBackward;
 use softmax_cross_entropy::SoftmaxCrossEntropyBackward;
 
-/// Declares [`Recorded`] with a variant for each operator's backward.
+/// Declares [`Recorded`], with a variant for the backward of each operator.
 macro_rules! recorded {
     ($($name:ident($backward:ty)),* $(,)?) => {
-        /// What an operator leaves on the tape for its backward.
+        /// What an operator keeps on the tape for its backward.
         pub(crate) enum Recorded<'a> {
             $($name($backward),)*
         }
 
         impl Recorded<'_> {
-            /// Computes gradients of the inputs from `dy`, the output's, and hands them to `context` by input number.
+            /// Computes the inputs' gradients from `dy`, the output's, and hands them to `context` by input number.
             pub(crate) fn backward(self, dy: Tensor, context: &mut BackwardContext) -> Result<()> {
                 match self {
                     $(Recorded::$name(operator) => operator.backward(dy, context),)*

@@ -1,5 +1,5 @@
-//! A BatchNorm, its ReLU and the convolution that follows, at once where a device is faster so: what stands between
-//! them is then neither written nor kept.
+//! A BatchNorm, its ReLU and the convolution that follows, fused where a device is faster so: the values between them
+//! are then neither written nor kept.
 
 use simclr_kernels::Write;
 
@@ -8,11 +8,11 @@ use crate::ops::conv2d::{Conv2d, conv2d, geometry, output_shape};
 use crate::tape::BackwardContext;
 use crate::{Conv2dGeometry, DType, Mode, ParameterId, Result, Tape, Tensor, Var};
 
-/// [`conv2d`] of ReLU([`batch_norm`](super::batch_norm) of x), with the weights `weight`. x is given away: nothing
-/// but the tape keeps it longer than it is needed.
+/// [`conv2d`] of ReLU([`batch_norm`](super::batch_norm) of x), with the weights `weight`. Takes x by value, so that
+/// nothing but the tape keeps it longer than needed.
 ///
-/// In training with channel sums the device is asked whether it is faster at once. What the ReLU puts out may then be
-/// rounded on the way, and gradients of the weights are; all else is the same.
+/// In training with channel sums, the device decides whether to fuse. The ReLU's output may then be rounded on the
+/// way, and the gradients of the weights are; everything else is the same.
 pub fn norm_conv2d(
     tape: &mut Tape,
     x: Var,

@@ -1,24 +1,24 @@
-//! The end of a residual block with a shortcut of its own: two BatchNorms, their sum and a ReLU, at once where a device
-//! has kernels for it.
+//! The end of a residual block whose shortcut has a BatchNorm: two BatchNorms, their sum and a ReLU, fused where a
+//! device has kernels for it.
 
 use crate::ops::batch_norm::{BatchNorm, Statistics, batch_norm, prepare};
 use crate::tape::BackwardContext;
 use crate::{EngineError, Mask, Result, Tape, Tensor, Var};
 
-/// What a block's branch is added to, behind a BatchNorm of its own.
+/// What a block's branch is added to: the shortcut, with a BatchNorm of its own.
 #[derive(Debug)]
 pub struct Shortcut<'n>(Held<'n>);
 
 #[derive(Debug)]
 enum Held<'n> {
-    /// The BatchNorm is to come, together with the branch's.
+    /// The BatchNorm is still to be applied, together with the branch's.
     Before(Var, &'n BatchNorm),
-    /// It is done.
+    /// The BatchNorm has been applied.
     Behind(Var),
 }
 
-/// [`batch_norm`] of x for [`norm_pair`]: right away where the device does one after the other, since x may still be
-/// in its caches. x is given away: nothing but the tape keeps it longer than it is needed.
+/// [`batch_norm`] of x for [`norm_pair`]. If the device does not fuse the pair, this applies it right away, while x
+/// may still be in the caches. Takes x by value, so that nothing but the tape keeps it longer than needed.
 ///
 /// # Errors
 /// As [`batch_norm`].
@@ -29,13 +29,13 @@ pub fn norm_shortcut<'n>(tape: &mut Tape, x: Var, norm: &'n BatchNorm) -> Result
     }))
 }
 
-/// ReLU([`batch_norm`] of the branch x + `shortcut`), both (..., C) of one shape and on one device. x is given away,
-/// as the shortcut was.
+/// ReLU([`batch_norm`] of the branch x + `shortcut`), both (..., C), of the same shape and on the same device. Takes
+/// x by value, like the shortcut.
 ///
-/// In 16 bits, where it is done at once, what the shortcut adds is not rounded.
+/// In 16 bits, where the pair is fused, what the shortcut adds is not rounded.
 ///
 /// # Errors
-/// As [`batch_norm`], and where shapes differ.
+/// As [`batch_norm`], and if the shapes differ.
 pub fn norm_pair(tape: &mut Tape, x: Var, norm: &BatchNorm, shortcut: Shortcut) -> Result<Var> {
     let (other, other_norm) = match shortcut.0 {
         Held::Behind(residual) => return batch_norm(tape, &x, norm, Some(&residual), true),
@@ -47,11 +47,11 @@ pub fn norm_pair(tape: &mut Tape, x: Var, norm: &BatchNorm, shortcut: Shortcut) 
     }
     let device = x.tensor().device().clone();
     let at_once = device.kernels().norm_pair_again()?;
-    // In the order of what is one after the other, which is that of their averages.
+    // In the order of the separate operators, which is the order of the averages' updates.
     let second = prepare(tape, &other, other_norm, None)?;
     let first = prepare(tape, &x, norm, None)?;
     let mut y = Tensor::empty_of(&device, x.tensor().shape(), x.tensor().dtype());
-    // Made in vain where nothing is recorded: it is small.
+    // Not needed if nothing is recorded, but small.
     let mut mask = Mask::empty(&device, device.kernels().batch_norm_mask(x.tensor())?);
     let coefficients = [first.coefficients(), second.coefficients()];
     at_once.forward([x.tensor(), other.tensor()], coefficients, &mut y, &mut mask)?;
@@ -75,7 +75,7 @@ impl NormPairBackward<'_> {
         let NormPairBackward { x: [mut x, mut other], mask, statistics: [first, second] } = self;
         let device = dy.device().clone();
         let at_once = device.kernels().norm_pair_again()?;
-        // Both dx are made at once.
+        // One kernel makes both dx.
         let wanted = context.wants(0) || context.wants(3);
         let mut sums = first.sums(&device, context, 1, wanted);
         let mut other_sums = second.sums(&device, context, 4, wanted);

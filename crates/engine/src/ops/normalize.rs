@@ -1,22 +1,24 @@
-//! Images brought to the mean and deviation that a network expects of each channel.
+//! Normalisation of images to the mean and deviation that a network expects of each channel.
 
 use crate::{Device, EngineError, Result, Tape, Tensor, Var};
 
-/// What images are normalised by: a constant of a network.
+/// The constants by which a network normalises its images.
 #[derive(Clone, Debug)]
 pub struct Normalization {
-    /// (4, C), as a BatchNorm's: scale, shift, mean and 1 / deviation.
+    /// (4, C), like a BatchNorm's: scale, shift, mean and 1 / deviation.
     coefficients: Tensor,
 }
 
 impl Normalization {
-    /// By the mean and the deviation of each channel.
+    /// Normalises by the mean and the deviation of each channel.
     ///
     /// # Errors
-    /// Means and deviations of different numbers, or a deviation that is not above 0.
+    /// Different numbers of means and deviations, or a deviation that is not above 0.
     pub fn new(device: &Device, mean: &[f32], deviation: &[f32]) -> Result<Normalization> {
         if mean.len() != deviation.len() || !deviation.iter().all(|&deviation| deviation > 0.0) {
-            let what = format!("means {mean:?} and deviations {deviation:?}, expected as many, above 0");
+            let what = format!(
+                "means {mean:?} and deviations {deviation:?}, expected equal numbers of them, deviations above 0"
+            );
             return Err(EngineError::Value { op: "normalize", what });
         }
         let channels = 0..mean.len();
@@ -26,10 +28,10 @@ impl Normalization {
         Ok(Normalization { coefficients: Tensor::from_vec(device, &[4, mean.len()], values)? })
     }
 
-    /// One value a channel each: y = scale x + shift.
+    /// Scale and shift of y = scale x + shift, one value per channel each.
     ///
     /// # Errors
-    /// Those of bringing them from a GPU.
+    /// Those of copying them from a GPU.
     pub fn scale_and_shift(&self) -> Result<(Vec<f32>, Vec<f32>)> {
         let (mut scale, channels) = (self.coefficients.to_vec()?, self.coefficients.last_dim());
         let shift = scale[channels..2 * channels].to_vec();
@@ -38,7 +40,7 @@ impl Normalization {
     }
 }
 
-/// y = (x - mean) / deviation of images x (N, H, W, C). Nothing flows back to images.
+/// y = (x - mean) / deviation of images x (N, H, W, C). No gradient flows back to the images.
 pub fn normalize(tape: &mut Tape, x: &Var, by: &Normalization) -> Result<Var> {
     let (x, coefficients) = (x.tensor(), &by.coefficients);
     if x.last_dim() != coefficients.last_dim() {

@@ -10,10 +10,10 @@ use crate::{Result, Tape, Tensor, Var};
 /// s(i,k) = z_i . z_k / tau (arXiv:2002.05709, equation 1 and algorithm 1).
 ///
 /// z is (2n, d): the first views of this worker's n images, then their second views, so that i's positive is
-/// i + n modulo 2n. Every worker brings as many. Normalise z first for the paper's cosine similarity. Negatives come
-/// from all workers; each worker's gradient is that of the global loss with respect to its own z, whole.
+/// i + n modulo 2n. Every worker has the same n. Normalise z first for the paper's cosine similarity. Negatives come
+/// from all workers; each worker's gradient is the full gradient of the global loss with respect to its own z.
 ///
-/// The loss has one value; the sums are for people, and nobody waits for them.
+/// The loss has one value; the sums are for reporting, and nothing waits for them.
 ///
 /// # Errors
 /// A z that is not two views each of at least two images; a temperature that is not above 0.

@@ -1,5 +1,5 @@
-//! NT-Logistic and the margin triplet, losses of one positive and one negative at a time, over the views of all
-//! workers.
+//! NT-Logistic and the margin triplet: losses that compare one positive with one negative at a time, over the views of
+//! all workers.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::pair_loss::{MOST_VIEWS, PairLoss, Term};
@@ -11,17 +11,17 @@ use crate::{EngineError, Result, Tape, Tensor, Var};
 /// NT-Logistic (arXiv:2002.05709, table 2): the mean over anchors i of -log sigma(s(i,j)) - log sigma(-s(i,k)),
 /// s(i,k) = z_i . z_k / tau, where j is i's positive, and the second term is the mean over its 2(N - 1) negatives k.
 ///
-/// With `semi_hard` it is that of one negative: the most similar of those that are less similar than the positive
-/// (arXiv:1503.03832), of equals the first; where there is none, the least similar of all. Which one it is counts
-/// as a constant in the gradient. Where two are all but equally similar it hangs on the rounding of z, and the loss
-/// jumps with it: a number of workers other than one, or another instruction set, may then find another.
+/// With `semi_hard`, the second term takes a single negative: the most similar of those that are less similar than
+/// the positive (arXiv:1503.03832), the first of equals; if there is none, the least similar of all. The gradient
+/// treats the choice as a constant. If two negatives are almost equally similar, the choice depends on the rounding
+/// of z, and the loss jumps with it: more than one worker, or another instruction set, may choose differently.
 ///
-/// The paper's own comparison (section 5.1, appendix B.10) takes negatives from the views of one branch alone, for
+/// The paper's own comparison (section 5.1, appendix B.10) takes negatives only from the views of one branch, for
 /// simplicity; here they are those of [`nt_xent`](super::nt_xent()): all views but the anchor and its positive. z,
 /// workers and figures are as there too: z is (2n, d), normalise it first for the paper's cosine similarity, and
-/// each worker's gradient is that of the global loss with respect to its own z, whole.
+/// each worker's gradient is the full gradient of the global loss with respect to its own z.
 ///
-/// The loss has one value; it is 2 ln 2 where all similarities are 0.
+/// The loss has one value; it is 2 ln 2 if all similarities are 0.
 ///
 /// # Errors
 /// A z that is not two views each of at least two images; a temperature that is not above 0; more views than 2^24.
@@ -35,14 +35,14 @@ pub fn nt_logistic(
 }
 
 /// The margin triplet (arXiv:2002.05709, table 2; arXiv:1503.03832): the mean over anchors i, and over the 2(N - 1)
-/// negatives k of each, of max(z_i . z_k - z_i . z_j + m, 0), j being i's positive; with `semi_hard`, of one
-/// negative each, all as in [`nt_logistic`].
+/// negatives k of each, of max(z_i . z_k - z_i . z_j + m, 0), where j is i's positive; with `semi_hard`, over one
+/// negative each. Everything else is as in [`nt_logistic`].
 ///
-/// `margin` m is in units of the similarity z_i . z_k, which lies in [-1, 1] where z is normalised. `temperature`
-/// is that of the figures' entropy and changes nothing else.
+/// `margin` m is in units of the similarity z_i . z_k, which lies in [-1, 1] if z is normalised. `temperature`
+/// affects only the entropy in the figures.
 ///
 /// # Errors
-/// Those of [`nt_logistic`]; a margin that is not 0 or more.
+/// Those of [`nt_logistic`]; a margin that is negative or not finite.
 pub fn margin_triplet(
     tape: &mut Tape,
     z: &Var,
@@ -69,7 +69,7 @@ fn pair_loss(
 ) -> Result<(Var, ContrastiveSums)> {
     let (shape, all) = all_views(op, tape, z, temperature)?;
     if shape.views > MOST_VIEWS {
-        let what = format!("{} views are more than {MOST_VIEWS}", shape.views);
+        let what = format!("there are {} views, at most {MOST_VIEWS} are possible", shape.views);
         return Err(EngineError::Value { op, what });
     }
     let device = z.tensor().device();

@@ -1,11 +1,11 @@
-//! Select, the last step of selective kernels: of each channel of an image, how much of which stream.
+//! Select, the last step of selective kernels: mixes the two streams, channel by channel of each image.
 
 use crate::ops::{image_shape, row_shape};
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// y = a x1 + b x2, where x (N, H, W, 2 C) holds the streams x1 and x2 one behind the other, as do logits (N, 2 C)
-/// l1 and l2, and (a, b) = softmax(l1, l2) of each channel of each image: y (N, H, W, C). arXiv:1903.06586,
+/// y = a x1 + b x2, (N, H, W, C), where x (N, H, W, 2 C) holds the channels of stream x1, then those of x2, logits
+/// (N, 2 C) likewise l1 and l2, and (a, b) = softmax(l1, l2) for each channel of each image. arXiv:1903.06586,
 /// equations 5 and 6.
 pub fn select(tape: &mut Tape, x: &Var, logits: &Var) -> Result<Var> {
     let [batch, height, width, channels] = image_shape("select", x.tensor())?;

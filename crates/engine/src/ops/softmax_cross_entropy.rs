@@ -4,7 +4,7 @@ use crate::ops::row_shape;
 use crate::tape::BackwardContext;
 use crate::{EngineError, Result, Tape, Tensor, Var};
 
-/// The mean over rows of `-log softmax(logits)[label]`; logits are (N, classes), labels N numbers below `classes`.
+/// The mean over rows of `-log softmax(logits)[label]`. Logits are (N, classes), labels N numbers below `classes`.
 /// The result has one value.
 pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> Result<Var> {
     let [rows, classes] = row_shape("softmax_cross_entropy", logits.tensor())?;
@@ -12,7 +12,7 @@ pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u32]) -> R
         return Err(EngineError::shape("softmax_cross_entropy", format!("{rows} labels"), labels.len()));
     }
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
-        let what = format!("label {label} does not fit into {classes} classes");
+        let what = format!("label {label} is out of range: there are {classes} classes");
         return Err(EngineError::Value { op: "softmax_cross_entropy", what });
     }
     let device = logits.tensor().device();

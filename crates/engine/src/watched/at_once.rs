@@ -1,4 +1,4 @@
-//! Operators that some devices do at once.
+//! Watching fused operators, which some devices have.
 
 use super::{BACKWARD_SUMS, FORWARD, INPUT, STATISTICS, WEIGHT, Watch, Watched, bytes};
 use crate::profile::Shape;
@@ -17,7 +17,7 @@ impl<K: Kernels, W: Watch> NormConv2d for Watched<K, W> {
         w: &Tensor,
         y: &mut Tensor,
     ) -> Result<bool> {
-        // A question, which computes nothing of a step.
+        // Not watched: this only asks, and is not part of a step.
         self.inner.norm_conv2d().map_or(Ok(false), |fused| fused.pays(g, x, coefficients, w, y))
     }
 
@@ -83,7 +83,7 @@ impl<K: Kernels, W: Watch> FirstLayer for Watched<K, W> {
         correlations: &mut Tensor,
         to: BackwardSums,
     ) -> Result<()> {
-        // y again, and its gradient's products with images.
+        // Recomputes y, and multiplies its gradient with the images.
         let cost = (2 * g.flops(), bytes([images, w, dy, correlations]));
         self.time((FIRST_LAYER, BACKWARD_SUMS, Shape::window(g)), cost, |k| {
             let kernels = k.first_layer_again(g, images)?;

@@ -4,10 +4,10 @@ use simclr_engine::{Mode, ParameterId, Parameters, Result, SingleProcess, Tape, 
 
 use super::values::uniform;
 
-/// Coordinates tried of each tensor, evenly apart.
+/// The number of coordinates to try in each tensor, evenly spaced.
 const COORDINATES: usize = 64;
 
-/// How a check is made.
+/// The settings of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
     pub mode: Mode,
@@ -18,17 +18,17 @@ pub struct Check {
 }
 
 impl Check {
-    /// For operators linear in each operand: differences are exact for any step, and a large one drowns rounding.
+    /// For operators linear in each operand: differences are exact for any step, and a large step drowns rounding.
     pub const LINEAR: Check = Check { mode: Mode::Train, step: 0.5, tolerance: 1e-5 };
     /// For curved operators: the step balances rounding against curvature.
     pub const CURVED: Check = Check { mode: Mode::Train, step: 4e-3, tolerance: 1e-3 };
 }
 
-/// Compares the gradients of sum of y[i] r[i], y being what `forward` computes and r fixed random weights, with central
-/// differences in every trained parameter. The sum is taken in f64.
+/// Compares the gradients of the sum of y[i] r[i] with central differences in every trained parameter, where y is the
+/// output of `forward` and r are fixed random weights. The sum is taken in f64.
 ///
-/// A coordinate whose step makes some output reach or leave zero, as a ReLU's does at its kink, has no difference to
-/// compare; at most half of them may be such.
+/// A coordinate whose step makes some output reach or leave zero, as at the kink of a ReLU, is not compared; this may
+/// happen for at most half of them.
 pub fn check_gradients(
     what: &str,
     parameters: &Parameters,

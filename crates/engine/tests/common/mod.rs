@@ -1,4 +1,4 @@
-//! What the engine's tests share: reproducible values, a small network, and the check of gradients.
+//! Shared by the engine's tests: reproducible values, a small network, and the check of gradients.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod gradient_check;
@@ -11,15 +11,15 @@ pub fn device() -> Device {
     Device::cpu(2).unwrap()
 }
 
-/// A GPU where there is one, else what stands in for one; none where that cannot be had either, which is said. For
-/// one test at a time: while a step is captured, others of the process may not wait for all work.
+/// A GPU if there is one, else a stand-in for one; `None`, with a message, if the stand-in cannot be built. The guard
+/// admits one test at a time: while one captures a step, others of the process must not wait for all work.
 #[cfg(feature = "cuda")]
 pub fn gpu() -> Option<(Device, std::sync::MutexGuard<'static, ()>)> {
     use std::io::Write as _;
     use std::sync::{Mutex, PoisonError};
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Past what the test harness keeps to itself.
+    // Straight to stderr, which the test harness does not capture.
     let say = |what: &str| drop(writeln!(std::io::stderr(), "SKIPPED {what}"));
     match Device::cuda(0, 2) {
         Ok(device) => return Some((device, alone)),
@@ -38,13 +38,13 @@ pub fn tensor(device: &Device, name: &str, shape: &[usize]) -> Tensor {
     Tensor::from_vec(device, shape, values::uniform(name, len)).unwrap()
 }
 
-/// A trained parameter with values after its name.
+/// A trained parameter with values made from its name.
 pub fn parameter(parameters: &mut Parameters, device: &Device, name: &str, shape: &[usize]) -> ParameterId {
     let value = tensor(device, name, shape);
     parameters.add(name, ParameterKind::Weight, value).unwrap()
 }
 
-/// A trained parameter with the values given.
+/// A trained parameter with the given values.
 pub fn parameter_of(
     parameters: &mut Parameters,
     device: &Device,
@@ -61,11 +61,11 @@ pub fn deviation(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let scale = want.iter().fold(1e-30f32, |m, v| m.max(v.abs()));
     let worst = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs()));
-    // A NaN must not pass for small.
+    // A NaN must not count as small.
     worst.fold(0.0, |m, v| if v.is_nan() { f64::INFINITY } else { f64::max(m, v) }) / f64::from(scale)
 }
 
-/// The bits of values, for comparisons that NaN and -0 must not blur.
+/// The bits of values, for comparisons in which NaN and -0 must count exactly.
 pub fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.as_slice().unwrap().iter().map(|v| v.to_bits()).collect()
 }

@@ -5,7 +5,7 @@ use simclr_engine::{Device, ParameterId, ParameterKind, Parameters, Result, Segm
 
 use super::values::uniform;
 
-/// Side and channels of the images it takes.
+/// The side and the channels of the images that it takes.
 pub const SIZE: usize = 12;
 pub const CHANNELS: usize = 3;
 
@@ -123,7 +123,7 @@ impl Network {
         (builder.parameters, network)
     }
 
-    /// The loss of views (2n, SIZE, SIZE, CHANNELS); each block is a checkpointed segment if so wished.
+    /// The loss of views (2n, SIZE, SIZE, CHANNELS); each block is a checkpointed segment if `checkpoint`.
     pub fn loss<'a>(
         &'a self,
         tape: &mut Tape<'a>,

@@ -1,4 +1,4 @@
-//! First layers: in 16 bits, and of small images, at once.
+//! Fused first layers: in 16 bits, on small images.
 
 use simclr_engine::ops::{self, Conv2d};
 use simclr_engine::{
@@ -10,8 +10,8 @@ use crate::{Setting, TYPES, assert_close, find, norm, outcome, outcome_of, round
 
 const MODES: [Mode; 2] = [Mode::Train, Mode::TrainFrozenNorm];
 
-/// Images (N, H, W, 3) that begin with the same values on both devices. The processor keeps f32: what is done at
-/// once is not rounded in between.
+/// Images (N, H, W, 3), with the same values on both devices. The CPU keeps them in f32, because a fused layer does
+/// not round in between.
 fn images(device: &Device, size: [usize; 3], dtype: DType) -> Tensor {
     let kept = if device.is_gpu() { dtype } else { DType::F32 };
     let [n, h, w] = size;
@@ -23,7 +23,8 @@ fn layer(tape: &mut Tape, parameters: &Parameters, images: Var) -> Result<Var> {
     ops::first_layer(tape, images, find(parameters, "w"), conv, &norm(parameters))
 }
 
-/// A layer of `channels` channels, on a device. Weights are such as `dtype` has: the ReLU lets the same through.
+/// A layer of `channels` channels on a device. Its weights are rounded to `dtype`, so that the ReLU lets the same
+/// values through on both devices.
 fn parameters(device: &Device, channels: usize, with_beta: bool, dtype: DType) -> Parameters {
     let all: [(&str, &[usize]); 2] = [("gamma", &[channels]), ("beta", &[channels])];
     let averages: &[(&str, &[usize])] = &[("mean", &[channels]), ("var", &[channels])];
@@ -50,7 +51,7 @@ fn first_layers_of_small_images() {
         ([2, 7, 35], 128, false),
         ([5, 32, 32], 64, true),
         ([2, 2, 1], 16, false),
-        // There are no kernels for these channels: what is one after the other is rounded in between.
+        // There are no fused kernels for this number of channels: the separate ones round in between.
         ([3, 9, 9], 24, true),
     ] {
         let types = if k == 24 { &TYPES[..1] } else { &TYPES[..] };
@@ -129,7 +130,7 @@ fn a_captured_first_layer_is_computed_each_time() {
         })
         .unwrap();
     step.replay().unwrap();
-    // Once before it was captured, and once again.
+    // The step ran once before it was captured, and once more in the replay.
     let got = total.to_vec().unwrap();
     let want = plain.iter().find(|values| values.len() == got.len()).unwrap();
     assert!(want.iter().any(|dw| *dw != 0.0) && got.iter().zip(want).all(|(got, dw)| *got == dw + dw));

@@ -1,5 +1,5 @@
 //! A GPU against the CPU: every operator's forward and backward, the optimisers, and ten steps of a network. On a
-//! machine without one, what stands in for it computes with the same kernels.
+//! machine without a GPU, a stand-in computes with the same kernels.
 
 #![cfg(feature = "cuda")]
 
@@ -19,19 +19,19 @@ use simclr_engine::{
 
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
 
-/// A tensor rounded to what a GPU computes with, as `device` has it: f16 stays f32 on the processor, which has no
-/// kernels for it.
+/// A tensor rounded to a GPU's `dtype`, in the type that its device computes with: rounded f16 values are f32 on the
+/// CPU, which has no f16 kernels.
 fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     let x = x.cast(dtype).unwrap();
     x.cast(if x.device().is_gpu() { dtype } else { reference(dtype) }).unwrap()
 }
 
-/// What the processor computes with where a GPU does with `dtype`.
+/// The type in which the CPU computes where a GPU uses `dtype`.
 fn reference(dtype: DType) -> DType {
     if dtype == DType::F16 { DType::F32 } else { dtype }
 }
 
-/// Parameters of given names and shapes: activations of type `dtype`, the others f32; averages are not trained.
+/// Names and shapes of parameters: activations get a type `dtype`, the others f32; averages are not trained.
 struct Setting<'s> {
     activations: &'s [(&'s str, &'s [usize])],
     parameters: &'s [(&'s str, &'s [usize])],
@@ -72,7 +72,7 @@ fn outcome(
     outcome_of(tape, y, dtype)
 }
 
-/// The same of what a tape has recorded.
+/// [`outcome`] of a tape that has recorded y.
 fn outcome_of(mut tape: Tape, y: Var, dtype: DType) -> Vec<Vec<f32>> {
     let dy = rounded(&tensor(y.tensor().device(), "dy", y.tensor().shape()), dtype);
     let dy = dy.cast(y.tensor().dtype()).unwrap();
@@ -91,7 +91,7 @@ fn relative_rms(got: &[f32], want: &[f32]) -> f64 {
     (error / size.max(1e-12)).sqrt()
 }
 
-/// Refuses results that are further off than `dtype` allows. A NaN is.
+/// Panics if results are further off than `dtype` allows, as a NaN always is.
 fn assert_close(what: &str, dtype: DType, got: &[Vec<f32>], want: &[Vec<f32>]) {
     let tolerance = match dtype {
         DType::F32 => 1e-5,
@@ -105,7 +105,7 @@ fn assert_close(what: &str, dtype: DType, got: &[Vec<f32>], want: &[Vec<f32>]) {
     }
 }
 
-/// The same on both devices.
+/// Compares the outcomes on both devices.
 fn compare(
     what: &str,
     gpu: &Device,
@@ -195,7 +195,7 @@ fn batch_norm_in_every_form() {
         for mode in [Mode::Train, Mode::TrainFrozenNorm] {
             for form in 0..16 {
                 let (with_beta, with_residual, relu) = (form & 1 > 0, form & 2 > 0, form & 4 > 0);
-                // A residual of which no gradient is wanted.
+                // Whether the residual is a constant, which needs no gradient.
                 let constant = form & 8 > 0;
                 if constant && !with_residual {
                     continue;
@@ -341,7 +341,7 @@ fn optimizers_and_sums() {
                     })
                     .collect();
                 hyper.write(&rule.hyper(0.3, step)).unwrap();
-                // The last step is not sound, and changes nothing.
+                // The last step is unsound, and changes nothing.
                 let mut sums = Tensor::empty_of(device, &[3], DType::F64);
                 sums.write(&[if step == 4 { f64::NAN } else { 5.0 }, 1.0, 2.0]).unwrap();
                 verdict.judge(&sums, &device.squares(&g).unwrap(), 2, None).unwrap();
@@ -365,8 +365,8 @@ fn optimizers_and_sums() {
     assert_close("optimizers", DType::F32, &updated(&gpu), &updated(&cpu));
 }
 
-/// Five steps, of which `overflows` says which have gradients that are not finite, from a scale: what was updated,
-/// |g|, and the scale after each.
+/// Five steps from a scale, with non-finite gradients where `overflows` says so: the updated values and |g|, the scale
+/// after each step, and [sound, steps, skipped].
 fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f32>>, Vec<f32>, [u64; 3]) {
     let rule = Rule::Momentum { momentum: 0.9, decay: 1e-2, nesterov: false };
     let (mut w, mut v) = (tensor(device, "w", &[9]), Tensor::zeros(device, &[9]).unwrap());
@@ -394,7 +394,7 @@ fn scaled_steps(device: &Device, scale: f32, overflows: [bool; 5]) -> (Vec<Vec<f
         loss_scale.update(&verdict).unwrap();
         scales.push(loss_scale.figures().unwrap().scale);
         let norm = verdict.figures().unwrap().gradient_norm;
-        // Infinities have no difference.
+        // A difference of infinities would be NaN.
         results.push(vec![if norm.is_finite() { norm as f32 } else { -1.0 }]);
     }
     let figures = verdict.figures().unwrap();
@@ -413,14 +413,14 @@ fn scaled_gradients_are_taken_or_skipped() {
         (got, scales, figures)
     };
     let (sound, overflow) = (false, true);
-    // Each step that overflows halves the scale, and begins the count towards doubling anew.
+    // Each step that overflows halves the scale and restarts the count towards doubling.
     let steps = [sound, sound, overflow, overflow, sound];
     let (skipping, scales, figures) = both(8.0, steps);
     assert_eq!((scales, figures), (vec![8.0, 16.0, 8.0, 4.0, 4.0], [1, 5, 2]));
     assert_eq!(skipping[3], skipping[1], "|g| of a skipped step is that of the one before");
-    // The scale takes part in nothing else: powers of two are exact.
+    // The scale changes nothing else: powers of two are exact.
     assert_eq!(both(64.0, [sound; 5]).0[..7], both(1.0, [sound; 5]).0[..7]);
-    // Without a scale to lower, it ends.
+    // At a scale of 1, which cannot be lowered, an overflow ends training.
     let (_, scales, figures) = both(2.0, [overflow, overflow, sound, sound, sound]);
     assert_eq!((&scales[..2], figures), (&[1.0, 1.0][..], [0, 1, 1]));
     assert!(LossScale::new(&gpu).unwrap().set(LossScaleFigures { scale: 0.0, steps: 0 }).is_err());
@@ -487,13 +487,13 @@ fn ten_steps_follow_the_cpu() {
     }
 }
 
-/// The gradients of one step, again and again: which parameters' differ is told, since it tells which kernel is to
-/// blame.
+/// Repeats the gradients of one step. A failure names the parameters whose gradients differ, which tells the kernel
+/// that is to blame.
 #[test]
 fn a_step_has_the_same_bits_each_time() {
     let Some((gpu, _alone)) = gpu() else { return };
     let (parameters, network) = Network::new(&gpu);
-    // What stands in for a GPU does the same by its nature.
+    // The stand-in for a GPU is deterministic by nature.
     let times = if Device::cuda(0, 1).is_ok() { 60 } else { 2 };
     for dtype in TYPES {
         let views = tensor(&gpu, "views", &[32, SIZE, SIZE, CHANNELS]).cast(dtype).unwrap();

@@ -1,4 +1,4 @@
-//! Convolutions that normalise as they read.
+//! Convolutions that normalise their input as they read it.
 
 use simclr_engine::ops::{self, Conv2d};
 use simclr_engine::{Arithmetic, DType, Device, Mode, Parameters, Result, SingleProcess, Tape, Tensor, Var};
@@ -6,15 +6,15 @@ use simclr_engine::{Arithmetic, DType, Device, Mode, Parameters, Result, SingleP
 use crate::common::{gpu, tensor};
 use crate::{Setting, TYPES, assert_close, compare, find, norm, outcome, outcome_of, rounded};
 
-/// x (6, 5, 6, 8), a BatchNorm of its channels, and the weights of what follows.
+/// x (6, 5, 6, 8), a BatchNorm of its channels, and the weights of the convolution that follows.
 const NORMALISED: Setting = Setting {
     activations: &[("x", &[6, 5, 6, 8])],
     parameters: &[("gamma", &[8]), ("beta", &[8]), ("w", &[16, 3, 3, 8])],
     averages: &[("mean", &[8]), ("var", &[8])],
 };
 
-/// Without steps that repeat, convolutions may normalise as they read; what stands in for a GPU is slow with six
-/// images unless they do.
+/// Convolutions may normalise as they read only if steps need not be deterministic. The stand-in for a GPU is slow on
+/// six images unless they do.
 fn free(gpu: &Device) {
     gpu.set_arithmetic(Arithmetic { deterministic: false, ..Arithmetic::default() });
 }
@@ -34,7 +34,7 @@ fn convolutions_that_normalise_as_they_read() {
             let what = format!("norm_conv2d /{stride}");
             compare(&what, &gpu, &NORMALISED, mode, &TYPES, |tape, parameters| {
                 let y = normalised(tape, parameters, stride)?;
-                // The sums are of what was put out: a BatchNorm behind it takes them.
+                // The sums are those of the output, for a BatchNorm that follows.
                 assert!(y.channel_sums().is_some());
                 Ok(y)
             });
@@ -47,7 +47,7 @@ fn what_a_convolution_normalises_is_not_kept() {
     let Some((gpu, _alone)) = gpu() else { return };
     let parameters = NORMALISED.on(&gpu, DType::F16);
     let kept = || {
-        // The first time it is found out how.
+        // The first run finds out whether fusing pays.
         normalised(&mut Tape::new(&parameters, Mode::Train, &SingleProcess), &parameters, 1).unwrap();
         let before = gpu.memory().live;
         let mut tape = Tape::new(&parameters, Mode::Train, &SingleProcess);
@@ -57,7 +57,7 @@ fn what_a_convolution_normalises_is_not_kept() {
     let apart = kept();
     free(&gpu);
     let at_once = kept();
-    // A GPU may be faster with one after the other.
+    // A real GPU may be faster with the separate operators.
     let activation = 2 * parameters.get(find(&parameters, "x")).len();
     let on_stand_in = gpu.to_string().contains("stand-in");
     assert!(!on_stand_in || at_once + activation <= apart, "{at_once} bytes instead of {apart}");
@@ -95,7 +95,7 @@ fn a_captured_step_normalises_as_it_reads() {
     for _ in 0..2 {
         step.replay().unwrap();
     }
-    // Once before it was captured, and twice again.
+    // The step ran once before it was captured, and twice in replays.
     let got = total.to_vec().unwrap();
     let want: Vec<f32> = want[4].iter().map(|dw| 3.0 * dw).collect();
     assert_close("a captured step", DType::F16, &[got], &[want]);

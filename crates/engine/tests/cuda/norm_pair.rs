@@ -1,4 +1,4 @@
-//! Pairs of BatchNorms whose sum passes a ReLU.
+//! Fused pairs of BatchNorms, their sum and a ReLU.
 
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{
@@ -10,8 +10,8 @@ use crate::{TYPES, assert_close, find, outcome, outcome_of, rounded};
 
 const MODES: [Mode; 2] = [Mode::Train, Mode::TrainFrozenNorm];
 
-/// Two inputs that begin with the same values on all devices, and a BatchNorm for each, the second without beta. The
-/// processor keeps f32: what is done at once is not rounded in between.
+/// Two inputs, with the same values on all devices, and a BatchNorm for each, the second without beta. The CPU keeps
+/// them in f32, because a fused pair does not round in between.
 fn parameters(device: &Device, shape: &[usize], dtype: DType) -> Parameters {
     let mut parameters = Parameters::new();
     let kept = if device.is_gpu() { dtype } else { DType::F32 };
@@ -80,7 +80,7 @@ fn a_constant_shortcut_leaves_the_others_gradients_as_they_are() {
         let shortcut = ops::norm_shortcut(tape, b, &norms[1])?;
         ops::norm_pair(tape, a, &norms[0], shortcut)
     });
-    // The output; x, gamma and beta of a; x and gamma of b; averages.
+    // In order: the output; x, gamma and beta of a; x and gamma of b; averages.
     assert_eq!((all.len(), some.len()), (10, 9));
     assert!(all[..4] == some[..4] && all[5..] == some[4..]);
 }

@@ -93,7 +93,7 @@ fn a_worker_that_does_something_else_is_noticed() {
         let mut own = vec![1.0; 1 + workers.rank()];
         workers.all_reduce_sum(&mut own).unwrap_err().to_string()
     });
-    assert!(errors[0].contains("worker 1 brought 16 bytes where 8 are due"), "{}", errors[0]);
+    assert!(errors[0].contains("worker 1 sent 16 bytes where 8 were expected"), "{}", errors[0]);
     // Whoever is first to notice may have gone before the other looks.
     assert!(errors[1].contains("worker 0"), "{}", errors[1]);
 }
