@@ -1,10 +1,10 @@
-//! What can go wrong with a network.
+//! The errors of networks.
 
-/// An error of a network's making or running.
+/// An error in making or running a network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NnError {
-    /// A size that no network can have.
+    /// A setting that no network can have.
     #[error("{what}: {problem}")]
     Spec {
         /// Which setting.
@@ -14,14 +14,14 @@ pub enum NnError {
     },
     /// A stored tensor does not fit the network.
     #[error(
-        "tensor {name:?}: the network has {expected:?}, the file {got:?}; is it another encoder or width?"
+        "tensor {name:?}: the network has {expected:?}, the file {got:?}; is it from another encoder or width?"
     )]
     Mismatch {
         /// The parameter.
         name: String,
-        /// Its shape here, as PyTorch would write it.
+        /// Its shape in the network, as PyTorch would write it.
         expected: Vec<usize>,
-        /// Its shape there.
+        /// Its shape in the file.
         got: Vec<usize>,
     },
     /// An error of the engine.

@@ -1,4 +1,4 @@
-//! Projection heads g: from h, which is kept, to z, which the loss sees.
+//! Projection heads g, which map h, which is kept, to z, which the loss sees.
 
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Device, Parameters, Tape, Var};
@@ -7,18 +7,18 @@ use crate::initialize::Initial;
 use crate::layers::{Linear, Maker};
 use crate::{NnError, Result};
 
-/// Which function g is (arXiv:2002.05709, section 4.2).
+/// The form of g (arXiv:2002.05709, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSpec {
-    /// Dense layers, with ReLU between them. With none z = h, one is the linear head, and of nonlinear heads the
-    /// paper's has 2, SimCLR v2's 3.
+    /// The number of dense layers, with ReLU between them: with none z = h, one is the linear head, and of nonlinear
+    /// heads the paper's has 2 and SimCLR v2's 3.
     pub layers: usize,
-    /// Width between the layers; that of h where none is given.
+    /// Width between the layers; that of h if not given.
     pub hidden: Option<usize>,
     /// Width of z.
     pub dim: usize,
-    /// BatchNorm after every dense layer, the last without beta and without ReLU, and no biases: the official code.
-    /// Without it layers have plain biases: the paper.
+    /// Whether a BatchNorm instead of a bias follows every dense layer, the last without beta and without ReLU: the
+    /// official code. Otherwise layers have plain biases: the paper.
     pub batch_norm: bool,
 }
 
@@ -41,11 +41,11 @@ pub struct Head {
 pub struct HeadLayer {
     /// The dense layer.
     pub linear: Linear,
-    /// The BatchNorm behind it, where there is one.
+    /// The BatchNorm after it, if there is one.
     pub norm: Option<BatchNorm>,
     /// Whether a ReLU follows.
     pub relu: bool,
-    /// The width of what it makes.
+    /// The width of its output.
     pub outputs: usize,
 }
 
@@ -70,8 +70,8 @@ impl Head {
         for i in 0..spec.layers {
             let last = i + 1 == spec.layers;
             let outputs = if last { spec.dim } else { spec.hidden.unwrap_or(features) };
-            // A BatchNorm takes any scale out again, so the official code's small deviation stands; plain biases
-            // need outputs of a scale near one, since nothing adapts their rate to a smaller one.
+            // A BatchNorm removes any scale, so the official code's small deviation is fine. Plain biases need outputs
+            // of a scale near one, because nothing adapts their learning rate to a smaller scale.
             let initial = if spec.batch_norm {
                 Initial::Normal { deviation: 0.01 }
             } else {
@@ -90,7 +90,7 @@ impl Head {
         Ok(Head { layers, features })
     }
 
-    /// The same head, whose running averages keep the share `decay` of themselves each step.
+    /// The same head with another decay: the share of itself that a running average keeps each step.
     #[must_use]
     pub fn with_norm_decay(mut self, decay: f32) -> Head {
         self.layers.iter_mut().filter_map(|layer| layer.norm.as_mut()).for_each(|norm| norm.decay = decay);
@@ -102,12 +102,12 @@ impl Head {
         self.dim_after(self.layers.len())
     }
 
-    /// The width of what the first `layers` layers make of h.
+    /// The width of the output of the first `layers` layers.
     pub fn dim_after(&self, layers: usize) -> usize {
         self.layers.iter().take(layers).next_back().map_or(self.features, |layer| layer.outputs)
     }
 
-    /// The layers, in order; none where z = h.
+    /// The layers, in order; none if z = h.
     pub fn layers(&self) -> &[HeadLayer] {
         &self.layers
     }
@@ -117,8 +117,8 @@ impl Head {
         self.forward_first(tape, h, self.layers.len())
     }
 
-    /// What the first `layers` layers, with their BatchNorm and ReLU, make of h (N, features): h itself with 0, z
-    /// with all. Fine-tuning in SimCLR v2 keeps one (arXiv:2006.10029, section 2).
+    /// The output of the first `layers` layers, with their BatchNorm and ReLU, for h (N, features): h itself for 0, z
+    /// for all. Fine-tuning in SimCLR v2 keeps one layer (arXiv:2006.10029, section 2).
     pub fn forward_first(&self, tape: &mut Tape, h: &Var, layers: usize) -> Result<Var> {
         let mut z = h.clone();
         for layer in self.layers.iter().take(layers) {

@@ -6,19 +6,19 @@ use rand_chacha::ChaCha8Rng;
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Initial {
-    /// All the same.
+    /// The same for all values.
     Constant(f32),
-    /// Variance scaling by the fan-in, from a normal law cut at two deviations (Keras' default, used by the
-    /// official code for convolutions): the variance after the cut is 1 / fan-in.
+    /// Variance scaling by the fan-in, from a normal distribution truncated at two deviations (Keras' default, used
+    /// by the official code for convolutions): the variance after truncation is 1 / fan-in.
     VarianceScaling { fan_in: usize },
-    /// A normal law around 0.
+    /// A normal distribution around 0.
     Normal { deviation: f32 },
 }
 
-/// Deviation of a standard normal law that was cut at two deviations.
+/// The deviation of a standard normal distribution truncated at two deviations.
 const CUT_DEVIATION: f64 = 0.879_625_661_034_239_8;
 
-/// `len` values for the parameter `name`: a function of the seed and the name alone, so that adding a layer leaves
+/// `len` values for the parameter `name`. They depend only on the seed and the name, so that adding a layer leaves
 /// the others as they are.
 pub(crate) fn initial_values(initial: Initial, len: usize, seed: u64, name: &str) -> Vec<f32> {
     let mut rng = stream(seed, name);
@@ -34,9 +34,9 @@ pub(crate) fn initial_values(initial: Initial, len: usize, seed: u64, name: &str
     }
 }
 
-/// A random stream of its own for each name.
+/// A separate random stream for each name.
 fn stream(seed: u64, name: &str) -> ChaCha8Rng {
-    // FNV-1a: names differ in few places, and any spread that is the same everywhere will do.
+    // FNV-1a: names differ in few places, and any hash that is the same everywhere will do.
     let hash =
         name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let mut key = [0; 32];
@@ -46,7 +46,7 @@ fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// A standard normal value (Box and Muller).
+/// A standard normal value (Box-Muller).
 fn normal(rng: &mut impl Rng) -> f64 {
     let u: f64 = 1.0 - rng.random::<f64>();
     let v: f64 = rng.random();

@@ -8,10 +8,10 @@ use crate::initialize::{Initial, initial_values};
 
 /// BatchNorm's epsilon.
 const EPSILON: f32 = 1e-5;
-/// What a running average keeps of itself each step.
+/// The share of itself that a running average keeps each step.
 const DECAY: f32 = 0.9;
 
-/// Where a network's parameters are made: under a prefix, from a seed.
+/// Makes a network's parameters on a device, from a seed.
 pub(crate) struct Maker<'p> {
     pub(crate) device: &'p Device,
     pub(crate) seed: u64,
@@ -107,20 +107,20 @@ impl Conv {
         ops::conv2d(tape, x, &w, options)
     }
 
-    /// ReLU(norm(.)) of it. x is images, of which nobody wants the gradient.
+    /// ReLU(norm(convolution of x)), where x is images, whose gradient is not needed.
     pub(crate) fn first(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> simclr_engine::Result<Var> {
         let options = self.options(tape);
         ops::first_layer(tape, x, self.weight, options, norm)
     }
 
-    /// The same of ReLU(norm(x)).
+    /// The convolution of ReLU(norm(x)).
     pub(crate) fn after(&self, tape: &mut Tape, x: Var, norm: &BatchNorm) -> simclr_engine::Result<Var> {
         let options = self.options(tape);
         ops::norm_conv2d(tape, x, norm, self.weight, options)
     }
 
     fn options(&self, tape: &Tape) -> ops::Conv2d {
-        // Only the batch's statistics need the sums; running averages are there already.
+        // Only batch statistics are computed from the sums; running averages need none.
         let channel_sums = tape.mode() == simclr_engine::Mode::Train;
         ops::Conv2d { stride: self.stride, padding: self.padding, channel_sums }
     }
@@ -154,7 +154,7 @@ impl Linear {
         Ok(self.apply(tape, x)?)
     }
 
-    /// The same within a segment of the tape.
+    /// [`Linear::forward`] with the engine's errors, for segments of the tape.
     pub(crate) fn apply(&self, tape: &mut Tape, x: &Var) -> simclr_engine::Result<Var> {
         let w = tape.parameter(self.weight);
         let bias = self.bias.map(|id| tape.parameter(id));

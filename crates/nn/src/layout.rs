@@ -1,4 +1,4 @@
-//! Between memory and files: PyTorch's shapes on disk, channels last in memory.
+//! Conversion between files, in PyTorch's shapes, and memory, channels last.
 
 use simclr_engine::{ParameterId, Parameters, Tensor};
 
@@ -28,7 +28,7 @@ pub fn store_tensor(tensor: &Tensor) -> Result<(Vec<usize>, Vec<f32>)> {
     Ok((shape, stored))
 }
 
-/// Puts stored values, in PyTorch's shape, into a parameter.
+/// Loads stored values, in PyTorch's shape, into a parameter.
 pub fn load_tensor(
     parameters: &mut Parameters,
     id: ParameterId,

@@ -35,5 +35,5 @@ pub use resnet::{
     Stem, StemLayers, Variant,
 };
 
-/// What every fallible function of this crate returns.
+/// The result type of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, NnError>;

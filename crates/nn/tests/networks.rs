@@ -1,4 +1,4 @@
-//! Networks as torchvision has them: names, counts, shapes; and what block memory must not change.
+//! Networks against torchvision's: names, counts, shapes; and that block memory changes no result.
 
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Device, Mode, ParameterId, ParameterKind, Parameters, SingleProcess, Tape, Tensor, Var};
@@ -21,7 +21,7 @@ fn build(spec: &ResNetSpec) -> (ResNet, Parameters) {
     (net, parameters)
 }
 
-/// The same without values.
+/// [`build`] without values.
 fn outline(spec: &ResNetSpec) -> (ResNet, Parameters) {
     let mut parameters = Parameters::new();
     let net = ResNet::new(spec, &Device::dry().unwrap(), 0, &mut parameters).unwrap();
@@ -30,7 +30,7 @@ fn outline(spec: &ResNetSpec) -> (ResNet, Parameters) {
 
 #[test]
 fn parameters_are_those_of_torchvision() {
-    // (depth, values trained without the classifier, width of h); torchvision has no ResNet-200, this is timm's.
+    // (depth, trained values without the classifier, width of h); torchvision has no ResNet-200, this is timm's.
     for (depth, values, features) in [
         (Depth::D18, 11_689_512 - 513_000, 512),
         (Depth::D34, 21_797_672 - 513_000, 512),
@@ -42,7 +42,7 @@ fn parameters_are_those_of_torchvision() {
         let (net, parameters) = outline(&spec(depth, 1.0, Stem::ImageNet));
         assert_eq!((parameters.trained_values(), net.features()), (values, features), "{depth:?}");
     }
-    // Tensors without num_batches_tracked (one a BatchNorm) and without fc.
+    // Tensors without num_batches_tracked (one per BatchNorm) and without fc.
     for (depth, tensors) in [
         (Depth::D18, 122 - 20 - 2),
         (Depth::D34, 218 - 36 - 2),
@@ -81,7 +81,7 @@ fn names_and_stored_shapes_are_those_of_torchvision() {
 fn padding_of_max_pools() {
     let pool = |side, stride, padding| MaxPool { side, stride, padding };
     assert_eq!(pool(3, 2, PoolPadding::All).padding_of(112), [1, 1]);
-    // What TensorFlow's SAME adds.
+    // The padding that TensorFlow's SAME adds.
     for (side, stride, len, expected) in [
         (3, 2, 112, [0, 1]),
         (3, 2, 57, [1, 1]),
@@ -116,7 +116,7 @@ fn names_and_stored_shapes_of_a_resnet_d_are_those_of_timm() {
     // Small images have the stem of the standard network.
     let (_, small) = build(&spec_d(Depth::D18, 0.25, Stem::Small));
     assert!(small.find("conv1.weight").is_some() && small.find("layer2.0.downsample.2.weight").is_some());
-    // As few channels as there can be: half of them are one.
+    // The fewest possible channels: half of them is still one.
     let (_, narrow) = build(&spec_d(Depth::D18, 0.015625, Stem::ImageNet));
     assert_eq!(narrow.get(narrow.find("conv1.3.weight").unwrap()).shape(), [1, 3, 3, 1]);
 }
@@ -125,7 +125,7 @@ fn spec_sk(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
     ResNetSpec { selective_kernels: Some(0.0625), ..spec_d(depth, width, stem) }
 }
 
-/// What the official code makes of `--sk_ratio=0.0625`: as many values as it has without its classifier.
+/// The network of the official code with `--sk_ratio=0.0625`: the same number of values, without its classifier.
 #[test]
 fn selective_kernels_are_those_of_simclr_v2() {
     let (net, parameters) = outline(&spec_sk(Depth::D50, 1.0, Stem::ImageNet));
@@ -146,7 +146,7 @@ fn selective_kernels_are_those_of_simclr_v2() {
         let id = parameters.find(name).unwrap_or_else(|| panic!("{name}"));
         assert_eq!(stored_shape(parameters.get(id)), shape, "{name}");
     }
-    // Three times as wide, the gates of the last stages are wider than the least.
+    // At three times the width, the gates of the last stages are wider than the minimum.
     let (_, largest) = outline(&spec_sk(Depth::D152, 3.0, Stem::ImageNet));
     // 795 million, as table 1 of the paper says.
     assert_eq!(largest.trained_values(), 794_704_160);
@@ -184,7 +184,7 @@ fn sizes_that_cannot_be_are_refused() {
     assert!(Head::new(&head, 16, &device, 0, &mut Parameters::new()).is_err());
 }
 
-/// z and new running averages of every kind of head are those of its layers in a row, which parameters' names tell.
+/// z and the new running averages of every kind of head are those of its layers in a row, found by parameter names.
 #[test]
 fn a_head_is_its_layers_in_a_row() {
     let device = Device::cpu(1).unwrap();
@@ -193,7 +193,7 @@ fn a_head_is_its_layers_in_a_row() {
             let mut parameters = Parameters::new();
             let spec = HeadSpec { layers, hidden: Some(12), dim: 8, batch_norm };
             let head = Head::new(&spec, 16, &device, 0, &mut parameters).unwrap();
-            // Biases are zeros at first.
+            // Biases start at zero, which would hide their effect.
             for id in parameters.ids().collect::<Vec<_>>() {
                 if parameters.kind(id) == ParameterKind::Bias {
                     let values = parameters.get_mut(id).as_mut_slice().unwrap();
@@ -311,7 +311,7 @@ fn normalised_images_are_what_the_network_sees() {
             let x = tape.input(Tensor::from_slice(&device, &[2, 8, 8, 3], images).unwrap());
             net.forward(&mut tape, &x).unwrap().tensor().to_vec().unwrap()
         };
-        // Powers of two: nothing is rounded.
+        // Powers of two, so that nothing is rounded.
         let images: Vec<f32> = (0..2 * 8 * 8 * 3).map(|i| (i % 16) as f32 / 16.0).collect();
         let normal: Vec<f32> =
             images.iter().enumerate().map(|(i, x)| (x - mean[i % 3]) / deviation[i % 3]).collect();
@@ -322,7 +322,7 @@ fn normalised_images_are_what_the_network_sees() {
     assert!(ops::Normalization::new(&device, &mean, &[1.0, 0.0, 1.0]).is_err());
 }
 
-/// Averages that keep all of themselves stay, every one of them; those that keep nothing are the batch's.
+/// With decay 1 every running average stays as it is; with decay 0 it becomes the batch's.
 #[test]
 fn running_averages_keep_what_they_are_told() {
     let (net, parameters) = build(&spec(Depth::D50, 0.0625, Stem::ImageNet));
@@ -352,7 +352,7 @@ fn running_averages_keep_what_they_are_told() {
             assert!((mixed - want).abs() < 1e-5 * (1.0 + want.abs()), "average {i}: {mixed} {want}");
         }
     }
-    // The first BatchNorm's own figures, of what the first convolution puts out.
+    // The first BatchNorm's statistics, from the output of the first convolution.
     let mut tape = Tape::new(&parameters, Mode::Eval, &SingleProcess);
     let images = tape.input(Tensor::from_slice(&device, &[2, 33, 33, 3], &pixels).unwrap());
     let weight = tape.parameter(parameters.find("conv1.weight").unwrap());

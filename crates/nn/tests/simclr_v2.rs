@@ -8,8 +8,8 @@ use simclr_engine::{Device, Mode, ParameterKind, Parameters, SingleProcess, Tape
 use simclr_nn::{Depth, PoolPadding, ResNet, ResNetSpec, Stem, Variant};
 use values::uniform;
 
-/// Allowed relative to the norm: of h, and of gradients, which all layers' roundings reach. PyTorch computed in
-/// 64-bit floats.
+/// Allowed errors relative to the norm: of h, and of gradients, in which the rounding of all layers adds up. PyTorch
+/// computed in f64.
 const H: f64 = 1e-5;
 const GRADIENTS: f64 = 2e-4;
 
@@ -26,7 +26,7 @@ fn spec(settings: &Value) -> ResNetSpec {
     }
 }
 
-/// The script's formulas.
+/// Sets weights by the script's formulas.
 fn set_weights(parameters: &mut Parameters) {
     for id in parameters.ids() {
         let (name, shape) = (parameters.name(id).to_owned(), parameters.get(id).shape().to_vec());

@@ -12,17 +12,17 @@ use crate::layers::{Conv, Maker};
 pub struct Block {
     /// The branch: convolutions with their BatchNorms, and a ReLU between one and the next.
     pub layers: Vec<(Conv, BatchNorm)>,
-    /// What makes one image of the two streams that the convolution [`Block::STREAMS`] puts out, where it does.
+    /// Mixes the two streams that the convolution [`Block::STREAMS`] makes, if it makes two.
     pub selective: Option<SelectiveKernels>,
-    /// The shortcut, where it is not x itself.
+    /// The shortcut, if it is not x itself.
     pub downsample: Option<Downsample>,
 }
 
-/// A shortcut that changes what x has: the mean of windows where there is a pool, a convolution of 1 x 1 and its
+/// A shortcut that changes the shape of x: an average pool, if there is one, a convolution of 1 x 1 and its
 /// BatchNorm.
 #[derive(Clone, Debug)]
 pub struct Downsample {
-    /// What comes before the convolution, whose stride it has.
+    /// The pool before the convolution, with the stride that the convolution would have without it.
     pub pool: Option<AvgPool>,
     /// The convolution.
     pub conv: Conv,
@@ -35,13 +35,13 @@ pub struct Downsample {
 pub struct AvgPool {
     /// Pixels between windows, both ways.
     pub stride: usize,
-    /// Whether what windows have beyond the image counts as zeros; else it does not count.
+    /// Whether pixels of windows beyond the image count as zeros; otherwise they do not count.
     pub zeros: bool,
 }
 
 impl Block {
-    /// Which convolution puts out two streams, where there are selective kernels: the one of 3 x 3 of a bottleneck
-    /// block.
+    /// The index of the convolution that makes two streams if there are selective kernels: the one of 3 x 3 in a
+    /// bottleneck block.
     pub const STREAMS: usize = 1;
 
     /// A block from `inputs` to `outputs` channels, with `inner` between, whose first convolution of 3 x 3 has
@@ -64,7 +64,7 @@ impl Block {
         let mut layers = Vec::new();
         for (i, &(from, to, side, stride)) in plan.iter().enumerate() {
             let conv = maker.conv(&format!("{name}.conv{}", i + 1), (from, to), side, stride)?;
-            // The branch starts as nothing, so that every block starts as its shortcut.
+            // The branch starts at zero, so that every block starts as its shortcut.
             let gamma = if i + 1 == plan.len() { 0.0 } else { 1.0 };
             layers.push((conv, maker.norm(&format!("{name}.bn{}", i + 1), to, gamma, true)?));
         }
@@ -88,7 +88,7 @@ impl Block {
 }
 
 impl Downsample {
-    /// Of the block called `block`.
+    /// The shortcut of the block named `block`.
     fn new(
         maker: &mut Maker,
         block: &str,
@@ -96,13 +96,13 @@ impl Downsample {
         [inputs, outputs]: [usize; 2],
         stride: usize,
     ) -> Result<Downsample> {
-        // Names count the pool too, also where there is nothing for it to do.
+        // The numbers in names count the pool, even if there is none because it would do nothing.
         let (pool, stride, at) = match (spec.variant, spec.pool_padding) {
             (Variant::Standard, _) => (None, stride, 0),
             (Variant::D, PoolPadding::All) => {
                 ((stride > 1).then_some(AvgPool { stride, zeros: false }), 1, 1)
             }
-            // The official code pads with zeros what it halves, and averages by SAME where it does not.
+            // The official code pads with zeros where it halves the image, and uses SAME where it does not.
             (Variant::D, PoolPadding::Same) => (Some(AvgPool { stride, zeros: stride > 1 }), 1, 1),
         };
         let conv = maker.conv(&format!("{block}.downsample.{at}"), (inputs, outputs), 1, stride)?;
@@ -130,7 +130,7 @@ impl<'a> Segment<'a> for Block {
         let mut shortcut =
             self.downsample.as_ref().map(|downsample| downsample.forward(tape, x)).transpose()?;
         let mut y = x.clone();
-        // The BatchNorm that the next convolution may do as it reads.
+        // The BatchNorm that may be fused with the next convolution.
         let mut before: Option<&BatchNorm> = None;
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
             y = match before.take() {

@@ -27,8 +27,8 @@ pub enum Memory {
     Blocks,
 }
 
-/// A ResNet without classifier: images (N, S, S, 3) in [0, 1] to h (N, features), by stem, blocks and the mean over
-/// all pixels.
+/// A ResNet without a classifier: maps images (N, S, S, 3) in [0, 1] to h (N, features), by a stem, blocks and the
+/// mean over all pixels.
 #[derive(Clone, Debug)]
 pub struct ResNet {
     stem: StemLayers,
@@ -61,19 +61,19 @@ impl ResNet {
         Ok(ResNet { stem, blocks, features: inputs, memory: Memory::Full })
     }
 
-    /// The same network, keeping less for backward.
+    /// The same network, keeping what `memory` says for backward.
     pub fn with_memory(self, memory: Memory) -> ResNet {
         ResNet { memory, ..self }
     }
 
-    /// The same network, whose running averages keep the share `decay` of themselves each step.
+    /// The same network with another decay: the share of itself that a running average keeps each step.
     pub fn with_norm_decay(mut self, decay: f32) -> ResNet {
         let blocks = self.blocks.iter_mut().flat_map(Block::norms_mut);
         blocks.chain(self.stem.norms_mut()).for_each(|norm| norm.decay = decay);
         self
     }
 
-    /// The same network, which normalises its images first: a convolution pads them with the mean then, not with black.
+    /// The same network, normalising its images first: a convolution then pads them with the mean, not with black.
     pub fn with_normalization(mut self, normalization: Option<Normalization>) -> ResNet {
         self.stem.normalization = normalization;
         self
@@ -84,7 +84,7 @@ impl ResNet {
         self.features
     }
 
-    /// What stands before the blocks.
+    /// The layers before the blocks.
     pub fn stem(&self) -> &StemLayers {
         &self.stem
     }
@@ -103,7 +103,7 @@ impl ResNet {
         Ok(ops::global_avg_pool(tape, &x)?)
     }
 
-    /// Runs a part of the network, of which backward finds all or the input.
+    /// Runs a part of the network, keeping all its activations or only its input for backward.
     fn part<'a>(&self, tape: &mut Tape<'a>, x: &Var, part: &'a dyn Segment<'a>) -> Result<Var> {
         Ok(match self.memory {
             Memory::Full => part.forward(tape, std::slice::from_ref(x))?,

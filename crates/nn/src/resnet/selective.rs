@@ -1,5 +1,4 @@
-//! Selective kernels (arXiv:1903.06586) in the form of SimCLR v2 (arXiv:2006.10029): both streams have windows of 3
-//! x 3.
+//! Selective kernels (arXiv:1903.06586) in the form of SimCLR v2 (arXiv:2006.10029): both streams have 3 x 3 windows.
 
 use simclr_engine::ops::{self, BatchNorm};
 use simclr_engine::{Tape, Var};
@@ -8,24 +7,24 @@ use crate::Result;
 use crate::initialize::Initial;
 use crate::layers::{Linear, Maker};
 
-/// Channels that are squeezed to, at least.
+/// The minimum number of channels after squeezing.
 const LEAST: usize = 32;
 
-/// What mixes two streams of channels, which one convolution of twice as many makes: of each image, how much of
-/// which stream each channel has, by the softmax of `select` of ReLU of `norm` of `reduce` of the streams' mean.
+/// Mixes the two C-channel streams of one 2C-channel convolution. The streams' weights in each channel of each image
+/// are the softmax of `select`(ReLU(`norm`(`reduce`(m)))), where m is the mean over pixels of the streams' sum.
 #[derive(Clone, Debug)]
 pub struct SelectiveKernels {
-    /// From C channels to few.
+    /// From C channels to fewer.
     pub reduce: Linear,
-    /// The BatchNorm of these.
+    /// The BatchNorm of the fewer channels.
     pub norm: BatchNorm,
-    /// From few to 2 C logits, of the first stream, then of the second.
+    /// From the fewer channels to 2 C logits: those of the first stream, then those of the second.
     pub select: Linear,
 }
 
 impl SelectiveKernels {
-    /// Of streams of `channels` channels, squeezed to the share `ratio` of them. Named as in timm, where a layer
-    /// has its own name.
+    /// Makes the gate for streams of `channels` channels, squeezed to the share `ratio` of them. Named as in timm,
+    /// where a layer has its own name.
     pub(super) fn new(
         maker: &mut Maker,
         name: &str,
@@ -41,7 +40,7 @@ impl SelectiveKernels {
         })
     }
 
-    /// To how many channels a gate of so many squeezes, at this share of them.
+    /// The number of channels to which a gate squeezes `channels` channels, at the share `ratio`.
     pub fn squeezed(channels: usize, ratio: f64) -> usize {
         ((channels as f64 * ratio) as usize).max(LEAST)
     }

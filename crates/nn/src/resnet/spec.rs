@@ -73,30 +73,30 @@ pub enum Variant {
 /// A ResNet's shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResNetSpec {
-    /// Layers.
+    /// The number of layers.
     pub depth: Depth,
-    /// Multiplies all channels; 1 has 64 in the first stage. Fractions make small networks. One of
+    /// Multiplies the numbers of channels; 1 has 64 in the first stage. Fractions make small networks. Within
     /// [`ResNetSpec::WIDTHS`].
     pub width: f64,
     /// What stands before the blocks.
     pub stem: Stem,
-    /// How it goes down to smaller images.
+    /// How the network downsamples.
     pub variant: Variant,
-    /// Selective kernels in the place of the 3 x 3 convolutions of bottleneck blocks, whose gates squeeze channels
-    /// to this share: 0.0625 in SimCLR v2, from 0 to 1.
+    /// Replaces the 3 x 3 convolutions of bottleneck blocks by selective kernels, whose gates squeeze channels to
+    /// this share, from 0 to 1: 0.0625 in SimCLR v2.
     pub selective_kernels: Option<f64>,
-    /// A projection shortcut in the first block of every stage, as the official code has, also where sizes do not
-    /// change (torchvision's ResNet-18 and 34 have none in the first stage).
+    /// Whether the first block of every stage has a projection shortcut even where sizes do not change, as in the
+    /// official code (torchvision's ResNet-18 and 34 have none in the first stage).
     pub projection_shortcuts: bool,
     /// How the max pool of [`Stem::ImageNet`] is padded, and what a shortcut of [`Variant::D`] averages.
     pub pool_padding: PoolPadding,
 }
 
 impl ResNetSpec {
-    /// The widths that a network can have: from 1 channel in the first stage to 1024.
+    /// The allowed widths: from 1 channel in the first stage to 1024.
     pub const WIDTHS: RangeInclusive<f64> = 1.0 / 64.0..=16.0;
 
-    /// What else there is to decide as torchvision decides it.
+    /// A network that is torchvision's in everything else.
     pub fn new(depth: Depth, width: f64, stem: Stem) -> ResNetSpec {
         let (variant, pool_padding) = (Variant::Standard, PoolPadding::All);
         ResNetSpec {
@@ -110,12 +110,13 @@ impl ResNetSpec {
         }
     }
 
-    /// That there is such a network.
+    /// Checks that there is such a network.
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |what, problem| Err(NnError::Spec { what, problem });
         if !Self::WIDTHS.contains(&self.width) {
             let (least, most) = (Self::WIDTHS.start(), Self::WIDTHS.end());
-            let problem = format!("{} must be from {least} (one channel at first) to {most}", self.width);
+            let problem =
+                format!("{} must be from {least} (one channel in the first stage) to {most}", self.width);
             return refuse("encoder.width", problem);
         }
         match self.selective_kernels {

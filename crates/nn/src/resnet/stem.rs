@@ -1,4 +1,4 @@
-//! What stands before the blocks.
+//! The stem: the layers before the blocks.
 
 use simclr_engine::ops::{self, BatchNorm, Normalization};
 use simclr_engine::{Segment, Tape, Var};
@@ -7,14 +7,14 @@ use super::{PoolPadding, ResNetSpec, Stem, Variant};
 use crate::Result;
 use crate::layers::{Conv, Maker};
 
-/// What stands before the first block: convolutions, each with BatchNorm and ReLU, and a max pool where there is one.
+/// The layers before the first block: convolutions, each with BatchNorm and ReLU, and possibly a max pool.
 #[derive(Clone, Debug)]
 pub struct StemLayers {
-    /// What is done to images first, where anything is.
+    /// The normalisation of images, if any.
     pub normalization: Option<Normalization>,
     /// The convolutions with their BatchNorms.
     pub layers: Vec<(Conv, BatchNorm)>,
-    /// What follows the last ReLU.
+    /// The pool after the last ReLU, if any.
     pub pool: Option<MaxPool>,
 }
 
@@ -47,8 +47,8 @@ impl StemLayers {
     /// From images of 3 channels to `channels`.
     pub(super) fn new(maker: &mut Maker, spec: &ResNetSpec, channels: usize) -> Result<StemLayers> {
         let inner = (channels / 2).max(1);
-        // Names as timm counts them, where a ReLU stands between one pair and the next; channels, side and stride
-        // of each convolution.
+        // Names with timm's numbers, which also count the ReLU between one pair and the next; then channels, side
+        // and stride of each convolution.
         let plan: &[(&str, &str, [usize; 2], usize, usize)] = match (spec.stem, spec.variant) {
             (Stem::Small, _) => &[("conv1", "bn1", [3, channels], 3, 1)],
             (Stem::ImageNet, Variant::Standard) => &[("conv1", "bn1", [3, channels], 7, 2)],
