@@ -3,7 +3,7 @@
 use crate::MetricsError;
 use crate::error::check_labels;
 
-/// The class of the highest score; of equals the lowest. 0 where there are no scores.
+/// The class with the highest score, in a tie the lowest such class. 0 if there are no scores.
 pub fn likeliest(scores: &[f32]) -> u32 {
     let mut best = 0;
     for (class, score) in scores.iter().enumerate() {
@@ -14,7 +14,7 @@ pub fn likeliest(scores: &[f32]) -> u32 {
     best as u32
 }
 
-/// Fraction of rows whose label is among the `k` highest scores; 0 where there are no rows.
+/// Fraction of rows whose label is among the `k` highest scores; 0 if there are no rows.
 ///
 /// `scores` is row-major, one row of `classes` scores per label, higher meaning likelier. Of equal scores the
 /// lower class ranks first; a label whose score is NaN is a miss.
@@ -53,7 +53,7 @@ impl ClassCounts {
     /// Counts predictions against labels.
     ///
     /// # Errors
-    /// The two differ in length, or one of either is not below `classes`.
+    /// The two differ in length, or a prediction or a label is not below `classes`.
     pub fn new(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Self, MetricsError> {
         check_pairs(predictions, labels, classes)?;
         let mut counts = ClassCounts { images: vec![0; classes], recognised: vec![0; classes] };
@@ -75,30 +75,30 @@ impl ClassCounts {
         both.map(|(&right, &images)| (images > 0).then(|| right as f64 / images as f64)).collect()
     }
 
-    /// Mean of [`ClassCounts::per_class`] over the classes that have images; 0 where none has.
+    /// Mean of [`ClassCounts::per_class`] over the classes that have images; 0 if none has.
     pub fn mean_per_class(&self) -> f64 {
         let present: Vec<f64> = self.per_class().into_iter().flatten().collect();
         present.iter().sum::<f64>() / present.len().max(1) as f64
     }
 
-    /// The 95 % interval of [`ClassCounts::accuracy`], as [`wilson`] has it.
+    /// The 95 % interval of [`ClassCounts::accuracy`], by [`wilson`].
     pub fn interval(&self) -> [f64; 2] {
         wilson(self.recognised.iter().sum(), self.images.iter().sum())
     }
 
-    /// Fraction of all images that were recognised; 0 where there are none.
+    /// Fraction of all images that were recognised; 0 if there are none.
     pub fn accuracy(&self) -> f64 {
         self.recognised.iter().sum::<u64>() as f64 / self.images.iter().sum::<u64>().max(1) as f64
     }
 }
 
-/// What a fraction of `images` may be where of so many `right` were found to be: the 95 % interval of Wilson (1927),
-/// which holds for few images too, and for fractions near 0 and 1. (0, 1) where there are no images.
+/// The 95 % interval of the true fraction when `right` of `images` were found right, by Wilson (1927): it holds for
+/// few images too, and for fractions near 0 and 1. [0, 1] if there are no images.
 pub fn wilson(right: u64, images: u64) -> [f64; 2] {
     if images == 0 {
         return [0.0, 1.0];
     }
-    /// Of the normal distribution, 2.5 % lie above so many deviations.
+    /// 2.5 % of the normal distribution lie above this many standard deviations.
     const Z: f64 = 1.959_963_984_540_054;
     let n = images as f64;
     let p = right as f64 / n;
@@ -107,7 +107,7 @@ pub fn wilson(right: u64, images: u64) -> [f64; 2] {
     [centre - half, centre + half].map(|end| (end / (1.0 + Z * Z / n)).clamp(0.0, 1.0))
 }
 
-/// How many images of each class (rows) were taken for each class (columns): `classes` squared numbers.
+/// How many images of each class (rows) were predicted to be of each class (columns): `classes` squared numbers.
 ///
 /// # Errors
 /// As [`ClassCounts::new`].
@@ -120,7 +120,7 @@ pub fn confusion(predictions: &[u32], labels: &[u32], classes: usize) -> Result<
     Ok(counts)
 }
 
-/// That there is a prediction for each label, and that all are below `classes`.
+/// Checks that there is a prediction for each label, and that all are below `classes`.
 fn check_pairs(predictions: &[u32], labels: &[u32], classes: usize) -> Result<(), MetricsError> {
     check_labels(predictions.len(), labels, classes)?;
     check_labels(labels.len(), predictions, classes)
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn intervals_are_those_of_wilson() {
-        // The formula in Python.
+        // Computed by the formula in Python.
         for (right, images, expected) in [
             (0, 10, [0.0, 0.277_532_799_862_889_1]),
             (5, 10, [0.236_593_090_512_564_22, 0.763_406_909_487_435_8]),

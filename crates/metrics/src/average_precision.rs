@@ -2,8 +2,8 @@
 
 use crate::MetricsError;
 
-/// Average precision as PASCAL VOC2007 has it: the mean, over recalls 0, 0.1, ..., 1, of the best precision at
-/// that recall or more. `None` when nothing is relevant.
+/// Average precision as defined by PASCAL VOC2007: the mean, over recalls 0, 0.1, ..., 1, of the best precision at
+/// that recall or more. `None` if nothing is relevant.
 ///
 /// `scores` are higher for images likelier to be `relevant`; images of equal score are retrieved together.
 ///
@@ -18,7 +18,7 @@ pub fn eleven_point_average_precision(
         return Ok(None);
     }
     let best_at = |tenths: usize| {
-        // In whole numbers: 0.1 has no exact form to compare a recall with.
+        // In whole numbers, because a recall cannot be compared exactly with 0.1.
         let reached = curve.points.iter().filter(|point| 10 * point.hits >= tenths * curve.relevant);
         reached.map(Point::precision).fold(0.0, f64::max)
     };
@@ -26,12 +26,12 @@ pub fn eleven_point_average_precision(
 }
 
 /// Mean of [`eleven_point_average_precision`] over the classes that some image shows: the mAP of PASCAL VOC2007. 0
-/// where no class is shown.
+/// if no class is shown.
 ///
-/// `scores` and `shown` are row-major, `classes` values an image.
+/// `scores` and `shown` are row-major, with `classes` values per image.
 ///
 /// # Errors
-/// The two differ in length or are no whole rows, or a score is NaN.
+/// The two differ in length or are not whole rows, or a score is NaN.
 pub fn eleven_point_map(scores: &[f32], shown: &[bool], classes: usize) -> Result<f64, MetricsError> {
     if scores.len() != shown.len() || !scores.len().is_multiple_of(classes.max(1)) {
         return Err(MetricsError::Shape {
@@ -58,7 +58,7 @@ struct Curve {
     relevant: usize,
 }
 
-/// What is retrieved down to some score.
+/// The images retrieved down to some score.
 struct Point {
     retrieved: usize,
     hits: usize,
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_mean_over_classes_leaves_out_those_that_nothing_shows() {
-        // Class 0 as by hand, 28/33; class 1 found at once; class 2 on no image.
+        // Class 0 as by hand, 28/33; class 1 is retrieved first; class 2 is on no image.
         let scores =
             [0.9, 0.1, 0.5, /**/ 0.8, 0.9, 0.5, /**/ 0.7, 0.2, 0.5, /**/ 0.1, 0.3, 0.5];
         let [t, f] = [true, false];

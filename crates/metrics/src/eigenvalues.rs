@@ -15,7 +15,7 @@ pub(crate) fn symmetric_eigenvalues(mut matrix: Vec<f64>, n: usize) -> Vec<f64> 
     diagonal
 }
 
-/// Reduces `matrix` to tridiagonal form with the same eigenvalues: the diagonal (n) and the values beside it
+/// Reduces `matrix` to tridiagonal form with the same eigenvalues. Returns the diagonal (n) and the values beside it
 /// (n, the last one 0).
 fn tridiagonal(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
@@ -57,7 +57,7 @@ fn tridiagonal(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>) {
     (diagonal, beside)
 }
 
-/// Eight sums side by side, so that the loop runs on vectors and its order is fixed.
+/// The dot product, in eight partial sums, so that the loop vectorises and its order is fixed.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -70,14 +70,14 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Turns `diagonal` into the eigenvalues of the tridiagonal matrix; `beside` is used up.
+/// Turns `diagonal` into the eigenvalues of the tridiagonal matrix; overwrites `beside`.
 fn implicit_ql(diagonal: &mut [f64], beside: &mut [f64]) {
     let n = diagonal.len();
     // A value beside the diagonal this small changes no eigenvalue by more than rounding does.
     let largest = diagonal.iter().chain(beside.iter()).fold(0.0, |most: f64, x| most.max(x.abs()));
     let negligible = largest * f64::EPSILON;
     for start in 0..n {
-        // Two or three rounds are usual; the bound only keeps a loop from depending on that.
+        // Two or three rounds are usual; the bound only makes sure that the loop ends.
         for _ in 0..50 {
             let end = (start..n - 1).find(|&i| beside[i].abs() <= negligible).unwrap_or(n - 1);
             if end == start {
@@ -100,7 +100,7 @@ fn ql_sweep(diagonal: &mut [f64], beside: &mut [f64], start: usize, end: usize) 
         let r = f.hypot(g);
         beside[i + 1] = r;
         if r == 0.0 {
-            // The block splits here; what is left of it is taken up by the next round.
+            // The block splits here; the next round takes up what is left of it.
             diagonal[i + 1] -= shift;
             beside[end] = 0.0;
             return;

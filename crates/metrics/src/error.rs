@@ -1,4 +1,4 @@
-//! What can be wrong with the input of a figure.
+//! Errors in the input of a figure.
 
 /// Why a figure cannot be computed from what was given.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum MetricsError {
         /// What was given.
         got: usize,
     },
-    /// There is nothing to compute from.
+    /// There is too little to compute from.
     #[error("{what}: at least {least} needed, got {got}")]
     TooFew {
         /// What there is too little of.
@@ -30,7 +30,7 @@ pub enum MetricsError {
         /// The first such row.
         row: usize,
     },
-    /// A label outside of the classes.
+    /// A label that is not one of the classes.
     #[error("labels: row {row} is of class {label}, but there are {classes} classes (0 to {})", .classes.saturating_sub(1))]
     Label {
         /// The first such row.

@@ -55,7 +55,7 @@ impl<'a> Features<'a> {
         self.values
     }
 
-    /// The values of row `row`. Panics when there is no such row.
+    /// The values of row `row`. Panics if there is no such row.
     pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.dim..][..self.dim]
     }

@@ -1,14 +1,14 @@
-//! The weighted nearest-neighbour classifier that self-supervised encoders are judged by.
+//! The weighted nearest-neighbour classifier by which self-supervised encoders are judged.
 
 use crate::error::{check_labels, check_temperature};
 use crate::{Features, MetricsError, nearest_neighbours};
 use rayon::prelude::*;
 
 /// A kNN classifier: each of the `k` most similar training images votes for its class with weight
-/// exp(s / temperature), s its cosine similarity (Wu et al. 2018, section 3.4).
+/// exp(s / temperature), where s is its cosine similarity (Wu et al. 2018, section 3.4).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Knn {
-    /// How many neighbours vote; all of them where there are fewer.
+    /// How many neighbours vote; all training images if there are fewer.
     pub k: usize,
     /// The temperature of the weights, above 0.
     pub temperature: f64,
@@ -21,27 +21,27 @@ impl Default for Knn {
     }
 }
 
-/// What a kNN classifier made of a test set.
+/// The result of a kNN classifier on a test set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KnnOutcome {
-    /// Fraction of test images whose class got most votes.
+    /// Fraction of test images whose class got the most votes.
     pub top1: f64,
-    /// Fraction whose class is among the five with most votes. A class without a vote is never among them.
+    /// Fraction whose class is among the five with the most votes. A class without votes is never among them.
     pub top5: f64,
-    /// The class with most votes, for every test image; of equals the lower number.
+    /// The class with the most votes, for every test image; in a tie, the one with the lowest number.
     pub predictions: Vec<u32>,
 }
 
 impl Knn {
-    /// The usual one where there are `images` training images: a tenth of them, at least one and at most the 200 that
-    /// the field reports, which that is from 2,000 images on. The nearest of few images are to decide, not the class
-    /// that has most of them.
+    /// The usual classifier for `images` training images: k is a tenth of them, at least one and at most the 200 that
+    /// the field reports, which it reaches at 2,000 images. Among few images, the nearest should decide, not the class
+    /// with the most images.
     pub fn among(images: usize) -> Knn {
         let usual = Knn::default();
         Knn { k: (images / 10).clamp(1, usual.k), ..usual }
     }
 
-    /// Classifies the test features and compares with their labels.
+    /// Classifies the test features and compares the predictions with their labels.
     ///
     /// # Errors
     /// No training or no test rows, labels that do not fit the rows or the classes, `k` 0, or a temperature that is
@@ -73,10 +73,10 @@ impl Knn {
         })
     }
 
-    /// The up to five classes with most votes for every query, best first; never empty.
+    /// For every query, up to five classes with the most votes, best first; never empty.
     ///
     /// # Errors
-    /// As [`Knn::evaluate`], of what concerns the training set and the settings.
+    /// Those of [`Knn::evaluate`] that concern the training set and the settings.
     pub fn rank(
         &self,
         train: Features,
@@ -91,7 +91,7 @@ impl Knn {
             || vec![0f64; classes],
             |votes, query| {
                 votes.fill(0.0);
-                // Relative to the nearest, so that no temperature overflows; the ranking is the same.
+                // Relative to the nearest, so that no temperature makes it overflow; the ranking is the same.
                 let nearest = f64::from(neighbours.similarities(query)[0]);
                 for (&index, &similarity) in
                     neighbours.indices(query).iter().zip(neighbours.similarities(query))
@@ -106,7 +106,7 @@ impl Knn {
     }
 }
 
-/// The five largest of `votes` that are above 0, largest first, of equals the lower class first.
+/// The classes of the five largest of `votes` above 0, largest first; in a tie, the lower class first.
 fn best_five(votes: &[f64]) -> Vec<u32> {
     let mut best: Vec<u32> = Vec::with_capacity(6);
     for (class, &vote) in votes.iter().enumerate().filter(|(_, vote)| **vote > 0.0) {
@@ -142,7 +142,7 @@ mod tests {
         let query = Features::new(&[2.0, 0.0], 2).unwrap();
         let outcome = knn.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
         assert_eq!(outcome, KnnOutcome { top1: 1.0, top5: 1.0, predictions: vec![1] });
-        // At a high temperature they count alike.
+        // At a high temperature all neighbours count alike.
         let flat = Knn { k: 4, temperature: 100.0 };
         let outcome = flat.evaluate(train, &[1, 0, 0, 0], query, &[1], 2).unwrap();
         assert_eq!((outcome.top1, outcome.top5), (0.0, 1.0));

@@ -6,16 +6,16 @@
 //!
 //! | file | figures |
 //! |---|---|
-//! | `neighbours`, `nearest_so_far` | exact cosine nearest neighbours; among rows that come a block at a time |
+//! | `neighbours`, `nearest_so_far` | exact cosine nearest neighbours, of all rows or of one block after another |
 //! | `knn` | the weighted kNN classifier |
 //! | `accuracy` | top-k, its interval, per class, mean per class, confusion |
 //! | `rank_me` | effective rank of features |
 //! | `alignment`, `uniformity`, `spread` | geometry of the projections on the sphere |
 //! | `pairs` | NT-Xent, contrastive accuracy and entropy of held-out pairs |
 //! | `average_precision` | VOC 11-point, and its mean over classes |
-//! | `features` | their matrix, checked |
-//! | `eigenvalues` | those of a symmetric matrix, for `rank_me` |
-//! | `error` | what can be wrong with the input |
+//! | `features` | the matrix of features, checked |
+//! | `eigenvalues` | eigenvalues of a symmetric matrix, for `rank_me` |
+//! | `error` | errors in the input |
 
 #![forbid(unsafe_code)]
 

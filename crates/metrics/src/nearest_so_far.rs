@@ -1,10 +1,10 @@
-//! Nearest neighbours among rows that come a block at a time.
+//! Nearest neighbours among rows that are added block by block.
 
 use crate::neighbours::{Candidate, search};
 use crate::{Features, MetricsError, Neighbours};
 
-/// The rows most similar to each query among those that have come: only the queries and what is nearest to them is
-/// held.
+/// The rows most similar to each query among those added so far. Only the queries and their nearest rows are held in
+/// memory.
 #[derive(Debug, Clone)]
 pub struct NearestSoFar {
     /// Of unit length.
@@ -17,7 +17,7 @@ pub struct NearestSoFar {
 }
 
 impl NearestSoFar {
-    /// The `k` nearest to each row of `queries` are sought.
+    /// Starts a search for the `k` rows nearest to each row of `queries`.
     ///
     /// # Errors
     /// `k` is 0.
@@ -29,10 +29,10 @@ impl NearestSoFar {
         Ok(NearestSoFar { queries: queries.normalised(), dim: queries.dim(), k, rows: 0, found })
     }
 
-    /// Looks at the next rows.
+    /// Adds the next rows.
     ///
     /// # Errors
-    /// They have another number of values than the queries, or are more than 2^32 - 1 in all.
+    /// The rows have another number of values than the queries, or there are more than 2^32 - 1 of them in total.
     pub fn add(&mut self, block: Features) -> Result<(), MetricsError> {
         if block.dim() != self.dim {
             return Err(MetricsError::Shape { what: "values per row", expected: self.dim, got: block.dim() });
@@ -58,10 +58,10 @@ impl NearestSoFar {
         Ok(())
     }
 
-    /// What was found.
+    /// The neighbours found.
     ///
     /// # Errors
-    /// No row has come.
+    /// No rows were added.
     pub fn finish(self) -> Result<Neighbours, MetricsError> {
         if self.rows == 0 {
             return Err(MetricsError::TooFew { what: "rows to search", least: 1, got: 0 });
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn blocks_or_all_at_once() {
         let (dim, rows) = (5, 700);
-        // Few values, so that many rows are equally similar.
+        // Few distinct values, so that many rows are equally similar.
         let value = |i: usize| (i.wrapping_mul(2_654_435_761) >> 9) as f32 % 3.0 - 1.0;
         let base: Vec<f32> = (0..rows * dim).map(value).collect();
         let features = |values| Features::new(values, dim).unwrap();

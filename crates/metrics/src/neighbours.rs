@@ -1,8 +1,8 @@
 //! Exact nearest neighbours by cosine similarity.
 //!
-//! Similarities are computed a tile at a time (a product of `QUERY_TILE` queries with `BASE_TILE` base
+//! Similarities are computed one tile at a time (a product of `QUERY_TILE` queries with `BASE_TILE` base
 //! rows); the whole matrix of similarities is never held. Each query keeps a short list of candidates and the
-//! similarity that a newcomer must exceed; most of a tile is passed over by that one comparison.
+//! similarity that a newcomer must exceed; comparing with that rules out most of a tile.
 
 use crate::{Features, MetricsError};
 use rayon::prelude::*;
@@ -37,7 +37,7 @@ impl Neighbours {
         }
     }
 
-    /// Neighbours per query: the `k` asked for, or fewer where there are not so many base rows.
+    /// Neighbours per query: the `k` asked for, or the number of base rows if that is smaller.
     pub fn k(&self) -> usize {
         self.k
     }
@@ -52,7 +52,7 @@ impl Neighbours {
         &self.indices[query * self.k..][..self.k]
     }
 
-    /// Their cosine similarities, in [-1, 1] up to rounding.
+    /// The cosine similarities of [`Neighbours::indices`], in [-1, 1] up to rounding.
     pub fn similarities(&self, query: usize) -> &[f32] {
         &self.similarities[query * self.k..][..self.k]
     }
@@ -75,7 +75,7 @@ pub fn nearest_neighbours(queries: Features, base: Features, k: usize) -> Result
     search(&queries.normalised(), &base.normalised(), base.dim(), k)
 }
 
-/// The nearest of rows that are of unit length already.
+/// [`nearest_neighbours`] for rows that already have unit length.
 pub(crate) fn search(
     queries: &[f32],
     base: &[f32],
@@ -122,8 +122,8 @@ pub(crate) fn search(
     Ok(Neighbours { k, indices, similarities })
 }
 
-/// Turns each tile of base rows into `dim` contiguous columns, as the product reads them: it would otherwise do so
-/// for every tile of queries, at 512 values per row in half of its time.
+/// Transposes each tile of base rows into `dim` contiguous columns, which the product reads. It would otherwise do so
+/// for every tile of queries, which at 512 values per row takes half of its time.
 fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
     let mut out = vec![0.0; base.len()];
     out.par_chunks_mut(BASE_TILE * dim).zip(base.par_chunks(BASE_TILE * dim)).for_each(|(out, rows)| {
@@ -135,7 +135,7 @@ fn transpose_tiles(base: &[f32], dim: usize) -> Vec<f32> {
     out
 }
 
-/// Goes over the whole base, in transposed tiles, for one tile of queries.
+/// Searches the whole base, in transposed tiles, for one tile of queries.
 fn search_tile(queries: &[f32], base: &[f32], dim: usize, k: usize, tile: &mut [f32]) -> Vec<Candidates> {
     let count = queries.len() / dim;
     let mut nearest: Vec<Candidates> = (0..count).map(|_| Candidates::new(k)).collect();
@@ -164,7 +164,7 @@ impl Candidate {
     }
 }
 
-/// The best of what was offered so far, and some that were when they were offered.
+/// The best candidates offered so far, and some that were among the best when they were offered.
 struct Candidates {
     k: usize,
     held: Vec<Candidate>,
@@ -175,14 +175,14 @@ struct Candidates {
 
 impl Candidates {
     fn new(k: usize) -> Self {
-        // Room for k newcomers between two selections makes a selection cost a constant per newcomer.
+        // With room for k newcomers between two selections, selecting costs a constant time per newcomer.
         Candidates { k, held: Vec::with_capacity(2 * k + SCAN), bar: f32::NEG_INFINITY }
     }
 
     /// Offers base rows `first`, `first + 1`, ... with these similarities.
     fn offer_all(&mut self, first: u32, similarities: &[f32]) {
         for (block, values) in similarities.chunks(SCAN).enumerate() {
-            // Without an early exit, so that the comparison is done on whole vectors.
+            // No early exit, so that the comparison is vectorised.
             if !values.iter().fold(false, |any, &s| any | (s > self.bar)) {
                 continue;
             }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every similarity, sorted.
+    /// All similarities, sorted.
     fn naive(queries: &[f32], base: &[f32], dim: usize, query: usize) -> Vec<(f32, u32)> {
         let mut all: Vec<(f32, u32)> = (base.chunks(dim).enumerate())
             .map(|(index, row)| {
@@ -230,7 +230,7 @@ mod tests {
         all
     }
 
-    /// Rows of one non-zero value, +1 or -1: every product is exact, and ties abound.
+    /// Rows with a single non-zero value, +1 or -1: every product is exact, and there are many ties.
     fn axes(rows: usize, dim: usize, seed: usize) -> Vec<f32> {
         let mut out = vec![0.0; rows * dim];
         for (row, values) in out.chunks_exact_mut(dim).enumerate() {

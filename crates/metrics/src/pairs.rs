@@ -14,8 +14,8 @@ pub struct PairFigures {
     /// NT-Xent: mean of -log(exp s(i,j) / sum over k != i of exp s(i,k)), s(i,k) = z_i . z_k / temperature,
     /// j the positive of i (SimCLR, equation 1).
     pub loss: f64,
-    /// Fraction of anchors whose positive is the most similar of all other views. An anchor whose positive
-    /// shares the first place with t - 1 others counts 1 / t, so that collapse scores as chance.
+    /// Fraction of anchors whose positive is the most similar of all other views. An anchor whose positive ties
+    /// for first place with t - 1 others counts 1 / t, so that collapse scores as chance.
     pub contrastive_accuracy: f64,
     /// Mean entropy of the softmax over the other views, in nats: 0 to log(2N - 1).
     pub entropy: f64,
@@ -109,7 +109,7 @@ mod tests {
         let dots: Vec<f32> = z.chunks(3).map(|row| row[0]).collect();
         let loss = anchor_figures(&dots, 0, 4, 0.1).loss;
         assert!((loss - 0.00071).abs() < 5e-6, "{loss}");
-        // With s(1,2) lowered to 0.1 before the temperature divides it.
+        // With s(1,2) lowered to 0.1 before division by the temperature.
         let lowered: Vec<f32> = dots.iter().enumerate().map(|(i, &d)| if i == 4 { 0.1 } else { d }).collect();
         let loss = anchor_figures(&lowered, 0, 4, 0.1).loss;
         assert!((loss - 1.13).abs() < 0.005, "{loss}");

@@ -7,7 +7,7 @@ use simclr_kernels::product::{Operand, multiply};
 
 /// Added to every normalised singular value, as in the paper.
 const EPSILON: f64 = 1e-7;
-/// Rows of features that enter the Gram matrix at once.
+/// Rows of features that are added to the Gram matrix at a time.
 const ROWS: usize = 1024;
 /// Columns of the Gram matrix per piece of parallel work.
 const COLUMNS: usize = 64;
@@ -16,9 +16,8 @@ const COLUMNS: usize = 64;
 /// exp(-sum p_k log p_k), p_k = sigma_k / sum sigma + 1e-7, over the min(rows, dim) singular values of the
 /// feature matrix as it is (not centred).
 ///
-/// From 1 (all rows on one line) to min(rows, dim), up to the epsilon. Features that are all zero give 0 or
-/// nearly so. Singular values come from the Gram matrix of the shorter side in f64, which is exact far below the
-/// epsilon.
+/// From 1 (all rows on one line) to min(rows, dim), up to the epsilon. Features that are all zero give 0. Singular
+/// values come from the Gram matrix of the shorter side in f64, which is exact far below the epsilon.
 ///
 /// # Errors
 /// No rows.

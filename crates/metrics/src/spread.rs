@@ -1,8 +1,8 @@
-//! The sign of collapse: how much normalised projections vary.
+//! How much normalised projections vary, which shows collapse.
 
 use crate::{Features, MetricsError};
 
-/// Mean over the coordinates of the standard deviation over the rows of z, z L2-normalised.
+/// Mean over the coordinates of the standard deviation over the rows of z, which is L2-normalised first.
 ///
 /// About 1 / sqrt(d) for directions spread evenly over the sphere, 0 when all rows point the same way: collapse.
 ///
@@ -18,7 +18,7 @@ pub fn spread(z: Features) -> Result<f64, MetricsError> {
     for row in normalised.chunks_exact(z.dim()) {
         means.iter_mut().zip(row).for_each(|(mean, &x)| *mean += f64::from(x) / rows);
     }
-    // Two passes: the difference of two sums would lose what is left after a collapse.
+    // Two passes: a difference of two sums would lose the little variance that is left after a collapse.
     let mut variances = vec![0f64; z.dim()];
     for row in normalised.chunks_exact(z.dim()) {
         for ((variance, &x), mean) in variances.iter_mut().zip(row).zip(&means) {

@@ -22,7 +22,7 @@ pub fn uniformity(z: Features) -> Result<f64, MetricsError> {
     let normalised = z.normalised();
     let tiles = rows.div_ceil(TILE);
     let rows_of = |tile: usize| &normalised[tile * TILE * dim..rows.min((tile + 1) * TILE) * dim];
-    // A row of zeros has no direction; it is at distance 1 from everything, as the squares below have it.
+    // A row of zeros has no direction: the squares below put it at distance 1 from every other direction.
     let squares: Vec<f64> =
         (normalised.chunks_exact(dim)).map(|row| row.iter().map(|&x| f64::from(x).powi(2)).sum()).collect();
     let sums: Vec<f64> = (0..tiles * tiles)

@@ -1,4 +1,4 @@
-//! Figures against numpy and scikit-learn; `tools/golden/metrics.py` made the values.
+//! Figures against those of numpy and scikit-learn. `tools/golden/metrics.py` made the values.
 
 use serde_json::Value;
 use simclr_metrics::*;
