@@ -1,17 +1,17 @@
-//! The instruction sets that vector code is written for, detected by asking the processor.
+//! The instruction sets that vector code is written for, detected at run time.
 //!
-//! An [`Isa`] proves that its instructions exist: the `unsafe` blocks of the crates that use them rely on it.
+//! An [`Isa`] proves that the processor has its instructions: the `unsafe` blocks of crates that use them rely on it.
 
 use std::fmt;
 
 /// A level of vector instructions, proven present on this processor.
 ///
-/// The inner value is private: an `Isa` above [`Isa::PORTABLE`] can only be had from [`Isa::detect`] or
-/// [`Isa::forced`], both of which ask the processor, so holding one is the proof that `unsafe` blocks rely on.
+/// The inner value is private: an `Isa` above [`Isa::PORTABLE`] comes only from [`Isa::detect`] or [`Isa::forced`],
+/// both of which ask the processor, so holding one is the proof that `unsafe` blocks rely on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Isa(Level);
 
-/// The name of a level, for choosing the form of what is computed. Each includes those before it.
+/// A level of vector instructions, to choose an implementation by. Each level includes those before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// Plain Rust.
@@ -25,10 +25,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// All of them.
+    /// All levels, in increasing order.
     pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
 
-    /// Its name in lower case.
+    /// The name of the level in lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
@@ -40,10 +40,10 @@ impl Level {
 }
 
 impl Isa {
-    /// The portable form, which runs everywhere and specifies what the others compute.
+    /// The portable level, which runs everywhere and specifies what the others compute.
     pub const PORTABLE: Isa = Isa(Level::Portable);
 
-    /// The best level that this processor has.
+    /// Returns the highest level that this processor supports.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
@@ -66,17 +66,17 @@ impl Isa {
         Isa::PORTABLE
     }
 
-    /// `level` if this processor has it.
+    /// Returns `level` if this processor supports it.
     pub fn forced(level: Level) -> Option<Isa> {
         (level <= Isa::detect().0).then_some(Isa(level))
     }
 
-    /// Every level that this processor has, portable first: what tests run over.
+    /// Returns every level that this processor supports, portable first, for tests to iterate over.
     pub fn all() -> Vec<Isa> {
         Level::ALL.into_iter().filter_map(Isa::forced).collect()
     }
 
-    /// The same, or `level` where that is lower: for what has no form of its own above it.
+    /// Returns the lower of this level and `level`, for code that has no implementation above `level`.
     pub fn at_most(self, level: Level) -> Isa {
         Isa(self.0.min(level))
     }
@@ -88,8 +88,8 @@ impl Isa {
 
     /// Runs `body` compiled for this instruction set.
     ///
-    /// `body` should be a closure whose work is `#[inline(always)]`: it is then vectorised at this level's
-    /// width. Floating-point results do not depend on the level, since nothing here contracts or reorders.
+    /// `body` should be a closure whose work is `#[inline(always)]`, so that it is vectorised at this level's
+    /// width. Floating-point results do not depend on the level, since the compiler neither contracts nor reorders.
     #[inline(always)]
     pub fn vectorize<R>(self, body: impl FnOnce() -> R) -> R {
         match self.0 {
