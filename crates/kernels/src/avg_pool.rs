@@ -3,19 +3,19 @@
 use crate::{AvgPoolGeometry, Cpu, Element, Write};
 
 impl AvgPoolGeometry {
-    /// What each row or column of window number `window` weighs, of an image that has `size`.
+    /// The weight of each row or column of window number `window` in an image of `size` rows or columns.
     fn share(&self, window: usize, size: usize) -> f32 {
         if self.zeros || window * self.stride + 1 < size { 0.5 } else { 1.0 }
     }
 
-    /// The rows or columns of a window with their weights. Where it has one alone, that stands twice, once without
-    /// weight.
+    /// The rows or columns of a window with their weights. A lone row or column is listed twice, the second time
+    /// with weight 0.
     fn window(&self, window: usize, size: usize) -> [(usize, f32); 2] {
         let (first, share) = (window * self.stride, self.share(window, size));
         [(first, share), if first + 1 < size { (first + 1, share) } else { (first, 0.0) }]
     }
 
-    /// The windows that a row or column is in, with its weight there; likewise.
+    /// The windows that contain row or column `at`, with its weight in each; a lone window is listed twice likewise.
     fn windows(&self, at: usize, size: usize) -> [(usize, f32); 2] {
         let (first, last) = (at.saturating_sub(1).div_ceil(self.stride), at / self.stride);
         let share = |window| (window, self.share(window, size));
@@ -23,7 +23,7 @@ impl AvgPoolGeometry {
     }
 }
 
-/// y, each value the mean of its window.
+/// Average pooling: each value of y is the mean of its window of x.
 pub fn avg_pool_forward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, x: &[E], y: &mut [E]) {
     assert!(g.is_valid() && x.len() == g.input_len() && y.len() == g.output_len());
     let (image, width) = (g.height * g.width * g.channels, g.out_width());
@@ -37,7 +37,7 @@ pub fn avg_pool_forward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, x: &[E], y: 
     });
 }
 
-/// dx of [`avg_pool_forward`], written or added: of each pixel its weight in the windows that it is in, times their dy.
+/// dx of [`avg_pool_forward`], written or added: for each pixel, the sum over its windows of its weight times dy.
 pub fn avg_pool_backward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, dy: &[E], dx: &mut [E], write: Write) {
     assert!(g.is_valid() && dx.len() == g.input_len() && dy.len() == g.output_len());
     let pooled = g.out_height() * g.out_width() * g.channels;
@@ -51,7 +51,7 @@ pub fn avg_pool_backward<E: Element>(cpu: &Cpu, g: &AvgPoolGeometry, dy: &[E], d
     });
 }
 
-/// A pixel, written or added: the weighed sum of four of an image of rows of `width`.
+/// Writes or adds a pixel to `to`: the weighted sum of four pixels of an image with rows of `width` pixels.
 fn weigh<E: Element>(
     cpu: &Cpu,
     image: &[E],
@@ -87,7 +87,7 @@ mod tests {
     const SHAPES: [(usize, usize, usize, usize); 6] =
         [(1, 1, 1, 1), (2, 4, 6, 3), (3, 5, 7, 17), (1, 1, 4, 2), (2, 3, 2, 8), (1, 2, 1, 33)];
 
-    /// Every window by itself, as it is defined.
+    /// The definition, window by window.
     fn by_definition(g: &AvgPoolGeometry, x: &[f32]) -> Vec<f32> {
         let mut y = Vec::new();
         for n in 0..g.batch {

@@ -1,5 +1,5 @@
-//! What contrastive losses share: which views are anchors, and the walk over similarities in tiles, so that the 2N
-//! x 2N matrix of all never exists.
+//! Shared by the contrastive losses: which views are anchors, and the walk over similarities in tiles, so that the
+//! 2N x 2N matrix of similarities is never stored.
 
 use crate::Cpu;
 use crate::geometry::{addressable, sum};
@@ -8,31 +8,31 @@ use crate::scratch::{self, Scratch};
 
 /// Anchors in a tile.
 pub(crate) const ROWS: usize = 128;
-/// Other views in a tile: ROWS x COLUMNS similarities stay in the second-level cache.
+/// Columns of a tile, the views to compare with: ROWS x COLUMNS similarities stay in the second-level cache.
 const COLUMNS: usize = 256;
 
-/// Which views this worker's anchors are.
+/// The size of the batch of views, and where this worker's anchors are in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ContrastiveShape {
-    /// Anchors of this worker: 2n, the first views of n images and then their second views.
+    /// Number of this worker's anchors: 2n, the first views of n images and then their second views.
     pub anchors: usize,
-    /// Views of all workers; this worker's are `offset..offset + anchors`.
+    /// Number of views of all workers; this worker's are `offset..offset + anchors`.
     pub views: usize,
-    /// Where this worker's views begin among all.
+    /// Index of this worker's first view among all views.
     pub offset: usize,
-    /// Width of z.
+    /// Width of z, the embedding of a view.
     pub dim: usize,
-    /// tau.
+    /// The temperature tau.
     pub temperature: f32,
 }
 
 impl ContrastiveShape {
-    /// Where the other view of anchor `i`'s image is, among all views.
+    /// The index, among all views, of the other view of anchor `i`'s image.
     pub(crate) fn positive(&self, i: usize) -> usize {
         self.offset + (i + self.anchors / 2) % self.anchors
     }
 
-    /// Views that are neither an anchor nor its positive: 2(N - 1).
+    /// Number of negatives of an anchor, the views that are neither the anchor nor its positive: 2(N - 1).
     pub(crate) fn negatives(&self) -> usize {
         self.views - 2
     }
@@ -45,7 +45,7 @@ impl ContrastiveShape {
     }
 }
 
-/// A tile of similarities, or of what is made of them: rows are anchors from `start` on, columns views from `first` on.
+/// A tile of similarities, or of weights made from them: rows are anchors from `start` on, columns views from `first`.
 pub(crate) struct Tile<'a> {
     pub start: usize,
     pub first: usize,
@@ -54,14 +54,14 @@ pub(crate) struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// The column of the positive of row `row`, if it is there.
+    /// The column of row `row`'s positive, if it lies in this tile.
     #[inline(always)]
     pub fn positive(&self, shape: &ContrastiveShape, row: usize) -> Option<usize> {
         let column = shape.positive(self.start + row).wrapping_sub(self.first);
         (column < self.columns).then_some(column)
     }
 
-    /// Row `row` of similarities, that to the positive being -infinity as well: what is greater belongs to a negative.
+    /// Row `row` of similarities with the positive set to -infinity too, so that every greater value is a negative's.
     #[inline(always)]
     pub fn negatives(&mut self, shape: &ContrastiveShape, row: usize) -> &[f32] {
         let positive = self.positive(shape, row);
@@ -72,7 +72,7 @@ impl Tile<'_> {
         s
     }
 
-    /// Fills it with s(i,k) = z_i . z_k / tau; an anchor's similarity to itself becomes -infinity.
+    /// Fills the tile with s(i,k) = z_i . z_k / tau; an anchor's similarity to itself becomes -infinity.
     #[inline(always)]
     fn fill(&mut self, shape: &ContrastiveShape, all: &[f32]) {
         let (d, columns) = (shape.dim, self.columns);
@@ -89,7 +89,7 @@ impl Tile<'_> {
         }
     }
 
-    /// The views of its columns.
+    /// The views that are the columns of this tile.
     fn views<'v>(&self, shape: &ContrastiveShape, all: &'v [f32]) -> Operand<'v, f32> {
         let d = shape.dim;
         Operand::new(&all[self.first * d..(self.first + self.columns) * d], d)
@@ -101,7 +101,7 @@ pub(crate) fn values() -> Scratch<f32> {
     scratch::take(ROWS * COLUMNS)
 }
 
-/// Shows `visit` the similarities of `rows` anchors from `start` on to all views, tile by tile, in `values`.
+/// Calls `visit` with the similarities of `rows` anchors, from `start` on, to all views, tile by tile, in `values`.
 #[inline(always)]
 pub(crate) fn walk(
     shape: &ContrastiveShape,
@@ -118,8 +118,8 @@ pub(crate) fn walk(
     }
 }
 
-/// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` makes w of a tile of similarities. Overwrites dz,
-/// (anchors, dim).
+/// dz_i = scale * sum over k of w(i,k) z_k, where `weigh` turns a tile of similarities into the weights w.
+/// Overwrites dz, (anchors, dim).
 pub(crate) fn gradient(
     cpu: &Cpu,
     shape: &ContrastiveShape,

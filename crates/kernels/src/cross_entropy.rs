@@ -7,7 +7,7 @@ use crate::shared::SharedMut;
 
 /// The mean of `-log softmax(logits)[label]` over rows; `dlogits` becomes its gradient, (softmax - onehot) / rows.
 ///
-/// `logits` is (labels.len(), classes). Every label must be below `classes`: asserted.
+/// `logits` is (labels.len(), classes). Panics if a label is not below `classes`.
 pub fn softmax_cross_entropy(
     cpu: &Cpu,
     logits: &[f32],
@@ -39,7 +39,7 @@ pub fn softmax_cross_entropy(
     loss[0] / f64::from(count)
 }
 
-/// The loss of one row of `count`.
+/// Returns the loss of one of `count` rows and writes its gradient.
 #[inline(always)]
 fn of_row(row: &[f32], label: usize, count: f32, gradient: &mut [f32]) -> f64 {
     assert!(label < row.len(), "label {label} of {} classes", row.len());
@@ -47,7 +47,7 @@ fn of_row(row: &[f32], label: usize, count: f32, gradient: &mut [f32]) -> f64 {
     let (mass, _) = exp_sums(row, m);
     gradient.iter_mut().zip(row).for_each(|(g, s)| *g = exp(s - m) / mass / count);
     gradient[label] -= 1.0 / count;
-    // Relative to m throughout: m + ln(mass) would lose the digits that large logits do not have to spare.
+    // Relative to m throughout: where logits are large, m + ln(mass) would round away digits of the loss.
     f64::from(mass.ln() - (row[label] - m))
 }
 

@@ -1,7 +1,7 @@
-//! What activations and their gradients are stored as: f32, or bf16 to move half as many bytes.
+//! The storage types of activations and their gradients: f32, or bf16 to move half as many bytes.
 //!
-//! Arithmetic is in f32 whatever the type: values are widened as they are read and rounded to nearest as they are
-//! written. Only convolutions by definition multiply bf16 as it is, two products a lane, and add them up in f32.
+//! Arithmetic is in f32 for both: values are widened as they are read and rounded to nearest as they are written.
+//! Only direct convolutions multiply bf16 values unwidened, two products a lane, and accumulate in f32.
 
 use bytemuck::Pod;
 use half::bf16;
@@ -10,18 +10,18 @@ use crate::simd::Simd;
 
 /// The type of stored values.
 pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + private::Sealed {
-    /// How many values make a unit of 32 bits, which is what a register tile of the convolution multiplies.
+    /// Values in a unit of 32 bits, the operand of a convolution's register tile.
     const PER_UNIT: usize;
-    /// Whether it is bf16: see `Kernel::BF16`.
+    /// Whether the type is bf16: see `Kernel::BF16`.
     const BF16: bool;
 
     /// The value in f32, exactly.
     fn widen(self) -> f32;
-    /// The nearest value, ties to even. A NaN stays one.
+    /// The nearest value, ties to even. NaN stays NaN.
     fn narrow(x: f32) -> Self;
-    /// The bits of a unit of the given values, of which only the first `PER_UNIT` count.
+    /// The bits of a unit of the first `PER_UNIT` of the given values.
     fn unit(values: [Self; 2]) -> f32;
-    /// `acc` plus the product of two units, or the sum of the products of both their values.
+    /// `acc` plus the product of two units: for units of two values, the sum of both products.
     fn multiply_units<S: Simd>(simd: S, a: S::V, b: S::V, acc: S::V) -> S::V;
 
     /// Reads and widens a vector.
@@ -36,7 +36,7 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// `from` must be valid for reading `lanes` values.
     unsafe fn load_first<S: Simd>(simd: S, from: *const Self, lanes: usize) -> S::V;
-    /// [`Element::load_first`], faster where `lanes` are all.
+    /// Like [`Element::load_first`], but faster where `lanes` is `S::LANES`.
     ///
     /// # Safety
     ///
@@ -58,7 +58,7 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `S::LANES` values, and a multiple of the bytes that these take.
+    /// `to` must be valid for writing `S::LANES` values, and aligned to the bytes that these take.
     unsafe fn stream<S: Simd>(simd: S, to: *mut Self, v: S::V);
     /// Rounds and writes the first `lanes <= S::LANES` values.
     ///
@@ -66,7 +66,7 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// `to` must be valid for writing `lanes` values.
     unsafe fn store_first<S: Simd>(simd: S, to: *mut Self, v: S::V, lanes: usize);
-    /// [`Element::store_first`], faster where `lanes` are all.
+    /// Like [`Element::store_first`], but faster where `lanes` is `S::LANES`.
     ///
     /// # Safety
     ///
@@ -181,17 +181,17 @@ impl Element for bf16 {
     }
 }
 
-/// The upper half of x, rounded to nearest, ties to even. Written so that loops over it vectorise.
+/// The upper 16 bits of x, rounded to nearest, ties to even. Written so that loops over it vectorise.
 #[inline(always)]
 fn narrow_bits(x: f32) -> u32 {
     let bits = x.to_bits();
-    // Rounding would carry a NaN over into infinity or zero, and some beyond 32 bits.
+    // Rounding would carry a NaN over into infinity or zero, and some NaNs beyond 32 bits.
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;
     if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded }
 }
 
-/// A vector's worth of values from its two halves: what vectors without conversions of their own use.
+/// The two bf16 values of a unit, widened: for vectors without conversion instructions of their own.
 #[inline(always)]
 pub(crate) fn halves(unit: f32) -> [f32; 2] {
     let bits = unit.to_bits();

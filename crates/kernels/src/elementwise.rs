@@ -1,9 +1,9 @@
-//! Passes over values one by one: ReLU, addition, scaling, conversion of 8-bit images.
+//! Elementwise passes: ReLU, addition, scaling, conversion of 8-bit images.
 
 use crate::pieces::PIECE;
 use crate::{Cpu, Element};
 
-/// y = max(x, 0); a NaN stays one.
+/// y = max(x, 0); NaN stays NaN.
 pub fn relu_forward<E: Element>(cpu: &Cpu, x: &[E], y: &mut [E]) {
     assert_eq!(x.len(), y.len());
     cpu.threads.run_chunks(y, PIECE, |i, y| {
@@ -54,7 +54,7 @@ pub fn scale(cpu: &Cpu, a: &mut [f32], factor: f32) {
     });
 }
 
-/// 8-bit values to [0, 1].
+/// Converts 8-bit values to [0, 1].
 pub fn unit_from_bytes<E: Element>(cpu: &Cpu, bytes: &[u8], y: &mut [E]) {
     assert_eq!(bytes.len(), y.len());
     cpu.threads.run_chunks(y, PIECE, |i, y| {
@@ -66,7 +66,7 @@ pub fn unit_from_bytes<E: Element>(cpu: &Cpu, bytes: &[u8], y: &mut [E]) {
     });
 }
 
-/// The sum of squares of all values, in f64, over fixed pieces.
+/// Returns the sum of squares of all values, in f64, over fixed pieces.
 pub fn sum_of_squares(cpu: &Cpu, x: &[f32]) -> f64 {
     let mut sum = [0.0];
     crate::pieces::sum_pieces(cpu, x.len().div_ceil(PIECE), &mut sum, |i, acc| {

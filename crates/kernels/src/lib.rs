@@ -1,8 +1,8 @@
-//! CPU kernels on plain slices: portable, AVX2 + FMA and AVX-512 forms.
+//! CPU kernels on plain slices, for portable Rust, AVX2 + FMA and AVX-512.
 //!
 //! A kernel takes its geometry, its operands and its result; it knows nothing of tensors, tapes or
-//! networks. Every kernel gives the same bits for any number of threads: work is cut into pieces that
-//! depend on the geometry alone, and pieces are reduced in a fixed order.
+//! networks. Every kernel gives the same bits for any number of threads: the cut into pieces depends
+//! on the geometry alone, and the results of pieces are reduced in a fixed order.
 
 pub mod avg_pool;
 pub mod batch_norm;
@@ -38,7 +38,7 @@ pub use geometry::{AvgPoolGeometry, Conv2dGeometry, PoolGeometry};
 pub use simclr_isa::{Isa, Level};
 pub use threads::{Threads, ThreadsError};
 
-/// What every kernel needs to run: the threads to run on and the instruction set to use.
+/// The threads and the instruction set that kernels run with.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     /// The worker threads.
@@ -48,20 +48,20 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// `threads` new threads (0: as many as the processor has) with `isa`.
+    /// Starts `threads` threads (0: as many as the processor has) to run with `isa`.
     ///
     /// # Errors
-    /// Threads that cannot be started.
+    /// If the threads cannot be started.
     pub fn new(threads: usize, isa: Isa) -> Result<Cpu, ThreadsError> {
         Ok(Cpu { threads: Threads::new(threads)?, isa })
     }
 }
 
-/// What becomes of what a result's memory holds.
+/// How a kernel writes its result to memory that already holds values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
-    /// It is overwritten.
+    /// The result overwrites them.
     Over,
-    /// The result is added to it, before it is rounded.
+    /// The result is added to them before it is rounded.
     Add,
 }

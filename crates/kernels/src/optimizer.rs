@@ -25,11 +25,11 @@ pub fn lars_norms(cpu: &Cpu, w: &[f32], g: &[f32], decay: f32) -> (f64, f64) {
     (sums[0], sums[1])
 }
 
-/// What multiplies a layer's rate: coefficient |w| / |g + decay w|, and 1 where either norm is 0 (You et al.,
+/// The factor of a layer's learning rate: coefficient |w| / |g + decay w|, or 1 where either norm is 0 (You et al.,
 /// arXiv:1708.03888, as SimCLR uses it).
 ///
 /// `decayed` is the norm of the SUM g + decay w. Ports that add the norms |g| + decay |w| instead underestimate the
-/// ratio wherever gradient and weights oppose each other. Without decay it still adapts.
+/// ratio wherever gradient and weights oppose each other. The ratio also adapts at a decay of 0.
 fn trust_ratio(weight: f64, decayed: f64, coefficient: f64) -> f64 {
     if weight > 0.0 && decayed > 0.0 { coefficient * weight / decayed } else { 1.0 }
 }
@@ -37,7 +37,7 @@ fn trust_ratio(weight: f64, decayed: f64, coefficient: f64) -> f64 {
 /// One step of LARS: layer-wise adaptive rate scaling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LarsStep {
-    /// The rate, which the trust ratio multiplies.
+    /// The learning rate, before the trust ratio.
     pub rate: f64,
     /// The trust ratio's coefficient: 0.001.
     pub trust_coefficient: f64,
@@ -56,11 +56,11 @@ pub fn lars_update(cpu: &Cpu, step: LarsStep, g: &[f32], w: &mut [f32], v: &mut 
     momentum_update(cpu, step, g, w, v);
 }
 
-/// Momentum in its classic form, in which the rate enters the buffer (spec of LARS and of SGD in SimCLR):
+/// Momentum in its classic form, in which the rate enters the buffer (as in SimCLR's LARS and SGD):
 /// v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MomentumStep {
-    /// The rate, trust ratio included.
+    /// The learning rate, trust ratio included.
     pub rate: f32,
     /// 0.9 by custom.
     pub momentum: f32,
@@ -89,12 +89,12 @@ pub fn momentum_update(cpu: &Cpu, step: MomentumStep, g: &[f32], w: &mut [f32], 
     });
 }
 
-/// One AdamW step (Loshchilov and Hutter, arXiv:1711.05101): decay is apart from the gradient.
+/// One AdamW step (Loshchilov and Hutter, arXiv:1711.05101): decay is decoupled from the gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
-    /// The rate.
+    /// The learning rate.
     pub rate: f32,
-    /// Decay of the first and of the second moment.
+    /// Decay rates of the first and the second moment.
     pub betas: [f32; 2],
     /// Added to the root of the second moment.
     pub epsilon: f32,
@@ -104,7 +104,7 @@ pub struct AdamWStep {
     pub corrections: [f32; 2],
 }
 
-/// 1 - beta^step of both moments, which begin at 0 and are divided by it; `step` is 1 for the first.
+/// 1 - beta^step of both moments, by which they are divided since they start at 0; the first `step` is 1.
 pub fn bias_corrections(betas: [f32; 2], step: u64) -> [f32; 2] {
     let power = step.min(i32::MAX as u64) as i32;
     betas.map(|beta| (1.0 - f64::from(beta).powi(power)) as f32)
@@ -168,7 +168,7 @@ mod tests {
         let betas = [0.9, 0.999];
         let corrections = bias_corrections(betas, 3);
         let step = AdamWStep { rate: 0.1, betas, epsilon: 1e-8, decay: 0.01, corrections };
-        // Pieces do not begin where the second moments do.
+        // The second moments do not start at the boundary of a piece.
         let len = 2 * PIECE + 17;
         let values = |factor: f32| (0..len).map(move |i| (i % 1009) as f32 * factor);
         let updated = |threads: usize| {

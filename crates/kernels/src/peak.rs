@@ -1,24 +1,24 @@
-//! What the processor could reach: the rate of independent multiply-adds in registers. No kernel computes more; one
-//! that saves multiplications, as Winograd's does, is counted by those that it stands for, and may seem to.
+//! The processor's peak: the rate of independent multiply-adds in registers. No kernel computes faster, though one
+//! that saves multiplications, such as Winograd's, may seem to, since its rate counts those that it saves.
 
 use std::time::{Duration, Instant};
 
 use crate::simd::{Kernel, Simd, dispatch, lanes};
 use crate::{Cpu, Level};
 
-/// Independent sums: more than latency times throughput of a multiply-add on any processor so far.
+/// Independent sums: more than a multiply-add's latency times its throughput on any processor so far.
 const CHAINS: usize = 12;
-/// Multiply-adds of each chain in one piece: about a millisecond.
+/// Multiply-adds of each chain in one piece, which takes about a millisecond.
 const STEPS: usize = 200_000;
-/// How long each measurement goes on; the fastest repetition counts.
+/// How long to repeat each measurement, of which the fastest repetition counts.
 const PATIENCE: Duration = Duration::from_millis(60);
 
-/// Operations per second in f32 on all threads of `cpu`, a multiply-add being two.
+/// Measures f32 operations per second on all threads of `cpu`; a multiply-add counts as two.
 pub fn f32_flops(cpu: &Cpu) -> f64 {
     flops(cpu, lanes(cpu.isa), || dispatch(cpu.isa, MultiplyAdds))
 }
 
-/// Operations per second of dot products of bf16 pairs that accumulate in f32. None without AVX512_BF16.
+/// Measures operations per second of bf16 pair dot products that accumulate in f32. `None` without AVX512_BF16.
 pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
     if cpu.isa.level() != Level::Avx512Bf16 {
         return None;
@@ -32,7 +32,7 @@ pub fn bf16_flops(cpu: &Cpu) -> Option<f64> {
     None
 }
 
-/// Runs `piece`, which does `CHAINS * STEPS` multiply-adds of `lanes` numbers, on all threads.
+/// The best rate of `piece`, which does `CHAINS * STEPS` multiply-adds of `lanes` numbers, on all threads.
 fn flops(cpu: &Cpu, lanes: usize, piece: impl Fn() + Sync) -> f64 {
     let pieces = 4 * cpu.threads.count();
     let operations = (2 * pieces * CHAINS * STEPS * lanes) as f64;

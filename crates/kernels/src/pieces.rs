@@ -1,12 +1,12 @@
-//! Fixed pieces: how long tensors are cut, and how sums over rows are made the same for any number of threads.
+//! Fixed pieces: how long tensors are cut, and how sums over rows give the same bits for any number of threads.
 
 use crate::Cpu;
 use crate::scratch::{self, Scratch};
 
-/// Values that one piece of an elementwise pass covers: large against the hand-over, small against a cache.
+/// Values in a piece of an elementwise pass: many enough to repay the hand-over to a thread, few enough to fit a cache.
 pub(crate) const PIECE: usize = 1 << 15;
 
-/// Rows of `width` values that make a piece of about [`PIECE`] values.
+/// The number of rows of `width` values that make a piece of about [`PIECE`] values.
 pub(crate) fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)
 }
@@ -33,8 +33,8 @@ pub(crate) fn sum_pieces(
 
 /// How many copies of a row of `channels` values make a row wide enough to fill vector registers.
 ///
-/// Passes over channels-last data apply per-channel constants to rows of `channels` values; for narrow rows the
-/// constants are repeated, so that the inner loop runs over a few hundred values whatever the width.
+/// Passes over channels-last data apply per-channel constants to rows of `channels` values. For narrow rows the
+/// constants are repeated, so that the inner loop covers a few hundred values whatever the width.
 pub(crate) fn repeats(channels: usize) -> usize {
     (256 / channels.max(1)).max(1)
 }

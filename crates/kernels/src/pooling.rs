@@ -2,7 +2,7 @@
 
 use crate::{Cpu, Element, PoolGeometry, scratch};
 
-/// Max pooling: y (N, P, Q, C). Padding never wins; a NaN does.
+/// Max pooling to y (N, P, Q, C). Padding is never the maximum; a NaN always is.
 pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mut [E]) {
     assert!(g.is_valid(), "every window must touch the image");
     let (c, outputs) = (g.channels, g.out_height() * g.out_width());
@@ -28,7 +28,7 @@ pub fn max_pool_forward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &mu
     });
 }
 
-/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Overwrites dx.
+/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, the first of equal ones. Overwrites dx.
 pub fn max_pool_backward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &[E], dy: &[E], dx: &mut [E]) {
     assert!(g.is_valid(), "every window must touch the image");
     let (c, outputs) = (g.channels, g.out_height() * g.out_width());
@@ -40,7 +40,7 @@ pub fn max_pool_backward<E: Element>(cpu: &Cpu, g: &PoolGeometry, x: &[E], y: &[
         sums.fill(0.0f32);
         let x = &x[n * image..(n + 1) * image];
         let windows = y[n * pooled..(n + 1) * pooled].chunks_exact(c).zip(dy[n * pooled..].chunks_exact(c));
-        // What of each channel's gradient has not found its maximum yet.
+        // Each channel's gradient until its maximum is found, then 0.
         let mut left = scratch::take::<f32>(c);
         for (pixel, (y, dy)) in windows.enumerate() {
             left.iter_mut().zip(dy).for_each(|(left, dy)| *left = dy.widen());
@@ -127,7 +127,7 @@ mod tests {
     use crate::Isa;
     use crate::testing::cpu;
 
-    /// One pixel, padded by as much as a window has on each side, so that some windows would touch nothing of it.
+    /// One pixel, padded on each side by as much as a window is wide, so that some windows would not touch the image.
     const BEYOND: PoolGeometry = PoolGeometry {
         batch: 1,
         in_height: 1,

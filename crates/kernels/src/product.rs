@@ -1,7 +1,7 @@
 //! Products of plain row-major matrices, on the calling thread.
 //!
-//! A safe face for the `gemm` crate: operands are slices whose bounds are checked once, the result is written
-//! contiguously. One call runs on one thread, so that callers cut work into tiles of fixed size and results
+//! A safe interface to the `gemm` crate: operands are slices whose bounds are checked once, and the result is
+//! written contiguously. Each call runs on one thread: callers cut work into tiles of fixed size, so that results
 //! never depend on the number of threads.
 
 use gemm::Parallelism;
@@ -43,25 +43,25 @@ pub struct Operand<'a, T> {
 impl<'a, T: Real> Operand<'a, T> {
     /// `values` as contiguous rows of `cols` values.
     ///
-    /// Panics when `cols` is 0 or `values` is not a whole number of rows.
+    /// Panics if `cols` is 0 or `values` is not a whole number of rows.
     pub fn new(values: &'a [T], cols: usize) -> Self {
         assert!(cols > 0 && values.len().is_multiple_of(cols), "a whole number of rows of {cols} values");
         Operand { values, rows: values.len() / cols, cols, row_step: cols, col_step: 1 }
     }
 
-    /// The transposed matrix; nothing is moved.
+    /// The transposed matrix. Moves no values.
     pub fn t(self) -> Self {
         Operand { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step, ..self }
     }
 
-    /// `count` columns from `start` on. Panics when there are fewer.
+    /// `count` columns from `start` on. Panics if there are fewer.
     pub fn columns(self, start: usize, count: usize) -> Self {
         assert!(start <= self.cols && count <= self.cols - start, "columns within the matrix");
         let skip = (start * self.col_step).min(self.values.len());
         Operand { values: &self.values[skip..], cols: count, ..self }
     }
 
-    /// The index of the last element plus one: what `values` must hold.
+    /// The least length of `values`: the index of the last element plus one.
     fn reach(&self) -> usize {
         if self.rows == 0 || self.cols == 0 {
             return 0;
@@ -70,9 +70,9 @@ impl<'a, T: Real> Operand<'a, T> {
     }
 }
 
-/// Writes `a` times `b` to `out`, a contiguous row-major matrix; adds to what `out` holds if `accumulate`.
+/// Writes `a` times `b` to `out`, a contiguous row-major matrix, or adds it to `out` if `accumulate`.
 ///
-/// Panics when the shapes do not fit.
+/// Panics if the shapes do not fit.
 pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate: bool) {
     assert_eq!(a.cols, b.rows, "columns of the left and rows of the right operand");
     assert_eq!(Some(out.len()), a.rows.checked_mul(b.cols), "values of the result");
@@ -80,7 +80,7 @@ pub fn multiply<T: Real>(a: Operand<T>, b: Operand<T>, out: &mut [T], accumulate
     if out.is_empty() {
         return;
     }
-    // SAFETY: the three assertions above: every element that gemm reads of `a` and `b` lies below their `reach`
+    // SAFETY: by the three assertions above, every element that gemm reads of `a` and `b` lies below their `reach`
     // and so within their slices, and the a.rows x b.cols elements written are exactly those of `out`, which
     // is borrowed mutably and overlaps neither. Steps fit `isize` because they do not exceed a slice's length.
     unsafe {
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Two empty matrices whose product, by its sizes, has 2^64 + 1 values: as many as 1, where that wraps.
+    /// Two empty matrices whose product would have 2^64 + 1 values, which wraps to 1.
     #[test]
     #[should_panic(expected = "values of the result")]
     fn refuses_a_result_beyond_the_address_space() {

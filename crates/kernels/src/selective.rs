@@ -1,8 +1,8 @@
-//! Selective kernels (arXiv:1903.06586) as SimCLR v2 has them: two streams of channels, of which each channel's
-//! mixture is chosen for every image.
+//! Selective kernels (arXiv:1903.06586) as in SimCLR v2: two streams of channels, mixed in proportions that are
+//! computed for each channel of each image.
 //!
-//! Images (N, pixels, 2 C) hold C channels of one stream, then those of the other. `fuse` makes (N, C) of them,
-//! from which a small network makes logits (N, 2 C); `select` mixes the streams by these, to (N, pixels, C).
+//! Images (N, pixels, 2 C) hold C channels of one stream, then those of the other. `fuse` reduces them to (N, C),
+//! from which a small network makes logits (N, 2 C); `select` mixes the streams by these logits to (N, pixels, C).
 
 use crate::math::sigmoid;
 use crate::{Cpu, Element, Write, scratch};
@@ -53,8 +53,8 @@ pub fn fuse_backward<E: Element>(
     });
 }
 
-/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two
-/// logits.
+/// y = a x1 + b x2, where x1 and x2 are the streams and (a, b), for each channel of each image, is the softmax of
+/// its two logits.
 pub fn select_forward<E: Element>(
     cpu: &Cpu,
     x: &[E],
@@ -86,7 +86,7 @@ pub fn select_forward<E: Element>(
 }
 
 /// Gradients of [`select_forward`]: x becomes dx, (a dy, b dy), and dlogits is a b times the sum over all pixels of
-/// (x1 - x2) dy for the first stream, as much less for the second.
+/// (x1 - x2) dy for the first stream, and its negative for the second.
 pub fn select_backward<E: Element>(
     cpu: &Cpu,
     dy: &[E],
@@ -148,7 +148,7 @@ fn check(streams: usize, logits: usize, pixels: usize, channels: usize, mixed: u
     assert!(logits.is_multiple_of(2 * channels) && logits * pixels == streams);
 }
 
-/// The softmax over both streams' logits of each channel.
+/// For each channel, the softmax over its two logits, one of each stream.
 fn softmax(cpu: &Cpu, logits: &[f32], shares: &mut [f32]) {
     let channels = logits.len() / 2;
     let (first, second) = logits.split_at(channels);
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Against the definitions in f64, for every instruction set and number of threads to the same bits.
+    /// Compares with the definitions in f64; all instruction sets and numbers of threads must give the same bits.
     #[test]
     fn forward_and_backward_are_their_definitions() {
         for (batch, pixels, channels) in SHAPES {

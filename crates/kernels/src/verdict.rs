@@ -1,6 +1,6 @@
-//! What is known of training steps so far: [`VALUES`] numbers, to which each step is added where it was computed.
+//! A running summary of training steps: [`VALUES`] numbers, to which each step is added on the device that ran it.
 
-/// The loss of the last step, or of the first that was not sound.
+/// The loss of the last step, or of the first unsound one.
 pub const LOSS: usize = 0;
 /// The contrastive accuracy of that step.
 pub const ACCURACY: usize = 1;
@@ -8,27 +8,27 @@ pub const ACCURACY: usize = 1;
 pub const ENTROPY: usize = 2;
 /// |g| of the last step that was not skipped.
 pub const NORM: usize = 3;
-/// 1 where all steps were sound, else 0.
+/// 1 if all steps were sound, else 0.
 pub const SOUND: usize = 4;
-/// Sound steps, skipped ones among them.
+/// Number of sound steps, including skipped ones.
 pub const STEPS: usize = 5;
-/// The sum of their losses.
+/// The sum of the sound steps' losses.
 pub const LOSS_SUM: usize = 6;
-/// The sum of their contrastive accuracies.
+/// The sum of the sound steps' contrastive accuracies.
 pub const ACCURACY_SUM: usize = 7;
-/// 1 where the last step is taken, else 0.
+/// 1 if the last step is to be applied, else 0.
 pub const TAKEN: usize = 8;
-/// Steps that were skipped.
+/// Number of skipped steps.
 pub const SKIPPED: usize = 9;
-/// How many numbers there are.
+/// The length of a verdict.
 pub const VALUES: usize = 10;
 
-/// Adds a step, whose loss has `sums` [loss, hits, entropy] over `views` anchors, and whose gradients have the sum
-/// of squares `squares`.
+/// Adds a step with the `sums` [loss, hits, entropy] over `views` anchors and the sum of squares `squares` of its
+/// gradients.
 ///
-/// A step whose loss or gradient is not finite is not sound; it stays, and after it none is taken and nothing else
-/// changes any more. `scale` is what the gradients were multiplied by and what undoes it. Where it is above 1 and
-/// the gradients alone are not finite, the step is skipped: it is sound, but not taken, and leaves |g| as it was.
+/// A step whose loss or gradient is non-finite is unsound: its figures stay, no later step is taken, and nothing
+/// else changes. `scale` holds the loss scale and its inverse. If the scale is above 1 and only the gradients are
+/// non-finite, the step is skipped: it is sound, but not taken, and leaves |g| unchanged.
 pub fn judge(verdict: &mut [f64], sums: &[f64], squares: f64, views: usize, scale: Option<[f32; 2]>) {
     assert!(verdict.len() == VALUES && sums.len() == 3);
     verdict[TAKEN] = 0.0;

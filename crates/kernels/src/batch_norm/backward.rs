@@ -1,6 +1,6 @@
-//! BatchNorm's backward: the sums over all rows that it needs, then the gradient to the input.
+//! BatchNorm's backward pass: the sums over all rows that it needs, then the gradient of the input.
 
-// Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
+// Register tiles index arrays up to a constant, since the compiler unrolls that form into registers.
 #![allow(clippy::needless_range_loop)]
 
 use super::{F32_ROWS, fold};
@@ -9,26 +9,26 @@ use crate::shared::SharedMut;
 use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element, scratch};
 
-/// Where the ReLU behind the BatchNorm let values through, and so gradients back.
+/// Where the ReLU after the BatchNorm let values through, and therefore lets gradients back.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'a, E> {
     /// Everywhere: there is no ReLU.
     Open,
-    /// Where its output is positive.
+    /// Where the ReLU's output is positive.
     Output(&'a [E]),
-    /// Where x scale + shift is positive, one value a channel: found again, which spares reading the output. For a
-    /// BatchNorm without residual.
+    /// Where x scale + shift is positive, with one scale and shift per channel: recomputed, which spares reading the
+    /// output. For a BatchNorm without residual.
     Affine {
         /// Factors of x.
         scale: &'a [f32],
-        /// What is added.
+        /// Added to x scale.
         shift: &'a [f32],
     },
 }
 
-/// The two sums that BatchNorm's backward needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
-/// g being `dy` where the gate is open and zero elsewhere. Where `keep`, `dy` becomes g, which is the gradient of
-/// the residual, and spares the next pass the gate.
+/// The two sums that BatchNorm's backward pass needs: `sums` = [sum of g; C values, sum of g (x - mean); C values],
+/// where g is `dy` where the gate is open and zero elsewhere. With `keep`, `dy` becomes g, which is the gradient of
+/// the residual and spares the next pass the gate.
 pub fn batch_norm_backward_sums<E: Element>(
     cpu: &Cpu,
     dy: &mut [E],
@@ -57,8 +57,8 @@ pub fn batch_norm_backward_sums<E: Element>(
     });
 }
 
-/// dx = g a + x b + c, with a, b, c one value a channel and g as in [`batch_norm_backward_sums`]. dx takes the
-/// place of x, which nobody reads again: less memory moves than for a tensor of its own.
+/// dx = g a + x b + c, with one a, b and c per channel and g as in [`batch_norm_backward_sums`]. dx overwrites x,
+/// which is not read again: this moves less memory than a separate tensor would.
 pub fn batch_norm_backward_input<E: Element>(
     cpu: &Cpu,
     dy: &[E],
@@ -92,7 +92,7 @@ impl<E: Element> Gate<'_, E> {
         }
     }
 
-    /// Calls `body` with values a channel repeated.
+    /// Calls `body` with the gate, its per-channel values repeated `times` times.
     fn repeated<R>(&self, times: usize, body: impl FnOnce(Gate<E>) -> R) -> R {
         match *self {
             Gate::Affine { scale, shift } => {
@@ -103,7 +103,7 @@ impl<E: Element> Gate<'_, E> {
         }
     }
 
-    /// The gate of some whole rows.
+    /// The gate of the values in `range`, which are whole rows.
     fn part(&self, range: std::ops::Range<usize>) -> Self {
         match *self {
             Gate::Output(y) => Gate::Output(&y[range]),
@@ -112,7 +112,7 @@ impl<E: Element> Gate<'_, E> {
     }
 }
 
-/// A gate's kind, known to the compiler.
+/// The kind of a gate as a type, so that each kind is compiled separately.
 trait Kind<E>: Copy {
     /// `g` where the gate is open at value `at`, in column `column` of the repeated row, else 0.
     ///
@@ -121,7 +121,7 @@ trait Kind<E>: Copy {
     /// There must be `lanes` values from `at` and from `column` on.
     unsafe fn pass<S: Simd>(self, simd: S, g: S::V, x: S::V, at: usize, column: usize, lanes: usize) -> S::V;
 
-    /// Asks for what [`Kind::pass`] will read at value `at`, which may lie anywhere.
+    /// Prefetches what [`Kind::pass`] will read at value `at`, which may be out of bounds.
     #[inline(always)]
     fn ahead<S: Simd>(self, simd: S, at: usize) {
         let _ = (simd, at);
@@ -157,7 +157,7 @@ impl<E: Element> Kind<E> for (&[f32], &[f32]) {
         // SAFETY: the caller's promise.
         let [scale, shift] =
             unsafe { [self.0, self.1].map(|v| f32::load_some(simd, v.as_ptr().wrapping_add(column), lanes)) };
-        // Rounded twice, as forward does: both must agree on every sign.
+        // Rounded twice, as in the forward pass: both must agree on every sign.
         simd.where_positive(simd.add(simd.mul(x, scale), shift), g)
     }
 }
@@ -178,7 +178,7 @@ impl<E: Element> Kernel for Sums<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match (self.gate, self.keep) {
-            // Without a gate dy is g already.
+            // Without a ReLU, dy is g already.
             (Gate::Open, _) => self.with::<S, false>(simd, Open),
             (Gate::Output(y), true) => self.with::<S, true>(simd, y),
             (Gate::Output(y), false) => self.with::<S, false>(simd, y),
@@ -195,8 +195,8 @@ impl<E: Element> Sums<'_, E> {
         let channels = self.acc.len() / 2;
         let mut partial = scratch::take::<f32>(2 * wide);
         partial.fill(0.0);
-        // More rows at a time spare reading and writing their sums; but what was asked for ahead must still be in the
-        // first-level cache when its turn comes.
+        // More rows at a time read and write their sums less often, but prefetched rows must still be in the
+        // first-level cache when their turn comes.
         let most = if wide <= 512 { 8 } else { 4 };
         for start in (0..self.x.len()).step_by(F32_ROWS * wide) {
             let len = (self.x.len() - start).min(F32_ROWS * wide);
@@ -204,7 +204,7 @@ impl<E: Element> Sums<'_, E> {
             while done < len {
                 let here = len - done;
                 let rows = if here >= most * wide { most } else { 1 };
-                // The last row of all may be shorter; it holds whole rows of channels.
+                // The very last repeated row may be shorter; it holds whole rows of channels.
                 let columns = here.min(wide);
                 match rows {
                     8 => self.rows::<S, 8, KEEP>(simd, gate, start + done, columns, &mut partial),
@@ -220,7 +220,7 @@ impl<E: Element> Sums<'_, E> {
     }
 
     /// Adds the first `columns` values of R rows, from value `start` on, to `partial` (sums of g, then of products),
-    /// and asks for the R rows that follow: so many short streams are more than the processor follows by itself.
+    /// and prefetches the next R rows: the hardware prefetcher does not follow so many short streams.
     #[inline(always)]
     fn rows<S: Simd, const R: usize, const KEEP: bool>(
         &mut self,
@@ -236,8 +236,8 @@ impl<E: Element> Sums<'_, E> {
         let (sums, products) = partial.split_at_mut(wide);
         for column in (0..columns).step_by(S::LANES) {
             let lanes = S::LANES.min(columns - column);
-            // SAFETY: there are `lanes` values from `column` on in each of the R rows, and in the repeated row, by the
-            // assertions above; gates have been checked to be as long as x or as a row.
+            // SAFETY: by the assertions above, there are `lanes` values from `column` on in each of the R rows and in
+            // the repeated row; gates have been checked to be as long as x or as a row.
             unsafe {
                 let [sum_at, product_at] = [&mut *sums, products].map(|v| v.as_mut_ptr().add(column));
                 let mean = f32::load_some(simd, self.mean.as_ptr().add(column), lanes);

@@ -1,28 +1,28 @@
-//! From a BatchNorm's sums to the few numbers a channel that its passes over all values need.
+//! Turns a BatchNorm's sums into the few numbers per channel that its passes over all values need.
 
 use std::ops::Range;
 
-/// Where scale, shift, mean and 1 / deviation lie in a BatchNorm's coefficients, (4, C).
+/// The range of part `index` of a BatchNorm's coefficients (4, C): scale, shift, mean, 1 / deviation.
 fn part(coefficients: &[f32], index: usize) -> Range<usize> {
     let channels = coefficients.len() / 4;
     index * channels..(index + 1) * channels
 }
 
-/// The coefficients of a BatchNorm: y = x scale + shift with scale = gamma / deviation and shift = beta - mean scale.
+/// A BatchNorm's coefficients: y = x scale + shift with scale = gamma / deviation and shift = beta - mean scale.
 #[derive(Clone, Copy, Debug)]
 pub struct Coefficients<'a> {
     /// Factors of x.
     pub scale: &'a [f32],
-    /// What is added.
+    /// Added to x scale.
     pub shift: &'a [f32],
-    /// What x is centred by.
+    /// The mean of x, which is subtracted to centre it.
     pub mean: &'a [f32],
     /// 1 / sqrt(variance + epsilon).
     pub inv_std: &'a [f32],
 }
 
 impl<'a> Coefficients<'a> {
-    /// The parts of (4, C) values.
+    /// The four parts of (4, C) values.
     pub fn of(values: &'a [f32]) -> Coefficients<'a> {
         let [scale, shift, mean, inv_std] = [0, 1, 2, 3].map(|i| &values[part(values, i)]);
         Coefficients { scale, shift, mean, inv_std }
@@ -34,16 +34,16 @@ impl<'a> Coefficients<'a> {
 pub struct NormConstants {
     /// Added to the variance.
     pub epsilon: f32,
-    /// What a running average keeps of itself each step.
+    /// The weight of a running average's old value at each step.
     pub decay: f32,
 }
 
-/// Old and new values of what a BatchNorm moves towards the batch's statistics, (C) each.
+/// Old and new values of a BatchNorm's running averages, which move towards the batch's statistics, (C) each.
 #[derive(Debug)]
 pub struct Averages<'a> {
-    /// Running mean and variance.
+    /// Running mean and variance before the step.
     pub old: [&'a [f32]; 2],
-    /// Where they move to, the variance unbiased.
+    /// Those after the step. The variance moves towards the unbiased one of the batch.
     pub new: [&'a mut [f32]; 2],
 }
 
@@ -65,7 +65,7 @@ pub fn batch_coefficients(
     for i in 0..channels {
         let mean = sums[i] / count;
         let variance = sums[channels + i] / count - mean * mean;
-        // Rounding may leave a little less than nothing. A NaN is kept.
+        // Rounding may leave a variance slightly below 0. The comparison keeps a NaN.
         let variance = if variance < 0.0 { 0.0 } else { variance };
         new[0][i] = towards(old[0][i], mean);
         new[1][i] = towards(old[1][i], variance * unbias);
@@ -74,7 +74,7 @@ pub fn batch_coefficients(
     }
 }
 
-/// The coefficients (4, C) of running averages, which are constants.
+/// The coefficients (4, C) from running averages, which count as constants.
 pub fn frozen_coefficients(
     epsilon: f32,
     gamma: &[f32],
@@ -98,7 +98,7 @@ fn put(coefficients: &mut [f32], i: usize, gamma: f32, beta: Option<f32>, mean: 
     }
 }
 
-/// The gradients of gamma and beta from backward's sums over this worker's values.
+/// The gradients of gamma and beta from the backward pass's sums over this worker's values.
 pub fn parameter_gradients(sums: &[f64], coefficients: &[f32], dgamma: &mut [f32], dbeta: &mut [f32]) {
     let channels = dgamma.len();
     assert!(sums.len() == 2 * channels && dbeta.len() == channels);
@@ -109,7 +109,7 @@ pub fn parameter_gradients(sums: &[f64], coefficients: &[f32], dgamma: &mut [f32
     }
 }
 
-/// [a; C, b; C, c; C] of dx = g a + x b + c, from backward's sums over `count` values a channel of all workers:
+/// [a; C, b; C, c; C] of dx = g a + x b + c, from the backward sums over all workers' `count` values per channel:
 /// dx = gamma / deviation (g - sum g / n - (x - mean) / variance sum g (x - mean) / n). Without a count the
 /// statistics were constants.
 pub fn backward_coefficients(sums: &[f64], count: Option<f64>, coefficients: &[f32], to: &mut [f32]) {
@@ -134,7 +134,7 @@ mod tests {
 
     const CONSTANTS: NormConstants = NormConstants { epsilon: 1e-5, decay: 0.75 };
 
-    /// The coefficients of one channel, of gamma 2 and beta 3, and its new averages, which were 8.
+    /// The coefficients of a channel with gamma 2 and beta 3, and its new averages, both 8 before.
     fn of(sums: [f64; 2], count: f64) -> ([f32; 4], [f32; 2]) {
         let (mut coefficients, [mut mean, mut variance]) = ([0.0; 4], [[0.0]; 2]);
         let averages = Averages { old: [&[8.0]; 2], new: [&mut mean, &mut variance] };
@@ -147,7 +147,7 @@ mod tests {
         let inv_std = (1.0 / f64::from(CONSTANTS.epsilon).sqrt()) as f32;
         let scale = 2.0 * inv_std;
         let want = ([scale, 3.0 - scale * 1000.0, 1000.0, inv_std], [256.0, 6.0]);
-        // Of squares that are 10^6, f32 loses up to 0.03.
+        // f32 loses up to 0.03 of a square of 10^6.
         for lost in [0.0, 0.03, 0.5] {
             assert_eq!(of([4e3, 4.0 * (1e6 - lost)], 4.0), want, "{lost}");
         }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn of_one_value_the_variance_is_none() {
         assert_eq!(of([1000.0, 1e6], 1.0), of([4e3, 4e6], 4.0));
-        // Of two it is unbiased: 1 in place of 1/2.
+        // The unbiased variance of two values is 1 instead of 1/2.
         let (_, averages) = of([1.0, 1.0], 2.0);
         assert_eq!(averages, [6.125, 6.125]);
     }

@@ -1,15 +1,15 @@
-//! BatchNorm's forward, once scale and shift are known.
+//! BatchNorm's forward pass, once scale and shift are known.
 
 use crate::pieces::{repeated, repeats, rows_per_piece};
 use crate::simd::{Kernel, LINE, Simd, dispatch};
 use crate::{Cpu, Element};
 
-/// From this size on a result leaves the caches before anybody reads it: it is written past them, which spares
-/// reading what is overwritten.
+/// An output of at least this size leaves the caches before it is read, so it is written past them: this spares
+/// reading the memory that it overwrites.
 pub(super) const STREAM_BYTES: usize = 16 << 20;
 
-/// y = act(x scale + shift + residual), with scale and shift one value a channel and act ReLU or nothing. A NaN
-/// stays one.
+/// y = act(x scale + shift + residual), with one scale and shift per channel, and act the ReLU or the identity. NaN
+/// stays NaN.
 pub fn batch_norm_forward<E: Element>(
     cpu: &Cpu,
     x: &[E],
@@ -58,7 +58,7 @@ impl<E: Element> Kernel for Forward<'_, E> {
             (Some(residual), stream) => {
                 assert_eq!(residual.len(), self.x.len());
                 let add = |at, lanes, v| {
-                    // SAFETY: the residual is as long as x, in which these values are.
+                    // SAFETY: the residual is as long as x, and these values lie within x.
                     simd.add(v, unsafe { E::load_some(simd, residual.as_ptr().wrapping_add(at), lanes) })
                 };
                 if stream { self.with::<S, true>(simd, add) } else { self.with::<S, false>(simd, add) }
@@ -79,13 +79,13 @@ impl<E: Element> Forward<'_, E> {
                 let lanes = S::LANES.min(len - column);
                 let at = start + column;
                 // SAFETY: at + lanes <= x.len() and column + lanes <= wide, to which the assertions compare all
-                // other lengths. Streamed rows begin at whole cache lines, as `batch_norm_forward` has looked up,
-                // so full vectors are aligned.
+                // other lengths. Streamed rows begin at whole cache lines, as `batch_norm_forward` has checked, so
+                // full vectors are aligned.
                 unsafe {
                     let x = E::load_some(simd, self.x.as_ptr().add(at), lanes);
                     let scale = f32::load_some(simd, self.scale.as_ptr().add(column), lanes);
                     let shift = f32::load_some(simd, self.shift.as_ptr().add(column), lanes);
-                    // Rounded twice: backward's gate must agree on every sign.
+                    // Not fused, but rounded twice: the backward pass's gate must agree on every sign.
                     let v = add(at, lanes, simd.add(simd.mul(x, scale), shift));
                     let v = simd.max(floor, v);
                     let y = self.y.as_mut_ptr().add(at);

@@ -2,7 +2,7 @@
 //!
 //! x is (rows, C), rows = N H W. Training: y = relu(gamma (x - mean) / sqrt(var + eps) + beta + residual), where
 //! mean and (biased) variance are over rows (Ioffe and Szegedy, arXiv:1502.03167, algorithm 1). The caller turns
-//! sums into statistics, since sums may come from several workers. Values may be f32 or bf16; arithmetic is in f32.
+//! sums into statistics, since the sums may span several workers. Values may be f32 or bf16; arithmetic is in f32.
 
 mod backward;
 mod coefficients;
@@ -18,7 +18,7 @@ pub use coefficients::{
 };
 pub use forward::batch_norm_forward;
 
-/// Rows summed in f32 before their sum joins an f64 one: few enough to lose nothing that matters.
+/// Rows summed in f32 before their sum is added to an f64 sum: few enough to lose nothing that matters.
 const F32_ROWS: usize = 128;
 
 /// Sums of each channel and of its square over rows: `sums` = [sum of x; C values, sum of x^2; C values].
@@ -51,7 +51,7 @@ pub fn channel_sums<E: Element>(cpu: &Cpu, x: &[E], channels: usize, sums: &mut 
     });
 }
 
-/// Adds a repeated row of sums into `acc` (one value a channel) and clears it.
+/// Adds a repeated row of sums to `acc` (one value per channel) and clears the row.
 #[inline(always)]
 fn fold(wide: &mut [f32], acc: &mut [f64]) {
     for row in wide.chunks_mut(acc.len()) {
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// Results that are written past the caches are those of their parts, which are not.
+    /// Large outputs, written past the caches, equal those of their parts, which are not.
     #[test]
     fn large_results_are_those_of_their_parts() {
         let (rows, channels) = (1 << 18, 16);
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// In bf16 each result is the f32 result of the same numbers, rounded once.
+    /// Each bf16 result is the f32 result of the same inputs, rounded once.
     #[test]
     fn bf16_rounds_results_alone() {
         let (rows, channels) = (77, 40);
@@ -205,8 +205,8 @@ mod tests {
         assert_eq!((dy, sums), ([10.0, 0.0, 0.0, 40.0], [10.0, 40.0, 0.0, 120.0]));
     }
 
-    /// The gate of a ReLU without residual is the same whether read from its output or found again from its input,
-    /// and g need not be kept; on channels around every vector width.
+    /// The gate of a ReLU without residual is the same whether read from its output or recomputed from its input,
+    /// whether or not g is kept; for numbers of channels around every vector width.
     #[test]
     fn a_gate_found_again_is_the_gate() {
         for (rows, channels) in [(1, 1), (300, 3), (70, 17), (41, 64), (33, 300), (23, 600)] {
