@@ -1,9 +1,9 @@
-//! Row-major matrices, column by column: biases and their gradients.
+//! Biases, added to each column of a row-major matrix, and their gradients.
 
 use crate::pieces::{rows_per_piece, sum_pieces};
 use crate::{Cpu, scratch};
 
-/// Adds `bias` (one value a column) to every row of c.
+/// Adds `bias` (one value per column) to every row of c.
 pub fn add_bias(cpu: &Cpu, c: &mut [f32], bias: &[f32]) {
     assert!(c.len().is_multiple_of(bias.len()), "whole rows");
     cpu.threads.run_chunks(c, rows_per_piece(bias.len()) * bias.len(), |_, c| {

@@ -1,13 +1,13 @@
 //! The shapes of convolutions and of pooling.
 
-/// Whether so many values, the product of `sizes`, have addresses, with room for what kernels add to them: whole
-/// vectors, an even number of channels, sums in f64. A size is none where it is itself beyond a `usize`.
+/// Whether a tensor of `sizes` fits the address space, with room for what kernels add to it: whole vectors, an even
+/// number of channels, sums in f64. A size is `None` if it overflows a `usize` itself.
 pub(crate) fn addressable<const N: usize>(sizes: [Option<usize>; N]) -> bool {
     let values = sizes.into_iter().try_fold(1usize, |values, size| values.checked_mul(size?));
     values.is_some_and(|values| values <= isize::MAX as usize >> 6)
 }
 
-/// A sum, if it is a `usize`.
+/// The sum of `parts`, or `None` if it overflows.
 pub(crate) fn sum<const N: usize>(parts: [usize; N]) -> Option<usize> {
     parts.into_iter().try_fold(0usize, usize::checked_add)
 }
@@ -38,8 +38,8 @@ pub struct Conv2dGeometry {
 }
 
 impl Conv2dGeometry {
-    /// Whether all sizes are positive, the kernel fits into the padded input, and the tensors have addresses, with
-    /// the zeros, a kernel and a step around each image: no length that a kernel computes of it wraps.
+    /// Whether all sizes are positive, the kernel fits into the padded input, and the tensors fit the address space,
+    /// even with padding, a kernel and a step around each image, so that no length computed from the geometry wraps.
     pub fn is_valid(&self) -> bool {
         let around = |size, kernel| sum([size, self.padding, self.padding, kernel, self.stride]);
         let (height, width) =
@@ -88,7 +88,7 @@ impl Conv2dGeometry {
         self.batch * self.out_height() * self.out_width() * self.out_channels
     }
 
-    /// Floating-point operations of one pass by the definition (a multiplication and an addition count as two).
+    /// Floating-point operations of one pass by the definition (a multiply-add counts as two).
     pub fn flops(&self) -> u64 {
         let products = (self.kernel_height * self.kernel_width * self.in_channels) as u64;
         (2 * self.output_len() as u64).saturating_mul(products)
@@ -112,13 +112,13 @@ pub struct PoolGeometry {
     pub side: usize,
     /// Step between windows, in both directions.
     pub stride: usize,
-    /// Rows added above and below, and as many columns at the left and at the right.
+    /// Rows added above and below, and likewise columns added on the left and on the right.
     pub padding: [usize; 2],
 }
 
 impl PoolGeometry {
-    /// Whether all sizes are positive, every window touches the image, and the tensors have addresses, with the
-    /// padding, a window and a step around each image.
+    /// Whether all sizes are positive, every window touches the image, and the tensors fit the address space, even
+    /// with the padding, a window and a step around each image.
     pub fn is_valid(&self) -> bool {
         let [before, after] = self.padding;
         let around = |size| sum([size, before, after, self.side, self.stride]);
@@ -152,14 +152,14 @@ impl PoolGeometry {
         self.batch * self.out_height() * self.out_width() * self.channels
     }
 
-    /// Windows along `len` rows or columns.
+    /// The number of windows along `len` rows or columns.
     fn windows(&self, len: usize) -> usize {
         (len + self.padding[0] + self.padding[1] - self.side) / self.stride + 1
     }
 }
 
-/// Images (N, H, W, C) pooled by windows of 2 x 2 pixels, to (N, ceil(H / stride), ceil(W / stride), C). The
-/// windows at the lower and right edge may reach one pixel beyond the image.
+/// Shapes of 2 x 2 average pooling of images (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), C). The
+/// windows at the bottom and right edges may reach one pixel beyond the image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AvgPoolGeometry {
     /// N, images.
@@ -170,15 +170,15 @@ pub struct AvgPoolGeometry {
     pub width: usize,
     /// C, channels.
     pub channels: usize,
-    /// Pixels between windows, both ways: 1 or 2.
+    /// Step between windows, in both directions: 1 or 2.
     pub stride: usize,
-    /// Whether what lies beyond the image counts as zeros. Else a mean is over the pixels of its window that lie
+    /// Whether pixels beyond the image count as zeros. Otherwise a mean is over the pixels of its window that lie
     /// inside.
     pub zeros: bool,
 }
 
 impl AvgPoolGeometry {
-    /// Whether all sizes are positive, windows leave no pixel out, and the tensors have addresses.
+    /// Whether all sizes are positive, windows leave no pixel out, and the tensors fit the address space.
     pub fn is_valid(&self) -> bool {
         let sizes = [self.batch, self.height, self.width, self.channels];
         sizes.iter().all(|&size| size > 0) && addressable(sizes.map(Some)) && [1, 2].contains(&self.stride)
@@ -231,7 +231,7 @@ mod tests {
         padding: [1, 1],
     };
 
-    /// The largest sizes, and those whose products wrap to something small.
+    /// The largest sizes, and sizes whose products wrap to small ones.
     const HUGE: [usize; 5] = [1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, usize::MAX];
 
     #[test]

@@ -4,7 +4,7 @@ use crate::Cpu;
 use crate::math::dot;
 use crate::pieces::rows_per_piece;
 
-/// Below this norm a row is divided by this instead: the direction of nothing is nothing, not NaN.
+/// The least divisor, used for rows of a smaller norm, so that a row of zeros gives zeros rather than NaN.
 pub const EPSILON: f32 = 1e-12;
 
 /// y = x / max(|x|, [`EPSILON`]) for rows of `width` values.
@@ -24,15 +24,15 @@ pub fn l2_normalize_forward(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
     });
 }
 
-/// max(|x|, [`EPSILON`]), and NaN of NaN.
+/// max(|x|, [`EPSILON`]), or NaN if |x| is NaN.
 #[inline(always)]
 fn norm(x: &[f32]) -> f32 {
     let norm = dot(x, x).sqrt() as f32;
     if EPSILON > norm { EPSILON } else { norm }
 }
 
-/// dx = (dy - y (y . dy)) / |x|, with x the input; y is computed again from it. Where |x| is at most [`EPSILON`], which
-/// does not depend on x, dx = dy / [`EPSILON`]. Overwrites dx.
+/// dx = (dy - y (y . dy)) / |x|, where x is the input, from which y is recomputed. Where |x| is at most [`EPSILON`],
+/// the divisor is constant, so dx = dy / [`EPSILON`]. Overwrites dx.
 pub fn l2_normalize_backward(cpu: &Cpu, x: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
     assert!(x.len() == dx.len() && dy.len() == dx.len() && x.len().is_multiple_of(width));
     let piece = rows_per_piece(width) * width;
@@ -59,7 +59,7 @@ mod tests {
     use crate::Isa;
     use crate::testing::cpu;
 
-    /// Rows of a norm below and above the least one: the gradient is that of what forward computes.
+    /// For rows with norms below and above [`EPSILON`], the gradient is that of what the forward pass computes.
     #[test]
     fn a_row_of_almost_nothing_has_the_gradient_of_a_division() {
         let cpu = cpu(Isa::detect(), 1);
@@ -70,7 +70,7 @@ mod tests {
         for (got, want) in y.iter().zip([0.6, 0.6, 0.0, 0.0, 0.6, 0.8]) {
             assert!((got - want).abs() < 1e-6, "{y:?}");
         }
-        // Of the last row: (dy - y 1.4) / 5e-12.
+        // The last row is (dy - y 1.4) / 5e-12.
         for (got, want) in dx.iter().zip([3e12, -1e12, 2e12, 1e12, 3.2e10, -2.4e10]) {
             assert!((got - want).abs() < 1e-4 * 1e12, "{dx:?}");
         }

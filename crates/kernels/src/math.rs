@@ -22,7 +22,7 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let poly = p * r * r + r + 1.0;
-    // Two factors, since 2^128 alone is not a float.
+    // Two factors, since 2^128 is not a finite float.
     let half = (n as i32) >> 1;
     let rest = n as i32 - half;
     let power = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
@@ -44,8 +44,8 @@ pub fn sigmoid(x: f32) -> f32 {
 
 /// ln(1 + e^x) = -ln sigmoid(-x), relative error at most 5e-7.
 ///
-/// With e = e^-|x| it is max(x, 0) + ln(1 + e), and ln(1 + e) = 2 artanh t, t = e / (2 + e) <= 1/3: seven terms of
-/// its series.
+/// With e = e^-|x|, the result is max(x, 0) + ln(1 + e), where ln(1 + e) = 2 artanh t, t = e / (2 + e) <= 1/3, is
+/// computed from seven terms of its series.
 #[inline(always)]
 pub fn softplus(x: f32) -> f32 {
     let e = exp(-x.abs());
@@ -58,12 +58,12 @@ pub fn softplus(x: f32) -> f32 {
     series = series * q + 1.0 / 5.0;
     series = series * q + 1.0 / 3.0;
     series = series * q + 1.0;
-    // The comparison that lets a NaN pass.
+    // This form of the comparison lets a NaN pass.
     let above = if x <= 0.0 { 0.0 } else { x };
     above + 2.0 * t * series
 }
 
-/// The sum of a[i] b[i]: products in f32 lanes over short runs, their sums in f64, always in the same order.
+/// The sum of a[i] b[i], in f32 lanes over short runs whose sums are added in f64, always in the same order.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     const RUN: usize = 32 * LANES;
@@ -82,7 +82,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     total
 }
 
-/// The greatest value, or negative infinity of none.
+/// The greatest value, or negative infinity if there is none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -96,7 +96,7 @@ pub fn max(x: &[f32]) -> f32 {
     lanes.into_iter().fold(tail, f32::max)
 }
 
-/// For s of a row of logits and a maximum m: the sums of e^(s - m) and of (s - m) e^(s - m).
+/// The sums of e^(s - m) and of (s - m) e^(s - m) over a row of logits s with maximum m.
 #[inline(always)]
 pub fn exp_sums(s: &[f32], m: f32) -> (f32, f32) {
     let mut mass = [0f32; LANES];
@@ -107,7 +107,7 @@ pub fn exp_sums(s: &[f32], m: f32) -> (f32, f32) {
             let below = v - m;
             let e = exp(below);
             *a += e;
-            // A masked logit is -infinity and weighs nothing; its product would not be a number.
+            // A masked logit is -infinity and weighs nothing, but its product with e = 0 would be NaN.
             *b += if e > 0.0 { below * e } else { 0.0 };
         }
     }

@@ -1,8 +1,8 @@
-//! Vectors whose memory is used again.
+//! Reuse of vectors' memory.
 
-/// The memory of `vec`, empty, for values of another type of the same size: mostly the same type with another lifetime.
+/// Empties `vec` and returns its memory for values of another type, usually the same type with another lifetime.
 ///
-/// Where sizes agree, collecting in place keeps the allocation; otherwise a new, empty vector is as good.
+/// If the sizes of the types agree, collecting in place keeps the allocation; otherwise the vector may be a new one.
 pub fn emptied<A, B>(mut vec: Vec<A>) -> Vec<B> {
     vec.clear();
     vec.into_iter().filter_map(|_| None).collect()

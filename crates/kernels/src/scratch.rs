@@ -1,4 +1,4 @@
-//! Memory for a kernel's intermediate values, kept per thread and used again.
+//! Memory for a kernel's intermediate values, kept per thread and reused.
 //!
 //! After the first steps of a training run every request finds a buffer that is large enough, so the steady
 //! state allocates nothing.
@@ -10,26 +10,26 @@ use std::ops::{Deref, DerefMut};
 
 use crate::buffer::block::{ALIGNMENT, Block, HUGE_PAGE};
 
-/// From this size on a buffer consists of huge pages, if the system grants them.
+/// Buffers of at least this size consist of huge pages, if the system grants them.
 const HUGE: usize = 512 << 10;
 
 thread_local! {
-    /// The buffers of this thread that nobody is using.
+    /// The free buffers of this thread.
     static FREE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer on loan from the thread's store, to which it returns when dropped.
 ///
-/// A guard rather than a function that takes a closure: a closure's body is compiled on its own, without the
-/// vector instructions of the function around it.
+/// A guard rather than a function that takes a closure, because a closure's body is compiled on its own, without
+/// the vector instructions of the function around it.
 pub struct Scratch<T: bytemuck::Pod> {
     buffer: ManuallyDrop<Block>,
     len: usize,
     kind: PhantomData<T>,
 }
 
-/// A buffer of `len` numbers, aligned to 64 bytes. Its content is arbitrary but initialised: whatever an earlier
-/// use has left there.
+/// Takes a buffer of `len` numbers, aligned to 64 bytes. Its contents are initialised but arbitrary: whatever an
+/// earlier use left.
 pub fn take<T: bytemuck::Pod>(len: usize) -> Scratch<T> {
     const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
     let bytes = len.saturating_mul(size_of::<T>());
@@ -41,8 +41,8 @@ impl<T: bytemuck::Pod> Deref for Scratch<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `find` gave at least `len` numbers, initialised, aligned to 64, owned by `self`; any bits make a
-        // `Pod`.
+        // SAFETY: `find` returned a block of at least `len` numbers, initialised, aligned to 64 bytes, owned by `self`;
+        // any bit pattern is a valid `Pod`.
         unsafe { std::slice::from_raw_parts(self.buffer.start().as_ptr().cast(), self.len) }
     }
 }
@@ -57,22 +57,22 @@ impl<T: bytemuck::Pod> DerefMut for Scratch<T> {
 
 impl<T: bytemuck::Pod> Drop for Scratch<T> {
     fn drop(&mut self) {
-        // SAFETY: the buffer is taken out once, here, and not used after.
+        // SAFETY: the buffer is taken out once, here, and not used afterwards.
         let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
-        // While the thread ends the store may be gone already; then the buffer is simply freed.
+        // While the thread exits, the store may be gone already: then the buffer is freed.
         let _ = FREE.try_with(|free| free.borrow_mut().push(buffer));
     }
 }
 
-/// A block of `bytes` bytes and some more.
+/// Allocates a block of `bytes` bytes and some more.
 fn new(bytes: usize) -> Block {
     let alignment = if bytes >= HUGE { HUGE_PAGE } else { ALIGNMENT };
-    // Room to spare, so that slowly growing requests do not allocate each time.
+    // Spare room, so that slowly growing requests do not allocate each time.
     let roomy = bytes.checked_add(bytes / 8).and_then(|roomy| roomy.checked_next_multiple_of(alignment));
     Block::zeroed(roomy.unwrap_or(usize::MAX).max(4096), alignment)
 }
 
-/// The smallest free buffer that is large enough, or a new one.
+/// Returns the smallest free buffer that is large enough, or a new one.
 fn find(bytes: usize) -> Block {
     let found = FREE.with(|free| {
         let mut free = free.borrow_mut();
@@ -80,7 +80,7 @@ fn find(bytes: usize) -> Block {
         match fitting {
             Some(i) => Some(free.swap_remove(i)),
             None => {
-                // All are too small: the largest is replaced by the new one rather than kept beside it.
+                // All are too small: the new buffer replaces the largest rather than being kept beside it.
                 let largest = (0..free.len()).max_by_key(|&i| free[i].len());
                 if let Some(i) = largest {
                     free.swap_remove(i);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_size_beyond_the_address_space_is_refused() {
-        // With the room to spare, rounded up, the first comes to a few bytes modulo 2^64.
+        // With the spare room, rounded up, the first wraps to a few bytes modulo 2^64.
         for bytes in [usize::MAX / 9 * 8 + 8, usize::MAX - 1, usize::MAX] {
             let refused = std::panic::catch_unwind(|| drop(new(bytes))).unwrap_err();
             assert!(

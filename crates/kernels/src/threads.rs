@@ -1,4 +1,4 @@
-//! Worker threads, and the one way of cutting work into pieces.
+//! Worker threads, and the only way of cutting work into pieces.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use crate::shared::SharedMut;
 
 /// A pool of worker threads that runs numbered pieces.
 ///
-/// Which thread runs a piece is left to the pool, so a piece must write only what no other piece writes, and
-/// the cut into pieces must not depend on [`Threads::count`]: then results do not either.
+/// The pool chooses the thread that runs a piece. A piece must write only what no other piece writes, and the
+/// cut into pieces must not depend on [`Threads::count`], so that results do not either.
 #[derive(Clone)]
 pub struct Threads {
     pool: Arc<rayon::ThreadPool>,
@@ -32,12 +32,13 @@ impl Threads {
             .map_err(|source| ThreadsError { count, source })
     }
 
-    /// How many threads there are.
+    /// The number of threads.
     pub fn count(&self) -> usize {
         self.pool.current_num_threads()
     }
 
-    /// Runs `work` on one of the threads: what it shares out is not handed over from outside each time.
+    /// Runs `work` on one of the threads, to save handing each of its calls over to the pool. A single thread is not
+    /// used: `work` then runs on the caller's.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.count() == 1 { work() } else { self.pool.install(work) }
     }
@@ -48,11 +49,11 @@ impl Threads {
         self.share(pieces, &piece);
     }
 
-    // Not generic, so that the pool's machinery is compiled once and not for every kernel.
+    // Not generic, so that rayon's code is compiled once rather than for every kernel.
     fn share(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
         use rayon::prelude::*;
         if pieces <= 1 || self.count() == 1 {
-            // Nothing to share: stay on the calling thread and spare the hand-over.
+            // Nothing to share: stay on the calling thread to save the hand-over.
             (0..pieces).for_each(piece);
         } else {
             self.pool.install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(piece));
@@ -64,7 +65,7 @@ impl Threads {
         self.run_chunks_alike([data], len, |i, [chunk]| piece(i, chunk));
     }
 
-    /// Cuts two slices of one length alike and runs `piece(index, chunk of a, chunk of b)`.
+    /// Cuts two slices of equal length alike and runs `piece(index, chunk of a, chunk of b)` on each pair of chunks.
     pub fn run_chunk_pairs<A: Send, B: Send>(
         &self,
         a: &mut [A],
@@ -81,7 +82,7 @@ impl Threads {
         });
     }
 
-    /// Cuts slices of one length alike and runs `piece(index, chunks)`.
+    /// Cuts slices of equal length alike and runs `piece(index, chunks)` on each set of chunks.
     pub fn run_chunks_alike<T: Send, const N: usize>(
         &self,
         slices: [&mut [T]; N],

@@ -1,11 +1,11 @@
-//! Which parts of a few large stretches of memory are in use: bookkeeping alone, without the memory.
+//! Tracks which parts of a few long stretches of memory are in use, without owning the memory.
 
 /// Ranges are handed out in multiples of a page.
 const PAGE: usize = 4096;
-/// The least that a stretch has.
+/// The least length of a stretch.
 const LEAST: usize = 256 << 20;
 
-/// Where a range lies.
+/// The start of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The stretch, from 0 in the order in which they were added.
@@ -14,22 +14,21 @@ pub struct Place {
     pub offset: usize,
 }
 
-/// Stretches of memory, from which ranges are taken where they fit most closely, and whose free neighbours become
-/// one again.
+/// Allocates ranges of stretches of memory, best fit first, and merges adjacent free ranges.
 ///
-/// A network's tensors come in many sizes, each alive at another time: kept by size, what the early layers leave
-/// would be of no use to the late ones.
+/// A network's tensors come in many sizes, each alive at another time: if free memory were kept by size, the late
+/// layers could not use what the early ones leave.
 #[derive(Debug, Default)]
 pub struct Arena {
-    /// Lengths, and how much of each was ever handed out, from its start.
+    /// The length of each stretch, and how much of it was ever handed out, from its start.
     stretches: Vec<(usize, usize)>,
-    /// Free ranges in the order of their places, no two of them neighbours. There are few: a sorted list allocates
+    /// Free ranges sorted by place, no two of them adjacent. They are few, so a sorted list suffices, which allocates
     /// nothing.
     free: Vec<(Place, usize)>,
 }
 
 impl Arena {
-    /// A free range of `bytes`: the smallest that is large enough.
+    /// Takes a range of `bytes` from the smallest free range that is large enough.
     pub fn take(&mut self, bytes: usize) -> Option<Place> {
         let size = size(bytes);
         let fitting = self.free.iter().enumerate().filter(|(_, (_, len))| *len >= size);
@@ -44,8 +43,8 @@ impl Arena {
         Some(place)
     }
 
-    /// How long the stretch should be that is added for `bytes` that do not fit: as long as all before it, so that
-    /// there are few. What is never handed out is never touched.
+    /// The length of the stretch to add for `bytes` that do not fit: as long as all existing ones together, so that
+    /// there are few stretches. Memory that is never handed out is never touched.
     pub fn next_stretch(&self, bytes: usize) -> usize {
         let all: usize = self.stretches.iter().map(|(len, _)| len).sum();
         size(bytes).max(all).max(LEAST)
@@ -78,24 +77,24 @@ impl Arena {
         }
     }
 
-    /// Whether nothing is in use.
+    /// Whether no range is in use.
     pub fn is_idle(&self) -> bool {
         let whole = |(stretch, &(len, _))| (Place { stretch, offset: 0 }, len);
         self.free.iter().copied().eq(self.stretches.iter().enumerate().map(whole))
     }
 
-    /// Bytes of a stretch that were ever handed out, from its start.
+    /// The bytes of a stretch, from its start, that were ever handed out.
     pub fn used(&self, stretch: usize) -> usize {
         self.stretches[stretch].1
     }
 
-    /// Bytes that were ever handed out.
+    /// The bytes of all stretches that were ever handed out.
     pub fn used_in_all(&self) -> usize {
         self.stretches.iter().map(|(_, used)| used).sum()
     }
 }
 
-/// Whole pages for `bytes`; where there are not so many, more than any stretch has.
+/// `bytes` rounded up to whole pages; on overflow, more than the length of any stretch.
 fn size(bytes: usize) -> usize {
     bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
 }
@@ -113,7 +112,7 @@ mod tests {
         assert_eq!(arena.take(usize::MAX), None);
         let places: Vec<Place> = (0..4).map(|_| arena.take(2 * PAGE).unwrap()).collect();
         assert_eq!(arena.used_in_all(), 8 * PAGE);
-        // A hole of two pages, then of four: what fits closest is taken.
+        // Leaves a hole of two pages, then one of four: the best fit is taken.
         arena.give_back(places[0], 2 * PAGE);
         assert_eq!(arena.take(PAGE).unwrap(), places[0]);
         arena.give_back(places[0], PAGE);

@@ -1,11 +1,11 @@
-//! A block of memory of the system's, aligned, on huge pages where it is aligned to these.
+//! An aligned block of memory from the system, on huge pages if it is aligned to these.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// A cache line, and a whole AVX-512 vector.
+/// The size of a cache line and of an AVX-512 vector.
 pub(crate) const ALIGNMENT: usize = 64;
-/// x86-64's large page, which spares address translations: what is aligned to it asks the kernel for it.
+/// The size of x86-64's large pages, which save address translations: blocks aligned to it ask the system for them.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// An owned block of bytes aligned to at least [`ALIGNMENT`].
@@ -21,7 +21,7 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// A block of zeros.
+    /// Allocates a block of zeros.
     pub fn zeroed(bytes: usize, alignment: usize) -> Block {
         let layout = Block::layout(bytes, alignment);
         // SAFETY: the layout's size is at least `ALIGNMENT`, so it is not zero.
@@ -29,7 +29,7 @@ impl Block {
         Block { start, layout }.advised()
     }
 
-    /// Huge pages that nobody has touched yet: NOT initialised. None where the system refuses so much.
+    /// Allocates untouched huge pages, NOT initialised. Returns `None` if the system refuses the allocation.
     pub fn untouched(bytes: usize) -> Option<Block> {
         let layout = Block::layout(bytes, HUGE_PAGE);
         // SAFETY: the layout's size is not zero.
@@ -37,7 +37,7 @@ impl Block {
         Some(Block { start, layout }.advised())
     }
 
-    /// Ends in what a system without so much memory ends in.
+    /// Handles a refused allocation of `bytes` as the standard library does.
     pub fn refused(bytes: usize) -> ! {
         handle_alloc_error(Block::layout(bytes, HUGE_PAGE))
     }
@@ -47,12 +47,12 @@ impl Block {
         self.start
     }
 
-    /// How many bytes there are.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         self.layout.size()
     }
 
-    /// Asks for huge pages, if it is aligned to them.
+    /// Asks for huge pages, if the block is aligned to them.
     fn advised(self) -> Block {
         #[cfg(target_os = "linux")]
         if self.layout.align() == HUGE_PAGE {
@@ -63,7 +63,7 @@ impl Block {
     }
 
     fn layout(bytes: usize, alignment: usize) -> Layout {
-        // A block of no bytes still gets an address of its own.
+        // A block of no bytes still gets its own address.
         match Layout::from_size_align(bytes.max(ALIGNMENT), alignment) {
             Ok(layout) => layout,
             Err(_) => panic!("a buffer of {bytes} bytes exceeds the address space"),
@@ -73,7 +73,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `start` came from the global allocator with this very layout and is freed once.
+        // SAFETY: `start` came from the global allocator with this same layout and is freed once.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }

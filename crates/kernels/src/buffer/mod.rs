@@ -1,4 +1,4 @@
-//! Host memory for tensors: aligned, on huge pages where large, recycled through a pool.
+//! Host memory for tensors: aligned, on huge pages if large, and recycled through a pool.
 
 pub mod arena;
 pub(crate) mod block;
@@ -13,14 +13,14 @@ use arena::{Arena, Place};
 use block::{ALIGNMENT, Block, HUGE_PAGE};
 use bytemuck::Pod;
 
-/// From this size on buffers are parts of long stretches; smaller ones, of which some live for a whole run, would
-/// only break those up.
+/// Buffers of at least this size are parts of long stretches. Smaller ones, some of which live for a whole run, would
+/// only fragment the stretches.
 const LARGE: usize = 1 << 20;
 
-/// Recycles host memory, so that the steady state of training neither allocates nor faults pages in.
+/// Recycles host memory, so that training in its steady state neither allocates nor faults pages in.
 ///
-/// Small buffers are kept by exact size. Large ones are ranges of a few long stretches, so that what a tensor
-/// leaves serves tensors of any size.
+/// Free small buffers are kept by exact size. Large ones are ranges of a few long stretches, so that the memory that
+/// a tensor leaves serves tensors of any size.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -30,25 +30,25 @@ pub struct Pool {
 struct Shared {
     hollow: bool,
     free: Mutex<HashMap<usize, Vec<Block>>>,
-    /// Handles that nobody holds: see [`Buffer`].
+    /// Free handles, to be reused: see [`Buffer`].
     handles: Mutex<Vec<Arc<Owned>>>,
     large: Mutex<Large>,
     live: AtomicUsize,
-    /// In small blocks, and in large ranges.
+    /// Bytes held in small blocks, and in large ranges.
     held: [AtomicUsize; 2],
     peak: AtomicUsize,
 }
 
-/// Long stretches of memory: none behind them in a hollow pool.
+/// Long stretches of memory; in a hollow pool, without the memory.
 #[derive(Debug, Default)]
 struct Large {
     arena: Arena,
-    /// The memory, and how much of each stretch is initialised, from its start.
+    /// The memory of each stretch, and how much of it is initialised, from its start.
     stretches: Vec<(Block, usize)>,
 }
 
 impl Large {
-    /// A range of `bytes`, initialised, with its address; that of a hollow pool has none.
+    /// Takes an initialised range of `bytes`, with its address, which is `None` in a hollow pool.
     fn take(&mut self, bytes: usize, hollow: bool) -> (Place, Option<NonNull<u8>>) {
         let place = self.arena.take(bytes).unwrap_or_else(|| self.grow(bytes, hollow));
         if hollow {
@@ -56,8 +56,8 @@ impl Large {
         }
         let used = self.arena.used(place.stretch);
         let (block, touched) = &mut self.stretches[place.stretch];
-        // SAFETY: the arena hands out ranges within the length that the stretch was added with, so `used` and the
-        // range's offset are within the block, and what is beyond `touched` was never handed out.
+        // SAFETY: the arena hands out ranges within the length with which the stretch was added, so `used` and the
+        // range's offset are within the block, and memory beyond `touched` was never handed out.
         let start = unsafe {
             block.start().add(*touched).write_bytes(0, used - *touched);
             block.start().add(place.offset)
@@ -66,7 +66,7 @@ impl Large {
         (place, Some(start))
     }
 
-    /// A range of a new stretch.
+    /// Adds a stretch and takes a range of it.
     fn grow(&mut self, bytes: usize, hollow: bool) -> Place {
         let (wanted, least) = (self.arena.next_stretch(bytes), bytes.next_multiple_of(HUGE_PAGE));
         let mut len = wanted;
@@ -89,22 +89,22 @@ impl Large {
 }
 
 impl Pool {
-    /// A pool that counts like any other, with little memory behind it: of a buffer from a MiB on only the first
-    /// MiB exists. For finding out what a computation would take.
+    /// Creates a pool that counts bytes like any other but has little memory: only the first MiB of a buffer exists.
+    /// It serves to measure how much memory a computation would take.
     pub fn hollow() -> Pool {
         Pool { shared: Arc::new(Shared { hollow: true, ..Shared::default() }) }
     }
 
-    /// Whether it is a [`Pool::hollow`] one.
+    /// Whether this is a [`Pool::hollow`] one.
     pub fn is_hollow(&self) -> bool {
         self.shared.hollow
     }
 
-    /// A buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
+    /// Takes a buffer of `bytes` bytes. Its contents are initialised but arbitrary: whatever its last user left.
     ///
     /// # Panics
     ///
-    /// When so many bytes have no addresses, but for a [`Pool::hollow`] one.
+    /// If `bytes` exceeds the address space, unless the pool is a [`Pool::hollow`] one.
     pub fn take(&self, bytes: usize) -> Buffer {
         let shared = &*self.shared;
         let size = bytes.max(ALIGNMENT);
@@ -139,12 +139,12 @@ impl Pool {
         }))
     }
 
-    /// Bytes now in use by buffers of this pool.
+    /// Bytes currently in use by buffers of this pool.
     pub fn live_bytes(&self) -> usize {
         self.shared.live.load(Ordering::Relaxed)
     }
 
-    /// Bytes obtained from the system and not given back: those in use and those waiting.
+    /// Bytes obtained from the system and not given back, in use or free.
     pub fn held_bytes(&self) -> usize {
         self.shared.held.iter().map(|held| held.load(Ordering::Relaxed)).sum()
     }
@@ -154,7 +154,7 @@ impl Pool {
         self.shared.peak.load(Ordering::Relaxed)
     }
 
-    /// Gives memory that nobody uses back to the system: small buffers, and the large ones once none of them is in use.
+    /// Gives free memory back to the system: small buffers, and the stretches if no large buffer is in use.
     pub fn trim(&self) {
         let small = std::mem::take(&mut *lock(&self.shared.free));
         let freed: usize = small.values().flatten().map(|block| block.len()).sum();
@@ -173,7 +173,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A buffer from a [`Pool`], to which it returns when its last clone is dropped.
 ///
-/// The counter of clones is recycled too, so that a tensor allocates nothing at all once the pool is warm.
+/// The reference count is recycled too, so that a tensor allocates nothing at all once the pool is warm.
 #[derive(Clone, Debug)]
 pub struct Buffer(ManuallyDrop<Arc<Owned>>);
 
@@ -181,10 +181,10 @@ pub struct Buffer(ManuallyDrop<Arc<Owned>>);
 #[derive(Debug)]
 struct Owned {
     memory: Memory,
-    /// What it counts as.
+    /// The bytes that it counts as in the pool.
     size: usize,
     bytes: usize,
-    /// Where it returns to; none in a handle that waits.
+    /// The pool to return to; `None` in a free handle.
     pool: Option<Pool>,
 }
 
@@ -194,7 +194,7 @@ enum Memory {
     Small(Block),
     /// A range of a stretch that lives as long as any of its ranges.
     Range(Place, NonNull<u8>),
-    /// A range of nothing, and what stands in for it.
+    /// A range without memory, and a block that stands in for its beginning.
     Hollow(Place, Block),
 }
 
@@ -214,7 +214,7 @@ impl Buffer {
         self.0.bytes == 0
     }
 
-    /// The contents as values of `T`; bytes beyond a whole number of them are left out.
+    /// The contents as values of `T`, without the bytes beyond a whole number of values.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
         // SAFETY: there are at least `len` initialised bytes, aligned for `T` (asserted above), and any bit pattern
@@ -222,7 +222,7 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.0.start().as_ptr().cast(), self.len() / size_of::<T>()) }
     }
 
-    /// The contents as values of `T`, for writing; none while there are other clones.
+    /// The contents as mutable values of `T`; `None` while there are other clones.
     pub fn get_mut<T: Pod>(&mut self) -> Option<&mut [T]> {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
         let owned = Arc::get_mut(&mut self.0)?;
@@ -237,8 +237,8 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the handle is taken out once, here, and not touched again.
         let mut handle = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Two last clones dropped at once may both see the other: then the handle is freed, and `Owned` gives back
-        // what it owns.
+        // Two last clones dropped at the same time may each see the other: then the handle is freed, and `Owned`'s drop
+        // returns the memory.
         let Some(pool) = Arc::get_mut(&mut handle).and_then(Owned::give_back) else { return };
         lock(&pool.shared.handles).push(handle);
     }
@@ -260,7 +260,7 @@ impl Owned {
         }
     }
 
-    /// Returns the memory to its pool, and the pool; nothing the second time.
+    /// Gives the memory back to its pool and returns the pool; does nothing the second time.
     fn give_back(&mut self) -> Option<Pool> {
         let pool = self.pool.take()?;
         let shared = &*pool.shared;

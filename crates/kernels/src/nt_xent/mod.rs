@@ -1,9 +1,9 @@
-//! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities never exists.
+//! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities is never stored.
 //!
-//! `README.md` beside this file explains the tiles, the gradient and the two forms: `symmetric` where similarities are
-//! bounded, which normalised ones are, and `online` for all others.
+//! `README.md` beside this file explains the tiles, the gradient and the two forms: `symmetric` for bounded
+//! similarities, such as those of normalised views, and `online` for all others.
 
-// Register tiles go over arrays by index up to a constant: that form is unrolled into registers.
+// Register tiles index arrays up to a constant, since the compiler unrolls that form into registers.
 #![allow(clippy::needless_range_loop)]
 
 mod online;
@@ -18,12 +18,12 @@ use crate::Cpu;
 use crate::contrastive::ContrastiveShape;
 use crate::math::exp;
 
-/// What forward finds for one anchor i.
+/// The forward pass's findings for one anchor i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Anchor {
-    /// l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ), with the digits that log-sum-exp minus s(i,j)
-    /// lacks where it is small.
+    /// l(i,j) = -log( exp s(i,j) / sum over k != i of exp s(i,k) ), accurate also where it is small, unlike
+    /// log-sum-exp minus s(i,j).
     pub loss: f32,
     /// s(i,j) of the positive j.
     pub positive: f32,
@@ -34,8 +34,8 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// From what is known of the negatives relative to `reference`, m: their mass, the sum of e^(s - m), and its
-    /// moment, the sum of (s - m) e^(s - m).
+    /// Computes the figures of an anchor from its negatives' mass, the sum of e^(s - m), and moment, the sum of
+    /// (s - m) e^(s - m), relative to `reference`, m.
     #[inline(always)]
     fn new(reference: f32, (mass, moment): (f32, f32), positive: f32, hardest: f32) -> Anchor {
         let own = positive - reference;
@@ -51,22 +51,22 @@ impl Anchor {
         Anchor { loss, positive, entropy, hardest }
     }
 
-    /// log of the sum over k != i of exp s(i,k): no less than any of these. Where they are large, the sum of loss and
-    /// positive may be rounded to less, by so much that probabilities would be far above 1.
+    /// log of the sum over k != i of exp s(i,k), never less than the greatest s(i,k): where similarities are large,
+    /// loss + positive may round to less, by so much that probabilities would far exceed 1.
     pub fn lse(&self) -> f32 {
         let sum = self.positive + self.loss;
-        // A NaN stays.
+        // The comparisons keep a NaN of `sum`.
         let least = if self.hardest > self.positive { self.hardest } else { self.positive };
         if least > sum { least } else { sum }
     }
 
-    /// 1 - p(i,j): what the negatives weigh in the softmax.
+    /// 1 - p(i,j): the negatives' weight in the softmax.
     fn negatives(&self) -> f32 {
         -(-self.loss).exp_m1()
     }
 }
 
-/// What backward goes by: this worker's anchors, and every view's log-sum-exp.
+/// The backward pass's inputs besides z: this worker's anchors, and every view's log-sum-exp.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     anchors: &'a [Anchor],
@@ -74,8 +74,8 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// p(i,j) + p(j,i) - 2 for anchor `i` and its positive j: where both are nearly 1, the difference of what has
-    /// been rounded would be all error.
+    /// p(i,j) + p(j,i) - 2 for anchor `i` and its positive j, from the negatives' weights: where both probabilities
+    /// are nearly 1, the difference of rounded values would be all error.
     #[inline(always)]
     fn positive_weight(&self, shape: &ContrastiveShape, i: usize) -> f32 {
         let j = shape.positive(i) - shape.offset;
@@ -83,7 +83,7 @@ impl Known<'_> {
     }
 }
 
-/// Per anchor: loss, positive and hardest similarity, entropy. `all` is z of all workers, (views, dim).
+/// Computes the [`Anchor`] of each of this worker's anchors. `all` is z of all workers, (views, dim).
 pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], anchors: &mut [Anchor]) {
     shape.check(all);
     assert_eq!(anchors.len(), shape.anchors);
@@ -96,7 +96,7 @@ pub fn nt_xent_forward(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32], anchors
 /// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors, so that no gradient has to travel back
 /// through the gather: dz_i = factor / tau (sum over k of (p(i,k) + p(k,i)) z_k - 2 z_j), p(i,k) = exp(s(i,k) - lse_i).
 ///
-/// `anchors` is what [`nt_xent_forward`] found; `lse` holds one value a view of all workers. Overwrites dz.
+/// `anchors` is the result of [`nt_xent_forward`]; `lse` holds one value for each view of all workers. Overwrites dz.
 pub fn nt_xent_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,

@@ -24,7 +24,7 @@ fn forward_rows(
     anchors: &mut [Anchor],
     values: &mut [f32],
 ) {
-    // The greatest s so far of each row's negatives, and the mass and moment of their exponentials relative to that.
+    // The greatest s of each row's negatives so far, and the mass and moment of their exponentials relative to it.
     let mut running = [(f32::NEG_INFINITY, 0f32, 0f32); ROWS];
     walk(
         shape,
@@ -39,7 +39,7 @@ fn forward_rows(
                 }
                 let s = tile.negatives(shape, row);
                 let highest = max(s).max(*peak);
-                // Nothing but the anchor itself so far, or what is no number and has to stay visible.
+                // -infinity: no negative so far, or a NaN, which must stay visible.
                 let reference = if highest > f32::NEG_INFINITY { highest } else { 0.0 };
                 let (tile_mass, tile_moment) = exp_sums(s, reference);
                 if *peak > f32::NEG_INFINITY {

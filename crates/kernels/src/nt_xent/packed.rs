@@ -20,17 +20,17 @@ impl Blocks {
         Blocks { anchors: shape.anchors, offset: shape.offset, views: shape.views }
     }
 
-    /// Blocks of this worker's own views.
+    /// The number of blocks of this worker's own views.
     pub fn own(self) -> usize {
         self.anchors.div_ceil(BLOCK)
     }
 
-    /// All blocks.
+    /// The number of all blocks.
     pub fn count(self) -> usize {
         self.own() + self.offset.div_ceil(BLOCK) + (self.views - self.offset - self.anchors).div_ceil(BLOCK)
     }
 
-    /// The first view of a block, and how many it has.
+    /// The first view of a block, and its number of views.
     pub fn range(self, block: usize) -> (usize, usize) {
         let (own, before) = (self.own(), self.offset.div_ceil(BLOCK));
         let (start, end, index) = if block < own {
@@ -45,10 +45,10 @@ impl Blocks {
     }
 }
 
-/// Blocks in one of two layouts of panels, [`PANEL`] values wide and padded with zeros.
+/// Blocks of views, packed in one of two layouts of panels, [`PANEL`] values wide and padded with zeros.
 pub struct Packed {
     values: scratch::Scratch<f32>,
-    /// Values of a block, and of a panel.
+    /// Numbers of values of a block, and of a panel.
     block: usize,
     panel: usize,
 }
@@ -101,7 +101,7 @@ impl Packed {
         self
     }
 
-    /// All panels, to be shared between threads.
+    /// A view of all panels, for threads to share.
     pub fn panels(&self) -> Panels<'_> {
         Panels { values: &self.values, block: self.block, panel: self.panel }
     }

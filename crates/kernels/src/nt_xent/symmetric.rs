@@ -1,4 +1,4 @@
-//! The form for bounded similarities: each pair of views is looked at once, with one exponential for both directions.
+//! The form for bounded similarities: each pair of views is visited once, with one exponential for both directions.
 
 use std::cell::Cell;
 
@@ -12,12 +12,12 @@ use crate::recycle::emptied;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Cpu, scratch};
 
-/// The greatest bound b for which e^(s - b), its inverse and their sums are ordinary floats wherever |s| <= b.
+/// The greatest bound b for which e^(s - b), its inverse and their sums are normal floats wherever |s| <= b.
 const LIMIT: f32 = 42.0;
-/// Values of a vector in the passes over similarities.
+/// Lanes of the passes over similarities.
 const LANES: usize = 16;
 
-/// The greatest |z|^2 / tau, which no |s| exceeds, if it is small enough for this form.
+/// The greatest |z|^2 / tau, which no |s| exceeds, or `None` if it is too large for this form.
 pub fn bound(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32]) -> Option<f32> {
     cpu.isa.vectorize(
         #[inline(always)]
@@ -26,7 +26,7 @@ pub fn bound(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32]) -> Option<f32> {
             for z in all.chunks_exact(shape.dim) {
                 let bound = (dot(z, z) / f64::from(shape.temperature)) as f32;
                 greatest = greatest.max(bound);
-                // Not so for a NaN either.
+                // Also false for a NaN.
                 let small = bound <= LIMIT;
                 if !small {
                     return None;
@@ -37,7 +37,7 @@ pub fn bound(cpu: &Cpu, shape: &ContrastiveShape, all: &[f32]) -> Option<f32> {
     )
 }
 
-/// What a tile is computed with.
+/// The inputs that all tiles of a pass share.
 #[derive(Clone, Copy)]
 struct Setting<'a> {
     shape: &'a ContrastiveShape,
@@ -62,8 +62,8 @@ impl Setting<'_> {
         }
     }
 
-    /// The column of row `row`'s positive in a tile of blocks `a` and `b`, if it is there. Views of other workers
-    /// have theirs there too, but nobody asks for it here.
+    /// The column of row `row`'s positive in a tile whose columns are `columns` views from `first` on, if it is there.
+    /// Rows are always this worker's anchors.
     #[inline(always)]
     fn positive(&self, (first_row, row): (usize, usize), (first, columns): (usize, usize)) -> Option<usize> {
         let column = self.shape.positive(first_row + row - self.shape.offset).wrapping_sub(first);
@@ -72,13 +72,13 @@ impl Setting<'_> {
 }
 
 thread_local! {
-    /// Memory for a call's list of blocks.
+    /// The memory of a call's list of blocks, kept for the next call.
     static SEEN: Cell<Vec<Seen<'static>>> = const { Cell::new(Vec::new()) };
     static GRADIENTS: Cell<Vec<Gradient<'static>>> = const { Cell::new(Vec::new()) };
 }
 
-/// What forward knows of a block's views so far: over their negatives the sums of e^(s - bound) and of (s - bound)
-/// e^(s - bound) and the greatest s, and s of the positive.
+/// The forward pass's figures of a block's views so far: over their negatives the sums of e^(s - bound) and of
+/// (s - bound) e^(s - bound) and the greatest s, and s of the positive.
 struct Seen<'a> {
     block: usize,
     mass: &'a mut [f32],
@@ -136,7 +136,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The other side of a tile: it learns as much, or it is only looked at.
+/// The columns of a tile: a block of this worker, which is updated too, or one that is only read.
 enum Columns<'s, 'a> {
     Own(&'s mut Seen<'a>),
     Others(usize),
@@ -164,12 +164,12 @@ impl Kernel for Forward<'_, '_> {
         let ((first_row, count), (first, width)) =
             (setting.blocks.range(rows.block), setting.blocks.range(other));
         let scale = 1.0 / setting.shape.temperature;
-        // Sums of the columns: mass, moment and greatest.
+        // Of each column: mass, moment and greatest value.
         let mut down = [[0f32; BLOCK]; 3];
         down[2] = [f32::NEG_INFINITY; BLOCK];
         for (row, s) in tile.chunks_exact_mut(BLOCK).take(count).enumerate() {
             s.iter_mut().for_each(|s| *s *= scale);
-            // What is -infinity weighs nothing: padding, the anchor itself, and its positive, which is no negative.
+            // -infinity weighs nothing: padding, the anchor itself, and its positive, which is no negative.
             s[width..].fill(f32::NEG_INFINITY);
             if rows.block == other {
                 s[row] = f32::NEG_INFINITY;
@@ -194,7 +194,7 @@ impl Kernel for Forward<'_, '_> {
     }
 }
 
-/// Mass, moment and greatest value of a row of similarities, which also join those of the columns.
+/// Returns mass, moment and greatest value of a row of similarities, which it also adds to the columns' in `down`.
 #[inline(always)]
 fn sums(s: &[f32], bound: f32, down: &mut [[f32; BLOCK]; 3]) -> [f32; 3] {
     let [down_mass, down_moment, down_greatest] = down;
@@ -279,7 +279,8 @@ pub fn backward(
     });
 }
 
-/// The other side of a tile: it has a gradient too, or it is another worker's (or the rows themselves).
+/// The columns of a tile: a block of this worker, whose gradient is updated too, or one that is only read, which is
+/// another worker's or that of the rows themselves.
 enum ToColumns<'s, 'a> {
     Own(&'s mut Gradient<'a>),
     Others(usize),
@@ -325,7 +326,7 @@ impl Kernel for Backward<'_, '_> {
                 weights[column] = known.positive_weight(setting.shape, anchor);
             }
         }
-        // The first tile of a block's own rows with themselves begins the sum.
+        // The tile of a block with itself comes first and starts the sum.
         let accumulate = to.block != other;
         let weights = Left { values: tile, row_step: BLOCK, col_step: 1 };
         let panels = rows.of(other).zip(to.dz.chunks_exact_mut(BLOCK * PANEL)).enumerate();

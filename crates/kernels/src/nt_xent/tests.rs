@@ -2,7 +2,7 @@ use super::*;
 use crate::Isa;
 use crate::testing::{cpu, views};
 
-/// The paper's loops (algorithm 1), as they stand, in f64.
+/// The paper's loops (algorithm 1), as written there, in f64.
 fn naive(z: &[f32], dim: usize, temperature: f32) -> f64 {
     let count = z.len() / dim;
     let s = |i: usize, k: usize| -> f64 {
@@ -58,7 +58,7 @@ fn the_gradient_is_that_of_finite_differences() {
     }
 }
 
-/// Both forms on one problem, for a worker whose views are in the middle of all.
+/// Compares both forms on the same problem, also for a worker whose views lie between those of others.
 #[test]
 fn the_forms_agree() {
     for (anchors, views_before, views_after, dim) in [(2, 0, 0, 2), (300, 0, 0, 70), (140, 130, 20, 33)] {
@@ -121,7 +121,7 @@ fn workers_compute_the_gradient_of_one() {
     let found: Vec<Anchor> = halves.iter().flat_map(found_of).collect();
     let lse: Vec<f32> = found.iter().map(Anchor::lse).collect();
     let total = |z: &[f32]| -> f64 {
-        // The same loss by the definition, positives staying within each worker's half.
+        // The same loss by the definition, with positives within each worker's half.
         let s = |i: usize, k: usize| -> f64 {
             (0..dim).map(|c| f64::from(z[i * dim + c]) * f64::from(z[k * dim + c])).sum::<f64>() / 0.5
         };
@@ -180,7 +180,7 @@ fn probabilities_are_at_most_1_however_large_similarities_are() {
     for (size, temperature) in [(1e3, 1.0), (3e3, 0.1), (1e4, 0.1), (1e6, 1.0)] {
         let z: Vec<f32> = views(count, dim).into_iter().map(|v| v * size).collect();
         let largest = z.iter().fold(0f32, |most, v| most.max(v.abs()));
-        // Each of count views weighs at most 1 in the gradient of another, and 1 in its own.
+        // Each of count views weighs at most 1 in the gradient of another view, and 1 in its own.
         let most = (count + 1) as f32 * largest / temperature / count as f32;
         for isa in Isa::all() {
             let (got, dz) = loss(&cpu(isa, 1), &z, dim, temperature);
@@ -204,7 +204,7 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
-/// z of 2^64 values, which wrap to none.
+/// z of 2^64 values, a product that wraps to 0.
 #[test]
 #[should_panic(expected = "z of")]
 fn shapes_that_wrap_are_refused() {
@@ -212,8 +212,8 @@ fn shapes_that_wrap_are_refused() {
     nt_xent_forward(&cpu(Isa::detect(), 1), &shape, &[], &mut [Anchor::default(); 2]);
 }
 
-/// Pairs close to an axis each, in either direction: views of one image are similar, all others at right angles or
-/// opposite.
+/// Pairs that each lie close to an axis, in either direction: views of one image are similar, all others orthogonal
+/// or opposite.
 fn separated(images: usize, dim: usize) -> Vec<f32> {
     let mut z = views(2 * images, dim);
     for (view, z) in z.chunks_exact_mut(dim).enumerate() {
@@ -233,7 +233,7 @@ fn exact(z: &[f32], dim: usize, temperature: f32) -> ([f64; 2], Vec<f64>) {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let tau = f64::from(temperature);
     let positive = |i: usize| (i + count / 2) % count;
-    // Relative to the positive, which is greatest here: e^(s - s of the positive) of all others, and their sum.
+    // Relative to the positive's s, the greatest here: e^(s - s(i,j)) of all negatives, and their sum.
     let weights: Vec<(Vec<f64>, f64)> = (0..count)
         .map(|i| {
             let own = dot(row(i), row(positive(i)));
@@ -264,7 +264,7 @@ fn exact(z: &[f32], dim: usize, temperature: f32) -> ([f64; 2], Vec<f64>) {
     (figures, dz)
 }
 
-/// What is small has its digits too, on either side of the limit between the forms.
+/// Small losses keep their relative accuracy, on either side of the limit between the forms.
 #[test]
 fn small_losses_are_as_exact_as_large_ones() {
     let dim = 80;

@@ -1,15 +1,15 @@
-//! A product of a matrix with a panel, in register tiles.
+//! The product of a matrix and a panel, in register tiles.
 
 use crate::simd::Simd;
 
 /// Values in a row of a panel: four AVX-512 vectors.
 pub const PANEL: usize = 64;
-/// Rows of a register tile: 4 x 4 AVX-512 sums hide a multiply-add's latency and need half a load each.
+/// Rows of a register tile: 4 x 4 AVX-512 sums hide a multiply-add's latency and take half a load per multiply-add.
 pub const ROWS: usize = 4;
 /// Columns are computed in multiples of this.
 const STEP: usize = 16;
 
-/// A matrix that is read value by value: a slice with the steps between its rows and between its columns.
+/// A matrix to be read value by value: a slice with the steps between its rows and between its columns.
 #[derive(Clone, Copy)]
 pub struct Left<'a> {
     pub values: &'a [f32],
@@ -20,8 +20,8 @@ pub struct Left<'a> {
 /// c = a b, or c += a b. a is (rows, depth), b (depth, [`PANEL`]), c (rows, width) with `c_row` between rows, width
 /// at most [`PANEL`].
 ///
-/// Rows are rounded up to a multiple of [`ROWS`] and width to one of 16: the operands must have, and c has room
-/// for, as many.
+/// Rows are rounded up to a multiple of [`ROWS`] and width to a multiple of 16: the operands must have this many, and c
+/// must have room for them.
 #[inline(always)]
 pub fn multiply<S: Simd>(
     simd: S,

@@ -1,11 +1,11 @@
-//! The gradients: a walk over the similarities where every negative counts, a few rows each where one was mined.
+//! The gradients: a walk over all similarities where every negative counts, a few rows per anchor with mining.
 
 use super::{Pair, Term};
 use crate::Cpu;
 use crate::contrastive::{ContrastiveShape, ROWS, gradient};
 use crate::math::sigmoid;
 
-/// Of the losses to which all negatives contribute.
+/// The gradient of a loss in which all negatives count.
 pub fn of_all(
     cpu: &Cpu,
     shape: &ContrastiveShape,
@@ -49,7 +49,7 @@ pub fn of_all(
     );
 }
 
-/// Of the losses of one mined negative an anchor.
+/// The gradient of a loss with one mined negative per anchor.
 pub fn of_mined(
     cpu: &Cpu,
     shape: &ContrastiveShape,
@@ -73,7 +73,7 @@ pub fn of_mined(
             add(row, own.push, view(own.negative as usize));
             add(row, -(own.pull + pairs[positive].pull), view(positive));
         }
-        // Whoever mined one of these rows, on whichever worker.
+        // Anchors of any worker that mined one of these rows.
         for (k, pair) in pairs.iter().enumerate() {
             let row = (pair.negative as usize).wrapping_sub(first);
             if row < rows {

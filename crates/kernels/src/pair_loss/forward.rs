@@ -1,4 +1,4 @@
-//! The losses: sums over the negatives of an anchor, or a search among them.
+//! The forward pass: sums over the negatives of an anchor, or a search among them.
 
 use super::{Pair, PairLoss, Term};
 use crate::Cpu;
@@ -6,7 +6,7 @@ use crate::contrastive::{ContrastiveShape, ROWS, values, walk};
 use crate::math::{sigmoid, softplus};
 use crate::nt_xent::Anchor;
 
-/// Lanes of the reductions, in a fixed order: one AVX-512 vector, whatever the instruction set.
+/// Lanes of the fixed-order reductions: one AVX-512 vector, whatever the instruction set.
 const LANES: usize = 16;
 
 /// [`super::pair_loss_forward`].
@@ -69,13 +69,13 @@ pub fn forward(
     });
 }
 
-/// max(x, 0), or NaN of NaN.
+/// max(x, 0), or NaN if x is NaN.
 #[inline(always)]
 fn hinge(x: f32) -> f32 {
     if x <= 0.0 { 0.0 } else { x }
 }
 
-/// For each anchor the sums over its negatives of the two terms of `terms(s(i,k), s(i,j))`, which are 0 of a
+/// For each anchor, the sums over its negatives of the two terms of `terms(s(i,k), s(i,j))`, which must be 0 for a
 /// similarity of -infinity.
 #[inline(always)]
 fn over_negatives(
@@ -119,13 +119,13 @@ fn over_negatives(
     sums
 }
 
-/// The semi-hard negative of an anchor, as far as it has been looked for.
+/// The search for an anchor's semi-hard negative: what the tiles so far contained.
 #[derive(Clone, Copy)]
 struct Mined {
-    /// The greatest similarity below the positive's, and where it is.
+    /// The greatest similarity below the positive's, and its index.
     below: f32,
     below_at: usize,
-    /// The least of all, and where it is.
+    /// The least similarity of a negative, and its index.
     least: f32,
     least_at: usize,
 }
@@ -153,7 +153,7 @@ fn of_mined(
                 let first = tile.first;
                 let s = tile.negatives(shape, row);
                 let (below, least) = extremes(s, pair.positive);
-                // A place is looked for where something better was seen: seldom.
+                // The index is searched for only after a better value has been found, which is rare.
                 let place = |value: f32| first + s.iter().position(|&s| s == value).unwrap_or(0);
                 if below > mined.below {
                     (mined.below, mined.below_at) = (below, place(below));
@@ -185,7 +185,7 @@ fn of_mined(
     }
 }
 
-/// The greatest value below `bound`, or -infinity; and the least above -infinity, or infinity.
+/// The greatest value below `bound`, or -infinity if there is none, and the least above -infinity, or infinity.
 #[inline(always)]
 fn extremes(s: &[f32], bound: f32) -> (f32, f32) {
     let (mut below, mut least) = ([f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES]);
@@ -203,7 +203,7 @@ fn extremes(s: &[f32], bound: f32) -> (f32, f32) {
     (below, least.into_iter().fold(f32::INFINITY, f32::min))
 }
 
-/// [`extremes`] so far, and of one value more.
+/// Updates the running `below` and `least` of [`extremes`] with the value `s`.
 #[inline(always)]
 fn joined(below: f32, least: f32, s: f32, bound: f32) -> (f32, f32) {
     (

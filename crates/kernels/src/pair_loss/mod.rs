@@ -1,5 +1,5 @@
 //! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, tables 2 and 4), with and without semi-hard
-//! negative mining, in tiles: the 2N x 2N matrix of similarities never exists.
+//! negative mining, in tiles: the 2N x 2N matrix of similarities is never stored.
 //!
 //! With s(i,k) = z_i . z_k / tau, table 2 gives the loss of an anchor i, its positive j and one negative k:
 //!
@@ -8,27 +8,27 @@
 //! | NT-Logistic | -log sigma(s(i,j)) - log sigma(-s(i,k)) |
 //! | margin triplet | max(tau s(i,k) - tau s(i,j) + m, 0) |
 //!
-//! An anchor's loss l_i is the mean of that over its 2(N - 1) negatives, so that the mean over anchors is that over
-//! all triples of the batch: an NT-Logistic positive counts once and its negatives share one place. With mining a
-//! single triple is left, that of the [semi-hard](PairLoss::semi_hard) negative.
+//! An anchor's loss l_i is the mean over its 2(N - 1) negatives, so that the mean over anchors is the mean over all
+//! triples of the batch: in NT-Logistic, the positive weighs as much as all negatives together. With mining only the
+//! triple of the [semi-hard](PairLoss::semi_hard) negative is left.
 //!
-//! **Gradient.** View i is an anchor, somebody's positive, and a negative of all others, so
+//! **Gradient.** View i is an anchor, the positive of another view, and a negative of all the others, so
 //!
 //! ```text
 //! dz_i = u / tau * ( sum over negatives k of (w(i,k) + w(k,i)) z_k  -  (c_i + c_j) z_j )
 //! ```
 //!
-//! with u = 1 for NT-Logistic, tau for the triplet (its slope along tau s); w(i,k) = u^-1 dl_i/ds(i,k) and c_i =
-//! -u^-1 dl_i/ds(i,j):
+//! with u = 1 for NT-Logistic, tau for the triplet (whose slope is along tau s), w(i,k) = u^-1 dl_i/ds(i,k) and
+//! c_i = -u^-1 dl_i/ds(i,j):
 //!
 //! | loss | w(i,k), every negative | w(i,n) of the mined n, 0 for others | c_i |
 //! |---|---|---|---|
 //! | NT-Logistic | sigma(s(i,k)) / 2(N - 1) | sigma(s(i,n)) | sigma(-s(i,j)) |
 //! | margin triplet | \[triple is active\] / 2(N - 1) | \[triple is active\] | sum over k of w(i,k) |
 //!
-//! A triple is active where its loss is above 0. Which negative is mined counts as a constant. w is not symmetric:
-//! that of another worker's anchor comes from its [`Pair`], which workers exchange, so that no gradient has to
-//! travel back through the gather.
+//! A triple is active where its loss is above 0. The choice of the mined negative counts as a constant. w is not
+//! symmetric: w of another worker's anchor comes from its [`Pair`], which workers exchange, so that no gradient has
+//! to travel back through the gather.
 
 mod backward;
 mod forward;
@@ -39,18 +39,18 @@ use crate::Cpu;
 use crate::contrastive::ContrastiveShape;
 use crate::nt_xent::Anchor;
 
-/// A loss of one positive and one negative at a time.
+/// A loss over triples of an anchor, its positive and one negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
-    /// What a positive and a negative cost.
+    /// The loss of a triple.
     pub term: Term,
-    /// Of an anchor's negatives, only the semi-hard one counts: the most similar of those that are less similar
-    /// than the positive (Schroff et al., arXiv:1503.03832). Where there is none, the least similar of all, next to
-    /// which it would come: an anchor never goes without. The first of equals counts.
+    /// Whether only an anchor's semi-hard negative counts: the most similar of those less similar than the positive
+    /// (Schroff et al., arXiv:1503.03832), or, where there is none, the least similar of all negatives, so that every
+    /// anchor has one. The first of equal ones is taken.
     pub semi_hard: bool,
 }
 
-/// What a positive and a negative cost.
+/// The loss of a triple.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Term {
     /// -log sigma(s(i,j)) - log sigma(-s(i,k)).
@@ -60,7 +60,7 @@ pub enum Term {
 }
 
 impl Term {
-    /// u: what 1 of the loss's slope along s is worth, tau times that along tau s.
+    /// The unit u of the loss's slope along s: 1, or tau for the triplet, whose slope is along tau s.
     pub fn unit(self, temperature: f32) -> f32 {
         match self {
             Term::Logistic => 1.0,
@@ -69,21 +69,21 @@ impl Term {
     }
 }
 
-/// What forward finds for one anchor i, from which backward goes on.
+/// The forward pass's findings for one anchor i, which the backward pass needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Pair {
     /// s(i,j) of the positive j.
     pub positive: f32,
-    /// c_i, how much the positive is drawn nearer.
+    /// c_i, how strongly the positive is pulled closer.
     pub pull: f32,
-    /// n, the place of the mined negative among all views, a whole number below [`MOST_VIEWS`]. Without mining 0.
+    /// n, the index of the mined negative among all views, an integer below [`MOST_VIEWS`]; 0 without mining.
     pub negative: f32,
-    /// w(i,n), how much that is pushed away. Without mining 0.
+    /// w(i,n), how strongly the mined negative is pushed away; 0 without mining.
     pub push: f32,
 }
 
-/// As many views have places that an f32 holds exactly.
+/// The most views whose indices an f32 represents exactly.
 pub const MOST_VIEWS: usize = 1 << 24;
 
 fn check(shape: &ContrastiveShape, all: &[f32]) {
@@ -91,7 +91,8 @@ fn check(shape: &ContrastiveShape, all: &[f32]) {
     assert!(shape.views > 2 && shape.views <= MOST_VIEWS, "negatives, whose places an f32 holds");
 }
 
-/// l_i and [`Pair`] of each anchor. `all` is z of all workers, (views, dim); `anchors` is what [`crate::nt_xent::nt_xent_forward`] found of the same views.
+/// Computes l_i and the [`Pair`] of each anchor. `all` is z of all workers, (views, dim); `anchors` is the result of
+/// [`crate::nt_xent::nt_xent_forward`] on the same views.
 pub fn pair_loss_forward(
     cpu: &Cpu,
     shape: &ContrastiveShape,
@@ -106,8 +107,8 @@ pub fn pair_loss_forward(
     forward::forward(cpu, shape, loss, all, anchors, pairs, losses);
 }
 
-/// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors. `pairs` holds one a view of all
-/// workers. Overwrites dz.
+/// dz (anchors, dim) of `factor` times the sum of l over ALL workers' anchors. `pairs` holds one [`Pair`] for each
+/// view of all workers. Overwrites dz.
 pub fn pair_loss_backward(
     cpu: &Cpu,
     shape: &ContrastiveShape,

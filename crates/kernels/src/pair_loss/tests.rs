@@ -14,7 +14,7 @@ const LOSSES: [PairLoss; 5] = [
     PairLoss { term: Term::Margin(0.0), semi_hard: false },
 ];
 
-/// Workers' images, other views before and after them, width: tails of each kind, one tile and several, few images.
+/// A worker's anchors, other views before and after them, width: tails of each kind, one tile and several, few images.
 const SHAPES: [(usize, usize, usize, usize); 8] = [
     (4, 0, 0, 1),
     (4, 0, 0, 3),
@@ -31,7 +31,7 @@ fn shape_of((anchors, before, after, dim): (usize, usize, usize, usize)) -> Cont
     ContrastiveShape { anchors, views, offset: before, dim, temperature: TEMPERATURE }
 }
 
-/// What forward finds for a worker's anchors.
+/// Runs the forward pass for a worker's anchors.
 fn forward(cpu: &Cpu, shape: &ContrastiveShape, loss: PairLoss, all: &[f32]) -> (Vec<Pair>, Vec<f32>) {
     let mut anchors = vec![Anchor::default(); shape.anchors];
     nt_xent_forward(cpu, shape, all, &mut anchors);
@@ -40,21 +40,21 @@ fn forward(cpu: &Cpu, shape: &ContrastiveShape, loss: PairLoss, all: &[f32]) -> 
     (pairs, losses)
 }
 
-/// All similarities of an anchor, in f64.
+/// The similarities of view `i` to all views, in f64.
 fn similarities(shape: &ContrastiveShape, all: &[f64], i: usize) -> Vec<f64> {
     let row = |k: usize| &all[k * shape.dim..][..shape.dim];
     let dot = |k: usize| row(i).iter().zip(row(k)).map(|(a, b)| a * b).sum::<f64>();
     (0..shape.views).map(|k| dot(k) / f64::from(shape.temperature)).collect()
 }
 
-/// The negative that is mined, by the definition: place and similarity.
+/// The index of the negative to mine, by the definition.
 fn mined(s: &[f64], i: usize, j: usize) -> usize {
     let negatives = || (0..s.len()).filter(|k| ![i, j].contains(k));
     let below = negatives().filter(|&k| s[k] < s[j]).reduce(|a, b| if s[b] > s[a] { b } else { a });
     below.unwrap_or_else(|| negatives().reduce(|a, b| if s[b] < s[a] { b } else { a }).unwrap())
 }
 
-/// l_i as the papers have it, and the place of what was mined; `known` keeps it where z moves.
+/// l_i as the papers define it. `known` fixes the mined negative's index while z moves.
 fn direct(
     shape: &ContrastiveShape,
     loss: PairLoss,
@@ -76,8 +76,8 @@ fn direct(
     negatives.iter().sum::<f64>() / negatives.len() as f64
 }
 
-/// The positive of view `i` of a batch whose views before and after a worker's are those of workers as well, of two
-/// images each or one.
+/// The positive of view `i`, where the views before this worker's own belong to one other worker, and those after
+/// them to another.
 fn positive(shape: &ContrastiveShape, i: usize) -> usize {
     let within = |start: usize, len: usize| start + (i - start + len / 2) % len;
     let end = shape.offset + shape.anchors;
@@ -88,7 +88,7 @@ fn positive(shape: &ContrastiveShape, i: usize) -> usize {
     }
 }
 
-/// What all workers of a batch find: the parts before, in and after a worker's own views.
+/// The shapes of all workers of a batch, which hold the views before, at and after `shape`'s own.
 fn workers(shape: &ContrastiveShape) -> Vec<ContrastiveShape> {
     let end = shape.offset + shape.anchors;
     let parts = [(0, shape.offset), (shape.offset, shape.anchors), (end, shape.views - end)];
@@ -106,7 +106,7 @@ fn losses_are_those_of_the_definition_on_every_shape() {
             let (pairs, losses) = forward(&cpu(isa, 2), &shape, loss, &all);
             for (row, (pair, got)) in pairs.iter().zip(&losses).enumerate() {
                 let (i, j) = (shape.offset + row, shape.positive(row));
-                // Two that are nearly alike may change places: what was taken must be as good.
+                // Two nearly equal negatives may be mistaken for each other: the mined one must be as good.
                 let s = similarities(&shape, &wide, i);
                 let place = pair.negative as usize;
                 let near = (s[place] - s[mined(&s, i, j)]).abs() < 1e-5;
@@ -121,7 +121,7 @@ fn losses_are_those_of_the_definition_on_every_shape() {
     }
 }
 
-/// Against finite differences of the definition, what other workers' anchors have to do with a view included.
+/// Compares with finite differences of the definition, including a view's part in other workers' losses.
 #[test]
 fn gradients_are_those_of_finite_differences_over_all_workers() {
     let step = 1e-6;
@@ -156,7 +156,7 @@ fn gradients_are_those_of_finite_differences_over_all_workers() {
     }
 }
 
-/// The walk in tiles of the gradient against the sum that the module states, with all of its tails.
+/// Compares the gradient's walk in tiles, with all its tails, with the sum in the module's documentation.
 #[test]
 fn gradients_are_those_of_the_sum_on_every_shape() {
     for sizes in SHAPES {
@@ -183,7 +183,7 @@ fn gradients_are_those_of_the_sum_on_every_shape() {
             for row in (0..shape.anchors).step_by(17) {
                 let (i, j) = (shape.offset + row, shape.positive(row));
                 let s = similarities(&shape, &wide, i);
-                // A triple that is all but active may be so on one side alone.
+                // A triple near the threshold may be active in only one of the two computations.
                 let nearly = |s: f64, i: usize| match loss {
                     PairLoss { term: Term::Margin(margin), semi_hard: false } => {
                         (s - f64::from(pairs[i].positive) + f64::from(margin / TEMPERATURE)).abs() < 1e-5
@@ -228,7 +228,7 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
-/// Whole numbers, whose products are exact in every order, at a temperature of 1.
+/// Forward results for whole numbers, whose products are exact in every order, at a temperature of 1.
 fn whole(z: &[f32], term: Term) -> (Vec<Pair>, Vec<f32>) {
     let shape = ContrastiveShape { anchors: z.len(), views: z.len(), offset: 0, dim: 1, temperature: 1.0 };
     forward(&cpu(Isa::detect(), 1), &shape, PairLoss { term, semi_hard: true }, z)
@@ -236,25 +236,24 @@ fn whole(z: &[f32], term: Term) -> (Vec<Pair>, Vec<f32>) {
 
 #[test]
 fn of_equals_the_first_is_mined_and_one_as_similar_as_the_positive_is_not() {
-    // First views 1, 0, 3, 2, 2, and second views 2, 3, 0, 2, 1. View 0 is as similar to each as that is large: its
-    // positive 2.
+    // View 0 is 1, so its similarity to each view is that view's value: 2 to its positive, view 5.
     let (pairs, losses) = whole(&[1.0, 0.0, 3.0, 2.0, 1.0, 2.0, 3.0, 0.0, 2.0, 1.0], Term::Margin(3.0));
     assert_eq!((pairs[0].positive, pairs[0].negative), (2.0, 4.0));
     assert_eq!(losses[0], 1.0 - 2.0 + 3.0);
-    // To view 1 all are as similar: none is less so than its positive, and the first of the least is taken.
+    // View 1 is equally similar to all: none is less similar than its positive, so the first of the least is taken.
     assert_eq!((pairs[1].positive, pairs[1].negative, losses[1]), (0.0, 0.0, 3.0));
 }
 
 #[test]
 fn an_anchor_without_a_semi_hard_negative_takes_the_least_similar() {
-    // View 0's positive is -1, all others are above: 4, 2, 3, 5.
+    // View 0's similarity to its positive is -1, and those to all others are greater: 4, 2, 3, 5.
     for (term, want) in [(Term::Margin(0.5), 2.0 + 1.0 + 0.5), (Term::Logistic, 0.0)] {
         let (pairs, losses) = whole(&[1.0, 4.0, 2.0, -1.0, 3.0, 5.0], term);
         assert_eq!((pairs[0].positive, pairs[0].negative), (-1.0, 2.0));
         let want = if want > 0.0 { want } else { (1f32.exp().ln_1p()) + (2f32.exp().ln_1p()) };
         assert!((losses[0] - want).abs() < 1e-5, "{term:?}: {} {want}", losses[0]);
     }
-    // Where everything has collapsed to a point, triplets still are active.
+    // Triplets stay active even where all views have collapsed to one point.
     let (pairs, losses) = whole(&[1.0; 6], Term::Margin(0.5));
     assert!(pairs.iter().all(|pair| pair.push == 1.0) && losses == [0.5; 6]);
 }

@@ -1,11 +1,11 @@
-//! Eight numbers, for AVX2 and FMA.
+//! Vectors of eight numbers, for AVX2 and FMA.
 
 use half::bf16;
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof of AVX2 and FMA.
+/// Proof that the processor has AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
@@ -24,7 +24,7 @@ fn mask8(lanes: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(window.as_ptr().cast()) }
 }
 
-/// Eight bf16 in f32.
+/// Eight bf16 values widened to f32.
 ///
 /// # Safety
 ///
@@ -35,7 +35,7 @@ unsafe fn widen8(v: __m128i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(v))) }
 }
 
-/// Eight f32 rounded to bf16, as `Element::narrow` does.
+/// Eight f32 values rounded to bf16, as by `Element::narrow`.
 ///
 /// # Safety
 ///

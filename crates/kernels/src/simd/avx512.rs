@@ -1,11 +1,11 @@
-//! Sixteen numbers, for AVX-512, with bf16 products where the processor has them.
+//! Vectors of sixteen numbers, for AVX-512, with bf16 products where the processor has them.
 
 use half::bf16;
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof of AVX-512 F, BW, DQ and VL, and where `BF16` of AVX512_BF16.
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, and with `BF16` also AVX512_BF16.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512<const BF16: bool>(());
 
@@ -21,17 +21,17 @@ pub(super) fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
 }
 
-/// The first `lanes` bits.
+/// A mask of the first `lanes` lanes.
 #[inline(always)]
 fn mask16(lanes: usize) -> __mmask16 {
     ((1u32 << lanes) - 1) as __mmask16
 }
 
-/// Sixteen f32 rounded to bf16. Where `BF16` a number too small to be normal becomes 0, since the instruction does so.
+/// Sixteen f32 values rounded to bf16. With `BF16`, subnormal numbers become 0, since the instruction flushes them.
 ///
 /// # Safety
 ///
-/// The processor must have AVX-512 F and BW, and where `BF16` AVX512_BF16.
+/// The processor must have AVX-512 F and BW, and with `BF16` also AVX512_BF16.
 #[inline(always)]
 unsafe fn narrow16<const BF16: bool>(v: __m512) -> __m256i {
     // SAFETY: the caller's promise.
@@ -50,7 +50,7 @@ unsafe fn narrow16<const BF16: bool>(v: __m512) -> __m256i {
     }
 }
 
-/// Sixteen bf16 in f32.
+/// Sixteen bf16 values widened to f32.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
-//! Vectors of f32, written once: kernels are generic over [`Simd`] and instantiated by [`dispatch`].
+//! Vectors of f32 for kernels that are written once: generic over [`Simd`] and instantiated by [`dispatch`].
 //!
 //! A value of a type that implements [`Simd`] is the proof that the processor has its instructions: the x86
-//! tokens can only be had inside [`dispatch`], which makes them from an [`Isa`]. Arithmetic is therefore safe;
+//! tokens exist only inside [`dispatch`], which makes them from an [`Isa`]. Arithmetic is therefore safe;
 //! only reading and writing through pointers is not.
 
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +16,7 @@ use crate::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::Level;
 
-/// Bytes of a cache line: what [`Simd::prefetch`] asks for, and what streams had better begin at.
+/// Bytes of a cache line, the unit of [`Simd::prefetch`] and the preferred alignment of streams.
 pub(crate) const LINE: usize = 64;
 
 /// Operations on vectors of [`Simd::LANES`] numbers.
@@ -34,7 +34,7 @@ pub trait Simd: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b`.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once where the processor can.
+    /// `a * b + c`, rounded once if the processor has a fused multiply-add.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Reads `LANES` numbers, at any alignment.
     ///
@@ -62,24 +62,24 @@ pub trait Simd: Copy {
     unsafe fn store_first(self, to: *mut f32, v: Self::V, lanes: usize);
     /// `v` where `gate` is above 0, else 0.
     fn where_positive(self, gate: Self::V, v: Self::V) -> Self::V;
-    /// The greater of a and b; b where either is a NaN.
+    /// The greater of a and b, or b if either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Writes `LANES` numbers, past the caches where the processor can: see [`Simd::finish_streams`].
+    /// Writes `LANES` numbers, bypassing the caches if the processor can: see [`Simd::finish_streams`].
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `LANES` numbers, and a multiple of their bytes.
+    /// `to` must be valid for writing `LANES` numbers, and aligned to their bytes.
     unsafe fn stream(self, to: *mut f32, v: Self::V);
     /// Rounds and writes `LANES` numbers as [`Simd::stream`] does.
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `LANES` numbers, and a multiple of their bytes.
+    /// `to` must be valid for writing `LANES` numbers, and aligned to their bytes.
     unsafe fn stream_bf16(self, to: *mut bf16, v: Self::V);
-    /// Orders what was streamed before all that follows. Must be called before another thread may look at it.
+    /// Orders streamed writes before all that follows. Must be called before another thread may read them.
     #[inline(always)]
     fn finish_streams(self) {}
-    /// `acc` plus, in each lane, the sum of both products of the bf16 pairs in the bits of a and b.
+    /// `acc` plus, in each lane, the sum of both products of the bf16 pairs that the lanes of a and b hold.
     fn dot_pairs(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
     /// Reads and widens `LANES` numbers.
     ///
@@ -105,7 +105,7 @@ pub trait Simd: Copy {
     ///
     /// `to` must be valid for writing `lanes` numbers.
     unsafe fn store_first_bf16(self, to: *mut bf16, v: Self::V, lanes: usize);
-    /// Asks for the cache line at `from`, which may be any address.
+    /// Prefetches the cache line at `from`, which may be any address.
     #[inline(always)]
     fn prefetch(self, from: *const f32) {
         let _ = from;
@@ -116,9 +116,9 @@ pub trait Simd: Copy {
 pub trait Kernel {
     /// What the work returns.
     type Output;
-    /// Whether it handles bf16: what does not is the same with AVX512_BF16 as without, and compiled once for both.
+    /// Whether the kernel handles bf16. If not, AVX512_BF16 makes no difference, so it is compiled once for both.
     const BF16: bool;
-    /// Does it. Mark the implementation, and all that it calls with `simd`, `#[inline(always)]`.
+    /// Does the work. Mark the implementation, and all that it calls with `simd`, `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
@@ -148,7 +148,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Level::Avx2 => return unsafe { avx2::run(kernel) },
         // SAFETY: an `Isa` of this level exists only where `Isa::detect` found AVX-512 F, BW, DQ and VL.
         Level::Avx512 => return unsafe { avx512::run(kernel) },
-        // SAFETY: likewise, and AVX512_BF16.
+        // SAFETY: as for `Avx512`, and `Isa::detect` also found AVX512_BF16.
         Level::Avx512Bf16 if K::BF16 => return unsafe { avx512::run_bf16(kernel) },
         // SAFETY: as for `Avx512`, which this level includes.
         Level::Avx512Bf16 => return unsafe { avx512::run(kernel) },

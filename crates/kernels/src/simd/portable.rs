@@ -1,11 +1,11 @@
-//! Four numbers in plain Rust: what every vector computes.
+//! Vectors of four numbers in plain Rust, which specify what all vectors compute.
 
 use half::bf16;
 
 use super::Simd;
 use crate::element::{Element, halves};
 
-/// Four numbers in plain Rust, which every compiler turns into the 128-bit vectors of its processor.
+/// Operations on four numbers in plain Rust, which the compiler turns into the processor's 128-bit vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
@@ -35,7 +35,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn mul_add(self, a: Four, b: Four, c: Four) -> Four {
-        // Where the target has no fused form, `f32::mul_add` is a slow library call.
+        // Where the target has no fused multiply-add, `f32::mul_add` is a slow library call.
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
             Four(std::array::from_fn(|i| a.0[i].mul_add(b.0[i], c.0[i])))
         } else {
