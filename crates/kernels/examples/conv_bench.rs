@@ -1,8 +1,9 @@
-//! Speed of the convolution by layer shape and pass, in GFLOP/s and as a share of what fused multiply-adds reach.
+//! Measures the speed of the convolution by layer shape and pass, in GFLOP/s and relative to the peak rate of fused
+//! multiply-adds.
 //!
-//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA [PRECISION [LAYERS]]]]`, PRECISION
-//! f32 or bf16, LAYERS a part of their names; each figure is the best of several repetitions within about 0.2 s.
-//! With one thread that thread's own time is taken, which other programs on the machine disturb less.
+//! `cargo run --release -p simclr-kernels --example conv_bench [-- THREADS [ISA [PRECISION [LAYERS]]]]`: PRECISION is
+//! f32 or bf16, and LAYERS selects layers by a part of their names. Each figure is the best of several repetitions
+//! within about 0.2 s. With one thread, the thread's CPU time is measured, which other programs disturb less.
 
 use simclr_kernels::Level;
 use simclr_kernels::conv2d::{conv2d_backward_input, conv2d_backward_weight, conv2d_forward};
@@ -82,7 +83,7 @@ fn main() {
     }
 }
 
-/// Seconds of forward, the gradient to the input and the gradient to the weights.
+/// The seconds of the forward pass, of the gradient of the input and of the gradient of the weights.
 fn measure<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> [f64; 3] {
     let x = values::<E>(g.input_len());
     let w = values::<f32>(g.weight_len());
@@ -98,7 +99,7 @@ fn measure<E: Element>(cpu: &Cpu, g: &Conv2dGeometry) -> [f64; 3] {
     ]
 }
 
-/// Seconds that this thread has spent computing.
+/// The CPU time of this thread in seconds.
 #[cfg(unix)]
 fn own_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -107,7 +108,7 @@ fn own_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// Seconds of the fastest call.
+/// The seconds of the fastest call.
 fn best(cpu: &Cpu, mut call: impl FnMut()) -> f64 {
     #[cfg(unix)]
     let own = cpu.threads.count() == 1;

@@ -1,5 +1,5 @@
-//! Time of NT-Xent, forward and backward, the normalisation of z included; `bench/nt_xent.py` is its counterpart in
-//! PyTorch.
+//! Measures the time of NT-Xent, forward and backward, including the normalisation of z. `bench/nt_xent.py` is its
+//! counterpart in PyTorch.
 //!
 //! `cargo run --release -p simclr-kernels --example nt_xent_bench [-- VIEWS [DIM [THREADS]]]` prints one JSON object:
 //! seconds as the median, fastest and slowest of seven, and the memory that the loss took beyond z and its gradient.
@@ -67,14 +67,14 @@ fn main() {
     );
 }
 
-/// Numbers without pattern in (-1, 1).
+/// Pseudo-random numbers in (-1, 1).
 fn values(len: usize) -> Vec<f32> {
     (0..len as u32)
         .map(|i| (i.wrapping_mul(2_654_435_761).rotate_left(13) >> 8) as f32 / 8_388_608.0 - 1.0)
         .collect()
 }
 
-/// The most memory that the process ever held, where the system tells; 0 where it does not.
+/// The process's peak memory in bytes, or 0 if the system does not report it.
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,14 +1,14 @@
-//! Forward and the gradient to the input, direct: an implicit matrix product with pixels as rows.
+//! The direct forward pass and gradient of the input: an implicit matrix product with pixels as rows.
 //!
-//! Both passes are one or several [`Class`]es of output pixels, all of which sum over the same taps: forward is one
-//! class; the gradient to the input of a convolution with stride t has t * t of them, by the pixel's row and column
-//! modulo t, since only every t-th tap meets an output pixel there.
+//! Both passes consist of one or more [`Class`]es of output pixels that sum over the same taps: the forward pass is
+//! one class; the gradient of the input of a convolution with stride t has t * t classes, by the pixel's row and
+//! column modulo t, since only every t-th tap meets an output pixel there.
 //!
-//! A class is cut into pieces, some rows of an image or some whole images. A piece copies its part of the source with
-//! the padding around it, so that every pixel finds every tap at the same distance; then it goes over blocks of output
-//! channels, blocks of input channels and tiles of pixels.
+//! A class is cut into pieces of some rows of an image or some whole images. A piece copies its part of the source with
+//! the padding around it, so that all taps are at the same distances from every pixel; then it loops over blocks of
+//! output channels, blocks of input channels and tiles of pixels.
 //!
-//! Products are of units of 32 bits: a channel in f32, two neighbouring channels in bf16, which is why bf16 needs no
+//! Factors are units of 32 bits: a channel in f32, two neighbouring channels in bf16, so that bf16 needs no
 //! rearrangement. An odd last channel is copied with a zero beside it.
 
 use super::images::{Cut, Images, Piece, Window};
@@ -20,11 +20,11 @@ use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::{Conv2dGeometry, Cpu, Element, Write, scratch};
 use smallvec::SmallVec;
 
-/// One for each tap, without allocation up to 7 x 7.
+/// A list with an entry for each tap, without allocation up to 7 x 7.
 type PerTap<T> = SmallVec<[T; 49]>;
 
-/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), weights from
-/// `offset`.
+/// One tap: output pixel (i, j) of a class reads source pixel (i * step + row, j * step + column), and weights from
+/// `offset` on.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
     row: isize,
@@ -40,17 +40,17 @@ struct Class {
     to: Images,
     /// Step in the source from one output pixel of the class to the next.
     step: usize,
-    /// First output pixel, and the step from one to the next.
+    /// First output pixel, and the step from one output pixel to the next.
     first: (usize, usize),
     to_step: usize,
     /// Rows and columns of output pixels.
     rows: usize,
     columns: usize,
-    /// In rising order of (row, column).
+    /// Taps in ascending order of (row, column).
     taps: PerTap<Tap>,
 }
 
-/// Forward; see [`super::conv2d_forward`].
+/// The forward pass; see [`super::conv2d_forward`].
 pub fn forward<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
@@ -82,7 +82,7 @@ pub fn forward<E: Element>(
     run(cpu, &class, x, weights, y, Write::Over, sums);
 }
 
-/// The gradient to the input; see [`super::conv2d_backward_input`].
+/// The gradient of the input; see [`super::conv2d_backward_input`].
 pub fn backward_input<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
@@ -91,7 +91,7 @@ pub fn backward_input<E: Element>(
     dx: &mut [E],
     write: Write,
 ) {
-    // There is no pixel whose row or column is a remainder beyond the image.
+    // Remainders beyond the image's rows or columns have no pixels.
     let classes = || {
         (0..g.stride.min(g.in_height))
             .flat_map(|row| (0..g.stride.min(g.in_width)).map(move |column| input_class(g, row, column)))
@@ -105,10 +105,10 @@ pub fn backward_input<E: Element>(
     }
 }
 
-/// The input pixels whose row is `row` and whose column is `column` modulo the stride.
+/// The class of input pixels whose row is `row` and whose column is `column` modulo the stride.
 fn input_class(g: &Conv2dGeometry, row: usize, column: usize) -> Class {
     let stride = g.stride as isize;
-    // Input row h met output row p by tap r where p * stride + r - padding = h.
+    // Output row p reads input row h by tap r where p * stride + r - padding = h.
     let steps = |first: usize, taps: usize| {
         (0..taps).rev().filter_map(move |tap| {
             let distance = (first + g.padding) as isize - tap as isize;
@@ -135,9 +135,9 @@ fn input_class(g: &Conv2dGeometry, row: usize, column: usize) -> Class {
     }
 }
 
-/// Depends on the shapes alone.
+/// Cuts a class into pieces, depending on the shapes alone.
 fn cut(class: &Class) -> Cut {
-    // Enough pixels that streaming the weights past them is cheap, few enough that they stay in the second-level cache.
+    // Enough pixels to make streaming the weights past them cheap, few enough to stay in the second-level cache.
     let channels = class.from.channels.max(class.to.channels);
     let pixels = ((96 << 10) / channels).clamp(192, 1536);
     // A small batch must leave work for all threads.
@@ -210,8 +210,8 @@ impl<E: Element> Kernel for PieceKernel<'_, E> {
 }
 
 impl<E: Element> PieceKernel<'_, E> {
-    /// All products of the piece; `src` holds images of `shape`, whose channels are units, the first tap of the first
-    /// pixel at unit `first`.
+    /// Computes all products of the piece. `src` holds images of `shape`, whose channels are units; the first tap of
+    /// the first pixel is at unit `first`.
     #[inline(always)]
     fn products<S: Simd>(self, simd: S, src: &[E], first: usize, shape: Images) {
         let class = self.class;
@@ -228,7 +228,7 @@ impl<E: Element> PieceKernel<'_, E> {
         let src: *const f32 = src.as_ptr().cast();
         let blocks = self.packing.inner_blocks();
         let add = self.write == Write::Add;
-        // Sums over several blocks are put aside in f32, since the destination may round.
+        // Sums over several blocks are kept aside in f32, since the destination may round.
         let mut aside = scratch::take(if blocks > 1 { walk.left * self.packing.width(0) } else { 0 });
         for o in 0..self.packing.outer_blocks() {
             let channels = self.packing.channels(o);
@@ -241,8 +241,8 @@ impl<E: Element> PieceKernel<'_, E> {
                     channels,
                     resume: i > 0 || add && blocks == 1,
                 };
-                // SAFETY: `check` has looked at the farthest unit that a pixel of this walk reads; it writes pixels
-                // of the class and the piece alone, which belong to nobody else, or `aside`, which has room for all
+                // SAFETY: `check` has verified the farthest unit that a pixel of this walk reads; the walk writes
+                // only pixels of this class and piece, which nothing else uses, or `aside`, which has room for all
                 // of them.
                 unsafe {
                     if blocks == 1 {
@@ -269,15 +269,15 @@ impl<E: Element> PieceKernel<'_, E> {
         if !self.sums.is_empty() {
             let row_len = class.to.width * class.to.channels;
             let start = self.piece.image * class.to.len() + self.piece.row * row_len;
-            // SAFETY: sums are taken of forward, whose piece is a stretch of whole rows, written just now by this
-            // thread.
+            // SAFETY: only the forward pass takes sums, and its piece is a stretch of whole rows, which this thread
+            // has just written.
             let y = unsafe { self.dst.slice(start, self.piece.images * self.piece.rows * row_len) };
             sums::channel_sums(simd, y, self.sums);
         }
     }
 }
 
-/// The pixels of a walk, written one after the other instead of where they belong.
+/// The pixels of a walk, written one after the other instead of to their final places.
 #[derive(Clone)]
 struct Aside {
     walk: Walk,
@@ -300,7 +300,7 @@ impl Pixels for Aside {
     }
 }
 
-/// Row and column of the first tap.
+/// The least row and the least column of the taps.
 fn least(taps: &[Tap]) -> (isize, isize) {
     let row = taps.iter().map(|tap| tap.row).min().unwrap_or(0);
     let column = taps.iter().map(|tap| tap.column).min().unwrap_or(0);
@@ -320,7 +320,7 @@ fn window(class: &Class, piece: &Piece) -> Window {
     }
 }
 
-/// Goes over the pixels of a piece, row by row.
+/// Iterates over the pixels of a piece, row by row.
 #[derive(Clone, Debug)]
 struct Walk {
     left: usize,
@@ -330,8 +330,8 @@ struct Walk {
     row: usize,
     from: usize,
     to: usize,
-    /// Distances in source and destination: to the next pixel, from the last of a row to the first of the next, and the
-    /// same for images.
+    /// Distances in source and destination: to the next pixel, from the end of a row to the start of the next, and from
+    /// the end of an image's rows to the next image.
     pixel: (usize, usize),
     line: (usize, usize),
     image: (usize, usize),
@@ -353,16 +353,16 @@ impl Walk {
             from: first,
             to: piece.image * class.to.len() + to_pixel * class.to.channels,
             pixel,
-            // Wrapping: a step back is the complement of a step forward.
+            // Wrapping, so that a step back is the complement of a step forward.
             line: (row.0.wrapping_sub(pixel.0 * class.columns), row.1.wrapping_sub(pixel.1 * class.columns)),
             image: (image.0.wrapping_sub(row.0 * piece.rows), image.1.wrapping_sub(row.1 * piece.rows)),
         }
     }
 
-    /// Panics unless the last pixel's farthest number exists.
+    /// Panics unless the last pixel's farthest unit lies within the source's `len` units.
     fn check(&self, offsets: &[usize], channels: usize, len: usize) {
         let farthest = offsets.iter().max().map_or(0, |offset| offset + channels);
-        // Only the corner matters: distances are monotonous along rows, images and batch.
+        // Only the last corner matters, since offsets increase along columns, rows and images.
         let images = self.left / (self.columns * self.rows);
         let row = self.line.0.wrapping_add(self.pixel.0 * self.columns);
         let image = self.image.0.wrapping_add(row * self.rows);

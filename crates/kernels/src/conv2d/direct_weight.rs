@@ -1,13 +1,13 @@
-//! The gradient to the weights, direct: a matrix product that sums over pixels.
+//! The direct gradient of the weights: a matrix product that sums over pixels.
 //!
-//! The result is cut into blocks of input channels and of output channels, and where that gives too little to share
-//! among threads, the pixels are cut as well, into parts whose sums are added in order at the end. A unit of work, one
-//! block over one part, goes through its pixels some hundred at a time: it copies the input channels of the block with
-//! the padding around them, so that the taps of a kernel row are one run of S * C numbers, and the output channels;
-//! then every tile of output channels by vectors of the run goes over all these pixels.
+//! The result is cut into blocks of input and output channels, and if these are too few for all threads, the pixels
+//! are cut as well, into parts whose sums are added in order at the end. A unit of work, one block over one part,
+//! goes through its pixels about a hundred at a time: it copies the output channels, and the input channels of the
+//! block with the padding around them, so that the taps of a kernel row are one run of S * C numbers; then every tile
+//! of output channels by vectors of the run sums over all these pixels.
 //!
 //! In bf16 both copies join two images, the same pixel and channel of both in a unit of 32 bits, so that one
-//! instruction multiplies and adds over two images, and nothing is transposed. From there on there are half as many
+//! instruction multiplies and adds over two images, and nothing is transposed. All later steps see half as many
 //! images.
 
 use super::blocks::{Block, Blocks};
@@ -20,21 +20,21 @@ use std::ops::Range;
 
 /// Output channels in a block.
 const OUT_BLOCK: usize = 128;
-/// Units of work to aim for: enough to keep some tens of threads equally busy.
+/// Units of work to aim for: enough to keep a few dozen threads evenly busy.
 const UNITS: usize = 32;
-/// Pixels that are gone through at a time: a tile's part of their copies stays in the first-level cache.
+/// Pixels to copy and sum over at a time: a tile's part of their copies stays in the first-level cache.
 const PIXELS: usize = 128;
-/// How many pixels ahead of those that are packed memory is asked for: two images are two streams, which the processor
-/// follows too late by itself.
+/// How many pixels to prefetch ahead of packing: two images are two streams, which the hardware prefetcher picks up too
+/// late.
 const AHEAD: usize = 4;
 
-/// How the work is cut; depends on the geometry alone, but for the shape of the tiles.
+/// The cut of the work, which depends on the geometry alone, except for the shape of the tiles.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// With units of images for a batch.
+    /// The geometry, with units of images as its batch.
     g: Conv2dGeometry,
     cut: Cut,
-    /// Parts that the pixels are cut into.
+    /// Number of parts into which the pixels are cut.
     parts: usize,
     blocks: Blocks,
     /// A tile: output channels by vectors of `lanes` numbers of a run.
@@ -44,7 +44,7 @@ struct Plan {
 
 impl Plan {
     fn new(g: &Conv2dGeometry, lanes: usize) -> Plan {
-        // A kernel row has one run for all its taps, so that 1 x 1 kernels need more channels for the same length.
+        // A kernel row has one run for all its taps, so 1 x 1 kernels need more channels for the same length.
         let most = if g.kernel_width == 1 { 256 } else { (192 / g.kernel_width).max(64) };
         let in_block = g.in_channels.div_ceil(g.in_channels.div_ceil(most));
         let cut = Cut::new(g.batch, g.out_height(), g.out_width(), PIXELS);
@@ -54,7 +54,7 @@ impl Plan {
         Plan { g: *g, cut, parts, blocks, tile, lanes }
     }
 
-    /// Tiles along a run, for `in_channels` input channels.
+    /// The number of tiles along a run, for `in_channels` input channels.
     fn run_tiles(&self, in_channels: usize) -> usize {
         (self.g.kernel_width * in_channels).div_ceil(self.tile.1 * self.lanes)
     }
@@ -63,7 +63,7 @@ impl Plan {
         self.tile.0 * self.tile.1 * self.lanes
     }
 
-    /// Numbers in the sums of a unit: (tile of output channels, kernel row, tile of the run, output channel, number).
+    /// The length of a unit's sums: (tile of output channels, kernel row, tile of the run, output channel, number).
     fn sums_len(&self) -> usize {
         let out_tiles = self.blocks.out_block.div_ceil(self.tile.0);
         out_tiles * self.g.kernel_height * self.run_tiles(self.blocks.in_block) * self.tile_len()
@@ -82,7 +82,7 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
     let plan = Plan::new(&units, lanes(cpu.isa));
     let unit_len = plan.sums_len();
     let mut sums = scratch::take(plan.parts * plan.blocks.count() * unit_len);
-    // Blocks of one part follow one another, so that threads which run at the same time share its pixels.
+    // The blocks of a part are consecutive, so that threads running at the same time share its pixels.
     cpu.threads.run_chunks(&mut sums, unit_len, |unit, sums| {
         let part = unit / plan.blocks.count();
         let block = plan.blocks.get(unit % plan.blocks.count());
@@ -104,7 +104,7 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
     });
 }
 
-/// Writes the sums of a block to where they belong in `dw`.
+/// Writes the sums of a block to their places in `dw`.
 fn unpack(plan: &Plan, block: &Block, sums: &[f32], dw: SharedMut<f32>) {
     let g = &plan.g;
     let width = plan.tile.1 * plan.lanes;
@@ -159,8 +159,8 @@ impl<E: Element> Tiled for Unit<'_, E> {
     }
 }
 
-/// Where the vectors of x lie: tile `t` of the run of kernel row r from `r * line + t * tile` on, and from there one
-/// image, row and pixel after the other.
+/// The layout of the vectors of x: tile `t` of the run of kernel row r starts at `r * line + t * tile`, and from there
+/// images, rows and pixels follow at their distances.
 struct Operand {
     len: usize,
     line: usize,
@@ -171,7 +171,7 @@ struct Operand {
 }
 
 impl Operand {
-    /// As [`Unit::copy_inputs`] leaves those of a piece, in tiles of `width` numbers.
+    /// The layout in which [`Unit::copy_inputs`] writes a piece, with tiles of `width` numbers.
     fn new(plan: &Plan, block: &Block, piece: &Piece, width: usize) -> Operand {
         let (g, channels, columns) = (&plan.g, block.in_channels, plan.g.out_width());
         if one_by_one(g) {
@@ -197,23 +197,23 @@ impl Operand {
         }
     }
 
-    /// From a pixel's first tile to the last of its last kernel row.
+    /// The distance from a pixel's first tile to the last tile of its last kernel row.
     fn last_tile(&self, kernel_rows: usize, run_tiles: usize) -> usize {
         (kernel_rows - 1) * self.line + (run_tiles - 1) * self.tile
     }
 
-    /// From the first pixel to the last one of a piece of `columns` columns.
+    /// The distance from the first to the last pixel of a piece of `columns` columns.
     fn last_pixel(&self, piece: &Piece, columns: usize) -> usize {
         (piece.images - 1) * self.image + (piece.rows - 1) * self.row + (columns - 1) * self.pixel
     }
 }
 
-/// Whether every pixel of y comes from one of x alone: then those that are needed are gathered, in whole tiles.
+/// Whether each pixel of y depends on a single pixel of x: then only those needed are gathered, in whole tiles.
 fn one_by_one(g: &Conv2dGeometry) -> bool {
     (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0)
 }
 
-/// The pixels of x that those of a piece of y come from.
+/// The pixels of x on which a piece of y depends.
 fn window(g: &Conv2dGeometry, piece: &Piece) -> Window {
     Window {
         row: (piece.row * g.stride) as isize - g.padding as isize,
@@ -224,7 +224,7 @@ fn window(g: &Conv2dGeometry, piece: &Piece) -> Window {
 }
 
 impl<E: Element> Unit<'_, E> {
-    /// Copies the block's input channels of the pixels that a piece needs, as [`Operand`] says.
+    /// Copies the block's input channels of the pixels that a piece needs, in the layout of [`Operand`].
     #[inline(always)]
     fn copy_inputs<S: Simd>(&self, simd: S, piece: &Piece, width: usize, to: &mut [f32]) {
         let g = &self.plan.g;
@@ -240,7 +240,7 @@ impl<E: Element> Unit<'_, E> {
         }
     }
 
-    /// Adds the pixels of a piece to the sums, which hold something if `resume`.
+    /// Adds the products of a piece's pixels to the sums if `resume`, else overwrites the sums with them.
     #[inline(always)]
     fn piece<S: Simd, const P: usize, const NV: usize>(&mut self, simd: S, piece: &Piece, resume: bool) {
         let (plan, g, block) = (self.plan, &self.plan.g, &self.block);
@@ -251,8 +251,8 @@ impl<E: Element> Unit<'_, E> {
         let tile_len = P * width;
         assert!(self.sums.len() >= out_tiles * g.kernel_height * run_tiles * tile_len);
 
-        // A pixel's output channels, and a tile's worth after them; the gap keeps pixels out of the same few cache
-        // sets.
+        // A pixel's output channels, rounded up to whole tiles, and a gap that keeps pixels out of the same few
+        // cache sets.
         let dy_row = block.out_channels.next_multiple_of(P) + 16;
         let mut gradients = scratch::take(piece.images * piece.rows * output.width * dy_row);
         let rows = Rows { first: piece.row, count: piece.rows, columns: output.width, stride: 1 };
@@ -261,7 +261,7 @@ impl<E: Element> Unit<'_, E> {
         join_pixels::<S, E>(simd, dy, &output, &rows, chosen, dy_row, piece.images, &mut gradients);
 
         let operand = Operand::new(plan, block, piece, width);
-        // The last tile of a run may reach beyond it, at the end by less than a tile beyond the copy.
+        // The last tile of a run may reach beyond the run, and at the end beyond the copy, by less than a tile.
         let mut copy = scratch::take(operand.len + width);
         let (inside, slack) = copy.split_at_mut(operand.len);
         slack.fill(0.0);
@@ -296,14 +296,14 @@ impl<E: Element> Unit<'_, E> {
     }
 }
 
-/// The images of a piece, which counts units of them; the last unit may lack its second image.
+/// The images of a piece, which counts them in units; the last unit may lack its second image.
 fn images_of<'i, E: Element>(batch: &'i [E], shape: &Images, piece: &Piece) -> &'i [E] {
     let start = piece.image * E::PER_UNIT * shape.len();
     let end = start + piece.images * E::PER_UNIT * shape.len();
     &batch[start..end.min(batch.len())]
 }
 
-/// Which pixels are packed: `count` rows of `columns`, `stride` apart, from row `first` and column 0 on.
+/// The pixels to pack: `count` rows of `columns` pixels, `stride` apart, from row `first` and column 0 on.
 struct Rows {
     first: usize,
     count: usize,
@@ -311,8 +311,8 @@ struct Rows {
     stride: usize,
 }
 
-/// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), zeros
-/// beyond the last channel. Pixels are read in their order, which is that of memory.
+/// Writes channels `chosen` of the pixels as units, in tiles of `width` channels: (tile, pixel, channel), with zeros
+/// beyond the last channel. Pixels are read in order, which is that of memory.
 #[inline(always)]
 fn join_pixels<S: Simd, E: Element>(
     simd: S,

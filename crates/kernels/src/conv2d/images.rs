@@ -1,4 +1,4 @@
-//! Batches of images: how they are cut into pieces, and windows into them that may reach beyond their edges.
+//! Batches of images: cutting them into pieces, and windows into them that may reach beyond their edges.
 
 use crate::{Conv2dGeometry, Element};
 use std::ops::Range;
@@ -20,13 +20,13 @@ impl Images {
         Images { height: g.out_height(), width: g.out_width(), channels: g.out_channels }
     }
 
-    /// Numbers in an image.
+    /// The number of values in an image.
     pub fn len(&self) -> usize {
         self.height * self.width * self.channels
     }
 }
 
-/// How the pixels of a batch are cut into pieces: some whole images each, or some rows of one.
+/// Cuts the pixels of a batch into pieces, each of some whole images or of some rows of one image.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     batch: usize,
@@ -45,7 +45,7 @@ pub struct Piece {
 }
 
 impl Cut {
-    /// Pieces of about `pixels` pixels of a batch of images of `height` times `width`.
+    /// Cuts a batch of images of `height` times `width` into pieces of about `pixels` pixels.
     pub fn new(batch: usize, height: usize, width: usize, pixels: usize) -> Cut {
         let strips = (height * width).div_ceil(pixels.max(1)).min(height);
         Cut {
@@ -60,12 +60,12 @@ impl Cut {
         self.height.div_ceil(self.rows)
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn pieces(&self) -> usize {
         self.batch.div_ceil(self.images) * self.strips()
     }
 
-    /// Piece `index` of them.
+    /// Piece number `index`.
     pub fn piece(&self, index: usize) -> Piece {
         let image = index / self.strips() * self.images;
         let row = index % self.strips() * self.rows;
@@ -78,7 +78,7 @@ impl Cut {
     }
 }
 
-/// A rectangle of pixels of every image, some of which may lie outside and are 0.
+/// A rectangle of pixels of every image. Pixels that lie outside the image are 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     pub row: isize,
@@ -88,7 +88,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether all its pixels exist.
+    /// Whether all pixels of the window lie inside the image.
     pub fn inside(&self, shape: &Images) -> bool {
         self.row >= 0
             && self.column >= 0
@@ -96,8 +96,8 @@ impl Window {
             && self.column as usize + self.columns <= shape.width
     }
 
-    /// Copies all channels of the window of every image to `to`, (image, row, column, channel), each pixel filled
-    /// up with zeros to `width` channels.
+    /// Copies all channels of the window of every image to `to`, (image, row, column, channel), each pixel padded
+    /// with zeros to `width` channels.
     pub fn copy<E: Element>(&self, images: &[E], shape: &Images, width: usize, to: &mut [E]) {
         let inside = self.columns_inside(shape);
         for (index, row) in to.chunks_exact_mut(self.columns * width).enumerate() {
@@ -120,7 +120,7 @@ impl Window {
     }
 
     /// Copies some channels of the window as units to `to`, (unit of images, row, column, channel): a unit holds the
-    /// same channel of `E::PER_UNIT` images, zeros where there is no image.
+    /// same channel of `E::PER_UNIT` images, or zero for a missing image.
     #[inline(always)]
     pub fn copy_units<E: Element>(
         &self,
@@ -146,14 +146,15 @@ impl Window {
         }
     }
 
-    /// The columns of the window that exist, as columns of the window.
+    /// The columns of the window that lie inside the image, counted from the window's first.
     fn columns_inside(&self, shape: &Images) -> Range<usize> {
         let left = ((-self.column).max(0) as usize).min(self.columns);
         let start = self.column.max(0) as usize;
         left..left + (self.columns - left).min(shape.width.saturating_sub(start))
     }
 
-    /// The pixels of the window in its row `row` that exist, all channels; none where row or image do not.
+    /// All channels of the pixels in row `row` of the window that lie inside the image; `None` if there are none or
+    /// there is no such image.
     fn row_of<'i, E>(&self, images: &'i [E], shape: &Images, image: usize, row: usize) -> Option<&'i [E]> {
         let h = usize::try_from(self.row + row as isize).ok().filter(|&h| h < shape.height)?;
         let columns = self.columns_inside(shape);
@@ -166,7 +167,7 @@ impl Window {
     }
 }
 
-/// Joins some channels of the pixels of one row, or of the same row in two images, into units.
+/// Joins the `chosen` channels of the pixels of a row, or of the same row in two images, into units.
 #[inline(always)]
 fn join_row<E: Element>(
     first: &[E],
@@ -184,7 +185,7 @@ fn join_row<E: Element>(
     }
 }
 
-/// Joins values one by one, with zeros where there is no second image.
+/// Joins values of two images into units, with zeros if there is no second image.
 #[inline(always)]
 pub fn join<E: Element>(first: &[E], second: Option<&[E]>, to: &mut [f32]) {
     let (first, first_rest) = first.as_chunks::<JOINED>();
@@ -207,7 +208,7 @@ pub fn join<E: Element>(first: &[E], second: Option<&[E]>, to: &mut [f32]) {
     }
 }
 
-/// Values that are joined at a time: one vector of the widest registers.
+/// Values joined at a time: one vector of the widest registers.
 const JOINED: usize = 16;
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
-//! Two-dimensional convolution, channels last: forward and the gradients to input and weights.
+//! Two-dimensional convolution, channels last: the forward pass and the gradients of input and weights.
 //!
 //! Shapes are those of [`Conv2dGeometry`]: x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K). `dx`, `dy` and `dw`
-//! are the gradients of a scalar to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw are f32,
-//! and sums are taken in f32.
+//! are the gradients of a scalar with respect to x, y and w, in the same shapes. x and y may be f32 or bf16; w and dw
+//! are f32, and sums are in f32.
 //!
-//! There are three forms: `portable`, which specifies, the direct one, which computes every convolution, and
-//! `winograd`, for those 3 x 3 convolutions with stride 1 where it is faster. Which one is used depends on the geometry
-//! alone, so that results do not depend on load or timing; how each is vectorised depends on the instruction set.
+//! There are three forms: `portable`, which specifies the results, the direct one, which computes every convolution,
+//! and `winograd`, for 3 x 3 convolutions with stride 1 where it is faster. The choice depends on the geometry alone,
+//! so that results do not depend on load or timing; the vectorisation of each form depends on the instruction set.
 
-// Register tiles and transforms go over arrays by index up to a constant: that form is unrolled into registers.
+// Register tiles and transforms index arrays up to a constant, since the compiler unrolls that form into registers.
 #![allow(clippy::needless_range_loop)]
 
 mod blocks;
@@ -36,7 +36,7 @@ use crate::{Conv2dGeometry, Cpu, Element, Write};
 ///
 /// # Panics
 ///
-/// When the geometry is not valid or a slice has another length than the geometry gives it.
+/// If the geometry is not valid or the length of a slice does not match it.
 pub fn conv2d_forward<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
@@ -56,13 +56,13 @@ pub fn conv2d_forward<E: Element>(
     }
 }
 
-/// The gradient to the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
-/// [`conv2d_forward`] in which x[n, h, w, c] occurs. It is written to `dx` or, as `write` says, added to what is
-/// there: where x has another user whose gradient is known already, that spares a pass over both.
+/// The gradient of the input: `dx[n, h, w, c]` is the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all terms of
+/// [`conv2d_forward`] in which x[n, h, w, c] occurs. Depending on `write`, it overwrites `dx` or is added to it:
+/// where `dx` already holds the gradient from another consumer of x, adding saves a pass over both.
 ///
 /// # Panics
 ///
-/// When the geometry is not valid or a slice has another length than the geometry gives it.
+/// If the geometry is not valid or the length of a slice does not match it.
 pub fn conv2d_backward_input<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
@@ -79,12 +79,12 @@ pub fn conv2d_backward_input<E: Element>(
     }
 }
 
-/// The gradient to the weights: `dw[k, r, s, c]` is the sum of
+/// The gradient of the weights: `dw[k, r, s, c]` is the sum of
 /// `dy[n, p, q, k] * x[n, p * stride + r - padding, q * stride + s - padding, c]` over n, p, q. Overwrites `dw`.
 ///
 /// # Panics
 ///
-/// When the geometry is not valid or a slice has another length than the geometry gives it.
+/// If the geometry is not valid or the length of a slice does not match it.
 pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &[E], dw: &mut [f32]) {
     check(g, x, dw, dy);
     if winograd::pays::<E>(g) {
@@ -94,7 +94,7 @@ pub fn conv2d_backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E]
     }
 }
 
-/// The checks that all unchecked indexing in this folder rests on.
+/// The checks on which all unchecked indexing in this folder relies.
 fn check<E>(g: &Conv2dGeometry, x: &[E], w: &[f32], y: &[E]) {
     assert!(g.is_valid(), "not a convolution: {g:?}");
     assert_eq!(x.len(), g.input_len(), "input of {g:?}");

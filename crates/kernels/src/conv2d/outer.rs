@@ -1,13 +1,13 @@
-//! The register tile of the gradient to the weights: sums over pixels of P output channels times NV vectors, of units
-//! of 32 bits: a pixel's f32, or its bf16 in two images.
+//! The register tile of the gradient of the weights: sums over pixels of P output channels times NV vectors of units
+//! of 32 bits. A unit is the f32 of a pixel, or the two bf16 of the same pixel in two images.
 
 use crate::Element;
 use crate::simd::Simd;
 
-/// The tile (P, NV) that computes the fewest numbers beyond `out_channels` times `len`.
+/// Returns the tile (P, NV) that computes the fewest numbers beyond `out_channels` times `len`.
 pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize) {
-    // All keep enough sums in registers, 32 with 16 lanes and 16 with fewer, to hide the latency of additions. Among
-    // equals the first, which is the fastest; the last waits for its reads, one for each product.
+    // All keep enough sums in registers, 32 with 16 lanes and 16 with fewer, to hide the latency of additions. Of equal
+    // tiles the first is taken, which is the fastest; the last waits for its loads, one for each product.
     let tiles: &[(usize, usize)] =
         if lanes == 16 { &[(8, 3), (8, 2), (6, 4), (12, 2), (16, 1)] } else { &[(6, 2), (12, 1)] };
     let computed =
@@ -17,11 +17,11 @@ pub fn best_tile(out_channels: usize, len: usize, lanes: usize) -> (usize, usize
 
 /// Work that is written once for all register tiles.
 pub trait Tiled {
-    /// Does it with tiles (P, NV). Must be `#[inline(always)]`, to be compiled for the instruction set of its caller.
+    /// Does the work with tiles (P, NV). Must be `#[inline(always)]`, to be compiled for its caller's instruction set.
     fn run<S: Simd, const P: usize, const NV: usize>(self, simd: S);
 }
 
-/// Does `work` with a tile of [`best_tile`].
+/// Runs `work` with a tile returned by [`best_tile`].
 #[inline(always)]
 pub fn with_tile<S: Simd>(simd: S, tile: (usize, usize), work: impl Tiled) {
     match (S::LANES, tile) {
@@ -36,24 +36,24 @@ pub fn with_tile<S: Simd>(simd: S, tile: (usize, usize), work: impl Tiled) {
     }
 }
 
-/// Where to find each pixel, in images, rows and columns.
+/// The layout of the pixels to sum over: images, rows and columns.
 pub struct Walk {
     /// The vectors of the first pixel, and the distances to the next image, row and pixel.
     pub x: *const f32,
     pub image: usize,
     pub line: usize,
     pub pixel: usize,
-    /// How many there are of each.
+    /// Numbers of images, of rows in each, and of columns in each row.
     pub images: usize,
     pub rows: usize,
     pub columns: usize,
-    /// The output channels of the first pixel, and the distance to those of the next.
+    /// The output channels of the first pixel, and the distance to those of the next pixel.
     pub dy: *const f32,
     pub dy_pixel: usize,
 }
 
-/// Adds `dy[pixel][p] * x[pixel][v]`, summed over all pixels, to P x NV vectors of sums, or begins them unless
-/// `resume`.
+/// Computes P x NV vectors of sums of `dy[pixel][p] * x[pixel][v]` over all pixels, and adds them to `sums` if
+/// `resume`, else overwrites `sums`.
 ///
 /// # Safety
 ///
@@ -67,8 +67,8 @@ pub unsafe fn tile<S: Simd, E: Element, const P: usize, const NV: usize>(
 ) {
     let mut acc = [[simd.splat(0.0); NV]; P];
     let mut dy = walk.dy;
-    // SAFETY: the caller's promises; the pointers move by the distances of `walk`, past the last pixel without
-    // being read.
+    // SAFETY: the caller's promises; the pointers move by the distances of `walk`, and are not read after moving past
+    // the last pixel.
     unsafe {
         for image in 0..walk.images {
             for row in 0..walk.rows {
@@ -89,7 +89,7 @@ pub unsafe fn tile<S: Simd, E: Element, const P: usize, const NV: usize>(
                 }
             }
         }
-        // What is there already is added last: short sums of sums round less than one long sum.
+        // Previous sums are added last: short sums of sums have less rounding error than one long sum.
         for p in 0..P {
             for v in 0..NV {
                 let sum = sums.add((p * NV + v) * S::LANES);

@@ -1,10 +1,10 @@
-//! Weights in the order in which the tiles read them, rounded where activations are bf16.
+//! Packs weights in the order in which the tiles read them, rounded to bf16 if activations are bf16.
 
 use super::tile::Run;
 use crate::{Cpu, Element};
 use smallvec::SmallVec;
 
-/// Which packed number is which weight: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
+/// The weights to pack: element (tap, i, o) is `w[tap.offset + i * stride_in + o * stride_out]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     pub weights: &'a [f32],
@@ -12,13 +12,14 @@ pub struct Source<'a> {
     pub stride_out: usize,
 }
 
-/// The order: blocks of output channels; in each, blocks of units of input channels; in each, taps, units, and the
-/// block's output channels, filled up with zeros to whole vectors. A unit is one input channel in f32, two in bf16.
+/// The order of packed weights: blocks of output channels; in each, blocks of units of input channels; in each, taps,
+/// units, and the block's output channels, padded with zeros to whole vectors. A unit is one input channel in f32, two
+/// in bf16.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     /// Output channels.
     pub outer: usize,
-    /// Output channels in a block (the last may have fewer): the widest tile.
+    /// Output channels in a block (the last may have fewer), as many as the widest tile has.
     pub outer_block: usize,
     /// Units of input channels.
     pub inner: usize,
@@ -30,7 +31,7 @@ pub struct Packing {
     pub lanes: usize,
 }
 
-/// Bytes of packed weights that a block may have: they stay in the second-level cache while all pixels pass by.
+/// The most bytes of packed weights in a block: they stay in the second-level cache while all pixels pass by.
 const BLOCK_BYTES: usize = 320 << 10;
 
 impl Packing {
@@ -39,7 +40,7 @@ impl Packing {
         let width = outer_block.min(outer.next_multiple_of(lanes));
         let fitting = (BLOCK_BYTES / 4 / (taps.max(1) * width)).max(16);
         let blocks = inner.div_ceil(fitting);
-        // Even blocks, of whole cache lines where there is more than one.
+        // Blocks of about equal size, of whole cache lines if there are several.
         let inner_block = match blocks {
             1 => inner,
             _ => inner.div_ceil(blocks).next_multiple_of(16),
@@ -47,12 +48,12 @@ impl Packing {
         Packing { outer, outer_block, inner, inner_block, taps, lanes }
     }
 
-    /// With all units in one block.
+    /// Like [`Packing::new`], but with all units in one block.
     pub fn whole(outer: usize, inner: usize, taps: usize, lanes: usize, max_vectors: usize) -> Packing {
         Packing { outer, outer_block: max_vectors * lanes, inner, inner_block: inner, taps, lanes }
     }
 
-    /// Length of the packed weights.
+    /// The length of the packed weights.
     pub fn len(&self) -> usize {
         self.outer.next_multiple_of(self.lanes) * self.inner * self.taps
     }
@@ -65,17 +66,17 @@ impl Packing {
         self.inner.div_ceil(self.inner_block)
     }
 
-    /// Output channels of block `o`.
+    /// The number of output channels in block `o`.
     pub fn channels(&self, o: usize) -> usize {
         self.outer_block.min(self.outer - o * self.outer_block)
     }
 
-    /// Units of block `i`.
+    /// The number of units in block `i`.
     pub fn inner_channels(&self, i: usize) -> usize {
         self.inner_block.min(self.inner - i * self.inner_block)
     }
 
-    /// Output channels of block `o`, in whole vectors.
+    /// The number of output channels in block `o`, rounded up to whole vectors.
     pub fn width(&self, o: usize) -> usize {
         self.channels(o).next_multiple_of(self.lanes)
     }
@@ -87,7 +88,7 @@ impl Packing {
         &packed[start..][..self.inner_channels(i) * self.taps * self.width(o)]
     }
 
-    /// Packs the weights of all taps, whose first elements lie at `offsets`, `channels` input channels each.
+    /// Packs the weights of all taps, which start at `offsets` and have `channels` input channels each.
     pub fn pack<E: Element>(
         &self,
         cpu: &Cpu,
@@ -122,8 +123,8 @@ impl Packing {
     }
 }
 
-/// Packs `block.len() / width` units of one tap, whose first element is `from[0]`, of as many input and output channels
-/// as `size` says.
+/// Packs `block.len() / width` units of one tap that starts at `from[0]`; `size` is its numbers of input and output
+/// channels.
 #[inline(always)]
 fn pack_block<E: Element>(
     source: Source,
@@ -140,7 +141,7 @@ fn pack_block<E: Element>(
     }
 }
 
-/// Joins rows of output channels, each input channel's `stride` after the one before.
+/// Packs weights whose output channels are contiguous, in one row per input channel, `stride` apart.
 #[inline(always)]
 fn pack_rows<E: Element>(
     from: &[f32],
@@ -165,9 +166,9 @@ fn pack_rows<E: Element>(
     }
 }
 
-/// Joins and transposes rows of input channels, each output channel's `stride` after the one before: by squares of a
-/// cache line, since larger ones would overrun the ways of the first-level cache, rows of a filter often lying a power
-/// of two apart.
+/// Packs and transposes weights whose input channels are contiguous, in one row per output channel, `stride` apart.
+/// Works in squares of a cache line: larger ones would exceed the associativity of the first-level cache, since the
+/// rows of a filter often lie a power of two apart.
 #[inline(always)]
 fn transpose<E: Element>(
     from: &[f32],
@@ -197,9 +198,9 @@ fn transpose<E: Element>(
     }
 }
 
-/// The runs of block `i`: one for each tap, neighbours joined where their numbers are contiguous.
+/// The runs of block `i`: one for each tap, merged where neighbours are contiguous.
 ///
-/// `offsets` says where the taps lie in the source, relative to a pixel.
+/// `offsets` are those of the taps in the source, relative to a pixel.
 pub fn runs(packing: &Packing, i: usize, offsets: &[usize]) -> SmallVec<[Run; 49]> {
     let len = packing.inner_channels(i);
     let mut runs: SmallVec<[Run; 49]> = SmallVec::new();

@@ -1,6 +1,6 @@
-//! The convolution by its definition: what the fast forms must compute, kept naive on purpose.
+//! The convolution by its definition, which the fast forms must reproduce; naive on purpose.
 //!
-//! Sums are carried in 64 bits, so that the fast forms are measured against something more exact than they are.
+//! Sums are in f64, so that the fast forms are compared with a more exact result.
 
 use crate::{Conv2dGeometry, Threads};
 
@@ -29,8 +29,7 @@ pub fn conv2d_forward(threads: &Threads, g: &Conv2dGeometry, x: &[f32], w: &[f32
     });
 }
 
-/// `dx[n, h, w, c]`: the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all (p, q, r, s, k) by which x[n, h, w, c]
-/// entered.
+/// `dx[n, h, w, c]`: the sum of `dy[n, p, q, k] * w[k, r, s, c]` over all (p, q, r, s, k) that read x[n, h, w, c].
 pub fn conv2d_backward_input(threads: &Threads, g: &Conv2dGeometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let (height, width) = (g.out_height(), g.out_width());
     let dy_len = height * width * g.out_channels;
@@ -112,7 +111,7 @@ fn image_len(g: &Conv2dGeometry) -> usize {
     g.in_height * g.in_width * g.in_channels
 }
 
-/// Index h * W + w of the input pixel that tap (r, s) reads for output pixel (p, q); none in the padding.
+/// Index h * W + w of the input pixel that tap (r, s) reads for output pixel (p, q); `None` in the padding.
 fn input_pixel(g: &Conv2dGeometry, p: usize, q: usize, r: usize, s: usize) -> Option<usize> {
     let h = (p * g.stride + r).checked_sub(g.padding)?;
     let w = (q * g.stride + s).checked_sub(g.padding)?;
@@ -143,7 +142,7 @@ mod tests {
         assert_eq!(y, [5421.0, 6532.0, 8754.0, 9865.0]);
     }
 
-    /// With padding 1 and stride 2 a 3 x 3 kernel of ones counts the pixels that exist under it.
+    /// With padding 1 and stride 2, a 3 x 3 kernel of ones counts the image's pixels under it.
     #[test]
     fn forward_counts_pixels_under_the_kernel() {
         let g = geometry(2, 4, 5, 1, 1, (3, 3), 2, 1);

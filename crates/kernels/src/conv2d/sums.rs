@@ -1,15 +1,15 @@
-//! Sums of a convolution's output by channel, taken while it is still in the cache.
+//! Per-channel sums of a convolution's output, taken while it is still in the cache.
 
 use crate::pieces::sum_pieces;
 use crate::simd::Simd;
 use crate::{Cpu, Element};
 
-/// Pixels that are summed in 32 bits before the sum goes into 64.
+/// Pixels summed in f32 before their sum is added to an f64 sum.
 const BLOCK: usize = 64;
-/// The most channels that are summed at once: four of the widest vectors.
+/// The most channels summed at a time: four of the widest vectors.
 const BUFFERED: usize = 64;
 
-/// Writes [sum per channel, sum of squares per channel] of `y`, rows of `sums.len() / 2` channels.
+/// Writes [sum per channel, sum of squares per channel] of `y`, whose pixels have `sums.len() / 2` channels.
 #[inline(always)]
 pub fn channel_sums<S: Simd, E: Element>(simd: S, y: &[E], sums: &mut [f64]) {
     let channels = sums.len() / 2;
@@ -31,7 +31,7 @@ pub fn channel_sums<S: Simd, E: Element>(simd: S, y: &[E], sums: &mut [f64]) {
     }
 }
 
-/// Adds the sums of `here` channels from the `first` on.
+/// Adds the sums of `here` channels, from channel `first` on.
 #[inline(always)]
 fn add<S: Simd, E: Element, const NV: usize>(
     simd: S,
@@ -74,8 +74,8 @@ fn add<S: Simd, E: Element, const NV: usize>(
     }
 }
 
-/// Does the work of all pieces, each with room for its own sums, and adds these up in their order; where none are
-/// wanted, without any room.
+/// Runs `work` on all pieces, each with its own slice of sums, and adds these up in order. If no sums are wanted, the
+/// slices are empty.
 pub fn over(cpu: &Cpu, pieces: usize, sums: Option<&mut [f64]>, work: impl Fn(usize, &mut [f64]) + Sync) {
     match sums {
         Some(sums) => sum_pieces(cpu, pieces, sums, work),

@@ -1,8 +1,8 @@
-//! What the tests of this folder share.
+//! Shared by the tests of this folder.
 
 use crate::Conv2dGeometry;
 
-/// The geometry with a batch of `n` images of h x w x c, `k` output channels.
+/// The geometry with a batch of `n` images of h x w x c and `k` output channels.
 pub fn geometry(
     n: usize,
     h: usize,

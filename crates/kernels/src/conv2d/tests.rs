@@ -1,4 +1,4 @@
-//! The fast forms against the portable one, in f32 and in bf16, on every instruction set that this processor has.
+//! Compares the fast forms with the portable one, in f32 and in bf16, on every instruction set of this processor.
 
 use super::testing::{geometry, values};
 use super::*;
@@ -28,7 +28,7 @@ fn widen<E: Element>(values: Vec<E>) -> Vec<f32> {
     values.into_iter().map(E::widen).collect()
 }
 
-/// Activations are numbers of E; weights are any.
+/// Operands whose activations are exactly representable in E; weights need not be.
 fn operands<E: Element>(g: &Conv2dGeometry) -> Operands<E> {
     Operands {
         x: narrow(values(g.input_len(), 1)),
@@ -109,7 +109,7 @@ fn specified<E: Element>(threads: &Threads, g: &Conv2dGeometry, o: &Operands<E>)
     out
 }
 
-/// Root of the mean square error over that of the expected values.
+/// The root mean square error relative to the root mean square of the expected values.
 fn relative_rms<T: Copy + Into<f64>>(got: &[T], expected: &[T]) -> f64 {
     let mut error = 0.0;
     let mut scale = 0.0;
@@ -118,11 +118,11 @@ fn relative_rms<T: Copy + Into<f64>>(got: &[T], expected: &[T]) -> f64 {
         error += (got - expected) * (got - expected);
         scale += expected * expected;
     }
-    // All zero, as in the padding alone: then nothing but zero will do.
+    // All expected values are zero, as in padding only: then the error must be zero too.
     if scale == 0.0 { error } else { (error / scale).sqrt() }
 }
 
-/// Relative root of the mean square error that a pass may have: rounding, in bf16 that of weights and results.
+/// The relative root mean square error allowed for a pass: rounding, in bf16 that of weights and results.
 fn tolerance<E: Element>() -> f64 {
     if E::PER_UNIT == 1 { 2e-6 } else { 5e-3 }
 }
@@ -158,7 +158,7 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
         for (name, error) in errors {
             assert!(error <= tolerance, "{name} of {what}: relative error {error:e}");
         }
-        // Sums may cancel: their errors are measured against those of their terms.
+        // Sums may cancel, so their errors are measured relative to their terms.
         let (sum, square) = got.sums.split_at(g.out_channels);
         let (want, want_square) = expected.sums.split_at(g.out_channels);
         let pixels = (g.output_len() / g.out_channels) as f64;
@@ -173,7 +173,7 @@ fn check_shape_in<E: Element>(g: &Conv2dGeometry) {
     }
 }
 
-/// Shapes chosen for what they break: one channel, channels around every vector and tile width, images smaller than a
+/// Shapes likely to break a kernel: one channel, channels around every vector and tile width, images smaller than a
 /// tile, odd batches, strides that leave input pixels unread, kernels larger than the image, no padding and too much.
 #[test]
 fn awkward_shapes_match_the_portable_form() {
@@ -217,7 +217,7 @@ fn networks_shapes_match_the_portable_form() {
     }
 }
 
-/// Where rounding has the most terms to add up in: channels for y and dx, pixels for dw.
+/// Shapes with the longest sums, in which rounding errors add up: channels for y and dx, pixels for dw.
 #[test]
 fn long_sums_stay_within_the_tolerance() {
     for g in [
@@ -272,7 +272,7 @@ fn check_threads<E: Element>(g: &Conv2dGeometry) {
     }
 }
 
-/// Added to what is there, the gradient to the input is the sum of both, rounded once.
+/// Added to previous values, the gradient of the input gives the sum of both, rounded once.
 #[test]
 fn the_gradient_to_the_input_can_be_added() {
     for g in [
@@ -302,7 +302,7 @@ fn check_added<E: Element>(g: &Conv2dGeometry) {
     }
 }
 
-/// Slices of bf16 need not begin where an f32 may.
+/// Slices of bf16 need not be aligned as f32.
 #[test]
 fn bf16_at_odd_addresses() {
     let g = geometry(3, 6, 6, 8, 20, (1, 1), 1, 0);
@@ -322,10 +322,10 @@ fn a_wrong_length_is_refused() {
     conv2d_forward::<f32>(&cpu, &g, &[0.0; 31], &[0.0; 36], &mut [0.0; 32], None);
 }
 
-/// Sizes whose products wrap to those of short slices: nothing is read or written beyond these.
+/// Geometries whose sizes wrap to the lengths of short slices must be refused before anything beyond those is accessed.
 #[test]
 fn geometries_that_wrap_are_refused() {
-    // Inputs of 2^64 values and 4 outputs, outputs of 2^64 from one pixel, 2^64 zeros around a pixel.
+    // 2^64 inputs and 4 outputs, 2^64 outputs from one pixel, 2^64 zeros around a pixel.
     for (g, x_len, y_len) in [
         (geometry(1, 1 << 32, 1 << 32, 1, 1, (1, 1), 1 << 31, 0), 0, 4),
         (geometry(1, 1, 1, 1, 1, (1, 1), 1, (1 << 31) - 1), 1, 1),
@@ -349,7 +349,7 @@ fn geometries_that_wrap_are_refused() {
     }
 }
 
-/// Only as many remainders are gone through as there are rows and columns.
+/// The loop over remainders modulo the stride must end with the image's rows and columns.
 #[test]
 fn strides_far_beyond_the_image_take_no_time() {
     let g = geometry(1, 2, 3, 1, 1, (1, 1), 1 << 24, 0);
@@ -359,7 +359,7 @@ fn strides_far_beyond_the_image_take_no_time() {
     assert_eq!(dx, [6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 }
 
-/// Many weights, and enough tiles for groups of the larger size, the last one with fewer.
+/// Many weights, and enough tiles for groups of the larger size and a smaller last one.
 #[test]
 fn the_largest_groups_of_tiles_are_those_of_the_direct_form() {
     let g = geometry(17, 40, 39, 260, 256, (3, 3), 1, 1);

@@ -1,37 +1,37 @@
 //! The register tile of the direct convolution: P pixels by NV vectors of output channels.
 //!
-//! Source and weights consist of units of 32 bits, one f32 or two bf16 of neighbouring input channels; the tile sums in
-//! f32 and writes what the destination holds.
+//! Source and weights consist of units of 32 bits, one f32 or two bf16 of neighbouring input channels. The tile sums in
+//! f32 and writes the type of the destination.
 
 use crate::Element;
 use crate::shared::SharedMut;
 use crate::simd::Simd;
 
-/// A stretch of units that is contiguous in the source, at `offset` from a pixel's first one.
+/// A run of contiguous units in the source, at `offset` from a pixel's first unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     pub offset: usize,
     pub len: usize,
 }
 
-/// What all tiles of a loop over pixels have in common.
+/// The arguments that all tiles of a loop over pixels share.
 #[derive(Clone, Copy)]
 pub struct Panel<'a> {
-    /// The products summed, in the order of the packed weights.
+    /// The source units to multiply and sum, in the order of the packed weights.
     pub runs: &'a [Run],
-    /// Packed weights: for each unit of the runs NV vectors.
+    /// Packed weights: NV vectors for each unit of the runs.
     pub weights: &'a [f32],
-    /// Output channels, of which the last vector may hold only some.
+    /// Output channels; they may fill the last vector only in part.
     pub channels: usize,
-    /// Whether to add to what the destination holds.
+    /// Whether to add to the destination.
     pub resume: bool,
 }
 
-/// Where each pixel reads from and writes to, in order.
+/// An iterator over the places that each pixel reads from and writes to.
 pub trait Pixels {
     /// Offsets into source and destination of the next pixel; called at most `len` times.
     fn next(&mut self) -> (usize, usize);
-    /// Pixels left.
+    /// The number of pixels left.
     fn len(&self) -> usize;
 }
 
@@ -40,7 +40,7 @@ pub trait Pixels {
 /// # Safety
 ///
 /// For every pixel (s, d): `src` is valid for reading at `s + run.offset + i`, i < `run.len`, for all runs; `dst`
-/// is valid for reading and writing `d..d + channels`, by nobody else.
+/// is valid for reading and writing `d..d + channels`, which nothing else may use.
 #[inline(always)]
 pub unsafe fn over_pixels<S: Simd, E: Element, D: Element>(
     simd: S,
@@ -66,7 +66,7 @@ pub unsafe fn over_pixels<S: Simd, E: Element, D: Element>(
     }
 }
 
-/// The most vectors, of `lanes` numbers, of output channels that a tile has.
+/// The most vectors of output channels, of `lanes` numbers each, in a tile.
 pub const fn max_vectors(lanes: usize) -> usize {
     if lanes == 16 { 4 } else { 2 }
 }
@@ -79,7 +79,7 @@ unsafe fn tiles<S: Simd, E: Element, D: Element, const P: usize, const NV: usize
     dst: SharedMut<D>,
     mut pixels: impl Pixels,
 ) {
-    // Pixels that the last tile lacks are computed from the first one's input into here.
+    // The last tile computes its missing pixels from its first pixel's input and writes them here.
     let mut spare = [D::default(); 64];
     let spare: *mut D = spare.as_mut_ptr();
     while pixels.len() > 0 {
@@ -94,7 +94,7 @@ unsafe fn tiles<S: Simd, E: Element, D: Element, const P: usize, const NV: usize
             from[p] = src.wrapping_add(s);
             to[p] = dst.at(d);
         }
-        // SAFETY: the pointers are those that the caller vouches for, or `spare`, which holds NV * LANES <= 64 numbers.
+        // SAFETY: the caller vouches for the pointers, except for `spare`, which holds NV * LANES <= 64 numbers.
         unsafe { tile::<S, E, D, P, NV>(simd, &panel, from, to) }
     }
 }
@@ -108,8 +108,8 @@ unsafe fn tile<S: Simd, E: Element, D: Element, const P: usize, const NV: usize>
 ) {
     let last = panel.channels - (NV - 1) * S::LANES;
     let mut acc = [[simd.splat(0.0); NV]; P];
-    // SAFETY: `over_pixels` names what makes these pointers valid; the weights are read in order, NV vectors for each
-    // number of the runs, which its assertion covers.
+    // SAFETY: `over_pixels` states what makes these pointers valid; the weights are read in order, NV vectors for each
+    // unit of the runs, which its assertion covers.
     unsafe {
         let mut weights = panel.weights.as_ptr();
         for run in panel.runs {
@@ -123,7 +123,7 @@ unsafe fn tile<S: Simd, E: Element, D: Element, const P: usize, const NV: usize>
                     w[v] = simd.load(weights.add(v * S::LANES));
                 }
                 for p in 0..P {
-                    // A unit of bf16 need not lie where an f32 may.
+                    // A unit of bf16 need not be aligned as an f32.
                     let x = simd.splat(from[p].add(i).read_unaligned());
                     for v in 0..NV {
                         acc[p][v] = E::multiply_units(simd, x, w[v], acc[p][v]);
@@ -132,7 +132,7 @@ unsafe fn tile<S: Simd, E: Element, D: Element, const P: usize, const NV: usize>
                 weights = weights.add(NV * S::LANES);
             }
         }
-        // What is there already is added last: short sums of sums round less than one long sum.
+        // The destination's value is added last: short sums of sums have less rounding error than one long sum.
         if panel.resume {
             for p in 0..P {
                 for v in 0..NV - 1 {

@@ -1,7 +1,7 @@
-//! Forward and the gradient to the input: both correlate a batch with 3 x 3 kernels.
+//! The forward pass and the gradient of the input: both correlate a batch with 3 x 3 kernels.
 //!
-//! The unit of work is a group of tiles: all are transformed; then, for each block of output channels, 36 small matrix
-//! products, and their transformation to the output.
+//! The unit of work is a group of tiles: it transforms all its tiles; then, for each block of output channels, it
+//! computes 36 small matrix products and transforms them to the output.
 
 use super::tiles::{self, PRODUCTS, Rows, SIDE, Tiles};
 use super::transform::{Input, Output, Weight, plane};
@@ -16,11 +16,11 @@ use smallvec::SmallVec;
 
 /// Input channels of a transformed tile that lie together: (tile, block of channels, product, channel).
 const TOGETHER: usize = 16;
-/// Input channels that are summed before the sum is put aside.
+/// Input channels summed before their sum is added to the previous ones.
 const INNER: usize = 256;
-/// From this size on transformed weights are written past the caches.
+/// Transformed weights of at least this size are written past the caches.
 const STREAM_BYTES: usize = 4 << 20;
-/// Tiles whose outputs are summed by channel in 32 bits before the sum goes into 64.
+/// Tiles whose outputs are summed by channel in f32 before their sum is added to an f64 sum.
 const SUMMED: usize = 8;
 
 /// A correlation with 3 x 3 kernels: `to[h, w] = sum of from[h + r - padding, w + s - padding] * weights[r, s]`.
@@ -34,20 +34,20 @@ pub struct Correlation {
 }
 
 impl Correlation {
-    /// Tiles of `tiles` that are worked on together: few enough for the second-level cache where channels are few,
-    /// enough to make streaming the weights past them cheap where channels are many.
+    /// How many of `tiles` to process together: with few channels, few enough for the second-level cache; with many,
+    /// enough to make streaming the weights past them cheap.
     fn group(&self, tiles: usize) -> usize {
         let most = if self.from.channels * self.to.channels > 256 * 256 { 96 } else { 48 };
         let groups = tiles.div_ceil(most);
         if groups >= 16 {
             return most;
         }
-        // Few groups must be as many as threads can share evenly, of whole register tiles.
+        // If groups are few, their number must divide evenly among threads. Groups have whole register tiles.
         tiles.div_ceil(groups.next_multiple_of(4)).next_multiple_of(6)
     }
 }
 
-/// Correlates `src` with the weights whose nine taps lie at `offsets`, and takes the sums by channel if asked.
+/// Correlates `src` with the weights, whose nine taps lie at `offsets`, and writes per-channel sums if wanted.
 pub fn run<E: Element>(
     cpu: &Cpu,
     shape: &Correlation,
@@ -64,7 +64,7 @@ pub fn run<E: Element>(
     packing.pack::<f32>(cpu, weights, shape.from.channels, offsets, &mut packed);
     let products = Packing { taps: PRODUCTS, ..packing };
     let mut transformed = scratch::take::<f32>(products.len());
-    // What exceeds the caches before it is used need not be brought into them to be written.
+    // Weights that leave the caches before they are used need not be loaded into them to be written.
     let stream = size_of_val(&*transformed) >= STREAM_BYTES;
     let (packed, block) = (&packed[..], products.outer_block * products.inner * PRODUCTS);
     cpu.threads.run_chunks(&mut transformed, block, |o, to| {
@@ -96,7 +96,7 @@ pub fn run<E: Element>(
     sums::over(cpu, tiles.len().div_ceil(group), sums, work);
 }
 
-/// Transforms a block of packed weights: nine taps to 36 products, each (input channel, output channel).
+/// Transforms a block of packed weights from nine taps to 36 products, each (input channel, output channel).
 struct TransformWeights<'a> {
     from: &'a [f32],
     to: &'a mut [f32],
@@ -139,7 +139,7 @@ impl Kernel for TransformWeights<'_> {
     }
 }
 
-/// Tiles `first..first + count`.
+/// The group of tiles `first..first + count`.
 struct Group<'a, E> {
     shape: &'a Correlation,
     tiles: Tiles,
@@ -203,7 +203,7 @@ impl<E: Element> Kernel for Group<'_, E> {
     }
 }
 
-/// Transforms all tiles of the group, to `row` numbers for each.
+/// Transforms the input of all tiles of the group, to `row` numbers for each.
 #[inline(always)]
 fn transform_input<S: Simd, E: Element>(simd: S, group: &Group<E>, row: usize, inputs: &mut [f32]) {
     let shape = &group.shape.from;
@@ -230,7 +230,7 @@ fn transform_input<S: Simd, E: Element>(simd: S, group: &Group<E>, row: usize, i
     }
 }
 
-/// Transforms the products of block `o`, NV vectors each, to output pixels, and adds these up by channel.
+/// Transforms the products of block `o`, NV vectors each, to output pixels, and sums these by channel.
 #[inline(always)]
 fn transform_output<S: Simd, E: Element, const NV: usize>(
     simd: S,
@@ -257,8 +257,8 @@ fn transform_output<S: Simd, E: Element, const NV: usize>(
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 // SAFETY: channel + LANES <= width, which the assertion covers for reading; each of the first `rows` x
-                // `columns` pixels has `first + channels` channels or more, and is this group's alone; the sums have
-                // 64 >= width numbers.
+                // `columns` pixels has at least `first + channels` channels and is used by this group alone; the sums
+                // have 64 >= width numbers.
                 unsafe {
                     let m = tiles::load_products(
                         simd,

@@ -1,4 +1,4 @@
-//! 3 x 3 convolutions with stride 1 in fewer multiplications: Winograd's F(4 x 4, 3 x 3). See the README.
+//! 3 x 3 convolutions with stride 1 in fewer multiplications, by Winograd's F(4 x 4, 3 x 3). See the README.
 
 mod correlate;
 mod tiles;
@@ -13,29 +13,29 @@ use tiles::SIDE;
 
 pub use weight::backward_weight;
 
-/// Whether this form computes the convolution at all.
+/// Whether this form can compute the convolution at all.
 pub fn can(g: &Conv2dGeometry) -> bool {
     (g.kernel_height, g.kernel_width, g.stride) == (3, 3, 1) && g.padding <= 2
 }
 
-/// Whether it is the faster form: judged by the geometry, from measurements that the README gives.
+/// Whether this form is the faster one, judged by the geometry from measurements in the README.
 pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
     if !can(g) {
         return false;
     }
-    // With few channels the transforms cost more than they spare.
+    // With few channels the transforms cost more than they save.
     let channels = g.in_channels.min(g.out_channels);
     // Tiles at an edge compute pixels that do not exist.
     let computed = g.out_height().next_multiple_of(SIDE) * g.out_width().next_multiple_of(SIDE);
     let wanted = g.out_height() * g.out_width();
-    // The weights' transform must be spread over several tiles; over more where the weights exceed the caches, and
-    // the direct form has products of bf16, which are twice as fast.
+    // The cost of transforming the weights must be spread over several tiles, and over more where the weights exceed
+    // the caches and the direct form multiplies in bf16, which is twice as fast.
     let tiles = g.batch * computed / (SIDE * SIDE);
     let streaming = E::PER_UNIT == 2 && g.in_channels * g.out_channels > 256 * 256;
     channels >= 16 && 2 * wanted >= computed && tiles >= if streaming { 192 } else { 16 }
 }
 
-/// Forward; see [`super::conv2d_forward`].
+/// The forward pass; see [`super::conv2d_forward`].
 pub fn forward<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,
@@ -51,7 +51,7 @@ pub fn forward<E: Element>(
     correlate::run(cpu, &shape, x, weights, &offsets, y, sums);
 }
 
-/// The gradient to the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
+/// The gradient of the input, a correlation with the mirrored weights; see [`super::conv2d_backward_input`].
 pub fn backward_input<E: Element>(
     cpu: &Cpu,
     g: &Conv2dGeometry,

@@ -1,4 +1,4 @@
-//! Tiles of 4 x 4 output pixels over a batch, and how their pixels are found.
+//! Tiles of 4 x 4 output pixels over a batch, and how to find their pixels.
 
 use crate::Element;
 use crate::conv2d::images::Images;
@@ -20,7 +20,7 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles that cover the output.
+    /// The tiles that cover the output.
     pub fn new(batch: usize, output: &Images) -> Tiles {
         Tiles { batch, rows: output.height.div_ceil(SIDE), columns: output.width.div_ceil(SIDE) }
     }
@@ -29,7 +29,7 @@ impl Tiles {
         self.batch * self.rows * self.columns
     }
 
-    /// Image, and row and column of the first output pixel, of tile `t`.
+    /// The image of tile `t`, and the row and column of its first output pixel.
     pub fn place(&self, t: usize) -> (usize, isize, isize) {
         let (image, t) = (t / (self.rows * self.columns), t % (self.rows * self.columns));
         let (row, column) = (t / self.columns * SIDE, t % self.columns * SIDE);
@@ -37,7 +37,7 @@ impl Tiles {
     }
 }
 
-/// Whether pixel (row, column) exists, and at which offset into the batch.
+/// The offset of pixel (row, column) into the batch, if the pixel exists.
 #[inline(always)]
 fn offset(shape: &Images, image: usize, row: isize, column: isize) -> Option<usize> {
     let (h, w) = (usize::try_from(row).ok()?, usize::try_from(column).ok()?);
@@ -45,7 +45,7 @@ fn offset(shape: &Images, image: usize, row: isize, column: isize) -> Option<usi
         .then(|| image * shape.len() + (h * shape.width + w) * shape.channels)
 }
 
-/// Pointers to the N x N pixels from (row, column) on; `zeros`, as many as there are channels, for those outside.
+/// Pointers to the N x N pixels from (row, column) on, or to `zeros`, one for each channel, for pixels outside.
 #[inline(always)]
 pub fn sources<E: Element, const N: usize>(
     images: &[E],
@@ -58,7 +58,7 @@ pub fn sources<E: Element, const N: usize>(
     let last = (N - 1) as isize;
     let corners = (offset(shape, image, row, column), offset(shape, image, row + last, column + last));
     if let (Some(first), Some(last)) = corners {
-        // All inside, the most frequent case by far in large images.
+        // All pixels are inside, by far the most frequent case in large images.
         let inside = images[first..last + shape.channels].as_ptr();
         for i in 0..N {
             for j in 0..N {
@@ -77,9 +77,8 @@ pub fn sources<E: Element, const N: usize>(
     pixels
 }
 
-/// Asks for some channels of the pixels that the tile below reads beyond the N x N from (row, column) on, so that
-/// they are in the cache by then: the processor's own prefetching misses them, since a tile reads short pieces of
-/// many rows.
+/// Prefetches some channels of the pixels that the tile below reads beyond the N x N pixels from (row, column) on. The
+/// hardware prefetcher misses them, since a tile reads short pieces of many rows.
 #[inline(always)]
 pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
     simd: S,
@@ -93,7 +92,7 @@ pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
         let pixel = (row + (N + i) as isize) * shape.width as isize + column + above as isize;
         let pixel = (image * shape.len()) as isize + pixel * shape.channels as isize;
         let row = images.as_ptr().wrapping_offset(pixel).wrapping_add(channels.start);
-        // Pixels lie together where all their channels are wanted.
+        // Pixels are contiguous if all their channels are wanted.
         let (pixels, values) = if channels.len() == shape.channels {
             (1, SIDE * channels.len())
         } else {
@@ -108,7 +107,7 @@ pub fn prefetch_below<S: Simd, E: Element, const N: usize>(
     }
 }
 
-/// Pointers to the pixels of a tile of the output, and how many rows and columns of them exist.
+/// Pointers to the pixels of an output tile, and how many of its rows and columns exist.
 #[inline(always)]
 pub fn destinations<E>(
     images: SharedMut<E>,
@@ -150,12 +149,12 @@ pub unsafe fn load<S: Simd, E: Element, const N: usize>(
 
 /// Writes the vectors of all products, `step` numbers apart.
 ///
-/// Where `step` is a constant at the call, the 36 addresses need no registers; otherwise they cost as much as the
+/// If `step` is a constant at the call site, the 36 addresses need no registers; otherwise they cost as much as the
 /// arithmetic.
 ///
 /// # Safety
 ///
-/// `to` must be valid for writing a vector at every multiple of `step` below 36 times it.
+/// `to` must be valid for writing a vector at every multiple of `step` below `36 * step`.
 #[inline(always)]
 pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *mut f32, step: usize) {
     for i in 0..6 {
@@ -170,7 +169,7 @@ pub unsafe fn store_products<S: Simd>(simd: S, products: &[[S::V; 6]; 6], to: *m
 ///
 /// # Safety
 ///
-/// `from` must be valid for reading a vector at every multiple of `step` below 36 times it.
+/// `from` must be valid for reading a vector at every multiple of `step` below `36 * step`.
 #[inline(always)]
 pub unsafe fn load_products<S: Simd>(simd: S, from: *const f32, step: usize) -> [[S::V; 6]; 6] {
     let mut products = [[simd.splat(0.0); 6]; 6];
@@ -183,7 +182,7 @@ pub unsafe fn load_products<S: Simd>(simd: S, from: *const f32, step: usize) -> 
     products
 }
 
-/// Rows of transformed tiles, one after the other.
+/// Iterates over rows of transformed tiles at fixed steps.
 #[derive(Clone)]
 pub struct Rows {
     pub left: usize,

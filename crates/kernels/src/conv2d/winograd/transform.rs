@@ -1,10 +1,10 @@
-//! The linear maps of F(4 x 4, 3 x 3), by lines, and their use on planes of vectors.
+//! The linear maps of F(4 x 4, 3 x 3), defined on lines and applied to planes of vectors.
 //!
 //! The points are 0, +-A, +-B and infinity; see the README for the matrices.
 
 use crate::simd::Simd;
 
-/// The points, in f32 exactly.
+/// The points, exact in f32.
 const A: f32 = 0.625;
 const B: f32 = 1.5;
 const A2: f32 = A * A;
@@ -14,12 +14,12 @@ const N0: f32 = A2 * B2;
 const NA: f32 = 2.0 * A2 * (A2 - B2);
 const NB: f32 = 2.0 * B2 * (B2 - A2);
 
-/// A linear map of I vectors to O, lane by lane.
+/// A linear map from I to O vectors, lane by lane.
 pub trait Line<const I: usize, const O: usize> {
     fn apply<S: Simd>(simd: S, d: [S::V; I]) -> [S::V; O];
 }
 
-/// The input's map, `B^T`: the coefficients of d against the polynomials that vanish at all points but one.
+/// The input's map, `B^T`, whose rows are the coefficients of the polynomials that vanish at all points but one.
 pub struct Input;
 
 impl Line<6, 6> for Input {
@@ -40,7 +40,7 @@ impl Line<6, 6> for Input {
     }
 }
 
-/// The output's map, `A^T`: the powers of the points.
+/// The output's map, `A^T`, whose rows are the powers of the points.
 pub struct Output;
 
 impl Line<6, 4> for Output {
@@ -59,7 +59,7 @@ impl Line<6, 4> for Output {
     }
 }
 
-/// The adjoint of [`Output`], `A`, for gradients to the output.
+/// The adjoint of [`Output`], `A`, for gradients of the output.
 pub struct OutputGradient;
 
 impl Line<4, 6> for OutputGradient {
@@ -73,7 +73,7 @@ impl Line<4, 6> for OutputGradient {
     }
 }
 
-/// The weights' map, `G`: their polynomial at the points.
+/// The weights' map, `G`, which evaluates their polynomial at the points.
 pub struct Weight;
 
 impl Line<3, 6> for Weight {
@@ -95,7 +95,7 @@ impl Line<3, 6> for Weight {
     }
 }
 
-/// The adjoint of [`Weight`], `G^T`, for gradients to the weights.
+/// The adjoint of [`Weight`], `G^T`, for gradients of the weights.
 pub struct WeightGradient;
 
 impl Line<6, 3> for WeightGradient {
@@ -144,7 +144,7 @@ mod tests {
     use crate::Isa;
     use crate::simd::{Kernel, dispatch};
 
-    /// The matrix of a map, by its columns, in 64 bits.
+    /// Marks the map whose matrix [`matrix`] computes.
     struct Matrix<L>(std::marker::PhantomData<L>);
 
     fn matrix<L: Line<I, O>, const I: usize, const O: usize>() -> Vec<Vec<f64>> {
@@ -170,7 +170,7 @@ mod tests {
         dispatch(Isa::PORTABLE, Columns(Matrix::<L>(std::marker::PhantomData)))
     }
 
-    /// `A^T ((G g) * (B^T d))` is the correlation of d with g: for all unit vectors.
+    /// `A^T ((G g) * (B^T d))` is the correlation of d with g, checked on all unit vectors.
     #[test]
     fn the_maps_compute_a_correlation() {
         let output = matrix::<Output, 6, 4>();

@@ -1,8 +1,8 @@
-//! The gradient to the weights, by the adjoint transforms: with `V` the transformed input tiles and `Z` the transformed
-//! gradients to the output, 36 matrices of sums over all tiles of `Z * V`, transformed to 3 x 3 once at the end.
+//! The gradient of the weights, by the adjoint transforms: with `V` the transformed input tiles and `Z` the transformed
+//! gradients of the output, 36 matrices of sums over all tiles of `Z * V`, transformed to 3 x 3 once at the end.
 //!
-//! The work is cut as in the direct form: blocks of input and output channels, times parts of the tiles, whose results
-//! are added in order. A unit transforms the tiles of its own channels, a group at a time.
+//! The work is cut as in the direct form, into blocks of input and output channels, times parts of the tiles, whose
+//! results are added in order. A unit transforms the tiles of its own channels, a group at a time.
 
 use super::tiles::{self, PRODUCTS, SIDE, Tiles};
 use super::transform::{Input, OutputGradient, WeightGradient, plane};
@@ -16,7 +16,7 @@ use crate::{Conv2dGeometry, Cpu, Element, scratch};
 const BLOCK: usize = 128;
 /// Units of work to aim for.
 const UNITS: usize = 32;
-/// Fewest tiles in a part: with fewer, the transforms at its end would weigh too much.
+/// The fewest tiles in a part: with fewer, the transforms at its end would cost too much in proportion.
 const PART: usize = 96;
 
 struct Plan {
@@ -35,7 +35,7 @@ impl Plan {
         Plan { g: *g, tiles, parts, blocks }
     }
 
-    /// Tiles that are worked on together.
+    /// How many tiles to process together.
     fn group(&self) -> usize {
         if self.blocks.in_block + self.blocks.out_block > 128 { 96 } else { 48 }
     }
@@ -64,7 +64,7 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
         );
     });
     let results = &results[..];
-    // One output channel at a time: (tap, input channel) of all input blocks, and the parts in their order.
+    // One output channel at a time: gathers (tap, input channel) from all input blocks and adds the parts in order.
     cpu.threads.run_chunks(dw, 9 * g.in_channels, |k, dw| {
         for b in 0..blocks.of_inputs() {
             let index = k / blocks.out_block * blocks.of_inputs() + b;
@@ -87,7 +87,7 @@ pub fn backward_weight<E: Element>(cpu: &Cpu, g: &Conv2dGeometry, x: &[E], dy: &
     });
 }
 
-/// One block, over tiles `first..end`; `result` is (output channel, tap, input channel).
+/// One block, summed over tiles `first..end`; `result` is (output channel, tap, input channel).
 struct Unit<'a, E> {
     plan: &'a Plan,
     block: Block,
@@ -109,10 +109,10 @@ impl<E: Element> Kernel for Unit<'_, E> {
     }
 }
 
-/// Numbers after each transformed tile: tiles a power of two apart would fall into the same few cache sets.
+/// Unused numbers after each transformed tile: tiles a power of two apart would fall into the same few cache sets.
 const GAP: usize = 16;
 
-/// Numbers for the output channels of one product: all of them, and a register tile may reach beyond the last.
+/// The length of a product's row of output channels, with room for a register tile to reach beyond the last.
 fn gradient_row(out_channels: usize) -> usize {
     [32, 48, 80].into_iter().find(|row| out_channels + 16 <= *row).unwrap_or(BLOCK + 16)
 }
@@ -164,7 +164,7 @@ impl<E: Element> Tiled for Unit<'_, E> {
                         };
                         let sums = &mut sums[index * tile_len..][..tile_len];
                         // SAFETY: tiles of `inputs` hold all vectors of `in_tiles`, those of `gradients` P numbers for
-                        // each of `out_tiles` (the assertion), and there are `count` of both; `sums` has a tile.
+                        // each of `out_tiles` (the assertion), and there are `count` tiles of both; `sums` has a tile.
                         unsafe { outer::tile::<S, f32, P, NV>(simd, &walk, sums.as_mut_ptr(), group > 0) }
                     }
                 }
@@ -200,7 +200,7 @@ impl<E: Element> Unit<'_, E> {
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
                 let at = t * x_tile + channel / width * PRODUCTS * width + channel % width;
-                // SAFETY: a pixel has `first_in + in_channels` channels or more; the assertion covers what is written.
+                // SAFETY: a pixel has at least `first_in + in_channels` channels; the assertion covers the writes.
                 unsafe {
                     let d = tiles::load(simd, &pixels, self.block.first_in + channel, lanes);
                     let v = plane::<S, Input, 6, 6>(simd, &d);
@@ -232,8 +232,7 @@ impl<E: Element> Unit<'_, E> {
             tiles::prefetch_below::<S, E, SIDE>(simd, self.dy, &shape, place, chosen);
             for channel in (0..channels).step_by(S::LANES) {
                 let lanes = S::LANES.min(channels - channel);
-                // SAFETY: a pixel has `first_out + out_channels` channels or more; the assertions cover what is
-                // written.
+                // SAFETY: a pixel has at least `first_out + out_channels` channels; the assertions cover the writes.
                 unsafe {
                     let dy = tiles::load(simd, &pixels, self.block.first_out + channel, lanes);
                     let z = plane::<S, OutputGradient, 4, 6>(simd, &dy);
