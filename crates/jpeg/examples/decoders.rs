@@ -1,7 +1,7 @@
-//! Microseconds an image of this decoder and of zune-jpeg, and how far their pixels differ.
+//! Compares this decoder with zune-jpeg: microseconds per image, and how far their pixels differ.
 //!
-//! `cargo run --release -p simclr-jpeg --example decoders -- FOLDER`: the first 256 JPEG files of a folder and its
-//! folders.
+//! `cargo run --release -p simclr-jpeg --example decoders -- FOLDER` takes the first 256 JPEG files of a folder and
+//! its subfolders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The fastest of several rounds.
+/// Prints the time per image of the fastest of several rounds.
 fn time(name: &str, files: &[Vec<u8>], mut decode: impl FnMut(&[u8]) -> bool) {
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

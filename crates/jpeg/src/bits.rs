@@ -1,15 +1,16 @@
-//! Bits from the highest of each byte on.
+//! A bit reader, which starts at the highest bit of each byte.
 
-/// Reads bits of an interval of the coded data. Beyond its end come whatever bits; [`BitReader::overrun`] tells.
+/// Reads the bits of an interval of the coded data. Bits beyond its end are arbitrary; [`BitReader::overrun`] reports
+/// their use.
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
-    /// Where the next eight bytes are read.
+    /// Index of the next eight bytes to read.
     next: usize,
-    /// Where the interval ends.
+    /// Index of the interval's end.
     end: usize,
     /// The next bits, from the highest on.
     pub buffer: u64,
-    /// How many of them count.
+    /// How many bits of the buffer are valid.
     bits: u32,
 }
 
@@ -18,20 +19,20 @@ impl<'a> BitReader<'a> {
         Self { bytes, next: start, end, buffer: 0, bits: 0 }
     }
 
-    /// Makes it 56 bits or more.
+    /// Fills the buffer to at least 56 bits.
     #[inline(always)]
     pub fn refill(&mut self) {
         let word = match self.bytes.get(self.next..).and_then(|rest| rest.first_chunk::<8>()) {
             Some(&word) => u64::from_be_bytes(word),
             None => 0,
         };
-        // Bits that are there already are written once more.
+        // Bits already in the buffer beyond `bits` are ORed once more, with the same values.
         self.buffer |= word >> self.bits;
         self.next += ((63 - self.bits) >> 3) as usize;
         self.bits |= 56;
     }
 
-    /// Passes over `bits` bits, of those that are there.
+    /// Skips `bits` bits of the buffer.
     #[inline(always)]
     pub fn consume(&mut self, bits: u32) {
         self.buffer <<= bits & 63;
@@ -44,7 +45,7 @@ impl<'a> BitReader<'a> {
         (self.buffer >> 1 >> ((63 - bits) & 63)) as u32
     }
 
-    /// Whether bits were used that lie beyond the end.
+    /// Whether bits beyond the end of the interval were consumed.
     pub fn overrun(&self) -> bool {
         8 * self.next - self.bits as usize > 8 * self.end
     }

@@ -1,18 +1,18 @@
-//! One block's coefficients out of its Huffman codes (ITU T.81, F.2.2).
+//! Decodes the coefficients of a block from its Huffman codes (ITU T.81, F.2.2).
 
 use crate::bits::BitReader;
 use crate::huffman::{Ac, Codes, END, extend};
 use crate::zigzag::ZIGZAG;
 
-/// The coefficients of a block by row and column, and room for what a damaged file writes beyond.
+/// The coefficients of a block by row and column, and room for coefficients that a damaged file writes beyond it.
 pub(crate) type Coefficients = [i16; 128];
 
-/// What a block holds.
+/// Which coefficients of a block are present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
-    /// At most the mean.
+    /// At most the mean (DC).
     Mean,
-    /// More than that.
+    /// Others too.
     Detail,
 }
 
@@ -31,13 +31,13 @@ pub(crate) fn decode(
     reader.refill();
     let (bits, size) = dc_codes.find(reader.buffer).ok_or(BAD_CODE)?;
     reader.consume(bits);
-    // No more than 15: larger ones are not in a table that was accepted.
+    // At most 15: tables with larger sizes are not accepted.
     let size = u32::from(size & 15);
     *dc = dc.wrapping_add(i32::from(extend(reader.peek(size), size)));
     reader.consume(size);
     out[0] = *dc as i16;
 
-    // The place of the last coefficient.
+    // The index of the last coefficient.
     let mut at = 0u32;
     let mut contents = Contents::Detail;
     'block: loop {
@@ -70,7 +70,7 @@ pub(crate) fn decode(
                 if at == 0 && first == END {
                     contents = Contents::Mean;
                 }
-                // Where the first coefficient ends the block, the second belongs to another.
+                // If the first coefficient ends the block, the second belongs to another block.
                 let ends = first >= 63;
                 reader.consume(if ends { pair.first_bits() } else { pair.bits() });
                 at = if ends { first } else { second };

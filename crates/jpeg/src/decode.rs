@@ -1,4 +1,4 @@
-//! From the coded data to pixels, one row of MCUs after another.
+//! Decodes the coded data to pixels, one row of MCUs after another.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ use crate::scratch::Tables;
 use crate::simd::{self, mean};
 use crate::{Error, Header, Scratch};
 
-/// The most blocks of an MCU.
+/// The most blocks in an MCU.
 const MOST: usize = 6;
 
 const ENDS_EARLY: &str = "the coded data end early";
 
-/// Where a block of an MCU belongs.
+/// The component of a block of an MCU, and its position there.
 #[derive(Clone, Copy, Default)]
 struct Place {
     component: usize,
@@ -29,12 +29,12 @@ struct Place {
 }
 
 impl Header<'_> {
-    /// Decodes what `region` needs into `pixels`: 3 x width x height bytes, rows from the top, red, green, blue.
-    /// Pixels outside of the region are unspecified; those inside do not depend on the rest of it. Coded data below
-    /// the last row that is needed are not looked at, but for their end marker.
+    /// Decodes the pixels of `region` into `pixels`: 3 x width x height bytes, rows from the top, red, green, blue.
+    /// Pixels outside the region are unspecified; each pixel inside is independent of the rest of the region. Coded
+    /// data below the last needed row are not examined, except for the end marker.
     ///
     /// # Errors
-    /// [`Error::Declined`] or [`Error::Damaged`]; [`Error::Buffer`] for `pixels` of another length.
+    /// [`Error::Declined`], [`Error::Damaged`], [`Error::EndsEarly`]; [`Error::Buffer`] for a wrong length of `pixels`.
     pub fn decode(&self, region: &[Rect], scratch: &mut Scratch, pixels: &mut [u8]) -> Result<(), Error> {
         let shape = Shape {
             width: self.width as usize,
@@ -59,7 +59,7 @@ impl Header<'_> {
         lines.prepare(mcu_width * mcus);
         let mut mcu_rows = McuRows::new(self, scan, tables, mcus, isa);
 
-        // With chroma coarser down than luma, a row may look at the row of MCUs above or below its own.
+        // If chroma is coarser than luma vertically, a row may need the row of MCUs above or below its own.
         let context = usize::from(down > 1);
         let needed = rect::rows(region);
         let needed = needed.start..needed.end.min(shape.height);
@@ -69,7 +69,7 @@ impl Header<'_> {
         for number in 0..end.div_ceil(mcu_height) {
             let top = number * mcu_height;
             let columns = rect::columns(region, top.saturating_sub(context)..top + mcu_height + context);
-            // Two columns more on either side, for the neighbours of chroma.
+            // Two more columns on either side, for the neighbours of chroma samples.
             let wanted = match columns.is_empty() {
                 true => 0..0,
                 false => {
@@ -106,14 +106,14 @@ struct McuRows<'a> {
     tables: &'a Tables,
     isa: Isa,
     mcus: usize,
-    /// The blocks of an MCU.
+    /// The blocks of an MCU, of which the first `blocks` are used.
     places: [Place; MOST],
     blocks: usize,
     reader: BitReader<'a>,
-    /// Intervals begun, and what is left of the present one, in MCUs.
+    /// Intervals begun, and MCUs left in the current one.
     intervals: usize,
     left: usize,
-    /// The last mean of each component.
+    /// The previous mean (DC) of each component.
     means: [i32; 3],
     coefficients: [Coefficients; MOST],
     /// The number of the next row.
@@ -147,7 +147,7 @@ impl<'a> McuRows<'a> {
         }
     }
 
-    /// Decodes a row of MCUs, and into `planes` those of them that are `wanted`.
+    /// Decodes the codes of a row of MCUs, and reconstructs the `wanted` ones in `planes`.
     fn next(&mut self, wanted: Range<usize>, planes: &mut Planes) -> Result<(), &'static str> {
         let places = self.places;
         let mut unwanted: Coefficients = [0; 128];
@@ -175,10 +175,10 @@ impl<'a> McuRows<'a> {
         Ok(())
     }
 
-    /// What is wrong: `reason`, unless the present interval has ended before.
+    /// The error to report: `reason`, unless the current interval has ended early, which explains it.
     fn unless_ended(&self, reason: &'static str) -> &'static str {
         match self.reader.overrun() {
-            // What follows may be whole.
+            // Later intervals may be intact.
             true if self.scan.interval(self.intervals).is_some() => "an interval ends early",
             true => ENDS_EARLY,
             false => reason,
@@ -193,7 +193,7 @@ impl<'a> McuRows<'a> {
         Ok(())
     }
 
-    /// Transforms the blocks of an MCU, two at a time, and leaves zeros in their place.
+    /// Transforms the blocks of an MCU to samples, two at a time, and clears their coefficients.
     fn reconstruct(&mut self, mcu: usize, contents: &[Contents; MOST], planes: &mut Planes) {
         let mut samples = [[0u8; 64]; 2];
         for first in (0..self.blocks).step_by(2) {

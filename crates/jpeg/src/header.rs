@@ -1,11 +1,11 @@
-//! What a file says before its coded data: sizes, sampling, tables.
+//! The headers before a file's coded data: sizes, sampling, tables.
 
 use crate::Error;
 use crate::huffman::Spec;
 use crate::segments::Segments;
 use crate::zigzag::ZIGZAG;
 
-/// The headers of a file that is read here.
+/// The headers of a file that this decoder supports.
 #[derive(Clone, Debug)]
 pub struct Header<'a> {
     /// Width in pixels, at least 1.
@@ -14,27 +14,27 @@ pub struct Header<'a> {
     pub height: u32,
     /// Whether there is one component instead of three.
     pub grey: bool,
-    /// The TIFF structure of its EXIF segment.
+    /// The TIFF structure of the file's EXIF segment.
     pub exif: Option<&'a [u8]>,
-    /// Samples of luma for each of chroma, across and down: 1 or 2.
+    /// Luma samples per chroma sample, across and down: 1 or 2.
     pub(crate) luma: (usize, usize),
     pub(crate) components: [Component<'a>; 3],
-    /// MCUs between restart markers; 0: there are none.
+    /// MCUs between restart markers; 0 if there are no markers.
     pub(crate) restart: usize,
-    /// What follows the scan header.
+    /// The bytes after the scan header.
     pub(crate) scan: &'a [u8],
 }
 
-/// How a component is coded. A grey image has three times the same.
+/// How a component is coded. A grey image repeats its component three times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Component<'a> {
-    /// Steps of quantisation, by row and column.
+    /// Quantisation steps, by row and column.
     pub steps: [i16; 64],
     pub dc: Spec<'a>,
     pub ac: Spec<'a>,
 }
 
-/// What the segments so far said.
+/// The contents of the segments so far.
 #[derive(Default)]
 struct Seen<'a> {
     frame: Option<&'a [u8]>,
@@ -44,7 +44,7 @@ struct Seen<'a> {
     restart: usize,
     exif: Option<&'a [u8]>,
     jfif: bool,
-    /// How Adobe's segment says that colours are coded.
+    /// The colour transform that Adobe's segment gives.
     transform: Option<u8>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Header<'a> {
     /// Reads the headers of `bytes`, a whole file.
     ///
     /// # Errors
-    /// [`Error::Declined`] where the file is not of the kind that is read here, or anything about its headers is odd.
+    /// [`Error::Declined`] if the file is not of a supported kind or its headers are odd in any way.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Error> {
         let mut segments = Segments::of(bytes)?;
         let mut seen = Seen::default();
@@ -77,8 +77,8 @@ impl<'a> Header<'a> {
                 0xe0 if data.starts_with(b"JFIF\0") => seen.jfif = true,
                 0xee if data.starts_with(b"Adobe") => seen.transform = data.get(11).copied(),
                 0xe0..=0xef | 0xfe => {}
-                0xc2..=0xcf => return Err(Error::Declined("progressive or another kind than baseline")),
-                _ => return Err(Error::Declined("a segment that is rarely seen")),
+                0xc2..=0xcf => return Err(Error::Declined("progressive or another kind, not baseline")),
+                _ => return Err(Error::Declined("an unusual segment")),
             }
         }
     }
@@ -102,7 +102,7 @@ impl<'a> Seen<'a> {
 
     fn quantisation_tables(&mut self, mut data: &[u8]) -> Result<(), Error> {
         while let Some((&place, rest)) = data.split_first() {
-            // The upper half tells the precision: 0 is 8 bits, 1 is 16.
+            // The upper half is the precision: 0 for 8 bits, 1 for 16.
             let wide = match place >> 4 {
                 0 => false,
                 1 => true,
@@ -126,8 +126,7 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    /// Whether three components of these ids are red, green and blue, by libjpeg's rules: JFIF knows YCbCr alone,
-    /// whatever else is said.
+    /// Whether three components with these ids are red, green and blue, by libjpeg's rules: JFIF always implies YCbCr.
     fn is_rgb(&self, ids: [u8; 3]) -> bool {
         match (self.jfif, self.transform) {
             (true, _) => false,
@@ -136,10 +135,10 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// All of it, at the scan header `scan`, which `rest` follows.
+    /// Completes the headers at the scan header `scan`, which `rest` follows.
     fn header(self, scan: &[u8], rest: &'a [u8]) -> Result<Header<'a>, Error> {
         let Some(&[8, h1, h0, w1, w0, count, ref parts @ ..]) = self.frame else {
-            return Err(Error::Declined("no frame of 8 bits"));
+            return Err(Error::Declined("no frame of 8 bits per sample"));
         };
         let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
         if width == 0 || height == 0 {
@@ -150,7 +149,7 @@ impl<'a> Seen<'a> {
         if parts.len() != count || !left.is_empty() {
             return Err(Error::Declined("a frame header of a wrong length"));
         }
-        // Components, each with its tables; the range and the precision of a sequential scan.
+        // The components, each with its tables; then the range and precision of a sequential scan.
         let (Some((&scanned, choices)), true) = (scan.split_first(), scan.ends_with(&[0, 63, 0])) else {
             return Err(Error::Declined("a scan that is not sequential"));
         };
@@ -164,7 +163,7 @@ impl<'a> Seen<'a> {
             }
             let table =
                 |tables: &[Option<Spec<'a>>; 4], at: u8| tables.get(usize::from(at)).copied().flatten();
-            let missing = Error::Declined("a table that is missing");
+            let missing = Error::Declined("a missing table");
             Ok(Component {
                 steps: self.steps.get(usize::from(steps)).copied().flatten().ok_or(missing)?,
                 dc: table(&self.dc, choice[1] >> 4).ok_or(missing)?,
@@ -173,7 +172,7 @@ impl<'a> Seen<'a> {
         });
         let mut component = || components.next().unwrap_or(Err(Error::Declined("too few components")));
         let (components, luma) = match *parts {
-            // A single component is not interleaved: its sampling says nothing.
+            // A single component is not interleaved, so its sampling has no effect.
             [[_, h @ 0x10..=0x4f, _]] if (1..=4).contains(&(h & 15)) => ([component()?; 3], (1, 1)),
             [[r, ..], [g, ..], [b, ..]] if self.is_rgb([r, g, b]) => {
                 return Err(Error::Declined("colours that are not YCbCr"));

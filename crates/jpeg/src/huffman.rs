@@ -1,24 +1,24 @@
-//! Huffman tables (ITU T.81, annex C) as tables of what the next bits mean.
+//! Huffman tables (ITU T.81, annex C) as lookup tables by the next bits.
 
 use crate::Error;
 
-/// A table as it stands in the file.
+/// A table as stored in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spec<'a> {
-    /// How many codes there are of each length from 1 on.
+    /// The number of codes of each length from 1 on.
     counts: &'a [u8; 16],
-    /// What they stand for, in the order of their codes.
+    /// The symbols, in the order of their codes.
     symbols: &'a [u8],
 }
 
 impl<'a> Spec<'a> {
-    /// Reads a table at the beginning of `data`, and returns what follows it.
+    /// Reads a table at the beginning of `data`, and returns it with the data that follow.
     pub fn read(data: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
         let short = Error::Declined("a short Huffman table");
         let (counts, rest) = data.split_first_chunk::<16>().ok_or(short)?;
         let count: usize = counts.iter().map(|&count| usize::from(count)).sum();
         let (symbols, rest) = rest.split_at_checked(count).filter(|_| count <= 256).ok_or(short)?;
-        // No code is all ones, nor longer than the lengths before it leave room for.
+        // Shorter codes must leave room for the codes of each length, and no code is all ones.
         let mut code = 0u32;
         for (length, &count) in (1..).zip(counts) {
             code = 2 * code + u32::from(count);
@@ -34,7 +34,7 @@ impl<'a> Spec<'a> {
         self.symbols.iter().all(|&symbol| symbol <= 15)
     }
 
-    /// Each code with its length and symbol, from the shortest on.
+    /// Each code with its length and symbol, shortest first.
     fn codes(&self) -> impl Iterator<Item = (u32, u32, u8)> {
         let mut next = 0u32;
         let lengths = (1u32..).zip(self.counts).flat_map(move |(length, &count)| {
@@ -47,17 +47,17 @@ impl<'a> Spec<'a> {
     }
 }
 
-/// Bits that a table is looked up by.
+/// The number of bits that index a lookup table.
 pub(crate) const LOOKUP: u32 = 10;
 
-/// What the next bits mean, one code at a time.
+/// Decodes the next bits, one code at a time.
 #[derive(Clone)]
 pub(crate) struct Codes {
     /// By the next [`LOOKUP`] bits: length of the code << 8 | symbol; 0 where the code is longer.
     short: [u16; 1 << LOOKUP],
-    /// For each length, the first 16 bits of whatever comes after its codes.
+    /// For each length, the end of its codes, left-aligned in 16 bits.
     ends: [u32; 17],
-    /// For each length, what is added to a code to find its symbol.
+    /// For each length, the offset from a code to the index of its symbol.
     offsets: [i32; 17],
     symbols: [u8; 256],
 }
@@ -88,7 +88,7 @@ impl Codes {
         }
     }
 
-    /// The length and the symbol of the code at the top of `bits`; `None` if it is none.
+    /// The length and the symbol of the code at the top of `bits`; `None` if there is no such code.
     #[inline(always)]
     pub fn find(&self, bits: u64) -> Option<(u32, u8)> {
         let entry = self.short[(bits >> (64 - LOOKUP)) as usize];
@@ -108,7 +108,7 @@ impl Codes {
     }
 }
 
-/// A table of AC coefficients: by the next [`LOOKUP`] bits, up to two coefficients at once.
+/// A table of AC coefficients: the next [`LOOKUP`] bits give up to two coefficients at once.
 #[derive(Clone)]
 pub(crate) struct Ac {
     pub codes: Codes,
@@ -121,19 +121,19 @@ impl Default for Ac {
     }
 }
 
-/// How far an end-of-block code steps: beyond any coefficient, and beyond any that a wrong run reaches.
+/// The step of an end-of-block code: beyond any coefficient, and beyond any index that a wrong run reaches.
 pub(crate) const END: u32 = 128;
 
-/// One or two coefficients, as far as [`LOOKUP`] bits tell.
+/// One or two coefficients, as many as [`LOOKUP`] bits determine.
 ///
-/// From the lowest byte on: bits of both; steps to the first, steps from there to the second; bits of the first;
-/// then two bytes for each value. With one coefficient alone, the second is the first once more. An end of block is
-/// a step of [`END`], a run of 16 zeros is a step to a value of 0.
+/// From the lowest byte on: bits of both; step to the first, step from there to the second; bits of the first;
+/// then two bytes for each value. If there is only one coefficient, the second repeats the first with a step of 0. An
+/// end of block is a step of [`END`], a run of 16 zeros is a step to a value of 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pair(u64);
 
 impl Pair {
-    /// More bits would be needed.
+    /// The lookup bits do not determine a coefficient.
     pub const UNKNOWN: Self = Self(0);
 
     fn one(bits: u32, step: u32, value: i16) -> Self {
@@ -148,7 +148,7 @@ impl Pair {
         Self(u64::from(low) | (values << 32))
     }
 
-    /// Bits that are used up; 0 for [`Pair::UNKNOWN`].
+    /// Bits of both coefficients; 0 for [`Pair::UNKNOWN`].
     #[inline(always)]
     pub fn bits(self) -> u32 {
         u32::from(self.0 as u8)
@@ -164,7 +164,7 @@ impl Pair {
         u32::from((self.0 >> 16) as u8)
     }
 
-    /// Bits of the first alone.
+    /// Bits of the first coefficient alone.
     #[inline(always)]
     pub fn first_bits(self) -> u32 {
         u32::from((self.0 >> 24) as u8)
@@ -203,7 +203,7 @@ impl Ac {
         for (at, pair) in self.pairs.iter_mut().enumerate() {
             let first = singles[at];
             let second = singles[(at << first.bits()) & ((1 << LOOKUP) - 1)];
-            // The second is known if the bits that are left were enough; nothing follows the end of a block.
+            // The second is known if the remaining bits suffice; nothing follows the end of a block.
             let known = second.bits() > 0 && first.bits() + second.bits() <= LOOKUP;
             *pair = match known && first.bits() > 0 && first.step() < END {
                 true => first.and(second),
@@ -213,7 +213,7 @@ impl Ac {
     }
 }
 
-/// The value that `size` bits stand for (T.81, figure F.12): of the lower half, negative ones.
+/// The value that `size` bits encode (T.81, figure F.12), where the lower half encodes negative values.
 #[inline(always)]
 pub(crate) fn extend(bits: u32, size: u32) -> i16 {
     let value = bits as i32;
@@ -221,7 +221,7 @@ pub(crate) fn extend(bits: u32, size: u32) -> i16 {
     (if negative { value - (1 << size) + 1 } else { value }) as i16
 }
 
-/// A table that is kept from one image to the next, most of which have the same.
+/// A table that is kept from one image to the next, since most images have the same one.
 #[derive(Clone, Default)]
 pub(crate) struct Kept<T> {
     counts: [u8; 16],
@@ -230,7 +230,7 @@ pub(crate) struct Kept<T> {
 }
 
 impl<T> Kept<T> {
-    /// Makes the table that of `spec`, with `fill` if it is not.
+    /// Makes `table` that of `spec`, by calling `fill` if it is another one.
     pub fn prepare(&mut self, spec: Spec, fill: impl FnOnce(&mut T, Spec)) {
         if self.counts != *spec.counts || self.symbols != spec.symbols {
             self.counts = *spec.counts;

@@ -1,13 +1,13 @@
-//! Baseline JPEG to 8-bit RGB, only the part of the image that is needed.
+//! Decodes the needed part of a baseline JPEG image to 8-bit RGB.
 //!
-//! The common kind of file is read, and fast: 8 bits, baseline or extended sequential, Huffman codes, one scan,
+//! The common kind of file is decoded, and fast: 8 bits, baseline or extended sequential, Huffman codes, one scan,
 //! grey or YCbCr with luma sampled at most twice as finely as chroma. Everything else (progressive, CMYK,
-//! arithmetic coding, other samplings) and everything that is odd about a file is *declined*, for a more patient
-//! decoder to judge: [`Error::Declined`], [`Error::Damaged`].
+//! arithmetic coding, other samplings) and every oddity of a file is *declined* and left to a more tolerant
+//! decoder: [`Error::Declined`], [`Error::Damaged`].
 //!
 //! The pixels are those of libjpeg-turbo with its defaults, bit for bit: its accurate integer transform
-//! (`jidctint.c`), its "fancy" upsampling (`jdsample.c`) and its colour conversion (`jdcolor.c`). They do not
-//! depend on the region that is asked for, nor on the instruction set.
+//! (`jidctint.c`), its "fancy" upsampling (`jdsample.c`) and its colour conversion (`jdcolor.c`). They depend
+//! neither on the requested region nor on the instruction set.
 //!
 //! ```no_run
 //! use simclr_jpeg::{Header, Rect, Scratch};

@@ -1,6 +1,6 @@
 //! The samples of the components, two rows of MCUs at a time.
 
-/// What is kept free on either side of a row: neighbours of the first and last samples, and what vectors read beyond.
+/// Margin on either side of a row, for the neighbours of the first and last samples and for vectors that read beyond.
 pub(crate) const MARGIN: usize = 64;
 
 /// The samples of one component: a ring of rows.
@@ -8,7 +8,7 @@ pub(crate) const MARGIN: usize = 64;
 pub(crate) struct Plane {
     samples: Vec<u8>,
     pitch: usize,
-    /// One less than the rows that are kept, which are a power of two.
+    /// The number of rows kept, a power of two, minus one.
     mask: usize,
 }
 
@@ -16,7 +16,7 @@ pub(crate) struct Plane {
 pub(crate) type Planes = [Plane; 3];
 
 impl Plane {
-    /// Makes room for `rows` (a power of two) rows of `width` samples. What is in them is whatever was there.
+    /// Makes room for `rows` (a power of two) rows of `width` samples, whose contents are arbitrary.
     pub fn prepare(&mut self, width: usize, rows: usize) {
         self.pitch = width + 2 * MARGIN;
         self.mask = rows - 1;
@@ -24,7 +24,7 @@ impl Plane {
         self.samples.resize(self.samples.len().max(length), 0);
     }
 
-    /// Row `y` from sample `x` on, which may be -1, to the end of what is kept free beyond the last.
+    /// Row `y` from sample `x`, which may be -1, to the end of the margin after the last sample.
     #[inline]
     pub fn row(&self, y: usize, x: isize) -> &[u8] {
         let start = (y & self.mask) * self.pitch;
@@ -41,7 +41,7 @@ impl Plane {
         }
     }
 
-    /// Repeats the first and the last of `width` samples beyond the ends of rows `y` to `y + 8`.
+    /// Repeats the first and the last of `width` samples beyond the ends of rows `y..y + 8`.
     pub fn extend(&mut self, width: usize, y: usize) {
         for y in y..y + 8 {
             let row = (y & self.mask) * self.pitch + MARGIN;

@@ -1,17 +1,17 @@
-//! The part of an image that is needed.
+//! The part of an image to decode.
 
 use std::ops::Range;
 
-/// A rectangle of pixels. Several make a region; what of them lies beyond the image is ignored.
+/// A rectangle of pixels. Several form a region; their parts beyond the image are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rect {
     /// First column.
     pub left: u32,
     /// First row.
     pub top: u32,
-    /// Columns.
+    /// Number of columns.
     pub width: u32,
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
 }
 
@@ -30,12 +30,12 @@ impl Rect {
     }
 }
 
-/// The smallest range of columns that holds all that `region` needs of `rows`; empty if it needs nothing there.
+/// The smallest range of columns that holds the part of `region` in `rows`; empty if it has none there.
 pub(crate) fn columns(region: &[Rect], rows: Range<usize>) -> Range<usize> {
     join(region.iter().filter(|rect| meet(&rect.rows(), &rows)).map(Rect::columns))
 }
 
-/// The smallest range of rows that holds all that `region` needs.
+/// The smallest range of rows that holds all of `region`.
 pub(crate) fn rows(region: &[Rect]) -> Range<usize> {
     join(region.iter().filter(|rect| rect.width > 0).map(Rect::rows))
 }

@@ -1,4 +1,4 @@
-//! Finished rows: chroma upsampled, colours converted (libjpeg-turbo's `jdsample.c` and `jdcolor.c`).
+//! Finishes rows: upsamples chroma and converts colours (libjpeg-turbo's `jdsample.c` and `jdcolor.c`).
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use simclr_isa::Isa;
 use crate::planes::{MARGIN, Planes};
 use crate::simd;
 
-/// The chroma of one row, as fine as luma.
+/// The chroma of one row, upsampled to the resolution of luma.
 #[derive(Default)]
 pub(crate) struct Lines([Vec<u8>; 2]);
 
@@ -17,7 +17,7 @@ pub(crate) struct Shape {
     pub width: usize,
     pub height: usize,
     pub grey: bool,
-    /// Samples of luma for each of chroma, across and down.
+    /// Luma samples per chroma sample, across and down.
     pub luma: (usize, usize),
 }
 
@@ -35,8 +35,8 @@ impl Lines {
         }
     }
 
-    /// Writes `columns` of row `y` to `out`, which begins with the pixel of the first of them. What follows the
-    /// last of them in `out` may be written over.
+    /// Writes `columns` of row `y` to `out`, which begins with the pixel of the first column. Bytes of `out` after
+    /// the last column may be overwritten.
     pub fn finish(
         &mut self,
         isa: Isa,
@@ -60,7 +60,7 @@ impl Lines {
             let [cb, cr] = [0, 1].map(|which: usize| chroma[which].row(y, columns.start as isize));
             return simd::to_rgb(isa, luma, cb, cr, count, out);
         }
-        // Chroma from the sample of the first column to that of the last.
+        // The chroma samples from that of the first column to that of the last.
         let first = columns.start / across;
         let samples = columns.end.div_ceil(across) - first;
         let (width, height) = shape.chroma();
@@ -70,7 +70,7 @@ impl Lines {
             let line = &mut line[..across * samples];
             let [near, far] = [near, far].map(|row| plane.row(row, first as isize - 1));
             match (across, down) {
-                // Too narrow a plane is not interpolated.
+                // A plane this narrow is not interpolated.
                 (2, _) if width <= 2 => simd::repeat_across(&near[1..], line),
                 (2, 1) => simd::upsample_across(isa, near, line),
                 (2, _) => simd::upsample_both(isa, near, far, line),

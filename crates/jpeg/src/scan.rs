@@ -1,28 +1,28 @@
-//! The coded data of a scan, freed of stuffed bytes and of restart markers.
+//! The coded data of a scan, without stuffed bytes and restart markers.
 
 use crate::Error;
 
-/// Zeros after the data, so that eight bytes can be read wherever they begin.
+/// Zeros after the data, so that eight bytes can be read from any position in them.
 const PADDING: usize = 8;
-/// Bytes that are looked at together.
+/// Bytes to examine at a time.
 const CHUNK: usize = 32;
 
 /// The coded data of a scan: intervals, each a string of bits.
 #[derive(Default)]
 pub(crate) struct Scan {
     bytes: Vec<u8>,
-    /// How many of them are of this scan, padding included.
+    /// How many of the bytes belong to this scan, padding included.
     length: usize,
     /// Where each interval ends.
     ends: Vec<usize>,
 }
 
 impl Scan {
-    /// Reads the coded data at the beginning of `coded`, to the end-of-image marker that must follow them. Restart
-    /// markers are taken if `restarts`.
+    /// Reads the coded data at the beginning of `coded`, up to the end-of-image marker that must follow them. Restart
+    /// markers are accepted if `restarts`.
     pub fn read(&mut self, coded: &[u8], restarts: bool) -> Result<(), Error> {
         self.ends.clear();
-        // Only what grows is filled with zeros.
+        // Fills only added bytes with zeros.
         self.bytes.resize(self.bytes.len().max(coded.len() + CHUNK + PADDING), 0);
         let (mut from, mut to) = (0, 0);
         loop {
@@ -30,7 +30,7 @@ impl Scan {
                 (coded[from..].first_chunk::<CHUNK>(), self.bytes[to..].first_chunk_mut::<CHUNK>())
             {
                 *out = *chunk;
-                // Not `contains`, which stops at the first and is not made of vectors.
+                // Not `contains`, which stops at the first match and so does not vectorise.
                 if chunk.iter().fold(false, |found, &byte| found | (byte == 0xff)) {
                     break;
                 }
@@ -63,12 +63,12 @@ impl Scan {
                     self.length = to + PADDING;
                     return Ok(());
                 }
-                _ => return Err(Error::Declined("a marker inside of the coded data")),
+                _ => return Err(Error::Declined("a marker inside the coded data")),
             }
         }
     }
 
-    /// Interval `number`: all bytes, where it begins, where it ends.
+    /// Interval `number`: the bytes of the scan, and the interval's start and end in them.
     pub fn interval(&self, number: usize) -> Option<(&[u8], usize, usize)> {
         let end = *self.ends.get(number)?;
         let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);

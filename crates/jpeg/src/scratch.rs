@@ -1,4 +1,4 @@
-//! What decoding needs beside the pixels, kept from one image to the next.
+//! Memory that decoding needs besides the pixels, kept from one image to the next.
 
 use simclr_isa::Isa;
 
@@ -19,7 +19,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Scratch space for decoding with the vectors of `isa` instead of the best that the processor has.
+    /// Creates scratch space for decoding with the vectors of `isa` instead of the best of this processor.
     pub fn with_isa(isa: Isa) -> Self {
         Self { isa, ..Self::default() }
     }
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Scratch {
 pub(crate) struct Tables {
     dc: [Kept<Codes>; 3],
     ac: [Kept<Ac>; 3],
-    /// Which of them each component uses: equal tables are made once.
+    /// The indices of the DC and the AC table of each component: equal tables are built once.
     places: [(usize, usize); 3],
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Error;
 
-/// A segment: its marker's second byte, and what follows its length.
+/// A segment: the second byte of its marker, and the data after its length.
 pub(crate) struct Segment<'a> {
     pub marker: u8,
     pub data: &'a [u8],
@@ -22,17 +22,17 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The next segment. Whatever stands between segments is declined, and so are markers without a length.
+    /// The next segment. Bytes between segments are declined, and so are markers without a length.
     pub fn next(&mut self) -> Result<Segment<'a>, Error> {
         let [0xff, rest @ ..] = self.rest else {
-            return Err(Error::Declined("bytes that belong to no segment"));
+            return Err(Error::Declined("bytes between segments"));
         };
         let fill = rest.iter().take_while(|&&byte| byte == 0xff).count();
         let [marker, high, low, rest @ ..] = &rest[fill..] else {
-            return Err(Error::Declined("the file ends in its headers"));
+            return Err(Error::Declined("the file ends within its headers"));
         };
         if matches!(marker, 0x00..=0x01 | 0xd0..=0xd9) {
-            return Err(Error::Declined("a marker that does not belong into headers"));
+            return Err(Error::Declined("a marker that does not belong in headers"));
         }
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let Some((data, rest)) = length.checked_sub(2).and_then(|length| rest.split_at_checked(length))
@@ -43,7 +43,7 @@ impl<'a> Segments<'a> {
         Ok(Segment { marker: *marker, data })
     }
 
-    /// What follows the last segment.
+    /// The bytes after the last segment.
     pub fn rest(self) -> &'a [u8] {
         self.rest
     }

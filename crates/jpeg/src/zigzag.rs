@@ -1,6 +1,6 @@
 //! The order in which the coefficients of a block are stored (ITU T.81, figure A.6).
 
-/// Where the coefficients of a block end up that lie beyond its end.
+/// The place of coefficients beyond the end of a block.
 pub(crate) const BEYOND: u8 = 64;
 
 /// The place (row x 8 + column) of each coefficient in the order of the file, and [`BEYOND`] after the last.

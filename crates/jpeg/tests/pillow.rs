@@ -1,15 +1,15 @@
-//! Pixels against those of libjpeg-turbo.
+//! Compares pixels with those of libjpeg-turbo.
 
 mod common;
 
 use common::golden;
 use simclr_jpeg::{Header, Isa, Rect, Scratch};
 
-/// Every pixel of every kind of file is the same, on every instruction set.
+/// Every pixel of every kind of file is equal, on every instruction set.
 #[test]
 fn every_pixel_is_that_of_libjpeg() {
     for isa in Isa::all() {
-        // One scratch space for all: nothing of one image may be left in the next.
+        // One scratch space for all files: nothing of one image may leak into the next.
         let mut scratch = Scratch::with_isa(isa);
         for file in golden() {
             let header = Header::read(&file.file).unwrap();

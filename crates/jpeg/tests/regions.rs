@@ -1,4 +1,4 @@
-//! Parts of an image are the same bits as the whole, and damage is told where it is met.
+//! Parts of an image have the same bits as the whole, and damage is reported at the row where it occurs.
 
 mod common;
 
@@ -7,7 +7,7 @@ use simclr_jpeg::{Error, Header, Isa, Rect, Scratch};
 
 fn decode(file: &[u8], region: &[Rect], isa: Isa) -> (Vec<u8>, Result<(), Error>) {
     let header = Header::read(file).unwrap();
-    // What is not written stays grey.
+    // Unwritten pixels stay grey.
     let mut pixels = vec![0xaa; 3 * (header.width * header.height) as usize];
     let decoded = header.decode(region, &mut Scratch::with_isa(isa), &mut pixels);
     (pixels, decoded)
@@ -61,8 +61,8 @@ fn an_empty_region_writes_nothing_and_a_large_one_is_cut() {
     }
 }
 
-/// Whatever byte is damaged: no panic; what is decoded above the damage does not depend on the region, nor on the
-/// instruction set.
+/// Whichever bytes are damaged, decoding does not panic, and the rows above the damage depend neither on the region nor
+/// on the instruction set.
 #[test]
 fn damage_is_met_at_the_same_row_whatever_is_needed() {
     let mut below = noise(6);
@@ -164,7 +164,7 @@ fn odd_tables_and_frames_are_declined_and_fill_bytes_passed_over() {
     let (frame, steps, codes) = (place(0xc0), place(0xdb), place(0xc4));
     let twice = with(frame, segment_at(frame));
     assert!(reason(&twice).contains("two frames"), "{}", reason(&twice));
-    // The byte behind a table's length: of which kind it is, and which of four.
+    // The byte after a segment's length gives the kind of the table, and its number out of four.
     for (table, value, told) in [
         (steps, 4, "fifth quantisation table"),
         (steps, 0x20, "quantisation table of a wrong kind"),
@@ -175,7 +175,7 @@ fn odd_tables_and_frames_are_declined_and_fill_bytes_passed_over() {
         bytes[table + 4] = value;
         assert!(reason(&bytes).contains(told), "{}", reason(&bytes));
     }
-    // Any marker may have some before it.
+    // Any marker may have fill bytes before it.
     let whole = |bytes: &[u8]| {
         let Header { width, height, .. } = Header::read(bytes).unwrap();
         decode(bytes, &[Rect { left: 0, top: 0, width, height }], Isa::PORTABLE).0
@@ -208,7 +208,7 @@ fn colours_are_told_apart_as_libjpeg_does() {
     let rgb = &with_ids(b"RGB");
     assert!(is_read(&[jfif, bare]) && is_read(&[bare]) && is_read(&[&adobe(1), bare]));
     assert!(!is_read(&[&adobe(0), bare]) && !is_read(&[rgb]) && !is_read(&[&adobe(0), rgb]));
-    // JFIF, and Adobe where there is none, outdo what comes after them.
+    // JFIF takes precedence over Adobe's segment, and Adobe's segment over component ids.
     assert!(is_read(&[jfif, &adobe(0), bare]) && is_read(&[jfif, rgb]) && is_read(&[&adobe(1), rgb]));
 }
 

@@ -1,11 +1,11 @@
-//! The same with AVX2. Blocks are transformed in pairs, one in each half of a register.
+//! The functions of `portable` with AVX2. Blocks are transformed in pairs, one in each half of a register.
 
 use std::arch::x86_64::*;
 
 use super::portable;
 use crate::block::Coefficients;
 
-/// Eight 16-bit values of each of two blocks.
+/// Loads eight 16-bit values of each of two blocks.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_pair(low: &[i16; 8], high: &[i16; 8]) -> __m256i {
@@ -23,7 +23,7 @@ fn store_pair(value: __m256i, low: &mut [u8; 16], high: &mut [u8; 16]) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: it points to 32 bytes; no alignment is needed.
+    // SAFETY: `bytes` points to 32 bytes; no alignment is needed.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
@@ -37,7 +37,7 @@ pub(super) fn inverse_dct(blocks: [&Coefficients; 2], steps: [&[i16; 64]; 2], ou
     }
     let columns = transpose(pass::<11>(rows));
     let columns = pass::<18>(columns);
-    // Back to rows as bytes: columns side by side in pairs, in fours, in eights.
+    // Back to rows of bytes: joins columns in pairs, in fours, in eights.
     let side_by_side =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
     let pairs = |x: usize| _mm256_shuffle_epi8(_mm256_packs_epi16(columns[x], columns[x + 1]), side_by_side);
@@ -58,7 +58,7 @@ pub(super) fn inverse_dct(blocks: [&Coefficients; 2], steps: [&[i16; 64]; 2], ou
     }
 }
 
-/// Eight rows of each block to eight columns.
+/// Transposes eight rows of each block to eight columns.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
@@ -79,7 +79,7 @@ fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
     out
 }
 
-/// One pass over eight values in each place: see `portable`.
+/// One pass over the eight values in each lane: see `portable`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn pass<const SHIFT: i32>(v: [__m256i; 8]) -> [__m256i; 8] {
@@ -109,8 +109,8 @@ fn pass<const SHIFT: i32>(v: [__m256i; 8]) -> [__m256i; 8] {
     out
 }
 
-/// A pass over the lower or the upper four values, in 32 bits: sum and difference of 0 and 4 come times 2^16, the
-/// others interleaved.
+/// A pass over the lower or the upper four lanes of each block, in 32 bits. Sum and difference of values 0 and 4 are
+/// scaled by 2^16, the others interleaved in pairs.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn half<const SHIFT: i32>(
@@ -202,14 +202,14 @@ fn pixels(luma: __m256i, cb: __m256i, cr: __m256i) -> [__m256i; 3] {
     out
 }
 
-/// Red, green and blue of sixteen pixels in 16 bits, not yet limited to 0 to 255.
+/// Red, green and blue of sixteen pixels in 16 bits, not yet clamped to 0 to 255.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sixteen(luma: __m256i, cb: __m256i, cr: __m256i) -> [__m256i; 3] {
     let middle = _mm256_set1_epi16(128);
     let (cb, cr) = (_mm256_sub_epi16(cb, middle), _mm256_sub_epi16(cr, middle));
     let (cb2, cr2) = (_mm256_add_epi16(cb, cb), _mm256_add_epi16(cr, cr));
-    // factor x value / 2^16, rounded, of twice the value.
+    // factor x value / 2^16, rounded, computed from twice the value.
     let scaled = |twice, factor| {
         let high = _mm256_mulhi_epi16(twice, _mm256_set1_epi16(factor));
         _mm256_srai_epi16::<1>(_mm256_add_epi16(high, _mm256_set1_epi16(1)))
@@ -229,7 +229,8 @@ fn sixteen(luma: __m256i, cb: __m256i, cr: __m256i) -> [__m256i; 3] {
     [red, green, blue].map(|color| _mm256_add_epi16(luma, color))
 }
 
-/// Where the sixteen values of a colour come to lie in the three vectors of sixteen pixels: 3 i + colour. -1 elsewhere.
+/// Shuffles of sixteen values of each colour to the three vectors of sixteen pixels: byte 3 i + colour takes value i,
+/// and -1 clears the other bytes.
 const PLACES: [[[i8; 16]; 3]; 3] = {
     let mut places = [[[-1; 16]; 3]; 3];
     let mut at = 0;
@@ -247,7 +248,7 @@ fn store_pixels(colors: [__m256i; 3], out: &mut [u8; 96]) {
     for (third, (low, high)) in low.iter_mut().zip(high).enumerate() {
         let mut all = _mm256_setzero_si256();
         for (color, places) in colors.into_iter().zip(&PLACES) {
-            // SAFETY: it points to sixteen bytes; no alignment is needed.
+            // SAFETY: `places[third]` is sixteen bytes; no alignment is needed.
             let places = unsafe { _mm_loadu_si128(places[third].as_ptr().cast()) };
             let placed = _mm256_shuffle_epi8(color, _mm256_broadcastsi128_si256(places));
             all = _mm256_or_si256(all, placed);

@@ -1,6 +1,6 @@
-//! The inverse transform, upsampling and colours, in vectors where the processor has them.
+//! The inverse transform, upsampling and colour conversion, vectorised where the processor allows.
 //!
-//! `portable` specifies what is computed; the other forms compute the same bits. This module holds all `unsafe` of
+//! `portable` specifies the results; the other forms compute the same bits. This module contains all `unsafe` code of
 //! the crate.
 
 #[cfg(target_arch = "x86_64")]
@@ -15,7 +15,7 @@ use simclr_isa::Level;
 
 use crate::block::Coefficients;
 
-/// Calls the form of a function for an instruction set.
+/// Calls the implementation of a function for an instruction set.
 macro_rules! dispatch {
     ($isa:expr, $name:ident($($argument:expr),*)) => {
         match $isa.level() {
@@ -27,7 +27,7 @@ macro_rules! dispatch {
     };
 }
 
-/// The samples of two blocks, by row and column, of their coefficients and steps of quantisation: libjpeg's
+/// Computes the samples of two blocks, by row and column, from their coefficients and quantisation steps: libjpeg's
 /// `jidctint.c` in the 16-bit arithmetic of libjpeg-turbo.
 #[inline]
 pub(crate) fn inverse_dct(
@@ -39,34 +39,34 @@ pub(crate) fn inverse_dct(
     dispatch!(isa, inverse_dct(blocks, steps, out));
 }
 
-/// Twice as many samples, weighted 3 to 1. `row` begins one sample before the first and has one more after the
-/// last.
+/// Doubles the number of samples, by weights of 3 to 1. `row` begins one sample before the first and has one more
+/// after the last.
 pub(crate) fn upsample_across(isa: Isa, row: &[u8], out: &mut [u8]) {
     dispatch!(isa, upsample_across(row, out));
 }
 
-/// As [`upsample_across`], of rows weighted 3 to 1.
+/// Like [`upsample_across`], on the sum of `near` and `far` with weights of 3 to 1.
 pub(crate) fn upsample_both(isa: Isa, near: &[u8], far: &[u8], out: &mut [u8]) {
     dispatch!(isa, upsample_both(near, far, out));
 }
 
-/// Rows weighted 3 to 1, with `bias` of 4 for rounding.
+/// The mean of `near` and `far` with weights of 3 to 1, with `bias` added to the sum before the division by 4.
 pub(crate) fn upsample_down(isa: Isa, near: &[u8], far: &[u8], bias: u16, out: &mut [u8]) {
     dispatch!(isa, upsample_down(near, far, bias, out));
 }
 
-/// Every sample twice.
+/// Writes every sample twice.
 pub(crate) fn repeat_across(row: &[u8], out: &mut [u8]) {
     portable::repeat_across(row, out);
 }
 
-/// `count` pixels, red, green, blue, to the beginning of `out`, whose rest may be written over. The rows may be
+/// Writes `count` pixels, red, green, blue, to the beginning of `out`, whose rest may be overwritten. The rows may be
 /// read as far as whole vectors of 32 reach.
 pub(crate) fn to_rgb(isa: Isa, luma: &[u8], cb: &[u8], cr: &[u8], count: usize, out: &mut [u8]) {
     dispatch!(isa, to_rgb(luma, cb, cr, count, out));
 }
 
-/// The sample of a block that is nothing but its mean.
+/// The sample of a block that consists of its mean alone.
 #[inline]
 pub(crate) fn mean(coefficient: i16, step: i16) -> u8 {
     let value = i32::from(coefficient.wrapping_mul(step));

@@ -1,10 +1,10 @@
-//! What is computed, in plain Rust.
+//! The specification of the functions of this module, in plain Rust.
 
 use crate::block::Coefficients;
 
-/// Bits after the point of the constants of the transform.
+/// Fraction bits of the transform's constants.
 const CONST_BITS: u32 = 13;
-/// Bits after the point between its passes.
+/// Fraction bits of the values between its passes.
 const PASS1_BITS: u32 = 2;
 
 pub(super) fn inverse_dct(blocks: [&Coefficients; 2], steps: [&[i16; 64]; 2], out: &mut [[u8; 64]; 2]) {
@@ -91,7 +91,7 @@ pub(super) fn to_rgb(luma: &[u8], cb: &[u8], cr: &[u8], count: usize, out: &mut 
     let out = &mut out.as_chunks_mut::<3>().0[..count];
     for (out, (&y, (&cb, &cr))) in out.iter_mut().zip(luma.iter().zip(cb.iter().zip(cr))) {
         let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
-        // 1.402, -0.34414, -0.71414 and 1.772 with 16 bits after the point.
+        // 1.402, -0.34414, -0.71414 and 1.772 with 16 fraction bits.
         let red = y + ((91_881 * cr + 32_768) >> 16);
         let green = y + ((-22_554 * cb - 46_802 * cr + 32_768) >> 16);
         let blue = y + ((116_130 * cb + 32_768) >> 16);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Numbers that look random.
+/// A generator of pseudo-random numbers.
 fn noise(seed: u64) -> impl FnMut() -> u32 {
     let mut state = seed;
     move || {
@@ -13,7 +13,7 @@ fn noise(seed: u64) -> impl FnMut() -> u32 {
 fn transforms_are_the_same_bits() {
     let mut next = noise(1);
     for round in 0..2000 {
-        // From ordinary coefficients to whatever a damaged file holds.
+        // From ordinary coefficients to those of damaged files.
         let range = [1u32, 8, 100, 2048, 65536][round % 5];
         let mut block = || -> Coefficients {
             std::array::from_fn(|_| (next() % (2 * range)) as i32 - range as i32).map(|value| value as i16)
@@ -71,7 +71,7 @@ fn rows_are_the_same_bits() {
     }
 }
 
-/// All 2^16 pairs of chroma, in the terms of `jdcolor.c`.
+/// Checks all 2^16 pairs of chroma against the formulas of `jdcolor.c`.
 #[test]
 fn colours_are_those_of_libjpeg() {
     let fix = |value: f64| (value * 65536.0 + 0.5) as i32;

@@ -24,7 +24,7 @@ pub fn golden() -> Vec<Golden> {
     all
 }
 
-/// Numbers that look random, each below what is asked for.
+/// A generator of pseudo-random numbers, each below its argument.
 #[allow(dead_code, reason = "not every test needs it")]
 pub fn noise(seed: u64) -> impl FnMut(u32) -> u32 {
     let mut state = seed;
