@@ -89,7 +89,7 @@ impl Isa {
     /// Runs `body` compiled for this instruction set.
     ///
     /// `body` should be a closure whose work is `#[inline(always)]`, so that it is vectorised at this level's
-    /// width. Floating-point results do not depend on the level, since the compiler neither contracts nor reorders.
+    /// width. Floating-point results do not depend on the level, since operations are neither contracted nor reordered.
     #[inline(always)]
     pub fn vectorize<R>(self, body: impl FnOnce() -> R) -> R {
         match self.0 {

@@ -58,7 +58,7 @@ pub trait Element: Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + p
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `S::LANES` values, and aligned to the bytes that these take.
+    /// `to` must be valid for writing `S::LANES` values, and aligned to their total size.
     unsafe fn stream<S: Simd>(simd: S, to: *mut Self, v: S::V);
     /// Rounds and writes the first `lanes <= S::LANES` values.
     ///

@@ -96,7 +96,7 @@ pub fn max(x: &[f32]) -> f32 {
     lanes.into_iter().fold(tail, f32::max)
 }
 
-/// The sums of e^(s - m) and of (s - m) e^(s - m) over a row of logits s with maximum m.
+/// The sums of e^(s - m) and of (s - m) e^(s - m) over a row of logits s, relative to a maximum m.
 #[inline(always)]
 pub fn exp_sums(s: &[f32], m: f32) -> (f32, f32) {
     let mut mass = [0f32; LANES];

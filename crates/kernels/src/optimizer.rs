@@ -41,7 +41,7 @@ pub struct LarsStep {
     pub rate: f64,
     /// The trust ratio's coefficient: 0.001.
     pub trust_coefficient: f64,
-    /// 0.9 by custom.
+    /// Usually 0.9.
     pub momentum: f32,
     /// L2 weight decay.
     pub decay: f32,
@@ -62,11 +62,11 @@ pub fn lars_update(cpu: &Cpu, step: LarsStep, g: &[f32], w: &mut [f32], v: &mut 
 pub struct MomentumStep {
     /// The learning rate, trust ratio included.
     pub rate: f32,
-    /// 0.9 by custom.
+    /// Usually 0.9.
     pub momentum: f32,
     /// L2 weight decay.
     pub decay: f32,
-    /// Look ahead by one step of momentum.
+    /// Whether to look ahead by one step of momentum.
     pub nesterov: bool,
 }
 

@@ -37,8 +37,8 @@ impl Threads {
         self.pool.current_num_threads()
     }
 
-    /// Runs `work` on one of the threads, to save handing each of its calls over to the pool. A single thread is not
-    /// used: `work` then runs on the caller's.
+    /// Runs `work` on one of the pool's threads, so that the pieces it shares out need no hand-over from outside. If
+    /// there is only one thread, `work` runs on the calling thread.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.count() == 1 { work() } else { self.pool.install(work) }
     }

@@ -47,7 +47,7 @@ pub struct Averages<'a> {
     pub new: [&'a mut [f32]; 2],
 }
 
-/// The coefficients (4, C) of a batch, from `sums` = [sum of x; C, sum of x^2; C] over `count` values a channel.
+/// The coefficients (4, C) of a batch, from `sums` = [sum of x; C, sum of x^2; C] over `count` values per channel.
 pub fn batch_coefficients(
     constants: NormConstants,
     (sums, count): (&[f64], f64),

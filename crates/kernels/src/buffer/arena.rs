@@ -14,7 +14,7 @@ pub struct Place {
     pub offset: usize,
 }
 
-/// Allocates ranges of stretches of memory, best fit first, and merges adjacent free ranges.
+/// Allocates ranges of stretches of memory by best fit, and merges adjacent free ranges.
 ///
 /// A network's tensors come in many sizes, each alive at another time: if free memory were kept by size, the late
 /// layers could not use what the early ones leave.

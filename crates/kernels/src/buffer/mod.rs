@@ -181,7 +181,7 @@ pub struct Buffer(ManuallyDrop<Arc<Owned>>);
 #[derive(Debug)]
 struct Owned {
     memory: Memory,
-    /// The bytes that it counts as in the pool.
+    /// The bytes counted for it in the pool.
     size: usize,
     bytes: usize,
     /// The pool to return to; `None` in a free handle.

@@ -48,7 +48,7 @@ impl Blocks {
 /// Blocks of views, packed in one of two layouts of panels, [`PANEL`] values wide and padded with zeros.
 pub struct Packed {
     values: scratch::Scratch<f32>,
-    /// Numbers of values of a block, and of a panel.
+    /// Values in a block, and in a panel.
     block: usize,
     panel: usize,
 }

@@ -77,7 +77,7 @@ fn the_forms_agree() {
                 assert!(near(a.loss, b.loss) && near(a.positive, b.positive), "{a:?} {b:?}");
                 assert!(near(a.entropy, b.entropy) && near(a.hardest, b.hardest), "{a:?} {b:?}");
             }
-            // Any lse will do.
+            // The forms must agree for any lse.
             let lse: Vec<f32> = (0..count).map(|i| 11.0 + (i % 7) as f32 * 0.3).collect();
             let mut gradients = [vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]];
             let known = Known { anchors: &found[0], lse: &lse };

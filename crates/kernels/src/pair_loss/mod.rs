@@ -88,7 +88,7 @@ pub const MOST_VIEWS: usize = 1 << 24;
 
 fn check(shape: &ContrastiveShape, all: &[f32]) {
     shape.check(all);
-    assert!(shape.views > 2 && shape.views <= MOST_VIEWS, "negatives, whose places an f32 holds");
+    assert!(shape.views > 2 && shape.views <= MOST_VIEWS, "negatives, whose indices an f32 holds exactly");
 }
 
 /// Computes l_i and the [`Pair`] of each anchor. `all` is z of all workers, (views, dim); `anchors` is the result of

@@ -68,13 +68,13 @@ pub trait Simd: Copy {
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `LANES` numbers, and aligned to their bytes.
+    /// `to` must be valid for writing `LANES` numbers, and aligned to their total size.
     unsafe fn stream(self, to: *mut f32, v: Self::V);
     /// Rounds and writes `LANES` numbers as [`Simd::stream`] does.
     ///
     /// # Safety
     ///
-    /// `to` must be valid for writing `LANES` numbers, and aligned to their bytes.
+    /// `to` must be valid for writing `LANES` numbers, and aligned to their total size.
     unsafe fn stream_bf16(self, to: *mut bf16, v: Self::V);
     /// Orders streamed writes before all that follows. Must be called before another thread may read them.
     #[inline(always)]

@@ -42,7 +42,7 @@ impl Correlation {
         if groups >= 16 {
             return most;
         }
-        // If groups are few, their number must divide evenly among threads. Groups have whole register tiles.
+        // If groups are few, their number must divide evenly among threads. Each is of whole register tiles.
         tiles.div_ceil(groups.next_multiple_of(4)).next_multiple_of(6)
     }
 }
