@@ -325,7 +325,7 @@ fn a_wrong_length_is_refused() {
 /// Geometries whose sizes wrap to the lengths of short slices must be refused before anything beyond those is accessed.
 #[test]
 fn geometries_that_wrap_are_refused() {
-    // 2^64 inputs and 4 outputs, 2^64 outputs from one pixel, 2^64 zeros around a pixel.
+    // 2^64 inputs and 4 outputs; padding that makes more outputs, or a larger padded side, than 64 bits hold.
     for (g, x_len, y_len) in [
         (geometry(1, 1 << 32, 1 << 32, 1, 1, (1, 1), 1 << 31, 0), 0, 4),
         (geometry(1, 1, 1, 1, 1, (1, 1), 1, (1 << 31) - 1), 1, 1),

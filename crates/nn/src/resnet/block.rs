@@ -54,8 +54,8 @@ impl Block {
         stride: usize,
         project: bool,
     ) -> Result<Block> {
-        // (inputs, outputs, side, stride) of each convolution.
         let streams = if spec.selective_kernels.is_some() { 2 } else { 1 };
+        // (inputs, outputs, side, stride) of each convolution.
         let plan: &[(usize, usize, usize, usize)] = if spec.depth.is_bottleneck() {
             &[(inputs, inner, 1, 1), (inner, streams * inner, 3, stride), (inner, outputs, 1, 1)]
         } else {

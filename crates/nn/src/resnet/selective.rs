@@ -23,8 +23,8 @@ pub struct SelectiveKernels {
 }
 
 impl SelectiveKernels {
-    /// Makes the gate for streams of `channels` channels, squeezed to the share `ratio` of them. Named as in timm,
-    /// where a layer has its own name.
+    /// Makes the gate for streams of `channels` channels, squeezed to the share `ratio` of them. Its tensors
+    /// have the names that timm gives them.
     pub(super) fn new(
         maker: &mut Maker,
         name: &str,
