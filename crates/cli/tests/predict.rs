@@ -111,7 +111,7 @@ fn what_is_no_such_network() {
     predict(&run, &[]).expect(2, &["run has no fine-tuned network", "simclr finetune"]);
     predict(&data, &[]).expect(2, &["data holds no run"]);
     predict(&dir.path().join("none"), &[]).expect(2, &["none: no such file", "`simclr finetune` writes"]);
-    predict(&run.join("config.toml"), &[]).expect(2, &["config.toml: is no file of safetensors", "finetune"]);
+    predict(&run.join("config.toml"), &[]).expect(2, &["config.toml: it is not a safetensors file", "finetune"]);
     predict(&run.join("encoder.safetensors"), &[]).expect(
         2,
         &["encoder.safetensors: it has no classifier", "was fine-tuned: `simclr finetune` writes"],
@@ -160,11 +160,11 @@ fn what_is_no_such_network() {
     write("", ("", None)).expect(0, &[]);
     write("fc.bias", ("", None)).expect(2, &["tensor `fc.bias` is missing"]);
     write("layer4.1.bn2.running_var", ("", None)).expect(2, &["`layer4.1.bn2.running_var` is missing"]);
-    write("", ("classes", None)).expect(2, &["does not tell the names of its classes"]);
+    write("", ("classes", None)).expect(2, &["does not state the names of its classes"]);
     write("", ("classes", Some("cats"))).expect(2, &["`classes` is \"cats\", expected a list of names"]);
     write("", ("classes", Some("[\"a\",\"b\"]"))).expect(2, &["`fc.weight` is [3, 32], expected [2, 32]"]);
-    write("", ("config", None)).expect(2, &["does not tell its configuration"]);
-    write("", ("program", None)).expect(2, &["does not tell its configuration"]);
+    write("", ("config", None)).expect(2, &["does not state its configuration"]);
+    write("", ("program", None)).expect(2, &["does not state its configuration"]);
     write("", ("config", Some("train.batch = -1"))).expect(2, &["changed.safetensors", "train.batch"]);
     fs::write(&changed, &bytes[..bytes.len() - 9]).unwrap();
     predict(&changed, &[]).expect(2, &["damaged or cut short"]);

@@ -1,24 +1,24 @@
-//! The checksum in the metadata of the safetensors files that are written here.
+//! The checksum in the metadata of the safetensors files that this program writes.
 
 use safetensors::Dtype;
 
-/// What it is called there.
+/// Its key in the metadata.
 pub(crate) const CHECKSUM: &str = "checksum";
 
-/// The sum of the CRC-32Cs of a file's other metadata and of its tensors, each with its name: in whatever order another
-/// program writes them again, it is the same.
+/// The sum of the CRC-32Cs of a file's other metadata and of its tensors, each with its name. It does not depend on
+/// their order, which other programs may change.
 #[derive(Debug)]
 pub(crate) struct Checksum(u32);
 
 impl Checksum {
-    /// That of a file of these metadata and no tensor.
+    /// The checksum of a file with these metadata and no tensors.
     pub fn of_metadata<'a>(metadata: impl IntoIterator<Item = (&'a String, &'a String)>) -> Checksum {
         let others = metadata.into_iter().filter(|(name, _)| *name != CHECKSUM);
         let each = others.map(|(name, value)| crc32c::crc32c(format!("{name}\0{value}").as_bytes()));
         Checksum(each.fold(0, u32::wrapping_add))
     }
 
-    /// Adds a tensor, whose bytes may come in parts.
+    /// Adds a tensor, given as one or more runs of bytes.
     pub fn add_tensor(
         &mut self,
         name: &str,
@@ -31,7 +31,7 @@ impl Checksum {
         self.0 = self.0.wrapping_add(crc);
     }
 
-    /// As it is written, in hexadecimal digits.
+    /// The checksum as it is written, in hexadecimal digits.
     pub fn digits(&self) -> String {
         format!("{:08x}", self.0)
     }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// Why an encoder could not be written or read. Every message says what is wrong, of which file or tensor if it is
-/// one, and what would be right.
+/// Why an encoder could not be written or read. Every message names the file or tensor, what is wrong with it, and
+/// what would be right.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
@@ -21,15 +21,15 @@ pub enum ExchangeError {
         /// What it may take.
         limit: usize,
     },
-    /// A network that computes nothing.
+    /// A network whose weights make it useless.
     #[error("tensor `{name}` holds {what}, so the network is useless; export an earlier checkpoint")]
     Useless {
         /// The tensor.
         name: String,
-        /// The values that make it so.
+        /// The values that make it useless.
         what: &'static str,
     },
-    /// A file of something else.
+    /// A file that is in none of the formats.
     #[error(
         "{} holds no weights in safetensors, in a file of PyTorch's (.pth, .pt, .ckpt) or in a checkpoint of TensorFlow: {reason}",
         path.display()
@@ -40,7 +40,7 @@ pub enum ExchangeError {
         /// What is wrong.
         reason: String,
     },
-    /// A file of ONNX.
+    /// An ONNX file.
     #[error(
         "{}: ONNX, a graph of operators, is not read; give the weights of the network, in safetensors or a file of PyTorch's",
         path.display()
@@ -49,7 +49,7 @@ pub enum ExchangeError {
         /// The file.
         path: PathBuf,
     },
-    /// A path that is no file, or nothing.
+    /// A path that does not exist or is not a file.
     #[error("{}: {found}; give a file of weights", path.display())]
     NotAFile {
         /// The path.
@@ -57,7 +57,7 @@ pub enum ExchangeError {
         /// What is there.
         found: &'static str,
     },
-    /// Weights of another network than there are here.
+    /// Weights of a network that this program does not have, or damaged ones.
     #[error("{}: {problem}", path.display())]
     Weights {
         /// The file.
@@ -65,7 +65,7 @@ pub enum ExchangeError {
         /// What is wrong, and what would be right.
         problem: String,
     },
-    /// A file that is no fine-tuned network.
+    /// A file that does not hold a fine-tuned network.
     #[error("{}: {problem}; give a network that was fine-tuned", path.display())]
     NotFineTuned {
         /// The file.
@@ -73,17 +73,17 @@ pub enum ExchangeError {
         /// What it lacks.
         problem: String,
     },
-    /// A file of several networks.
+    /// A file that holds several networks.
     #[error("{}: it holds {} networks; choose one by what its names begin with, one of {}", path.display(), prefixes.len(), prefixes.join(", "))]
     Several {
         /// The file.
         path: PathBuf,
-        /// What the names of each begin with, in quotes.
+        /// The prefix of each network's tensor names, in quotes.
         prefixes: Vec<String>,
     },
-    /// Weights of another program, with nothing said about the images that they take.
+    /// Weights of another program without the normalisation of the images that they expect.
     #[error(
-        "{} does not tell how images are normalised; say so: `imagenet` for networks of torchvision, timm and most others, `none` \
+        "{} does not say how images are normalised; choose `imagenet` for networks of torchvision, timm and most others, `none` \
          for images from 0 to 1, as SimCLR has them",
         path.display()
     )]
@@ -96,7 +96,7 @@ pub enum ExchangeError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// An error of the configuration, the run folder or a checkpoint.
@@ -108,12 +108,12 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// Something wrong with the weights of a file.
+    /// An error about the weights in a file.
     pub(crate) fn weights(path: &Path, problem: impl Into<String>) -> ExchangeError {
         ExchangeError::Weights { path: path.to_owned(), problem: problem.into() }
     }
 
-    /// The same of one tensor.
+    /// An error about one tensor in a file.
     pub(crate) fn tensor(path: &Path, name: &str, what: impl Display) -> ExchangeError {
         ExchangeError::weights(path, format!("tensor `{name}` {what}"))
     }

@@ -1,9 +1,9 @@
-//! Values with which a network is useless.
+//! Values that make a network useless.
 
-/// How the variances of a BatchNorm are called.
+/// The end of the names of BatchNorm variances.
 const VARIANCE: &str = ".running_var";
 
-/// What a tensor of this name must not hold, if it does: values that are not finite, or variances below 0.
+/// The flaw of a tensor, if it has one: values that are not finite, or variances below 0.
 pub(crate) fn flaw(name: &str, values: &[f32]) -> Option<&'static str> {
     if !values.iter().all(|value| value.is_finite()) {
         Some("values that are not finite")

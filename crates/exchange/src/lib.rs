@@ -2,12 +2,12 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `trained` | a network with where it comes from, which is what is written |
+//! | `trained` | a network and its origin: what is written |
 //! | `flaw` | values with which a network is useless |
 //! | `state_dict` | torchvision's names in a safetensors file |
-//! | `import` | the way back, into a run folder; a fine-tuned network, to be used |
+//! | `import` | networks read from files: into a run folder, or a fine-tuned network to use as it is |
 //! | `onnx` | a graph that ONNX runtimes run |
-//! | `error` | what can go wrong |
+//! | `error` | the error type |
 
 #![forbid(unsafe_code)]
 
@@ -25,5 +25,5 @@ pub use onnx::OnnxFile;
 pub use state_dict::StateDict;
 pub use trained::Trained;
 
-/// What every fallible function of this crate returns.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, ExchangeError>;

@@ -13,13 +13,12 @@ use crate::checksum::{CHECKSUM, Checksum};
 use crate::trained::is_written;
 use crate::{Result, Trained};
 
-/// Values that are brought into bytes at once.
+/// Values converted to bytes at a time.
 const PART: usize = 1 << 14;
 
-/// A network's tensors in PyTorch's layouts, (out, in, h, w) of convolutions, with `num_batches_tracked` of each
-/// BatchNorm, so that `load_state_dict(..., strict=False)` of torchvision's ResNet misses only `fc.*`. Beside them
-/// stands, as metadata, what is known of the network, and a checksum of the contents. The same network gives the
-/// same bytes.
+/// A network's tensors in PyTorch's layouts, (out, in, h, w) for convolutions, with `num_batches_tracked` of each
+/// BatchNorm, so that `load_state_dict(..., strict=False)` of torchvision's ResNet misses only `fc.*`. The metadata
+/// state facts about the network and a checksum of the contents. The same network gives the same bytes.
 #[derive(Debug)]
 pub struct StateDict {
     tensors: Vec<NamedTensor>,
@@ -28,28 +27,28 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// The encoder's tensors, and those of the head under `head.`, where it is asked for.
+    /// The encoder's tensors and, `with_head`, those of the head under `head.`.
     ///
     /// # Errors
-    /// Tensors that cannot be brought from their device.
+    /// Tensors that cannot be copied from their device.
     pub fn new(trained: &Trained, with_head: bool) -> Result<StateDict> {
         let mut tensors = trained.model.store()?;
         tensors.retain(|tensor| is_written(&tensor.name, with_head));
         StateDict::of(trained, tensors)
     }
 
-    /// `tensors` in the place of the network's own, in PyTorch's layouts: what further training made of it.
+    /// `tensors` instead of the network's own, in PyTorch's layouts: the result of further training.
     ///
     /// # Errors
     /// A configuration that cannot be written.
     pub fn of(trained: &Trained, tensors: Vec<NamedTensor>) -> Result<StateDict> {
-        // What transformers and others look for.
+        // Transformers and other programs look for this key.
         let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         metadata.extend(trained.facts(false)?.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(StateDict { tensors, metadata, steps: trained.step })
     }
 
-    /// The same with one more thing known of it.
+    /// Adds a fact to the metadata.
     #[must_use]
     pub fn with_fact(mut self, name: &str, value: String) -> StateDict {
         self.metadata.insert(name.to_owned(), value);
@@ -95,8 +94,8 @@ impl StateDict {
         checksum.digits()
     }
 
-    /// The tensors in the order of the file, the wider values first: all then lie at multiples of their size, and can
-    /// be mapped into memory.
+    /// The tensors in the order of the file, wider values first, so that all are aligned and can be mapped into
+    /// memory.
     fn stored(&self) -> impl Iterator<Item = Stored<'_>> {
         let norms = self.tensors.iter().filter_map(|tensor| tensor.name.strip_suffix(".running_var"));
         let counts = norms.map(|norm| Stored {

@@ -1,4 +1,4 @@
-//! A network, and where it comes from.
+//! A network, and how it was trained.
 
 use std::collections::HashMap;
 
@@ -6,37 +6,37 @@ use simclr_augment::central_crop_box;
 use simclr_train::config::{Normalize, PoolPadding};
 use simclr_train::{Config, Model, TrainError};
 
-/// What the head's tensors are called by.
+/// The prefix of the names of the head's tensors.
 pub(crate) const HEAD: &str = "head.";
 
-/// What the program that wrote a file is called by in its metadata.
+/// The metadata key that names the program which wrote a file.
 const PROGRAM: &str = "program";
 
-/// No training takes more steps or epochs: beyond, readers of JSON round them.
+/// No training takes more steps or epochs; readers of JSON round larger numbers.
 const MOST: u64 = 1 << 53;
 
-/// A network to be written, with what is written beside its weights.
+/// A network to write, with the facts that are written beside its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Trained<'a> {
     /// The network.
     pub model: &'a Model,
-    /// As it was trained.
+    /// The configuration that it was trained with.
     pub config: &'a Config,
-    /// Optimiser steps of training behind it.
+    /// Optimiser steps that it was trained for.
     pub step: u64,
-    /// Whole epochs of training behind it.
+    /// Whole epochs that it was trained for.
     pub epoch: u64,
 }
 
 impl Trained<'_> {
-    /// How many values of it were trained, without its head or with it.
+    /// The number of trained values, with or without those of the head.
     pub fn parameters(&self, with_head: bool) -> usize {
         let trained = self.model.parameters.iter().filter(|(_, kind, _)| kind.is_trained());
         trained.filter(|(name, ..)| is_written(name, with_head)).map(|(_, _, value)| value.len()).sum()
     }
 
-    /// What is to be known of it, as names and values. `normalizes` says whether what is written normalises images
-    /// itself, where they are to be.
+    /// The facts to write beside its weights, as names and values. `normalizes` says whether the written network
+    /// normalises images itself, if its images are normalised at all.
     pub(crate) fn facts(&self, normalizes: bool) -> Result<Vec<(&'static str, String)>, TrainError> {
         Ok(vec![
             (PROGRAM, program()),
@@ -50,7 +50,7 @@ impl Trained<'_> {
         ])
     }
 
-    /// How images become a network's input, for people.
+    /// How to turn an image into the network's input, as a text for people.
     fn preprocessing(&self, normalizes: bool) -> String {
         let size = self.model.image_size();
         let square = size as u32;
@@ -70,18 +70,18 @@ impl Trained<'_> {
     }
 }
 
-/// What is known of a network beside its tensors, for reading it again.
+/// The facts that a file states beside its tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// As it was trained; none beside the tensors of another program.
+    /// The configuration that it was trained with; `None` for files of other programs.
     pub config: Option<String>,
-    /// Optimiser steps of training behind it.
+    /// Optimiser steps that it was trained for.
     pub step: u64,
-    /// Whole epochs of training behind it.
+    /// Whole epochs that it was trained for.
     pub epoch: u64,
-    /// Where no configuration tells: how its images are normalised, if that is known.
+    /// Without a configuration: how its images are normalised, if that is known.
     pub normalize: Option<Normalize>,
-    /// Where no configuration tells: how its max pool is padded.
+    /// Without a configuration: how its max pool is padded.
     pub pool_padding: PoolPadding,
 }
 
@@ -92,10 +92,10 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Those beside the tensors of a file; what another program wrote there says nothing.
+    /// The facts in a file's metadata; those of other programs are ignored.
     ///
     /// # Errors
-    /// A number that cannot be, in words.
+    /// A description of a number that is out of range.
     pub fn of(metadata: &HashMap<String, String>) -> Result<Facts, String> {
         if !is_own(metadata) {
             return Ok(Facts::default());
@@ -111,12 +111,12 @@ impl Facts {
     }
 }
 
-/// Whether a file with these metadata was written here.
+/// Whether this program wrote a file with these metadata.
 pub(crate) fn is_own(metadata: &HashMap<String, String>) -> bool {
     metadata.contains_key(PROGRAM)
 }
 
-/// Whether a tensor of this name is written: those of the head, where it is asked for.
+/// Whether a tensor of this name is written: those of the head only `with_head`.
 pub(crate) fn is_written(name: &str, with_head: bool) -> bool {
     with_head || !name.starts_with(HEAD)
 }

@@ -1,4 +1,4 @@
-//! A network that was fine-tuned: with a classifier.
+//! A fine-tuned network, which has a classifier.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::{ExchangeError, Result};
 const WEIGHT: &str = "fc.weight";
 const BIAS: &str = "fc.bias";
 
-/// A fine-tuned network that was read.
+/// A fine-tuned network, read from a file.
 #[derive(Clone, Debug)]
 pub struct FineTunedFile {
     /// The configuration that it was pretrained with.
@@ -32,13 +32,13 @@ impl FineTunedFile {
     /// Reads what [`StateDict::of`](crate::StateDict::of) wrote of a fine-tuned network, with its `classes`.
     ///
     /// # Errors
-    /// [`ExchangeError::NotFineTuned`] of another file; one that is damaged or cannot be read, or of whose tensors one
-    /// is missing, of another shape, or useless.
+    /// [`ExchangeError::NotFineTuned`] for a file of anything else; a file that is damaged or cannot be read; a tensor
+    /// that is missing, has another shape, or is useless.
     pub fn read(path: &Path) -> Result<FineTunedFile> {
         let problem = |problem: String| ExchangeError::weights(path, problem);
         let lacks = |problem: String| ExchangeError::NotFineTuned { path: path.to_owned(), problem };
         let file = Safetensors::read(path).map_err(|error| match error {
-            ExchangeError::NoWeights { .. } => lacks("is no file of safetensors".to_owned()),
+            ExchangeError::NoWeights { .. } => lacks("it is not a safetensors file".to_owned()),
             ExchangeError::NotAFile { found, .. } => lacks(found.to_owned()),
             other => other,
         })?;
@@ -47,10 +47,10 @@ impl FineTunedFile {
             return Err(lacks(format!("it has no classifier (tensor `{WEIGHT}`)")));
         }
         let Some(config) = file.facts()?.config else {
-            return Err(lacks("it does not tell its configuration".to_owned()));
+            return Err(lacks("it does not state its configuration".to_owned()));
         };
         let Some(classes) = file.fact("classes") else {
-            return Err(lacks("it does not tell the names of its classes".to_owned()));
+            return Err(lacks("it does not state the names of its classes".to_owned()));
         };
         let classes: Vec<String> = serde_json::from_str(classes).map_err(|_| {
             problem(format!("its metadata `classes` is {classes:?}, expected a list of names"))
@@ -75,7 +75,7 @@ impl FineTunedFile {
     }
 }
 
-/// The tensors of such a network with as many layers of its head as the file has, and their sides.
+/// The names and shapes of the tensors that such a network has, with as many layers of the head as the file has.
 fn expected(
     config: &Config,
     shapes: &HashMap<String, Vec<usize>>,

@@ -1,4 +1,4 @@
-//! A network from a file: of another program, as a run folder; fine-tuned, as it is.
+//! Networks from files: those of other programs, made into a run folder, and fine-tuned ones, used as they are.
 
 mod bundle;
 mod fine_tuned;
@@ -27,28 +27,29 @@ use crate::{ExchangeError, Result};
 use recognise::Recognised;
 use weights::Weights;
 
-/// Side of the images of networks that do not tell theirs.
+/// Image sides of networks whose file does not state it.
 const LARGE: u32 = 224;
 const SMALL: u32 = 32;
 
-/// What is known of a network beside its file; what the file tells and its tensors show need not be said.
+/// What the caller knows about a network. Nothing that the file states or its tensors show need be given.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// Which network it must be.
+    /// The network that it must be.
     pub encoder: Option<EncoderName>,
-    /// Side of the images that it takes, in pixels; where nobody tells, 224, or 32 with the stem for small images.
+    /// Side of its images in pixels. The default, where the file does not state it, is 224, or 32 with the stem for
+    /// small images.
     pub image_size: Option<u32>,
-    /// How its images are normalised, which a file of another program does not tell.
+    /// How its images are normalised, which files of other programs do not state.
     pub normalize: Option<Normalize>,
-    /// Of several networks in a file of PyTorch's, what the names of this one's tensors begin with.
+    /// The prefix of this network's tensor names in a PyTorch file that holds several networks.
     pub prefix: Option<String>,
-    /// What to compute it in; where nobody tells, f32.
+    /// The precision to compute in; f32 by default.
     pub precision: Option<Precision>,
 }
 
-/// A network that was read: a [`Model`], or a run folder.
+/// A network read from a file, to be used as a [`Model`] or made into a run folder.
 ///
-/// What a run wrote as `encoder.safetensors`, used again:
+/// Using the `encoder.safetensors` of a run:
 ///
 /// ```
 /// use simclr_engine::Device;
@@ -76,28 +77,27 @@ pub struct ImportOptions {
 /// ```
 #[derive(Debug)]
 pub struct Imported {
-    /// What it is. A network of another program has the defaults where this says how it was trained.
+    /// Its configuration. For networks of other programs, the keys about training have their defaults.
     pub config: Config,
-    /// What was taken off the names of its tensors, which are torchvision's without it.
+    /// The prefix that was stripped from its tensor names to give torchvision's.
     pub prefix: String,
-    /// What the names of other networks in the file begin with.
+    /// The prefixes of the other networks in the file.
     pub other_prefixes: Vec<String>,
-    /// Tensors that were left out: those of a classifier, of other networks, and those that do not begin with the
-    /// prefix.
+    /// Tensors that were not imported: those of a classifier, of other networks, and those without the prefix.
     pub left_out: Vec<String>,
     checkpoint: Checkpoint,
     from: String,
 }
 
 impl Imported {
-    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision's, or what
-    /// [`StateDict`](crate::StateDict) wrote), one of `torch.save` (a dictionary of tensors, or one in it; nothing
-    /// in it is run), or a checkpoint that the official code of SimCLR wrote with TensorFlow: its `.index`, its
-    /// name without that, or a folder of one.
+    /// Reads a safetensors file with torchvision's names (a ResNet of torchvision, or one written by
+    /// [`StateDict`](crate::StateDict)), a `torch.save` file (a dictionary of tensors, possibly nested; no code in it
+    /// is run), or a TensorFlow checkpoint of the official code of SimCLR: its `.index` file, its name without
+    /// `.index`, or the folder of one.
     ///
     /// # Errors
-    /// A file that is none, is no ResNet that there is here, or of whose tensors one is missing, of another shape,
-    /// or unknown. A file that does not tell how images are normalised, where the options do not either.
+    /// A file of another kind or of a network that this program does not have; a tensor that is missing, has another
+    /// shape, or is unknown; a file that does not state how images are normalised, where the options do not either.
     pub fn read(path: &Path, options: &ImportOptions) -> Result<Imported> {
         let file = Weights::read(path, options.prefix.as_deref())?;
         let recognised = Recognised::of(&file)?;
@@ -125,7 +125,7 @@ impl Imported {
         })
     }
 
-    /// The network itself, without a folder. One whose file has no head has none: its z is h.
+    /// The network itself, without a run folder. Without a head in the file, its z is h.
     ///
     /// # Errors
     /// Those of the device.
@@ -134,10 +134,10 @@ impl Imported {
         Ok(model)
     }
 
-    /// Makes a run folder of it, in a folder that does not exist or is empty.
+    /// Makes a run folder of it, at a path that does not exist or is an empty folder.
     ///
     /// # Errors
-    /// Those of [`RunFolder::create`] and of writing a checkpoint; nothing is left behind then.
+    /// Those of [`RunFolder::create`] and of writing a checkpoint; no files are left behind then.
     pub fn save(&self, out: &Path) -> Result<()> {
         let run = RunFolder::create_imported(out, &self.config, &self.from)?;
         if let Err(error) = run.checkpoints(1).save(&self.checkpoint) {
@@ -147,7 +147,7 @@ impl Imported {
         Ok(())
     }
 
-    /// How many values of it are trained, running averages left out.
+    /// The number of its trained values, without running averages.
     pub fn parameters(&self) -> usize {
         let averages = [".running_mean", ".running_var"];
         let trained =
@@ -156,7 +156,8 @@ impl Imported {
     }
 }
 
-/// The configuration of a network: what the file tells, then what its tensors show, then what the options say.
+/// The configuration of a network: from the file's metadata, then from the shapes of its tensors, then from the
+/// options.
 fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -> Result<Config> {
     let found = recognised.encoder.name;
     if let Some(encoder) = options.encoder.filter(|&encoder| encoder != found) {
@@ -183,7 +184,7 @@ fn configure(file: &Weights, recognised: &Recognised, options: &ImportOptions) -
     config.data.image_size = options.image_size.unwrap_or(config.data.image_size);
     config.encoder.normalize = options.normalize.unwrap_or(config.encoder.normalize);
     config.train.precision = options.precision.unwrap_or(config.train.precision);
-    // Read back: every value is checked against its range.
+    // Parsed again, so that every value is checked against its range.
     Ok(Config::from_toml(&config.to_toml()?, &file.path.display().to_string())?)
 }
 
@@ -222,7 +223,7 @@ fn take_tensors(file: &Weights, config: &Config) -> Result<Vec<NamedTensor>> {
     Err(file.problem(format!("tensor `{}`{others} no part of {whole}{advice}", file.called(name))))
 }
 
-/// What a tensor of this name would be a part of: the head, where there is one, or the encoder.
+/// The part of a network that a tensor of this name belongs to: the head, if there is one, or the encoder.
 fn whole(name: &str, config: &Config, model: &Model) -> String {
     let features = model.encoder.features();
     match &config.head {

@@ -1,4 +1,4 @@
-//! A file of `torch.save`: a pickle of dictionaries, of which the tensors are read. Nothing in it is run.
+//! A `torch.save` file: a pickle of dictionaries, from which tensors are read. No code in it is run.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -15,42 +15,42 @@ use zip::result::ZipError;
 use super::weights::{Source, TYPES, each};
 use crate::{ExchangeError, Result};
 
-/// How such a file begins: as a zip archive, or, before 2020, as a pickle of whatever protocol.
+/// The first bytes of such a file: those of a zip archive or, before 2020, of a pickle of any protocol.
 const STARTS: [&[u8]; 2] = [ARCHIVE, b"\x80"];
 const ARCHIVE: &[u8] = b"PK\x03\x04";
-/// A file holds no more than this many times its length: `torch.save` compresses nothing, and weights cannot be
-/// compressed so far.
+/// A file unpacks to at most this many times its length: `torch.save` compresses nothing, and weights do not
+/// compress so far.
 const TIMES: u64 = 4;
-/// The pickle of a ResNet takes some 20 to 200 kB, an optimiser's state as much again. Each of its bytes may become
-/// an object of some 180. That is so of files that are no archives too, where nothing tells the pickle's length
-/// before it is read: no more than the file's.
+/// The most bytes of a pickle. A ResNet's takes some 20 to 200 kB, and an optimiser's state as much again; each byte
+/// may become an object of some 180 bytes. In files that are not archives, the length of the pickle is unknown before
+/// it is read, but at most the file's.
 const PICKLE_LIMIT: u64 = 4 << 20;
 const PICKLE: &str = "data.pkl";
-/// How a pickle of protocol 2 or later ends the arguments of a tensor whose sign is turned when it is read:
-/// `{"neg": True}`, where something may stand behind the name, to remember it by.
+/// The end of the arguments of a tensor with the negative bit, in pickles of protocol 2 or later: `{"neg": True}`,
+/// where a memo opcode may follow the name.
 const NEGATIVE: [&[u8]; 2] = [b"neg", b"\x88st"];
 
-/// A file whose pickle has been read. A tensor's name is the keys that lead to it, with points between them.
+/// A file whose pickle has been read. A tensor's name is the keys that lead to it, joined by dots.
 #[derive(Debug)]
 pub(super) struct Pickle {
     path: PathBuf,
-    /// Bytes of tensors that may still be read: tensors that share values, and views that repeat them, may claim
-    /// any number.
+    /// Bytes of tensors that may still be read. Tensors that share values, and views that repeat them, could claim any
+    /// number.
     left: Cell<u64>,
     tensors: HashMap<String, Tensor>,
 }
 
 impl Pickle {
-    /// Whether a file that begins so may be one.
+    /// Whether a file with these first bytes may be one.
     pub fn begins(start: &[u8]) -> bool {
         STARTS.iter().any(|known| start.starts_with(known))
     }
 
-    /// Reads a file that begins with `start`, but no values yet.
+    /// Reads the pickle of a file that begins with `start`, but no tensor values.
     ///
     /// # Errors
-    /// A file that cannot be read, is none of PyTorch's, would hold many times its length, or has tensors whose
-    /// sign is to be turned.
+    /// A file that cannot be read, is not a PyTorch file, would unpack to many times its length, or has tensors with
+    /// the negative bit.
     pub fn read(path: &Path, start: &[u8]) -> Result<Pickle> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
         let problem = |problem: String| ExchangeError::weights(path, problem);
@@ -80,14 +80,14 @@ impl Pickle {
         }
         let reader = PytorchReader::new(path).map_err(|error| match error {
             PytorchError::Io(_) => unread(&error),
-            // Of TorchScript, `torch.export`, other programs' pickles.
+            // TorchScript, `torch.export`, or another program's pickle.
             _ => {
                 let error = error.to_string();
                 let error = error.trim_end_matches('.');
                 unread(&format!("{error}; save `network.state_dict()` with torch.save"))
             }
         })?;
-        // The reader does not tell of which tensors.
+        // The reader does not report which tensors have it.
         if turns_signs(&pickles) {
             return Err(problem(
                 "it has tensors whose sign is turned when they are read (`tensor.is_neg()`): save \
@@ -101,7 +101,7 @@ impl Pickle {
 
 type Archive = ZipArchive<BufReader<File>>;
 
-/// Bytes of what an archive holds, unpacked.
+/// Unpacked sizes of the contents of an archive, in bytes.
 #[derive(Default)]
 struct Sizes {
     /// The largest pickle.
@@ -112,7 +112,7 @@ struct Sizes {
 fn sizes(archive: &mut Archive) -> std::result::Result<Sizes, ZipError> {
     let mut sizes = Sizes::default();
     for number in 0..archive.len() {
-        // What unpacks to more than is said here is an error when it is read.
+        // An entry that unpacks to more than its stated size is an error when it is read.
         let entry = archive.by_index_raw(number)?;
         sizes.all = sizes.all.saturating_add(entry.size());
         if entry.name_raw().ends_with(PICKLE.as_bytes()) {
@@ -132,7 +132,7 @@ fn read_pickles(archive: &mut Archive, out: &mut Vec<u8>) -> std::result::Result
     Ok(())
 }
 
-/// Whether a tensor of a pickle has the negative bit: its values are those that are stored with the sign turned.
+/// Whether a tensor of a pickle has the negative bit: its values are the stored ones with the sign flipped.
 fn turns_signs(pickle: &[u8]) -> bool {
     let [name, end] = NEGATIVE;
     pickle.windows(name.len()).enumerate().filter(|(_, found)| *found == name).any(|(at, _)| {

@@ -1,37 +1,37 @@
-//! What stands before torchvision's names where a network is a part of another, and the numbers that stand for them
-//! where it was made a list.
+//! Finds a ResNet that is part of a larger network, by the prefix before torchvision's names, or by the numbers that
+//! replace them where its layers were made a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::{ExchangeError, Result};
 
-/// The first convolution of every ResNet, as torchvision and as ResNet-D call it.
+/// The first convolution's name, in torchvision's ResNets and in ResNet-D.
 const FIRST: [&str; 2] = ["conv1.weight", "conv1.0.weight"];
-/// An average of its BatchNorm: what an optimiser keeps of each parameter has none, and is no network.
+/// A running average of its BatchNorm, which tells a network from an optimiser's state: that has parameters only.
 const AVERAGE: &str = "bn1.running_mean";
-/// Of the first block's.
+/// The first block's convolution.
 const BLOCK: &str = "layer1.0.conv1.weight";
-/// The same behind the number of its stage, in a list of a ResNet's layers: `nn.Sequential(*resnet.children())` and
-/// the like.
+/// The same after the number of its stage, in a list of a ResNet's layers such as
+/// `nn.Sequential(*resnet.children())`.
 const BLOCK_OF_STAGE: &str = ".0.conv1.weight";
 
-/// How the tensors of a ResNet are called in a file.
+/// How a file names the tensors of a ResNet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Naming {
-    /// What stands before each name.
+    /// The prefix of each name.
     pub prefix: String,
     /// In a list of layers, the number of the first stage: the first convolution has 0, its BatchNorm 1.
     first_stage: Option<usize>,
-    /// What stands before the names of the file's other ResNets.
+    /// The prefixes of the file's other ResNets.
     pub others: Vec<String>,
 }
 
 impl Naming {
-    /// How the tensors of the ResNet in a file are called, or, of several, of the one that is given.
+    /// The naming of the ResNet in a file; of several, of the one with the given prefix.
     ///
     /// # Errors
-    /// Several with none given, or none that is given.
+    /// Several without a given prefix, or none with it.
     pub fn choose(path: &Path, names: &[&str], given: Option<&str>) -> Result<Naming> {
         let mut found = Naming::all(names);
         let prefixes =
@@ -40,7 +40,7 @@ impl Naming {
         let at = match (given, &found[..]) {
             (None, []) => return Ok(Naming { prefix: String::new(), first_stage: None, others: Vec::new() }),
             (None, [_]) => 0,
-            // A network by itself, whatever else there is.
+            // A network without a prefix takes precedence.
             (None, [first, ..]) if first.prefix.is_empty() => 0,
             (None, several) => {
                 return Err(ExchangeError::Several { path: path.to_owned(), prefixes: prefixes(several) });
@@ -69,7 +69,7 @@ impl Naming {
         Ok(Naming { others: found.into_iter().map(|other| other.prefix).collect(), ..chosen })
     }
 
-    /// How those of all ResNets in a file are called, by what stands before them.
+    /// The namings of all ResNets in a file, by their prefixes.
     fn all(names: &[&str]) -> Vec<Naming> {
         let known: BTreeSet<&str> = names.iter().copied().collect();
         let has = |prefix: &str, name: &str| known.contains(format!("{prefix}{name}").as_str());
@@ -100,10 +100,10 @@ impl Naming {
         found.into_iter().map(naming).collect()
     }
 
-    /// What torchvision calls a tensor, if it is one of this ResNet's.
+    /// Torchvision's name of a tensor, if it belongs to this ResNet.
     pub fn own(&self, stored: &str) -> Option<String> {
         let name = stored.strip_prefix(&self.prefix)?;
-        // Behind this prefix there may be a whole network more.
+        // Another whole network may follow this prefix.
         let is_of = |other: &String| other.len() > self.prefix.len() && stored.starts_with(other);
         if self.others.iter().any(is_of) {
             return None;
@@ -123,7 +123,7 @@ impl Naming {
     }
 }
 
-/// What stands before names, in a message; nothing is something to be named too.
+/// Prefixes for a message; the empty one is spelled out too.
 fn quoted(prefix: &str) -> String {
     match prefix {
         "" => "\"\" (nothing)".to_owned(),

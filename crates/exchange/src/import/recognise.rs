@@ -1,4 +1,4 @@
-//! Which network it is, by the names and shapes of its tensors.
+//! Recognises a network by the names and shapes of its tensors.
 
 use simclr_nn::{Depth, SelectiveKernels};
 use simclr_train::config::{
@@ -11,7 +11,8 @@ use crate::Result;
 /// Channels of the first convolution of a network of width 1.
 const BASE: f64 = 64.0;
 
-/// What the tensors of a file are those of, if all of them are there: see [`take_tensors`](super::take_tensors).
+/// The network that a file's tensors belong to. Whether all are there is checked by
+/// [`take_tensors`](super::take_tensors).
 pub(super) struct Recognised {
     pub encoder: EncoderConfig,
     pub head: HeadConfig,
@@ -21,12 +22,12 @@ impl Recognised {
     /// Looks at the first convolution, the number and kind of the blocks, and the head's layers.
     ///
     /// # Errors
-    /// [`ExchangeError::Weights`](crate::ExchangeError::Weights) where no ResNet has such.
+    /// [`ExchangeError::Weights`](crate::ExchangeError::Weights) if no ResNet has these.
     pub fn of(file: &Weights) -> Result<Recognised> {
         let (width, stem) = first_layer(file)?;
         let is_there = |name: &str| file.shape(name).is_some();
         let bottleneck = is_there("layer1.0.conv3.weight");
-        // A ResNet-D's shortcuts have their convolutions in the second place, behind a pool.
+        // In a ResNet-D's shortcut the convolution is the second layer, after a pool.
         let is_d = matches!(file.shape("layer2.0.downsample.1.weight"), Some([_, _, 1, 1]));
         let shortcut = if is_d { "layer1.0.downsample.1.weight" } else { "layer1.0.downsample.0.weight" };
         let projected = is_there(shortcut);
@@ -36,7 +37,7 @@ impl Recognised {
             stem,
             selective_kernels: selective_kernels(file),
             variant: if is_d { Variant::D } else { Variant::Standard },
-            // Bottleneck blocks always change the number of channels first: there is no difference.
+            // Bottleneck blocks always change the number of channels first, so there is no difference.
             shortcut: if projected && !bottleneck { Shortcut::Projection } else { Shortcut::Auto },
             pool_padding: PoolPadding::All,
             normalize: Normalize::None,
@@ -47,12 +48,12 @@ impl Recognised {
 
 fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
     const FIRST: &str = "conv1.weight";
-    /// The last of a ResNet-D's three.
+    /// The last of a ResNet-D's three first convolutions.
     const THIRD: &str = "conv1.6.weight";
     if let Some(&[channels, _, 3, 3]) = file.shape(THIRD) {
         return Ok((channels as f64 / BASE, Stem::Imagenet));
     }
-    let no_resnet = |what: String| Err(file.problem(format!("it is no ResNet: {what}")));
+    let no_resnet = |what: String| Err(file.problem(format!("it is not a ResNet: {what}")));
     match file.shape(FIRST) {
         Some(&[channels, 3, 7, 7]) => Ok((channels as f64 / BASE, Stem::Imagenet)),
         Some(&[channels, 3, 3, 3]) => Ok((channels as f64 / BASE, Stem::Small)),
@@ -67,15 +68,15 @@ fn first_layer(file: &Weights) -> Result<(f64, Stem)> {
     }
 }
 
-/// The share that the gates of selective kernels squeeze to, 0 without gates. Narrow ones have their least width,
-/// whatever the share: the paper's, then.
+/// The share of channels that the gates of selective kernels squeeze to; 0 without gates. Narrow networks have the
+/// minimum width whatever the share, so the paper's share is assumed then.
 fn selective_kernels(file: &Weights) -> f64 {
     const PAPER: f64 = 0.0625;
     match file.shape("layer4.0.attn.fc_reduce.weight") {
         Some(&[few, channels]) if few == SelectiveKernels::squeezed(channels, PAPER) => PAPER,
         Some(&[few, channels]) => {
             let share = few as f64 / channels as f64;
-            // Which may be rounded so that it gives one less.
+            // Rounding may make the share give one channel less.
             let exact = SelectiveKernels::squeezed(channels, share) == few;
             if exact { share } else { ((few as f64 + 0.5) / channels as f64).min(1.0) }
         }
@@ -83,7 +84,7 @@ fn selective_kernels(file: &Weights) -> f64 {
     }
 }
 
-/// The network of as many blocks in each stage, of two convolutions or, `bottleneck`, three.
+/// The network with the file's number of blocks in each stage, each of two convolutions or, if `bottleneck`, three.
 fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
     let blocks_of = |stage: usize| {
         (0..).take_while(|block| file.shape(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()
@@ -103,7 +104,7 @@ fn name_of(file: &Weights, bottleneck: bool) -> Result<EncoderName> {
     })
 }
 
-/// The head, none where there is not one.
+/// The projection head, of kind `None` if the file has none.
 fn head(file: &Weights) -> Result<HeadConfig> {
     let weight = |layer: usize| file.shape(&format!("head.{layer}.linear.weight"));
     let layers = (0..).take_while(|&layer| weight(layer).is_some()).count();

@@ -13,14 +13,14 @@ use crate::checksum::{CHECKSUM, Checksum};
 use crate::trained::{Facts, is_own};
 use crate::{ExchangeError, Result};
 
-/// The format allows no longer header, in bytes.
+/// The longest header that the format allows, in bytes.
 const LONGEST: u64 = 100_000_000;
 
 /// A file whose header has been read.
 #[derive(Debug)]
 pub(super) struct Safetensors {
     path: PathBuf,
-    /// What stands beside the tensors.
+    /// The metadata beside the tensors.
     metadata: HashMap<String, String>,
     header: Metadata,
     /// Where the first tensor begins in `bytes`.
@@ -29,7 +29,7 @@ pub(super) struct Safetensors {
 }
 
 impl Safetensors {
-    /// Whether a file that begins so is one: with the length of its header, and the header, which is JSON.
+    /// Whether a file with these first bytes is one: the length of its header, then the header, which is JSON.
     pub fn begins(start: &[u8]) -> bool {
         matches!(start.split_first_chunk(), Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= LONGEST)
     }
@@ -37,20 +37,20 @@ impl Safetensors {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that is none, is damaged, or cannot be read.
+    /// A file that is not a safetensors file, is damaged, or cannot be read.
     pub fn read(path: &Path) -> Result<Safetensors> {
         let io = |source| ExchangeError::Io { path: path.to_owned(), source };
         let mut file = open(path)?;
-        // Before all of it is read.
+        // Checked before the whole file is read.
         let mut bytes = Vec::new();
         (&mut file).take(START).read_to_end(&mut bytes).map_err(io)?;
         if !Safetensors::begins(&bytes) {
-            let reason = "it begins as none of these".to_owned();
+            let reason = "it begins like none of these".to_owned();
             return Err(ExchangeError::NoWeights { path: path.to_owned(), reason });
         }
         file.read_to_end(&mut bytes).map_err(io)?;
         let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            ExchangeError::weights(path, format!("this file of safetensors is damaged or cut short: {error}"))
+            ExchangeError::weights(path, format!("this safetensors file is damaged or cut short: {error}"))
         })?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let start = size_of::<u64>() + length;
@@ -59,7 +59,7 @@ impl Safetensors {
         Ok(file)
     }
 
-    /// Compares the contents with the checksum that is written beside them here; other programs write none.
+    /// Compares the contents with the checksum in the metadata, which only this program writes.
     fn check(&self) -> Result<()> {
         let Some(stored) = self.fact(CHECKSUM).filter(|_| is_own(&self.metadata)) else {
             return Ok(());
@@ -78,17 +78,17 @@ impl Safetensors {
         Err(ExchangeError::weights(&self.path, problem))
     }
 
-    /// Reading the header has made sure that they lie within the file.
+    /// The bytes of a tensor; reading the header has checked that they lie within the file.
     fn bytes_of(&self, info: &TensorInfo) -> &[u8] {
         &self.bytes[self.start..][info.data_offsets.0..info.data_offsets.1]
     }
 
-    /// What its metadata have under a name.
+    /// The value of a metadata key.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.metadata.get(name).map(String::as_str)
     }
 
-    /// What the file tells beside its tensors.
+    /// The facts that the file states beside its tensors.
     ///
     /// # Errors
     /// Those of [`Facts::of`].

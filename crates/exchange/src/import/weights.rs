@@ -1,4 +1,4 @@
-//! Tensors of a file, whatever its format, under the names that they have here.
+//! The tensors of a file of any format, under the names that this program uses.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -18,24 +18,24 @@ use crate::flaw::flaw;
 use crate::trained::Facts;
 use crate::{ExchangeError, Result};
 
-/// A file whose tensors are known, and read one by one.
+/// A file whose tensors are listed, and can be read one by one.
 pub(super) trait Source: Debug {
-    /// The names of its tensors and their sides.
+    /// The names and shapes of its tensors.
     fn tensors(&self) -> Vec<(String, Vec<usize>)>;
 
-    /// The values of a tensor of floating point, in the order of the file.
+    /// The values of a floating-point tensor, in the order of the file.
     ///
     /// # Errors
-    /// A tensor that is not there, is damaged or of another type.
+    /// A tensor that is missing, damaged or of another type.
     fn values(&self, name: &str) -> Result<Vec<f32>>;
 }
 
-/// In which order a file has a tensor's sides.
+/// The order of a tensor's dimensions in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// As PyTorch does: (out, in, h, w), (out, in).
+    /// PyTorch's: (out, in, h, w), (out, in).
     Torch,
-    /// As TensorFlow does: (h, w, in, out), (in, out).
+    /// TensorFlow's: (h, w, in, out), (in, out).
     TensorFlow,
 }
 
@@ -44,13 +44,13 @@ pub(super) enum Layout {
 pub(super) struct Entry {
     /// Its name in the file.
     pub stored: String,
-    /// Its sides as PyTorch has them.
+    /// Its shape in PyTorch's order.
     pub shape: Vec<usize>,
     pub layout: Layout,
 }
 
 impl Entry {
-    /// A tensor of these sides in the file.
+    /// A tensor with these sides in the file.
     pub fn new(stored: String, sides: &[usize], layout: Layout) -> Entry {
         let shape = match (layout, sides) {
             (Layout::TensorFlow, &[height, width, inputs, outputs]) => vec![outputs, inputs, height, width],
@@ -65,25 +65,25 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Weights {
     pub path: PathBuf,
-    /// What the file tells beside them.
+    /// The facts that the file states beside them.
     pub facts: Facts,
-    /// What was taken off the names.
+    /// The prefix that was stripped from the names.
     pub prefix: String,
-    /// What stands before the names of other networks in the file.
+    /// The prefixes of the other networks in the file.
     pub other_prefixes: Vec<String>,
-    /// Tensors that are no part of an encoder or its head, by their names in the file.
+    /// Tensors that are not part of an encoder or its head, by their names in the file.
     pub left_out: Vec<String>,
     tensors: BTreeMap<String, Entry>,
     source: Box<dyn Source>,
 }
 
 impl Weights {
-    /// Reads what there is to know of a file's tensors: safetensors, a file of `torch.save`, or a checkpoint of
-    /// TensorFlow. Of several networks in one of PyTorch's it is that whose names begin with `prefix`.
+    /// Lists the tensors of a safetensors file, a `torch.save` file, or a TensorFlow checkpoint. Of several networks in
+    /// a PyTorch file, `prefix` chooses the one whose names begin with it.
     ///
     /// # Errors
     /// A file that is none of these, is damaged, or cannot be read; a checkpoint that is not of the official code;
-    /// a file of several networks, where none is given.
+    /// a file of several networks without a `prefix`.
     pub fn read(path: &Path, prefix: Option<&str>) -> Result<Weights> {
         if let Some(index) = bundle::index_of(path)? {
             let bundle = Bundle::read(&index)?;
@@ -110,7 +110,7 @@ impl Weights {
             return Err(ExchangeError::Graph { path: path.to_owned() });
         }
         let (source, facts): (Box<dyn Source>, Facts) = match begun {
-            // The length of a header of safetensors may look like a pickle.
+            // The length of a safetensors header may look like the start of a pickle.
             start if Pickle::begins(&start) && !Safetensors::begins(&start) => {
                 (Box::new(Pickle::read(path, &start)?), Facts::default())
             }
@@ -142,20 +142,20 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The sides of a tensor as PyTorch has them, where it is there.
+    /// The shape of a tensor in PyTorch's order, if the file has it.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// What a tensor is called in messages: what the file calls it, where it has it.
+    /// The name of a tensor in messages: the file's own, if the file has it.
     pub fn called<'n>(&'n self, name: &'n str) -> &'n str {
         self.tensors.get(name).map_or(name, |entry| &entry.stored)
     }
 
-    /// A tensor in f32, its sides as PyTorch has them.
+    /// A tensor in f32, in PyTorch's order.
     ///
     /// # Errors
-    /// Those of the file, and values that are not finite or are negative variances.
+    /// Those of the file; values that are not finite; negative variances.
     pub fn tensor(&self, name: &str) -> Result<NamedTensor> {
         let entry =
             self.tensors.get(name).ok_or_else(|| self.problem(format!("tensor `{name}` is missing")))?;
@@ -177,10 +177,10 @@ impl Weights {
     }
 }
 
-/// How the names of a classifier's tensors begin.
+/// The prefix of the names of a classifier's tensors.
 const CLASSIFIER: &str = "fc.";
 
-/// So many bytes tell a file's format.
+/// The number of first bytes that tell a file's format.
 pub(super) const START: u64 = 9;
 
 /// Opens a file of weights.
@@ -207,7 +207,7 @@ fn start(path: &Path) -> Result<Vec<u8>> {
 /// The types of values that are read, for messages.
 pub(super) const TYPES: &str = "F64, F32, F16 or BF16";
 
-/// What `value` makes of each `N` bytes.
+/// Converts each `N` bytes by `value`.
 pub(super) fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| value(bytes)).collect()
 }

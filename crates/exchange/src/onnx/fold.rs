@@ -1,4 +1,4 @@
-//! A BatchNorm by its running averages, folded into the layer before it.
+//! Folds a BatchNorm, with its running averages, into the layer before it.
 
 use simclr_engine::ops::BatchNorm;
 use simclr_engine::{ParameterId, Parameters};
@@ -7,17 +7,17 @@ use simclr_nn::store_tensor;
 use crate::flaw::flaw;
 use crate::{ExchangeError, Result};
 
-/// Weights and bias of one layer that does what a layer and its BatchNorm do.
+/// Weights and bias of a layer that computes what a layer and its BatchNorm compute.
 pub(super) struct Folded {
-    /// Sides of the weights, as PyTorch and ONNX have them: outputs first.
+    /// The shape of the weights, outputs first as in PyTorch and ONNX.
     pub shape: Vec<usize>,
     pub weight: Vec<f32>,
-    /// One a output; none where the layer has no bias and no BatchNorm follows.
+    /// One value per output; empty if the layer has no bias and no BatchNorm follows.
     pub bias: Option<Vec<f32>>,
 }
 
-/// The layer of `weight` and `bias`, followed by `norm` where there is one: with s = gamma / sqrt(var + epsilon)
-/// its weights are s w, its bias s (b - mean) + beta. Computed in f64, rounded once.
+/// Folds `norm`, if there is one, into the layer of `weight` and `bias`: with s = gamma / sqrt(var + epsilon) the
+/// weights are s w and the bias is s (b - mean) + beta. Computed in f64, rounded once.
 pub(super) fn fold(
     parameters: &Parameters,
     weight: ParameterId,
@@ -50,7 +50,7 @@ pub(super) fn fold(
     Ok(Folded { shape, weight: folded, bias: Some(shift) })
 }
 
-/// Sides and values of a parameter, as PyTorch has them.
+/// The shape and values of a parameter in PyTorch's order.
 fn checked(parameters: &Parameters, id: ParameterId) -> Result<(Vec<usize>, Vec<f32>)> {
     let (shape, values) = store_tensor(parameters.get(id))?;
     let name = parameters.name(id);

@@ -18,7 +18,7 @@ const IMAGES: &str = "images";
 const H: &str = "h";
 const Z: &str = "z";
 
-/// From images to h, and to z where it is asked for.
+/// The graph from images to h and, if asked for, to z.
 pub(super) fn graph(model: &Model, with_projection: bool) -> Result<GraphProto> {
     let mut graph = Graph { parameters: &model.parameters, nodes: Vec::new(), constants: Vec::new() };
     let stem = model.encoder.stem();
@@ -80,8 +80,7 @@ impl Graph<'_> {
         output
     }
 
-    /// What is done to images first. It cannot be folded into the convolution, which pads what comes out of it with
-    /// zeros.
+    /// Normalises images. This cannot be folded into the first convolution, which pads normalised images with zeros.
     fn normalize(&mut self, normalization: &Normalization, x: String) -> Result<String> {
         let (scale, shift) = normalization.scale_and_shift().map_err(TrainError::from)?;
         let sides = [1, scale.len(), 1, 1];
@@ -110,7 +109,7 @@ impl Graph<'_> {
         self.node("MaxPool", vec![x], "max".to_owned(), attributes)
     }
 
-    /// A pool of windows of 2 x 2, named after the convolution behind it.
+    /// A 2 x 2 average pool, named after the convolution that follows it.
     fn avg_pool(&mut self, AvgPool { stride, zeros }: AvgPool, conv: &Conv, x: String) -> String {
         let name = format!("{}.mean", self.layer(conv.weight));
         let mut attributes =
@@ -133,7 +132,7 @@ impl Graph<'_> {
         };
         let mut y = x;
         for (i, (conv, norm)) in block.layers.iter().enumerate() {
-            // Streams have had their ReLU before they were mixed.
+            // The streams went through their ReLU before they were mixed.
             if i > 0 && !(block.selective.is_some() && i == Block::STREAMS + 1) {
                 y = self.relu(y);
             }
@@ -177,12 +176,12 @@ impl Graph<'_> {
         halves
     }
 
-    /// What an operator makes of two values, named after the first.
+    /// Applies an operator to two values; the result is named after the first.
     fn binary(&mut self, op: &str, a: &str, b: &str, name: &str) -> String {
         self.node(op, vec![a.to_owned(), b.to_owned()], format!("{a}.{name}"), Vec::new())
     }
 
-    /// A dense layer on the channels of a pixel, with its BatchNorm where there is one.
+    /// A dense layer on the channels of a pixel, with its BatchNorm if it has one.
     fn pointwise(&mut self, linear: &Linear, norm: Option<&BatchNorm>, x: String) -> Result<String> {
         let name = self.layer(linear.weight);
         let mut folded = fold(self.parameters, linear.weight, linear.bias, norm)?;
@@ -208,13 +207,13 @@ impl Graph<'_> {
         Ok(())
     }
 
-    /// A layer's name: that of its weights without their ending.
+    /// A layer's name: the name of its weights without `.weight`.
     fn layer(&self, weight: ParameterId) -> String {
         let name = self.parameters.name(weight);
         name.strip_suffix(".weight").unwrap_or(name).to_owned()
     }
 
-    /// Makes a layer's weights constants; returns its inputs.
+    /// Adds a layer's weights as constants; returns the layer's inputs.
     fn with_weights(&mut self, layer: &str, x: String, folded: Folded) -> Vec<String> {
         let Folded { shape, weight, bias } = folded;
         let mut inputs = vec![x, self.constant(format!("{layer}.weight"), &shape, &weight)];
@@ -259,7 +258,7 @@ fn rows(name: &str, width: usize, doc: &str) -> ValueInfoProto {
     value(name, &[width], doc)
 }
 
-/// An input or output, of as many images as there are.
+/// An input or output, with any number of images.
 fn value(name: &str, sides: &[usize], doc: &str) -> ValueInfoProto {
     let batch = DimensionProto { dim_value: None, dim_param: Some("batch".to_owned()) };
     let sides = sides.iter().map(|&side| DimensionProto { dim_value: Some(side as i64), dim_param: None });

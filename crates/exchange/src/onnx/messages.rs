@@ -1,11 +1,10 @@
 //! The part of ONNX's protocol buffers that a ResNet needs, with the tags of `onnx.proto3` (IR version 8).
 //!
-//! Where the schema has a `oneof`, the fields that are needed stand here as optional ones: on the wire there is no
-//! difference.
+//! Where the schema has a `oneof`, the fields that are needed are declared optional: the wire format is the same.
 
 use prost::Message;
 
-/// A model: a graph, and what is known of it.
+/// A model: a graph and facts about it.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     /// Version of the format.
@@ -20,7 +19,7 @@ pub struct ModelProto {
     /// For people.
     #[prost(string, tag = "6")]
     pub doc_string: String,
-    /// What is computed.
+    /// The computation.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
     /// The versions of the operators.
@@ -68,10 +67,10 @@ pub struct GraphProto {
     /// For people.
     #[prost(string, tag = "10")]
     pub doc_string: String,
-    /// What is given.
+    /// The inputs.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfoProto>,
-    /// What is wanted.
+    /// The outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
 }
@@ -79,19 +78,19 @@ pub struct GraphProto {
 /// An operator.
 #[derive(Clone, PartialEq, Message)]
 pub struct NodeProto {
-    /// The values that it takes.
+    /// The names of its inputs.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// The values that it gives.
+    /// The names of its outputs.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Its name in the graph.
     #[prost(string, tag = "3")]
     pub name: String,
-    /// What it does.
+    /// The type of operator, such as `Conv`.
     #[prost(string, tag = "4")]
     pub op_type: String,
-    /// How.
+    /// Its settings.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
 }
@@ -99,16 +98,16 @@ pub struct NodeProto {
 /// A setting of an operator.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
-    /// The setting.
+    /// The name of the setting.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Its value, where it is a whole number.
+    /// Its value, for an integer.
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
-    /// Its values, where it is several.
+    /// Its values, for several integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of them it is.
+    /// Which of these fields is set.
     #[prost(enumeration = "AttributeType", tag = "20")]
     pub r#type: i32,
 }
@@ -152,7 +151,7 @@ pub enum DataType {
     Float = 1,
 }
 
-/// What goes into a graph or comes out of it.
+/// An input or output of a graph.
 #[derive(Clone, PartialEq, Message)]
 pub struct ValueInfoProto {
     /// Its name.
@@ -188,12 +187,12 @@ pub struct TensorTypeProto {
 /// The sides of a tensor.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorShapeProto {
-    /// One a side.
+    /// One per dimension.
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<DimensionProto>,
 }
 
-/// A side of a tensor (`TensorShapeProto.Dimension`): a number, or a name where any will do.
+/// A dimension of a tensor (`TensorShapeProto.Dimension`): a number, or a name if any number will do.
 #[derive(Clone, PartialEq, Message)]
 pub struct DimensionProto {
     /// The number.

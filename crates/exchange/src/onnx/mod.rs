@@ -1,8 +1,8 @@
-//! Networks as ONNX files: `images` (batch, 3, S, S), f32 RGB from 0 to 1, to `h` (batch, features), and to `z`
-//! (batch, dim) where the projection is asked for.
+//! Networks as ONNX files, from `images` (batch, 3, S, S), f32 RGB from 0 to 1, to `h` (batch, features) and, with the
+//! projection, to `z` (batch, dim).
 //!
 //! A file is for inference, in f32 whatever the precision of training: each BatchNorm is folded by its running
-//! averages into the convolution or dense layer before it (`fold.rs`), as runtimes would do on loading it. The
+//! averages into the convolution or dense layer before it (`fold.rs`), as runtimes would do on loading. The
 //! operators are Conv, Relu, MaxPool, Add, GlobalAveragePool, Flatten, in a ResNet-D AveragePool, with selective
 //! kernels Split, Sub, Mul and Sigmoid, for a head Gemm and Identity, and Mul and Add where images are normalised
 //! (`encoder.normalize`), in the versions of opset 17; all weights are inside. The batch may have any size, S is
@@ -20,7 +20,7 @@ use simclr_train::file_system::{Disk, write_atomically};
 use crate::{ExchangeError, Result, Trained};
 use messages::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
-/// Version of the file format, and of the operators: what onnxruntime reads from 1.12 (2022) on.
+/// Versions of the file format and of the operators, which onnxruntime reads since 1.12 (2022).
 const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
@@ -34,7 +34,7 @@ pub struct OnnxFile {
 }
 
 impl OnnxFile {
-    /// The file of a network, without its head or with it.
+    /// The file of a network, with its head if `with_projection`.
     ///
     /// # Errors
     /// [`ExchangeError::TooLarge`], [`ExchangeError::Useless`].

@@ -1,6 +1,6 @@
 //! The messages of a TensorBundle's index (`tensor_bundle.proto` of TensorFlow), the fields that are read.
 
-/// What stands under the empty key.
+/// The value of the empty key.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct BundleHeader {
     /// How many files the values are in.
@@ -11,7 +11,7 @@ pub(super) struct BundleHeader {
     pub endianness: i32,
 }
 
-/// What stands under a tensor's name.
+/// The value of a tensor's name.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct BundleEntry {
     /// One of `DataType`.
@@ -22,16 +22,16 @@ pub(super) struct BundleEntry {
     /// The file that it is in.
     #[prost(int32, tag = "3")]
     pub shard_id: i32,
-    /// Where it begins there.
+    /// Its offset there.
     #[prost(int64, tag = "4")]
     pub offset: i64,
-    /// Its bytes.
+    /// Its length in bytes.
     #[prost(int64, tag = "5")]
     pub size: i64,
-    /// The masked CRC-32C of these.
+    /// The masked CRC-32C of its bytes.
     #[prost(fixed32, tag = "6")]
     pub crc32c: u32,
-    /// Its parts, where it was saved in some.
+    /// Its slices, if it was saved in several.
     #[prost(message, repeated, tag = "7")]
     pub slices: Vec<TensorSlice>,
 }

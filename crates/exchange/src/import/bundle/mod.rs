@@ -1,8 +1,8 @@
 //! A checkpoint of TensorFlow: a TensorBundle, of an index and files of values.
 //!
 //! `NAME.index` is a table (`table.rs`) of the tensors' names, each with its type, shape and place in one of the files
-//! `NAME.data-00000-of-00001`. Nothing is believed of a place before it is compared with the length of its file,
-//! and values have checksums.
+//! `NAME.data-00000-of-00001`. A place is checked against the length of its file before it is used, and values have
+//! checksums.
 
 mod messages;
 mod place;
@@ -21,14 +21,14 @@ pub(super) use self::place::index_of;
 use super::weights::Source;
 use crate::{ExchangeError, Result};
 
-/// An index of a ResNet takes some 100 kB.
+/// The most bytes of an index. A ResNet's takes some 100 kB.
 const INDEX_LIMIT: u64 = 64 << 20;
-/// The graph of objects of a ResNet-18 takes some 30 kB. Read, it takes up to 48 times its size.
+/// The most bytes of an object graph. A ResNet-18's takes some 30 kB; parsed, it takes up to 48 times its size.
 const TEXT_LIMIT: u64 = 8 << 20;
-/// Sides of a tensor; a convolution's kernel has four.
+/// The most dimensions of a tensor; a convolution's kernel has four.
 const SIDES_LIMIT: usize = 8;
 
-/// The types of tensors that have a name in messages, by their number in TensorFlow.
+/// Names of tensor types for messages, by their number in TensorFlow.
 const TYPES: [(i32, &str); 10] = [
     (FLOAT, "DT_FLOAT"),
     (2, "DT_DOUBLE"),
@@ -59,7 +59,7 @@ impl Bundle {
     /// Reads the index of a checkpoint.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged, or is no index of values that are little-endian.
+    /// A file that cannot be read, is damaged, or is not the index of little-endian values.
     pub fn read(index: &Path) -> Result<Bundle> {
         let io = |source| ExchangeError::Io { path: index.to_owned(), source };
         let problem = |problem: String| ExchangeError::weights(index, problem);
@@ -97,17 +97,17 @@ impl Bundle {
         }
     }
 
-    /// A whole number, where there is one of that name.
+    /// The integer of this name, if there is one.
     pub fn whole(&self, name: &str) -> Option<u64> {
         let entry = self.entries.get(name).filter(|entry| entry.dtype == INT64)?;
         let bytes = self.array(name, entry, size_of::<i64>()).ok()?;
         u64::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
     }
 
-    /// The text of that name, where there is one.
+    /// The string of this name, if there is one.
     ///
     /// # Errors
-    /// One that is damaged or cannot be read.
+    /// A string that is damaged or cannot be read.
     pub fn text(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(entry) = self.entries.get(name).filter(|entry| entry.dtype == STRING) else {
             return Ok(None);
@@ -117,7 +117,7 @@ impl Bundle {
             Ok(size) if size as u64 <= TEXT_LIMIT => self.bytes(name, entry, size)?,
             _ => return Err(told(&format!("takes {} bytes, expected at most {TEXT_LIMIT}", entry.size))),
         };
-        // Its length, a checksum of that, and the text. The checksum of all counts the length as four bytes.
+        // The length, its checksum, and the string. The checksum of the whole takes the length as four bytes.
         let (length, rest) = table::number(&stored).map_err(|problem| told(&problem))?;
         let text = rest.get(4..).filter(|text| text.len() as u64 == length);
         let text = text.ok_or_else(|| told("is longer or shorter than it says"))?;
@@ -127,7 +127,7 @@ impl Bundle {
         }
     }
 
-    /// The bytes of a tensor of values of `each` bytes.
+    /// The bytes of a tensor whose values have `each` bytes.
     fn array(&self, name: &str, entry: &BundleEntry, each: usize) -> Result<Vec<u8>> {
         let told = |what: &str| self.told(name, what);
         let expected = sides(entry)
@@ -143,7 +143,7 @@ impl Bundle {
         }
     }
 
-    /// The `size` bytes that stand at a tensor's place.
+    /// The `size` bytes at a tensor's place.
     fn bytes(&self, name: &str, entry: &BundleEntry, size: usize) -> Result<Vec<u8>> {
         let told = |what: &str| self.told(name, what);
         if !entry.slices.is_empty() {
@@ -167,12 +167,12 @@ impl Bundle {
         self.index.with_extension(format!("data-{number:05}-of-{:05}", self.shards))
     }
 
-    /// An error of one of its tensors.
+    /// An error about one of its tensors.
     fn told(&self, name: &str, what: &str) -> ExchangeError {
         ExchangeError::tensor(&self.index, name, what)
     }
 
-    /// An error of this checkpoint.
+    /// An error about this checkpoint.
     pub fn problem(&self, problem: String) -> ExchangeError {
         ExchangeError::weights(&self.index, problem)
     }
@@ -198,7 +198,7 @@ impl Source for Bundle {
     }
 }
 
-/// The sides of a tensor; none where one cannot be.
+/// The shape of a tensor; `None` if a dimension is invalid.
 fn sides(entry: &BundleEntry) -> Option<Vec<usize>> {
     let dimensions = entry.shape.iter().flat_map(|shape| &shape.dim);
     dimensions.map(|dimension| usize::try_from(dimension.size).ok()).collect()

@@ -1,4 +1,4 @@
-//! Where the checkpoint is that a path means.
+//! Finds the checkpoint that a path refers to.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -10,16 +10,16 @@ use super::table;
 use crate::{ExchangeError, Result};
 
 const INDEX: &str = ".index";
-/// The file in a folder of checkpoints that names the newest.
+/// The file in a folder of checkpoints that names the newest one.
 const NEWEST: &str = "checkpoint";
-/// Where a SavedModel has its checkpoint.
+/// The checkpoint within a SavedModel.
 const SAVED_MODEL: &str = "variables/variables.index";
 
-/// The index of the checkpoint that `path` means: the index itself, its name without `.index`, another file of the
-/// checkpoint, or a folder with one. None where it is none of these.
+/// The index of the checkpoint that `path` refers to: the index itself, its name without `.index`, another file of the
+/// checkpoint, or a folder with one. `None` if it is none of these.
 ///
 /// # Errors
-/// A folder of several checkpoints that does not say which, or of none.
+/// A folder of several checkpoints that does not name the newest, or of none.
 pub(in crate::import) fn index_of(path: &Path) -> Result<Option<PathBuf>> {
     if path.is_dir() {
         return in_folder(path).map(Some);
@@ -82,12 +82,12 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     Err(ExchangeError::weights(folder, problem))
 }
 
-/// What the file `checkpoint` names, whose first line is `model_checkpoint_path: "NAME"`.
+/// The checkpoint named by the file `checkpoint`, whose first line is `model_checkpoint_path: "NAME"`.
 fn newest(folder: &Path) -> Option<PathBuf> {
     let mut text = String::new();
     fs::File::open(folder.join(NEWEST)).ok()?.take(1 << 16).read_to_string(&mut text).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("model_checkpoint_path:"))?;
-    // Whole paths are those of the machine that wrote it.
+    // Absolute paths are those of the machine that wrote it.
     let name = Path::new(name.trim().trim_matches('"')).file_name()?;
     Some(with_index(&folder.join(name)))
 }

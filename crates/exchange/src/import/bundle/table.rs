@@ -1,20 +1,21 @@
-//! The table that a TensorBundle's index is: the format of LevelDB's `.ldb` files
-//! (`doc/table_format.md` there), without compression.
+//! The table format of a TensorBundle's index: that of LevelDB's `.ldb` files (`doc/table_format.md` there), without
+//! compression.
 //!
-//! Blocks of sorted keys and values, each block with a checksum; a block of the blocks' places; and at the end a
-//! footer that says where that is.
+//! It holds blocks of sorted keys and values, each block with a checksum; an index block of the blocks' places; and at
+//! the end a footer with the place of the index block.
 
 use simclr_train::checksum::masked_crc32c;
 
 /// Two places, padded to 40 bytes, and the magic number.
 const FOOTER: usize = 48;
 const MAGIC: u64 = 0xdb47_7524_8b80_fb57;
-/// What follows a block's contents: how they are compressed, and the checksum.
+/// The trailer of a block: its compression and the checksum.
 const TRAILER: usize = 5;
-/// Keys repeat what they begin with, so that a small file could hold long ones: more than this is no checkpoint's.
+/// The most bytes of all keys. Keys share prefixes, so a small file could hold very long ones; no checkpoint has so
+/// many.
 const KEY_LIMIT: usize = 1024;
 const ENTRIES_LIMIT: usize = 1 << 16;
-/// What is said of a tensor takes some 30 bytes, and as many for each part that it was saved in.
+/// The most bytes of a value. A tensor's entry takes some 30 bytes, and as many again for each of its slices.
 const VALUE_LIMIT: usize = 64 << 10;
 
 /// A key and its value.
@@ -30,13 +31,13 @@ pub(super) fn ends_as_table(end: &[u8]) -> bool {
 /// All keys and values of a table.
 ///
 /// # Errors
-/// What is damaged, in words.
+/// A description of the damage.
 pub(super) fn read(table: &[u8]) -> Result<Vec<Entry<'_>>> {
     if !ends_as_table(table) || table.len() < FOOTER {
         return Err("it does not end as the index of a checkpoint".to_owned());
     }
     let (blocks, footer) = table.split_at(table.len() - FOOTER);
-    // The first place is that of a block of nothing.
+    // The first place is that of an empty meta block.
     let mut places = Bytes(footer);
     let _metaindex = places.place()?;
     let mut entries = Vec::new();
@@ -44,7 +45,7 @@ pub(super) fn read(table: &[u8]) -> Result<Vec<Entry<'_>>> {
     for (_, place) in block(contents(blocks, places.place()?)?, ENTRIES_LIMIT)? {
         let left = ENTRIES_LIMIT - entries.len();
         let contents = contents(blocks, Bytes(place).place()?)?;
-        // Blocks that lie over one another could hold any number of times what the file does.
+        // Overlapping blocks could hold any multiple of the file's contents.
         held = held.saturating_add(contents.len());
         if held > blocks.len() {
             return Err("its blocks overlap".to_owned());
@@ -71,8 +72,7 @@ fn contents(blocks: &[u8], (offset, size): (usize, usize)) -> Result<&[u8]> {
 
 /// The keys and values of a block, `limit` at most.
 fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
-    // At the end: where keys begin that are written in full, and how many of these places there are. Only searches
-    // need them.
+    // The block ends with the offsets of its keys that are written in full, and their count. Only searches need them.
     let damaged = || "a block is damaged".to_owned();
     let (rest, count) = contents.split_last_chunk().ok_or_else(damaged)?;
     let restarts = size_of::<u32>().checked_mul(u32::from_le_bytes(*count) as usize);
@@ -94,10 +94,10 @@ fn block(contents: &[u8], limit: usize) -> Result<Vec<Entry<'_>>> {
     Ok(entries)
 }
 
-/// A number of seven bits a byte, the lowest first, and what follows it.
+/// A variable-length integer (seven bits a byte, lowest first), and the bytes after it.
 ///
 /// # Errors
-/// None that ends, in words.
+/// A description of an integer that does not end.
 pub(super) fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {
     let mut number = 0u64;
     for (place, byte) in bytes.iter().enumerate().take(10) {
@@ -109,7 +109,7 @@ pub(super) fn number(bytes: &[u8]) -> Result<(u64, &[u8])> {
     Err("it holds a number that does not end".to_owned())
 }
 
-/// What is left to read.
+/// The bytes still to be read.
 struct Bytes<'t>(&'t [u8]);
 
 impl<'t> Bytes<'t> {
@@ -119,14 +119,14 @@ impl<'t> Bytes<'t> {
         Ok(taken)
     }
 
-    /// A number that counts bytes.
+    /// An integer that counts bytes.
     fn length(&mut self) -> Result<usize> {
         let (number, left) = number(self.0)?;
         self.0 = left;
         usize::try_from(number).map_err(|_| "it holds a length beyond all memory".to_owned())
     }
 
-    /// Where a block begins, and how long its contents are.
+    /// The offset and length of a block.
     fn place(&mut self) -> Result<(usize, usize)> {
         Ok((self.length()?, self.length()?))
     }
@@ -146,7 +146,7 @@ mod tests {
         bytes
     }
 
-    /// A block's contents: keys that share nothing, and no places where they begin.
+    /// The contents of a block whose keys share no prefixes, without offsets of keys.
     fn block_of(entries: &[(&[u8], &[u8])]) -> Vec<u8> {
         let entry = |&(key, value): &(&[u8], &[u8])| {
             [&[0][..], &numbered(key.len()), &numbered(value.len()), key, value].concat()
@@ -154,7 +154,7 @@ mod tests {
         [entries.iter().flat_map(entry).collect(), vec![0; 4]].concat()
     }
 
-    /// A table of one block of data, which is listed `times` times.
+    /// A table with one data block, which the index lists `times` times.
     fn table_of(entries: &[(&[u8], &[u8])], times: usize) -> Vec<u8> {
         let mut table = Vec::new();
         let mut add = |contents: Vec<u8>| {

@@ -1,4 +1,4 @@
-//! The order in which the official code makes a network's layers.
+//! The order in which the official code creates a network's layers.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,15 @@ use simclr_train::config::EncoderName;
 
 use super::{CONV, ENCODER, NORM, number};
 
-/// What the convolutions of a network and its BatchNorms are called here, in the order in which they are made there.
+/// This program's names of a network's convolutions and BatchNorms, in the order in which the official code creates
+/// them.
 #[derive(Default)]
 pub(super) struct Layers {
     pub convolutions: Vec<String>,
     pub norms: Vec<String>,
 }
 
-/// Which kind of network it is.
+/// The kind of network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// One convolution before the blocks, and no selective kernels.
@@ -27,12 +28,12 @@ enum Kind {
 }
 
 impl Layers {
-    /// Those of the network that has as many as there are among these variables. Where shortcuts are known to be
-    /// `pooled` it is a ResNet-D; version 1 of TensorFlow does not tell that of a ResNet-18 or 34 with the stem for
-    /// small images, which is taken to be a standard one then.
+    /// The layers of the network that has as many as these variables. With `pooled` shortcuts it is a ResNet-D. Checkpoints
+    /// of TensorFlow 1 do not show this for a ResNet-18 or 34 with the stem for small images, which is then taken to be a
+    /// standard one.
     ///
     /// # Errors
-    /// Another number than any network here has, in words.
+    /// A description of a number of layers that no network of this program has.
     pub fn of(variables: &BTreeSet<&str>, pooled: bool) -> Result<Layers, String> {
         let first = format!("{ENCODER}{CONV}/kernel");
         if !variables.contains(first.as_str()) {
@@ -78,7 +79,7 @@ fn made(name: EncoderName, kind: Kind) -> Layers {
     for (stage, blocks) in (1..).zip(depth.blocks()) {
         for block in 0..blocks {
             let block_name = format!("layer{stage}.{block}");
-            // Every stage begins with a projection, which is made before the branch; behind a pool in a ResNet-D.
+            // Every stage begins with a projection, which is created before the branch; in a ResNet-D after a pool.
             if block == 0 {
                 let at = usize::from(is_selective);
                 layers.add(

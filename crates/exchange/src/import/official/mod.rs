@@ -1,9 +1,9 @@
 //! Checkpoints of the official code (google-research/simclr), under torchvision's names.
 //!
-//! Its layers are numbered as they are made: `conv2d`, `conv2d_1`, ..., and `batch_normalization` likewise, under
-//! `base_model`. First comes the stem, then block after block, of a block the shortcut's projection before the
-//! branch. The projection head is under `head_contrastive`, a classifier under `head_supervised`. What an optimiser
-//! keeps of a variable is called by the variable's name and one more word.
+//! Its layers are numbered in the order of their creation, under `base_model`: `conv2d`, `conv2d_1`, ..., and likewise
+//! `batch_normalization`. The stem comes first, then the blocks, and within a block the shortcut's projection before the
+//! branch. The projection head is under `head_contrastive`, a classifier under `head_supervised`. An optimiser's slot of
+//! a variable has the variable's name and one more word.
 
 mod layers;
 mod objects;
@@ -18,7 +18,7 @@ use super::weights::{Entry, Layout, Source};
 use crate::Result;
 use crate::trained::Facts;
 
-/// What the number of training's steps is called, by version 1 of TensorFlow and by 2.
+/// The name of the step counter in TensorFlow 1 and in TensorFlow 2.
 const STEPS: [&str; 2] = ["global_step", "global_step/.ATTRIBUTES/VARIABLE_VALUE"];
 const ENCODER: &str = "base_model/";
 const CONV: &str = "conv2d";
@@ -26,7 +26,7 @@ const NORM: &str = "batch_normalization";
 const HEAD: &str = "head_contrastive/";
 const CLASSIFIER: &str = "head_supervised/";
 
-/// What the values of layers are called there and here.
+/// Names of a layer's values, the official code's and this program's.
 const PARTS: [[&str; 2]; 6] = [
     ["kernel", "weight"],
     ["bias", "bias"],
@@ -36,13 +36,13 @@ const PARTS: [[&str; 2]; 6] = [
     ["moving_variance", "running_var"],
 ];
 
-/// Tensors by the names that they have here, and the names of those that have none.
+/// Tensors by this program's names, and the names of those that were left out.
 pub(super) struct Renamed {
     pub tensors: BTreeMap<String, Entry>,
     pub left_out: Vec<String>,
 }
 
-/// What the official code does, and a checkpoint need not tell.
+/// Facts that hold for all networks of the official code, which a checkpoint does not state.
 pub(super) fn facts(bundle: &Bundle) -> Facts {
     Facts {
         step: STEPS.iter().find_map(|name| bundle.whole(name)).unwrap_or(0),
@@ -52,10 +52,10 @@ pub(super) fn facts(bundle: &Bundle) -> Facts {
     }
 }
 
-/// Finds the names of the tensors of a checkpoint.
+/// Finds this program's names of a checkpoint's tensors.
 ///
 /// # Errors
-/// A checkpoint of another program, or of a network that there is not here.
+/// A checkpoint of another program, or of a network that this program does not have.
 pub(super) fn rename(bundle: &Bundle) -> Result<Renamed> {
     let objects::Told { names, pooled } = match bundle.text(objects::GRAPH)? {
         Some(graph) => objects::read(&graph).map_err(|problem| bundle.problem(problem))?,
@@ -73,9 +73,9 @@ pub(super) fn rename(bundle: &Bundle) -> Result<Renamed> {
         if name.starts_with(CLASSIFIER) {
             renamed.left_out.push(stored.clone());
         } else if name.starts_with(ENCODER) || name.starts_with(HEAD) {
-            // What has no name here keeps its own, which no network has: that is said then.
+            // A tensor without a name here keeps its own, which no network has, so that it is reported as unknown.
             let own = own.unwrap_or(name);
-            // The dense layers of gates are convolutions of single pixels there.
+            // The official code has convolutions of single pixels for the dense layers of gates.
             let sides = match sides[..] {
                 [1, 1, inputs, outputs] if own.contains(".attn.") => &[inputs, outputs][..],
                 _ => sides,
@@ -86,7 +86,7 @@ pub(super) fn rename(bundle: &Bundle) -> Result<Renamed> {
     Ok(renamed)
 }
 
-/// What a tensor of the encoder is called here.
+/// This program's name of a tensor of the encoder.
 fn encoder_name(name: &str, layers: &Layers) -> Option<String> {
     let (layer, part) = name.strip_prefix(ENCODER)?.split_once('/')?;
     let name = match (number(layer, CONV), number(layer, NORM)) {
@@ -96,7 +96,7 @@ fn encoder_name(name: &str, layers: &Layers) -> Option<String> {
     Some(format!("{name}.{}", own_part(part)?))
 }
 
-/// What a tensor of the projection head is called here.
+/// This program's name of a tensor of the projection head.
 fn head_name(name: &str) -> Option<String> {
     let mut parts = name.strip_prefix(HEAD)?.splitn(3, '/');
     let (scope, layer, part) = (parts.next()?, parts.next()?, own_part(parts.next()?)?);
@@ -108,7 +108,7 @@ fn head_name(name: &str) -> Option<String> {
     }
 }
 
-/// Which of the layers of a kind is called so: `conv2d` is 0, `conv2d_1` is 1.
+/// The number of a layer among those of its kind: `conv2d` is 0, `conv2d_1` is 1.
 fn number(name: &str, kind: &str) -> Option<usize> {
     match name.strip_prefix(kind)? {
         "" => Some(0),
@@ -120,7 +120,7 @@ fn own_part(part: &str) -> Option<&'static str> {
     PARTS.iter().find(|[theirs, _]| *theirs == part).map(|[_, ours]| *ours)
 }
 
-/// Whether an optimiser keeps this beside a variable: `VARIABLE/Momentum` and the like.
+/// Whether this is an optimiser's slot of a variable, such as `VARIABLE/Momentum`.
 fn is_slot(name: &str, all: &BTreeMap<String, Vec<usize>>) -> bool {
     name.rsplit_once('/').is_some_and(|(variable, _)| all.contains_key(variable))
 }

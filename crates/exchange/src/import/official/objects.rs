@@ -1,8 +1,8 @@
-//! The names that TensorFlow 2 gives variables, as those of version 1.
+//! Translates TensorFlow 2's names of variables to those of version 1.
 //!
-//! There a checkpoint has a graph of objects: a variable is where attributes and places in lists lead from the
-//! root, and what stands in the index is one of the ways there, not always the one by the official code's
-//! attributes (`model.resnet_model.block_groups[0]...`).
+//! A TensorFlow 2 checkpoint has a graph of objects: attributes and list indices lead from the root to each variable. The
+//! name in the index is one of the paths to it, not always the one through the official code's attributes
+//! (`model.resnet_model.block_groups[0]...`).
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use prost::Message;
 
 use super::{CLASSIFIER, CONV, ENCODER, HEAD, NORM};
 
-/// Where a checkpoint has the graph.
+/// The name under which a checkpoint stores the graph.
 pub(super) const GRAPH: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
 
-/// Attributes on the way to a layer, in the order in which the layers are made that they hold.
+/// Attributes on the path to a layer, in the order in which the layers that they hold are created.
 const ATTRIBUTES: [&str; 21] = [
     "initial_conv_relu_max_pool",
     "block_groups",
@@ -37,12 +37,12 @@ const ATTRIBUTES: [&str; 21] = [
     "dense",
     "bn_relu",
 ];
-/// Of these, the lists of a shortcut's layers: a convolution and its BatchNorm, with pools before them in a ResNet-D.
+/// Those among them that list a shortcut's layers: a convolution and its BatchNorm, in a ResNet-D after pools.
 const SHORTCUTS: [&str; 2] = ["projection_layers", "shortcut_layers"];
 const PLAIN_SHORTCUT: usize = 2;
 /// A layer's variables.
 const PARTS: [&str; 6] = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"];
-/// Steps over the graph: those of a ResNet-18 are some 250, and what leads in a circle must end.
+/// The most steps over the graph, so that cycles end; a ResNet-18 takes some 250.
 const STEPS: usize = 1 << 16;
 const DEPTH: usize = 16;
 
@@ -57,7 +57,7 @@ struct ObjectGraph {
 struct Object {
     #[prost(message, repeated, tag = "1")]
     children: Vec<Reference>,
-    /// What a variable has: one of these.
+    /// A variable has exactly one attribute.
     #[prost(message, repeated, tag = "2")]
     attributes: Vec<SerializedTensor>,
 }
@@ -76,23 +76,23 @@ struct SerializedTensor {
     checkpoint_key: String,
 }
 
-/// The variables of a layer: what each is called in it, and in the checkpoint.
+/// The variables of a layer, each with its name within the layer and in the checkpoint.
 type Layer = Vec<(&'static str, String)>;
 
-/// What a graph tells of a checkpoint.
+/// What a graph says about a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// What variables are called in version 1, by their names in the checkpoint.
+    /// Version 1's names of variables, by their names in the checkpoint.
     pub names: BTreeMap<String, String>,
-    /// Whether shortcuts begin with a pool. In a network without gates and with the stem for small images no
-    /// variable shows that.
+    /// Whether shortcuts begin with a pool. In a network without gates and with the stem for small images, no variable
+    /// shows this.
     pub pooled: bool,
 }
 
 /// Reads a graph.
 ///
 /// # Errors
-/// One that is damaged, in words.
+/// A description of a damaged graph.
 pub(super) fn read(graph: &[u8]) -> Result<Told, String> {
     let damaged = |what: String| format!("its `{GRAPH}` is damaged: {what}");
     let graph = ObjectGraph::decode(graph).map_err(|error| damaged(error.to_string()))?;
@@ -118,7 +118,7 @@ pub(super) fn read(graph: &[u8]) -> Result<Told, String> {
         names.extend(layer.into_iter().map(|(part, key)| (key, format!("{ENCODER}{name}/{part}"))));
     }
     for (path, layer) in walk("_projection_head")?.layers {
-        // The list is what comes first, and the place in it second.
+        // First the list, then the index in it.
         let index = path.get(1).copied().unwrap_or(0);
         let kind = if is_norm(&layer) { NORM } else { "dense" };
         names.extend(layer.into_iter().map(|(part, key)| (key, format!("{HEAD}nl_{index}/{kind}/{part}"))));
@@ -144,7 +144,7 @@ impl ObjectGraph {
 struct Walk<'g> {
     graph: &'g ObjectGraph,
     steps: usize,
-    /// By the ways to them, as numbers that are in order.
+    /// By the paths to them, as numbers that sort in the order of creation.
     layers: BTreeMap<Vec<usize>, Layer>,
     /// Whether a shortcut with more layers than [`PLAIN_SHORTCUT`] was among them.
     pooled: bool,
@@ -152,7 +152,7 @@ struct Walk<'g> {
 
 impl Walk<'_> {
     fn visit(&mut self, object: &Object, path: &mut Vec<usize>) -> Result<(), String> {
-        // Before any is looked at: an object that has many may be come to often.
+        // Counted before any child is visited: an object with many children may be reached often.
         self.steps = self.steps.saturating_add(object.children.len());
         if self.steps > STEPS || path.len() > DEPTH {
             return Err("it leads in circles".to_owned());
@@ -205,7 +205,7 @@ mod tests {
         let graph = vec![
             object(&[(1, "model")], ""),
             object(&[(2, "resnet_model")], ""),
-            // The second list is met first; what leads nowhere, or to what no layer is made of, is passed by.
+            // The second list is met first. Children that lead nowhere, or not to a layer, are skipped.
             object(&[(3, "block_groups"), (4, "initial_conv_relu_max_pool"), (77, "bn"), (2, "layer-0")], ""),
             object(&[(5, "0")], ""),
             object(&[(6, "0")], ""),
