@@ -1,5 +1,5 @@
-//! Files that spare work the next time, in the user's cache folder. A cache that cannot be written or read is no
-//! error: the work is done again.
+//! Results kept as files in the user's cache folder. A cache that cannot be written or read is not an error: the
+//! work is done again.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8] = b"simclr cache 1\n";
 const SUM: usize = 16;
 
-/// The folder, if the environment says where caches are.
+/// This program's cache folder, if the environment says where caches are.
 pub(crate) fn folder() -> Option<PathBuf> {
     folder_from(|name| std::env::var_os(name))
 }
@@ -20,7 +20,7 @@ fn folder_from(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(caches.join("simclr"))
 }
 
-/// FNV-1a of 128 bits over parts, each with its length, so that no two lists of parts are confused.
+/// 128-bit FNV-1a over parts, each preceded by its length so that different lists of parts hash differently.
 pub(crate) fn fingerprint(parts: &[&[u8]]) -> u128 {
     let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
     let mut add = |bytes: &[u8]| {
@@ -35,7 +35,7 @@ pub(crate) fn fingerprint(parts: &[&[u8]]) -> u128 {
     hash
 }
 
-/// What was stored under a name, if it is there and whole.
+/// Returns the bytes stored under a name, or `None` if the file is missing or damaged.
 pub(crate) fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     let bytes = fs::read(folder.join(name)).ok()?;
     let rest = bytes.strip_prefix(MAGIC)?;
@@ -43,8 +43,8 @@ pub(crate) fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     (sum == fingerprint(&[payload]).to_le_bytes()).then(|| payload.to_vec())
 }
 
-/// Stores bytes under a name: whole, or not at all. What is there already stays, so that of several processes that
-/// look for the same all go on with what the first has found.
+/// Stores bytes under a name, completely or not at all. An intact file that is already there stays, so that of
+/// several processes that compute the same result all use that of the first.
 pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
     let fresh = folder.join(format!("{name}.{}.tmp", std::process::id()));
     let written = fs::create_dir_all(folder).and_then(|()| {
@@ -54,51 +54,51 @@ pub(crate) fn write(folder: &Path, name: &str, payload: &[u8]) {
         file.write_all(payload)?;
         let place = folder.join(name);
         match fs::hard_link(&fresh, &place) {
-            // Damaged, or the folder knows no links.
+            // The existing file is damaged, or the file system has no hard links.
             Err(_) if read(folder, name).is_none() => fs::rename(&fresh, place),
             _ => fs::remove_file(&fresh),
         }
     });
     if written.is_err() {
-        // Nothing to spare next time, then.
+        // The work will be done again next time.
         let _ = fs::remove_file(&fresh);
     }
 }
 
-/// What was found by trying, which holds for one machine: a folder of files, or nothing where there is no folder.
+/// Results of trials that hold for one machine: a folder of files, or nothing where there is no cache folder.
 pub(crate) struct Remembered {
     folder: Option<PathBuf>,
     machine: String,
 }
 
 impl Remembered {
-    /// What is in a folder of the cache that is true of `machine`: the libraries that were used, with their versions,
-    /// and the GPU.
+    /// The results in a folder of the cache that hold for `machine`, a text that names the libraries used, with their
+    /// versions, and the GPU.
     pub(crate) fn new(cache: Option<&Path>, folder: &str, machine: String) -> Remembered {
         Remembered { folder: cache.map(|cache| cache.join(folder)), machine }
     }
 
-    /// What it is true of.
+    /// The machine that the results hold for.
     pub(crate) fn machine(&self) -> &str {
         &self.machine
     }
 
-    /// What was found for a key.
+    /// The result stored for a key.
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         read(self.folder.as_ref()?, &self.name(key))
     }
 
-    /// Remembers what was found for a key, unless another process has found something meanwhile, which stays.
+    /// Stores the result for a key, unless another process has stored one meanwhile, which stays.
     pub(crate) fn put(&self, key: &str, payload: &[u8]) {
         if let Some(folder) = &self.folder {
             write(folder, &self.name(key), payload);
         }
     }
 
-    /// Makes room for something else where what is there is of no use any more.
+    /// Removes the result for a key once it is of no use, so that [`Remembered::put`] can store another.
     pub(crate) fn forget(&self, key: &str) {
         if let Some(folder) = &self.folder {
-            // What cannot be removed stays, and is found to be of no use again.
+            // A file that cannot be removed stays, and will be rejected again.
             let _ = fs::remove_file(folder.join(self.name(key)));
         }
     }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(one.get("key").as_deref(), Some(&b"payload"[..]));
         assert_eq!(of("one").get("key").as_deref(), Some(&b"payload"[..]));
         assert_eq!((one.get("another"), other.get("key")), (None, None));
-        // The name that such a file has had from the beginning.
+        // The naming scheme must not change, or existing caches are lost.
         assert!(dir.path().join("a").join(format!("{:032x}", fingerprint(&[b"one key"]))).exists());
         one.forget("key");
         assert_eq!(one.get("key"), None);

@@ -1,4 +1,4 @@
-//! Kernels compiled by NVRTC when they are first needed, and kept on disk by all that they depend on.
+//! Kernels compiled by NVRTC when first needed, and cached on disk under a hash of everything that they depend on.
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ pub type Capability = (u32, u32);
 #[derive(Debug)]
 pub struct Compiler {
     version: (i32, i32),
-    /// Compute capabilities that it knows, as 10 major + minor.
+    /// Compute capabilities that NVRTC can compile for, as 10 major + minor.
     known: Vec<u32>,
     folder: Option<PathBuf>,
 }
 
-/// A compiled program, as the driver loads it: machine code, or PTX for GPUs newer than the compiler.
+/// A compiled program in the form that the driver loads: machine code, or PTX for GPUs newer than the compiler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// The bytes; PTX ends in a zero.
     pub bytes: Vec<u8>,
-    /// What the compiler remarked; empty where it had nothing to say, or the cache was asked.
+    /// The compiler's log; empty where it had no remarks, or the image came from the cache.
     pub log: String,
 }
 
@@ -37,11 +37,11 @@ impl Compiler {
     /// Loads NVRTC. Compiled kernels are kept in the user's cache folder.
     ///
     /// # Errors
-    /// [`CudaError::Missing`] or [`CudaError::Load`] where it cannot be had.
+    /// [`CudaError::Missing`] or [`CudaError::Load`] where NVRTC is not found or cannot be loaded.
     pub fn new(libraries: &Libraries) -> Result<Compiler> {
         libraries.load(Library::Nvrtc)?;
         let (mut major, mut minor, mut count) = (0, 0, 0);
-        // SAFETY: NVRTC is loaded; it writes two numbers, then one, then as many as it said.
+        // SAFETY: NVRTC is loaded; it writes two numbers, then a count, then that many numbers.
         let known = unsafe {
             let asked = failed("asking for the compiler's version");
             sys::nvrtcVersion(&mut major, &mut minor).result().map_err(&asked)?;
@@ -57,21 +57,21 @@ impl Compiler {
         })
     }
 
-    /// The same with another cache folder, or none.
+    /// Replaces the cache folder; `None` disables the cache.
     pub fn with_cache(self, folder: Option<PathBuf>) -> Compiler {
         Compiler { folder, ..self }
     }
 
-    /// Its version, major and minor.
+    /// The version of NVRTC, major and minor.
     pub fn version(&self) -> (i32, i32) {
         self.version
     }
 
-    /// A program for GPUs of a compute capability, from the cache if it is there.
+    /// Compiles a program for GPUs of a compute capability, or takes it from the cache.
     ///
     /// # Errors
-    /// [`CudaError::Call`] where it does not compile, with the compiler's words, or where the GPU is too old for
-    /// this compiler.
+    /// [`CudaError::Call`] where it does not compile, with the compiler's log, or where the GPU is too old for this
+    /// compiler.
     pub fn compile(&self, program: Program, capability: Capability) -> Result<Image> {
         let architecture = self.architecture(capability)?;
         let source = program.source();
@@ -91,7 +91,7 @@ impl Compiler {
         Ok(image)
     }
 
-    /// The architecture to compile for: that of the GPU, or where the compiler does not know it, the newest before it.
+    /// The architecture to compile for: the GPU's, or the newest older one where the compiler does not know the GPU's.
     fn architecture(&self, (major, minor): Capability) -> Result<String> {
         let wanted = 10 * major + minor;
         if self.known.contains(&wanted) {
@@ -101,7 +101,7 @@ impl Compiler {
         before.map(|number| format!("compute_{number}")).ok_or_else(|| CudaError::Call {
             what: "compiling kernels",
             reason: format!(
-                "NVRTC {}.{} no longer knows GPUs of compute capability {major}.{minor}; an older one does",
+                "NVRTC {}.{} no longer supports GPUs of compute capability {major}.{minor}; an older NVRTC does",
                 self.version.0, self.version.1
             ),
         })
@@ -121,7 +121,7 @@ struct Handle(sys::nvrtcProgram);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: the program was created and is destroyed once, here. There is nobody to tell a failure.
+        // SAFETY: the program was created and is destroyed once, here. A failure cannot be reported from a drop.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
@@ -143,7 +143,7 @@ fn translate(program: Program, source: &str, options: &[String], machine_code: b
     let taking = failed("taking compiled kernels");
     let bytes = if machine_code {
         let mut size = 0;
-        // SAFETY: the program is compiled; NVRTC writes its size, then as many bytes.
+        // SAFETY: the program is compiled; NVRTC writes its size, then that many bytes.
         unsafe {
             sys::nvrtcGetCUBINSize(handle.0, &mut size).result().map_err(&taking)?;
             let mut bytes = vec![0u8; size];
@@ -158,7 +158,7 @@ fn translate(program: Program, source: &str, options: &[String], machine_code: b
     Ok(Image { bytes, log })
 }
 
-/// A text that ends in a zero.
+/// Decodes a text that ends in a zero.
 fn words(text: &[c_char]) -> String {
     let bytes: Vec<u8> = text.iter().map(|&c| c as u8).collect();
     let text = CStr::from_bytes_until_nul(&bytes).map(CStr::to_string_lossy).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Division by numbers that are the same for a whole launch.
+//! Division by numbers that are constant throughout a launch.
 
-/// `Divisor` of `common.cuh`: kernels divide by it with one product and a shift in place of some twenty instructions.
+/// `Divisor` of `common.cuh`: kernels divide by it with one product and a shift instead of some twenty instructions.
 ///
 /// With l = ceil(log2 value), factor = floor(2^(31 + l) / value) + 1 exceeds 2^(31 + l) / value by less than 2^l /
 /// value, so that the quotient of n < 2^31 is too large by less than 1 / value, which rounding down removes (T.

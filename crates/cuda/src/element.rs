@@ -2,29 +2,28 @@
 
 use half::{bf16, f16};
 
-/// A type of activations and their gradients on a device: f32, or a 16-bit float. Arithmetic is in f32 whatever the
-/// type.
+/// A type of activations and their gradients on a device: f32, or a 16-bit float. Arithmetic is in f32 for all types.
 pub trait Element: Copy + Default + Send + Sync + 'static + private::Sealed {
-    /// Which it is.
+    /// The type as a value.
     const TYPE: ElementType;
 }
 
-/// The types.
+/// The element types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ElementType {
     /// 32-bit IEEE floats.
     F32,
-    /// The upper halves of these.
+    /// bfloat16, the upper half of an f32.
     Bf16,
     /// 16-bit IEEE floats.
     F16,
 }
 
 impl ElementType {
-    /// All of them.
+    /// All element types.
     pub const ALL: [ElementType; 3] = [ElementType::F32, ElementType::Bf16, ElementType::F16];
 
-    /// Its name in the kernels' sources.
+    /// The type's name in the kernels' sources.
     pub fn name(self) -> &'static str {
         match self {
             ElementType::F32 => "float",
@@ -33,7 +32,7 @@ impl ElementType {
         }
     }
 
-    /// Bytes of a value.
+    /// The size of a value in bytes.
     pub fn size(self) -> usize {
         match self {
             ElementType::F32 => 4,
@@ -41,17 +40,17 @@ impl ElementType {
         }
     }
 
-    /// Values in 16 bytes, which kernels read at once.
+    /// The number of values in 16 bytes, the widest read of a thread.
     pub fn width(self) -> usize {
         16 / self.size()
     }
 
-    /// Values that kernels read at once from rows of `channels`.
+    /// The number of values that a thread reads together from rows of `channels`.
     pub(crate) fn pack_width(self, channels: usize) -> usize {
         if channels.is_multiple_of(self.width()) { self.width() } else { 1 }
     }
 
-    /// How many such packs a row has.
+    /// The number of such packs in a row.
     pub(crate) fn packs(self, channels: usize) -> usize {
         channels / self.pack_width(channels)
     }

@@ -1,21 +1,21 @@
-//! What NVIDIA's libraries read from the environment.
+//! Environment variables that NVIDIA's libraries read.
 
-/// What NCCL is to do unless the environment says otherwise.
+/// Settings of NCCL that apply unless the environment overrides them.
 ///
-/// It may not map what a captured step exchanges into other GPUs: it takes buffers to be whole allocations, ours
-/// are pieces of a range that grows as it is mapped, and such replays hang. It connects when a group is joined,
-/// where others are waited for with care, and not in the first exchange. And sums are not left to NVSwitch, which
-/// adds in another order each time.
+/// `NCCL_GRAPH_REGISTER=0`: NCCL must not map the buffers of a captured step into other GPUs. It takes them for
+/// whole allocations, but ours are pieces of a range that grows as it is mapped, and such replays hang.
+/// `NCCL_RUNTIME_CONNECT=0`: GPUs connect when a group is joined, where waiting for the others is bounded, not in
+/// the first exchange. `NCCL_NVLS_ENABLE=0`: NVSwitch must not compute sums, since its order of addition varies.
 pub const NCCL_SETTINGS: [(&str, &str); 3] =
     [("NCCL_GRAPH_REGISTER", "0"), ("NCCL_RUNTIME_CONNECT", "0"), ("NCCL_NVLS_ENABLE", "0")];
 
-/// Sets in the environment what training on several GPUs needs of NCCL, where it is not set already. Does nothing
-/// once the process has another thread, which could be reading the environment: call it first of all.
+/// Sets [`NCCL_SETTINGS`], which training on several GPUs needs, where the environment does not set them already.
+/// Does nothing once the process has another thread, which could be reading the environment: call it first of all.
 pub fn settle_environment() {
     if cfg!(feature = "cuda") && is_only_thread() {
         for (name, value) in NCCL_SETTINGS.iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
-            // SAFETY: no other thread exists that could read or write the environment meanwhile, as was just seen;
-            // only another one could begin one.
+            // SAFETY: the check above found no other thread that could read or write the environment meanwhile, and
+            // only another thread could have started one since.
             unsafe { std::env::set_var(name, value) };
         }
     }
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn other_threads_are_seen() {
-        // Tests run on a thread beside the first.
+        // The test harness runs tests on threads other than the main one.
         assert!(!is_only_thread());
         let now = || NCCL_SETTINGS.map(|(name, _)| std::env::var_os(name));
         let before = now();

@@ -1,71 +1,71 @@
-//! What can go wrong with a GPU.
+//! Errors of the GPU, its driver and its libraries.
 
 use std::path::PathBuf;
 
-/// What every fallible function of this crate returns.
+/// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, CudaError>;
 
-/// An error of the driver, of a library, or of their absence.
+/// An error of the driver or of a library, or a missing library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
-    /// A library is not on this machine.
+    /// A library was not found on this machine.
     #[error("{library} was not found ({names}): {gives}; {remedy}")]
     Missing {
         /// Its name.
         library: &'static str,
         /// The file names that were looked for.
         names: String,
-        /// What it would give.
+        /// What the program needs it for.
         gives: &'static str,
-        /// Where it comes from.
+        /// How to install it.
         remedy: &'static str,
     },
-    /// A library is there but cannot be loaded.
+    /// A library was found but cannot be loaded.
     #[error("cannot load {path}: {reason}")]
     Load {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error message.
         reason: String,
     },
     /// A call of the driver or of a library failed.
     #[error("{what} failed: {reason}")]
     Call {
-        /// What was asked for.
+        /// The operation that was attempted.
         what: &'static str,
-        /// What was answered.
+        /// The error that was returned.
         reason: String,
     },
-    /// Slices whose lengths do not belong together.
+    /// Slices whose lengths do not match each other or the geometry.
     #[error("{kernel}: {what}")]
     Lengths {
-        /// What was asked for.
+        /// The kernel or operation.
         kernel: &'static str,
         /// What is wrong.
         what: String,
     },
-    /// The GPU has not as much memory.
+    /// The GPU is out of memory.
     #[error(
-        "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); a smaller batch takes less, and \
-         what else uses the GPU may leave more",
+        "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); use a smaller batch, or stop other \
+         programs that use this GPU",
         gigabytes(*wanted),
         gigabytes(*live),
         gigabytes(*held)
     )]
     OutOfMemory {
-        /// What was asked for, in bytes.
+        /// The size of the failed allocation, in bytes.
         wanted: usize,
-        /// In buffers that are alive.
+        /// Bytes in live buffers.
         live: usize,
-        /// Obtained from the driver.
+        /// Bytes obtained from the driver.
         held: usize,
-        /// What the driver says.
+        /// The driver's error message.
         reason: String,
     },
 }
 
-/// Bytes as people read them.
+/// Formats a number of bytes for messages.
 fn gigabytes(bytes: usize) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }

@@ -7,38 +7,38 @@ use crate::Libraries;
 pub struct Gpu {
     /// Its name, such as "NVIDIA H200".
     pub name: String,
-    /// Its compute capability, major and minor, where the driver could be asked.
+    /// Its compute capability, major and minor, where the driver could be queried.
     pub compute_capability: Option<(u32, u32)>,
-    /// Its memory in bytes, where the driver could be asked.
+    /// Its memory in bytes, where the driver could be queried.
     pub memory: Option<u64>,
 }
 
 impl Gpu {
-    /// What a GPU needs at least: earlier ones do not multiply bf16.
+    /// The lowest compute capability that works: earlier GPUs cannot multiply bf16.
     pub const LEAST_CAPABILITY: (u32, u32) = (8, 0);
 
-    /// Whether it is known to be too old.
+    /// Whether the GPU is known to be too old.
     pub fn is_too_old(&self) -> bool {
         self.compute_capability.is_some_and(|found| found < Gpu::LEAST_CAPABILITY)
     }
 }
 
-/// What the machine has.
+/// The GPUs of this machine and its driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gpus {
     /// The GPUs, by number.
     pub gpus: Vec<Gpu>,
     /// The version of the kernel's driver, such as "570.86.15".
     pub driver: Option<String>,
-    /// The newest CUDA that the driver serves, such as "12.8", where it could be asked.
+    /// The newest CUDA version that the driver supports, such as "12.8", where it could be queried.
     pub cuda: Option<String>,
     /// Why no GPU can be used, where none can.
     pub problem: Option<String>,
 }
 
 impl Gpus {
-    /// Looks for GPUs: asks the driver where the program was built with the feature `cuda`, and else reads what the
-    /// kernel lists.
+    /// Looks for GPUs: queries the driver where the program was built with the feature `cuda`, and otherwise reads
+    /// the files of the kernel's driver.
     pub fn find(libraries: &Libraries) -> Gpus {
         let mut found = Gpus { driver: listed::driver(), ..Gpus::default() };
         match asked::gpus(libraries, &mut found) {
@@ -52,7 +52,7 @@ impl Gpus {
     }
 }
 
-/// What the kernel's driver lists in files.
+/// Facts that the kernel's driver lists in files.
 mod listed {
     use std::fs;
     use std::path::Path;
@@ -71,7 +71,7 @@ mod listed {
         texts.filter_map(|text| model(&text)).collect()
     }
 
-    /// "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu ..."
+    /// Parses "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu ...".
     pub(super) fn version(text: &str) -> Option<String> {
         let line = text.lines().find(|line| line.contains("NVRM version"))?;
         let numbers =

@@ -1,4 +1,4 @@
-//! How kernels are started, on a GPU or on what stands in for one.
+//! Launching kernels, on a GPU or on a stand-in for one.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -8,21 +8,21 @@ use crate::{CudaError, Program, Result, Slice, SliceMut};
 
 /// A kernel with its grid and arguments.
 pub struct Launch<'a> {
-    /// Where the kernel is.
+    /// The program that contains the kernel.
     pub program: Program,
-    /// Its name.
+    /// The kernel's name.
     pub kernel: &'static str,
-    /// Blocks in each direction.
+    /// Blocks in each dimension.
     pub grid: [u32; 3],
-    /// Threads of a block, in one direction.
+    /// Threads of a block, which has one dimension.
     pub block: u32,
-    /// Its arguments, in their order.
+    /// The arguments, in the kernel's order.
     pub arguments: &'a [&'a dyn Argument],
 }
 
-/// A value that is handed to a kernel as it lies in memory.
+/// A value that is passed to a kernel as its bytes in memory.
 pub trait Argument {
-    /// Where it lies.
+    /// The address of the value on the host.
     fn address(&self) -> *const c_void;
 }
 
@@ -35,31 +35,31 @@ impl<T: Copy> Argument for T {
 /// Runs kernels in order: each begins when those before it have ended.
 ///
 /// # Safety
-/// [`Launcher::launch`] must run exactly the kernel asked for and touch no memory that it would not; memory of
-/// [`Launcher::scratch`] and [`Launcher::upload`] must be as long as was asked for, begin at a multiple of 256 and
-/// stay until launches that were made before it was dropped have ended.
+/// [`Launcher::launch`] must run exactly the kernel asked for and touch no memory that the kernel would not. Memory
+/// from [`Launcher::scratch`] and [`Launcher::upload`] must have the requested length, begin at a multiple of 256 and
+/// stay valid until all launches made before it was dropped have ended.
 pub unsafe trait Launcher {
     /// Starts a kernel.
     ///
     /// # Safety
-    /// The arguments must be those of the kernel, in their order and of their types, and every memory that it reads
-    /// or writes must be there and lent to the caller as the kernel uses it.
+    /// The arguments must match the kernel's parameters in order and type, and all memory that it reads or writes
+    /// must exist and be borrowed by the caller: exclusively where the kernel writes, shared where it only reads.
     unsafe fn launch(&self, launch: &Launch) -> Result<()>;
 
-    /// Memory for what one kernel leaves to the next. What it holds is arbitrary.
+    /// Memory for what one kernel leaves to the next. Its initial contents are arbitrary.
     fn scratch(&self, bytes: usize) -> Result<Box<dyn Memory>>;
 
     /// Memory that holds a copy of `bytes` when the next kernel runs.
     fn upload(&self, bytes: &[u8]) -> Result<Box<dyn Memory>>;
 }
 
-/// A stretch of a device's memory, owned.
+/// An owned range of a device's memory.
 pub trait Memory: fmt::Debug {
-    /// Where it begins.
+    /// The device address of its first byte.
     fn address(&self) -> u64;
 }
 
-/// Memory for so many values of `T` between two kernels.
+/// Memory for a number of values of `T` that one kernel leaves to the next.
 #[derive(Debug)]
 pub(crate) struct Scratch<T> {
     memory: Box<dyn Memory>,
@@ -69,7 +69,7 @@ pub(crate) struct Scratch<T> {
 
 impl<T> Scratch<T> {
     pub fn new(gpu: &dyn Launcher, len: usize) -> Result<Scratch<T>> {
-        // No device has as much as does not fit into a `usize`.
+        // A saturated size fails: no device has that much memory.
         let memory = gpu.scratch(len.saturating_mul(size_of::<T>()))?;
         Ok(Scratch { memory, len, of: PhantomData })
     }
@@ -78,19 +78,21 @@ impl<T> Scratch<T> {
         self.memory.address()
     }
 
-    /// Its values. Kernels that are launched from here write them before they read them.
+    /// The values, to be written. The kernels of this crate write them before they read them.
     pub fn as_mut(&mut self) -> SliceMut<'_, T> {
-        // SAFETY: the memory was made for so many values of this type and is borrowed exclusively.
+        // SAFETY: the memory was allocated for `len` values of this type and is borrowed exclusively.
         unsafe { SliceMut::from_raw(self.memory.address(), self.len) }
     }
 
     pub fn as_ref(&self) -> Slice<'_, T> {
-        // SAFETY: the memory was made for so many values of this type; callers launch what writes them first.
+        // SAFETY: the memory was allocated for `len` values of this type; callers first launch a kernel that writes
+        // them.
         unsafe { Slice::from_raw(self.memory.address(), self.len) }
     }
 }
 
-/// Values as a launch takes them. They live as long as what `let` binds: the borrow checker sees to it.
+/// Builds a launch's arguments from values. Temporaries among them live as long as the `let` binding, as the borrow
+/// checker ensures.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => { &[$(&$value as &dyn crate::launcher::Argument),*] };
 }
@@ -99,21 +101,21 @@ pub(crate) use arguments;
 /// Threads of most blocks.
 pub(crate) const BLOCK: u32 = 256;
 
-/// A grid of blocks of [`BLOCK`] threads for so many shares of a pass, of which each thread does several: what it
-/// has read once for the first serves the others.
+/// A grid of blocks of [`BLOCK`] threads for a pass of `shares` work items, of which each thread does several: what
+/// it reads once for the first serves the others.
 pub(crate) fn grid(shares: usize) -> [u32; 3] {
     const EACH: usize = 4;
     const MOST: usize = 8192;
     [shares.div_ceil(EACH * BLOCK as usize).clamp(1, MOST) as u32, 1, 1]
 }
 
-/// A grid with a thread for each of so many.
+/// A grid of at least `threads` threads.
 pub(crate) fn exact_grid(kernel: &'static str, threads: usize) -> Result<[u32; 3]> {
     Ok([fits(kernel, threads.div_ceil(BLOCK as usize))?, 1, 1])
 }
 
-/// A grid with a thread for each of so many shares of every image: images lie along the second direction, where a
-/// block may have to do several.
+/// A grid with a thread for each of the `shares` work items of every image. Images lie along the second dimension,
+/// where a block may have to do several.
 pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> Result<[u32; 3]> {
     const MOST: usize = 65_535;
     fits_image(kernel, shares)?;
@@ -121,17 +123,17 @@ pub(crate) fn image_grid(kernel: &'static str, batch: usize, shares: usize) -> R
     Ok([blocks.max(1), batch.clamp(1, MOST) as u32, 1])
 }
 
-/// A count of values or threads of one image, as kernels take it: within an image they count in 32 bits and divide
-/// by `Divisor`s, from image to image they count in 64 bits.
+/// Checks a count of values or threads of one image, and returns it as kernels take it: they count in 32 bits and
+/// divide by `Divisor`s within an image, and count in 64 bits across images.
 pub(crate) fn fits_image(kernel: &'static str, count: usize) -> Result<u32> {
-    // These are whole blocks: no thread of the last one has a number that a `Divisor` does not divide.
+    // A whole number of blocks, so that even the last thread's number is below 2^31, as `Divisor` requires.
     const MOST: usize = 1 << 31;
     let what = || format!("{count} is more than it can count, which is {MOST}");
     expect(kernel, count <= MOST, what)?;
     Ok(count as u32)
 }
 
-/// A count as kernels take it.
+/// Checks a count, and returns it as kernels take it.
 pub(crate) fn fits(kernel: &'static str, count: usize) -> Result<u32> {
     // Indices are doubled and tripled in 32 bits.
     if count < 1 << 30 {
@@ -140,12 +142,12 @@ pub(crate) fn fits(kernel: &'static str, count: usize) -> Result<u32> {
     Err(CudaError::Lengths { kernel, what: format!("{count} is more than it can count") })
 }
 
-/// Refuses lengths that do not belong together.
+/// Returns a `Lengths` error unless `holds`.
 pub(crate) fn expect(kernel: &'static str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(CudaError::Lengths { kernel, what: what() }) }
 }
 
-/// Refuses a slice that is not `expected` values long.
+/// Returns a `Lengths` error unless a slice is `expected` values long.
 pub(crate) fn expect_len(kernel: &'static str, name: &str, len: usize, expected: usize) -> Result<()> {
     expect(kernel, len == expected, || format!("{name} has {len} values, {expected} are needed"))
 }

@@ -1,9 +1,9 @@
 //! CUDA kernels, the libraries that they need, and a safe way to launch them.
 //!
-//! The crate knows device memory and geometries, nothing of tensors, tapes or networks. Nothing of NVIDIA's is
-//! linked: the driver and the libraries are looked for when the program runs ([`Libraries`]), so that one binary
-//! serves machines with and without a GPU. Without the feature `cuda` only the search, the kernels' sources and
-//! their launches are built: a [`Launcher`] may be a GPU, or in tests what stands in for one.
+//! The crate knows device memory and geometries, nothing of tensors, tapes or networks. No NVIDIA library is
+//! linked: the driver and the libraries are looked up at run time ([`Libraries`]), so that one binary serves
+//! machines with and without a GPU. Without the feature `cuda` only the library search, the kernels' sources and
+//! their launches are built: a [`Launcher`] is a GPU or, in tests, a stand-in for one.
 
 #[cfg(feature = "cuda")]
 mod cache;
@@ -39,5 +39,5 @@ pub use libraries::{Found, Libraries, Library, SearchPath};
 pub use memory::{Slice, SliceMut};
 pub use sources::{Module, Program};
 
-/// Whether this build can use GPUs: whether it has the feature `cuda`.
+/// Whether this build can use GPUs, that is, has the feature `cuda`.
 pub const BUILT_IN: bool = cfg!(feature = "cuda");

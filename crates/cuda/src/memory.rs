@@ -1,4 +1,4 @@
-//! Values in a device's memory, as kernels take them.
+//! Slices of device memory, as kernels take them.
 
 use std::marker::PhantomData;
 
@@ -21,7 +21,7 @@ impl<T> Clone for Slice<'_, T> {
 
 impl<T> Copy for Slice<'_, T> {}
 
-/// Values that kernels may read and write, and nobody else until they have run.
+/// Values that kernels may read and write, and that nothing else may access until they have run.
 #[derive(Debug)]
 pub struct SliceMut<'a, T> {
     address: u64,
@@ -30,11 +30,12 @@ pub struct SliceMut<'a, T> {
 }
 
 impl<'a, T> Slice<'a, T> {
-    /// `len` values from a device's `address` on.
+    /// A slice of `len` values that begins at a device's `address`.
     ///
     /// # Safety
-    /// They must exist for `'a`, be initialised, be written by nobody meanwhile but by launches before, and the
-    /// address must be a multiple of 256 or lie within such an allocation at a multiple of 16 bytes.
+    /// The values must exist for `'a` and be initialised, and nothing may write them meanwhile except launches made
+    /// before. The address must be a multiple of 256, or lie a multiple of 16 bytes into an allocation that begins at
+    /// one.
     pub unsafe fn from_raw(address: u64, len: usize) -> Slice<'a, T> {
         Slice { address, len, borrow: PhantomData }
     }
@@ -49,15 +50,15 @@ impl<'a, T> Slice<'a, T> {
         self.len == 0
     }
 
-    /// Where they are, for a kernel.
+    /// The device address, for a kernel.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// `len` values from the `first` on.
+    /// The `len` values that begin at index `first`.
     ///
     /// # Errors
-    /// `Lengths` where they are not there, or do not begin at a multiple of 16 bytes.
+    /// `Lengths` where the range is out of bounds or does not begin at a multiple of 16 bytes.
     pub fn part(self, first: usize, len: usize) -> Result<Slice<'a, T>> {
         let inside =
             first <= self.len && len <= self.len - first && (first * size_of::<T>()).is_multiple_of(16);
@@ -67,10 +68,10 @@ impl<'a, T> Slice<'a, T> {
 }
 
 impl<'a, T> SliceMut<'a, T> {
-    /// `len` values from a device's `address` on.
+    /// A slice of `len` values that begins at a device's `address`.
     ///
     /// # Safety
-    /// As [`Slice::from_raw`], and nobody else may read or write them for `'a`. They need not be initialised.
+    /// As [`Slice::from_raw`], and nothing else may read or write the values for `'a`. They need not be initialised.
     pub unsafe fn from_raw(address: u64, len: usize) -> SliceMut<'a, T> {
         SliceMut { address, len, borrow: PhantomData }
     }
@@ -85,17 +86,17 @@ impl<'a, T> SliceMut<'a, T> {
         self.len == 0
     }
 
-    /// Where they are, for a kernel.
+    /// The device address, for a kernel.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// The same for a shorter time.
+    /// The same slice, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> SliceMut<'_, T> {
         SliceMut { address: self.address, len: self.len, borrow: PhantomData }
     }
 
-    /// To be read only.
+    /// The same values, for reading only.
     pub fn as_slice(&self) -> Slice<'_, T> {
         Slice { address: self.address, len: self.len, borrow: PhantomData }
     }

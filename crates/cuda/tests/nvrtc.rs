@@ -41,7 +41,7 @@ fn a_gpu_newer_than_the_compiler_gets_ptx_and_one_too_old_an_error() {
     let image = compiler.compile(program, (99, 0)).unwrap();
     assert!(String::from_utf8_lossy(&image.bytes).contains(".version") && image.bytes.ends_with(&[0]));
     let error = compiler.compile(program, (1, 0)).unwrap_err().to_string();
-    assert!(error.contains("no longer knows GPUs of compute capability 1.0"), "{error}");
+    assert!(error.contains("no longer supports GPUs of compute capability 1.0"), "{error}");
 }
 
 #[test]

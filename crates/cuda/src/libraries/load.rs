@@ -1,8 +1,8 @@
 //! Loading libraries from where they were found.
 //!
-//! cudarc opens libraries by names such as `libcudnn.so.9` and knows only the loader's own places. A library that
-//! is loaded already is found under the name that it was built with, wherever its file is: so each is loaded here
-//! first, by its path, for good.
+//! cudarc opens libraries by names such as `libcudnn.so.9`, which the loader looks for in its own places alone. But
+//! it also finds a library that is already loaded by the name that it was built with (its soname), wherever its file
+//! is. So each is loaded here first, by its path, and never unloaded.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ fn with<R>(path: &Path, body: impl FnOnce(&Handle) -> R) -> Result<R> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     if !loaded.contains_key(path) {
-        // SAFETY: what runs as the library is loaded is NVIDIA's; the search takes files of its libraries' names
-        // alone, from the places that the system's loader and the user's environment name.
+        // SAFETY: the code that runs as the library is loaded is NVIDIA's: the search takes only files with the names
+        // of its libraries, from places that the system's loader and the user's environment name.
         let handle = unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
         let handle = handle.map_err(|e| CudaError::Load { path: path.into(), reason: e.to_string() })?;
         loaded.insert(path.to_owned(), handle);
@@ -30,7 +30,7 @@ fn with<R>(path: &Path, body: impl FnOnce(&Handle) -> R) -> Result<R> {
 }
 
 impl Libraries {
-    /// Loads a library, where it is there, so that it is found by its name from now on.
+    /// Loads a library, so that the loader finds it by its name from now on.
     ///
     /// # Errors
     /// [`CudaError::Missing`], [`CudaError::Load`].
@@ -52,10 +52,10 @@ impl Libraries {
         found.map_err(|e| CudaError::Load { path: path.into(), reason: e.to_string() })
     }
 
-    /// The version that a library tells of itself once it is loaded.
+    /// Loads a library and asks it for its version.
     ///
     /// # Errors
-    /// As [`Libraries::load`], and [`CudaError::Call`] where it does not answer.
+    /// As [`Libraries::load`], and [`CudaError::Call`] where the library does not report one.
     pub fn version_of(&self, library: Library) -> Result<String> {
         let path = self.require(library)?;
         with(path, |handle| ask(library, handle))?.map_err(|reason| CudaError::Call {
@@ -66,7 +66,7 @@ impl Libraries {
 }
 
 fn ask(library: Library, handle: &Handle) -> std::result::Result<String, String> {
-    /// A function that writes a number and returns 0 where it could.
+    /// A function that writes a number and returns 0 on success.
     type Writes = unsafe extern "C" fn(*mut i32) -> i32;
     /// A function that returns a number.
     type Returns = unsafe extern "C" fn() -> usize;
@@ -82,7 +82,7 @@ fn ask(library: Library, handle: &Handle) -> std::result::Result<String, String>
         unsafe { Ok(handle.get::<Returns>(name).map_err(failed)?()) }
     };
     Ok(match library {
-        // 12080 is CUDA 12.8: the newest toolkit that the driver serves.
+        // 12080 is CUDA 12.8: the newest toolkit that the driver supports.
         Library::Driver => {
             let number = written("cuDriverGetVersion")?;
             format!("{}.{}", number / 1000, number % 1000 / 10)

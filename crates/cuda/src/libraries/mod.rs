@@ -1,4 +1,4 @@
-//! NVIDIA's libraries: where they are, which versions, and what each missing one would give.
+//! NVIDIA's libraries: where they are, which versions, and what each is needed for.
 
 #[cfg(feature = "cuda")]
 mod load;
@@ -28,11 +28,11 @@ pub enum Library {
 }
 
 impl Library {
-    /// All of them.
+    /// All libraries.
     pub const ALL: [Library; 5] =
         [Library::Driver, Library::Nvrtc, Library::Cudnn, Library::CublasLt, Library::Nccl];
 
-    /// The name that it is known by.
+    /// The name by which people know the library.
     pub fn name(self) -> &'static str {
         match self {
             Library::Driver => "the NVIDIA driver",
@@ -43,7 +43,7 @@ impl Library {
         }
     }
 
-    /// What it gives.
+    /// What the program needs the library for.
     pub fn gives(self) -> &'static str {
         match self {
             Library::Driver => "GPUs cannot be used without it",
@@ -54,7 +54,7 @@ impl Library {
         }
     }
 
-    /// How one gets it.
+    /// How to install the library.
     pub fn remedy(self) -> &'static str {
         match self {
             Library::Driver => "install the NVIDIA driver of the system",
@@ -69,7 +69,7 @@ impl Library {
         }
     }
 
-    /// The names of its file, the preferred first.
+    /// The names that its file may have, in order of preference.
     pub fn file_names(self) -> &'static [&'static str] {
         match self {
             Library::Driver => &["libcuda.so.1"],
@@ -84,9 +84,9 @@ impl Library {
 /// A library on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its file, links followed.
+    /// Its file, with symbolic links resolved.
     pub path: PathBuf,
-    /// Its version, where the file's name, its package or (with the feature `cuda`) the library itself tells.
+    /// Its version, where the file's name, its package or (with the feature `cuda`) the library itself gives one.
     pub version: Option<String>,
 }
 
@@ -97,8 +97,8 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// Looks for every library on this machine. Where this build can ask the driver, a compiler or a cuBLASLt of a
-    /// CUDA newer than the driver serves is passed over: what it makes would not be loaded.
+    /// Looks for every library on this machine. Where this build can query the driver, an NVRTC or cuBLASLt of a newer
+    /// CUDA than the driver supports is skipped: the driver could not load the kernels of either.
     pub fn find() -> Libraries {
         let search_path = SearchPath::of_machine();
         let found = Libraries::find_in(&search_path);
@@ -113,7 +113,7 @@ impl Libraries {
         Libraries::find_up_to(search_path, u32::MAX)
     }
 
-    /// The same without what is of a CUDA newer than `newest`, where the name of its file tells.
+    /// As [`Libraries::find_in`], but skips an NVRTC or cuBLASLt whose file name gives a CUDA newer than `newest`.
     fn find_up_to(search_path: &SearchPath, newest: u32) -> Libraries {
         let look = |library: Library| {
             let of_cuda = matches!(library, Library::Nvrtc | Library::CublasLt);
@@ -130,7 +130,7 @@ impl Libraries {
         Libraries { found: Library::ALL.into_iter().map(look).collect() }
     }
 
-    /// The first number of the newest CUDA that the driver serves, where it can be asked.
+    /// The major version of the newest CUDA that the driver supports, where it can be queried.
     #[cfg(feature = "cuda")]
     fn served(&self) -> Option<u32> {
         self.version_of(Library::Driver).ok()?.split('.').next()?.parse().ok()
@@ -141,12 +141,12 @@ impl Libraries {
         None
     }
 
-    /// Every library, with where it is if it is there.
+    /// All libraries, each with its file if it was found.
     pub fn iter(&self) -> impl Iterator<Item = (Library, Option<&Found>)> {
         self.found.iter().map(|(library, found)| (*library, found.as_ref()))
     }
 
-    /// A library, if it is there.
+    /// A library, if it was found.
     pub fn get(&self, library: Library) -> Option<&Found> {
         self.iter().find(|(other, _)| *other == library).and_then(|(_, found)| found)
     }

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folders that are looked through, in their order.
+/// The folders to search, in order.
 ///
-/// First those where the system's loader looks by itself, since it takes what it finds there; then a CUDA toolkit;
-/// then the wheels of a Python environment.
+/// First those where the system's loader looks by itself, since it would take a library from there; then CUDA
+/// toolkits; then the wheels of Python environments.
 #[derive(Debug, Clone, Default)]
 pub struct SearchPath {
     folders: Vec<PathBuf>,
@@ -19,7 +19,7 @@ impl SearchPath {
         SearchPath::from(Path::new("/"), |name| std::env::var_os(name))
     }
 
-    /// The folders below `root`, with the environment that `variable` tells.
+    /// The folders below `root`, with environment variables from `variable`.
     pub fn from(root: &Path, variable: impl Fn(&str) -> Option<OsString>) -> SearchPath {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut search_path = SearchPath::default();
@@ -50,13 +50,13 @@ impl SearchPath {
         search_path
     }
 
-    /// The folders, those that exist, in their order.
+    /// The folders that exist, in order.
     pub fn folders(&self) -> &[PathBuf] {
         &self.folders
     }
 
     fn add(&mut self, folder: PathBuf) {
-        // Stubs serve linking alone: they have the names of the libraries and none of their functions.
+        // Stubs are for linking only: they have the names of the libraries but do nothing.
         let stub = folder.components().any(|part| part.as_os_str() == "stubs");
         if !stub && folder.is_dir() && !self.folders.contains(&folder) {
             self.folders.push(folder);
@@ -83,8 +83,8 @@ fn environments(root: &Path, set: impl Fn(&str) -> Option<OsString>) -> Vec<Path
         if !program.is_file() {
             continue;
         }
-        // A link of an environment leads to the interpreter that it was made with, which has other packages: it is
-        // not followed where the environment says that it is one.
+        // The `python3` of a virtual environment links to the interpreter that it was made with, which has other
+        // packages: do not follow it where `pyvenv.cfg` marks a virtual environment.
         let own = folder.parent().map(Path::to_path_buf);
         let real =
             fs::canonicalize(&program).ok().and_then(|file| Some(file.parent()?.parent()?.to_path_buf()));
@@ -116,7 +116,7 @@ fn wheels(environment: &Path) -> Vec<PathBuf> {
     packages.flat_map(|folder| listed(&folder.join("nvidia"))).map(|folder| folder.join("lib")).collect()
 }
 
-/// What lies in a folder, sorted by name; nothing where it cannot be read.
+/// The entries of a folder, sorted by name; none where it cannot be read.
 pub(super) fn listed(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         fs::read_dir(folder).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default();

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::Library;
 use super::search_path::listed;
 
-/// What the file's name tells (`libcudnn.so.9.10.2`), or the package of Python that it belongs to.
+/// The version in the file's name (`libcudnn.so.9.10.2`), or that of the Python package that the file belongs to.
 pub(super) fn from_file(library: Library, path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let digits = name.split_once(".so.").map(|(_, digits)| digits);
     digits.filter(|digits| digits.contains('.')).map(str::to_owned).or_else(|| from_package(library, path))
 }
 
-/// The first number behind `.so.` in the file's name.
+/// The first number after `.so.` in the file's name.
 pub(super) fn major(path: &Path) -> Option<u32> {
     let (_, digits) = path.file_name()?.to_str()?.split_once(".so.")?;
     digits.split('.').next()?.parse().ok()
@@ -33,7 +33,7 @@ fn from_package(library: Library, path: &Path) -> Option<String> {
         let name = folder.file_name()?.to_str()?.strip_suffix(".dist-info")?;
         let (name, version) = name.rsplit_once('-')?;
         let rest = name.strip_prefix(package)?;
-        // `nvidia_cudnn_cu12` is one, `nvidia_cudnn_frontend` is not.
+        // `nvidia_cudnn_cu12` matches, `nvidia_cudnn_frontend` does not.
         (rest.is_empty() || rest.starts_with("_cu")).then(|| version.to_owned())
     })
 }

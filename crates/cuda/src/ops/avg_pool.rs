@@ -40,7 +40,7 @@ impl Windows {
     }
 }
 
-/// y, each value the mean of its window.
+/// Average pooling: each value of y is the mean of its window.
 pub fn avg_pool_forward<E: Element>(
     gpu: &dyn Launcher,
     g: &AvgPoolGeometry,
@@ -57,7 +57,8 @@ pub fn avg_pool_forward<E: Element>(
     unsafe { run::<E>(gpu, NAME, &[x.address(), y.address()], &windows, sizes) }
 }
 
-/// dx of [`avg_pool_forward`], written or added: of each pixel its weight in the windows that it is in, times their dy.
+/// dx of [`avg_pool_forward`], written or added: for each pixel, the sum over the windows that contain it of its weight
+/// there times dy.
 pub fn avg_pool_backward<E: Element>(
     gpu: &dyn Launcher,
     g: &AvgPoolGeometry,

@@ -1,7 +1,7 @@
-//! BatchNorm on rows of channels, with the residual addition and the ReLU that follow it.
+//! BatchNorm on rows of channels, fused with the residual addition and the ReLU that follow it.
 //!
 //! Statistics stay on the device: sums (f64, [sum; C, sum of squares; C]) become coefficients (f32, [scale; C,
-//! shift; C, mean; C, inv_std; C]). Between the two, workers exchange sums.
+//! shift; C, mean; C, inv_std; C]). Between the two, workers exchange the sums.
 
 use super::reductions::piece_grid;
 use super::sums::Plan;
@@ -12,21 +12,22 @@ use crate::{Element, ElementType, Module, Program, Result, Slice, SliceMut};
 
 const COEFFICIENTS: Program = Program::of(Module::BatchNormCoefficients);
 
-/// Where the ReLU behind a BatchNorm let values through: see `simclr_kernels::batch_norm::Gate`.
+/// Where the ReLU after a BatchNorm let values through: see `simclr_kernels::batch_norm::Gate`.
 #[derive(Debug, Clone, Copy)]
 pub enum Gate<'a, E> {
     /// Everywhere: there is no ReLU.
     Open,
     /// Where its output is positive.
     Output(Slice<'a, E>),
-    /// Where x scale + shift is positive, as the coefficients tell.
+    /// Where x scale + shift is positive, computed from the coefficients.
     Affine,
-    /// Where its output is positive, as the mask tells that [`forward`] left: [`mask_len`] bytes.
+    /// Where its output is positive, according to the mask that [`forward`] wrote, of [`mask_len`] bytes.
     Mask(Slice<'a, u8>),
 }
 
 impl<E: Element> Gate<'_, E> {
-    /// Its number, and the address of what tells where it is open, for `len` values in rows of `channels`.
+    /// The kind's number, and the address of the output or mask that determines the gate, for `len` values in rows of
+    /// `channels`.
     fn parts(&self, kernel: &'static str, len: usize, channels: usize) -> Result<(u32, u64)> {
         match self {
             Gate::Open => Ok((0, 0)),
@@ -43,13 +44,13 @@ impl<E: Element> Gate<'_, E> {
     }
 }
 
-/// Bytes of the mask of `values` values in rows of `channels`: one for each pack that kernels read at once, a bit a
-/// value.
+/// The length in bytes of the mask for `values` values in rows of `channels`: one byte per pack that kernels read
+/// together, one bit per value.
 pub fn mask_len<E: Element>(values: usize, channels: usize) -> usize {
     values / E::TYPE.pack_width(channels)
 }
 
-/// How many channels coefficients are for; `x` must be rows of them.
+/// The number of channels that the coefficients are for; `x` must consist of rows of that many.
 pub(super) fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Slice<f32>) -> Result<usize> {
     let channels = coefficients.len() / 4;
     let fits = channels > 0 && coefficients.len() == 4 * channels && x.len().is_multiple_of(channels);
@@ -57,8 +58,8 @@ pub(super) fn channels_of<E>(kernel: &'static str, x: Slice<E>, coefficients: Sl
     Ok(channels)
 }
 
-/// A grid for passes over rows of channels, whose threads' packs together are whole rows: each thread keeps to its
-/// channels.
+/// A grid for passes over rows of channels. The packs of all its threads together make whole rows, so that each thread
+/// meets the same channels every time.
 pub(super) fn row_grid(
     kernel: &'static str,
     values: usize,
@@ -73,24 +74,24 @@ pub(super) fn row_grid(
         divisor = (divisor.1, divisor.0 % divisor.1);
     }
     let blocks = (blocks as usize).next_multiple_of(channels / divisor.0);
-    // A grid's values are counted in 32 bits.
+    // Kernels count the values that one grid covers in 32 bits.
     fits(kernel, blocks * block)?;
     Ok([blocks as u32, 1, 1])
 }
 
-/// What a BatchNorm moves towards the batch's statistics: old and new values, (C) each. The new ones take effect
-/// when the step is known to be sound.
+/// The running averages of a BatchNorm: old and new values, (C) each. The new ones take effect once the step is known
+/// to be sound.
 #[derive(Debug)]
 pub struct Averages<'a> {
-    /// What an average keeps of itself: 0.9.
+    /// The factor of the old value in the new one, such as 0.9.
     pub keep: f64,
     /// Running mean and variance.
     pub running: [Slice<'a, f32>; 2],
-    /// Where they move to.
+    /// The new running mean and variance.
     pub moved: [SliceMut<'a, f32>; 2],
 }
 
-/// Coefficients of the batch: from `sums` over `count` values a channel, of all workers.
+/// Computes the batch's coefficients from the `sums` of all workers over `count` values per channel.
 pub fn coefficients(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
@@ -135,11 +136,11 @@ pub fn coefficients(
     ];
     let grid = exact_grid(NAME, channels)?;
     let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block: BLOCK, arguments };
-    // SAFETY: lengths are checked above; the kernel leaves averages alone where they are null, and takes beta as 0.
+    // SAFETY: lengths are checked above; where they are null, the kernel skips the averages and takes beta as 0.
     unsafe { gpu.launch(&launch) }
 }
 
-/// Coefficients of running averages, which are constants.
+/// Computes the coefficients from running averages, which are constants here.
 pub fn frozen_coefficients(
     gpu: &dyn Launcher,
     running: [Slice<f32>; 2],
@@ -165,8 +166,8 @@ pub fn frozen_coefficients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// y = act(x scale + shift + residual), act being ReLU or nothing. A NaN stays one. `mask`, where one is wanted,
-/// becomes that of y > 0, of [`mask_len`] bytes, for [`Gate::Mask`].
+/// y = act(x scale + shift + residual), where act is ReLU or the identity. NaN propagates. `mask`, if given, gets the
+/// bits of y > 0, [`mask_len`] bytes, for [`Gate::Mask`].
 pub fn forward<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,
@@ -197,18 +198,19 @@ pub fn forward<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above; the kernel leaves the residual and the mask alone where they are null.
+    // SAFETY: lengths are checked above; the kernel does not touch the residual or the mask where they are null.
     unsafe { gpu.launch(&launch) }
 }
 
-/// Where [`backward_sums`] leaves what follows from its sums.
+/// The outputs of [`backward_sums`].
 #[derive(Debug)]
 pub struct BackwardSums<'a> {
     /// [sum of g; C, sum of g (x - mean); C].
     pub sums: SliceMut<'a, f64>,
     /// This worker's share of the gradients of gamma and of beta, (C) each.
     pub gradients: Option<[SliceMut<'a, f32>; 2]>,
-    /// What [`backward_coefficients`] makes of these sums and of this count, where no other worker's are added.
+    /// The count, and the result of [`backward_coefficients`] for these sums and that count, where no other worker's
+    /// sums are added.
     pub coefficients: Option<(Option<f64>, SliceMut<'a, f32>)>,
 }
 
@@ -219,8 +221,8 @@ impl<'a> From<SliceMut<'a, f64>> for BackwardSums<'a> {
     }
 }
 
-/// The sums that backward needs, g being dy where the gate is open, and what follows from them. Where `keep`, dy
-/// becomes g, which is the gradient of the residual, and spares the next pass the gate.
+/// Computes the sums that backward needs, where g is dy masked by the gate, and what follows from them. With `keep`, g
+/// replaces dy: it is the gradient of the residual, and the next pass needs no gate then.
 pub fn backward_sums<'a, E: Element>(
     gpu: &dyn Launcher,
     dy: SliceMut<E>,
@@ -260,14 +262,15 @@ pub fn backward_sums<'a, E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read where
+    // SAFETY: lengths are checked above, and the plan's pieces cover the rows; the output or the mask is read only if
     // it is the gate.
     unsafe { gpu.launch(&launch)? };
     backward_totals(gpu, partials.as_ref(), plan.pieces as usize, 1, coefficients, to.into())
 }
 
-/// The sums from their pieces, (pieces, 1 + norms, C), and what follows from them. The first C values of a piece are
-/// sums of g, the next ones sums of g (x - mean) of one BatchNorm after the other; `norm` is this one's number, from 1.
+/// Adds up the pieces of sums, (pieces, 1 + norms, C), and computes what follows from them. The first C values of a
+/// piece are sums of g; the next are sums of g (x - mean) for each BatchNorm in turn. `norm` is this one's number,
+/// from 1.
 pub fn backward_totals(
     gpu: &dyn Launcher,
     partials: Slice<f64>,
@@ -312,12 +315,12 @@ pub fn backward_totals(
     ];
     let (grid, block) = piece_grid(pieces, fits(NAME, sums.len())?);
     let launch = Launch { program: COEFFICIENTS, kernel: NAME, grid, block, arguments };
-    // SAFETY: lengths are checked above; the kernel leaves out what is null.
+    // SAFETY: lengths are checked above; the kernel skips outputs that are null.
     unsafe { gpu.launch(&launch) }
 }
 
-/// [a; C, b; C, c; C] of dx = g a + x b + c, from the sums of all workers over `count` values a channel; none where
-/// the statistics were constants.
+/// Computes [a; C, b; C, c; C] of dx = g a + x b + c from the sums of all workers over `count` values per channel.
+/// `count` is None where the statistics were constants.
 pub fn backward_coefficients(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
@@ -338,7 +341,7 @@ pub fn backward_coefficients(
     unsafe { gpu.launch(&launch) }
 }
 
-/// dx = g a + x b + c, which takes the place of x: nobody reads that again.
+/// dx = g a + x b + c, which overwrites x: it is not read again.
 pub fn backward_input<E: Element>(
     gpu: &dyn Launcher,
     dy: Slice<E>,
@@ -371,7 +374,7 @@ pub fn backward_input<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: lengths are checked above; the output or the mask is read where it is the gate; each thread reads its
+    // SAFETY: lengths are checked above; the output or the mask is read only if it is the gate; each thread reads its
     // values of x before it writes them.
     unsafe { gpu.launch(&launch) }
 }

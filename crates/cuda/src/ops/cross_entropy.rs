@@ -6,7 +6,7 @@ use crate::{Module, Program, Result, Slice, SliceMut};
 /// `losses` gets `-log softmax(logits)[label]` of each row; `dlogits` becomes the gradient of their mean, (softmax
 /// - onehot) / rows.
 ///
-/// `logits` is (labels.len(), classes). A label of no class gives NaN, since labels on the device cannot be looked at.
+/// `logits` is (labels.len(), classes). A label that is no class gives NaN: labels on the device cannot be checked.
 pub fn softmax_cross_entropy(
     gpu: &dyn Launcher,
     logits: Slice<f32>,

@@ -1,4 +1,4 @@
-//! Passes over values one by one.
+//! Elementwise passes.
 
 use crate::launcher::{Argument, BLOCK, Launch, Launcher, arguments, expect_len, grid};
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
@@ -32,7 +32,7 @@ pub fn relu_forward<E: Element>(gpu: &dyn Launcher, x: Slice<E>, y: SliceMut<E>)
     unsafe { run::<E>(gpu, "relu_forward", x.len(), arguments) }
 }
 
-/// Clears dy where y, the ReLU's output, is not positive.
+/// Sets dy to 0 where y, the ReLU's output, is not positive.
 pub fn relu_backward<E: Element>(gpu: &dyn Launcher, y: Slice<E>, dy: SliceMut<E>) -> Result<()> {
     expect_len("relu_backward", "dy", dy.len(), y.len())?;
     let arguments = arguments![y.address(), dy.address(), y.len() as i64];
@@ -48,7 +48,7 @@ pub fn add_assign<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, b: Slice<E>) -
     unsafe { run::<E>(gpu, "add_assign", a.len(), arguments) }
 }
 
-/// a *= factor, a value on the device.
+/// a *= factor, where `factor` is one value on the device.
 pub fn scale_by<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, factor: Slice<f32>) -> Result<()> {
     expect_len("scale_by", "factor", factor.len(), 1)?;
     let arguments = arguments![a.address(), factor.address(), a.len() as i64];
@@ -56,14 +56,14 @@ pub fn scale_by<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, factor: Slice<f3
     unsafe { run::<E>(gpu, "scale_by", a.len(), arguments) }
 }
 
-/// Every value of a becomes `value`.
+/// Sets every value of a to `value`.
 pub fn fill<E: Element>(gpu: &dyn Launcher, a: SliceMut<E>, value: f32) -> Result<()> {
     let arguments = arguments![a.address(), value, a.len() as i64];
-    // SAFETY: the one slice is as long as is said.
+    // SAFETY: the count is the length of the only slice.
     unsafe { run::<E>(gpu, "fill", a.len(), arguments) }
 }
 
-/// Values in f32, exactly.
+/// Converts values to f32, exactly.
 pub fn widen<E: Element>(gpu: &dyn Launcher, x: Slice<E>, y: SliceMut<f32>) -> Result<()> {
     expect_len("widen_values", "y", y.len(), x.len())?;
     let arguments = arguments![x.address(), y.address(), x.len() as i64];
@@ -71,7 +71,7 @@ pub fn widen<E: Element>(gpu: &dyn Launcher, x: Slice<E>, y: SliceMut<f32>) -> R
     unsafe { run::<E>(gpu, "widen_values", x.len(), arguments) }
 }
 
-/// Values of f32 rounded to nearest, ties to even.
+/// Rounds values of f32 to nearest, ties to even.
 pub fn narrow<E: Element>(gpu: &dyn Launcher, x: Slice<f32>, y: SliceMut<E>) -> Result<()> {
     expect_len("narrow_values", "y", y.len(), x.len())?;
     let arguments = arguments![x.address(), y.address(), x.len() as i64];
@@ -79,7 +79,7 @@ pub fn narrow<E: Element>(gpu: &dyn Launcher, x: Slice<f32>, y: SliceMut<E>) -> 
     unsafe { run::<E>(gpu, "narrow_values", x.len(), arguments) }
 }
 
-/// Bytes to [0, 1].
+/// Maps bytes to [0, 1].
 pub fn unit_from_bytes<E: Element>(gpu: &dyn Launcher, bytes: Slice<u8>, y: SliceMut<E>) -> Result<()> {
     expect_len("unit_from_bytes", "y", y.len(), bytes.len())?;
     let arguments = arguments![bytes.address(), y.address(), bytes.len() as i64];

@@ -1,22 +1,22 @@
-//! A network's first layer on tensor cores, as small images have it: 3 x 3 taps of stride 1 over 3 channels and a
-//! border of one zero, in 16 bits, a BatchNorm and a ReLU.
+//! The first layer of networks for small images, on tensor cores: a 3 x 3 convolution of stride 1 and padding 1 over 3
+//! channels, in 16 bits, a BatchNorm and a ReLU.
 //!
-//! Memory is all that costs: x is small, and what is computed of it is cheap. So what the convolution puts out, y, is
-//! neither written nor kept. It is computed for its sums, again for relu(y scale + shift), and a third time in backward
-//! to know where the ReLU let values through. There dy is read once. Let g be dy where the ReLU is open, p the values
-//! under the taps of a pixel. BatchNorm makes dy_conv = g a + y b + c of it (a, b and c a channel), and y = w p, so
-//! that
+//! The layer is bound by memory traffic: x is small, and computing from it is cheap. So the convolution's output, y, is
+//! never written. It is computed once for its sums, again for relu(y scale + shift), and a third time in backward to
+//! know where the ReLU let values through. There dy is read once. Let g be dy where the ReLU is open (0 elsewhere), and
+//! p the values under the taps of a pixel. BatchNorm's backward makes dy_conv = g a + y b + c (a, b and c per channel),
+//! and y = w p, so that
 //!
 //! ```text
 //! dw = sum of dy_conv p^T = a sum of g p^T + b w (sum of p p^T) + c sum of p^T,
 //! ```
 //!
 //! and a, b and c follow from the sums of g and of g y = w (g p). These sums of products, the correlations, are all
-//! that backward gathers; what follows from them is little work.
+//! that backward gathers over pixels; the rest is little work.
 //!
-//! Terms are multiplied in 16 bits and added up in f32, 27 of them for an output, which is not rounded before the ReLU.
-//! Sums over pixels are added up in f32 for at most 64 outputs (correlations: 2048) one after the other, then in f64,
-//! in an order that depends on the shape alone.
+//! Factors have 16 bits; an output is the f32 sum of 27 products, and is not rounded before the ReLU. Sums over pixels
+//! are added up in f32 over at most 64 consecutive outputs (correlations: 2048), then in f64, in an order that depends
+//! on the shape alone.
 
 use simclr_kernels::Conv2dGeometry;
 
@@ -30,10 +30,10 @@ use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
 /// Rows and columns of outputs in a strip.
 const STRIP: [usize; 2] = [8, 32];
-/// Channels of a block, if the whole is a multiple of the first; else the second.
+/// Channels of a block: the first number if it divides the number of channels, else the second.
 const BLOCK_CHANNELS: [usize; 2] = [64, 16];
 
-/// What the sums of products are of: 27 taps and 1.
+/// Factors in the sums of products: the values under 27 taps, and 1.
 const KINDS: usize = 28;
 
 /// `Sizes` of `first_layer.cu`.
@@ -49,7 +49,7 @@ struct Sizes {
     by_row: Divisor,
 }
 
-/// How a convolution is cut: `pieces` blocks, each for several strips, for every group of channels.
+/// How a convolution is divided: `pieces` blocks, each for several strips, for every group of channels.
 struct Plan {
     sizes: Sizes,
     pieces: usize,
@@ -58,8 +58,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Pieces are enough for several rounds of the largest GPUs where there are as many strips, and have at most
-    /// `most` strips.
+    /// Divides the strips into up to `pieces` pieces, or more where a piece would have over `most` strips. Callers ask
+    /// for enough pieces to fill the largest GPUs several times.
     fn of<E: Element>(kernel: &'static str, g: &Conv2dGeometry, pieces: usize, most: usize) -> Result<Plan> {
         expect_served::<E>(kernel, g)?;
         let count = |value| fits(kernel, value);
@@ -96,7 +96,7 @@ impl Plan {
     }
 }
 
-/// Whether a convolution of elements of type `E` is one of these.
+/// Whether this module's kernels serve a convolution of elements of type `E`.
 pub fn serves<E: Element>(g: &Conv2dGeometry) -> bool {
     let shape = [g.in_channels, g.kernel_height, g.kernel_width, g.stride, g.padding];
     let channels = g.out_channels.is_multiple_of(16) && g.out_channels <= 128;
@@ -107,11 +107,11 @@ fn program<E: Element>() -> Program {
     Program::typed(Module::FirstLayer, E::TYPE)
 }
 
-/// Of y = x * w as the layer computes it, x (N, H, W, 3) and w (K, 3, 3, 3), rounded to the type of x, to nearest,
-/// ties to even: `sums` = [sum of each channel; K values, sum of its squares; K values].
+/// The sums of y = x * w as the layer computes it, of x (N, H, W, 3) and w (K, 3, 3, 3), which is rounded to the type
+/// of x, to nearest, ties to even: `sums` = [sum of each channel; K values, sum of its squares; K values].
 ///
 /// # Errors
-/// `Lengths` for what [`serves`] does not, and lengths that do not belong together.
+/// `Lengths` for geometries that [`serves`] rejects, and for lengths that do not match the geometry.
 pub fn sums<E: Element>(
     gpu: &dyn Launcher,
     g: &Conv2dGeometry,
@@ -126,13 +126,13 @@ pub fn sums<E: Element>(
     expect_len(NAME, "sums", sums.len(), width)?;
     let partials = Scratch::<f64>::new(gpu, plan.pieces * width)?;
     let arguments = arguments![x.address(), w.address(), partials.address(), plan.sizes, plan.wide];
-    // SAFETY: lengths are checked above; the kernel looks at pixels inside the image, the plan's groups cover the
+    // SAFETY: lengths are checked above; the kernel reads only pixels inside the image, the plan's groups cover the
     // channels, and there are partials for each piece.
     unsafe { gpu.launch(&plan.launch(program::<E>(), NAME, arguments))? };
     sum_pieces(gpu, partials.as_ref(), plan.pieces, sums)
 }
 
-/// relu((x * w) scale + shift), (N, H, W, K); `coefficients` are those of a BatchNorm, (4, K).
+/// Writes relu((x * w) scale + shift), (N, H, W, K); `coefficients` are those of a BatchNorm, (4, K).
 ///
 /// # Errors
 /// As [`sums`].
@@ -155,13 +155,13 @@ pub fn forward<E: Element>(
     unsafe { gpu.launch(&plan.launch(program::<E>(), NAME, arguments)) }
 }
 
-/// How many values there are of the correlations that [`backward_sums`] leaves.
+/// The number of values of the correlations that [`backward_sums`] writes.
 pub fn correlations_len(g: &Conv2dGeometry) -> usize {
     (g.out_channels + KINDS) * KINDS
 }
 
-/// What the BatchNorm's backward needs, of `dy`, the gradient of [`forward`]'s output; and the correlations, for
-/// [`backward_weight`].
+/// Computes, from `dy`, the gradient of [`forward`]'s output, the sums that BatchNorm's backward needs, and the
+/// correlations for [`backward_weight`].
 ///
 /// # Errors
 /// As [`sums`].
@@ -209,7 +209,7 @@ pub fn backward_sums<E: Element>(
     batch_norm::backward_totals(gpu, sums.as_ref(), 1, 1, coefficients, to)
 }
 
-/// dw (K, 3, 3, 3), of the correlations and of [a; K, b; K, c; K] as [`batch_norm::backward_coefficients`] leaves
+/// dw (K, 3, 3, 3), from the correlations and from [a; K, b; K, c; K] as [`batch_norm::backward_coefficients`] computes
 /// them. `E` is the type of x.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ fn rows_of(kernel: &'static str, len: usize, width: usize) -> Result<usize> {
     Ok(len / width)
 }
 
-/// Rows of `width` values over their norm.
+/// Divides rows of `width` values by their norm.
 pub fn l2_normalize_forward(gpu: &dyn Launcher, x: Slice<f32>, width: usize, y: SliceMut<f32>) -> Result<()> {
     const NAME: &str = "l2_normalize_forward";
     let rows = rows_of(NAME, x.len(), width)?;
@@ -26,7 +26,7 @@ pub fn l2_normalize_forward(gpu: &dyn Launcher, x: Slice<f32>, width: usize, y: 
     unsafe { gpu.launch(&Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments }) }
 }
 
-/// dx = (dy - y (y . dy)) / |x|, x being the input.
+/// dx = (dy - y (y . dy)) / |x|, where x is the input.
 pub fn l2_normalize_backward(
     gpu: &dyn Launcher,
     x: Slice<f32>,

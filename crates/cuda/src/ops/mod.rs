@@ -1,7 +1,7 @@
-//! The operators' kernels, as safe functions: lengths are checked, intermediate memory is taken from the launcher.
+//! The operators' kernels as safe functions, which check lengths and take intermediate memory from the launcher.
 //!
-//! Each has a portable form in `simclr-kernels` or `simclr-augment`, which specifies it. All give the same bits
-//! each time, whatever the GPU: work is cut by shapes alone and reduced in a fixed order.
+//! Each has a portable form in `simclr-kernels` or `simclr-augment`, which specifies it. All give the same bits every
+//! time, on any GPU: the division of work depends on shapes alone, and sums are reduced in a fixed order.
 
 pub mod avg_pool;
 pub mod batch_norm;

@@ -1,12 +1,12 @@
-//! Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: what the shortcut adds
-//! is never in memory, and each pass reads a gradient once for both.
+//! The BatchNorms of a residual block's branch and of its shortcut, fused with their sum and the ReLU: the normalised
+//! shortcut is never stored, and each pass reads the gradient once for both.
 
 use super::batch_norm::{BackwardSums, backward_totals, channels_of, mask_len, row_grid};
 use super::sums::Plan;
 use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
-/// How many channels both have.
+/// The number of channels, which both must have.
 fn channels_of_both<E>(
     kernel: &'static str,
     x: [Slice<E>; 2],
@@ -22,7 +22,7 @@ fn program<E: Element>() -> Program {
     Program::typed(Module::NormPair, E::TYPE)
 }
 
-/// y = relu(x scale + shift of both), and its mask, [`mask_len`] bytes. A NaN stays one.
+/// y = relu(the sum of x scale + shift of both), and its mask, [`mask_len`] bytes. NaN propagates.
 pub fn forward<E: Element>(
     gpu: &dyn Launcher,
     x: [Slice<E>; 2],
@@ -46,7 +46,8 @@ pub fn forward<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// The sums that backward needs, g being dy where y is positive, as the mask tells, and what follows from them.
+/// Computes the sums that backward needs, where g is dy where the mask says that y is positive, and what follows from
+/// them.
 pub fn backward_sums<E: Element>(
     gpu: &dyn Launcher,
     dy: Slice<E>,
@@ -90,7 +91,7 @@ pub fn backward_sums<E: Element>(
     Ok(())
 }
 
-/// dx = g a + x b + c of both, which take the place of x: nobody reads that again.
+/// dx = g a + x b + c of both; each overwrites its x, which is not read again.
 pub fn backward_input<E: Element>(
     gpu: &dyn Launcher,
     dy: Slice<E>,

@@ -1,5 +1,5 @@
-//! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities never exists.
-//! Products are made on tensor cores, to the precision of f32.
+//! NT-Xent (Chen et al., arXiv:2002.05709, equation 1), tiled: the 2N x 2N matrix of similarities is never stored.
+//! Products are computed on tensor cores, to the precision of f32.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 
@@ -11,8 +11,8 @@ const PROGRAM: Program = Program::of(Module::NtXent);
 /// Values of `Seen` in `nt_xent.cu`.
 const SEEN: usize = 3;
 
-/// Per anchor [loss, positive, entropy, hardest], as `simclr_kernels::nt_xent::Anchor` has them. `all` is (views,
-/// dim), this worker's anchors from `shape.offset` on among them.
+/// Computes [loss, positive, entropy, hardest] of each anchor: the fields of `simclr_kernels::nt_xent::Anchor`. `all`
+/// is (views, dim), and contains this worker's anchors from row `shape.offset` on.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
@@ -37,8 +37,8 @@ pub fn forward(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Sums over this worker's anchors: [loss, anchors to which no negative is as similar as the positive, entropy];
-/// and lse by itself.
+/// Computes sums over this worker's anchors, [loss, anchors to which no negative is as similar as the positive,
+/// entropy], and each anchor's lse.
 pub fn figures(
     gpu: &dyn Launcher,
     anchors: Slice<f32>,
@@ -55,7 +55,7 @@ pub fn figures(
     unsafe { gpu.launch(&launch) }
 }
 
-/// The mean loss, one value, over `views` anchors, from the sums of [`figures`].
+/// The mean loss over `views` anchors, one value, from the sums of [`figures`].
 pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f32>) -> Result<()> {
     const NAME: &str = "nt_xent_mean";
     expect_len(NAME, "sums", sums.len(), 3)?;
@@ -66,8 +66,8 @@ pub fn mean(gpu: &dyn Launcher, sums: Slice<f64>, views: usize, loss: SliceMut<f
     unsafe { gpu.launch(&launch) }
 }
 
-/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device.
-/// `anchors` are those of [`forward`], `lse` holds one value a view of all workers.
+/// dz (anchors, dim), the gradient of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the
+/// device. `anchors` are those of [`forward`]; `lse` has one value per view of all workers.
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,

@@ -1,7 +1,7 @@
 //! Parameter updates, one launch for up to 64 tensors.
 //!
-//! What changes from step to step is read from the device, so that a captured step can be replayed: the rate, the
-//! factor that undoes the loss's scale, and whether the step is sound.
+//! The values that change from step to step are read from the device, so that a captured step can be replayed: the
+//! learning rate, the factor that undoes the loss scale, and whether the step is sound.
 
 use std::marker::PhantomData;
 
@@ -43,13 +43,13 @@ impl Raw {
     }
 }
 
-/// Tensors that one pass goes over. State is what the optimiser keeps of each: as many values for momentum, twice
-/// as many for AdamW, none where a pass needs none.
+/// Tensors for one pass. The optimiser's state of a tensor has as many values as the tensor for momentum, twice as
+/// many for AdamW, and none for a pass that needs none.
 pub struct TensorList<'a> {
     lists: Vec<Raw>,
-    /// Values of state for each value, the same for all tensors.
+    /// Values of state per weight, the same for all tensors.
     state: Option<usize>,
-    /// Whether there is a tensor without weights.
+    /// Whether any tensor was added without weights.
     read_only: bool,
     borrow: PhantomData<(&'a mut f32, &'a f32)>,
 }
@@ -61,12 +61,12 @@ impl Default for TensorList<'_> {
 }
 
 impl<'a> TensorList<'a> {
-    /// No tensors yet.
+    /// An empty list.
     pub fn new() -> Self {
         TensorList::default()
     }
 
-    /// Adds a tensor. `adapted` ones are decayed, and LARS adapts their rate.
+    /// Adds a tensor. `adapted` tensors have weight decay, and LARS adapts their learning rate.
     pub fn push(
         &mut self,
         weight: SliceMut<'a, f32>,
@@ -90,7 +90,7 @@ impl<'a> TensorList<'a> {
         self.add([weight.address(), gradient.address(), state], len, adapted)
     }
 
-    /// Adds a gradient alone, for [`gradient_squares`]: nothing of such a list can be updated.
+    /// Adds a gradient without weights, for [`gradient_squares`]: a list that contains one cannot be updated.
     pub fn push_gradient(&mut self, gradient: Slice<'a, f32>) -> Result<()> {
         self.read_only = true;
         self.add([0, gradient.address(), 0], gradient.len(), false)
@@ -127,12 +127,12 @@ impl<'a> TensorList<'a> {
     }
 }
 
-/// What is read from the device as an update runs, one value each.
+/// Values on the device that an update reads as it runs, one each.
 #[derive(Debug, Clone, Copy)]
 pub struct Guard<'a> {
-    /// What undoes the scale of the loss: gradients are multiplied by it.
+    /// The inverse of the loss scale, by which gradients are multiplied.
     pub unscale: Slice<'a, f32>,
-    /// 0 where nothing is to be changed.
+    /// 0 if the update must change nothing.
     pub finite: Slice<'a, f64>,
 }
 
@@ -143,16 +143,17 @@ impl Guard<'_> {
     }
 }
 
-/// Settings of momentum, of LARS where there is a trust coefficient: see `simclr_kernels::optimizer::MomentumStep`.
+/// Settings of SGD with momentum, or of LARS where there is a trust coefficient: see
+/// `simclr_kernels::optimizer::MomentumStep`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Momentum {
-    /// 0.9 by custom.
+    /// The momentum coefficient, usually 0.9.
     pub momentum: f32,
     /// L2 weight decay of adapted tensors.
     pub decay: f32,
-    /// Look ahead by one step of momentum.
+    /// Whether to look ahead by one step of momentum (Nesterov).
     pub nesterov: bool,
-    /// The coefficient of LARS: 0.001. Without it, rates are not adapted.
+    /// The trust coefficient of LARS, usually 0.001. Without it, learning rates are not adapted.
     pub trust_coefficient: Option<f32>,
 }
 
@@ -177,7 +178,7 @@ pub fn momentum_update(
             let partials = Scratch::<f64>::new(gpu, 2 * list.blocks() as usize)?;
             let arguments = arguments![*list, decay, unscale, partials.address()];
             let launch = Launch { program: PROGRAM, kernel: "lars_norms", grid, block: BLOCK, arguments };
-            // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials a
+            // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two partials per
             // block.
             unsafe { gpu.launch(&launch)? };
             norms = Some(partials);
@@ -196,7 +197,7 @@ pub fn momentum_update(
             nesterov
         ];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
-        // SAFETY: as above, and there is a value of state for each.
+        // SAFETY: as above, and there is a value of state for each weight.
         unsafe { gpu.launch(&launch)? };
     }
     Ok(())
@@ -205,11 +206,11 @@ pub fn momentum_update(
 /// Settings of AdamW: see `simclr_kernels::optimizer::AdamWStep`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
-    /// Decay of the first and of the second moment.
+    /// Decay rates of the first and second moments.
     pub betas: [f32; 2],
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub epsilon: f32,
-    /// Weight decay of adapted tensors, multiplied by the rate.
+    /// Weight decay of adapted tensors, multiplied by the learning rate.
     pub decay: f32,
 }
 
@@ -240,7 +241,7 @@ pub fn adamw_update(
         let grid = [list.blocks(), 1, 1];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
         // SAFETY: a list holds tensors whose lengths were checked as they were added; there are two values of state
-        // for each.
+        // for each weight.
         unsafe { gpu.launch(&launch)? };
     }
     Ok(())
@@ -265,7 +266,7 @@ pub fn gradient_squares(gpu: &dyn Launcher, tensors: &TensorList, sum: SliceMut<
     sum_pieces(gpu, partials.as_ref(), blocks, sum)
 }
 
-/// Each weight becomes its gradient where the step is sound: for running averages.
+/// Replaces each weight by its gradient if the step is sound: for running averages.
 pub fn replace(gpu: &dyn Launcher, tensors: &mut TensorList, finite: Slice<f64>) -> Result<()> {
     const NAME: &str = "replace";
     tensors.expect_weights(NAME)?;

@@ -1,5 +1,5 @@
-//! NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), tiled: the 2N x 2N matrix of
-//! similarities never exists.
+//! NT-Logistic and the margin triplet loss (Chen et al., arXiv:2002.05709, table 2), tiled: the 2N x 2N matrix of
+//! similarities is never stored.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 use simclr_kernels::pair_loss::{MOST_VIEWS, PairLoss, Term};
@@ -39,8 +39,8 @@ fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize) -> Result
     similarities::checked(kernel, shape, all)
 }
 
-/// Per anchor a `simclr_kernels::pair_loss::Pair` and its loss. `all` is (views, dim), this worker's anchors from
-/// `shape.offset` on among them; `anchors` is what [`super::nt_xent::forward`] found of the same views.
+/// Computes each anchor's `simclr_kernels::pair_loss::Pair` and loss. `all` is (views, dim), and contains this worker's
+/// anchors from row `shape.offset` on; `anchors` is the result of [`super::nt_xent::forward`] for the same views.
 pub fn forward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
@@ -73,7 +73,8 @@ pub fn forward(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Sums over this worker's anchors: [loss, anchors to which no negative is as similar as the positive, entropy].
+/// Computes sums over this worker's anchors: [loss, anchors to which no negative is as similar as the positive,
+/// entropy].
 pub fn figures(
     gpu: &dyn Launcher,
     anchors: Slice<f32>,
@@ -90,8 +91,8 @@ pub fn figures(
     unsafe { gpu.launch(&launch) }
 }
 
-/// dz (anchors, dim) of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the device.
-/// `pairs` holds one a view of all workers, as [`forward`] found them.
+/// dz (anchors, dim), the gradient of `factor` dy times the sum of l over ALL workers' anchors; dy is one value on the
+/// device. `pairs` holds one pair per view of all workers, from [`forward`].
 pub fn backward(
     gpu: &dyn Launcher,
     shape: &ContrastiveShape,
@@ -113,7 +114,7 @@ pub fn backward(
         let grid = [fits(NAME, shape.anchors)?, 1, 1];
         let kernel = "pair_loss_backward_mined";
         let launch = Launch { program: PROGRAM, kernel, grid, block: BLOCK, arguments };
-        // SAFETY: lengths are checked above; places of views are brought below their number.
+        // SAFETY: lengths are checked above; the kernel clamps indices of views below their number.
         return unsafe { gpu.launch(&launch) };
     }
     let partials = Partials::of(gpu, NAME, shape, &splits)?;

@@ -21,12 +21,12 @@ struct Window {
     out_width: u32,
     side: u32,
     stride: u32,
-    /// Above and at the left: how much there is below and at the right is in the number of outputs.
+    /// Above and at the left; the padding below and at the right follows from the number of outputs.
     padding: u32,
 }
 
 impl Window {
-    /// The window of a geometry, and the values of its input and output.
+    /// The window of a geometry, and the numbers of values of its input and output.
     fn new(kernel: &'static str, g: &PoolGeometry) -> Result<(Window, usize, usize)> {
         expect(kernel, g.is_valid(), || format!("every window must touch the image: {g:?}"))?;
         fits_image(kernel, g.in_height.saturating_mul(g.in_width).saturating_mul(g.channels))?;
@@ -45,12 +45,12 @@ impl Window {
         Ok((window, g.input_len(), g.output_len()))
     }
 
-    /// The sizes of the input.
+    /// The shape of the input.
     fn inputs(&self) -> [u32; 4] {
         [self.batch, self.in_height, self.in_width, self.channels]
     }
 
-    /// The sizes of the output.
+    /// The shape of the output.
     fn outputs(&self) -> [u32; 4] {
         [self.batch, self.out_height, self.out_width, self.channels]
     }
@@ -60,11 +60,11 @@ pub(super) fn program<E: Element>() -> Program {
     Program::typed(Module::Pooling, E::TYPE)
 }
 
-/// Launches a kernel of a thread for each pack of each pixel of images of `height` x `width` pixels.
+/// Launches a kernel with a thread for each pack of each pixel of `batch` images of `height` x `width` pixels.
 ///
 /// # Safety
-/// `operands` and the window must be the first arguments of `kernel`, with the lengths that the window gives them
-/// for so many images, of so many pixels where there is a thread for each, of so many channels.
+/// `operands` and the window must be the first arguments of `kernel`. The operands must have the lengths that the
+/// window gives them, and the sizes must be the window's: of its input or output, whichever `kernel` has threads for.
 pub(super) unsafe fn run<E: Element>(
     gpu: &dyn Launcher,
     kernel: &'static str,
@@ -98,10 +98,10 @@ pub fn max_pool_forward<E: Element>(
     unsafe { run::<E>(gpu, NAME, &operands, &window, window.outputs()) }
 }
 
-/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, to the first of equal ones. Windows have at
+/// dx of [`max_pool_forward`]: each dy goes to its window's maximum, or to the first of equal maxima. Windows have at
 /// most 254 pixels.
 ///
-/// A first pass finds which tap of each window that is, a byte each, so that the second, which gathers, looks at no x.
+/// A first pass finds which tap of each window that is, as a byte, so that the second, which gathers, reads no x.
 pub fn max_pool_backward<E: Element>(
     gpu: &dyn Launcher,
     g: &PoolGeometry,
@@ -125,7 +125,8 @@ pub fn max_pool_backward<E: Element>(
     unsafe { run::<E>(gpu, WINNERS, &operands, &window, window.outputs())? };
     let operands = [winners.address(), dy.address(), dx.address()];
     if (g.side, g.stride, g.padding) == (3, 2, [1, 1]) {
-        // SAFETY: as above; outputs are half as many as inputs both ways, rounded up, which is what the kernel is for.
+        // SAFETY: as above; the output has half as many rows and columns as the input, rounded up, as this kernel
+        // assumes.
         unsafe { run::<E>(gpu, "max_pool_backward_halved", &operands, &window, window.outputs()) }
     } else {
         // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! The last stage of sums, and what is known of a step by its sums.
+//! The last stage of sums, and the verdict on a step that follows from its sums.
 
 use simclr_kernels::verdict::VALUES;
 
@@ -19,7 +19,7 @@ pub fn sum_pieces(gpu: &dyn Launcher, partials: Slice<f64>, pieces: usize, out: 
     unsafe { gpu.launch(&launch) }
 }
 
-/// The grid and the threads of a block that add up so many pieces of `width` columns: see `pieces.cuh`.
+/// The grid, and the threads of a block, for adding up `pieces` pieces of `width` columns: see `pieces.cuh`.
 pub(super) fn piece_grid(pieces: usize, width: u32) -> ([u32; 3], u32) {
     let rows = pieces.next_power_of_two().clamp(4, 128) as u32;
     ([width.div_ceil(8).max(1), 1, 1], 8 * rows)
@@ -36,7 +36,8 @@ pub fn narrow_sums(gpu: &dyn Launcher, sums: Slice<f64>, out: SliceMut<f32>) -> 
     unsafe { gpu.launch(&launch) }
 }
 
-/// f32 sums in f64: the first half of `out` is read from the beginning of `sums`, the second from `apart` on.
+/// Converts f32 sums to f64: the first half of `out` is read from the beginning of `sums`, the second from index
+/// `apart` on.
 pub fn widen_sums(gpu: &dyn Launcher, sums: Slice<f32>, apart: usize, out: SliceMut<f64>) -> Result<()> {
     const NAME: &str = "widen_sums";
     let half = out.len() / 2;
@@ -61,7 +62,8 @@ pub fn sum_values(gpu: &dyn Launcher, values: Slice<f32>, factor: f64, out: Slic
     unsafe { gpu.launch(&launch) }
 }
 
-/// [`simclr_kernels::verdict::judge`]: `squares` is one value, `scale` two of one value each.
+/// [`simclr_kernels::verdict::judge`] on the device. `squares` has one value; `scale` is the loss scale and its
+/// inverse, one value each.
 pub fn judge(
     gpu: &dyn Launcher,
     sums: Slice<f64>,
@@ -87,8 +89,8 @@ pub fn judge(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Dynamic loss scaling: `state` is the scale, 1 / scale and the steps since it changed, a value each. The scale
-/// halves where a step was not finite, down to 1, and doubles after `interval` sound ones, up to 2^24.
+/// Dynamic loss scaling: `state` is the scale, 1 / scale and the steps since it changed, one value each. The scale
+/// halves after a non-finite step, down to 1, and doubles after `interval` sound steps, up to 2^24.
 pub fn update_loss_scale(
     gpu: &dyn Launcher,
     finite: Slice<f64>,

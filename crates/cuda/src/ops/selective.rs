@@ -1,4 +1,4 @@
-//! Selective kernels: two streams of channels in images (N, pixels, 2 C), and what mixes them.
+//! Selective kernels: mixing the two C-channel streams of images (N, pixels, 2 C).
 
 use simclr_kernels::Write;
 
@@ -8,10 +8,10 @@ use crate::launcher::{
 };
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
-/// Pixels of a thread, at most: enough that the sums which it leaves weigh little beside what it reads.
+/// The most pixels of a thread: enough that writing its sums costs little beside what it reads.
 const PIXELS: usize = 32;
 
-/// Shapes of two streams, and how they are cut.
+/// Shapes of two streams, and how they are divided among threads.
 #[derive(Clone, Copy)]
 struct Streams {
     batch: usize,
@@ -22,7 +22,7 @@ struct Streams {
 }
 
 impl Streams {
-    /// Of images of `len` values.
+    /// For images of `len` values in all.
     fn new<E: Element>(kernel: &'static str, len: usize, pixels: usize, channels: usize) -> Result<Streams> {
         let image = pixels.saturating_mul(channels).saturating_mul(2);
         expect(kernel, image > 0 && len.is_multiple_of(image), || {
@@ -35,7 +35,7 @@ impl Streams {
         Ok(Streams { batch, channels, slices, packs: E::TYPE.packs(channels), counts })
     }
 
-    /// Room for sums of each slice.
+    /// Memory for the sums of each slice.
     fn partials(&self, gpu: &dyn Launcher) -> Result<Scratch<f32>> {
         Scratch::<f32>::new(gpu, self.batch * self.slices * self.channels)
     }
@@ -43,8 +43,8 @@ impl Streams {
     /// Launches a kernel with a thread for each pack of each slice.
     ///
     /// # Safety
-    /// `arguments` must be the first ones of `kernel`, the counts and the divisor its last, with memory for what
-    /// these say.
+    /// `arguments` must be the first ones of `kernel`, the counts and the divisor its last, and the memory among them
+    /// must be as long as the counts say.
     unsafe fn run<E: Element>(
         &self,
         gpu: &dyn Launcher,
@@ -64,7 +64,7 @@ impl Streams {
     /// Launches a kernel with a thread for each channel.
     ///
     /// # Safety
-    /// `arguments` must be those of `kernel`, with memory for what the counts among them say.
+    /// `arguments` must be those of `kernel`, and the memory among them must be as long as the counts among them say.
     unsafe fn run_channels<E: Element>(
         &self,
         gpu: &dyn Launcher,
@@ -116,8 +116,8 @@ pub fn fuse_backward<E: Element>(
     unsafe { streams.run::<E>(gpu, NAME, &[&dy.address(), &dx.address(), &add]) }
 }
 
-/// y = a x1 + b x2, x1 and x2 being the streams, and (a, b) of each channel of each image the softmax of its two
-/// logits.
+/// y = a x1 + b x2, where x1 and x2 are the streams, and (a, b) of each channel of each image is the softmax of its
+/// two logits.
 pub fn select_forward<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,
@@ -134,7 +134,7 @@ pub fn select_forward<E: Element>(
     unsafe { streams.run::<E>(gpu, NAME, &[&x.address(), &logits.address(), &y.address()]) }
 }
 
-/// Gradients of [`select_forward`]: x becomes dx.
+/// Gradients of [`select_forward`]; dx replaces x.
 pub fn select_backward<E: Element>(
     gpu: &dyn Launcher,
     dy: Slice<E>,

@@ -1,5 +1,5 @@
-//! What losses over similarities share: the views in halves of 16 bits, their tiles, and the gradient that is put
-//! together from splits. See `similarities.cuh`.
+//! The common part of losses over similarities: the views split into 16-bit halves, their tiling, and the gradient,
+//! which is summed over splits. See `similarities.cuh`.
 
 use simclr_kernels::contrastive::ContrastiveShape;
 
@@ -12,12 +12,12 @@ const ANCHORS: usize = 128;
 const TILE: usize = 64;
 /// Dimensions of dz that a block computes.
 const PART: usize = 128;
-/// Views that a block splits in halves.
+/// Views that one block splits into halves.
 const GROUP: usize = 16;
-/// Blocks at work at once: two on each multiprocessor of the largest GPUs.
+/// Blocks that run concurrently: two on each multiprocessor of the largest GPUs.
 const BLOCKS: usize = 264;
 
-/// Of [`PROGRAM`] are kernels that all such losses launch.
+/// The program with the kernels that all such losses launch.
 const PROGRAM: Program = Program::of(Module::NtXent);
 
 /// `Views` of `similarities.cuh`.
@@ -49,7 +49,7 @@ pub(super) enum Pass {
     Backward,
 }
 
-/// Views in halves of 16 bits, as tensor cores take them.
+/// Views split into 16-bit halves, laid out for tensor cores.
 pub(super) struct Halves {
     along: Scratch<u32>,
     across: Option<Scratch<u32>>,
@@ -57,7 +57,7 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    /// Of `all`, whose length is known to be right.
+    /// Splits `all`, whose length is already checked.
     pub fn of(
         gpu: &dyn Launcher,
         shape: &ContrastiveShape,
@@ -76,19 +76,19 @@ impl Halves {
         let arguments = arguments![all.address(), views, halves.addresses()];
         let grid = [fits(NAME, rows / GROUP)?, 1, 1];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid, block: BLOCK, arguments };
-        // SAFETY: `all` has as many views, and there is room for whole tiles of them.
+        // SAFETY: `all` has `shape.views` views, and there is room for whole tiles of them.
         unsafe { gpu.launch(&launch)? };
         Ok(halves)
     }
 
-    /// Where they are, as kernels take them.
+    /// The halves' addresses, as kernels take them.
     pub fn addresses(&self) -> Addresses {
         let across = self.across.as_ref().map_or(0, Scratch::address);
         Addresses { along: self.along.address(), across, scales: self.scales.address() }
     }
 }
 
-/// How the other views are cut, so that enough blocks are at work.
+/// How the views that anchors are compared with are split, so that enough blocks run.
 pub(super) struct Splits {
     pub rows: u32,
     pub count: usize,
@@ -108,7 +108,7 @@ impl Splits {
     }
 }
 
-/// The views and their splits, once lengths are known to belong together.
+/// Checks the shape and the length of `all`, and returns the views and their splits.
 pub(super) fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize) -> Result<(Views, Splits)> {
     let sound = shape.anchors >= 2
         && shape.anchors.is_multiple_of(2)
@@ -127,7 +127,7 @@ pub(super) fn checked(kernel: &'static str, shape: &ContrastiveShape, all: usize
     Ok((views, Splits::of(kernel, shape)?))
 }
 
-/// Room for each split's part of a gradient, (splits, anchors, dim), and the grid of the kernel that fills it.
+/// Memory for each split's part of a gradient, (splits, anchors, dim), and the grid of the kernel that fills it.
 pub(super) struct Partials {
     values: Scratch<f32>,
     splits: u32,
@@ -158,7 +158,7 @@ impl Partials {
         let arguments =
             arguments![self.address(), self.splits, dz.len() as i64, factor, dy.address(), dz.address()];
         let launch = Launch { program: PROGRAM, kernel: NAME, grid: grid(dz.len()), block: BLOCK, arguments };
-        // SAFETY: there are as many parts as the kernel reads, and dy is one value.
+        // SAFETY: `values` holds as many parts as the kernel reads (checked above), and dy is one value.
         unsafe { gpu.launch(&launch) }
     }
 }

@@ -1,11 +1,11 @@
-//! Convolutions of few channels, such as a network's first, as ones of 8 channels or more.
+//! Convolutions of few channels, such as a network's first, packed into convolutions of 8 channels or more.
 //!
-//! Tensor cores take 8 channels of a 16-bit type at once, and libraries are slow with less. Channels are therefore
-//! filled up with zeros. Where the stride is 2, the four pixels of a 2 x 2 block become channels of one first
-//! (space to depth), so that the packed convolution has stride 1: tap r of output p lies at row 2 p + r - padding =
-//! 2 (p + a) + b with b in {0, 1}, which is tap a - floor(-padding / 2) at row b of a block. A 7 x 7 kernel of
-//! stride 2 over 3 channels becomes a 4 x 4 kernel of stride 1 over 12, filled up to 16. The padding is part of the
-//! packed images. The result is the same up to the order of sums.
+//! Tensor cores multiply 8 channels of a 16-bit type together, and libraries are slow with fewer. Channels are
+//! therefore padded with zeros. Where the stride is 2, the four pixels of each 2 x 2 block first become the channels
+//! of one pixel (space to depth), so that the packed convolution has stride 1: tap r of output p lies at row
+//! 2 p + r - padding = 2 (p + a) + b with b in {0, 1}, which is tap a - floor(-padding / 2) at row b of a block. A
+//! 7 x 7 kernel of stride 2 over 3 channels becomes a 4 x 4 kernel of stride 1 over 12, padded to 16. The padding of
+//! the image is part of the packed images. The result is the same up to the order of sums.
 
 use std::marker::PhantomData;
 
@@ -17,7 +17,7 @@ use crate::launcher::{
 };
 use crate::{Element, Module, Program, Result, Slice, SliceMut};
 
-/// Channels of packed images are a multiple of so many.
+/// The number of channels of packed images is a multiple of this.
 const GROUP: usize = 8;
 
 /// A packed convolution of elements of type `E`.
@@ -51,22 +51,22 @@ struct Sizes {
     by_packed_width: Divisor,
 }
 
-/// Whether a convolution of elements of type `E` is faster packed: with less than 8 channels, in 16 bits, and a
-/// stride that can be packed.
+/// Whether a convolution of elements of type `E` is faster when packed: it has fewer than 8 channels, a 16-bit type,
+/// and a stride of 1 or 2.
 pub fn pays<E: Element>(g: &Conv2dGeometry) -> bool {
     g.in_channels < GROUP && (1..=2).contains(&g.stride) && E::TYPE.size() == 2
 }
 
 impl<E: Element> Packing<E> {
-    /// How a convolution is packed.
+    /// Plans the packing of a convolution.
     ///
     /// # Errors
-    /// `Lengths` for what is no convolution, a stride above 2, and more than can be counted.
+    /// `Lengths` for an invalid geometry, a stride above 2, and sizes that the kernels cannot count.
     pub fn of(g: &Conv2dGeometry) -> Result<Packing<E>> {
         const NAME: &str = "packing a convolution";
         let packs = g.is_valid() && g.stride <= 2;
         expect(NAME, packs, || format!("a convolution of stride 1 or 2 is needed: {g:?}"))?;
-        // -floor(-padding / stride), and up to which tap a kernel reaches from there.
+        // -floor(-padding / stride), and the number of packed taps that the kernel covers from there on.
         let before = g.padding.div_ceil(g.stride);
         let taps = |side: usize| (before * g.stride - g.padding + side - 1) / g.stride + 1;
         let [kernel_height, kernel_width] = [g.kernel_height, g.kernel_width].map(taps);
@@ -107,7 +107,7 @@ impl<E: Element> Packing<E> {
         Ok(Packing { element: PhantomData, whole: *g, packed, sizes })
     }
 
-    /// The packed convolution. Its output is that of the whole one.
+    /// The geometry of the packed convolution. Its output is that of the original one.
     pub fn geometry(&self) -> &Conv2dGeometry {
         &self.packed
     }
@@ -117,7 +117,7 @@ fn program<E: Element>() -> Program {
     Program::typed(Module::Stem, E::TYPE)
 }
 
-/// Packed images, (N, H', W', C') as the packed geometry has them, of x (N, H, W, C).
+/// Packs x (N, H, W, C) into (N, H', W', C'), the input of the packed geometry.
 pub fn pack_images<E: Element>(
     gpu: &dyn Launcher,
     packing: &Packing<E>,
@@ -137,7 +137,7 @@ pub fn pack_images<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// Packed weights, (K, R', S', C'), of w (K, R, S, C), rounded to nearest, ties to even.
+/// Packs w (K, R, S, C) into (K, R', S', C'), rounded to nearest, ties to even.
 pub fn pack_weights<E: Element>(
     gpu: &dyn Launcher,
     packing: &Packing<E>,
@@ -154,7 +154,8 @@ pub fn pack_weights<E: Element>(
     unsafe { gpu.launch(&launch) }
 }
 
-/// dw (K, R, S, C) of the gradient of packed weights, (K, R', S', C'), exactly. What belongs to no tap is left out.
+/// Unpacks the gradient of packed weights, (K, R', S', C'), into dw (K, R, S, C), exactly. Values that belong to no
+/// tap are dropped.
 pub fn unpack_weights<E: Element>(
     gpu: &dyn Launcher,
     packing: &Packing<E>,

@@ -1,5 +1,5 @@
-//! The pixels that a convolution of single pixels meets with its stride, brought together and put back: what is left
-//! of such a convolution is a product of matrices.
+//! Gathering the pixels that a strided 1 x 1 convolution reads, and scattering them back: the rest of such a
+//! convolution is a matrix product.
 
 use simclr_kernels::{Conv2dGeometry, Write};
 
@@ -24,12 +24,12 @@ struct Sizes {
     by_stride: Divisor,
 }
 
-/// Whether a convolution is of single pixels, of which it does not meet all.
+/// Whether a convolution is 1 x 1, without padding, and strided, so that it skips pixels.
 pub fn serves(g: &Conv2dGeometry) -> bool {
     (g.kernel_height, g.kernel_width, g.padding) == (1, 1, 0) && g.stride > 1
 }
 
-/// The same convolution of the pixels that it meets, (N, P, Q, C).
+/// The same convolution on the gathered pixels, (N, P, Q, C).
 pub fn together(g: &Conv2dGeometry) -> Conv2dGeometry {
     Conv2dGeometry { in_height: g.out_height(), in_width: g.out_width(), stride: 1, ..*g }
 }
@@ -57,10 +57,10 @@ fn sizes<E: Element>(kernel: &'static str, g: &Conv2dGeometry) -> Result<(Sizes,
     Ok((sizes, packs))
 }
 
-/// The pixels of x (N, H, W, C) that are met, (N, P, Q, C).
+/// Gathers the pixels of x (N, H, W, C) that the convolution reads into (N, P, Q, C).
 ///
 /// # Errors
-/// `Lengths` for what [`serves`] does not, and lengths that do not belong together.
+/// `Lengths` for geometries that [`serves`] rejects, and for lengths that do not match the geometry.
 pub fn gather<E: Element>(
     gpu: &dyn Launcher,
     g: &Conv2dGeometry,
@@ -78,7 +78,7 @@ pub fn gather<E: Element>(
     unsafe { gpu.launch(&Launch { program, kernel: NAME, grid, block: BLOCK, arguments }) }
 }
 
-/// Puts pixels (N, P, Q, C) where x (N, H, W, C) was met: added to what is there, or with zeros around them.
+/// Scatters pixels (N, P, Q, C) to their places in x (N, H, W, C): added to its values, or with zeros between them.
 ///
 /// # Errors
 /// As [`gather`].
@@ -99,6 +99,6 @@ pub fn scatter<E: Element>(
     let arguments = arguments![pixels.address(), x.address(), sizes];
     let grid = image_grid(kernel, g.batch, shares * packs)?;
     let program = Program::typed(Module::Strided, E::TYPE);
-    // SAFETY: as above, and each value of x is one thread's.
+    // SAFETY: as above, and each value of x belongs to one thread.
     unsafe { gpu.launch(&Launch { program, kernel, grid, block: BLOCK, arguments }) }
 }

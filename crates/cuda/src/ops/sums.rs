@@ -1,10 +1,10 @@
-//! Sums over rows of channels, in f64: pieces first, then their sum.
+//! Sums over rows of channels, in f64: first over pieces of the rows, then over the pieces.
 
 use super::reductions::{narrow_sums, sum_pieces};
 use crate::launcher::{BLOCK, Launch, Launcher, Scratch, arguments, expect, expect_len, fits};
 use crate::{Element, ElementType, Module, Program, Result, Slice, SliceMut};
 
-/// How rows of channels are cut: see `row_sums.cuh`.
+/// How rows of channels are divided among blocks: see `row_sums.cuh`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub lanes: u32,
@@ -18,11 +18,11 @@ impl Plan {
         let packs = element.packs(channels);
         let lanes = packs.next_power_of_two().min(32);
         let columns = packs.div_ceil(lanes);
-        // Blocks for several rounds of the largest GPUs (132 multiprocessors of 3 or 4 blocks), and enough rows in
-        // each that their sums weigh little; a piece's values are counted in 32 bits.
+        // Enough blocks to fill the largest GPUs several times (132 multiprocessors of 3 or 4 blocks), and enough rows
+        // in each that writing its sums costs little. A piece's values are counted in 32 bits.
         let ranks = BLOCK as usize / lanes;
-        // So far may a thread look beyond the end, up to four reads of `ranks` rows each: together with a piece it
-        // is to fit into 32 bits.
+        // A thread may compute indices this far beyond the end, up to four reads of `ranks` rows each: added to a
+        // piece they must still fit into 32 bits.
         fits(kernel, 4 * ranks * channels)?;
         let pieces = rows.div_ceil(16 * ranks).clamp(1, (3168 / columns).max(1));
         let pieces = pieces.max((rows * channels).div_ceil(1 << 30));
@@ -36,7 +36,7 @@ impl Plan {
     }
 }
 
-/// The sums of each channel and of its square over rows: `sums` = [sum of x; C values, sum of x^2; C values].
+/// The sums over rows of each channel and of its squares: `sums` = [sum of x; C values, sum of x^2; C values].
 pub fn channel_sums<E: Element>(
     gpu: &dyn Launcher,
     x: Slice<E>,
@@ -61,12 +61,13 @@ pub fn channel_sums<E: Element>(
         block: BLOCK,
         arguments,
     };
-    // SAFETY: x is rows of `channels` values and the plan's pieces cover them; there are partials for each piece.
+    // SAFETY: x consists of rows of `channels` values, the plan's pieces cover them, and `partials` has room for each
+    // piece.
     unsafe { gpu.launch(&launch)? };
     sum_pieces(gpu, partials.as_ref(), plan.pieces as usize, sums)
 }
 
-/// The sum of every column of rows.
+/// The sum of every column over rows of `sums.len()` values.
 pub fn column_sums<E: Element>(gpu: &dyn Launcher, x: Slice<E>, sums: SliceMut<f32>) -> Result<()> {
     let columns = sums.len();
     let mut exact = Scratch::<f64>::new(gpu, 2 * columns)?;
@@ -78,7 +79,7 @@ pub fn column_sums<E: Element>(gpu: &dyn Launcher, x: Slice<E>, sums: SliceMut<f
 mod tests {
     use super::*;
 
-    /// What the kernel counts in 32 bits fits there, and so does the grid, up to 2^36 values.
+    /// Counts and grids fit into 32 bits for up to 2^36 values.
     #[test]
     fn pieces_fit_whatever_the_size() {
         for (log, channels) in

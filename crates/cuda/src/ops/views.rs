@@ -1,4 +1,4 @@
-//! Views of images: the same as `simclr-augment` makes, but for rounding.
+//! Views of images: the same as those of `simclr-augment`, up to rounding.
 
 use simclr_augment::{BlurPadding, Recipe, Step, ViewFamily, ViewOp};
 
@@ -7,12 +7,12 @@ use crate::{Module, Program, Result, Slice, SliceMut};
 
 const PROGRAM: Program = Program::of(Module::Views);
 const MOST_STEPS: usize = 16;
-/// The greatest side of a view: the kernels have room for the blur of one.
+/// The greatest side of a view: the kernels' shared memory has room for a blur of that size.
 const MOST_SIDE: usize = 16_384;
-/// Bytes that views in the making may take at once.
+/// The most bytes of intermediate memory for views that are made together.
 const ROOM: usize = 512 << 20;
 
-/// Everything about one view: `View` of `views.cu`, numbers without padding between them.
+/// All parameters of one view: `View` of `views.cu`, numbers without padding between them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::NoUninit)]
 pub struct View {
@@ -36,9 +36,9 @@ pub struct View {
 impl View {
     /// The view that `recipe` describes, of an image that begins at byte `image` of all images.
     ///
-    /// None where the kernels cannot make it: operators other than brightness, contrast, saturation, hue, grey,
-    /// solarise, invert, flip and one blur, a contrast after the blur, or more than sixteen. It is then made on the
-    /// CPU.
+    /// None where the kernels cannot make it, so that the CPU must: if there are operators other than brightness,
+    /// contrast, saturation, hue, grey, solarise, invert, flip and one blur, a contrast after the blur, or more than
+    /// sixteen changes of colour.
     pub fn new(recipe: &Recipe, image: usize) -> Option<View> {
         let (width, height) = recipe.image;
         let crop = recipe.crop;
@@ -64,14 +64,14 @@ impl View {
             let (kind, value) = match step {
                 Step::Brightness(factor) => (0, factor),
                 Step::BrightnessShift(shift) => (1, shift),
-                // Its mean is known before the blur alone.
+                // The kernels compute the mean that contrast needs only before the blur.
                 Step::Contrast(factor) if view.blur == 0 => (2, factor),
                 Step::Saturation(factor) => (3, factor),
                 Step::Hue(turn) => (4, 6.0 * turn.rem_euclid(1.0)),
                 Step::Gray => (5, 0.0),
                 Step::Solarize(threshold) => (6, threshold),
                 Step::Invert => (6, 0.0),
-                // What looks at one pixel, or at both sides alike, does not mind the direction.
+                // A flip commutes with the other operators: they treat each pixel by itself or are symmetric.
                 Step::Flip => {
                     flip = !flip;
                     continue;
@@ -100,18 +100,18 @@ impl View {
         Some(view)
     }
 
-    /// The same view of an image that begins so many bytes later.
+    /// The same view of an image that begins `bytes` bytes later.
     #[cfg(feature = "cuda")]
     pub(crate) fn moved(self, bytes: u64) -> View {
         View { image: self.image + bytes, ..self }
     }
 
-    /// The most source pixels that an output has along an axis.
+    /// The most source pixels that an output pixel is made of along an axis.
     fn taps(&self, side: usize) -> usize {
         taps(self.crop_width.max(self.crop_height), side)
     }
 
-    /// Whether the crop lies within the image, and the image within so many bytes.
+    /// Whether the crop lies within the image, and the image within `bytes` bytes.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
         let inside = |first: u32, length: u32, whole: u32| {
             length > 0 && u64::from(first) + u64::from(length) <= u64::from(whole)
@@ -123,7 +123,7 @@ impl View {
     }
 }
 
-/// What of a family's operators the kernels cannot make, in words: its views are then made on the CPU.
+/// Names an operator of a family that the kernels lack, if any: the family's views are then made on the CPU.
 pub fn impossible(family: &ViewFamily) -> Option<&'static str> {
     let (mut steps, mut blurred) = (0, false);
     for op in family.ops() {
@@ -152,30 +152,30 @@ pub fn impossible(family: &ViewFamily) -> Option<&'static str> {
     (steps > MOST_STEPS).then_some("more than sixteen changes of colour")
 }
 
-/// The most source pixels that an output has along an axis on which `length` pixels become `side`.
+/// The most source pixels that an output pixel is made of along an axis on which `length` pixels become `side`.
 fn taps(length: u32, side: usize) -> usize {
     let stretch = (f64::from(length) / side.max(1) as f64).max(1.0);
     (length as usize).min((4.0 * stretch) as usize + 3)
 }
 
-/// How many of `views` views are made at once, of outputs that have `most` source pixels, and what intermediate
-/// memory each of them takes, in bytes.
+/// How many of `views` views are made together, with outputs of up to `most` source pixels along an axis, and the
+/// intermediate memory of each view in bytes.
 fn at_once(views: usize, side: usize, most: usize) -> (usize, usize) {
     let each = size_of::<f32>() * (2 * 3 * side * side + 2 * side * most) + 24 * side;
     let parts = views.div_ceil((ROOM / each.max(1)).clamp(1, 65_535)).max(1);
-    // Even parts: a small last one would not fill the GPU.
+    // Equal parts: a small last part would not fill the GPU.
     (views.div_ceil(parts).max(1), each)
 }
 
-/// Bytes of intermediate memory that [`make`] takes for `views` views of `side` x `side` pixels, where no side of
-/// an image is longer than `longest` pixels.
+/// Bytes of intermediate memory that [`make`] needs for `views` views of `side` x `side` pixels from images whose sides
+/// are at most `longest` pixels.
 pub fn room_to_make(views: usize, side: usize, longest: u32) -> usize {
     let (together, each) = at_once(views, side, taps(longest, side));
     together * each
 }
 
-/// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3), from `images`: 8-bit RGB, each
-/// `width * height * 3` bytes from its place on.
+/// Writes views of `side` x `side` pixels into `out`, (views, side, side, 3). `images` holds 8-bit RGB images, each
+/// `width * height * 3` bytes from its view's `image` on.
 pub fn make(
     gpu: &dyn Launcher,
     images: Slice<u8>,
@@ -191,7 +191,7 @@ pub fn make(
     unsafe { make_uploaded(gpu, images.address(), (views, uploaded.address()), side, out) }
 }
 
-/// The same of views that are on the GPU already.
+/// As [`make`], with views that are on the GPU already.
 ///
 /// # Safety
 /// Each view's image must lie in readable memory, `view.image` bytes from address `images` on, and address
@@ -213,17 +213,17 @@ pub(crate) unsafe fn make_uploaded(
         let first = number * together;
         let at = out.address() + (first * len) as u64;
         let uploaded = uploaded + (first * size_of::<View>()) as u64;
-        // SAFETY: the views of this part have their places in `out`, by the lengths above; the rest is the caller's
+        // SAFETY: by the lengths checked above, `out` has room for the views of this part; the rest is the caller's
         // promise.
         unsafe { some(gpu, images, (part, uploaded), side, most, at)? };
     }
     Ok(())
 }
 
-/// Some of the views, at address `out`.
+/// Makes some of the views, at address `out`.
 ///
 /// # Safety
-/// As [`make_uploaded`], and there must be room for them.
+/// As [`make_uploaded`], and there must be room for the views at `out`.
 unsafe fn some(
     gpu: &dyn Launcher,
     images: u64,
@@ -243,8 +243,8 @@ unsafe fn some(
         arguments![images, uploaded, width, spans.address(), weights.address(), taps, planes.address(), out];
     let block = if side > 64 { 1024 } else { 256 };
     let launch = Launch { program: PROGRAM, kernel: NAME, grid: [count, 1, 1], block, arguments };
-    // SAFETY: crops lie within images (the caller's promise); intermediate memory is sized as the kernel says,
-    // `most` being no less than the taps of any output.
+    // SAFETY: crops lie within images (the caller's promise); intermediate memory has the sizes that the kernel
+    // documents, and `most` is no less than the taps of any output.
     unsafe { gpu.launch(&launch)? };
     if views.iter().all(|view| view.blur == 0) {
         return Ok(());
