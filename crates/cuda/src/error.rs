@@ -47,8 +47,8 @@ pub enum CudaError {
     },
     /// The GPU is out of memory.
     #[error(
-        "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); use a smaller batch, or stop other \
-         programs that use this GPU",
+        "the GPU has no {} left: tensors take {} of the {} that are held ({reason}); use a smaller batch, or stop \
+         other programs that use this GPU",
         gigabytes(*wanted),
         gigabytes(*live),
         gigabytes(*held)

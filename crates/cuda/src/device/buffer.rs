@@ -11,7 +11,7 @@ use super::{Device, failed, lock};
 use crate::launcher::{expect, expect_len};
 use crate::{Memory, Result, Slice, SliceMut};
 
-/// Values on a GPU, owned: their memory goes back to the pool when the buffer is dropped.
+/// An owned buffer of values on a GPU, whose memory goes back to the pool when it is dropped.
 pub struct DeviceBuffer<T> {
     range: Range,
     len: usize,
@@ -31,8 +31,8 @@ impl<T: Pod> DeviceBuffer<T> {
 
     /// All values, to be read by kernels.
     pub fn read(&self) -> Slice<'_, T> {
-        // SAFETY: the range is so long, begins at a multiple of 4096 and lives as long; whatever bits it holds are
-        // a `T`, which is `Pod`.
+        // SAFETY: the range has `len` values, begins at a multiple of 4096 and lives as long as the buffer; any bits
+        // are a valid `T`, which is `Pod`.
         unsafe { Slice::from_raw(self.range.address(), self.len) }
     }
 
@@ -47,15 +47,15 @@ impl DeviceBuffer<u8> {
     /// All bytes as values of another type.
     ///
     /// # Errors
-    /// `Lengths` where they are no whole values.
+    /// `Lengths` where the bytes are not a whole number of values.
     pub fn read_as<T: Pod>(&self) -> Result<Slice<'_, T>> {
         let len = self.len_of::<T>()?;
-        // SAFETY: so many values lie in the range, which begins at a multiple of 4096; whatever bits it holds are a
-        // `T`, which is `Pod`.
+        // SAFETY: `len` values lie in the range, which begins at a multiple of 4096; any bits are a valid `T`, which is
+        // `Pod`.
         Ok(unsafe { Slice::from_raw(self.range.address(), len) })
     }
 
-    /// The same, to be written by kernels.
+    /// All bytes as values of another type, to be written by kernels.
     ///
     /// # Errors
     /// As [`DeviceBuffer::read_as`].
@@ -80,13 +80,13 @@ impl<T> fmt::Debug for DeviceBuffer<T> {
 }
 
 impl Device {
-    /// A buffer whose values are arbitrary.
+    /// A buffer of `len` arbitrary values.
     ///
     /// # Errors
-    /// `OutOfMemory` where the GPU has not as much.
+    /// `OutOfMemory` where the GPU has not enough memory.
     pub fn buffer<T: Pod>(&self, len: usize) -> Result<DeviceBuffer<T>> {
         self.bind()?;
-        // No GPU has as much as does not fit into a `usize`.
+        // A saturated size fails: no GPU has that much memory.
         let bytes = len.saturating_mul(size_of::<T>());
         Ok(DeviceBuffer { range: self.pool().take(bytes)?, len, values: PhantomData })
     }
@@ -114,21 +114,21 @@ impl Device {
     /// Sets every bit to 0.
     ///
     /// # Errors
-    /// `Call` where the driver refuses.
+    /// `Call` where the driver fails.
     pub fn clear<T: Pod>(&self, to: SliceMut<T>) -> Result<()> {
         self.bind()?;
         if to.is_empty() {
             return Ok(());
         }
-        // SAFETY: so many bytes are lent exclusively.
+        // SAFETY: these bytes are borrowed exclusively.
         unsafe { result::memset_d8_async(to.address(), 0, to.len() * size_of::<T>(), self.raw_stream()) }
             .map_err(failed("clearing a buffer"))
     }
 
-    /// Copies values from the host, in the order of all work. Returns before they are there.
+    /// Copies values from the host, in stream order. Returns before they have arrived.
     ///
     /// # Errors
-    /// `Lengths` where they are not as many, `Call` where the driver refuses or a step is being captured.
+    /// `Lengths` where the lengths differ, `Call` where the driver fails or a step is being captured.
     pub fn copy_to<T: Pod>(&self, values: &[T], to: SliceMut<T>) -> Result<()> {
         expect_len("copying to the GPU", "the buffer", to.len(), values.len())?;
         self.refuse_in_capture("copying to the GPU")?;
@@ -137,14 +137,14 @@ impl Device {
         }
         self.bind()?;
         let bytes = bytemuck::cast_slice(values);
-        // SAFETY: so many bytes are lent exclusively.
+        // SAFETY: `to` has as many bytes as `values`, borrowed exclusively.
         unsafe { lock(&self.shared.staging).send(bytes, to.address(), self.raw_stream()) }
     }
 
-    /// Copies values to the host, and waits for them and for all work before.
+    /// Copies values to the host, and waits for the copy and all work before it.
     ///
     /// # Errors
-    /// `Lengths` where they are not as many, `Call` where the driver refuses or a step is being captured.
+    /// `Lengths` where the lengths differ, `Call` where the driver fails or a step is being captured.
     pub fn copy_from<T: Pod>(&self, from: Slice<T>, values: &mut [T]) -> Result<()> {
         expect_len("copying from the GPU", "the buffer", from.len(), values.len())?;
         self.refuse_in_capture("copying from the GPU")?;
@@ -153,7 +153,7 @@ impl Device {
         }
         self.bind()?;
         let bytes = bytemuck::cast_slice_mut(values);
-        // SAFETY: so many bytes are lent.
+        // SAFETY: `from` has as many bytes as `values`, and is borrowed.
         unsafe { lock(&self.shared.staging).receive(from.address(), bytes, self.raw_stream()) }
     }
 
@@ -170,7 +170,7 @@ impl Device {
     /// Copies values on the GPU.
     ///
     /// # Errors
-    /// `Lengths` where they are not as many, `Call` where the driver refuses.
+    /// `Lengths` where the lengths differ, `Call` where the driver fails.
     pub fn copy<T: Pod>(&self, from: Slice<T>, to: SliceMut<T>) -> Result<()> {
         expect_len("copying on the GPU", "the buffer", to.len(), from.len())?;
         if from.is_empty() {
@@ -178,7 +178,7 @@ impl Device {
         }
         self.bind()?;
         let bytes = from.len() * size_of::<T>();
-        // SAFETY: so many bytes are lent, those written exclusively, so that they do not overlap.
+        // SAFETY: both slices have that many bytes and are borrowed, `to` exclusively, so that they do not overlap.
         unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, self.raw_stream()) }
             .map_err(failed("copying on the GPU"))
     }

@@ -1,4 +1,4 @@
-//! Exchange between GPUs by NCCL, in the order of all work: it may be part of a captured step.
+//! Exchange between GPUs by NCCL, in stream order: it may be part of a captured step.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -15,10 +15,10 @@ use super::{Device, failed, lock};
 use crate::launcher::expect;
 use crate::{CudaError, Libraries, Library, Result, Slice, SliceMut};
 
-/// Bytes by which the workers of a group find each other.
+/// The length in bytes of a group's identifier, by which its workers find each other.
 pub const GROUP_ID: usize = 128;
 
-/// What stands for a group in NCCL's interface: passed by value.
+/// `ncclUniqueId`, which NCCL's functions take by value.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct UniqueId([u8; GROUP_ID]);
@@ -31,7 +31,7 @@ const SUCCESS: Status = 0;
 const IN_PROGRESS: Status = 7;
 const SUM: c_int = 0;
 
-/// How long it is waited for that NCCL leaves a group.
+/// How long to wait for NCCL to leave a group.
 const LEAVING: Duration = Duration::from_secs(10);
 
 /// The functions of NCCL that are used, with the signatures that they have had since 2.4.
@@ -51,8 +51,8 @@ struct Api {
 impl Api {
     fn of(libraries: &Libraries) -> Result<Api> {
         libraries.load(Library::Nccl)?;
-        // SAFETY: these functions have these signatures in every version 2 of NCCL that has them, an address being
-        // passed as a pointer is.
+        // SAFETY: these functions have these signatures in every version 2 of NCCL that has them; addresses are passed
+        // as pointers are.
         unsafe {
             Ok(Api {
                 get_unique_id: libraries.function(Library::Nccl, "ncclGetUniqueId")?,
@@ -83,9 +83,9 @@ impl Api {
     }
 }
 
-/// A type of values that are exchanged.
+/// A type of values that can be exchanged.
 pub trait Exchanged: Copy + private::Sealed {
-    /// NCCL's number of it.
+    /// NCCL's number for the type.
     #[doc(hidden)]
     const NUMBER: c_int;
 }
@@ -104,25 +104,25 @@ mod private {
     impl Sealed for f64 {}
 }
 
-/// A GPU's place in a group of them, one a worker.
+/// A GPU's membership in a group of GPUs, one per worker.
 pub struct Communicator {
     device: Device,
     api: Api,
     size: usize,
     /// None once the group was left.
     comm: Mutex<Option<Handle>>,
-    /// Known without the lock, which who exchanges holds.
+    /// Readable without the lock, which an exchange holds.
     left: AtomicBool,
 }
 
 /// NCCL's handle.
 struct Handle(Comm);
 
-// SAFETY: NCCL's handles may be used by any thread, one at a time: it is only lent by a mutex.
+// SAFETY: NCCL's handles may be used by any thread, one at a time, and access is only through a mutex.
 unsafe impl Send for Handle {}
 
 impl Device {
-    /// That groups can be joined.
+    /// Checks that NCCL can be loaded, so that groups can be joined.
     ///
     /// # Errors
     /// As [`Device::new_group`].
@@ -130,10 +130,10 @@ impl Device {
         Api::of(&self.shared.libraries).map(drop)
     }
 
-    /// A new group, to be told to all its workers.
+    /// The identifier of a new group, to be given to all its workers.
     ///
     /// # Errors
-    /// [`CudaError::Missing`] where NCCL is not there, [`CudaError::Load`], [`CudaError::Call`].
+    /// [`CudaError::Missing`] where NCCL is not found, [`CudaError::Load`], [`CudaError::Call`].
     pub fn new_group(&self) -> Result<[u8; GROUP_ID]> {
         self.bind()?;
         let api = Api::of(&self.shared.libraries)?;
@@ -143,7 +143,7 @@ impl Device {
         Ok(id.0)
     }
 
-    /// Joins a group of `size` GPUs as number `rank`, once all the others do. They must be `size` different ones.
+    /// Joins a group of `size` GPUs, all different, as number `rank`. Waits until all the others join.
     ///
     /// # Errors
     /// As [`Device::new_group`].
@@ -153,15 +153,14 @@ impl Device {
         self.bind()?;
         let api = Api::of(&self.shared.libraries)?;
         let mut comm: Comm = std::ptr::null_mut();
-        // SAFETY: the function writes one handle; the context that is bound is the device's primary one, which NCCL
-        // takes.
+        // SAFETY: the function writes one handle; the bound context is the device's primary one, which NCCL uses.
         let status = unsafe { (api.init_rank)(&mut comm, size as c_int, UniqueId(group), rank as c_int) };
         api.check("joining a group of GPUs", status)?;
         let comm = Mutex::new(Some(Handle(comm)));
         Ok(Communicator { device: self.clone(), api, size, comm, left: AtomicBool::new(false) })
     }
 
-    /// What tells it from every other GPU.
+    /// The identifier of the GPU, different from that of any other.
     ///
     /// # Errors
     /// [`CudaError::Call`].
@@ -172,16 +171,16 @@ impl Device {
 }
 
 impl Communicator {
-    /// Starts what `body` asks for as one exchange, of values that are there for `'b`. Every worker asks for the
-    /// same in the same order.
+    /// Starts the operations that `body` requests as one exchange, of values that live for `'b`. All workers must
+    /// request the same operations in the same order.
     ///
     /// # Errors
-    /// Whatever `body` returns; [`CudaError::Call`] where NCCL refuses, or the group was left.
+    /// Any error of `body`; [`CudaError::Call`] where NCCL fails, or the group was left.
     pub fn exchange<'b>(&self, body: impl FnOnce(&Exchange<'_, 'b>) -> Result<()>) -> Result<()> {
         let comm = lock(&self.comm);
         let left = || CudaError::Call {
             what: "exchange between GPUs",
-            reason: "the group was left, since a worker has gone".to_owned(),
+            reason: "the group was left because a worker has gone".to_owned(),
         };
         let comm = comm.as_ref().filter(|_| !self.has_left()).ok_or_else(left)?;
         self.device.bind()?;
@@ -192,23 +191,23 @@ impl Communicator {
         started
     }
 
-    /// Leaves the group: what the GPU does of an exchange ends at once, and what that would have written is
-    /// worthless. Nothing can be exchanged any more. NCCL itself waits for captured steps that exchange to be
-    /// dropped; it is left to that after some seconds.
+    /// Leaves the group: an exchange that is running on the GPU is aborted, and the values that it would have written
+    /// are worthless. Nothing can be exchanged any more. NCCL's abort waits until captured steps that exchange are
+    /// dropped; after ten seconds it is left to finish in the background.
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
-        // The lock is not held beyond this.
+        // The lock is released at the end of this statement.
         let comm = lock(&self.comm).take();
         let Some(comm) = comm else { return };
         let (api, (ended, end)) = (self.api, channel::<()>());
         let leaving = Builder::new().name("leaving a group of GPUs".to_owned()).spawn(move || {
             let comm = comm;
-            // SAFETY: the handle was taken, so nobody uses it any more. There is nobody to tell a failure.
+            // SAFETY: the handle was taken, so nothing else uses it any more. A failure cannot be reported.
             let _ = unsafe { (api.abort)(comm.0) };
             drop(ended);
         });
         if leaving.is_ok() {
-            // It says nothing, and ends or does not.
+            // Nothing is ever sent: this returns when the thread drops `ended`, or on the timeout.
             let _ = end.recv_timeout(LEAVING);
         }
     }
@@ -218,20 +217,20 @@ impl Communicator {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Whether something that was started has failed, as NCCL finds out by itself: a connection, for example. False
-    /// while an exchange is being started.
+    /// Whether NCCL reports that work it had started has failed, for example a connection. False while an exchange is
+    /// being started.
     pub fn has_failed(&self) -> bool {
         let Ok(comm) = self.comm.try_lock() else { return false };
         let mut status = SUCCESS;
         let mut asked = |comm: &Handle| {
-            // SAFETY: the handle is not left yet; the function writes one number.
+            // SAFETY: the group was not left yet, so the handle is valid; the function writes one number.
             unsafe { (self.api.async_error)(comm.0, &mut status) }
         };
         comm.as_ref().is_some_and(|comm| asked(comm) == SUCCESS) && ![SUCCESS, IN_PROGRESS].contains(&status)
     }
 }
 
-/// A group of exchanges that is being asked for, which ends whatever happens.
+/// A group of NCCL calls in the making; the group is ended in any case, even on a panic.
 struct Asking<'a> {
     api: &'a Api,
     ended: bool,
@@ -239,14 +238,14 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn begin(api: &'a Api) -> Result<Asking<'a>> {
-        // SAFETY: the function takes nothing; the value made here ends the group.
+        // SAFETY: the function takes no arguments; the value made here ends the group.
         api.check("exchange between GPUs", unsafe { (api.group_start)() })?;
         Ok(Asking { api, ended: false })
     }
 
     fn end(mut self) -> Result<()> {
         self.ended = true;
-        // SAFETY: ends what was begun.
+        // SAFETY: ends the group that `begin` began.
         self.api.check("exchange between GPUs", unsafe { (self.api.group_end)() })
     }
 }
@@ -254,56 +253,57 @@ impl<'a> Asking<'a> {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            // SAFETY: ends what was begun, where asking panicked.
+            // SAFETY: ends the group that `begin` began, where its body panicked.
             let _ = unsafe { (self.api.group_end)() };
         }
     }
 }
 
-/// What is asked for at once, of values that are there for `'b`: see [`Communicator::exchange`].
+/// Operations that are started together, on values that live for `'b`: see [`Communicator::exchange`].
 pub struct Exchange<'c, 'b> {
     communicator: &'c Communicator,
     comm: Comm,
-    /// NCCL starts with them when all was asked for: until then they stay borrowed.
+    /// NCCL starts only once all operations are requested: until then the values stay borrowed.
     values: PhantomData<fn(&'b ())>,
 }
 
 impl<'b> Exchange<'_, 'b> {
-    /// Values become their sums over all workers, in place.
+    /// Replaces values by their sums over all workers.
     ///
     /// # Errors
     /// [`CudaError::Call`].
     pub fn all_reduce<T: Exchanged>(&self, values: SliceMut<'b, T>) -> Result<()> {
         let Communicator { api, device, .. } = self.communicator;
         let (at, count) = (values.address(), values.len());
-        // SAFETY: so many values of the type are there, and nobody else's until the stream has come by.
+        // SAFETY: `count` values of the type are borrowed exclusively, and later work on the stream runs after this.
         let status =
             unsafe { (api.all_reduce)(at, at, count, T::NUMBER, SUM, self.comm, device.raw_stream()) };
         api.check("a sum over GPUs", status)
     }
 
-    /// `all` becomes the `own` of all workers, by rank.
+    /// Fills `all` with the `own` values of all workers, in the order of ranks.
     ///
     /// # Errors
-    /// [`CudaError::Lengths`] where `all` is not as many times as long, [`CudaError::Call`].
+    /// [`CudaError::Lengths`] where `all` is not as long as `own` times the number of workers, [`CudaError::Call`].
     pub fn all_gather<T: Exchanged>(&self, own: Slice<'b, T>, all: SliceMut<'b, T>) -> Result<()> {
         let Communicator { api, device, size, .. } = self.communicator;
         expect("gather", all.len() == own.len() * size, || {
             format!("{} values of each of {size} GPUs into {}", own.len(), all.len())
         })?;
         let (from, to, count) = (own.address(), all.address(), own.len());
-        // SAFETY: as many values are there to read, and `size` times as many to be written, which nobody else has
-        // until the stream has come by.
+        // SAFETY: `count` values are borrowed to be read, and `size` times as many exclusively to be written; later
+        // work on the stream runs after this.
         let status = unsafe { (api.all_gather)(from, to, count, T::NUMBER, self.comm, device.raw_stream()) };
         api.check("a gather over GPUs", status)
     }
 }
 
 impl Drop for Communicator {
-    /// Waits for what was started. NCCL's own way to end waits for the other workers too, of which one may have failed.
+    /// Waits for the work that was started, then aborts. NCCL's regular way to leave a group waits for the other workers
+    /// too, and one of them may have failed.
     fn drop(&mut self) {
         if !self.has_left() {
-            // Where it failed, that was told to whoever used the values.
+            // A failure was already reported to the users of the values.
             let _ = self.device.synchronize();
         }
         self.leave();

@@ -1,4 +1,4 @@
-//! A whole step as one thing: captured once, started again with one call.
+//! Whole steps as CUDA graphs: captured once, replayed with one call.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use super::pool::{Hold, Pool};
 use super::{CAPTURES, Device, failed, lock};
 use crate::{CudaError, Result};
 
-/// A captured step. It reads and writes the memory of the buffers that the step used as it was captured, and has
-/// intermediate memory of its own. Nobody else gets either for as long as the graph lives: of a buffer that was
-/// dropped meanwhile, what a replay writes is lost.
+/// A captured step. It reads and writes the memory of the buffers that the step used when it was captured, and has
+/// intermediate memory of its own. Neither is reused for anything else while the graph lives: values that a replay
+/// writes to a buffer that was dropped meanwhile are lost, but do no harm.
 pub struct Graph {
-    // Dropped in this order: the memory is free once the graph is gone.
+    // Fields are dropped in this order: the memory may be reused only once the graph is gone.
     graph: CudaGraph,
     pool: Arc<Pool>,
     _buffers: Hold,
@@ -26,20 +26,20 @@ pub struct Graph {
 unsafe impl Send for Graph {}
 
 impl Device {
-    /// Runs `step`, then captures it. Its buffers must have been made before, and none that it makes may outlive
-    /// it: from the second time on, a step is [`Graph::replay`].
+    /// Runs `step`, then captures it. From the second time on, a step is [`Graph::replay`]. The buffers of its inputs
+    /// and results must exist before, and no buffer that it makes may outlive it.
     ///
-    /// The first run is a real one, in which kernels are compiled, algorithms chosen and intermediate memory found;
-    /// the second starts nothing.
+    /// `step` is called twice: first for a real run, in which kernels are compiled, algorithms chosen and intermediate
+    /// memory allocated, then to be captured, which runs nothing on the GPU.
     ///
     /// # Errors
-    /// Whatever `step` returns; `Call` where it does something that cannot be captured, such as a copy to the host.
+    /// Any error of `step`; `Call` where it does something that cannot be captured, such as a copy to the host.
     pub fn capture(&self, mut step: impl FnMut() -> Result<()>) -> Result<Graph> {
         self.refuse_in_capture("a capture")?;
         let own = Arc::new(self.pool().another()?);
         let outer = std::mem::replace(&mut *lock(&self.shared.pool), own.clone());
-        // Whatever the step uses was made before it, or is of its own pool: one that it drops as it runs must stay
-        // as well.
+        // Every buffer that the step uses existed before it or comes from its own pool. Hold even those of the former
+        // that it drops as it runs.
         let buffers = outer.hold();
         let result = self.capture_with(&own, &mut step);
         *lock(&self.shared.pool) = outer;
@@ -52,7 +52,7 @@ impl Device {
         step()?;
         self.synchronize()?;
         if pool.usage().live > 0 {
-            let reason = "a buffer that it made outlives it".to_owned();
+            let reason = "a buffer that the step made outlives it".to_owned();
             return Err(CudaError::Call { what: "capturing a step", reason });
         }
         let held = pool.usage().held;
@@ -63,15 +63,15 @@ impl Device {
         self.shared.capturing.store(true, Ordering::Relaxed);
         let stepped = step();
         self.shared.capturing.store(false, Ordering::Relaxed);
-        // Whatever the step says, the stream must leave its capture.
+        // The stream must end its capture even if the step failed.
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
         stepped?;
         let graph = graph.map_err(&capturing)?.ok_or_else(|| CudaError::Call {
             what: "capturing a step",
-            reason: "it started nothing".to_owned(),
+            reason: "the step started nothing".to_owned(),
         })?;
         if pool.usage().live > 0 || pool.usage().held != held {
-            let reason = "it took other memory than the first time".to_owned();
+            let reason = "the step took other memory than the first time".to_owned();
             return Err(CudaError::Call { what: "capturing a step", reason });
         }
         Ok(graph)
@@ -79,17 +79,17 @@ impl Device {
 }
 
 impl Graph {
-    /// Starts the step, in the order of all work: nothing else uses its buffers at the same time, and what it uses
-    /// is there, whoever still knows of it.
+    /// Starts the step, in stream order: no other work uses its buffers at the same time, and its memory exists even if
+    /// the buffers were dropped.
     ///
     /// # Errors
-    /// `Call` where the driver refuses.
+    /// `Call` where the driver fails.
     pub fn replay(&self) -> Result<()> {
         self.device.bind()?;
         self.graph.launch().map_err(failed("replaying a step"))
     }
 
-    /// Bytes of intermediate memory that it holds.
+    /// Bytes of intermediate memory that the graph holds.
     pub fn held(&self) -> usize {
         self.pool.usage().held
     }

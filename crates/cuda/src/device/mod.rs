@@ -1,4 +1,4 @@
-//! A GPU: its stream, its memory, the kernels that it has loaded, and the libraries that work on it.
+//! A GPU: its stream, its memory, its loaded kernels, and the libraries that run on it.
 
 mod buffer;
 mod channel;
@@ -42,23 +42,23 @@ pub use views::{KeptAt, Source, ViewMaker};
 use pool::Pool;
 use staging::Staging;
 
-/// Searches for the fastest way to compute something: what a start costs where nothing is remembered.
+/// Statistics of searches for the fastest way to compute something, which a start needs where no results are cached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Searched {
-    /// How many there were.
+    /// The number of searches.
     pub count: usize,
-    /// How long they took together.
+    /// Their total time.
     pub time: Duration,
 }
 
-/// A GPU that holds buffers and runs kernels, in one order. Cheap to clone; clones are the same device.
+/// A GPU that holds buffers and runs kernels, all in order on one stream. Cheap to clone; clones are the same device.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    // Dropped in this order: what needs the context goes before it.
+    // Fields are dropped in this order: those that need the context go before it.
     convolutions: Mutex<Option<Convolutions>>,
     products: Mutex<Option<product::Products>>,
     modules: Mutex<Modules>,
@@ -70,23 +70,23 @@ struct Shared {
     capability: Capability,
     libraries: Libraries,
     name: String,
-    /// Where what may be used again is kept.
+    /// The folder for compiled kernels and chosen algorithms, if they are kept.
     cache: Option<PathBuf>,
     capturing: AtomicBool,
     searched: Mutex<Searched>,
 }
 
-/// What a failed call says.
+/// The error of a failed call of the driver.
 fn failed(what: &'static str) -> impl Fn(DriverError) -> CudaError {
     move |error| CudaError::Call { what, reason: error.to_string() }
 }
 
-/// Held for reading while a step is captured: what waits for the whole of a GPU would break the capture, whichever
-/// device of the process it belongs to.
+/// Held for reading while a step is captured: a call that waits for a whole GPU would break the capture, whichever
+/// device of the process makes it.
 static CAPTURES: RwLock<()> = RwLock::new(());
 
-/// Destroys the handle of a library that waits for all work of the GPU as it does so. Where a step is being captured
-/// meanwhile, the handle stays until the process ends.
+/// Destroys a library's handle, which waits for all work of the GPU. If a step is being captured, the handle is leaked
+/// instead.
 fn destroy_between_captures<R>(destroy: impl FnOnce() -> R) {
     let between = !matches!(CAPTURES.try_write(), Err(TryLockError::WouldBlock));
     if between {
@@ -99,17 +99,17 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Device {
-    /// GPU number `ordinal`, from 0, with everything that training needs loaded.
+    /// Opens GPU number `ordinal`, from 0, and loads the libraries that training needs.
     ///
     /// # Errors
-    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] and [`CudaError::Call`]
+    /// [`CudaError::Missing`] for the first library that is not found, [`CudaError::Load`] and [`CudaError::Call`]
     /// where something does not work.
     pub fn open(ordinal: usize) -> Result<Device> {
         Device::open_with(ordinal, &Libraries::find(), cache::folder().as_deref())
     }
 
-    /// The same with given libraries, and a folder for compiled kernels and chosen algorithms: none, and nothing is
-    /// kept.
+    /// As [`Device::open`], with given libraries and a folder for compiled kernels and chosen algorithms; without a
+    /// folder, nothing is kept.
     ///
     /// # Errors
     /// As [`Device::open`].
@@ -117,8 +117,8 @@ impl Device {
         Device::needs(libraries)?;
         let opening = failed("opening a GPU");
         let context = CudaContext::new(ordinal).map_err(&opening)?;
-        // SAFETY: memory is handed from stream to stream by this crate's own events (`channel.rs`); cudarc's slices
-        // are not used.
+        // SAFETY: this crate's own events (`channel.rs`) synchronise streams that share memory; cudarc's slices are not
+        // used.
         unsafe { context.disable_event_tracking() };
         let attribute = |which| context.attribute(which).map_err(&opening);
         let capability = (
@@ -155,12 +155,12 @@ impl Device {
         })
     }
 
-    /// Loads what a device needs.
+    /// Loads the libraries that a device needs.
     ///
     /// # Errors
-    /// [`CudaError::Missing`] for the first library that is not there, [`CudaError::Load`] where one does not load.
+    /// [`CudaError::Missing`] for the first library that is not found, [`CudaError::Load`] where one does not load.
     pub fn needs(libraries: &Libraries) -> Result<()> {
-        // cuDNN looks for cuBLASLt, so that comes first.
+        // cuDNN looks for cuBLASLt, so cuBLASLt comes first.
         for library in [Library::Driver, Library::Nvrtc, Library::CublasLt, Library::Cudnn] {
             libraries.load(library)?;
         }
@@ -172,12 +172,12 @@ impl Device {
         &self.shared.name
     }
 
-    /// What buffers take.
+    /// The memory that buffers take.
     pub fn memory(&self) -> MemoryUse {
         lock(&self.shared.pool).usage()
     }
 
-    /// Bytes of the GPU's memory that are free, and those that it has, other programs' included.
+    /// The free and the total bytes of the GPU's memory; other programs' memory is not free.
     ///
     /// # Errors
     /// [`CudaError::Call`].
@@ -185,7 +185,7 @@ impl Device {
         self.shared.context.mem_get_info().map_err(failed("asking for free memory"))
     }
 
-    /// Waits until everything that was started has ended, and tells whether any of it failed.
+    /// Waits until all work that was started has ended, and returns an error if any of it failed.
     ///
     /// # Errors
     /// [`CudaError::Call`].
@@ -194,22 +194,22 @@ impl Device {
         self.shared.stream.synchronize().map_err(failed("waiting for the GPU"))
     }
 
-    /// The searches for the fastest convolutions and products so far; what was remembered on disk took none.
+    /// The searches for the fastest convolutions and products so far; results from disk need none.
     pub fn searched(&self) -> Searched {
         *lock(&self.shared.searched)
     }
 
-    /// Counts what is a search.
+    /// Runs a search and adds it to the statistics.
     fn counted_search<T>(&self, search: impl FnOnce() -> Result<T>) -> Result<T> {
         let (start, before) = (Instant::now(), self.searched());
         let found = search();
         let mut searched = lock(&self.shared.searched);
-        // A search that needed others has their time in its own.
+        // The time of a search includes that of searches within it.
         *searched = Searched { count: searched.count + 1, time: before.time + start.elapsed() };
         found
     }
 
-    /// Gives memory that no buffer uses back, once everything has ended.
+    /// Waits for all work, then returns memory to the driver if no buffer uses any.
     ///
     /// # Errors
     /// [`CudaError::Call`].
@@ -218,7 +218,7 @@ impl Device {
         lock(&self.shared.pool).trim()
     }
 
-    /// Makes the context that of this thread: every call of the driver needs it.
+    /// Makes the context current on this thread, which every call of the driver needs.
     fn bind(&self) -> Result<()> {
         self.shared.context.bind_to_thread().map_err(failed("binding a thread to the GPU"))
     }
@@ -227,8 +227,7 @@ impl Device {
         self.shared.stream.cu_stream()
     }
 
-    /// An error where a step is being captured, in which `what` would do something else each time than what was
-    /// captured.
+    /// Returns an error while a step is being captured: a replay could not repeat `what`.
     fn refuse_in_capture(&self, what: &'static str) -> Result<()> {
         if self.shared.capturing.load(Ordering::Relaxed) {
             let reason = "it cannot be part of a captured step".to_owned();
@@ -237,7 +236,7 @@ impl Device {
         Ok(())
     }
 
-    /// The pool that buffers now come from.
+    /// The pool that buffers currently come from.
     fn pool(&self) -> Arc<Pool> {
         lock(&self.shared.pool).clone()
     }
@@ -249,7 +248,7 @@ impl Device {
             Entry::Vacant(entry) => {
                 let image = self.shared.compiler.compile(program, self.shared.capability)?;
                 let loading = failed("loading kernels");
-                // SAFETY: the image is whole machine code, or PTX that ends in a zero, as the compiler gave it.
+                // SAFETY: the image is complete machine code, or PTX that ends in a zero, as the compiler returned it.
                 let module =
                     unsafe { result::module::load_data(image.bytes.as_ptr().cast()) }.map_err(loading)?;
                 entry.insert((module, HashMap::new()))
@@ -260,14 +259,14 @@ impl Device {
         }
         let name =
             CString::new(kernel).map_err(|e| CudaError::Call { what: kernel, reason: e.to_string() })?;
-        // SAFETY: the module was loaded and stays so for as long as the device lives.
+        // SAFETY: the module was loaded and stays loaded for as long as the device lives.
         let function = unsafe { result::module::get_function(*module, name) }.map_err(failed(kernel))?;
         functions.insert(kernel, function);
         Ok(function)
     }
 }
 
-/// Refuses a compiler whose code the driver would not load, before it fails with a number.
+/// Returns an error for a compiler whose code the driver could not load: the driver itself would give a mere number.
 fn check_versions(compiler: &Compiler, libraries: &Libraries) -> Result<()> {
     let driver = libraries.version_of(Library::Driver)?;
     let served = driver.split('.').next().and_then(|major| major.parse::<i32>().ok());
@@ -276,15 +275,15 @@ fn check_versions(compiler: &Compiler, libraries: &Libraries) -> Result<()> {
         return Err(CudaError::Call {
             what: "opening a GPU",
             reason: format!(
-                "NVRTC {major}.{minor} is newer than the driver, which serves CUDA {driver}: install NVRTC of that version \
-                 (pip install nvidia-cuda-nvrtc-cu12), or a newer driver"
+                "NVRTC {major}.{minor} is newer than the driver, which supports CUDA {driver}: install NVRTC of that \
+                 version (pip install nvidia-cuda-nvrtc-cu12), or a newer driver"
             ),
         });
     }
     Ok(())
 }
 
-/// Programs that were loaded, with the kernels that were asked for.
+/// Loaded programs, each with the kernels that were looked up in it.
 struct Modules {
     context: Arc<CudaContext>,
     loaded: HashMap<Program, (CUmodule, HashMap<&'static str, CUfunction>)>,
@@ -297,7 +296,7 @@ impl Drop for Modules {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
             for (module, _) in self.loaded.values() {
-                // SAFETY: the module was loaded and is unloaded once, here. There is nobody to tell a failure.
+                // SAFETY: the module was loaded and is unloaded once, here. A failure cannot be reported from a drop.
                 let _ = unsafe { result::module::unload(*module) };
             }
         }
@@ -305,7 +304,7 @@ impl Drop for Modules {
 }
 
 // SAFETY: kernels are started on one stream, which runs them in order; memory comes from the pool at multiples of
-// 4096, and what is given back to it is used again only by what is started later on the same stream.
+// 4096, and memory that goes back to it is reused only by work that is started later on the same stream.
 unsafe impl Launcher for Device {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.bind()?;
@@ -329,7 +328,7 @@ unsafe impl Launcher for Device {
         self.refuse_in_capture("an upload")?;
         self.bind()?;
         let range = self.pool().take(bytes.len())?;
-        // SAFETY: the range has so many bytes, and nobody else has them.
+        // SAFETY: the range has `bytes.len()` bytes, and nothing else uses them.
         unsafe { lock(&self.shared.staging).send(bytes, range.address(), self.raw_stream()) }?;
         Ok(Box::new(range))
     }

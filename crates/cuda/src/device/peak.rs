@@ -1,4 +1,4 @@
-//! What the GPU reaches at most, measured: large products of matrices, and copies.
+//! The GPU's peak rates, measured with large matrix products and copies.
 
 use std::time::Instant;
 
@@ -9,26 +9,26 @@ use simclr_kernels::Write;
 use super::{Device, Epilogue, Matrix, ProductMode};
 use crate::{Element, Result};
 
-/// What no kernel exceeds by much.
+/// Measured peak rates, which no kernel exceeds by much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// Operations per second of products in f32, a multiply-add being two.
+    /// Operations per second of matrix products in f32; a multiply-add counts as two.
     pub f32: f64,
     /// The same in bf16, summed in f32.
     pub bf16: f64,
-    /// Bytes per second of a copy from GPU memory to itself, those read and those written.
+    /// Bytes per second of a copy within GPU memory, counting bytes read and bytes written.
     pub bytes: f64,
 }
 
-/// How often each is repeated; the fastest counts.
+/// Repetitions of each measurement, of which the fastest counts.
 const REPEATS: usize = 5;
 
 impl Device {
-    /// Measures with square matrices of `side` rows, and copies of as many bytes as one of f32 takes, four times
-    /// over. A side of 8192 fills any GPU and takes a tenth of a second.
+    /// Measures with square matrices of `side` rows (half as many in f32), and copies of as many bytes as four f32
+    /// matrices of that side take. A side of 8192 fills any GPU and takes a tenth of a second.
     ///
     /// # Errors
-    /// `OutOfMemory` where there is no room for it, `Call` where the driver refuses.
+    /// `OutOfMemory` where the GPU has not enough memory, `Call` where the driver fails.
     pub fn peak(&self, side: usize) -> Result<Peak> {
         let f32 = self.product_rate(side / 2, |value| value)?;
         let bf16 = self.product_rate(side, bf16::from_f32)?;
@@ -40,7 +40,7 @@ impl Device {
     }
 
     fn product_rate<E: Element + Pod>(&self, side: usize, of: fn(f32) -> E) -> Result<f64> {
-        // Zeros would let the GPU run faster than data do.
+        // Not zeros: a GPU multiplies them faster than real data.
         let mut state = 1_u32;
         let noise = |_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -57,7 +57,7 @@ impl Device {
         Ok(2.0 * (side as f64).powi(3) / seconds)
     }
 
-    /// Seconds of the fastest of several runs, after one that is not counted.
+    /// Seconds of the fastest of several runs, after one warm-up run.
     fn fastest(&self, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
         let mut best = f64::INFINITY;
         for repeat in 0..=REPEATS {

@@ -1,8 +1,8 @@
-//! A GPU's memory, recycled: nothing is asked of the driver in the steady state.
+//! A pool of a GPU's memory: in the steady state nothing is allocated from the driver.
 //!
-//! A pool is one long range of addresses, behind which memory is put as it is needed, so that what the early layers
-//! leave serves the late ones whatever their sizes. What is given back is used again at once, by what is started
-//! later on the same stream, unless a captured step may still use it.
+//! A pool reserves one long range of addresses, and maps memory to it as needed, so that memory freed by early layers
+//! serves late ones whatever their sizes. Freed memory is reused immediately, by work that is started later on the same
+//! stream, unless a captured step may still use it.
 
 use std::fmt;
 use std::ops::Range as Span;
@@ -18,64 +18,64 @@ use simclr_kernels::buffer::arena::{Arena, Place};
 use super::failed;
 use crate::{CudaError, Memory, Result};
 
-/// The least that is put behind addresses at once.
+/// The least that is mapped together, where there is room for it, in bytes.
 const STEP: usize = 64 << 20;
 
 /// How much memory a device's buffers take, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// In buffers that are alive.
+    /// Bytes in live buffers.
     pub live: usize,
-    /// Obtained from the driver: alive, or waiting to be used again.
+    /// Bytes obtained from the driver: in live buffers or free for reuse.
     pub held: usize,
-    /// The most that was ever alive at once.
+    /// The greatest value of `live` so far.
     pub peak: usize,
 }
 
 pub(super) struct Pool {
     context: Arc<CudaContext>,
-    /// On which everything runs that uses its memory.
+    /// The stream of all work that uses the pool's memory.
     stream: Arc<CudaStream>,
     state: Mutex<State>,
 }
 
 struct State {
     arena: Arena,
-    /// The first address, and how many there are.
+    /// The first reserved address, and the number of reserved addresses.
     base: u64,
     length: usize,
-    /// Memory behind the addresses, from the first on.
+    /// Memory mapped to the addresses, from the first on.
     mapped: Vec<(CUmemGenericAllocationHandle, usize)>,
     held: usize,
     granularity: usize,
     live: usize,
     peak: usize,
-    /// How many ranges and [`Hold`]s were ever made: the time.
+    /// The number of ranges and [`Hold`]s ever made, which serves as the time.
     clock: u64,
-    /// When each hold that there is was made.
+    /// When each existing hold was made.
     holds: Vec<u64>,
-    /// What was given back and is held: from when to when it was a range, and where it lies.
+    /// Ranges that were dropped but are held: when each was live, and where it lies.
     withheld: Vec<(Span<u64>, Place, usize)>,
 }
 
 /// A part of a pool, given back when dropped.
 pub(super) struct Range {
     pool: Arc<Pool>,
-    /// When it was taken, by the pool's clock.
+    /// When the range was taken, by the pool's clock.
     taken: u64,
     place: Place,
     address: u64,
     bytes: usize,
 }
 
-/// Keeps the memory of all ranges that there were as it was made from serving others, until it is dropped.
+/// Prevents reuse of the memory of all ranges that were live when the hold was made, until the hold is dropped.
 pub(super) struct Hold {
     pool: Arc<Pool>,
     made: u64,
 }
 
 impl Pool {
-    /// A pool with addresses for all memory of the GPU, and nothing behind them yet, for what runs on `stream`.
+    /// A pool that reserves addresses for all of the GPU's memory and maps none yet, for work on `stream`.
     pub fn new(context: &Arc<CudaContext>, stream: &Arc<CudaStream>) -> Result<Pool> {
         let asking = failed("reserving addresses");
         context.bind_to_thread().map_err(&asking)?;
@@ -86,7 +86,7 @@ impl Pool {
         }
         let total = context.total_mem().map_err(&asking)?;
         let (mut granularity, mut base) = (0, 0);
-        // SAFETY: the properties are whole; the driver writes one number, then one address.
+        // SAFETY: the properties are complete; the driver writes one number, then one address.
         unsafe {
             let properties = properties(context);
             let least = CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
@@ -117,12 +117,12 @@ impl Pool {
         Ok(Pool { context: context.clone(), stream: stream.clone(), state: Mutex::new(state) })
     }
 
-    /// A pool beside this one, of the same GPU.
+    /// Another pool of the same GPU and stream.
     pub fn another(&self) -> Result<Pool> {
         Pool::new(&self.context, &self.stream)
     }
 
-    /// A range of `bytes`, whose contents are arbitrary.
+    /// Takes a range of `bytes`, whose contents are arbitrary.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Range> {
         let mut state = self.lock();
         let out_of = |state: &State, reason: String| CudaError::OutOfMemory {
@@ -132,7 +132,7 @@ impl Pool {
             reason,
         };
         let Some(place) = state.arena.take(bytes) else {
-            return Err(out_of(&state, "the GPU has not as much".to_owned()));
+            return Err(out_of(&state, "the GPU has not enough memory".to_owned()));
         };
         let end = place.offset + bytes.max(1);
         if end > state.held
@@ -147,7 +147,7 @@ impl Pool {
         Ok(Range { pool: self.clone(), taken, place, address, bytes })
     }
 
-    /// Keeps the memory of all ranges that there are from serving others, also when they are given back.
+    /// Prevents reuse of the memory of all live ranges, even once they are dropped.
     pub fn hold(self: &Arc<Self>) -> Hold {
         let mut state = self.lock();
         let made = state.tick();
@@ -160,7 +160,7 @@ impl Pool {
         MemoryUse { live: state.live, held: state.held, peak: state.peak }
     }
 
-    /// Gives all memory back if none is in use. Nothing that used it may still run.
+    /// Returns all memory to the driver if no range is live. No work that used it may still run.
     pub fn trim(&self) -> Result<()> {
         let mut state = self.lock();
         if state.arena.is_idle() { state.unmap(&self.context) } else { Ok(()) }
@@ -172,26 +172,26 @@ impl Pool {
 }
 
 impl State {
-    /// The time, which goes on.
+    /// Returns the time and advances it.
     fn tick(&mut self) -> u64 {
         let now = self.clock;
         self.clock += 1;
         now
     }
 
-    /// Whether a hold was made while there was this range.
+    /// Whether a hold was made while a range with this lifetime was live.
     fn is_held(&self, life: &Span<u64>) -> bool {
         self.holds.iter().any(|made| life.contains(made))
     }
 
-    /// Puts memory behind the addresses up to offset `end`.
+    /// Maps memory to the addresses up to offset `end`.
     fn grow(&mut self, context: &CudaContext, end: usize) -> Result<()> {
         let growing = failed("taking memory");
         context.bind_to_thread().map_err(&growing)?;
         let wanted = (end - self.held).next_multiple_of(self.granularity);
         let room = self.length - self.held;
         let generous = wanted.max(STEP.next_multiple_of(self.granularity)).min(room);
-        // Where there is no room to be generous, what is needed may still fit.
+        // If the generous size does not fit, the needed one still may.
         if generous > wanted && self.map(context, generous).is_ok() {
             return Ok(());
         }
@@ -202,8 +202,8 @@ impl State {
         let mapping = failed("taking memory");
         let at = self.base + self.held as u64;
         let mut handle = 0;
-        // SAFETY: the properties are whole; addresses from `at` on are reserved, `size` of them (`room` above), and
-        // nothing is behind them yet.
+        // SAFETY: the properties are complete; `size` addresses from `at` on are reserved (`room` above), and nothing
+        // is mapped to them yet.
         unsafe {
             let properties = properties(context);
             sys::cuMemCreate(&mut handle, size, &properties, 0).result().map_err(&mapping)?;
@@ -231,7 +231,7 @@ impl State {
         context.bind_to_thread().map_err(&freeing)?;
         while let Some((handle, size)) = self.mapped.pop() {
             self.held -= size;
-            // SAFETY: so much was put behind these addresses by one call of `map`, and nobody uses it.
+            // SAFETY: one call of `map` mapped `size` bytes at this address, and nothing uses them.
             unsafe {
                 sys::cuMemUnmap(self.base + self.held as u64, size).result().map_err(&freeing)?;
                 sys::cuMemRelease(handle).result().map_err(&freeing)?;
@@ -243,21 +243,21 @@ impl State {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Ranges keep their pool alive, so none is in use; what was started may still run. Its stream alone is
-        // waited for: waiting for the whole context would break into a step that another device of the process is
-        // capturing.
+        // Ranges keep their pool alive, so none is live, but work that used them may still run. Wait only for the
+        // pool's stream: waiting for the whole context would break a capture of another device in this process.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let idle = self.context.bind_to_thread().is_ok() && self.stream.synchronize().is_ok();
         if idle && state.unmap(&self.context).is_ok() {
-            // SAFETY: the addresses were reserved so, and nothing is behind them. There is nobody to tell a failure.
+            // SAFETY: exactly these addresses were reserved, and nothing is mapped to them. A failure cannot be
+            // reported from a drop.
             let _ = unsafe { sys::cuMemAddressFree(state.base, state.length) };
         }
     }
 }
 
-/// Memory of the GPU, not to be shared with other processes.
+/// The properties of allocations: memory of the GPU, not shared with other processes.
 fn properties(context: &CudaContext) -> CUmemAllocationProp {
-    // SAFETY: zero is a value of every field: no handle is asked for, no flag is set.
+    // SAFETY: zero is a valid value of every field: no handle is requested, no flag is set.
     let mut properties: CUmemAllocationProp = unsafe { std::mem::zeroed() };
     properties.type_ = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
     properties.location =

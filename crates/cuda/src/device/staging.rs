@@ -1,4 +1,4 @@
-//! Pinned host memory: what the GPU copies from and to without the processor.
+//! Pinned host memory, which the GPU copies from and to without the CPU.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ pub(super) struct Pinned {
 
 // SAFETY: a `Pinned` owns its memory exclusively, as a `Box<[u8]>` does.
 unsafe impl Send for Pinned {}
-// SAFETY: shared access only reads, and waits.
+// SAFETY: shared access only reads and waits.
 unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// Zeros.
+    /// Allocates `len` bytes of zeros.
     pub fn new(context: &Arc<CudaContext>, len: usize) -> Result<Pinned> {
         let pinning = failed("pinning host memory");
         let copied = Event::new(context)?;
         let len = len.max(1);
-        // SAFETY: the memory is so long, and initialised before anybody reads it.
+        // SAFETY: the memory has `len` bytes, and is initialised before anything reads it.
         let start = unsafe {
             let start = result::malloc_host(len, 0).map_err(&pinning)?.cast::<u8>();
             start.write_bytes(0, len);
@@ -41,21 +41,21 @@ impl Pinned {
         self.len
     }
 
-    /// The bytes, once the last copy has ended.
+    /// Waits for the last copy, and returns the bytes.
     pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         self.copied.wait()?;
-        // SAFETY: so many bytes are initialised, no copy is under way, and the borrow is exclusive.
+        // SAFETY: `len` bytes are initialised, no copy is under way, and the borrow is exclusive.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.start, self.len) })
     }
 
-    /// Copies its first `len` bytes to a device's address, in the order of `stream`. Returns before they are there.
+    /// Copies its first `len` bytes to a device's address, in the order of `stream`. Returns before the copy is done.
     ///
     /// # Safety
-    /// So many bytes may be written at the address.
+    /// `len` bytes at the address must be writable.
     pub unsafe fn send(&mut self, len: usize, address: u64, stream: CUstream) -> Result<()> {
         let bytes = &self.bytes_mut()?[..len];
-        // SAFETY: the bytes stay as they are until the event, recorded below, has happened; the address is the
-        // caller's promise.
+        // SAFETY: the bytes do not change until the event recorded below has happened; the address is the caller's
+        // promise.
         unsafe { result::memcpy_htod_async(address, bytes, stream) }.map_err(failed("copying to the GPU"))?;
         self.copied.record(stream)
     }
@@ -63,18 +63,18 @@ impl Pinned {
     /// Copies `len` bytes from a device's address, in the order of `stream`, and waits for them.
     ///
     /// # Safety
-    /// So many bytes may be read at the address.
+    /// `len` bytes at the address must be readable.
     pub unsafe fn receive(&mut self, len: usize, address: u64, stream: CUstream) -> Result<&[u8]> {
         let bytes = &mut self.bytes_mut()?[..len];
-        // SAFETY: nobody looks at the bytes until the event, recorded below, has happened; the address is the
-        // caller's promise.
+        // SAFETY: nothing reads the bytes until the event recorded below has happened; the address is the caller's
+        // promise.
         unsafe { result::memcpy_dtoh_async(bytes, address, stream) }
             .map_err(failed("copying from the GPU"))?;
         self.copied.record(stream)?;
         Ok(&self.bytes_mut()?[..len])
     }
 
-    /// Lets `stream` wait until the last copy has ended.
+    /// Makes `stream` wait until the last copy has ended.
     pub fn hold(&self, stream: CUstream) -> Result<()> {
         self.copied.hold(stream)
     }
@@ -87,10 +87,10 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Only for its own copies: waiting for the whole context would break into a step that another device of the
-        // process is capturing.
+        // Wait only for its own copy: waiting for the whole context would break a capture of another device in this
+        // process.
         if self.context.bind_to_thread().is_ok() && self.copied.wait().is_ok() {
-            // SAFETY: the memory came from `malloc_host` and is freed once. There is nobody to tell a failure.
+            // SAFETY: the memory came from `malloc_host` and is freed once. A failure cannot be reported from a drop.
             let _ = unsafe { result::free_host(self.start.cast()) };
         }
     }
@@ -108,7 +108,7 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// An event that has happened.
+    /// Creates an event that counts as happened.
     pub fn new(context: &Arc<CudaContext>) -> Result<Event> {
         let creating = failed("making an event");
         context.bind_to_thread().map_err(&creating)?;
@@ -116,19 +116,19 @@ impl Event {
         Ok(Event { context: context.clone(), event })
     }
 
-    /// It happens when what was started on `stream` so far has ended.
+    /// Makes the event happen once the work started on `stream` so far has ended.
     pub fn record(&mut self, stream: CUstream) -> Result<()> {
         // SAFETY: the event lives, and streams live as long as their device, whose context this is.
         unsafe { event::record(self.event, stream) }.map_err(failed("recording an event"))
     }
 
-    /// Waits until it has happened.
+    /// Waits until the event has happened.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the event lives.
         unsafe { event::synchronize(self.event) }.map_err(failed("waiting for an event"))
     }
 
-    /// Lets `stream` wait until it has happened.
+    /// Makes `stream` wait until the event has happened.
     pub fn hold(&self, stream: CUstream) -> Result<()> {
         let flags = CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: the event and the stream live.
@@ -140,13 +140,13 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: the event is destroyed once; the driver waits with it until it has happened.
+            // SAFETY: the event is destroyed once; the driver frees it only after it has happened.
             let _ = unsafe { event::destroy(self.event) };
         }
     }
 }
 
-/// How many copies may be under way at once.
+/// The most copies that may be under way together.
 const SLOTS: usize = 4;
 
 /// A ring of pinned memory for copies to and from the GPU.
@@ -175,10 +175,10 @@ impl Staging {
         Ok(slot)
     }
 
-    /// Copies bytes to a device's address, in the order of `stream`. Returns before they are there.
+    /// Copies bytes to a device's address, in the order of `stream`. Returns before the copy is done.
     ///
     /// # Safety
-    /// So many bytes may be written at the address.
+    /// `bytes.len()` bytes at the address must be writable.
     pub unsafe fn send(&mut self, bytes: &[u8], address: u64, stream: CUstream) -> Result<()> {
         let slot = self.slot(bytes.len())?;
         slot.bytes_mut()?[..bytes.len()].copy_from_slice(bytes);
@@ -189,7 +189,7 @@ impl Staging {
     /// Copies bytes from a device's address, and waits for them.
     ///
     /// # Safety
-    /// So many bytes may be read at the address.
+    /// `bytes.len()` bytes at the address must be readable.
     pub unsafe fn receive(&mut self, address: u64, bytes: &mut [u8], stream: CUstream) -> Result<()> {
         // SAFETY: the caller's promise.
         bytes.copy_from_slice(unsafe { self.slot(bytes.len())?.receive(bytes.len(), address, stream) }?);

@@ -1,30 +1,30 @@
-//! How long something takes that the GPU does again and again.
+//! Timing work that the GPU repeats.
 
 use std::time::{Duration, Instant};
 
 use super::Device;
 use crate::{CudaError, Result};
 
-/// Rounds, of which the fastest counts, and how long each should be.
+/// The number of rounds, of which the fastest counts, and the duration of each to aim for.
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_millis(2);
-/// The most that is started in a round.
+/// The most runs in a round.
 const MOST: u32 = 16;
 
-/// Of one run, in seconds: several tell no more.
+/// A run of this many seconds needs no repetition to be timed well.
 const LONG: f64 = 0.02;
-/// What is brought once, such as a kernel's code, takes less than this.
+/// One-time work of a first run, such as loading a kernel's code, takes less than this, in seconds.
 const LOADING: f64 = 0.2;
 
-/// Seconds that `run` takes. Once it is known to take more than twice as long as `best`, it is not tried again:
-/// what chooses within itself when it runs first must have run before.
+/// Measures the seconds that `run` takes. It is not repeated once it is known to take more than twice as long as
+/// `best`, so a `run` that makes choices of its own when it first runs must have run before.
 pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
     let first = round(device, 1, run)?;
     if first > LOADING + 10.0 * best {
         return Ok(first);
     }
     let once = round(device, 1, run)?;
-    // What takes long is known well enough by now.
+    // Slow runs are known well enough by now.
     if once > 2.0 * best || once > LONG {
         return Ok(once.min(first));
     }
@@ -32,8 +32,8 @@ pub(super) fn seconds(device: &Device, best: f64, run: &mut dyn FnMut() -> Resul
     (0..ROUNDS).try_fold(once, |fastest, _| Ok(fastest.min(round(device, count, run)?)))
 }
 
-/// The first error of a search, which says what is wrong, after another; that error where the GPU does not work any
-/// more, since everything else would fail as well.
+/// Returns the first error of a search so far, which tells best what is wrong. It is returned as an error, to end the
+/// search, if the GPU no longer works: everything else would fail as well.
 pub(super) fn survived(device: &Device, first: Option<CudaError>, error: CudaError) -> Result<CudaError> {
     let first = first.unwrap_or(error);
     match device.synchronize() {

@@ -1,4 +1,4 @@
-//! Views made on the GPU, of images that go up while it works, or that stay there.
+//! Making views on the GPU, from images that are uploaded while it works or that are kept there.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,21 +12,21 @@ use crate::ops::views::{self, View};
 use crate::{CudaError, Result, SliceMut};
 
 const NAME: &str = "views";
-/// Images that are kept are put together in stretches of this many bytes.
+/// The size in bytes of the buffers (stretches) that hold kept images; larger only where a batch needs it.
 const STRETCH: usize = 64 << 20;
-/// Where what follows one another in memory may begin.
+/// The alignment in bytes of pixels in memory.
 const ALIGNMENT: usize = 256;
 
 /// Where an image's pixels are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Among those that go up with its views, from this byte on.
+    /// Among those that are sent with its views, from this byte on.
     Sent(usize),
-    /// Kept from a batch before.
+    /// Kept from an earlier batch.
     Kept(KeptAt),
 }
 
-/// A place among what a [`ViewMaker`] keeps.
+/// A place among the images that a [`ViewMaker`] keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptAt {
     stretch: u32,
@@ -34,17 +34,17 @@ pub struct KeptAt {
 }
 
 impl KeptAt {
-    /// The place so many bytes later.
+    /// The place `bytes` bytes later.
     pub fn after(self, bytes: usize) -> KeptAt {
         KeptAt { byte: self.byte.saturating_add(bytes), ..self }
     }
 }
 
-/// Makes views of decoded images: a batch goes up, with the recipes of its views, while the GPU works on those
-/// before; images may be kept for later batches, within a limit.
+/// Makes views of decoded images. A batch is uploaded, with the recipes of its views, while the GPU works on earlier
+/// ones; images may be kept for later batches, within a limit.
 ///
-/// [`ViewMaker::room`] and [`ViewMaker::send`] bring a batch, [`ViewMaker::make`] makes its views; two batches may
-/// be under way.
+/// [`ViewMaker::room`] and [`ViewMaker::send`] upload a batch, [`ViewMaker::make`] makes its views; two batches may be
+/// under way.
 pub struct ViewMaker {
     device: Device,
     ways: [Way; 2],
@@ -56,12 +56,12 @@ pub struct ViewMaker {
     left: usize,
 }
 
-/// What brings a batch: its views, then its pixels.
+/// One of the two upload slots: its channel takes a batch's views, then its pixels.
 #[derive(Default)]
 struct Way {
     channel: Option<Channel>,
     views: Vec<View>,
-    /// Where the pixels begin, and how many bytes there are.
+    /// The first byte of the pixels, and their length in bytes.
     start: usize,
     pixels: usize,
 }
@@ -72,7 +72,7 @@ struct Stretch {
 }
 
 impl ViewMaker {
-    /// One that keeps up to `limit` bytes of images.
+    /// Creates a maker that keeps up to `limit` bytes of images.
     pub fn new(device: &Device, limit: usize) -> ViewMaker {
         ViewMaker {
             device: device.clone(),
@@ -84,22 +84,22 @@ impl ViewMaker {
         }
     }
 
-    /// Bytes of the GPU's memory that bringing and making batches of `views` views of `side` x `side` pixels takes,
-    /// of images of `pixels` bytes in all, whose sides have no more than `longest` pixels each.
+    /// Bytes of the GPU's memory needed to upload and make batches of `views` views of `side` x `side` pixels, from
+    /// images of `pixels` bytes in all whose sides are at most `longest` pixels.
     pub fn needs(views: usize, pixels: usize, side: usize, longest: u32) -> usize {
         let ways = 2 * generous(first_pixel(views) + pixels);
         ways + views::room_to_make(views, side, longest)
     }
 
-    /// Bytes of the GPU's memory that keeping `bytes` bytes of images takes.
+    /// Bytes of the GPU's memory needed to keep `bytes` bytes of images.
     pub fn to_keep(bytes: usize) -> usize {
         bytes.next_multiple_of(STRETCH)
     }
 
-    /// Room for `pixels` bytes of a batch of `views` views, to be filled; [`ViewMaker::send`] follows.
+    /// Memory for the `pixels` bytes of a batch of `views` views, to be filled before [`ViewMaker::send`].
     ///
     /// # Errors
-    /// `Lengths` where two batches are under way, `OutOfMemory`, `Call` where the driver refuses.
+    /// `Lengths` where two batches are under way, `OutOfMemory`, `Call` where the driver fails.
     pub fn room(&mut self, views: usize, pixels: usize) -> Result<&mut [u8]> {
         expect(NAME, self.under_way.len() < self.ways.len(), || "two batches are under way".to_owned())?;
         let way = &mut self.ways[self.next];
@@ -116,11 +116,11 @@ impl ViewMaker {
         }
     }
 
-    /// Sends what was put into [`ViewMaker::room`] off, with these views. Returns at once.
+    /// Starts uploading the pixels in [`ViewMaker::room`], with these views. Returns without waiting.
     ///
     /// # Errors
-    /// `Lengths` for a view that the kernels cannot make, that is not of an image that is there, or where there are
-    /// more of them than room; `Call`.
+    /// `Lengths` for a view that the kernels cannot make or whose image does not exist, and for more views than there
+    /// is room for; `Call`.
     pub fn send<'r>(&mut self, views: impl Iterator<Item = (Source, &'r Recipe)>) -> Result<()> {
         let way = &mut self.ways[self.next];
         let Some(channel) = &mut way.channel else {
@@ -149,16 +149,16 @@ impl ViewMaker {
         Ok(())
     }
 
-    /// Makes the views of the oldest batch under way, of `side` x `side` pixels, in the order of all work; with
-    /// `keep`, keeps its pixels: where they begin, or nothing where there is no room.
+    /// Makes the views of the oldest batch under way, of `side` x `side` pixels, in stream order. With `keep`, also
+    /// keeps its pixels and returns where they begin, or `None` where there is no room.
     ///
     /// # Errors
-    /// `Lengths` where none is under way, or `out` is not as long as all views; `OutOfMemory`; `Call`.
+    /// `Lengths` where no batch is under way, or `out` is not as long as all views; `OutOfMemory`; `Call`.
     pub fn make(&mut self, side: usize, keep: bool, out: SliceMut<u8>) -> Result<Option<KeptAt>> {
         let place =
             self.under_way.pop_front().ok_or_else(|| wrong("none are under way to be made".to_owned()))?;
         let pixels = self.ways[place].pixels;
-        // Memory is found before the batch is waited for.
+        // Allocate before waiting for the batch.
         let kept = if keep && pixels > 0 { self.stretch(pixels) } else { None };
         let Way { channel, views, start, .. } = &mut self.ways[place];
         let Some(channel) = channel else {
@@ -166,14 +166,14 @@ impl ViewMaker {
         };
         let arrived = channel.arrived()?;
         let address = arrived.address();
-        // SAFETY: `send` saw to it that each view's image lies in the channel's buffer or among what is kept, which
-        // stay; the buffer holds the views.
+        // SAFETY: `send` checked that each view's image lies in the channel's buffer or among the kept images, both of
+        // which stay; the channel's buffer begins with the views.
         unsafe { views::make_uploaded(&self.device, 0, (views, address), side, out)? };
         if let Some(at) = kept {
             let Stretch { buffer, used } = &mut self.kept[at.stretch as usize];
             let (from, to) = (address + *start as u64, buffer.write().address() + at.byte as u64);
-            // SAFETY: so many bytes arrived from `start` on, and as many are free from `byte` on (`stretch`);
-            // nobody else knows of them yet.
+            // SAFETY: `pixels` bytes arrived from `start` on, and as many are free from `byte` on (`stretch`); nothing
+            // else uses the latter yet.
             unsafe { result::memcpy_dtod_async(to, from, pixels, self.device.raw_stream()) }
                 .map_err(failed("keeping images"))?;
             *used = at.byte + pixels;
@@ -182,7 +182,7 @@ impl ViewMaker {
         Ok(kept)
     }
 
-    /// A free place for `bytes` bytes.
+    /// A free place to keep `bytes` bytes, if the limit and the GPU's memory allow it.
     fn stretch(&mut self, bytes: usize) -> Option<KeptAt> {
         let place = |number: usize, byte| KeptAt { stretch: number as u32, byte };
         if let Some(last) = self.kept.last() {
@@ -208,12 +208,12 @@ impl ViewMaker {
     }
 }
 
-/// Where the pixels of a batch begin, behind its views.
+/// The first byte of a batch's pixels, after its views.
 fn first_pixel(views: usize) -> usize {
     (views * size_of::<View>()).next_multiple_of(ALIGNMENT)
 }
 
-/// A little more than a batch takes: they differ in size, and the next ones shall fit.
+/// A little more than a batch takes: batches differ in size, and the next ones should fit as well.
 fn generous(len: usize) -> usize {
     len + len / 8
 }

@@ -1,4 +1,4 @@
-//! Descriptors of cuDNN's backend, out of which its graphs are made: created empty, given attributes, then finalised.
+//! Descriptors of cuDNN's backend, which make up its graphs: created empty, given attributes, then finalised.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -10,16 +10,16 @@ use cudarc::cudnn::sys::{
 use super::NAME;
 use crate::{CudaError, Result};
 
-/// A descriptor, destroyed when dropped. What it refers to must be kept as long.
+/// A descriptor, destroyed when dropped. Descriptors that it refers to must live as long.
 pub(super) struct Descriptor(sys::cudnnBackendDescriptor_t);
 
-/// What a failed call says, in cuDNN's own words where it has any.
+/// Turns a status into a result, with cuDNN's own error message if there is one.
 fn check(status: cudnnStatus_t, doing: impl FnOnce() -> String) -> Result<()> {
     if status == cudnnStatus_t::CUDNN_STATUS_SUCCESS {
         return Ok(());
     }
     let mut message = [0u8; 512];
-    // SAFETY: the message has room for so many bytes, and stays a string: the last is left alone.
+    // SAFETY: the message has room for that many bytes, and ends in a zero: the last byte is never written.
     unsafe { sys::cudnnGetLastErrorString(message.as_mut_ptr().cast::<c_char>(), message.len() - 1) };
     let words = CStr::from_bytes_until_nul(&message).map(CStr::to_string_lossy).unwrap_or_default();
     Err(CudaError::Call {
@@ -29,7 +29,7 @@ fn check(status: cudnnStatus_t, doing: impl FnOnce() -> String) -> Result<()> {
 }
 
 impl Descriptor {
-    /// An empty one.
+    /// An empty descriptor.
     pub fn new(kind: Kind) -> Result<Descriptor> {
         let mut descriptor = std::ptr::null_mut();
         // SAFETY: one handle is written.
@@ -38,12 +38,12 @@ impl Descriptor {
         Ok(Descriptor(descriptor))
     }
 
-    /// Sets an attribute to values, of which cuDNN makes a copy.
+    /// Sets an attribute to values, which cuDNN copies.
     ///
     /// # Safety
-    /// `T` must be what `of` stands for.
+    /// `T` must be the type that `of` stands for.
     unsafe fn set<T>(&self, name: Name, of: Type, values: &[T]) -> Result<()> {
-        // SAFETY: the descriptor lives; so many values of the right type are there.
+        // SAFETY: the descriptor is alive; `values` has that many values of the right type.
         let status = unsafe {
             sys::cudnnBackendSetAttribute(self.0, name, of, values.len() as i64, values.as_ptr().cast())
         };
@@ -60,7 +60,7 @@ impl Descriptor {
         unsafe { self.set(name, Type::CUDNN_TYPE_FLOAT, &[value]) }
     }
 
-    /// Sets an attribute to a value of one of cuDNN's enumerations, which are C's.
+    /// Sets an attribute to a value of one of cuDNN's (C) enumerations.
     pub fn constant(&self, name: Name, of: Type, value: u32) -> Result<()> {
         debug_assert!(matches!(
             of,
@@ -99,9 +99,9 @@ impl Descriptor {
         unsafe { self.set(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw) }
     }
 
-    /// Ends its making: it can be used from now on, and no longer be changed.
+    /// Completes the descriptor: it can be used from now on, but no longer changed.
     pub fn finalize(&self) -> Result<()> {
-        // SAFETY: the descriptor lives.
+        // SAFETY: the descriptor is alive.
         let status = unsafe { sys::cudnnBackendFinalize(self.0) };
         check(status, || "finalising a descriptor".to_owned())
     }
@@ -109,11 +109,12 @@ impl Descriptor {
     /// Reads up to `values.len()` values of an attribute; returns how many there are, which may be more.
     ///
     /// # Safety
-    /// `T` must be what `of` stands for, any bits that cuDNN writes be a `T`, and handles among the values be alive.
+    /// `T` must be the type that `of` stands for, any bits that cuDNN writes must be a valid `T`, and handles in `values`
+    /// must be alive.
     unsafe fn get<T>(&self, name: Name, of: Type, values: &mut [T]) -> Result<usize> {
         let (most, mut count) = (values.len() as i64, 0);
         let to = if values.is_empty() { std::ptr::null_mut() } else { values.as_mut_ptr().cast() };
-        // SAFETY: the descriptor lives, and there is room for so many values of the right type.
+        // SAFETY: the descriptor is alive, and there is room for `most` values of the right type.
         let status = unsafe { sys::cudnnBackendGetAttribute(self.0, name, of, most, &mut count, to) };
         check(status, || format!("reading {name:?}"))?;
         Ok(usize::try_from(count).unwrap_or(0))
@@ -126,10 +127,10 @@ impl Descriptor {
         Ok(value[0])
     }
 
-    /// Values of one of cuDNN's enumerations, as numbers, since a newer cuDNN may have more of them: up to `most`.
+    /// Up to `most` values of one of cuDNN's enumerations, as numbers, since a newer cuDNN may have added some.
     pub fn constants(&self, name: Name, of: Type, most: usize) -> Result<Vec<u32>> {
         let mut values = vec![0u32; most];
-        // SAFETY: an enumeration has 4 bytes, and any of them are a number.
+        // SAFETY: an enumeration has 4 bytes, and any 4 bytes are a valid number.
         let count = unsafe { self.get(name, of, &mut values) }?;
         values.truncate(count);
         Ok(values)
@@ -138,17 +139,17 @@ impl Descriptor {
     /// The descriptors that an attribute holds, up to `most`.
     pub fn parts(&self, name: Name, kind: Kind, most: usize) -> Result<Vec<Descriptor>> {
         let of = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
-        // SAFETY: nothing but their number is asked for.
+        // SAFETY: only the count is requested, no values.
         let count = unsafe { self.get::<sys::cudnnBackendDescriptor_t>(name, of, &mut []) };
-        // Where it is not told alone, there is room for all that there may be.
+        // If the count cannot be queried alone, make room for the most there can be.
         let count = count.unwrap_or(most).min(most);
         if count == 0 {
             return Ok(Vec::new());
         }
-        // cuDNN fills descriptors that its caller has made.
+        // cuDNN fills in descriptors that the caller creates.
         let mut parts = (0..count).map(|_| Descriptor::new(kind)).collect::<Result<Vec<_>>>()?;
         let mut raw: Vec<_> = parts.iter().map(|part| part.0).collect();
-        // SAFETY: so many descriptors of the attribute's kind are there, and alive.
+        // SAFETY: `raw` holds that many descriptors of the attribute's kind, all alive.
         let filled = unsafe { self.get(name, of, &mut raw) }?;
         parts.truncate(filled);
         Ok(parts)
@@ -157,16 +158,16 @@ impl Descriptor {
     /// The one descriptor that an attribute holds.
     pub fn part(&self, name: Name, kind: Kind) -> Result<Descriptor> {
         let part = Descriptor::new(kind)?;
-        // SAFETY: a descriptor of the attribute's kind is there, and alive.
+        // SAFETY: `part` is a descriptor of the attribute's kind, and alive.
         unsafe { self.get(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &mut [part.0]) }?;
         Ok(part)
     }
 
-    /// Starts an execution plan, which this must be, on the operands of a variant pack.
+    /// Starts an execution plan, which this descriptor must be, on the operands of a variant pack.
     ///
     /// # Safety
-    /// The handle must live, and the addresses of the pack be those of memory that is as long as the plan's tensors
-    /// say and lent as it uses them.
+    /// The handle must be alive, and the addresses in the pack must be of memory that has the sizes of the plan's tensors
+    /// and is borrowed as the plan uses it.
     pub unsafe fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
         // SAFETY: the caller's promise.
         let status = unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) };
@@ -176,7 +177,7 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: it was created, and is destroyed once. There is nobody to tell a failure.
+        // SAFETY: it was created, and is destroyed once. A failure cannot be reported from a drop.
         let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
     }
 }

@@ -1,4 +1,4 @@
-//! cuDNN's engines for a graph: those that its heuristics propose, whether they may serve, and how one is had again.
+//! cuDNN's engines for a graph: those that its heuristics propose, which are acceptable, and how to rebuild one.
 
 use std::rc::Rc;
 
@@ -13,32 +13,32 @@ use super::operation::{self, Operation};
 use super::{Key, Operands};
 use crate::{ElementType, Result};
 
-/// More proposals than are looked at.
+/// The most proposals to ask for: more than are ever tried.
 const PROPOSALS: usize = 128;
-/// As many as an engine can have.
+/// The most that an engine can have.
 const KNOBS: usize = cudnnBackendKnobType_t::CUDNN_KNOB_TYPE_COUNTS as usize;
 const NOTES: usize = Note::CUDNN_NUMERICAL_NOTE_TYPE_COUNT as usize;
 
-/// An engine, by its number in cuDNN, with the choices that it leaves open.
+/// An engine, by its number in cuDNN, with values for its knobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recipe {
     pub engine: i64,
-    /// What is chosen, by its number in cuDNN, and the value.
+    /// Knobs, by their numbers in cuDNN, and their values.
     pub knobs: Vec<(u32, i64)>,
 }
 
 /// An engine for a graph, ready to be started.
 pub(super) struct Plan {
-    // Dropped in this order: what refers to others goes before them.
+    // Fields are dropped in this order: descriptors go before those that they refer to.
     plan: Descriptor,
     _config: Descriptor,
     _operation: Rc<Operation>,
     pub recipe: Recipe,
-    /// Bytes that it takes for itself.
+    /// The size of the workspace in bytes.
     pub workspace: usize,
 }
 
-/// What cuDNN proposes, the most promising first.
+/// The engine configurations that cuDNN proposes, most promising first.
 pub(super) fn proposals(operation: &Operation, mode: cudnnBackendHeurMode_t) -> Result<Vec<Descriptor>> {
     let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
     heuristics.descriptors(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&operation.graph])?;
@@ -48,7 +48,7 @@ pub(super) fn proposals(operation: &Operation, mode: cudnnBackendHeurMode_t) -> 
     heuristics.parts(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, config, PROPOSALS)
 }
 
-/// What a proposal is, if it may serve a key.
+/// The recipe of a proposal, if it is acceptable for a key.
 pub(super) fn serving(config: &Descriptor, key: &Key) -> Result<Option<Recipe>> {
     let engine = config.part(Name::CUDNN_ATTR_ENGINECFG_ENGINE, Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
     let notes =
@@ -72,8 +72,8 @@ pub(super) fn serving(config: &Descriptor, key: &Key) -> Result<Option<Recipe>> 
     }))
 }
 
-/// Whether an engine with these notes computes what a key asks for: sums in f32, no input rounded below its type
-/// but f32 to tf32 where that is allowed, and the same bits each time where they are asked for.
+/// Whether an engine with these numerical notes meets a key's requirements: sums in f32, no input rounded below its type
+/// (except f32 to tf32 where that is allowed), and the same bits every time if the mode is deterministic.
 fn may_serve(notes: &[u32], key: &Key) -> bool {
     let has = |note: Note| notes.contains(&(note as u32));
     let exact = key.element == ElementType::F32 && !key.mode.tf32;
@@ -107,7 +107,7 @@ impl Plan {
         Ok(Plan { plan, _config: config, _operation: operation.clone(), recipe, workspace })
     }
 
-    /// The plan of an engine that served before.
+    /// The plan of an engine that was chosen before.
     pub fn again(handle: cudnnHandle_t, operation: &Rc<Operation>, recipe: Recipe) -> Result<Plan> {
         let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
         engine.descriptors(Name::CUDNN_ATTR_ENGINE_OPERATION_GRAPH, &[&operation.graph])?;
@@ -131,11 +131,11 @@ impl Plan {
         Plan::new(handle, operation, config, recipe)
     }
 
-    /// Starts it.
+    /// Starts the engine.
     ///
     /// # Safety
-    /// The handle must live; each operand must be memory as long as the key's geometry and types say and lent as
-    /// the pass uses it, `room` memory of [`Plan::workspace`] bytes.
+    /// The handle must be alive. Each operand must be memory of the size that the key's geometry and types give, borrowed
+    /// as the pass uses it, and `room` must be memory of [`Plan::workspace`] bytes.
     pub unsafe fn run(&self, handle: cudnnHandle_t, key: &Key, operands: Operands, room: u64) -> Result<()> {
         let pack = operation::pack(key, operands, room)?;
         // SAFETY: the caller's promise.

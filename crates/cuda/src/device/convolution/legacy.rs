@@ -1,4 +1,4 @@
-//! cuDNN's older interface, one call a pass: what serves where its graphs have no engine.
+//! cuDNN's older interface, one call per pass, for convolutions that its graphs have no engine for.
 
 use std::ffi::{c_int, c_void};
 
@@ -18,13 +18,13 @@ pub(super) struct Algorithm {
     pub workspace: usize,
 }
 
-/// Whether these are the numbers of an algorithm.
+/// Whether an algorithm with these numbers exists.
 pub(super) fn exists(pass: Pass, number: u32, math: u32) -> bool {
     number < algorithms(pass) && math <= FMA
 }
 
-/// What an algorithm did when it was timed: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of
-/// enumerations, since a newer cuDNN may know more of them.
+/// The result of timing an algorithm: `cudnnConvolutionFwdAlgoPerf_t` and its like, with numbers in place of
+/// enumerations, to which a newer cuDNN may have added values.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Timed {
@@ -43,7 +43,7 @@ const _: () = assert!(size_of::<Timed>() == size_of::<sys::cudnnConvolutionBwdFi
 /// More than any pass has.
 const MOST: usize = 16;
 
-/// The descriptions of a convolution's parts.
+/// The descriptors of a convolution and its tensors.
 pub(super) struct Parts {
     x: sys::cudnnTensorDescriptor_t,
     w: sys::cudnnFilterDescriptor_t,
@@ -78,7 +78,7 @@ impl Parts {
         };
         let element = data_type(element);
         let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
-        // Null where one could not be created: `drop` leaves those out.
+        // Null until created: `drop` skips those.
         let mut parts = Parts {
             x: std::ptr::null_mut(),
             w: std::ptr::null_mut(),
@@ -114,7 +114,7 @@ impl Parts {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        // SAFETY: each was created, where it is not null, and is destroyed once. There is nobody to tell a failure.
+        // SAFETY: each was created if it is not null, and is destroyed once. A failure cannot be reported from a drop.
         unsafe {
             if !self.x.is_null() {
                 let _ = result::destroy_tensor_descriptor(self.x);
@@ -135,7 +135,7 @@ impl Drop for Parts {
 /// `CUDNN_FMA_MATH`.
 const FMA: u32 = 3;
 
-/// How many algorithms a pass has.
+/// The number of algorithms of a pass.
 fn algorithms(pass: Pass) -> u32 {
     match pass {
         Pass::Forward | Pass::ForwardWithSums => {
@@ -158,7 +158,7 @@ fn set_math(parts: &Parts, math: u32) -> Result<()> {
         FMA => CUDNN_FMA_MATH,
         _ => CUDNN_DEFAULT_MATH,
     };
-    // SAFETY: the description lives.
+    // SAFETY: the descriptor is alive.
     unsafe { result::set_convolution_math_type(parts.convolution, math) }.map_err(failed)
 }
 
@@ -201,10 +201,10 @@ fn backward_weight(number: u32) -> sys::cudnnConvolutionBwdFilterAlgo_t {
     ][number as usize]
 }
 
-/// The bytes that an algorithm, a number below [`algorithms`], takes for itself.
+/// The workspace in bytes of an algorithm, whose number is below [`algorithms`].
 ///
 /// # Safety
-/// The handle and the descriptions must live.
+/// The handle and the descriptors must be alive.
 unsafe fn workspace(
     handle: sys::cudnnHandle_t,
     pass: Pass,
@@ -247,7 +247,7 @@ pub(super) fn again(
     math: u32,
 ) -> Option<Algorithm> {
     set_math(parts, math).ok()?;
-    // SAFETY: the handle lives, and the descriptions are whole.
+    // SAFETY: the handle is alive, and the descriptors are complete.
     let workspace = unsafe { workspace(handle, pass, parts, number) }.ok()?;
     Some(Algorithm { number, math, workspace })
 }
@@ -255,7 +255,7 @@ pub(super) fn again(
 /// The fastest algorithm for a key, by cuDNN's own timing on the operands, of which the result is overwritten.
 ///
 /// # Safety
-/// The handle must live, operands be memory as the key describes it, and `room` memory of `size` bytes.
+/// The handle must be alive, operands must match the key, and `room` must be memory of `size` bytes.
 pub(super) unsafe fn fastest(
     handle: sys::cudnnHandle_t,
     key: &Key,
@@ -282,7 +282,7 @@ pub(super) unsafe fn fastest(
 /// Times every algorithm; returns how many entries were written.
 ///
 /// # Safety
-/// The handle and the descriptions must live, operands be as they describe, and the workspace as long as is said.
+/// The handle and the descriptors must be alive, operands must match them, and the workspace must have `size` bytes.
 unsafe fn find(
     handle: sys::cudnnHandle_t,
     pass: Pass,
@@ -352,7 +352,7 @@ unsafe fn find(
 /// Runs a pass.
 ///
 /// # Safety
-/// As [`find`], with an algorithm that exists and as much workspace as it takes.
+/// As [`find`], with an algorithm that exists and a workspace of the size that it needs.
 pub(super) unsafe fn run(
     handle: sys::cudnnHandle_t,
     pass: Pass,

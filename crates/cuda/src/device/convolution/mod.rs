@@ -1,9 +1,8 @@
 //! Convolutions by cuDNN, channels last, summed in f32.
 //!
-//! A convolution is a graph of one operation, for which cuDNN proposes engines. Which of them serves a geometry is
-//! found by timing the first few once, and remembered on disk for the version of cuDNN and the GPU's name. A
-//! convolution of single pixels is also tried as a product of matrices. One whose input passes a BatchNorm and a ReLU
-//! may do these as it reads.
+//! A convolution is a cuDNN graph of one operation, for which cuDNN proposes engines. The best one for a geometry is
+//! found by timing the first few once, and remembered on disk for the version of cuDNN and the GPU's name. A 1 x 1
+//! convolution is also tried as a matrix product. A BatchNorm and a ReLU before a convolution may be fused into it.
 
 mod backend;
 mod engines;
@@ -40,53 +39,53 @@ pub use report::ConvolutionTiming;
 use route::Route;
 use second::{channel_sums, second, sums_apart, widen_sums};
 
-/// What is asked for, in errors.
+/// The operation's name in errors.
 const NAME: &str = "a convolution";
 
 /// How convolutions are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvolutionMode {
-    /// Whether f32 may be rounded to tf32, 10 bits of precision.
+    /// Whether f32 inputs may be rounded to tf32, 10 bits of precision.
     pub tf32: bool,
-    /// Whether only algorithms may serve that give the same bits each time.
+    /// Whether only algorithms that give the same bits every time may be used.
     pub deterministic: bool,
 }
 
-/// What is computed.
+/// The pass that is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConvolutionPass {
-    /// y of x and w.
+    /// y from x and w.
     Forward,
-    /// The same, and the sums of each channel of y and of its square.
+    /// y from x and w, and the sums of each channel of y and of its squares.
     ForwardWithSums,
-    /// dx of dy and w.
+    /// dx from dy and w.
     BackwardInput,
-    /// dw of x and dy.
+    /// dw from x and dy.
     BackwardWeight,
 }
 
-/// All that a choice depends on.
+/// Everything that the choice of a route depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     geometry: Conv2dGeometry,
-    /// The type of what is read.
+    /// The type of the operands that are read.
     element: ElementType,
     /// The type of the result: `element`, or f32 for a gradient of weights.
     output: ElementType,
     mode: ConvolutionMode,
     pass: ConvolutionPass,
-    /// Whether the result is added to what is there.
+    /// Whether the result is added to the values at its place.
     adds: bool,
     /// Whether x is read through a BatchNorm's scale and shift and a ReLU.
     normalised: bool,
 }
 
 impl Key {
-    /// What [`Route::InTwo`] computes first: a result of the type of what is read, written over what is there. None
-    /// where that is all.
+    /// The first stage of [`Route::InTwo`]: a result of the operands' type, overwriting what is there. None where that
+    /// is already the whole computation.
     fn first(&self) -> Option<Key> {
         let pass = match self.pass {
-            // Of what is normalised as it is read, cuDNN has no engines without sums that are compiled already.
+            // With a fused normalisation, cuDNN's only precompiled forward engines compute the sums as well.
             ConvolutionPass::ForwardWithSums if !self.normalised => ConvolutionPass::Forward,
             pass => pass,
         };
@@ -94,25 +93,25 @@ impl Key {
         (first != *self).then_some(first)
     }
 
-    /// Whether sums are wanted that cuDNN's do not serve for: those are in f32, and nobody says in which order they
-    /// are added.
+    /// Whether the pass has sums and cuDNN's are not good enough: they are in f32, and their order of addition is not
+    /// documented.
     fn sums_apart(&self) -> bool {
         let sums = self.pass == ConvolutionPass::ForwardWithSums;
         sums && (self.element == ElementType::F32 || self.mode.deterministic)
     }
 
-    /// Whether it is done in two without a search: see [`Key::sums_apart`], and what is normalised as it is read has
-    /// a gradient of weights in its own type alone.
+    /// Whether two stages are used without a search: for sums apart from cuDNN ([`Key::sums_apart`]), and for weight
+    /// gradients with a fused normalisation, which cuDNN computes in the operands' type only.
     fn in_two(&self) -> bool {
         self.sums_apart() || (self.normalised && self.first().is_some())
     }
 
-    /// Whether cuDNN's older interface may compute it.
+    /// Whether cuDNN's older interface may be able to compute this.
     fn is_plain(&self) -> bool {
         !self.normalised && self.first().is_none()
     }
 
-    /// The types of x, w and y, or of the gradients that are read or written in their place.
+    /// The types of x, w and y, or of the gradients in their place.
     fn types(&self) -> [ElementType; 3] {
         let (of, result) = (self.element, self.output);
         match self.pass {
@@ -132,24 +131,23 @@ impl Key {
     }
 }
 
-/// Addresses of x, w and y, or of the gradient that is read or written in their place.
+/// Addresses of x, w and y, or of the gradients in their place.
 ///
-/// Wherever they go with a key, they are as long as it says, and lent until its pass is launched, the result and the
-/// sums exclusively: [`Key::operands`] checks it, and who puts another address in the place of one sees to it.
+/// Wherever they accompany a key, the memory has the lengths of the key and is borrowed until its pass is launched, the
+/// result and the sums exclusively. [`Key::operands`] checks the lengths; code that replaces an address must keep this.
 #[derive(Debug, Clone, Copy)]
 struct Operands {
     x: u64,
     w: u64,
     y: u64,
-    /// Of [`ConvolutionPass::ForwardWithSums`] alone: an f64 for each channel of y, then one for its square.
+    /// For [`ConvolutionPass::ForwardWithSums`] only: an f64 for each channel of y, then one for each one's squares.
     sums: u64,
-    /// Where x is normalised as it is read: scale and shift, one after the other, a value of the key's type for each
-    /// channel of x.
+    /// For a fused normalisation only: the scales, then the shifts, a value of the key's type for each channel of x.
     norm: u64,
 }
 
 impl Operands {
-    /// Where the result is.
+    /// The address of the result.
     fn result(&self, pass: ConvolutionPass) -> u64 {
         match pass {
             ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => self.y,
@@ -158,7 +156,7 @@ impl Operands {
         }
     }
 
-    /// The same with the result elsewhere.
+    /// The same operands with another address for the result.
     fn into(self, pass: ConvolutionPass, result: u64) -> Operands {
         match pass {
             ConvolutionPass::Forward | ConvolutionPass::ForwardWithSums => Operands { y: result, ..self },
@@ -172,7 +170,7 @@ impl Operands {
     }
 }
 
-/// An operand as it is lent to a pass.
+/// An operand that a pass borrows.
 struct Lent {
     address: u64,
     len: usize,
@@ -194,23 +192,23 @@ fn failed(error: CudnnError) -> CudaError {
 pub(super) struct Convolutions {
     context: Arc<CudaContext>,
     handle: sys::cudnnHandle_t,
-    /// What was found in other processes.
+    /// Routes chosen before, also by other processes.
     remembered: Remembered,
     routes: HashMap<Key, Rc<Route>>,
-    /// Whether it is faster to normalise as a convolution reads: see [`Device::norm_conv2d_pays`].
+    /// Whether a fused normalisation is faster: see [`Device::norm_conv2d_pays`].
     pays: HashMap<Key, bool>,
     limits: ConvolutionLimits,
 }
 
-// SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are
-// all clones of each `Rc`, which are dropped before the lock is given back.
+// SAFETY: the handle and descriptors may be used by any thread, one at a time; they are behind a lock, and so are all
+// clones of each `Rc`, which are dropped before the lock is released.
 unsafe impl Send for Convolutions {}
 
 impl Drop for Convolutions {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
             self.routes.clear();
-            // SAFETY: the handle was created and is destroyed once. There is nobody to tell a failure.
+            // SAFETY: the handle was created and is destroyed once. A failure cannot be reported from a drop.
             destroy_between_captures(|| unsafe { result::destroy_handle(self.handle) });
         }
     }
@@ -220,7 +218,7 @@ impl Device {
     /// y = x * w. x (N, H, W, C), w (K, R, S, C), y (N, P, Q, K).
     ///
     /// # Errors
-    /// `Lengths` where shapes do not belong together, `Call` where cuDNN refuses.
+    /// `Lengths` where lengths do not match the geometry, `Call` where cuDNN fails.
     pub fn conv2d_forward<E: Element>(
         &self,
         g: &Conv2dGeometry,
@@ -233,8 +231,8 @@ impl Device {
         self.convolve(&key, [lent(x), lent(w), lent_mut(y)], [0; 2])
     }
 
-    /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels: summed
-    /// in f64, or where the type has 16 bits and it is faster, in f32 as y is made.
+    /// y = x * w with `sums` = [sum of y; K values, sum of y^2; K values], each over all images and pixels. They are
+    /// summed in f64, or, for 16-bit types that need not repeat bit by bit, in f32 as y is computed if that is faster.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -252,7 +250,7 @@ impl Device {
         self.convolve(&key, [lent(x), lent(w), lent_mut(y)], [sums.address(), 0])
     }
 
-    /// dx of a convolution, written or added to what is there. Where it is added, it may be rounded before.
+    /// dx of a convolution, written or added to the values of `dx`. It may be rounded before it is added.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -269,8 +267,8 @@ impl Device {
         self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], [0; 2])
     }
 
-    /// dw of a convolution in f32, whatever the type of the activations: as it was summed where that is no slower,
-    /// else rounded to that type.
+    /// dw of a convolution, in f32 whatever the type of the activations. The f32 sums are kept if that is hardly slower,
+    /// else they are rounded to the activations' type.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].
@@ -286,8 +284,8 @@ impl Device {
         self.convolve(&key, [lent(x), lent_mut(dw), lent(dy)], [0; 2])
     }
 
-    /// Computes a convolution of x, w and y, or of the gradients that are read or written in their place, with the
-    /// addresses of sums, where the pass has some, and of what x is normalised by, where it is.
+    /// Computes a convolution of x, w and y, or of the gradients in their place. `others` are the addresses of the sums
+    /// and of scale and shift, for passes that have them.
     fn convolve(&self, key: &Key, operands: [Lent; 3], others: [u64; 2]) -> Result<()> {
         let operands = key.operands(operands, others)?;
         self.with_convolutions(|convolutions| convolutions.compute(self, key, operands))
@@ -311,13 +309,13 @@ impl Key {
         pass: ConvolutionPass,
         write: Write,
     ) -> Key {
-        // Only f32 can be rounded to tf32: where it says nothing, it makes no two searches of one.
+        // tf32 has no meaning for other types: clear it, so that one search serves both settings.
         let mode = ConvolutionMode { tf32: mode.tf32 && E::TYPE == ElementType::F32, ..mode };
         let adds = write == Write::Add;
         Key { geometry: *g, element: E::TYPE, output: D::TYPE, mode, pass, adds, normalised: false }
     }
 
-    /// Operands of the right lengths: x, w and y, and the addresses of sums and of what x is normalised by.
+    /// Checks the lengths of x, w and y, and returns the operands with the addresses of sums and of scale and shift.
     fn operands(&self, [x, w, y]: [Lent; 3], [sums, norm]: [u64; 2]) -> Result<Operands> {
         let g = &self.geometry;
         expect(NAME, g.is_valid(), || format!("a kernel that fits into the padded image is needed: {g:?}"))?;
@@ -345,7 +343,7 @@ impl Convolutions {
         Ok(convolutions)
     }
 
-    /// Computes a convolution of operands that are as long as the key says.
+    /// Computes a convolution of operands with the key's lengths.
     fn compute(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
         if let Some(images) = key.piece(&self.limits) {
             return self.in_pieces(device, key, images, operands);
@@ -354,7 +352,7 @@ impl Convolutions {
         self.run(device, key, &route, operands)
     }
 
-    /// The same on a given route.
+    /// Computes a convolution, of one piece, on a given route.
     fn run(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<()> {
         let room = |bytes: usize| (bytes > 0).then(|| device.scratch(bytes)).transpose();
         match route {
@@ -363,26 +361,26 @@ impl Convolutions {
                 let address = room.as_ref().map_or(0, |memory| memory.address());
                 if key.pass == ConvolutionPass::ForwardWithSums {
                     let mut narrow = Scratch::<f32>::new(device, 2 * sums_apart(key.geometry.out_channels))?;
-                    // cuDNN does not say whether it adds to what is there.
+                    // cuDNN does not document whether it adds to the values that are there.
                     device.clear(narrow.as_mut())?;
                     let with = Operands { sums: narrow.address(), ..operands };
-                    // SAFETY: as below; the sums lie as far apart as the plan's tensors are placed.
+                    // SAFETY: as below; the two kinds of sums lie as far apart as the plan expects.
                     unsafe { plan.run(self.handle, key, with, address) }?;
                     // SAFETY: these are the operands of a pass with sums.
                     return unsafe { widen_sums(device, key, &narrow, operands) };
                 }
-                // SAFETY: operands are as long as the key says; the workspace is as long as the plan says.
+                // SAFETY: operands have the key's lengths, and the workspace the plan's.
                 unsafe { plan.run(self.handle, key, operands, address) }
             }
             Route::Algorithm(algorithm) => {
                 let parts = Parts::new(&key.geometry, key.element, key.mode.tf32)?;
                 let room = room(algorithm.workspace)?;
                 let address = room.as_ref().map_or(0, |memory| memory.address());
-                // SAFETY: the descriptions are those of operands as long as the key says; the workspace is as long
-                // as the algorithm's.
+                // SAFETY: the descriptors describe operands of the key's lengths; the workspace has the algorithm's
+                // size.
                 unsafe { legacy::run(self.handle, key.pass, &parts, *algorithm, operands, address) }
             }
-            // SAFETY: operands are as long as the key says, and the result is lent exclusively.
+            // SAFETY: operands have the key's lengths, and the result is borrowed exclusively.
             Route::Product => unsafe { pointwise::run(device, key, operands) },
             // SAFETY: the same.
             Route::Strided => unsafe { self.strided(device, key, operands) },
@@ -395,7 +393,8 @@ impl Convolutions {
                 Some(first) => {
                     let aside = device.scratch(key.len() * key.element.size())?;
                     self.compute(device, &first, operands.into(key.pass, aside.address()))?;
-                    // SAFETY: the memory was made for as many values, and just filled; the result is lent exclusively.
+                    // SAFETY: the memory was allocated for that many values, and just filled; the result is borrowed
+                    // exclusively.
                     unsafe { second(device, key, aside.address(), operands.result(key.pass)) }
                 }
                 None => Err(CudaError::Call { what: NAME, reason: format!("{key:?} is not done in two") }),

@@ -1,9 +1,10 @@
-//! Convolutions that read their input through a BatchNorm's scale and shift and a ReLU: what stands between two
-//! convolutions of a block is then neither written nor kept.
+//! Convolutions fused with the BatchNorm and ReLU before them: the activations between two convolutions of a block are
+//! then neither written nor kept.
 //!
-//! cuDNN has engines for that in f16, with sums of channels and for the gradient of weights. Nobody says that they
-//! are as fast as those of the convolution alone, or that their sums are the same bits each time: they serve where
-//! both passes together are faster than with a BatchNorm before them, and nothing is asked to repeat.
+//! cuDNN has engines for that in f16, for the forward pass with sums of channels and for the gradient of weights. It
+//! does not promise that they are as fast as those of the convolution alone, or that their sums have the same bits
+//! every time: they are used only where both passes together are faster than with a separate BatchNorm, and results
+//! need not repeat.
 
 use half::f16;
 use simclr_kernels::{Conv2dGeometry, Write};
@@ -14,15 +15,16 @@ use crate::launcher::{Scratch, expect, expect_len};
 use crate::ops::elementwise;
 use crate::{Element, ElementType, Result, Slice, SliceMut};
 
-/// Channels in and out come in multiples of so many: scale and shift begin at multiples of 16 bytes then.
+/// Channels in and out must be multiples of this, so that scale and shift begin at multiples of 16 bytes.
 const GROUP: usize = 8;
 
 impl Device {
-    /// y = relu(x scale + shift) * w with `sums` of its channels, as [`Device::conv2d_forward_with_sums`]; zeros are
-    /// padded to what the ReLU leaves. `coefficients` are a BatchNorm's, (4, C): scale and shift come first.
+    /// y = relu(x scale + shift) * w with `sums` of its channels, as [`Device::conv2d_forward_with_sums`]; the ReLU's
+    /// output is padded with zeros. `coefficients` are a BatchNorm's, (4, C): scale and shift come first.
     ///
     /// # Errors
-    /// As [`Device::conv2d_forward`]; `Lengths` also for what never pays, as [`Device::norm_conv2d_pays`] lists it.
+    /// As [`Device::conv2d_forward`]; `Lengths` also for the cases that never pay, listed at
+    /// [`Device::norm_conv2d_pays`].
     pub fn norm_conv2d_forward(
         &self,
         g: &Conv2dGeometry,
@@ -76,14 +78,14 @@ impl Device {
     }
 
     /// Whether [`Device::norm_conv2d_forward`] and [`Device::norm_conv2d_backward_weight`] together take less time
-    /// than a BatchNorm and the same passes without it. Never where values are not f16, where the same bits are
-    /// asked for each time, where channels in or out are no multiple of 8, or where the batch is computed in pieces.
-    /// Elsewhere it is found out once, for each geometry, and remembered on disk; y is then overwritten. Where cuDNN
-    /// has no engine, or what it computes is something else, it does not pay.
+    /// than a BatchNorm and the same passes without it. Never for types other than f16, for deterministic modes, for
+    /// channels in or out that are not a multiple of 8, or for batches that are computed in pieces. Otherwise this is
+    /// measured once per geometry and remembered on disk; y is then overwritten. The answer is no where cuDNN has no
+    /// engine or computes wrong results.
     ///
     /// # Errors
-    /// `Lengths` where shapes do not belong together, `Call` in a capture where the answer is not known yet, and
-    /// where the GPU does not work any more.
+    /// `Lengths` where lengths do not match the geometry, `Call` in a capture if the answer is not known yet, or if the
+    /// GPU no longer works.
     pub fn norm_conv2d_pays<E: Element>(
         &self,
         g: &Conv2dGeometry,
@@ -107,7 +109,7 @@ impl Device {
             if let Some(recalled) = convolutions.recalled_pays(&passes) {
                 return Ok(recalled);
             }
-            // SAFETY: x has so many values, of f16 as was just found, and stays lent.
+            // SAFETY: x has that many values, of f16 as `may_normalise` checked, and stays borrowed.
             let x = unsafe { Slice::<f16>::from_raw(operands.x, g.input_len()) };
             let layer = Layer { x, coefficients, w, y: operands.y };
             self.counted_search(|| convolutions.searched_pays(self, &passes, layer))
@@ -115,14 +117,14 @@ impl Device {
     }
 }
 
-/// Forward and the gradient of weights, as a step computes them.
+/// The keys of the forward pass and of the gradient of weights, as a step computes them.
 fn passes<E: Element>(g: &Conv2dGeometry, mode: ConvolutionMode) -> [Key; 2] {
     let forward = Key::of::<E, E>(g, mode, ConvolutionPass::ForwardWithSums, Write::Over);
     let weight = Key::of::<E, f32>(g, mode, ConvolutionPass::BackwardWeight, Write::Over);
     [forward, weight].map(|key| Key { normalised: true, ..key })
 }
 
-/// Scale and shift as cuDNN takes them.
+/// Scale and shift in f16, as cuDNN takes them.
 pub(super) struct Norm(Scratch<f16>);
 
 impl Norm {
@@ -140,7 +142,7 @@ impl Norm {
 }
 
 impl Convolutions {
-    /// Whether a geometry and mode are such that cuDNN may normalise as it reads.
+    /// Whether a fused normalisation is possible for a geometry, type and mode.
     fn may_normalise(&self, key: &Key) -> bool {
         let g = &key.geometry;
         key.element == ElementType::F16

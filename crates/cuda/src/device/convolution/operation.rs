@@ -1,5 +1,5 @@
-//! A convolution as one of cuDNN's graphs: an operation on three tensors, channels last, and what comes before and
-//! after it at once.
+//! A convolution as a cuDNN graph: an operation on three tensors, channels last, and the operations fused before and
+//! after it.
 
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
@@ -13,19 +13,19 @@ use super::prologue::Prologue;
 use super::{ConvolutionPass, Key, Operands, sums_apart};
 use crate::{ElementType, Result};
 
-/// The numbers by which a plan's operands are told apart: x, w, y, or their gradients,
+/// The numbers that identify a plan's operands: x, w, y, or their gradients,
 const IDS: [i64; 3] = [1, 2, 3];
 /// sums, and sums of squares,
 const SUMS: [i64; 2] = [4, 5];
 /// scale and shift.
 pub(super) const NORM: [i64; 2] = [6, 7];
-/// What addresses are multiples of: what `Slice` promises.
+/// The alignment of addresses in bytes, which `Slice` guarantees.
 const ALIGNMENT: i64 = 16;
 
-/// A graph of one convolution, of scale, shift and ReLU before it where it has them, and of sums of what it computes
-/// where they are wanted: finalised, with what it refers to.
+/// A finalised graph of one convolution, with scale, shift and ReLU before it and sums after it if the key has them, and
+/// the descriptors that it refers to.
 pub(super) struct Operation {
-    // Dropped in this order: what refers to others goes before them.
+    // Fields are dropped in this order: descriptors go before those that they refer to.
     pub graph: Descriptor,
     _operations: Vec<Descriptor>,
     _described: Vec<Descriptor>,
@@ -40,14 +40,14 @@ pub(super) fn data_type(element: ElementType) -> cudnnDataType_t {
     }
 }
 
-/// Four sizes in cuDNN's order (outermost, channels, height, width), whose values lie channels last.
+/// A tensor with sizes in cuDNN's order (outermost, channels, height, width), and channels last in memory.
 pub(super) fn tensor(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
     let tensor = unfinished(id, element, sizes)?;
     tensor.finalize()?;
     Ok(tensor)
 }
 
-/// The same for what one operation leaves for the next, and which is never in memory.
+/// A virtual tensor: a result that one operation passes to the next, and that is never in memory.
 pub(super) fn between(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descriptor> {
     let tensor = unfinished(id, element, sizes)?;
     tensor.boolean(Name::CUDNN_ATTR_TENSOR_IS_VIRTUAL, true)?;
@@ -68,7 +68,7 @@ fn unfinished(id: i64, element: ElementType, sizes: [usize; 4]) -> Result<Descri
 }
 
 impl Operation {
-    /// The operation of a key; where its result is added, the factor of what was there is 1.
+    /// The operation of a key. If its result is added, the factor of the old values is 1.
     pub fn new(handle: cudnnHandle_t, key: &Key) -> Result<Operation> {
         let g = &key.geometry;
         let [of_x, of_w, of_y] = key.types();
@@ -114,7 +114,7 @@ impl Operation {
     }
 }
 
-/// How a kernel moves over an image, and that sums are in f32.
+/// The convolution's padding and stride, with sums in f32.
 fn convolution(g: &Conv2dGeometry) -> Result<Descriptor> {
     let convolution = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
     let float = data_type(ElementType::F32) as u32;
@@ -170,7 +170,7 @@ fn operation_names(pass: ConvolutionPass) -> (Kind, [Name; 6]) {
     }
 }
 
-/// The sums of each channel of y, and of its square.
+/// The operation that computes the sums of each channel of y and of its squares.
 fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descriptor> {
     let sums = Descriptor::new(Kind::CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR)?;
     sums.descriptors(Name::CUDNN_ATTR_OPERATION_GENSTATS_XDESC, &[y])?;
@@ -184,8 +184,8 @@ fn sums(y: &Descriptor, sum: &Descriptor, square: &Descriptor) -> Result<Descrip
     Ok(sums)
 }
 
-/// Operands and workspace as a plan takes them. Sums, where there are any, are f32, those of squares behind the
-/// others as `sums_apart` says; a shift lies behind the scales.
+/// Operands and workspace in the form that a plan takes. Sums are f32, with those of squares `sums_apart` values after
+/// the others; shifts follow the scales.
 pub(super) fn pack(key: &Key, operands: Operands, room: u64) -> Result<Descriptor> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
     let Operands { x, w, y, sums, norm } = operands;

@@ -1,4 +1,4 @@
-//! Whether it is faster to normalise as a convolution reads than before it: timed once, and remembered.
+//! Whether fusing a normalisation into the convolution after it is faster: timed once, and remembered.
 
 use std::rc::Rc;
 
@@ -12,15 +12,16 @@ use crate::launcher::Scratch;
 use crate::ops::{batch_norm, elementwise};
 use crate::{CudaError, Result, Slice};
 
-/// How far results may be off, relative to their size, before they are taken for wrong: what is scaled, shifted and
-/// passed on is rounded to f16 each time.
+/// The relative error above which results are considered wrong: after each of scale, shift and ReLU values are rounded
+/// to f16.
 const FAR: f64 = 0.05;
 
-/// The answers, as they are remembered.
+/// The answers in the cache: fused, and separate.
 const AT_ONCE: &[u8] = b"at once";
 const APART: &[u8] = b"apart";
 
-/// What the passes of a step read: x, the weights in f32 and the BatchNorm's coefficients; and y, which they write.
+/// The operands of the passes of a step: x, the BatchNorm's coefficients and the weights in f32, which are read, and y,
+/// which is written.
 #[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
     pub x: Slice<'a, f16>,
@@ -29,7 +30,7 @@ pub(super) struct Layer<'a> {
     pub y: u64,
 }
 
-/// What they leave beside y.
+/// The results of the passes besides y.
 struct Left {
     sums: Scratch<f64>,
     dw: Scratch<f32>,
@@ -49,8 +50,8 @@ impl Left {
     }
 }
 
-/// Whether values are those that are wanted, but for rounding, and but for what f16 cannot hold. Of what is not
-/// finite nothing can be told.
+/// Whether values equal the wanted ones up to rounding and to the range of f16. If a wanted value is NaN, there is
+/// nothing to compare with, and the answer is yes.
 fn is_close(got: &[f64], want: &[f64]) -> bool {
     let held = |value: f64| value.clamp(f64::from(f16::MIN), f64::from(f16::MAX));
     let (mut off, mut size) = (0.0, 0.0);
@@ -62,7 +63,7 @@ fn is_close(got: &[f64], want: &[f64]) -> bool {
 }
 
 impl Convolutions {
-    /// The answer that is on disk, if what it was found with is still there.
+    /// The answer on disk, if the routes that it was found with still exist.
     pub(super) fn recalled_pays(&mut self, passes: &[Key; 2]) -> Option<bool> {
         let pays = self.remembered_pays(&passes[0])?;
         if pays {
@@ -75,12 +76,12 @@ impl Convolutions {
         Some(pays)
     }
 
-    /// What is found, or what another process has found meanwhile.
+    /// Finds the answer by timing. An answer that another process has stored meanwhile wins.
     pub(super) fn searched_pays(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
         let key = &passes[0];
         let (works, faster) = match self.is_faster(device, passes, layer) {
             Ok(faster) => (true, faster),
-            // Another time there may be room.
+            // Not stored: another time there may be enough memory.
             Err(CudaError::OutOfMemory { .. }) => {
                 self.pays.insert(*key, false);
                 return Ok(false);
@@ -103,8 +104,8 @@ impl Convolutions {
         [(AT_ONCE, true), (APART, false)].into_iter().find(|(text, _)| *text == stored).map(|(_, pays)| pays)
     }
 
-    /// Whether both passes take less time than with a BatchNorm before them, y standing in for its gradient; not
-    /// where they compute something else.
+    /// Whether both passes together are correct and take less time than with a separate BatchNorm before them. y stands
+    /// in for its gradient.
     fn is_faster(&mut self, device: &Device, passes: &[Key; 2], layer: Layer) -> Result<bool> {
         let g = passes[0].geometry;
         let mut w = Scratch::<f16>::new(device, g.weight_len())?;
@@ -113,12 +114,12 @@ impl Convolutions {
         let [at_once, apart] = [Left::new(device, &g)?, Left::new(device, &g)?];
         let fused = |this: &mut Convolutions| {
             passes.iter().try_for_each(|key| {
-                // Each pass narrows them for itself.
+                // As in a step, each pass narrows the coefficients for itself.
                 let norm = Norm::new(device, key, layer.coefficients)?;
                 this.pass(device, key, Operands { norm: norm.address(), ..operands }, &at_once)
             })
         };
-        // How each pass is computed is chosen when it first runs.
+        // The first run chooses each pass's route.
         fused(self)?;
 
         let plain = passes.map(|key| Key { normalised: false, ..key });
@@ -137,7 +138,7 @@ impl Convolutions {
         Ok(timing::seconds(device, other, &mut || fused(self))? < other)
     }
 
-    /// One pass, what it leaves beside y being put aside.
+    /// Runs one pass, whose results besides y go to `left`.
     fn pass(&mut self, device: &Device, key: &Key, operands: Operands, left: &Left) -> Result<()> {
         let operands = match key.pass {
             ConvolutionPass::BackwardWeight => Operands { w: left.dw.address(), ..operands },
@@ -161,7 +162,7 @@ mod tests {
         assert!(!is_close(&[1.0, 2.0], &[1.0, -2.0]));
         assert!(!is_close(&[f64::NAN, 2.0], &[1.0, 2.0]));
         assert!(!is_close(&[0.0, 0.0], &[1.0, 2.0]));
-        // Beyond f16, and where there is nothing to tell by.
+        // Beyond the range of f16, and with nothing to compare with.
         assert!(is_close(&[f64::INFINITY, 1.0], &[1e6, 1.0]));
         assert!(is_close(&[3.0], &[f64::NAN]));
         assert!(is_close(&[0.0], &[0.0]));

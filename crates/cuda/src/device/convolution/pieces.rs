@@ -1,4 +1,4 @@
-//! Parts of a batch: what is computed at once, and what a choice is made on.
+//! Parts of a batch: the pieces in which it is computed, and the sample on which routes are timed.
 
 use super::{ConvolutionPass, Convolutions, Device, Key, NAME, Operands, channel_sums};
 use crate::launcher::{Scratch, expect};
@@ -6,23 +6,23 @@ use crate::ops::elementwise;
 use crate::{ElementType, Result, SliceMut};
 use simclr_kernels::Conv2dGeometry;
 
-/// How much is computed at once, and how much a choice is made on.
+/// The size of the pieces in which a batch is computed, and of the sample on which routes are timed.
 #[derive(Debug, Clone, Copy)]
 pub struct ConvolutionLimits {
-    /// The most values of x, and of y.
+    /// The most values of x, and of y, in a piece.
     pub values: usize,
-    /// Bytes of x and y together, on which ways are first timed: at least, where there are as many.
+    /// The fewest bytes of x and y together in a sample, unless the whole batch has fewer.
     pub sample_bytes: usize,
-    /// Multiplications and additions, likewise.
+    /// The fewest multiplications and additions in a sample, likewise.
     pub sample_operations: usize,
 }
 
-/// So many images take a multiple of 16 bytes, whatever one of them takes.
+/// This many images take a multiple of 16 bytes, whatever the size of one.
 const TOGETHER: usize = 8;
 
 impl Default for ConvolutionLimits {
-    /// cuDNN counts a tensor's values in 31 bits. A sample is larger than a GPU's cache twice over, and keeps all
-    /// of one busy for a tenth of a millisecond: what is fastest on it is among the fastest on more.
+    /// cuDNN counts a tensor's values in 31 bits. A sample is more than twice as large as a GPU's cache, and keeps a
+    /// whole GPU busy for a tenth of a millisecond: the fastest route on it is among the fastest on more.
     fn default() -> ConvolutionLimits {
         ConvolutionLimits {
             values: i32::MAX as usize,
@@ -33,13 +33,12 @@ impl Default for ConvolutionLimits {
 }
 
 impl Key {
-    /// The same for another number of images.
+    /// The same key for another number of images.
     fn of_images(&self, batch: usize) -> Key {
         Key { geometry: Conv2dGeometry { batch, ..self.geometry }, ..*self }
     }
 
-    /// The images of a piece, where a batch is computed in several: all of them have as many but for the last,
-    /// which may have fewer.
+    /// The number of images of a piece, if the batch is computed in several pieces. The last one may have fewer.
     pub fn piece(&self, limits: &ConvolutionLimits) -> Option<usize> {
         let one = self.of_images(1).geometry;
         let most = (limits.values / one.input_len().max(one.output_len())).max(1);
@@ -49,8 +48,8 @@ impl Key {
         (count > 1).then(|| self.geometry.batch.div_ceil(count).next_multiple_of(together))
     }
 
-    /// What ways to compute this are first timed on: as few images as tell, in powers of two, so that many batches
-    /// share a sample.
+    /// The sample on which routes for this key are first timed: as few images as suffice, a power of two, so that many
+    /// batch sizes share a sample.
     pub fn sample(&self, limits: &ConvolutionLimits) -> Key {
         let one = self.of_images(1).geometry;
         let bytes = (one.input_len() + one.output_len()) * self.element.size();
@@ -65,8 +64,7 @@ impl Key {
 }
 
 impl Device {
-    /// Sets how much of a convolution is computed at once, and how much a choice is made on. What was chosen before
-    /// is chosen again.
+    /// Sets the sizes of pieces and samples. Choices made so far are dropped, and made again when needed.
     ///
     /// # Errors
     /// `Call` where cuDNN does not work.
@@ -81,7 +79,7 @@ impl Device {
 }
 
 impl Operands {
-    /// The same from image `first` on.
+    /// The operands from image `first` on.
     fn from(self, key: &Key, first: usize) -> Operands {
         let one = key.of_images(1).geometry;
         let [of_x, _, of_y] = key.types();
@@ -132,10 +130,10 @@ impl Convolutions {
         })
     }
 
-    /// A gradient of weights as the sum of those of the pieces, in f32 and in their order.
+    /// Computes a gradient of weights as the sum of those of the pieces, in f32 and in their order.
     ///
     /// # Safety
-    /// The operands must be as long as the key says, and the result lent exclusively.
+    /// The operands must have the key's lengths, and the result be borrowed exclusively.
     unsafe fn weight_in_pieces(
         &mut self,
         device: &Device,
@@ -193,7 +191,7 @@ mod tests {
     #[test]
     fn a_piece_has_fewer_values_than_cudnn_counts_and_pieces_are_alike() {
         let limits = ConvolutionLimits::default();
-        // The first stage of ResNet-50 on 8,192 views of 224 x 224, its stem, and one of ResNet-18 on 4,096 of 32 x 32.
+        // ResNet-50 on 8,192 views of 224 x 224: a first-stage layer and the stem; ResNet-18 on 4,096 of 32 x 32.
         for (g, pieces) in [
             (geometry(8192, 56, 64, 256, 1), Some(2048)),
             (geometry(8192, 112, 64, 64, 3), Some(2048)),
@@ -207,7 +205,7 @@ mod tests {
                 assert!(piece.input_len().max(piece.output_len()) <= i32::MAX as usize);
             }
         }
-        // An image beyond all bounds is a piece of its own.
+        // An image larger than the limit is a piece of its own.
         assert_eq!(key(geometry(3, 1 << 14, 8, 8, 1), ConvolutionPass::Forward).piece(&limits), Some(1));
     }
 

@@ -1,5 +1,5 @@
-//! Convolutions of single pixels, which are products of matrices, by cuBLASLt. With a row for each pixel of x and
-//! y, and one for each output channel of w: y = x w^T, dx = dy w, dw = dy^T x.
+//! 1 x 1 convolutions as matrix products, by cuBLASLt. With a row for each pixel of x and y, and one for each output
+//! channel of w: y = x w^T, dx = dy w, dw = dy^T x.
 
 use simclr_kernels::Write;
 
@@ -8,7 +8,7 @@ use crate::device::{Device, Epilogue, Matrix, ProductMode};
 use crate::element::typed;
 use crate::{Element, ElementType, Result, Slice, SliceMut};
 
-/// Whether a product is all that a convolution asks for.
+/// Whether a convolution is just a matrix product.
 pub(super) fn serves(key: &Key) -> bool {
     let g = &key.geometry;
     key.pass != ConvolutionPass::ForwardWithSums
@@ -19,7 +19,7 @@ pub(super) fn serves(key: &Key) -> bool {
 /// Computes a convolution for which this [`serves`].
 ///
 /// # Safety
-/// The operands must be as long as the key says, and the result lent exclusively.
+/// The operands must have the key's lengths, and the result be borrowed exclusively.
 pub(super) unsafe fn run(device: &Device, key: &Key, operands: Operands) -> Result<()> {
     // SAFETY: the caller's promise, and these are the key's types.
     unsafe {

@@ -1,5 +1,5 @@
-//! What a convolution's input passes as it is read: a BatchNorm's scale and shift, then a ReLU. Each is a pointwise
-//! operation of cuDNN's on what the one before leaves, which is never in memory.
+//! A BatchNorm's scale and shift and a ReLU, fused into the convolution that reads their result. Each is a pointwise
+//! operation of cuDNN on the previous one's result, which is never in memory.
 
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
@@ -10,22 +10,22 @@ use super::backend::Descriptor;
 use super::operation::{NORM, between, data_type, tensor};
 use crate::{ElementType, Result};
 
-/// The numbers of what is scaled, shifted, and passed through the ReLU: behind those of the operands.
+/// The tensor numbers of the scaled, the shifted and the rectified input: they follow those of the operands.
 const BETWEEN: [i64; 3] = [8, 9, 10];
 
-/// The operations, in their order, and what they refer to.
+/// The operations, in order, and the descriptors that they refer to.
 pub(super) struct Prologue {
     pub operations: Vec<Descriptor>,
-    /// What the operations compute.
+    /// The descriptors of the operations' functions.
     pub described: Vec<Descriptor>,
-    /// Scale and shift, and what lies between the operations.
+    /// Scale, shift, and the tensors between the operations.
     pub tensors: Vec<Descriptor>,
-    /// What the convolution reads.
+    /// The tensor that the convolution reads.
     pub activation: Descriptor,
 }
 
 impl Prologue {
-    /// That of an input of four sizes in cuDNN's order.
+    /// The prologue for an input x with these sizes, in cuDNN's order.
     pub fn new(x: &Descriptor, element: ElementType, sizes: [usize; 4]) -> Result<Prologue> {
         let channel = [1, sizes[1], 1, 1];
         let [scale, shift] = [tensor(NORM[0], element, channel)?, tensor(NORM[1], element, channel)?];
@@ -46,7 +46,7 @@ impl Prologue {
     }
 }
 
-/// What a pointwise operation computes, in f32.
+/// The descriptor of a pointwise function, computed in f32.
 fn described(mode: Mode) -> Result<Descriptor> {
     let pointwise = Descriptor::new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?;
     pointwise.constant(Name::CUDNN_ATTR_POINTWISE_MODE, Type::CUDNN_TYPE_POINTWISE_MODE, mode as u32)?;
@@ -56,7 +56,7 @@ fn described(mode: Mode) -> Result<Descriptor> {
     Ok(pointwise)
 }
 
-/// The operation on x, and where it takes two, on a value for each channel.
+/// A pointwise operation on x and, if it takes two operands, on a value for each channel.
 fn operation(
     described: &Descriptor,
     x: &Descriptor,

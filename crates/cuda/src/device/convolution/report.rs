@@ -1,4 +1,4 @@
-//! How fast each way to compute a convolution is, for measurements.
+//! Timing every route of a convolution, for measurements.
 
 use simclr_kernels::{Conv2dGeometry, Write};
 
@@ -8,25 +8,25 @@ use crate::launcher::expect;
 use crate::ops::elementwise;
 use crate::{Element, Result, SliceMut};
 
-/// A way to compute a convolution, timed.
+/// The time of one way to compute a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionTiming {
-    /// What it is, as it is remembered: "engine", its number in cuDNN and its choices; "algorithm" of the older
-    /// interface, likewise; "product" of matrices; "strided", a product of the pixels that the stride meets; or "in
-    /// two", which is another way with a kernel of ours after it.
+    /// The way, in the form in which it is remembered: "engine", its number in cuDNN and its knobs; "algorithm" of the
+    /// older interface, likewise; "product", a matrix product; "strided", a matrix product of the pixels that the
+    /// stride selects; or "in two", another way followed by one of our kernels.
     pub what: String,
-    /// Seconds that it takes.
+    /// The time in seconds.
     pub seconds: f64,
 }
 
 impl Device {
-    /// Times the ways to compute a pass of a convolution of type `E`: the one that is chosen first, that of cuDNN's
-    /// older interface last, where it has one and no sums are wanted. Weights' gradients are in f32; only a
-    /// gradient of an input can be added. Nothing is remembered but what "in two" builds on.
+    /// Times the ways to compute a pass of a convolution of type `E`. The chosen one comes first; that of cuDNN's older
+    /// interface comes last, if it has one and the pass has no sums. Weight gradients are in f32; `write` matters only
+    /// for input gradients. Nothing is remembered except the first stage of "in two".
     ///
     /// # Errors
-    /// As [`Device::conv2d_forward`], also where cuDNN's graphs have no engine; `OutOfMemory` where operands have
-    /// no room.
+    /// As [`Device::conv2d_forward`], also where cuDNN's graphs have no engine; `OutOfMemory` where there is no memory
+    /// for the operands.
     pub fn time_convolution<E: Element>(
         &self,
         g: &Conv2dGeometry,
@@ -55,7 +55,7 @@ impl Device {
         let [x, w, y, sums] =
             [x.read().address(), w.read().address(), y.read().address(), sums.read().address()];
         let operands = Operands { x, w, y, sums, norm: 0 };
-        // SAFETY: the buffers have room for so many values, and are nobody else's.
+        // SAFETY: the buffers have room for that many values, and nothing else uses them.
         unsafe {
             self.noise::<E>(operands.x, g.input_len())?;
             self.noise::<E>(operands.w, g.weight_len())?;
@@ -76,11 +76,10 @@ impl Device {
         })
     }
 
-    /// Fills memory of `len` values with noise in [-1, 1): a GPU that multiplies the same values over and over runs
-    /// faster than it would.
+    /// Fills memory of `len` values with noise in [-1, 1): a GPU multiplies constant values faster than real data.
     ///
     /// # Safety
-    /// The caller must own as many values there.
+    /// The caller must own that many values there.
     unsafe fn noise<E: Element>(&self, at: u64, len: usize) -> Result<()> {
         let mut state = 1u32;
         let mut next = || {
@@ -91,7 +90,7 @@ impl Device {
         let noise = self.buffer_of(&values)?;
         for start in (0..len).step_by(values.len().max(1)) {
             let count = values.len().min(len - start);
-            // SAFETY: the noise is so long, and these are some of the values that the caller owns.
+            // SAFETY: the noise has at least `count` values, and these are some of the values that the caller owns.
             let (from, to) = unsafe {
                 let to = at + (start * E::TYPE.size()) as u64;
                 (crate::Slice::from_raw(noise.read().address(), count), SliceMut::<E>::from_raw(to, count))

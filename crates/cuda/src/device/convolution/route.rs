@@ -6,7 +6,7 @@ use super::ConvolutionPass;
 use super::engines::{Plan, Recipe};
 use super::legacy::{self, Algorithm};
 
-/// The longest list of choices that is read.
+/// The most knobs of an engine that are read back.
 const KNOBS: usize = 64;
 
 const PRODUCT: &str = "product";
@@ -15,19 +15,19 @@ const IN_TWO: &str = "in two";
 
 /// A way to compute a convolution.
 pub(super) enum Route {
-    /// One of cuDNN's engines does all.
+    /// One of cuDNN's engines computes everything.
     Engine(Plan),
     /// One of the algorithms of cuDNN's older interface.
     Algorithm(Algorithm),
-    /// A product of matrices.
+    /// A matrix product.
     Product,
-    /// The pixels that the stride meets are brought together, or put back, by a kernel of ours.
+    /// A matrix product of the pixels that the stride selects, which our kernels gather or scatter.
     Strided,
-    /// The result is written elsewhere, in the activations' type, then added or widened by a kernel of ours.
+    /// Two stages: the result is computed in the activations' type, then our kernels add it, widen it, or compute sums.
     InTwo,
 }
 
-/// A route as it is remembered.
+/// A route in the form that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Memo {
     Engine { recipe: Recipe },
@@ -67,7 +67,7 @@ impl Memo {
         }
     }
 
-    /// What [`Memo::text`] wrote, or none where it is something else.
+    /// Parses the output of [`Memo::text`]; `None` for any other text.
     pub fn read(pass: ConvolutionPass, text: &str) -> Option<Memo> {
         match text {
             PRODUCT => return Some(Memo::Product),

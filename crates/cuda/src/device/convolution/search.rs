@@ -17,31 +17,31 @@ use crate::launcher::Launcher;
 use crate::ops::elementwise;
 use crate::{CudaError, ElementType, Memory, Result, Slice, SliceMut};
 
-/// The most that a route may take for itself.
+/// The most workspace of a route, in bytes.
 const WORKSPACE: usize = 1 << 30;
-/// What the older interface is given to try its algorithms with: the first that is free.
+/// Workspaces for trying the algorithms of the older interface: the first that can be allocated is used.
 const WORKSPACES: [usize; 3] = [WORKSPACE, 256 << 20, 32 << 20];
-/// How many engines are timed: as many of the first list as of both, so that the second adds what the first has not.
+/// The most engines that are timed: from the first list of proposals, and from the first two together.
 const OF_FIRST: usize = 8;
 const OF_BOTH: usize = 12;
-/// After so long no further engine is tried, once there are some.
+/// After this time no further engine is tried, once `SOME` engines are timed.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SOME: usize = 3;
-/// Proposals come in the order that cuDNN expects: after so many in a row that take so much longer than the best,
-/// the rest of a list is passed over. One run of a slow engine can take longer than all others together.
+/// cuDNN lists its proposals by expected speed: after `SLOW` in a row that take `FAR` times as long as the best, the
+/// rest of a list is skipped. One run of a slow engine can take longer than all others together.
 const SLOW: usize = 2;
 const FAR: f64 = 3.0;
-/// How many are remembered: on more images than the sample's these are timed again.
+/// How many routes are remembered for a sample: for larger batches these are timed again.
 const FINALISTS: usize = 3;
-/// A gradient that is not rounded is worth this much.
+/// The factor by which times of routes whose gradient is not rounded count, to prefer those.
 const UNROUNDED: f64 = 0.95;
 
-/// Routes with the seconds that they take.
+/// Routes with the seconds that each takes.
 pub(super) type Timed = Vec<(f64, Route)>;
 
 impl Convolutions {
-    /// The route for a key: remembered, or found by timing several on the operands, of which the result is
-    /// overwritten where it will be.
+    /// The route for a key: remembered, or found by timing several on the operands. Timing overwrites the result, unless
+    /// it is to be added.
     pub(super) fn route(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Rc<Route>> {
         if let Some(route) = self.routes.get(key) {
             return Ok(route.clone());
@@ -56,14 +56,14 @@ impl Convolutions {
         Ok(route)
     }
 
-    /// What is found, or what another process has found meanwhile: on the next start all go on with that.
+    /// Searches for a route. A route that another process has stored meanwhile wins: all will use it on the next start.
     fn searched(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
         self.remembered.forget(&name(key));
         let chosen = self.chosen(device, key, operands)?;
         Ok(self.known(key).unwrap_or(chosen))
     }
 
-    /// What needs no search.
+    /// The route for a key if no search is needed.
     pub(super) fn known(&self, key: &Key) -> Option<Route> {
         if key.in_two() {
             return Some(Route::InTwo);
@@ -71,7 +71,7 @@ impl Convolutions {
         self.memos(key).into_iter().find_map(|memo| self.recalled(key, memo))
     }
 
-    /// The best of those that are the fastest on a sample of the batch.
+    /// The fastest route among those that are fastest on a sample of the batch.
     fn chosen(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Route> {
         let sample = key.sample(&self.limits);
         let fastest = |found: (Route, Vec<Memo>)| found.0;
@@ -82,14 +82,14 @@ impl Convolutions {
         if finalists.is_empty() {
             finalists = self.found(device, &sample, operands).map(|found| found.1).unwrap_or_default();
         }
-        // Without room for what the result is added to, nothing is timed on all of it: the order stays that of the
-        // sample.
+        // Where there is no memory to put a result aside that is to be added, nothing is timed on the whole batch: the
+        // order of the sample holds.
         let aside = self.aside(device, key);
         let (mut best, mut roomy) = (None::<(f64, Route)>, None);
         for memo in finalists {
             let Some(route) = self.recalled(key, memo) else { continue };
             let Ok(aside) = &aside else {
-                // What takes room itself comes last.
+                // Routes that need such memory themselves come last.
                 if !matches!(route, Route::InTwo | Route::Strided) {
                     return Ok(route);
                 }
@@ -97,7 +97,7 @@ impl Convolutions {
                 continue;
             };
             let operands = into_aside(key, operands, aside);
-            // What these choose within themselves would be timed with them.
+            // Run these once before: the choices that they make within themselves would be timed as well.
             let chooses = matches!(route, Route::Product | Route::Strided | Route::InTwo);
             if chooses && self.run(device, key, &route, operands).is_err() {
                 continue;
@@ -115,12 +115,12 @@ impl Convolutions {
                 Ok(route)
             }
             (None, Some(route)) => Ok(route),
-            // What serves the sample does not serve all of it.
+            // No route for the sample works for the whole batch.
             (None, None) => self.found(device, key, operands).map(fastest),
         }
     }
 
-    /// What is on disk for a key, the fastest first.
+    /// The routes on disk for a key, fastest first.
     fn memos(&self, key: &Key) -> Vec<Memo> {
         let stored = self.remembered.get(&name(key));
         let text = stored.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
@@ -132,7 +132,7 @@ impl Convolutions {
         self.remembered.put(&name(key), lines.join("\n").as_bytes());
     }
 
-    /// What is remembered, if cuDNN still has it: it may be of another driver.
+    /// A remembered route, if cuDNN still has it: it may be from another driver.
     fn recalled(&self, key: &Key, memo: Memo) -> Option<Route> {
         match memo {
             Memo::Engine { recipe } => {
@@ -157,8 +157,8 @@ impl Convolutions {
         }
     }
 
-    /// The plan of an engine that is still among those that cuDNN proposes: not every choice that these make can be
-    /// made by hand.
+    /// The plan of a remembered engine, if cuDNN still proposes it. This comes first because not every configuration
+    /// that cuDNN proposes can be rebuilt from its recipe.
     fn proposed(&self, key: &Key, operation: &Rc<Operation>, recipe: &Recipe) -> Option<Plan> {
         [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_B, Mode::CUDNN_HEUR_MODE_FALLBACK]
             .into_iter()
@@ -171,12 +171,12 @@ impl Convolutions {
             })
     }
 
-    /// The fastest route of all, and the memos of it and the next, which are remembered.
+    /// Finds the fastest route, and the memos of the fastest few, which are stored.
     fn found(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<(Route, Vec<Memo>)> {
         let aside = self.aside(device, key)?;
         let operands = into_aside(key, operands, &aside);
         let timed = match self.timed(device, key, operands) {
-            // Where the older interface fails as well, the first error says why.
+            // If the older interface fails as well, the first error is the more helpful one.
             Err(error) if key.is_plain() => match self.algorithm(device, key, operands) {
                 Ok(Some(algorithm)) => vec![(0.0, Route::Algorithm(algorithm))],
                 _ => return Err(error),
@@ -189,17 +189,17 @@ impl Convolutions {
         fastest.map(|(_, route)| (route, memos)).ok_or_else(|| none(key, "it proposes nothing"))
     }
 
-    /// Where a result goes that would be added to what is there: that must outlive the search.
+    /// Memory for results during the search if the key adds: the values to be added to must survive the search.
     fn aside(&self, device: &Device, key: &Key) -> Result<Option<Box<dyn Memory>>> {
         key.adds.then(|| device.scratch(key.len() * key.output.size())).transpose()
     }
 
-    /// All ways that serve a key, the fastest first: one at least.
+    /// Times all routes for a key, fastest first. At least one is returned.
     pub(super) fn timed(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Timed> {
-        // What first writes the result elsewhere is known to work: engines that are far slower are soon given up.
+        // Two stages always work, so time them first: engines that are far slower are then given up early.
         let in_two = match key.first().map(|_| self.time(device, key, Route::InTwo, operands, f64::INFINITY))
         {
-            // Engines need no room for it.
+            // Engines may still work: they need no memory for a first stage.
             Some(Err(CudaError::OutOfMemory { .. })) if !key.sums_apart() => None,
             in_two => in_two.transpose()?,
         };
@@ -217,8 +217,8 @@ impl Convolutions {
         Ok(timed)
     }
 
-    /// Engines that compute what a key asks for, and the product where it is one of all pixels or of those that a
-    /// stride meets, the fastest first: one at least. Something else takes `best` seconds.
+    /// Times the routes of one stage, fastest first: engines, and the matrix product for 1 x 1 convolutions, strided or
+    /// not. At least one is returned. Another route is known to take `best` seconds.
     fn at_once(&mut self, device: &Device, key: &Key, operands: Operands, best: f64) -> Result<Timed> {
         let timed = self.engines(device, key, operands, best);
         let product = match (pointwise::serves(key), key.together()) {
@@ -232,12 +232,12 @@ impl Convolutions {
                 timed.insert(timed.partition_point(|(seconds, _)| *seconds <= product.0), product);
                 Ok(timed)
             }
-            // Where it does not work, engines may.
+            // If the product does not work, engines may.
             Err(_) => timed,
         }
     }
 
-    /// Engines that compute what a key asks for, the fastest first: one at least.
+    /// Times engines for a key, fastest first. At least one is returned. Another route is known to take `other` seconds.
     fn engines(&mut self, device: &Device, key: &Key, operands: Operands, other: f64) -> Result<Timed> {
         let start = Instant::now();
         let operation = Rc::new(Operation::new(self.handle, key)?);
@@ -248,7 +248,7 @@ impl Convolutions {
             (Mode::CUDNN_HEUR_MODE_B, OF_BOTH),
             (Mode::CUDNN_HEUR_MODE_FALLBACK, OF_FIRST),
         ] {
-            // What always works is slow.
+            // Fallback engines always work but are slow.
             if mode == Mode::CUDNN_HEUR_MODE_FALLBACK && !timed.is_empty() {
                 break;
             }
@@ -284,7 +284,7 @@ impl Convolutions {
         Ok(timed)
     }
 
-    /// Times a proposal, unless it may not serve or is known already.
+    /// Times a proposal, unless it is not acceptable or already known.
     fn engine(
         &mut self,
         device: &Device,
@@ -311,11 +311,11 @@ impl Convolutions {
         self.time(device, key, route, operands, best).map(Some)
     }
 
-    /// Whether a route adds to what is there: an engine that took the factor of that for 0 would spoil gradients
-    /// without a word.
+    /// Checks that a route adds to the values that are there: an engine that took their factor for 0 would silently
+    /// corrupt gradients.
     fn adds(&mut self, device: &Device, key: &Key, route: &Route, operands: Operands) -> Result<bool> {
         let at = operands.result(key.pass);
-        // SAFETY: the result is as long as the key says, and lent exclusively.
+        // SAFETY: the result has the key's length, and is borrowed exclusively.
         unsafe { fill(device, at, key.len(), key.output, f32::NAN) }?;
         self.run(device, key, route, operands)?;
         // SAFETY: the same.
@@ -335,7 +335,7 @@ impl Convolutions {
         Ok((seconds, route))
     }
 
-    /// The fastest algorithm of the older interface for a key that is computed at once.
+    /// The fastest algorithm of the older interface for a key that it computes in one stage.
     pub(super) fn algorithm(
         &mut self,
         device: &Device,
@@ -346,14 +346,14 @@ impl Convolutions {
         let free = |size: &usize| device.scratch(*size).ok().map(|memory| (memory, *size));
         let room = WORKSPACES.iter().find_map(free);
         let (address, size) = room.as_ref().map_or((0, 0), |(memory, size)| (memory.address(), *size));
-        // SAFETY: operands are as long as the key says; the workspace has `size` bytes.
+        // SAFETY: operands have the key's lengths; the workspace has `size` bytes.
         unsafe { legacy::fastest(self.handle, key, &parts, operands, address, size) }
     }
 }
 
-/// What a route is remembered under.
+/// The cache key under which routes are remembered.
 fn name(key: &Key) -> String {
-    // What was remembered before there was this way is not looked at.
+    // The suffix invalidates entries from versions that did not know the strided route.
     let ways = key.together().map_or("", |_| " or strided");
     format!("{key:?}{ways}")
 }
@@ -372,16 +372,16 @@ fn none(key: &Key, reason: &str) -> CudaError {
 /// Sets `len` values of a type, from an address on.
 ///
 /// # Safety
-/// The caller must own as many values there.
+/// The caller must own that many values there.
 unsafe fn fill(device: &Device, at: u64, len: usize, of: ElementType, value: f32) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe { typed!(of, E => elementwise::fill::<E>(device, SliceMut::from_raw(at, len), value)) }
 }
 
-/// The value of a type at an address.
+/// Reads the value of a type at an address.
 ///
 /// # Safety
-/// The caller must own one there.
+/// The caller must own a value there.
 unsafe fn value(device: &Device, at: u64, of: ElementType) -> Result<f32> {
     let mut wide = device.buffer::<f32>(1)?;
     // SAFETY: the caller's promise.

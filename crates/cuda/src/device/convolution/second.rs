@@ -1,5 +1,4 @@
-//! What kernels of ours do once cuDNN is done: a result is added or widened, sums are brought to where they are wanted,
-//! or made.
+//! The stages after cuDNN, by our own kernels: adding or widening a result, and widening or computing sums.
 
 use super::{Key, Operands};
 use crate::device::Device;
@@ -8,11 +7,11 @@ use crate::launcher::Scratch;
 use crate::ops::{elementwise, reductions, sums};
 use crate::{Element, Result, Slice, SliceMut};
 
-/// The second half of [`super::route::Route::InTwo`]: adds or widens the result that lies at `from`.
+/// The second stage of [`super::route::Route::InTwo`]: adds or widens the result that lies at `from`.
 ///
 /// # Safety
-/// `from` and `to` must be as long as the key's result, `from` of the type that is read, and filled by what was
-/// started before; `to` must be lent exclusively.
+/// `from` and `to` must have the length of the key's result; `from` must be of the operands' type, and filled by work
+/// that was started before; `to` must be borrowed exclusively.
 pub(super) unsafe fn second(device: &Device, key: &Key, from: u64, to: u64) -> Result<()> {
     // SAFETY: the caller's promise, and this is the key's type.
     unsafe { typed!(key.element, E => second_of::<E>(device, key, from, to)) }
@@ -30,19 +29,20 @@ unsafe fn second_of<E: Element>(device: &Device, key: &Key, from: u64, to: u64) 
         // SAFETY: the caller's promise; what is added to has the type that is read.
         return elementwise::add_assign(device, unsafe { SliceMut::from_raw(to, len) }, from);
     }
-    // SAFETY: the caller's promise; without an addition, what is done in two is a result in f32.
+    // SAFETY: the caller's promise; if nothing is added, the two stages are for a result in f32.
     elementwise::widen(device, from, unsafe { SliceMut::from_raw(to, len) })
 }
 
-/// How many f32 sums of channels are from those of their squares: enough that both begin at a multiple of 16 bytes.
+/// The distance, in f32 values, from the sums of channels to those of their squares: both begin at multiples of 16
+/// bytes.
 pub(super) fn sums_apart(channels: usize) -> usize {
     channels.next_multiple_of(4)
 }
 
-/// Brings sums that cuDNN left in f32 to where they are wanted.
+/// Widens cuDNN's f32 sums into the operands' f64 sums.
 ///
 /// # Safety
-/// The pass must have sums, and those be lent exclusively.
+/// The pass must have sums, and these must be borrowed exclusively.
 pub(super) unsafe fn widen_sums(
     device: &Device,
     key: &Key,
@@ -55,10 +55,10 @@ pub(super) unsafe fn widen_sums(
     reductions::widen_sums(device, narrow.as_ref(), sums_apart(channels), sums)
 }
 
-/// The second half of [`super::route::Route::InTwo`] where sums are wanted.
+/// The second stage of [`super::route::Route::InTwo`] for a pass with sums: computes them from y.
 ///
 /// # Safety
-/// As [`widen_sums`]; y must be as long as the key says, and filled by what was started before.
+/// As [`widen_sums`]; y must have the key's length, and be filled by work that was started before.
 pub(super) unsafe fn channel_sums(device: &Device, key: &Key, operands: Operands) -> Result<()> {
     // SAFETY: the caller's promise, and this is the key's type.
     unsafe { typed!(key.element, E => channel_sums_of::<E>(device, key, operands)) }

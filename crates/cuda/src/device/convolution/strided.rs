@@ -1,5 +1,5 @@
-//! Convolutions of single pixels with a stride: the pixels that they meet are brought together first, or put back in
-//! the end, so that the rest is a product of matrices.
+//! Strided 1 x 1 convolutions: the pixels that the stride selects are gathered before, or scattered after, a matrix
+//! product.
 
 use simclr_kernels::Write;
 
@@ -11,8 +11,8 @@ use crate::ops::strided;
 use crate::{CudaError, Element, Result, Slice, SliceMut};
 
 impl Key {
-    /// What [`super::route::Route::Strided`] computes of the pixels that the stride meets; none where it meets all, or
-    /// more is asked for than a product.
+    /// The key of the convolution that [`super::route::Route::Strided`] computes on the gathered pixels. None unless the
+    /// convolution is 1 x 1 and strided, and nothing but a matrix product.
     pub(super) fn together(&self) -> Option<Key> {
         let plain = self.pass != ConvolutionPass::ForwardWithSums && !self.normalised;
         (plain && strided::serves(&self.geometry)).then(|| Key {
@@ -24,10 +24,10 @@ impl Key {
 }
 
 impl Convolutions {
-    /// Computes a convolution of which [`Key::together`] is left.
+    /// Computes a convolution for which [`Key::together`] is not None.
     ///
     /// # Safety
-    /// The operands must be as long as the key says, and the result lent exclusively.
+    /// The operands must have the key's lengths, and the result be borrowed exclusively.
     pub(super) unsafe fn strided(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<()> {
         // SAFETY: the caller's promise, and this is the key's type.
         unsafe { typed!(key.element, E => self.strided_of::<E>(device, key, operands)) }
@@ -46,7 +46,7 @@ impl Convolutions {
         let g = &key.geometry;
         let together = key.together().ok_or_else(|| CudaError::Call {
             what: NAME,
-            reason: format!("{key:?} meets every pixel, or asks for more than a product"),
+            reason: format!("{key:?} is not a strided 1 x 1 convolution without sums"),
         })?;
         let mut pixels = Scratch::<E>::new(device, together.geometry.input_len())?;
         let of_pixels = Operands { x: pixels.address(), ..operands };

@@ -1,7 +1,7 @@
-//! Products of matrices by cuBLASLt, with what follows them fused in, summed in f32.
+//! Matrix products by cuBLASLt, summed in f32, with fused epilogues.
 //!
-//! The library proposes algorithms; which of them serves is found by timing them once, and remembered on disk for
-//! the version of cuBLASLt and the GPU's name. Only those are taken that give the same bits each time.
+//! The library proposes algorithms. The fastest is found by timing them once, and remembered on disk for the version of
+//! cuBLASLt and the GPU's name. Only algorithms that give the same bits every time are considered.
 
 mod plan;
 mod search;
@@ -20,7 +20,7 @@ use crate::launcher::{expect, expect_len};
 use crate::{CudaError, Element, ElementType, Result, Slice, SliceMut};
 use plan::Plan;
 
-/// What is asked for, in errors.
+/// The operation's name in errors.
 const NAME: &str = "a product of matrices";
 
 /// How products of f32 are computed. Those of 16-bit values always sum in f32.
@@ -28,7 +28,7 @@ const NAME: &str = "a product of matrices";
 pub enum ProductMode {
     /// As f32.
     Exact,
-    /// Of values rounded to tf32: 10 bits of precision.
+    /// From values rounded to tf32: 10 bits of precision.
     Tf32,
 }
 
@@ -45,7 +45,7 @@ impl<'a, E> Matrix<'a, E> {
     /// Rows of `columns` values.
     ///
     /// # Errors
-    /// `Lengths` where they are no whole rows.
+    /// `Lengths` where the values do not make whole rows.
     pub fn new(values: Slice<'a, E>, columns: usize) -> Result<Matrix<'a, E>> {
         let whole = columns > 0 && !values.is_empty() && values.len().is_multiple_of(columns);
         expect(NAME, whole, || format!("{} values are no rows of {columns}", values.len()))?;
@@ -63,14 +63,14 @@ impl<'a, E> Matrix<'a, E> {
     }
 }
 
-/// What is done to a product before it is written.
+/// What is applied to a product before it is written.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a, D> {
     /// Nothing.
     None,
-    /// A value is added to each column.
+    /// Adds a value to each column.
     Bias(Slice<'a, D>),
-    /// The same, then what is negative becomes 0.
+    /// Adds a value to each column, then applies ReLU.
     BiasRelu(Slice<'a, D>),
 }
 
@@ -91,7 +91,7 @@ impl<D> Epilogue<'_, D> {
     }
 }
 
-/// All that an algorithm depends on.
+/// Everything that the choice of an algorithm depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     /// The type of the operands.
@@ -99,18 +99,18 @@ struct Key {
     /// The type of the product and of the bias.
     output: ElementType,
     mode: ProductMode,
-    /// Rows and columns of the product, and what is summed over.
+    /// Rows and columns of the product, and the length of the sums.
     sizes: [usize; 3],
     /// Whether a and b are transposes of what lies in memory.
     transposed: [bool; 2],
     epilogue: cublasLtEpilogue_t,
-    /// Whether the product is added to what is there.
+    /// Whether the product is added to the output's values.
     adds: bool,
-    /// What the addresses of a, b and the product are multiples of, in bytes.
+    /// The alignments of a, b and the product, in bytes.
     alignments: [u32; 3],
 }
 
-/// Addresses of what a product reads and writes.
+/// Addresses of the tensors that a product reads and writes.
 #[derive(Debug, Clone, Copy)]
 struct Operands {
     a: u64,
@@ -119,12 +119,12 @@ struct Operands {
     out: u64,
 }
 
-/// The power of 2 that an address is a multiple of, up to what the library cares for.
+/// The greatest power of 2 that divides an address, up to 256, above which the library makes no difference.
 fn alignment(address: u64) -> u32 {
     1 << address.trailing_zeros().min(8)
 }
 
-/// The library with its version.
+/// The library's name with its version.
 pub(super) fn version() -> String {
     // SAFETY: every device has loaded the library.
     format!("cuBLASLt {}", unsafe { sys::cublasLtGetVersion() })
@@ -134,11 +134,11 @@ fn failed(error: CublasError) -> CudaError {
     CudaError::Call { what: NAME, reason: format!("cuBLASLt: {error}") }
 }
 
-/// The library's handle, and what was planned with it.
+/// The library's handle, and the plans made with it.
 pub(super) struct Products {
     context: Arc<CudaContext>,
     handle: cublasLtHandle_t,
-    /// What was found in other processes.
+    /// Algorithms chosen before, also by other processes.
     remembered: Remembered,
     plans: HashMap<Key, Plan>,
 }
@@ -161,21 +161,21 @@ impl Products {
 impl Drop for Products {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: the handle was created and is destroyed once. There is nobody to tell a failure.
+            // SAFETY: the handle was created and is destroyed once. A failure cannot be reported from a drop.
             destroy_between_captures(|| unsafe { result::destroy_handle(self.handle) });
         }
     }
 }
 
 impl Device {
-    /// out = epilogue(a b), or epilogue(a b + out) where it is added to what is there; all row-major: `out` has a's
-    /// rows and b's columns. It is of the operands' type, or f32.
+    /// out = epilogue(a b), or epilogue(a b + out) with [`Write::Add`]; all row-major. `out` has a's rows and b's
+    /// columns, and is of the operands' type or f32.
     ///
-    /// The first product of its kind times the algorithms that the library proposes, which a captured step must not
-    /// be the first to do.
+    /// The first product of its kind times the algorithms that the library proposes, so it must not happen during a
+    /// capture.
     ///
     /// # Errors
-    /// `Lengths` where shapes or types do not belong together, `Call` where the library refuses.
+    /// `Lengths` where shapes or types do not match, `Call` where the library fails.
     pub fn product<E: Element, D: Element>(
         &self,
         a: Matrix<E>,
@@ -217,8 +217,8 @@ impl Device {
             empty => empty.insert(Products::new(self)?),
         };
         let plan = products.plan(self, &key, operands)?;
-        // SAFETY: the plan is for operands of this key, whose lengths were checked, and lent for as long as it
-        // takes to start the product.
+        // SAFETY: the plan is for operands of this key, whose lengths were checked, and which are borrowed until the
+        // product is started.
         unsafe { plan.run(self, operands) }
     }
 }

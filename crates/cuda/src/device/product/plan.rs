@@ -1,4 +1,4 @@
-//! cuBLASLt's descriptions of a product, kept for as long as the device lives.
+//! cuBLASLt's descriptors of a product, kept for as long as the device lives.
 
 use std::ffi::c_void;
 
@@ -13,22 +13,22 @@ use cudarc::cublaslt::sys::{
 use super::{Device, Key, Operands, ProductMode, failed};
 use crate::{ElementType, Memory, Result};
 
-/// What an algorithm may take for itself.
+/// The most workspace that an algorithm may use, in bytes.
 const WORKSPACE: usize = 64 << 20;
-/// The most algorithms that are proposed.
+/// The most algorithms to ask the library for.
 const MOST: usize = 16;
 
-/// Destroys a description when dropped.
+/// A descriptor, destroyed when dropped.
 struct Owned<H: Copy>(H, unsafe fn(H) -> std::result::Result<(), CublasError>);
 
 impl<H: Copy> Drop for Owned<H> {
     fn drop(&mut self) {
-        // SAFETY: the description was created and is destroyed once. There is nobody to tell a failure.
+        // SAFETY: the descriptor was created and is destroyed once. A failure cannot be reported from a drop.
         let _ = unsafe { (self.1)(self.0) };
     }
 }
 
-/// An algorithm with the bytes that it takes for itself.
+/// An algorithm with the size of its workspace in bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Choice {
     pub algorithm: cublasLtMatmulAlgo_t,
@@ -36,7 +36,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// What is true of every choice: it may be run with the workspace that it says.
+    /// A choice from one of the library's results, if the algorithm works and its workspace is not too large.
     fn of(found: &cublasLtMatmulHeuristicResult_t) -> Option<Choice> {
         let fits = found.state.result().is_ok() && found.workspaceSize <= WORKSPACE;
         fits.then_some(Choice { algorithm: found.algo, workspace: found.workspaceSize })
@@ -54,7 +54,7 @@ pub(super) struct Problem {
     adds: bool,
 }
 
-/// A product and how it is computed.
+/// A product and the algorithm that computes it.
 pub(super) struct Plan {
     pub problem: Problem,
     pub choice: Choice,
@@ -68,7 +68,7 @@ fn data_type(element: ElementType) -> cudaDataType {
     }
 }
 
-/// A matrix as cuBLASLt sees it: row-major is the transpose of column-major.
+/// The layout of a row-major matrix for cuBLASLt, to which it is the transpose of a column-major one.
 fn layout(element: ElementType, rows: usize, columns: usize) -> Result<Owned<cublasLtMatrixLayout_t>> {
     let layout =
         result::create_matrix_layout(data_type(element), columns as u64, rows as u64, columns as i64);
@@ -78,25 +78,25 @@ fn layout(element: ElementType, rows: usize, columns: usize) -> Result<Owned<cub
 /// Sets an attribute of a product to a value.
 ///
 /// # Safety
-/// The description must live, and the attribute be of that type.
+/// The descriptor must be alive, and the attribute must be of type `V`.
 unsafe fn set<V>(description: cublasLtMatmulDesc_t, attribute: Attribute, value: V) -> Result<()> {
     let from = std::ptr::from_ref(&value).cast::<c_void>();
-    // SAFETY: the value is so long; the rest is the caller's promise.
+    // SAFETY: the value has that size; the rest is the caller's promise.
     unsafe { result::set_matmul_desc_attribute(description, attribute, from, size_of::<V>()) }.map_err(failed)
 }
 
-/// Sets what algorithms must do.
+/// Sets a requirement for the algorithms that the library proposes.
 ///
 /// # Safety
 /// As [`set`].
 unsafe fn prefer<V>(to: cublasLtMatmulPreference_t, attribute: Preference, value: V) -> Result<()> {
     let from = std::ptr::from_ref(&value).cast::<c_void>();
-    // SAFETY: the value is so long; the rest is the caller's promise.
+    // SAFETY: the value has that size; the rest is the caller's promise.
     unsafe { result::set_matmul_pref_attribute(to, attribute, from, size_of::<V>()) }.map_err(failed)
 }
 
 impl Problem {
-    /// The product of a key, whose bias is for now where `operands` say.
+    /// The product of a key, with the bias of `operands` for now.
     pub fn new(handle: cublasLtHandle_t, key: &Key, operands: Operands) -> Result<Problem> {
         let compute = match (key.element, key.mode) {
             (ElementType::F32, ProductMode::Tf32) => Compute::CUBLAS_COMPUTE_32F_FAST_TF32,
@@ -108,8 +108,8 @@ impl Problem {
         let [a_turned, b_turned] = key.transposed;
         let stored = |rows, columns, turned| if turned { (columns, rows) } else { (rows, columns) };
         let (of_a, of_b) = (stored(rows, inner, a_turned), stored(inner, columns, b_turned));
-        // out^T = b^T a^T: what is row-major here is the transpose there, so that the operands change places.
-        // SAFETY: the description lives, and these attributes are of these types; a `cublasOperation_t` is 0 for a
+        // out^T = b^T a^T: the library sees our row-major matrices as their transposes, so the operands are swapped.
+        // SAFETY: the descriptor is alive, and these attributes are of these types; a `cublasOperation_t` is 0 for a
         // matrix as it is, 1 for its transpose.
         unsafe {
             set(description.0, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(b_turned))?;
@@ -131,23 +131,23 @@ impl Problem {
 
     fn take_bias(&self, operands: Operands) -> Result<()> {
         let Some(bias) = operands.bias else { return Ok(()) };
-        // SAFETY: the description lives; the attribute is an address.
+        // SAFETY: the descriptor is alive; the attribute is an address.
         unsafe { set(self.description.0, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias) }
     }
 
-    /// The algorithms that the library proposes, best first as it believes, of those that give the same bits each
-    /// time: that sum in one sequence, or keep what they summed of parts in f32 and add that in a step of its own.
-    /// The others let parts add to the result as they come, or round them to its type.
+    /// The algorithms that the library proposes, in its order of preference, among those that give the same bits every
+    /// time: those that sum in one sequence, or keep partial sums in f32 and add them in a separate step. The others
+    /// add partial sums to the result in any order, or round them to its type.
     pub fn proposals(&self) -> Result<Vec<Choice>> {
         let preference = result::create_matmul_pref().map_err(failed)?;
         let preference = Owned(preference, result::destroy_matmul_pref);
         let schemes = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32
             | cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         let [a, b, out] = self.alignments;
-        // SAFETY: a result of numbers alone, of which 0 is one: `CUBLAS_STATUS_SUCCESS` among states.
+        // SAFETY: a result consists of numbers and a status, for which zero is valid: it is `CUBLAS_STATUS_SUCCESS`.
         let mut found: [cublasLtMatmulHeuristicResult_t; MOST] = unsafe { std::mem::zeroed() };
         let mut count = 0;
-        // SAFETY: all descriptions live, these attributes are of these types, and there is room for `MOST` results.
+        // SAFETY: all descriptors are alive, these attributes are of these types, and there is room for `MOST` results.
         unsafe {
             prefer(preference.0, Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE as u64)?;
             prefer(preference.0, Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes)?;
@@ -174,11 +174,11 @@ impl Problem {
         Ok(found[..count].iter().filter_map(Choice::of).collect())
     }
 
-    /// An algorithm that was chosen some time ago, if the library still takes it for this product.
+    /// An algorithm that was chosen earlier, if the library still accepts it for this product.
     pub fn checked(&self, algorithm: &cublasLtMatmulAlgo_t) -> Option<Choice> {
         // SAFETY: as in `proposals`.
         let mut found: cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
-        // SAFETY: all descriptions live; whether the algorithm is one at all is what is asked.
+        // SAFETY: all descriptors are alive; the function checks whether the algorithm is valid at all.
         let status = unsafe {
             sys::cublasLtMatmulAlgoCheck(
                 self.handle,
@@ -192,7 +192,7 @@ impl Problem {
             )
         };
         status.result().ok()?;
-        // The library answers with what it needs, not with the algorithm.
+        // The library fills in the workspace, not the algorithm.
         found.algo = *algorithm;
         Choice::of(&found)
     }
@@ -200,13 +200,13 @@ impl Problem {
     /// Starts the product.
     ///
     /// # Safety
-    /// The operands must be as the key says from which this was made, and the choice be one for it.
+    /// The operands must match the key from which this was made, and the choice must be for this problem.
     pub unsafe fn run(&self, device: &Device, choice: &Choice, operands: Operands) -> Result<()> {
         self.take_bias(operands)?;
         let Operands { a, b, out, .. } = operands;
         let room = (choice.workspace > 0).then(|| device.pool().take(choice.workspace)).transpose()?;
         let (one, old) = (1f32, if self.adds { 1f32 } else { 0f32 });
-        // SAFETY: the caller's promise; the workspace is as long as is said; the factors are read before the call
+        // SAFETY: the caller's promise; the workspace has the size that is passed; the factors are read before the call
         // returns.
         unsafe {
             result::matmul(
@@ -236,7 +236,7 @@ impl Plan {
     /// Starts the product.
     ///
     /// # Safety
-    /// The operands must be as the key says from which this was made.
+    /// The operands must match the key from which this was made.
     pub unsafe fn run(&self, device: &Device, operands: Operands) -> Result<()> {
         // SAFETY: the caller's promise; the choice was made for this problem.
         unsafe { self.problem.run(device, &self.choice, operands) }

@@ -1,4 +1,4 @@
-//! Which of the algorithms that are proposed for a product computes it.
+//! The choice among the algorithms that cuBLASLt proposes for a product.
 
 use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 
@@ -8,8 +8,8 @@ use crate::device::timing;
 use crate::{CudaError, Memory, Result};
 
 impl Products {
-    /// The plan for a key: known, remembered on disk, or found by timing on the operands, of which `out` is
-    /// overwritten where it will be.
+    /// The plan for a key: known, remembered on disk, or found by timing on the operands. Timing overwrites `out`,
+    /// unless the product is to be added to it.
     pub(super) fn plan(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<&Plan> {
         if !self.plans.contains_key(key) {
             let problem = Problem::new(self.handle, key, operands)?;
@@ -32,12 +32,12 @@ impl Products {
             what: NAME,
             reason: format!("{} has no algorithm for {name}", self.remembered.machine()),
         };
-        // What the product is added to must outlive the search.
+        // The values that the product is to be added to must survive the search.
         let [rows, columns, _] = key.sizes;
         let aside = key.adds.then(|| device.pool().take(rows * columns * key.output.size())).transpose();
         let aside = match aside {
             Ok(aside) => aside,
-            // Without room to try them, the library's belief counts, for this time.
+            // Without memory to time them, take the library's first proposal, for this process only.
             Err(CudaError::OutOfMemory { .. }) => return proposals.first().copied().ok_or_else(missing),
             Err(error) => return Err(error),
         };
@@ -46,15 +46,15 @@ impl Products {
         let search = || fastest(device, problem, &proposals, operands)?.ok_or_else(missing);
         let choice = device.counted_search(search)?;
         self.remembered.put(&name, &bytes(&choice.algorithm));
-        // Another process may have found one meanwhile: on the next start all go on with that.
+        // Another process may have stored a choice meanwhile: use it, as all will on the next start.
         Ok(known().unwrap_or(choice))
     }
 }
 
-/// The fastest of those that work, if any does.
+/// The fastest of the proposals that work, if there are any.
 ///
 /// # Errors
-/// That of an algorithm after which nothing works any more, or the first where none works.
+/// The first error if no proposal works, or if one leaves the GPU unusable.
 fn fastest(
     device: &Device,
     problem: &Problem,
@@ -63,7 +63,7 @@ fn fastest(
 ) -> Result<Option<Choice>> {
     let (mut best, mut refused) = ((f64::INFINITY, None), None);
     for choice in proposals {
-        // SAFETY: the operands are as the key says, but for a product that lies in memory of its own, as long.
+        // SAFETY: the operands match the key, except that the product may go to memory of its own of the same length.
         let mut run = || unsafe { problem.run(device, choice, operands) };
         match timing::seconds(device, best.0, &mut run) {
             Ok(seconds) if seconds < best.0 => best = (seconds, Some(*choice)),
@@ -77,7 +77,7 @@ fn fastest(
     }
 }
 
-/// An algorithm as it is stored: the library lets it be copied, and takes it back in the same version.
+/// Serialises an algorithm: the library allows copies of it, and accepts them in the same version.
 fn bytes(algorithm: &cublasLtMatmulAlgo_t) -> Vec<u8> {
     algorithm.data.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
