@@ -299,8 +299,8 @@ impl<'b> Exchange<'_, 'b> {
 }
 
 impl Drop for Communicator {
-    /// Waits for the work that was started, then aborts. NCCL's regular way to leave a group waits for the other workers
-    /// too, and one of them may have failed.
+    /// Waits for the work that was started, then aborts. NCCL's regular way to leave a group waits for the other
+    /// workers too, and one of them may have failed.
     fn drop(&mut self) {
         if !self.has_left() {
             // A failure was already reported to the users of the values.

@@ -1,9 +1,10 @@
-// BatchNorm on rows of channels, with the residual addition and the ReLU that follow it.
+// BatchNorm on rows of channels, fused with the residual addition and the ReLU that follow it.
 //
-// `coefficients` is [scale, shift, mean, inv_std], each one value a channel.
+// `coefficients` is [scale, shift, mean, inv_std], each with one value per channel.
 
-// Which gate the ReLU behind a BatchNorm leaves: none, where its output is positive, where x scale + shift is, or
-// where a mask says that the output is: of each pack of values a byte, of each value a bit, the first the lowest.
+// The gate that the ReLU after a BatchNorm leaves: always open, open where its output is positive, open where
+// x scale + shift is positive, or open where a mask says that the output is. A mask has a byte per pack and a bit per
+// value, the lowest for the first.
 constexpr u32 OPEN = 0;
 constexpr u32 OUTPUT = 1;
 constexpr u32 AFFINE = 2;
@@ -18,7 +19,7 @@ template <int N, bool RESIDUAL, bool MASKED> struct Forward {
     const T *residual;
     T *y;
     u8 *mask;
-    // What is raised to 0: less than that is not, where there is no ReLU.
+    // The lower bound of the output: 0 with a ReLU, else -infinity.
     float floor;
     u32 channels;
     float scale[N], shift[N];
@@ -42,7 +43,7 @@ template <int N, bool RESIDUAL, bool MASKED> struct Forward {
         }
         store(y + at, v);
         if constexpr (MASKED) {
-            // Of what was stored.
+            // The mask is that of the rounded output.
             u32 open = 0;
 #pragma unroll
             for (int i = 0; i < N; ++i) open |= (u32)stays_positive<T>(v[i]) << i;
@@ -61,7 +62,7 @@ DEVICE void forward(const T *x, const float *coefficients, const T *residual, u3
     }
 }
 
-// y = act(x scale + shift + residual); `residual` may be null, and so may `mask`, which becomes y's.
+// y = act(x scale + shift + residual), and the mask of y; `residual` and `mask` may be null.
 KERNEL(256, batch_norm_forward)
 (const T *x, const float *coefficients, const T *residual, u32 relu, T *y, u8 *mask, i64 values, u32 channels) {
 #define FORWARD(N, MASKED) forward<N, MASKED>(x, coefficients, residual, relu, y, mask, values, channels)
@@ -75,14 +76,14 @@ KERNEL(256, batch_norm_forward)
 #undef FORWARD
 }
 
-// What tells where a gate is open, for the values from `at` on: the ReLU's output, or a mask of it.
+// The address of the gate's data (the ReLU's output, or its mask) for the values from `at` on.
 template <int N, u32 GATE> DEVICE const void *gate_at(const void *gate, i64 at) {
     if constexpr (GATE == OUTPUT) return reinterpret_cast<const T *>(gate) + at;
     if constexpr (GATE == MASK) return reinterpret_cast<const u8 *>(gate) + (u64)at / N;
     return gate;
 }
 
-// What backward's passes read of a pack: dy, x, and what tells where the gate is open.
+// The operands of backward's passes for a pack: dy, x, and the gate's data.
 template <int N, u32 GATE> struct Gated {
     Pack<T, N> dy, x, y;
     u32 mask;
@@ -141,8 +142,8 @@ DEVICE void backward_sums(T *dy, const void *gate, const T *x, const float *coef
     row_sums<N, 2>(terms, rows, channels, lanes, rows_per_piece, partials, places);
 }
 
-// The sums of g and of g (x - mean), g being dy where the gate is open; where `keep`, dy becomes g; `gate` tells
-// where, as its `kind` says. `partials` as `row_sums` writes them.
+// The sums of g and of g (x - mean), where g is dy masked by the gate, whose data are at `gate`, of the given `kind`.
+// With `keep`, g replaces dy. `partials` are as `row_sums` writes them.
 KERNEL(BY_THREES, batch_norm_backward_sums)
 (T *dy, u32 kind, const void *gate, const T *x, const float *coefficients, u32 keep, i64 rows, u32 channels, u32 lanes, i64 rows_per_piece,
  double *partials) {
@@ -193,7 +194,7 @@ DEVICE void backward(const T *dy, const void *gate, T *x, const float *coefficie
     for_packs<N, 2>(Backward<N, GATE>{dy, gate, x, coefficients, abc, channels}, values, channels);
 }
 
-// x becomes dx = g a + x b + c, `abc` being [a, b, c], each one value a channel.
+// x becomes dx = g a + x b + c, where `abc` is [a, b, c], each with one value per channel.
 KERNEL(256, batch_norm_backward_input)
 (const T *dy, u32 kind, const void *gate, T *x, const float *coefficients, const float *abc, i64 values, u32 channels) {
 #define BACKWARD(N, GATE) backward<N, GATE>(dy, gate, x, coefficients, abc, values, channels)

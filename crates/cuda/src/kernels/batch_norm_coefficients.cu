@@ -1,8 +1,8 @@
-// From BatchNorm's sums to what its passes multiply by, in f64; one thread a channel where nothing else is said.
+// The coefficients of BatchNorm's passes from its sums, in f64; one thread per channel unless noted otherwise.
 
-// `sums` is [sum of x, sum of x^2] over `count` values a channel; `coefficients` becomes [scale, shift, mean,
-// inv_std]. `beta` may be null. The averages that move towards mean and unbiased variance go to `new_mean` and
-// `new_var`: the old ones stay until the step is known to be sound. They may be null.
+// `sums` is [sum of x, sum of x^2] over `count` values per channel; `coefficients` becomes [scale, shift, mean,
+// inv_std]. `beta` may be null. `new_mean` and `new_var`, which may be null, get the running averages, moved towards
+// the mean and the unbiased variance: the old averages stay until the step is known to be sound.
 KERNEL(256, batch_norm_coefficients)
 (const double *sums, double count, const float *gamma, const float *beta, double epsilon, double keep, const float *running_mean,
  const float *running_var, float *coefficients, float *new_mean, float *new_var, u32 channels) {
@@ -10,7 +10,7 @@ KERNEL(256, batch_norm_coefficients)
     if (c >= channels) return;
     double mean = sums[c] / count;
     double variance = sums[channels + c] / count - mean * mean;
-    // Rounding may leave a little less than nothing. A NaN is kept.
+    // Rounding may make it slightly negative. NaN is kept.
     if (variance < 0.0) variance = 0.0;
     float inv_std = (float)(1.0 / sqrt(variance + epsilon));
     float scale = gamma[c] * inv_std;
@@ -25,7 +25,7 @@ KERNEL(256, batch_norm_coefficients)
     }
 }
 
-// The same from running averages, which are constants.
+// The coefficients from running averages, which are constants here.
 KERNEL(256, batch_norm_frozen_coefficients)
 (const float *running_mean, const float *running_var, const float *gamma, const float *beta, float epsilon, float *coefficients,
  u32 channels) {
@@ -40,7 +40,7 @@ KERNEL(256, batch_norm_frozen_coefficients)
 }
 
 // [a, b, c] of dx = g a + x b + c = gamma inv_std (g - sum g / n - (x - mean) inv_std^2 sum g (x - mean) / n), from the
-// sums of g and of g (x - mean) over `count` values of channel c, 0 where the statistics were constants.
+// sums of g and of g (x - mean) over `count` values of channel c; `count` is 0 where the statistics were constants.
 DEVICE void backward_coefficients(double sum, double product, double count, double a, double mean, double inv_std, float *abc, u32 c,
                                   u32 channels) {
     double slope = 0.0, constant = 0.0;
@@ -53,10 +53,10 @@ DEVICE void backward_coefficients(double sum, double product, double count, doub
     abc[2 * channels + c] = (float)constant;
 }
 
-// `sums` becomes [sum of g, sum of g (x - mean)] of this worker, of which `partials` are pieces of `width` values, the
-// first beginning at 0 and the second at `products`; `dgamma` and `dbeta` its share of the gradients; `abc` what
-// follows where no other worker's sums are added. The latter three may be null. Blocks as of `sum_of_pieces`: half of
-// a block's columns are sums of g, the others those of the same channels' products.
+// `sums` becomes [sum of g, sum of g (x - mean)] of this worker. `partials` are their pieces of `width` values, in
+// which the first sums begin at 0 and the second at `products`. `dgamma` and `dbeta` become this worker's share of the
+// gradients, `abc` the coefficients where no other worker's sums are added; these three may be null. Blocks are those
+// of `sum_of_pieces`: half of a block's columns are sums of g, the others are the same channels' sums of products.
 KERNEL(1024, batch_norm_backward_totals)
 (const double *partials, u32 pieces, u32 width, u32 products, const float *coefficients, double count, double *sums, float *dgamma,
  float *dbeta, float *abc, u32 channels) {
@@ -75,7 +75,7 @@ KERNEL(1024, batch_norm_backward_totals)
     if (abc) backward_coefficients(sum, product, count, a, mean, inv_std, abc, c, channels);
 }
 
-// `abc` from such sums of all workers.
+// `abc` from the sums of all workers.
 KERNEL(256, batch_norm_backward_coefficients)
 (const double *sums, double count, const float *coefficients, float *abc, u32 channels) {
     u32 c = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,5 +1,5 @@
-// What every kernel uses. It is put in front of each source, which is compiled once for each type of element:
-// -DELEMENT=float, bf16 or f16. Nothing of a CUDA toolkit is included.
+// Common definitions, prepended to each source. A source is compiled once for each type of element, with ELEMENT
+// defined as float, bf16 or f16. Nothing from a CUDA toolkit is included.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -10,18 +10,18 @@ typedef long long i64;
 #ifndef EMULATED
 #define DEVICE __device__ __forceinline__
 #define SHARED __shared__
-// A kernel of blocks of at most so many threads.
+// A kernel with blocks of at most this many threads.
 #define KERNEL(threads, name) extern "C" __global__ void __launch_bounds__(threads) name
 #endif
 
-// In place of a kernel's threads: 256, and registers for two or three blocks side by side.
+// In place of a kernel's threads: 256, with registers limited so that two or three blocks fit on a multiprocessor.
 #define BY_TWOS 256, 2
 #define BY_THREES 256, 3
 
 #define INFINITE __int_as_float(0x7f800000)
 
-// 16-bit floats as they lie in memory. Arithmetic is in f32: they are widened as they are read and rounded to
-// nearest, ties to even, as they are written.
+// 16-bit floats in memory. Arithmetic is in f32: they are widened when read, and rounded to nearest, ties to even, when
+// written.
 struct bf16 {
     u16 bits;
 };
@@ -60,7 +60,7 @@ template <> struct Narrow<f16> {
 };
 #endif
 
-// N elements that are read and written at once, from an address that is a multiple of their size.
+// N elements that are read and written together, at an address that is a multiple of their size.
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {
     T v[N];
 };
@@ -69,7 +69,7 @@ template <class T, int N> DEVICE float widen(const Pack<T, N> &pack, int i) { re
 #ifndef EMULATED
 template <int N> DEVICE float widen(const Pack<bf16, N> &pack, int i) {
     if constexpr (N % 2 == 0) {
-        // Out of words: taken apart into values first, every second one would cost three instructions for one.
+        // From words: splitting into values first would cost three instructions instead of one for every second value.
         u32 word = reinterpret_cast<const u32 *>(&pack)[i / 2];
         return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
     }
@@ -80,7 +80,7 @@ template <int N, class T> DEVICE void unpack(float (&out)[N], const Pack<T, N> &
 #pragma unroll
     for (int i = 0; i < N; ++i) out[i] = widen(pack, i);
 }
-// A pack at once: what is taken apart into words would else be read word by word.
+// Reads a pack with one instruction. Otherwise the compiler reads word by word what is later split into words.
 template <int N, class T> DEVICE Pack<T, N> load_pack(const T *from) {
 #ifndef EMULATED
     if constexpr (sizeof(Pack<T, N>) == 16) {
@@ -91,7 +91,7 @@ template <int N, class T> DEVICE Pack<T, N> load_pack(const T *from) {
     return *reinterpret_cast<const Pack<T, N> *>(from);
 }
 template <int N, class T> DEVICE void load(float (&out)[N], const T *from) { unpack(out, load_pack<N>(from)); }
-// A pack from memory that is not read again soon: what is in the caches stays there.
+// Reads a pack that is not needed again soon, without evicting other data from the caches.
 template <int N, class T> DEVICE Pack<T, N> load_once(const T *from) {
 #ifndef EMULATED
     if constexpr (sizeof(Pack<T, N>) == 16) {
@@ -106,7 +106,7 @@ template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) pack.v[i] = Narrow<T>::of(values[i]);
 #ifndef EMULATED
-    // As an assignment it is now and then taken apart.
+    // The compiler sometimes splits a plain assignment.
     if constexpr (sizeof(pack) == 16) {
         uint4 bits = *reinterpret_cast<const uint4 *>(&pack);
         u64 at = __cvta_generic_to_global(to);
@@ -117,7 +117,7 @@ template <int N, class T> DEVICE void store(T *to, const float (&values)[N]) {
     *reinterpret_cast<Pack<T, N> *>(to) = pack;
 }
 
-// Division of numbers below 2^31 by one that the host knows, as a product: floor(n / value) = n factor / 2^shift.
+// Divides numbers below 2^31 by one that the host knows, with a product: floor(n / value) = floor(n factor / 2^shift).
 struct Divisor {
     u32 value, factor, shift;
     DEVICE u32 of(u32 n) const { return (u32)(((u64)n * factor) >> shift); }
@@ -132,7 +132,7 @@ constexpr int WIDTH = 16 / sizeof(T);
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 
-// The row of a thread where each warp has one. Threads in all may be more than 32 bits count, rows are not.
+// The row of a thread in kernels with a warp per row. The number of threads may exceed 32 bits, that of rows does not.
 DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP; }
 
 // Sums and maxima over the lanes of a warp: every lane gets the same bits.
@@ -148,7 +148,7 @@ DEVICE float warp_max(float value) {
     return value;
 }
 
-// The sum over a block's threads, in a fixed order, for thread 0. `places` has one for each warp.
+// The sum over a block's threads, in a fixed order; valid in thread 0. `places` has a value for each warp.
 DEVICE double block_sum(double value, double *places) {
     value = warp_sum(value);
     if (threadIdx.x % WARP == 0) places[threadIdx.x / WARP] = value;
@@ -161,12 +161,12 @@ DEVICE double block_sum(double value, double *places) {
     return sum;
 }
 
-// Products and sums rounded once, in forward and backward alike: both must agree on every sign.
+// x scale + shift, rounded once. Forward and backward both use this, since they must agree on every sign.
 DEVICE float affine(float x, float scale, float shift) { return fmaf(x, scale, shift); }
 
 DEVICE bool is_nan(float x) { return x != x; }
 
-// The greater of both. Unlike fmaxf it keeps a NaN, which must reach the loss to be noticed.
+// The maximum of both. Unlike fmaxf it propagates NaN, which must reach the loss to be noticed.
 DEVICE float at_least(float floor, float value) {
 #ifdef EMULATED
     return floor > value ? floor : value;
@@ -177,7 +177,7 @@ DEVICE float at_least(float floor, float value) {
 #endif
 }
 
-// Whether a value is still positive once it is rounded to T: half of the least positive number is rounded to 0.
+// Whether a value is still positive once it is rounded to T: up to half of the least positive number rounds to 0.
 template <class T> DEVICE bool stays_positive(float value) { return value > 0.0f; }
 template <> DEVICE bool stays_positive<bf16>(float value) { return value > 0x1p-134f; }
 template <> DEVICE bool stays_positive<f16>(float value) { return value > 0x1p-25f; }

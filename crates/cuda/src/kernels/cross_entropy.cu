@@ -1,6 +1,6 @@
-// Softmax cross-entropy of rows of logits against class numbers, one warp a row.
+// Softmax cross-entropy of rows of logits against class numbers, one warp per row.
 
-// `losses` gets -log softmax(logits)[label] of each row; dlogits becomes the gradient of their mean. A label of no
+// `losses` gets -log softmax(logits)[label] of each row; dlogits becomes the gradient of their mean. A label that is no
 // class gives NaN.
 KERNEL(256, softmax_cross_entropy)
 (const float *logits, const u32 *labels, float *losses, float *dlogits, u32 rows, u32 classes) {
@@ -15,8 +15,7 @@ KERNEL(256, softmax_cross_entropy)
     float mass = 0.0f;
     for (u32 i = lane; i < classes; i += WARP) mass += expf(logits[i] - most);
     mass = warp_sum(mass);
-    // Relative to the greatest throughout: its sum with the logarithm would lose digits that large logits do not
-    // have to spare.
+    // Everything is relative to the greatest logit: adding that to the logarithm would lose digits if logits are large.
     if (lane == 0) losses[row] = label < classes ? logf(mass) - (logits[label] - most) : INFINITE - INFINITE;
     for (u32 i = lane; i < classes; i += WARP) {
         float gradient = expf(logits[i] - most) / mass / rows;

@@ -1,6 +1,6 @@
-// Passes over values one by one.
+// Elementwise passes.
 
-// Packs that a thread has on their way at once.
+// Packs that a thread has in flight at a time.
 constexpr u32 AHEAD = 2;
 
 // `to[i] = f(a[i], b[i])`; b may be a, and `to` either of them.
@@ -37,7 +37,7 @@ KERNEL(256, relu_forward)(const T *x, T *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return at_least(0.0f, x); });
 }
 
-// Clears dy where y, the ReLU's output, is not positive.
+// Sets dy to 0 where y, the ReLU's output, is not positive.
 KERNEL(256, relu_backward)(const T *y, T *dy, i64 count) {
     map(y, dy, dy, count, [](float y, float dy) { return y > 0.0f ? dy : 0.0f; });
 }
@@ -47,7 +47,7 @@ KERNEL(256, add_assign)(T *a, const T *b, i64 count) {
     map(a, b, a, count, [](float a, float b) { return a + b; });
 }
 
-// a *= *factor, a value that the device computed.
+// a *= *factor, which the device computed.
 KERNEL(256, scale_by)(T *a, const float *factor, i64 count) {
     float by = *factor;
     map(a, a, a, count, [=](float a, float) { return a * by; });
@@ -58,18 +58,18 @@ KERNEL(256, fill)(T *a, float value, i64 count) {
     map(a, a, a, count, [=](float, float) { return value; });
 }
 
-// Values in f32, exactly.
+// Converts values to f32, exactly.
 KERNEL(256, widen_values)(const T *x, float *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return x; });
 }
 
-// Values of f32 rounded.
+// Rounds values of f32.
 KERNEL(256, narrow_values)(const float *x, T *y, i64 count) {
     map(x, x, y, count, [](float x, float) { return x; });
 }
 
-// Bytes to [0, 1]: x / 255 rounded once. The product with 1 / 255 may be the neighbour of that, which what is left
-// of x tells.
+// Bytes to [0, 1]: x / 255 rounded once. The product with 1 / 255 may be off by one unit in the last place, which the
+// remainder of x corrects.
 KERNEL(256, unit_from_bytes)(const u8 *bytes, T *y, i64 count) {
     map(bytes, bytes, y, count, [](float x, float) {
         constexpr float part = 1.0f / 255.0f;

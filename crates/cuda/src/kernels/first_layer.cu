@@ -1,30 +1,30 @@
-// A network's first layer on tensor cores: 3 x 3 taps of stride 1 over 3 channels and a border of one zero, in 16
-// bits, a BatchNorm and a ReLU. What the convolution puts out is computed again where it is needed, and never in
-// memory. See `ops/first_layer.rs`.
+// A network's first layer on tensor cores: a 3 x 3 convolution of stride 1 and padding 1 over 3 channels, in 16 bits, a
+// BatchNorm and a ReLU. The convolution's output is recomputed where it is needed, and never in memory. See
+// `ops/first_layer.rs`.
 //
-// A block of 8 warps walks over strips of 8 rows and 32 columns of outputs. The part of x under a strip lies in
-// shared memory; that of the next strip is on its way meanwhile. The 9 values under a row of taps lie side by side
-// there, as they do in x.
+// A block of 8 warps iterates over strips of 8 rows and 32 columns of outputs. The part of x under a strip (its patch)
+// is in shared memory, while that of the next strip is being loaded. The 9 values under a row of taps are adjacent
+// there, as they are in x.
 
 static_assert(WIDTH == 8, "tensor cores take pairs of 16 bits");
 constexpr u32 THREADS = 256, WARPS = THREADS / WARP;
 constexpr u32 ROWS = WARPS, COLUMNS = 32;
 constexpr u32 SIDE = 3, CHANNELS = 3, RUN = SIDE * CHANNELS, TAPS = SIDE * RUN;
-// Rows of a patch, the values of each, and how many values the rows and the copies of a patch lie apart. A copy
-// ends half the banks of shared memory away from where it begins.
+// Rows of a patch, the values of each, and the distances in values between rows and between the copies of a patch. The
+// second copy begins half the banks of shared memory away from the first.
 constexpr u32 PATCH_ROWS = ROWS + SIDE - 1, LINE = (COLUMNS + SIDE - 1) * CHANNELS, STEP = LINE + 2, COPY = PATCH_ROWS * STEP + 16;
 static_assert(STEP % 2 == 0 && COPY / 2 % 32 == 16, "pairs of values are read at once, from two copies side by side");
-// A patch is brought by groups of threads, a row at once each.
+// A patch is loaded by groups of threads, each of which loads a row at a time.
 constexpr u32 GROUP = 128, GROUPS = THREADS / GROUP, FETCHES = PATCH_ROWS / GROUPS;
 static_assert(LINE <= GROUP && PATCH_ROWS % GROUPS == 0, "a thread for every value of a row");
 
-// Sizes of a convolution, and how many strips an image has and a row of them.
+// Sizes of a convolution; the divisors divide by the numbers of strips of an image and of a row of strips.
 struct Sizes {
     u32 batch, height, width, out_channels, strips;
     Divisor by_image, by_row;
 };
 
-// Where a strip begins.
+// The first output of a strip.
 struct Strip {
     u32 image, row, column;
     DEVICE Strip(u32 index, const Sizes &s) {
@@ -41,7 +41,7 @@ struct Share {
     DEVICE void fetch(const T *x, const Strip &strip, const Sizes &s) {
         const u32 line = s.width * CHANNELS;
         const T *image = x + (u64)strip.image * s.height * line;
-        // What lies before the image wraps around, beyond its end.
+        // Coordinates before the image wrap around to beyond its end.
         const u32 value = threadIdx.x % GROUP, at = strip.column * CHANNELS + value - CHANNELS;
         const bool inside = value < LINE && at < line;
 #pragma unroll
@@ -50,7 +50,7 @@ struct Share {
             values[u] = inside && h < s.height ? image[h * line + at] : T{0};
         }
     }
-    // Values go `shift` places further than they are counted.
+    // Stores the values `shift` places further on.
     DEVICE void put(T *patch, u32 shift) const {
         const u32 value = threadIdx.x % GROUP;
         if (value >= LINE) return;
@@ -60,7 +60,7 @@ struct Share {
     }
 };
 
-// The lower halves of two words, or the upper ones; that of the first in the lower half.
+// Combines the lower halves of two words, or the upper ones, that of the first word in the lower half.
 template <bool UPPER> DEVICE u32 halves(u32 first, u32 second) {
 #ifdef EMULATED
     return UPPER ? first >> 16 | (second & 0xffff0000u) : (first & 0xffffu) | second << 16;
@@ -69,21 +69,21 @@ template <bool UPPER> DEVICE u32 halves(u32 first, u32 second) {
 #endif
 }
 
-// 2 or 4 words at once, from an address that is a multiple of their size.
+// Stores 2 or 4 words with one instruction, at an address that is a multiple of their size.
 template <int N> DEVICE void store_words(T *to, const Pack<u32, N> &words) {
 #ifdef EMULATED
     *reinterpret_cast<Pack<u32, N> *>(to) = words;
 #else
-    // As an assignment it is now and then taken apart.
+    // The compiler sometimes splits a plain assignment.
     u64 at = __cvta_generic_to_global(to);
     if constexpr (N == 2) asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(words.v[0]), "r"(words.v[1]) : "memory");
     if constexpr (N == 4) asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(words.v[0]), "r"(words.v[1]), "r"(words.v[2]), "r"(words.v[3]) : "memory");
 #endif
 }
 
-// Between pixels and channels lie 32 values, 10 for each row of taps, of which the last is 0, and two zeros. Such
-// pairs of values begin at even places of x for even columns and at odd ones for odd columns, so that patches are
-// kept twice, the second copy one place further.
+// The inner dimension of products of pixels and channels has 32 values: 10 for each row of taps, the last of which is
+// 0, and two zeros. Pairs of these values begin at even places of x for even columns and at odd places for odd columns,
+// so patches are kept twice, the second copy shifted by one place.
 constexpr u32 DEPTH = 32, PADDED_RUN = RUN + 1, PAIRS = DEPTH / 8;
 // Words from a channel's weights to the next one's.
 constexpr u32 WEIGHTS_STEP = DEPTH / 2 + 1;
@@ -99,8 +99,9 @@ DEVICE void put_weights(const float *w, u32 count, u32 *weights) {
     __syncthreads();
 }
 
-// Where a lane finds the values under the taps of pixel g of a row, with lane = 4 g + t: of the pairs at 8 q + 2 t
-// how far each is, in words, from where the row's patch begins, and which of its values are under a tap.
+// Where a lane finds the values under the taps of pixel g of a row, with lane = 4 g + t: for each pair of values at
+// 8 q + 2 t, its offset in words from the beginning of the row in the patch, and a mask of its values that are under a
+// tap.
 struct Taps {
     u32 offset[PAIRS], mask[PAIRS];
     DEVICE Taps() {
@@ -113,25 +114,27 @@ struct Taps {
             offset[q] += (g % 2 * COPY + CHANNELS * g + g % 2) / 2;
         }
     }
-    // For the pixel `column` further, a multiple of 8. What is under no tap may be of another pixel.
+    // The pair for the pixel `column` further on, a multiple of 8. With `any`, values under no tap may be of other
+    // pixels.
     DEVICE u32 any(const u32 *row, u32 q, u32 column) const { return row[offset[q] + column * CHANNELS / 2]; }
     DEVICE u32 of(const u32 *row, u32 q, u32 column) const { return any(row, q, column) & mask[q]; }
 };
 
-// What `convolve` does with outputs: their sums and those of squares go to `partials`, (pieces, 2, channels), a piece
-// a block, or y becomes relu(output scale + shift).
+// What `convolve` does with outputs: it writes their sums and those of squares to `partials`, (pieces, 2, channels),
+// one piece per block, or sets y to relu(output scale + shift).
 constexpr int SUMS = 0, NORMALIZE = 1;
-// Values of a thread lie so far apart that those of one channel, which a warp adds up side by side, are in many banks.
+// The distance between values of a thread, such that those of one channel, which a warp reads together, are in many
+// banks.
 constexpr u32 PLACES = THREADS + 4;
 
-// Of 8 TILES channels a block; rows of products are 16 pixels side by side, columns 8 channels. A warp has a row of a
-// strip. `patches` are two of two copies each, `weights` has WEIGHTS_STEP words for each channel, `places` 4 TILES
-// values for each of PLACES threads.
+// A block has 8 TILES channels, a warp a row of a strip. Rows of products are 16 adjacent pixels, columns are 8
+// channels. `patches` has room for two patches of two copies each, `weights` for WEIGHTS_STEP words per channel,
+// `places` for 4 TILES values for each of PLACES threads.
 template <int TILES, int PURPOSE>
 DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y, double *partials, const Sizes &s, u32 *patches,
                      u32 *weights, float *places) {
-    // Columns of tiles are channels in an order by which a lane has 2 TOGETHER channels side by side, to be written
-    // at once.
+    // The columns of tiles are channels in an order that gives a lane 2 TOGETHER adjacent channels, to be written with
+    // one instruction.
     constexpr int TOGETHER = TILES < 4 ? TILES : 4;
     constexpr u32 OUT = 8 * TILES;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4;
@@ -145,7 +148,7 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
         for (int q = 0; q < 4; ++q) b[q / 2][n][q % 2] = weights[channel * WEIGHTS_STEP + q * 4 + t];
     }
     const Taps taps;
-    // The lane's first channel, and of its channels the sums and those of squares, or scale and shift.
+    // The lane's first channel, and for each of its channels the sum and that of squares, or scale and shift.
     const u32 own = first + t * 2 * TOGETHER;
     float of_channel[2][2 * TILES];
 #pragma unroll
@@ -162,14 +165,14 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
         u32 *patch = patches + turn * COPY;
         share.put(reinterpret_cast<T *>(patch), 0);
         share.put(reinterpret_cast<T *>(patch) + COPY, 1);
-        // Nobody reads the patch before the last any more: who comes here is done with it.
+        // After this, all threads are done with the previous patch, and its place may be overwritten.
         __syncthreads();
         const Strip strip(index, s);
         if (index + gridDim.x < s.strips) share.fetch(x, Strip(index + gridDim.x, s), s);
         const u32 row = strip.row + warp;
         if (row >= s.height) continue;
         T *line = y + ((u64)strip.image * s.height + row) * s.width * s.out_channels + own;
-        // Not unrolled: registers are full of weights and of what channels have.
+        // Not unrolled: registers are full of weights and of the channels' values.
 #pragma unroll 1
         for (u32 m = 0; m < COLUMNS / 16 && strip.column + m * 16 < s.width; ++m) {
             u32 a[2][4];
@@ -223,7 +226,7 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
         for (int i = 0; i < 4 * TILES; ++i) places[i * PLACES + threadIdx.x] = of_channel[i / (2 * TILES)][i % (2 * TILES)];
         __syncthreads();
         for (u32 i = threadIdx.x; i < 2 * OUT; i += THREADS) {
-            // Over all lanes that have the channel: `value` is where it is among the lane's.
+            // Over all lanes that have the channel; `value` is its index among a lane's values.
             u32 channel = i % OUT, n = channel / (8 * TOGETHER) * TOGETHER + channel % (2 * TOGETHER) / 2, value = i / OUT * 2 * TILES + 2 * n + channel % 2;
             double total = 0.0;
             for (u32 from = channel / (2 * TOGETHER) % 4; from < THREADS; from += 4) total += places[value * PLACES + from];
@@ -232,7 +235,7 @@ DEVICE void convolve(const T *x, const float *w, const float *coefficients, T *y
     }
 }
 
-// Blocks along y take 64 channels each where `wide`, else 16; those along x are the pieces of `partials`.
+// Blocks along y have 64 channels each if `wide`, else 16; blocks along x are the pieces of `partials`.
 KERNEL(BY_TWOS, first_layer_sums)(const T *x, const float *w, double *partials, Sizes s, u32 wide) {
     SHARED u32 patches[2 * COPY];
     SHARED u32 weights[64 * WEIGHTS_STEP];
@@ -254,13 +257,13 @@ KERNEL(BY_TWOS, first_layer_forward)(const T *x, const float *w, const float *co
     }
 }
 
-// dy of 16 pixels side by side. A lane has EACH channels of pixels 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
+// dy of 16 adjacent pixels. A lane has EACH channels of pixels 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
 template <int EACH> struct Gradients {
     static constexpr int WORDS = EACH / 2;
     Pack<u32, WORDS> pixels[4];
 
-    // `first` is where the lane's channels of its first pixel lie, in `column` of a row whose width is 0 beyond the
-    // image.
+    // `first` points to the lane's channels of its first pixel, which is in `column` of a row. `width` is that of the
+    // row, or 0 for a row outside the image.
     DEVICE void fetch(const T *first, u32 column, u32 width, u32 channels) {
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
@@ -273,73 +276,73 @@ template <int EACH> struct Gradients {
             }
         }
     }
-    // Of channel n, the first two pixels or the second two.
+    // The values of channel n in the first two pixels or the second two.
     DEVICE u32 pair(int n, int second) const {
         u32 even = pixels[2 * second].v[n / 2], odd = pixels[2 * second + 1].v[n / 2];
         return n % 2 ? halves<true>(even, odd) : halves<false>(even, odd);
     }
 };
 
-// The two values of a pair where z is negative, else 0.
+// Keeps each value of a pair if the corresponding one of `first` and `second` is negative, else 0.
 DEVICE u32 where_negative(u32 pair, float first, float second) {
 #ifdef EMULATED
     return pair & ((first < 0.0f ? 0xffffu : 0u) | (second < 0.0f ? 0xffff0000u : 0u));
 #else
-    // Signs of both, repeated: NaN as arithmetic makes it has none.
+    // The sign bits of both, each replicated to 16 bits. A NaN that arithmetic produces has no sign bit.
     u32 mask;
     asm("prmt.b32 %0, %1, %2, 0xffbb;" : "=r"(mask) : "r"(__float_as_uint(first)), "r"(__float_as_uint(second)));
     return pair & mask;
 #endif
 }
 
-// What all sums over pixels of a gradient are made of: of each channel the sums of g times the value under each tap,
-// and of g, g being dy where the ReLU let values through; then of each two taps, and of a tap and 1, the sums of
-// products of the values under them.
+// The correlations, from which all sums over pixels of the gradients follow: for each channel the sums of g times the
+// value under each tap, and of g, where g is dy where the ReLU let values through; then the sums of products of the
+// values under each two taps, and of a tap's value and 1.
 constexpr u32 KINDS = TAPS + 1;
 constexpr u32 CORRELATE_PLACES = WARPS * 2 * 4 * PAIRS * (WARP + 2);
 
-// Products of channels and pixels, then of what these let through and taps: rows are 16 channels, TILES of them a
-// warp, columns 8 pixels and then 8 taps. APART warps beside each other have the channels of a block, and APART rows
-// of a strip. Row g of tile m is channel 2 TILES g + 2 m and row g + 8 the next one, so that a lane reads its channels
-// of a pixel at once, and no other lane needs them; what the first product leaves in a lane is what it brings to the
-// second one.
+// Products of channels and pixels (the convolution), then of the gradients that the ReLU lets through and taps. Rows
+// are 16 channels, TILES such tiles per warp; columns are 8 pixels, and then 8 taps. APART adjacent warps share the
+// channels of a block and APART rows of a strip. Row g of tile m is channel 2 TILES g + 2 m and row g + 8 the next one,
+// so that a lane reads its channels of a pixel together, and no other lane needs them; the first product's results in a
+// lane are its operands of the second.
 //
-// `partials` is (pieces, (channels + KINDS) KINDS). `patches` are two of two copies each; `places` has CORRELATE_PLACES
-// values.
+// `partials` is (pieces, (channels + KINDS) KINDS). `patches` has room for two patches of two copies each, `places` for
+// CORRELATE_PLACES values.
 template <int TILES, int APART>
 DEVICE void correlate(const T *x, const float *w, const float *coefficients, const T *dy, double *partials, const Sizes &s, u32 *patches,
                       u32 *weights, float *places) {
     constexpr int EACH = 2 * TILES;
     constexpr u32 OUT = 8 * EACH * APART, PARTS = COLUMNS / 16;
-    // Of the products of taps with taps 32 rows, 16 a tile, are shared by warps beside each other.
+    // Products of taps with taps have 32 rows, 16 per tile, which adjacent warps share.
     constexpr int SQUARES = 2 / APART;
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, t = lane % 4;
     const u32 own_row = warp / APART * APART, own_channel = (warp % APART * 8 + g) * EACH;
     const u32 first = blockIdx.y * OUT;
-    // What lies between rows of a patch is under no tap: it is multiplied by 0.
+    // Values between the rows of a patch are under no tap and multiplied by 0, so they must be finite.
     for (u32 i = threadIdx.x; i < 2 * COPY; i += THREADS) patches[i] = 0;
     put_weights(w + first * TAPS, OUT, weights);
-    // Weights as products take them, scales and shifts are read anew each time: registers are full of sums.
+    // Weights in the layout of products, scales and shifts are re-read each time: registers are full of sums.
     typedef Pack<u32, 4> Filter;
     typedef Pack<float, 4> Affine;
     Filter *filters = reinterpret_cast<Filter *>(places);
     Affine *affines = reinterpret_cast<Affine *>(filters + 2 * TILES * APART * WARP);
     for (u32 i = threadIdx.x; i < 2 * TILES * APART * WARP; i += THREADS) {
-        // Of `half` of the depth of tile m, for lane 4 row + pair of a warp.
+        // The weights in `half` of the inner dimension of tile m, for lane 4 row + pair of a warp.
         u32 pair = i % 4, row = i / 4 % 8, half = i / WARP % 2, m = i / WARP / 2 % TILES, group = i / WARP / 2 / TILES;
         const u32 *from = weights + ((group * 8 + row) * EACH + 2 * m) * WEIGHTS_STEP + half * 8 + pair;
         filters[i] = Filter{{from[0], from[WEIGHTS_STEP], from[4], from[WEIGHTS_STEP + 4]}};
     }
     for (u32 i = threadIdx.x; i < OUT / 2; i += THREADS) {
         const float *scale = coefficients + first + 2 * i, *shift = scale + s.out_channels;
-        // Negated, to see by a sign where the ReLU's input is positive; 0 has none then.
+        // Negated, so that the sign bit is set exactly where the ReLU's input is positive: 0 has no sign bit then.
         affines[i] = Affine{{-scale[0], 0.0f - shift[0], -scale[1], 0.0f - shift[1]}};
     }
     filters += warp % APART * 2 * TILES * WARP + lane;
     dy += first + own_channel;
     const Taps taps;
-    // Where the value under tap 8 q + g lies, for the first pixel of the lane. Behind the taps stands 1; what is
-    // beyond that is computed with the first tap's, and left out.
+    // The offset of the value under tap 8 q + g, for the lane's first pixel. After the taps comes the constant 1;
+    // columns after that are computed with the first tap's values, and left out.
     u32 offset[PAIRS];
 #pragma unroll
     for (u32 q = 0; q < PAIRS; ++q) {
@@ -358,7 +361,7 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     }
 
     Share share;
-    // Those of the row that comes next.
+    // The gradients of the next row.
     Gradients<EACH> gradients[PARTS];
     auto lane_at = [&](u32 image, u32 row, u32 column) {
         return dy + (((u64)image * s.height + row) * s.width + column + 2 * t) * s.out_channels;
@@ -376,26 +379,26 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
         T *patch = reinterpret_cast<T *>(words);
         share.put(patch, 0);
         share.put(patch + COPY, 1);
-        // Nobody reads the patch before the last any more: who comes here is done with it.
+        // After this, all threads are done with the previous patch, and its place may be overwritten.
         __syncthreads();
         const u32 rows = s.height - strip.row, columns = s.width - strip.column;
         const bool goes_on = index + gridDim.x < s.strips;
         const Strip next(index + (goes_on ? gridDim.x : 0), s);
 #pragma unroll 1
         for (u32 row = own_row; row < own_row + APART; ++row) {
-            // Behind the last strip its first row comes once more, in vain.
+            // After the last strip, its first row is fetched once more but not used.
             const bool is_last = row + 1 == own_row + APART;
             const u32 image = is_last ? next.image : strip.image, next_row = is_last ? next.row + own_row : strip.row + row + 1;
             const u32 first_column = is_last ? next.column : strip.column, width = next_row < s.height ? s.width : 0;
             const T *next_line = lane_at(image, next_row, first_column);
 #ifndef EMULATED
-            // Or it would be found anew for each load.
+            // Stops the compiler from recomputing the address for each load.
             asm volatile("" : "+l"(next_line));
 #endif
 #pragma unroll
             for (u32 part = 0; part < PARTS; ++part) {
                 const u32 column = part * 16;
-                // g of these pixels, none where the row is beyond the image.
+                // g of these pixels, unused if the row is outside the image.
                 u32 open[TILES][4];
                 const bool inside_image = row < rows && column < columns;
                 if (inside_image) {
@@ -426,10 +429,10 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
                     }
                 }
                 gradients[part].fetch(next_line + column * s.out_channels, first_column + column + 2 * t, width, s.out_channels);
-                // Here registers are free for it.
+                // Here, because registers are free now.
                 if (part + 1 == PARTS && is_last && goes_on) share.fetch(x, next, s);
                 if (!inside_image) continue;
-                // Of pairs of pixels the values under tap 8 q + g, none where a pixel is beyond the image.
+                // The values under tap 8 q + g for pairs of pixels, 0 for pixels outside the image.
                 u32 under[PAIRS][2];
 #pragma unroll
                 for (u32 late = 0; late < 2; ++late) {
@@ -463,17 +466,17 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
         strip = next;
     }
     partials += (u64)blockIdx.x * (s.out_channels + KINDS) * KINDS;
-    // A warp's values lie a little further apart than its lanes, so that those of one channel are in many banks.
+    // A little more than a warp's lanes between its values, so that those of one channel are in many banks.
     constexpr u32 LANES = WARP + 2, VALUES = 4 * PAIRS * LANES;
     static_assert(8 * 2 * VALUES == CORRELATE_PLACES, "for each warp two tiles");
-    // Others may still read what lies in `places`.
+    // Other threads may still read from `places`.
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4 * (int)PAIRS * TILES; ++i) {
         places[warp * TILES * VALUES + i * LANES + lane] = sum[i / 4 / PAIRS][i / 4 % PAIRS][i % 4];
     }
     __syncthreads();
-    // Where a warp has row g or g + 8 and column `kind` of a tile.
+    // The place of `row` (g or g + 8) and column `kind` of a tile in a warp's values.
     auto place = [](u32 row, u32 kind) { return (kind / 8 * 4 + row / 8 * 2 + kind % 2) * LANES + row % 8 * 4 + kind % 8 / 2; };
     for (u32 i = threadIdx.x; i < OUT * KINDS; i += THREADS) {
         u32 channel = i / KINDS, own = channel % (8 * EACH);
@@ -483,7 +486,7 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
         for (u32 at = 0; at < WARPS; at += APART) total += from[at * TILES * VALUES];
         partials[first * KINDS + i] = total;
     }
-    // Blocks beside each other have the same of taps alone.
+    // Blocks of other channels compute the same products of taps with taps.
     if (blockIdx.y > 0) return;
     __syncthreads();
 #pragma unroll
@@ -492,7 +495,7 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     }
     __syncthreads();
     for (u32 i = threadIdx.x; i < KINDS * KINDS; i += THREADS) {
-        // Tile after tile, those of a warp and then of the one beside it.
+        // Tiles in order: those of a warp, then those of the adjacent one.
         u32 row = i / KINDS;
         const float *from = places + row / 16 * VALUES + place(row % 16, i % KINDS);
         double total = 0.0;
@@ -502,12 +505,12 @@ DEVICE void correlate(const T *x, const float *w, const float *coefficients, con
     }
 }
 
-// Blocks as above.
+// Blocks as in `first_layer_sums`.
 KERNEL(BY_TWOS, first_layer_correlations)
 (const T *x, const float *w, const float *coefficients, const T *dy, double *partials, Sizes s, u32 wide) {
     SHARED u32 patches[2 * COPY];
     SHARED u32 weights[64 * WEIGHTS_STEP];
-    // Read 16 bytes at once.
+    // Aligned for reads of 16 bytes.
     alignas(16) SHARED float places[CORRELATE_PLACES];
     if (wide) {
         correlate<2, 2>(x, w, coefficients, dy, partials, s, patches, weights, places);
@@ -516,10 +519,10 @@ KERNEL(BY_TWOS, first_layer_correlations)
     }
 }
 
-// A weight as products are made of it.
+// A weight as rounded for the products.
 DEVICE double rounded(float weight) { return widen(Narrow<T>::of(weight)); }
 
-// [sum of g, sum of g (y - mean)], y being what the convolution puts out; a thread a channel.
+// [sum of g, sum of g (y - mean)], where y is the convolution's output; one thread per channel.
 KERNEL(256, first_layer_backward_sums)(const double *correlations, const float *w, const float *coefficients, double *sums, u32 channels) {
     u32 c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
@@ -530,7 +533,7 @@ KERNEL(256, first_layer_backward_sums)(const double *correlations, const float *
     sums[channels + c] = product;
 }
 
-// dw, of dy_conv = g a + y b + c a channel, `abc` being [a, b, c]; a thread a weight.
+// dw, from dy_conv = g a + y b + c in each channel, where `abc` is [a, b, c]; one thread per weight.
 KERNEL(256, first_layer_backward_weight)
 (const double *correlations, const float *w, const float *abc, float *dw, u32 channels) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;

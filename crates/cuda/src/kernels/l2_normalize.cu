@@ -1,4 +1,4 @@
-// L2 normalisation of rows, one warp a row: y = x / max(|x|, 1e-12).
+// L2 normalisation of rows, one warp per row: y = x / max(|x|, 1e-12).
 
 constexpr float EPSILON = 1e-12f;
 
@@ -9,7 +9,7 @@ DEVICE double dot(const float *a, const float *b, u32 width) {
     return warp_sum(sum);
 }
 
-// max(|x|, EPSILON), and NaN of NaN.
+// max(|x|, EPSILON); NaN propagates.
 DEVICE float norm_of(const float *x, u32 width) { return at_least(EPSILON, (float)sqrt(dot(x, x, width))); }
 
 KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width) {
@@ -21,7 +21,7 @@ KERNEL(256, l2_normalize_forward)(const float *x, float *y, u32 rows, u32 width)
     for (u32 i = threadIdx.x % WARP; i < width; i += WARP) y[i] = x[i] / norm;
 }
 
-// dx = (dy - y (y . dy)) / |x|, y being computed again from x; dy / EPSILON where that takes the place of |x|.
+// dx = (dy - y (y . dy)) / |x|, where y is recomputed from x; dy / EPSILON where |x| is at most EPSILON.
 KERNEL(256, l2_normalize_backward)(const float *x, const float *dy, float *dx, u32 rows, u32 width) {
     u32 row = row_of_warp();
     if (row >= rows) return;

@@ -1,5 +1,6 @@
-// Two BatchNorms, that of a block's branch and that of its shortcut, whose sum passes a ReLU: y = relu(x scale + shift
-// of both). A mask tells where y is positive: of each pack of values a byte, of each value a bit, the first the lowest.
+// The BatchNorms of a residual block's branch and of its shortcut, fused with their sum and the ReLU: y = relu(sum of
+// x scale + shift of both). A mask says where y is positive: a byte per pack, a bit per value, the lowest for the
+// first.
 
 template <int N> struct Forward {
     struct Fetched {
@@ -42,7 +43,7 @@ KERNEL(256, norm_pair_forward)
     }
 }
 
-// What backward's passes read of a pack.
+// The operands of backward's passes for a pack.
 template <int N> struct Gated {
     Pack<T, N> dy, x[2];
     u32 mask;
@@ -76,7 +77,7 @@ template <int N> struct Products {
     }
 };
 
-// The sums of g and of g (x - mean) of both, g being dy where the mask says. `partials` as `row_sums` writes them.
+// The sums of g and of g (x - mean) of both, where g is dy masked. `partials` are as `row_sums` writes them.
 KERNEL(BY_TWOS, norm_pair_backward_sums)
 (const T *dy, const u8 *mask, const T *branch, const T *shortcut, const float *of_branch, const float *of_shortcut, i64 rows, u32 channels,
  u32 lanes, i64 rows_per_piece, double *partials) {
@@ -121,7 +122,7 @@ template <int N> struct Backward {
     }
 };
 
-// Of both x becomes dx = g a + x b + c.
+// Each x becomes its dx = g a + x b + c.
 KERNEL(BY_TWOS, norm_pair_backward_input)
 (const T *dy, const u8 *mask, T *branch, T *shortcut, const float *abc_of_branch, const float *abc_of_shortcut, i64 values,
  u32 channels) {

@@ -1,12 +1,13 @@
 // NT-Xent (Chen et al., arXiv:2002.05709, equation 1) in tiles of similarities.
 
-// The negatives seen so far: their greatest similarity, peak, and relative to that their mass, the sum of e^(s -
-// peak), and their moment, the sum of (s - peak) e^(s - peak).
+// Statistics of the negatives seen so far: their greatest similarity (peak), and relative to it their mass, the sum of
+// e^(s - peak), and their moment, the sum of (s - peak) e^(s - peak).
 struct Seen {
     float peak, mass, moment;
 };
 
-// The same relative to a greater peak. What has seen nothing has no mass, or one that is no number.
+// The same statistics relative to a greater peak. Without a peak so far, the mass is 0, or NaN if similarities were
+// NaN.
 DEVICE Seen raised(const Seen &seen, float peak) {
     if (seen.peak == -INFINITE) return {peak, seen.mass, seen.moment};
     float rise = seen.peak - peak, shrink = expf(rise);
@@ -19,7 +20,7 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
     return {peak, left.mass + right.mass, left.moment + right.moment};
 }
 
-// Halves of all views. Grid: groups of 16 views, of whole tiles. `across` may be null.
+// Splits all views into halves. Grid: groups of 16 views, of whole tiles. `across` may be null.
 KERNEL(256, split_views)(const float *z, Views n, Halves all) {
     constexpr u32 GROUP = 16;
     SHARED float up[GROUP];
@@ -59,8 +60,8 @@ KERNEL(256, split_views)(const float *z, Views n, Halves all) {
     }
 }
 
-// Grid: anchors / 128, splits. `seen` is (splits, anchors); s(i,j) of the positive goes to `anchors_out` (anchors,
-// 4): loss, positive, entropy, hardest.
+// Grid: anchors / 128, splits. `seen` is (splits, anchors). `anchors_out` is (anchors, 4): loss, positive, entropy,
+// hardest; this kernel writes the positive's similarity, s(i,j).
 KERNEL(BY_TWOS, nt_xent_forward)(Halves all, Views n, u32 columns_per_split, Seen *seen, float *anchors_out) {
     alignas(16) SHARED u32 room[2 * WORDS];
     const Anchors own(all, n);
@@ -100,17 +101,17 @@ KERNEL(BY_TWOS, nt_xent_forward)(Halves all, Views n, u32 columns_per_split, See
     }
 }
 
-// Puts the splits together, one thread an anchor.
+// Combines the splits, one thread per anchor.
 KERNEL(256, nt_xent_anchors)(const Seen *seen, u32 splits, u32 anchors, float *out) {
     u32 anchor = blockIdx.x * blockDim.x + threadIdx.x;
     if (anchor >= anchors) return;
     Seen all = seen[anchor];
     for (u32 split = 1; split < splits; ++split) all = joined(all, seen[(i64)split * anchors + anchor]);
-    // Without negatives the positive is all there is to refer to.
+    // Without negatives, the positive is its own reference.
     float positive = out[4 * anchor + 1], below = all.peak == -INFINITE ? 0.0f : positive - all.peak;
     float weight = expf(below), total = all.mass + weight;
     if (all.mass <= weight) {
-        // The log-sum-exp minus s of the positive would lose the digits of a small loss.
+        // The log-sum-exp minus the positive's similarity would lose the digits of a small loss.
         float loss = log1pf(all.mass / weight);
         out[4 * anchor] = loss;
         out[4 * anchor + 2] = loss + (below * all.mass - all.moment) / total;
@@ -121,8 +122,8 @@ KERNEL(256, nt_xent_anchors)(const Seen *seen, u32 splits, u32 anchors, float *o
     out[4 * anchor + 3] = all.peak;
 }
 
-// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy; and lse by
-// itself. One block of 1024.
+// The sums over anchors of the loss, of hits (no negative is as similar as the positive) and of entropy; and each
+// anchor's lse. One block of 1024 threads.
 KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, float *lse) {
     SHARED double places[32];
     double loss = 0.0, hits = 0.0, entropy = 0.0;
@@ -131,7 +132,7 @@ KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, flo
         loss += a[0];
         hits += a[1] > a[3] ? 1.0 : 0.0;
         entropy += a[2];
-        // No less than any similarity, however it is rounded; a NaN stays.
+        // At least as great as every similarity, despite rounding; NaN propagates.
         float sum = a[1] + a[0], least = a[3] > a[1] ? a[3] : a[1];
         lse[i] = least > sum ? least : sum;
     }
@@ -145,18 +146,19 @@ KERNEL(1024, nt_xent_figures)(const float *anchors, u32 count, double *sums, flo
     }
 }
 
-// The mean loss over all views, from such sums.
+// The mean loss over all views, from the sums of `nt_xent_figures`.
 KERNEL(32, nt_xent_mean)(const double *sums, double views, float *loss) {
     if (threadIdx.x == 0) *loss = (float)(sums[0] / views);
 }
 
 // Grid: anchors / 128, splits, dim / 128. `partials` is (splits, anchors, dim): the sum over a split's views k of
-// (p(i,k) + p(k,i)) z_k - 2 z_j where j is the positive, p(i,k) = exp(s(i,k) - lse_i). `anchors` are forward's, `lse`
-// has one value a view of all workers.
+// (p(i,k) + p(k,i)) z_k - 2 z_j, where j is the positive and p(i,k) = exp(s(i,k) - lse_i). `anchors` are forward's;
+// `lse` has one value per view of all workers.
 KERNEL(BY_TWOS, nt_xent_backward)
 (Halves all, const float *anchors, const float *lse, Views n, u32 columns_per_split, float *partials) {
     alignas(16) SHARED u32 room[2 * WORDS];
-    // p + p - 2 by what the negatives of both weigh, 1 - p each: where p is nearly 1 it is all error.
+    // p(i,j) + p(j,i) - 2, computed from both losses: 1 - p is the weight of the negatives. For p near 1, the direct
+    // difference would be nothing but rounding error.
     auto pull = [&](u32 anchor) {
         return expm1f(-anchors[4 * anchor]) + expm1f(-anchors[4 * (positive_of(n, anchor) - n.offset)]);
     };

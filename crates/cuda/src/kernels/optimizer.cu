@@ -1,11 +1,11 @@
-// Passes over lists of tensors in f32: what would be one launch for each parameter is one for all.
+// Passes over lists of tensors in f32: one launch for all parameters instead of one for each.
 //
-// Every pass that changes something does so only where `*finite` is not 0, so that a step with a NaN changes nothing.
+// Passes that update tensors do so only if `*finite` is not 0, so that a step with a NaN changes nothing.
 
 constexpr u32 MOST_TENSORS = 64;
 // Values that a block of 256 threads covers.
 constexpr u32 CHUNK = 8192;
-// Of which a thread has so many on their way at once.
+// Values of these that a thread has in flight at a time.
 constexpr u32 AHEAD = 4;
 
 struct TensorList {
@@ -13,9 +13,9 @@ struct TensorList {
     const float *gradient[MOST_TENSORS];
     float *state[MOST_TENSORS];
     u64 length[MOST_TENSORS];
-    // Which block is the first of each tensor, and past the last, the number of blocks.
+    // The first block of each tensor, and after the last, the number of blocks.
     u32 first_block[MOST_TENSORS + 1];
-    // Bit t of 64: whether tensor t is decayed, and its rate adapted by LARS.
+    // Bit t of 64: whether tensor t has weight decay, and its learning rate is adapted by LARS.
     u32 adapted[2];
     u32 count;
 };
@@ -33,12 +33,12 @@ DEVICE u32 tensor_of(const TensorList &list) {
 
 DEVICE bool is_adapted(const TensorList &list, u32 t) { return list.adapted[t / 32] >> (t % 32) & 1; }
 
-// What a pass reads of a value.
+// The operands of a pass for one value.
 struct Read {
     float weight, gradient, first, second;
 };
 
-// For this thread's values of the block's chunk of tensor t, `fetch(i)` reads what belongs to one, before
+// For each of this thread's values in the block's chunk of tensor t, `fetch(i)` reads the operands, then
 // `finish(i, read)` does the rest.
 template <class Fetch, class Finish> DEVICE void for_chunk(const TensorList &list, u32 t, Fetch fetch, Finish finish) {
     u64 begin = (u64)(blockIdx.x - list.first_block[t]) * CHUNK;
@@ -56,7 +56,7 @@ template <class Fetch, class Finish> DEVICE void for_chunk(const TensorList &lis
     }
 }
 
-// `partials[block]` is [|w|^2, |g + decay w|^2] of the block's chunk, g being the gradient times *unscale.
+// `partials[block]` is [|w|^2, |g + decay w|^2] of the block's chunk, where g is the gradient times *unscale.
 KERNEL(256, lars_norms)(TensorList list, float decay, const float *unscale, double *partials) {
     SHARED double places[8];
     u32 t = tensor_of(list);
@@ -90,7 +90,7 @@ KERNEL(256, gradient_squares)(TensorList list, double *partials) {
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// What multiplies the rate of tensor t: coefficient |w| / |g + decay w|, and 1 where either is 0 (You et al.,
+// The factor of tensor t's learning rate: coefficient |w| / |g + decay w|, or 1 where either norm is 0 (You et al.,
 // arXiv:1708.03888).
 DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials, float coefficient, double *places) {
     double weights = 0.0, decayed = 0.0;
@@ -106,8 +106,8 @@ DEVICE double trust_ratio(const TensorList &list, u32 t, const double *partials,
 }
 
 // v = momentum v + rate (g + decay w); w -= v, or with Nesterov w -= momentum v + rate (g + decay w). The rate is
-// *rate, times the trust ratio of the adapted tensors where `partials` (of `lars_norms`, of the same list) is not
-// null. Other tensors are not decayed.
+// *rate, for adapted tensors times the trust ratio if `partials` (from `lars_norms` for the same list) is not null.
+// Other tensors have no weight decay.
 KERNEL(256, momentum_update)
 (TensorList list, const float *rate, const float *unscale, const double *finite, const double *partials, float coefficient, float momentum,
  float decay, u32 nesterov) {
@@ -147,7 +147,7 @@ KERNEL(256, adamw_update)
     });
 }
 
-// Each weight becomes its gradient: for running averages, which wait for the step to be sound.
+// Replaces each weight by its gradient: for running averages, which take effect once the step is known to be sound.
 KERNEL(256, replace)(TensorList list, const double *finite) {
     if (*finite == 0.0) return;
     u32 t = tensor_of(list);

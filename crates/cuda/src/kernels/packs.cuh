@@ -1,7 +1,7 @@
 // Passes over rows of channels, a pack of values at a time.
 
-// Walks over packs of N values, a thread over packs of the same channels: the grid's values are whole rows.
-// `pass.fetch(at)` reads what belongs to a pack, AHEAD of which are on their way at once, and
+// Iterates over packs of N values. The grid covers whole rows at a time, so that each thread has packs of the same
+// channels. `pass.fetch(at)` reads the operands of a pack, AHEAD of which are in flight at a time, and
 // `pass.finish(at, fetched)` does the rest.
 template <int N, u32 AHEAD, class Pass> DEVICE void for_packs(Pass pass, i64 values, u32 channels) {
     i64 stride = (i64)gridDim.x * blockDim.x * N;

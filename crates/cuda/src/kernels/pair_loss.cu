@@ -1,8 +1,8 @@
 // NT-Logistic and the margin triplet (Chen et al., arXiv:2002.05709, table 2), with and without semi-hard negative
 // mining.
 
-// A loss as `simclr_kernels::pair_loss` has it; 1 where it is so. The margin is m / tau: all is computed along s,
-// not tau s.
+// The kind of loss, as in `simclr_kernels::pair_loss`; flags are 0 or 1. The margin is m / tau, since everything is
+// computed in terms of s = z_i . z_k / tau, not of tau s.
 struct PairLoss {
     u32 triplet, semi_hard;
     float margin;
@@ -14,20 +14,21 @@ struct Pair {
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// max(x, 0), or NaN of NaN.
+// max(x, 0); NaN propagates.
 DEVICE float hinge(float x) { return x <= 0.0f ? 0.0f : x; }
 
 // ln(1 + e^x).
 DEVICE float softplus(float x) { return hinge(x) + log1pf(expf(-fabsf(x))); }
 
-// What a negative of similarity s adds to its anchor's loss, and to the weight of the positive.
+// What a negative of similarity s adds to its anchor's loss, and the derivative of that by s.
 DEVICE float lost(const PairLoss &loss, float s, float positive) { return loss.triplet ? hinge(s - positive + loss.margin) : softplus(s); }
 DEVICE float pushed(const PairLoss &loss, float s, float positive) {
     return loss.triplet ? (s - positive + loss.margin > 0.0f ? 1.0f : 0.0f) : sigmoid(s);
 }
 
-// An anchor's negatives seen so far: the sums of what each loses and, of triplets, how many are active; or the
-// greatest similarity below the positive's and the least of all, with their places, the first of equals.
+// Statistics of an anchor's negatives seen so far: the sum of their losses and, for triplets, the number of active
+// ones; or, for mining, the greatest similarity below the positive's and the least of all, with their places, the first
+// of equals.
 struct Seen {
     float lost, active, below, least;
     u32 below_at, least_at;
@@ -40,8 +41,8 @@ DEVICE Seen joined(const Seen &a, const Seen &b) {
             least ? b.least : a.least, below ? b.below_at : a.below_at, least ? b.least_at : a.least_at};
 }
 
-// Grid: anchors / 128, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, with s(i,j)
-// second.
+// Grid: anchors / 128, splits. `seen` is (splits, anchors); `anchors` (anchors, 4) are those of nt_xent, whose second
+// value is s(i,j) of the positive.
 KERNEL(BY_TWOS, pair_loss_forward)
 (Halves all, const float *anchors, Views n, PairLoss loss, u32 columns_per_split, Seen *seen) {
     alignas(16) SHARED u32 room[2 * WORDS];
@@ -88,7 +89,7 @@ KERNEL(BY_TWOS, pair_loss_forward)
     }
 }
 
-// Puts the splits together, one thread an anchor: its pair and its loss, of which 1 along s is worth `unit`.
+// Combines the splits, one thread per anchor, into its pair and its loss; `unit` converts losses from the scale of s.
 KERNEL(256, pair_loss_pairs)
 (const Seen *seen, u32 splits, const float *anchors, Views n, PairLoss loss, float unit, Pair *pairs, float *losses) {
     u32 anchor = blockIdx.x * blockDim.x + threadIdx.x;
@@ -114,8 +115,8 @@ KERNEL(256, pair_loss_pairs)
     losses[anchor] = unit * value;
 }
 
-// The sums over anchors of the loss, of hits (no negative as similar as the positive) and of entropy. One block of
-// 1024.
+// The sums over anchors of the loss, of hits (no negative is as similar as the positive) and of entropy. One block of
+// 1024 threads.
 KERNEL(1024, pair_loss_figures)(const float *anchors, const float *losses, u32 count, double *sums) {
     SHARED double places[32];
     double loss = 0.0, hits = 0.0, entropy = 0.0;
@@ -135,8 +136,8 @@ KERNEL(1024, pair_loss_figures)(const float *anchors, const float *losses, u32 c
     }
 }
 
-// Where all negatives count. Grid: anchors / 128, splits, dim / 128. `partials` is (splits, anchors, dim), which
-// nt_xent_gradient puts together; `pairs` has one a view of all workers.
+// The gradient if all negatives count. Grid: anchors / 128, splits, dim / 128. `partials` is (splits, anchors, dim),
+// for nt_xent_gradient to add up; `pairs` has one pair per view of all workers.
 KERNEL(BY_TWOS, pair_loss_backward)
 (Halves all, const Pair *pairs, Views n, PairLoss loss, u32 columns_per_split, float *partials) {
     alignas(16) SHARED u32 room[2 * WORDS];
@@ -147,8 +148,8 @@ KERNEL(BY_TWOS, pair_loss_backward)
     weighted_views(room, all, n, columns_per_split, partials, known, pull, push);
 }
 
-// Where one negative was mined: a block an anchor, its threads along z. dz = factor *dy times what it mined, its
-// positive, and those by whom it was mined.
+// The gradient if one negative was mined for each anchor: one block per anchor, with threads along z. dz = factor *dy
+// times the weighted sum of the anchor's negative, its positive, and the anchors whose negative it is.
 KERNEL(256, pair_loss_backward_mined)
 (const float *all, const Pair *pairs, Views n, float factor, const float *dy, float *dz) {
     u32 anchor = blockIdx.x, place = n.offset + anchor, positive = positive_of(n, anchor);

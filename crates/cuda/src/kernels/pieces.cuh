@@ -1,13 +1,13 @@
-// The last stage of sums: pieces of them are added up.
+// The last stage of sums: adding up their pieces.
 
-// Columns that a block adds up, and pieces of one that a thread has on their way at once.
+// Columns that a block adds up, and loads that a thread has in flight at a time.
 constexpr u32 COLUMNS = 8;
 constexpr u32 AHEAD = 8;
 
-// For the threads of a block's first warp, the sum over pieces of `partials[piece][column]`, in a fixed order, those
-// COLUMNS apart getting the same: `column` is that of the thread's number modulo COLUMNS, and none from `width` on.
-// Blocks of whole warps: threads read as many pieces side by side as a block has rows of COLUMNS. `places` has room for
-// COLUMNS values for each warp.
+// Returns, in a block's first warp, the sum over pieces of `partials[piece][column]`, in a fixed order. Threads whose
+// numbers are equal modulo COLUMNS must pass the same `column` and get the same sum; columns from `width` on do not
+// exist. Blocks consist of whole warps, and read blockDim.x / COLUMNS pieces in parallel. `places` has room for COLUMNS
+// values for each warp.
 DEVICE double sum_of_pieces(const double *partials, u32 pieces, u32 width, u32 column, double *places) {
     u32 lane = threadIdx.x % COLUMNS, rank = threadIdx.x / COLUMNS, ranks = blockDim.x / COLUMNS, warp = threadIdx.x / WARP;
     double sum = 0.0;
@@ -23,7 +23,7 @@ DEVICE double sum_of_pieces(const double *partials, u32 pieces, u32 width, u32 c
             for (u32 u = 0; u < AHEAD; ++u) sum += read[u];
         }
     }
-    // A warp has four pieces of each column.
+    // Each column has four threads in a warp.
     sum += __shfl_xor_sync(ALL_LANES, sum, 8);
     sum += __shfl_xor_sync(ALL_LANES, sum, 16);
     if (threadIdx.x % WARP < COLUMNS) places[warp * COLUMNS + lane] = sum;

@@ -6,8 +6,8 @@ struct Window {
     u32 batch, in_height, in_width, channels, out_height, out_width, side, stride, padding;
 };
 
-// The pixel and the first channel of a thread: a pack of N channels of each image that its block has. `packs`
-// divides by their number a pixel, `width` by an image's.
+// The pixel and the first channel of a thread, which has a pack of N channels in each image of its block. `packs`
+// divides by the number of packs of a pixel, `width` by the width of an image.
 template <int N> struct Spot {
     u32 row, column, channel;
     DEVICE Spot(const Divisor &packs, const Divisor &width) {
@@ -19,14 +19,14 @@ template <int N> struct Spot {
     }
 };
 
-// Number i of a window's rows or columns that begin at `first`, or the nearest that lies in the image: in the
-// window too, since it touches the image.
+// Row or column i of a window that begins at `first`, or the nearest inside the image, which is in the window too,
+// since the window overlaps the image.
 DEVICE u32 inside(int first, u32 i, u32 size) {
     int at = first + (int)i;
     return at < 0 ? 0 : (u32)at < size ? (u32)at : size - 1;
 }
 
-// Where SIDE is not 0 it is the side of the window, so that all its values are on their way at once.
+// SIDE, if not 0, is the side of the window: a constant, so that all loads of a window are in flight together.
 template <int N, u32 SIDE> DEVICE void max_forward(const T *x, T *y, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
     if (spot.row >= w.out_height) return;
@@ -64,7 +64,7 @@ KERNEL(256, max_pool_forward)(const T *x, T *y, Window window, Divisor packs, Di
     }
 }
 
-// Which of a window's taps, row by row, is the first of its greatest: a window has at most 254.
+// The winner of a window whose maximum is NaN. Others are the numbers of taps, of which a window has at most 254.
 constexpr u32 NONE = 255;
 
 template <int N, u32 SIDE>
@@ -81,7 +81,7 @@ DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, con
         u32 winner[N];
 #pragma unroll
         for (int j = 0; j < N; ++j) winner[j] = NONE;
-        // From the last tap to the first, whose word counts.
+        // From the last tap to the first, so that the first of equal maxima wins.
 #pragma unroll
         for (u32 r = side; r-- > 0;) {
             u32 h = inside(top, r, w.in_height);
@@ -101,7 +101,7 @@ DEVICE void winners_of(const T *x, const T *y, u8 *winners, const Window &w, con
     }
 }
 
-// The first of each window's greatest values, as the number of its tap; of a window with a NaN, none.
+// The tap number, row by row, of each window's first maximum; NONE for a window with a NaN.
 KERNEL(256, max_pool_winners)(const T *x, const T *y, u8 *winners, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH != 0) {
         winners_of<1, 0>(x, y, winners, window, packs, width);
@@ -116,7 +116,7 @@ template <int N>
 DEVICE void max_backward(const u8 *winners, const T *dy, T *dx, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
     if (spot.row >= w.in_height) return;
-    // The windows that this pixel is in, in the order of their outputs.
+    // The windows that contain this pixel, in the order of their outputs.
     u32 bottom = spot.row + w.padding, right = spot.column + w.padding;
     u32 p_first = bottom < w.side ? 0 : (bottom - w.side) / w.stride + 1;
     u32 q_first = right < w.side ? 0 : (right - w.side) / w.stride + 1;
@@ -140,7 +140,7 @@ DEVICE void max_backward(const u8 *winners, const T *dy, T *dx, const Window &w,
     }
 }
 
-// Each dy goes to its window's winner: gathered by the pixels, a thread a pack, so that nothing is added twice.
+// Each dy goes to its window's winner. Pixels gather, one thread per pack, so that no atomic additions are needed.
 KERNEL(256, max_pool_backward)(const u8 *winners, const T *dy, T *dx, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH == 0) {
         max_backward<WIDTH>(winners, dy, dx, window, packs, width);
@@ -149,8 +149,8 @@ KERNEL(256, max_pool_backward)(const u8 *winners, const T *dy, T *dx, Window win
     }
 }
 
-// Windows of 3 x 3, 2 apart, with padding 1: the pixels of block (i, j) of 2 x 2 are only in windows (i, j) to (i +
-// 1, j + 1), which its thread reads once. Row c of the block is row c + 1 - 2 a of window i + a, columns likewise.
+// Windows of 3 x 3, stride 2, padding 1: the pixels of 2 x 2 block (i, j) are only in windows (i, j) to (i + 1, j + 1),
+// which its thread reads once. Row c of the block is row c + 1 - 2 a of window i + a; columns likewise.
 template <int N>
 DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Window &w, const Divisor &packs, const Divisor &width) {
     Spot<N> spot(packs, width);
@@ -163,7 +163,7 @@ DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Win
         Pack<T, N> gradient[4];
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
-            // What is beyond the last window is read from the last one, and not used.
+            // Beyond the last window, read the last one, without using it.
             u64 at = first + (u64)((i / 2 && below ? w.out_width : 0) + (i % 2 && beside ? 1 : 0)) * w.channels;
             winner[i] = *reinterpret_cast<const Pack<u8, N> *>(winners + at);
             gradient[i] = load_pack<N>(dy + at);
@@ -198,7 +198,7 @@ DEVICE void max_backward_halved(const u8 *winners, const T *dy, T *dx, const Win
     }
 }
 
-// The same for the windows of a ResNet; a thread a pack of 2 x 2 pixels.
+// `max_pool_backward` for the windows of a ResNet; one thread per pack of 2 x 2 pixels.
 KERNEL(256, max_pool_backward_halved)(const u8 *winners, const T *dy, T *dx, Window window, Divisor packs, Divisor width) {
     if (window.channels % WIDTH == 0) {
         max_backward_halved<WIDTH>(winners, dy, dx, window, packs, width);
@@ -207,19 +207,19 @@ KERNEL(256, max_pool_backward_halved)(const u8 *winners, const T *dy, T *dx, Win
     }
 }
 
-// Windows of 2 x 2 of (batch, height, width, channels) averaged to (batch, out_height, out_width, channels).
-// `zeros` says whether what is beyond the image counts, `add` whether a gradient is added.
+// Average pooling by 2 x 2 windows from (batch, height, width, channels) to (batch, out_height, out_width, channels).
+// `zeros` says whether pixels outside the image count (as zeros), `add` whether a gradient is added.
 struct AvgPool {
     u32 batch, height, width, channels, out_height, out_width, stride, zeros, add;
 };
 
-// Two rows or columns with their weights; the same twice, once without weight, where there is one alone.
+// Two rows or columns with their weights. If there is only one, it is in both places, with weight 0 in the second.
 struct Weighed {
     u32 at[2];
     float weight[2];
 };
 
-// What each row or column of a window weighs, of an image that has `size`.
+// The weight of each row or column of a window, in an image that has `size`.
 DEVICE float share(const AvgPool &g, u32 window, u32 size) { return g.zeros || window * g.stride + 1 < size ? 0.5f : 1.0f; }
 
 DEVICE Weighed in_window(const AvgPool &g, u32 window, u32 size) {
@@ -234,7 +234,7 @@ DEVICE Weighed windows_of(const AvgPool &g, u32 at, u32 size) {
     return Weighed{{first, last}, {share(g, first, size), last > first ? share(g, last, size) : 0.0f}};
 }
 
-// The weighed sum of four pixels of an image of rows of `width`.
+// The weighted sum of four pixels of an image with rows of `width` pixels.
 template <int N> DEVICE void weigh(float (&sum)[N], const T *from, u32 width, u32 channels, const Weighed &rows, const Weighed &columns) {
     float value[4][N];
 #pragma unroll
@@ -259,7 +259,7 @@ template <int N> DEVICE void window_means(const T *x, T *y, const AvgPool &g, co
     }
 }
 
-// A thread a pack of the output.
+// One thread per pack of the output.
 KERNEL(256, avg_pool_forward)(const T *x, T *y, AvgPool pool, Divisor packs, Divisor width) {
     if (pool.channels % WIDTH == 0) {
         window_means<WIDTH>(x, y, pool, packs, width);
@@ -287,7 +287,7 @@ template <int N> DEVICE void window_shares(const T *dy, T *dx, const AvgPool &g,
     }
 }
 
-// Each pixel gathers from the windows that it is in; a thread a pack of the input.
+// Each pixel gathers from the windows that contain it; one thread per pack of the input.
 KERNEL(256, avg_pool_backward)(const T *dy, T *dx, AvgPool pool, Divisor packs, Divisor width) {
     if (pool.channels % WIDTH == 0) {
         window_shares<WIDTH>(dy, dx, pool, packs, width);
@@ -296,7 +296,7 @@ KERNEL(256, avg_pool_backward)(const T *dy, T *dx, AvgPool pool, Divisor packs, 
     }
 }
 
-// Values that a thread has on their way at once.
+// Packs that a thread has in flight at a time.
 constexpr u32 AHEAD = 8;
 
 template <int N> DEVICE void avg_forward(const T *x, float *y, u32 batch, u32 pixels, u32 channels, const Divisor &packs) {
@@ -325,7 +325,8 @@ template <int N> DEVICE void avg_forward(const T *x, float *y, u32 batch, u32 pi
     store(y + (u64)image * channels + channel, sum);
 }
 
-// (batch, pixels, channels) to (batch, channels) in f32; a thread a pack of channels, of which an image has `packs`.
+// (batch, pixels, channels) to (batch, channels) in f32; one thread per pack of channels. `packs` divides by the number
+// of packs of a pixel.
 KERNEL(256, global_avg_pool_forward)(const T *x, float *y, u32 batch, u32 pixels, u32 channels, Divisor packs) {
     if (channels % WIDTH == 0) {
         avg_forward<WIDTH>(x, y, batch, pixels, channels, packs);

@@ -1,4 +1,4 @@
-// The last stage of sums, and what is known of a step by its sums.
+// The last stage of sums, and the verdict on a step that follows from its sums.
 
 // `out[i]` = the sum over pieces of `partials[piece][i]`.
 KERNEL(1024, sum_pieces)(const double *partials, u32 pieces, u32 width, double *out) {
@@ -29,10 +29,10 @@ KERNEL(1024, sum_values)(const float *values, u32 count, double factor, double *
     if (threadIdx.x == 0) *out = sum * factor;
 }
 
-// The places of a verdict, as in `simclr_kernels::verdict`.
+// The indices of a verdict's values, as in `simclr_kernels::verdict`.
 enum { LOSS, ACCURACY, ENTROPY, NORM, SOUND, STEPS, LOSS_SUM, ACCURACY_SUM, TAKEN, SKIPPED };
 
-// `simclr_kernels::verdict::judge`. Without a scale of the gradients, `scale` and `unscale` are null.
+// `simclr_kernels::verdict::judge`. Without loss scaling, `scale` and `unscale` are null.
 KERNEL(32, judge)
 (const double *sums, const double *squares, double views, const float *scale, const float *unscale, double *verdict) {
     if (threadIdx.x != 0) return;
@@ -43,7 +43,7 @@ KERNEL(32, judge)
     verdict[LOSS] = loss;
     verdict[ACCURACY] = accuracy;
     verdict[ENTROPY] = sums[2] / views;
-    // The difference of an infinity or a NaN with itself is a NaN.
+    // x - x is NaN for infinities and NaN.
     bool finite_loss = loss - loss == 0.0, finite_norm = norm - norm == 0.0;
     if (finite_loss && !finite_norm && scale && *scale > 1.0f) {
         verdict[SKIPPED] += 1.0;
@@ -60,8 +60,8 @@ KERNEL(32, judge)
     verdict[ACCURACY_SUM] += accuracy;
 }
 
-// Dynamic loss scaling: the scale halves where a step was not finite, down to 1, and doubles after `interval` sound
-// ones, up to 2^24. `since` is the steps since it changed.
+// Dynamic loss scaling: the scale halves after a non-finite step, down to 1, and doubles after `interval` sound steps,
+// up to 2^24. `since` counts the steps since it changed.
 KERNEL(32, update_loss_scale)(const double *finite, float *scale, float *unscale, float *since, u32 interval) {
     if (threadIdx.x != 0) return;
     float factor = *scale, steps = *since + 1.0f;

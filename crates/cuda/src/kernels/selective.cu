@@ -1,9 +1,9 @@
-// Selective kernels: images (batch, pixels, 2 channels) hold two streams of channels, one behind the other in each
+// Selective kernels: images (batch, pixels, 2 channels) hold two streams of channels, one after the other in each
 // pixel.
 
-// The first pixel and the first channel of a thread, of every image that its block has: it goes over the pixels
-// `slices` apart. Threads beside each other have packs of N channels beside each other, and `packs` divides by
-// their number in one stream.
+// The first pixel and the first channel of a thread, in every image of its block: it goes over the pixels with a stride
+// of `slices`. Adjacent threads have adjacent packs of N channels; `packs` divides by the number of packs in one
+// stream.
 template <int N> struct Share {
     u32 slice, channel;
     DEVICE Share(const Divisor &packs) {
@@ -46,7 +46,7 @@ template <int N> DEVICE void sum_streams(const T *x, float *partials, u32 batch,
     }
 }
 
-// Of each slice of each image, the sums of both streams: (batch, slices, channels).
+// The sums of both streams over each slice of each image: (batch, slices, channels).
 KERNEL(256, fuse_sums)(const T *x, float *partials, u32 batch, u32 pixels, u32 channels, u32 slices, Divisor packs) {
     if (channels % WIDTH == 0) {
         sum_streams<WIDTH>(x, partials, batch, pixels, channels, slices, packs);
@@ -55,7 +55,7 @@ KERNEL(256, fuse_sums)(const T *x, float *partials, u32 batch, u32 pixels, u32 c
     }
 }
 
-// The sum of what the slices of an image have, in their order. A thread has a channel of each image that its block has.
+// The sum over the slices of an image, in their order. A thread has a channel of each image of its block.
 DEVICE float slice_sum(const float *partials, u32 image, u32 channel, u32 channels, u32 slices) {
     const float *from = partials + (u64)image * slices * channels + channel;
     float sum = 0.0f;
@@ -126,7 +126,7 @@ DEVICE void mix(const T *x, const float *logits, T *y, u32 batch, u32 pixels, u3
     }
 }
 
-// The streams' sum, weighed by the softmax of the logits (batch, 2 channels).
+// The sum of the streams, weighted by the softmax of the logits (batch, 2 channels).
 KERNEL(256, select_forward)(const T *x, const float *logits, T *y, u32 batch, u32 pixels, u32 channels, u32 slices, Divisor packs) {
     if (channels % WIDTH == 0) {
         mix<WIDTH>(x, logits, y, batch, pixels, channels, slices, packs);
@@ -166,7 +166,8 @@ DEVICE void unmix(const T *dy, const float *logits, T *x, float *partials, u32 b
     }
 }
 
-// The streams become their gradients; of each slice of each image, the sums of their difference times dy.
+// Replaces the streams by their gradients; `partials` gets, for each slice of each image, the sums of (first - second)
+// dy.
 KERNEL(256, select_backward)
 (const T *dy, const float *logits, T *x, float *partials, u32 batch, u32 pixels, u32 channels, u32 slices, Divisor packs) {
     if (channels % WIDTH == 0) {

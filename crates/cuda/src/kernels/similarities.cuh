@@ -1,18 +1,18 @@
-// Similarities of views in tiles, on tensor cores: the matrix of all never exists.
+// Similarities of views in tiles, on tensor cores: the matrix of all similarities is never stored.
 //
-// Values are split in two of 16 bits, upper and lower, that together have the digits of an f32, and of the products
-// the three are added up that it can tell. Before, each row is scaled by a power of two, so that its greatest value
-// is far from where 16 bits end on either side; what rounding adds is below 2^-23 of a value or 2^-39 of that
-// greatest one. Tensor cores cut off what they add: only a few terms are left to them, and their sums are added up
-// in f32.
+// Each value is split into two 16-bit halves, upper and lower, which together have the digits of an f32. Of the four
+// products of halves, the three that matter in f32 are added up. Before that, each row is scaled by a power of two so
+// that its greatest value is far from both ends of the range of 16 bits; the rounding error is below 2^-23 of a value
+// or 2^-39 of the greatest one. Tensor cores truncate when they add: they sum only a few terms, and these sums are
+// added up in f32.
 //
-// A block takes 128 anchors, 16 a warp, and one split of the other views; splits are put together in their order by
-// kernels of their own.
+// A block handles 128 anchors, 16 per warp, and one split of the other views; separate kernels combine the splits in
+// order.
 
 constexpr u32 THREADS = 256, ANCHORS = THREADS / WARP * 16;
-// Views of a tile, and the dimensions that are brought to shared memory at once.
+// Views of a tile, and the dimensions that are loaded into shared memory together (a slab).
 constexpr u32 TILE = 64, SLAB = 64;
-// Words of a tile's slab: both halves of each value.
+// Words of a tile's slab: one per value, with both halves.
 constexpr u32 WORDS = TILE * SLAB;
 // Words of 64 rows with 16 values each.
 constexpr u32 STEP = WORDS / 4;
@@ -20,22 +20,22 @@ constexpr u32 STEP = WORDS / 4;
 constexpr u32 PART = 128;
 
 struct Views {
-    // This worker's anchors are views offset to offset + anchors of all.
+    // This worker's anchors are views offset to offset + anchors - 1 of all.
     u32 anchors, views, offset, dim;
     float inverse_temperature;
     DEVICE u32 slabs() const { return (dim + SLAB - 1) / SLAB; }
 };
 
-// Of all views, in whole tiles: their halves along dimensions, the same along views or null, and by what rows must be
-// multiplied. Slabs follow each other tile by tile, each with 4 steps of 16 dimensions (views); there the 64 views
-// (dimensions) have 4 words for each of 4 lanes t: the upper halves of 2 t and 2 t + 1, those of 2 t + 8 and 2 t + 9,
-// and the lower ones. So a lane has what `multiply_add` takes from it side by side.
+// All views, in whole tiles: their halves paired along dimensions, the same paired along views or null, and the factors
+// that undo the scaling of rows. Slabs are stored tile by tile, each as 4 steps of 16 dimensions (views). In a step,
+// each of the 64 views (dimensions) has 4 words for each of 4 lanes t: the upper halves of 2 t and 2 t + 1, those of 2
+// t + 8 and 2 t + 9, and the same of the lower halves. So the words that `multiply_add` takes from a lane are adjacent.
 struct Halves {
     u32 *along, *across;
     float *scales;
 };
 
-// Powers of two: up times the greatest value is from 2^14 to 2^15, and down is the inverse.
+// Powers of two: `up` scales the greatest value to between 2^14 and 2^15, `down` is the inverse.
 struct Scale {
     float up, down;
     DEVICE explicit Scale(float most) {
@@ -48,13 +48,13 @@ struct Scale {
 
 DEVICE Pack<u32, 4> four(const u32 *from) { return *reinterpret_cast<const Pack<u32, 4> *>(from); }
 
-// Two values as pairs of halves.
+// Splits two values into a pair of upper and a pair of lower halves.
 DEVICE void halve(float first, float second, u32 &upper, u32 &lower) {
     upper = narrow_pair<f16>(first, second);
     lower = narrow_pair<f16>(first - widen(f16{(u16)upper}), second - widen(f16{(u16)(upper >> 16)}));
 }
 
-// 16 x 16 values of rows in halves, and 16 x 8 of columns, as `multiply_add` takes them.
+// The halves of a 16 x 16 left operand and of a 16 x 8 right operand, as `multiply_add` takes them.
 struct Left {
     u32 upper[4], lower[4];
 };
@@ -66,13 +66,13 @@ struct Right {
     }
 };
 
-// c += a b, but for the product of both lower halves.
+// c += a b, without the product of the two lower halves.
 DEVICE void multiply_add(float (&c)[4], const Left &a, const Right &b) {
     multiply_add<f16>(c, a.lower, b.upper);
     multiply_add<f16>(c, a.upper, b.lower);
     multiply_add<f16>(c, a.upper, b.upper);
 }
-// The same with equal bits if rows and columns change places: what s(i,k) has lost by rounding, s(k,i) has lost too.
+// The same, with a result that has equal bits if rows and columns are swapped: s(i,k) and s(k,i) are rounded alike.
 DEVICE void multiply_add_evenly(float (&c)[4], const Left &a, const Right &b) {
     float sum[4] = {}, other[4] = {};
     multiply_add<f16>(sum, a.lower, b.upper);
@@ -84,7 +84,7 @@ DEVICE void multiply_add_evenly(float (&c)[4], const Left &a, const Right &b) {
     for (u32 i = 0; i < 4; ++i) c[i] += sum[i];
 }
 
-// Slabs on their way to shared memory, each while the one before it is at work.
+// Double buffering: each slab is copied to shared memory while the one before it is in use.
 class Slabs {
     u32 *at, turn;
     DEVICE void bring(const u32 *from) {
@@ -101,14 +101,14 @@ class Slabs {
     }
 
   public:
-    // `at` has room for two.
+    // `at` has room for two slabs.
     DEVICE Slabs(u32 *at, const u32 *first) : at(at), turn(0) { bring(first); }
-    // The slab that was asked for before, once it is there. `after` is brought meanwhile; null for none.
+    // Waits for the slab whose copy was started before, and starts that of `after`, unless it is null.
     DEVICE const u32 *next(const u32 *after) {
 #ifndef EMULATED
         asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
-        // Nobody reads the slab before the last any more: who comes here is done with it.
+        // After this, all threads are done with the previous slab, and its place may be overwritten.
         __syncthreads();
         const u32 *now = at + turn * WORDS;
         turn ^= 1;
@@ -117,15 +117,15 @@ class Slabs {
     }
 };
 
-// Where the other view of an anchor's image is, among all views.
+// The index among all views of the other view of an anchor's image.
 DEVICE u32 positive_of(const Views &n, u32 anchor) { return n.offset + (anchor + n.anchors / 2) % n.anchors; }
 
 // A lane's two anchors, g and g + 8 of its warp's 16. With lane = 4 g + t, s[i][j] are the similarities of anchor
 // j / 2 and view 8 i + 2 t + j % 2 of a tile.
 struct Anchors {
-    // Those beyond the end are the last one.
+    // Clamped to the last anchor.
     u32 anchor[2], positive[2], offset;
-    // Whether the warp has any.
+    // Whether the warp has any anchors.
     bool any;
     const u32 *rows[2];
     float scales[2];
@@ -149,9 +149,9 @@ struct Anchors {
 // The view of s[i][j], in the tile that begins at `first`.
 DEVICE u32 view_of(u32 first, u32 i, u32 j) { return first + 8 * i + threadIdx.x % 4 * 2 + j % 2; }
 
-// Which of a tile's similarities are those of an anchor and itself, of a pair, or of no view.
+// Which of a tile's similarities are those of an anchor with itself, of a positive pair, or beyond the last view.
 struct Columns {
-    // Where they are, from a lane's first view on.
+    // Positions relative to the lane's first view.
     u32 own[2], positive[2], end;
     DEVICE Columns(const Anchors &anchors, u32 first, u32 end) : end(end - view_of(first, 0, 0)) {
 #pragma unroll
@@ -161,13 +161,14 @@ struct Columns {
         }
     }
     DEVICE bool are_pair(u32 row, u32 i, u32 j) const { return positive[row] == 8 * i + j; }
-    // The lane's first view may be beyond the end.
+    // Signed, since the lane's first view may be beyond the end.
     DEVICE bool is_negative(u32 row, u32 i, u32 j) const {
         return (int)(8 * i + j) < (int)end && own[row] != 8 * i + j && positive[row] != 8 * i + j;
     }
 };
 
-// s = z_i . z_k / tau for the anchors and the tile's views; `slabs` were asked for its first slab. `after` follows.
+// s = z_i . z_k / tau for the anchors and the tile's views. The copy of the tile's first slab must have been started;
+// that of `after` is started in the end.
 DEVICE void similarities(float (&s)[8][4], Slabs &slabs, const u32 *after, const Anchors &own, const Halves &all, const Views &n, u32 first) {
     const u32 lane = threadIdx.x % WARP, count = n.slabs();
     const u32 *tile = all.along + (u64)(first / TILE) * count * WORDS;
@@ -208,13 +209,13 @@ DEVICE void for_each_tile(u32 *room, const Anchors &own, const Halves &all, cons
     }
 }
 
-// The weights of a tile, w(i,k) z_k = down w' (up_k z_k), as `multiply_add` takes them: w' in halves, four steps of 16
-// views.
+// The weights of a tile as left operands of `multiply_add`: w(i,k) z_k = down w' (up_k z_k), with w' in halves, in four
+// steps of 16 views.
 struct Weights {
     Left steps[4];
     float down[2];
 
-    // Of w(i,k), where those of s are.
+    // From w(i,k), laid out as s is.
     DEVICE Weights(float (&w)[8][4], const float *scales, u32 first) {
         float most[2] = {0.0f, 0.0f};
 #pragma unroll
@@ -230,7 +231,7 @@ struct Weights {
         float up[2];
 #pragma unroll
         for (u32 row = 0; row < 2; ++row) {
-            // Over the lanes of a row.
+            // The maximum over the lanes of a row.
             for (int step = 2; step > 0; step /= 2) {
                 float other = __shfl_xor_sync(ALL_LANES, most[row], step);
                 if (other > most[row]) most[row] = other;
@@ -249,8 +250,8 @@ struct Weights {
     }
 };
 
-// A split's part of the gradient: `partials` (splits, anchors, dim) gets the sum over its views k of w(i,k) z_k,
-// which is `pull(anchor)` for the positive and `push(s(i,k), known(i), known(k))` for the others. Grid: anchors / 128,
+// A split's part of the gradient: `partials` (splits, anchors, dim) gets the sum over its views k of w(i,k) z_k, where
+// w(i,k) is `pull(anchor)` for the positive and `push(s(i,k), known(i), known(k))` for negatives. Grid: anchors / 128,
 // splits, dim / 128. `room` is shared memory for two slabs.
 template <class Known, class Pull, class Push>
 DEVICE void weighted_views(u32 *room, const Halves &all, const Views &n, u32 columns_per_split, float *partials, const Known &known, const Pull &pull,
@@ -278,7 +279,7 @@ DEVICE void weighted_views(u32 *room, const Halves &all, const Views &n, u32 col
         for (u32 i = 0; i < 8; ++i) {
 #pragma unroll
             for (u32 j = 0; j < 2; ++j) {
-                // Nothing depends on what is beyond the end.
+                // Clamped: values beyond the end are not used.
                 const u32 k = view_of(first, i, j);
                 const float theirs = known(k < n.views ? k : n.views - 1);
 #pragma unroll

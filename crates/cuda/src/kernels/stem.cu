@@ -1,8 +1,8 @@
-// Convolutions of few channels as ones of 8 channels or more, for which tensor cores are made: see `ops/stem.rs`.
+// Convolutions of few channels packed into ones of 8 channels or more, which suit tensor cores: see `ops/stem.rs`.
 //
-// Value (a, b, c) of a packed pixel (i, j) is channel c of pixel (stride (i + first) + a, stride (j + first) + b),
-// a and b below the stride, and 0 where that lies beyond the image; behind these stride^2 C values stand zeros up
-// to whole packs. Weights are packed alike, around tap `padding`.
+// Value (a, b, c) of a packed pixel (i, j) is channel c of pixel (stride (i + first) + a, stride (j + first) + b), with
+// a and b below the stride, and 0 if that lies outside the image. These stride^2 C values are followed by zeros up to
+// whole packs. Weights are packed in the same way, with tap `padding` in the place of pixel 0.
 
 // Sizes of a packed convolution. `first` is floor(-padding / stride).
 struct Stem {
@@ -12,8 +12,8 @@ struct Stem {
     Divisor by_packed_width;
 };
 
-// The place of value `value` of a packed pixel: row and column below the stride, and the channel. False for what is
-// no value of x.
+// The place of value `value` of a packed pixel: row and column below the stride, and the channel. `of` returns false
+// for the zeros that follow the values of x.
 struct Place {
     u32 row, column, channel;
     DEVICE bool of(u32 value, const Stem &s) {
@@ -25,15 +25,15 @@ struct Place {
     }
 };
 
-// A thread a pack of WIDTH values, of which a packed pixel has `packs`, of each image that the block has.
+// One thread per pack of WIDTH values, for each image of the block. `packs` divides by the number of packs of a pixel.
 KERNEL(256, stem_pack_images)(const T *x, T *packed, Stem s, Divisor packs) {
     u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= s.packed_height * s.packed_width * packs.value) return;
     u32 pixel = packs.of(index), first = (index - pixel * packs.value) * WIDTH;
     u32 i = s.by_packed_width.of(pixel), j = pixel - i * s.packed_width;
-    // What lies before the image wraps around, beyond its end.
+    // Coordinates before the image wrap around to beyond its end.
     u32 top = s.stride * (u32)((int)i + s.first), left = s.stride * (u32)((int)j + s.first);
-    // As offsets into an image; that of what lies beyond it is not used.
+    // Offsets into an image; those outside are not used.
     u32 offsets[WIDTH];
     bool inside[WIDTH];
 #pragma unroll
@@ -55,7 +55,7 @@ KERNEL(256, stem_pack_images)(const T *x, T *packed, Stem s, Divisor packs) {
     }
 }
 
-// From (K, R, S, C) in f32 to packed weights, rounded; a thread a packed value.
+// Packs weights from (K, R, S, C) in f32, rounded; one thread per packed value.
 KERNEL(256, stem_pack_weights)(const float *w, T *packed, Stem s) {
     u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     u32 taps = s.packed_side_height * s.packed_side_width;
@@ -69,13 +69,13 @@ KERNEL(256, stem_pack_weights)(const float *w, T *packed, Stem s) {
     packed[index] = Narrow<T>::of(inside ? w[((k * s.side_height + r) * s.side_width + c) * s.channels + place.channel] : 0.0f);
 }
 
-// From a gradient to packed weights to that of (K, R, S, C), both in f32; a thread a value.
+// Unpacks the gradient of packed weights to that of (K, R, S, C), both in f32; one thread per unpacked value.
 KERNEL(256, stem_unpack_weights)(const float *packed, float *w, Stem s) {
     u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= s.out_channels * s.side_height * s.side_width * s.channels) return;
     u32 channel = index % s.channels, tap = index / s.channels;
     u32 c = tap % s.side_width, r = tap / s.side_width % s.side_height, k = tap / s.side_width / s.side_height;
-    // From the first packed pixel on: `first` times the stride is at most -padding.
+    // Relative to the first packed tap: `first` times the stride is at most -padding.
     u32 before = s.stride * (u32)-s.first - s.padding;
     u32 row = r + before, column = c + before;
     u32 at = (k * s.packed_side_height + row / s.stride) * s.packed_side_width + column / s.stride;

@@ -1,20 +1,20 @@
-// The pixels that a convolution of single pixels meets with its stride: brought together, and put back.
+// Gathering the pixels that a strided 1 x 1 convolution reads, and scattering them back.
 
-// x is (batch, height, width, channels), what is brought together (batch, rows, columns, channels). An image has
-// `packs` packs a pixel.
+// x is (batch, height, width, channels), the gathered pixels are (batch, rows, columns, channels). `by_packs` divides
+// by the number of packs of a pixel.
 struct Strided {
     u32 batch, height, width, rows, columns, channels, stride;
     Divisor by_packs, by_columns, by_width, by_stride;
 };
 
-// Calls `pass(image, index)` for each image that the block has, `index` being the thread's among `shares`.
+// Calls `pass(image, index)` for each image of the block, where `index` is the thread's number among `shares`.
 template <class Pass> DEVICE void for_images(const Strided &s, u32 shares, Pass pass) {
     u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= shares) return;
     for (u32 image = blockIdx.y; image < s.batch; image += gridDim.y) pass(image, index);
 }
 
-// Where the pixel that lies at `index` among those brought together begins, in an image of x.
+// The first value, in an image of x, of the pack that is number `index` among the gathered ones.
 DEVICE u32 origin(const Strided &s, u32 index, u32 width) {
     u32 pixel = s.by_packs.of(index), row = s.by_columns.of(pixel), column = pixel - row * s.columns;
     u32 pack = index - pixel * s.by_packs.value;
@@ -29,7 +29,7 @@ template <int N> DEVICE void gather(const T *x, T *to, const Strided &s) {
     });
 }
 
-// A thread a pack of what is brought together.
+// One thread per gathered pack.
 KERNEL(256, strided_gather)(const T *x, T *to, Strided s) {
     if (s.channels % WIDTH == 0) gather<WIDTH>(x, to, s);
     else gather<1>(x, to, s);
@@ -48,7 +48,7 @@ template <int N> DEVICE void add(const T *values, T *x, const Strided &s) {
     });
 }
 
-// Adds to the pixels of x; a thread a pack of what is added.
+// Adds values to the pixels of x; one thread per pack of values.
 KERNEL(256, strided_add)(const T *values, T *x, Strided s) {
     if (s.channels % WIDTH == 0) add<WIDTH>(values, x, s);
     else add<1>(values, x, s);
@@ -71,7 +71,7 @@ template <int N> DEVICE void spread(const T *values, T *x, const Strided &s) {
     });
 }
 
-// x where it is met, and zeros elsewhere; a thread a pack of x.
+// Writes values to the pixels of x that the convolution reads, and zeros to the others; one thread per pack of x.
 KERNEL(256, strided_spread)(const T *values, T *x, Strided s) {
     if (s.channels % WIDTH == 0) spread<WIDTH>(values, x, s);
     else spread<1>(values, x, s);

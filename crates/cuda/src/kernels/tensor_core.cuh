@@ -1,11 +1,11 @@
-// Products on tensor cores.
+// Matrix products on tensor cores.
 
 template <class A, class B> constexpr bool SAME = false;
 template <class A> constexpr bool SAME<A, A> = true;
 
-// c += a b on tensor cores: a is 16 x 16, b 16 x 8, c 16 x 8 in f32. With lane = 4 g + t, a lane has of a, in
-// pairs, rows g, g + 8, g, g + 8 at columns 2 t (+ 8 in the second two), of b column g at rows 2 t (+ 8), and of c
-// rows g and g + 8 at columns 2 t and 2 t + 1.
+// c += a b on tensor cores: a is 16 x 16, b is 16 x 8, c is 16 x 8 in f32. With lane = 4 g + t, a lane holds, as pairs
+// of values: of a, rows g, g + 8, g, g + 8 at columns 2 t (+ 8 for the last two); of b, column g at rows 2 t (+ 8). Of
+// c it holds rows g and g + 8 at columns 2 t and 2 t + 1.
 template <class E> DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #ifdef EMULATED
     emulated::multiply_add(c, a, b, [](u16 bits) { return widen(E{bits}); });
@@ -22,7 +22,7 @@ template <class E> DEVICE void multiply_add(float (&c)[4], const u32 (&a)[4], co
 #endif
 }
 
-// Two values rounded, the first in the lower half.
+// Two values rounded and packed, the first in the lower half.
 template <class E> DEVICE u32 narrow_pair(float first, float second) {
 #ifdef EMULATED
     return Narrow<E>::of(first).bits | (u32)Narrow<E>::of(second).bits << 16;

@@ -1,23 +1,23 @@
-// Views of images: crop, bicubic resize and flip, then operators that look at one pixel at a time, and a blur.
+// Views of images: crop, bicubic resize and flip, then operators on single pixels, and a blur.
 //
-// The arithmetic is that of simclr-augment, in its order and without contraction (compiled with --fmad=false), but
-// for the mean of grey and the exponentials of the blur.
+// The arithmetic is that of simclr-augment, in the same order and without contraction (compiled with --fmad=false),
+// except for the mean of grey and the exponentials of the blur.
 
 constexpr u32 MOST_STEPS = 16;
-// Half of the widest blur of a view of 16,384 pixels, and the centre.
+// The weights of the widest blur, for a view of 16,384 pixels: one half, and the centre.
 constexpr u32 MOST_WEIGHTS = 820;
 
 enum Kind : u32 { BRIGHTNESS, BRIGHTNESS_SHIFT, CONTRAST, SATURATION, HUE, GRAY, SOLARIZE };
 enum Blur : u32 { NONE, ZERO, REFLECT };
 
 struct View {
-    // Where the image begins, in bytes.
+    // The byte at which the image begins.
     u64 image;
     u32 width, height;
     // The crop, within the image.
     u32 left, top, crop_width, crop_height;
     u32 flip;
-    // Operators in all, and those before the blur.
+    // The number of operators, and of those before the blur.
     u32 steps, before_blur;
     u32 blur;
     float sigma;
@@ -44,7 +44,7 @@ DEVICE Pixel scaled(Pixel p, float factor, float shift) {
     return clip({factor * p.red + shift, factor * p.green + shift, factor * p.blue + shift});
 }
 
-// A turn of the hue by `sixths` of a circle, in [0, 6): see simclr-augment.
+// Rotates the hue by `sixths` of a circle, in [0, 6): see simclr-augment.
 DEVICE Pixel turned(Pixel p, float sixths) {
     float value = larger(larger(p.red, p.green), p.blue);
     float chroma = value - smaller(smaller(p.red, p.green), p.blue);
@@ -82,7 +82,7 @@ DEVICE Pixel applied(Pixel p, u32 kind, float value, float mean) {
     }
 }
 
-// A value in [0, 1] as one of 256 levels, half to even: 2^23 leaves no bits for a fraction.
+// Rounds a value in [0, 1] to one of 256 levels, half to even: adding 2^23 leaves no bits for a fraction.
 DEVICE u8 level(float v) { return (u8)(__float_as_uint(v * 255.0f + 8388608.0f) & 0xff); }
 
 // Three planes of side x side values.
@@ -107,13 +107,13 @@ DEVICE float cubic(float x) {
     return x < 1.0f ? near : x < 2.0f ? far : 0.0f;
 }
 
-// The source pixels of an output along one axis, and where its weights begin.
+// The source pixels of an output pixel along one axis, and the index of their first weight.
 struct Span {
     u32 first, begin, count;
 };
 
-// The taps of output `out` of `side` from `length` pixels; the weights, which sum to `gain`, are written from
-// `weights` on.
+// The taps of output pixel `out` of `side`, from `length` source pixels. Their weights, which sum to `gain`, are
+// written from `weights` on.
 DEVICE Span taps_of(u32 out, u32 side, u32 length, float gain, float *weights) {
     double scale = (double)length / (double)side;
     double stretch = scale > 1.0 ? scale : 1.0, inverse = 1.0 / stretch, radius = 2.0 * stretch;
@@ -123,7 +123,7 @@ DEVICE Span taps_of(u32 out, u32 side, u32 length, float gain, float *weights) {
     u32 high = (u32)end + (end - (double)(u32)end > 0.0 ? 1 : 0);
     high = high < length ? high : length;
     float nearest = (float)(((double)low + 0.5 - center) * inverse), step = (float)inverse;
-    // Zeros at either end would only be multiplied.
+    // Skip zeros at either end.
     u32 count = high - low, begin = count, stop = 0;
     float sum = 0.0f;
     for (u32 t = 0; t < count; ++t) {
@@ -140,7 +140,7 @@ DEVICE Span taps_of(u32 out, u32 side, u32 length, float gain, float *weights) {
     return {low + begin, begin, stop - begin};
 }
 
-// The pixel (y, x) of a view, resized: columns of the source first, then along the row.
+// A pixel of the resized view: sums along columns of the source first, then along the row.
 DEVICE Pixel resized(const u8 *image, const View &view, Span rows, const float *row_weights, Span columns, const float *column_weights) {
     Pixel sum = {0.0f, 0.0f, 0.0f};
     i64 pitch = 3 * (i64)view.width;
@@ -162,9 +162,9 @@ DEVICE Pixel resized(const u8 *image, const View &view, Span rows, const float *
     return clip(sum);
 }
 
-// One block a view: everything up to the blur. `spans` is (views, 2, side), `weights` (views, 2, side, most), rows
-// before columns; `planes` (views, 3, side, side) holds the view where an operator needs its mean, or a blur
-// follows; `out` (views, side, side, 3).
+// Everything up to the blur, one block per view. `spans` is (views, 2, side) and `weights` (views, 2, side, most), rows
+// before columns. `planes` (views, 3, side, side) holds the view if an operator needs its mean or a blur follows; `out`
+// is (views, side, side, 3).
 KERNEL(1024, views_resize)
 (const u8 *images, const View *views, u32 side, Span *spans, float *weights, u32 most, float *planes, u8 *out) {
     SHARED double places[32];
@@ -184,7 +184,7 @@ KERNEL(1024, views_resize)
     float mean = 0.0f;
     u32 begin = 0;
     for (bool resize = true;; resize = false) {
-        // Up to a contrast, which needs the mean grey value of what it is applied to; it is the first of the next pass.
+        // Up to the next contrast, which needs the mean grey value of its input and so begins the next pass.
         u32 end = resize ? begin : begin + 1;
         while (end < view.before_blur && view.kinds[end] != CONTRAST) ++end;
         bool last = end >= view.before_blur;
@@ -211,8 +211,8 @@ KERNEL(1024, views_resize)
     }
 }
 
-// Weights from the centre outwards of a Gaussian, sampled up to a tenth of the view's side; returns how many there
-// are. Those below 2e-4 of the centre's are left out.
+// The weights of a Gaussian from the centre outwards, whose whole kernel spans a tenth of the view's side; returns
+// their number. Weights of at most 2e-4 of the centre's are left out.
 DEVICE u32 gaussian(float *kernel, u32 *count, float sigma, u32 side) {
     float scale = -0.5f / (sigma * sigma);
     u32 radius = side / 20;
@@ -221,7 +221,7 @@ DEVICE u32 gaussian(float *kernel, u32 *count, float sigma, u32 side) {
     if (threadIdx.x == 0) {
         u32 kept = 0;
         while (kept <= radius && kernel[kept] > 2e-4f) ++kept;
-        // A sigma so small that its square underflows leaves NaN at the centre.
+        // If sigma is so small that its square underflows, the centre is NaN.
         if (kept == 0) {
             kernel[0] = 1.0f;
             kept = 1;
@@ -236,7 +236,7 @@ DEVICE u32 gaussian(float *kernel, u32 *count, float sigma, u32 side) {
     return *count;
 }
 
-// What the blur sees at place v of a line of `side` values, `stride` apart.
+// The value that the blur reads at place v of a line of `side` values, `stride` apart: padded where v is outside.
 DEVICE float seen(const float *line, int v, int side, u32 stride, u32 blur) {
     if (v >= 0 && v < side) return line[(u32)v * stride];
     if (blur == ZERO) return 0.0f;
@@ -254,7 +254,7 @@ DEVICE float blurred(const float *line, u32 at, u32 side, u32 stride, const floa
     return sum;
 }
 
-// Grid: side^2 / 256, views. The blur along rows, from `planes` to `rows`, of the views that have one.
+// The blur along rows, from `planes` to `rows`, of the views that have one. Grid: side^2 / 256, views.
 KERNEL(256, views_blur_rows)(const View *views, u32 side, const float *planes, float *rows) {
     SHARED float kernel[MOST_WEIGHTS];
     SHARED u32 kept;
@@ -271,7 +271,7 @@ KERNEL(256, views_blur_rows)(const View *views, u32 side, const float *planes, f
     }
 }
 
-// The blur along columns, and the operators after it.
+// The blur along columns, and the operators after it. Grid: side^2 / 256, views.
 KERNEL(256, views_blur_columns)(const View *views, u32 side, const float *rows, u8 *out) {
     SHARED float kernel[MOST_WEIGHTS];
     SHARED u32 kept;

@@ -109,8 +109,8 @@ impl Descriptor {
     /// Reads up to `values.len()` values of an attribute; returns how many there are, which may be more.
     ///
     /// # Safety
-    /// `T` must be the type that `of` stands for, any bits that cuDNN writes must be a valid `T`, and handles in `values`
-    /// must be alive.
+    /// `T` must be the type that `of` stands for, any bits that cuDNN writes must be a valid `T`, and handles in
+    /// `values` must be alive.
     unsafe fn get<T>(&self, name: Name, of: Type, values: &mut [T]) -> Result<usize> {
         let (most, mut count) = (values.len() as i64, 0);
         let to = if values.is_empty() { std::ptr::null_mut() } else { values.as_mut_ptr().cast() };
@@ -166,8 +166,8 @@ impl Descriptor {
     /// Starts an execution plan, which this descriptor must be, on the operands of a variant pack.
     ///
     /// # Safety
-    /// The handle must be alive, and the addresses in the pack must be of memory that has the sizes of the plan's tensors
-    /// and is borrowed as the plan uses it.
+    /// The handle must be alive, and the addresses in the pack must be of memory that has the sizes of the plan's
+    /// tensors and is borrowed as the plan uses it.
     pub unsafe fn execute(&self, handle: sys::cudnnHandle_t, pack: &Descriptor) -> Result<()> {
         // SAFETY: the caller's promise.
         let status = unsafe { sys::cudnnBackendExecute(handle, self.0, pack.0) };

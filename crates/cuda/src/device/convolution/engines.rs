@@ -72,8 +72,8 @@ pub(super) fn serving(config: &Descriptor, key: &Key) -> Result<Option<Recipe>> 
     }))
 }
 
-/// Whether an engine with these numerical notes meets a key's requirements: sums in f32, no input rounded below its type
-/// (except f32 to tf32 where that is allowed), and the same bits every time if the mode is deterministic.
+/// Whether an engine with these numerical notes meets a key's requirements: sums in f32, no input rounded below its
+/// type (except f32 to tf32 where that is allowed), and the same bits every time if the mode is deterministic.
 fn may_serve(notes: &[u32], key: &Key) -> bool {
     let has = |note: Note| notes.contains(&(note as u32));
     let exact = key.element == ElementType::F32 && !key.mode.tf32;
@@ -134,8 +134,8 @@ impl Plan {
     /// Starts the engine.
     ///
     /// # Safety
-    /// The handle must be alive. Each operand must be memory of the size that the key's geometry and types give, borrowed
-    /// as the pass uses it, and `room` must be memory of [`Plan::workspace`] bytes.
+    /// The handle must be alive. Each operand must be memory of the size that the key's geometry and types give,
+    /// borrowed as the pass uses it, and `room` must be memory of [`Plan::workspace`] bytes.
     pub unsafe fn run(&self, handle: cudnnHandle_t, key: &Key, operands: Operands, room: u64) -> Result<()> {
         let pack = operation::pack(key, operands, room)?;
         // SAFETY: the caller's promise.

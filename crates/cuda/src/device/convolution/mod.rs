@@ -267,8 +267,8 @@ impl Device {
         self.convolve(&key, [lent_mut(dx), lent(w), lent(dy)], [0; 2])
     }
 
-    /// dw of a convolution, in f32 whatever the type of the activations. The f32 sums are kept if that is hardly slower,
-    /// else they are rounded to the activations' type.
+    /// dw of a convolution, in f32 whatever the type of the activations. The f32 sums are kept if that is hardly
+    /// slower, else they are rounded to the activations' type.
     ///
     /// # Errors
     /// As [`Device::conv2d_forward`].

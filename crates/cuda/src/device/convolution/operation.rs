@@ -22,8 +22,8 @@ pub(super) const NORM: [i64; 2] = [6, 7];
 /// The alignment of addresses in bytes, which `Slice` guarantees.
 const ALIGNMENT: i64 = 16;
 
-/// A finalised graph of one convolution, with scale, shift and ReLU before it and sums after it if the key has them, and
-/// the descriptors that it refers to.
+/// A finalised graph of one convolution, with scale, shift and ReLU before it and sums after it if the key has them,
+/// and the descriptors that it refers to.
 pub(super) struct Operation {
     // Fields are dropped in this order: descriptors go before those that they refer to.
     pub graph: Descriptor,

@@ -40,8 +40,8 @@ const UNROUNDED: f64 = 0.95;
 pub(super) type Timed = Vec<(f64, Route)>;
 
 impl Convolutions {
-    /// The route for a key: remembered, or found by timing several on the operands. Timing overwrites the result, unless
-    /// it is to be added.
+    /// The route for a key: remembered, or found by timing several on the operands. Timing overwrites the result,
+    /// unless it is to be added.
     pub(super) fn route(&mut self, device: &Device, key: &Key, operands: Operands) -> Result<Rc<Route>> {
         if let Some(route) = self.routes.get(key) {
             return Ok(route.clone());
@@ -237,7 +237,8 @@ impl Convolutions {
         }
     }
 
-    /// Times engines for a key, fastest first. At least one is returned. Another route is known to take `other` seconds.
+    /// Times engines for a key, fastest first. At least one is returned. Another route is known to take `other`
+    /// seconds.
     fn engines(&mut self, device: &Device, key: &Key, operands: Operands, other: f64) -> Result<Timed> {
         let start = Instant::now();
         let operation = Rc::new(Operation::new(self.handle, key)?);

@@ -11,8 +11,8 @@ use crate::ops::strided;
 use crate::{CudaError, Element, Result, Slice, SliceMut};
 
 impl Key {
-    /// The key of the convolution that [`super::route::Route::Strided`] computes on the gathered pixels. None unless the
-    /// convolution is 1 x 1 and strided, and nothing but a matrix product.
+    /// The key of the convolution that [`super::route::Route::Strided`] computes on the gathered pixels. None unless
+    /// the convolution is 1 x 1 and strided, and nothing but a matrix product.
     pub(super) fn together(&self) -> Option<Key> {
         let plain = self.pass != ConvolutionPass::ForwardWithSums && !self.normalised;
         (plain && strided::serves(&self.geometry)).then(|| Key {
