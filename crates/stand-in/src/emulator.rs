@@ -13,37 +13,37 @@ use crate::values::Guarded;
 
 type Entry = unsafe extern "C" fn(*const *const c_void, u32, *const u32, u32, i32) -> *const c_char;
 
-/// The libraries that were translated, each once. A library has one set of threads: it runs one kernel at a time.
+/// The translated libraries, each translated once. A library has one set of threads: it runs one kernel at a time.
 static LIBRARIES: Mutex<BTreeMap<Program, Arc<Mutex<Library>>>> = Mutex::new(BTreeMap::new());
 
-/// In which order threads and blocks run.
+/// The order in which threads and blocks run.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// As they are numbered.
+    /// In the order of their numbers.
     Forwards,
-    /// The last first.
+    /// In reverse order.
     Backwards,
-    /// Neither.
+    /// In a scrambled order.
     Mixed,
-    /// As they are numbered, but of a grid of more than 1000 blocks only those at its corners.
+    /// In the order of their numbers, but in a grid of more than 1000 blocks only those at its corners.
     Corners,
 }
 
-/// Runs kernels on the CPU, each to its end before the next.
+/// Runs kernels on the CPU, one after another.
 #[derive(Debug)]
 pub struct Emulator {
     order: Order,
 }
 
 impl Emulator {
-    /// One that runs the blocks at the corners of large grids alone: for sizes of which more would take too long.
-    /// Its scratch memory is [`Sparse`], and 0 where no block wrote it.
+    /// An emulator that runs only the blocks at the corners of large grids, for sizes where more would take too long.
+    /// Its scratch memory is [`Sparse`]: 0 where no block wrote it.
     pub fn of_corners() -> Emulator {
         Emulator { order: Order::Corners }
     }
 }
 
-/// Runs `test` with threads and blocks in every order: all must give the same bits.
+/// Runs `test` with threads and blocks in several orders, and checks that all give the same bits.
 pub fn in_every_order<R: PartialEq>(test: impl Fn(&Emulator) -> R) -> R {
     let first = test(&Emulator { order: Order::Forwards });
     for order in [Order::Backwards, Order::Mixed] {
@@ -52,15 +52,15 @@ pub fn in_every_order<R: PartialEq>(test: impl Fn(&Emulator) -> R) -> R {
     first
 }
 
-// SAFETY: a kernel is translated from the source that a GPU's compiler would get, and run to its end at once, or
-// parts of it are; memory is allocated as long and aligned as was asked for.
+// SAFETY: a kernel is translated from the source that a GPU's compiler would get, and run (or parts of its grid are)
+// before `launch` returns; memory has the requested length and alignment.
 unsafe impl Launcher for Emulator {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         let library = library(launch.program);
         let library = library.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("emulated_{}", launch.kernel);
-        // SAFETY: the name is that of an exported function of this signature, which the header defines; the
-        // arguments are the caller's promise.
+        // SAFETY: the name is that of an exported function of this signature, which `emulate.h` defines; the arguments
+        // are the caller's promise.
         let problem = unsafe {
             let entry = library.get::<Entry>(name.as_str()).unwrap_or_else(|e| panic!("{name}: {e}"));
             let arguments: Vec<*const c_void> =
@@ -95,15 +95,15 @@ unsafe impl Launcher for Emulator {
     }
 }
 
-/// The library of a program, for one kernel at a time.
+/// The library of a program; its lock is held while a kernel runs.
 fn library(program: Program) -> Arc<Mutex<Library>> {
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
     libraries.entry(program).or_insert_with(|| Arc::new(Mutex::new(translated(program)))).clone()
 }
 
-/// The library of a program, loaded.
+/// Loads the library of a program.
 fn translated(program: Program) -> Library {
     let library = library_of(program, compiler().expect("a compiler is asked for before any test"));
-    // SAFETY: the library was translated from the sources at hand and runs nothing as it is loaded.
+    // SAFETY: the library was translated from our own sources and runs no code when it is loaded.
     unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_LOCAL) }.unwrap_or_else(|e| panic!("{e}"))
 }

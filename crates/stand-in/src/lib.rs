@@ -1,12 +1,12 @@
 //! A stand-in for an NVIDIA GPU, for tests: CUDA kernels and NVIDIA's libraries on the CPU.
 //!
-//! The kernels' sources are translated by the system's C++ compiler, and each thread of a block runs as a fiber
-//! (`cpp/emulate.h`). [`Emulator`] launches them directly. [`libraries`] gives libraries that behave as the driver
-//! (of two GPUs), NVRTC, cuDNN, cuBLASLt and NCCL do, as far as this program uses them, so that a whole device can
-//! be opened and used. They are as unkind as they may be: work is done as late as possible, memory begins as NaN,
-//! and nothing may be allocated or waited for while a step is captured.
+//! The kernels' sources are compiled by the system's C++ compiler, and each thread of a block runs as a fiber
+//! (`cpp/emulate.h`). [`Emulator`] launches them directly. [`libraries`] returns libraries that behave like the driver
+//! (of two GPUs), NVRTC, cuDNN, cuBLASLt and NCCL, as far as this program uses them, so that a whole device can be
+//! opened and used. They are as adverse as the interfaces allow: work is done as late as possible, memory begins as
+//! NaN, and allocations and waits fail while a step is captured.
 //!
-//! What it cannot show: speed, and whether NVIDIA's libraries agree with what is believed of them here.
+//! Tests on it show neither speed nor whether NVIDIA's libraries behave as is assumed here.
 
 mod emulator;
 mod libraries;

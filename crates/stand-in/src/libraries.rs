@@ -1,4 +1,4 @@
-//! NVIDIA's libraries, as far as this program uses them, on the CPU.
+//! NVIDIA's libraries on the CPU, as far as this program uses them.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +10,7 @@ use simclr_cuda::{Gpus, Libraries, Library, NCCL_SETTINGS, Program, SearchPath};
 
 use crate::translate::{compiler, folder, library_of, plain, preamble};
 
-/// Name, the file's name (which is the name that it is loaded by), and the source.
+/// Each library's name, its file name (also its soname), and its source.
 const SOURCES: [(&str, &str, &str); 5] = [
     ("driver", "libcuda.so.1", include_str!("cpp/driver.cpp")),
     ("nvrtc", "libnvrtc.so.12", include_str!("cpp/nvrtc.cpp")),
@@ -23,10 +23,10 @@ const SOURCES: [(&str, &str, &str); 5] = [
     ("nccl", "libnccl.so.2", include_str!("cpp/nccl.cpp")),
 ];
 
-/// The libraries, or none where there is no C++ compiler, or where the machine has a driver of its own, which would
-/// be loaded in place of the stand-in's.
+/// The libraries. None where there is no C++ compiler, or where the machine has a driver of its own, which would be
+/// loaded in place of the stand-in's.
 pub fn libraries() -> Option<Libraries> {
-    // Tests of one process would write the same files at once.
+    // Concurrent tests of one process would write the same files.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let compiler = compiler()?;
@@ -37,7 +37,7 @@ pub fn libraries() -> Option<Libraries> {
     let of_source = |(name, file, source): (&str, &'static str, &str)| {
         (plain(name, &format!("{preamble}\n{source}"), compiler, file), file.to_owned())
     };
-    // NVRTC's stand-in compiles a program to the name of its library, beside itself.
+    // The stand-in for NVRTC "compiles" a program to the path of its library, which must be in the same folder.
     let of_program = |program: Program| {
         (library_of(program, compiler), format!("{}.so", program.name().replace(' ', "-")))
     };
@@ -53,14 +53,15 @@ pub fn libraries() -> Option<Libraries> {
     Some(Libraries::find_in(&places))
 }
 
-/// Two GPUs of one process reach into each other's memory unless this is set. Processes of their own do not.
+/// A setting that stops NCCL from accessing another GPU's memory directly where both belong to one process. GPUs of
+/// different processes never do that.
 const APART: (&str, &str) = ("NCCL_P2P_DIRECT_DISABLE", "1");
 
-/// Libraries for a test on two GPUs with NCCL: the machine's, where it has such, else the stand-in's. None where
-/// that cannot be had either. What is passed over is said, past what the test harness keeps to itself.
+/// Libraries for a test on two GPUs with NCCL: the machine's if it has these, else the stand-in's; None without either.
+/// Whatever is skipped is reported on stderr directly, since the test harness captures other output.
 pub fn libraries_for_two_gpus() -> Option<Libraries> {
     let say = |what: &str| drop(writeln!(io::stderr(), "SKIPPED {what}"));
-    // The program sets these before there is a second thread, which a test cannot.
+    // The program sets these before it has a second thread; a test cannot.
     let mut settings = NCCL_SETTINGS.into_iter().chain([APART]);
     let unset = settings.find(|(name, value)| std::env::var_os(name).is_none_or(|found| found != *value));
     let own = Libraries::find();
@@ -78,7 +79,8 @@ pub fn libraries_for_two_gpus() -> Option<Libraries> {
     libraries
 }
 
-/// A copy: links would be followed, and what lies beside them not found. Several tests may make it at once.
+/// Copies a file. Not a link: it would be followed, and the libraries beside it not found. Several processes may copy
+/// the same file concurrently.
 fn place(from: &Path, to: &Path) {
     let own = to.with_extension(format!("{}.tmp", std::process::id()));
     let placed = || fs::copy(from, &own).and_then(|_| fs::rename(&own, to));

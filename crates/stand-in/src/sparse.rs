@@ -1,13 +1,13 @@
-//! Memory of any size, of which only what is written exists.
+//! Memory of any size, of which only the written pages exist.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use simclr_cuda::{Memory, Slice, SliceMut};
 
-/// Plain numbers, zeros at first: as many as there are addresses for, a page of memory behind each stretch that was
-/// written. Whoever reaches beyond their beginning or end by up to 16 GB, as far as a number of 32 bits that has
-/// wrapped around leads with values of 4 bytes, ends the program.
+/// Plain numbers, initially zeros. There may be as many as there are addresses: only pages that are written take
+/// memory. An access up to 16 GB before the beginning or beyond the end crashes the program: that is how far a 32-bit
+/// index that wrapped around can be off with values of 4 bytes.
 pub struct Sparse<T> {
     start: *mut u8,
     mapped: usize,
@@ -19,13 +19,13 @@ const GUARD: usize = 16 << 30;
 const PAGE: usize = 4096;
 
 impl<T: Copy> Sparse<T> {
-    /// So many zeros.
+    /// Creates `len` zeros.
     pub fn zeros(len: usize) -> Sparse<T> {
         let bytes = (len * size_of::<T>()).max(1).next_multiple_of(PAGE);
         let mapped = bytes + 2 * GUARD;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh mapping touches no memory of anybody else; its middle becomes accessible, and the advice
-        // changes no contents.
+        // SAFETY: a fresh mapping affects no other memory; its middle becomes accessible, and the advice changes no
+        // contents.
         let start = unsafe {
             let start = libc::mmap(std::ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0);
             assert!(start != libc::MAP_FAILED, "no {mapped} addresses: {}", std::io::Error::last_os_error());
@@ -33,7 +33,7 @@ impl<T: Copy> Sparse<T> {
             let inside = start.add(GUARD).cast();
             let opened = libc::mprotect(inside, bytes, libc::PROT_READ | libc::PROT_WRITE);
             assert!(opened == 0, "no {bytes} bytes: {}", std::io::Error::last_os_error());
-            // Large pages would be much memory for a few values.
+            // With huge pages, a few values would take much memory.
             #[cfg(target_os = "linux")]
             libc::madvise(inside, bytes, libc::MADV_NOHUGEPAGE);
             start
@@ -46,23 +46,23 @@ impl<T: Copy> Sparse<T> {
         unsafe { self.start.add(GUARD).cast() }
     }
 
-    /// Replaces the values from the `first` on.
+    /// Replaces the values from index `first` on.
     pub fn put(&mut self, first: usize, values: &[T]) {
         assert!(first <= self.len && values.len() <= self.len - first, "{first} of {}", self.len);
-        // SAFETY: so many values lie there, and the borrow is exclusive.
+        // SAFETY: that many values lie there (checked above), and the borrow is exclusive.
         unsafe { self.first().add(first).copy_from_nonoverlapping(values.as_ptr(), values.len()) };
     }
 
-    /// `len` values from the `first` on.
+    /// The `len` values from index `first` on.
     pub fn part(&self, first: usize, len: usize) -> Vec<T> {
         assert!(first <= self.len && len <= self.len - first, "{first} of {}", self.len);
-        // SAFETY: so many plain numbers lie there, any bits of which are one.
+        // SAFETY: that many plain numbers lie there (checked above), and any bits are a valid number.
         unsafe { std::slice::from_raw_parts(self.first().add(first), len) }.to_vec()
     }
 
     /// To be read by kernels.
     pub fn read(&self) -> Slice<'_, T> {
-        // SAFETY: the memory holds so many values, begins at a page and lives as long.
+        // SAFETY: the memory holds `len` values, begins at a page and lives as long as the borrow.
         unsafe { Slice::from_raw(self.first() as u64, self.len) }
     }
 
@@ -81,7 +81,7 @@ impl<T: Copy> Memory for Sparse<T> {
 
 impl<T> Drop for Sparse<T> {
     fn drop(&mut self) {
-        // SAFETY: this was mapped so, and nobody uses it any more. There is nobody to tell a failure.
+        // SAFETY: exactly this was mapped, and nothing uses it any more. A failure cannot be reported from a drop.
         let _ = unsafe { libc::munmap(self.start.cast(), self.mapped) };
     }
 }

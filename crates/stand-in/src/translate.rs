@@ -1,4 +1,4 @@
-//! Sources become libraries of the CPU.
+//! Compiling kernels and other sources to libraries for the CPU.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +12,7 @@ use simclr_cuda::Program;
 
 const EMULATE: &str = include_str!("cpp/emulate.h");
 const NARROW: &str = include_str!("cpp/narrow.h");
-/// Before this line of the common part stand the conversions, behind the types that they need.
+/// The line of `common.cuh` before which the conversions are inserted: after the types that they need.
 const BEFORE: &str = "// N elements that are read";
 
 const OPTIONS: [&str; 10] = [
@@ -25,13 +25,13 @@ const OPTIONS: [&str; 10] = [
     "-ffp-contract=off",
     "-w",
     "-pthread",
-    // Its longjmp takes a jump to another stack for a mistake.
+    // The fortified longjmp takes a jump to another stack for an error.
     "-U_FORTIFY_SOURCE",
 ];
-/// Misaligned packs, places beyond an array's end, undefined shifts and overflows end the test.
+/// Misaligned packs, accesses beyond an array's end, undefined shifts and overflows crash the test.
 const STRICT: [&str; 2] = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"];
 
-/// The system's C++ compiler, or none, which is said aloud. All programs are translated when it is first asked for.
+/// The system's C++ compiler; if there is none, that is reported on stderr. The first call translates all programs.
 pub fn compiler() -> Option<&'static str> {
     static FOUND: OnceLock<Option<&'static str>> = OnceLock::new();
     *FOUND.get_or_init(|| {
@@ -41,7 +41,7 @@ pub fn compiler() -> Option<&'static str> {
         match found {
             Some(compiler) => prepare(compiler),
             None => {
-                // Past what the test harness keeps to itself.
+                // Directly, since the test harness captures other output.
                 let _ = writeln!(
                     std::io::stderr(),
                     "SKIPPED: no C++ compiler (c++, g++, clang++) to run the CUDA kernels with"
@@ -52,7 +52,7 @@ pub fn compiler() -> Option<&'static str> {
     })
 }
 
-/// Translates every program that is not in the cache, two at a time.
+/// Translates all programs that are not in the cache, two at a time.
 fn prepare(compiler: &str) {
     let next = AtomicUsize::new(0);
     let all = Program::all();
@@ -67,13 +67,13 @@ fn prepare(compiler: &str) {
     });
 }
 
-/// The folder beside the test's program in which translated libraries are kept.
+/// The folder for translated libraries, beside the test's executable.
 pub(crate) fn folder() -> PathBuf {
     let program = std::env::current_exe().expect("a test knows its program");
     program.parent().expect("a program is in a folder").join("stand-in")
 }
 
-/// The library of a program.
+/// Translates a program, unless it is in the cache, and returns its library.
 pub(crate) fn library_of(program: Program, compiler: &str) -> PathBuf {
     let exports: String = program.kernels().iter().map(|name| format!("EXPORT({name})\n")).collect();
     let source = program.source().replacen(BEFORE, &format!("{NARROW}\n{BEFORE}"), 1);
@@ -82,14 +82,14 @@ pub(crate) fn library_of(program: Program, compiler: &str) -> PathBuf {
     translated(&program.name().replace(' ', "-"), &text, &options, compiler)
 }
 
-/// The common part with its conversions, for sources that are no kernels.
+/// `common.cuh` with the conversions, for sources other than kernels.
 pub(crate) fn preamble() -> String {
     let common = Program::all()[0].source();
     let common = common.split("#line 1 \"row_sums.cuh\"").next().expect("a part before the first include");
     format!("{EMULATE}\n{}", common.replacen(BEFORE, &format!("{NARROW}\n{BEFORE}"), 1))
 }
 
-/// The library of a text, from the cache where it has not changed.
+/// Compiles a source text, unless it is in the cache, and returns its library.
 pub(crate) fn plain(name: &str, text: &str, compiler: &str, soname: &str) -> PathBuf {
     let soname = format!("-Wl,-soname,{soname}");
     let options = [&OPTIONS[..], &[&soname]].concat();
@@ -106,7 +106,7 @@ fn translated(name: &str, text: &str, options: &[&str], compiler: &str) -> PathB
         return library;
     }
     fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    // Several tests may translate the same at once: each writes its own, and the last renamed stays.
+    // Several processes may translate the same source concurrently: each writes its own file, and the last rename wins.
     let own = format!("{name}.{}", std::process::id());
     let (cpp, fresh) = (folder.join(format!("{own}.cpp")), folder.join(format!("{own}.tmp")));
     fs::write(&cpp, text).unwrap_or_else(|e| panic!("{}: {e}", cpp.display()));

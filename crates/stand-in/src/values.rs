@@ -1,10 +1,10 @@
-//! Memory of the stand-in.
+//! Memory for emulated kernels.
 
 use std::marker::PhantomData;
 
 use simclr_cuda::{Memory, Slice, SliceMut};
 
-/// Memory that begins as NaN, between two guards that must not change.
+/// Memory that begins as NaN, between two guards that are checked for writes on drop.
 #[derive(Debug)]
 pub struct Guarded {
     words: Vec<u64>,
@@ -15,7 +15,7 @@ pub struct Guarded {
 const GUARD: usize = 512;
 
 impl Guarded {
-    /// So many bytes.
+    /// Allocates `bytes` bytes.
     pub fn new(bytes: usize) -> Guarded {
         let words = vec![u64::MAX; (bytes + 2 * GUARD + 256).div_ceil(8)];
         let address = words.as_ptr() as usize;
@@ -24,7 +24,7 @@ impl Guarded {
     }
 
     fn all(&self) -> &[u8] {
-        // SAFETY: any bytes may be looked at as such.
+        // SAFETY: any memory may be read as bytes.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), 8 * self.words.len()) }
     }
 
@@ -32,14 +32,14 @@ impl Guarded {
         &self.all()[self.start..self.start + self.bytes]
     }
 
-    /// Fills it.
+    /// Fills the memory with `bytes`, which must have its length.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.bytes_mut().copy_from_slice(bytes);
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, end) = (self.start, self.start + self.bytes);
-        // SAFETY: any bytes may be written as such, and the borrow is exclusive.
+        // SAFETY: a `u64` may hold any bytes, and the borrow is exclusive.
         let all: &mut [u8] =
             unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), 8 * self.words.len()) };
         &mut all[start..end]
@@ -69,7 +69,7 @@ pub struct Values<T> {
 }
 
 impl<T: Copy> Values<T> {
-    /// Values that nobody has written: NaN, if they are floats.
+    /// Unwritten values: NaN, if they are floats.
     pub fn fresh(len: usize) -> Values<T> {
         Values { memory: Guarded::new(len * size_of::<T>()), len, kind: PhantomData }
     }
@@ -77,21 +77,21 @@ impl<T: Copy> Values<T> {
     /// The given values.
     pub fn of(values: &[T]) -> Values<T> {
         let mut out = Values::fresh(values.len());
-        // SAFETY: plain numbers are their bytes.
+        // SAFETY: plain numbers may be read as bytes.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
         out.memory.bytes_mut().copy_from_slice(bytes);
         out
     }
 
-    /// What they are now.
+    /// A copy of the values.
     pub fn get(&self) -> Vec<T> {
-        // SAFETY: the memory is aligned to 256 and holds `len` plain numbers, any bits of which are one.
+        // SAFETY: the memory is aligned to 256 and holds `len` plain numbers, for which any bits are valid.
         unsafe { std::slice::from_raw_parts(self.memory.bytes().as_ptr().cast::<T>(), self.len) }.to_vec()
     }
 
     /// To be read by kernels.
     pub fn read(&self) -> Slice<'_, T> {
-        // SAFETY: the memory holds so many values and lives as long.
+        // SAFETY: the memory holds `len` values and lives as long as the borrow.
         unsafe { Slice::from_raw(self.memory.address(), self.len) }
     }
 

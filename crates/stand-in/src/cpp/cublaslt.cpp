@@ -1,4 +1,4 @@
-// cuBLASLt's product of column-major matrices: D = A B + C with what follows it, by several algorithms.
+// cuBLASLt's product of column-major matrices: D = A B + C with an epilogue, by several algorithms.
 
 #include <chrono>
 #include <thread>
@@ -35,7 +35,7 @@ API Status cublasLtCreate(void **handle) {
     *handle = new int;
     return SUCCESS;
 }
-// Taken to wait for the whole GPU, as cuBLAS does.
+// Assumed to wait for the whole GPU, as cuBLAS does.
 API Status cublasLtDestroy(void *) { return cuCtxSynchronize() ? EXECUTION_FAILED : SUCCESS; }
 API Status cublasLtMatrixLayoutCreate(Layout **layout, int type, u64 rows, u64 columns, i64 pitch) {
     int of = type == 0 ? 0 : type == 14 ? 1 : type == 2 ? 2 : -1;
@@ -78,15 +78,15 @@ API Status cublasLtMatmulPreferenceSetAttribute(Preference *preference, int attr
     return SUCCESS;
 }
 
-// Algorithms by what `data[0]` holds; the rest holds the alignments that the heuristic was told of.
+// Kinds of algorithms, in `data[0]`; the rest of `data` holds the alignments that the heuristic was given.
 enum Kind : u64 {
-    // Works, but takes its time.
+    // Works, but slowly.
     SLOW = 42,
-    // Lets parts add to the result as they come: other bits every second time.
+    // Not deterministic, like adding partial sums to the result in any order: gives other bits every second time.
     INPLACE,
-    // Sums two halves in the workspace, of which it needs so much.
+    // Sums two halves separately; needs ROOM bytes of workspace.
     SPLIT,
-    // Is refused when it is to run.
+    // Is rejected when it is run.
     BROKEN,
     AFTER_THE_LAST,
 };
@@ -148,7 +148,7 @@ API Status cublasLtMatmulAlgoGetHeuristic(void *, Description *description, Layo
     }
     return SUCCESS;
 }
-// As the library, it leaves the result's algorithm alone.
+// Like the library, this does not fill in the result's algorithm.
 API Status cublasLtMatmulAlgoCheck(void *, Description *description, Layout *a, Layout *b, Layout *c, Layout *d, const Algorithm *algorithm,
                                    Proposal *result) {
     u64 kind = algorithm->data[0];

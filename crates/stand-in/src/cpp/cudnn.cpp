@@ -1,4 +1,4 @@
-// cuDNN's convolutions, by their definition, channels last, summed in 64 bits.
+// cuDNN's convolutions, computed by their definition, channels last, summed in f64.
 
 #include <chrono>
 #include <thread>
@@ -21,7 +21,7 @@ struct Timed {
     size_t memory;
     int determinism, math, reserved[3];
 };
-// Algorithm 1 takes so much for itself.
+// The workspace of algorithm 1.
 constexpr size_t ROOM = 4096;
 
 static int type_of(int type) { return type == 0 ? 0 : type == 9 ? 1 : type == 2 ? 2 : -1; }
@@ -32,7 +32,7 @@ API Status cudnnCreate(Handle **handle) {
     return SUCCESS;
 }
 API Status cudnnDestroy(Handle *handle) {
-    // It waits for the whole GPU.
+    // Waits for the whole GPU, as cuDNN does.
     if (cuCtxSynchronize()) return EXECUTION_FAILED;
     delete handle;
     return SUCCESS;
@@ -91,13 +91,13 @@ struct Job {
     const void *first, *second;
     void *out, *room;
     size_t size;
-    // What is there before is added.
+    // Whether the result is added to the old values.
     bool add;
-    // Leaves nonsense, as a search does.
+    // Whether to write garbage, as a search does.
     bool search;
-    // Gives other bits every second time.
+    // Whether to give other bits every second time.
     bool wavers;
-    // What the result is off by.
+    // A factor by which the result is wrong.
     double factor = 1.0;
 };
 
@@ -108,7 +108,7 @@ static void run(void *data) {
     const Tensor &to = job.pass == FORWARD ? y : job.pass == DATA ? x : w;
     std::vector<double> sum((size_t)to.n * to.h * to.w * to.c, 0.0);
     int stride = job.convolution.stride, padding = job.convolution.padding;
-    // Where a product of matrices would do, that is faster.
+    // Slow down convolutions that are matrix products, so that the product is the faster route.
     if (w.h * w.w * stride == 1 && padding == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     for (int n = 0; n < y.n; ++n)
         for (int p = 0; p < y.h; ++p)
@@ -142,7 +142,7 @@ static Status enqueue(Handle *handle, const Job &job) {
     return SUCCESS;
 }
 
-// Algorithm 1 is the fastest but not deterministic for filters; 0 is always there; 2 does not work.
+// Algorithm 1 is the fastest but not deterministic for filters; 0 always works; 2 never does.
 static void time_all(const Convolution *convolution, bool filter, int *count, Timed *timed) {
     timed[0] = Timed{1, SUCCESS, 1.0f, ROOM, filter ? 0 : 1, convolution->math, {}};
     timed[1] = Timed{0, SUCCESS, 2.0f, 0, 1, convolution->math, {}};

@@ -1,7 +1,7 @@
-// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with
-// or without sums of its channels, and with or without scale, shift and ReLU before it. Stricter than cuDNN: an
-// attribute of a wrong type or length, one too many or one too few is refused. Follows cudnn.cpp, by which the
-// convolutions are computed.
+// cuDNN's backend: descriptors that hold attributes until they are finalised, and graphs of one convolution, with or
+// without sums of its channels, and with or without scale, shift and ReLU before it. Stricter than cuDNN: an attribute
+// with a wrong type or length, an unknown or a missing one is an error. Comes after cudnn.cpp, which computes the
+// convolutions.
 
 #include <unistd.h>
 
@@ -31,7 +31,8 @@ static size_t size_of(int type) {
     }
 }
 
-// An attribute that may be set: of which kind, its name, its type, and how often it holds a value.
+// An attribute that may be set: the kind of descriptor, its name, its type, and the least and most values that it
+// holds.
 struct Rule {
     int kind, name, type, least, most;
 };
@@ -65,15 +66,15 @@ struct Operation {
     i64 ids[3], alignment;
     Convolution convolution;
     float beta;
-    // Of sums, and of sums of squares, where they are wanted.
+    // The ids of sums and of sums of squares, if there are any.
     bool with_sums;
     i64 of_sums[2];
-    // Whether x is what an operation before leaves, and then where that comes from: what is scaled, scale and shift.
+    // Whether x is the result of operations before; if so, the ids of their input, of scale and of shift.
     bool normalised;
     i64 of_norm[3];
 };
 typedef std::vector<std::pair<int, i64>> Knobs;
-// What a descriptor says is copied into those that refer to it, when they are finalised.
+// When a descriptor is finalised, it copies the contents of those that it refers to.
 struct Descriptor {
     int kind;
     bool finalized, between;
@@ -81,7 +82,7 @@ struct Descriptor {
     Tensor tensor;
     i64 id, alignment;
     Operation operation;
-    // Of a pointwise operation: what it reads, the other operand where it has one, and what it leaves.
+    // For a pointwise operation: the ids of its input, of the other operand if it has one, and of its result.
     i64 of_pointwise[3];
     Handle *handle;
     int engine;
@@ -138,9 +139,9 @@ API Status cudnnBackendSetAttribute(Descriptor *descriptor, int name, int type, 
     return refuse(BAD_PARAM, "no such attribute", name);
 }
 
-// The engines. 0 always serves without sums, slowly; 1 needs room and has a choice to make, but gives other bits
-// each time for filters, and cannot add; 2 uses tensor cores, which round f32; 3 rounds what it reads; 4 never
-// works; 5 forgets to add; 6 serves with sums, which it adds to what is there; 7 with scale, shift and ReLU before.
+// The engines. 0 works for everything without sums, slowly; 1 needs a workspace and has a knob, but gives other bits
+// each time for filters, and cannot add; 2 uses tensor cores, which round f32; 3 rounds its inputs; 4 never works; 5
+// forgets to add; 6 computes sums, which it adds to the values that are there; 7 has scale, shift and ReLU before.
 enum { SLOW, ROOMY, TENSOR_CORES, ROUNDING, BROKEN, FORGETFUL, SUMMING, NORMALISING };
 static std::vector<int> notes_of(const Descriptor &engine) {
     bool wavers = engine.engine == ROOMY && engine.operation.pass == FILTER;
@@ -156,7 +157,7 @@ static bool knobs_fit(int engine, const Knobs &knobs) {
 }
 static std::vector<std::pair<int, Knobs>> proposals(const Descriptor &heuristics) {
     const Knobs both = {{14, 3}, {99, -1}};
-    // None has a window of more than 3 x 3 there.
+    // No engine with these operations before has a window larger than 3 x 3.
     if (heuristics.operation.normalised && heuristics.operation.w.h > 3) return {};
     if (heuristics.operation.normalised) return {{BROKEN, {}}, {NORMALISING, {}}};
     if (heuristics.operation.with_sums) return {{SUMMING, {}}};
@@ -191,7 +192,7 @@ static Status finalize_operation(Descriptor &d, Pass pass, int convolution, int 
                             d.part(convolution).operation.convolution, d.value<float>(beta), false, {}, of_x.between, {}};
     if (of_w.between || of_y.between) return refuse(BAD_PARAM, "weights or an output that are not in memory");
     Operation &op = d.operation;
-    // The result may be wider than what is read.
+    // The result may have a wider type than the operands.
     const Tensor &out = pass == FORWARD ? op.y : pass == DATA ? op.x : op.w, &in = pass == FORWARD ? op.x : op.y;
     Tensor of[3] = {op.x, op.w, op.y};
     for (Tensor &tensor : of) tensor.type = in.type;
@@ -232,7 +233,7 @@ static Status finalize_pointwise(Descriptor &d) {
     bool channels = other.kind == TENSOR && !other.between && b.type == x.tensor.type && b.n == 1 && b.c == x.tensor.c && b.h == 1 && b.w == 1;
     return channels && other.id != x.id && other.id != y.id ? SUCCESS : refuse(BAD_PARAM, "not a value for each channel");
 }
-// Scale, shift and ReLU, in this order, of what is in memory, for the convolution that follows.
+// Checks that scale, shift and ReLU, in this order, lead from a tensor in memory to the convolution's input.
 static Status normalise(Operation &of, Descriptor *const *operations) {
     const int modes[3] = {MUL, ADD, RELU};
     i64 before = 0;
@@ -272,7 +273,7 @@ static Status finalize_plan(Descriptor &d) {
     d.handle = d.value<Handle *>(400);
     d.room = d.engine == ROOMY ? ROOM : d.engine == TENSOR_CORES ? 64 : 0;
     bool wide = d.operation.x.c % 8 == 0 && d.operation.y.c % 8 == 0;
-    // As on a GPU, sums are of f16 alone.
+    // As on a GPU, sums exist only for f16.
     bool half = wide && d.operation.x.type == 2;
     if (d.operation.normalised != (d.engine == NORMALISING)) return refuse(WRONG_PATTERN, "engine", d.engine);
     if (d.engine == NORMALISING) {
@@ -323,7 +324,7 @@ API Status cudnnBackendFinalize(Descriptor *descriptor) {
     return status;
 }
 
-// Makes a descriptor that the caller created what a part of another is.
+// Fills in a descriptor that the caller created, with a part of another.
 static Status give(void *to, i64 at, int kind, const Descriptor &from) {
     Descriptor *part = static_cast<Descriptor **>(to)[at];
     if (part->kind != kind || part->finalized) return refuse(BAD_PARAM, "nothing to fill of kind", kind);
@@ -383,14 +384,14 @@ struct Started {
     Job job;
     int engine;
     float *sums[2];
-    // Of what is scaled, shifted and passed on before.
+    // Scale and shift of the operations before.
     const void *norm[2];
 };
 static void run_engine(void *data) {
     const Started &started = *static_cast<Started *>(data);
     Job job = started.job;
     const Tensor &x = job.x, &y = job.y;
-    // Each step is rounded to f16, as it is where it stays in registers.
+    // Each step is rounded to f16, as on a GPU, where it stays in registers.
     std::vector<f16> activation;
     for (size_t i = 0; started.engine == NORMALISING && i < (size_t)x.n * x.h * x.w * x.c; ++i) {
         f16 scaled = Narrow<f16>::of(value_at(job.first, x.type, i) * value_at(started.norm[0], x.type, i % x.c));
@@ -405,7 +406,7 @@ static void run_engine(void *data) {
         started.sums[1][i % y.c] += value * value;
     }
     if (started.engine == SLOW) usleep(300);
-    // So that what is done at once can be the faster: of six images in f16, all others are slow.
+    // For six images in f16, all other engines are slow, so that the fused one can be the fastest.
     if (started.engine != NORMALISING && x.n == 6 && x.type == 2 && job.pass != DATA) usleep(5000);
 }
 API Status cudnnBackendExecute(Handle *handle, Descriptor *plan, Descriptor *pack) {

@@ -1,4 +1,4 @@
-// The driver. Streams keep what they are asked for, and do it when somebody waits: as late as a GPU might.
+// The driver. Streams queue work, and do it only when something waits for it: as late as a GPU might.
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -56,8 +56,8 @@ static std::map<u64, size_t> handles;
 static std::map<void *, size_t> pinned;
 static u64 next_handle = 1;
 
-// Captures are of the mode THREAD_LOCAL: what must not happen in one is refused to the thread that began it, and
-// breaks it.
+// Captures have the mode THREAD_LOCAL: a forbidden call by the thread that began one returns an error, and invalidates
+// the capture.
 static bool breaks(bool (*which)(Stream *, Stream *), Stream *with) {
     bool any = false;
     for (Stream *stream : streams)
@@ -67,10 +67,10 @@ static bool breaks(bool (*which)(Stream *, Stream *), Stream *with) {
 static bool everywhere(Stream *, Stream *) { return true; }
 static bool this_threads_or_with(Stream *stream, Stream *with) { return stream == with || stream->by == std::this_thread::get_id(); }
 
-// Something that must not be asked for by a thread that captures a step, nor of a stream that is being captured.
+// For calls that are forbidden to a thread that captures a step, and on a stream that is being captured.
 #define NOT_IN_CAPTURE(stream) \
     if (breaks(this_threads_or_with, stream)) return CAPTURE_UNSUPPORTED;
-// Something that must not happen while any thread captures a step.
+// For calls that are forbidden while any thread captures a step.
 #define NOT_IN_ANY_CAPTURE \
     if (breaks(everywhere, nullptr)) return CAPTURE_UNSUPPORTED;
 #define IN_CONTEXT \
@@ -86,7 +86,7 @@ static void ask(Stream *stream, Work work) {
 }
 static void run_to(Stream *stream, u64 end) {
     while (stream->done < end && (stream->running || !stream->waiting.empty())) {
-        // Somebody else runs it, and what it runs waits for another stream.
+        // Another thread runs this stream's work, which itself waits for another stream.
         if (stream->running) {
             ran.wait(everything);
             continue;
@@ -197,7 +197,7 @@ API Result cuStreamCreate(Stream **stream, unsigned) {
 }
 API Result cuStreamDestroy_v2(Stream *stream) {
     ALONE;
-    // What was asked for is still done; events may refer to it.
+    // Queued work is still done. The stream is not deleted: events may refer to it.
     return finish(stream);
 }
 API Result cuStreamSynchronize(Stream *stream) {
@@ -284,7 +284,7 @@ API Result cuEventDestroy_v2(Event *event) {
     return SUCCESS;
 }
 
-// An image is what the stand-in of NVRTC makes: the path of a translated library.
+// An image comes from the stand-in for NVRTC: it is the path of a translated library.
 API Result cuModuleLoadData(Module **module, const void *image) {
     ALONE;
     IN_CONTEXT;
@@ -317,7 +317,7 @@ API Result cuLaunchKernel(Function *function, unsigned x, unsigned y, unsigned z
     ALONE;
     IN_CONTEXT;
     if (!x || !y || !z || y > 65535 || z > 65535 || !block || block > 1024 || by != 1 || bz != 1 || shared || extra) return INVALID_VALUE;
-    // Arguments are copied now, memory is looked at later.
+    // Arguments are copied now, memory is read later.
     std::vector<std::shared_ptr<std::vector<char>>> copies;
     for (size_t i = 0; i < function->sizes.size(); ++i) {
         const char *from = static_cast<const char *>(arguments[i]);
@@ -350,7 +350,7 @@ API Result cuMemFreeHost(void *start) {
     free(start);
     return SUCCESS;
 }
-// Copies to and from the host must be from and to pinned memory: others would not be asynchronous.
+// Host memory of copies must be pinned: otherwise they would not be asynchronous.
 static bool is_pinned(const void *start, size_t bytes) {
     auto after = pinned.upper_bound(const_cast<void *>(start));
     if (after == pinned.begin()) return false;

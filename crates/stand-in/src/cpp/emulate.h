@@ -1,9 +1,9 @@
-// Lets a C++ compiler translate the kernels, and runs their blocks on the CPU: one fiber for each thread of a
-// block, which runs until it comes to a barrier. Blocks run one after another.
+// Makes the kernels compile as C++, and runs their blocks on the CPU: each thread of a block is a fiber, which runs
+// until it comes to a barrier. Blocks run one after another.
 //
-// Stricter than a GPU where that finds mistakes: shared memory begins as NaN in every block, every thread of a
-// block must come to each barrier and every lane of a warp to each shuffle, and threads and blocks can be run in
-// other orders, which must not change a bit.
+// Stricter than a GPU where that finds mistakes: shared memory begins as NaN in every block, every thread of a block
+// must come to each barrier and every lane of a warp to each shuffle, and threads and blocks can run in other orders,
+// which must not change a bit of the results.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -19,12 +19,12 @@
 #define EMULATED
 #define DEVICE inline __attribute__((unused))
 #define SHARED static __attribute__((section("emulated_shared")))
-// The first bound of a launch is the most threads of a block.
+// The first launch bound is the maximum number of threads of a block.
 #define KERNEL(bounds, name)                         \
     static const unsigned bounds_of_##name[] = {bounds}; \
     static void name
 
-// Where shared memory begins and ends: the linker knows. A library without any has neither.
+// The beginning and the end of shared memory, which the linker defines; null in a library without any.
 extern "C" {
 extern char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
 extern char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
@@ -39,11 +39,11 @@ struct Triple {
 enum class State { READY, AT_BLOCK, AT_WARP, DONE };
 
 struct Thread {
-    // Where it goes on, if its fiber has begun.
+    // Where the thread continues, if its fiber has begun.
     jmp_buf place;
     bool begun;
     State state;
-    // What the thread shows the other lanes of its warp.
+    // Data for the other lanes of its warp.
     unsigned char shown[48];
 };
 
@@ -63,8 +63,8 @@ static emulated::Triple threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-// Lets the scheduler go on, until it comes back to the thread. A swapcontext would ask the system for its mask of
-// signals each time, which takes longer than most kernels have to do between two barriers.
+// Switches to the scheduler, until it resumes the thread. Not with swapcontext: it makes a system call for the signal
+// mask each time, which takes longer than most kernels' work between two barriers.
 static void leave(State state) {
     threads[current].state = state;
     if (!_setjmp(threads[current].place)) _longjmp(scheduler, 1);
@@ -72,7 +72,7 @@ static void leave(State state) {
 
 static void wait_at(State barrier) { leave(barrier); }
 
-// A fiber serves as the same thread of block after block.
+// The body of a fiber, which is the same thread of one block after another.
 static void begin() {
     for (;;) {
         entry(entry_data);
@@ -95,7 +95,7 @@ static void go_on() {
     setcontext(&context);
 }
 
-// Those that are in the middle of something will not end it.
+// Restarts all fibers. Those that were in the middle of a kernel abandon it.
 static void begin_anew() {
     for (Thread &thread : threads) thread.begun = false;
 }
@@ -109,10 +109,10 @@ template <class V> inline V exchanged(V value, unsigned lane) {
     return value;
 }
 
-// c += a b as a warp's tensor cores do it, for 16-bit values in pairs: a is 16 x 16, b 16 x 8, c 16 x 8. Every lane
-// computes its four values of c, one term after the other, from what the other lanes show.
+// c += a b as on a warp's tensor cores, for 16-bit values in pairs: a is 16 x 16, b is 16 x 8, c is 16 x 8. Every lane
+// computes its four values of c, one term after the other, from the data of the other lanes.
 template <class Widen> inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], Widen widen) {
-    // The values of a, then those of b, as they lie in the lane's registers.
+    // The values of a, then those of b, in the order of the lane's registers.
     float own[12];
     static_assert(sizeof(own) <= sizeof(Thread::shown), "");
     for (unsigned i = 0; i < 12; ++i) own[i] = widen((uint16_t)((i < 8 ? a[i / 2] : b[i / 2 - 4]) >> i % 2 * 16));
@@ -132,7 +132,7 @@ template <class Widen> inline void multiply_add(float (&c)[4], const unsigned (&
     wait_at(State::AT_WARP);
 }
 
-// Lets those go on whose barrier is complete; whether there were any.
+// Releases the threads whose barrier is complete; returns whether there were any.
 static bool release(unsigned count) {
     unsigned waiting = 0;
     bool released = false;
@@ -151,7 +151,7 @@ static bool release(unsigned count) {
     return released;
 }
 
-// The place in which number i of count is run: as they are, backwards, or mixed.
+// The number of the thread or block that runs i-th of count: in order, backwards, or scrambled.
 static unsigned place(unsigned i, unsigned count, int order) {
     if (order == 1) return count - 1 - i;
     if (order == 2) return (unsigned)(((uint64_t)i * 2654435761u + 12345u) % count);
@@ -191,14 +191,14 @@ static const char *run_block(unsigned count, int order) {
     }
 }
 
-// Of more than FEW blocks only those at the corners of the grid are run, where so is asked for.
+// With order CORNERS, a grid of more than FEW blocks runs only those at its corners.
 constexpr int CORNERS = 3;
 constexpr unsigned FEW = 1000;
 
 static const char *run_corners(const unsigned *grid, unsigned count) {
     for (unsigned corner = 0; corner < 8; ++corner) {
         const unsigned far[] = {corner & 1, corner >> 1 & 1, corner >> 2 & 1};
-        // In a direction with one block that is the first and the last.
+        // In a dimension with one block, the first is also the last: run it once.
         bool twice = false;
         for (unsigned i = 0; i < 3; ++i) twice = twice || (far[i] && grid[i] == 1);
         if (twice) continue;
@@ -213,7 +213,7 @@ static const char *run(const unsigned *grid, unsigned count, int order) {
     if (threads.size() < count) {
         threads.resize(count);
         stacks.resize(count * STACK);
-        // Stacks have moved.
+        // The stacks have moved.
         begin_anew();
     }
     gridDim = {grid[0], grid[1], grid[2]};
@@ -264,7 +264,7 @@ template <class... A> unsigned sizes(void (*)(A...), size_t *out) {
 }
 }  // namespace emulated
 
-// What a test calls; appended for each kernel.
+// The functions that tests call; appended for each kernel.
 #define EXPORT(name)                                                                                                       \
     extern "C" __attribute__((visibility("default"))) unsigned emulated_sizes_##name(size_t *sizes) {                      \
         return emulated::sizes(&name, sizes);                                                                              \

@@ -1,4 +1,4 @@
-// Conversions of 16-bit floats, which a GPU has instructions for. Follows the common part.
+// Conversions of 16-bit floats, for which a GPU has instructions. Comes after the types in `common.cuh`.
 
 DEVICE float widen(f16 x) {
     u32 sign = (u32)(x.bits & 0x8000) << 16, exponent = x.bits >> 10 & 0x1f, fraction = x.bits & 0x3ff;
@@ -18,10 +18,10 @@ template <> struct Narrow<f16> {
     static DEVICE f16 of(float x) {
         u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
         if (size > 0x7f800000) return {(u16)0x7fff};
-        // From 65520 on it rounds to infinity.
+        // Values from 65520 on round to infinity.
         if (size >= 0x477ff000) return {(u16)(sign | 0x7c00)};
         if (size < 0x38800000) {
-            // Below 2^-14 the steps are 2^-24: the sum with 0.5 has its last bit there.
+            // Below 2^-14 the step is 2^-24, which is the last bit of a sum with 0.5.
             float shifted = __uint_as_float(size) + 0.5f;
             return {(u16)(sign | (__float_as_uint(shifted) - 0x3f000000))};
         }

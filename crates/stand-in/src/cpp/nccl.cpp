@@ -1,4 +1,4 @@
-// NCCL between threads or processes of one machine: worker 0 adds up in the order of ranks, over sockets.
+// NCCL between threads or processes of one machine, over sockets: worker 0 adds up in the order of ranks.
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -18,13 +18,13 @@ struct UniqueId {
 };
 struct Comm {
     int rank, size;
-    // To worker 0, or of worker 0 to all, by rank.
+    // Worker 0 has a socket to each other worker, by rank; the others have one to worker 0.
     std::vector<int> sockets;
     std::atomic<bool> aborted{false};
-    // Exchanges in captured steps that are there to be replayed.
+    // The number of exchanges in captured steps that can still be replayed.
     std::atomic<int> captured{0};
 };
-// What every worker says before an exchange: all must ask for the same.
+// Sent by every worker before an exchange, in which all must request the same operation.
 struct Header {
     u64 gather, type, count;
 };
@@ -40,7 +40,7 @@ struct Work {
 static std::mutex names;
 static std::map<std::string, int> listening;
 static thread_local int depth;
-// What was asked for in a group that is not ended yet.
+// Operations requested in the current group.
 static thread_local std::vector<Work *> asked;
 
 extern "C" int cuStreamIsCapturing(void *stream, int *status);
@@ -48,7 +48,7 @@ extern "C" int cuStreamIsCapturing(void *stream, int *status);
 static sockaddr_un address_of(const UniqueId &id) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    // The first byte stays 0: a name outside of the file system.
+    // The first byte stays 0: an abstract name, outside of the file system.
     snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "%s", id.name);
     return address;
 }
@@ -116,8 +116,7 @@ API Status ncclCommInitRank(Comm **comm, int size, UniqueId id, int rank) {
     *comm = made;
     return SUCCESS;
 }
-// What waits for the others ends; then captured steps are waited for, which refer to the group, until they are
-// destroyed.
+// Ends exchanges that wait for other workers, then waits until captured steps that use the group are destroyed.
 API Status ncclCommAbort(Comm *comm) {
     comm->aborted = true;
     for (int other : comm->sockets)
@@ -168,7 +167,7 @@ static bool of_another(const Work &work, size_t bytes) {
 static void exchange(void *data) {
     const Work &work = *(const Work *)data;
     size_t bytes = work.header.count * (work.header.type == 7 ? 4 : 8);
-    // A worker that has gone is waited for until the group is aborted, and what was to be written is left as it is.
+    // If a worker has gone, wait until the group is aborted, and leave the output as it is.
     bool done = work.comm->rank == 0 ? of_worker_0(work, bytes) : of_another(work, bytes);
     while (!done && !work.comm->aborted) usleep(1000);
 }
@@ -178,7 +177,7 @@ static void forget(void *data) {
     if (work->captured) --work->comm->captured;
     delete work;
 }
-// All starts here: nothing may have become of the buffers since it was asked for.
+// All operations start only here: the buffers must not have been dropped or changed since they were requested.
 API Status ncclGroupEnd() {
     if (depth <= 0) return INVALID_USAGE;
     if (--depth) return SUCCESS;
@@ -194,7 +193,7 @@ API Status ncclGroupEnd() {
 }
 
 static Status ask(Comm *comm, Header header, const void *from, void *to, void *stream) {
-    // Outside of a group an exchange would be legal; the program always asks within one.
+    // An exchange outside of a group would be legal, but the program always uses one.
     if (!depth || comm->aborted || (header.type != 7 && header.type != 8)) return INVALID_USAGE;
     asked.push_back(new Work{comm, header, from, to, stream, false});
     return SUCCESS;

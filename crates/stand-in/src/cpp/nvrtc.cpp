@@ -1,4 +1,4 @@
-// NVRTC: a program becomes the path of the library that was translated from it, beside this one.
+// NVRTC: "compiles" a program to the path of the library that was translated from it, in this library's folder.
 
 #include <dlfcn.h>
 

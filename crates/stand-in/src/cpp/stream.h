@@ -1,9 +1,9 @@
-// What the stand-ins of the libraries ask of the driver's: `work(data)` when the stream comes to it, any number of
-// times where it is captured; `done(data)` when that will not happen again, if anybody cares.
+// The driver's interface to the other stand-ins. Calls `work(data)` when it is its turn on the stream, any number of
+// times if it is captured, and `done(data)`, unless null, when it will not be called again.
 extern "C" void stand_in_enqueue(void *stream, void (*work)(void *), void *data, void (*done)(void *));
-// `work(data)` of such work, while other streams go on: it waits for what they do.
+// Called within such work: runs `work(data)`, which waits for other streams, while these go on.
 extern "C" void stand_in_apart(void (*work)(void *), void *data);
-// The driver's wait for everything, which breaks any capture.
+// The driver's wait for all streams, which breaks any capture.
 extern "C" int cuCtxSynchronize();
 
 #define API extern "C" __attribute__((visibility("default")))
